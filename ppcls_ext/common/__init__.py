@@ -1,0 +1,1 @@
+"""What every part shares: errors, configuration files, atomic files, logs and plots. Imports no Paddle."""

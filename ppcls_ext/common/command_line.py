@@ -1,0 +1,47 @@
+"""What every command line does alike: one clear line for a user's mistake, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from ppcls_ext.common.errors import UserError
+
+USER_ERROR_STATUS = 2
+INTERRUPTED_STATUS = 130
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Runs ``main`` and leaves the process with its status; shows each line of a :class:`UserError` as ``error: ...``.
+
+    Ctrl-C outside a part that handles it itself leaves with 130, as shells expect, and without a traceback.
+    """
+    try:
+        status = main()
+    except UserError as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"error: {line}\n")
+        status = USER_ERROR_STATUS
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        status = INTERRUPTED_STATUS
+    except BrokenPipeError:
+        # The reader (head, less) closed the pipe: nothing is wrong, and nothing more can be said.
+        sys.stderr.close()
+        status = 0
+    sys.exit(status or 0)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds ``-c CONFIG`` and ``-o KEY.SUB=VALUE`` to a tool's parser."""
+    parser.add_argument("-c", "--config", required=required, metavar="CONFIG", help="YAML configuration file")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY.SUB=VALUE",
+        help="change a key of the configuration; VALUE is YAML (3, 4e-3, [1, 2], null); may be given several times",
+    )

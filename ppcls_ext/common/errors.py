@@ -1,0 +1,41 @@
+"""Errors that a user can mend, and the suggestion of the name that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(Exception):
+    """A mistake that the person at the keyboard can mend.
+
+    Command lines print it as ``error: ...`` without a traceback and leave with exit status 2.
+    The message says what was wrong, where, and what is allowed.
+    """
+
+
+class ConfigError(UserError):
+    """All problems of one configuration, reported together.
+
+    Args:
+        problems: one line each, beginning with the place (file, line, dotted key).
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def nearest_names(name: str, allowed: Iterable[str], count: int = 3) -> list[str]:
+    """Returns up to ``count`` of the ``allowed`` names that resemble ``name``, best first."""
+    by_folded_name: dict[str, str] = {}
+    for candidate in allowed:
+        by_folded_name.setdefault(candidate.lower(), candidate)
+    matches = difflib.get_close_matches(name.lower(), by_folded_name, n=count, cutoff=0.6)
+    return [by_folded_name[match] for match in matches]
+
+
+def suggestion(name: str, allowed: Iterable[str]) -> str:
+    """Returns `` (did you mean 'size'?)`` for the name nearest to ``name``, or an empty string."""
+    names = nearest_names(name, allowed, count=1)
+    return f" (did you mean '{names[0]}'?)" if names else ""
