@@ -1,0 +1,7 @@
+"""Backbones of this project, their registry, and what their constructors take. Importing it loads no Paddle."""
+
+from __future__ import annotations
+
+from ppcls_ext.models.registry import build_model, is_ours, list_models
+
+__all__ = ["build_model", "is_ours", "list_models"]
