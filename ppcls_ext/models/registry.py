@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ppcls_ext.common.errors import nearest_names
+from ppcls_ext.common.signature import Parameter, check_arguments
+from ppcls_ext.models.signatures import our_parameters, toolkit_architectures, toolkit_parameters
+from ppcls_ext.models.toolkit import find_toolkit
 from ppcls_ext.models.variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -11,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def list_models() -> list[str]:
-    """Returns the sorted names of our models (not PaddleClas's)."""
+    """Returns the sorted names of our models (PaddleClas's are built by name too, but not listed)."""
     return sorted(VARIANTS)
 
 
@@ -20,10 +26,54 @@ def is_ours(name: str) -> bool:
     return name in VARIANTS
 
 
+def architecture_parameters(name: str) -> dict[str, Parameter]:
+    """Returns what a model takes, for ours and for PaddleClas's; read from sources, so it answers at once.
+
+    A default of ``...`` stands for one that the source does not state as a literal.
+
+    Raises:
+        ValueError: there is no such model; the message gives the nearest names.
+    """
+    if is_ours(name):
+        return dict(our_parameters())
+    toolkit = find_toolkit()
+    known = list_models() + (toolkit_architectures(toolkit) if toolkit else [])
+    if toolkit is None or name not in known:
+        near = nearest_names(str(name), known)
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; ours are {', '.join(list_models())}"
+        missing = "" if toolkit else " (PaddleClas, which has more, is not installed)"
+        raise ValueError(f"unknown model '{name}'{hint}{missing}")
+    return dict(toolkit_parameters(toolkit, name))
+
+
+def checked_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of model ``name``, converted as its constructor wants them.
+
+    Raises:
+        ValueError: unknown model, or unknown, missing or ill-typed arguments, all in one line.
+    """
+    converted, problems = check_arguments(architecture_parameters(name), arguments)
+    if problems:
+        lines = [f"{argument}: {message}" if argument else message for argument, message in problems]
+        raise ValueError(f"{name}: {'; '.join(lines)}")
+    return converted
+
+
 def build_model(name: str, **arguments: Any) -> nn.Layer:
-    """Builds one of our models."""
-    from dataclasses import asdict
+    """Builds a model by its name: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``.
 
-    from ppcls_ext.models.econvnext import EConvNeXt
+    Args:
+        name: one of `list_models`, or any architecture of PaddleClas ("ConvNeXt_tiny", "ResNet101", ...).
+        **arguments: its constructor's, such as ``class_num`` and ``drop_path_rate``.
 
-    return EConvNeXt(**asdict(VARIANTS[name]), **arguments)
+    Raises:
+        ValueError: the name or an argument is unknown (nearest names in the message) or has a wrong value.
+    """
+    checked = checked_arguments(name, arguments)
+    if is_ours(name):
+        from ppcls_ext.models.econvnext import EConvNeXt
+
+        return EConvNeXt(**dataclasses.asdict(VARIANTS[name]), **checked)
+    from ppcls_ext import door
+
+    return door.toolkit_architecture(name)(**checked)
