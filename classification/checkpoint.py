@@ -1,0 +1,219 @@
+"""Checkpoint folders that are whole or absent, verified before they are read.
+
+A folder ``checkpoints/epoch_0003`` (or ``epoch_0003_step_000120`` inside an epoch) holds ``model.pdparams``,
+``ema.pdparams`` (with EMA), ``optimizer.pdopt``, ``state.json``, ``config.yaml`` and ``manifest.json``
+with the checksum of each. The links ``latest`` and ``best`` beside it point to such folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.files import atomic_folder, sha256_of
+from ppcls_ext.weights import read_pickle, write_weights
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "econvnext-paddle checkpoint"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_FOLDER = re.compile(r"^epoch_(\d+)(?:_step_(\d+))?$")
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """What a checkpoint holds, in memory.
+
+    Attributes:
+        state: epoch, step, best metric, history, class names, arch, random states: everything that JSON can hold.
+        model: state of the model by structured name.
+        ema: averaged state, or ``None``.
+        optimizer: optimizer state by structured name, or ``None`` in a folder that was stripped for sharing.
+        config: text of the resolved configuration.
+    """
+
+    state: dict[str, Any]
+    model: dict[str, np.ndarray]
+    ema: dict[str, np.ndarray] | None
+    optimizer: dict[str, np.ndarray] | None
+    config: str
+
+
+def folder_name(epoch: int, step: int) -> str:
+    """Returns the folder's name for ``epoch`` finished epochs and ``step`` batches of the next one."""
+    return f"epoch_{epoch:04d}_step_{step:06d}" if step else f"epoch_{epoch:04d}"
+
+
+def position_of(folder: Path) -> tuple[int, int] | None:
+    """Returns ``(epoch, step)`` of a checkpoint folder by its name, or ``None`` if it is no checkpoint's name."""
+    match = _FOLDER.match(folder.name)
+    return (int(match[1]), int(match[2] or 0)) if match else None
+
+
+def list_checkpoints(root: Path) -> list[Path]:
+    """Returns the checkpoint folders below ``root``, oldest first; links and temporary folders are left out."""
+    if not root.is_dir():
+        return []
+    folders = [path for path in root.iterdir() if path.is_dir() and not path.is_symlink() and position_of(path)]
+    return sorted(folders, key=lambda path: position_of(path) or (0, 0))
+
+
+def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) -> Path:
+    """Writes a checkpoint, points ``latest`` (and ``best``) to it, and removes what is no longer kept.
+
+    Args:
+        root: the folder ``checkpoints`` of a run.
+        checkpoint: what to write.
+        keep: how many of the newest stay; the one ``best`` points to stays too.
+        best: whether this is the best one so far.
+
+    Raises:
+        UserError: the disk is full or cannot be written; every older checkpoint is still there.
+    """
+    folder = root / folder_name(checkpoint.state["epoch"], checkpoint.state["step"])
+    try:
+        with atomic_folder(folder) as temporary:
+            _write_files(temporary, checkpoint)
+        _link(root / "latest", folder)
+        if best or not (root / "best").exists():
+            _link(root / "best", folder)
+    except OSError as error:
+        kept = list_checkpoints(root)
+        survivor = f"the last good checkpoint is {kept[-1]}" if kept else "there is no older checkpoint"
+        raise UserError(
+            f"{folder}: cannot save the checkpoint ({error.strerror or error}); {survivor}; "
+            "mend the disk and continue with --resume auto"
+        ) from error
+    _remove_old(root, keep)
+    return folder
+
+
+def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
+    write_weights(folder / "model.pdparams", checkpoint.model)
+    if checkpoint.ema is not None:
+        write_weights(folder / "ema.pdparams", checkpoint.ema)
+    if checkpoint.optimizer is not None:
+        # The same format; the suffix is the one that Paddle's users expect.
+        write_weights(folder / "optimizer.pdparams", checkpoint.optimizer)
+        os.rename(folder / "optimizer.pdparams", folder / "optimizer.pdopt")
+    (folder / "state.json").write_text(json.dumps(checkpoint.state, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / "config.yaml").write_text(checkpoint.config, encoding="utf-8")
+    files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(folder.iterdir())}
+    manifest = {"format": FORMAT, "version": FORMAT_VERSION, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _link(link: Path, target: Path) -> None:
+    """Points ``link`` to ``target`` (same folder) in one step."""
+    temporary = link.with_name(f".{link.name}-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name)
+    os.replace(temporary, link)
+
+
+def _remove_old(root: Path, keep: int) -> None:
+    protected = {(root / name).resolve() for name in ("latest", "best") if (root / name).exists()}
+    for folder in list_checkpoints(root)[:-keep]:
+        if folder.resolve() not in protected:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Compares every file of a checkpoint with its manifest.
+
+    Raises:
+        UserError: it is no checkpoint of ours, or a file is missing, cut short or changed; the message names it.
+    """
+    if folder.is_file() or folder.suffix in (".pdparams", ".pdopt", ".safetensors"):
+        raise UserError(
+            f"{folder}: --resume wants a checkpoint folder such as RUN/checkpoints/latest; "
+            "weights alone go into Global.pretrained_model"
+        )
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such checkpoint folder")
+    manifest = _read_manifest(folder)
+    for name, expected in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"{folder}: damaged checkpoint: {name} is missing")
+        size = file.stat().st_size
+        if size != expected["bytes"]:
+            raise UserError(f"{folder}: damaged checkpoint: {name} has {size} bytes instead of {expected['bytes']}")
+        if sha256_of(file) != expected["sha256"]:
+            raise UserError(f"{folder}: damaged checkpoint: the content of {name} has changed (SHA-256 differs)")
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: not a checkpoint of this trainer: {MANIFEST} is missing") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} cannot be read ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{folder}: not a checkpoint of this trainer: {MANIFEST} does not say '{FORMAT}'")
+    if manifest.get("version") != FORMAT_VERSION:
+        raise UserError(f"{folder}: checkpoint version {manifest.get('version')}; this software reads {FORMAT_VERSION}")
+    names = manifest.get("files")
+    if not isinstance(names, dict) or not {"model.pdparams", "state.json"} <= set(names):
+        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} lists no model.pdparams and state.json")
+    if any(Path(name).name != name for name in names):
+        raise UserError(f"{folder}: refused: {MANIFEST} names files outside the checkpoint")
+    return manifest
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Verifies and reads a checkpoint; nothing in it is executed.
+
+    Raises:
+        UserError: it is damaged or foreign (see :func:`verify_checkpoint`).
+    """
+    verify_checkpoint(folder)
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    config = folder / "config.yaml"
+    return Checkpoint(
+        state=state,
+        model=_read_arrays(folder / "model.pdparams") or {},
+        ema=_read_arrays(folder / "ema.pdparams"),
+        optimizer=_read_arrays(folder / "optimizer.pdopt"),
+        config=config.read_text(encoding="utf-8") if config.is_file() else "",
+    )
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray] | None:
+    if not file.is_file():
+        return None
+    content = read_pickle(file)
+    return {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
+
+
+def find_newest_good(root: Path) -> Checkpoint | None:
+    """Returns the newest checkpoint below ``root`` that is whole; each damaged one is named in the log.
+
+    Returns ``None`` where there is no checkpoint at all.
+
+    Raises:
+        UserError: there are checkpoints, but none is whole.
+    """
+    folders = list_checkpoints(root)
+    for folder in reversed(folders):
+        try:
+            checkpoint = read_checkpoint(folder)
+        except UserError as error:
+            logger.warning("%s; trying the one before", error)
+            continue
+        logger.info("resuming from %s", folder)
+        return checkpoint
+    if folders:
+        raise UserError(f"{root}: none of the {len(folders)} checkpoints is whole; remove them to start afresh")
+    return None

@@ -1,0 +1,67 @@
+"""Exponential moving average of weights and running statistics."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import paddle
+
+
+class ExponentialMovingAverage:
+    """Keeps ``average = d * average + (1 - d) * value`` for every floating-point entry of a model's state.
+
+    ``d`` rises with the number ``n`` of updates as ``min(decay, (1 + n) / (10 + n))``, so that the average of a short
+    run does not remember its random start (the rule of TensorFlow's ``ExponentialMovingAverage``).
+
+    Args:
+        model: the model that is trained; its state is read at every update.
+        decay: the final value of ``d``.
+    """
+
+    def __init__(self, model: paddle.nn.Layer, decay: float) -> None:
+        self._model = model
+        self.decay = decay
+        self.updates = 0
+        self.average = {
+            name: value.detach().clone().astype("float32")
+            for name, value in model.state_dict().items()
+            if value.is_floating_point()
+        }
+
+    @paddle.no_grad()
+    def update(self) -> None:
+        """Moves the average towards the model's present state."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in self._model.state_dict().items():
+            if name in self.average:
+                average = self.average[name]
+                average.scale_(decay)
+                average.add_(value.detach().astype("float32") * (1 - decay))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns the averaged state as arrays, complete: entries that are not averaged are the model's."""
+        state = {name: value.numpy() for name, value in self._model.state_dict().items()}
+        state.update({name: value.numpy() for name, value in self.average.items()})
+        return state
+
+    def restore(self, state: dict[str, np.ndarray], updates: int) -> None:
+        """Takes over a state that :meth:`state` returned."""
+        for name, value in self.average.items():
+            value.set_value(state[name].astype("float32"))
+        self.updates = updates
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Puts the average into the model for evaluation, and the trained state back afterwards, bit for bit."""
+        current = self._model.state_dict()
+        trained = {name: current[name].detach().clone() for name in self.average}
+        try:
+            for name, value in self.average.items():
+                current[name].set_value(value.astype(current[name].dtype))
+            yield
+        finally:
+            for name, value in trained.items():
+                current[name].set_value(value)

@@ -1,0 +1,83 @@
+"""Training and evaluation losses, by the names that PaddleClas's YAML gives them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ppcls_ext.common.signature import Parameter, parameters_of
+
+if TYPE_CHECKING:
+    import paddle
+
+
+class Loss(Protocol):
+    """A loss over a batch whose labels may be mixed."""
+
+    def __call__(
+        self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None, lam: float
+    ) -> paddle.Tensor:
+        """Returns the mean loss of a batch, a scalar."""
+        ...
+
+
+class CELoss:
+    """Cross-entropy, with label smoothing (arXiv 1512.00567, section 7) and mixed labels (mixup, cutmix).
+
+    Args:
+        epsilon: the share of the probability that is spread evenly over all classes; null or 0 for none.
+
+    Raises:
+        ValueError: ``epsilon`` is not within [0, 1).
+    """
+
+    def __init__(self, epsilon: float | None = None) -> None:
+        if epsilon is not None and not 0 <= epsilon < 1:
+            raise ValueError(f"epsilon: must be at least 0 and below 1, got {epsilon}")
+        self.epsilon = epsilon or 0.0
+
+    def __call__(
+        self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0
+    ) -> paddle.Tensor:
+        """Returns ``lam * CE(label) + (1 - lam) * CE(label_mixed)``.
+
+        Args:
+            logits: ``[N, class_num]``, any float type; the loss is computed in float32.
+            label: ``[N]``, int64.
+            label_mixed: ``[N]``, int64, the second label of mixup and cutmix; ``None`` where nothing is mixed.
+            lam: share of ``label``, 0 to 1.
+
+        Returns:
+            A float32 scalar.
+        """
+        from paddle.nn import functional
+
+        log_probabilities = functional.log_softmax(logits.astype("float32"), axis=-1)
+        loss = lam * functional.nll_loss(log_probabilities, label)
+        if label_mixed is not None and lam < 1:
+            loss = loss + (1 - lam) * functional.nll_loss(log_probabilities, label_mixed)
+        if self.epsilon:
+            # The even share is the same whatever the labels are, so mixing leaves it alone.
+            loss = (1 - self.epsilon) * loss - self.epsilon * log_probabilities.mean()
+        return loss
+
+
+LOSSES: dict[str, type] = {"CELoss": CELoss}
+
+
+class WeightedSum:
+    """The losses of a YAML list, each times its ``weight``."""
+
+    def __init__(self, parts: list[tuple[float, Loss]]) -> None:
+        self.parts = parts
+
+    def __call__(
+        self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0
+    ) -> paddle.Tensor:
+        """Returns the weighted sum, a scalar; the arguments are those of :class:`CELoss`."""
+        weighted = [weight * loss(logits, label, label_mixed, lam) for weight, loss in self.parts]
+        return sum(weighted[1:], weighted[0])
+
+
+def loss_parameters(name: str) -> dict[str, Parameter]:
+    """Returns what YAML may say of the loss ``name``: its constructor's arguments and ``weight``."""
+    return {**parameters_of(LOSSES[name]), "weight": Parameter("weight", float, 1.0)}

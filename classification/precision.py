@@ -1,0 +1,83 @@
+"""Automatic mixed precision (O1, O2; float16 with loss scaling, bfloat16 without), and plain float32 where there is no GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from contextlib import AbstractContextManager
+from typing import Any
+
+import paddle
+
+from classification.sections import AmpSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Precision:
+    """How numbers are computed.
+
+    Args:
+        settings: the ``AMP`` section, or ``None`` for float32.
+        dtype: ``float16`` or ``bfloat16``.
+        on_gpu: on the CPU, Paddle's ``auto_cast`` computes in float32 whatever it is asked for, so nothing is cast.
+    """
+
+    def __init__(self, settings: AmpSettings | None, dtype: str, on_gpu: bool) -> None:
+        if settings is not None and not on_gpu:
+            logger.info("AMP needs a GPU: computing in float32 on the CPU")
+        self.settings = settings if on_gpu else None
+        self.dtype = dtype
+        self.scaler: paddle.amp.GradScaler | None = None
+        if self.settings is not None and dtype == "float16":
+            self.scaler = paddle.amp.GradScaler(
+                init_loss_scaling=self.settings.scale_loss,
+                use_dynamic_loss_scaling=self.settings.use_dynamic_loss_scaling,
+            )
+
+    def decorate(
+        self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
+    ) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer]:
+        """Returns model and optimizer, for O2 with low-precision weights and float32 copies in the optimizer."""
+        if self.settings is None or self.settings.level != "O2":
+            return model, optimizer
+        return paddle.amp.decorate(
+            models=model, optimizers=optimizer, level="O2", dtype=self.dtype, master_weight=True, save_dtype="float32"
+        )
+
+    def autocast(self, training: bool = True) -> AbstractContextManager[Any]:
+        """Returns the context in which the forward pass runs."""
+        if self.settings is None or not (training or self.settings.use_fp16_test):
+            return contextlib.nullcontext()
+        return paddle.amp.auto_cast(
+            level=self.settings.level, dtype=self.dtype, use_promote=self.settings.use_promote
+        )
+
+    def backward(self, loss: paddle.Tensor) -> None:
+        """Runs the backward pass of a scalar ``loss``, scaled where float16 needs it."""
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+
+    def step(self, optimizer: paddle.optimizer.Optimizer) -> None:
+        """Does one optimizer step; with loss scaling a step with infinite gradients is left out."""
+        if self.scaler:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        else:
+            optimizer.step()
+
+    def state(self) -> dict[str, float]:
+        """Returns the loss scaler's state as plain numbers; empty without a scaler."""
+        if self.scaler is None:
+            return {}
+        return {key: float(value) for key, value in self.scaler.state_dict().items() if not isinstance(value, bool)}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Takes the state of :meth:`state` over."""
+        if self.scaler is None or not state:
+            return
+        current = self.scaler.state_dict()
+        for key, value in state.items():
+            current[key] = (
+                paddle.to_tensor([value]).numpy().astype("float32") if key == "scale" else type(current[key])(value)
+            )
+        self.scaler.load_state_dict(current)
