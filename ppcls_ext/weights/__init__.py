@@ -1,0 +1,18 @@
+"""Weights: files in and out that execute nothing, strict loading, conversion of foreign checkpoints."""
+
+from __future__ import annotations
+
+from ppcls_ext.weights.files import find_weights, read_metadata, read_weights, write_weights
+from ppcls_ext.weights.load import CLASSIFIER, LoadReport, load_weights
+from ppcls_ext.weights.pickles import read_pickle
+
+__all__ = [
+    "CLASSIFIER",
+    "LoadReport",
+    "find_weights",
+    "load_weights",
+    "read_metadata",
+    "read_pickle",
+    "read_weights",
+    "write_weights",
+]

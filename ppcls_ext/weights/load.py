@@ -1,0 +1,139 @@
+"""Loads weights into a model, strictly: every difference is an error unless the caller permitted it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.weights.files import bfloat16_to_float32, find_weights, read_weights
+
+if TYPE_CHECKING:
+    import paddle
+
+logger = logging.getLogger(__name__)
+# Where E-ConvNeXt keeps its classifier: the only part that another number of classes changes.
+CLASSIFIER = ("head.",)
+SHOWN_NAMES = 4
+
+
+@dataclass
+class LoadReport:
+    """What ``load_weights`` did: lists of names, and for ``mismatched`` (shape in the file, shape in the model)."""
+
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether file and model agree in every name and shape."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def differences(self) -> str:
+        """Returns the differences in one line: the first few names of each kind, with their number."""
+        mismatched = [
+            f"{name} (file {list(theirs)}, model {list(ours)})" for name, (theirs, ours) in self.mismatched.items()
+        ]
+        kinds = (
+            ("missing in the file", self.missing),
+            ("not in the model", self.unexpected),
+            ("of another shape", mismatched),
+        )
+        return "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in kinds if names)
+
+    def summary(self) -> str:
+        """Returns one line: how many weights were loaded and what was left as it was."""
+        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
+        line = f"{self.source}: loaded {len(self.loaded)} of {total} weights"
+        return line if self.complete else f"{line}, the rest starts fresh: {self.differences()}"
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return f"{shown}, ..." if len(names) > SHOWN_NAMES else shown
+
+
+def load_weights(
+    model: paddle.nn.Layer,
+    source: str | os.PathLike[str] | Mapping[str, np.ndarray],
+    may_differ: Sequence[str] = (),
+) -> LoadReport:
+    """Loads weights into ``model`` in place; it is changed completely or, on an error, not at all.
+
+    Args:
+        model: receives the weights; numbers are converted to its precision.
+        source: a weight file, a checkpoint folder (see ``find_weights``), or arrays by name.
+        may_differ: prefixes of names that may be missing, superfluous or of another shape, for example ``CLASSIFIER``
+            when fine-tuning for another number of classes. What differs there keeps the model's own values, and one
+            line of the log says so.
+
+    Raises:
+        UserError: a name or shape differs outside ``may_differ``, or the source cannot be read.
+    """
+    import paddle
+
+    if isinstance(source, Mapping):
+        label, weights = "given weights", dict(source)
+    else:
+        label, weights = str(find_weights(source)), read_weights(source)
+    targets = model.state_dict()
+    report = compare(label, {name: tuple(target.shape) for name, target in targets.items()}, weights)
+    _raise_if_forbidden(report, tuple(may_differ), weights)
+    with paddle.no_grad():
+        for name in report.loaded:
+            target = targets[name]
+            target.set_value(paddle.to_tensor(_widened(weights[name]), place="cpu").astype(target.dtype))
+    if not report.complete:
+        logger.warning(report.summary())
+    return report
+
+
+def compare(label: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]) -> LoadReport:
+    """Compares the names and shapes of a model with those of ``weights``; ``loaded`` lists what fits."""
+    report = LoadReport(label)
+    for name, shape in shapes.items():
+        if name not in weights:
+            report.missing.append(name)
+        elif tuple(weights[name].shape) != shape:
+            report.mismatched[name] = (tuple(weights[name].shape), shape)
+        else:
+            report.loaded.append(name)
+    report.unexpected = [name for name in weights if name not in shapes]
+    return report
+
+
+def _raise_if_forbidden(report: LoadReport, may_differ: tuple[str, ...], weights: Mapping[str, np.ndarray]) -> None:
+    forbidden = LoadReport(
+        report.source,
+        report.loaded,
+        [name for name in report.missing if not name.startswith(may_differ)],
+        [name for name in report.unexpected if not name.startswith(may_differ)],
+        {name: shapes for name, shapes in report.mismatched.items() if not name.startswith(may_differ)},
+    )
+    if not forbidden.complete:
+        advice = _advice(forbidden, weights)
+        raise UserError(f"{report.source} does not fit the model: {forbidden.differences()}. {advice}")
+    if not report.loaded:
+        raise UserError(f"{report.source} does not fit the model: no weight has a name that the model knows")
+
+
+def _advice(forbidden: LoadReport, weights: Mapping[str, np.ndarray]) -> str:
+    if any(name.startswith("Down_Conv.") for name in weights):
+        return "These are the paper repository's names: convert them with tools/convert_weights.py --from reference"
+    different = [*forbidden.missing, *forbidden.unexpected, *forbidden.mismatched]
+    if all(name.startswith(CLASSIFIER) for name in different):
+        return "Only the classifier differs: set Arch.class_num to the number of classes of the file"
+    return "Choose the model (Arch.name and its arguments) that the weights were trained with"
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    # Paddle keeps bfloat16 as 16-bit integers; no weight is ever a real uint16.
+    return bfloat16_to_float32(array) if array.dtype == np.uint16 else array

@@ -1,0 +1,100 @@
+"""Strict loading: what differs is an error unless permitted, and then it is said."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_ext import build_model
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.weights import CLASSIFIER, load_weights, write_weights
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    paddle.seed(1)
+    model = build_model("EConvNeXt_mini", class_num=10)
+    file = tmp_path_factory.mktemp("source") / "source.pdparams"
+    write_weights(file, model.state_dict())
+    return file, {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def _snapshot(model):
+    return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def test_loads_every_weight(source, caplog):
+    file, weights = source
+    model = build_model("EConvNeXt_mini", class_num=10)
+    report = load_weights(model, file)
+    assert report.complete
+    assert sorted(report.loaded) == sorted(weights)
+    for name, array in _snapshot(model).items():
+        np.testing.assert_array_equal(array, weights[name])
+    assert not caplog.records
+
+
+def test_fine_tuning_keeps_all_but_the_classifier_and_says_so_in_one_line(source, caplog):
+    file, weights = source
+    model = build_model("EConvNeXt_mini", class_num=4)
+    head = model.head.weight.numpy().copy()
+    with caplog.at_level(logging.INFO):
+        report = load_weights(model, file, may_differ=CLASSIFIER)
+    assert sorted(report.mismatched) == ["head.bias", "head.weight"]
+    after = _snapshot(model)
+    np.testing.assert_array_equal(after["head.weight"], head)
+    kept = [name for name in weights if not name.startswith("head.")]
+    assert sorted(report.loaded) == sorted(kept)
+    for name in kept:
+        np.testing.assert_array_equal(after[name], weights[name])
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert "\n" not in line
+    assert f"loaded {len(kept)} of {len(weights)} weights" in line
+    assert "head.weight (file [768, 10], model [768, 4])" in line
+
+
+def test_another_class_num_is_an_error_unless_permitted_and_changes_nothing(source):
+    model = build_model("EConvNeXt_mini", class_num=4)
+    before = _snapshot(model)
+    with pytest.raises(UserError, match=r"2 of another shape: head\.weight .*set Arch\.class_num"):
+        load_weights(model, source[0])
+    for name, array in _snapshot(model).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop("norm.weight"), r"1 missing in the file: norm\.weight\. Choose the model"),
+        (lambda weights: weights.update(extra=np.ones(1)), "1 not in the model: extra"),
+        (lambda weights: weights.update({"norm.bias": np.ones(3)}), r"1 of another shape: norm\.bias \(file \[3\]"),
+        (lambda weights: weights.update({"Down_Conv.conv1.conv.bias": np.ones(3)}), "--from reference"),
+    ],
+)
+def test_every_difference_is_named_even_when_the_classifier_may_differ(source, change, message):
+    weights = dict(source[1])
+    change(weights)
+    with pytest.raises(UserError, match=message):
+        load_weights(build_model("EConvNeXt_mini", class_num=10), weights, may_differ=CLASSIFIER)
+
+
+def test_another_architecture_is_refused_with_few_names_and_the_count(source):
+    with pytest.raises(UserError) as refusal:
+        load_weights(build_model("EConvNeXt_tiny", class_num=10), source[0])
+    message = str(refusal.value)
+    assert "missing in the file: stem.1.conv.weight, " in message
+    assert len(message) < 1000
+    assert "\n" not in message
+
+
+def test_other_precisions_are_converted():
+    layer = paddle.nn.Linear(2, 1)
+    bits = (np.array([[1.5], [-3.0]], dtype=np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    load_weights(layer, {"weight": bits, "bias": np.array([0.25], dtype=np.float64)})
+    assert layer.weight.dtype == paddle.float32
+    assert layer.weight.numpy().tolist() == [[1.5], [-3.0]]
+    assert layer.bias.numpy().tolist() == [0.25]

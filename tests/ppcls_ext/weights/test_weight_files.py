@@ -1,0 +1,118 @@
+"""Weight files in both formats, and checkpoint folders."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.weights import find_weights, read_metadata, read_weights, write_weights
+
+WEIGHTS = {
+    "conv.weight": np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32),
+    "norm._mean": np.linspace(-1, 1, 4, dtype=np.float32),
+    "half": np.array([0.5, 1.5], dtype=np.float16),
+    "count": np.array(12, dtype=np.int64),
+    "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+}
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".safetensors"])
+def test_weights_survive_the_round_trip(tmp_path, suffix):
+    file = tmp_path / f"weights{suffix}"
+    write_weights(file, WEIGHTS)
+    read = read_weights(file)
+    assert set(read) == set(WEIGHTS)
+    for name, array in WEIGHTS.items():
+        assert (read[name].dtype, read[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(read[name], array)
+        assert read[name].flags.writeable
+
+
+def test_paddle_reads_our_pdparams_as_tensors(tmp_path):
+    import paddle
+
+    write_weights(tmp_path / "weights.pdparams", WEIGHTS)
+    loaded = paddle.load(str(tmp_path / "weights.pdparams"))
+    assert set(loaded) == set(WEIGHTS)
+    assert isinstance(loaded["conv.weight"], paddle.Tensor)
+    np.testing.assert_array_equal(loaded["conv.weight"].numpy(), WEIGHTS["conv.weight"])
+
+
+def test_safetensors_exchange_with_paddle_and_metadata(tmp_path):
+    import paddle
+    import safetensors.paddle
+
+    write_weights(tmp_path / "ours.safetensors", WEIGHTS, {"model": "EConvNeXt_mini", "classes": "ä"})
+    assert read_metadata(tmp_path / "ours.safetensors") == {"model": "EConvNeXt_mini", "classes": "ä"}
+    theirs = safetensors.paddle.load_file(str(tmp_path / "ours.safetensors"))
+    np.testing.assert_array_equal(theirs["conv.weight"].numpy(), WEIGHTS["conv.weight"])
+    brain = {"brain": paddle.to_tensor([1.5, -2.0], dtype="bfloat16")}
+    safetensors.paddle.save_file(brain, str(tmp_path / "brain.safetensors"))
+    assert read_weights(tmp_path / "brain.safetensors")["brain"].tolist() == [1.5, -2.0]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    write_weights(file, WEIGHTS)
+    before = file.read_bytes()
+    with pytest.raises(Exception, match=r"metadata|str"):
+        write_weights(file, WEIGHTS, {"epoch": 3})
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
+def test_suffix_may_be_left_out_and_typing_errors_are_named(tmp_path):
+    write_weights(tmp_path / "best.pdparams", WEIGHTS)
+    assert find_weights(tmp_path / "best") == tmp_path / "best.pdparams"
+    with pytest.raises(UserError, match=r"did you mean 'best\.pdparams'"):
+        read_weights(tmp_path / "bets.pdparams")
+    with pytest.raises(UserError, match=r"unknown weight format '\.npz', allowed are \.pdparams, \.safetensors"):
+        write_weights(tmp_path / "weights.npz", WEIGHTS)
+
+
+@pytest.mark.parametrize("content", [b"", b"12345", b"\xff" * 100])
+def test_damaged_safetensors_is_refused(tmp_path, content):
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.safetensors: damaged"):
+        read_weights(tmp_path / "bad.safetensors")
+    with pytest.raises(UserError, match=r"bad\.safetensors: damaged"):
+        read_metadata(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weight": "text"}, {"weight": {"deep": np.ones(2)}}, {}])
+def test_pdparams_without_plain_weights_is_refused(tmp_path, content):
+    (tmp_path / "odd.pdparams").write_bytes(pickle.dumps(content, protocol=4))
+    with pytest.raises(UserError, match=r"odd\.pdparams: (holds|entry)"):
+        read_weights(tmp_path / "odd.pdparams")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    write_weights(tmp_path / "model.pdparams", {"weight": np.zeros(1)})
+    write_weights(tmp_path / "ema.pdparams", {"weight": np.ones(1)})
+    return tmp_path
+
+
+@pytest.mark.parametrize(("which", "value"), [("model", 0.0), ("ema", 1.0)])
+def test_checkpoint_folder_gives_the_weights_that_were_evaluated(checkpoint, which, value):
+    (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": which}))
+    assert read_weights(checkpoint)["weight"].tolist() == [value]
+
+
+def test_bad_checkpoint_folders_are_refused(checkpoint):
+    with pytest.raises(UserError, match=r"no state\.json"):
+        read_weights(checkpoint)
+    (checkpoint / "state.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        read_weights(checkpoint)
+    (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": "student"}))
+    with pytest.raises(UserError, match="must be 'ema' or 'model', got 'student'"):
+        read_weights(checkpoint)
+    (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": "ema"}))
+    (checkpoint / "ema.pdparams").unlink()
+    with pytest.raises(UserError, match=r"ema\.pdparams is missing"):
+        read_weights(checkpoint)
