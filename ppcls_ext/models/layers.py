@@ -7,6 +7,7 @@ from paddle import nn
 from paddle.nn import functional
 from paddle.nn.initializer import Constant, TruncatedNormal
 
+# Paddle cuts the truncated normal at -2 and 2 (not at two standard deviations), as the published ConvNeXt does.
 WEIGHT_STD = 0.02
 BATCH_NORM_EPSILON = 1e-5
 
@@ -48,7 +49,9 @@ class ConvBNAct(nn.Layer):
         padding: zeros added on each side.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0
+    ) -> None:
         super().__init__()
         self.conv = convolution(in_channels, out_channels, kernel_size, stride, padding)
         self.norm = nn.BatchNorm2D(out_channels, epsilon=BATCH_NORM_EPSILON)

@@ -70,34 +70,41 @@ def _reached(function: Definition, owner: Definition | None, seen: frozenset[int
     """
     node = function.node
     assert isinstance(node, ast.FunctionDef)
-    result = _own_parameters(function, skip_first=owner is not None)
-    if node.args.kwarg is None or id(node) in seen:
-        return result
-    names = _aliases(node, node.args.kwarg.arg)
-    for part in ast.walk(node):
-        for name, default in _keys_read(part, names).items():
-            result.setdefault(name, Parameter(name, Any, default))
-        if not isinstance(part, ast.Call):
-            continue
-        if any(word.arg is None and _is_name(word.value, names) for word in part.keywords):
-            for name, parameter in _parameters_left(part, function, owner, seen | {id(node)}).items():
-                result.setdefault(name, parameter)
-    return result
+    result, keyword_only = _own_parameters(function, skip_first=owner is not None)
+    if node.args.kwarg is not None and id(node) not in seen:
+        names = _aliases(node, node.args.kwarg.arg)
+        for part in ast.walk(node):
+            for name, default in _keys_read(part, names).items():
+                result.setdefault(name, Parameter(name, Any, default))
+            forwards = isinstance(part, ast.Call) and any(
+                word.arg is None and _is_name(word.value, names) for word in part.keywords
+            )
+            if forwards:
+                for name, parameter in _parameters_left(part, function, owner, seen | {id(node)}).items():
+                    result.setdefault(name, parameter)
+    # Keyword-only ones go last, because the caller counts positions from the front, through *args too.
+    for name in keyword_only:
+        result.pop(name, None)
+    return {**result, **keyword_only}
 
 
-def _own_parameters(function: Definition, skip_first: bool) -> Parameters:
+def _own_parameters(function: Definition, skip_first: bool) -> tuple[Parameters, Parameters]:
+    """Returns the named parameters of a function itself: those that may be given by position, and keyword-only ones."""
     node = function.node
     assert isinstance(node, ast.FunctionDef)
     positional = [*node.args.posonlyargs, *node.args.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(node.args.defaults))
-    pairs = list(zip(positional, [*defaults, *node.args.defaults], strict=True))[1 if skip_first else 0 :]
-    pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-    result = {}
-    for argument, default_node in pairs:
-        default = REQUIRED if default_node is None else default_of(default_node)
-        annotation = annotation_of(argument, default, function.file)
-        result[argument.arg] = Parameter(argument.arg, annotation, default)
-    return result
+    groups = (
+        list(zip(positional, [*defaults, *node.args.defaults], strict=True))[1 if skip_first else 0 :],
+        list(zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)),
+    )
+    results: tuple[Parameters, Parameters] = ({}, {})
+    for group, result in zip(groups, results, strict=True):
+        for argument, default_node in group:
+            default = REQUIRED if default_node is None else default_of(default_node)
+            annotation = annotation_of(argument, default, function.file)
+            result[argument.arg] = Parameter(argument.arg, annotation, default)
+    return results
 
 
 def _parameters_left(call: ast.Call, caller: Definition, owner: Definition | None, seen: frozenset[int]) -> Parameters:

@@ -1,0 +1,56 @@
+"""Golden numbers of our models: what must not change by accident.
+
+After a change that is meant to alter a network, write them anew and look at the difference before committing it:
+
+    python -m ppcls_ext.models.golden tests/golden/models.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+from ppcls_ext.common.files import write_json
+from ppcls_ext.models.registry import build_model, list_models
+from ppcls_ext.models.seeded import seed_weights, seeded_array
+
+IMAGE_SHAPE = (2, 3, 64, 64)
+LOGITS = 10
+
+
+def golden_numbers(name: str) -> dict[str, Any]:
+    """Returns the numbers of one model with 1000 classes.
+
+    ``parameters`` counts the trainable ones, ``flops`` is ``paddle.flops`` at 224 x 224 (multiply-adds), ``logits``
+    are the first of each of two images of 64 x 64 in evaluation, for weights and images seeded by key.
+    """
+    import paddle
+
+    model = build_model(name)
+    model.eval()
+    seed_weights(model)
+    with paddle.no_grad():
+        logits = model(paddle.to_tensor(seeded_array("images", IMAGE_SHAPE)))
+    parameters = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
+    with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
+        flops = paddle.flops(model, [1, 3, 224, 224])
+    return {
+        "parameters": int(parameters),
+        "flops": int(flops),
+        "logits": [[round(value, 6) for value in row[:LOGITS]] for row in logits.tolist()],
+    }
+
+
+def main() -> None:
+    """Writes the golden numbers of all models to a JSON file."""
+    parser = argparse.ArgumentParser(description="Write the golden numbers of our models.")
+    parser.add_argument("file", type=Path)
+    arguments = parser.parse_args()
+    write_json(arguments.file, {name: golden_numbers(name) for name in list_models()})
+
+
+if __name__ == "__main__":
+    main()

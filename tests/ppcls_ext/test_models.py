@@ -1,0 +1,203 @@
+"""One suite over every model of ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ppcls_ext import build_model, list_models
+from ppcls_ext.models.golden import golden_numbers
+from ppcls_ext.models.layers import DropPath, EffectiveSE
+from ppcls_ext.models.seeded import seed_weights, seeded_array
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
+# Channels of the four stage outputs, trainable parameters and multiply-adds at 224, from the specification.
+SPECIFIED = {
+    "EConvNeXt_mini": ([96, 192, 384, 768], 7_658_992, 0.931),
+    "EConvNeXt_tiny": ([128, 256, 512, 1024], 13_248_520, 2.046),
+    "EConvNeXt_small": ([128, 256, 512, 1024], 19_427_848, 3.128),
+}
+
+every_model = pytest.mark.parametrize("name", list_models())
+
+
+def images(*shape: int) -> paddle.Tensor:
+    return paddle.to_tensor(seeded_array("images", shape))
+
+
+def seeded_model(name: str, **arguments) -> nn.Layer:
+    model = build_model(name, **arguments)
+    seed_weights(model)
+    return model
+
+
+@every_model
+@pytest.mark.parametrize(
+    ("size", "stage_sizes"),
+    [
+        ((64, 64), [(16, 16), (8, 8), (4, 4), (2, 2)]),
+        ((97, 131), [(24, 32), (12, 16), (6, 8), (3, 4)]),
+    ],
+)
+def test_shapes_of_stages_and_logits(name, size, stage_sizes):
+    model = build_model(name, class_num=7)
+    model.eval()
+    with paddle.no_grad():
+        features = model.forward_features(images(2, 3, *size))
+        logits = model(images(2, 3, *size))
+    channels = SPECIFIED[name][0]
+    assert [tuple(feature.shape) for feature in features] == [
+        (2, count, *stage_size) for count, stage_size in zip(channels, stage_sizes, strict=True)
+    ]
+    assert model.feature_channels == channels
+    assert model.feature_strides == [4, 8, 16, 32]
+    assert logits.shape == [2, 7]
+
+
+@every_model
+@pytest.mark.parametrize("stem_stride", [1, 2])
+def test_small_image_stems(name, stem_stride):
+    model = build_model(name, class_num=7, stem_stride=stem_stride)
+    model.eval()
+    with paddle.no_grad():
+        features = model.forward_features(images(1, 3, 32, 32))
+    assert [feature.shape[2] for feature in features] == [32 // stride for stride in model.feature_strides]
+    assert model.feature_strides[0] == stem_stride
+
+
+def test_other_channels_and_no_classifier():
+    model = build_model("EConvNeXt_mini", class_num=0, in_channels=1)
+    model.eval()
+    assert model(images(2, 1, 64, 64)).shape == [2, 768]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"class_num": -1}, "class_num: must not be negative"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate: must be at least 0 and below 1"),
+        ({"stem_stride": 3}, "stem_stride: must be one of 1, 2, 4"),
+        ({"in_channels": 0}, "in_channels: must be positive"),
+    ],
+)
+def test_values_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model("EConvNeXt_mini", **arguments)
+
+
+def biases_before_a_norm(model: nn.Layer) -> set[str]:
+    """Biases that a batch norm subtracts again: their gradient is rounding noise."""
+    keys = {key for key, _ in model.named_parameters()}
+    plain = {key for key in keys if key.endswith(".conv.bias") and key[: -len("conv.bias")] + "norm.weight" in keys}
+    return plain | {key for key in keys if key.endswith((".depthwise.bias", ".project.bias"))}
+
+
+@every_model
+def test_every_trainable_parameter_has_a_gradient(name):
+    paddle.seed(0)
+    model = build_model(name, class_num=5)
+    model.train()
+    logits = model(images(4, 3, 64, 64))
+    (logits * paddle.to_tensor(seeded_array("loss", (4, 5)))).sum().backward()
+    noise_only = biases_before_a_norm(model)
+    assert noise_only
+    not_finite, zero = [], []
+    for key, parameter in model.named_parameters():
+        if parameter.stop_gradient:
+            continue
+        assert parameter.grad is not None, key
+        gradient = parameter.grad.numpy()
+        if not np.isfinite(gradient).all():
+            not_finite.append(key)
+        if not gradient.any() and key not in noise_only:
+            zero.append(key)
+    assert not not_finite
+    assert not zero
+
+
+@every_model
+def test_drop_path_acts_in_training_only(name):
+    model = seeded_model(name, class_num=5, drop_path_rate=0.5)
+    x = images(4, 3, 64, 64)
+
+    def run() -> np.ndarray:
+        with paddle.no_grad():
+            return model(x).numpy()
+
+    paddle.seed(0)
+    model.train()
+    assert not np.allclose(run(), run(), rtol=1e-3)
+    model.eval()
+    np.testing.assert_array_equal(run(), run())
+    rates = [layer.rate for layer in model.sublayers() if isinstance(layer, DropPath)]
+    np.testing.assert_allclose(rates, np.linspace(0.0, 0.5, len(rates)))
+
+
+def test_no_drop_path_by_default():
+    model = seeded_model("EConvNeXt_mini", class_num=5)
+    model.train()
+    x = images(4, 3, 64, 64)
+    np.testing.assert_array_equal(model(x).numpy(), model(x).numpy())
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_expectation():
+    paddle.seed(1)
+    layer = DropPath(0.25)
+    output = layer(paddle.ones([4000, 3, 2, 2])).numpy().reshape(4000, -1)
+    assert (output == output[:, :1]).all()
+    np.testing.assert_allclose(np.unique(output), [0.0, 1 / 0.75], rtol=1e-6)
+    # Five standard errors of 4000 draws.
+    assert abs(output.mean() - 1.0) < 5 * np.sqrt(0.25 / 0.75 / 4000)
+
+
+def test_attention_is_the_gate_of_the_paper():
+    layer = EffectiveSE(6)
+    seed_weights(layer)
+    x = images(2, 6, 5, 4)
+    mean = x.numpy().mean(axis=(2, 3))
+    score = mean @ layer.conv.weight.numpy()[:, :, 0, 0].T + layer.conv.bias.numpy()
+    gate = np.clip(score / 6 + 0.5, 0, 1)
+    np.testing.assert_allclose(layer(x).numpy(), x.numpy() * gate[:, :, None, None], rtol=1e-5, atol=1e-6)
+
+
+def test_initial_weights():
+    paddle.seed(0)
+    model = build_model("EConvNeXt_mini", class_num=100)
+    layers = [layer for layer in model.sublayers() if isinstance(layer, nn.Conv2D | nn.Linear)]
+    weights = np.concatenate([layer.weight.numpy().ravel() for layer in layers])
+    assert abs(weights.std() / 0.02 - 1) < 0.01
+    assert abs(weights.mean()) < 1e-4
+    assert not any(layer.bias.numpy().any() for layer in layers)
+
+
+@every_model
+def test_golden_numbers(name):
+    measured = golden_numbers(name)
+    expected = GOLDEN[name]
+    _, parameters, giga_flops = SPECIFIED[name]
+    assert measured["parameters"] == expected["parameters"] == parameters
+    assert measured["flops"] == expected["flops"]
+    assert round(expected["flops"] / 1e9, 3) == giga_flops
+    logits = np.array(expected["logits"])
+    scale = np.abs(logits).max()
+    assert np.abs(logits[0] - logits[1]).max() > 0.1 * scale, "golden logits that do not depend on the image"
+    np.testing.assert_allclose(measured["logits"], logits, atol=1e-4 * scale, rtol=0)
+
+
+@every_model
+def test_to_static_equals_eager(name):
+    model = seeded_model(name, class_num=5)
+    model.eval()
+    inputs = [images(2, 3, 64, 64), images(1, 3, 97, 131)]
+    with paddle.no_grad():
+        eager = [model(x).numpy() for x in inputs]
+        specification = [paddle.static.InputSpec([None, 3, None, None], "float32")]
+        static_model = paddle.jit.to_static(model, input_spec=specification, full_graph=True)
+        static = [static_model(x).numpy() for x in inputs]
+    for one, other in zip(static, eager, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())

@@ -1,0 +1,103 @@
+"""Models by name: ours and PaddleClas's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import ppcls_ext
+from ppcls_ext import build_model, list_models
+from ppcls_ext.models import architecture_parameters, is_ours
+
+
+def test_our_models_are_listed_in_order():
+    assert list_models() == ["EConvNeXt_mini", "EConvNeXt_small", "EConvNeXt_tiny"]
+    assert all(is_ours(name) for name in list_models())
+    assert not is_ours("ResNet50")
+    assert ppcls_ext.__version__
+
+
+def test_names_and_parameters_load_no_toolkit():
+    program = (
+        "import sys, ppcls_ext\n"
+        "from ppcls_ext.models import architecture_parameters\n"
+        "ppcls_ext.list_models()\n"
+        "architecture_parameters('EConvNeXt_mini'), architecture_parameters('ResNet101')\n"
+        "loaded = {'paddle', 'paddleclas', 'ppcls', 'cv2', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {loaded}' if loaded else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("EConvNeXt_mni", "EConvNeXt_mini"),
+        ("econvnext_tiny", "EConvNeXt_tiny"),
+        ("ResNet5O", "ResNet50"),
+        ("ConvNext_tiny", "ConvNeXt_tiny"),
+    ],
+)
+def test_an_unknown_name_gives_the_nearest(name, near):
+    for function in (build_model, architecture_parameters):
+        with pytest.raises(ValueError, match=rf"unknown model '{name}'; did you mean .*\b{near}\b"):
+            function(name)
+
+
+def test_a_name_like_no_other_lists_ours():
+    with pytest.raises(ValueError, match="ours are EConvNeXt_mini, EConvNeXt_small, EConvNeXt_tiny"):
+        build_model("qqqq")
+
+
+def test_without_paddleclas_only_ours_are_known(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(sys, "meta_path", [])
+    monkeypatch.delitem(sys.modules, "paddleclas", raising=False)
+    with pytest.raises(ValueError, match="unknown model 'ResNet50'.*PaddleClas.*not installed"):
+        architecture_parameters("ResNet50")
+    assert "class_num" in architecture_parameters("EConvNeXt_mini")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("EConvNeXt_mini", {"drop_path": 0.1}, "unknown argument 'drop_path' .did you mean 'drop_path_rate'"),
+        ("EConvNeXt_mini", {"class_num": "ten"}, "class_num: must be a whole number"),
+        # These swallow what they do not know.
+        ("ResNet50", {"clas_num": 10}, "unknown argument 'clas_num' .did you mean 'class_num'"),
+        ("ViT_base_patch16_224", {"drop_rat": 0.1}, "unknown argument 'drop_rat' .did you mean 'drop_rate'"),
+        ("PPHGNetV2_B0", {"class_nmu": 10}, "unknown argument 'class_nmu' .did you mean 'class_num'"),
+        ("MobileNetV4_conv_medium", {"drop_path_rte": 0.1}, "did you mean 'drop_path_rate'"),
+        # Filled in by the function itself: giving it again would be a TypeError deep inside.
+        ("ConvNeXt_tiny", {"depths": [1, 1, 1, 1]}, "unknown argument 'depths'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_building(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(name, **arguments)
+
+
+def test_numbers_written_as_text_are_numbers():
+    assert build_model("EConvNeXt_mini", class_num=2, drop_path_rate="1e-1").stages[3].blocks[2].drop_path.rate == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "size"),
+    [
+        ("ConvNeXt_tiny", {"drop_path_rate": "1e-1", "layer_scale_init_value": "1e-6"}, 64),
+        ("ResNet101", {}, 64),
+        ("ViT_base_patch16_224", {}, 224),
+        ("MobileNetV4_conv_medium", {}, 64),
+        ("EfficientNetV2_S", {}, 64),
+    ],
+)
+def test_architectures_of_paddleclas_are_built_by_name(name, arguments, size):
+    import paddle
+
+    model = build_model(name, class_num=10, **arguments)
+    model.eval()
+    with paddle.no_grad():
+        assert model(paddle.zeros([1, 3, size, size])).shape == [1, 10]
