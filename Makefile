@@ -1,0 +1,61 @@
+# Everything a newcomer needs: `make quickstart`, `make test`. All targets make their own .venv first.
+# Another interpreter: `make PYTHON=/path/to/python3.11 quickstart`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PYTHON ?= $(shell tools/find_python.sh)
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+DEPLOY_READY := $(VENV)/.ready-deploy
+QUICKSTART := output/quickstart
+PYTEST_OPTIONS ?=
+
+.PHONY: help setup quickstart test test-slow lint bench doctor clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: $(READY)  ## make .venv from requirements.lock (1 to 5 minutes)
+
+# The stamp is written last: a set-up that was interrupted is repeated. A changed lock makes .venv anew, because
+# `pip install` would leave behind what the new lock no longer names.
+$(READY): requirements.lock
+	@tools/find_python.sh --check "$(PYTHON)"
+	@echo "setting up $(VENV) with $$("$(PYTHON)" --version) (about 1.5 GB, 1 to 5 minutes)"
+	@rm -rf $(VENV)
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEPLOY_READY): requirements-deploy.lock $(READY)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-deploy.lock
+	@touch $@
+
+quickstart: $(READY)  ## train on the digits, evaluate, export and predict (under 5 minutes on 2 cores)
+	$(RUN) tools/train.py -c configs/quickstart.yaml
+	$(RUN) tools/eval.py -c configs/quickstart.yaml -o Global.pretrained_model=$(QUICKSTART)/checkpoints/best
+	$(RUN) tools/export_model.py -c configs/quickstart.yaml \
+		-o Global.pretrained_model=$(QUICKSTART)/checkpoints/best --output $(QUICKSTART)/export
+	$(RUN) tools/infer.py --model $(QUICKSTART)/export --input $(QUICKSTART)/samples --save $(QUICKSTART)/predictions.png
+
+test: $(READY)  ## the tests that every change must pass
+	$(RUN) -m pytest -m "not slow and not gpu" $(PYTEST_OPTIONS)
+
+test-slow: $(READY)  ## the long tests: training runs, kill and resume, two processes
+	$(RUN) -m pytest -m "slow and not gpu" $(PYTEST_OPTIONS)
+
+lint: $(READY)  ## ruff
+	$(RUN) -m ruff check .
+
+bench: $(DEPLOY_READY)  ## measure the input pipeline, inference and start-up; writes output/benchmark.md
+	$(RUN) tools/benchmark.py --output output/benchmark.md
+
+doctor: $(READY)  ## what is installed, what is refused and why, and whether this machine can train
+	$(RUN) tools/doctor.py
+
+clean:  ## remove .venv, caches and build leftovers (keeps output/)
+	rm -rf $(VENV) build dist ./*.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
