@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from classification.config_parts import Reader
-from classification.data.batch_operators import build_batch_operators
+from classification.data.batch_operators import BatchOperator, build_batch_operator
 from classification.data.datasets import DATASETS
 from classification.data.operators import TRAIN_OPERATORS
 from classification.losses import LOSSES, WeightedSum, loss_parameters
@@ -41,7 +43,7 @@ class DataSettings:
         dataset: name of the data set's class.
         dataset_arguments: its checked arguments.
         operators: per-image operators, built.
-        batch_operators: operators on whole batches, built.
+        batch_operator: mixes the images of a batch, or ``None``.
         sampler: batch size and order.
         loader: worker processes.
     """
@@ -50,7 +52,7 @@ class DataSettings:
     dataset: str
     dataset_arguments: dict[str, Any]
     operators: list[Callable[..., Any]]
-    batch_operators: list[Callable[..., Any]]
+    batch_operator: BatchOperator | None
     sampler: SamplerSettings
     loader: LoaderSettings
 
@@ -90,6 +92,10 @@ class Config:
     def output_dir(self) -> Path:
         """The folder of this run."""
         return Path(self.run.output_dir)
+
+    def to_yaml(self) -> str:
+        """Returns the resolved configuration as YAML, fit to be loaded again."""
+        return yaml.safe_dump(self.document.data, sort_keys=False, allow_unicode=True)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -230,8 +236,8 @@ def _read_data(reader: Reader, section: Any, key: str) -> DataSettings | None:
     operators = reader.collected(
         build_operators, dataset.pop("transform_ops", None), f"{key}.dataset.transform_ops", TRAIN_OPERATORS
     )
-    batch_operators = reader.collected(
-        build_batch_operators, dataset.pop("batch_transform_ops", None), f"{key}.dataset.batch_transform_ops"
+    batch_operator = reader.collected(
+        build_batch_operator, dataset.pop("batch_transform_ops", None), f"{key}.dataset.batch_transform_ops"
     )
     name = reader.choice(dataset.pop("name", None), f"{key}.dataset.name", DATASETS)
     arguments = reader.checked(DATASETS[name], dataset, f"{key}.dataset") if name else None
@@ -239,7 +245,7 @@ def _read_data(reader: Reader, section: Any, key: str) -> DataSettings | None:
     loader = reader.build(LoaderSettings, section.get("loader") or {}, f"{key}.loader")
     if name is None or arguments is None or sampler is None or loader is None:
         return None
-    return DataSettings(key, name, arguments, operators, batch_operators, sampler, loader)
+    return DataSettings(key, name, arguments, operators or [], batch_operator, sampler, loader)
 
 
 def _read_infer(reader: Reader, section: Any) -> tuple[InferSettings | None, TopkSettings | None]:

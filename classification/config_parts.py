@@ -21,7 +21,7 @@ class Reader:
         for name in section:
             if name not in allowed:
                 hint = suggestion(str(name), allowed)
-                self.problems.add(key or str(name), f"unknown key '{name}'{hint}; allowed: {', '.join(allowed)}")
+                self.problems.add(key, f"unknown key '{name}'{hint}; allowed: {', '.join(allowed)}")
 
     def mapping(self, section: Any, key: str, allowed: Sequence[str]) -> dict[str, Any]:
         """Returns ``section``, or an empty mapping where it is null or (noted) no mapping."""
@@ -109,15 +109,15 @@ class Reader:
                 entries.append((name, arguments or {}, f"{place}.{name}"))
         return entries
 
-    def collected(self, build: Callable[..., list[Any]], *arguments: Any) -> list[Any]:
-        """Returns ``build(*arguments)``; the problems of a :class:`ConfigError`, ``key: message`` each, are noted."""
+    def collected(self, build: Callable[..., Any], *arguments: Any) -> Any:
+        """Returns ``build(*arguments)``; the problems of a :class:`ConfigError`, ``key: message`` each, are noted (and it is ``None``)."""
         try:
             return build(*arguments)
         except ConfigError as error:
             for problem in error.problems:
                 key, _, message = problem.partition(": ")
                 self.problems.add(key, message)
-            return []
+            return None
 
     def metrics(self, section: Any, key: str, table: Mapping[str, type]) -> list[Any]:
         """Builds a list of metrics, each by its constructor."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
 
 from ppcls_ext.common.errors import UserError
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
+# Paddle says these at import and at every first batch; they tell a user of our tools nothing.
+NOISE = ("No ccache found", "When training, we now always track global mean and variance")
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -17,6 +20,8 @@ def run(main: Callable[[], int | None]) -> None:
 
     Ctrl-C outside a part that handles it itself leaves with 130, as shells expect, and without a traceback.
     """
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
     try:
         status = main()
     except UserError as error:

@@ -15,6 +15,7 @@ from ppcls_ext.common.errors import ConfigError, UserError, suggestion
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FRACTION = re.compile(rf"^\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?$")
+_UNKNOWN = re.compile(r"unknown (?:argument|key) '([^']+)'")
 _KEY_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -68,7 +69,10 @@ class Document:
 
     def problem(self, key: str, message: str) -> str:
         """Returns the line that is shown to the user: place, dotted key, what is wrong."""
-        return f"{self.place_of(key)}: {key}: {message}" if key else f"{self.path}: {message}"
+        # An unknown name is reported under the section that lacks it, but it stands on a line of its own.
+        unknown = _UNKNOWN.match(message)
+        place = self.place_of(f"{key}.{unknown[1]}" if unknown and key else unknown[1] if unknown else key)
+        return f"{place}: {key}: {message}" if key else f"{place}: {message}"
 
 
 def parent_key(key: str) -> str:

@@ -1,0 +1,155 @@
+"""From checked settings to objects: data sets, batches, models."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import paddle
+
+from classification.config import Config, DataSettings
+from classification.data.datasets import DATASETS, ImageDataset, check_labels
+from classification.data.errors import DatasetError
+from classification.data.loader import Loader, build_loader
+from classification.data.sampler import EpochBatchSampler
+from classification.environment import Environment
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.models.registry import build_model
+from ppcls_ext.weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+NO_DATA_HINT = "configs/quickstart.yaml trains without any download"
+
+
+def build_dataset(config: Config, settings: DataSettings) -> ImageDataset:
+    """Opens a data set and checks its labels against the model.
+
+    Raises:
+        UserError: it is missing, empty or malformed, or a label has no output; the line begins with the place in the
+            file and the dotted key.
+    """
+    try:
+        dataset = DATASETS[settings.dataset](**settings.dataset_arguments)
+        check_labels(dataset, config.arch.class_num)
+    except DatasetError as error:
+        key = "Arch.class_num" if error.argument == "class_num" else f"{settings.key}.dataset.{error.argument}"
+        message = f"{error.message}; {NO_DATA_HINT}" if "does not exist" in error.message else error.message
+        raise UserError(config.document.problem(key, message)) from error
+    return dataset
+
+
+def build_batches(
+    config: Config, settings: DataSettings, dataset: ImageDataset, environment: Environment, training: bool
+) -> Loader:
+    """Returns the loader over ``dataset`` of one of the two ``DataLoader`` sections.
+
+    Raises:
+        UserError: the data do not fill a single batch on every process.
+    """
+    try:
+        sampler = EpochBatchSampler(
+            len(dataset),
+            settings.sampler.batch_size,
+            shuffle=settings.sampler.shuffle,
+            drop_last=settings.sampler.drop_last and training,
+            seed=environment.seed,
+            rank=environment.rank,
+            world_size=environment.world_size,
+            in_step=training,
+        )
+    except ValueError as error:
+        key = f"{settings.key}.sampler.batch_size"
+        raise UserError(config.document.problem(key, str(error).partition(": ")[2])) from error
+    return build_loader(
+        dataset,
+        settings.operators,
+        settings.batch_operator,
+        sampler,
+        num_workers=settings.loader.num_workers,
+        use_shared_memory=settings.loader.use_shared_memory,
+        seed=environment.seed,
+        training=training,
+        image_shape=config.run.image_shape,
+    )
+
+
+def build_network(config: Config, on_gpu: bool = False) -> paddle.nn.Layer:
+    """Builds the model of ``Arch`` (random weights): ``[N, 3, H, W]`` -> ``[N, class_num]``.
+
+    Raises:
+        UserError: the constructor refuses a value.
+    """
+    try:
+        model = build_model(config.arch.name, **config.arch.arguments)
+    except (ValueError, AssertionError) as error:
+        raise UserError(config.document.problem("Arch", str(error) or f"{config.arch.name} refuses its arguments")) from error
+    if config.arch.use_sync_bn:
+        if on_gpu:
+            return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        logger.info("Arch.use_sync_bn needs a GPU: using plain batch norm on the CPU")
+    return model
+
+
+def load_pretrained(config: Config, model: paddle.nn.Layer, fine_tune: bool) -> None:
+    """Loads ``Global.pretrained_model`` (or a path under ``Arch.pretrained``) if there is one.
+
+    Args:
+        config: names the file.
+        model: receives the weights.
+        fine_tune: let the classifier start fresh where only its number of classes differs, with one line about it.
+
+    Raises:
+        UserError: the file is missing, damaged or of another model.
+    """
+    source = config.run.pretrained_model or (config.arch.pretrained or None)
+    if source is None:
+        return
+    load_weights(model, str(source), may_differ=classifier_prefixes(model, config.arch.class_num) if fine_tune else ())
+    logger.info("loaded weights from %s", source)
+
+
+def classifier_prefixes(model: paddle.nn.Layer, class_num: int) -> tuple[str, ...]:
+    """Returns the names of the linear layers (and 1x1 convolutions) with ``class_num`` outputs at the end of a model."""
+    prefixes = []
+    for name, layer in model.named_sublayers():
+        if isinstance(layer, paddle.nn.Linear) and layer.weight.shape[1] == class_num:
+            prefixes.append(f"{name}.")
+        elif isinstance(layer, paddle.nn.Conv2D) and layer.weight.shape[0] == class_num:
+            prefixes.append(f"{name}.")
+    # Only the last one classifies; an inner layer may happen to be as wide.
+    return tuple(prefixes[-1:])
+
+
+def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] | None:
+    """Returns the class names of the data set, else of ``Infer.PostProcess.class_id_map_file``, else ``None``.
+
+    Raises:
+        UserError: the file exists but its lines are not ``id name``.
+    """
+    if dataset is not None and dataset.class_names:
+        return list(dataset.class_names)
+    if config.postprocess is None or not config.postprocess.class_id_map_file:
+        return None
+    file = Path(config.postprocess.class_id_map_file)
+    if not file.is_file():
+        logger.info("no class names: %s (Infer.PostProcess.class_id_map_file) does not exist", file)
+        return None
+    return _parse_class_names(file, config.postprocess.delimiter)
+
+
+def _parse_class_names(file: Path, delimiter: str | None) -> list[str]:
+    names: dict[int, str] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        identifier, _, name = line.strip().partition(delimiter or " ")
+        if not identifier.isdigit():
+            raise UserError(f"{file}:{number}: must be a class number and a name, got '{line.strip()}'")
+        names[int(identifier)] = name.strip()
+    return [names.get(index, str(index)) for index in range(max(names) + 1)] if names else []
+
+
+def count_trainable(model: paddle.nn.Layer) -> int:
+    """Returns the number of trainable parameters (Paddle's ``parameters()`` counts running statistics too)."""
+    return sum(int(parameter.size) for parameter in model.parameters() if not parameter.stop_gradient)

@@ -1,0 +1,133 @@
+"""Model, optimizer, precision and average together: what learns from a batch, and what a checkpoint must hold of it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import paddle
+
+from classification.build import build_network
+from classification.config import Config
+from classification.ema import ExponentialMovingAverage
+from classification.environment import Environment, derive_seed, seed_everything
+from classification.evaluator import logits_of
+from classification.optimizer_state import export_optimizer_state, import_optimizer_state
+from classification.precision import Precision
+from ppcls_ext.weights import load_weights
+
+
+class Learner:
+    """Learns from batches.
+
+    Args:
+        config: the configuration; needs ``Arch``, ``Optimizer`` and ``Loss.Train``.
+        environment: device, rank and seed.
+        updates_each_epoch: optimizer steps in an epoch.
+        update_freq: batches whose gradients make one optimizer step.
+
+    Attributes:
+        model: the plain layer that is evaluated and saved.
+        network: the same weights as the training pass sees them: compiled, or wrapped for several processes.
+    """
+
+    def __init__(self, config: Config, environment: Environment, updates_each_epoch: int, update_freq: int) -> None:
+        assert config.optimizer is not None and config.train_loss is not None
+        self.environment = environment
+        self.update_freq = update_freq
+        self.loss = config.train_loss
+        self.freeze_norm = config.run.freeze_norm
+        # The same seed on every rank, so that all start from the same weights.
+        seed_everything(derive_seed(environment.seed, "model"))
+        self.model = build_network(config, environment.on_gpu)
+        self.named_parameters = list(self.model.named_parameters())
+        self.schedule = config.optimizer.build_schedule(config.run.epochs, updates_each_epoch)
+        optimizer = config.optimizer.settings.build(self.named_parameters)
+        self.precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
+        self.model, self.optimizer = self.precision.decorate(self.model, optimizer)
+        self.ema: ExponentialMovingAverage | None = None
+        self._ema_decay = config.ema.decay if config.ema else None
+        self.network = self._wrap(config)
+
+    def _wrap(self, config: Config) -> paddle.nn.Layer:
+        network = self.model
+        if config.run.to_static:
+            specification = paddle.static.InputSpec([None, *config.run.image_shape], "float32", name="image")
+            network = paddle.jit.to_static(network, input_spec=[specification])
+        return paddle.DataParallel(network) if self.environment.world_size > 1 else network
+
+    def start(self) -> None:
+        """Begins the average; call it once the model has its first weights."""
+        if self._ema_decay is not None:
+            self.ema = ExponentialMovingAverage(self.model, self._ema_decay)
+
+    def train_mode(self) -> None:
+        """Puts the network into training mode; with ``Global.freeze_norm`` batch norms keep their running statistics."""
+        self.network.train()
+        if self.freeze_norm:
+            for layer in self.network.sublayers():
+                if isinstance(layer, paddle.nn.layer.norm._BatchNormBase):
+                    layer.eval()
+
+    def forward(self, batch: dict[str, Any], seed: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Returns logits ``[N, class_num]`` and the loss, a scalar.
+
+        Args:
+            batch: ``image`` ``[N, 3, H, W]``, ``label`` and ``label_mixed`` ``[N]``, ``lam`` a scalar.
+            seed: all randomness of the pass (dropped paths) follows from it.
+        """
+        seed_everything(seed)
+        with self.precision.autocast():
+            logits = logits_of(self.network(batch["image"]))
+        return logits, self.loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
+
+    def exchange(self, closes_update: bool) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context of a forward and backward pass: only an update's last batch exchanges gradients."""
+        if self.environment.world_size > 1 and not closes_update:
+            return self.network.no_sync()
+        return contextlib.nullcontext()
+
+    def backward(self, loss: paddle.Tensor) -> None:
+        """Adds the gradient of one batch, its share of an update."""
+        self.precision.backward(loss / self.update_freq)
+
+    def update(self, number: int) -> None:
+        """Does optimizer step ``number`` (from 0) with the gradients gathered since the last one."""
+        self.optimizer.set_lr(self.schedule.rate_at(number))
+        self.precision.step(self.optimizer)
+        self.optimizer.clear_grad()
+        if self.ema is not None:
+            self.ema.update()
+
+    def state(self) -> dict[str, Any]:
+        """Returns the small part of the state, as JSON values."""
+        return {"loss_scaler": self.precision.state(), "ema_updates": self.ema.updates if self.ema else 0}
+
+    def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
+        """Returns ``model``, ``ema`` and ``optimizer`` as arrays by structured name."""
+        return {
+            "model": {name: _as_array(value) for name, value in self.model.state_dict().items()},
+            "ema": self.ema.state() if self.ema else None,
+            "optimizer": export_optimizer_state(self.optimizer, self.named_parameters),
+        }
+
+    def restore(self, state: dict[str, Any], arrays: dict[str, dict[str, np.ndarray] | None], where: str) -> None:
+        """Takes over what :meth:`state` and :meth:`arrays` returned.
+
+        Raises:
+            UserError: names or shapes do not fit this model.
+        """
+        load_weights(self.model, arrays["model"] or {})
+        self.start()
+        import_optimizer_state(self.optimizer, self.named_parameters, arrays["optimizer"] or {}, where)
+        self.precision.restore(state.get("loss_scaler", {}))
+        if self.ema is not None and arrays["ema"] is not None:
+            self.ema.restore(arrays["ema"], state["ema_updates"])
+
+
+def _as_array(value: paddle.Tensor) -> np.ndarray:
+    # Low-precision weights (AMP O2) are widened, since NumPy knows no bfloat16.
+    if value.dtype in (paddle.float16, paddle.bfloat16):
+        value = value.astype("float32")
+    return value.numpy()

@@ -1,0 +1,130 @@
+"""What a run leaves to read: ``log.jsonl``, VisualDL scalars, ``report.json`` and ``curves.png``."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import shutil
+from typing import Any
+
+import paddle
+
+from classification.config import Config
+from classification.display import clock
+from classification.environment import Environment
+from classification.progress import RunProgress
+from classification.run_folder import RunFolder
+from ppcls_ext.common.files import write_json
+from ppcls_ext.common.plots import draw_training_curves
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Writes the figures of a run; on every rank but the first it does nothing.
+
+    Args:
+        folder: the run's folder.
+        config: the configuration.
+        progress: where the run stands; its figures are read at each call.
+        environment: device, rank and seed.
+    """
+
+    def __init__(self, folder: RunFolder, config: Config, progress: RunProgress, environment: Environment) -> None:
+        self.folder = folder
+        self.config = config
+        self.progress = progress
+        self.environment = environment
+        self._scalars: Any = None
+
+    def step(self, rate: float) -> None:
+        """Records the means of the epoch so far."""
+        number = self.progress.epoch + 1
+        mean = self.progress.sums.mean()
+        self.folder.log("step", epoch=number, step=self.progress.step, updates=self.progress.updates, lr=rate, **mean)
+        self._scalar("train/loss", mean["loss"], self.progress.updates)
+        self._scalar("train/learning_rate", rate, self.progress.updates)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Records a finished epoch, with the memory that the process holds, and draws the curves anew."""
+        record["memory_mb"] = memory_in_use()
+        self.folder.log(**{"kind": "epoch", **record})
+        for part in ("train", "eval", "ema"):
+            for name, value in record.get(part, {}).items():
+                self._scalar(f"{part}/{name}_by_epoch", value, record["epoch"])
+
+    def _scalar(self, tag: str, value: float, step: int) -> None:
+        if not (self.config.run.use_visualdl and self.folder.active):
+            return
+        if self._scalars is None:
+            from visualdl import LogWriter
+
+            folder = self.folder.path / "vdl"
+            # VisualDL cannot cut a file back to a checkpoint, so a run that starts at its beginning starts clean.
+            if not self.progress.history and self.progress.epoch == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+            self._scalars = LogWriter(logdir=str(folder))
+        self._scalars.add_scalar(tag=tag, step=step, value=value)
+
+    def finish(self, seconds: float, class_names: list[str] | None, parameters: int) -> dict[str, Any]:
+        """Writes ``report.json`` and ``curves.png``; returns the report.
+
+        Args:
+            seconds: length of this session.
+            class_names: names of the classes, if known.
+            parameters: trainable parameters of the model.
+        """
+        report = self._report(seconds, class_names, parameters)
+        if self.folder.active:
+            write_json(self.folder.path / "report.json", report)
+            draw_training_curves(self.progress.history, self.folder.path / "curves.png", self.config.arch.name)
+            logger.info("%s", self._summary(report))
+        return report
+
+    def _report(self, seconds: float, class_names: list[str] | None, parameters: int) -> dict[str, Any]:
+        progress, environment = self.progress, self.environment
+        return {
+            "model": self.config.arch.name,
+            "arguments": self.config.arch.arguments,
+            "config": str(self.config.document.path),
+            "trainable_parameters": parameters,
+            "epochs": progress.epoch,
+            "optimizer_steps": progress.updates,
+            "best": {"top1": progress.best_metric, "epoch": progress.best_epoch} if progress.best_epoch else None,
+            "last": progress.history[-1] if progress.history else None,
+            "seconds": {
+                "training": sum(record["train"]["seconds"] for record in progress.history),
+                "this_session": seconds,
+            },
+            "peak_memory_mb": peak_memory(),
+            "bad_images": progress.bad_images,
+            "class_names": class_names,
+            "device": environment.device,
+            "processes": environment.world_size,
+            "seed": environment.seed,
+            "paddle": paddle.__version__,
+            "history": progress.history,
+        }
+
+    def _summary(self, report: dict[str, Any]) -> str:
+        best = report["best"]
+        result = f"best top-1 {best['top1']:.4f} (epoch {best['epoch']})" if best else "no evaluation"
+        return f"done: {result}, {clock(report['seconds']['training'])} of training; see {self.folder.path}/report.json"
+
+    def close(self) -> None:
+        """Closes the VisualDL file."""
+        if self._scalars is not None:
+            self._scalars.close()
+            self._scalars = None
+
+
+def peak_memory() -> float:
+    """Returns the most memory that this process has held, in MB (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def memory_in_use() -> float:
+    """Returns the memory that this process holds now, in MB."""
+    with open("/proc/self/statm", encoding="ascii") as stream:
+        pages = int(stream.read().split()[1])
+    return pages * resource.getpagesize() / 1e6

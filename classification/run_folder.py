@@ -1,0 +1,110 @@
+"""The folder of one run: held by one process, never mixed with another run, its log cut to where a resumed run begins."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from classification.checkpoint import list_checkpoints
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.files import write_text
+
+
+class RunFolder:
+    """``Global.output_dir``: ``config.yaml``, ``log.jsonl``, ``train.log``, ``checkpoints``, ``report.json``, ``curves.png``.
+
+    Args:
+        path: the folder.
+        active: only rank 0 writes; every method of an inactive folder does nothing.
+
+    Raises:
+        UserError: another process is training in this folder, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, active: bool) -> None:
+        self.path = path
+        self.active = active
+        self._log: TextIO | None = None
+        self._lock: TextIO | None = None
+        if active:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held open as long as the run lasts)
+            except OSError as error:
+                raise UserError(f"{path}: cannot write here ({error.strerror}); choose another Global.output_dir") from error
+            self._take_lock()
+
+    def _take_lock(self) -> None:
+        assert self._lock is not None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{self.path}: another process is training in this folder; wait for it or choose another Global.output_dir"
+            ) from error
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def refuse_second_run(self) -> None:
+        """Raises:
+        UserError: the folder already holds checkpoints of a run that nobody asked to continue.
+        """
+        existing = list_checkpoints(self.checkpoints)
+        if self.active and existing:
+            raise UserError(
+                f"{self.path}: already holds a run ({existing[-1].name}); continue it with --resume auto, "
+                "choose another Global.output_dir, or remove the folder"
+            )
+
+    def write_config(self, text: str) -> None:
+        """Writes the resolved configuration."""
+        if self.active:
+            write_text(self.path / "config.yaml", text)
+
+    def open_log(self, epoch: int, step: int) -> None:
+        """Opens ``log.jsonl``, without what lies beyond ``step`` batches of the epoch after ``epoch`` finished ones."""
+        if not self.active:
+            return
+        file = self.path / "log.jsonl"
+        if file.is_file():
+            kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _is_before(line, epoch, step)]
+            write_text(file, "".join(f"{line}\n" for line in kept))
+        self._log = open(file, "a", encoding="utf-8")  # noqa: SIM115 (held open as long as the run lasts)
+
+    def log(self, kind: str, **values: Any) -> None:
+        """Appends one record and hands it to the system, so that a killed run keeps it."""
+        if self._log is not None:
+            self._log.write(json.dumps({"kind": kind, **values}, ensure_ascii=False) + "\n")
+            self._log.flush()
+
+    def close(self) -> None:
+        """Lets the folder go."""
+        if self._log is not None:
+            self._log.flush()
+            os.fsync(self._log.fileno())
+            self._log.close()
+            self._log = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _is_before(line: str, epoch: int, step: int) -> bool:
+    """Tells whether a log record belongs to the part of the run that a checkpoint covers.
+
+    A record of kind ``step`` names the epoch under way from 1; one of kind ``epoch`` names the epoch it closes.
+    """
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return False
+    number = record.get("epoch", 0)
+    if number <= epoch:
+        return True
+    return record.get("kind") == "step" and number == epoch + 1 and record.get("step", 0) <= step

@@ -1,0 +1,50 @@
+"""Trains what a configuration describes: python tools/train.py -c CONFIG [-o KEY.SUB=VALUE ...] [--resume auto|PATH]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls_ext.common.command_line import INTERRUPTED_STATUS, add_config_arguments, run
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description="Train the model of a configuration.")
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--resume",
+        metavar="auto|PATH",
+        help="continue: 'auto' from the newest whole checkpoint of the run (a fresh start if there is none), "
+        "or from the checkpoint folder PATH",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Trains; returns the exit status."""
+    arguments = parse_arguments()
+    from classification.config import load_config
+
+    config = load_config(arguments.config, arguments.override)
+
+    from classification.environment import prepare_environment, rank_from_environment
+    from classification.interruption import Interrupted
+    from classification.trainer import Trainer
+    from ppcls_ext.common.log import set_up_logging
+
+    is_main = rank_from_environment()[0] == 0
+    set_up_logging(quiet=not is_main, file=config.output_dir / "train.log" if is_main else None)
+    try:
+        Trainer(config, prepare_environment(config.run.device, config.run.seed), arguments.resume).run()
+    except Interrupted as stop:
+        sys.stdout.write(f"{stop}\n")
+        return INTERRUPTED_STATUS
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
