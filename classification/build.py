@@ -83,7 +83,8 @@ def build_network(config: Config, on_gpu: bool = False) -> paddle.nn.Layer:
     try:
         model = build_model(config.arch.name, **config.arch.arguments)
     except (ValueError, AssertionError) as error:
-        raise UserError(config.document.problem("Arch", str(error) or f"{config.arch.name} refuses its arguments")) from error
+        message = str(error) or f"{config.arch.name} refuses its arguments"
+        raise UserError(config.document.problem("Arch", message)) from error
     if config.arch.use_sync_bn:
         if on_gpu:
             return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -110,12 +111,12 @@ def load_pretrained(config: Config, model: paddle.nn.Layer, fine_tune: bool) -> 
 
 
 def classifier_prefixes(model: paddle.nn.Layer, class_num: int) -> tuple[str, ...]:
-    """Returns the names of the linear layers (and 1x1 convolutions) with ``class_num`` outputs at the end of a model."""
+    """Returns the prefix of the classifier: the last linear layer or convolution with ``class_num`` outputs."""
     prefixes = []
     for name, layer in model.named_sublayers():
-        if isinstance(layer, paddle.nn.Linear) and layer.weight.shape[1] == class_num:
-            prefixes.append(f"{name}.")
-        elif isinstance(layer, paddle.nn.Conv2D) and layer.weight.shape[0] == class_num:
+        # A linear layer's weight is [inputs, outputs], a convolution's [outputs, inputs, height, width].
+        axis = {paddle.nn.Linear: 1, paddle.nn.Conv2D: 0}.get(type(layer))
+        if axis is not None and layer.weight.shape[axis] == class_num:
             prefixes.append(f"{name}.")
     # Only the last one classifies; an inner layer may happen to be as wide.
     return tuple(prefixes[-1:])

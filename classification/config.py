@@ -1,4 +1,4 @@
-"""From a YAML file of PaddleClas's schema to checked settings. Reads no data and loads no Paddle: errors come at once."""
+"""From YAML of PaddleClas's schema to checked settings. Reads no data and loads no Paddle: errors come at once."""
 
 from __future__ import annotations
 

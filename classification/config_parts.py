@@ -83,9 +83,7 @@ class Reader:
         checked = self.checked(factory, arguments, key)
         return None if checked is None else self.construct(factory, checked, key)
 
-    def named_list(
-        self, section: Any, key: str, allowed: Iterable[str]
-    ) -> list[tuple[str, dict[str, Any], str]]:
+    def named_list(self, section: Any, key: str, allowed: Iterable[str]) -> list[tuple[str, dict[str, Any], str]]:
         """Reads PaddleClas's lists of ``- Name: {argument: value}``.
 
         Returns:
@@ -110,7 +108,7 @@ class Reader:
         return entries
 
     def collected(self, build: Callable[..., Any], *arguments: Any) -> Any:
-        """Returns ``build(*arguments)``; the problems of a :class:`ConfigError`, ``key: message`` each, are noted (and it is ``None``)."""
+        """Returns ``build(*arguments)``, or ``None`` where a :class:`ConfigError` was raised, whose problems are noted."""
         try:
             return build(*arguments)
         except ConfigError as error:

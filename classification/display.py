@@ -71,7 +71,8 @@ class Display:
         if self._progress is not None:
             self._progress.update(self._task, completed=self.done, figures=text)
         elif self.every and (self.done % self.every == 0 or self.done == self.total):
-            logger.info("%s  batch %d/%d  %s  left %s", self.title, self.done, self.total, text, clock(self.time_left()))
+            left = clock(self.time_left())
+            logger.info("%s  batch %d/%d  %s  left %s", self.title, self.done, self.total, text, left)
 
     def time_left(self) -> float:
         """Returns the seconds that the remaining batches take at the speed so far."""

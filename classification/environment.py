@@ -49,7 +49,7 @@ def choose_device(wanted: str) -> str:
     if wanted == "cpu":
         return "cpu"
     if wanted == "gpu" and paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0:
-        return f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').split(',')[0]}"
+        return f"gpu:{paddle.distributed.ParallelEnv().device_id}"
     if wanted not in ("gpu", "cpu") and wanted in paddle.device.get_all_custom_device_type():
         return wanted
     reason = "Paddle was built without GPU support" if wanted == "gpu" else f"Paddle knows no device '{wanted}'"
@@ -60,7 +60,7 @@ def choose_device(wanted: str) -> str:
 
 
 def rank_from_environment() -> tuple[int, int]:
-    """Returns rank and number of processes as ``paddle.distributed.launch`` announces them, without starting anything."""
+    """Returns rank and number of processes as ``paddle.distributed.launch`` announces them; starts nothing."""
     return int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 

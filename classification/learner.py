@@ -63,7 +63,7 @@ class Learner:
             self.ema = ExponentialMovingAverage(self.model, self._ema_decay)
 
     def train_mode(self) -> None:
-        """Puts the network into training mode; with ``Global.freeze_norm`` batch norms keep their running statistics."""
+        """Puts the network into training mode; ``Global.freeze_norm`` keeps the running statistics of batch norms."""
         self.network.train()
         if self.freeze_norm:
             for layer in self.network.sublayers():

@@ -225,6 +225,7 @@ OPTIMIZERS: dict[str, type[OptimizerSettings]] = {
     optimizer.__name__: optimizer for optimizer in (AdamW, Adam, Momentum, SGD)
 }
 
+
 class L2:
     """PaddleClas's ``regularizer: {name: L2, coeff: 0.0001}``, another spelling of ``weight_decay``."""
 

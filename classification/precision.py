@@ -1,4 +1,4 @@
-"""Automatic mixed precision (O1, O2; float16 with loss scaling, bfloat16 without), and plain float32 where there is no GPU."""
+"""Automatic mixed precision (O1, O2; float16 with loss scaling, bfloat16 without); float32 where there is no GPU."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ class Precision:
         """Returns the context in which the forward pass runs."""
         if self.settings is None or not (training or self.settings.use_fp16_test):
             return contextlib.nullcontext()
-        return paddle.amp.auto_cast(
-            level=self.settings.level, dtype=self.dtype, use_promote=self.settings.use_promote
-        )
+        return paddle.amp.auto_cast(level=self.settings.level, dtype=self.dtype, use_promote=self.settings.use_promote)
 
     def backward(self, loss: paddle.Tensor) -> None:
         """Runs the backward pass of a scalar ``loss``, scaled where float16 needs it."""

@@ -73,9 +73,8 @@ def _compare_arch(where: str, arch: dict[str, Any], config: Config) -> None:
 
 
 def _compare_order(where: str, state: dict[str, Any], data_order: dict[str, int]) -> None:
-    changed = [
-        f"{key} {before} -> {data_order[key]}" for key, before in state["data_order"].items() if data_order[key] != before
-    ]
+    before = state["data_order"]
+    changed = [f"{key} {before[key]} -> {now}" for key, now in data_order.items() if before[key] != now]
     if not changed:
         return
     if state["step"]:

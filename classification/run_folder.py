@@ -1,4 +1,4 @@
-"""The folder of one run: held by one process, never mixed with another run, its log cut to where a resumed run begins."""
+"""The folder of one run: held by one process, never mixed with another run, its log free of what is done again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppcls_ext.common.files import write_text
 
 
 class RunFolder:
-    """``Global.output_dir``: ``config.yaml``, ``log.jsonl``, ``train.log``, ``checkpoints``, ``report.json``, ``curves.png``.
+    """``Global.output_dir``: configuration, logs, checkpoints, report and curves.
 
     Args:
         path: the folder.
@@ -34,7 +34,8 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
                 self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held open as long as the run lasts)
             except OSError as error:
-                raise UserError(f"{path}: cannot write here ({error.strerror}); choose another Global.output_dir") from error
+                cause = f"cannot write here ({error.strerror}); choose another Global.output_dir"
+                raise UserError(f"{path}: {cause}") from error
             self._take_lock()
 
     def _take_lock(self) -> None:
@@ -43,7 +44,8 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"{self.path}: another process is training in this folder; wait for it or choose another Global.output_dir"
+                f"{self.path}: another process is training in this folder; wait for it, or choose another "
+                "Global.output_dir"
             ) from error
 
     @property

@@ -184,7 +184,9 @@ class Piecewise(Schedule):
         by_epoch: bool = False,
     ) -> None:
         if len(values) != len(decay_epochs) + 1:
-            raise ValueError(f"values: needs one entry more than decay_epochs, got {len(values)} and {len(decay_epochs)}")
+            raise ValueError(
+                f"values: needs one entry more than decay_epochs, got {len(values)} and {len(decay_epochs)}"
+            )
         rate = values[0] if learning_rate is None else learning_rate
         super().__init__(epochs, steps_each_epoch, rate, warmup_epoch, warmup_start_lr, by_epoch)
         self.decay_epochs = decay_epochs

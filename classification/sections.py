@@ -1,4 +1,4 @@
-"""The sections ``Global``, ``AMP``, ``EMA``, ``Arch``, ``sampler``, ``loader`` and ``Infer``: a field is a key of the YAML.
+"""The sections of a configuration other than lists of operators: a field is a key of the YAML.
 
 The keys are PaddleClas's; those marked "ours" may stand only under ``Global``, where PaddleClas's trainer ignores them.
 """

@@ -186,7 +186,8 @@ class Trainer:
 
     def _leave(self) -> None:
         raise Interrupted(
-            f"stopped; everything is saved in {self.folder.checkpoints}; continue with the same command and --resume auto"
+            f"stopped; everything is saved in {self.folder.checkpoints}; "
+            "continue with the same command and --resume auto"
         )
 
     def _finish_epoch(self) -> None:

@@ -1,4 +1,4 @@
-"""Trains what a configuration describes: python tools/train.py -c CONFIG [-o KEY.SUB=VALUE ...] [--resume auto|PATH]."""
+"""Trains the model of a configuration: python tools/train.py -c CONFIG [-o KEY=VALUE ...] [--resume auto|PATH]."""
 
 from __future__ import annotations
 

@@ -181,6 +181,7 @@ def apply_override(document: Document, change: str) -> None:
                 holder[name] = value
             elif holder.get(name) is None:
                 holder[name] = {}
+                document.lines[dotted] = f"-o {change}"
             holder = holder[name]
         else:
             raise UserError(f"-o {change}: '{dotted}' holds the value {holder!r} and has no keys below it")
