@@ -1,7 +1,7 @@
 """Runs an unmodified script of a PaddleClas checkout with our models registered.
 
-    python -m ppcls_ext PaddleClas/tools/train.py -c configs/econvnext_mini.yaml
-    python -m paddle.distributed.launch --nproc_per_node 2 ppcls_ext/__main__.py PaddleClas/tools/train.py -c ...
+python -m ppcls_ext PaddleClas/tools/train.py -c configs/econvnext_mini.yaml
+python -m paddle.distributed.launch --nproc_per_node 2 ppcls_ext/__main__.py PaddleClas/tools/train.py -c ...
 """
 
 from __future__ import annotations

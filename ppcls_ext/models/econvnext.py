@@ -60,8 +60,8 @@ class EConvNeXt(nn.Layer):
             stage_inputs = list(dims[:-1])
             strides[0] = 1 if stem_stride == 1 else strides[0]
         ramp = _drop_path_ramp(drop_path_rate, depths)
-        self.stages = nn.LayerList(
-            CSPStage(stage_inputs[i], middles[i], dims[i + 1], strides[i], ramp[i]) for i in range(len(depths))
+        self.stages = nn.Sequential(
+            *(CSPStage(stage_inputs[i], middles[i], dims[i + 1], strides[i], ramp[i]) for i in range(len(depths)))
         )
         self.pool = GlobalAveragePool()
         self.flatten = nn.Flatten()
@@ -75,14 +75,15 @@ class EConvNeXt(nn.Layer):
         """Images ``[N, in_channels, H, W]`` -> the stage outputs ``[N, d_i, H / s_i, W / s_i]``, s = 4, 8, 16, 32."""
         x = self.stem(x)
         features = []
-        for stage in self.stages:
+        for stage in self.stages.children():
             x = stage(x)
             features.append(x)
         return features
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Images ``[N, in_channels, H, W]`` -> logits ``[N, class_num]`` (features ``[N, d4]`` without a classifier)."""
-        x = self.forward_features(x)[-1]
+        # Through the sublayers only, so that PaddleClas may put an identity in the place of any of them.
+        x = self.stages(self.stem(x))
         return self.head(self.norm(self.flatten(self.pool(x))))
 
 

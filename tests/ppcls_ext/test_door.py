@@ -1,0 +1,157 @@
+"""The door into PaddleClas's wheel, in this process."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import paddle
+import pytest
+
+import ppcls_ext
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.models.econvnext import EConvNeXt
+from ppcls_ext.models.seeded import seed_weights, seeded_array
+
+NAME = "EConvNeXt_mini"
+
+
+@pytest.fixture
+def architectures():
+    ppcls_ext.register()
+    from paddleclas.ppcls import arch
+
+    return arch
+
+
+def images() -> paddle.Tensor:
+    return paddle.to_tensor(seeded_array("images", (2, 3, 64, 64)))
+
+
+def test_every_model_is_an_architecture_of_paddleclas(architectures):
+    for name in ppcls_ext.list_models():
+        composed = getattr(architectures, name)
+        assert composed is getattr(architectures.backbone, name)
+        assert composed.__name__ == name
+        assert issubclass(composed, EConvNeXt)
+        assert issubclass(composed, architectures.TheseusLayer)
+        assert composed.stages_pattern == ["stages[0]", "stages[1]", "stages[2]", "stages[3]"]
+
+
+def test_registering_again_changes_nothing(architectures):
+    before = getattr(architectures, NAME)
+    assert ppcls_ext.register() == ppcls_ext.list_models()
+    assert getattr(architectures, NAME) is before
+
+
+@pytest.mark.parametrize("place", ["arch", "backbone"])
+def test_a_foreign_name_is_not_overwritten(architectures, monkeypatch, place):
+    namespace = architectures if place == "arch" else architectures.backbone
+    foreign = object()
+    monkeypatch.setattr(namespace, NAME, foreign)
+    with pytest.raises(UserError, match=rf"{namespace.__name__} already has a '{NAME}' that is not ours"):
+        ppcls_ext.register()
+    assert getattr(namespace, NAME) is foreign
+
+
+def test_without_paddleclas_the_door_says_so(monkeypatch):
+    from ppcls_ext import door
+
+    monkeypatch.setattr(door, "find_toolkit", lambda: None)
+    with pytest.raises(UserError, match="install paddleclas, or put the root of a checkout on PYTHONPATH"):
+        ppcls_ext.register()
+
+
+def test_paddleclas_builds_the_same_network(architectures):
+    config = {"Arch": {"name": NAME, "class_num": 5, "drop_path_rate": "1e-1"}, "Global": {"device": "cpu"}}
+    through_the_door = architectures.build_model(config)
+    plain = ppcls_ext.build_model(NAME, class_num=5)
+    assert not isinstance(plain, architectures.TheseusLayer)
+    assert list(through_the_door.state_dict()) == list(plain.state_dict())
+    for model in (through_the_door, plain):
+        seed_weights(model)
+        model.eval()
+    np.testing.assert_array_equal(through_the_door(images()).numpy(), plain(images()).numpy())
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        ("stem", [2, 72, 16, 16]),
+        ("stages[1]", [2, 192, 8, 8]),
+        ("stages[2].blocks[4]", [2, 288, 4, 4]),
+        ("stages[3]", [2, 768, 2, 2]),
+        ("pool", [2, 768, 1, 1]),
+        ("flatten", [2, 768]),
+        ("norm", [2, 768]),
+        ("head", [2, 5]),
+    ],
+)
+def test_stop_after(architectures, layer, shape):
+    model = getattr(architectures, NAME)(class_num=5, stop_after=layer)
+    assert model(images()).shape == shape
+
+
+def test_stopped_network_gives_that_layer_s_output(architectures):
+    whole, stopped = getattr(architectures, NAME)(class_num=5), getattr(architectures, NAME)(class_num=5)
+    for model in (whole, stopped):
+        seed_weights(model)
+        model.eval()
+    assert stopped.stop_after("stages[2]")
+    np.testing.assert_array_equal(stopped(images()).numpy(), whole.forward_features(images())[2].numpy())
+
+
+@pytest.mark.parametrize(
+    ("asked", "keys"),
+    [
+        (True, {"stages[0]", "stages[1]", "stages[2]", "stages[3]"}),
+        ([1, 3], {"stages[1]", "stages[3]"}),
+    ],
+)
+def test_return_stages(architectures, asked, keys):
+    model = getattr(architectures, NAME)(class_num=5, return_stages=asked)
+    seed_weights(model)
+    model.eval()
+    output = model(images())
+    assert set(output) == {"logits"} | keys
+    features = model.forward_features(images())
+    for key in keys:
+        np.testing.assert_array_equal(output[key].numpy(), features[int(key[-2])].numpy())
+
+
+def test_freeze_before(architectures):
+    model = getattr(architectures, NAME)(class_num=5, freeze_befor="stages[1]")
+    model(images()).sum().backward()
+    with_gradient = {key.split(".")[1] for key, value in model.named_parameters() if value.grad is not None}
+    assert "2" in with_gradient
+    assert not with_gradient & {"0", "1"}
+
+
+def test_rec_model(architectures):
+    model = architectures.RecModel(
+        Backbone={"name": NAME, "class_num": 5},
+        BackboneStopLayer={"name": "flatten"},
+        Neck={"name": "FC", "embedding_size": 768, "class_num": 64},
+        Head={"name": "ArcMargin", "embedding_size": 64, "class_num": 5, "margin": 0.15, "scale": 30},
+    )
+    output = model(images(), paddle.zeros([2, 1], "int64"))
+    assert {key: value.shape for key, value in output.items()} == {
+        "backbone": [2, 768],
+        "neck": [2, 64],
+        "features": [2, 64],
+        "logits": [2, 5],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"drop_path": 0.1}, "Arch: EConvNeXt_mini: unknown argument 'drop_path' .did you mean 'drop_path_rate'"),
+        ({"drop_path_rate": 2.0}, "Arch: drop_path_rate: must be at least 0"),
+        ({"pretrained": True}, "no pretrained weights to download.*Global.pretrained_model"),
+    ],
+)
+def test_wrong_arguments_through_the_door(architectures, arguments, message):
+    with pytest.raises(UserError, match=message):
+        getattr(architectures, NAME)(**arguments)
+    assert "ppcls" not in sys.modules, "the wheel was there, so no checkout should have been loaded"
