@@ -108,7 +108,7 @@ class Reader:
         return entries
 
     def collected(self, build: Callable[..., Any], *arguments: Any) -> Any:
-        """Returns ``build(*arguments)``, or ``None`` where a :class:`ConfigError` was raised, whose problems are noted."""
+        """Returns ``build(*arguments)``, or ``None`` where it raised a :class:`ConfigError`; its problems are noted."""
         try:
             return build(*arguments)
         except ConfigError as error:

@@ -70,7 +70,7 @@ class RunProgress:
     bad_images: list[str] = dataclasses.field(default_factory=list)
 
     def note_best(self, record: dict[str, Any], name: str) -> bool:
-        """Notes which weights of an epoch's ``record`` did better by metric ``name``; tells whether it is the best one."""
+        """Notes which weights of an epoch did better by metric ``name``; tells whether it is the best epoch so far."""
         plain, averaged = record["eval"][name], record.get("ema", {}).get(name, -1.0)
         self.evaluated_weights = "ema" if averaged >= plain else "model"
         metric = max(plain, averaged)

@@ -1,0 +1,137 @@
+"""Small training runs for tests: a configuration of a few batches, and the tools as a newcomer calls them."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+NORMALIZE = {"NormalizeImage": {"scale": "1.0/255.0", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "order": ""}}
+
+
+def small_config(output: Path, **changes: Any) -> dict[str, Any]:
+    """Returns a configuration that trains E-ConvNeXt-mini on a few dozen digits.
+
+    Args:
+        output: ``Global.output_dir``.
+        **changes: values by dotted key with ``__`` for the dot, such as ``Global__epochs=1``.
+    """
+    dataset = {"name": "Digits", "size": 32, "seed": 0}
+    config: dict[str, Any] = {
+        "Global": {
+            "output_dir": str(output),
+            "device": "cpu",
+            "epochs": 2,
+            "print_batch_step": 2,
+            "image_shape": [3, 32, 32],
+            "seed": 5,
+            "keep_checkpoints": 10,
+        },
+        "EMA": {"decay": 0.9},
+        "Arch": {"name": "EConvNeXt_mini", "class_num": 10, "drop_path_rate": 0.2},
+        "Loss": {"Train": [{"CELoss": {"weight": 1.0, "epsilon": 0.1}}], "Eval": [{"CELoss": {"weight": 1.0}}]},
+        "Optimizer": {
+            "name": "AdamW",
+            "weight_decay": 0.05,
+            "one_dim_param_no_weight_decay": True,
+            "lr": {"name": "Cosine", "learning_rate": "1e-3", "warmup_epoch": 1},
+        },
+        "DataLoader": {
+            "Train": {
+                "dataset": {
+                    # 36 of the 1,797 digits: four batches of 8 and a rest.
+                    **dataset,
+                    "split": "val",
+                    "holdout": 0.02,
+                    "transform_ops": [
+                        {"RandCropImage": {"size": 32, "scale": [0.6, 1.0]}},
+                        {"TimmAutoAugment": {"config_str": "rand-m9-mstd0.5-inc1", "img_size": 32}},
+                        copy.deepcopy(NORMALIZE),
+                        {"RandomErasing": {"EPSILON": 0.5, "mode": "pixel"}},
+                    ],
+                    "batch_transform_ops": [
+                        {"OpSampler": {"MixupOperator": {"alpha": 0.8, "prob": 0.5}, "CutmixOperator": {"prob": 0.4}}}
+                    ],
+                },
+                "sampler": {"name": "DistributedBatchSampler", "batch_size": 8, "drop_last": True, "shuffle": True},
+                "loader": {"num_workers": 0},
+            },
+            "Eval": {
+                "dataset": {**dataset, "split": "val", "holdout": 0.01, "transform_ops": [copy.deepcopy(NORMALIZE)]},
+                "sampler": {"name": "DistributedBatchSampler", "batch_size": 16},
+                "loader": {"num_workers": 0},
+            },
+        },
+        "Infer": {
+            "transforms": [
+                {"DecodeImage": {"to_rgb": True, "channel_first": False}},
+                {"ResizeImage": {"size": 32}},
+                copy.deepcopy(NORMALIZE),
+                {"ToCHWImage": None},
+            ],
+            "PostProcess": {"name": "Topk", "topk": 3},
+        },
+        "Metric": {"Eval": [{"TopkAcc": {"topk": [1, 5]}}]},
+    }
+    for key, value in changes.items():
+        *path, name = key.split("__")
+        section = config
+        for part in path:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return config
+
+
+def write_config(folder: Path, config: dict[str, Any], name: str = "config.yaml") -> Path:
+    """Writes a configuration; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def tool_environment() -> dict[str, str]:
+    """Returns the environment in which tools run: two threads, plain output, no rank of a launcher around the tests."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PADDLE_", "FLAGS_"))}
+    return {**environment, "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1"}
+
+
+def run_tool(name: str, *arguments: str | Path, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    """Runs ``python tools/NAME ARGUMENTS`` from the root of the repository and returns what it printed."""
+    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env=tool_environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def start_tool(name: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    """Starts a tool without waiting, its output in one pipe."""
+    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=tool_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def launch_tool(
+    name: str, *arguments: str | Path, log: Path, processes: int = 2, timeout: int = 300
+) -> subprocess.CompletedProcess[str]:
+    """Runs a tool in several processes under ``paddle.distributed.launch``."""
+    command = [
+        sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir", str(log),
+        str(ROOT / "tools" / name), *map(str, arguments),
+    ]  # fmt: skip
+    return subprocess.run(
+        command, cwd=ROOT, env=tool_environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def same_files(one: Path, other: Path, names: tuple[str, ...]) -> list[str]:
+    """Returns the names of the files that differ between two folders."""
+    return [name for name in names if (one / name).read_bytes() != (other / name).read_bytes()]
