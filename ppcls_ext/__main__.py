@@ -30,8 +30,8 @@ def _prepare_path(first: list[Path]) -> None:
 _prepare_path([])
 
 # Only now can the package be found when this is run as a file.
-from ppcls_ext.common.command_line import run
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.command_line import run  # noqa: E402
+from ppcls_ext.common.errors import UserError  # noqa: E402
 
 USAGE = "usage: python -m ppcls_ext PATH/TO/PaddleClas/tools/SCRIPT.py [arguments of the script]"
 

@@ -81,7 +81,7 @@ class EConvNeXt(nn.Layer):
         return features
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images ``[N, in_channels, H, W]`` -> logits ``[N, class_num]`` (features ``[N, d4]`` without a classifier)."""
+        """Images ``[N, in_channels, H, W]`` -> logits ``[N, class_num]``, or ``[N, d4]`` without a classifier."""
         # Through the sublayers only, so that PaddleClas may put an identity in the place of any of them.
         x = self.stages(self.stem(x))
         return self.head(self.norm(self.flatten(self.pool(x))))

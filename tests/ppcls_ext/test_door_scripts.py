@@ -1,4 +1,4 @@
-"""``python -m ppcls_ext SCRIPT``: with a miniature PaddleClas checkout always, with a real one if PADDLECLAS_DIR says so.
+"""``python -m ppcls_ext SCRIPT`` with a miniature PaddleClas checkout, and with a real one if PADDLECLAS_DIR says so.
 
 The real one is run, never read: PADDLECLAS_DIR=path/to/PaddleClas pytest tests/ppcls_ext/test_door_scripts.py
 """

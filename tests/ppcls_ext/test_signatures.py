@@ -14,7 +14,9 @@ from ppcls_ext.models.toolkit import Toolkit, find_toolkit
 from ppcls_ext.models.variants import Variant
 
 PACKAGE = {
-    "backbone/__init__.py": "from .zoo.nets import Net_a, Net_b, Net_c, Net_d, Net_e, Net_f\nfrom .zoo import Renamed\n",
+    "backbone/__init__.py": (
+        "from .zoo.nets import Net_a, Net_b, Net_c, Net_d, Net_e, Net_f\nfrom .zoo import Renamed\n"
+    ),
     "backbone/zoo/__init__.py": "from .nets import Net_a as Renamed\n",
     "backbone/base.py": (
         "class Base:\n"
