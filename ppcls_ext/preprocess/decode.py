@@ -1,0 +1,144 @@
+"""Image files and encoded bytes to ``uint8`` RGB arrays, whatever the colour mode, depth or orientation of the file."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ppcls_ext.common.errors import UserError
+
+JPEG_START = b"\xff\xd8\xff"
+JPEG_END = b"\xff\xd9"
+# Frame headers that carry the picture's size and number of components; 0xC4, 0xC8 and 0xCC are other segments.
+JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+class ImageError(UserError):
+    """An image that cannot be used.
+
+    Args:
+        name: the file, or whatever name the caller knows the picture by.
+        cause: what is wrong with it, one line.
+    """
+
+    def __init__(self, name: str, cause: str) -> None:
+        self.name = name
+        self.cause = cause
+        super().__init__(f"{name}: {cause}")
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return type(self), (self.name, self.cause)
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads an image file as ``uint8`` RGB ``[H, W, 3]``, turned upright as its EXIF data say.
+
+    Raises:
+        ImageError: the file is missing, empty, truncated or not an image; the message names it.
+    """
+    return decode_image(read_bytes(path), str(path))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns the bytes of an image file.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageError(str(path), "the file does not exist") from None
+    except OSError as error:
+        raise ImageError(str(path), f"cannot be read ({error.strerror or error})") from error
+
+
+def decode_image(data: bytes, name: str = "image") -> np.ndarray:
+    """Decodes an image file's bytes to ``uint8`` RGB ``[H, W, 3]``.
+
+    Grey, palette and CMYK pictures become RGB, 16-bit ones keep their upper eight bits, transparent ones are laid on
+    white, and the EXIF orientation is applied.
+
+    Raises:
+        ImageError: the bytes are empty, truncated or not a known image format; the message begins with ``name``.
+    """
+    if not data:
+        raise ImageError(name, "the file is empty (0 bytes)")
+    if is_whole_jpeg(data):
+        image = _decode_jpeg(data)
+        if image is not None:
+            return image
+    return _decode_with_pillow(data, name)
+
+
+def is_whole_jpeg(data: bytes) -> bool:
+    """Tells whether the bytes are a JPEG of 8 bits, grey or YCbCr, that has its end marker.
+
+    OpenCV's decoder fills the missing part of a truncated JPEG with grey and reports success, and it knows no
+    inverted CMYK; so only such files go to it.
+    """
+    if not data.startswith(JPEG_START) or not data[-16:].rstrip(b"\x00").endswith(JPEG_END):
+        return False
+    frame = _jpeg_frame(data)
+    return frame is not None and frame[0] == 8 and frame[1] in (1, 3)
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int] | None:
+    """Returns (bits a sample, components) from the frame header, or None where there is none."""
+    position = 2
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        if marker in JPEG_FRAME_MARKERS:
+            return data[position + 4], data[position + 9]
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        position += 2 + length
+    return None
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
+    """Decodes with OpenCV, which gives the array directly; None where it refuses."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        return None
+
+
+def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return _to_rgb_array(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise ImageError(name, "is not an image of a known format, or its header is damaged") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(name, f"is refused as too large ({error})") from error
+    except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
+        raise ImageError(name, f"cannot be decoded ({error})") from error
+
+
+def _to_rgb_array(image: Image.Image) -> np.ndarray:
+    """Converts any of Pillow's modes to ``uint8`` RGB ``[H, W, 3]``."""
+    if image.mode.startswith("I"):
+        return _grey_of_16_bits(np.asarray(image))
+    if image.mode == "F":
+        raise ValueError("floating-point samples have no agreed range; save the picture with 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        picture = image.convert("RGBA")
+        background = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(background, picture)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _grey_of_16_bits(samples: np.ndarray) -> np.ndarray:
+    """Keeps the upper byte of 16-bit grey samples ``[H, W]`` and repeats it as RGB ``[H, W, 3]``."""
+    grey = np.clip(samples.astype(np.int64), 0, 65535) >> 8
+    return np.repeat(grey.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)

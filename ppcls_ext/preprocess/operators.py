@@ -1,0 +1,191 @@
+"""The image operators that inference needs, with PaddleClas 2.6's names and arguments; training uses the same ones.
+
+An image is an ``uint8`` array ``[H, W, 3]`` until ``NormalizeImage`` makes it ``float32``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from ppcls_ext.preprocess.decode import ImageError, decode_image, read_image
+from ppcls_ext.preprocess.resize import Backend, Interpolation, check_interpolation, resize
+
+
+def width_and_height(size: int | list[int], argument: str = "size") -> tuple[int, int]:
+    """Reads a size given as one number or as ``[width, height]``.
+
+    Raises:
+        ValueError: not one or two positive numbers; the message begins with ``argument``.
+    """
+    pair = [size, size] if isinstance(size, int) else list(size)
+    if len(pair) != 2 or any(number <= 0 for number in pair):
+        raise ValueError(f"{argument}: must be a positive number of pixels or [width, height], got {size}")
+    return pair[0], pair[1]
+
+
+class DecodeImage:
+    """Encoded bytes or a path to an ``uint8`` array; an array passes through (data sets in memory have RGB arrays).
+
+    Args:
+        to_np, backend: accepted because PaddleClas's configurations carry them; the result is always an array.
+        to_rgb: RGB channel order, else BGR.
+        channel_first: returns ``[3, H, W]`` instead of ``[H, W, 3]``.
+    """
+
+    def __init__(
+        self, to_np: bool = True, to_rgb: bool = True, channel_first: bool = False, backend: Backend = "cv2"
+    ) -> None:
+        self.to_rgb = to_rgb
+        self.channel_first = channel_first
+
+    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray) -> np.ndarray:
+        """Returns the decoded picture; raises ``ImageError`` where it cannot be decoded."""
+        if isinstance(image, bytes):
+            image = decode_image(image)
+        elif isinstance(image, (str, os.PathLike)):
+            image = read_image(image)
+        elif image.ndim != 3 or image.shape[2] != 3:
+            raise ImageError("image", f"expected an array [H, W, 3], got shape {list(image.shape)}")
+        if not self.to_rgb:
+            image = np.ascontiguousarray(image[:, :, ::-1])
+        return np.ascontiguousarray(image.transpose(2, 0, 1)) if self.channel_first else image
+
+
+class ResizeImage:
+    """Resizes to a fixed size, or so that the short side has a given length.
+
+    Args:
+        size: side of the square result, or ``[width, height]``; give this or ``resize_short``.
+        resize_short: length of the short side; the ratio of the sides is kept.
+        interpolation: ``bilinear`` when absent.
+        backend: ``pil`` is antialiased, ``cv2`` is not.
+        return_numpy: accepted because PaddleClas's configurations carry it; the result is always an array.
+    """
+
+    def __init__(
+        self,
+        size: int | list[int] | None = None,
+        resize_short: int | None = None,
+        interpolation: Interpolation | None = None,
+        backend: Backend = "cv2",
+        return_numpy: bool = True,
+    ) -> None:
+        if (size is None) == (resize_short is None):
+            raise ValueError("size: give exactly one of 'size' and 'resize_short'")
+        if resize_short is not None and resize_short <= 0:
+            raise ValueError(f"resize_short: must be positive, got {resize_short}")
+        self.size = width_and_height(size) if size is not None else None
+        self.resize_short = resize_short
+        self.interpolation = interpolation or "bilinear"
+        check_interpolation(self.interpolation, backend)
+        self.backend = backend
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[height, width, 3]``."""
+        if self.size is not None:
+            width, height = self.size
+        else:
+            image_height, image_width = image.shape[:2]
+            factor = self.resize_short / min(image_width, image_height)
+            width, height = round(image_width * factor), round(image_height * factor)
+        return resize(image, width, height, self.interpolation, self.backend)
+
+
+class CropImage:
+    """Cuts the centre out of an image.
+
+    Args:
+        size: side of the square, or ``[width, height]``.
+    """
+
+    def __init__(self, size: int | list[int]) -> None:
+        self.width, self.height = width_and_height(size)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``[H, W, 3]`` -> ``[height, width, 3]``; raises ``ImageError`` where the image is smaller than the cut."""
+        image_height, image_width = image.shape[:2]
+        if image_width < self.width or image_height < self.height:
+            raise ImageError(
+                "image",
+                f"CropImage cannot cut {self.width}x{self.height} out of {image_width}x{image_height}; "
+                "put a ResizeImage before it",
+            )
+        left, top = (image_width - self.width) // 2, (image_height - self.height) // 2
+        return image[top : top + self.height, left : left + self.width]
+
+
+class NormalizeImage:
+    """Computes ``(image * scale - mean) / std`` for each channel.
+
+    The result is stored channel by channel; with a channel-last ``order`` it is a view with the axes turned, so that
+    making it channel-first later costs nothing.
+
+    Args:
+        scale: factor before the mean is taken off; 1/255 when absent.
+        mean, std: three numbers; ImageNet's when absent.
+        order: ``chw`` if the images are ``[3, H, W]``; ``hwc`` or an empty string for ``[H, W, 3]``.
+        output_fp16: gives ``float16`` instead of ``float32``.
+        channel_num: three channels are supported.
+    """
+
+    def __init__(
+        self,
+        scale: float | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        order: Literal["chw", "hwc", ""] = "chw",
+        output_fp16: bool = False,
+        channel_num: Literal[3] = 3,
+    ) -> None:
+        factor = 1.0 / 255.0 if scale is None else float(scale)
+        means = np.asarray([0.485, 0.456, 0.406] if mean is None else mean, dtype=np.float64)
+        deviations = np.asarray([0.229, 0.224, 0.225] if std is None else std, dtype=np.float64)
+        if means.shape != (3,):
+            raise ValueError(f"mean: must be three numbers, got {mean}")
+        if deviations.shape != (3,) or np.any(deviations == 0):
+            raise ValueError(f"std: must be three numbers other than zero, got {std}")
+        self.channel_axis = 0 if order == "chw" else 2
+        self.dtype = np.float16 if output_fp16 else np.float32
+        self.factors = (factor / deviations).astype(np.float32)
+        self.offsets = (-means / deviations).astype(np.float32)
+        # A byte has 256 values: the arithmetic is done once for each of them.
+        values = np.arange(256, dtype=np.float64)
+        self.tables = [
+            np.ascontiguousarray(((values * factor - means[channel]) / deviations[channel]).astype(np.float32))
+            for channel in range(3)
+        ]
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``uint8`` or ``float32`` image -> ``float32`` image of the same shape."""
+        if image.ndim != 3 or image.shape[self.channel_axis] != 3:
+            layout = "[3, H, W]" if self.channel_axis == 0 else "[H, W, 3]"
+            raise ImageError("image", f"NormalizeImage expected {layout} by its 'order', got {list(image.shape)}")
+        planes = [
+            image[channel] if self.channel_axis == 0 else cv2.extractChannel(image, channel) for channel in range(3)
+        ]
+        result = np.empty((3, *planes[0].shape), dtype=np.float32)
+        for channel, plane in enumerate(planes):
+            if plane.dtype == np.uint8:
+                cv2.LUT(np.ascontiguousarray(plane), self.tables[channel], result[channel])
+            else:
+                np.multiply(plane, self.factors[channel], out=result[channel], casting="same_kind")
+                result[channel] += self.offsets[channel]
+        result = result.astype(self.dtype, copy=False)
+        return result if self.channel_axis == 0 else result.transpose(1, 2, 0)
+
+
+class ToCHWImage:
+    """Turns ``[H, W, 3]`` into contiguous ``[3, H, W]``."""
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``[H, W, 3]`` -> ``[3, H, W]``."""
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+OPERATORS: dict[str, type[Any]] = {
+    operator.__name__: operator for operator in (DecodeImage, ResizeImage, CropImage, NormalizeImage, ToCHWImage)
+}
