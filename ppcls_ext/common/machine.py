@@ -1,0 +1,94 @@
+"""What a machine has: cores, memory, shared memory. Linux; whatever cannot be read is None, never an error."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 1024**3
+# A batch of 64 images of 224 px is 37 MiB, and each worker prefetches two: below this, workers die of SIGBUS.
+ENOUGH_SHARED_MEMORY = GIB
+SHARED_MEMORY_ADVICE = (
+    "too little for loader workers: start the container with --shm-size=8g (or --ipc=host), "
+    "or set DataLoader.Train.loader.num_workers: 0"
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Resources of this computer (or container); sizes in bytes, None where unknown."""
+
+    cores: int
+    memory: int | None
+    memory_available: int | None
+    shared_memory: int | None
+    shared_memory_free: int | None
+
+    @property
+    def shared_memory_advice(self) -> str:
+        """One line on what to do about too little shared memory; empty when there is enough, or nothing known."""
+        free = self.shared_memory_free
+        return SHARED_MEMORY_ADVICE if free is not None and free < ENOUGH_SHARED_MEMORY else ""
+
+
+def read_machine(root: Path = Path("/")) -> Machine:
+    """Reads the resources.
+
+    Args:
+        root: folder that holds ``proc``, ``sys`` and ``dev``; another one than ``/`` is for tests.
+    """
+    sizes = _memory_sizes(root / "proc" / "meminfo")
+    limit = _number(root / "sys" / "fs" / "cgroup" / "memory.max")
+    total = _smallest(sizes.get("MemTotal"), limit)
+    shared, shared_free = _file_system(root / "dev" / "shm")
+    return Machine(
+        cores=_cores(root / "sys" / "fs" / "cgroup" / "cpu.max"),
+        memory=total,
+        memory_available=_smallest(sizes.get("MemAvailable"), total),
+        shared_memory=shared,
+        shared_memory_free=shared_free,
+    )
+
+
+def _cores(quota_file: Path) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = quota_file.read_text(encoding="ascii").split()
+        # A container may be given a share of the cores: "150000 100000" is one core and a half.
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return cores
+
+
+def _memory_sizes(path: Path) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    try:
+        for line in path.read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(":")
+            number = value.split()[:1]
+            if number and number[0].isdigit():
+                sizes[name] = int(number[0]) * 1024
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return sizes
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _file_system(path: Path) -> tuple[int | None, int | None]:
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return None, None
+    return status.f_frsize * status.f_blocks, status.f_frsize * status.f_bavail
+
+
+def _smallest(*sizes: int | None) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return min(known) if known else None

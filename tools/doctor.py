@@ -1,0 +1,41 @@
+"""Tells what is installed, what is missing or of a refused version and why, and whether this machine can train.
+
+    python tools/doctor.py          a table, the machine, what to mend
+    python tools/doctor.py --json   the same for programs
+
+Exit status: 0 when the machine can train, 2 otherwise. Works with any Python 3.10 or later and nothing installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import types
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+# The package's own __init__ imports YAML, which may be what is missing: stand in for it, and use its `common` only.
+sys.modules["ppcls_ext"] = types.ModuleType("ppcls_ext")
+sys.modules["ppcls_ext"].__path__ = [str(ROOT / "ppcls_ext")]
+
+from ppcls_ext.common.command_line import run
+from ppcls_ext.common.doctor import examine
+from ppcls_ext.common.doctor_text import report_lines
+
+CANNOT_TRAIN_STATUS = 2
+
+
+def main() -> int:
+    """Examines, prints, and returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    arguments = parser.parse_args()
+    report = examine()
+    print(json.dumps(report.as_dict(), indent=2) if arguments.json else "\n".join(report_lines(report)))
+    return 0 if report.can_train else CANNOT_TRAIN_STATUS
+
+
+if __name__ == "__main__":
+    run(main)
