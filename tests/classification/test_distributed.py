@@ -1,0 +1,103 @@
+"""Two processes do what one does with twice the batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ppcls_ext import build_model
+from ppcls_ext.models.seeded import seed_weights
+from ppcls_ext.weights import read_weights, write_weights
+from tests.support.runs import NORMALIZE, launch_tool, run_tool, small_config, write_config
+
+
+def plain_config(output: Path, batch_size: int, **changes: Any) -> dict[str, Any]:
+    """A run whose losses and gradients do not depend on how a batch is cut: frozen norms, no drop path, no mixing.
+
+    Plain SGD makes the change of a weight its gradient times 0.01.
+    """
+    config = small_config(output, Global__freeze_norm=True, Global__save_steps=1, Arch__drop_path_rate=0.0, **changes)
+    config["Optimizer"] = {"name": "SGD", "lr": {"name": "ConstLR", "learning_rate": 0.01}}
+    dataset = config["DataLoader"]["Train"]["dataset"]
+    dataset["transform_ops"] = [NORMALIZE]
+    del dataset["batch_transform_ops"]
+    config["DataLoader"]["Train"]["sampler"]["batch_size"] = batch_size
+    config["Global"]["epochs"] = 1
+    return config
+
+
+def seeded_weights(folder: Path) -> Path:
+    """Writes weights through which signals and gradients pass; fresh ones with frozen norms let them fade to nothing."""
+    model = build_model("EConvNeXt_mini", class_num=10)
+    seed_weights(model)
+    path = folder / "seeded.pdparams"
+    write_weights(path, model.state_dict())
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """One process with batches of 12, and two with batches of 6."""
+    folder = tmp_path_factory.mktemp("runs")
+    one, two = folder / "one", folder / "two"
+    start = {"Global__pretrained_model": str(seeded_weights(folder))}
+    single = run_tool("train.py", "-c", write_config(folder, plain_config(one, 12, **start), "one.yaml"))
+    assert single.returncode == 0, single.stdout + single.stderr
+    config = write_config(folder, plain_config(two, 6, **start), "two.yaml")
+    double = launch_tool("train.py", "-c", config, log=folder / "log")
+    assert double.returncode == 0, double.stdout + double.stderr
+    return one, two
+
+
+def report_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "report.json").read_text())
+
+
+def test_losses_and_metrics_equal_those_of_one_process(runs: tuple[Path, Path]) -> None:
+    one, two = (report_of(run)["last"] for run in runs)
+    assert two["train"]["loss"] == pytest.approx(one["train"]["loss"], rel=1e-5)
+    assert two["train"]["top1"] == pytest.approx(one["train"]["top1"], abs=1e-9)
+    for part in ("eval", "ema"):
+        assert two[part]["images"] == one[part]["images"], "an image was left out or counted twice"
+        assert two[part]["loss"] == pytest.approx(one[part]["loss"], rel=1e-5)
+        assert two[part]["top1"] == pytest.approx(one[part]["top1"], abs=1e-9)
+
+
+def test_gradients_equal_those_of_one_process(runs: tuple[Path, Path]) -> None:
+    one, two = (
+        [read_weights(run / "checkpoints" / f"epoch_0000_step_{step:06d}" / "model.pdparams") for step in (1, 2)]
+        for run in runs
+    )
+    compared = 0
+    for name, first in one[0].items():
+        gradient, other = one[1][name] - first, two[1][name] - two[0][name]
+        scale = np.abs(gradient).max()
+        if scale > 1e-4:
+            compared += 1
+            # Weights near 1 carry rounding of 6e-8 themselves.
+            np.testing.assert_allclose(other, gradient, rtol=0, atol=1e-5 * scale + 2e-7, err_msg=name)
+    assert compared > 50
+
+
+def test_only_the_first_process_writes(runs: tuple[Path, Path]) -> None:
+    names = {path.name for path in runs[1].iterdir()}
+    assert names == {path.name for path in runs[0].iterdir()}
+    steps = [json.loads(line) for line in (runs[1] / "log.jsonl").read_text().splitlines()]
+    assert len([record for record in steps if record["kind"] == "epoch"]) == 1
+
+
+def test_accumulated_gradients_equal_those_of_a_larger_batch(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two batches of 6 for one step do what one batch of 12 does."""
+    run = tmp_path / "accumulated"
+    start = str(seeded_weights(tmp_path))
+    config = write_config(tmp_path, plain_config(run, 6, Global__update_freq=2, Global__pretrained_model=start))
+    result = run_tool("train.py", "-c", config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert report_of(run)["optimizer_steps"] == report_of(runs[0])["optimizer_steps"]
+    expected = read_weights(runs[0] / "checkpoints/epoch_0001/model.pdparams")
+    for name, value in read_weights(run / "checkpoints/epoch_0001/model.pdparams").items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
