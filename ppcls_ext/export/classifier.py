@@ -1,0 +1,140 @@
+"""Writes an export folder: Paddle Inference files, ``inference.yml``, and the proof that they agree with the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import yaml
+from paddle import nn
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.files import atomic_folder, sha256_of
+from ppcls_ext.export.examples import example_images
+from ppcls_ext.export.verification import TOLERANCE, verify
+from ppcls_ext.preprocess import ImageError, build_pipeline
+from ppcls_ext.runtime.backends import available_cores
+from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description
+from ppcls_ext.runtime.eager_backend import EagerBackend
+from ppcls_ext.runtime.paddle_backend import PaddleBackend
+from ppcls_ext.runtime.predictor import ImageSource, prepare_input
+
+FILE_STEM = "inference"
+
+
+class _Deployed(nn.Layer):
+    """The network that is exported: a layer of its own, because ``to_static`` replaces the ``forward`` of its layer."""
+
+    def __init__(self, network: nn.Layer) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: paddle.Tensor) -> paddle.Tensor:
+        """Images ``[N, 3, H, W]`` -> logits ``[N, class_num]``."""
+        return self.network(image)
+
+
+def export_classifier(
+    model: nn.Layer,
+    folder: str | os.PathLike[str],
+    *,
+    model_name: str,
+    class_num: int,
+    image_shape: Sequence[int],
+    preprocess: list[Any],
+    topk: int = 5,
+    classes: Sequence[str] | None = None,
+    images: Mapping[str, ImageSource] | None = None,
+    tolerance: float = TOLERANCE,
+) -> Description:
+    """Exports ``model``, reloads it with Paddle Inference (oneDNN on and off) and compares both with the model.
+
+    Args:
+        model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``; its mode (training or not) is left as it was.
+        folder: is replaced by the export, in one step and only if everything agrees.
+        model_name, class_num, classes, topk: travel in ``inference.yml``.
+        image_shape: ``[3, H, W]`` of the network's input; the batch is free.
+        preprocess: operators as in ``Infer.transforms``; they must give ``image_shape``.
+        images: pictures to compare on, by name; None takes ``example_images()``.
+        tolerance: largest relative error that is accepted.
+
+    Returns:
+        What was written, ``verification`` included.
+
+    Raises:
+        UserError: the outputs disagree, the model is no classifier, or the operators do not fit it. No file is left.
+    """
+    target = Path(folder)
+    if classes is not None and len(classes) != class_num:
+        raise UserError(f"there are {len(classes)} class names for {class_num} classes")
+    if target.exists() and not (target / DESCRIPTION_FILE).is_file() and any(target.iterdir()):
+        raise UserError(f"{target}: exists and is not an export; choose another folder, nothing was written")
+    was_training = model.training
+    reference = EagerBackend(model)
+    try:
+        inputs = _prepare(preprocess, image_shape, images or example_images())
+        _check_outputs(reference, inputs, model_name, class_num)
+        with atomic_folder(target) as temporary:
+            _save_network(model, temporary, image_shape)
+            description = Description(
+                folder=temporary,
+                model_name=model_name,
+                class_num=class_num,
+                input_shape=[-1, *image_shape],
+                preprocess=preprocess,
+                topk=min(topk, class_num),
+                classes=list(classes) if classes else None,
+                model_file=f"{FILE_STEM}.json",
+                params_file=f"{FILE_STEM}.pdiparams",
+                checksums={file.name: sha256_of(file) for file in sorted(temporary.iterdir())},
+            )
+            description.verification = verify(reference, _reload(description), inputs, tolerance)
+            text = yaml.safe_dump(description.to_document(), sort_keys=False, allow_unicode=True)
+            (temporary / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
+    finally:
+        if was_training:
+            model.train()
+    description.folder = target
+    return description
+
+
+def _prepare(
+    preprocess: list[Any], image_shape: Sequence[int], images: Mapping[str, ImageSource]
+) -> dict[str, np.ndarray]:
+    pipeline = build_pipeline(preprocess, "Infer.transforms")
+    inputs = {}
+    for name, image in images.items():
+        try:
+            inputs[name] = prepare_input(pipeline, image, name, image_shape)
+        except ImageError as error:
+            raise UserError(f"cannot compare the export on {error}") from error
+    return inputs
+
+
+def _check_outputs(reference: EagerBackend, inputs: Mapping[str, np.ndarray], model_name: str, class_num: int) -> None:
+    shape = list(reference.run(next(iter(inputs.values()))[np.newaxis]).shape)
+    if shape != [1, class_num]:
+        raise UserError(
+            f"{model_name} gives outputs of shape {shape} for one image, expected [1, {class_num}]: "
+            "it is no classifier of that many classes"
+        )
+
+
+def _save_network(model: nn.Layer, folder: Path, image_shape: Sequence[int]) -> None:
+    deployed = _Deployed(model)
+    deployed.eval()
+    specification = paddle.static.InputSpec([None, *image_shape], "float32", "image")
+    static = paddle.jit.to_static(deployed, input_spec=[specification], full_graph=True)
+    paddle.jit.save(static, str(folder / FILE_STEM))
+
+
+def _reload(description: Description) -> dict[str, PaddleBackend]:
+    threads = available_cores()
+    return {
+        "Paddle Inference, oneDNN on": PaddleBackend(description, threads, onednn=True),
+        "Paddle Inference, oneDNN off": PaddleBackend(description, threads, onednn=False),
+    }

@@ -1,0 +1,82 @@
+"""The engines that can run an exported network. A new engine is a row of the table and a file of its own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ppcls_ext.common.errors import UserError, suggestion
+from ppcls_ext.preprocess import build_pipeline
+from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description, read_description
+from ppcls_ext.runtime.predictor import Predictor
+
+
+class Backend(Protocol):
+    """Runs a network; constructed as ``Backend(description, threads, onednn)``."""
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
+
+
+@dataclass(frozen=True)
+class BackendRow:
+    """Where a backend is implemented, and the package it needs."""
+
+    module: str
+    class_name: str
+    package: str
+    installation: str
+
+
+BACKENDS: dict[str, BackendRow] = {
+    "paddle": BackendRow(
+        "ppcls_ext.runtime.paddle_backend", "PaddleBackend", "paddle", "pip install paddlepaddle==3.2.2"
+    ),
+}
+
+
+def available_cores() -> int:
+    """Returns the number of cores that this process may use (a container may have fewer than the machine)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_backend(description: Description, name: str, threads: int, onednn: bool) -> Backend:
+    """Loads the network of ``description`` into the backend of this name.
+
+    Raises:
+        UserError: the name is unknown, or its package is not installed.
+    """
+    row = BACKENDS.get(name)
+    if row is None:
+        hint = suggestion(name, BACKENDS)
+        raise UserError(f"unknown backend '{name}'{hint}; allowed: {', '.join(sorted(BACKENDS))}")
+    if importlib.util.find_spec(row.package) is None:
+        raise UserError(f"backend '{name}' needs the missing package '{row.package}': {row.installation}")
+    return getattr(importlib.import_module(row.module), row.class_name)(description, threads, onednn)
+
+
+def load(
+    folder: str | os.PathLike[str], backend: str = "paddle", threads: int | None = None, onednn: bool = True
+) -> Predictor:
+    """Opens an export folder for prediction.
+
+    Args:
+        folder: what ``tools/export_model.py`` wrote.
+        backend: a key of ``BACKENDS``.
+        threads: threads of the network; None takes every core of this process.
+        onednn: use oneDNN on the CPU (faster); the outputs agree to 1e-4.
+
+    Raises:
+        UserError: the folder is damaged or was changed since the export, or the backend is missing.
+    """
+    if threads is not None and threads < 1:
+        raise UserError(f"threads must be at least 1, got {threads}")
+    description = read_description(folder)
+    pipeline = build_pipeline(description.preprocess, f"{description.folder / DESCRIPTION_FILE}: preprocess")
+    engine = open_backend(description, backend, threads or available_cores(), onednn)
+    return Predictor(engine, pipeline, description.classes, description.topk, description.input_shape)

@@ -1,0 +1,29 @@
+"""A model that was not exported, behind the same interface as an exported one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import paddle
+
+
+class EagerBackend:
+    """Runs a ``paddle.nn.Layer`` in evaluation mode.
+
+    Args:
+        model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``; is put into evaluation mode.
+    """
+
+    def __init__(self, model: paddle.nn.Layer) -> None:
+        self.model = model
+        model.eval()
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
+        import paddle
+
+        with paddle.no_grad():
+            return self.model(paddle.to_tensor(images)).astype("float32").numpy()

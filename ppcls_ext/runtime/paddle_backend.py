@@ -1,0 +1,47 @@
+"""Paddle Inference on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppcls_ext.runtime.description import Description
+
+
+class PaddleBackend:
+    """Runs an exported network with Paddle Inference; Paddle is imported when the first one is made.
+
+    Args:
+        description: names the files.
+        threads: threads of the mathematics library.
+        onednn: use oneDNN's kernels instead of Paddle's plain ones.
+    """
+
+    def __init__(self, description: Description, threads: int, onednn: bool) -> None:
+        from paddle import inference
+
+        config = inference.Config(
+            str(description.folder / description.model_file), str(description.folder / description.params_file)
+        )
+        config.disable_glog_info()
+        config.disable_gpu()
+        config.set_cpu_math_library_num_threads(threads)
+        # Paddle 3 switches oneDNN on by itself where it can: say both ways.
+        if onednn:
+            config.enable_mkldnn()
+        else:
+            config.disable_mkldnn()
+        # Files of Paddle 3 (.json) are run by its new intermediate representation and executor only; without saying so
+        # memory optimisation looks for the result of an old pass and fails.
+        config.enable_new_ir(True)
+        config.enable_new_executor(True)
+        config.enable_memory_optim()
+        self._predictor = inference.create_predictor(config)
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
+        self._input.reshape(images.shape)
+        self._input.copy_from_cpu(np.ascontiguousarray(images, dtype=np.float32))
+        self._predictor.run()
+        return self._output.copy_to_cpu()
