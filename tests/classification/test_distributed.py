@@ -31,7 +31,7 @@ def plain_config(output: Path, batch_size: int, **changes: Any) -> dict[str, Any
 
 
 def seeded_weights(folder: Path) -> Path:
-    """Writes weights through which signals and gradients pass; fresh ones with frozen norms let them fade to nothing."""
+    """Writes weights through which signals and gradients pass; with frozen norms, fresh ones let them fade away."""
     model = build_model("EConvNeXt_mini", class_num=10)
     seed_weights(model)
     path = folder / "seeded.pdparams"

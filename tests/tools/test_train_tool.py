@@ -1,0 +1,211 @@
+"""Training as a user calls it: what works, and the one line that each mistake gets."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.runs import NORMALIZE, run_tool, small_config, write_config
+
+
+def write_folder(root: Path, classes: int = 2, images: int = 10, size: int = 40) -> Path:
+    """Writes class folders of coloured noise."""
+    generator = np.random.default_rng(0)
+    for label in range(classes):
+        folder = root / f"class_{label}"
+        folder.mkdir(parents=True)
+        for number in range(images):
+            noise = generator.integers(0, 100, (size, size, 3), dtype=np.uint8)
+            noise[..., label % 3] += 100
+            Image.fromarray(noise).save(folder / f"{number:03d}.png")
+    return root
+
+
+def use_dataset(config: dict[str, Any], train: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Replaces both data sets, keeping their operators."""
+    for part, dataset in (("Train", train), ("Eval", evaluation)):
+        old = config["DataLoader"][part]["dataset"]
+        config["DataLoader"][part]["dataset"] = {**dataset, "transform_ops": old["transform_ops"]}
+    return config
+
+
+def folder_config(tmp_path: Path, root: Path, **changes: Any) -> dict[str, Any]:
+    """Trains on the folder ``root``."""
+    config = small_config(tmp_path / "run", Global__epochs=1, Arch__class_num=2, **changes)
+    parts = ({"name": "ImageFolder", "image_root": str(root), "split": split} for split in ("train", "val"))
+    config = use_dataset(config, *parts)
+    config["DataLoader"]["Eval"]["dataset"]["transform_ops"] = [{"ResizeImage": {"size": 32}}, NORMALIZE]
+    return config
+
+
+def test_folder_of_images_trains_and_fine_tunes_with_other_classes(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    config = folder_config(tmp_path, root)
+    first = run_tool("train.py", "-c", write_config(tmp_path, config))
+    assert first.returncode == 0, first.stdout + first.stderr
+    best = tmp_path / "run/checkpoints/best"
+    state = json.loads((best / "state.json").read_text())
+    assert state["class_names"] == ["class_0", "class_1"]
+
+    write_folder(tmp_path / "more" / "data", classes=3)
+    config = folder_config(tmp_path, tmp_path / "more" / "data")
+    config["Global"].update(output_dir=str(tmp_path / "tuned"), pretrained_model=str(best))
+    config["Arch"]["class_num"] = 3
+    second = run_tool("train.py", "-c", write_config(tmp_path, config, "tune.yaml"))
+    assert second.returncode == 0, second.stdout + second.stderr
+    lines = [line for line in second.stdout.splitlines() if "head.weight" in line]
+    assert len(lines) == 1, second.stdout
+    assert "the rest starts fresh" in lines[0]
+
+
+def test_evaluation_repeats_the_figures_of_the_report(tmp_path: Path) -> None:
+    config = write_config(tmp_path, small_config(tmp_path / "run", Global__epochs=1))
+    assert run_tool("train.py", "-c", config).returncode == 0
+    best = tmp_path / "run/checkpoints/best"
+    result = run_tool(
+        "eval.py", "-c", config, "-o", f"Global.pretrained_model={best}", "--json", tmp_path / "figures.json"
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    which = {"ema": "ema", "model": "eval"}[json.loads((best / "state.json").read_text())["evaluated_weights"]]
+    assert figures == report["last"][which]
+
+
+def cifar_archive(path: Path, images: int = 32) -> Path:
+    """Writes an archive of the official layout with random pictures of three classes."""
+    generator = np.random.default_rng(1)
+    with tarfile.open(path, "w:gz") as archive:
+        parts = {name: images for name in ("train", "test")}
+        contents: dict[str, Any] = {
+            name: {
+                b"data": generator.integers(0, 256, (count, 3072), dtype=np.uint8),
+                b"fine_labels": [index % 3 for index in range(count)],
+                b"coarse_labels": [0] * count,
+                b"filenames": [b"%d.png" % index for index in range(count)],
+            }
+            for name, count in parts.items()
+        }
+        contents["meta"] = {b"fine_label_names": [b"apple", b"bear", b"cloud"], b"coarse_label_names": [b"all"]}
+        for name, content in contents.items():
+            data = pickle.dumps(content, protocol=2)
+            member = tarfile.TarInfo(f"cifar-100-python/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_cifar_archive_trains_a_model_of_the_wheel(tmp_path: Path) -> None:
+    """CIFAR-100's archive, a 32 px stem of ours elsewhere, and PaddleClas's architectures go through the same door."""
+    archive = str(cifar_archive(tmp_path / "cifar-100-python.tar.gz"))
+    config = small_config(tmp_path / "run", Global__epochs=1)
+    config["Arch"] = {"name": "MobileNetV3_small_x0_35", "class_num": 3}
+    parts = ({"name": "Cifar100", "data_file": archive, "mode": mode} for mode in ("train", "test"))
+    path = write_config(tmp_path, use_dataset(config, *parts))
+    result = run_tool("train.py", "-c", path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert json.loads((tmp_path / "run/report.json").read_text())["class_names"] == ["apple", "bear", "cloud"]
+
+
+@pytest.mark.slow
+def test_compiled_training_equals_eager_training(tmp_path: Path) -> None:
+    losses = []
+    for compiled in (False, True):
+        run = tmp_path / f"run_{compiled}"
+        changes = {"Global__to_static": compiled, "Arch__drop_path_rate": 0.0, "Global__epochs": 1}
+        path = write_config(tmp_path, small_config(run, **changes), f"{compiled}.yaml")
+        result = run_tool("train.py", "-c", path, timeout=600)
+        assert result.returncode == 0, result.stdout + result.stderr
+        losses.append(json.loads((run / "report.json").read_text())["last"]["train"]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def assert_refused(result: Any, *parts: str) -> None:
+    """Exit status 2, one line, no traceback, and every one of ``parts`` in it."""
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    for part in parts:
+        assert part in errors[0], errors[0]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "parts"),
+    [
+        (
+            {"name": "ImageFolder", "image_root": "no/such/folder"},
+            ("DataLoader.Train.dataset.image_root", "no/such/folder does not exist", "configs/quickstart.yaml"),
+        ),
+        (
+            {"name": "ImageNetDataset", "image_root": "{root}", "cls_label_path": "{root}/none.txt"},
+            ("DataLoader.Train.dataset.cls_label_path", "none.txt does not exist", "configs/quickstart.yaml"),
+        ),
+        (
+            {"name": "ImageNetDataset", "image_root": "{root}", "cls_label_path": "{root}/empty.txt"},
+            ("DataLoader.Train.dataset.cls_label_path", "empty.txt", "no image"),
+        ),
+        (
+            {"name": "ImageNetDataset", "image_root": "{root}", "cls_label_path": "{root}/high.txt"},
+            ("Arch.class_num", "label 10 of", "outside 0..9"),
+        ),
+        (
+            {"name": "ImageNetDataset", "image_root": "{root}", "cls_label_path": "{root}/malformed.txt"},
+            ("DataLoader.Train.dataset.cls_label_path", "malformed.txt", "2"),
+        ),
+    ],
+)
+def test_faulty_data_set_is_refused(tmp_path: Path, dataset: dict[str, str], parts: tuple[str, ...]) -> None:
+    root = write_folder(tmp_path / "data", classes=1, images=2)
+    (root / "empty.txt").write_text("\n")
+    (root / "high.txt").write_text("class_0/000.png 3\nclass_0/001.png 10\n")
+    (root / "malformed.txt").write_text("class_0/000.png 3\nclass_0/001.png three\n")
+    dataset = {key: value.format(root=root) for key, value in dataset.items()}
+    config = use_dataset(small_config(tmp_path / "run"), dataset, dataset)
+    assert_refused(run_tool("train.py", "-c", write_config(tmp_path, config)), *parts)
+
+
+def test_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run/checkpoints/epoch_0001"
+    checkpoint.mkdir(parents=True)
+    path = write_config(tmp_path, small_config(tmp_path / "run"))
+    assert_refused(run_tool("train.py", "-c", path), "already holds a run (epoch_0001)", "--resume auto")
+
+
+def test_loss_that_is_not_finite_stops_at_once_and_saves_the_batch(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run")
+    # A rate of 1e30 makes the second update's weights infinite.
+    config["Optimizer"] = {"name": "SGD", "lr": {"name": "ConstLR", "learning_rate": "1e30"}}
+    result = run_tool("train.py", "-c", write_config(tmp_path, config))
+    assert_refused(result, "the loss became nan at epoch 1, batch 2", "learning_rate")
+    (saved,) = (tmp_path / "run").glob("bad_batch_*.npz")
+    with np.load(saved, allow_pickle=False) as batch:
+        assert batch["image"].shape == (8, 3, 32, 32)
+        assert len(batch["names"]) == 8
+    assert not list((tmp_path / "run").glob("checkpoints/epoch_*")), "a broken model was saved"
+
+
+def test_few_unreadable_images_are_named_and_counted(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    (root / "class_0" / "004.png").write_bytes(b"")
+    config = folder_config(tmp_path, root, Global__max_bad_images=0.2)
+    result = run_tool("train.py", "-c", write_config(tmp_path, config))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "004.png" in result.stdout
+    assert json.loads((tmp_path / "run/report.json").read_text())["epochs"] == 1
+
+
+def test_many_unreadable_images_stop_the_run(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    for number in range(8):
+        (root / "class_0" / f"{number:03d}.png").write_bytes(b"not an image")
+    config = folder_config(tmp_path, root)
+    assert_refused(run_tool("train.py", "-c", write_config(tmp_path, config)), "cannot be read", "class_0")
