@@ -1,7 +1,8 @@
 """Learning rates as pure functions of the number of optimizer steps done, so that resuming needs no state.
 
 Names and arguments are those of PaddleClas's YAML. Every schedule warms up linearly from ``warmup_start_lr`` to
-``learning_rate`` during ``warmup_epoch`` epochs and then follows its own curve over the epochs that are left.
+``learning_rate`` during ``warmup_epoch`` epochs and then follows its own curve over the epochs that are left. So, as in
+PaddleClas, the epochs of ``step_size``, ``milestones`` and ``decay_epochs`` count from the end of the warm-up.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from ppcls_ext.common.signature import Parameter, parameters_of
 
 # The program knows these; YAML may not name them.
 SUPPLIED = ("epochs", "steps_each_epoch")
+
+
+def _not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"{name}: must not be negative, got {value}")
 
 
 class Schedule(ABC):
@@ -40,8 +47,7 @@ class Schedule(ABC):
         warmup_start_lr: float = 0.0,
         by_epoch: bool = False,
     ) -> None:
-        if learning_rate < 0:
-            raise ValueError(f"learning_rate: must not be negative, got {learning_rate}")
+        _not_negative(learning_rate=learning_rate, warmup_start_lr=warmup_start_lr)
         if not 0 <= warmup_epoch <= epochs:
             raise ValueError(f"warmup_epoch: must lie between 0 and Global.epochs ({epochs}), got {warmup_epoch}")
         self.learning_rate = learning_rate
@@ -58,6 +64,10 @@ class Schedule(ABC):
         if step < self.warmup_steps:
             return self.warmup_start_lr + (self.learning_rate - self.warmup_start_lr) * step / self.warmup_steps
         return self._rate_after_warmup(step)
+
+    def _epochs_after_warmup(self, step: int) -> float:
+        """Returns the epochs, with their fraction, that have passed since the warm-up ended."""
+        return (step - self.warmup_steps) / self.steps_each_epoch
 
     def _progress(self, step: int) -> float:
         """Returns how far the part after the warm-up has come, 0 to 1."""
@@ -82,6 +92,7 @@ class Cosine(Schedule):
         by_epoch: bool = False,
     ) -> None:
         super().__init__(epochs, steps_each_epoch, learning_rate, warmup_epoch, warmup_start_lr, by_epoch)
+        _not_negative(eta_min=eta_min)
         self.eta_min = eta_min
 
     def _rate_after_warmup(self, step: int) -> float:
@@ -114,6 +125,7 @@ class Linear(Schedule):
         by_epoch: bool = False,
     ) -> None:
         super().__init__(epochs, steps_each_epoch, learning_rate, warmup_epoch, warmup_start_lr, by_epoch)
+        _not_negative(end_lr=end_lr, power=power)
         self.end_lr = end_lr
         self.power = power
 
@@ -122,7 +134,7 @@ class Linear(Schedule):
 
 
 class Step(Schedule):
-    """Times ``gamma`` every ``step_size`` epochs."""
+    """Times ``gamma`` every ``step_size`` epochs after the warm-up."""
 
     def __init__(
         self,
@@ -138,15 +150,16 @@ class Step(Schedule):
         super().__init__(epochs, steps_each_epoch, learning_rate, warmup_epoch, warmup_start_lr, by_epoch)
         if step_size <= 0:
             raise ValueError(f"step_size: must be positive, got {step_size}")
+        _not_negative(gamma=gamma)
         self.step_size = step_size
         self.gamma = gamma
 
     def _rate_after_warmup(self, step: int) -> float:
-        return self.learning_rate * self.gamma ** int(step / self.steps_each_epoch / self.step_size)
+        return self.learning_rate * self.gamma ** int(self._epochs_after_warmup(step) / self.step_size)
 
 
 class MultiStepDecay(Schedule):
-    """Times ``gamma`` at each of the epochs ``milestones``."""
+    """Times ``gamma`` at each of the epochs ``milestones`` after the warm-up."""
 
     def __init__(
         self,
@@ -162,15 +175,16 @@ class MultiStepDecay(Schedule):
         super().__init__(epochs, steps_each_epoch, learning_rate, warmup_epoch, warmup_start_lr, by_epoch)
         if milestones != sorted(milestones):
             raise ValueError(f"milestones: must rise, got {milestones}")
+        _not_negative(gamma=gamma)
         self.milestones = milestones
         self.gamma = gamma
 
     def _rate_after_warmup(self, step: int) -> float:
-        return self.learning_rate * self.gamma ** bisect.bisect_right(self.milestones, step / self.steps_each_epoch)
+        return self.learning_rate * self.gamma ** bisect.bisect_right(self.milestones, self._epochs_after_warmup(step))
 
 
 class Piecewise(Schedule):
-    """``values[i]`` from epoch ``decay_epochs[i - 1]`` to ``decay_epochs[i]``."""
+    """``values[i]`` from epoch ``decay_epochs[i - 1]`` to ``decay_epochs[i]`` after the warm-up."""
 
     def __init__(
         self,
@@ -187,13 +201,17 @@ class Piecewise(Schedule):
             raise ValueError(
                 f"values: needs one entry more than decay_epochs, got {len(values)} and {len(decay_epochs)}"
             )
+        if decay_epochs != sorted(decay_epochs):
+            raise ValueError(f"decay_epochs: must rise, got {decay_epochs}")
+        if min(values) < 0:
+            raise ValueError(f"values: must not be negative, got {values}")
         rate = values[0] if learning_rate is None else learning_rate
         super().__init__(epochs, steps_each_epoch, rate, warmup_epoch, warmup_start_lr, by_epoch)
         self.decay_epochs = decay_epochs
         self.values = values
 
     def _rate_after_warmup(self, step: int) -> float:
-        return self.values[bisect.bisect_right(self.decay_epochs, step / self.steps_each_epoch)]
+        return self.values[bisect.bisect_right(self.decay_epochs, self._epochs_after_warmup(step))]
 
 
 SCHEDULES: dict[str, type[Schedule]] = {
