@@ -82,14 +82,19 @@ class OptimizerSettings(ABC):
     @abstractmethod
     def _create(self, parameters: list[paddle.Tensor], decayed: set[str], clip: Any) -> paddle.optimizer.Optimizer: ...
 
-    def _groups(self, parameters: list[paddle.Tensor], decayed: set[str]) -> list[dict[str, Any]]:
-        """Returns two parameter groups, with and without the L2 term (empty ones left out)."""
-        groups = [
-            {"params": [parameter for parameter in parameters if parameter.name in decayed],
-             "weight_decay": self.weight_decay},
-            {"params": [parameter for parameter in parameters if parameter.name not in decayed], "weight_decay": 0.0},
-        ]  # fmt: skip
-        return [group for group in groups if group["params"]]
+    def _regularize(self, parameters: list[paddle.Tensor], decayed: set[str]) -> float | None:
+        """Excepts the spared parameters from the L2 term; returns its strength for Paddle's ``weight_decay``.
+
+        Two parameter groups would say the same, but Paddle clips the global norm of each group by itself.
+        """
+        import paddle
+
+        if not self.weight_decay:
+            return None
+        for parameter in parameters:
+            if parameter.name not in decayed:
+                parameter.regularizer = paddle.regularizer.L2Decay(0.0)
+        return self.weight_decay
 
 
 class AdamW(OptimizerSettings):
@@ -111,6 +116,8 @@ class AdamW(OptimizerSettings):
         super().__init__(weight_decay, rules, clip_norm, clip_value, multi_precision)
         _check_between("beta1", beta1, 0, 1)
         _check_between("beta2", beta2, 0, 1)
+        if epsilon <= 0:
+            raise ValueError(f"epsilon: must be positive, got {epsilon}")
         self.betas = (beta1, beta2)
         self.epsilon = epsilon
 
@@ -158,7 +165,8 @@ class Adam(AdamW):
             beta1=self.betas[0],
             beta2=self.betas[1],
             epsilon=self.epsilon,
-            parameters=self._groups(parameters, decayed),
+            parameters=parameters,
+            weight_decay=self._regularize(parameters, decayed),
             grad_clip=clip,
             multi_precision=self.multi_precision,
         )
@@ -191,7 +199,8 @@ class Momentum(OptimizerSettings):
             learning_rate=0.0,
             momentum=self.momentum,
             use_nesterov=self.use_nesterov,
-            parameters=self._groups(parameters, decayed),
+            parameters=parameters,
+            weight_decay=self._regularize(parameters, decayed),
             grad_clip=clip,
             multi_precision=self.multi_precision,
         )
@@ -215,9 +224,12 @@ class SGD(OptimizerSettings):
     def _create(self, parameters: list[paddle.Tensor], decayed: set[str], clip: Any) -> paddle.optimizer.Optimizer:
         import paddle
 
-        groups = self._groups(parameters, decayed)
         return paddle.optimizer.SGD(
-            learning_rate=0.0, parameters=groups, grad_clip=clip, multi_precision=self.multi_precision
+            learning_rate=0.0,
+            parameters=parameters,
+            weight_decay=self._regularize(parameters, decayed),
+            grad_clip=clip,
+            multi_precision=self.multi_precision,
         )
 
 
@@ -230,6 +242,8 @@ class L2:
     """PaddleClas's ``regularizer: {name: L2, coeff: 0.0001}``, another spelling of ``weight_decay``."""
 
     def __init__(self, coeff: float) -> None:
+        if coeff < 0:
+            raise ValueError(f"coeff: must not be negative, got {coeff}")
         self.weight_decay = coeff
 
 

@@ -1,0 +1,194 @@
+"""Optimizers: which parameters decay, single steps against NumPy, and clipping."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from classification.optimizers import L2, OPTIMIZERS, SGD, Adam, AdamW, Momentum, WeightDecayRules
+
+RATE = 0.1
+
+
+class Tiny(paddle.nn.Layer):
+    """``[N, 3]`` -> ``[N, 2]``, with a norm and a table of two dimensions that is to be spared by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position_table = self.create_parameter([1, 3])
+        self.norm = paddle.nn.LayerNorm(3)
+        self.linear = paddle.nn.Linear(3, 2)
+
+    def forward(self, features: paddle.Tensor) -> paddle.Tensor:
+        """``[N, 3]`` -> ``[N, 2]``."""
+        return self.linear(self.norm(features + self.position_table))
+
+
+@pytest.fixture
+def model():
+    paddle.seed(0)
+    return Tiny()
+
+
+def arrays_of(model, what=lambda parameter: parameter) -> dict[str, np.ndarray]:
+    return {name: what(parameter).numpy().astype("float64") for name, parameter in model.named_parameters()}
+
+
+def step(settings, model, times: int = 1, optimizer=None):
+    """Does optimizer steps; returns the parameters before, the gradients of the last step, and those after it."""
+    optimizer = optimizer or settings.build(list(model.named_parameters()))
+    optimizer.set_lr(RATE)
+    features = paddle.to_tensor(np.arange(6, dtype="float32").reshape(2, 3) ** 2)
+    for _ in range(times):
+        optimizer.clear_grad()
+        (model(features) ** 2).sum().backward()
+        before, gradients = arrays_of(model), arrays_of(model, lambda parameter: parameter.grad)
+        optimizer.step()
+    return before, gradients, arrays_of(model)
+
+
+def clipped(gradients: dict[str, np.ndarray], limit: float) -> dict[str, np.ndarray]:
+    norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+    assert norm > limit, "nothing would be clipped: the test proves nothing"
+    return {name: gradient * limit / norm for name, gradient in gradients.items()}
+
+
+RULES = [
+    (WeightDecayRules(), {"position_table", "norm.weight", "norm.bias", "linear.weight", "linear.bias"}),
+    (WeightDecayRules(one_dim_param_no_weight_decay=True), {"position_table", "linear.weight"}),
+    (WeightDecayRules(no_weight_decay_name="table bias"), {"norm.weight", "linear.weight"}),
+    (WeightDecayRules(True, "position_table"), {"linear.weight"}),
+]
+
+
+@pytest.mark.parametrize(("rules", "expected"), RULES)
+def test_which_parameters_decay(model, rules, expected):
+    decaying = {name for name, parameter in model.named_parameters() if rules.decays(name, parameter)}
+    assert decaying == expected
+
+
+def test_every_norm_and_bias_of_our_model_is_spared():
+    from ppcls_ext import build_model
+
+    rules = WeightDecayRules(one_dim_param_no_weight_decay=True)
+    network = build_model("EConvNeXt_mini", class_num=10)
+    for name, parameter in network.named_parameters():
+        if not parameter.stop_gradient:
+            assert rules.decays(name, parameter) == (len(parameter.shape) > 1), name
+            assert not (name.endswith("bias") and rules.decays(name, parameter)), name
+
+
+def test_adamw_step_is_the_formula(model):
+    """Loshchilov and Hutter, algorithm 2: the decay acts on the weights, not on the gradient."""
+    settings = AdamW(beta1=0.8, beta2=0.9, epsilon=1e-3, weight_decay=0.5, one_dim_param_no_weight_decay=True)
+    before, gradients, after = step(settings, model)
+    for name, gradient in gradients.items():
+        decay = 0.5 if before[name].ndim > 1 else 0.0
+        corrected_mean, corrected_square = gradient, gradient**2
+        expected = before[name] * (1 - RATE * decay) - RATE * corrected_mean / (np.sqrt(corrected_square) + 1e-3)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_adamw_second_step_uses_both_moments(model):
+    settings = AdamW(beta1=0.8, beta2=0.9, epsilon=1e-3, weight_decay=0.0)
+    optimizer = settings.build(list(model.named_parameters()))
+    _, first, _ = step(settings, model, optimizer=optimizer)
+    before, second, after = step(settings, model, optimizer=optimizer)
+    for name in first:
+        mean = (0.8 * 0.2 * first[name] + 0.2 * second[name]) / (1 - 0.8**2)
+        square = (0.9 * 0.1 * first[name] ** 2 + 0.1 * second[name] ** 2) / (1 - 0.9**2)
+        expected = before[name] - RATE * mean / (np.sqrt(square) + 1e-3)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("settings_class", [SGD, Momentum])
+def test_decay_of_the_others_is_an_l2_term_for_the_decaying_ones_only(model, settings_class):
+    settings = settings_class(weight_decay=0.5, one_dim_param_no_weight_decay=True, no_weight_decay_name="table")
+    before, gradients, after = step(settings, model)
+    for name, gradient in gradients.items():
+        decay = 0.5 if name == "linear.weight" else 0.0
+        expected = before[name] - RATE * (gradient + decay * before[name])
+        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_adam_puts_the_decay_into_the_gradient(model):
+    settings = Adam(epsilon=1.0, weight_decay=10.0, one_dim_param_no_weight_decay=True)
+    before, gradients, after = step(settings, model)
+    for name, gradient in gradients.items():
+        total = gradient + (10.0 * before[name] if before[name].ndim > 1 else 0.0)
+        expected = before[name] - RATE * total / (np.abs(total) + 1.0)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_momentum_gathers_speed_and_nesterov_looks_ahead():
+    for nesterov in (False, True):
+        paddle.seed(0)
+        model = Tiny()
+        settings = Momentum(momentum=0.5, use_nesterov=nesterov)
+        optimizer = settings.build(list(model.named_parameters()))
+        _, first, _ = step(settings, model, optimizer=optimizer)
+        before, second, after = step(settings, model, optimizer=optimizer)
+        for name in first:
+            velocity = 0.5 * first[name] + second[name]
+            move = second[name] + 0.5 * velocity if nesterov else velocity
+            np.testing.assert_allclose(after[name], before[name] - RATE * move, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("settings_class", [SGD, Momentum])
+def test_the_norm_is_clipped_over_decaying_and_spared_parameters_together(model, settings_class):
+    """Paddle clips the norm of each parameter group by itself, so there must be one group only."""
+    settings = settings_class(weight_decay=1e-9, one_dim_param_no_weight_decay=True, clip_norm=1.0)
+    before, gradients, after = step(settings, model)
+    for name, gradient in clipped(gradients, 1.0).items():
+        np.testing.assert_allclose(after[name], before[name] - RATE * gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("settings_class", [Adam, AdamW])
+def test_adam_clips_the_global_norm_too(model, settings_class):
+    # With so large an epsilon the step is the gradient divided by it, so that its size can be seen.
+    settings = settings_class(epsilon=1e3, weight_decay=1e-9, one_dim_param_no_weight_decay=True, clip_norm=1.0)
+    before, gradients, after = step(settings, model)
+    for name, gradient in clipped(gradients, 1.0).items():
+        expected = RATE * gradient / (np.abs(gradient) + 1e3)
+        np.testing.assert_allclose(before[name] - after[name], expected, rtol=0.02, atol=2e-7, err_msg=name)
+
+
+def test_clip_value_cuts_each_entry(model):
+    before, gradients, after = step(SGD(clip_value=0.25), model)
+    assert any((np.abs(gradient) > 0.25).any() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        expected = before[name] - RATE * np.clip(gradient, -0.25, 0.25)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_frozen_parameters_stay(model, name):
+    model.linear.weight.stop_gradient = True
+    optimizer = OPTIMIZERS[name](weight_decay=0.5).build(list(model.named_parameters()))
+    optimizer.set_lr(RATE)
+    before = arrays_of(model)
+    model(paddle.ones([2, 3])).sum().backward()
+    optimizer.step()
+    after = arrays_of(model)
+    assert np.array_equal(before["linear.weight"], after["linear.weight"])
+    assert not np.array_equal(before["linear.bias"], after["linear.bias"])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: AdamW(weight_decay=-0.1), "weight_decay: must not be negative"),
+        (lambda: AdamW(beta1=1.0), "beta1: must be at least 0 and below 1"),
+        (lambda: AdamW(beta2=-0.1), "beta2: must be"),
+        (lambda: AdamW(epsilon=-1e-8), "epsilon: must be positive"),
+        (lambda: Momentum(momentum=1.5), "momentum: must be"),
+        (lambda: SGD(clip_norm=0.0), "clip_norm: must be positive"),
+        (lambda: SGD(clip_value=-1.0), "clip_value: must be positive"),
+        (lambda: SGD(clip_norm=1.0, clip_value=1.0), "clip_value: cannot stand beside clip_norm"),
+        (lambda: L2(-1e-4), "coeff: must not be negative"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(build, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        build()
