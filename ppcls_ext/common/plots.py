@@ -8,6 +8,10 @@ from typing import Any
 
 from ppcls_ext.common.files import atomic_path
 
+# A part has one colour in every panel.
+COLOURS = {"training": "tab:blue", "evaluation": "tab:orange", "evaluation, EMA": "tab:green"}
+FEW_EPOCHS = 15
+
 Curve = tuple[str, list[float], list[float]]
 
 
@@ -43,11 +47,13 @@ def draw_training_curves(history: Sequence[dict[str, Any]], path: str | Path, ti
     for axes, (name, curves) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         drawn = [curve for curve in curves if curve is not None]
         for label, epochs, values in drawn:
-            # A single epoch is a point, which a line alone would not show.
-            axes.plot(epochs, values, label=label or None, marker="o" if len(epochs) < 15 else None, markersize=3)
+            # Few epochs are points, which a thin line alone would hardly show.
+            marker = "o" if len(epochs) < FEW_EPOCHS else None
+            axes.plot(epochs, values, label=label or None, color=COLOURS.get(label), marker=marker, markersize=3)
+        axes.set_xlim(0.5, max((record["epoch"] for record in history), default=1) + 0.5)
         axes.set_title(name)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         if any(label for label, _, _ in drawn):
             axes.legend(fontsize="small")
