@@ -233,8 +233,47 @@ class SGD(OptimizerSettings):
         )
 
 
+class RMSProp(OptimizerSettings):
+    """RMSProp with momentum (Hinton's lecture 6e; the optimizer of MobileNet and EfficientNet recipes)."""
+
+    def __init__(
+        self,
+        momentum: float = 0.0,
+        rho: float = 0.95,
+        epsilon: float = 1e-6,
+        weight_decay: float = 0.0,
+        one_dim_param_no_weight_decay: bool = False,
+        no_weight_decay_name: str | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        multi_precision: bool = False,
+    ) -> None:
+        rules = WeightDecayRules(one_dim_param_no_weight_decay, no_weight_decay_name)
+        super().__init__(weight_decay, rules, clip_norm, clip_value, multi_precision)
+        _check_between("momentum", momentum, 0, 1)
+        _check_between("rho", rho, 0, 1)
+        if epsilon <= 0:
+            raise ValueError(f"epsilon: must be positive, got {epsilon}")
+        self.momentum = momentum
+        self.rho = rho
+        self.epsilon = epsilon
+
+    def _create(self, parameters: list[paddle.Tensor], decayed: set[str], clip: Any) -> paddle.optimizer.Optimizer:
+        import paddle
+
+        return paddle.optimizer.RMSProp(
+            learning_rate=0.0,
+            rho=self.rho,
+            epsilon=self.epsilon,
+            momentum=self.momentum,
+            parameters=parameters,
+            weight_decay=self._regularize(parameters, decayed),
+            grad_clip=clip,
+        )
+
+
 OPTIMIZERS: dict[str, type[OptimizerSettings]] = {
-    optimizer.__name__: optimizer for optimizer in (AdamW, Adam, Momentum, SGD)
+    optimizer.__name__: optimizer for optimizer in (AdamW, Adam, Momentum, RMSProp, SGD)
 }
 
 
