@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from ppcls_ext.common.errors import ConfigError, UserError, suggestion
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FRACTION = re.compile(rf"^\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?$")
 _UNKNOWN = re.compile(r"unknown (?:argument|key) '([^']+)'")
+_KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
 _KEY_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -93,18 +93,22 @@ def load_config_file(path: str | Path, overrides: Sequence[str] = ()) -> Documen
         raise UserError(f"{path}: {_missing_file(path)}")
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{path}: must hold a mapping of sections such as Global, Arch and DataLoader")
+        # Copied, so that a change of one key leaves alone what a YAML anchor put elsewhere too.
+        data = plain_copy(_Loader("").construct_document(node))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not a UTF-8 text file ({error.reason})") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: is not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: a date such as 2024-13-45, or an anchor inside itself.
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{path}: must hold a mapping of sections such as Global, Arch and DataLoader")
     lines: dict[str, str] = {}
     _record_lines(node, "", path, lines)
-    data = _Loader("").construct_document(node)
     document = Document(path, data, lines)
     for change in overrides:
         apply_override(document, change)
@@ -143,8 +147,8 @@ def parse_value(text: str) -> Any:
         ValueError: ``text`` is not valid YAML.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+        return plain_copy(yaml.load(text, Loader=_Loader))
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"'{text}' is not a YAML value") from error
 
 
@@ -157,8 +161,9 @@ def apply_override(document: Document, change: str) -> None:
         UserError: there is no ``=``, the list entry does not exist, or the key goes below a scalar.
     """
     key, separator, text = change.partition("=")
+    key = key.strip()
     parts = [name or int(index) for name, index in _KEY_PART.findall(key)]
-    if not separator or not parts:
+    if not separator or not _KEY.fullmatch(key):
         raise UserError(f"-o {change}: must have the form KEY.SUB=VALUE, such as Global.epochs=10")
     try:
         value = parse_value(text)
@@ -197,9 +202,20 @@ def _list_index(change: str, dotted: str, holder: list[Any], part: str | int) ->
     return int(part)
 
 
-def plain_copy(value: Any) -> Any:
-    """Returns a deep copy that shares nothing with ``value`` (YAML anchors make shared parts)."""
-    return copy.deepcopy(value)
+def plain_copy(value: Any, _above: tuple[int, ...] = ()) -> Any:
+    """Returns a copy of dictionaries and lists in which no part stands twice (YAML anchors share theirs).
+
+    Raises:
+        ValueError: a part contains itself.
+    """
+    if not isinstance(value, dict | list):
+        return value
+    if id(value) in _above:
+        raise ValueError("an anchor stands inside itself")
+    above = (*_above, id(value))
+    if isinstance(value, dict):
+        return {key: plain_copy(part, above) for key, part in value.items()}
+    return [plain_copy(part, above) for part in value]
 
 
 class Problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -98,14 +99,23 @@ def convert(value: Any, annotation: Any) -> Any:
 def _convert_float(value: Any, annotation: Any) -> float:
     if isinstance(value, str):
         try:
-            return parse_number(value)
+            value = parse_number(value)
         except ValueError:
             _expect(value, False, annotation)
-    return float(_expect(value, isinstance(value, int | float) and not isinstance(value, bool), annotation))
+    _expect(value, isinstance(value, int | float) and not isinstance(value, bool), annotation)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    # Every comparison with NaN is false, so that no later check of a range would stop it.
+    if not math.isfinite(number):
+        raise ValueError(f"must be a finite number, got {value!r}")
+    return number
 
 
 def _convert_literal(value: Any, allowed: tuple[Any, ...]) -> Any:
-    if value in allowed and not (isinstance(value, bool) and not any(isinstance(name, bool) for name in allowed)):
+    # By type too: True equals 1, and 4.0 equals 4, but a constructor may not take one for the other.
+    if any(type(value) is type(name) and value == name for name in allowed):
         return value
     names = [str(name) for name in allowed]
     raise ValueError(f"must be one of {', '.join(names)}, got {value!r}{suggestion(str(value), names)}")
@@ -117,7 +127,7 @@ def _convert_union(value: Any, members: tuple[Any, ...], annotation: Any) -> Any
     for member in members:
         plain = isinstance(member, type) and typing.get_origin(member) is None
         if plain and type(value) is member:
-            return value
+            return convert(value, member)
     for member in members:
         try:
             return convert(value, member)
