@@ -74,19 +74,33 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary.chmod(0o777 & ~_current_umask())
     try:
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                flush_file(file)
+        for part in sorted(temporary.rglob("*")):
+            if part.is_file():
+                flush_file(part)
+            elif part.is_dir():
+                flush_folder(part)
+        flush_folder(temporary)
         if target.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-            os.rename(target, replaced / target.name)
-            os.rename(temporary, target)
-            shutil.rmtree(replaced, ignore_errors=True)
+            _replace_folder(temporary, target)
         else:
             os.rename(temporary, target)
         flush_folder(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    """Puts ``source`` in the place of the existing ``target``, or leaves ``target`` where it was."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    try:
+        os.rename(target, aside / target.name)
+        try:
+            os.rename(source, target)
+        except OSError:
+            os.rename(aside / target.name, target)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
