@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from ppcls_ext.common.errors import UserError
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
+# What a disk does to a user, wherever the program happens to write.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # Paddle says these at import and at every first batch; they tell a user of our tools nothing.
 NOISE = ("No ccache found", "When training, we now always track global mean and variance")
 
@@ -18,7 +21,8 @@ NOISE = ("No ccache found", "When training, we now always track global mean and 
 def run(main: Callable[[], int | None]) -> None:
     """Runs ``main`` and leaves the process with its status; shows each line of a :class:`UserError` as ``error: ...``.
 
-    Ctrl-C outside a part that handles it itself leaves with 130, as shells expect, and without a traceback.
+    A full or read-only disk is such an error too. Ctrl-C outside a part that handles it itself leaves with 130,
+    as shells expect, and without a traceback.
     """
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
@@ -35,6 +39,11 @@ def run(main: Callable[[], int | None]) -> None:
         # The reader (head, less) closed the pipe: nothing is wrong, and nothing more can be said.
         sys.stderr.close()
         status = 0
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        sys.stderr.write(f"error: {error.filename or 'cannot write'}: {error.strerror}\n")
+        status = USER_ERROR_STATUS
     sys.exit(status or 0)
 
 
