@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from classification.schedules import SCHEDULES, Cosine, ConstLR, Linear, MultiStepDecay, Piecewise, Step
+from classification.schedules import SCHEDULES, ConstLR, Cosine, Linear, MultiStepDecay, Piecewise, Step
 
 EPOCHS, STEPS = 8, 2
 
