@@ -79,4 +79,11 @@ def load(
     description = read_description(folder)
     pipeline = build_pipeline(description.preprocess, f"{description.folder / DESCRIPTION_FILE}: preprocess")
     engine = open_backend(description, backend, threads or available_cores(), onednn)
-    return Predictor(engine, pipeline, description.classes, description.topk, description.input_shape)
+    return Predictor(
+        engine,
+        pipeline,
+        description.classes,
+        description.topk,
+        description.input_shape,
+        description.model_name,
+    )

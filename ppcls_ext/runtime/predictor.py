@@ -70,16 +70,24 @@ class Predictor:
         classes: names of the classes; None shows their numbers.
         topk: how many classes a prediction lists.
         input_shape: ``[-1, 3, H, W]`` of the network; -1 is free. It is checked against what the pipeline makes.
+        model_name: the architecture, for people.
     """
 
     def __init__(
-        self, backend: Backend, pipeline: Pipeline, classes: Sequence[str] | None, topk: int, input_shape: Sequence[int]
+        self,
+        backend: Backend,
+        pipeline: Pipeline,
+        classes: Sequence[str] | None,
+        topk: int,
+        input_shape: Sequence[int],
+        model_name: str = "model",
     ) -> None:
         self.backend = backend
         self.pipeline = pipeline
         self.classes = list(classes) if classes else None
         self.topk = topk
         self.input_shape = list(input_shape)
+        self.model_name = model_name
 
     def __call__(
         self, images: ImageSource | Sequence[ImageSource] | np.ndarray, batch_size: int = 8, topk: int | None = None

@@ -1,0 +1,139 @@
+"""A trained model with its class names, ready to predict or to be exported."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from classification.build import build_network, load_pretrained, read_class_names
+from classification.config import Config, DataSettings
+from classification.data.datasets import DATASETS, ImageDataset
+from classification.data.errors import DatasetError
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.export import example_images, export_classifier
+from ppcls_ext.preprocess import ImageError, build_pipeline
+from ppcls_ext.runtime import Description, Predictor
+from ppcls_ext.runtime.eager_backend import EagerBackend
+from ppcls_ext.weights import find_weights
+
+logger = logging.getLogger(__name__)
+COMPARED_IMAGES = 4
+
+
+@dataclass
+class Trained:
+    """A model with trained weights, and the names of its classes where they are known."""
+
+    config: Config
+    model: paddle.nn.Layer
+    class_names: list[str] | None
+
+    @property
+    def topk(self) -> int:
+        """How many classes a prediction shows."""
+        return min(self.config.postprocess.topk if self.config.postprocess else 5, self.config.arch.class_num)
+
+    @property
+    def transforms(self) -> list[Any]:
+        """The operators of ``Infer.transforms``, as written.
+
+        Raises:
+            UserError: the configuration has none.
+        """
+        if self.config.infer is None or not self.config.infer.transforms:
+            message = "is missing: it says how an image is prepared for prediction and export"
+            raise UserError(self.config.document.problem("Infer.transforms", message))
+        return self.config.infer.transforms
+
+    def predictor(self) -> Predictor:
+        """Returns a predictor that runs the model as it is, without an export."""
+        pipeline = build_pipeline(self.transforms, "Infer.transforms")
+        # Without an export the size is free.
+        shape = [-1, self.config.run.image_shape[0], -1, -1]
+        backend = EagerBackend(self.model)
+        return Predictor(backend, pipeline, self.class_names, self.topk, shape, self.config.arch.name)
+
+    def export(self, folder: Path) -> Description:
+        """Exports the model to ``folder``, compared on images of ``DataLoader.Eval`` where they are there.
+
+        Raises:
+            UserError: see ``export_classifier``.
+        """
+        return export_classifier(
+            self.model,
+            folder,
+            model_name=self.config.arch.name,
+            class_num=self.config.arch.class_num,
+            image_shape=self.config.run.image_shape,
+            preprocess=self.transforms,
+            topk=self.topk,
+            classes=self.class_names,
+            images={**_evaluation_images(self.config.eval), **example_images()},
+        )
+
+
+def load_trained(config: Config) -> Trained:
+    """Builds the model of ``config`` and loads ``Global.pretrained_model``.
+
+    The class names come from the checkpoint, else from the data set, else from ``Infer.PostProcess.class_id_map_file``.
+
+    Raises:
+        UserError: no weights are named, or they do not fit.
+    """
+    if config.run.pretrained_model is None:
+        raise UserError(
+            config.document.problem(
+                "Global.pretrained_model", "no weights are named: -o Global.pretrained_model=RUN/checkpoints/best"
+            )
+        )
+    model = build_network(config)
+    load_pretrained(config, model, fine_tune=False)
+    model.eval()
+    names = _names_in_checkpoint(find_weights(config.run.pretrained_model))
+    names = names or read_class_names(config, _open_quietly(config.eval))
+    if names is not None and len(names) != config.arch.class_num:
+        logger.warning("%d class names for %d classes: numbers are shown", len(names), config.arch.class_num)
+        names = None
+    return Trained(config, model, names)
+
+
+def _names_in_checkpoint(weights: Path) -> list[str] | None:
+    state = weights.parent / "state.json"
+    if not state.is_file():
+        return None
+    try:
+        names = json.loads(state.read_text(encoding="utf-8")).get("class_names")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{state}: damaged ({error})") from error
+    return [str(name) for name in names] if names else None
+
+
+def _open_quietly(settings: DataSettings | None) -> ImageDataset | None:
+    """Opens a data set if it is there: a machine that predicts or exports need not have one."""
+    if settings is None:
+        return None
+    try:
+        return DATASETS[settings.dataset](**settings.dataset_arguments)
+    except DatasetError as error:
+        logger.info("%s.dataset is not there (%s): going on without it", settings.key, error.message)
+        return None
+
+
+def _evaluation_images(settings: DataSettings | None) -> dict[str, bytes | np.ndarray]:
+    dataset = _open_quietly(settings)
+    images: dict[str, bytes | np.ndarray] = {}
+    if dataset is None:
+        return images
+    for index in np.linspace(0, len(dataset) - 1, COMPARED_IMAGES).astype(int):
+        try:
+            # The name goes into inference.yml, which travels: no paths of this machine.
+            images[f"evaluation image {index}"] = dataset.load(int(index))[0]
+        except ImageError as error:
+            logger.warning("not compared on %s", error)
+    return images

@@ -1,0 +1,42 @@
+"""Files, folders and patterns to images."""
+
+from __future__ import annotations
+
+import pytest
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.image_files import find_images
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    for name in ("a/1.png", "a/2.JPG", "a/notes.txt", "b/deep/3.jpeg", "a/.hidden/4.png", "[x]/5.png", "odd.data"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (["a"], ["a/1.png", "a/2.JPG"]),
+        (["a/*.png"], ["a/1.png"]),
+        (["**/*.jpeg"], ["b/deep/3.jpeg"]),
+        (["odd.data"], ["odd.data"]),
+        (["b", "a/1.png", "a"], ["b/deep/3.jpeg", "a/1.png", "a/2.JPG"]),
+        (["[x]"], ["[x]/5.png"]),
+        (["a/*"], ["a/1.png", "a/2.JPG"]),
+    ],
+)
+def test_finds_each_image_once_in_order(tree, inputs, expected):
+    assert [str(path) for path in find_images(inputs)] == expected
+
+
+@pytest.mark.parametrize("given", ["empty", "a/*.bmp", "absent.png", "a/*.txt"])
+def test_an_input_without_images_is_named(tree, given):
+    with pytest.raises(UserError, match="--input") as error:
+        find_images(["a", given])
+    assert given in str(error.value)

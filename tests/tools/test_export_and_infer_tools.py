@@ -1,0 +1,138 @@
+"""From a checkpoint to an export to predictions, through the command lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ppcls_ext.weights import write_weights
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+CLASSES = [f"digit {index}" for index in range(10)]
+NORMALIZE = {"NormalizeImage": {"scale": "1.0/255.0", "order": ""}}
+
+
+def run_tool(folder, name, *arguments):
+    command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A configuration, a checkpoint whose averaged weights were the evaluated ones, and pictures to predict."""
+    import paddle
+
+    from ppcls_ext import build_model
+
+    root = tmp_path_factory.mktemp("project")
+    config = {
+        "Global": {"device": "cpu", "image_shape": [3, 32, 32], "output_dir": "run"},
+        "Arch": {"name": "EConvNeXt_mini", "class_num": 10},
+        "DataLoader": {
+            "Eval": {"dataset": {"name": "ImageFolder", "image_root": "absent", "transform_ops": [NORMALIZE]}},
+        },
+        "Infer": {
+            "transforms": [{"ResizeImage": {"size": 32}}, NORMALIZE, {"ToCHWImage": None}],
+            "PostProcess": {"name": "Topk", "topk": 3},
+        },
+    }
+    (root / "config.yaml").write_text(yaml.safe_dump(config))
+    checkpoint = root / "run" / "checkpoints" / "epoch_0001"
+    for seed, name in ((1, "model"), (2, "ema")):
+        paddle.seed(seed)
+        model = build_model("EConvNeXt_mini", class_num=10)
+        weights = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+        weights["head.weight"] = weights["head.weight"] * 50
+        write_weights(checkpoint / f"{name}.pdparams", weights)
+    (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": "ema", "class_names": CLASSES}))
+    (root / "photos" / "digit 1").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for index in range(3):
+        pixels = generator.integers(0, 255, size=(40 + 9 * index, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "photos" / "digit 1" / f"{index}.png")
+    (root / "photos" / "broken.png").write_bytes(b"not a picture")
+    done = run_tool(root, "export_model.py", "-c", "config.yaml", "-o", WEIGHTS, "--output", "export")
+    assert done.returncode == 0, done.stderr
+    assert "relative error" in done.stdout
+    return root
+
+
+WEIGHTS = "Global.pretrained_model=run/checkpoints/epoch_0001"
+
+
+def test_export_carries_the_class_names_of_the_checkpoint(project):
+    document = yaml.safe_load((project / "export" / "inference.yml").read_text())
+    assert document["classes"] == CLASSES
+    assert document["preprocess"][0] == {"ResizeImage": {"size": 32}}
+    assert document["model"] == {"name": "EConvNeXt_mini", "class_num": 10}
+
+
+def test_export_and_weights_predict_the_same(project):
+    shared = ["--input", "photos", "--json"]
+    exported = run_tool(project, "infer.py", "--model", "export", *shared, "export.json", "--save", "sheet.png")
+    assert exported.returncode == 0, exported.stderr
+    eager = run_tool(project, "infer.py", "-c", "config.yaml", "-o", WEIGHTS, *shared, "eager.json", "--save", "each")
+    assert eager.returncode == 0, eager.stderr
+    first, second = (json.loads((project / name).read_text()) for name in ("export.json", "eager.json"))
+    assert [record["file"] for record in first] == [record["file"] for record in second]
+    for ours, theirs in zip(first, second, strict=True):
+        assert ours["error"] == theirs["error"]
+        assert [p["label"] for p in ours["predictions"]] == [p["label"] for p in theirs["predictions"]]
+        assert [p["score"] for p in ours["predictions"]] == pytest.approx(
+            [p["score"] for p in theirs["predictions"]], rel=1e-3
+        )
+    assert sum(record["error"] is not None for record in first) == 1
+    assert all(record["predictions"][0]["label"] in CLASSES for record in first if not record["error"])
+    assert "broken.png" in exported.stdout + exported.stderr
+    assert "3 images predicted" in exported.stdout
+    assert "1 unreadable and skipped" in exported.stdout
+    assert Image.open(project / "sheet.png").width > 300
+    assert sorted(file.name for file in (project / "each").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_a_changed_export_is_refused(project, tmp_path):
+    for file in (project / "export").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    content = bytearray((tmp_path / "inference.pdiparams").read_bytes())
+    content[1000] ^= 255
+    (tmp_path / "inference.pdiparams").write_bytes(content)
+    done = run_tool(project, "infer.py", "--model", tmp_path, "--input", "photos")
+    assert done.returncode == 2
+    assert "refused, its content is not what was exported" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give either --model DIR"),
+        (("--model", "export", "-c", "config.yaml"), "give either --model DIR"),
+        (("--model", "export"), "name images with --input"),
+        (("--model", "export", "--input", "phots"), "--input phots: no such file or folder"),
+        (("--model", "photos", "--input", "photos"), "not an export folder"),
+        (("--model", "export", "--input", "photos", "--topk", "0"), "--topk must be at least 1"),
+        (("--model", "export", "--input", "photos", "-o", "Global.seed=1"), "it goes with -c"),
+        (("-c", "config.yaml", "--input", "photos"), "Global.pretrained_model: no weights are named"),
+        (
+            ("-c", "config.yaml", "-o", "Global.pretraned_model=x", "--input", "photos"),
+            "did you mean 'pretrained_model'",
+        ),
+    ],
+)
+def test_mistakes_are_one_clear_line(project, arguments, message):
+    done = run_tool(project, "infer.py", *arguments)
+    assert done.returncode == 2, done.stdout
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_only_unreadable_images_is_an_error(project):
+    done = run_tool(project, "infer.py", "--model", "export", "--input", "photos/broken.png")
+    assert done.returncode == 2
+    assert "none of the 1 images could be read" in done.stderr
