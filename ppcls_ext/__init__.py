@@ -5,7 +5,8 @@ Importing this package loads neither Paddle nor PaddleClas; they are loaded when
 
 from __future__ import annotations
 
-from ppcls_ext.models.registry import build_model, list_models
+from ppcls_ext.models.catalog import list_models
+from ppcls_ext.models.registry import build_model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "build_model", "list_models", "register"]

@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.models.catalog import checked_arguments, list_models
 from ppcls_ext.models.econvnext import EConvNeXt
-from ppcls_ext.models.registry import checked_arguments, list_models
 from ppcls_ext.models.toolkit import Toolkit, find_toolkit
 from ppcls_ext.models.variants import VARIANTS
 

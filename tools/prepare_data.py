@@ -30,7 +30,7 @@ def main() -> None:
     """Prepares what the command asks for."""
     arguments = parse_arguments()
     from classification.config import load_config
-    from classification.samples import write_samples
+    from classification.sample_files import write_samples
 
     config = load_config(arguments.config, arguments.override)
     count = write_samples(config, arguments.part, arguments.count, arguments.output, arguments.seed)

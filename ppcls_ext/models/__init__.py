@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from ppcls_ext.models.registry import architecture_parameters, build_model, is_ours, list_models
+from ppcls_ext.models.catalog import architecture_parameters, is_ours, list_models
+from ppcls_ext.models.registry import build_model
 
 __all__ = ["architecture_parameters", "build_model", "is_ours", "list_models"]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_ext.common.files import write_json
-from ppcls_ext.models.registry import build_model, list_models
+from ppcls_ext.models.catalog import list_models
+from ppcls_ext.models.registry import build_model
 from ppcls_ext.models.seeded import seed_weights, seeded_array
 
 IMAGE_SHAPE = (2, 3, 64, 64)
