@@ -28,9 +28,12 @@ from classification.sections import (
     TopkSettings,
 )
 from ppcls_ext.common.config import Document, load_config_file, plain_copy
-from ppcls_ext.models.registry import architecture_parameters
+from ppcls_ext.common.signature import parameters_of
+from ppcls_ext.models.catalog import architecture_parameters
 from ppcls_ext.preprocess.pipeline import build_operators
 
+# Keys of Arch that are the trainer's, not the model's.
+TRAINER_KEYS = ("use_sync_bn", "pretrained")
 SECTIONS = ("Global", "AMP", "EMA", "Arch", "Loss", "Optimizer", "DataLoader", "Infer", "Metric")
 
 
@@ -117,7 +120,7 @@ def check_config(document: Document) -> Config:
     reader = Reader(document)
     data = plain_copy(document.data)
     reader.known_keys("", data, SECTIONS)
-    run = reader.build(GlobalSettings, data.get("Global") or {}, "Global") or GlobalSettings()
+    run = _read_global(reader, data.get("Global"))
     arch = _read_arch(reader, data.get("Arch"), run)
     loss = reader.mapping(data.get("Loss"), "Loss", ("Train", "Eval"))
     loader = reader.mapping(data.get("DataLoader"), "DataLoader", ("Train", "Eval"))
@@ -148,12 +151,24 @@ def _optional(reader: Reader, settings: type, data: dict[str, Any], key: str) ->
     return None if data.get(key) is None else reader.build(settings, data[key], key)
 
 
+def _read_global(reader: Reader, section: Any) -> GlobalSettings:
+    run = reader.build(GlobalSettings, {} if section is None else section, "Global")
+    if run is not None:
+        return run
+    # The other sections are still checked, so that all problems are reported. The warm-up is compared with the epochs:
+    # where these are not known, with so many that it is not blamed for them.
+    epochs = section.get("epochs", GlobalSettings.epochs) if isinstance(section, dict) else None
+    return GlobalSettings(epochs=epochs if type(epochs) is int and epochs > 0 else 10**9)
+
+
 def _read_arch(reader: Reader, section: Any, run: GlobalSettings) -> ArchSettings:
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         reader.problems.add("Arch.name", "must name the model, such as EConvNeXt_mini")
         return ArchSettings("EConvNeXt_mini")
     name = section.pop("name")
-    own = {key: section.pop(key) for key in ("use_sync_bn", "pretrained") if key in section}
+    own_parameters = {key: value for key, value in parameters_of(ArchSettings).items() if key in TRAINER_KEYS}
+    own = {key: section.pop(key) for key in TRAINER_KEYS if key in section}
+    own = reader.arguments(own_parameters, own, "Arch")
     try:
         parameters = architecture_parameters(name)
     except ValueError as error:
@@ -165,6 +180,8 @@ def _read_arch(reader: Reader, section: Any, run: GlobalSettings) -> ArchSetting
     # `pretrained` makes the wheel download; weights come in through our own loader instead.
     supplied = [key for key in ("pretrained", "use_ssld") if key in parameters]
     arguments = reader.arguments(parameters, section, "Arch", supplied)
+    if "class_num" in section and arguments.get("class_num", 1) < 1:
+        reader.problems.add("Arch.class_num", f"must be at least 1, got {arguments['class_num']}")
     arch = ArchSettings(name, own.get("use_sync_bn", False), own.get("pretrained", False), arguments)
     if arch.pretrained is True:
         reader.problems.add(
@@ -178,6 +195,8 @@ def _read_losses(reader: Reader, section: Any, key: str) -> WeightedSum | None:
     for name, arguments, place in reader.named_list(section, key, LOSSES):
         checked = reader.arguments(loss_parameters(name), arguments, place)
         weight = checked.pop("weight", 1.0)
+        if weight < 0:
+            reader.problems.add(f"{place}.weight", f"must not be negative, got {weight}")
         loss = reader.construct(LOSSES[name], checked, place)
         if loss is not None:
             parts.append((weight, loss))
@@ -193,18 +212,28 @@ def _read_optimizer(reader: Reader, section: Any, epochs: int) -> OptimizerPlan 
     name = reader.choice(section.pop("name", None), "Optimizer.name", OPTIMIZERS)
     rate = section.pop("lr", None)
     schedule, schedule_arguments = _read_schedule(reader, rate, epochs)
-    # PaddleClas writes the clip under either name.
-    if "clip_grad" in section:
-        section["clip_norm"] = section.pop("clip_grad")
-    if section.get("regularizer") is not None:
-        regularizer = section.pop("regularizer")
-        kind = regularizer.pop("name", None) if isinstance(regularizer, dict) else None
-        if reader.choice(kind, "Optimizer.regularizer.name", REGULARIZERS):
-            built = reader.build(REGULARIZERS[kind], regularizer, "Optimizer.regularizer")
-            if built is not None:
-                section.setdefault("weight_decay", built.weight_decay)
+    _translate_spellings(reader, section)
     settings = reader.build(OPTIMIZERS[name], section, "Optimizer") if name else None
     return OptimizerPlan(settings, schedule, schedule_arguments) if settings and schedule else None
+
+
+def _translate_spellings(reader: Reader, section: dict[str, Any]) -> None:
+    """Puts PaddleClas's other spellings, ``clip_grad`` and ``regularizer``, under our names."""
+    limit = section.pop("clip_grad", None)
+    if limit is not None:
+        if section.get("clip_norm") is not None:
+            reader.problems.add("Optimizer.clip_grad", "is another name of clip_norm; only one of them may stand")
+        section["clip_norm"] = limit
+    regularizer = section.pop("regularizer", None)
+    if regularizer is None:
+        return
+    if "weight_decay" in section:
+        reader.problems.add("Optimizer.regularizer", "is another name of weight_decay; only one of them may stand")
+    kind = regularizer.pop("name", None) if isinstance(regularizer, dict) else None
+    if reader.choice(kind, "Optimizer.regularizer.name", REGULARIZERS):
+        built = reader.build(REGULARIZERS[kind], regularizer, "Optimizer.regularizer")
+        if built is not None:
+            section["weight_decay"] = built.weight_decay
 
 
 def _read_schedule(reader: Reader, section: Any, epochs: int) -> tuple[str | None, dict[str, Any]]:
