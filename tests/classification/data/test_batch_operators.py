@@ -1,0 +1,85 @@
+"""Mixing of batches: what is mixed, with which weight, how often."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from classification.data.batch_operators import CutmixOperator, MixupOperator, build_batch_operator
+from ppcls_ext.common.errors import ConfigError
+
+
+@pytest.fixture
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    labels = np.arange(8)
+    return np.broadcast_to(labels.astype(np.float32)[:, None, None, None], (8, 3, 20, 30)).copy(), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mixup_is_the_weighted_mean(batch: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+    images, labels = batch
+    before = images.copy()
+    mixed, first, second, weight = MixupOperator(alpha=0.8)(images, labels, np.random.default_rng(seed))
+    assert np.array_equal(images, before)
+    assert mixed.dtype == np.float32
+    assert np.array_equal(first, labels)
+    assert 0 <= weight <= 1
+    expected = weight * first + (1 - weight) * second
+    np.testing.assert_allclose(mixed, np.broadcast_to(expected[:, None, None, None], mixed.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_cutmix_weight_is_the_share_that_stayed(batch: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+    images, labels = batch
+    before = images.copy()
+    mixed, first, second, weight = CutmixOperator(alpha=1.0)(images, labels, np.random.default_rng(seed))
+    assert np.array_equal(images, before)
+    for number in np.flatnonzero(first != second):
+        assert np.mean(mixed[number] == first[number]) == pytest.approx(weight)
+        assert np.mean(mixed[number] == second[number]) == pytest.approx(1 - weight)
+
+
+def test_op_sampler_keeps_to_its_probabilities(batch: tuple[np.ndarray, np.ndarray]) -> None:
+    operator = build_batch_operator(
+        [{"OpSampler": {"MixupOperator": {"alpha": 0.8, "prob": 0.5}, "CutmixOperator": {"alpha": 1.0, "prob": 0.3}}}],
+        "b",
+    )
+    images, labels = batch
+    generator = np.random.default_rng(0)
+    counts = {"mixup": 0, "cutmix": 0, "neither": 0}
+    for _ in range(2000):
+        mixed, _first, second, weight = operator(images, labels, generator)
+        if mixed is images:
+            assert weight == 1.0
+            assert np.array_equal(second, labels)
+            counts["neither"] += 1
+        else:
+            fractions = np.any(mixed != np.round(mixed))
+            counts["mixup" if fractions else "cutmix"] += 1
+    assert counts["mixup"] == pytest.approx(1000, abs=120)
+    assert counts["cutmix"] == pytest.approx(600, abs=110)
+    assert counts["neither"] == pytest.approx(400, abs=90)
+
+
+def test_no_operator() -> None:
+    assert build_batch_operator(None, "b") is None
+    assert build_batch_operator([], "b") is None
+
+
+@pytest.mark.parametrize(
+    ("operations", "message"),
+    [
+        ([{"OpSampler": {"MixupOperator": {"alfa": 1, "prob": 0.5}}}], r"b\[0\]\.OpSampler\.MixupOperator: .*'alfa'"),
+        ([{"OpSampler": {"Mixup": {"prob": 0.5}}}], r"b\[0\]\.OpSampler: unknown operator 'Mixup'"),
+        ([{"OpSampler": {"MixupOperator": {"prob": "often"}}}], r"OpSampler\.MixupOperator\.prob: must be a number"),
+        ([{"OpSampler": {"MixupOperator": {"prob": 0.7}, "CutmixOperator": {"prob": 0.7}}}], "sum over .* at most 1"),
+        ([{"OpSampler": {"MixupOperator": {"prob": -0.1}}}], "must not be negative"),
+        ([{"OpSampler": {}}], "names no operator"),
+        ([{"MixupOperator": {"alpha": 0}}], r"b\[0\]\.MixupOperator: alpha: must be positive"),
+        ([{"MixupOperator": {}}, {"CutmixOperator": {}}], "only one operator"),
+        ({"MixupOperator": {}}, "expected a list"),
+    ],
+)
+def test_bad_configuration(operations: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_batch_operator(operations, "b")

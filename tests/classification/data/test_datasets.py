@@ -1,0 +1,216 @@
+"""Data sets from made files, and what they say when the files are not right."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classification.data.datasets import Cifar10, Cifar100, Digits, ImageFolder, ImageNetDataset, check_labels
+from classification.data.errors import DatasetError
+
+
+def save(path: Path, colour: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (colour, 0, 0)).save(path)
+
+
+def listed(tmp_path: Path, text: str, **arguments: object) -> ImageNetDataset:
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+    return ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"), **arguments)
+
+
+class TestImageNetDataset:
+    def test_reads_files_and_labels(self, tmp_path: Path) -> None:
+        save(tmp_path / "train" / "a b.png")
+        dataset = listed(tmp_path, "train/a b.png 7\n\ntrain/c.png 3\n")
+        assert len(dataset) == 2
+        assert dataset.labels.tolist() == [7, 3]
+        data, label = dataset.load(0)
+        assert data == (tmp_path / "train" / "a b.png").read_bytes()
+        assert label == 7
+        assert dataset.name_of(1) == str(tmp_path / "train" / "c.png")
+        assert dataset.class_names is None
+
+    def test_delimiter_and_relabel(self, tmp_path: Path) -> None:
+        dataset = listed(tmp_path, "a.png,30\nb.png,10\nc.png,30\n", delimiter=",", relabel=True)
+        assert dataset.labels.tolist() == [1, 0, 1]
+
+    def test_missing_folder_names_argument_and_path(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match="nowhere does not exist") as caught:
+            ImageNetDataset(str(tmp_path / "nowhere"), str(tmp_path / "list.txt"))
+        assert caught.value.argument == "image_root"
+
+    def test_missing_list(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match=r"list\.txt does not exist") as caught:
+            ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"))
+        assert caught.value.argument == "cls_label_path"
+
+    def test_empty_list(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match=r"list\.txt lists no images"):
+            listed(tmp_path, "\n  \n")
+
+    @pytest.mark.parametrize("line", ["only_a_path.png", "a.png seven", "a.png 1.5"])
+    def test_malformed_line_gives_its_number(self, tmp_path: Path, line: str) -> None:
+        with pytest.raises(DatasetError, match=r"list\.txt, line 3: expected a path"):
+            listed(tmp_path, f"a.png 0\n\n{line}\n")
+
+    @pytest.mark.parametrize("label", [10, -1])
+    def test_label_outside_class_num(self, tmp_path: Path, label: int) -> None:
+        dataset = listed(tmp_path, f"a.png 0\nb.png {label}\n")
+        with pytest.raises(DatasetError, match=rf"label {label} of .*b\.png is outside 0\.\.9") as caught:
+            check_labels(dataset, 10)
+        assert caught.value.argument == "class_num"
+
+    def test_labels_inside_class_num(self, tmp_path: Path) -> None:
+        check_labels(listed(tmp_path, "a.png 0\nb.png 9\n"), 10)
+
+
+class TestImageFolder:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        for name, count in (("zebra", 10), ("ant", 5)):
+            for number in range(count):
+                save(tmp_path / name / f"{number}.png", number)
+        (tmp_path / "ant" / "notes.txt").write_text("not an image")
+        return tmp_path
+
+    def test_classes_are_alphabetical(self, root: Path) -> None:
+        dataset = ImageFolder(str(root))
+        assert dataset.class_names == ["ant", "zebra"]
+        assert dataset.labels.tolist() == [0] * 5 + [1] * 10
+        assert dataset.name_of(0).endswith("ant/0.png")
+
+    def test_split_is_disjoint_complete_stratified_and_seeded(self, root: Path) -> None:
+        train, val = (ImageFolder(str(root), split=split, holdout=0.2, seed=3) for split in ("train", "val"))
+        names = [{dataset.name_of(index) for index in range(len(dataset))} for dataset in (train, val)]
+        assert names[0].isdisjoint(names[1])
+        assert len(names[0] | names[1]) == 15
+        assert np.bincount(val.labels).tolist() == [1, 2]
+        again = ImageFolder(str(root), split="val", holdout=0.2, seed=3)
+        assert {again.name_of(index) for index in range(len(again))} == names[1]
+        others = {tuple(ImageFolder(str(root), split="val", seed=seed).paths) for seed in range(6)}
+        assert len(others) > 1
+
+    def test_no_class_folders(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match="holds no class folders"):
+            ImageFolder(str(tmp_path))
+
+    def test_class_folder_without_images(self, root: Path) -> None:
+        (root / "bee").mkdir()
+        with pytest.raises(DatasetError, match="bee holds no images"):
+            ImageFolder(str(root))
+
+    def test_holdout_out_of_range(self, root: Path) -> None:
+        with pytest.raises(ValueError, match="^holdout: "):
+            ImageFolder(str(root), holdout=1.0)
+
+
+def cifar_batch(count: int, label_key: str, seed: int) -> dict[bytes, object]:
+    generator = np.random.default_rng(seed)
+    return {
+        b"data": generator.integers(0, 256, (count, 3072), dtype=np.uint8),
+        label_key.encode(): generator.integers(0, 3, count).tolist(),
+        b"filenames": [b"x.png"] * count,
+    }
+
+
+def cifar10_files() -> dict[str, object]:
+    files: dict[str, object] = {f"data_batch_{number}": cifar_batch(4, "labels", number) for number in range(1, 6)}
+    return {**files, "test_batch": cifar_batch(3, "labels", 9), "batches.meta": {b"label_names": [b"a", b"b", b"c"]}}
+
+
+def write_archive(path: Path, files: dict[str, object]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else pickle.dumps(content, protocol=2)
+            member = tarfile.TarInfo(f"cifar/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+class TestCifar:
+    def test_cifar10_archive(self, tmp_path: Path) -> None:
+        files = cifar10_files()
+        path = write_archive(tmp_path / "cifar-10-python.tar.gz", files)
+        dataset = Cifar10(data_file=str(path), mode="train")
+        assert len(dataset) == 20
+        assert dataset.class_names == ["a", "b", "c"]
+        image, label = dataset.load(5)
+        batch = files["data_batch_2"]
+        assert np.array_equal(image, batch[b"data"][1].reshape(3, 32, 32).transpose(1, 2, 0))
+        assert label == batch[b"labels"][1]
+        assert len(Cifar10(data_file=str(path), mode="test")) == 3
+
+    def test_cifar100_folder_has_fine_labels(self, tmp_path: Path) -> None:
+        batch = {**cifar_batch(6, "fine_labels", 1), b"coarse_labels": [0] * 6}
+        for name, content in (("train", batch), ("meta", {b"fine_label_names": [b"x", b"y", b"z"]})):
+            (tmp_path / name).write_bytes(pickle.dumps(content, protocol=2))
+        dataset = Cifar100(data_dir=str(tmp_path))
+        assert dataset.labels.tolist() == batch[b"fine_labels"]
+        assert dataset.class_names == ["x", "y", "z"]
+
+    def test_archive_that_runs_code_is_refused_and_not_run(self, tmp_path: Path) -> None:
+        class Attack:
+            def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+                return os.mkdir, (str(tmp_path / "was_run"),)
+
+        files = {**cifar10_files(), "data_batch_3": {b"data": Attack()}}
+        with pytest.raises(DatasetError, match="data_batch_3 is damaged .*mkdir"):
+            Cifar10(data_file=str(write_archive(tmp_path / "bad.tar.gz", files)))
+        assert not (tmp_path / "was_run").exists()
+
+    def test_missing_batch_file(self, tmp_path: Path) -> None:
+        files = cifar10_files()
+        del files["data_batch_4"]
+        with pytest.raises(DatasetError, match="has no 'data_batch_4'"):
+            Cifar10(data_file=str(write_archive(tmp_path / "c.tar.gz", files)))
+
+    def test_wrong_shape(self, tmp_path: Path) -> None:
+        files = {**cifar10_files(), "test_batch": {b"data": np.zeros((2, 5), np.uint8), b"labels": [0, 1]}}
+        with pytest.raises(DatasetError, match="3072 bytes an image"):
+            Cifar10(data_file=str(write_archive(tmp_path / "c.tar.gz", files)), mode="test")
+
+    def test_truncated_archive(self, tmp_path: Path) -> None:
+        path = write_archive(tmp_path / "c.tar.gz", cifar10_files())
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(DatasetError, match=r"c\.tar\.gz is damaged"):
+            Cifar10(data_file=str(path))
+
+    def test_missing_archive_and_no_source(self, tmp_path: Path) -> None:
+        with pytest.raises(DatasetError, match="does not exist") as caught:
+            Cifar100(data_file=str(tmp_path / "c.tar.gz"))
+        assert caught.value.argument == "data_file"
+        with pytest.raises(DatasetError, match="give either 'data_file'"):
+            Cifar100()
+
+
+class TestDigits:
+    def test_split_covers_the_1797_digits(self) -> None:
+        train, val = Digits("train"), Digits("val")
+        assert len(train) + len(val) == 1797
+        assert train.class_names == [str(digit) for digit in range(10)]
+        shares = np.bincount(val.labels) / (np.bincount(val.labels) + np.bincount(train.labels))
+        np.testing.assert_allclose(shares, 0.2, atol=0.01)
+        keys = [{image.tobytes() for image in dataset.images} for dataset in (train, val)]
+        assert len(keys[0] & keys[1]) <= 1  # at most the data's own duplicates, not a shared half
+
+    def test_images_are_rgb_over_the_whole_range(self) -> None:
+        image, label = Digits("val", size=40).load(0)
+        assert image.shape == (40, 40, 3)
+        assert image.dtype == np.uint8
+        assert image.max() > 200
+        assert label in range(10)
+
+
+def test_error_travels_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(DatasetError("image_root", "x does not exist")))
+    assert (error.argument, error.message) == ("image_root", "x does not exist")

@@ -1,0 +1,233 @@
+"""Batches are the same for any number of workers, and unreadable images do what they should."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classification.data import workers
+from classification.data.batch_operators import build_batch_operator
+from classification.data.datasets import Digits, ImageFolder
+from classification.data.loader import Loader, build_loader
+from classification.data.operators import TRAIN_OPERATORS
+from classification.data.sampler import EpochBatchSampler
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.preprocess import build_operators
+
+NORMALIZE = {"NormalizeImage": {"order": ""}}
+RECIPE = [
+    {"RandCropImage": {"size": 24, "interpolation": "bicubic", "backend": "pil"}},
+    {"RandFlipImage": {}},
+    {"TimmAutoAugment": {"img_size": 24}},
+    NORMALIZE,
+    {"RandomErasing": {"EPSILON": 0.5, "mode": "pixel"}},
+]
+MIXING = [{"OpSampler": {"MixupOperator": {"alpha": 0.8, "prob": 0.5}, "CutmixOperator": {"alpha": 1.0, "prob": 0.4}}}]
+
+
+def recipe_loader(sampler: EpochBatchSampler, dataset: Digits, num_workers: int, **options: Any) -> Loader:
+    return build_loader(
+        dataset,
+        build_operators(RECIPE, "t", TRAIN_OPERATORS),
+        build_batch_operator(MIXING, "b"),
+        sampler,
+        seed=7,
+        training=True,
+        num_workers=num_workers,
+        image_shape=(3, 24, 24),
+        **options,
+    )
+
+
+def arrays_of(loader: Loader) -> list[dict[str, np.ndarray]]:
+    batches = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in loader]
+    loader.close()
+    return batches
+
+
+def assert_same(first: list[dict[str, np.ndarray]], second: list[dict[str, np.ndarray]]) -> None:
+    assert len(first) == len(second)
+    for left, right in zip(first, second, strict=True):
+        assert left.keys() == right.keys()
+        for name in left:
+            assert left[name].dtype == right[name].dtype
+            assert np.array_equal(left[name], right[name]), name
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return Digits("val")
+
+
+@pytest.fixture(scope="module")
+def reference(digits: Digits) -> list[dict[str, np.ndarray]]:
+    sampler = EpochBatchSampler(len(digits), 32, shuffle=True, drop_last=True, seed=7)
+    sampler.set_position(4)
+    return arrays_of(recipe_loader(sampler, digits, 0))
+
+
+@pytest.mark.parametrize(("num_workers", "use_shared_memory"), [(1, True), (2, True), (2, False)])
+def test_batches_do_not_depend_on_workers(
+    digits: Digits, reference: list[dict[str, np.ndarray]], num_workers: int, use_shared_memory: bool
+) -> None:
+    sampler = EpochBatchSampler(len(digits), 32, shuffle=True, drop_last=True, seed=7)
+    sampler.set_position(4)
+    loader = recipe_loader(sampler, digits, num_workers, use_shared_memory=use_shared_memory)
+    assert len(loader.workers.slots) == (2 * num_workers if use_shared_memory else 0)
+    assert_same(arrays_of(loader), reference)
+
+
+def test_batches_have_the_promised_entries(digits: Digits, reference: list[dict[str, np.ndarray]]) -> None:
+    batch = reference[0]
+    assert batch["image"].shape == (32, 3, 24, 24)
+    assert batch["image"].dtype == np.float32
+    assert batch["lam"].shape == ()
+    assert np.array_equal(batch["label"], digits.labels[batch["index"]])
+    assert np.all(batch["bad"] == -1)
+    assert sorted(batch["label_mixed"]) == sorted(batch["label"])
+    assert any(batch["lam"] < 1 for batch in reference)
+
+
+def test_middle_of_an_epoch_continues_as_if_nothing_had_happened(
+    digits: Digits, reference: list[dict[str, np.ndarray]]
+) -> None:
+    for num_workers in (0, 2):
+        sampler = EpochBatchSampler(len(digits), 32, shuffle=True, drop_last=True, seed=7)
+        sampler.set_position(4, start_batch=6)
+        assert_same(arrays_of(recipe_loader(sampler, digits, num_workers)), reference[6:])
+
+
+def test_epochs_differ_and_a_left_loader_can_be_used_again(
+    digits: Digits, reference: list[dict[str, np.ndarray]]
+) -> None:
+    sampler = EpochBatchSampler(len(digits), 32, shuffle=True, drop_last=True, seed=7)
+    loader = recipe_loader(sampler, digits, 2)
+    sampler.set_position(3)
+    for batch in loader:
+        assert not np.array_equal(batch["image"].numpy(), reference[0]["image"])
+        break
+    sampler.set_position(4)
+    assert_same(arrays_of(loader), reference)
+
+
+def test_two_ranks_load_the_images_of_one_process(digits: Digits) -> None:
+    operators = build_operators(RECIPE, "t", TRAIN_OPERATORS)
+
+    def batches(batch_size: int, rank: int, world_size: int) -> list[dict[str, np.ndarray]]:
+        sampler = EpochBatchSampler(len(digits), batch_size, True, True, 3, rank, world_size)
+        return arrays_of(build_loader(digits, operators, None, sampler, seed=3, training=True))
+
+    whole, first, second = batches(16, 0, 1), batches(8, 0, 2), batches(8, 1, 2)
+    assert len(whole) == len(first) == len(second)
+    for batch, left, right in zip(whole, first, second, strict=True):
+        index = np.concatenate([left["index"], right["index"]])
+        image = np.concatenate([left["image"], right["image"]])
+        order, expected = np.argsort(index), np.argsort(batch["index"])
+        assert np.array_equal(index[order], batch["index"][expected])
+        assert np.array_equal(image[order], batch["image"][expected])
+
+
+def image_folder(root: Path, unreadable: set[int], count: int = 6) -> ImageFolder:
+    (root / "class").mkdir()
+    for number in range(count):
+        path = root / "class" / f"{number}.png"
+        if number in unreadable:
+            path.write_bytes(b"" if number % 2 else b"\x89PNG damaged")
+        else:
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    return ImageFolder(str(root))
+
+
+def plain_loader(dataset: ImageFolder, training: bool, num_workers: int, batch_size: int = 3) -> Loader:
+    operators = build_operators(
+        [{"NormalizeImage": {"scale": 1.0, "mean": [0, 0, 0], "std": [1, 1, 1], "order": ""}}], "t"
+    )
+    sampler = EpochBatchSampler(len(dataset), batch_size, in_step=training)
+    return build_loader(dataset, operators, None, sampler, seed=0, training=training, num_workers=num_workers)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_replaces_unreadable_images(tmp_path: Path, num_workers: int) -> None:
+    batches = arrays_of(plain_loader(image_folder(tmp_path, {1, 2, 5}), True, num_workers))
+    assert [batch["index"].tolist() for batch in batches] == [[0, 3, 3], [3, 4, 0]]
+    assert [batch["bad"].tolist() for batch in batches] == [[-1, 1, 2], [-1, -1, 5]]
+    assert [batch["image"][:, 0, 0, 0].tolist() for batch in batches] == [[0, 3, 3], [3, 4, 0]]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_evaluation_leaves_unreadable_images_out(tmp_path: Path, num_workers: int) -> None:
+    batches = arrays_of(plain_loader(image_folder(tmp_path, {0, 1, 2, 4}), False, num_workers))
+    assert [batch["index"].tolist() for batch in batches] == [[], [3, 5]]
+    assert [batch["bad"].tolist() for batch in batches] == [[0, 1, 2], [-1, 4, -1]]
+    assert batches[0]["image"].shape == (0, 3, 1, 1)
+    assert batches[1]["image"].shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_nothing_readable_stops_with_a_name(tmp_path: Path, num_workers: int) -> None:
+    loader = plain_loader(image_folder(tmp_path, set(range(6))), True, num_workers)
+    with pytest.raises(UserError, match=r"0\.png and the 5 images after it cannot be used"):
+        list(loader)
+    loader.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_images_of_different_size_are_explained(tmp_path: Path, num_workers: int) -> None:
+    dataset = image_folder(tmp_path, set())
+    Image.new("RGB", (9, 8)).save(tmp_path / "class" / "1.png")
+    loader = plain_loader(dataset, False, num_workers)
+    with pytest.raises(UserError, match="images of one batch differ in size"):
+        list(loader)
+    loader.close()
+
+
+def test_killed_worker_is_reported_and_not_waited_for(tmp_path: Path) -> None:
+    class Deadly(ImageFolder):
+        def load(self, index: int) -> tuple[bytes, int]:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return super().load(index)
+
+    image_folder(tmp_path, set())
+    loader = plain_loader(Deadly(str(tmp_path)), True, 1)
+    with pytest.raises(UserError, match="worker was killed"):
+        list(loader)
+    loader.close()
+
+
+@pytest.mark.parametrize("cause", ["little memory", "refused"])
+def test_too_little_shared_memory_falls_back_to_pipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, cause: str
+) -> None:
+    def refuse(*_arguments: Any) -> None:
+        raise OSError("Cannot allocate memory")
+
+    if cause == "refused":
+        monkeypatch.setattr(workers.mmap, "mmap", refuse)
+    else:
+        monkeypatch.setattr(workers, "available_memory", lambda: 1000)
+    with caplog.at_level(logging.WARNING):
+        batches = arrays_of(plain_loader(image_folder(tmp_path, set()), False, 2))
+    assert sum((batch["index"].tolist() for batch in batches), []) == list(range(6))
+    assert len(caplog.records) == 1
+    assert "shared memory" in caplog.text
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+def test_images_larger_than_announced_go_through_pipes(tmp_path: Path) -> None:
+    dataset = image_folder(tmp_path, set())
+    sampler = EpochBatchSampler(len(dataset), 3, in_step=False)
+    loader = build_loader(
+        dataset, build_operators([NORMALIZE], "t"), None, sampler, seed=0, training=False, num_workers=1,
+        image_shape=(3, 4, 4),
+    )  # fmt: skip
+    assert [len(slot) for slot in loader.workers.slots] == [3 * 3 * 4 * 4 * 4] * 2
+    assert all(isinstance(slot, mmap.mmap) for slot in loader.workers.slots)
+    assert [batch["image"].shape for batch in arrays_of(loader)] == [(3, 3, 8, 8)] * 2

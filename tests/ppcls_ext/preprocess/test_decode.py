@@ -1,0 +1,168 @@
+"""Every kind of image file that a user may have is decoded right or refused by name."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_ext.preprocess import ImageError, decode_image, read_image
+
+
+def picture(width: int = 40, height: int = 24) -> np.ndarray:
+    """A smooth picture whose four quarters differ, so that every turn and mirror image of it is recognised."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x + y) * 2], axis=2).astype(np.uint8)
+
+
+def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> float:
+    assert first.shape == second.shape
+    return float(np.abs(first.astype(int) - second.astype(int)).mean())
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats_come_back_exactly(image_format: str) -> None:
+    image = decode_image(encoded(Image.fromarray(picture()), image_format))
+    assert image.dtype == np.uint8
+    assert np.array_equal(image, picture())
+
+
+def test_jpeg_is_rgb_and_close() -> None:
+    assert difference(decode_image(encoded(Image.fromarray(picture()), "JPEG", quality=95)), picture()) < 3
+
+
+def test_grey_jpeg_becomes_rgb() -> None:
+    grey = picture()[:, :, 0]
+    image = decode_image(encoded(Image.fromarray(grey), "JPEG", quality=95))
+    assert difference(image, np.repeat(grey[:, :, np.newaxis], 3, axis=2)) < 3
+
+
+def test_cmyk_jpeg_has_the_right_colours() -> None:
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # no cyan, all magenta and yellow: red
+    image = decode_image(encoded(cmyk, "JPEG", quality=95))
+    assert image.shape == (16, 16, 3)
+    red, green, blue = image.reshape(-1, 3).mean(axis=0)
+    assert red > 240
+    assert green < 15
+    assert blue < 15
+
+
+def test_16_bit_grey_keeps_its_upper_byte() -> None:
+    samples = (np.arange(20 * 30).reshape(20, 30) * 109).astype(np.uint16)
+    image = decode_image(encoded(Image.fromarray(samples), "PNG"))
+    assert np.array_equal(image, np.repeat((samples >> 8).astype(np.uint8)[:, :, np.newaxis], 3, axis=2))
+
+
+def test_palette_picture_gets_its_colours() -> None:
+    palette = Image.fromarray(picture()).quantize(8)
+    image = decode_image(encoded(palette, "PNG"))
+    assert np.array_equal(image, np.asarray(palette.convert("RGB")))
+
+
+def test_transparent_parts_are_white() -> None:
+    alpha = np.dstack([picture(), np.zeros(picture().shape[:2], np.uint8)])
+    alpha[:, :20, 3] = 255
+    image = decode_image(encoded(Image.fromarray(alpha), "PNG"))
+    assert np.array_equal(image[:, :20], picture()[:, :20])
+    assert np.all(image[:, 20:] == 255)
+
+
+def test_palette_with_transparency() -> None:
+    palette = Image.fromarray(picture()).quantize(8)
+    transparent = np.asarray(palette) == 3
+    image = decode_image(encoded(palette, "PNG", transparency=3))
+    assert transparent.any()
+    assert np.all(image[transparent] == 255)
+    assert np.array_equal(image[~transparent], np.asarray(palette.convert("RGB"))[~transparent])
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation: int, image_format: str) -> None:
+    upright = picture()
+    # What a camera stores for each orientation, from the EXIF standard's row and column directions.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} if image_format == "JPEG" else {}
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), image_format, exif=exif, **options)
+    assert difference(decode_image(data), upright) < 4
+
+
+def test_zero_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "empty.jpg"
+    path.write_bytes(b"")
+    with pytest.raises(ImageError, match=r"empty\.jpg: the file is empty"):
+        read_image(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"absent\.png: the file does not exist"):
+        read_image(tmp_path / "absent.png")
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "BMP", "TIFF"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_truncated_file_is_refused_by_name(tmp_path: Path, image_format: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), image_format)
+    path = tmp_path / "cut.img"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ImageError, match=r"cut\.img: "):
+        read_image(path)
+
+
+def test_text_is_not_an_image() -> None:
+    with pytest.raises(ImageError, match="page.jpg: is not an image of a known format"):
+        decode_image(b"<html>not found</html>", "page.jpg")
+
+
+def test_damaged_header_is_refused() -> None:
+    data = bytearray(encoded(Image.fromarray(picture()), "PNG"))
+    data[16:24] = b"\xff" * 8  # width and height
+    with pytest.raises(ImageError, match=r"^image: "):
+        decode_image(bytes(data))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_damage_never_raises_anything_else(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    data = bytearray(encoded(Image.fromarray(picture()), ["JPEG", "PNG", "TIFF", "GIF"][seed % 4]))
+    for position in generator.integers(0, len(data), 12):
+        data[position] = int(generator.integers(256))
+    try:
+        image = decode_image(bytes(data))
+    except ImageError:
+        return
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+    assert image.shape[2] == 3
+
+
+def test_floating_point_picture_is_refused() -> None:
+    with pytest.raises(ImageError, match="floating-point"):
+        decode_image(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
+
+
+def test_error_travels_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("a.jpg", "is broken")))
+    assert (error.name, error.cause, str(error)) == ("a.jpg", "is broken", "a.jpg: is broken")

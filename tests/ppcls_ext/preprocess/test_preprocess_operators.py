@@ -1,0 +1,176 @@
+"""Operators of inference: PaddleClas's arguments and results."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_ext.common.errors import ConfigError
+from ppcls_ext.preprocess import ImageError, build_pipeline
+from ppcls_ext.preprocess.operators import CropImage, DecodeImage, NormalizeImage, ResizeImage, ToCHWImage
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
+
+
+def test_resize_short_keeps_the_ratio(image: np.ndarray) -> None:
+    assert ResizeImage(resize_short=20)(image).shape == (20, round(61 * 20 / 37), 3)
+
+
+def test_size_is_width_and_height(image: np.ndarray) -> None:
+    assert ResizeImage(size=[30, 10])(image).shape == (10, 30, 3)
+    assert ResizeImage(size=16)(image).shape == (16, 16, 3)
+
+
+def test_pil_backend_is_antialiased_bicubic(image: np.ndarray) -> None:
+    expected = np.asarray(Image.fromarray(image).resize((12, 9), Image.Resampling.BICUBIC))
+    assert np.array_equal(ResizeImage(size=[12, 9], interpolation="bicubic", backend="pil")(image), expected)
+
+
+def test_cv2_backend(image: np.ndarray) -> None:
+    assert np.array_equal(
+        ResizeImage(size=[12, 9], interpolation="area")(image), cv2.resize(image, (12, 9), interpolation=cv2.INTER_AREA)
+    )
+
+
+def test_crop_takes_the_centre(image: np.ndarray) -> None:
+    assert np.array_equal(CropImage(size=[21, 17])(image), image[10:27, 20:41])
+
+
+def test_crop_larger_than_the_image(image: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="cannot cut 64x64 out of 61x37"):
+        CropImage(size=64)(image)
+
+
+@pytest.mark.parametrize("order", ["", "hwc", "chw"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_normalize_is_scale_mean_std(image: np.ndarray, order: str, dtype: type) -> None:
+    expected = (image.astype(np.float64) / 255.0 - MEAN) / STD
+    source = image.astype(dtype)
+    if order == "chw":
+        source, expected = source.transpose(2, 0, 1), expected.transpose(2, 0, 1)
+    before = source.copy()
+    result = NormalizeImage(scale=1.0 / 255.0, mean=MEAN, std=STD, order=order)(source)
+    assert result.dtype == np.float32
+    assert result.shape == expected.shape
+    assert np.array_equal(source, before)
+    np.testing.assert_allclose(result, expected, atol=2e-6)
+
+
+def test_normalize_defaults_and_half_precision(image: np.ndarray) -> None:
+    result = NormalizeImage(order="", output_fp16=True)(image)
+    assert result.dtype == np.float16
+    np.testing.assert_allclose(result, (image / 255.0 - MEAN) / STD, atol=4e-3)
+
+
+def test_normalize_with_the_wrong_order(image: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="order"):
+        NormalizeImage(order="chw")(image)
+
+
+def test_channel_first_after_normalize_is_contiguous(image: np.ndarray) -> None:
+    normalized = NormalizeImage(order="")(image)
+    result = ToCHWImage()(normalized)
+    assert result.flags.c_contiguous
+    assert np.array_equal(result, normalized.transpose(2, 0, 1))
+
+
+def test_decode_bgr_and_channel_first(image: np.ndarray) -> None:
+    assert np.array_equal(DecodeImage(to_rgb=False)(image), image[:, :, ::-1])
+    assert np.array_equal(DecodeImage(channel_first=True)(image), image.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ResizeImage(), "^size: give exactly one"),
+        (lambda: ResizeImage(size=3, resize_short=3), "^size: give exactly one"),
+        (lambda: ResizeImage(size=-3), "^size: must be a positive"),
+        (lambda: ResizeImage(resize_short=0), "^resize_short: must be positive"),
+        (lambda: ResizeImage(size=3, interpolation="box"), "^interpolation: 'box' is not available with backend 'cv2'"),
+        (lambda: CropImage(size=[1, 2, 3]), "^size: must be"),
+        (lambda: NormalizeImage(mean=[0.5]), "^mean: must be three"),
+        (lambda: NormalizeImage(std=[1.0, 0.0, 1.0]), "^std: must be three"),
+    ],
+)
+def test_bad_arguments_name_themselves(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+OPERATIONS = [
+    {"DecodeImage": {"to_rgb": True, "channel_first": False}},
+    {"ResizeImage": {"resize_short": 32, "interpolation": "bicubic", "backend": "pil"}},
+    {"CropImage": {"size": 28}},
+    {"NormalizeImage": {"scale": "1.0/255.0", "mean": MEAN, "std": STD, "order": ""}},
+    {"ToCHWImage": None},
+]
+
+
+def test_pipeline_takes_paths_bytes_and_arrays(tmp_path: Path, image: np.ndarray) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    path = tmp_path / "picture.png"
+    path.write_bytes(stream.getvalue())
+    pipeline = build_pipeline(OPERATIONS, "Infer.transforms")
+    results = [pipeline(source) for source in (path, str(path), stream.getvalue(), image)]
+    assert pipeline.channel_first
+    assert results[0].shape == (3, 28, 28)
+    assert results[0].dtype == np.float32
+    assert all(np.array_equal(results[0], result) for result in results)
+
+
+def test_pipeline_errors_name_the_picture(tmp_path: Path) -> None:
+    pipeline = build_pipeline([{"CropImage": {"size": 50}}], "t")
+    path = tmp_path / "small.png"
+    Image.new("RGB", (20, 20)).save(path)
+    with pytest.raises(ImageError, match=r"small\.png: CropImage cannot cut"):
+        pipeline(path)
+
+
+def test_all_problems_of_a_list_are_reported_with_their_places() -> None:
+    operations = [
+        {"ResizeImage": {"sise": 3, "interpolation": "bicubik", "size": 4}},
+        {"CropImag": {"size": 3}},
+        {"CropImage": {}},
+        {"CropImage": {"size": -1}},
+        {"A": {}, "B": {}},
+    ]
+    with pytest.raises(ConfigError) as caught:
+        build_pipeline(operations, "Infer.transforms")
+    problems = caught.value.problems
+    assert any(p.startswith("Infer.transforms[0].ResizeImage: unknown argument 'sise'") for p in problems)
+    assert any(p.startswith("Infer.transforms[0].ResizeImage.interpolation: ") for p in problems)
+    assert any(
+        p.startswith("Infer.transforms[1]: unknown operator 'CropImag'") and "'CropImage'" in p for p in problems
+    )
+    assert any(p.startswith("Infer.transforms[2].CropImage: missing argument 'size'") for p in problems)
+    assert any(p.startswith("Infer.transforms[3].CropImage: size: must be") for p in problems)
+    assert any(p.startswith("Infer.transforms[4]: expected one operator") for p in problems)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "ppcls_ext.preprocess",
+        "classification.data.operators",
+        "classification.data.datasets",
+        "classification.data.batch_operators",
+        "classification.data.loader",
+    ],
+)
+def test_import_loads_no_paddle(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('paddle' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
