@@ -1,0 +1,347 @@
+"""Training operators: geometry, colour arithmetic against Pillow, and PaddleClas's arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from classification.data.operators import TRAIN_OPERATORS, photometric
+from classification.data.operators.crop import Pad, RandCropImage, RandomCropImage
+from classification.data.operators.erasing import RandomErasing
+from classification.data.operators.geometric import RandFlipImage, RandomRotation, affine, rotation
+from classification.data.operators.rand_augment import Policy, TimmAutoAugment, changes
+from classification.data.operators.resample import resize_antialiased
+from ppcls_ext.common.errors import ConfigError
+from ppcls_ext.preprocess import ImageError, build_operators
+
+FILL = (124, 116, 104)
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    """Smooth areas, edges and noise."""
+    generator = np.random.default_rng(0)
+    picture = cv2.resize(
+        generator.integers(0, 256, (6, 8, 3), dtype=np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC
+    )
+    cv2.circle(picture, (70, 50), 30, (250, 20, 90), -1)
+    return np.clip(picture + generator.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+
+
+def largest_difference(first: np.ndarray, second: Any) -> int:
+    second = np.asarray(second)
+    assert first.shape == second.shape
+    assert first.dtype == second.dtype == np.uint8
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(40, 33), (224, 224), (160, 50), (97, 120), (1, 1)])
+def test_antialiased_resizing_equals_pillow(image: np.ndarray, interpolation: str, size: tuple[int, int]) -> None:
+    # Pillow rounds and clips between the two directions; without edges that leave the range, one level remains.
+    soft = (image * 0.7 + 30).astype(np.uint8)
+    expected = Image.fromarray(soft).resize(size, Image.Resampling[interpolation.upper()])
+    assert largest_difference(resize_antialiased(soft, *size, interpolation), expected) <= 1
+
+
+def test_resizing_a_part_of_a_picture(image: np.ndarray) -> None:
+    part = image[11:90, 20:133]
+    assert np.array_equal(
+        resize_antialiased(part, 50, 40, "bicubic"), resize_antialiased(part.copy(), 50, 40, "bicubic")
+    )
+
+
+class TestRandCropImage:
+    def test_parts_are_inside_and_of_the_promised_shape(self) -> None:
+        operator = RandCropImage(size=224)
+        generator = np.random.default_rng(0)
+        shares, ratios = [], []
+        for _ in range(4000):
+            left, top, width, height = operator.draw(400, 400, generator)
+            assert left >= 0
+            assert top >= 0
+            assert left + width <= 400
+            assert top + height <= 400
+            shares.append(width * height / 400**2)
+            ratios.append(width / height)
+        assert min(shares) == pytest.approx(0.08, abs=0.01)
+        # The area is even between 0.08 and the largest that fits, 1 at ratio 1 and 3/4 at its ends.
+        assert np.mean(shares) == pytest.approx((0.08 + 0.87) / 2, abs=0.015)
+        assert 0.73 < min(ratios) < 0.78
+        assert 1.30 < max(ratios) < 1.37
+
+    @pytest.mark.parametrize("size", [(900, 10), (10, 900), (1, 1), (3, 500)])
+    def test_extreme_pictures(self, size: tuple[int, int]) -> None:
+        operator = RandCropImage(size=[16, 12], interpolation="bicubic", backend="pil", use_log_aspect=True)
+        picture = np.full((size[1], size[0], 3), 77, np.uint8)
+        for seed in range(20):
+            result = operator(picture, np.random.default_rng(seed))
+            assert result.shape == (12, 16, 3)
+            assert np.all(result == 77)
+
+    def test_whole_picture(self, image: np.ndarray) -> None:
+        square = image[:, :120]
+        operator = RandCropImage(size=60, scale=[1.0, 1.0], ratio=[1.0, 1.0], interpolation="bicubic", backend="pil")
+        expected = resize_antialiased(square, 60, 60, "bicubic")
+        assert np.array_equal(operator(square, np.random.default_rng(0)), expected)
+
+    @pytest.mark.parametrize(("backend", "interpolation"), [("cv2", "area"), ("pil", "lanczos"), ("cv2", None)])
+    def test_other_interpolations(self, image: np.ndarray, backend: str, interpolation: str | None) -> None:
+        operator = RandCropImage(size=20, backend=backend, interpolation=interpolation)
+        assert operator(image, np.random.default_rng(0)).shape == (20, 20, 3)
+
+    @pytest.mark.parametrize("arguments", [{"scale": [0.5, 0.2]}, {"ratio": [0.0, 1.0]}, {"scale": [0.1]}])
+    def test_bad_ranges(self, arguments: dict[str, list[float]]) -> None:
+        with pytest.raises(ValueError, match=f"^{next(iter(arguments))}: must be"):
+            RandCropImage(size=20, **arguments)
+
+
+def test_random_crop_and_pad(image: np.ndarray) -> None:
+    padded = Pad(padding=4, fill=[1, 2, 3])(image)
+    assert padded.shape == (128, 168, 3)
+    assert np.array_equal(padded[4:-4, 4:-4], image)
+    assert padded[0, 0].tolist() == [1, 2, 3]
+    assert Pad(padding=[1, 2])(image).shape == (124, 162, 3)
+    assert Pad(padding=[1, 2, 3, 4])(image).shape == (126, 164, 3)
+    mirrored = Pad(padding=3, padding_mode="reflect")(image)
+    assert np.array_equal(mirrored, np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="reflect"))
+    crop = RandomCropImage(size=[30, 20])
+    parts = {crop(image, np.random.default_rng(seed)).tobytes() for seed in range(10)}
+    assert len(parts) > 5
+    assert crop(image, np.random.default_rng(0)).shape == (20, 30, 3)
+    with pytest.raises(ImageError, match="cannot cut 200x200 out of 160x120"):
+        RandomCropImage(size=200)(image, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("code", "axes"), [(1, 1), (0, 0), (-1, (0, 1))])
+def test_flip_flips_half_of_the_images(image: np.ndarray, code: int, axes: Any) -> None:
+    operator = RandFlipImage(flip_code=code)
+    results = [operator(image, np.random.default_rng(seed)) for seed in range(200)]
+    flipped = sum(np.array_equal(result, np.flip(image, axes)) for result in results)
+    kept = sum(np.array_equal(result, image) for result in results)
+    assert flipped + kept == 200
+    assert 70 < flipped < 130
+
+
+def test_rotation_equals_pillow(image: np.ndarray) -> None:
+    expected = Image.fromarray(image).rotate(17.0, Image.Resampling.BICUBIC, fillcolor=FILL)
+    result = affine(image, rotation(160, 120, 17.0), "bicubic", FILL)
+    assert np.mean(np.any(result != np.asarray(expected), axis=2)) < 0.001
+    rotated = RandomRotation(prob=1.0, degrees=[90.0, 90.0])(image[:, :120], np.random.default_rng(0))
+    assert np.array_equal(rotated, np.rot90(image[:, :120]))
+    assert RandomRotation(prob=0.0, degrees=30)(image, np.random.default_rng(0)) is image
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1, 0.55, 1.0, 1.3, 1.9])
+@pytest.mark.parametrize("name", ["Brightness", "Contrast", "Color", "Sharpness"])
+def test_enhancements_equal_pillow(image: np.ndarray, name: str, factor: float) -> None:
+    expected = getattr(ImageEnhance, name)(Image.fromarray(image)).enhance(factor)
+    assert largest_difference(getattr(photometric, name.lower())(image, factor), expected) <= 2
+
+
+@pytest.mark.parametrize("value", [1, 100, 255, 256])
+def test_solarize_equals_pillow(image: np.ndarray, value: int) -> None:
+    assert largest_difference(photometric.solarize(image, value), ImageOps.solarize(Image.fromarray(image), value)) == 0
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_posterize_equals_pillow(image: np.ndarray, bits: int) -> None:
+    assert largest_difference(photometric.posterize(image, bits), ImageOps.posterize(Image.fromarray(image), bits)) == 0
+
+
+def test_other_pointwise_operations(image: np.ndarray) -> None:
+    picture = Image.fromarray(image)
+    assert largest_difference(photometric.invert(image), ImageOps.invert(picture)) == 0
+    assert largest_difference(photometric.auto_contrast(image), ImageOps.autocontrast(picture)) == 0
+    assert largest_difference(photometric.equalize(image), ImageOps.equalize(picture)) == 0
+    assert largest_difference(photometric.grayscale(image), picture.convert("L").convert("RGB")) <= 1
+    added = photometric.solarize_add(image, 40)
+    assert np.array_equal(added, np.where(image < 128, image + np.uint8(40), image))
+    # Hue and saturation have 256 steps, so dark pixels come back a little different.
+    assert np.abs(photometric.hue(image, 0.0).astype(int) - image).mean() < 1.5
+    turned = photometric.hue(np.full((4, 4, 3), (255, 0, 0), np.uint8), 1 / 3)
+    assert turned[0, 0, 1] > 250
+    assert turned[0, 0, 0] < 10
+
+
+class TestTimmAutoAugment:
+    def test_the_fifteen_operations(self) -> None:
+        assert sorted(changes(True)) == [
+            "AutoContrast", "Brightness", "Color", "Contrast", "Equalize", "Invert", "Posterize", "Rotate", "Sharpness",
+            "ShearX", "ShearY", "Solarize", "SolarizeAdd", "TranslateX", "TranslateY",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("increasing", [True, False])
+    @pytest.mark.parametrize("strength", [0.0, 0.33, 0.9, 1.0])
+    def test_every_operation_at_every_strength(self, image: np.ndarray, strength: float, increasing: bool) -> None:
+        before = image.copy()
+        for name, change in changes(increasing).items():
+            result = change(image, strength, 1.0, "bicubic", FILL)
+            assert result.shape == image.shape, name
+            assert result.dtype == np.uint8, name
+            assert np.array_equal(image, before), name
+
+    def test_increasing_operations_leave_the_image_at_strength_zero_and_change_it_at_the_end(
+        self, image: np.ndarray
+    ) -> None:
+        for name, change in changes(True).items():
+            if name in ("AutoContrast", "Equalize", "Invert", "Posterize"):
+                continue  # they have no strength, or keep four bits at the weakest
+            assert largest_difference(change(image, 0.0, 1.0, "nearest", FILL), image) == 0, name
+            assert largest_difference(change(image, 1.0, 1.0, "nearest", FILL), image) > 20, name
+
+    def test_arguments_at_magnitude_nine(self, image: np.ndarray) -> None:
+        picture = Image.fromarray(image)
+        operations = changes(True)
+        expected = {
+            "Solarize": ImageOps.solarize(picture, 256 - 230),
+            "Posterize": ImageOps.posterize(picture, 4 - 3),
+            "Brightness": ImageEnhance.Brightness(picture).enhance(1 - 0.81),
+            "TranslateX": affine(image, (1, 0, -0.9 * 0.45 * 160, 0, 1, 0), "bicubic", FILL),
+            "TranslateY": affine(image, (1, 0, 0, 0, 1, -0.9 * 0.45 * 120), "bicubic", FILL),
+            "ShearX": affine(image, (1, -0.27, 0, 0, 1, 0), "bicubic", FILL),
+            "ShearY": affine(image, (1, 0, 0, -0.27, 1, 0), "bicubic", FILL),
+            "Rotate": affine(image, rotation(160, 120, -27.0), "bicubic", FILL),
+        }
+        for name, result in expected.items():
+            assert largest_difference(operations[name](image, 0.9, -1.0, "bicubic", FILL), result) <= 1, name
+
+    def test_strongest_posterize_is_legal(self, image: np.ndarray) -> None:
+        result = changes(True)["Posterize"](image, 1.0, 1.0, "bicubic", FILL)
+        assert set(np.unique(result)) == {0, 128}
+
+    def test_magnitude_noise_is_normal_and_clipped(self) -> None:
+        generator = np.random.default_rng(0)
+        policy = Policy("rand-m9-mstd0.5-inc1")
+        strengths = np.asarray([policy.draw_strength(generator) for _ in range(5000)])
+        assert strengths.max() == 1.0
+        assert strengths.mean() == pytest.approx(0.9, abs=0.01)
+        assert strengths.std() == pytest.approx(0.05, abs=0.005)
+        assert {Policy("rand-m7").draw_strength(generator) for _ in range(5)} == {0.7}
+        limited = Policy("rand-m9-mstd3-mmax9")
+        assert max(limited.draw_strength(generator) for _ in range(100)) == 0.9
+        even = np.asarray([Policy("rand-m8-mstdinf").draw_strength(generator) for _ in range(2000)])
+        assert even.mean() == pytest.approx(0.4, abs=0.02)
+
+    def test_each_of_two_operations_is_applied_with_probability_one_half(
+        self, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        operator = TimmAutoAugment()
+        calls: list[str] = []
+        names = list(changes(True))
+        monkeypatch.setattr(
+            operator, "changes", [lambda image, *_, name=name: calls.append(name) or image for name in names]
+        )
+        for seed in range(1500):
+            operator(image, np.random.default_rng(seed))
+        assert len(calls) == pytest.approx(1500, abs=100)
+        assert set(calls) == set(names)
+        assert max(calls.count(name) for name in names) < 150
+
+    def test_grammar(self, image: np.ndarray) -> None:
+        policy = Policy("rand-m5-n3-p1-w0-inc0")
+        assert (policy.magnitude, policy.layers, policy.probability) == (5.0, 3, 1.0)
+        assert policy.weighted
+        assert not policy.increasing
+        weighted = TimmAutoAugment(config_str="rand-m5-n3-w0", interpolation="random")
+        assert weighted(image, np.random.default_rng(0)).shape == image.shape
+        assert TimmAutoAugment(prob=0.0)(image, np.random.default_rng(0)) is image
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("original-mstd0.5", "only 'rand' policies"),
+            ("rand-m9-mstd0.5-inc1-q3", "'q3' in"),
+            ("rand-m9-mean", "'mean' in"),
+            ("rand-m9-n0", "n must be a whole number"),
+            ("rand-m9-w1", "only the weight set w0"),
+        ],
+    )
+    def test_what_is_not_supported_is_refused(self, text: str, message: str) -> None:
+        with pytest.raises(ValueError, match=f"^config_str: .*{message}"):
+            TimmAutoAugment(config_str=text)
+
+
+class TestRandomErasing:
+    def erased(self, channel_first: bool = False, **arguments: Any) -> np.ndarray:
+        """Share and mean of the pixels written, for 300 images of ones."""
+        operator = RandomErasing(**arguments)
+        shape = (3, 40, 60) if channel_first else (40, 60, 3)
+        results = [operator(np.ones(shape, np.float32), np.random.default_rng(seed)) for seed in range(300)]
+        return np.stack([result if channel_first else result.transpose(2, 0, 1) for result in results])
+
+    def test_probability_and_area(self) -> None:
+        written = np.any(self.erased(EPSILON=0.25, sl=0.02, sh=1 / 3, attempt=10, use_log_aspect=True) != 1, axis=1)
+        shares = written.mean(axis=(1, 2))
+        assert np.mean(shares > 0) == pytest.approx(0.25, abs=0.07)
+        assert shares.max() <= 1 / 3 + 0.03
+        assert shares[shares > 0].min() >= 0.01
+        for mask in written[shares > 0]:
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            assert mask.sum() == len(rows) * len(columns)
+
+    @pytest.mark.parametrize("channel_first", [True, False])
+    def test_pixel_noise_is_normal(self, channel_first: bool) -> None:
+        results = self.erased(channel_first, EPSILON=1.0, mode="pixel")
+        noise = results[results != 1]
+        assert noise.mean() == pytest.approx(0.0, abs=0.02)
+        assert noise.std() == pytest.approx(1.0, abs=0.02)
+
+    def test_constant_and_single_colour(self) -> None:
+        results = self.erased(EPSILON=1.0, mean=[0.25, 0.5, 0.75])
+        for channel, value in enumerate([0.25, 0.5, 0.75]):
+            assert set(np.unique(results[:, channel])) == {np.float32(value), np.float32(1.0)}
+        one = self.erased(EPSILON=1.0, mode="rand")[0]
+        assert all(len(np.unique(plane)) == 2 for plane in one)
+
+    @pytest.mark.parametrize("arguments", [{"EPSILON": 1.5}, {"sl": 0.5, "sh": 0.4}, {"r1": 0.0}, {"mean": [1.0]}])
+    def test_bad_arguments(self, arguments: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=f"^{next(iter(arguments))}: "):
+            RandomErasing(**arguments)
+
+
+RANDOM = {
+    "RandCropImage": {"size": 32, "interpolation": "bicubic", "backend": "pil"},
+    "RandomCropImage": {"size": 32},
+    "RandFlipImage": {},
+    "RandomRotation": {"degrees": 40},
+    "TimmAutoAugment": {},
+    "ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+    "RandomGrayscale": {"p": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_operators_depend_on_the_generator_alone(image: np.ndarray, name: str) -> None:
+    (operator,) = build_operators([{name: RANDOM[name]}], "t", TRAIN_OPERATORS)
+    assert operator.random
+    before = image.copy()
+    first = [operator(image, np.random.default_rng(seed)) for seed in range(12)]
+    np.random.seed(1)
+    again = [operator(image, np.random.default_rng(seed)) for seed in range(12)]
+    assert np.array_equal(image, before)
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    assert len({result.tobytes() for result in first}) > 1
+
+
+def test_color_jitter_limits(image: np.ndarray) -> None:
+    (operator,) = build_operators([{"ColorJitter": {"brightness": [0.5, 0.5]}}], "t", TRAIN_OPERATORS)
+    assert np.array_equal(operator(image, np.random.default_rng(0)), photometric.brightness(image, 0.5))
+    with pytest.raises(ConfigError, match=r"t\[0\]\.ColorJitter: hue: must be"):
+        build_operators([{"ColorJitter": {"hue": 0.7}}], "t", TRAIN_OPERATORS)
+
+
+def test_the_published_recipe_loads_as_yaml_gives_it() -> None:
+    """Numbers arrive as texts where YAML does not know them: 1.0/255.0."""
+    recipe = [
+        {"RandCropImage": {"size": 224, "interpolation": "bicubic", "backend": "pil"}},
+        {"TimmAutoAugment": {"config_str": "rand-m9-mstd0.5-inc1", "interpolation": "bicubic", "img_size": 224}},
+        {"NormalizeImage": {"scale": "1.0/255.0", "mean": [0.485, 0.456, 0.406], "std": [1, 1, 1], "order": ""}},
+        {"RandomErasing": {"EPSILON": 0.25, "sh": "1.0/3.0", "attempt": 10, "use_log_aspect": True, "mode": "pixel"}},
+    ]
+    operators = build_operators(recipe, "t", TRAIN_OPERATORS)
+    assert operators[-1].largest == pytest.approx(1 / 3)
