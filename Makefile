@@ -35,10 +35,11 @@ $(DEPLOY_READY): requirements-deploy.lock $(READY)
 	@touch $@
 
 quickstart: $(READY)  ## train on the digits, evaluate, export and predict (under 5 minutes on 2 cores)
-	$(RUN) tools/train.py -c configs/quickstart.yaml
+	$(RUN) tools/train.py -c configs/quickstart.yaml --resume auto
 	$(RUN) tools/eval.py -c configs/quickstart.yaml -o Global.pretrained_model=$(QUICKSTART)/checkpoints/best
 	$(RUN) tools/export_model.py -c configs/quickstart.yaml \
 		-o Global.pretrained_model=$(QUICKSTART)/checkpoints/best --output $(QUICKSTART)/export
+	$(RUN) tools/prepare_data.py samples -c configs/quickstart.yaml --count 28 --output $(QUICKSTART)/samples
 	$(RUN) tools/infer.py --model $(QUICKSTART)/export --input $(QUICKSTART)/samples --save $(QUICKSTART)/predictions.png
 
 test: $(READY)  ## the tests that every change must pass
