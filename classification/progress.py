@@ -56,7 +56,8 @@ class RunProgress:
         evaluated_weights: ``ema`` or ``model``: which weights did better at the last evaluation.
         sums: sums over the epoch under way.
         history: one record for each finished epoch.
-        bad_images: names of unreadable images met so far.
+        bad_images: names of unreadable training images met so far.
+        bad_eval_images: the same for evaluation.
     """
 
     epoch: int = 0
@@ -68,6 +69,7 @@ class RunProgress:
     sums: EpochSums = dataclasses.field(default_factory=EpochSums)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     bad_images: list[str] = dataclasses.field(default_factory=list)
+    bad_eval_images: list[str] = dataclasses.field(default_factory=list)
 
     def note_best(self, record: dict[str, Any], name: str) -> bool:
         """Notes which weights of an epoch did better by metric ``name``; tells whether it is the best epoch so far."""

@@ -98,6 +98,7 @@ class Recorder:
             },
             "peak_memory_mb": peak_memory(),
             "bad_images": progress.bad_images,
+            "bad_eval_images": progress.bad_eval_images,
             "class_names": class_names,
             "device": environment.device,
             "processes": environment.world_size,

@@ -56,7 +56,11 @@ class Trainer:
         self.progress = self._first_progress(resume or config.run.checkpoints)
         limit = config.run.max_bad_images
         self.bad_images = BadImages(self.progress.bad_images, self.dataset, limit, environment.world_size)
-        self.bad_eval_images = BadImages([], eval_dataset, limit, environment.world_size) if eval_dataset else None
+        self.bad_eval_images = (
+            BadImages(self.progress.bad_eval_images, eval_dataset, limit, environment.world_size)
+            if eval_dataset
+            else None
+        )
         self.recorder = Recorder(self.folder, config, self.progress, environment)
         self.accuracy = TopkAcc([1])
 

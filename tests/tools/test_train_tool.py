@@ -196,11 +196,14 @@ def test_loss_that_is_not_finite_stops_at_once_and_saves_the_batch(tmp_path: Pat
 def test_few_unreadable_images_are_named_and_counted(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data")
     (root / "class_0" / "004.png").write_bytes(b"")
-    config = folder_config(tmp_path, root, Global__max_bad_images=0.2)
+    config = folder_config(tmp_path, root, Global__max_bad_images=0.5)
     result = run_tool("train.py", "-c", write_config(tmp_path, config))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "004.png" in result.stdout
-    assert json.loads((tmp_path / "run/report.json").read_text())["epochs"] == 1
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["epochs"] == 1
+    named = report["bad_images"] + report["bad_eval_images"]
+    assert [Path(name).name for name in named] == ["004.png"]
 
 
 def test_many_unreadable_images_stop_the_run(tmp_path: Path) -> None:
