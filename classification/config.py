@@ -180,7 +180,7 @@ def _read_arch(reader: Reader, section: Any, run: GlobalSettings) -> ArchSetting
     # `pretrained` makes the wheel download; weights come in through our own loader instead.
     supplied = [key for key in ("pretrained", "use_ssld") if key in parameters]
     arguments = reader.arguments(parameters, section, "Arch", supplied)
-    if "class_num" in section and arguments.get("class_num", 1) < 1:
+    if "class_num" in section and type(arguments.get("class_num")) is int and arguments["class_num"] < 1:
         reader.problems.add("Arch.class_num", f"must be at least 1, got {arguments['class_num']}")
     arch = ArchSettings(name, own.get("use_sync_bn", False), own.get("pretrained", False), arguments)
     if arch.pretrained is True:
@@ -257,8 +257,10 @@ def _read_schedule(reader: Reader, section: Any, epochs: int) -> tuple[str | Non
 def _read_data(reader: Reader, section: Any, key: str) -> DataSettings | None:
     if section is None:
         return None
-    section = reader.mapping(section, key, ("dataset", "sampler", "loader"))
-    dataset = section.get("dataset")
+    known = reader.mapping(section, key, ("dataset", "sampler", "loader"))
+    if not isinstance(section, dict):
+        return None
+    section, dataset = known, known.get("dataset")
     if not isinstance(dataset, dict):
         reader.problems.add(f"{key}.dataset", "must be a mapping with the key name, such as ImageFolder")
         return None

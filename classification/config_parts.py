@@ -7,7 +7,7 @@ from typing import Any
 
 from ppcls_ext.common.config import Document, Problems
 from ppcls_ext.common.errors import ConfigError, suggestion
-from ppcls_ext.common.signature import Parameter, check_arguments, parameters_of
+from ppcls_ext.common.signature import REQUIRED, Parameter, check_arguments, parameters_of
 
 
 class Reader:
@@ -67,21 +67,25 @@ class Reader:
         return None if problems else converted
 
     def construct(self, factory: Callable[..., Any], arguments: dict[str, Any], key: str) -> Any:
-        """Returns ``factory(**arguments)``; a ``ValueError`` about ``name: ...`` is noted under ``key.name``."""
+        """Returns ``factory(**arguments)``; each line ``name: ...`` of a ``ValueError`` is noted under ``key.name``."""
         try:
             return factory(**arguments)
         except ValueError as error:
-            name, separator, message = str(error).partition(": ")
-            if separator and name in arguments | dict.fromkeys(parameters_of(factory)):
-                self.problems.add(f"{key}.{name}", message)
-            else:
-                self.problems.add(key, str(error))
+            for line in str(error).splitlines():
+                name, separator, message = line.partition(": ")
+                known = separator and name in arguments | dict.fromkeys(parameters_of(factory))
+                self.problems.add(f"{key}.{name}" if known else key, message if known else line)
             return None
 
     def build(self, factory: Callable[..., Any], arguments: Any, key: str) -> Any:
         """Checks the arguments and builds; ``None`` where anything was noted."""
-        checked = self.checked(factory, arguments, key)
-        return None if checked is None else self.construct(factory, checked, key)
+        parameters = parameters_of(factory)
+        fitting = self.arguments(parameters, arguments, key)
+        if any(name not in fitting for name, parameter in parameters.items() if parameter.default is REQUIRED):
+            return None
+        # Built even if some arguments do not fit, because the others may be out of range.
+        built = self.construct(factory, fitting, key)
+        return built if isinstance(arguments, dict) and fitting.keys() == arguments.keys() else None
 
     def named_list(self, section: Any, key: str, allowed: Iterable[str]) -> list[tuple[str, dict[str, Any], str]]:
         """Reads PaddleClas's lists of ``- Name: {argument: value}``.
@@ -114,6 +118,10 @@ class Reader:
         except ConfigError as error:
             for problem in error.problems:
                 key, _, message = problem.partition(": ")
+                # What a constructor refused begins with the argument's name.
+                argument, separator, rest = message.partition(": ")
+                if separator and argument.isidentifier():
+                    key, message = f"{key}.{argument}", rest
                 self.problems.add(key, message)
             return None
 

@@ -9,10 +9,25 @@ import dataclasses
 from typing import Any, Literal
 
 
-def _at_least(low: float, **values: float) -> None:
-    for name, value in values.items():
-        if value < low:
-            raise ValueError(f"{name}: must be at least {low}, got {value}")
+def _below(low: float, **values: float | None) -> list[str]:
+    """Returns a line for each value that is given and below ``low``."""
+    return [
+        f"{name}: must be at least {low}, got {value}"
+        for name, value in values.items()
+        if value is not None and value < low
+    ]
+
+
+def _at_least(low: float, **values: float | None) -> None:
+    _refuse(_below(low, **values))
+
+
+def _refuse(problems: list[str]) -> None:
+    """Raises:
+    ValueError: there are problems; one line for each, which begins with the key.
+    """
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 @dataclasses.dataclass
@@ -71,16 +86,22 @@ class GlobalSettings:
 
     def __post_init__(self) -> None:
         """Raises:
-        ValueError: a value is out of range; the message begins with the key.
+        ValueError: values are out of range; one line for each, which begins with the key.
         """
-        _at_least(1, save_interval=self.save_interval, eval_interval=self.eval_interval, epochs=self.epochs)
-        _at_least(1, print_batch_step=self.print_batch_step, update_freq=self.update_freq)
-        _at_least(1, keep_checkpoints=self.keep_checkpoints)
-        _at_least(0, save_steps=self.save_steps, max_bad_images=self.max_bad_images)
+        problems = _below(
+            1,
+            save_interval=self.save_interval,
+            eval_interval=self.eval_interval,
+            epochs=self.epochs,
+            print_batch_step=self.print_batch_step,
+            update_freq=self.update_freq,
+            keep_checkpoints=self.keep_checkpoints,
+            class_num=self.class_num,
+        )
+        problems += _below(0, save_steps=self.save_steps, max_bad_images=self.max_bad_images, seed=self.seed)
         if len(self.image_shape) != 3 or min(self.image_shape) < 1:
-            raise ValueError(f"image_shape: must be [channels, height, width], got {self.image_shape}")
-        if self.seed is not None:
-            _at_least(0, seed=self.seed)
+            problems.append(f"image_shape: must be [channels, height, width], got {self.image_shape}")
+        _refuse(problems)
 
 
 @dataclasses.dataclass
@@ -127,7 +148,14 @@ class EmaSettings:
 
 @dataclasses.dataclass
 class ArchSettings:
-    """``Arch``: the model's name, the trainer's own two keys, and the arguments of the model's constructor."""
+    """``Arch``: the model's name, the trainer's own two keys, and the arguments of the model's constructor.
+
+    Attributes:
+        name: one of ours, or an architecture of PaddleClas.
+        use_sync_bn: share the statistics of batch norms between GPUs.
+        pretrained: path of a weight file; ``True`` would mean a download and is refused.
+        arguments: what is left, checked.
+    """
 
     name: str
     use_sync_bn: bool = False

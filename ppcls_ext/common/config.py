@@ -15,6 +15,7 @@ from ppcls_ext.common.errors import ConfigError, UserError, suggestion
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FRACTION = re.compile(rf"^\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?$")
 _UNKNOWN = re.compile(r"unknown (?:argument|key) '([^']+)'")
+INSIDE_ITSELF = "an anchor stands inside itself"
 _KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
 _KEY_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
@@ -95,6 +96,8 @@ def load_config_file(path: str | Path, overrides: Sequence[str] = ()) -> Documen
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{path}: must hold a mapping of sections such as Global, Arch and DataLoader")
+        lines: dict[str, str] = {}
+        _record_lines(node, "", path, lines)
         # Copied, so that a change of one key leaves alone what a YAML anchor put elsewhere too.
         data = plain_copy(_Loader("").construct_document(node))
     except OSError as error:
@@ -107,8 +110,6 @@ def load_config_file(path: str | Path, overrides: Sequence[str] = ()) -> Documen
     except (yaml.YAMLError, ValueError) as error:
         # ValueError: a date such as 2024-13-45, or an anchor inside itself.
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    lines: dict[str, str] = {}
-    _record_lines(node, "", path, lines)
     document = Document(path, data, lines)
     for change in overrides:
         apply_override(document, change)
@@ -122,7 +123,12 @@ def _missing_file(path: Path) -> str:
     return f"no such configuration file{suggestion(path.name, neighbours)}"
 
 
-def _record_lines(node: yaml.Node, key: str, path: Path, lines: dict[str, str]) -> None:
+def _record_lines(
+    node: yaml.Node, key: str, path: Path, lines: dict[str, str], above: tuple[yaml.Node, ...] = ()
+) -> None:
+    if any(node is other for other in above):
+        raise ValueError(INSIDE_ITSELF)
+    above = (*above, node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key_node, value_node in node.value:
@@ -133,11 +139,11 @@ def _record_lines(node: yaml.Node, key: str, path: Path, lines: dict[str, str]) 
             seen.add(name)
             child = f"{key}.{name}" if key else name
             lines[child] = place
-            _record_lines(value_node, child, path, lines)
+            _record_lines(value_node, child, path, lines, above)
     elif isinstance(node, yaml.SequenceNode):
         for index, value_node in enumerate(node.value):
             lines[f"{key}[{index}]"] = f"{path}:{value_node.start_mark.line + 1}"
-            _record_lines(value_node, f"{key}[{index}]", path, lines)
+            _record_lines(value_node, f"{key}[{index}]", path, lines, above)
 
 
 def parse_value(text: str) -> Any:
@@ -211,7 +217,7 @@ def plain_copy(value: Any, _above: tuple[int, ...] = ()) -> Any:
     if not isinstance(value, dict | list):
         return value
     if id(value) in _above:
-        raise ValueError("an anchor stands inside itself")
+        raise ValueError(INSIDE_ITSELF)
     above = (*_above, id(value))
     if isinstance(value, dict):
         return {key: plain_copy(part, above) for key, part in value.items()}
