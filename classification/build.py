@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import paddle
 
@@ -36,7 +37,17 @@ def build_dataset(config: Config, settings: DataSettings) -> ImageDataset:
         key = "Arch.class_num" if error.argument == "class_num" else f"{settings.key}.dataset.{error.argument}"
         message = f"{error.message}; {NO_DATA_HINT}" if "does not exist" in error.message else error.message
         raise UserError(config.document.problem(key, message)) from error
+    except ValueError as error:
+        raise UserError(_refusal(config, f"{settings.key}.dataset", settings.dataset_arguments, error)) from error
     return dataset
+
+
+def _refusal(config: Config, key: str, arguments: dict[str, Any], error: ValueError | AssertionError) -> str:
+    """Returns the line about a constructor's error, which may begin with an argument's name."""
+    name, separator, message = str(error).partition(": ")
+    if separator and name in arguments:
+        return config.document.problem(f"{key}.{name}", message)
+    return config.document.problem(key, str(error) or f"these values are refused: {arguments}")
 
 
 def build_batches(
@@ -83,8 +94,7 @@ def build_network(config: Config, on_gpu: bool = False) -> paddle.nn.Layer:
     try:
         model = build_model(config.arch.name, **config.arch.arguments)
     except (ValueError, AssertionError) as error:
-        message = str(error) or f"{config.arch.name} refuses its arguments"
-        raise UserError(config.document.problem("Arch", message)) from error
+        raise UserError(_refusal(config, "Arch", config.arch.arguments, error)) from error
     if config.arch.use_sync_bn:
         if on_gpu:
             return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
