@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from classification.optimizers import L2, OPTIMIZERS, SGD, Adam, AdamW, Momentum, WeightDecayRules
+from classification.optimizers import L2, OPTIMIZERS, SGD, Adam, AdamW, Momentum, RMSProp, WeightDecayRules
 
 RATE = 0.1
 
@@ -135,6 +135,15 @@ def test_momentum_gathers_speed_and_nesterov_looks_ahead():
             np.testing.assert_allclose(after[name], before[name] - RATE * move, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_rmsprop_step_is_the_formula(model):
+    settings = RMSProp(momentum=0.5, rho=0.75, epsilon=0.5, weight_decay=2.0, one_dim_param_no_weight_decay=True)
+    before, gradients, after = step(settings, model)
+    for name, gradient in gradients.items():
+        total = gradient + (2.0 * before[name] if before[name].ndim > 1 else 0.0)
+        expected = before[name] - RATE * total / np.sqrt(0.25 * total**2 + 0.5)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 @pytest.mark.parametrize("settings_class", [SGD, Momentum])
 def test_the_norm_is_clipped_over_decaying_and_spared_parameters_together(model, settings_class):
     """Paddle clips the norm of each parameter group by itself, so there must be one group only."""
@@ -183,6 +192,8 @@ def test_frozen_parameters_stay(model, name):
         (lambda: AdamW(beta2=-0.1), "beta2: must be"),
         (lambda: AdamW(epsilon=-1e-8), "epsilon: must be positive"),
         (lambda: Momentum(momentum=1.5), "momentum: must be"),
+        (lambda: RMSProp(rho=1.0), "rho: must be"),
+        (lambda: RMSProp(epsilon=0.0), "epsilon: must be positive"),
         (lambda: SGD(clip_norm=0.0), "clip_norm: must be positive"),
         (lambda: SGD(clip_value=-1.0), "clip_value: must be positive"),
         (lambda: SGD(clip_norm=1.0, clip_value=1.0), "clip_value: cannot stand beside clip_norm"),
