@@ -200,7 +200,7 @@ def test_all_mistakes_of_a_file_come_at_once():
     changes = [
         "Global.epochs=-1", "Global.update_freq=0", "Global.save_interval=often", "Global.sede=1", "Arch.name=Nothing",
         "Loss.Train[0].CELoss.epsilon=2", "Optimizer.beta1=5", "Optimizer.lr.learning_rate=-1", "EMA.decay=x",
-        f"{TRAIN_OPS}[1].RandCropImage.sice=3", f"{TRAIN_OPS}[2]={{Flip: null}}", f"{TRAIN_OPS}[4].NormalizeImage=5",
+        f"{TRAIN_OPS}[1].RandCropImage.sice=3", f"{TRAIN_OPS}[2]=Flip", f"{TRAIN_OPS}[4].NormalizeImage.std=x",
         "DataLoader.Eval.sampler.batch_size=0", "DataLoader.Train.dataset.name=Digit", "Loss.Eval[0]={Loss: null}",
         f"{BATCH_OPS}[0].OpSampler.MixupOperator.alhpa=3", "Infer.PostProcess.topk=0", "Metric.Eval[0].TopkAcc.topk=0",
     ]  # fmt: skip
