@@ -90,9 +90,11 @@ class Trainer:
             with InterruptWatch(self.environment.world_size, self.run_settings.print_batch_step) as watch:
                 while self.progress.epoch < self.run_settings.epochs:
                     self._train_epoch(watch)
-                    self._finish_epoch()
-                    if self.progress.epoch < self.run_settings.epochs and watch.stop_after(0):
+                    # Before an evaluation that may take long; the resumed run begins with it.
+                    if watch.stop_after(0):
+                        self._save(best=False)
                         self._leave()
+                    self._finish_epoch()
             return self.recorder.finish(time.monotonic() - start, self.class_names, parameters)
         finally:
             self.recorder.close()
