@@ -41,9 +41,8 @@ class Precision:
         """Returns model and optimizer, for O2 with low-precision weights and float32 copies in the optimizer."""
         if self.settings is None or self.settings.level != "O2":
             return model, optimizer
-        return paddle.amp.decorate(
-            models=model, optimizers=optimizer, level="O2", dtype=self.dtype, master_weight=True, save_dtype="float32"
-        )
+        # No `save_dtype`: with it, state_dict() returns converted copies, and whatever is loaded into them is lost.
+        return paddle.amp.decorate(models=model, optimizers=optimizer, level="O2", dtype=self.dtype, master_weight=True)
 
     def autocast(self, training: bool = True) -> AbstractContextManager[Any]:
         """Returns the context in which the forward pass runs."""
