@@ -11,6 +11,7 @@ import numpy as np
 
 from classification.data.operators import photometric
 from classification.data.operators.geometric import affine, rotation
+from classification.data.operators.slide import slide_columns, slide_rows
 
 HIGHEST = 10.0
 ROTATION_DEGREES = 30.0
@@ -27,25 +28,25 @@ def _rotate(image: np.ndarray, strength: float, sign: float, interpolation: str,
 
 
 def _shear_x(image: np.ndarray, strength: float, sign: float, interpolation: str, fill: Sequence[int]) -> np.ndarray:
-    return affine(image, (1.0, sign * strength * SHEAR, 0.0, 0.0, 1.0, 0.0), interpolation, fill)
+    return slide_rows(image, sign * strength * SHEAR * (np.arange(image.shape[0]) + 0.5), interpolation, fill)
 
 
 def _shear_y(image: np.ndarray, strength: float, sign: float, interpolation: str, fill: Sequence[int]) -> np.ndarray:
-    return affine(image, (1.0, 0.0, 0.0, sign * strength * SHEAR, 1.0, 0.0), interpolation, fill)
+    return slide_columns(image, sign * strength * SHEAR * (np.arange(image.shape[1]) + 0.5), interpolation, fill)
 
 
 def _translate_x(
     image: np.ndarray, strength: float, sign: float, interpolation: str, fill: Sequence[int]
 ) -> np.ndarray:
-    pixels = sign * strength * TRANSLATION * image.shape[1]
-    return affine(image, (1.0, 0.0, pixels, 0.0, 1.0, 0.0), interpolation, fill)
+    height, width = image.shape[:2]
+    return slide_rows(image, np.full(height, sign * strength * TRANSLATION * width), interpolation, fill)
 
 
 def _translate_y(
     image: np.ndarray, strength: float, sign: float, interpolation: str, fill: Sequence[int]
 ) -> np.ndarray:
-    pixels = sign * strength * TRANSLATION * image.shape[0]
-    return affine(image, (1.0, 0.0, 0.0, 0.0, 1.0, pixels), interpolation, fill)
+    height, width = image.shape[:2]
+    return slide_columns(image, np.full(width, sign * strength * TRANSLATION * height), interpolation, fill)
 
 
 def _bits(strength: float, increasing: bool) -> int:
@@ -169,7 +170,7 @@ class TimmAutoAugment:
         self,
         prob: float = 1.0,
         config_str: str = "rand-m9-mstd0.5-inc1",
-        interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bicubic",
+        interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic",
         img_size: int | list[int] = 224,
         mean: list[float] | None = None,
     ) -> None:

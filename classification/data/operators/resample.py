@@ -6,6 +6,9 @@ of the result. The matrices are narrow bands, so they are applied in blocks of a
 
 from __future__ import annotations
 
+import functools
+import math
+import threading
 from collections.abc import Callable
 
 import cv2
@@ -34,41 +37,80 @@ FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
 }
 
 
-def filter_matrix(source: int, target: int, interpolation: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the matrix of resizing a line, and for each of its rows the first and the end column that is not zero.
+class Bands:
+    """The matrix that resizes a line, as blocks of rows without the zeros on either side.
 
     Args:
         source, target: lengths in pixels.
         interpolation: a key of ``FILTERS``; when the line gets shorter the filter is stretched accordingly.
 
-    Returns:
-        ``float32`` ``[target, source + padding]``, ``int64`` ``[target]``, ``int64`` ``[target]``.
+    Attributes:
+        weights: ``float32`` ``[target, width]``; each block of ``BLOCK`` rows begins at a column of its own.
+        begin, end: first and last column of each block, in pixels of the source.
     """
-    kernel, reach = FILTERS[interpolation]
-    scale = source / target
-    stretch = max(scale, 1.0)
-    centres = (np.arange(target) + 0.5) * scale
-    first = np.maximum((centres - reach * stretch + 0.5).astype(np.int64), 0)
-    end = np.minimum((centres + reach * stretch + 0.5).astype(np.int64), source)
-    width = int((end - first).max())
-    columns = first[:, np.newaxis] + np.arange(width)
-    weights = kernel((columns + 0.5 - centres[:, np.newaxis]) / stretch)
-    weights[columns >= end[:, np.newaxis]] = 0.0
-    weights /= weights.sum(axis=1, keepdims=True)
-    matrix = np.zeros((target, source + width), dtype=np.float32)
-    np.put_along_axis(matrix, columns, weights.astype(np.float32), axis=1)
-    return matrix, first, end
+
+    def __init__(self, source: int, target: int, interpolation: str) -> None:
+        kernel, reach = FILTERS[interpolation]
+        scale = source / target
+        stretch = max(scale, 1.0)
+        centres = (np.arange(target) + 0.5) * scale
+        first = np.maximum((centres - reach * stretch + 0.5).astype(np.int64), 0)
+        end = np.minimum((centres + reach * stretch + 0.5).astype(np.int64), source)
+        taps = first[:, np.newaxis] + np.arange(int((end - first).max()))
+        values = kernel((taps + 0.5 - centres[:, np.newaxis]) / stretch)
+        values[taps >= end[:, np.newaxis]] = 0.0
+        values /= values.sum(axis=1, keepdims=True)
+
+        block_begin = first[::BLOCK]
+        self.begin: list[int] = block_begin.tolist()
+        self.end: list[int] = [*end[BLOCK - 1 :: BLOCK].tolist(), int(end[-1])][: len(self.begin)]
+        taps -= np.repeat(block_begin, BLOCK)[:target, np.newaxis]
+        self.weights = np.zeros((target, int(taps.max()) + 1), dtype=np.float32)
+        np.put_along_axis(self.weights, taps, values.astype(np.float32), axis=1)
+
+    def apply(self, lines: np.ndarray, result: np.ndarray, converted: np.ndarray | None = None) -> None:
+        """Multiplies the matrix with ``[source, N]`` into ``float32`` ``[target, N]``.
+
+        Args:
+            lines: what is resized, along its first axis.
+            result: receives the product.
+            converted: memory for as many lines as a block needs, if ``lines`` are not ``float32``.
+        """
+        for number, (begin, end) in enumerate(zip(self.begin, self.end, strict=True)):
+            band = lines[begin:end]
+            if converted is not None:
+                np.copyto(converted[: end - begin], band)
+                band = converted[: end - begin]
+            rows = slice(number * BLOCK, (number + 1) * BLOCK)
+            np.dot(self.weights[rows, : end - begin], band, out=result[rows])
+
+    @property
+    def widest(self) -> int:
+        """Largest number of lines that a block needs."""
+        return max(end - begin for begin, end in zip(self.begin, self.end, strict=True))
 
 
-def _apply(matrix: tuple[np.ndarray, np.ndarray, np.ndarray], lines: np.ndarray) -> np.ndarray:
-    """``[target, source]`` times ``[source, N]`` -> ``float32`` ``[target, N]``."""
-    weights, first, end = matrix
-    result = np.empty((len(weights), lines.shape[1]), dtype=np.float32)
-    for start in range(0, len(weights), BLOCK):
-        stop = min(start + BLOCK, len(weights))
-        band = slice(first[start], end[stop - 1])
-        np.dot(weights[start:stop, band], lines[band].astype(np.float32, copy=False), out=result[start:stop])
-    return result
+@functools.lru_cache(maxsize=512)
+def bands(source: int, target: int, interpolation: str) -> Bands:
+    """Returns the matrix, kept because photographs and so their parts have few different lengths."""
+    return Bands(source, target, interpolation)
+
+
+class _Memory(threading.local):
+    """Memory of each thread for intermediate results: fresh pages from the system would cost a third of the time."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, *shape: int) -> np.ndarray:
+        """Returns ``float32`` of this shape; its content is what the last user of the name left."""
+        size = math.prod(shape)
+        if name not in self.pieces or self.pieces[name].size < size:
+            self.pieces[name] = np.empty(size, dtype=np.float32)
+        return self.pieces[name][:size].reshape(shape)
+
+
+_memory = _Memory()
 
 
 def resize_antialiased(image: np.ndarray, width: int, height: int, interpolation: str) -> np.ndarray:
@@ -83,11 +125,14 @@ def resize_antialiased(image: np.ndarray, width: int, height: int, interpolation
         ``uint8`` ``[height, width, 3]``.
     """
     source_height, source_width = image.shape[:2]
-    rows = filter_matrix(source_height, height, interpolation)
-    columns = filter_matrix(source_width, width, interpolation)
-    # reshape copies the crop where it is a view into a larger picture.
-    shorter = _apply(rows, image.reshape(source_height, source_width * 3))
-    turned = cv2.transpose(shorter.reshape(height, source_width, 3)).reshape(source_width, height * 3)
-    resized = _apply(columns, turned).reshape(width, height, 3)
+    rows = bands(source_height, height, interpolation)
+    columns = bands(source_width, width, interpolation)
+    line = source_width * 3
+    shorter = _memory.take("shorter", height, line)
+    rows.apply(image.reshape(source_height, line), shorter, _memory.take("converted", rows.widest, line))
+    turned = _memory.take("turned", source_width, height, 3)
+    cv2.transpose(shorter.reshape(height, source_width, 3), turned)
+    resized = _memory.take("resized", width, height * 3)
+    columns.apply(turned.reshape(source_width, height * 3), resized)
     # Adding zero with an 8-bit result rounds and saturates in one pass.
-    return cv2.transpose(cv2.add(resized, 0.0, dtype=cv2.CV_8U))
+    return cv2.transpose(cv2.add(resized.reshape(width, height, 3), 0.0, dtype=cv2.CV_8U))

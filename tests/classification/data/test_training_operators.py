@@ -15,6 +15,7 @@ from classification.data.operators.erasing import RandomErasing
 from classification.data.operators.geometric import RandFlipImage, RandomRotation, affine, rotation
 from classification.data.operators.rand_augment import Policy, TimmAutoAugment, changes
 from classification.data.operators.resample import resize_antialiased
+from classification.data.operators.slide import slide_columns, slide_rows
 from ppcls_ext.common.errors import ConfigError
 from ppcls_ext.preprocess import ImageError, build_operators
 
@@ -168,6 +169,20 @@ def test_other_pointwise_operations(image: np.ndarray) -> None:
     assert turned[0, 0, 0] < 10
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("amount", [-0.3, -0.15, 0.0, 0.07, 0.27, 1.37])
+def test_sliding_equals_pillow(image: np.ndarray, amount: float, interpolation: str) -> None:
+    rows, columns = np.arange(120) + 0.5, np.arange(160) + 0.5
+    pairs = [
+        (slide_rows(image, amount * rows, interpolation, FILL), (1, amount, 0, 0, 1, 0)),
+        (slide_columns(image, amount * columns, interpolation, FILL), (1, 0, 0, amount, 1, 0)),
+        (slide_rows(image, np.full(120, amount * 100), interpolation, FILL), (1, 0, amount * 100, 0, 1, 0)),
+        (slide_columns(image, np.full(160, amount * 100), interpolation, FILL), (1, 0, 0, 0, 1, amount * 100)),
+    ]
+    for result, coefficients in pairs:
+        assert largest_difference(result, affine(image, coefficients, interpolation, FILL)) <= 1
+
+
 class TestTimmAutoAugment:
     def test_the_fifteen_operations(self) -> None:
         assert sorted(changes(True)) == [
@@ -191,8 +206,8 @@ class TestTimmAutoAugment:
         for name, change in changes(True).items():
             if name in ("AutoContrast", "Equalize", "Invert", "Posterize"):
                 continue  # they have no strength, or keep four bits at the weakest
-            assert largest_difference(change(image, 0.0, 1.0, "nearest", FILL), image) == 0, name
-            assert largest_difference(change(image, 1.0, 1.0, "nearest", FILL), image) > 20, name
+            assert largest_difference(change(image, 0.0, 1.0, "bilinear", FILL), image) == 0, name
+            assert largest_difference(change(image, 1.0, 1.0, "bilinear", FILL), image) > 20, name
 
     def test_arguments_at_magnitude_nine(self, image: np.ndarray) -> None:
         picture = Image.fromarray(image)
