@@ -14,7 +14,8 @@ class TopkAcc:
     """Share of images whose class is among the ``k`` best ones.
 
     Args:
-        topk: one ``k`` or several. With fewer classes than ``k`` every image counts as right, as it must.
+        topk: one ``k`` or several. With fewer classes than ``k`` every image counts as right, as it must, unless the
+            model answered NaN.
 
     Raises:
         ValueError: a ``k`` is below 1.
@@ -48,8 +49,8 @@ class TopkAcc:
         higher = scores > true_score
         tied_before = (scores == true_score) & (np.arange(scores.shape[1])[None, :] < labels[:, None])
         rank = (higher | tied_before).sum(axis=1)
-        # A NaN compares false with everything and would rank first.
-        valid = np.isfinite(true_score[:, 0])
+        # A NaN compares false with everything: it would rank first itself, and put the others before it.
+        valid = ~np.isnan(scores).any(axis=1)
         return np.array([float((valid & (rank < k)).sum()) for k in self.topk])
 
 
