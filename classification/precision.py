@@ -46,7 +46,10 @@ class Precision:
 
     def autocast(self, training: bool = True) -> AbstractContextManager[Any]:
         """Returns the context in which the forward pass runs."""
-        if self.settings is None or not (training or self.settings.use_fp16_test):
+        if self.settings is None:
+            return contextlib.nullcontext()
+        # With O2 the weights themselves are of low precision, so evaluation has no choice.
+        if not (training or self.settings.use_fp16_test or self.settings.level == "O2"):
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(level=self.settings.level, dtype=self.dtype, use_promote=self.settings.use_promote)
 
