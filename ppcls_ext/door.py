@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +58,28 @@ def register() -> list[str]:
 def toolkit_architecture(name: str) -> Any:
     """Returns PaddleClas's class or function that builds architecture ``name``."""
     return getattr(_import_toolkit().backbone, name)
+
+
+def checkout_operators(checkout: str, operators: list[dict[str, dict[str, Any]]]) -> list[Any]:
+    """Builds image operators of a PaddleClas checkout, to measure them beside ours; the wheel has none.
+
+    The checkout goes first on ``sys.path`` and stays there: call it in a process of its own.
+
+    Args:
+        checkout: root of the checkout.
+        operators: ``{name: arguments}`` for each, as in YAML.
+
+    Raises:
+        UserError: the folder is no checkout, or cannot be imported.
+    """
+    if not (Path(checkout) / "ppcls" / "data").is_dir():
+        raise UserError(f"{checkout} is not a PaddleClas checkout (it has no ppcls/data)")
+    sys.path.insert(0, checkout)
+    try:
+        data = importlib.import_module("ppcls.data")
+    except ImportError as error:
+        raise UserError(f"{checkout}: PaddleClas cannot be imported: {error}") from error
+    return data.create_operators([{name: dict(arguments) for name, arguments in entry.items()} for entry in operators])
 
 
 def _import_toolkit() -> ModuleType:

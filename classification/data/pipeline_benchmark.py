@@ -7,7 +7,6 @@ number of threads of the numerical libraries is fixed when they are loaded.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import random
@@ -147,22 +146,6 @@ def our_operators() -> Operators:
     return [bound(operator) for operator in build_operators(RECIPE, "recipe", TRAIN_OPERATORS)]
 
 
-def paddleclas_operators(checkout: str) -> Operators:
-    """Builds the recipe with the operators of a PaddleClas checkout.
-
-    Raises:
-        UserError: the folder is no checkout, or cannot be imported.
-    """
-    if not (Path(checkout) / "ppcls" / "data").is_dir():
-        raise UserError(f"{checkout} is not a PaddleClas checkout (it has no ppcls/data)")
-    sys.path.insert(0, checkout)
-    try:
-        module = importlib.import_module("ppcls.data")
-    except ImportError as error:
-        raise UserError(f"{checkout}: PaddleClas cannot be imported: {error}") from error
-    return module.create_operators([{name: dict(arguments) for name, arguments in entry.items()} for entry in RECIPE])
-
-
 def measure(photos: Sequence[bytes], paddleclas_dir: str | None, repeats: int) -> dict[str, Any]:
     """Measures in this process. The two sides take turns photo by photo, so that a busy machine slows both alike."""
     cv2.setNumThreads(1)
@@ -170,7 +153,10 @@ def measure(photos: Sequence[bytes], paddleclas_dir: str | None, repeats: int) -
     np.random.seed(0)
     sides = {"ours": our_operators()}
     if paddleclas_dir is not None:
-        sides["paddleclas"] = paddleclas_operators(paddleclas_dir)
+        # Loads PaddleClas and with it Paddle, which nothing else here needs.
+        from ppcls_ext.door import checkout_operators
+
+        sides["paddleclas"] = checkout_operators(paddleclas_dir, RECIPE)
     timers = {side: Timer() for side in sides}
     for repeat in range(repeats + 1):
         for photo in photos:
