@@ -1,0 +1,122 @@
+"""Measures what the README claims: python tools/benchmark.py [inference|pipeline|startup] --output FILE.md.
+
+Without a subcommand it measures everything. It writes a Markdown page and, beside it, the same as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from ppcls_ext.common.command_line import run
+
+Section = tuple[dict[str, Any], str, Sequence[Sequence[str]]]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description="Measure inference, the input pipeline and start-up of this machine.")
+    parser.add_argument(
+        "part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure (default: all)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.md", help="Markdown page to write; FILE.json beside it")
+    parser.add_argument("--photos", metavar="FOLDER", help="pipeline: JPEG photographs (default: generated ones)")
+    parser.add_argument("--paddleclas", metavar="CHECKOUT", default=os.environ.get("PADDLECLAS_DIR"),
+                        help="pipeline: measure this PaddleClas too (default: $PADDLECLAS_DIR)")  # fmt: skip
+    parser.add_argument("--model", default="EConvNeXt_mini", metavar="NAME", help="inference: the network")
+    parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="inference: side of the input")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="inference: threads of each engine")
+    parser.add_argument("--rounds", type=int, default=12, metavar="N", help="turns of each engine, passes, starts")
+    return parser.parse_args()
+
+
+def measure_inference(arguments: argparse.Namespace) -> Section:
+    """Measures the exported network in several engines."""
+    from ppcls_ext.benchmark.inference import MEAN_POOLED, ONNX_RUNTIME, markdown_rows, run_inference_benchmark
+    from ppcls_ext.benchmark.report import verdict
+
+    result = run_inference_benchmark(arguments.model, arguments.size, arguments.threads, arguments.rounds)
+    ratios = result["ratios"]
+    lines = [
+        f"Exported {result['model']}, {result['size']} px, batch 1, {result['threads']} threads, "
+        f"{result['samples']} runs of each engine in processes of their own, by turns; equal outputs to 1e-4.",
+        "",
+        verdict(f"at least 2 times as fast as the mean-pooled form ({ratios[MEAN_POOLED]:.2f} times)",
+                ratios[MEAN_POOLED] >= 2),
+    ]  # fmt: skip
+    if ONNX_RUNTIME in ratios:
+        relative = 1 / ratios[ONNX_RUNTIME]
+        lines.append(verdict(f"at most 1.5 times the latency of ONNX Runtime ({relative:.2f} times)", relative <= 1.5))
+    return result, "\n".join(lines), markdown_rows(result)
+
+
+def measure_pipeline(arguments: argparse.Namespace) -> Section:
+    """Measures the operators of the ImageNet recipe on one core."""
+    from classification.data.pipeline_benchmark import markdown_rows, run_pipeline_benchmark
+    from ppcls_ext.benchmark.report import verdict
+
+    result = run_pipeline_benchmark(arguments.photos, arguments.paddleclas, arguments.rounds)
+    lines = ["Operators of the ImageNet recipe on JPEG photographs, one core, no worker processes."]
+    if result.get("speedup"):
+        lines += [
+            "",
+            verdict(f"at least 1.7 times PaddleClas's rate ({result['speedup']:.2f} times)", result["speedup"] >= 1.7),
+            verdict(
+                f"at least 2 times without decoding ({result['speedup_bare']:.2f} times)", result["speedup_bare"] >= 2
+            ),
+        ]
+    else:
+        lines.append("PaddleClas was not measured: set PADDLECLAS_DIR to a checkout to compare with.")
+    return result, "\n".join(lines), markdown_rows(result)
+
+
+def measure_startup(arguments: argparse.Namespace) -> Section:
+    """Measures how soon tools/train.py answers."""
+    from ppcls_ext.benchmark.report import verdict
+    from ppcls_ext.benchmark.startup import markdown_rows, run_startup_benchmark
+
+    result = run_startup_benchmark(ROOT / "tools" / "train.py", arguments.rounds)
+    slowest = max(row["median"] for row in result["seconds"].values())
+    text = f"Fresh processes, {result['repeats']} of each.\n\n" + verdict("under 1 second", slowest < 1)
+    return result, text, markdown_rows(result)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Section]] = {
+    "inference": measure_inference,
+    "pipeline": measure_pipeline,
+    "startup": measure_startup,
+}
+HEADINGS = {"inference": "Inference", "pipeline": "Input pipeline", "startup": "Start-up"}
+
+
+def main() -> None:
+    """Measures, prints the page and writes it."""
+    arguments = parse_arguments()
+    from ppcls_ext.benchmark.report import markdown_page
+    from ppcls_ext.common.files import write_json, write_text
+    from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.runtime.backends import available_cores
+
+    set_up_logging()
+    chosen = list(PARTS) if arguments.part == "all" else [arguments.part]
+    results, sections = {}, {}
+    for part in chosen:
+        print(f"measuring: {part}", flush=True)
+        results[part], text, rows = PARTS[part](arguments)
+        sections[HEADINGS[part]] = (text, rows)
+    page = markdown_page(sections, available_cores())
+    print(f"\n{page}")
+    if arguments.output:
+        write_text(arguments.output, page)
+        write_json(arguments.output.with_suffix(".json"), results)
+
+
+if __name__ == "__main__":
+    run(main)
