@@ -24,9 +24,11 @@ from ppcls_ext.weights import read_pickle, write_weights
 
 logger = logging.getLogger(__name__)
 
+LATEST, BEST = "latest", "best"
 FORMAT = "econvnext-paddle checkpoint"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+ARRAY_FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
 _FOLDER = re.compile(r"^epoch_(\d+)(?:_step_(\d+))?$")
 
 
@@ -84,9 +86,9 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) 
     try:
         with atomic_folder(folder) as temporary:
             _write_files(temporary, checkpoint)
-        _link(root / "latest", folder)
-        if best or not (root / "best").exists():
-            _link(root / "best", folder)
+        _link(root / LATEST, folder)
+        if best or not (root / BEST).exists():
+            _link(root / BEST, folder)
     except OSError as error:
         kept = list_checkpoints(root)
         survivor = f"the last good checkpoint is {kept[-1]}" if kept else "there is no older checkpoint"
@@ -122,14 +124,17 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _remove_old(root: Path, keep: int) -> None:
-    protected = {(root / name).resolve() for name in ("latest", "best") if (root / name).exists()}
+    # The run's lock lets no other process write here, so these are leftovers of a killed one.
+    for leftover in root.glob(".epoch_*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    protected = {(root / name).resolve() for name in (LATEST, BEST) if (root / name).exists()}
     for folder in list_checkpoints(root)[:-keep]:
         if folder.resolve() not in protected:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def verify_checkpoint(folder: Path) -> None:
-    """Compares every file of a checkpoint with its manifest.
+def verify_checkpoint(folder: Path) -> set[str]:
+    """Compares every file of a checkpoint with its manifest; returns the names that the manifest lists.
 
     Raises:
         UserError: it is no checkpoint of ours, or a file is missing, cut short or changed; the message names it.
@@ -151,6 +156,7 @@ def verify_checkpoint(folder: Path) -> None:
             raise UserError(f"{folder}: damaged checkpoint: {name} has {size} bytes instead of {expected['bytes']}")
         if sha256_of(file) != expected["sha256"]:
             raise UserError(f"{folder}: damaged checkpoint: the content of {name} has changed (SHA-256 differs)")
+    return set(manifest["files"])
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -167,8 +173,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     names = manifest.get("files")
     if not isinstance(names, dict) or not {"model.pdparams", "state.json"} <= set(names):
         raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} lists no model.pdparams and state.json")
-    if any(Path(name).name != name for name in names):
+    if any(Path(name).name != name or name == ".." for name in names):
         raise UserError(f"{folder}: refused: {MANIFEST} names files outside the checkpoint")
+    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in names.values()):
+        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} lacks a size or a checksum")
     return manifest
 
 
@@ -178,21 +186,19 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         UserError: it is damaged or foreign (see :func:`verify_checkpoint`).
     """
-    verify_checkpoint(folder)
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    config = folder / "config.yaml"
+    # A file that the manifest does not list was put there by somebody else, and is not read.
+    listed = verify_checkpoint(folder)
+    arrays = {file: _read_arrays(folder / file) for file in ARRAY_FILES if file in listed}
     return Checkpoint(
-        state=state,
-        model=_read_arrays(folder / "model.pdparams") or {},
-        ema=_read_arrays(folder / "ema.pdparams"),
-        optimizer=_read_arrays(folder / "optimizer.pdopt"),
-        config=config.read_text(encoding="utf-8") if config.is_file() else "",
+        state=json.loads((folder / "state.json").read_text(encoding="utf-8")),
+        model=arrays["model.pdparams"],
+        ema=arrays.get("ema.pdparams"),
+        optimizer=arrays.get("optimizer.pdopt"),
+        config=(folder / "config.yaml").read_text(encoding="utf-8") if "config.yaml" in listed else "",
     )
 
 
-def _read_arrays(file: Path) -> dict[str, np.ndarray] | None:
-    if not file.is_file():
-        return None
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
     content = read_pickle(file)
     return {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
 
@@ -200,12 +206,17 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray] | None:
 def find_newest_good(root: Path) -> Checkpoint | None:
     """Returns the newest checkpoint below ``root`` that is whole; each damaged one is named in the log.
 
-    Returns ``None`` where there is no checkpoint at all.
+    The newest is the one that ``latest`` points to, then those before it: what lies beyond was left by a run that has
+    since been taken up again from an earlier checkpoint. Returns ``None`` where there is no checkpoint at all.
 
     Raises:
         UserError: there are checkpoints, but none is whole.
     """
     folders = list_checkpoints(root)
+    latest = (root / LATEST).resolve()
+    if latest in [folder.resolve() for folder in folders]:
+        position = position_of(latest) or (0, 0)
+        folders.sort(key=lambda folder: ((position_of(folder) or (0, 0)) <= position, position_of(folder) or (0, 0)))
     for folder in reversed(folders):
         try:
             checkpoint = read_checkpoint(folder)
