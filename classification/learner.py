@@ -38,6 +38,7 @@ class Learner:
         self.update_freq = update_freq
         self.loss = config.train_loss
         self.freeze_norm = config.run.freeze_norm
+        self.optimizer_name = type(config.optimizer.settings).__name__
         # The same seed on every rank, so that all start from the same weights.
         seed_everything(derive_seed(environment.seed, "model"))
         self.model = build_network(config, environment.on_gpu)
@@ -102,7 +103,11 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Returns the small part of the state, as JSON values."""
-        return {"loss_scaler": self.precision.state(), "ema_updates": self.ema.updates if self.ema else 0}
+        return {
+            "optimizer_name": self.optimizer_name,
+            "loss_scaler": self.precision.state(),
+            "ema_updates": self.ema.updates if self.ema else 0,
+        }
 
     def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
         """Returns ``model``, ``ema`` and ``optimizer`` as arrays by structured name."""

@@ -43,8 +43,8 @@ def restore_run(checkpoint: Checkpoint, config: Config, learner: Learner, data_o
     """Puts a checkpoint into ``learner`` and returns where the run stands.
 
     Raises:
-        UserError: it belongs to another model, holds no optimizer state, lacks the average that this run needs, or
-            stands inside an epoch whose batches would now be cut otherwise.
+        UserError: it belongs to another model or optimizer, holds no optimizer state, lacks the average that this run
+            needs, or stands inside an epoch whose batches would now be cut otherwise.
     """
     state = checkpoint.state
     where = f"checkpoint of epoch {state['epoch']}"
@@ -55,6 +55,10 @@ def restore_run(checkpoint: Checkpoint, config: Config, learner: Learner, data_o
         raise UserError(f"{where}: was trained without EMA; remove the section EMA to continue it")
     if config.ema is None and checkpoint.ema is not None:
         raise UserError(f"{where}: was trained with EMA; keep the section EMA to continue it")
+    # Paddle ignores moments that another optimizer left, and would begin with none.
+    before = state.get("optimizer_name", learner.optimizer_name)
+    if before != learner.optimizer_name:
+        raise UserError(f"{where}: was trained with Optimizer.name={before}, now it is {learner.optimizer_name}")
     _compare_order(where, state, data_order)
     arrays: dict[str, Any] = {"model": checkpoint.model, "ema": checkpoint.ema, "optimizer": checkpoint.optimizer}
     learner.restore(state, arrays, where)
