@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,6 +12,8 @@ from typing import Any, TextIO
 from classification.checkpoint import list_checkpoints
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import write_text
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -47,6 +50,9 @@ class RunFolder:
                 f"{self.path}: another process is training in this folder; wait for it, or choose another "
                 "Global.output_dir"
             ) from error
+        except OSError as error:
+            reason = error.strerror
+            logger.warning("%s: this file system has no locks (%s); start no second run here", self.path, reason)
 
     @property
     def checkpoints(self) -> Path:
@@ -75,7 +81,9 @@ class RunFolder:
             return
         file = self.path / "log.jsonl"
         if file.is_file():
-            kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _is_before(line, epoch, step)]
+            # A crash may have cut the last line anywhere, also inside a character.
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _is_before(line, epoch, step)]
             write_text(file, "".join(f"{line}\n" for line in kept))
         self._log = open(file, "a", encoding="utf-8")  # noqa: SIM115 (held open as long as the run lasts)
 
@@ -105,6 +113,8 @@ def _is_before(line: str, epoch: int, step: int) -> bool:
     try:
         record = json.loads(line)
     except ValueError:
+        return False
+    if not isinstance(record, dict):
         return False
     number = record.get("epoch", 0)
     if number <= epoch:
