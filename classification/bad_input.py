@@ -72,9 +72,13 @@ def stop_at_bad_loss(
     file = folder / f"bad_batch_epoch_{epoch:04d}_step_{step:06d}_rank_{rank}.npz"
     arrays = {name: value.numpy() for name, value in batch.items() if name != "bad"}
     names = [dataset.name_of(index) for index in arrays["index"].tolist()]
-    with atomic_path(file) as temporary:
-        np.savez(temporary, names=np.array(names), **arrays)
+    try:
+        with atomic_path(file) as temporary:
+            np.savez(temporary, names=np.array(names), **arrays)
+        outcome = f"the batch is saved in {file}"
+    except OSError as error:
+        outcome = f"the batch could not be saved in {file} ({error.strerror or error})"
     raise UserError(
-        f"the loss became {loss} at epoch {epoch}, batch {step} (optimizer step {progress.updates + 1}); the batch is "
-        f"saved in {file}; try a lower Optimizer.lr.learning_rate, a longer warmup_epoch or Optimizer.clip_norm"
+        f"the loss became {loss} at epoch {epoch}, batch {step} (optimizer step {progress.updates + 1}); {outcome}; "
+        "try a lower Optimizer.lr.learning_rate, a longer warmup_epoch or Optimizer.clip_norm"
     )
