@@ -113,6 +113,9 @@ class Trainer:
     def _train_epoch(self, watch: InterruptWatch) -> None:
         """Trains from ``progress.step`` to the end of the epoch."""
         run, progress = self.run_settings, self.progress
+        if progress.step >= self.steps:
+            # Interrupted before its evaluation. The loader may hold a rest of batches that make no whole update.
+            return
         self.learner.train_mode()
         self.batches.sampler.set_position(progress.epoch, progress.step)
         title = f"epoch {progress.epoch + 1}/{run.epochs}"
