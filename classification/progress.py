@@ -51,7 +51,7 @@ class RunProgress:
         epoch: finished epochs.
         step: batches done in the epoch after these.
         updates: optimizer steps done.
-        best_metric: best top-1 so far, -1 before the first evaluation.
+        best_metric: best value so far of the first metric (top-1), -1 before the first evaluation.
         best_epoch: the epoch (from 1) it belongs to.
         evaluated_weights: ``ema`` or ``model``: which weights did better at the last evaluation.
         sums: sums over the epoch under way.

@@ -36,6 +36,8 @@ class Recorder:
         self.progress = progress
         self.environment = environment
         self._scalars: Any = None
+        # The metric that decides which epoch is the best one.
+        self._metric = config.metrics[0].names[0]
 
     def step(self, rate: float) -> None:
         """Records the means of the epoch so far."""
@@ -90,7 +92,7 @@ class Recorder:
             "trainable_parameters": parameters,
             "epochs": progress.epoch,
             "optimizer_steps": progress.updates,
-            "best": {"top1": progress.best_metric, "epoch": progress.best_epoch} if progress.best_epoch else None,
+            "best": {self._metric: progress.best_metric, "epoch": progress.best_epoch} if progress.best_epoch else None,
             "last": progress.history[-1] if progress.history else None,
             "seconds": {
                 "training": sum(record["train"]["seconds"] for record in progress.history),
@@ -109,7 +111,8 @@ class Recorder:
 
     def _summary(self, report: dict[str, Any]) -> str:
         best = report["best"]
-        result = f"best top-1 {best['top1']:.4f} (epoch {best['epoch']})" if best else "no evaluation"
+        name = self._metric.replace("top", "top-")
+        result = f"best {name} {best[self._metric]:.4f} (epoch {best['epoch']})" if best else "no evaluation"
         return f"done: {result}, {clock(report['seconds']['training'])} of training; see {self.folder.path}/report.json"
 
     def close(self) -> None:
