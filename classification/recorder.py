@@ -36,6 +36,7 @@ class Recorder:
         self.progress = progress
         self.environment = environment
         self._scalars: Any = None
+        self._fresh = progress.epoch == 0 and progress.step == 0
         # The metric that decides which epoch is the best one.
         self._metric = config.metrics[0].names[0]
 
@@ -50,6 +51,18 @@ class Recorder:
     def epoch(self, record: dict[str, Any]) -> None:
         """Records a finished epoch, with the memory that the process holds, and draws the curves anew."""
         record["memory_mb"] = memory_in_use()
+        train, epochs = record["train"], self.config.run.epochs
+        logger.info(
+            "epoch %d/%d: loss %.4f  top1 %.4f  lr %.2e  %.1f images/s  %s; about %s of training left",
+            record["epoch"],
+            epochs,
+            train["loss"],
+            train["top1"],
+            record["lr"],
+            train["images_per_second"],
+            clock(train["seconds"]),
+            clock(train["seconds"] * (epochs - record["epoch"])),
+        )
         self.folder.log(**{"kind": "epoch", **record})
         for part in ("train", "eval", "ema"):
             for name, value in record.get(part, {}).items():
@@ -63,7 +76,7 @@ class Recorder:
 
             folder = self.folder.path / "vdl"
             # VisualDL cannot cut a file back to a checkpoint, so a run that starts at its beginning starts clean.
-            if not self.progress.history and self.progress.epoch == 0:
+            if self._fresh:
                 shutil.rmtree(folder, ignore_errors=True)
             self._scalars = LogWriter(logdir=str(folder))
         self._scalars.add_scalar(tag=tag, step=step, value=value)
