@@ -1,0 +1,21 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
+
+
+def test_startup_writes_markdown_and_json(tmp_path):
+    command = [sys.executable, str(TOOL), "startup", "--rounds", "1", "--output", "results/bench.md"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "results" / "bench.md").read_text()
+    assert "| train.py --help |" in page
+    assert page.strip() in done.stdout
+    seconds = json.loads((tmp_path / "results" / "bench.json").read_text())["startup"]["seconds"]
+    assert set(seconds) == {"train.py --help", "train.py, error in the configuration"}
