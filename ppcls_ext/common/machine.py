@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GIB = 1024**3
-# A batch of 64 images of 224 px is 37 MiB, and each worker prefetches two: below this, workers die of SIGBUS.
+# This trainer's workers share anonymous memory, but those of Paddle's own loader (PaddleClas, PaddleDetection) use
+# /dev/shm. A batch of 64 images of 224 px is 37 MiB, and each worker prefetches two: below this, they die of SIGBUS.
 ENOUGH_SHARED_MEMORY = GIB
 SHARED_MEMORY_ADVICE = (
-    "too little for loader workers: start the container with --shm-size=8g (or --ipc=host), "
-    "or set DataLoader.Train.loader.num_workers: 0"
+    "too little for the loader workers of PaddleClas and PaddleDetection (this trainer does not use it): "
+    "start the container with --shm-size=8g or --ipc=host, or let them load with 0 workers"
 )
 
 
