@@ -69,10 +69,7 @@ def export_classifier(
         UserError: the outputs disagree, the model is no classifier, or the operators do not fit it. No file is left.
     """
     target = Path(folder)
-    if classes is not None and len(classes) != class_num:
-        raise UserError(f"there are {len(classes)} class names for {class_num} classes")
-    if target.exists() and not (target / DESCRIPTION_FILE).is_file() and any(target.iterdir()):
-        raise UserError(f"{target}: exists and is not an export; choose another folder, nothing was written")
+    _check_target(target, classes, class_num)
     was_training = model.training
     reference = EagerBackend(model)
     try:
@@ -100,6 +97,13 @@ def export_classifier(
             model.train()
     description.folder = target
     return description
+
+
+def _check_target(target: Path, classes: Sequence[str] | None, class_num: int) -> None:
+    if classes is not None and len(classes) != class_num:
+        raise UserError(f"there are {len(classes)} class names for {class_num} classes")
+    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / DESCRIPTION_FILE).is_file()):
+        raise UserError(f"{target}: exists and is not an export; choose another folder, nothing was written")
 
 
 def _prepare(

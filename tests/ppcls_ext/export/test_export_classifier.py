@@ -135,6 +135,8 @@ def test_a_folder_with_other_things_is_not_replaced(tmp_path, model):
     (tmp_path / "thesis.txt").write_text("three years of work")
     with pytest.raises(UserError, match="is not an export"):
         export_classifier(model, tmp_path, **ARGUMENTS)
+    with pytest.raises(UserError, match="is not an export"):
+        export_classifier(model, tmp_path / "thesis.txt", **ARGUMENTS)
     assert (tmp_path / "thesis.txt").read_text() == "three years of work"
 
 
