@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ppcls_ext.weights.files import find_weights, read_metadata, read_weights, write_weights
 from ppcls_ext.weights.load import CLASSIFIER, LoadReport, load_weights
+from ppcls_ext.weights.manifest import read_manifest, verify_file, write_manifest
 from ppcls_ext.weights.pickles import read_pickle
 
 __all__ = [
@@ -11,8 +12,11 @@ __all__ = [
     "LoadReport",
     "find_weights",
     "load_weights",
+    "read_manifest",
     "read_metadata",
     "read_pickle",
     "read_weights",
+    "verify_file",
+    "write_manifest",
     "write_weights",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ppcls_ext.common.errors import UserError, suggestion
 from ppcls_ext.common.files import atomic_path
+from ppcls_ext.weights.manifest import verify_weights
 from ppcls_ext.weights.pickles import read_pickle
 
 SUFFIXES = (".pdparams", ".safetensors")
@@ -85,15 +86,18 @@ def _file_of_checkpoint(folder: Path) -> Path:
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads the weights of a file or of a checkpoint folder (see ``find_weights``); executes nothing in it.
 
+    What lies in a checkpoint folder is compared with the checksums there before it is read.
+
     Returns:
         Arrays by name. In a ``.pdparams``, bfloat16 tensors are uint16 (``bfloat16_to_float32`` widens them); those of
         a ``.safetensors`` are widened here, because the file says which they are.
 
     Raises:
-        UserError: missing, damaged, refused, of unknown suffix, or without weights.
+        UserError: missing, damaged, changed since it was saved, refused, of unknown suffix, or without weights.
     """
     file = find_weights(path)
     _check_suffix(file)
+    verify_weights(file, chosen_by_name=not Path(path).is_dir())
     weights = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pdparams(file)
     if not weights:
         raise UserError(f"{file}: holds no weights")

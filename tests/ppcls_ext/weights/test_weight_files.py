@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.weights import find_weights, read_metadata, read_weights, write_weights
+from ppcls_ext.weights import find_weights, read_metadata, read_weights, write_manifest, write_weights
 
 WEIGHTS = {
     "conv.weight": np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32),
@@ -116,3 +116,64 @@ def test_bad_checkpoint_folders_are_refused(checkpoint):
     (checkpoint / "ema.pdparams").unlink()
     with pytest.raises(UserError, match=r"ema\.pdparams is missing"):
         read_weights(checkpoint)
+
+
+@pytest.fixture
+def listed(checkpoint):
+    """A checkpoint folder with its manifest."""
+    (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": "ema"}))
+    write_manifest(checkpoint)
+    return checkpoint
+
+
+def change(file, position: int, content: bytes) -> None:
+    """Overwrites bytes inside a file, as a bad disk does."""
+    whole = bytearray(file.read_bytes())
+    assert whole[position : position + len(content)] != content, "nothing would change"
+    whole[position : position + len(content)] = content
+    file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("named", ["", "ema", "ema.pdparams"])
+def test_weights_that_changed_inside_a_checkpoint_are_refused(listed, named):
+    assert read_weights(listed / named)["weight"].tolist() == [1.0]
+    position = (listed / "ema.pdparams").read_bytes().index(np.ones(1).tobytes())
+    change(listed / "ema.pdparams", position, np.full(1, 2.0).tobytes())
+    with pytest.raises(UserError, match=r"damaged checkpoint: the content of ema\.pdparams has changed"):
+        read_weights(listed / named)
+
+
+def test_a_checkpoint_cut_short_or_with_another_state_is_refused(listed):
+    (listed / "state.json").write_text(json.dumps({"evaluated_weights": "model"}))
+    with pytest.raises(UserError, match=r"state\.json has \d+ bytes instead of \d+"):
+        read_weights(listed)
+    write_manifest_again(listed)
+    (listed / "model.pdparams").write_bytes((listed / "model.pdparams").read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"model\.pdparams has \d+ bytes instead of \d+"):
+        read_weights(listed)
+
+
+def write_manifest_again(folder) -> None:
+    (folder / "manifest.json").unlink()
+    write_manifest(folder)
+
+
+def test_only_listed_files_stand_for_a_checkpoint(listed):
+    write_weights(listed / "converted.safetensors", {"weight": np.full(1, 3.0)})
+    assert read_weights(listed / "converted.safetensors")["weight"].tolist() == [3.0]
+    (listed / "ema.pdparams").unlink()
+    write_manifest_again(listed)
+    write_weights(listed / "ema.pdparams", {"weight": np.full(1, 4.0)})
+    with pytest.raises(UserError, match=r"manifest\.json does not list ema\.pdparams"):
+        read_weights(listed)
+
+
+def test_a_damaged_manifest_is_refused_and_a_foreign_one_beside_a_plain_file_is_not_ours(listed):
+    (listed / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match=r"manifest\.json cannot be read"):
+        read_weights(listed / "model.pdparams")
+    (listed / "manifest.json").write_text(json.dumps({"name": "a web page"}))
+    with pytest.raises(UserError, match="not a checkpoint of this trainer"):
+        read_weights(listed)
+    (listed / "state.json").unlink()
+    assert read_weights(listed / "model.pdparams")["weight"].tolist() == [0.0]
