@@ -17,15 +17,9 @@ from classification.losses import WeightedSum
 from classification.metrics import TopkAcc
 from classification.precision import Precision
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.models.outputs import logits_of
 
 logger = logging.getLogger(__name__)
-
-
-def logits_of(output: Any) -> paddle.Tensor:
-    """Returns the logits ``[N, class_num]`` of what a model returned: a tensor, PaddleClas's dictionary, or a list."""
-    if isinstance(output, dict):
-        return output["logits"]
-    return output[0] if isinstance(output, list | tuple) else output
 
 
 @paddle.no_grad()

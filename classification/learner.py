@@ -12,9 +12,9 @@ from classification.build import build_network
 from classification.config import Config
 from classification.ema import ExponentialMovingAverage
 from classification.environment import Environment, derive_seed, seed_everything
-from classification.evaluator import logits_of
 from classification.optimizer_state import export_optimizer_state, import_optimizer_state
 from classification.precision import Precision
+from ppcls_ext.models.outputs import logits_of
 from ppcls_ext.weights import load_weights
 
 

@@ -16,6 +16,7 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_folder, sha256_of
 from ppcls_ext.export.examples import example_images
 from ppcls_ext.export.verification import TOLERANCE, verify
+from ppcls_ext.models.outputs import logits_of
 from ppcls_ext.preprocess import ImageError, build_pipeline
 from ppcls_ext.runtime.backends import available_cores
 from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description
@@ -35,7 +36,7 @@ class _Deployed(nn.Layer):
 
     def forward(self, image: paddle.Tensor) -> paddle.Tensor:
         """Images ``[N, 3, H, W]`` -> logits ``[N, class_num]``."""
-        return self.network(image)
+        return logits_of(self.network(image))
 
 
 def export_classifier(

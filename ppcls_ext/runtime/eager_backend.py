@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppcls_ext.models.outputs import logits_of
+
 if TYPE_CHECKING:
     import paddle
 
@@ -14,7 +16,8 @@ class EagerBackend:
     """Runs a ``paddle.nn.Layer`` in evaluation mode.
 
     Args:
-        model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``; is put into evaluation mode.
+        model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``, or what holds them (see ``logits_of``); is put into
+            evaluation mode.
     """
 
     def __init__(self, model: paddle.nn.Layer) -> None:
@@ -26,4 +29,4 @@ class EagerBackend:
         import paddle
 
         with paddle.no_grad():
-            return self.model(paddle.to_tensor(images)).astype("float32").numpy()
+            return logits_of(self.model(paddle.to_tensor(images))).astype("float32").numpy()

@@ -92,6 +92,30 @@ def test_the_model_can_train_on_after_its_export(tmp_path):
     assert not np.array_equal(model[1]._mean.numpy(), before)
 
 
+class _Several(paddle.nn.Layer):
+    """Gives its logits as ``kind`` says, beside those of an auxiliary classifier."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.linear = paddle.nn.Linear(3, 10)
+
+    def forward(self, image):
+        features = paddle.nn.functional.adaptive_avg_pool2d(image, [1, 1]).flatten(1)
+        logits, auxiliary = self.linear(features), features.tile([1, 4])[:, :10]
+        return [logits, auxiliary] if self.kind is list else {"features": features, "logits": logits}
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_a_model_that_returns_more_than_logits_is_exported_with_its_logits(tmp_path, kind):
+    model = _Several(kind)
+    export_classifier(model, tmp_path / "export", **{**ARGUMENTS, "model_name": "several"})
+    images = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    expected = images.mean(axis=(2, 3)) @ model.linear.weight.numpy() + model.linear.bias.numpy()
+    for backend in (EagerBackend(model), load(tmp_path / "export", threads=1).backend):
+        np.testing.assert_allclose(backend.run(images), expected, rtol=1e-4, atol=1e-6)
+
+
 class _Noisy(paddle.nn.Layer):
     """Gives other outputs once it is exported."""
 
