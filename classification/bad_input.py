@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from classification.data.datasets import ImageDataset
+from classification.environment import sum_over_ranks
 from classification.progress import RunProgress
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_path
@@ -22,18 +23,20 @@ SHOWN = 3
 class BadImages:
     """Unreadable images of one data set.
 
+    Over the epochs every process meets every image, so each compares its own count with the limit of the whole set.
+
     Args:
         names: the list to fill, which may hold names from before an interruption.
         dataset: knows the names.
         limit: share of the data set above which the run stops.
-        world_size: each process sees only its share of the data set.
     """
 
-    def __init__(self, names: list[str], dataset: ImageDataset, limit: float, world_size: int) -> None:
+    def __init__(self, names: list[str], dataset: ImageDataset, limit: float) -> None:
         self.names = names
         self._known = set(names)
+        self._indices: set[int] = set()
         self._dataset = dataset
-        self._allowed = limit * len(dataset) / world_size
+        self._limit = limit
 
     def note(self, indices: np.ndarray) -> None:
         """Names new unreadable images of a batch.
@@ -45,17 +48,44 @@ class BadImages:
             UserError: there are more of them than allowed.
         """
         for index in indices[indices >= 0].tolist():
-            name = self._dataset.name_of(index)
-            if name not in self._known:
-                self._known.add(name)
-                self.names.append(name)
-                logger.warning("skipped %s: it cannot be read (%d so far)", name, len(self.names))
-        if len(self.names) > self._allowed:
-            shown = ", ".join(self.names[:SHOWN])
-            raise UserError(
-                f"{len(self.names)} of {len(self._dataset)} images cannot be read, more than Global.max_bad_images "
-                f"permits: {shown}{' ...' if len(self.names) > SHOWN else ''}"
-            )
+            if self._add(index):
+                logger.warning("skipped %s: it cannot be read (%d so far)", self.names[-1], len(self.names))
+        self._stop_beyond_limit()
+
+    def share(self, world_size: int) -> None:
+        """Adds what the other processes met, so that checkpoint and report name every image; all processes call it.
+
+        Raises:
+            UserError: together there are more of them than allowed.
+        """
+        if world_size == 1:
+            return
+        met = np.zeros(len(self._dataset))
+        met[sorted(self._indices)] = 1
+        for index in np.flatnonzero(sum_over_ranks(met, world_size)).tolist():
+            self._add(index)
+        self._stop_beyond_limit()
+
+    def _add(self, index: int) -> bool:
+        """Notes an index; tells whether its name is new."""
+        self._indices.add(index)
+        name = self._dataset.name_of(index)
+        if name in self._known:
+            return False
+        self._known.add(name)
+        self.names.append(name)
+        return True
+
+    def _stop_beyond_limit(self) -> None:
+        bad, images = len(self.names), len(self._dataset)
+        if bad <= self._limit * images:
+            return
+        shown = ", ".join(self.names[:SHOWN])
+        raise UserError(
+            f"{bad} of {images} images cannot be read, more than Global.max_bad_images permits: {shown}"
+            f"{' ...' if bad > SHOWN else ''}; mend or remove them, or go on without them by "
+            f"-o Global.max_bad_images={min(np.ceil(100 * (bad + 1) / images) / 100, 1.0):g}"
+        )
 
 
 def stop_at_bad_loss(

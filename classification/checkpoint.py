@@ -77,7 +77,7 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) 
         root: the folder ``checkpoints`` of a run.
         checkpoint: what to write.
         keep: how many of the newest stay; the one ``best`` points to stays too.
-        best: whether this is the best one so far.
+        best: whether this is the best one so far; until one was evaluated, the newest counts as the best.
 
     Raises:
         UserError: the disk is full or cannot be written; every older checkpoint is still there.
@@ -87,7 +87,8 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) 
         with atomic_folder(folder) as temporary:
             _write_files(temporary, checkpoint)
         _link(root / LATEST, folder)
-        if best or not (root / BEST).exists():
+        # Before the first evaluation nothing is better than the newest.
+        if best or not checkpoint.state.get("best_epoch"):
             _link(root / BEST, folder)
     except OSError as error:
         kept = list_checkpoints(root)

@@ -6,11 +6,13 @@ import logging
 
 from classification.bad_input import BadImages
 from classification.build import build_batches, build_dataset, build_network, load_pretrained
+from classification.class_names import check_same_classes, class_names_of_weights
 from classification.config import Config
 from classification.environment import Environment
 from classification.evaluator import evaluate
 from classification.precision import Precision
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.weights import find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +31,16 @@ def evaluate_config(config: Config, environment: Environment) -> dict[str, float
     if config.run.pretrained_model is None:
         raise UserError("evaluation needs weights: -o Global.pretrained_model=RUN/checkpoints/best")
     dataset = build_dataset(config, config.eval)
+    weights = find_weights(config.run.pretrained_model)
+    check_same_classes(class_names_of_weights(weights), str(weights), dataset.class_names, f"{config.eval.key}.dataset")
     batches = build_batches(config, config.eval, dataset, environment, training=False)
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
     precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
-    bad_images = BadImages([], dataset, config.run.max_bad_images, environment.world_size)
-    return evaluate(
-        model, batches, config.metrics, config.eval_loss, precision, environment, config.arch.name, bad_images
-    )
+    bad_images = BadImages([], dataset, config.run.max_bad_images)
+    try:
+        return evaluate(
+            model, batches, config.metrics, config.eval_loss, precision, environment, config.arch.name, bad_images
+        )
+    finally:
+        batches.close()

@@ -62,6 +62,7 @@ def evaluate(
             if len(batch["label"]):
                 sums += _sums_of(model, batch, metrics, loss, precision)
             display.advance()
+    bad_images.share(environment.world_size)
     sums = sum_over_ranks(sums, environment.world_size)
     images = int(sums[-1])
     if images == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from types import FrameType, TracebackType
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import numpy as np
 
 from classification.environment import sum_over_ranks
+
+logger = logging.getLogger(__name__)
+
+# Optimizer steps between two exchanges of the flag: a stop comes soon, and the exchange costs next to nothing.
+SHARED_EVERY = 10
 
 
 class Interrupted(KeyboardInterrupt):
@@ -19,15 +25,13 @@ class InterruptWatch:
     """While open, the first SIGINT or SIGTERM only sets a flag; a second SIGINT stops at once.
 
     Args:
-        world_size: with several processes the flag is shared now and then, so that all stop after the same batch.
-        every: batches between two such exchanges.
+        world_size: with several processes the flag is shared now and then, so that all stop after the same update.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, world_size: int, every: int) -> None:
+    def __init__(self, world_size: int) -> None:
         self._world_size = world_size
-        self._every = every
         self._requested = False
         self._before: dict[int, Any] = {}
 
@@ -49,12 +53,14 @@ class InterruptWatch:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._requested and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self._requested:
+            logger.warning("finishing what is under way, then saving; Ctrl-C again stops at once, without saving")
         self._requested = True
 
-    def stop_after(self, step: int) -> bool:
-        """Tells whether to stop after batch ``step``; all processes get the same answer."""
+    def stop_after(self, update: int) -> bool:
+        """Tells whether to stop after optimizer step ``update``; all processes get the same answer."""
         if self._world_size == 1:
             return self._requested
-        if step % self._every:
+        if update % SHARED_EVERY:
             return False
         return bool(sum_over_ranks(np.array([float(self._requested)]), self._world_size)[0])

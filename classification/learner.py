@@ -36,6 +36,7 @@ class Learner:
         assert config.optimizer is not None and config.train_loss is not None
         self.environment = environment
         self.update_freq = update_freq
+        self.updates_each_epoch = updates_each_epoch
         self.loss = config.train_loss
         self.freeze_norm = config.run.freeze_norm
         self.optimizer_name = type(config.optimizer.settings).__name__
@@ -55,7 +56,8 @@ class Learner:
         network = self.model
         if config.run.to_static:
             specification = paddle.static.InputSpec([None, *config.run.image_shape], "float32", name="image")
-            network = paddle.jit.to_static(network, input_spec=[specification])
+            # Without full_graph Paddle compiles piece by piece and ignores the specification.
+            network = paddle.jit.to_static(network, input_spec=[specification], full_graph=True)
         return paddle.DataParallel(network) if self.environment.world_size > 1 else network
 
     def start(self) -> None:
@@ -105,6 +107,7 @@ class Learner:
         """Returns the small part of the state, as JSON values."""
         return {
             "optimizer_name": self.optimizer_name,
+            "weight_precision": self.precision.weights,
             "loss_scaler": self.precision.state(),
             "ema_updates": self.ema.updates if self.ema else 0,
         }

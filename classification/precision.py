@@ -35,6 +35,11 @@ class Precision:
                 use_dynamic_loss_scaling=self.settings.use_dynamic_loss_scaling,
             )
 
+    @property
+    def weights(self) -> str:
+        """In what the weights are kept: ``float32``, or for O2 the low precision beside float32 copies."""
+        return self.dtype if self.settings is not None and self.settings.level == "O2" else "float32"
+
     def decorate(
         self, model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer
     ) -> tuple[paddle.nn.Layer, paddle.optimizer.Optimizer]:

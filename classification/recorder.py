@@ -49,7 +49,10 @@ class Recorder:
         self._scalar("train/learning_rate", rate, self.progress.updates)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Records a finished epoch, with the memory that the process holds, and draws the curves anew."""
+        """Records a finished epoch, with the memory that this process holds, and draws the curves anew.
+
+        The epoch must stand in ``progress.history`` already.
+        """
         record["memory_mb"] = memory_in_use()
         train, epochs = record["train"], self.config.run.epochs
         logger.info(
@@ -64,9 +67,14 @@ class Recorder:
             clock(train["seconds"] * (epochs - record["epoch"])),
         )
         self.folder.log(**{"kind": "epoch", **record})
+        self._draw()
         for part in ("train", "eval", "ema"):
             for name, value in record.get(part, {}).items():
                 self._scalar(f"{part}/{name}_by_epoch", value, record["epoch"])
+
+    def _draw(self) -> None:
+        if self.folder.active:
+            draw_training_curves(self.progress.history, self.folder.path / "curves.png", self.config.arch.name)
 
     def _scalar(self, tag: str, value: float, step: int) -> None:
         if not (self.config.run.use_visualdl and self.folder.active):
@@ -92,7 +100,7 @@ class Recorder:
         report = self._report(seconds, class_names, parameters)
         if self.folder.active:
             write_json(self.folder.path / "report.json", report)
-            draw_training_curves(self.progress.history, self.folder.path / "curves.png", self.config.arch.name)
+            self._draw()
             logger.info("%s", self._summary(report))
         return report
 

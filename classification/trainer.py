@@ -12,7 +12,9 @@ import paddle
 from classification.bad_input import BadImages, stop_at_bad_loss
 from classification.build import build_batches, build_dataset, count_trainable, load_pretrained, read_class_names
 from classification.checkpoint import Checkpoint, write_checkpoint
+from classification.class_names import check_same_classes
 from classification.config import Config
+from classification.data.datasets import ImageDataset
 from classification.display import Display
 from classification.environment import Environment, barrier, broadcast_buffers, derive_seed, sum_over_ranks
 from classification.evaluator import evaluate
@@ -21,9 +23,10 @@ from classification.learner import Learner
 from classification.metrics import TopkAcc
 from classification.progress import EpochSums, RunProgress, random_states
 from classification.recorder import Recorder
-from classification.resume import find_checkpoint, restore_run
+from classification.resume import check_same_start, find_checkpoint, restore_run
 from classification.run_folder import RunFolder
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.log import log_to_file
 
 logger = logging.getLogger(__name__)
 
@@ -44,35 +47,46 @@ class Trainer:
         require_sections(config)
         self.config, self.run_settings, self.environment = config, config.run, environment
         self.folder = RunFolder(config.output_dir, environment.is_main)
+        if self.folder.active:
+            # Only now: before the lock is taken, the file may be another run's.
+            log_to_file(self.folder.path / "train.log")
         self.dataset = build_dataset(config, config.train)
         self.batches = build_batches(config, config.train, self.dataset, environment, training=True)
-        self.eval_batches, eval_dataset = None, None
-        if config.run.eval_during_train and config.eval is not None:
-            eval_dataset = build_dataset(config, config.eval)
-            self.eval_batches = build_batches(config, config.eval, eval_dataset, environment, training=False)
+        eval_dataset = self._open_evaluation()
         self.class_names = read_class_names(config, self.dataset)
         self.update_freq, self.steps = steps_of_epoch(len(self.batches), config.run.update_freq)
         self.learner = Learner(config, environment, self.steps // self.update_freq, self.update_freq)
         self.progress = self._first_progress(resume or config.run.checkpoints)
         limit = config.run.max_bad_images
-        self.bad_images = BadImages(self.progress.bad_images, self.dataset, limit, environment.world_size)
-        self.bad_eval_images = (
-            BadImages(self.progress.bad_eval_images, eval_dataset, limit, environment.world_size)
-            if eval_dataset
-            else None
-        )
+        self.bad_images = BadImages(self.progress.bad_images, self.dataset, limit)
+        self.bad_eval_images = BadImages(self.progress.bad_eval_images, eval_dataset, limit) if eval_dataset else None
         self.recorder = Recorder(self.folder, config, self.progress, environment)
         self.accuracy = TopkAcc([1])
+
+    def _open_evaluation(self) -> ImageDataset | None:
+        """Opens the evaluation data, if the run evaluates, and checks that their labels mean the same."""
+        config, self.eval_batches = self.config, None
+        if not config.run.eval_during_train or config.eval is None:
+            return None
+        dataset = build_dataset(config, config.eval)
+        check_same_classes(
+            self.dataset.class_names, f"{config.train.key}.dataset", dataset.class_names, f"{config.eval.key}.dataset"
+        )
+        self.eval_batches = build_batches(config, config.eval, dataset, self.environment, training=False)
+        return dataset
 
     def _first_progress(self, resume: str | None) -> RunProgress:
         """Continues a checkpoint, or starts from random or pretrained weights."""
         checkpoint = find_checkpoint(resume, self.folder.checkpoints)
         if checkpoint is not None:
-            return restore_run(checkpoint, self.config, self.learner, self.data_order())
-        self.folder.refuse_second_run()
-        load_pretrained(self.config, self.learner.model, fine_tune=True)
-        self.learner.start()
-        return RunProgress()
+            progress = restore_run(checkpoint, self.config, self.learner, self.data_order())
+        else:
+            self.folder.refuse_second_run()
+            load_pretrained(self.config, self.learner.model, fine_tune=True)
+            self.learner.start()
+            progress = RunProgress()
+        check_same_start(progress, self.learner.model, self.environment)
+        return progress
 
     def run(self) -> dict[str, Any]:
         """Trains to the last epoch; returns the report that also stands in ``report.json``.
@@ -87,16 +101,19 @@ class Trainer:
         self.folder.open_log(self.progress.epoch, self.progress.step)
         start = time.monotonic()
         try:
-            with InterruptWatch(self.environment.world_size, self.run_settings.print_batch_step) as watch:
+            with InterruptWatch(self.environment.world_size) as watch:
                 while self.progress.epoch < self.run_settings.epochs:
                     self._train_epoch(watch)
                     # Before an evaluation that may take long; the resumed run begins with it.
-                    if watch.stop_after(0):
-                        self._save(best=False)
-                        self._leave()
+                    self._stop_if_asked(watch, update=0)
                     self._finish_epoch()
+                    if self.progress.epoch < self.run_settings.epochs:
+                        self._stop_if_asked(watch, update=0)
             return self.recorder.finish(time.monotonic() - start, self.class_names, parameters)
         finally:
+            self.batches.close()
+            if self.eval_batches is not None:
+                self.eval_batches.close()
             self.recorder.close()
             self.folder.close()
 
@@ -187,13 +204,15 @@ class Trainer:
         step, every = self.progress.step, self.run_settings.save_steps
         if step % self.update_freq:
             return
-        if watch.stop_after(step):
-            self._save(best=False)
-            self._leave()
+        self._stop_if_asked(watch, self.progress.updates)
         if every and step // every > (step - self.update_freq) // every:
             self._save(best=False)
 
-    def _leave(self) -> None:
+    def _stop_if_asked(self, watch: InterruptWatch, update: int) -> None:
+        """Saves and leaves if the user interrupted the run."""
+        if not watch.stop_after(update):
+            return
+        self._save(best=False)
         raise Interrupted(
             f"stopped; everything is saved in {self.folder.checkpoints}; "
             "continue with the same command and --resume auto"
@@ -216,6 +235,7 @@ class Trainer:
             self._save(best)
 
     def _training_means(self) -> dict[str, float]:
+        self.bad_images.share(self.environment.world_size)
         sums = self.progress.sums
         totals = sum_over_ranks(np.array([sums.loss, sums.hits, float(sums.images)]), self.environment.world_size)
         return EpochSums(float(totals[0]), float(totals[1]), int(totals[2]), sums.seconds).mean()

@@ -34,15 +34,19 @@ def main() -> int:
     from classification.environment import prepare_environment, rank_from_environment
     from classification.interruption import Interrupted
     from classification.trainer import Trainer
-    from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.common.errors import UserError
+    from ppcls_ext.common.log import note_in_files, set_up_logging
 
     is_main = rank_from_environment()[0] == 0
-    set_up_logging(quiet=not is_main, file=config.output_dir / "train.log" if is_main else None)
+    set_up_logging(quiet=not is_main)
     try:
         Trainer(config, prepare_environment(config.run.device, config.run.seed), arguments.resume).run()
     except Interrupted as stop:
         sys.stdout.write(f"{stop}\n")
         return INTERRUPTED_STATUS
+    except UserError as error:
+        note_in_files(str(error))
+        raise
     return 0
 
 

@@ -30,23 +30,15 @@ class _CurrentStandardOutput(logging.StreamHandler):
         return sys.stdout
 
 
-def set_up_logging(quiet: bool = False, file: Path | None = None) -> None:
-    """Sends the messages of this project's packages to the terminal and, if asked for, to ``file`` as well.
+def set_up_logging(quiet: bool = False) -> None:
+    """Sends the messages of this project's packages to the terminal, and to no file that an earlier call named.
 
     Args:
         quiet: show warnings and errors only (for every rank but the first).
-        file: text file to append to, with times.
     """
-    handlers: list[logging.Handler] = []
     terminal = _CurrentStandardOutput()
     terminal.setFormatter(_TerminalFormatter("%(message)s"))
     terminal.setLevel(logging.WARNING if quiet else logging.INFO)
-    handlers.append(terminal)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        writer = logging.FileHandler(file, encoding="utf-8")
-        writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        handlers.append(writer)
     for name in PACKAGES:
         package = logging.getLogger(name)
         for old in list(package.handlers):
@@ -54,5 +46,20 @@ def set_up_logging(quiet: bool = False, file: Path | None = None) -> None:
             old.close()
         package.setLevel(logging.INFO)
         package.propagate = False
-        for handler in handlers:
-            package.addHandler(handler)
+        package.addHandler(terminal)
+
+
+def log_to_file(file: Path) -> None:
+    """Sends the messages to ``file`` as well, with times; the file is appended to."""
+    writer = logging.FileHandler(file, encoding="utf-8")
+    writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name in PACKAGES:
+        logging.getLogger(name).addHandler(writer)
+
+
+def note_in_files(message: str) -> None:
+    """Writes an error into the log files alone: the terminal shows it by another way."""
+    record = logging.LogRecord(PACKAGES[0], logging.ERROR, "", 0, message, None, None)
+    for handler in logging.getLogger(PACKAGES[0]).handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)

@@ -39,8 +39,10 @@ def sample(epoch: int, step: int = 0, ema: bool = True) -> Checkpoint:
     )
 
 
-def write(root: Path, epoch: int, step: int = 0, keep: int = 10, best: bool = False) -> Path:
-    return write_checkpoint(root, sample(epoch, step), keep, best)
+def write(root: Path, epoch: int, step: int = 0, keep: int = 10, best: bool = False, best_epoch: int = 0) -> Path:
+    checkpoint = sample(epoch, step)
+    checkpoint.state["best_epoch"] = best_epoch
+    return write_checkpoint(root, checkpoint, keep, best)
 
 
 def names(root: Path) -> list[str]:
@@ -94,15 +96,21 @@ def test_links_point_to_the_latest_and_the_best_and_stay_valid_when_the_run_is_m
     write(root, 1)
     assert (target(root, "latest"), target(root, "best")) == ("epoch_0001", "epoch_0001")
     write(root, 2, best=True)
-    write(root, 3)
+    write(root, 3, best_epoch=2)
     assert (target(root, "latest"), target(root, "best")) == ("epoch_0003", "epoch_0002")
     moved = root.rename(tmp_path / "elsewhere")
     assert read_checkpoint(moved / "best").state["epoch"] == 2
 
 
+def test_until_something_was_evaluated_the_newest_is_the_best(root):
+    for epoch in (1, 2, 3):
+        write(root, epoch)
+        assert target(root, "best") == f"epoch_{epoch:04d}"
+
+
 def test_the_newest_stay_and_the_best(root):
     for epoch in range(1, 7):
-        write(root, epoch, keep=2, best=epoch == 2)
+        write(root, epoch, keep=2, best=epoch == 2, best_epoch=2 if epoch >= 2 else 0)
     assert names(root) == ["epoch_0002", "epoch_0005", "epoch_0006"]
     write(root, 7, keep=2, best=True)
     assert names(root) == ["epoch_0006", "epoch_0007"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 
@@ -11,22 +12,24 @@ from classification.interruption import Interrupted, InterruptWatch
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_batch_goes_on(number):
-    with InterruptWatch(world_size=1, every=10) as watch:
+def test_the_first_signal_is_noted_and_the_batch_goes_on(number, caplog):
+    with InterruptWatch(world_size=1) as watch:
         assert not watch.stop_after(1)
-        signal.raise_signal(number)
+        with caplog.at_level(logging.WARNING):
+            signal.raise_signal(number)
+        assert "then saving" in caplog.text, "a user who sees nothing presses again"
         assert watch.stop_after(1)
         assert watch.stop_after(2)
 
 
 def test_a_second_ctrl_c_stops_at_once():
-    with InterruptWatch(world_size=1, every=10), pytest.raises(KeyboardInterrupt):
+    with InterruptWatch(world_size=1), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
 
 def test_a_second_termination_does_not_break_the_save():
-    with InterruptWatch(world_size=1, every=10) as watch:
+    with InterruptWatch(world_size=1) as watch:
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
         assert watch.stop_after(1)
@@ -34,7 +37,7 @@ def test_a_second_termination_does_not_break_the_save():
 
 def test_handlers_are_put_back_also_after_an_error():
     before = [signal.getsignal(number) for number in InterruptWatch.SIGNALS]
-    with pytest.raises(ZeroDivisionError), InterruptWatch(world_size=1, every=10):
+    with pytest.raises(ZeroDivisionError), InterruptWatch(world_size=1):
         assert [signal.getsignal(number) for number in InterruptWatch.SIGNALS] != before
         raise ZeroDivisionError
     assert [signal.getsignal(number) for number in InterruptWatch.SIGNALS] == before
@@ -44,7 +47,7 @@ def test_outside_the_main_thread_the_surrounding_program_decides():
     outcome = []
 
     def work() -> None:
-        with InterruptWatch(world_size=1, every=10) as watch:
+        with InterruptWatch(world_size=1) as watch:
             outcome.append(watch.stop_after(1))
 
     before = signal.getsignal(signal.SIGINT)
@@ -63,7 +66,7 @@ def test_several_processes_ask_each_other_only_now_and_then(monkeypatch):
         return values + 1
 
     monkeypatch.setattr("classification.interruption.sum_over_ranks", sum_over_ranks)
-    watch = InterruptWatch(world_size=2, every=10)
+    watch = InterruptWatch(world_size=2)
     assert [step for step in range(1, 31) if watch.stop_after(step)] == [10, 20, 30]
     assert len(asked) == 3
 

@@ -26,7 +26,13 @@ def config(tmp_path):
 @pytest.fixture
 def learner():
     restored = []
-    return SimpleNamespace(optimizer_name="AdamW", restored=restored, restore=lambda *given: restored.append(given))
+    return SimpleNamespace(
+        optimizer_name="AdamW",
+        updates_each_epoch=4,
+        precision=SimpleNamespace(weights="float32"),
+        restored=restored,
+        restore=lambda *given: restored.append(given),
+    )
 
 
 def checkpoint(config, **changes) -> Checkpoint:
@@ -34,6 +40,7 @@ def checkpoint(config, **changes) -> Checkpoint:
         **RunProgress(epoch=2, updates=8, best_metric=0.5, best_epoch=1).to_json(),
         "arch": {"name": config.arch.name, "arguments": dict(config.arch.arguments)},
         "optimizer_name": "AdamW",
+        "weight_precision": "float32",
         "data_order": dict(ORDER),
         "random": random_states(),
     }
@@ -61,13 +68,14 @@ def test_a_fitting_checkpoint_is_continued(config, learner):
         ),
         ({"optimizer": None}, "holds no optimizer state; its weights can be used as Global.pretrained_model"),
         ({"optimizer_name": "Momentum"}, "was trained with Optimizer.name=Momentum, now it is AdamW"),
+        ({"weight_precision": "float16"}, "was trained with weights in float16, now they are in float32"),
         ({"ema": None}, "was trained without EMA; remove the section EMA to continue it"),
         (
             {"step": 3, "data_order": {**ORDER, "images_per_step": 16}},
             "stands inside an epoch whose batches are cut otherwise now (images_per_step 16 -> 8)",
         ),
     ],
-    ids=["model", "classes", "no optimizer state", "optimizer", "no average", "batches"],
+    ids=["model", "classes", "no optimizer state", "optimizer", "precision", "no average", "batches"],
 )
 def test_what_does_not_fit_is_refused_before_anything_changes(config, learner, changes, message):
     with pytest.raises(UserError) as error:
@@ -87,3 +95,28 @@ def test_between_epochs_another_order_is_only_warned_of(config, learner, caplog)
     with caplog.at_level(logging.WARNING):
         restore_run(checkpoint(config), config, learner, {**ORDER, "seed": 6})
     assert "seed 5 -> 6; the run goes on, but not to the same numbers" in caplog.text
+
+
+def test_after_another_batch_size_the_learning_rate_follows_the_epochs(config, learner):
+    """Two epochs of four steps were done; with batches of twice the size an epoch has two steps."""
+    learner.updates_each_epoch = 2
+    progress = restore_run(checkpoint(config), config, learner, {**ORDER, "images_per_step": 16})
+    assert (progress.epoch, progress.updates) == (2, 4)
+
+
+def test_changed_keys_are_listed_and_those_without_effect_are_not(tmp_path, config, learner, caplog):
+    saved = checkpoint(config)
+    saved.config = config.to_yaml()
+    changed = small_config(tmp_path / "elsewhere", Global__print_batch_step=99)
+    changed["Optimizer"]["lr"]["learning_rate"] = "5e-1"
+    changed["Loss"]["Train"][0]["CELoss"]["epsilon"] = 0.0
+    with caplog.at_level(logging.WARNING):
+        restore_run(saved, load_config(write_config(tmp_path, changed)), learner, ORDER)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "checkpoint of epoch 2: the configuration has changed since: Loss.Train[0].CELoss.epsilon 0.1 -> 0.0; "
+        "Optimizer.lr.learning_rate 0.001 -> 0.5"
+    )
+    caplog.clear()
+    restore_run(saved, config, learner, ORDER)
+    assert caplog.records == []

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from ppcls_ext.common.log import PACKAGES, set_up_logging
+from ppcls_ext.common.log import PACKAGES, log_to_file, note_in_files, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -41,16 +41,20 @@ def test_quiet_ranks_show_warnings_only(capsys):
 
 
 def test_the_file_gets_the_same_messages_with_times_and_is_appended_to(tmp_path, capsys):
-    file = tmp_path / "run" / "train.log"
+    file = tmp_path / "train.log"
     for message in ("first run", "second run: ü"):
-        set_up_logging(file=file)
+        set_up_logging()
+        log_to_file(file)
         logging.getLogger("classification").info(message)
+    note_in_files("it failed")
     set_up_logging()
+    note_in_files("there is no file now")
     logging.getLogger("classification").info("not in the file")
     lines = file.read_text(encoding="utf-8").splitlines()
     assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", "", line) for line in lines] == [
         "INFO first run",
         "INFO second run: ü",
+        "ERROR it failed",
     ]
     assert capsys.readouterr().out == "first run\nsecond run: ü\nnot in the file\n"
 
