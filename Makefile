@@ -12,7 +12,7 @@ DEPLOY_READY := $(VENV)/.ready-deploy
 QUICKSTART := output/quickstart
 PYTEST_OPTIONS ?=
 
-.PHONY: help setup quickstart test test-slow lint bench doctor clean
+.PHONY: help setup quickstart test test-slow test-gpu lint bench doctor clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -34,7 +34,7 @@ $(DEPLOY_READY): requirements-deploy.lock $(READY)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-deploy.lock
 	@touch $@
 
-quickstart: $(READY)  ## train on the digits, evaluate, export and predict (under 5 minutes on 2 cores)
+quickstart: $(READY)  ## train on the digits, evaluate, export and predict (under 4 minutes on 2 cores)
 	$(RUN) tools/train.py -c configs/quickstart.yaml --resume auto
 	$(RUN) tools/eval.py -c configs/quickstart.yaml -o Global.pretrained_model=$(QUICKSTART)/checkpoints/best
 	$(RUN) tools/export_model.py -c configs/quickstart.yaml \
@@ -43,10 +43,13 @@ quickstart: $(READY)  ## train on the digits, evaluate, export and predict (unde
 	$(RUN) tools/infer.py --model $(QUICKSTART)/export --input $(QUICKSTART)/samples --save $(QUICKSTART)/predictions.png
 
 test: $(READY)  ## the tests that every change must pass
-	$(RUN) -m pytest -m "not slow and not gpu" $(PYTEST_OPTIONS)
+	$(RUN) -m pytest -m "not slow" $(PYTEST_OPTIONS)
 
-test-slow: $(READY)  ## the long tests: training runs, kill and resume, two processes
-	$(RUN) -m pytest -m "slow and not gpu" $(PYTEST_OPTIONS)
+test-slow: $(READY)  ## the long tests: compiled training, resuming in two processes, the whole benchmark
+	$(RUN) -m pytest -m slow $(PYTEST_OPTIONS)
+
+test-gpu: $(READY)  ## the tests that need a GPU (make test reports them as skipped without one)
+	$(RUN) -m pytest -m gpu $(PYTEST_OPTIONS)
 
 lint: $(READY)  ## ruff
 	$(RUN) -m ruff check .

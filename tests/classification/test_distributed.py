@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from ppcls_ext import build_model
 from ppcls_ext.models.seeded import seed_weights
 from ppcls_ext.weights import read_weights, write_weights
-from tests.support.runs import NORMALIZE, launch_tool, run_tool, small_config, write_config
+from tests.support.runs import NORMALIZE, launch_tool, run_tool, same_files, small_config, write_config
 
 
 def plain_config(output: Path, batch_size: int, **changes: Any) -> dict[str, Any]:
@@ -98,6 +99,33 @@ def test_accumulated_gradients_equal_those_of_a_larger_batch(runs: tuple[Path, P
     result = run_tool("train.py", "-c", config)
     assert result.returncode == 0, result.stdout + result.stderr
     assert report_of(run)["optimizer_steps"] == report_of(runs[0])["optimizer_steps"]
+    expected = read_weights(runs[0] / "checkpoints/epoch_0001/model.pdparams")
+    for name, value in read_weights(run / "checkpoints/epoch_0001/model.pdparams").items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_to_the_same_bits(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    tensors = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
+    for run in (whole, cut):
+        config = write_config(tmp_path, small_config(run, Global__save_steps=2), f"{run.name}.yaml")
+        result = launch_tool("train.py", "-c", config, log=tmp_path / f"log_{run.name}")
+        assert result.returncode == 0, result.stdout + result.stderr
+    shutil.rmtree(cut / "checkpoints/epoch_0002")
+    result = launch_tool("train.py", "-c", config, "--resume", "auto", log=tmp_path / "log_resumed")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert same_files(whole / "checkpoints/epoch_0002", cut / "checkpoints/epoch_0002", tensors) == []
+
+
+@pytest.mark.slow
+def test_two_processes_accumulate_like_one(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two processes with two batches of 3 for one step do what one batch of 12 does."""
+    run = tmp_path / "accumulated"
+    start = str(seeded_weights(tmp_path))
+    config = write_config(tmp_path, plain_config(run, 3, Global__update_freq=2, Global__pretrained_model=start))
+    result = launch_tool("train.py", "-c", config, log=tmp_path / "log")
+    assert result.returncode == 0, result.stdout + result.stderr
     expected = read_weights(runs[0] / "checkpoints/epoch_0001/model.pdparams")
     for name, value in read_weights(run / "checkpoints/epoch_0001/model.pdparams").items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,30 @@ def test_faulty_data_set_is_refused(tmp_path: Path, dataset: dict[str, str], par
     dataset = {key: value.format(root=root) for key, value in dataset.items()}
     config = use_dataset(small_config(tmp_path / "run"), dataset, dataset)
     assert_refused(run_tool("train.py", "-c", write_config(tmp_path, config)), *parts)
+
+
+def test_evaluation_data_with_other_classes_are_refused(tmp_path: Path) -> None:
+    train, val = write_folder(tmp_path / "train", classes=3), write_folder(tmp_path / "val", classes=3)
+    shutil.rmtree(val / "class_1")
+    config = small_config(tmp_path / "run", Arch__class_num=3)
+    use_dataset(config, *({"name": "ImageFolder", "image_root": str(root)} for root in (train, val)))
+    assert_refused(
+        run_tool("train.py", "-c", write_config(tmp_path, config)),
+        "DataLoader.Eval.dataset and DataLoader.Train.dataset name different classes",
+        "label 1 is 'class_2' and 'class_1'",
+    )
+
+
+def test_output_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    config = write_config(tmp_path, small_config(tmp_path / "file" / "run"))
+    assert_refused(run_tool("train.py", "-c", config), "file/run", "Global.output_dir")
+
+
+def test_an_error_that_ends_a_run_stands_in_its_log(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", Global__pretrained_model=str(tmp_path / "none.pdparams"))
+    assert_refused(run_tool("train.py", "-c", write_config(tmp_path, config)), "none.pdparams")
+    assert "none.pdparams" in (tmp_path / "run" / "train.log").read_text()
 
 
 def test_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
