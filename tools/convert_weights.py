@@ -14,11 +14,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppcls_ext.common.command_line import run
-from ppcls_ext.weights.convert import CONVERTERS, convert_weights
 
 
 def main() -> int:
     """Parses the command line, converts, and prints what was kept and what was dropped."""
+    from ppcls_ext.weights.convert import CONVERTERS, convert_weights
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", metavar="SRC", help="weight file (.pdparams, .safetensors) or checkpoint folder")
     parser.add_argument("destination", metavar="DST", help="file to write (.pdparams, .safetensors)")

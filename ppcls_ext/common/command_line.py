@@ -12,8 +12,14 @@ from ppcls_ext.common.errors import UserError
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
-# What a disk does to a user, wherever the program happens to write.
+# What a disk does to a user, wherever the program happens to write, ...
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# ... and what comes of a path that the user gave.
+PATH_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY,
+    errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
+OUR_PACKAGES = ("ppcls_ext", "classification", "detection", "tools")
 # Paddle says these at import and at every first batch; they tell a user of our tools nothing.
 NOISE = ("No ccache found", "When training, we now always track global mean and variance")
 
@@ -21,17 +27,15 @@ NOISE = ("No ccache found", "When training, we now always track global mean and 
 def run(main: Callable[[], int | None]) -> None:
     """Runs ``main`` and leaves the process with its status; shows each line of a :class:`UserError` as ``error: ...``.
 
-    A full or read-only disk is such an error too. Ctrl-C outside a part that handles it itself leaves with 130,
-    as shells expect, and without a traceback.
+    A disk or a path that cannot be used is such an error too, and a package that is not installed. Ctrl-C outside a
+    part that handles it itself leaves with 130, as shells expect, and without a traceback.
     """
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     try:
         status = main()
     except UserError as error:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"error: {line}\n")
-        status = USER_ERROR_STATUS
+        status = _show(str(error))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         status = INTERRUPTED_STATUS
@@ -39,12 +43,25 @@ def run(main: Callable[[], int | None]) -> None:
         # The reader (head, less) closed the pipe: nothing is wrong, and nothing more can be said.
         sys.stderr.close()
         status = 0
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in OUR_PACKAGES:
             raise
-        sys.stderr.write(f"error: {error.filename or 'cannot write'}: {error.strerror}\n")
-        status = USER_ERROR_STATUS
+        status = _show(f"package {package} is missing: run make setup and use .venv/bin/python, or see tools/doctor.py")
+    except OSError as error:
+        # A rename names two files; the second is the one that the user knows.
+        file = error.filename2 or error.filename
+        if error.errno not in DISK_ERRORS and not (error.errno in PATH_ERRORS and file):
+            raise
+        status = _show(f"{file or 'cannot write'}: {error.strerror}")
     sys.exit(status or 0)
+
+
+def _show(message: str) -> int:
+    """Writes each line of a message as an error; returns the exit status."""
+    for line in message.splitlines():
+        sys.stderr.write(f"error: {line}\n")
+    return USER_ERROR_STATUS
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
