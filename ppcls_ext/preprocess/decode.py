@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ppcls_ext.common.errors import UserError
-
-JPEG_START = b"\xff\xd8\xff"
-JPEG_END = b"\xff\xd9"
-# Frame headers that carry the picture's size and number of components; 0xC4, 0xC8 and 0xCC are other segments.
-JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+from ppcls_ext.preprocess.jpeg import decode_jpeg, is_jpeg, is_whole_plain_jpeg
 
 
 class ImageError(UserError):
@@ -66,50 +60,19 @@ def decode_image(data: bytes, name: str = "image") -> np.ndarray:
     white, and the EXIF orientation is applied.
 
     Raises:
-        ImageError: the bytes are empty, truncated or not a known image format; the message begins with ``name``.
+        ImageError: the bytes are empty, truncated, not a known image format, or a JPEG whose compressed data do not
+            fit its picture (what that finds and what not: ``ppcls_ext.preprocess.jpeg``); the message begins with
+            ``name``.
     """
     if not data:
         raise ImageError(name, "the file is empty (0 bytes)")
-    if is_whole_jpeg(data):
-        image = _decode_jpeg(data)
-        if image is not None:
+    if is_jpeg(data):
+        image, damage = decode_jpeg(data)
+        if damage:
+            raise ImageError(name, f"the JPEG data are damaged ({damage})")
+        if image is not None and is_whole_plain_jpeg(data):
             return image
     return _decode_with_pillow(data, name)
-
-
-def is_whole_jpeg(data: bytes) -> bool:
-    """Tells whether the bytes are a JPEG of 8 bits, grey or YCbCr, that has its end marker.
-
-    OpenCV's decoder fills the missing part of a truncated JPEG with grey and reports success, and it knows no
-    inverted CMYK; so only such files go to it.
-    """
-    if not data.startswith(JPEG_START) or not data[-16:].rstrip(b"\x00").endswith(JPEG_END):
-        return False
-    frame = _jpeg_frame(data)
-    return frame is not None and frame[0] == 8 and frame[1] in (1, 3)
-
-
-def _jpeg_frame(data: bytes) -> tuple[int, int] | None:
-    """Returns (bits a sample, components) from the frame header, or None where there is none."""
-    position = 2
-    while position + 10 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        if marker in JPEG_FRAME_MARKERS:
-            return data[position + 4], data[position + 9]
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        position += 2 + length
-    return None
-
-
-def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    """Decodes with OpenCV, which gives the array directly; None where it refuses."""
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
-        return None
 
 
 def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
