@@ -4,50 +4,36 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import paddle
 
 from classification.config import Config, DataSettings
-from classification.data.datasets import DATASETS, ImageDataset, check_labels
+from classification.data.datasets import ImageDataset, check_labels
 from classification.data.errors import DatasetError
 from classification.data.loader import Loader, build_loader
 from classification.data.sampler import EpochBatchSampler
 from classification.environment import Environment
+from classification.opening import open_dataset, refusal
+from classification.probe import check_image_shape
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.models.registry import build_model
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
-NO_DATA_HINT = "configs/quickstart.yaml trains without any download"
-
 
 def build_dataset(config: Config, settings: DataSettings) -> ImageDataset:
     """Opens a data set and checks its labels against the model.
 
     Raises:
-        UserError: it is missing, empty or malformed, or a label has no output; the line begins with the place in the
-            file and the dotted key.
+        UserError: it cannot be opened (see :func:`open_dataset`), or a label has no output.
     """
+    dataset = open_dataset(config, settings)
     try:
-        dataset = DATASETS[settings.dataset](**settings.dataset_arguments)
         check_labels(dataset, config.arch.class_num)
     except DatasetError as error:
-        key = "Arch.class_num" if error.argument == "class_num" else f"{settings.key}.dataset.{error.argument}"
-        message = f"{error.message}; {NO_DATA_HINT}" if "does not exist" in error.message else error.message
-        raise UserError(config.document.problem(key, message)) from error
-    except ValueError as error:
-        raise UserError(_refusal(config, f"{settings.key}.dataset", settings.dataset_arguments, error)) from error
+        raise UserError(config.document.problem("Arch.class_num", error.message)) from error
     return dataset
-
-
-def _refusal(config: Config, key: str, arguments: dict[str, Any], error: ValueError | AssertionError) -> str:
-    """Returns the line about a constructor's error, which may begin with an argument's name."""
-    name, separator, message = str(error).partition(": ")
-    if separator and name in arguments:
-        return config.document.problem(f"{key}.{name}", message)
-    return config.document.problem(key, str(error) or f"these values are refused: {arguments}")
 
 
 def build_batches(
@@ -85,18 +71,24 @@ def build_batches(
     )
 
 
-def build_network(config: Config, on_gpu: bool = False) -> paddle.nn.Layer:
+def build_network(config: Config, environment_on_gpu: bool | None = None) -> paddle.nn.Layer:
     """Builds the model of ``Arch`` (random weights): ``[N, 3, H, W]`` -> ``[N, class_num]``.
 
+    Args:
+        config: names the model.
+        environment_on_gpu: for training, whether it runs on a GPU, where ``Arch.use_sync_bn`` takes effect; ``None``
+            to evaluate, predict or export, where that key means nothing.
+
     Raises:
-        UserError: the constructor refuses a value.
+        UserError: the constructor refuses a value, or the model cannot take images of ``Global.image_shape``.
     """
     try:
         model = build_model(config.arch.name, **config.arch.arguments)
     except (ValueError, AssertionError) as error:
-        raise UserError(_refusal(config, "Arch", config.arch.arguments, error)) from error
-    if config.arch.use_sync_bn:
-        if on_gpu:
+        raise UserError(refusal(config, "Arch", config.arch.arguments, error)) from error
+    check_image_shape(config, model)
+    if config.arch.use_sync_bn and environment_on_gpu is not None:
+        if environment_on_gpu:
             return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         logger.info("Arch.use_sync_bn needs a GPU: using plain batch norm on the CPU")
     return model

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from classification.config import Config
-from classification.data.datasets import DATASETS, ImageDataset
-from classification.data.errors import DatasetError
+from classification.data.datasets import ImageDataset
+from classification.opening import open_dataset
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_folder
 from ppcls_ext.preprocess.decode import decode_image
@@ -27,7 +27,7 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
         part: ``Eval`` or ``Train``, the section of ``DataLoader``.
         count: how many images; 0 for all of them.
         output: the folder to write, whole or not at all.
-        seed: chooses the images.
+        seed: chooses the images; not negative.
 
     Returns:
         The number of images written.
@@ -40,11 +40,7 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
         raise UserError(f"{config.document.path}: has no section DataLoader.{part}")
     if output.exists() and any(output.iterdir()) and not (output / MARKER).is_file():
         raise UserError(f"{output}: holds something else than samples; choose another folder")
-    try:
-        dataset = DATASETS[settings.dataset](**settings.dataset_arguments)
-    except DatasetError as error:
-        key = f"{settings.key}.dataset.{error.argument}"
-        raise UserError(config.document.problem(key, error.message)) from error
+    dataset = open_dataset(config, settings)
     chosen = choose_evenly(dataset.labels, count or len(dataset), seed)
     with atomic_folder(output) as folder:
         for index in chosen:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ import numpy as np
 import paddle
 
 from classification.build import build_network, load_pretrained, read_class_names
-from classification.config import Config, DataSettings
-from classification.data.datasets import DATASETS, ImageDataset
-from classification.data.errors import DatasetError
+from classification.class_names import class_names_of_weights
+from classification.config import Config
+from classification.data.datasets import ImageDataset
+from classification.opening import UnavailableDataError, open_dataset
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.export import example_images, export_classifier
 from ppcls_ext.preprocess import ImageError, build_pipeline
@@ -74,7 +74,7 @@ class Trained:
             preprocess=self.transforms,
             topk=self.topk,
             classes=self.class_names,
-            images={**_evaluation_images(self.config.eval), **example_images()},
+            images={**_evaluation_images(self.config), **example_images()},
         )
 
 
@@ -95,38 +95,27 @@ def load_trained(config: Config) -> Trained:
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
     model.eval()
-    names = _names_in_checkpoint(find_weights(config.run.pretrained_model))
-    names = names or read_class_names(config, _open_quietly(config.eval))
+    names = class_names_of_weights(find_weights(config.run.pretrained_model))
+    names = names or read_class_names(config, _open_quietly(config))
     if names is not None and len(names) != config.arch.class_num:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.arch.class_num)
         names = None
     return Trained(config, model, names)
 
 
-def _names_in_checkpoint(weights: Path) -> list[str] | None:
-    state = weights.parent / "state.json"
-    if not state.is_file():
+def _open_quietly(config: Config) -> ImageDataset | None:
+    """Opens ``DataLoader.Eval`` if it is there: a machine that predicts or exports need not have the data."""
+    if config.eval is None:
         return None
     try:
-        names = json.loads(state.read_text(encoding="utf-8")).get("class_names")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{state}: damaged ({error})") from error
-    return [str(name) for name in names] if names else None
-
-
-def _open_quietly(settings: DataSettings | None) -> ImageDataset | None:
-    """Opens a data set if it is there: a machine that predicts or exports need not have one."""
-    if settings is None:
-        return None
-    try:
-        return DATASETS[settings.dataset](**settings.dataset_arguments)
-    except DatasetError as error:
-        logger.info("%s.dataset is not there (%s): going on without it", settings.key, error.message)
+        return open_dataset(config, config.eval)
+    except UnavailableDataError as error:
+        logger.info("%s.dataset is not there (%s): going on without it", config.eval.key, error.reason)
         return None
 
 
-def _evaluation_images(settings: DataSettings | None) -> dict[str, bytes | np.ndarray]:
-    dataset = _open_quietly(settings)
+def _evaluation_images(config: Config) -> dict[str, bytes | np.ndarray]:
+    dataset = _open_quietly(config)
     images: dict[str, bytes | np.ndarray] = {}
     if dataset is None:
         return images

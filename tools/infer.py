@@ -81,8 +81,9 @@ def main() -> None:
     from ppcls_ext.runtime.report import as_records, as_table, save_pictures, summary
 
     set_up_logging()
-    if arguments.topk is not None and arguments.topk < 1:
-        raise UserError(f"--topk must be at least 1, got {arguments.topk}")
+    for option, value in (("--topk", arguments.topk), ("--batch-size", arguments.batch_size)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} must be at least 1, got {value}")
     if arguments.input:
         find_images(arguments.input)  # a misspelt path is told before the model is loaded
     predictor, inputs, batch_size = open_predictor(arguments)

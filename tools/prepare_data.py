@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.common.command_line import add_config_arguments, run
+from ppcls_ext.common.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,6 +30,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Prepares what the command asks for."""
     arguments = parse_arguments()
+    for option, value in (("--count", arguments.count), ("--seed", arguments.seed)):
+        if value < 0:
+            raise UserError(f"{option} must not be negative, got {value}")
     from classification.config import load_config
     from classification.sample_files import write_samples
 

@@ -117,6 +117,8 @@ def test_a_changed_export_is_refused(project, tmp_path):
         (("--model", "export", "--input", "phots"), "--input phots: no such file or folder"),
         (("--model", "photos", "--input", "photos"), "not an export folder"),
         (("--model", "export", "--input", "photos", "--topk", "0"), "--topk must be at least 1"),
+        (("--model", "export", "--input", "photos", "--batch-size", "0"), "--batch-size must be at least 1, got 0"),
+        (("--model", "export", "--input", "photos", "--json", "photos"), "error: photos: Is a directory"),
         (("--model", "export", "--input", "photos", "-o", "Global.seed=1"), "it goes with -c"),
         (("-c", "config.yaml", "--input", "photos"), "Global.pretrained_model: no weights are named"),
         (

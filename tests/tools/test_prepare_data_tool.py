@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from classification.sample_files import choose_evenly
@@ -41,6 +42,27 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "holds something else" in result.stderr
     assert (output / "cats" / "tom.jpg").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--count", "-5"), "error: --count must not be negative, got -5\n"),
+        (("--seed", "-1"), "error: --seed must not be negative, got -1\n"),
+        (("--output", "FILE"), "FILE: Not a directory\n"),
+        (("-o", "DataLoader.Eval.dataset.holdout=2"), "dataset.holdout: must be above 0 and below 1, got 2.0\n"),
+    ],
+)
+def test_mistakes_are_one_clear_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    config = write_config(tmp_path, small_config(tmp_path / "run"))
+    (tmp_path / "FILE").write_text("precious")
+    arguments = tuple(argument.replace("FILE", str(tmp_path / "FILE")) for argument in arguments)
+    result = run_tool("prepare_data.py", "samples", "-c", config, "--output", tmp_path / "samples", *arguments)
+    assert result.returncode == 2
+    assert result.stderr.endswith(message)
+    assert result.stderr.count("\n") == 1
+    assert (tmp_path / "FILE").read_text() == "precious"
+    assert not (tmp_path / "samples").exists()
 
 
 def test_choice_takes_one_of_each_class_in_turn() -> None:

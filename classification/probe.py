@@ -1,0 +1,86 @@
+"""One image of zeros through a new model, so that sizes that cannot work are told at once and in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+
+from classification.config import Config
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.models.outputs import logits_of
+
+# What a forward pass raises for shapes that do not fit; no memory or a broken device is another matter.
+SHAPE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def check_image_shape(config: Config, model: paddle.nn.Layer) -> None:
+    """Runs one image of ``Global.image_shape`` through ``model``; weights, statistics and randomness stay as they are.
+
+    Raises:
+        UserError: the model cannot take it, or its logits are not ``[1, class_num]``.
+    """
+    shape, name, class_num = config.run.image_shape, config.arch.name, config.arch.class_num
+    refusal = f"{name} cannot take images of shape {shape}"
+    try:
+        with _undisturbed(model), _watching_for_nothing(model) as empty, paddle.no_grad():
+            outputs = list(logits_of(model(paddle.zeros([1, *shape], "float32"))).shape)
+    except SHAPE_ERRORS as error:
+        message = refusal + _reason(model, shape[0], error)
+        raise UserError(config.document.problem("Global.image_shape", message)) from error
+    if empty:
+        message = f"{refusal}: they are too small, {empty[0]} leaves nothing of them"
+        raise UserError(config.document.problem("Global.image_shape", message))
+    if outputs != [1, class_num]:
+        message = f"{name} gives outputs of shape {outputs} for one image, expected [1, {class_num}]"
+        raise UserError(config.document.problem("Arch.class_num", message))
+
+
+def _reason(model: paddle.nn.Layer, channels: int, error: Exception) -> str:
+    """Returns why the model failed, where that can be told in a few words: Paddle's own account is a page long."""
+    first = next((layer for layer in model.sublayers() if isinstance(layer, paddle.nn.Conv2D)), None)
+    # A convolution's weight is [outputs, inputs, height, width].
+    if first is not None and first.weight.shape[1] != channels:
+        return f": its first convolution takes {first.weight.shape[1]} channels, not {channels}"
+    lines = str(error).strip().splitlines()
+    return f": {lines[0]}" if len(lines) == 1 else ""
+
+
+@contextlib.contextmanager
+def _watching_for_nothing(model: paddle.nn.Layer) -> Iterator[list[str]]:
+    """Gathers the names of layers whose result holds no number; Paddle computes on with it, to zeros or to NaN."""
+    empty: list[str] = []
+    hooks = []
+    for name, layer in model.named_sublayers():
+
+        def note(_: paddle.nn.Layer, __: Any, output: Any, name: str = name) -> None:
+            if isinstance(output, paddle.Tensor) and 0 in output.shape:
+                empty.append(name)
+
+        hooks.append(layer.register_forward_post_hook(note))
+    try:
+        yield empty
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextlib.contextmanager
+def _undisturbed(model: paddle.nn.Layer) -> Iterator[None]:
+    """Puts ``model`` into evaluation mode; afterwards each layer's mode and all random states are as before."""
+    layers = model.sublayers(include_self=True)
+    modes = [layer.training for layer in layers]
+    states = random.getstate(), np.random.get_state(), paddle.get_rng_state()
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        paddle.set_rng_state(states[2])
