@@ -80,6 +80,7 @@ class _Cifar(ImageDataset):
             images.append(self._images_of(batch, name, argument))
             labels.extend(batch[self.label_key])
         self.images = np.concatenate(images)
+        self.images.setflags(write=False)
         self.labels = np.asarray(labels, dtype=np.int64)
         if len(self.images) != len(self.labels) or not len(self.labels):
             raise DatasetError(argument, f"{self._source} has {len(self.images)} images and {len(self.labels)} labels")
@@ -98,7 +99,7 @@ class _Cifar(ImageDataset):
         return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
     def load(self, index: int) -> tuple[np.ndarray, int]:
-        """Returns the ``uint8`` RGB picture ``[32, 32, 3]`` and its label."""
+        """Returns the ``uint8`` RGB picture ``[32, 32, 3]``, which cannot be written to, and its label."""
         return self.images[index], int(self.labels[index])
 
     def name_of(self, index: int) -> str:

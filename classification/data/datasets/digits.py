@@ -45,9 +45,10 @@ class Digits(ImageDataset):
         grey = np.round(digits.images[chosen] * (255.0 / 16.0)).astype(np.uint8)
         enlarged = [cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR) for picture in grey]
         self.images = np.repeat(np.stack(enlarged)[..., np.newaxis], 3, axis=3)
+        self.images.setflags(write=False)
 
     def load(self, index: int) -> tuple[np.ndarray, int]:
-        """Returns the ``uint8`` RGB picture ``[size, size, 3]`` and its label."""
+        """Returns the ``uint8`` RGB picture ``[size, size, 3]``, which cannot be written to, and its label."""
         return self.images[index], int(self.labels[index])
 
     def name_of(self, index: int) -> str:

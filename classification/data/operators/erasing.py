@@ -7,15 +7,22 @@ from typing import Literal
 
 import numpy as np
 
+# Of ImageNet's red, green and blue, in bytes.
+MEAN = 255.0 * np.asarray([0.485, 0.456, 0.406], dtype=np.float32)[:, np.newaxis, np.newaxis]
+DEVIATION = 255.0 * np.asarray([0.229, 0.224, 0.225], dtype=np.float32)[:, np.newaxis, np.newaxis]
+
 
 class RandomErasing:
-    """Overwrites a random rectangle; stands after ``NormalizeImage``, so noise of unit variance looks like an image.
+    """Overwrites a random rectangle; meant for a place after ``NormalizeImage``.
+
+    There noise of mean zero and unit variance looks like an image. Before it, on ``uint8``, the noise gets the mean and
+    the deviation of ImageNet's bytes, so that it looks the same in the end.
 
     Args:
         EPSILON: share of the images that lose a rectangle.
         sl, sh: smallest and largest share of the area.
         r1: smallest height / width; the largest is its inverse.
-        mean: what ``const`` writes, one number a channel.
+        mean: what ``const`` writes, one number a channel, in the unit of the image: bytes on ``uint8``.
         attempt: draws until a rectangle fits; then the image stays as it is.
         use_log_aspect: draws the logarithm of the aspect ratio evenly, else its value.
         mode: ``const`` writes ``mean``, ``rand`` one normal random colour, ``pixel`` normal noise in every pixel.
@@ -64,15 +71,23 @@ class RandomErasing:
         return None
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """``float32`` ``[H, W, 3]`` or ``[3, H, W]`` -> the same shape; the array itself is overwritten."""
+        """``float32`` or ``uint8`` ``[H, W, 3]`` or ``[3, H, W]`` -> the same; what is given is left as it was."""
         if generator.random() >= self.probability:
             return image
-        planes = image.transpose(2, 0, 1) if image.shape[2] == 3 else image
-        rectangle = self.draw(planes.shape[2], planes.shape[1], generator)
-        if rectangle is not None:
-            left, top, width, height = rectangle
-            planes[:, top : top + height, left : left + width] = self._content(width, height, generator)
-        return image
+        channel_last = image.shape[2] == 3
+        height, width = image.shape[:2] if channel_last else image.shape[1:]
+        rectangle = self.draw(width, height, generator)
+        if rectangle is None:
+            return image
+        # It may be a view of the data set's own memory. "K" keeps the order in memory that NormalizeImage chose.
+        erased = image.copy(order="K")
+        planes = erased.transpose(2, 0, 1) if channel_last else erased
+        left, top, width, height = rectangle
+        content = self._content(width, height, generator)
+        if image.dtype == np.uint8:
+            content = np.clip(np.rint(content if self.mode == "const" else content * DEVIATION + MEAN), 0, 255)
+        planes[:, top : top + height, left : left + width] = content
+        return erased
 
     def _content(self, width: int, height: int, generator: np.random.Generator) -> np.ndarray:
         if self.mode == "const":

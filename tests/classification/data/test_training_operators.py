@@ -306,6 +306,34 @@ class TestRandomErasing:
         assert noise.mean() == pytest.approx(0.0, abs=0.02)
         assert noise.std() == pytest.approx(1.0, abs=0.02)
 
+    @pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+    def test_the_given_array_stays_as_it_is(self, dtype: type, mode: str) -> None:
+        image = np.full((3, 40, 60), 7, dtype).transpose(1, 2, 0)
+        image.setflags(write=False)
+        result = RandomErasing(EPSILON=1.0, mode=mode)(image, np.random.default_rng(0))
+        assert np.all(image == 7)
+        assert np.any(result != 7)
+        assert result.dtype == dtype
+        assert result.strides == image.strides  # else turning the axes later costs a copy
+
+    def test_noise_in_bytes_looks_as_noise_after_normalizing_does(self) -> None:
+        operator = RandomErasing(EPSILON=1.0, sl=0.5, sh=0.9, mode="pixel")
+        image = np.full((200, 200, 3), 128, np.uint8)
+        before = operator(image, np.random.default_rng(3))
+        written = np.any(before != 128, axis=2)
+        (normalize,) = build_operators([{"NormalizeImage": {"order": ""}}], "t")
+        noise = normalize(before)[written]
+        assert np.abs(noise.mean(axis=0)).max() < 0.05
+        assert np.abs(noise.std(axis=0) - 1.0).max() < 0.07
+        after = operator(normalize(image), np.random.default_rng(3))
+        assert np.mean(np.any(after != normalize(image), axis=2) != written) < 0.001  # the same rectangle
+
+    def test_constant_in_bytes(self) -> None:
+        operator = RandomErasing(EPSILON=1.0, mean=[10.4, 300.0, 20.0])
+        result = operator(np.full((40, 60, 3), 99, np.uint8), np.random.default_rng(0))
+        assert set(map(tuple, result.reshape(-1, 3).tolist())) == {(99, 99, 99), (10, 255, 20)}
+
     def test_constant_and_single_colour(self) -> None:
         results = self.erased(EPSILON=1.0, mean=[0.25, 0.5, 0.75])
         for channel, value in enumerate([0.25, 0.5, 0.75]):
@@ -327,6 +355,7 @@ RANDOM = {
     "TimmAutoAugment": {},
     "ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
     "RandomGrayscale": {"p": 0.5},
+    "RandomErasing": {"EPSILON": 0.5, "mode": "pixel"},
 }
 
 
@@ -335,6 +364,7 @@ def test_random_operators_depend_on_the_generator_alone(image: np.ndarray, name:
     (operator,) = build_operators([{name: RANDOM[name]}], "t", TRAIN_OPERATORS)
     assert operator.random
     before = image.copy()
+    image.setflags(write=False)  # as data sets in memory give them
     first = [operator(image, np.random.default_rng(seed)) for seed in range(12)]
     np.random.seed(1)
     again = [operator(image, np.random.default_rng(seed)) for seed in range(12)]
