@@ -28,7 +28,7 @@ class EpochBatchSampler:
     """Yields lists of :class:`SampleKey`; may begin in the middle of an epoch.
 
     The k-th batches of all processes together hold exactly the samples of the k-th batch of one process with
-    ``world_size`` times the batch size. No sample is repeated.
+    ``world_size`` times the batch size, but for what ``in_step`` leaves out of the last. No sample is repeated.
 
     Args:
         length: number of samples.
@@ -37,8 +37,10 @@ class EpochBatchSampler:
         drop_last: leaves out the samples that do not fill a batch on all processes.
         seed: seed of the orders.
         rank, world_size: this process and how many there are.
-        in_step: every process yields equally many batches, as training needs; a rest too small to give each process
-            a sample is then left out. Evaluation switches it off and sees every sample.
+        in_step: every process yields equally many batches of equally many samples, as training needs: gradients are
+            averaged over the processes, and only so is that the average over the samples. Of the last batch, fewer
+            than ``world_size`` samples are left out for it; one process leaves out none. Evaluation switches it off
+            and sees every sample.
 
     Raises:
         ValueError: the arguments leave no batch; the message begins with the argument's name.
@@ -69,7 +71,7 @@ class EpochBatchSampler:
         self.epoch = 0
         self.start_batch = 0
         rest = length % self.global_batch_size
-        left_out = rest if drop_last or (in_step and rest < world_size) else 0
+        left_out = rest if drop_last else rest % world_size if in_step else 0
         self.used = length - left_out
         if self.used == 0:
             raise ValueError(
