@@ -32,13 +32,11 @@ class Loader:
     Args:
         workers: prepare the batches.
         sampler: chooses them.
-        dataset: the data set, for names.
     """
 
-    def __init__(self, workers: BatchWorkers, sampler: EpochBatchSampler, dataset: ImageDataset) -> None:
+    def __init__(self, workers: BatchWorkers, sampler: EpochBatchSampler) -> None:
         self.workers = workers
         self.sampler = sampler
-        self.dataset = dataset
 
     def __len__(self) -> int:
         """Number of batches of a whole epoch."""
@@ -96,4 +94,4 @@ def build_loader(
     reader = SampleReader(dataset, operators, seed, training)
     batch_reader = BatchReader(reader, batch_operator, seed, sampler.rank, sampler.global_batch_size)
     slot_bytes = 4 * sampler.batch_size * math.prod(image_shape) if use_shared_memory else 0
-    return Loader(BatchWorkers(batch_reader, num_workers, slot_bytes), sampler, dataset)
+    return Loader(BatchWorkers(batch_reader, num_workers, slot_bytes), sampler)

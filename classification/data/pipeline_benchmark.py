@@ -20,37 +20,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from classification.data.datasets.base import IMAGE_SUFFIXES
 from classification.data.operators import TRAIN_OPERATORS
+from ppcls_ext.common.config import load_config_file
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.image_files import images_in
 from ppcls_ext.preprocess.pipeline import build_operators
 
-RECIPE: list[dict[str, dict[str, Any]]] = [
-    {"DecodeImage": {"to_rgb": True, "channel_first": False}},
-    {"RandCropImage": {"size": 224, "interpolation": "bicubic", "backend": "pil"}},
-    {"RandFlipImage": {"flip_code": 1}},
-    {"TimmAutoAugment": {"config_str": "rand-m9-mstd0.5-inc1", "interpolation": "bicubic", "img_size": 224}},
-    {
-        "NormalizeImage": {
-            "scale": 1.0 / 255.0,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-            "order": "",
-        }
-    },
-    {
-        "RandomErasing": {
-            "EPSILON": 0.25,
-            "sl": 0.02,
-            "sh": 1.0 / 3.0,
-            "r1": 0.3,
-            "attempt": 10,
-            "use_log_aspect": True,
-            "mode": "pixel",
-        }
-    },
-]
-NAMES = [next(iter(entry)) for entry in RECIPE]
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs" / "econvnext_mini.yaml"
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FLAGS_paddle_num_threads"), "1"
 )
@@ -59,34 +36,54 @@ MARKER = "PIPELINE_BENCHMARK "
 Operators = Sequence[Callable[[Any], Any]]
 
 
-def generated_photos(count: int = 24, seed: int = 0) -> list[bytes]:
-    """Returns JPEG files of about 500x375 pixels with smooth areas, edges and noise, for want of photographs."""
+def read_recipe() -> list[dict[str, dict[str, Any]]]:
+    """Returns the training operators of the ImageNet configuration, ``{name: arguments}`` each."""
+    return load_config_file(CONFIG).data["DataLoader"]["Train"]["dataset"]["transform_ops"]
+
+
+def sample_photos(count: int = 36, seed: int = 0) -> list[bytes]:
+    """Returns JPEG files of different sizes, 300 x 400 to 640 x 480 pixels, lying and standing, quality 88 to 96.
+
+    They are parts of the two photographs that scikit-learn ships (a palace and a flower, 640 x 427).
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_sample_images
+    except ImportError as error:
+        raise UserError("the photographs come with scikit-learn: install it, or give --photos FOLDER") from error
+    originals = load_sample_images().images
     generator = np.random.default_rng(seed)
     files = []
-    for _ in range(count):
-        width, height = (500, 375) if generator.random() < 0.7 else (375, 500)
-        coarse = generator.integers(0, 256, (9, 12, 3), dtype=np.uint8)
-        picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        for _shape in range(12):
-            centre = (int(generator.integers(width)), int(generator.integers(height)))
-            colour = tuple(int(value) for value in generator.integers(0, 256, 3))
-            cv2.circle(picture, centre, int(generator.integers(5, 80)), colour, -1)
-        noisy = picture + generator.normal(0.0, 6.0, picture.shape)
-        done, encoded = cv2.imencode(".jpg", np.clip(noisy, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    for number in range(count):
+        picture = originals[number % len(originals)]
+        width, height = int(generator.integers(400, 641)), int(generator.integers(300, 481))
+        largest = min(picture.shape[1] / width, picture.shape[0] / height)
+        share = generator.uniform(0.8, 1.0) * largest
+        part_width, part_height = int(width * share), int(height * share)
+        left = int(generator.integers(picture.shape[1] - part_width + 1))
+        top = int(generator.integers(picture.shape[0] - part_height + 1))
+        part = picture[top : top + part_height, left : left + part_width, ::-1]
+        photo = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if share > 1 else cv2.INTER_CUBIC)
+        if generator.random() < 0.3:
+            photo = cv2.rotate(photo, cv2.ROTATE_90_CLOCKWISE)
+        quality = int(generator.integers(88, 97))
+        done, encoded = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert done
         files.append(encoded.tobytes())
     return files
 
 
 def read_photos(folder: str | None) -> list[bytes]:
-    """Returns the encoded images of a folder, or generated ones where it is None.
+    """Returns the encoded images of a folder, or :func:`sample_photos` where it is None.
 
     Raises:
-        UserError: the folder holds no images.
+        UserError: the folder does not exist or holds no images.
     """
     if folder is None:
-        return generated_photos()
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return sample_photos()
+    paths = images_in(Path(folder))
     if not paths:
         raise UserError(f"{folder} holds no images to measure with")
     return [path.read_bytes() for path in paths]
@@ -95,13 +92,17 @@ def read_photos(folder: str | None) -> list[bytes]:
 class Timer:
     """CPU time of each operator over many images; the time of other processes does not count.
 
+    Args:
+        names: of the operators.
+
     Attributes:
         seconds: sum for each operator, over the images that all operators accepted.
         done, failed: numbers of images.
     """
 
-    def __init__(self) -> None:
-        self.seconds = np.zeros(len(RECIPE))
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self.seconds = np.zeros(len(self.names))
         self.done = 0
         self.failed = 0
         self.failure = ""
@@ -109,7 +110,7 @@ class Timer:
     def run(self, operators: Operators, photo: bytes, count: bool) -> None:
         """Applies the operators to one photograph; its time counts if ``count``."""
         image: Any = photo
-        seconds = np.zeros(len(RECIPE))
+        seconds = np.zeros(len(self.names))
         try:
             for number, operator in enumerate(operators):
                 start = time.thread_time()
@@ -127,7 +128,7 @@ class Timer:
         """Returns milliseconds by operator, images/s with and without decoding, and the failures."""
         milliseconds = 1e3 * self.seconds / max(self.done, 1)
         return {
-            "milliseconds": dict(zip(NAMES, milliseconds.tolist(), strict=True)),
+            "milliseconds": dict(zip(self.names, milliseconds.tolist(), strict=True)),
             "images_per_second": 1e3 / float(milliseconds.sum()) if self.done else 0.0,
             "images_per_second_without_decoding": 1e3 / float(milliseconds[1:].sum()) if self.done else 0.0,
             "images": self.done,
@@ -136,14 +137,14 @@ class Timer:
         }
 
 
-def our_operators() -> Operators:
+def our_operators(recipe: Any) -> Operators:
     """Returns our operators of the recipe as functions of the image alone."""
     generator = np.random.default_rng(0)
 
     def bound(operator: Any) -> Callable[[Any], Any]:
         return (lambda image: operator(image, generator)) if getattr(operator, "random", False) else operator
 
-    return [bound(operator) for operator in build_operators(RECIPE, "recipe", TRAIN_OPERATORS)]
+    return [bound(operator) for operator in build_operators(recipe, "recipe", TRAIN_OPERATORS)]
 
 
 def measure(photos: Sequence[bytes], paddleclas_dir: str | None, repeats: int) -> dict[str, Any]:
@@ -151,13 +152,15 @@ def measure(photos: Sequence[bytes], paddleclas_dir: str | None, repeats: int) -
     cv2.setNumThreads(1)
     random.seed(0)
     np.random.seed(0)
-    sides = {"ours": our_operators()}
+    recipe = read_recipe()
+    sides = {"ours": our_operators(recipe)}
     if paddleclas_dir is not None:
         # Loads PaddleClas and with it Paddle, which nothing else here needs.
         from ppcls_ext.door import checkout_operators
 
-        sides["paddleclas"] = checkout_operators(paddleclas_dir, RECIPE)
-    timers = {side: Timer() for side in sides}
+        sides["paddleclas"] = checkout_operators(paddleclas_dir, recipe)
+    names = [next(iter(entry)) for entry in recipe]
+    timers = {side: Timer(names) for side in sides}
     for repeat in range(repeats + 1):
         for photo in photos:
             for side, operators in sides.items():
@@ -180,7 +183,7 @@ def run_pipeline_benchmark(
     """Measures the input pipeline of the ImageNet recipe on one core, without worker processes.
 
     Args:
-        photo_folder: JPEG photographs; generated ones when absent.
+        photo_folder: JPEG photographs; :func:`sample_photos` when absent.
         paddleclas_dir: a PaddleClas checkout to measure in the same run.
         repeats: passes over the photographs after one to warm up.
 
@@ -197,10 +200,9 @@ def run_pipeline_benchmark(
         command += ["--photos", os.path.abspath(photo_folder)]
     if paddleclas_dir is not None:
         command += ["--paddleclas", os.path.abspath(paddleclas_dir)]
-    root = Path(__file__).resolve().parents[2]
-    search_path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": search_path}
-    finished = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     for line in finished.stdout.splitlines():
         if line.startswith(MARKER):
             answer = json.loads(line[len(MARKER) :])
@@ -215,7 +217,7 @@ def markdown_rows(results: dict[str, Any]) -> list[list[str]]:
     """Returns the results as rows of a table: head, one row an operator, sums, images/s, failures."""
     sides = [side for side in ("ours", "paddleclas") if side in results]
     rows = [["operator, ms an image", *sides]]
-    for name in NAMES:
+    for name in results["ours"]["milliseconds"]:
         rows.append([name, *(f"{results[side]['milliseconds'][name]:.2f}" for side in sides)])
     for key, title in (
         ("images_per_second", "images/s"),

@@ -23,12 +23,14 @@ import cv2
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.machine import read_machine
 
 logger = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 2
 PARENT_CHECK_SECONDS = 2.0
 IN_SLOT = "image_in_slot"
+WORKER_KILLED = "a loader worker was killed, probably for lack of memory: lower num_workers or batch_size"
 
 Arrays = dict[str, Any]
 
@@ -100,13 +102,22 @@ class BatchWorkers:
         )
 
     def submit(self, request: Any) -> tuple[Future[Arrays], int | None]:
-        """Hands out a request; returns what :meth:`take` needs."""
+        """Hands out a request; returns what :meth:`take` needs.
+
+        Raises:
+            UserError: a worker was killed before.
+        """
         if self._executor is None:
             self._executor = self._start()
         if self.num_workers == 0:
             return self._executor.submit(self.read_batch, request), None
         slot = self.free_slots.pop() if self.free_slots else None
-        return self._executor.submit(_work, request, slot), slot
+        try:
+            return self._executor.submit(_work, request, slot), slot
+        except BrokenProcessPool as error:
+            if slot is not None:
+                self.free_slots.append(slot)
+            raise UserError(WORKER_KILLED) from error
 
     def take(self, ticket: tuple[Future[Arrays], int | None], convert: Callable[[Arrays], Any]) -> Any:
         """Waits for a batch and returns ``convert(arrays)``, which must copy: the memory is used again.
@@ -122,9 +133,7 @@ class BatchWorkers:
                 arrays["image"] = _view(self.slots[slot], shape)
             return convert(arrays)
         except BrokenProcessPool as error:
-            raise UserError(
-                "a loader worker was killed, probably for lack of memory: lower num_workers or batch_size"
-            ) from error
+            raise UserError(WORKER_KILLED) from error
         finally:
             if slot is not None:
                 self.free_slots.append(slot)
@@ -149,7 +158,7 @@ def shared_slots(count: int, slot_bytes: int) -> list[mmap.mmap]:
     """
     if slot_bytes <= 0:
         return []
-    free = available_memory()
+    free = read_machine().memory_available
     if free is not None and count * slot_bytes > free:
         logger.warning(
             "shared memory for the loader's workers would take %.0f MB of %.0f MB free: batches go through pipes "
@@ -163,15 +172,3 @@ def shared_slots(count: int, slot_bytes: int) -> list[mmap.mmap]:
     except OSError as error:
         logger.warning("no shared memory for the loader's workers (%s): batches go through pipes (slower)", error)
         return []
-
-
-def available_memory(path: str = "/proc/meminfo") -> int | None:
-    """Returns the bytes that can still be allocated, or None where the system does not say."""
-    try:
-        with open(path, encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +16,8 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     """Returns the images that ``inputs`` mean, each once, in a stable order.
 
     Args:
-        inputs: files (taken whatever their suffix), folders (searched with their subfolders, hidden files left out),
-            and patterns with ``*``, ``?`` or ``**``.
+        inputs: files (taken whatever their suffix), folders (searched as :func:`images_in` does), and patterns with
+            ``*``, ``?`` or ``**``.
 
     Raises:
         UserError: an input means no image at all.
@@ -35,7 +36,7 @@ def _images_of(given: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        return _images_in(path)
+        return images_in(path)
     if glob.has_magic(given):
         matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
         files = [[match] if match.is_file() and _is_image(match) else [] for match in matches]
@@ -43,9 +44,24 @@ def _images_of(given: str) -> list[Path]:
     raise UserError(f"--input {given}: no such file or folder")
 
 
-def _images_in(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.is_file() and _is_image(path))
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+def images_in(folder: Path) -> list[Path]:
+    """Returns the images in a folder and its sub-folders, sorted by path.
+
+    Hidden files and folders are left out, among them the ``._x.jpg`` that macOS adds. Links to folders are followed,
+    but no folder is searched twice, so links may form circles.
+    """
+    found: list[Path] = []
+    searched = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        visible = {name: os.path.realpath(os.path.join(place, name)) for name in folders if not name.startswith(".")}
+        # The walk goes on in the folders that are left in its list.
+        folders.clear()
+        for name, real in sorted(visible.items()):
+            if real not in searched:
+                searched.add(real)
+                folders.append(name)
+        found.extend(Path(place, name) for name in files if _is_image(Path(name)) and not name.startswith("."))
+    return sorted(found)
 
 
 def _is_image(path: Path) -> bool:

@@ -44,7 +44,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
     total = _smallest(sizes.get("MemTotal"), limit)
     shared, shared_free = _file_system(root / "dev" / "shm")
     return Machine(
-        cores=_cores(root / "sys" / "fs" / "cgroup" / "cpu.max"),
+        cores=available_cores(root),
         memory=total,
         memory_available=_smallest(sizes.get("MemAvailable"), total),
         shared_memory=shared,
@@ -52,7 +52,13 @@ def read_machine(root: Path = Path("/")) -> Machine:
     )
 
 
-def _cores(quota_file: Path) -> int:
+def available_cores(root: Path = Path("/")) -> int:
+    """Returns the number of cores that this process may use: a container may have fewer than the machine.
+
+    Args:
+        root: folder that holds ``sys``; another one than ``/`` is for tests.
+    """
+    quota_file = root / "sys" / "fs" / "cgroup" / "cpu.max"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = quota_file.read_text(encoding="ascii").split()

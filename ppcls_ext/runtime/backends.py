@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from ppcls_ext.common.errors import UserError, suggestion
+from ppcls_ext.common.machine import available_cores
 from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description, read_description
 from ppcls_ext.runtime.predictor import Predictor
@@ -38,11 +39,6 @@ BACKENDS: dict[str, BackendRow] = {
         "ppcls_ext.runtime.paddle_backend", "PaddleBackend", "paddle", "pip install paddlepaddle==3.2.2"
     ),
 }
-
-
-def available_cores() -> int:
-    """Returns the number of cores that this process may use (a container may have fewer than the machine)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_backend(description: Description, name: str, threads: int, onednn: bool) -> Backend:

@@ -10,8 +10,6 @@ import numpy as np
 
 from classification.data.errors import DatasetError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-
 
 class ImageDataset(ABC):
     """Labelled images by index.
@@ -30,6 +28,8 @@ class ImageDataset(ABC):
     @abstractmethod
     def load(self, index: int) -> tuple[bytes | np.ndarray, int]:
         """Returns the encoded file or the ``uint8`` RGB picture ``[H, W, 3]``, and its label.
+
+        A picture that the data set keeps must not be writable: operators may hand views of it on.
 
         Raises:
             ImageError: the file cannot be read.
@@ -70,17 +70,22 @@ def check_labels(dataset: ImageDataset, class_num: int) -> None:
     """Checks that the model has an output for each label.
 
     Raises:
-        DatasetError: a label is negative or not below ``class_num``; the message names the first such image. Its
-            ``argument`` is ``class_num``.
+        DatasetError: a label is negative or not below ``class_num``; the message names the first such image, and the
+            setting that fits the labels if there is one. Its ``argument`` is ``class_num``.
     """
     outside = np.flatnonzero((dataset.labels < 0) | (dataset.labels >= class_num))
     if len(outside):
         first = int(outside[0])
         others = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
+        smallest, largest = int(dataset.labels.min()), int(dataset.labels.max())
+        if smallest < 0:
+            advice = f"the smallest label is {smallest}, and labels begin at 0"
+        else:
+            advice = f"the largest label is {largest}: use -o Arch.class_num={largest + 1}"
         raise DatasetError(
             "class_num",
             f"label {int(dataset.labels[first])} of {dataset.name_of(first)}{others} is outside 0..{class_num - 1}; "
-            f"the largest label is {int(dataset.labels.max())}",
+            f"{advice}",
         )
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from classification.data.datasets.base import IMAGE_SUFFIXES, ImageDataset, existing_folder, stratified_holdout
+from classification.data.datasets.base import ImageDataset, existing_folder, stratified_holdout
 from classification.data.errors import DatasetError
+from ppcls_ext.common.image_files import SUFFIXES, images_in
 from ppcls_ext.preprocess.decode import read_bytes
+
+SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "eval", "test", "testing"})
 
 
 class ImageFolder(ImageDataset):
     """Class folders: ``image_root/<class name>/**/<image>``. Classes are numbered in alphabetical order.
+
+    Hidden files and folders are left out, and links to folders are followed.
 
     Args:
         image_root: the folder that holds the class folders.
@@ -21,7 +27,8 @@ class ImageFolder(ImageDataset):
         seed: seed of that draw. The draw depends on the file names, so the same folder gives the same split anywhere.
 
     Raises:
-        DatasetError: the folder does not exist, or holds no class folder with images.
+        DatasetError: the folder does not exist, holds no class folder with images, or holds ``train`` and the like
+            with the class folders below.
     """
 
     def __init__(
@@ -34,16 +41,17 @@ class ImageFolder(ImageDataset):
         if not 0.0 < holdout < 1.0:
             raise ValueError(f"holdout: must be above 0 and below 1, got {holdout}")
         root = existing_folder(image_root, "image_root")
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = _folders_in(root)
+        _refuse_splits(root, folders)
         if not folders:
             raise DatasetError("image_root", f"{image_root} holds no class folders (expected one folder a class)")
         self.class_names = [folder.name for folder in folders]
         self.paths = []
         labels = []
         for label, folder in enumerate(folders):
-            images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            images = images_in(folder)
             if not images:
-                raise DatasetError("image_root", f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                raise DatasetError("image_root", f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
             self.paths.extend(images)
             labels.extend([label] * len(images))
         self.labels = np.asarray(labels, dtype=np.int64)
@@ -61,3 +69,22 @@ class ImageFolder(ImageDataset):
     def name_of(self, index: int) -> str:
         """Returns the path of the image."""
         return str(self.paths[index])
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _refuse_splits(root: Path, folders: list[Path]) -> None:
+    """Raises DatasetError where the folders are the parts of a data set, with its classes below, and no classes."""
+    if not all(folder.name.lower() in SPLIT_NAMES for folder in folders):
+        return
+    splits = [folder for folder in folders if _folders_in(folder)]
+    if splits:
+        names = ", ".join(folder.name for folder in folders)
+        training = next((folder for folder in splits if folder.name.lower().startswith("train")), splits[0])
+        others = [str(folder) for folder in splits if folder is not training]
+        hint = f", and {' or '.join(others)} for evaluation" if others else ""
+        raise DatasetError(
+            "image_root", f"{root} holds no class folders but parts of a data set ({names}): use {training}{hint}"
+        )

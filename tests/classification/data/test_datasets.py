@@ -8,6 +8,7 @@ import pickle
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,8 @@ class TestImageNetDataset:
         dataset = listed(tmp_path, f"a.png 0\nb.png {label}\n")
         with pytest.raises(DatasetError, match=rf"label {label} of .*b\.png is outside 0\.\.9") as caught:
             check_labels(dataset, 10)
+        advice = "use -o Arch.class_num=11" if label == 10 else "the smallest label is -1, and labels begin at 0"
+        assert str(caught.value).endswith(advice)
         assert caught.value.argument == "class_num"
 
     def test_labels_inside_class_num(self, tmp_path: Path) -> None:
@@ -102,6 +105,41 @@ class TestImageFolder:
     def test_no_class_folders(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="holds no class folders"):
             ImageFolder(str(tmp_path))
+
+    def test_parts_of_a_data_set_are_not_taken_for_classes(self, root: Path, tmp_path: Path) -> None:
+        data = tmp_path / "data"
+        for part in ("train", "Val", "test"):
+            for name in ("ant", "zebra"):
+                save(data / part / name / "0.png")
+        with pytest.raises(DatasetError) as caught:
+            ImageFolder(str(data))
+        assert caught.value.argument == "image_root"
+        assert "(Val, test, train)" in str(caught.value)
+        assert f"use {data / 'train'}, and {data / 'Val'} or {data / 'test'} for evaluation" in str(caught.value)
+        assert ImageFolder(str(data / "train")).class_names == ["ant", "zebra"]
+
+    def test_classes_with_the_names_of_parts(self, tmp_path: Path) -> None:
+        for path in ("train/0.png", "test/0.png"):
+            save(tmp_path / "flat" / path)
+        for path in ("train/steam/0.png", "bus/city/0.png"):
+            save(tmp_path / "vehicles" / path)
+        assert ImageFolder(str(tmp_path / "flat")).class_names == ["test", "train"]
+        assert ImageFolder(str(tmp_path / "vehicles")).class_names == ["bus", "train"]
+
+    def test_hidden_files_are_left_out(self, root: Path) -> None:
+        (root / "ant" / "._0.png").write_bytes(b"\x00\x05\x16\x07")
+        save(root / "ant" / ".thumbnails" / "0.png")
+        save(root / ".cache" / "0.png")
+        assert len(ImageFolder(str(root))) == 15
+
+    def test_links_to_folders_are_followed_and_circles_left(self, root: Path, tmp_path_factory: Any) -> None:
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        save(elsewhere / "second" / "0.png")
+        (root / "ant" / "more").symlink_to(elsewhere)
+        (elsewhere / "back").symlink_to(root / "ant")
+        dataset = ImageFolder(str(root))
+        assert dataset.labels.tolist() == [0] * 6 + [1] * 10
+        assert any(path.parts[-3:] == ("more", "second", "0.png") for path in dataset.paths)
 
     def test_class_folder_without_images(self, root: Path) -> None:
         (root / "bee").mkdir()
@@ -148,6 +186,7 @@ class TestCifar:
         batch = files["data_batch_2"]
         assert np.array_equal(image, batch[b"data"][1].reshape(3, 32, 32).transpose(1, 2, 0))
         assert label == batch[b"labels"][1]
+        assert not image.flags.writeable
         assert len(Cifar10(data_file=str(path), mode="test")) == 3
 
     def test_cifar100_folder_has_fine_labels(self, tmp_path: Path) -> None:
@@ -206,6 +245,7 @@ class TestDigits:
     def test_images_are_rgb_over_the_whole_range(self) -> None:
         image, label = Digits("val", size=40).load(0)
         assert image.shape == (40, 40, 3)
+        assert not image.flags.writeable
         assert image.dtype == np.uint8
         assert image.max() > 200
         assert label in range(10)

@@ -6,6 +6,7 @@ import logging
 import mmap
 import os
 import signal
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from classification.data.loader import Loader, build_loader
 from classification.data.operators import TRAIN_OPERATORS
 from classification.data.sampler import EpochBatchSampler
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.machine import Machine
 from ppcls_ext.preprocess import build_operators
 
 NORMALIZE = {"NormalizeImage": {"order": ""}}
@@ -202,6 +204,56 @@ def test_killed_worker_is_reported_and_not_waited_for(tmp_path: Path) -> None:
     loader.close()
 
 
+def test_worker_killed_between_two_requests_is_reported_by_the_next() -> None:
+    def read_batch(request: str) -> dict[str, np.ndarray]:
+        if request == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"image": np.zeros(4, np.float32)}
+
+    pool = workers.BatchWorkers(read_batch, num_workers=1, slot_bytes=16)
+    tickets = [pool.submit("live")]
+    wait([tickets[0][0]])
+    tickets.append(pool.submit("die"))
+    wait([tickets[1][0]])
+    assert pool.take(tickets[0], lambda arrays: arrays["image"].copy()).tolist() == [0, 0, 0, 0]
+    with pytest.raises(UserError, match="worker was killed"):
+        pool.submit("live")
+    with pytest.raises(UserError, match="worker was killed"):
+        pool.take(tickets[1], dict)
+    assert sorted(pool.free_slots) == [0, 1]
+    pool.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_damaged_jpegs_are_left_out_and_reported(tmp_path: Path, num_workers: int) -> None:
+    (tmp_path / "class").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for number in range(4):
+        Image.fromarray(noise).save(tmp_path / "class" / f"{number}.jpg", quality=90)
+    damaged = tmp_path / "class" / "2.jpg"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+    batches = arrays_of(plain_loader(ImageFolder(str(tmp_path)), False, num_workers, batch_size=4))
+    assert batches[0]["index"].tolist() == [0, 1, 3]
+    assert batches[0]["bad"].tolist() == [-1, -1, 2, -1]
+
+
+@pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
+@pytest.mark.parametrize("normalize_first", [True, False])
+def test_training_leaves_data_in_memory_as_they_are(normalize_first: bool, mode: str) -> None:
+    dataset = Digits("val")
+    before = dataset.images.copy()
+    recipe = [{"RandomErasing": {"EPSILON": 1.0, "mode": mode}}, NORMALIZE]
+    operators = build_operators(recipe[::-1] if normalize_first else recipe, "t", TRAIN_OPERATORS)
+    sampler = EpochBatchSampler(len(dataset), 100)
+    batches = arrays_of(build_loader(dataset, operators, None, sampler, seed=0, training=True))
+    assert np.array_equal(dataset.images, before)
+    plain = arrays_of(
+        build_loader(dataset, build_operators([NORMALIZE], "t"), None, sampler, seed=0, training=True)
+    )  # fmt: skip
+    assert not np.array_equal(batches[0]["image"], plain[0]["image"])
+
+
 @pytest.mark.parametrize("cause", ["little memory", "refused"])
 def test_too_little_shared_memory_falls_back_to_pipes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, cause: str
@@ -212,7 +264,8 @@ def test_too_little_shared_memory_falls_back_to_pipes(
     if cause == "refused":
         monkeypatch.setattr(workers.mmap, "mmap", refuse)
     else:
-        monkeypatch.setattr(workers, "available_memory", lambda: 1000)
+        machine = Machine(cores=2, memory=4000, memory_available=1000, shared_memory=None, shared_memory_free=None)
+        monkeypatch.setattr(workers, "read_machine", lambda: machine)
     with caplog.at_level(logging.WARNING):
         batches = arrays_of(plain_loader(image_folder(tmp_path, set()), False, 2))
     assert sum((batch["index"].tolist() for batch in batches), []) == list(range(6))

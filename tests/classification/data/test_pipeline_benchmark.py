@@ -7,19 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from classification.data.pipeline_benchmark import NAMES, generated_photos, markdown_rows, run_pipeline_benchmark
+from classification.data.pipeline_benchmark import markdown_rows, run_pipeline_benchmark, sample_photos
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import decode_image
 
+NAMES = ["DecodeImage", "RandCropImage", "RandFlipImage", "TimmAutoAugment", "NormalizeImage", "RandomErasing"]
 
-def test_generated_photos_are_ordinary_jpegs() -> None:
-    photos = generated_photos(3)
-    assert generated_photos(3) == photos
-    assert {max(decode_image(photo).shape) for photo in photos} == {500}
+
+def test_sample_photos_are_jpegs_of_many_sizes() -> None:
+    photos = sample_photos(36)
+    assert sample_photos(36) == photos
+    shapes = [decode_image(photo).shape for photo in photos]
+    assert len(set(shapes)) >= 30
+    assert all(400 <= max(shape) <= 640 and 300 <= min(shape[:2]) <= 480 for shape in shapes)
+    assert {shape[0] > shape[1] for shape in shapes} == {True, False}
+    assert len(set(photos)) == 36
 
 
 def test_measures_each_operator(tmp_path: Path) -> None:
-    for number, photo in enumerate(generated_photos(2)):
+    for number, photo in enumerate(sample_photos(2)):
         (tmp_path / f"{number}.jpg").write_bytes(photo)
     results = run_pipeline_benchmark(tmp_path, repeats=2)
     ours = results["ours"]
@@ -33,7 +39,7 @@ def test_measures_each_operator(tmp_path: Path) -> None:
 
 
 def test_failures_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "good.jpg").write_bytes(generated_photos(1)[0])
+    (tmp_path / "good.jpg").write_bytes(sample_photos(1)[0])
     (tmp_path / "bad.jpg").write_bytes(b"not a picture")
     ours = run_pipeline_benchmark(tmp_path, repeats=1)["ours"]
     assert (ours["images"], ours["failed"]) == (1, 1)

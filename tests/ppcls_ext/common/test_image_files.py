@@ -40,3 +40,10 @@ def test_an_input_without_images_is_named(tree, given):
     with pytest.raises(UserError, match="--input") as error:
         find_images(["a", given])
     assert given in str(error.value)
+
+
+def test_hidden_files_are_left_out_and_links_followed_once(tree):
+    (tree / "a" / "._1.png").write_bytes(b"x")
+    (tree / "b" / "linked").symlink_to(tree / "a")
+    (tree / "a" / "back").symlink_to(tree / "b")
+    assert [str(path) for path in find_images(["b"])] == ["b/deep/3.jpeg", "b/linked/1.png", "b/linked/2.JPG"]
