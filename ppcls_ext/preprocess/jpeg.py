@@ -2,7 +2,7 @@
 
 JPEG has no checksum, and libjpeg, which OpenCV carries, invents what is missing and reports success. But it compares
 the length of the compressed data with the picture, and writes what is wrong to the standard error: that is caught here.
-Together with a search for holes it costs a hundredth of the decoding.
+Together with a search for holes it costs a twentieth of the decoding (0.05 ms a photograph).
 
 Found:
 
