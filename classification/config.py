@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from classification.sections import (
     TopkSettings,
 )
 from ppcls_ext.common.config import Document, load_config_file, plain_copy
+from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.signature import parameters_of
 from ppcls_ext.models.catalog import architecture_parameters
 from ppcls_ext.preprocess.pipeline import build_operators
@@ -35,6 +38,9 @@ from ppcls_ext.preprocess.pipeline import build_operators
 # Keys of Arch that are the trainer's, not the model's.
 TRAINER_KEYS = ("use_sync_bn", "pretrained")
 SECTIONS = ("Global", "AMP", "EMA", "Arch", "Loss", "Optimizer", "DataLoader", "Infer", "Metric")
+# One of the first stands in PaddleDetection's configurations, the second in each of ours.
+DETECTION_KEY = re.compile(r"^(architecture|_BASE_)[ \t]*:", re.MULTILINE)
+CLASSIFICATION_KEY = re.compile(r"^Arch[ \t]*:", re.MULTILINE)
 
 
 @dataclasses.dataclass
@@ -105,10 +111,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads and checks a classification configuration.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or it is a detection configuration.
         ConfigError: it can, and this lists every unknown key, wrong type, wrong name and impossible value in it.
     """
+    _refuse_detection(Path(path))
     return check_config(load_config_file(path, overrides))
+
+
+def _refuse_detection(path: Path) -> None:
+    """Recognises PaddleDetection's configurations by their text: their YAML may hold tags that only it can read."""
+    text = ""
+    with contextlib.suppress(OSError):
+        text = path.read_text(encoding="utf-8", errors="replace")
+    key = DETECTION_KEY.search(text)
+    if key is not None and not CLASSIFICATION_KEY.search(text):
+        line = text.count("\n", 0, key.start()) + 1
+        message = "this is a detection configuration; detection is not part of this version yet"
+        raise UserError(f"{path}:{line}: {key[1]}: {message}")
 
 
 def check_config(document: Document) -> Config:
@@ -291,6 +310,11 @@ def _read_infer(reader: Reader, section: Any) -> tuple[InferSettings | None, Top
 
 
 def _read_metrics(reader: Reader, section: Any) -> list[TopkAcc]:
+    """Returns the metrics of ``Metric.Eval``.
+
+    ``Metric.Train``, which stands in many of PaddleClas's configurations, is checked but has no effect: of the training
+    images the top-1 accuracy is always shown, and nothing else.
+    """
     section = reader.mapping(section, "Metric", ("Train", "Eval"))
     reader.metrics(section.get("Train"), "Metric.Train", METRICS)
     return reader.metrics(section.get("Eval"), "Metric.Eval", METRICS) or [TopkAcc([1, 5])]
