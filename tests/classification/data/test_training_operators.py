@@ -24,13 +24,15 @@ FILL = (124, 116, 104)
 
 @pytest.fixture
 def image() -> np.ndarray:
-    """Smooth areas, edges and noise."""
+    """Smooth areas, edges and noise; not writable, as data sets in memory give their pictures."""
     generator = np.random.default_rng(0)
     picture = cv2.resize(
         generator.integers(0, 256, (6, 8, 3), dtype=np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC
     )
     cv2.circle(picture, (70, 50), 30, (250, 20, 90), -1)
-    return np.clip(picture + generator.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+    noisy = np.clip(picture + generator.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+    noisy.setflags(write=False)
+    return noisy
 
 
 def largest_difference(first: np.ndarray, second: Any) -> int:
@@ -364,7 +366,6 @@ def test_random_operators_depend_on_the_generator_alone(image: np.ndarray, name:
     (operator,) = build_operators([{name: RANDOM[name]}], "t", TRAIN_OPERATORS)
     assert operator.random
     before = image.copy()
-    image.setflags(write=False)  # as data sets in memory give them
     first = [operator(image, np.random.default_rng(seed)) for seed in range(12)]
     np.random.seed(1)
     again = [operator(image, np.random.default_rng(seed)) for seed in range(12)]
