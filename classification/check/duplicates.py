@@ -1,0 +1,214 @@
+"""The same picture twice, whether to the last pixel or nearly, within a set, across the sets, or with two labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from classification.check.examine import Mark
+from classification.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, by_part, count_of
+from classification.check.near_duplicates import near_pairs
+from classification.check.scan import Scan
+from classification.check.workers import Workers, dataset_of
+from ppcls_ext.preprocess.decode import ImageError, decode_image
+
+# A picture of which the hash finds more relatives than these is compared with the nearest only.
+MOST_RELATIVES = 3
+COMPARED_SIDE = 32
+# Correlation of two reduced grey pictures from which they count as nearly the same. Where the hash finds a relative for
+# many of the images (scanned digits, sonar frames), all of them look alike and only closer pairs mean anything.
+ALIKE = 0.95
+ALIKE_AMONG_RELATIVES = 0.99
+MANY_RELATIVES = 0.3
+CHUNK = 32
+
+LabelText = Callable[[Picture], str]
+
+
+@dataclasses.dataclass
+class _Table:
+    """The comparable images of all sets, one row each, training before validation.
+
+    Attributes:
+        parts, indices: where the image stands, ``[N]``.
+        labels: ``int64`` ``[N]``.
+        groups: rows with the same pixels have the same number, ``int64`` ``[N]``.
+        looks: perceptual hashes, ``uint64`` ``[N]``.
+    """
+
+    parts: np.ndarray
+    indices: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    looks: np.ndarray
+
+    def picture(self, row: int) -> Picture:
+        return Picture(str(self.parts[row]), int(self.indices[row]))
+
+
+class _Comparison(NamedTuple):
+    first: Picture
+    second: Picture
+
+
+def find_exact_duplicates(scan: Scan, label_text: LabelText) -> list[Finding]:
+    """Finds images with the same decoded pixels, whatever their files.
+
+    Args:
+        scan: the records.
+        label_text: names the class of an image.
+    """
+    table = _comparable(scan)
+    within: dict[str, list[Entry]] = {part: [] for part in PART_WORDS}
+    across: list[Entry] = []
+    conflicts: list[Entry] = []
+    for rows in _groups_of_several(table.groups):
+        pictures = [table.picture(row) for row in rows]
+        if len(set(table.labels[rows].tolist())) > 1:
+            conflicts.append(Entry(tuple(pictures), " / ".join(dict.fromkeys(map(label_text, pictures)))))
+        for part, entries in within.items():
+            same_set = [picture for picture in pictures if picture.part == part]
+            entries.extend(Entry((copy, same_set[0])) for copy in same_set[1:])
+        if pictures[0].part != pictures[-1].part:
+            across.extend(Entry((copy, pictures[0])) for copy in pictures if copy.part != pictures[0].part)
+    findings = [
+        Finding(
+            "label_conflict",
+            Severity.ERROR,
+            f"{count_of(len(conflicts), 'picture')} with two or more different labels",
+            conflicts,
+        ),
+        Finding(
+            "duplicate_across",
+            Severity.WARNING,
+            f"{by_part(entry.pictures[0] for entry in across)} that the training set holds too (same pixels)",
+            across,
+        ),
+    ]
+    for part, entries in within.items():
+        summary = f"{by_part(entry.pictures[0] for entry in entries)} that the same set holds already (same pixels)"
+        findings.append(Finding(f"duplicate_{PART_WORDS[part]}", Severity.WARNING, summary, entries))
+    return findings
+
+
+def find_near_duplicates(scan: Scan, workers: Workers, label_text: LabelText) -> list[Finding]:
+    """Finds images that look nearly the same: resized, recompressed, brightened copies, neighbouring video frames.
+
+    Candidates come from the perceptual hashes; their pixels are then compared.
+
+    Args:
+        scan: the records.
+        workers: processes that read the candidates again.
+        label_text: names the class of an image.
+    """
+    table = _comparable(scan)
+    # Of images with the same pixels the first speaks for all.
+    _, representatives = np.unique(table.groups, return_index=True)
+    representatives.sort()
+    pairs, distances = near_pairs(table.looks[representatives])
+    pairs = representatives[pairs]
+    threshold = _threshold(pairs, len(representatives))
+    wanted = table.parts[pairs[:, 0]] == "Train"
+    comparisons = [
+        _Comparison(table.picture(first), table.picture(second))
+        for first, second in _nearest(pairs[wanted], distances[wanted]).tolist()
+    ]
+    chunks = [comparisons[start : start + CHUNK] for start in range(0, len(comparisons), CHUNK)]
+    alike = np.concatenate([np.empty(0), *workers.map(_compare_chunk, chunks)])
+    best: dict[Picture, tuple[float, _Comparison]] = {}
+    for value, comparison in zip(alike.tolist(), comparisons, strict=True):
+        if value >= threshold and value > best.get(comparison.second, (0.0,))[0]:
+            best[comparison.second] = (value, comparison)
+    return _near_findings(scan, [comparison for _, comparison in best.values()], label_text)
+
+
+def _near_findings(scan: Scan, comparisons: list[_Comparison], label_text: LabelText) -> list[Finding]:
+    """Sorts the pairs into those of the training set and those across; pairs with two labels come first."""
+    entries: dict[str, list[Entry]] = {"Train": [], "Eval": []}
+    for first, second in comparisons:
+        differ = scan.label_of(first) != scan.label_of(second)
+        note = f"labels differ: {label_text(second)} / {label_text(first)}" if differ else ""
+        entries[second.part].append(Entry((second, first), note))
+    for part in entries:
+        entries[part].sort(key=lambda entry: not entry.note)
+    return [
+        Finding(
+            "near_duplicate_across",
+            Severity.WARNING,
+            f"{by_part(entry.pictures[0] for entry in entries['Eval'])} nearly the same as a training image",
+            entries["Eval"],
+        ),
+        Finding(
+            "near_duplicate_training",
+            Severity.INFORMATION,
+            f"{by_part(entry.pictures[0] for entry in entries['Train'])} nearly the same as another training image",
+            entries["Train"],
+        ),
+    ]
+
+
+def _comparable(scan: Scan) -> _Table:
+    """Gathers the images that were read; black and one-coloured ones are left out, for they are all alike."""
+    parts = [part for part in PART_WORDS if part in scan.records]
+    blank = Mark.BLACK | Mark.CONSTANT | Mark.UNREADABLE | Mark.UNSEEN
+    rows = {part: np.flatnonzero((scan.records[part]["marks"] & blank) == 0) for part in parts}
+    records = np.concatenate([scan.records[part][rows[part]] for part in parts])
+    order = np.lexsort((records["pixels_low"], records["pixels_high"]))
+    ordered = records[["pixels_low", "pixels_high"]][order]
+    groups = np.empty(len(records), dtype=np.int64)
+    groups[order] = np.cumsum(np.concatenate([[False], ordered[1:] != ordered[:-1]])[: len(records)])
+    return _Table(
+        parts=np.concatenate([np.full(len(rows[part]), part, dtype="U5") for part in parts]),
+        indices=np.concatenate([rows[part] for part in parts]),
+        labels=np.concatenate([scan.datasets[part].labels[rows[part]] for part in parts]),
+        groups=groups,
+        looks=records["look"],
+    )
+
+
+def _groups_of_several(groups: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the rows of each group with two or more members, each rising, groups in the order of their first row."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.concatenate([[True], groups[order][1:] != groups[order][:-1]])[: len(order)])
+    several = [rows for rows in np.split(order, starts[1:]) if len(rows) > 1]
+    yield from sorted(several, key=lambda rows: int(rows[0]))
+
+
+def _threshold(pairs: np.ndarray, images: int) -> float:
+    related = len(np.unique(pairs)) / max(images, 1)
+    return ALIKE_AMONG_RELATIVES if related > MANY_RELATIVES else ALIKE
+
+
+def _nearest(pairs: np.ndarray, distances: np.ndarray) -> np.ndarray:
+    """Keeps for the second image of each pair only its nearest relatives, so that their number grows with N only."""
+    order = np.lexsort((pairs[:, 0], distances, pairs[:, 1]))
+    pairs = pairs[order]
+    _, starts, counts = np.unique(pairs[:, 1], return_index=True, return_counts=True)
+    rank = np.arange(len(pairs)) - np.repeat(starts, counts)
+    return pairs[rank < MOST_RELATIVES]
+
+
+def _compare_chunk(comparisons: list[_Comparison]) -> np.ndarray:
+    """Runs in a worker: returns the correlation of each pair, ``float64`` ``[n]``; -1 for what cannot be read."""
+    result = np.empty(len(comparisons))
+    for row, (first, second) in enumerate(comparisons):
+        try:
+            result[row] = float(np.dot(_reduced(first), _reduced(second)))
+        except ImageError:  # It was readable a moment ago; somebody works on the folder.
+            result[row] = -1.0
+    return result
+
+
+def _reduced(picture: Picture) -> np.ndarray:
+    """Returns a small grey version with mean 0 and norm 1, ``float64`` ``[1024]``."""
+    dataset = dataset_of(picture.part)
+    image = dataset.load(picture.index)[0]
+    pixels = decode_image(image, dataset.name_of(picture.index)) if isinstance(image, bytes) else image
+    small = cv2.resize(pixels, (COMPARED_SIDE, COMPARED_SIDE), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float64).ravel()
+    grey -= grey.mean()
+    return grey / max(float(np.linalg.norm(grey)), 1e-9)

@@ -1,0 +1,89 @@
+"""Processes that read images. Records and messages come back, never pixels, so that any number of images fits."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Any, TypeVar
+
+import cv2
+
+from classification.data.datasets.base import ImageDataset
+from ppcls_ext.common.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+# In a worker process: the data sets, inherited from the parent and so never copied.
+_datasets: dict[str, ImageDataset] = {}
+
+
+def dataset_of(part: str) -> ImageDataset:
+    """Returns the data set of a section, inside a function that :class:`Workers` runs."""
+    return _datasets[part]
+
+
+def _prepare_worker(datasets: Mapping[str, ImageDataset]) -> None:
+    _datasets.update(datasets)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and ends the workers.
+    cv2.setNumThreads(1)  # One image a process; a pool of OpenCV's threads does not survive the fork anyway.
+    warnings.simplefilter("ignore")  # Pillow's remarks on odd headers, without a name.
+
+
+class Workers:
+    """A pool of processes that share the data sets.
+
+    Args:
+        datasets: by section of ``DataLoader``.
+        count: processes; 0 does the work in this one.
+    """
+
+    def __init__(self, datasets: Mapping[str, ImageDataset], count: int) -> None:
+        self.datasets = dict(datasets)
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        if self.count:
+            self._pool = ProcessPoolExecutor(
+                self.count,
+                mp_context=multiprocessing.get_context("fork"),
+                initializer=_prepare_worker,
+                initargs=(self.datasets,),
+            )
+            # Forked now, while this process has one thread only: a progress bar brings another.
+            for ready in [self._pool.submit(os.getpid) for _ in range(self.count)]:
+                ready.result()
+        else:
+            _datasets.update(self.datasets)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        else:
+            _datasets.clear()
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Yields ``function(task)`` in the order of the tasks; the function finds its images by :func:`dataset_of`.
+
+        Raises:
+            UserError: a process was killed from outside.
+        """
+        if self._pool is None:
+            yield from map(function, tasks)
+            return
+        results: Iterator[Any] = self._pool.map(function, tasks)
+        try:
+            yield from results
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that reads images was killed, most likely for want of memory; use fewer: --workers 1"
+            ) from error
