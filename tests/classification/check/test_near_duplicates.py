@@ -1,0 +1,49 @@
+"""Pairs of alike hashes are found without comparing all pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from classification.check.examine import difference_hash
+from classification.check.near_duplicates import LARGEST_DISTANCE, count_bits, near_pairs
+from tests.support.pictures import smooth_picture
+
+
+def test_bits_are_counted() -> None:
+    words = np.array([0, 1, 2**64 - 1, 0xF0F0, 2**63], dtype=np.uint64)
+    assert count_bits(words).tolist() == [0, 1, 64, 8, 1]
+
+
+def test_exactly_the_pairs_within_the_distance_are_found() -> None:
+    generator = np.random.default_rng(3)
+    hashes = generator.integers(0, 2**63, 300, dtype=np.uint64) * np.uint64(2)
+    # Relatives of the first hundred at every distance from 0 to 6, the changed bits anywhere.
+    for number in range(100):
+        flipped = np.uint64(0)
+        for bit in generator.choice(64, number % 7, replace=False):
+            flipped |= np.uint64(1) << np.uint64(bit)
+        hashes[100 + number] = hashes[number] ^ flipped
+    rows, columns = np.triu_indices(len(hashes), 1)
+    distances = count_bits(hashes[rows] ^ hashes[columns])
+    near = distances <= LARGEST_DISTANCE
+    pairs, found = near_pairs(hashes)
+    assert near.sum() > 50
+    np.testing.assert_array_equal(pairs, np.stack([rows[near], columns[near]], axis=1))
+    np.testing.assert_array_equal(found, distances[near])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_to_pair(count: int) -> None:
+    pairs, distances = near_pairs(np.zeros(count, dtype=np.uint64))
+    assert pairs.shape == (0, 2)
+    assert distances.shape == (0,)
+
+
+def test_brightness_does_not_change_the_hash_and_another_picture_does() -> None:
+    picture = smooth_picture(1, 96, 80)
+    darker = (picture * 0.6).astype(np.uint8)
+    other = smooth_picture(2, 96, 80)
+    hashes = np.array([difference_hash(image) for image in (picture, darker, other)], dtype=np.uint64)
+    assert count_bits(hashes[:1] ^ hashes[1:2])[0] <= LARGEST_DISTANCE
+    assert count_bits(hashes[:1] ^ hashes[2:])[0] > 10
