@@ -19,15 +19,12 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import atomic_folder, sha256_of
-from ppcls_ext.weights import read_pickle, write_weights
+from ppcls_ext.common.files import atomic_folder
+from ppcls_ext.weights import read_manifest, read_pickle, verify_file, write_manifest, write_weights
 
 logger = logging.getLogger(__name__)
 
 LATEST, BEST = "latest", "best"
-FORMAT = "econvnext-paddle checkpoint"
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 ARRAY_FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
 _FOLDER = re.compile(r"^epoch_(\d+)(?:_step_(\d+))?$")
 
@@ -111,9 +108,7 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         os.rename(folder / "optimizer.pdparams", folder / "optimizer.pdopt")
     (folder / "state.json").write_text(json.dumps(checkpoint.state, indent=1, ensure_ascii=False), encoding="utf-8")
     (folder / "config.yaml").write_text(checkpoint.config, encoding="utf-8")
-    files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(folder.iterdir())}
-    manifest = {"format": FORMAT, "version": FORMAT_VERSION, "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_manifest(folder)
 
 
 def _link(link: Path, target: Path) -> None:
@@ -147,38 +142,10 @@ def verify_checkpoint(folder: Path) -> set[str]:
         )
     if not folder.is_dir():
         raise UserError(f"{folder}: no such checkpoint folder")
-    manifest = _read_manifest(folder)
-    for name, expected in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise UserError(f"{folder}: damaged checkpoint: {name} is missing")
-        size = file.stat().st_size
-        if size != expected["bytes"]:
-            raise UserError(f"{folder}: damaged checkpoint: {name} has {size} bytes instead of {expected['bytes']}")
-        if sha256_of(file) != expected["sha256"]:
-            raise UserError(f"{folder}: damaged checkpoint: the content of {name} has changed (SHA-256 differs)")
-    return set(manifest["files"])
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: not a checkpoint of this trainer: {MANIFEST} is missing") from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} cannot be read ({error})") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{folder}: not a checkpoint of this trainer: {MANIFEST} does not say '{FORMAT}'")
-    if manifest.get("version") != FORMAT_VERSION:
-        raise UserError(f"{folder}: checkpoint version {manifest.get('version')}; this software reads {FORMAT_VERSION}")
-    names = manifest.get("files")
-    if not isinstance(names, dict) or not {"model.pdparams", "state.json"} <= set(names):
-        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} lists no model.pdparams and state.json")
-    if any(Path(name).name != name or name == ".." for name in names):
-        raise UserError(f"{folder}: refused: {MANIFEST} names files outside the checkpoint")
-    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in names.values()):
-        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} lacks a size or a checksum")
-    return manifest
+    files = read_manifest(folder)
+    for name, expected in files.items():
+        verify_file(folder, name, expected)
+    return set(files)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

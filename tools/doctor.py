@@ -11,14 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-# The package's own __init__ imports YAML, which may be what is missing: stand in for it, and use its `common` only.
-sys.modules["ppcls_ext"] = types.ModuleType("ppcls_ext")
-sys.modules["ppcls_ext"].__path__ = [str(ROOT / "ppcls_ext")]
 
 from ppcls_ext.common.command_line import run
 from ppcls_ext.common.doctor import examine

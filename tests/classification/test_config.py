@@ -379,8 +379,6 @@ def test_help_and_a_missing_file_need_no_paddle_either(arguments):
     assert not any("Traceback" in line for line in lines)
     if "-c" in arguments:
         assert answer.returncode == 2
-        assert lines == [
-            "error: configs/quikstart.yaml: no such configuration file (did you mean 'quickstart.yaml'?)"
-        ]
+        assert lines == ["error: configs/quikstart.yaml: no such configuration file (did you mean 'quickstart.yaml'?)"]
     else:
         assert (answer.returncode, lines) == (0, [])
