@@ -115,7 +115,7 @@ def _small_images(scan: Scan, wanted: Mapping[str, WantedSize]) -> list[Finding]
         small = np.flatnonzero((width < size.width) | (height < size.height))
         small = small[np.argsort((width * height)[small], kind="stable")]
         entries = [Entry((Picture(part, int(indices[row])),), f"{width[row]}x{height[row]}") for row in small]
-        what = "which its crop cannot use" if size.strict else "so they are enlarged"
+        what = "too small for the crop" if size.strict else "enlarged by the operators"
         summary = f"{by_part(entry.pictures[0] for entry in entries)} smaller than {size.width}x{size.height}, {what}"
         severity = Severity.ERROR if size.strict else Severity.WARNING
         findings.append(Finding(f"small_image_{PART_WORDS[part]}", severity, summary, entries))

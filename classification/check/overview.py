@@ -30,20 +30,21 @@ from classification.check.overview_tiles import (
     wrap,
 )
 from classification.check.scan import Scan
-from ppcls_ext.common.pictures import DESK, INK, SUBTLE
+from ppcls_ext.common.pictures import DESK, INK, PAPER, SUBTLE
 
 WIDTH = 1600
 MARGIN = 24
 PADDING = 18
 INNER = WIDTH - 2 * MARGIN
+COLUMN = (INNER - 3 * PADDING) // 2
 CHART_HEIGHT = 340
 SIZES_WIDTH = 460
-FINDING_ROWS = 8
+FINDINGS_SHOWN = 10
 # Classes named where a finding has no pictures.
-NOTES = 40
-FINDING_TEXT = 430
+NOTES = 20
+FINDING_TEXT = 270
 FINDING_SIDE = 88
-FINDING_ROW_HEIGHT = FINDING_SIDE + 48
+FINDING_HEIGHT = FINDING_SIDE + 48
 SAMPLE_CLASSES = 24
 SAMPLE_SIDE = 64
 SAMPLE_GAP = 4
@@ -112,55 +113,58 @@ def _charts(scan: Scan, classes: Classes) -> Image.Image:
 
 
 def _findings_panel(findings: Sequence[Finding], scan: Scan, classes: Classes) -> Image.Image:
-    """One row for each kind of finding: what it is on the left, the first examples on the right."""
-    shown = findings[:FINDING_ROWS]
+    """Two columns of findings, worst first: what it is on the left, the first examples beside it."""
+    shown = findings[:FINDINGS_SHOWN]
     top = PADDING + 34
-    image = panel(INNER, top + max(len(shown) * FINDING_ROW_HEIGHT, 30) + PADDING // 2)
+    rows = (len(shown) + 1) // 2
+    image = panel(INNER, top + max(rows * FINDING_HEIGHT, 30) + PADDING // 2)
     pen = ImageDraw.Draw(image)
     rest = len(findings) - len(shown)
-    title = "Findings" + (f"  (the {FINDING_ROWS} worst kinds; {rest} more in check.json)" if rest else "")
+    title = "Findings" + (f"  (the {FINDINGS_SHOWN} worst kinds; {rest} more in check.json)" if rest else "")
     pen.text((PADDING, PADDING - 4), title, font=font_of(17), fill=INK)
     if not shown:
         pen.text((PADDING, top - 2), "Nothing to mend, nothing to mention.", font=font_of(16), fill=CLEAN)
-    for row, finding in enumerate(shown):
-        _draw_finding(image, finding, top + row * FINDING_ROW_HEIGHT, scan, classes)
+    for number, finding in enumerate(shown):
+        cell = _finding_cell(finding, scan, classes)
+        image.paste(cell, (PADDING + number % 2 * (COLUMN + PADDING), top + number // 2 * FINDING_HEIGHT))
     return image
 
 
-def _draw_finding(image: Image.Image, finding: Finding, y: int, scan: Scan, classes: Classes) -> None:
+def _finding_cell(finding: Finding, scan: Scan, classes: Classes) -> Image.Image:
+    image = Image.new("RGB", (COLUMN, FINDING_HEIGHT), PAPER)
     pen = ImageDraw.Draw(image)
     colour = SEVERITY_COLOURS[finding.severity]
-    pen.rounded_rectangle((PADDING, y, PADDING + 5, y + FINDING_ROW_HEIGHT - 16), 2, fill=colour)
-    x = PADDING + 20
-    pen.text((x, y), finding.severity.word, font=font_of(14, bold=True), fill=colour)
-    for number, line in enumerate(wrap(finding.summary, font_of(15), FINDING_TEXT - 40, most_lines=4)):
-        pen.text((x, y + 22 + 21 * number), line, font=font_of(15), fill=INK)
-    x = PADDING + FINDING_TEXT
+    pen.rounded_rectangle((0, 0, 5, FINDING_HEIGHT - 18), 2, fill=colour)
+    pen.text((18, 0), finding.severity.word, font=font_of(14, bold=True), fill=colour)
+    font = font_of(15)
+    for number, line in enumerate(wrap(finding.summary, font, FINDING_TEXT - 34, most_lines=4)):
+        pen.text((18, 22 + 21 * number), line, font=font, fill=INK)
+    x = FINDING_TEXT
     if not finding.entries[0].pictures:
         text = "; ".join(entry.note for entry in finding.entries[:NOTES])
         text += f"; and {finding.count - NOTES:,} more" if finding.count > NOTES else ""
-        for number, line in enumerate(wrap(text, font_of(15), INNER - x - PADDING, most_lines=4)):
-            pen.text((x, y + 22 * (number + 1)), line, font=font_of(15), fill=SUBTLE)
-        return
+        for number, line in enumerate(wrap(text, font, COLUMN - x, most_lines=4)):
+            pen.text((x, 22 + 21 * number), line, font=font, fill=SUBTLE)
     for entry in finding.entries:
         width = len(entry.pictures[:2]) * (FINDING_SIDE + 4)
-        if x + width > INNER - PADDING:
+        if width == 0 or x + width > COLUMN:
             break
-        _draw_example(image, entry, x, y, scan, classes)
+        _draw_example(image, entry, x, scan, classes)
         x += width + 14
+    return image
 
 
-def _draw_example(image: Image.Image, entry: Entry, x: int, y: int, scan: Scan, classes: Classes) -> None:
+def _draw_example(image: Image.Image, entry: Entry, x: int, scan: Scan, classes: Classes) -> None:
     """One or two pictures; below each its file and its class, or below a single one what is wrong with it."""
     pen = ImageDraw.Draw(image)
     font = font_of(11)
     alone = len(entry.pictures) == 1
     for picture in entry.pictures[:2]:
-        image.paste(thumbnail(scan, picture, FINDING_SIDE, whole=True), (x, y))
+        image.paste(thumbnail(scan, picture, FINDING_SIDE, whole=True), (x, 0))
         name = PurePath(scan.name_of(picture)).name
         text = entry.note if alone and entry.note else classes.name(scan.label_of(picture), picture.part)
-        pen.text((x, y + FINDING_SIDE + 4), shorten(name, font, FINDING_SIDE, keep_end=True), font=font, fill=SUBTLE)
-        pen.text((x, y + FINDING_SIDE + 19), shorten(text, font, FINDING_SIDE), font=font, fill=INK)
+        pen.text((x, FINDING_SIDE + 4), shorten(name, font, FINDING_SIDE, keep_end=True), font=font, fill=SUBTLE)
+        pen.text((x, FINDING_SIDE + 19), shorten(text, font, FINDING_SIDE), font=font, fill=INK)
         x += FINDING_SIDE + 4
 
 
@@ -171,7 +175,6 @@ def _samples_panel(scan: Scan, classes: Classes) -> Image.Image:
     shown = used[np.unique(np.linspace(0, len(used) - 1, min(len(used), SAMPLE_CLASSES)).astype(np.int64))]
     rows = (len(shown) + 1) // 2
     step = SAMPLE_SIDE + SAMPLE_GAP
-    column = (INNER - 3 * PADDING) // 2
     top = PADDING + 34
     image = panel(INNER, top + max(rows * step, step) + PADDING // 2)
     pen = ImageDraw.Draw(image)
@@ -182,14 +185,14 @@ def _samples_panel(scan: Scan, classes: Classes) -> Image.Image:
     labels = scan.datasets[part].labels[readable]
     generator = np.random.default_rng(0)
     for number, label in enumerate(shown.tolist()):
-        x = PADDING + (number // rows) * (column + PADDING)
+        x = PADDING + (number // rows) * (COLUMN + PADDING)
         y = top + (number % rows) * step
         name = shorten(classes.name(label, part), font_of(15), SAMPLE_TEXT - 12)
         pen.text((x, y + SAMPLE_SIDE // 2 - 10), name, font=font_of(15), fill=INK, anchor="lm")
         count = count_of(int(classes.counts[part][label]), "image")
         pen.text((x, y + SAMPLE_SIDE // 2 + 11), count, font=font_of(12), fill=SUBTLE, anchor="lm")
         members = readable[labels == label]
-        places = (column - SAMPLE_TEXT + SAMPLE_GAP) // step
+        places = (COLUMN - SAMPLE_TEXT + SAMPLE_GAP) // step
         for place, index in enumerate(generator.permutation(members)[:places].tolist()):
             tile = thumbnail(scan, Picture(part, index), SAMPLE_SIDE)
             image.paste(tile, (x + SAMPLE_TEXT + place * step, y))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classification.check.findings import PART_WORDS
+from classification.check.findings import PART_WORDS, count_of
 from classification.check.labels import Classes
 from classification.check.scan import Scan
 
@@ -57,12 +57,16 @@ def _draw_bars(axes: Any, classes: Classes, used: np.ndarray) -> None:
         rotation_mode="anchor" if crowded else "default",
         fontsize=9 if len(used) <= 24 else 7,
     )
+    for text in axes.get_xticklabels():
+        text.set_parse_math(False)  # A class may be called "US$".
     axes.set_xlim(-0.7, len(used) - 0.3)
 
 
 def _class_title(classes: Classes, used: np.ndarray) -> str:
     empty = classes.class_num - len(used)
-    return "Images by class" + (f"  ({empty:,} empty classes not shown)" if empty and len(used) <= MOST_BARS else "")
+    return "Images by class" + (
+        f"  ({count_of(empty, 'empty class', 'empty classes')} not shown)" if empty and len(used) <= MOST_BARS else ""
+    )
 
 
 def draw_sizes(scan: Scan, width: int, height: int) -> Image.Image:
@@ -82,16 +86,27 @@ def draw_sizes(scan: Scan, width: int, height: int) -> Image.Image:
         axes.set_axis_off()
         return _to_image(figure)
     for part, points in sizes.items():
-        # Evenly spaced ones: enough to see the shape of the cloud, and the same in every run.
-        chosen = points[np.linspace(0, len(points) - 1, min(len(points), MOST_POINTS)).astype(np.int64)]
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=14, alpha=0.45, color=COLOURS[part], label=PART_WORDS[part], lw=0)
+        if len(points):
+            _draw_points(axes, part, points)
     if every.max() > WIDE_RANGE * every.min():
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+            scale("log", base=2)
+            axis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("width (px)")
     axes.set_ylabel("height (px)")
     axes.grid(alpha=0.25)
     return _to_image(figure)
+
+
+def _draw_points(axes: Any, part: str, points: np.ndarray) -> None:
+    """Draws a dot for each size, the larger the more images have it."""
+    sizes, counts = np.unique(points, axis=0, return_counts=True)
+    if len(sizes) > MOST_POINTS:
+        # Evenly spaced ones: enough to see the shape of the cloud, and the same in every run.
+        chosen = np.linspace(0, len(sizes) - 1, MOST_POINTS).astype(np.int64)
+        sizes, counts = sizes[chosen], counts[chosen]
+    area = 14 + 180 * np.sqrt(counts / len(points)) * (counts > 1)
+    axes.scatter(sizes[:, 0], sizes[:, 1], s=area, alpha=0.5, color=COLOURS[part], label=PART_WORDS[part], lw=0)
 
 
 def _new_chart(width: int, height: int) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from classification.check.findings import Picture, Severity
 from classification.check.scan import Scan
-from ppcls_ext.common.pictures import DESK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour
+from ppcls_ext.common.pictures import DESK, INK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 
 SEVERITY_COLOURS: dict[Severity, Colour] = {
@@ -79,13 +79,13 @@ def draw_badge(pen: ImageDraw.ImageDraw, right: int, y: int, text: str, colour: 
 
 
 def thumbnail(scan: Scan, picture: Picture, side: int, whole: bool = False) -> Image.Image:
-    """Returns an image as a square: its middle or, with ``whole``, all of it; a crossed box if it cannot be read."""
+    """Returns an image as a square, its middle or (``whole``) all of it; a box that says why if it cannot be read."""
     dataset = scan.datasets[picture.part]
     try:
         data = dataset.load(picture.index)[0]
         pixels = decode_image(data, dataset.name_of(picture.index)) if isinstance(data, bytes) else data
-    except ImageError:
-        return _crossed_box(side)
+    except ImageError as error:
+        return _crossed_box(side, error.cause)
     image = Image.fromarray(np.ascontiguousarray(pixels))
     # Tiny pictures keep their pixels visible as squares.
     method = Image.Resampling.NEAREST if max(image.size) <= side // 2 else Image.Resampling.LANCZOS
@@ -94,11 +94,13 @@ def thumbnail(scan: Scan, picture: Picture, side: int, whole: bool = False) -> I
     return ImageOps.fit(image, (side, side), method)
 
 
-def _crossed_box(side: int) -> Image.Image:
+def _crossed_box(side: int, cause: str) -> Image.Image:
     box = Image.new("RGB", (side, side), DESK)
     pen = ImageDraw.Draw(box)
     pen.rectangle((0, 0, side - 1, side - 1), outline=SUBTLE)
-    inset = side // 3
-    pen.line((inset, inset, side - inset, side - inset), fill=WRONG, width=4)
-    pen.line((inset, side - inset, side - inset, inset), fill=WRONG, width=4)
+    middle, arm, line = side // 2, 6, 13
+    for slope in (1, -1):
+        pen.line((middle - arm, 14 - slope * arm, middle + arm, 14 + slope * arm), fill=WRONG, width=3)
+    for number, words in enumerate(wrap(cause, font_of(10), side - 8, most_lines=max((side - 30) // line, 1))):
+        pen.text((middle, 28 + number * line), words, font=font_of(10), fill=INK, anchor="ma")
     return box

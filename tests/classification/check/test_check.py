@@ -342,3 +342,20 @@ def test_report_holds_everything_and_the_overview_is_a_picture(tmp_path: Path, t
         assert picture.mode == "RGB"
         assert picture.width == 1600
         assert len(picture.getcolors(1 << 20) or []) > 1000
+
+
+def test_the_overview_stands_many_classes_and_odd_data(tmp_path: Path) -> None:
+    train = write_class_folders(tmp_path / "train", classes=45, images=1)
+    (train / "class_1").rename(train / "US$ and a very long name of a class $")
+    result = check(folder_config(tmp_path, train, train, class_num=45))
+    write_check(result, tmp_path / "many")
+    few = check(folder_config(tmp_path, train, train, class_num=45), limit=1)
+    write_check(few, tmp_path / "few")
+    for path in train.rglob("*.png"):
+        path.write_bytes(b"")
+    unreadable = check(folder_config(tmp_path, train, train, class_num=45))
+    assert finding(unreadable, "corrupt_image").count == 90
+    write_check(unreadable, tmp_path / "none")
+    for name in ("many", "few", "none"):
+        with Image.open(tmp_path / name / "overview.png") as picture:
+            assert picture.width == 1600
