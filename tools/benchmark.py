@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
         "part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure (default: all)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.md", help="Markdown page to write; FILE.json beside it")
-    parser.add_argument("--photos", metavar="FOLDER", help="pipeline: JPEG photographs (default: generated ones)")
+    parser.add_argument("--photos", metavar="FOLDER", help="pipeline: JPEG photographs (default: scikit-learn's two, cut to many sizes)")
     parser.add_argument("--paddleclas", metavar="CHECKOUT", default=os.environ.get("PADDLECLAS_DIR"),
                         help="pipeline: measure this PaddleClas too (default: $PADDLECLAS_DIR)")  # fmt: skip
     parser.add_argument("--model", default="EConvNeXt_mini", metavar="NAME", help="inference: the network")
@@ -102,7 +102,7 @@ def main() -> None:
     from ppcls_ext.benchmark.report import markdown_page
     from ppcls_ext.common.files import write_json, write_text
     from ppcls_ext.common.log import set_up_logging
-    from ppcls_ext.runtime.backends import available_cores
+    from ppcls_ext.common.machine import available_cores
 
     set_up_logging()
     chosen = list(PARTS) if arguments.part == "all" else [arguments.part]

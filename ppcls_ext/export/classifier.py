@@ -14,11 +14,11 @@ from paddle import nn
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_folder, sha256_of
+from ppcls_ext.common.machine import available_cores
 from ppcls_ext.export.examples import example_images
 from ppcls_ext.export.verification import TOLERANCE, verify
 from ppcls_ext.models.outputs import logits_of
 from ppcls_ext.preprocess import ImageError, build_pipeline
-from ppcls_ext.runtime.backends import available_cores
 from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description
 from ppcls_ext.runtime.eager_backend import EagerBackend
 from ppcls_ext.runtime.paddle_backend import PaddleBackend

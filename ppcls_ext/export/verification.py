@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.runtime.backends import Backend
+from ppcls_ext.runtime.contract import Backend
 
 TOLERANCE = 1e-4
 

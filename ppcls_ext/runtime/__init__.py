@@ -7,7 +7,8 @@ for prediction in predictor(["a.jpg", "b.jpg"]):
 
 from __future__ import annotations
 
-from ppcls_ext.runtime.backends import BACKENDS, Backend, load
+from ppcls_ext.runtime.backends import BACKENDS, load
+from ppcls_ext.runtime.contract import Backend
 from ppcls_ext.runtime.description import Description, read_description
 from ppcls_ext.runtime.predictor import Prediction, Predictor
 

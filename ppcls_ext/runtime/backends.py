@@ -6,22 +6,13 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
-from typing import Protocol
-
-import numpy as np
 
 from ppcls_ext.common.errors import UserError, suggestion
 from ppcls_ext.common.machine import available_cores
 from ppcls_ext.preprocess import build_pipeline
+from ppcls_ext.runtime.contract import Backend
 from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description, read_description
 from ppcls_ext.runtime.predictor import Predictor
-
-
-class Backend(Protocol):
-    """Runs a network; constructed as ``Backend(description, threads, onednn)``."""
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import ImageError, Pipeline
 
 if TYPE_CHECKING:
-    from ppcls_ext.runtime.backends import Backend
+    from ppcls_ext.runtime.contract import Backend
 
 logger = logging.getLogger(__name__)
 ImageSource = str | os.PathLike[str] | bytes | np.ndarray
