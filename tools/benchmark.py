@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
         "part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure (default: all)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.md", help="Markdown page to write; FILE.json beside it")
-    parser.add_argument("--photos", metavar="FOLDER", help="pipeline: JPEG files (default: cut from scikit-learn's two)")
+    parser.add_argument("--photos", metavar="FOLDER", help="pipeline: JPEG files (default: from scikit-learn's two)")
     parser.add_argument("--paddleclas", metavar="CHECKOUT", default=os.environ.get("PADDLECLAS_DIR"),
                         help="pipeline: measure this PaddleClas too (default: $PADDLECLAS_DIR)")  # fmt: skip
     parser.add_argument("--model", default="EConvNeXt_mini", metavar="NAME", help="inference: the network")
