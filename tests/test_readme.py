@@ -1,0 +1,41 @@
+"""What the README names is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_pictures_and_links_lead_somewhere() -> None:
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if not target.startswith("http")]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_no_figure_is_left_open() -> None:
+    assert re.findall(r"@@\w+@@|TODO|TBD|XXX", README) == []
+
+
+def test_tools_configurations_and_tests_exist() -> None:
+    named = set(re.findall(r"\b(?:tools|configs|tests)/[\w/{},.-]+\.(?:py|yaml|json)", README))
+    assert len(named) > 10
+    paths = [path for name in named for path in expand(name)]
+    assert sorted(path for path in paths if not (ROOT / path).is_file()) == []
+
+
+def expand(name: str) -> list[str]:
+    """Returns what the shell makes of ``a_{b,c}.yaml``."""
+    match = re.search(r"\{([^}]+)\}", name)
+    if match is None:
+        return [name]
+    return [name[: match.start()] + part + name[match.end() :] for part in match[1].split(",")]
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make ([\w-]+)", README, re.M))
+def test_make_targets_exist(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
