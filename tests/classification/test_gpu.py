@@ -1,0 +1,64 @@
+"""What only a GPU can show of training: whole runs in mixed precision, synchronised batch norm. Skipped without one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from classification.build import build_network
+from classification.config import load_config
+from classification.ema import ExponentialMovingAverage
+from classification.precision import Precision
+from classification.sections import AmpSettings
+from tests.support.runs import run_tool, small_config, write_config
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="needs a GPU: training on one is not run"),
+]
+
+
+@pytest.mark.parametrize(("level", "dtype"), [("O1", "float16"), ("O2", "float16"), ("O2", "bfloat16")])
+def test_a_run_in_mixed_precision_trains_evaluates_and_resumes(tmp_path: Path, level: str, dtype: str) -> None:
+    """The second epoch done again from the first one's checkpoint loses the same, up to the noise of a GPU's sums."""
+    run = tmp_path / "run"
+    changes = {"Global__device": "gpu", "Global__amp_dtype": dtype, "AMP": {"level": level, "scale_loss": 1024.0}}
+    config = write_config(tmp_path, small_config(run, **changes))
+    losses = []
+    for resumed in (False, True):
+        if resumed:
+            shutil.rmtree(run / "checkpoints" / "epoch_0002")
+        result = run_tool("train.py", "-c", config, "--resume", "auto")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert ("resuming from" in result.stdout) is resumed
+        report = json.loads((run / "report.json").read_text())
+        assert report["last"]["ema"]["images"] > 0
+        losses.append(report["last"]["train"]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+def test_the_average_of_low_precision_weights_comes_and_goes_without_a_trace() -> None:
+    model = paddle.nn.Sequential(paddle.nn.Linear(8, 16), paddle.nn.BatchNorm1D(16), paddle.nn.Linear(16, 4))
+    optimizer = paddle.optimizer.AdamW(parameters=model.parameters(), multi_precision=True)
+    model, _ = Precision(AmpSettings(level="O2"), "float16", on_gpu=True).decorate(model, optimizer)
+    average = ExponentialMovingAverage(model, decay=0.5)
+    with paddle.no_grad():
+        model[0].weight.set_value(model[0].weight + 1.0)
+    average.update()
+    trained = {name: value.astype("float32").numpy() for name, value in model.state_dict().items()}
+    with average.applied():
+        assert not np.array_equal(model[0].weight.astype("float32").numpy(), trained["0.weight"])
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value.astype("float32").numpy(), trained[name], err_msg=name)
+
+
+def test_batch_norms_are_synchronised_where_asked_for(tmp_path: Path) -> None:
+    config = load_config(write_config(tmp_path, small_config(tmp_path / "run", Arch__use_sync_bn=True)))
+    kinds = {type(layer) for layer in build_network(config, True).sublayers()}
+    assert paddle.nn.SyncBatchNorm in kinds
+    assert paddle.nn.BatchNorm2D not in kinds
