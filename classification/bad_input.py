@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from classification.data.datasets import ImageDataset
-from classification.environment import sum_over_ranks
 from classification.progress import RunProgress
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_path
+from ppcls_ext.training.environment import sum_over_ranks
 
 logger = logging.getLogger(__name__)
 

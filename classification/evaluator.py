@@ -11,13 +11,13 @@ import paddle
 
 from classification.bad_input import BadImages
 from classification.data.loader import Loader
-from classification.display import Display, clock
-from classification.environment import Environment, sum_over_ranks
 from classification.losses import WeightedSum
 from classification.metrics import TopkAcc
 from classification.precision import Precision
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.models.outputs import logits_of
+from ppcls_ext.training.display import Display, clock
+from ppcls_ext.training.environment import Environment, sum_over_ranks
 
 logger = logging.getLogger(__name__)
 

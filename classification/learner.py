@@ -11,10 +11,10 @@ import paddle
 from classification.build import build_network
 from classification.config import Config
 from classification.ema import ExponentialMovingAverage
-from classification.environment import Environment, derive_seed, seed_everything
-from classification.optimizer_state import export_optimizer_state, import_optimizer_state
 from classification.precision import Precision
 from ppcls_ext.models.outputs import logits_of
+from ppcls_ext.training.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.training.optimizer_state import export_optimizer_state, import_optimizer_state
 from ppcls_ext.weights import load_weights
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import paddle
 
 from classification.config import Config
-from classification.display import clock
-from classification.environment import Environment
 from classification.progress import RunProgress
-from classification.run_folder import RunFolder
 from ppcls_ext.common.files import write_json
 from ppcls_ext.common.plots import draw_training_curves
+from ppcls_ext.training.display import clock
+from ppcls_ext.training.environment import Environment
+from ppcls_ext.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import numpy as np
 import paddle
 import yaml
 
-from classification.checkpoint import Checkpoint, find_newest_good, read_checkpoint
 from classification.config import Config
-from classification.environment import Environment, sum_over_ranks
 from classification.learner import Learner
 from classification.progress import RunProgress, restore_random_states
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.training.checkpoint import Checkpoint, find_newest_good, read_checkpoint
+from ppcls_ext.training.environment import Environment, sum_over_ranks
 
 logger = logging.getLogger(__name__)
 

@@ -11,22 +11,22 @@ import paddle
 
 from classification.bad_input import BadImages, stop_at_bad_loss
 from classification.build import build_batches, build_dataset, count_trainable, load_pretrained, read_class_names
-from classification.checkpoint import Checkpoint, write_checkpoint
 from classification.class_names import check_same_classes
 from classification.config import Config
 from classification.data.datasets import ImageDataset
-from classification.display import Display
-from classification.environment import Environment, barrier, broadcast_buffers, derive_seed, sum_over_ranks
 from classification.evaluator import evaluate
-from classification.interruption import Interrupted, InterruptWatch
 from classification.learner import Learner
 from classification.metrics import TopkAcc
 from classification.progress import EpochSums, RunProgress, random_states
 from classification.recorder import Recorder
 from classification.resume import check_same_start, find_checkpoint, restore_run
-from classification.run_folder import RunFolder
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.log import log_to_file
+from ppcls_ext.training.checkpoint import Checkpoint, write_checkpoint
+from ppcls_ext.training.display import Display
+from ppcls_ext.training.environment import Environment, barrier, broadcast_buffers, derive_seed, sum_over_ranks
+from ppcls_ext.training.interruption import Interrupted, InterruptWatch
+from ppcls_ext.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -28,10 +28,10 @@ def main() -> None:
 
     config = load_config(arguments.config, arguments.override)
 
-    from classification.environment import prepare_environment, rank_from_environment
     from classification.evaluation import evaluate_config
     from ppcls_ext.common.files import write_json
     from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.training.environment import prepare_environment, rank_from_environment
 
     set_up_logging(quiet=rank_from_environment()[0] != 0)
     environment = prepare_environment(config.run.device, config.run.seed)

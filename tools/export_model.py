@@ -29,9 +29,9 @@ def main() -> None:
 
     config = load_config(arguments.config, arguments.override)
 
-    from classification.environment import prepare_environment
     from classification.trained import load_trained
     from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.training.environment import prepare_environment
 
     set_up_logging()
     prepare_environment(config.run.device, config.run.seed)

@@ -64,8 +64,8 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor, list[str],
     config = load_config(arguments.config, arguments.override)
     inputs = arguments.input or ([config.infer.infer_imgs] if config.infer and config.infer.infer_imgs else [])
 
-    from classification.environment import prepare_environment
     from classification.trained import load_trained
+    from ppcls_ext.training.environment import prepare_environment
 
     prepare_environment(config.run.device, config.run.seed)
     batch_size = arguments.batch_size or (config.infer.batch_size if config.infer else 8)

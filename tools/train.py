@@ -31,11 +31,11 @@ def main() -> int:
 
     config = load_config(arguments.config, arguments.override)
 
-    from classification.environment import prepare_environment, rank_from_environment
-    from classification.interruption import Interrupted
     from classification.trainer import Trainer
     from ppcls_ext.common.errors import UserError
     from ppcls_ext.common.log import note_in_files, set_up_logging
+    from ppcls_ext.training.environment import prepare_environment, rank_from_environment
+    from ppcls_ext.training.interruption import Interrupted
 
     is_main = rank_from_environment()[0] == 0
     set_up_logging(quiet=not is_main)

@@ -21,9 +21,9 @@ from classification.check.scan import Scan, scan_images
 from classification.check.workers import Workers
 from classification.config import Config
 from classification.data.datasets import ImageDataset
-from classification.display import Display, clock
 from classification.sample_files import choose_evenly
 from ppcls_ext.common.files import atomic_path, write_json
+from ppcls_ext.training.display import Display, clock
 
 logger = logging.getLogger(__name__)
 REPORT_NAME = "check.json"

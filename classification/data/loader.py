@@ -12,9 +12,9 @@ import numpy as np
 
 from classification.data.batch_operators import BatchOperator
 from classification.data.datasets.base import ImageDataset
-from classification.data.sampler import EpochBatchSampler
 from classification.data.samples import BatchReader, SampleReader
-from classification.data.workers import BatchWorkers
+from ppcls_ext.training.sampler import EpochBatchSampler
+from ppcls_ext.training.workers import BatchWorkers
 
 if TYPE_CHECKING:
     import paddle

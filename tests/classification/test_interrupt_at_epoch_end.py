@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from classification.config import load_config
-from classification.environment import prepare_environment
-from classification.interruption import Interrupted, InterruptWatch
 from classification.trainer import Trainer
+from ppcls_ext.training.environment import prepare_environment
+from ppcls_ext.training.interruption import Interrupted, InterruptWatch
 from tests.support.runs import same_files, small_config, write_config
 
 TENSORS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from classification.checkpoint import Checkpoint
 from classification.config import load_config
 from classification.progress import RunProgress, random_states
 from classification.resume import restore_run
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.training.checkpoint import Checkpoint
 from tests.support.runs import small_config, write_config
 
 ORDER = {"seed": 5, "images": 36, "images_per_step": 8, "update_freq": 1}

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification.data import workers
 from classification.data.batch_operators import build_batch_operator
 from classification.data.datasets import Digits, ImageFolder
 from classification.data.loader import Loader, build_loader
 from classification.data.operators import TRAIN_OPERATORS
-from classification.data.sampler import EpochBatchSampler
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.machine import Machine
 from ppcls_ext.preprocess import build_operators
+from ppcls_ext.training import workers
+from ppcls_ext.training.sampler import EpochBatchSampler
 
 NORMALIZE = {"NormalizeImage": {"order": ""}}
 RECIPE = [

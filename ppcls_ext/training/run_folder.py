@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Any, TextIO
 
-from classification.checkpoint import list_checkpoints
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import write_text
+from ppcls_ext.training.checkpoint import list_checkpoints
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from classification import display as module
-from classification.display import Display, clock
+from ppcls_ext.training import display as module
+from ppcls_ext.training.display import Display, clock
 
 LINE = re.compile(r"^epoch 1/3  batch (\d+)/(\d+)  loss 0\.5000  images/s 10\.0  left \d+:\d\d:\d\d$")
 

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import pytest
 
-from classification.environment import (
+from ppcls_ext.training.environment import (
     Environment,
     choose_device,
     derive_seed,

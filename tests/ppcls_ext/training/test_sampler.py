@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from classification.data.sampler import EpochBatchSampler
+from ppcls_ext.training.sampler import EpochBatchSampler
 
 
 def indices(sampler: EpochBatchSampler) -> list[list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from classification.environment import sum_over_ranks
+from ppcls_ext.training.environment import sum_over_ranks
 
 logger = logging.getLogger(__name__)
 

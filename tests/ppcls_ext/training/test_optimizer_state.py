@@ -6,9 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
-from classification.optimizer_state import export_optimizer_state, import_optimizer_state
 from classification.optimizers import OPTIMIZERS, AdamW
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.training.optimizer_state import export_optimizer_state, import_optimizer_state
 from ppcls_ext.weights import read_pickle, write_weights
 
 

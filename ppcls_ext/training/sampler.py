@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from classification.data.randomness import order_generator
+from ppcls_ext.training.randomness import order_generator
 
 
 class SampleKey(NamedTuple):

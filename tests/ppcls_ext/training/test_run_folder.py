@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classification.checkpoint import Checkpoint, write_checkpoint
-from classification.run_folder import RunFolder
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.training.checkpoint import Checkpoint, write_checkpoint
+from ppcls_ext.training.run_folder import RunFolder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
 import sys
 from pathlib import Path
-from classification.run_folder import RunFolder
+from ppcls_ext.training.run_folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]), active=True)
 print("held", flush=True)
 sys.stdin.readline()

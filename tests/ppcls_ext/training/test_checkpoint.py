@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classification.checkpoint import (
+from classification.resume import find_checkpoint
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.files import sha256_of
+from ppcls_ext.training.checkpoint import (
     Checkpoint,
     find_newest_good,
     list_checkpoints,
@@ -20,9 +23,6 @@ from classification.checkpoint import (
     verify_checkpoint,
     write_checkpoint,
 )
-from classification.resume import find_checkpoint
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import sha256_of
 
 FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "state.json", "config.yaml")
 
