@@ -74,7 +74,7 @@ def draw_sheet(cards: Sequence[Card], title: str = "") -> Image.Image:
     columns = min(len(drawn), math.ceil(math.sqrt(1.6 * len(drawn))))
     rows = math.ceil(len(drawn) / columns)
     card_width, card_height = drawn[0].width, max(card.height for card in drawn)
-    top = PADDING + (_line_height(_font(20)) + PADDING if title else 0)
+    top = PADDING + (line_height(font_of(20)) + PADDING if title else 0)
     sheet = Image.new(
         "RGB",
         (PADDING + columns * (card_width + PADDING), top + rows * (card_height + PADDING)),
@@ -82,7 +82,8 @@ def draw_sheet(cards: Sequence[Card], title: str = "") -> Image.Image:
     )
     if title:
         pen = ImageDraw.Draw(sheet)
-        pen.text((PADDING, PADDING), _shortened(title, _font(20), sheet.width - 2 * PADDING), fill=INK, font=_font(20))
+        heading = font_of(20)
+        pen.text((PADDING, PADDING), shortened(title, heading, sheet.width - 2 * PADDING), fill=INK, font=heading)
     for number, picture in enumerate(drawn):
         row, column = divmod(number, columns)
         sheet.paste(picture, (PADDING + column * (card_width + PADDING), top + row * (card_height + PADDING)))
@@ -91,16 +92,16 @@ def draw_sheet(cards: Sequence[Card], title: str = "") -> Image.Image:
 
 def _card(card: Card, picture: Image.Image, width: int) -> Image.Image:
     """Puts the picture above its predictions; a frame in the card's colour says right or wrong at a glance."""
-    font, small = _font(15), _font(12)
-    row_height = _line_height(font) + BAR_HEIGHT + 8
+    font, small = font_of(15), font_of(12)
+    row_height = line_height(font) + BAR_HEIGHT + 8
     ranking = list(zip(card.labels, card.scores, strict=True))[:ROWS]
-    panel = 6 + _line_height(small) + 6 + len(ranking) * row_height
+    panel = 6 + line_height(small) + 6 + len(ranking) * row_height
     result = Image.new("RGB", (width + 2 * PADDING, picture.height + 2 * PADDING + panel), PAPER)
     result.paste(picture, (PADDING + (width - picture.width) // 2, PADDING))
     pen = ImageDraw.Draw(result)
     y = PADDING + picture.height + 6
     _draw_caption(pen, card, y, width, small)
-    y += _line_height(small) + 6
+    y += line_height(small) + 6
     for number, entry in enumerate(ranking):
         colours = (INK, card.colour) if number == 0 else (SUBTLE, FAINT)
         _draw_row(pen, entry, y, width, font, colours)
@@ -112,10 +113,10 @@ def _card(card: Card, picture: Image.Image, width: int) -> Image.Image:
 
 def _draw_caption(pen: ImageDraw.ImageDraw, card: Card, y: int, width: int, font: ImageFont.FreeTypeFont) -> None:
     truth = f"true: {card.truth}" if card.truth is not None else ""
-    truth = _shortened(truth, font, width // 2)
+    truth = shortened(truth, font, width // 2)
     truth_width = math.ceil(font.getlength(truth))
     room = width - truth_width - (PADDING if truth else 0)
-    pen.text((PADDING, y), _shortened(card.caption, font, room, keep_end=True), fill=SUBTLE, font=font)
+    pen.text((PADDING, y), shortened(card.caption, font, room, keep_end=True), fill=SUBTLE, font=font)
     pen.text((PADDING + width - truth_width, y), truth, fill=card.colour, font=font)
 
 
@@ -131,9 +132,9 @@ def _draw_row(
     label, score = entry
     percent = f"{100 * score:.1f} %"
     percent_width = math.ceil(font.getlength(percent))
-    pen.text((PADDING, y), _shortened(label, font, width - percent_width - PADDING), fill=colours[0], font=font)
+    pen.text((PADDING, y), shortened(label, font, width - percent_width - PADDING), fill=colours[0], font=font)
     pen.text((PADDING + width - percent_width, y), percent, fill=colours[0], font=font)
-    top = y + _line_height(font) + 2
+    top = y + line_height(font) + 2
     pen.rectangle((PADDING, top, PADDING + width - 1, top + BAR_HEIGHT - 1), fill=TRACK)
     filled = round(width * min(max(score, 0.0), 1.0))
     if filled:
@@ -159,7 +160,7 @@ def _boxed(image: np.ndarray, side: int) -> Image.Image:
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans knows most alphabets; where it is absent, Pillow's own font knows Latin."""
     try:
         return ImageFont.truetype("DejaVuSans.ttf", size)
@@ -167,12 +168,13 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
         return ImageFont.load_default(size)
 
 
-def _line_height(font: ImageFont.FreeTypeFont) -> int:
+def line_height(font: ImageFont.FreeTypeFont) -> int:
+    """Returns the pixels from the top of the tallest letter to the bottom of the deepest."""
     ascent, descent = font.getmetrics()
     return ascent + descent
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float, keep_end: bool = False) -> str:
+def shortened(text: str, font: ImageFont.FreeTypeFont, room: float, keep_end: bool = False) -> str:
     """Cuts ``text`` so that it fits into ``room`` pixels; of a file's name the end says more than the beginning."""
     if font.getlength(text) <= room:
         return text
