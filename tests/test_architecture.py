@@ -40,6 +40,7 @@ WITHOUT_PADDLE = (
     "ppcls_ext/common",
     "ppcls_ext/preprocess",
     "ppcls_ext/runtime",
+    "ppcls_ext/check",
     "classification/check",
     "classification/data/operators",
     "classification/data/datasets",

@@ -7,8 +7,8 @@ from pathlib import PurePath
 
 import numpy as np
 
-from classification.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, count_of
 from classification.data.datasets import ImageDataset, ImageNetDataset
+from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, count_of
 
 # Below so many training images a class is hardly learnt, and its share of a validation set is luck.
 FEW_IMAGES = 10
@@ -61,9 +61,17 @@ class Classes:
                 return names[label]
         return str(label)
 
+    def label_of(self, picture: Picture) -> int:
+        """Returns the class of an image."""
+        return int(self.datasets[picture.part].labels[picture.index])
+
+    def name_of(self, picture: Picture) -> str:
+        """Returns the name of the class of an image."""
+        return self.name(self.label_of(picture), picture.part)
+
     def text_of(self, picture: Picture) -> str:
         """Returns the class of an image as text."""
-        return self.text(int(self.datasets[picture.part].labels[picture.index]), picture.part)
+        return self.text(self.label_of(picture), picture.part)
 
 
 def find_label_faults(classes: Classes) -> list[Finding]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from classification.check.findings import PART_WORDS, Entry, Finding, Severity
 from classification.config import Config, DataSettings
 from classification.data.datasets import DATASETS, ImageDataset, ImageFolder
 from classification.opening import UnavailableDataError, open_dataset
+from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Severity
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.image_files import images_in
 

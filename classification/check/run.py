@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from classification.check.duplicates import find_exact_duplicates, find_near_duplicates
-from classification.check.examine import Mark
-from classification.check.findings import PART_WORDS, Finding, Severity, count_of, worst_first
-from classification.check.images import find_image_faults, wanted_size
+from classification.check.conflicts import find_label_conflicts, label_remark
 from classification.check.labels import Classes, find_label_faults
 from classification.check.opening import open_datasets, sections_of
-from classification.check.report import json_report, terminal_lines, verdict
-from classification.check.scan import Scan, scan_images
-from classification.check.workers import Workers
+from classification.check.report import json_report
+from classification.check.wanted_size import wanted_size
 from classification.config import Config
-from classification.data.datasets import ImageDataset
 from classification.sample_files import choose_evenly
+from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
+from ppcls_ext.check.examine import Mark
+from ppcls_ext.check.findings import PART_WORDS, Finding, Severity, count_of, worst_first
+from ppcls_ext.check.images import find_image_faults
+from ppcls_ext.check.report import line_about_speed, terminal_lines, verdict
+from ppcls_ext.check.scan import Scan, scan_with_progress
+from ppcls_ext.check.workers import Workers
 from ppcls_ext.common.files import atomic_path, write_json
-from ppcls_ext.training.display import Display, clock
 
 logger = logging.getLogger(__name__)
 REPORT_NAME = "check.json"
 OVERVIEW_NAME = "overview.png"
-# Images between two lines in a log file; a terminal shows a bar.
-LINE_EVERY = 10_000
 
 
 @dataclasses.dataclass
@@ -73,34 +72,22 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
     if not datasets:
         return Check(name, findings, classes, None, 0.0)
     findings += find_label_faults(classes)
-    start = time.monotonic()
-    with Workers(datasets, worker_count) as workers:
-        scan = _scan(workers, datasets, limit)
-        seconds = time.monotonic() - start
-        sections = sections_of(config)
-        wanted = {part: wanted_size(sections[part].operators, config.run.image_shape) for part in datasets}
-        findings += find_image_faults(scan, wanted)
-        findings += find_exact_duplicates(scan, classes.text_of)
-        findings += find_near_duplicates(scan, workers, classes.text_of)
-    return Check(name, worst_first(findings), classes, scan, seconds)
-
-
-def _scan(workers: Workers, datasets: dict[str, ImageDataset], limit: int) -> Scan:
     chosen = {
         part: choose_evenly(dataset.labels, limit, seed=0) if limit else np.arange(len(dataset))
         for part, dataset in datasets.items()
     }
-    with Display("reading images", sum(map(len, chosen.values())), every=0) as display:
-
-        def advance(count: int) -> None:
-            lines = display.done // LINE_EVERY
-            for _ in range(count):
-                display.advance()
-            if display.done // LINE_EVERY > lines and not sys.stdout.isatty():
-                left = clock(display.time_left())
-                logger.info("read %s of %s images, %s left", f"{display.done:,}", f"{display.total:,}", left)
-
-        return scan_images(workers, chosen, advance)
+    start = time.monotonic()
+    with Workers(datasets, worker_count) as workers:
+        scan = scan_with_progress(workers, chosen)
+        seconds = time.monotonic() - start
+        sections = sections_of(config)
+        wanted = {part: wanted_size(sections[part].operators, config.run.image_shape) for part in datasets}
+        findings += find_image_faults(scan, wanted)
+        copies = groups_of_copies(scan)
+        findings.append(find_label_conflicts(copies, classes))
+        findings += find_exact_duplicates(copies)
+        findings += find_near_duplicates(scan, workers, partial(label_remark, classes))
+    return Check(name, worst_first(findings), classes, scan, seconds)
 
 
 def write_check(check: Check, folder: Path) -> None:
@@ -128,14 +115,11 @@ def _lines_about_sets(check: Check) -> list[str]:
     if check.scan is None:
         return []
     lines = []
-    total = 0
     for part, records in check.scan.records.items():
         seen = len(records) - len(check.scan.marked(part, Mark.UNSEEN))
-        total += seen
         limited = f", {seen:,} of them read" if seen < len(records) else ""
         used = int((check.classes.counts[part] > 0).sum())
         lines.append(
             f"{PART_WORDS[part]}: {count_of(len(records), 'image')} in {count_of(used, 'class', 'classes')}{limited}"
         )
-    speed = total / max(check.seconds, 1e-9)
-    return [*lines, f"read {count_of(total, 'image')} in {check.seconds:.1f} s ({speed:,.0f} images/s)"]
+    return [*lines, line_about_speed(check.scan, check.seconds)]

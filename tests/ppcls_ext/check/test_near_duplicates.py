@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from classification.check.examine import difference_hash
-from classification.check.near_duplicates import LARGEST_DISTANCE, count_bits, near_pairs
+from ppcls_ext.check.examine import difference_hash
+from ppcls_ext.check.near_duplicates import LARGEST_DISTANCE, count_bits, near_pairs
 from tests.support.pictures import smooth_picture
 
 

@@ -1,4 +1,4 @@
-"""The two charts of the overview: how many images each class has, and how large the images are."""
+"""Charts of an overview: their common look, and how large the images are."""
 
 from __future__ import annotations
 
@@ -7,71 +7,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classification.check.findings import PART_WORDS, count_of
-from classification.check.labels import Classes
-from classification.check.scan import Scan
+from ppcls_ext.check.findings import PART_WORDS
+from ppcls_ext.check.scan import Scan
 
 DOTS_PER_INCH = 100
 COLOURS = {"Train": "#2a5da8", "Eval": "#e08a1e"}
 INK, SUBTLE = "#1c2026", "#68707a"
-# More bars than these cannot bear their names; the counts are then drawn as a curve.
-MOST_BARS = 40
-LONGEST_NAME = 16
 MOST_POINTS = 4000
 # Sides that differ more than so many times are drawn on logarithmic axes.
 WIDE_RANGE = 6.0
 
 
-def draw_class_counts(classes: Classes, width: int, height: int) -> Image.Image:
-    """Draws the images of each class in both sets; RGB of ``width`` x ``height`` pixels."""
-    figure, axes = _new_chart(width, height)
-    used = np.flatnonzero(sum(classes.counts.values()) > 0)
-    if len(used) <= MOST_BARS:
-        _draw_bars(axes, classes, used)
-    else:
-        for part, counts in classes.counts.items():
-            ordered = np.sort(counts)[::-1]
-            axes.fill_between(np.arange(len(ordered)), ordered, step="post", alpha=0.25, color=COLOURS[part], lw=0)
-            axes.step(np.arange(len(ordered)), ordered, where="post", color=COLOURS[part], label=PART_WORDS[part])
-        axes.set_xlabel("classes, largest first")
-        axes.margins(x=0)
-        axes.set_ylim(bottom=0)
-    axes.set_title(_class_title(classes, used), loc="left", fontsize=12, color=INK)
-    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
-    axes.grid(axis="y", alpha=0.25)
-    return _to_image(figure)
-
-
-def _draw_bars(axes: Any, classes: Classes, used: np.ndarray) -> None:
-    bar = 0.8 / len(classes.counts)
-    for position, (part, counts) in enumerate(classes.counts.items()):
-        places = np.arange(len(used)) + (position - (len(classes.counts) - 1) / 2) * bar
-        axes.bar(places, counts[used], width=bar, color=COLOURS[part], label=PART_WORDS[part])
-    names = [classes.name(label)[:LONGEST_NAME] for label in used.tolist()]
-    crowded = sum(map(len, names)) > 80
-    axes.set_xticks(
-        np.arange(len(used)),
-        names,
-        rotation=40 if crowded else 0,
-        ha="right" if crowded else "center",
-        rotation_mode="anchor" if crowded else "default",
-        fontsize=9 if len(used) <= 24 else 7,
-    )
-    for text in axes.get_xticklabels():
-        text.set_parse_math(False)  # A class may be called "US$".
-    axes.set_xlim(-0.7, len(used) - 0.3)
-
-
-def _class_title(classes: Classes, used: np.ndarray) -> str:
-    empty = classes.class_num - len(used)
-    return "Images by class" + (
-        f"  ({count_of(empty, 'empty class', 'empty classes')} not shown)" if empty and len(used) <= MOST_BARS else ""
-    )
-
-
 def draw_sizes(scan: Scan, width: int, height: int) -> Image.Image:
     """Draws width and height of the images; RGB of ``width`` x ``height`` pixels."""
-    figure, axes = _new_chart(width, height)
+    figure, axes = new_chart(width, height)
     axes.set_title("Image sizes", loc="left", fontsize=12, color=INK)
     sizes = {
         part: np.stack([scan.records[part][side][scan.readable(part)] for side in ("width", "height")], axis=1)
@@ -84,7 +33,7 @@ def draw_sizes(scan: Scan, width: int, height: int) -> Image.Image:
         words = "all images have this size" if len(every) else "no image could be read"
         axes.text(0.5, 0.36, words, ha="center", va="center", fontsize=10, color=SUBTLE, transform=axes.transAxes)
         axes.set_axis_off()
-        return _to_image(figure)
+        return chart_to_image(figure)
     for part, points in sizes.items():
         if len(points):
             _draw_points(axes, part, points)
@@ -95,7 +44,7 @@ def draw_sizes(scan: Scan, width: int, height: int) -> Image.Image:
     axes.set_xlabel("width (px)")
     axes.set_ylabel("height (px)")
     axes.grid(alpha=0.25)
-    return _to_image(figure)
+    return chart_to_image(figure)
 
 
 def _draw_points(axes: Any, part: str, points: np.ndarray) -> None:
@@ -109,7 +58,8 @@ def _draw_points(axes: Any, part: str, points: np.ndarray) -> None:
     axes.scatter(sizes[:, 0], sizes[:, 1], s=area, alpha=0.5, color=COLOURS[part], label=PART_WORDS[part], lw=0)
 
 
-def _new_chart(width: int, height: int) -> tuple[Any, Any]:
+def new_chart(width: int, height: int) -> tuple[Any, Any]:
+    """Returns an empty figure of ``width`` x ``height`` pixels and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -127,6 +77,7 @@ def _new_chart(width: int, height: int) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _to_image(figure: Any) -> Image.Image:
+def chart_to_image(figure: Any) -> Image.Image:
+    """Draws a figure; RGB."""
     figure.canvas.draw()
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 class Severity(enum.IntEnum):
@@ -22,7 +22,7 @@ class Severity(enum.IntEnum):
 
 
 class Picture(NamedTuple):
-    """One image: the section of ``DataLoader`` (``Train`` or ``Eval``) and its number there."""
+    """One image: its set (``Train`` or ``Eval``) and its number there."""
 
     part: str
     index: int
@@ -35,10 +35,12 @@ class Entry:
     Attributes:
         pictures: the image, or the images that belong together; none where the instance is a class.
         note: what a person wants to know besides the names.
+        details: what a program wants to know besides, such as numbers of annotations; goes into ``check.json``.
     """
 
     pictures: tuple[Picture, ...] = ()
     note: str = ""
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
 
 @dataclasses.dataclass
@@ -63,7 +65,7 @@ class Finding:
         return len(self.entries)
 
 
-# How the two sections are called in sentences.
+# How the two sets are called in sentences.
 PART_WORDS = {"Train": "training", "Eval": "validation"}
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from classification.check.examine import Mark
-from classification.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, by_part
-from classification.check.scan import Scan
-from classification.data.operators.crop import Pad, RandCropImage, RandomCropImage
-from ppcls_ext.preprocess.operators import CropImage, ResizeImage
+from ppcls_ext.check.examine import Mark
+from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, by_part
+from ppcls_ext.check.scan import Scan
 
 # Long side over short side above which a square crop shows less than a quarter of the picture.
 EXTREME_ASPECT = 4.0
@@ -25,45 +23,25 @@ FORMS = {
 
 
 class WantedSize(NamedTuple):
-    """What the operators of a section make of an image: its size, and whether a smaller one cannot be used at all."""
+    """What the operators of a set make of an image: its size, and whether a smaller one cannot be used at all."""
 
     width: int
     height: int
     strict: bool
 
 
-def wanted_size(operators: Sequence[object], image_shape: Sequence[int]) -> WantedSize:
-    """Returns the size that the operators of a section lead to.
-
-    Args:
-        operators: ``transform_ops``, built.
-        image_shape: ``[channels, height, width]``, which holds where no operator changes the size.
-    """
-    width, height, strict, may_have_grown = image_shape[2], image_shape[1], False, False
-    for operator in operators:
-        if isinstance(operator, CropImage | RandomCropImage):
-            width, height = operator.width, operator.height
-            strict = strict or not may_have_grown
-        elif isinstance(operator, RandCropImage):
-            width, height = operator.width, operator.height
-        elif isinstance(operator, ResizeImage) and operator.size is not None:
-            width, height = operator.size
-        may_have_grown = may_have_grown or isinstance(operator, RandCropImage | ResizeImage | Pad)
-    return WantedSize(width, height, strict)
-
-
-def find_image_faults(scan: Scan, wanted: Mapping[str, WantedSize]) -> list[Finding]:
+def find_image_faults(scan: Scan, wanted: Mapping[str, WantedSize] | None = None) -> list[Finding]:
     """Finds faults of single images.
 
     Args:
         scan: the records.
-        wanted: for each section the size that its operators lead to.
+        wanted: for each set the size that its operators lead to; smaller images are found. Left out: any size will do.
     """
     return [
         *_unreadable(scan),
         _finding(scan, "black_image", Severity.WARNING, Mark.BLACK, "all black"),
         _finding(scan, "constant_image", Severity.WARNING, Mark.CONSTANT, "of a single colour"),
-        *_small_images(scan, wanted),
+        *_small_images(scan, wanted or {}),
         _extreme_aspects(scan),
         *(_finding(scan, kind, Severity.INFORMATION, mark, words) for mark, (kind, words) in FORMS.items()),
     ]
@@ -101,7 +79,7 @@ def _finding(scan: Scan, kind: str, severity: Severity, mark: Mark, words: str) 
 
 
 def _sizes(scan: Scan, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns number, width and height of the readable images of a section, each ``int64`` ``[n]``."""
+    """Returns number, width and height of the readable images of a set, each ``int64`` ``[n]``."""
     readable = scan.readable(part)
     records = scan.records[part][readable]
     return readable, records["width"].astype(np.int64), records["height"].astype(np.int64)
@@ -109,8 +87,7 @@ def _sizes(scan: Scan, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _small_images(scan: Scan, wanted: Mapping[str, WantedSize]) -> list[Finding]:
     findings = []
-    for part in scan.records:
-        size = wanted[part]
+    for part, size in wanted.items():
         indices, width, height = _sizes(scan, part)
         small = np.flatnonzero((width < size.width) | (height < size.height))
         small = small[np.argsort((width * height)[small], kind="stable")]

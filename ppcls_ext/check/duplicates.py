@@ -1,19 +1,19 @@
-"""The same picture twice, whether to the last pixel or nearly, within a set, across the sets, or with two labels."""
+"""The same picture twice, whether to the last pixel or nearly, within a set or across the sets."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from classification.check.examine import Mark
-from classification.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, by_part, count_of
-from classification.check.near_duplicates import near_pairs
-from classification.check.scan import Scan
-from classification.check.workers import Workers, dataset_of
+from ppcls_ext.check.examine import Mark
+from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, by_part
+from ppcls_ext.check.near_duplicates import near_pairs
+from ppcls_ext.check.scan import Scan
+from ppcls_ext.check.workers import Workers, dataset_of
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 
 # A picture of which the hash finds more relatives than these is compared with the nearest only.
@@ -26,7 +26,8 @@ ALIKE_AMONG_RELATIVES = 0.99
 MANY_RELATIVES = 0.3
 CHUNK = 32
 
-LabelText = Callable[[Picture], str]
+# Says of two alike pictures what a person must know first, such as that their labels differ; else the empty text.
+Remark = Callable[[Picture, Picture], str]
 
 
 @dataclasses.dataclass
@@ -35,14 +36,12 @@ class _Table:
 
     Attributes:
         parts, indices: where the image stands, ``[N]``.
-        labels: ``int64`` ``[N]``.
         groups: rows with the same pixels have the same number, ``int64`` ``[N]``.
         looks: perceptual hashes, ``uint64`` ``[N]``.
     """
 
     parts: np.ndarray
     indices: np.ndarray
-    labels: np.ndarray
     groups: np.ndarray
     looks: np.ndarray
 
@@ -55,47 +54,35 @@ class _Comparison(NamedTuple):
     second: Picture
 
 
-def find_exact_duplicates(scan: Scan, label_text: LabelText) -> list[Finding]:
-    """Finds images with the same decoded pixels, whatever their files.
+def groups_of_copies(scan: Scan) -> list[list[Picture]]:
+    """Returns the images that have the same decoded pixels, whatever their files, in groups of two or more."""
+    table = _comparable(scan)
+    return [[table.picture(row) for row in rows] for rows in _groups_of_several(table.groups)]
+
+
+def find_exact_duplicates(copies: Sequence[Sequence[Picture]]) -> list[Finding]:
+    """Sorts copies into those within a set and those across the sets.
 
     Args:
-        scan: the records.
-        label_text: names the class of an image.
+        copies: from :func:`groups_of_copies`.
     """
-    table = _comparable(scan)
     within: dict[str, list[Entry]] = {part: [] for part in PART_WORDS}
     across: list[Entry] = []
-    conflicts: list[Entry] = []
-    for rows in _groups_of_several(table.groups):
-        pictures = [table.picture(row) for row in rows]
-        if len(set(table.labels[rows].tolist())) > 1:
-            conflicts.append(Entry(tuple(pictures), " / ".join(dict.fromkeys(map(label_text, pictures)))))
+    for pictures in copies:
         for part, entries in within.items():
             same_set = [picture for picture in pictures if picture.part == part]
             entries.extend(Entry((copy, same_set[0])) for copy in same_set[1:])
         if pictures[0].part != pictures[-1].part:
             across.extend(Entry((copy, pictures[0])) for copy in pictures if copy.part != pictures[0].part)
-    findings = [
-        Finding(
-            "label_conflict",
-            Severity.ERROR,
-            f"{count_of(len(conflicts), 'picture')} with two or more different labels",
-            conflicts,
-        ),
-        Finding(
-            "duplicate_across",
-            Severity.WARNING,
-            f"{by_part(entry.pictures[0] for entry in across)} that the training set holds too (same pixels)",
-            across,
-        ),
-    ]
+    summary = f"{by_part(entry.pictures[0] for entry in across)} that the training set holds too (same pixels)"
+    findings = [Finding("duplicate_across", Severity.WARNING, summary, across)]
     for part, entries in within.items():
         summary = f"{by_part(entry.pictures[0] for entry in entries)} that the same set holds already (same pixels)"
         findings.append(Finding(f"duplicate_{PART_WORDS[part]}", Severity.WARNING, summary, entries))
     return findings
 
 
-def find_near_duplicates(scan: Scan, workers: Workers, label_text: LabelText) -> list[Finding]:
+def find_near_duplicates(scan: Scan, workers: Workers, remark: Remark = lambda first, second: "") -> list[Finding]:
     """Finds images that look nearly the same: resized, recompressed, brightened copies, neighbouring video frames.
 
     Candidates come from the perceptual hashes; their pixels are then compared.
@@ -103,7 +90,7 @@ def find_near_duplicates(scan: Scan, workers: Workers, label_text: LabelText) ->
     Args:
         scan: the records.
         workers: processes that read the candidates again.
-        label_text: names the class of an image.
+        remark: what to say of a pair; pairs with a remark come first.
     """
     table = _comparable(scan)
     # Of images with the same pixels the first speaks for all.
@@ -112,43 +99,38 @@ def find_near_duplicates(scan: Scan, workers: Workers, label_text: LabelText) ->
     pairs, distances = near_pairs(table.looks[representatives])
     pairs = representatives[pairs]
     threshold = _threshold(pairs, len(representatives))
-    wanted = table.parts[pairs[:, 0]] == "Train"
+    of_training = table.parts[pairs] == "Train"
     comparisons = [
         _Comparison(table.picture(first), table.picture(second))
+        for wanted in (of_training.all(axis=1), of_training[:, 0] & ~of_training[:, 1], ~of_training.any(axis=1))
         for first, second in _nearest(pairs[wanted], distances[wanted]).tolist()
     ]
     chunks = [comparisons[start : start + CHUNK] for start in range(0, len(comparisons), CHUNK)]
     alike = np.concatenate([np.empty(0), *workers.map(_compare_chunk, chunks)])
-    best: dict[Picture, tuple[float, _Comparison]] = {}
+    best: dict[tuple[str, Picture], tuple[float, _Comparison]] = {}
     for value, comparison in zip(alike.tolist(), comparisons, strict=True):
-        if value >= threshold and value > best.get(comparison.second, (0.0,))[0]:
-            best[comparison.second] = (value, comparison)
-    return _near_findings(scan, [comparison for _, comparison in best.values()], label_text)
+        key = (comparison.first.part, comparison.second)
+        if value >= threshold and value > best.get(key, (0.0,))[0]:
+            best[key] = (value, comparison)
+    return _near_findings([comparison for _, comparison in best.values()], remark)
 
 
-def _near_findings(scan: Scan, comparisons: list[_Comparison], label_text: LabelText) -> list[Finding]:
-    """Sorts the pairs into those of the training set and those across; pairs with two labels come first."""
-    entries: dict[str, list[Entry]] = {"Train": [], "Eval": []}
+def _near_findings(comparisons: list[_Comparison], remark: Remark) -> list[Finding]:
+    """Sorts the pairs into those across and those within a set."""
+    entries: dict[tuple[str, str], list[Entry]] = {}
     for first, second in comparisons:
-        differ = scan.label_of(first) != scan.label_of(second)
-        note = f"labels differ: {label_text(second)} / {label_text(first)}" if differ else ""
-        entries[second.part].append(Entry((second, first), note))
-    for part in entries:
-        entries[part].sort(key=lambda entry: not entry.note)
-    return [
-        Finding(
-            "near_duplicate_across",
-            Severity.WARNING,
-            f"{by_part(entry.pictures[0] for entry in entries['Eval'])} nearly the same as a training image",
-            entries["Eval"],
-        ),
-        Finding(
-            "near_duplicate_training",
-            Severity.INFORMATION,
-            f"{by_part(entry.pictures[0] for entry in entries['Train'])} nearly the same as another training image",
-            entries["Train"],
-        ),
-    ]
+        entry = Entry((second, first), remark(first, second))
+        entries.setdefault((first.part, second.part), []).append(entry)
+    findings = []
+    for parts, kind, severity, words in (
+        (("Train", "Eval"), "across", Severity.WARNING, "a training image"),
+        (("Train", "Train"), "training", Severity.INFORMATION, "another training image"),
+        (("Eval", "Eval"), "validation", Severity.INFORMATION, "another validation image"),
+    ):
+        found = sorted(entries.get(parts, []), key=lambda entry: not entry.note)
+        summary = f"{by_part(entry.pictures[0] for entry in found)} nearly the same as {words}"
+        findings.append(Finding(f"near_duplicate_{kind}", severity, summary, found))
+    return findings
 
 
 def _comparable(scan: Scan) -> _Table:
@@ -164,7 +146,6 @@ def _comparable(scan: Scan) -> _Table:
     return _Table(
         parts=np.concatenate([np.full(len(rows[part]), part, dtype="U5") for part in parts]),
         indices=np.concatenate([rows[part] for part in parts]),
-        labels=np.concatenate([scan.datasets[part].labels[rows[part]] for part in parts]),
         groups=groups,
         looks=records["look"],
     )

@@ -10,25 +10,43 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import cv2
+import numpy as np
 
-from classification.data.datasets.base import ImageDataset
 from ppcls_ext.common.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+class PictureSet(Protocol):
+    """A data set as far as a check needs it: pictures by number."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> tuple[bytes | np.ndarray, Any]:
+        """Returns the encoded file or the ``uint8`` RGB picture ``[H, W, 3]``, and what belongs to it.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+
+    def name_of(self, index: int) -> str:
+        """Returns what a person would call the image: its path, or its place in the archive."""
+
+
 # In a worker process: the data sets, inherited from the parent and so never copied.
-_datasets: dict[str, ImageDataset] = {}
+_datasets: dict[str, PictureSet] = {}
 
 
-def dataset_of(part: str) -> ImageDataset:
+def dataset_of(part: str) -> PictureSet:
     """Returns the data set of a section, inside a function that :class:`Workers` runs."""
     return _datasets[part]
 
 
-def _prepare_worker(datasets: Mapping[str, ImageDataset]) -> None:
+def _prepare_worker(datasets: Mapping[str, PictureSet]) -> None:
     _datasets.update(datasets)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and ends the workers.
     cv2.setNumThreads(1)  # One image a process; a pool of OpenCV's threads does not survive the fork anyway.
@@ -43,7 +61,7 @@ class Workers:
         count: processes; 0 does the work in this one.
     """
 
-    def __init__(self, datasets: Mapping[str, ImageDataset], count: int) -> None:
+    def __init__(self, datasets: Mapping[str, PictureSet], count: int) -> None:
         self.datasets = dict(datasets)
         self.count = count
         self._pool: ProcessPoolExecutor | None = None

@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from classification.check.findings import Picture, Severity
-from classification.check.scan import Scan
+from ppcls_ext.check.findings import Picture, Severity
+from ppcls_ext.check.scan import Scan
 from ppcls_ext.common.pictures import DESK, INK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 
