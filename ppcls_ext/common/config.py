@@ -37,11 +37,11 @@ def parse_number(text: str) -> float:
     return float(numerator) / float(denominator)
 
 
-class _Loader(yaml.SafeLoader):
+class ConfigLoader(yaml.SafeLoader):
     """YAML 1.1 without its two surprises: ``4e-3`` is a number, and a key that stands twice is an error."""
 
 
-_Loader.add_implicit_resolver(
+ConfigLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 
@@ -82,8 +82,15 @@ def parent_key(key: str) -> str:
     return key[:cut] if cut > 0 else ""
 
 
-def load_config_file(path: str | Path, overrides: Sequence[str] = ()) -> Document:
+def load_config_file(
+    path: str | Path, overrides: Sequence[str] = (), loader: type[ConfigLoader] = ConfigLoader
+) -> Document:
     """Reads a YAML file and applies ``KEY.SUB=VALUE`` changes.
+
+    Args:
+        path: the file.
+        overrides: the changes.
+        loader: reads the file; one of its own has constructors for tags such as ``!COCODataSet``.
 
     Raises:
         UserError: the file is missing, is no YAML, holds a key twice or is not a mapping; a change has no ``=``,
@@ -91,15 +98,15 @@ def load_config_file(path: str | Path, overrides: Sequence[str] = ()) -> Documen
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: {_missing_file(path)}")
+        raise UserError(f"{path}: {missing_file_message(path)}")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=loader)
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{path}: must hold a mapping of sections such as Global, Arch and DataLoader")
         lines: dict[str, str] = {}
         _record_lines(node, "", path, lines)
         # Copied, so that a change of one key leaves alone what a YAML anchor put elsewhere too.
-        data = plain_copy(_Loader("").construct_document(node))
+        data = plain_copy(loader("").construct_document(node))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -116,7 +123,8 @@ def load_config_file(path: str | Path, overrides: Sequence[str] = ()) -> Documen
     return document
 
 
-def _missing_file(path: Path) -> str:
+def missing_file_message(path: Path) -> str:
+    """Says that ``path`` is no configuration file, and names the nearest one beside it."""
     if path.is_dir():
         return "is a folder, not a YAML file"
     neighbours = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
@@ -153,7 +161,7 @@ def parse_value(text: str) -> Any:
         ValueError: ``text`` is not valid YAML.
     """
     try:
-        return plain_copy(yaml.load(text, Loader=_Loader))
+        return plain_copy(yaml.load(text, Loader=ConfigLoader))
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"'{text}' is not a YAML value") from error
 
@@ -211,6 +219,8 @@ def _list_index(change: str, dotted: str, holder: list[Any], part: str | int) ->
 def plain_copy(value: Any, _above: tuple[int, ...] = ()) -> Any:
     """Returns a copy of dictionaries and lists in which no part stands twice (YAML anchors share theirs).
 
+    Subclasses of ``dict`` stay what they are.
+
     Raises:
         ValueError: a part contains itself.
     """
@@ -220,7 +230,7 @@ def plain_copy(value: Any, _above: tuple[int, ...] = ()) -> Any:
         raise ValueError(INSIDE_ITSELF)
     above = (*_above, id(value))
     if isinstance(value, dict):
-        return {key: plain_copy(part, above) for key, part in value.items()}
+        return type(value)({key: plain_copy(part, above) for key, part in value.items()})
     return [plain_copy(part, above) for part in value]
 
 
