@@ -1,0 +1,1 @@
+"""Detectors leave training here: non-maximum suppression that can be exported, and the export itself."""

@@ -1,0 +1,106 @@
+"""MultiClassNMS3 gives what ppdet's MultiClassNMS gives, in eager mode and in a saved graph, detections or not."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from detection.export.nms import MultiClassNMS3, register
+from ppcls_ext.common.errors import UserError
+
+SETTINGS = {"score_threshold": 0.3, "nms_top_k": 20, "keep_top_k": 15, "nms_threshold": 0.5}
+
+
+def candidates(images: int, boxes: int = 60, classes: int = 3) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Returns boxes ``[N, M, 4]`` in clusters, so that many overlap, and scores ``[N, C, M]``."""
+    generator = np.random.default_rng(5)
+    corner = generator.integers(0, 4, size=(images, boxes, 2)) * 30 + generator.uniform(0, 8, size=(images, boxes, 2))
+    corners = np.concatenate([corner, corner + generator.uniform(20, 30, size=(images, boxes, 2))], axis=2)
+    scores = generator.uniform(size=(images, classes, boxes))
+    return paddle.to_tensor(corners.astype(np.float32)), paddle.to_tensor(scores.astype(np.float32))
+
+
+@pytest.mark.parametrize("extra", [{}, {"normalized": False}, {"nms_eta": 0.9, "nms_threshold": 0.8}])
+def test_equals_the_toolkit_in_eager_mode(extra: dict[str, float]) -> None:
+    from ppdet.modeling.layers import MultiClassNMS
+
+    boxes, scores = candidates(images=3)
+    arguments = {**SETTINGS, **extra, "return_index": True}
+    ours = MultiClassNMS3(**arguments)(boxes, scores)
+    theirs = MultiClassNMS(**arguments)(boxes, scores)
+    assert len(ours[0]) == 45
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), other.numpy())
+
+
+def test_background_is_left_out() -> None:
+    boxes, scores = candidates(images=1)
+    kept = MultiClassNMS3(**SETTINGS, background_label=1)(boxes, scores)[0].numpy()
+    assert set(kept[:, 0]) == {0.0, 2.0}
+    kept = MultiClassNMS3(**SETTINGS, background_label=1)(boxes, scores, background_label=2)[0].numpy()
+    assert set(kept[:, 0]) == {0.0, 1.0}
+
+
+def test_images_without_detections() -> None:
+    boxes, scores = candidates(images=2)
+    kept, counts, index = MultiClassNMS3(**SETTINGS)(boxes, scores * 0.1)
+    assert kept.shape == [0, 6]
+    assert counts.numpy().tolist() == [0, 0]
+    assert index is None
+
+
+class _Network(paddle.nn.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.nms = MultiClassNMS3(**SETTINGS)
+
+    def forward(self, boxes: paddle.Tensor, scores: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        kept, counts, _ = self.nms(boxes, scores)
+        return kept, counts
+
+
+def test_saved_graph(tmp_path: object) -> None:
+    network = _Network()
+    specification = [
+        paddle.static.InputSpec([None, None, 4], "float32", "boxes"),
+        paddle.static.InputSpec([None, 3, None], "float32", "scores"),
+    ]
+    static = paddle.jit.to_static(network, input_spec=specification, full_graph=True)
+    paddle.jit.save(static, f"{tmp_path}/nms")
+    loaded = paddle.jit.load(f"{tmp_path}/nms")
+    boxes, scores = candidates(images=3)
+    # The second image is without detections.
+    scores[1] = 0.0
+    for images in (3, 1):
+        expected = MultiClassNMS3(**SETTINGS)(boxes[:images], scores[:images])
+        outputs = loaded(boxes[:images], scores[:images])
+        assert outputs[1].numpy().tolist() == [15, 0, 15][:images]
+        for mine, other in zip(outputs, expected, strict=False):
+            np.testing.assert_array_equal(mine.numpy(), other.numpy())
+    assert loaded(boxes, scores * 0.1)[0].shape == [0, 6]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("nms_top_k", 0), ("keep_top_k", -2), ("nms_threshold", 0.0), ("nms_eta", 1.5)]
+)
+def test_values_out_of_range(argument: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"^{argument}: "):
+        MultiClassNMS3(**{**SETTINGS, argument: value})
+
+
+def test_unknown_argument() -> None:
+    with pytest.raises(TypeError, match="score_treshold"):
+        MultiClassNMS3(score_treshold=0.1)  # type: ignore[call-arg]
+
+
+def test_registered_once_and_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ppdet.modeling  # noqa: F401
+    from ppdet.core import workspace
+
+    register()
+    register()
+    assert isinstance(workspace.create("MultiClassNMS3"), MultiClassNMS3)
+    monkeypatch.setitem(workspace.global_config, "MultiClassNMS3", workspace.global_config["MultiClassNMS"])
+    with pytest.raises(UserError, match="already has another 'MultiClassNMS3'"):
+        register()
