@@ -1,0 +1,1 @@
+"""Backbones under PaddleDetection's contract. They import ppdet: see ``detection.toolkit.register``."""

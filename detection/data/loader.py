@@ -1,0 +1,173 @@
+"""Batches of ppdet's data sets and operators, the same bit for bit for any number of worker processes.
+
+ppdet's own reader hands its data set to ``paddle.io.DataLoader``, whose forked workers hang now and then and draw their
+random numbers from the clock. Here ppdet's operators run in workers of ours, and the global generators that they draw
+from are seeded for each sample by (seed, epoch, sample) and for each batch by (seed, epoch, batch, rank).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.training.randomness import batch_generator, sample_generator
+from ppcls_ext.training.sampler import EpochBatchSampler, SampleKey
+from ppcls_ext.training.workers import BatchWorkers
+
+if TYPE_CHECKING:
+    import paddle
+
+FLOAT_BYTES = 4
+LARGEST_SEED = 2**32
+
+
+class DetectionBatchReader:
+    """Loads, augments and collates the samples of a batch; runs in the loader's workers.
+
+    Args:
+        dataset: a data set of ppdet, parsed, with its sample transforms set.
+        batch_transforms: ppdet's ``BatchCompose``.
+        seed: seed of the augmentation.
+        rank: this process.
+        global_batch_size: samples in a batch of all processes, by which the number of the batch is known.
+    """
+
+    def __init__(self, dataset: Any, batch_transforms: Any, seed: int, rank: int, global_batch_size: int) -> None:
+        self.dataset = dataset
+        self.batch_transforms = batch_transforms
+        self.seed = seed
+        self.rank = rank
+        self.global_batch_size = global_batch_size
+
+    def __call__(self, keys: Sequence[SampleKey]) -> dict[str, np.ndarray]:
+        """Returns the batch of these samples: ``image`` ``float32`` ``[B, 3, H, W]`` and whatever the operators add.
+
+        Raises:
+            UserError: an image is missing or damaged, or an operator refuses it; the message names the file.
+        """
+        self.dataset.set_epoch(keys[0].epoch)
+        samples = [self._read(key) for key in keys]
+        number = keys[0].position // self.global_batch_size
+        _seed_globally(batch_generator(self.seed, keys[0].epoch, number, self.rank))
+        batch = self.batch_transforms(samples)
+        return {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
+
+    def _read(self, key: SampleKey) -> dict[str, Any]:
+        import cv2
+
+        _seed_globally(sample_generator(self.seed, key.epoch, key.index))
+        # ppdet counts the samples that a process has loaded, for operators that grow stronger; we say it by position.
+        self.dataset._curr_iter = key.position
+        try:
+            return self.dataset[key.index]
+        except (OSError, ValueError, TypeError, KeyError, IndexError, AssertionError, cv2.error) as error:
+            file = self.dataset.roidbs[key.index].get("im_file", f"image {key.index}")
+            raise UserError(f"{file}: cannot be used ({_cause(error)}); tools/check_data.py lists all such") from error
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _seed_globally(generator: np.random.Generator) -> None:
+    """Seeds the two generators that ppdet's operators draw from."""
+    np.random.seed(int(generator.integers(LARGEST_SEED)))
+    random.seed(int(generator.integers(LARGEST_SEED)))
+
+
+class DetectionLoader:
+    """Iterates over the batches of the sampler's epoch, from its start batch, as dictionaries of tensors.
+
+    Args:
+        workers: prepare the batches.
+        sampler: chooses them.
+    """
+
+    def __init__(self, workers: BatchWorkers, sampler: EpochBatchSampler) -> None:
+        self.workers = workers
+        self.sampler = sampler
+
+    def __len__(self) -> int:
+        """Number of batches of a whole epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[dict[str, paddle.Tensor]]:
+        requests = iter(self.sampler)
+        waiting = deque(self.workers.submit(keys) for keys in itertools.islice(requests, self.workers.ahead))
+        try:
+            while waiting:
+                batch = self.workers.take(waiting.popleft(), to_tensors)
+                waiting.extend(self.workers.submit(keys) for keys in itertools.islice(requests, 1))
+                yield batch
+        finally:
+            self.workers.drop(waiting)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self.workers.close()
+
+
+def to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, paddle.Tensor]:
+    """Copies arrays into tensors on the current device."""
+    import paddle
+
+    return {name: paddle.to_tensor(array) for name, array in arrays.items()}
+
+
+def build_loader(
+    dataset: Any,
+    reader: Any,
+    *,
+    seed: int,
+    training: bool,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    largest_side: int = 640,
+) -> DetectionLoader:
+    """Builds the loader of a part of the data.
+
+    Args:
+        dataset: a data set of ppdet.
+        reader: ppdet's reader of it (``create("TrainReader")``): transforms, batch size, order.
+        seed: seed of order and augmentation.
+        training: all processes yield equally many samples; else every sample is yielded once.
+        rank, world_size: this process and how many there are.
+        num_workers: worker processes; 0 loads in a thread of this process.
+        largest_side: side of the largest prepared image in pixels, for the shared memory; larger ones go through pipes.
+
+    Raises:
+        UserError: there are fewer images than one batch needs.
+    """
+    logging.getLogger("reader").setLevel(logging.CRITICAL)  # it would print the stack of what we report in one line
+    dataset.set_transform(reader._sample_transforms)
+    dataset.set_kwargs(**reader.kwargs)
+    part = "TrainReader" if training else "EvalReader"
+    try:
+        sampler = EpochBatchSampler(
+            len(dataset),
+            reader.batch_size,
+            shuffle=reader.shuffle,
+            # An evaluation that leaves out the last images is none, whatever ppdet's default says.
+            drop_last=reader.drop_last and training,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            in_step=training,
+        )
+    except ValueError as error:
+        raise UserError(f"{part}.{error}") from error
+    batch_reader = DetectionBatchReader(dataset, reader._batch_transforms, seed, rank, sampler.global_batch_size)
+    slot_bytes = FLOAT_BYTES * reader.batch_size * 3 * largest_side**2
+    return DetectionLoader(BatchWorkers(batch_reader, num_workers, slot_bytes), sampler)

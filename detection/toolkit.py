@@ -1,0 +1,94 @@
+"""PaddleDetection's workspace, opened for one configuration at a time.
+
+ppdet keeps every registered class and every loaded configuration in one global dictionary and merges each further
+configuration into it, so a second one in the same process would inherit from the first. Here each configuration finds
+the dictionary as it was after registration, and leaves it so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ppcls_ext.common.errors import UserError
+
+if TYPE_CHECKING:
+    import paddle
+
+    from detection.configuration import DetectionConfig
+
+logger = logging.getLogger(__name__)
+
+
+def register() -> None:
+    """Puts our backbones, operators and post-processing into ppdet's workspace. May be called again.
+
+    Raises:
+        UserError: ppdet, or a package that it needs, is missing.
+    """
+    try:
+        import ppdet.core.workspace  # noqa: F401
+        import ppdet.data
+        import ppdet.modeling  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"PaddleDetection cannot be imported: package {error.name} is missing; pip install {error.name}"
+        ) from error
+    import detection.backbones.econvnext
+    import detection.data.operators
+    import detection.export.nms
+
+    detection.data.operators.register()
+    detection.export.nms.register()
+
+
+@contextlib.contextmanager
+def workspace(config: DetectionConfig) -> Iterator[Any]:
+    """Opens ppdet's workspace with ``config`` in it, and restores what was there before.
+
+    Yields:
+        ppdet's configuration (its ``AttrDict``), as its ``Trainer`` and ``create`` want it.
+    """
+    register()
+    from ppdet.core.workspace import global_config, merge_config
+
+    before = {key: _snapshot(value) for key, value in global_config.items()}
+    try:
+        merge_config(copy.deepcopy(config.data))
+        global_config["filename"] = config.path.stem
+        yield global_config
+    finally:
+        _restore(global_config, before)
+
+
+def build_model(config: DetectionConfig) -> paddle.nn.Layer:
+    """Builds the detector of ``config``: an architecture of ppdet (``model(batch)`` -> losses, or boxes in evaluation).
+
+    Raises:
+        UserError: a part of the model refuses its arguments.
+    """
+    with workspace(config):
+        from ppdet.core.workspace import create
+
+        try:
+            return create(config.architecture)
+        except ValueError as error:
+            raise UserError(f"{config.path}: {error}") from error
+
+
+def _snapshot(value: Any) -> tuple[Any, dict[str, Any] | None]:
+    """A section of the workspace: the object itself and, if it is a dictionary, its content."""
+    # The schema of a class stands in attributes, which configurations do not change; its keys they do.
+    return value, copy.deepcopy(dict(value)) if isinstance(value, dict) else None
+
+
+def _restore(target: dict[str, Any], before: dict[str, tuple[Any, dict[str, Any] | None]]) -> None:
+    target.clear()
+    for key, (value, content) in before.items():
+        if content is not None:
+            value.clear()
+            value.update(content)
+        target[key] = value
