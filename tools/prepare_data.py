@@ -1,35 +1,40 @@
-"""Prepares data: python tools/prepare_data.py samples -c CONFIG --output FOLDER."""
+"""Prepares data: python tools/prepare_data.py {samples,sonar} ... --output FOLDER."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from detection.prepare.sonar import add_sonar_arguments, prepare_sonar
 from ppcls_ext.common.command_line import add_config_arguments, run
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.log import set_up_logging
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description="Prepare data.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    samples = commands.add_parser(
-        "samples", help="write images of a configuration's data set as files, one folder for each class"
-    )
-    add_config_arguments(samples)
-    samples.add_argument("--part", choices=("Eval", "Train"), default="Eval", help="section of DataLoader (Eval)")
-    samples.add_argument("--count", type=int, default=30, help="how many images, spread over the classes; 0 for all")
-    samples.add_argument("--seed", type=int, default=0, help="chooses the images")
-    samples.add_argument("--output", type=Path, required=True, help="folder to write")
-    return parser.parse_args()
+class Command(NamedTuple):
+    """One row of the table of subcommands: what it says of itself, what it takes and what it does."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
 
 
-def main() -> None:
-    """Prepares what the command asks for."""
-    arguments = parse_arguments()
+def add_samples_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what ``samples`` takes."""
+    add_config_arguments(parser)
+    parser.add_argument("--part", choices=("Eval", "Train"), default="Eval", help="section of DataLoader (Eval)")
+    parser.add_argument("--count", type=int, default=30, help="how many images, spread over the classes; 0 for all")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the images")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+
+
+def prepare_samples(arguments: argparse.Namespace) -> None:
+    """Writes images of a classification data set as files."""
     for option, value in (("--count", arguments.count), ("--seed", arguments.seed)):
         if value < 0:
             raise UserError(f"{option} must not be negative, got {value}")
@@ -39,6 +44,34 @@ def main() -> None:
     config = load_config(arguments.config, arguments.override)
     count = write_samples(config, arguments.part, arguments.count, arguments.output, arguments.seed)
     print(f"wrote {count} images to {arguments.output}")
+
+
+COMMANDS = {
+    "samples": Command(
+        "write images of a configuration's data set as files, one folder for each class",
+        add_samples_arguments,
+        prepare_samples,
+    ),
+    "sonar": Command(
+        "turn a raw sonar folder (images and VOC-like XML) into COCO JSON", add_sonar_arguments, prepare_sonar
+    ),
+}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description="Prepare data.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.help, description=command.help))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prepares what the command asks for."""
+    arguments = parse_arguments()
+    set_up_logging()
+    COMMANDS[arguments.command].run(arguments)
 
 
 if __name__ == "__main__":

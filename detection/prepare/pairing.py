@@ -1,0 +1,138 @@
+"""Finds images and annotation files below a folder, in any nesting, and tells which belong together."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detection.prepare.records import Frame, Ledger
+from detection.prepare.voc import VocAnnotation, read_voc
+from detection.prepare.xml_files import XmlError
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.image_files import images_in
+
+
+@dataclass
+class Pairing:
+    """Frames of a folder.
+
+    Attributes:
+        annotated: images with an annotation file.
+        bare: images without one.
+    """
+
+    annotated: list[Frame] = field(default_factory=list)
+    bare: list[Frame] = field(default_factory=list)
+
+
+def annotation_files(folder: Path) -> list[Path]:
+    """Returns the ``.xml`` files below a folder, sorted; hidden files and folders are left out."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.extend(
+            Path(place, name) for name in files if name.lower().endswith(".xml") and not name.startswith(".")
+        )
+    return sorted(found)
+
+
+def pair_folder(source: Path, ledger: Ledger) -> Pairing:
+    """Reads all annotation files below ``source`` and finds the image of each.
+
+    Args:
+        source: the raw folder.
+        ledger: gets what could not be read or paired; boxes that were read are counted as input.
+
+    Raises:
+        UserError: ``source`` is no folder or holds no image.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder")
+    images = images_in(source)
+    if not images:
+        raise UserError(f"{source}: no image below this folder")
+    ledger.images["input"] += len(images)
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for image in images:
+        by_stem[image.stem].append(image)
+    claims: dict[Path, list[tuple[Path, VocAnnotation]]] = defaultdict(list)
+    spoilt: set[Path] = set()
+    for file in annotation_files(source):
+        shown = file.relative_to(source).as_posix()
+        try:
+            annotation = read_voc(file)
+        except (XmlError, OSError) as error:
+            ledger.reject("malformed_xml", shown, str(error))
+            spoilt.update(_nearest(file, by_stem.get(file.stem, []))[:1])
+            continue
+        ledger.take_in(annotation.boxes)
+        image = _image_of(file, annotation, by_stem, shown, ledger)
+        if image is not None:
+            claims[image].append((file, annotation))
+    return _frames(source, images, claims, spoilt, ledger)
+
+
+def _image_of(
+    file: Path, annotation: VocAnnotation, by_stem: dict[str, list[Path]], shown: str, ledger: Ledger
+) -> Path | None:
+    """Finds the image of an annotation: by the file's own name, then by the name that it states."""
+    candidates = _nearest(file, by_stem.get(file.stem, []))
+    stated = annotation.filename
+    if not candidates:
+        candidates = _nearest(file, by_stem.get(Path(stated).stem, [])) if stated else []
+        if not candidates:
+            ledger.reject("missing_image", shown, "has no image", len(annotation.boxes))
+            return None
+        ledger.repair("paired_by_stated_name", shown, f"belongs to {candidates[0].name}, which it names")
+    elif stated and Path(stated).stem != file.stem and Path(stated).suffix:
+        ledger.note("other_name_stated", shown, f"names {stated}, taken for {candidates[0].name}")
+    if len(candidates) > 1:
+        named = [image for image in candidates if image.name == stated]
+        if len(named) != 1:
+            names = ", ".join(image.name for image in candidates)
+            ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
+            return None
+        candidates = named
+    return candidates[0]
+
+
+def _nearest(file: Path, images: Sequence[Path]) -> list[Path]:
+    """Keeps the images that share the longest path with an annotation file."""
+    if len(images) < 2:
+        return list(images)
+    shared = [len(os.path.commonpath([file.parent, image.parent])) for image in images]
+    return [image for image, length in zip(images, shared, strict=True) if length == max(shared)]
+
+
+def _frames(
+    source: Path,
+    images: Sequence[Path],
+    claims: dict[Path, list[tuple[Path, VocAnnotation]]],
+    spoilt: set[Path],
+    ledger: Ledger,
+) -> Pairing:
+    result = Pairing()
+    for image in images:
+        name = image.relative_to(source).as_posix()
+        found = claims.get(image, [])
+        if not found and image in spoilt:
+            ledger.reject("malformed_xml", name, "its annotation file could not be read")
+            ledger.images["rejected"] += 1
+            continue
+        if not found:
+            result.bare.append(Frame(name, image))
+            continue
+        shown = [file.relative_to(source).as_posix() for file, _ in found]
+        first = found[0][1]
+        if any(other != first for _, other in found[1:]):
+            boxes = sum(len(annotation.boxes) for _, annotation in found)
+            ledger.reject("two_annotations", name, f"has annotation files that differ: {', '.join(shown)}", boxes)
+            ledger.images["rejected"] += 1
+            continue
+        for file in shown[1:]:
+            ledger.reject("two_annotations", file, f"says the same as {shown[0]}", len(first.boxes))
+        result.annotated.append(Frame(name, image, first.boxes, shown[0], first.size, first.metadata))
+    return result
