@@ -8,6 +8,7 @@ from typing import Any
 
 from detection.configuration.bases import load_with_bases
 from detection.configuration.settings import DetectionConfig
+from detection.configuration.validation import check_document
 from ppcls_ext.common.config import apply_override
 
 
@@ -22,6 +23,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
     document.data = _plain(document.data)
     for change in overrides:
         apply_override(document, change)
+    check_document(document)
     return DetectionConfig(document)
 
 

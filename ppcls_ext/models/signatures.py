@@ -30,7 +30,7 @@ def our_parameters() -> Parameters:
     definition = find_definition(Path(__file__).with_name("econvnext.py"), "EConvNeXt")
     assert definition is not None
     row = {field.name for field in fields(Variant)}
-    return {name: parameter for name, parameter in _parameters(definition).items() if name not in row}
+    return {name: parameter for name, parameter in parameters_of_source(definition).items() if name not in row}
 
 
 def toolkit_architectures(toolkit: Toolkit) -> list[str]:
@@ -50,10 +50,11 @@ def toolkit_parameters(toolkit: Toolkit, name: str) -> Parameters:
     definition = find_definition(toolkit.folder / "backbone" / "__init__.py", name)
     if definition is None:
         raise KeyError(name)
-    return _parameters(definition)
+    return parameters_of_source(definition)
 
 
-def _parameters(definition: Definition) -> Parameters:
+def parameters_of_source(definition: Definition) -> Parameters:
+    """Returns what a function or the constructor of a class takes, with what its ``**kwargs`` reach."""
     if isinstance(definition.node, ast.FunctionDef):
         return _reached(definition, None, frozenset())
     constructor = find_method(definition, "__init__")
@@ -74,7 +75,7 @@ def _reached(function: Definition, owner: Definition | None, seen: frozenset[int
     if node.args.kwarg is not None and id(node) not in seen:
         names = _aliases(node, node.args.kwarg.arg)
         for part in ast.walk(node):
-            for name, default in _keys_read(part, names).items():
+            for name, default in keys_read(part, names).items():
                 result.setdefault(name, Parameter(name, Any, default))
             forwards = isinstance(part, ast.Call) and any(
                 word.arg is None and _is_name(word.value, names) for word in part.keywords
@@ -160,7 +161,7 @@ def _aliases(node: ast.FunctionDef, keywords: str) -> set[str]:
     return names
 
 
-def _keys_read(part: ast.AST, names: set[str]) -> dict[str, Any]:
+def keys_read(part: ast.AST, names: set[str]) -> dict[str, Any]:
     """Returns the key that an expression reads from ``**kwargs``, by ``get``, ``pop`` or index, and its default."""
     key: ast.expr | None = None
     default: Any = ...

@@ -35,8 +35,25 @@ def relative_imports(file: Path) -> dict[str, tuple[Path, str]]:
     return names
 
 
+def absolute_imports(file: Path) -> dict[str, tuple[Path, str]]:
+    """Returns what ``file`` imports by full name from its own package and from packages beside it, as above."""
+    root = file.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    names: dict[str, tuple[Path, str]] = {}
+    for node in parse(file).body:
+        if not isinstance(node, ast.ImportFrom) or node.level or not node.module:
+            continue
+        module = root.joinpath(*node.module.split("."))
+        source = module.with_suffix(".py") if module.with_suffix(".py").is_file() else module / "__init__.py"
+        if source.is_file():
+            for alias in node.names:
+                names[alias.asname or alias.name] = (source, alias.name)
+    return names
+
+
 def find_definition(file: Path, name: str) -> Definition | None:
-    """Returns the top-level function or class ``name`` of ``file``, followed through relative imports and aliases."""
+    """Returns the top-level function or class ``name`` of ``file``, followed through imports and aliases."""
     for node in reversed(parse(file).body):  # The last definition of a name is the one that counts.
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return Definition(node, file)
@@ -44,8 +61,8 @@ def find_definition(file: Path, name: str) -> Definition | None:
             targets = {target.id for target in node.targets if isinstance(target, ast.Name)}
             if name in targets and node.value.id != name:
                 return find_definition(file, node.value.id)
-    source = relative_imports(file).get(name)
-    if source is None or not source[0].is_file():
+    source = relative_imports(file).get(name) or absolute_imports(file).get(name)
+    if source is None or not source[0].is_file() or source == (file, name):
         return None
     return find_definition(*source)
 

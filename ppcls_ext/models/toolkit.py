@@ -26,8 +26,8 @@ def find_toolkit() -> Toolkit | None:
     A checkout goes first: with its root on ``sys.path``, ``paddleclas`` is no longer the wheel but the file
     ``paddleclas.py`` of the checkout.
     """
-    wheel = _package_folder("paddleclas")
-    checkout = _package_folder("ppcls")
+    wheel = package_folder("paddleclas")
+    checkout = package_folder("ppcls")
     if checkout and (checkout / "arch" / "__init__.py").is_file() and (wheel is None or checkout.parent != wheel):
         return Toolkit("ppcls.arch", checkout / "arch")
     if wheel and (wheel / "ppcls" / "arch" / "__init__.py").is_file():
@@ -35,7 +35,8 @@ def find_toolkit() -> Toolkit | None:
     return None
 
 
-def _package_folder(name: str) -> Path | None:
+def package_folder(name: str) -> Path | None:
+    """Returns the folder of the package that Python would import under ``name``, without importing it."""
     try:
         specification = importlib.util.find_spec(name)
     except ValueError:  # A module of that name stands in sys.modules without a specification.
