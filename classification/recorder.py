@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import shutil
 from typing import Any
 
@@ -15,6 +14,7 @@ from ppcls_ext.common.files import write_json
 from ppcls_ext.common.plots import draw_training_curves
 from ppcls_ext.training.display import clock
 from ppcls_ext.training.environment import Environment
+from ppcls_ext.training.memory import memory_in_use, peak_memory
 from ppcls_ext.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -141,15 +141,3 @@ class Recorder:
         if self._scalars is not None:
             self._scalars.close()
             self._scalars = None
-
-
-def peak_memory() -> float:
-    """Returns the most memory that this process has held, in MB (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-
-
-def memory_in_use() -> float:
-    """Returns the memory that this process holds now, in MB."""
-    with open("/proc/self/statm", encoding="ascii") as stream:
-        pages = int(stream.read().split()[1])
-    return pages * resource.getpagesize() / 1e6

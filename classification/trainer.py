@@ -19,13 +19,14 @@ from classification.learner import Learner
 from classification.metrics import TopkAcc
 from classification.progress import EpochSums, RunProgress, random_states
 from classification.recorder import Recorder
-from classification.resume import check_same_start, find_checkpoint, restore_run
-from ppcls_ext.common.errors import UserError
+from classification.resume import restore_run
+from ppcls_ext.common.errors import Interrupted, UserError
 from ppcls_ext.common.log import log_to_file
 from ppcls_ext.training.checkpoint import Checkpoint, write_checkpoint
 from ppcls_ext.training.display import Display
 from ppcls_ext.training.environment import Environment, barrier, broadcast_buffers, derive_seed, sum_over_ranks
-from ppcls_ext.training.interruption import Interrupted, InterruptWatch
+from ppcls_ext.training.interruption import InterruptWatch
+from ppcls_ext.training.resuming import check_same_start, find_checkpoint
 from ppcls_ext.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ class Trainer:
             load_pretrained(self.config, self.learner.model, fine_tune=True)
             self.learner.start()
             progress = RunProgress()
-        check_same_start(progress, self.learner.model, self.environment)
+        position = (progress.epoch, progress.step, progress.updates)
+        check_same_start(position, self.learner.model, self.environment, "Global.output_dir")
         return progress
 
     def run(self) -> dict[str, Any]:

@@ -24,23 +24,41 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Trains; returns the exit status."""
-    arguments = parse_arguments()
+def train_classifier(arguments: argparse.Namespace) -> None:
+    """Trains the classifier of a configuration with ``Arch``."""
     from classification.config import load_config
 
     config = load_config(arguments.config, arguments.override)
 
     from classification.trainer import Trainer
-    from ppcls_ext.common.errors import UserError
-    from ppcls_ext.common.log import note_in_files, set_up_logging
-    from ppcls_ext.training.environment import prepare_environment, rank_from_environment
-    from ppcls_ext.training.interruption import Interrupted
+    from ppcls_ext.training.environment import prepare_environment
 
-    is_main = rank_from_environment()[0] == 0
-    set_up_logging(quiet=not is_main)
+    Trainer(config, prepare_environment(config.run.device, config.run.seed), arguments.resume).run()
+
+
+def train_detector(arguments: argparse.Namespace) -> None:
+    """Trains the detector of a configuration with ``architecture``."""
+    from detection.configuration import check_annotations, load_config
+
+    config = load_config(arguments.config, arguments.override)
+    check_annotations(config)
+
+    from detection.engine.run import train_config
+
+    train_config(config, arguments.resume)
+
+
+def main() -> int:
+    """Trains; returns the exit status."""
+    arguments = parse_arguments()
+    from ppcls_ext.common.config import is_detection_config
+    from ppcls_ext.common.errors import Interrupted, UserError
+    from ppcls_ext.common.log import note_in_files, set_up_logging
+    from ppcls_ext.common.machine import rank_from_environment
+
+    set_up_logging(quiet=rank_from_environment()[0] != 0)
     try:
-        Trainer(config, prepare_environment(config.run.device, config.run.seed), arguments.resume).run()
+        (train_detector if is_detection_config(arguments.config) else train_classifier)(arguments)
     except Interrupted as stop:
         sys.stdout.write(f"{stop}\n")
         return INTERRUPTED_STATUS

@@ -39,3 +39,7 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
     """Returns `` (did you mean 'size'?)`` for the name nearest to ``name``, or an empty string."""
     names = nearest_names(name, allowed, count=1)
     return f" (did you mean '{names[0]}'?)" if names else ""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was interrupted and has been saved."""

@@ -99,3 +99,8 @@ def _file_system(path: Path) -> tuple[int | None, int | None]:
 def _smallest(*sizes: int | None) -> int | None:
     known = [size for size in sizes if size is not None]
     return min(known) if known else None
+
+
+def rank_from_environment() -> tuple[int, int]:
+    """Returns rank and number of processes as ``paddle.distributed.launch`` announces them; starts nothing."""
+    return int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))

@@ -138,7 +138,7 @@ def verify_checkpoint(folder: Path) -> set[str]:
     if folder.is_file() or folder.suffix in (".pdparams", ".pdopt", ".safetensors"):
         raise UserError(
             f"{folder}: --resume wants a checkpoint folder such as RUN/checkpoints/latest; "
-            "weights alone go into Global.pretrained_model"
+            "weights alone go into Global.pretrained_model, or into pretrain_weights for a detector"
         )
     if not folder.is_dir():
         raise UserError(f"{folder}: no such checkpoint folder")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import os
 import random
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import paddle
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.machine import rank_from_environment
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ class Environment:
         return self.device.startswith("gpu")
 
 
-def choose_device(wanted: str) -> str:
-    """Returns the device to use; says so in one line where it is not the one that was asked for."""
+def choose_device(wanted: str, key: str = "Global.device") -> str:
+    """Returns the device to use; says so in one line where it is not the one that was asked for by ``key``."""
     if wanted == "cpu":
         return "cpu"
     if wanted == "gpu" and paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0:
@@ -55,22 +55,22 @@ def choose_device(wanted: str) -> str:
     reason = "Paddle was built without GPU support" if wanted == "gpu" else f"Paddle knows no device '{wanted}'"
     if wanted == "gpu" and paddle.is_compiled_with_cuda():
         reason = "no GPU was found"
-    logger.info("Global.device is '%s', but %s: running on the CPU", wanted, reason)
+    logger.info("%s is '%s', but %s: running on the CPU", key, wanted, reason)
     return "cpu"
 
 
-def rank_from_environment() -> tuple[int, int]:
-    """Returns rank and number of processes as ``paddle.distributed.launch`` announces them; starts nothing."""
-    return int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-
-
-def prepare_environment(device: str, seed: int | None) -> Environment:
+def prepare_environment(device: str, seed: int | None, key: str = "Global.device") -> Environment:
     """Chooses the device, joins the other processes if there are any, and seeds everything.
+
+    Args:
+        device: ``gpu``, ``cpu`` or a custom device of Paddle.
+        seed: the run's seed; 0 if ``None``.
+        key: the configuration's key of the device, for messages.
 
     Raises:
         UserError: the processes cannot find each other.
     """
-    chosen = choose_device(device)
+    chosen = choose_device(device, key)
     paddle.set_device(chosen)
     rank, world_size = rank_from_environment()
     if world_size > 1:

@@ -17,10 +17,6 @@ logger = logging.getLogger(__name__)
 SHARED_EVERY = 10
 
 
-class Interrupted(KeyboardInterrupt):
-    """The run was interrupted and has been saved."""
-
-
 class InterruptWatch:
     """While open, the first SIGINT or SIGTERM only sets a flag; a second SIGINT stops at once.
 

@@ -17,18 +17,20 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """``Global.output_dir``: configuration, logs, checkpoints, report and curves.
+    """Configuration, logs, checkpoints, report and curves of one run.
 
     Args:
         path: the folder.
         active: only rank 0 writes; every method of an inactive folder does nothing.
+        key: the configuration's key that chooses the folder, for messages.
 
     Raises:
         UserError: another process is training in this folder, or it cannot be written.
     """
 
-    def __init__(self, path: Path, active: bool) -> None:
+    def __init__(self, path: Path, active: bool, key: str = "Global.output_dir") -> None:
         self.path = path
+        self.key = key
         self.active = active
         self._log: TextIO | None = None
         self._lock: TextIO | None = None
@@ -37,7 +39,7 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
                 self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held open as long as the run lasts)
             except OSError as error:
-                cause = f"cannot write here ({error.strerror}); choose another Global.output_dir"
+                cause = f"cannot write here ({error.strerror}); choose another {self.key}"
                 raise UserError(f"{path}: {cause}") from error
             self._take_lock()
 
@@ -48,7 +50,7 @@ class RunFolder:
         except BlockingIOError as error:
             raise UserError(
                 f"{self.path}: another process is training in this folder; wait for it, or choose another "
-                "Global.output_dir"
+                f"{self.key}"
             ) from error
         except OSError as error:
             reason = error.strerror
@@ -67,7 +69,7 @@ class RunFolder:
         if self.active and existing:
             raise UserError(
                 f"{self.path}: already holds a run ({existing[-1].name}); continue it with --resume auto, "
-                "choose another Global.output_dir, or remove the folder"
+                f"choose another {self.key}, or remove the folder"
             )
 
     def write_config(self, text: str) -> None:

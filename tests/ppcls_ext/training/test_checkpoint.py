@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classification.resume import find_checkpoint
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import sha256_of
 from ppcls_ext.training.checkpoint import (
@@ -23,6 +22,7 @@ from ppcls_ext.training.checkpoint import (
     verify_checkpoint,
     write_checkpoint,
 )
+from ppcls_ext.training.resuming import find_checkpoint
 
 FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "state.json", "config.yaml")
 

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from ppcls_ext.training.interruption import Interrupted, InterruptWatch
+from ppcls_ext.common.errors import Interrupted
+from ppcls_ext.training.interruption import InterruptWatch
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,1 @@
+"""Training and evaluation of detectors: a thin engine over PaddleDetection's Trainer."""
