@@ -123,6 +123,19 @@ def load_config_file(
     return document
 
 
+def is_detection_config(path: str | Path) -> bool:
+    """Tells whether a configuration is PaddleDetection's: it has ``architecture``, or builds on files that have it.
+
+    A file that cannot be read is none; who loads it says what is wrong with it.
+    """
+    try:
+        node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    keys = {str(key.value) for key, _value in node.value} if isinstance(node, yaml.MappingNode) else set()
+    return bool(keys & {"architecture", "_BASE_"})
+
+
 def missing_file_message(path: Path) -> str:
     """Says that ``path`` is no configuration file, and names the nearest one beside it."""
     if path.is_dir():
