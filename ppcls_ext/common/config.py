@@ -129,7 +129,7 @@ def is_detection_config(path: str | Path) -> bool:
     A file that cannot be read is none; who loads it says what is wrong with it.
     """
     try:
-        node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+        node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return False
     keys = {str(key.value) for key, _value in node.value} if isinstance(node, yaml.MappingNode) else set()
