@@ -1,4 +1,4 @@
-"""Prepares data: python tools/prepare_data.py {samples,sonar} ... --output FOLDER."""
+"""Prepares data: python tools/prepare_data.py {samples,sonar,duo,imagefolder} ... --output FOLDER."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from detection.prepare.optical import (
+    add_duo_arguments,
+    add_imagefolder_arguments,
+    prepare_duo,
+    prepare_imagefolder,
+)
 from detection.prepare.sonar import add_sonar_arguments, prepare_sonar
 from ppcls_ext.common.command_line import add_config_arguments, run
 from ppcls_ext.common.errors import UserError
@@ -54,6 +60,12 @@ COMMANDS = {
     ),
     "sonar": Command(
         "turn a raw sonar folder (images and VOC-like XML) into COCO JSON", add_sonar_arguments, prepare_sonar
+    ),
+    "duo": Command("turn DUO into the form that the detectors read", add_duo_arguments, prepare_duo),
+    "imagefolder": Command(
+        "turn a folder in VOC or COCO form into COCO JSON with an explicit order of classes",
+        add_imagefolder_arguments,
+        prepare_imagefolder,
     ),
 }
 

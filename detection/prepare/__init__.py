@@ -1,1 +1,1 @@
-"""Turns raw folders of frames and annotations into one prepared data set (COCO JSON); needs neither Paddle nor ppdet."""
+"""Turns raw folders of frames and annotations into prepared data sets (COCO JSON); needs neither Paddle nor ppdet."""

@@ -96,7 +96,7 @@ class ClassMatcher:
         return f"unknown class '{name}'{suggestion(name, self.names)}"
 
 
-def without_classes(found: Iterable[str], example: str) -> UserError:
+def without_classes(found: Iterable[str], source: Path) -> UserError:
     """Returns the error for a missing ``--classes``: names what was found and the set or the list that would fit."""
     counts = Counter(found)
     if not counts:
@@ -106,6 +106,6 @@ def without_classes(found: Iterable[str], example: str) -> UserError:
     proposal = fits[0] if fits else "'" + ",".join(sorted(counts, key=str.casefold)) + "'"
     listing = ", ".join(f"{name} ({counts[name]})" for name in sorted(counts, key=str.casefold))
     return UserError(
-        f"--classes is missing: the order of the classes must be explicit; {example} holds {listing}; "
+        f"--classes is missing: the order of the classes must be explicit; {source} holds {listing}; "
         f"try --classes {proposal}"
     )

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from detection.prepare.classes import ClassMatcher
+from detection.prepare.looks import look_of
 from detection.prepare.records import Box, CleanFrame, Frame, Ledger, RawBox
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 
 # Less than this is left of a box after clipping: it is rejected as outside, in pixels.
 SMALLEST_REST = 1.0
-LOOK_SIDE = 32
+# Decoders release the interpreter; each thread holds a picture.
+MOST_THREADS = 8
 
 
-def clean_frames(frames: Iterable[Frame], matcher: ClassMatcher, ledger: Ledger) -> list[CleanFrame]:
+@dataclass(frozen=True)
+class _Picture:
+    """What is kept of a decoded image; ``problem`` says why there is none."""
+
+    width: int = 0
+    height: int = 0
+    look: np.ndarray | None = None
+    problem: str = ""
+
+
+def clean_frames(frames: Sequence[Frame], matcher: ClassMatcher, ledger: Ledger) -> list[CleanFrame]:
     """Decodes the image of each frame and checks its boxes; everything that is changed or left out is listed.
 
     Args:
@@ -24,37 +38,39 @@ def clean_frames(frames: Iterable[Frame], matcher: ClassMatcher, ledger: Ledger)
         matcher: knows the classes.
         ledger: gets the entries and the counts.
     """
-    cleaned = (clean_frame(frame, matcher, ledger) for frame in frames)
+    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MOST_THREADS)) as threads:
+        pictures = threads.map(_look_at, frames)
+        cleaned = [
+            _clean_frame(frame, picture, matcher, ledger) for frame, picture in zip(frames, pictures, strict=True)
+        ]
     return [frame for frame in cleaned if frame is not None]
 
 
-def clean_frame(frame: Frame, matcher: ClassMatcher, ledger: Ledger) -> CleanFrame | None:
-    """Checks one frame; returns ``None`` if its image cannot be used."""
+def _look_at(frame: Frame) -> _Picture:
     try:
         pixels = decode_image(frame.image.read_bytes(), frame.name)
     except (ImageError, OSError) as error:
-        reason = str(error).removeprefix(frame.name).lstrip(": ")
-        ledger.reject("undecodable_image", frame.name, reason, len(frame.boxes))
+        return _Picture(problem=str(error).removeprefix(frame.name).lstrip(": "))
+    return _Picture(pixels.shape[1], pixels.shape[0], look_of(pixels))
+
+
+def _clean_frame(frame: Frame, picture: _Picture, matcher: ClassMatcher, ledger: Ledger) -> CleanFrame | None:
+    """Checks one frame; returns ``None`` if it cannot be used."""
+    if picture.problem:
+        ledger.reject("undecodable_image", frame.name, picture.problem, len(frame.boxes))
         ledger.images["rejected"] += 1
         return None
-    height, width = pixels.shape[:2]
+    width, height = picture.width, picture.height
     if frame.stated_size is not None and frame.stated_size != (width, height):
         stated = "{}x{}".format(*frame.stated_size)
         ledger.repair("size_disagrees", frame.source, f"states {stated}, the picture has {width}x{height}")
     boxes = clean_boxes(frame, width, height, matcher, ledger)
-    return CleanFrame(frame, width, height, boxes, look_of(pixels))
-
-
-def look_of(pixels: np.ndarray) -> np.ndarray:
-    """Returns a small grey version with mean 0 and norm 1, ``float32`` ``[1024]``; dark frames are as good as bright.
-
-    Args:
-        pixels: ``uint8`` RGB ``[H, W, 3]``. Sonar frames may carry the echo in one channel: the brightest counts.
-    """
-    grey = pixels.max(axis=2).astype(np.float32)
-    small = cv2.resize(grey, (LOOK_SIDE, LOOK_SIDE), interpolation=cv2.INTER_AREA).ravel()
-    small -= small.mean()
-    return small / max(float(np.linalg.norm(small)), 1e-6)
+    if frame.boxes and not boxes:
+        # It shows something; without a box it would teach that it shows nothing.
+        ledger.reject("no_box_left", frame.name, f"none of its {len(frame.boxes)} boxes can be used")
+        ledger.images["rejected"] += 1
+        return None
+    return CleanFrame(frame, width, height, boxes, picture.look)
 
 
 def clean_boxes(frame: Frame, width: int, height: int, matcher: ClassMatcher, ledger: Ledger) -> list[Box]:

@@ -33,9 +33,7 @@ def annotation_files(folder: Path) -> list[Path]:
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.extend(
-            Path(place, name) for name in files if name.lower().endswith(".xml") and not name.startswith(".")
-        )
+        found.extend(Path(place, name) for name in files if name.lower().endswith(".xml") and not name.startswith("."))
     return sorted(found)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class RawBox:
@@ -71,7 +73,6 @@ class CleanFrame:
         height: of the picture, in pixels.
         boxes: what is left of the boxes.
         look: a small grey version, ``float32`` ``[1024]``, to tell near-identical frames.
-        look_hash: perceptual hash of 64 bits.
         target: file name in the prepared data set, relative to ``images``.
     """
 
@@ -79,8 +80,7 @@ class CleanFrame:
     width: int
     height: int
     boxes: list[Box]
-    look: Any = None
-    look_hash: int = 0
+    look: np.ndarray | None = None
     target: str = ""
 
 

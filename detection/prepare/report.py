@@ -58,6 +58,12 @@ def lines_of(report: dict[str, Any]) -> Iterator[str]:
     yield f"boxes were written as {forms or 'nothing'}"
     for entry in report["respelled_classes"]:
         yield f"class '{entry['written']}' taken for '{entry['class']}' ({entry['boxes']} boxes)"
+    if report.get("split", {}).get("method") == "seed":
+        split = report["split"]
+        yield (
+            f"split by seed {split['seed']}: {split['groups']} groups of frames that look alike, the largest of "
+            f"{split['largest_group']}, each on one side"
+        )
     yield from _table(report)
     for action in (Action.REPAIRED, Action.REJECTED, Action.NOTED):
         for kind, count in report["findings"][action.value].items():

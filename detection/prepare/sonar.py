@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from detection.prepare.classes import ClassMatcher, class_order, without_classes
-from detection.prepare.options import add_arguments, add_split_arguments, finish, split_files_of
-from detection.prepare.pairing import pair_folder
+from detection.prepare.options import add_arguments, add_split_arguments
+from detection.prepare.pairing import Pairing, pair_folder
+from detection.prepare.pipeline import Reading, check_before, finish
 from detection.prepare.records import Ledger
-from detection.prepare.writing import check_output
 
 
 def add_sonar_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what ``prepare_data.py sonar`` takes."""
     add_arguments(parser, classes=None, output="dataset/sonar")
     add_split_arguments(parser)
+    parser.add_argument(
+        "--include-unlabelled",
+        action="store_true",
+        help="put frames without an annotation file into annotations/test.json (else they are left out and listed)",
+    )
 
 
 def prepare_sonar(arguments: argparse.Namespace) -> None:
@@ -23,16 +27,19 @@ def prepare_sonar(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the source, the classes, the split or the output cannot be used.
     """
-    names = None if arguments.classes is None else class_order(arguments.classes)
-    check_output(arguments.output, arguments.overwrite)
-    split_files_of(arguments)
+    names = check_before(arguments)
     ledger = Ledger()
     pairing = pair_folder(arguments.source, ledger)
-    if names is None:
-        raise without_classes(
-            (box.name for frame in pairing.annotated for box in frame.boxes), str(arguments.source)
-        )
+    reading = Reading(ledger, pairing.annotated)
+    if arguments.include_unlabelled:
+        reading.unlabelled = pairing.bare
+    else:
+        leave_out_bare(pairing, ledger)
+    finish(reading, names, arguments)
+
+
+def leave_out_bare(pairing: Pairing, ledger: Ledger) -> None:
+    """Lists the images without an annotation file as left out."""
     for frame in pairing.bare:
         ledger.reject("no_annotation", frame.name, "has no annotation file")
         ledger.images["left_out"] += 1
-    finish(pairing.annotated, ClassMatcher(names), ledger, arguments)

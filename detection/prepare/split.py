@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
+
+from detection.prepare.balance import choose_validation
+from detection.prepare.looks import group_frames
 from detection.prepare.records import CleanFrame, Ledger
 from ppcls_ext.common.errors import UserError
 
@@ -95,3 +100,61 @@ def leave_out(frame: CleanFrame, kind: str, reason: str, ledger: Ledger) -> None
     ledger.images["left_out"] += 1
     ledger.withdraw(frame)
     ledger.reject(kind, frame.frame.name, reason, len(frame.boxes))
+
+
+def split_by_seed(
+    frames: Sequence[CleanFrame], classes: int, fraction: float, seed: int
+) -> tuple[Parts, dict[str, Any]]:
+    """Splits groups of near-identical frames, so that no frame of validation looks like one of training.
+
+    Args:
+        frames: all frames.
+        classes: how many classes there are.
+        fraction: wanted share of validation, above 0 and below 1.
+        seed: chooses among splits of equal worth.
+
+    Returns:
+        The parts, and how they came about, for ``split.json``.
+
+    Raises:
+        UserError: fewer than two groups, so that there is nothing to split.
+    """
+    if not frames:
+        raise UserError("no usable frame is left to split")
+    groups, threshold = group_frames(np.stack([frame.look for frame in frames]))
+    number = int(groups.max()) + 1
+    if number < 2:
+        raise UserError(f"all {len(frames)} frames look nearly the same, so they cannot be split; give --split-files")
+    counts = np.zeros((number, 1 + classes), dtype=np.int64)
+    for frame, group in zip(frames, groups.tolist(), strict=True):
+        counts[group, 0] += 1
+        for box in frame.boxes:
+            counts[group, 1 + box.category] += 1
+    validation = choose_validation(counts, fraction, seed)[groups]
+    parts = {
+        "train": [frame for frame, chosen in zip(frames, validation, strict=True) if not chosen],
+        "val": [frame for frame, chosen in zip(frames, validation, strict=True) if chosen],
+    }
+    method = {
+        "method": "seed",
+        "seed": seed,
+        "val_fraction": fraction,
+        "groups": number,
+        "largest_group": int(np.bincount(groups).max()),
+        "alike_from": threshold,
+        "group_of": {frame.frame.name: group for frame, group in zip(frames, groups.tolist(), strict=True)},
+    }
+    return parts, method
+
+
+def split_by_source(frames: Sequence[CleanFrame], ledger: Ledger) -> Parts:
+    """Splits as the source itself does (``Frame.part``); frames of no part are left out and listed."""
+    parts: Parts = {}
+    for part in ("train", "val", "test"):
+        members = [frame for frame in frames if frame.frame.part == part]
+        if members:
+            parts[part] = members
+    for frame in frames:
+        if frame.frame.part is None:
+            leave_out(frame, "in_no_part", "the source puts it in no part", ledger)
+    return parts
