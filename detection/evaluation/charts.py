@@ -118,14 +118,14 @@ def draw_class_figures(figures: Figures, path: str | Path, title: str) -> None:
     for value, colour in ((figures.summary["AP50"], LIGHT_BAR), (figures.summary["AP"], DARK_BAR)):
         if value is not None:
             left.axvline(value, color=colour, linestyle="--", linewidth=1)
-    left.set_title("by class (annotated boxes); broken lines: all classes", fontsize="medium")
+    left.set_title("by class (annotated boxes); broken: all", fontsize="medium", loc="left")
     if absent:
         left.set_xlabel(_cut(f"no annotated boxes: {', '.join(absent)}", 90), fontsize="small")
     sizes = list(SIZES)[::-1]
     names = [f"{size} ({figures.boxes_by_size[size]:,})\n{SIZES[size]}" for size in sizes]
     _bars(right, names, [("AR100", [figures.summary[f"AR_{size}"] for size in sizes]),
                          ("AP", [figures.summary[f"AP_{size}"] for size in sizes])])  # fmt: skip
-    right.set_title("by box size", fontsize="medium")
+    right.set_title("by box size", fontsize="medium", loc="left")
     _save(figure, path)
 
 
@@ -139,7 +139,9 @@ def _bars(axes: Axes, names: Sequence[str], series: Sequence[tuple[str, Sequence
         axes.barh(positions + shift, [value or 0 for value in values], height=0.36, color=colour, label=label)
         for position, value in zip(positions, values, strict=True):
             text = "none annotated" if value is None else f"{value:.3f}"
-            axes.text((value or 0) + 0.01, position + shift, text, va="center", fontsize="x-small", color="0.25")
+            ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+            place = ((value or 0) + 0.012, position + shift)
+            axes.text(*place, text, va="center", fontsize="x-small", color="0.25", bbox=ground)
     if not names:
         _say(axes, "no annotated boxes")
     axes.set_yticks(positions, names, fontsize="small")
@@ -148,7 +150,7 @@ def _bars(axes: Axes, names: Sequence[str], series: Sequence[tuple[str, Sequence
     axes.set_ylim(-0.6, max(len(names), 1) - 0.4)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-    axes.legend(loc="lower right", fontsize="small")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
 
 
 def _new_figure(width: float, height: float) -> Figure:

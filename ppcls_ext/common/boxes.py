@@ -168,7 +168,7 @@ def _draw(picture: Image.Image, boxes: Sequence[_Box]) -> None:
         if not text:
             continue
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-        width = right - left + 2 * margin
+        width = math.ceil(right - left) + 2 * margin
         place = _label_place(box, (width, height), picture.size, taken, boxes)
         taken.append(place)
         places.append((box, text, place))
@@ -208,16 +208,14 @@ def _label_place(
 ) -> tuple[float, float, float, float]:
     """Chooses where a label hides least: around the box or, if there is no room, just inside it."""
     width, height = label
-    left, top, right, bottom = box.corners
-    candidates = [
-        (x, y)
-        for y in (top - height, bottom + 1)
-        for x in (left, right + 1 - width)
-    ]  # fmt: skip
+    # Whole pixels, away from the box: a label that cut into its own box by a fraction would seem to hide it.
+    left, top = (math.floor(value) for value in box.corners[:2])
+    right, bottom = (math.ceil(value) for value in box.corners[2:])
+    candidates = [(x, y) for y in (top - height, bottom + 1) for x in (left, right + 1 - width)]
     candidates += [(right + 2, top), (left - width - 1, top), (left, top), (left, bottom - height)]
-    best, least = (0.0, 0.0, width, height), math.inf
+    best, least = (0, 0, width, height), math.inf
     for rank, (x, y) in enumerate(candidates):
-        x, y = round(min(max(x, 0), size[0] - width)), round(min(max(y, 0), size[1] - height))
+        x, y = min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)
         place = (x, y, x + width, y + height)
         labels = sum(_overlap(place, other) for other in taken)
         targets = sum(_overlap(place, other.corners) for other in boxes)

@@ -1,0 +1,133 @@
+"""The folder of an evaluation: its files, charts and panels."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detection.evaluation import evaluate_detections, write_evaluation
+from detection.evaluation.detections import check_detections
+from detection.evaluation.ground_truth import read_ground_truth
+from detection.evaluation.panels import draw_panels, judge_images
+from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
+
+FILES = ["confusion.png", "detections.json", "figures.json", "panels.png", "per_class_ap.png", "precision_recall.png"]
+
+
+def write_images(folder, data, level: int = 90) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for record in data["images"]:
+        Image.new("L", (record["width"], record["height"]), level).save(folder / record["file_name"])
+
+
+def evaluate(tmp_path, data, detections, **options):
+    file = write_coco(tmp_path / "val.json", data)
+    figures = evaluate_detections(file, detections)
+    written = write_evaluation(tmp_path / "run" / "eval", file, tmp_path / "images", detections, figures, **options)
+    assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "run" / "eval").iterdir())
+    return figures, tmp_path / "run" / "eval"
+
+
+def colours(path) -> int:
+    """How many pixels of a picture are not grey."""
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    return int((pixels.max(axis=2) - pixels.min(axis=2) > 60).sum())
+
+
+def test_all_files_are_written_and_show_something(tmp_path):
+    data, detections = random_coco(1, images=15)
+    write_images(tmp_path / "images", data)
+    figures, folder = evaluate(tmp_path, data, detections, title="mini, epoch 3", panels=5)
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert json.loads((folder / "figures.json").read_text())["summary"] == figures.summary
+    stored = json.loads((folder / "detections.json").read_text())
+    assert stored == detections
+    assert evaluate_detections(tmp_path / "val.json", stored).summary == figures.summary
+    assert min(colours(folder / name) for name in FILES if name.endswith(".png")) > 1000
+
+
+def test_numbers_of_numpy_are_written(tmp_path):
+    data = coco_data(1, ["ball"], [annotation(1, 1, 1, [5, 5, 50, 50])])
+    write_images(tmp_path / "images", data)
+    found = [{"image_id": np.int64(1), "category_id": np.int32(1), "bbox": np.float32([5, 5, 50, 50]),
+              "score": np.float32(0.5)}]  # fmt: skip
+    figures, folder = evaluate(tmp_path, data, found)
+    assert figures.ap == 1
+    assert json.loads((folder / "detections.json").read_text()) == [detection(1, 1, [5, 5, 50, 50], 0.5)]
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_without_detections_and_without_annotations(tmp_path, annotated):
+    data = coco_data(2, ["ball", "cube"], [annotation(1, 1, 1, [5, 5, 50, 50])] if annotated else [])
+    write_images(tmp_path / "images", data)
+    _, folder = evaluate(tmp_path, data, [])
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert json.loads((folder / "detections.json").read_text()) == []
+
+
+def test_many_classes_with_long_names(tmp_path):
+    data, detections = random_coco(2, images=12, classes=45)
+    for record in data["categories"]:
+        record["name"] = f"a very long name of a class, worth ${record['id']}"
+    write_images(tmp_path / "images", data)
+    evaluate(tmp_path, data, detections, panels=0)
+    with Image.open(tmp_path / "run" / "eval" / "confusion.png") as picture:
+        assert max(picture.size) < 3000
+
+
+def panel_data(tmp_path):
+    box = [100, 100, 200, 150]
+    data = coco_data(4, ["ball", "cube"], [annotation(n, n, 1, box) for n in (1, 2, 3)])
+    write_images(tmp_path / "images", data)
+    detections = [
+        detection(1, 1, box, 0.9),
+        detection(2, 2, box, 0.6),  # wrong class
+        detection(4, 1, box, 0.7),  # nothing is there
+    ]
+    truth = read_ground_truth(write_coco(tmp_path / "val.json", data))
+    return truth, check_detections(detections, truth), tmp_path / "images"
+
+
+def test_the_worst_image_comes_first(tmp_path):
+    truth, detections, _ = panel_data(tmp_path)
+    judged = judge_images(truth, detections, score_threshold=0.5)
+    # Missed: 1; false alarm and wrong class: their scores.
+    assert [(image.image_id, pytest.approx(image.penalty)) for image in judged] == [(3, 1), (4, 0.7), (2, 0.6), (1, 0)]
+    assert [image.image_id for image in judge_images(truth, detections, score_threshold=0.8)] == [2, 3, 1, 4]
+
+
+def pixels_of(sheet: Image.Image, level: int) -> int:
+    return int((np.asarray(sheet) == level).all(axis=2).sum())
+
+
+def test_panels_show_pictures_as_the_detector_sees_them(tmp_path):
+    truth, detections, folder = panel_data(tmp_path)
+    judged = judge_images(truth, detections, 0.5)[:2]
+    plain = draw_panels(judged, truth, folder, "panels")
+    seen = draw_panels(judged, truth, folder, "panels", enhance=lambda image: np.clip(image * 2.0, 0, 255))
+    assert pixels_of(plain, 90) > 300_000
+    assert pixels_of(seen, 90) < 1000
+    assert pixels_of(seen, 180) > 300_000
+
+
+def test_an_image_that_vanished_is_drawn_black_with_a_warning(tmp_path, caplog):
+    truth, detections, folder = panel_data(tmp_path)
+    (folder / "0003.png").unlink()
+    sheet = draw_panels(judge_images(truth, detections, 0.5)[:1], truth, folder, "panels")
+    assert pixels_of(sheet, 0) > 200_000
+    assert "0003.png: the file does not exist" in caplog.text
+
+
+def test_panels_of_many_images_stay_a_sheet(tmp_path):
+    data, detections = random_coco(5, images=14)
+    write_images(tmp_path / "images", data)
+    truth = read_ground_truth(write_coco(tmp_path / "val.json", data))
+    judged = judge_images(truth, check_detections(detections, truth), 0.3)
+    few, many = (draw_panels(judged[:count], truth, tmp_path / "images", "t", "s") for count in (1, 14))
+    assert few.width < 1100
+    assert many.width <= 2200
+    assert many.height > 5 * few.height
