@@ -36,27 +36,40 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_classification(arguments: argparse.Namespace, workers: int, folder: Path) -> bool:
+    """Checks the data of a configuration with ``Arch``; tells whether there are errors."""
+    from classification.check.run import check_config_data, write_check
+    from classification.config import load_config
+
+    check = check_config_data(load_config(arguments.config, arguments.override), arguments.limit, workers)
+    write_check(check, folder)
+    return check.has_errors
+
+
+def check_detection(arguments: argparse.Namespace, workers: int, folder: Path) -> bool:
+    """Checks the data of a configuration with ``architecture``; tells whether there are errors."""
+    from detection.check.plan import plan_of
+    from detection.check.run import check_detection_data, write_check
+    from detection.configuration import load_config
+
+    plan = plan_of(load_config(arguments.config, arguments.override))
+    check = check_detection_data(plan, arguments.limit, workers)
+    write_check(check, folder)
+    return check.has_errors
+
+
 def main() -> int:
     """Checks; returns the exit status."""
     arguments = parse_arguments()
-    from ppcls_ext.common.config import load_config_file
-    from ppcls_ext.common.errors import UserError
+    from ppcls_ext.common.config import is_detection_config
     from ppcls_ext.common.log import set_up_logging
     from ppcls_ext.common.machine import available_cores
 
     set_up_logging()
-    document = load_config_file(arguments.config, arguments.override)
     folder = arguments.output or Path("output") / "check" / Path(arguments.config).stem
-    # Detection joins here: a configuration with `architecture` is one of its.
-    if "architecture" in document.data:
-        raise UserError(f"{document.path}: is a detection configuration; only classification data are checked so far")
-    from classification.check.run import check_config_data, write_check
-    from classification.config import check_config
-
     workers = available_cores() if arguments.workers is None else arguments.workers
-    check = check_config_data(check_config(document), arguments.limit, workers)
-    write_check(check, folder)
-    return ERRORS_FOUND_STATUS if check.has_errors else 0
+    check = check_detection if is_detection_config(arguments.config) else check_classification
+    return ERRORS_FOUND_STATUS if check(arguments, workers, folder) else 0
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ ALIKE = 0.95
 ALIKE_AMONG_RELATIVES = 0.99
 MANY_RELATIVES = 0.3
 CHUNK = 32
+# Comparisons for which the reduced pictures (1 kB each) are in memory at the same time.
+BLOCK = 100_000
+ROWS = 4096
 
 # Says of two alike pictures what a person must know first, such as that their labels differ; else the empty text.
 Remark = Callable[[Picture, Picture], str]
@@ -105,8 +108,8 @@ def find_near_duplicates(scan: Scan, workers: Workers, remark: Remark = lambda f
         for wanted in (of_training.all(axis=1), of_training[:, 0] & ~of_training[:, 1], ~of_training.any(axis=1))
         for first, second in _nearest(pairs[wanted], distances[wanted]).tolist()
     ]
-    chunks = [comparisons[start : start + CHUNK] for start in range(0, len(comparisons), CHUNK)]
-    alike = np.concatenate([np.empty(0), *workers.map(_compare_chunk, chunks)])
+    blocks = [comparisons[start : start + BLOCK] for start in range(0, len(comparisons), BLOCK)]
+    alike = np.concatenate([np.empty(0), *(_compare(block, workers) for block in blocks)])
     best: dict[tuple[str, Picture], tuple[float, _Comparison]] = {}
     for value, comparison in zip(alike.tolist(), comparisons, strict=True):
         key = (comparison.first.part, comparison.second)
@@ -173,23 +176,37 @@ def _nearest(pairs: np.ndarray, distances: np.ndarray) -> np.ndarray:
     return pairs[rank < MOST_RELATIVES]
 
 
-def _compare_chunk(comparisons: list[_Comparison]) -> np.ndarray:
-    """Runs in a worker: returns the correlation of each pair, ``float64`` ``[n]``; -1 for what cannot be read."""
+def _compare(comparisons: list[_Comparison], workers: Workers) -> np.ndarray:
+    """Returns the correlation of each pair, ``float64`` ``[n]``; 0 for what cannot be read any more."""
+    pictures = sorted({picture for comparison in comparisons for picture in comparison})
+    chunks = [pictures[start : start + CHUNK] for start in range(0, len(pictures), CHUNK)]
+    reduced = np.concatenate([np.empty((0, COMPARED_SIDE**2), dtype=np.uint8), *workers.map(_reduce_chunk, chunks)])
+    row_of = {picture: row for row, picture in enumerate(pictures)}
     result = np.empty(len(comparisons))
-    for row, (first, second) in enumerate(comparisons):
-        try:
-            result[row] = float(np.dot(_reduced(first), _reduced(second)))
-        except ImageError:  # It was readable a moment ago; somebody works on the folder.
-            result[row] = -1.0
+    for start in range(0, len(comparisons), ROWS):
+        some = comparisons[start : start + ROWS]
+        first, second = (_normalized(reduced[[row_of[pair[side]] for pair in some]]) for side in (0, 1))
+        result[start : start + len(some)] = (first * second).sum(axis=1)
     return result
 
 
-def _reduced(picture: Picture) -> np.ndarray:
-    """Returns a small grey version with mean 0 and norm 1, ``float64`` ``[1024]``."""
-    dataset = dataset_of(picture.part)
-    image = dataset.load(picture.index)[0]
-    pixels = decode_image(image, dataset.name_of(picture.index)) if isinstance(image, bytes) else image
-    small = cv2.resize(pixels, (COMPARED_SIDE, COMPARED_SIDE), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float64).ravel()
-    grey -= grey.mean()
-    return grey / max(float(np.linalg.norm(grey)), 1e-9)
+def _normalized(reduced: np.ndarray) -> np.ndarray:
+    """Returns rows with mean 0 and norm 1, ``float64``; rows of one value become 0."""
+    rows = reduced.astype(np.float64)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+def _reduce_chunk(pictures: list[Picture]) -> np.ndarray:
+    """Runs in a worker: returns a small grey version of each image, ``uint8`` ``[n, 1024]``; zeros if unreadable."""
+    reduced = np.zeros((len(pictures), COMPARED_SIDE**2), dtype=np.uint8)
+    for row, picture in enumerate(pictures):
+        dataset = dataset_of(picture.part)
+        try:
+            image = dataset.load(picture.index)[0]
+            pixels = decode_image(image, dataset.name_of(picture.index)) if isinstance(image, bytes) else image
+        except ImageError:  # It was readable a moment ago; somebody works on the folder.
+            continue
+        small = cv2.resize(pixels, (COMPARED_SIDE, COMPARED_SIDE), interpolation=cv2.INTER_AREA)
+        reduced[row] = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).ravel()
+    return reduced

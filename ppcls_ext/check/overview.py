@@ -24,7 +24,8 @@ FINDING_TEXT = 270
 FINDING_SIDE = 88
 FINDING_HEIGHT = FINDING_SIDE + 48
 Caption = Callable[[Picture], str]
-Tile = Callable[..., Image.Image]
+# Draws an image of an instance as a square of so many pixels.
+Tile = Callable[[Entry, Picture, int], Image.Image]
 
 
 def stack(parts: Sequence[Image.Image]) -> Image.Image:
@@ -58,15 +59,16 @@ def draw_heading(title: str, facts: str, findings: Sequence[Finding]) -> Image.I
     return image
 
 
-def draw_findings(findings: Sequence[Finding], scan: Scan, caption: Caption, tile: Tile = thumbnail) -> Image.Image:
+def draw_findings(findings: Sequence[Finding], scan: Scan, caption: Caption, tile: Tile | None = None) -> Image.Image:
     """Draws two columns of findings: what it is on the left, the first examples beside it.
 
     Args:
         findings: worst first.
         scan: reads and names the images.
         caption: what to write below an image besides its name.
-        tile: draws an image; called as :func:`thumbnail`.
+        tile: draws an image of an instance; left out, the image as it is.
     """
+    tile = tile or (lambda entry, picture, side: thumbnail(scan, picture, side, whole=True))
     shown = findings[:FINDINGS_SHOWN]
     top = PADDING + 34
     rows = (len(shown) + 1) // 2
@@ -113,7 +115,7 @@ def _draw_example(image: Image.Image, entry: Entry, x: int, scan: Scan, caption:
     font = font_of(11)
     alone = len(entry.pictures) == 1
     for picture in entry.pictures[:2]:
-        image.paste(tile(scan, picture, FINDING_SIDE, whole=True), (x, 0))
+        image.paste(tile(entry, picture, FINDING_SIDE), (x, 0))
         name = PurePath(scan.name_of(picture)).name
         text = entry.note if alone and entry.note else caption(picture)
         pen.text((x, FINDING_SIDE + 4), shorten(name, font, FINDING_SIDE, keep_end=True), font=font, fill=SUBTLE)

@@ -78,15 +78,24 @@ def draw_badge(pen: ImageDraw.ImageDraw, right: int, y: int, text: str, colour: 
     return left
 
 
+def load_picture(scan: Scan, picture: Picture) -> Image.Image:
+    """Reads an image again.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    dataset = scan.datasets[picture.part]
+    data = dataset.load(picture.index)[0]
+    pixels = decode_image(data, dataset.name_of(picture.index)) if isinstance(data, bytes) else data
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
 def thumbnail(scan: Scan, picture: Picture, side: int, whole: bool = False) -> Image.Image:
     """Returns an image as a square, its middle or (``whole``) all of it; a box that says why if it cannot be read."""
-    dataset = scan.datasets[picture.part]
     try:
-        data = dataset.load(picture.index)[0]
-        pixels = decode_image(data, dataset.name_of(picture.index)) if isinstance(data, bytes) else data
+        image = load_picture(scan, picture)
     except ImageError as error:
-        return _crossed_box(side, error.cause)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+        return crossed_box(side, error.cause)
     # Tiny pictures keep their pixels visible as squares.
     method = Image.Resampling.NEAREST if max(image.size) <= side // 2 else Image.Resampling.LANCZOS
     if whole:
@@ -94,7 +103,8 @@ def thumbnail(scan: Scan, picture: Picture, side: int, whole: bool = False) -> I
     return ImageOps.fit(image, (side, side), method)
 
 
-def _crossed_box(side: int, cause: str) -> Image.Image:
+def crossed_box(side: int, cause: str) -> Image.Image:
+    """Returns the square that stands for an image which cannot be read, and says why."""
     box = Image.new("RGB", (side, side), DESK)
     pen = ImageDraw.Draw(box)
     pen.rectangle((0, 0, side - 1, side - 1), outline=SUBTLE)
