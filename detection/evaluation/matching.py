@@ -52,12 +52,14 @@ def overlaps(detections: Boxes, truth: Boxes) -> np.ndarray:
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
-def match_boxes(detections: Boxes, truth: Boxes, iou_threshold: float = IOU_THRESHOLD) -> Matches:
+def match_boxes(
+    detections: Boxes, truth: Boxes, iou_threshold: float = IOU_THRESHOLD, own_class_only: bool = False
+) -> Matches:
     """Matches one image greedily: the detection with the highest score chooses first.
 
     It takes, among the boxes that are still free and overlap by at least ``iou_threshold``, one of its own class if
-    there is one, else any; of several the one with the greatest overlap. A detection that finds none but lies in a
-    crowd of its class is ignored.
+    there is one, else any (with ``own_class_only``: none); of several the one with the greatest overlap. A detection
+    that finds none but lies in a crowd of its class is ignored.
     """
     box_of = np.full(len(detections), FREE, np.int64)
     detection_of = np.where(truth.crowd, IGNORED, FREE).astype(np.int64)
@@ -66,6 +68,8 @@ def match_boxes(detections: Boxes, truth: Boxes, iou_threshold: float = IOU_THRE
     iou = overlaps(detections, truth)
     near = iou >= iou_threshold
     same = detections.category_ids[:, None] == truth.category_ids[None, :]
+    if own_class_only:
+        near &= same
     # A box of the same class comes before any box of another one.
     preference = np.where(near & ~truth.crowd[None, :], iou + same, 0.0)
     order = np.argsort(-detections.weights, kind="stable")
@@ -116,29 +120,29 @@ def best_thresholds(
         Category id -> its best threshold, without classes that have no box or no correct detection; and that of all
         detections together, None if none of them is correct.
     """
-    total = {category_id: 0 for category_id in truth.classes}
-    judged: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {category_id: [] for category_id in truth.classes}
-    for image_id in truth.images:
-        boxes, found = truth.of(image_id), detections.get(image_id, NO_BOXES)
-        for category_id in np.unique(np.concatenate([boxes.category_ids, found.category_ids])):
-            own = boxes.part(boxes.category_ids == category_id)
-            own_found = found.part(found.category_ids == category_id)
-            total[int(category_id)] += int((~own.crowd).sum())
-            matched = match_boxes(own_found, own, iou_threshold).box_of
-            counted = matched != IGNORED
-            judged[int(category_id)].append((own_found.weights[counted], matched[counted] >= 0))
+    scores, labels, correct = [], [], []
+    for image_id, found in detections.items():
+        matched = match_boxes(found, truth.of(image_id), iou_threshold, own_class_only=True).box_of
+        counted = matched != IGNORED
+        scores.append(found.weights[counted])
+        labels.append(found.category_ids[counted])
+        correct.append(matched[counted] >= 0)
+    if not scores:
+        return {}, None
+    scores, labels, correct = np.concatenate(scores), np.concatenate(labels), np.concatenate(correct)
+    annotated = [boxes.category_ids[~boxes.crowd] for boxes in truth.boxes.values()]
+    wanted = np.concatenate(annotated) if annotated else np.zeros(0, np.int64)
     of_class = {}
-    for category_id, parts in judged.items():
-        best = _best(parts, total[category_id])
+    for category_id in truth.classes:
+        own = labels == category_id
+        best = _best(scores[own], correct[own], int((wanted == category_id).sum()))
         if best is not None:
             of_class[category_id] = best
-    return of_class, _best([part for parts in judged.values() for part in parts], sum(total.values()))
+    return of_class, _best(scores, correct, len(wanted))
 
 
-def _best(parts: list[tuple[np.ndarray, np.ndarray]], total: int) -> BestThreshold | None:
-    """Returns the best threshold for judged detections (scores, correct or not) of ``total`` boxes."""
-    scores = np.concatenate([scores for scores, _ in parts]) if parts else np.zeros(0)
-    correct = np.concatenate([correct for _, correct in parts]) if parts else np.zeros(0, bool)
+def _best(scores: np.ndarray, correct: np.ndarray, total: int) -> BestThreshold | None:
+    """Returns the best threshold for judged detections (scores ``[N]``, correct or not ``[N]``) of ``total`` boxes."""
     if total == 0 or not correct.any():
         return None
     order = np.argsort(-scores, kind="stable")

@@ -16,6 +16,8 @@ PACKAGES = (
     "pillow",
     "onnxruntime",
     "paddle2onnx",
+    "pycocotools",
+    "faster-coco-eval",
 )
 
 

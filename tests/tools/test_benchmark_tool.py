@@ -19,3 +19,15 @@ def test_startup_writes_markdown_and_json(tmp_path):
     assert page.strip() in done.stdout
     seconds = json.loads((tmp_path / "results" / "bench.json").read_text())["startup"]["seconds"]
     assert set(seconds) == {"train.py --help", "train.py, error in the configuration"}
+
+
+def test_coco_evaluation_is_compared_with_pycocotools(tmp_path):
+    options = ["coco", "--rounds", "1", "--detections", "800", "--output", "bench.md"]
+    done = subprocess.run(
+        [sys.executable, str(TOOL), *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "bench.md").read_text()
+    assert "| pycocotools |" in page
+    assert "800 synthetic detections in 20 images" in page
+    assert json.loads((tmp_path / "bench.json").read_text())["coco"]["largest_difference"] < 5e-5
