@@ -19,6 +19,7 @@ KEYS: dict[str, tuple[Any, Limit | None]] = {
     "epoch": (int, _POSITIVE),
     "snapshot_epoch": (int, _POSITIVE),
     "eval_interval": (int, _POSITIVE),
+    "save_steps": (int, _COUNT),
     "keep_checkpoints": (int, _POSITIVE),
     "log_iter": (int, _POSITIVE),
     "worker_num": (int, _COUNT),

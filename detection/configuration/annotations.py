@@ -1,0 +1,159 @@
+"""Do configuration, annotation files and images belong together? Looked at before every training and evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detection.configuration.settings import DatasetFiles, DetectionConfig
+from ppcls_ext.common.config import Problems
+
+Class = tuple[int, str]
+_COCO_CLASS = "COCODataSet"
+_LISTS = ("images", "categories", "annotations")
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One annotation file of the configuration.
+
+    Attributes:
+        section: ``TrainDataset`` or ``EvalDataset``.
+        path: the file.
+        classes: id and name of each category, in the order of the file, which numbers the classes.
+    """
+
+    section: str
+    path: Path
+    classes: list[Class]
+
+
+def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", "Eval")) -> None:
+    """Checks the COCO files of a configuration: a matter of the JSON files and of which images are there.
+
+    Args:
+        config: the configuration.
+        parts: the data sets to look at, ``Train`` or ``Eval`` or both.
+
+    Raises:
+        ConfigError: an annotation file is missing, truncated, no COCO file or of another data set; it holds another
+            number of classes than the configuration; training and evaluation differ in their classes. One line each.
+    """
+    problems = Problems(config.document)
+    read = []
+    for part in parts:
+        section = f"{part}Dataset"
+        files = config.datasets.get(part)
+        if files is None or config.data[section].get("name") != _COCO_CLASS:
+            continue
+        found = _read_part(section, files, problems)
+        if found is not None:
+            read.append(found)
+            _check_count(config, found, problems)
+    if len(read) > 1:
+        _compare(read[0], read[1], problems)
+    problems.raise_any()
+
+
+def _read_part(section: str, files: DatasetFiles, problems: Problems) -> _Part | None:
+    key = f"{section}.anno_path"
+    path = files.annotations
+    if path is None:
+        problems.add(section, "missing argument 'anno_path'")
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problems.add(key, f"{path}: no such file; prepare the data first (tools/prepare_data.py)")
+        return None
+    except OSError as error:
+        problems.add(key, f"{path}: cannot be read ({error.strerror})")
+        return None
+    except UnicodeDecodeError:
+        problems.add(key, f"{path}: is no text file, so no COCO file")
+        return None
+    except json.JSONDecodeError as error:
+        problems.add(key, f"{path}:{error.lineno}: is not valid JSON, probably truncated ({error.msg})")
+        return None
+    message = _shape_problem(data)
+    if message:
+        problems.add(key, f"{path}: {message}")
+        return None
+    message = _reference_problem(data)
+    if message:
+        problems.add(key, f"{path}: {message}")
+    _check_images(section, path, files.image_dir, data["images"], problems)
+    return _Part(section, path, [(record["id"], str(record["name"])) for record in data["categories"]])
+
+
+def _shape_problem(data: Any) -> str:
+    """Says why ``data`` is not of COCO's form, or nothing."""
+    missing = [name for name in _LISTS if not isinstance(data, dict) or not isinstance(data.get(name), list)]
+    if missing:
+        return f"is no COCO file: it has no list {' and no list '.join(repr(name) for name in missing)}"
+    needed = {"images": ("id", "file_name"), "categories": ("id", "name"), "annotations": ("image_id", "category_id")}
+    for name, words in needed.items():
+        for index, record in enumerate(data[name]):
+            lacking = [word for word in words if not isinstance(record, dict) or word not in record]
+            if lacking:
+                return f"{name}[{index}] has no '{lacking[0]}'"
+    if not data["images"]:
+        return "lists no image"
+    classes = [record["id"] for record in data["categories"]]
+    return "two categories have the same id" if len(set(classes)) < len(classes) else ""
+
+
+def _reference_problem(data: dict[str, Any]) -> str:
+    """Says which annotations name an image or a category that is not listed, or nothing."""
+    for name, word in (("images", "image_id"), ("categories", "category_id")):
+        known = {record["id"] for record in data[name]}
+        unknown = [record[word] for record in data["annotations"] if record[word] not in known]
+        if unknown:
+            return f"{len(unknown)} annotations name a {word} that is not listed, such as {unknown[0]}"
+    return ""
+
+
+def _check_images(section: str, path: Path, folder: Path, images: list[dict[str, Any]], problems: Problems) -> None:
+    key = f"{section}.image_dir"
+    if not folder.is_dir():
+        problems.add(key, f"{folder}: no such folder")
+        return
+    missing = [str(image["file_name"]) for image in images if not (folder / str(image["file_name"])).is_file()]
+    if len(missing) == len(images):
+        problems.add(
+            key, f"{path} is of another data set: none of its {len(images)} images is in {folder}, such as {missing[0]}"
+        )
+    elif missing:
+        problems.add(
+            key, f"{len(missing)} of the {len(images)} images of {path} are not in {folder}, such as {missing[0]}"
+        )
+
+
+def _check_count(config: DetectionConfig, part: _Part, problems: Problems) -> None:
+    if len(part.classes) != config.num_classes:
+        names = [name for _, name in part.classes]
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        problems.add("num_classes", f"is {config.num_classes}, but {part.path} has {len(names)} categories ({shown})")
+
+
+def _compare(train: _Part, evaluation: _Part, problems: Problems) -> None:
+    """Compares ids, names and order: the order of the categories in a file numbers the classes."""
+    if train.classes == evaluation.classes:
+        return
+    key = f"{evaluation.section}.anno_path"
+    place = f"{train.path} and {evaluation.path}"
+    if sorted(train.classes) == sorted(evaluation.classes):
+        problems.add(key, f"{place} list the same categories in a different order")
+        return
+    only_train = [name for name in dict(train.classes).values() if name not in dict(evaluation.classes).values()]
+    only_evaluation = [name for name in dict(evaluation.classes).values() if name not in dict(train.classes).values()]
+    if not only_train and not only_evaluation:
+        problems.add(key, f"{place} give the same categories different ids")
+        return
+    parts = [f"only {path} has {', '.join(names[:_SHOWN])}"
+             for path, names in ((train.path, only_train), (evaluation.path, only_evaluation)) if names]  # fmt: skip
+    problems.add(key, f"{place} have different categories: {'; '.join(parts)}")

@@ -1,0 +1,104 @@
+"""Parameters and GFLOPs of a detector, counted as the published tables count them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import io
+from typing import TYPE_CHECKING
+
+from detection.toolkit import build_model
+
+if TYPE_CHECKING:
+    import paddle
+
+    from detection.configuration import DetectionConfig
+
+IMAGE_SIZE = 640
+OFFICIAL_CLASSES = 80
+FORMS = ("training", "official")
+_PARTS = {"backbone": ("backbone",), "neck": ("neck",), "head": ("yolo_head", "head")}
+_OUR_BACKBONES = ("EConvNeXt", "CSPConvNeXt")
+# GFLOPs that the E-ConvNeXt paper prints for its PP-YOLOE rows.
+PUBLISHED_GFLOPS = {
+    "ppyoloe_s_cspresnet_sonar": 17.4,
+    "ppyoloe_s_econvnext_mini_sonar": 20.56,
+    "ppyoloe_l_cspresnet_sonar": 110.7,
+    "ppyoloe_l_econvnext_tiny_sonar": 82.6,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """Numbers of trainable parameters of a detector and of its parts."""
+
+    backbone: int
+    neck: int
+    head: int
+    total: int
+
+
+def count_parameters(model: paddle.nn.Layer) -> Parameters:
+    """Counts what is trained: running statistics and frozen weights are left out."""
+
+    def trainable(layer: paddle.nn.Layer | None) -> int:
+        return sum(int(p.size) for p in layer.parameters() if not p.stop_gradient) if layer is not None else 0
+
+    parts = {}
+    for part, names in _PARTS.items():
+        parts[part] = trainable(next((getattr(model, name) for name in names if hasattr(model, name)), None))
+    return Parameters(**parts, total=trainable(model))
+
+
+def published_form(config: DetectionConfig) -> str:
+    """Returns the form in which the published table counts this detector (see :func:`count_gflops`)."""
+    backbone = config.data.get(config.architecture, {}).get("backbone")
+    return "training" if backbone in _OUR_BACKBONES else "official"
+
+
+def count_gflops(config: DetectionConfig, form: str | None = None) -> float:
+    """Counts twice the multiply-adds of one 640 x 640 image, from its pixels to scores and boxes before suppression.
+
+    Args:
+        config: the detector.
+        form: ``training`` counts the network that is trained, with the classes of the configuration: the rule of the
+            E-ConvNeXt rows. ``official`` counts the network that is deployed (branches merged) with 80 classes, as
+            PaddleDetection's own tables do: the rule of the CSPResNet rows. By default the one that the published
+            table uses for the detector's backbone.
+    """
+    import paddle
+
+    form = form or published_form(config)
+    if form not in FORMS:
+        raise ValueError(f"form: must be one of {', '.join(FORMS)}, got '{form}'")
+    if form == "official":
+        document = copy.deepcopy(config.document)
+        document.data["num_classes"] = OFFICIAL_CLASSES
+        config = dataclasses.replace(config, document=document)
+    model = build_model(config)
+    model.eval()
+    if form == "official":
+        for layer in model.sublayers():
+            if hasattr(layer, "convert_to_deploy"):
+                layer.convert_to_deploy()
+    # paddle.flops prints a summary, and a line for each kind of layer that it takes as free.
+    with contextlib.redirect_stdout(io.StringIO()):
+        operations = paddle.flops(_predictor(model), [1, 3, IMAGE_SIZE, IMAGE_SIZE])
+    return 2 * operations / 1e9
+
+
+def _predictor(model: paddle.nn.Layer) -> paddle.nn.Layer:
+    """Returns a layer from a tensor to the head's raw outputs: ``paddle.flops`` cannot feed ppdet's dictionaries."""
+    import paddle
+
+    class Predictor(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, image: paddle.Tensor) -> list[paddle.Tensor]:
+            inputs = {"image": image}
+            return self.model.yolo_head(self.model.neck(self.model.backbone(inputs), False), inputs)
+
+    return Predictor()
