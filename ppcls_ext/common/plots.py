@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppcls_ext.common.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # A part has one colour in every panel.
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange", "evaluation, EMA": "tab:green"}
 FEW_EPOCHS = 15
 
-Curve = tuple[str, list[float], list[float]]
+LOSS_COLOURS = {"loss": "black", "loss_cls": "tab:blue", "loss_iou": "tab:orange", "loss_dfl": "tab:green"}
+RUN_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
+
+History = Sequence[Mapping[str, Any]]
 
 
-def _curve(history: Sequence[dict[str, Any]], part: str, name: str, label: str, scale: float = 1.0) -> Curve | None:
-    """Returns label, epochs and values of ``record[part][name]`` over the records that have it."""
-    points = [(record["epoch"], record[part][name] * scale) for record in history if name in record.get(part, {})]
-    return (label, [float(epoch) for epoch, _ in points], [value for _, value in points]) if points else None
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel.
+
+    Attributes:
+        label: its name in the legend; an empty one has none.
+        xs, ys: its points.
+        style: further arguments of matplotlib's ``plot``.
+    """
+
+    label: str
+    xs: list[float]
+    ys: list[float]
+    style: dict[str, Any] = field(default_factory=dict)
 
 
-def draw_training_curves(history: Sequence[dict[str, Any]], path: str | Path, title: str) -> None:
+def _curve(history: History, part: str, name: str, label: str, scale: float = 1.0, **style: Any) -> Curve | None:
+    """Returns ``record[part][name]`` by epoch over the records that have it, None if there are none."""
+    points = [(record["epoch"], record[part][name] * scale) for record in history if _has(record, part, name)]
+    if not points:
+        return None
+    style = {"color": COLOURS.get(label), **style}
+    return Curve(label, [float(epoch) for epoch, _ in points], [value for _, value in points], style)
+
+
+def _has(record: Mapping[str, Any], part: str, name: str) -> bool:
+    """Whether a record holds the figure; None stands for one that could not be computed."""
+    return (record.get(part) or {}).get(name) is not None
+
+
+def draw_training_curves(history: History, path: str | Path, title: str) -> None:
     """Draws loss, top-1, top-5 and learning rate by epoch.
 
     Args:
@@ -35,29 +67,127 @@ def draw_training_curves(history: Sequence[dict[str, Any]], path: str | Path, ti
         ("loss", [_curve(history, part, "loss", label) for part, label in parts]),
         ("top-1 (%)", [_curve(history, part, "top1", label, 100) for part, label in parts]),
         ("top-5 (%)", [_curve(history, part, "top5", label, 100) for part, label in parts]),
-        ("learning rate", [("", [float(r["epoch"]) for r in history], [r["lr"] for r in history])]),
+        ("learning rate", [_learning_rate(history)]),
     ]
+    _draw_by_epoch(panels, history, path, title)
+
+
+def draw_detection_curves(history: History, path: str | Path, title: str) -> None:
+    """Draws a detector's losses, AP and AP50, learning rate and training speed by epoch.
+
+    Args:
+        history: records with ``epoch``, ``lr``, ``train`` (``loss`` and its parts, whose names begin with ``loss_``;
+            ``images_per_second``) and, where evaluated, ``eval`` and ``ema`` (``AP``, ``AP50``, between 0 and 1).
+            Figures may be missing or None.
+        path: the PNG to write, whole or not at all.
+        title: heading of the figure.
+    """
+    names = dict.fromkeys(
+        name for record in history for name in (record.get("train") or {})
+        if name.startswith("loss_")
+    )  # fmt: skip
+    losses = [_curve(history, "train", name, name, color=LOSS_COLOURS.get(name)) for name in ("loss", *names)]
+    parts = (("eval", "evaluation"), ("ema", "evaluation, EMA"))
+    precision = [
+        _curve(history, part, name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
+        for name, linestyle in (("AP50", "--"), ("AP", "-"))
+        for part, label in parts
+    ]
+    panels = [
+        ("training loss and its parts", losses),
+        ("average precision", precision),
+        ("learning rate", [_learning_rate(history)]),
+        ("training speed (images per second)", [_curve(history, "train", "images_per_second", "")]),
+    ]
+    _draw_by_epoch(panels, history, path, title)
+
+
+def draw_run_comparison(runs: Mapping[str, History], path: str | Path, title: str = "") -> None:
+    """Draws AP50 and AP of several runs by epoch, and by the minutes that were spent on training.
+
+    The figures of the averaged weights (``ema``) are drawn, or those of the plain ones (``eval``) where a run has no
+    others. Minutes are the sum of ``train.seconds`` up to the epoch, without evaluation.
+
+    Args:
+        runs: name of the run -> its records, as for :func:`draw_detection_curves`.
+        path: the PNG to write, whole or not at all.
+        title: heading of the figure.
+    """
+    panels: dict[tuple[str, str], list[Curve | None]] = {}
+    for name in ("AP50", "AP"):
+        for number, (run, history) in enumerate(runs.items()):
+            part = "ema" if any(_has(record, "ema", name) for record in history) else "eval"
+            colour = RUN_COLOURS[number % len(RUN_COLOURS)]
+            curve = _curve(history, part, name, run, color=colour)
+            panels.setdefault((name, "epoch"), []).append(curve)
+            panels.setdefault((name, "minutes of training"), []).append(_by_minutes(curve, history))
+    figure, all_axes = _new_figure(title)
+    for axes, ((name, unit), curves) in zip(all_axes, panels.items(), strict=False):
+        _draw_panel(axes, name, curves)
+        axes.set_xlabel(unit)
+        axes.set_xlim(left=0)
+        # Precision is compared on the same scale on both sides.
+        axes.set_ylim(0, max((y for curve in curves if curve for y in curve.ys), default=0.95) * 1.05 or 1)
+    _save(figure, path)
+
+
+def _learning_rate(history: History) -> Curve | None:
+    points = [(float(record["epoch"]), record["lr"]) for record in history if record.get("lr") is not None]
+    return Curve("", [epoch for epoch, _ in points], [rate for _, rate in points]) if points else None
+
+
+def _by_minutes(curve: Curve | None, history: History) -> Curve | None:
+    """Returns a curve over minutes of training, None if the history does not tell the seconds of each epoch."""
+    if curve is None or not all(_has(record, "train", "seconds") for record in history):
+        return None
+    minutes, passed = {}, 0.0
+    for record in history:
+        passed += record["train"]["seconds"] / 60
+        minutes[float(record["epoch"])] = passed
+    return Curve(curve.label, [minutes[epoch] for epoch in curve.xs], curve.ys, curve.style)
+
+
+def _draw_by_epoch(
+    panels: Sequence[tuple[str, Sequence[Curve | None]]], history: History, path: str | Path, title: str
+) -> None:
+    """Draws four panels over epochs and writes the picture."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, all_axes = _new_figure(title)
+    for axes, (name, curves) in zip(all_axes, panels, strict=True):
+        _draw_panel(axes, name, curves)
+        axes.set_xlim(0.5, max((record["epoch"] for record in history), default=1) + 0.5)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _save(figure, path)
+
+
+def _new_figure(title: str) -> tuple[Figure, list[Axes]]:
+    """Returns a figure that is drawn without a screen, and its four panels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    for axes, (name, curves) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        drawn = [curve for curve in curves if curve is not None]
-        for label, epochs, values in drawn:
-            # Few epochs are points, which a thin line alone would hardly show.
-            marker = "o" if len(epochs) < FEW_EPOCHS else None
-            axes.plot(epochs, values, label=label or None, color=COLOURS.get(label), marker=marker, markersize=3)
-        axes.set_xlim(0.5, max((record["epoch"] for record in history), default=1) + 0.5)
-        axes.set_title(name)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        if any(label for label, _, _ in drawn):
-            axes.legend(fontsize="small")
-        if not drawn:
-            axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color="grey")
+    if title:
+        figure.suptitle(title)
+    return figure, list(figure.subplots(2, 2).flat)
+
+
+def _draw_panel(axes: Axes, title: str, curves: Sequence[Curve | None]) -> None:
+    drawn = [curve for curve in curves if curve is not None]
+    for curve in drawn:
+        # Few epochs are points, which a thin line alone would hardly show.
+        marker = "o" if len(curve.xs) < FEW_EPOCHS else None
+        axes.plot(curve.xs, curve.ys, label=curve.label or None, marker=marker, markersize=3, **curve.style)
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    if any(curve.label for curve in drawn):
+        axes.legend(fontsize="small")
+    if not drawn:
+        axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color="grey")
+
+
+def _save(figure: Figure, path: str | Path) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
