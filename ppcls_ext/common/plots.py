@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,7 @@ def draw_detection_curves(history: History, path: str | Path, title: str) -> Non
         ("learning rate", [_learning_rate(history)]),
         ("training speed (images per second)", [_curve(history, "train", "images_per_second", "")]),
     ]
-    _draw_by_epoch(panels, history, path, title)
+    _draw_by_epoch(panels, history, path, title, from_zero=True)
 
 
 def draw_run_comparison(runs: Mapping[str, History], path: str | Path, title: str = "") -> None:
@@ -119,15 +119,19 @@ def draw_run_comparison(runs: Mapping[str, History], path: str | Path, title: st
             part = "ema" if any(_has(record, "ema", name) for record in history) else "eval"
             colour = RUN_COLOURS[number % len(RUN_COLOURS)]
             curve = _curve(history, part, name, run, color=colour)
+            if curve is not None:
+                curve = replace(curve, label=f"{run} (best {max(curve.ys):.3f})")
             panels.setdefault((name, "epoch"), []).append(curve)
             panels.setdefault((name, "minutes of training"), []).append(_by_minutes(curve, history))
     figure, all_axes = _new_figure(title)
     for axes, ((name, unit), curves) in zip(all_axes, panels.items(), strict=False):
         _draw_panel(axes, name, curves)
-        axes.set_xlabel(unit)
         axes.set_xlim(left=0)
-        # Precision is compared on the same scale on both sides.
-        axes.set_ylim(0, max((y for curve in curves if curve for y in curve.ys), default=0.95) * 1.05 or 1)
+        _begin_at_zero(axes)
+        if unit == "epoch":
+            _label_epochs(axes)
+        else:
+            axes.set_xlabel(unit)
     _save(figure, path)
 
 
@@ -148,17 +152,20 @@ def _by_minutes(curve: Curve | None, history: History) -> Curve | None:
 
 
 def _draw_by_epoch(
-    panels: Sequence[tuple[str, Sequence[Curve | None]]], history: History, path: str | Path, title: str
+    panels: Sequence[tuple[str, Sequence[Curve | None]]],
+    history: History,
+    path: str | Path,
+    title: str,
+    from_zero: bool = False,
 ) -> None:
-    """Draws four panels over epochs and writes the picture."""
-    from matplotlib.ticker import MaxNLocator
-
+    """Draws four panels over epochs and writes the picture; ``from_zero`` lets every scale begin at 0."""
     figure, all_axes = _new_figure(title)
     for axes, (name, curves) in zip(all_axes, panels, strict=True):
         _draw_panel(axes, name, curves)
         axes.set_xlim(0.5, max((record["epoch"] for record in history), default=1) + 0.5)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if from_zero:
+            _begin_at_zero(axes)
+        _label_epochs(axes)
     _save(figure, path)
 
 
@@ -186,6 +193,18 @@ def _draw_panel(axes: Axes, title: str, curves: Sequence[Curve | None]) -> None:
         axes.legend(fontsize="small")
     if not drawn:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color="grey")
+
+
+def _begin_at_zero(axes: Axes) -> None:
+    highest = max((max(line.get_ydata()) for line in axes.get_lines()), default=0)
+    axes.set_ylim(0, 1.06 * highest if highest > 0 else 1)
+
+
+def _label_epochs(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _save(figure: Figure, path: str | Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_ext.common.plots import draw_training_curves
+from ppcls_ext.common.plots import draw_detection_curves, draw_run_comparison, draw_training_curves
 
 
 def record(epoch: int, evaluated: bool = True, averaged: bool = True) -> dict:
@@ -78,3 +78,61 @@ def test_a_failure_while_drawing_leaves_the_old_picture(tmp_path, monkeypatch):
         draw_training_curves([record(1), record(2)], tmp_path / "run" / "curves.png", "again")
     with Image.open(tmp_path / "run" / "curves.png") as picture:
         assert np.array_equal(np.asarray(picture.convert("RGB")), before)
+
+
+def detector_record(epoch: int, evaluated: bool = True, averaged: bool = True, seconds: bool = True) -> dict:
+    train = {"loss": 3.0 / epoch, "loss_cls": 1.5 / epoch, "loss_iou": 0.9 / epoch, "loss_dfl": 0.6 / epoch}
+    if seconds:
+        train |= {"seconds": 90.0, "images_per_second": 4.0 + 0.1 * epoch}
+    result = {"epoch": epoch, "lr": 1e-3 / epoch, "train": train}
+    if evaluated:
+        result["eval"] = {"AP": 0.5 - 0.4 / epoch, "AP50": 0.8 - 0.5 / epoch}
+        if averaged:
+            result["ema"] = {"AP": 0.55 - 0.4 / epoch, "AP50": 0.85 - 0.5 / epoch}
+    return result
+
+
+def drawn(file) -> np.ndarray:
+    with Image.open(file) as picture:
+        return coloured(np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("epochs", [1, 6, 40])
+def test_a_detector_has_losses_precision_rate_and_speed(tmp_path, epochs):
+    file = tmp_path / "curves.png"
+    draw_detection_curves([detector_record(epoch) for epoch in range(1, epochs + 1)], file, "ppyoloe_s")
+    assert min(panels(drawn(file))) > 10
+
+
+def test_what_a_detector_did_not_measure_is_left_out(tmp_path):
+    file = tmp_path / "curves.png"
+    history = [detector_record(epoch, evaluated=False, seconds=False) for epoch in (1, 2)]
+    draw_detection_curves(history, file, "not evaluated")
+    loss, precision, rate, speed = panels(drawn(file))
+    assert min(loss, rate) > 50
+    assert precision == speed == 0
+    # An evaluation without any annotated box has no precision.
+    history.append({**detector_record(3), "eval": {"AP": None, "AP50": None}, "ema": None})
+    draw_detection_curves(history, file, "nothing annotated")
+    assert panels(drawn(file))[1] == 0
+    draw_detection_curves([], file, "nothing yet")
+    assert not drawn(file).any()
+
+
+def test_runs_are_compared_by_epoch_and_by_minutes(tmp_path):
+    file = tmp_path / "comparison.png"
+    fast = [detector_record(epoch) for epoch in range(1, 5)]
+    slow = [{**record, "train": {**record["train"], "seconds": 400.0}} for record in fast]
+    draw_run_comparison({"fast": fast, "slow": slow}, file, "two backbones")
+    both = panels(drawn(file))
+    assert min(both) > 100
+    draw_run_comparison({"fast": fast}, file)
+    assert all(one < two for one, two in zip(panels(drawn(file)), both, strict=True))
+
+
+def test_runs_without_seconds_are_compared_by_epoch_only(tmp_path):
+    file = tmp_path / "comparison.png"
+    draw_run_comparison({"old": [detector_record(epoch, averaged=False, seconds=False) for epoch in (1, 2)]}, file)
+    by_epoch, by_minutes, *_ = panels(drawn(file))
+    assert by_epoch > 50
+    assert by_minutes == 0
