@@ -44,6 +44,7 @@ WITHOUT_PADDLE = (
     "classification/check",
     "classification/data/operators",
     "classification/data/datasets",
+    "detection/prepare",
 )
 PARTS_WITHOUT_PADDLE = ["ppcls_ext", "ppcls_ext.runtime", "ppcls_ext.preprocess"]
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -110,13 +110,14 @@ class ImageIndex:
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
         found = self._by_name.get(parts[-1], []) if parts else []
-        found = _best(found, lambda image: _common_tail(image.relative_to(self._source).parts, parts))
+        found = best(found, lambda image: _common_tail(image.relative_to(self._source).parts, parts))
         part = part_of(annotation_file.relative_to(self._source).as_posix())
-        found = _best(found, lambda image: part_of(image.parent.relative_to(self._source).as_posix()) == part)
-        return _best(found, lambda image: len(os.path.commonpath([image.parent, annotation_file.parent])))
+        found = best(found, lambda image: part_of(image.parent.relative_to(self._source).as_posix()) == part)
+        return best(found, lambda image: len(Path(os.path.commonpath([image.parent, annotation_file.parent])).parts))
 
 
-def _best(images: Sequence[Path], score: Any) -> list[Path]:
+def best(images: Sequence[Path], score: Callable[[Path], int]) -> list[Path]:
+    """Returns the images with the highest score."""
     if len(images) < 2:
         return list(images)
     scores = [score(image) for image in images]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detection.prepare.layout import best
 from detection.prepare.records import Frame, Ledger
 from detection.prepare.voc import VocAnnotation, read_voc
 from detection.prepare.xml_files import XmlError
@@ -53,56 +54,82 @@ def pair_folder(source: Path, ledger: Ledger) -> Pairing:
     if not images:
         raise UserError(f"{source}: no image below this folder")
     ledger.images["input"] += len(images)
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for image in images:
-        by_stem[image.stem].append(image)
+    files = annotation_files(source)
+    finder = _Finder(images, files)
     claims: dict[Path, list[tuple[Path, VocAnnotation]]] = defaultdict(list)
     spoilt: set[Path] = set()
-    for file in annotation_files(source):
+    for file in files:
         shown = file.relative_to(source).as_posix()
         try:
             annotation = read_voc(file)
         except (XmlError, OSError) as error:
             ledger.reject("malformed_xml", shown, str(error))
-            spoilt.update(_nearest(file, by_stem.get(file.stem, []))[:1])
+            spoilt.update(finder.find(file, file.stem)[:1])
             continue
         ledger.take_in(annotation.boxes)
-        image = _image_of(file, annotation, by_stem, shown, ledger)
+        image = _image_of(file, annotation, finder, shown, ledger)
         if image is not None:
             claims[image].append((file, annotation))
     return _frames(source, images, claims, spoilt, ledger)
 
 
-def _image_of(
-    file: Path, annotation: VocAnnotation, by_stem: dict[str, list[Path]], shown: str, ledger: Ledger
-) -> Path | None:
+class _Finder:
+    """Finds the image of an annotation file among those of a name.
+
+    Args:
+        images: all images.
+        files: all annotation files.
+    """
+
+    def __init__(self, images: Sequence[Path], files: Sequence[Path]) -> None:
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        for image in images:
+            self._by_stem[image.stem].append(image)
+        # How many annotation files of one folder have an image of their name in another.
+        self._shared = Counter(
+            (file.parent, folder)
+            for file in files
+            for folder in {image.parent for image in self._by_stem.get(file.stem, [])}
+        )
+
+    def find(self, file: Path, stem: str, folder: str = "") -> list[Path]:
+        """Returns the images that ``file`` may belong to: one if it is clear.
+
+        Of several, those count that share the longest path with the annotation file, then those in the folder that it
+        states, then those in the folder with most images for the annotation files beside it.
+
+        Args:
+            file: the annotation file.
+            stem: name of the image without suffix.
+            folder: name of its folder as the annotation states it.
+        """
+        found = best(self._by_stem.get(stem, []), lambda image: len(_common(file, image).parts))
+        found = best(found, lambda image: image.parent.name == folder)
+        return best(found, lambda image: self._shared[(file.parent, image.parent)])
+
+
+def _common(file: Path, image: Path) -> Path:
+    return Path(os.path.commonpath([file.parent, image.parent]))
+
+
+def _image_of(file: Path, annotation: VocAnnotation, finder: _Finder, shown: str, ledger: Ledger) -> Path | None:
     """Finds the image of an annotation: by the file's own name, then by the name that it states."""
-    candidates = _nearest(file, by_stem.get(file.stem, []))
     stated = annotation.filename
+    candidates = finder.find(file, file.stem, annotation.folder)
     if not candidates:
-        candidates = _nearest(file, by_stem.get(Path(stated).stem, [])) if stated else []
+        candidates = finder.find(file, Path(stated).stem, annotation.folder) if stated else []
         if not candidates:
             ledger.reject("missing_image", shown, "has no image", len(annotation.boxes))
             return None
         ledger.repair("paired_by_stated_name", shown, f"belongs to {candidates[0].name}, which it names")
-    elif stated and Path(stated).stem != file.stem and Path(stated).suffix:
+    elif Path(stated).suffix and Path(stated).stem != file.stem:
         ledger.note("other_name_stated", shown, f"names {stated}, taken for {candidates[0].name}")
+    candidates = best(candidates, lambda image: image.name == stated)
     if len(candidates) > 1:
-        named = [image for image in candidates if image.name == stated]
-        if len(named) != 1:
-            names = ", ".join(image.name for image in candidates)
-            ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
-            return None
-        candidates = named
+        names = ", ".join(image.name for image in candidates)
+        ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
+        return None
     return candidates[0]
-
-
-def _nearest(file: Path, images: Sequence[Path]) -> list[Path]:
-    """Keeps the images that share the longest path with an annotation file."""
-    if len(images) < 2:
-        return list(images)
-    shared = [len(os.path.commonpath([file.parent, image.parent])) for image in images]
-    return [image for image, length in zip(images, shared, strict=True) if length == max(shared)]
 
 
 def _frames(

@@ -26,12 +26,14 @@ class VocAnnotation:
 
     Attributes:
         filename: base name of the image that it names; empty if none.
+        folder: base name of the folder that it states for the image; empty if none.
         boxes: its objects.
         size: width and height that it states.
         metadata: ``{"sonar": {...}}`` if there is such a block.
     """
 
     filename: str
+    folder: str
     boxes: list[RawBox]
     size: tuple[int, int] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +51,8 @@ def read_voc(path: Path) -> VocAnnotation:
         raise XmlError(f"its root is <{root.tag}>, not <annotation>")
     sonar = _child(root, "sonar")
     return VocAnnotation(
-        filename=_text(root, "filename").replace("\\", "/").rpartition("/")[2],
+        filename=_last_part(_text(root, "filename")),
+        folder=_last_part(_text(root, "folder")),
         boxes=[_box(element) for element in root if element.tag.lower() == "object"],
         size=_size(root),
         metadata={} if sonar is None else {"sonar": _block(sonar)},
@@ -63,6 +66,10 @@ def _child(element: Element, tag: str) -> Element | None:
 def _text(element: Element, tag: str) -> str:
     child = _child(element, tag)
     return "" if child is None or child.text is None else child.text.strip()
+
+
+def _last_part(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _size(root: Element) -> tuple[int, int] | None:

@@ -1,0 +1,289 @@
+"""DUO and general folders: layouts, classes brought into order, every fault of a COCO file listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppcls_ext.common.errors import UserError
+from tests.support.raw_data import (
+    Prepared,
+    box_entry,
+    corners,
+    image_entry,
+    prepare,
+    write_coco,
+    write_image,
+    write_voc,
+)
+
+# As some copies of DUO have them: ids from 0, another order.
+DUO_CATEGORIES = [
+    {"id": 0, "name": "starfish", "supercategory": "x"},
+    {"id": 7, "name": "Echinus"},
+    {"id": 9, "name": "holothurian"},
+    {"id": 2, "name": "scallop"},
+]
+LAYOUTS = {
+    "official": ("images/{0}/{1}.jpg", "annotations/instances_{0}.json"),
+    "inside": ("DUO/images/{0}/{1}.jpg", "DUO/annotations/instances_{0}.json"),
+    "pic and ann": ("DUO_pic/{0}/{1}.jpg", "DUO_ANN/instances_{0}.json"),
+    "short": ("DUO_pic/{0}/{1}.jpg", "DUO_ANN/{0}.json"),
+    "together": ("{0}/{1}.jpg", "{0}/_annotations.coco.json"),
+}
+
+
+def write_duo(folder: Path, layout: str) -> Path:
+    """A little DUO; the same base names in both parts."""
+    image, annotations = LAYOUTS[layout]
+    for part, numbers in (("train", (1, 2, 3)), ("test", (1, 2))):
+        for number in numbers:
+            write_image(folder / image.format(part, number), seed=number + 10 * (part == "test"))
+        entries = [image_entry(10 * number, f"{number}.jpg") for number in numbers]
+        boxes = [box_entry(1, 10, category=0), box_entry(2, 10, category=7), box_entry(3, 20, category=9)]
+        write_coco(folder / annotations.format(part), entries, boxes, DUO_CATEGORIES)
+    return folder
+
+
+def result_of(command: str, source: Path, *arguments: str | Path) -> Prepared:
+    output = source.parent / "prepared"
+    prepare(command, source, "--output", output, *arguments)
+    result = Prepared(output)
+    result.check()
+    return result
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_duo_layouts(tmp_path: Path, layout: str) -> None:
+    source = write_duo(tmp_path / "raw", layout)
+    result = result_of("duo", source)
+    assert result.report["classes"] == ["holothurian", "echinus", "scallop", "starfish"]
+    first = LAYOUTS[layout][0]
+    for part, seen in (("train", "train"), ("val", "test")):
+        names = {name: result.boxes(name) for name in result.names(part)}
+        target = first.format(seen, 1).replace("/", "__")
+        assert names[target] == [("starfish", [5, 5, 10, 10]), ("echinus", [5, 5, 10, 10])]
+        assert (source / first.format(seen, 1)).read_bytes() == (result.folder / "images" / target).read_bytes()
+    assert [len(result.names(part)) for part in ("train", "val")] == [3, 2]
+    assert sorted(result.parts) == ["train", "val"]
+    assert result.split["method"] == "source"
+    assert result.report["images"]["left_out"] == 0
+
+
+def test_duo_without_its_test_part(tmp_path: Path) -> None:
+    source = write_duo(tmp_path / "raw", "official")
+    (source / "annotations" / "instances_test.json").unlink()
+    with pytest.raises(UserError, match="no usable annotation file for test; known layouts"):
+        result_of("duo", source)
+
+
+def test_two_files_for_one_part_must_be_chosen_from(tmp_path: Path) -> None:
+    source = write_duo(tmp_path / "raw", "official")
+    old = source / "annotations" / "train_old.json"
+    old.write_bytes((source / "annotations" / "instances_train.json").read_bytes())
+    with pytest.raises(UserError, match="are for train; choose with --annotations"):
+        result_of("duo", source)
+    files = ("annotations/train_old.json", "annotations/instances_test.json")
+    assert len(result_of("duo", source, "--annotations", *files).names("train")) == 3
+
+
+def coco_folder(folder: Path, images: list[Any] | None = None, annotations: list[Any] | None = None) -> Path:
+    """Eight images, and one COCO file that tells no part."""
+    for number in range(8):
+        write_image(folder / "pictures" / f"{number}.png", seed=number)
+    entries = [image_entry(number, f"{number}.png") for number in range(8)]
+    boxes = [box_entry(number, number) for number in range(8)]
+    write_coco(folder / "labels.json", entries + (images or []), boxes + (annotations or []))
+    return folder
+
+
+def imagefolder(source: Path, *arguments: str | Path) -> Prepared:
+    return result_of("imagefolder", source, "--classes", "ball,cube", *arguments)
+
+
+def test_one_coco_file_with_a_seeded_split(tmp_path: Path) -> None:
+    result = imagefolder(coco_folder(tmp_path / "raw"), "--val-fraction", "0.25")
+    assert [len(result.names(part)) for part in ("train", "val")] == [6, 2]
+    assert {entry["category_id"] for entry in result.parts["train"]["annotations"]} == {2}
+    assert result.report["box_forms"] == {"COCO bbox x y w h": 8}
+
+
+def test_coco_files_with_a_split_inside(tmp_path: Path) -> None:
+    source = tmp_path / "raw"
+    for number in range(4):
+        write_image(source / f"{number}.png", seed=number)
+    entries = [image_entry(number, f"{number}.png", split="val" if number == 2 else "train") for number in range(4)]
+    write_coco(source / "all.json", entries, [box_entry(number, number) for number in range(4)])
+    assert imagefolder(source).names("val") == ["2.png"]
+
+
+def test_train_val_and_test_files(tmp_path: Path) -> None:
+    source = tmp_path / "raw"
+    for part, number in (("train2017", 1), ("val2017", 2), ("test", 3)):
+        write_image(source / part / f"{number}.png", seed=number)
+        write_coco(
+            source / "annotations" / f"instances_{part}.json", [image_entry(1, f"{number}.png")], [box_entry(1, 1)]
+        )
+    result = imagefolder(source)
+    assert {part: result.names(part) for part in result.parts} == {
+        "train": ["1.png"],
+        "val": ["2.png"],
+        "test": ["3.png"],
+    }
+
+
+def test_metadata_and_crowds_are_kept_and_outlines_noted(tmp_path: Path) -> None:
+    extra = box_entry(20, 0, box=(1, 1, 5, 5), iscrowd=1, segmentation=[[1, 1, 6, 1, 6, 6]])
+    source = coco_folder(tmp_path / "raw", annotations=[extra])
+    text = (source / "labels.json").read_text().replace('"id": 0, "file', '"sonar": {"range": 5}, "id": 0, "file')
+    (source / "labels.json").write_text(text)
+    result = imagefolder(source)
+    images = {image["file_name"]: image for part in result.parts.values() for image in part["images"]}
+    assert images["0.png"]["sonar"] == {"range": 5}
+    assert sum(entry["iscrowd"] for part in result.parts.values() for entry in part["annotations"]) == 1
+    assert result.kinds("noted") == {"outlines_left_out": 1}
+
+
+# What is added to a sound file: images, annotations; the kind and a part of the reason; boxes kept, repaired, rejected.
+COCO_FAULTS = {
+    "image not there": (
+        [image_entry(50, "x.png")], [box_entry(50, 50)], "missing_image", "x.png is not there", (8, 0, 1)
+    ),
+    "path outside": (
+        [image_entry(50, "../../outside.png")], [box_entry(50, 50)], "missing_image", "outside.png is not", (8, 0, 1)
+    ),
+    "annotation of no image": ([], [box_entry(50, 99)], "missing_image", "image 99, which it does not list", (8, 0, 1)),
+    "annotation without image": ([], [{"id": 50}], "malformed_annotation", "annotations[8] names no image", (8, 0, 1)),
+    "annotation is a word": ([], ["box"], "malformed_annotation", "annotations[8] names no image", (8, 0, 1)),
+    "image without name": ([{"id": 50}], [box_entry(50, 50)], "malformed_image_entry", "images[8] has no", (8, 0, 1)),
+    "two images of one id": (
+        [image_entry(0, "1.png")], [], "duplicate_image_id", "image id 0 is that of 0.png, 1.png", (7, 0, 1)
+    ),
+    "image listed twice": ([image_entry(0, "0.png")], [], "duplicate_image_id", "listed 2 times", (8, 0, 0)),
+    "file listed twice": (
+        [image_entry(50, "0.png")], [box_entry(50, 50, box=(1, 1, 4, 4))],
+        "duplicate_file_name", "image 50 is the same file", (9, 0, 0),
+    ),
+    "annotation id twice": (
+        [], [box_entry(3, 4, box=(1, 1, 4, 4))], "duplicate_annotation_id", "2 annotations with the id 3", (9, 0, 0)
+    ),
+    "annotation twice": ([], [box_entry(3, 3)], "duplicate_box", "the same class and corners", (8, 0, 1)),
+    "unknown category": ([], [box_entry(50, 1, category=9)], "unknown_class", "this id no single name", (8, 0, 1)),
+    "three numbers": ([], [box_entry(50, 1, box=(1, 2, 3))], "missing_coordinates", "list of four numbers", (8, 0, 1)),
+    "words": ([], [box_entry(50, 1, box=("a", 2, 3, 4))], "not_a_number", "something else than numbers", (8, 0, 1)),
+    "not finite": ([], [box_entry(50, 1, box=(1, 2, float("nan"), 4))], "not_a_number", "than numbers", (8, 0, 1)),
+    "empty": ([], [box_entry(50, 1, box=(1, 2, 0, 4))], "empty_box", "enclose nothing", (8, 0, 1)),
+    "clipped": ([], [box_entry(50, 1, box=(60, 2, 10, 4))], "clipped_box", "clipped to the 64x48", (8, 1, 0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", COCO_FAULTS)
+def test_faulty_coco_files(tmp_path: Path, fault: str) -> None:
+    images, annotations, kind, reason, (kept, repaired, rejected) = COCO_FAULTS[fault]
+    write_image(tmp_path / "outside.png", seed=99)
+    result = imagefolder(coco_folder(tmp_path / "raw", images, annotations))
+    assert any(reason in line and "labels.json" in line for line in result.reasons(kind)), result.report["entries"]
+    assert result.report["boxes"] == {
+        "input": 8 + len(annotations), "kept": kept, "repaired": repaired, "rejected": rejected
+    }  # fmt: skip
+
+
+def test_size_in_a_coco_file_that_disagrees(tmp_path: Path) -> None:
+    source = tmp_path / "raw"
+    for number in range(3):
+        write_image(source / f"{number}.png", seed=number)
+    entries = [image_entry(number, f"{number}.png", size=(640, 480)) for number in range(3)]
+    write_coco(source / "all.json", entries, [box_entry(number, number) for number in range(3)])
+    assert imagefolder(source).kinds("repaired") == {"size_disagrees": 3}
+
+
+def test_categories_with_faults(tmp_path: Path) -> None:
+    source = coco_folder(tmp_path / "raw")
+    categories = [
+        {"id": 1, "name": "cube"},
+        {"id": 2, "name": "ball"},
+        {"id": 2, "name": "tyre"},
+        {"id": 3, "name": "Cube"},
+        {"name": "nothing"},
+    ]
+    boxes = [box_entry(number, number) for number in range(8)] + [box_entry(8, 0, 2), box_entry(9, 1, 3, (1, 1, 5, 5))]
+    write_coco(source / "labels.json", [image_entry(number, f"{number}.png") for number in range(8)], boxes, categories)
+    result = imagefolder(source)
+    assert result.report["boxes"] == {"input": 10, "kept": 9, "repaired": 0, "rejected": 1}
+    assert result.reasons("duplicate_category_id") == [
+        "labels.json: category id 2 has several names; its boxes are rejected"
+    ]
+    assert result.reasons("malformed_category") == ["labels.json: categories[4] has no id or no name"]
+    assert result.reasons("duplicate_category_name") == ["labels.json: category ids [1, 3] are one class, 'cube'"]
+
+
+def test_image_in_both_parts_stays_in_validation_only(tmp_path: Path) -> None:
+    source = tmp_path / "raw"
+    for number in range(3):
+        write_image(source / "images" / f"{number}.png", seed=number)
+    for part, numbers in (("train", (0, 1)), ("val", (1, 2))):
+        entries = [image_entry(number, f"{number}.png") for number in numbers]
+        write_coco(source / f"{part}.json", entries, [box_entry(number, number) for number in numbers])
+    result = imagefolder(source)
+    assert (result.names("train"), result.names("val")) == (["0.png"], ["1.png", "2.png"])
+    assert result.reasons("in_two_parts") == ["images/1.png: is in train and in val; kept in val only"]
+    assert result.report["boxes"] == {"input": 4, "kept": 3, "repaired": 0, "rejected": 1}
+
+
+def voc_folder(folder: Path) -> Path:
+    for number in range(6):
+        write_image(folder / "JPEGImages" / f"{number}.jpg", seed=number)
+        write_voc(folder / "Annotations" / f"{number}.xml", corners("cube", 5, 6, 25, 36), filename=f"{number}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ({"train": "0 1 2 3", "val": "4 5", "test": "1"}, (["0.jpg", "1.jpg", "2.jpg", "3.jpg"], ["4.jpg", "5.jpg"])),
+        ({"trainval": "0 1 2 3", "test": "4 5"}, (["0.jpg", "1.jpg", "2.jpg", "3.jpg"], ["4.jpg", "5.jpg"])),
+    ],
+)
+def test_voc_folder_with_its_lists(tmp_path: Path, lists: dict[str, str], expected: tuple[list[str], ...]) -> None:
+    source = voc_folder(tmp_path / "raw")
+    for name, numbers in lists.items():
+        path = source / "ImageSets" / "Main" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(numbers.replace(" ", "\n"))
+    result = imagefolder(source)
+    assert (result.names("train"), result.names("val")) == expected
+
+
+def test_voc_folder_without_lists_is_split_by_seed(tmp_path: Path) -> None:
+    result = imagefolder(voc_folder(tmp_path / "raw"), "--val-fraction", "0.34")
+    assert len(result.names("val")) == 2
+    assert result.split["method"] == "seed"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [', "line 1: no valid JSON .*is the file truncated"),
+        ('{"images": {}}', "no annotations below this folder"),
+    ],
+)
+def test_coco_files_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:
+    write_image(tmp_path / "raw" / "0.png", seed=0)
+    (tmp_path / "raw" / "labels.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        imagefolder(tmp_path / "raw")
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_folder_with_both_forms(tmp_path: Path) -> None:
+    source = coco_folder(voc_folder(tmp_path / "raw"))
+    with pytest.raises(UserError, match="choose with --format voc or coco"):
+        imagefolder(source)
+    assert imagefolder(source, "--format", "voc").report["boxes"]["kept"] == 6
+
+
+def test_classes_of_an_imagefolder_must_be_given(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--classes is missing.*holds cube \(8\)"):
+        result_of("imagefolder", coco_folder(tmp_path / "raw"))

@@ -1,0 +1,199 @@
+"""Splits: by lists, by seed with alike frames together and classes balanced; always written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detection.prepare.balance import choose_validation
+from detection.prepare.looks import LARGEST_SHARE, THRESHOLDS, alike_across, group_frames, hash_of, look_of
+from ppcls_ext.common.errors import UserError
+from tests.support.raw_data import Prepared, corners, frame, prepare, write_image, write_voc
+
+SEQUENCES, LENGTH = 10, 4
+
+
+def sequences(folder: Path) -> Path:
+    """Ten sequences of four frames that hardly move; names and order tell nothing of the sequence."""
+    order = np.random.default_rng(3).permutation(SEQUENCES * LENGTH)
+    for name, number in enumerate(order.tolist()):
+        sequence, step = divmod(number, LENGTH)
+        path = folder / "Images" / f"{name:03d}.png"
+        write_image(path, seed=sequence, shift=step)
+        objects = [corners("cube" if sequence % 2 else "ball", 5, 6, 25, 36)]
+        objects += [corners("tyre", 30, 6, 50, 36)] if sequence in (4, 7) else []
+        write_voc(folder / "Annotations" / f"{name:03d}.xml", *objects)
+    return folder
+
+
+def sequence_of(name: str) -> int:
+    order = np.random.default_rng(3).permutation(SEQUENCES * LENGTH)
+    return int(order[int(Path(name).stem)]) // LENGTH
+
+
+def prepared(raw: Path, *arguments: str | Path) -> Prepared:
+    output = raw.parent / "prepared"
+    prepare("sonar", raw, "--classes", "cube,ball,tyre", "--output", output, "--overwrite", *arguments)
+    result = Prepared(output)
+    result.check()
+    return result
+
+
+def test_seeded_split_keeps_sequences_together_and_balances_classes(tmp_path: Path) -> None:
+    result = prepared(sequences(tmp_path / "raw"))
+    sides = {part: {sequence_of(name) for name in result.names(part)} for part in ("train", "val")}
+    assert sides["train"] | sides["val"] == set(range(SEQUENCES))
+    assert sides["train"] & sides["val"] == set()
+    # The class that comes in two sequences only is on both sides, and the share of frames is the wanted one.
+    assert {part: result.report["parts"][part]["boxes_by_class"]["tyre"] for part in sides} == {"train": 4, "val": 4}
+    assert len(result.names("val")) == 8
+    assert result.split["groups"] == SEQUENCES and result.split["largest_group"] == LENGTH
+    names = {part: [Path(name).name for name in result.split["parts"][part]] for part in sides}
+    assert names == {part: result.names(part) for part in sides}
+    assert result.reasons("alike_across_the_split") == []
+
+
+def test_same_seed_same_split(tmp_path: Path) -> None:
+    raw = sequences(tmp_path / "raw")
+    splits = [prepared(raw, "--seed", str(seed)).names("val") for seed in (0, 0, 1, 2, 3)]
+    assert splits[0] == splits[1]
+    assert any(split != splits[0] for split in splits[2:])
+
+
+def test_wanted_share_of_validation(tmp_path: Path) -> None:
+    raw = sequences(tmp_path / "raw")
+    assert len(prepared(raw, "--val-fraction", "0.5").names("val")) == 20
+
+
+def write_lists(folder: Path, train: list[str], val: list[str]) -> tuple[Path, Path]:
+    folder.mkdir(exist_ok=True)
+    for name, lines in (("train.txt", train), ("val.txt", val)):
+        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return folder / "train.txt", folder / "val.txt"
+
+
+def test_split_by_lists_in_the_source_folder(tmp_path: Path) -> None:
+    raw = sequences(tmp_path / "raw")
+    # The ways to name a frame: stem, file, path with and without suffix; a label may follow.
+    train = ["000", "001.png", "Images/002.png", "Images/003 1", *[f"{number:03d}" for number in range(4, 30)]]
+    write_lists(raw, [*train, "", "005"], [f"{number:03d}" for number in range(30, 39)] + ["missing"])
+    result = prepared(raw, "--split-files", "train.txt", "val.txt")
+    assert result.names("train") == [f"{number:03d}.png" for number in range(30)]
+    assert result.names("val") == [f"{number:03d}.png" for number in range(30, 39)]
+    assert result.split["method"] == "files"
+    assert result.reasons("listed_twice") == ["train.txt: lists 005 twice"]
+    assert result.reasons("listed_but_missing") == ["val.txt: lists missing, which is no annotated frame of the source"]
+    assert result.reasons("in_no_list") == ["Images/039.png: no split file lists it"]
+    assert result.report["images"] == {"input": 40, "kept": 39, "rejected": 0, "left_out": 1}
+    # Sequences were torn apart, and the report says so.
+    assert "validation frames look nearly the same as a training frame" in result.reasons("alike_across_the_split")[0]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "message"),
+    [
+        (["000", "001"], ["001"], "001 is also listed for train"),
+        (["000"], ["nothing"], "so val would be empty"),
+        (["000"], [], "holds no names"),
+    ],
+)
+def test_lists_that_cannot_be_used(tmp_path: Path, train: list[str], val: list[str], message: str) -> None:
+    raw = sequences(tmp_path / "raw")
+    lists = write_lists(tmp_path / "lists", train, val)
+    with pytest.raises(UserError, match=message):
+        prepared(raw, "--split-files", *lists)
+
+
+def test_a_name_that_means_two_frames(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for run in ("a", "b"):
+        write_image(raw / run / "0.png", seed=ord(run))
+        write_voc(raw / run / "0.xml", corners("cube", 5, 6, 25, 36))
+    lists = write_lists(tmp_path / "lists", ["a/0"], ["0"])
+    with pytest.raises(UserError, match=r"0 means several frames \(a/0.png, b/0.png\)"):
+        prepared(raw, "--split-files", *lists)
+    lists = write_lists(tmp_path / "lists", ["a/0"], ["b/0.png"])
+    assert prepared(raw, "--split-files", *lists).names("val") == ["b__0.png"]
+
+
+def test_split_files_and_fraction_exclude_each_other(tmp_path: Path) -> None:
+    raw = sequences(tmp_path / "raw")
+    lists = write_lists(tmp_path / "lists", ["000"], ["001"])
+    with pytest.raises(UserError, match="exclude each other"):
+        prepared(raw, "--split-files", *lists, "--val-fraction", "0.3")
+
+
+def test_frames_that_all_look_the_same_cannot_be_split(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for number in range(5):
+        write_image(raw / f"{number}.png", seed=0)
+        write_voc(raw / f"{number}.xml", corners("cube", 5, 6, 25, 36))
+    with pytest.raises(UserError, match="all 5 frames look nearly the same"):
+        prepared(raw)
+
+
+def test_looks_survive_darkness_and_a_single_channel() -> None:
+    bright = frame(1)
+    dark = np.zeros_like(bright)
+    dark[..., 2] = bright[..., 0] // 8
+    assert float(look_of(bright) @ look_of(dark)) > THRESHOLDS[0]
+    assert float(look_of(bright) @ look_of(frame(2))) < 0.9
+    assert look_of(np.zeros((48, 64, 3), dtype=np.uint8)).tolist() == [0.0] * 1024
+
+
+def test_chain_of_alike_frames_is_one_group() -> None:
+    chain = [look_of(frame(1, shift=step)) for step in range(0, 8)]
+    others = [look_of(frame(seed)) for seed in range(10, 40)]
+    assert float(chain[0] @ chain[-1]) < THRESHOLDS[0]
+    groups, threshold = group_frames(np.stack([*chain, *others]))
+    assert threshold == THRESHOLDS[0]
+    assert groups.tolist() == [0] * 8 + list(range(1, 31))
+
+
+def test_threshold_rises_where_a_scene_hardly_changes() -> None:
+    generator = np.random.default_rng(0)
+    base = frame(1).astype(np.float32)
+    pictures = []
+    for _ in range(6):
+        change = 30 * generator.standard_normal((6, 8, 1)).astype(np.float32)
+        change = np.kron(change, np.ones((8, 8, 1), dtype=np.float32))
+        pictures += [np.clip(base + 0.15 * change, 0, 255).astype(np.uint8)] * 3
+    looks = np.stack([look_of(picture) for picture in pictures])
+    assert (looks @ looks.T).min() > THRESHOLDS[0]
+    groups, threshold = group_frames(looks)
+    assert threshold > THRESHOLDS[0]
+    assert np.bincount(groups).max() <= LARGEST_SHARE * len(looks)
+
+
+def test_hash_finds_what_comparing_all_pairs_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = np.stack([look_of(frame(seed, shift=shift)) for seed in range(12) for shift in (0, 0, 1)])
+    exact, _ = group_frames(looks)
+    monkeypatch.setattr("detection.prepare.looks.ALL_PAIRS", 10)
+    hashed, _ = group_frames(looks)
+    # Of a pair of equal frames the hash misses none.
+    assert (hashed[0::3] == hashed[1::3]).all()
+    assert len(np.unique(exact)) == 12
+    assert hash_of(looks[0]) == hash_of(looks[1]) != hash_of(looks[3])
+
+
+def test_alike_across_counts_validation_frames() -> None:
+    train = np.stack([look_of(frame(seed)) for seed in range(4)])
+    val = np.stack([look_of(frame(2)), look_of(frame(3)), look_of(frame(9))])
+    assert alike_across(train, val) == 2
+    assert alike_across(train[:0], val) == 0
+
+
+def test_choice_meets_the_share_of_every_class() -> None:
+    generator = np.random.default_rng(5)
+    counts = np.concatenate([np.ones((200, 1)), generator.poisson(0.4, (200, 5))], axis=1).astype(np.int64)
+    chosen = choose_validation(counts, 0.25, seed=0)
+    shares = counts[chosen].sum(axis=0) / counts.sum(axis=0)
+    np.testing.assert_allclose(shares, 0.25, atol=0.02)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.99])
+def test_neither_side_is_empty(fraction: float) -> None:
+    counts = np.ones((4, 2), dtype=np.int64)
+    assert 0 < choose_validation(counts, fraction, seed=0).sum() < 4
