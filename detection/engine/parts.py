@@ -29,7 +29,7 @@ def build_trainer(settings: Any) -> Any:
     """
     from ppdet.engine import Trainer
 
-    _quiet_toolkit()
+    quiet_toolkit()
 
     # No workers: its reader is not used to read. ppdet's own count of the parameters raises an IndexError.
     changed = {"worker_num": 0, "print_params": False, "use_vdl": False, "use_wandb": False}
@@ -64,7 +64,7 @@ def evaluation_loader(config: DetectionConfig, environment: Environment) -> Dete
     """
     from ppdet.core.workspace import create
 
-    _quiet_toolkit()
+    quiet_toolkit()
 
     dataset = create("EvalDataset")()
     dataset.check_or_download_dataset()
@@ -103,7 +103,7 @@ def count_trainable(model: paddle.nn.Layer) -> int:
     return sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
 
 
-def _quiet_toolkit() -> None:
+def quiet_toolkit() -> None:
     """Keeps the messages of what is loaded of ppdet to warnings: what matters is said by us."""
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] == "ppdet":
