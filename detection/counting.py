@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from detection.toolkit import build_model
@@ -88,6 +89,46 @@ def count_gflops(config: DetectionConfig, form: str | None = None) -> float:
     return 2 * operations / 1e9
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One detector of the table.
+
+    Attributes:
+        name: its configuration, without folder and ending.
+        parameters: trainable, with the classes of the configuration.
+        gflops: for one 640 x 640 image, by the rule of ``form``.
+        form: see :func:`count_gflops`.
+        published: GFLOPs that the paper prints, or ``None``.
+    """
+
+    name: str
+    parameters: Parameters
+    gflops: float
+    form: str
+    published: float | None
+
+
+def count(config: DetectionConfig) -> Row:
+    """Counts one detector by the rule that the published table uses for its backbone."""
+    name = config.path.stem
+    parameters = count_parameters(build_model(config))
+    return Row(name, parameters, count_gflops(config), published_form(config), PUBLISHED_GFLOPS.get(name))
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Returns the rows as a table for a README; parameters in millions."""
+    lines = [
+        "| configuration | backbone, M | neck, M | head, M | total, M | GFLOPs | counted as | paper's GFLOPs |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for row in rows:
+        counts = dataclasses.astuple(row.parameters)
+        cells = [row.name, *(f"{number / 1e6:.2f}" for number in counts), f"{row.gflops:.2f}", row.form]
+        cells.append(f"{row.published:g}" if row.published is not None else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _predictor(model: paddle.nn.Layer) -> paddle.nn.Layer:
     """Returns a layer from a tensor to the head's raw outputs: ``paddle.flops`` cannot feed ppdet's dictionaries."""
     import paddle
@@ -98,7 +139,6 @@ def _predictor(model: paddle.nn.Layer) -> paddle.nn.Layer:
             self.model = model
 
         def forward(self, image: paddle.Tensor) -> list[paddle.Tensor]:
-            inputs = {"image": image}
-            return self.model.yolo_head(self.model.neck(self.model.backbone(inputs), False), inputs)
+            return self.model.yolo_head(self.model.neck(self.model.backbone({"image": image})))
 
     return Predictor()

@@ -101,6 +101,10 @@ def _shape_problem(data: Any) -> str:
             lacking = [word for word in words if not isinstance(record, dict) or word not in record]
             if lacking:
                 return f"{name}[{index}] has no '{lacking[0]}'"
+            numbers = [word for word in words if word.endswith("id")]
+            wrong = [word for word in numbers if not isinstance(record[word], int) or isinstance(record[word], bool)]
+            if wrong:
+                return f"{name}[{index}].{wrong[0]} must be a whole number, got {record[wrong[0]]!r}"
     if not data["images"]:
         return "lists no image"
     classes = [record["id"] for record in data["categories"]]

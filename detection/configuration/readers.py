@@ -22,7 +22,9 @@ def check_reader(checker: Checker, name: str, section: Any) -> None:
     late = keyword_keys(catalog.folder / "data" / "source" / "dataset.py", "DetDataset", "set_kwargs")
     checker.check_call(name, signature, section, extra=(*sorted(late), *_READ_ELSEWHERE))
     batch_size = section.get("batch_size", 1)
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    # A text was refused above, by the constructor's default.
+    if not isinstance(batch_size, str) and not (whole and batch_size >= 1):
         checker.problems.add(f"{name}.batch_size", f"must be a whole number of at least 1, got {batch_size!r}")
     for key, value in section.items():
         if key.endswith("_transforms") or key.endswith("_aug"):

@@ -1,0 +1,57 @@
+"""Golden numbers of the detectors in ``configs/detection``: what must not change by accident.
+
+After a change that is meant to alter a network, write them anew and look at the difference before committing it:
+
+    python -m detection.golden tests/golden/detectors.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from detection.configuration import DetectionConfig, load_config
+from detection.counting import PUBLISHED_GFLOPS, count_gflops, count_parameters
+from detection.toolkit import build_model
+from ppcls_ext.common.files import write_json
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detection"
+
+
+def detector_configs() -> list[Path]:
+    """Returns the configurations that are complete: not those that others name in ``_BASE_``."""
+    files = sorted(CONFIGS.rglob("*.yml"))
+    return [file for file in files if file.parent.name != "datasets" and "_" not in (file.name[0], file.parent.name[0])]
+
+
+def golden_numbers(config: DetectionConfig, with_gflops: bool) -> dict[str, Any]:
+    """Returns classes, strides (of the backbone and of the head), trainable parameters and, if asked for, GFLOPs."""
+    model = build_model(config)
+    head = model.yolo_head
+    numbers: dict[str, Any] = {
+        "classes": int(head.num_classes),
+        "backbone_strides": [int(shape.stride) for shape in model.backbone.out_shape],
+        "head_strides": [int(stride) for stride in head.fpn_strides],
+        "parameters": dataclasses.asdict(count_parameters(model)),
+    }
+    if with_gflops:
+        numbers["gflops"] = round(count_gflops(config), 4)
+    return numbers
+
+
+def main() -> None:
+    """Writes the golden numbers of all detectors to a JSON file; GFLOPs of those that have a published figure."""
+    parser = argparse.ArgumentParser(description="Write the golden numbers of the detectors.")
+    parser.add_argument("file", type=Path)
+    arguments = parser.parse_args()
+    rows = {}
+    for file in detector_configs():
+        name = str(file.relative_to(CONFIGS).with_suffix(""))
+        rows[name] = golden_numbers(load_config(file), with_gflops=file.stem in PUBLISHED_GFLOPS)
+    write_json(arguments.file, rows)
+
+
+if __name__ == "__main__":
+    main()

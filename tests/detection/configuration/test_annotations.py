@@ -1,0 +1,142 @@
+"""Annotation files against the configuration: counts, order, other data, missing and truncated files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from detection.configuration import check_annotations, load_config
+from ppcls_ext.common.errors import ConfigError
+from tests.support.detection_configs import coco, line_of, write_config, write_data
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A configuration and its data set, seen from the folder that its paths start from."""
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    return write_config(tmp_path), tmp_path / "data"
+
+
+def problems_of(file, overrides=(), parts=("Train", "Eval")) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        check_annotations(load_config(file, overrides), parts)
+    return error.value.problems
+
+
+def test_data_that_fit_are_accepted(prepared):
+    check_annotations(load_config(prepared[0]))
+
+
+def test_a_class_count_that_differs(prepared):
+    file, _ = prepared
+    problems = problems_of(file, ["num_classes=3"])
+    expected = "-o num_classes=3: num_classes: is 3, but data/{}.json has 2 categories (cube, ball)"
+    assert problems == [expected.format("train"), expected.format("val")]
+
+
+def test_a_missing_file_says_what_to_do(prepared):
+    file, data = prepared
+    (data / "train.json").unlink()
+    place = f"{file}:{line_of(file, 'anno_path: train.json')}"
+    message = "TrainDataset.anno_path: data/train.json: no such file; prepare the data first (tools/prepare_data.py)"
+    assert problems_of(file) == [f"{place}: {message}"]
+    check_annotations(load_config(file), ["Eval"])
+
+
+def test_a_truncated_file(prepared):
+    file, data = prepared
+    text = (data / "val.json").read_text(encoding="utf-8")
+    (data / "val.json").write_text(text[: len(text) // 2], encoding="utf-8")
+    problems = problems_of(file)
+    assert len(problems) == 1
+    assert "EvalDataset.anno_path: data/val.json:" in problems[0]
+    assert "is not valid JSON, probably truncated" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xd8\xff\xe0 a picture", "is no text file, so no COCO file"),
+        (b"[1, 2]", "is no COCO file: it has no list 'images'"),
+        (b'{"images": [], "annotations": []}', "is no COCO file: it has no list 'categories'"),
+        (b'{"images": [], "annotations": [], "categories": []}', "lists no image"),
+        (b'{"images": [{"id": 1}], "annotations": [], "categories": []}', "images[0] has no 'file_name'"),
+        (
+            b'{"images": [{"id": [1], "file_name": "a.png"}], "annotations": [], "categories": []}',
+            "images[0].id must be a whole number, got [1]",
+        ),
+    ],
+)
+def test_a_file_that_is_no_coco_file(prepared, content, message):
+    file, data = prepared
+    (data / "train.json").write_bytes(content)
+    problems = problems_of(file)
+    assert len(problems) == 1
+    assert message in problems[0]
+
+
+def change(data, part, **lists):
+    content = json.loads((data / f"{part}.json").read_text(encoding="utf-8"))
+    (data / f"{part}.json").write_text(json.dumps({**content, **lists}), encoding="utf-8")
+
+
+def test_annotations_of_another_data_set(prepared):
+    file, data = prepared
+    change(data, "val", images=coco("other", [])["images"])
+    (message,) = problems_of(file)
+    assert "EvalDataset.image_dir: data/val.json is of another data set: " in message
+    assert message.endswith("none of its 2 images is in data/images, such as other_1.png")
+
+
+def test_an_image_that_vanished_after_preparation(prepared):
+    file, data = prepared
+    (data / "images" / "train_2.png").unlink()
+    (message,) = problems_of(file)
+    assert "1 of the 2 images of data/train.json are not in data/images, such as train_2.png" in message
+
+
+def test_an_image_folder_that_is_missing(prepared):
+    file, _ = prepared
+    (message,) = problems_of(file, ["TrainDataset.image_dir=pictures"])
+    assert message == "-o TrainDataset.image_dir=pictures: TrainDataset.image_dir: data/pictures: no such folder"
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        ([(2, "ball"), (1, "cube")], "list the same categories in a different order"),
+        ([(1, "ball"), (2, "cube")], "give the same categories different ids"),
+        ([(1, "cube"), (2, "tyre")], "only data/train.json has ball; only data/val.json has tyre"),
+    ],
+)
+def test_training_and_evaluation_with_different_classes(prepared, categories, message):
+    file, data = prepared
+    change(data, "val", categories=[{"id": number, "name": name} for number, name in categories])
+    (found,) = problems_of(file)
+    assert message in found
+    assert found.startswith(f"{file}:{line_of(file, 'anno_path: val.json')}: EvalDataset.anno_path: ")
+
+
+@pytest.mark.parametrize(("key", "word"), [("category_id", "category_id"), ("image_id", "image_id")])
+def test_annotations_that_name_what_is_not_listed(prepared, key, word):
+    file, data = prepared
+    annotations = coco("train", [])["annotations"]
+    annotations[1][key] = 77
+    change(data, "train", annotations=annotations)
+    (message,) = problems_of(file)
+    assert f"1 annotations name a {word} that is not listed, such as 77" in message
+
+
+def test_all_problems_are_reported_together(prepared):
+    file, data = prepared
+    (data / "train.json").unlink()
+    (data / "val.json").write_text("{", encoding="utf-8")
+    assert len(problems_of(file)) == 2
+
+
+def test_data_sets_that_are_not_coco_are_left_alone(prepared):
+    file, data = prepared
+    (data / "train.json").unlink()
+    check_annotations(load_config(file, ["TrainDataset={name: VOCDataSet, dataset_dir: data}"]))

@@ -1,0 +1,215 @@
+"""What is wrong with a detection configuration is said in full, with places and names, before anything is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from detection.configuration import load_config
+from ppcls_ext.common.errors import ConfigError, UserError
+from tests.support.detection_configs import line_of, write_config
+from tests.support.runs import ROOT, tool_environment
+
+
+def problems_of(file, overrides=()) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        load_config(file, overrides)
+    return error.value.problems
+
+
+def test_the_small_configuration_itself_is_right(tmp_path):
+    assert load_config(write_config(tmp_path)).num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "message"),
+    [
+        # operators
+        (("RandomCrop: {aspect_ratio", "RandomCrop: {aspct_ratio"), "- RandomCrop",
+         "TrainReader.sample_transforms[1].RandomCrop: unknown argument 'aspct_ratio' (did you mean 'aspect_ratio'?)"),
+        (("- RandomCrop:", "- RandomCorp:"), "- RandomCorp",
+         "TrainReader.sample_transforms[1]: unknown operator 'RandomCorp' (did you mean 'RandomCrop'?)"),
+        (("- LabelsToInt64: {}", "- LabelsToInt46: {}"), "- LabelsToInt46",
+         "TrainReader.batch_transforms[1]: unknown operator 'LabelsToInt46' (did you mean 'LabelsToInt64'?)"),
+        (("- LabelsToInt64: {}", "- LabelsToInt64: {kind: 3}"), "- LabelsToInt64",
+         "TrainReader.batch_transforms[1].LabelsToInt64: unknown argument 'kind'"),
+        (("- PadGT: {}", "- PadGT:"), "- PadGT", "TrainReader.batch_transforms[0].PadGT: must be a mapping"),
+        (("- PadGT: {}", "- PadGT"), "- PadGT", "TrainReader.batch_transforms[0]: must be an operator with arguments"),
+        (("batch_size: 2", "batch_size: 0"), "batch_size",
+         "TrainReader.batch_size: must be a whole number of at least 1, got 0"),
+        (("batch_size: 2", "batchsize: 2"), "batchsize",
+         "TrainReader: unknown argument 'batchsize' (did you mean 'batch_size'?)"),
+        (("[3, 64, 64]", "[3, 64]"), "inputs_def", "TestReader.inputs_def.image_shape: must be [3, height, width]"),
+        # top level
+        (("epoch: 3", "epcoh: 3"), "epcoh", "unknown key 'epcoh' (did you mean 'epoch'?)"),
+        (("CustomCSPPAN: {out", "CustomCSPPAM: {out"), "CustomCSPPAM",
+         "unknown key 'CustomCSPPAM' (did you mean 'CustomCSPPAN'?)"),
+        (("num_classes: 2", "num_classes: 0"), "num_classes", "num_classes: must be at least 1, got 0"),
+        (("num_classes: 2", "num_classes: two"), "num_classes", "num_classes: must be a whole number, got 'two' (str)"),
+        (("epoch: 3", "epoch: -1"), "epoch", "epoch: must be at least 1, got -1"),
+        (("epoch: 3", "epoch: true"), "epoch", "epoch: must be a whole number, got True (bool)"),
+        (("epoch: 3", "epoch: 3\nuse_ema: 1"), "use_ema", "use_ema: must be true or false, got 1 (int)"),
+        (("epoch: 3", "epoch: 3\nema_decay: 1.5"), "ema_decay", "ema_decay: must be from 0 to 1, got 1.5"),
+        (("architecture: PPYOLOE", "architecture: PPYOLOW"), "architecture",
+         "architecture: unknown class 'PPYOLOW' (did you mean 'PPYOLOE'?)"),
+        # modules
+        (("backbone: EConvNeXt", "backbone: EConvNext2"), "backbone",
+         "PPYOLOE.backbone: unknown class 'EConvNext2' (did you mean 'EConvNeXt'?)"),
+        (("arch: mini", "arch: minni"), "arch: minni",
+         "EConvNeXt.arch: must be one of mini, tiny, small, got 'minni' (did you mean 'mini'?)"),
+        (("arch: mini", "archh: mini"), "archh", "EConvNeXt: unknown argument 'archh' (did you mean 'arch'?)"),
+        (("arch: mini", "freeze_at: one"), "freeze_at", "EConvNeXt.freeze_at: must be a whole number, got 'one'"),
+        (("stage_num: 1", "stage_nums: 1"), "CustomCSPPAN",
+         "CustomCSPPAN: unknown argument 'stage_nums' (did you mean 'stage_num'?)"),
+        (("stage_num: 1", "stage_num: one"), "CustomCSPPAN", "CustomCSPPAN.stage_num: must be a number, got 'one'"),
+        (("topk: 9", "top_k: 9"), "static_assigner",
+         "PPYOLOEHead.static_assigner: unknown argument 'top_k' (did you mean 'topk'?)"),
+        (("name: ATSSAssigner", "name: ATTSAssigner"), "static_assigner",
+         "PPYOLOEHead.static_assigner: unknown class 'ATTSAssigner' (did you mean 'ATSSAssigner'?)"),
+        (("nms_top_k: 1000", "nms_topk: 1000"), "nms",
+         "PPYOLOEHead.nms: unknown argument 'nms_topk' (did you mean 'nms_top_k'?)"),
+        (("nms_top_k: 1000", "nms_top_k: all"), "nms", "PPYOLOEHead.nms.nms_top_k: must be a whole number, got 'all'"),
+        # learning rate and optimizer
+        (("base_lr: 0.001", "base_lr: 0"), "base_lr", "LearningRate.base_lr: must be positive, got 0"),
+        (("base_lr: 0.001", "base_lr: fast"), "base_lr", "LearningRate.base_lr: must be a number, got 'fast'"),
+        (("name: CosineDecay", "name: CosinDecay"), "- {name: CosinDecay",
+         "LearningRate.schedulers[0].name: unknown scheduler 'CosinDecay' (did you mean 'CosineDecay'?)"),
+        (("max_epochs: 3", "max_epoch: 3"), "- {name: CosineDecay",
+         "LearningRate.schedulers[0]: unknown argument 'max_epoch' (did you mean 'max_epochs'?)"),
+        (("    - {name: LinearWarmup, steps: 5}\n", ""), "- {name: CosineDecay",
+         "LearningRate.schedulers[0]: needs a warm-up (LinearWarmup or ExpWarmup) after it, or use_warmup: false"),
+        (("type: Momentum, momentum", "type: AdamW, momentum"), "optimizer:",
+         "OptimizerBuilder.optimizer: unknown argument 'momentum'; allowed: "),
+        (("type: Momentum", "type: Adamw"), "optimizer:",
+         "OptimizerBuilder.optimizer.type: unknown optimizer 'Adamw' (did you mean 'AdamW'?)"),
+        (("momentum: 0.9", "momentum: 0.9, weight_decay: 0.1"), "optimizer:",
+         "OptimizerBuilder.optimizer.weight_decay: Momentum takes its weight decay from OptimizerBuilder.regularizer"),
+        (("momentum: 0.9", "momentum: 0.9, learning_rate: 0.1"), "optimizer:",
+         "OptimizerBuilder.optimizer: unknown argument 'learning_rate'"),
+        (("type: L2", "type: L3"), "regularizer", "OptimizerBuilder.regularizer.type: must be one of L1, L2, got 'L3'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_with_its_place_and_the_nearest_name(tmp_path, change, line, message):
+    file = write_config(tmp_path, change)
+    found = [problem for problem in problems_of(file) if "missing key" not in problem]
+    assert len(found) == 1, found
+    assert found[0].startswith(f"{file}:{line_of(file, line)}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("num_classes: 2\n", "missing key 'num_classes'"),
+        ("architecture: PPYOLOE\n", "missing key 'architecture'"),
+        ("epoch: 3\n", "missing key 'epoch'"),
+    ],
+)
+def test_what_must_be_there(tmp_path, start, message):
+    file = write_config(tmp_path, (start, ""))
+    assert problems_of(file) == [f"{file}: {message}"]
+
+
+def test_a_section_that_must_be_there(tmp_path):
+    file = write_config(tmp_path)
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text[: text.index("TestReader:")], encoding="utf-8")
+    assert problems_of(file) == [f"{file}: missing section 'TestReader'"]
+
+
+def test_a_data_set_names_its_class(tmp_path):
+    wrong = ["TrainDataset.name=COCODataset", "EvalDataset={dataset_dir: data}"]
+    problems = problems_of(write_config(tmp_path), wrong)
+    assert len(problems) == 2
+    assert "TrainDataset.name: unknown data set 'COCODataset' (did you mean 'COCODataSet'?)" in problems[0]
+    assert "EvalDataset: missing argument 'name'" in problems[1]
+    problems = problems_of(write_config(tmp_path), ["TrainDataset.ann_path=train.json"])
+    assert "TrainDataset: unknown argument 'ann_path' (did you mean 'anno_path'?)" in problems[0]
+
+
+def test_momentum_of_a_base_does_not_leak_into_adamw(tmp_path):
+    base = write_config(tmp_path, name="base.yml")
+    row = tmp_path / "row.yml"
+    row.write_text("_BASE_: base.yml\nOptimizerBuilder:\n  optimizer: {type: AdamW}\n", encoding="utf-8")
+    problems = problems_of(row)
+    assert len(problems) == 1
+    # The key stands in the base, and so does its line.
+    place = f"{base}:{line_of(base, 'optimizer:')}"
+    assert problems[0].startswith(f"{place}: OptimizerBuilder.optimizer: unknown argument 'momentum'")
+
+
+def test_all_problems_are_reported_together(tmp_path):
+    file = write_config(tmp_path, ("- RandomCrop:", "- RandomCorp:"), ("epoch: 3", "epoch: 0"), ("topk: 9", "top: 9"))
+    problems = problems_of(file, ["TrainReader.batch_size=none", "use_emma=true"])
+    words = ("RandomCorp", "epoch: must be at least 1", "'top'", "batch_size", "'use_emma'")
+    assert len(problems) == len(words)
+    for word in words:
+        assert sum(word in problem for problem in problems) == 1, word
+    assert any(problem.startswith("-o use_emma=true: unknown key") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "print_flops=false", "use_xpu=false", "find_unused_parameters=true", "weights=output/model_final",
+        "norm_type=sync_bn", "eval_size=[64, 64]", "seed=3", "keep_checkpoints=2", "eval_interval=2",
+        "export={post_process: true, nms: true}", "TrainReader.mosaic_epoch=2", "TrainReader.use_shared_memory=true",
+        "OptimizerBuilder.regularizer=false", "OptimizerBuilder.clip_grad_by_norm=1.0", "PPYOLOE.post_process=null",
+        "OptimizerBuilder={optimizer: {type: AdamW, weight_decay: 0.05, beta1: 0.9}}",
+        "OptimizerBuilder={optimizer: {type: AdamWDL, layer_decay: 0.9}}",
+        "LearningRate.schedulers=[{name: PiecewiseDecay, milestones: [1], gamma: [1.0], use_warmup: false}]",
+        "PPYOLOE.backbone=CSPConvNeXt", "PPYOLOEHead.nms=MultiClassNMS", "PPYOLOEHead.num_classes=2",
+        "CSPResNet={layers: [3, 6, 6, 3], use_large_stem: true}", "TrainDataset.allow_empty=true",
+    ],
+)  # fmt: skip
+def test_what_paddledetection_knows_is_accepted(tmp_path, override):
+    load_config(write_config(tmp_path), [override])
+
+
+def test_a_key_that_is_there_for_its_anchor_is_no_mistake(tmp_path):
+    shape = ("image_shape: [3, 64, 64]", "image_shape: *my_shape")
+    file = write_config(tmp_path, ("epoch: 3", "epoch: 3\nmy_own_shape: &my_shape [3, 64, 64]"), shape)
+    assert load_config(file).data["TestReader"]["inputs_def"]["image_shape"] == [3, 64, 64]
+
+
+def test_a_checkout_on_the_path_goes_before_the_wheel(tmp_path, monkeypatch):
+    operators = tmp_path / "ppdet" / "data" / "transform"
+    for folder in (tmp_path / "ppdet" / "core", operators):
+        folder.mkdir(parents=True)
+    (tmp_path / "ppdet" / "__init__.py").write_text("raise RuntimeError('nobody imports this')\n", encoding="utf-8")
+    (tmp_path / "ppdet" / "core" / "workspace.py").write_text("", encoding="utf-8")
+    text = "@register_op\nclass OnlyInTheCheckout(BaseOperator):\n    def __init__(self, size=3):\n        pass\n"
+    (operators / "operators.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    change = ["TrainReader.sample_transforms=[{OnlyInTheCheckout: {sise: 1}}, {Decode: {}}]"]
+    # Without a reader in that checkout the operators are not looked at: TrainReader is unknown there.
+    assert any("unknown key 'TrainReader'" in problem for problem in problems_of(write_config(tmp_path), change))
+
+
+def test_no_paddledetection_at_all_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("detection.configuration.catalog.package_folder", lambda name: None)
+    with pytest.raises(UserError, match="PaddleDetection is not installed"):
+        load_config(write_config(tmp_path))
+
+
+@pytest.mark.parametrize("change", [(), (("epoch: 3", "epcoh: 3"),)])
+def test_neither_paddle_nor_paddledetection_is_imported(tmp_path, change):
+    file = write_config(tmp_path, *change)
+    program = f"""
+import sys
+from detection.configuration import load_config
+from ppcls_ext.common.errors import ConfigError
+try:
+    load_config({str(file)!r})
+except ConfigError as error:
+    print(error)
+slow = {{"paddle", "ppdet", "cv2", "pandas", "matplotlib"}} & set(sys.modules)
+print("loaded:", sorted(slow))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=tool_environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "loaded: []" in result.stdout
+    assert ("did you mean 'epoch'?" in result.stdout) == bool(change)
