@@ -1,6 +1,7 @@
 """Measures what the README claims: python tools/benchmark.py [inference|pipeline|startup|coco] --output FILE.md.
 
-Without a subcommand it measures everything. It writes a Markdown page and, beside it, the same as JSON.
+Without a subcommand it measures everything that needs no data of yours. ``detection-data -c CONFIG`` measures how fast
+the training data of a detector come in. It writes a Markdown page and, beside it, the same as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ppcls_ext.common.command_line import run
+from ppcls_ext.common.errors import UserError
 
+DETECTION_DATA = "detection-data"
 Section = tuple[dict[str, Any], str, Sequence[Sequence[str]]]
 
 
@@ -26,8 +29,11 @@ def parse_arguments() -> argparse.Namespace:
         description="Measure inference, input pipeline, start-up and COCO evaluation on this machine."
     )
     parser.add_argument(
-        "part", nargs="?", choices=[*PARTS, "all"], default="all", help="what to measure (default: all)"
-    )
+        "part", nargs="?", choices=[*PARTS, "all"], default="all",
+        help=f"what to measure (default: all but {DETECTION_DATA}, which needs -c)",
+    )  # fmt: skip
+    parser.add_argument("-c", "--config", type=Path, metavar="CONFIG",
+                        help=f"{DETECTION_DATA}: configuration whose training data are loaded")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="FILE.md", help="Markdown page to write; FILE.json beside it")
     parser.add_argument("--photos", metavar="FOLDER", help="pipeline: JPEG files (default: from scikit-learn's two)")
     parser.add_argument("--paddleclas", metavar="CHECKOUT", default=os.environ.get("PADDLECLAS_DIR"),
@@ -104,11 +110,24 @@ def measure_coco(arguments: argparse.Namespace) -> Section:
         "matrix.\n\n"
     )
     speedup = result["speedup"][FASTER]
-    return (
-        result,
-        text + verdict(f"faster-coco-eval beats pycocotools ({speedup:.1f} times)", speedup > 1),
-        (markdown_rows(result)),
+    text += verdict(f"faster-coco-eval beats pycocotools ({speedup:.1f} times)", speedup > 1)
+    return result, text, markdown_rows(result)
+
+
+def measure_detection_data(arguments: argparse.Namespace) -> Section:
+    """Measures how fast the training data of a detector come in."""
+    from detection.configuration import load_config
+    from detection.data.loading_benchmark import markdown_rows, run_loading_benchmark
+
+    if arguments.config is None:
+        raise UserError(f"{DETECTION_DATA}: name a detection configuration with -c")
+    result = run_loading_benchmark(load_config(arguments.config), arguments.rounds)
+    text = (
+        f"Training batches of {result['batch_size']} as {result['config']} makes them from {result['data']}: read, "
+        f"decoded, augmented, collated; {result['rounds']} passes over {result['images']} images with each number of "
+        "worker processes, by turns; no model runs beside them."
     )
+    return result, text, markdown_rows(result)
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], Section]] = {
@@ -116,8 +135,15 @@ PARTS: dict[str, Callable[[argparse.Namespace], Section]] = {
     "pipeline": measure_pipeline,
     "startup": measure_startup,
     "coco": measure_coco,
+    DETECTION_DATA: measure_detection_data,
 }
-HEADINGS = {"inference": "Inference", "pipeline": "Input pipeline", "startup": "Start-up", "coco": "COCO evaluation"}
+HEADINGS = {
+    "inference": "Inference",
+    "pipeline": "Input pipeline",
+    "startup": "Start-up",
+    "coco": "COCO evaluation",
+    DETECTION_DATA: "Training data of a detector",
+}
 
 
 def main() -> None:
@@ -129,7 +155,7 @@ def main() -> None:
     from ppcls_ext.common.machine import available_cores
 
     set_up_logging()
-    chosen = list(PARTS) if arguments.part == "all" else [arguments.part]
+    chosen = [part for part in PARTS if part != DETECTION_DATA] if arguments.part == "all" else [arguments.part]
     results, sections = {}, {}
     for part in chosen:
         print(f"measuring: {part}", flush=True)

@@ -31,3 +31,11 @@ def test_coco_evaluation_is_compared_with_pycocotools(tmp_path):
     assert "| pycocotools |" in page
     assert "800 synthetic detections in 20 images" in page
     assert json.loads((tmp_path / "bench.json").read_text())["coco"]["largest_difference"] < 5e-5
+
+
+def test_detection_data_asks_for_a_configuration(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(TOOL), "detection-data"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: detection-data: name a detection configuration with -c"]
