@@ -1,17 +1,21 @@
-"""Image operators of ours for ppdet's readers, named in YAML like its own: ``sample_transforms: [SonarEnhance: {...}]``.
+"""Image operators of ours for ppdet's readers, named in YAML like its own: ``sample_transforms: [SonarEnhance: {}]``.
 
 Those that draw random numbers use NumPy's global generator, as ppdet's operators do; the loader seeds it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ppdet.data.transform
-from ppdet.data.transform.operators import BaseOperator, register_op
+from ppdet.data.transform.operators import BaseOperator, RandomFlip, register_op
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.preprocess import ImageError, sonar
+
+# What a flip up or down would have to mirror besides boxes, and does not.
+SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
 
 
 class LabelsToInt64(BaseOperator):
@@ -28,7 +32,87 @@ class LabelsToInt64(BaseOperator):
         return samples
 
 
-OPERATORS = (LabelsToInt64,)
+class SonarEnhance(BaseOperator):
+    """Makes raw sonar frames visible, by the same code as deployed models: ``ppcls_ext.preprocess.sonar.SonarEnhance``.
+
+    Stands in ``sample_transforms``, behind ``Decode`` and before everything else. Arguments and errors are those of
+    that class.
+    """
+
+    def __init__(
+        self,
+        method: Literal["none", "gamma", "log", "equalize", "clahe"] = "none",
+        channel: Literal["auto", "red", "green", "blue"] = "auto",
+        gamma: float = 0.5,
+        clip_limit: float = 2.0,
+        tile_grid: int | list[int] = 8,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.channel = channel
+        self.gamma = gamma
+        self.clip_limit = clip_limit
+        self.tile_grid = tile_grid
+        self._enhance = sonar.SonarEnhance(method, channel, gamma, clip_limit, tile_grid)
+
+    def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
+        """Replaces ``image``, ``uint8`` ``[H, W, 3]``, by the enhanced one of the same form."""
+        try:
+            sample["image"] = self._enhance(sample["image"])
+        except ImageError as error:
+            # The loader adds the name of the file.
+            raise ValueError(error.cause) from error
+        return sample
+
+
+class SonarFlip(RandomFlip):
+    """Mirrors frames and boxes at the axis of symmetry of the fan, and never anything else.
+
+    Port and starboard may change places; near and far may not, for brightness falls with the range and shadows point
+    away from the sonar. Stands in ``sample_transforms``.
+
+    Args:
+        prob: probability of flipping.
+        axis: ``horizontal`` mirrors left and right: the fan opens upwards or downwards. ``vertical`` mirrors up and
+            down: the fan lies on its side. ``none`` never flips: the fan is cut unevenly.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its name.
+    """
+
+    def __init__(self, prob: float = 0.5, axis: Literal["horizontal", "vertical", "none"] = "horizontal") -> None:
+        if not 0 <= prob <= 1:
+            raise ValueError(f"prob: must be from 0 to 1, got {prob}")
+        if axis not in ("horizontal", "vertical", "none"):
+            raise ValueError(f"axis: must be horizontal, vertical or none, got {axis!r}")
+        super().__init__(float(prob))
+        self.axis = axis
+
+    def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
+        """Mirrors ``image`` ``[H, W, 3]`` and ``gt_bbox`` ``[N, 4]`` (corners), or leaves both.
+
+        Raises:
+            ValueError: the axis is vertical, and the sample has outlines or key points besides boxes.
+        """
+        if self.axis == "horizontal":
+            return super().apply(sample, context)
+        if self.axis == "none" or np.random.uniform(0, 1) >= self.prob:
+            return sample
+        for name in SHAPES:
+            present = sample.get(name)
+            if present is not None and any(part is not None for part in present):
+                raise ValueError(f"SonarFlip with axis: vertical mirrors boxes only, the sample has '{name}'")
+        image = sample["image"]
+        if len(sample.get("gt_bbox", [])):
+            top, bottom = sample["gt_bbox"][:, 1].copy(), sample["gt_bbox"][:, 3].copy()
+            sample["gt_bbox"][:, 1] = image.shape[0] - bottom
+            sample["gt_bbox"][:, 3] = image.shape[0] - top
+        sample["image"] = image[::-1]
+        sample["flipped"] = True
+        return sample
+
+
+OPERATORS = (LabelsToInt64, SonarEnhance, SonarFlip)
 
 
 def register() -> None:

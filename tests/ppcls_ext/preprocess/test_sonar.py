@@ -1,0 +1,135 @@
+"""The echo is found and made visible, also in frames where there is nothing to see."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from ppcls_ext.preprocess import ImageError
+from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance, echo_channel
+
+
+def dark_echo(height: int = 48, width: int = 64) -> np.ndarray:
+    """A nearly black frame with one bright spot, ``uint8`` ``[height, width]``."""
+    echo = np.random.default_rng(3).integers(0, 12, (height, width), dtype=np.uint8)
+    echo[height // 4 : height // 2, width // 4 : width // 2] = 40
+    echo[:, :4] = 0
+    return echo
+
+
+def in_channel(echo: np.ndarray, name: str, others: int = 0) -> np.ndarray:
+    image = np.full((*echo.shape, 3), others, np.uint8)
+    image[:, :, CHANNELS.index(name)] = echo
+    return image
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("others", [0, 3, 255])
+def test_auto_finds_the_channel_with_the_echo(name, others):
+    image = in_channel(dark_echo(), name, others)
+    assert CHANNELS[echo_channel(image)] == name
+    assert np.array_equal(SonarEnhance()(image), np.repeat(dark_echo()[:, :, None], 3, axis=2))
+
+
+def test_auto_prefers_the_stronger_of_two_echoes():
+    image = in_channel(dark_echo() // 3, "red")
+    image[:, :, 2] = dark_echo()
+    assert CHANNELS[echo_channel(image)] == "blue"
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_a_named_channel_is_taken_whatever_it_holds(name):
+    image = in_channel(dark_echo(), "green")
+    result = SonarEnhance(channel=name)(image)
+    assert np.array_equal(result[:, :, 0], image[:, :, CHANNELS.index(name)])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_three_equal_channels_whatever_the_form(method):
+    enhance = SonarEnhance(method=method)
+    echo = dark_echo()
+    expected = enhance(echo)
+    assert expected.shape == (48, 64, 3) and expected.dtype == np.uint8
+    assert np.array_equal(expected[:, :, 0], expected[:, :, 1]) and np.array_equal(expected[:, :, 0], expected[:, :, 2])
+    forms = {
+        "grey": np.repeat(echo[:, :, None], 3, axis=2),
+        "one channel": echo[:, :, None],
+        "blue": in_channel(echo, "blue"),
+        "16 bits": (echo.astype(np.uint16) << 8) + 77,
+        "mirrored view": np.ascontiguousarray(echo[:, ::-1])[:, ::-1],
+    }
+    for form, image in forms.items():
+        before = image.copy()
+        assert np.array_equal(enhance(image), expected), form
+        assert np.array_equal(image, before), f"{form} was changed"
+
+
+def test_values_of_the_curves():
+    echo = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert np.array_equal(SonarEnhance("none")(echo)[:, :, 0], echo)
+    gamma = SonarEnhance("gamma", gamma=0.5)(echo)[:, :, 0].ravel()
+    assert [gamma[value] for value in (0, 1, 64, 255)] == [0, 16, 128, 255]
+    assert np.array_equal(SonarEnhance("gamma", gamma=1)(echo)[:, :, 0], echo)
+    log = SonarEnhance("log")(echo)[:, :, 0].ravel()
+    assert [log[value] for value in (0, 1, 15, 255)] == [0, 32, 128, 255]
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_dark_frames_become_brighter(method):
+    echo = dark_echo()
+    assert SonarEnhance(method)(echo)[:, :, 0].mean() > 1.2 * echo.mean()
+
+
+def test_equalize_and_clahe_are_those_of_opencv():
+    echo = dark_echo()
+    assert np.array_equal(SonarEnhance("equalize")(echo)[:, :, 0], cv2.equalizeHist(echo))
+    for grid, tiles in ((4, (4, 4)), ([2, 5], (2, 5))):
+        expected = cv2.createCLAHE(3.0, tiles).apply(echo)
+        assert np.array_equal(SonarEnhance("clahe", clip_limit=3.0, tile_grid=grid)(echo)[:, :, 0], expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (3, 2), (5, 40)])
+def test_tiny_frames(method, size):
+    echo = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)
+    assert SonarEnhance(method)(echo).shape == (*size, 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_frames_of_one_value(method):
+    enhance = SonarEnhance(method)
+    assert not enhance(np.zeros([20, 30, 3], np.uint8)).any()
+    even = enhance(np.full([20, 30, 3], 9, np.uint8))
+    assert even.min() == even.max() >= 9
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros([8, 8, 3], np.float32),
+        np.zeros([8, 8, 4], np.uint8),
+        np.zeros([0, 8, 3], np.uint8),
+        np.zeros(8, np.uint8),
+    ],
+    ids=["float", "four channels", "no rows", "a line"],
+)
+def test_what_is_no_frame_is_refused(image):
+    with pytest.raises(ImageError, match="SonarEnhance"):
+        SonarEnhance("equalize")(image)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "gama"}, "method: must be one of .* got 'gama' .did you mean 'gamma'"),
+        ({"channel": "grey"}, "channel: must be one of auto, red, green, blue"),
+        ({"gamma": 0}, "gamma: must be positive"),
+        ({"clip_limit": -1.0}, "clip_limit: must be positive"),
+        ({"tile_grid": 0}, "tile_grid: must be"),
+        ({"tile_grid": [8]}, "tile_grid: must be"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SonarEnhance(**arguments)
