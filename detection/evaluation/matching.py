@@ -30,6 +30,8 @@ class Matches:
 class BestThreshold:
     """The score threshold with the highest F1 (harmonic mean of precision and recall) at IoU 0.5.
 
+    It is chosen on the very images that it is judged on, so its figures are a little better than on new images.
+
     Attributes:
         threshold: keep detections whose score is at least this.
         f1, precision, recall: what it gives.
