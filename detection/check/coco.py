@@ -15,6 +15,9 @@ from detection.check.kinds import Collector
 from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity
 from ppcls_ext.preprocess.decode import read_bytes
 
+LARGEST = 2**53
+# A picture of more pixels across is none.
+LARGEST_SIDE = 2**20
 LISTS = ("images", "categories", "annotations")
 
 
@@ -178,7 +181,8 @@ def _whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # JSON knows whole numbers of any length; those beyond the reach of a float are no coordinates.
+    return isinstance(value, float) or (_whole(value) and abs(value) <= LARGEST)
 
 
 def _read_images(part: str, images: list[Any], found: Collector) -> tuple[list[int], list[str], np.ndarray]:
@@ -189,14 +193,14 @@ def _read_images(part: str, images: list[Any], found: Collector) -> tuple[list[i
     first_with_name: dict[str, int] = {}
     for number, image in enumerate(images):
         usable = isinstance(image, dict) and _whole(image.get("id")) and isinstance(image.get("file_name"), str)
-        if not usable or not image["file_name"]:
+        if not usable or not image["file_name"] or "\0" in image["file_name"]:
             found.add("malformed_image", part, Entry(note=f"images[{number}]: {_brief(image)}"))
             continue
         row, identity, name = len(ids), image["id"], image["file_name"]
         picture = Picture(part, row)
         width, height = image.get("width"), image.get("height")
         # Some tools write whole numbers as 640.0; a width that is none is as good as missing.
-        if not all(_is_number(side) and side >= 1 and side == int(side) for side in (width, height)):
+        if not all(_is_number(side) and 1 <= side <= LARGEST_SIDE and side % 1 == 0 for side in (width, height)):
             found.add("image_without_size", part, Entry((picture,), f"width {width}, height {height}"))
             width = height = 0
         ids.append(identity)

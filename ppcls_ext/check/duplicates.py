@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from ppcls_ext.check.examine import Mark
+from ppcls_ext.check.examine import Mark, reduced_grey
 from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, by_part
 from ppcls_ext.check.near_duplicates import near_pairs
 from ppcls_ext.check.scan import Scan
@@ -207,6 +206,5 @@ def _reduce_chunk(pictures: list[Picture]) -> np.ndarray:
             pixels = decode_image(image, dataset.name_of(picture.index)) if isinstance(image, bytes) else image
         except ImageError:  # It was readable a moment ago; somebody works on the folder.
             continue
-        small = cv2.resize(pixels, (COMPARED_SIDE, COMPARED_SIDE), interpolation=cv2.INTER_AREA)
-        reduced[row] = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).ravel()
+        reduced[row] = reduced_grey(pixels, COMPARED_SIDE, COMPARED_SIDE).ravel()
     return reduced

@@ -28,6 +28,8 @@ ORIENTATION_TAG = 0x0112
 BLACK = 10
 # Standard deviation of every channel below which an image is one colour; rounding in a JPEG leaves less.
 ONE_COLOUR = 0.5
+# Range of the grey values of a reduced picture below which rounding would take away what it shows.
+FAINT = 64
 
 
 class Mark(enum.IntFlag):
@@ -71,9 +73,26 @@ def difference_hash(pixels: np.ndarray) -> int:
     Args:
         pixels: ``uint8`` RGB ``[H, W, 3]``.
     """
-    small = cv2.resize(pixels, (9, 8), interpolation=cv2.INTER_AREA)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    grey = reduced_grey(pixels, 9, 8)
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
+
+
+def reduced_grey(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Returns a small grey version; a faint one is stretched to the whole range before it is rounded.
+
+    Without that, raw sonar frames (nearly black, one channel) would all look the same.
+
+    Args:
+        pixels: ``uint8`` RGB ``[H, W, 3]``.
+        width, height: of the result, ``uint8`` ``[height, width]``.
+    """
+    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    if int(grey.max()) - int(grey.min()) >= FAINT:
+        return grey
+    means = cv2.resize(pixels.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA).sum(axis=2)
+    means -= means.min()
+    return np.rint(means * (255.0 / max(float(means.max()), 1e-6))).astype(np.uint8)
 
 
 def content_marks(pixels: np.ndarray) -> Mark:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -47,3 +48,25 @@ def test_brightness_does_not_change_the_hash_and_another_picture_does() -> None:
     hashes = np.array([difference_hash(image) for image in (picture, darker, other)], dtype=np.uint64)
     assert count_bits(hashes[:1] ^ hashes[1:2])[0] <= LARGEST_DISTANCE
     assert count_bits(hashes[:1] ^ hashes[2:])[0] > 10
+
+
+def test_each_of_many_alike_hashes_has_a_relative_but_not_all_pairs_are_listed() -> None:
+    hashes = np.zeros(2_000, dtype=np.uint64)
+    pairs, distances = near_pairs(hashes)
+    assert len(hashes) < len(pairs) < len(hashes) * (len(hashes) - 1) // 2
+    assert len(np.unique(pairs)) == len(hashes)
+    assert (pairs[:, 0] < pairs[:, 1]).all()
+    assert not distances.any()
+
+
+def test_faint_frames_of_one_channel_are_told_apart() -> None:
+    """Raw sonar frames carry a faint echo in one channel; rounded to whole grey values most of them would be black."""
+    generator = np.random.default_rng(0)
+    frames = np.zeros((20, 120, 160, 3), dtype=np.uint8)
+    for frame in frames:
+        frame[:, :, 0] = cv2.resize(generator.integers(0, 24, (8, 9), dtype=np.uint8), (160, 120))
+    again = frames.copy()
+    again[:, :, :, 0] += generator.integers(0, 2, again.shape[:3], dtype=np.uint8)
+    hashes = np.array([difference_hash(frame) for frame in (*frames, *again)], dtype=np.uint64)
+    pairs, _ = near_pairs(hashes)
+    assert pairs.tolist() == [[number, number + 20] for number in range(20)]
