@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from ppcls_ext.common.signature import REQUIRED
-from ppcls_ext.models.sources import parse
+from ppcls_ext.models.sources import import_source, parse
 
 _TYPES: dict[str, Any] = {
     "int": int, "float": float, "bool": bool, "str": str, "list": list, "tuple": tuple, "dict": dict,
@@ -62,9 +62,12 @@ def _convert_subscript(name: str, inside: ast.expr, file: Path) -> Any:
     return _TYPES.get(name, Any)
 
 
-def _alias(name: str, file: Path) -> Any:
-    """Follows ``Name = Literal[...]`` at the top level of the same file."""
+def _alias(name: str, file: Path, seen: frozenset[tuple[Path, str]] = frozenset()) -> Any:
+    """Follows ``Name = Literal[...]`` at the top level of the same file, or of the file that it is imported from."""
     for node in parse(file).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             return _convert(node.value, file)
-    return Any
+    source = import_source(file, name)
+    if source is None or source in seen:
+        return Any
+    return _alias(source[1], source[0], seen | {source})

@@ -52,19 +52,26 @@ def absolute_imports(file: Path) -> dict[str, tuple[Path, str]]:
     return names
 
 
-def find_definition(file: Path, name: str) -> Definition | None:
+def import_source(file: Path, name: str) -> tuple[Path, str] | None:
+    """Returns the file that ``file`` imports ``name`` from and its name there, if both can be looked at."""
+    source = relative_imports(file).get(name) or absolute_imports(file).get(name)
+    return source if source is not None and source[0].is_file() else None
+
+
+def find_definition(file: Path, name: str, _seen: frozenset[tuple[Path, str]] = frozenset()) -> Definition | None:
     """Returns the top-level function or class ``name`` of ``file``, followed through imports and aliases."""
+    if (file, name) in _seen:  # Two files import the name from each other.
+        return None
+    seen = _seen | {(file, name)}
     for node in reversed(parse(file).body):  # The last definition of a name is the one that counts.
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return Definition(node, file)
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):
             targets = {target.id for target in node.targets if isinstance(target, ast.Name)}
             if name in targets and node.value.id != name:
-                return find_definition(file, node.value.id)
-    source = relative_imports(file).get(name) or absolute_imports(file).get(name)
-    if source is None or not source[0].is_file() or source == (file, name):
-        return None
-    return find_definition(*source)
+                return find_definition(file, node.value.id, seen)
+    source = import_source(file, name)
+    return find_definition(*source, seen) if source else None
 
 
 def find_method(owner: Definition, name: str, skip_own: bool = False) -> tuple[Definition, Definition] | None:
