@@ -63,8 +63,8 @@ def _checked(names: Sequence[str], text: str) -> tuple[str, ...]:
         raise UserError(f"--classes {text}: holds an empty name")
     by_fold: dict[str, str] = {}
     for name in names:
-        if other := by_fold.setdefault(folded(name), name) if folded(name) in by_fold else None:
-            raise UserError(f"--classes {text}: '{other}' and '{name}' are the same name")
+        if folded(name) in by_fold:
+            raise UserError(f"--classes {text}: '{by_fold[folded(name)]}' and '{name}' are the same name")
         by_fold[folded(name)] = name
     return tuple(names)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,12 +12,16 @@ import numpy as np
 from detection.prepare.classes import ClassMatcher
 from detection.prepare.looks import look_of
 from detection.prepare.records import Box, CleanFrame, Frame, Ledger, RawBox
+from ppcls_ext.common.machine import available_cores
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 
+logger = logging.getLogger(__name__)
 # Less than this is left of a box after clipping: it is rejected as outside, in pixels.
 SMALLEST_REST = 1.0
 # Decoders release the interpreter; each thread holds a picture.
 MOST_THREADS = 8
+# Frames between two lines of progress.
+PROGRESS = 1000
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,13 @@ def clean_frames(frames: Sequence[Frame], matcher: ClassMatcher, ledger: Ledger)
         matcher: knows the classes.
         ledger: gets the entries and the counts.
     """
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, MOST_THREADS)) as threads:
+    with ThreadPoolExecutor(max_workers=min(available_cores(), MOST_THREADS)) as threads:
         pictures = threads.map(_look_at, frames)
-        cleaned = [
-            _clean_frame(frame, picture, matcher, ledger) for frame, picture in zip(frames, pictures, strict=True)
-        ]
+        cleaned = []
+        for number, (frame, picture) in enumerate(zip(frames, pictures, strict=True), start=1):
+            cleaned.append(_clean_frame(frame, picture, matcher, ledger))
+            if number % PROGRESS == 0:
+                logger.info("checked %d of %d frames", number, len(frames))
     return [frame for frame in cleaned if frame is not None]
 
 

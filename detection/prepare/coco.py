@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from detection.prepare.classes import folded
 from detection.prepare.layout import PART_WORDS, ImageIndex
-from detection.prepare.records import Frame, Ledger, RawBox
+from detection.prepare.records import Frame, Ledger, RawBox, shown_path
 
+LARGEST_NUMBER = 1e9
 FORM = "COCO bbox x y w h"
 # Keys of an image that the prepared file has of its own.
 OWN_KEYS = frozenset({"id", "file_name", "width", "height"})
@@ -30,7 +30,7 @@ def frames_of(
         index: finds images.
         ledger: gets what could not be used; boxes that were read are counted as input.
     """
-    shown = file.relative_to(source).as_posix()
+    shown = shown_path(file, source)
     names = _categories(content["categories"], shown, ledger)
     boxes = _boxes_by_image(content["annotations"], names, shown, ledger)
     frames: dict[Path, Frame] = {}
@@ -45,7 +45,7 @@ def frames_of(
             frames[image].boxes.extend(own)
             continue
         frames[image] = Frame(
-            name=image.relative_to(source).as_posix(),
+            name=shown_path(image, source),
             image=image,
             boxes=own,
             source=f"{shown}: {entry['file_name']}",
@@ -66,9 +66,12 @@ def _own_part(entry: dict[str, Any]) -> str | None:
 
 def _stated_size(entry: dict[str, Any]) -> tuple[int, int] | None:
     size = [entry.get(key) for key in ("width", "height")]
-    if all(isinstance(value, int | float) and math.isfinite(value) for value in size):
-        return int(size[0]), int(size[1])
-    return None
+    return (int(size[0]), int(size[1])) if all(map(_is_number, size)) else None
+
+
+def _is_number(value: Any) -> bool:
+    """Tells whether a value is a finite number of a size that pictures may have."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
 
 def _key(value: Any) -> Any:
@@ -134,9 +137,7 @@ def _box(entry: dict[str, Any], names: dict[Any, str]) -> RawBox:
     values = entry.get("bbox")
     if not isinstance(values, list) or len(values) != 4:
         return RawBox(name, None, FORM, ("missing_coordinates", "bbox is not a list of four numbers"), extra)
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values) or not all(
-        map(math.isfinite, values)
-    ):
+    if not all(map(_is_number, values)):
         return RawBox(name, None, FORM, ("not_a_number", f"bbox {values} holds something else than numbers"), extra)
     left, top, width, height = map(float, values)
     return RawBox(name, (left, top, left + width, top + height), FORM, None, extra)

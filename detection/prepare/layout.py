@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.image_files import files_in
 
 PART_WORDS = {
     "train": ("train", "training", "trn"),
@@ -40,7 +41,7 @@ def read_coco(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: no valid JSON ({error.msg}); is the file truncated?") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: no valid JSON") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in COCO_KEYS):
         return None
@@ -49,13 +50,8 @@ def read_coco(path: Path) -> dict[str, Any] | None:
 
 def find_coco_files(source: Path) -> dict[Path, dict[str, Any]]:
     """Returns the COCO files below a folder with their contents, sorted by path; hidden files are left out."""
-    found = {}
-    for path in sorted(source.rglob("*.json")):
-        if not any(part.startswith(".") for part in path.relative_to(source).parts):
-            content = read_coco(path)
-            if content is not None:
-                found[path] = content
-    return found
+    contents = {path: read_coco(path) for path in files_in(source, {".json"})}
+    return {path: content for path, content in contents.items() if content is not None}
 
 
 def parts_of(source: Path, files: Iterable[Path]) -> dict[str, Path]:

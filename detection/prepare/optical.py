@@ -10,10 +10,13 @@ from detection.prepare.layout import ImageIndex, find_coco_files, parts_of, read
 from detection.prepare.options import add_arguments, add_split_arguments
 from detection.prepare.pairing import annotation_files, pair_folder
 from detection.prepare.pipeline import Reading, check_before, finish
-from detection.prepare.records import Frame, Ledger
+from detection.prepare.records import Frame, Ledger, shown_path
 from detection.prepare.sonar import leave_out_bare
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.image_files import images_in
+
+# Images of DUO; its test set is our validation.
+PUBLISHED = {"train": 6671, "val": 1111}
 
 
 def add_duo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +58,10 @@ def prepare_duo(arguments: argparse.Namespace) -> None:
             f"{arguments.source}: no usable annotation file for {wanted}; known layouts: images/{{train,test}} with "
             "annotations/instances_{train,test}.json, and DUO_pic with DUO_ANN"
         )
+    for part, count in PUBLISHED.items():
+        found = sum(frame.part == part for frame in reading.frames)
+        if found != count:
+            reading.ledger.note("other_count", part, f"{found} images; DUO as published has {count}")
     finish(reading, names, arguments)
 
 
@@ -129,7 +136,7 @@ def _read_coco_folder(arguments: argparse.Namespace) -> Reading:
     used = {frame.image for frame in frames}
     for image in images:
         if image not in used:
-            ledger.reject("no_annotation", image.relative_to(source).as_posix(), "no annotation file lists it")
+            ledger.reject("no_annotation", shown_path(image, source), "no annotation file lists it")
             ledger.images["left_out"] += 1
     return Reading(ledger, frames)
 

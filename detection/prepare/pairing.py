@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detection.prepare.layout import best
-from detection.prepare.records import Frame, Ledger
+from detection.prepare.records import Frame, Ledger, shown_path
 from detection.prepare.voc import VocAnnotation, read_voc
 from detection.prepare.xml_files import XmlError
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.image_files import images_in
+from ppcls_ext.common.image_files import files_in, images_in
 
 
 @dataclass
@@ -31,11 +31,7 @@ class Pairing:
 
 def annotation_files(folder: Path) -> list[Path]:
     """Returns the ``.xml`` files below a folder, sorted; hidden files and folders are left out."""
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.extend(Path(place, name) for name in files if name.lower().endswith(".xml") and not name.startswith("."))
-    return sorted(found)
+    return files_in(folder, {".xml"})
 
 
 def pair_folder(source: Path, ledger: Ledger) -> Pairing:
@@ -59,7 +55,7 @@ def pair_folder(source: Path, ledger: Ledger) -> Pairing:
     claims: dict[Path, list[tuple[Path, VocAnnotation]]] = defaultdict(list)
     spoilt: set[Path] = set()
     for file in files:
-        shown = file.relative_to(source).as_posix()
+        shown = shown_path(file, source)
         try:
             annotation = read_voc(file)
         except (XmlError, OSError) as error:
@@ -126,7 +122,7 @@ def _image_of(file: Path, annotation: VocAnnotation, finder: _Finder, shown: str
         ledger.note("other_name_stated", shown, f"names {stated}, taken for {candidates[0].name}")
     candidates = best(candidates, lambda image: image.name == stated)
     if len(candidates) > 1:
-        names = ", ".join(image.name for image in candidates)
+        names = ", ".join(shown_path(image, image.parent) for image in candidates)
         ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
         return None
     return candidates[0]
@@ -141,7 +137,7 @@ def _frames(
 ) -> Pairing:
     result = Pairing()
     for image in images:
-        name = image.relative_to(source).as_posix()
+        name = shown_path(image, source)
         found = claims.get(image, [])
         if not found and image in spoilt:
             ledger.reject("malformed_xml", name, "its annotation file could not be read")
@@ -150,7 +146,7 @@ def _frames(
         if not found:
             result.bare.append(Frame(name, image))
             continue
-        shown = [file.relative_to(source).as_posix() for file, _ in found]
+        shown = [shown_path(file, source) for file, _ in found]
         first = found[0][1]
         if any(other != first for _, other in found[1:]):
             boxes = sum(len(annotation.boxes) for _, annotation in found)

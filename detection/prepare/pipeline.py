@@ -22,6 +22,8 @@ from detection.prepare.writing import check_output, name_images, write_output
 from ppcls_ext.common.errors import UserError
 
 logger = logging.getLogger(__name__)
+# One for training, one for validation.
+FEWEST_FRAMES = 2
 # Share of boxes with swapped corners above which the tags are doubted.
 MANY_SWAPPED = 0.1
 
@@ -66,8 +68,8 @@ def finish(reading: Reading, names: Sequence[str] | None, arguments: argparse.Na
     ledger, matcher = reading.ledger, ClassMatcher(names)
     logger.info("checking %d frames", len(reading.frames) + len(reading.unlabelled))
     frames = clean_frames(reading.frames, matcher, ledger)
-    if not any(frame.boxes for frame in frames):
-        raise UserError(f"{arguments.source}: {_why_nothing(ledger)}")
+    if sum(bool(frame.boxes) for frame in frames) < FEWEST_FRAMES:
+        raise UserError(f"{arguments.source}: {_why_so_few(ledger)}")
     parts, split = _split(frames, reading, len(names), arguments)
     if reading.unlabelled:
         parts["test"] = parts.get("test", []) + clean_frames(reading.unlabelled, matcher, ledger)
@@ -118,8 +120,9 @@ def _note_suspicions(parts: Parts, ledger: Ledger) -> None:
             ledger.note("alike_across_the_split", "all", reason)
 
 
-def _why_nothing(ledger: Ledger) -> str:
+def _why_so_few(ledger: Ledger) -> str:
     rejected = [entry for entry in ledger.entries if entry.action is Action.REJECTED]
+    few = f"fewer than {FEWEST_FRAMES} frames with a usable box"
     if not rejected:
-        return "no annotated frame with a box"
-    return f"no annotated frame with a usable box ({rejected[0].file}: {rejected[0].reason}; {len(rejected)} such)"
+        return few
+    return f"{few} ({rejected[0].file}: {rejected[0].reason}; {len(rejected)} entries rejected in all)"

@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 
 
+def shown_path(path: Path, source: Path) -> str:
+    """Returns a path below the source folder as reports show it: with ``/``, and bytes that are no UTF-8 spelt out."""
+    return path.relative_to(source).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @dataclass(frozen=True)
 class RawBox:
     """One object of an annotation file as it was written.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from xml.etree.ElementTree import Element
 from detection.prepare.records import RawBox
 from detection.prepare.xml_files import XmlError, read_xml
 
+LARGEST_NUMBER = 1e9
 # Tags of a box and what they are called in a report; the first form whose tags are all there counts.
 FORMS = (
     (("xmin", "ymin", "xmax", "ymax"), "xmin ymin xmax ymax", True),
@@ -50,11 +50,14 @@ def read_voc(path: Path) -> VocAnnotation:
     if root.tag.lower() != "annotation":
         raise XmlError(f"its root is <{root.tag}>, not <annotation>")
     sonar = _child(root, "sonar")
+    # Some sonar sets have a block <file> with what else stands in <filename> and <size>.
+    file = _child(root, "file")
+    file = root if file is None else file
     return VocAnnotation(
-        filename=_last_part(_text(root, "filename")),
+        filename=_last_part(_text(root, "filename") or _text(file, "filename")),
         folder=_last_part(_text(root, "folder")),
         boxes=[_box(element) for element in root if element.tag.lower() == "object"],
-        size=_size(root),
+        size=_size(root, "size") or _size(root, "file"),
         metadata={} if sonar is None else {"sonar": _block(sonar)},
     )
 
@@ -72,8 +75,8 @@ def _last_part(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
-def _size(root: Element) -> tuple[int, int] | None:
-    block = _child(root, "size")
+def _size(root: Element, tag: str) -> tuple[int, int] | None:
+    block = _child(root, tag)
     if block is None:
         return None
     width, height = (number(_text(block, tag)) for tag in ("width", "height"))
@@ -81,12 +84,12 @@ def _size(root: Element) -> tuple[int, int] | None:
 
 
 def number(text: str) -> float | None:
-    """Returns a finite number, or ``None``."""
+    """Returns a finite number of ordinary size, or ``None``."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) < LARGEST_NUMBER else None
 
 
 def _block(element: Element) -> Any:

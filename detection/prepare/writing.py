@@ -38,11 +38,13 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 def name_images(frames: Sequence[CleanFrame], ledger: Ledger) -> None:
     """Gives each frame its file name below ``images``: the base name, with its folder in front where two are alike."""
-    counts = Counter(frame.frame.image.name.casefold() for frame in frames)
+    counts = Counter(PurePosixPath(frame.frame.name).name.casefold() for frame in frames)
     taken: set[str] = set()
     for frame in frames:
         path = PurePosixPath(frame.frame.name)
         target = path.name if counts[path.name.casefold()] == 1 else "__".join(path.parts)
+        # Where a name is no UTF-8, the frame's name spells bytes out with backslashes, which some systems refuse.
+        target = target.replace("\\", "_")
         number = 2
         while target.casefold() in taken:
             target = f"{path.stem}_{number}{path.suffix}"
@@ -113,6 +115,9 @@ def write_output(
             box_id += len(coco["annotations"])
         write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
         write_json(folder / "split.json", split)
+        (folder / "split").mkdir()
+        for part, names in split["parts"].items():
+            write_text(folder / "split" / f"{part}.txt", "".join(f"{name}\n" for name in names))
         write_json(folder / "report.json", {**report, "placed": dict(placed)})
         write_text(folder / MARKER, "written by tools/prepare_data.py\n")
     return placed

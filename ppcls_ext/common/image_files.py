@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ppcls_ext.common.errors import UserError
@@ -45,10 +45,19 @@ def _images_of(given: str) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Returns the images in a folder and its sub-folders, sorted by path.
+    """Returns the images in a folder and its sub-folders, sorted by path; see :func:`files_in`."""
+    return files_in(folder, SUFFIXES)
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Returns the files of some kinds in a folder and its sub-folders, sorted by path.
 
     Hidden files and folders are left out, among them the ``._x.jpg`` that macOS adds. Links to folders are followed,
     but no folder is searched twice, so links may form circles.
+
+    Args:
+        folder: where to search.
+        suffixes: in lower case, with the dot.
     """
     found: list[Path] = []
     searched = {os.path.realpath(folder)}
@@ -60,7 +69,9 @@ def images_in(folder: Path) -> list[Path]:
             if real not in searched:
                 searched.add(real)
                 folders.append(name)
-        found.extend(Path(place, name) for name in files if _is_image(Path(name)) and not name.startswith("."))
+        found.extend(
+            Path(place, name) for name in files if Path(name).suffix.lower() in suffixes and not name.startswith(".")
+        )
     return sorted(found)
 
 

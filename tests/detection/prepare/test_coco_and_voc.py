@@ -70,6 +70,10 @@ def test_duo_layouts(tmp_path: Path, layout: str) -> None:
     assert sorted(result.parts) == ["train", "val"]
     assert result.split["method"] == "source"
     assert result.report["images"]["left_out"] == 0
+    assert result.reasons("other_count") == [
+        "train: 3 images; DUO as published has 6671",
+        "val: 2 images; DUO as published has 1111",
+    ]
 
 
 def test_duo_without_its_test_part(tmp_path: Path) -> None:
@@ -174,6 +178,7 @@ COCO_FAULTS = {
     "three numbers": ([], [box_entry(50, 1, box=(1, 2, 3))], "missing_coordinates", "list of four numbers", (8, 0, 1)),
     "words": ([], [box_entry(50, 1, box=("a", 2, 3, 4))], "not_a_number", "something else than numbers", (8, 0, 1)),
     "not finite": ([], [box_entry(50, 1, box=(1, 2, float("nan"), 4))], "not_a_number", "than numbers", (8, 0, 1)),
+    "huge": ([], [box_entry(50, 1, box=(1, 2, 10**400, 4))], "not_a_number", "than numbers", (8, 0, 1)),
     "empty": ([], [box_entry(50, 1, box=(1, 2, 0, 4))], "empty_box", "enclose nothing", (8, 0, 1)),
     "clipped": ([], [box_entry(50, 1, box=(60, 2, 10, 4))], "clipped_box", "clipped to the 64x48", (8, 1, 0)),
 }  # fmt: skip

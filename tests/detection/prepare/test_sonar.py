@@ -104,6 +104,7 @@ BOX_FAULTS = {
     "word": (corners("ball", 5, "six", 25, 36), "rejected", "not_a_number", None, "ymin is 'six'"),
     "nan": (corners("ball", 5, 6, "nan", 36), "rejected", "not_a_number", None, "xmax is 'nan'"),
     "infinite": (sides("ball", 5, 6, "1e999", 36), "rejected", "not_a_number", None, "w is '1e999'"),
+    "huge": (sides("ball", 5, 6, "9" * 400, 36), "rejected", "not_a_number", None, "w is '999"),
     "no box": ("<object><name>ball</name></object>", "rejected", "missing_coordinates", None, "has no <bndbox>"),
     "half a box": (
         "<object><name>ball</name><bndbox><xmin>1</xmin></bndbox></object>",
@@ -167,6 +168,40 @@ def test_xml_in_a_chinese_encoding_is_read(tmp_path: Path) -> None:
     output = tmp_path / "prepared"
     prepare("sonar", raw, "--classes", "cube,球", "--output", output)
     assert Prepared(output).boxes("frame_0.png") == [("球", [1, 2, 10, 10])]
+
+
+def test_name_and_size_in_a_file_block(tmp_path: Path) -> None:
+    raw = sound_folder(tmp_path / "raw")
+    write_image(raw / "Images" / "ping.bmp", seed=60)
+    block = "<file><filename>ping.bmp</filename><width>99</width><height>98</height></file>"
+    text = f"<annotation>{block}{corners('ball', 5, 6, 25, 36)}</annotation>"
+    (raw / "BoxAnnotations" / "0001.xml").write_text(text)
+    result = prepared(raw)
+    assert result.boxes("ping.bmp") == [("ball", [5, 6, 20, 30])]
+    assert "states 99x98" in result.reasons("size_disagrees")[0]
+
+
+def test_linked_folders_are_followed(tmp_path: Path) -> None:
+    sound_folder(tmp_path / "elsewhere")
+    (tmp_path / "raw").mkdir()
+    for name in ("Images", "BoxAnnotations"):
+        (tmp_path / "raw" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "raw" / "Images" / "loop").symlink_to(tmp_path / "raw")
+    result = prepared(tmp_path / "raw")
+    assert result.report["boxes"]["kept"] == 6
+    assert not any(path.is_symlink() for path in (tmp_path / "prepared" / "images").iterdir())
+
+
+def test_file_names_that_are_no_utf8(tmp_path: Path) -> None:
+    raw = sound_folder(tmp_path / "raw", count=3)
+    name = os.fsdecode("球".encode("gb2312"))
+    try:
+        (raw / "Images" / "frame_1.png").rename(raw / "Images" / f"{name}.png")
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    (raw / "BoxAnnotations" / "frame_1.xml").rename(raw / "BoxAnnotations" / f"{name}.xml")
+    result = prepared(raw)
+    assert result.boxes("_xc7_xf2.png") == [("cube", [5, 6, 20, 30])]
 
 
 def test_image_that_cannot_be_decoded(tmp_path: Path) -> None:
@@ -351,7 +386,7 @@ def test_many_swapped_corners_are_doubted(tmp_path: Path) -> None:
         (("--split-files", "a.txt", "b.txt"), "--split-files a.txt: no such file"),
         (
             ("--classes", "anchor"),
-            r"no annotated frame with a usable box \(BoxAnnotations/frame_0.xml: .*unknown class",
+            r"fewer than 2 frames with a usable box \(BoxAnnotations/frame_0.xml: .*unknown class",
         ),
     ],
 )

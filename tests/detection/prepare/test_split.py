@@ -62,6 +62,14 @@ def test_same_seed_same_split(tmp_path: Path) -> None:
     assert any(split != splits[0] for split in splits[2:])
 
 
+def test_written_lists_give_the_same_split_again(tmp_path: Path) -> None:
+    raw = sequences(tmp_path / "raw")
+    first = prepared(raw, "--seed", "4")
+    lists = [tmp_path / "prepared" / "split" / f"{part}.txt" for part in ("train", "val")]
+    again = prepared(raw, "--split-files", *lists)
+    assert (again.names("train"), again.names("val")) == (first.names("train"), first.names("val"))
+
+
 def test_wanted_share_of_validation(tmp_path: Path) -> None:
     raw = sequences(tmp_path / "raw")
     assert len(prepared(raw, "--val-fraction", "0.5").names("val")) == 20
