@@ -67,7 +67,7 @@ KINDS = {
     "image_without_boxes": _kind(INFORMATION, "image", "without boxes"),
     "wrong_size": _kind(ERROR, "image", "of another size than the annotations say"),
     "other_data": _kind(ERROR, "set", "of which no image is in the image folder: another image_dir or data set?"),
-    "copies_annotated_differently": _kind(WARNING, "picture", "that is there more than once, with different boxes"),
+    "copies_annotated_differently": _kind(WARNING, "picture", "found more than once, with different boxes"),
     "unlisted_image": _kind(INFORMATION, "image file", "in the image folders that no annotation file lists"),
 }  # fmt: skip
 

@@ -21,6 +21,8 @@ FINDINGS_SHOWN = 10
 # Classes named where a finding has no pictures.
 NOTES = 20
 FINDING_TEXT = 270
+# The room that a note beside the pictures needs.
+LEAST_NOTE = 150
 FINDING_SIDE = 88
 FINDING_HEIGHT = FINDING_SIDE + 48
 Caption = Callable[[Picture], str]
@@ -100,12 +102,19 @@ def _finding_cell(finding: Finding, scan: Scan, caption: Caption, tile: Tile) ->
         text += f"; and {finding.count - NOTES:,} more" if finding.count > NOTES else ""
         for number, line in enumerate(wrap(text, font, COLUMN - x, most_lines=4)):
             pen.text((x, 22 + 21 * number), line, font=font, fill=SUBTLE)
+    notes = []
     for entry in finding.entries:
         width = len(entry.pictures[:2]) * (FINDING_SIDE + 4)
         if width == 0 or x + width > COLUMN:
             break
         _draw_example(image, entry, x, scan, caption, tile)
         x += width + 14
+        notes.append(entry.note)
+    if finding.count == len(notes) and any(notes) and COLUMN - x >= LEAST_NOTE:
+        # A picture is too narrow for what is wrong with it; a few pictures leave room beside them.
+        text = "; ".join(filter(None, notes))
+        for number, line in enumerate(wrap(text, font_of(13), COLUMN - x, most_lines=5)):
+            pen.text((x, 18 * number), line, font=font_of(13), fill=SUBTLE)
     return image
 
 
