@@ -1,0 +1,335 @@
+"""What a detector sees at deployment: the operators of a reader of PaddleDetection 2.6, the same bit for bit.
+
+Every file is decoded as ppdet's ``Decode`` does, by OpenCV, because the detector was trained on that: of a transparent
+picture the colours count and not the transparency, of 16 bits the upper eight. But files that ppdet would take although
+they are damaged are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ppcls_ext.common.errors import ConfigError
+from ppcls_ext.preprocess.decode import ImageError, decode_image, read_bytes
+from ppcls_ext.preprocess.jpeg import is_jpeg, is_whole_plain_jpeg
+from ppcls_ext.preprocess.pipeline import build_operators
+from ppcls_ext.preprocess.sonar import SonarEnhance
+
+# EXIF's number for how the camera was held; 1 is upright.
+ORIENTATION = 0x0112
+LARGEST_INTERPOLATION = 4
+
+
+class Prepared(NamedTuple):
+    """An image as a detector takes it.
+
+    Attributes:
+        pixels: ``float32`` ``[3, H, W]``.
+        scale_factor: ``float32`` ``[2]``: height and width after resizing, divided by those of the image.
+        im_shape: ``float32`` ``[2]``: height and width after resizing, before padding.
+        height, width: of the image.
+    """
+
+    pixels: np.ndarray
+    scale_factor: np.ndarray
+    im_shape: np.ndarray
+    height: int
+    width: int
+
+
+def decode_as_trained(data: bytes, name: str = "image") -> np.ndarray:
+    """Decodes an image file's bytes to the ``uint8`` RGB ``[H, W, 3]`` that ppdet's ``Decode`` makes of them.
+
+    Formats that OpenCV does not know, with which nobody can have trained, are decoded by ``decode_image`` alone.
+
+    Raises:
+        ImageError: as ``decode_image``; the message begins with ``name``.
+    """
+    image = decode_image(data, name)
+    if _decoders_agree(data):
+        return image
+    try:
+        trained = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return image
+    return image if trained is None else cv2.cvtColor(trained, cv2.COLOR_BGR2RGB)
+
+
+def _decoders_agree(data: bytes) -> bool:
+    """Whether ``decode_image`` gives what OpenCV gives: plain pictures of eight bits, stored without loss or JPEG."""
+    if is_jpeg(data):
+        return is_whole_plain_jpeg(data)
+    with Image.open(io.BytesIO(data)) as image:
+        return (
+            image.format in ("PNG", "BMP")
+            and image.mode in ("RGB", "L")
+            and "transparency" not in image.info
+            and image.getexif().get(ORIENTATION, 1) == 1
+        )
+
+
+class Decode:
+    """A path or an encoded file's bytes to an array; an array passes through."""
+
+    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray) -> np.ndarray:
+        """Returns ``uint8`` RGB ``[H, W, 3]``; raises ``ImageError`` where that cannot be had."""
+        if isinstance(image, (str, os.PathLike)):
+            image = read_bytes(image)
+        if isinstance(image, bytes):
+            return decode_as_trained(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ImageError("image", f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        return image
+
+
+class Resize:
+    """Resizes, and notes by how much.
+
+    Args:
+        target_size: ``[height, width]``, or the side of a square.
+        keep_ratio: the short side gets the smaller of the two sizes, unless the long one would exceed the larger.
+        interp: number of OpenCV's interpolation: 0 nearest, 1 bilinear, 2 bicubic, 3 area, 4 Lanczos.
+    """
+
+    def __init__(self, target_size: int | list[int], keep_ratio: bool, interp: int = cv2.INTER_LINEAR) -> None:
+        self.target_size = _height_and_width(target_size, "target_size")
+        if not 0 <= interp <= LARGEST_INTERPOLATION:
+            raise ValueError(f"interp: must be from 0 to {LARGEST_INTERPOLATION}, got {interp}")
+        self.keep_ratio = keep_ratio
+        self.interp = interp
+
+    def factors(self, height: int, width: int) -> tuple[float, float]:
+        """Returns by how much an image of this size is stretched, down and across."""
+        if self.keep_ratio:
+            scale = min(min(self.target_size) / min(height, width), max(self.target_size) / max(height, width))
+            return scale, scale
+        return self.target_size[0] / height, self.target_size[1] / width
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type; ``ImageError`` where nothing would remain."""
+        height, width = image.shape[:2]
+        vertical, horizontal = self.factors(height, width)
+        try:
+            # By factors and not by size: they decide where OpenCV samples.
+            return cv2.resize(image, None, None, fx=horizontal, fy=vertical, interpolation=self.interp)
+        except cv2.error:
+            raise ImageError("image", f"{width}x{height} pixels cannot be resized by a factor of {vertical}") from None
+
+
+class Pad:
+    """Pads to the right and at the bottom.
+
+    Args:
+        size: ``[height, width]`` of the result, or the side of a square; without it ``size_divisor`` decides.
+        size_divisor: both sides become multiples of it.
+        pad_mode: 0; other modes shift the picture, and boxes could not be taken back to it.
+        fill_value: RGB of what is added.
+    """
+
+    def __init__(
+        self,
+        size: int | list[int] | None = None,
+        size_divisor: int = 32,
+        pad_mode: int = 0,
+        fill_value: list[float] | None = None,
+    ) -> None:
+        self.size = None if size is None else _height_and_width(size, "size")
+        if size_divisor < 1:
+            raise ValueError(f"size_divisor: must be at least 1, got {size_divisor}")
+        if pad_mode != 0:
+            raise ValueError(f"pad_mode: must be 0 (to the right and at the bottom), got {pad_mode}")
+        self.size_divisor = size_divisor
+        self.fill_value = _three_numbers([127.5, 127.5, 127.5] if fill_value is None else fill_value, "fill_value")
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``[H, W, 3]`` -> ``float32`` ``[height, width, 3]``; ``ImageError`` where the image is larger."""
+        height, width = image.shape[:2]
+        new_height, new_width = self.size or (_multiple(height, self.size_divisor), _multiple(width, self.size_divisor))
+        if height > new_height or width > new_width:
+            raise ImageError("image", f"Pad to {new_width}x{new_height} does not hold {width}x{height} pixels")
+        if (height, width) == (new_height, new_width):
+            return image.astype(np.float32, copy=False)
+        padded = np.empty([new_height, new_width, 3], dtype=np.float32)
+        padded[:] = np.array(self.fill_value, dtype=np.float32)
+        padded[:height, :width] = image
+        return padded
+
+
+class NormalizeImage:
+    """Scales to 0..1, takes off the mean and divides by the deviation, channel by channel.
+
+    Args:
+        mean, std: three numbers; ImageNet's when absent.
+        is_scale: divides by 255 first.
+        norm_type: ``none`` leaves out mean and deviation.
+    """
+
+    def __init__(
+        self,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        is_scale: bool = True,
+        norm_type: Literal["mean_std", "none"] = "mean_std",
+    ) -> None:
+        self.mean = _three_numbers([0.485, 0.456, 0.406] if mean is None else mean, "mean")
+        self.std = _three_numbers([0.229, 0.224, 0.225] if std is None else std, "std")
+        if 0 in self.std:
+            raise ValueError(f"std: must be three numbers other than zero, got {std}")
+        if norm_type not in ("mean_std", "none"):
+            raise ValueError(f"norm_type: must be mean_std or none, got {norm_type!r}")
+        self.is_scale = is_scale
+        self.norm_type = norm_type
+        # A byte has 256 values: the arithmetic is done once for each of them.
+        values = np.arange(256, dtype=np.float32).reshape(256, 1, 1).repeat(3, axis=2)
+        self.tables = np.ascontiguousarray(self._normalized(values).transpose(2, 0, 1))
+
+    def _normalized(self, image: np.ndarray) -> np.ndarray:
+        """The arithmetic as ppdet does it: in ``float32``, but mean and deviation in ``float64``, rounded each time."""
+        image = image.astype(np.float32)
+        if self.is_scale:
+            image *= 1.0 / 255.0
+        if self.norm_type == "mean_std":
+            image -= np.array(self.mean)
+            image /= np.array(self.std)
+        return image
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``uint8`` or ``float32`` ``[H, W, 3]`` -> ``float32`` ``[H, W, 3]``."""
+        if image.dtype != np.uint8:
+            return self._normalized(image)
+        planes = np.empty([3, *image.shape[:2]], dtype=np.float32)
+        for channel in range(3):
+            cv2.LUT(cv2.extractChannel(image, channel), self.tables[channel], planes[channel])
+        return planes.transpose(1, 2, 0)
+
+
+class Permute:
+    """Turns ``[H, W, 3]`` into ``[3, H, W]``."""
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``[H, W, 3]`` -> ``[3, H, W]``."""
+        return image.transpose(2, 0, 1)
+
+
+class PadStride:
+    """Pads to the right and at the bottom with zeros, behind ``Permute``; what ``PadBatch`` does to a single image.
+
+    Args:
+        stride: height and width become multiples of it; 0 or less pads nothing.
+    """
+
+    def __init__(self, stride: int = 0) -> None:
+        self.stride = stride
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``[3, H, W]`` -> ``float32`` ``[3, height, width]``."""
+        if self.stride <= 0:
+            return image
+        channels, height, width = image.shape
+        padded = np.zeros([channels, _multiple(height, self.stride), _multiple(width, self.stride)], dtype=np.float32)
+        padded[:, :height, :width] = image
+        return padded
+
+
+DETECTION_OPERATORS: dict[str, type[Any]] = {
+    operator.__name__: operator for operator in (Decode, SonarEnhance, Resize, Pad, NormalizeImage, Permute, PadStride)
+}
+# Each operator may stand behind those of its own rank and of lower ranks.
+RANKS = {Decode: 0, SonarEnhance: 1, Resize: 2, Pad: 2, NormalizeImage: 2, Permute: 3, PadStride: 4}
+
+
+class DetectionPipeline:
+    """Operators in a row.
+
+    Args:
+        operators: callables ``op(image) -> image`` of this file. Decoding goes before them.
+    """
+
+    def __init__(self, operators: list[Any]) -> None:
+        self.decode = Decode()
+        self.operators = [operator for operator in operators if not isinstance(operator, Decode)]
+
+    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str | None = None) -> Prepared:
+        """Makes a model input of one image.
+
+        Args:
+            image: a path, an encoded file's bytes, or ``uint8`` RGB ``[H, W, 3]``.
+            name: what errors call the picture; its path when absent.
+
+        Raises:
+            ImageError: the picture cannot be decoded or does not fit an operator.
+        """
+        if name is None:
+            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
+        try:
+            return self._prepare(image)
+        except ImageError as error:
+            raise ImageError(name, error.cause) from error
+
+    def _prepare(self, image: bytes | str | os.PathLike[str] | np.ndarray) -> Prepared:
+        pixels = self.decode(image)
+        height, width = pixels.shape[:2]
+        im_shape, scale_factor = (float(height), float(width)), np.ones(2, dtype=np.float32)
+        resized = False
+        for operator in self.operators:
+            if isinstance(operator, Resize):
+                if resized:
+                    # What ppdet resizes once is float32 from then on; we keep bytes as long as they hold the same.
+                    pixels = pixels.astype(np.float32, copy=False)
+                resized = True
+                factors = operator.factors(*pixels.shape[:2])
+                # With the ratio kept, ppdet notes the exact size and not the one in whole pixels.
+                im_shape = operator.target_size
+                if operator.keep_ratio:
+                    im_shape = factors[0] * float(pixels.shape[0]), factors[1] * float(pixels.shape[1])
+                scale_factor = (scale_factor.astype(np.float64) * factors).astype(np.float32)
+            pixels = operator(pixels)
+        tensor = np.ascontiguousarray(pixels, dtype=np.float32)
+        return Prepared(tensor, scale_factor, np.array(im_shape, dtype=np.float32), height, width)
+
+
+def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -> DetectionPipeline:
+    """Builds what prepares images for a detector.
+
+    Args:
+        operators: ``sample_transforms`` of a reader for evaluation or testing: a list of ``{Name: {argument: value}}``.
+        where: dotted path of the list, for messages.
+
+    Raises:
+        ConfigError: with all problems of the list: an unknown operator or argument, a value out of range, an order
+            that gives no ``[3, H, W]``.
+    """
+    built = build_operators(operators, where, DETECTION_OPERATORS)
+    problems = []
+    for number, (before, operator) in enumerate(zip(built, built[1:], strict=False), start=1):
+        if RANKS[type(before)] > RANKS[type(operator)]:
+            first, second = type(operator).__name__, type(before).__name__
+            problems.append(f"{where}[{number}]: {first} must stand before {second}")
+    if not any(isinstance(operator, Permute) for operator in built):
+        problems.append(f"{where}: Permute is missing; the model takes [3, H, W]")
+    if problems:
+        raise ConfigError(problems)
+    return DetectionPipeline(built)
+
+
+def _height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:
+    pair = [size, size] if isinstance(size, int) else list(size)
+    if len(pair) != 2 or any(number < 1 for number in pair):
+        raise ValueError(f"{argument}: must be a positive number of pixels or [height, width], got {size}")
+    return pair[0], pair[1]
+
+
+def _three_numbers(values: list[float], argument: str) -> list[float]:
+    if len(values) != 3:
+        raise ValueError(f"{argument}: must be three numbers, got {values}")
+    return [float(value) for value in values]
+
+
+def _multiple(size: int, divisor: int) -> int:
+    return -(-size // divisor) * divisor

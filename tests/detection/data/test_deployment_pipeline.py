@@ -1,0 +1,108 @@
+"""What a deployed detector sees is what ppdet's operators show it in training and evaluation, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detection.toolkit import register
+from ppcls_ext.preprocess.detection import build_detection_pipeline
+from tests.support.image_files import image_files
+from tests.support.pictures import smooth_picture
+
+FILES = image_files()
+NORMALIZE = {"NormalizeImage": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "is_scale": True}}
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    register()
+
+
+def check_equal(operators: list[dict], data: bytes | np.ndarray, batch_operators: tuple[dict, ...] = ()) -> None:
+    """Compares ours with ppdet's, which gets the operators that follow ``Permute`` as operators of a batch."""
+    from ppdet.data.reader import BatchCompose, Compose
+
+    sample = Compose([{"Decode": {}}, *operators])({"image": data})
+    if batch_operators:
+        sample = {name: value[0] for name, value in BatchCompose(list(batch_operators))([sample]).items()}
+    renamed = [{"PadStride": {"stride": entry["PadBatch"]["pad_to_stride"]}} for entry in batch_operators]
+    prepared = build_detection_pipeline([{"Decode": {}}, *operators, *renamed])(data)
+    expected = np.asarray(sample["image"])
+    assert prepared.pixels.dtype == np.float32 and prepared.pixels.flags.c_contiguous
+    assert prepared.pixels.shape == expected.shape
+    assert np.array_equal(prepared.pixels, expected)
+    for name in ("scale_factor", "im_shape"):
+        ours = getattr(prepared, name)
+        assert ours.dtype == np.float32
+        assert np.array_equal(ours, np.asarray(sample[name])), name
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_files_of_every_kind(kind):
+    resize = {"Resize": {"target_size": [32, 64], "keep_ratio": False, "interp": 2}}
+    check_equal([resize, NORMALIZE, {"Permute": {}}], FILES[kind])
+
+
+@pytest.mark.parametrize("interp", range(5))
+@pytest.mark.parametrize("keep_ratio", [False, True])
+@pytest.mark.parametrize("size", [(38, 53), (100, 20), (7, 200), (64, 64)])
+@pytest.mark.parametrize("target_size", [64, [48, 96]])
+def test_resizing(interp, keep_ratio, size, target_size):
+    pixels = smooth_picture(1, size[1], size[0])
+    resize = {"Resize": {"target_size": target_size, "keep_ratio": keep_ratio, "interp": interp}}
+    check_equal([resize, NORMALIZE, {"Permute": {}}], pixels)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "is_scale": False},
+        {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "is_scale": True},
+        {"norm_type": "none"},
+        {"norm_type": "none", "is_scale": False},
+    ],
+)
+@pytest.mark.parametrize("resized", [False, True])
+def test_normalising(arguments, resized):
+    resize = [{"Resize": {"target_size": 40, "keep_ratio": False}}] if resized else []
+    check_equal([*resize, {"NormalizeImage": arguments}, {"Permute": {}}], FILES["png"])
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [
+        [{"Resize": {"target_size": 48, "keep_ratio": True}}, {"Pad": {"size": 96}}, NORMALIZE],
+        [{"Resize": {"target_size": 48, "keep_ratio": True}}, {"Pad": {"size": [64, 128], "fill_value": [1, 2, 3]}}],
+        [{"Pad": {"size": [38, 53]}}, NORMALIZE],
+        [NORMALIZE, {"Resize": {"target_size": 48, "keep_ratio": False}}],
+        [{"Pad": {"size": 60}}, {"Resize": {"target_size": 31, "keep_ratio": False, "interp": 2}}, NORMALIZE],
+        [{"Resize": {"target_size": 90, "keep_ratio": True}}, {"Resize": {"target_size": 31, "keep_ratio": True}}],
+        [],
+    ],
+)
+def test_other_orders_and_padding(operators):
+    check_equal([*operators, {"Permute": {}}], FILES["png"])
+
+
+@pytest.mark.parametrize("stride", [0, 1, 32])
+def test_stride_of_a_batch(stride):
+    resize = {"Resize": {"target_size": [40, 50], "keep_ratio": True}}
+    check_equal([resize, NORMALIZE, {"Permute": {}}], FILES["jpeg"], ({"PadBatch": {"pad_to_stride": stride}},))
+
+
+@pytest.mark.parametrize("method", ["none", "gamma", "log", "equalize", "clahe"])
+@pytest.mark.parametrize("kind", ["bmp", "png grey", "png of 16 bits", "jpeg"])
+def test_enhanced_sonar(method, kind):
+    resize = {"Resize": {"target_size": [64, 64], "keep_ratio": False, "interp": 2}}
+    check_equal([{"SonarEnhance": {"method": method}}, resize, NORMALIZE, {"Permute": {}}], FILES[kind])
+
+
+def test_a_repeated_call_gives_the_same():
+    pipeline = build_detection_pipeline(
+        [{"Resize": {"target_size": 48, "keep_ratio": False}}, NORMALIZE, {"Permute": {}}]
+    )
+    first, kept = pipeline(FILES["png"]), pipeline(FILES["png"]).pixels.copy()
+    pipeline(FILES["jpeg"])
+    assert np.array_equal(first.pixels, kept)
