@@ -6,13 +6,13 @@ import logging
 
 from classification.bad_input import BadImages
 from classification.build import build_batches, build_dataset, build_network, load_pretrained
-from classification.class_names import check_same_classes, class_names_of_weights
+from classification.class_names import check_same_classes
 from classification.config import Config
 from classification.evaluator import evaluate
 from classification.precision import Precision
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.training.environment import Environment
-from ppcls_ext.weights import find_weights
+from ppcls_ext.weights import class_names_of_weights, find_weights
 
 logger = logging.getLogger(__name__)
 

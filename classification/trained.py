@@ -11,7 +11,6 @@ import numpy as np
 import paddle
 
 from classification.build import build_network, load_pretrained, read_class_names
-from classification.class_names import class_names_of_weights
 from classification.config import Config
 from classification.data.datasets import ImageDataset
 from classification.opening import UnavailableDataError, open_dataset
@@ -20,7 +19,7 @@ from ppcls_ext.export import example_images, export_classifier
 from ppcls_ext.preprocess import ImageError, build_pipeline
 from ppcls_ext.runtime import Description, Predictor
 from ppcls_ext.runtime.eager_backend import EagerBackend
-from ppcls_ext.weights import find_weights
+from ppcls_ext.weights import class_names_of_weights, find_weights
 
 logger = logging.getLogger(__name__)
 COMPARED_IMAGES = 4

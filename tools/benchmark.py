@@ -1,7 +1,8 @@
 """Measures what the README claims: python tools/benchmark.py [inference|pipeline|startup|coco] --output FILE.md.
 
 Without a subcommand it measures everything that needs no data of yours. ``detection-data -c CONFIG`` measures how fast
-the training data of a detector come in. It writes a Markdown page and, beside it, the same as JSON.
+the training data of a detector come in, ``detection --model EXPORT [EXPORT ...]`` the latency of exported detectors. It
+writes a Markdown page and, beside it, the same as JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from ppcls_ext.common.command_line import run
 from ppcls_ext.common.errors import UserError
 
 DETECTION_DATA = "detection-data"
+DETECTION = "detection"
+# These need something that only the user has.
+NEVER_IN_ALL = (DETECTION_DATA, DETECTION)
+NETWORK = "EConvNeXt_mini"
 Section = tuple[dict[str, Any], str, Sequence[Sequence[str]]]
 
 
@@ -30,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "part", nargs="?", choices=[*PARTS, "all"], default="all",
-        help=f"what to measure (default: all but {DETECTION_DATA}, which needs -c)",
+        help=f"what to measure (default: all but {DETECTION_DATA}, needing -c, and {DETECTION}, needing --model)",
     )  # fmt: skip
     parser.add_argument("-c", "--config", type=Path, metavar="CONFIG",
                         help=f"{DETECTION_DATA}: configuration whose training data are loaded")  # fmt: skip
@@ -38,7 +43,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--photos", metavar="FOLDER", help="pipeline: JPEG files (default: from scikit-learn's two)")
     parser.add_argument("--paddleclas", metavar="CHECKOUT", default=os.environ.get("PADDLECLAS_DIR"),
                         help="pipeline: measure this PaddleClas too (default: $PADDLECLAS_DIR)")  # fmt: skip
-    parser.add_argument("--model", default="EConvNeXt_mini", metavar="NAME", help="inference: the network")
+    parser.add_argument("--model", nargs="+", metavar="NAME|DIR",
+                        help=f"inference: the network (default: {NETWORK}); {DETECTION}: exports")  # fmt: skip
+    parser.add_argument("--image", type=Path, metavar="FILE", help=f"{DETECTION}: picture (default: a generated one)")
     parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="inference: side of the input")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="inference: threads of each engine")
     parser.add_argument("--detections", type=int, default=20_000, metavar="N", help="coco: how many are evaluated")
@@ -51,7 +58,10 @@ def measure_inference(arguments: argparse.Namespace) -> Section:
     from ppcls_ext.benchmark.inference import MEAN_POOLED, ONNX_RUNTIME, markdown_rows, run_inference_benchmark
     from ppcls_ext.benchmark.report import verdict
 
-    result = run_inference_benchmark(arguments.model, arguments.size, arguments.threads, arguments.rounds)
+    if arguments.model and len(arguments.model) > 1:
+        raise UserError(f"inference: --model takes one network, got {len(arguments.model)}")
+    network = arguments.model[0] if arguments.model else NETWORK
+    result = run_inference_benchmark(network, arguments.size, arguments.threads, arguments.rounds)
     ratios = result["ratios"]
     lines = [
         f"Exported {result['model']}, {result['size']} px, batch 1, {result['threads']} threads, "
@@ -130,12 +140,27 @@ def measure_detection_data(arguments: argparse.Namespace) -> Section:
     return result, text, markdown_rows(result)
 
 
+def measure_detection(arguments: argparse.Namespace) -> Section:
+    """Measures the latency of exported detectors."""
+    from ppcls_ext.benchmark.detection import markdown_rows, run_detection_benchmark
+
+    result = run_detection_benchmark(arguments.model or [], arguments.image, arguments.threads, arguments.rounds)
+    height, width = result["image"]
+    text = (
+        f"Exported detectors on one image of {width} x {height} px, batch 1, {result['threads']} threads, "
+        f"{result['samples']} runs of each in processes of their own, by turns. Suppression is included in both "
+        "figures; preprocessing begins with the decoded image."
+    )
+    return result, text, markdown_rows(result)
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Section]] = {
     "inference": measure_inference,
     "pipeline": measure_pipeline,
     "startup": measure_startup,
     "coco": measure_coco,
     DETECTION_DATA: measure_detection_data,
+    DETECTION: measure_detection,
 }
 HEADINGS = {
     "inference": "Inference",
@@ -143,6 +168,7 @@ HEADINGS = {
     "startup": "Start-up",
     "coco": "COCO evaluation",
     DETECTION_DATA: "Training data of a detector",
+    DETECTION: "Latency of exported detectors",
 }
 
 
@@ -155,7 +181,7 @@ def main() -> None:
     from ppcls_ext.common.machine import available_cores
 
     set_up_logging()
-    chosen = [part for part in PARTS if part != DETECTION_DATA] if arguments.part == "all" else [arguments.part]
+    chosen = [part for part in PARTS if part not in NEVER_IN_ALL] if arguments.part == "all" else [arguments.part]
     results, sections = {}, {}
     for part in chosen:
         print(f"measuring: {part}", flush=True)

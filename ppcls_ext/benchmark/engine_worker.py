@@ -36,7 +36,35 @@ def open_onnxruntime(file: str, threads: int) -> Callable[[np.ndarray], np.ndarr
     return lambda images: session.run(None, {name: images})[0]
 
 
-ENGINES = {"paddle": open_paddle, "onnxruntime": open_onnxruntime}
+def open_detector(folder: str, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Opens a detector's export: the same image again and again -> rows ``[n, 6]``, prepared in the first run only."""
+    from ppcls_ext.runtime import load
+
+    predictor = load(folder, threads=threads)
+    prepared = []
+
+    def run(image: np.ndarray) -> np.ndarray:
+        if not prepared:
+            prepared.append(predictor.prepare(image, "image"))
+        return predictor.detect(prepared)[0]
+
+    return run
+
+
+def open_whole_detector(folder: str, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Opens a detector's export: image ``uint8`` RGB ``[H, W, 3]`` -> rows ``[n, 6]``, prepared in every run."""
+    from ppcls_ext.runtime import load
+
+    predictor = load(folder, threads=threads)
+    return lambda image: predictor.detect([predictor.prepare(image, "image")])[0]
+
+
+ENGINES = {
+    "paddle": open_paddle,
+    "onnxruntime": open_onnxruntime,
+    "detector": open_detector,
+    "whole_detector": open_whole_detector,
+}
 
 
 def main() -> None:

@@ -102,15 +102,12 @@ def run_inference_benchmark(
         models, skipped = _prepare_models(model_name, size, folder)
         images = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
         np.save(folder / "input.npy", images)
-        with _engines(models, threads, folder) as engines:
+        with open_engines(models, threads, folder) as engines:
             errors = _compare_outputs(list(models), folder)
-            seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
-            for turn in range(rounds):
-                # Each round begins with another engine, so that none always follows the same one.
-                for engine in engines[turn % len(engines) :] + engines[: turn % len(engines)]:
-                    time.sleep(SETTLE_SECONDS)
-                    seconds[engine.name] += engine.measure(runs)
-    engines_result = {name: {**_statistics(values), "relative_error": errors[name]} for name, values in seconds.items()}
+            seconds = measure_by_turns(engines, rounds, runs)
+    engines_result = {
+        name: {**statistics_of(values), "relative_error": errors[name]} for name, values in seconds.items()
+    }
     first = engines_result[ADAPTIVE]["median_ms"]
     return {
         "model": model_name,
@@ -198,7 +195,11 @@ def _epsilons_are_sane(file: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _engines(models: dict[str, tuple[str, str]], threads: int, folder: Path) -> Iterator[list[EngineProcess]]:
+def open_engines(models: dict[str, tuple[str, str]], threads: int, folder: Path) -> Iterator[list[EngineProcess]]:
+    """Starts a worker for each of ``models`` (name -> engine, file), and ends them all at the end.
+
+    ``folder`` holds ``input.npy`` and gets the first outputs, ``output_0.npy``, ...
+    """
     engines: list[EngineProcess] = []
     try:
         for number, (name, (engine, file)) in enumerate(models.items()):
@@ -222,7 +223,19 @@ def _compare_outputs(names: list[str], folder: Path) -> dict[str, float]:
     return errors
 
 
-def _statistics(seconds: list[float]) -> dict[str, float]:
+def measure_by_turns(engines: list[EngineProcess], rounds: int, runs: int) -> dict[str, list[float]]:
+    """Returns the seconds of ``rounds`` x ``runs`` runs of each engine, by its name."""
+    seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    for turn in range(rounds):
+        # Each round begins with another engine, so that none always follows the same one.
+        for engine in engines[turn % len(engines) :] + engines[: turn % len(engines)]:
+            time.sleep(SETTLE_SECONDS)
+            seconds[engine.name] += engine.measure(runs)
+    return seconds
+
+
+def statistics_of(seconds: list[float]) -> dict[str, float]:
+    """Returns median, 90th percentile and minimum, in milliseconds."""
     milliseconds = 1000 * np.array(seconds)
     return {
         "median_ms": float(np.median(milliseconds)),

@@ -16,6 +16,7 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_folder, sha256_of
 from ppcls_ext.common.machine import available_cores
 from ppcls_ext.export.examples import example_images
+from ppcls_ext.export.target import check_target
 from ppcls_ext.export.verification import TOLERANCE, verify
 from ppcls_ext.models.outputs import logits_of
 from ppcls_ext.preprocess import ImageError, build_pipeline
@@ -70,7 +71,7 @@ def export_classifier(
         UserError: the outputs disagree, the model is no classifier, or the operators do not fit it. No file is left.
     """
     target = Path(folder)
-    _check_target(target, classes, class_num)
+    check_target(target, classes, class_num)
     was_training = model.training
     reference = EagerBackend(model)
     try:
@@ -98,13 +99,6 @@ def export_classifier(
             model.train()
     description.folder = target
     return description
-
-
-def _check_target(target: Path, classes: Sequence[str] | None, class_num: int) -> None:
-    if classes is not None and len(classes) != class_num:
-        raise UserError(f"there are {len(classes)} class names for {class_num} classes")
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / DESCRIPTION_FILE).is_file()):
-        raise UserError(f"{target}: exists and is not an export; choose another folder, nothing was written")
 
 
 def _prepare(

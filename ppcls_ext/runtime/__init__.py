@@ -3,13 +3,30 @@
 predictor = load("output/quickstart/export")
 for prediction in predictor(["a.jpg", "b.jpg"]):
     print(prediction.name, prediction.labels[0], prediction.scores[0])
+
+detector = load("output/detection/export")
+for prediction in detector(["a.jpg", "b.jpg"], threshold=0.3):
+    print(prediction.name, prediction.boxes, prediction.scores, prediction.labels)
 """
 
 from __future__ import annotations
 
 from ppcls_ext.runtime.backends import BACKENDS, load
-from ppcls_ext.runtime.contract import Backend
-from ppcls_ext.runtime.description import Description, read_description
+from ppcls_ext.runtime.contract import Backend, DetectionBackend
+from ppcls_ext.runtime.description import Description, DetectionDescription, read_description
+from ppcls_ext.runtime.detector import DetectionPrediction, DetectionPredictor
 from ppcls_ext.runtime.predictor import Prediction, Predictor
 
-__all__ = ["BACKENDS", "Backend", "Description", "Prediction", "Predictor", "load", "read_description"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Description",
+    "DetectionBackend",
+    "DetectionDescription",
+    "DetectionPrediction",
+    "DetectionPredictor",
+    "Prediction",
+    "Predictor",
+    "load",
+    "read_description",
+]

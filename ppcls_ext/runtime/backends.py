@@ -6,12 +6,20 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from ppcls_ext.common.errors import UserError, suggestion
 from ppcls_ext.common.machine import available_cores
 from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.runtime.contract import Backend
-from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description, read_description
+from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.runtime.contract import Backend, DetectionBackend
+from ppcls_ext.runtime.description import (
+    DESCRIPTION_FILE,
+    Description,
+    DetectionDescription,
+    read_description,
+)
+from ppcls_ext.runtime.detector import DetectionPredictor
 from ppcls_ext.runtime.predictor import Predictor
 
 
@@ -32,8 +40,11 @@ BACKENDS: dict[str, BackendRow] = {
 }
 
 
-def open_backend(description: Description, name: str, threads: int, onednn: bool) -> Backend:
+def open_backend(description: Description | DetectionDescription, name: str, threads: int, onednn: bool) -> Any:
     """Loads the network of ``description`` into the backend of this name.
+
+    Returns:
+        A ``Backend`` for a classifier, a ``DetectionBackend`` for a detector.
 
     Raises:
         UserError: the name is unknown, or its package is not installed.
@@ -49,7 +60,7 @@ def open_backend(description: Description, name: str, threads: int, onednn: bool
 
 def load(
     folder: str | os.PathLike[str], backend: str = "paddle", threads: int | None = None, onednn: bool = True
-) -> Predictor:
+) -> Predictor | DetectionPredictor:
     """Opens an export folder for prediction.
 
     Args:
@@ -58,19 +69,32 @@ def load(
         threads: threads of the network; None takes every core of this process.
         onednn: use oneDNN on the CPU (faster); the outputs agree to 1e-4.
 
+    Returns:
+        A ``DetectionPredictor`` for the export of a detector, else a ``Predictor``.
+
     Raises:
         UserError: the folder is damaged or was changed since the export, or the backend is missing.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads must be at least 1, got {threads}")
     description = read_description(folder)
-    pipeline = build_pipeline(description.preprocess, f"{description.folder / DESCRIPTION_FILE}: preprocess")
-    engine = open_backend(description, backend, threads or available_cores(), onednn)
+    where = f"{description.folder / DESCRIPTION_FILE}: preprocess"
+    threads = threads or available_cores()
+    if isinstance(description, DetectionDescription):
+        prepare = build_detection_pipeline(description.preprocess, where)
+        finder: DetectionBackend = open_backend(description, backend, threads, onednn)
+        return DetectionPredictor(
+            finder,
+            prepare,
+            description.classes,
+            description.class_num,
+            description.input_shape,
+            description.nms,
+            description.final,
+            description.model_name,
+        )
+    pipeline = build_pipeline(description.preprocess, where)
+    engine: Backend = open_backend(description, backend, threads, onednn)
     return Predictor(
-        engine,
-        pipeline,
-        description.classes,
-        description.topk,
-        description.input_shape,
-        description.model_name,
+        engine, pipeline, description.classes, description.topk, description.input_shape, description.model_name
     )

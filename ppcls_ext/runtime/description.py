@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,23 +12,26 @@ import yaml
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import sha256_of
+from ppcls_ext.runtime.nms import NmsSettings
 
 DESCRIPTION_FILE = "inference.yml"
 FORMAT_VERSION = 1
 SECTIONS = ("format_version", "task", "model", "input", "preprocess", "postprocess", "files")
+CLASSIFICATION, DETECTION = "classification", "detection"
+NMS_NAME = "MultiClassNMS"
+NO_NMS_NAME = "none"
 
 
-@dataclass
-class Description:
-    """The content of ``inference.yml``.
+@dataclass(kw_only=True)
+class Export:
+    """What ``inference.yml`` says of every export.
 
     Attributes:
         folder: where the files stand.
         model_name: the architecture, for people.
-        class_num: length of the model's output vector (logits).
+        class_num: how many classes the model tells apart.
         input_shape: ``[-1, 3, H, W]``; -1 is free.
-        preprocess: operators that make a model input of an image, as in the ``Infer.transforms`` of a configuration.
-        topk: how many classes a prediction shows.
+        preprocess: operators that make a model input of an image, as the configuration writes them.
         classes: their names, or None where unknown.
         model_file, params_file: file names inside ``folder``.
         checksums: SHA-256 of the files by name.
@@ -39,30 +43,81 @@ class Description:
     class_num: int
     input_shape: list[int]
     preprocess: list[Any]
-    topk: int
     classes: list[str] | None
     model_file: str
     params_file: str
     checksums: dict[str, str]
     verification: dict[str, Any] = field(default_factory=dict)
 
-    def to_document(self) -> dict[str, Any]:
-        """Returns the content of ``inference.yml``."""
+    def document_of(self, task: str, output: Any, postprocess: dict[str, Any]) -> dict[str, Any]:
+        """Returns the content of ``inference.yml``, given what differs between the tasks."""
         return {
             "format_version": FORMAT_VERSION,
-            "task": "classification",
+            "task": task,
             "model": {"name": self.model_name, "class_num": self.class_num},
             "input": {"name": "image", "shape": self.input_shape, "dtype": "float32"},
-            "output": {"name": "logits", "shape": [-1, self.class_num], "dtype": "float32"},
+            "output": output,
             "preprocess": self.preprocess,
-            "postprocess": {"name": "Topk", "topk": self.topk},
+            "postprocess": postprocess,
             "classes": self.classes,
             "files": {"model": self.model_file, "params": self.params_file, "sha256": self.checksums},
             "verification": self.verification,
         }
 
 
-def read_description(folder: str | os.PathLike[str]) -> Description:
+@dataclass(kw_only=True)
+class Description(Export):
+    """The content of a classifier's ``inference.yml``.
+
+    Attributes:
+        topk: how many classes a prediction shows.
+    """
+
+    topk: int
+
+    def to_document(self) -> dict[str, Any]:
+        """Returns the content of ``inference.yml``."""
+        output = {"name": "logits", "shape": [-1, self.class_num], "dtype": "float32"}
+        return self.document_of(CLASSIFICATION, output, {"name": "Topk", "topk": self.topk})
+
+
+@dataclass(kw_only=True)
+class DetectionDescription(Export):
+    """The content of a detector's ``inference.yml``. The network has a second input, the scale factors ``[N, 2]``.
+
+    Attributes:
+        nms: how overlapping boxes are thinned out, or None for a network that needs no suppression.
+        final: the network gives detections: either suppression is part of it, or it needs none. If not, it gives the
+            boxes of all anchors, which the runtime thins out.
+    """
+
+    nms: NmsSettings | None
+    final: bool = True
+
+    def to_document(self) -> dict[str, Any]:
+        """Returns the content of ``inference.yml``."""
+        if self.final:
+            columns = ["class", "score", "x1", "y1", "x2", "y2"]
+            output = [
+                {"name": "boxes", "shape": [-1, 6], "dtype": "float32", "columns": columns},
+                {"name": "count", "shape": [-1], "dtype": "int32", "meaning": "boxes of each image"},
+            ]
+        else:
+            output = [
+                {"name": "boxes", "shape": [-1, -1, 4], "dtype": "float32", "columns": ["x1", "y1", "x2", "y2"]},
+                {"name": "scores", "shape": [-1, self.class_num, -1], "dtype": "float32"},
+            ]
+        settings = {} if self.nms is None else dataclasses.asdict(self.nms)
+        name = NO_NMS_NAME if self.nms is None else NMS_NAME
+        document = self.document_of(DETECTION, output, {"name": name, "in_graph": self.final, **settings})
+        document["input"]["scale_factor"] = {
+            "name": "scale_factor", "shape": [-1, 2], "dtype": "float32",
+            "meaning": "height and width of the input, divided by those of the image",
+        }  # fmt: skip
+        return document
+
+
+def read_description(folder: str | os.PathLike[str]) -> Description | DetectionDescription:
     """Reads the ``inference.yml`` of an export folder and checks that its files are those that were exported.
 
     Raises:
@@ -74,23 +129,43 @@ def read_description(folder: str | os.PathLike[str]) -> Description:
         raise UserError(f"{root}: not an export folder (no {DESCRIPTION_FILE}); tools/export_model.py makes one")
     document = _read_document(file)
     try:
-        description = Description(
-            folder=root,
-            model_name=str(document["model"]["name"]),
-            class_num=int(document["model"]["class_num"]),
-            input_shape=[int(size) for size in document["input"]["shape"]],
-            preprocess=list(document["preprocess"]),
-            topk=int(document["postprocess"]["topk"]),
-            classes=[str(name) for name in document["classes"]] if document.get("classes") else None,
-            model_file=str(document["files"]["model"]),
-            params_file=str(document["files"]["params"]),
-            checksums={str(name): str(digest) for name, digest in document["files"]["sha256"].items()},
-            verification=dict(document.get("verification") or {}),
-        )
+        read = _read_classification if document["task"] == CLASSIFICATION else _read_detection
+        description = read(document, _read_common(document, root))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: damaged, a key is missing or of the wrong type ({error!r})") from error
     _check_files(description)
     return description
+
+
+def _read_common(document: dict[str, Any], root: Path) -> dict[str, Any]:
+    return {
+        "folder": root,
+        "model_name": str(document["model"]["name"]),
+        "class_num": int(document["model"]["class_num"]),
+        "input_shape": [int(size) for size in document["input"]["shape"]],
+        "preprocess": list(document["preprocess"]),
+        "classes": [str(name) for name in document["classes"]] if document.get("classes") else None,
+        "model_file": str(document["files"]["model"]),
+        "params_file": str(document["files"]["params"]),
+        "checksums": {str(name): str(digest) for name, digest in document["files"]["sha256"].items()},
+        "verification": dict(document.get("verification") or {}),
+    }
+
+
+def _read_classification(document: dict[str, Any], common: dict[str, Any]) -> Description:
+    return Description(**common, topk=int(document["postprocess"]["topk"]))
+
+
+def _read_detection(document: dict[str, Any], common: dict[str, Any]) -> DetectionDescription:
+    postprocess = dict(document["postprocess"])
+    name, final = postprocess.pop("name"), postprocess.pop("in_graph")
+    if name not in (NMS_NAME, NO_NMS_NAME) or not isinstance(final, bool) or (name == NO_NMS_NAME and not final):
+        raise ValueError(f"postprocess: name {name}, in_graph {final}")
+    if name == NO_NMS_NAME:
+        return DetectionDescription(**common, nms=None, final=final)
+    types = {field.name: type(field.default) for field in dataclasses.fields(NmsSettings)}
+    settings = {key: types[key](value) for key, value in postprocess.items()}
+    return DetectionDescription(**common, nms=NmsSettings(**settings), final=final)
 
 
 def _read_document(file: Path) -> dict[str, Any]:
@@ -101,15 +176,15 @@ def _read_document(file: Path) -> dict[str, Any]:
     missing = [key for key in SECTIONS if not isinstance(document, dict) or key not in document]
     if missing:
         raise UserError(f"{file}: damaged, without {', '.join(missing)}")
-    if document["format_version"] != FORMAT_VERSION or document["task"] != "classification":
+    if document["format_version"] != FORMAT_VERSION or document["task"] not in (CLASSIFICATION, DETECTION):
         raise UserError(
             f"{file}: format {document['format_version']} of task '{document['task']}' is not supported; this version "
-            f"reads format {FORMAT_VERSION} of 'classification'"
+            f"reads format {FORMAT_VERSION} of '{CLASSIFICATION}' and '{DETECTION}'"
         )
     return document
 
 
-def _check_files(description: Description) -> None:
+def _check_files(description: Export) -> None:
     for name in (description.model_file, description.params_file):
         file = description.folder / name
         if Path(name).name != name:

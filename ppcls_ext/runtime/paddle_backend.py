@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ppcls_ext.runtime.description import Description
+from ppcls_ext.runtime.description import Description, DetectionDescription
 
 # Paddle wakes a thread after every operator to free its inputs, which costs a tenth of the latency of a small network.
 # Letting so much garbage (in GB) pile up first makes that rare.
@@ -18,13 +18,15 @@ GARBAGE_LIMIT = 0.03
 class PaddleBackend:
     """Runs an exported network with Paddle Inference; Paddle is imported when the first one is made.
 
+    It is a ``Backend`` for a classifier and a ``DetectionBackend`` for a detector.
+
     Args:
         description: names the files.
         threads: threads of the mathematics library.
         onednn: use oneDNN's kernels instead of Paddle's plain ones.
     """
 
-    def __init__(self, description: Description, threads: int, onednn: bool) -> None:
+    def __init__(self, description: Description | DetectionDescription, threads: int, onednn: bool) -> None:
         from paddle import inference
 
         config = inference.Config(
@@ -45,17 +47,32 @@ class PaddleBackend:
         config.enable_memory_optim()
         with _rare_garbage_collection():
             self._predictor = inference.create_predictor(config)
-            self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-            self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+            names = self._predictor.get_input_names()
+            self._inputs = {name: self._predictor.get_input_handle(name) for name in names}
+            self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
             # The executor reads the flag in its first run. 32 is the total stride: the smallest input that fits all.
-            self.run(np.zeros([1, *(size if size > 0 else 32 for size in description.input_shape[1:])], np.float32))
+            image = np.zeros([1, *(size if size > 0 else 32 for size in description.input_shape[1:])], np.float32)
+            if isinstance(description, DetectionDescription):
+                self.detect(image, np.ones([1, 2], np.float32))
+            else:
+                self.run(image)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
-        self._input.reshape(images.shape)
-        self._input.copy_from_cpu(np.ascontiguousarray(images, dtype=np.float32))
+        (only,) = self._inputs
+        return self._compute({only: images})[0]
+
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes and counts, or boxes and scores of all anchors: see ``DetectionBackend``."""
+        boxes, others = self._compute({"image": images, "scale_factor": scale_factors})
+        return boxes, others
+
+    def _compute(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        for name, values in inputs.items():
+            self._inputs[name].reshape(values.shape)
+            self._inputs[name].copy_from_cpu(np.ascontiguousarray(values, dtype=np.float32))
         self._predictor.run()
-        return self._output.copy_to_cpu()
+        return [output.copy_to_cpu() for output in self._outputs]
 
 
 @contextlib.contextmanager

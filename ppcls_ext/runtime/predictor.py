@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.preprocess import ImageError, Pipeline
+from ppcls_ext.preprocess import Pipeline
+from ppcls_ext.runtime.batching import ImageSource, as_list, batches
 
 if TYPE_CHECKING:
     from ppcls_ext.runtime.contract import Backend
-
-logger = logging.getLogger(__name__)
-ImageSource = str | os.PathLike[str] | bytes | np.ndarray
 
 
 @dataclass
@@ -107,37 +103,12 @@ class Predictor:
         Raises:
             UserError: the pipeline makes inputs that the network does not take.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {batch_size}")
         predictions: list[Prediction] = []
-        for names, batch in self._batches(_as_list(images), batch_size, predictions):
-            probabilities = softmax(self.backend.run(batch))
-            for prediction, scores in zip(names, probabilities, strict=True):
+        for waiting, batch in batches(as_list(images), batch_size, predictions, Prediction, self.prepare):
+            probabilities = softmax(self.backend.run(np.stack(batch)))
+            for prediction, scores in zip(waiting, probabilities, strict=True):
                 self._fill(prediction, scores, topk or self.topk)
         return predictions
-
-    def _batches(
-        self, images: Sequence[ImageSource], batch_size: int, predictions: list[Prediction]
-    ) -> Iterator[tuple[list[Prediction], np.ndarray]]:
-        """Gives batches with the still empty predictions that they belong to; appends a prediction for every image."""
-        waiting: list[Prediction] = []
-        inputs: list[np.ndarray] = []
-        for number, image in enumerate(images):
-            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"
-            predictions.append(Prediction(name))
-            try:
-                prepared = self.prepare(image, name)
-            except ImageError as error:
-                logger.warning("skipped %s", error)
-                predictions[-1].error = error.cause
-                continue
-            if inputs and (len(inputs) == batch_size or inputs[0].shape != prepared.shape):
-                yield waiting, np.stack(inputs)
-                waiting, inputs = [], []
-            waiting.append(predictions[-1])
-            inputs.append(prepared)
-        if inputs:
-            yield waiting, np.stack(inputs)
 
     def prepare(self, image: ImageSource, name: str) -> np.ndarray:
         """Makes one model input ``float32`` ``[3, H, W]``; see ``prepare_input``."""
@@ -150,9 +121,3 @@ class Predictor:
 
     def _label(self, index: int) -> str:
         return self.classes[index] if self.classes and index < len(self.classes) else str(index)
-
-
-def _as_list(images: ImageSource | Sequence[ImageSource] | np.ndarray) -> Sequence[ImageSource]:
-    if isinstance(images, (str, bytes, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim == 3):
-        return [images]
-    return list(images)

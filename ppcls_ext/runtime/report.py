@@ -6,7 +6,9 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from PIL import Image
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_path
@@ -17,6 +19,13 @@ from ppcls_ext.runtime.predictor import Prediction
 logger = logging.getLogger(__name__)
 NAME_WIDTH = 48
 SHEET_LIMIT = 60
+
+
+class Named(Protocol):
+    """A prediction of either task."""
+
+    name: str
+    error: str | None
 
 
 def true_class(name: str, classes: Sequence[str] | None) -> str | None:
@@ -43,7 +52,7 @@ def as_table(predictions: Sequence[Prediction], classes: Sequence[str] | None) -
     for prediction in readable:
         ranking = zip(prediction.labels, prediction.scores, strict=True)
         cells = [f"{label} {100 * score:5.1f} %" for label, score in ranking]
-        rows.append([_short_name(prediction.name), *cells])
+        rows.append([short_name(prediction.name), *cells])
     if any(truths):
         header.append("true class")
         for row, truth, prediction in zip(rows, truths, readable, strict=True):
@@ -103,11 +112,11 @@ def save_pictures(
     if not cards:
         raise UserError("none of the images could be read, there is nothing to draw")
     if not target.suffix or target.is_dir():
-        files = _file_names(predictions, target)
-        return [_write(draw_card(card), file) for card, file in zip(cards, files, strict=True)]
+        files = file_names(predictions, target)
+        return [write_picture(draw_card(card), file) for card, file in zip(cards, files, strict=True)]
     if len(cards) > SHEET_LIMIT:
         logger.info("%s shows the first %d of %d images; --save FOLDER draws all", target, SHEET_LIMIT, len(cards))
-    return [_write(draw_sheet(cards[:SHEET_LIMIT], title), target)]
+    return [write_picture(draw_sheet(cards[:SHEET_LIMIT], title), target)]
 
 
 def _card_of(prediction: Prediction, classes: Sequence[str] | None) -> Card:
@@ -120,7 +129,7 @@ def _card_of(prediction: Prediction, classes: Sequence[str] | None) -> Card:
     )
 
 
-def _file_names(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
+def file_names(predictions: Sequence[Named], folder: Path) -> list[Path]:
     """Gives each readable image a name of its own in ``folder``; files of one name from two folders get a number."""
     used: set[str] = set()
     files = []
@@ -137,9 +146,12 @@ def _file_names(predictions: Sequence[Prediction], folder: Path) -> list[Path]:
     return files
 
 
-def _write(picture: Any, file: Path) -> Path:
-    from PIL import Image
+def write_picture(picture: Image.Image, file: Path) -> Path:
+    """Writes a picture whole or not at all, in the format of the file's suffix; returns ``file``.
 
+    Raises:
+        UserError: the suffix is no picture format.
+    """
     if file.suffix.lower() not in Image.registered_extensions():
         raise UserError(f"--save {file}: unknown picture format '{file.suffix}'; use .png, .jpg or a folder")
     with atomic_path(file) as temporary:
@@ -147,5 +159,6 @@ def _write(picture: Any, file: Path) -> Path:
     return file
 
 
-def _short_name(name: str) -> str:
+def short_name(name: str) -> str:
+    """Returns the end of a long path, which says more than its beginning."""
     return name if len(name) <= NAME_WIDTH else f"...{name[-(NAME_WIDTH - 3) :]}"

@@ -161,7 +161,7 @@ def test_incomplete_and_foreign_folders_are_refused(copied, tmp_path):
     ("change", "message"),
     [
         ({"format_version": 9}, "format 9 of task 'classification' is not supported"),
-        ({"task": "detection"}, "task 'detection' is not supported"),
+        ({"task": "segmentation"}, "task 'segmentation' is not supported"),
         ({"files": {"model": "inference.json"}}, "damaged, a key is missing"),
         ({"files": {"model": "../x.json", "params": "y", "sha256": {}}}, "must be a file name without a folder"),
         ({"preprocess": [{"Resize": {}}]}, r"preprocess\[0\]: unknown operator 'Resize'"),

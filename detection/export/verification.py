@@ -1,0 +1,241 @@
+"""Compares the detections of an export with those of the model that it was made of.
+
+Suppression turns the smallest difference of two scores or overlaps into another choice of boxes. So detections are not
+compared by position: each one must have a partner, or a reason not to have one that rounding alone can make, and each
+box of the export must be one that the model's anchors give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.preprocess.detection import Prepared
+from ppcls_ext.runtime.contract import DetectionBackend
+from ppcls_ext.runtime.detector import rows_by_image
+from ppcls_ext.runtime.nms import LOWEST_ADAPTED, NmsSettings, intersection_over_union
+
+BOX_TOLERANCE = 0.1
+SCORE_TOLERANCE = 1e-3
+# How far rounding may move an overlap.
+OVERLAP_TOLERANCE = 0.02
+
+
+@dataclass
+class Comparison:
+    """What the comparison of an engine with the model found, over all images so far.
+
+    Attributes:
+        box_error: largest difference of a coordinate, in pixels of the image.
+        score_error: largest difference of a score.
+        matched: detections with a partner; of raw outputs, anchors.
+        tied: detections without one, for a reason that rounding can make.
+    """
+
+    box_error: float = 0.0
+    score_error: float = 0.0
+    matched: int = 0
+    tied: int = 0
+
+    def to_document(self) -> dict[str, Any]:
+        """Returns the figures as ``inference.yml`` holds them."""
+        return {
+            "box_error_px": round(self.box_error, 6),
+            "score_error": round(self.score_error, 8),
+            "compared": self.matched,
+            "ties": self.tied,
+        }
+
+
+class MismatchError(Exception):
+    """The outputs differ by more than rounding; the message says how."""
+
+
+def compare_raw(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray], found: Comparison) -> None:
+    """Compares the boxes ``[N, A, 4]`` and scores ``[N, C, A]`` of all anchors, one by one.
+
+    Raises:
+        MismatchError: a difference above the tolerance.
+    """
+    for kind, values, wanted in zip(("boxes", "scores"), outputs, expected, strict=True):
+        if values.shape != wanted.shape:
+            raise MismatchError(f"{kind} have shape {list(values.shape)}, not {list(wanted.shape)}")
+    _note(found, _largest(outputs[0], expected[0]), _largest(outputs[1], expected[1]))
+    found.matched += outputs[0].shape[0] * outputs[0].shape[1]
+
+
+def compare_detections(
+    rows: np.ndarray,
+    expected: np.ndarray,
+    anchors: tuple[np.ndarray, np.ndarray] | None,
+    nms: NmsSettings | None,
+    found: Comparison,
+) -> None:
+    """Compares the detections of one image.
+
+    Args:
+        rows: of the export, ``[n, 6]``: class, score, x1, y1, x2, y2.
+        expected: of the model, ``[m, 6]``.
+        anchors: the model's boxes ``[A, 4]`` and scores ``[C, A]`` before suppression, where it has any.
+        nms: how the model thins out its boxes.
+        found: collects the figures.
+
+    Raises:
+        MismatchError: a detection without a partner and without a reason, or one that no anchor of the model gives.
+    """
+    if not np.isfinite(rows).all():
+        raise MismatchError("an output is no number")
+    partners = _pair(rows, expected)
+    for row, partner in partners:
+        _note(found, _largest(rows[row, 2:], expected[partner, 2:]), _largest(rows[row, 1], expected[partner, 1]))
+    found.matched += len(partners)
+    ours, theirs = {row for row, _ in partners}, {partner for _, partner in partners}
+    lonely = [rows[row] for row in range(len(rows)) if row not in ours]
+    missing = [expected[row] for row in range(len(expected)) if row not in theirs]
+    for detection in lonely:
+        if anchors is None or not _has_anchor(detection, *anchors):
+            raise MismatchError(f"{_shown(detection)} is found by the export only")
+        if not _explained(detection, expected, anchors, nms):
+            raise MismatchError(f"{_shown(detection)} is kept by the export, but not by the model")
+    for detection in missing:
+        if not _explained(detection, rows, anchors, nms):
+            raise MismatchError(f"{_shown(detection)} is found by the model, but not by the export")
+    found.tied += len(lonely) + len(missing)
+
+
+def _note(found: Comparison, box_error: float, score_error: float) -> None:
+    if not box_error <= BOX_TOLERANCE:
+        raise MismatchError(f"boxes differ by {box_error:.3g} px, allowed {BOX_TOLERANCE} px")
+    if not score_error <= SCORE_TOLERANCE:
+        raise MismatchError(f"scores differ by {score_error:.3g}, allowed {SCORE_TOLERANCE}")
+    found.box_error, found.score_error = max(found.box_error, box_error), max(found.score_error, score_error)
+
+
+def _largest(values: np.ndarray, others: np.ndarray) -> float:
+    difference = np.abs(np.asarray(values, np.float64) - others)
+    return float(difference.max()) if difference.size else 0.0
+
+
+def _pair(rows: np.ndarray, expected: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs detections of one class that agree within the tolerances, the nearest first, each once."""
+    near = (
+        (np.abs(rows[:, None, 2:] - expected[None, :, 2:]).max(axis=2, initial=0.0) <= BOX_TOLERANCE)
+        & (np.abs(rows[:, None, 1] - expected[None, :, 1]) <= SCORE_TOLERANCE)
+        & (rows[:, None, 0] == expected[None, :, 0])
+    )
+    candidates = np.argwhere(near)
+    distances = np.abs(rows[candidates[:, 0], 1:] - expected[candidates[:, 1], 1:]).sum(axis=1)
+    pairs: list[tuple[int, int]] = []
+    ours: set[int] = set()
+    theirs: set[int] = set()
+    for row, partner in candidates[np.argsort(distances, kind="stable")].tolist():
+        if row not in ours and partner not in theirs:
+            pairs.append((row, partner))
+            ours.add(row)
+            theirs.add(partner)
+    return pairs
+
+
+def _has_anchor(detection: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> bool:
+    same_score = np.abs(scores[int(detection[0])] - detection[1]) <= SCORE_TOLERANCE
+    return bool((same_score & (np.abs(boxes - detection[2:]).max(axis=1) <= BOX_TOLERANCE)).any())
+
+
+def _explained(
+    detection: np.ndarray,
+    others: np.ndarray,
+    anchors: tuple[np.ndarray, np.ndarray] | None,
+    nms: NmsSettings | None,
+) -> bool:
+    """Whether rounding alone can have kept ``detection`` from being among ``others``."""
+    if nms is None or anchors is None:
+        # A network without suppression keeps so many of the best.
+        return bool(detection[1] <= others[:, 1].min(initial=np.inf) + SCORE_TOLERANCE)
+    limits = [nms.score_threshold]
+    if len(others) == nms.keep_top_k:
+        limits.append(others[:, 1].min())
+    scores = anchors[1][int(detection[0])]
+    if -1 < nms.nms_top_k < len(scores):
+        limits.append(np.partition(scores, -nms.nms_top_k)[-nms.nms_top_k])
+    if detection[1] <= max(limits) + SCORE_TOLERANCE:
+        return True
+    rivals = others[(others[:, 0] == detection[0]) & (others[:, 1] >= detection[1] - SCORE_TOLERANCE)]
+    overlaps = intersection_over_union(detection[2:], rivals[:, 2:], nms.normalized)
+    lowest = nms.nms_threshold if nms.nms_eta == 1 else min(nms.nms_threshold, LOWEST_ADAPTED * nms.nms_eta)
+    return bool((overlaps > lowest - OVERLAP_TOLERANCE).any())
+
+
+def _shown(detection: np.ndarray) -> str:
+    corners = ", ".join(f"{value:.1f}" for value in detection[2:])
+    return f"class {int(detection[0])} with score {detection[1]:.4f} at [{corners}]"
+
+
+def verify(
+    reference: DetectionBackend,
+    anchors: DetectionBackend | None,
+    candidates: Mapping[str, DetectionBackend],
+    inputs: Mapping[str, Prepared],
+    nms: NmsSettings | None,
+    final: bool,
+) -> dict[str, Any]:
+    """Runs every input through the model and the engines, one by one and as one batch.
+
+    Args:
+        reference: the model as trained, with the outputs of the export.
+        anchors: the model as trained, with raw outputs; None for one that has none.
+        candidates: engines with the exported network, by a name for the report.
+        inputs: prepared images by name, all of one shape.
+        nms: how the model thins out its boxes.
+        final: the outputs are detections; if not, all anchors.
+
+    Returns:
+        What was measured: ``images``, ``tolerance``, and the figures of each engine under ``engines``.
+
+    Raises:
+        UserError: an engine differs by more than the tolerances; the message names engine, image and difference.
+    """
+    found = {name: Comparison() for name in candidates}
+    runs = {name: [prepared] for name, prepared in inputs.items()}
+    runs[f"all {len(inputs)} images at once"] = list(inputs.values())
+    for run_name, batch in runs.items():
+        images = np.stack([prepared.pixels for prepared in batch])
+        scales = np.stack([prepared.scale_factor for prepared in batch])
+        expected = reference.detect(images, scales)
+        raw = anchors.detect(images, scales) if anchors is not None and final else None
+        for name, candidate in candidates.items():
+            try:
+                outputs = candidate.detect(images, scales)
+                if not final:
+                    compare_raw(outputs, expected, found[name])
+                    continue
+                _compare_batch(outputs, expected, raw, nms, found[name])
+            except MismatchError as mismatch:
+                raise UserError(
+                    f"the export does not compute what the model computes: {name}, {run_name}: {mismatch}; "
+                    "nothing was written"
+                ) from mismatch
+    return {
+        "images": list(inputs),
+        "tolerance": {"box_px": BOX_TOLERANCE, "score": SCORE_TOLERANCE},
+        "engines": {name: comparison.to_document() for name, comparison in found.items()},
+    }
+
+
+def _compare_batch(
+    outputs: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    raw: Sequence[np.ndarray] | None,
+    nms: NmsSettings | None,
+    found: Comparison,
+) -> None:
+    counts = outputs[1]
+    if counts.shape != expected[1].shape or counts.sum() != len(outputs[0]):
+        raise MismatchError(f"{len(outputs[0])} boxes for counts {counts.tolist()} of {len(expected[1])} images")
+    anchors = [None] * len(counts) if raw is None else list(zip(*raw, strict=True))
+    images = zip(rows_by_image(outputs, nms, True), rows_by_image(expected, nms, True), anchors, strict=True)
+    for rows, wanted, image_anchors in images:
+        compare_detections(rows, wanted, image_anchors, nms, found)

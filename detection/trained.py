@@ -1,0 +1,169 @@
+"""A trained detector with its class names, ready to predict or to be exported."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from detection.configuration import DatasetFiles, DetectionConfig
+from detection.export.deployed import EagerBackend, nms_settings
+from detection.export.detector import export_detector
+from detection.toolkit import build_model
+from detection.weights import backbone_name, load_detector_weights, weights_file
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.export import example_images
+from ppcls_ext.preprocess import ImageError, read_image
+from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.runtime import DetectionDescription, DetectionPredictor
+from ppcls_ext.weights import class_names_of_weights
+
+logger = logging.getLogger(__name__)
+OPERATORS_KEY = "TestReader.sample_transforms"
+COMPARED_IMAGES = 4
+
+
+@dataclass
+class TrainedDetector:
+    """A detector with trained weights, and the names of its classes where they are known."""
+
+    config: DetectionConfig
+    model: paddle.nn.Layer
+    class_names: list[str] | None
+
+    @property
+    def name(self) -> str:
+        """Architecture and backbone, for people."""
+        return f"{self.config.architecture} with {backbone_name(self.config)}"
+
+    @property
+    def transforms(self) -> list[Any]:
+        """The operators of ``TestReader.sample_transforms``, as written.
+
+        Raises:
+            UserError: the configuration has none.
+        """
+        section = self.config.data.get("TestReader")
+        operators = section.get("sample_transforms") if isinstance(section, dict) else None
+        if not isinstance(operators, list) or not operators:
+            message = "is missing: it says how an image is prepared for prediction and export"
+            raise UserError(self.config.document.problem(OPERATORS_KEY, message))
+        return operators
+
+    def predictor(self) -> DetectionPredictor:
+        """Returns a predictor that runs the model as it is, without an export."""
+        return DetectionPredictor(
+            EagerBackend(self.model),
+            build_detection_pipeline(self.transforms, OPERATORS_KEY),
+            self.class_names,
+            self.config.num_classes,
+            [-1, 3, -1, -1],
+            nms_settings(self.model),
+            final=True,
+            model_name=self.name,
+        )
+
+    def export(self, folder: Path, nms: bool = True, size: Sequence[int] | None = None) -> DetectionDescription:
+        """Exports the model to ``folder``, compared on images of ``EvalDataset`` where they are there.
+
+        Args:
+            folder: is replaced by the export.
+            nms: let the network thin out overlapping boxes itself.
+            size: height and width of the network's input, if not those of ``TestReader``.
+
+        Raises:
+            UserError: see ``export_detector``.
+        """
+        return export_detector(
+            self.model,
+            folder,
+            model_name=self.name,
+            class_num=self.config.num_classes,
+            preprocess=self.transforms,
+            nms=nms,
+            size=size,
+            classes=self.class_names,
+            images={**evaluation_images(self.config), **example_images()},
+        )
+
+
+def load_trained(config: DetectionConfig) -> TrainedDetector:
+    """Builds the detector of ``config`` and loads ``weights``: of a checkpoint folder the averaged ones.
+
+    The class names come from the checkpoint, else from the annotation files.
+
+    Raises:
+        UserError: no weights are named, they cannot be read, or they do not fit.
+    """
+    # What is wrong with the file is said before the network is built.
+    weights = weights_file(config)
+    model = build_model(config)
+    load_detector_weights(config, model)
+    model.eval()
+    names = class_names_of_weights(weights) or class_names_of(config)
+    if names is not None and len(names) != config.num_classes:
+        logger.warning("%d class names for %d classes: numbers are shown", len(names), config.num_classes)
+        names = None
+    return TrainedDetector(config, model, names)
+
+
+def class_names_of(config: DetectionConfig) -> list[str] | None:
+    """Returns the class names of the first annotation file that is there, in the toolkit's order, or ``None``."""
+    for part in ("Eval", "Train", "Test"):
+        files = config.datasets.get(part)
+        if files is None or files.annotations is None or not files.annotations.is_file():
+            continue
+        categories = _read_annotations(files.annotations).get("categories") or []
+        return [str(category["name"]) for category in categories]
+    logger.info("no annotation file is there: classes are shown by their numbers")
+    return None
+
+
+def _read_annotations(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as COCO annotations ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: cannot be read as COCO annotations (no mapping)")
+    return content
+
+
+def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:
+    """Returns a few frames of ``EvalDataset`` by a name without paths, as different in size as they are, and a part.
+
+    The data need not be there: who exports may have nothing but the weights.
+    """
+    files = config.datasets.get("Eval")
+    if files is None or files.annotations is None or not files.annotations.is_file():
+        logger.info("EvalDataset is not there: the export is compared on generated pictures only")
+        return {}
+    images: dict[str, np.ndarray] = {}
+    for index, file in _frames_of_several_sizes(files):
+        try:
+            images[f"evaluation image {index}"] = read_image(file)
+        except ImageError as error:
+            logger.warning("not compared on %s", error)
+    if images:
+        name, frame = next(iter(images.items()))
+        images[f"{name}, left half"] = frame[:, : max(1, frame.shape[1] // 2)]
+    return images
+
+
+def _frames_of_several_sizes(files: DatasetFiles) -> list[tuple[int, Path]]:
+    """Chooses frames: first one of each size, then any, spread over the data set."""
+    records = _read_annotations(files.annotations).get("images") or [] if files.annotations else []
+    records = [record for record in records if isinstance(record, dict) and record.get("file_name")]
+    spread = [int(index) for index in np.linspace(0, len(records) - 1, min(len(records), 64))]
+    first_of_size: dict[tuple[Any, Any], int] = {}
+    for index in spread:
+        first_of_size.setdefault((records[index].get("width"), records[index].get("height")), index)
+    others = [spread[int(number)] for number in np.linspace(0, len(spread) - 1, COMPARED_IMAGES)] if spread else []
+    chosen = list(dict.fromkeys([*first_of_size.values(), *others]))[:COMPARED_IMAGES]
+    return [(index, files.image_dir / str(records[index]["file_name"])) for index in chosen]

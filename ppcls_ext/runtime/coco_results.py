@@ -1,0 +1,132 @@
+"""Detections as COCO results, numbered like an annotation file or, without one, with a table of images beside them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.runtime.detector import DetectionPrediction, DetectionPredictor
+
+logger = logging.getLogger(__name__)
+SHOWN_NAMES = 3
+
+
+@dataclass
+class Numbering:
+    """What an annotation file calls images and classes.
+
+    Attributes:
+        image_ids: image id by path.
+        category_ids: category id by class number.
+    """
+
+    image_ids: dict[str, int]
+    category_ids: list[int]
+
+
+def numbering_of(annotations: Path, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
+    """Finds each image in an annotation file, by the path that the file gives it.
+
+    Images that are not there are named in one line; they get no results.
+
+    Raises:
+        UserError: the file cannot be read, its classes are not the model's, or none of the images is in it.
+    """
+    content = _read(annotations)
+    names = [str(category["name"]) for category in content["categories"]]
+    if predictor.classes is not None and names != predictor.classes:
+        raise UserError(
+            f"{annotations}: its classes ({', '.join(names)}) are not those of the model "
+            f"({', '.join(predictor.classes)})"
+        )
+    if len(names) != predictor.class_num:
+        raise UserError(f"{annotations}: has {len(names)} classes, the model {predictor.class_num}")
+    by_name: dict[str, list[tuple[PurePosixPath, int]]] = defaultdict(list)
+    for record in content["images"]:
+        path = PurePosixPath(str(record["file_name"]).replace("\\", "/"))
+        by_name[path.name].append((path, int(record["id"])))
+    image_ids: dict[str, int] = {}
+    for image in images:
+        found = _best_match(image, by_name.get(image.name, []))
+        if found is not None:
+            image_ids[str(image)] = found
+    missing = [str(image) for image in images if str(image) not in image_ids]
+    if not image_ids:
+        raise UserError(f"{annotations}: none of the {len(images)} images is in it, the first is {images[0]}")
+    if missing:
+        shown = ", ".join(missing[:SHOWN_NAMES]) + (", ..." if len(missing) > SHOWN_NAMES else "")
+        logger.warning("%d images are not in %s and get no COCO results: %s", len(missing), annotations, shown)
+    return Numbering(image_ids, [int(category["id"]) for category in content["categories"]])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"--annotations {file}: the file does not exist") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"--annotations {file}: cannot be read as COCO annotations ({error})") from error
+    for key, needed in (("images", {"id", "file_name"}), ("categories", {"id", "name"})):
+        records = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(records, list) or not all(isinstance(one, dict) and needed <= set(one) for one in records):
+            raise UserError(f"--annotations {file}: no COCO annotations, '{key}' must list {', '.join(sorted(needed))}")
+    return content
+
+
+def _best_match(image: Path, candidates: Sequence[tuple[PurePosixPath, int]]) -> int | None:
+    """Returns the id of the record whose path is the longest end of ``image``'s; None if none is, or if two are."""
+    path = PurePosixPath(image.absolute().as_posix())
+    fitting = [(len(own.parts), image_id) for own, image_id in candidates if path.parts[-len(own.parts) :] == own.parts]
+    longest = max((length for length, _ in fitting), default=0)
+    found = [image_id for length, image_id in fitting if length == longest]
+    return found[0] if len(found) == 1 else None
+
+
+def coco_results(
+    predictions: Sequence[DetectionPrediction], predictor: DetectionPredictor, numbering: Numbering | None
+) -> list[dict[str, Any]] | dict[str, Any]:
+    """Returns detections as COCO's evaluation reads them.
+
+    Args:
+        predictions: of images; the unreadable ones are left out.
+        predictor: knows the classes.
+        numbering: of an annotation file; None counts images and classes from 1.
+
+    Returns:
+        A list of ``{image_id, category_id, bbox: [x, y, width, height], score}``; without ``numbering`` a mapping with
+        that list under ``annotations``, and ``images`` and ``categories`` beside it.
+    """
+    readable = [prediction for prediction in predictions if prediction.error is None]
+    if numbering is not None:
+        chosen = [one for one in readable if one.name in numbering.image_ids]
+        return [record for one in chosen for record in _records(one, numbering.image_ids[one.name], numbering)]
+    counted = Numbering(
+        {one.name: number for number, one in enumerate(readable, start=1)},
+        list(range(1, predictor.class_num + 1)),
+    )
+    images = [
+        {"id": number, "file_name": one.name, "width": one.width, "height": one.height}
+        for number, one in enumerate(readable, start=1)
+    ]
+    categories = [{"id": number, "name": predictor.label(number - 1)} for number in counted.category_ids]
+    records = [
+        record for image, one in zip(images, readable, strict=True) for record in _records(one, image["id"], counted)
+    ]
+    return {"images": images, "categories": categories, "annotations": records}
+
+
+def _records(prediction: DetectionPrediction, image_id: int, numbering: Numbering) -> list[dict[str, Any]]:
+    sizes = prediction.boxes[:, 2:] - prediction.boxes[:, :2]
+    boxes = np.concatenate([prediction.boxes[:, :2], sizes], axis=1).tolist()
+    return [
+        {"image_id": image_id, "category_id": numbering.category_ids[label], "bbox": box, "score": score}
+        for label, box, score in zip(prediction.labels.tolist(), boxes, prediction.scores.tolist(), strict=True)
+    ]
