@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
+import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ppcls_ext.common.command_line import OUR_PACKAGES
 from ppcls_ext.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,26 +26,59 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+# Our backbones by module; their decorator puts them into the workspace when the module is loaded.
+BACKBONES = {"detection.backbones.econvnext": ("EConvNeXt", "CSPConvNeXt")}
+
+
 def register() -> None:
     """Puts our backbones, operators and post-processing into ppdet's workspace. May be called again.
 
     Raises:
-        UserError: ppdet, or a package that it needs, is missing.
+        UserError: ppdet, or a package that it needs, is missing; or a name already means something else there.
     """
     try:
-        import ppdet.core.workspace  # noqa: F401
-        import ppdet.data
-        import ppdet.modeling  # noqa: F401
+        # On import ppdet prints which packages for tracking it misses; detectors need none of them.
+        with contextlib.redirect_stdout(io.StringIO()):
+            put_into_workspace()
     except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in OUR_PACKAGES:
+            raise
+        name = "paddledet --no-deps" if package == "ppdet" else package
         raise UserError(
-            f"PaddleDetection cannot be imported: package {error.name} is missing; pip install {error.name}"
+            f"PaddleDetection cannot be imported: package {error.name} is missing; pip install {name}"
         ) from error
-    import detection.backbones.econvnext
+
+
+def put_into_workspace() -> None:
+    """As :func:`register`, but what is missing raises ``ModuleNotFoundError``.
+
+    ppdet is the one that Python finds first: that of a checkout at the head of ``sys.path``, else the installed one.
+    """
+    import ppdet.core.workspace
+    import ppdet.data
+    import ppdet.modeling
+
+    _check_free(ppdet.core.workspace.global_config)
+    for module in BACKBONES:
+        importlib.import_module(module)
     import detection.data.operators
     import detection.export.nms
 
     detection.data.operators.register()
     detection.export.nms.register()
+
+
+def _check_free(present: Mapping[str, Any]) -> None:
+    """Raises a UserError if a backbone's name is taken by another class, as in the checkout of the paper's authors."""
+    for module, names in BACKBONES.items():
+        for name in names:
+            other = getattr(present.get(name), "pymodule", None)
+            if name in present and getattr(other, "__name__", None) != module:
+                where = getattr(other, "__name__", "a configuration")
+                raise UserError(
+                    f"ppdet's workspace already has a '{name}' that is not ours ({where}); it is left as it is"
+                )
 
 
 @contextlib.contextmanager

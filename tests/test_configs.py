@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from detection.configuration import DetectionConfig, load_config
+from detection.golden import detector_configs
+from ppcls_ext.common.config import load_config_file
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.y*ml"))
-# A detection configuration says `architecture`, perhaps in a file that it includes, and is read by the toolkit.
+# Those that others name in `_BASE_` are not among the detectors.
+DETECTION = detector_configs()
 CLASSIFICATION = [file for file in FILES if re.search(r"^Arch:", file.read_text(encoding="utf-8"), flags=re.MULTILINE)]
 
 
@@ -34,12 +40,21 @@ def test_the_promised_configurations_are_there():
     assert expected <= {name_of(file) for file in CLASSIFICATION}
 
 
+def test_the_promised_detectors_are_there():
+    rows = ("s_cspresnet", "s_econvnext_mini", "l_cspresnet", "l_econvnext_tiny")
+    expected = {f"ppyoloe/ppyoloe_{row}_{data}.yml" for row in rows for data in ("sonar", "duo")}
+    expected |= {f"marine_debris/ppyoloe_{row}.yml" for row in rows[:2]}
+    assert expected <= {file.relative_to(CONFIGS / "detection").as_posix() for file in DETECTION}
+    datasets = {file.stem for file in (CONFIGS / "detection" / "datasets").glob("*.yml")}
+    assert {"sonar", "duo", "marine_debris"} <= datasets
+
+
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_it_begins_with_a_comment(file):
     assert len(opening_comment(file).strip()) > 20
 
 
-@pytest.mark.parametrize("file", CLASSIFICATION, ids=name_of)
+@pytest.mark.parametrize("file", [*CLASSIFICATION, *DETECTION], ids=name_of)
 def test_the_comment_names_purpose_command_hardware_and_result(file):
     comment = opening_comment(file)
     assert not re.match(r"(Command|Hardware|Data|Expected):", comment), "the first line says what it trains"
@@ -111,3 +126,105 @@ def test_the_published_recipe(name):
     assert schedule.rate_at(300) == pytest.approx(1e-6)
     assert [(weight, loss.epsilon) for weight, loss in config.train_loss.parts] == [(1.0, 0.1)]
     assert config.metrics[0].topk == [1, 5]
+
+
+detectors = pytest.mark.parametrize("file", DETECTION, ids=name_of)
+
+
+def operators_of(config: DetectionConfig, reader: str) -> dict[str, Any]:
+    """Operators of single images and then of batches, with their arguments, in their order."""
+    section = config.data[reader]
+    entries = [*section["sample_transforms"], *section.get("batch_transforms", [])]
+    operators = {name: arguments for entry in entries for name, arguments in entry.items()}
+    assert len(operators) == len(entries), "an operator stands twice"
+    return operators
+
+
+@detectors
+def test_a_detector_has_one_level_of_bases(file):
+    bases = load_config_file(file).data.get("_BASE_", [])
+    assert isinstance(bases, list), "PaddleDetection takes a list only"
+    assert bases or file.name == "quickstart.yml"
+    for base in bases:
+        assert "_BASE_" not in load_config_file(file.parent / base).data
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "detection").rglob("*.yml")), ids=name_of)
+def test_paddledetection_reads_the_same_values(file):
+    # It uses plain YAML 1.1, for which 2e-4 is a text.
+    assert yaml.safe_load(file.read_text(encoding="utf-8")) == load_config_file(file).data
+
+
+@detectors
+def test_a_detector_loads_and_sees_the_same_picture_everywhere(file):
+    config = load_config(file)
+    train, evaluation = operators_of(config, "TrainReader"), operators_of(config, "EvalReader")
+    assert list(operators_of(config, "TestReader").items()) == list(evaluation.items())
+    for name in ("SonarEnhance", "NormalizeImage"):
+        assert train.get(name) == evaluation.get(name), name
+    height, width = evaluation["Resize"]["target_size"]
+    assert config.data["TestReader"]["inputs_def"]["image_shape"] == [3, height, width]
+    assert [height, width] == [640, 640] or "marine_debris" in file.parts or file.name == "quickstart.yml"
+
+
+@detectors
+def test_a_detector_is_given_labels_that_paddle_can_add_and_suppression_that_it_can_save(file):
+    config = load_config(file)
+    batch = [name for entry in config.data["TrainReader"]["batch_transforms"] for name in entry]
+    assert batch.index("LabelsToInt64") == batch.index("PadGT") + 1
+    nms = {"name": "MultiClassNMS3", "nms_top_k": 1000, "keep_top_k": 300, "score_threshold": 0.01,
+           "nms_threshold": 0.7}  # fmt: skip
+    assert config.data["PPYOLOEHead"]["nms"] == nms
+
+
+@pytest.mark.parametrize("data", ["sonar", "duo"])
+def test_only_sonar_frames_are_enhanced(data):
+    for file in (CONFIGS / "detection" / "ppyoloe").glob(f"*_{data}.yml"):
+        operators = operators_of(load_config(file), "EvalReader")
+        assert operators.get("SonarEnhance") == ({"method": "equalize"} if data == "sonar" else None)
+
+
+@pytest.mark.parametrize("row", ["ppyoloe_s_econvnext_mini", "ppyoloe_l_econvnext_tiny"])
+@pytest.mark.parametrize("data", ["sonar", "duo"])
+def test_the_published_recipe_of_detectors_with_econvnext(row, data):
+    data_of = load_config(CONFIGS / "detection" / "ppyoloe" / f"{row}_{data}.yml").data
+    assert (data_of["epoch"], data_of["TrainReader"]["batch_size"], data_of["ema_decay"]) == (36, 4, 0.9998)
+    assert data_of["OptimizerBuilder"] == {"regularizer": False, "optimizer": {"type": "AdamW", "weight_decay": 0.0005}}
+    assert data_of["LearningRate"]["base_lr"] == 0.0002
+    assert [entry["name"] for entry in data_of["LearningRate"]["schedulers"]] == ["PiecewiseDecay"]
+    head = data_of["PPYOLOEHead"]
+    assert (head["static_assigner_epoch"], head["static_assigner"]["name"]) == (12, "ATSSAssigner")
+    assert head["assigner"] == {"name": "TaskAlignedAssigner", "topk": 13, "alpha": 1.0, "beta": 6.0}
+    assert head["loss_weight"] == {"class": 1.0, "iou": 2.5, "dfl": 0.5}
+    assert (data_of["depth_mult"], data_of["width_mult"]) == ((0.33, 0.5) if "_s_" in row else (1.0, 1.0))
+    sizes = data_of["TrainReader"]["batch_transforms"][0]["BatchRandomResize"]["target_size"]
+    assert sizes == list(range(320, 769, 32))
+
+
+@pytest.mark.parametrize("row", ["ppyoloe_s_cspresnet", "ppyoloe_l_cspresnet"])
+@pytest.mark.parametrize("data", ["sonar", "duo"])
+def test_the_published_recipe_of_the_baselines(row, data):
+    data_of = load_config(CONFIGS / "detection" / "ppyoloe" / f"{row}_{data}.yml").data
+    assert data_of["OptimizerBuilder"]["optimizer"] == {"type": "Momentum", "momentum": 0.9}
+    assert data_of["LearningRate"]["base_lr"] == 0.00125
+    cosine, warmup = data_of["LearningRate"]["schedulers"]
+    assert (cosine["name"], warmup["name"], warmup["steps"]) == ("CosineDecay", "LinearWarmup", 2000)
+
+
+def test_the_marine_debris_rows_differ_only_in_their_backbone():
+    rows = ("ppyoloe_s_cspresnet", "ppyoloe_s_econvnext_mini")
+    first, second = (load_config(CONFIGS / "detection" / "marine_debris" / f"{row}.yml").data for row in rows)
+    assert (first["PPYOLOE"].pop("backbone"), second["PPYOLOE"].pop("backbone")) == ("CSPResNet", "EConvNeXt")
+    assert first.pop("CSPResNet")
+    assert second.pop("EConvNeXt")
+    assert first == second
+
+
+@pytest.mark.parametrize("stem", ["sonar", "duo", "marine_debris"])
+def test_the_classes_of_a_data_set_are_those_of_its_list(stem):
+    from detection.prepare.classes import CLASS_SETS
+
+    data = load_config_file(CONFIGS / "detection" / "datasets" / f"{stem}.yml").data
+    assert data["num_classes"] == len(CLASS_SETS[stem])
+    for part in ("Train", "Eval", "Test"):
+        assert data[f"{part}Dataset"]["dataset_dir"] == f"dataset/{stem}"

@@ -23,7 +23,7 @@ PPYOLOE:
   yolo_head: PPYOLOEHead
 EConvNeXt:
   arch: mini
-CustomCSPPAN: {out_channels: [768, 384, 192], stage_num: 1, block_num: 3}
+CustomCSPPAN: {out_channels: [768, 384, 192], stage_num: 1, block_num: 3, act: swish, spp: true}
 PPYOLOEHead:
   static_assigner: {name: ATSSAssigner, topk: 9}
   nms: {name: MultiClassNMS3, nms_top_k: 1000}
