@@ -15,7 +15,7 @@ def test_the_table_of_a_detector(tmp_path):
     # PP-YOLOE-S with E-ConvNeXt-mini and two classes: a little less than with the eight of the sonar rows.
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[0] == "tiny"
-    assert cells[5] == "22.84"
+    assert cells[5] == "22.74"
     assert cells[6:] == ["training", ""]
 
 
