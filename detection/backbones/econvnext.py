@@ -94,7 +94,8 @@ class EConvNeXt(Classifier):
         outputs = [features[index] for index in self.return_idx]
         if len(self.norms) == 0:
             return outputs
-        return [norm(output) for norm, output in zip(self.norms, outputs, strict=True)]
+        # By index, because Paddle's conversion into a graph knows no strict zip.
+        return [norm(outputs[index]) for index, norm in enumerate(self.norms)]
 
     @property
     def out_shape(self) -> list[ShapeSpec]:

@@ -1,0 +1,43 @@
+"""Runs an unmodified script of PaddleDetection with our backbones, operators and suppression registered.
+
+python -m detection PaddleDetection/tools/train.py -c configs/detection/quickstart.yml --eval
+python -m paddle.distributed.launch --nproc_per_node 2 detection/__main__.py PaddleDetection/tools/train.py -c ...
+
+A script in a checkout uses the checkout's ``ppdet``; one outside uses the installed one (paddledet 2.6.0 has no tools).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    # Run as a file, Python has put this folder first: its `data` and `models` must not pass for packages, and ours
+    # cannot be found from there. The project goes last because its `tools` must not hide those of a checkout.
+    FOLDER = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != FOLDER] + [str(FOLDER.parent)]
+
+from ppcls_ext.common.command_line import run
+from ppcls_ext.common.script_door import Door, run_script
+
+
+def register() -> None:
+    """Puts what is ours into the workspace of the ``ppdet`` that the script will import."""
+    from detection import patches
+    from detection.toolkit import put_into_workspace
+
+    put_into_workspace()
+    patches.apply()
+
+
+DOOR = Door(
+    "PaddleDetection",
+    package="ppdet",
+    marker="ppdet/core",
+    command="detection",
+    register=register,
+    wheel="paddledet --no-deps",
+)
+
+if __name__ == "__main__":
+    run(lambda: run_script(DOOR, sys.argv[1:]))

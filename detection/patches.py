@@ -1,0 +1,73 @@
+"""What today's Paddle and Pillow need so that unmodified scripts of PaddleDetection run; ``python -m detection`` only.
+
+Our own tools go round these faults without any patch. Each entry names its upstream issue, and has a test that fails
+once it is no longer needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+# Paddle's switch for graphs that fall back to Python; it is read whenever `to_static` is called without `full_graph`.
+FALL_BACK = "ENABLE_FALL_BACK"
+
+
+def apply() -> None:
+    """Applies every patch to the ``ppdet`` that Python finds first. May be called again."""
+    convert_whole_graphs()
+    restore_textsize()
+    replace_missing_font()
+
+
+def convert_whole_graphs() -> None:
+    """Lets the exporter of 2.6 convert whole graphs: it needs one, but does not ask for it as Paddle 3 expects.
+
+    Upstream: PaddleDetection issues 8692 and 8941, mended after 2.7. A value that the user has set stays.
+    """
+    os.environ.setdefault(FALL_BACK, "False")
+
+
+def restore_textsize() -> None:
+    """Gives Pillow's ``ImageDraw`` its ``textsize`` back, by which 2.6 places the names of boxes.
+
+    Upstream: PaddleDetection issue 8418, mended after 2.7; Pillow 10 has only ``textbbox``.
+    """
+    from PIL import ImageDraw
+
+    def textsize(self: Any, text: str, font: Any = None) -> tuple[int, int]:
+        left, top, right, bottom = self.textbbox((0, 0), text, font=font)
+        return int(right - left), int(bottom - top)
+
+    if not hasattr(ImageDraw.ImageDraw, "textsize"):
+        ImageDraw.ImageDraw.textsize = textsize
+
+
+def replace_missing_font() -> None:
+    """Lets newer trees draw without a network: they download a font first; matplotlib's takes its place.
+
+    Upstream: the address stands in ``ppdet/utils/visualizer.py`` (``draw_bbox``); 2.6 downloads nothing.
+    """
+    from ppdet.utils import visualizer
+
+    download: Callable[..., tuple[str, bool]] | None = getattr(visualizer, "get_path", None)
+    if download is None or hasattr(download, "without_network"):
+        return
+
+    def get_path(url: str, *arguments: Any, **options: Any) -> tuple[str, bool]:
+        try:
+            return download(url, *arguments, **options)
+        except OSError as error:
+            if not url.endswith(".ttf"):
+                raise
+            from matplotlib.font_manager import findfont
+
+            logger.debug("%s: %s", url, error)
+            return findfont("DejaVu Sans"), True
+
+    get_path.without_network = download
+    visualizer.get_path = get_path
