@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from ppcls_ext.runtime.batching import ImageSource
 from ppcls_ext.runtime.description import DESCRIPTION_FILE, DetectionDescription
 from ppcls_ext.runtime.paddle_backend import PaddleBackend
 
+logger = logging.getLogger(__name__)
 FILE_STEM = "inference"
 RESIZE = "Resize"
 
@@ -82,6 +84,8 @@ def export_detector(
             final=final,
         )
         description.verification = verify(reference, anchors, _reload(description), inputs, settings, final)
+        if not any(figures["compared"] for figures in description.verification["engines"].values()):
+            logger.warning("the model finds nothing in any of the pictures: the export was compared on that alone")
         text = yaml.safe_dump(description.to_document(), sort_keys=False, allow_unicode=True)
         (temporary / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
     description.folder = target

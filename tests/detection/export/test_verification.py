@@ -1,0 +1,137 @@
+"""Comparison of detections: rounding is told from a network that computes something else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detection.export.verification import Comparison, MismatchError, compare_detections, compare_raw, verify
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.preprocess.detection import Prepared
+from ppcls_ext.runtime.nms import NmsSettings, suppress
+
+NMS = NmsSettings(score_threshold=0.1, nms_top_k=50, keep_top_k=20, nms_threshold=0.6)
+
+
+def anchors(seed: int = 0, count: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """Returns boxes ``[A, 4]`` in clusters and scores ``[2, A]``."""
+    generator = np.random.default_rng(seed)
+    corner = generator.integers(0, 4, (count, 2)) * 30 + generator.uniform(0, 6, (count, 2))
+    boxes = np.concatenate([corner, corner + generator.uniform(20, 30, (count, 2))], axis=1)
+    return boxes.astype(np.float32), generator.uniform(0, 1, (2, count)).astype(np.float32)
+
+
+def compare(rows: np.ndarray, expected: np.ndarray, raw: tuple[np.ndarray, np.ndarray]) -> Comparison:
+    found = Comparison()
+    compare_detections(rows, expected, raw, NMS, found)
+    return found
+
+
+def test_rounding_is_measured() -> None:
+    raw = anchors()
+    expected = suppress(*raw, NMS)
+    rows = expected + np.array([0, 2e-4, 0.03, -0.03, 0, 0], np.float32)
+    found = compare(rows, expected, raw)
+    assert (found.matched, found.tied) == (len(expected), 0)
+    assert found.box_error == pytest.approx(0.03, abs=1e-4)
+    assert found.score_error == pytest.approx(2e-4, abs=1e-6)
+
+
+def test_order_does_not_matter() -> None:
+    raw = anchors()
+    expected = suppress(*raw, NMS)
+    assert compare(expected[::-1], expected, raw).matched == len(expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_choices_that_rounding_makes_are_ties(seed: int) -> None:
+    boxes, scores = anchors(seed)
+    # Many equal scores: the last digit decides which of two boxes suppresses the other, and which is the 20th.
+    scores = scores.round(1) + 0.05
+    noise = np.random.default_rng(seed + 100).uniform(-1e-5, 1e-5, scores.shape).astype(np.float32)
+    rows, expected = suppress(boxes, scores + noise, NMS), suppress(boxes, scores, NMS)
+    found = compare(rows, expected, (boxes, scores))
+    assert found.matched + found.tied >= len(expected)
+
+
+def test_some_choice_was_a_tie() -> None:
+    boxes, scores = anchors(3)
+    scores = scores.round(1) + 0.05
+    noise = np.random.default_rng(8).uniform(-1e-5, 1e-5, scores.shape).astype(np.float32)
+    assert compare(suppress(boxes, scores + noise, NMS), suppress(boxes, scores, NMS), (boxes, scores)).tied > 0
+
+
+def test_a_score_at_the_threshold_is_a_tie() -> None:
+    boxes, scores = np.array([[0, 0, 9, 9]], np.float32), np.array([[0.1001], [0]], np.float32)
+    expected = suppress(boxes, scores, NMS)
+    assert len(expected) == 1
+    assert compare(expected[:0], expected, (boxes, scores)).tied == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([1, 0, 0, 0, 0, 0], "is found by the export only"),
+        ([0, 5e-3, 0, 0, 0, 0], "is found by the export only"),
+        ([0, 0, 0.3, 0, 0, 0], "is found by the export only"),
+        ([0, 0, np.nan, 0, 0, 0], "is no number"),
+    ],
+)
+def test_other_numbers_are_refused(change: list[float], message: str) -> None:
+    boxes, scores = np.array([[0, 0, 9, 9]], np.float32), np.array([[0.8], [0.2]], np.float32)
+    expected = suppress(boxes, scores, NMS)[:1]
+    with pytest.raises(MismatchError, match=message):
+        compare(expected + np.array(change, np.float32), expected, (boxes, scores))
+
+
+def test_lost_and_surplus_boxes_are_refused() -> None:
+    raw = anchors()
+    expected = suppress(*raw, NMS)
+    best = int(expected[:, 1].argmax())
+    with pytest.raises(MismatchError, match="is found by the model, but not by the export"):
+        compare(np.delete(expected, best, axis=0), expected, raw)
+    with pytest.raises(MismatchError, match="is kept by the export, but not by the model"):
+        compare(expected, np.delete(expected, best, axis=0), raw)
+
+
+def test_raw_outputs_are_compared_anchor_by_anchor() -> None:
+    boxes, scores = anchors()
+    raw = (boxes[np.newaxis], scores[np.newaxis])
+    found = Comparison()
+    compare_raw((raw[0] + np.float32(0.01), raw[1]), raw, found)
+    assert (found.matched, found.box_error) == (80, pytest.approx(0.01, abs=1e-3))
+    with pytest.raises(MismatchError, match="scores differ by"):
+        compare_raw((raw[0], raw[1] + np.float32(0.01)), raw, found)
+    with pytest.raises(MismatchError, match=r"boxes differ by nan"):
+        compare_raw((raw[0] * np.float32(np.nan), raw[1]), raw, found)
+    with pytest.raises(MismatchError, match=r"have shape \[1, 79, 4\]"):
+        compare_raw((raw[0][:, 1:], raw[1]), raw, found)
+
+
+class Fixed:
+    """A detector that finds the same in every image."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.concatenate([self.rows] * len(images)), np.full(len(images), len(self.rows), np.int32)
+
+
+class Raw:
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        boxes, scores = anchors()
+        return np.stack([boxes] * len(images)), np.stack([scores] * len(images))
+
+
+def test_the_message_names_engine_image_and_box() -> None:
+    expected = suppress(*anchors(), NMS)
+    prepared = Prepared(np.zeros([3, 8, 8], np.float32), np.ones(2, np.float32), np.ones(2, np.float32), 8, 8)
+    images = {"first frame": prepared, "second frame": prepared}
+    report = verify(Fixed(expected), Raw(), {"good engine": Fixed(expected)}, images, NMS, final=True)
+    # One by one, and as one batch of two.
+    assert report["engines"]["good engine"]["compared"] == 4 * len(expected)
+    assert report["images"] == ["first frame", "second frame"]
+    broken = Fixed(expected + np.array([0, 0, 1, 1, 1, 1], np.float32))
+    with pytest.raises(UserError, match="bad engine, first frame: class .* is found by the export only; nothing was"):
+        verify(Fixed(expected), Raw(), {"bad engine": broken}, images, NMS, final=True)

@@ -1,0 +1,126 @@
+"""Boxes of images: the steps around a network whose answers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.runtime import DetectionPredictor
+from ppcls_ext.runtime.nms import NmsSettings
+
+OPERATORS = [
+    {"Decode": {}},
+    {"Resize": {"target_size": [32, 64], "keep_ratio": False, "interp": 1}},
+    {"NormalizeImage": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}},
+    {"Permute": {}},
+]
+CLASSES = ["cube", "ball"]
+
+
+class BrightnessDetector:
+    """Finds the whole image, scored by its brightness, as class 0, and its upper left quarter, as class 1.
+
+    Nothing is found in dark images.
+    """
+
+    def __init__(self, final=True):
+        self.final = final
+        self.batches = []
+
+    def detect(self, images, scale_factors):
+        self.batches.append(len(images))
+        heights, widths = images.shape[2] / scale_factors[:, 0], images.shape[3] / scale_factors[:, 1]
+        light = images.mean(axis=(1, 2, 3))
+        whole = np.stack([0 * heights, 0 * heights, widths, heights], axis=1)
+        boxes = np.stack([whole, whole / 2], axis=1).astype(np.float32)
+        scores = np.zeros([len(images), 2, 2], np.float32)
+        scores[:, 0, 0], scores[:, 1, 1] = 0.5 * light, light
+        if not self.final:
+            return boxes, scores
+        rows = [
+            [label, scores[number, label, label], *boxes[number, label]]
+            for number in range(len(images)) if light[number] > 0.1 for label in (0, 1)
+        ]  # fmt: skip
+        counts = np.where(light > 0.1, 2, 0).astype(np.int32)
+        return np.array(rows, np.float32).reshape(-1, 6), counts
+
+
+def make_predictor(backend, **changes):
+    settings = {"classes": CLASSES, "class_num": 2, "input_shape": [-1, 3, 32, 64], **changes}
+    return DetectionPredictor(backend, build_detection_pipeline(OPERATORS), **settings)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    files = []
+    for index, level in enumerate([255, 0, 204]):
+        files.append(tmp_path / f"picture_{index}.png")
+        Image.new("RGB", (40 + index, 30), (level,) * 3).save(files[-1])
+    return files
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_boxes_scores_and_labels_of_each_image(pictures, final):
+    nms = NmsSettings(score_threshold=0.1, nms_threshold=0.5)
+    first, second, third = make_predictor(BrightnessDetector(final), nms=nms, final=final)(pictures)
+    assert [first.name, second.name, third.name] == [str(file) for file in pictures]
+    # The best first.
+    assert first.labels.tolist() == third.labels.tolist() == [1, 0]
+    np.testing.assert_allclose(first.scores, [1, 0.5], rtol=1e-5)
+    np.testing.assert_allclose(third.scores, [0.8, 0.4], rtol=1e-5)
+    np.testing.assert_allclose(first.boxes, [[0, 0, 20, 15], [0, 0, 40, 30]], rtol=1e-5)
+    np.testing.assert_allclose(third.boxes, [[0, 0, 21, 15], [0, 0, 42, 30]], rtol=1e-5)
+    assert (third.height, third.width) == (30, 42)
+    # Nothing found is no error.
+    assert second.error is None
+    assert [part.shape for part in (second.boxes, second.scores, second.labels)] == [(0, 4), (0,), (0,)]
+    assert (first.boxes.dtype, first.scores.dtype, first.labels.dtype) == (np.float32, np.float32, np.int64)
+
+
+def test_threshold(pictures):
+    predictions = make_predictor(BrightnessDetector())(pictures, threshold=0.45)
+    assert [prediction.labels.tolist() for prediction in predictions] == [[1, 0], [], [1]]
+
+
+@pytest.mark.parametrize(("batch_size", "batches"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
+def test_batches_do_not_change_the_result(pictures, batch_size, batches):
+    predictor = make_predictor(BrightnessDetector())
+    expected = [prediction.boxes.tolist() for prediction in predictor(pictures)]
+    predictor.backend.batches.clear()
+    assert [prediction.boxes.tolist() for prediction in predictor(pictures, batch_size=batch_size)] == expected
+    assert predictor.backend.batches == batches
+
+
+def test_unreadable_files_are_named_and_the_others_go_on(pictures, tmp_path, caplog):
+    (tmp_path / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
+    (tmp_path / "notes.txt").write_text("dive 7, good visibility")
+    files = [tmp_path / "clip.mp4", pictures[0], tmp_path / "notes.txt", pictures[2]]
+    with caplog.at_level("WARNING"):
+        predictions = make_predictor(BrightnessDetector())(files, batch_size=2)
+    assert [prediction.error is None for prediction in predictions] == [False, True, False, True]
+    assert [len(prediction.scores) for prediction in predictions] == [0, 2, 0, 2]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert str(files[0]) in lines[0]
+    assert str(files[2]) in lines[1]
+
+
+def test_takes_paths_arrays_and_bytes_alike(pictures):
+    predictor = make_predictor(BrightnessDetector())
+    array = np.asarray(Image.open(pictures[0]))
+    for given in (pictures[0], str(pictures[0]), pictures[0].read_bytes(), array, [array], array[np.newaxis]):
+        (prediction,) = predictor(given)
+        assert prediction.labels.tolist() == [1, 0]
+
+
+def test_inputs_that_the_network_does_not_take(pictures):
+    with pytest.raises(UserError, match=r"gives shape \[3, 32, 64\], the model takes \[3, 64, 64\]; let Resize"):
+        make_predictor(BrightnessDetector(), input_shape=[-1, 3, 64, 64])(pictures)
+
+
+def test_labels_without_names_are_numbers():
+    assert make_predictor(BrightnessDetector()).label(1) == "ball"
+    assert make_predictor(BrightnessDetector(), classes=None).label(1) == "1"
