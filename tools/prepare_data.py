@@ -1,4 +1,4 @@
-"""Prepares data: python tools/prepare_data.py {samples,sonar,duo,imagefolder} ... --output FOLDER."""
+"""Prepares data: python tools/prepare_data.py {samples,sonar,duo,imagefolder,synthetic} ... --output FOLDER."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from detection.prepare.optical import (
     prepare_imagefolder,
 )
 from detection.prepare.sonar import add_sonar_arguments, prepare_sonar
+from detection.synthetic.dataset import add_synthetic_arguments, prepare_synthetic
 from ppcls_ext.common.command_line import add_config_arguments, run
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.log import set_up_logging
@@ -66,6 +67,11 @@ COMMANDS = {
         "turn a folder in VOC or COCO form into COCO JSON with an explicit order of classes",
         add_imagefolder_arguments,
         prepare_imagefolder,
+    ),
+    "synthetic": Command(
+        "write synthetic sonar frames with exact boxes, as a prepared data set",
+        add_synthetic_arguments,
+        prepare_synthetic,
     ),
 }
 
