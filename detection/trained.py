@@ -80,6 +80,9 @@ class TrainedDetector:
         Raises:
             UserError: see ``export_detector``.
         """
+        evaluated = (self.config.data.get("EvalReader") or {}).get("sample_transforms")
+        if evaluated is not None and evaluated != self.transforms:
+            logger.warning("TestReader, by which the export prepares images, is not EvalReader: figures may differ")
         return export_detector(
             self.model,
             folder,

@@ -60,11 +60,13 @@ def export_classifier(arguments: argparse.Namespace) -> None:
 def export_detector(arguments: argparse.Namespace) -> None:
     """Exports the detector of a configuration with ``architecture``."""
     from detection.configuration import load_config
+    from detection.weights import weights_file
 
     config = load_config(arguments.config, arguments.override)
     if arguments.size and len(arguments.size) > 2:
         raise UserError(f"--size takes one side, or height and width, got {len(arguments.size)} numbers")
     size = arguments.size * 2 if arguments.size and len(arguments.size) == 1 else arguments.size
+    weights_file(config)  # weights that are not there are told before Paddle is loaded
 
     from detection.engine.run import open_environment
     from detection.trained import load_trained

@@ -94,10 +94,12 @@ def open_classifier(arguments: argparse.Namespace) -> tuple[Predictor, list[str]
 def open_detector(arguments: argparse.Namespace) -> tuple[DetectionPredictor, list[str], int]:
     """Returns the predictor of a detection configuration, the inputs and the batch size."""
     from detection.configuration import load_config
+    from detection.weights import weights_file
 
     config = load_config(arguments.config, arguments.override)
     if not arguments.input:
         raise UserError(NO_INPUT)
+    weights_file(config)  # weights that are not there are told before Paddle is loaded
 
     from detection.engine.run import open_environment
     from detection.trained import load_trained

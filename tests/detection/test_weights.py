@@ -1,0 +1,158 @@
+"""Weights of a detector: averaged ones preferred, and if they do not fit, the nearest cause is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detection.configuration import load_config
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.weights import write_weights
+from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
+
+EXTERNAL = {"backbone": "EConvNeXt", "neck": "CustomCSPPAN", "yolo_head": "PPYOLOEHead", "post_process": None}
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The weights of a tiny detector."""
+    import paddle
+
+    from detection.toolkit import build_model
+
+    paddle.seed(1)
+    model = build_model(load_config(tiny_config(tmp_path_factory.mktemp("config"))))
+    make_lively(model)
+    return {name: value.numpy() for name, value in model.state_dict().items()}
+
+
+@pytest.fixture
+def weights(arrays: dict[str, np.ndarray], tmp_path: Path) -> Path:
+    write_weights(tmp_path / "detector.pdparams", arrays)
+    return tmp_path / "detector.pdparams"
+
+
+def load(folder: Path, weights: Any, **changes: Any) -> Any:
+    from detection.trained import load_trained
+
+    return load_trained(load_config(tiny_config(folder, **changes), [f"weights={weights}"]))
+
+
+def test_averaged_weights_of_a_checkpoint_are_preferred(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "epoch_0001"
+    averaged = {name: value * 0.5 if value.dtype == np.float32 else value for name, value in arrays.items()}
+    write_weights(checkpoint / "model.pdparams", arrays)
+    write_weights(checkpoint / "ema.pdparams", averaged)
+    (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": "ema", "class_names": CLASSES}))
+    trained = load(tmp_path, checkpoint)
+    name = "yolo_head.pred_cls.0.weight"
+    np.testing.assert_array_equal(trained.model.state_dict()[name].numpy(), averaged[name])
+    assert trained.class_names == CLASSES
+    assert trained.name == "PPYOLOE with CSPResNet"
+    assert not trained.model.training
+
+
+def test_formats_agree(arrays: dict[str, np.ndarray], weights: Path, tmp_path: Path) -> None:
+    write_weights(tmp_path / "detector.safetensors", arrays)
+    for source in (weights, tmp_path / "detector.safetensors", tmp_path / "detector"):
+        state = load(tmp_path, source).model.state_dict()
+        assert all((state[name].numpy() == value).all() for name, value in arrays.items())
+
+
+def test_class_names_of_the_annotations(weights: Path, tmp_path: Path) -> None:
+    assert load(tmp_path, weights).class_names is None
+    file = tmp_path / "data" / "annotations" / "val.json"
+    file.parent.mkdir(parents=True)
+    # The toolkit numbers classes in the order of the file.
+    categories = [{"id": number, "name": name} for number, name in zip((7, 3, 5), CLASSES, strict=True)]
+    file.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    assert load(tmp_path, weights).class_names == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_classes": 5}, "the file is of a detector for 3 classes, num_classes is 5"),
+        ({"width_mult": 0.5}, "the channels differ: depth_mult, width_mult"),
+        ({"PPYOLOE": EXTERNAL, "EConvNeXt": {"arch": "mini"}}, "another architecture than PPYOLOE with EConvNeXt mini"),
+        (
+            {"CSPResNet": {"layers": [1, 1, 1, 1], "return_idx": [1, 2, 3], "use_large_stem": False}},
+            "the backbone is another one than CSPResNet",
+        ),
+    ],
+)
+def test_weights_of_another_model(weights: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load(tmp_path, weights, **changes)
+    text = str(caught.value)
+    assert text.startswith(f"{weights} does not fit {tmp_path / 'tiny.yml'}: ")
+    assert "\n" not in text
+
+
+def test_weights_of_a_classifier(tmp_path: Path) -> None:
+    from ppcls_ext import build_model
+
+    write_weights(tmp_path / "classifier.pdparams", build_model("EConvNeXt_mini", class_num=4).state_dict())
+    with pytest.raises(UserError, match="these are the weights of a classifier; name them as `pretrained`"):
+        load(tmp_path, tmp_path / "classifier.pdparams")
+
+
+def test_merged_weights(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    from detection.export.deployed import Deployed
+    from detection.toolkit import build_model
+
+    network = Deployed(build_model(load_config(tiny_config(tmp_path))), final=True, fused=True).network
+    write_weights(tmp_path / "merged.pdparams", network.state_dict())
+    with pytest.raises(UserError, match="its branches were merged for deployment"):
+        load(tmp_path, tmp_path / "merged.pdparams")
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    from detection.trained import load_trained
+
+    with pytest.raises(UserError, match="weights: no weights are named: -o weights=RUN/checkpoints/best"):
+        load_trained(load_config(tiny_config(tmp_path)))
+    with pytest.raises(UserError, match=r"detektor\.pdparams: no such weight file"):
+        load(tmp_path, tmp_path / "detektor.pdparams")
+
+
+def test_a_hostile_file_runs_nothing(tmp_path: Path) -> None:
+    import os
+    import pickle
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    (tmp_path / "hostile.pdparams").write_bytes(pickle.dumps({"weight": Hostile()}))
+    with pytest.raises(UserError, match="refused"):
+        load(tmp_path, tmp_path / "hostile.pdparams")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_frames_to_compare_on(weights: Path, tmp_path: Path, caplog: Any) -> None:
+    from detection.trained import evaluation_images
+
+    config = load_config(tiny_config(tmp_path))
+    assert evaluation_images(config) == {}
+    sizes = [(100, 80)] * 5 + [(64, 64), (120, 90), (90, 120)]
+    files = draw_frames(tmp_path / "data" / "images", sizes)
+    records = [
+        {"id": number, "file_name": file.name, "width": width, "height": height}
+        for number, (file, (width, height)) in enumerate(zip(files, sizes, strict=True))
+    ]
+    annotations = tmp_path / "data" / "annotations" / "val.json"
+    annotations.parent.mkdir()
+    annotations.write_text(json.dumps({"images": records, "annotations": [], "categories": []}))
+    images = evaluation_images(config)
+    assert {image.shape[:2] for image in images.values()} == {(80, 100), (64, 64), (90, 120), (120, 90), (80, 50)}
+    assert not any(str(tmp_path) in name for name in images)
+    # A frame that vanished is named, and the others are used.
+    files[5].unlink()
+    with caplog.at_level("WARNING"):
+        assert len(evaluation_images(config)) == 4
+    assert files[5].name in caplog.text

@@ -1,0 +1,147 @@
+"""From a detector's checkpoint to an export, boxes on pictures and COCO results, through the command lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from ppcls_ext.weights import write_weights
+from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+WEIGHTS = "weights=run/checkpoints/epoch_0001"
+
+
+def run_tool(folder, name, *arguments):
+    command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A configuration with evaluation data, a checkpoint, and a folder with a video and notes among the frames."""
+    import paddle
+
+    from detection.configuration import load_config
+    from detection.toolkit import build_model
+
+    root = tmp_path_factory.mktemp("project")
+    config = load_config(tiny_config(root))
+    paddle.seed(0)
+    model = build_model(config)
+    make_lively(model)
+    checkpoint = root / "run" / "checkpoints" / "epoch_0001"
+    write_weights(checkpoint / "model.pdparams", model.state_dict())
+    write_weights(checkpoint / "ema.pdparams", model.state_dict())
+    (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": "ema", "class_names": CLASSES}))
+    sizes = [(100, 80), (64, 64), (200, 120)]
+    files = draw_frames(root / "data" / "images", sizes)
+    content = {
+        "images": [
+            {"id": 50 + number, "file_name": file.name, "width": width, "height": height}
+            for number, (file, (width, height)) in enumerate(zip(files, sizes, strict=True))
+        ],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)],
+    }
+    (root / "data" / "annotations").mkdir()
+    (root / "data" / "annotations" / "val.json").write_text(json.dumps(content))
+    (root / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
+    (root / "notes.txt").write_text("dive 7, good visibility")
+    done = run_tool(root, "export_model.py", "-c", "tiny.yml", "-o", WEIGHTS, "--output", "export", "--size", "96")
+    assert done.returncode == 0, done.stderr
+    assert "96 x 96 px, suppression inside" in done.stdout
+    assert "Paddle Inference, oneDNN off: " in done.stdout
+    return root
+
+
+def test_export_is_compared_on_evaluation_images(project):
+    document = yaml.safe_load((project / "export" / "inference.yml").read_text())
+    assert document["classes"] == CLASSES
+    assert document["preprocess"][1]["Resize"]["target_size"] == [96, 96]
+    assert "evaluation image 2" in document["verification"]["images"]
+    assert "generated photo, dark" in document["verification"]["images"]
+
+
+def test_export_finds_and_draws_and_goes_on_past_other_files(project):
+    done = run_tool(
+        project, "infer.py", "--model", "export", "--input", "clip.mp4", "data/images", "notes.txt",
+        "--threshold", "0.1", "--json", "found.json", "--coco", "coco.json", "--save", "drawn",
+        "--annotations", "data/annotations/val.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 unreadable and skipped" in done.stdout
+    named = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if "skipped" in line]
+    assert sum("clip.mp4" in line for line in named) == 1
+    assert sum("notes.txt" in line for line in named) == 1
+    assert sorted(file.name for file in (project / "drawn").iterdir()) == [f"frame_{n}.png" for n in range(3)]
+    records = json.loads((project / "found.json").read_text())
+    assert [Path(record["file"]).name for record in records if record["error"]] == ["clip.mp4", "notes.txt"]
+    found = [one for record in records for one in record["detections"]]
+    assert found
+    assert all(one["label"] == CLASSES[one["class_id"]] and one["score"] >= 0.1 for one in found)
+    results = json.loads((project / "coco.json").read_text())
+    assert len(results) == len(found)
+    assert {one["image_id"] for one in results} <= {50, 51, 52}
+    from detection.evaluation import read_detections
+
+    assert len(read_detections(project / "coco.json")) == len(found)
+
+
+def test_weights_find_without_an_export(project):
+    done = run_tool(
+        project, "infer.py", "-c", "tiny.yml", "-o", WEIGHTS, "--input", "data/images", "--coco", "all.json",
+        "--save", "sheet.png", "--threshold", "0.05",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads((project / "all.json").read_text())
+    assert [image["width"] for image in results["images"]] == [100, 64, 200]
+    assert [category["name"] for category in results["categories"]] == CLASSES
+    assert results["annotations"]
+    assert Image.open(project / "sheet.png").width > 400
+
+
+def test_latency_of_the_export(project):
+    done = run_tool(
+        project, "benchmark.py", "detection", "--model", "export", "--rounds", "1", "--threads", "1",
+        "--image", "data/images/frame_2.png", "--output", "latency.md",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "one image of 200 x 120 px" in (project / "latency.md").read_text()
+    (row,) = json.loads((project / "latency.json").read_text())["detection"]["models"].values()
+    assert (row["input"], row["in_graph"], row["name"]) == ([96, 96], True, "PPYOLOE with CSPResNet")
+    assert row["network"]["median_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("infer.py", ("--model", "export", "--input", "clip.mp4", "notes.txt"), "none of the 2 images could be read"),
+        (
+            "infer.py",
+            ("--model", "export", "--input", "data/images", "--threshold", "30"),
+            "--threshold must be from 0 to 1, got 30.0",
+        ),
+        (
+            "infer.py",
+            ("--model", "export", "--input", "data/images", "--annotations", "x.json"),
+            "--annotations numbers the results of --coco FILE",
+        ),
+        ("infer.py", ("-c", "tiny.yml", "-o", WEIGHTS), "name images with --input"),
+        ("infer.py", ("-c", "tiny.yml", "--input", "data/images"), "weights: no weights are named"),
+        ("export_model.py", ("-c", "tiny.yml", "-o", WEIGHTS, "--size", "1", "2", "3"), "--size takes one side"),
+        ("benchmark.py", ("detection",), "name the exports of detectors with --model"),
+        ("benchmark.py", ("detection", "--model", "data"), "not an export folder"),
+    ],
+)
+def test_mistakes_are_one_clear_line(project, tool, arguments, message):
+    done = run_tool(project, tool, *arguments)
+    assert done.returncode == 2, done.stdout
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
