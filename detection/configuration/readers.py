@@ -11,6 +11,7 @@ from ppcls_ext.common.errors import suggestion
 
 # PaddleDetection reads these from the section, past the reader's constructor.
 _READ_ELSEWHERE = ("inputs_def", "fuse_normalize")
+_PATHS = ("dataset_dir", "image_dir", "anno_path")
 
 
 def check_reader(checker: Checker, name: str, section: Any) -> None:
@@ -27,7 +28,7 @@ def check_reader(checker: Checker, name: str, section: Any) -> None:
     if not isinstance(batch_size, str) and not (whole and batch_size >= 1):
         checker.problems.add(f"{name}.batch_size", f"must be a whole number of at least 1, got {batch_size!r}")
     for key, value in section.items():
-        if key.endswith("_transforms") or key.endswith("_aug"):
+        if str(key).endswith(("_transforms", "_aug")):
             _check_operators(checker, f"{name}.{key}", value)
     definition = section.get("inputs_def")
     shape = definition.get("image_shape") if isinstance(definition, dict) else None
@@ -67,10 +68,16 @@ def _check_operator(checker: Checker, place: str, name: str, arguments: Any) -> 
         return
     checker.check_call(key, signature, arguments)
     for argument, value in arguments.items():
-        if argument.startswith("transforms") and argument in signature.parameters:
+        if str(argument).startswith("transforms") and argument in signature.parameters:
             _check_operators(checker, f"{key}.{argument}", value)
 
 
 def check_dataset(checker: Checker, name: str, section: Any) -> None:
     """Checks a section such as ``TrainDataset``, which names its class."""
     checker.check_named(name, section, "data set", checker.catalog.datasets)
+    if not isinstance(section, dict):
+        return
+    for key in _PATHS:
+        value = section.get(key)
+        if value is not None and not isinstance(value, str):
+            checker.problems.add(f"{name}.{key}", f"must be a path, got {value!r}")

@@ -124,6 +124,8 @@ def test_a_data_set_names_its_class(tmp_path):
     assert len(problems) == 2
     assert "TrainDataset.name: unknown data set 'COCODataset' (did you mean 'COCODataSet'?)" in problems[0]
     assert "EvalDataset: missing argument 'name'" in problems[1]
+    problems = problems_of(write_config(tmp_path), ["TrainDataset.image_dir=[a, b]"])
+    assert problems == ["-o TrainDataset.image_dir=[a, b]: TrainDataset.image_dir: must be a path, got ['a', 'b']"]
     problems = problems_of(write_config(tmp_path), ["TrainDataset.ann_path=train.json"])
     assert "TrainDataset: unknown argument 'ann_path' (did you mean 'anno_path'?)" in problems[0]
 
@@ -191,6 +193,14 @@ def test_no_paddledetection_at_all_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("detection.configuration.catalog.package_folder", lambda name: None)
     with pytest.raises(UserError, match="PaddleDetection is not installed"):
         load_config(write_config(tmp_path))
+
+
+@pytest.mark.parametrize("value", ["null", "3", "[1]", "{1: 2}", "{name: 3}", "[{name: x}]", "[null]", "x"])
+def test_whatever_stands_in_place_of_a_section_is_answered_in_words(tmp_path, value):
+    file = write_config(tmp_path)
+    for section in load_config(file).data:
+        if section[0].isupper():
+            assert all(section in problem for problem in problems_of(file, [f"{section}={value}"])), section
 
 
 @pytest.mark.parametrize("change", [(), (("epoch: 3", "epcoh: 3"),)])
