@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,16 +11,12 @@ from paddle import nn
 from ppdet.core.workspace import register, serializable
 from ppdet.modeling.shape_spec import ShapeSpec
 
-from detection.backbones.pretrained import load_backbone_weights
+from detection.backbones.pretrained import ARCHS, PREFIX, load_backbone_weights
 from ppcls_ext.common.errors import suggestion
 from ppcls_ext.models.econvnext import EConvNeXt as Classifier
 from ppcls_ext.models.layers import BATCH_NORM_EPSILON
 from ppcls_ext.models.variants import VARIANTS
 
-logger = logging.getLogger(__name__)
-
-PREFIX = "EConvNeXt_"
-ARCHS = tuple(name.removeprefix(PREFIX) for name in VARIANTS)
 # What a classifier has behind its last stage. A detector's gradients would never reach it.
 CLASSIFIER_PARTS = ("pool", "flatten", "norm", "head")
 
@@ -35,11 +31,10 @@ class EConvNeXt(Classifier):
         return_idx: stages whose outputs are returned, 0 to 3, rising; strides 4, 8, 16, 32.
         norm_output: puts each output through a batch norm of its own.
         drop_path_rate: rate of the last block; earlier ones get less, linearly down to 0.
-        freeze_at: -1 trains everything; 0 freezes the stem, k the stem and the first k stages, running statistics
-            included.
-        pretrained: weights of a classifier or of this backbone, ours or the paper's: a checkpoint folder,
-            ``.pdparams`` or ``.safetensors``. They must fit, but for the classifier and, where the file has none, the
-            norms of the outputs.
+        freeze_at: -1 trains everything; 0 freezes the stem, k the stem and the first k stages: no gradients, running
+            statistics that stay, and no drop path.
+        pretrained: weights of a classifier or of a detector, ours or the paper's: a checkpoint folder, ``.pdparams``
+            or ``.safetensors``. Stem and stages must fit; norms of outputs that the file lacks start fresh.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -59,7 +54,12 @@ class EConvNeXt(Classifier):
             raise ValueError(f"arch: must be one of {', '.join(ARCHS)}, got '{arch}'{suggestion(str(arch), ARCHS)}")
         variant = VARIANTS[PREFIX + arch]
         super().__init__(
-            variant.stem, variant.dims, variant.depths, variant.strides, class_num=0, drop_path_rate=drop_path_rate
+            variant.stem,
+            variant.dims,
+            variant.depths,
+            variant.strides,
+            class_num=0,
+            drop_path_rate=_checked_rate(drop_path_rate),
         )
         self.arch = arch
         self.return_idx = _checked_stages(return_idx, len(variant.depths))
@@ -71,7 +71,7 @@ class EConvNeXt(Classifier):
             for index in (self.return_idx if norm_output else ())
         )
         if pretrained:
-            load_backbone_weights(self, pretrained)
+            load_backbone_weights(self, _checked_path(pretrained))
         for layer in self._frozen_layers():
             for parameter in layer.parameters():
                 parameter.trainable = False
@@ -81,14 +81,16 @@ class EConvNeXt(Classifier):
             return []
         return [self.stem, *list(self.stages.children())[: self.freeze_at]]
 
-    def train(self) -> None:
-        """Sets the training mode; what is frozen keeps its running statistics."""
-        super().train()
+    def _hold_frozen_layers(self) -> None:
+        """Keeps what is frozen in evaluation mode. A detector's ``train`` sets each layer's flag past any method."""
         for layer in self._frozen_layers():
-            layer.eval()
+            for part in layer.sublayers(include_self=True):
+                part.training = False
 
     def forward(self, inputs: Mapping[str, Any] | paddle.Tensor) -> list[paddle.Tensor]:
         """``inputs['image']`` or a tensor, ``[N, 3, H, W]`` -> for each stage asked for ``[N, C, H / s, W / s]``."""
+        if self.training:
+            self._hold_frozen_layers()
         image = inputs if isinstance(inputs, paddle.Tensor) else inputs["image"]
         features = self.forward_features(image)
         outputs = [features[index] for index in self.return_idx]
@@ -113,13 +115,28 @@ class CSPConvNeXt(EConvNeXt):
 
 
 def _checked_stages(return_idx: Sequence[int], stages: int) -> list[int]:
-    indices = [return_idx] if isinstance(return_idx, int) else list(return_idx)
-    if not indices or sorted(set(indices)) != indices or indices[0] < 0 or indices[-1] >= stages:
-        raise ValueError(f"return_idx: must be rising stage numbers from 0 to {stages - 1}, got {list(indices)}")
+    indices = list(return_idx) if isinstance(return_idx, Sequence) else [return_idx]
+    whole = all(isinstance(index, int) and not isinstance(index, bool) for index in indices)
+    if not whole or not indices or sorted(set(indices)) != indices or indices[0] < 0 or indices[-1] >= stages:
+        raise ValueError(f"return_idx: must be rising stage numbers from 0 to {stages - 1}, got {return_idx!r}")
     return indices
 
 
 def _checked_freeze(freeze_at: int, stages: int) -> int:
-    if not -1 <= freeze_at <= stages:
-        raise ValueError(f"freeze_at: must be -1 (nothing) to {stages} (everything), got {freeze_at}")
+    if not isinstance(freeze_at, int) or isinstance(freeze_at, bool) or not -1 <= freeze_at <= stages:
+        raise ValueError(f"freeze_at: must be -1 (nothing) to {stages} (everything), got {freeze_at!r}")
     return freeze_at
+
+
+def _checked_rate(rate: float) -> float:
+    try:
+        # YAML reads 1e-1 as a text.
+        return float(rate)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"drop_path_rate: must be a number, got {rate!r}") from error
+
+
+def _checked_path(pretrained: str) -> str:
+    if not isinstance(pretrained, str | os.PathLike):
+        raise ValueError(f"pretrained: must be the path of a weight file or checkpoint folder, got {pretrained!r}")
+    return os.fspath(pretrained)

@@ -64,22 +64,20 @@ def our_name(name: str) -> str | None:
     raise KeyError(name)
 
 
-def convert_reference(
-    weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], label: str, model_name: str
-) -> Conversion:
-    """Renames the weights of the paper's repository.
+def is_reference(weights: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether the names are those of the paper's repository."""
+    return any(name.startswith("Down_Conv.") for name in weights)
+
+
+def rename_reference(weights: Mapping[str, np.ndarray], label: str) -> Conversion:
+    """Renames the weights of the paper's repository without asking which model they fit.
 
     Args:
         weights: arrays by the reference's names.
-        shapes: shapes of our model's weights by name (``model.state_dict()``).
         label: names the source in messages.
-        model_name: names the model in messages.
-
-    Returns:
-        Exactly the weights of ``shapes``, and the names that were dropped.
 
     Raises:
-        UserError: a name is unknown, or names or shapes do not fit the model: another variant or number of classes.
+        UserError: a name is unknown.
     """
     conversion, unknown = Conversion(), []
     for name, array in weights.items():
@@ -97,6 +95,27 @@ def convert_reference(
             f"{label}: not a checkpoint of the paper's repository, {len(unknown)} of {len(weights)} names are unknown: "
             f"{', '.join(unknown[:4])}"
         )
+    return conversion
+
+
+def convert_reference(
+    weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], label: str, model_name: str
+) -> Conversion:
+    """Renames the weights of the paper's repository.
+
+    Args:
+        weights: arrays by the reference's names.
+        shapes: shapes of our model's weights by name (``model.state_dict()``).
+        label: names the source in messages.
+        model_name: names the model in messages.
+
+    Returns:
+        Exactly the weights of ``shapes``, and the names that were dropped.
+
+    Raises:
+        UserError: a name is unknown, or names or shapes do not fit the model: another variant or number of classes.
+    """
+    conversion = rename_reference(weights, label)
     report = compare(label, shapes, conversion.weights)
     if not report.complete:
         classes = conversion.weights["head.bias"].shape[0] if "head.bias" in conversion.weights else None

@@ -1,0 +1,185 @@
+"""E-ConvNeXt under the contract of ppdet's backbones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from detection import toolkit
+from ppcls_ext import build_model
+from ppcls_ext.models.seeded import seed_weights, seeded_array
+
+# Trainable parameters: those of the classifier (7,658,992, 13,248,520, 19,427,848) without its norm and head, with two
+# numbers for each channel of the norms of the last three stages.
+PARAMETERS = {"mini": 6_891_144, "tiny": 12_225_056, "small": 18_404_384}
+CHANNELS = {"mini": [96, 192, 384, 768], "tiny": [128, 256, 512, 1024]}
+
+
+def make(arch: str = "mini", name: str = "EConvNeXt", **arguments: Any) -> nn.Layer:
+    toolkit.register()
+    from detection.backbones import econvnext
+
+    backbone = getattr(econvnext, name)(arch=arch, **arguments)
+    seed_weights(backbone)
+    return backbone
+
+
+def images(height: int = 32, width: int = 64) -> paddle.Tensor:
+    return paddle.to_tensor(seeded_array("images", (2, 3, height, width)))
+
+
+@pytest.mark.parametrize("norm_output", [True, False])
+@pytest.mark.parametrize(
+    ("arch", "return_idx"), [("mini", [1, 2, 3]), ("mini", [0, 1, 2, 3]), ("mini", [2]), ("tiny", [0, 3])]
+)
+def test_shapes_are_those_announced(arch: str, return_idx: list[int], norm_output: bool) -> None:
+    backbone = make(arch, return_idx=return_idx, norm_output=norm_output)
+    backbone.eval()
+    outputs = backbone({"image": images()})
+    announced = [(shape.channels, shape.stride) for shape in backbone.out_shape]
+    assert announced == [(CHANNELS[arch][index], 4 * 2**index) for index in return_idx]
+    assert [output.shape for output in outputs] == [
+        [2, channels, 32 // stride, 64 // stride] for channels, stride in announced
+    ]
+    assert len(backbone.norms) == (len(return_idx) if norm_output else 0)
+
+
+def test_a_tensor_and_a_batch_give_the_same() -> None:
+    backbone = make()
+    backbone.eval()
+    for one, other in zip(backbone(images()), backbone({"image": images(), "im_id": None}), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_features_are_those_of_the_classifier() -> None:
+    classifier = build_model("EConvNeXt_mini", class_num=3)
+    seed_weights(classifier)
+    classifier.eval()
+    expected = classifier.forward_features(images())
+    backbone = make(return_idx=[0, 1, 2, 3], norm_output=False)
+    backbone.eval()
+    for one, other in zip(backbone(images()), expected, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_each_output_has_its_own_norm() -> None:
+    plain, normed = make(norm_output=False), make()
+    for backbone in (plain, normed):
+        backbone.eval()
+    for output, norm, expected in zip(plain(images()), normed.norms, normed(images()), strict=True):
+        state = {name: value.numpy()[None, :, None, None] for name, value in norm.state_dict().items()}
+        scaled = (output.numpy() - state["_mean"]) / np.sqrt(state["_variance"] + 1e-5)
+        np.testing.assert_allclose(scaled * state["weight"] + state["bias"], expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", list(PARAMETERS))
+def test_parameters(arch: str) -> None:
+    parameters = make(arch).parameters()
+    assert sum(int(np.prod(part.shape)) for part in parameters if not part.stop_gradient) == PARAMETERS[arch]
+
+
+class Detector(nn.Layer):
+    """What a detector does to its backbone: only ``train`` of the whole sets the mode."""
+
+    def __init__(self, backbone: nn.Layer) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, batch: dict[str, Any]) -> paddle.Tensor:
+        return paddle.add_n([output.square().mean() for output in self.backbone(batch)])
+
+
+def place_of(name: str) -> int:
+    """The lowest ``freeze_at`` that freezes a weight: 0 the stem, k stage k; 5 for the norms of the outputs."""
+    part, number, *_ = name.split(".")
+    return {"stem": 0, "stages": int(number) + 1, "norms": 5}[part]
+
+
+@pytest.mark.parametrize("freeze_at", [-1, 0, 2, 4])
+def test_frozen_parts_neither_learn_nor_move(freeze_at: int) -> None:
+    backbone = make(freeze_at=freeze_at, drop_path_rate=0.5)
+    detector = Detector(backbone)
+    detector.train()
+    before = {name: value.numpy().copy() for name, value in backbone.state_dict().items()}
+    detector({"image": images()}).backward()
+    for name, value in backbone.state_dict().items():
+        if name.endswith(("_mean", "_variance")):
+            moved = bool((value.numpy() != before[name]).any())
+            assert moved == (place_of(name) > freeze_at), name
+    for name, parameter in backbone.named_parameters():
+        if not name.endswith(("_mean", "_variance")):
+            assert parameter.stop_gradient == (place_of(name) <= freeze_at), name
+            assert (parameter.grad is not None) == (place_of(name) > freeze_at), name
+
+
+def test_frozen_stages_draw_no_random_numbers() -> None:
+    backbone = make(freeze_at=4, drop_path_rate=0.9, norm_output=False)
+    Detector(backbone).train()
+    for one, other in zip(backbone(images()), backbone(images()), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_drop_path_rises_over_the_blocks_and_acts_in_training_only() -> None:
+    backbone = make(drop_path_rate=0.5)
+    rates = [layer.rate for name, layer in backbone.named_sublayers() if name.endswith("drop_path")]
+    assert len(rates) == 18
+    np.testing.assert_allclose(rates, np.linspace(0, 0.5, 18))
+    paddle.seed(0)
+    backbone.train()
+    assert (backbone(images())[-1].numpy() != backbone(images())[-1].numpy()).any()
+    backbone.eval()
+    np.testing.assert_array_equal(backbone(images())[0].numpy(), backbone(images())[0].numpy())
+
+
+def test_a_rate_that_yaml_reads_as_text() -> None:
+    rates = [layer.rate for name, layer in make(drop_path_rate="1e-1").named_sublayers() if name.endswith("drop_path")]
+    assert max(rates) == 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"arch": "mimi"}, r"^arch: must be one of mini, tiny, small, got 'mimi' \(did you mean 'mini'\?\)"),
+        ({"arch": "huge"}, r"^arch: must be one of mini, tiny, small, got 'huge'$"),
+        ({"return_idx": [1, 4]}, r"^return_idx: must be rising stage numbers from 0 to 3, got \[1, 4\]"),
+        ({"return_idx": [3, 2]}, "^return_idx: "),
+        ({"return_idx": [1, 1]}, "^return_idx: "),
+        ({"return_idx": []}, "^return_idx: "),
+        ({"return_idx": "12"}, "^return_idx: "),
+        ({"return_idx": None}, "^return_idx: "),
+        ({"freeze_at": 5}, r"^freeze_at: must be -1 \(nothing\) to 4 \(everything\), got 5"),
+        ({"freeze_at": -2}, "^freeze_at: "),
+        ({"freeze_at": "all"}, "^freeze_at: "),
+        ({"drop_path_rate": 1.0}, "^drop_path_rate: must be at least 0 and below 1, got 1.0"),
+        ({"drop_path_rate": "much"}, "^drop_path_rate: must be a number, got 'much'"),
+        ({"pretrained": True}, "^pretrained: must be the path of a weight file or checkpoint folder, got True"),
+    ],
+)
+def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
+    toolkit.register()
+    from detection.backbones.econvnext import EConvNeXt
+
+    with pytest.raises(ValueError, match=message):
+        EConvNeXt(**arguments)
+
+
+def test_the_name_of_the_paper_is_the_same_network() -> None:
+    alias, plain = make(name="CSPConvNeXt"), make()
+    assert isinstance(alias, type(plain))
+    for backbone in (alias, plain):
+        backbone.eval()
+    for one, other in zip(alias(images()), plain(images()), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("name", ["EConvNeXt", "CSPConvNeXt"])
+def test_ppdet_creates_it_by_name(name: str) -> None:
+    toolkit.register()
+    from ppdet.core.workspace import create, global_config
+
+    assert type(create(name)).__name__ == name
+    assert global_config[name]["return_idx"] == (1, 2, 3)

@@ -1,0 +1,231 @@
+"""Weights of classifiers and detectors, ours and the paper's, as weights of a backbone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from detection import toolkit
+from ppcls_ext import build_model
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.weights import write_weights
+from tests.support.reference import Reference
+
+IMAGES = seeded_array("images", (2, 3, 32, 64))
+NORM_PARTS = ("weight", "bias", "_mean", "_variance")
+
+
+def make(pretrained: Any, name: str = "EConvNeXt", **arguments: Any) -> Any:
+    toolkit.register()
+    from detection.backbones import econvnext
+
+    backbone = getattr(econvnext, name)(pretrained=pretrained, **arguments)
+    backbone.eval()
+    return backbone
+
+
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, np.ndarray]:
+    """The weights of a classifier for five classes."""
+    model = build_model("EConvNeXt_mini", class_num=5)
+    seed_weights(model)
+    return {name: value.numpy() for name, value in model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def features(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What the stages of that classifier give for :data:`IMAGES`."""
+    model = build_model("EConvNeXt_mini", class_num=5)
+    model.set_state_dict(arrays)
+    model.eval()
+    return [output.numpy() for output in model.forward_features(paddle.to_tensor(IMAGES))]
+
+
+def body_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in arrays.items() if name.startswith(("stem.", "stages."))}
+
+
+def report_of(caplog: pytest.LogCaptureFixture) -> str:
+    """The only line that loading wrote to the log."""
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith(("detection", "ppcls_ext"))]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".safetensors"])
+def test_classifier_of_ours(
+    tmp_path: Path, arrays: dict, features: list, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    file = tmp_path / f"classifier{suffix}"
+    write_weights(file, arrays)
+    with caplog.at_level(logging.INFO):
+        backbone = make(str(file), norm_output=False)
+    for output, expected in zip(backbone(paddle.to_tensor(IMAGES)), features[1:], strict=True):
+        np.testing.assert_array_equal(output.numpy(), expected)
+    count = len(body_of(arrays))
+    assert report_of(caplog) == (
+        f"{file}: {count} weights loaded into EConvNeXt mini; left out: norm, head (6 weights)"
+    )
+
+
+def test_norms_of_the_outputs_start_fresh_where_the_file_has_none(
+    tmp_path: Path, arrays: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_weights(tmp_path / "classifier.pdparams", arrays)
+    with caplog.at_level(logging.INFO):
+        backbone = make(str(tmp_path / "classifier"))
+    assert report_of(caplog).endswith("; start fresh: norms.0, norms.1, norms.2")
+    for norm in backbone.norms:
+        assert (norm.weight.numpy() == 1).all()
+        assert (norm._mean.numpy() == 0).all()
+
+
+@pytest.mark.parametrize("which", ["ema", "model"])
+def test_checkpoint_folder_gives_the_weights_that_were_evaluated(tmp_path: Path, arrays: dict, which: str) -> None:
+    other = {name: value + 1 for name, value in arrays.items()}
+    for file in ("ema", "model"):
+        write_weights(tmp_path / f"{file}.pdparams", arrays if file == which else other)
+    (tmp_path / "state.json").write_text(json.dumps({"evaluated_weights": which}))
+    backbone = make(str(tmp_path))
+    name = "stages.2.merge.conv.weight"
+    np.testing.assert_array_equal(backbone.state_dict()[name].numpy(), arrays[name])
+
+
+def test_a_changed_checkpoint_is_refused(tmp_path: Path, arrays: dict) -> None:
+    from ppcls_ext.weights import write_manifest
+
+    write_weights(tmp_path / "model.pdparams", arrays)
+    (tmp_path / "state.json").write_text(json.dumps({"evaluated_weights": "model"}))
+    write_manifest(tmp_path)
+    write_weights(tmp_path / "model.pdparams", {name: value + 1 for name, value in arrays.items()})
+    with pytest.raises(UserError, match="model.pdparams"):
+        make(str(tmp_path))
+
+
+@pytest.mark.parametrize(("arch", "of_detector"), [("mini", False), ("mini", True), ("tiny", False)])
+def test_checkpoint_of_the_paper(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, arch: str, of_detector: bool
+) -> None:
+    reference = Reference(arch)
+    weights = dict(reference.weights)
+    if of_detector:
+        weights = {f"backbone.{name}": value for name, value in weights.items() if not name.startswith("head.")}
+        weights["neck.conv.weight"] = np.zeros(3, np.float32)
+    file = tmp_path / "paper.pdparams"
+    write_weights(file, weights)
+    with caplog.at_level(logging.INFO):
+        backbone = make(str(file), "CSPConvNeXt", arch=arch)
+    images = np.random.default_rng(1).normal(size=(2, 3, 64, 96)).astype(np.float32)
+    for output, expected in zip(backbone(paddle.to_tensor(images)), reference.features(images), strict=True):
+        assert np.abs(output.numpy() - expected).max() <= 1e-5 * np.abs(expected).max()
+    line = report_of(caplog)
+    assert f"loaded into CSPConvNeXt {arch} (names of the paper's repository); left out: " in line
+    assert "start fresh" not in line
+
+
+def test_checkpoint_of_the_paper_without_norms_of_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    weights = {name: value for name, value in Reference("mini").weights.items() if not name.startswith("norms.")}
+    write_weights(tmp_path / "paper.pdparams", weights)
+    with caplog.at_level(logging.INFO):
+        make(str(tmp_path / "paper.pdparams"))
+    assert report_of(caplog).endswith("start fresh: norms.0, norms.1, norms.2")
+
+
+@pytest.mark.parametrize("return_idx", [[1, 2, 3], [0, 2, 3]])
+def test_detector_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture, return_idx: list[int]) -> None:
+    source = make(None, return_idx=[1, 2, 3])
+    seed_weights(source)
+    state = {name: value.numpy() for name, value in source.state_dict().items()}
+    weights = {f"backbone.{name}": value for name, value in state.items()}
+    weights["yolo_head.proj_conv.weight"] = np.zeros((1, 17, 1, 1), np.float32)
+    write_weights(tmp_path / "detector.pdparams", weights)
+    with caplog.at_level(logging.INFO):
+        loaded = make(str(tmp_path / "detector.pdparams"), return_idx=return_idx).state_dict()
+    for name, value in body_of(state).items():
+        np.testing.assert_array_equal(loaded[name].numpy(), value)
+    for number, stage in enumerate(return_idx):
+        for part in NORM_PARTS if stage else ():
+            expected = state[f"norms.{stage - 1}.{part}"]
+            np.testing.assert_array_equal(loaded[f"norms.{number}.{part}"].numpy(), expected)
+    line = report_of(caplog)
+    assert "left out: yolo_head (1 weights)" in line
+    assert ("start fresh: norms.0" in line) == (0 in return_idx)
+
+
+@pytest.mark.parametrize("of_paper", [False, True], ids=["ours", "paper"])
+def test_weights_of_another_arch_name_it(tmp_path: Path, of_paper: bool) -> None:
+    if of_paper:
+        weights = Reference("tiny").weights
+    else:
+        weights = {name: value.numpy() for name, value in build_model("EConvNeXt_tiny").state_dict().items()}
+    write_weights(tmp_path / "tiny.pdparams", weights)
+    with pytest.raises(UserError, match="tiny.pdparams is of arch 'tiny', the backbone is 'mini': set .*arch to tiny"):
+        make(str(tmp_path / "tiny.pdparams"))
+
+
+def changed(arrays: dict[str, np.ndarray], case: str) -> dict[str, np.ndarray]:
+    name = "stages.1.merge.conv.weight"
+    if case == "missing":
+        return {key: value for key, value in arrays.items() if key != name}
+    if case == "unknown":
+        return {**arrays, "stages.9.extra": np.zeros(1, np.float32)}
+    if case == "shape":
+        return {**arrays, name: arrays[name][:-1]}
+    if case == "small images":
+        return {**arrays, "stem.0.conv.weight": arrays["stem.0.conv.weight"][:, :, :2, :2]}
+    if case == "classifier only":
+        return {"head.weight": arrays["head.weight"]}
+    assert case == "norms"
+    return {**arrays, "norms.0.weight": np.ones(192, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("missing", "neither with arch 'mini' nor with another: 1 missing in the file: stages.1.merge.conv.weight"),
+        ("unknown", "nor with another: 1 not in the model: stages.9.extra"),
+        ("shape", "nor with another: 1 of another shape: stages.1.merge.conv.weight"),
+        ("small images", "but for the stem: it was trained with another stem_stride"),
+        ("classifier only", "holds no backbone"),
+        ("norms", "damaged norms of the outputs: 3 missing in the file: bias"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, arrays: dict, case: str, message: str) -> None:
+    write_weights(tmp_path / "odd.pdparams", changed(arrays, case))
+    with pytest.raises(UserError, match=message):
+        make(str(tmp_path / "odd.pdparams"))
+
+
+class _Command:
+    """Unpickles by touching a file."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.witness}",)
+
+
+def test_a_hostile_file_runs_nothing(tmp_path: Path) -> None:
+    witness, file = tmp_path / "witness", tmp_path / "hostile.pdparams"
+    file.write_bytes(pickle.dumps({"stem.0.conv.weight": _Command(witness)}))
+    with pytest.raises(UserError, match="hostile.pdparams"):
+        make(str(file))
+    assert not witness.exists()
+    pickle.loads(file.read_bytes())
+    assert witness.exists(), "the file was harmless: the test proves nothing"
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path: Path, arrays: dict) -> None:
+    write_weights(tmp_path / "mini.pdparams", arrays)
+    with pytest.raises(UserError, match="minni.pdparams: no such weight file .* .did you mean 'mini.pdparams'"):
+        make(str(tmp_path / "minni.pdparams"))
