@@ -1,10 +1,15 @@
-"""Evaluates weights: python tools/eval.py -c CONFIG -o Global.pretrained_model=CHECKPOINT."""
+"""Evaluates weights.
+
+python tools/eval.py -c CONFIG -o Global.pretrained_model=CHECKPOINT     a classifier
+python tools/eval.py -c CONFIG -o weights=CHECKPOINT                     a detector
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -14,29 +19,66 @@ from ppcls_ext.common.command_line import add_config_arguments, run
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Evaluate weights (-o Global.pretrained_model=PATH) on DataLoader.Eval of a configuration."
+        description="Evaluate weights on the evaluation data of a configuration: -o Global.pretrained_model=PATH for "
+        "a classifier (DataLoader.Eval), -o weights=PATH for a detector (EvalDataset)."
     )
     add_config_arguments(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=Path,
+        help="detectors: folder for figures, charts and panels (save_dir/NAME OF THE CONFIGURATION/evaluation)",
+    )  # fmt: skip
+    parser.add_argument("--panels", metavar="N", type=int, help="detectors: images to show, the worst first (12)")
     return parser.parse_args()
+
+
+def evaluate_classifier(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Evaluates the classifier of a configuration with ``Arch``; prints and returns the figures."""
+    from classification.config import load_config
+    from ppcls_ext.common.errors import UserError
+
+    if arguments.output is not None or arguments.panels is not None:
+        raise UserError("--output and --panels go with a detection configuration")
+    config = load_config(arguments.config, arguments.override)
+
+    from classification.evaluation import evaluate_config
+    from ppcls_ext.training.environment import prepare_environment
+
+    environment = prepare_environment(config.run.device, config.run.seed)
+    result = evaluate_config(config, environment)
+    return result if environment.is_main else None
+
+
+def evaluate_detector(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Evaluates the detector of a configuration with ``architecture``; prints, draws and returns the figures."""
+    from detection.configuration import check_annotations, load_config
+    from detection.weights import weights_file
+    from ppcls_ext.common.errors import UserError
+
+    if arguments.panels is not None and arguments.panels < 0:
+        raise UserError(f"--panels must not be negative, got {arguments.panels}")
+    config = load_config(arguments.config, arguments.override)
+    weights_file(config)
+    check_annotations(config)
+
+    from detection.engine.evaluation import evaluate_config
+    from detection.engine.run import default_evaluation_folder, open_environment
+
+    folder = arguments.output or default_evaluation_folder(config)
+    return evaluate_config(config, open_environment(config), folder, arguments.panels)
 
 
 def main() -> None:
     """Evaluates and prints the figures."""
     arguments = parse_arguments()
-    from classification.config import load_config
-
-    config = load_config(arguments.config, arguments.override)
-
-    from classification.evaluation import evaluate_config
+    from ppcls_ext.common.config import is_detection_config
     from ppcls_ext.common.files import write_json
     from ppcls_ext.common.log import set_up_logging
-    from ppcls_ext.training.environment import prepare_environment, rank_from_environment
+    from ppcls_ext.common.machine import rank_from_environment
 
     set_up_logging(quiet=rank_from_environment()[0] != 0)
-    environment = prepare_environment(config.run.device, config.run.seed)
-    result = evaluate_config(config, environment)
-    if arguments.json and environment.is_main:
+    result = (evaluate_detector if is_detection_config(arguments.config) else evaluate_classifier)(arguments)
+    if arguments.json and result is not None:
         write_json(arguments.json, result)
 
 

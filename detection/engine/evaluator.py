@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paddle
 
@@ -13,6 +13,9 @@ from detection.configuration import DetectionConfig
 from detection.engine.parts import category_ids_of, evaluation_loader
 from detection.engine.predictions import collect_detections
 from ppcls_ext.training.environment import Environment
+
+if TYPE_CHECKING:
+    from detection.evaluation import Figures
 
 EXCHANGE = ".exchange"
 
@@ -43,14 +46,24 @@ class Evaluator:
         return collect_detections(model, self.loader, self.category_ids, self.environment, exchange / EXCHANGE)
 
     def evaluate(self, model: paddle.nn.Layer, exchange: Path) -> dict[str, Any]:
-        """Returns AP, AP50 and the other figures of ``model``, with the seconds that they took."""
+        """Returns COCO's figures of ``model`` by name, ``per_class`` AP, and the seconds that they took."""
         from detection.evaluation import evaluate_detections
 
         start = time.monotonic()
-        detections = self.detect(model, exchange)
-        figures = evaluate_detections(self.files.annotations, detections).as_json()
-        return {**figures, "seconds": time.monotonic() - start}
+        figures = evaluate_detections(self.files.annotations, self.detect(model, exchange))
+        return {**record_of(figures), "seconds": time.monotonic() - start}
 
     def close(self) -> None:
         """Ends the worker processes."""
         self.loader.close()
+
+
+def record_of(figures: Figures) -> dict[str, Any]:
+    """Returns what a log keeps of an evaluation: COCO's twelve figures, and the AP of each class by its name."""
+    return {
+        **figures.summary,
+        "AP": figures.ap,
+        "AP50": figures.ap50,
+        "per_class": {row.name: row.figures["AP"] for row in figures.classes},
+        "detections": figures.detections,
+    }

@@ -172,11 +172,11 @@ class Learner:
             UserError: something is missing or does not fit; the run would go on as another one.
         """
         load_weights(self.model, arrays["model"])
+        self.rate.step(state["rate_step"])
         sums = {name.removesuffix(AVERAGE_SUFFIX): value for name, value in arrays["optimizer"].items()
                 if name.endswith(AVERAGE_SUFFIX)}  # fmt: skip
         accumulators = {name: value for name, value in arrays["optimizer"].items() if not name.endswith(AVERAGE_SUFFIX)}
         import_optimizer_state(self.optimizer, list(self.model.named_parameters()), accumulators, where)
-        self.rate.step(state["rate_step"])
         if self.average is not None:
             self._restore_average(state["average"], sums, where)
         if self.uses_amp and state.get("loss_scale"):

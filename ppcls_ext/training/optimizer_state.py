@@ -72,4 +72,8 @@ def import_optimizer_state(
         for generated in masters:
             for key in [key for key in restored if key.startswith(f"{generated}_")]:
                 restored[f"{generated}_fp32_master_0_{key[len(generated) + 1 :]}"] = restored.pop(key)
+    schedule = optimizer.state_dict().get("LR_Scheduler")
+    if schedule is not None:
+        # Paddle insists on it; where the learning rate stands is the caller's business.
+        restored["LR_Scheduler"] = schedule
     optimizer.set_state_dict(restored)
