@@ -25,7 +25,7 @@ class Deployed(nn.Layer):
     Args:
         model: an architecture of ppdet.
         final: end with detections; if not, with the boxes and scores of all anchors.
-        fused: merge branches that only training needs (``convert_to_deploy``).
+        fused: merge branches that only training needs (``convert_to_deploy``), and pool the way oneDNN is fast at.
 
     Raises:
         UserError: the architecture has no such outputs, or its suppression cannot be exported.
@@ -46,12 +46,36 @@ class Deployed(nn.Layer):
             for layer in list(self.network.sublayers(include_self=True)):
                 if hasattr(layer, "convert_to_deploy"):
                     layer.convert_to_deploy()
+            _use_adaptive_pools(self.network)
         self.eval()
 
     def forward(self, image: paddle.Tensor, scale_factor: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Images ``[N, 3, H, W]`` and scale factors ``[N, 2]`` -> see ``DetectionBackend.detect``."""
         outputs = self.network({"image": image, "scale_factor": scale_factor})
         return outputs["bbox"], outputs["bbox_num"]
+
+
+class _PooledAttention(nn.Layer):
+    """ppdet's ``EffectiveSELayer`` with a pool that oneDNN has a kernel for; of ``x.mean`` it has none.
+
+    Args:
+        attention: the layer whose weights are used.
+    """
+
+    def __init__(self, attention: nn.Layer) -> None:
+        super().__init__()
+        self.fc, self.act = attention.fc, attention.act
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """``[N, C, H, W]`` -> the same shape."""
+        return x * self.act(self.fc(nn.functional.adaptive_avg_pool2d(x, 1)))
+
+
+def _use_adaptive_pools(network: nn.Layer) -> None:
+    for layer in list(network.sublayers(include_self=True)):
+        for name, child in list(layer.named_children()):
+            if type(child).__name__ == "EffectiveSELayer":
+                setattr(layer, name, _PooledAttention(child))
 
 
 class EagerBackend:
