@@ -18,8 +18,8 @@ from detection.synthetic.targets import CLASSES, Target, random_target
 
 OPENING_DEGREES = 60.0
 VERTICAL_OPENING_DEGREES = 20.0
-NEAREST = 1.0
-FARTHEST = 8.0
+NEAREST = 0.8
+FARTHEST = 6.0
 SOUND_SPEED = 1500
 FREQUENCY_KHZ = 720
 SMALLEST_SIZE = 64
@@ -27,7 +27,9 @@ SMALLEST_SIZE = 64
 EMPTY_SHARE = 0.08
 WALL_SHARE = 0.25
 MOST_TARGETS = 5
-PLACES_TRIED = 25
+PLACES_TRIED = 60
+# Of objects from the sonar, in metres.
+DISTANCES = (2.0, 5.3)
 # An object of which fewer pixels are to be seen, as a share of the frame, is left out of the scene.
 SMALLEST_SHARE = 0.0008
 
@@ -102,7 +104,7 @@ def synthetic_frame(seed: int, number: int, size: int = 160) -> SyntheticFrame:
     if size < SMALLEST_SIZE:
         raise ValueError(f"size: must be at least {SMALLEST_SIZE}, got {size}")
     generator = np.random.default_rng([seed, number])
-    geometry = Geometry(size, altitude=float(generator.uniform(2.2, 3.0)))
+    geometry = Geometry(size, altitude=float(generator.uniform(1.9, 2.5)))
     wall = _random_wall(generator)
     targets = _random_targets(generator, wall)
     ranges, bearings = geometry.grid()
@@ -133,7 +135,7 @@ def _metadata(geometry: Geometry, gain: float) -> dict[str, Any]:
 
 def _random_wall(generator: np.random.Generator) -> tuple[float, float] | None:
     """Returns distance ahead and slope of a wall across the far end of the scene, or None."""
-    distance, slope, chosen = generator.uniform(6.2, 7.4), generator.uniform(-0.35, 0.35), generator.random()
+    distance, slope, chosen = generator.uniform(4.7, 5.6), generator.uniform(-0.35, 0.35), generator.random()
     return (float(distance), float(slope)) if chosen < WALL_SHARE else None
 
 
@@ -144,7 +146,7 @@ def _random_targets(generator: np.random.Generator, wall: tuple[float, float] | 
     targets: list[Target] = []
     for category in generator.integers(len(CLASSES), size=wanted):
         for _ in range(PLACES_TRIED):
-            distance, bearing = generator.uniform(2.6, 7.0), generator.uniform(-half, half)
+            distance, bearing = generator.uniform(*DISTANCES), generator.uniform(-half, half)
             x, y = float(distance * np.sin(bearing)), float(distance * np.cos(bearing))
             target = random_target(generator, int(category), x, y)
             margin = 1.15 * target.radius
@@ -173,7 +175,7 @@ def _landscape(
     """Returns heights, the number of the object from 1 (0 is seabed) and the reflectivity, all ``[R, B]``."""
     x, y = ranges * np.sin(bearings), ranges * np.cos(bearings)
     shape = x.shape
-    heights = 0.03 * _texture(generator, shape, 7) + 0.006 * _texture(generator, shape, 45)
+    heights = 0.03 * _texture(generator, shape, 6) + 0.005 * _texture(generator, shape, 45)
     if generator.random() < 0.5:
         direction, length = generator.uniform(-0.5, 0.5), generator.uniform(0.3, 0.6)
         phase = 2 * np.pi * (y * np.cos(direction) + x * np.sin(direction)) / length
@@ -221,7 +223,7 @@ def _echo(
     centre = generator.uniform(24.0, 32.0)
     beam = np.exp(-(np.maximum(elevation - centre, 0.0) ** 2) / (2 * 13.0**2))
     stripes = 1.0 + 0.05 * generator.standard_normal(bearings.shape)
-    amplitude = surface * beam * stripes * np.exp(-0.09 * (ranges - NEAREST))
+    amplitude = surface * beam * stripes * np.exp(-0.12 * (ranges - NEAREST))
     spread = geometry.size / 160
     amplitude = cv2.GaussianBlur(amplitude, (0, 0), sigmaX=1.0 * spread, sigmaY=0.5 * spread)
     speckle = np.hypot(*generator.standard_normal((2, *amplitude.shape))) / math.sqrt(math.pi / 2)

@@ -89,15 +89,15 @@ def random_target(generator: np.random.Generator, category: int, x: float, y: fl
     angle = float(generator.uniform(-limit, limit))
     reflectivity = float(generator.uniform(1.6, 2.6))
     if name == "cube":
-        length = width = float(generator.uniform(0.75, 1.0))
+        length = width = float(generator.uniform(0.7, 0.9))
         height = 0.8 * length
     elif name == "ball":
         length = width = float(generator.uniform(0.6, 0.85))
         height = 0.6 * length
     elif name == "cylinder":
-        length, width = float(generator.uniform(1.5, 2.1)), float(generator.uniform(0.3, 0.4))
+        length, width = float(generator.uniform(1.3, 1.7)), float(generator.uniform(0.26, 0.34))
         height = 0.9 * width
     else:
-        length = width = float(generator.uniform(1.15, 1.5))
+        length = width = float(generator.uniform(1.05, 1.3))
         height = float(generator.uniform(0.26, 0.34))
     return Target(category, x, y, angle, length, width, height, reflectivity)
