@@ -46,7 +46,7 @@ def register() -> None:
             raise
         name = "paddledet --no-deps" if package == "ppdet" else package
         raise UserError(
-            f"PaddleDetection cannot be imported: package {error.name} is missing; pip install {name}"
+            f"PaddleDetection cannot be imported: package {package} is missing; pip install {name}"
         ) from error
 
 

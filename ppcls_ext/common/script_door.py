@@ -109,18 +109,19 @@ def _imported_packages(script: Path) -> set[str]:
 
 def import_fault(error: Exception, door: Door, script: Path, checkout: Path | None) -> str | None:
     """Returns in one line what a script or its toolkit lacks on this machine, ``None`` for other errors."""
+    missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing == door.package and checkout is None:
+        return f"script '{script}' needs {door.toolkit}, which is not installed: pip install {door.wheel}"
     roots = {checkout: f"the checkout {checkout}"} if checkout else _roots_of_wheel(door, script)
     found = _place(error, roots)
     if found is None:
         return None
     root, place = found
     owner = roots[root]
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.partition(".")[0]
-        if (root / package).exists() or (root / f"{package}.py").exists():
+    if missing:
+        if (root / missing).exists() or (root / f"{missing}.py").exists():
             return f"{owner} is incomplete: it has no module '{error.name}' ({place})"
-        hint = f"; pip install {door.wheel}" if door.wheel and package == door.package else ""
-        return f"{owner} needs the package '{package}', which is not installed ({place}){hint}"
+        return f"{owner} needs the package '{missing}', which is not installed ({place})"
     if isinstance(error, ImportError):
         return f"{owner} does not load on this machine: {error} ({place})"
     if isinstance(error, AttributeError) and str(error).startswith("module '"):

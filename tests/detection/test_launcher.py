@@ -1,0 +1,354 @@
+"""``python -m detection SCRIPT``: scripts for the installed ppdet, miniature checkouts, and a real one.
+
+The real one is run, never read: PADDLEDET_DIR=path/to/PaddleDetection pytest tests/detection/test_launcher.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.script_door import Door, run_script
+from tests.support.detector_runs import STEPS, make_frames, run_config
+
+ROOT = Path(__file__).resolve().parents[2]
+MAIN = ROOT / "detection" / "__main__.py"
+AS_MODULE = ["-m", "detection"]
+AS_FILE = [str(MAIN)]
+LAUNCH = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+
+# Tells what a script sees, and leaves with the status that it is given.
+SEE = """
+import json, os, sys
+import beside
+import ppdet.data.transform
+from ppdet.core.workspace import create
+
+if __name__ == "__main__":
+    seen = {
+        "argv": sys.argv,
+        "path": sys.path,
+        "ppdet": ppdet.__file__,
+        "channels": [shape.channels for shape in create(sys.argv[1]).out_shape],
+        "operator": ppdet.data.transform.LabelsToInt64.__module__,
+        "nms": type(create("MultiClassNMS3")).__module__,
+    }
+    with open("seen_" + os.environ.get("PADDLE_TRAINER_ID", "alone") + ".json", "w") as file:
+        json.dump(seen, file)
+    sys.exit(int(sys.argv[2]))
+"""
+
+# What the four scripts of 2.6 do, in one: `MODE -c CONFIG [-o KEY=VALUE ...]`.
+WORK = """
+import sys
+import paddle
+from ppdet.core.workspace import load_config, merge_config
+from ppdet.engine import Trainer
+from ppdet.utils.check import check_config
+from ppdet.utils.cli import ArgsParser
+
+parser = ArgsParser()
+parser.add_argument("mode")
+parser.add_argument("--image")
+arguments = parser.parse_args()
+config = load_config(arguments.config)
+merge_config(arguments.opt)
+paddle.set_device("cpu")
+check_config(config)
+if arguments.mode == "train":
+    Trainer(config, mode="train").train(True)
+else:
+    for mode in ("eval", "test"):
+        trainer = Trainer(config, mode=mode)
+        trainer.load_weights(config.weights)
+        if mode == "eval":
+            trainer.evaluate()
+    trainer.predict([arguments.image], draw_threshold=0.0, output_dir="drawn")
+    trainer.export("exported")
+"""
+
+
+def run(arguments: list[str], folder: Path, python_path: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
+    # What a real checkout needs may be on PYTHONPATH already.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([python_path, os.environ.get("PYTHONPATH", "")])}
+    for name in [name for name in environment if name.startswith("PADDLE_TRAINER")]:
+        del environment[name]
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=folder,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def write_script(folder: Path, text: str, name: str = "tools/train.py") -> Path:
+    script = folder / name
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(text)
+    (script.parent / "beside.py").touch()
+    return script
+
+
+def link_installed(checkout: Path) -> Path:
+    """Makes a checkout of the installed ppdet; returns its root."""
+    from importlib.util import find_spec
+
+    checkout.mkdir()
+    (checkout / "ppdet").symlink_to(Path(next(iter(find_spec("ppdet").submodule_search_locations))))
+    return checkout
+
+
+def check_seen(file: Path, script: Path, first: Path, arguments: list[str]) -> None:
+    seen = json.loads(file.read_text())
+    assert seen["argv"] == [str(script), *arguments]
+    assert seen["path"][0] == str(first)
+    assert str(MAIN.parent) not in seen["path"]
+    assert seen["channels"] == [192, 384, 768]
+    assert seen["operator"] == "detection.data.operators"
+    assert seen["nms"] == "detection.export.nms"
+    assert (Path(seen["ppdet"]).parents[1] == first) == ((first / "ppdet").exists())
+
+
+def test_a_checkout_goes_before_the_installed_one(tmp_path: Path) -> None:
+    checkout = link_installed(tmp_path / "Checkout")
+    script = write_script(checkout, SEE)
+    done = run([*AS_MODULE, str(script), "EConvNeXt", "0", "-o", "a=b"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_seen(tmp_path / "seen_alone.json", script, checkout, ["EConvNeXt", "0", "-o", "a=b"])
+
+
+def test_a_script_outside_uses_the_installed_one_and_its_status_is_passed_on(tmp_path: Path) -> None:
+    script = write_script(tmp_path, SEE)
+    done = run([*AS_FILE, str(script), "CSPConvNeXt", "7"], tmp_path, python_path="")
+    assert done.returncode == 7, done.stderr
+    assert "Traceback" not in done.stderr
+    check_seen(tmp_path / "seen_alone.json", script, script.parent, ["CSPConvNeXt", "7"])
+
+
+def test_under_the_launcher(tmp_path: Path) -> None:
+    script = write_script(tmp_path, SEE)
+    logs = ["--log_dir", str(tmp_path / "logs")]
+    done = run([*LAUNCH, *logs, *AS_FILE, str(script), "EConvNeXt", "0"], tmp_path, python_path="")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for rank in (0, 1):
+        check_seen(tmp_path / f"seen_{rank}.json", script, script.parent, ["EConvNeXt", "0"])
+
+
+def only_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The message of a failed run, which must be one line and no traceback."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_wrong_scripts_are_refused_in_one_line(tmp_path: Path) -> None:
+    assert "no script given; usage: python -m detection PATH/TO/PaddleDetection" in only_line(run(AS_MODULE, tmp_path))
+    assert "script 'no/where.py' does not exist" in only_line(run([*AS_MODULE, "no/where.py"], tmp_path))
+    (tmp_path / "lonely.py").write_text("import json\n")
+    line = only_line(run([*AS_MODULE, "lonely.py"], tmp_path))
+    assert "script 'lonely.py' is not in a PaddleDetection checkout" in line
+    assert line.endswith("and it does not import ppdet")
+    (tmp_path / "config.yml").write_text("architecture: PPYOLOE\n_BASE_: [\n")
+    assert "script 'config.yml' is not Python" in only_line(run([*AS_MODULE, "config.yml"], tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("ppdet/core/workspace.py", "\nimport imgaug_missing.augmenters\n", "needs the package 'imgaug_missing'"),
+        ("ppdet/core/workspace.py", "from ppdet import nowhere\n", "does not load on this machine"),
+        ("ppdet/core/workspace.py", "import ppdet.nowhere\n", "is incomplete: it has no module 'ppdet.nowhere'"),
+        ("ppdet/core/workspace.py", "import numpy\nnumpy.no_such_alias\n", "module 'numpy' has no attribute"),
+    ],
+)  # fmt: skip
+def test_what_a_checkout_lacks_is_named_in_one_line(tmp_path: Path, file: str, text: str, message: str) -> None:
+    checkout = tmp_path / "Checkout"
+    for name in ("ppdet/__init__.py", "ppdet/core/__init__.py"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+    (checkout / file).write_text(text)
+    line = only_line(run([*AS_MODULE, str(write_script(checkout, "import ppdet\n"))], tmp_path))
+    assert f"the checkout {checkout}" in line
+    assert message in line
+    assert f"{file}, line {len(text.splitlines())}" in line
+
+
+def test_what_a_script_for_the_installed_one_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    door = Door("PaddleDetection", "ppdet", "ppdet/core", "detection", register=lambda: None, wheel="paddledet")
+    script = write_script(tmp_path, "import no_such_package\nimport ppdet.core\n")
+    with pytest.raises(UserError) as refusal:
+        run_script(door, [str(script)])
+    expected = f"the script {script} needs the package 'no_such_package', which is not installed (train.py, line 1)"
+    assert str(refusal.value) == expected
+
+
+def test_without_any_ppdet_the_wheel_is_named(tmp_path: Path) -> None:
+    hide = "import sys; sys.modules['ppdet'] = None; sys.argv = sys.argv[1:]; import runpy; "
+    command = hide + "runpy.run_module('detection', run_name='__main__')"
+    script = write_script(tmp_path, "import ppdet\n")
+    line = only_line(run(["-c", command, "detection", str(script)], tmp_path))
+    assert f"'{script}' needs PaddleDetection, which is not installed: pip install paddledet --no-deps" in line
+
+
+def losses_of(text: str) -> list[float]:
+    return [float(loss) for loss in re.findall(r"Epoch: \[\d+\] \[\d+/\d+\].*? loss: ([\d.]+|nan)", text)]
+
+
+def check_trained(weights: Path, text: str, steps: int, config: Path) -> None:
+    """Checks what the trainer printed, and that its weights are those of our detector and have learned."""
+    from detection.configuration import load_config
+    from detection.toolkit import build_model
+    from ppcls_ext.weights import load_weights, read_weights
+
+    losses = losses_of(text)
+    assert len(losses) == steps, text[-3000:]
+    assert np.isfinite(losses).all()
+    saved = read_weights(weights)
+    assert load_weights(build_model(load_config(config)), saved).complete
+    assert (saved["backbone.stages.0.merge.norm.weight"] != 1).any(), "nothing was learned"
+    assert not any(np.isnan(value).any() for value in saved.values())
+
+
+def write_lively_weights(config: Path, file: Path) -> Any:
+    """Writes weights of a detector that finds something, and returns the detector."""
+    from detection.configuration import load_config
+    from detection.toolkit import build_model
+    from ppcls_ext.weights import write_weights
+    from tests.support.detectors import make_lively
+
+    model = build_model(load_config(config))
+    make_lively(model)
+    # Sides of one or two cells of the grid, so that boxes lie inside the image and are seen.
+    for layer in model.yolo_head.pred_reg:
+        layer.bias.set_value(np.tile(-np.arange(17, dtype=np.float32), 4))
+    write_weights(file, model.state_dict())
+    model.eval()
+    return model
+
+
+def small_run(folder: Path, **changes: Any) -> Path:
+    frames = make_frames(folder / "data", empty=False)
+    test = {"name": "ImageFolder", "dataset_dir": str(frames.root), "anno_path": "annotations/val.json"}
+    return run_config(folder, frames, epoch=1, log_iter=1, TestDataset=test, **changes)
+
+
+def test_the_trainer_of_the_installed_one(tmp_path: Path) -> None:
+    config = small_run(tmp_path)
+    script = write_script(tmp_path, WORK)
+    done = run([*AS_MODULE, str(script), "train", "-c", str(config), "-o", "keep_checkpoints=3"], tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    check_trained(tmp_path / "runs" / "run" / "model_final.pdparams", done.stdout, STEPS, config)
+
+
+def test_evaluation_drawing_and_export_of_the_installed_one(tmp_path: Path) -> None:
+    config = small_run(tmp_path)
+    model = write_lively_weights(config, tmp_path / "lively.pdparams")
+    image = tmp_path / "data" / "images" / "val_00.png"
+    options = ["--image", str(image), "-o", f"weights={tmp_path / 'lively.pdparams'}"]
+    done = run([*AS_MODULE, str(write_script(tmp_path, WORK)), "rest", "-c", str(config), *options], tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all" in done.stdout
+    with Image.open(image) as before, Image.open(tmp_path / "drawn" / "val_00.png") as after:
+        assert (np.asarray(before.convert("RGB")) != np.asarray(after)).any()
+    check_exported(tmp_path / "exported" / "run" / "model", model)
+
+
+def check_exported(path: Path, model: Any) -> None:
+    """Compares an exported model with the detector that it was made from."""
+    import paddle
+
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    scale = np.array([[0.8, 0.7], [1.0, 1.0]], np.float32)
+    batch = {"image": paddle.to_tensor(pixels), "scale_factor": paddle.to_tensor(scale)}
+    with paddle.no_grad():
+        expected = model({**batch, "im_shape": paddle.to_tensor(np.full((2, 2), 64, np.float32))})
+    exported = paddle.jit.load(str(path))
+    boxes, counts = exported(batch["image"], batch["scale_factor"])
+    assert int(counts.sum()) > 0, "nothing was found: nothing is tested"
+    np.testing.assert_array_equal(counts.numpy(), expected["bbox_num"].numpy())
+    np.testing.assert_allclose(boxes.numpy(), expected["bbox"].numpy(), rtol=1e-3, atol=1e-3)
+
+
+# --- The real PaddleDetection --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tools() -> Path:
+    folder = os.environ.get("PADDLEDET_DIR")
+    if not folder:
+        pytest.skip("PADDLEDET_DIR does not name a PaddleDetection checkout: its scripts are not run")
+    tools = Path(folder).resolve() / "tools"
+    assert (tools / "train.py").is_file(), f"PADDLEDET_DIR={folder} holds no tools/train.py"
+    return tools
+
+
+def run_tool(tools: Path, name: str, config: Path, *options: str) -> str:
+    """Runs one of the checkout's scripts; returns what it printed."""
+    done = run([*AS_MODULE, str(tools / f"{name}.py"), "-c", str(config), *options], config.parent)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def final_weights(folder: Path) -> Path:
+    # 2.6 saves below the name of the configuration, newer trees right in save_dir.
+    return next((folder / "runs").rglob("model_final.pdparams"))
+
+
+def test_the_real_trainer(tools: Path, tmp_path: Path) -> None:
+    config = small_run(tmp_path)
+    text = run_tool(tools, "train", config, "--eval")
+    check_trained(final_weights(tmp_path), text, STEPS, config)
+
+
+def test_the_real_evaluation_drawing_and_export(tools: Path, tmp_path: Path) -> None:
+    config = small_run(tmp_path)
+    model = write_lively_weights(config, tmp_path / "lively.pdparams")
+    options = ["-o", f"weights={tmp_path / 'lively.pdparams'}"]
+    assert "Average Precision  (AP) @[ IoU=0.50:0.95" in run_tool(tools, "eval", config, *options)
+    image = tmp_path / "data" / "images" / "val_00.png"
+    drawing = ["--infer_img", str(image), "--output_dir", str(tmp_path / "drawn"), "--draw_threshold", "0.0"]
+    run_tool(tools, "infer", config, *drawing, *options)
+    with Image.open(image) as before, Image.open(tmp_path / "drawn" / "val_00.png") as after:
+        assert (np.asarray(before.convert("RGB")) != np.asarray(after)).any()
+    run_tool(tools, "export_model", config, "--output_dir", str(tmp_path / "exported"), *options)
+    check_exported(tmp_path / "exported" / "run" / "model", model)
+
+
+@pytest.mark.parametrize("name", ["ppyoloe_s_econvnext_mini", "ppyoloe_s_cspresnet"])
+def test_the_real_trainer_takes_our_configurations(tools: Path, tmp_path: Path, name: str) -> None:
+    frames = make_frames(tmp_path / "data", empty=False)
+    options = ["use_gpu=false", "epoch=1", "log_iter=1", "worker_num=0", f"save_dir={tmp_path / 'runs'}"]
+    options += [f"{part}Dataset.dataset_dir={frames.root}" for part in ("Train", "Eval", "Test")]
+    options += ["num_classes=3", "TrainReader.batch_size=6", "EvalReader.batch_size=6", "width_mult=0.25"]
+    config = ROOT / "configs" / "detection" / "marine_debris" / f"{name}.yml"
+    done = run([*AS_MODULE, str(tools / "train.py"), "-c", str(config), "--eval", "-o", *options], tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    losses = losses_of(done.stdout + done.stderr)
+    assert len(losses) == 3
+    assert np.isfinite(losses).all()
+
+
+def test_the_real_trainer_under_the_launcher(tools: Path, tmp_path: Path) -> None:
+    config = small_run(tmp_path)
+    command = [*LAUNCH, "--log_dir", str(tmp_path / "logs"), *AS_FILE, str(tools / "train.py"), "-c", str(config)]
+    done = run([*command, "--eval"], tmp_path, python_path="")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    text = (tmp_path / "logs" / "workerlog.0").read_text()
+    check_trained(final_weights(tmp_path), text, STEPS // 2, config)

@@ -1,0 +1,137 @@
+"""ppdet's workspace: what we put into it, and that no configuration inherits from another."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from detection import toolkit
+from detection.configuration import load_config
+from ppcls_ext.common.errors import UserError
+from tests.support.detectors import tiny_config
+
+OPERATORS = ("LabelsToInt64",)
+
+
+@pytest.fixture
+def workspace() -> dict[str, Any]:
+    """ppdet's global dictionary, with what is ours."""
+    toolkit.register()
+    from ppdet.core.workspace import global_config
+
+    return global_config
+
+
+def content(workspace: dict[str, Any]) -> dict[str, Any]:
+    return {name: copy.deepcopy(dict(value)) if isinstance(value, dict) else value for name, value in workspace.items()}
+
+
+def test_what_is_ours_is_registered_once(workspace: dict[str, Any]) -> None:
+    import ppdet.data.transform
+
+    before = {name: workspace[name] for name in ("EConvNeXt", "CSPConvNeXt", "MultiClassNMS3")}
+    toolkit.register()
+    assert all(workspace[name] is section for name, section in before.items())
+    for name in OPERATORS:
+        assert getattr(ppdet.data.transform, name).__module__ == "detection.data.operators"
+
+
+@pytest.mark.parametrize("name", ["EConvNeXt", "CSPConvNeXt"])
+def test_a_foreign_name_is_not_overwritten(
+    workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    foreign = SimpleNamespace(pymodule=sys.modules["json"])
+    monkeypatch.setitem(workspace, name, foreign)
+    with pytest.raises(UserError, match=rf"already has a '{name}' that is not ours \(json\); it is left as it is"):
+        toolkit.register()
+    assert workspace[name] is foreign
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("ppdet", "package ppdet is missing; pip install paddledet --no-deps"),
+        ("shapely.geometry", "package shapely is missing; pip install shapely"),
+    ],
+)
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, module: str, message: str) -> None:
+    def fail() -> None:
+        raise ModuleNotFoundError(f"No module named '{module}'", name=module)
+
+    monkeypatch.setattr(toolkit, "put_into_workspace", fail)
+    with pytest.raises(UserError, match=message):
+        toolkit.register()
+
+
+def with_momentum(folder: Path) -> Path:
+    """A configuration that sets what :func:`plain` leaves to its defaults."""
+    folder.mkdir()
+    file = tiny_config(
+        folder,
+        num_classes=7,
+        width_mult=0.5,
+        OptimizerBuilder={"regularizer": False, "optimizer": {"type": "Momentum", "momentum": 0.8}},
+    )
+    text = file.read_text().replace("score_threshold: 0.05", "score_threshold: 0.31")
+    assert "0.31" in text
+    file.write_text(text + "seed: 5\nCSPConvNeXt: {arch: small}\n")
+    return file
+
+
+def plain(folder: Path) -> Path:
+    folder.mkdir()
+    file = tiny_config(folder)
+    text = file.read_text().replace("    score_threshold: 0.05\n", "")
+    assert "score_threshold" not in text
+    file.write_text(text)
+    return file
+
+
+def test_a_second_configuration_inherits_nothing(workspace: dict[str, Any], tmp_path: Path) -> None:
+    before = content(workspace)
+    first, second = load_config(with_momentum(tmp_path / "a")), load_config(plain(tmp_path / "b"))
+    large = toolkit.build_model(first)
+    assert large.yolo_head.num_classes == 7
+    assert large.yolo_head.nms.score_threshold == 0.31
+    assert content(workspace) == before
+    small = toolkit.build_model(second)
+    assert small.yolo_head.num_classes == 3
+    assert small.yolo_head.nms.score_threshold == 0.05
+    widths = [model.backbone.out_shape[0].channels for model in (small, large)]
+    assert widths == [64, 128]
+    with toolkit.workspace(second) as opened:
+        assert opened["OptimizerBuilder"]["optimizer"] == {"type": "AdamW", "weight_decay": 0.05}
+        assert opened["CSPConvNeXt"]["arch"] == "mini"
+        assert opened["filename"] == "tiny"
+        assert "seed" not in opened
+    assert content(workspace) == before
+
+
+def test_the_configuration_itself_is_not_changed(workspace: dict[str, Any], tmp_path: Path) -> None:
+    config = load_config(plain(tmp_path / "a"))
+    before = copy.deepcopy(config.data)
+    with toolkit.workspace(config) as opened:
+        opened["TrainReader"]["batch_size"] = 77
+        opened["PPYOLOEHead"]["nms"]["nms_top_k"] = 77
+    assert config.data == before
+
+
+def test_the_workspace_is_restored_after_an_error(workspace: dict[str, Any], tmp_path: Path) -> None:
+    before = content(workspace)
+    file = with_momentum(tmp_path / "a")
+    with pytest.raises(ZeroDivisionError), toolkit.workspace(load_config(file)) as opened:
+        opened["CSPResNet"]["depth_mult"] = 3
+        raise ZeroDivisionError
+    assert content(workspace) == before
+
+
+def test_what_a_backbone_refuses_names_the_configuration(tmp_path: Path) -> None:
+    parts = {"backbone": "EConvNeXt", "neck": "CustomCSPPAN", "yolo_head": "PPYOLOEHead", "post_process": None}
+    file = tiny_config(tmp_path, PPYOLOE=parts, EConvNeXt={"arch": "mini", "freeze_at": 9})
+    with pytest.raises(UserError, match=r"tiny.yml: freeze_at: must be -1 \(nothing\) to 4 \(everything\), got 9"):
+        toolkit.build_model(load_config(file))
