@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
@@ -24,6 +25,8 @@ from ppcls_ext.training.workers import BatchWorkers
 if TYPE_CHECKING:
     import paddle
 
+# What ppdet's operators raise on an image that cannot be read, or that they cannot use.
+DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, cv2.error)
 FLOAT_BYTES = 4
 LARGEST_SEED = 2**32
 
@@ -60,14 +63,12 @@ class DetectionBatchReader:
         return {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
 
     def _read(self, key: SampleKey) -> dict[str, Any]:
-        import cv2
-
         _seed_globally(sample_generator(self.seed, key.epoch, key.index))
         # ppdet counts the samples that a process has loaded, for operators that grow stronger; we say it by position.
         self.dataset._curr_iter = key.position
         try:
             return self.dataset[key.index]
-        except (OSError, ValueError, TypeError, KeyError, IndexError, AssertionError, cv2.error) as error:
+        except DAMAGE as error:
             file = self.dataset.roidbs[key.index].get("im_file", f"image {key.index}")
             raise UserError(f"{file}: cannot be used ({_cause(error)}); tools/check_data.py lists all such") from error
 

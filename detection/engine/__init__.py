@@ -1,1 +1,1 @@
-"""Training and evaluation of detectors: a thin engine over PaddleDetection's Trainer."""
+"""Training and evaluation of detectors: a thin engine over the parts of PaddleDetection's Trainer."""

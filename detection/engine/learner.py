@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from detection.engine.parts import Parts
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.training.environment import Environment
 from ppcls_ext.training.optimizer_state import export_optimizer_state, import_optimizer_state
@@ -23,15 +24,14 @@ class Learner:
     """One detector under training.
 
     Args:
-        built: ppdet's ``Trainer`` in training mode: its model, optimizer, learning rate and average are used.
+        parts: model, optimizer, learning rate and average.
         settings: the configuration's data (``amp``, ``find_unused_parameters``, ``norm_type``).
         environment: device and ranks.
     """
 
-    def __init__(self, built: Any, settings: dict[str, Any], environment: Environment) -> None:
-        self.model: paddle.nn.Layer = built.model
-        self.optimizer, self.rate = built.optimizer, built.lr
-        self.average = built.ema if built.use_ema else None
+    def __init__(self, parts: Parts, settings: dict[str, Any], environment: Environment) -> None:
+        self.model, self.optimizer = parts.model, parts.optimizer
+        self.rate, self.average = parts.rate, parts.average
         self.settings = settings
         self._parallel = self._wrap(environment)
         self.uses_amp = bool(settings.get("amp", False)) and environment.on_gpu
@@ -75,9 +75,15 @@ class Learner:
             The losses by name, ``loss`` among them. Where that is not finite, no step was done.
         """
         paddle.seed(seed)
-        with self._autocast():
-            outputs = self._parallel({**batch, "epoch_id": epoch})
-            loss = outputs["loss"]
+        try:
+            with self._autocast():
+                outputs = self._parallel({**batch, "epoch_id": epoch})
+                loss = outputs["loss"]
+        except ValueError:
+            # Paddle's losses refuse scores that are not numbers before there is a loss to look at.
+            if self._weights_are_finite():
+                raise
+            return {"loss": float("nan")}
         values = {name: float(value) for name, value in outputs.items() if name.startswith("loss")}
         if not np.isfinite(values["loss"]):
             return values
@@ -92,6 +98,9 @@ class Learner:
         if self.average is not None:
             self.average.update()
         return values
+
+    def _weights_are_finite(self) -> bool:
+        return all(bool(paddle.isfinite(parameter).all()) for parameter in self.model.parameters())
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self.uses_amp:

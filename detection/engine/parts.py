@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import io
 import logging
 from typing import Any
 
@@ -18,36 +21,94 @@ logger = logging.getLogger(__name__)
 SIZE_ARGUMENTS = ("target_size",)
 
 
-def build_trainer(settings: Any) -> Any:
-    """Returns ppdet's ``Trainer`` in training mode: data set, reader, model, optimizer, learning rate, average.
+@dataclasses.dataclass
+class Parts:
+    """What ppdet's ``Trainer`` is made of.
+
+    Its own constructor also starts a ``paddle.io.DataLoader``, whose thread reads ahead and draws from the random
+    numbers that make a run reproducible; so it is put together here.
+
+    Attributes:
+        dataset: ``TrainDataset``, parsed.
+        batches: the loader of the training data.
+        model: the detector.
+        rate: the learning rate, a scheduler that is stepped after each batch.
+        optimizer: made by ``OptimizerBuilder``.
+        average: ppdet's ``ModelEMA``, or ``None`` without ``use_ema``.
+    """
+
+    dataset: Any
+    batches: DetectionLoader
+    model: paddle.nn.Layer
+    rate: Any
+    optimizer: paddle.optimizer.Optimizer
+    average: Any
+
+
+def build_parts(settings: Any, config: DetectionConfig, environment: Environment) -> Parts:
+    """Builds everything that a training run needs.
 
     Args:
-        settings: ppdet's configuration, from ``detection.toolkit.workspace``.
+        settings: ppdet's configuration, from ``detection.toolkit.workspace``, which must be open.
+        config: the same configuration.
+        environment: device, rank and seed.
 
     Raises:
-        UserError: a part refuses its arguments.
+        UserError: a part refuses its arguments, or there are fewer images than one batch needs.
     """
-    from ppdet.engine import Trainer
+    import ppdet.engine  # noqa: F401  (registers what the workspace may name)
+    from ppdet.core.workspace import create
 
     quiet_toolkit()
-
-    # No workers: its reader is not used to read. ppdet's own count of the parameters raises an IndexError.
-    changed = {"worker_num": 0, "print_params": False, "use_vdl": False, "use_wandb": False}
-    before = {key: settings.get(key) for key in changed}
-    settings.update(changed)
     try:
-        return Trainer(settings, mode="train")
+        dataset = _opened(create("TrainDataset")())
+        batches = training_loader(dataset, create("TrainReader"), config, environment)
+        model = create(config.architecture)
+        model.load_meanstd(settings["TestReader"]["sample_transforms"])
+        rate = create("LearningRate")(len(batches))
+        optimizer = create("OptimizerBuilder")(rate, model)
     except (ValueError, AssertionError, FileNotFoundError) as error:
         raise UserError(f"PaddleDetection refuses the configuration: {' '.join(str(error).split())}") from error
-    finally:
-        settings.update(before)
+    if settings.get("amp", False) and settings.get("amp_level", "O1") == "O2" and environment.on_gpu:
+        model, optimizer = paddle.amp.decorate(models=model, optimizers=optimizer, level="O2")
+    return Parts(dataset, batches, model, rate, optimizer, _average_of(settings, model))
 
 
-def training_loader(built: Any, config: DetectionConfig, environment: Environment) -> DetectionLoader:
-    """Returns the loader of the training data of :func:`build_trainer`."""
+def _average_of(settings: Any, model: paddle.nn.Layer) -> Any:
+    from ppdet.optimizer import ModelEMA
+
+    if not settings.get("use_ema", False):
+        return None
+    return ModelEMA(
+        model,
+        decay=settings.get("ema_decay", 0.9998),
+        ema_decay_type=settings.get("ema_decay_type", "threshold"),
+        cycle_epoch=settings.get("cycle_epoch", -1),
+        ema_black_list=settings.get("ema_black_list"),
+        ema_filter_no_grad=settings.get("ema_filter_no_grad", False),
+    )
+
+
+def _opened(dataset: Any) -> Any:
+    """Reads the annotations of a data set of ppdet."""
+    dataset.check_or_download_dataset()
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how it gets on
+        dataset.parse_dataset()
+    return dataset
+
+
+def training_loader(dataset: Any, reader: Any, config: DetectionConfig, environment: Environment) -> DetectionLoader:
+    """Returns the loader of the training data.
+
+    Args:
+        dataset: ``TrainDataset`` of ppdet, parsed.
+        reader: ``TrainReader`` of ppdet.
+        config: the configuration.
+        environment: rank and seed.
+    """
     return build_loader(
-        built.dataset,
-        built.loader,
+        dataset,
+        reader,
         seed=environment.seed,
         training=True,
         rank=environment.rank,
@@ -66,11 +127,8 @@ def evaluation_loader(config: DetectionConfig, environment: Environment) -> Dete
 
     quiet_toolkit()
 
-    dataset = create("EvalDataset")()
-    dataset.check_or_download_dataset()
-    dataset.parse_dataset()
     return build_loader(
-        dataset,
+        _opened(create("EvalDataset")()),
         create("EvalReader"),
         seed=environment.seed,
         training=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,5 +81,6 @@ def _share(detections: list[dict[str, Any]], environment: Environment, exchange:
     for rank in range(environment.world_size):
         everything += json.loads((exchange / f"detections_{rank}.json").read_text(encoding="utf-8"))
     barrier(environment.world_size)
-    (exchange / f"detections_{environment.rank}.json").unlink()
+    if environment.is_main:
+        shutil.rmtree(exchange, ignore_errors=True)
     return everything

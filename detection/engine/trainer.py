@@ -12,7 +12,7 @@ import paddle
 from detection.configuration import DetectionConfig
 from detection.engine.evaluator import Evaluator
 from detection.engine.learner import Learner
-from detection.engine.parts import build_trainer, count_trainable, training_loader
+from detection.engine.parts import build_parts, count_trainable
 from detection.engine.progress import LossSums, RunProgress
 from detection.engine.recorder import Recorder
 from detection.engine.resume import architecture_of, restore_run
@@ -52,10 +52,10 @@ class Trainer:
         if self.folder.active:
             # Only now: before the lock is taken, the file may be another run's.
             log_to_file(self.folder.path / "train.log")
-        built = build_trainer(settings)
-        self.batches = training_loader(built, config, environment)
+        parts = build_parts(settings, config, environment)
+        self.batches = parts.batches
         self.evaluator = Evaluator(config, environment) if "EvalDataset" in config.data else None
-        self.learner = Learner(built, config.data, environment)
+        self.learner = Learner(parts, config.data, environment)
         self.steps = len(self.batches)
         self.progress = self._first_progress(resume)
         self.recorder = Recorder(self.folder, config, self.progress, environment)

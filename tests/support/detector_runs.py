@@ -48,7 +48,7 @@ def run_config(folder: Path, frames: Frames, **changes: Any) -> Path:
             "static_assigner": {"name": "ATSSAssigner", "topk": 4},
             "assigner": {"name": "TaskAlignedAssigner", "topk": 13},
             "nms": {
-                "name": "MultiClassNMS3", "nms_top_k": 100, "keep_top_k": 20, "score_threshold": 0.01,
+                "name": "MultiClassNMS3", "nms_top_k": 100, "keep_top_k": 20, "score_threshold": 0.001,
                 "nms_threshold": 0.6,
             },
         },

@@ -1,0 +1,108 @@
+"""What goes wrong before and during a detector's training ends in one line that says what to mend."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detection.configuration import load_config
+from detection.engine.run import open_environment, train_config
+from detection.engine.trainer import Trainer
+from detection.toolkit import workspace
+from ppcls_ext.common.errors import UserError
+from tests.support.detector_runs import make_frames, run_config
+from tests.support.frames import Frames
+from tests.support.runs import run_tool
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Frames:
+    return make_frames(tmp_path / "data")
+
+
+def spoil_classes(frames: Frames) -> None:
+    for part in (frames.train, frames.val):
+        part["categories"].append({"id": 9, "name": "wreck"})
+    frames.write()
+
+
+def truncate(frames: Frames) -> None:
+    file = frames.annotations("train")
+    file.write_text(file.read_text(encoding="utf-8")[:300], encoding="utf-8")
+
+
+def exchange(frames: Frames) -> None:
+    for image in frames.train["images"]:
+        image["file_name"] = f"other_{image['file_name']}"
+    frames.write()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_classes, "num_classes"),
+        (lambda frames: frames.annotations("val").unlink(), "no such file; prepare the data first"),
+        (truncate, "is not valid JSON, probably truncated"),
+        (exchange, "is of another data set: none of its 18 images"),
+        (lambda frames: frames.image("train_03.png").unlink(), "1 of the 18 images .* such as train_03.png"),
+    ],
+    ids=["class count", "annotations missing", "annotations truncated", "another data set", "image vanished"],
+)
+def test_tool_refuses_data_that_do_not_fit(frames: Frames, tmp_path: Path, spoil: Any, message: str) -> None:
+    spoil(frames)
+    result = run_tool("train.py", "-c", run_config(tmp_path, frames))
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    assert any(re.search(message, line) for line in lines), result.stderr
+
+
+def test_image_that_vanishes_during_training_is_named(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames))
+    with workspace(config) as settings:
+        trainer = Trainer(config, settings, open_environment(config))
+        frames.image("train_05.png").unlink()
+        with pytest.raises(UserError, match=r"train_05\.png: cannot be used \(the file is missing\)"):
+            trainer.run()
+
+
+def test_damaged_image_is_named(frames: Frames, tmp_path: Path) -> None:
+    frames.image("train_05.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"train_05\.png: cannot be used"):
+        train_config(load_config(run_config(tmp_path, frames, worker_num=1)))
+
+
+def test_loss_that_is_not_finite_stops_the_run(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames, LearningRate__base_lr=1e30))
+    with pytest.raises(UserError, match="the loss is .* in epoch 1, batch .*lower LearningRate.base_lr"):
+        train_config(config)
+
+
+def test_fewer_images_than_a_batch(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames, TrainReader__batch_size=64))
+    with pytest.raises(UserError, match="TrainReader.batch_size: 18 samples do not fill a batch of 64"):
+        train_config(config)
+
+
+def test_weights_of_another_detector_do_not_start_a_run(frames: Frames, tmp_path: Path) -> None:
+    first = load_config(run_config(tmp_path / "one", frames, epoch=1))
+    train_config(first)
+    best = first.output_dir / "checkpoints" / "best"
+    other = load_config(run_config(tmp_path / "two", frames, EConvNeXt__arch="tiny", pretrain_weights=str(best)))
+    with pytest.raises(UserError, match="does not fit the model"):
+        train_config(other)
+
+
+def test_another_number_of_classes_keeps_all_but_the_classifier(frames: Frames, tmp_path: Path) -> None:
+    first = load_config(run_config(tmp_path / "one", frames, epoch=1))
+    train_config(first)
+    best = str(first.output_dir / "checkpoints" / "best")
+    for part in (frames.train, frames.val):
+        part["categories"].append({"id": 4, "name": "wreck"})
+    frames.write()
+    second = load_config(run_config(tmp_path / "two", frames, epoch=1, num_classes=4, pretrain_weights=best))
+    assert train_config(second)["epochs"] == 1
