@@ -173,7 +173,7 @@ def announce(written: list[Path], target: Path) -> None:
 def main() -> None:
     """Predicts, prints the table, and writes what was asked for."""
     arguments = parse_arguments()
-    from ppcls_ext.common.image_files import find_images
+    from ppcls_ext.common.image_files import find_images, left_out
     from ppcls_ext.common.log import set_up_logging
     from ppcls_ext.runtime import DetectionPredictor
 
@@ -183,6 +183,9 @@ def main() -> None:
     if not inputs:
         raise UserError(NO_INPUT)
     images = find_images(inputs)
+    others = left_out(inputs)
+    if others:
+        print(others)
     work = detect if isinstance(predictor, DetectionPredictor) else classify
     unreadable = work(arguments, predictor, images, batch_size)
     if len(unreadable) == len(images):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ppcls_ext.common.errors import UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+SHOWN_OTHERS = 5
 
 
 def find_images(inputs: Sequence[str]) -> list[Path]:
@@ -44,6 +46,23 @@ def _images_of(given: str) -> list[Path]:
     raise UserError(f"--input {given}: no such file or folder")
 
 
+def left_out(inputs: Sequence[str]) -> str | None:
+    """Returns one line about the files in the folders among ``inputs`` that are no images by their suffix, or None.
+
+    A few are named; many are counted by suffix, for a folder of frames may hold as many annotations.
+    """
+    folders = [Path(given) for given in inputs if Path(given).is_dir()]
+    files = sorted({path for folder in folders for path in _visible_files(folder) if not _is_image(path)})
+    if not files:
+        return None
+    if len(files) <= SHOWN_OTHERS:
+        return f"left out as no images: {', '.join(map(str, files))}"
+    counts = Counter(path.suffix.lower() or "no suffix" for path in files)
+    kinds = [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    more = ", ..." if len(kinds) > SHOWN_OTHERS else ""
+    return f"left out as no images: {', '.join(kinds[:SHOWN_OTHERS])}{more}"
+
+
 def images_in(folder: Path) -> list[Path]:
     """Returns the images in a folder and its sub-folders, sorted by path; see :func:`files_in`."""
     return files_in(folder, SUFFIXES)
@@ -59,7 +78,11 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
         folder: where to search.
         suffixes: in lower case, with the dot.
     """
-    found: list[Path] = []
+    return sorted(path for path in _visible_files(folder) if path.suffix.lower() in suffixes)
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Gives the files that are not hidden, in folders that are not; each folder once."""
     searched = {os.path.realpath(folder)}
     for place, folders, files in os.walk(folder, followlinks=True):
         visible = {name: os.path.realpath(os.path.join(place, name)) for name in folders if not name.startswith(".")}
@@ -69,10 +92,7 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
             if real not in searched:
                 searched.add(real)
                 folders.append(name)
-        found.extend(
-            Path(place, name) for name in files if Path(name).suffix.lower() in suffixes and not name.startswith(".")
-        )
-    return sorted(found)
+        yield from (Path(place, name) for name in files if not name.startswith("."))
 
 
 def _is_image(path: Path) -> bool:

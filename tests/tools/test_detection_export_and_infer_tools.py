@@ -54,6 +54,7 @@ def project(tmp_path_factory):
     (root / "data" / "annotations" / "val.json").write_text(json.dumps(content))
     (root / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
     (root / "notes.txt").write_text("dive 7, good visibility")
+    (root / "data" / "images" / "sound.wav").write_bytes(b"RIFF")
     done = run_tool(root, "export_model.py", "-c", "tiny.yml", "-o", WEIGHTS, "--output", "export", "--size", "96")
     assert done.returncode == 0, done.stderr
     assert "96 x 96 px, suppression inside" in done.stdout
@@ -77,6 +78,7 @@ def test_export_finds_and_draws_and_goes_on_past_other_files(project):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "2 unreadable and skipped" in done.stdout
+    assert "left out as no images: data/images/sound.wav" in done.stdout
     named = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if "skipped" in line]
     assert sum("clip.mp4" in line for line in named) == 1
     assert sum("notes.txt" in line for line in named) == 1

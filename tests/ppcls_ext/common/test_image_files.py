@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.image_files import find_images
+from ppcls_ext.common.image_files import find_images, left_out
 
 
 @pytest.fixture
@@ -47,3 +47,12 @@ def test_hidden_files_are_left_out_and_links_followed_once(tree):
     (tree / "b" / "linked").symlink_to(tree / "a")
     (tree / "a" / "back").symlink_to(tree / "b")
     assert [str(path) for path in find_images(["b"])] == ["b/deep/3.jpeg", "b/linked/1.png", "b/linked/2.JPG"]
+
+
+def test_other_files_of_folders_are_named_or_counted(tree):
+    assert left_out(["a/1.png", "odd.data", "b"]) is None
+    (tree / "a" / "clip.mp4").write_bytes(b"x")
+    assert left_out(["a", "b", "a/1.png"]) == "left out as no images: a/clip.mp4, a/notes.txt"
+    for name in ("b/deep/1.xml", "b/deep/2.XML", "b/README", "b/x.csv"):
+        (tree / name).write_bytes(b"x")
+    assert left_out(["a", "b"]) == "left out as no images: 2 .xml, 1 .csv, 1 .mp4, 1 .txt, 1 no suffix"
