@@ -134,6 +134,23 @@ def test_a_hostile_file_runs_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
+def test_readers_that_prepare_differently_are_told(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    import detection.trained
+
+    monkeypatch.setattr(detection.trained, "export_detector", lambda model, folder, **more: None)
+    with caplog.at_level("WARNING"):
+        load(tmp_path, weights).export(tmp_path / "export")
+    assert "is not EvalReader" not in caplog.text
+    trained = load(tmp_path, weights)
+    other = [{"Decode": {}}, *trained.transforms[2:]]
+    trained.config.data["EvalReader"]["sample_transforms"] = other
+    with caplog.at_level("WARNING"):
+        trained.export(tmp_path / "export")
+    assert "TestReader, by which the export prepares images, is not EvalReader" in caplog.text
+
+
 def test_frames_to_compare_on(weights: Path, tmp_path: Path, caplog: Any) -> None:
     from detection.trained import evaluation_images
 
