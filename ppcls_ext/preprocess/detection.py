@@ -94,6 +94,8 @@ class Resize:
     Args:
         target_size: ``[height, width]``, or the side of a square.
         keep_ratio: the short side gets the smaller of the two sizes, unless the long one would exceed the larger.
+            (PaddleDetection later than 2.6 rounds both sides to whole pixels and stretches accordingly; without
+            ``keep_ratio`` it gives the same as 2.6.)
         interp: number of OpenCV's interpolation: 0 nearest, 1 bilinear, 2 bicubic, 3 area, 4 Lanczos.
     """
 
