@@ -33,6 +33,8 @@ class Learner:
         self.model, self.optimizer = parts.model, parts.optimizer
         self.rate, self.average = parts.rate, parts.average
         self.settings = settings
+        # The average of a cycle (`cycle_epoch`) that has just ended, until the next one has its first step.
+        self._finished_cycle: dict[str, np.ndarray] | None = None
         self._parallel = self._wrap(environment)
         self.uses_amp = bool(settings.get("amp", False)) and environment.on_gpu
         if settings.get("amp", False) and not environment.on_gpu:
@@ -97,6 +99,7 @@ class Learner:
         self.rate.step()
         if self.average is not None:
             self.average.update()
+            self._finished_cycle = None
         return values
 
     def _weights_are_finite(self) -> bool:
@@ -120,6 +123,8 @@ class Learner:
         """Returns the averaged weights as they are evaluated, or ``None`` without an average."""
         if self.average is None:
             return None
+        if self._finished_cycle is not None:
+            return self._finished_cycle
         if self.average.step == 0:
             # Nothing was averaged yet, and ppdet's average begins with zeros.
             return as_arrays(self.model.state_dict())
@@ -137,6 +142,8 @@ class Learner:
             return
         average.epoch += 1
         if average.epoch == average.cycle_epoch:
+            # What was evaluated is also what the checkpoint of this epoch has to hold.
+            self._finished_cycle = self.averaged_state()
             average.reset()
 
     @contextlib.contextmanager
@@ -171,8 +178,13 @@ class Learner:
             "optimizer_name": self.optimizer_name,
             "rate_step": int(self.rate.last_epoch),
             "average": {"step": average.step, "epoch": average.epoch} if average is not None else None,
-            "loss_scale": float(self.scaler.state_dict()["scale"][0]) if self.uses_amp else None,
+            "loss_scale": self._scaler_state() if self.uses_amp else None,
         }
+
+    def _scaler_state(self) -> dict[str, float]:
+        """Returns the loss scale, and the steps since it last changed."""
+        state = self.scaler.state_dict()
+        return {"scale": float(state["scale"][0]), **{name: int(state[name]) for name in SCALER_COUNTS}}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, Any], where: str) -> None:
         """Takes over what :meth:`state` and :meth:`arrays` returned.
@@ -189,21 +201,26 @@ class Learner:
         if self.average is not None:
             self._restore_average(state["average"], sums, where)
         if self.uses_amp and state.get("loss_scale"):
-            scaler = self.scaler.state_dict()
-            self.scaler.load_state_dict({**scaler, "scale": np.array([state["loss_scale"]], dtype="float32")})
+            saved = state["loss_scale"]
+            scale = np.array([saved["scale"]], dtype="float32")
+            counts = {name: saved[name] for name in SCALER_COUNTS}
+            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, **counts})
 
     def _restore_average(self, state: dict[str, Any], sums: dict[str, np.ndarray], where: str) -> None:
         average = self.average
         missing = sorted(average.state_dict.keys() - sums.keys())
         if missing:
             raise UserError(f"{where}: its average lacks {missing[0]} and {len(missing) - 1} more; it cannot go on")
-        average.resume({name: paddle.to_tensor(value) for name, value in sums.items()}, state["step"])
+        # What is never averaged is the model's own tensor there, and has to stay it.
+        averaged = {name: value for name, value in sums.items() if name not in average.ema_black_list}
+        average.resume({name: paddle.to_tensor(value) for name, value in averaged.items()}, state["step"])
         average.epoch = state["epoch"]
         if state["step"]:
             average._decay = _decay_of_step(average, state["step"] - 1)
 
 
 AVERAGE_SUFFIX = "/average"
+SCALER_COUNTS = ("incr_count", "decr_count")
 
 
 def _decay_of_step(average: Any, step: int) -> float:

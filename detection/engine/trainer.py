@@ -178,18 +178,19 @@ class Trainer:
     def _finish_epoch(self) -> None:
         """Evaluates, records and saves; the epoch then counts as finished."""
         progress = self.progress
-        number = progress.epoch + 1
-        due = number == self.config.epochs or number % self.config.data.get("snapshot_epoch", 1) == 0
+        number, last = progress.epoch + 1, progress.epoch + 1 == self.config.epochs
+        save_interval = self.config.data.get("snapshot_epoch", 1)
+        eval_interval = self.config.data.get("eval_interval", save_interval)
         record: dict[str, Any] = {"epoch": number, "lr": self.learner.current_rate(), "train": self._training_means()}
         best = False
-        if self.evaluator is not None and due:
+        if self.evaluator is not None and (last or number % eval_interval == 0):
             record["eval"] = self._evaluate()
             best = progress.note_best(record)
         self.learner.end_epoch()
         progress.history.append(record)
         progress.epoch, progress.step, progress.sums = number, 0, LossSums()
         self.recorder.epoch(record)
-        if due:
+        if best or last or number % save_interval == 0:
             self._save(best)
 
     def _training_means(self) -> dict[str, float]:
