@@ -13,8 +13,8 @@ from ppcls_ext.training.resuming import compare_order, warn_of_changes
 
 # Keys that may change without any number of the run changing.
 WITHOUT_EFFECT = (
-    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter", "pretrain_weights",
-    "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights", "worker_num",
+    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter",
+    "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights", "worker_num",
 )  # fmt: skip
 
 
