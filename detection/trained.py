@@ -58,15 +58,17 @@ class TrainedDetector:
 
     def predictor(self) -> DetectionPredictor:
         """Returns a predictor that runs the model as it is, without an export."""
+        prepare = build_detection_pipeline(self.transforms, OPERATORS_KEY)
         return DetectionPredictor(
             EagerBackend(self.model),
-            build_detection_pipeline(self.transforms, OPERATORS_KEY),
+            prepare,
             self.class_names,
             self.config.num_classes,
             [-1, 3, -1, -1],
             nms_settings(self.model),
             final=True,
             model_name=self.name,
+            enhance=prepare.enhancement,
         )
 
     def export(self, folder: Path, nms: bool = True, size: Sequence[int] | None = None) -> DetectionDescription:

@@ -11,6 +11,7 @@ from detection.check.boxes import EvaluationSize
 from detection.configuration import DetectionConfig
 from ppcls_ext.check.findings import PART_WORDS
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +38,14 @@ class Plan:
         sets: ``Train`` before ``Eval``, at least one of them.
         num_classes: outputs of the model.
         evaluation_size: the size that images have at the evaluation; ``None`` where the configuration sets none.
+        enhance: raises the contrast of sonar frames; ``None`` shows images as they are.
     """
 
     name: str
     sets: Mapping[str, SetFiles]
     num_classes: int | None = None
     evaluation_size: EvaluationSize | None = None
+    enhance: SonarEnhance | None = None
 
 
 def plan_of(config: DetectionConfig) -> Plan:
@@ -61,7 +64,9 @@ def plan_of(config: DetectionConfig) -> Plan:
     if not sets:
         names = " nor ".join(f"{part}Dataset.anno_path" for part in PART_WORDS)
         raise UserError(f"{config.path}: has neither {names}: nothing to check")
-    return Plan(str(config.path), sets, config.data.get("num_classes"), evaluation_size(config.data))
+    readers = [config.data.get(f"{part}Reader") or {} for part in ("Eval", "Train")]
+    enhance = next(filter(None, (enhancement_of(reader.get("sample_transforms")) for reader in readers)), None)
+    return Plan(str(config.path), sets, config.data.get("num_classes"), evaluation_size(config.data), enhance)
 
 
 def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:

@@ -41,7 +41,7 @@ def example_tile(check: Check, entry: Entry, picture: Picture, side: int) -> Ima
         side: of the square, in pixels.
     """
     try:
-        image = load_picture(check.scan, picture)
+        image = _picture(check, picture)
     except ImageError as error:
         return crossed_box(side, error.cause)
     box = entry.details.get("bbox")
@@ -57,6 +57,13 @@ def example_tile(check: Check, entry: Entry, picture: Picture, side: int) -> Ima
     canvas.paste(view, (0, 0), inside)
     corners = np.array([[x - left, y - top, x + width - left, y + height - top]]) * factor
     return draw_boxes(canvas, corners, [""], colours=[WRONG], smallest=0)
+
+
+def _picture(check: Check, picture: Picture) -> Image.Image:
+    """Reads an image; a sonar frame, which may be nearly black, is shown as the detector will see it."""
+    image = load_picture(check.scan, picture)
+    enhance = check.plan.enhance
+    return image if enhance is None else Image.fromarray(enhance(np.asarray(image)))
 
 
 def _view(size: tuple[int, int], box: tuple[float, float, float, float]) -> tuple[float, float, float]:
@@ -149,7 +156,7 @@ def _shape(check: Check, picture: Picture) -> float:
 
 def _sample(check: Check, picture: Picture, width: int, height: int) -> Image.Image:
     try:
-        image = load_picture(check.scan, picture)
+        image = _picture(check, picture)
     except ImageError as error:
         return ImageOps.pad(crossed_box(height, error.cause), (width, height), color=DESK)
     factor = min(width / image.width, height / image.height)

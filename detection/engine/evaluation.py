@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from detection.configuration import DetectionConfig
 from detection.engine.evaluator import Evaluator
 from detection.toolkit import build_model, workspace
 from detection.weights import load_detector_weights, weights_file
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.preprocess.sonar import SonarEnhance
+from ppcls_ext.preprocess.sonar import enhancement_of
 from ppcls_ext.training.environment import Environment
+from ppcls_ext.weights import class_names_of_weights
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +45,7 @@ def evaluate_config(
     with workspace(config):
         evaluator = Evaluator(config, environment)
     try:
+        _check_same_classes(source, evaluator)
         start = time.monotonic()
         detections = evaluator.detect(model, folder)
         seconds = time.monotonic() - start
@@ -55,6 +54,17 @@ def evaluate_config(
     if not environment.is_main:
         return None
     return _write(config, evaluator, detections, seconds, folder, panels, str(source))
+
+
+def _check_same_classes(source: Path, evaluator: Evaluator) -> None:
+    """Raises a UserError if the annotations number other classes than those that the weights were trained for."""
+    trained, annotated = class_names_of_weights(source), evaluator.class_names
+    if trained is None or trained == annotated:
+        return
+    raise UserError(
+        f"{evaluator.files.annotations} numbers the classes {', '.join(annotated)}, but {source} was trained for "
+        f"{', '.join(trained)}"
+    )
 
 
 def _write(
@@ -79,7 +89,7 @@ def _write(
         detections,
         figures,
         title=config.path.stem,
-        enhance=enhancement_of(config),
+        enhance=enhancement_of((config.data.get("EvalReader") or {}).get("sample_transforms")),
         **options,
     )
     logger.info("%s", figures.table())
@@ -89,11 +99,3 @@ def _write(
         ", ".join(str(path) for path in written),
     )  # fmt: skip
     return {**figures.as_json(), "seconds": {"detection": seconds, "counting": counting}}
-
-
-def enhancement_of(config: DetectionConfig) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Returns what ``EvalReader`` does to the contrast of a sonar frame: panels show it as the detector sees it."""
-    for operator in (config.data.get("EvalReader") or {}).get("sample_transforms") or []:
-        if "SonarEnhance" in operator:
-            return SonarEnhance(**(operator["SonarEnhance"] or {}))
-    return None

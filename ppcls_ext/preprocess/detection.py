@@ -257,6 +257,11 @@ class DetectionPipeline:
         self.decode = Decode()
         self.operators = [operator for operator in operators if not isinstance(operator, Decode)]
 
+    @property
+    def enhancement(self) -> SonarEnhance | None:
+        """What raises the contrast of a frame, so that people can be shown what the detector sees; else None."""
+        return next((operator for operator in self.operators if isinstance(operator, SonarEnhance)), None)
+
     def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str | None = None) -> Prepared:
         """Makes a model input of one image.
 

@@ -6,7 +6,8 @@ of this file, so that a network sees the same picture in both.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -137,6 +138,17 @@ class SonarEnhance:
             return cv2.equalizeHist(echo)
         # Made anew for each frame: it keeps buffers, and cannot be sent to another process.
         return cv2.createCLAHE(self.clip_limit, self._tiles).apply(echo)
+
+
+def enhancement_of(operators: Any) -> SonarEnhance | None:
+    """Returns what a reader's ``sample_transforms`` do to the contrast of a sonar frame; ``None`` if nothing.
+
+    Pictures for people are drawn with it, so that they show what the detector sees.
+    """
+    for step in operators or []:
+        if isinstance(step, Mapping) and SonarEnhance.__name__ in step:
+            return SonarEnhance(**(step[SonarEnhance.__name__] or {}))
+    return None
 
 
 def _curve(method: Method, gamma: float) -> np.ndarray | None:

@@ -92,6 +92,7 @@ def load(
             description.nms,
             description.final,
             description.model_name,
+            prepare.enhancement,
         )
     pipeline = build_pipeline(description.preprocess, where)
     engine: Backend = open_backend(description, backend, threads, onednn)

@@ -89,11 +89,11 @@ def as_records(predictions: Sequence[DetectionPrediction], predictor: DetectionP
 def save_pictures(
     predictions: Sequence[DetectionPrediction], predictor: DetectionPredictor, target: Path, title: str
 ) -> list[Path]:
-    """Draws the boxes on the readable images.
+    """Draws the boxes on the readable images; on sonar frames with the contrast that the detector is given.
 
     Args:
         predictions: their names are paths of image files.
-        predictor: knows the names of the classes.
+        predictor: knows the names of the classes, and how frames are enhanced.
         target: a picture file (one image: that image; several: a sheet of at most ``SHEET_LIMIT``), or a folder for
             one file an image.
         title: heading of the sheet.
@@ -121,8 +121,10 @@ def save_pictures(
 
 def _drawn(prediction: DetectionPrediction, predictor: DetectionPredictor) -> Image.Image:
     labels = prediction.labels.tolist()
+    pixels = read_image(prediction.name)
     return draw_boxes(
-        read_image(prediction.name),
+        # Raw sonar frames are nearly black: a person must see what the detector saw.
+        pixels if predictor.enhance is None else predictor.enhance(pixels),
         prediction.boxes,
         [predictor.label(label) for label in labels],
         prediction.scores.tolist(),

@@ -69,6 +69,7 @@ class DetectionPredictor:
         nms: how the outputs of a network without suppression are thinned out.
         final: the network gives detections, and needs none of that.
         model_name: the architecture, for people.
+        enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast: how nearly black frames are shown.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class DetectionPredictor:
         nms: NmsSettings | None = None,
         final: bool = True,
         model_name: str = "model",
+        enhance: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.backend = backend
         self.classes = list(classes) if classes else None
@@ -89,6 +91,7 @@ class DetectionPredictor:
         self.nms = nms
         self.final = final
         self.model_name = model_name
+        self.enhance = enhance
         self._prepare = prepare
 
     def __call__(

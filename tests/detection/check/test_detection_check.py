@@ -18,6 +18,7 @@ from detection.check.run import Check, check_detection_data, write_check
 from detection.configuration import load_config
 from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.preprocess.sonar import SonarEnhance
 from tests.support.coco import annotation
 from tests.support.frames import HEIGHT, NAMES, WIDTH, Frames
 from tests.support.pictures import smooth_picture, write_picture
@@ -405,6 +406,19 @@ def test_the_overview_stands_odd_data(frames: Frames, tmp_path: Path) -> None:
     assert "class_empty" in kinds(result)
     write_check(result, tmp_path / "out")
     assert (tmp_path / "out" / "overview.png").is_file()
+
+
+def test_dark_sonar_frames_are_shown_as_the_detector_sees_them(frames: Frames, tmp_path: Path) -> None:
+    def brightness(name: str, **changes: Any) -> float:
+        write_check(check(frames, **changes), tmp_path / name)
+        samples = np.asarray(Image.open(tmp_path / name / "overview.png"))[-300:-60, 80:1500]
+        return float(np.median(samples))
+
+    for file in sorted((frames.root / "images").iterdir()):
+        echo = np.asarray(Image.open(file))[:, :, 0] // 16
+        write_picture(file, np.stack([echo, 0 * echo, 0 * echo], axis=2))
+    assert brightness("raw") < 16
+    assert brightness("enhanced", enhance=SonarEnhance("equalize")) > 60
 
 
 def test_plan_of_a_configuration(frames: Frames) -> None:

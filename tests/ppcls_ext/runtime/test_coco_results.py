@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.runtime import DetectionPrediction, DetectionPredictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
 from ppcls_ext.runtime.detection_report import above, as_records, as_table, save_pictures, summary
@@ -129,6 +130,17 @@ def test_table_summary_and_records(predictor, predictions):
     assert (second["detections"], second["error"]) == ([], None)
     assert third["error"] == "is not an image"
     json.dumps([first, second, third])
+
+
+def test_dark_sonar_frames_are_drawn_as_the_detector_sees_them(predictions, tmp_path):
+    frame = np.zeros((40, 60, 3), np.uint8)
+    frame[:, :30, 0] = 4  # an echo in one channel of three, hardly above black
+    Image.fromarray(frame).save(predictions[1].name)
+    enhanced = DetectionPredictor(None, None, CLASSES, 2, [-1, 3, 32, 32], enhance=SonarEnhance("equalize"))
+    (file,) = save_pictures(predictions[1:2], enhanced, tmp_path / "drawn", "title")
+    drawn = np.asarray(Image.open(file).convert("RGB"))
+    assert drawn[drawn.shape[0] // 2, 10].tolist() == [255, 255, 255]
+    assert drawn[drawn.shape[0] // 2, -10].tolist() == [0, 0, 0]
 
 
 def test_pictures(predictor, predictions, tmp_path):
