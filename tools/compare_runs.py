@@ -27,11 +27,16 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def is_evaluated(record: dict[str, Any]) -> bool:
+    """Tells whether an epoch of a detector was evaluated."""
+    return "AP" in (record.get("eval") or {})
+
+
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Returns the records of the finished epochs of a run, also of one that is still under way.
+    """Returns the records of the finished epochs of a run, evaluated or not, also of one that is still under way.
 
     Raises:
-        UserError: the folder holds no run, or none with a finished epoch.
+        UserError: the folder holds no run, or none with an evaluated epoch.
     """
     file = folder / "log.jsonl"
     if not file.is_file():
@@ -42,9 +47,9 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(line)
         except ValueError:
             continue  # the last line of a run that is being written, or was killed
-        if isinstance(record, dict) and record.get("kind") == "epoch" and "AP" in record.get("eval", {}):
+        if isinstance(record, dict) and record.get("kind") == "epoch":
             records.append(record)
-    if not records:
+    if not any(map(is_evaluated, records)):
         raise UserError(f"{folder}: no epoch of a detector was evaluated yet")
     return records
 
@@ -54,6 +59,8 @@ def rows_of(history: list[dict[str, Any]]) -> list[str]:
     rows, seconds = [], 0.0
     for record in history:
         seconds += record["train"]["seconds"]
+        if not is_evaluated(record):
+            continue
         figures = (
             str(record["epoch"]), f"{record['eval']['AP']:.3f}", f"{record['eval']['AP50']:.3f}",
             f"{record['train']['loss']:.3f}", f"{seconds / 60:.1f}", f"{record['train']['images_per_second']:.1f}",
