@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from detection.prepare.coco import frames_of
@@ -149,7 +150,10 @@ def _named_parts(arguments: argparse.Namespace) -> dict[str, Path]:
         choices = [choice for choice in (path, arguments.source / path) if choice.is_file()]
         if not choices:
             raise UserError(f"--annotations {path}: no such file, neither here nor in {arguments.source}")
-        found.append(choices[0])
+        file, source = choices[0], arguments.source
+        # From the source folder on, as everything else is named; the file may lie beside that folder.
+        outside = not file.is_relative_to(source)
+        found.append(source / os.path.relpath(file.resolve(), source.resolve()) if outside else file)
     return {"all": found[0]} if len(found) == 1 else dict(zip(("train", "val"), found, strict=True))
 
 

@@ -76,6 +76,20 @@ def test_duo_layouts(tmp_path: Path, layout: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("absolute", [True, False])
+def test_annotations_may_lie_beside_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool) -> None:
+    write_duo(tmp_path / "raw", "pic and ann")
+    monkeypatch.chdir(tmp_path)
+    files = [Path("raw/DUO_ANN") / f"instances_{part}.json" for part in ("train", "test")]
+    files = [file.absolute() if absolute else file for file in files]
+    prepare("duo", Path("raw/DUO_pic"), "--output", tmp_path / "prepared", "--annotations", *files)
+    result = Prepared(tmp_path / "prepared")
+    result.check()
+    assert [result.names(part) for part in ("train", "val")] == [
+        ["train__1.jpg", "train__2.jpg", "3.jpg"], ["test__1.jpg", "test__2.jpg"],
+    ]  # fmt: skip
+
+
 def test_duo_without_its_test_part(tmp_path: Path) -> None:
     source = write_duo(tmp_path / "raw", "official")
     (source / "annotations" / "instances_test.json").unlink()
