@@ -48,7 +48,12 @@ def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", 
     for part in parts:
         section = f"{part}Dataset"
         files = config.datasets.get(part)
-        if files is None or config.data[section].get("name") != _COCO_CLASS:
+        if files is None:
+            continue
+        name = config.data[section].get("name")
+        if name != _COCO_CLASS:
+            if part == "Eval":
+                problems.add(f"{section}.name", f"must be {_COCO_CLASS}, for COCO's figures are evaluated, got {name}")
             continue
         found = _read_part(section, files, problems)
         if found is not None:
@@ -95,7 +100,11 @@ def _shape_problem(data: Any) -> str:
     missing = [name for name in _LISTS if not isinstance(data, dict) or not isinstance(data.get(name), list)]
     if missing:
         return f"is no COCO file: it has no list {' and no list '.join(repr(name) for name in missing)}"
-    needed = {"images": ("id", "file_name"), "categories": ("id", "name"), "annotations": ("image_id", "category_id")}
+    needed = {
+        "images": ("id", "file_name", "width", "height"),
+        "categories": ("id", "name"),
+        "annotations": ("image_id", "category_id", "area", "iscrowd"),
+    }
     for name, words in needed.items():
         for index, record in enumerate(data[name]):
             lacking = [word for word in words if not isinstance(record, dict) or word not in record]
@@ -107,8 +116,11 @@ def _shape_problem(data: Any) -> str:
                 return f"{name}[{index}].{wrong[0]} must be a whole number, got {record[wrong[0]]!r}"
     if not data["images"]:
         return "lists no image"
-    classes = [record["id"] for record in data["categories"]]
-    return "two categories have the same id" if len(set(classes)) < len(classes) else ""
+    for name in ("images", "categories"):
+        numbers = [record["id"] for record in data[name]]
+        if len(set(numbers)) < len(numbers):
+            return f"two {name} have the same id"
+    return ""
 
 
 def _reference_problem(data: dict[str, Any]) -> str:

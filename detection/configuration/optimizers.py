@@ -16,6 +16,7 @@ from ppcls_ext.models.toolkit import package_folder
 _FILLED_IN = ("learning_rate", "parameters", "grad_clip", "model", "lr", "name")
 _LAYER_DECAY = "AdamWDL"
 _REGULARIZERS = ("L1", "L2")
+_WARM_UPS = ("LinearWarmup", "ExpWarmup")
 
 
 def check_learning_rate(checker: Checker, section: Any) -> None:
@@ -38,7 +39,9 @@ def check_learning_rate(checker: Checker, section: Any) -> None:
     for index, entry in enumerate(entries):
         checker.check_named(f"{key}.schedulers[{index}]", entry, "scheduler", dict.fromkeys(names, file))
     first = entries[0]
-    if len(entries) == 1 and isinstance(first, dict) and first.get("use_warmup", True):
+    if isinstance(first, dict) and first.get("name") in _WARM_UPS:
+        checker.problems.add(f"{key}.schedulers[0]", f"{first['name']} must stand second, behind the decay")
+    elif len(entries) == 1 and isinstance(first, dict) and first.get("use_warmup", True):
         checker.problems.add(
             f"{key}.schedulers[0]", "needs a warm-up (LinearWarmup or ExpWarmup) after it, or use_warmup: false"
         )

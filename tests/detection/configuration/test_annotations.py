@@ -64,7 +64,7 @@ def test_a_truncated_file(prepared):
         (b'{"images": [], "annotations": [], "categories": []}', "lists no image"),
         (b'{"images": [{"id": 1}], "annotations": [], "categories": []}', "images[0] has no 'file_name'"),
         (
-            b'{"images": [{"id": [1], "file_name": "a.png"}], "annotations": [], "categories": []}',
+            b'{"images": [{"id": [1], "file_name": "a.png", "width": 4, "height": 4}], "annotations": [], "categories": []}',
             "images[0].id must be a whole number, got [1]",
         ),
     ],
@@ -140,3 +140,28 @@ def test_data_sets_that_are_not_coco_are_left_alone(prepared):
     file, data = prepared
     (data / "train.json").unlink()
     check_annotations(load_config(file, ["TrainDataset={name: VOCDataSet, dataset_dir: data}"]))
+
+
+def test_figures_need_coco_annotations(prepared):
+    file, _ = prepared
+    (message,) = problems_of(file, ["EvalDataset={name: VOCDataSet, dataset_dir: data}"])
+    assert "EvalDataset.name: must be COCODataSet" in message and "VOCDataSet" in message
+
+
+@pytest.mark.parametrize(("part", "word"), [("images", "width"), ("annotations", "area"), ("annotations", "iscrowd")])
+def test_what_the_toolkit_reads_has_to_be_there(prepared, part, word):
+    file, data = prepared
+    records = coco("train", [])[part]
+    del records[1][word]
+    change(data, "train", **{part: records})
+    (message,) = problems_of(file)
+    assert f"{part}[1] has no '{word}'" in message
+
+
+def test_images_with_the_same_id_are_told(prepared):
+    file, data = prepared
+    images = coco("train", [])["images"]
+    images[1]["id"] = images[0]["id"]
+    change(data, "train", images=images)
+    (message,) = problems_of(file)
+    assert "two images have the same id" in message

@@ -78,6 +78,8 @@ def test_the_small_configuration_itself_is_right(tmp_path):
          "LearningRate.schedulers[0].name: unknown scheduler 'CosinDecay' (did you mean 'CosineDecay'?)"),
         (("max_epochs: 3", "max_epoch: 3"), "- {name: CosineDecay",
          "LearningRate.schedulers[0]: unknown argument 'max_epoch' (did you mean 'max_epochs'?)"),
+        (("name: CosineDecay, max_epochs: 3", "name: LinearWarmup, steps: 3"), "- {name: LinearWarmup, steps: 3",
+         "LearningRate.schedulers[0]: LinearWarmup must stand second, behind the decay"),
         (("    - {name: LinearWarmup, steps: 5}\n", ""), "- {name: CosineDecay",
          "LearningRate.schedulers[0]: needs a warm-up (LinearWarmup or ExpWarmup) after it, or use_warmup: false"),
         (("type: Momentum, momentum", "type: AdamW, momentum"), "optimizer:",
