@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 BACKBONES = {"detection.backbones.econvnext": ("EConvNeXt", "CSPConvNeXt")}
 
 
+# What the constructors of ppdet raise on values that they cannot use.
+REFUSALS = (AssertionError, AttributeError, FileNotFoundError, IndexError, KeyError, TypeError, ValueError)
+
+
 def register() -> None:
     """Puts our backbones, operators and post-processing into ppdet's workspace. May be called again.
 
@@ -106,13 +110,29 @@ def build_model(config: DetectionConfig) -> paddle.nn.Layer:
     Raises:
         UserError: a part of the model refuses its arguments.
     """
-    with workspace(config):
+    with workspace(config), refusals(config):
         from ppdet.core.workspace import create
 
-        try:
-            return create(config.architecture)
-        except ValueError as error:
-            raise UserError(f"{config.path}: {error}") from error
+        return create(config.architecture)
+
+
+@contextlib.contextmanager
+def refusals(config: DetectionConfig) -> Iterator[None]:
+    """Turns what ppdet's constructors raise on values that they cannot use into one line.
+
+    They check little, so a wrong value ends in whatever Python raises where it is used first.
+
+    Raises:
+        UserError: a part refuses its arguments; the message names the file.
+    """
+    try:
+        yield
+    except REFUSALS as error:
+        logger.debug("refused by PaddleDetection", exc_info=error)
+        reason = " ".join(str(error).split()) or "no reason given"
+        if not isinstance(error, ValueError | AssertionError):
+            reason = f"PaddleDetection cannot build this: {type(error).__name__}: {reason}"
+        raise UserError(f"{config.path}: {reason}") from error
 
 
 def _snapshot(value: Any) -> tuple[Any, dict[str, Any] | None]:

@@ -69,7 +69,7 @@ class DetectionBatchReader:
         try:
             return self.dataset[key.index]
         except DAMAGE as error:
-            file = self.dataset.roidbs[key.index].get("im_file", f"image {key.index}")
+            file = self.dataset.roidbs[key.index % len(self.dataset.roidbs)].get("im_file", f"image {key.index}")
             raise UserError(f"{file}: cannot be used ({_cause(error)}); tools/check_data.py lists all such") from error
 
 

@@ -131,7 +131,12 @@ class Learner:
         epoch, cycle_epoch = self.average.epoch, self.average.cycle_epoch
         # ppdet counts the calls of apply() and may start its average anew; looking must not change it.
         self.average.cycle_epoch = -1
+        # It also freezes what is never averaged, and these are the model's own parameters.
+        never_averaged = [self.average.state_dict[name] for name in self.average.ema_black_list]
+        frozen = [parameter.stop_gradient for parameter in never_averaged]
         applied = as_arrays(self.average.apply())
+        for parameter, was_frozen in zip(never_averaged, frozen, strict=True):
+            parameter.stop_gradient = was_frozen
         self.average.epoch, self.average.cycle_epoch = epoch, cycle_epoch
         return applied
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import logging
+import random
 from typing import Any
 
 import paddle
 
-from detection.configuration import DetectionConfig
+from detection.configuration import DatasetFiles, DetectionConfig
 from detection.data.loader import DetectionLoader, build_loader
+from detection.toolkit import refusals
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.training.environment import Environment
+from ppcls_ext.training.environment import Environment, derive_seed
 
 logger = logging.getLogger(__name__)
 
 # What ppdet's operators call the sides of the images that they make.
 SIZE_ARGUMENTS = ("target_size",)
+COCO = "COCODataSet"
 
 
 @dataclasses.dataclass
@@ -60,15 +64,14 @@ def build_parts(settings: Any, config: DetectionConfig, environment: Environment
     from ppdet.core.workspace import create
 
     quiet_toolkit()
-    try:
-        dataset = _opened(create("TrainDataset")())
+    with refusals(config):
+        dataset = _opened(create("TrainDataset")(), environment)
         batches = training_loader(dataset, create("TrainReader"), config, environment)
         model = create(config.architecture)
         model.load_meanstd(settings["TestReader"]["sample_transforms"])
         rate = create("LearningRate")(len(batches))
         optimizer = create("OptimizerBuilder")(rate, model)
-    except (ValueError, AssertionError, FileNotFoundError) as error:
-        raise UserError(f"PaddleDetection refuses the configuration: {' '.join(str(error).split())}") from error
+    _tell_left_out(dataset, config)
     if settings.get("amp", False) and settings.get("amp_level", "O1") == "O2" and environment.on_gpu:
         model, optimizer = paddle.amp.decorate(models=model, optimizers=optimizer, level="O2")
     return Parts(dataset, batches, model, rate, optimizer, _average_of(settings, model))
@@ -79,22 +82,45 @@ def _average_of(settings: Any, model: paddle.nn.Layer) -> Any:
 
     if not settings.get("use_ema", False):
         return None
+    black_list = list(settings.get("ema_black_list") or [])
+    if settings.get("ema_filter_no_grad", False):
+        # ppdet would fail on this key: it appends to a set.
+        black_list += [name for name, parameter in model.named_parameters() if parameter.stop_gradient
+                       and not name.endswith(("._mean", "._variance"))]  # fmt: skip
     return ModelEMA(
         model,
         decay=settings.get("ema_decay", 0.9998),
         ema_decay_type=settings.get("ema_decay_type", "threshold"),
         cycle_epoch=settings.get("cycle_epoch", -1),
-        ema_black_list=settings.get("ema_black_list"),
-        ema_filter_no_grad=settings.get("ema_filter_no_grad", False),
+        ema_black_list=black_list,
     )
 
 
-def _opened(dataset: Any) -> Any:
+def _opened(dataset: Any, environment: Environment) -> Any:
     """Reads the annotations of a data set of ppdet."""
+    # With `empty_ratio` it draws from the images without boxes, which has to be the same draw in all processes.
+    random.seed(derive_seed(environment.seed, "images"))
     dataset.check_or_download_dataset()
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how it gets on
         dataset.parse_dataset()
     return dataset
+
+
+def _listed_images(files: DatasetFiles) -> int:
+    """Returns how many images an annotation file lists."""
+    return len(json.loads(files.annotations.read_text(encoding="utf-8"))["images"]) if files.annotations else 0
+
+
+def _tell_left_out(dataset: Any, config: DetectionConfig) -> None:
+    """Says in one line how many of the listed images ppdet does not train on."""
+    if config.data["TrainDataset"].get("name") != COCO:
+        return
+    listed, used = _listed_images(config.datasets["Train"]), len(dataset.roidbs)
+    if used < listed:
+        logger.warning(
+            "TrainDataset: %d of %d images are left out: those without a usable box, unless allow_empty is true, and "
+            "what sample_num and empty_ratio cut off", listed - used, listed,
+        )  # fmt: skip
 
 
 def training_loader(dataset: Any, reader: Any, config: DetectionConfig, environment: Environment) -> DetectionLoader:
@@ -122,14 +148,28 @@ def evaluation_loader(config: DetectionConfig, environment: Environment) -> Dete
     """Returns the loader of ``EvalDataset``; every image once, over all processes.
 
     The workspace must be open. The loader's data set is ``loader.workers.read_batch.dataset``.
+
+    Raises:
+        UserError: a part refuses its arguments, or would evaluate other images than the annotation file lists.
     """
     from ppdet.core.workspace import create
 
     quiet_toolkit()
-
+    with refusals(config):
+        dataset = create("EvalDataset")()
+        # An image without boxes belongs to an evaluation: whatever is found there is wrong.
+        dataset.allow_empty, dataset.empty_ratio = True, 1.0
+        _opened(dataset, environment)
+        reader = create("EvalReader")
+    listed = _listed_images(config.datasets["Eval"])
+    if len(dataset) != listed:
+        raise UserError(
+            f"{config.path}: EvalDataset would evaluate {len(dataset)} images, but the figures are those of all "
+            f"{listed} of {config.datasets['Eval'].annotations}: leave out sample_num and repeat"
+        )
     return build_loader(
-        _opened(create("EvalDataset")()),
-        create("EvalReader"),
+        dataset,
+        reader,
         seed=environment.seed,
         training=False,
         rank=environment.rank,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,13 @@ from typing import Any
 import pytest
 
 from detection.configuration import load_config
+from detection.engine.evaluation import evaluate_config
+from detection.engine.evaluator import Evaluator
 from detection.engine.run import open_environment, train_config
 from detection.engine.trainer import Trainer
-from detection.toolkit import workspace
+from detection.toolkit import build_model, workspace
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.weights import write_weights
 from tests.support.detector_runs import make_frames, run_config
 from tests.support.frames import Frames
 from tests.support.runs import run_tool
@@ -106,3 +111,43 @@ def test_another_number_of_classes_keeps_all_but_the_classifier(frames: Frames, 
     frames.write()
     second = load_config(run_config(tmp_path / "two", frames, epoch=1, num_classes=4, pretrain_weights=best))
     assert train_config(second)["epochs"] == 1
+
+
+def test_evaluation_covers_images_without_boxes(frames: Frames, tmp_path: Path) -> None:
+    """ppdet leaves them out by default; whatever a detector finds there is wrong and has to count."""
+    config = load_config(run_config(tmp_path, frames, EvalDataset__allow_empty=False))
+    with workspace(config):
+        assert Evaluator(config, open_environment(config)).loader.sampler.length == 6
+
+
+def test_evaluation_of_some_images_only_is_refused(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames), ["EvalDataset.sample_num=4"])
+    with workspace(config), pytest.raises(UserError, match="would evaluate 4 images, .* all 6 of .*val.json"):
+        Evaluator(config, open_environment(config))
+
+
+def test_images_that_training_leaves_out_are_counted(
+    frames: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config(run_config(tmp_path, frames, TrainDataset__allow_empty=False))
+    logging.getLogger("detection").propagate = True
+    with workspace(config) as settings:
+        assert Trainer(config, settings, open_environment(config)).batches.sampler.length == 17
+    assert "TrainDataset: 1 of 18 images are left out" in caplog.text
+
+
+def test_a_value_that_an_operator_cannot_use(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames), ["EvalReader.sample_transforms=[{NormalizeImage: {mean: 3}}]"])
+    with workspace(config), pytest.raises(UserError, match=r"run\.yml: "):
+        Evaluator(config, open_environment(config))
+
+
+def test_classes_in_another_order_than_trained(frames: Frames, tmp_path: Path) -> None:
+    folder = tmp_path / "epoch_0001"
+    config = load_config(run_config(tmp_path, frames), [f"weights={folder}"])
+    state = {name: value.numpy() for name, value in build_model(config).state_dict().items()}
+    write_weights(folder / "model.pdparams", state)
+    names = {"evaluated_weights": "model", "class_names": ["tyre", "ball", "cube"]}
+    (folder / "state.json").write_text(json.dumps(names), encoding="utf-8")
+    with pytest.raises(UserError, match="val.json numbers the classes cube, ball, tyre, but .* tyre, ball, cube"):
+        evaluate_config(config, open_environment(config), tmp_path / "evaluation")
