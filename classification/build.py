@@ -10,12 +10,13 @@ import paddle
 from classification.config import Config, DataSettings
 from classification.data.datasets import ImageDataset, check_labels
 from classification.data.errors import DatasetError
-from classification.data.loader import Loader, build_loader
+from classification.data.loader import build_loader
 from classification.opening import open_dataset, refusal
 from classification.probe import check_image_shape
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.models.registry import build_model
 from ppcls_ext.training.environment import Environment
+from ppcls_ext.training.loader import Loader
 from ppcls_ext.training.sampler import EpochBatchSampler
 from ppcls_ext.weights import load_weights
 

@@ -10,7 +10,6 @@ import numpy as np
 import paddle
 
 from classification.bad_input import BadImages
-from classification.data.loader import Loader
 from classification.losses import WeightedSum
 from classification.metrics import TopkAcc
 from classification.precision import Precision
@@ -18,6 +17,7 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.models.outputs import logits_of
 from ppcls_ext.training.display import Display, clock
 from ppcls_ext.training.environment import Environment, sum_over_ranks
+from ppcls_ext.training.loader import Loader
 
 logger = logging.getLogger(__name__)
 

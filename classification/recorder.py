@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from typing import Any
 
 import paddle
@@ -16,6 +15,7 @@ from ppcls_ext.training.display import clock
 from ppcls_ext.training.environment import Environment
 from ppcls_ext.training.memory import memory_in_use, peak_memory
 from ppcls_ext.training.run_folder import RunFolder
+from ppcls_ext.training.scalars import Scalars
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ class Recorder:
         self.config = config
         self.progress = progress
         self.environment = environment
-        self._scalars: Any = None
-        self._fresh = progress.epoch == 0 and progress.step == 0
+        fresh = progress.epoch == 0 and progress.step == 0
+        self._scalars = Scalars(folder.path, folder.active and config.run.use_visualdl, fresh)
         # The metric that decides which epoch is the best one.
         self._metric = config.metrics[0].names[0]
 
@@ -45,8 +45,8 @@ class Recorder:
         number = self.progress.epoch + 1
         mean = self.progress.sums.mean()
         self.folder.log("step", epoch=number, step=self.progress.step, updates=self.progress.updates, lr=rate, **mean)
-        self._scalar("train/loss", mean["loss"], self.progress.updates)
-        self._scalar("train/learning_rate", rate, self.progress.updates)
+        self._scalars.add("train/loss", mean["loss"], self.progress.updates)
+        self._scalars.add("train/learning_rate", rate, self.progress.updates)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Records a finished epoch, with the memory that this process holds, and draws the curves anew.
@@ -70,24 +70,11 @@ class Recorder:
         self._draw()
         for part in ("train", "eval", "ema"):
             for name, value in record.get(part, {}).items():
-                self._scalar(f"{part}/{name}_by_epoch", value, record["epoch"])
+                self._scalars.add(f"{part}/{name}_by_epoch", value, record["epoch"])
 
     def _draw(self) -> None:
         if self.folder.active:
             draw_training_curves(self.progress.history, self.folder.path / "curves.png", self.config.arch.name)
-
-    def _scalar(self, tag: str, value: float, step: int) -> None:
-        if not (self.config.run.use_visualdl and self.folder.active):
-            return
-        if self._scalars is None:
-            from visualdl import LogWriter
-
-            folder = self.folder.path / "vdl"
-            # VisualDL cannot cut a file back to a checkpoint, so a run that starts at its beginning starts clean.
-            if self._fresh:
-                shutil.rmtree(folder, ignore_errors=True)
-            self._scalars = LogWriter(logdir=str(folder))
-        self._scalars.add_scalar(tag=tag, step=step, value=value)
 
     def finish(self, seconds: float, class_names: list[str] | None, parameters: int) -> dict[str, Any]:
         """Writes ``report.json`` and ``curves.png``; returns the report.
@@ -138,6 +125,4 @@ class Recorder:
 
     def close(self) -> None:
         """Closes the VisualDL file."""
-        if self._scalars is not None:
-            self._scalars.close()
-            self._scalars = None
+        self._scalars.close()

@@ -1,11 +1,16 @@
-"""Batches as tensors, the same bit for bit for any number of worker processes."""
+"""Batches as tensors, the same bit for bit for any number of worker processes.
+
+A batch is a dictionary of tensors: ``image`` ``float32`` ``[B, C, H, W]``; ``label`` and ``label_mixed`` ``int64``
+``[B]``; ``lam`` ``float32`` scalar, the weight of ``label``; ``index`` ``int64`` ``[B]``, the samples in the batch;
+``bad`` ``int64``, one entry for each sample asked for: its index if it could not be read, else -1. The last two are
+on the CPU. Training replaces unreadable samples, so B is constant; evaluation leaves them out, so B may be smaller,
+even 0 (``image`` is then ``[0, 3, 1, 1]``).
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,49 +18,12 @@ import numpy as np
 from classification.data.batch_operators import BatchOperator
 from classification.data.datasets.base import ImageDataset
 from classification.data.samples import BatchReader, SampleReader
+from ppcls_ext.training.loader import Loader
 from ppcls_ext.training.sampler import EpochBatchSampler
 from ppcls_ext.training.workers import BatchWorkers
 
 if TYPE_CHECKING:
     import paddle
-
-
-class Loader:
-    """Iterates over the batches of the sampler's epoch, from its start batch.
-
-    A batch is a dictionary of tensors: ``image`` ``float32`` ``[B, C, H, W]``; ``label`` and ``label_mixed`` ``int64``
-    ``[B]``; ``lam`` ``float32`` scalar, the weight of ``label``; ``index`` ``int64`` ``[B]``, the samples in the batch;
-    ``bad`` ``int64``, one entry for each sample asked for: its index if it could not be read, else -1. The last two are
-    on the CPU. Training replaces unreadable samples, so B is constant; evaluation leaves them out, so B may be smaller,
-    even 0 (``image`` is then ``[0, 3, 1, 1]``).
-
-    Args:
-        workers: prepare the batches.
-        sampler: chooses them.
-    """
-
-    def __init__(self, workers: BatchWorkers, sampler: EpochBatchSampler) -> None:
-        self.workers = workers
-        self.sampler = sampler
-
-    def __len__(self) -> int:
-        """Number of batches of a whole epoch."""
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[dict[str, paddle.Tensor]]:
-        requests = iter(self.sampler)
-        waiting = deque(self.workers.submit(keys) for keys in itertools.islice(requests, self.workers.ahead))
-        try:
-            while waiting:
-                batch = self.workers.take(waiting.popleft(), to_tensors)
-                waiting.extend(self.workers.submit(keys) for keys in itertools.islice(requests, 1))
-                yield batch
-        finally:
-            self.workers.drop(waiting)
-
-    def close(self) -> None:
-        """Ends the worker processes."""
-        self.workers.close()
 
 
 def to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, paddle.Tensor]:
@@ -86,7 +54,7 @@ def build_loader(
         batch_operator: built by ``build_batch_operator``, or None.
         sampler: order, batch size and position.
         seed: seed of augmentation and mixing.
-        training: what happens to unreadable images, see :class:`Loader`.
+        training: what happens to unreadable images, see above.
         num_workers: worker processes, which live as long as the loader; 0 loads in a thread of this process.
         use_shared_memory: how workers hand over their images; pipes are slower.
         image_shape: ``[C, H, W]`` of a prepared image; larger ones go through pipes.
@@ -94,4 +62,4 @@ def build_loader(
     reader = SampleReader(dataset, operators, seed, training)
     batch_reader = BatchReader(reader, batch_operator, seed, sampler.rank, sampler.global_batch_size)
     slot_bytes = 4 * sampler.batch_size * math.prod(image_shape) if use_shared_memory else 0
-    return Loader(BatchWorkers(batch_reader, num_workers, slot_bytes), sampler)
+    return Loader(BatchWorkers(batch_reader, num_workers, slot_bytes), sampler, to_tensors)

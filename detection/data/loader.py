@@ -7,17 +7,16 @@ from are seeded for each sample by (seed, epoch, sample) and for each batch by (
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.training.loader import Loader
 from ppcls_ext.training.randomness import batch_generator, sample_generator
 from ppcls_ext.training.sampler import EpochBatchSampler, SampleKey
 from ppcls_ext.training.workers import BatchWorkers
@@ -87,38 +86,6 @@ def _seed_globally(generator: np.random.Generator) -> None:
     random.seed(int(generator.integers(LARGEST_SEED)))
 
 
-class DetectionLoader:
-    """Iterates over the batches of the sampler's epoch, from its start batch, as dictionaries of tensors.
-
-    Args:
-        workers: prepare the batches.
-        sampler: chooses them.
-    """
-
-    def __init__(self, workers: BatchWorkers, sampler: EpochBatchSampler) -> None:
-        self.workers = workers
-        self.sampler = sampler
-
-    def __len__(self) -> int:
-        """Number of batches of a whole epoch."""
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[dict[str, paddle.Tensor]]:
-        requests = iter(self.sampler)
-        waiting = deque(self.workers.submit(keys) for keys in itertools.islice(requests, self.workers.ahead))
-        try:
-            while waiting:
-                batch = self.workers.take(waiting.popleft(), to_tensors)
-                waiting.extend(self.workers.submit(keys) for keys in itertools.islice(requests, 1))
-                yield batch
-        finally:
-            self.workers.drop(waiting)
-
-    def close(self) -> None:
-        """Ends the worker processes."""
-        self.workers.close()
-
-
 def to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, paddle.Tensor]:
     """Copies arrays into tensors on the current device."""
     import paddle
@@ -136,7 +103,7 @@ def build_loader(
     world_size: int = 1,
     num_workers: int = 0,
     largest_side: int = 640,
-) -> DetectionLoader:
+) -> Loader:
     """Builds the loader of a part of the data.
 
     Args:
@@ -171,4 +138,4 @@ def build_loader(
         raise UserError(f"{part}.{error}") from error
     batch_reader = DetectionBatchReader(dataset, reader._batch_transforms, seed, rank, sampler.global_batch_size)
     slot_bytes = FLOAT_BYTES * reader.batch_size * 3 * largest_side**2
-    return DetectionLoader(BatchWorkers(batch_reader, num_workers, slot_bytes), sampler)
+    return Loader(BatchWorkers(batch_reader, num_workers, slot_bytes), sampler, to_tensors)

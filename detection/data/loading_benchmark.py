@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from detection.configuration import DetectionConfig
-from detection.data.loader import DetectionLoader, build_loader
+from detection.data.loader import build_loader
 from detection.toolkit import workspace
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.training.loader import Loader
 
 WORKERS = (0, 1, 2)
 # Images of one pass, as far as the data set has that many.
@@ -72,7 +73,7 @@ def run_loading_benchmark(
     }
 
 
-def _training_loader(config: DetectionConfig, workers: int) -> DetectionLoader:
+def _training_loader(config: DetectionConfig, workers: int) -> Loader:
     """Builds the loader of the training data; the workspace must be open."""
     from ppdet.core.workspace import create
 
@@ -92,7 +93,7 @@ def _training_loader(config: DetectionConfig, workers: int) -> DetectionLoader:
     )
 
 
-def _rate(loader: DetectionLoader, batches: int, epoch: int) -> float:
+def _rate(loader: Loader, batches: int, epoch: int) -> float:
     """Returns images per second of the second to the last of ``batches`` batches of an epoch."""
     loader.sampler.set_position(epoch)
     images, start = 0, 0.0

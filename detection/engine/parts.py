@@ -13,10 +13,11 @@ from typing import Any
 import paddle
 
 from detection.configuration import DatasetFiles, DetectionConfig
-from detection.data.loader import DetectionLoader, build_loader
+from detection.data.loader import build_loader
 from detection.toolkit import refusals
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.training.environment import Environment, derive_seed
+from ppcls_ext.training.loader import Loader
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Parts:
     """
 
     dataset: Any
-    batches: DetectionLoader
+    batches: Loader
     model: paddle.nn.Layer
     rate: Any
     optimizer: paddle.optimizer.Optimizer
@@ -123,7 +124,7 @@ def _tell_left_out(dataset: Any, config: DetectionConfig) -> None:
         )  # fmt: skip
 
 
-def training_loader(dataset: Any, reader: Any, config: DetectionConfig, environment: Environment) -> DetectionLoader:
+def training_loader(dataset: Any, reader: Any, config: DetectionConfig, environment: Environment) -> Loader:
     """Returns the loader of the training data.
 
     Args:
@@ -144,7 +145,7 @@ def training_loader(dataset: Any, reader: Any, config: DetectionConfig, environm
     )
 
 
-def evaluation_loader(config: DetectionConfig, environment: Environment) -> DetectionLoader:
+def evaluation_loader(config: DetectionConfig, environment: Environment) -> Loader:
     """Returns the loader of ``EvalDataset``; every image once, over all processes.
 
     The workspace must be open. The loader's data set is ``loader.workers.read_batch.dataset``.
@@ -179,7 +180,7 @@ def evaluation_loader(config: DetectionConfig, environment: Environment) -> Dete
     )
 
 
-def category_ids_of(loader: DetectionLoader) -> dict[int, int]:
+def category_ids_of(loader: Loader) -> dict[int, int]:
     """Returns the annotations' category id of each class of the model."""
     return {label: category for category, label in loader.workers.read_batch.dataset.catid2clsid.items()}
 

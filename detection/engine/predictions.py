@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import paddle
 
-from detection.data.loader import DetectionLoader
 from ppcls_ext.training.display import Display
 from ppcls_ext.training.environment import Environment, barrier
+from ppcls_ext.training.loader import Loader
 
 
 @paddle.no_grad()
 def collect_detections(
     model: paddle.nn.Layer,
-    loader: DetectionLoader,
+    loader: Loader,
     category_ids: Mapping[int, int],
     environment: Environment,
     exchange: Path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from typing import Any
 
 import paddle
@@ -16,6 +15,7 @@ from ppcls_ext.training.display import clock
 from ppcls_ext.training.environment import Environment
 from ppcls_ext.training.memory import memory_in_use, peak_memory
 from ppcls_ext.training.run_folder import RunFolder
+from ppcls_ext.training.scalars import Scalars
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ class Recorder:
         self, folder: RunFolder, config: DetectionConfig, progress: RunProgress, environment: Environment
     ) -> None:
         self.folder, self.config, self.progress, self.environment = folder, config, progress, environment
-        self._scalars: Any = None
-        self._fresh = progress.epoch == 0 and progress.step == 0
+        fresh = progress.epoch == 0 and progress.step == 0
+        self._scalars = Scalars(folder.path, folder.active and bool(config.data.get("use_vdl", False)), fresh)
 
     def step(self, losses: dict[str, float], rate: float) -> None:
         """Records the losses of the batch just done."""
@@ -64,24 +64,11 @@ class Recorder:
         for part in ("train", "eval"):
             for name, value in record.get(part, {}).items():
                 if isinstance(value, int | float):
-                    self._scalar(f"{part}/{name}", value, record["epoch"])
+                    self._scalars.add(f"{part}/{name}", value, record["epoch"])
 
     def _draw(self) -> None:
         if self.folder.active:
             draw_detection_curves(self.progress.history, self.folder.path / "curves.png", self.config.path.stem)
-
-    def _scalar(self, tag: str, value: float, step: int) -> None:
-        if not (self.config.data.get("use_vdl", False) and self.folder.active):
-            return
-        if self._scalars is None:
-            from visualdl import LogWriter
-
-            folder = self.folder.path / "vdl"
-            # VisualDL cannot cut a file back to a checkpoint, so a run that starts at its beginning starts clean.
-            if self._fresh:
-                shutil.rmtree(folder, ignore_errors=True)
-            self._scalars = LogWriter(logdir=str(folder))
-        self._scalars.add_scalar(tag=tag, step=step, value=value)
 
     def finish(self, seconds: float, parameters: int) -> dict[str, Any]:
         """Writes ``report.json`` and ``curves.png``; returns the report.
@@ -124,6 +111,4 @@ class Recorder:
 
     def close(self) -> None:
         """Closes the VisualDL file."""
-        if self._scalars is not None:
-            self._scalars.close()
-            self._scalars = None
+        self._scalars.close()
