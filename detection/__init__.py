@@ -1,1 +1,1 @@
-"""PaddleDetection plug-in: E-ConvNeXt backbones, sonar data and a thin engine. Importing it loads neither toolkit nor Paddle."""
+"""PaddleDetection plug-in: E-ConvNeXt backbones, sonar data, a thin engine. Importing it loads no toolkit."""

@@ -48,7 +48,9 @@ def tiny_config(folder: Path, **changes: Any) -> Path:
                 "nms_threshold": 0.6,
             },
         },
-        "LearningRate": {"base_lr": 0.001, "schedulers": [{"name": "CosineDecay", "max_epochs": 1, "use_warmup": False}]},
+        "LearningRate": {
+            "base_lr": 0.001, "schedulers": [{"name": "CosineDecay", "max_epochs": 1, "use_warmup": False}],
+        },
         "OptimizerBuilder": {"optimizer": {"type": "AdamW", "weight_decay": 0.05}},
         "TrainReader": {"sample_transforms": operators, "batch_transforms": [{"PadGT": {}}], "batch_size": 2},
         "EvalReader": {"sample_transforms": operators, "batch_size": 2},
