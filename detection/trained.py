@@ -115,7 +115,24 @@ def load_trained(config: DetectionConfig) -> TrainedDetector:
     if names is not None and len(names) != config.num_classes:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.num_classes)
         names = None
+    warn_of_other_contrast(config)
     return TrainedDetector(config, model, names)
+
+
+def warn_of_other_contrast(config: DetectionConfig) -> None:
+    """Warns if sonar frames are enhanced otherwise than in training: nothing would fail, but little be found."""
+    readers = {part: (config.data.get(f"{part}Reader") or {}).get("sample_transforms") for part in ("Train", "Test")}
+    if not all(isinstance(steps, list) for steps in readers.values()):
+        return
+    train, test = (
+        [step["SonarEnhance"] or {} for step in steps if isinstance(step, dict) and "SonarEnhance" in step]
+        for steps in readers.values()
+    )
+    if train != test:
+        logger.warning(
+            "SonarEnhance differs: TrainReader has %s, TestReader, by which images are prepared, %s",
+            train or "none", test or "none",
+        )  # fmt: skip
 
 
 def class_names_of(config: DetectionConfig) -> list[str] | None:
@@ -125,6 +142,8 @@ def class_names_of(config: DetectionConfig) -> list[str] | None:
         if files is None or files.annotations is None or not files.annotations.is_file():
             continue
         categories = _read_annotations(files.annotations).get("categories") or []
+        if not all(isinstance(category, dict) and "name" in category for category in categories):
+            raise UserError(f"{files.annotations}: cannot be read as COCO annotations (a category has no name)")
         return [str(category["name"]) for category in categories]
     logger.info("no annotation file is there: classes are shown by their numbers")
     return None

@@ -181,6 +181,9 @@ def main() -> None:
     from ppcls_ext.common.machine import available_cores
 
     set_up_logging()
+    for option in ("size", "threads", "detections", "rounds"):
+        if getattr(arguments, option) < 1:
+            raise UserError(f"--{option} must be at least 1, got {getattr(arguments, option)}")
     chosen = [part for part in PARTS if part not in NEVER_IN_ALL] if arguments.part == "all" else [arguments.part]
     results, sections = {}, {}
     for part in chosen:

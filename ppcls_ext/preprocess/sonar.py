@@ -12,7 +12,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from ppcls_ext.common.errors import suggestion
+from ppcls_ext.common.errors import UserError, suggestion
 from ppcls_ext.preprocess.decode import ImageError
 
 Method = Literal["none", "gamma", "log", "equalize", "clahe"]
@@ -144,10 +144,16 @@ def enhancement_of(operators: Any) -> SonarEnhance | None:
     """Returns what a reader's ``sample_transforms`` do to the contrast of a sonar frame; ``None`` if nothing.
 
     Pictures for people are drawn with it, so that they show what the detector sees.
+
+    Raises:
+        UserError: an argument is out of range.
     """
     for step in operators or []:
         if isinstance(step, Mapping) and SonarEnhance.__name__ in step:
-            return SonarEnhance(**(step[SonarEnhance.__name__] or {}))
+            try:
+                return SonarEnhance(**(step[SonarEnhance.__name__] or {}))
+            except ValueError as error:
+                raise UserError(f"sample_transforms: {SonarEnhance.__name__}.{error}") from error
     return None
 
 

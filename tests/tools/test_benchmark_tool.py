@@ -39,3 +39,11 @@ def test_detection_data_asks_for_a_configuration(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["error: detection-data: name a detection configuration with -c"]
+
+
+def test_numbers_below_one_are_told(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(TOOL), "coco", "--rounds", "0"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: --rounds must be at least 1, got 0"

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import ImageError
-from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance, echo_channel
+from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance, echo_channel, enhancement_of
 
 
 def dark_echo(height: int = 48, width: int = 64) -> np.ndarray:
@@ -133,3 +134,12 @@ def test_what_is_no_frame_is_refused(image):
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         SonarEnhance(**arguments)
+
+
+def test_the_enhancement_of_a_reader():
+    found = enhancement_of([{"Decode": {}}, {"SonarEnhance": {"method": "log", "channel": "red"}}, {"Permute": {}}])
+    assert (found.method, found.channel) == ("log", "red")
+    assert enhancement_of([{"SonarEnhance": None}]).method == "none"
+    assert enhancement_of([{"Decode": {}}]) is None and enhancement_of(None) is None
+    with pytest.raises(UserError, match=r"SonarEnhance\.gamma: must be positive, got -1"):
+        enhancement_of([{"SonarEnhance": {"gamma": -1}}])

@@ -1,0 +1,41 @@
+"""What is said of a configuration whose readers contradict each other, before its detector is used."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+
+from detection.configuration import load_config
+from detection.trained import class_names_of, warn_of_other_contrast
+from ppcls_ext.common.errors import UserError
+from tests.support.frames import Frames
+from tests.support.runs import ROOT
+
+SONAR = ROOT / "configs" / "detection" / "ppyoloe" / "ppyoloe_s_econvnext_mini_sonar.yml"
+
+
+def test_contrast_other_than_in_training_is_told(caplog):
+    config = load_config(SONAR)
+    with caplog.at_level(logging.WARNING):
+        warn_of_other_contrast(config)
+    assert caplog.text == ""
+    steps = config.data["TestReader"]["sample_transforms"] = copy.deepcopy(
+        config.data["TestReader"]["sample_transforms"]
+    )
+    (enhance,) = [step for step in steps if "SonarEnhance" in step]
+    enhance["SonarEnhance"]["method"] = "log"
+    with caplog.at_level(logging.WARNING):
+        warn_of_other_contrast(config)
+    assert "TrainReader has [{'method': 'equalize'}]" in caplog.text and "[{'method': 'log'}]" in caplog.text
+
+
+def test_a_category_without_a_name_is_told(tmp_path):
+    frames = Frames(tmp_path)
+    config = frames.write_config()
+    assert class_names_of(load_config(config)) == ["cube", "ball", "tyre"]
+    del frames.val["categories"][1]["name"]
+    frames.write()
+    with pytest.raises(UserError, match=r"val\.json: .*a category has no name"):
+        class_names_of(load_config(config))
