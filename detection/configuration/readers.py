@@ -27,6 +27,9 @@ def check_reader(checker: Checker, name: str, section: Any) -> None:
     # A text was refused above, by the constructor's default.
     if not isinstance(batch_size, str) and not (whole and batch_size >= 1):
         checker.problems.add(f"{name}.batch_size", f"must be a whole number of at least 1, got {batch_size!r}")
+    if name == "TrainReader" and section.get("collate_batch") is False:
+        problem = "must be true: boxes reach the model as one array, padded by PadGT"
+        checker.problems.add(f"{name}.collate_batch", problem)
     for key, value in section.items():
         if str(key).endswith(("_transforms", "_aug")):
             _check_operators(checker, f"{name}.{key}", value)

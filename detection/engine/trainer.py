@@ -11,6 +11,7 @@ import paddle
 
 from detection.configuration import DetectionConfig
 from detection.engine.evaluator import Evaluator
+from detection.engine.ignored import ignored_keys
 from detection.engine.learner import Learner
 from detection.engine.parts import build_parts, count_trainable
 from detection.engine.progress import LossSums, RunProgress
@@ -111,6 +112,8 @@ class Trainer:
             self.batches.sampler.length, config.num_classes, environment.device, environment.world_size,
             environment.seed,
         )  # fmt: skip
+        if ignored := ignored_keys(config.data):
+            logger.warning("without effect here, for COCO figures and this engine: %s", ", ".join(ignored))
         if self.progress.epoch >= config.epochs:
             logger.info("all %d epochs are done already", config.epochs)
 

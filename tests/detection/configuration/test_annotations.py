@@ -64,7 +64,7 @@ def test_a_truncated_file(prepared):
         (b'{"images": [], "annotations": [], "categories": []}', "lists no image"),
         (b'{"images": [{"id": 1}], "annotations": [], "categories": []}', "images[0] has no 'file_name'"),
         (
-            b'{"images": [{"id": [1], "file_name": "a", "width": 4, "height": 4}], "annotations": [], "categories": []}',
+            b'{"images": [{"id": [1], "file_name": "", "width": 4, "height": 4}], "annotations": [], "categories": []}',
             "images[0].id must be a whole number, got [1]",
         ),
     ],

@@ -78,6 +78,8 @@ def test_the_small_configuration_itself_is_right(tmp_path):
          "LearningRate.schedulers[0].name: unknown scheduler 'CosinDecay' (did you mean 'CosineDecay'?)"),
         (("max_epochs: 3", "max_epoch: 3"), "- {name: CosineDecay",
          "LearningRate.schedulers[0]: unknown argument 'max_epoch' (did you mean 'max_epochs'?)"),
+        (("  batch_size: 2\n", "  collate_batch: false\n"), "collate_batch",
+         "TrainReader.collate_batch: must be true: boxes reach the model as one array, padded by PadGT"),
         (("name: CosineDecay, max_epochs: 3", "name: LinearWarmup, steps: 3"), "- {name: LinearWarmup, steps: 3",
          "LearningRate.schedulers[0]: LinearWarmup must stand second, behind the decay"),
         (("    - {name: LinearWarmup, steps: 5}\n", ""), "- {name: CosineDecay",
