@@ -30,6 +30,8 @@ NEVER_AT_MODULE_LEVEL = {
     "scipy",
     "visualdl",
     "pandas",
+    "pycocotools",
+    "faster_coco_eval",
     "paddleclas",
     "onnx",
     "openvino",
@@ -45,6 +47,10 @@ WITHOUT_PADDLE = (
     "classification/data/operators",
     "classification/data/datasets",
     "detection/prepare",
+    "detection/check",
+    "detection/synthetic",
+    "detection/configuration",
+    "detection/evaluation",
 )
 PARTS_WITHOUT_PADDLE = ["ppcls_ext", "ppcls_ext.runtime", "ppcls_ext.preprocess"]
 
