@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 FEWEST_FRAMES = 2
 # Share of boxes with swapped corners above which the tags are doubted.
 MANY_SWAPPED = 0.1
+# Share of boxes beyond pictures of another size than stated above which their scale is doubted.
+MANY_BEYOND = 0.1
 
 
 @dataclass
@@ -112,6 +114,14 @@ def _note_suspicions(parts: Parts, ledger: Ledger) -> None:
     if swapped > MANY_SWAPPED * ledger.boxes["input"]:
         reason = f"{swapped} of {ledger.boxes['input']} boxes had swapped corners: do the tags hold x y w h after all?"
         ledger.note("corners_may_be_sizes", "all", reason)
+    resized = {entry.file for entry in ledger.entries if entry.kind == "size_disagrees"}
+    beyond = sum(entry.kind in ("clipped_box", "box_outside") and entry.file in resized for entry in ledger.entries)
+    if beyond > MANY_BEYOND * ledger.boxes["input"]:
+        reason = (
+            f"{beyond} of {ledger.boxes['input']} boxes reach beyond pictures of another size than stated: were they "
+            "drawn on larger pictures? Then those that were kept are wrong, too"
+        )
+        ledger.note("boxes_may_be_scaled", "all", reason)
     looks = {part: np.stack([frame.look for frame in frames]) for part, frames in parts.items() if frames}
     if {"train", "val"} <= looks.keys():
         count = alike_across(looks["train"], looks["val"])

@@ -222,6 +222,15 @@ def test_size_that_disagrees_with_the_picture(tmp_path: Path) -> None:
     assert result.reasons("size_disagrees") == ["BoxAnnotations/frame_1.xml: states 1280x720, the picture has 64x48"]
     assert result.boxes("frame_1.png") == [("cube", [5, 6, 59, 30])]
     assert result.kinds("repaired") == {"size_disagrees": 1, "clipped_box": 1}
+    assert result.reasons("boxes_may_be_scaled")[0].startswith("all: 1 of 6 boxes reach beyond pictures")
+
+
+def test_another_size_alone_does_not_make_boxes_doubtful(tmp_path: Path) -> None:
+    raw = sound_folder(tmp_path / "raw")
+    write_voc(raw / "BoxAnnotations" / "frame_1.xml", corners("cube", 5, 6, 25, 36), size=(1280, 720))
+    result = prepared(raw)
+    assert result.kinds("repaired") == {"size_disagrees": 1}
+    assert "boxes_may_be_scaled" not in result.kinds("noted")
 
 
 def test_annotation_without_image_and_image_without_annotation(tmp_path: Path) -> None:
