@@ -45,7 +45,7 @@ quickstart: $(READY)  ## train on the digits, evaluate, export and predict (unde
 	$(RUN) tools/infer.py --model $(QUICKSTART)/export --input $(QUICKSTART)/samples --save $(QUICKSTART)/predictions.png
 
 quickstart-detection: $(READY)  ## train a detector on synthetic sonar frames, export, draw what it finds (under 8 minutes)
-	[ -d $(SONAR) ] || $(RUN) tools/prepare_data.py synthetic --output $(SONAR)
+	[ -f $(SONAR)/.prepared ] || $(RUN) tools/prepare_data.py synthetic --output $(SONAR)
 	$(RUN) tools/check_data.py -c configs/detection/quickstart.yml --output $(DETECTION)/check
 	$(RUN) tools/train.py -c configs/detection/quickstart.yml --resume auto
 	$(RUN) tools/export_model.py -c configs/detection/quickstart.yml \

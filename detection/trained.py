@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 
 from detection.configuration import DatasetFiles, DetectionConfig
+from detection.configuration.contrast import warn_of_other_contrast
 from detection.export.deployed import EagerBackend, nms_settings
 from detection.export.detector import export_detector
 from detection.toolkit import build_model
@@ -115,24 +116,8 @@ def load_trained(config: DetectionConfig) -> TrainedDetector:
     if names is not None and len(names) != config.num_classes:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.num_classes)
         names = None
-    warn_of_other_contrast(config)
+    warn_of_other_contrast(config, "Test")
     return TrainedDetector(config, model, names)
-
-
-def warn_of_other_contrast(config: DetectionConfig) -> None:
-    """Warns if sonar frames are enhanced otherwise than in training: nothing would fail, but little be found."""
-    readers = {part: (config.data.get(f"{part}Reader") or {}).get("sample_transforms") for part in ("Train", "Test")}
-    if not all(isinstance(steps, list) for steps in readers.values()):
-        return
-    train, test = (
-        [step["SonarEnhance"] or {} for step in steps if isinstance(step, dict) and "SonarEnhance" in step]
-        for steps in readers.values()
-    )
-    if train != test:
-        logger.warning(
-            "SonarEnhance differs: TrainReader has %s, TestReader, by which images are prepared, %s",
-            train or "none", test or "none",
-        )  # fmt: skip
 
 
 def class_names_of(config: DetectionConfig) -> list[str] | None:

@@ -14,6 +14,8 @@ from ppdet.data.transform.operators import BaseOperator, RandomFlip, register_op
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import ImageError, sonar
 
+# What PadGT pads.
+PADDED = {"gt_bbox", "gt_class", "gt_score", "is_crowd", "difficult", "pad_gt_mask"}
 # What a flip up or down would have to mirror besides boxes, and does not.
 SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
 
@@ -21,12 +23,18 @@ SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
 class LabelsToInt64(BaseOperator):
     """Makes ``gt_class`` ``int64``; stands in ``batch_transforms``, behind ``PadGT``.
 
-    ppdet's assigners add the labels to ``int64`` indices, and Paddle 3 refuses to mix the two types.
+    ppdet's assigners add the labels to ``int64`` indices, and Paddle 3 refuses to mix the two types. For a batch
+    without any box those of 2.6 return a value too few; so its images get one box that ``pad_gt_mask`` hides, as images
+    without boxes have in any other batch.
     """
 
     def __call__(self, samples: list[dict[str, Any]], context: Any = None) -> list[dict[str, Any]]:
-        """Converts ``gt_class`` ``[N, 1]`` of each sample of the batch that has it."""
+        """Converts ``gt_class`` ``[N, 1]`` of each sample of the batch that has it; afterwards N is at least 1."""
         for sample in samples:
+            if "pad_gt_mask" in sample and len(sample["pad_gt_mask"]) == 0:
+                for name in PADDED & sample.keys():
+                    array = np.asarray(sample[name])
+                    sample[name] = np.zeros((1, *array.shape[1:]), dtype=array.dtype)
             if "gt_class" in sample:
                 sample["gt_class"] = np.asarray(sample["gt_class"]).astype(np.int64, copy=False)
         return samples

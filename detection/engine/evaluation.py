@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.configuration import DetectionConfig
+from detection.configuration.contrast import warn_of_other_contrast
 from detection.engine.evaluator import Evaluator
 from detection.toolkit import build_model, workspace
 from detection.weights import load_detector_weights, weights_file
@@ -39,6 +40,7 @@ def evaluate_config(
     """
     if "EvalDataset" not in config.data:
         raise UserError(f"{config.path}: evaluation needs the section EvalDataset")
+    warn_of_other_contrast(config, "Eval")
     source = weights_file(config)
     model = build_model(config)
     load_detector_weights(config, model)

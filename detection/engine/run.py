@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.configuration import DetectionConfig
+from detection.configuration.contrast import warn_of_other_contrast
 
 
 def open_environment(config: DetectionConfig) -> Any:
@@ -30,6 +31,7 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
     from detection.engine.trainer import Trainer
     from detection.toolkit import workspace
 
+    warn_of_other_contrast(config, "Eval")
     environment = open_environment(config)
     with workspace(config) as settings:
         return Trainer(config, settings, environment, resume).run()

@@ -18,6 +18,8 @@ from ppcls_ext.preprocess.decode import ImageError, decode_image
 logger = logging.getLogger(__name__)
 # Less than this is left of a box after clipping: it is rejected as outside, in pixels.
 SMALLEST_REST = 1.0
+# Less of its area inside the picture than this is no box that someone drew a little too large, but a mistake.
+SMALLEST_SHARE = 0.25
 # Decoders release the interpreter; each thread holds a picture.
 MOST_THREADS = 8
 # Frames between two lines of progress.
@@ -131,5 +133,9 @@ def _check(
     if inside != (left, top, right, bottom):
         if inside[2] - inside[0] < SMALLEST_REST or inside[3] - inside[1] < SMALLEST_REST:
             return ("box_outside", f"corners {written} lie outside the {width}x{height} picture"), [], nothing
+        share = (inside[2] - inside[0]) * (inside[3] - inside[1]) / ((right - left) * (bottom - top))
+        if share < SMALLEST_SHARE:
+            reason = f"corners {written} leave {share:.0%} of the box inside the {width}x{height} picture"
+            return ("box_outside", reason), [], nothing
         repairs.append(("clipped_box", f"corners {written} clipped to the {width}x{height} picture"))
     return None, repairs, (inside[0], inside[1], inside[2] - inside[0], inside[3] - inside[1])

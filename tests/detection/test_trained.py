@@ -8,7 +8,8 @@ import logging
 import pytest
 
 from detection.configuration import load_config
-from detection.trained import class_names_of, warn_of_other_contrast
+from detection.configuration.contrast import warn_of_other_contrast
+from detection.trained import class_names_of
 from ppcls_ext.common.errors import UserError
 from tests.support.frames import Frames
 from tests.support.runs import ROOT
@@ -19,7 +20,7 @@ SONAR = ROOT / "configs" / "detection" / "ppyoloe" / "ppyoloe_s_econvnext_mini_s
 def test_contrast_other_than_in_training_is_told(caplog):
     config = load_config(SONAR)
     with caplog.at_level(logging.WARNING):
-        warn_of_other_contrast(config)
+        warn_of_other_contrast(config, "Test")
     assert caplog.text == ""
     steps = config.data["TestReader"]["sample_transforms"] = copy.deepcopy(
         config.data["TestReader"]["sample_transforms"]
@@ -27,7 +28,7 @@ def test_contrast_other_than_in_training_is_told(caplog):
     (enhance,) = [step for step in steps if "SonarEnhance" in step]
     enhance["SonarEnhance"]["method"] = "log"
     with caplog.at_level(logging.WARNING):
-        warn_of_other_contrast(config)
+        warn_of_other_contrast(config, "Test")
     assert "TrainReader has [{'method': 'equalize'}]" in caplog.text and "[{'method': 'log'}]" in caplog.text
 
 

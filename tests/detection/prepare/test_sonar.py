@@ -98,6 +98,7 @@ BOX_FAULTS = {
     "swapped": (corners("ball", 25, 36, 5, 6), "repaired", "swapped_corners", [5, 6, 20, 30], "25 36 5 6"),
     "negative side": (sides("ball", 25, 36, -20, -30), "repaired", "swapped_corners", [5, 6, 20, 30], "25 36 5 6"),
     "outside": (corners("ball", 70, 6, 90, 36), "rejected", "box_outside", None, "outside the 64x48 picture"),
+    "mistyped": (corners("ball", 5, 6, 2500, 36), "rejected", "box_outside", None, "leave 2% of the box inside"),
     "touching the edge": (corners("ball", 63.5, 6, 90, 36), "rejected", "box_outside", None, "outside the 64x48"),
     "empty": (corners("ball", 5, 6, 5, 36), "rejected", "empty_box", None, "enclose nothing"),
     "empty sides": (sides("ball", 5, 6, 0, 0), "rejected", "empty_box", None, "enclose nothing"),
