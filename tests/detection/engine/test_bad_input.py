@@ -151,3 +151,13 @@ def test_classes_in_another_order_than_trained(frames: Frames, tmp_path: Path) -
     (folder / "state.json").write_text(json.dumps(names), encoding="utf-8")
     with pytest.raises(UserError, match="val.json numbers the classes cube, ball, tyre, but .* tyre, ball, cube"):
         evaluate_config(config, open_environment(config), tmp_path / "evaluation")
+
+
+def test_frames_without_any_box_train_and_evaluate(frames: Frames, tmp_path: Path) -> None:
+    """With either assigner; 24 frames of an empty tank are a batch like any other."""
+    for part in (frames.train, frames.val):
+        part["annotations"].clear()
+    frames.write()
+    report = train_config(load_config(run_config(tmp_path, frames)))
+    assert report["epochs"] == 2
+    assert report["best"] == {"AP": 0.0, "epoch": 1}
