@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # What ppdet's operators raise on an image that cannot be read, or that they cannot use.
 DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, cv2.error)
+SHOWN = 2
 FLOAT_BYTES = 4
 LARGEST_SEED = 2**32
 
@@ -58,7 +59,11 @@ class DetectionBatchReader:
         samples = [self._read(key) for key in keys]
         number = keys[0].position // self.global_batch_size
         _seed_globally(batch_generator(self.seed, keys[0].epoch, number, self.rank))
-        batch = self.batch_transforms(samples)
+        try:
+            batch = self.batch_transforms(samples)
+        except DAMAGE as error:
+            files = ", ".join(self._file_of(key) for key in keys[:SHOWN])
+            raise UserError(f"batch_transforms refuse a batch ({_cause(error)}) of {files}, ...") from error
         return {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
 
     def _read(self, key: SampleKey) -> dict[str, Any]:
@@ -68,8 +73,12 @@ class DetectionBatchReader:
         try:
             return self.dataset[key.index]
         except DAMAGE as error:
-            file = self.dataset.roidbs[key.index % len(self.dataset.roidbs)].get("im_file", f"image {key.index}")
-            raise UserError(f"{file}: cannot be used ({_cause(error)}); tools/check_data.py lists all such") from error
+            reason = f"cannot be used ({_cause(error)}); tools/check_data.py lists all such"
+            raise UserError(f"{self._file_of(key)}: {reason}") from error
+
+    def _file_of(self, key: SampleKey) -> str:
+        record = self.dataset.roidbs[key.index % len(self.dataset.roidbs)]
+        return str(record.get("im_file", f"image {key.index}"))
 
 
 def _cause(error: Exception) -> str:

@@ -84,8 +84,8 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) 
         with atomic_folder(folder) as temporary:
             _write_files(temporary, checkpoint)
         _link(root / LATEST, folder)
-        # Before the first evaluation nothing is better than the newest.
-        if best or not checkpoint.state.get("best_epoch"):
+        # Before the first evaluation nothing is better than the newest; nor where the best one lies in another run.
+        if best or not checkpoint.state.get("best_epoch") or not (root / BEST).exists():
             _link(root / BEST, folder)
     except OSError as error:
         kept = list_checkpoints(root)
