@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.jpeg import decode_jpeg, is_jpeg, is_whole_plain_jpeg
@@ -77,6 +77,8 @@ def decode_image(data: bytes, name: str = "image") -> np.ndarray:
 
 def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
     try:
+        # ppdet switches this on for the whole process when it is imported; a cut file is a damaged one.
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return _to_rgb_array(ImageOps.exif_transpose(image))

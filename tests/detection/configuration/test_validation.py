@@ -188,6 +188,8 @@ def test_a_checkout_on_the_path_goes_before_the_wheel(tmp_path, monkeypatch):
     text = "@register_op\nclass OnlyInTheCheckout(BaseOperator):\n    def __init__(self, size=3):\n        pass\n"
     (operators / "operators.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
+    # One that is imported already goes before any on the path.
+    monkeypatch.delitem(sys.modules, "ppdet", raising=False)
     change = ["TrainReader.sample_transforms=[{OnlyInTheCheckout: {sise: 1}}, {Decode: {}}]"]
     # Without a reader in that checkout the operators are not looked at: TrainReader is unknown there.
     assert any("unknown key 'TrainReader'" in problem for problem in problems_of(write_config(tmp_path), change))

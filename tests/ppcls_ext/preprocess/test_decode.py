@@ -166,3 +166,13 @@ def test_floating_point_picture_is_refused() -> None:
 def test_error_travels_between_processes() -> None:
     error = pickle.loads(pickle.dumps(ImageError("a.jpg", "is broken")))
     assert (error.name, error.cause, str(error)) == ("a.jpg", "is broken", "a.jpg: is broken")
+
+
+def test_cut_file_is_refused_whatever_another_package_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import ImageFile
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as importing ppdet does
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(stream, "PNG")
+    with pytest.raises(ImageError):
+        decode_image(stream.getvalue()[:2000])
