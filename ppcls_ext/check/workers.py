@@ -49,7 +49,6 @@ def dataset_of(part: str) -> PictureSet:
 def _prepare_worker(datasets: Mapping[str, PictureSet]) -> None:
     _datasets.update(datasets)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and ends the workers.
-    cv2.setNumThreads(1)  # One image a process; a pool of OpenCV's threads does not survive the fork anyway.
     warnings.simplefilter("ignore")  # Pillow's remarks on odd headers, without a name.
 
 
@@ -65,9 +64,13 @@ class Workers:
         self.datasets = dict(datasets)
         self.count = count
         self._pool: ProcessPoolExecutor | None = None
+        self._threads = cv2.getNumThreads()
 
     def __enter__(self) -> Workers:
         if self.count:
+            # Before the fork: a process that inherits a pool of OpenCV's threads waits for them for ever when it
+            # resizes its own. One image a process needs one thread.
+            cv2.setNumThreads(1)
             self._pool = ProcessPoolExecutor(
                 self.count,
                 mp_context=multiprocessing.get_context("fork"),
@@ -86,6 +89,7 @@ class Workers:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+            cv2.setNumThreads(self._threads)
         else:
             _datasets.clear()
 
