@@ -104,15 +104,24 @@ def workspace(config: DetectionConfig) -> Iterator[Any]:
         _restore(global_config, before)
 
 
-def build_model(config: DetectionConfig) -> paddle.nn.Layer:
+def build_model(config: DetectionConfig, pretrained: bool = True) -> paddle.nn.Layer:
     """Builds the detector of ``config``: an architecture of ppdet (``model(batch)`` -> losses, or boxes in evaluation).
+
+    Args:
+        config: the configuration.
+        pretrained: let the backbone load its ``pretrained``. Where the weights of the whole detector follow, that file
+            is not needed, and may be gone since the training.
 
     Raises:
         UserError: a part of the model refuses its arguments.
     """
-    with workspace(config), refusals(config):
+    with workspace(config) as settings, refusals(config):
         from ppdet.core.workspace import create
 
+        backbone = (settings.get(config.architecture) or {}).get("backbone")
+        section = settings.get(backbone) if isinstance(backbone, str) else None
+        if not pretrained and isinstance(section, dict) and section.get("pretrained"):
+            section["pretrained"] = None
         return create(config.architecture)
 
 

@@ -109,7 +109,7 @@ def load_trained(config: DetectionConfig) -> TrainedDetector:
     """
     # What is wrong with the file is said before the network is built.
     weights = weights_file(config)
-    model = build_model(config)
+    model = build_model(config, pretrained=False)
     load_detector_weights(config, model)
     model.eval()
     names = class_names_of_weights(weights) or class_names_of(config)

@@ -42,7 +42,7 @@ def evaluate_config(
         raise UserError(f"{config.path}: evaluation needs the section EvalDataset")
     warn_of_other_contrast(config, "Eval")
     source = weights_file(config)
-    model = build_model(config)
+    model = build_model(config, pretrained=False)
     load_detector_weights(config, model)
     with workspace(config):
         evaluator = Evaluator(config, environment)

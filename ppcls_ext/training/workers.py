@@ -61,7 +61,8 @@ def _work(request: Any, slot: int | None) -> Arrays:
     """Prepares a batch; its images stay in the slot of shared memory where they fit."""
     arrays = _WorkerState.read_batch(request)
     image = arrays["image"]
-    if slot is not None and 0 < image.nbytes <= len(_WorkerState.slots[slot]):
+    # A slot holds float32; anything else goes through the pipe, as it is.
+    if slot is not None and image.dtype == np.float32 and 0 < image.nbytes <= len(_WorkerState.slots[slot]):
         _view(_WorkerState.slots[slot], image.shape)[:] = image
         arrays["image"] = None
         arrays[IN_SLOT] = image.shape

@@ -13,6 +13,7 @@ import pytest
 from detection import toolkit
 from detection.configuration import load_config
 from ppcls_ext.common.errors import UserError
+from tests.support.detector_runs import make_frames, run_config
 from tests.support.detectors import tiny_config
 
 OPERATORS = ("LabelsToInt64",)
@@ -135,3 +136,12 @@ def test_what_a_backbone_refuses_names_the_configuration(tmp_path: Path) -> None
     file = tiny_config(tmp_path, PPYOLOE=parts, EConvNeXt={"arch": "mini", "freeze_at": 9})
     with pytest.raises(UserError, match=r"tiny.yml: freeze_at: must be -1 \(nothing\) to 4 \(everything\), got 9"):
         toolkit.build_model(load_config(file))
+
+
+def test_backbone_weights_that_are_gone_stop_training_but_not_the_use_of_a_trained_detector(tmp_path: Path) -> None:
+    file = run_config(tmp_path, make_frames(tmp_path / "data"), EConvNeXt__pretrained=str(tmp_path / "gone.pdparams"))
+    config = load_config(file)
+    with pytest.raises(UserError, match=r"gone\.pdparams: no such weight file"):
+        toolkit.build_model(config)
+    assert toolkit.build_model(config, pretrained=False).backbone.arch == "mini"
+    assert config.data["EConvNeXt"]["pretrained"].endswith("gone.pdparams")
