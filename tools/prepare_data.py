@@ -10,17 +10,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from detection.prepare.optical import (
-    add_duo_arguments,
-    add_imagefolder_arguments,
-    prepare_duo,
-    prepare_imagefolder,
-)
-from detection.prepare.sonar import add_sonar_arguments, prepare_sonar
-from detection.synthetic.dataset import add_synthetic_arguments, prepare_synthetic
 from ppcls_ext.common.command_line import add_config_arguments, run
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.log import set_up_logging
 
 
 class Command(NamedTuple):
@@ -53,43 +44,57 @@ def prepare_samples(arguments: argparse.Namespace) -> None:
     print(f"wrote {count} images to {arguments.output}")
 
 
-COMMANDS = {
-    "samples": Command(
-        "write images of a configuration's data set as files, one folder for each class",
-        add_samples_arguments,
-        prepare_samples,
-    ),
-    "sonar": Command(
-        "turn a raw sonar folder (images and VOC-like XML) into COCO JSON", add_sonar_arguments, prepare_sonar
-    ),
-    "duo": Command("turn DUO into the form that the detectors read", add_duo_arguments, prepare_duo),
-    "imagefolder": Command(
-        "turn a folder in VOC or COCO form into COCO JSON with an explicit order of classes",
+def commands() -> dict[str, Command]:
+    """Returns the table of subcommands; their packages are imported here, where one that is missing gets its line."""
+    from detection.prepare.optical import (
+        add_duo_arguments,
         add_imagefolder_arguments,
+        prepare_duo,
         prepare_imagefolder,
-    ),
-    "synthetic": Command(
-        "write synthetic sonar frames with exact boxes, as a prepared data set",
-        add_synthetic_arguments,
-        prepare_synthetic,
-    ),
-}
+    )
+    from detection.prepare.sonar import add_sonar_arguments, prepare_sonar
+    from detection.synthetic.dataset import add_synthetic_arguments, prepare_synthetic
+
+    return {
+        "samples": Command(
+            "write images of a configuration's data set as files, one folder for each class",
+            add_samples_arguments,
+            prepare_samples,
+        ),
+        "sonar": Command(
+            "turn a raw sonar folder (images and VOC-like XML) into COCO JSON", add_sonar_arguments, prepare_sonar
+        ),
+        "duo": Command("turn DUO into the form that the detectors read", add_duo_arguments, prepare_duo),
+        "imagefolder": Command(
+            "turn a folder in VOC or COCO form into COCO JSON with an explicit order of classes",
+            add_imagefolder_arguments,
+            prepare_imagefolder,
+        ),
+        "synthetic": Command(
+            "write synthetic sonar frames with exact boxes, as a prepared data set",
+            add_synthetic_arguments,
+            prepare_synthetic,
+        ),
+    }
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(table: dict[str, Command]) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description="Prepare data.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        command.add_arguments(commands.add_parser(name, help=command.help, description=command.help))
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in table.items():
+        command.add_arguments(subparsers.add_parser(name, help=command.help, description=command.help))
     return parser.parse_args()
 
 
 def main() -> None:
     """Prepares what the command asks for."""
-    arguments = parse_arguments()
+    table = commands()
+    arguments = parse_arguments(table)
+    from ppcls_ext.common.log import set_up_logging
+
     set_up_logging()
-    COMMANDS[arguments.command].run(arguments)
+    table[arguments.command].run(arguments)
 
 
 if __name__ == "__main__":
