@@ -151,7 +151,7 @@ def _summary(backbone: EConvNeXt, report: LoadReport, found: _Found) -> str:
     line = f"{report.source}: {len(report.loaded)} weights loaded into {type(backbone).__name__} {backbone.arch}"
     line += found.origin
     if found.left_out:
-        parts = dict.fromkeys(name.partition(".")[0] for name in found.left_out)
+        parts = sorted({name.partition(".")[0] for name in found.left_out})  # files differ in their order
         line += f"; left out: {', '.join(parts)} ({len(found.left_out)} weights)"
     if report.missing:
         fresh = dict.fromkeys(name.rpartition(".")[0] for name in report.missing)

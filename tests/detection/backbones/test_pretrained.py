@@ -73,7 +73,7 @@ def test_classifier_of_ours(
         np.testing.assert_array_equal(output.numpy(), expected)
     count = len(body_of(arrays))
     assert report_of(caplog) == (
-        f"{file}: {count} weights loaded into EConvNeXt mini; left out: norm, head (6 weights)"
+        f"{file}: {count} weights loaded into EConvNeXt mini; left out: head, norm (6 weights)"
     )
 
 
