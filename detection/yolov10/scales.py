@@ -1,0 +1,101 @@
+"""The six published scales of YOLOv10 (arXiv 2405.14458, table 1 and appendix) as rows. Loads neither Paddle nor ppdet.
+
+A scale says how deep and wide the network is, and where its compact inverted blocks (:class:`~detection.yolov10.blocks.
+C2fCIB`) stand. Places: P4 and P5 in the backbone; F4 (upwards), N4 and N5 (downwards again) in the neck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ppcls_ext.common.errors import suggestion
+
+BACKBONE_PLACES = ("P4", "P5")
+NECK_PLACES = ("F4", "N4", "N5")
+# Widths at scale 1, of the stages P1 to P5.
+BASE_CHANNELS = (64, 128, 256, 512, 1024)
+# Blocks at depth 1, of the stages P2 to P5 and of each stage of the neck.
+BASE_REPEATS = (3, 6, 6, 3)
+NECK_REPEATS = 3
+_CHANNEL_STEP = 8
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One row of the table.
+
+    Attributes:
+        depth: factor of the numbers of blocks.
+        width: factor of the channels.
+        max_channels: limit of the channels before the factor.
+        cib: places with compact inverted blocks.
+        large_kernel: those of them with 7x7 kernels.
+    """
+
+    depth: float
+    width: float
+    max_channels: int
+    cib: tuple[str, ...]
+    large_kernel: tuple[str, ...] = ()
+
+    def channels(self) -> list[int]:
+        """Returns the channels of the stages P1 to P5."""
+        return [divisible(min(base, self.max_channels) * self.width) for base in BASE_CHANNELS]
+
+
+SCALES = {
+    "N": Scale(0.33, 0.25, 1024, cib=("N5",), large_kernel=("N5",)),
+    "S": Scale(0.33, 0.50, 1024, cib=("P5", "N5"), large_kernel=("P5", "N5")),
+    "M": Scale(0.67, 0.75, 768, cib=("P5", "N4", "N5")),
+    "B": Scale(0.67, 1.00, 512, cib=("P5", "F4", "N4", "N5")),
+    "L": Scale(1.00, 1.00, 512, cib=("P5", "F4", "N4", "N5")),
+    "X": Scale(1.00, 1.25, 512, cib=("P4", "P5", "F4", "N4", "N5")),
+}
+
+
+def divisible(channels: float) -> int:
+    """Returns the smallest multiple of 8 that is not below ``channels``."""
+    return int(-(-channels // _CHANNEL_STEP)) * _CHANNEL_STEP
+
+
+def scaled_repeats(repeats: int, depth: float) -> int:
+    """Returns the number of blocks at ``depth``, at least 1."""
+    return max(round(repeats * depth), 1)
+
+
+def scale_problem(name: object) -> str:
+    """Says in words what is wrong with a ``scale``, or nothing."""
+    if isinstance(name, str) and name in SCALES:
+        return ""
+    return f"must be one of {', '.join(SCALES)}, got {name!r}{suggestion(str(name), SCALES)}"
+
+
+def find_scale(name: str) -> Scale:
+    """Returns the row ``name``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    problem = scale_problem(name)
+    if problem:
+        raise ValueError(f"scale: {problem}")
+    return SCALES[name]
+
+
+def place_problems(cib: Sequence[str], large_kernel: Sequence[str]) -> dict[str, str]:
+    """Says what is wrong with the places of a neck's compact inverted blocks: argument -> words."""
+    problems = {}
+    for key, places in (("cib", cib), ("large_kernel", large_kernel)):
+        if not isinstance(places, Sequence) or isinstance(places, str):
+            problems[key] = f"must be a list of places ({', '.join(NECK_PLACES)}), got {places!r}"
+            continue
+        unknown = [place for place in places if place not in NECK_PLACES]
+        if unknown:
+            near = suggestion(str(unknown[0]), NECK_PLACES)
+            problems[key] = f"must be places of {', '.join(NECK_PLACES)}, got {unknown[0]!r}{near}"
+    if not problems:
+        plain = [place for place in large_kernel if place not in cib]
+        if plain:
+            problems["large_kernel"] = f"{plain[0]} has no compact inverted block: it is not in cib"
+    return problems
