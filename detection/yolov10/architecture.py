@@ -1,0 +1,68 @@
+"""YOLOv10 (arXiv 2405.14458) as an architecture of PaddleDetection: ``architecture: YOLOv10`` in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import paddle
+from paddle import nn
+from ppdet.core.workspace import create, register
+from ppdet.modeling.architectures.meta_arch import BaseArch
+
+from detection.yolov10.selection import KEEP, select, to_picture
+
+
+@register
+class YOLOv10(BaseArch):
+    """Backbone, neck and head, which train with losses and detect without suppression.
+
+    Args:
+        backbone: makes three feature maps of a batch.
+        neck: mixes them.
+        yolo_head: makes losses, or scores and boxes of all anchors.
+        keep_top_k: detections of each image.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its name.
+    """
+
+    __category__ = "architecture"
+
+    def __init__(
+        self,
+        backbone: str | nn.Layer = "YOLOv10Backbone",
+        neck: str | nn.Layer = "YOLOv10Neck",
+        yolo_head: str | nn.Layer = "YOLOv10Head",
+        keep_top_k: int = KEEP,
+    ) -> None:
+        super().__init__()
+        if isinstance(keep_top_k, bool) or not isinstance(keep_top_k, int) or keep_top_k < 1:
+            raise ValueError(f"keep_top_k: must be a whole number of at least 1, got {keep_top_k!r}")
+        self.backbone, self.neck, self.yolo_head = backbone, neck, yolo_head
+        self.keep_top_k = keep_top_k
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, nn.Layer]:
+        """Builds the three parts; each is told what the one before it gives."""
+        backbone = create(config["backbone"])
+        neck = create(config["neck"], input_shape=backbone.out_shape)
+        head = create(config["yolo_head"], input_shape=neck.out_shape)
+        return {"backbone": backbone, "neck": neck, "yolo_head": head}
+
+    def get_loss(self) -> dict[str, paddle.Tensor]:
+        """``self.inputs``, a batch with ``image`` ``[N, 3, H, W]`` and boxes -> scalars by name, ``loss`` their sum."""
+        return self.yolo_head(self.neck(self.backbone(self.inputs)), self.inputs)
+
+    def get_pred(self) -> dict[str, paddle.Tensor]:
+        """``self.inputs``, a batch with ``image``, ``scale_factor`` ``[N, 2]`` and perhaps ``pad`` -> detections.
+
+        Returns:
+            ``bbox`` ``[N * k, 6]``: class, score and corners in pixels of the original picture, k of each image by
+            falling score; ``bbox_num`` ``int32`` ``[N]``: k.
+        """
+        scores, boxes = self.yolo_head(self.neck(self.backbone(self.inputs)))
+        detections = select(scores, boxes, self.keep_top_k)
+        detections = to_picture(detections, self.inputs["scale_factor"], self.inputs.get("pad"))
+        counts = paddle.full_like(detections[:, 0, 0], detections.shape[1], dtype="int32")
+        return {"bbox": detections.reshape([-1, 6]), "bbox_num": counts}
