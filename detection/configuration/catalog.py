@@ -30,11 +30,14 @@ _COMMAND_LINE_KEYS = {
     "use_cot", "use_gpu", "use_mlu", "use_npu", "use_xpu", "weights", "worker_num", "eval_height", "eval_width",
     "eval_size", "image_height", "image_width", "image_size", "slim_method", "ema_skip_names",
 }  # fmt: skip
-_OUR_KEYS = {"seed", "keep_checkpoints", "eval_interval"}
+_OUR_KEYS = {"scale", "seed", "keep_checkpoints", "eval_interval"}
 # Where each of our classes that a configuration may name stands; public classes need no decorator there.
 _OUR_FOLDER = Path(__file__).resolve().parents[1]
-_OUR_MODULES = ("backbones", "export/nms.py")
-_OUR_OPERATORS = ("data/operators.py",)
+_OUR_MODULES = (
+    "backbones", "export/nms.py", "yolov10/architecture.py", "yolov10/assigner.py", "yolov10/backbone.py",
+    "yolov10/head.py", "yolov10/neck.py",
+)  # fmt: skip
+_OUR_OPERATORS = ("data/operators.py", "data/operators_mosaic.py")
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import ppdet.data.transform
 from ppdet.data.transform.operators import BaseOperator, RandomFlip, register_op
 
+from detection.data.operators_mosaic import MosaicPerspective, RandomPerspective, boxes_of, keep_boxes, refuse_shapes
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.preprocess import ImageError, sonar
+from ppcls_ext.preprocess import ImageError, letterbox, sonar
 
 # What PadGT pads.
 PADDED = {"gt_bbox", "gt_class", "gt_score", "is_crowd", "difficult", "pad_gt_mask"}
-# What a flip up or down would have to mirror besides boxes, and does not.
-SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
+# OpenCV's hue of bytes goes from 0 to 179, two degrees a step.
+HUES, BYTES = 180, 256
 
 
 class LabelsToInt64(BaseOperator):
@@ -106,10 +108,7 @@ class SonarFlip(RandomFlip):
             return super().apply(sample, context)
         if self.axis == "none" or np.random.uniform(0, 1) >= self.prob:
             return sample
-        for name in SHAPES:
-            present = sample.get(name)
-            if present is not None and any(part is not None for part in present):
-                raise ValueError(f"SonarFlip with axis: vertical mirrors boxes only, the sample has '{name}'")
+        refuse_shapes(sample, "SonarFlip with axis: vertical")
         image = sample["image"]
         if len(sample.get("gt_bbox", [])):
             top, bottom = sample["gt_bbox"][:, 1].copy(), sample["gt_bbox"][:, 3].copy()
@@ -120,7 +119,93 @@ class SonarFlip(RandomFlip):
         return sample
 
 
-OPERATORS = (LabelsToInt64, SonarEnhance, SonarFlip)
+class RandomHSV(BaseOperator):
+    """Changes hue, saturation and brightness of a picture at random, each by its own amount.
+
+    What has no colour, such as a sonar frame, keeps none: only its brightness changes. Stands in ``sample_transforms``,
+    before anything that turns bytes into numbers.
+
+    Args:
+        hue: the hue is turned by up to this share of the whole circle, either way.
+        saturation, value: saturation and brightness are multiplied by 1 plus or minus up to this much.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its name.
+    """
+
+    def __init__(self, hue: float = 0.015, saturation: float = 0.7, value: float = 0.4) -> None:
+        for name, number, largest in (("hue", hue, 0.5), ("saturation", saturation, 1), ("value", value, 1)):
+            if not 0 <= number <= largest:
+                raise ValueError(f"{name}: must be from 0 to {largest}, got {number}")
+        super().__init__()
+        self.limits = np.array([hue, saturation, value])
+
+    def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
+        """Replaces ``image``, ``uint8`` RGB ``[H, W, 3]``, by one of the same form.
+
+        Raises:
+            ValueError: the picture is not of bytes any more.
+        """
+        if sample["image"].dtype != np.uint8:
+            raise ValueError(f"RandomHSV works on bytes, got {sample['image'].dtype}; let it follow Decode")
+        turn, saturation, value = np.random.uniform(-self.limits, self.limits)
+        steps = np.arange(BYTES)
+        tables = (
+            (steps + round(turn * HUES)) % HUES,
+            (steps * (1 + saturation)).round().clip(0, BYTES - 1),
+            (steps * (1 + value)).round().clip(0, BYTES - 1),
+        )
+        planes = cv2.split(cv2.cvtColor(np.ascontiguousarray(sample["image"]), cv2.COLOR_RGB2HSV))
+        changed = [cv2.LUT(plane, table.astype(np.uint8)) for plane, table in zip(planes, tables, strict=True)]
+        sample["image"] = cv2.cvtColor(cv2.merge(changed), cv2.COLOR_HSV2RGB)
+        return sample
+
+
+class LetterResize(BaseOperator):
+    """Letterboxes pictures by the same code as deployed models: ``ppcls_ext.preprocess.letterbox.LetterResize``.
+
+    Arguments and errors are those of that class. Only YOLOv10 takes the padding back from what it finds, so with other
+    architectures it may stand in ``TrainReader`` only.
+    """
+
+    def __init__(
+        self,
+        target_size: int | list[int],
+        fill_value: list[int] | None = None,
+        interp: int = cv2.INTER_LINEAR,
+        upscale: bool = True,
+    ) -> None:
+        super().__init__()
+        self._resize = letterbox.LetterResize(target_size, fill_value, interp, upscale)
+
+    def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
+        """Replaces ``image`` ``[H, W, 3]``, moves ``gt_bbox``, and notes what takes boxes back to the file's picture.
+
+        That is ``scale_factor`` (down, across), ``im_shape`` (height and width without the padding) and ``pad`` (pixels
+        above and to the left), each ``float32`` ``[2]``.
+
+        Raises:
+            ValueError: the sample is letterboxed already, or has outlines or key points besides boxes.
+        """
+        refuse_shapes(sample, type(self).__name__)
+        if "pad" in sample:
+            raise ValueError("LetterResize stands twice: boxes could not be taken back to the picture")
+        height, width = sample["image"].shape[:2]
+        place = self._resize.placement(height, width)
+        factors = np.array([place.height / height, place.width / width])
+        sample["image"] = self._resize(sample["image"])
+        boxes = boxes_of(sample) * np.tile(factors[::-1], 2) + np.tile([place.left, place.top], 2)
+        keep_boxes(sample, boxes, np.ones(len(boxes), dtype=bool))
+        scale_factor = np.asarray(sample.get("scale_factor", np.ones(2)), dtype=np.float64)
+        sample["scale_factor"] = (scale_factor * factors).astype(np.float32)
+        sample["im_shape"] = np.array([place.height, place.width], dtype=np.float32)
+        sample["pad"] = np.array([place.top, place.left], dtype=np.float32)
+        return sample
+
+
+OPERATORS = (
+    LabelsToInt64, LetterResize, MosaicPerspective, RandomHSV, RandomPerspective, SonarEnhance, SonarFlip,
+)  # fmt: skip
 
 
 def register() -> None:

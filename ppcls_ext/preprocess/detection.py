@@ -16,14 +16,20 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.common.errors import ConfigError
+from ppcls_ext.preprocess.arguments import height_and_width, interpolation, three_numbers
 from ppcls_ext.preprocess.decode import ImageError, decode_image, read_bytes
 from ppcls_ext.preprocess.jpeg import is_jpeg, is_whole_plain_jpeg
+from ppcls_ext.preprocess.letterbox import LetterResize
 from ppcls_ext.preprocess.pipeline import build_operators
 from ppcls_ext.preprocess.sonar import SonarEnhance
 
 # EXIF's number for how the camera was held; 1 is upright.
 ORIENTATION = 0x0112
-LARGEST_INTERPOLATION = 4
+
+
+_Pair = tuple[float, float]
+NO_PAD = np.zeros(2, dtype=np.float32)
+NO_PAD.flags.writeable = False
 
 
 class Prepared(NamedTuple):
@@ -34,6 +40,7 @@ class Prepared(NamedTuple):
         scale_factor: ``float32`` ``[2]``: height and width after resizing, divided by those of the image.
         im_shape: ``float32`` ``[2]``: height and width after resizing, before padding.
         height, width: of the image.
+        pad: ``float32`` ``[2]``: pixels of the input above the image and to its left; zeros without a letterbox.
     """
 
     pixels: np.ndarray
@@ -41,6 +48,15 @@ class Prepared(NamedTuple):
     im_shape: np.ndarray
     height: int
     width: int
+    pad: np.ndarray = NO_PAD
+
+    @property
+    def shift(self) -> np.ndarray:
+        """What the padding adds to a box ``x1, y1, x2, y2`` in pixels of the image, ``float32`` ``[4]``.
+
+        A network divides boxes by ``scale_factor`` and knows nothing of padding; this is to be taken off afterwards.
+        """
+        return np.tile((self.pad / self.scale_factor)[::-1], 2)
 
 
 def decode_as_trained(data: bytes, name: str = "image") -> np.ndarray:
@@ -100,11 +116,9 @@ class Resize:
     """
 
     def __init__(self, target_size: int | list[int], keep_ratio: bool, interp: int = cv2.INTER_LINEAR) -> None:
-        self.target_size = _height_and_width(target_size, "target_size")
-        if not 0 <= interp <= LARGEST_INTERPOLATION:
-            raise ValueError(f"interp: must be from 0 to {LARGEST_INTERPOLATION}, got {interp}")
+        self.target_size = height_and_width(target_size, "target_size")
         self.keep_ratio = keep_ratio
-        self.interp = interp
+        self.interp = interpolation(interp)
 
     def factors(self, height: int, width: int) -> tuple[float, float]:
         """Returns by how much an image of this size is stretched, down and across."""
@@ -141,13 +155,13 @@ class Pad:
         pad_mode: int = 0,
         fill_value: list[float] | None = None,
     ) -> None:
-        self.size = None if size is None else _height_and_width(size, "size")
+        self.size = None if size is None else height_and_width(size, "size")
         if size_divisor < 1:
             raise ValueError(f"size_divisor: must be at least 1, got {size_divisor}")
         if pad_mode != 0:
             raise ValueError(f"pad_mode: must be 0 (to the right and at the bottom), got {pad_mode}")
         self.size_divisor = size_divisor
-        self.fill_value = _three_numbers([127.5, 127.5, 127.5] if fill_value is None else fill_value, "fill_value")
+        self.fill_value = three_numbers([127.5, 127.5, 127.5] if fill_value is None else fill_value, "fill_value")
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``float32`` ``[height, width, 3]``; ``ImageError`` where the image is larger."""
@@ -179,8 +193,8 @@ class NormalizeImage:
         is_scale: bool = True,
         norm_type: Literal["mean_std", "none"] = "mean_std",
     ) -> None:
-        self.mean = _three_numbers([0.485, 0.456, 0.406] if mean is None else mean, "mean")
-        self.std = _three_numbers([0.229, 0.224, 0.225] if std is None else std, "std")
+        self.mean = three_numbers([0.485, 0.456, 0.406] if mean is None else mean, "mean")
+        self.std = three_numbers([0.229, 0.224, 0.225] if std is None else std, "std")
         if 0 in self.std:
             raise ValueError(f"std: must be three numbers other than zero, got {std}")
         if norm_type not in ("mean_std", "none"):
@@ -240,10 +254,12 @@ class PadStride:
 
 
 DETECTION_OPERATORS: dict[str, type[Any]] = {
-    operator.__name__: operator for operator in (Decode, SonarEnhance, Resize, Pad, NormalizeImage, Permute, PadStride)
-}
+    operator.__name__: operator for operator in (
+        Decode, SonarEnhance, Resize, LetterResize, Pad, NormalizeImage, Permute, PadStride,
+    )
+}  # fmt: skip
 # Each operator may stand behind those of its own rank and of lower ranks.
-RANKS = {Decode: 0, SonarEnhance: 1, Resize: 2, Pad: 2, NormalizeImage: 2, Permute: 3, PadStride: 4}
+RANKS = {Decode: 0, SonarEnhance: 1, Resize: 2, LetterResize: 2, Pad: 2, NormalizeImage: 2, Permute: 3, PadStride: 4}
 
 
 class DetectionPipeline:
@@ -282,23 +298,34 @@ class DetectionPipeline:
     def _prepare(self, image: bytes | str | os.PathLike[str] | np.ndarray) -> Prepared:
         pixels = self.decode(image)
         height, width = pixels.shape[:2]
-        im_shape, scale_factor = (float(height), float(width)), np.ones(2, dtype=np.float32)
+        im_shape, scale_factor, pad = (float(height), float(width)), np.ones(2, dtype=np.float32), NO_PAD
         resized = False
         for operator in self.operators:
-            if isinstance(operator, Resize):
+            if isinstance(operator, Resize | LetterResize):
                 if resized:
                     # What ppdet resizes once is float32 from then on; we keep bytes as long as they hold the same.
                     pixels = pixels.astype(np.float32, copy=False)
                 resized = True
-                factors = operator.factors(*pixels.shape[:2])
-                # With the ratio kept, ppdet notes the exact size and not the one in whole pixels.
-                im_shape = operator.target_size
-                if operator.keep_ratio:
-                    im_shape = factors[0] * float(pixels.shape[0]), factors[1] * float(pixels.shape[1])
+                factors, im_shape, added = _effect(operator, *pixels.shape[:2])
                 scale_factor = (scale_factor.astype(np.float64) * factors).astype(np.float32)
+                pad = pad + np.array(added, dtype=np.float32)
             pixels = operator(pixels)
         tensor = np.ascontiguousarray(pixels, dtype=np.float32)
-        return Prepared(tensor, scale_factor, np.array(im_shape, dtype=np.float32), height, width)
+        return Prepared(tensor, scale_factor, np.array(im_shape, dtype=np.float32), height, width, pad)
+
+
+def _effect(operator: Resize | LetterResize, height: int, width: int) -> tuple[_Pair, _Pair, _Pair]:
+    """Returns the factors of an image of this size, its size after resizing, and what is added above and to the left.
+
+    Each is for height and width, in this order.
+    """
+    if isinstance(operator, LetterResize):
+        place = operator.placement(height, width)
+        return (place.height / height, place.width / width), (place.height, place.width), (place.top, place.left)
+    factors = operator.factors(height, width)
+    # With the ratio kept, ppdet notes the exact size and not the one in whole pixels.
+    exact = (factors[0] * float(height), factors[1] * float(width))
+    return factors, exact if operator.keep_ratio else operator.target_size, (0, 0)
 
 
 def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -> DetectionPipeline:
@@ -310,10 +337,10 @@ def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -
 
     Raises:
         ConfigError: with all problems of the list: an unknown operator or argument, a value out of range, an order
-            that gives no ``[3, H, W]``.
+            that gives no ``[3, H, W]``, or from which boxes could not be taken back to the image.
     """
     built = build_operators(operators, where, DETECTION_OPERATORS)
-    problems = []
+    problems = _letterbox_problems(built, where)
     for number, (before, operator) in enumerate(zip(built, built[1:], strict=False), start=1):
         if RANKS[type(before)] > RANKS[type(operator)]:
             first, second = type(operator).__name__, type(before).__name__
@@ -325,17 +352,19 @@ def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -
     return DetectionPipeline(built)
 
 
-def _height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:
-    pair = [size, size] if isinstance(size, int) else list(size)
-    if len(pair) != 2 or any(number < 1 for number in pair):
-        raise ValueError(f"{argument}: must be a positive number of pixels or [height, width], got {size}")
-    return pair[0], pair[1]
-
-
-def _three_numbers(values: list[float], argument: str) -> list[float]:
-    if len(values) != 3:
-        raise ValueError(f"{argument}: must be three numbers, got {values}")
-    return [float(value) for value in values]
+def _letterbox_problems(operators: list[Any], where: str) -> list[str]:
+    """Returns what is wrong around a letterbox, which works on colours and gives the final size."""
+    names = [type(operator).__name__ for operator in operators]
+    if LetterResize.__name__ not in names:
+        return []
+    number = names.index(LetterResize.__name__)
+    problems = []
+    if NormalizeImage.__name__ in names[:number]:
+        problems.append(f"{where}[{number}]: LetterResize must stand before NormalizeImage")
+    for later in range(number + 1, len(names)):
+        if names[later] in ("Resize", "Pad", "LetterResize"):
+            problems.append(f"{where}[{later}]: {names[later]} cannot follow LetterResize, which gives the final size")
+    return problems
 
 
 def _multiple(size: int, divisor: int) -> int:
