@@ -11,6 +11,7 @@ from detection.configuration.keys import KEYS, REQUIRED_SECTIONS, check_keys
 from detection.configuration.modules import Checker
 from detection.configuration.optimizers import check_learning_rate, check_optimizer
 from detection.configuration.readers import check_dataset, check_reader
+from detection.configuration.yolov10 import check_yolov10
 from ppcls_ext.common.config import Document, Problems
 from ppcls_ext.common.errors import suggestion
 
@@ -28,6 +29,7 @@ def check_document(document: Document) -> None:
     catalog = find_catalog()
     checker = Checker(catalog, problems)
     check_keys(document.data, problems)
+    check_yolov10(document.data, problems)
     unknown = []
     for name, value in document.data.items():
         if name in catalog.modules:

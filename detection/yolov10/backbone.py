@@ -12,9 +12,7 @@ from ppdet.modeling.shape_spec import ShapeSpec
 
 from detection.yolov10.attention import PSA
 from detection.yolov10.blocks import SPPF, C2f, C2fCIB, ConvNorm, SCDown
-from detection.yolov10.scales import BASE_REPEATS, Scale, find_scale, scaled_repeats
-
-STRIDES = (8, 16, 32)
+from detection.yolov10.scales import BASE_REPEATS, STRIDES, Scale, find_scale, scaled_repeats
 
 
 @register

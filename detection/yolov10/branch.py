@@ -10,8 +10,8 @@ from paddle import nn
 from paddle.nn.initializer import Constant
 
 from detection.yolov10.blocks import ConvNorm, depthwise, uniform_weights
+from detection.yolov10.scales import STRIDES
 
-STRIDES = (8, 16, 32)
 # The picture and the number of objects in it from which the classes' first scores are derived.
 _USUAL_SIZE = 640
 _USUAL_OBJECTS = 5

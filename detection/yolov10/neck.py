@@ -12,9 +12,15 @@ from ppdet.core.workspace import register, serializable
 from ppdet.modeling.shape_spec import ShapeSpec
 
 from detection.yolov10.blocks import C2f, C2fCIB, ConvNorm, SCDown
-from detection.yolov10.scales import NECK_PLACES, NECK_REPEATS, find_scale, place_problems, scaled_repeats
-
-_MAPS = 3
+from detection.yolov10.scales import (
+    NECK_PLACES,
+    NECK_REPEATS,
+    STRIDES,
+    WIDTH_PROBLEM,
+    find_scale,
+    place_problems,
+    scaled_repeats,
+)
 
 
 @register
@@ -28,8 +34,9 @@ class YOLOv10Neck(nn.Layer):
     Args:
         in_channels: channels of the inputs, from fine to coarse; ppdet fills them in.
         strides: pixels of the picture to one position of each input; ppdet fills them in.
-        scale: a row of :data:`~detection.yolov10.scales.SCALES`, or ``None``.
+        scale: a row of :data:`~detection.yolov10.scales.SCALES`, which the inputs must fit, or ``None``.
         depth_mult: factor of the number of blocks, above 0; needed without ``scale``.
+        width_mult: refused. It is here because PP-YOLOE's configurations hold one, which would be ignored.
         cib: places with compact inverted blocks, of F4, N4 and N5; needed without ``scale``.
         large_kernel: those of them with 7x7 kernels.
 
@@ -37,20 +44,22 @@ class YOLOv10Neck(nn.Layer):
         ValueError: an argument is out of range, missing, or contradicts ``scale``; the message begins with its name.
     """
 
-    __shared__ = ["scale"]
+    __shared__ = ["scale", "depth_mult", "width_mult"]
 
     def __init__(
         self,
         in_channels: Sequence[int] = (256, 512, 512),
-        strides: Sequence[int] = (8, 16, 32),
+        strides: Sequence[int] = STRIDES,
         scale: str | None = None,
         depth_mult: float | None = None,
+        width_mult: float | None = None,
         cib: Sequence[str] | None = None,
         large_kernel: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if len(in_channels) != _MAPS:
-            raise ValueError(f"in_channels: the neck takes {_MAPS} feature maps, got {len(in_channels)}")
+        _check_inputs(in_channels, strides, scale)
+        if width_mult is not None:
+            raise ValueError(f"width_mult: {WIDTH_PROBLEM}, got {width_mult!r}")
         depth, cib, large_kernel = _resolved(scale, depth_mult, cib, large_kernel)
         repeats = scaled_repeats(NECK_REPEATS, depth)
         c3, c4, c5 = in_channels
@@ -83,7 +92,8 @@ class YOLOv10Neck(nn.Layer):
         """What ppdet takes from the backbone's ``out_shape``."""
         return {
             "in_channels": [shape.channels for shape in input_shape],
-            "strides": [shape.stride for shape in input_shape],
+            # ppdet's ConvNeXt names no strides; with the default return_idx they are these.
+            "strides": [shape.stride or usual for shape, usual in zip(input_shape, STRIDES, strict=False)],
         }
 
     @property
@@ -98,6 +108,16 @@ class YOLOv10Neck(nn.Layer):
 def _twice(x: paddle.Tensor) -> paddle.Tensor:
     """``[N, C, H, W]`` -> ``[N, C, 2 H, 2 W]``: each position four times."""
     return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def _check_inputs(in_channels: Sequence[int], strides: Sequence[int], scale: str | None) -> None:
+    if len(in_channels) != len(STRIDES):
+        raise ValueError(f"in_channels: the neck takes {len(STRIDES)} maps, the backbone gives {len(in_channels)}")
+    if strides[1] != 2 * strides[0] or strides[2] != 2 * strides[1]:
+        raise ValueError(f"strides: each must be twice the one before, the backbone's are {list(strides)}")
+    if scale is not None and list(in_channels) != find_scale(scale).channels()[2:]:
+        expected = find_scale(scale).channels()[2:]
+        raise ValueError(f"scale: {scale} takes {expected} channels, the backbone gives {list(in_channels)}")
 
 
 def _resolved(

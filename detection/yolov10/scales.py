@@ -18,6 +18,9 @@ BASE_CHANNELS = (64, 128, 256, 512, 1024)
 # Blocks at depth 1, of the stages P2 to P5 and of each stage of the neck.
 BASE_REPEATS = (3, 6, 6, 3)
 NECK_REPEATS = 3
+# Pixels of the picture to one position of P3, P4 and P5, and of the neck's outputs.
+STRIDES = (8, 16, 32)
+WIDTH_PROBLEM = "must not be given, for it would change nothing: YOLOv10 is as wide as its scale or its backbone says"
 _CHANNEL_STEP = 8
 
 
