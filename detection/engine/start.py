@@ -15,8 +15,9 @@ from ppcls_ext.weights.load import LoadReport, compare
 
 logger = logging.getLogger(__name__)
 
-# The head's last layers, whose shape follows the number of classes.
-CLASSIFIERS = ("yolo_head.pred_cls.",)
+HEAD = "yolo_head."
+# Layers of ppdet's heads whose shape follows the number of classes; a head of ours names its own as `class_layers`.
+CLASS_LAYERS = ("pred_cls.",)
 BACKBONE = "backbone."
 
 
@@ -61,10 +62,12 @@ def load_start(config: DetectionConfig, model: paddle.nn.Layer) -> None:
         weights = _with_backbone(str(find_weights(source)), model, weights)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     report = compare(str(find_weights(source)), shapes, weights)
+    head = getattr(model, HEAD.removesuffix("."), None)
+    classifiers = tuple(f"{HEAD}{name}" for name in getattr(head, "class_layers", CLASS_LAYERS))
     kept = {
         name: value
         for name, value in weights.items()
-        if not (name in report.mismatched and name.startswith(CLASSIFIERS))
+        if not (name in report.mismatched and name.startswith(classifiers))
     }
-    load_weights(model, kept, may_differ=CLASSIFIERS)
+    load_weights(model, kept, may_differ=classifiers)
     logger.info("%s: %d weights loaded", source, len(report.loaded))

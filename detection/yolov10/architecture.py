@@ -21,7 +21,7 @@ class YOLOv10(BaseArch):
         backbone: makes three feature maps of a batch.
         neck: mixes them.
         yolo_head: makes losses, or scores and boxes of all anchors.
-        keep_top_k: detections of each image.
+        keep: at most so many detections of an image are given.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -34,13 +34,13 @@ class YOLOv10(BaseArch):
         backbone: str | nn.Layer = "YOLOv10Backbone",
         neck: str | nn.Layer = "YOLOv10Neck",
         yolo_head: str | nn.Layer = "YOLOv10Head",
-        keep_top_k: int = KEEP,
+        keep: int = KEEP,
     ) -> None:
         super().__init__()
-        if isinstance(keep_top_k, bool) or not isinstance(keep_top_k, int) or keep_top_k < 1:
-            raise ValueError(f"keep_top_k: must be a whole number of at least 1, got {keep_top_k!r}")
+        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+            raise ValueError(f"keep: must be a whole number of at least 1, got {keep!r}")
         self.backbone, self.neck, self.yolo_head = backbone, neck, yolo_head
-        self.keep_top_k = keep_top_k
+        self.keep = keep
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, nn.Layer]:
@@ -61,8 +61,15 @@ class YOLOv10(BaseArch):
             ``bbox`` ``[N * k, 6]``: class, score and corners in pixels of the original picture, k of each image by
             falling score; ``bbox_num`` ``int32`` ``[N]``: k.
         """
-        scores, boxes = self.yolo_head(self.neck(self.backbone(self.inputs)))
-        detections = select(scores, boxes, self.keep_top_k)
+        detections = self.detect(self.inputs["image"])
         detections = to_picture(detections, self.inputs["scale_factor"], self.inputs.get("pad"))
         counts = paddle.full_like(detections[:, 0, 0], detections.shape[1], dtype="int32")
         return {"bbox": detections.reshape([-1, 6]), "bbox_num": counts}
+
+    def detect(self, image: paddle.Tensor) -> paddle.Tensor:
+        """``[N, 3, H, W]`` -> ``[N, k, 6]``: class, score, corners in pixels of the input; k is ``keep`` or less."""
+        return select(*self.candidates(image), self.keep)
+
+    def candidates(self, image: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """``[N, 3, H, W]`` -> scores ``[N, A, C]``, corners ``[N, A, 4]`` in pixels of the input, of all anchors."""
+        return self.yolo_head(self.neck(self.backbone({"image": image})))
