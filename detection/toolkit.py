@@ -26,8 +26,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# Our backbones by module; their decorator puts them into the workspace when the module is loaded.
-BACKBONES = {"detection.backbones.econvnext": ("EConvNeXt", "CSPConvNeXt")}
+# Our parts of networks by module; their decorator puts them into the workspace when the module is loaded.
+NETWORK_PARTS = {
+    "detection.backbones.econvnext": ("EConvNeXt", "CSPConvNeXt"),
+    "detection.yolov10.backbone": ("YOLOv10Backbone",),
+    "detection.yolov10.neck": ("YOLOv10Neck",),
+    "detection.yolov10.assigner": ("YOLOv10Assigner",),
+    "detection.yolov10.head": ("YOLOv10Head",),
+    "detection.yolov10.architecture": ("YOLOv10",),
+}
 
 
 # What the constructors of ppdet raise on values that they cannot use.
@@ -35,7 +42,7 @@ REFUSALS = (AssertionError, AttributeError, FileNotFoundError, IndexError, KeyEr
 
 
 def register() -> None:
-    """Puts our backbones, operators and post-processing into ppdet's workspace. May be called again.
+    """Puts our parts of networks, operators and post-processing into ppdet's workspace. May be called again.
 
     Raises:
         UserError: ppdet, or a package that it needs, is missing; or a name already means something else there.
@@ -64,7 +71,7 @@ def put_into_workspace() -> None:
     import ppdet.modeling
 
     _check_free(ppdet.core.workspace.global_config)
-    for module in BACKBONES:
+    for module in NETWORK_PARTS:
         importlib.import_module(module)
     import detection.data.operators
     import detection.export.nms
@@ -74,8 +81,8 @@ def put_into_workspace() -> None:
 
 
 def _check_free(present: Mapping[str, Any]) -> None:
-    """Raises a UserError if a backbone's name is taken by another class, as in the checkout of the paper's authors."""
-    for module, names in BACKBONES.items():
+    """Raises a UserError if a name of ours is taken by another class, as in the checkout of the paper's authors."""
+    for module, names in NETWORK_PARTS.items():
         for name in names:
             other = getattr(present.get(name), "pymodule", None)
             if name in present and getattr(other, "__name__", None) != module:
