@@ -134,9 +134,8 @@ class YOLOv10Assigner:
             if present.labels.shape[0] == 0:
                 continue
             part = self._assign_image(scores[image], boxes[image], points, present, most)
-            if part.positive.shape[0] == 0:
-                continue
-            found.append(Assignment(part.positive + image * anchors, part.boxes, part.labels, part.scores))
+            if part is not None:
+                found.append(Assignment(part.positive + image * anchors, part.boxes, part.labels, part.scores))
         if not found:
             nothing = paddle.zeros([0], dtype="int64")
             return Assignment(nothing, paddle.zeros([0, 4]), nothing, paddle.zeros([0]))
@@ -149,8 +148,9 @@ class YOLOv10Assigner:
 
     def _assign_image(
         self, scores: paddle.Tensor, boxes: paddle.Tensor, points: paddle.Tensor, objects: Objects, most: int
-    ) -> Assignment:
-        """Scores ``[A, K]`` and boxes ``[A, 4]`` -> what the anchors of this image learn, numbered from 0."""
+    ) -> Assignment | None:
+        """Scores ``[A, K]`` and boxes ``[A, 4]`` -> what the anchors of this image learn, numbered from 0; ``None`` if
+        no prediction overlaps its box at all."""
         step = max(1, PAIRS_AT_ONCE // points.shape[0])
         parts = []
         for start in range(0, objects.labels.shape[0], step):
@@ -161,6 +161,8 @@ class YOLOv10Assigner:
         # Whoever overlaps most gets the anchor; argmax takes the first of equals.
         owner = paddle.argmax(overlap, axis=0)
         positive = paddle.nonzero(metric.max(axis=0) > 0).flatten()
+        if positive.shape[0] == 0:
+            return None
         owner = paddle.gather(owner, positive)
         pairs = paddle.stack([owner, positive], axis=-1)
         own_metric, own_overlap = paddle.gather_nd(metric, pairs), paddle.gather_nd(overlap, pairs)
