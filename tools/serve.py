@@ -1,0 +1,69 @@
+"""Shows an export in a browser: drop a picture on the page, see its classes or boxes; programs POST to /predict.
+
+python tools/serve.py output/quickstart/export
+python tools/serve.py output/detection/quickstart/export --port 8080 --backend paddle --threads 2
+curl --data-binary @photo.jpg http://127.0.0.1:8000/predict
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls_ext.common.command_line import run
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description="Show an export in a browser, and answer programs: POST /predict takes a picture (as the body, or "
+        "in the field 'image' of a form), GET /model and GET /health describe the server."
+    )
+    parser.add_argument("model", metavar="EXPORT_DIR", help="export folder of tools/export_model.py")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this "
+                        "computer; 0.0.0.0: every network, without any password)")  # fmt: skip
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="default 8000; 0 takes any free one")
+    parser.add_argument("--backend", metavar="NAME", help="engine (default: the runtime's for this export)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the network (default: all cores)")
+    parser.add_argument("--max-megabytes", type=float, default=20.0, metavar="MB",
+                        help="largest file that is taken (default 20)")  # fmt: skip
+    parser.add_argument("--max-megapixels", type=float, default=50.0, metavar="MP",
+                        help="largest picture that is decoded (default 50)")  # fmt: skip
+    return parser.parse_args()
+
+
+def interrupt(signal_number: int, frame: object) -> None:
+    """Lets the request of a service manager or container to end (SIGTERM) end the server as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Loads the export, listens, and serves until Ctrl-C."""
+    arguments = parse_arguments()
+    from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.serve import Limits, ServedModel, is_loopback, open_server
+
+    set_up_logging()
+    limits = Limits(megabytes=arguments.max_megabytes, megapixels=arguments.max_megapixels)
+    if not is_loopback(arguments.host):
+        sys.stderr.write(
+            f"warning: --host {arguments.host} lets every computer that reaches this one send pictures; "
+            "there is neither a password nor encryption\n"
+        )
+    signal.signal(signal.SIGTERM, interrupt)
+    with (
+        ServedModel.open(arguments.model, arguments.backend, arguments.threads, limits) as model,
+        open_server(model, arguments.host, arguments.port) as server,
+    ):
+        served = f"{model.predictor.model_name} ({model.task}, backend {model.backend})"
+        print(f"{served} is at {server.url} (Ctrl-C stops it)", flush=True)
+        server.serve_until_interrupted()
+    print("stopped")
+
+
+if __name__ == "__main__":
+    run(main)
