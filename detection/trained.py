@@ -14,7 +14,7 @@ import paddle
 
 from detection.configuration import DatasetFiles, DetectionConfig
 from detection.configuration.contrast import warn_of_other_contrast
-from detection.export.deployed import EagerBackend, nms_settings
+from detection.export.deployed import EagerBackend, form_of
 from detection.export.detector import export_detector
 from detection.toolkit import build_model
 from detection.weights import backbone_name, load_detector_weights, weights_file
@@ -66,8 +66,7 @@ class TrainedDetector:
             self.class_names,
             self.config.num_classes,
             [-1, 3, -1, -1],
-            nms_settings(self.model),
-            final=True,
+            form_of(self.model),
             model_name=self.name,
             enhance=prepare.enhancement,
         )
@@ -77,7 +76,7 @@ class TrainedDetector:
 
         Args:
             folder: is replaced by the export.
-            nms: let the network thin out overlapping boxes itself.
+            nms: let the network give detections; if not, it gives the boxes of all anchors.
             size: height and width of the network's input, if not those of ``TestReader``.
 
         Raises:

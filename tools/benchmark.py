@@ -148,7 +148,7 @@ def measure_detection(arguments: argparse.Namespace) -> Section:
     height, width = result["image"]
     text = (
         f"Exported detectors on one image of {width} x {height} px, batch 1, {result['threads']} threads, "
-        f"{result['samples']} runs of each in processes of their own, by turns. Suppression is included in both "
+        f"{result['samples']} runs of each in processes of their own, by turns. The choice of boxes is part of both "
         "figures; preprocessing begins with the decoded image."
     )
     return result, text, markdown_rows(result)

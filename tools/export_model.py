@@ -28,11 +28,11 @@ def parse_arguments() -> argparse.Namespace:
         "the folder 'export' of its run)"
     )  # fmt: skip
     parser.add_argument(
-        "--raw", action="store_true", help="detector: give the boxes and scores of all anchors, without suppression"
+        "--raw", action="store_true", help="detector: give the boxes and scores of all anchors, without any choice"
     )
     parser.add_argument(
         "--size", type=int, nargs="+", metavar="PIXELS", help="detector: side, or height and width, of the input "
-        "(default: that of Resize in TestReader)"
+        "(default: that of Resize or LetterResize in TestReader)"
     )  # fmt: skip
     return parser.parse_args()
 
@@ -76,7 +76,7 @@ def export_detector(arguments: argparse.Namespace) -> None:
         arguments.output or config.output_dir / "export", nms=not arguments.raw, size=size
     )
     verification = description.verification
-    kind = "suppression inside" if description.final else "raw outputs"
+    kind = f"suppression {description.form.suppression}" + ("" if description.form.final else " (raw outputs)")
     height, width = description.input_shape[2:]
     print(f"{description.folder}: {description.model_name}, {description.class_num} classes, {height} x {width} px, "
           f"{kind}, verified on {len(verification['images'])} images")  # fmt: skip

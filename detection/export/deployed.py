@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import paddle
@@ -14,9 +14,28 @@ from paddle import nn
 from detection.export.nms import MultiClassNMS3
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.runtime.nms import NmsSettings
+from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.runtime.topk import TopkSettings
 
 # What ppdet's MultiClassNMS has and ours has not: switches for other engines.
 FOREIGN_SWITCHES = {"trt", "cpu"}
+
+
+@runtime_checkable
+class EndToEnd(Protocol):
+    """An architecture that gives each object one box, so that its graph ends without suppression.
+
+    Attributes:
+        keep: at most so many detections of an image are given.
+    """
+
+    keep: int
+
+    def detect(self, image: paddle.Tensor) -> paddle.Tensor:
+        """``[N, 3, H, W]`` -> ``[N, k, 6]``: class, score, corners in pixels of the input; k is ``keep`` or less."""
+
+    def candidates(self, image: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """``[N, 3, H, W]`` -> scores ``[N, A, C]``, corners ``[N, A, 4]`` in pixels of the input, of all anchors."""
 
 
 class Deployed(nn.Layer):
@@ -29,19 +48,18 @@ class Deployed(nn.Layer):
 
     Raises:
         UserError: the architecture has no such outputs, or its suppression cannot be exported.
+
+    Attributes:
+        INPUTS: names of the inputs, in the order of ``forward``: the first of ``image`` and ``scale_factor``.
     """
+
+    INPUTS: Sequence[str]
 
     def __init__(self, model: nn.Layer, final: bool, fused: bool) -> None:
         super().__init__()
         self.network = _copied(model)
-        head = head_of(self.network)
-        if head is not None and hasattr(head, "nms"):
-            head.nms = exportable_nms(head.nms)
-        if not final:
-            _leave_out_suppression(self.network)
-        # Anchors of a fixed size would not fit an export of another one.
-        if getattr(head, "eval_size", None):
-            head.eval_size = None
+        self.final = final
+        self.prepare()
         if fused:
             for layer in list(self.network.sublayers(include_self=True)):
                 if hasattr(layer, "convert_to_deploy"):
@@ -49,10 +67,49 @@ class Deployed(nn.Layer):
             _use_adaptive_pools(self.network)
         self.eval()
 
+    def prepare(self) -> None:
+        """Makes the copy give the wanted outputs."""
+
+
+class SuppressingDetector(Deployed):
+    """A detector of ppdet that divides by the scale factors and thins out its boxes itself; see :class:`Deployed`."""
+
+    INPUTS = ("image", "scale_factor")
+
+    def prepare(self) -> None:
+        """Exchanges what cannot be exported."""
+        head = head_of(self.network)
+        if head is not None and hasattr(head, "nms"):
+            head.nms = exportable_nms(head.nms)
+        if not self.final:
+            _leave_out_suppression(self.network)
+        # Anchors of a fixed size would not fit an export of another one.
+        if getattr(head, "eval_size", None):
+            head.eval_size = None
+
     def forward(self, image: paddle.Tensor, scale_factor: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Images ``[N, 3, H, W]`` and scale factors ``[N, 2]`` -> see ``DetectionBackend.detect``."""
         outputs = self.network({"image": image, "scale_factor": scale_factor})
         return outputs["bbox"], outputs["bbox_num"]
+
+
+class EndToEndDetector(Deployed):
+    """An :class:`EndToEnd` architecture; see :class:`Deployed`."""
+
+    INPUTS = ("image",)
+
+    def forward(self, image: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
+        """Images ``[N, 3, H, W]`` -> detections ``[N, k, 6]``, or boxes ``[N, A, 4]`` and scores ``[N, C, A]``."""
+        if self.final:
+            return (self.network.detect(image),)
+        scores, boxes = self.network.candidates(image)
+        return boxes, scores.transpose([0, 2, 1])
+
+
+def deploy(model: nn.Layer, final: bool, fused: bool) -> Deployed:
+    """Returns the form of ``model`` that its interface asks for; see :class:`Deployed`."""
+    form = EndToEndDetector if isinstance(model, EndToEnd) else SuppressingDetector
+    return form(model, final, fused)
 
 
 class _PooledAttention(nn.Layer):
@@ -87,13 +144,30 @@ class EagerBackend:
     """
 
     def __init__(self, model: nn.Layer, final: bool = True) -> None:
-        self.network = Deployed(model, final, fused=False)
+        self.network = deploy(model, final, fused=False)
 
-    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
         """See ``DetectionBackend.detect``."""
+        inputs = {"image": images, "scale_factor": scale_factors}
         with paddle.no_grad():
-            first, second = self.network(paddle.to_tensor(images), paddle.to_tensor(scale_factors))
-        return first.numpy(), second.numpy()
+            outputs = self.network(*(paddle.to_tensor(inputs[name]) for name in self.network.INPUTS))
+        return [output.numpy() for output in outputs]
+
+
+def form_of(model: nn.Layer, final: bool = True) -> OutputForm:
+    """Returns what the outputs of :func:`deploy` mean.
+
+    Args:
+        model: an architecture of ppdet.
+        final: see :class:`Deployed`; a network that has nothing else ends with detections anyway.
+
+    Raises:
+        UserError: it thins out its boxes in another way than ``MultiClassNMS``.
+    """
+    if isinstance(model, EndToEnd):
+        return OutputForm(TopkSettings(model.keep), final, scaled=False)
+    settings = nms_settings(model)
+    return OutputForm(settings, final or settings is None)
 
 
 def head_of(network: nn.Layer) -> nn.Layer | None:

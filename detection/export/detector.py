@@ -12,7 +12,7 @@ import paddle
 import yaml
 from paddle import nn
 
-from detection.export.deployed import Deployed, EagerBackend, nms_settings
+from detection.export.deployed import Deployed, EagerBackend, deploy, form_of
 from detection.export.verification import verify
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_folder, sha256_of
@@ -27,7 +27,9 @@ from ppcls_ext.runtime.paddle_backend import PaddleBackend
 
 logger = logging.getLogger(__name__)
 FILE_STEM = "inference"
-RESIZE = "Resize"
+# What gives the network's input its size: operators, and what they call it.
+SIZES = {"Resize": "target_size", "LetterResize": "target_size", "Pad": "size"}
+OPERATORS = "TestReader.sample_transforms"
 
 
 def export_detector(
@@ -48,10 +50,10 @@ def export_detector(
         model: an architecture of ppdet. It is not touched: all work is done on copies.
         folder: is replaced by the export, in one step and only if everything agrees.
         model_name, class_num, classes: travel in ``inference.yml``.
-        preprocess: operators as in ``TestReader.sample_transforms``. Their ``Resize`` gives the size of the network's
-            input; the batch is free.
-        nms: let the network thin out overlapping boxes itself; if not, it gives the boxes of all anchors.
-        size: height and width that replace those of ``Resize``, in pixels, multiples of the largest stride.
+        preprocess: operators as in ``TestReader.sample_transforms``, which give the network's input its size (see
+            ``with_size``); the batch is free.
+        nms: let the network give detections; if not, it gives the boxes of all anchors, before any choice.
+        size: height and width that replace those of the operators, in pixels, multiples of the largest stride.
         images: pictures to compare on, by name; None takes ``example_images()``.
 
     Returns:
@@ -63,13 +65,12 @@ def export_detector(
     target = Path(folder)
     check_target(target, classes, class_num)
     operators, image_shape = with_size(preprocess, size)
-    settings = nms_settings(model)
-    final = nms or settings is None
+    form = form_of(model, final=nms)
     inputs = _prepare(operators, image_shape, images or example_images())
-    reference = EagerBackend(model, final)
-    anchors = EagerBackend(model, final=False) if settings is not None and final else None
+    reference = EagerBackend(model, form.final)
+    anchors = EagerBackend(model, final=False) if form.selection is not None and form.final else None
     with atomic_folder(target) as temporary:
-        _save_network(Deployed(model, final, fused=True), temporary, image_shape)
+        _save_network(deploy(model, form.final, fused=True), temporary, image_shape)
         description = DetectionDescription(
             folder=temporary,
             model_name=model_name,
@@ -80,10 +81,9 @@ def export_detector(
             model_file=f"{FILE_STEM}.json",
             params_file=f"{FILE_STEM}.pdiparams",
             checksums={file.name: sha256_of(file) for file in sorted(temporary.iterdir())},
-            nms=settings,
-            final=final,
+            form=form,
         )
-        description.verification = verify(reference, anchors, _reload(description), inputs, settings, final)
+        description.verification = verify(reference, anchors, _reload(description), inputs, form)
         if not any(figures["compared"] for figures in description.verification["engines"].values()):
             logger.warning("the model finds nothing in any of the pictures: the export was compared on that alone")
         text = yaml.safe_dump(description.to_document(), sort_keys=False, allow_unicode=True)
@@ -93,34 +93,55 @@ def export_detector(
 
 
 def with_size(preprocess: Sequence[Any], size: Sequence[int] | None) -> tuple[list[Any], list[int]]:
-    """Returns the operators with ``size`` in their ``Resize``, and the shape ``[3, H, W]`` that they then give.
+    """Returns the operators with ``size`` in place of their own, and the shape ``[3, H, W]`` that they then give.
+
+    The last of ``Resize``, ``LetterResize`` and ``Pad`` decides it; a ``Resize`` that keeps the ratio needs a ``Pad``.
 
     Raises:
-        UserError: they have no ``Resize`` of a fixed size, or ``size`` is no size for a detector.
+        UserError: they give no fixed size, or ``size`` is no size for a detector.
     """
-    where = f"TestReader.sample_transforms: {RESIZE}"
-    found = [index for index, entry in enumerate(preprocess) if isinstance(entry, Mapping) and RESIZE in entry]
-    if not found:
-        raise UserError(f"{where}: is missing; it gives the size of the network's input")
-    arguments = dict(preprocess[found[-1]][RESIZE] or {})
-    wanted = size if size is not None else arguments.get("target_size")
-    if isinstance(wanted, int):
-        wanted = [wanted, wanted]
-    if not isinstance(wanted, Sequence) or len(wanted) != 2 or not all(isinstance(side, int) for side in wanted):
-        raise UserError(f"{where}: target_size must be [height, width], got {wanted!r}")
-    if any(side < 32 or side % 32 for side in wanted):
-        raise UserError(f"the input of a detector must be multiples of 32 pixels, got {' x '.join(map(str, wanted))}")
-    if arguments.get("keep_ratio", True):
-        raise UserError(f"{where}: keep_ratio must be false, an export has inputs of one size")
     operators = [dict(entry) if isinstance(entry, Mapping) else entry for entry in preprocess]
-    operators[found[-1]] = {RESIZE: {**arguments, "target_size": list(wanted)}}
+    places = _sizing(operators)
+    if not places:
+        raise UserError(f"{OPERATORS}: Resize is missing (or LetterResize); it gives the size of the network's input")
+    last, name, arguments = places[-1]
+    keeps_ratio = [place for place in places if place[1] == "Resize" and place[2].get("keep_ratio", True)]
+    if name == "Resize" and keeps_ratio:
+        raise UserError(
+            f"{OPERATORS}: Resize: keep_ratio must be false, or a Pad with size follow it: an export has inputs of one "
+            "size (LetterResize keeps the ratio, too)"
+        )
+    wanted = _height_and_width(arguments.get(SIZES[name]) if size is None else size, f"{OPERATORS}: {name}")
+    operators[last] = {name: {**arguments, SIZES[name]: wanted}}
+    for index, other, its_arguments in keeps_ratio if size is not None and name == "Pad" else []:
+        operators[index] = {other: {**its_arguments, SIZES[other]: wanted}}
     return operators, [3, *wanted]
+
+
+def _sizing(operators: Sequence[Any]) -> list[tuple[int, str, dict[str, Any]]]:
+    """Returns place, name and arguments of the operators that name a size."""
+    found = []
+    for index, entry in enumerate(operators):
+        name = next(iter(entry), "") if isinstance(entry, dict) else ""
+        arguments = dict(entry[name] or {}) if name in SIZES else {}
+        if name in SIZES and (name != "Pad" or arguments.get("size") is not None):
+            found.append((index, name, arguments))
+    return found
+
+
+def _height_and_width(size: Any, where: str) -> list[int]:
+    pair = [size, size] if isinstance(size, int) else size
+    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(side, int) for side in pair):
+        raise UserError(f"{where}: the size must be [height, width], got {size!r}")
+    if any(side < 32 or side % 32 for side in pair):
+        raise UserError(f"the input of a detector must be multiples of 32 pixels, got {' x '.join(map(str, pair))}")
+    return list(pair)
 
 
 def _prepare(
     operators: list[Any], image_shape: Sequence[int], images: Mapping[str, ImageSource]
 ) -> dict[str, Prepared]:
-    prepare = build_detection_pipeline(operators, "TestReader.sample_transforms")
+    prepare = build_detection_pipeline(operators, OPERATORS)
     inputs = {}
     for name, image in images.items():
         try:
@@ -129,16 +150,14 @@ def _prepare(
             raise UserError(f"cannot compare the export on {error}") from error
         if list(inputs[name].pixels.shape) != list(image_shape):
             raise UserError(
-                f"TestReader.sample_transforms: give shape {list(inputs[name].pixels.shape)}, need {list(image_shape)}"
+                f"{OPERATORS}: give shape {list(inputs[name].pixels.shape)}, need {list(image_shape)}"
             )
     return inputs
 
 
 def _save_network(network: Deployed, folder: Path, image_shape: Sequence[int]) -> None:
-    specification = [
-        paddle.static.InputSpec([None, *image_shape], "float32", "image"),
-        paddle.static.InputSpec([None, 2], "float32", "scale_factor"),
-    ]
+    shapes = {"image": [None, *image_shape], "scale_factor": [None, 2]}
+    specification = [paddle.static.InputSpec(shapes[name], "float32", name) for name in network.INPUTS]
     static = paddle.jit.to_static(network, input_spec=specification, full_graph=True)
     paddle.jit.save(static, str(folder / FILE_STEM))
 

@@ -16,8 +16,9 @@ import numpy as np
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.runtime.contract import DetectionBackend
-from ppcls_ext.runtime.detector import rows_by_image
 from ppcls_ext.runtime.nms import LOWEST_ADAPTED, NmsSettings, intersection_over_union
+from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.runtime.topk import TopkSettings
 
 BOX_TOLERANCE = 0.1
 SCORE_TOLERANCE = 1e-3
@@ -72,7 +73,7 @@ def compare_detections(
     rows: np.ndarray,
     expected: np.ndarray,
     anchors: tuple[np.ndarray, np.ndarray] | None,
-    nms: NmsSettings | None,
+    selection: NmsSettings | TopkSettings | None,
     found: Comparison,
 ) -> None:
     """Compares the detections of one image.
@@ -80,8 +81,8 @@ def compare_detections(
     Args:
         rows: of the export, ``[n, 6]``: class, score, x1, y1, x2, y2.
         expected: of the model, ``[m, 6]``.
-        anchors: the model's boxes ``[A, 4]`` and scores ``[C, A]`` before suppression, where it has any.
-        nms: how the model thins out its boxes.
+        anchors: the model's boxes ``[A, 4]`` and scores ``[C, A]`` before it chooses, where they are known.
+        selection: how the model chooses among them.
         found: collects the figures.
 
     Raises:
@@ -99,10 +100,10 @@ def compare_detections(
     for detection in lonely:
         if anchors is None or not _has_anchor(detection, *anchors):
             raise MismatchError(f"{_shown(detection)} is found by the export only")
-        if not _explained(detection, expected, anchors, nms):
+        if not _explained(detection, expected, anchors, selection):
             raise MismatchError(f"{_shown(detection)} is kept by the export, but not by the model")
     for detection in missing:
-        if not _explained(detection, rows, anchors, nms):
+        if not _explained(detection, rows, anchors, selection):
             raise MismatchError(f"{_shown(detection)} is found by the model, but not by the export")
     found.tied += len(lonely) + len(missing)
 
@@ -149,23 +150,25 @@ def _explained(
     detection: np.ndarray,
     others: np.ndarray,
     anchors: tuple[np.ndarray, np.ndarray] | None,
-    nms: NmsSettings | None,
+    selection: NmsSettings | TopkSettings | None,
 ) -> bool:
     """Whether rounding alone can have kept ``detection`` from being among ``others``."""
-    if nms is None or anchors is None:
+    if not isinstance(selection, NmsSettings) or anchors is None:
         # A network without suppression keeps so many of the best.
         return bool(detection[1] <= others[:, 1].min(initial=np.inf) + SCORE_TOLERANCE)
-    limits = [nms.score_threshold]
-    if len(others) == nms.keep_top_k:
+    limits = [selection.score_threshold]
+    if len(others) == selection.keep_top_k:
         limits.append(others[:, 1].min())
     scores = anchors[1][int(detection[0])]
-    if -1 < nms.nms_top_k < len(scores):
-        limits.append(np.partition(scores, -nms.nms_top_k)[-nms.nms_top_k])
+    if -1 < selection.nms_top_k < len(scores):
+        limits.append(np.partition(scores, -selection.nms_top_k)[-selection.nms_top_k])
     if detection[1] <= max(limits) + SCORE_TOLERANCE:
         return True
     rivals = others[(others[:, 0] == detection[0]) & (others[:, 1] >= detection[1] - SCORE_TOLERANCE)]
-    overlaps = intersection_over_union(detection[2:], rivals[:, 2:], nms.normalized)
-    lowest = nms.nms_threshold if nms.nms_eta == 1 else min(nms.nms_threshold, LOWEST_ADAPTED * nms.nms_eta)
+    overlaps = intersection_over_union(detection[2:], rivals[:, 2:], selection.normalized)
+    lowest = selection.nms_threshold
+    if selection.nms_eta != 1:
+        lowest = min(lowest, LOWEST_ADAPTED * selection.nms_eta)
     return bool((overlaps > lowest - OVERLAP_TOLERANCE).any())
 
 
@@ -179,8 +182,7 @@ def verify(
     anchors: DetectionBackend | None,
     candidates: Mapping[str, DetectionBackend],
     inputs: Mapping[str, Prepared],
-    nms: NmsSettings | None,
-    final: bool,
+    form: OutputForm,
 ) -> dict[str, Any]:
     """Runs every input through the model and the engines, one by one and as one batch.
 
@@ -189,8 +191,7 @@ def verify(
         anchors: the model as trained, with raw outputs; None for one that has none.
         candidates: engines with the exported network, by a name for the report.
         inputs: prepared images by name, all of one shape.
-        nms: how the model thins out its boxes.
-        final: the outputs are detections; if not, all anchors.
+        form: what the outputs mean.
 
     Returns:
         What was measured: ``images``, ``tolerance``, and the figures of each engine under ``engines``.
@@ -205,14 +206,13 @@ def verify(
         images = np.stack([prepared.pixels for prepared in batch])
         scales = np.stack([prepared.scale_factor for prepared in batch])
         expected = reference.detect(images, scales)
-        raw = anchors.detect(images, scales) if anchors is not None and final else None
+        raw = None
+        if anchors is not None and form.final:
+            boxes, scores = anchors.detect(images, scales)
+            raw = form.boxes(boxes, batch), scores
         for name, candidate in candidates.items():
             try:
-                outputs = candidate.detect(images, scales)
-                if not final:
-                    compare_raw(outputs, expected, found[name])
-                    continue
-                _compare_batch(outputs, expected, raw, nms, found[name])
+                _compare_batch(candidate.detect(images, scales), expected, raw, batch, form, found[name])
             except MismatchError as mismatch:
                 raise UserError(
                     f"the export does not compute what the model computes: {name}, {run_name}: {mismatch}; "
@@ -229,13 +229,23 @@ def _compare_batch(
     outputs: Sequence[np.ndarray],
     expected: Sequence[np.ndarray],
     raw: Sequence[np.ndarray] | None,
-    nms: NmsSettings | None,
+    batch: Sequence[Prepared],
+    form: OutputForm,
     found: Comparison,
 ) -> None:
-    counts = outputs[1]
-    if counts.shape != expected[1].shape or counts.sum() != len(outputs[0]):
-        raise MismatchError(f"{len(outputs[0])} boxes for counts {counts.tolist()} of {len(expected[1])} images")
-    anchors = [None] * len(counts) if raw is None else list(zip(*raw, strict=True))
-    images = zip(rows_by_image(outputs, nms, True), rows_by_image(expected, nms, True), anchors, strict=True)
+    """Compares the outputs of an engine with the model's, in pixels of the images."""
+    if len(outputs) != len(expected):
+        raise MismatchError(f"{len(outputs)} outputs, not {len(expected)}")
+    if not form.final:
+        mapped = [(form.boxes(boxes, batch), scores) for boxes, scores in (outputs, expected)]
+        compare_raw(*mapped, found)
+        return
+    if len(outputs) == 2 and (outputs[1].shape != expected[1].shape or outputs[1].sum() != len(outputs[0])):
+        counts = outputs[1].tolist()
+        raise MismatchError(f"{len(outputs[0])} boxes for counts {counts} of {len(expected[1])} images")
+    if len(outputs) == 1 and outputs[0].shape != expected[0].shape:
+        raise MismatchError(f"detections have shape {list(outputs[0].shape)}, not {list(expected[0].shape)}")
+    anchors = [None] * len(batch) if raw is None else list(zip(*raw, strict=True))
+    images = zip(form.rows(outputs, batch), form.rows(expected, batch), anchors, strict=True)
     for rows, wanted, image_anchors in images:
-        compare_detections(rows, wanted, image_anchors, nms, found)
+        compare_detections(rows, wanted, image_anchors, form.selection, found)

@@ -33,9 +33,9 @@ def run_detection_benchmark(
         runs: runs in a turn.
 
     Returns:
-        ``models`` (by folder: ``name``, ``input``, ``in_graph``, ``boxes``, and ``network`` and ``whole`` with
-        ``median_ms``, ``p90_ms`` and ``fastest_ms``: from the prepared input, or from the decoded image, to the boxes;
-        suppression included in both) and the settings.
+        ``models`` (by folder: ``name``, ``input``, ``in_graph``, ``suppression``, ``boxes``, and ``network`` and
+        ``whole`` with ``median_ms``, ``p90_ms`` and ``fastest_ms``: from the prepared input, or from the decoded image,
+        to the boxes; the choice of boxes is included in both) and the settings.
 
     Raises:
         UserError: there is no export, one is of a classifier or damaged, or the image cannot be read.
@@ -61,7 +61,8 @@ def run_detection_benchmark(
             name: {
                 "name": description.model_name,
                 "input": description.input_shape[2:],
-                "in_graph": description.final,
+                "in_graph": description.form.final,
+                "suppression": description.form.suppression,
                 "boxes": len(outputs[f"whole: {name}"]),
                 **{stage: statistics_of(seconds[f"{stage}: {name}"]) for stage in STAGES},
             }
@@ -92,7 +93,7 @@ def markdown_rows(result: dict[str, Any]) -> list[list[str]]:
     """Returns the results as rows of a table, its head first."""
     rows = [
         [
-            "export", "model", "input", "suppression", "boxes", "network and suppression: median, ms",
+            "export", "model", "input", "suppression", "boxes", "network and choice of boxes: median, ms",
             "90th percentile, ms", "with preprocessing: median, ms", "90th percentile, ms",
         ]
     ]  # fmt: skip
@@ -102,7 +103,7 @@ def markdown_rows(result: dict[str, Any]) -> list[list[str]]:
                 folder,
                 model["name"],
                 " x ".join(map(str, model["input"])),
-                "in the graph" if model["in_graph"] else "outside",
+                model["suppression"],
                 str(model["boxes"]),
                 *(f"{model[stage][key]:.1f}" for stage in STAGES for key in ("median_ms", "p90_ms")),
             ]

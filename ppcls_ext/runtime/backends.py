@@ -89,8 +89,7 @@ def load(
             description.classes,
             description.class_num,
             description.input_shape,
-            description.nms,
-            description.final,
+            description.form,
             description.model_name,
             prepare.enhancement,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,15 +18,16 @@ class Backend(Protocol):
 class DetectionBackend(Protocol):
     """Runs a detector; constructed as ``Backend(description, threads, onednn)``. An engine may be both."""
 
-    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> Sequence[np.ndarray]:
         """Finds boxes.
 
         Args:
             images: ``float32`` ``[N, 3, H, W]``.
-            scale_factors: ``float32`` ``[N, 2]``: height and width of the input, divided by those of the image.
+            scale_factors: ``float32`` ``[N, 2]``: height and width of the resized image, divided by those of the image;
+                ignored by a network that does not take them.
 
         Returns:
-            With suppression in the network: boxes ``float32`` ``[M, 6]`` (class, score, x1, y1, x2, y2), those of the
-            first image first, and how many each image has, ``int32`` ``[N]``. Without: boxes ``[N, A, 4]`` and scores
-            ``[N, C, A]``. Coordinates are pixels of the original images.
+            The outputs of the network in their order; ``OutputForm`` tells what they mean. Either detections:
+            ``float32`` ``[N, k, 6]`` (class, score, x1, y1, x2, y2), or ``[M, 6]``, those of the first image first, and
+            how many each image has, ``int32`` ``[N]``. Or all anchors: boxes ``[N, A, 4]`` and scores ``[N, C, A]``.
         """

@@ -13,13 +13,16 @@ import yaml
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import sha256_of
 from ppcls_ext.runtime.nms import NmsSettings
+from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.runtime.topk import TopkSettings
 
 DESCRIPTION_FILE = "inference.yml"
 FORMAT_VERSION = 1
 SECTIONS = ("format_version", "task", "model", "input", "preprocess", "postprocess", "files")
 CLASSIFICATION, DETECTION = "classification", "detection"
-NMS_NAME = "MultiClassNMS"
-NO_NMS_NAME = "none"
+# How detections are chosen among candidates, by the name in the file.
+SELECTIONS: dict[str, type[NmsSettings] | type[TopkSettings]] = {"MultiClassNMS": NmsSettings, "TopK": TopkSettings}
+NO_SELECTION = "none"
 
 
 @dataclass(kw_only=True)
@@ -83,38 +86,43 @@ class Description(Export):
 
 @dataclass(kw_only=True)
 class DetectionDescription(Export):
-    """The content of a detector's ``inference.yml``. The network has a second input, the scale factors ``[N, 2]``.
+    """The content of a detector's ``inference.yml``.
 
     Attributes:
-        nms: how overlapping boxes are thinned out, or None for a network that needs no suppression.
-        final: the network gives detections: either suppression is part of it, or it needs none. If not, it gives the
-            boxes of all anchors, which the runtime thins out.
+        form: what the outputs of the network mean.
     """
 
-    nms: NmsSettings | None
-    final: bool = True
+    form: OutputForm
 
     def to_document(self) -> dict[str, Any]:
         """Returns the content of ``inference.yml``."""
-        if self.final:
-            columns = ["class", "score", "x1", "y1", "x2", "y2"]
-            output = [
-                {"name": "boxes", "shape": [-1, 6], "dtype": "float32", "columns": columns},
-                {"name": "count", "shape": [-1], "dtype": "int32", "meaning": "boxes of each image"},
-            ]
-        else:
-            output = [
-                {"name": "boxes", "shape": [-1, -1, 4], "dtype": "float32", "columns": ["x1", "y1", "x2", "y2"]},
+        selection = self.form.selection
+        settings = {} if selection is None else dataclasses.asdict(selection)
+        names = [name for name, kind in SELECTIONS.items() if isinstance(selection, kind)]
+        postprocess = {"name": names[0] if names else NO_SELECTION, "in_graph": self.form.final, **settings}
+        document = self.document_of(DETECTION, self._outputs(), postprocess)
+        if self.form.scaled:
+            document["input"]["scale_factor"] = {
+                "name": "scale_factor", "shape": [-1, 2], "dtype": "float32",
+                "meaning": "height and width of the input, divided by those of the image",
+            }  # fmt: skip
+        return document
+
+    def _outputs(self) -> list[dict[str, Any]]:
+        corners = ["x1", "y1", "x2", "y2"]
+        common = {"dtype": "float32", "pixels_of": "image" if self.form.scaled else "input"}
+        if not self.form.final:
+            return [
+                {"name": "boxes", "shape": [-1, -1, 4], "columns": corners, **common},
                 {"name": "scores", "shape": [-1, self.class_num, -1], "dtype": "float32"},
             ]
-        settings = {} if self.nms is None else dataclasses.asdict(self.nms)
-        name = NO_NMS_NAME if self.nms is None else NMS_NAME
-        document = self.document_of(DETECTION, output, {"name": name, "in_graph": self.final, **settings})
-        document["input"]["scale_factor"] = {
-            "name": "scale_factor", "shape": [-1, 2], "dtype": "float32",
-            "meaning": "height and width of the input, divided by those of the image",
-        }  # fmt: skip
-        return document
+        columns = ["class", "score", *corners]
+        if isinstance(self.form.selection, TopkSettings):
+            return [{"name": "detections", "shape": [-1, -1, 6], "columns": columns, **common}]
+        return [
+            {"name": "boxes", "shape": [-1, 6], "columns": columns, **common},
+            {"name": "count", "shape": [-1], "dtype": "int32", "meaning": "boxes of each image"},
+        ]
 
 
 def read_description(folder: str | os.PathLike[str]) -> Description | DetectionDescription:
@@ -159,13 +167,14 @@ def _read_classification(document: dict[str, Any], common: dict[str, Any]) -> De
 def _read_detection(document: dict[str, Any], common: dict[str, Any]) -> DetectionDescription:
     postprocess = dict(document["postprocess"])
     name, final = postprocess.pop("name"), postprocess.pop("in_graph")
-    if name not in (NMS_NAME, NO_NMS_NAME) or not isinstance(final, bool) or (name == NO_NMS_NAME and not final):
+    if name not in (*SELECTIONS, NO_SELECTION) or not isinstance(final, bool) or (name == NO_SELECTION and not final):
         raise ValueError(f"postprocess: name {name}, in_graph {final}")
-    if name == NO_NMS_NAME:
-        return DetectionDescription(**common, nms=None, final=final)
-    types = {field.name: type(field.default) for field in dataclasses.fields(NmsSettings)}
+    scaled = "scale_factor" in document["input"]
+    if name == NO_SELECTION:
+        return DetectionDescription(**common, form=OutputForm(None, final, scaled))
+    types = {field.name: type(field.default) for field in dataclasses.fields(SELECTIONS[name])}
     settings = {key: types[key](value) for key, value in postprocess.items()}
-    return DetectionDescription(**common, nms=NmsSettings(**settings), final=final)
+    return DetectionDescription(**common, form=OutputForm(SELECTIONS[name](**settings), final, scaled))
 
 
 def _read_document(file: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.runtime.batching import ImageSource, as_list, batches
-from ppcls_ext.runtime.nms import NmsSettings, suppress
+from ppcls_ext.runtime.outputs import OutputForm
 
 if TYPE_CHECKING:
     from ppcls_ext.runtime.contract import DetectionBackend
@@ -39,24 +39,6 @@ class DetectionPrediction:
     error: str | None = None
 
 
-def rows_by_image(outputs: Sequence[np.ndarray], nms: NmsSettings | None, final: bool) -> list[np.ndarray]:
-    """Splits what a backend gave by image.
-
-    Args:
-        outputs: what ``DetectionBackend.detect`` returns.
-        nms: how raw outputs are thinned out.
-        final: the outputs are detections already.
-
-    Returns:
-        For each image ``float32`` ``[n, 6]``: class, score, x1, y1, x2, y2.
-    """
-    if final:
-        boxes, counts = outputs
-        return np.split(boxes.reshape(-1, 6), np.cumsum(counts)[:-1])
-    settings = nms or NmsSettings()
-    return [suppress(boxes, scores, settings) for boxes, scores in zip(*outputs, strict=True)]
-
-
 class DetectionPredictor:
     """Prepares images, runs the network and reads boxes from its outputs.
 
@@ -66,8 +48,7 @@ class DetectionPredictor:
         classes: names of the classes; None shows their numbers.
         class_num: how many classes there are.
         input_shape: ``[-1, 3, H, W]`` of the network; -1 is free. It is checked against what ``prepare`` makes.
-        nms: how the outputs of a network without suppression are thinned out.
-        final: the network gives detections, and needs none of that.
+        form: what the outputs of the network mean.
         model_name: the architecture, for people.
         enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast: how nearly black frames are shown.
     """
@@ -79,8 +60,7 @@ class DetectionPredictor:
         classes: Sequence[str] | None,
         class_num: int,
         input_shape: Sequence[int],
-        nms: NmsSettings | None = None,
-        final: bool = True,
+        form: OutputForm,
         model_name: str = "model",
         enhance: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
@@ -88,8 +68,7 @@ class DetectionPredictor:
         self.classes = list(classes) if classes else None
         self.class_num = class_num
         self.input_shape = list(input_shape)
-        self.nms = nms
-        self.final = final
+        self.form = form
         self.model_name = model_name
         self.enhance = enhance
         self._prepare = prepare
@@ -132,11 +111,11 @@ class DetectionPredictor:
         """Runs one batch of prepared images of one shape.
 
         Returns:
-            For each image ``float32`` ``[n, 6]``: class, score, x1, y1, x2, y2.
+            For each image ``float32`` ``[n, 6]``: class, score, x1, y1, x2, y2 in pixels of the image.
         """
         images = np.stack([prepared.pixels for prepared in inputs])
         scale_factors = np.stack([prepared.scale_factor for prepared in inputs])
-        return rows_by_image(self.backend.detect(images, scale_factors), self.nms, self.final)
+        return self.form.rows(self.backend.detect(images, scale_factors), inputs)
 
     def prepare(self, image: ImageSource, name: str) -> Prepared:
         """Makes one model input.

@@ -32,6 +32,10 @@ class NmsSettings:
     nms_eta: float = 1.0
     background_label: int = -1
 
+    def select(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """See :func:`suppress`."""
+        return suppress(boxes, scores, self)
+
 
 def intersection_over_union(box: np.ndarray, others: np.ndarray, normalized: bool = True) -> np.ndarray:
     """Returns the overlap of ``box`` ``[4]`` with each of ``others`` ``[N, 4]`` as ``[N]``, 0 to 1.

@@ -62,10 +62,10 @@ class PaddleBackend:
         (only,) = self._inputs
         return self._compute({only: images})[0]
 
-    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes and counts, or boxes and scores of all anchors: see ``DetectionBackend``."""
-        boxes, others = self._compute({"image": images, "scale_factor": scale_factors})
-        return boxes, others
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
+        """See ``DetectionBackend``."""
+        values = {"image": images, "scale_factor": scale_factors}
+        return self._compute({name: values[name] for name in self._inputs})
 
     def _compute(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         for name, values in inputs.items():

@@ -11,11 +11,13 @@ import pytest
 import yaml
 
 from detection.export import detector as exporter
-from detection.export.deployed import Deployed, EagerBackend, nms_settings
+from detection.export.deployed import Deployed, EagerBackend, deploy, nms_settings
 from detection.export.detector import export_detector, with_size
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime import DetectionDescription, load, read_description
+from ppcls_ext.runtime.nms import NmsSettings
+from ppcls_ext.runtime.outputs import OutputForm
 from tests.support.detectors import CLASSES
 
 SETTINGS = {"model_name": "tiny", "class_num": 3, "classes": CLASSES}
@@ -51,8 +53,8 @@ def test_description(exports: dict[str, Path], frames: list[Path]) -> None:
     assert isinstance(description, DetectionDescription)
     assert description.input_shape == [-1, 3, 64, 64]
     assert description.classes == CLASSES
-    assert description.nms is not None
-    assert (description.nms.score_threshold, description.nms.nms_threshold, description.final) == (0.05, 0.6, True)
+    nms = NmsSettings(score_threshold=0.05, nms_top_k=100, keep_top_k=50, nms_threshold=0.6)
+    assert description.form == OutputForm(nms, final=True, scaled=True)
     assert description.verification["images"] == [file.name for file in frames]
     for figures in description.verification["engines"].values():
         assert figures["compared"] > 100
@@ -63,7 +65,7 @@ def test_description(exports: dict[str, Path], frames: list[Path]) -> None:
     assert document["postprocess"]["in_graph"] is True
     assert [output["name"] for output in document["output"]] == ["boxes", "count"]
     assert document["input"]["scale_factor"]["shape"] == [-1, 2]
-    assert not read_description(exports["raw"]).final
+    assert not read_description(exports["raw"]).form.final
 
 
 @pytest.mark.parametrize("kind", ["final", "raw"])
@@ -114,18 +116,16 @@ def test_a_model_that_finds_nothing(
 def test_a_corrupted_export_is_refused_and_leaves_the_older_one(
     exports: dict[str, Path], config: Any, model: Any, frames: list[Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    class Corrupted(Deployed):
-        """One weight of thousands is not what was trained."""
+    def corrupted(*arguments: Any, **more: Any) -> Deployed:
+        """Changes one weight of thousands in what is exported."""
+        deployed = deploy(*arguments, **more)
+        weight = deployed.network.yolo_head.pred_cls[2].weight
+        changed = weight.numpy()
+        changed[0] *= 1.2
+        weight.set_value(changed)
+        return deployed
 
-        def __init__(self, *arguments: Any, **more: Any) -> None:
-            super().__init__(*arguments, **more)
-            if more.get("fused"):
-                weight = self.network.yolo_head.pred_cls[2].weight
-                changed = weight.numpy()
-                changed[0] *= 1.2
-                weight.set_value(changed)
-
-    monkeypatch.setattr(exporter, "Deployed", Corrupted)
+    monkeypatch.setattr(exporter, "deploy", corrupted)
     shutil.copytree(exports["final"], tmp_path / "export")
     before = {file.name: file.read_bytes() for file in (tmp_path / "export").iterdir()}
     images = {file.name: read_image(file) for file in frames}
@@ -148,7 +148,7 @@ def test_changed_weights_are_refused_at_loading(exports: dict[str, Path], tmp_pa
 def test_suppression_of_the_toolkit_is_translated(model: Any) -> None:
     from ppdet.modeling.layers import MultiClassNMS
 
-    network = Deployed(model, final=True, fused=False).network
+    network = deploy(model, final=True, fused=False).network
     network.yolo_head.nms = MultiClassNMS(score_threshold=0.2, nms_top_k=9, keep_top_k=8, nms_threshold=0.4)
     settings = nms_settings(network)
     assert settings is not None
@@ -174,10 +174,28 @@ def test_size(config: Any) -> None:
     assert operators_of(config)[1]["Resize"]["target_size"] == [64, 64]
     with pytest.raises(UserError, match="multiples of 32 pixels, got 100 x 100"):
         with_size(operators_of(config), [100, 100])
-    with pytest.raises(UserError, match="Resize: is missing"):
+    with pytest.raises(UserError, match="Resize is missing"):
         with_size([{"Decode": {}}], None)
-    with pytest.raises(UserError, match="keep_ratio must be false"):
-        with_size([{"Resize": {"target_size": 64, "keep_ratio": True}}], None)
+    keeps_ratio = {"Resize": {"target_size": 64, "keep_ratio": True}}
+    for wrong in ([keeps_ratio], [keeps_ratio, {"Pad": {}}], [{"Resize": {"target_size": 64}}]):
+        with pytest.raises(UserError, match="keep_ratio must be false, or a Pad with size follow it"):
+            with_size(wrong, None)
+    with pytest.raises(UserError, match=r"LetterResize: the size must be \[height, width\], got None"):
+        with_size([{"LetterResize": {}}], None)
+
+
+def test_size_where_the_ratio_is_kept() -> None:
+    padded = [{"Resize": {"target_size": 64, "keep_ratio": True, "interp": 1}}, {"Pad": {"size": [64, 64]}}]
+    operators, shape = with_size(padded, None)
+    assert (operators[0], operators[1]["Pad"]["size"], shape) == (padded[0], [64, 64], [3, 64, 64])
+    operators, shape = with_size(padded, [96, 96])
+    assert operators[0]["Resize"] == {"target_size": [96, 96], "keep_ratio": True, "interp": 1}
+    assert (operators[1]["Pad"]["size"], shape) == ([96, 96], [3, 96, 96])
+    # A first Resize to a fixed size keeps it: only what the network takes is changed.
+    letterbox = [{"Resize": {"target_size": [50, 70], "keep_ratio": False}}, {"LetterResize": {"target_size": 64}}]
+    operators, shape = with_size(letterbox, [96, 128])
+    assert operators == [letterbox[0], {"LetterResize": {"target_size": [96, 128]}}]
+    assert shape == [3, 96, 128]
 
 
 def test_a_folder_that_is_no_export_is_not_replaced(config: Any, model: Any, tmp_path: Path) -> None:

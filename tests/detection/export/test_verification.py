@@ -9,6 +9,7 @@ from detection.export.verification import Comparison, MismatchError, compare_det
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.runtime.nms import NmsSettings, suppress
+from ppcls_ext.runtime.outputs import OutputForm
 
 NMS = NmsSettings(score_threshold=0.1, nms_top_k=50, keep_top_k=20, nms_threshold=0.6)
 
@@ -128,10 +129,10 @@ def test_the_message_names_engine_image_and_box() -> None:
     expected = suppress(*anchors(), NMS)
     prepared = Prepared(np.zeros([3, 8, 8], np.float32), np.ones(2, np.float32), np.ones(2, np.float32), 8, 8)
     images = {"first frame": prepared, "second frame": prepared}
-    report = verify(Fixed(expected), Raw(), {"good engine": Fixed(expected)}, images, NMS, final=True)
+    report = verify(Fixed(expected), Raw(), {"good engine": Fixed(expected)}, images, OutputForm(NMS))
     # One by one, and as one batch of two.
     assert report["engines"]["good engine"]["compared"] == 4 * len(expected)
     assert report["images"] == ["first frame", "second frame"]
     broken = Fixed(expected + np.array([0, 0, 1, 1, 1, 1], np.float32))
     with pytest.raises(UserError, match="bad engine, first frame: class .* is found by the export only; nothing was"):
-        verify(Fixed(expected), Raw(), {"bad engine": broken}, images, NMS, final=True)
+        verify(Fixed(expected), Raw(), {"bad engine": broken}, images, OutputForm(NMS))

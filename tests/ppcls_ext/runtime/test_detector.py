@@ -10,6 +10,7 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionPredictor
 from ppcls_ext.runtime.nms import NmsSettings
+from ppcls_ext.runtime.outputs import OutputForm
 
 OPERATORS = [
     {"Decode": {}},
@@ -49,7 +50,7 @@ class BrightnessDetector:
 
 
 def make_predictor(backend, **changes):
-    settings = {"classes": CLASSES, "class_num": 2, "input_shape": [-1, 3, 32, 64], **changes}
+    settings = {"classes": CLASSES, "class_num": 2, "input_shape": [-1, 3, 32, 64], "form": OutputForm(), **changes}
     return DetectionPredictor(backend, build_detection_pipeline(OPERATORS), **settings)
 
 
@@ -65,7 +66,7 @@ def pictures(tmp_path):
 @pytest.mark.parametrize("final", [True, False])
 def test_boxes_scores_and_labels_of_each_image(pictures, final):
     nms = NmsSettings(score_threshold=0.1, nms_threshold=0.5)
-    first, second, third = make_predictor(BrightnessDetector(final), nms=nms, final=final)(pictures)
+    first, second, third = make_predictor(BrightnessDetector(final), form=OutputForm(nms, final))(pictures)
     assert [first.name, second.name, third.name] == [str(file) for file in pictures]
     # The best first.
     assert first.labels.tolist() == third.labels.tolist() == [1, 0]
