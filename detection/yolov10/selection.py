@@ -7,7 +7,8 @@ import paddle
 KEEP = 300
 
 
-def select(scores: paddle.Tensor, boxes: paddle.Tensor, keep: int = KEEP) -> paddle.Tensor:
+# Its default is a number because Paddle's conversion into a graph cannot see a module's names there.
+def select(scores: paddle.Tensor, boxes: paddle.Tensor, keep: int = 300) -> paddle.Tensor:
     """Picks the anchors with the best top class, then the best pairs of anchor and class among them.
 
     An anchor may so be kept for several classes. Made of plain operators, so that every exporter knows them.
