@@ -1,0 +1,202 @@
+"""Both branches together: losses by name, gradients, hard batches, detections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from tests.support.yolov10 import CLASSES, SHOWN, make_batch, make_model
+
+PARTS = ("loss_class", "loss_iou", "loss_dfl")
+BRANCHES = ("loss_one_to_many", "loss_one_to_one")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return make_model(norms_frozen=True)
+
+
+def gradients(model: Any) -> dict[str, np.ndarray]:
+    found = {
+        name: parameter.grad.numpy().copy()
+        for name, parameter in model.named_parameters()
+        if not parameter.stop_gradient and parameter.grad is not None
+    }
+    model.clear_gradients()
+    return found
+
+
+def test_parts_and_branches_add_up_to_the_loss(model: Any) -> None:
+    losses = {name: float(value) for name, value in model(make_batch()).items()}
+    assert losses.keys() == {"loss", *PARTS, *BRANCHES}
+    assert sum(losses[name] for name in PARTS) == pytest.approx(losses["loss"], rel=1e-6)
+    assert sum(losses[name] for name in BRANCHES) == pytest.approx(losses["loss"], rel=1e-6)
+    assert all(value > 0 for value in losses.values())
+
+
+def test_the_losses_are_those_of_their_parts(model: Any) -> None:
+    """One branch, put together once more from its predictions: gains, normaliser, number of anchors."""
+    from detection.yolov10.assigner import objects_of
+    from detection.yolov10.boxes import anchor_points, boxes_around, expected_distances
+    from detection.yolov10.losses import box_losses, class_loss
+
+    head, batch = model.yolo_head, make_batch()
+    features = model.neck(model.backbone(batch))
+    points, strides = anchor_points(features, (8, 16, 32))
+    for name, most in (("one_to_many", 10), ("one_to_one", 1)):
+        boxes, logits = (
+            paddle.concat([part.flatten(2).transpose([0, 2, 1]) for part in parts], axis=1)
+            for parts in getattr(head, name)(features)
+        )
+        corners = boxes_around(points, expected_distances(boxes, 16) * strides)
+        scores = paddle.nn.functional.sigmoid(logits)
+        assigned = head.assigner.assign(scores, corners, points, objects_of(batch), most)
+        assert (assigned.positive.shape[0] > 10) == (most == 10)
+        iou, dfl = box_losses(boxes, points, strides, assigned, 16)
+        total = 7.5 * iou + 0.5 * class_loss(logits, assigned) + 1.5 * dfl
+        expected = float(total) / max(float(assigned.scores.sum()), 1.0)
+        assert float(model(batch)[f"loss_{name}"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_the_one_to_many_branch_teaches_backbone_and_neck(model: Any) -> None:
+    model(make_batch())["loss_one_to_one"].backward()
+    taught = {name for name, gradient in gradients(model).items() if np.abs(gradient).max() > 0}
+    assert taught
+    assert all(name.startswith("yolo_head.one_to_one.") for name in taught)
+    model(make_batch())["loss_one_to_many"].backward()
+    taught = {name for name, gradient in gradients(model).items() if np.abs(gradient).max() > 0}
+    assert not any(name.startswith("yolo_head.one_to_one.") for name in taught)
+    for part in ("backbone.", "neck.", "yolo_head.one_to_many."):
+        assert any(name.startswith(part) for name in taught)
+
+
+def test_the_one_to_one_branch_begins_as_a_copy_and_shares_nothing() -> None:
+    head = make_model(seeded=False).yolo_head
+    many, one = (dict(branch.named_parameters()) for branch in (head.one_to_many, head.one_to_one))
+    assert many.keys() == one.keys()
+    for name, parameter in many.items():
+        np.testing.assert_array_equal(parameter.numpy(), one[name].numpy(), err_msg=name)
+        # Optimizers know parameters by these names.
+        assert parameter.name != one[name].name
+    one["boxes.0.2.bias"].set_value(one["boxes.0.2.bias"] + 1)
+    assert not np.array_equal(many["boxes.0.2.bias"].numpy(), one["boxes.0.2.bias"].numpy())
+
+
+HARD = {
+    "an image without boxes": [SHOWN[0], []],
+    "no boxes at all": [[], []],
+    "a box of zero size": [[((20.0, 20.0, 20.0, 20.0), 1)], [((5.0, 30.0, 60.0, 30.0), 0)]],
+    "a box between the anchors": [[((5.0, 5.0, 7.0, 7.0), 1)], []],
+    "a box beyond the picture": [[((-50.0, -50.0, 200.0, 200.0), 1), ((70.0, 70.0, 90.0, 90.0), 0)], []],
+}
+
+
+@pytest.mark.parametrize("shown", HARD.values(), ids=HARD.keys())
+def test_hard_batches_give_finite_losses_and_a_gradient_of_every_weight(model: Any, shown: Any) -> None:
+    losses = model(make_batch(shown))
+    losses["loss"].backward()
+    assert all(np.isfinite(float(value)) for value in losses.values())
+    found = gradients(model)
+    trained = {name for name, parameter in model.named_parameters() if not parameter.stop_gradient}
+    assert found.keys() == trained
+    assert all(np.isfinite(gradient).all() for gradient in found.values())
+
+
+def test_crowds_are_as_good_as_no_boxes(model: Any) -> None:
+    crowded = make_batch(SHOWN)
+    crowded["is_crowd"] = paddle.ones_like(crowded["is_crowd"])
+    found, expected = model(crowded), model(make_batch([[] for _ in SHOWN]))
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(float(value), rel=1e-6)
+    assert float(found["loss_iou"]) == float(found["loss_dfl"]) == 0
+    assert float(found["loss_class"]) > 0
+
+
+def test_equal_steps_give_equal_bits(model: Any) -> None:
+    runs = []
+    for _ in range(2):
+        losses = model(make_batch())
+        losses["loss"].backward()
+        runs.append((float(losses["loss"]), gradients(model)))
+    assert runs[0][0] == runs[1][0]
+    for name, gradient in runs[0][1].items():
+        np.testing.assert_array_equal(gradient, runs[1][1][name], err_msg=name)
+
+
+def test_losses_of_half_precision_predictions_are_computed_in_full(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU does not compute convolutions in half precision, so the predictions are rounded behind them."""
+    exact = {name: float(value) for name, value in model(make_batch()).items()}
+    for branch in (model.yolo_head.one_to_many, model.yolo_head.one_to_one):
+        monkeypatch.setattr(branch, "forward", half_precision(branch.forward))
+    losses = model(make_batch())
+    for name, value in losses.items():
+        assert value.dtype == paddle.float32
+        assert float(value) == pytest.approx(exact[name], rel=0.05)
+
+
+def half_precision(forward: Any) -> Any:
+    def rounded(features: Any) -> Any:
+        return tuple([part.astype("float16") for part in parts] for parts in forward(features))
+
+    return rounded
+
+
+@pytest.mark.parametrize("size", [64, 160])
+def test_detections_follow_ppdets_contract(size: int) -> None:
+    model = make_model()
+    model.eval()
+    batch = {"image": make_batch(size=size)["image"], "scale_factor": paddle.to_tensor([[1.0, 1.0]] * len(SHOWN))}
+    with paddle.no_grad():
+        outputs, scaled = model(batch), model({**batch, "scale_factor": paddle.to_tensor([[0.5, 2.0]] * len(SHOWN))})
+        scores, boxes = model.candidates(batch["image"])
+    anchors = sum((size // stride) ** 2 for stride in (8, 16, 32))
+    kept = min(300, anchors)
+    assert scores.shape == [len(SHOWN), anchors, CLASSES] and boxes.shape == [len(SHOWN), anchors, 4]
+    assert outputs["bbox_num"].tolist() == [kept] * len(SHOWN)
+    found = outputs["bbox"].numpy()
+    assert found.shape == (kept * len(SHOWN), 6)
+    best = scores.numpy().max(axis=(1, 2))
+    np.testing.assert_array_equal(found[::kept, 1], best)
+    np.testing.assert_allclose(scaled["bbox"].numpy()[:, 2:], found[:, 2:] * [0.5, 2, 0.5, 2], rtol=1e-6)
+
+
+def test_only_the_one_to_one_branch_detects() -> None:
+    model = make_model()
+    model.eval()
+    batch = {"image": make_batch()["image"], "scale_factor": paddle.ones([len(SHOWN), 2])}
+    before = model(batch)["bbox"].numpy()
+    model.yolo_head.convert_to_deploy()
+    assert not [name for name, _ in model.named_parameters() if "one_to_many" in name]
+    np.testing.assert_array_equal(model(batch)["bbox"].numpy(), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "num_classes: .*at least 1"),
+        ({"reg_max": 1}, "reg_max: .*at least 2"),
+        ({"loss_weight": {"clas": 1.0}}, "loss_weight: .*'clas'.*did you mean 'class'"),
+        ({"loss_weight": {"iou": -1.0}}, "loss_weight.iou: "),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
+    from detection import toolkit
+
+    toolkit.register()
+    from detection.yolov10.head import YOLOv10Head
+
+    with pytest.raises(ValueError, match=message):
+        YOLOv10Head(in_channels=[16, 32, 64], **arguments)
+
+
+def test_a_partial_loss_weight_leaves_the_other_gains() -> None:
+    from detection import toolkit
+
+    toolkit.register()
+    from detection.yolov10.head import YOLOv10Head
+
+    head = YOLOv10Head(in_channels=[16, 32, 64], num_classes=2, loss_weight={"iou": 5.0})
+    assert head.gains == {"class": 0.5, "iou": 5.0, "dfl": 1.5}
