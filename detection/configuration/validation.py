@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from detection.configuration.augmentation import check_augmentation
 from detection.configuration.catalog import Catalog, find_catalog
 from detection.configuration.keys import KEYS, REQUIRED_SECTIONS, check_keys
 from detection.configuration.modules import Checker
@@ -30,6 +31,7 @@ def check_document(document: Document) -> None:
     checker = Checker(catalog, problems)
     check_keys(document.data, problems)
     check_yolov10(document.data, problems)
+    check_augmentation(document.data, problems)
     unknown = []
     for name, value in document.data.items():
         if name in catalog.modules:

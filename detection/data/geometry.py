@@ -85,6 +85,8 @@ def warp(image: np.ndarray, matrix: np.ndarray, target: Size, fill: tuple[int, i
     """
     # OpenCV counts from the middle of the first pixel, boxes from its edge.
     pixels = _translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5)
+    if np.array_equal(pixels[2], [0, 0, 1]):
+        return cv2.warpAffine(image, pixels[:2], target[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
     return cv2.warpPerspective(image, pixels, target[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
 
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.preprocess import ImageError, read_image
 from ppcls_ext.training.loader import Loader
 from ppcls_ext.training.randomness import batch_generator, sample_generator
 from ppcls_ext.training.sampler import EpochBatchSampler, SampleKey
@@ -44,6 +45,8 @@ class DetectionBatchReader:
 
     def __init__(self, dataset: Any, batch_transforms: Any, seed: int, rank: int, global_batch_size: int) -> None:
         self.dataset = dataset
+        self.transforms = _Remembering(dataset.transform)
+        dataset.set_transform(self.transforms)
         self.batch_transforms = batch_transforms
         self.seed = seed
         self.rank = rank
@@ -73,12 +76,37 @@ class DetectionBatchReader:
         try:
             return self.dataset[key.index]
         except DAMAGE as error:
+            file = self.transforms.culprit() or self._file_of(key)
             reason = f"cannot be used ({_cause(error)}); tools/check_data.py lists all such"
-            raise UserError(f"{self._file_of(key)}: {reason}") from error
+            raise UserError(f"{file}: {reason}") from error
 
     def _file_of(self, key: SampleKey) -> str:
         record = self.dataset.roidbs[key.index % len(self.dataset.roidbs)]
         return str(record.get("im_file", f"image {key.index}"))
+
+
+class _Remembering:
+    """The sample transforms of a reader, which remember the files that they were last given: of a mosaic, several."""
+
+    def __init__(self, transforms: Any) -> None:
+        self.transforms = transforms
+        self.files: list[str] = []
+
+    def __call__(self, records: Any) -> Any:
+        several = records if isinstance(records, list) else [records]
+        self.files = [str(record["im_file"]) for record in several if "im_file" in record]
+        return self.transforms(records)
+
+    def culprit(self) -> str | None:
+        """Returns which of several files cannot be read, or ``None`` where it was one, or can all be read."""
+        if len(self.files) < 2:
+            return None
+        for file in self.files:
+            try:
+                read_image(file)
+            except ImageError:
+                return file
+        return None
 
 
 def _cause(error: Exception) -> str:

@@ -36,6 +36,8 @@ def check_equal(operators: list[dict], data: bytes | np.ndarray, batch_operators
         ours = getattr(prepared, name)
         assert ours.dtype == np.float32
         assert np.array_equal(ours, np.asarray(sample[name])), name
+    assert prepared.pad.dtype == np.float32
+    assert np.array_equal(prepared.pad, np.asarray(sample.get("pad", [0, 0])))
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -84,6 +86,22 @@ def test_normalising(arguments, resized):
 )
 def test_other_orders_and_padding(operators):
     check_equal([*operators, {"Permute": {}}], FILES["png"])
+
+
+@pytest.mark.parametrize("size", [(38, 53), (100, 20), (7, 200), (64, 64), (1, 1)])
+@pytest.mark.parametrize("interp", [0, 1, 2])
+@pytest.mark.parametrize("upscale", [False, True])
+def test_letterbox(size, interp, upscale):
+    letterbox = {"LetterResize": {"target_size": [48, 96], "interp": interp, "upscale": upscale}}
+    check_equal([letterbox, NORMALIZE, {"Permute": {}}], smooth_picture(1, size[1], size[0]))
+
+
+@pytest.mark.parametrize("kind", ["bmp", "jpeg"])
+def test_letterbox_behind_other_operators(kind):
+    letterbox = {"LetterResize": {"target_size": 48, "fill_value": [0, 0, 0]}}
+    resize = {"Resize": {"target_size": [31, 70], "keep_ratio": False, "interp": 2}}
+    enhance = {"SonarEnhance": {"method": "equalize"}}
+    check_equal([enhance, resize, letterbox, NORMALIZE, {"Permute": {}}], FILES[kind])
 
 
 @pytest.mark.parametrize("stride", [0, 1, 32])

@@ -149,7 +149,7 @@ def test_frames_without_boxes_are_flipped():
 
 def test_vertical_flip_refuses_what_it_would_leave_behind():
     sample = {"image": frame(), "gt_bbox": boxes(), "gt_poly": [None, [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7, 8]]]}
-    with pytest.raises(ValueError, match="mirrors boxes only, the sample has 'gt_poly'"):
+    with pytest.raises(ValueError, match="SonarFlip with axis: vertical moves boxes only, the sample has 'gt_poly'"):
         transformed([{"SonarFlip": {"prob": 1.0, "axis": "vertical"}}], sample)
 
 
