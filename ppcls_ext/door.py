@@ -15,9 +15,9 @@ from typing import Any
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.models.catalog import checked_arguments, list_models
-from ppcls_ext.models.econvnext import EConvNeXt
+from ppcls_ext.models.registry import class_of
 from ppcls_ext.models.toolkit import Toolkit, find_toolkit
-from ppcls_ext.models.variants import VARIANTS
+from ppcls_ext.models.variants import family_of
 
 # What this module put into a namespace, so that it never takes the place of anything else.
 _registered: dict[tuple[str, str], type] = {}
@@ -90,13 +90,15 @@ def _import_toolkit() -> ModuleType:
 
 
 def _compose(name: str, theseus_layer: type) -> type:
-    """Returns ``class name(EConvNeXt, theseus_layer)``, whose constructor takes what PaddleClas gives its own models.
+    """Returns ``class name(OurModel, theseus_layer)``, whose constructor takes what PaddleClas gives its own models.
 
     Args:
         name: one of our models.
         theseus_layer: PaddleClas's base class; it cuts networks (``stop_after``) and taps them (``return_stages``).
     """
-    variant = VARIANTS[name]
+    family = family_of(name)
+    assert family is not None
+    model_class, variant = class_of(family), family.rows[name]
     pattern = [f"stages[{index}]" for index in range(len(variant.depths))]
 
     def construct(
@@ -114,10 +116,10 @@ def _compose(name: str, theseus_layer: type) -> type:
                 f"{name}: there are no pretrained weights to download; set Arch.pretrained to False and name a "
                 "file in Global.pretrained_model"
             )
-        # Runs the constructor of TheseusLayer too (without arguments): it is next after EConvNeXt in the order of
+        # Runs the constructor of TheseusLayer too (without arguments): it is next after our class in the order of
         # base classes. Cutting and tapping need the sublayers, so they come after.
         try:
-            EConvNeXt.__init__(self, **dataclasses.asdict(variant), **checked_arguments(name, arguments))
+            model_class.__init__(self, **dataclasses.asdict(variant), **checked_arguments(name, arguments))
         except ValueError as error:
             raise UserError(f"Arch: {error}") from error
         self.init_net(
@@ -131,7 +133,7 @@ def _compose(name: str, theseus_layer: type) -> type:
     body = {
         "__init__": construct,
         "__module__": __name__,
-        "__doc__": f"{name} as an architecture of PaddleClas; see `EConvNeXt`.",
+        "__doc__": f"{name} as an architecture of PaddleClas; see `{family.class_name}`.",
         "stages_pattern": pattern,
     }
-    return type(name, (EConvNeXt, theseus_layer), body)
+    return type(name, (model_class, theseus_layer), body)

@@ -29,7 +29,8 @@ def main() -> int:
         dest="origin",
         required=True,
         choices=sorted(CONVERTERS),
-        help="whose names the source uses: 'reference' is the paper's repository, 'ours' changes the format only",
+        help="whose names the source uses: 'reference' is the paper's repository, 'paddleclas' its ConvNeXt_* (for "
+        "ConvNeXtV1_*), 'ours' changes the format only",
     )
     parser.add_argument("--class-num", type=int, metavar="N", help="number of classes (default: as in the source)")
     arguments = parser.parse_args()

@@ -9,17 +9,17 @@ from ppcls_ext.common.errors import nearest_names
 from ppcls_ext.common.signature import Parameter, check_arguments
 from ppcls_ext.models.signatures import our_parameters, toolkit_architectures, toolkit_parameters
 from ppcls_ext.models.toolkit import find_toolkit
-from ppcls_ext.models.variants import VARIANTS
+from ppcls_ext.models.variants import FAMILIES, family_of
 
 
 def list_models() -> list[str]:
     """Returns the sorted names of our models (PaddleClas's are built by name too, but not listed)."""
-    return sorted(VARIANTS)
+    return sorted(name for family in FAMILIES for name in family.rows)
 
 
 def is_ours(name: str) -> bool:
     """Whether ``name`` is one of our models."""
-    return name in VARIANTS
+    return family_of(name) is not None
 
 
 def architecture_parameters(name: str) -> dict[str, Parameter]:
@@ -30,8 +30,9 @@ def architecture_parameters(name: str) -> dict[str, Parameter]:
     Raises:
         ValueError: there is no such model; the message gives the nearest names.
     """
-    if is_ours(name):
-        return dict(our_parameters())
+    family = family_of(name)
+    if family is not None:
+        return dict(our_parameters(family))
     toolkit = find_toolkit()
     known = list_models() + (toolkit_architectures(toolkit) if toolkit else [])
     if toolkit is None or name not in known:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import paddle
 from paddle import nn
 
+from ppcls_ext.models.arguments import check_common_arguments, drop_path_ramp
 from ppcls_ext.models.layers import BATCH_NORM_EPSILON, ConvBNAct, CSPStage, GlobalAveragePool, linear
-from ppcls_ext.models.variants import Stem
-
-StemStride = Literal[1, 2, 4]
+from ppcls_ext.models.variants import Stem, StemStride
 
 
 class EConvNeXt(nn.Layer):
@@ -49,7 +48,8 @@ class EConvNeXt(nn.Layer):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        _check(stem, dims, depths, strides, class_num, drop_path_rate, stem_stride, in_channels)
+        _check_row(stem, dims, depths, strides)
+        check_common_arguments(class_num, drop_path_rate, stem_stride, in_channels)
         middles = [(before + after) // 2 for before, after in itertools.pairwise(dims)]
         strides = list(strides)
         if stem == "patchify":
@@ -59,7 +59,7 @@ class EConvNeXt(nn.Layer):
             self.stem = _stepped_stem(in_channels, dims[0], halve=stem_stride == 4)
             stage_inputs = list(dims[:-1])
             strides[0] = 1 if stem_stride == 1 else strides[0]
-        ramp = _drop_path_ramp(drop_path_rate, depths)
+        ramp = drop_path_ramp(drop_path_rate, depths)
         self.stages = nn.Sequential(
             *(CSPStage(stage_inputs[i], middles[i], dims[i + 1], strides[i], ramp[i]) for i in range(len(depths)))
         )
@@ -87,28 +87,11 @@ class EConvNeXt(nn.Layer):
         return self.head(self.norm(self.flatten(self.pool(x))))
 
 
-def _check(
-    stem: str,
-    dims: Sequence[int],
-    depths: Sequence[int],
-    strides: Sequence[int],
-    class_num: int,
-    drop_path_rate: float,
-    stem_stride: int,
-    in_channels: int,
-) -> None:
+def _check_row(stem: str, dims: Sequence[int], depths: Sequence[int], strides: Sequence[int]) -> None:
     if stem not in get_args(Stem):
         raise ValueError(f"stem: must be one of {', '.join(get_args(Stem))}, got {stem!r}")
     if len(dims) != len(depths) + 1 or len(strides) != len(depths):
         raise ValueError(f"dims: need one more than depths and strides, got {dims}, {depths} and {strides}")
-    if class_num < 0:
-        raise ValueError(f"class_num: must not be negative, got {class_num}")
-    if not 0.0 <= drop_path_rate < 1.0:
-        raise ValueError(f"drop_path_rate: must be at least 0 and below 1, got {drop_path_rate}")
-    if stem_stride not in get_args(StemStride):
-        raise ValueError(f"stem_stride: must be 1, 2 or 4, got {stem_stride}")
-    if in_channels < 1:
-        raise ValueError(f"in_channels: must be positive, got {in_channels}")
 
 
 def _patchify_stem(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
@@ -123,10 +106,3 @@ def _stepped_stem(in_channels: int, out_channels: int, halve: bool) -> nn.Sequen
     half = out_channels // 2
     first = ConvBNAct(in_channels, half, 2, 2) if halve else ConvBNAct(in_channels, half, 3, padding=1)
     return nn.Sequential(first, ConvBNAct(half, half, 3, padding=1), ConvBNAct(half, out_channels, 3, padding=1))
-
-
-def _drop_path_ramp(rate: float, depths: Sequence[int]) -> list[list[float]]:
-    """Rates of all blocks, rising linearly from 0 to ``rate`` over the whole network, grouped by stage."""
-    last = max(sum(depths) - 1, 1)
-    rates = iter([rate * i / last for i in range(sum(depths))])
-    return [[next(rates) for _ in range(depth)] for depth in depths]

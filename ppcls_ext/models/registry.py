@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from ppcls_ext.models.catalog import checked_arguments, is_ours
-from ppcls_ext.models.variants import VARIANTS
+from ppcls_ext.models.catalog import checked_arguments
+from ppcls_ext.models.variants import Family, family_of
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -23,10 +24,14 @@ def build_model(name: str, **arguments: Any) -> nn.Layer:
         ValueError: the name or an argument is unknown (nearest names in the message) or has a wrong value.
     """
     checked = checked_arguments(name, arguments)
-    if is_ours(name):
-        from ppcls_ext.models.econvnext import EConvNeXt
-
-        return EConvNeXt(**dataclasses.asdict(VARIANTS[name]), **checked)
+    family = family_of(name)
+    if family is not None:
+        return class_of(family)(**dataclasses.asdict(family.rows[name]), **checked)
     from ppcls_ext import door
 
     return door.toolkit_architecture(name)(**checked)
+
+
+def class_of(family: Family) -> type[nn.Layer]:
+    """Returns the class of a family of our models; loads Paddle."""
+    return getattr(importlib.import_module(f"ppcls_ext.models.{family.module}"), family.class_name)

@@ -19,17 +19,17 @@ from ppcls_ext.common.signature import REQUIRED, Parameter
 from ppcls_ext.models.annotations import annotation_of, default_of
 from ppcls_ext.models.sources import Definition, find_definition, find_method, relative_imports
 from ppcls_ext.models.toolkit import Toolkit
-from ppcls_ext.models.variants import Variant
+from ppcls_ext.models.variants import Family
 
 Parameters = dict[str, Parameter]
 
 
 @functools.cache
-def our_parameters() -> Parameters:
-    """Returns what our models take: the constructor of E-ConvNeXt, less what a row of the table fills in."""
-    definition = find_definition(Path(__file__).with_name("econvnext.py"), "EConvNeXt")
+def our_parameters(family: Family) -> Parameters:
+    """Returns what models of ours take: the constructor of their class, less what a row of the table fills in."""
+    definition = find_definition(Path(__file__).with_name(f"{family.module}.py"), family.class_name)
     assert definition is not None
-    row = {field.name for field in fields(Variant)}
+    row = {field.name for variant in family.rows.values() for field in fields(variant)}
     return {name: parameter for name, parameter in parameters_of_source(definition).items() if name not in row}
 
 

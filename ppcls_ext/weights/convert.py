@@ -11,6 +11,7 @@ import numpy as np
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.weights.files import SUFFIXES, find_weights, read_weights, write_weights
 from ppcls_ext.weights.load import compare
+from ppcls_ext.weights.paddleclas import convert_paddleclas
 from ppcls_ext.weights.reference import Conversion, convert_reference
 
 Converter = Callable[[Mapping[str, np.ndarray], Mapping[str, tuple[int, ...]], str, str], Conversion]
@@ -29,7 +30,11 @@ def convert_ours(
     return Conversion(dict(weights))
 
 
-CONVERTERS: dict[str, Converter] = {"reference": convert_reference, "ours": convert_ours}
+CONVERTERS: dict[str, Converter] = {
+    "reference": convert_reference,
+    "paddleclas": convert_paddleclas,
+    "ours": convert_ours,
+}
 
 
 def convert_weights(

@@ -10,8 +10,9 @@ import pytest
 
 import ppcls_ext
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.econvnext import EConvNeXt
+from ppcls_ext.models.registry import class_of
 from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.models.variants import family_of
 
 NAME = "EConvNeXt_mini"
 
@@ -33,7 +34,7 @@ def test_every_model_is_an_architecture_of_paddleclas(architectures):
         composed = getattr(architectures, name)
         assert composed is getattr(architectures.backbone, name)
         assert composed.__name__ == name
-        assert issubclass(composed, EConvNeXt)
+        assert issubclass(composed, class_of(family_of(name)))
         assert issubclass(composed, architectures.TheseusLayer)
         assert composed.stages_pattern == ["stages[0]", "stages[1]", "stages[2]", "stages[3]"]
 
@@ -62,10 +63,11 @@ def test_without_paddleclas_the_door_says_so(monkeypatch):
         ppcls_ext.register()
 
 
-def test_paddleclas_builds_the_same_network(architectures):
-    config = {"Arch": {"name": NAME, "class_num": 5, "drop_path_rate": "1e-1"}, "Global": {"device": "cpu"}}
+@pytest.mark.parametrize("name", [NAME, "ConvNeXtV1_tiny", "ConvNeXtV2_atto"])
+def test_paddleclas_builds_the_same_network(architectures, name):
+    config = {"Arch": {"name": name, "class_num": 5, "drop_path_rate": "1e-1"}, "Global": {"device": "cpu"}}
     through_the_door = architectures.build_model(config)
-    plain = ppcls_ext.build_model(NAME, class_num=5)
+    plain = ppcls_ext.build_model(name, class_num=5)
     assert not isinstance(plain, architectures.TheseusLayer)
     assert list(through_the_door.state_dict()) == list(plain.state_dict())
     for model in (through_the_door, plain):
@@ -89,6 +91,21 @@ def test_paddleclas_builds_the_same_network(architectures):
 )
 def test_stop_after(architectures, layer, shape):
     model = getattr(architectures, NAME)(class_num=5, stop_after=layer)
+    assert model(images()).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        ("stem", [2, 40, 16, 16]),
+        ("stages[2].blocks[4]", [2, 160, 4, 4]),
+        ("stages[3]", [2, 320, 2, 2]),
+        ("flatten", [2, 320]),
+        ("head", [2, 5]),
+    ],
+)
+def test_stop_after_in_convnext_v2(architectures, layer, shape):
+    model = architectures.ConvNeXtV2_atto(class_num=5, stop_after=layer)
     assert model(images()).shape == shape
 
 

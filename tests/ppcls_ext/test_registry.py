@@ -13,7 +13,12 @@ from ppcls_ext.models import architecture_parameters, is_ours
 
 
 def test_our_models_are_listed_in_order():
-    assert list_models() == ["EConvNeXt_mini", "EConvNeXt_small", "EConvNeXt_tiny"]
+    assert list_models() == [
+        "ConvNeXtV1_base", "ConvNeXtV1_large", "ConvNeXtV1_small", "ConvNeXtV1_tiny",
+        "ConvNeXtV2_atto", "ConvNeXtV2_base", "ConvNeXtV2_femto", "ConvNeXtV2_large", "ConvNeXtV2_nano",
+        "ConvNeXtV2_pico", "ConvNeXtV2_tiny",
+        "EConvNeXt_mini", "EConvNeXt_small", "EConvNeXt_tiny",
+    ]  # fmt: skip
     assert all(is_ours(name) for name in list_models())
     assert not is_ours("ResNet50")
     assert ppcls_ext.__version__
@@ -39,6 +44,7 @@ def test_names_and_parameters_load_no_toolkit():
         ("econvnext_tiny", "EConvNeXt_tiny"),
         ("ResNet5O", "ResNet50"),
         ("ConvNext_tiny", "ConvNeXt_tiny"),
+        ("ConvNeXtV2_atom", "ConvNeXtV2_atto"),
     ],
 )
 def test_an_unknown_name_gives_the_nearest(name, near):
@@ -48,7 +54,7 @@ def test_an_unknown_name_gives_the_nearest(name, near):
 
 
 def test_a_name_like_no_other_lists_ours():
-    with pytest.raises(ValueError, match="ours are EConvNeXt_mini, EConvNeXt_small, EConvNeXt_tiny"):
+    with pytest.raises(ValueError, match="ours are ConvNeXtV1_base, .*, EConvNeXt_small, EConvNeXt_tiny"):
         build_model("qqqq")
 
 
@@ -66,6 +72,8 @@ def test_without_paddleclas_only_ours_are_known(monkeypatch):
     [
         ("EConvNeXt_mini", {"drop_path": 0.1}, "unknown argument 'drop_path' .did you mean 'drop_path_rate'"),
         ("EConvNeXt_mini", {"class_num": "ten"}, "class_num: must be a whole number"),
+        ("ConvNeXtV2_atto", {"layer_scale_init_value": 1e-6}, "unknown argument 'layer_scale_init_value'"),
+        ("ConvNeXtV1_tiny", {"layer_scale_init_value": -1.0}, "layer_scale_init_value: must not be negative"),
         # These swallow what they do not know.
         ("ResNet50", {"clas_num": 10}, "unknown argument 'clas_num' .did you mean 'class_num'"),
         ("ViT_base_patch16_224", {"drop_rat": 0.1}, "unknown argument 'drop_rat' .did you mean 'drop_rate'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import pytest
 from ppcls_ext.common.signature import REQUIRED, parameters_of
 from ppcls_ext.models.signatures import our_parameters, toolkit_architectures, toolkit_parameters
 from ppcls_ext.models.toolkit import Toolkit, find_toolkit
-from ppcls_ext.models.variants import Variant
+from ppcls_ext.models.variants import FAMILIES
 
 PACKAGE = {
     "backbone/__init__.py": (
@@ -102,13 +103,15 @@ def test_names_of_a_toolkit(toolkit):
         toolkit_parameters(toolkit, "Net_z")
 
 
-def test_our_parameters_are_those_of_the_constructor():
-    from ppcls_ext.models.econvnext import EConvNeXt
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.class_name)
+def test_our_parameters_are_those_of_the_constructor(family):
+    from ppcls_ext.models.registry import class_of
 
-    imported = parameters_of(EConvNeXt)
-    row = set(Variant.__dataclass_fields__)
-    assert our_parameters() == {name: parameter for name, parameter in imported.items() if name not in row}
-    assert our_parameters()["stem_stride"].annotation == Literal[1, 2, 4]
+    imported = parameters_of(class_of(family))
+    row = {field.name for variant in family.rows.values() for field in fields(variant)}
+    read = our_parameters(family)
+    assert read == {name: parameter for name, parameter in imported.items() if name not in row}
+    assert read["stem_stride"].annotation == Literal[1, 2, 4]
 
 
 def test_every_architecture_of_the_wheel_can_be_read():

@@ -1,0 +1,121 @@
+"""What is particular to ConvNeXt and ConvNeXt V2, against formulas in numpy and PaddleClas's own ConvNeXt."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_ext import build_model
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.models.convnext_layers import ConvNeXtV2Block, GlobalResponseNorm
+from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.weights import load_weights, write_weights
+from ppcls_ext.weights.convert import convert_weights
+from ppcls_ext.weights.paddleclas import convert_paddleclas
+
+
+def seeded_norm(channels: int) -> GlobalResponseNorm:
+    layer = GlobalResponseNorm(channels)
+    layer.weight.set_value(seeded_array("weight", (channels,)))
+    layer.bias.set_value(seeded_array("bias", (channels,)))
+    return layer
+
+
+def test_global_response_norm_is_the_formula_of_the_paper():
+    layer = seeded_norm(5)
+    x = seeded_array("x", (2, 3, 4, 5)) * np.linspace(0.1, 3, 5, dtype=np.float32)
+    expected = np.empty_like(x)
+    for n in range(2):
+        energies = [np.sqrt(sum(float(v) ** 2 for v in x[n, :, :, c].ravel())) for c in range(5)]
+        for c in range(5):
+            response = energies[c] / (sum(energies) / 5 + 1e-6)
+            expected[n, :, :, c] = layer.weight.numpy()[c] * x[n, :, :, c] * response + layer.bias.numpy()[c]
+    expected += x
+    np.testing.assert_allclose(layer(paddle.to_tensor(x)).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_untrained_global_response_norm_changes_nothing():
+    x = paddle.to_tensor(seeded_array("x", (2, 3, 4, 5)))
+    np.testing.assert_array_equal(GlobalResponseNorm(5)(x).numpy(), x.numpy())
+
+
+def test_a_channel_of_zeros_has_a_finite_gradient():
+    x = seeded_array("x", (2, 3, 4, 5))
+    x[:, :, :, 2] = 0
+    tensor = paddle.to_tensor(x, stop_gradient=False)
+    (seeded_norm(5)(tensor) * paddle.to_tensor(seeded_array("loss", x.shape))).sum().backward()
+    assert np.isfinite(tensor.grad.numpy()).all()
+    assert tensor.grad.numpy().any()
+
+
+def test_block_of_v2_is_the_formula_of_the_paper():
+    block = ConvNeXtV2Block(4)
+    seed_weights(block)
+    x = seeded_array("x", (1, 4, 5, 6))
+    state = {name: value.numpy().astype(np.float64) for name, value in block.state_dict().items()}
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (3, 3), (3, 3)))
+    hidden = np.empty((5, 6, 4))
+    for row in range(5):
+        for column in range(6):
+            window = padded[0, :, row : row + 7, column : column + 7]
+            hidden[row, column] = (window * state["depthwise.weight"][:, 0]).sum((1, 2)) + state["depthwise.bias"]
+    hidden -= hidden.mean(-1, keepdims=True)
+    hidden /= np.sqrt((hidden**2).mean(-1, keepdims=True) + 1e-6)
+    hidden = hidden * state["norm.weight"] + state["norm.bias"]
+    hidden = hidden @ state["expand.weight"] + state["expand.bias"]
+    hidden = hidden * 0.5 * (1 + np.vectorize(math.erf)(hidden / np.sqrt(2)))
+    energy = np.sqrt((hidden**2).sum((0, 1)))
+    response = hidden * energy / (energy.mean() + 1e-6)
+    hidden = state["response_norm.weight"] * response + state["response_norm.bias"] + hidden
+    hidden = hidden @ state["project.weight"] + state["project.bias"]
+    output = block(paddle.to_tensor(x)).numpy()[0]
+    np.testing.assert_allclose(output, x[0] + hidden.transpose(2, 0, 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("ConvNeXtV1_tiny", "ConvNeXt_tiny"),
+        pytest.param("ConvNeXtV1_small", "ConvNeXt_small", marks=pytest.mark.slow),
+        pytest.param("ConvNeXtV1_base", "ConvNeXt_base_224", marks=pytest.mark.slow),
+        pytest.param("ConvNeXtV1_large", "ConvNeXt_large_224", marks=pytest.mark.slow),
+    ],
+)
+def test_v1_equals_paddleclas_on_its_weights(ours, theirs, tmp_path):
+    toolkit = build_model(theirs, class_num=7)
+    seed_weights(toolkit)
+    toolkit.eval()
+    weights = {name: value.numpy() for name, value in toolkit.state_dict().items()}
+    write_weights(tmp_path / "theirs.safetensors", weights, {})
+    conversion = convert_weights(tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors", ours, "paddleclas")
+    assert len(conversion.weights) == len(weights)
+    model = build_model(ours, class_num=7)
+    load_weights(model, tmp_path / "ours.safetensors")
+    model.eval()
+    x = paddle.to_tensor(seeded_array("images", (2, 3, 64, 96)))
+    with paddle.no_grad():
+        expected = toolkit(x).numpy()
+        logits = model(x).numpy()
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("stages.0.blocks.0.depthwise.weight", "not a checkpoint of PaddleClas's ConvNeXt, 1 of 1 names are unknown"),
+        ("stages.3.9.gamma", "does not fit ConvNeXtV1_tiny"),
+    ],
+)
+def test_other_weights_are_refused(name, message):
+    shapes = {"head.weight": (768, 7)}
+    with pytest.raises(UserError, match=f"file.pdparams.*{message}"):
+        convert_paddleclas({name: np.zeros(1, np.float32)}, shapes, "file.pdparams", "ConvNeXtV1_tiny")
+
+
+def test_without_layer_scale():
+    names = build_model("ConvNeXtV1_tiny", class_num=2, layer_scale_init_value=0.0).state_dict()
+    assert not [name for name in names if "layer_scale" in name]
