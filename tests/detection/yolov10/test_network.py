@@ -1,0 +1,195 @@
+"""The networks of YOLOv10: published sizes and compute, shapes, contracts of PaddleDetection, merging."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_ext.models.seeded import seed_weights, seeded_array
+from tests.support.yolov10_networks import (
+    CIB,
+    Network,
+    at_full_size,
+    make_backbone,
+    merge,
+    multiply_adds,
+    scale_network,
+    trainable,
+)
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "yolov10.json").read_text(encoding="utf-8"))
+SCALES = sorted(GOLDEN["scales"])
+CHANNELS = {
+    "N": [64, 128, 256], "S": [128, 256, 512], "M": [192, 384, 576], "B": [256, 512, 512], "L": [256, 512, 512],
+    "X": [320, 640, 640],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_parameters_and_gflops_of_a_scale_are_the_published_ones(scale: str) -> None:
+    published = GOLDEN["scales"][scale]
+    network = scale_network(scale)
+    assert [shape.channels for shape in network.backbone.out_shape] == CHANNELS[scale]
+    assert (trainable(network) + trainable(network.branch)) / 1e6 == pytest.approx(published["both"], abs=5.01e-4)
+    assert trainable(network) / 1e6 == pytest.approx(published["one_to_one"], abs=5.01e-4)
+    check_places(network, scale)
+    gflops = 2 * at_full_size(lambda side: multiply_adds(network, side)) / 1e9
+    assert gflops == pytest.approx(published["gflops"], abs=5.01e-3)
+    merge(network)
+    assert trainable(network) / 1e6 == pytest.approx(published["deployed"], abs=5.01e-4)
+
+
+def check_places(network: Network, scale: str) -> None:
+    """Blocks stand where the table says."""
+    from detection.yolov10.blocks import C2fCIB, RepVGGDW
+    from detection.yolov10.scales import SCALES
+
+    places = {"P4": network.backbone.to_p4[1], "P5": network.backbone.to_p5[1], "F4": network.neck.f4,
+              "N4": network.neck.n4, "N5": network.neck.n5}  # fmt: skip
+    inverted = [place for place, stage in places.items() if isinstance(stage, C2fCIB)]
+    large = [place for place, stage in places.items() if any(isinstance(part, RepVGGDW) for part in stage.sublayers())]
+    assert tuple(inverted) == SCALES[scale].cib
+    assert tuple(large) == SCALES[scale].large_kernel
+    assert sum(isinstance(stage, C2fCIB) for stage in network.sublayers()) == len(inverted)
+
+
+def test_compute_grows_with_the_tiles() -> None:
+    network = scale_network("N")
+    assert at_full_size(lambda side: multiply_adds(network, side), full=320) == multiply_adds(network, 320)
+
+
+def by_rule(row: str) -> Network:
+    """A row of the E-ConvNeXt paper's tables."""
+    settings = GOLDEN["by_rule"][row]
+    if settings["depth"] is None:
+        return scale_network(row, settings["classes"])
+    backbone = make_backbone(settings["backbone"], arch="tiny")
+    network = Network(backbone, settings["classes"], depth_mult=settings["depth"], cib=CIB)
+    network.eval()
+    return network
+
+
+@pytest.mark.parametrize("row", sorted(GOLDEN["by_rule"]))
+def test_twice_paddle_flops_is_the_published_compute(row: str) -> None:
+    network = by_rule(row)
+
+    def count(side: int) -> int:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return int(paddle.flops(network, [1, 3, side, side]))
+
+    gflops = 2 * at_full_size(count) / 1e9
+    expected = GOLDEN["by_rule"][row]
+    assert round(gflops, expected["digits"]) == expected["gflops"]
+    assert gflops == pytest.approx(expected["published"], rel=0.005)
+
+
+@pytest.mark.parametrize(("backbone", "arguments", "settings"), [
+    ("YOLOv10Backbone", {"scale": "N"}, {"scale": "N"}),
+    ("EConvNeXt", {"arch": "mini"}, {"depth_mult": 0.33, "cib": ["N5"], "large_kernel": ["N5"]}),
+    ("ConvNeXt", {"arch": "tiny"}, {"depth_mult": 0.67, "cib": CIB}),
+])  # fmt: skip
+def test_maps_and_gradients_with_each_backbone(backbone: str, arguments: dict, settings: dict) -> None:
+    network = Network(make_backbone(backbone, **arguments), 3, **settings)
+    network.train()
+    image = paddle.to_tensor(seeded_array("image", (2, 3, 64, 96)))
+    features = network.backbone({"image": image})
+    channels = [shape.channels for shape in network.backbone.out_shape]
+    sizes = [[8, 12], [4, 6], [2, 3]]
+    expected = [[2, c, *size] for c, size in zip(channels, sizes, strict=True)]
+    assert [list(feature.shape) for feature in features] == expected
+    assert [list(feature.shape) for feature in network.neck(features)] == expected
+    assert [shape.channels for shape in network.neck.out_shape] == channels
+    # PaddleDetection's ConvNeXt announces no strides; its maps have the usual ones.
+    assert [shape.stride for shape in network.neck.out_shape] == [8, 16, 32]
+    boxes, classes = network(image)
+    assert [list(part.shape) for part in boxes] == [[2, 64, *size] for size in sizes]
+    assert [list(part.shape) for part in classes] == [[2, 3, *size] for size in sizes]
+    sum(part.square().sum() for part in boxes + classes).backward()
+    parameters = {name: value for name, value in network.named_parameters() if not value.stop_gradient}
+    assert [name for name, value in parameters.items() if value.grad is None] == []
+    assert all(np.isfinite(value.grad.numpy()).all() for value in parameters.values())
+
+
+def test_a_tensor_is_a_picture_as_well() -> None:
+    backbone = make_backbone("YOLOv10Backbone", scale="N")
+    backbone.eval()
+    image = paddle.to_tensor(seeded_array("image", (1, 3, 32, 32)))
+    for one, other in zip(backbone(image), backbone({"image": image}), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("scale", ["N", "S"])
+def test_a_merged_network_gives_the_same(scale: str) -> None:
+    network = scale_network(scale, 5)
+    seed_weights(network)
+    image = paddle.to_tensor(seeded_array("image", (2, 3, 64, 64)))
+    before = [part.numpy() for part in sum(network(image), [])]
+    assert all(part.std() > 1e-3 for part in before), "outputs depend on the picture"
+    merge(network)
+    for one, other in zip(sum(network(image), []), before, strict=True):
+        np.testing.assert_allclose(one.numpy(), other, rtol=2e-4, atol=2e-4 * np.abs(other).max())
+
+
+def test_the_neck_takes_its_maps_where_they_belong() -> None:
+    """A change in one input reaches every output, from the coarsest to the finest and back."""
+    network = scale_network("N", 2)
+    seed_weights(network)
+    inputs = [paddle.to_tensor(seeded_array(f"p{level}", (1, c, s, s))) for level, c, s in
+              zip((3, 4, 5), CHANNELS["N"], (8, 4, 2), strict=True)]  # fmt: skip
+    reference = [part.numpy() for part in network.neck(inputs)]
+    for index in range(3):
+        changed = [part + 1.0 if position == index else part for position, part in enumerate(inputs)]
+        outputs = network.neck(changed)
+        assert all(np.abs(one.numpy() - other).max() > 1e-3 for one, other in zip(outputs, reference, strict=True))
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"scale": "XL"}, r"scale: must be one of N, S, M, B, L, X, got 'XL' \(did you mean 'X'\?\)"),
+    ({"scale": "n"}, r"scale: must be one of N, S, M, B, L, X, got 'n' \(did you mean 'N'\?\)"),
+    ({"scale": None}, "scale: must be one of N, S, M, B, L, X, got None"),
+    ({"scale": ["N"]}, "scale: must be one of N, S, M, B, L, X, got "),
+])  # fmt: skip
+def test_a_wrong_scale_is_refused_by_the_backbone(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_backbone("YOLOv10Backbone", **arguments)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"scale": "XL"}, "scale: must be one of N, S, M, B, L, X, got 'XL'"),
+    ({"scale": "N"}, r"scale: N takes \[64, 128, 256\] channels, the backbone gives \[16, 24, 32\]"),
+    ({"depth_mult": 0.33, "cib": [], "width_mult": 0.75}, "width_mult: must not be given, .* got 0.75"),
+    ({"cib": []}, "depth_mult: without a scale it must be a number above 0, got None"),
+    ({"depth_mult": 0, "cib": []}, "depth_mult: without a scale it must be a number above 0, got 0"),
+    ({"depth_mult": 0.33}, r"cib: without a scale it must be a list of places \(F4, N4, N5\)"),
+    ({"depth_mult": 0.33, "cib": "N5"}, r"cib: must be a list of places \(F4, N4, N5\), got 'N5'"),
+    ({"depth_mult": 0.33, "cib": ["P5"]}, "cib: must be places of F4, N4, N5, got 'P5'"),
+    ({"depth_mult": 0.33, "cib": ["n5"]}, r"cib: must be places of F4, N4, N5, got 'n5' \(did you mean 'N5'\?\)"),
+    ({"depth_mult": 0.33, "cib": ["N5"], "large_kernel": ["N4"]},
+     "large_kernel: N4 has no compact inverted block: it is not in cib"),
+    ({"depth_mult": 0.33, "cib": [], "in_channels": [16, 24]},
+     "in_channels: the neck takes 3 maps, the backbone gives 2"),
+    ({"depth_mult": 0.33, "cib": [], "strides": [4, 8, 32]},
+     r"strides: each must be twice the one before, the backbone's are \[4, 8, 32\]"),
+])  # fmt: skip
+def test_what_the_neck_refuses(arguments: dict, message: str) -> None:
+    make_backbone("YOLOv10Backbone", scale="N")
+    from detection.yolov10.neck import YOLOv10Neck
+
+    with pytest.raises(ValueError, match=message):
+        YOLOv10Neck(**{"in_channels": [16, 24, 32], **arguments})
+
+
+@pytest.mark.parametrize("name", ["depth_mult", "cib", "large_kernel"])
+def test_what_follows_from_the_scale_must_not_be_given(name: str) -> None:
+    make_backbone("YOLOv10Backbone", scale="N")
+    from detection.yolov10.neck import YOLOv10Neck
+
+    value = {"depth_mult": 0.67, "cib": ["N5"], "large_kernel": []}[name]
+    with pytest.raises(ValueError, match=f"{name}: follows from scale N, so it must not be given"):
+        YOLOv10Neck(in_channels=CHANNELS["N"], scale="N", **{name: value})
