@@ -16,6 +16,8 @@ WITHOUT_EFFECT = (
     "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter",
     "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights", "worker_num",
 )  # fmt: skip
+# Keys that decide the size of a network.
+SIZE_KEYS = ("depth_mult", "width_mult", "scale")
 
 
 def restore_run(
@@ -47,7 +49,8 @@ def _compare(where: str, checkpoint: Checkpoint, config: DetectionConfig, learne
     if "architecture" not in state:
         raise UserError(f"{where}: is not of a detector, but {config.path} is a detection configuration")
     theirs, ours = state["architecture"], architecture_of(config)
-    if theirs != ours:
+    # Older checkpoints say less.
+    if any(theirs[key] != value for key, value in ours.items() if key in theirs):
         raise UserError(f"{where}: is of {_named(theirs)}, but {config.path} is of {_named(ours)}")
     if checkpoint.optimizer is None:
         raise UserError(f"{where}: holds no optimizer state; its weights can be used as pretrain_weights")
@@ -72,15 +75,12 @@ def architecture_of(config: DetectionConfig) -> dict[str, Any]:
         "backbone": backbone,
         "arch": arguments.get("arch") if isinstance(arguments, dict) else None,
         "num_classes": config.num_classes,
-        "depth_mult": config.data.get("depth_mult"),
-        "width_mult": config.data.get("width_mult"),
+        **{key: config.data.get(key) for key in SIZE_KEYS},
     }
 
 
 def _named(architecture: dict[str, Any]) -> str:
     backbone = " ".join(str(architecture[key]) for key in ("backbone", "arch") if architecture[key])
-    scale = "".join(
-        f", {key} {architecture[key]}" for key in ("depth_mult", "width_mult") if architecture[key] is not None
-    )
+    size = "".join(f", {key} {architecture[key]}" for key in SIZE_KEYS if architecture.get(key) is not None)
     return f"{architecture['architecture']} with {backbone or 'its own backbone'}, " \
-           f"{architecture['num_classes']} classes{scale}"  # fmt: skip
+           f"{architecture['num_classes']} classes{size}"  # fmt: skip

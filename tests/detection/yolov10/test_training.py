@@ -1,0 +1,97 @@
+"""YOLOv10 through the public trainer: a short run, its resumption, other classes, and 16 frames learnt by heart."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detection.configuration import load_config
+from detection.engine.run import train_config
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.weights import read_weights
+from tests.support.detector_runs import make_frames
+from tests.support.frames import NAMES
+from tests.support.runs import same_files
+from tests.support.yolov10_runs import write_run
+
+ARRAYS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
+MIDDLE = "epoch_0001_step_000002"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder and the report of a run of two epochs that nobody interrupted; one image has no boxes."""
+    folder = tmp_path_factory.mktemp("whole")
+    frames = make_frames(folder / "data")
+    return folder, train_config(load_config(write_run(folder, frames.root, len(NAMES), 64, save_steps=2)))
+
+
+def resumed(whole: tuple[Path, dict[str, Any]], folder: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
+    """Continues the run from the middle of its second epoch; returns the new checkpoints and the report."""
+    config = load_config(write_run(folder, whole[0] / "data", len(NAMES), 64, save_steps=2, **changes))
+    target = config.output_dir / "checkpoints"
+    shutil.copytree(whole[0] / "runs" / "run" / "checkpoints" / MIDDLE, target / MIDDLE)
+    return target, train_config(config, "auto")
+
+
+def test_a_run_trains_and_evaluates(whole: tuple[Path, dict[str, Any]]) -> None:
+    report = whole[1]
+    assert [record["epoch"] for record in report["history"]] == [1, 2]
+    for record in report["history"]:
+        train, evaluation = record["train"], record["eval"]
+        parts = sum(train[name] for name in ("loss_class", "loss_iou", "loss_dfl"))
+        assert parts == pytest.approx(train["loss"], rel=1e-5)
+        # A picture of 64 pixels has 84 anchors, and each is a detection.
+        assert evaluation["detections"] == 6 * 84
+
+
+def test_a_resumed_run_ends_with_the_same_bits(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    checkpoints, report = resumed(whole, tmp_path)
+    expected = whole[0] / "runs" / "run" / "checkpoints" / "epoch_0002"
+    assert same_files(expected, checkpoints / "epoch_0002", ARRAYS) == []
+    last, before = report["history"][-1], whole[1]["history"][-1]
+    assert last["train"]["loss"] == before["train"]["loss"]
+
+
+def test_another_scale_is_not_resumed(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is of YOLOv10 .*scale N, but .* is of YOLOv10 .*scale S"):
+        resumed(whole, tmp_path, scale="S")
+
+
+def test_weights_for_other_classes_start_all_but_the_class_layers(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    from detection.engine.start import load_start
+    from detection.toolkit import build_model
+
+    weights = whole[0] / "runs" / "run" / "checkpoints" / "epoch_0002" / "ema.pdparams"
+    file = write_run(tmp_path, whole[0] / "data", len(NAMES) + 70, 64, pretrain_weights=str(weights))
+    config = load_config(file)
+    model = build_model(config)
+    load_start(config, model)
+    trained, fresh = read_weights(weights), []
+    for name, value in model.state_dict().items():
+        if trained[name].shape != tuple(value.shape) or not np.array_equal(trained[name], value.numpy()):
+            fresh.append(name)
+    assert fresh
+    assert all(name.startswith(("yolo_head.one_to_many.classes.", "yolo_head.one_to_one.classes.")) for name in fresh)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_classes": 0}, "num_classes"),
+        ({"YOLOv10Head": {"reg_mx": 16}}, "YOLOv10Head.*'reg_mx'.*did you mean 'reg_max'"),
+        ({"YOLOv10Head": {"assigner": {"name": "YOLOv10Assigner", "one_to_manny": 10}}}, "did you mean 'one_to_many'"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_built(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    make_frames(tmp_path / "data")
+    with pytest.raises(UserError, match=message):
+        load_config(write_run(tmp_path, tmp_path / "data", len(NAMES), 64, **changes))
