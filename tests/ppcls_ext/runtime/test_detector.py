@@ -11,6 +11,7 @@ from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionPredictor
 from ppcls_ext.runtime.nms import NmsSettings
 from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.runtime.topk import TopkSettings
 
 OPERATORS = [
     {"Decode": {}},
@@ -125,3 +126,29 @@ def test_inputs_that_the_network_does_not_take(pictures):
 def test_labels_without_names_are_numbers():
     assert make_predictor(BrightnessDetector()).label(1) == "ball"
     assert make_predictor(BrightnessDetector(), classes=None).label(1) == "1"
+
+
+class InputDetector:
+    """Gives the same rows for every image, in pixels of its input."""
+
+    def __init__(self, rows):
+        self.rows = np.array(rows, np.float32)
+
+    def detect(self, images, scale_factors):
+        return [np.stack([self.rows] * len(images))]
+
+
+def test_boxes_in_pixels_of_the_input_go_back_through_a_letterbox(pictures):
+    # 40 x 30, 41 x 30 and 42 x 30 pixels become 43, 44 and 45 x 32 in the middle of 64 x 32.
+    operators = [OPERATORS[0], {"LetterResize": {"target_size": [32, 64]}}, *OPERATORS[2:]]
+    backend = InputDetector([[1, 0.25, 10, 0, 53, 32], [0, 0.75, 10, 16, 31.5, 32]])
+    form = OutputForm(TopkSettings(2), scaled=False)
+    predictor = DetectionPredictor(backend, build_detection_pipeline(operators), CLASSES, 2, [-1, 3, 32, 64], form)
+    first, *_ = predictor(pictures)
+    assert first.labels.tolist() == [0, 1]
+    np.testing.assert_allclose(first.boxes, [[0, 15, 20, 30], [0, 0, 40, 30]], atol=1e-4)
+    # A network that divides by the scale factors itself knows nothing of the padding.
+    backend.rows[:, 2:] /= np.array([43 / 40, 32 / 30, 43 / 40, 32 / 30], np.float32)
+    predictor.form = OutputForm(TopkSettings(2))
+    first, *_ = predictor(pictures)
+    np.testing.assert_allclose(first.boxes, [[0, 15, 20, 30], [0, 0, 40, 30]], atol=1e-4)
