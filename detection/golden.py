@@ -10,14 +10,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detection.configuration import DetectionConfig, load_config
 from detection.counting import PUBLISHED_GFLOPS, count_gflops, count_parameters
 from detection.toolkit import build_model
 from ppcls_ext.common.files import write_json
 
+if TYPE_CHECKING:
+    import paddle
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detection"
+# Side of the picture on which strides are measured.
+PROBE = 64
 
 
 def detector_configs() -> list[Path]:
@@ -32,13 +37,25 @@ def golden_numbers(config: DetectionConfig, with_gflops: bool) -> dict[str, Any]
     head = model.yolo_head
     numbers: dict[str, Any] = {
         "classes": int(head.num_classes),
-        "backbone_strides": [int(shape.stride) for shape in model.backbone.out_shape],
-        "head_strides": [int(stride) for stride in head.fpn_strides],
+        "backbone_strides": backbone_strides(model),
+        "head_strides": [int(stride) for stride in (getattr(head, "fpn_strides", None) or head.strides)],
         "parameters": dataclasses.asdict(count_parameters(model)),
     }
     if with_gflops:
         numbers["gflops"] = round(count_gflops(config), 4)
     return numbers
+
+
+def backbone_strides(model: paddle.nn.Layer) -> list[int]:
+    """Returns what the backbone announces or, as PaddleDetection's ConvNeXt announces nothing, what its maps have."""
+    strides = [shape.stride for shape in model.backbone.out_shape]
+    if None not in strides:
+        return [int(stride) for stride in strides]
+    import paddle
+
+    with paddle.no_grad():
+        maps = model.backbone({"image": paddle.zeros([1, 3, PROBE, PROBE])})
+    return [PROBE // int(feature.shape[2]) for feature in maps]
 
 
 def main() -> None:

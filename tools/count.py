@@ -15,7 +15,8 @@ def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         description="Count trainable parameters and GFLOPs (640 x 640) of detectors, by the rules of the published "
-        "table: E-ConvNeXt rows as trained, with their own classes; others as deployed, with 80 classes."
+        "table: E-ConvNeXt and YOLOv10 rows as trained, with their own classes; others as deployed, with 80 classes. "
+        "YOLOv10's head: both branches in the parameters, the one that predicts in the GFLOPs."
     )
     parser.add_argument("-c", "--config", required=True, nargs="+", metavar="CONFIG", help="detection configurations")
     parser.add_argument(

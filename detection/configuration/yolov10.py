@@ -85,7 +85,5 @@ def _check_neck(data: dict[str, Any], backbone: Any, problems: Problems) -> None
         problems.add(depth, f"must be above 0, got {_value(data, depth)}")
     if places["cib"] is None:
         problems.add(_NECK, f"missing argument 'cib', a list of {', '.join(NECK_PLACES)}, for there is no scale")
-    texts = {name: value or [] for name, value in places.items()}
-    if all(isinstance(value, list) and all(isinstance(place, str) for place in value) for value in texts.values()):
-        for name, problem in place_problems(texts["cib"], texts["large_kernel"]).items():
-            problems.add(f"{_NECK}.{name}", problem)
+    for name, problem in place_problems(places["cib"] or [], places["large_kernel"] or []).items():
+        problems.add(f"{_NECK}.{name}", problem)

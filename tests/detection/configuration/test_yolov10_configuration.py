@@ -1,0 +1,121 @@
+"""What a configuration of YOLOv10 would have refused or ignored later is one line before anything is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detection.configuration import load_config
+from detection.toolkit import build_model
+from ppcls_ext.common.errors import ConfigError, UserError
+from tests.support.detection_configs import TEXT, line_of
+
+OWN = "YOLOv10: {backbone: YOLOv10Backbone, neck: YOLOv10Neck, yolo_head: YOLOv10Head}\nscale: N\n"
+OTHER = """\
+YOLOv10: {backbone: EConvNeXt, neck: YOLOv10Neck, yolo_head: YOLOv10Head}
+EConvNeXt: {arch: mini}
+YOLOv10Neck:
+  depth_mult: 0.67
+  cib: [F4, N4, N5]
+"""
+
+
+def write(folder: Path, network: str, *changes: tuple[str, str]) -> Path:
+    """Writes the small configuration with YOLOv10 in place of PP-YOLOE, and ``(old, new)`` of ``changes`` replaced."""
+    head, rest = TEXT[: TEXT.index("depth_mult")], TEXT[TEXT.index("LearningRate:") :]
+    text = head.replace("architecture: PPYOLOE", "architecture: YOLOv10") + network + rest
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    file = folder / "tiny.yml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("network", [OWN, OTHER, OWN.replace("scale: N", "YOLOv10Backbone: {scale: S}\nscale: S")])
+def test_the_small_configurations_themselves_are_right(tmp_path: Path, network: str) -> None:
+    assert load_config(write(tmp_path, network)).architecture == "YOLOv10"
+
+
+WIDTH = "must not be given, for it would change nothing: YOLOv10 is as wide as its scale or its backbone says"
+
+
+@pytest.mark.parametrize(("network", "change", "line", "message"), [
+    (OWN, ("scale: N", "scale: XL"), "scale: XL",
+     "scale: must be one of N, S, M, B, L, X, got 'XL' (did you mean 'X'?)"),
+    (OWN, ("scale: N", "scale: l"), "scale: l", "scale: must be one of N, S, M, B, L, X, got 'l' (did you mean 'L'?)"),
+    (OWN, ("scale: N", "scale: [N]"), "scale: [N]", "scale: must be one of N, S, M, B, L, X, got ['N']"),
+    (OWN, ("scale: N", "scale: 1.0"), "scale: 1.0", "scale: must be one of N, S, M, B, L, X, got 1.0"),
+    (OWN, ("scale: N", "YOLOv10Backbone:\n  scale: NN"), "scale: NN",
+     "YOLOv10Backbone.scale: must be one of N, S, M, B, L, X, got 'NN' (did you mean 'N'?)"),
+    (OWN, ("scale: N", "sacle: N\nscale: N"), "sacle", "unknown key 'sacle' (did you mean 'scale'?)"),
+    (OWN, ("scale: N", "scale: N\nwidth_mult: 0.75"), "width_mult", f"width_mult: {WIDTH}, got 0.75"),
+    (OWN, ("scale: N", "scale: N\ndepth_mult: 0.33"), "depth_mult",
+     "depth_mult: must not be given: it follows from scale N"),
+    (OWN, ("scale: N", "scale: N\nYOLOv10Neck:\n  cib: [N4]"), "cib",
+     "YOLOv10Neck.cib: must not be given: it follows from scale N"),
+    (OWN, ("scale: N", "scale: N\nYOLOv10Neck:\n  scale: S"), "scale: S",
+     "YOLOv10Neck.scale: is S, but that of the backbone is N"),
+    (OWN, ("num_classes: 2", "num_classes: 0"), "num_classes", "num_classes: must be at least 1, got 0"),
+    (OTHER, ("EConvNeXt: {", "width_mult: 0.75\nEConvNeXt: {"), "width_mult", f"width_mult: {WIDTH}, got 0.75"),
+    (OTHER, ("depth_mult: 0.67", "depth_mult: 0.67\n  width_mult: 0.75"), "width_mult",
+     f"YOLOv10Neck.width_mult: {WIDTH}, got 0.75"),
+    (OTHER, ("EConvNeXt: {", "scale: M\nEConvNeXt: {"), "scale",
+     "scale: belongs to YOLOv10Backbone; with EConvNeXt leave it null, and give YOLOv10Neck.depth_mult and "
+     "YOLOv10Neck.cib"),
+    (OTHER, ("depth_mult: 0.67", "depth_mult: 0"), "depth_mult", "YOLOv10Neck.depth_mult: must be above 0, got 0"),
+    (OTHER, ("depth_mult: 0.67", "depth_mult: deep"), "depth_mult", "YOLOv10Neck.depth_mult: must be a number"),
+    (OTHER, ("  depth_mult: 0.67\n", ""), "YOLOv10Neck",
+     "YOLOv10Neck: missing argument 'depth_mult', a number above 0, for there is no scale"),
+    (OTHER, ("  cib: [F4, N4, N5]\n", ""), "YOLOv10Neck",
+     "YOLOv10Neck: missing argument 'cib', a list of F4, N4, N5, for there is no scale"),
+    (OTHER, ("[F4, N4, N5]", "[f4]"), "cib",
+     "YOLOv10Neck.cib: must be places of F4, N4, N5, got 'f4' (did you mean 'F4'?)"),
+    (OTHER, ("[F4, N4, N5]", "[F4]\n  large_kernel: [N5]"), "large_kernel",
+     "YOLOv10Neck.large_kernel: N5 has no compact inverted block: it is not in cib"),
+    (OTHER, ("[F4, N4, N5]", "N5"), "cib", "YOLOv10Neck.cib: must be a list of places (F4, N4, N5), got 'N5'"),
+    (OTHER, ("[F4, N4, N5]", "3"), "cib", "YOLOv10Neck.cib: must be a list of places (F4, N4, N5), got 3"),
+    (OTHER, ("[F4, N4, N5]", "[4]"), "cib", "YOLOv10Neck.cib: must be places of F4, N4, N5, got 4"),
+    (OTHER, ("cib: [F4, N4, N5]", "cib: []\n  cibs: [F4]"), "cibs",
+     "YOLOv10Neck: unknown argument 'cibs' (did you mean 'cib'?)"),
+])  # fmt: skip
+def test_a_mistake_is_one_line(
+    tmp_path: Path, network: str, change: tuple[str, str], line: str, message: str
+) -> None:
+    file = write(tmp_path, network, change)
+    with pytest.raises(ConfigError) as error:
+        load_config(file)
+    assert len(error.value.problems) == 1, error.value.problems
+    found = error.value.problems[0]
+    assert message in found
+    assert found.startswith(f"{file}:{line_of(file, line)}: ")
+
+
+def test_a_backbone_without_its_scale(tmp_path: Path) -> None:
+    file = write(tmp_path, OWN, ("scale: N\n", ""))
+    with pytest.raises(ConfigError) as error:
+        load_config(file)
+    assert error.value.problems == [f"{file}: missing key 'scale': YOLOv10Backbone needs one of N, S, M, B, L, X"]
+
+
+def test_other_architectures_may_have_a_width(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yml"
+    file.write_text(TEXT, encoding="utf-8")
+    assert load_config(file).data["width_mult"] == 0.5
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("scale", "XL", "scale: must be one of N, S, M, B, L, X, got 'XL'"),
+    ("width_mult", 0.75, "width_mult: must not be given, .* got 0.75"),
+    ("depth_mult", 0.33, "depth_mult: follows from scale N, so it must not be given; got 0.33"),
+    ("num_classes", 0, "num_classes: must be a whole number of at least 1, got 0"),
+])  # fmt: skip
+def test_what_slips_past_the_configuration_is_refused_by_the_network(
+    tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    """As under PaddleDetection's own command lines, which do not check configurations."""
+    config = load_config(write(tmp_path, OWN))
+    config.data[key] = value
+    with pytest.raises(UserError, match=f"tiny.yml: {message}"):
+        build_model(config)
