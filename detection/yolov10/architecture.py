@@ -24,7 +24,7 @@ class YOLOv10(BaseArch):
         keep: at most so many detections of an image are given.
 
     Raises:
-        ValueError: an argument is out of range; the message begins with its name.
+        ValueError: an argument is out of range; the message begins with its key.
     """
 
     __category__ = "architecture"
@@ -38,7 +38,7 @@ class YOLOv10(BaseArch):
     ) -> None:
         super().__init__()
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-            raise ValueError(f"keep: must be a whole number of at least 1, got {keep!r}")
+            raise ValueError(f"YOLOv10.keep: must be a whole number of at least 1, got {keep!r}")
         self.backbone, self.neck, self.yolo_head = backbone, neck, yolo_head
         self.keep = keep
 

@@ -97,16 +97,16 @@ class YOLOv10Assigner:
         beta: exponent of the CIoU, which counts as 0 if negative.
 
     Raises:
-        ValueError: an argument is out of range; the message begins with its name.
+        ValueError: an argument is out of range; the message begins with its key.
     """
 
     def __init__(self, one_to_many: int = 10, one_to_one: int = 1, alpha: float = 0.5, beta: float = 6.0) -> None:
         for name, value in (("one_to_many", one_to_many), ("one_to_one", one_to_one)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: must be a whole number of at least 1, got {value!r}")
+                raise ValueError(f"YOLOv10Assigner.{name}: must be a whole number of at least 1, got {value!r}")
         for name, value in (("alpha", alpha), ("beta", beta)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ValueError(f"{name}: must be a number above 0, got {value!r}")
+                raise ValueError(f"YOLOv10Assigner.{name}: must be a number above 0, got {value!r}")
         self.one_to_many, self.one_to_one = one_to_many, one_to_one
         self.alpha, self.beta = float(alpha), float(beta)
 

@@ -37,7 +37,7 @@ class YOLOv10Head(nn.Layer):
         loss_weight: gains of the parts of the loss, ``class``, ``iou`` and ``dfl``.
 
     Raises:
-        ValueError: an argument is out of range; the message begins with its name.
+        ValueError: an argument is out of range; the message begins with its key.
     """
 
     __shared__ = ["num_classes"]
@@ -54,7 +54,7 @@ class YOLOv10Head(nn.Layer):
     ) -> None:
         super().__init__()
         if isinstance(reg_max, bool) or not isinstance(reg_max, int) or reg_max < 2:
-            raise ValueError(f"reg_max: must be a whole number of at least 2, got {reg_max!r}")
+            raise ValueError(f"YOLOv10Head.reg_max: must be a whole number of at least 2, got {reg_max!r}")
         self.strides, self.num_classes, self.reg_max = list(strides), num_classes, reg_max
         self.assigner = YOLOv10Assigner() if isinstance(assigner, str) else assigner
         self.gains = _checked_gains(loss_weight)
@@ -161,11 +161,11 @@ def _named(one_to_many: paddle.Tensor, one_to_one: paddle.Tensor) -> dict[str, p
 
 def _checked_gains(loss_weight: Mapping[str, float]) -> dict[str, float]:
     if not isinstance(loss_weight, Mapping):
-        raise ValueError(f"loss_weight: must be a mapping with {', '.join(GAINS)}, got {loss_weight!r}")
+        raise ValueError(f"YOLOv10Head.loss_weight: must be a mapping with {', '.join(GAINS)}, got {loss_weight!r}")
     for name, value in loss_weight.items():
         if name not in GAINS:
             near = suggestion(str(name), GAINS)
-            raise ValueError(f"loss_weight: must hold {', '.join(GAINS)} only, got '{name}'{near}")
+            raise ValueError(f"YOLOv10Head.loss_weight: must hold {', '.join(GAINS)} only, got '{name}'{near}")
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ValueError(f"loss_weight.{name}: must be a number of at least 0, got {value!r}")
+            raise ValueError(f"YOLOv10Head.loss_weight.{name}: must be a number of at least 0, got {value!r}")
     return {**GAINS, **loss_weight}
