@@ -16,6 +16,9 @@ from ppcls_ext.common.errors import UserError
 from tests.support.detector_runs import make_frames, run_config
 from tests.support.detectors import tiny_config
 
+NETWORK_PARTS = (
+    "EConvNeXt", "CSPConvNeXt", "YOLOv10", "YOLOv10Assigner", "YOLOv10Backbone", "YOLOv10Head", "YOLOv10Neck",
+)  # fmt: skip
 OPERATORS = ("LabelsToInt64",)
 
 
@@ -35,14 +38,14 @@ def content(workspace: dict[str, Any]) -> dict[str, Any]:
 def test_what_is_ours_is_registered_once(workspace: dict[str, Any]) -> None:
     import ppdet.data.transform
 
-    before = {name: workspace[name] for name in ("EConvNeXt", "CSPConvNeXt", "MultiClassNMS3")}
+    before = {name: workspace[name] for name in (*NETWORK_PARTS, "MultiClassNMS3")}
     toolkit.register()
     assert all(workspace[name] is section for name, section in before.items())
     for name in OPERATORS:
         assert getattr(ppdet.data.transform, name).__module__ == "detection.data.operators"
 
 
-@pytest.mark.parametrize("name", ["EConvNeXt", "CSPConvNeXt"])
+@pytest.mark.parametrize("name", ["EConvNeXt", "CSPConvNeXt", "YOLOv10Backbone", "YOLOv10Neck", "YOLOv10"])
 def test_a_foreign_name_is_not_overwritten(
     workspace: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

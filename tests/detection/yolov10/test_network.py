@@ -93,6 +93,7 @@ def test_twice_paddle_flops_is_the_published_compute(row: str) -> None:
     ("YOLOv10Backbone", {"scale": "N"}, {"scale": "N"}),
     ("EConvNeXt", {"arch": "mini"}, {"depth_mult": 0.33, "cib": ["N5"], "large_kernel": ["N5"]}),
     ("ConvNeXt", {"arch": "tiny"}, {"depth_mult": 0.67, "cib": CIB}),
+    ("CSPResNet", {"layers": [1, 1, 1, 1], "return_idx": [1, 2, 3], "width_mult": 0.25}, {"depth_mult": 1, "cib": []}),
 ])  # fmt: skip
 def test_maps_and_gradients_with_each_backbone(backbone: str, arguments: dict, settings: dict) -> None:
     network = Network(make_backbone(backbone, **arguments), 3, **settings)
