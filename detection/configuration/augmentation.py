@@ -1,4 +1,4 @@
-"""What belongs together in the readers of a detection configuration: mosaics and their epochs, letterbox and YOLOv10."""
+"""What belongs together in the readers of a detection configuration: a mosaic and its epochs, letterbox and YOLOv10."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _check_mosaic(data: dict[str, Any], problems: Problems) -> None:
         if MOSAICS[0] in names:
             problems.add(
                 f"TrainReader.sample_transforms[{names.index(MOSAICS[0])}]",
-                f"{MOSAICS[0]} gets one sample only: set {key}, the epoch from which mosaics are off ({_NEVER}: always)",
+                f"{MOSAICS[0]} gets one sample only: set {key}, the epoch from which it is off ({_NEVER}: always)",
             )
     elif isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < _NEVER:
         problems.add(key, f"must be an epoch, 0 for mosaics to the end or {_NEVER} for none, got {epoch!r}")

@@ -66,6 +66,12 @@ def _share(value: float, name: str) -> float:
     return float(value)
 
 
+def _side(value: float, name: str) -> float:
+    if value < 0:
+        raise ValueError(f"{name}: must be at least 0, got {value}")
+    return float(value)
+
+
 class RandomPerspective(BaseOperator):
     """Rotates, shifts, scales, shears and tilts a picture at random; its size stays the same.
 
@@ -100,7 +106,7 @@ class RandomPerspective(BaseOperator):
         self.fill_value = colour(fill_value, "fill_value", GREY)
         self.prob = _share(prob, "prob")
         self.least_share = _share(least_share, "least_share")
-        self.least_side = least_side
+        self.least_side = _side(least_side, "least_side")
 
     def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
         """Moves ``image`` ``[H, W, 3]`` and ``gt_bbox`` ``[N, 4]`` (corners), or leaves both.
@@ -129,7 +135,7 @@ class MosaicPerspective(BaseOperator):
 
     ppdet's data sets hand over several samples while the epoch is below ``TrainReader.mosaic_epoch``, and one from then
     on: that one is letterboxed to ``target_size``, as in an evaluation, and not moved. (PaddleDetection's own trainer
-    tells its worker processes of an epoch only after they have been started for it, so there the mosaic ends one epoch
+    begins to read an epoch before it tells the data set its number, so there the mosaics end up to one epoch
     later.) Stands in ``sample_transforms``, behind ``Decode`` and ``SonarEnhance``.
 
     Args:
@@ -163,7 +169,7 @@ class MosaicPerspective(BaseOperator):
         self.fill_value = colour(fill_value, "fill_value", GREY)
         self.prob = _share(prob, "prob")
         self.least_share = _share(least_share, "least_share")
-        self.least_side = least_side
+        self.least_side = _side(least_side, "least_side")
         self._letterbox = LetterResize(list(self.target_size), list(self.fill_value))
 
     def __call__(self, sample: dict[str, Any] | Sequence[dict[str, Any]], context: Any = None) -> dict[str, Any]:

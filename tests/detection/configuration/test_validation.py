@@ -160,7 +160,7 @@ def test_all_problems_are_reported_together(tmp_path):
     [
         "print_flops=false", "use_xpu=false", "find_unused_parameters=true", "weights=output/model_final",
         "norm_type=sync_bn", "eval_size=[64, 64]", "seed=3", "keep_checkpoints=2", "eval_interval=2",
-        "export={post_process: true, nms: true}", "TrainReader.mosaic_epoch=2", "TrainReader.use_shared_memory=true",
+        "export={post_process: true, nms: true}", "TrainReader.mosaic_epoch=-1", "TrainReader.use_shared_memory=true",
         "OptimizerBuilder.regularizer=false", "OptimizerBuilder.clip_grad_by_norm=1.0", "PPYOLOE.post_process=null",
         "OptimizerBuilder={optimizer: {type: AdamW, weight_decay: 0.05, beta1: 0.9}}",
         "OptimizerBuilder={optimizer: {type: AdamWDL, layer_decay: 0.9}}",
