@@ -14,7 +14,7 @@ DETECTION := output/detection/quickstart
 SONAR := dataset/synthetic_sonar
 PYTEST_OPTIONS ?=
 
-.PHONY: help setup quickstart quickstart-detection test test-slow test-gpu lint bench doctor clean
+.PHONY: help setup quickstart quickstart-detection test test-slow test-gpu test-browser lint bench doctor clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -62,6 +62,9 @@ test-slow: $(READY)  ## the long tests: compiled training, resuming in two proce
 
 test-gpu: $(READY)  ## the tests that need a GPU (make test reports them as skipped without one)
 	$(RUN) -m pytest -m gpu $(PYTEST_OPTIONS)
+
+test-browser: $(READY)  ## tools/serve.py's page in a real browser (Debian: apt-get install chromium chromium-driver)
+	BROWSER_REQUIRED=1 $(RUN) -m pytest tests/ppcls_ext/serve/test_browser.py $(PYTEST_OPTIONS)
 
 lint: $(READY)  ## ruff
 	$(RUN) -m ruff check .

@@ -42,6 +42,7 @@ WITHOUT_PADDLE = (
     "ppcls_ext/common",
     "ppcls_ext/preprocess",
     "ppcls_ext/runtime",
+    "ppcls_ext/serve",
     "ppcls_ext/check",
     "classification/check",
     "classification/data/operators",
@@ -52,7 +53,7 @@ WITHOUT_PADDLE = (
     "detection/configuration",
     "detection/evaluation",
 )
-PARTS_WITHOUT_PADDLE = ["ppcls_ext", "ppcls_ext.runtime", "ppcls_ext.preprocess"]
+PARTS_WITHOUT_PADDLE = ["ppcls_ext", "ppcls_ext.runtime", "ppcls_ext.preprocess", "ppcls_ext.serve"]
 
 
 def python_files(*folders: str) -> list[Path]:

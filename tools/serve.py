@@ -28,6 +28,7 @@ def parse_arguments() -> argparse.Namespace:
                         "computer; 0.0.0.0: every network, without any password)")  # fmt: skip
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="default 8000; 0 takes any free one")
     parser.add_argument("--backend", metavar="NAME", help="engine (default: the runtime's for this export)")
+    parser.add_argument("--precision", metavar="NAME", help="of an export that holds several (default: its first)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the network (default: all cores)")
     parser.add_argument("--max-megabytes", type=float, default=20.0, metavar="MB",
                         help="largest file that is taken (default 20)")  # fmt: skip
@@ -54,11 +55,12 @@ def main() -> None:
             f"warning: --host {arguments.host} lets every computer that reaches this one send pictures; "
             "there is neither a password nor encryption\n"
         )
-    signal.signal(signal.SIGTERM, interrupt)
     with (
-        ServedModel.open(arguments.model, arguments.backend, arguments.threads, limits) as model,
+        ServedModel.open(arguments.model, arguments.backend, arguments.threads, arguments.precision, limits) as model,
         open_server(model, arguments.host, arguments.port) as server,
     ):
+        # Only now: Paddle puts a handler of its own in place when it is loaded.
+        signal.signal(signal.SIGTERM, interrupt)
         served = f"{model.predictor.model_name} ({model.task}, backend {model.backend})"
         print(f"{served} is at {server.url} (Ctrl-C stops it)", flush=True)
         server.serve_until_interrupted()

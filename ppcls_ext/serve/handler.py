@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self.server.is_own_name(self.headers.get_all("Host", [])):
             raise RefusalError(HTTPStatus.MISDIRECTED_REQUEST, "this server does not answer to that host name")
         origin = self.headers.get("Origin")
-        if origin is not None and urllib.parse.urlsplit(origin).netloc != self.headers.get("Host"):
+        if origin is not None and origin.partition("://")[2] != self.headers["Host"]:
             raise RefusalError(HTTPStatus.FORBIDDEN, "pages of other sites may not use this server")
         path = self._address().path
         if path not in (*self.server.pages, PREDICT, MODEL, HEALTH):

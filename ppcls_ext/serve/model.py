@@ -98,6 +98,7 @@ class ServedModel:
         folder: str | os.PathLike[str],
         backend: str | None = None,
         threads: int | None = None,
+        precision: str | None = None,
         limits: Limits | None = None,
     ) -> ServedModel:
         """Loads an export.
@@ -106,13 +107,13 @@ class ServedModel:
             folder: what ``tools/export_model.py`` wrote.
             backend: an engine; None takes the runtime's default.
             threads: threads of the network; None takes every core of this process.
+            precision: of an export that holds several; None takes the first.
             limits: how large pictures may be.
 
         Raises:
             UserError: the folder is damaged or was changed, or the backend's package is missing.
         """
-        chosen = {} if backend is None else {"backend": backend}
-        return cls(load(folder, threads=threads, **chosen), limits)
+        return cls(load(folder, backend=backend, threads=threads, precision=precision), limits)
 
     def __enter__(self) -> ServedModel:
         return self

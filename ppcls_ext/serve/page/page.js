@@ -30,8 +30,13 @@ function percent(score) {
   return `${(100 * score).toFixed(1)} %`;
 }
 
-function megabytes(bytes) {
-  return `${(bytes / 1e6).toFixed(1)} MB`;
+function sizeOf(bytes) {
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+function milliseconds() {
+  const spent = shown.answer.milliseconds;
+  return `${spent < 10 ? spent.toFixed(1) : Math.round(spent)} ms`;
 }
 
 // ---------------------------------------------------------------- the model
@@ -91,7 +96,7 @@ async function predict(file, preview, signal) {
   if (model.task === "detection") parameters.set("threshold", LOWEST_SCORE);
   const response = await fetch(`/predict?${parameters}`, {method: "POST", body: file, signal});
   const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error);
+  if (!response.ok) throw new Error(answer.error[0].toUpperCase() + answer.error.slice(1));
   return answer;
 }
 
@@ -100,13 +105,13 @@ async function take(file, count = 1) {
   running?.abort();
   running = new AbortController();
   at("error").hidden = true;
-  at("file-name").textContent = `${file.name} (${megabytes(file.size)})`;
+  at("file-name").textContent = `${file.name} (${sizeOf(file.size)})`;
   at("status").textContent = "Looking at the picture ...";
   document.body.classList.add("busy");
   try {
     if (model === null) await introduce();
     if (file.size > 1e6 * model.limits.megabytes) {
-      throw new Error(`${file.name} has ${megabytes(file.size)}; at most ${model.limits.megabytes} MB are taken`);
+      throw new Error(`${file.name} has ${sizeOf(file.size)}; at most ${model.limits.megabytes} MB are taken`);
     }
     let picture = await decoded(file, model.enhances);
     const answer = await predict(file, picture === null, running.signal);
@@ -151,7 +156,7 @@ function present(count) {
 
 function presentClasses() {
   const [best] = shown.answer.predictions;
-  at("status").textContent = `${best.label}, ${percent(best.score)} (${shown.answer.milliseconds} ms)`;
+  at("status").textContent = `${best.label}, ${percent(best.score)} (${milliseconds()})`;
   at("list").replaceChildren(...shown.answer.predictions.map((one) => {
     const item = element("li", "");
     const row = element("div", "row class");
@@ -170,7 +175,7 @@ function presentDetections() {
   const found = visible();
   const hidden = shown.answer.detections.length - found.length;
   const objects = `${found.length} object${found.length === 1 ? "" : "s"}`;
-  at("status").textContent = `${objects} (${shown.answer.milliseconds} ms)` +
+  at("status").textContent = `${objects} (${milliseconds()})` +
     (hidden > 0 ? `; ${hidden} with lower scores not shown.` : ".");
   at("list").replaceChildren(...found.map((one) => {
     const item = element("li", "");
@@ -179,7 +184,7 @@ function presentDetections() {
     const swatch = element("span", "swatch");
     swatch.style.background = colourOf(one.class_id);
     const [left, top, right, bottom] = one.box.map(Math.round);
-    const place = `${right - left} x ${bottom - top} px at ${left}, ${top}`;
+    const place = `${right - left} × ${bottom - top} px at ${left}, ${top}`;
     row.append(swatch, element("span", "label", one.label), element("span", "faint", place),
       element("span", "score", percent(one.score)));
     for (const event of ["mouseenter", "focus"]) row.addEventListener(event, () => point(one));
@@ -304,7 +309,7 @@ function isDark() {
 }
 
 function nameTheme() {
-  at("theme").textContent = isDark() ? "Light colours" : "Dark colours";
+  at("theme").textContent = isDark() ? "Light" : "Dark";
 }
 
 at("theme").addEventListener("click", () => {

@@ -1,0 +1,74 @@
+"""tools/serve.py as a person starts and stops it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.support.runs import run_tool, start_tool
+from tests.support.serving import export_colours, picture
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_colours(tmp_path_factory.mktemp("colours") / "export")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_stopped(colours: Path, number: int) -> None:
+    process = start_tool("serve.py", colours, "--port", "0", "--threads", "1")
+    assert process.stdout is not None
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if " is at " in line:
+                break
+        match = re.search(r"^Colours \(classification, backend paddle\) is at (http://127.0.0.1:\d+/) ", lines[-1])
+        assert match, lines
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{match[1]}predict", data=picture((220, 10, 20)), timeout=60) as response:
+            assert json.load(response)["predictions"][0]["label"] == "red"
+        if number == signal.SIGINT:
+            port = match[1].rstrip("/").rpartition(":")[2]
+            second = run_tool("serve.py", colours, "--port", port, "--threads", "1")
+            assert second.returncode == 2
+            assert second.stderr.splitlines()[-1] == (
+                f"error: --port {port}: in use by another program; choose another, or 0 for any that is free"
+            )
+        process.send_signal(number)
+        lines += process.communicate(timeout=60)[0].splitlines(keepends=True)
+    finally:
+        process.kill()
+    assert process.returncode == 0, lines
+    assert lines[-1] == "stopped\n"
+    assert "127.0.0.1 POST /predict 200\n" in lines
+    assert "Traceback" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), r"error: nowhere: not an export folder"),
+        (("--host", "0.0.0.0"), r"^warning: --host 0\.0\.0\.0 lets every computer .* neither a password"),
+        (("--host", "no.such.host.invalid"), r"error: --host no\.such\.host\.invalid: unknown"),
+        (("--max-megabytes", "0"), r"error: --max-megabytes must be above 0"),
+        (("--max-megapixels", "1e9"), r"error: --max-megapixels must be above 0 and at most"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments: tuple[str, ...], message: str) -> None:
+    result = run_tool("serve.py", "nowhere", *arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.splitlines()
+    assert re.search(message, lines[0])
+    assert len(lines) == (2 if lines[0].startswith("warning") else 1)
+
+
+def test_loopback_brings_no_warning() -> None:
+    assert "warning" not in run_tool("serve.py", "nowhere", "--host", "localhost").stderr
