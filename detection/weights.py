@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detection.yolov10.scales import BASE_REPEATS, SCALES, Scale, scaled_repeats
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
 from ppcls_ext.weights.load import compare
 
 if TYPE_CHECKING:
+    import numpy as np
     import paddle
 
     from detection.configuration import DetectionConfig
@@ -21,6 +23,11 @@ KEY = "weights"
 BACKBONE = "backbone."
 # Where classifiers of ours and of the paper's repository begin.
 CLASSIFIER_STARTS = ("stages.", "stem.", "Down_Conv.", "head.")
+HEAD = "yolo_head."
+# What only a detector of this architecture has.
+MARKS = {"PPYOLOE": "yolo_head.pred_cls.", "YOLOv10": "yolo_head.one_to_one."}
+# Layers that deployment leaves out, besides those that it merges.
+DROPPED = (".one_to_many.", ".small.")
 
 
 def weights_file(config: DetectionConfig) -> Path:
@@ -53,23 +60,35 @@ def load_detector_weights(config: DetectionConfig, model: paddle.nn.Layer) -> Lo
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     report = compare(str(file), shapes, weights)
     if not report.complete:
-        raise UserError(f"{file} does not fit {config.path}: {cause_of(report, config)}. {report.differences()}")
+        cause = cause_of(report, config, weights)
+        raise UserError(f"{file} does not fit {config.path}: {cause}. {report.differences()}")
     load_weights(model, weights)
     logger.info("%s: %d weights loaded", file, len(report.loaded))
     return report
 
 
-def cause_of(report: LoadReport, config: DetectionConfig) -> str:
-    """Returns what most probably makes weights and model differ, in one sentence without its full stop."""
+def cause_of(report: LoadReport, config: DetectionConfig, weights: Mapping[str, np.ndarray]) -> str:
+    """Returns what most probably makes weights and model differ, in one sentence without its full stop.
+
+    Args:
+        report: what fits and what does not.
+        config: the configuration of the model.
+        weights: what the file holds.
+    """
     different = [*report.missing, *report.unexpected, *report.mismatched]
-    theirs = [*report.loaded, *report.unexpected, *report.mismatched]
-    if not any(name.startswith(BACKBONE) for name in theirs) and any(
-        name.startswith(CLASSIFIER_STARTS) for name in theirs
+    if not any(name.startswith(BACKBONE) for name in weights) and any(
+        name.startswith(CLASSIFIER_STARTS) for name in weights
     ):
         return "these are the weights of a classifier; name them as `pretrained` of the backbone and train the detector"
+    theirs = [architecture for architecture, mark in MARKS.items() if any(name.startswith(mark) for name in weights)]
+    if config.architecture in MARKS and theirs and config.architecture not in theirs:
+        return f"the file is of a {theirs[0]}, the configuration of a {config.architecture}"
     count = _class_count(report, config.num_classes)
     if count is not None:
         return f"the file is of a detector for {count} classes, num_classes is {config.num_classes}"
+    scale = _scale_of(weights)
+    if scale is not None and config.data.get("scale") not in (None, scale):
+        return f"the file is of scale {scale}, the configuration of scale {config.data['scale']}"
     if report.loaded and all(name.startswith(BACKBONE) for name in different):
         return f"the backbone is another one than {backbone_name(config)}"
     if not report.missing and not report.unexpected:
@@ -80,24 +99,43 @@ def cause_of(report: LoadReport, config: DetectionConfig) -> str:
 
 
 def _class_count(report: LoadReport, class_num: int) -> int | None:
-    """Returns the classes of the file, if nothing but their number differs."""
-    if report.missing or report.unexpected:
+    """Returns the classes of the file, if nothing but their number differs, and what a head derives from it."""
+    if report.missing or report.unexpected or not all(name.startswith(HEAD) for name in report.mismatched):
         return None
     counts = set()
-    for theirs, ours in report.mismatched.values():
-        if len(theirs) != len(ours) or ours[0] != class_num or theirs[1:] != ours[1:]:
-            return None
-        counts.add(theirs[0])
+    for name, (theirs, ours) in report.mismatched.items():
+        # The last layers have a bias; layers before them, which may be as wide, have a norm instead.
+        weight = report.mismatched.get(f"{name.removesuffix('bias')}weight", ((), ()))
+        if name.endswith(".bias") and ours == (class_num,) and len(weight[1]) > 1:
+            counts.add(theirs[0])
     return counts.pop() if len(counts) == 1 else None
+
+
+def _scale_of(weights: Mapping[str, np.ndarray]) -> str | None:
+    """Returns the scale of a YOLOv10 with a backbone of its own, by the width of its stem and the depth of its P3."""
+    stem, blocks = f"{BACKBONE}to_p3.0.conv.weight", f"{BACKBONE}to_p3.4.blocks."
+    if stem not in weights:
+        return None
+    width = weights[stem].shape[0]
+    depth = len({name.removeprefix(blocks).partition(".")[0] for name in weights if name.startswith(blocks)})
+
+    def fits(row: Scale) -> bool:
+        return row.channels()[0] == width and scaled_repeats(BASE_REPEATS[1], row.depth) == depth
+
+    return next((name for name, row in SCALES.items() if fits(row)), None)
 
 
 def _is_fused(missing: Sequence[str], unexpected: Sequence[str]) -> bool:
     merged = {name.rpartition(".conv.")[0] for name in unexpected if ".conv." in name}
-    return bool(merged) and all(any(name.startswith(f"{place}.conv") for place in merged) for name in missing)
+
+    def explained(name: str) -> bool:
+        return any(part in name for part in DROPPED) or any(name.startswith(f"{place}.") for place in merged)
+
+    return bool(merged) and all(map(explained, missing))
 
 
 def backbone_name(config: DetectionConfig) -> str:
-    """Returns the backbone of a configuration with its ``arch``, such as ``EConvNeXt mini``."""
+    """Returns the backbone of a configuration with its ``arch``, such as ``EConvNeXt mini``, or else its ``scale``."""
     section = config.data.get(config.architecture)
     backbone = section.get("backbone") if isinstance(section, dict) else None
     if isinstance(backbone, dict):
@@ -106,4 +144,5 @@ def backbone_name(config: DetectionConfig) -> str:
         name = str(backbone or "its backbone")
         arguments = config.data.get(name)
     arch = arguments.get("arch") if isinstance(arguments, dict) else None
-    return f"{name} {arch}" if arch else name
+    size = arch or config.data.get("scale")
+    return f"{name} {size}" if size else name

@@ -9,9 +9,10 @@ import numpy as np
 import paddle
 
 from detection.configuration import DetectionConfig
+from detection.weights import cause_of
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.weights import find_weights, load_weights, read_weights
-from ppcls_ext.weights.load import LoadReport, compare
+from ppcls_ext.weights.load import LoadReport, compare, unpermitted
 
 logger = logging.getLogger(__name__)
 
@@ -69,5 +70,11 @@ def load_start(config: DetectionConfig, model: paddle.nn.Layer) -> None:
         for name, value in weights.items()
         if not (name in report.mismatched and name.startswith(classifiers))
     }
+    differing = unpermitted(report, classifiers)
+    if not differing.complete:
+        raise UserError(
+            f"pretrain_weights: {report.source} does not fit {config.path}: {cause_of(differing, config, weights)}. "
+            f"{differing.differences()}"
+        )
     load_weights(model, kept, may_differ=classifiers)
     logger.info("%s: %d weights loaded", source, len(report.loaded))

@@ -86,7 +86,7 @@ def load_weights(
         label, weights = str(find_weights(source)), read_weights(source)
     targets = model.state_dict()
     report = compare(label, {name: tuple(target.shape) for name, target in targets.items()}, weights)
-    _raise_if_forbidden(report, tuple(may_differ), weights)
+    _raise_if_forbidden(report, may_differ, weights)
     with paddle.no_grad():
         for name in report.loaded:
             target = targets[name]
@@ -110,14 +110,20 @@ def compare(label: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[
     return report
 
 
-def _raise_if_forbidden(report: LoadReport, may_differ: tuple[str, ...], weights: Mapping[str, np.ndarray]) -> None:
-    forbidden = LoadReport(
+def unpermitted(report: LoadReport, may_differ: Sequence[str]) -> LoadReport:
+    """Returns the differences of ``report`` outside of the prefixes ``may_differ``."""
+    permitted = tuple(may_differ)
+    return LoadReport(
         report.source,
         report.loaded,
-        [name for name in report.missing if not name.startswith(may_differ)],
-        [name for name in report.unexpected if not name.startswith(may_differ)],
-        {name: shapes for name, shapes in report.mismatched.items() if not name.startswith(may_differ)},
+        [name for name in report.missing if not name.startswith(permitted)],
+        [name for name in report.unexpected if not name.startswith(permitted)],
+        {name: shapes for name, shapes in report.mismatched.items() if not name.startswith(permitted)},
     )
+
+
+def _raise_if_forbidden(report: LoadReport, may_differ: Sequence[str], weights: Mapping[str, np.ndarray]) -> None:
+    forbidden = unpermitted(report, may_differ)
     if not forbidden.complete:
         advice = _advice(forbidden, weights)
         raise UserError(f"{report.source} does not fit the model: {forbidden.differences()}. {advice}")

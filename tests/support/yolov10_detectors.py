@@ -22,7 +22,7 @@ def yolov10_config(folder: Path, **changes: Any) -> Path:
     content = {key: value for key, value in yaml.safe_load(file.read_text()).items() if key not in FOREIGN}
     for reader in ("EvalReader", "TestReader"):
         content[reader]["sample_transforms"] = LETTERBOX
-    content |= {"architecture": "YOLOv10", "scale": "N", **changes}
+    content |= {"architecture": "YOLOv10", "scale": "N", "YOLOv10": {"backbone": "YOLOv10Backbone"}, **changes}
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return file
 
