@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,14 @@ class Trained:
         backend = EagerBackend(self.model)
         return Predictor(backend, pipeline, self.class_names, self.topk, shape, self.config.arch.name)
 
-    def export(self, folder: Path) -> Description:
+    def export(
+        self, folder: Path, formats: Sequence[str] = ("paddle",), precisions: Sequence[str] = ("fp32",)
+    ) -> Description:
         """Exports the model to ``folder``, compared on images of ``DataLoader.Eval`` where they are there.
+
+        Args:
+            folder: is replaced by the export.
+            formats, precisions: see ``export_classifier``.
 
         Raises:
             UserError: see ``export_classifier``.
@@ -74,6 +81,8 @@ class Trained:
             topk=self.topk,
             classes=self.class_names,
             images={**_evaluation_images(self.config), **example_images()},
+            formats=formats,
+            precisions=precisions,
         )
 
 

@@ -71,13 +71,21 @@ class TrainedDetector:
             enhance=prepare.enhancement,
         )
 
-    def export(self, folder: Path, nms: bool = True, size: Sequence[int] | None = None) -> DetectionDescription:
+    def export(
+        self,
+        folder: Path,
+        nms: bool = True,
+        size: Sequence[int] | None = None,
+        formats: Sequence[str] = ("paddle",),
+        precisions: Sequence[str] = ("fp32",),
+    ) -> DetectionDescription:
         """Exports the model to ``folder``, compared on images of ``EvalDataset`` where they are there.
 
         Args:
             folder: is replaced by the export.
             nms: let the network give detections; if not, it gives the boxes of all anchors.
             size: height and width of the network's input, if not those of ``TestReader``.
+            formats, precisions: see ``export_detector``.
 
         Raises:
             UserError: see ``export_detector``.
@@ -95,6 +103,8 @@ class TrainedDetector:
             size=size,
             classes=self.class_names,
             images={**evaluation_images(self.config), **example_images()},
+            formats=formats,
+            precisions=precisions,
         )
 
 

@@ -46,7 +46,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, metavar="FILE",
                         help="COCO file that numbers images and classes for --coco (default: from 1)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default 8, or Infer.batch_size)")
-    parser.add_argument("--backend", default="paddle", metavar="NAME", help="engine for --model (default: paddle)")
+    parser.add_argument("--backend", metavar="NAME", help="engine for --model: paddle, onnxruntime or openvino "
+                        "(default: the first in the export that is installed)")  # fmt: skip
+    parser.add_argument("--precision", metavar="NAME", help="which files of --model, where it holds several precisions")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for --model (default: all cores)")
     return parser.parse_args()
 
@@ -114,7 +116,9 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
     from ppcls_ext.runtime import load
 
     if arguments.model is not None:
-        predictor = load(arguments.model, backend=arguments.backend, threads=arguments.threads)
+        predictor = load(
+            arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision
+        )
         return predictor, arguments.input, arguments.batch_size or 8
     return open_detector(arguments) if is_detection_config(arguments.config) else open_classifier(arguments)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -9,24 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import paddle
-import yaml
 from paddle import nn
 
 from detection.export.deployed import Deployed, EagerBackend, deploy, form_of
 from detection.export.verification import verify
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import atomic_folder, sha256_of
-from ppcls_ext.common.machine import available_cores
 from ppcls_ext.export import example_images
+from ppcls_ext.export.formats import PrecisionRow, plan
 from ppcls_ext.export.target import check_target
+from ppcls_ext.export.writers import Network, write_export
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.preprocess.detection import Prepared, build_detection_pipeline
 from ppcls_ext.runtime.batching import ImageSource
-from ppcls_ext.runtime.description import DESCRIPTION_FILE, DetectionDescription
-from ppcls_ext.runtime.paddle_backend import PaddleBackend
+from ppcls_ext.runtime.description import DetectionDescription
+from ppcls_ext.runtime.outputs import OutputForm
 
 logger = logging.getLogger(__name__)
-FILE_STEM = "inference"
 # What gives the network's input its size: operators, and what they call it.
 SIZES = {"Resize": "target_size", "LetterResize": "target_size", "Pad": "size"}
 OPERATORS = "TestReader.sample_transforms"
@@ -43,8 +42,10 @@ def export_detector(
     size: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     images: Mapping[str, ImageSource] | None = None,
+    formats: Sequence[str] = ("paddle",),
+    precisions: Sequence[str] = ("fp32",),
 ) -> DetectionDescription:
-    """Exports a detector, reloads it with Paddle Inference (oneDNN on and off) and compares both with the model.
+    """Exports a detector, reloads every file with the engine that will run it, and compares that with the model.
 
     Args:
         model: an architecture of ppdet. It is not touched: all work is done on copies.
@@ -55,13 +56,16 @@ def export_detector(
         nms: let the network give detections; if not, it gives the boxes of all anchors, before any choice.
         size: height and width that replace those of the operators, in pixels, multiples of the largest stride.
         images: pictures to compare on, by name; None takes ``example_images()``.
+        formats, precisions: keys of ``FORMATS`` and ``PRECISIONS``; every pair of them is written.
 
     Returns:
-        What was written, ``verification`` included.
+        What was written, with what was measured of each artefact.
 
     Raises:
-        UserError: the detections disagree, or the operators or the architecture cannot be exported. No file is left.
+        UserError: a format cannot be written in a precision or needs a missing package, the detections disagree, or
+            the operators or the architecture cannot be exported. No file is left.
     """
+    requests = plan(formats, precisions)
     target = Path(folder)
     check_target(target, classes, class_num)
     operators, image_shape = with_size(preprocess, size)
@@ -69,26 +73,23 @@ def export_detector(
     inputs = _prepare(operators, image_shape, images or example_images())
     reference = EagerBackend(model, form.final)
     anchors = EagerBackend(model, final=False) if form.selection is not None and form.final else None
-    with atomic_folder(target) as temporary:
-        _save_network(deploy(model, form.final, fused=True), temporary, image_shape)
-        description = DetectionDescription(
-            folder=temporary,
-            model_name=model_name,
-            class_num=class_num,
-            input_shape=[-1, *image_shape],
-            preprocess=operators,
-            classes=list(classes) if classes else None,
-            model_file=f"{FILE_STEM}.json",
-            params_file=f"{FILE_STEM}.pdiparams",
-            checksums={file.name: sha256_of(file) for file in sorted(temporary.iterdir())},
-            form=form,
-        )
-        description.verification = verify(reference, anchors, _reload(description), inputs, form)
-        if not any(figures["compared"] for figures in description.verification["engines"].values()):
-            logger.warning("the model finds nothing in any of the pictures: the export was compared on that alone")
-        text = yaml.safe_dump(description.to_document(), sort_keys=False, allow_unicode=True)
-        (temporary / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
-    description.folder = target
+
+    def check(engines: Mapping[str, Any], limits: PrecisionRow) -> dict[str, Any]:
+        return verify(reference, anchors, engines, inputs, form)
+
+    description = DetectionDescription(
+        folder=target,
+        model_name=model_name,
+        class_num=class_num,
+        input_shape=[-1, *image_shape],
+        preprocess=operators,
+        classes=list(classes) if classes else None,
+        form=form,
+    )
+    write_export(target, description, lambda scratch: _network(model, form, scratch, image_shape), requests, check)
+    engines = [artefact.verification["engines"].values() for artefact in description.artefacts]
+    if not any(figures["compared"] for figures in itertools.chain(*engines)):
+        logger.warning("the model finds nothing in any of the pictures: the export was compared on that alone")
     return description
 
 
@@ -155,16 +156,14 @@ def _prepare(
     return inputs
 
 
-def _save_network(network: Deployed, folder: Path, image_shape: Sequence[int]) -> None:
+def _network(model: nn.Layer, form: OutputForm, scratch: Path, image_shape: Sequence[int]) -> Network:
+    return Network(
+        scratch, lambda stem: _save_network(deploy(model, form.final, fused=True), stem, image_shape), form.outputs
+    )
+
+
+def _save_network(network: Deployed, stem: Path, image_shape: Sequence[int]) -> None:
     shapes = {"image": [None, *image_shape], "scale_factor": [None, 2]}
     specification = [paddle.static.InputSpec(shapes[name], "float32", name) for name in network.INPUTS]
     static = paddle.jit.to_static(network, input_spec=specification, full_graph=True)
-    paddle.jit.save(static, str(folder / FILE_STEM))
-
-
-def _reload(description: DetectionDescription) -> dict[str, PaddleBackend]:
-    threads = available_cores()
-    return {
-        "Paddle Inference, oneDNN on": PaddleBackend(description, threads, onednn=True),
-        "Paddle Inference, oneDNN off": PaddleBackend(description, threads, onednn=False),
-    }
+    paddle.jit.save(static, str(stem))

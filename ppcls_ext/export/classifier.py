@@ -1,4 +1,4 @@
-"""Writes an export folder: Paddle Inference files, ``inference.yml``, and the proof that they agree with the model."""
+"""Writes an export folder: files in every format, ``inference.yml``, and the proof that they agree with the model."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from typing import Any
 
 import numpy as np
 import paddle
-import yaml
 from paddle import nn
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import atomic_folder, sha256_of
-from ppcls_ext.common.machine import available_cores
 from ppcls_ext.export.examples import example_images
+from ppcls_ext.export.formats import PrecisionRow, plan
 from ppcls_ext.export.target import check_target
-from ppcls_ext.export.verification import TOLERANCE, verify
+from ppcls_ext.export.verification import Remembered, verify
+from ppcls_ext.export.writers import Network, write_export
 from ppcls_ext.models.outputs import logits_of
 from ppcls_ext.preprocess import ImageError, build_pipeline
-from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description
+from ppcls_ext.runtime.description import Description
 from ppcls_ext.runtime.eager_backend import EagerBackend
-from ppcls_ext.runtime.paddle_backend import PaddleBackend
 from ppcls_ext.runtime.predictor import ImageSource, prepare_input
 
-FILE_STEM = "inference"
+OUTPUT = "logits"
 
 
 class _Deployed(nn.Layer):
@@ -51,9 +49,11 @@ def export_classifier(
     topk: int = 5,
     classes: Sequence[str] | None = None,
     images: Mapping[str, ImageSource] | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float | None = None,
+    formats: Sequence[str] = ("paddle",),
+    precisions: Sequence[str] = ("fp32",),
 ) -> Description:
-    """Exports ``model``, reloads it with Paddle Inference (oneDNN on and off) and compares both with the model.
+    """Exports ``model``, reloads every file with the engine that will run it, and compares that with the model.
 
     Args:
         model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``; its mode (training or not) is left as it was.
@@ -62,42 +62,44 @@ def export_classifier(
         image_shape: ``[3, H, W]`` of the network's input; the batch is free.
         preprocess: operators as in ``Infer.transforms``; they must give ``image_shape``.
         images: pictures to compare on, by name; None takes ``example_images()``.
-        tolerance: largest relative error that is accepted.
+        tolerance: largest relative error that is accepted; None takes that of each precision.
+        formats, precisions: keys of ``FORMATS`` and ``PRECISIONS``; every pair of them is written.
 
     Returns:
-        What was written, ``verification`` included.
+        What was written, with what was measured of each artefact.
 
     Raises:
-        UserError: the outputs disagree, the model is no classifier, or the operators do not fit it. No file is left.
+        UserError: a format cannot be written in a precision or needs a missing package, the outputs disagree, the
+            model is no classifier, or the operators do not fit it. No file is left.
     """
+    requests = plan(formats, precisions)
     target = Path(folder)
     check_target(target, classes, class_num)
     was_training = model.training
-    reference = EagerBackend(model)
+    reference = Remembered(EagerBackend(model))
+
+    def check(engines: Mapping[str, Any], limits: PrecisionRow) -> dict[str, Any]:
+        return verify(reference, engines, inputs, limits.relative_error if tolerance is None else tolerance)
+
+    def network_in(scratch: Path) -> Network:
+        return Network(scratch, lambda stem: _save_network(model, stem, image_shape), [OUTPUT])
+
     try:
         inputs = _prepare(preprocess, image_shape, images or example_images())
         _check_outputs(reference, inputs, model_name, class_num)
-        with atomic_folder(target) as temporary:
-            _save_network(model, temporary, image_shape)
-            description = Description(
-                folder=temporary,
-                model_name=model_name,
-                class_num=class_num,
-                input_shape=[-1, *image_shape],
-                preprocess=preprocess,
-                topk=min(topk, class_num),
-                classes=list(classes) if classes else None,
-                model_file=f"{FILE_STEM}.json",
-                params_file=f"{FILE_STEM}.pdiparams",
-                checksums={file.name: sha256_of(file) for file in sorted(temporary.iterdir())},
-            )
-            description.verification = verify(reference, _reload(description), inputs, tolerance)
-            text = yaml.safe_dump(description.to_document(), sort_keys=False, allow_unicode=True)
-            (temporary / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
+        description = Description(
+            folder=target,
+            model_name=model_name,
+            class_num=class_num,
+            input_shape=[-1, *image_shape],
+            preprocess=preprocess,
+            topk=min(topk, class_num),
+            classes=list(classes) if classes else None,
+        )
+        write_export(target, description, network_in, requests, check)
     finally:
         if was_training:
             model.train()
-    description.folder = target
     return description
 
 
@@ -114,7 +116,7 @@ def _prepare(
     return inputs
 
 
-def _check_outputs(reference: EagerBackend, inputs: Mapping[str, np.ndarray], model_name: str, class_num: int) -> None:
+def _check_outputs(reference: Remembered, inputs: Mapping[str, np.ndarray], model_name: str, class_num: int) -> None:
     shape = list(reference.run(next(iter(inputs.values()))[np.newaxis]).shape)
     if shape != [1, class_num]:
         raise UserError(
@@ -123,17 +125,9 @@ def _check_outputs(reference: EagerBackend, inputs: Mapping[str, np.ndarray], mo
         )
 
 
-def _save_network(model: nn.Layer, folder: Path, image_shape: Sequence[int]) -> None:
+def _save_network(model: nn.Layer, stem: Path, image_shape: Sequence[int]) -> None:
     deployed = _Deployed(model)
     deployed.eval()
     specification = paddle.static.InputSpec([None, *image_shape], "float32", "image")
     static = paddle.jit.to_static(deployed, input_spec=[specification], full_graph=True)
-    paddle.jit.save(static, str(folder / FILE_STEM))
-
-
-def _reload(description: Description) -> dict[str, PaddleBackend]:
-    threads = available_cores()
-    return {
-        "Paddle Inference, oneDNN on": PaddleBackend(description, threads, onednn=True),
-        "Paddle Inference, oneDNN off": PaddleBackend(description, threads, onednn=False),
-    }
+    paddle.jit.save(static, str(stem))

@@ -9,14 +9,26 @@ import numpy as np
 
 
 class Backend(Protocol):
-    """Runs a classifier; constructed as ``Backend(description, threads, onednn)``."""
+    """Runs a classifier; constructed as ``Backend(description, artefact, threads, onednn)``.
+
+    Attributes:
+        computed_in: type of the numbers that it computes with: ``float32``, ``float16`` or ``bfloat16``.
+    """
+
+    computed_in: str
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
 
 
 class DetectionBackend(Protocol):
-    """Runs a detector; constructed as ``Backend(description, threads, onednn)``. An engine may be both."""
+    """Runs a detector; constructed as ``Backend(description, artefact, threads, onednn)``. An engine may be both.
+
+    Attributes:
+        computed_in: type of the numbers that it computes with: ``float32``, ``float16`` or ``bfloat16``.
+    """
+
+    computed_in: str
 
     def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> Sequence[np.ndarray]:
         """Finds boxes.

@@ -11,14 +11,15 @@ from typing import Any
 import yaml
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import sha256_of
+from ppcls_ext.runtime.artefacts import Artefact, read_artefacts
 from ppcls_ext.runtime.nms import NmsSettings
 from ppcls_ext.runtime.outputs import OutputForm
 from ppcls_ext.runtime.topk import TopkSettings
 
 DESCRIPTION_FILE = "inference.yml"
-FORMAT_VERSION = 1
-SECTIONS = ("format_version", "task", "model", "input", "preprocess", "postprocess", "files")
+# The first version described the files of Paddle alone; it is still read.
+FIRST_VERSION, FORMAT_VERSION = 1, 2
+SECTIONS = ("format_version", "task", "model", "input", "preprocess", "postprocess")
 CLASSIFICATION, DETECTION = "classification", "detection"
 # How detections are chosen among candidates, by the name in the file.
 SELECTIONS: dict[str, type[NmsSettings] | type[TopkSettings]] = {"MultiClassNMS": NmsSettings, "TopK": TopkSettings}
@@ -36,9 +37,7 @@ class Export:
         input_shape: ``[-1, 3, H, W]``; -1 is free.
         preprocess: operators that make a model input of an image, as the configuration writes them.
         classes: their names, or None where unknown.
-        model_file, params_file: file names inside ``folder``.
-        checksums: SHA-256 of the files by name.
-        verification: what the export measured when it compared itself with the trained model.
+        artefacts: the network, once for each format and precision; the first is opened unless another is asked for.
     """
 
     folder: Path
@@ -47,10 +46,7 @@ class Export:
     input_shape: list[int]
     preprocess: list[Any]
     classes: list[str] | None
-    model_file: str
-    params_file: str
-    checksums: dict[str, str]
-    verification: dict[str, Any] = field(default_factory=dict)
+    artefacts: list[Artefact] = field(default_factory=list)
 
     def document_of(self, task: str, output: Any, postprocess: dict[str, Any]) -> dict[str, Any]:
         """Returns the content of ``inference.yml``, given what differs between the tasks."""
@@ -63,8 +59,7 @@ class Export:
             "preprocess": self.preprocess,
             "postprocess": postprocess,
             "classes": self.classes,
-            "files": {"model": self.model_file, "params": self.params_file, "sha256": self.checksums},
-            "verification": self.verification,
+            "artefacts": [artefact.to_document() for artefact in self.artefacts],
         }
 
 
@@ -111,25 +106,25 @@ class DetectionDescription(Export):
     def _outputs(self) -> list[dict[str, Any]]:
         corners = ["x1", "y1", "x2", "y2"]
         common = {"dtype": "float32", "pixels_of": "image" if self.form.scaled else "input"}
-        if not self.form.final:
-            return [
-                {"name": "boxes", "shape": [-1, -1, 4], "columns": corners, **common},
-                {"name": "scores", "shape": [-1, self.class_num, -1], "dtype": "float32"},
-            ]
         columns = ["class", "score", *corners]
-        if isinstance(self.form.selection, TopkSettings):
-            return [{"name": "detections", "shape": [-1, -1, 6], "columns": columns, **common}]
-        return [
-            {"name": "boxes", "shape": [-1, 6], "columns": columns, **common},
-            {"name": "count", "shape": [-1], "dtype": "int32", "meaning": "boxes of each image"},
-        ]
+        meanings: dict[str, Any] = {
+            "detections": {"shape": [-1, -1, 6], "columns": columns, **common},
+            "boxes": {"shape": [-1, 6], "columns": columns, **common},
+            "count": {"shape": [-1], "dtype": "int32", "meaning": "boxes of each image"},
+        }
+        if not self.form.final:
+            meanings = {
+                "boxes": {"shape": [-1, -1, 4], "columns": corners, **common},
+                "scores": {"shape": [-1, self.class_num, -1], "dtype": "float32"},
+            }
+        return [{"name": name, **meanings[name]} for name in self.form.outputs]
 
 
 def read_description(folder: str | os.PathLike[str]) -> Description | DetectionDescription:
-    """Reads the ``inference.yml`` of an export folder and checks that its files are those that were exported.
+    """Reads the ``inference.yml`` of an export folder. The files are not looked at: see ``Artefact.check_files``.
 
     Raises:
-        UserError: the folder is no export, of an unknown version, incomplete, or a file was changed since.
+        UserError: the folder is no export, of an unknown version, or the file is incomplete.
     """
     root = Path(folder)
     file = root / DESCRIPTION_FILE
@@ -138,11 +133,9 @@ def read_description(folder: str | os.PathLike[str]) -> Description | DetectionD
     document = _read_document(file)
     try:
         read = _read_classification if document["task"] == CLASSIFICATION else _read_detection
-        description = read(document, _read_common(document, root))
+        return read(document, _read_common(document, root))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: damaged, a key is missing or of the wrong type ({error!r})") from error
-    _check_files(description)
-    return description
 
 
 def _read_common(document: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -153,10 +146,7 @@ def _read_common(document: dict[str, Any], root: Path) -> dict[str, Any]:
         "input_shape": [int(size) for size in document["input"]["shape"]],
         "preprocess": list(document["preprocess"]),
         "classes": [str(name) for name in document["classes"]] if document.get("classes") else None,
-        "model_file": str(document["files"]["model"]),
-        "params_file": str(document["files"]["params"]),
-        "checksums": {str(name): str(digest) for name, digest in document["files"]["sha256"].items()},
-        "verification": dict(document.get("verification") or {}),
+        "artefacts": read_artefacts(document, document["format_version"] == FIRST_VERSION),
     }
 
 
@@ -185,23 +175,11 @@ def _read_document(file: Path) -> dict[str, Any]:
     missing = [key for key in SECTIONS if not isinstance(document, dict) or key not in document]
     if missing:
         raise UserError(f"{file}: damaged, without {', '.join(missing)}")
-    if document["format_version"] != FORMAT_VERSION or document["task"] not in (CLASSIFICATION, DETECTION):
+    versions = (FIRST_VERSION, FORMAT_VERSION)
+    if document["format_version"] not in versions or document["task"] not in (CLASSIFICATION, DETECTION):
         raise UserError(
             f"{file}: format {document['format_version']} of task '{document['task']}' is not supported; this version "
-            f"reads format {FORMAT_VERSION} of '{CLASSIFICATION}' and '{DETECTION}'"
+            f"reads formats {FIRST_VERSION} and {FORMAT_VERSION} of '{CLASSIFICATION}' and '{DETECTION}'; "
+            "export again with tools/export_model.py"
         )
     return document
-
-
-def _check_files(description: Export) -> None:
-    for name in (description.model_file, description.params_file):
-        file = description.folder / name
-        if Path(name).name != name:
-            raise UserError(f"{description.folder / DESCRIPTION_FILE}: '{name}' must be a file name without a folder")
-        if not file.is_file():
-            raise UserError(f"{file}: missing from the export; run tools/export_model.py again")
-        if sha256_of(file) != description.checksums.get(name):
-            raise UserError(
-                f"{file}: refused, its content is not what was exported (its SHA-256 differs from {DESCRIPTION_FILE}); "
-                "copy the folder again or run tools/export_model.py again"
-            )

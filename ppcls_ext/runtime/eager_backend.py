@@ -18,7 +18,12 @@ class EagerBackend:
     Args:
         model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``, or what holds them (see ``logits_of``); is put into
             evaluation mode.
+
+    Attributes:
+        computed_in: the type of its weights as trained.
     """
+
+    computed_in = "float32"
 
     def __init__(self, model: paddle.nn.Layer) -> None:
         self.model = model

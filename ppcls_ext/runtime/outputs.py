@@ -34,6 +34,13 @@ class OutputForm:
             return "not needed"
         return "inside" if self.final else "outside"
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in their order."""
+        if not self.final:
+            return ["boxes", "scores"]
+        return ["detections"] if isinstance(self.selection, TopkSettings) else ["boxes", "count"]
+
     def rows(self, outputs: Sequence[np.ndarray], inputs: Sequence[Prepared]) -> list[np.ndarray]:
         """Reads what a backend gave.
 

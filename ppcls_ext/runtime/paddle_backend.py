@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ppcls_ext.runtime.artefacts import Artefact
 from ppcls_ext.runtime.description import Description, DetectionDescription
 
 # Paddle wakes a thread after every operator to free its inputs, which costs a tenth of the latency of a small network.
 # Letting so much garbage (in GB) pile up first makes that rare.
 GARBAGE_FLAG = "FLAGS_eager_delete_tensor_gb"
 GARBAGE_LIMIT = 0.03
+BFLOAT16 = "bfloat16"
 
 
 class PaddleBackend:
@@ -21,17 +23,25 @@ class PaddleBackend:
     It is a ``Backend`` for a classifier and a ``DetectionBackend`` for a detector.
 
     Args:
-        description: names the files.
+        description: names the folder.
+        artefact: names the files, and the precision to compute in.
         threads: threads of the mathematics library.
-        onednn: use oneDNN's kernels instead of Paddle's plain ones.
+        onednn: use oneDNN's kernels instead of Paddle's plain ones, which know float32 only.
+
+    Attributes:
+        computed_in: bfloat16 where it was asked for, with oneDNN, on a processor that has it; else float32.
     """
 
-    def __init__(self, description: Description | DetectionDescription, threads: int, onednn: bool) -> None:
+    def __init__(
+        self, description: Description | DetectionDescription, artefact: Artefact, threads: int, onednn: bool = True
+    ) -> None:
         from paddle import inference
 
-        config = inference.Config(
-            str(description.folder / description.model_file), str(description.folder / description.params_file)
-        )
+        self.computed_in = BFLOAT16 if artefact.precision == "bf16" and onednn and _has_bfloat16() else "float32"
+        program = description.folder / artefact.model_file
+        # A network without weights has no second file, and Paddle wants its name nevertheless.
+        weights = description.folder / (artefact.weights_file or f"{program.stem}.pdiparams")
+        config = inference.Config(str(program), str(weights))
         config.disable_glog_info()
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(threads)
@@ -40,6 +50,8 @@ class PaddleBackend:
             config.enable_mkldnn()
         else:
             config.disable_mkldnn()
+        if self.computed_in == BFLOAT16:
+            config.enable_mkldnn_bfloat16()
         # Files of Paddle 3 (.json) are run by its new intermediate representation and executor only; without saying so
         # memory optimisation looks for the result of an old pass and fails.
         config.enable_new_ir(True)
@@ -73,6 +85,13 @@ class PaddleBackend:
             self._inputs[name].copy_from_cpu(np.ascontiguousarray(values, dtype=np.float32))
         self._predictor.run()
         return [output.copy_to_cpu() for output in self._outputs]
+
+
+def _has_bfloat16() -> bool:
+    """Whether oneDNN has kernels for bfloat16 on this processor."""
+    from paddle.base import core
+
+    return bool(core.supports_bfloat16())
 
 
 @contextlib.contextmanager

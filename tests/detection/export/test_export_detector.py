@@ -55,8 +55,8 @@ def test_description(exports: dict[str, Path], frames: list[Path]) -> None:
     assert description.classes == CLASSES
     nms = NmsSettings(score_threshold=0.05, nms_top_k=100, keep_top_k=50, nms_threshold=0.6)
     assert description.form == OutputForm(nms, final=True, scaled=True)
-    assert description.verification["images"] == [file.name for file in frames]
-    for figures in description.verification["engines"].values():
+    assert description.artefacts[0].verification["images"] == [file.name for file in frames]
+    for figures in description.artefacts[0].verification["engines"].values():
         assert figures["compared"] > 100
         assert figures["box_error_px"] < 0.1
         assert figures["score_error"] < 1e-3

@@ -59,12 +59,16 @@ def test_writes_files_and_description(exported):
     assert document["input"]["shape"] == [-1, 3, 64, 64]
     assert document["preprocess"] == PREPROCESS
     assert document["classes"][3] == "class 3"
+    (artefact,) = document["artefacts"]
+    assert (artefact["format"], artefact["precision"], artefact["computed_in"]) == ("paddle", "fp32", "float32")
+    assert artefact["files"] == {"model": "inference.json", "weights": "inference.pdiparams"}
     for name in ("inference.json", "inference.pdiparams"):
-        assert document["files"]["sha256"][name] == sha256_of(folder / name)
-    errors = document["verification"]["relative_error"]
+        assert artefact["sha256"][name] == sha256_of(folder / name)
+    errors = artefact["verification"]["relative_error"]
     assert len(errors) == 2
     assert all(error <= 1e-4 for error in errors.values())
-    assert len(document["verification"]["images"]) >= 3
+    assert list(artefact["verification"]["top1_agreement"].values()) == [1.0, 1.0]
+    assert len(artefact["verification"]["images"]) >= 3
     assert description.folder == folder
 
 

@@ -14,9 +14,11 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.export import example_images, export_classifier
 from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.runtime import BACKENDS, Predictor, load
+from ppcls_ext.runtime.backends import BackendRow
 from ppcls_ext.runtime.predictor import softmax
 
 PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
+FOREIGN = {"format": "paddle", "precision": "fp32", "files": {"model": "../x.json", "weights": "y"}, "sha256": {}}
 CLASSES = ["cube", "ball", "cylinder", "tyre"]
 
 
@@ -162,8 +164,9 @@ def test_incomplete_and_foreign_folders_are_refused(copied, tmp_path):
     [
         ({"format_version": 9}, "format 9 of task 'classification' is not supported"),
         ({"task": "segmentation"}, "task 'segmentation' is not supported"),
-        ({"files": {"model": "inference.json"}}, "damaged, a key is missing"),
-        ({"files": {"model": "../x.json", "params": "y", "sha256": {}}}, "must be a file name without a folder"),
+        ({"artefacts": [{"format": "paddle"}]}, "damaged, a key is missing"),
+        ({"artefacts": []}, "damaged, a key is missing"),
+        ({"artefacts": [FOREIGN]}, "must be a file name without a folder"),
         ({"preprocess": [{"Resize": {}}]}, r"preprocess\[0\]: unknown operator 'Resize'"),
     ],
 )
@@ -181,11 +184,11 @@ def test_a_damaged_description_is_refused(copied):
 
 
 def test_backends_are_rows_of_a_table(exported, monkeypatch):
-    with pytest.raises(UserError, match=r"unknown backend 'padle' \(did you mean 'paddle'\?\); allowed: paddle"):
+    allowed = "allowed: onnxruntime, openvino, paddle"
+    with pytest.raises(UserError, match=rf"unknown backend 'padle' \(did you mean 'paddle'\?\); {allowed}"):
         load(exported, backend="padle")
-    monkeypatch.setitem(
-        BACKENDS, "other", type(BACKENDS["paddle"])("nowhere", "Other", "no_such_package", "pip install other")
-    )
+    other = BackendRow("nowhere", "Other", "no_such_package", "pip install other", "paddle")
+    monkeypatch.setitem(BACKENDS, "other", other)
     with pytest.raises(UserError, match="needs the missing package 'no_such_package': pip install other"):
         load(exported, backend="other")
     with pytest.raises(UserError, match="threads must be at least 1"):
