@@ -35,6 +35,8 @@ class EConvNeXt(Classifier):
             statistics that stay, and no drop path.
         pretrained: weights of a classifier or of a detector, ours or the paper's: a checkpoint folder, ``.pdparams``
             or ``.safetensors``. Stem and stages must fit; norms of outputs that the file lacks start fresh.
+        expansion_channels: a list for each stage: the channels inside each of its blocks, if not four times the
+            block's as published; ``tools/prune_model.py`` finds them.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -49,6 +51,7 @@ class EConvNeXt(Classifier):
         drop_path_rate: float = 0.0,
         freeze_at: int = -1,
         pretrained: str | None = None,
+        expansion_channels: list | None = None,
     ) -> None:
         if arch not in ARCHS:
             raise ValueError(f"arch: must be one of {', '.join(ARCHS)}, got '{arch}'{suggestion(str(arch), ARCHS)}")
@@ -60,6 +63,7 @@ class EConvNeXt(Classifier):
             variant.strides,
             class_num=0,
             drop_path_rate=_checked_rate(drop_path_rate),
+            expansion_channels=expansion_channels,
         )
         self.arch = arch
         self.return_idx = _checked_stages(return_idx, len(variant.depths))

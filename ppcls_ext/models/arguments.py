@@ -29,3 +29,25 @@ def drop_path_ramp(rate: float, depths: Sequence[int]) -> list[list[float]]:
     last = max(sum(depths) - 1, 1)
     rates = iter([rate * i / last for i in range(sum(depths))])
     return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+def checked_expansion(
+    expansion_channels: Sequence[Sequence[int]] | None, depths: Sequence[int]
+) -> list[list[int]] | list[None]:
+    """Returns the channels inside each block, grouped by stage; ``None`` for each stage if they are as published.
+
+    Raises:
+        ValueError: there is not one positive whole number for each block; the message begins with the argument's name.
+    """
+    if expansion_channels is None:
+        return [None] * len(depths)
+    stages = list(expansion_channels) if isinstance(expansion_channels, Sequence) else []
+    if [len(stage) if isinstance(stage, list | tuple) else None for stage in stages] != list(depths):
+        raise ValueError(
+            f"expansion_channels: must be {len(depths)} lists, of {', '.join(map(str, depths))} numbers, "
+            f"got {expansion_channels}"
+        )
+    for number in (number for stage in stages for number in stage):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"expansion_channels: must be positive whole numbers, got {number!r}")
+    return [list(stage) for stage in stages]

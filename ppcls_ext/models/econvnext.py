@@ -9,7 +9,7 @@ from typing import get_args
 import paddle
 from paddle import nn
 
-from ppcls_ext.models.arguments import check_common_arguments, drop_path_ramp
+from ppcls_ext.models.arguments import check_common_arguments, checked_expansion, drop_path_ramp
 from ppcls_ext.models.layers import BATCH_NORM_EPSILON, ConvBNAct, CSPStage, GlobalAveragePool, linear
 from ppcls_ext.models.variants import Stem, StemStride
 
@@ -27,6 +27,8 @@ class EConvNeXt(nn.Layer):
         stem_stride: total stride of the first stage's output: 4 as published; 2 and 1 are for small images such as
             CIFAR's.
         in_channels: channels of the images.
+        expansion_channels: a list for each stage: the channels inside each of its blocks, if not four times the
+            block's as published; ``tools/prune_model.py`` finds them.
 
     Attributes:
         feature_channels: channels of the four stage outputs.
@@ -46,9 +48,11 @@ class EConvNeXt(nn.Layer):
         drop_path_rate: float = 0.0,
         stem_stride: StemStride = 4,
         in_channels: int = 3,
+        expansion_channels: list | None = None,
     ) -> None:
         super().__init__()
         _check_row(stem, dims, depths, strides)
+        hidden = checked_expansion(expansion_channels, depths)
         check_common_arguments(class_num, drop_path_rate, stem_stride, in_channels)
         middles = [(before + after) // 2 for before, after in itertools.pairwise(dims)]
         strides = list(strides)
@@ -61,7 +65,10 @@ class EConvNeXt(nn.Layer):
             strides[0] = 1 if stem_stride == 1 else strides[0]
         ramp = drop_path_ramp(drop_path_rate, depths)
         self.stages = nn.Sequential(
-            *(CSPStage(stage_inputs[i], middles[i], dims[i + 1], strides[i], ramp[i]) for i in range(len(depths)))
+            *(
+                CSPStage(stage_inputs[i], middles[i], dims[i + 1], strides[i], ramp[i], hidden[i])
+                for i in range(len(depths))
+            )
         )
         self.pool = GlobalAveragePool()
         self.flatten = nn.Flatten()

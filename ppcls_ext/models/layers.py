@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import paddle
 from paddle import nn
 from paddle.nn import functional
@@ -10,6 +12,8 @@ from paddle.nn.initializer import Constant, TruncatedNormal
 # Paddle cuts the truncated normal at -2 and 2 (not at two standard deviations), as the published ConvNeXt does.
 WEIGHT_STD = 0.02
 BATCH_NORM_EPSILON = 1e-5
+# Channels inside a block over channels of the block.
+EXPANSION = 4
 
 
 def convolution(
@@ -126,15 +130,17 @@ class Block(nn.Layer):
     Args:
         channels: channels of input and output.
         drop_path_rate: probability of dropping the branch of a sample in training.
+        hidden_channels: channels between the two 1x1 convolutions, if not 4c as published: pruned blocks have fewer.
     """
 
-    def __init__(self, channels: int, drop_path_rate: float = 0.0) -> None:
+    def __init__(self, channels: int, drop_path_rate: float = 0.0, hidden_channels: int | None = None) -> None:
         super().__init__()
+        hidden = EXPANSION * channels if hidden_channels is None else hidden_channels
         self.depthwise = convolution(channels, channels, 7, padding=3, groups=channels)
         self.norm = nn.BatchNorm2D(channels, epsilon=BATCH_NORM_EPSILON)
-        self.expand = convolution(channels, 4 * channels, 1)
+        self.expand = convolution(channels, hidden, 1)
         self.activation = nn.GELU()
-        self.project = convolution(4 * channels, channels, 1)
+        self.project = convolution(hidden, channels, 1)
         self.project_norm = nn.BatchNorm2D(channels, epsilon=BATCH_NORM_EPSILON)
         self.attention = EffectiveSE(channels)
         self.drop_path = DropPath(drop_path_rate)
@@ -159,12 +165,20 @@ class CSPStage(nn.Layer):
         stride: 2 halves the resolution with a 2x2 convolution; 1 keeps it (a 1x1 convolution if the input does not
             have ``middle_channels`` yet).
         drop_path_rates: one rate for each block; their number is the depth of the stage.
+        hidden_channels: channels inside each block, see `Block`.
     """
 
     def __init__(
-        self, in_channels: int, middle_channels: int, out_channels: int, stride: int, drop_path_rates: list[float]
+        self,
+        in_channels: int,
+        middle_channels: int,
+        out_channels: int,
+        stride: int,
+        drop_path_rates: list[float],
+        hidden_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        hidden = [None] * len(drop_path_rates) if hidden_channels is None else hidden_channels
         half = middle_channels // 2
         if stride == 2:
             self.downsample = ConvBNAct(in_channels, middle_channels, 2, 2)
@@ -174,7 +188,7 @@ class CSPStage(nn.Layer):
             self.downsample = nn.Identity()
         self.shortcut = ConvBNAct(middle_channels, half, 1)
         self.entry = ConvBNAct(middle_channels, half, 1)
-        self.blocks = nn.Sequential(*(Block(half, rate) for rate in drop_path_rates))
+        self.blocks = nn.Sequential(*(Block(half, *each) for each in zip(drop_path_rates, hidden, strict=True)))
         self.attention = EffectiveSE(2 * half)
         self.merge = ConvBNAct(2 * half, out_channels, 1)
 
