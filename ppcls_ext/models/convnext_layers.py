@@ -13,6 +13,8 @@ from paddle.nn.initializer import Constant
 from ppcls_ext.models.layers import DropPath, convolution, linear
 
 NORM_EPSILON = 1e-6
+# Far below the epsilon squared, and still a normal number in float32.
+SMALLEST_ENERGY = 1e-24
 EXPANSION = 4
 
 
@@ -48,8 +50,9 @@ class GlobalResponseNorm(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """``[N, H, W, C]`` -> ``[N, H, W, C]``."""
-        # Not sqrt(sum of squares): that has no gradient for a channel that is zero everywhere, this has zero.
-        energy = paddle.linalg.norm(x, p="fro", axis=[1, 2], keepdim=True)
+        # Written out, because Paddle2ONNX knows no norm over two axes. The limit gives the square root a gradient where a
+        # channel is zero everywhere: zero.
+        energy = x.square().sum(axis=[1, 2], keepdim=True).clip(min=SMALLEST_ENERGY).sqrt()
         response = energy / (energy.mean(axis=-1, keepdim=True) + NORM_EPSILON)
         return self.weight * (x * response) + self.bias + x
 

@@ -1,0 +1,65 @@
+"""Detectors as subjects of the profiler."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import paddle
+import pytest
+from paddle import nn
+
+from detection.configuration import load_config
+from detection.counting import count_parameters
+from detection.profile import detector_subject
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.profile.measure import Profile, Subject, profile_networks
+from tests.support.detection_configs import write_config
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Subject:
+    return detector_subject(load_config(write_config(tmp_path_factory.mktemp("config"))), (SIZE, SIZE))
+
+
+@pytest.fixture(scope="module")
+def profile(subject) -> Profile:
+    return profile_networks([subject], repeats=1)[0]
+
+
+class Whole(nn.Layer):
+    """What ``paddle.flops`` can feed."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.network, self.run = subject.network, subject.forward
+
+    def forward(self, images: paddle.Tensor):
+        return self.run(images)
+
+
+def test_totals_are_those_of_paddle(subject, profile):
+    with contextlib.redirect_stdout(io.StringIO()):
+        flops = int(paddle.flops(Whole(subject), [1, 3, SIZE, SIZE]))
+    assert profile.total.flops == flops
+    assert profile.total.parameters == count_parameters(subject.network).total
+
+
+def test_parts_are_stages_neck_and_head(subject, profile):
+    by_stage = profile.by_stage()
+    assert list(by_stage) == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "neck", "head", "rest"]
+    parameters = count_parameters(subject.network)
+    assert by_stage["neck"].parameters == parameters.neck
+    assert by_stage["head"].parameters == parameters.head
+    backbone = sum(by_stage[stage].parameters for stage in list(by_stage)[:5])
+    assert backbone == parameters.backbone
+    assert by_stage["rest"].parameters == 0
+
+
+def test_a_detector_of_other_parts_is_refused(tmp_path, monkeypatch):
+    config = load_config(write_config(tmp_path))
+    monkeypatch.setattr("detection.profile.build_model", lambda config, pretrained: nn.Linear(1, 1))
+    with pytest.raises(UserError, match=r"tiny.yml: PPYOLOE has no backbone, neck, yolo_head; it cannot be profiled"):
+        detector_subject(config)

@@ -1,0 +1,170 @@
+"""Shows where networks spend FLOPs, parameters, activations and time, by layer, by stage and by kind of operation.
+
+python tools/profile_model.py --model EConvNeXt_mini ConvNeXt_tiny ConvNeXtV2_tiny --output profile.md
+python tools/profile_model.py -c configs/detection/ppyoloe/ppyoloe_s_econvnext_mini_sonar.yml
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls_ext.common.command_line import run
+from ppcls_ext.common.errors import UserError
+
+if TYPE_CHECKING:
+    from ppcls_ext.profile.measure import Subject
+
+DEFAULT_SIZE = (224, 224)
+PAGE_SUFFIX = ".md"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description="Profile networks in Paddle's eager mode: FLOPs, parameters, activations and time of each layer, "
+        "summed by stage and by kind of operation; several networks side by side."
+    )
+    parser.add_argument(
+        "--model", nargs="+", default=[], metavar="NAME", help="models by name, ours and PaddleClas's (ConvNeXt_tiny)"
+    )
+    parser.add_argument(
+        "-c", "--config", nargs="+", default=[], metavar="CONFIG", help="configurations of classifiers and detectors"
+    )
+    parser.add_argument(
+        "-o", "--override", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
+        help="with --model: arguments of each constructor (class_num=10); with -c: keys of each configuration",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", nargs="+", type=int, metavar="PIXELS",
+        help="side of the images, or height and width (224; of configurations their own; detectors 640)",
+    )  # fmt: skip
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images in a forward pass (1)")
+    parser.add_argument("--repeats", type=int, default=10, metavar="N", help="timed passes of each network (10)")
+    parser.add_argument("--layers", type=int, default=10, metavar="N", help="slowest layers to show of each (10)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of Paddle on the CPU (1)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, gpu or a custom device of Paddle (cpu)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.md", help="page to write; FILE.csv (every layer), .json and .png beside it"
+    )
+    return parser.parse_args()
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuses what cannot be, before anything slow is loaded.
+
+    Raises:
+        UserError: an option is out of range, or options contradict each other.
+    """
+    if not arguments.model and not arguments.config:
+        raise UserError("name networks with --model NAME ... or with -c CONFIG ...")
+    if arguments.override and arguments.model and arguments.config:
+        raise UserError("-o goes with --model (arguments) or with -c (keys), not with both at once")
+    for option, least in (("batch", 1), ("repeats", 1), ("threads", 1), ("layers", 0)):
+        if getattr(arguments, option) < least:
+            raise UserError(f"--{option} must be at least {least}, got {getattr(arguments, option)}")
+    if arguments.size and (len(arguments.size) > 2 or min(arguments.size) < 1):
+        raise UserError(f"--size must be one or two positive numbers, got {' '.join(map(str, arguments.size))}")
+    if arguments.output and arguments.output.suffix != PAGE_SUFFIX:
+        raise UserError(f"--output must end in {PAGE_SUFFIX}, got {arguments.output}")
+
+
+def model_arguments(overrides: list[str]) -> dict[str, Any]:
+    """Returns ``KEY=VALUE`` texts as keyword arguments."""
+    from ppcls_ext.common.config import parse_value
+
+    arguments = {}
+    for change in overrides:
+        key, separator, text = change.partition("=")
+        if not separator or not key.strip().isidentifier():
+            raise UserError(f"-o {change}: must have the form ARGUMENT=VALUE, such as class_num=10")
+        try:
+            arguments[key.strip()] = parse_value(text)
+        except ValueError as error:
+            raise UserError(f"-o {change}: {error}") from error
+    return arguments
+
+
+def load_configs(paths: list[str], overrides: list[str]) -> list[Any]:
+    """Returns the configurations, of classifiers and of detectors; every mistake is told before Paddle loads."""
+    from ppcls_ext.common.config import is_detection_config
+
+    configs = []
+    for path in paths:
+        if is_detection_config(path):
+            from detection.configuration import load_config
+        else:
+            from classification.config import load_config
+        configs.append(load_config(path, overrides))
+    return configs
+
+
+def named_subjects(names: list[str], arguments: dict[str, Any], size: tuple[int, int] | None) -> list[Subject]:
+    """Builds the models of ``--model``."""
+    from ppcls_ext.models.registry import build_model
+    from ppcls_ext.profile.measure import Subject
+
+    subjects = []
+    for name in names:
+        try:
+            model = build_model(name, **arguments)
+        except (ValueError, AssertionError) as error:
+            raise UserError(str(error)) from error
+        subjects.append(Subject(name, model, model, (arguments.get("in_channels", 3), *(size or DEFAULT_SIZE))))
+    return subjects
+
+
+def configured_subject(config: Any, size: tuple[int, int] | None) -> Subject:
+    """Builds the network of one configuration."""
+    if hasattr(config, "architecture"):
+        from detection.profile import detector_subject
+
+        return detector_subject(config, size)
+    from classification.build import build_network
+    from ppcls_ext.profile.measure import Subject
+
+    model = build_network(config)
+    channels, height, width = config.run.image_shape
+    return Subject(config.document.path.stem, model, model, (channels, *(size or (height, width))))
+
+
+def main() -> None:
+    """Profiles, prints the page and writes it."""
+    arguments = parse_arguments()
+    check(arguments)
+    from ppcls_ext.models.catalog import checked_arguments
+
+    constructor = model_arguments(arguments.override) if arguments.model else {}
+    for name in arguments.model:
+        try:
+            checked_arguments(name, constructor)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    configs = load_configs(arguments.config, arguments.override)
+    # Paddle reads it when it is loaded.
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.profile.measure import profile_networks
+    from ppcls_ext.profile.report import markdown_page, write_report
+    from ppcls_ext.training.environment import prepare_environment
+
+    set_up_logging()
+    prepare_environment(arguments.device, 0, "--device")
+    size = (arguments.size[0], arguments.size[-1]) if arguments.size else None
+    subjects = named_subjects(arguments.model, constructor, size)
+    subjects += [configured_subject(config, size) for config in configs]
+    profiles = profile_networks(subjects, arguments.batch, arguments.repeats)
+    page = markdown_page(profiles, arguments.layers)
+    print(f"\n{page}")
+    if arguments.output:
+        for path in write_report(profiles, page, arguments.output):
+            print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    run(main)
