@@ -22,7 +22,8 @@ def select(scores: paddle.Tensor, boxes: paddle.Tensor, keep: int = 300) -> padd
         ``[N, min(keep, A), 6]``: class, score, left, top, right, bottom; by falling score.
     """
     anchors, classes = scores.shape[1], scores.shape[2]
-    keep = min(keep, anchors)
+    # PaddleDetection's exporter leaves the size of the image open, and then only the graph will know their number.
+    keep = min(keep, anchors) if isinstance(anchors, int) else paddle.clip(anchors, max=keep)
     best = paddle.topk(scores.max(axis=-1), keep, axis=-1)[1].unsqueeze(-1)
     scores = paddle.take_along_axis(scores, best.tile([1, 1, classes]), axis=1)
     boxes = paddle.take_along_axis(boxes, best.tile([1, 1, 4]), axis=1)

@@ -6,8 +6,6 @@ The real one is run, never read: PADDLEDET_DIR=path/to/PaddleDetection pytest te
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,12 +18,24 @@ from PIL import Image
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.script_door import Door, run_script
 from tests.support.detector_runs import STEPS, make_frames, run_config
+from tests.support.launcher import (
+    AS_FILE,
+    AS_MODULE,
+    LAUNCH,
+    MAIN,
+    ROOT,
+    WORK,
+    check_exported,
+    check_trained,
+    final_weights,
+    losses_of,
+    real_tools,
+    run,
+    run_tool,
+    write_script,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-MAIN = ROOT / "detection" / "__main__.py"
-AS_MODULE = ["-m", "detection"]
-AS_FILE = [str(MAIN)]
-LAUNCH = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+LEARNED = "backbone.stages.0.merge.norm"
 
 # Tells what a script sees, and leaves with the status that it is given.
 SEE = """
@@ -47,59 +57,6 @@ if __name__ == "__main__":
         json.dump(seen, file)
     sys.exit(int(sys.argv[2]))
 """
-
-# What the four scripts of 2.6 do, in one: `MODE -c CONFIG [-o KEY=VALUE ...]`.
-WORK = """
-import sys
-import paddle
-from ppdet.core.workspace import load_config, merge_config
-from ppdet.engine import Trainer
-from ppdet.utils.check import check_config
-from ppdet.utils.cli import ArgsParser
-
-parser = ArgsParser()
-parser.add_argument("mode")
-parser.add_argument("--image")
-arguments = parser.parse_args()
-config = load_config(arguments.config)
-merge_config(arguments.opt)
-paddle.set_device("cpu")
-check_config(config)
-if arguments.mode == "train":
-    Trainer(config, mode="train").train(True)
-else:
-    for mode in ("eval", "test"):
-        trainer = Trainer(config, mode=mode)
-        trainer.load_weights(config.weights)
-        if mode == "eval":
-            trainer.evaluate()
-    trainer.predict([arguments.image], draw_threshold=0.0, output_dir="drawn")
-    trainer.export("exported")
-"""
-
-
-def run(arguments: list[str], folder: Path, python_path: str = str(ROOT)) -> subprocess.CompletedProcess[str]:
-    # What a real checkout needs may be on PYTHONPATH already.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([python_path, os.environ.get("PYTHONPATH", "")])}
-    for name in [name for name in environment if name.startswith("PADDLE_TRAINER")]:
-        del environment[name]
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
-        cwd=folder,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-
-
-def write_script(folder: Path, text: str, name: str = "tools/train.py") -> Path:
-    script = folder / name
-    script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(text)
-    (script.parent / "beside.py").touch()
-    return script
 
 
 def link_installed(checkout: Path) -> Path:
@@ -207,25 +164,6 @@ def test_without_any_ppdet_the_wheel_is_named(tmp_path: Path) -> None:
     assert f"'{script}' needs PaddleDetection, which is not installed: pip install paddledet --no-deps" in line
 
 
-def losses_of(text: str) -> list[float]:
-    return [float(loss) for loss in re.findall(r"Epoch: \[\d+\] \[\d+/\d+\].*? loss: ([\d.]+|nan)", text)]
-
-
-def check_trained(weights: Path, text: str, steps: int, config: Path) -> None:
-    """Checks what the trainer printed, and that its weights are those of our detector and have learned."""
-    from detection.configuration import load_config
-    from detection.toolkit import build_model
-    from ppcls_ext.weights import load_weights, read_weights
-
-    losses = losses_of(text)
-    assert len(losses) == steps, text[-3000:]
-    assert np.isfinite(losses).all()
-    saved = read_weights(weights)
-    assert load_weights(build_model(load_config(config)), saved).complete
-    assert (saved["backbone.stages.0.merge.norm.weight"] != 1).any(), "nothing was learned"
-    assert not any(np.isnan(value).any() for value in saved.values())
-
-
 def write_lively_weights(config: Path, file: Path) -> Any:
     """Writes weights of a detector that finds something, and returns the detector."""
     from detection.configuration import load_config
@@ -254,7 +192,7 @@ def test_the_trainer_of_the_installed_one(tmp_path: Path) -> None:
     script = write_script(tmp_path, WORK)
     done = run([*AS_MODULE, str(script), "train", "-c", str(config), "-o", "keep_checkpoints=3"], tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    check_trained(tmp_path / "runs" / "run" / "model_final.pdparams", done.stdout, STEPS, config)
+    check_trained(tmp_path / "runs" / "run" / "model_final.pdparams", done.stdout, STEPS, config, LEARNED)
 
 
 def test_evaluation_drawing_and_export_of_the_installed_one(tmp_path: Path) -> None:
@@ -270,51 +208,18 @@ def test_evaluation_drawing_and_export_of_the_installed_one(tmp_path: Path) -> N
     check_exported(tmp_path / "exported" / "run" / "model", model)
 
 
-def check_exported(path: Path, model: Any) -> None:
-    """Compares an exported model with the detector that it was made from."""
-    import paddle
-
-    pixels = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
-    scale = np.array([[0.8, 0.7], [1.0, 1.0]], np.float32)
-    batch = {"image": paddle.to_tensor(pixels), "scale_factor": paddle.to_tensor(scale)}
-    with paddle.no_grad():
-        expected = model({**batch, "im_shape": paddle.to_tensor(np.full((2, 2), 64, np.float32))})
-    exported = paddle.jit.load(str(path))
-    boxes, counts = exported(batch["image"], batch["scale_factor"])
-    assert int(counts.sum()) > 0, "nothing was found: nothing is tested"
-    np.testing.assert_array_equal(counts.numpy(), expected["bbox_num"].numpy())
-    np.testing.assert_allclose(boxes.numpy(), expected["bbox"].numpy(), rtol=1e-3, atol=1e-3)
-
-
 # --- The real PaddleDetection --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def tools() -> Path:
-    folder = os.environ.get("PADDLEDET_DIR")
-    if not folder:
-        pytest.skip("PADDLEDET_DIR does not name a PaddleDetection checkout: its scripts are not run")
-    tools = Path(folder).resolve() / "tools"
-    assert (tools / "train.py").is_file(), f"PADDLEDET_DIR={folder} holds no tools/train.py"
-    return tools
-
-
-def run_tool(tools: Path, name: str, config: Path, *options: str) -> str:
-    """Runs one of the checkout's scripts; returns what it printed."""
-    done = run([*AS_MODULE, str(tools / f"{name}.py"), "-c", str(config), *options], config.parent)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def final_weights(folder: Path) -> Path:
-    # 2.6 saves below the name of the configuration, newer trees right in save_dir.
-    return next((folder / "runs").rglob("model_final.pdparams"))
+    return real_tools()
 
 
 def test_the_real_trainer(tools: Path, tmp_path: Path) -> None:
     config = small_run(tmp_path)
     text = run_tool(tools, "train", config, "--eval")
-    check_trained(final_weights(tmp_path), text, STEPS, config)
+    check_trained(final_weights(tmp_path), text, STEPS, config, LEARNED)
 
 
 def test_the_real_evaluation_drawing_and_export(tools: Path, tmp_path: Path) -> None:
@@ -351,4 +256,4 @@ def test_the_real_trainer_under_the_launcher(tools: Path, tmp_path: Path) -> Non
     done = run([*command, "--eval"], tmp_path, python_path="")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     text = (tmp_path / "logs" / "workerlog.0").read_text()
-    check_trained(final_weights(tmp_path), text, STEPS // 2, config)
+    check_trained(final_weights(tmp_path), text, STEPS // 2, config, LEARNED)
