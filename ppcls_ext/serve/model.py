@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import numpy as np
+
 import ppcls_ext
 from ppcls_ext.common.errors import suggestion
 from ppcls_ext.preprocess import ImageError
@@ -113,7 +115,21 @@ class ServedModel:
         Raises:
             UserError: the folder is damaged or was changed, or the backend's package is missing.
         """
-        return cls(load(folder, backend=backend, threads=threads, precision=precision), limits)
+        model = cls(load(folder, backend=backend, threads=threads, precision=precision), limits)
+        try:
+            model.rehearse()
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    def rehearse(self) -> None:
+        """Predicts one black picture: the first visitor waits no longer than the next, and faults show at once.
+
+        Raises:
+            UserError: the export's preprocessing does not fit its network.
+        """
+        self._worker.submit(self.predictor, [np.zeros([96, 128, 3], np.uint8)]).result()
 
     def __enter__(self) -> ServedModel:
         return self
@@ -140,6 +156,7 @@ class ServedModel:
             "classes": predictor.classes,
             "input_shape": predictor.input_shape,
             "backend": self.backend,
+            "computed_in": predictor.backend.computed_in,
             "version": ppcls_ext.__version__,
             "limits": {
                 "megabytes": self.limits.megabytes,

@@ -45,7 +45,7 @@ async function introduce() {
   const response = await fetch("/model");
   model = await response.json();
   const classes = model.class_num ?? model.classes?.length;
-  const facts = [model.task, classes ? `${classes} classes` : null, `backend ${model.backend}`];
+  const facts = [model.task, classes ? `${classes} classes` : null, `${model.backend}, ${model.computed_in}`];
   at("name").textContent = model.name;
   document.title = `${model.name}: ${model.task}`;
   at("facts").textContent = facts.filter(Boolean).join(" · ");
@@ -185,8 +185,9 @@ function presentDetections() {
     swatch.style.background = colourOf(one.class_id);
     const [left, top, right, bottom] = one.box.map(Math.round);
     const place = `${right - left} × ${bottom - top} px at ${left}, ${top}`;
-    row.append(swatch, element("span", "label", one.label), element("span", "faint", place),
-      element("span", "score", percent(one.score)));
+    const name = element("span", "label", one.label);
+    name.append(element("span", "faint", place));
+    row.append(swatch, name, element("span", "score", percent(one.score)));
     for (const event of ["mouseenter", "focus"]) row.addEventListener(event, () => point(one));
     for (const event of ["mouseleave", "blur"]) row.addEventListener(event, () => point(null));
     item.append(row);
@@ -229,11 +230,14 @@ function draw() {
   // The best box is drawn last, over the others; the one that is pointed at after it.
   const found = visible().reverse().filter((one) => one !== pointedAt);
   for (const one of found) drawBox(pen, one, unit, pointedAt !== null);
-  for (const one of found) if (pointedAt === null) drawLabel(pen, one, unit);
-  if (pointedAt !== null) {
-    drawBox(pen, pointedAt, unit, false);
-    drawLabel(pen, pointedAt, unit);
-  }
+  if (pointedAt !== null) drawBox(pen, pointedAt, unit, false);
+  const labelled = pointedAt !== null ? [pointedAt] : found;
+  pen.font = `600 ${13 * unit}px system-ui, "DejaVu Sans", sans-serif`;
+  pen.textBaseline = "middle";
+  // The best detection chooses its label's place first.
+  const taken = [];
+  const places = [...labelled].reverse().map((one) => labelPlace(pen, one, unit, taken));
+  for (const place of places.reverse()) drawLabel(pen, place, unit);
 }
 
 function cornersOf(detection) {
@@ -256,20 +260,36 @@ function drawBox(pen, detection, unit, faded) {
   pen.globalAlpha = 1;
 }
 
-function drawLabel(pen, detection, unit) {
-  const [left, top] = cornersOf(detection);
+function overlap(one, other) {
+  const width = Math.min(one.x + one.width, other.x + other.width) - Math.max(one.x, other.x);
+  const height = Math.min(one.y + one.height, other.y + other.height) - Math.max(one.y, other.y);
+  return Math.max(width, 0) * Math.max(height, 0);
+}
+
+// Chooses where a label hides other labels least: above its box, below, beside, or just inside.
+function labelPlace(pen, detection, unit, taken) {
+  const [left, top, right, bottom] = cornersOf(detection);
   const text = `${detection.label} ${detection.score.toFixed(2)}`;
-  const height = 20 * unit, margin = 5 * unit;
-  pen.font = `600 ${13 * unit}px system-ui, "DejaVu Sans", sans-serif`;
-  pen.textBaseline = "middle";
-  const width = pen.measureText(text).width + 2 * margin;
-  const x = Math.max(0, Math.min(left, canvas.width - width));
-  const y = top >= height ? top - height : top;
+  const width = pen.measureText(text).width + 10 * unit, height = 20 * unit;
+  const corners = [[left, top - height], [right - width, top - height], [left, bottom], [right - width, bottom],
+    [right, top], [left - width, top], [left, top], [left, bottom - height]];
+  let best = null, least = Infinity;
+  for (const [x, y] of corners) {
+    const place = {x: Math.max(0, Math.min(x, canvas.width - width)),
+      y: Math.max(0, Math.min(y, canvas.height - height)), width, height, text, detection};
+    const hidden = taken.reduce((sum, other) => sum + overlap(place, other), 0);
+    if (hidden < least) [best, least] = [place, hidden];
+  }
+  taken.push(best);
+  return best;
+}
+
+function drawLabel(pen, {x, y, width, height, text, detection}, unit) {
   pen.fillStyle = colourOf(detection.class_id);
   pen.fillRect(x, y, width, height);
   // Every colour of the palette is light.
   pen.fillStyle = "#000";
-  pen.fillText(text, x + margin, y + height / 2);
+  pen.fillText(text, x + 5 * unit, y + height / 2);
 }
 
 // ---------------------------------------------------------------- events

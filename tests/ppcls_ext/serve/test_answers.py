@@ -126,6 +126,7 @@ def test_model_and_health(colour_server, detector_server):
     described = ask(colour_server, "GET", "/model").json
     assert (described["task"], described["name"], described["topk"]) == ("classification", "Colours", 3)
     assert (described["classes"], described["backend"]) == (COLOURS, "paddle")
+    assert described["computed_in"] == "float32"
     assert described["input_shape"] == [-1, 3, 32, 32]
     assert described["version"] == ppcls_ext.__version__
     assert (described["limits"]["megabytes"], described["limits"]["megapixels"]) == (1.0, 1.0)
