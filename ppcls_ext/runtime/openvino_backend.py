@@ -78,13 +78,13 @@ class OpenVinoBackend:
 
 def import_openvino() -> ModuleType:
     """Imports OpenVINO without the package through which it would report each import to its makers."""
-    with _without_telemetry():
+    with without_telemetry():
         import openvino
     return openvino
 
 
 @contextlib.contextmanager
-def _without_telemetry() -> Iterator[None]:
+def without_telemetry() -> Iterator[None]:
     """Makes importing the telemetry package fail meanwhile: OpenVINO then takes a stub of its own that does nothing."""
     before = sys.modules.get(TELEMETRY)
     sys.modules[TELEMETRY] = None  # type: ignore[assignment]

@@ -1,0 +1,121 @@
+"""Adds an int8 network to an export with OpenVINO files, and tells what it gains and costs.
+
+python tools/quantize_model.py --model EXPORT -c CONFIG [--max-drop 0.5]   calibrated and judged on CONFIG's data
+python tools/quantize_model.py --model EXPORT --images FOLDER              calibrated on a folder, not judged
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls_ext.common.command_line import add_config_arguments, run
+from ppcls_ext.common.errors import UserError
+
+if TYPE_CHECKING:
+    from ppcls_ext.compress.quantization import Evaluation, NamedImages
+
+TOO_MUCH_STATUS = 1
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description="Quantise the float32 OpenVINO network of an export to int8 (NNCF, after training). Scales come "
+        "from images that are prepared as at deployment. Past --max-drop nothing is written, and the exit status is 1."
+    )
+    parser.add_argument("--model", metavar="EXPORT", type=Path, required=True, help="what tools/export_model.py wrote")
+    add_config_arguments(parser, required=False)
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, help="folder to write: a copy of EXPORT with int8 (default: EXPORT)"
+    )
+    parser.add_argument(
+        "--calibrate", choices=("train", "eval"), default="train", help="data of CONFIG to calibrate on (train)"
+    )
+    parser.add_argument("--images", metavar="FOLDER", type=Path, help="calibrate on the images of this folder instead")
+    parser.add_argument("--count", type=int, default=300, metavar="N", help="images to calibrate on, at most (300)")
+    parser.add_argument(
+        "--max-drop", type=float, metavar="POINTS", help="largest loss of top-1 or AP, in points, that is accepted"
+    )
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of the measurements (2)")
+    return parser.parse_args()
+
+
+def data_of(arguments: argparse.Namespace) -> tuple[NamedImages, Evaluation | None]:
+    """Returns the images to calibrate on, and how to judge the result if a configuration says so."""
+    from ppcls_ext.common.config import is_detection_config
+
+    if arguments.config is None and arguments.images is None:
+        raise UserError("nothing to calibrate on is named: -c CONFIG, or --images FOLDER")
+    if arguments.config is None:
+        return folder_images(arguments.images, arguments.count), None
+    if is_detection_config(arguments.config):
+        import detection.configuration as configuration
+        import detection.quantization as quantization
+    else:
+        import classification.config as configuration
+        import classification.quantization as quantization
+    config: Any = configuration.load_config(arguments.config, arguments.override)
+    evaluation = quantization.evaluation_of(config)
+    if arguments.images is not None:
+        return folder_images(arguments.images, arguments.count), evaluation
+    return quantization.calibration_images(config, arguments.calibrate, arguments.count), evaluation
+
+
+def folder_images(folder: Path, count: int) -> NamedImages:
+    """Returns up to ``count`` images below a folder with their names, spread over it."""
+    from ppcls_ext.common.image_files import find_images
+
+    files = find_images([str(folder)])
+    step = max(1, len(files) // count)
+    return [(str(file), file) for file in files[::step][:count]]
+
+
+def print_report(description: Any, measured: dict[str, Any]) -> None:
+    """Prints what was measured."""
+    latency, sizes = measured["latency_ms"], measured["bytes"]
+    images = measured["calibration_images"]
+    print(f"{description.folder}: {description.model_name}, int8, calibrated on {images} images")
+    print(f"  {'':10}{'fp32':>10}{'int8':>10}")
+    print(f"  {'MB':10}{sizes['fp32'] / 1e6:>10.2f}{sizes['int8'] / 1e6:>10.2f}")
+    ratio = latency["int8"] / latency["fp32"]
+    print(f"  {'ms':10}{latency['fp32']:>10.2f}{latency['int8']:>10.2f}   ({ratio:.2f} of fp32; {measured['threads']} "
+          "threads, one image)")  # fmt: skip
+    if "metric" in measured:
+        print(f"  {measured['metric'] + ', %':10}{100 * measured['fp32']:>10.2f}{100 * measured['int8']:>10.2f}"
+              f"   (loses {measured['drop_points']:.2f} points on {measured['images']} images)")  # fmt: skip
+    if "logits" in measured:
+        logits = measured["logits"]
+        print(f"  calibration images: same best class {logits['same_best_class']:.1%}, median error of logits "
+              f"{logits['median_relative_error']:.1e}")  # fmt: skip
+
+
+def main() -> int:
+    """Quantises and prints; returns the exit status."""
+    arguments = parse_arguments()
+    if arguments.count < 1 or arguments.threads < 1:
+        raise UserError("--count and --threads must be at least 1")
+    from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.compress.quantization import LimitExceededError, check_limit, quantize_export
+
+    set_up_logging()
+    check_limit(arguments.max_drop, arguments.config is not None)
+    images, evaluation = data_of(arguments)
+    try:
+        result = quantize_export(
+            arguments.model, arguments.output or arguments.model, images, evaluation, arguments.max_drop,
+            arguments.threads,
+        )  # fmt: skip
+    except LimitExceededError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return TOO_MUCH_STATUS
+    print_report(result.description, result.measured)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
