@@ -81,9 +81,6 @@ def export_classifier(
     def check(engines: Mapping[str, Any], limits: PrecisionRow) -> dict[str, Any]:
         return verify(reference, engines, inputs, limits.relative_error if tolerance is None else tolerance)
 
-    def network_in(scratch: Path) -> Network:
-        return Network(scratch, lambda stem: _save_network(model, stem, image_shape), [OUTPUT])
-
     try:
         inputs = _prepare(preprocess, image_shape, images or example_images())
         _check_outputs(reference, inputs, model_name, class_num)
@@ -96,7 +93,7 @@ def export_classifier(
             topk=min(topk, class_num),
             classes=list(classes) if classes else None,
         )
-        write_export(target, description, network_in, requests, check)
+        write_export(target, description, lambda scratch: _network(model, scratch, image_shape), requests, check)
     finally:
         if was_training:
             model.train()
@@ -123,6 +120,10 @@ def _check_outputs(reference: Remembered, inputs: Mapping[str, np.ndarray], mode
             f"{model_name} gives outputs of shape {shape} for one image, expected [1, {class_num}]: "
             "it is no classifier of that many classes"
         )
+
+
+def _network(model: nn.Layer, scratch: Path, image_shape: Sequence[int]) -> Network:
+    return Network(scratch, lambda stem: _save_network(model, stem, image_shape), [OUTPUT])
 
 
 def _save_network(model: nn.Layer, stem: Path, image_shape: Sequence[int]) -> None:

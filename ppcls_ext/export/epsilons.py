@@ -121,11 +121,14 @@ def damage(expected: list[float], found: list[float]) -> str | None:
     """
     if len(expected) != len(found):
         return f"it has {len(found)} epsilons, the model has {len(expected)}"
-    wrong = [
-        (ours, theirs)
-        for ours, theirs in zip(expected, found, strict=True)
-        if not np.isclose(theirs, ours, rtol=RELATIVE_ROUNDING, atol=0)
-    ]
-    if not wrong:
+    strange = list(found)
+    lost = []
+    for value in expected:
+        same = next((other for other in strange if np.isclose(other, value, rtol=RELATIVE_ROUNDING, atol=0)), None)
+        if same is None:
+            lost.append(value)
+        else:
+            strange.remove(same)
+    if not lost:
         return None
-    return f"{len(wrong)} of {len(expected)} epsilons are wrong, such as {wrong[0][1]:g} for {wrong[0][0]:g}"
+    return f"{len(lost)} of {len(expected)} epsilons are wrong, such as {strange[0]:g} in place of {lost[0]:g}"
