@@ -54,7 +54,7 @@ def test_the_promised_detectors_are_there():
     rows = ("n", "s", "l", "s_econvnext_mini")
     expected |= {f"yolov10/yolov10_{row}_{data}.yml" for row in rows for data in ("sonar", "duo")}
     expected |= {f"yolov10/yolov10_{row}.yml" for row in YOLOV10_PUBLISHED}
-    expected |= {f"marine_debris/yolov10_{row}.yml" for row in ("s", "s_econvnext_mini")}
+    expected |= {f"marine_debris/yolov10_{row}.yml" for row in ("n", "s", "s_econvnext_mini")}
     expected.add("quickstart.yml")
     assert expected <= {file.relative_to(CONFIGS / "detection").as_posix() for file in DETECTION}
     datasets = {file.stem for file in (CONFIGS / "detection" / "datasets").glob("*.yml")}
@@ -293,7 +293,7 @@ def test_the_light_row_has_the_neck_of_both_small_scales():
 def test_the_marine_debris_rows_of_yolov10_differ_from_ppyoloe_in_the_detector_only():
     folder = CONFIGS / "detection" / "marine_debris"
     theirs, *ours = (load_config(folder / f"{row}.yml").data
-                     for row in ("ppyoloe_s_cspresnet", "yolov10_s", "yolov10_s_econvnext_mini"))  # fmt: skip
+                     for row in ("ppyoloe_s_cspresnet", "yolov10_n", "yolov10_s", "yolov10_s_econvnext_mini"))  # fmt: skip
     for row in ours:
         for key in ("epoch", "LearningRate", "OptimizerBuilder", "TrainReader", "EvalReader", "TestReader", "use_ema",
                     "TrainDataset", "EvalDataset", "seed", "norm_type"):  # fmt: skip

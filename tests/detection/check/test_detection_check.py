@@ -22,6 +22,7 @@ from ppcls_ext.preprocess.sonar import SonarEnhance
 from tests.support.coco import annotation
 from tests.support.frames import HEIGHT, NAMES, WIDTH, Frames
 from tests.support.pictures import smooth_picture, write_picture
+from tests.support.runs import ROOT
 
 COPIES = (("train_00.png", "train_01.png"), ("train_02.png", "val_00.png"), ("val_02.png", "val_03.png"))
 WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
@@ -427,6 +428,12 @@ def test_plan_of_a_configuration(frames: Frames) -> None:
     assert plan.evaluation_size == EvaluationSize(48, 40, False)
     assert plan.sets["Train"] == SetFiles(frames.root / "images", frames.annotations("train"), True)
     assert kinds(check_detection_data(plan, 0, 0)) == {}
+
+
+def test_a_letterbox_gives_the_size_at_the_evaluation() -> None:
+    plan = plan_of(load_config(ROOT / "configs" / "detection" / "yolov10" / "yolov10_n_sonar.yml"))
+    assert plan.evaluation_size == EvaluationSize(640, 640, True)
+    assert plan.enhance is not None
 
 
 def test_a_configuration_without_annotations_is_refused(frames: Frames) -> None:
