@@ -292,8 +292,8 @@ def test_the_light_row_has_the_neck_of_both_small_scales():
 
 def test_the_marine_debris_rows_of_yolov10_differ_from_ppyoloe_in_the_detector_only():
     folder = CONFIGS / "detection" / "marine_debris"
-    theirs, *ours = (load_config(folder / f"{row}.yml").data
-                     for row in ("ppyoloe_s_cspresnet", "yolov10_n", "yolov10_s", "yolov10_s_econvnext_mini"))  # fmt: skip
+    rows = ("ppyoloe_s_cspresnet", "yolov10_n", "yolov10_s", "yolov10_s_econvnext_mini")
+    theirs, *ours = (load_config(folder / f"{row}.yml").data for row in rows)
     for row in ours:
         for key in ("epoch", "LearningRate", "OptimizerBuilder", "TrainReader", "EvalReader", "TestReader", "use_ema",
                     "TrainDataset", "EvalDataset", "seed", "norm_type"):  # fmt: skip
