@@ -50,8 +50,8 @@ class GlobalResponseNorm(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """``[N, H, W, C]`` -> ``[N, H, W, C]``."""
-        # Written out, because Paddle2ONNX knows no norm over two axes. The limit gives the square root a gradient where a
-        # channel is zero everywhere: zero.
+        # Written out, because Paddle2ONNX knows no norm over two axes. Without the limit a channel that is zero
+        # everywhere would have no gradient.
         energy = x.square().sum(axis=[1, 2], keepdim=True).clip(min=SMALLEST_ENERGY).sqrt()
         response = energy / (energy.mean(axis=-1, keepdim=True) + NORM_EPSILON)
         return self.weight * (x * response) + self.bias + x

@@ -45,7 +45,7 @@ def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
     FigureCanvasAgg(figure)
     sizes = {(profile.batch, *profile.image_shape) for profile in profiles}
     text = ", ".join(" x ".join(map(str, size)) for size in sorted(sizes))
-    figure.suptitle(f"Where {', '.join(names) if len(names) < 5 else 'the networks'} spend their time (images: {text})")
+    figure.suptitle(f"Where time, multiply-adds and activations go (images: {text})")
     grid = figure.subplots(len(QUANTITIES), len(groupings), squeeze=False)
     for column, (title, labels, colours, groups) in enumerate(groupings):
         present = {label for group in groups for label in group}
@@ -54,9 +54,10 @@ def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
             axes = grid[row][column]
             _draw_bars(axes, names, shown, groups, value_of)
             axes.set_title(f"{quantity} {title}", fontsize="medium")
+            axes.tick_params(axis="y", labelleft=column == 0)
         handles, texts = grid[0][column].get_legend_handles_labels()
         grid[-1][column].legend(
-            handles, texts, ncols=4, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False
+            handles, texts, ncols=3, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False
         )
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

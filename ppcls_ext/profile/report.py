@@ -19,8 +19,8 @@ NOTES = (
     "are faster, and may have other bottlenecks. FLOPs are multiply-adds for one image as `paddle.flops` counts them "
     "(convolutions, linear layers, batch norm, pooling layers; layer norm, activations, sums and matrix products "
     "outside of layers count nothing). Activations are the new tensors that layers give, for the whole batch. "
-    "'Between layers' is what layers with sublayers do themselves: adding, joining, changing the layout, and the "
-    "measuring itself. Inside of attention everything counts as attention."
+    "'Between layers' is what layers with sublayers do themselves: adding, joining, changing the layout, activations "
+    "that are no layers, and the measuring itself. Inside of attention everything counts as attention."
 )
 FIELDS = ("model", *(field.name for field in dataclasses.fields(LayerFigures)))
 

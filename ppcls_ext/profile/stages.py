@@ -27,7 +27,8 @@ def assign_stages(shapes: Mapping[str, tuple[int, ...]], image_size: tuple[int, 
     """Returns the stage of each layer.
 
     Stages that have names (``stem``, ``stages.0`` to ``stages.3``, ``neck``, ``head``) go by them. Other networks are
-    cut into units (``blocks.3``), and a unit is of stage k if most of its outputs have stride ``2 ** (k + 1)``.
+    cut into units (``blocks.3``), and a unit is of stage k if most of its outputs have stride ``2 ** (k + 1)``, of the
+    head if they have no positions.
 
     Args:
         shapes: layer name -> shape of its output (``[N, C, H, W]``, or ``[N, L, C]`` of tokens), empty if unknown.
@@ -45,10 +46,16 @@ def assign_stages(shapes: Mapping[str, tuple[int, ...]], image_size: tuple[int, 
         stride = _stride(shape, image_size)
         if stride in STAGE_OF_STRIDE:
             strides.setdefault(_unit(names[name]), Counter())[stride] += 1
-    return {name: _stage(short, staged, strides) for name, short in names.items()}
+    present = set(names.values())
+    containers = {BACKBONE.removesuffix("."), *(name for name in present if f"{name}.0" in present)}
+    stages = {}
+    for name, short in names.items():
+        counts = strides.get(_unit(short), Counter())
+        stages[name] = _named_stage(short, staged) or _stage_of_strides(counts, bool(shapes[name]), short in containers)
+    return stages
 
 
-def _stage(name: str, staged: set[str], strides: Mapping[str, Counter[int]]) -> str:
+def _named_stage(name: str, staged: set[str]) -> str | None:
     if STEM_NAME.match(name):
         return STEM
     if NECK_NAME.match(name):
@@ -58,9 +65,15 @@ def _stage(name: str, staged: set[str], strides: Mapping[str, Counter[int]]) -> 
         return f"stage {int(match[2]) + 1}"
     if HEAD_NAME.match(name):
         return HEAD
-    counts = strides.get(_unit(name))
-    if not counts or name in ("", "stages", "layers", "blocks", "backbone"):
+    return None
+
+
+def _stage_of_strides(counts: Counter[int], called: bool, container: bool) -> str:
+    """Returns the stage of a layer that no name tells, from the strides of its unit."""
+    if container or not called:
         return REST
+    if not counts:
+        return HEAD
     most = max(counts.values())
     return STAGE_OF_STRIDE[max(stride for stride, count in counts.items() if count == most)]
 

@@ -46,11 +46,13 @@ def test_a_unit_is_of_the_stage_of_its_stride(stride, stage):
     shapes = {
         "blocks.5.conv0": (1, 8, 2 * size, 2 * size), "blocks.5.conv1": (1, 8, size, size),
         "blocks.5.conv2": (1, 8, size, size), "blocks.5.gate": (1, 8, 1, 1) if size > 2 else (1, 8),
-        "blocks": (1, 8, 2, 2),
+        "blocks": (1, 8, 2, 2), "blocks.0": (1, 8, 32, 32), "unused": (), "embedding": (1, 8),
+        "conv_head": (1, 8, 1, 1),
     }  # fmt: skip
     found = stages_of(shapes)
-    assert {found[name] for name in shapes if name != "blocks"} == {stage}
-    assert found["blocks"] == "rest"
+    assert {found[name] for name in shapes if name.startswith("blocks.5")} == {stage}
+    assert found["blocks"] == found["unused"] == "rest"
+    assert found["embedding"] == found["conv_head"] == "head"
 
 
 def test_tokens_have_a_stride():
