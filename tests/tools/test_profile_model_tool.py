@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from tests.support.runs import run_tool
+from tests.support.detection_configs import write_config
+from tests.support.runs import run_tool, small_config
+from tests.support.runs import write_config as write_classifier
 
 TOOL = "profile_model.py"
 
@@ -28,6 +30,19 @@ def test_two_networks_are_profiled_and_written(tmp_path):
     assert page.with_suffix(".png").is_file()
 
 
+def test_configurations_of_both_worlds_are_profiled(tmp_path):
+    classifier = write_classifier(tmp_path, small_config(tmp_path / "run"), "digits.yaml")
+    detector = write_config(tmp_path)
+    result = run_tool(TOOL, "-c", classifier, detector, "--size", "64", "--repeats", "1", "--layers", "0")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(" | ") for line in result.stdout.splitlines() if " x 64 x 64 | " in line]
+    assert [(row[0].strip("| "), row[1]) for row in rows] == [
+        ("digits", "1 x 3 x 64 x 64"), ("tiny", "1 x 3 x 64 x 64"),
+    ]  # fmt: skip
+    assert "| neck |  |" in result.stdout, "a classifier with a neck"
+    assert "Slowest" not in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -38,6 +53,7 @@ def test_two_networks_are_profiled_and_written(tmp_path):
         (["--model", "EConvNeXt_mini", "--batch", "0"], "--batch must be at least 1, got 0"),
         (["--model", "EConvNeXt_mini", "--output", "page.html"], "--output must end in .md, got page.html"),
         (["-c", "none.yaml"], "none.yaml"),
+        (["-c", "a.yaml", "--model", "ResNet18", "-o", "class_num=3"], "-o goes with --model (arguments) or with -c"),
         ([], "name networks with --model NAME ... or with -c CONFIG ..."),
     ],
 )
