@@ -368,6 +368,16 @@ def test_addresses_that_cannot_be_listened_on(colour_server, host, port, words):
         open_server(colour_server.model, host, port)
 
 
+def test_beyond_loopback_any_one_name_is_answered(colour_server):
+    with open_server(colour_server.model, "0.0.0.0", 0) as server:
+        assert not server.on_loopback
+        assert server.is_own_name(["robot.local:8000"])
+        assert not server.is_own_name([])
+        assert not server.is_own_name([""])
+        assert not server.is_own_name(["robot.local", "robot.local"])
+    assert not colour_server.is_own_name(["0.0.0.0"])
+
+
 def test_what_is_loopback():
     assert all(is_loopback(host) for host in ("127.0.0.1", "localhost", "127.3.2.1"))
     assert not any(is_loopback(host) for host in ("0.0.0.0", "192.0.2.1", "::"))
