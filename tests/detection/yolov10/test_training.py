@@ -11,6 +11,7 @@ import pytest
 
 from detection.configuration import load_config
 from detection.engine.run import train_config
+from detection.synthetic import CLASSES, write_synthetic
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.weights import read_weights
 from tests.support.detector_runs import make_frames
@@ -95,3 +96,23 @@ def test_wrong_settings_are_refused_before_anything_is_built(
     make_frames(tmp_path / "data")
     with pytest.raises(UserError, match=message):
         load_config(write_run(tmp_path, tmp_path / "data", len(NAMES), 64, **changes))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_sixteen_frames_are_learnt_by_heart(tmp_path: Path) -> None:
+    """Evaluated on the frames that it was trained on.
+
+    The norms' running statistics follow slowly (momentum 0.97), so it takes some 200 steps until evaluation sees what
+    training sees.
+    """
+    write_synthetic(tmp_path / "data", train=16, val=1, seed=0)
+    epochs = 80
+    warmup = {"name": "LinearWarmup", "start_factor": 0.1, "steps": 20}
+    rate = {"base_lr": 0.002, "schedulers": [{"name": "CosineDecay", "max_epochs": epochs}, warmup]}
+    file = write_run(
+        tmp_path, tmp_path / "data", len(CLASSES), 96, epoch=epochs, snapshot_epoch=epochs, keep_checkpoints=1,
+        LearningRate=rate, EvalDataset__anno_path="annotations/train.json",
+    )  # fmt: skip
+    report = train_config(load_config(file))
+    assert report["last"]["eval"]["AP50"] > 0.9
