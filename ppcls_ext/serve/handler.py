@@ -82,6 +82,15 @@ class Handler(BaseHTTPRequestHandler):
             return self._respond
         raise AttributeError(name)
 
+    def parse_request(self) -> bool:
+        """Reads the header of a request; over some, the standard library stumbles where it should refuse."""
+        try:
+            return super().parse_request()
+        except (TypeError, ValueError):
+            # Parts of a parameter that are numbered wrongly (RFC 2231), in a header that it looks into.
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return False
+
     def handle_expect_100(self) -> bool:
         """Refuses an upload before it begins, if the client asks first."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.message
+import email.utils
 import unicodedata
 from http import HTTPStatus
 
@@ -28,20 +29,19 @@ def picture_of(body: bytes, content_type: str) -> tuple[bytes, str]:
     Raises:
         RefusalError: 400, the form is damaged, or holds no picture or several.
     """
-    boundary = _header(content_type).get_param("boundary")
-    if not isinstance(boundary, str) or not 0 < len(boundary) <= LONGEST_BOUNDARY or not boundary.isascii():
+    boundary = _parameter(_header(content_type), "boundary", "content-type")
+    if not 0 < len(boundary) <= LONGEST_BOUNDARY or not boundary.isascii():
         raise _damaged("its boundary is missing or too long")
     parts = _parts(body, boundary.encode("ascii"))
-    named = [part for part in parts if part[0].get_param("name", header="content-disposition") == FIELD]
-    files = [part for part in parts if part[0].get_filename() is not None]
-    chosen = named or files
+    named = [part for part in parts if _parameter(part[0], "name") == FIELD]
+    chosen = named or [part for part in parts if _parameter(part[0], "filename")]
     if len(chosen) != 1:
         raise RefusalError(
             HTTPStatus.BAD_REQUEST,
             f"the form must hold one picture in the field '{FIELD}', it holds {len(chosen)}",
         )
     header, content = chosen[0]
-    return content, presentable(header.get_filename() or "")
+    return content, presentable(_parameter(header, "filename"))
 
 
 def _parts(body: bytes, boundary: bytes) -> list[tuple[email.message.Message, bytes]]:
@@ -63,6 +63,19 @@ def _parts(body: bytes, boundary: bytes) -> list[tuple[email.message.Message, by
             message[name.strip()] = value.strip()
         parts.append((message, content))
     return parts
+
+
+def _parameter(message: email.message.Message, name: str, header: str = "content-disposition") -> str:
+    """Returns a parameter of a header, empty without one.
+
+    Raises:
+        RefusalError: 400, it is damaged.
+    """
+    try:
+        return email.utils.collapse_rfc2231_value(message.get_param(name, "", header))
+    except (TypeError, ValueError, LookupError) as error:
+        # The library fails so over parts of a parameter that are numbered wrongly (RFC 2231).
+        raise _damaged(f"a parameter of {header} cannot be read") from error
 
 
 def _header(content_type: str) -> email.message.Message:

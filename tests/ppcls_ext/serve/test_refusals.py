@@ -223,6 +223,9 @@ def test_hostile_names_are_shown_tamed_and_touch_nothing(colour_server, tmp_path
     [
         (b"", "multipart/form-data", "boundary"), (b"x", "multipart/form-data; boundary=" + "b" * 71, "boundary"),
         (b"no boundary at all", "multipart/form-data; boundary=b", "last boundary"),
+        (b"x", 'multipart/form-data; boundary*0="a"; boundary*="b"', "the request is not understood"),
+        (b'--b\r\nContent-Disposition: form-data; name*0="a"; name*="b"\r\n\r\nx\r\n--b--\r\n',
+         "multipart/form-data; boundary=b", "cannot be read"),
         (b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n", "multipart/form-data; boundary=b", "last boundary"),
         (b"--b\r\nno header\r\n--b--\r\n", "multipart/form-data; boundary=b", "no header"),
         (b"--b\r\nno colon\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b", "no colon"),
