@@ -1,0 +1,65 @@
+"""Weights and activations of 8 bits, by NNCF's post-training quantisation of an OpenVINO network. Loads no Paddle."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls_ext.common.doctor_rules import RULES
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.runtime.openvino_backend import import_openvino, without_telemetry
+
+PACKAGES = ("openvino", "nncf")
+
+
+def check_packages() -> None:
+    """Raises a UserError if a package that quantisation needs is missing."""
+    missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+    if missing:
+        versions = " ".join(rule.install for rule in RULES if rule.package in missing)
+        raise UserError(
+            f"int8 needs the missing {'package' if len(missing) == 1 else 'packages'} {', '.join(missing)}: "
+            f"pip install {versions} (or -r requirements-deploy.txt); nothing was written"
+        )
+
+
+def quantize_network(model_file: Path, samples: Sequence[dict[str, np.ndarray]], target: Path) -> None:
+    """Writes ``model_file`` with weights and activations of 8 bits.
+
+    Scales come from the ranges that the activations have on ``samples``; the mean errors of layers are taken off their
+    biases (NNCF's fast bias correction). What chooses boxes stays in float32.
+
+    Args:
+        model_file: OpenVINO network (``.xml``) in float32.
+        samples: inputs by name, each with a batch of 1.
+        target: the ``.xml`` to write; the weights go into a ``.bin`` beside it.
+
+    Raises:
+        UserError: the network cannot be quantised.
+    """
+    openvino = import_openvino()
+    network = openvino.Core().read_model(model_file)
+    _fold(network)
+    with without_telemetry():
+        import nncf
+    nncf.set_log_level(logging.ERROR)
+    try:
+        quantized = nncf.quantize(network, nncf.Dataset(list(samples)), subset_size=len(samples))
+    except (nncf.InternalError, nncf.ValidationError, RuntimeError, ValueError) as error:
+        raise UserError(f"{model_file}: NNCF cannot quantise it ({' '.join(str(error).split())[:300]})") from error
+    openvino.save_model(quantized, str(target), compress_to_fp16=False)
+
+
+def _fold(network: Any) -> None:
+    """Folds batch norms into convolutions and joins the parts of GELU, as OpenVINO does when it compiles a network.
+
+    In a network that is stored as it was converted NNCF would quantise between these parts.
+    """
+    from openvino._offline_transformations import apply_moc_transformations
+
+    apply_moc_transformations(network, cf=False)
