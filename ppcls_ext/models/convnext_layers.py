@@ -51,10 +51,11 @@ class GlobalResponseNorm(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """``[N, H, W, C]`` -> ``[N, H, W, C]``."""
         # Written out, because Paddle2ONNX knows no norm over two axes. Without the limit a channel that is zero
-        # everywhere would have no gradient.
-        energy = x.square().sum(axis=[1, 2], keepdim=True).clip(min=SMALLEST_ENERGY).sqrt()
+        # everywhere would have no gradient. Positions are one axis first: of four axes Paddle's oneDNN graph takes the
+        # squares in another layout and computes something else (paddlepaddle 3.2.2).
+        energy = x.flatten(1, 2).square().sum(axis=1, keepdim=True).clip(min=SMALLEST_ENERGY).sqrt()
         response = energy / (energy.mean(axis=-1, keepdim=True) + NORM_EPSILON)
-        return self.weight * (x * response) + self.bias + x
+        return self.weight * (x * response.unsqueeze(1)) + self.bias + x
 
 
 class LayerScale(nn.Layer):

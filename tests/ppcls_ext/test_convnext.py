@@ -10,11 +10,15 @@ import pytest
 
 from ppcls_ext import build_model
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.export import FORMATS, export_classifier
 from ppcls_ext.models.convnext_layers import ConvNeXtV2Block, GlobalResponseNorm
+from ppcls_ext.models.convnext_v1 import ConvNeXtV1
+from ppcls_ext.models.convnext_v2 import ConvNeXtV2
 from ppcls_ext.models.seeded import seed_weights, seeded_array
 from ppcls_ext.weights import load_weights, write_weights
 from ppcls_ext.weights.convert import convert_weights
 from ppcls_ext.weights.paddleclas import convert_paddleclas
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
 
 
 def seeded_norm(channels: int) -> GlobalResponseNorm:
@@ -114,6 +118,22 @@ def test_other_weights_are_refused(name, message):
     shapes = {"head.weight": (768, 7)}
     with pytest.raises(UserError, match=f"file.pdparams.*{message}"):
         convert_paddleclas({name: np.zeros(1, np.float32)}, shapes, "file.pdparams", "ConvNeXtV1_tiny")
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+@pytest.mark.parametrize("network", [ConvNeXtV1, ConvNeXtV2])
+def test_every_engine_computes_what_the_model_computes(network, tmp_path):
+    model = network(dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), class_num=4)
+    seed_weights(model)
+    # The export compares each file with the model and refuses what disagrees.
+    description = export_classifier(
+        model, tmp_path / "export", model_name="small", class_num=4, image_shape=[3, 64, 48],
+        preprocess=[{"ResizeImage": {"size": [48, 64]}}, {"NormalizeImage": {"order": ""}}],
+        formats=list(FORMATS),
+    )  # fmt: skip
+    suffixes = {path.suffix for path in description.folder.iterdir()}
+    assert {".onnx", ".xml", ".json"} <= suffixes
 
 
 def test_without_layer_scale():

@@ -39,7 +39,7 @@ SPECIFIED = {
 # The same network as the other rows of their tables, with other widths and depths.
 ALIKE = (
     "ConvNeXtV1_base", "ConvNeXtV1_large", "ConvNeXtV1_small", "ConvNeXtV2_base", "ConvNeXtV2_femto",
-    "ConvNeXtV2_large", "ConvNeXtV2_pico", "ConvNeXtV2_tiny",
+    "ConvNeXtV2_large", "ConvNeXtV2_nano", "ConvNeXtV2_pico", "ConvNeXtV2_tiny",
 )  # fmt: skip
 
 every_model = pytest.mark.parametrize(
