@@ -36,7 +36,7 @@ KIND_OF_MODULE = {
 KIND_OF_NAME = (
     (re.compile(r"Norm"), NORM),
     (re.compile(r"Pool"), POOLING),
-    (re.compile(r"GELU|Gelu|ReLU|Relu|SiLU|Swish|Mish|Sigmoid|Swish|Act(ivation)?$"), ACTIVATION),
+    (re.compile(r"GELU|Gelu|ReLU|Relu|SiLU|Swish|Mish|Sigmoid|Act(ivation)?$"), ACTIVATION),
 )
 
 

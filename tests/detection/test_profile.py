@@ -15,13 +15,14 @@ from detection.profile import detector_subject
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.profile.measure import Profile, Subject, profile_networks
 from tests.support.detection_configs import write_config
+from tests.support.yolov10_detectors import yolov10_config
 
 SIZE = 64
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory) -> Subject:
-    return detector_subject(load_config(write_config(tmp_path_factory.mktemp("config"))), (SIZE, SIZE))
+@pytest.fixture(scope="module", params=[write_config, yolov10_config], ids=["PP-YOLOE", "YOLOv10"])
+def subject(request, tmp_path_factory) -> Subject:
+    return detector_subject(load_config(request.param(tmp_path_factory.mktemp("config"))), (SIZE, SIZE))
 
 
 @pytest.fixture(scope="module")
