@@ -143,6 +143,8 @@ class EagerBackend:
         final: give detections; if not, the boxes and scores of all anchors.
     """
 
+    computed_in = "float32"
+
     def __init__(self, model: nn.Layer, final: bool = True) -> None:
         self.network = deploy(model, final, fused=False)
 

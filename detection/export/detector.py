@@ -13,16 +13,18 @@ import paddle
 from paddle import nn
 
 from detection.export.deployed import Deployed, EagerBackend, deploy, form_of
-from detection.export.verification import verify
+from detection.export.verification import Remembered, verify
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.export import example_images
 from ppcls_ext.export.formats import PrecisionRow, plan
+from ppcls_ext.export.onnx_suppression import ANCHOR_BOXES, ANCHOR_SCORES, add_suppression, check_settings
 from ppcls_ext.export.target import check_target
 from ppcls_ext.export.writers import Network, write_export
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.preprocess.detection import Prepared, build_detection_pipeline
 from ppcls_ext.runtime.batching import ImageSource
 from ppcls_ext.runtime.description import DetectionDescription
+from ppcls_ext.runtime.nms import NmsSettings
 from ppcls_ext.runtime.outputs import OutputForm
 
 logger = logging.getLogger(__name__)
@@ -70,12 +72,14 @@ def export_detector(
     check_target(target, classes, class_num)
     operators, image_shape = with_size(preprocess, size)
     form = form_of(model, final=nms)
+    if form.final and isinstance(form.selection, NmsSettings) and any(name != "paddle" for name in formats):
+        check_settings(form.selection)
     inputs = _prepare(operators, image_shape, images or example_images())
-    reference = EagerBackend(model, form.final)
-    anchors = EagerBackend(model, final=False) if form.selection is not None and form.final else None
+    reference = Remembered(EagerBackend(model, form.final))
+    anchors = Remembered(EagerBackend(model, final=False)) if form.selection is not None and form.final else None
 
     def check(engines: Mapping[str, Any], limits: PrecisionRow) -> dict[str, Any]:
-        return verify(reference, anchors, engines, inputs, form)
+        return verify(reference, anchors, engines, inputs, form, limits)
 
     description = DetectionDescription(
         folder=target,
@@ -157,9 +161,17 @@ def _prepare(
 
 
 def _network(model: nn.Layer, form: OutputForm, scratch: Path, image_shape: Sequence[int]) -> Network:
-    return Network(
-        scratch, lambda stem: _save_network(deploy(model, form.final, fused=True), stem, image_shape), form.outputs
-    )
+    def save(stem: Path, final: bool = form.final) -> None:
+        _save_network(deploy(model, final, fused=True), stem, image_shape)
+
+    network = Network(scratch, save, form.outputs)
+    settings = form.selection
+    if form.final and isinstance(settings, NmsSettings):
+        # Paddle's operator for it has no counterpart in ONNX: the graph is converted without it and completed.
+        network.save_core = lambda stem: save(stem, final=False)
+        network.core_outputs = [ANCHOR_BOXES, ANCHOR_SCORES]
+        network.complete = lambda core: add_suppression(core, settings)
+    return network
 
 
 def _save_network(network: Deployed, stem: Path, image_shape: Sequence[int]) -> None:

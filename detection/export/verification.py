@@ -7,6 +7,7 @@ box of the export must be one that the model's anchors give.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +15,14 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.export.formats import PRECISIONS, PrecisionRow
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.runtime.contract import DetectionBackend
 from ppcls_ext.runtime.nms import LOWEST_ADAPTED, NmsSettings, intersection_over_union
 from ppcls_ext.runtime.outputs import OutputForm
 from ppcls_ext.runtime.topk import TopkSettings
 
-BOX_TOLERANCE = 0.1
-SCORE_TOLERANCE = 1e-3
-# How far rounding may move an overlap.
-OVERLAP_TOLERANCE = 0.02
+FLOAT32 = PRECISIONS["fp32"]
 
 
 @dataclass
@@ -52,12 +51,38 @@ class Comparison:
         }
 
 
+class Remembered:
+    """Runs a backend once for each batch, however many artefacts are compared with it.
+
+    Args:
+        backend: what to run.
+    """
+
+    computed_in = "float32"
+
+    def __init__(self, backend: DetectionBackend) -> None:
+        self.backend = backend
+        self._outputs: dict[bytes, Sequence[np.ndarray]] = {}
+
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> Sequence[np.ndarray]:
+        """See ``DetectionBackend``."""
+        key = hashlib.sha256(images.tobytes() + scale_factors.tobytes()).digest()
+        if key not in self._outputs:
+            self._outputs[key] = self.backend.detect(images, scale_factors)
+        return self._outputs[key]
+
+
 class MismatchError(Exception):
     """The outputs differ by more than rounding; the message says how."""
 
 
-def compare_raw(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray], found: Comparison) -> None:
-    """Compares the boxes ``[N, A, 4]`` and scores ``[N, C, A]`` of all anchors, one by one.
+def compare_raw(
+    outputs: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    found: Comparison,
+    limits: PrecisionRow = FLOAT32,
+) -> None:
+    """Compares the boxes ``[..., A, 4]`` and scores ``[..., C, A]`` of all anchors, one by one.
 
     Raises:
         MismatchError: a difference above the tolerance.
@@ -65,8 +90,8 @@ def compare_raw(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray], f
     for kind, values, wanted in zip(("boxes", "scores"), outputs, expected, strict=True):
         if values.shape != wanted.shape:
             raise MismatchError(f"{kind} have shape {list(values.shape)}, not {list(wanted.shape)}")
-    _note(found, _largest(outputs[0], expected[0]), _largest(outputs[1], expected[1]))
-    found.matched += outputs[0].shape[0] * outputs[0].shape[1]
+    _note(found, _largest(outputs[0], expected[0]), _largest(outputs[1], expected[1]), limits)
+    found.matched += outputs[0].size // 4
 
 
 def compare_detections(
@@ -75,6 +100,7 @@ def compare_detections(
     anchors: tuple[np.ndarray, np.ndarray] | None,
     selection: NmsSettings | TopkSettings | None,
     found: Comparison,
+    limits: PrecisionRow = FLOAT32,
 ) -> None:
     """Compares the detections of one image.
 
@@ -84,35 +110,37 @@ def compare_detections(
         anchors: the model's boxes ``[A, 4]`` and scores ``[C, A]`` before it chooses, where they are known.
         selection: how the model chooses among them.
         found: collects the figures.
+        limits: how far the outputs may be from the model's.
 
     Raises:
         MismatchError: a detection without a partner and without a reason, or one that no anchor of the model gives.
     """
     if not np.isfinite(rows).all():
         raise MismatchError("an output is no number")
-    partners = _pair(rows, expected)
+    partners = _pair(rows, expected, limits)
     for row, partner in partners:
-        _note(found, _largest(rows[row, 2:], expected[partner, 2:]), _largest(rows[row, 1], expected[partner, 1]))
+        box_error = _largest(rows[row, 2:], expected[partner, 2:])
+        _note(found, box_error, _largest(rows[row, 1], expected[partner, 1]), limits)
     found.matched += len(partners)
     ours, theirs = {row for row, _ in partners}, {partner for _, partner in partners}
     lonely = [rows[row] for row in range(len(rows)) if row not in ours]
     missing = [expected[row] for row in range(len(expected)) if row not in theirs]
     for detection in lonely:
-        if anchors is None or not _has_anchor(detection, *anchors):
+        if anchors is None or not _has_anchor(detection, *anchors, limits):
             raise MismatchError(f"{_shown(detection)} is found by the export only")
-        if not _explained(detection, expected, anchors, selection):
+        if not _explained(detection, expected, anchors, selection, limits):
             raise MismatchError(f"{_shown(detection)} is kept by the export, but not by the model")
     for detection in missing:
-        if not _explained(detection, rows, anchors, selection):
+        if not _explained(detection, rows, anchors, selection, limits):
             raise MismatchError(f"{_shown(detection)} is found by the model, but not by the export")
     found.tied += len(lonely) + len(missing)
 
 
-def _note(found: Comparison, box_error: float, score_error: float) -> None:
-    if not box_error <= BOX_TOLERANCE:
-        raise MismatchError(f"boxes differ by {box_error:.3g} px, allowed {BOX_TOLERANCE} px")
-    if not score_error <= SCORE_TOLERANCE:
-        raise MismatchError(f"scores differ by {score_error:.3g}, allowed {SCORE_TOLERANCE}")
+def _note(found: Comparison, box_error: float, score_error: float, limits: PrecisionRow) -> None:
+    if not box_error <= limits.box_px:
+        raise MismatchError(f"boxes differ by {box_error:.3g} px, allowed {limits.box_px:.3g} px")
+    if not score_error <= limits.score:
+        raise MismatchError(f"scores differ by {score_error:.3g}, allowed {limits.score}")
     found.box_error, found.score_error = max(found.box_error, box_error), max(found.score_error, score_error)
 
 
@@ -121,11 +149,11 @@ def _largest(values: np.ndarray, others: np.ndarray) -> float:
     return float(difference.max()) if difference.size else 0.0
 
 
-def _pair(rows: np.ndarray, expected: np.ndarray) -> list[tuple[int, int]]:
+def _pair(rows: np.ndarray, expected: np.ndarray, limits: PrecisionRow) -> list[tuple[int, int]]:
     """Pairs detections of one class that agree within the tolerances, the nearest first, each once."""
     near = (
-        (np.abs(rows[:, None, 2:] - expected[None, :, 2:]).max(axis=2, initial=0.0) <= BOX_TOLERANCE)
-        & (np.abs(rows[:, None, 1] - expected[None, :, 1]) <= SCORE_TOLERANCE)
+        (np.abs(rows[:, None, 2:] - expected[None, :, 2:]).max(axis=2, initial=0.0) <= limits.box_px)
+        & (np.abs(rows[:, None, 1] - expected[None, :, 1]) <= limits.score)
         & (rows[:, None, 0] == expected[None, :, 0])
     )
     candidates = np.argwhere(near)
@@ -141,9 +169,9 @@ def _pair(rows: np.ndarray, expected: np.ndarray) -> list[tuple[int, int]]:
     return pairs
 
 
-def _has_anchor(detection: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> bool:
-    same_score = np.abs(scores[int(detection[0])] - detection[1]) <= SCORE_TOLERANCE
-    return bool((same_score & (np.abs(boxes - detection[2:]).max(axis=1) <= BOX_TOLERANCE)).any())
+def _has_anchor(detection: np.ndarray, boxes: np.ndarray, scores: np.ndarray, limits: PrecisionRow) -> bool:
+    same_score = np.abs(scores[int(detection[0])] - detection[1]) <= limits.score
+    return bool((same_score & (np.abs(boxes - detection[2:]).max(axis=1) <= limits.box_px)).any())
 
 
 def _explained(
@@ -151,25 +179,26 @@ def _explained(
     others: np.ndarray,
     anchors: tuple[np.ndarray, np.ndarray] | None,
     selection: NmsSettings | TopkSettings | None,
+    limits: PrecisionRow,
 ) -> bool:
     """Whether rounding alone can have kept ``detection`` from being among ``others``."""
     if not isinstance(selection, NmsSettings) or anchors is None:
         # A network without suppression keeps so many of the best.
-        return bool(detection[1] <= others[:, 1].min(initial=np.inf) + SCORE_TOLERANCE)
-    limits = [selection.score_threshold]
+        return bool(detection[1] <= others[:, 1].min(initial=np.inf) + limits.score)
+    bounds = [selection.score_threshold]
     if len(others) == selection.keep_top_k:
-        limits.append(others[:, 1].min())
+        bounds.append(others[:, 1].min())
     scores = anchors[1][int(detection[0])]
     if -1 < selection.nms_top_k < len(scores):
-        limits.append(np.partition(scores, -selection.nms_top_k)[-selection.nms_top_k])
-    if detection[1] <= max(limits) + SCORE_TOLERANCE:
+        bounds.append(np.partition(scores, -selection.nms_top_k)[-selection.nms_top_k])
+    if detection[1] <= max(bounds) + limits.score:
         return True
-    rivals = others[(others[:, 0] == detection[0]) & (others[:, 1] >= detection[1] - SCORE_TOLERANCE)]
+    rivals = others[(others[:, 0] == detection[0]) & (others[:, 1] >= detection[1] - limits.score)]
     overlaps = intersection_over_union(detection[2:], rivals[:, 2:], selection.normalized)
     lowest = selection.nms_threshold
     if selection.nms_eta != 1:
         lowest = min(lowest, LOWEST_ADAPTED * selection.nms_eta)
-    return bool((overlaps > lowest - OVERLAP_TOLERANCE).any())
+    return bool((overlaps > lowest - limits.overlap).any())
 
 
 def _shown(detection: np.ndarray) -> str:
@@ -183,6 +212,7 @@ def verify(
     candidates: Mapping[str, DetectionBackend],
     inputs: Mapping[str, Prepared],
     form: OutputForm,
+    limits: PrecisionRow = FLOAT32,
 ) -> dict[str, Any]:
     """Runs every input through the model and the engines, one by one and as one batch.
 
@@ -192,6 +222,7 @@ def verify(
         candidates: engines with the exported network, by a name for the report.
         inputs: prepared images by name, all of one shape.
         form: what the outputs mean.
+        limits: how far the outputs may be from the model's.
 
     Returns:
         What was measured: ``images``, ``tolerance``, and the figures of each engine under ``engines``.
@@ -212,7 +243,7 @@ def verify(
             raw = form.boxes(boxes, batch), scores
         for name, candidate in candidates.items():
             try:
-                _compare_batch(candidate.detect(images, scales), expected, raw, batch, form, found[name])
+                _compare_batch(candidate.detect(images, scales), expected, raw, batch, form, found[name], limits)
             except MismatchError as mismatch:
                 raise UserError(
                     f"the export does not compute what the model computes: {name}, {run_name}: {mismatch}; "
@@ -220,7 +251,7 @@ def verify(
                 ) from mismatch
     return {
         "images": list(inputs),
-        "tolerance": {"box_px": BOX_TOLERANCE, "score": SCORE_TOLERANCE},
+        "tolerance": {"box_px": limits.box_px, "score": limits.score},
         "engines": {name: comparison.to_document() for name, comparison in found.items()},
     }
 
@@ -232,13 +263,18 @@ def _compare_batch(
     batch: Sequence[Prepared],
     form: OutputForm,
     found: Comparison,
+    limits: PrecisionRow,
 ) -> None:
     """Compares the outputs of an engine with the model's, in pixels of the images."""
     if len(outputs) != len(expected):
         raise MismatchError(f"{len(outputs)} outputs, not {len(expected)}")
     if not form.final:
-        mapped = [(form.boxes(boxes, batch), scores) for boxes, scores in (outputs, expected)]
-        compare_raw(*mapped, found)
+        for values, wanted in zip(outputs, expected, strict=True):
+            if values.shape != wanted.shape:
+                raise MismatchError(f"outputs have shape {list(values.shape)}, not {list(wanted.shape)}")
+        mapped = [zip(form.boxes(boxes, batch), scores, strict=True) for boxes, scores in (outputs, expected)]
+        for own, wanted, prepared in zip(*mapped, batch, strict=True):
+            compare_raw(own, wanted, found, limits.of_image(prepared.scale_factor))
         return
     if len(outputs) == 2 and (outputs[1].shape != expected[1].shape or outputs[1].sum() != len(outputs[0])):
         counts = outputs[1].tolist()
@@ -246,6 +282,7 @@ def _compare_batch(
     if len(outputs) == 1 and outputs[0].shape != expected[0].shape:
         raise MismatchError(f"detections have shape {list(outputs[0].shape)}, not {list(expected[0].shape)}")
     anchors = [None] * len(batch) if raw is None else list(zip(*raw, strict=True))
-    images = zip(form.rows(outputs, batch), form.rows(expected, batch), anchors, strict=True)
-    for rows, wanted, image_anchors in images:
-        compare_detections(rows, wanted, image_anchors, form.selection, found)
+    images = zip(form.rows(outputs, batch), form.rows(expected, batch), anchors, batch, strict=True)
+    for rows, wanted, image_anchors, prepared in images:
+        own_limits = limits.of_image(prepared.scale_factor)
+        compare_detections(rows, wanted, image_anchors, form.selection, found, own_limits)

@@ -6,6 +6,7 @@ A new format or precision is a row of these tables and, where files are written 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ class PrecisionRow:
     box_px: float
     score: float
     overlap: float
+
+    def of_image(self, scale_factor: Sequence[float]) -> PrecisionRow:
+        """Returns the limits in pixels of an image.
+
+        Args:
+            scale_factor: height and width of the network's input, divided by those of the image.
+        """
+        return dataclasses.replace(self, box_px=self.box_px * max(1.0, 1.0 / float(min(scale_factor))))
 
 
 PRECISIONS: dict[str, PrecisionRow] = {
