@@ -1,8 +1,9 @@
 """Measures what the README claims: python tools/benchmark.py [inference|pipeline|startup|coco] --output FILE.md.
 
-Without a subcommand it measures everything that needs no data of yours. ``detection-data -c CONFIG`` measures how fast
-the training data of a detector come in, ``detection --model EXPORT [EXPORT ...]`` the latency of exported detectors. It
-writes a Markdown page and, beside it, the same as JSON.
+Without a subcommand it measures everything that needs no data of yours. ``models`` measures a list of models and
+exports in every backend and precision, ``detection-data -c CONFIG`` how fast the training data of a detector come in,
+``detection --model EXPORT [EXPORT ...]`` the latency of exported detectors. It writes a Markdown page and, beside it,
+the same as JSON (``models``: a chart, too).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from ppcls_ext.common.errors import UserError
 
 DETECTION_DATA = "detection-data"
 DETECTION = "detection"
-# These need something that only the user has.
-NEVER_IN_ALL = (DETECTION_DATA, DETECTION)
+MODELS = "models"
+# These need something that only the user has, or an hour.
+NEVER_IN_ALL = (DETECTION_DATA, DETECTION, MODELS)
 NETWORK = "EConvNeXt_mini"
 Section = tuple[dict[str, Any], str, Sequence[Sequence[str]]]
 
@@ -35,7 +37,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "part", nargs="?", choices=[*PARTS, "all"], default="all",
-        help=f"what to measure (default: all but {DETECTION_DATA}, needing -c, and {DETECTION}, needing --model)",
+        help=f"what to measure (default: all but {DETECTION_DATA}, needing -c, {DETECTION}, needing --model, "
+        f"and {MODELS})",
     )  # fmt: skip
     parser.add_argument("-c", "--config", type=Path, metavar="CONFIG",
                         help=f"{DETECTION_DATA}: configuration whose training data are loaded")  # fmt: skip
@@ -44,10 +47,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--paddleclas", metavar="CHECKOUT", default=os.environ.get("PADDLECLAS_DIR"),
                         help="pipeline: measure this PaddleClas too (default: $PADDLECLAS_DIR)")  # fmt: skip
     parser.add_argument("--model", nargs="+", metavar="NAME|DIR",
-                        help=f"inference: the network (default: {NETWORK}); {DETECTION}: exports")  # fmt: skip
+                        help=f"inference: the network (default: {NETWORK}); {DETECTION}: exports; {MODELS}: names, "
+                        "NAME@SIZE or exports (default: nine classifiers)")  # fmt: skip
     parser.add_argument("--image", type=Path, metavar="FILE", help=f"{DETECTION}: picture (default: a generated one)")
-    parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="inference: side of the input")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="inference: threads of each engine")
+    parser.add_argument("--size", type=int, default=224, metavar="PIXELS",
+                        help=f"inference, {MODELS}: side of the input")  # fmt: skip
+    parser.add_argument("--threads", type=int, nargs="+", default=[2], metavar="N",
+                        help=f"threads of each engine ({MODELS}: one or several numbers)")  # fmt: skip
+    parser.add_argument("--backend", metavar="NAME[,NAME]", help=f"{MODELS}: paddle, onnxruntime, openvino (all)")
+    parser.add_argument("--precision", metavar="NAME[,NAME]", help=f"{MODELS}: fp32, bf16, fp16, int8 (default: fp32, "
+                        "and bf16 where a backend has it)")  # fmt: skip
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help=f"{MODELS}: batch sizes")
+    parser.add_argument("--quick", action="store_true", help=f"{MODELS}: two short rounds, to see that all works")
+    parser.add_argument("--cache", type=Path, default=Path("output/benchmark"), metavar="DIR",
+                        help=f"{MODELS}: keeps exports for the next run (output/benchmark)")  # fmt: skip
     parser.add_argument("--detections", type=int, default=20_000, metavar="N", help="coco: how many are evaluated")
     parser.add_argument("--rounds", type=int, default=12, metavar="N", help="turns of each engine, passes, starts")
     return parser.parse_args()
@@ -61,7 +74,7 @@ def measure_inference(arguments: argparse.Namespace) -> Section:
     if arguments.model and len(arguments.model) > 1:
         raise UserError(f"inference: --model takes one network, got {len(arguments.model)}")
     network = arguments.model[0] if arguments.model else NETWORK
-    result = run_inference_benchmark(network, arguments.size, arguments.threads, arguments.rounds)
+    result = run_inference_benchmark(network, arguments.size, one_thread_count(arguments), arguments.rounds)
     ratios = result["ratios"]
     lines = [
         f"Exported {result['model']}, {result['size']} px, batch 1, {result['threads']} threads, "
@@ -144,7 +157,9 @@ def measure_detection(arguments: argparse.Namespace) -> Section:
     """Measures the latency of exported detectors."""
     from ppcls_ext.benchmark.detection import markdown_rows, run_detection_benchmark
 
-    result = run_detection_benchmark(arguments.model or [], arguments.image, arguments.threads, arguments.rounds)
+    result = run_detection_benchmark(
+        arguments.model or [], arguments.image, one_thread_count(arguments), arguments.rounds
+    )
     height, width = result["image"]
     text = (
         f"Exported detectors on one image of {width} x {height} px, batch 1, {result['threads']} threads, "
@@ -154,6 +169,39 @@ def measure_detection(arguments: argparse.Namespace) -> Section:
     return result, text, markdown_rows(result)
 
 
+def measure_models(arguments: argparse.Namespace) -> Section:
+    """Measures models and exports in every backend and precision."""
+    from ppcls_ext.benchmark.matrix.measure import QUICK, Schedule
+    from ppcls_ext.benchmark.matrix.report import markdown_rows, markdown_text
+    from ppcls_ext.benchmark.matrix.run import Wish, run_matrix
+    from ppcls_ext.preprocess import read_image
+
+    wish = Wish(
+        models=arguments.model,
+        backends=names_of(arguments.backend),
+        precisions=names_of(arguments.precision),
+        threads=arguments.threads,
+        batches=arguments.batch,
+        size=arguments.size,
+        cache=arguments.cache,
+        schedule=QUICK if arguments.quick else Schedule(rounds=arguments.rounds),
+    )
+    result = run_matrix(wish, None if arguments.image is None else read_image(arguments.image))
+    return result, markdown_text(result), markdown_rows(result)
+
+
+def one_thread_count(arguments: argparse.Namespace) -> int:
+    """Returns the number of ``--threads`` for parts that measure with one only."""
+    if len(arguments.threads) > 1:
+        raise UserError(f"{arguments.part}: --threads takes one number, got {len(arguments.threads)}")
+    return arguments.threads[0]
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """Returns the names of ``NAME,NAME``."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], Section]] = {
     "inference": measure_inference,
     "pipeline": measure_pipeline,
@@ -161,6 +209,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Section]] = {
     "coco": measure_coco,
     DETECTION_DATA: measure_detection_data,
     DETECTION: measure_detection,
+    MODELS: measure_models,
 }
 HEADINGS = {
     "inference": "Inference",
@@ -169,6 +218,7 @@ HEADINGS = {
     "coco": "COCO evaluation",
     DETECTION_DATA: "Training data of a detector",
     DETECTION: "Latency of exported detectors",
+    MODELS: "Models in every backend",
 }
 
 
@@ -181,9 +231,11 @@ def main() -> None:
     from ppcls_ext.common.machine import available_cores
 
     set_up_logging()
-    for option in ("size", "threads", "detections", "rounds"):
-        if getattr(arguments, option) < 1:
-            raise UserError(f"--{option} must be at least 1, got {getattr(arguments, option)}")
+    for option in ("size", "threads", "batch", "detections", "rounds"):
+        value = getattr(arguments, option)
+        for number in value if isinstance(value, list) else [value]:
+            if number < 1:
+                raise UserError(f"--{option} must be at least 1, got {number}")
     chosen = [part for part in PARTS if part not in NEVER_IN_ALL] if arguments.part == "all" else [arguments.part]
     results, sections = {}, {}
     for part in chosen:
@@ -195,6 +247,11 @@ def main() -> None:
     if arguments.output:
         write_text(arguments.output, page)
         write_json(arguments.output.with_suffix(".json"), results)
+    if arguments.output and MODELS in results:
+        from ppcls_ext.benchmark.matrix.chart import draw_chart
+
+        if not draw_chart(results[MODELS], arguments.output.with_suffix(".png")):
+            print("no chart: no measured row has a published accuracy")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def run_detection_benchmark(
     if not names:
         raise UserError("name the exports of detectors with --model DIR [DIR ...]")
     descriptions = {name: _describe(name) for name in names}
-    pixels = _generated() if image is None else read_image(image)
+    pixels = generated_image() if image is None else read_image(image)
     models = {f"{stage}: {name}": (engine, name) for name in names for stage, engine in STAGES.items()}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
         folder = Path(temporary)
@@ -78,7 +78,7 @@ def _describe(folder: str) -> DetectionDescription:
     return description
 
 
-def _generated() -> np.ndarray:
+def generated_image() -> np.ndarray:
     """Draws an image ``uint8`` RGB: noise of a sonar's background with a few bright spots."""
     width, height = GENERATED_SIZE
     generator = np.random.default_rng(7)

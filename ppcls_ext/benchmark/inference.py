@@ -29,7 +29,6 @@ ONNX_RUNTIME = "ONNX Runtime"
 TOLERANCE = 1e-4
 # OpenMP threads of a finished run spin this long before they sleep; until then they slow the next engine down.
 SETTLE_SECONDS = 0.25
-ONNX_ATTEMPTS = 5
 
 
 class EngineProcess:
@@ -125,12 +124,13 @@ def _prepare_models(model_name: str, size: int, folder: Path) -> tuple[dict[str,
     """Exports the network in all forms; returns (engine, file) by name, and what was skipped and why."""
     import paddle
 
-    from ppcls_ext.export import export_classifier
+    from ppcls_ext.export import FORMATS, export_classifier
     from ppcls_ext.models.registry import build_model
 
     preprocess = [{"ResizeImage": {"size": size}}, {"NormalizeImage": {"order": ""}}]
     paddle.seed(0)
     model = build_model(model_name, class_num=1000)
+    missing = [package for package in FORMATS["onnx"].packages if importlib.util.find_spec(package) is None]
     models: dict[str, tuple[str, str]] = {}
     for name, stem in ((ADAPTIVE, "adaptive"), (MEAN_POOLED, "mean_pooled")):
         if name == MEAN_POOLED:
@@ -142,12 +142,12 @@ def _prepare_models(model_name: str, size: int, folder: Path) -> tuple[dict[str,
             class_num=1000,
             image_shape=[3, size, size],
             preprocess=preprocess,
+            formats=["paddle"] if missing or name == MEAN_POOLED else ["paddle", "onnx"],
         )
         models[name] = ("paddle", str(folder / stem))
-    missing = [package for package in ("paddle2onnx", "onnxruntime") if importlib.util.find_spec(package) is None]
     if missing:
         return models, {ONNX_RUNTIME: f"{' and '.join(missing)} not installed (requirements-deploy.txt)"}
-    models[ONNX_RUNTIME] = ("onnxruntime", str(_convert_to_onnx(folder / "adaptive", folder / "network.onnx")))
+    models[ONNX_RUNTIME] = ("onnxruntime", str(folder / "adaptive" / "inference.onnx"))
     return models, {}
 
 
@@ -166,32 +166,6 @@ def use_mean_pooling(model: nn.Layer) -> None:
         for name, child in list(layer.named_children()):
             if isinstance(child, GlobalAveragePool):
                 setattr(layer, name, MeanPool())
-
-
-def _convert_to_onnx(export: Path, target: Path) -> Path:
-    """Converts in a process of its own; repeats while an epsilon comes out wrong (Paddle2ONNX issue 1646)."""
-    code = (
-        "import sys, paddle2onnx; "
-        "paddle2onnx.export(sys.argv[1], sys.argv[2], sys.argv[3], opset_version=17, enable_onnx_checker=True)"
-    )
-    arguments = [str(export / "inference.json"), str(export / "inference.pdiparams"), str(target)]
-    for attempt in range(1, ONNX_ATTEMPTS + 1):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not target.is_file():
-            last_line = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            raise UserError(f"benchmark: paddle2onnx failed: {last_line}")
-        if _epsilons_are_sane(target):
-            return target
-        logger.info("paddle2onnx wrote a wrong epsilon (attempt %d of %d)", attempt, ONNX_ATTEMPTS)
-    raise UserError(f"benchmark: paddle2onnx wrote a wrong epsilon {ONNX_ATTEMPTS} times")
-
-
-def _epsilons_are_sane(file: Path) -> bool:
-    import onnx
-
-    nodes = onnx.load(str(file)).graph.node
-    epsilons = [item.f for node in nodes for item in node.attribute if item.name == "epsilon"]
-    return all(1e-7 < epsilon < 1e-2 for epsilon in epsilons)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ PACKAGES = (
     "opencv-python-headless",
     "pillow",
     "onnxruntime",
+    "openvino",
     "paddle2onnx",
     "pycocotools",
     "faster-coco-eval",

@@ -1,0 +1,123 @@
+"""Exports one model with random weights to one format, in a process of its own: converters may crash.
+
+Run by ``ppcls_ext.benchmark.matrix.exports``; not meant for people. It answers with one line of JSON after ``ANSWER``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ppcls_ext.common.errors import UserError
+
+CLASSES = 1000
+INT8 = "int8"
+
+
+def main() -> None:
+    """Reads the request from the command line and answers what became of it."""
+    request = json.loads(sys.argv[1])
+    answer = export_model(
+        request["model"], request["size"], request["format"], request["precisions"], Path(request["folder"])
+    )
+    sys.stdout.write(f"\nANSWER {json.dumps(answer)}\n")
+
+
+def export_model(model_name: str, size: int, format_name: str, precisions: Sequence[str], folder: Path) -> dict:
+    """Exports a model.
+
+    Returns:
+        ``flops`` as ``paddle.flops`` counts them, ``parameters`` (trainable), and ``reasons``: by precision None, or
+        why there is no such file.
+    """
+    import paddle
+
+    from ppcls_ext.models.registry import build_model
+
+    paddle.seed(0)
+    try:
+        model = build_model(model_name, class_num=CLASSES)
+        model.eval()
+        reasons = _export(model, model_name, size, format_name, precisions, folder)
+    except (UserError, ValueError, AssertionError, RuntimeError) as error:
+        return {"reasons": dict.fromkeys(precisions, _one_line(error)), "flops": None, "parameters": None}
+    parameters = sum(int(parameter.size) for parameter in model.parameters() if not parameter.stop_gradient)
+    with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
+        flops = int(paddle.flops(model, [1, 3, size, size]))
+    return {"reasons": reasons, "flops": flops, "parameters": parameters}
+
+
+def _export(
+    model: Any, model_name: str, size: int, format_name: str, precisions: Sequence[str], folder: Path
+) -> dict[str, str | None]:
+    """Exports what works: after a failure each precision is tried alone, and those that succeeded are written again."""
+    from ppcls_ext.export import export_classifier
+
+    def export(wanted: Sequence[str]) -> None:
+        export_classifier(
+            model,
+            folder,
+            model_name=model_name,
+            class_num=CLASSES,
+            image_shape=[3, size, size],
+            preprocess=_preprocess(size),
+            formats=[format_name],
+            precisions=wanted,
+        )
+
+    written = [precision for precision in precisions if precision != INT8]
+    if INT8 in precisions and "fp32" not in written:
+        written.insert(0, "fp32")
+    reasons: dict[str, str | None] = {}
+    try:
+        export(written)
+        reasons = dict.fromkeys(written)
+    except UserError as error:
+        if len(written) == 1:
+            return dict.fromkeys(precisions, _one_line(error))
+        for precision in written:
+            reasons[precision] = _reason_of_failure(export, precision)
+        working = [precision for precision, reason in reasons.items() if reason is None]
+        if working:
+            export(working)
+    if INT8 in precisions:
+        reasons[INT8] = reasons["fp32"] or _reason_of_failure(lambda _: _quantize(folder), [INT8])
+    return {precision: reasons[precision] for precision in precisions}
+
+
+def _reason_of_failure(export: Any, precision: Any) -> str | None:
+    try:
+        export([precision])
+    except UserError as error:
+        return _one_line(error)
+    return None
+
+
+def _quantize(folder: Path) -> None:
+    from ppcls_ext.compress.quantization import quantize_export
+    from ppcls_ext.export import example_images
+
+    quantize_export(folder, folder, list(example_images().items()), None)
+
+
+def _preprocess(size: int) -> list[dict[str, Any]]:
+    """Returns the usual preparation of ImageNet's validation images: the middle 7/8 of the short side."""
+    return [
+        {"ResizeImage": {"resize_short": round(size * 8 / 7)}},
+        {"CropImage": {"size": size}},
+        {"NormalizeImage": {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+                            "order": ""}},
+    ]  # fmt: skip
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

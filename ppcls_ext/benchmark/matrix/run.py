@@ -1,0 +1,174 @@
+"""The whole run: find, export, measure, gather."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls_ext.benchmark.detection import generated_image
+from ppcls_ext.benchmark.matrix.exports import Ready, prepare
+from ppcls_ext.benchmark.matrix.measure import Rotation, Schedule, Subject, peak_subjects, subject_of, with_image
+from ppcls_ext.benchmark.matrix.plan import Combination, choose_pairs, combine, find_sources
+from ppcls_ext.benchmark.matrix.published import PUBLISHED
+from ppcls_ext.benchmark.matrix.worker import MATRIX_SIDE
+
+logger = logging.getLogger(__name__)
+MEASURED, FAILED, UNSUPPORTED = "measured", "failed", "unsupported"
+EVERY_MODEL = "every model"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks for; None takes the defaults of ``ppcls_ext.benchmark.matrix.plan``.
+
+    Attributes:
+        models: names, ``NAME@SIZE`` and export folders.
+        backends, precisions: see ``choose_pairs``.
+        threads, batches: every one is measured with every other.
+        size: side of the images of models that do not say it.
+        cache: folder that keeps exports for the next run.
+        schedule: how much is measured.
+    """
+
+    models: Sequence[str] | None = None
+    backends: Sequence[str] | None = None
+    precisions: Sequence[str] | None = None
+    threads: Sequence[int] = (2,)
+    batches: Sequence[int] = (1,)
+    size: int = 224
+    cache: Path = Path("output/benchmark")
+    schedule: Schedule = Schedule()
+
+
+def run_matrix(wish: Wish, image: np.ndarray | None = None) -> dict[str, Any]:
+    """Measures every combination by turns in one run.
+
+    Args:
+        wish: what to measure.
+        image: ``uint8`` RGB ``[H, W, 3]``; None draws one.
+
+    Returns:
+        ``settings``; ``peaks``: matrix products by library, type and threads; ``rows``: one for each combination, with
+        ``status`` ``measured``, ``failed`` or ``unsupported``, the last two with ``reason``.
+
+    Raises:
+        UserError: a name or a number is wrong; all of it is told before any work.
+    """
+    pairs, refused = choose_pairs(wish.backends, wish.precisions)
+    sources, missing = find_sources(wish.models, wish.size)
+    combinations = combine(sources, pairs, wish.threads, wish.batches)
+    exports = {source: prepare(source, pairs, wish.cache) for source in sources}
+    found = [exports[one.source][one.backend, one.precision] for one in combinations]
+    peaks = peak_subjects(wish.threads, _has_openvino(), any(precision == "bf16" for _, precision in pairs))
+    subjects: list[Subject | None] = []
+
+    def measure(file: Path) -> None:
+        for combination, export in zip(combinations, found, strict=True):
+            subjects.append(subject_of(combination, export, file) if isinstance(export, Ready) else None)
+        measurable = [subject for subject in subjects if subject is not None]
+        logger.info("measuring %d combinations by turns", len(measurable))
+        Rotation([*peaks, *measurable], wish.schedule).run()
+
+    with_image(generated_image() if image is None else image, measure)
+    peak_rows = [_peak_row(subject) for subject in peaks]
+    rows = [_row(*each, peak_rows) for each in zip(combinations, found, subjects, strict=True)]
+    for (backend, precision), reason in refused.items():
+        rows.append({"model": EVERY_MODEL, "backend": backend, "precision": precision} | _failure(UNSUPPORTED, reason))
+    rows += [{"model": name, "backend": "", "precision": ""} | _failure(FAILED, why) for name, why in missing.items()]
+    settings = dataclasses.asdict(wish) | {"cache": str(wish.cache)}
+    return {"settings": settings, "peaks": peak_rows, "rows": rows}
+
+
+def _has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+def _failure(status: str, reason: str) -> dict[str, str]:
+    return {"status": status, "reason": reason}
+
+
+def _peak_row(subject: Subject) -> dict[str, Any]:
+    """Returns what a matrix product reached: a product of two n x n matrices takes 2 n^3 operations."""
+    request = subject.request
+    row = {"library": request["kind"], "computed_in": request["precision"], "threads": request["threads"]}
+    if subject.reason is not None:
+        return row | _failure(FAILED, subject.reason)
+    statistics = subject.statistics()
+    operations = 2 * MATRIX_SIDE**3
+    return row | {
+        "status": MEASURED,
+        "gflops_per_second": operations / statistics["median_ms"] / 1e6,
+        "fastest_gflops_per_second": operations / statistics["fastest_ms"] / 1e6,
+        "cores_while_waiting": _largest(subject.cores_while_waiting),
+    }
+
+
+def _row(
+    combination: Combination, export: Ready | str, subject: Subject | None, peaks: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    source = combination.source
+    row: dict[str, Any] = {
+        "model": source.label,
+        "architecture": source.model,
+        "size": source.size,
+        "backend": combination.backend,
+        "precision": combination.precision,
+        "threads": combination.threads,
+        "batch": combination.batch,
+    }
+    if not isinstance(export, Ready):
+        return row | _failure(FAILED, export)
+    assert subject is not None
+    if subject.reason is not None:
+        return row | _failure(FAILED, subject.reason)
+    statistics = subject.statistics()
+    images_per_second = 1000 * combination.batch / statistics["mean_ms"]
+    row |= {
+        "status": MEASURED,
+        "computed_in": subject.computed_in,
+        **statistics,
+        "samples": len(subject.seconds),
+        "images_per_second": images_per_second,
+        "peak_memory_mb": None if subject.peak_bytes is None else subject.peak_bytes / 1e6,
+        "file_size_mb": export.size_bytes / 1e6,
+        "cold_start_s": float(np.median(subject.starts)),
+        "slowest_cold_start_s": max(subject.starts),
+        "cold_starts": len(subject.starts),
+        "restarts": subject.restarts,
+        "cores_while_waiting": _largest(subject.cores_while_waiting),
+        "parameters": export.parameters,
+        "multiply_adds": export.flops,
+    }
+    published = PUBLISHED.get(source.model) if source.description is None else None
+    if published is not None:
+        row |= {"top1": published.top1, "top1_size": published.size, "top1_source": published.source}
+    return row | _speed(row, peaks)
+
+
+def _speed(row: dict[str, Any], peaks: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Returns operations a second, and which part that is of the fastest matrix product of the same type and threads.
+
+    A multiply-add is two operations.
+    """
+    if not row["multiply_adds"]:
+        return {}
+    speed = 2 * row["multiply_adds"] * row["batch"] / row["median_ms"] / 1e6
+    known = [
+        peak["gflops_per_second"]
+        for peak in peaks
+        if peak["status"] == MEASURED
+        and (peak["computed_in"], peak["threads"]) == (row["computed_in"], row["threads"])
+    ]
+    shares = {"share_of_peak": speed / max(known)} if known else {}
+    return {"gflops_per_second": speed, **shares}
+
+
+def _largest(values: Sequence[float]) -> float | None:
+    return max(values) if values else None
