@@ -59,6 +59,10 @@ PRECISIONS: dict[str, PrecisionRow] = {
 }  # fmt: skip
 
 
+# Precisions that are made of a finished export, because they need data.
+MADE_OF_AN_EXPORT = {"int8": "tools/quantize_model.py makes it of an export, with images to calibrate on"}
+
+
 @dataclass(frozen=True)
 class FormatRow:
     """One file format.
@@ -104,6 +108,8 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
         if not names:
             raise UserError(f"no {kind} is named; allowed: {', '.join(table)}")
         for name in names:
+            if name in MADE_OF_AN_EXPORT:
+                raise UserError(f"precision '{name}': {MADE_OF_AN_EXPORT[name]}; nothing was written")
             if name not in table:
                 raise UserError(f"unknown {kind} '{name}'{suggestion(name, table)}; allowed: {', '.join(table)}")
     requests = [Request(name, precision) for name in dict.fromkeys(formats) for precision in dict.fromkeys(precisions)]

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from ppcls_ext.weights import write_weights
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 CLASSES = [f"digit {index}" for index in range(10)]
@@ -97,6 +98,50 @@ def test_export_and_weights_predict_the_same(project):
     assert sorted(file.name for file in (project / "each").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+def test_other_formats_predict_the_same(project):
+    done = run_tool(
+        project, "export_model.py", "-c", "config.yaml", "-o", WEIGHTS, "--output", "formats", "--format",
+        "onnx,openvino", "--precision", "fp32",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "inference.onnx, ONNX Runtime: relative error" in done.stdout
+    assert "inference.xml, OpenVINO: relative error" in done.stdout
+    assert done.stdout.count("(allowed 1e-04), same best class 100%, computed in float32") == 2
+    found = {}
+    for name, options in {
+        "export": (), "formats": (), "openvino": ("--backend", "openvino", "--precision", "fp32", "--threads", "1"),
+    }.items():  # fmt: skip
+        model = "export" if name == "export" else "formats"
+        arguments = ("--model", model, "--input", "photos", "--json", f"{name}.json", *options)
+        done = run_tool(project, "infer.py", *arguments)
+        assert done.returncode == 0, done.stderr
+        found[name] = json.loads((project / f"{name}.json").read_text())
+    for name in ("formats", "openvino"):
+        for ours, theirs in zip(found[name], found["export"], strict=True):
+            assert [p["label"] for p in ours["predictions"]] == [p["label"] for p in theirs["predictions"]]
+            assert [p["score"] for p in ours["predictions"]] == pytest.approx(
+                [p["score"] for p in theirs["predictions"]], rel=1e-3
+            )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--format", "onnx", "--precision", "bf16"), "'onnx' cannot be written in bf16; what works is paddle: fp32"),
+        (("--format", "paddle,torch"), "unknown format 'torch'; allowed: paddle, onnx, openvino"),
+        (("--format", "onnx", "--precision", "fp61"), "unknown precision 'fp61' (did you mean 'fp16'?)"),
+    ],
+)
+def test_what_cannot_be_written_is_one_clear_line(project, arguments, message):
+    done = run_tool(project, "export_model.py", "-c", "config.yaml", "--output", "refused", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert not (project / "refused").exists()
+
+
 def test_a_changed_export_is_refused(project, tmp_path):
     for file in (project / "export").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -116,6 +161,9 @@ def test_a_changed_export_is_refused(project, tmp_path):
         (("--model", "export"), "name images with --input"),
         (("--model", "export", "--input", "phots"), "--input phots: no such file or folder"),
         (("--model", "photos", "--input", "photos"), "not an export folder"),
+        (("--model", "export", "--input", "photos", "--backend", "openvino"), "has nothing for openvino, it holds"),
+        (("--model", "export", "--input", "photos", "--precision", "fp16"), "has nothing for fp16, it holds paddle"),
+        (("--model", "export", "--input", "photos", "--backend", "onx"), "unknown backend 'onx' (did you mean 'onnxr"),
         (("--model", "export", "--input", "photos", "--topk", "0"), "--topk must be at least 1"),
         (("--model", "export", "--input", "photos", "--batch-size", "0"), "--batch-size must be at least 1, got 0"),
         (("--model", "export", "--input", "photos", "--json", "photos"), "error: photos: Is a directory"),

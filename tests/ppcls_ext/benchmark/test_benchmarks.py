@@ -94,15 +94,6 @@ def test_an_engine_that_dies_is_named(tmp_path):
         engine.close()
 
 
-@pytest.mark.parametrize(("epsilon", "sane"), [(1e-5, True), (0.0, False), (1e-40, False), (float("nan"), False)])
-def test_wrong_epsilons_in_onnx_files_are_seen(tmp_path, epsilon, sane):
-    onnx = pytest.importorskip("onnx", reason="requirements-deploy.txt is not installed")
-    node = onnx.helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], epsilon=epsilon)
-    graph = onnx.helper.make_graph([node], "graph", [], [])
-    onnx.save(onnx.helper.make_model(graph), str(tmp_path / "model.onnx"))
-    assert inference._epsilons_are_sane(tmp_path / "model.onnx") == sane
-
-
 def test_startup_runs_both_commands(tmp_path):
     tool = tmp_path / "tool.py"
     tool.write_text("import sys\nsys.exit(0 if '--help' in sys.argv else 2)\n")

@@ -83,6 +83,7 @@ def test_description_tells_what_was_measured_of_each_file(exported):
         (["onnx"], ["bf16"], "'onnx' cannot be written in bf16; what works is paddle: fp32, bf16; onnx: fp32, fp16; "),
         (["openvino", "paddle"], ["fp16"], "'paddle' cannot be written in fp16; what works is paddle: fp32, bf16"),
         ([], ["fp32"], "no format is named"),
+        (["openvino"], ["int8"], "precision 'int8': tools/quantize_model.py makes it of an export"),
     ],
 )
 def test_what_cannot_be_written_is_told_before_any_work(tmp_path, formats, precisions, message):
@@ -141,6 +142,12 @@ def test_a_damaged_epsilon_is_found(exported, kind, value):
     assert found is not None
     assert found.startswith("1 of 3 epsilons are wrong, such as")
     assert damage(expected, expected[1:]) == "it has 2 epsilons, the model has 3"
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-40, float("nan"), 1.0001e-5])
+def test_an_epsilon_is_right_to_its_last_digits_or_damaged(value):
+    assert damage([1e-5, 1e-6], [1e-6, float(np.float32(1e-5))]) is None
+    assert damage([1e-5, 1e-6], [1e-6, value]) is not None
 
 
 @NEEDS_ONNX
