@@ -41,7 +41,8 @@ def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", 
 
     Raises:
         ConfigError: an annotation file is missing, truncated, no COCO file or of another data set; it holds another
-            number of classes than the configuration; training and evaluation differ in their classes. One line each.
+            number of classes than the configuration; there is nothing to learn from; training and evaluation differ in
+            their classes. One line each.
     """
     problems = Problems(config.document)
     read = []
@@ -91,6 +92,9 @@ def _read_part(section: str, files: DatasetFiles, problems: Problems) -> _Part |
     message = _reference_problem(data)
     if message:
         problems.add(key, f"{path}: {message}")
+    if section == "TrainDataset" and not any(map(_teaches, data["annotations"])):
+        message = "nothing to learn from: no annotation is a box with an area that is no crowd"
+        problems.add(key, f"{path}: {len(data['annotations'])} annotations, {message}")
     _check_images(section, path, files.image_dir, data["images"], problems)
     return _Part(section, path, [(record["id"], str(record["name"])) for record in data["categories"]])
 
@@ -131,6 +135,14 @@ def _reference_problem(data: dict[str, Any]) -> str:
         if unknown:
             return f"{len(unknown)} annotations name a {word} that is not listed, such as {unknown[0]}"
     return ""
+
+
+def _teaches(annotation: dict[str, Any]) -> bool:
+    """Tells whether a detector learns from an annotation: it has a box with an area, and is no crowd."""
+    box = annotation.get("bbox")
+    if annotation["iscrowd"] or not isinstance(box, list):
+        return False
+    return len(box) == 4 and all(isinstance(side, int | float) and side > 0 for side in box[2:])
 
 
 def _check_images(section: str, path: Path, folder: Path, images: list[dict[str, Any]], problems: Problems) -> None:

@@ -82,6 +82,21 @@ def change(data, part, **lists):
     (data / f"{part}.json").write_text(json.dumps({**content, **lists}), encoding="utf-8")
 
 
+@pytest.mark.parametrize("spoiled", [{"iscrowd": 1}, {"bbox": [3, 3, 0, 5]}, {"bbox": []}, None])
+def test_training_data_without_anything_to_learn(prepared, spoiled):
+    """Single images without such boxes are fine: they teach what is background."""
+    file, data = prepared
+    annotations = json.loads((data / "train.json").read_text(encoding="utf-8"))["annotations"]
+    nothing = [] if spoiled is None else [{**one, **spoiled} for one in annotations]
+    change(data, "train", annotations=nothing)
+    (message,) = problems_of(file)
+    expected = "nothing to learn from: no annotation is a box with an area that is no crowd"
+    assert message.endswith(f"TrainDataset.anno_path: data/train.json: {len(nothing)} annotations, {expected}")
+    change(data, "train", annotations=[*nothing, annotations[0]])
+    change(data, "val", annotations=nothing)
+    check_annotations(load_config(file))
+
+
 def test_annotations_of_another_data_set(prepared):
     file, data = prepared
     change(data, "val", images=coco("other", [])["images"])
