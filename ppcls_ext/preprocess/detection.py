@@ -50,14 +50,6 @@ class Prepared(NamedTuple):
     width: int
     pad: np.ndarray = NO_PAD
 
-    @property
-    def shift(self) -> np.ndarray:
-        """What the padding adds to a box ``x1, y1, x2, y2`` in pixels of the image, ``float32`` ``[4]``.
-
-        A network divides boxes by ``scale_factor`` and knows nothing of padding; this is to be taken off afterwards.
-        """
-        return np.tile((self.pad / self.scale_factor)[::-1], 2)
-
 
 def decode_as_trained(data: bytes, name: str = "image") -> np.ndarray:
     """Decodes an image file's bytes to the ``uint8`` RGB ``[H, W, 3]`` that ppdet's ``Decode`` makes of them.

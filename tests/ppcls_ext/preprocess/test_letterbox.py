@@ -77,18 +77,17 @@ def test_boxes_are_taken_back_to_the_picture(size):
     prepared = build_detection_pipeline(operators)(image)
     rows, columns = np.nonzero(prepared.pixels[0] > 0.5)
     seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
-    found = seen / prepared.scale_factor[[1, 0, 1, 0]] - prepared.shift
+    found = (seen - prepared.pad[[1, 0, 1, 0]]) / prepared.scale_factor[[1, 0, 1, 0]]
     half_a_pixel = 0.5 / prepared.scale_factor.min() + 1e-4
     assert found == pytest.approx([left, top, right, bottom], abs=half_a_pixel)
-    assert prepared.pad.dtype == prepared.shift.dtype == np.float32
+    assert prepared.pad.dtype == np.float32
     assert prepared.im_shape / prepared.scale_factor == pytest.approx(size)
 
 
-def test_pictures_that_are_not_letterboxed_have_no_shift():
+def test_pictures_that_are_not_letterboxed_have_no_padding():
     resize = {"Resize": {"target_size": 32, "keep_ratio": False}}
     prepared = build_detection_pipeline([resize, NORMALIZE, PERMUTE])(smooth_picture(1, 40, 30))
     assert prepared.pad.tolist() == [0, 0]
-    assert prepared.shift.tolist() == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
