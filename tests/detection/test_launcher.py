@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.script_door import Door, run_script
@@ -23,12 +22,13 @@ from tests.support.launcher import (
     AS_MODULE,
     LAUNCH,
     MAIN,
-    ROOT,
     WORK,
-    check_exported,
+    check_real_training_of_ours,
+    check_real_training_under_the_launcher,
+    check_rest_of_the_installed_one,
+    check_rest_of_the_real_one,
     check_trained,
     final_weights,
-    losses_of,
     real_tools,
     run,
     run_tool,
@@ -197,15 +197,8 @@ def test_the_trainer_of_the_installed_one(tmp_path: Path) -> None:
 
 def test_evaluation_drawing_and_export_of_the_installed_one(tmp_path: Path) -> None:
     config = small_run(tmp_path)
-    model = write_lively_weights(config, tmp_path / "lively.pdparams")
-    image = tmp_path / "data" / "images" / "val_00.png"
-    options = ["--image", str(image), "-o", f"weights={tmp_path / 'lively.pdparams'}"]
-    done = run([*AS_MODULE, str(write_script(tmp_path, WORK)), "rest", "-c", str(config), *options], tmp_path)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all" in done.stdout
-    with Image.open(image) as before, Image.open(tmp_path / "drawn" / "val_00.png") as after:
-        assert (np.asarray(before.convert("RGB")) != np.asarray(after)).any()
-    check_exported(tmp_path / "exported" / "run" / "model", model)
+    weights = tmp_path / "lively.pdparams"
+    check_rest_of_the_installed_one(config, weights, write_lively_weights(config, weights))
 
 
 # --- The real PaddleDetection --------------------------------------------------------------------------------------
@@ -224,36 +217,14 @@ def test_the_real_trainer(tools: Path, tmp_path: Path) -> None:
 
 def test_the_real_evaluation_drawing_and_export(tools: Path, tmp_path: Path) -> None:
     config = small_run(tmp_path)
-    model = write_lively_weights(config, tmp_path / "lively.pdparams")
-    options = ["-o", f"weights={tmp_path / 'lively.pdparams'}"]
-    assert "Average Precision  (AP) @[ IoU=0.50:0.95" in run_tool(tools, "eval", config, *options)
-    image = tmp_path / "data" / "images" / "val_00.png"
-    drawing = ["--infer_img", str(image), "--output_dir", str(tmp_path / "drawn"), "--draw_threshold", "0.0"]
-    run_tool(tools, "infer", config, *drawing, *options)
-    with Image.open(image) as before, Image.open(tmp_path / "drawn" / "val_00.png") as after:
-        assert (np.asarray(before.convert("RGB")) != np.asarray(after)).any()
-    run_tool(tools, "export_model", config, "--output_dir", str(tmp_path / "exported"), *options)
-    check_exported(tmp_path / "exported" / "run" / "model", model)
+    weights = tmp_path / "lively.pdparams"
+    check_rest_of_the_real_one(tools, config, weights, write_lively_weights(config, weights))
 
 
 @pytest.mark.parametrize("name", ["ppyoloe_s_econvnext_mini", "ppyoloe_s_cspresnet"])
 def test_the_real_trainer_takes_our_configurations(tools: Path, tmp_path: Path, name: str) -> None:
-    frames = make_frames(tmp_path / "data", empty=False)
-    options = ["use_gpu=false", "epoch=1", "log_iter=1", "worker_num=0", f"save_dir={tmp_path / 'runs'}"]
-    options += [f"{part}Dataset.dataset_dir={frames.root}" for part in ("Train", "Eval", "Test")]
-    options += ["num_classes=3", "TrainReader.batch_size=6", "EvalReader.batch_size=6", "width_mult=0.25"]
-    config = ROOT / "configs" / "detection" / "marine_debris" / f"{name}.yml"
-    done = run([*AS_MODULE, str(tools / "train.py"), "-c", str(config), "--eval", "-o", *options], tmp_path)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    losses = losses_of(done.stdout + done.stderr)
-    assert len(losses) == 3
-    assert np.isfinite(losses).all()
+    check_real_training_of_ours(tools, tmp_path, name, "width_mult=0.25")
 
 
 def test_the_real_trainer_under_the_launcher(tools: Path, tmp_path: Path) -> None:
-    config = small_run(tmp_path)
-    command = [*LAUNCH, "--log_dir", str(tmp_path / "logs"), *AS_FILE, str(tools / "train.py"), "-c", str(config)]
-    done = run([*command, "--eval"], tmp_path, python_path="")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    text = (tmp_path / "logs" / "workerlog.0").read_text()
-    check_trained(final_weights(tmp_path), text, STEPS // 2, config, LEARNED)
+    check_real_training_under_the_launcher(tools, small_run(tmp_path), STEPS // 2, LEARNED)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.support.detector_runs import STEPS, make_frames
 from tests.support.frames import NAMES
 from tests.support.launcher import (
-    AS_FILE,
     AS_MODULE,
-    LAUNCH,
-    ROOT,
+    PRECISION,
     WORK,
-    check_exported,
+    check_real_training_of_ours,
+    check_real_training_under_the_launcher,
+    check_rest_of_the_installed_one,
+    check_rest_of_the_real_one,
     check_trained,
     final_weights,
-    losses_of,
     real_tools,
     run,
     run_tool,
@@ -31,7 +29,6 @@ from tests.support.yolov10_runs import write_run
 
 SIZE = 64
 LEARNED = "backbone.to_p3.0.norm"
-PRECISION = "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all"
 MOSAIC = {"MosaicPerspective": {"target_size": [SIZE, SIZE], "translate": 0.1, "scale": 0.5}}
 
 
@@ -63,11 +60,6 @@ def write_lively_weights(config: Path, file: Path) -> Any:
     return model
 
 
-def check_drawn(image: Path, drawn: Path) -> None:
-    with Image.open(image) as before, Image.open(drawn) as after:
-        assert (np.asarray(before.convert("RGB")) != np.asarray(after)).any()
-
-
 def test_the_trainer_of_the_installed_one(tmp_path: Path) -> None:
     config = small_run(tmp_path)
     done = run([*AS_MODULE, str(write_script(tmp_path, WORK)), "train", "-c", str(config)], tmp_path)
@@ -78,14 +70,8 @@ def test_the_trainer_of_the_installed_one(tmp_path: Path) -> None:
 
 def test_evaluation_drawing_and_export_of_the_installed_one(tmp_path: Path) -> None:
     config = small_run(tmp_path)
-    model = write_lively_weights(config, tmp_path / "lively.pdparams")
-    image = tmp_path / "data" / "images" / "val_00.png"
-    options = ["--image", str(image), "-o", f"weights={tmp_path / 'lively.pdparams'}"]
-    done = run([*AS_MODULE, str(write_script(tmp_path, WORK)), "rest", "-c", str(config), *options], tmp_path)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert PRECISION in done.stdout
-    check_drawn(image, tmp_path / "drawn" / "val_00.png")
-    check_exported(tmp_path / "exported" / "run" / "model", model)
+    weights = tmp_path / "lively.pdparams"
+    check_rest_of_the_installed_one(config, weights, write_lively_weights(config, weights))
 
 
 # --- The real PaddleDetection --------------------------------------------------------------------------------------
@@ -100,35 +86,14 @@ def test_the_real_trainer_evaluation_drawing_and_export(tools: Path, tmp_path: P
     config = small_run(tmp_path)
     text = run_tool(tools, "train", config, "--eval")
     check_trained(final_weights(tmp_path), text, 2 * STEPS, config, LEARNED)
-    model = write_lively_weights(config, tmp_path / "lively.pdparams")
-    options = ["-o", f"weights={tmp_path / 'lively.pdparams'}"]
-    assert PRECISION in run_tool(tools, "eval", config, *options)
-    image = tmp_path / "data" / "images" / "val_00.png"
-    drawing = ["--infer_img", str(image), "--output_dir", str(tmp_path / "drawn"), "--draw_threshold", "0.0"]
-    run_tool(tools, "infer", config, *drawing, *options)
-    check_drawn(image, tmp_path / "drawn" / "val_00.png")
-    run_tool(tools, "export_model", config, "--output_dir", str(tmp_path / "exported"), *options)
-    check_exported(tmp_path / "exported" / "run" / "model", model)
+    weights = tmp_path / "lively.pdparams"
+    check_rest_of_the_real_one(tools, config, weights, write_lively_weights(config, weights))
 
 
 @pytest.mark.parametrize("name", ["yolov10_s", "yolov10_s_econvnext_mini"])
 def test_the_real_trainer_takes_our_configurations(tools: Path, tmp_path: Path, name: str) -> None:
-    frames = make_frames(tmp_path / "data", empty=False)
-    options = ["use_gpu=false", "epoch=1", "log_iter=1", "worker_num=0", f"save_dir={tmp_path / 'runs'}"]
-    options += [f"{part}Dataset.dataset_dir={frames.root}" for part in ("Train", "Eval", "Test")]
-    options += ["num_classes=3", "TrainReader.batch_size=6", "EvalReader.batch_size=6"]
-    config = ROOT / "configs" / "detection" / "marine_debris" / f"{name}.yml"
-    done = run([*AS_MODULE, str(tools / "train.py"), "-c", str(config), "--eval", "-o", *options], tmp_path)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    losses = losses_of(done.stdout + done.stderr)
-    assert len(losses) == 3
-    assert np.isfinite(losses).all()
+    check_real_training_of_ours(tools, tmp_path, name)
 
 
 def test_the_real_trainer_under_the_launcher(tools: Path, tmp_path: Path) -> None:
-    config = small_run(tmp_path)
-    command = [*LAUNCH, "--log_dir", str(tmp_path / "logs"), *AS_FILE, str(tools / "train.py"), "-c", str(config)]
-    done = run([*command, "--eval"], tmp_path, python_path="")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    text = (tmp_path / "logs" / "workerlog.0").read_text()
-    check_trained(final_weights(tmp_path), text, 2 * (STEPS // 2), config, LEARNED)
+    check_real_training_under_the_launcher(tools, small_run(tmp_path), 2 * (STEPS // 2), LEARNED)

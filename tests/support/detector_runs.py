@@ -77,6 +77,11 @@ def run_config(folder: Path, frames: Frames, **changes: Any) -> Path:
         "EvalReader": {"sample_transforms": [*evaluation, {"Permute": {}}], "batch_size": 4},
         "TestReader": {"sample_transforms": [*evaluation, {"Permute": {}}], "batch_size": 1},
     }  # fmt: skip
+    return write_changed(folder, config, changes)
+
+
+def write_changed(folder: Path, config: dict[str, Any], changes: dict[str, Any]) -> Path:
+    """Writes ``run.yml`` to ``folder``: ``config`` with ``changes``, values by dotted key with ``__`` for the dot."""
     for key, value in changes.items():
         *path, name = key.split("__")
         section = config

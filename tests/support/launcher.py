@@ -11,12 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from tests.support.detector_runs import make_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = ROOT / "detection" / "__main__.py"
 AS_MODULE = ["-m", "detection"]
 AS_FILE = [str(MAIN)]
 LAUNCH = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+# What an evaluation prints.
+PRECISION = "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all"
 
 # What the four scripts of 2.6 do, in one: `MODE -c CONFIG [-o KEY=VALUE ...]`.
 WORK = """
@@ -94,17 +99,25 @@ def check_trained(weights: Path, text: str, steps: int, config: Path, learned: s
     assert not any(np.isnan(value).any() for value in saved.values())
 
 
-def check_exported(path: Path, model: Any) -> None:
-    """Compares an exported model with the detector that it was made from; rows with equal scores may change places."""
+def check_exported(path: Path, model: Any, letterboxed: bool = False) -> None:
+    """Compares an exported model with the detector that it was made from; rows with equal scores may change places.
+
+    A graph for letterboxed inputs takes the size of the picture in them, too.
+    """
     import paddle
 
     pixels = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     scale = np.array([[0.8, 0.7], [1.0, 1.0]], np.float32)
-    batch = {"image": paddle.to_tensor(pixels), "scale_factor": paddle.to_tensor(scale)}
+    # The pictures in the inputs: the first one is padded by 5 pixels above and 10 at the left.
+    shape = np.array([[53, 43], [64, 64]], np.float32)
+    batch = {name: paddle.to_tensor(value) for name, value in (("image", pixels), ("scale_factor", scale))}
+    padding = {"pad": paddle.to_tensor(np.array([[5, 10], [0, 0]], np.float32))} if letterboxed else {}
     with paddle.no_grad():
-        expected = model({**batch, "im_shape": paddle.to_tensor(np.full((2, 2), 64, np.float32))})
+        expected = model({**batch, **padding, "im_shape": paddle.to_tensor(shape)})
     exported = paddle.jit.load(str(path))
-    boxes, counts = exported(batch["image"], batch["scale_factor"])
+    # Its inputs are in the order of their names.
+    first_inputs = [paddle.to_tensor(shape)] if letterboxed else []
+    boxes, counts = exported(*first_inputs, batch["image"], batch["scale_factor"])
     assert int(counts.sum()) > 0, "nothing was found: nothing is tested"
     np.testing.assert_array_equal(counts.numpy(), expected["bbox_num"].numpy())
     first = int(counts[0])
@@ -137,3 +150,64 @@ def final_weights(folder: Path) -> Path:
     """Returns the weights that a run below ``folder`` ended with."""
     # 2.6 saves below the name of the configuration, newer trees right in save_dir.
     return next((folder / "runs").rglob("model_final.pdparams"))
+
+
+def check_drawn(image: Path, drawn: Path) -> None:
+    """Checks that a drawing differs from the image that was drawn on."""
+    with Image.open(image) as before, Image.open(drawn) as after:
+        assert (np.asarray(before.convert("RGB")) != np.asarray(after)).any()
+
+
+def check_rest_of_the_installed_one(config: Path, weights: Path, model: Any) -> None:
+    """Evaluates, draws and exports ``weights`` with the installed ppdet, beside ``config`` and its data.
+
+    Args:
+        config: lies in the folder that holds ``data`` and receives the results.
+        weights: those of ``model``, which finds something.
+        model: the detector in evaluation mode.
+    """
+    folder = config.parent
+    image = folder / "data" / "images" / "val_00.png"
+    options = ["--image", str(image), "-o", f"weights={weights}"]
+    done = run([*AS_MODULE, str(write_script(folder, WORK)), "rest", "-c", str(config), *options], folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert PRECISION in done.stdout
+    check_drawn(image, folder / "drawn" / "val_00.png")
+    check_exported(folder / "exported" / "run" / "model", model)
+
+
+def check_rest_of_the_real_one(tools: Path, config: Path, weights: Path, model: Any) -> None:
+    """As :func:`check_rest_of_the_installed_one`, with the three scripts of a checkout."""
+    folder = config.parent
+    options = ["-o", f"weights={weights}"]
+    assert PRECISION in run_tool(tools, "eval", config, *options)
+    image = folder / "data" / "images" / "val_00.png"
+    drawing = ["--infer_img", str(image), "--output_dir", str(folder / "drawn"), "--draw_threshold", "0.0"]
+    run_tool(tools, "infer", config, *drawing, *options)
+    check_drawn(image, folder / "drawn" / "val_00.png")
+    run_tool(tools, "export_model", config, "--output_dir", str(folder / "exported"), *options)
+    check_exported(folder / "exported" / "run" / "model", model)
+
+
+def check_real_training_of_ours(tools: Path, folder: Path, name: str, *options: str) -> None:
+    """Trains a configuration of ours for marine debris with a checkout's script, on three batches of small frames."""
+    frames = make_frames(folder / "data", empty=False)
+    settings = ["use_gpu=false", "epoch=1", "log_iter=1", "worker_num=0", f"save_dir={folder / 'runs'}"]
+    settings += [f"{part}Dataset.dataset_dir={frames.root}" for part in ("Train", "Eval", "Test")]
+    settings += ["num_classes=3", "TrainReader.batch_size=6", "EvalReader.batch_size=6", *options]
+    config = ROOT / "configs" / "detection" / "marine_debris" / f"{name}.yml"
+    done = run([*AS_MODULE, str(tools / "train.py"), "-c", str(config), "--eval", "-o", *settings], folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    losses = losses_of(done.stdout + done.stderr)
+    assert len(losses) == 3
+    assert np.isfinite(losses).all()
+
+
+def check_real_training_under_the_launcher(tools: Path, config: Path, steps: int, learned: str) -> None:
+    """Trains with a checkout's script in two processes, each of which sees ``steps`` batches."""
+    folder = config.parent
+    command = [*LAUNCH, "--log_dir", str(folder / "logs"), *AS_FILE, str(tools / "train.py"), "-c", str(config)]
+    done = run([*command, "--eval"], folder, python_path="")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    text = (folder / "logs" / "workerlog.0").read_text()
+    check_trained(final_weights(folder), text, steps, config, learned)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tests.support.detector_runs import write_changed
 
 
 def write_run(folder: Path, data: Path, class_num: int, size: int, **changes: Any) -> Path:
@@ -43,13 +43,4 @@ def write_run(folder: Path, data: Path, class_num: int, size: int, **changes: An
         "EvalReader": {"sample_transforms": evaluation, "batch_size": 4},
         "TestReader": {"sample_transforms": evaluation, "batch_size": 1},
     }  # fmt: skip
-    for key, value in changes.items():
-        *path, name = key.split("__")
-        section = config
-        for word in path:
-            section = section[word]
-        section[name] = value
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "run.yml"
-    file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return file
+    return write_changed(folder, config, changes)
