@@ -158,13 +158,14 @@ def check_drawn(image: Path, drawn: Path) -> None:
         assert (np.asarray(before.convert("RGB")) != np.asarray(after)).any()
 
 
-def check_rest_of_the_installed_one(config: Path, weights: Path, model: Any) -> None:
+def check_rest_of_the_installed_one(config: Path, weights: Path, model: Any, letterboxed: bool = False) -> None:
     """Evaluates, draws and exports ``weights`` with the installed ppdet, beside ``config`` and its data.
 
     Args:
         config: lies in the folder that holds ``data`` and receives the results.
         weights: those of ``model``, which finds something.
         model: the detector in evaluation mode.
+        letterboxed: its inputs are padded all around.
     """
     folder = config.parent
     image = folder / "data" / "images" / "val_00.png"
@@ -173,10 +174,12 @@ def check_rest_of_the_installed_one(config: Path, weights: Path, model: Any) -> 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert PRECISION in done.stdout
     check_drawn(image, folder / "drawn" / "val_00.png")
-    check_exported(folder / "exported" / "run" / "model", model)
+    check_exported(folder / "exported" / "run" / "model", model, letterboxed)
 
 
-def check_rest_of_the_real_one(tools: Path, config: Path, weights: Path, model: Any) -> None:
+def check_rest_of_the_real_one(
+    tools: Path, config: Path, weights: Path, model: Any, letterboxed: bool = False
+) -> None:
     """As :func:`check_rest_of_the_installed_one`, with the three scripts of a checkout."""
     folder = config.parent
     options = ["-o", f"weights={weights}"]
@@ -186,7 +189,7 @@ def check_rest_of_the_real_one(tools: Path, config: Path, weights: Path, model: 
     run_tool(tools, "infer", config, *drawing, *options)
     check_drawn(image, folder / "drawn" / "val_00.png")
     run_tool(tools, "export_model", config, "--output_dir", str(folder / "exported"), *options)
-    check_exported(folder / "exported" / "run" / "model", model)
+    check_exported(folder / "exported" / "run" / "model", model, letterboxed)
 
 
 def check_real_training_of_ours(tools: Path, folder: Path, name: str, *options: str) -> None:
