@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import paddle
@@ -10,7 +10,7 @@ from paddle import nn
 from ppdet.core.workspace import create, register
 from ppdet.modeling.architectures.meta_arch import BaseArch
 
-from detection.yolov10.selection import KEEP, select, to_picture
+from detection.yolov10.selection import KEEP, centred, select, to_picture
 
 
 @register
@@ -41,6 +41,7 @@ class YOLOv10(BaseArch):
             raise ValueError(f"YOLOv10.keep: must be a whole number of at least 1, got {keep!r}")
         self.backbone, self.neck, self.yolo_head = backbone, neck, yolo_head
         self.keep = keep
+        self._letterboxed = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, nn.Layer]:
@@ -50,6 +51,11 @@ class YOLOv10(BaseArch):
         head = create(config["yolo_head"], input_shape=neck.out_shape)
         return {"backbone": backbone, "neck": neck, "yolo_head": head}
 
+    def load_meanstd(self, cfg_transform: Sequence[Mapping[str, Any]]) -> None:
+        """ppdet's trainer calls this with the operators of ``TestReader``, which tell whether its inputs are padded."""
+        super().load_meanstd(cfg_transform)
+        self._letterboxed = any("LetterResize" in entry for entry in cfg_transform)
+
     def get_loss(self) -> dict[str, paddle.Tensor]:
         """``self.inputs``, a batch with ``image`` ``[N, 3, H, W]`` and boxes -> scalars by name, ``loss`` their sum."""
         return self.yolo_head(self.neck(self.backbone(self.inputs)), self.inputs)
@@ -57,12 +63,18 @@ class YOLOv10(BaseArch):
     def get_pred(self) -> dict[str, paddle.Tensor]:
         """``self.inputs``, a batch with ``image``, ``scale_factor`` ``[N, 2]`` and perhaps ``pad`` -> detections.
 
+        Where ``pad`` is missing although inputs are letterboxed, ``im_shape`` ``[N, 2]`` tells it.
+
         Returns:
             ``bbox`` ``[N * k, 6]``: class, score and corners in pixels of the original picture, k of each image by
             falling score; ``bbox_num`` ``int32`` ``[N]``: k.
         """
         detections = self.detect(self.inputs["image"])
-        detections = to_picture(detections, self.inputs["scale_factor"], self.inputs.get("pad"))
+        pad = self.inputs.get("pad")
+        if pad is None and self._letterboxed:
+            # PaddleDetection's exporter has no input for the padding, but one for the size that it surrounds.
+            pad = centred(self.inputs["im_shape"], self.inputs["image"])
+        detections = to_picture(detections, self.inputs["scale_factor"], pad)
         counts = paddle.full_like(detections[:, 0, 0], detections.shape[1], dtype="int32")
         return {"bbox": detections.reshape([-1, 6]), "bbox_num": counts}
 

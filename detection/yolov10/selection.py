@@ -51,3 +51,17 @@ def to_picture(detections: paddle.Tensor, scale_factor: paddle.Tensor, pad: padd
     x_y = paddle.concat([scale_factor[:, 1:], scale_factor[:, :1]], axis=-1).astype(corners.dtype)
     corners = corners / paddle.concat([x_y, x_y], axis=-1).unsqueeze(1)
     return paddle.concat([detections[:, :, :2], corners], axis=-1)
+
+
+def centred(im_shape: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
+    """Returns the padding above and left of pictures that lie in the middle of their input, as ``LetterResize`` pads.
+
+    Args:
+        im_shape: height and width of the pictures in the input ``[N, 2]``.
+        image: the inputs ``[N, 3, H, W]``.
+
+    Returns:
+        (top, left) ``[N, 2]``, whole pixels.
+    """
+    size = paddle.shape(image)[2:].astype(im_shape.dtype)
+    return paddle.floor((size - im_shape) / 2)

@@ -71,7 +71,7 @@ def test_the_trainer_of_the_installed_one(tmp_path: Path) -> None:
 def test_evaluation_drawing_and_export_of_the_installed_one(tmp_path: Path) -> None:
     config = small_run(tmp_path)
     weights = tmp_path / "lively.pdparams"
-    check_rest_of_the_installed_one(config, weights, write_lively_weights(config, weights))
+    check_rest_of_the_installed_one(config, weights, write_lively_weights(config, weights), letterboxed=True)
 
 
 # --- The real PaddleDetection --------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_the_real_trainer_evaluation_drawing_and_export(tools: Path, tmp_path: P
     text = run_tool(tools, "train", config, "--eval")
     check_trained(final_weights(tmp_path), text, 2 * STEPS, config, LEARNED)
     weights = tmp_path / "lively.pdparams"
-    check_rest_of_the_real_one(tools, config, weights, write_lively_weights(config, weights))
+    check_rest_of_the_real_one(tools, config, weights, write_lively_weights(config, weights), letterboxed=True)
 
 
 @pytest.mark.parametrize("name", ["yolov10_s", "yolov10_s_econvnext_mini"])

@@ -6,7 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from detection.yolov10.selection import select, to_picture
+from detection.yolov10.selection import centred, select, to_picture
+from ppcls_ext.preprocess.letterbox import LetterResize
 
 
 def sorted_out(scores: np.ndarray, boxes: np.ndarray, keep: int) -> list[list[float]]:
@@ -53,3 +54,11 @@ def test_corners_return_to_the_original_picture() -> None:
         to_picture(detections, factors, pads).numpy(),
         [[[1, 0.5, 4, 8, 44, 18]], [[2, 0.4, 5, 20, 25, 40]]], rtol=1e-6,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("height", "width"), [(80, 100), (121, 200), (130, 61), (5, 9), (64, 64)])
+def test_padding_is_told_by_the_size_of_what_it_surrounds(height: int, width: int) -> None:
+    """PaddleDetection's exporter has no input for the padding."""
+    place = LetterResize([64, 96]).placement(height, width)
+    found = centred(paddle.to_tensor([[float(place.height), float(place.width)]]), paddle.zeros([1, 3, 64, 96]))
+    assert found.numpy().tolist() == [[place.top, place.left]]
