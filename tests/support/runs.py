@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -114,9 +116,12 @@ def run_tool(name: str, *arguments: str | Path, timeout: int = 300) -> subproces
 def start_tool(name: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Starts a tool without waiting, its output in one pipe."""
     command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+    # Shells have Ctrl-C ignored in what they start in the background, and so, perhaps, in these tests.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
-        command, cwd=ROOT, env=tool_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command, cwd=ROOT, env=tool_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=heed,
+    )  # fmt: skip
 
 
 def launch_tool(
