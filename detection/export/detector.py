@@ -72,8 +72,7 @@ def export_detector(
     check_target(target, classes, class_num)
     operators, image_shape = with_size(preprocess, size)
     form = form_of(model, final=nms)
-    if form.final and isinstance(form.selection, NmsSettings) and any(name != "paddle" for name in formats):
-        check_settings(form.selection)
+    _check_suppression(form, formats)
     inputs = _prepare(operators, image_shape, images or example_images())
     reference = Remembered(EagerBackend(model, form.final))
     anchors = Remembered(EagerBackend(model, final=False)) if form.selection is not None and form.final else None
@@ -158,6 +157,11 @@ def _prepare(
                 f"{OPERATORS}: give shape {list(inputs[name].pixels.shape)}, need {list(image_shape)}"
             )
     return inputs
+
+
+def _check_suppression(form: OutputForm, formats: Sequence[str]) -> None:
+    if form.final and isinstance(form.selection, NmsSettings) and set(formats) != {"paddle"}:
+        check_settings(form.selection)
 
 
 def _network(model: nn.Layer, form: OutputForm, scratch: Path, image_shape: Sequence[int]) -> Network:
