@@ -72,7 +72,25 @@ def _side(value: float, name: str) -> float:
     return float(value)
 
 
-class RandomPerspective(BaseOperator):
+class _Moving(BaseOperator):
+    """What the operators that move pictures share: how far, with what probability, and what has to be left of a box."""
+
+    def __init__(
+        self, motion: Motion, fill_value: list[int] | None, prob: float, least_share: float, least_side: float
+    ) -> None:
+        super().__init__()
+        self.motion = motion
+        self.fill_value = colour(fill_value, "fill_value", GREY)
+        self.prob = _share(prob, "prob")
+        self.least_share = _share(least_share, "least_share")
+        self.least_side = _side(least_side, "least_side")
+
+    def keep_what_is_left(self, sample: dict[str, Any], seen: np.ndarray, whole: np.ndarray) -> None:
+        """Gives a sample the parts of its boxes that are seen, ``[N, 4]``, where enough is left of the whole ones."""
+        keep_boxes(sample, seen, large_enough(seen, whole, self.least_share, self.least_side))
+
+
+class RandomPerspective(_Moving):
     """Rotates, shifts, scales, shears and tilts a picture at random; its size stays the same.
 
     Boxes become the upright ones around the moved ones, are cut off at the border, and vanish if little is left. Stands
@@ -101,12 +119,8 @@ class RandomPerspective(BaseOperator):
         least_share: float = 0.1,
         least_side: float = 2.0,
     ) -> None:
-        super().__init__()
-        self.motion = Motion(degrees, translate, scale, shear, perspective)
-        self.fill_value = colour(fill_value, "fill_value", GREY)
-        self.prob = _share(prob, "prob")
-        self.least_share = _share(least_share, "least_share")
-        self.least_side = _side(least_side, "least_side")
+        motion = Motion(degrees, translate, scale, shear, perspective)
+        super().__init__(motion, fill_value, prob, least_share, least_side)
 
     def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
         """Moves ``image`` ``[H, W, 3]`` and ``gt_bbox`` ``[N, 4]`` (corners), or leaves both.
@@ -122,11 +136,11 @@ class RandomPerspective(BaseOperator):
         sample["image"] = warp(sample["image"], matrix, size, self.fill_value)
         whole = move_boxes(boxes_of(sample), matrix)
         seen = clip_boxes(whole, 0, 0, size[1], size[0])
-        keep_boxes(sample, seen, large_enough(seen, whole, self.least_share, self.least_side))
+        self.keep_what_is_left(sample, seen, whole)
         return sample
 
 
-class MosaicPerspective(BaseOperator):
+class MosaicPerspective(_Moving):
     """Puts four pictures together, moves the whole at random, and cuts a picture of fixed size out of its middle.
 
     Each picture is resized to fit into ``target_size`` and touches, with one corner, a point that is drawn from the
@@ -163,13 +177,9 @@ class MosaicPerspective(BaseOperator):
         least_share: float = 0.1,
         least_side: float = 2.0,
     ) -> None:
-        super().__init__()
+        motion = Motion(degrees, translate, scale, shear, perspective)
+        super().__init__(motion, fill_value, prob, least_share, least_side)
         self.target_size = height_and_width(target_size, "target_size")
-        self.motion = Motion(degrees, translate, scale, shear, perspective)
-        self.fill_value = colour(fill_value, "fill_value", GREY)
-        self.prob = _share(prob, "prob")
-        self.least_share = _share(least_share, "least_share")
-        self.least_side = _side(least_side, "least_side")
         self._letterbox = LetterResize(list(self.target_size), list(self.fill_value))
 
     def __call__(self, sample: dict[str, Any] | Sequence[dict[str, Any]], context: Any = None) -> dict[str, Any]:
@@ -220,7 +230,7 @@ class MosaicPerspective(BaseOperator):
             if result.get(name) is not None:
                 result[name] = np.concatenate([np.asarray(sample[name]) for sample in samples])
         result["image"] = warp(canvas, matrix, (height, width), self.fill_value)
-        keep_boxes(result, seen, large_enough(seen, whole, self.least_share, self.least_side))
+        self.keep_what_is_left(result, seen, whole)
         note_size(result)
         return result
 
