@@ -248,15 +248,20 @@ def test_what_all_rows_of_yolov10_share(file):
     flip = "SonarFlip" if sonar else "RandomFlip"
     assert names == ["Decode", "MosaicPerspective", "RandomHSV", flip, "LabelsToInt64"]
     assert train["NormalizeImage"]["norm_type"] == "none"
-    assert (config.data["use_ema"], config.data["ema_decay_type"]) == (True, "exponential")
+    average = [config.data[key] for key in ("use_ema", "ema_decay_type", "ema_decay")]
+    assert average == [True, "exponential", 0.9998]
     recipe = config.data["LearningRate"]["base_lr"], config.data["OptimizerBuilder"]["optimizer"]
+    course, warmup = config.data["LearningRate"]["schedulers"]
+    batch = config.data["TrainReader"]["batch_size"]
     if config.data["YOLOv10"]["backbone"] == "YOLOv10Backbone":
-        assert recipe == (0.00125, {"type": "Momentum", "momentum": 0.9})
+        assert (recipe, batch) == ((0.00125, {"type": "Momentum", "momentum": 0.9}), 8)
+        assert (course["name"], warmup["steps"]) == ("CosineDecay", 2000)
         assert config.data["scale"] == file.stem.split("_")[1].upper()
     else:
-        assert recipe == (0.0002, {"type": "AdamW", "weight_decay": 0.0005})
+        assert (recipe, batch) == ((0.0002, {"type": "AdamW", "weight_decay": 0.0005}), 4)
+        assert (course["name"], course["gamma"]) == ("PiecewiseDecay", [1.0])
         assert "scale" not in config.data
-    assert config.data["LearningRate"]["schedulers"][1]["name"] == "LinearWarmup"
+    assert warmup["name"] == "LinearWarmup"
 
 
 @pytest.mark.parametrize("file", YOLOV10, ids=name_of)

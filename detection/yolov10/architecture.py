@@ -10,6 +10,7 @@ from paddle import nn
 from ppdet.core.workspace import create, register
 from ppdet.modeling.architectures.meta_arch import BaseArch
 
+from detection.yolov10.head import YOLOv10Head
 from detection.yolov10.selection import KEEP, centred, select, to_picture
 
 
@@ -39,6 +40,9 @@ class YOLOv10(BaseArch):
         super().__init__()
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ValueError(f"YOLOv10.keep: must be a whole number of at least 1, got {keep!r}")
+        if not isinstance(yolo_head, str | YOLOv10Head):
+            kind = type(yolo_head).__name__
+            raise ValueError(f"YOLOv10.yolo_head: must be YOLOv10Head or made from it, got {kind}")
         self.backbone, self.neck, self.yolo_head = backbone, neck, yolo_head
         self.keep = keep
         self._letterboxed = False

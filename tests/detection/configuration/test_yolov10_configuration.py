@@ -119,3 +119,11 @@ def test_what_slips_past_the_configuration_is_refused_by_the_network(
     config.data[key] = value
     with pytest.raises(UserError, match=f"tiny.yml: {message}"):
         build_model(config)
+
+
+def test_another_head_is_refused(tmp_path: Path) -> None:
+    """It would be trained on anchors in another order."""
+    config = load_config(write(tmp_path, OWN, ("yolo_head: YOLOv10Head", "yolo_head: PPYOLOEHead")))
+    message = "tiny.yml: YOLOv10.yolo_head: must be YOLOv10Head or made from it, got PPYOLOEHead"
+    with pytest.raises(UserError, match=message):
+        build_model(config)
