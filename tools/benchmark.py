@@ -1,9 +1,9 @@
 """Measures what the README claims: python tools/benchmark.py [inference|pipeline|startup|coco] --output FILE.md.
 
 Without a subcommand it measures everything that needs no data of yours. ``models`` measures a list of models and
-exports in every backend and precision, ``detection-data -c CONFIG`` how fast the training data of a detector come in,
-``detection --model EXPORT [EXPORT ...]`` the latency of exported detectors. It writes a Markdown page and, beside it,
-the same as JSON (``models``: a chart, too).
+exports in every backend and precision, ``operators`` asks the engines what each operator takes, ``detection-data -c
+CONFIG`` measures how fast the training data of a detector come in, ``detection --model EXPORT [EXPORT ...]`` the
+latency of exported detectors. It writes a Markdown page and, beside it, the same as JSON (``models``: a chart, too).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -21,11 +21,16 @@ sys.path.insert(0, str(ROOT))
 from ppcls_ext.common.command_line import run
 from ppcls_ext.common.errors import UserError
 
+if TYPE_CHECKING:
+    from ppcls_ext.benchmark.matrix.run import Wish
+
 DETECTION_DATA = "detection-data"
 DETECTION = "detection"
 MODELS = "models"
+OPERATORS = "operators"
 # These need something that only the user has, or an hour.
-NEVER_IN_ALL = (DETECTION_DATA, DETECTION, MODELS)
+NEVER_IN_ALL = (DETECTION_DATA, DETECTION, MODELS, OPERATORS)
+MATRIX = f"{MODELS}, {OPERATORS}"
 NETWORK = "EConvNeXt_mini"
 Section = tuple[dict[str, Any], str, Sequence[Sequence[str]]]
 
@@ -38,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "part", nargs="?", choices=[*PARTS, "all"], default="all",
         help=f"what to measure (default: all but {DETECTION_DATA}, needing -c, {DETECTION}, needing --model, "
-        f"and {MODELS})",
+        f"{MODELS} and {OPERATORS})",
     )  # fmt: skip
     parser.add_argument("-c", "--config", type=Path, metavar="CONFIG",
                         help=f"{DETECTION_DATA}: configuration whose training data are loaded")  # fmt: skip
@@ -47,20 +52,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--paddleclas", metavar="CHECKOUT", default=os.environ.get("PADDLECLAS_DIR"),
                         help="pipeline: measure this PaddleClas too (default: $PADDLECLAS_DIR)")  # fmt: skip
     parser.add_argument("--model", nargs="+", metavar="NAME|DIR",
-                        help=f"inference: the network (default: {NETWORK}); {DETECTION}: exports; {MODELS}: names, "
-                        "NAME@SIZE or exports (default: nine classifiers)")  # fmt: skip
+                        help=f"inference: the network (default: {NETWORK}); {DETECTION}: exports; {MODELS}, "
+                        f"{OPERATORS}: names, NAME@SIZE or exports ({MODELS}: nine classifiers)")  # fmt: skip
     parser.add_argument("--image", type=Path, metavar="FILE", help=f"{DETECTION}: picture (default: a generated one)")
     parser.add_argument("--size", type=int, default=224, metavar="PIXELS",
-                        help=f"inference, {MODELS}: side of the input")  # fmt: skip
+                        help=f"inference, {MATRIX}: side of the input")  # fmt: skip
     parser.add_argument("--threads", type=int, nargs="+", default=[2], metavar="N",
-                        help=f"threads of each engine ({MODELS}: one or several numbers)")  # fmt: skip
-    parser.add_argument("--backend", metavar="NAME[,NAME]", help=f"{MODELS}: paddle, onnxruntime, openvino (all)")
-    parser.add_argument("--precision", metavar="NAME[,NAME]", help=f"{MODELS}: fp32, bf16, fp16, int8 (default: fp32, "
+                        help=f"threads of each engine ({MATRIX}: one or several)")  # fmt: skip
+    parser.add_argument("--backend", metavar="NAME[,NAME]", help=f"{MATRIX}: paddle, onnxruntime, openvino (all)")
+    parser.add_argument("--precision", metavar="NAME[,NAME]", help=f"{MATRIX}: fp32, bf16, fp16, int8 (default: fp32, "
                         "and bf16 where a backend has it)")  # fmt: skip
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help=f"{MODELS}: batch sizes")
-    parser.add_argument("--quick", action="store_true", help=f"{MODELS}: two short rounds, to see that all works")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help=f"{MATRIX}: batch sizes")
+    parser.add_argument("--quick", action="store_true", help=f"{MATRIX}: a few runs only, to see that all works")
     parser.add_argument("--cache", type=Path, default=Path("output/benchmark"), metavar="DIR",
-                        help=f"{MODELS}: keeps exports for the next run (output/benchmark)")  # fmt: skip
+                        help=f"{MATRIX}: keeps exports for the next run (output/benchmark)")  # fmt: skip
     parser.add_argument("--detections", type=int, default=20_000, metavar="N", help="coco: how many are evaluated")
     parser.add_argument("--rounds", type=int, default=12, metavar="N", help="turns of each engine, passes, starts")
     return parser.parse_args()
@@ -171,12 +176,31 @@ def measure_detection(arguments: argparse.Namespace) -> Section:
 
 def measure_models(arguments: argparse.Namespace) -> Section:
     """Measures models and exports in every backend and precision."""
-    from ppcls_ext.benchmark.matrix.measure import QUICK, Schedule
     from ppcls_ext.benchmark.matrix.report import markdown_rows, markdown_text
-    from ppcls_ext.benchmark.matrix.run import Wish, run_matrix
+    from ppcls_ext.benchmark.matrix.run import run_matrix
     from ppcls_ext.preprocess import read_image
 
-    wish = Wish(
+    result = run_matrix(matrix_of(arguments), None if arguments.image is None else read_image(arguments.image))
+    return result, markdown_text(result), markdown_rows(result)
+
+
+def measure_operators(arguments: argparse.Namespace) -> Section:
+    """Asks the engines what each operator of a network takes."""
+    from ppcls_ext.benchmark.matrix.operators import markdown_rows, markdown_text, profile_operators
+
+    if not arguments.model:
+        raise UserError(f"{OPERATORS}: name models or exports with --model NAME|DIR ...")
+    wish = matrix_of(arguments)
+    result = profile_operators(wish, wish.schedule.runs)
+    return result, markdown_text(result), markdown_rows(result)
+
+
+def matrix_of(arguments: argparse.Namespace) -> Wish:
+    """Returns which models, backends, precisions, threads and batch sizes are asked for."""
+    from ppcls_ext.benchmark.matrix.measure import QUICK, Schedule
+    from ppcls_ext.benchmark.matrix.run import Wish
+
+    return Wish(
         models=arguments.model,
         backends=names_of(arguments.backend),
         precisions=names_of(arguments.precision),
@@ -186,8 +210,6 @@ def measure_models(arguments: argparse.Namespace) -> Section:
         cache=arguments.cache,
         schedule=QUICK if arguments.quick else Schedule(rounds=arguments.rounds),
     )
-    result = run_matrix(wish, None if arguments.image is None else read_image(arguments.image))
-    return result, markdown_text(result), markdown_rows(result)
 
 
 def one_thread_count(arguments: argparse.Namespace) -> int:
@@ -210,6 +232,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Section]] = {
     DETECTION_DATA: measure_detection_data,
     DETECTION: measure_detection,
     MODELS: measure_models,
+    OPERATORS: measure_operators,
 }
 HEADINGS = {
     "inference": "Inference",
@@ -219,6 +242,7 @@ HEADINGS = {
     DETECTION_DATA: "Training data of a detector",
     DETECTION: "Latency of exported detectors",
     MODELS: "Models in every backend",
+    OPERATORS: "Time of each operation",
 }
 
 

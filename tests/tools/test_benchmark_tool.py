@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
 
 
@@ -47,3 +49,22 @@ def test_numbers_below_one_are_told(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.strip() == "error: --rounds must be at least 1, got 0"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["models", "--model", "EConvNeXt_minni"], "error: --model EConvNeXt_minni: unknown model"),
+        (["models", "--backend", "tensorrt"], "error: unknown backend 'tensorrt'"),
+        (["models", "--batch", "1", "0"], "error: --batch must be at least 1, got 0"),
+        (["operators"], "error: operators: name models or exports with --model NAME|DIR ..."),
+        (["detection", "--model", "x", "--threads", "1", "2"], "error: detection: --threads takes one number, got 2"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_any_work(tmp_path, options, message):
+    done = subprocess.run(
+        [sys.executable, str(TOOL), *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith(message)
+    assert list(tmp_path.iterdir()) == []

@@ -51,6 +51,8 @@ def draw_chart(result: Mapping[str, Any], path: Path) -> bool:
     )
     _draw_latency(left, rows)
     _draw_operations(right, rows)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize="small", frameon=False)
     left.set_ylabel("top-1 on ImageNet-1k, % (published)")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
@@ -81,8 +83,7 @@ def _draw_latency(axes: Axes, rows: Sequence[Row]) -> None:
                   label=f"{backend} {precision}")  # fmt: skip
     if not all(_fair(row) for row in rows):
         axes.plot([], [], marker="o", color="0.4", markerfacecolor="white", linestyle="none",
-                  label="accuracy published for\nanother size of images")  # fmt: skip
-    axes.legend(fontsize="small", loc="lower right")
+                  label="accuracy published for another size of images")  # fmt: skip
     axes.set_xlabel("median latency, ms (further left is faster)")
 
 
@@ -124,4 +125,4 @@ def _write_labels(axes: Axes, points: Mapping[str, tuple[float, float]], values:
     for label, (x, y) in sorted(points.items(), key=lambda item: item[1][1]):
         place = max(y, taken + distance)
         taken = place
-        axes.annotate(label, (x, y), (1.06 * x, place), fontsize="small", va="center")
+        axes.annotate(label, (x, y), (1.08 * x, place), fontsize="small", va="center")

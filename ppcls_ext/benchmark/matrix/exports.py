@@ -90,6 +90,10 @@ def _export(source: Source, format_name: str, precisions: Sequence[str], folder:
         and all(earlier["reasons"].get(precision, "not tried") is None for precision in precisions)
     ):
         return earlier
+    if earlier.get("digest") == digest:
+        # An export is replaced as a whole: what it holds already is written again.
+        held = [precision for precision, reason in earlier["reasons"].items() if reason is None]
+        precisions = list(dict.fromkeys([*held, *precisions]))
     logger.info("exporting %s at %s px: %s %s", source.model, source.size, format_name, ", ".join(precisions))
     request = {
         "model": source.model,
