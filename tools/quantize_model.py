@@ -67,10 +67,16 @@ def data_of(arguments: argparse.Namespace) -> tuple[NamedImages, Evaluation | No
 
 
 def folder_images(folder: Path, count: int) -> NamedImages:
-    """Returns up to ``count`` images below a folder with their names, spread over it."""
-    from ppcls_ext.common.image_files import find_images
+    """Returns up to ``count`` images below a folder with their names, spread over it.
 
-    files = find_images([str(folder)])
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    from ppcls_ext.common.image_files import images_in
+
+    files = images_in(folder) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"--images {folder}: {'no image there' if folder.is_dir() else 'no such folder'}")
     step = max(1, len(files) // count)
     return [(str(file), file) for file in files[::step][:count]]
 

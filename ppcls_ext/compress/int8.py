@@ -32,7 +32,7 @@ def quantize_network(model_file: Path, samples: Sequence[dict[str, np.ndarray]],
     """Writes ``model_file`` with weights and activations of 8 bits.
 
     Scales come from the ranges that the activations have on ``samples``; the mean errors of layers are taken off their
-    biases (NNCF's fast bias correction). What chooses boxes stays in float32.
+    biases (NNCF's fast bias correction). What makes boxes of the outputs of the last layers stays in float32.
 
     Args:
         model_file: OpenVINO network (``.xml``) in float32.
@@ -49,7 +49,12 @@ def quantize_network(model_file: Path, samples: Sequence[dict[str, np.ndarray]],
         import nncf
     nncf.set_log_level(logging.ERROR)
     try:
-        quantized = nncf.quantize(network, nncf.Dataset(list(samples)), subset_size=len(samples))
+        quantized = nncf.quantize(
+            network,
+            nncf.Dataset(list(samples)),
+            subset_size=len(samples),
+            ignored_scope=nncf.IgnoredScope(names=behind_last_layers(network), validate=False),
+        )
     except (nncf.InternalError, nncf.ValidationError, RuntimeError, ValueError) as error:
         raise UserError(f"{model_file}: NNCF cannot quantise it ({' '.join(str(error).split())[:300]})") from error
     openvino.save_model(quantized, str(target), compress_to_fp16=False)
@@ -63,3 +68,31 @@ def _fold(network: Any) -> None:
     from openvino._offline_transformations import apply_moc_transformations
 
     apply_moc_transformations(network, cf=False)
+
+
+def behind_last_layers(network: Any) -> list[str]:
+    """Returns the names of the operations between the last layers of a network and its outputs.
+
+    A detector computes coordinates there, and 8 bits tell but 256 of them apart: PP-YOLOE-S at 256 px loses five
+    points of AP. The expectation of a distribution, a convolution or product with one output, belongs to it.
+    """
+    waiting = [result.input_value(0).get_node() for result in network.get_results()]
+    seen: dict[str, None] = {}
+    while waiting:
+        operation = waiting.pop()
+        name = operation.get_friendly_name()
+        if name in seen or operation.get_type_name() in ("Constant", "Parameter") or _is_layer(operation):
+            continue
+        seen[name] = None
+        waiting += [operation.input_value(number).get_node() for number in range(operation.get_input_size())]
+    return list(seen)
+
+
+def _is_layer(operation: Any) -> bool:
+    """Tells whether an operation has learnt weights and more than one output channel."""
+    axis = {"Convolution": 1, "GroupConvolution": 1, "MatMul": -1}.get(operation.get_type_name())
+    if axis is None:
+        return False
+    shape = operation.get_output_partial_shape(0)
+    channels = shape[len(shape) + axis if axis < 0 else axis]
+    return channels.is_dynamic or channels.get_length() > 1

@@ -73,6 +73,7 @@ def quantize_export(
     evaluation: Evaluation | None,
     max_drop: float | None = None,
     threads: int = 2,
+    first: bool = False,
 ) -> Quantized:
     """Quantises the float32 OpenVINO network of an export and adds the result to it.
 
@@ -83,6 +84,7 @@ def quantize_export(
         evaluation: measures both networks; None leaves that out.
         max_drop: the largest loss that is accepted, in points (hundredths of the metric).
         threads: of the measurements.
+        first: the int8 network becomes the one that is opened unless another is asked for.
 
     Raises:
         LimitExceededError: the loss is larger; no file is left.
@@ -101,7 +103,7 @@ def quantize_export(
             shutil.copyfile(folder / name, temporary / name)
         quantize_network(folder / original.model_file, samples, temporary / f"{STEM}.xml")
         artefact = _artefact(temporary)
-        description.artefacts.append(artefact)
+        description.artefacts.insert(0 if first else len(description.artefacts), artefact)
         description.folder = temporary
         _write(description)
         artefact.verification = _measure(temporary, description, original, samples, evaluation, threads)
