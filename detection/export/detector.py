@@ -90,10 +90,14 @@ def export_detector(
         form=form,
     )
     write_export(target, description, lambda scratch: _network(model, form, scratch, image_shape), requests, check)
+    _tell_of_nothing_found(description)
+    return description
+
+
+def _tell_of_nothing_found(description: DetectionDescription) -> None:
     engines = [artefact.verification["engines"].values() for artefact in description.artefacts]
     if not any(figures["compared"] for figures in itertools.chain(*engines)):
         logger.warning("the model finds nothing in any of the pictures: the export was compared on that alone")
-    return description
 
 
 def with_size(preprocess: Sequence[Any], size: Sequence[int] | None) -> tuple[list[Any], list[int]]:
