@@ -71,8 +71,7 @@ def export_detector(
     target = Path(folder)
     check_target(target, classes, class_num)
     operators, image_shape = with_size(preprocess, size)
-    form = form_of(model, final=nms)
-    _check_suppression(form, formats)
+    form = _form_for(model, nms, formats)
     inputs = _prepare(operators, image_shape, images or example_images())
     reference = Remembered(EagerBackend(model, form.final))
     anchors = Remembered(EagerBackend(model, final=False)) if form.selection is not None and form.final else None
@@ -163,9 +162,12 @@ def _prepare(
     return inputs
 
 
-def _check_suppression(form: OutputForm, formats: Sequence[str]) -> None:
+def _form_for(model: nn.Layer, nms: bool, formats: Sequence[str]) -> OutputForm:
+    """Returns the form of the outputs, and refuses suppression that one of the formats has not."""
+    form = form_of(model, final=nms)
     if form.final and isinstance(form.selection, NmsSettings) and set(formats) != {"paddle"}:
         check_settings(form.selection)
+    return form
 
 
 def _network(model: nn.Layer, form: OutputForm, scratch: Path, image_shape: Sequence[int]) -> Network:
