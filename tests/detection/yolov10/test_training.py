@@ -104,10 +104,10 @@ def test_sixteen_frames_are_learnt_by_heart(tmp_path: Path) -> None:
     """Evaluated on the frames that it was trained on.
 
     The norms' running statistics follow slowly (momentum 0.97), so it takes some 200 steps until evaluation sees what
-    training sees.
+    training sees: AP50 was 0.37 after 40 epochs and 1.0 after 60.
     """
     write_synthetic(tmp_path / "data", train=16, val=1, seed=0)
-    epochs = 80
+    epochs = 120
     warmup = {"name": "LinearWarmup", "start_factor": 0.1, "steps": 20}
     rate = {"base_lr": 0.002, "schedulers": [{"name": "CosineDecay", "max_epochs": epochs}, warmup]}
     file = write_run(
