@@ -52,9 +52,9 @@ class PruningRequest:
             UserError: a value is out of range, or ``output`` is there already.
         """
         check_criterion(self.criterion)
-        for name, value in (("ratio", min(self.ratio)), ("ratio", max(self.ratio))):
+        for value in self.ratio:
             if not 0 <= value < 1:
-                raise UserError(f"--{name}: must be at least 0 and below 1, got {value:g}")
+                raise UserError(f"--ratio: must be at least 0 and below 1, got {value:g}")
         counts = {"multiple": self.multiple, "batches": self.batches, "epochs": self.epochs, "threads": self.threads}
         for name, count in counts.items():
             if count is not None and count < 1:
