@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -43,3 +44,27 @@ class DetectionBackend(Protocol):
             ``float32`` ``[N, k, 6]`` (class, score, x1, y1, x2, y2), or ``[M, 6]``, those of the first image first, and
             how many each image has, ``int32`` ``[N]``. Or all anchors: boxes ``[N, A, 4]`` and scores ``[N, C, A]``.
         """
+
+
+class NamedInputs(ABC):
+    """A ``Backend`` and ``DetectionBackend`` of an engine that is fed by name, with the inputs that its network has.
+
+    Attributes:
+        input_names: of the network.
+    """
+
+    input_names: Iterable[str]
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """See ``Backend``."""
+        (only,) = self.input_names
+        return self.compute({only: images})[0]
+
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> Sequence[np.ndarray]:
+        """See ``DetectionBackend``."""
+        values = {"image": images, "scale_factor": scale_factors}
+        return self.compute({name: values[name] for name in self.input_names})
+
+    @abstractmethod
+    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Arrays by the names of the inputs -> the outputs in their order."""

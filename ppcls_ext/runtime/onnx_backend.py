@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ppcls_ext.runtime.artefacts import Artefact
+from ppcls_ext.runtime.contract import NamedInputs
 from ppcls_ext.runtime.description import Description, DetectionDescription
 
 # Errors only: it also warns of optimisations that do not matter to anyone.
 ERRORS_ONLY = 3
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(NamedInputs):
     """Runs an exported network with ONNX Runtime, which is imported when the first one is made.
 
     It is a ``Backend`` for a classifier and a ``DetectionBackend`` for a detector.
@@ -39,19 +42,10 @@ class OnnxRuntimeBackend:
         self._session = onnxruntime.InferenceSession(
             str(description.folder / artefact.model_file), options, providers=["CPUExecutionProvider"]
         )
-        self._inputs = [node.name for node in self._session.get_inputs()]
+        self.input_names = [node.name for node in self._session.get_inputs()]
         self.computed_in = "float32"
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
-        (only,) = self._inputs
-        return self._compute({only: images})[0]
-
-    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
-        """See ``DetectionBackend``."""
-        values = {"image": images, "scale_factor": scale_factors}
-        return self._compute({name: values[name] for name in self._inputs})
-
-    def _compute(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See ``NamedInputs``."""
         arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in inputs.items()}
         return self._session.run(None, arrays)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ppcls_ext.runtime.artefacts import Artefact
+from ppcls_ext.runtime.contract import NamedInputs
 from ppcls_ext.runtime.description import Description, DetectionDescription
 
 TELEMETRY = "openvino_telemetry"
@@ -23,7 +24,7 @@ FLOAT16 = "FP16"
 DEVICE = "CPU"
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(NamedInputs):
     """Runs an exported network with OpenVINO, which is imported when the first one is made.
 
     It is a ``Backend`` for a classifier and a ``DetectionBackend`` for a detector.
@@ -56,20 +57,11 @@ class OpenVinoBackend:
         compiled = core.compile_model(str(description.folder / artefact.model_file), DEVICE, settings)
         self.computed_in = TYPES[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
         self._request = compiled.create_infer_request()
-        self._inputs = [port.get_any_name() for port in compiled.inputs]
+        self.input_names = [port.get_any_name() for port in compiled.inputs]
         self._outputs = list(range(len(compiled.outputs)))
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
-        (only,) = self._inputs
-        return self._compute({only: images})[0]
-
-    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
-        """See ``DetectionBackend``."""
-        values = {"image": images, "scale_factor": scale_factors}
-        return self._compute({name: values[name] for name in self._inputs})
-
-    def _compute(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See ``NamedInputs``."""
         arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in inputs.items()}
         self._request.infer(arrays)
         # The next run overwrites the tensors of the request.

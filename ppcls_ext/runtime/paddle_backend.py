@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from ppcls_ext.runtime.artefacts import Artefact
+from ppcls_ext.runtime.contract import NamedInputs
 from ppcls_ext.runtime.description import Description, DetectionDescription
 
 # Paddle wakes a thread after every operator to free its inputs, which costs a tenth of the latency of a small network.
@@ -17,7 +18,7 @@ GARBAGE_LIMIT = 0.03
 BFLOAT16 = "bfloat16"
 
 
-class PaddleBackend:
+class PaddleBackend(NamedInputs):
     """Runs an exported network with Paddle Inference; Paddle is imported when the first one is made.
 
     It is a ``Backend`` for a classifier and a ``DetectionBackend`` for a detector.
@@ -61,6 +62,7 @@ class PaddleBackend:
             self._predictor = inference.create_predictor(config)
             names = self._predictor.get_input_names()
             self._inputs = {name: self._predictor.get_input_handle(name) for name in names}
+            self.input_names = list(self._inputs)
             self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
             # The executor reads the flag in its first run. 32 is the total stride: the smallest input that fits all.
             image = np.zeros([1, *(size if size > 0 else 32 for size in description.input_shape[1:])], np.float32)
@@ -69,17 +71,8 @@ class PaddleBackend:
             else:
                 self.run(image)
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
-        (only,) = self._inputs
-        return self._compute({only: images})[0]
-
-    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
-        """See ``DetectionBackend``."""
-        values = {"image": images, "scale_factor": scale_factors}
-        return self._compute({name: values[name] for name in self._inputs})
-
-    def _compute(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See ``NamedInputs``."""
         for name, values in inputs.items():
             self._inputs[name].reshape(values.shape)
             self._inputs[name].copy_from_cpu(np.ascontiguousarray(values, dtype=np.float32))
