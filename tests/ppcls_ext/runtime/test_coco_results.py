@@ -14,13 +14,14 @@ from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.runtime import DetectionPrediction, DetectionPredictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
 from ppcls_ext.runtime.detection_report import above, as_records, as_table, save_pictures, summary
+from ppcls_ext.runtime.outputs import OutputForm
 
 CLASSES = ["cube", "ball"]
 
 
 @pytest.fixture
 def predictor():
-    return DetectionPredictor(None, None, CLASSES, 2, [-1, 3, 32, 32], model_name="small")
+    return DetectionPredictor(None, None, CLASSES, 2, [-1, 3, 32, 32], OutputForm(), model_name="small")
 
 
 @pytest.fixture
@@ -136,7 +137,8 @@ def test_dark_sonar_frames_are_drawn_as_the_detector_sees_them(predictions, tmp_
     frame = np.zeros((40, 60, 3), np.uint8)
     frame[:, :30, 0] = 4  # an echo in one channel of three, hardly above black
     Image.fromarray(frame).save(predictions[1].name)
-    enhanced = DetectionPredictor(None, None, CLASSES, 2, [-1, 3, 32, 32], enhance=SonarEnhance("equalize"))
+    enhance = SonarEnhance("equalize")
+    enhanced = DetectionPredictor(None, None, CLASSES, 2, [-1, 3, 32, 32], OutputForm(), enhance=enhance)
     (file,) = save_pictures(predictions[1:2], enhanced, tmp_path / "drawn", "title")
     drawn = np.asarray(Image.open(file).convert("RGB"))
     assert drawn[drawn.shape[0] // 2, 10].tolist() == [255, 255, 255]
