@@ -58,14 +58,18 @@ def examine(data: bytes, most_pixels: int) -> str:
         with warnings.catch_warnings():
             # Our own limit, below, is told in our own words.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=[kind]) as image:
-                width, height = image.size
+            # Without naming the type, as the decoder opens it: some of Pillow's readers know no signature, and a
+            # picture of theirs could hide, with another size, behind the one that was found above.
+            with Image.open(io.BytesIO(data)) as image:
+                opened, (width, height) = image.format, image.size
     except Image.DecompressionBombError:
         raise _too_many_pixels("too many pixels", most_pixels) from None
     except UnidentifiedImageError:
         raise RefusalError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the header of this {kind} picture is damaged") from None
     except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
         raise RefusalError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the header of this {kind} picture is damaged") from error
+    if opened != kind and (kind, opened) != ("JPEG", "MPO"):
+        raise RefusalError(HTTPStatus.UNPROCESSABLE_ENTITY, f"the header of this {kind} picture is damaged")
     if width * height > most_pixels:
         raise _too_many_pixels(f"{width} x {height} pixels", most_pixels)
     return kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import socket
@@ -11,6 +12,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.serve import Limits, ServedModel, is_loopback, open_server
@@ -97,6 +99,20 @@ def test_too_many_pixels_are_refused_by_the_header(colour_server, width, height)
     data = png_of_size(width, height)
     assert len(data) < 100
     refused(ask(colour_server, "POST", "/predict", data), 413, "pixels", "1 megapixels")
+
+
+def test_a_large_picture_behind_the_header_of_a_small_one(colour_server):
+    # A TIFF of 8 x 8 pixels that Pillow's reader of IFUNC files takes for one of 2000 x 2000, which has no signature
+    # and is asked before that of TIFF.
+    lines = b"II*\0" + struct.pack("<I", 1024) + b":\r\nImage type: L image\r\nImage size (x*y): 2000*2000\r\n"
+    entries = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 1200, 277: 1, 278: 8, 279: 64}
+    folder = struct.pack("<H", len(entries))
+    folder += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items()) + bytes(4)
+    data = (lines.ljust(511, b"\0") + b"\x1a").ljust(1024, b"\0") + folder
+    data = data.ljust(1200, b"\0") + bytes(4_000)
+    with Image.open(io.BytesIO(data), formats=["TIFF"]) as small, Image.open(io.BytesIO(data)) as large:
+        assert (small.size, large.size) == ((8, 8), (2000, 2000))
+    refused(ask(colour_server, "POST", "/predict", data), 422, "header of this TIFF picture is damaged")
 
 
 def test_as_many_pixels_as_allowed(colour_server):
