@@ -17,6 +17,7 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_folder, sha256_of
 from ppcls_ext.compress.int8 import check_packages, quantize_network
 from ppcls_ext.compress.timing import latency_by_turns
+from ppcls_ext.export.target import check_target
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Description, DetectionDescription, DetectionPredictor, Predictor, load, read_description
 from ppcls_ext.runtime.artefacts import Artefact
@@ -88,12 +89,14 @@ def quantize_export(
 
     Raises:
         LimitExceededError: the loss is larger; no file is left.
-        UserError: a package is missing, the export has no such network or was changed, or no image can be read.
+        UserError: a package is missing, the export has no such network or was changed, ``target`` holds something
+            else than an export, or no image can be read.
     """
     check_packages()
     check_limit(max_drop, evaluation is not None)
     folder, wanted = Path(source), Path(target)
     description = read_description(folder)
+    check_target(wanted, description.classes, description.class_num)
     original, _ = choose(description, BACKEND, FP32)
     # It also checks the checksums of what will be quantised.
     samples = prepare_samples(load(folder, BACKEND, threads, precision=FP32), description, calibration)

@@ -145,6 +145,15 @@ def test_an_export_without_openvino_files_is_refused(export: Path, tmp_path: Pat
         quantize_export(tmp_path, tmp_path / "new", pictures(1), None)
 
 
+def test_a_folder_that_is_no_export_is_not_replaced(export: Path, tmp_path: Path):
+    from ppcls_ext.compress.quantization import quantize_export
+
+    (tmp_path / "photo.txt").write_text("dear")
+    with pytest.raises(UserError, match="exists and is not an export; choose another folder, nothing was written"):
+        quantize_export(export, tmp_path, pictures(1), None)
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.txt"]
+
+
 def test_a_changed_network_is_not_quantised(export: Path, tmp_path: Path):
     from ppcls_ext.compress.quantization import quantize_export
 
