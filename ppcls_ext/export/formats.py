@@ -59,8 +59,8 @@ PRECISIONS: dict[str, PrecisionRow] = {
 }  # fmt: skip
 
 
-# Precisions that are made of a finished export, because they need data.
-MADE_OF_AN_EXPORT = {"int8": "tools/quantize_model.py makes it of an export, with images to calibrate on"}
+# Precisions that are made of a finished export, because they need data, and the format that takes them.
+MADE_OF_AN_EXPORT = {"int8": "openvino"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class Request:
 
 def supported_pairs() -> str:
     """Returns which format takes which precisions, as one line."""
-    return "; ".join(f"{name}: {', '.join(row.precisions)}" for name, row in FORMATS.items())
+    quantised = {name: [made for made, taker in MADE_OF_AN_EXPORT.items() if taker == name] for name in FORMATS}
+    return "; ".join(f"{name}: {', '.join([*row.precisions, *quantised[name]])}" for name, row in FORMATS.items())
 
 
 def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
@@ -109,9 +110,13 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
             raise UserError(f"no {kind} is named; allowed: {', '.join(table)}")
         for name in names:
             if name in MADE_OF_AN_EXPORT:
-                raise UserError(f"precision '{name}': {MADE_OF_AN_EXPORT[name]}; nothing was written")
+                raise UserError(
+                    f"precision '{name}' needs images to calibrate on: tools/export_model.py (or "
+                    "tools/quantize_model.py) makes it of an export; nothing was written"
+                )
             if name not in table:
-                raise UserError(f"unknown {kind} '{name}'{suggestion(name, table)}; allowed: {', '.join(table)}")
+                allowed = [*table, *(MADE_OF_AN_EXPORT if kind == "precision" else ())]
+                raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
     requests = [Request(name, precision) for name in dict.fromkeys(formats) for precision in dict.fromkeys(precisions)]
     for request in requests:
         if request.precision not in FORMATS[request.format].precisions:

@@ -79,11 +79,12 @@ def test_description_tells_what_was_measured_of_each_file(exported):
     ("formats", "precisions", "message"),
     [
         (["onx"], ["fp32"], r"unknown format 'onx' \(did you mean 'onnx'\?\); allowed: paddle, onnx, openvino"),
-        (["onnx"], ["fp23"], r"unknown precision 'fp23' \(did you mean 'fp32'\?\); allowed: fp32, fp16, bf16"),
+        (["onnx"], ["fp23"], r"unknown precision 'fp23' \(did you mean 'fp32'\?\); allowed: fp32, fp16, bf16, int8"),
         (["onnx"], ["bf16"], "'onnx' cannot be written in bf16; what works is paddle: fp32, bf16; onnx: fp32, fp16; "),
         (["openvino", "paddle"], ["fp16"], "'paddle' cannot be written in fp16; what works is paddle: fp32, bf16"),
         ([], ["fp32"], "no format is named"),
-        (["openvino"], ["int8"], "precision 'int8': tools/quantize_model.py makes it of an export"),
+        (["onnx"], ["bf16"], "openvino: fp32, fp16, bf16, int8; nothing was written"),
+        (["openvino"], ["int8"], "precision 'int8' needs images to calibrate on: tools/export_model.py"),
     ],
 )
 def test_what_cannot_be_written_is_told_before_any_work(tmp_path, formats, precisions, message):
