@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NO_INPUT = "name images with --input: files, folders or patterns"
 DRAWN_THRESHOLD = 0.3
+EXPORT_ONLY = ("backend", "precision", "threads")
 DETECTION_ONLY = ("coco", "annotations", "threshold")
 
 
@@ -68,6 +69,9 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for option, value in (("--topk", arguments.topk), ("--batch-size", arguments.batch_size)):
         if value is not None and value < 1:
             raise UserError(f"{option} must be at least 1, got {value}")
+    for option in EXPORT_ONLY:
+        if arguments.config is not None and getattr(arguments, option) is not None:
+            raise UserError(f"--{option} chooses how an export is run: it goes with --model, not with -c")
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         raise UserError(f"--threshold must be from 0 to 1, got {arguments.threshold}")
     if arguments.annotations is not None and arguments.coco is None:

@@ -159,6 +159,7 @@ def test_a_changed_export_is_refused(project, tmp_path):
         ((), "give either --model DIR"),
         (("--model", "export", "-c", "config.yaml"), "give either --model DIR"),
         (("--model", "export"), "name images with --input"),
+        (("-c", "config.yaml", "--backend", "openvino"), "--backend chooses how an export is run: it goes with"),
         (("--model", "export", "--input", "phots"), "--input phots: no such file or folder"),
         (("--model", "photos", "--input", "photos"), "not an export folder"),
         (("--model", "export", "--input", "photos", "--backend", "openvino"), "has nothing for openvino, it holds"),
