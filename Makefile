@@ -14,7 +14,7 @@ DETECTION := output/detection/quickstart
 SONAR := dataset/synthetic_sonar
 PYTEST_OPTIONS ?=
 
-.PHONY: help setup quickstart quickstart-detection test test-slow test-gpu test-browser lint bench doctor clean
+.PHONY: help setup setup-deploy quickstart quickstart-detection test test-slow test-gpu test-browser lint bench doctor clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -35,6 +35,8 @@ $(READY): requirements.lock
 $(DEPLOY_READY): requirements-deploy.lock $(READY)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-deploy.lock
 	@touch $@
+
+setup-deploy: $(DEPLOY_READY)  ## add ONNX Runtime, OpenVINO and NNCF to .venv
 
 quickstart: $(READY)  ## train on the digits, evaluate, export and predict (under 4 minutes on 2 cores)
 	$(RUN) tools/train.py -c configs/quickstart.yaml --resume auto
