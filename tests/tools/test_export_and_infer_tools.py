@@ -164,7 +164,7 @@ def test_a_changed_export_is_refused(project, tmp_path):
         (("--model", "photos", "--input", "photos"), "not an export folder"),
         (("--model", "export", "--input", "photos", "--backend", "openvino"), "has nothing for openvino, it holds"),
         (("--model", "export", "--input", "photos", "--precision", "fp16"), "has nothing for fp16, it holds paddle"),
-        (("--model", "export", "--input", "photos", "--backend", "onx"), "unknown backend 'onx' (did you mean 'onnxr"),
+        (("--model", "export", "--input", "photos", "--backend", "onnxrutime"), "(did you mean 'onnxruntime'?)"),
         (("--model", "export", "--input", "photos", "--topk", "0"), "--topk must be at least 1"),
         (("--model", "export", "--input", "photos", "--batch-size", "0"), "--batch-size must be at least 1, got 0"),
         (("--model", "export", "--input", "photos", "--json", "photos"), "error: photos: Is a directory"),

@@ -95,6 +95,15 @@ def test_lost_and_surplus_boxes_are_refused() -> None:
         compare(expected, np.delete(expected, best, axis=0), raw)
 
 
+def test_boxes_that_suppression_would_drop_are_refused() -> None:
+    boxes, scores = anchors()
+    lenient = suppress(boxes, scores, NmsSettings(0.1, 50, 20, nms_threshold=0.9))
+    expected = suppress(boxes, scores, NMS)
+    assert len(compare(expected, expected, (boxes, scores)).to_document()) == 4
+    with pytest.raises(MismatchError, match="overlaps another box that is kept by the export"):
+        compare(lenient, expected, (boxes, scores))
+
+
 def test_raw_outputs_are_compared_anchor_by_anchor() -> None:
     boxes, scores = anchors()
     raw = (boxes[np.newaxis], scores[np.newaxis])
