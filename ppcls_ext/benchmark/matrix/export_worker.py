@@ -17,6 +17,9 @@ from ppcls_ext.common.errors import UserError
 
 CLASSES = 1000
 INT8 = "int8"
+LONGEST_REASON = 300
+# What exporters, converters and engines raise at networks that they cannot take.
+EXPORT_ERRORS = (UserError, ValueError, AssertionError, RuntimeError)
 
 
 def main() -> None:
@@ -44,7 +47,7 @@ def export_model(model_name: str, size: int, format_name: str, precisions: Seque
         model = build_model(model_name, class_num=CLASSES)
         model.eval()
         reasons = _export(model, model_name, size, format_name, precisions, folder)
-    except (UserError, ValueError, AssertionError, RuntimeError) as error:
+    except EXPORT_ERRORS as error:
         return {"reasons": dict.fromkeys(precisions, _one_line(error)), "flops": None, "parameters": None}
     parameters = sum(int(parameter.size) for parameter in model.parameters() if not parameter.stop_gradient)
     with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
@@ -77,7 +80,7 @@ def _export(
     try:
         export(written)
         reasons = dict.fromkeys(written)
-    except UserError as error:
+    except EXPORT_ERRORS as error:
         if len(written) == 1:
             return dict.fromkeys(precisions, _one_line(error))
         for precision in written:
@@ -93,7 +96,7 @@ def _export(
 def _reason_of_failure(export: Any, precision: Any) -> str | None:
     try:
         export([precision])
-    except UserError as error:
+    except EXPORT_ERRORS as error:
         return _one_line(error)
     return None
 
@@ -116,7 +119,7 @@ def _preprocess(size: int) -> list[dict[str, Any]]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400] or type(error).__name__
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 
 if __name__ == "__main__":

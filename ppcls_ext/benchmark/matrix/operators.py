@@ -10,7 +10,7 @@ from typing import Any
 
 from ppcls_ext.benchmark.matrix.exports import Ready, prepare
 from ppcls_ext.benchmark.matrix.measure import THREAD_VARIABLES
-from ppcls_ext.benchmark.matrix.plan import Combination, choose_pairs, combine, find_sources
+from ppcls_ext.benchmark.matrix.plan import Combination, choose_pairs, combine, find_sources, pairs_of
 from ppcls_ext.benchmark.matrix.processes import run_once
 from ppcls_ext.benchmark.matrix.run import FAILED, MEASURED, Wish
 from ppcls_ext.common.errors import UserError
@@ -42,8 +42,9 @@ def profile_operators(wish: Wish, runs: int = 10) -> dict[str, Any]:
     sources, missing = find_sources(wish.models, wish.size)
     for name, reason in missing.items():
         logger.warning("%s: %s", name, reason)
-    combinations = combine(sources, pairs, wish.threads, wish.batches)
-    exports = {source: prepare(source, pairs, wish.cache) for source in sources}
+    by_source = {source: pairs_of(source, pairs, wish.precisions is not None) for source in sources}
+    combinations = combine(by_source, wish.threads, wish.batches)
+    exports = {source: prepare(source, of_source, wish.cache) for source, of_source in by_source.items()}
     networks = []
     for combination in combinations:
         export = exports[combination.source][combination.backend, combination.precision]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,10 +153,31 @@ def _find(name: str, size: int) -> Source:
     return Source(name, model, int(side) if separator else size)
 
 
+def pairs_of(source: Source, pairs: Sequence[tuple[str, str]], asked: bool) -> list[tuple[str, str]]:
+    """Returns the pairs of backend and precision to measure of one source.
+
+    Args:
+        source: a model or an export.
+        pairs: see ``choose_pairs``.
+        asked: the precisions were asked for; else all that an export holds for these backends are measured.
+    """
+    if asked or source.description is None:
+        return list(pairs)
+    held = [(artefact.format, artefact.precision) for artefact in source.description.artefacts]
+    backends = dict.fromkeys(backend for backend, _ in pairs)
+    found = [(backend, precision) for backend in backends for form, precision in held if form == format_of(backend)]
+    # An export with nothing for them is a line in the report, too.
+    return found or list(pairs)
+
+
 def combine(
-    sources: Sequence[Source], pairs: Sequence[tuple[str, str]], threads: Sequence[int], batches: Sequence[int]
+    pairs: Mapping[Source, Sequence[tuple[str, str]]], threads: Sequence[int], batches: Sequence[int]
 ) -> list[Combination]:
     """Returns every combination, those of one source together.
+
+    Args:
+        pairs: of backend and precision, by source.
+        threads, batches: every one goes with every other.
 
     Raises:
         UserError: a number of threads or a batch size is below 1.
@@ -166,7 +187,7 @@ def combine(
             raise UserError(f"--{option} must be at least 1, got {' '.join(map(str, values)) or 'nothing'}")
     return [
         Combination(source, backend, precision, thread_count, batch)
-        for source in sources
-        for backend, precision in pairs
+        for source, of_source in pairs.items()
+        for backend, precision in of_source
         for thread_count, batch in itertools.product(dict.fromkeys(threads), dict.fromkeys(batches))
     ]

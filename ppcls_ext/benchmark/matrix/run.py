@@ -15,7 +15,7 @@ import numpy as np
 from ppcls_ext.benchmark.detection import generated_image
 from ppcls_ext.benchmark.matrix.exports import Ready, prepare
 from ppcls_ext.benchmark.matrix.measure import Rotation, Schedule, Subject, peak_subjects, subject_of, with_image
-from ppcls_ext.benchmark.matrix.plan import Combination, choose_pairs, combine, find_sources
+from ppcls_ext.benchmark.matrix.plan import INT8, Combination, choose_pairs, combine, find_sources, pairs_of
 from ppcls_ext.benchmark.matrix.published import PUBLISHED
 from ppcls_ext.benchmark.matrix.worker import MATRIX_SIDE
 
@@ -63,8 +63,9 @@ def run_matrix(wish: Wish, image: np.ndarray | None = None) -> dict[str, Any]:
     """
     pairs, refused = choose_pairs(wish.backends, wish.precisions)
     sources, missing = find_sources(wish.models, wish.size)
-    combinations = combine(sources, pairs, wish.threads, wish.batches)
-    exports = {source: prepare(source, pairs, wish.cache) for source in sources}
+    by_source = {source: pairs_of(source, pairs, wish.precisions is not None) for source in sources}
+    combinations = combine(by_source, wish.threads, wish.batches)
+    exports = {source: prepare(source, of_source, wish.cache) for source, of_source in by_source.items()}
     found = [exports[one.source][one.backend, one.precision] for one in combinations]
     peaks = peak_subjects(wish.threads, _has_openvino(), any(precision == "bf16" for _, precision in pairs))
     subjects: list[Subject | None] = []
@@ -132,7 +133,8 @@ def _row(
     images_per_second = 1000 * combination.batch / statistics["mean_ms"]
     row |= {
         "status": MEASURED,
-        "computed_in": subject.computed_in,
+        # Layers that quantisation left out, and what lies between layers, are in float32.
+        "computed_in": INT8 if combination.precision == INT8 else subject.computed_in,
         **statistics,
         "samples": len(subject.seconds),
         "images_per_second": images_per_second,

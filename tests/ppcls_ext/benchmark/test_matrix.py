@@ -84,6 +84,24 @@ def test_sources_are_models_of_a_size_and_exports(export):
     assert missing == {}
 
 
+def test_of_an_export_all_that_it_holds_is_measured_unless_precisions_are_asked_for(export):
+    (source,), _ = plan.find_sources([str(export)], 224)
+    pairs, _ = plan.choose_pairs(["paddle", "openvino"], None)
+    assert plan.pairs_of(source, pairs, asked=False) == [("paddle", "fp32")]
+    assert plan.pairs_of(source, pairs, asked=True) == pairs
+    only_openvino = [("openvino", "fp32")]
+    assert plan.pairs_of(source, only_openvino, asked=False) == only_openvino, "it is told what the export holds"
+
+
+def test_combinations_are_products_and_numbers_are_checked(export):
+    (source,), _ = plan.find_sources([str(export)], 224)
+    combinations = plan.combine({source: [("paddle", "fp32")]}, [1, 2, 1], [4])
+    assert [(one.threads, one.batch) for one in combinations] == [(1, 4), (2, 4)]
+    assert combinations[0].title == f"{export}, paddle fp32, 1 thread, batch 4"
+    with pytest.raises(UserError, match="--batch must be at least 1, got 4 0"):
+        plan.combine({source: []}, [1], [4, 0])
+
+
 def test_default_models_that_are_not_installed_are_left_out_with_the_reason(monkeypatch):
     def without_paddleclas(name):
         if name.startswith("EConvNeXt"):
