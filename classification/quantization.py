@@ -23,16 +23,15 @@ Part = Literal["train", "eval"]
 def calibration_images(config: Config, part: Part, count: int) -> Iterator[tuple[str, ImageSource]]:
     """Gives up to ``count`` images of ``DataLoader.Train`` or ``.Eval`` with their names, spread over the data set.
 
+    Files that cannot be read are left out.
+
     Raises:
         UserError: the configuration does not name that data set, or it cannot be opened.
     """
     dataset = _opened(config, part)
-    for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist():
-        try:
-            yield dataset.name_of(index), dataset.load(index)[0]
-        except ImageError:
-            # Evaluation and data checks name it.
-            continue
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
+    # Images are read one by one; what is wrong with the data set itself was told above, before any work.
+    return ((dataset.name_of(index), sample[0]) for index in chosen if (sample := _loaded(dataset, index)) is not None)
 
 
 def evaluation_of(config: Config) -> Evaluation:
@@ -46,7 +45,8 @@ def evaluation_of(config: Config) -> Evaluation:
     def score(predictor: Predictor) -> float:
         hits = images = 0
         for start in range(0, len(dataset), BATCH):
-            batch = [dataset.load(index) for index in range(start, min(start + BATCH, len(dataset)))]
+            samples = [_loaded(dataset, index) for index in range(start, min(start + BATCH, len(dataset)))]
+            batch = [sample for sample in samples if sample is not None]
             predictions = predictor([image for image, _ in batch], batch_size=BATCH, topk=1)
             readable = [(one, label) for one, (_, label) in zip(predictions, batch, strict=True) if one.error is None]
             hits += sum(one.class_ids[0] == label for one, label in readable)
@@ -56,6 +56,14 @@ def evaluation_of(config: Config) -> Evaluation:
         return hits / images
 
     return Evaluation("top1", score, "DataLoader.Eval", len(dataset))
+
+
+def _loaded(dataset: ImageDataset, index: int) -> tuple[ImageSource, int] | None:
+    """Returns an image and its label, None where the file cannot be read: evaluation and data checks name it."""
+    try:
+        return dataset.load(index)
+    except ImageError:
+        return None
 
 
 def _opened(config: Config, part: Part) -> ImageDataset:

@@ -26,8 +26,8 @@ def calibration_images(config: DetectionConfig, part: Part, count: int) -> Itera
         UserError: the configuration does not name that data set, or its annotations are not there.
     """
     images = image_files(*_files(config, part))
-    for index in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist():
-        yield str(images[index]), images[index]
+    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
+    return ((str(images[index]), images[index]) for index in chosen)
 
 
 def evaluation_of(config: DetectionConfig) -> Evaluation:

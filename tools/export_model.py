@@ -136,6 +136,10 @@ def requested(arguments: argparse.Namespace) -> dict[str, list[str]]:
 
     formats = [name.strip() for name in arguments.format.split(",")]
     precisions = [name.strip() for name in arguments.precision.split(",")]
+    if arguments.max_drop is not None and INT8 not in precisions:
+        raise UserError("--max-drop limits what int8 may lose: add int8 to --precision")
+    if arguments.calibration_images < 1:
+        raise UserError(f"--calibration-images must be at least 1, got {arguments.calibration_images}")
     if INT8 in precisions:
         from ppcls_ext.compress.int8 import check_packages
 
@@ -169,7 +173,7 @@ def exported(arguments: argparse.Namespace, data: Any, target: Path, exporter: A
     check_target(target, None, 0)
     # Data that are not there are told before the long work.
     evaluation = quantization.evaluation_of(config)
-    images = quantization.calibration_images(config, "train", max(1, arguments.calibration_images))
+    images = quantization.calibration_images(config, "train", arguments.calibration_images)
     with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
         folder = Path(scratch) / "export"
         exporter()(folder, **keywords)

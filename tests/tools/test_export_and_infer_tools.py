@@ -132,6 +132,8 @@ def test_other_formats_predict_the_same(project):
         (("--format", "onnx", "--precision", "bf16"), "'onnx' cannot be written in bf16; what works is paddle: fp32"),
         (("--format", "paddle,torch"), "unknown format 'torch'; allowed: paddle, onnx, openvino"),
         (("--format", "onnx", "--precision", "fp61"), "unknown precision 'fp61' (did you mean 'fp16'?)"),
+        (("--max-drop", "0.5"), "--max-drop limits what int8 may lose: add int8 to --precision"),
+        (("--precision", "int8"), "int8 is written for openvino only, not for paddle: add --format openvino"),
     ],
 )
 def test_what_cannot_be_written_is_one_clear_line(project, arguments, message):
