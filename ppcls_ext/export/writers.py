@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_folder, sha256_of
 from ppcls_ext.common.machine import available_cores
 from ppcls_ext.export.formats import FORMATS, PRECISIONS, PrecisionRow, Request
@@ -88,11 +89,20 @@ def write_onnx(network: Network, folder: Path, stem: str, precision: str) -> lis
 
 
 def write_openvino(network: Network, folder: Path, stem: str, precision: str) -> list[str]:
-    """Writes ``STEM.xml`` and ``STEM.bin``; 16-bit precisions store their weights in float16."""
+    """Writes ``STEM.xml`` and ``STEM.bin``; 16-bit precisions store their weights in float16.
+
+    Raises:
+        UserError: OpenVINO does not know an operator of the network.
+    """
     from ppcls_ext.runtime.openvino_backend import import_openvino
 
     openvino = import_openvino()
-    model = openvino.Core().read_model(network.onnx().SerializeToString())
+    source = network.onnx().SerializeToString()
+    try:
+        model = openvino.Core().read_model(source)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"OpenVINO cannot read this network, whose ONNX form it is made of: {reason}") from error
     openvino.save_model(model, str(folder / f"{stem}.xml"), compress_to_fp16=precision in ("fp16", "bf16"))
     return [f"{stem}.xml", f"{stem}.bin"]
 

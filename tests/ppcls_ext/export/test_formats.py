@@ -210,6 +210,22 @@ class _Fixed:
         return self.logits.repeat(len(images), axis=0)
 
 
+@NEEDS_OPENVINO
+@NEEDS_ONNX
+def test_a_network_that_openvino_cannot_read_is_refused_in_one_line(tmp_path):
+    import onnx
+
+    unknown = onnx.helper.make_node("NobodyKnowsThis", ["image"], ["logits"])
+    shapes = {name: onnx.helper.make_tensor_value_info(name, 1, [1, 3]) for name in ("image", "logits")}
+    graph = onnx.helper.make_graph([unknown], "network", [shapes["image"]], [shapes["logits"]])
+    network = writers.Network(tmp_path, lambda stem: None, ["logits"])
+    network._made["onnx"] = onnx.helper.make_model(graph)
+    with pytest.raises(UserError, match="OpenVINO cannot read this network") as caught:
+        writers.write_openvino(network, tmp_path, "inference", "fp32")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_best_class_is_refused_where_the_model_is_decided():
     inputs = {"photo": np.zeros((3, 4, 4), dtype=np.float32)}
     close = verify(_Fixed([1.0, 0.98]), {"engine": _Fixed([0.97, 0.99])}, inputs, 0.05)
