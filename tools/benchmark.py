@@ -260,6 +260,8 @@ def main() -> None:
         for number in value if isinstance(value, list) else [value]:
             if number < 1:
                 raise UserError(f"--{option} must be at least 1, got {number}")
+    if arguments.output and arguments.output.suffix != ".md":
+        raise UserError(f"--output {arguments.output}: must end in .md; the figures go to a .json beside it")
     chosen = [part for part in PARTS if part not in NEVER_IN_ALL] if arguments.part == "all" else [arguments.part]
     results, sections = {}, {}
     for part in chosen:
@@ -276,6 +278,8 @@ def main() -> None:
 
         if not draw_chart(results[MODELS], arguments.output.with_suffix(".png")):
             print("no chart: no measured row has a published accuracy")
+    if MODELS in results and not any(row["status"] == "measured" for row in results[MODELS]["rows"]):
+        raise UserError(f"{MODELS}: nothing could be measured; the reasons stand in the table above")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deployment import small_classifier
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
 
 
@@ -57,6 +59,7 @@ def test_numbers_below_one_are_told(tmp_path):
         (["models", "--model", "EConvNeXt_minni"], "error: --model EConvNeXt_minni: unknown model"),
         (["models", "--backend", "tensorrt"], "error: unknown backend 'tensorrt'"),
         (["models", "--batch", "1", "0"], "error: --batch must be at least 1, got 0"),
+        (["startup", "--output", "bench.json"], "error: --output bench.json: must end in .md"),
         (["operators"], "error: operators: name models or exports with --model NAME|DIR ..."),
         (["detection", "--model", "x", "--threads", "1", "2"], "error: detection: --threads takes one number, got 2"),
     ],
@@ -68,3 +71,21 @@ def test_mistakes_are_told_in_one_line_before_any_work(tmp_path, options, messag
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith(message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_could_measure_nothing_is_an_error(tmp_path):
+    from ppcls_ext.export import export_classifier
+
+    description = export_classifier(
+        small_classifier(), tmp_path / "export", model_name="small", class_num=4, image_shape=[3, 32, 32],
+        preprocess=[{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}],
+    )  # fmt: skip
+    weights = description.folder / "inference.pdiparams"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"lost")
+    done = subprocess.run(
+        [sys.executable, str(TOOL), "models", "--model", "export", "--quick", "--output", "bench.md"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: models: nothing could be measured")
+    assert "inference.pdiparams" in (tmp_path / "bench.md").read_text(encoding="utf-8")
