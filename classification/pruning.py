@@ -9,7 +9,7 @@ import io
 import itertools
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.compress.expansion import find_expansions
 from ppcls_ext.compress.importance import Evidence, gather_evidence
 from ppcls_ext.compress.pruning import Pruned, prune
-from ppcls_ext.compress.request import PruningRequest, config_text, pruned_folder, write_report
+from ppcls_ext.compress.request import PruningRequest, config_text, pruned_folder, with_new_weights, write_report
 from ppcls_ext.compress.timing import latency_by_turns
 from ppcls_ext.models.outputs import logits_of
 from ppcls_ext.runtime import load
@@ -84,7 +84,7 @@ def prune_classifier(config: Config, request: PruningRequest, environment: Envir
     if request.fine_tune:
         document = dataclasses.replace(config.document, data=tuning)
         tuned = fine_tune(check_config(document), environment)
-        report["figures"] |= figures_of({BEFORE: trained, FINE_TUNED: tuned}, environment, request.threads, {BEFORE})
+        report["figures"][FINE_TUNED] = with_new_weights(report["figures"][PRUNED], accuracy_of(tuned, environment))
         write_report(request, report)
     return report
 
@@ -166,29 +166,25 @@ def fine_tune(config: Config, environment: Environment) -> Trained:
 
 
 def figures_of(
-    networks: Mapping[str, Trained], environment: Environment, threads: int, known: Collection[str] = ()
+    networks: Mapping[str, Trained], environment: Environment, threads: int
 ) -> dict[str, dict[str, float]]:
-    """Measures networks; latencies by turns, so that they can be compared.
-
-    Args:
-        networks: by name.
-        environment: device and seed of the evaluation.
-        threads: of Paddle Inference.
-        known: of these only the latency is wanted, as the partner in the turns; they are left out of the result.
-    """
+    """Measures networks; latencies by turns, in Paddle Inference with so many threads, so that they can be compared."""
     latencies = _latencies(networks, threads)
-    result = {}
-    for name, trained in networks.items():
-        if name in known:
-            continue
-        accuracy = evaluate_trained(trained, environment, name)
-        result[name] = {
-            **{key: value for key, value in accuracy.items() if key != "images"},
+    return {
+        name: {
+            **accuracy_of(trained, environment, name),
             "parameters": count_trainable(trained.model),
             "flops": count_flops(trained.config),
             **latencies[name],
         }
-    return result
+        for name, trained in networks.items()
+    }
+
+
+def accuracy_of(trained: Trained, environment: Environment, title: str = FINE_TUNED) -> dict[str, float]:
+    """Returns loss and accuracies on ``DataLoader.Eval``."""
+    figures = evaluate_trained(trained, environment, title)
+    return {key: value for key, value in figures.items() if key != "images"}
 
 
 def evaluate_trained(trained: Trained, environment: Environment, title: str) -> dict[str, float]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import io
 import itertools
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.compress.expansion import find_expansions
 from ppcls_ext.compress.importance import Evidence, gather_evidence
 from ppcls_ext.compress.pruning import Pruned, prune
-from ppcls_ext.compress.request import PruningRequest, config_text, pruned_folder, write_report
+from ppcls_ext.compress.request import PruningRequest, config_text, pruned_folder, with_new_weights, write_report
 from ppcls_ext.compress.timing import latency_by_turns
 from ppcls_ext.runtime import load
 from ppcls_ext.training.environment import Environment, derive_seed, seed_everything
@@ -75,7 +77,7 @@ def prune_detector(config: DetectionConfig, request: PruningRequest, environment
     write_report(request, report)
     if request.fine_tune:
         tuned = _fine_tune(load_config(request.output / name))
-        report["figures"] |= figures_of({BEFORE: trained, FINE_TUNED: tuned}, environment, request, {BEFORE})
+        report["figures"][FINE_TUNED] = with_new_weights(report["figures"][PRUNED], accuracy_of(tuned, environment))
         write_report(request, report)
     return report
 
@@ -91,7 +93,8 @@ def _evidence(config: DetectionConfig, model: paddle.nn.Layer, count: int, envir
         with refusals(config):
             dataset = create("TrainDataset")()
             dataset.check_or_download_dataset()
-            dataset.parse_dataset()
+            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how it gets on
+                dataset.parse_dataset()
             batches = training_loader(dataset, create("TrainReader"), config, environment)
     # Only in training mode do ppdet's detectors compute losses; running statistics stay as they are in deployment.
     model.train()
@@ -156,32 +159,31 @@ def _fine_tune(config: DetectionConfig) -> TrainedDetector:
 
 
 def figures_of(
-    networks: Mapping[str, TrainedDetector],
-    environment: Environment,
-    request: PruningRequest,
-    known: Collection[str] = (),
+    networks: Mapping[str, TrainedDetector], environment: Environment, request: PruningRequest
 ) -> dict[str, dict[str, float]]:
-    """Measures detectors; latencies by turns. Of those in ``known`` only the latency is taken, as a partner."""
+    """Measures detectors; latencies by turns, so that they can be compared."""
     latencies = _latencies(networks, request.threads)
-    result = {}
-    for name, trained in networks.items():
-        if name in known:
-            continue
-        with workspace(trained.config):
-            evaluator = Evaluator(trained.config, environment)
-        try:
-            with tempfile.TemporaryDirectory(prefix="pruning-") as exchange:
-                figures = evaluator.evaluate(trained.model, Path(exchange))
-        finally:
-            evaluator.close()
-        result[name] = {
-            "AP": figures["AP"],
-            "AP50": figures["AP50"],
+    return {
+        name: {
+            **accuracy_of(trained, environment),
             "parameters": count_parameters(trained.model).total,
             "flops": 1e9 * count_gflops(trained.config, "training") / 2,
             **latencies[name],
         }
-    return result
+        for name, trained in networks.items()
+    }
+
+
+def accuracy_of(trained: TrainedDetector, environment: Environment) -> dict[str, float]:
+    """Returns AP and AP50 on ``EvalDataset``."""
+    with workspace(trained.config):
+        evaluator = Evaluator(trained.config, environment)
+    try:
+        with tempfile.TemporaryDirectory(prefix="pruning-") as exchange:
+            figures = evaluator.evaluate(trained.model, Path(exchange))
+    finally:
+        evaluator.close()
+    return {name: figures[name] for name in ("AP", "AP50")}
 
 
 def _latencies(networks: Mapping[str, TrainedDetector], threads: int) -> dict[str, dict[str, float]]:

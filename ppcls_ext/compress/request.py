@@ -120,3 +120,8 @@ def config_text(data: Mapping[str, Any], request: PruningRequest, name: str, rem
 def write_report(request: PruningRequest, report: Mapping[str, Any]) -> None:
     """Writes ``report.json``; it is replaced once there are figures after fine-tuning."""
     write_json(request.output / REPORT, report)
+
+
+def with_new_weights(figures: Mapping[str, float], accuracy: Mapping[str, float]) -> dict[str, float]:
+    """Returns the figures of a network whose weights alone have changed: only its accuracy is another one."""
+    return {**figures, **accuracy}
