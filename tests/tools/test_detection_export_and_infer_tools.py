@@ -66,8 +66,9 @@ def test_export_is_compared_on_evaluation_images(project):
     document = yaml.safe_load((project / "export" / "inference.yml").read_text())
     assert document["classes"] == CLASSES
     assert document["preprocess"][1]["Resize"]["target_size"] == [96, 96]
-    assert "evaluation image 2" in document["verification"]["images"]
-    assert "generated photo, dark" in document["verification"]["images"]
+    (artefact,) = document["artefacts"]
+    assert "evaluation image 2" in artefact["verification"]["images"]
+    assert "generated photo, dark" in artefact["verification"]["images"]
 
 
 def test_export_finds_and_draws_and_goes_on_past_other_files(project):

@@ -191,6 +191,7 @@ def test_an_artefact_that_computes_something_else_leaves_no_file(model, exported
     assert not list(tmp_path.iterdir())
 
 
+@NEEDS_ONNX
 def test_a_network_that_onnx_cannot_hold_is_refused_in_one_line(tmp_path):
     from ppcls_ext.export import onnx_conversion
 
