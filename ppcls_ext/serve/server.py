@@ -173,7 +173,12 @@ class DemoServer(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Starts a thread for a connection, or turns it away if there are too many."""
         if self._connections.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:
+                # No thread could be started, so none will give the place back.
+                self._connections.release()
+                raise
             return
         with contextlib.suppress(OSError):
             request.sendall(TURNED_AWAY)
