@@ -27,8 +27,11 @@ def yolov10_config(folder: Path, **changes: Any) -> Path:
     return file
 
 
-def make_yolov10_lively(model: Any, seed: int = 3) -> None:
-    """Gives a YOLOv10 weights by which scores, classes and boxes depend on the image."""
+def make_yolov10_lively(model: Any, seed: int = 3, class_spread: float = 3.0) -> None:
+    """Gives a YOLOv10 weights by which scores, classes and boxes depend on the image.
+
+    Wide networks need a smaller ``class_spread``, or all their best scores are 1.
+    """
     from ppcls_ext.models.seeded import seed_weights
 
     seed_weights(model)
@@ -36,7 +39,7 @@ def make_yolov10_lively(model: Any, seed: int = 3) -> None:
     # Distances of a few strides: the first bins are the likeliest.
     box_bias = np.tile(-0.4 * np.arange(16, dtype=np.float32), 4)
     branch = model.yolo_head.one_to_one
-    for stacks, spread, bias in ((branch.classes, 3.0, -2.0), (branch.boxes, 0.6, box_bias)):
+    for stacks, spread, bias in ((branch.classes, class_spread, -2.0), (branch.boxes, 0.6, box_bias)):
         for stack in stacks:
             layer = stack[-1]
             layer.weight.set_value(generator.normal(0, spread, layer.weight.shape).astype(np.float32))

@@ -66,6 +66,27 @@ def test_the_model_is_left_as_it_was(exports: dict[str, Path], model: Any) -> No
     assert any(type(layer).__name__.startswith("BatchNorm") for layer in model.sublayers())
 
 
+@pytest.mark.parametrize(
+    "backbone", [{"EConvNeXt": {"arch": "mini", "drop_path_rate": 0.0}}, {"ConvNeXt": {"arch": "tiny"}}], ids=list
+)
+def test_other_backbones_leave_as_well(backbone: dict[str, Any], frames: list[Path], tmp_path: Path) -> None:
+    from detection.configuration import load_config
+    from detection.toolkit import build_model
+
+    (name,) = backbone
+    neck = {"depth_mult": 0.33, "cib": ["N5"], "large_kernel": ["N5"]}
+    file = yolov10_config(tmp_path, scale=None, YOLOv10={"backbone": name}, YOLOv10Neck=neck, **backbone)
+    network = build_model(load_config(file))
+    make_yolov10_lively(network, class_spread=0.3)
+    images = {file.name: read_image(file) for file in frames}
+    description = export_detector(network, tmp_path / "export", images=images, **SETTINGS)
+    (artefact,) = description.artefacts
+    assert all(figures["compared"] > 0 for figures in artefact.verification["engines"].values())
+    found = load(tmp_path / "export")(frames)
+    # A network without life would give every picture the same scores, and its proof would prove nothing.
+    assert len({round(float(prediction.scores[0]), 4) for prediction in found}) > 3
+
+
 def test_description(exports: dict[str, Path]) -> None:
     description = read_description(exports["final"])
     assert description.form == OutputForm(TopkSettings(300), final=True, scaled=False)
