@@ -28,7 +28,14 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.compress.expansion import find_expansions
 from ppcls_ext.compress.importance import Evidence, gather_evidence
 from ppcls_ext.compress.pruning import Pruned, prune
-from ppcls_ext.compress.request import PruningRequest, config_text, pruned_folder, with_new_weights, write_report
+from ppcls_ext.compress.request import (
+    PruningRequest,
+    config_text,
+    pruned_folder,
+    summary,
+    with_new_weights,
+    write_report,
+)
 from ppcls_ext.compress.timing import latency_by_turns
 from ppcls_ext.models.outputs import logits_of
 from ppcls_ext.runtime import load
@@ -71,7 +78,7 @@ def prune_classifier(config: Config, request: PruningRequest, environment: Envir
         "arch": {"name": config.arch.name, "arguments": small_config.arch.arguments},
     }
     report: dict[str, Any] = {
-        **_summary(request, evidence, pruned),
+        **summary(request, evidence, pruned),
         "config": str(request.output / name),
     }
     with pruned_folder(request, pruned.weights, state, name, config_text(tuning, request, name, pruned.removed)):
@@ -87,17 +94,6 @@ def prune_classifier(config: Config, request: PruningRequest, environment: Envir
         report["figures"][FINE_TUNED] = with_new_weights(report["figures"][PRUNED], accuracy_of(tuned, environment))
         write_report(request, report)
     return report
-
-
-def _summary(request: PruningRequest, evidence: Evidence, pruned: Pruned) -> dict[str, Any]:
-    return {
-        "criterion": request.criterion,
-        "ratio": list(request.ratio),
-        "multiple": request.multiple,
-        "batches": evidence.batches,
-        "removed": pruned.removed,
-        "expansion_channels": pruned.expansion_channels,
-    }
 
 
 def _evidence(config: Config, model: paddle.nn.Layer, count: int, environment: Environment) -> Evidence:

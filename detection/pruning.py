@@ -28,7 +28,14 @@ from ppcls_ext.common.errors import UserError
 from ppcls_ext.compress.expansion import find_expansions
 from ppcls_ext.compress.importance import Evidence, gather_evidence
 from ppcls_ext.compress.pruning import Pruned, prune
-from ppcls_ext.compress.request import PruningRequest, config_text, pruned_folder, with_new_weights, write_report
+from ppcls_ext.compress.request import (
+    PruningRequest,
+    config_text,
+    pruned_folder,
+    summary,
+    with_new_weights,
+    write_report,
+)
 from ppcls_ext.compress.timing import latency_by_turns
 from ppcls_ext.runtime import load
 from ppcls_ext.training.environment import Environment, derive_seed, seed_everything
@@ -62,12 +69,7 @@ def prune_detector(config: DetectionConfig, request: PruningRequest, environment
     tuning = tuning_data(small_config, request)
     name = f"{config.path.stem}_pruned.yml"
     report: dict[str, Any] = {
-        "criterion": request.criterion,
-        "ratio": list(request.ratio),
-        "multiple": request.multiple,
-        "batches": evidence.batches,
-        "removed": pruned.removed,
-        "expansion_channels": pruned.expansion_channels,
+        **summary(request, evidence, pruned),
         "config": str(request.output / name),
     }
     state = {"class_names": trained.class_names, "arch": {"name": trained.name}}

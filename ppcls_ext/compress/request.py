@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -15,6 +15,10 @@ import yaml
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_folder, write_json
 from ppcls_ext.compress.selection import check_criterion
+
+if TYPE_CHECKING:
+    from ppcls_ext.compress.importance import Evidence
+    from ppcls_ext.compress.pruning import Pruned
 
 WEIGHTS, REPORT, FINE_TUNING, EXPORT = "weights", "report.json", "fine_tuning", "export"
 
@@ -115,6 +119,18 @@ def config_text(data: Mapping[str, Any], request: PruningRequest, name: str, rem
     )
     lines = "\n".join(f"# {line}".rstrip() for line in comment)
     return f"{lines}\n{yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, default_flow_style=None)}"
+
+
+def summary(request: PruningRequest, evidence: Evidence, pruned: Pruned) -> dict[str, Any]:
+    """Returns what a report tells of the pruning itself: what was asked for, and what went."""
+    return {
+        "criterion": request.criterion,
+        "ratio": list(request.ratio),
+        "multiple": request.multiple,
+        "batches": evidence.batches,
+        "removed": pruned.removed,
+        "expansion_channels": pruned.expansion_channels,
+    }
 
 
 def write_report(request: PruningRequest, report: Mapping[str, Any]) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import paddle
 from paddle import nn
 
 from ppcls_ext.models.arguments import check_common_arguments, drop_path_ramp
 from ppcls_ext.models.convnext_layers import NORM_EPSILON, ChannelNorm, ConvNeXtStage
 from ppcls_ext.models.layers import GlobalAveragePool, convolution, linear
+from ppcls_ext.models.staged import StagedNetwork
 from ppcls_ext.models.variants import StemStride
 
 
-class ConvNeXt(nn.Layer):
+class ConvNeXt(StagedNetwork):
     """Patchify stem, four stages of residual blocks, global pool, layer norm, linear classifier.
 
     Args:
@@ -61,21 +61,6 @@ class ConvNeXt(nn.Layer):
         self.class_num = class_num
         self.feature_channels = list(dims)
         self.feature_strides = [stem_stride * 2**index for index in range(len(depths))]
-
-    def forward_features(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Images ``[N, in_channels, H, W]`` -> the stage outputs ``[N, C_i, H / s_i, W / s_i]``, s = 4, 8, 16, 32."""
-        x = self.stem(x)
-        features = []
-        for stage in self.stages.children():
-            x = stage(x)
-            features.append(x)
-        return features
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images ``[N, in_channels, H, W]`` -> logits ``[N, class_num]``, or ``[N, C_4]`` without a classifier."""
-        # Through the sublayers only, so that PaddleClas may put an identity in the place of any of them.
-        x = self.stages(self.stem(x))
-        return self.head(self.norm(self.flatten(self.pool(x))))
 
 
 def _patchify(in_channels: int, out_channels: int, stride: int) -> nn.Conv2D:

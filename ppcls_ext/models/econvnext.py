@@ -6,15 +6,15 @@ import itertools
 from collections.abc import Sequence
 from typing import get_args
 
-import paddle
 from paddle import nn
 
 from ppcls_ext.models.arguments import check_common_arguments, checked_expansion, drop_path_ramp
 from ppcls_ext.models.layers import BATCH_NORM_EPSILON, ConvBNAct, CSPStage, GlobalAveragePool, linear
+from ppcls_ext.models.staged import StagedNetwork
 from ppcls_ext.models.variants import Stem, StemStride
 
 
-class EConvNeXt(nn.Layer):
+class EConvNeXt(StagedNetwork):
     """E-ConvNeXt classifier; its four stages also serve as the backbone of detectors.
 
     Args:
@@ -77,21 +77,6 @@ class EConvNeXt(nn.Layer):
         self.class_num = class_num
         self.feature_channels = list(dims[1:])
         self.feature_strides = [stem_stride * 2**i for i in range(len(depths))]
-
-    def forward_features(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Images ``[N, in_channels, H, W]`` -> the stage outputs ``[N, d_i, H / s_i, W / s_i]``, s = 4, 8, 16, 32."""
-        x = self.stem(x)
-        features = []
-        for stage in self.stages.children():
-            x = stage(x)
-            features.append(x)
-        return features
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images ``[N, in_channels, H, W]`` -> logits ``[N, class_num]``, or ``[N, d4]`` without a classifier."""
-        # Through the sublayers only, so that PaddleClas may put an identity in the place of any of them.
-        x = self.stages(self.stem(x))
-        return self.head(self.norm(self.flatten(self.pool(x))))
 
 
 def _check_row(stem: str, dims: Sequence[int], depths: Sequence[int], strides: Sequence[int]) -> None:
