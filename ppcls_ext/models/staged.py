@@ -31,5 +31,8 @@ class StagedNetwork(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Images ``[N, in_channels, H, W]`` -> logits ``[N, class_num]``, or ``[N, C_4]`` without a classifier."""
         # Through the sublayers only, so that PaddleClas may put an identity in the place of any of them.
-        x = self.stages(self.stem(x))
+        return self.classify(self.stages(self.stem(x)))
+
+    def classify(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The last stage's output ``[N, C_4, H / 32, W / 32]`` -> what :meth:`forward` returns."""
         return self.head(self.norm(self.flatten(self.pool(x))))

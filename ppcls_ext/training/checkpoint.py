@@ -1,8 +1,9 @@
 """Checkpoint folders that are whole or absent, verified before they are read.
 
 A folder ``checkpoints/epoch_0003`` (or ``epoch_0003_step_000120`` inside an epoch) holds ``model.pdparams``,
-``ema.pdparams`` (with EMA), ``optimizer.pdopt``, ``state.json``, ``config.yaml`` and ``manifest.json``
-with the checksum of each. The links ``latest`` and ``best`` beside it point to such folders.
+``ema.pdparams`` (with EMA), ``optimizer.pdopt``, ``auxiliary.pdparams`` (where training needs weights besides the
+model's), ``state.json``, ``config.yaml`` and ``manifest.json`` with the checksum of each. The links ``latest`` and
+``best`` beside it point to such folders.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ppcls_ext.weights import read_manifest, read_pickle, verify_file, write_man
 logger = logging.getLogger(__name__)
 
 LATEST, BEST = "latest", "best"
-ARRAY_FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
+ARRAY_FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "auxiliary.pdparams")
 _FOLDER = re.compile(r"^epoch_(\d+)(?:_step_(\d+))?$")
 
 
@@ -39,6 +40,7 @@ class Checkpoint:
         ema: averaged state, or ``None``.
         optimizer: optimizer state by structured name, or ``None`` in a folder that was stripped for sharing.
         config: text of the resolved configuration.
+        auxiliary: weights that only training needs, such as the projections of a distillation, or ``None``.
     """
 
     state: dict[str, Any]
@@ -46,6 +48,7 @@ class Checkpoint:
     ema: dict[str, np.ndarray] | None
     optimizer: dict[str, np.ndarray] | None
     config: str
+    auxiliary: dict[str, np.ndarray] | None = None
 
 
 def folder_name(epoch: int, step: int) -> str:
@@ -106,6 +109,8 @@ def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
         # The same format; the suffix is the one that Paddle's users expect.
         write_weights(folder / "optimizer.pdparams", checkpoint.optimizer)
         os.rename(folder / "optimizer.pdparams", folder / "optimizer.pdopt")
+    if checkpoint.auxiliary is not None:
+        write_weights(folder / "auxiliary.pdparams", checkpoint.auxiliary)
     (folder / "state.json").write_text(json.dumps(checkpoint.state, indent=1, ensure_ascii=False), encoding="utf-8")
     (folder / "config.yaml").write_text(checkpoint.config, encoding="utf-8")
     write_manifest(folder)
@@ -163,6 +168,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         ema=arrays.get("ema.pdparams"),
         optimizer=arrays.get("optimizer.pdopt"),
         config=(folder / "config.yaml").read_text(encoding="utf-8") if "config.yaml" in listed else "",
+        auxiliary=arrays.get("auxiliary.pdparams"),
     )
 
 
