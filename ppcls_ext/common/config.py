@@ -247,6 +247,32 @@ def plain_copy(value: Any, _above: tuple[int, ...] = ()) -> Any:
     return [plain_copy(part, above) for part in value]
 
 
+def flatten(value: Any, key: str = "") -> dict[str, Any]:
+    """Returns the scalars of nested mappings and lists by dotted key, such as ``Optimizer.lr.name``."""
+    if isinstance(value, dict):
+        parts = [(f"{key}.{name}" if key else str(name), entry) for name, entry in value.items()]
+    elif isinstance(value, list):
+        parts = [(f"{key}[{index}]", entry) for index, entry in enumerate(value)]
+    else:
+        return {key: value}
+    return {inner: scalar for name, entry in parts for inner, scalar in flatten(entry, name).items()}
+
+
+def changed_keys(before: dict[str, Any], now: dict[str, Any], without_effect: tuple[str, ...] = ()) -> list[str]:
+    """Returns ``KEY BEFORE -> NOW`` for each dotted key that differs between two configurations, sorted.
+
+    Args:
+        before, now: nested mappings.
+        without_effect: beginnings of dotted keys that may differ.
+    """
+    old, new = flatten(before), flatten(now)
+    return [
+        f"{key} {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(without_effect)
+    ]
+
+
 class Problems:
     """Collects every problem of one document, so that a user mends them in one go."""
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.training.environment import sum_over_ranks
-
 logger = logging.getLogger(__name__)
 
 # Optimizer steps between two exchanges of the flag: a stop comes soon, and the exchange costs next to nothing.
@@ -59,4 +57,7 @@ class InterruptWatch:
             return self._requested
         if update % SHARED_EVERY:
             return False
+        # Only here: who watches over processes of training needs no Paddle.
+        from ppcls_ext.training.environment import sum_over_ranks
+
         return bool(sum_over_ranks(np.array([float(self._requested)]), self._world_size)[0])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ppcls_ext.common.config import changed_keys
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.training.checkpoint import Checkpoint, find_newest_good, read_checkpoint
 from ppcls_ext.training.environment import Environment, sum_over_ranks
@@ -75,29 +76,13 @@ def warn_of_changes(where: str, text: str, data: dict[str, Any], without_effect:
         without_effect: beginnings of dotted keys that may change without any number of the run changing.
     """
     try:
-        before = flatten(yaml.safe_load(text) or {})
+        before = yaml.safe_load(text) or {}
     except yaml.YAMLError:
         return
-    now = flatten(data)
-    changed = [
-        f"{key} {before.get(key)} -> {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(without_effect)
-    ]
+    changed = changed_keys(before, data, without_effect)
     if changed:
         shown = "; ".join(changed[:SHOWN]) + ("; ..." if len(changed) > SHOWN else "")
         logger.warning("%s: the configuration has changed since: %s", where, shown)
-
-
-def flatten(value: Any, key: str = "") -> dict[str, Any]:
-    """Returns the scalars of nested mappings and lists by dotted key, such as ``Optimizer.lr.name``."""
-    if isinstance(value, dict):
-        parts = [(f"{key}.{name}" if key else str(name), entry) for name, entry in value.items()]
-    elif isinstance(value, list):
-        parts = [(f"{key}[{index}]", entry) for index, entry in enumerate(value)]
-    else:
-        return {key: value}
-    return {inner: scalar for name, entry in parts for inner, scalar in flatten(entry, name).items()}
 
 
 def check_same_start(position: tuple[int, int, int], model: Any, environment: Environment, folder_key: str) -> None:

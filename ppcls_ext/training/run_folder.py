@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
 from pathlib import Path
 from typing import Any, TextIO
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import write_text
+from ppcls_ext.common.locks import lock_folder
 from ppcls_ext.training.checkpoint import list_checkpoints
-
-logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -35,26 +32,7 @@ class RunFolder:
         self._log: TextIO | None = None
         self._lock: TextIO | None = None
         if active:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-                self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held open as long as the run lasts)
-            except OSError as error:
-                cause = f"cannot write here ({error.strerror}); choose another {self.key}"
-                raise UserError(f"{path}: {cause}") from error
-            self._take_lock()
-
-    def _take_lock(self) -> None:
-        assert self._lock is not None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{self.path}: another process is training in this folder; wait for it, or choose another "
-                f"{self.key}"
-            ) from error
-        except OSError as error:
-            reason = error.strerror
-            logger.warning("%s: this file system has no locks (%s); start no second run here", self.path, reason)
+            self._lock = lock_folder(path, "another process is training in this folder", self.key)
 
     @property
     def checkpoints(self) -> Path:

@@ -13,14 +13,16 @@ class Published:
     """The accuracy of a model as its source states it.
 
     Attributes:
-        top1: percent of the validation images of ImageNet-1k.
-        size: side in pixels of the images that it was measured on.
+        top1: percent of the validation images of ImageNet-1k, or of another data set where the table says so.
+        size: side in pixels of the images that it was measured on; None where the source does not say.
         source: where it is written.
+        parameters: number of parameters in the source, in millions; None where it was not needed.
     """
 
     top1: float
-    size: int
+    size: int | None
     source: str
+    parameters: float | None = None
 
 
 # A model whose accuracy could not be looked up in its paper or in PaddleClas's documentation is not in this table.
@@ -41,4 +43,12 @@ PUBLISHED: dict[str, Published] = {
     "SwinTransformer_tiny_patch4_window7_224": Published(
         81.10, 224, f"{PADDLECLAS}/SwinTransformer.md; the list in README.md there still says 80.69"
     ),
+}
+
+CIFAR100_STUDY = "the published CIFAR-100 study of ConvNeXt, ViT and ResNet, as quoted in this project's issue 6"
+# Top-1 on the test images of CIFAR-100. "ResNet" in the source; 44.5 M parameters are those of ResNet-101.
+PUBLISHED_ON_CIFAR100: dict[str, Published] = {
+    "convnext_tiny": Published(82.35, None, CIFAR100_STUDY, 28.6),
+    "vit_base": Published(78.27, None, CIFAR100_STUDY, 85.8),
+    "resnet101": Published(77.3, None, CIFAR100_STUDY, 44.5),
 }

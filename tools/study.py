@@ -1,0 +1,63 @@
+"""Trains and compares the rows of a study: python tools/study.py configs/studies/cifar100.yaml [--jobs N]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls_ext.common.command_line import INTERRUPTED_STATUS, run
+from ppcls_ext.common.errors import Interrupted, UserError
+
+FAILED_STATUS = 1
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description="Train every row of a study with every seed, each in OUTPUT/ROW/seed_N, then compare them. The "
+        "same command continues a study that was stopped; what is finished is not repeated."
+    )
+    parser.add_argument("study", metavar="STUDY", help="YAML file of a study (configs/studies)")
+    parser.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="train these rows only")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (1)")
+    parser.add_argument(
+        "-o", "--override", action="extend", nargs="+", default=[], metavar="KEY.SUB=VALUE",
+        help="change a key in the configuration of every row, such as DataLoader.Train.dataset.data_file=PATH",
+    )  # fmt: skip
+    parser.add_argument("--report-only", action="store_true", help="train nothing, compare what is there")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Trains and compares; returns the exit status."""
+    arguments = parse_arguments()
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs must be at least 1, got {arguments.jobs}")
+    from classification.study.config import load_study
+    from classification.study.runs import open_study, refuse_changed_runs, refuse_other_study, runs_of
+    from classification.study.training import StudyTrainer
+    from ppcls_ext.common.log import set_up_logging
+
+    study = load_study(arguments.study, arguments.override)
+    chosen = study.choose(arguments.rows)
+    refuse_other_study(study)
+    refuse_changed_runs(runs_of(study, study.rows))
+    set_up_logging()
+    trainer = StudyTrainer(Path(__file__).resolve().parent / "train.py", arguments.jobs)
+    if not arguments.report_only:
+        with open_study(study):
+            try:
+                trainer.train(runs_of(study, chosen))
+            except Interrupted as stop:
+                print(stop)
+                return INTERRUPTED_STATUS
+    for failure in trainer.failures:
+        sys.stderr.write(f"error: {failure.run.label}: {failure.reason}\n")
+    return FAILED_STATUS if trainer.failures else 0
+
+
+if __name__ == "__main__":
+    run(main)
