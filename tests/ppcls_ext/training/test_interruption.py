@@ -66,7 +66,7 @@ def test_several_processes_ask_each_other_only_now_and_then(monkeypatch):
         asked.append(values[0])
         return values + 1
 
-    monkeypatch.setattr("ppcls_ext.training.interruption.sum_over_ranks", sum_over_ranks)
+    monkeypatch.setattr("ppcls_ext.training.environment.sum_over_ranks", sum_over_ranks)
     watch = InterruptWatch(world_size=2)
     assert [step for step in range(1, 31) if watch.stop_after(step)] == [10, 20, 30]
     assert len(asked) == 3
