@@ -13,7 +13,7 @@ import numpy as np
 from paddle import nn
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.layers import Block
+from ppcls_ext.models.blocks import Block
 
 # Blocks whose layers `expand` and `project` enclose channels that nothing mixes.
 PRUNABLE_BLOCKS: tuple[type[nn.Layer], ...] = (Block,)

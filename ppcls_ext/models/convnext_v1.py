@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
-from ppcls_ext.models.convnext import ConvNeXt
-from ppcls_ext.models.convnext_layers import ConvNeXtBlock
+from ppcls_ext.models.design import Activation, BranchScale, Design, Downsampling, KernelSize, Norm, Spatial
+from ppcls_ext.models.designed import DesignedNetwork, convnext_size
 from ppcls_ext.models.variants import StemStride
 
 
-class ConvNeXtV1(ConvNeXt):
+class ConvNeXtV1(DesignedNetwork):
     """ConvNeXt classifier: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``.
 
     Args:
@@ -22,6 +21,13 @@ class ConvNeXtV1(ConvNeXt):
         in_channels: channels of the images.
         layer_scale_init_value: first value of the layer scale, a factor for each channel of a block's branch; 0 leaves
             it out.
+        norm, spatial, branch_scale, activation, kernel_size, branch_norm, downsampling: switches for studies, see
+            `Design`; as published by default.
+        csp: cross-stage partial stages as those of E-ConvNeXt, with its widths: the stem has half of d_0 + d_1, where
+            d_0 is half of the first stage's channels d_1, and stage i works at half of (d_{i-1} + d_i) between its
+            downsampling and its last convolution.
+        depth_multiplier: multiplies ``depths``, rounded up.
+        width_multiplier: multiplies ``dims``, rounded to the nearest multiple of 8, at least 8.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -36,8 +42,19 @@ class ConvNeXtV1(ConvNeXt):
         stem_stride: StemStride = 4,
         in_channels: int = 3,
         layer_scale_init_value: float = 1e-6,
+        norm: Norm = "layer_norm",
+        spatial: Spatial = "depthwise",
+        branch_scale: BranchScale = "layer_scale",
+        activation: Activation = "gelu",
+        kernel_size: KernelSize = 7,
+        csp: bool = False,
+        branch_norm: bool = False,
+        downsampling: Downsampling = "norm_conv",
+        depth_multiplier: float = 1.0,
+        width_multiplier: float = 1.0,
     ) -> None:
-        if layer_scale_init_value < 0:
-            raise ValueError(f"layer_scale_init_value: must not be negative, got {layer_scale_init_value}")
-        make_block = functools.partial(ConvNeXtBlock, layer_scale=layer_scale_init_value)
-        super().__init__(dims, depths, make_block, class_num, drop_path_rate, stem_stride, in_channels)
+        design = Design(
+            norm, spatial, branch_scale, activation, kernel_size, csp, branch_norm, downsampling, layer_scale_init_value
+        )
+        size = convnext_size(dims, depths).scaled(depth_multiplier, width_multiplier)
+        super().__init__("patchify", size, design, class_num, drop_path_rate, stem_stride, in_channels)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ppcls_ext.models.convnext import ConvNeXt
-from ppcls_ext.models.convnext_layers import ConvNeXtV2Block
+from ppcls_ext.models.design import CONVNEXT_V2
+from ppcls_ext.models.designed import DesignedNetwork, convnext_size
 from ppcls_ext.models.variants import StemStride
 
 
-class ConvNeXtV2(ConvNeXt):
+class ConvNeXtV2(DesignedNetwork):
     """ConvNeXt V2 classifier: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``.
 
     Args:
@@ -19,6 +19,8 @@ class ConvNeXtV2(ConvNeXt):
         drop_path_rate: rate of the last block; the rates rise linearly from 0 at the first block.
         stem_stride: stride of the stem: 4 as published; 2 and 1 are for small images such as CIFAR's.
         in_channels: channels of the images.
+        depth_multiplier: multiplies ``depths``, rounded up.
+        width_multiplier: multiplies ``dims``, rounded to the nearest multiple of 8, at least 8.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -32,5 +34,8 @@ class ConvNeXtV2(ConvNeXt):
         drop_path_rate: float = 0.0,
         stem_stride: StemStride = 4,
         in_channels: int = 3,
+        depth_multiplier: float = 1.0,
+        width_multiplier: float = 1.0,
     ) -> None:
-        super().__init__(dims, depths, ConvNeXtV2Block, class_num, drop_path_rate, stem_stride, in_channels)
+        size = convnext_size(dims, depths).scaled(depth_multiplier, width_multiplier)
+        super().__init__("patchify", size, CONVNEXT_V2, class_num, drop_path_rate, stem_stride, in_channels)

@@ -11,9 +11,11 @@ import pytest
 from ppcls_ext import build_model
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.export import FORMATS, export_classifier
-from ppcls_ext.models.convnext_layers import ConvNeXtV2Block, GlobalResponseNorm
+from ppcls_ext.models.blocks import ChannelsLastBlock
+from ppcls_ext.models.convnext_layers import GlobalResponseNorm
 from ppcls_ext.models.convnext_v1 import ConvNeXtV1
 from ppcls_ext.models.convnext_v2 import ConvNeXtV2
+from ppcls_ext.models.design import CONVNEXT_V2
 from ppcls_ext.models.seeded import seed_weights, seeded_array
 from ppcls_ext.weights import load_weights, write_weights
 from ppcls_ext.weights.convert import convert_weights
@@ -56,7 +58,7 @@ def test_a_channel_of_zeros_has_a_finite_gradient():
 
 
 def test_block_of_v2_is_the_formula_of_the_paper():
-    block = ConvNeXtV2Block(4)
+    block = ChannelsLastBlock(4, design=CONVNEXT_V2)
     seed_weights(block)
     x = seeded_array("x", (1, 4, 5, 6))
     state = {name: value.numpy().astype(np.float64) for name, value in block.state_dict().items()}

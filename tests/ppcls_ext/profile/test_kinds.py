@@ -6,8 +6,9 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppcls_ext.models.blocks import Block
 from ppcls_ext.models.convnext_layers import ChannelNorm, GlobalResponseNorm
-from ppcls_ext.models.layers import Block, DropPath, EffectiveSE, GlobalAveragePool
+from ppcls_ext.models.layers import DropPath, EffectiveSE, GlobalAveragePool
 from ppcls_ext.profile import result
 from ppcls_ext.profile.kinds import count_flops, is_attention, kind_of
 
