@@ -12,7 +12,7 @@ from classification.data.datasets import ImageDataset, check_labels
 from classification.data.errors import DatasetError
 from classification.data.loader import build_loader
 from classification.opening import open_dataset, refusal
-from classification.probe import check_image_shape
+from classification.probe import Place, check_image_shape, model_of
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.models.registry import build_model
 from ppcls_ext.training.environment import Environment
@@ -83,15 +83,21 @@ def build_network(config: Config, environment_on_gpu: bool | None = None) -> pad
     Raises:
         UserError: the constructor refuses a value, or the model cannot take images of ``Global.image_shape``.
     """
-    try:
-        model = build_model(config.arch.name, **config.arch.arguments)
-    except (ValueError, AssertionError) as error:
-        raise UserError(refusal(config, "Arch", config.arch.arguments, error)) from error
-    check_image_shape(config, model)
+    model = construct_network(config, model_of(config))
     if config.arch.use_sync_bn and environment_on_gpu is not None:
         if environment_on_gpu:
             return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         logger.info("Arch.use_sync_bn needs a GPU: using plain batch norm on the CPU")
+    return model
+
+
+def construct_network(config: Config, place: Place) -> paddle.nn.Layer:
+    """Builds one of the networks of ``config`` with random weights; see :func:`build_network`."""
+    try:
+        model = build_model(place.arch.name, **place.arch.arguments)
+    except (ValueError, AssertionError) as error:
+        raise UserError(refusal(config, place.key, place.arch.arguments, error)) from error
+    check_image_shape(config, model, place)
     return model
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import yaml
 
+from classification.arch_section import read_arch
 from classification.config_parts import Reader
 from classification.data.batch_operators import BatchOperator, build_batch_operator
 from classification.data.datasets import DATASETS
 from classification.data.operators import TRAIN_OPERATORS
+from classification.distillation.settings import DistillationSettings, read_distillation, refuse_paddleclas_schema
 from classification.losses import LOSSES, WeightedSum, loss_parameters
 from classification.metrics import METRICS, TopkAcc
 from classification.optimizers import OPTIMIZERS, REGULARIZERS, OptimizerSettings
@@ -31,13 +33,9 @@ from classification.sections import (
 )
 from ppcls_ext.common.config import Document, load_config_file, plain_copy
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.signature import parameters_of
-from ppcls_ext.models.catalog import architecture_parameters
 from ppcls_ext.preprocess.pipeline import build_operators
 
-# Keys of Arch that are the trainer's, not the model's.
-TRAINER_KEYS = ("use_sync_bn", "pretrained")
-SECTIONS = ("Global", "AMP", "EMA", "Arch", "Loss", "Optimizer", "DataLoader", "Infer", "Metric")
+SECTIONS = ("Global", "AMP", "EMA", "Arch", "Loss", "Distillation", "Optimizer", "DataLoader", "Infer", "Metric")
 # One of the first stands in PaddleDetection's configurations, the second in each of ours.
 DETECTION_KEY = re.compile(r"^(architecture|_BASE_)[ \t]*:", re.MULTILINE)
 CLASSIFICATION_KEY = re.compile(r"^Arch[ \t]*:", re.MULTILINE)
@@ -96,6 +94,7 @@ class Config:
     infer: InferSettings | None
     postprocess: TopkSettings | None
     metrics: list[TopkAcc]
+    distillation: DistillationSettings | None = None
 
     @property
     def output_dir(self) -> Path:
@@ -136,11 +135,13 @@ def check_config(document: Document) -> Config:
     Raises:
         ConfigError: every problem of the document, one line each.
     """
+    refuse_paddleclas_schema(document)
     reader = Reader(document)
     data = plain_copy(document.data)
     reader.known_keys("", data, SECTIONS)
     run = _read_global(reader, data.get("Global"))
-    arch = _read_arch(reader, data.get("Arch"), run)
+    # PaddleClas accepts the number of classes under Global too, and so must its configs here.
+    arch = read_arch(reader, data.get("Arch"), run.class_num)
     loss = reader.mapping(data.get("Loss"), "Loss", ("Train", "Eval"))
     loader = reader.mapping(data.get("DataLoader"), "DataLoader", ("Train", "Eval"))
     infer, postprocess = _read_infer(reader, data.get("Infer"))
@@ -158,6 +159,7 @@ def check_config(document: Document) -> Config:
         infer=infer,
         postprocess=postprocess,
         metrics=_read_metrics(reader, data.get("Metric")),
+        distillation=read_distillation(reader, data.get("Distillation"), arch),
     )
     if config.amp is not None and not config.amp.use_amp:
         config.amp = None
@@ -178,35 +180,6 @@ def _read_global(reader: Reader, section: Any) -> GlobalSettings:
     # where these are not known, with so many that it is not blamed for them.
     epochs = section.get("epochs", GlobalSettings.epochs) if isinstance(section, dict) else None
     return GlobalSettings(epochs=epochs if type(epochs) is int and epochs > 0 else 10**9)
-
-
-def _read_arch(reader: Reader, section: Any, run: GlobalSettings) -> ArchSettings:
-    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-        reader.problems.add("Arch.name", "must name the model, such as EConvNeXt_mini")
-        return ArchSettings("EConvNeXt_mini")
-    name = section.pop("name")
-    own_parameters = {key: value for key, value in parameters_of(ArchSettings).items() if key in TRAINER_KEYS}
-    own = {key: section.pop(key) for key in TRAINER_KEYS if key in section}
-    own = reader.arguments(own_parameters, own, "Arch")
-    try:
-        parameters = architecture_parameters(name)
-    except ValueError as error:
-        reader.problems.add("Arch.name", str(error))
-        return ArchSettings(name)
-    # PaddleClas accepts the number of classes under Global too, and so must its configs here.
-    if run.class_num is not None and "class_num" in parameters:
-        section.setdefault("class_num", run.class_num)
-    # `pretrained` makes the wheel download; weights come in through our own loader instead.
-    supplied = [key for key in ("pretrained", "use_ssld") if key in parameters]
-    arguments = reader.arguments(parameters, section, "Arch", supplied)
-    if "class_num" in section and type(arguments.get("class_num")) is int and arguments["class_num"] < 1:
-        reader.problems.add("Arch.class_num", f"must be at least 1, got {arguments['class_num']}")
-    arch = ArchSettings(name, own.get("use_sync_bn", False), own.get("pretrained", False), arguments)
-    if arch.pretrained is True:
-        reader.problems.add(
-            "Arch.pretrained", "no weights are downloaded; give a file with Global.pretrained_model=PATH instead"
-        )
-    return arch
 
 
 def _read_losses(reader: Reader, section: Any, key: str) -> WeightedSum | None:

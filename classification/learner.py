@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,28 @@ import paddle
 
 from classification.build import build_network
 from classification.config import Config
+from classification.distillation.lessons import Distillation
 from classification.ema import ExponentialMovingAverage
 from classification.precision import Precision
 from ppcls_ext.models.outputs import logits_of
 from ppcls_ext.training.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.training.optimizer_state import export_optimizer_state, import_optimizer_state
 from ppcls_ext.weights import load_weights
+
+
+@dataclasses.dataclass
+class Answer:
+    """What a training pass gives.
+
+    Attributes:
+        logits: ``[N, class_num]``.
+        loss: what is trained on, a scalar.
+        parts: the losses that it is made of, scalars by name; empty where there is but one.
+    """
+
+    logits: paddle.Tensor
+    loss: paddle.Tensor
+    parts: dict[str, paddle.Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Learner:
@@ -30,6 +47,7 @@ class Learner:
     Attributes:
         model: the plain layer that is evaluated and saved.
         network: the same weights as the training pass sees them: compiled, or wrapped for several processes.
+        distillation: the teacher and its losses, or ``None``.
     """
 
     def __init__(self, config: Config, environment: Environment, updates_each_epoch: int, update_freq: int) -> None:
@@ -43,7 +61,10 @@ class Learner:
         # The same seed on every rank, so that all start from the same weights.
         seed_everything(derive_seed(environment.seed, "model"))
         self.model = build_network(config, environment.on_gpu)
+        self.distillation = Distillation(config, self.model, environment) if config.distillation else None
         self.named_parameters = list(self.model.named_parameters())
+        if self.distillation is not None:
+            self.named_parameters += self.distillation.named_parameters()
         self.schedule = config.optimizer.build_schedule(config.run.epochs, updates_each_epoch)
         optimizer = config.optimizer.settings.build(self.named_parameters)
         self.precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
@@ -53,7 +74,7 @@ class Learner:
         self.network = self._wrap(config)
 
     def _wrap(self, config: Config) -> paddle.nn.Layer:
-        network = self.model
+        network = self.model if self.distillation is None else self.distillation.network
         if config.run.to_static:
             specification = paddle.static.InputSpec([None, *config.run.image_shape], "float32", name="image")
             # Without full_graph Paddle compiles piece by piece and ignores the specification.
@@ -73,17 +94,23 @@ class Learner:
                 if isinstance(layer, paddle.nn.layer.norm._BatchNormBase):
                     layer.eval()
 
-    def forward(self, batch: dict[str, Any], seed: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Returns logits ``[N, class_num]`` and the loss, a scalar.
+    def forward(self, batch: dict[str, Any], seed: int) -> Answer:
+        """Returns logits ``[N, class_num]`` and the loss.
 
         Args:
             batch: ``image`` ``[N, 3, H, W]``, ``label`` and ``label_mixed`` ``[N]``, ``lam`` a scalar.
             seed: all randomness of the pass (dropped paths) follows from it.
         """
-        seed_everything(seed)
         with self.precision.autocast():
-            logits = logits_of(self.network(batch["image"]))
-        return logits, self.loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
+            lesson = self.distillation.teach(batch["image"]) if self.distillation else None
+            seed_everything(seed)
+            output = self.network(batch["image"])
+        logits = logits_of(output)
+        loss = self.loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
+        if self.distillation is None or lesson is None:
+            return Answer(logits, loss)
+        features = output[1] if lesson.features else []
+        return Answer(logits, *self.distillation.losses(loss, logits, features, lesson))
 
     def exchange(self, closes_update: bool) -> contextlib.AbstractContextManager[Any]:
         """Returns the context of a forward and backward pass: only an update's last batch exchanges gradients."""
@@ -113,11 +140,12 @@ class Learner:
         }
 
     def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
-        """Returns ``model``, ``ema`` and ``optimizer`` as arrays by structured name."""
+        """Returns ``model``, ``ema``, ``optimizer`` and ``auxiliary`` (projections) as arrays by structured name."""
         return {
             "model": {name: _as_array(value) for name, value in self.model.state_dict().items()},
             "ema": self.ema.state() if self.ema else None,
             "optimizer": export_optimizer_state(self.optimizer, self.named_parameters),
+            "auxiliary": self.distillation.arrays() if self.distillation else None,
         }
 
     def restore(self, state: dict[str, Any], arrays: dict[str, dict[str, np.ndarray] | None], where: str) -> None:
@@ -127,6 +155,8 @@ class Learner:
             UserError: names or shapes do not fit this model.
         """
         load_weights(self.model, arrays["model"] or {})
+        if self.distillation is not None:
+            self.distillation.restore(arrays.get("auxiliary"))
         self.start()
         import_optimizer_state(self.optimizer, self.named_parameters, arrays["optimizer"] or {}, where)
         self.precision.restore(state.get("loss_scaler", {}))

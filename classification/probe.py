@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import paddle
 
 from classification.config import Config
+from classification.sections import ArchSettings
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.models.outputs import logits_of
 
@@ -18,26 +20,60 @@ from ppcls_ext.models.outputs import logits_of
 SHAPE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def check_image_shape(config: Config, model: paddle.nn.Layer) -> None:
-    """Runs one image of ``Global.image_shape`` through ``model``; weights, statistics and randomness stay as they are.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A network of a configuration.
+
+    Attributes:
+        arch: its name and arguments.
+        image_shape: ``[channels, height, width]`` of what it sees.
+        key: dotted key of the section that describes it.
+        shape_key: dotted key of its images' shape.
+    """
+
+    arch: ArchSettings
+    image_shape: list[int]
+    key: str = "Arch"
+    shape_key: str = "Global.image_shape"
+
+
+def model_of(config: Config) -> Place:
+    """Returns the place of the network of ``Arch``."""
+    return Place(config.arch, config.run.image_shape)
+
+
+def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | None = None) -> None:
+    """Runs one image through ``model``; weights, statistics and randomness stay as they are.
+
+    Args:
+        config: where mistakes are reported.
+        model: the network.
+        place: where it stands in the configuration; ``Arch`` and ``Global.image_shape`` unless given.
 
     Raises:
         UserError: the model cannot take it, or its logits are not ``[1, class_num]``.
     """
-    shape, name, class_num = config.run.image_shape, config.arch.name, config.arch.class_num
+    place = place or model_of(config)
+    shape, name, class_num = place.image_shape, place.arch.name, place.arch.class_num
     refusal = f"{name} cannot take images of shape {shape}"
     try:
         with _undisturbed(model), _watching_for_nothing(model) as empty, paddle.no_grad():
             outputs = list(logits_of(model(paddle.zeros([1, *shape], "float32"))).shape)
     except SHAPE_ERRORS as error:
         message = refusal + _reason(model, shape[0], error)
-        raise UserError(config.document.problem("Global.image_shape", message)) from error
+        raise UserError(config.document.problem(place.shape_key, message)) from error
     if empty:
         message = f"{refusal}: they are too small, {empty[0]} leaves nothing of them"
-        raise UserError(config.document.problem("Global.image_shape", message))
+        raise UserError(config.document.problem(place.shape_key, message))
     if outputs != [1, class_num]:
         message = f"{name} gives outputs of shape {outputs} for one image, expected [1, {class_num}]"
-        raise UserError(config.document.problem("Arch.class_num", message))
+        raise UserError(config.document.problem(f"{place.key}.class_num", message))
+
+
+def stage_widths(model: paddle.nn.Layer, image_shape: list[int]) -> list[int]:
+    """Returns the channels of each stage's output, by running one image of ``[channels, height, width]``."""
+    with _undisturbed(model), paddle.no_grad():
+        return [int(output.shape[1]) for output in model.forward_features(paddle.zeros([1, *image_shape], "float32"))]
 
 
 def _reason(model: paddle.nn.Layer, channels: int, error: Exception) -> str:

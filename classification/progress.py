@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,24 +20,29 @@ class EpochSums:
         hits: images whose best class is right; with mixed labels each label counts by its share.
         images: number of images.
         seconds: time spent, over all sessions of an interrupted epoch.
+        parts: sums like ``loss`` of the losses that it is made of, by name.
     """
 
     loss: float = 0.0
     hits: float = 0.0
     images: int = 0
     seconds: float = 0.0
+    parts: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def add(self, loss: float, hits: float, images: int) -> None:
-        """Adds one batch of ``images`` images with mean loss ``loss``."""
+    def add(self, loss: float, hits: float, images: int, parts: Mapping[str, float] | None = None) -> None:
+        """Adds one batch of ``images`` images with mean loss ``loss``, made of the mean losses ``parts``."""
         self.loss += loss * images
         self.hits += hits
         self.images += images
+        for name, value in (parts or {}).items():
+            self.parts[name] = self.parts.get(name, 0.0) + value * images
 
     def mean(self) -> dict[str, float]:
-        """Returns mean loss, top-1, images per second, and the seconds they took."""
+        """Returns mean loss and its parts, top-1, images per second, and the seconds they took."""
         images = max(self.images, 1)
         return {
             "loss": self.loss / images,
+            **{name: value / images for name, value in self.parts.items()},
             "top1": self.hits / images,
             "images_per_second": self.images / max(self.seconds, 1e-9),
             "seconds": self.seconds,
@@ -58,6 +64,8 @@ class RunProgress:
         history: one record for each finished epoch.
         bad_images: names of unreadable training images met so far.
         bad_eval_images: the same for evaluation.
+        teacher: of a distillation, the teacher's name, weights and their checksum, the stages compared and, under
+            ``eval``, its figures where they were measured.
     """
 
     epoch: int = 0
@@ -70,6 +78,7 @@ class RunProgress:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     bad_images: list[str] = dataclasses.field(default_factory=list)
     bad_eval_images: list[str] = dataclasses.field(default_factory=list)
+    teacher: dict[str, Any] | None = None
 
     def note_best(self, record: dict[str, Any], name: str) -> bool:
         """Notes which weights of an epoch did better by metric ``name``; tells whether it is the best epoch so far."""

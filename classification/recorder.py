@@ -56,10 +56,11 @@ class Recorder:
         record["memory_mb"] = memory_in_use()
         train, epochs = record["train"], self.config.run.epochs
         logger.info(
-            "epoch %d/%d: loss %.4f  top1 %.4f  lr %.2e  %.1f images/s  %s; about %s of training left",
+            "epoch %d/%d: loss %.4f%s  top1 %.4f  lr %.2e  %.1f images/s  %s; about %s of training left",
             record["epoch"],
             epochs,
             train["loss"],
+            _parts_of(train),
             train["top1"],
             record["lr"],
             train["images_per_second"],
@@ -107,6 +108,7 @@ class Recorder:
                 "this_session": seconds,
             },
             "peak_memory_mb": peak_memory(),
+            "teacher": progress.teacher,
             "bad_images": progress.bad_images,
             "bad_eval_images": progress.bad_eval_images,
             "class_names": class_names,
@@ -126,3 +128,10 @@ class Recorder:
     def close(self) -> None:
         """Closes the VisualDL file."""
         self._scalars.close()
+
+
+def _parts_of(means: dict[str, float]) -> str:
+    """Returns the parts of a loss in brackets, where there are any."""
+    prefix = "loss_"
+    parts = [f"{name.removeprefix(prefix)} {value:.4f}" for name, value in means.items() if name.startswith(prefix)]
+    return f" ({', '.join(parts)})" if parts else ""

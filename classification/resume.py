@@ -29,6 +29,8 @@ WITHOUT_EFFECT = (
     "Global.save_",
     "Global.use_visualdl",
     "DataLoader.Train.loader",
+    "Distillation.evaluate_teacher",
+    "Distillation.teacher.pretrained",
     "DataLoader.Eval",
     "Infer",
 )
@@ -40,16 +42,18 @@ def restore_run(checkpoint: Checkpoint, config: Config, learner: Learner, data_o
     What has changed in the configuration since is listed in one warning.
 
     Raises:
-        UserError: it belongs to another model or optimizer, holds no optimizer state, lacks the average or the kind of
-            weights that this run needs, or stands inside an epoch whose batches would now be cut otherwise.
+        UserError: it belongs to another model, optimizer or teacher, holds no optimizer state, lacks the average or the
+            kind of weights that this run needs, or stands inside an epoch whose batches would now be cut otherwise.
     """
     state = checkpoint.state
     where = f"checkpoint of epoch {state['epoch']}"
     _compare_arch(where, state["arch"], config)
     _compare_learner(where, checkpoint, config, learner)
+    _compare_teacher(where, state.get("teacher"), learner.distillation.identity() if config.distillation else None)
     recut = compare_order(where, state, data_order)
     warn_of_changes(where, checkpoint.config, config.document.data, WITHOUT_EFFECT)
-    arrays: dict[str, Any] = {"model": checkpoint.model, "ema": checkpoint.ema, "optimizer": checkpoint.optimizer}
+    names = ("model", "ema", "optimizer", "auxiliary")
+    arrays: dict[str, Any] = {name: getattr(checkpoint, name) for name in names}
     learner.restore(state, arrays, where)
     restore_random_states(state["random"])
     progress = RunProgress.from_json(state)
@@ -75,6 +79,25 @@ def _compare_learner(where: str, checkpoint: Checkpoint, config: Config, learner
     kept, now = state.get("weight_precision", "float32"), learner.precision.weights
     if kept != now:
         raise UserError(f"{where}: was trained with weights in {kept}, now they are in {now}; keep the section AMP")
+
+
+def _compare_teacher(where: str, before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
+    if now is None:
+        if before is not None:
+            raise UserError(f"{where}: was trained with a teacher; keep the section Distillation to continue it")
+        return
+    if before is None:
+        raise UserError(f"{where}: was trained without a teacher; remove the section Distillation to continue it")
+    # By content: the same weights may lie elsewhere by now.
+    if before["sha256"] != now["sha256"]:
+        raise UserError(
+            f"{where}: was trained with another teacher ({before['name']}, {before['weights']}, SHA-256 "
+            f"{before['sha256'][:12]}...), now it is {now['name']}, {now['weights']} ({now['sha256'][:12]}...)"
+        )
+    if before["stages"] != now["stages"]:
+        raise UserError(
+            f"{where}: was trained with Distillation.features.stages={before['stages']}, now it is {now['stages']}"
+        )
 
 
 def _compare_arch(where: str, arch: dict[str, Any], config: Config) -> None:

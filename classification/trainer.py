@@ -14,6 +14,7 @@ from classification.build import build_batches, build_dataset, count_trainable, 
 from classification.class_names import check_same_classes
 from classification.config import Config
 from classification.data.datasets import ImageDataset
+from classification.distillation.teacher_files import find_teacher
 from classification.evaluator import evaluate
 from classification.learner import Learner
 from classification.metrics import TopkAcc
@@ -57,6 +58,7 @@ class Trainer:
         self.class_names = read_class_names(config, self.dataset)
         self.update_freq, self.steps = steps_of_epoch(len(self.batches), config.run.update_freq)
         self.learner = Learner(config, environment, self.steps // self.update_freq, self.update_freq)
+        self._check_teachers_classes()
         self.progress = self._first_progress(resume or config.run.checkpoints)
         limit = config.run.max_bad_images
         self.bad_images = BadImages(self.progress.bad_images, self.dataset, limit)
@@ -76,6 +78,11 @@ class Trainer:
         self.eval_batches = build_batches(config, config.eval, dataset, self.environment, training=False)
         return dataset
 
+    def _check_teachers_classes(self) -> None:
+        if self.learner.distillation is not None:
+            names, place = self.learner.distillation.class_names, self.learner.distillation.identity()["weights"]
+            check_same_classes(names, place, self.dataset.class_names, f"{self.config.train.key}.dataset")
+
     def _first_progress(self, resume: str | None) -> RunProgress:
         """Continues a checkpoint, or starts from random or pretrained weights."""
         checkpoint = find_checkpoint(resume, self.folder.checkpoints)
@@ -86,6 +93,8 @@ class Trainer:
             load_pretrained(self.config, self.learner.model, fine_tune=True)
             self.learner.start()
             progress = RunProgress()
+        if self.learner.distillation is not None:
+            progress.teacher = {**(progress.teacher or {}), **self.learner.distillation.identity()}
         position = (progress.epoch, progress.step, progress.updates)
         check_same_start(position, self.learner.model, self.environment, "Global.output_dir")
         return progress
@@ -103,6 +112,7 @@ class Trainer:
         self.folder.open_log(self.progress.epoch, self.progress.step)
         start = time.monotonic()
         try:
+            self._evaluate_teacher()
             with InterruptWatch(self.environment.world_size) as watch:
                 while self.progress.epoch < self.run_settings.epochs:
                     self._train_epoch(watch)
@@ -169,14 +179,15 @@ class Trainer:
         closes_update = (progress.step + 1) % self.update_freq == 0
         seed = derive_seed(environment.seed, "batch", environment.rank, progress.epoch, progress.step)
         with self.learner.exchange(closes_update):
-            logits, loss = self.learner.forward(batch, seed)
-            value = float(loss)
+            answer = self.learner.forward(batch, seed)
+            value = float(answer.loss)
             stop_at_bad_loss(value, batch, self.dataset, progress, self.folder.path, environment.rank)
-            self.learner.backward(loss)
+            self.learner.backward(answer.loss)
         if closes_update:
             self.learner.update(progress.updates)
             progress.updates += 1
-        progress.sums.add(value, self._hits(logits, batch), len(batch["label"]))
+        parts = {name: float(part) for name, part in answer.parts.items()}
+        progress.sums.add(value, self._hits(answer.logits, batch), len(batch["label"]), parts)
         progress.step += 1
         return value
 
@@ -239,8 +250,9 @@ class Trainer:
     def _training_means(self) -> dict[str, float]:
         self.bad_images.share(self.environment.world_size)
         sums = self.progress.sums
-        totals = sum_over_ranks(np.array([sums.loss, sums.hits, float(sums.images)]), self.environment.world_size)
-        return EpochSums(float(totals[0]), float(totals[1]), int(totals[2]), sums.seconds).mean()
+        own = np.array([sums.loss, sums.hits, float(sums.images), *sums.parts.values()])
+        loss, hits, images, *parts = sum_over_ranks(own, self.environment.world_size).tolist()
+        return EpochSums(loss, hits, int(images), sums.seconds, dict(zip(sums.parts, parts, strict=True))).mean()
 
     def _evaluate(self) -> dict[str, dict[str, float]]:
         """Returns the figures of the trained weights and, with EMA, of the averaged ones."""
@@ -254,10 +266,23 @@ class Trainer:
                 result["ema"] = self._evaluate_once("evaluation (EMA)")
         return result
 
-    def _evaluate_once(self, title: str) -> dict[str, float]:
+    def _evaluate_teacher(self) -> None:
+        """Measures the teacher once: where distillation does not help, a bad teacher is the usual fault."""
+        distillation, known = self.learner.distillation, self.progress.teacher
+        if distillation is None or known is None or not distillation.settings.evaluate_teacher:
+            return
+        if "eval" in known or self.eval_batches is None or self.progress.epoch >= self.run_settings.epochs:
+            return
+        figures = self._evaluate_once(f"teacher {known['name']}", distillation.teacher)
+        known["eval"] = figures
+        self.folder.log("teacher", **known)
+        if figures.get("top1", 1.0) < 2 / self.config.arch.class_num:
+            logger.warning("the teacher hardly does better than guessing: is %s its right file?", known["weights"])
+
+    def _evaluate_once(self, title: str, model: paddle.nn.Layer | None = None) -> dict[str, float]:
         assert self.eval_batches is not None and self.bad_eval_images is not None
         return evaluate(
-            self.learner.model,
+            model or self.learner.model,
             self.eval_batches,
             self.config.metrics,
             self.config.eval_loss,
@@ -302,12 +327,13 @@ def steps_of_epoch(batches: int, update_freq: int) -> tuple[int, int]:
 
 
 def require_sections(config: Config) -> None:
-    """Checks that the configuration says enough to train.
+    """Checks that the configuration says enough to train, and that its teacher is there.
 
     Raises:
-        UserError: a section is missing.
+        UserError: a section is missing, or the teacher's weights are.
     """
     needed = {"DataLoader.Train": config.train, "Optimizer": config.optimizer, "Loss.Train": config.train_loss}
     missing = [key for key, value in needed.items() if value is None]
     if missing:
         raise UserError(f"{config.document.path}: training needs {', '.join(missing)}")
+    find_teacher(config)
