@@ -12,7 +12,8 @@ import numpy as np
 
 from ppcls_ext.common.doctor_rules import RULES
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.runtime.openvino_backend import import_openvino, without_telemetry
+from ppcls_ext.runtime.artefacts import Artefact
+from ppcls_ext.runtime.openvino_backend import import_openvino, read_network, without_telemetry
 
 PACKAGES = ("openvino", "nncf")
 
@@ -28,14 +29,15 @@ def check_packages() -> None:
         )
 
 
-def quantize_network(model_file: Path, samples: Sequence[dict[str, np.ndarray]], target: Path) -> None:
-    """Writes ``model_file`` with weights and activations of 8 bits.
+def quantize_network(folder: Path, artefact: Artefact, samples: Sequence[dict[str, np.ndarray]], target: Path) -> None:
+    """Writes ``artefact`` with weights and activations of 8 bits.
 
     Scales come from the ranges that the activations have on ``samples``; the mean errors of layers are taken off their
     biases (NNCF's fast bias correction). What makes boxes of the outputs of the last layers stays in float32.
 
     Args:
-        model_file: OpenVINO network (``.xml``) in float32.
+        folder: of the export.
+        artefact: its OpenVINO network in float32.
         samples: inputs by name, each with a batch of 1.
         target: the ``.xml`` to write; the weights go into a ``.bin`` beside it.
 
@@ -43,7 +45,7 @@ def quantize_network(model_file: Path, samples: Sequence[dict[str, np.ndarray]],
         UserError: the network cannot be quantised.
     """
     openvino = import_openvino()
-    network = openvino.Core().read_model(model_file)
+    network = read_network(folder, artefact)
     _fold(network)
     with without_telemetry():
         import nncf
@@ -56,7 +58,8 @@ def quantize_network(model_file: Path, samples: Sequence[dict[str, np.ndarray]],
             ignored_scope=nncf.IgnoredScope(names=behind_last_layers(network), validate=False),
         )
     except (nncf.InternalError, nncf.ValidationError, RuntimeError, ValueError) as error:
-        raise UserError(f"{model_file}: NNCF cannot quantise it ({' '.join(str(error).split())[:300]})") from error
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder / artefact.model_file}: NNCF cannot quantise it ({reason})") from error
     openvino.save_model(quantized, str(target), compress_to_fp16=False)
 
 

@@ -104,7 +104,7 @@ def quantize_export(
         description.artefacts = [one for one in description.artefacts if one.precision != INT8]
         for name in {name for artefact in description.artefacts for name in artefact.files}:
             shutil.copyfile(folder / name, temporary / name)
-        quantize_network(folder / original.model_file, samples, temporary / f"{STEM}.xml")
+        quantize_network(folder, original, samples, temporary / f"{STEM}.xml")
         artefact = _artefact(temporary)
         description.artefacts.insert(0 if first else len(description.artefacts), artefact)
         description.folder = temporary

@@ -93,10 +93,14 @@ class Request:
     precision: str
 
 
-def supported_pairs() -> str:
-    """Returns which format takes which precisions, as one line."""
-    quantised = {name: [made for made, taker in MADE_OF_AN_EXPORT.items() if taker == name] for name in FORMATS}
-    return "; ".join(f"{name}: {', '.join([*row.precisions, *quantised[name]])}" for name, row in FORMATS.items())
+def supported_pairs(without: Request | None = None) -> str:
+    """Returns which format takes which precisions, as one line; ``without`` is left out of it."""
+    parts = []
+    for name, row in FORMATS.items():
+        precisions = [*row.precisions, *(made for made, taker in MADE_OF_AN_EXPORT.items() if taker == name)]
+        kept = [precision for precision in precisions if without != Request(name, precision)]
+        parts.append(f"{name}: {', '.join(kept)}")
+    return "; ".join(parts)
 
 
 def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:

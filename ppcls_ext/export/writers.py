@@ -14,7 +14,7 @@ import yaml
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import atomic_folder, sha256_of
 from ppcls_ext.common.machine import available_cores
-from ppcls_ext.export.formats import FORMATS, PRECISIONS, PrecisionRow, Request
+from ppcls_ext.export.formats import FORMATS, PRECISIONS, PrecisionRow, Request, supported_pairs
 from ppcls_ext.export.onnx_conversion import convert, halve_weights
 from ppcls_ext.runtime.artefacts import Artefact
 from ppcls_ext.runtime.backends import open_backend
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import onnx
 
 FILE_STEM = "inference"
+# The precision that every model bears.
+EXACT = "fp32"
 # Names of the engines in reports.
 ENGINES = {"paddle": "Paddle Inference", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 
@@ -169,8 +171,27 @@ def write_artefacts(
         )
         engines = open_engines(description, artefact)
         artefact.computed_in = next(iter(engines.values())).computed_in
-        artefact.verification = check(engines, PRECISIONS[request.precision])
+        artefact.verification = _checked(check, engines, request)
         description.artefacts.append(artefact)
+
+
+def _checked(check: Check, engines: dict[str, Any], request: Request) -> dict[str, Any]:
+    """Returns what ``check`` measured.
+
+    Raises:
+        UserError: it refused the artefact. Whether a model bears few bits is seen only here: the line then says which
+            other pairs there are.
+    """
+    try:
+        return check(engines, PRECISIONS[request.precision])
+    except UserError as error:
+        if request.precision == EXACT:
+            raise
+        others = supported_pairs(without=request)
+        raise UserError(
+            f"{error}: {request.precision} of format '{request.format}' does not suit this model; other pairs are "
+            f"{others}"
+        ) from error
 
 
 def open_engines(description: Description | DetectionDescription, artefact: Artefact) -> dict[str, Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from ppcls_ext.common.errors import UserError
 from ppcls_ext.runtime.artefacts import Artefact
 from ppcls_ext.runtime.contract import NamedInputs
-from ppcls_ext.runtime.description import Description, DetectionDescription
+from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description, DetectionDescription
 
 TELEMETRY = "openvino_telemetry"
 # What an engine is asked to compute in, by the precision of the export; float32 for all others. It is always said:
@@ -54,7 +56,8 @@ class OpenVinoBackend(NamedInputs):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        compiled = core.compile_model(str(description.folder / artefact.model_file), DEVICE, settings)
+        network = read_network(description.folder, artefact)
+        compiled = core.compile_model(network, DEVICE, settings)
         self.computed_in = TYPES[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
         self._request = compiled.create_infer_request()
         self.input_names = [port.get_any_name() for port in compiled.inputs]
@@ -66,6 +69,30 @@ class OpenVinoBackend(NamedInputs):
         self._request.infer(arrays)
         # The next run overwrites the tensors of the request.
         return [self._request.get_output_tensor(number).data.copy() for number in self._outputs]
+
+
+def read_network(folder: Path, artefact: Artefact) -> Any:
+    """Reads an OpenVINO network with the weights that its description names.
+
+    Args:
+        folder: of the export.
+        artefact: names both files, whose checksums ``Artefact.check_files`` compares.
+
+    Returns:
+        The ``openvino.Model``.
+
+    Raises:
+        UserError: the description names no weights, or they do not belong to the network.
+    """
+    model = folder / artefact.model_file
+    if artefact.weights_file is None:
+        # OpenVINO would look for a file beside the network by itself, one whose checksum nobody knows.
+        raise UserError(f"{folder / DESCRIPTION_FILE}: damaged, {artefact.title} names no file of weights")
+    try:
+        return import_openvino().Core().read_model(str(model), str(folder / artefact.weights_file))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{model}: cannot be read with the weights {artefact.weights_file} ({reason})") from error
 
 
 def import_openvino() -> ModuleType:

@@ -121,6 +121,26 @@ def test_a_graph_that_drops_other_boxes_leaves_no_file(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("final", [True, False])
+def test_boxes_that_few_bits_move_are_refused_with_the_pairs_that_remain(
+    config: Any, model: Any, images: Any, tmp_path: Path, monkeypatch: Any, final: bool
+) -> None:
+    strict = dataclasses.replace(PRECISIONS["bf16"], box_px=0.0, score=0.0)
+    monkeypatch.setitem(PRECISIONS, "bf16", strict)
+    preprocess = config.data["TestReader"]["sample_transforms"]
+    message = (
+        r"Paddle Inference, oneDNN, bf16, .*nothing was written: bf16 of format 'paddle' does not suit this model; "
+        r"other pairs are paddle: fp32; onnx: fp32, fp16; openvino: fp32, fp16, bf16, int8$"
+    )
+    with pytest.raises(UserError, match=message) as caught:
+        export_detector(
+            model, tmp_path / "export", preprocess=preprocess, images=images, formats=["paddle"],
+            precisions=["bf16"], nms=final, **SETTINGS,
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 def anchors_of(count: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns boxes ``[N, A, 4]`` in clusters and scores ``[N, 3, A]``; the last image has none."""
     generator = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ import yaml
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import sha256_of
+from ppcls_ext.runtime.artefacts import Artefact
 
 MISSING = [name for name in ("openvino", "nncf", "paddle2onnx", "onnx") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(
@@ -131,9 +132,9 @@ def test_what_loses_too_much_leaves_no_file(export: Path, tmp_path: Path, monkey
     from ppcls_ext.compress import quantization
     from ppcls_ext.compress.quantization import Evaluation, LimitExceededError, quantize_export
 
-    def copy(model_file: Path, samples: object, target: Path) -> None:
-        for suffix in (".xml", ".bin"):
-            target.with_suffix(suffix).write_bytes(model_file.with_suffix(suffix).read_bytes())
+    def copy(folder: Path, artefact: Artefact, samples: object, target: Path) -> None:
+        for name in artefact.files:
+            target.with_suffix(Path(name).suffix).write_bytes((folder / name).read_bytes())
 
     # What the network is does not matter here, only what its evaluation says.
     monkeypatch.setattr(quantization, "quantize_network", copy)

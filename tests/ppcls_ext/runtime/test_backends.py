@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.common.files import sha256_of
 from ppcls_ext.export import example_images, export_classifier
 from ppcls_ext.runtime import BACKENDS, load, read_description
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier
@@ -91,6 +92,62 @@ def test_a_changed_file_is_refused_by_the_engine_that_opens_it(copied, changed):
             assert "\n" not in str(caught.value)
         else:
             assert load(copied, backend, threads=1).classes is not None
+
+
+def renamed_weights(folder, decoy):
+    """Lets the description name ``weights_of_mine.bin``; ``decoy`` then stands where OpenVINO would look by itself."""
+    file = folder / "inference.yml"
+    document = yaml.safe_load(file.read_text())
+    (entry,) = (one for one in document["artefacts"] if one["format"] == "openvino")
+    (folder / "inference.bin").rename(folder / "weights_of_mine.bin")
+    entry["files"]["weights"] = "weights_of_mine.bin"
+    entry["sha256"]["weights_of_mine.bin"] = entry["sha256"].pop("inference.bin")
+    file.write_text(yaml.safe_dump(document))
+    if decoy is not None:
+        (folder / "inference.bin").write_bytes(decoy)
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+@pytest.mark.parametrize("decoyed", [True, False])
+def test_openvino_opens_the_weights_that_the_description_names(exported, copied, decoyed):
+    images = list(example_images().values())[:2]
+    expected = load(exported, "openvino", threads=1)(images)
+    size = (copied / "inference.bin").stat().st_size
+    renamed_weights(copied, bytes(size) if decoyed else None)
+    for one, other in zip(load(copied, "openvino", threads=1)(images), expected, strict=True):
+        assert one.scores == pytest.approx(other.scores, rel=1e-4)
+    content = bytearray((copied / "weights_of_mine.bin").read_bytes())
+    content[size // 2] ^= 1
+    (copied / "weights_of_mine.bin").write_bytes(content)
+    with pytest.raises(UserError, match="weights_of_mine.bin: refused, its content is not what was exported"):
+        load(copied, "openvino", threads=1)
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+def test_openvino_never_opens_weights_without_a_checksum(copied):
+    file = copied / "inference.yml"
+    document = yaml.safe_load(file.read_text())
+    (entry,) = (one for one in document["artefacts"] if one["format"] == "openvino")
+    entry["files"]["weights"] = None
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(UserError, match="inference.yml: damaged, openvino fp32 names no file of weights"):
+        load(copied, "openvino", threads=1)
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+def test_weights_that_are_too_short_for_the_network_are_one_line(copied):
+    file = copied / "inference.yml"
+    document = yaml.safe_load(file.read_text())
+    (entry,) = (one for one in document["artefacts"] if one["format"] == "openvino")
+    (copied / "inference.bin").write_bytes(b"too short")
+    entry["sha256"]["inference.bin"] = sha256_of(copied / "inference.bin")
+    file.write_text(yaml.safe_dump(document))
+    with pytest.raises(UserError, match="inference.xml: cannot be read with the weights inference.bin") as caught:
+        load(copied, "openvino", threads=1)
+    assert "\n" not in str(caught.value)
 
 
 @NEEDS_ONNX
