@@ -61,9 +61,11 @@ def prune_classifier(arguments: argparse.Namespace) -> dict[str, Any]:
 def prune_detector(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prunes the backbone of the detector of a configuration with ``architecture``."""
     from detection.configuration import check_annotations, load_config
+    from detection.weights import weights_file
 
     config = load_config(arguments.config, arguments.override)
     check_annotations(config)
+    weights_file(config)  # weights that are not there are told before Paddle is loaded
 
     from detection.pruning import prune_detector as prune
 
