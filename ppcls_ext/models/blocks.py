@@ -14,6 +14,7 @@ from ppcls_ext.models.convnext_layers import NORM_EPSILON, GlobalResponseNorm, L
 from ppcls_ext.models.design import CONVNEXT, ECONVNEXT, Design
 from ppcls_ext.models.layers import EXPANSION, DropPath, EffectiveSE, convolution, linear
 from ppcls_ext.models.parts import activation, map_norm, spatial_convolution
+from ppcls_ext.models.spatial_mlp import MapSpatialMLP, WindowedSpatialMLP
 
 NamedLayers = list[tuple[str, nn.Layer]]
 
@@ -45,6 +46,11 @@ def _branch_end(
     return []
 
 
+def _spatial_mlp(design: Design, channels: int, kind: type[WindowedSpatialMLP]) -> NamedLayers:
+    """What a branch has between its first norm and its pointwise layers, by ``spatial_mlp_window``."""
+    return [("spatial_mlp", kind(channels, design.spatial_mlp_window))] if design.spatial_mlp_window else []
+
+
 class Block(nn.Sequential):
     """Residual block on maps. As published in E-ConvNeXt its branch is depthwise 7x7 -> BN -> 1x1 to 4c -> GELU -> 1x1
     to c -> BN -> channel attention -> drop path.
@@ -67,6 +73,7 @@ class Block(nn.Sequential):
         branch: NamedLayers = [
             ("depthwise", spatial_convolution(design, channels)),
             ("norm", map_norm(design, channels)),
+            *_spatial_mlp(design, channels, MapSpatialMLP),
             ("expand", convolution(channels, hidden, 1)),
             ("activation", activation(design)),
             ("project", convolution(hidden, channels, 1)),
@@ -104,6 +111,7 @@ class ChannelsLastBlock(nn.Sequential):
         branch: NamedLayers = [
             ("depthwise", spatial_convolution(design, channels)),
             ("norm", nn.LayerNorm(channels, epsilon=NORM_EPSILON)),
+            *_spatial_mlp(design, channels, WindowedSpatialMLP),
             ("expand", linear(channels, hidden)),
             ("activation", activation(design)),
         ]

@@ -28,6 +28,7 @@ class ConvNeXtV1(DesignedNetwork):
             downsampling and its last convolution.
         depth_multiplier: multiplies ``depths``, rounded up.
         width_multiplier: multiplies ``dims``, rounded to the nearest multiple of 8, at least 8.
+        spatial_mlp_window: side of the windows of a spatial MLP in each block, see `WindowedSpatialMLP`; 0 for none.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -52,9 +53,11 @@ class ConvNeXtV1(DesignedNetwork):
         downsampling: Downsampling = "norm_conv",
         depth_multiplier: float = 1.0,
         width_multiplier: float = 1.0,
+        spatial_mlp_window: int = 0,
     ) -> None:
         design = Design(
-            norm, spatial, branch_scale, activation, kernel_size, csp, branch_norm, downsampling, layer_scale_init_value
-        )
+            norm, spatial, branch_scale, activation, kernel_size, csp, branch_norm, downsampling,
+            layer_scale_init_value, spatial_mlp_window,
+        )  # fmt: skip
         size = convnext_size(dims, depths).scaled(depth_multiplier, width_multiplier)
         super().__init__("patchify", size, design, class_num, drop_path_rate, stem_stride, in_channels)

@@ -11,6 +11,8 @@ BranchScale = Literal["channel_attention", "layer_scale", "none"]
 Activation = Literal["gelu", "relu"]
 KernelSize = Literal[3, 5, 7]
 Downsampling = Literal["norm_conv", "conv_norm_activation"]
+# Sides of windows. A head has the fourth power as weights: a million at the end.
+WINDOWS = range(2, 33)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Design:
             norm -> convolution between stages, without activation, as in ConvNeXt; ``conv_norm_activation`` is that
             order in both, as in E-ConvNeXt.
         layer_scale_init_value: first value of the layer scale; 0 leaves it out.
+        spatial_mlp_window: side of the windows of a `WindowedSpatialMLP` between the first norm of each block and its
+            pointwise layers; 0 for none.
         response_norm: whether blocks have the global response normalisation of ConvNeXt V2; with ``layer_norm`` only.
 
     Raises:
@@ -53,6 +57,7 @@ class Design:
     branch_norm: bool
     downsampling: Downsampling
     layer_scale_init_value: float = 1e-6
+    spatial_mlp_window: int = 0
     response_norm: bool = False
 
     def __post_init__(self) -> None:
@@ -66,6 +71,11 @@ class Design:
         assert self.norm == "layer_norm" or not self.response_norm
         if not self.layer_scale_init_value >= 0:
             raise ValueError(f"layer_scale_init_value: must not be negative, got {self.layer_scale_init_value}")
+        if self.spatial_mlp_window not in (0, *WINDOWS):
+            raise ValueError(
+                f"spatial_mlp_window: must be 0 (none) or from {WINDOWS[0]} to {WINDOWS[-1]}, "
+                f"got {self.spatial_mlp_window!r}"
+            )
 
 
 CONVNEXT = Design("layer_norm", "depthwise", "layer_scale", "gelu", 7, False, False, "norm_conv")

@@ -14,6 +14,11 @@ BATCH_NORM_EPSILON = 1e-5
 EXPANSION = 4
 
 
+def group_width(channels: int, limit: int) -> int:
+    """Channels in each group: the largest divisor of ``channels`` that is not above ``limit``."""
+    return next(width for width in range(min(channels, limit), 0, -1) if channels % width == 0)
+
+
 def convolution(
     in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> nn.Conv2D:

@@ -11,7 +11,7 @@ from paddle import nn
 
 from ppcls_ext.models.convnext_layers import NORM_EPSILON, ChannelNorm
 from ppcls_ext.models.design import Design
-from ppcls_ext.models.layers import BATCH_NORM_EPSILON, convolution
+from ppcls_ext.models.layers import BATCH_NORM_EPSILON, convolution, group_width
 
 Make = Callable[[int], nn.Layer]
 # Channels in a group of a grouped convolution: as many as divide the channels, up to this.
@@ -26,15 +26,9 @@ VECTOR_NORMS: dict[str, Make] = {
     "layer_norm": functools.partial(nn.LayerNorm, epsilon=NORM_EPSILON),
 }
 ACTIVATIONS: dict[str, Callable[[], nn.Layer]] = {"gelu": nn.GELU, "relu": nn.ReLU}
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
-
-
 SPATIAL_GROUPS: dict[str, Callable[[int], int]] = {
     "depthwise": lambda channels: channels,
-    "grouped": lambda channels: channels // _largest_divisor(channels, GROUP_CHANNELS),
+    "grouped": lambda channels: channels // group_width(channels, GROUP_CHANNELS),
     "dense": lambda channels: 1,
 }
 
