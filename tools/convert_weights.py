@@ -1,6 +1,8 @@
-"""Converts weight files: names of another code base to ours, ``.pdparams`` to ``.safetensors`` and back.
+"""Converts weight files: names of another code base to ours and back, PyTorch's files to Paddle's, and file formats.
 
 python tools/convert_weights.py paper.pdparams mini.safetensors --model EConvNeXt_mini --from reference
+python tools/convert_weights.py convnext_tiny.pth tiny.safetensors --model ConvNeXtV1_tiny --from torchvision
+python tools/convert_weights.py tiny.safetensors timm.safetensors --model ConvNeXtV1_tiny --from ours --to timm
 """
 
 from __future__ import annotations
@@ -15,37 +17,53 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppcls_ext.common.command_line import run
 
+ORIGINS = (
+    "whose names and shapes the source has: 'facebook' is the official repositories of ConvNeXt and ConvNeXt V2, "
+    "'timm' and 'torchvision' those packages (ConvNeXtV1_*, timm's V2 too), 'paddleclas' its ConvNeXt_* (for "
+    "ConvNeXtV1_*), 'reference' the repository of the E-ConvNeXt paper, 'ours' this project"
+)
+
 
 def main() -> int:
-    """Parses the command line, converts, and prints what was kept and what was dropped."""
-    from ppcls_ext.weights.convert import CONVERTERS, convert_weights
+    """Parses the command line, converts, and prints what was kept, what was dropped and what begins anew."""
+    from ppcls_ext.weights.convert import Request, convert_weights
+    from ppcls_ext.weights.layout_tables import LAYOUTS, TARGETS
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", metavar="SRC", help="weight file (.pdparams, .safetensors) or checkpoint folder")
-    parser.add_argument("destination", metavar="DST", help="file to write (.pdparams, .safetensors)")
-    parser.add_argument("--model", required=True, metavar="NAME", help="model that the weights belong to")
+    text = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)
     parser.add_argument(
-        "--from",
-        dest="origin",
-        required=True,
-        choices=sorted(CONVERTERS),
-        help="whose names the source uses: 'reference' is the paper's repository, 'paddleclas' its ConvNeXt_* (for "
-        "ConvNeXtV1_*), 'ours' changes the format only",
+        "source", metavar="SRC", help="weight file (.pth, .pt, .safetensors, .pdparams) or checkpoint folder"
     )
+    parser.add_argument("destination", metavar="DST", help="file to write (.pdparams, .safetensors)")
+    parser.add_argument("--model", required=True, metavar="NAME", help="model of ours that the weights belong to")
+    parser.add_argument("--from", dest="origin", required=True, choices=sorted(LAYOUTS), help=ORIGINS)
+    parser.add_argument("--to", dest="target", default="ours", choices=TARGETS, help="whose to write (default: ours)")
     parser.add_argument("--class-num", type=int, metavar="N", help="number of classes (default: as in the source)")
-    arguments = parser.parse_args()
-    conversion = convert_weights(
-        arguments.source, arguments.destination, arguments.model, arguments.origin, arguments.class_num
+    parser.add_argument(
+        "--drop-head", action="store_true", help="leave the classifier out, to fine-tune with other classes"
     )
+    parser.add_argument("--entry", metavar="NAME", help="which weights of a .pth that holds several, such as model_ema")
+    arguments = parser.parse_args()
+    request = Request(
+        arguments.model, arguments.origin, arguments.target, arguments.class_num, arguments.drop_head, arguments.entry
+    )
+    conversion = convert_weights(arguments.source, arguments.destination, request)
     numbers = sum(array.size for array in conversion.weights.values())
     print(f"{arguments.destination}: {len(conversion.weights)} weights, {numbers:,} numbers, fit {arguments.model}")
-    if conversion.dropped:
-        # One pattern for all weights that differ only in their position: 18 gammas are one piece of news.
-        patterns = Counter(re.sub(r"\d+", "*", name) for name in conversion.dropped)
-        print(f"dropped {len(conversion.dropped)} weights that the model does not use:")
-        for pattern, count in patterns.items():
-            print(f"  {count:3d} x {pattern}")
+    show("dropped {} weights that the model does not use:", conversion.dropped)
+    show("{} weights are not in the source and begin anew:", conversion.fresh)
     return 0
+
+
+def show(title: str, names: list[str]) -> None:
+    """Prints a list of names, if there are any, under a title with their number."""
+    if not names:
+        return
+    # One pattern for all weights that differ only in their position: 18 gammas are one piece of news.
+    patterns = Counter(re.sub(r"\d+", "*", name) for name in names)
+    print(title.format(len(names)))
+    for pattern, count in patterns.items():
+        print(f"  {count:3d} x {pattern}")
 
 
 if __name__ == "__main__":

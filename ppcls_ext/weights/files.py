@@ -17,6 +17,8 @@ from ppcls_ext.weights.manifest import verify_weights
 from ppcls_ext.weights.pickles import read_pickle
 
 SUFFIXES = (".pdparams", ".safetensors")
+# Files of torch.save: ``torch_files`` reads them, to be converted.
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
 # Paddle writes this table (structured name -> generated parameter name) into every state dictionary; it is no weight.
 NAME_TABLE = "StructuredToParameterName@@"
 SAFETENSORS_TYPES = {
@@ -105,6 +107,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _check_suffix(file: Path) -> None:
+    if file.suffix in TORCH_SUFFIXES:
+        converter = "tools/convert_weights.py --from facebook|timm|torchvision"
+        raise UserError(f"{file}: '{file.suffix}' is a format of PyTorch: convert it with {converter}")
     if file.suffix not in SUFFIXES:
         raise UserError(f"{file}: unknown weight format '{file.suffix}', allowed are {', '.join(SUFFIXES)}")
 

@@ -9,10 +9,11 @@ stand-ins of our own that only collect a shape, a type and raw bytes; any other 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,11 +37,11 @@ DAMAGE = (
 )
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The file asks for something that weights never need."""
 
 
-class _StandIn:
+class StandIn:
     """What a pickle gets for a permitted global: a callable that the pickle's BUILD instruction cannot alter."""
 
     __slots__ = ("_function",)
@@ -52,10 +53,10 @@ class _StandIn:
         return self._function(*arguments)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise _RefusedError(f"it tries to alter a function (attribute {name!r})")
+        raise RefusedError(f"it tries to alter a function (attribute {name!r})")
 
     def __setstate__(self, state: Any) -> NoReturn:
-        raise _RefusedError("it tries to alter a function")
+        raise RefusedError("it tries to alter a function")
 
 
 class _PickledType:
@@ -66,13 +67,13 @@ class _PickledType:
     def __init__(self, code: Any, *_unused: Any) -> None:
         code = code.decode("ascii") if isinstance(code, bytes) else code
         if code not in ELEMENT_TYPES:
-            raise _RefusedError(f"it holds an array of element type {code!r}, which is not a number type")
+            raise RefusedError(f"it holds an array of element type {code!r}, which is not a number type")
         self.element_type = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
         byte_order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
         if byte_order not in ("<", ">", "|", "="):
-            raise _RefusedError(f"it holds an array of unknown byte order {byte_order!r}")
+            raise RefusedError(f"it holds an array of unknown byte order {byte_order!r}")
         self.element_type = self.element_type.newbyteorder(byte_order)
 
 
@@ -91,9 +92,9 @@ class _PickledArray:
 
 def _make_array(content: Any, pickled_type: Any, shape: Any, order: str) -> np.ndarray:
     if not isinstance(pickled_type, _PickledType) or not isinstance(content, (bytes, bytearray)):
-        raise _RefusedError("it holds an array without a number type or without raw content")
+        raise RefusedError("it holds an array without a number type or without raw content")
     if len(content) != math.prod(shape) * pickled_type.element_type.itemsize:
-        raise _RefusedError(f"it holds an array of shape {list(shape)} with {len(content)} bytes")
+        raise RefusedError(f"it holds an array of shape {list(shape)} with {len(content)} bytes")
     flat = np.frombuffer(content, dtype=pickled_type.element_type)
     # A copy, because the buffer is read-only and may have a foreign byte order.
     native = pickled_type.element_type.newbyteorder("=")
@@ -114,7 +115,7 @@ def _scalar(pickled_type: Any, content: Any) -> np.ndarray:
 
 def _text_to_bytes(text: str, codec: str) -> bytes:
     if codec != "latin1":
-        raise _RefusedError(f"it asks for the codec {codec!r}")
+        raise RefusedError(f"it asks for the codec {codec!r}")
     return text.encode("latin1")
 
 
@@ -131,29 +132,29 @@ def _tuple(items: Any = ()) -> tuple[Any, ...]:
 
 
 def _never_called(*_unused: Any) -> NoReturn:
-    raise _RefusedError("it builds an array in an unusual way")
+    raise RefusedError("it builds an array in an unusual way")
 
 
-STAND_INS: dict[tuple[str, str], _StandIn] = {
-    ("numpy", "ndarray"): _StandIn(_never_called),
-    ("numpy", "dtype"): _StandIn(_PickledType),
-    ("collections", "OrderedDict"): _StandIn(_ordered_dict),
-    ("builtins", "tuple"): _StandIn(_tuple),
-    ("__builtin__", "tuple"): _StandIn(_tuple),
+STAND_INS: dict[tuple[str, str], StandIn] = {
+    ("numpy", "ndarray"): StandIn(_never_called),
+    ("numpy", "dtype"): StandIn(_PickledType),
+    ("collections", "OrderedDict"): StandIn(_ordered_dict),
+    ("builtins", "tuple"): StandIn(_tuple),
+    ("__builtin__", "tuple"): StandIn(_tuple),
     # Protocol 2 has no bytes: they are written as text that is to be encoded.
-    ("_codecs", "encode"): _StandIn(_text_to_bytes),
-    ("__builtin__", "bytes"): _StandIn(_no_bytes),
+    ("_codecs", "encode"): StandIn(_text_to_bytes),
+    ("__builtin__", "bytes"): StandIn(_no_bytes),
 }
 for _core in ("numpy.core", "numpy._core"):
-    STAND_INS[(f"{_core}.multiarray", "_reconstruct")] = _StandIn(_start_array)
-    STAND_INS[(f"{_core}.multiarray", "scalar")] = _StandIn(_scalar)
-    STAND_INS[(f"{_core}.numeric", "_frombuffer")] = _StandIn(_array_from_buffer)
+    STAND_INS[(f"{_core}.multiarray", "_reconstruct")] = StandIn(_start_array)
+    STAND_INS[(f"{_core}.multiarray", "scalar")] = StandIn(_scalar)
+    STAND_INS[(f"{_core}.numeric", "_frombuffer")] = StandIn(_array_from_buffer)
 
 
 class _WeightsUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> _StandIn:
+    def find_class(self, module: str, name: str) -> StandIn:
         if (module, name) not in STAND_INS:
-            raise _RefusedError(f"it asks for '{module}.{name}'; weight files need numpy arrays only")
+            raise RefusedError(f"it asks for '{module}.{name}'; weight files need numpy arrays only")
         return STAND_INS[(module, name)]
 
 
@@ -161,7 +162,7 @@ def _plain(value: Any) -> Any:
     """Puts arrays in the place of their pickled forms, through dictionaries, lists and tuples."""
     if isinstance(value, _PickledArray):
         if value.array is None:
-            raise _RefusedError("it holds an array without content")
+            raise RefusedError("it holds an array without content")
         return value.array
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -169,7 +170,24 @@ def _plain(value: Any) -> Any:
         return type(value)(_plain(item) for item in value)
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.ndarray)):
         return value
-    raise _RefusedError(f"it holds a {type(value).__name__}, which is neither an array nor a plain container")
+    raise RefusedError(f"it holds a {type(value).__name__}, which is neither an array nor a plain container")
+
+
+@contextlib.contextmanager
+def faults_of_file(file: Path, writer: str) -> Iterator[None]:
+    """Says in one line what is wrong with ``file``, which ``writer`` ("paddle.save") should have written.
+
+    Raises:
+        UserError: inside, the file was refused, could not be read, or was found damaged.
+    """
+    try:
+        yield
+    except RefusedError as error:
+        raise UserError(f"{file}: refused, nothing in it was executed: {error}") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except DAMAGE as error:
+        raise UserError(f"{file}: damaged or not a file of {writer} ({type(error).__name__}: {error})") from error
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -182,12 +200,5 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
             names the global that it asked for). Nothing in the file is executed.
     """
     file = Path(path)
-    try:
-        with open(file, "rb") as stream:
-            return _plain(_WeightsUnpickler(stream).load())
-    except _RefusedError as error:
-        raise UserError(f"{file}: refused, nothing in it was executed: {error}") from error
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
-    except DAMAGE as error:
-        raise UserError(f"{file}: damaged or not a file of paddle.save ({type(error).__name__}: {error})") from error
+    with faults_of_file(file, "paddle.save"), open(file, "rb") as stream:
+        return _plain(_WeightsUnpickler(stream).load())

@@ -1,0 +1,114 @@
+"""Reads the weights in a file of ``torch.save`` (``.pth``, ``.pt``) without PyTorch; executes nothing in it."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls_ext.common.errors import UserError, suggestion
+from ppcls_ext.weights.files import bfloat16_to_float32
+from ppcls_ext.weights.pickles import RefusedError, faults_of_file
+from ppcls_ext.weights.torch_containers import TorchContent, open_torch_file
+from ppcls_ext.weights.torch_pickles import BFLOAT16, ElementType, TensorRecord
+
+# numpy has no more axes.
+MOST_AXES = 32
+SHOWN_ENTRIES = 8
+
+
+def read_torch_weights(path: str | os.PathLike[str], entry: str | None = None) -> dict[str, np.ndarray]:
+    """Reads one set of weights of a file of ``torch.save``: the format of today (zip) or that before PyTorch 1.6.
+
+    What else lies in the file (optimizer state, arguments of the training) is not read.
+
+    Args:
+        path: the file.
+        entry: which entry of the file holds the weights ("model", "model_ema"); None: there must be one only.
+
+    Returns:
+        Arrays by name, not to be written to; bfloat16 is widened to float32.
+
+    Raises:
+        UserError: missing, damaged, refused, without weights, or with several sets of them and no ``entry``. Nothing in
+            the file is executed.
+    """
+    file = Path(path)
+    with faults_of_file(file, "torch.save"), open(file, "rb") as stream:
+        content = open_torch_file(stream, file.stat().st_size)
+        records = _chosen(content.value, entry, str(file))
+        return _arrays(content, records)
+
+
+def _chosen(value: Any, entry: str | None, label: str) -> dict[str, TensorRecord]:
+    """Returns the one set of weights that is meant."""
+    if not isinstance(value, dict):
+        raise UserError(f"{label}: holds a {_kind(value)}, expected a dictionary of weights by name")
+    found = {name: each for name, each in value.items() if isinstance(name, str) and _is_weights(each)}
+    if not found and _is_weights(value):
+        if entry is not None:
+            raise UserError(f"{label}: holds the weights themselves and no entries: leave --entry {entry} out")
+        return _checked(value, label)
+    if not found:
+        names = ", ".join(map(str, list(value)[:SHOWN_ENTRIES])) or "nothing"
+        raise UserError(f"{label}: holds no weights by name, only: {names}")
+    if entry is None and len(found) > 1:
+        raise UserError(f"{label}: holds several sets of weights ({', '.join(found)}): say which with --entry")
+    chosen = entry if entry is not None else next(iter(found))
+    if chosen not in found:
+        near = suggestion(chosen, found)
+        raise UserError(f"{label}: no weights under '{chosen}'; there are {', '.join(found)}{near}")
+    return _checked(found[chosen], f"{label}: {chosen}")
+
+
+def _is_weights(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(each, TensorRecord) for each in value.values())
+
+
+def _checked(weights: dict[Any, Any], label: str) -> dict[str, TensorRecord]:
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, TensorRecord):
+            raise UserError(f"{label}: entry {name!r} is a {_kind(value)}, not a weight")
+    return weights
+
+
+def _kind(value: Any) -> str:
+    return "tensor" if isinstance(value, TensorRecord) else type(value).__name__.lower().lstrip("_")
+
+
+def _arrays(content: TorchContent, records: dict[str, TensorRecord]) -> dict[str, np.ndarray]:
+    storages: dict[str, bytes] = {}
+    arrays = {}
+    for name, record in records.items():
+        key = record.storage.key
+        if key not in storages:
+            storages[key] = content.read(record.storage)
+        arrays[name] = _array(name, record, storages[key], content.byte_order)
+    return arrays
+
+
+def _array(name: str, record: TensorRecord, storage: bytes, byte_order: str) -> np.ndarray:
+    """Cuts a tensor out of its storage, as a view: however many there are, they take no more memory than the file."""
+    numbers = np.frombuffer(storage, dtype=_dtype(name, record.element_type, byte_order))
+    shape, strides = record.shape, record.strides
+    if len(shape) != len(strides) or len(shape) > MOST_AXES:
+        raise RefusedError(f"tensor {name!r} has {len(shape)} axes and {len(strides)} strides")
+    size = math.prod(shape)
+    last = record.offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+    if size and (last >= numbers.size or size > numbers.size):
+        raise RefusedError(f"tensor {name!r} of shape {list(shape)} reaches beyond its {numbers.size} numbers")
+    if not size:
+        return np.empty(shape, dtype=numbers.dtype.newbyteorder("="))
+    steps = [stride * numbers.itemsize for stride in strides]
+    view = np.lib.stride_tricks.as_strided(numbers[record.offset :], shape, steps, writeable=False)
+    native = view.astype(view.dtype.newbyteorder("="), copy=False)
+    return bfloat16_to_float32(native) if record.element_type.name == BFLOAT16 else native
+
+
+def _dtype(name: str, element_type: ElementType, byte_order: str) -> np.dtype:
+    if element_type.code is None:
+        raise RefusedError(f"tensor {name!r} is of type {element_type.name}, which numpy has not")
+    return np.dtype(element_type.code).newbyteorder(byte_order)
