@@ -85,6 +85,36 @@ def test_what_does_not_fit_is_refused_before_anything_changes(config, learner, c
     assert learner.restored == []
 
 
+TEACHER = {"name": "ConvNeXtV1_tiny", "weights": "runs/best/ema.pdparams", "sha256": "ab" * 32, "stages": [3]}
+SECTION = {"teacher": {"name": "ConvNeXtV1_tiny", "pretrained": "runs/best"}, "features": {"stages": [3]}}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        (TEACHER, None, "was trained with a teacher; keep the section Distillation to continue it"),
+        (None, TEACHER, "was trained without a teacher; remove the section Distillation to continue it"),
+        (TEACHER, {**TEACHER, "sha256": "cd" * 32}, "was trained with another teacher (ConvNeXtV1_tiny, runs/best/ema"),
+        (TEACHER, {**TEACHER, "stages": [3, 4]}, "was trained with Distillation.features.stages=[3], now it is [3, 4]"),
+        (TEACHER, {**TEACHER, "weights": "elsewhere/best/ema.pdparams"}, None),
+    ],
+    ids=["gone", "new", "another", "other stages", "moved"],
+)
+def test_only_the_same_teacher_goes_on(tmp_path, config, learner, before, now, message):
+    saved = checkpoint(config)
+    saved.state["teacher"] = before
+    section = None if now is None else SECTION
+    taught = load_config(write_config(tmp_path, small_config(tmp_path / "run", Distillation=section)))
+    learner.distillation = SimpleNamespace(identity=lambda: now)
+    if message is None:
+        assert restore_run(saved, taught, learner, ORDER).teacher == before
+        return
+    with pytest.raises(UserError) as error:
+        restore_run(saved, taught, learner, ORDER)
+    assert message in str(error.value)
+    assert learner.restored == []
+
+
 def test_an_average_that_the_run_no_longer_keeps_is_refused(tmp_path, config, learner):
     without = load_config(write_config(tmp_path, small_config(tmp_path / "run", EMA=None)))
     with pytest.raises(UserError, match="was trained with EMA; keep the section EMA to continue it"):
