@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppcls_ext.common.errors import UserError
 
 CLASSES = 1000
@@ -46,6 +48,7 @@ def export_model(model_name: str, size: int, format_name: str, precisions: Seque
     try:
         model = build_model(model_name, class_num=CLASSES)
         model.eval()
+        settle_batch_norms(model, size)
         reasons = _export(model, model_name, size, format_name, precisions, folder)
     except EXPORT_ERRORS as error:
         return {"reasons": dict.fromkeys(precisions, _one_line(error)), "flops": None, "parameters": None}
@@ -53,6 +56,34 @@ def export_model(model_name: str, size: int, format_name: str, precisions: Seque
     with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
         flops = int(paddle.flops(model, [1, 3, size, size]))
     return {"reasons": reasons, "flops": flops, "parameters": parameters}
+
+
+def settle_batch_norms(model: Any, size: int) -> None:
+    """Gives batch norms the statistics of pictures, as training would.
+
+    As they are initialised they pass on what random weights make of a picture: EfficientNetV2's logits are 0.2 for one
+    and 18,000 for another, and any rounding is blown up on the way, so that no export would agree with the model.
+    """
+    import paddle
+    from paddle.nn.layer.norm import _BatchNormBase
+
+    from ppcls_ext.export import example_images
+    from ppcls_ext.preprocess import build_pipeline
+    from ppcls_ext.runtime.predictor import prepare_input
+
+    pipeline = build_pipeline(_preprocess(size), "Infer.transforms")
+    images = [prepare_input(pipeline, image, name, [3, size, size]) for name, image in example_images().items()]
+    norms = [layer for layer in model.sublayers() if isinstance(layer, _BatchNormBase)]
+    momenta = [norm._momentum for norm in norms]
+    for norm in norms:
+        # The share of the old statistics.
+        norm._momentum = 0.0
+        norm.training = True
+    with paddle.no_grad():
+        model(paddle.to_tensor(np.stack(images)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm._momentum = momentum
+        norm.training = False
 
 
 def _export(

@@ -2,13 +2,14 @@
 
 Run by ``ppcls_ext.benchmark.matrix.operators``; not meant for people. It gives one answer, a line of JSON after
 ``ANSWER``: ``runs``, each with ``milliseconds`` of the whole run and ``operators``, lists of name, operation,
-implementation and milliseconds.
+implementation, milliseconds and floating-point operations (of convolutions and matrix products, else 0).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -29,7 +30,10 @@ WARM_UP = 3
 # Fields of a line of oneDNN's log, counted from the end or the beginning, and what is read from its problem.
 VERBOSE_PREFIX = "onednn_verbose,"
 KERNEL_SIZE = re.compile(r"kh(\d+)")
-Operator = tuple[str, str, str, float]
+# Of a convolution or an inner product: groups, images, channels of input and output, height, width and kernel.
+SIZES = re.compile(r"(mb|ic|oc|oh|ow|kh|kw|g)(\d+)")
+PRODUCT = re.compile(r"(\d+(?:x\d+)*):(\d+(?:x\d+)*)")
+Operator = tuple[str, str, str, float, int]
 
 
 def main() -> None:
@@ -97,18 +101,25 @@ def runs_of_events(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _operator_of_event(event: Mapping[str, Any]) -> Operator:
     name = event["name"].removesuffix("_kernel_time")
     operation = event["args"]["op_name"]
-    shapes = [next(iter(shape.values())) for shape in event["args"].get("input_type_shape", []) if shape]
+    shapes, results = (
+        [next(iter(shape.values())) for shape in event["args"].get(key, []) if shape]
+        for key in ("input_type_shape", "output_type_shape")
+    )
+    flops = 0
     if operation in ("Conv", "FusedConv") and len(shapes) > 1 and len(shapes[1]) == 4:
         outputs, inputs, height, _ = shapes[1]
         operation = f"{operation}, {'depthwise ' if inputs == 1 < outputs else ''}{height}x{height}"
-    return name, operation, "NCHWc" if name.endswith("_nchwc") else "", event["dur"] / 1000
+        flops = 2 * math.prod(results[0]) * math.prod(shapes[1][1:]) if results else 0
+    elif operation in ("Gemm", "MatMul", "FusedMatMul") and shapes and results:
+        flops = 2 * math.prod(results[0]) * shapes[0][-1]
+    return name, operation, "NCHWc" if name.endswith("_nchwc") else "", event["dur"] / 1000, flops
 
 
 def profile_openvino(
     description: Any, artefact: Artefact, inputs: dict[str, np.ndarray], request: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Uses the performance counters of OpenVINO."""
-    from ppcls_ext.runtime.openvino_backend import DEVICE, FLOAT32_HINT, HINTS, import_openvino
+    from ppcls_ext.runtime.openvino_backend import DEVICE, FLOAT32_HINT, HINTS, import_openvino, read_network
 
     settings = {
         "PERF_COUNT": True,
@@ -118,7 +129,8 @@ def profile_openvino(
         "PERFORMANCE_HINT": "LATENCY",
     }
     core = import_openvino().Core()
-    compiled = core.compile_model(str(description.folder / artefact.model_file), DEVICE, settings)
+    compiled = core.compile_model(read_network(description.folder, artefact), DEVICE, settings)
+    flops = _flops_of_nodes(compiled.get_runtime_model(), request["batch"])
     inference = compiled.create_infer_request()
     taken = {port.get_any_name(): inputs[port.get_any_name()] for port in compiled.inputs}
     runs = []
@@ -127,12 +139,36 @@ def profile_openvino(
         inference.infer(taken)
         milliseconds = 1000 * (time.perf_counter() - start)
         operators = [
-            (node.node_name, node.node_type, node.exec_type, 1000 * node.real_time.total_seconds())
+            (
+                node.node_name,
+                node.node_type,
+                node.exec_type,
+                1000 * node.real_time.total_seconds(),
+                flops.get(node.node_name, 0),
+            )
             for node in inference.get_profiling_info()
             if node.real_time.total_seconds() > 0
         ]
         runs.append({"milliseconds": milliseconds, "operators": operators})
     return runs[WARM_UP:]
+
+
+def _flops_of_nodes(runtime_model: Any, batch: int) -> dict[str, int]:
+    """Returns the operations of convolutions and matrix products of OpenVINO's compiled graph, by name."""
+    flops = {}
+    for node in runtime_model.get_ops():
+        kind = node.get_rt_info()["layerType"].astype(str)
+        if kind not in ("Convolution", "FullyConnected", "MatMul"):
+            continue
+        result = [batch if size.is_dynamic else size.get_length() for size in node.get_output_partial_shape(0)]
+        if kind == "Convolution":
+            # Weights are [O, I, kh, kw], with groups [G, O / G, I / G, kh, kw]: I / G is third from the end.
+            weights = list(node.input(1).get_partial_shape().to_shape())
+            flops[node.get_friendly_name()] = 2 * math.prod(result) * math.prod(weights[-3:])
+        else:
+            depth = node.input(0).get_partial_shape()[-1]
+            flops[node.get_friendly_name()] = 0 if depth.is_dynamic else 2 * math.prod(result) * depth.get_length()
+    return flops
 
 
 def profile_paddle(
@@ -187,7 +223,27 @@ def _operator_of_line(number: int, fields: Sequence[str]) -> Operator:
     if operation == "convolution" and size:
         depthwise = "depthwise " if problem.startswith("g") else ""
         operation = f"{operation}, {depthwise}{size[1]}x{size[1]}"
-    return f"{number}: {problem}", operation, implementation, float(fields[-1])
+    flops = flops_of_problem(fields[place + 2], problem)
+    return f"{number}: {problem}", operation, implementation, float(fields[-1]), flops
+
+
+def flops_of_problem(primitive: str, problem: str) -> int:
+    """Returns the floating-point operations of a oneDNN problem that is a convolution or a matrix product, else 0.
+
+    Args:
+        primitive: ``convolution``, ``inner_product``, ``matmul`` or another.
+        problem: as in oneDNN's log: ``g96mb1_ic96oc96_ih56oh56kh7..._iw56ow56kw7...``, ``mb1ic768oc1000`` or
+            ``1x768:768x1000``.
+    """
+    sizes = {name: int(number) for name, number in SIZES.findall(problem)}
+    if {"mb", "ic", "oc"} <= sizes.keys():
+        places = math.prod(sizes.get(name, 1) for name in ("mb", "oc", "oh", "ow", "kh", "kw"))
+        return 2 * places * sizes["ic"] // sizes.get("g", 1)
+    product = PRODUCT.match(problem) if primitive == "matmul" else None
+    if product:
+        left, right = ([int(size) for size in side.split("x")] for side in product.groups())
+        return 2 * math.prod(left) * right[-1]
+    return 0
 
 
 PROFILERS = {"onnxruntime": profile_onnxruntime, "openvino": profile_openvino, "paddle": profile_paddle}

@@ -83,7 +83,7 @@ def markdown_text(result: dict[str, Any]) -> str:
         "The peak of this machine is measured in the same rounds, by the product of two matrices of "
         f"{MATRIX_SIDE} x {MATRIX_SIDE}; 'of the peak' is twice the multiply-adds over the median time, relative to "
         "the fastest library's product of the same type:",
-        markdown_table(_peak_table(result["peaks"])),
+        markdown_table(peak_table(result["peaks"])),
     ]
     sources = {
         row["architecture"]: f"{row['architecture']}: {row['top1']:g} at {row['top1_size']} px ({row['top1_source']})"
@@ -96,7 +96,8 @@ def markdown_text(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _peak_table(peaks: Sequence[Row]) -> list[list[str]]:
+def peak_table(peaks: Sequence[Row]) -> list[list[str]]:
+    """Returns what matrix products reached, one row for each library, type and number of threads, the head first."""
     table = [["matrix product", "type", "threads", "GFLOP/s, median", "fastest"]]
     for peak in peaks:
         figures = [

@@ -67,7 +67,7 @@ def run_matrix(wish: Wish, image: np.ndarray | None = None) -> dict[str, Any]:
     combinations = combine(by_source, wish.threads, wish.batches)
     exports = {source: prepare(source, of_source, wish.cache) for source, of_source in by_source.items()}
     found = [exports[one.source][one.backend, one.precision] for one in combinations]
-    peaks = peak_subjects(wish.threads, _has_openvino(), any(precision == "bf16" for _, precision in pairs))
+    peaks = peak_subjects(wish.threads, has_openvino(), any(precision == "bf16" for _, precision in pairs))
     subjects: list[Subject | None] = []
 
     def measure(file: Path) -> None:
@@ -78,7 +78,7 @@ def run_matrix(wish: Wish, image: np.ndarray | None = None) -> dict[str, Any]:
         Rotation([*peaks, *measurable], wish.schedule).run()
 
     with_image(generated_image() if image is None else image, measure)
-    peak_rows = [_peak_row(subject) for subject in peaks]
+    peak_rows = [peak_row(subject) for subject in peaks]
     rows = [_row(*each, peak_rows) for each in zip(combinations, found, subjects, strict=True)]
     for (backend, precision), reason in refused.items():
         rows.append({"model": EVERY_MODEL, "backend": backend, "precision": precision} | _failure(UNSUPPORTED, reason))
@@ -87,7 +87,8 @@ def run_matrix(wish: Wish, image: np.ndarray | None = None) -> dict[str, Any]:
     return {"settings": settings, "peaks": peak_rows, "rows": rows}
 
 
-def _has_openvino() -> bool:
+def has_openvino() -> bool:
+    """Returns whether OpenVINO is installed; it is not imported."""
     return importlib.util.find_spec("openvino") is not None
 
 
@@ -95,7 +96,7 @@ def _failure(status: str, reason: str) -> dict[str, str]:
     return {"status": status, "reason": reason}
 
 
-def _peak_row(subject: Subject) -> dict[str, Any]:
+def peak_row(subject: Subject) -> dict[str, Any]:
     """Returns what a matrix product reached: a product of two n x n matrices takes 2 n^3 operations."""
     request = subject.request
     row = {"library": request["kind"], "computed_in": request["precision"], "threads": request["threads"]}
@@ -162,14 +163,19 @@ def _speed(row: dict[str, Any], peaks: Sequence[dict[str, Any]]) -> dict[str, fl
     if not row["multiply_adds"]:
         return {}
     speed = 2 * row["multiply_adds"] * row["batch"] / row["median_ms"] / 1e6
+    peak = fastest_product(peaks, row["computed_in"], row["threads"])
+    shares = {} if peak is None else {"share_of_peak": speed / peak}
+    return {"gflops_per_second": speed, **shares}
+
+
+def fastest_product(peaks: Sequence[dict[str, Any]], computed_in: str, threads: int) -> float | None:
+    """Returns what the fastest library reaches with a product of large matrices, in GFLOP/s; None if not measured."""
     known = [
         peak["gflops_per_second"]
         for peak in peaks
-        if peak["status"] == MEASURED
-        and (peak["computed_in"], peak["threads"]) == (row["computed_in"], row["threads"])
+        if peak["status"] == MEASURED and (peak["computed_in"], peak["threads"]) == (computed_in, threads)
     ]
-    shares = {"share_of_peak": speed / max(known)} if known else {}
-    return {"gflops_per_second": speed, **shares}
+    return max(known, default=None)
 
 
 def _largest(values: Sequence[float]) -> float | None:

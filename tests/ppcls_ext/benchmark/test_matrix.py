@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 
 from ppcls_ext.benchmark.matrix import chart, export_worker, exports, measure, operators, plan, report, run
-from ppcls_ext.benchmark.matrix.operator_worker import runs_of_events
+from ppcls_ext.benchmark.matrix.operator_worker import flops_of_problem, runs_of_events
 from ppcls_ext.benchmark.matrix.processes import AnsweringProcess, run_once
 from ppcls_ext.benchmark.matrix.published import PUBLISHED
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.models.catalog import architecture_parameters
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, small_classifier
 
 PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
 
@@ -384,19 +386,68 @@ def test_events_of_onnx_runtime_are_sorted_into_runs():
         return {"name": name, "ts": start, "dur": duration, "args": arguments}
 
     shapes = [{"float": [1, 8, 4, 4]}, {"float": [8, 1, 7, 7]}]
+    convolution = {"op_name": "Conv", "input_type_shape": shapes, "output_type_shape": [{"float": [1, 8, 4, 4]}]}
     events = [
         event("model_run", 100, 50), event("model_run", 200, 60),
-        event("conv_nchwc_kernel_time", 110, 30, op_name="Conv", input_type_shape=shapes),
-        event("conv_nchwc_kernel_time", 210, 40, op_name="Conv", input_type_shape=shapes),
+        event("conv_nchwc_kernel_time", 110, 30, **convolution),
+        event("conv_nchwc_kernel_time", 210, 40, **convolution),
         event("act_kernel_time", 250, 5, op_name="Gelu", input_type_shape=[{"float": [1]}]),
     ]  # fmt: skip
     first, second = runs_of_events(events)
-    assert first == {"milliseconds": 0.05, "operators": [("conv_nchwc", "Conv, depthwise 7x7", "NCHWc", 0.03)]}
+    assert first == {"milliseconds": 0.05, "operators": [("conv_nchwc", "Conv, depthwise 7x7", "NCHWc", 0.03, 12544)]}
     assert [operator[1] for operator in second["operators"]] == ["Conv, depthwise 7x7", "Gelu"]
+
+
+@pytest.mark.parametrize(
+    ("primitive", "problem", "flops"),
+    [
+        ("convolution", "mb2_ic3oc8_ih16oh4kh4sh4dh0ph0_iw16ow4kw4sw4dw0pw0", 2 * 2 * 8 * 4 * 4 * 3 * 4 * 4),
+        ("convolution", "g8mb1_ic8oc8_ih4oh4kh7sh1dh0ph3_iw4ow4kw7sw1dw0pw3", 2 * 8 * 4 * 4 * 7 * 7),
+        ("inner_product", "mb3ic16oc10", 2 * 3 * 16 * 10),
+        ("matmul", "3x16:16x10", 2 * 3 * 16 * 10),
+        ("matmul", "2x3x16:2x16x10", 2 * 2 * 3 * 16 * 10),
+        ("eltwise", "1x8x4x4", 0),
+        ("binary", "1x8x4x4:1x1x4x4", 0),
+    ],
+)
+def test_operations_of_a_problem_of_onednn(primitive, problem, flops):
+    assert flops_of_problem(primitive, problem) == flops
+
+
+@pytest.mark.parametrize(
+    ("backend", "file_format"),
+    [
+        ("paddle", "paddle"),
+        pytest.param("onnxruntime", "onnx", marks=NEEDS_ONNX),
+        pytest.param("openvino", "openvino", marks=NEEDS_OPENVINO),
+    ],
+)
+def test_every_engine_tells_the_operations_of_the_whole_network(tmp_path, backend, file_format):
+    from ppcls_ext.export import export_classifier
+
+    folder = tmp_path / "small"
+    export_classifier(
+        small_classifier(), folder, model_name="Small", class_num=4, image_shape=[3, 32, 32], preprocess=PREPROCESS,
+        topk=2, formats=[file_format],
+    )  # fmt: skip
+    wish = run.Wish(
+        models=[str(folder)], backends=[backend], precisions=["fp32"], threads=[1], cache=tmp_path / "cache",
+        schedule=measure.Schedule(rounds=1, runs=1),
+    )  # fmt: skip
+    result = operators.profile_operators(wish, runs=1)
+    (network,) = result["networks"]
+    # Two for each multiply-add of the convolutions and of the classifier; ONNX Runtime fills 24 channels up to 32.
+    channels = 32 if backend == "onnxruntime" else 24
+    expected = 2 * (channels * 8 * 8 * 3 * 4 * 4 + 32 * 4 * 4 * channels * 3 * 3 + 32 * 4)
+    assert sum(operator["flops"] for operator in network["operators"]) == expected
+    assert any(peak["status"] == "measured" for peak in result["peaks"])
+    whole = operators.markdown_rows(result)[1]
+    assert whole[8] == f"{expected / 1e9:.3f}" and whole[10].endswith(" %")
 
 
 def test_operators_of_an_export_are_told_by_paddle(export, tmp_path):
     wish = run.Wish(models=[str(export)], backends=["paddle"], precisions=["fp32", "bf16"], threads=[1], cache=tmp_path)
+    wish = dataclasses.replace(wish, schedule=measure.Schedule(rounds=1, runs=1))
     result = operators.profile_operators(wish, runs=3)
     network, missing = result["networks"]
     assert network["groups"][-1]["operation"] == operators.REST
@@ -405,5 +456,5 @@ def test_operators_of_an_export_are_told_by_paddle(export, tmp_path):
     assert any(operator["operation"] == "convolution, 4x4" for operator in network["operators"])
     assert missing["status"] == "failed" and "holds paddle fp32" in missing["reason"]
     rows = operators.markdown_rows(result)
-    assert [len(row) for row in rows] == [8] * len(rows)
+    assert [len(row) for row in rows] == [11] * len(rows)
     assert rows[1][3] == "whole run" and rows[-1][3].startswith("failed: ")
