@@ -40,7 +40,8 @@ def find_teacher(config: Config) -> FoundTeacher | None:
     """Finds the teacher's weights; ``None`` without the section ``Distillation``.
 
     Raises:
-        UserError: they are not there, or they are a checkpoint of another network than the configuration says.
+        UserError: they are not there, or they are a checkpoint of another network than the configuration says,
+            or the teacher's classes are not as many as the student's.
     """
     if config.distillation is None:
         return None
@@ -52,6 +53,9 @@ def find_teacher(config: Config) -> FoundTeacher | None:
     saved = _saved_arch(file)
     if saved is not None:
         arch = _completed(config, arch, saved, file.parent)
+    if arch.class_num != config.arch.class_num:
+        message = f"the teacher has {arch.class_num} classes, the student {config.arch.class_num} (Arch.class_num)"
+        raise UserError(config.document.problem(f"{TEACHER}.class_num", f"{message}; they must be the same"))
     return FoundTeacher(arch, file, sha256_of(file), class_names_of_weights(file))
 
 

@@ -15,6 +15,7 @@ from classification.config import load_config
 from classification.ema import ExponentialMovingAverage
 from classification.precision import Precision
 from classification.sections import AmpSettings
+from tests.support.distillation import distilled, write_teacher
 from tests.support.runs import run_tool, small_config, write_config
 
 pytestmark = [
@@ -40,6 +41,17 @@ def test_a_run_in_mixed_precision_trains_evaluates_and_resumes(tmp_path: Path, l
         assert report["last"]["ema"]["images"] > 0
         losses.append(report["last"]["train"]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_a_student_in_mixed_precision_learns_from_its_teacher(tmp_path: Path, level: str) -> None:
+    weights = write_teacher(tmp_path / "teacher.pdparams")
+    changes = {"Global__device": "gpu", "AMP": {"level": level, "scale_loss": 1024.0}}
+    data = distilled(tmp_path / "run", weights, {"features": {"stages": [2, 4]}}, **changes)
+    result = run_tool("train.py", "-c", write_config(tmp_path, data))
+    assert result.returncode == 0, result.stdout + result.stderr
+    means = json.loads((tmp_path / "run" / "report.json").read_text())["last"]["train"]
+    assert all(np.isfinite(means[name]) for name in ("loss_label", "loss_distillation", "loss_features"))
 
 
 def test_the_average_of_low_precision_weights_comes_and_goes_without_a_trace() -> None:
