@@ -17,6 +17,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 MARKS = {"ConvNeXtV1": ".layer_scale.", "ConvNeXtV2": ".response_norm.", "EConvNeXt": ".shortcut."}
 DEPTHWISE = ".depthwise.weight"
 STEM_WEIGHT = "stem.0.weight"
+# What a network that was pretrained without labels lacks.
+BEHIND_FEATURES = ("norm.weight", "norm.bias", "head.weight", "head.bias")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _advice(
         return (
             f"Only the classifier differs: say --class-num {classes}, or --drop-head to leave it out and train another"
         )
-    if set(report.missing) and all(name.startswith((*CLASSIFIER, "norm.")) for name in different):
+    if set(different) == set(BEHIND_FEATURES):
         return (
             "The file holds the features alone, as after self-supervised pretraining: --drop-head writes them without "
             "a classifier, to train it"

@@ -188,6 +188,7 @@ def _tensor_with_attributes(function: Any, _kind: Any, arguments: Any, _attribut
 
 
 _TENSOR_STAND_INS = {
+    ("torch._utils", "_rebuild_tensor"): StandIn(_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): StandIn(_tensor),
     ("torch._utils", "_rebuild_tensor_v3"): StandIn(_tensor_of_type),
     ("torch._utils", "_rebuild_parameter"): StandIn(_parameter),
