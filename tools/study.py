@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.common.command_line import INTERRUPTED_STATUS, run
 from ppcls_ext.common.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from classification.study.config import Study
 
 FAILED_STATUS = 1
 
@@ -28,14 +32,29 @@ def parse_arguments() -> argparse.Namespace:
         help="change a key in the configuration of every row, such as DataLoader.Train.dataset.data_file=PATH",
     )  # fmt: skip
     parser.add_argument("--report-only", action="store_true", help="train nothing, compare what is there")
+    parser.add_argument(
+        "--no-latency", action="store_true", help="do not measure the time of an image; an earlier figure stays"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads to measure it with (1)")
     return parser.parse_args()
+
+
+def compare(study: Study, threads: int | None) -> None:
+    """Writes the comparison and prints its page; ``threads`` None measures no time of an image."""
+    from classification.study.cost import Timing
+    from classification.study.report import write_report
+    from classification.study.runs import runs_of
+
+    page = write_report(study, runs_of(study, study.rows), Timing(threads) if threads else None)
+    print(f"\n{page.read_text(encoding='utf-8')}\nwritten: {page} (and comparison.json and pictures beside it)")
 
 
 def main() -> int:
     """Trains and compares; returns the exit status."""
     arguments = parse_arguments()
-    if arguments.jobs < 1:
-        raise UserError(f"--jobs must be at least 1, got {arguments.jobs}")
+    for option in ("jobs", "threads"):
+        if getattr(arguments, option) < 1:
+            raise UserError(f"--{option} must be at least 1, got {getattr(arguments, option)}")
     from classification.study.config import load_study
     from classification.study.runs import open_study, refuse_changed_runs, refuse_other_study, runs_of
     from classification.study.training import StudyTrainer
@@ -54,6 +73,7 @@ def main() -> int:
             except Interrupted as stop:
                 print(stop)
                 return INTERRUPTED_STATUS
+    compare(study, None if arguments.no_latency else arguments.threads)
     for failure in trainer.failures:
         sys.stderr.write(f"error: {failure.run.label}: {failure.reason}\n")
     return FAILED_STATUS if trainer.failures else 0

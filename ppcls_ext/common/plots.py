@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ppcls_ext.common.files import atomic_path
 
@@ -19,6 +22,8 @@ FEW_EPOCHS = 15
 
 LOSS_COLOURS = {"loss": "black", "loss_cls": "tab:blue", "loss_iou": "tab:orange", "loss_dfl": "tab:green"}
 RUN_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
+
+LEGEND_COLUMNS = 4
 
 History = Sequence[Mapping[str, Any]]
 
@@ -135,6 +140,170 @@ def draw_run_comparison(runs: Mapping[str, History], path: str | Path, title: st
     _save(figure, path)
 
 
+@dataclass(frozen=True)
+class Band:
+    """A curve with its deviation: points ``(x, mean, deviation)``; a secondary one is drawn thin and dashed."""
+
+    label: str
+    points: Sequence[tuple[float, float, float]]
+    is_secondary: bool = False
+
+
+def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: str) -> None:
+    """Draws up to four panels over epochs, with one legend for all of them; a label has one colour in every panel.
+
+    Args:
+        panels: heading -> its curves.
+        path: the PNG to write, whole or not at all.
+        title: heading of the figure.
+    """
+    labels = list(dict.fromkeys(band.label for bands in panels.values() for band in bands))
+    colours = dict(zip(labels, _many_colours(len(labels)), strict=True))
+    figure, all_axes = _new_figure(title, height=7 + 0.25 * math.ceil(len(labels) / LEGEND_COLUMNS))
+    lines: dict[str, Any] = {}
+    for axes, (name, bands) in zip(all_axes, panels.items(), strict=False):
+        _draw_panel(axes, name, [])
+        for band in bands:
+            if not band.points:
+                continue
+            xs, means, deviations = (np.array(values) for values in zip(*band.points, strict=True))
+            style = {"linestyle": "--", "linewidth": 1.0} if band.is_secondary else {"linewidth": 2.0}
+            marker = "o" if len(xs) < FEW_EPOCHS else None
+            (lines[band.label],) = axes.plot(xs, means, color=colours[band.label], marker=marker, markersize=3, **style)
+            axes.fill_between(xs, means - deviations, means + deviations, color=colours[band.label], alpha=0.15, lw=0)
+        if any(band.points for band in bands):
+            axes.texts[0].remove()
+        _label_epochs(axes)
+    figure.legend([lines[label] for label in labels if label in lines], [label for label in labels if label in lines],
+                  loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize="small")  # fmt: skip
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar: what it stands for, its value (None is written as not measured), its deviation, whether it is a base."""
+
+    label: str
+    value: float | None
+    deviation: float | None = None
+    is_base: bool = False
+
+
+def draw_bars(panels: Mapping[str, Sequence[Bar]], path: str | Path, title: str, from_zero: Mapping[str, bool]) -> None:
+    """Draws horizontal bars side by side, the same labels in each panel.
+
+    A base is drawn in another colour, with a line through all bars at its value and its deviation around it.
+
+    Args:
+        panels: heading -> its bars, from top to bottom.
+        path: the PNG to write, whole or not at all.
+        title: heading of the figure.
+        from_zero: headings whose scale begins at 0; others begin near the smallest value.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = max(len(bars) for bars in panels.values())
+    figure = Figure(figsize=(12, 1.6 + 0.42 * count), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for axes, (name, bars) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
+        _draw_bars(axes, bars, from_zero.get(name, True))
+        axes.set_title(name)
+    _save(figure, path)
+
+
+def _draw_bars(axes: Axes, bars: Sequence[Bar], from_zero: bool) -> None:
+    known = [bar.value for bar in bars if bar.value is not None]
+    low, high = (min(0.0, *known), max(0.0, *known)) if known else (0.0, 1.0)
+    if known and not from_zero:
+        margin = max(max(bar.deviation or 0.0 for bar in bars), 0.2 * (max(known) - min(known)), 0.5)
+        low = max(0.0, min(known) - 1.5 * margin)
+    for place, bar in enumerate(bars):
+        if bar.value is None:
+            axes.text(low, place, " not measured", va="center", fontsize="small", color="grey")
+            continue
+        colour = "0.45" if bar.is_base else "tab:blue"
+        axes.barh(place, bar.value - (0.0 if from_zero else low), left=0.0 if from_zero else low, color=colour,
+                  xerr=bar.deviation, error_kw={"capsize": 3, "elinewidth": 1})  # fmt: skip
+        end = bar.value + (bar.deviation or 0.0)
+        axes.annotate(f"{bar.value:.4g}" if from_zero else f"{bar.value:.1f}", (max(end, 0.0), place), (4, 0),
+                      textcoords="offset points", va="center", fontsize="small")  # fmt: skip
+        if bar.is_base and bar.value:
+            axes.axvline(bar.value, color="0.45", linestyle=":", linewidth=1)
+            if bar.deviation:
+                span = (bar.value - bar.deviation, bar.value + bar.deviation)
+                axes.axvspan(*span, color="0.45", alpha=0.15, lw=0)
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_xlim(low, high + 0.2 * (high - low))
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a trade-off: its name, what it costs, what it reaches and the deviation of that."""
+
+    label: str
+    cost: float
+    value: float
+    deviation: float | None = None
+    is_secondary: bool = False
+
+
+def draw_tradeoff(panels: Mapping[str, Sequence[Point]], path: str | Path, title: str, value_name: str) -> None:
+    """Draws values over costs on a logarithmic scale, one panel for each kind of cost and one legend.
+
+    Args:
+        panels: name of the cost -> its points.
+        path: the PNG to write, whole or not at all.
+        title: heading of the figure.
+        value_name: label of the vertical axes.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    labels = list(dict.fromkeys(point.label for points in panels.values() for point in points))
+    colours = dict(zip(labels, _many_colours(len(labels)), strict=True))
+    figure = Figure(figsize=(5.2 * len(panels), 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    shown: dict[str, Any] = {}
+    for axes, (name, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
+        for point in points:
+            shown[point.label] = axes.errorbar(
+                point.cost, point.value, yerr=point.deviation, color=colours[point.label], capsize=3, linestyle="none",
+                marker="s" if point.is_secondary else "o", markersize=6 if point.is_secondary else 9,
+            )  # fmt: skip
+        _logarithmic(axes, [point.cost for point in points])
+        axes.set_xlabel(name)
+        axes.set_ylabel(value_name)
+        axes.grid(alpha=0.3)
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize="small")
+    _save(figure, path)
+
+
+def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """Scales the horizontal axis; a range of less than a power of ten has ticks of its own, written plainly."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_xlim(0.8 * min(values), 1.25 * max(values))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+
+
+def _many_colours(count: int) -> list[Any]:
+    """Returns colours that differ: those of the runs first, then from a larger map."""
+    import matplotlib
+
+    more = [matplotlib.colormaps["tab20"](number) for number in range(1, 20, 2)]
+    colours = [*RUN_COLOURS, "tab:olive", "tab:gray", *more]
+    return [colours[number % len(colours)] for number in range(count)]
+
+
 def _learning_rate(history: History) -> Curve | None:
     points = [(float(record["epoch"]), record["lr"]) for record in history if record.get("lr") is not None]
     return Curve("", [epoch for epoch, _ in points], [rate for _, rate in points]) if points else None
@@ -169,12 +338,12 @@ def _draw_by_epoch(
     _save(figure, path)
 
 
-def _new_figure(title: str) -> tuple[Figure, list[Axes]]:
+def _new_figure(title: str, height: float = 7) -> tuple[Figure, list[Axes]]:
     """Returns a figure that is drawn without a screen, and its four panels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = Figure(figsize=(10, height), layout="constrained")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title)

@@ -1,0 +1,106 @@
+"""What the networks of a study cost: parameters, FLOPs, and the time of one image."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classification.config import Config
+from ppcls_ext.common.errors import UserError
+
+logger = logging.getLogger(__name__)
+ENGINE = "Paddle Inference with oneDNN on the CPU, exported network, batch 1"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How the time of an image is measured: threads of each network, turns, passes in a turn."""
+
+    threads: int = 1
+    rounds: int = 12
+    runs: int = 10
+
+
+def count_costs(configs: Mapping[str, Config]) -> dict[str, dict[str, int]]:
+    """Returns by row ``parameters`` (trainable) and ``flops`` (by ``paddle.flops``: a multiply-add counts 1).
+
+    Raises:
+        UserError: a network cannot be built.
+    """
+    import paddle
+
+    from classification.build import build_network, count_trainable
+
+    costs = {}
+    for name, config in configs.items():
+        model = build_network(config)
+        model.eval()
+        with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
+            flops = int(paddle.flops(model, [1, *config.run.image_shape]))
+        costs[name] = {"parameters": count_trainable(model), "flops": flops}
+    return costs
+
+
+def measure_latencies(configs: Mapping[str, Config], timing: Timing) -> dict[str, dict[str, Any]]:
+    """Measures the exported networks (random weights) by turns, each in a process of its own.
+
+    Returns:
+        By row ``median_ms``, ``p90_ms`` and ``fastest_ms`` of one image, or ``reason`` where it cannot be exported.
+    """
+    from ppcls_ext.benchmark.inference import measure_by_turns, open_engines, statistics_of
+
+    latencies: dict[str, dict[str, Any]] = {}
+    seconds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="study-") as temporary:
+        for shape, group in _by_shape(configs).items():
+            folder = Path(temporary) / "x".join(map(str, shape))
+            folder.mkdir()
+            models: dict[str, tuple[str, str]] = {}
+            for name, config in group.items():
+                try:
+                    _export(config, folder / name)
+                    models[name] = ("paddle", str(folder / name))
+                except UserError as error:
+                    logger.warning("%s: no time of an image: %s", name, error)
+                    latencies[name] = {"reason": str(error)}
+            np.save(folder / "input.npy", np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32))
+            logger.info("measuring the time of an image of %d networks by turns", len(models))
+            if models:
+                with open_engines(models, timing.threads, folder) as engines:
+                    seconds |= measure_by_turns(engines, timing.rounds, timing.runs)
+    return latencies | {name: statistics_of(values) for name, values in seconds.items()}
+
+
+def _by_shape(configs: Mapping[str, Config]) -> dict[tuple[int, ...], dict[str, Config]]:
+    """Groups the rows by the shape of their images: those of a group are given the same input."""
+    groups: dict[tuple[int, ...], dict[str, Config]] = {}
+    for name, config in configs.items():
+        groups.setdefault(tuple(config.run.image_shape), {})[name] = config
+    return groups
+
+
+def _export(config: Config, folder: Path) -> None:
+    import paddle
+
+    from classification.build import build_network
+    from ppcls_ext.export import export_classifier
+
+    if config.infer is None:
+        raise UserError(config.document.problem("Infer", "is missing: an export needs Infer.transforms"))
+    paddle.seed(0)
+    export_classifier(
+        build_network(config),
+        folder,
+        model_name=config.arch.name,
+        class_num=config.arch.class_num,
+        image_shape=config.run.image_shape,
+        preprocess=config.infer.transforms,
+    )
