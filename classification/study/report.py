@@ -14,7 +14,7 @@ from classification.study.comparison import compare
 from classification.study.config import Study
 from classification.study.cost import Timing, count_costs, measure_latencies
 from classification.study.figures import RowFigures, curve, gather
-from classification.study.page import flops_unit, markdown_page
+from classification.study.page import flops_unit, markdown_page, percent
 from classification.study.runs import Run
 from ppcls_ext.benchmark.report import processor_name
 from ppcls_ext.common.files import write_json, write_text
@@ -97,7 +97,7 @@ def _draw(comparison: Mapping[str, Any], figures: Sequence[RowFigures], folder: 
     measured = [row for row in comparison["rows"] if row["top1"]]
     if any(row["base"] is not None for row in measured):
         panels = _bars(comparison["rows"])
-        draw_bars(panels, folder / "ablations.png", f"{title}: one change each", {TOP1: False})
+        draw_bars(panels, folder / "ablations.png", f"{title}: one change each, against the base")
         pictures.append(("ablations", "ablations.png"))
     if len(measured) > 1:
         draw_tradeoff(_tradeoff(measured), folder / "accuracy_cost.png", title, TOP1)
@@ -129,21 +129,23 @@ def _scaled(points: Sequence[tuple[float, float, float]], scale: float) -> list[
 
 
 def _bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Bar]]:
-    """Returns the bars of each base and its ablations."""
-    prefix, unit = flops_unit(rows)
-    flops = f"FLOPs ({prefix})"
-    panels: dict[str, list[Bar]] = {TOP1: [], PARAMETERS: [], flops: []}
+    """Returns the bars of each base and its ablations: differences to the base."""
+    top1s, sizes = [], {"parameters": [], "flops": []}
     for base in dict.fromkeys(row["base"] for row in rows if row["base"] is not None):
         for row in rows:
             if base not in (row["name"], row["base"]):
                 continue
-            is_base, top1 = row["name"] == base, row["top1"] or {}
-            label = f"{row['name']} (n={top1.get('count', 0)})"
-            value, deviation = top1.get("mean"), top1.get("deviation")
-            panels[TOP1].append(Bar(label, _percent(value), _percent(deviation), is_base))
-            panels[PARAMETERS].append(Bar(label, row["parameters"] / 1e6, None, is_base))
-            panels[flops].append(Bar(label, row["flops"] / unit, None, is_base))
-    return panels
+            is_base, top1 = row["name"] == base, row["top1"]
+            against = {"top1": 0.0, **dict.fromkeys(sizes, 0.0)} if is_base else row["against_base"]
+            label = f"{row['name']}, n={top1['count'] if top1 else 0}" + (" (base)" if is_base else "")
+            points = _percent(against["top1"] if top1 else None)
+            text = "" if points is None else f"{percent(top1)} %" if is_base else f"{points:+.2f}"
+            top1s.append(Bar(label, points, text, _percent(top1["deviation"]) if top1 else None, is_base))
+            for name, bars in sizes.items():
+                change = 100 * against[name]
+                bars.append(Bar(label, change, "" if is_base else f"{change:+.1f} %", is_base=is_base))
+    return {"top-1: difference (points)": top1s, "parameters: change (%)": sizes["parameters"],
+            "FLOPs: change (%)": sizes["flops"]}  # fmt: skip
 
 
 def _percent(share: float | None) -> float | None:

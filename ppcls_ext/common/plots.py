@@ -181,24 +181,25 @@ def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: st
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar: what it stands for, its value (None is written as not measured), its deviation, whether it is a base."""
+    """A bar from zero: what it stands for, its value (None: not measured), its deviation, and what is written at it.
+
+    The deviation of a base, whose own value is 0, is drawn as a band through all bars.
+    """
 
     label: str
     value: float | None
+    text: str = ""
     deviation: float | None = None
     is_base: bool = False
 
 
-def draw_bars(panels: Mapping[str, Sequence[Bar]], path: str | Path, title: str, from_zero: Mapping[str, bool]) -> None:
-    """Draws horizontal bars side by side, the same labels in each panel.
-
-    A base is drawn in another colour, with a line through all bars at its value and its deviation around it.
+def draw_bars(panels: Mapping[str, Sequence[Bar]], path: str | Path, title: str) -> None:
+    """Draws horizontal bars of differences, some panels side by side with the same labels in each.
 
     Args:
         panels: heading -> its bars, from top to bottom.
         path: the PNG to write, whole or not at all.
         title: heading of the figure.
-        from_zero: headings whose scale begins at 0; others begin near the smallest value.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -207,36 +208,30 @@ def draw_bars(panels: Mapping[str, Sequence[Bar]], path: str | Path, title: str,
     figure = Figure(figsize=(12, 1.6 + 0.42 * count), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    for axes, (name, bars) in zip(figure.subplots(1, len(panels), sharey=True), panels.items(), strict=True):
-        _draw_bars(axes, bars, from_zero.get(name, True))
+    all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for axes, (name, bars) in zip(all_axes, panels.items(), strict=True):
+        _draw_bars(axes, bars)
         axes.set_title(name)
     _save(figure, path)
 
 
-def _draw_bars(axes: Axes, bars: Sequence[Bar], from_zero: bool) -> None:
-    known = [bar.value for bar in bars if bar.value is not None]
-    low, high = (min(0.0, *known), max(0.0, *known)) if known else (0.0, 1.0)
-    if known and not from_zero:
-        margin = max(max(bar.deviation or 0.0 for bar in bars), 0.2 * (max(known) - min(known)), 0.5)
-        low = max(0.0, min(known) - 1.5 * margin)
+def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
+    ends = [0.0]
     for place, bar in enumerate(bars):
-        if bar.value is None:
-            axes.text(low, place, " not measured", va="center", fontsize="small", color="grey")
-            continue
-        colour = "0.45" if bar.is_base else "tab:blue"
-        axes.barh(place, bar.value - (0.0 if from_zero else low), left=0.0 if from_zero else low, color=colour,
-                  xerr=bar.deviation, error_kw={"capsize": 3, "elinewidth": 1})  # fmt: skip
-        end = bar.value + (bar.deviation or 0.0)
-        axes.annotate(f"{bar.value:.4g}" if from_zero else f"{bar.value:.1f}", (max(end, 0.0), place), (4, 0),
-                      textcoords="offset points", va="center", fontsize="small")  # fmt: skip
-        if bar.is_base and bar.value:
-            axes.axvline(bar.value, color="0.45", linestyle=":", linewidth=1)
-            if bar.deviation:
-                span = (bar.value - bar.deviation, bar.value + bar.deviation)
-                axes.axvspan(*span, color="0.45", alpha=0.15, lw=0)
+        text = bar.text if bar.value is not None else "not measured"
+        value, deviation = bar.value or 0.0, bar.deviation or 0.0
+        axes.barh(place, value, color="tab:blue" if value >= 0 else "tab:orange", xerr=deviation or None,
+                  error_kw={"capsize": 3, "elinewidth": 1})  # fmt: skip
+        axes.annotate(text, (max(value + deviation, 0.0), place), (4, 0), textcoords="offset points", va="center",
+                      fontsize="small")  # fmt: skip
+        ends += [value - deviation, value + deviation]
+        if bar.is_base and deviation:
+            axes.axvspan(value - deviation, value + deviation, color="0.45", alpha=0.15, lw=0)
+    room = max(ends) - min(ends) or 1.0
+    axes.set_xlim(min(ends) - 0.05 * room, max(ends) + 0.3 * room)
+    axes.axvline(0, color="0.3", linewidth=1)
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.set_xlim(low, high + 0.2 * (high - low))
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
 
