@@ -249,7 +249,7 @@ HEADINGS = {
 def main() -> None:
     """Measures, prints the page and writes it."""
     arguments = parse_arguments()
-    from ppcls_ext.benchmark.report import markdown_page
+    from ppcls_ext.benchmark.report import machine_line, markdown_page
     from ppcls_ext.common.files import write_json, write_text
     from ppcls_ext.common.log import set_up_logging
     from ppcls_ext.common.machine import available_cores
@@ -272,7 +272,7 @@ def main() -> None:
     print(f"\n{page}")
     if arguments.output:
         write_text(arguments.output, page)
-        write_json(arguments.output.with_suffix(".json"), results)
+        write_json(arguments.output.with_suffix(".json"), {"machine": machine_line(available_cores()), **results})
     if arguments.output and MODELS in results:
         from ppcls_ext.benchmark.matrix.chart import draw_chart
 

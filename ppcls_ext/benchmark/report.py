@@ -36,10 +36,15 @@ def markdown_page(sections: Mapping[str, tuple[str, Sequence[Sequence[str]]]], c
         sections: heading -> (what was measured and the verdicts, rows of the table).
         cores: how many cores the process could use.
     """
-    parts = ["# Benchmark", f"{processor_name()}, {cores} cores, Python {platform.python_version()}, {_versions()}."]
+    parts = ["# Benchmark", f"{machine_line(cores)}."]
     for heading, (text, rows) in sections.items():
         parts += [f"## {heading}", text, markdown_table(rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def machine_line(cores: int) -> str:
+    """Returns what was measured on: processor, cores that the process could use, versions of the packages."""
+    return f"{processor_name()}, {cores} cores, Python {platform.python_version()}, {_versions()}"
 
 
 def verdict(text: str, met: bool) -> str:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 PAPER = "E-ConvNeXt paper, arXiv 2508.20955"
 PADDLECLAS = "PaddleClas, docs/zh_CN/models/ImageNet1k"
+CONVNEXT_V2 = (
+    "facebookresearch/ConvNeXt-V2, README.md, ImageNet-1K fine-tuned models (pre-trained as masked autoencoders, FCMAE)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,16 @@ PUBLISHED: dict[str, Published] = {
     "EConvNeXt_small": Published(81.9, 224, PAPER),
     "ConvNeXt_tiny": Published(82.03, 224, f"{PADDLECLAS}/ConvNeXt.md"),
     "ConvNeXtV1_tiny": Published(82.03, 224, f"{PADDLECLAS}/ConvNeXt.md, as ConvNeXt_tiny"),
+    "ConvNeXtV1_small": Published(83.13, 224, f"{PADDLECLAS}/ConvNeXt.md, as ConvNeXt_small"),
+    "ConvNeXtV1_base": Published(83.84, 224, f"{PADDLECLAS}/ConvNeXt.md, as ConvNeXt_base_224"),
+    "ConvNeXtV1_large": Published(84.26, 224, f"{PADDLECLAS}/ConvNeXt.md, as ConvNeXt_large_224"),
+    "ConvNeXtV2_atto": Published(76.7, 224, CONVNEXT_V2),
+    "ConvNeXtV2_femto": Published(78.5, 224, CONVNEXT_V2),
+    "ConvNeXtV2_pico": Published(80.3, 224, CONVNEXT_V2),
+    "ConvNeXtV2_nano": Published(81.9, 224, CONVNEXT_V2),
+    "ConvNeXtV2_tiny": Published(83.0, 224, CONVNEXT_V2),
+    "ConvNeXtV2_base": Published(84.9, 224, CONVNEXT_V2),
+    "ConvNeXtV2_large": Published(85.8, 224, CONVNEXT_V2),
     "MobileNetV4_conv_medium": Published(
         79.9, 320, f"{PADDLECLAS}/MobileNetV4.md; 320 px as in its configuration's evaluation"
     ),

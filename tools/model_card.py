@@ -1,0 +1,146 @@
+"""Writes model cards: what a model is, how it was trained, what was measured; from code and results alone.
+
+python tools/model_card.py --model EConvNeXt_mini --output CARD.md
+python tools/model_card.py --run output/quickstart [--export output/quickstart/export] [--benchmark output/bench.json]
+python tools/model_card.py -c configs/detection/quickstart.yml --output CARD.md
+python tools/model_card.py --all --output docs/models
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls_ext.common.command_line import add_config_arguments, run
+from ppcls_ext.common.errors import UserError
+
+if TYPE_CHECKING:
+    from ppcls_ext.cards import Source
+    from ppcls_ext.cards.counts import Counts
+
+DEFAULT_OUTPUT = Path("CARD.md")
+PAGE_SUFFIX = ".md"
+SIDE = 640
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description="Write a model card (Markdown with a head as Hugging Face reads it) of a classifier or a detector. "
+        "Whatever is not known is said to be so; paths of this machine do not get into the card."
+    )
+    parser.add_argument("--model", metavar="NAME", help="a classifier by name; with --run it must be that of the run")
+    parser.add_argument(
+        "--run", metavar="FOLDER", type=Path, help="folder of a training run, of a checkpoint, or of a pruning"
+    )
+    parser.add_argument("--export", metavar="DIR", type=Path, help="what tools/export_model.py wrote of it")
+    parser.add_argument(
+        "--benchmark", metavar="FILE.json", type=Path, help="what tools/benchmark.py models wrote: adds latencies"
+    )
+    parser.add_argument("--all", action="store_true", help="cards of all our models, and an index, into a folder")
+    parser.add_argument(
+        "--output", metavar="PATH", type=Path, help=f"page to write ({DEFAULT_OUTPUT}); with --all a folder"
+    )
+    add_config_arguments(parser, required=False)
+    return parser.parse_args()
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuses what cannot be, before anything slow is loaded.
+
+    Raises:
+        UserError: options contradict each other, or nothing is named.
+    """
+    sources = {"--model": arguments.model, "--run": arguments.run, "--export": arguments.export, "-c": arguments.config}
+    named = [option for option, value in sources.items() if value is not None]
+    if arguments.all:
+        if named or arguments.benchmark is not None or arguments.output is None:
+            raise UserError("--all goes with --output FOLDER and nothing else")
+        return
+    if not named:
+        raise UserError("name what the card is of: --model NAME, --run FOLDER, --export DIR or -c CONFIG (or --all)")
+    if arguments.config is not None and len(named) > 1:
+        raise UserError(f"-c goes without {', '.join(named[:-1])}: a run has its own configuration")
+    if arguments.override and arguments.config is None:
+        raise UserError("-o goes with -c")
+    if arguments.output is not None and arguments.output.suffix != PAGE_SUFFIX:
+        raise UserError(f"--output must end in {PAGE_SUFFIX}, got {arguments.output}")
+
+
+def configured_source(path: str, overrides: list[str]) -> Source:
+    """Returns what a configuration says of a model that nobody has trained yet."""
+    from ppcls_ext.cards.sources import DETECTION, Source, detector_name
+    from ppcls_ext.common.config import is_detection_config
+
+    if is_detection_config(path):
+        from detection.configuration import load_config
+
+        config: Any = load_config(path, overrides)
+        return Source(detector_name(config.data), DETECTION, config=config.data, config_file=Path(path))
+    from classification.config import load_config
+
+    config = load_config(path, overrides)
+    return Source(
+        config.arch.name, arguments=config.arch.arguments, config=config.document.data, config_file=Path(path)
+    )
+
+
+def detector_counts(source: Source, overrides: list[str]) -> Counts | None:
+    """Builds a detector as its configuration says, and counts it at the size of its deployment."""
+    from ppcls_ext.cards.sources import DETECTION
+
+    if source.task != DETECTION or source.config_file is None:
+        return None
+    from detection.configuration import load_config
+    from ppcls_ext.cards.counts import from_profile
+    from ppcls_ext.cards.data import input_size
+
+    config = load_config(source.config_file, overrides)
+
+    from detection.profile import detector_subject
+    from ppcls_ext.profile.measure import count_network
+
+    text = input_size(source)
+    height, width = map(int, text.removesuffix(" px").split(" x ")) if text else (SIDE, SIDE)
+    return from_profile(count_network(detector_subject(config, (height, width))))
+
+
+def main() -> None:
+    """Writes the card, or all of them."""
+    arguments = parse_arguments()
+    check(arguments)
+    if arguments.all:
+        from ppcls_ext.cards.collection import write_collection
+
+        files = write_collection(arguments.output)
+        print(f"written: {len(files)} files in {arguments.output}")
+        return
+    from ppcls_ext.cards import gather_facts, read_run, write_card
+
+    source = None
+    if arguments.run is not None:
+        source = read_run(arguments.run)
+    elif arguments.config is not None:
+        source = configured_source(arguments.config, arguments.override)
+    if source is None and arguments.export is None:
+        from ppcls_ext.cards import Source
+
+        source = Source(arguments.model)
+    facts = gather_facts(
+        source,
+        model=arguments.model,
+        counts=None if source is None else detector_counts(source, arguments.override),
+        export=arguments.export,
+        benchmark=arguments.benchmark,
+    )
+    output = arguments.output or DEFAULT_OUTPUT
+    write_card(facts, output)
+    print(f"written: {output}, the card of {facts.source.model}")
+
+
+if __name__ == "__main__":
+    run(main)
