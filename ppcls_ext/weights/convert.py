@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -162,8 +163,9 @@ def _shapes_of(model_name: str, class_num: int) -> Shapes:
     from ppcls_ext.models.registry import build_model
 
     try:
-        # Only the shapes are wanted: without initial values a large model takes a tenth of a second, not ten.
-        with paddle.LazyGuard():
+        # Only the shapes are wanted: without initial values a large model takes a tenth of a second, not ten. The
+        # toolkit's models may compute with their initial values.
+        with paddle.LazyGuard() if family_of(model_name) else contextlib.nullcontext():
             model = build_model(model_name, class_num=class_num)
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -13,9 +13,10 @@ import contextlib
 import math
 import os
 import pickle
+import pickletools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
@@ -173,6 +174,23 @@ def _plain(value: Any) -> Any:
     raise RefusedError(f"it holds a {type(value).__name__}, which is neither an array nor a plain container")
 
 
+def refuse_claims(stream: IO[bytes]) -> None:
+    """Refuses the pickle at the place of ``stream``, without running it, if it would fill the memory.
+
+    A pickle numbers what it will come back to, and Python makes room up to the highest number: eight bytes in a file
+    could claim all memory. Honest ones count from zero.
+
+    Raises:
+        RefusedError: it skips numbers.
+        ValueError: it is damaged.
+    """
+    place = stream.tell()
+    for position, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
+        if instruction.name.endswith("PUT") and argument > position:
+            raise RefusedError(f"it claims memory for {argument} objects after {position} instructions")
+    stream.seek(place)
+
+
 @contextlib.contextmanager
 def faults_of_file(file: Path, writer: str) -> Iterator[None]:
     """Says in one line what is wrong with ``file``, which ``writer`` ("paddle.save") should have written.
@@ -201,4 +219,5 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     """
     file = Path(path)
     with faults_of_file(file, "paddle.save"), open(file, "rb") as stream:
+        refuse_claims(stream)
         return _plain(_WeightsUnpickler(stream).load())

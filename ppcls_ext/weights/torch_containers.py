@@ -5,13 +5,14 @@ Nothing is unpacked to the disk: an entry's name is only ever compared.
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from ppcls_ext.weights.pickles import RefusedError
+from ppcls_ext.weights.pickles import RefusedError, refuse_claims
 from ppcls_ext.weights.torch_pickles import StorageRecord, TorchUnpickler
 
 ZIP_START = b"PK\x03\x04"
@@ -73,7 +74,7 @@ def _open_archive(stream: IO[bytes], size: int) -> TorchContent:
     folder = pickles[0].removesuffix(PICKLE)
     if any(name.startswith(f"{folder}code/") for name in entries):
         raise RefusedError("it is a TorchScript program, not a checkpoint: save the weights alone")
-    unpickler = TorchUnpickler(_opened(archive, entries[pickles[0]]))
+    stream_of_pickle = io.BytesIO(_content(archive, entries[pickles[0]]))
     order = _content(archive, entries[f"{folder}byteorder"]) if f"{folder}byteorder" in entries else b"little"
     if order not in BYTE_ORDERS:
         raise RefusedError(f"its byte order is {order[:20]!r}")
@@ -86,7 +87,14 @@ def _open_archive(stream: IO[bytes], size: int) -> TorchContent:
             raise RefusedError(f"the numbers '{record.key}' are {entry.file_size} bytes instead of {record.bytes}")
         return _content(archive, entry)
 
-    return TorchContent(unpickler.load(), read, BYTE_ORDERS[order])
+    return TorchContent(_unpickled(stream_of_pickle)[0], read, BYTE_ORDERS[order])
+
+
+def _unpickled(stream: IO[bytes]) -> tuple[Any, dict[str, StorageRecord]]:
+    """Returns what the pickle at the place of ``stream`` holds, and the storages that it names."""
+    refuse_claims(stream)
+    unpickler = TorchUnpickler(stream)
+    return unpickler.load(), unpickler.storages
 
 
 def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -106,38 +114,29 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
     return entries
 
 
-def _opened(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
-    try:
-        return archive.open(entry)
-    except ZIP_FAULTS as error:
-        raise RefusedError(f"its zip archive is damaged at {entry.filename!r} ({error})") from error
-
-
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     try:
-        with _opened(archive, entry) as stream:
-            content = stream.read()
-    except ZIP_FAULTS as error:  # the checksum of the content
-        raise RefusedError(f"its zip archive is damaged ({error})") from error
+        content = archive.read(entry)
+    except ZIP_FAULTS as error:  # among others, the checksum of the content
+        raise RefusedError(f"its zip archive is damaged at {entry.filename!r} ({error})") from error
     if len(content) != entry.file_size:
         raise RefusedError(f"its zip archive is cut short at {entry.filename!r}")
     return content
 
 
 def _open_old(stream: IO[bytes], size: int) -> TorchContent:
-    if TorchUnpickler(stream).load() != MAGIC_NUMBER:
+    if _unpickled(stream)[0] != MAGIC_NUMBER:
         raise RefusedError("it is a pickle, but none of torch.save")
-    version = TorchUnpickler(stream).load()
+    version, _ = _unpickled(stream)
     if version != OLD_VERSION:
         raise RefusedError(f"it is of version {version!r} of the older format of torch.save; {RESAVE}")
-    system = TorchUnpickler(stream).load()
+    system, _ = _unpickled(stream)
     little = system.get("little_endian", True) if isinstance(system, dict) else True
-    unpickler = TorchUnpickler(stream)
-    value = unpickler.load()
-    keys = TorchUnpickler(stream).load()
+    value, storages = _unpickled(stream)
+    keys, _ = _unpickled(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise RefusedError("it does not list its numbers")
-    places = _places_of_storages(stream, size, keys, unpickler.storages, "little" if little else "big")
+    places = _places_of_storages(stream, size, keys, storages, "little" if little else "big")
 
     def read(record: StorageRecord) -> bytes:
         if record.key not in places:

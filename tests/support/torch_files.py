@@ -54,12 +54,17 @@ class Parameter:
 class TorchPickle:
     """Writes a value as PyTorch does: protocol 2, tensors by reference to storages.
 
+    Args:
+        value: what to write.
+        old: for the older format, which tells of views of storages too.
+
     Attributes:
         storages: bytes of each storage, and how many numbers the pickle claims, by key.
     """
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, old: bool = False) -> None:
         self.storages: dict[str, tuple[bytes, int]] = {}
+        self.more = (None,) if old else ()
         self.content = b"\x80\x02" + self._of(value) + b"."
 
     def _of(self, value: Any) -> bytes:
@@ -97,7 +102,7 @@ class TorchPickle:
         storage = tensor.storage or STORAGES[numbers.dtype.str[1:]]
         module = "torch.storage" if storage == "UntypedStorage" else "torch"
         kind = f"c{module}\n{storage}\n".encode()
-        reference = self._of(("storage", kind, key, "cpu", count)) + b"Q"
+        reference = self._of(("storage", kind, key, "cpu", count, *self.more)) + b"Q"
         shape = numbers.shape if tensor.shape is None else tensor.shape
         steps = [step // numbers.itemsize for step in numbers.strides]
         strides = tuple(steps) if tensor.strides is None else tensor.strides
@@ -129,7 +134,7 @@ def write_archive(
 
 def write_old(path: Path, value: Any) -> Path:
     """Writes ``value`` in the format of PyTorch before 1.6."""
-    content = TorchPickle(value)
+    content = TorchPickle(value, old=True)
     head = [MAGIC_NUMBER, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}]
     keys = sorted(content.storages)
     parts = [pickle.dumps(each, protocol=2) for each in head] + [content.content, pickle.dumps(keys, protocol=2)]

@@ -149,6 +149,16 @@ def test_what_stands_for_a_name_cannot_be_altered(tmp_path, target):
 
 
 @WRITERS
+def test_a_pickle_that_claims_all_memory_is_refused_before_it_runs(tmp_path, write):
+    claim = b"Nr\x00\x00\x00\x7f"  # LONG_BINPUT: remember None as object number two thousand million
+    with pytest.raises(UserError, match="claims memory for 2130706432 objects"):
+        read_torch_weights(write(tmp_path / "claim.pth", {"w": claim}))
+    (tmp_path / "claim.pdparams").write_bytes(b"\x80\x04" + claim + b".")
+    with pytest.raises(UserError, match="claims memory for 2130706432 objects"):
+        read_weights(tmp_path / "claim.pdparams")
+
+
+@WRITERS
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
@@ -204,7 +214,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, write):
 def test_numbers_that_changed_are_found(tmp_path):
     file = write_archive(tmp_path / "changed.pth", {"w": NUMBERS})
     file.write_bytes(file.read_bytes().replace(NUMBERS.tobytes(), (NUMBERS + 1).tobytes()))
-    with pytest.raises(UserError, match="its zip archive is damaged"):
+    with pytest.raises(UserError, match="its zip archive is damaged at 'archive/data/0'"):
         read_torch_weights(file)
 
 

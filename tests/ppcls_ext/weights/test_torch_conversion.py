@@ -1,0 +1,224 @@
+"""Against PyTorch itself, where it is installed: its files, a ConvNeXt of its layers, timm's and torchvision's."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_ext import build_model
+from ppcls_ext.common.errors import UserError
+from ppcls_ext.models.seeded import seeded_array
+from ppcls_ext.models.variants import FAMILIES, ConvNeXtVariant
+from ppcls_ext.weights import load_weights
+from ppcls_ext.weights.convert import Request, convert_weights
+from ppcls_ext.weights.torch_files import read_torch_weights
+from tests.support.torch_files import Tensor, write_archive, write_old
+
+torch = pytest.importorskip("torch", reason="optional: pip install --no-deps -r requirements-torch.txt")
+
+DIMS, DEPTHS, CLASSES = (8, 12, 16, 24), (1, 2, 3, 1), 5
+MODELS = {1: "ConvNeXtV1_test", 2: "ConvNeXtV2_test"}
+
+
+@pytest.fixture(autouse=True)
+def small_models(monkeypatch):
+    """A small model of each family: one row more in its table, as for any new model."""
+    for family in FAMILIES:
+        if family.class_name in ("ConvNeXtV1", "ConvNeXtV2"):
+            monkeypatch.setitem(family.rows, f"{family.class_name}_test", ConvNeXtVariant(DIMS, DEPTHS))
+
+
+def network_of_torch(version: int):
+    """A ConvNeXt of PyTorch's layers under the official names, written for this test."""
+    nn = torch.nn
+
+    class ChannelNorm(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+    class Response(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.gamma = nn.Parameter(torch.zeros(1, 1, 1, channels))
+            self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
+
+        def forward(self, x):
+            energy = x.square().sum((1, 2), keepdim=True).sqrt()
+            return x + self.beta + self.gamma * x * energy / (energy.mean(-1, keepdim=True) + 1e-6)
+
+    class Block(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+            self.norm = nn.LayerNorm(channels, eps=1e-6)
+            self.pwconv1, self.pwconv2 = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, channels)
+            if version == 1:
+                self.gamma = nn.Parameter(torch.ones(channels))
+            else:
+                self.grn = Response(4 * channels)
+
+        def forward(self, x):
+            y = nn.functional.gelu(self.pwconv1(self.norm(self.dwconv(x).movedim(1, -1))))
+            y = self.pwconv2(y) * self.gamma if version == 1 else self.pwconv2(self.grn(y))
+            return x + y.movedim(-1, 1)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layers = [nn.Sequential(nn.Conv2d(3, DIMS[0], 4, 4), ChannelNorm(DIMS[0], eps=1e-6))]
+            for before, after in zip(DIMS, DIMS[1:], strict=False):
+                layers.append(nn.Sequential(ChannelNorm(before, eps=1e-6), nn.Conv2d(before, after, 2, 2)))
+            self.downsample_layers = nn.ModuleList(layers)
+            stages = [nn.Sequential(*(Block(width) for _ in range(n))) for width, n in zip(DIMS, DEPTHS, strict=True)]
+            self.stages = nn.ModuleList(stages)
+            self.norm, self.head = nn.LayerNorm(DIMS[-1], eps=1e-6), nn.Linear(DIMS[-1], CLASSES)
+
+        def forward(self, x):
+            for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
+                x = stage(downsample(x))
+            return self.head(self.norm(x.mean((2, 3))))
+
+    return Network()
+
+
+def package(name: str):
+    """Returns a package that needs PyTorch, or skips the test."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:  # torchvision of another build than torch
+        pytest.skip(f"optional: {name} cannot be imported ({str(error)[:80]}); see requirements-torch.txt")
+
+
+def seed(network) -> None:
+    """Fills a network of PyTorch as ``seed_weights`` fills ours: weights by fan-in, vectors about 1 or 0."""
+    with torch.no_grad():
+        for name, parameter in network.state_dict().items():
+            values = torch.from_numpy(seeded_array(name, tuple(parameter.shape)))
+            if parameter.ndim > 1 and parameter.numel() > 4 * max(parameter.shape):
+                values *= (5.8 / parameter[0].numel()) ** 0.5
+            elif name.endswith("weight") and "grn" not in name:
+                values = 1 + 0.2 * values
+            parameter.copy_(values)
+
+
+def outputs(network, model_name, file):
+    """Returns the logits of a network of PyTorch and of our model with the weights of ``file``."""
+    images = seeded_array("images", (2, 3, 64, 96))
+    model = build_model(model_name, class_num=network_classes(network))
+    model.eval()
+    assert load_weights(model, file).complete
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy(images)).numpy()
+    with paddle.no_grad():
+        return expected, model(paddle.to_tensor(images)).numpy()
+
+
+def network_classes(network) -> int:
+    return list(network.state_dict().values())[-1].numel()
+
+
+def assert_equal_and_exported(tmp_path, network, origin, model_name) -> None:
+    """Converted weights give the same logits, and what we export is strictly loaded and bit for bit the same."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    convert_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", Request(model_name, origin))
+    expected, actual = outputs(network, model_name, tmp_path / "ours.safetensors")
+    assert np.abs(expected[0] - expected[1]).max() > 0.01, "the logits do not depend on the image: nothing is tested"
+    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
+    convert_weights(tmp_path / "ours.safetensors", tmp_path / "back.safetensors", Request(model_name, "ours", origin))
+    before, back = network.state_dict(), safetensors.load_file(tmp_path / "back.safetensors")
+    assert sorted(back) == sorted(before)
+    assert all(torch.equal(back[name], before[name]) for name in before)
+    network.load_state_dict(back, strict=True)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_training_checkpoint_of_the_official_form(tmp_path, version, zipped):
+    network = network_of_torch(version)
+    seed(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    network(torch.ones(1, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    checkpoint = {
+        "model": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": 3,
+        "scaler": torch.amp.GradScaler("cpu").state_dict(),
+        "args": argparse.Namespace(lr=1e-4, output_dir=tmp_path, device=torch.device("cpu"), best=np.float64(0.5)),
+    }
+    torch.save(checkpoint, tmp_path / "theirs.pth", _use_new_zipfile_serialization=zipped)
+    assert_equal_and_exported(tmp_path, network, "facebook", MODELS[version])
+
+
+@pytest.mark.parametrize(("version", "pointwise"), [(1, False), (1, True), (2, False), (2, True)])
+def test_timm(tmp_path, version, pointwise):
+    convnext = package("timm.models.convnext")
+    extra = {1: {}, 2: {"use_grn": True, "ls_init_value": None}}[version]
+    network = convnext.ConvNeXt(dims=DIMS, depths=DEPTHS, num_classes=CLASSES, conv_mlp=pointwise, **extra)
+    seed(network)
+    torch.save(network.state_dict(), tmp_path / "theirs.pth")
+    if not pointwise:
+        assert_equal_and_exported(tmp_path, network, "timm", MODELS[version])
+        return
+    convert_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", Request(MODELS[version], "timm"))
+    expected, actual = outputs(network, MODELS[version], tmp_path / "ours.safetensors")
+    assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_timm_loads_what_we_export_for_its_models_with_convolutions(tmp_path):
+    network = package("timm").create_model("convnextv2_atto", num_classes=CLASSES)
+    seed(network)
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "theirs.pth")
+    assert_equal_and_exported(tmp_path, network, "timm", "ConvNeXtV2_atto")
+
+
+def test_torchvision(tmp_path):
+    convnext = package("torchvision.models.convnext")
+    settings = [
+        convnext.CNBlockConfig(width, after, depth)
+        for width, after, depth in zip(DIMS, (*DIMS[1:], None), DEPTHS, strict=True)
+    ]
+    network = convnext.ConvNeXt(settings, num_classes=CLASSES)
+    seed(network)
+    torch.save(network.state_dict(), tmp_path / "theirs.pth")
+    assert_equal_and_exported(tmp_path, network, "torchvision", MODELS[1])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_every_type_of_number_and_view(tmp_path, zipped):
+    base = torch.arange(24, dtype=torch.float32)
+    kinds = ("float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64")
+    weights = {kind: base.to(getattr(torch, kind)).reshape(4, 6) for kind in kinds}
+    weights |= {"base": base, "view": base.reshape(4, 6)[1:3, ::2], "transposed": base.reshape(4, 6).T}
+    weights |= {"parameter": torch.nn.Parameter(base[3:5]), "scalar": torch.tensor(3), "none": torch.zeros(0, 3)}
+    weights["noted"] = base.clone()
+    weights["noted"].note = "an attribute"
+    if hasattr(torch, "uint16"):
+        weights["uint16"] = base.to(torch.uint16)
+    torch.save(weights, tmp_path / "types.pth", _use_new_zipfile_serialization=zipped)
+    read = read_torch_weights(tmp_path / "types.pth")
+    assert list(read) == list(weights)
+    for name, tensor in weights.items():
+        expected = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()
+        assert (read[name].dtype, read[name].shape) == (expected.numpy().dtype, expected.numpy().shape)
+        np.testing.assert_array_equal(read[name], expected.numpy())
+
+
+def test_a_saved_model_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pth")
+    with pytest.raises(UserError, match=r"asks for 'torch\.nn\.modules\.linear\.Linear'; a model was saved"):
+        read_torch_weights(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("write", [write_archive, write_old])
+def test_torch_reads_the_files_that_our_tests_make(tmp_path, write):
+    """Else the tests that need no PyTorch would test files that it never writes."""
+    numbers = np.arange(6, dtype=np.float32)
+    value = {"model": {"w": Tensor(numbers, (2, 3), (1, 2)), "v": numbers}}
+    loaded = torch.load(write(tmp_path / "made.pth", value), weights_only=True)["model"]
+    np.testing.assert_array_equal(loaded["w"].numpy(), numbers.reshape(3, 2).T)
+    np.testing.assert_array_equal(loaded["v"].numpy(), numbers)
