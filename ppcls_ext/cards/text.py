@@ -18,8 +18,8 @@ def shown_path(path: str | Path) -> str:
     if _ABSOLUTE.match(text):
         # Links stay as they are called: checkpoints/best.
         absolute, here = Path(os.path.abspath(Path(text).expanduser())), Path.cwd()
-        inside = absolute.is_relative_to(here) and absolute != here
-        return absolute.relative_to(here).as_posix() if inside else absolute.name
+        inside = text[0] in "/~" and absolute.is_relative_to(here) and absolute != here
+        return absolute.relative_to(here).as_posix() if inside else text.rpartition("/")[2]
     parts = [part for part in text.split("/") if part not in ("", ".")]
     return parts[-1] if ".." in parts else "/".join(parts)
 
