@@ -29,6 +29,8 @@ class ConvNeXtV1(DesignedNetwork):
         depth_multiplier: multiplies ``depths``, rounded up.
         width_multiplier: multiplies ``dims``, rounded to the nearest multiple of 8, at least 8.
         spatial_mlp_window: side of the windows of a spatial MLP in each block, see `WindowedSpatialMLP`; 0 for none.
+        expansion_channels: a list for each stage: the channels inside each of its blocks, if not four times the
+            block's as published; ``tools/prune_model.py`` finds them.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -54,10 +56,13 @@ class ConvNeXtV1(DesignedNetwork):
         depth_multiplier: float = 1.0,
         width_multiplier: float = 1.0,
         spatial_mlp_window: int = 0,
+        expansion_channels: list | None = None,
     ) -> None:
         design = Design(
             norm, spatial, branch_scale, activation, kernel_size, csp, branch_norm, downsampling,
             layer_scale_init_value, spatial_mlp_window,
         )  # fmt: skip
         size = convnext_size(dims, depths).scaled(depth_multiplier, width_multiplier)
-        super().__init__("patchify", size, design, class_num, drop_path_rate, stem_stride, in_channels)
+        super().__init__(
+            "patchify", size, design, class_num, drop_path_rate, stem_stride, in_channels, expansion_channels
+        )

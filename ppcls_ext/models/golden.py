@@ -8,18 +8,18 @@ After a change that is meant to alter a network, write them anew and look at the
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
 from ppcls_ext.common.files import write_json
 from ppcls_ext.models.catalog import list_models
+from ppcls_ext.models.counting import count_network
 from ppcls_ext.models.registry import build_model
 from ppcls_ext.models.seeded import seed_weights, seeded_array
 
 IMAGE_SHAPE = (2, 3, 64, 64)
 LOGITS = 10
+GOLDEN_SIZE = 224
 
 
 def golden_numbers(name: str) -> dict[str, Any]:
@@ -35,12 +35,10 @@ def golden_numbers(name: str) -> dict[str, Any]:
     seed_weights(model)
     with paddle.no_grad():
         logits = model(paddle.to_tensor(seeded_array("images", IMAGE_SHAPE)))
-    parameters = sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
-    with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
-        flops = paddle.flops(model, [1, 3, 224, 224])
+    count = count_network(model, GOLDEN_SIZE)
     return {
-        "parameters": int(parameters),
-        "flops": int(flops),
+        "parameters": count.parameters,
+        "flops": count.flops,
         "logits": [[round(value, 6) for value in row[:LOGITS]] for row in logits.tolist()],
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import paddle
 from paddle import nn
-from paddle.nn import functional
 
 from ppcls_ext.models.layers import convolution, group_width
 
@@ -18,8 +17,8 @@ class WindowedSpatialMLP(nn.Layer):
     The map is cut into windows of ``n x n``, filled up with zeros below and to the right where it does not divide (a
     map smaller than the window is one window). In each window and for each channel, the n * n values become ``W v + b``
     with one W and b for each head, a group of up to 32 channels. The sum of input and result is returned. Swin shifts
-    every second layer's windows so that neighbours meet; here the blocks' convolutions reach across windows, and nothing
-    is shifted.
+    every second layer's windows so that neighbours meet; here nothing is shifted, because the blocks' convolutions
+    reach across windows.
 
     Args:
         channels: channels of input and output.
@@ -36,14 +35,17 @@ class WindowedSpatialMLP(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """``[N, H, W, C]`` -> ``[N, H, W, C]``."""
-        _, height, width, channels = x.shape
+        images, height, width, channels = x.shape
         n, heads, each = self.window, self.heads, channels // self.heads
         rows, columns = (height + n - 1) // n, (width + n - 1) // n
-        # More zeros than are needed, then cut: how many are needed may not be known before an image is there.
-        padded = functional.pad(x, [0, 0, 0, n - 1, 0, n - 1, 0, 0])[:, : rows * n, : columns * n]
-        parts = padded.reshape([-1, rows, n, columns, n, heads, each]).transpose([0, 5, 2, 4, 1, 3, 6])
-        mixed = self.mix(parts.reshape([-1, heads * n * n, rows * columns, each]))
-        mixed = mixed.reshape([-1, heads, n, n, rows, columns, each]).transpose([0, 4, 2, 5, 3, 1, 6])
+        # More zeros than are needed, then cut: how many are needed may not be known before an image is there. Not by
+        # `pad`: in an exported network its oneDNN kernel destroys memory (paddlepaddle 3.2.2).
+        padded = paddle.concat([x, paddle.zeros([images, n - 1, width, channels], x.dtype)], axis=1)[:, : rows * n]
+        padded = paddle.concat([padded, paddle.zeros([images, rows * n, n - 1, channels], x.dtype)], axis=2)
+        padded = padded[:, :, : columns * n]
+        parts = padded.reshape([-1, n, columns, n, heads, each]).transpose([0, 4, 1, 3, 2, 5])
+        mixed = self.mix(parts.reshape([-1, heads * n * n, columns, each]))
+        mixed = mixed.reshape([-1, heads, n, n, columns, each]).transpose([0, 2, 4, 3, 1, 5])
         return x + mixed.reshape([-1, rows * n, columns * n, channels])[:, :height, :width]
 
     def extra_repr(self) -> str:
