@@ -19,9 +19,9 @@ from ppcls_ext.common.command_line import INTERRUPTED_STATUS, add_config_argumen
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Remove the least important channels inside the blocks of a trained E-ConvNeXt classifier, or of a "
-        "detector with that backbone. DIR receives pruned weights, report.json and a configuration for tools/train.py "
-        "that fine-tunes them."
+        description="Remove the least important channels inside the blocks of a trained E-ConvNeXt or ConvNeXt "
+        "classifier, or of a detector with E-ConvNeXt as its backbone. DIR receives pruned weights, report.json and a "
+        "configuration for tools/train.py that fine-tunes them."
     )
     add_config_arguments(parser)
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new folder")
@@ -67,9 +67,8 @@ def prune_detector(arguments: argparse.Namespace) -> dict[str, Any]:
     check_annotations(config)
     weights_file(config)  # weights that are not there are told before Paddle is loaded
 
-    from detection.pruning import prune_detector as prune
-
     from detection.engine.run import open_environment
+    from detection.pruning import prune_detector as prune
 
     return prune(config, request_of(arguments), open_environment(config))
 

@@ -13,10 +13,12 @@ import numpy as np
 from paddle import nn
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.blocks import Block
+from ppcls_ext.models.blocks import Block, ChannelsLastBlock
 
-# Blocks whose layers `expand` and `project` enclose channels that nothing mixes.
-PRUNABLE_BLOCKS: tuple[type[nn.Layer], ...] = (Block,)
+# Blocks whose layers `expand` and `project` enclose channels that nothing mixes, unless there is a layer of this name
+# between them: ConvNeXt V2's response norm divides each channel by the mean over all of them.
+PRUNABLE_BLOCKS: tuple[type[nn.Layer], ...] = (Block, ChannelsLastBlock)
+MIXING = "response_norm"
 _PLACE = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)$")
 
 
@@ -37,12 +39,12 @@ class Expansion:
     @property
     def width(self) -> int:
         """Number of hidden channels."""
-        return int(self.block.expand.weight.shape[0])
+        return int(self.block.expand.bias.shape[0])
 
     def incoming(self) -> np.ndarray:
         """Returns what makes each hidden channel, weights and bias: ``[hidden, C + 1]``."""
         layer = self.block.expand
-        weight = layer.weight.numpy()
+        weight = np.moveaxis(layer.weight.numpy(), output_axis(layer.weight.ndim), 0)
         return np.concatenate([weight.reshape(len(weight), -1), layer.bias.numpy()[:, np.newaxis]], axis=1)
 
     def outgoing(self) -> np.ndarray:
@@ -50,9 +52,20 @@ class Expansion:
         return outgoing_rows(self.block.project.weight.numpy())
 
 
+def output_axis(dimensions: int) -> int:
+    """Returns the axis of output channels in the weights of a pointwise layer: the other of the first two is that of
+    its inputs.
+
+    Args:
+        dimensions: of the weights: 4 for a 1x1 convolution ``[out, in, 1, 1]``, 2 for a linear layer ``[in, out]``.
+    """
+    return 0 if dimensions == 4 else 1
+
+
 def outgoing_rows(weight: np.ndarray) -> np.ndarray:
-    """Turns the weights of a 1x1 convolution (or their gradient) ``[C, hidden, 1, 1]`` into ``[hidden, C]``."""
-    return weight[:, :, 0, 0].T
+    """Turns the weights of ``project`` (or their gradient), ``[C, hidden, 1, 1]`` or ``[hidden, C]``, into ``[hidden,
+    C]``."""
+    return weight[:, :, 0, 0].T if weight.ndim == 4 else weight
 
 
 def find_expansions(model: nn.Layer) -> list[Expansion]:
@@ -64,11 +77,11 @@ def find_expansions(model: nn.Layer) -> list[Expansion]:
     found = []
     for name, layer in model.named_sublayers():
         place = _PLACE.search(name)
-        if place is not None and isinstance(layer, PRUNABLE_BLOCKS):
+        if place is not None and isinstance(layer, PRUNABLE_BLOCKS) and getattr(layer, MIXING, None) is None:
             found.append(Expansion(name, int(place[1]), layer))
     if not found:
         kind = type(model).__name__
-        raise UserError(f"{kind} has no block that can be pruned: those of the E-ConvNeXt models can")
+        raise UserError(f"{kind} has no block that can be pruned: those of E-ConvNeXt and ConvNeXt can")
     return found
 
 

@@ -78,9 +78,11 @@ def gather_evidence(
 
 
 def _record_mean(expansion: Expansion, total: np.ndarray) -> Any:
-    """Adds to ``total``, at each pass, the mean of each channel ``[N, hidden, H, W]`` that enters ``project``."""
+    """Adds to ``total``, at each pass, the mean of each channel that enters ``project``, a convolution ``[N, hidden, H,
+    W]`` or a linear layer ``[N, H, W, hidden]``."""
+    others = [0, 2, 3] if expansion.block.project.weight.ndim == 4 else [0, 1, 2]
 
     def note(_: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
-        np.add(total, inputs[0].detach().mean([0, 2, 3]).numpy(), out=total)
+        np.add(total, inputs[0].detach().mean(others).numpy(), out=total)
 
     return expansion.block.project.register_forward_pre_hook(note)

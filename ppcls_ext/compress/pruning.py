@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from paddle import nn
 
-from ppcls_ext.compress.expansion import Expansion, find_expansions, outgoing_rows, widths_by_stage
+from ppcls_ext.compress.expansion import Expansion, find_expansions, outgoing_rows, output_axis, widths_by_stage
 from ppcls_ext.compress.importance import Evidence, magnitude
 from ppcls_ext.compress.selection import check_criterion, choose_channels
 
@@ -37,7 +37,7 @@ def prune(
     of the layer behind it, so that only the deviation from the mean is lost.
 
     Args:
-        model: a trained network with blocks of E-ConvNeXt; stays as it is.
+        model: a trained network with blocks of E-ConvNeXt or ConvNeXt; stays as it is.
         evidence: from real batches; without it ``criterion`` must be ``magnitude``, and no bias is corrected.
         criterion: one of ``CRITERIA``.
         ratio, multiple: see ``choose_channels``.
@@ -70,6 +70,7 @@ def _cut(weights: dict[str, np.ndarray], expansion: Expansion, kept: np.ndarray,
         shift = activation[removed] @ outgoing_rows(outgoing)[removed]
         bias = weights[f"{project}.bias"]
         weights[f"{project}.bias"] = (bias + shift).astype(bias.dtype)
-    for name in (f"{expand}.weight", f"{expand}.bias"):
-        weights[name] = np.ascontiguousarray(weights[name][kept])
-    weights[f"{project}.weight"] = np.ascontiguousarray(outgoing[:, kept])
+    incoming = weights[f"{expand}.weight"]
+    weights[f"{expand}.weight"] = incoming.take(kept, axis=output_axis(incoming.ndim))
+    weights[f"{expand}.bias"] = weights[f"{expand}.bias"][kept]
+    weights[f"{project}.weight"] = outgoing.take(kept, axis=1 - output_axis(outgoing.ndim))

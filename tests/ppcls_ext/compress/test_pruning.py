@@ -185,3 +185,82 @@ def test_an_unknown_criterion_is_refused() -> None:
 def test_models_refuse_wrong_widths(wrong: Any) -> None:
     with pytest.raises(ValueError, match="expansion_channels: must be"):
         build_model(NAME, expansion_channels=wrong)
+
+
+CHANNELS_LAST = {"width_multiplier": 0.25, "class_num": 4}
+
+
+def seeded_convnext() -> nn.Layer:
+    model = build_model("ConvNeXtV1_tiny", **CHANNELS_LAST)
+    seed_weights(model)
+    model.eval()
+    return model
+
+
+def rebuilt_convnext(pruned: Pruned) -> nn.Layer:
+    model = build_model("ConvNeXtV1_tiny", **CHANNELS_LAST, expansion_channels=pruned.expansion_channels)
+    load_weights(model, pruned.weights)
+    model.eval()
+    return model
+
+
+def test_convnext_loses_channels_without_weight_and_keeps_its_outputs() -> None:
+    model = seeded_convnext()
+    expansions = find_expansions(model)
+    assert [expansion.width for expansion in expansions][:4] == [96, 96, 96, 192]
+    removed = 0
+    for number, expansion in enumerate(expansions):
+        dead = np.arange(number % 3, expansion.width, 3)
+        expand, project = expansion.block.expand, expansion.block.project
+        if number % 2:
+            weight, bias = expand.weight.numpy(), expand.bias.numpy()
+            weight[:, dead], bias[dead] = 0, 0
+            expand.weight.set_value(weight)
+            expand.bias.set_value(bias)
+        else:
+            weight = project.weight.numpy()
+            weight[dead] = 0
+            project.weight.set_value(weight)
+        removed += len(dead)
+    total = sum(expansion.width for expansion in expansions)
+    pruned = prune(model, None, "magnitude", [removed / total], multiple=1)
+    assert pruned.expansion_channels[0] == [64, 64, 64]
+    expected = model(images()).numpy()
+    assert np.abs(rebuilt_convnext(pruned)(images()).numpy() - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_evidence_of_convnext_is_that_of_its_values() -> None:
+    model = seeded_convnext()
+    expansion = find_expansions(model)[4]
+    seen: list[paddle.Tensor] = []
+
+    def keep(_: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
+        inputs[0].retain_grads()
+        seen.append(inputs[0])
+
+    hook = expansion.block.project.register_forward_pre_hook(keep)
+    nn.functional.cross_entropy(model(images(2)), paddle.arange(2)).backward()
+    hook.remove()
+    values, gradients = seen[-1].numpy().astype(np.float64), seen[-1].grad.numpy()
+    for parameter in model.parameters():
+        parameter.clear_gradient()
+    evidence = evidence_of(model, 1)
+    expected = (values * gradients).sum(axis=(0, 1, 2)) ** 2
+    np.testing.assert_allclose(evidence.taylor[4], expected, rtol=1e-3, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(evidence.activation[4], values.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-6)
+    weight = expansion.block.expand.weight.numpy()
+    weight[:, :8] = 0  # The bias remains: the channel has the same value everywhere.
+    expansion.block.expand.weight.set_value(weight)
+    evidence = evidence_of(model, 1)
+    for number in (3, 4, 5):
+        evidence.taylor[number][:] = 1 + np.arange(expansion.width)
+    evidence.taylor[4][:8] = 0
+    pruned = prune(model, evidence, "taylor", [0, 8 / (3 * 192) + 1e-6, 0, 0], multiple=8)
+    assert pruned.expansion_channels[1] == [192, 184, 192]
+    expected = model(images()).numpy()
+    assert np.abs(rebuilt_convnext(pruned)(images()).numpy() - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_convnext_v2_is_refused_because_its_response_norm_mixes_the_channels() -> None:
+    with pytest.raises(UserError, match="no block that can be pruned"):
+        find_expansions(build_model("ConvNeXtV2_atto", width_multiplier=0.5))
