@@ -228,7 +228,7 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
         if bar.is_base and deviation:
             axes.axvspan(value - deviation, value + deviation, color="0.45", alpha=0.15, lw=0)
     room = max(ends) - min(ends) or 1.0
-    axes.set_xlim(min(ends) - 0.05 * room, max(ends) + 0.3 * room)
+    axes.set_xlim(min(ends) - 0.05 * room, max(ends) + 0.42 * room)
     axes.axvline(0, color="0.3", linewidth=1)
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)

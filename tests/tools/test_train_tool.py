@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.cifar import cifar_archive
 from tests.support.runs import NORMALIZE, run_tool, small_config, write_config
 
 
@@ -79,29 +77,6 @@ def test_evaluation_repeats_the_figures_of_the_report(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "run/report.json").read_text())
     which = {"ema": "ema", "model": "eval"}[json.loads((best / "state.json").read_text())["evaluated_weights"]]
     assert figures == report["last"][which]
-
-
-def cifar_archive(path: Path, images: int = 32) -> Path:
-    """Writes an archive of the official layout with random pictures of three classes."""
-    generator = np.random.default_rng(1)
-    with tarfile.open(path, "w:gz") as archive:
-        parts = {name: images for name in ("train", "test")}
-        contents: dict[str, Any] = {
-            name: {
-                b"data": generator.integers(0, 256, (count, 3072), dtype=np.uint8),
-                b"fine_labels": [index % 3 for index in range(count)],
-                b"coarse_labels": [0] * count,
-                b"filenames": [b"%d.png" % index for index in range(count)],
-            }
-            for name, count in parts.items()
-        }
-        contents["meta"] = {b"fine_label_names": [b"apple", b"bear", b"cloud"], b"coarse_label_names": [b"all"]}
-        for name, content in contents.items():
-            data = pickle.dumps(content, protocol=2)
-            member = tarfile.TarInfo(f"cifar-100-python/{name}")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def test_cifar_archive_trains_a_model_of_the_wheel(tmp_path: Path) -> None:

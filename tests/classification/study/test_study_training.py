@@ -1,0 +1,194 @@
+"""Runs side by side in processes of their own, with a short script in the place of tools/train.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classification.study.config import load_study
+from classification.study.runs import Run, open_study, refuse_changed_runs
+from classification.study.training import StudyTrainer
+from ppcls_ext.common.errors import Interrupted, UserError
+from tests.support.studies import all_runs, epoch_record, pretend_training, small_study
+
+# Notes that it was started, obeys a plan (file beside it), leaves a report, or waits for a signal and notes that.
+SCRIPT = """
+import json, os, pathlib, signal, sys, time
+here = pathlib.Path(__file__).parent
+folder = next(value.split("=", 1)[1] for value in sys.argv if value.startswith("Global.output_dir="))
+folder = pathlib.Path(json.loads(folder))
+with open(here / "started.txt", "a") as stream:
+    stream.write(json.dumps([folder.parent.name, folder.name, os.environ["OMP_NUM_THREADS"], sys.argv[-2:]]) + chr(10))
+plan = json.loads((here / "plan.json").read_text()).get(folder.parent.name, "finish")
+if plan == "fail":
+    sys.exit("error: no such data" + chr(10) + "error: and more")
+if plan == "die":
+    os.kill(os.getpid(), signal.SIGKILL)
+if plan == "wait":
+    def leave(number, frame):
+        (folder / "saved.txt").write_text(signal.Signals(number).name)
+        sys.exit(130)
+    signal.signal(signal.SIGTERM, leave)
+    (folder / "waiting.txt").touch()
+    time.sleep(60)
+while plan == "together" and len(list(here.glob("together_*"))) < 2:
+    (here / f"together_{folder.parent.name}_{folder.name}").touch()
+    time.sleep(0.02)
+(folder / "report.json").write_text(json.dumps({"epochs": 2, "history": []}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_threads_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of threads is the study's own choice here."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def script(folder: Path, **plan: str) -> Path:
+    """Writes the script and what it does for each row."""
+    (folder / "plan.json").write_text(json.dumps(plan))
+    path = folder / "fake_train.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def started(folder: Path) -> list[list[Any]]:
+    """Returns row, folder, threads and last arguments of each process, in the order of their starts."""
+    file = folder / "started.txt"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def runs_in(folder: Path) -> list[Run]:
+    return all_runs(small_study(folder))
+
+
+def test_each_run_is_trained_once_and_resumes_what_it_finds(tmp_path: Path) -> None:
+    runs = runs_in(tmp_path)
+    pretend_training(runs[1], [0.2, 0.3])
+    pretend_training(runs[2], [0.2])
+    trainer = StudyTrainer(script(tmp_path))
+    trainer.train(runs)
+    assert trainer.failures == []
+    assert [(row, seed) for row, seed, *_ in started(tmp_path)] == [
+        ("plain", "seed_0"), ("relu", "seed_0"), ("plain", "seed_1"),
+    ], "all but the one that has its report"  # fmt: skip
+    assert all(last == ["--resume", "auto"] for *_, last in started(tmp_path))
+    trainer.train(runs)
+    assert len(started(tmp_path)) == 3
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    trainer = StudyTrainer(script(tmp_path, wide="fail", relu="die"))
+    trainer.train(runs_in(tmp_path))
+    assert [(failure.run.row.name, failure.reason.partition(";")[0]) for failure in trainer.failures] == [
+        ("wide", "no such data"), ("relu", "signal SIGKILL"),
+    ]  # fmt: skip
+    assert len(started(tmp_path)) == 4
+
+
+def test_an_old_error_is_not_taken_for_the_present_one(tmp_path: Path) -> None:
+    runs = runs_in(tmp_path)[:2]
+    StudyTrainer(script(tmp_path, wide="fail")).train(runs)
+    trainer = StudyTrainer(script(tmp_path, wide="die"))
+    trainer.train(runs)
+    (failure,) = trainer.failures
+    assert "SIGKILL" in failure.reason
+    assert "console.log" in failure.reason
+
+
+def test_runs_side_by_side_share_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classification.study.training.available_cores", lambda: 8)
+    runs = runs_in(tmp_path)[:2]
+    # Each of the two ends only when the other has been started.
+    StudyTrainer(script(tmp_path, plain="together", wide="together"), jobs=2).train(runs)
+    assert [threads for _, _, threads, _ in started(tmp_path)] == ["4", "4"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    StudyTrainer(script(tmp_path)).train(runs_in(tmp_path)[2:3])
+    assert started(tmp_path)[-1][2] == "3", "what the user has chosen stays"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Path, number: int) -> None:
+    runs = runs_in(tmp_path)
+
+    def send() -> None:
+        until = time.monotonic() + 60
+        while sum((run.folder / "waiting.txt").exists() for run in runs) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    trainer = StudyTrainer(script(tmp_path, plain="wait", wide="wait"), jobs=2)
+    with pytest.raises(Interrupted, match="continue with the same command"):
+        trainer.train(runs)
+    sender.join()
+    # Once, and not the SIGINT that would stop a trainer at once if it came second.
+    assert [(run.folder / "saved.txt").read_text() for run in runs[:2]] == ["SIGTERM", "SIGTERM"]
+    assert len(started(tmp_path)) == 2
+    assert trainer.failures == []
+
+
+def test_epochs_are_told_as_they_are_finished(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = runs_in(tmp_path)[0]
+    pretend_training(run, [0.25])
+    path = script(tmp_path, plain="together")
+
+    def train_second_epoch() -> None:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob("together_*")) and time.monotonic() < until:
+            time.sleep(0.02)
+        # The resumed trainer writes its log anew, without the half line of the one that was killed.
+        lines = [json.dumps({"kind": "epoch", **epoch_record(number, 0.25 * number)}) for number in (1, 2)]
+        (run.folder / "log.jsonl").write_text("\n".join(lines) + "\n")
+        (tmp_path / "together_other").touch()
+
+    writer = threading.Thread(target=train_second_epoch)
+    writer.start()
+    with caplog.at_level(logging.INFO):
+        StudyTrainer(path).train([run])
+    writer.join()
+    told = [record.getMessage() for record in caplog.records if "epoch" in record.getMessage()]
+    finished = "plain, seed 0: epoch 2/2  loss 1.500  top-1 50.00 %  (30 s)"
+    assert told == ["plain, seed 0: continued after epoch 1", finished]
+
+
+def test_a_changed_row_is_refused_in_one_line_whether_finished_or_not(tmp_path: Path) -> None:
+    runs = runs_in(tmp_path)
+    pretend_training(runs[0], [0.2, 0.3])
+    pretend_training(runs[1], [0.2])
+    refuse_changed_runs(runs)
+    data = {"overrides": {"Optimizer.lr.learning_rate": 0.5, "Global.print_batch_step": 7}}
+    with pytest.raises(UserError) as caught:
+        refuse_changed_runs(all_runs(small_study(tmp_path, **data)))
+    lines = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [str(run.folder) for run in runs[:2]]
+    assert "Optimizer.lr.learning_rate 0.001 -> 0.5" in lines[0]
+    assert "print_batch_step" not in lines[0], "no figure depends on it"
+
+
+def test_a_folder_belongs_to_one_study_and_to_one_process(tmp_path: Path) -> None:
+    study = small_study(tmp_path)
+    with open_study(study), pytest.raises(UserError, match="another process is training a study"), open_study(study):
+        raise AssertionError("two processes train in one folder")
+    with open_study(study):
+        pass
+    other = load_study((tmp_path / "small.yaml").rename(tmp_path / "other.yaml"))
+    with pytest.raises(UserError, match="holds the study 'small', not 'other'"), open_study(other):
+        raise AssertionError("two studies in one folder")
+
+
+@pytest.mark.parametrize("report", ["", "[]", "{}", '{"epochs": 1}'])
+def test_a_report_that_tells_of_no_end_counts_for_nothing(tmp_path: Path, report: str) -> None:
+    run = runs_in(tmp_path)[0]
+    pretend_training(run, [0.2])
+    (run.folder / "report.json").write_text(report)
+    assert run.report is None
