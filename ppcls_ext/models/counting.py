@@ -64,6 +64,9 @@ def count_model(name: str, arguments: Mapping[str, Any], image_size: int) -> Cou
             model = build_model(name, **arguments)
         except ValueError as error:
             raise UserError(str(error)) from error
+        coarsest = getattr(model, "feature_strides", [1])[-1]
+        if image_size < coarsest:
+            raise UserError(f"{name}: images of {image_size} px leave its last stage no position; at least {coarsest}")
         channels = arguments.get("in_channels", 3)
         try:
             return count_network(model, image_size, channels)

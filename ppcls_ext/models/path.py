@@ -53,3 +53,5 @@ PATH: tuple[Step, ...] = (
     Step("a stem of three small convolutions", "EConvNeXt_tiny", {"width_multiplier": 0.75}),
     Step("a third wider: this is E-ConvNeXt-tiny", "EConvNeXt_tiny"),
 )
+# What the path changes.
+CHOICES = {name for step in PATH for name in step.arguments} | set(TO_CONVNEXT)
