@@ -63,7 +63,7 @@ def main() -> int:
     study = load_study(arguments.study, arguments.override)
     chosen = study.choose(arguments.rows)
     refuse_other_study(study)
-    refuse_changed_runs(runs_of(study, study.rows))
+    refuse_changed_runs(runs_of(study, study.rows), training=not arguments.report_only)
     set_up_logging()
     trainer = StudyTrainer(Path(__file__).resolve().parent / "train.py", arguments.jobs)
     if not arguments.report_only:

@@ -40,9 +40,13 @@ def markdown_page(comparison: Mapping[str, Any], pictures: Sequence[tuple[str, s
 def _introduction(comparison: Mapping[str, Any]) -> str:
     runs = [seed for row in comparison["rows"] for seed in row["seeds"]]
     finished = sum(seed["state"] == "finished" for seed in runs)
+    images = {int(seed["last"]["images"]) for seed in runs if "images" in seed["last"]}
+    of_images = f"{images.pop():,} evaluation images" if len(images) == 1 else "evaluation images"
+    epochs = {row["epochs"] for row in comparison["rows"]}
+    last = f"the last of {epochs.pop()} epochs" if len(epochs) == 1 else "the last epoch"
     return (
         f"Written by `python tools/study.py {comparison['file']}`: {finished} of {len(runs)} runs are finished. "
-        "Top-1 and top-5 are those of the last epoch on the evaluation images, mean ± standard deviation over n seeds."
+        f"Top-1 and top-5 are those of the {of_images} after {last}, mean ± standard deviation over n seeds."
     )
 
 

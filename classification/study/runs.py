@@ -32,6 +32,12 @@ WITHOUT_EFFECT = (
     "DataLoader.Eval.loader",
     "Infer",
 )
+# Where data stand. A run that goes on elsewhere may go on with other data; of a finished one the place means nothing.
+PLACES = tuple(
+    f"DataLoader.{part}.dataset.{name}"
+    for part in ("Train", "Eval")
+    for name in ("data_file", "image_root", "cls_label_path")
+)
 SHOWN_CHANGES = 3
 
 
@@ -88,14 +94,18 @@ class Run:
                 records.append(record)
         return records
 
-    def changes_since(self) -> list[str]:
-        """Returns ``KEY BEFORE -> NOW`` of what differs from the configuration that the folder was trained with."""
+    def changes_since(self, without_effect: tuple[str, ...] = WITHOUT_EFFECT) -> list[str]:
+        """Returns ``KEY BEFORE -> NOW`` of what differs from the configuration that the folder was trained with.
+
+        Args:
+            without_effect: beginnings of dotted keys that may differ.
+        """
         try:
             before = yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), Loader=ConfigLoader)
         except (OSError, ValueError, yaml.YAMLError):
             return []
         now = yaml.load(self.config.to_yaml(), Loader=ConfigLoader)
-        return changed_keys(before, now, WITHOUT_EFFECT) if isinstance(before, dict) else []
+        return changed_keys(before, now, without_effect) if isinstance(before, dict) else []
 
 
 def runs_of(study: Study, rows: Sequence[Row]) -> list[Run]:
@@ -110,15 +120,19 @@ def runs_of(study: Study, rows: Sequence[Row]) -> list[Run]:
     return runs
 
 
-def refuse_changed_runs(runs: Sequence[Run]) -> None:
+def refuse_changed_runs(runs: Sequence[Run], training: bool = True) -> None:
     """Checks that what stands in the folders was trained as the study says now.
+
+    Args:
+        runs: of the study.
+        training: whether they are to be trained; if not, the data may have been moved since.
 
     Raises:
         ConfigError: it was not; one line for each run.
     """
     lines = []
     for run in runs:
-        changed = run.changes_since()
+        changed = run.changes_since(WITHOUT_EFFECT if training else WITHOUT_EFFECT + PLACES)
         if changed:
             shown = "; ".join(changed[:SHOWN_CHANGES]) + ("; ..." if len(changed) > SHOWN_CHANGES else "")
             lines.append(

@@ -175,6 +175,14 @@ def test_a_changed_row_is_refused_in_one_line_whether_finished_or_not(tmp_path: 
     assert "print_batch_step" not in lines[0], "no figure depends on it"
 
 
+def test_data_that_were_moved_matter_to_those_who_train_only(tmp_path: Path) -> None:
+    pretend_training(runs_in(tmp_path)[0], [0.2, 0.3])
+    moved = all_runs(small_study(tmp_path, overrides={"DataLoader.Train.dataset.data_file": "elsewhere.tar.gz"}))
+    refuse_changed_runs(moved, training=False)
+    with pytest.raises(UserError, match="elsewhere.tar.gz"):
+        refuse_changed_runs(moved)
+
+
 def test_a_folder_belongs_to_one_study_and_to_one_process(tmp_path: Path) -> None:
     study = small_study(tmp_path)
     with open_study(study), pytest.raises(UserError, match="another process is training a study"), open_study(study):
