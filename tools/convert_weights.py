@@ -49,7 +49,8 @@ def main() -> int:
     )
     conversion = convert_weights(arguments.source, arguments.destination, request)
     numbers = sum(array.size for array in conversion.weights.values())
-    print(f"{arguments.destination}: {len(conversion.weights)} weights, {numbers:,} numbers, fit {arguments.model}")
+    fit = arguments.model if arguments.target == "ours" else f"{arguments.model}, in the form of {arguments.target}"
+    print(f"{arguments.destination}: {len(conversion.weights)} weights, {numbers:,} numbers, fit {fit}")
     show("dropped {} weights that the model does not use:", conversion.dropped)
     show("{} weights are not in the source and begin anew:", conversion.fresh)
     return 0

@@ -7,6 +7,7 @@ from ppcls_ext.weights.files import find_weights, read_metadata, read_weights, w
 from ppcls_ext.weights.load import CLASSIFIER, LoadReport, load_weights
 from ppcls_ext.weights.manifest import read_manifest, verify_file, write_manifest
 from ppcls_ext.weights.pickles import read_pickle
+from ppcls_ext.weights.torch_files import read_torch_weights
 
 __all__ = [
     "CLASSIFIER",
@@ -17,6 +18,7 @@ __all__ = [
     "read_manifest",
     "read_metadata",
     "read_pickle",
+    "read_torch_weights",
     "read_weights",
     "verify_file",
     "write_manifest",

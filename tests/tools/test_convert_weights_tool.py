@@ -60,6 +60,7 @@ def test_a_checkpoint_of_facebook_becomes_ours_and_then_timms(tmp_path):
     export = ("ours.safetensors", "timm.safetensors", "--model", "ConvNeXtV2_atto", "--from", "ours", "--to", "timm")
     done = _run(tmp_path, *export, "--drop-head")
     assert done.returncode == 0, done.stderr
+    assert "fit ConvNeXtV2_atto, in the form of timm" in done.stdout
     assert "head.norm.weight" in read_weights(tmp_path / "timm.safetensors")
 
 
