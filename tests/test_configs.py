@@ -43,7 +43,9 @@ def opening_comment(file: Path) -> str:
 
 def test_the_promised_configurations_are_there():
     expected = {f"econvnext_{size}.yaml" for size in ("mini", "tiny", "small")}
-    expected |= {"convnext_tiny.yaml", "quickstart.yaml", "finetune_folder.yaml", "cifar100/econvnext_mini.yaml"}
+    expected |= {"convnext_tiny.yaml", "quickstart.yaml", "finetune_folder.yaml", "cifar100/subset.yaml"}
+    rows = ("convnext_tiny", "convnext_tiny_swinmlp", "resnet101", "vit_base", "convnextv2_nano", "econvnext_mini")
+    expected |= {f"cifar100/{row}.yaml" for row in (*rows, "econvnext_tiny")}
     assert expected <= {name_of(file) for file in CLASSIFICATION}
 
 

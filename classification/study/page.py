@@ -24,7 +24,7 @@ def markdown_page(comparison: Mapping[str, Any], pictures: Sequence[tuple[str, s
     rows = comparison["rows"]
     ablations = [row for row in rows if row["base"] is not None]
     parts = [f"# Study {comparison['study']}", _introduction(comparison), markdown_table(_main_table(rows))]
-    parts += [_notes(comparison)]
+    parts += [_notes(comparison), _networks(rows)]
     if ablations:
         parts += ["## Ablations", _ablation_text(rows, ablations), markdown_table(_ablation_table(rows, ablations))]
     if any(row["published"] for row in rows):
@@ -120,6 +120,17 @@ def _notes(comparison: Mapping[str, Any]) -> str:
     for row in rows:
         if row["latency"] and "reason" in row["latency"]:
             lines.append(f"- {row['name']} has no time of an image: {row['latency']['reason']}")
+    return "\n".join(lines)
+
+
+def _networks(rows: Sequence[Row]) -> str:
+    """Returns what each row but the ablations is: its model, the arguments of the model, the images."""
+    lines = []
+    for row in rows:
+        if row["base"] is None:
+            arguments = ", ".join(f"{name}: {value}" for name, value in row["arguments"].items())
+            shape = " x ".join(map(str, row["image_shape"]))
+            lines.append(f"- **{row['name']}**: {row['model']} ({arguments}), images {shape}, `{row['config']}`")
     return "\n".join(lines)
 
 

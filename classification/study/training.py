@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 CONSOLE = "console.log"
 POLL_SECONDS = 0.25
 THREADS = "OMP_NUM_THREADS"
+GPUS = "CUDA_VISIBLE_DEVICES"
 ERROR = "error: "
 
 
@@ -36,9 +37,10 @@ class Failure:
 
 @dataclass
 class _Active:
-    """A run under way."""
+    """A run under way; ``slot`` is its number among those side by side."""
 
     run: Run
+    slot: int
     process: subprocess.Popen[bytes]
     console: TextIO
     console_start: int
@@ -52,7 +54,8 @@ class StudyTrainer:
 
     Args:
         script: ``tools/train.py``.
-        jobs: processes at a time.
+        jobs: processes at a time. Unless ``OMP_NUM_THREADS`` is set, each gets its share of the cores; of the GPUs that
+            ``CUDA_VISIBLE_DEVICES`` names, each gets one.
 
     Attributes:
         failures: runs that failed.
@@ -92,6 +95,7 @@ class StudyTrainer:
 
     def _start(self, run: Run) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
+        slot = min(set(range(self.jobs)) - {active.slot for active in self._active})
         console = open(run.folder / CONSOLE, "a", encoding="utf-8")  # noqa: SIM115 (closed when the process ends)
         command = [sys.executable, str(self.script), "-c", run.row.config_file, "-o", *run.changes, "--resume", "auto"]
         process = subprocess.Popen(
@@ -99,13 +103,22 @@ class StudyTrainer:
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
-            env={**os.environ, THREADS: os.environ.get(THREADS) or str(max(1, available_cores() // self.jobs))},
+            env=self._environment(slot),
             # Ctrl-C at the terminal would reach it too, and the one passed on would be the second, which saves nothing.
             start_new_session=True,
         )
         told = len(run.history())
-        self._active.append(_Active(run, process, console, console.tell(), told))
+        self._active.append(_Active(run, slot, process, console, console.tell(), told))
         logger.info("%s: %s", run.label, f"continued after epoch {told}" if told else "started")
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        """Returns the environment of a run: its share of the threads and, of several GPUs, one."""
+        environment = dict(os.environ)
+        environment.setdefault(THREADS, str(max(1, available_cores() // self.jobs)))
+        gpus = [name for name in environment.get(GPUS, "").split(",") if name]
+        if gpus:
+            environment[GPUS] = gpus[slot % len(gpus)]
+        return environment
 
     def _stop(self) -> None:
         """Asks all processes to save and leave."""

@@ -26,7 +26,8 @@ here = pathlib.Path(__file__).parent
 folder = next(value.split("=", 1)[1] for value in sys.argv if value.startswith("Global.output_dir="))
 folder = pathlib.Path(json.loads(folder))
 with open(here / "started.txt", "a") as stream:
-    stream.write(json.dumps([folder.parent.name, folder.name, os.environ["OMP_NUM_THREADS"], sys.argv[-2:]]) + chr(10))
+    devices = [os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES")]
+    stream.write(json.dumps([folder.parent.name, folder.name, devices, sys.argv[-2:]]) + chr(10))
 plan = json.loads((here / "plan.json").read_text()).get(folder.parent.name, "finish")
 if plan == "fail":
     sys.exit("error: no such data" + chr(10) + "error: and more")
@@ -47,9 +48,10 @@ while plan == "together" and len(list(here.glob("together_*"))) < 2:
 
 
 @pytest.fixture(autouse=True)
-def no_threads_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of threads is the study's own choice here."""
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of threads is the study's own choice here, and there is no GPU."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def script(folder: Path, **plan: str) -> Path:
@@ -104,15 +106,19 @@ def test_an_old_error_is_not_taken_for_the_present_one(tmp_path: Path) -> None:
     assert "console.log" in failure.reason
 
 
-def test_runs_side_by_side_share_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("classification.study.training.available_cores", lambda: 8)
-    runs = runs_in(tmp_path)[:2]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    runs = runs_in(tmp_path)
     # Each of the two ends only when the other has been started.
-    StudyTrainer(script(tmp_path, plain="together", wide="together"), jobs=2).train(runs)
-    assert [threads for _, _, threads, _ in started(tmp_path)] == ["4", "4"]
+    StudyTrainer(script(tmp_path, plain="together", wide="together"), jobs=2).train(runs[:2])
+    assert [devices for _, _, devices, _ in started(tmp_path)] == [["4", "2"], ["4", "5"]]
+
+
+def test_what_the_user_has_chosen_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    StudyTrainer(script(tmp_path)).train(runs_in(tmp_path)[2:3])
-    assert started(tmp_path)[-1][2] == "3", "what the user has chosen stays"
+    StudyTrainer(script(tmp_path), jobs=2).train(runs_in(tmp_path)[:1])
+    assert started(tmp_path)[0][2] == ["3", None]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
