@@ -32,6 +32,11 @@ OPERATORS = "operators"
 NEVER_IN_ALL = (DETECTION_DATA, DETECTION, MODELS, OPERATORS)
 MATRIX = f"{MODELS}, {OPERATORS}"
 NETWORK = "EConvNeXt_mini"
+DETECTORS = tuple(
+    ROOT / "configs" / "detection" / f"{name}_sonar.yml"
+    for name in ("ppyoloe/ppyoloe_s_cspresnet", "ppyoloe/ppyoloe_s_econvnext_mini", "yolov10/yolov10_n",
+                 "yolov10/yolov10_s", "yolov10/yolov10_s_econvnext_mini")
+)  # fmt: skip
 Section = tuple[dict[str, Any], str, Sequence[Sequence[str]]]
 
 
@@ -53,7 +58,8 @@ def parse_arguments() -> argparse.Namespace:
                         help="pipeline: measure this PaddleClas too (default: $PADDLECLAS_DIR)")  # fmt: skip
     parser.add_argument("--model", nargs="+", metavar="NAME|DIR",
                         help=f"inference: the network (default: {NETWORK}); {DETECTION}: exports; {MODELS}, "
-                        f"{OPERATORS}: names, NAME@SIZE or exports ({MODELS}: nine classifiers)")  # fmt: skip
+                        f"{OPERATORS}: names, NAME@SIZE, configurations of detectors or exports ({MODELS}: nine "
+                        f"classifiers and {len(DETECTORS)} detectors)")  # fmt: skip
     parser.add_argument("--image", type=Path, metavar="FILE", help=f"{DETECTION}: picture (default: a generated one)")
     parser.add_argument("--size", type=int, default=224, metavar="PIXELS",
                         help=f"inference, {MATRIX}: side of the input")  # fmt: skip
@@ -198,10 +204,12 @@ def measure_operators(arguments: argparse.Namespace) -> Section:
 def matrix_of(arguments: argparse.Namespace) -> Wish:
     """Returns which models, backends, precisions, threads and batch sizes are asked for."""
     from ppcls_ext.benchmark.matrix.measure import QUICK, Schedule
+    from ppcls_ext.benchmark.matrix.plan import DEFAULT_MODELS
     from ppcls_ext.benchmark.matrix.run import Wish
 
     return Wish(
         models=arguments.model,
+        defaults=[*DEFAULT_MODELS, *map(str, DETECTORS)],
         backends=names_of(arguments.backend),
         precisions=names_of(arguments.precision),
         threads=arguments.threads,

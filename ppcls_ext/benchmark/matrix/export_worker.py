@@ -9,7 +9,8 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,14 @@ LONGEST_REASON = 300
 EXPORT_ERRORS = (UserError, ValueError, AssertionError, RuntimeError)
 
 
-def main() -> None:
-    """Reads the request from the command line and answers what became of it."""
+def main(export: Callable[..., dict[str, Any]] | None = None) -> None:
+    """Reads the request from the command line and answers what became of it.
+
+    Args:
+        export: called as `export_model` is, which is the default.
+    """
     request = json.loads(sys.argv[1])
-    answer = export_model(
+    answer = (export or export_model)(
         request["model"], request["size"], request["format"], request["precisions"], Path(request["folder"])
     )
     sys.stdout.write(f"\nANSWER {json.dumps(answer)}\n")
@@ -42,37 +47,93 @@ def export_model(model_name: str, size: int, format_name: str, precisions: Seque
     """
     import paddle
 
+    from ppcls_ext.export import export_classifier
     from ppcls_ext.models.registry import build_model
+
+    def build() -> Subject:
+        model = build_model(model_name, class_num=CLASSES)
+        model.eval()
+        settle_batch_norms(model, model, pictures(size))
+
+        def export(wanted: Sequence[str]) -> None:
+            export_classifier(
+                model,
+                folder,
+                model_name=model_name,
+                class_num=CLASSES,
+                image_shape=[3, size, size],
+                preprocess=_preprocess(size),
+                formats=[format_name],
+                precisions=wanted,
+            )
+
+        def flops() -> int:
+            with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
+                return int(paddle.flops(model, [1, 3, size, size]))
+
+        return Subject(model, export, flops)
+
+    return export_subject(build, precisions, folder)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to export.
+
+    Attributes:
+        model: the network.
+        export: writes it in some precisions.
+        flops: counts multiply-adds of one image.
+    """
+
+    model: Any
+    export: Callable[[Sequence[str]], None]
+    flops: Callable[[], int]
+
+
+def export_subject(build: Callable[[], Subject], precisions: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Builds a network with random weights, always the same ones, and exports it.
+
+    Returns:
+        See `export_model`.
+    """
+    import paddle
 
     paddle.seed(0)
     try:
-        model = build_model(model_name, class_num=CLASSES)
-        model.eval()
-        settle_batch_norms(model, size)
-        reasons = _export(model, model_name, size, format_name, precisions, folder)
+        subject = build()
+        reasons = _export(subject.export, precisions, folder)
     except EXPORT_ERRORS as error:
         return {"reasons": dict.fromkeys(precisions, _one_line(error)), "flops": None, "parameters": None}
-    parameters = sum(int(parameter.size) for parameter in model.parameters() if not parameter.stop_gradient)
-    with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
-        flops = int(paddle.flops(model, [1, 3, size, size]))
-    return {"reasons": reasons, "flops": flops, "parameters": parameters}
+    parameters = sum(int(parameter.size) for parameter in subject.model.parameters() if not parameter.stop_gradient)
+    return {"reasons": reasons, "flops": subject.flops(), "parameters": parameters}
 
 
-def settle_batch_norms(model: Any, size: int) -> None:
-    """Gives batch norms the statistics of pictures, as training would.
-
-    As they are initialised they pass on what random weights make of a picture: EfficientNetV2's logits are 0.2 for one
-    and 18,000 for another, and any rounding is blown up on the way, so that no export would agree with the model.
-    """
-    import paddle
-    from paddle.nn.layer.norm import _BatchNormBase
-
+def pictures(size: int) -> np.ndarray:
+    """Returns the pictures that exports are compared on, prepared as for ImageNet: float32 ``[N, 3, size, size]``."""
     from ppcls_ext.export import example_images
     from ppcls_ext.preprocess import build_pipeline
     from ppcls_ext.runtime.predictor import prepare_input
 
     pipeline = build_pipeline(_preprocess(size), "Infer.transforms")
-    images = [prepare_input(pipeline, image, name, [3, size, size]) for name, image in example_images().items()]
+    prepared = [prepare_input(pipeline, image, name, [3, size, size]) for name, image in example_images().items()]
+    return np.stack(prepared)
+
+
+def settle_batch_norms(model: Any, forward: Callable[[Any], Any], images: np.ndarray) -> None:
+    """Gives batch norms the statistics of pictures, as training would.
+
+    As they are initialised they pass on what random weights make of a picture: EfficientNetV2's logits are 0.2 for one
+    and 18,000 for another, and any rounding is blown up on the way, so that no export would agree with the model.
+
+    Args:
+        model: the network, in evaluation mode.
+        forward: takes images ``[N, 3, H, W]`` through it.
+        images: ``[N, 3, H, W]``, float32.
+    """
+    import paddle
+    from paddle.nn.layer.norm import _BatchNormBase
+
     norms = [layer for layer in model.sublayers() if isinstance(layer, _BatchNormBase)]
     momenta = [norm._momentum for norm in norms]
     for norm in norms:
@@ -80,30 +141,16 @@ def settle_batch_norms(model: Any, size: int) -> None:
         norm._momentum = 0.0
         norm.training = True
     with paddle.no_grad():
-        model(paddle.to_tensor(np.stack(images)))
+        forward(paddle.to_tensor(images))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm._momentum = momentum
         norm.training = False
 
 
 def _export(
-    model: Any, model_name: str, size: int, format_name: str, precisions: Sequence[str], folder: Path
+    export: Callable[[Sequence[str]], None], precisions: Sequence[str], folder: Path
 ) -> dict[str, str | None]:
     """Exports what works: after a failure each precision is tried alone, and those that succeeded are written again."""
-    from ppcls_ext.export import export_classifier
-
-    def export(wanted: Sequence[str]) -> None:
-        export_classifier(
-            model,
-            folder,
-            model_name=model_name,
-            class_num=CLASSES,
-            image_shape=[3, size, size],
-            preprocess=_preprocess(size),
-            formats=[format_name],
-            precisions=wanted,
-        )
-
     written = [precision for precision in precisions if precision != INT8]
     if INT8 in precisions and "fp32" not in written:
         written.insert(0, "fp32")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppcls_ext.benchmark.matrix.plan import Source, format_of
+from ppcls_ext.benchmark.matrix.plan import DETECTOR_WORKER, Source, format_of
 from ppcls_ext.benchmark.matrix.processes import run_once
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import write_json
@@ -56,7 +56,7 @@ def prepare(source: Source, pairs: Sequence[tuple[str, str]], cache: Path) -> di
     found: dict[tuple[str, str], Ready | str] = {}
     for backend in dict.fromkeys(backend for backend, _ in pairs):
         precisions = [precision for name, precision in pairs if name == backend]
-        folder = cache / f"{source.model}_{source.size}" / format_of(backend)
+        folder = cache / f"{source.label}_{source.size}" / format_of(backend)
         answer = _export(source, format_of(backend), precisions, folder)
         for precision in precisions:
             reason = answer["reasons"].get(precision)
@@ -82,7 +82,7 @@ def _open(where: Path | Export, backend: str, precision: str, flops: int | None,
 def _export(source: Source, format_name: str, precisions: Sequence[str], folder: Path) -> dict[str, Any]:
     """Returns the answer of the export worker: a new one, or that of an earlier run with the same code and packages."""
     record = folder.parent / f"{format_name}.json"
-    digest = _digest()
+    digest = _digest(source)
     earlier = _read(record)
     if (
         earlier.get("digest") == digest
@@ -94,7 +94,7 @@ def _export(source: Source, format_name: str, precisions: Sequence[str], folder:
         # An export is replaced as a whole: what it holds already is written again.
         held = [precision for precision, reason in earlier["reasons"].items() if reason is None]
         precisions = list(dict.fromkeys([*held, *precisions]))
-    logger.info("exporting %s at %s px: %s %s", source.model, source.size, format_name, ", ".join(precisions))
+    logger.info("exporting %s at %s px: %s %s", source.label, source.size, format_name, ", ".join(precisions))
     request = {
         "model": source.model,
         "size": source.size,
@@ -103,7 +103,7 @@ def _export(source: Source, format_name: str, precisions: Sequence[str], folder:
         "folder": str(folder),
     }
     try:
-        answer = run_once("ppcls_ext.benchmark.matrix.export_worker", [json.dumps(request)], EXPORT_SECONDS)
+        answer = run_once(source.worker, [json.dumps(request)], EXPORT_SECONDS)
     except UserError as error:
         answer = {"reasons": dict.fromkeys(precisions, str(error)), "flops": None, "parameters": None}
     for precision, reason in answer["reasons"].items():
@@ -121,11 +121,13 @@ def _read(record: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) and isinstance(content.get("reasons"), dict) else {}
 
 
-def _digest() -> str:
-    """Returns a checksum of the code and the versions that make exports."""
+def _digest(source: Source) -> str:
+    """Returns a checksum of the code, the versions and the configuration that make an export."""
     digest = hashlib.sha256()
-    for part in CODE:
-        path = PACKAGE / part
+    paths = [PACKAGE / part for part in CODE]
+    if source.worker == DETECTOR_WORKER:
+        paths += [PACKAGE.parent / DETECTOR_WORKER.partition(".")[0], Path(source.model)]
+    for path in paths:
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
             digest.update(file.read_bytes())
     for package in PACKAGES:

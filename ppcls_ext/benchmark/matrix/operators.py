@@ -46,7 +46,7 @@ def profile_operators(wish: Wish, runs: int = 10) -> dict[str, Any]:
         UserError: a name or a number is wrong.
     """
     pairs, _ = choose_pairs(wish.backends, wish.precisions)
-    sources, missing = find_sources(wish.models, wish.size)
+    sources, missing = find_sources(wish.models, wish.size, wish.defaults)
     for name, reason in missing.items():
         logger.warning("%s: %s", name, reason)
     by_source = {source: pairs_of(source, pairs, wish.precisions is not None) for source in sources}

@@ -24,6 +24,11 @@ DEFAULT_MODELS = (
     "ResNet50",
     "SwinTransformer_tiny_patch4_window7_224",
 )
+EXPORT_WORKER = "ppcls_ext.benchmark.matrix.export_worker"
+# A detector is named by its configuration. A module of `detection`, which this package does not import, exports it.
+DETECTOR_WORKER = "detection.benchmark_worker"
+DETECTOR_SUFFIXES = (".yml", ".yaml")
+DETECTOR_SIZE = 640
 DEFAULT_PRECISIONS = ("fp32", "bf16")
 INT8 = "int8"
 # Made from the float32 network by quantisation instead of being written by the exporter.
@@ -32,19 +37,21 @@ QUANTIZED_BACKENDS = ("openvino",)
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What is measured: a model by its name, or an export.
+    """What is measured: a model by its name, a detector by its configuration, or an export.
 
     Attributes:
         label: the name in reports.
-        model: its architecture.
+        model: its architecture; of a detector the configuration file.
         size: side of the input in pixels; of an export height and width as text.
         description: of the export, None for a model that is still to be exported.
+        worker: module that exports it.
     """
 
     label: str
     model: str
     size: int | str
     description: Description | DetectionDescription | None = None
+    worker: str = EXPORT_WORKER
 
 
 @dataclass(frozen=True)
@@ -110,22 +117,26 @@ def choose_pairs(
     return pairs, refused
 
 
-def find_sources(names: Sequence[str] | None, size: int) -> tuple[list[Source], dict[str, str]]:
+def find_sources(
+    names: Sequence[str] | None, size: int, defaults: Sequence[str] = DEFAULT_MODELS
+) -> tuple[list[Source], dict[str, str]]:
     """Finds what is to be measured.
 
     Args:
-        names: models, ``NAME`` or ``NAME@SIZE``, and export folders; None takes the default list.
-        size: side of the input of models that do not say it.
+        names: models and configurations of detectors, ``NAME`` or ``NAME@SIZE``, and export folders; None takes
+            ``defaults``.
+        size: side of the input of classifiers that do not say it; detectors have 640.
+        defaults: as ``names``, but one that this installation does not have is no error.
 
     Returns:
-        The sources, and of those of the default list that this installation does not have, why.
+        The sources, and of those of ``defaults`` that this installation does not have, why.
 
     Raises:
         UserError: a name is unknown (the nearest ones are given), or a folder is no export.
     """
     missing = {}
     sources = []
-    for name in dict.fromkeys(names or DEFAULT_MODELS):
+    for name in dict.fromkeys(names or defaults):
         try:
             sources.append(_find(name, size))
         except UserError as error:
@@ -137,15 +148,19 @@ def find_sources(names: Sequence[str] | None, size: int) -> tuple[list[Source], 
 
 def _find(name: str, size: int) -> Source:
     folder = Path(name)
+    model, separator, side = name.partition("@")
+    if separator and not (side.isdecimal() and int(side) > 0):
+        raise UserError(f"--model {name}: after @ stands the side of the images in pixels, such as {model}@224")
+    if Path(model).suffix in DETECTOR_SUFFIXES:
+        if not Path(model).is_file():
+            raise UserError(f"--model {name}: there is no such configuration")
+        return Source(Path(model).stem, model, int(side) if separator else DETECTOR_SIZE, worker=DETECTOR_WORKER)
     if (folder / DESCRIPTION_FILE).is_file() or os.sep in name:
         description = read_description(folder)
         sides = " x ".join("any" if side < 0 else str(side) for side in description.input_shape[2:])
         return Source(name, description.model_name, sides, description)
     from ppcls_ext.models.catalog import architecture_parameters
 
-    model, separator, side = name.partition("@")
-    if separator and not (side.isdecimal() and int(side) > 0):
-        raise UserError(f"--model {name}: after @ stands the side of the images in pixels, such as {model}@224")
     try:
         architecture_parameters(model)
     except ValueError as error:

@@ -78,8 +78,8 @@ def markdown_text(result: dict[str, Any]) -> str:
         "of the network for a prepared batch (of a detector with the choice of boxes). Cold start is the time from the "
         "start of the process to the first prediction from a decoded image, median of "
         f"{schedule['cold_starts']} or more starts, with the files in the system's cache. Memory is the peak of the "
-        "whole process. Models given by name have random weights and 1000 classes; multiply-adds are those of "
-        "`paddle.flops`.",
+        "whole process. Models given by name have random weights and 1000 classes, detectors given by configuration "
+        "random weights, and PP-YOLOE its suppression inside; multiply-adds are those of `paddle.flops`.",
         "The peak of this machine is measured in the same rounds, by the product of two matrices of "
         f"{MATRIX_SIDE} x {MATRIX_SIDE}; 'of the peak' is twice the multiply-adds over the median time, relative to "
         "the fastest library's product of the same type:",

@@ -15,7 +15,15 @@ import numpy as np
 from ppcls_ext.benchmark.detection import generated_image
 from ppcls_ext.benchmark.matrix.exports import Ready, prepare
 from ppcls_ext.benchmark.matrix.measure import Rotation, Schedule, Subject, peak_subjects, subject_of, with_image
-from ppcls_ext.benchmark.matrix.plan import INT8, Combination, choose_pairs, combine, find_sources, pairs_of
+from ppcls_ext.benchmark.matrix.plan import (
+    DEFAULT_MODELS,
+    INT8,
+    Combination,
+    choose_pairs,
+    combine,
+    find_sources,
+    pairs_of,
+)
 from ppcls_ext.benchmark.matrix.published import PUBLISHED
 from ppcls_ext.benchmark.matrix.worker import MATRIX_SIDE
 
@@ -29,7 +37,8 @@ class Wish:
     """What a user asks for; None takes the defaults of ``ppcls_ext.benchmark.matrix.plan``.
 
     Attributes:
-        models: names, ``NAME@SIZE`` and export folders.
+        models: names and configurations of detectors, ``NAME@SIZE``, and export folders.
+        defaults: what is measured if no models are named.
         backends, precisions: see ``choose_pairs``.
         threads, batches: every one is measured with every other.
         size: side of the images of models that do not say it.
@@ -38,6 +47,7 @@ class Wish:
     """
 
     models: Sequence[str] | None = None
+    defaults: Sequence[str] = DEFAULT_MODELS
     backends: Sequence[str] | None = None
     precisions: Sequence[str] | None = None
     threads: Sequence[int] = (2,)
@@ -62,7 +72,7 @@ def run_matrix(wish: Wish, image: np.ndarray | None = None) -> dict[str, Any]:
         UserError: a name or a number is wrong; all of it is told before any work.
     """
     pairs, refused = choose_pairs(wish.backends, wish.precisions)
-    sources, missing = find_sources(wish.models, wish.size)
+    sources, missing = find_sources(wish.models, wish.size, wish.defaults)
     by_source = {source: pairs_of(source, pairs, wish.precisions is not None) for source in sources}
     combinations = combine(by_source, wish.threads, wish.batches)
     exports = {source: prepare(source, of_source, wish.cache) for source, of_source in by_source.items()}

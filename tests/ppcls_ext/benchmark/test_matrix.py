@@ -117,6 +117,16 @@ def test_default_models_that_are_not_installed_are_left_out_with_the_reason(monk
     assert len(sources) + len(missing) == len(plan.DEFAULT_MODELS)
 
 
+def test_a_detector_is_named_by_its_configuration(tmp_path):
+    config = tmp_path / "small.yml"
+    config.write_text("architecture: YOLOv10\n")
+    (default, larger), missing = plan.find_sources([str(config), f"{config}@960"], 224)
+    assert (default.label, default.size, larger.size, missing) == ("small", 640, 960, {})
+    assert default.worker == "detection.benchmark_worker"
+    with pytest.raises(UserError, match=r"none.yml@320: there is no such configuration"):
+        plan.find_sources([str(tmp_path / "none.yml@320")], 224)
+
+
 def test_every_published_accuracy_has_a_source_and_belongs_to_a_model():
     for name, row in PUBLISHED.items():
         assert architecture_parameters(name), name
@@ -289,7 +299,7 @@ def test_exports_are_kept_until_code_changes_and_failures_are_reasons(tmp_path, 
     assert [request["format"] for request in exporter] == ["paddle", "onnx", "onnx"], "only the failure is tried again"
     exports.prepare(source, [("paddle", "bf16")], tmp_path)
     assert exporter[-1]["precisions"] == ["fp32", "bf16"], "what is there already stays"
-    monkeypatch.setattr(exports, "_digest", lambda: "other code")
+    monkeypatch.setattr(exports, "_digest", lambda source: "other code")
     exports.prepare(source, [("paddle", "fp32")], tmp_path)
     assert len(exporter) == 5
 
