@@ -1,0 +1,259 @@
+"""The switches of ConvNeXt and E-ConvNeXt: each value builds, trains, is of its golden size, and does what it says."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ppcls_ext import build_model
+from ppcls_ext.models.blocks import Block, ChannelsLastBlock
+from ppcls_ext.models.catalog import architecture_parameters
+from ppcls_ext.models.convnext_layers import LayerScale
+from ppcls_ext.models.counting import count_network
+from ppcls_ext.models.design import CONVNEXT, ECONVNEXT, Design
+from ppcls_ext.models.golden_designs import SMALL, SMALL_SIZE, SWITCHED, path_numbers, switch_values
+from ppcls_ext.models.layers import EffectiveSE
+from ppcls_ext.models.parts import SPATIAL_GROUPS
+from ppcls_ext.models.path import PATH, TO_CONVNEXT, TO_ECONVNEXT
+from ppcls_ext.models.seeded import seed_weights, seeded_array
+
+GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN = json.loads((GOLDEN_FOLDER / "designs.json").read_text())
+MODELS = json.loads((GOLDEN_FOLDER / "models.json").read_text())
+ALL_SWITCHES = [(name, switch, value) for name in SWITCHED for switch, value in switch_values(name)]
+EXPORTED = [
+    ("EConvNeXt_mini", {"norm": "layer_norm", "spatial": "grouped", "kernel_size": 3, "downsampling": "norm_conv"}),
+    ("EConvNeXt_tiny", {"csp": False, "branch_scale": "layer_scale", "activation": "relu"}),
+    ("ConvNeXtV1_tiny", {"csp": True, "branch_scale": "channel_attention", "spatial_mlp_window": 3}),
+]
+BATCH_NORMS = (nn.BatchNorm1D, nn.BatchNorm2D)
+
+
+def images(*shape: int) -> paddle.Tensor:
+    return paddle.to_tensor(seeded_array("images", shape))
+
+
+def small(name: str, **arguments) -> nn.Layer:
+    return build_model(name, **{**SMALL, **arguments})
+
+
+def trainable(model: nn.Layer) -> int:
+    return sum(parameter.size for parameter in model.parameters() if not parameter.stop_gradient)
+
+
+def layers_of(model: nn.Layer, *kinds: type) -> list[nn.Layer]:
+    return [layer for layer in model.sublayers() if isinstance(layer, kinds)]
+
+
+def blocks_of(model: nn.Layer) -> list[nn.Layer]:
+    return layers_of(model, Block, ChannelsLastBlock)
+
+
+@pytest.mark.parametrize(("name", "switch", "value"), ALL_SWITCHES)
+def test_every_value_trains_and_has_its_golden_size(name, switch, value):
+    paddle.seed(0)
+    model = small(name, **{switch: value})
+    model.train()
+    logits = model(images(2, 3, SMALL_SIZE, SMALL_SIZE))
+    assert logits.shape == [2, 5]
+    (logits * paddle.to_tensor(seeded_array("loss", (2, 5)))).sum().backward()
+    gradients = {key: parameter.grad for key, parameter in model.named_parameters() if not parameter.stop_gradient}
+    assert [key for key, gradient in gradients.items() if gradient is None] == []
+    assert all(np.isfinite(gradient.numpy()).all() for gradient in gradients.values())
+    count = count_network(model, SMALL_SIZE)
+    assert [count.parameters, count.flops] == GOLDEN["switches"][name][f"{switch}={value}"]
+
+
+@pytest.mark.parametrize(("name", "published"), [("ConvNeXtV1_tiny", CONVNEXT), ("EConvNeXt_mini", ECONVNEXT)])
+def test_defaults_are_the_published_design(name, published):
+    defaults = {key: parameter.default for key, parameter in architecture_parameters(name).items()}
+    switches = [key for key in vars(published) if key in defaults]
+    assert len(switches) >= 8
+    assert {key: defaults[key] for key in switches} == {key: getattr(published, key) for key in switches}
+    assert defaults["depth_multiplier"] == defaults["width_multiplier"] == 1.0
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"norm": "layernorm"}, r"norm: must be one of batch_norm, layer_norm, got .*did you mean 'layer_norm'"),
+        ({"spatial": "full"}, "spatial: must be one of depthwise, grouped, dense, got 'full'"),
+        ({"branch_scale": None}, "branch_scale: must be one of channel_attention, layer_scale, none, got None"),
+        ({"activation": "silu"}, "activation: must be one of gelu, relu"),
+        ({"kernel_size": 4}, "kernel_size: must be one of 3, 5, 7, got 4"),
+        ({"csp": "yes"}, "csp: must be true or false, got 'yes'"),
+        ({"downsampling": "conv"}, "downsampling: must be one of norm_conv, conv_norm_activation"),
+        ({"layer_scale_init_value": -1}, "layer_scale_init_value: must not be negative"),
+        ({"depth_multiplier": 0}, "^depth_multiplier: must be from 0.01 to 16, got 0"),
+        ({"width_multiplier": 17}, "^width_multiplier: must be from 0.01 to 16, got 17"),
+        ({"width_multiplier": "wide"}, "width_multiplier: must be a number, got 'wide'"),
+    ],
+)
+def test_wrong_values_are_refused(name, arguments, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        build_model(name, **arguments)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_class_refuses_as_the_schema_does():
+    with pytest.raises(ValueError, match="^kernel_size: must be one of 3, 5, 7, got 9"):
+        Design("batch_norm", "dense", "none", "gelu", 9, True, True, "norm_conv")
+    with pytest.raises(ValueError, match="^csp: must be true or false, got 1"):
+        Design("batch_norm", "dense", "none", "gelu", 3, 1, True, "norm_conv")
+    with pytest.raises(ValueError, match="^spatial_mlp_window: must be 0 .none. or from 2 to 32, got 1"):
+        build_model("ConvNeXtV1_tiny", spatial_mlp_window=1)
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_norm_and_activation_are_of_one_kind_everywhere(name):
+    with_batch_norm = small(name, norm="batch_norm", activation="relu")
+    assert layers_of(with_batch_norm, *BATCH_NORMS)
+    assert layers_of(with_batch_norm, nn.ReLU)
+    assert not layers_of(with_batch_norm, nn.LayerNorm, nn.GELU)
+    with_layer_norm = small(name, norm="layer_norm")
+    assert layers_of(with_layer_norm, nn.LayerNorm)
+    assert not layers_of(with_layer_norm, *BATCH_NORMS)
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_switches_of_the_block_change_the_parameters_of_its_parts(name):
+    base = small(name)
+    plain = trainable(base)
+    widths = [block.depthwise.weight.shape[0] for block in blocks_of(base)]
+    for side in (3, 5):
+        assert trainable(small(name, kernel_size=side)) == plain - sum(width * (49 - side**2) for width in widths)
+    # Groups of up to 32 channels: 24 are one group, 36 are two of 18.
+    groups = {10: 1, 18: 1, 24: 1, 36: 2, 48: 2, 72: 3, 96: 3, 192: 6}
+    grouped = sum(width * 49 * (width // groups[width] - 1) for width in widths)
+    assert trainable(small(name, spatial="grouped")) == plain + grouped
+    assert trainable(small(name, spatial="dense")) == plain + sum(width * 49 * (width - 1) for width in widths)
+    nothing = trainable(small(name, branch_scale="none"))
+    assert trainable(small(name, branch_scale="layer_scale")) == nothing + sum(widths)
+    assert trainable(small(name, branch_scale="channel_attention")) == nothing + sum(w * w + w for w in widths)
+    without, with_norm = (trainable(small(name, branch_norm=norm)) for norm in (False, True))
+    assert with_norm == without + sum(2 * width for width in widths)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(8, 1), (32, 1), (36, 2), (72, 3), (96, 3), (144, 6), (288, 9), (768, 24)]
+)
+def test_grouped_convolutions_see_the_largest_divisor_up_to_32_channels(channels, groups):
+    assert SPATIAL_GROUPS["grouped"](channels) == groups
+    assert SPATIAL_GROUPS["depthwise"](channels) == channels
+    assert SPATIAL_GROUPS["dense"](channels) == 1
+
+
+@pytest.mark.parametrize("name", ["EConvNeXt_mini", "EConvNeXt_tiny"])
+def test_without_csp_blocks_have_the_width_of_the_stage(name):
+    model = small(name, csp=False)
+    widths = [{block.depthwise.weight.shape[0] for block in blocks_of(stage)} for stage in model.stages.children()]
+    assert widths == [{channels} for channels in model.feature_channels]
+    halves = [
+        {block.depthwise.weight.shape[0] for block in blocks_of(stage)} for stage in small(name).stages.children()
+    ]
+    assert all(min(half) < min(width) for half, width in zip(halves, widths, strict=True))
+    # The attention that ends cross-stage partial stages is gone; that of each block stays.
+    assert len(layers_of(model, EffectiveSE)) == len(blocks_of(model))
+
+
+@pytest.mark.parametrize(("width", "dims"), [(0.25, [24, 48, 96, 192]), (0.1, [8, 16, 40, 80]), (0.01, [8] * 4)])
+@pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV1_tiny"])
+def test_multipliers_round_widths_to_eights_and_depths_up(name, width, dims):
+    with paddle.LazyGuard():
+        model = build_model(name, width_multiplier=width, depth_multiplier=0.34)
+    assert model.feature_channels == dims
+    assert [len(blocks_of(stage)) for stage in model.stages.children()] == [2, 2, 4, 2]
+
+
+def test_multipliers_of_v2():
+    with paddle.LazyGuard():
+        model = build_model("ConvNeXtV2_atto", width_multiplier=1.2, depth_multiplier=1.5)
+    assert model.feature_channels == [48, 96, 192, 384]
+    assert [len(blocks_of(stage)) for stage in model.stages.children()] == [3, 3, 9, 3]
+
+
+@pytest.mark.parametrize("stem_stride", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("switched", "arguments", "published"),
+    [("ConvNeXtV1_tiny", TO_ECONVNEXT, "EConvNeXt_mini"), ("EConvNeXt_mini", TO_CONVNEXT, "ConvNeXtV1_tiny")],
+)
+def test_either_end_of_the_path_is_the_other_family_switched(switched, arguments, published, stem_stride):
+    results = []
+    for name, switches in ((switched, arguments), (published, {})):
+        model = small(name, stem_stride=stem_stride, **switches)
+        seed_weights(model)
+        model.eval()
+        with paddle.no_grad():
+            logits = model(images(2, 3, 48, 32)).numpy()
+        results.append((list(model.state_dict()), logits, count_network(model, SMALL_SIZE)))
+    (names, logits, count), (expected_names, expected_logits, expected_count) = results
+    assert names == expected_names
+    assert count == expected_count
+    assert np.abs(logits[0] - logits[1]).max() > 0
+    np.testing.assert_array_equal(logits, expected_logits)
+
+
+def test_the_path_changes_one_thing_at_a_time():
+    assert (PATH[0].model, PATH[0].arguments) == ("ConvNeXtV1_tiny", {})
+    assert (PATH[-1].model, PATH[-1].arguments) == ("EConvNeXt_tiny", {})
+    walked = [dict(step.arguments) for step in PATH if step.model == "ConvNeXtV1_tiny"] + [TO_ECONVNEXT]
+    for before, after in itertools.pairwise(walked):
+        assert len(after) == len(before) + 1
+        assert before.items() <= after.items()
+    assert [step.model for step in PATH].count("EConvNeXt_mini") == 1
+
+
+def test_the_ends_and_the_middle_of_the_path_are_the_golden_models():
+    for number, step in enumerate(PATH):
+        if not step.arguments:
+            assert GOLDEN["path"][number] == [MODELS[step.model]["parameters"], MODELS[step.model]["flops"]]
+
+
+@pytest.mark.parametrize("step", [number for number, step in enumerate(PATH) if step.arguments])
+def test_steps_of_the_path_have_their_golden_sizes(step):
+    assert path_numbers(step) == GOLDEN["path"][step]
+
+
+@pytest.mark.parametrize("branch_norm", [True, False])
+@pytest.mark.parametrize("branch_scale", ["channel_attention", "layer_scale", "none"])
+def test_both_forms_of_the_block_are_one_function(branch_scale, branch_norm):
+    design = Design(
+        "layer_norm", "grouped", branch_scale, "gelu", 5, False, branch_norm, "norm_conv", 0.5, spatial_mlp_window=3
+    )
+    channels_last, maps = ChannelsLastBlock(12, design=design), Block(12, design=design)
+    seed_weights(channels_last)
+    weights = {key: value.numpy() for key, value in channels_last.state_dict().items()}
+    for key in ("expand.weight", "project.weight"):
+        weights[key] = weights[key].T[:, :, np.newaxis, np.newaxis]
+    missing, unexpected = maps.set_state_dict(weights)
+    assert not missing
+    assert not unexpected
+    x = images(2, 12, 5, 7)
+    with paddle.no_grad():
+        expected = channels_last(x).numpy()
+        np.testing.assert_allclose(maps(x).numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected - x.numpy()).max() > 0.01
+    scaled = bool(layers_of(maps, LayerScale)), bool(layers_of(maps, EffectiveSE))
+    assert scaled == (branch_scale == "layer_scale", branch_scale == "channel_attention")
+
+
+@pytest.mark.parametrize(("name", "arguments"), EXPORTED)
+def test_to_static_equals_eager(name, arguments):
+    model = small(name, **arguments)
+    seed_weights(model)
+    model.eval()
+    inputs = [images(2, 3, 64, 64), images(1, 3, 41, 70)]
+    with paddle.no_grad():
+        eager = [model(x).numpy() for x in inputs]
+        specification = [paddle.static.InputSpec([None, 3, None, None], "float32")]
+        static_model = paddle.jit.to_static(model, input_spec=specification, full_graph=True)
+        static = [static_model(x).numpy() for x in inputs]
+    for one, other in zip(static, eager, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
