@@ -11,13 +11,13 @@ import numpy as np
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.weights.array_forms import SAME, Form
+from ppcls_ext.weights.names import first_of, shown
 
 # A number in a name, "{stage}" or as a multiple and a sum, "{2*stage+1}"; "{part}" and "{name}" stand for text.
 PLACE = re.compile(r"\{(?:(\d+)\*)?([a-z]+)(?:\+(\d+))?\}")
 TEXT_PLACES = {"part": r"\w+", "name": ".+"}
 # What wrappers of a model put before every name.
 WRAPPERS = ("module.", "_orig_mod.")
-SHOWN_NAMES = 4
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class Layout:
                 continue
             row, ours = match
             if ours in conversion.weights:
-                raise UserError(f"{label}: holds {ours} twice, the second time as {name}")
+                raise UserError(f"{label}: holds {ours} twice, the second time as {shown(name)}")
             conversion.weights[ours] = row.form.read(array)
         if unknown:
             raise UserError(
                 f"{label}: not a checkpoint of {self.title}, {len(unknown)} of {len(weights)} names are unknown: "
-                f"{', '.join(unknown[:SHOWN_NAMES])}"
+                f"{first_of(unknown)}"
             )
         return conversion
 

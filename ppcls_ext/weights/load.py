@@ -12,6 +12,7 @@ import numpy as np
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.weights.files import bfloat16_to_float32, find_weights, read_weights
+from ppcls_ext.weights.names import first_of
 
 if TYPE_CHECKING:
     import paddle
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 # Where E-ConvNeXt keeps its classifier: the only part that another number of classes changes.
 CLASSIFIER = ("head.",)
-SHOWN_NAMES = 4
 
 
 @dataclass
@@ -47,18 +47,13 @@ class LoadReport:
             ("not in the model", self.unexpected),
             ("of another shape", mismatched),
         )
-        return "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in kinds if names)
+        return "; ".join(f"{len(names)} {kind}: {first_of(names)}" for kind, names in kinds if names)
 
     def summary(self) -> str:
         """Returns one line: how many weights were loaded and what was left as it was."""
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
         line = f"{self.source}: loaded {len(self.loaded)} of {total} weights"
         return line if self.complete else f"{line}, the rest starts fresh: {self.differences()}"
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:SHOWN_NAMES])
-    return f"{shown}, ..." if len(names) > SHOWN_NAMES else shown
 
 
 def load_weights(

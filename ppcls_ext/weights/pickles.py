@@ -21,6 +21,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
+from ppcls_ext.weights.names import shown
 
 # Types of array elements that weights and optimizer states are made of. Never "O" (objects) or "V" (raw memory).
 ELEMENT_TYPES = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
@@ -155,7 +156,7 @@ for _core in ("numpy.core", "numpy._core"):
 class _WeightsUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> StandIn:
         if (module, name) not in STAND_INS:
-            raise RefusedError(f"it asks for '{module}.{name}'; weight files need numpy arrays only")
+            raise RefusedError(f"it asks for '{shown(f'{module}.{name}')}'; weight files need numpy arrays only")
         return STAND_INS[(module, name)]
 
 

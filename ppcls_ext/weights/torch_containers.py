@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
+from ppcls_ext.weights.names import shown
 from ppcls_ext.weights.pickles import RefusedError, refuse_claims
 from ppcls_ext.weights.torch_pickles import StorageRecord, TorchUnpickler
 
@@ -81,10 +82,11 @@ def _open_archive(stream: IO[bytes], size: int) -> TorchContent:
 
     def read(record: StorageRecord) -> bytes:
         entry = entries.get(f"{folder}data/{record.key}")
+        key = shown(record.key)
         if entry is None:
-            raise RefusedError(f"the numbers '{record.key}' are missing in it")
+            raise RefusedError(f"the numbers '{key}' are missing in it")
         if entry.file_size < record.bytes:
-            raise RefusedError(f"the numbers '{record.key}' are {entry.file_size} bytes instead of {record.bytes}")
+            raise RefusedError(f"the numbers '{key}' are {entry.file_size} bytes instead of {record.bytes}")
         return _content(archive, entry)
 
     return TorchContent(_unpickled(stream_of_pickle)[0], read, BYTE_ORDERS[order])
@@ -140,7 +142,7 @@ def _open_old(stream: IO[bytes], size: int) -> TorchContent:
 
     def read(record: StorageRecord) -> bytes:
         if record.key not in places:
-            raise RefusedError(f"the numbers '{record.key}' are missing in it")
+            raise RefusedError(f"the numbers '{shown(record.key)}' are missing in it")
         stream.seek(places[record.key])
         return stream.read(record.bytes)
 
@@ -159,6 +161,6 @@ def _places_of_storages(
         count = int.from_bytes(stream.read(COUNT_BYTES), byte_order)
         places[key] = stream.tell()
         if count != record.count or places[key] + record.bytes > size:
-            raise RefusedError(f"it is cut short or damaged at the numbers '{key}'")
+            raise RefusedError(f"it is cut short or damaged at the numbers '{shown(key)}'")
         stream.seek(places[key] + record.bytes)
     return places

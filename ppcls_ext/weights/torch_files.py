@@ -11,6 +11,7 @@ import numpy as np
 
 from ppcls_ext.common.errors import UserError, suggestion
 from ppcls_ext.weights.files import bfloat16_to_float32
+from ppcls_ext.weights.names import first_of, shown
 from ppcls_ext.weights.pickles import RefusedError, faults_of_file
 from ppcls_ext.weights.torch_containers import TorchContent, open_torch_file
 from ppcls_ext.weights.torch_pickles import BFLOAT16, ElementType, TensorRecord
@@ -53,15 +54,16 @@ def _chosen(value: Any, entry: str | None, label: str) -> dict[str, TensorRecord
             raise UserError(f"{label}: holds the weights themselves and no entries: leave --entry {entry} out")
         return _checked(value, label)
     if not found:
-        names = ", ".join(map(str, list(value)[:SHOWN_ENTRIES])) or "nothing"
+        names = first_of(value, SHOWN_ENTRIES) or "nothing"
         raise UserError(f"{label}: holds no weights by name, only: {names}")
+    entries = first_of(found, SHOWN_ENTRIES)
     if entry is None and len(found) > 1:
-        raise UserError(f"{label}: holds several sets of weights ({', '.join(found)}): say which with --entry")
+        raise UserError(f"{label}: holds several sets of weights ({entries}): say which with --entry")
     chosen = entry if entry is not None else next(iter(found))
     if chosen not in found:
         near = suggestion(chosen, found)
-        raise UserError(f"{label}: no weights under '{chosen}'; there are {', '.join(found)}{near}")
-    return _checked(found[chosen], f"{label}: {chosen}")
+        raise UserError(f"{label}: no weights under '{chosen}'; there are {entries}{near}")
+    return _checked(found[chosen], f"{label}: {shown(chosen)}")
 
 
 def _is_weights(value: Any) -> bool:
@@ -71,7 +73,7 @@ def _is_weights(value: Any) -> bool:
 def _checked(weights: dict[Any, Any], label: str) -> dict[str, TensorRecord]:
     for name, value in weights.items():
         if not isinstance(name, str) or not isinstance(value, TensorRecord):
-            raise UserError(f"{label}: entry {name!r} is a {_kind(value)}, not a weight")
+            raise UserError(f"{label}: entry {shown(repr(name))} is a {_kind(value)}, not a weight")
     return weights
 
 

@@ -12,6 +12,7 @@ import pickle
 from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
+from ppcls_ext.weights.names import shown
 from ppcls_ext.weights.pickles import RefusedError, StandIn
 
 BFLOAT16 = "bfloat16"
@@ -251,7 +252,7 @@ class TorchUnpickler(pickle.Unpickler):
         advice = "checkpoints need tensors and plain values only"
         if module.startswith(CODE):
             advice = "a model was saved with its code; save its weights alone, torch.save(model.state_dict(), ...)"
-        raise RefusedError(f"it asks for '{module}.{name}'; {advice}")
+        raise RefusedError(f"it asks for '{shown(f'{module}.{name}')}'; {advice}")
 
     def persistent_load(self, pid: Any) -> StorageRecord:
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
@@ -263,5 +264,5 @@ class TorchUnpickler(pickle.Unpickler):
             raise RefusedError("it holds views of storages, as files older than PyTorch 0.4 do: save it anew")
         record = StorageRecord(key, element_type, count)
         if self.storages.setdefault(key, record).bytes != record.bytes:
-            raise RefusedError(f"it gives the numbers '{key}' two sizes")
+            raise RefusedError(f"it gives the numbers '{shown(key)}' two sizes")
         return record

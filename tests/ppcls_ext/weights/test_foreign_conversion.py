@@ -247,6 +247,12 @@ def test_another_layout_is_named(theirs, layout, said, message):
     assert message in theirs(ForeignConvNeXt(layout, 1).weights, Request(NAMES[1], said))
 
 
+def test_names_cannot_write_more_than_a_line(theirs):
+    weights = {"two\nlines": np.zeros(1, np.float32), "long" * 1000: np.zeros(1, np.float32)}
+    message = theirs(weights, Request(NAMES[1], "timm"))
+    assert r"2 of 2 names are unknown: 'two\nlines', longlong" in message
+
+
 def test_a_network_of_another_kind(theirs):
     weights = {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32), "bn1.weight": np.zeros(64, np.float32)}
     message = theirs(weights, Request(NAMES[1], "torchvision"))

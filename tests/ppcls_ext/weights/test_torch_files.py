@@ -107,6 +107,7 @@ def test_several_sets_of_weights_are_chosen_by_name(tmp_path):
         ({"epoch": 3, "loss": 0.5}, "holds no weights by name, only: epoch, loss"),
         ({}, "holds no weights by name, only: nothing"),
         ({"w": NUMBERS, "note": "text"}, "entry 'note' is a str, not a weight"),
+        ({"two\nlines": 3}, r"only: 'two\\nlines'$"),
     ],
 )
 def test_files_without_weights_are_refused(tmp_path, value, message):
