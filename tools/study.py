@@ -13,7 +13,10 @@ from ppcls_ext.common.command_line import INTERRUPTED_STATUS, run
 from ppcls_ext.common.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from classification.study.config import Study
+    from classification.study.training import Failure
 
 FAILED_STATUS = 1
 
@@ -39,13 +42,13 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(study: Study, threads: int | None) -> None:
+def compare(study: Study, threads: int | None, failures: Sequence[Failure]) -> None:
     """Writes the comparison and prints its page; ``threads`` None measures no time of an image."""
     from classification.study.cost import Timing
     from classification.study.report import write_report
     from classification.study.runs import runs_of
 
-    page = write_report(study, runs_of(study, study.rows), Timing(threads) if threads else None)
+    page = write_report(study, runs_of(study, study.rows), Timing(threads) if threads else None, failures)
     print(f"\n{page.read_text(encoding='utf-8')}\nwritten: {page} (and comparison.json and pictures beside it)")
 
 
@@ -73,7 +76,7 @@ def main() -> int:
             except Interrupted as stop:
                 print(stop)
                 return INTERRUPTED_STATUS
-    compare(study, None if arguments.no_latency else arguments.threads)
+    compare(study, None if arguments.no_latency else arguments.threads, trainer.failures)
     for failure in trainer.failures:
         sys.stderr.write(f"error: {failure.run.label}: {failure.reason}\n")
     return FAILED_STATUS if trainer.failures else 0

@@ -29,10 +29,7 @@ def markdown_page(comparison: Mapping[str, Any], pictures: Sequence[tuple[str, s
         parts += ["## Ablations", _ablation_text(rows, ablations), markdown_table(_ablation_table(rows, ablations))]
     if any(row["published"] for row in rows):
         parts += ["## Published figures", *_published(rows)]
-    unfinished = _unfinished_table(rows)
-    if len(unfinished) > 1:
-        text = "Their figures are of the last epoch that was evaluated; no mean counts them."
-        parts += ["## Not finished", text, markdown_table(unfinished)]
+    parts += _unfinished(rows, comparison["failures"])
     parts += [f"![{title}]({file})" for title, file in pictures]
     return "\n\n".join(parts) + "\n"
 
@@ -184,13 +181,24 @@ def _published(rows: Sequence[Row]) -> list[str]:
     return ["Nothing of this was measured here; recipes and image sizes may differ.", markdown_table(table)]
 
 
-def _unfinished_table(rows: Sequence[Row]) -> list[list[str]]:
-    table = [["row", "seed", "state", "epoch", "top-1, % so far"]]
+def _unfinished(rows: Sequence[Row], failures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns what there is to say of runs that are not finished: how far they are, which failed, which are to come."""
+    table = [["row", "seed", "finished epochs", "top-1, % so far"]]
+    waiting = {row["name"]: _seeds(row, "not begun") for row in rows}
     for row in rows:
         for seed in row["seeds"]:
-            if seed["state"] != "finished":
+            if seed["state"] == "under way":
                 top1 = seed["last"].get("top1")
                 so_far = f"{100 * top1:.2f}" if top1 is not None else NOTHING
-                epoch = f"{seed['epoch']} of {seed['epochs']}"
-                table.append([row["name"], str(seed["seed"]), seed["state"], epoch, so_far])
-    return table
+                table.append([row["name"], str(seed["seed"]), f"{seed['epoch']} of {seed['epochs']}", so_far])
+    parts = ["Under way; no mean counts them:", markdown_table(table)] if len(table) > 1 else []
+    to_come = [f"{name} (seed {seeds})" for name, seeds in waiting.items() if seeds]
+    if to_come:
+        parts.append(f"Not begun: {', '.join(to_come)}.")
+    if failures:
+        parts.append("\n".join(f"- Failed: {each['row']}, seed {each['seed']}: {each['reason']}" for each in failures))
+    return ["## Not finished", *parts] if parts else []
+
+
+def _seeds(row: Row, state: str) -> str:
+    return ", ".join(str(seed["seed"]) for seed in row["seeds"] if seed["state"] == state)

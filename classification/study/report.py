@@ -16,6 +16,7 @@ from classification.study.cost import Timing, count_costs, measure_latencies
 from classification.study.figures import RowFigures, curve, gather
 from classification.study.page import flops_unit, markdown_page, percent
 from classification.study.runs import Run
+from classification.study.training import Failure
 from ppcls_ext.benchmark.report import processor_name
 from ppcls_ext.common.files import write_json, write_text
 from ppcls_ext.common.machine import available_cores
@@ -33,7 +34,9 @@ CURVES = (
 TOP1, PARAMETERS = "top-1 (%)", "parameters (M)"
 
 
-def write_report(study: Study, runs: Sequence[Run], timing: Timing | None) -> Path:
+def write_report(
+    study: Study, runs: Sequence[Run], timing: Timing | None, failures: Sequence[Failure] = ()
+) -> Path:
     """Gathers what the runs left, counts and times the networks, and writes the comparison.
 
     Args:
@@ -41,6 +44,7 @@ def write_report(study: Study, runs: Sequence[Run], timing: Timing | None) -> Pa
         runs: all its runs, finished or not.
         timing: how the time of an image is measured; None keeps what an earlier comparison measured of the same
             networks.
+        failures: runs that failed in this session.
 
     Returns:
         The page.
@@ -55,6 +59,9 @@ def write_report(study: Study, runs: Sequence[Run], timing: Timing | None) -> Pa
     earlier = _earlier_comparison(folder / VALUES)
     latencies = measure_latencies(configs, timing) if timing else {}
     comparison = compare(study, figures, configs, costs, latencies)
+    comparison["failures"] = [
+        {"row": each.run.row.name, "seed": each.run.seed, "reason": each.reason} for each in failures
+    ]
     if timing:
         comparison |= {"timing": dataclasses.asdict(timing), "machine": _machine()}
     else:

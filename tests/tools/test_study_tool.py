@@ -64,10 +64,12 @@ def test_a_study_is_interrupted_continued_and_compared(tmp_path: Path) -> None:
     last = json.loads((out / "plain/seed_0/report.json").read_text())["last"]["eval"]
     for name in ("top1", "top5"):
         assert rows["plain"][name]["mean"] == last[name]
+    page = (out / "comparison.md").read_text()
+    assert "- Failed: wide, seed 0: " in page
     for picture in ("curves.png", "ablations.png", "accuracy_cost.png"):
         with Image.open(out / picture) as image:
             assert image.width > 900, picture
-        assert f"({picture})" in (out / "comparison.md").read_text()
+        assert f"({picture})" in page
 
 
 def test_what_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:

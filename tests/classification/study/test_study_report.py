@@ -66,8 +66,8 @@ def test_the_page_tells_all_of_it(compared: Path) -> None:
     assert "standard deviation of 7.07 points" in page
     arguments = "class_num: 3, depth_multiplier: 0.25, width_multiplier: 0.2"
     assert f"**wide**: EConvNeXt_mini ({arguments}), images 3 x 32 x 32" in page
-    assert "| wide | 0 | under way | 1 of 2 | 20.00 |" in page
-    assert "| kernel_3 | 0 | not begun | 0 of 2 | - |" in page
+    assert "| wide | 0 | 1 of 2 | 20.00 |" in page
+    assert "Not begun: kernel_3 (seed 0)." in page
     assert "published" not in page
 
 
