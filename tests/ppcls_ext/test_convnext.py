@@ -124,9 +124,11 @@ def test_other_weights_are_refused(name, message, tmp_path):
 
 @NEEDS_ONNX
 @NEEDS_OPENVINO
-@pytest.mark.parametrize("network", [ConvNeXtV1, ConvNeXtV2])
-def test_every_engine_computes_what_the_model_computes(network, tmp_path):
-    model = network(dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), class_num=4)
+@pytest.mark.parametrize(
+    ("network", "arguments"), [(ConvNeXtV1, {}), (ConvNeXtV2, {}), (ConvNeXtV1, {"spatial_mlp_window": 3})]
+)
+def test_every_engine_computes_what_the_model_computes(network, arguments, tmp_path):
+    model = network(dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), class_num=4, **arguments)
     seed_weights(model)
     # The export compares each file with the model and refuses what disagrees.
     description = export_classifier(
