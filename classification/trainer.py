@@ -277,7 +277,7 @@ class Trainer:
         known["eval"] = figures
         self.folder.log("teacher", **known)
         if figures.get("top1", 1.0) < 2 / self.config.arch.class_num:
-            logger.warning("the teacher hardly does better than guessing: are these the right weights? %s", known["weights"])
+            logger.warning("the teacher does hardly better than guessing; are these its weights? %s", known["weights"])
 
     def _evaluate_once(self, title: str, model: paddle.nn.Layer | None = None) -> dict[str, float]:
         assert self.eval_batches is not None and self.bad_eval_images is not None
