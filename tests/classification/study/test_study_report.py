@@ -6,13 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from classification.study.cost import Timing, count_costs, measure_latencies
 from classification.study.report import write_report
-from ppcls_ext.common.plots import Band, Bar, Point, draw_bands, draw_bars, draw_tradeoff
 from tests.support.studies import TINY, all_runs, pretend_training, row_config, small_study
 
 
@@ -118,33 +115,3 @@ def test_costs_are_those_of_the_networks(tmp_path: Path) -> None:
     assert costs["plain"]["flops"] < costs["wide"]["flops"]
     parameters = [parameter for parameter in build_model(**TINY).parameters() if not parameter.stop_gradient]
     assert costs["plain"]["parameters"] == sum(int(parameter.size) for parameter in parameters)
-
-
-def picture(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).astype(int)
-
-
-def colourful(pixels: np.ndarray) -> int:
-    """Counts the pixels that are not grey."""
-    return int((pixels.max(axis=2) - pixels.min(axis=2) > 60).sum())
-
-
-def test_each_curve_bar_and_point_is_drawn(tmp_path: Path) -> None:
-    one, other = [(1.0, 0.1, 0.0), (2.0, 0.3, 0.1)], [(1.0, 0.2, 0.0)]
-    amounts = []
-    for number, bands in enumerate(([Band("a", one)], [Band("a", one), Band("b", other, is_secondary=True)])):
-        draw_bands(dict.fromkeys("wxyz", bands), tmp_path / f"{number}.png", "title")
-        amounts.append(colourful(picture(tmp_path / f"{number}.png")))
-    assert 200 < amounts[0] < amounts[1]
-    draw_bands({"w": [Band("a", [])]}, tmp_path / "empty.png", "title")
-    assert colourful(picture(tmp_path / "empty.png")) == 0
-
-    bars = [Bar("base", 0.0, "50 %", 1.0, is_base=True), Bar("up", 2.0, "+2"), Bar("unknown", None)]
-    draw_bars({"x": bars, "y": bars}, tmp_path / "bars.png", "title")
-    with_up = colourful(picture(tmp_path / "bars.png"))
-    draw_bars({"x": bars[::2], "y": bars[::2]}, tmp_path / "bars.png", "title")
-    assert colourful(picture(tmp_path / "bars.png")) < with_up / 2
-
-    draw_tradeoff({"cost": [Point("a", 1.0, 50.0, 1.0), Point("b", 1.0, 60.0)]}, tmp_path / "points.png", "", "top-1")
-    assert colourful(picture(tmp_path / "points.png")) > 100

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_ext.common.plots import draw_detection_curves, draw_run_comparison, draw_training_curves
+from ppcls_ext.common.plots import (
+    Band,
+    Bar,
+    Point,
+    draw_bands,
+    draw_bars,
+    draw_detection_curves,
+    draw_run_comparison,
+    draw_tradeoff,
+    draw_training_curves,
+)  # fmt: skip
 
 
 def record(epoch: int, evaluated: bool = True, averaged: bool = True) -> dict:
@@ -136,3 +146,37 @@ def test_runs_without_seconds_are_compared_by_epoch_only(tmp_path):
     by_epoch, by_minutes, *_ = panels(drawn(file))
     assert by_epoch > 50
     assert by_minutes == 0
+
+
+def amount(file) -> int:
+    """Number of pixels that are not grey."""
+    return int(drawn(file).sum())
+
+
+def test_curves_with_bands_show_each_label_and_what_was_not_measured(tmp_path):
+    one, other = [(1.0, 0.1, 0.0), (2.0, 0.3, 0.1)], [(1.0, 0.2, 0.0)]
+    both = [Band("a", one), Band("b", other, is_secondary=True)]
+    amounts = []
+    for bands in ([Band("a", [])], both[:1], both):
+        draw_bands(dict.fromkeys("wxyz", bands), tmp_path / "curves.png", "title")
+        amounts.append(amount(tmp_path / "curves.png"))
+    assert amounts[0] == 0
+    assert 200 < amounts[1] < amounts[2]
+
+
+def test_bars_show_what_is_known(tmp_path):
+    bars = [Bar("base", 0.0, "50 %", 1.0, is_base=True), Bar("up", 2.0, "+2"), Bar("unknown", None)]
+    amounts = []
+    for shown in (bars, bars[::2]):
+        draw_bars({"x": shown, "y": shown}, tmp_path / "bars.png", "title")
+        amounts.append(amount(tmp_path / "bars.png"))
+    assert amounts[1] < amounts[0] / 2
+
+
+def test_points_of_a_tradeoff_are_drawn_also_at_one_cost(tmp_path):
+    points = [Point("a", 1.0, 50.0, 1.0), Point("b", 1.0, 60.0, is_secondary=True)]
+    amounts = []
+    for shown in (points[:1], points):
+        draw_tradeoff({"cost": shown}, tmp_path / "points.png", "title", "top-1")
+        amounts.append(amount(tmp_path / "points.png"))
+    assert 50 < amounts[0] < amounts[1]
