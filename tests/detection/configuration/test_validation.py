@@ -60,6 +60,8 @@ def test_the_small_configuration_itself_is_right(tmp_path):
         (("arch: mini", "arch: minni"), "arch: minni",
          "EConvNeXt.arch: must be one of mini, tiny, small, got 'minni' (did you mean 'mini'?)"),
         (("arch: mini", "archh: mini"), "archh", "EConvNeXt: unknown argument 'archh' (did you mean 'arch'?)"),
+        # The switches of classifiers for studies: a backbone's weights and widths are the published ones.
+        (("arch: mini", "csp: false"), "csp", "EConvNeXt: unknown argument 'csp'; allowed: arch, return_idx, "),
         (("arch: mini", "freeze_at: one"), "freeze_at", "EConvNeXt.freeze_at: must be a whole number, got 'one'"),
         (("stage_num: 1", "stage_nums: 1"), "CustomCSPPAN",
          "CustomCSPPAN: unknown argument 'stage_nums' (did you mean 'stage_num'?)"),
