@@ -10,7 +10,6 @@ from classification.config import Config
 from classification.study.config import Study
 from classification.study.figures import Result, RowFigures, Spread
 
-# Of two sizes, each may be known of one row and not of the other.
 SIZES = ("parameters", "flops")
 
 
@@ -37,6 +36,8 @@ def compare(
     rows = [_row(each, configs[each.row.name], costs[each.row.name], latencies) for each in figures]
     by_name = {row["name"]: row for row in rows}
     for row in rows:
+        # The network of a base may be one that cannot be built.
+        row["base"] = row["base"] if row["base"] in by_name else None
         if row["base"] is not None:
             row["against_base"] = _against_base(row, by_name[row["base"]])
     return {"study": study.name, "file": str(study.path), "output_dir": str(study.output_dir), "rows": rows}

@@ -29,24 +29,29 @@ class Timing:
     runs: int = 10
 
 
-def count_costs(configs: Mapping[str, Config]) -> dict[str, dict[str, int]]:
-    """Returns by row ``parameters`` (trainable) and ``flops`` (by ``paddle.flops``: a multiply-add counts 1).
+def count_costs(configs: Mapping[str, Config]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Counts what the networks hold and compute.
 
-    Raises:
-        UserError: a network cannot be built.
+    Returns:
+        By row ``parameters`` (trainable) and ``flops`` (by ``paddle.flops``: a multiply-add counts 1); by row, why a
+        network cannot be built.
     """
     import paddle
 
     from classification.build import build_network, count_trainable
 
-    costs = {}
+    costs, reasons = {}, {}
     for name, config in configs.items():
-        model = build_network(config)
+        try:
+            model = build_network(config)
+        except UserError as error:
+            reasons[name] = str(error)
+            continue
         model.eval()
         with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
             flops = int(paddle.flops(model, [1, *config.run.image_shape]))
         costs[name] = {"parameters": count_trainable(model), "flops": flops}
-    return costs
+    return costs, reasons
 
 
 def measure_latencies(configs: Mapping[str, Config], timing: Timing) -> dict[str, dict[str, Any]]:

@@ -29,7 +29,7 @@ def markdown_page(comparison: Mapping[str, Any], pictures: Sequence[tuple[str, s
         parts += ["## Ablations", _ablation_text(rows, ablations), markdown_table(_ablation_table(rows, ablations))]
     if any(row["published"] for row in rows):
         parts += ["## Published figures", *_published(rows)]
-    parts += _unfinished(rows, comparison["failures"])
+    parts += _unfinished(comparison)
     parts += [f"![{title}]({file})" for title, file in pictures]
     return "\n\n".join(parts) + "\n"
 
@@ -181,8 +181,9 @@ def _published(rows: Sequence[Row]) -> list[str]:
     return ["Nothing of this was measured here; recipes and image sizes may differ.", markdown_table(table)]
 
 
-def _unfinished(rows: Sequence[Row], failures: Sequence[Mapping[str, Any]]) -> list[str]:
+def _unfinished(comparison: Mapping[str, Any]) -> list[str]:
     """Returns what there is to say of runs that are not finished: how far they are, which failed, which are to come."""
+    rows = comparison["rows"]
     table = [["row", "seed", "finished epochs", "top-1, % so far"]]
     waiting = {row["name"]: _seeds(row, "not begun") for row in rows}
     for row in rows:
@@ -195,8 +196,10 @@ def _unfinished(rows: Sequence[Row], failures: Sequence[Mapping[str, Any]]) -> l
     to_come = [f"{name} (seed {seeds})" for name, seeds in waiting.items() if seeds]
     if to_come:
         parts.append(f"Not begun: {', '.join(to_come)}.")
-    if failures:
-        parts.append("\n".join(f"- Failed: {each['row']}, seed {each['seed']}: {each['reason']}" for each in failures))
+    failed = [f"- Failed: {each['row']}, seed {each['seed']}: {each['reason']}" for each in comparison["failures"]]
+    failed += [f"- Not compared: {name}: {reason}" for name, reason in comparison["left_out"].items()]
+    if failed:
+        parts.append("\n".join(failed))
     return ["## Not finished", *parts] if parts else []
 
 

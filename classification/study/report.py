@@ -18,6 +18,7 @@ from classification.study.page import flops_unit, markdown_page, percent
 from classification.study.runs import Run
 from classification.study.training import Failure
 from ppcls_ext.benchmark.report import processor_name
+from ppcls_ext.common.errors import UserError
 from ppcls_ext.common.files import write_json, write_text
 from ppcls_ext.common.machine import available_cores
 from ppcls_ext.common.plots import Band, Bar, Point, draw_bands, draw_bars, draw_tradeoff
@@ -50,15 +51,19 @@ def write_report(
         The page.
 
     Raises:
-        UserError: a network cannot be built.
+        UserError: not one of the networks can be built.
     """
-    figures = gather(study.rows, runs)
     configs = {row.name: load_config(row.config_file, row.changes) for row in study.rows}
-    costs = count_costs(configs)
+    costs, left_out = count_costs(configs)
+    if not costs:
+        raise UserError("\n".join(left_out.values()))
+    configs = {name: configs[name] for name in costs}
+    figures = [each for each in gather(study.rows, runs) if each.row.name in costs]
     folder = study.output_dir
     earlier = _earlier_comparison(folder / VALUES)
     latencies = measure_latencies(configs, timing) if timing else {}
     comparison = compare(study, figures, configs, costs, latencies)
+    comparison["left_out"] = left_out
     comparison["failures"] = [
         {"row": each.run.row.name, "seed": each.run.seed, "reason": each.reason} for each in failures
     ]

@@ -168,9 +168,11 @@ def refuse_other_study(study: Study) -> None:
         mark = json.loads((study.output_dir / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    other = mark.get("study") if isinstance(mark, dict) else None
-    if other is not None and other != study.name:
+    if not isinstance(mark, dict):
+        return
+    other, rows = mark.get("study"), mark.get("rows") or {}
+    if other != study.name or not rows.keys() & {row.name for row in study.rows}:
         raise UserError(
-            f"{study.output_dir}: holds the study '{other}', not '{study.name}'; choose another output_dir in "
-            f"{study.path}"
+            f"{study.output_dir}: holds the study '{other}' with the rows {', '.join(rows)}, not {study.path}; choose "
+            "another output_dir"
         )

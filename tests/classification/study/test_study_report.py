@@ -10,6 +10,7 @@ import pytest
 
 from classification.study.cost import Timing, count_costs, measure_latencies
 from classification.study.report import write_report
+from ppcls_ext.common.errors import UserError
 from tests.support.studies import TINY, all_runs, pretend_training, row_config, small_study
 
 
@@ -107,11 +108,25 @@ def test_a_network_that_cannot_be_exported_has_a_reason_and_no_time(tmp_path: Pa
     assert "Infer" in latency["reason"]
 
 
+def test_a_network_that_cannot_be_built_is_left_out_of_the_comparison(tmp_path: Path) -> None:
+    bad = {"name": "bad", "base": "wide", "overrides": {"Arch.width_multiplier": -1}}
+    study = small_study(tmp_path, ablations=[bad])
+    page = write_report(study, all_runs(study), None).read_text()
+    assert list(rows_of(study.output_dir)) == ["plain", "wide"]
+    (line,) = [line for line in page.splitlines() if line.startswith("- Not compared: bad: ")]
+    assert "width_multiplier" in line
+    rows = [{"name": "bad", "config": str(row_config(tmp_path)), "overrides": bad["overrides"]}]
+    study = small_study(tmp_path, rows=rows, ablations=[])
+    with pytest.raises(UserError, match="width_multiplier"):
+        write_report(study, all_runs(study), None)
+
+
 def test_costs_are_those_of_the_networks(tmp_path: Path) -> None:
     from ppcls_ext import build_model
 
     configs = {run.row.name: run.config for run in all_runs(small_study(tmp_path))[:2]}
-    costs = count_costs(configs)
+    costs, reasons = count_costs(configs)
+    assert reasons == {}
     assert costs["plain"]["flops"] < costs["wide"]["flops"]
     parameters = [parameter for parameter in build_model(**TINY).parameters() if not parameter.stop_gradient]
     assert costs["plain"]["parameters"] == sum(int(parameter.size) for parameter in parameters)

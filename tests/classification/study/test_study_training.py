@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from classification.study.config import load_study
-from classification.study.runs import Run, open_study, refuse_changed_runs
+from classification.study.runs import Run, open_study, refuse_changed_runs, refuse_other_study
 from classification.study.training import StudyTrainer
 from ppcls_ext.common.errors import Interrupted, UserError
 from tests.support.studies import all_runs, epoch_record, pretend_training, small_study
@@ -112,7 +112,7 @@ def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkey
     runs = runs_in(tmp_path)
     # Each of the two ends only when the other has been started.
     StudyTrainer(script(tmp_path, plain="together", wide="together"), jobs=2).train(runs[:2])
-    assert [devices for _, _, devices, _ in started(tmp_path)] == [["4", "2"], ["4", "5"]]
+    assert {row: devices for row, _, devices, _ in started(tmp_path)} == {"plain": ["4", "2"], "wide": ["4", "5"]}
 
 
 def test_what_the_user_has_chosen_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,8 +196,19 @@ def test_a_folder_belongs_to_one_study_and_to_one_process(tmp_path: Path) -> Non
     with open_study(study):
         pass
     other = load_study((tmp_path / "small.yaml").rename(tmp_path / "other.yaml"))
-    with pytest.raises(UserError, match="holds the study 'small', not 'other'"), open_study(other):
+    with pytest.raises(UserError, match="holds the study 'small' with the rows plain, wide, relu"), open_study(other):
         raise AssertionError("two studies in one folder")
+
+
+def test_a_study_may_get_rows_but_another_one_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    study = small_study(tmp_path)
+    with open_study(study):
+        pass
+    rows = [{"name": name, "config": study.rows[0].config_file} for name in ("plain", "new")]
+    with open_study(small_study(tmp_path, rows=rows, ablations=[])):
+        pass
+    with pytest.raises(UserError, match="holds the study 'small'"):
+        refuse_other_study(small_study(tmp_path, rows=[{**rows[0], "name": "third"}], ablations=[]))
 
 
 @pytest.mark.parametrize("report", ["", "[]", "{}", '{"epochs": 1}'])
