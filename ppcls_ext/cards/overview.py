@@ -125,7 +125,7 @@ def _measured(facts: Facts) -> list[str]:
         rows += [[text, _percent(figures.get(name))] for name, text in COCO_FIGURES.items() if name in figures]
     else:
         rows += [[shown_metric(name), _percent(value)] for name, value in figures.items() if name.startswith("top")]
-        rows += [["loss", f"{figures['loss']:.4f}"]] if "loss" in figures else []
+        rows += [["loss", f"{figures['loss']:.4f}"]] if isinstance(figures.get("loss"), int | float) else []
     parts = [markdown_table(rows), _provenance(facts)]
     by_class = figures.get("per_class")
     if isinstance(by_class, Mapping) and by_class:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detection import pruning, trained
 from detection.configuration import DetectionConfig, load_config
 from detection.pruning import BEFORE, FINE_TUNED, PRUNED, accuracy_of, prune_detector, tuning_data
 from detection.toolkit import build_model
 from detection.trained import load_trained
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.compress.request import PruningRequest
+from ppcls_ext.compress.timing import latency_by_turns
 from ppcls_ext.training.environment import Environment
 from ppcls_ext.weights import read_weights, write_weights
 from tests.support.detector_runs import make_frames, run_config
@@ -51,7 +54,12 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     make_lively(model)
     write_weights(folder / "trained.pdparams", model.state_dict())
     request = PruningRequest(folder / "pruned", (0.5,), batches=2, epochs=1, fine_tune=True, threads=1)
-    report = prune_detector(config, request, ALONE)
+    with pytest.MonkeyPatch.context() as patch:
+        # That latencies are measured is tested here, not how exactly; nor are exports, which many images prove equal.
+        patch.setattr(trained, "example_images", lambda: {"grey": np.full([40, 50, 3], 90, np.uint8)})
+        patch.setattr(trained, "COMPARED_IMAGES", 1)
+        patch.setattr(pruning, "latency_by_turns", functools.partial(latency_by_turns, rounds=1, runs=3))
+        report = prune_detector(config, request, ALONE)
     return Case(config, request.output, report, read_weights(str(folder / "trained.pdparams")))
 
 
@@ -91,9 +99,9 @@ def test_channels_that_stay_have_their_weights_and_nothing_else_changes(case: Ca
 def test_configuration_and_weights_rebuild_the_pruned_detector(case: Case) -> None:
     config = load_config(case.folder / "run_pruned.yml")
     assert config.data["EConvNeXt"]["expansion_channels"] == case.report["expansion_channels"]
-    trained = load_trained(config)
-    assert trained.class_names == ["cube", "ball", "tyre"]
-    accuracy = accuracy_of(trained, ALONE)
+    detector = load_trained(config)
+    assert detector.class_names == ["cube", "ball", "tyre"]
+    accuracy = accuracy_of(detector, ALONE)
     assert accuracy == pytest.approx({name: case.report["figures"][PRUNED][name] for name in accuracy}, abs=1e-6)
 
 

@@ -127,6 +127,7 @@ def test_an_export_of_a_detector_gets_int8_by_the_command_line(config: Detection
     export_detector(
         model, tmp_path / "export", model_name="tiny", class_num=len(NAMES), classes=NAMES,
         preprocess=config.data["TestReader"]["sample_transforms"], formats=["openvino"],
+        images={"grey": np.full([40, 50, 3], 90, np.uint8)},
     )  # fmt: skip
     done = run_tool(
         "quantize_model.py", "--model", tmp_path / "export", "-c", config.path, "--count", "5", "--max-drop", "100",
