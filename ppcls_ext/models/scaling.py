@@ -40,11 +40,6 @@ class Coefficients:
             if not 1 <= value <= 4:
                 raise UserError(f"{name}: must be from 1 (does not grow) to 4, got {value:g}")
 
-    @property
-    def growth(self) -> float:
-        """By how much the computation grows with each step of phi, but for rounding."""
-        return self.alpha * self.beta**2 * self.gamma**2
-
     def at(self, phi: float) -> Multipliers:
         """Returns the multipliers of step ``phi``; a negative one shrinks the network.
 

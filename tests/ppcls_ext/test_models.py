@@ -111,6 +111,8 @@ def test_other_channels_and_no_classifier(name, channels):
         ({"drop_path_rate": 1.0}, "drop_path_rate: must be at least 0 and below 1"),
         ({"stem_stride": 3}, "stem_stride: must be one of 1, 2, 4"),
         ({"in_channels": 0}, "in_channels: must be positive"),
+        ({"depth_multiplier": 0}, "depth_multiplier: must be from 0.01 to 16"),
+        ({"width_multiplier": -1}, "width_multiplier: must be from 0.01 to 16"),
     ],
 )
 def test_values_out_of_range_are_refused(name, arguments, message):

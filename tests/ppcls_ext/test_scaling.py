@@ -16,7 +16,6 @@ def test_multipliers_are_powers_of_the_coefficients():
     assert coefficients.at(1) == Multipliers(1.2, 1.1, 1.15)
     assert coefficients.at(3) == Multipliers(1.728, 1.331, 1.5209)
     assert coefficients.at(-1) == Multipliers(0.8333, 0.9091, 0.8696)
-    assert coefficients.growth == pytest.approx(1.92, abs=0.001)
 
 
 def test_arch_has_the_multipliers_that_are_not_one():
