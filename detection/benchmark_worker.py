@@ -9,13 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppcls_ext.benchmark.matrix.export_worker import (
-    Subject,
-    export_subject,
-    main,
-    pictures,
-    settle_batch_norms,
-)
+from ppcls_ext.benchmark.matrix.export_worker import Subject, export_subject, main
 
 
 def export_model(config_file: str, size: int, format_name: str, precisions: Sequence[str], folder: Path) -> dict:
@@ -32,7 +26,7 @@ def export_model(config_file: str, size: int, format_name: str, precisions: Sequ
         See ``ppcls_ext.benchmark.matrix.export_worker.export_model``; multiply-adds reach to the raw outputs.
     """
     from detection.configuration import load_config
-    from detection.counting import count_multiply_adds, raw_network
+    from detection.counting import count_multiply_adds
     from detection.toolkit import build_model
     from detection.trained import TrainedDetector
 
@@ -40,7 +34,6 @@ def export_model(config_file: str, size: int, format_name: str, precisions: Sequ
         config = load_config(config_file)
         detector = TrainedDetector(config, build_model(config, pretrained=False), None)
         detector.model.eval()
-        settle_batch_norms(detector.model, raw_network(detector.model), pictures(size))
 
         def export(wanted: Sequence[str]) -> Any:
             return detector.export(folder, size=[size, size], formats=[format_name], precisions=wanted)

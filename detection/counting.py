@@ -94,7 +94,7 @@ def count_gflops(config: DetectionConfig, form: str | None = None) -> float:
         for layer in model.sublayers():
             if hasattr(layer, "convert_to_deploy"):
                 layer.convert_to_deploy()
-    return 2 * _operations(raw_network(model)) / 1e9
+    return 2 * _operations(_raw_network(model)) / 1e9
 
 
 def _operations(network: paddle.nn.Layer) -> int:
@@ -105,7 +105,7 @@ def _operations(network: paddle.nn.Layer) -> int:
 
 def count_multiply_adds(model: paddle.nn.Layer, side: int) -> int:
     """Returns the multiply-adds of a detector as it is for one square image, up to scores and boxes of all anchors."""
-    return _operations_at(raw_network(model), side)
+    return _operations_at(_raw_network(model), side)
 
 
 def _fitted(counts: Sequence[int]) -> int | None:
@@ -166,7 +166,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def raw_network(model: paddle.nn.Layer) -> paddle.nn.Layer:
+def _raw_network(model: paddle.nn.Layer) -> paddle.nn.Layer:
     """Returns a layer from a tensor to the head's raw outputs: ``paddle.flops`` cannot feed ppdet's dictionaries."""
     import paddle
 

@@ -327,6 +327,33 @@ def test_one_precision_that_fails_does_not_take_the_others_along(monkeypatch, tm
     assert answer["flops"] > 8 * 8 * 8 * 48 and answer["parameters"] == 8 * 48 + 8 + 8 * 4 + 4
 
 
+def test_random_weights_that_blow_pictures_up_are_settled(monkeypatch, tmp_path):
+    import paddle
+    from paddle import nn
+
+    class Wild(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm2D(3), nn.Linear(3, 1000)
+            self.norm._mean.set_value(np.full(3, 50.0, np.float32))
+
+        def forward(self, x):
+            """``[N, 3, H, W]`` -> ``[N, 1000]``, which grows fast with the brightness."""
+            return self.head(paddle.exp(4 * self.norm(x + 50.0)).mean([2, 3]))
+
+    models = []
+
+    def build(name, class_num):
+        models.append(Wild())
+        return models[-1]
+
+    monkeypatch.setattr("ppcls_ext.models.registry.build_model", build)
+    answer = export_worker.export_model("Wild", 32, "paddle", ["fp32"], tmp_path / "export")
+    assert answer["reasons"] == {"fp32": None}
+    means = models[0].norm._mean.numpy()
+    assert np.abs(means - 50.0).min() > 1e-3 and not models[0].norm.training and models[0].norm._momentum == 0.9
+
+
 # The whole run
 
 
