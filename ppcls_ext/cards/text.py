@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 _ABSOLUTE = re.compile(r"^(?:/|~|\\\\|[A-Za-z]:[\\/])")
+# Folders of an absolute path inside a longer text, such as ``table=/data/x.npy``.
+_EMBEDDED = re.compile(r"(?<![\w./~:-])/(?:[\w.~-]+/)+")
 _SPECIAL = re.compile(r"([\\`*{}\[\]<>|#~$])")
 
 
@@ -20,6 +22,7 @@ def shown_path(path: str | Path) -> str:
         absolute, here = Path(os.path.abspath(Path(text).expanduser())), Path.cwd()
         inside = text[0] in "/~" and absolute.is_relative_to(here) and absolute != here
         return absolute.relative_to(here).as_posix() if inside else text.rpartition("/")[2]
+    text = _EMBEDDED.sub("", text)
     parts = [part for part in text.split("/") if part not in ("", ".")]
     return parts[-1] if ".." in parts else "/".join(parts)
 

@@ -59,7 +59,7 @@ def test_a_finished_run(run: Path, tmp_path: Path) -> None:
     assert "Trained on 123 images of Digits, 3 classes" in limits and "Trained once, with seed 5" in limits
     assert "1 training images could not be read" in limits and "Latency: not measured." in limits
     assert sha256_of(run / "checkpoints" / "best" / "ema.pdparams") in section(card, "Weights")
-    assert str(tmp_path) not in card and "/tmp" not in card
+    assert str(tmp_path) not in card
 
 
 def test_figures_are_those_of_the_weights_that_are_kept(tmp_path: Path) -> None:
@@ -90,16 +90,16 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
 def test_machine_paths_stay_out(tmp_path: Path) -> None:
     dataset = {
         "name": "ImageFolder", "image_root": str(tmp_path / "secret" / "photos"), "split": "train",
-        "transform_ops": [{"Load": {"table": "/home/me/table.npy"}}],
+        "transform_ops": [{"Load": {"table": "/srv/mine/table.npy"}}],
     }  # fmt: skip
-    teacher = {"name": "ResNet50", "pretrained": "/home/me/teacher"}
+    teacher = {"name": "ResNet50", "pretrained": "/srv/mine/teacher"}
     run = write_run(
-        tmp_path / "run", DataLoader__Train__dataset=dataset, Arch__pretrained="/home/me/x.pdparams",
-        Distillation={"teacher": teacher, "weight": 0.7, "cache": "/home/me/cache"},
-        report={"teacher": {"name": "ResNet50", "weights": "/home/me/teacher", "eval": {"top1": 0.875}}},
+        tmp_path / "run", DataLoader__Train__dataset=dataset, Arch__pretrained="/srv/mine/x.pdparams",
+        Distillation={"teacher": teacher, "weight": 0.7, "cache": "/srv/mine/cache"},
+        report={"teacher": {"name": "ResNet50", "weights": "/srv/mine/teacher", "eval": {"top1": 0.875}}},
     )  # fmt: skip
     card = card_of(run, export=write_export(tmp_path / "export"))
-    assert "/home" not in card and "secret" not in card and str(tmp_path) not in card
+    assert "/srv" not in card and "secret" not in card and str(tmp_path) not in card
     assert "**Data**: photos, 123 images" in card and "`Load(table: table.npy)`" in card
     assert "from ResNet50 (weight: 0.7, cache: cache). The teacher, measured by the same run: 87.50 % top-1." in card
 
@@ -107,7 +107,8 @@ def test_machine_paths_stay_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "shown"),
     [("/data/x/photos", "photos"), ("./dataset/photos/", "dataset/photos"), ("../up/photos", "photos"),
-     ("~/photos", "photos"), ("C:\\data\\photos", "photos"), ("output/run", "output/run")],
+     ("~/photos", "photos"), ("C:\\data\\photos", "photos"), ("output/run", "output/run"),
+     ("table=/data/x/table.npy", "table=table.npy"), ("1.0/255.0", "1.0/255.0")],
 )  # fmt: skip
 def test_paths_are_shown_without_their_machine(path: str, shown: str) -> None:
     assert shown_path(path) == shown
