@@ -16,8 +16,8 @@ from ppcls_ext.common.config import Document, apply_override, load_config_file
 from ppcls_ext.common.errors import UserError, suggestion
 
 KEYS = ("output_dir", "seeds", "overrides", "rows", "ablations")
-# A row's name is the name of its folder.
-ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+# A row's name is the name of its folder, beside which the study's own files stand.
+ROW_NAME = re.compile(r"(?!.*\.(json|md|png)$)[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 # The study gives each run its own.
 OWN_KEYS = ("Global.output_dir", "Global.seed", "Global.checkpoints")
 CHOSEN = "is chosen by the study for each run (output_dir, seeds)"
@@ -229,7 +229,8 @@ def _check_names(reader: Reader, rows: Iterable[Row], data: Mapping[str, Any]) -
         if not isinstance(name, str):
             continue
         if not ROW_NAME.fullmatch(name):
-            reader.problems.add(f"{key}.name", f"must be fit for a folder (letters, digits, . _ + -), got {name!r}")
+            fit = "at most 100 letters, digits, . _ + -; the endings .json, .md, .png are those of the study's files"
+            reader.problems.add(f"{key}.name", f"must be fit for a folder ({fit}), got {name!r}")
         if name in seen:
             reader.problems.add(f"{key}.name", f"'{name}' stands twice; each row has a folder of its own")
         seen.add(name)

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from classification.study.runs import Run
 from ppcls_ext.common.errors import Interrupted
+from ppcls_ext.common.locks import is_locked
 from ppcls_ext.common.machine import available_cores
 from ppcls_ext.training.interruption import InterruptWatch
 
@@ -65,6 +66,7 @@ class StudyTrainer:
     jobs: int = 1
     failures: list[Failure] = field(default_factory=list)
     _active: list[_Active] = field(default_factory=list)
+    _left_to_others: set[str] = field(default_factory=set)
 
     def train(self, runs: Sequence[Run]) -> None:
         """Trains what is not finished yet; a run that fails does not stop the others.
@@ -81,8 +83,8 @@ class StudyTrainer:
                     if watch.stop_after(0) and not stopping:
                         stopping = True
                         self._stop()
-                    while waiting and not stopping and len(self._active) < self.jobs:
-                        self._start(waiting.pop(0))
+                    if not stopping:
+                        self._fill(waiting)
                     time.sleep(POLL_SECONDS)
                     self._look(stopping)
         finally:
@@ -93,10 +95,35 @@ class StudyTrainer:
         if stopping:
             raise Interrupted("stopped; what was under way is saved; continue with the same command")
 
+    def _fill(self, waiting: list[Run]) -> None:
+        """Starts runs of ``waiting`` while there is room.
+
+        A run that another process trains, such as one that outlived a killed study, has its place until that ends.
+        """
+        elsewhere = 0
+        for run in list(waiting):
+            if len(self._active) + elsewhere >= self.jobs:
+                break
+            if is_locked(run.folder):
+                elsewhere += 1
+                if run.label not in self._left_to_others:
+                    self._left_to_others.add(run.label)
+                    logger.info("%s: another process trains it, perhaps of a killed study; waiting for it", run.label)
+                continue
+            waiting.remove(run)
+            if run.report is None:
+                self._start(run)
+            else:
+                logger.info("%s: finished by another process", run.label)
+
     def _start(self, run: Run) -> None:
-        run.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            console = open(run.folder / CONSOLE, "a", encoding="utf-8")  # noqa: SIM115 (closed when the process ends)
+        except OSError as error:
+            self._fail(run, f"{error.filename}: {error.strerror}")
+            return
         slot = min(set(range(self.jobs)) - {active.slot for active in self._active})
-        console = open(run.folder / CONSOLE, "a", encoding="utf-8")  # noqa: SIM115 (closed when the process ends)
         command = [sys.executable, str(self.script), "-c", run.row.config_file, "-o", *run.changes, "--resume", "auto"]
         process = subprocess.Popen(
             command,
@@ -140,9 +167,11 @@ class StudyTrainer:
             elif stopping:
                 logger.info("%s: stopped", active.run.label)
             else:
-                failure = Failure(active.run, _reason(active, status))
-                self.failures.append(failure)
-                logger.warning("%s failed: %s", active.run.label, failure.reason)
+                self._fail(active.run, _reason(active, status))
+
+    def _fail(self, run: Run, reason: str) -> None:
+        self.failures.append(Failure(run, reason))
+        logger.warning("%s failed: %s", run.label, reason)
 
     def _tell_epochs(self, active: _Active) -> None:
         log = active.run.folder / "log.jsonl"

@@ -11,6 +11,8 @@ from ppcls_ext.common.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+LOCK = ".lock"
+
 
 def lock_folder(path: Path, taken: str, key: str) -> TextIO:
     """Makes a folder and locks it; the lock lasts until the returned file is closed or the process ends.
@@ -25,7 +27,7 @@ def lock_folder(path: Path, taken: str, key: str) -> TextIO:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / ".lock", "w")  # noqa: SIM115 (held open as long as the lock is needed)
+        lock = open(path / LOCK, "w")  # noqa: SIM115 (held open as long as the lock is needed)
     except OSError as error:
         raise UserError(f"{path}: cannot write here ({error.strerror}); choose another {key}") from error
     try:
@@ -36,3 +38,15 @@ def lock_folder(path: Path, taken: str, key: str) -> TextIO:
     except OSError as error:
         logger.warning("%s: this file system has no locks (%s); start no second run here", path, error.strerror)
     return lock
+
+
+def is_locked(path: Path) -> bool:
+    """Tells whether a process holds the lock of a folder; where there is no such lock, none does."""
+    try:
+        with open(path / LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

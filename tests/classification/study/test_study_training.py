@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 
 from classification.study.config import load_study
 from classification.study.runs import Run, open_study, refuse_changed_runs, refuse_other_study
-from classification.study.training import StudyTrainer
+from classification.study.training import POLL_SECONDS, StudyTrainer
 from ppcls_ext.common.errors import Interrupted, UserError
+from ppcls_ext.common.locks import lock_folder
 from tests.support.studies import all_runs, epoch_record, pretend_training, small_study
 
 # Notes that it was started, obeys a plan (file beside it), leaves a report, or waits for a signal and notes that.
@@ -141,6 +143,64 @@ def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Pa
     assert [(run.folder / "saved.txt").read_text() for run in runs[:2]] == ["SIGTERM", "SIGTERM"]
     assert len(started(tmp_path)) == 2
     assert trainer.failures == []
+
+
+def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(tmp_path: Path) -> None:
+    """Of two runs that another process trains, one comes to its end and the other, killed as well, is continued."""
+    runs = runs_in(tmp_path)
+    locks = [lock_folder(run.folder, "in use", "output_dir") for run in runs[:2]]
+    trainer = StudyTrainer(script(tmp_path), jobs=3)
+    seen = []
+
+    def end() -> None:
+        until = time.monotonic() + 60
+        while not all((run.folder / "report.json").exists() for run in runs[2:]) and time.monotonic() < until:
+            time.sleep(0.05)
+        seen.extend(started(tmp_path))
+        pretend_training(runs[0], [0.2, 0.3])
+        for lock in locks:
+            lock.close()
+
+    ender = threading.Thread(target=end)
+    ender.start()
+    trainer.train(runs)
+    ender.join()
+    assert sorted(row for row, *_ in seen) == ["plain", "relu"], "the others go on meanwhile"
+    assert [(row, seed) for row, seed, *_ in started(tmp_path)[2:]] == [("wide", "seed_0")]
+    assert trainer.failures == []
+
+
+def test_a_run_elsewhere_takes_the_place_of_one_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs = runs_in(tmp_path)[:2]
+    lock = lock_folder(runs[0].folder, "in use", "output_dir")
+
+    def end() -> None:
+        until = time.monotonic() + 60
+        while "another process trains it" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(3 * POLL_SECONDS)
+        assert started(tmp_path) == []
+        pretend_training(runs[0], [0.2, 0.3])
+        lock.close()
+
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(end)
+        StudyTrainer(script(tmp_path), jobs=1).train(runs)
+        ended.result()
+    assert [row for row, *_ in started(tmp_path)] == ["wide"]
+    assert caplog.text.count("plain, seed 0: another process trains it") == 1
+
+
+def test_a_folder_that_cannot_be_made_fails_its_own_row(tmp_path: Path) -> None:
+    runs = runs_in(tmp_path)[:2]
+    runs[0].folder.parent.parent.mkdir()
+    runs[0].folder.parent.touch()
+    trainer = StudyTrainer(script(tmp_path))
+    trainer.train(runs)
+    (failure,) = trainer.failures
+    assert failure.run is runs[0]
+    assert str(runs[0].folder.parent) in failure.reason
+    assert [row for row, *_ in started(tmp_path)] == ["wide"]
 
 
 def test_epochs_are_told_as_they_are_finished(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
