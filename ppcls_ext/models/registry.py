@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ppcls_ext.models.catalog import checked_arguments
@@ -29,7 +31,26 @@ def build_model(name: str, **arguments: Any) -> nn.Layer:
         return class_of(family)(**dataclasses.asdict(family.rows[name]), **checked)
     from ppcls_ext import door
 
-    return door.toolkit_architecture(name)(**checked)
+    with _parameter_names_of_its_own():
+        return door.toolkit_architecture(name)(**checked)
+
+
+@contextlib.contextmanager
+def _parameter_names_of_its_own() -> Iterator[None]:
+    """Lets parameters be called as those of another network are.
+
+    Many of PaddleClas's networks (MobileNetV2, EfficientNet, DenseNet, ...) name their parameters themselves, and Paddle
+    refuses a name that it has seen before in the process: there could be no teacher of the student's family, and no
+    second row of it in a study. Names count within one network and its optimizer only.
+    """
+    from paddle.utils import unique_name
+
+    generator, checker = unique_name.switch()
+    unique_name.switch(generator)
+    try:
+        yield
+    finally:
+        unique_name.switch(generator, checker)
 
 
 def class_of(family: Family) -> type[nn.Layer]:
