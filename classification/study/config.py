@@ -131,7 +131,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     seeds = _read_seeds(reader, data.get("seeds", [0]), "seeds")
     common = _read_changes(reader, data.get("overrides") or {}, "overrides")
     rows = _read_rows(reader, data.get("rows"), seeds, common)
-    rows += _read_ablations(reader, data.get("ablations"), seeds, {row.name: row for row in rows})
+    rows += _read_ablations(reader, data, seeds, {row.name: row for row in rows})
     _check_names(reader, rows, data)
     rows = [_with_changes(row, overrides) for row in rows]
     reader.problems.raise_any()
@@ -172,7 +172,8 @@ def _read_changes(reader: Reader, value: Mapping[Any, Any] | Any, key: str) -> t
     for name in value:
         if name in OWN_KEYS:
             reader.problems.add(f"{key}.{name}", CHOSEN)
-    return tuple(f"{name}={json.dumps(entry, ensure_ascii=False)}" for name, entry in value.items())
+    # Dates, which YAML knows and JSON does not, as text: no key takes them, and the check of the row says so.
+    return tuple(f"{name}={json.dumps(entry, ensure_ascii=False, default=str)}" for name, entry in value.items())
 
 
 def _entries(reader: Reader, section: Any, key: str) -> list[tuple[str, Any]]:
@@ -203,12 +204,17 @@ def _read_published(reader: Reader, name: str | None, key: str) -> Published | N
 
 
 def _read_ablations(
-    reader: Reader, section: Any, seeds: tuple[int, ...], bases: Mapping[str, Row]
+    reader: Reader, data: Mapping[str, Any], seeds: tuple[int, ...], bases: Mapping[str, Row]
 ) -> list[Row]:
     ablations = []
+    section = data.get("ablations")
+    # A base that is there but wrong has a line of its own already.
+    named = [entry.get("name") for _, entry in _named(data, "rows")]
     for key, entry in _entries(reader, section if section is not None else [], "ablations"):
         settings = reader.build(AblationSettings, entry, key)
-        if settings is None or reader.choice(settings.base, f"{key}.base", bases) is None:
+        if settings is None or not named or (settings.base in named and settings.base not in bases):
+            continue
+        if reader.choice(settings.base, f"{key}.base", bases) is None:
             continue
         base = bases[settings.base]
         own = seeds if settings.seeds is None else _read_seeds(reader, settings.seeds, f"{key}.seeds")
@@ -221,7 +227,7 @@ def _read_ablations(
 
 
 def _check_names(reader: Reader, rows: Iterable[Row], data: Mapping[str, Any]) -> None:
-    if not data.get("rows"):
+    if data.get("rows") == []:
         reader.problems.add("rows", "must hold at least one row")
     seen: set[str] = set()
     for key, entry in [*_named(data, "rows"), *_named(data, "ablations")]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from classification.config import load_config
 from classification.study.config import Study, load_study
 from ppcls_ext.common.errors import UserError
 from tests.support.studies import all_runs, row_config, small_study, study_data, write_study
@@ -55,6 +59,10 @@ def changed(data: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
         ("ablations.0.base", "plane", ("ablations[0].base", "'plane'", "did you mean 'plain'?")),
         ("ablations.0.overrides", {}, ("ablations[0].overrides", "changes something")),
         ("rows.1.overrides", {"Arch.activatoin": "relu"}, ("rows[1]", "wide", "did you mean 'activation'?")),
+        ("rows.1.overrides", {"Arch.activation": date(2026, 1, 2)}, ("rows[1]", "Arch.activation", "2026-01-02")),
+        ("rows.0.overides", {}, ("rows[0]", "did you mean 'overrides'?")),
+        ("rows", "plain", ("rows", "must be a list of mappings")),
+        ("rows", None, ("rows", "must be a list of mappings")),
         ("rows.1.overrides", {"Global.seed": 3}, ("rows[1].overrides.Global.seed", "seeds")),
         ("rows.1.overrides", {"Global.output_dir": "x"}, ("rows[1].overrides.Global.output_dir", "by the study")),
         ("rows.1.published", "convnext_tinny", ("rows[1].published", "did you mean 'convnext_tiny'?")),
@@ -73,8 +81,6 @@ def changed(data: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
 )
 def test_each_mistake_is_one_line_with_its_place(tmp_path: Path, place: str, value: Any, parts: Any) -> None:
     data = study_data(tmp_path, row_config(tmp_path))
-    if place == "rows":
-        data["ablations"] = []
     path = write_study(tmp_path, changed(data, place, value))
     with pytest.raises(UserError) as caught:
         load_study(path)
@@ -106,11 +112,11 @@ def test_rows_are_chosen_by_name(tmp_path: Path) -> None:
         study.choose(["plan"])
 
 
-@pytest.fixture
-def full_study(monkeypatch: pytest.MonkeyPatch) -> Study:
+@pytest.fixture(scope="module")
+def full_study() -> Iterator[Study]:
     """The study of all of CIFAR-100; its paths are relative to the root of the repository."""
-    monkeypatch.chdir(ROOT)
-    return load_study("configs/studies/cifar100.yaml")
+    with contextlib.chdir(ROOT):
+        yield load_study("configs/studies/cifar100.yaml")
 
 
 def test_the_full_study_has_the_rows_and_the_published_figures_that_it_follows(full_study: Study) -> None:
@@ -122,9 +128,10 @@ def test_the_full_study_has_the_rows_and_the_published_figures_that_it_follows(f
 
 def test_the_rows_of_the_full_study_share_one_recipe(full_study: Study) -> None:
     """But for the model, its folder and the size of the images."""
-    runs = {run.row.name: run.config.document.data for run in all_runs(full_study) if run.row.base is None}
-    first = runs["convnext_tiny"]
-    for name, data in runs.items():
+    rows = [row for row in full_study.rows if row.base is None]
+    configs = {row.name: load_config(row.config_file, row.changes).document.data for row in rows}
+    first = configs["convnext_tiny"]
+    for name, data in configs.items():
         for key in ("EMA", "Loss", "Optimizer", "Metric"):
             assert data[key] == first[key], (name, key)
         for part in ("Train", "Eval"):
