@@ -39,9 +39,9 @@ def build_model(name: str, **arguments: Any) -> nn.Layer:
 def _parameter_names_of_its_own() -> Iterator[None]:
     """Lets parameters be called as those of another network are.
 
-    Many of PaddleClas's networks (MobileNetV2, EfficientNet, DenseNet, ...) name their parameters themselves, and Paddle
-    refuses a name that it has seen before in the process: there could be no teacher of the student's family, and no
-    second row of it in a study. Names count within one network and its optimizer only.
+    Many of PaddleClas's networks (MobileNetV2, EfficientNet, DenseNet, ...) name their parameters themselves, and
+    Paddle refuses a name that it has seen before in the process: there could be no teacher of the student's family, and
+    no second row of it in a study. Names count within one network and its optimizer only.
     """
     from paddle.utils import unique_name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from tests.support.runs import run_tool, start_tool
 from tests.support.studies import row_config, small_study, study_data, write_study
 
 
-def wait_for(path: Path, text: str, seconds: float = 120) -> None:
-    """Waits until a file holds a text."""
+def wait_for(process: subprocess.Popen[str], path: Path, text: str, seconds: float = 300) -> None:
+    """Waits until a file holds a text that a process is to write there."""
     until = time.monotonic() + seconds
     while not (path.is_file() and text in path.read_text(encoding="utf-8")):
+        assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < until, f"{path} never held {text}"
         time.sleep(0.05)
 
@@ -38,7 +40,7 @@ def test_a_study_is_interrupted_continued_and_compared(tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     process = start_tool("study.py", study, "--no-latency")
-    wait_for(out / "relu/seed_0/log.jsonl", '"kind": "step"')
+    wait_for(process, out / "relu/seed_0/log.jsonl", '"kind": "step"')
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
