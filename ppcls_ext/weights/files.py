@@ -14,6 +14,7 @@ import numpy as np
 from ppcls_ext.common.errors import UserError, suggestion
 from ppcls_ext.common.files import atomic_path
 from ppcls_ext.weights.manifest import verify_weights
+from ppcls_ext.weights.names import shown
 from ppcls_ext.weights.pickles import read_pickle
 
 SUFFIXES = (".pdparams", ".safetensors")
@@ -125,7 +126,7 @@ def _read_pdparams(file: Path) -> dict[str, np.ndarray]:
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
             value = value[1]
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
-            raise UserError(f"{file}: entry {name!r} is a {type(value).__name__}, not a weight")
+            raise UserError(f"{file}: entry {shown(repr(name))} is a {type(value).__name__}, not a weight")
         weights[name] = value
     return weights
 
@@ -145,7 +146,7 @@ def _array_of_entry(file: Path, name: str, entry: dict[str, Any]) -> np.ndarray:
     if kind == "BF16":
         return bfloat16_to_float32(np.frombuffer(content, dtype="<u2")).reshape(shape)
     if kind not in SAFETENSORS_TYPES:
-        raise UserError(f"{file}: entry {name!r} has the unsupported type {kind}")
+        raise UserError(f"{file}: entry {shown(repr(name))} has the unsupported type {kind}")
     element_type = np.dtype(SAFETENSORS_TYPES[kind]).newbyteorder("<")
     return np.frombuffer(content, dtype=element_type).reshape(shape).astype(SAFETENSORS_TYPES[kind])
 

@@ -13,15 +13,15 @@ import contextlib
 import math
 import os
 import pickle
-import pickletools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.weights.names import shown
+from ppcls_ext.weights.pickle_claims import RefusedError, refuse_claims
 
 # Types of array elements that weights and optimizer states are made of. Never "O" (objects) or "V" (raw memory).
 ELEMENT_TYPES = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
@@ -39,10 +39,6 @@ DAMAGE = (
 )
 
 
-class RefusedError(Exception):
-    """The file asks for something that weights never need."""
-
-
 class StandIn:
     """What a pickle gets for a permitted global: a callable that the pickle's BUILD instruction cannot alter."""
 
@@ -55,7 +51,7 @@ class StandIn:
         return self._function(*arguments)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise RefusedError(f"it tries to alter a function (attribute {name!r})")
+        raise RefusedError(f"it tries to alter a function (attribute '{shown(name)}')")
 
     def __setstate__(self, state: Any) -> NoReturn:
         raise RefusedError("it tries to alter a function")
@@ -69,34 +65,59 @@ class _PickledType:
     def __init__(self, code: Any, *_unused: Any) -> None:
         code = code.decode("ascii") if isinstance(code, bytes) else code
         if code not in ELEMENT_TYPES:
-            raise RefusedError(f"it holds an array of element type {code!r}, which is not a number type")
+            raise RefusedError(f"it holds an array of element type {shown(repr(code))}, which is not a number type")
         self.element_type = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
         byte_order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
         if byte_order not in ("<", ">", "|", "="):
-            raise RefusedError(f"it holds an array of unknown byte order {byte_order!r}")
+            raise RefusedError(f"it holds an array of unknown byte order {shown(repr(byte_order))}")
         self.element_type = self.element_type.newbyteorder(byte_order)
 
 
+class PickledBytes:
+    """Bytes as protocol 2 writes them: text that is to be encoded. Encoded when they are used, not at each mention."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: Any, codec: Any) -> None:
+        if codec != "latin1" or not isinstance(text, str):
+            raise RefusedError(f"it asks for the codec {shown(repr(codec))}")
+        self.text = text
+
+    @property
+    def content(self) -> bytes:
+        return self.text.encode("latin1")
+
+
 class _PickledArray:
-    """Collects the pickled form of a ``numpy.ndarray``: ``(version, shape, type, is_fortran, bytes)``."""
+    """Collects the pickled form of a ``numpy.ndarray``: ``(version, shape, type, is_fortran, bytes)``.
 
-    __slots__ = ("array",)
+    The array is made when it is asked for: a file of a few bytes could mention the same content thousands of times.
+    """
 
-    def __init__(self) -> None:
-        self.array: np.ndarray | None = None
+    __slots__ = ("form",)
+
+    def __init__(self, *form: Any) -> None:
+        self.form = form
 
     def __setstate__(self, state: Any) -> None:
         _version, shape, pickled_type, is_fortran, content = state
-        self.array = _make_array(content, pickled_type, shape, "F" if is_fortran else "C")
+        self.form = (content, pickled_type, shape, "F" if is_fortran else "C")
+
+    @property
+    def array(self) -> np.ndarray:
+        if not self.form:
+            raise RefusedError("it holds an array without content")
+        return _make_array(*self.form)
 
 
 def _make_array(content: Any, pickled_type: Any, shape: Any, order: str) -> np.ndarray:
+    content = content.content if isinstance(content, PickledBytes) else content
     if not isinstance(pickled_type, _PickledType) or not isinstance(content, (bytes, bytearray)):
         raise RefusedError("it holds an array without a number type or without raw content")
-    if len(content) != math.prod(shape) * pickled_type.element_type.itemsize:
-        raise RefusedError(f"it holds an array of shape {list(shape)} with {len(content)} bytes")
+    if not isinstance(shape, tuple) or len(content) != math.prod(shape) * pickled_type.element_type.itemsize:
+        raise RefusedError(f"it holds an array of shape {shown(list(shape))} with {len(content)} bytes")
     flat = np.frombuffer(content, dtype=pickled_type.element_type)
     # A copy, because the buffer is read-only and may have a foreign byte order.
     native = pickled_type.element_type.newbyteorder("=")
@@ -107,30 +128,26 @@ def _start_array(*_unused: Any) -> _PickledArray:
     return _PickledArray()
 
 
-def _array_from_buffer(content: Any, pickled_type: Any, shape: Any, order: str) -> np.ndarray:
-    return _make_array(content, pickled_type, shape, order)
+def _array_from_buffer(content: Any, pickled_type: Any, shape: Any, order: str) -> _PickledArray:
+    return _PickledArray(content, pickled_type, shape, order)
 
 
-def _scalar(pickled_type: Any, content: Any) -> np.ndarray:
-    return _make_array(content, pickled_type, (), "C")
-
-
-def _text_to_bytes(text: str, codec: str) -> bytes:
-    if codec != "latin1":
-        raise RefusedError(f"it asks for the codec {codec!r}")
-    return text.encode("latin1")
+def _scalar(pickled_type: Any, content: Any) -> _PickledArray:
+    return _PickledArray(content, pickled_type, (), "C")
 
 
 def _no_bytes() -> bytes:
     return b""
 
 
-def _ordered_dict(*arguments: Any) -> dict[Any, Any]:
-    return dict(*arguments)
+def _ordered_dict() -> dict[Any, Any]:
+    return {}
 
 
 def _tuple(items: Any = ()) -> tuple[Any, ...]:
-    return tuple(items)
+    if not isinstance(items, tuple):
+        raise RefusedError("it makes a tuple of something else")
+    return items
 
 
 def _never_called(*_unused: Any) -> NoReturn:
@@ -144,7 +161,7 @@ STAND_INS: dict[tuple[str, str], StandIn] = {
     ("builtins", "tuple"): StandIn(_tuple),
     ("__builtin__", "tuple"): StandIn(_tuple),
     # Protocol 2 has no bytes: they are written as text that is to be encoded.
-    ("_codecs", "encode"): StandIn(_text_to_bytes),
+    ("_codecs", "encode"): StandIn(PickledBytes),
     ("__builtin__", "bytes"): StandIn(_no_bytes),
 }
 for _core in ("numpy.core", "numpy._core"):
@@ -160,36 +177,44 @@ class _WeightsUnpickler(pickle.Unpickler):
         return STAND_INS[(module, name)]
 
 
-def _plain(value: Any) -> Any:
-    """Puts arrays in the place of their pickled forms, through dictionaries, lists and tuples."""
-    if isinstance(value, _PickledArray):
-        if value.array is None:
-            raise RefusedError("it holds an array without content")
-        return value.array
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value)
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.ndarray)):
-        return value
-    raise RefusedError(f"it holds a {type(value).__name__}, which is neither an array nor a plain container")
+class _Plain:
+    """Puts arrays in the place of their pickled forms, through dictionaries, lists and tuples.
 
+    What a file mentions twice is made once: lists of the same lists would else become endless, and arrays of the same
+    content fill the memory.
 
-def refuse_claims(stream: IO[bytes]) -> None:
-    """Refuses the pickle at the place of ``stream``, without running it, if it would fill the memory.
-
-    A pickle numbers what it will come back to, and Python makes room up to the highest number: eight bytes in a file
-    could claim all memory. Honest ones count from zero.
-
-    Raises:
-        RefusedError: it skips numbers.
-        ValueError: it is damaged.
+    Args:
+        size: bytes of the file, which no more bytes of arrays than these can come from.
     """
-    place = stream.tell()
-    for position, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
-        if instruction.name.endswith("PUT") and argument > position:
-            raise RefusedError(f"it claims memory for {argument} objects after {position} instructions")
-    stream.seek(place)
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.made: dict[int, Any] = {}
+
+    def of(self, value: Any) -> Any:
+        """Returns ``value`` with arrays in it."""
+        if id(value) not in self.made:
+            self.made[id(value)] = self._made_of(value)
+        return self.made[id(value)]
+
+    def _made_of(self, value: Any) -> Any:
+        if isinstance(value, _PickledArray):
+            return self._counted(array := value.array, array.nbytes)
+        if isinstance(value, PickledBytes):
+            return self._counted(content := value.content, len(content))
+        if isinstance(value, dict):
+            return {key: self.of(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.of(item) for item in value)
+        if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+            return value
+        raise RefusedError(f"it holds a {type(value).__name__}, which is neither an array nor a plain container")
+
+    def _counted(self, content: Any, size: int) -> Any:
+        self.left -= size
+        if self.left < 0:
+            raise RefusedError("its arrays are larger than the file: they share their content")
+        return content
 
 
 @contextlib.contextmanager
@@ -206,7 +231,8 @@ def faults_of_file(file: Path, writer: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     except DAMAGE as error:
-        raise UserError(f"{file}: damaged or not a file of {writer} ({type(error).__name__}: {error})") from error
+        fault = f"{type(error).__name__}: {shown(error)}"
+        raise UserError(f"{file}: damaged or not a file of {writer} ({fault})") from error
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -221,4 +247,4 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     file = Path(path)
     with faults_of_file(file, "paddle.save"), open(file, "rb") as stream:
         refuse_claims(stream)
-        return _plain(_WeightsUnpickler(stream).load())
+        return _Plain(file.stat().st_size).of(_WeightsUnpickler(stream).load())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from ppcls_ext.weights.names import shown
-from ppcls_ext.weights.pickles import RefusedError, refuse_claims
+from ppcls_ext.weights.pickle_claims import RefusedError, refuse_claims
 from ppcls_ext.weights.torch_pickles import StorageRecord, TorchUnpickler
 
 ZIP_START = b"PK\x03\x04"
@@ -67,7 +67,7 @@ def _open_archive(stream: IO[bytes], size: int) -> TorchContent:
     try:
         archive = zipfile.ZipFile(stream)
     except ZIP_FAULTS as error:
-        raise RefusedError(f"its zip archive is cut short or damaged ({error})") from error
+        raise RefusedError(f"its zip archive is cut short or damaged ({shown(error)})") from error
     entries = _checked_entries(archive, size)
     pickles = [name for name in entries if name.rpartition("/")[2] == PICKLE]
     if len(pickles) != 1:
@@ -103,13 +103,15 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
     """Returns the archive's entries by name. PyTorch compresses nothing, so that no entry is larger than the file."""
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
-        name = entry.filename
+        name, fault = entry.filename, None
         if name in entries:
-            raise RefusedError(f"its zip archive holds {name!r} twice")
-        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            raise RefusedError(f"its zip archive holds {name!r}, a path out of the archive")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
-            raise RefusedError(f"its zip archive holds {name!r} compressed or encrypted, which torch.save never does")
+            fault = "twice"
+        elif name.startswith("/") or "\\" in name or ".." in name.split("/"):
+            fault = "a path out of the archive"
+        elif entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
+            fault = "compressed or encrypted, which torch.save never does"
+        if fault:
+            raise RefusedError(f"its zip archive holds '{shown(name)}', {fault}")
         entries[name] = entry
     if sum(entry.file_size for entry in entries.values()) > size:
         raise RefusedError("its zip archive claims more content than the file has bytes")
@@ -120,9 +122,9 @@ def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     try:
         content = archive.read(entry)
     except ZIP_FAULTS as error:  # among others, the checksum of the content
-        raise RefusedError(f"its zip archive is damaged at {entry.filename!r} ({error})") from error
+        raise RefusedError(f"its zip archive is damaged at '{shown(entry.filename)}' ({shown(error)})") from error
     if len(content) != entry.file_size:
-        raise RefusedError(f"its zip archive is cut short at {entry.filename!r}")
+        raise RefusedError(f"its zip archive is cut short at '{shown(entry.filename)}'")
     return content
 
 
@@ -131,7 +133,7 @@ def _open_old(stream: IO[bytes], size: int) -> TorchContent:
         raise RefusedError("it is a pickle, but none of torch.save")
     version, _ = _unpickled(stream)
     if version != OLD_VERSION:
-        raise RefusedError(f"it is of version {version!r} of the older format of torch.save; {RESAVE}")
+        raise RefusedError(f"it is of version {shown(repr(version))} of the older format of torch.save; {RESAVE}")
     system, _ = _unpickled(stream)
     little = system.get("little_endian", True) if isinstance(system, dict) else True
     value, storages = _unpickled(stream)
@@ -156,7 +158,7 @@ def _places_of_storages(
     places = {}
     for key in keys:
         if key not in storages or key in places:
-            raise RefusedError(f"it lists the numbers {key!r}, which no tensor has, or lists them twice")
+            raise RefusedError(f"it lists the numbers '{shown(key)}', which no tensor has, or lists them twice")
         record = storages[key]
         count = int.from_bytes(stream.read(COUNT_BYTES), byte_order)
         places[key] = stream.tell()

@@ -12,7 +12,8 @@ import numpy as np
 from ppcls_ext.common.errors import UserError, suggestion
 from ppcls_ext.weights.files import bfloat16_to_float32
 from ppcls_ext.weights.names import first_of, shown
-from ppcls_ext.weights.pickles import RefusedError, faults_of_file
+from ppcls_ext.weights.pickle_claims import RefusedError
+from ppcls_ext.weights.pickles import faults_of_file
 from ppcls_ext.weights.torch_containers import TorchContent, open_torch_file
 from ppcls_ext.weights.torch_pickles import BFLOAT16, ElementType, TensorRecord
 
@@ -82,35 +83,41 @@ def _kind(value: Any) -> str:
 
 
 def _arrays(content: TorchContent, records: dict[str, TensorRecord]) -> dict[str, np.ndarray]:
-    storages: dict[str, bytes] = {}
+    # By storage and type: thousands of tensors may be parts of the same numbers, which are read and turned round once.
+    numbers: dict[tuple[str, ElementType], np.ndarray] = {}
     arrays = {}
     for name, record in records.items():
-        key = record.storage.key
-        if key not in storages:
-            storages[key] = content.read(record.storage)
-        arrays[name] = _array(name, record, storages[key], content.byte_order)
+        kept = (record.storage.key, record.element_type)
+        if kept not in numbers:
+            numbers[kept] = _numbers(name, record, content)
+        arrays[name] = _array(name, record, numbers[kept])
     return arrays
 
 
-def _array(name: str, record: TensorRecord, storage: bytes, byte_order: str) -> np.ndarray:
-    """Cuts a tensor out of its storage, as a view: however many there are, they take no more memory than the file."""
-    numbers = np.frombuffer(storage, dtype=_dtype(name, record.element_type, byte_order))
+def _numbers(name: str, record: TensorRecord, content: TorchContent) -> np.ndarray:
+    """Returns all numbers of the storage of a tensor, ``[N]``, as this machine keeps them."""
+    kind = record.element_type
+    if kind.code is None:
+        raise RefusedError(f"tensor '{shown(name)}' is of type {kind.name}, which numpy has not")
+    theirs = np.dtype(kind.code).newbyteorder(content.byte_order)
+    storage = content.read(record.storage)
+    numbers = np.frombuffer(storage, dtype=theirs, count=len(storage) // theirs.itemsize)
+    numbers = numbers.astype(theirs.newbyteorder("="), copy=False)
+    return bfloat16_to_float32(numbers) if kind.name == BFLOAT16 else numbers
+
+
+def _array(name: str, record: TensorRecord, numbers: np.ndarray) -> np.ndarray:
+    """Cuts a tensor out of the numbers of its storage, as a view: however many there are, they take no memory."""
     shape, strides = record.shape, record.strides
     if len(shape) != len(strides) or len(shape) > MOST_AXES:
-        raise RefusedError(f"tensor {name!r} has {len(shape)} axes and {len(strides)} strides")
+        raise RefusedError(f"tensor '{shown(name)}' has {len(shape)} axes and {len(strides)} strides")
     size = math.prod(shape)
     last = record.offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if size and (last >= numbers.size or size > numbers.size):
-        raise RefusedError(f"tensor {name!r} of shape {list(shape)} reaches beyond its {numbers.size} numbers")
+        raise RefusedError(
+            f"tensor '{shown(name)}' of shape {shown(list(shape))} reaches beyond its {numbers.size} numbers"
+        )
     if not size:
-        return np.empty(shape, dtype=numbers.dtype.newbyteorder("="))
+        return np.empty(shape, dtype=numbers.dtype)
     steps = [stride * numbers.itemsize for stride in strides]
-    view = np.lib.stride_tricks.as_strided(numbers[record.offset :], shape, steps, writeable=False)
-    native = view.astype(view.dtype.newbyteorder("="), copy=False)
-    return bfloat16_to_float32(native) if record.element_type.name == BFLOAT16 else native
-
-
-def _dtype(name: str, element_type: ElementType, byte_order: str) -> np.dtype:
-    if element_type.code is None:
-        raise RefusedError(f"tensor {name!r} is of type {element_type.name}, which numpy has not")
-    return np.dtype(element_type.code).newbyteorder(byte_order)
+    return np.lib.stride_tricks.as_strided(numbers[record.offset :], shape, steps, writeable=False)

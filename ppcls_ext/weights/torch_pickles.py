@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import IO, Any, NoReturn
 
 from ppcls_ext.weights.names import shown
-from ppcls_ext.weights.pickles import RefusedError, StandIn
+from ppcls_ext.weights.pickle_claims import RefusedError
+from ppcls_ext.weights.pickles import StandIn
 
 BFLOAT16 = "bfloat16"
 
@@ -176,6 +177,11 @@ def _tensor_of_type(
     return TensorRecord(record.storage, element_type, record.offset, record.shape, record.strides)
 
 
+def _size(lengths: Any = ()) -> tuple[int, ...]:
+    # The very same, not a copy: a file could ask for many of a long one.
+    return _numbers(lengths, "shape")
+
+
 def _parameter(data: Any, *_unused: Any) -> TensorRecord:
     if not isinstance(data, TensorRecord):
         raise RefusedError("it holds a parameter without a tensor")
@@ -197,8 +203,8 @@ _TENSOR_STAND_INS = {
 }
 _PLAIN_STAND_INS = {
     ("torch._tensor", "_rebuild_from_type_v2"): StandIn(_tensor_with_attributes),
-    ("torch", "Size"): StandIn(lambda items=(): tuple(items)),
-    ("collections", "OrderedDict"): StandIn(_Table),
+    ("torch", "Size"): StandIn(_size),
+    ("collections", "OrderedDict"): StandIn(lambda: _Table()),
     ("collections", "defaultdict"): StandIn(lambda *_unused: _Table()),
 }
 # What training loops put beside the weights. None of it is ever called or built.

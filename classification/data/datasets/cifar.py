@@ -14,7 +14,7 @@ import numpy as np
 from classification.data.datasets.base import ImageDataset, existing_file, existing_folder
 from classification.data.errors import DatasetError
 from ppcls_ext.preprocess.resize import Backend
-from ppcls_ext.weights.pickles import STAND_INS
+from ppcls_ext.weights.pickles import STAND_INS, PickledBytes
 
 PIXELS = 3 * 32 * 32
 
@@ -24,7 +24,17 @@ def _empty_bytes() -> bytes:
     return b""
 
 
-PERMITTED = {**STAND_INS, ("__builtin__", "bytes"): _empty_bytes, ("builtins", "bytes"): _empty_bytes}
+def _encoded(text: str, codec: str) -> bytes:
+    """What Python 3 writes there for all other bytes, which are keys of the archives too."""
+    return PickledBytes(text, codec).content
+
+
+PERMITTED = {
+    **STAND_INS,
+    ("__builtin__", "bytes"): _empty_bytes,
+    ("builtins", "bytes"): _empty_bytes,
+    ("_codecs", "encode"): _encoded,
+}
 
 
 class _ArchiveUnpickler(pickle.Unpickler):

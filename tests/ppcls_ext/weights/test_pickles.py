@@ -52,6 +52,41 @@ def test_a_permitted_global_cannot_be_altered(tmp_path):
     assert read_pickle(file)["fine"].tolist() == [1.0, 1.0]
 
 
+LISTS = b"".join(b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(60))
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR(K\x01M\x00\x10\x85h\x01\x89h\x00tb"
+ALIKE = b"B\x00\x10\x00\x00" + bytes(4096) + b"q\x000cnumpy\ndtype\n(X\x02\x00\x00\x00u1K\x00K\x01tRq\x010}("
+ALIKE += b"".join(b"X\x01\x00\x00\x00" + letter.to_bytes(1, "big") + ARRAY for letter in range(97, 117)) + b"u"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"]q\x00" + LISTS, "holds a list, expected a dictionary"),  # two to the power of 60 lists
+        (ALIKE, "larger than the file: they share their content"),
+        (b"})" + b"\x85" * 100_000 + b"K\x01s", "tuples nested more than 200 deep"),  # its hash ends the process
+        (b"}K\x01)q\x00" + b"0h\x00\x85q\x00" * 300 + b"s", "tuples nested more than 200 deep"),
+        (b"\x8b\x00\x02\x00\x00" + b"\x7f" * 512, "a whole number of 4095 bits"),
+        (b"cbuiltins\ntuple\n]\x85R", "makes a tuple of something else"),
+        (b"K\x01(N}X\x03\x00\x00\x00a\nbK\x01stb", r"no attribute 'a\\nb'"),
+        (b"Pkey\n", "persistent id"),
+        (b"\x82\x01", "unregistered extension"),
+        (b"cnumpy\ndtype\n)\x81", "must be a type"),
+        (b"cnumpy\ndtype\n)}\x92", "must be a type"),
+        (b"(S'x'\niposix\nsystem\n", r"asks for 'posix\.system'"),
+        (b"(cposix\nsystem\nS'x'\no", r"asks for 'posix\.system'"),
+        (b"X\x05\x00\x00\x00numpyX\x0d\x00\x00\x00dtype.__new__\x93", r"asks for 'numpy\.dtype\.__new__'"),
+        (b"}X\x88\x13\x00\x00" + b"k" * 5000 + b"Ns", r"entry 'k+\.\.\. is a NoneType"),
+    ],
+)
+def test_instructions_that_weights_never_need_are_refused_in_one_short_line(tmp_path, content, message):
+    file = tmp_path / "odd.pdparams"
+    file.write_bytes(b"\x80\x04" + content + b".")
+    with pytest.raises(UserError, match=message) as refusal:
+        read_weights(file)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < len(str(file)) + 250
+
+
 def test_object_arrays_are_refused(tmp_path):
     file = tmp_path / "objects.pdparams"
     file.write_bytes(pickle.dumps({"weight": np.array([None, "text"], dtype=object)}))

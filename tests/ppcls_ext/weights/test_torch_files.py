@@ -161,6 +161,36 @@ def test_a_pickle_that_claims_all_memory_is_refused_before_it_runs(tmp_path, wri
 
 @WRITERS
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"})" + b"\x85" * 100_000 + b"K\x01s", "tuples nested more than 200 deep"),  # its hash ends the process
+        (Tensor(NUMBERS, (2**2000,), (1,)), "a whole number of 2001 bits"),
+        (Call("torch", "Size", ([1, 2],)), "shape is not a row of whole numbers"),
+        (Call("torch", "Size.__init__"), r"asks for 'torch\.Size\.__init__'"),
+        (Call("torch._utils", "_rebuild_qtensor"), r"asks for 'torch\._utils\._rebuild_qtensor'"),
+        (Call("torch._utils", "_rebuild_sparse_tensor"), r"asks for 'torch\._utils\._rebuild_sparse_tensor'"),
+        (b"]Q", "an unknown kind of content"),
+        (b"(X\x07\x00\x00\x00storageNNNNtQ", "without a type, a name or a count"),
+        (Tensor(np.zeros(1, np.float32), (2,), (1,), key="k" * 3000), r"tensor 'w' of shape \[2\]|'k+\.\.\.'"),
+    ],
+)
+def test_instructions_that_weights_never_need_are_refused_in_one_short_line(tmp_path, write, content, message):
+    with pytest.raises(UserError, match=message) as refusal:
+        read_torch_weights(write(tmp_path / "odd.pth", {"w": content}))
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < len(str(tmp_path)) + 300
+
+
+def test_tensors_of_one_storage_take_no_more_memory_than_it(tmp_path):
+    bits = np.full(1000, 0x3FC0, np.uint16)
+    alike = {f"w{index}": Tensor(bits, storage="BFloat16Storage", key="7") for index in range(3)}
+    read = read_torch_weights(write_archive(tmp_path / "alike.pth", alike))
+    assert read["w0"].tolist() == [1.5] * 1000
+    assert np.shares_memory(read["w0"], read["w2"])
+
+
+@WRITERS
+@pytest.mark.parametrize(
     ("tensor", "message"),
     [
         (Tensor(NUMBERS, (5, 5), (5, 1)), r"tensor 'w' of shape \[5, 5\] reaches beyond its 24 numbers"),
