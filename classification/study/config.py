@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     rows = _read_rows(reader, data.get("rows"), seeds, common)
     rows += _read_ablations(reader, data, seeds, {row.name: row for row in rows})
     _check_names(reader, rows, data)
-    rows = [_with_changes(row, overrides) for row in rows]
+    rows = [replace(row, changes=row.changes + tuple(overrides)) for row in rows]
     reader.problems.raise_any()
     _check_configurations(reader, document, rows)
     reader.problems.raise_any()
@@ -246,12 +246,6 @@ def _named(data: Mapping[str, Any], key: str) -> list[tuple[str, dict[str, Any]]
     entries = data.get(key)
     entries = entries if isinstance(entries, list) else []
     return [(f"{key}[{index}]", entry) for index, entry in enumerate(entries) if isinstance(entry, dict)]
-
-
-def _with_changes(row: Row, changes: Sequence[str]) -> Row:
-    return Row(
-        row.name, row.config_file, row.changes + tuple(changes), row.seeds, row.base, row.differences, row.published
-    )
 
 
 def _check_configurations(reader: Reader, document: Document, rows: Sequence[Row]) -> None:

@@ -76,7 +76,8 @@ class Run:
             report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return report if isinstance(report, dict) and report.get("epochs") == self.epochs else None
+        is_whole = isinstance(report, dict) and isinstance(report.get("history"), list)
+        return report if is_whole and report.get("epochs") == self.epochs else None
 
     def history(self) -> list[dict[str, Any]]:
         """Returns the records of the finished epochs, from ``log.jsonl``: also of a run that is under way."""
@@ -168,9 +169,9 @@ def refuse_other_study(study: Study) -> None:
         mark = json.loads((study.output_dir / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    if not isinstance(mark, dict):
+    if not isinstance(mark, dict) or not isinstance(mark.get("rows"), dict):
         return
-    other, rows = mark.get("study"), mark.get("rows") or {}
+    other, rows = mark.get("study"), mark["rows"]
     if other != study.name or not rows.keys() & {row.name for row in study.rows}:
         raise UserError(
             f"{study.output_dir}: holds the study '{other}' with the rows {', '.join(rows)}, not {study.path}; choose "

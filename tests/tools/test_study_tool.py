@@ -39,7 +39,7 @@ def test_a_study_is_interrupted_continued_and_compared(tmp_path: Path) -> None:
     study = write_study(tmp_path, with_a_row_that_fails(study_data(tmp_path, config)))
     out = tmp_path / "out"
 
-    process = start_tool("study.py", study, "--no-latency")
+    process = start_tool("study.py", study, "--no-latency", "--rows", "relu", "plain")
     wait_for(process, out / "relu/seed_0/log.jsonl", '"kind": "step"')
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
@@ -48,6 +48,7 @@ def test_a_study_is_interrupted_continued_and_compared(tmp_path: Path) -> None:
     assert "plain, seed 0: finished" in output
     report = (out / "plain/seed_0/report.json").stat()
     assert not (out / "relu/seed_0/report.json").exists()
+    assert not (out / "wide").exists(), "it was not asked for"
 
     result = run_tool("study.py", study, "--no-latency")
     assert result.returncode == 1, result.stdout + result.stderr

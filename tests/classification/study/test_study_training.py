@@ -271,7 +271,7 @@ def test_a_study_may_get_rows_but_another_one_of_the_same_name_is_refused(tmp_pa
         refuse_other_study(small_study(tmp_path, rows=[{**rows[0], "name": "third"}], ablations=[]))
 
 
-@pytest.mark.parametrize("report", ["", "[]", "{}", '{"epochs": 1}'])
+@pytest.mark.parametrize("report", ["", "[]", "{}", '{"epochs": 1, "history": []}', '{"epochs": 2}'])
 def test_a_report_that_tells_of_no_end_counts_for_nothing(tmp_path: Path, report: str) -> None:
     run = runs_in(tmp_path)[0]
     pretend_training(run, [0.2])
