@@ -129,7 +129,7 @@ def image_shape_of(source: Source) -> tuple[int, int, int]:
     """Returns channels, height and width of the images that a classifier was trained for; 224 px if nothing tells."""
     section = source.config.get("Global")
     shape = section.get("image_shape") if isinstance(section, dict) else None
-    if isinstance(shape, list) and len(shape) == 3 and all(isinstance(size, int) for size in shape):
+    if isinstance(shape, list) and len(shape) == 3 and all(isinstance(size, int) and size > 0 for size in shape):
         return shape[0], shape[1], shape[2]
     return DEFAULT_SHAPE
 

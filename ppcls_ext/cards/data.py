@@ -53,13 +53,13 @@ def operators_of(config: Mapping[str, Any], purpose: str) -> list[Any]:
         found = section_of(config, "Infer").get("transforms") or section_of(config, "TestReader").get(
             "sample_transforms"
         )
-        return list(found or [])
+        return found if isinstance(found, list) else []
     dataset, reader = dataset_of(config, "Train"), section_of(config, "TrainReader")
     lists = (
         dataset.get("transform_ops"), dataset.get("batch_transform_ops"), reader.get("sample_transforms"),
         reader.get("batch_transforms"),
     )  # fmt: skip
-    return [entry for each in lists for entry in each or []]
+    return [entry for each in lists if isinstance(each, list) for entry in each]
 
 
 def input_size(source: Source) -> str:

@@ -27,6 +27,8 @@ KINDS: dict[str, type] = {
     "history": list, "best": dict, "seconds": dict, "class_names": list, "arguments": dict, "figures": dict,
     "data_order": dict, "teacher": dict, "bad_images": list, "model": str, "config": str,
 }  # fmt: skip
+# What a record of the history holds of an evaluation.
+FIGURES = ("eval", "ema")
 _DATE = re.compile(r"^(\d{4}-\d\d-\d\d)[ T]")
 
 
@@ -211,9 +213,14 @@ def read_record(file: Path) -> dict[str, Any]:
     for key, kind in KINDS.items():
         if record.get(key) is not None and not isinstance(record[key], kind):
             raise UserError(f"{file}: damaged, {key} must be a {kind.__name__}, got {type(record[key]).__name__}")
-    parts = [*(record.get("history") or []), *(record.get("figures") or {}).values()]
+    history = record.get("history") or []
+    parts = [*history, *(record.get("figures") or {}).values()]
+    parts += [each[name] for each in history if isinstance(each, dict) for name in FIGURES if each.get(name)]
     if not all(isinstance(part, dict) for part in parts):
         raise UserError(f"{file}: damaged, history and figures must hold objects")
+    for key, value in {"epochs": record.get("epochs"), **(record.get("seconds") or {})}.items():
+        if not isinstance(value, int | float | None):
+            raise UserError(f"{file}: damaged, {key} must be a number, got {value!r}")
     return record
 
 

@@ -64,8 +64,8 @@ def _recipe_rows(source: Source) -> list[tuple[str, str]]:
 
 
 def _losses(config: Mapping[str, Any]) -> str:
-    entries = section_of(config, "Loss").get("Train") or []
-    return "; ".join(map(shown_operator, entries))
+    entries = section_of(config, "Loss").get("Train")
+    return "; ".join(map(shown_operator, entries)) if isinstance(entries, list) else ""
 
 
 def _average(config: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args, get_type_hints
 
@@ -11,6 +12,8 @@ BranchScale = Literal["channel_attention", "layer_scale", "none"]
 Activation = Literal["gelu", "relu"]
 KernelSize = Literal[3, 5, 7]
 Downsampling = Literal["norm_conv", "conv_norm_activation"]
+# What the layer scale begins with, as published.
+LAYER_SCALE = 1e-6
 # Sides of windows. A head has the fourth power as weights: a million at the end.
 WINDOWS = range(2, 33)
 
@@ -56,7 +59,7 @@ class Design:
     csp: bool
     branch_norm: bool
     downsampling: Downsampling
-    layer_scale_init_value: float = 1e-6
+    layer_scale_init_value: float = LAYER_SCALE
     spatial_mlp_window: int = 0
     response_norm: bool = False
 
@@ -69,8 +72,12 @@ class Design:
             if hints[field.name] is bool and not isinstance(value, bool):
                 raise ValueError(f"{field.name}: must be true or false, got {value!r}")
         assert self.norm == "layer_norm" or not self.response_norm
-        if not self.layer_scale_init_value >= 0:
-            raise ValueError(f"layer_scale_init_value: must not be negative, got {self.layer_scale_init_value}")
+        if not 0 <= self.layer_scale_init_value < math.inf:
+            raise ValueError(f"layer_scale_init_value: must not be negative or infinite, got {self.layer_scale_init_value}")
+        if self.branch_scale != "layer_scale" and self.layer_scale_init_value not in (0, LAYER_SCALE):
+            raise ValueError(
+                f"layer_scale_init_value: needs branch_scale: layer_scale, but it is {self.branch_scale}"
+            )
         if self.spatial_mlp_window not in (0, *WINDOWS):
             raise ValueError(
                 f"spatial_mlp_window: must be 0 (none) or from {WINDOWS[0]} to {WINDOWS[-1]}, "

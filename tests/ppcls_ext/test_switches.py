@@ -91,6 +91,11 @@ def test_defaults_are_the_published_design(name, published):
         ({"csp": "yes"}, "csp: must be true or false, got 'yes'"),
         ({"downsampling": "conv"}, "downsampling: must be one of norm_conv, conv_norm_activation"),
         ({"layer_scale_init_value": -1}, "layer_scale_init_value: must not be negative"),
+        ({"layer_scale_init_value": float("inf")}, "layer_scale_init_value: must"),
+        (
+            {"layer_scale_init_value": 0.1, "branch_scale": "none"},
+            "layer_scale_init_value: needs branch_scale: layer_scale, but it is none",
+        ),
         ({"depth_multiplier": 0}, "^depth_multiplier: must be from 0.01 to 16, got 0"),
         ({"width_multiplier": 17}, "^width_multiplier: must be from 0.01 to 16, got 17"),
         ({"width_multiplier": "wide"}, "width_multiplier: must be a number, got 'wide'"),
