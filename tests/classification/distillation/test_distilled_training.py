@@ -20,8 +20,9 @@ from classification.pruning import tuning_document
 from ppcls_ext import build_model
 from ppcls_ext.common.errors import UserError
 from ppcls_ext.compress.request import PruningRequest
+from ppcls_ext.models.seeded import seed_weights
 from ppcls_ext.training.environment import prepare_environment
-from ppcls_ext.weights import load_weights, read_pickle, read_weights
+from ppcls_ext.weights import load_weights, read_pickle, read_weights, write_weights
 from tests.support.distillation import STUDENT, distilled, loaded, trainer_of, write_teacher
 from tests.support.runs import same_files
 
@@ -132,6 +133,29 @@ def test_the_student_comes_to_answer_as_its_teacher_which_stays_as_it_is(tmp_pat
         assert distances[-1] < distances[0] / 4
     assert all((value.numpy() == before[name]).all() for name, value in teacher.state_dict().items())
     assert not any(layer.training for layer in teacher.sublayers())
+
+
+def test_a_teacher_of_paddleclas_teaches_a_student_of_its_own_family(tmp_path):
+    """Both name their parameters themselves, and alike."""
+    arch = {"name": "MobileNetV2_x0_25", "class_num": 10}
+    network = build_model(**arch)
+    seed_weights(network)
+    network.eval()
+    write_weights(tmp_path / "teacher.pdparams", network.state_dict())
+    data = distilled(tmp_path / "run", tmp_path / "teacher.pdparams")
+    data["Arch"] = arch
+    data["Distillation"]["teacher"] = {**arch, "pretrained": str(tmp_path / "teacher.pdparams")}
+    learner, batch = Learner(loaded(tmp_path, data), prepare_environment("cpu", 0), 1, 1), batch_of_noise()
+    learner.train_mode()
+    answer = learner.forward(batch, seed=0)
+    expected = float(soft_loss(answer.logits, network(batch["image"]), 4.0))
+    assert expected > 1e-3
+    assert float(answer.parts["loss_distillation"]) == pytest.approx(expected, rel=1e-5)
+    learner.backward(answer.loss)
+    learner.update(0)
+    before = network.state_dict()
+    for name, value in learner.distillation.teacher.network.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), before[name].numpy(), err_msg=name)
 
 
 def test_gradients_reach_the_student_and_the_projections(tmp_path):
