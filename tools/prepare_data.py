@@ -1,4 +1,4 @@
-"""Prepares data: python tools/prepare_data.py {samples,sonar,duo,imagefolder,synthetic} ... --output FOLDER."""
+"""Prepares data: python tools/prepare_data.py {samples,cifar100,sonar,duo,imagefolder,synthetic} ... --output PATH."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def prepare_samples(arguments: argparse.Namespace) -> None:
 
 def commands() -> dict[str, Command]:
     """Returns the table of subcommands; their packages are imported here, where one that is missing gets its line."""
+    from classification.data.cifar_subset import add_cifar100_arguments, prepare_cifar100
     from detection.prepare.optical import (
         add_duo_arguments,
         add_imagefolder_arguments,
@@ -60,6 +61,11 @@ def commands() -> dict[str, Command]:
             "write images of a configuration's data set as files, one folder for each class",
             add_samples_arguments,
             prepare_samples,
+        ),
+        "cifar100": Command(
+            "write every N-th class of CIFAR-100 to a smaller archive of the same layout",
+            add_cifar100_arguments,
+            prepare_cifar100,
         ),
         "sonar": Command(
             "turn a raw sonar folder (images and VOC-like XML) into COCO JSON", add_sonar_arguments, prepare_sonar
