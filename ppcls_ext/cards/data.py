@@ -8,6 +8,9 @@ from typing import Any
 from ppcls_ext.cards.sources import DETECTION, Source
 from ppcls_ext.cards.text import shown_path, shown_value
 
+# Classes of the data sets that are known by their kind alone.
+CLASSES = {"Cifar10": 10, "Cifar100": 100}
+
 
 def section_of(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """Returns a section of a configuration by its keys; empty where it is not there."""
@@ -29,6 +32,10 @@ def data_name(config: Mapping[str, Any], part: str) -> str | None:
     if isinstance(place, str) and place.strip("./~ "):
         return shown_path(place).rpartition("/")[2]
     name = section.get("name")
+    classes = section_of(config, "Arch").get("class_num")
+    if name in CLASSES and classes not in (None, CLASSES[name]):
+        # An accuracy among fewer classes must not pass for one of the whole data set.
+        return f"{name}, {classes} classes of it"
     return str(name) if name else None
 
 

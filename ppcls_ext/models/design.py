@@ -72,12 +72,11 @@ class Design:
             if hints[field.name] is bool and not isinstance(value, bool):
                 raise ValueError(f"{field.name}: must be true or false, got {value!r}")
         assert self.norm == "layer_norm" or not self.response_norm
-        if not 0 <= self.layer_scale_init_value < math.inf:
-            raise ValueError(f"layer_scale_init_value: must not be negative or infinite, got {self.layer_scale_init_value}")
-        if self.branch_scale != "layer_scale" and self.layer_scale_init_value not in (0, LAYER_SCALE):
-            raise ValueError(
-                f"layer_scale_init_value: needs branch_scale: layer_scale, but it is {self.branch_scale}"
-            )
+        scale = self.layer_scale_init_value
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"layer_scale_init_value: must not be negative or infinite, got {scale}")
+        if self.branch_scale != "layer_scale" and scale not in (0, LAYER_SCALE):
+            raise ValueError(f"layer_scale_init_value: needs branch_scale: layer_scale, but it is {self.branch_scale}")
         if self.spatial_mlp_window not in (0, *WINDOWS):
             raise ValueError(
                 f"spatial_mlp_window: must be 0 (none) or from {WINDOWS[0]} to {WINDOWS[-1]}, "

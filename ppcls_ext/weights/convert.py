@@ -15,9 +15,9 @@ from ppcls_ext.models.variants import FAMILIES, family_of
 from ppcls_ext.weights.files import (
     SUFFIXES,
     TORCH_SUFFIXES,
-    bfloat16_to_float32,
     find_weights,
     read_weights,
+    widened,
     write_weights,
 )
 from ppcls_ext.weights.fit import Shapes, check_fit, origin_of
@@ -82,8 +82,8 @@ def convert_weights(
     if request.target == "ours":
         written, kind = conversion.weights, "paddle"
     else:
-        widened = {name: _widened(array) for name, array in conversion.weights.items()}
-        written = layout_to_write(request.target, request.model_name).to_theirs(widened)
+        plain = {name: widened(array) for name, array in conversion.weights.items()}
+        written = layout_to_write(request.target, request.model_name).to_theirs(plain)
         kind = "paddle" if request.target in PADDLE_TARGETS else "pt"
     metadata = {"format": kind, "model": request.model_name, "class_num": str(class_num), "origin": request.origin}
     write_weights(destination, written, metadata)
@@ -150,11 +150,6 @@ def _drop_head(conversion: Conversion) -> None:
         for name, value in LAST_NORM.items():
             conversion.weights[name] = np.full(features[-1].shape, value, dtype=np.float32)
             conversion.fresh.append(name)
-
-
-def _widened(array: np.ndarray) -> np.ndarray:
-    # A .pdparams keeps bfloat16 as 16-bit integers; no weight is ever a real uint16.
-    return bfloat16_to_float32(array) if array.dtype == np.uint16 else array
 
 
 def _shapes_of(model_name: str, class_num: int) -> Shapes:

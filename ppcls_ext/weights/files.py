@@ -43,6 +43,11 @@ def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def widened(array: np.ndarray) -> np.ndarray:
+    """Returns a weight as numbers: a ``.pdparams`` keeps bfloat16 as uint16, and no weight is ever a real uint16."""
+    return bfloat16_to_float32(array) if array.dtype == np.uint16 else array
+
+
 def find_weights(path: str | os.PathLike[str]) -> Path:
     """Returns the weight file that ``path`` means.
 

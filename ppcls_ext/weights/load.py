@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppcls_ext.common.errors import UserError
-from ppcls_ext.weights.files import bfloat16_to_float32, find_weights, read_weights
+from ppcls_ext.weights.files import find_weights, read_weights, widened
 from ppcls_ext.weights.names import first_of
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def load_weights(
     with paddle.no_grad():
         for name in report.loaded:
             target = targets[name]
-            target.set_value(paddle.to_tensor(_widened(weights[name]), place="cpu").astype(target.dtype))
+            target.set_value(paddle.to_tensor(widened(weights[name]), place="cpu").astype(target.dtype))
     if not report.complete:
         logger.warning(report.summary())
     return report
@@ -133,8 +133,3 @@ def _advice(forbidden: LoadReport, weights: Mapping[str, np.ndarray]) -> str:
     if all(name.startswith(CLASSIFIER) for name in different):
         return "Only the classifier differs: set Arch.class_num to the number of classes of the file"
     return "Choose the model (Arch.name and its arguments) that the weights were trained with"
-
-
-def _widened(array: np.ndarray) -> np.ndarray:
-    # Paddle keeps bfloat16 as 16-bit integers; no weight is ever a real uint16.
-    return bfloat16_to_float32(array) if array.dtype == np.uint16 else array

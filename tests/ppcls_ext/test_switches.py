@@ -230,7 +230,7 @@ def test_steps_of_the_path_have_their_golden_sizes(step):
 @pytest.mark.parametrize("branch_scale", ["channel_attention", "layer_scale", "none"])
 def test_both_forms_of_the_block_are_one_function(branch_scale, branch_norm):
     design = Design(
-        "layer_norm", "grouped", branch_scale, "gelu", 5, False, branch_norm, "norm_conv", 0.5, spatial_mlp_window=3
+        "layer_norm", "grouped", branch_scale, "gelu", 5, False, branch_norm, "norm_conv", spatial_mlp_window=3
     )
     channels_last, maps = ChannelsLastBlock(12, design=design), Block(12, design=design)
     seed_weights(channels_last)

@@ -12,6 +12,7 @@ import yaml
 
 from ppcls_ext.cards import Source, card_text, gather_facts, write_card
 from ppcls_ext.cards.counts import Counts
+from ppcls_ext.cards.data import evaluation_data
 from ppcls_ext.cards.papers import paper_of
 from ppcls_ext.cards.text import shown_path
 from ppcls_ext.common.errors import UserError
@@ -249,6 +250,12 @@ def test_damaged_runs_are_refused_in_one_line(tmp_path: Path, name: str, content
     with pytest.raises(UserError, match=message) as caught:
         card_of(spoilt(tmp_path, name, content))
     assert "\n" not in str(caught.value)
+
+
+def test_a_subset_does_not_pass_for_the_whole_data_set() -> None:
+    config = {"DataLoader": {"Eval": {"dataset": {"name": "Cifar100"}}}}
+    assert evaluation_data({**config, "Arch": {"class_num": 20}}) == "Cifar100, 20 classes of it"
+    assert evaluation_data({**config, "Arch": {"class_num": 100}}) == "Cifar100"
 
 
 def test_parts_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path) -> None:

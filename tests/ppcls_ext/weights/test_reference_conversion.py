@@ -13,8 +13,14 @@ from ppcls_ext.weights.convert import Request, convert_weights
 from tests.support.reference import CLASSES, DEPTHS, Reference
 
 
-@pytest.mark.parametrize("suffix", [".pdparams", ".safetensors"])
-@pytest.mark.parametrize("variant", ["mini", "tiny", "small"])
+@pytest.mark.parametrize(
+    ("variant", "suffix"),
+    [
+        ("mini", ".pdparams"),
+        ("tiny", ".safetensors"),
+        pytest.param("small", ".pdparams", marks=pytest.mark.slow),
+    ],
+)
 def test_converted_weights_give_the_same_logits(tmp_path, variant, suffix):
     reference = Reference(variant)
     write_weights(tmp_path / "paper.pdparams", reference.weights)
