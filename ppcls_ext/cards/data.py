@@ -33,9 +33,9 @@ def data_name(config: Mapping[str, Any], part: str) -> str | None:
         return shown_path(place).rpartition("/")[2]
     name = section.get("name")
     classes = section_of(config, "Arch").get("class_num")
-    if name in CLASSES and classes not in (None, CLASSES[name]):
+    if name in CLASSES and isinstance(classes, int) and 0 < classes < CLASSES[name]:
         # An accuracy among fewer classes must not pass for one of the whole data set.
-        return f"{name}, {classes} classes of it"
+        return f"{name} ({classes} of its {CLASSES[name]} classes)"
     return str(name) if name else None
 
 

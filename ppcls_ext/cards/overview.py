@@ -101,11 +101,14 @@ def _class_number(facts: Facts) -> int | None:
 
 def results(facts: Facts) -> str:
     """Returns measured and published accuracy, told apart."""
+    source = facts.source
     parts = ["## Accuracy", *_measured(facts)]
     published = facts.published
     if published is not None:
-        changed = changed_arguments(facts.source.model, facts.source.arguments)
+        changed = changed_arguments(source.model, source.arguments)
         other = f" This network differs from the published one in {', '.join(changed)}." if changed else ""
+        if facts.export is not None and not source.arguments and not source.config:
+            other = " An export does not record whether its network has the published form."
         parts.append(
             f"**Published**, not measured by this project: {published.top1:g} % top-1 on ImageNet-1k at "
             f"{published.size} px ({published.source}).{other}"

@@ -221,6 +221,7 @@ def test_a_model_by_name_has_no_measured_figure() -> None:
 
 def test_an_export_alone(tmp_path: Path) -> None:
     card = card_text(gather_facts(export=write_export(tmp_path / "export")))
+    assert "An export does not record whether its network has the published form." in card
     assert "## Parameters and FLOPs\n\nNot counted." in card, "an export does not tell the network's arguments"
     assert "Training data: not recorded." in card and "a" * 64 in card
 
@@ -254,7 +255,7 @@ def test_damaged_runs_are_refused_in_one_line(tmp_path: Path, name: str, content
 
 def test_a_subset_does_not_pass_for_the_whole_data_set() -> None:
     config = {"DataLoader": {"Eval": {"dataset": {"name": "Cifar100"}}}}
-    assert evaluation_data({**config, "Arch": {"class_num": 20}}) == "Cifar100, 20 classes of it"
+    assert evaluation_data({**config, "Arch": {"class_num": 20}}) == "Cifar100 (20 of its 100 classes)"
     assert evaluation_data({**config, "Arch": {"class_num": 100}}) == "Cifar100"
 
 
