@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ppcls_ext.cards.card import Facts, card_text, gather_facts, write_card
+from ppcls_ext.cards.card import card_text, gather_facts, write_card
+from ppcls_ext.cards.facts import Facts
 from ppcls_ext.cards.sources import Source, read_run
 
 __all__ = ["Facts", "Source", "card_text", "gather_facts", "read_run", "write_card"]

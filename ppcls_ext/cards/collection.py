@@ -9,8 +9,9 @@ from typing import Any
 
 from ppcls_ext.benchmark.matrix.published import PUBLISHED
 from ppcls_ext.benchmark.report import markdown_table
-from ppcls_ext.cards.card import DEFAULT_SHAPE, Facts, card_text
+from ppcls_ext.cards.card import DEFAULT_SHAPE, card_text
 from ppcls_ext.cards.counts import Counts, count_classifier, from_document
+from ppcls_ext.cards.facts import Facts
 from ppcls_ext.cards.papers import paper_of
 from ppcls_ext.cards.sources import Source, read_json
 from ppcls_ext.common.errors import UserError

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ppcls_ext.benchmark.report import markdown_table
 from ppcls_ext.cards.data import section_of
+from ppcls_ext.cards.facts import Facts
 from ppcls_ext.cards.overview import shown_metric
 from ppcls_ext.cards.sources import shown_config, shown_weights
 from ppcls_ext.cards.text import percent, shown_path, shown_value
 
 if TYPE_CHECKING:
-    from ppcls_ext.cards.card import Facts
     from ppcls_ext.runtime.artefacts import Artefact
 
 INT8 = "int8"

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from ppcls_ext.benchmark.report import markdown_table
 from ppcls_ext.cards.data import data_name, evaluation_data, input_size, operators_of
+from ppcls_ext.cards.facts import Facts
 from ppcls_ext.cards.form import changed_arguments
 from ppcls_ext.cards.sources import shown_config, shown_weights
 from ppcls_ext.cards.text import escaped, percent, rows_text, shown_operator
-
-if TYPE_CHECKING:
-    from ppcls_ext.cards.card import Facts
 
 LICENSE = "Apache-2.0"
 LIBRARY = "paddlepaddle"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ppcls_ext.cards.data import batch_size, data_name, evaluation_data, operators_of, optimizer_text, section_of
+from ppcls_ext.cards.facts import Facts
 from ppcls_ext.cards.sources import Source, shown_config
 from ppcls_ext.cards.text import rows_text, shown_operator, shown_path, shown_value
-
-if TYPE_CHECKING:
-    from ppcls_ext.cards.card import Facts
 
 NOT_RECORDED = "not recorded"
 
