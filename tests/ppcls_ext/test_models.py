@@ -15,6 +15,7 @@ from ppcls_ext.models.econvnext import EConvNeXt
 from ppcls_ext.models.golden import golden_numbers
 from ppcls_ext.models.layers import DropPath, EffectiveSE
 from ppcls_ext.models.seeded import seed_weights, seeded_array
+from tests.support.compiled import check_static_equals_eager
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 # Channels of the four stage outputs, millions of trainable parameters and billions of multiply-adds at 224: from the
@@ -235,12 +236,4 @@ def test_golden_numbers(name):
 @every_model
 def test_to_static_equals_eager(name):
     model = seeded_model(name, class_num=5)
-    model.eval()
-    inputs = [images(2, 3, 64, 64), images(1, 3, 97, 131)]
-    with paddle.no_grad():
-        eager = [model(x).numpy() for x in inputs]
-        specification = [paddle.static.InputSpec([None, 3, None, None], "float32")]
-        static_model = paddle.jit.to_static(model, input_spec=specification, full_graph=True)
-        static = [static_model(x).numpy() for x in inputs]
-    for one, other in zip(static, eager, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+    check_static_equals_eager(model, [images(2, 3, 64, 64), images(1, 3, 97, 131)])

@@ -22,6 +22,7 @@ from ppcls_ext.models.layers import EffectiveSE
 from ppcls_ext.models.parts import SPATIAL_GROUPS
 from ppcls_ext.models.path import PATH, TO_CONVNEXT, TO_ECONVNEXT
 from ppcls_ext.models.seeded import seed_weights, seeded_array
+from tests.support.compiled import check_static_equals_eager
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((GOLDEN_FOLDER / "designs.json").read_text())
@@ -253,12 +254,4 @@ def test_both_forms_of_the_block_are_one_function(branch_scale, branch_norm):
 def test_to_static_equals_eager(name, arguments):
     model = small(name, **arguments)
     seed_weights(model)
-    model.eval()
-    inputs = [images(2, 3, 64, 64), images(1, 3, 41, 70)]
-    with paddle.no_grad():
-        eager = [model(x).numpy() for x in inputs]
-        specification = [paddle.static.InputSpec([None, 3, None, None], "float32")]
-        static_model = paddle.jit.to_static(model, input_spec=specification, full_graph=True)
-        static = [static_model(x).numpy() for x in inputs]
-    for one, other in zip(static, eager, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+    check_static_equals_eager(model, [images(2, 3, 64, 64), images(1, 3, 41, 70)])

@@ -102,17 +102,22 @@ def test_magnitude_against_numpy() -> None:
     np.testing.assert_allclose(magnitude(expansion), np.array(expected) / np.mean(expected), rtol=1e-5)
 
 
-def test_taylor_importance_and_means_against_numpy() -> None:
-    """The squared sum of value times gradient, from the values themselves rather than from the weights."""
-    model = seeded()
-    expansion = find_expansions(model)[4]
+def kept_values(expansion: Any) -> tuple[list[paddle.Tensor], Any]:
+    """Keeps what goes into the last layer of a block, with its gradients; the hook that it returns must be removed."""
     seen: list[paddle.Tensor] = []
 
     def keep(_: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
         inputs[0].retain_grads()
         seen.append(inputs[0])
 
-    hook = expansion.block.project.register_forward_pre_hook(keep)
+    return seen, expansion.block.project.register_forward_pre_hook(keep)
+
+
+def test_taylor_importance_and_means_against_numpy() -> None:
+    """The squared sum of value times gradient, from the values themselves rather than from the weights."""
+    model = seeded()
+    expansion = find_expansions(model)[4]
+    seen, hook = kept_values(expansion)
     expected, means = [], []
     for number in (2, 3):
         nn.functional.cross_entropy(model(images(number)), paddle.arange(number)).backward()
@@ -232,13 +237,7 @@ def test_convnext_loses_channels_without_weight_and_keeps_its_outputs() -> None:
 def test_evidence_of_convnext_is_that_of_its_values() -> None:
     model = seeded_convnext()
     expansion = find_expansions(model)[4]
-    seen: list[paddle.Tensor] = []
-
-    def keep(_: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
-        inputs[0].retain_grads()
-        seen.append(inputs[0])
-
-    hook = expansion.block.project.register_forward_pre_hook(keep)
+    seen, hook = kept_values(expansion)
     nn.functional.cross_entropy(model(images(2)), paddle.arange(2)).backward()
     hook.remove()
     values, gradients = seen[-1].numpy().astype(np.float64), seen[-1].grad.numpy()
