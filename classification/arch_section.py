@@ -7,8 +7,8 @@ from typing import Any
 
 from classification.config_parts import Reader
 from classification.sections import ArchSettings
-from ppcls_ext.common.signature import parameters_of
-from ppcls_ext.models.catalog import architecture_parameters
+from ppcls_ext.arch.catalog import architecture_parameters
+from ppcls_ext.utils.signature import parameters_of
 
 # Keys of Arch that are the trainer's, not the model's.
 TRAINER_KEYS = ("use_sync_bn", "pretrained")

@@ -11,9 +11,9 @@ import numpy as np
 
 from classification.data.datasets import ImageDataset
 from classification.progress import RunProgress
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import atomic_path
-from ppcls_ext.training.environment import sum_over_ranks
+from ppcls_ext.engine.environment import sum_over_ranks
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from classification.data.errors import DatasetError
 from classification.data.loader import build_loader
 from classification.opening import open_dataset, refusal
 from classification.probe import Place, check_image_shape, model_of
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.registry import build_model
-from ppcls_ext.training.environment import Environment
-from ppcls_ext.training.loader import Loader
-from ppcls_ext.training.sampler import EpochBatchSampler
+from ppcls_ext.arch.registry import build_model
+from ppcls_ext.engine.environment import Environment
+from ppcls_ext.engine.loader import Loader
+from ppcls_ext.engine.sampler import EpochBatchSampler
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)

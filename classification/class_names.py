@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 
 def check_same_classes(names: list[str] | None, place: str, others: list[str] | None, other_place: str) -> None:

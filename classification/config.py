@@ -31,9 +31,9 @@ from classification.sections import (
     SamplerSettings,
     TopkSettings,
 )
-from ppcls_ext.common.config import Document, load_config_file, plain_copy
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.pipeline import build_operators
+from ppcls_ext.utils.config import Document, load_config_file, plain_copy
+from ppcls_ext.utils.errors import UserError
 
 SECTIONS = ("Global", "AMP", "EMA", "Arch", "Loss", "Distillation", "Optimizer", "DataLoader", "Infer", "Metric")
 # One of the first stands in PaddleDetection's configurations, the second in each of ours.

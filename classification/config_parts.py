@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ppcls_ext.common.config import Document, Problems
-from ppcls_ext.common.errors import ConfigError, suggestion
-from ppcls_ext.common.signature import REQUIRED, Parameter, check_arguments, parameters_of
+from ppcls_ext.utils.config import Document, Problems
+from ppcls_ext.utils.errors import ConfigError, suggestion
+from ppcls_ext.utils.signature import REQUIRED, Parameter, check_arguments, parameters_of
 
 
 class Reader:

@@ -10,8 +10,8 @@ from classification.class_names import check_same_classes
 from classification.config import Config
 from classification.evaluator import evaluate
 from classification.precision import Precision
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.training.environment import Environment
+from ppcls_ext.engine.environment import Environment
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import class_names_of_weights, find_weights
 
 logger = logging.getLogger(__name__)

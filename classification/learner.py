@@ -14,9 +14,9 @@ from classification.config import Config
 from classification.distillation.lessons import Distillation
 from classification.ema import ExponentialMovingAverage
 from classification.precision import Precision
-from ppcls_ext.models.outputs import logits_of
-from ppcls_ext.training.environment import Environment, derive_seed, seed_everything
-from ppcls_ext.training.optimizer_state import export_optimizer_state, import_optimizer_state
+from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.engine.optimizer_state import export_optimizer_state, import_optimizer_state
 from ppcls_ext.weights import load_weights
 
 

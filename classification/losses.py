@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ppcls_ext.common.signature import Parameter, parameters_of
+from ppcls_ext.utils.signature import Parameter, parameters_of
 
 if TYPE_CHECKING:
     import paddle

@@ -7,7 +7,7 @@ from typing import Any
 from classification.config import Config, DataSettings
 from classification.data.datasets import DATASETS, ImageDataset
 from classification.data.errors import DatasetError
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 NO_DATA_HINT = "configs/quickstart.yaml trains without any download"
 

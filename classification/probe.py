@@ -13,8 +13,8 @@ import paddle
 
 from classification.config import Config
 from classification.sections import ArchSettings
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.outputs import logits_of
+from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.utils.errors import UserError
 
 # What a forward pass raises for shapes that do not fit; no memory or a broken device is another matter.
 SHAPE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

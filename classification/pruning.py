@@ -23,12 +23,11 @@ from classification.evaluator import evaluate
 from classification.precision import Precision
 from classification.trained import Trained, load_trained
 from classification.trainer import Trainer, require_sections
-from ppcls_ext.common.config import parse_number
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.compress.expansion import find_expansions
-from ppcls_ext.compress.importance import Evidence, gather_evidence
-from ppcls_ext.compress.pruning import Pruned, prune
-from ppcls_ext.compress.request import (
+from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.deploy.compress.expansion import find_expansions
+from ppcls_ext.deploy.compress.importance import Evidence, gather_evidence
+from ppcls_ext.deploy.compress.pruning import Pruned, prune
+from ppcls_ext.deploy.compress.request import (
     PruningRequest,
     config_text,
     pruned_folder,
@@ -36,10 +35,11 @@ from ppcls_ext.compress.request import (
     with_new_weights,
     write_report,
 )
-from ppcls_ext.compress.timing import latency_by_turns
-from ppcls_ext.models.outputs import logits_of
+from ppcls_ext.deploy.compress.timing import latency_by_turns
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.runtime import load
-from ppcls_ext.training.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.utils.config import parse_number
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ import numpy as np
 from classification.config import Config
 from classification.data.datasets import ImageDataset
 from classification.opening import open_dataset
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.compress.quantization import Evaluation
+from ppcls_ext.deploy.compress.quantization import Evaluation
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Predictor
 from ppcls_ext.runtime.predictor import ImageSource
+from ppcls_ext.utils.errors import UserError
 
 BATCH = 32
 Part = Literal["train", "eval"]

@@ -8,9 +8,9 @@ from typing import Any
 from classification.config import Config
 from classification.learner import Learner
 from classification.progress import RunProgress, restore_random_states
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.training.checkpoint import Checkpoint
-from ppcls_ext.training.resuming import compare_order, warn_of_changes
+from ppcls_ext.engine.checkpoint import Checkpoint
+from ppcls_ext.engine.resuming import compare_order, warn_of_changes
+from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

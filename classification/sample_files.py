@@ -11,9 +11,9 @@ from PIL import Image
 from classification.config import Config
 from classification.data.datasets import ImageDataset
 from classification.opening import open_dataset
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import atomic_folder
 from ppcls_ext.preprocess.decode import decode_image
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_folder
 
 # Only a folder with this file in it is ever replaced.
 MARKER = ".samples"

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 
-from ppcls_ext.common.signature import Parameter, parameters_of
+from ppcls_ext.utils.signature import Parameter, parameters_of
 
 # The program knows these; YAML may not name them.
 SUPPLIED = ("epochs", "steps_each_epoch")

@@ -1,6 +1,6 @@
 """Exports one detector with random weights to one format, in a process of its own, for ``tools/benchmark.py models``.
 
-Run by ``ppcls_ext.benchmark.matrix.exports``; not meant for people.
+Run by ``ppcls_ext.deploy.benchmark.matrix.exports``; not meant for people.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppcls_ext.benchmark.matrix.export_worker import Subject, export_subject, main
+from ppcls_ext.deploy.benchmark.matrix.export_worker import Subject, export_subject, main
 
 
 def export_model(config_file: str, size: int, format_name: str, precisions: Sequence[str], folder: Path) -> dict:
@@ -23,7 +23,7 @@ def export_model(config_file: str, size: int, format_name: str, precisions: Sequ
         folder: is replaced by the export.
 
     Returns:
-        See ``ppcls_ext.benchmark.matrix.export_worker.export_model``; multiply-adds reach to the raw outputs.
+        See ``ppcls_ext.deploy.benchmark.matrix.export_worker.export_model``; multiply-adds reach to the raw outputs.
     """
     from detection.configuration import load_config
     from detection.counting import count_multiply_adds

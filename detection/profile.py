@@ -1,12 +1,12 @@
-"""A detector as a subject of `ppcls_ext.profile`: backbone, neck and head, from pixels to scores and boxes."""
+"""A detector as a subject of `ppcls_ext.deploy.profile`: backbone, neck and head, from pixels to scores and boxes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from detection.toolkit import build_model
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.profile.measure import Subject
+from ppcls_ext.deploy.profile.measure import Subject
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     import paddle

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 
 from detection.configuration import DatasetFiles, DetectionConfig
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.compress.quantization import Evaluation
+from ppcls_ext.deploy.compress.quantization import Evaluation
 from ppcls_ext.runtime import DetectionPredictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
 from ppcls_ext.runtime.predictor import ImageSource
+from ppcls_ext.utils.errors import UserError
 
 Part = Literal["train", "eval"]
 

@@ -15,8 +15,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ppcls_ext.common.command_line import OUR_PACKAGES
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.command_line import OUR_PACKAGES
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     import paddle

@@ -18,11 +18,11 @@ from detection.export.deployed import EagerBackend, form_of
 from detection.export.detector import export_detector
 from detection.toolkit import build_model
 from detection.weights import backbone_name, load_detector_weights, weights_file
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.export import example_images
+from ppcls_ext.deploy.export import example_images
 from ppcls_ext.preprocess import ImageError, read_image
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionDescription, DetectionPredictor
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import class_names_of_weights
 
 logger = logging.getLogger(__name__)

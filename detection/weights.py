@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detection.yolov10.scales import BASE_REPEATS, SCALES, Scale, scaled_repeats
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
 from ppcls_ext.weights.load import compare
 

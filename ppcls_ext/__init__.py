@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppcls_ext.models.catalog import list_models
-    from ppcls_ext.models.registry import build_model
+    from ppcls_ext.arch.catalog import list_models
+    from ppcls_ext.arch.registry import build_model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "build_model", "list_models", "register"]
 # Looked up when they are asked for: where a package is missing, the command lines must still start and say so.
-_PLACES = {"build_model": "ppcls_ext.models.registry", "list_models": "ppcls_ext.models.catalog"}
+_PLACES = {"build_model": "ppcls_ext.arch.registry", "list_models": "ppcls_ext.arch.catalog"}
 
 
 def __getattr__(name: str) -> Any:
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
 
 def register() -> list[str]:
-    """Puts our models into PaddleClas's architecture namespace; see `ppcls_ext.door.register`."""
-    from ppcls_ext import door
+    """Puts our models into PaddleClas's architecture namespace; see `ppcls_ext.plugin.register`."""
+    from ppcls_ext import plugin
 
-    return door.register()
+    return plugin.register()

@@ -15,8 +15,8 @@ if __package__ in (None, ""):
     FOLDER = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != FOLDER] + [str(FOLDER.parent)]
 
-from ppcls_ext.common.command_line import run
-from ppcls_ext.common.script_door import Door, run_script
+from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.script_door import Door, run_script
 
 
 def register() -> None:

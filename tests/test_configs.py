@@ -11,7 +11,7 @@ import yaml
 
 from detection.configuration import DetectionConfig, load_config
 from detection.golden import detector_configs
-from ppcls_ext.common.config import load_config_file
+from ppcls_ext.utils.config import load_config_file
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.y*ml"))

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ppcls_ext.common.command_line import run
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.benchmark.matrix.run import Wish
+    from ppcls_ext.deploy.benchmark.matrix.run import Wish
 
 DETECTION_DATA = "detection-data"
 DETECTION = "detection"
@@ -79,8 +79,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure_inference(arguments: argparse.Namespace) -> Section:
     """Measures the exported network in several engines."""
-    from ppcls_ext.benchmark.inference import MEAN_POOLED, ONNX_RUNTIME, markdown_rows, run_inference_benchmark
-    from ppcls_ext.benchmark.report import verdict
+    from ppcls_ext.deploy.benchmark.inference import MEAN_POOLED, ONNX_RUNTIME, markdown_rows, run_inference_benchmark
+    from ppcls_ext.deploy.benchmark.report import verdict
 
     if arguments.model and len(arguments.model) > 1:
         raise UserError(f"inference: --model takes one network, got {len(arguments.model)}")
@@ -103,7 +103,7 @@ def measure_inference(arguments: argparse.Namespace) -> Section:
 def measure_pipeline(arguments: argparse.Namespace) -> Section:
     """Measures the operators of the ImageNet recipe on one core."""
     from classification.data.pipeline_benchmark import markdown_rows, run_pipeline_benchmark
-    from ppcls_ext.benchmark.report import verdict
+    from ppcls_ext.deploy.benchmark.report import verdict
 
     result = run_pipeline_benchmark(arguments.photos, arguments.paddleclas, arguments.rounds)
     lines = ["Operators of the ImageNet recipe on JPEG photographs, one core, no worker processes."]
@@ -122,8 +122,8 @@ def measure_pipeline(arguments: argparse.Namespace) -> Section:
 
 def measure_startup(arguments: argparse.Namespace) -> Section:
     """Measures how soon tools/train.py answers."""
-    from ppcls_ext.benchmark.report import verdict
-    from ppcls_ext.benchmark.startup import markdown_rows, run_startup_benchmark
+    from ppcls_ext.deploy.benchmark.report import verdict
+    from ppcls_ext.deploy.benchmark.startup import markdown_rows, run_startup_benchmark
 
     result = run_startup_benchmark(ROOT / "tools" / "train.py", arguments.rounds)
     slowest = max(row["median"] for row in result["seconds"].values())
@@ -134,7 +134,7 @@ def measure_startup(arguments: argparse.Namespace) -> Section:
 def measure_coco(arguments: argparse.Namespace) -> Section:
     """Measures the COCO evaluation of synthetic detections."""
     from detection.evaluation.benchmark import FASTER, markdown_rows, run_coco_benchmark
-    from ppcls_ext.benchmark.report import verdict
+    from ppcls_ext.deploy.benchmark.report import verdict
 
     result = run_coco_benchmark(arguments.detections, arguments.rounds)
     text = (
@@ -166,7 +166,7 @@ def measure_detection_data(arguments: argparse.Namespace) -> Section:
 
 def measure_detection(arguments: argparse.Namespace) -> Section:
     """Measures the latency of exported detectors."""
-    from ppcls_ext.benchmark.detection import markdown_rows, run_detection_benchmark
+    from ppcls_ext.deploy.benchmark.detection import markdown_rows, run_detection_benchmark
 
     result = run_detection_benchmark(
         arguments.model or [], arguments.image, one_thread_count(arguments), arguments.rounds
@@ -182,8 +182,8 @@ def measure_detection(arguments: argparse.Namespace) -> Section:
 
 def measure_models(arguments: argparse.Namespace) -> Section:
     """Measures models and exports in every backend and precision."""
-    from ppcls_ext.benchmark.matrix.report import markdown_rows, markdown_text
-    from ppcls_ext.benchmark.matrix.run import run_matrix
+    from ppcls_ext.deploy.benchmark.matrix.report import markdown_rows, markdown_text
+    from ppcls_ext.deploy.benchmark.matrix.run import run_matrix
     from ppcls_ext.preprocess import read_image
 
     result = run_matrix(matrix_of(arguments), None if arguments.image is None else read_image(arguments.image))
@@ -192,7 +192,7 @@ def measure_models(arguments: argparse.Namespace) -> Section:
 
 def measure_operators(arguments: argparse.Namespace) -> Section:
     """Asks the engines what each operator of a network takes."""
-    from ppcls_ext.benchmark.matrix.operators import markdown_rows, markdown_text, profile_operators
+    from ppcls_ext.deploy.benchmark.matrix.operators import markdown_rows, markdown_text, profile_operators
 
     if not arguments.model:
         raise UserError(f"{OPERATORS}: name models or exports with --model NAME|DIR ...")
@@ -203,9 +203,9 @@ def measure_operators(arguments: argparse.Namespace) -> Section:
 
 def matrix_of(arguments: argparse.Namespace) -> Wish:
     """Returns which models, backends, precisions, threads and batch sizes are asked for."""
-    from ppcls_ext.benchmark.matrix.measure import QUICK, Schedule
-    from ppcls_ext.benchmark.matrix.plan import DEFAULT_MODELS
-    from ppcls_ext.benchmark.matrix.run import Wish
+    from ppcls_ext.deploy.benchmark.matrix.measure import QUICK, Schedule
+    from ppcls_ext.deploy.benchmark.matrix.plan import DEFAULT_MODELS
+    from ppcls_ext.deploy.benchmark.matrix.run import Wish
 
     return Wish(
         models=arguments.model,
@@ -257,10 +257,10 @@ HEADINGS = {
 def main() -> None:
     """Measures, prints the page and writes it."""
     arguments = parse_arguments()
-    from ppcls_ext.benchmark.report import machine_line, markdown_page
-    from ppcls_ext.common.files import write_json, write_text
-    from ppcls_ext.common.log import set_up_logging
-    from ppcls_ext.common.machine import available_cores
+    from ppcls_ext.deploy.benchmark.report import machine_line, markdown_page
+    from ppcls_ext.utils.files import write_json, write_text
+    from ppcls_ext.utils.log import set_up_logging
+    from ppcls_ext.utils.machine import available_cores
 
     set_up_logging()
     for option in ("size", "threads", "batch", "detections", "rounds"):
@@ -282,7 +282,7 @@ def main() -> None:
         write_text(arguments.output, page)
         write_json(arguments.output.with_suffix(".json"), {"machine": machine_line(available_cores()), **results})
     if arguments.output and MODELS in results:
-        from ppcls_ext.benchmark.matrix.chart import draw_chart
+        from ppcls_ext.deploy.benchmark.matrix.chart import draw_chart
 
         if not draw_chart(results[MODELS], arguments.output.with_suffix(".png")):
             print("no chart: no measured row has a published accuracy")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, run
 
 ERRORS_FOUND_STATUS = 1
 
@@ -61,9 +61,9 @@ def check_detection(arguments: argparse.Namespace, workers: int, folder: Path) -
 def main() -> int:
     """Checks; returns the exit status."""
     arguments = parse_arguments()
-    from ppcls_ext.common.config import is_detection_config
-    from ppcls_ext.common.log import set_up_logging
-    from ppcls_ext.common.machine import available_cores
+    from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.log import set_up_logging
+    from ppcls_ext.utils.machine import available_cores
 
     set_up_logging()
     folder = arguments.output or Path("output") / "check" / Path(arguments.config).stem

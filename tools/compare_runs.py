@@ -10,8 +10,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import run
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.errors import UserError
 
 COLUMNS = ("epoch", "AP", "AP50", "loss", "minutes of training", "images/s")
 
@@ -80,7 +80,7 @@ def main() -> None:
         lines = [name, f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|", *rows_of(history)]
         print("\n".join(lines) + "\n")
     if arguments.output:
-        from ppcls_ext.common.plots import draw_run_comparison
+        from ppcls_ext.utils.plots import draw_run_comparison
 
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         draw_run_comparison(runs, arguments.output, arguments.title)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppcls_ext.common.command_line import run
+from ppcls_ext.utils.command_line import run
 
 ORIGINS = (
     "whose names and shapes the source has: 'facebook' is the official repositories of ConvNeXt and ConvNeXt V2, "

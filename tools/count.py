@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import run
+from ppcls_ext.utils.command_line import run
 
 if TYPE_CHECKING:
-    from ppcls_ext.models.scaling import Multipliers
+    from ppcls_ext.arch.scaling import Multipliers
 
 GROWTH = ("alpha", "beta", "gamma")
 FACTORS = ("depth", "width", "resolution")
@@ -66,7 +66,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: always one line.
     """
-    from ppcls_ext.common.errors import UserError
+    from ppcls_ext.utils.errors import UserError
 
     growth, factors = given(arguments, GROWTH), given(arguments, FACTORS)
     if (growth or factors or arguments.phi) and not arguments.model:
@@ -107,10 +107,10 @@ def count_classifiers(arguments: argparse.Namespace) -> str:
     Raises:
         UserError: a model, argument or number is wrong.
     """
-    from ppcls_ext.common.config import Document, apply_override
-    from ppcls_ext.common.errors import UserError
-    from ppcls_ext.models.catalog import checked_arguments
-    from ppcls_ext.models.path import CHOICES, PATH
+    from ppcls_ext.arch.catalog import checked_arguments
+    from ppcls_ext.arch.path import CHOICES, PATH
+    from ppcls_ext.utils.config import Document, apply_override
+    from ppcls_ext.utils.errors import UserError
 
     document = Document(Path("Arch"), {}, {})
     for change in arguments.override:
@@ -128,7 +128,7 @@ def count_classifiers(arguments: argparse.Namespace) -> str:
     except ValueError as error:
         raise UserError(str(error)) from error
 
-    from ppcls_ext.models.tables import model_table, path_table, scaling_table
+    from ppcls_ext.arch.tables import model_table, path_table, scaling_table
 
     size = arguments.image_size or DEFAULT_IMAGE
     if arguments.path:
@@ -144,7 +144,7 @@ def scaling_steps(arguments: argparse.Namespace, chosen: dict[str, Any]) -> list
     Raises:
         UserError: numbers are out of range, or the model cannot be scaled.
     """
-    from ppcls_ext.models.scaling import Coefficients, Multipliers, check_scalable
+    from ppcls_ext.arch.scaling import Coefficients, Multipliers, check_scalable
 
     growth, factors = given(arguments, GROWTH), given(arguments, FACTORS)
     if not (factors or arguments.phi):

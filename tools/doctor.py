@@ -16,9 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ppcls_ext.common.command_line import run
-from ppcls_ext.common.doctor import examine
-from ppcls_ext.common.doctor_text import report_lines
+from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.doctor import examine
+from ppcls_ext.utils.doctor_text import report_lines
 
 CANNOT_TRAIN_STATUS = 2
 

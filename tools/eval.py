@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, run
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,14 +35,14 @@ def parse_arguments() -> argparse.Namespace:
 def evaluate_classifier(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Evaluates the classifier of a configuration with ``Arch``; prints and returns the figures."""
     from classification.config import load_config
-    from ppcls_ext.common.errors import UserError
+    from ppcls_ext.utils.errors import UserError
 
     if arguments.output is not None or arguments.panels is not None:
         raise UserError("--output and --panels go with a detection configuration")
     config = load_config(arguments.config, arguments.override)
 
     from classification.evaluation import evaluate_config
-    from ppcls_ext.training.environment import prepare_environment
+    from ppcls_ext.engine.environment import prepare_environment
 
     environment = prepare_environment(config.run.device, config.run.seed)
     result = evaluate_config(config, environment)
@@ -53,7 +53,7 @@ def evaluate_detector(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Evaluates the detector of a configuration with ``architecture``; prints, draws and returns the figures."""
     from detection.configuration import check_annotations, load_config
     from detection.weights import weights_file
-    from ppcls_ext.common.errors import UserError
+    from ppcls_ext.utils.errors import UserError
 
     if arguments.panels is not None and arguments.panels < 0:
         raise UserError(f"--panels must not be negative, got {arguments.panels}")
@@ -72,10 +72,10 @@ def evaluate_detector(arguments: argparse.Namespace) -> dict[str, Any] | None:
 def main() -> None:
     """Evaluates and prints the figures."""
     arguments = parse_arguments()
-    from ppcls_ext.common.config import is_detection_config
-    from ppcls_ext.common.files import write_json
-    from ppcls_ext.common.log import set_up_logging
-    from ppcls_ext.common.machine import rank_from_environment
+    from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.files import write_json
+    from ppcls_ext.utils.log import set_up_logging
+    from ppcls_ext.utils.machine import rank_from_environment
 
     set_up_logging(quiet=rank_from_environment()[0] != 0)
     result = (evaluate_detector if is_detection_config(arguments.config) else evaluate_classifier)(arguments)

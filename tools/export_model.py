@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import add_config_arguments, run
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ppcls_ext.runtime import Description, DetectionDescription
@@ -72,7 +72,7 @@ def export_classifier(arguments: argparse.Namespace) -> None:
 
     import classification.quantization as quantization
     from classification.trained import load_trained
-    from ppcls_ext.training.environment import prepare_environment
+    from ppcls_ext.engine.environment import prepare_environment
 
     prepare_environment(config.run.device, config.run.seed)
     target = Path(arguments.output or config.run.save_inference_dir)
@@ -132,7 +132,7 @@ def requested(arguments: argparse.Namespace) -> dict[str, list[str]]:
     Raises:
         UserError: they cannot be written.
     """
-    from ppcls_ext.export import plan
+    from ppcls_ext.deploy.export import plan
 
     formats = [name.strip() for name in arguments.format.split(",")]
     precisions = [name.strip() for name in arguments.precision.split(",")]
@@ -141,7 +141,7 @@ def requested(arguments: argparse.Namespace) -> dict[str, list[str]]:
     if arguments.calibration_images < 1:
         raise UserError(f"--calibration-images must be at least 1, got {arguments.calibration_images}")
     if INT8 in precisions:
-        from ppcls_ext.compress.int8 import check_packages
+        from ppcls_ext.deploy.compress.int8 import check_packages
 
         if "openvino" not in formats:
             raise UserError(f"int8 is written for openvino only, not for {', '.join(formats)}: add --format openvino")
@@ -165,8 +165,8 @@ def exported(arguments: argparse.Namespace, data: Any, target: Path, exporter: A
     wanted = [name.strip() for name in arguments.precision.split(",")]
     if INT8 not in wanted:
         return exporter()(target, **keywords)
-    from ppcls_ext.compress.quantization import check_limit, quantize_export
-    from ppcls_ext.export.target import check_target
+    from ppcls_ext.deploy.compress.quantization import check_limit, quantize_export
+    from ppcls_ext.deploy.export.target import check_target
 
     quantization, config = data
     check_limit(arguments.max_drop, labelled=True)
@@ -201,12 +201,12 @@ def compared_images(description: Description | DetectionDescription) -> int:
 def main() -> int:
     """Exports and prints what was measured; returns the exit status."""
     arguments = parse_arguments()
-    from ppcls_ext.common.config import is_detection_config
-    from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
     requested(arguments)  # what cannot be written is told before a configuration is read
-    from ppcls_ext.compress.quantization import LimitExceededError
+    from ppcls_ext.deploy.compress.quantization import LimitExceededError
 
     try:
         (export_detector if is_detection_config(arguments.config) else export_classifier)(arguments)

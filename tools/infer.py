@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import add_config_arguments, run
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ppcls_ext.runtime import DetectionPredictor, Predictor
@@ -60,7 +60,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: the command line names no model, two models, no images, or a value out of range.
     """
-    from ppcls_ext.common.image_files import find_images
+    from ppcls_ext.utils.image_files import find_images
 
     if (arguments.model is None) == (arguments.config is None):
         raise UserError("give either --model DIR (an export) or -c CONFIG (weights of a run)")
@@ -90,7 +90,7 @@ def open_classifier(arguments: argparse.Namespace) -> tuple[Predictor, list[str]
     inputs = arguments.input or ([config.infer.infer_imgs] if config.infer and config.infer.infer_imgs else [])
 
     from classification.trained import load_trained
-    from ppcls_ext.training.environment import prepare_environment
+    from ppcls_ext.engine.environment import prepare_environment
 
     prepare_environment(config.run.device, config.run.seed)
     batch_size = arguments.batch_size or (config.infer.batch_size if config.infer else 8)
@@ -116,8 +116,8 @@ def open_detector(arguments: argparse.Namespace) -> tuple[DetectionPredictor, li
 
 def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | DetectionPredictor, list[str], int]:
     """Returns the predictor, the inputs and the batch size."""
-    from ppcls_ext.common.config import is_detection_config
     from ppcls_ext.runtime import load
+    from ppcls_ext.utils.config import is_detection_config
 
     if arguments.model is not None:
         predictor = load(
@@ -129,8 +129,8 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
 
 def classify(arguments: argparse.Namespace, predictor: Predictor, images: list[Path], batch_size: int) -> list[str]:
     """Predicts classes and writes what was asked for; returns the reason of each unreadable image."""
-    from ppcls_ext.common.files import write_json
     from ppcls_ext.runtime.report import as_records, as_table, save_pictures, summary
+    from ppcls_ext.utils.files import write_json
 
     for option in DETECTION_ONLY:
         if getattr(arguments, option) is not None:
@@ -151,9 +151,9 @@ def detect(
     arguments: argparse.Namespace, predictor: DetectionPredictor, images: list[Path], batch_size: int
 ) -> list[str]:
     """Finds boxes and writes what was asked for; returns the reason of each unreadable image."""
-    from ppcls_ext.common.files import write_json
     from ppcls_ext.runtime.coco_results import coco_results, numbering_of
     from ppcls_ext.runtime.detection_report import above, as_records, as_table, save_pictures, summary
+    from ppcls_ext.utils.files import write_json
 
     if arguments.topk is not None:
         raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
@@ -181,9 +181,9 @@ def announce(written: list[Path], target: Path) -> None:
 def main() -> None:
     """Predicts, prints the table, and writes what was asked for."""
     arguments = parse_arguments()
-    from ppcls_ext.common.image_files import find_images, left_out
-    from ppcls_ext.common.log import set_up_logging
     from ppcls_ext.runtime import DetectionPredictor
+    from ppcls_ext.utils.image_files import find_images, left_out
+    from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
     check_arguments(arguments)

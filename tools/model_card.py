@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import add_config_arguments, run
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.cards import Source
-    from ppcls_ext.cards.counts import Counts
+    from ppcls_ext.deploy.cards import Source
+    from ppcls_ext.deploy.cards.counts import Counts
 
 DEFAULT_OUTPUT = Path("CARD.md")
 PAGE_SUFFIX = ".md"
@@ -73,8 +73,8 @@ def check(arguments: argparse.Namespace) -> None:
 
 def configured_source(path: str, overrides: list[str]) -> Source:
     """Returns what a configuration says of a model that nobody has trained yet."""
-    from ppcls_ext.cards.sources import DETECTION, Source, detector_name
-    from ppcls_ext.common.config import is_detection_config
+    from ppcls_ext.deploy.cards.sources import DETECTION, Source, detector_name
+    from ppcls_ext.utils.config import is_detection_config
 
     if is_detection_config(path):
         from detection.configuration import load_config
@@ -91,18 +91,18 @@ def configured_source(path: str, overrides: list[str]) -> Source:
 
 def detector_counts(source: Source, overrides: list[str]) -> Counts | None:
     """Builds a detector as its configuration says, and counts it at the size of its deployment."""
-    from ppcls_ext.cards.sources import DETECTION
+    from ppcls_ext.deploy.cards.sources import DETECTION
 
     if source.task != DETECTION or source.config_file is None:
         return None
     from detection.configuration import load_config
-    from ppcls_ext.cards.counts import from_profile
-    from ppcls_ext.cards.data import input_size
+    from ppcls_ext.deploy.cards.counts import from_profile
+    from ppcls_ext.deploy.cards.data import input_size
 
     config = load_config(source.config_file, overrides)
 
     from detection.profile import detector_subject
-    from ppcls_ext.profile.measure import count_network
+    from ppcls_ext.deploy.profile.measure import count_network
 
     text = input_size(source)
     height, width = map(int, text.removesuffix(" px").split(" x ")) if text else (SIDE, SIDE)
@@ -114,12 +114,12 @@ def main() -> None:
     arguments = parse_arguments()
     check(arguments)
     if arguments.all:
-        from ppcls_ext.cards.collection import write_collection
+        from ppcls_ext.deploy.cards.collection import write_collection
 
         files = write_collection(arguments.output)
         print(f"written: {len(files)} files in {arguments.output}")
         return
-    from ppcls_ext.cards import gather_facts, read_run, write_card
+    from ppcls_ext.deploy.cards import gather_facts, read_run, write_card
 
     source = None
     if arguments.run is not None:
@@ -127,7 +127,7 @@ def main() -> None:
     elif arguments.config is not None:
         source = configured_source(arguments.config, arguments.override)
     if source is None and arguments.export is None:
-        from ppcls_ext.cards import Source
+        from ppcls_ext.deploy.cards import Source
 
         source = Source(arguments.model)
     facts = gather_facts(

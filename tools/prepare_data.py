@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import add_config_arguments, run
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.errors import UserError
 
 
 class Command(NamedTuple):
@@ -97,7 +97,7 @@ def main() -> None:
     """Prepares what the command asks for."""
     table = commands()
     arguments = parse_arguments(table)
-    from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
     table[arguments.command].run(arguments)

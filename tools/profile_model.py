@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import run
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.profile.measure import Subject
+    from ppcls_ext.deploy.profile.measure import Subject
 
 DEFAULT_SIZE = (224, 224)
 PAGE_SUFFIX = ".md"
@@ -76,7 +76,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 def model_arguments(overrides: list[str]) -> dict[str, Any]:
     """Returns ``KEY=VALUE`` texts as keyword arguments."""
-    from ppcls_ext.common.config import parse_value
+    from ppcls_ext.utils.config import parse_value
 
     arguments = {}
     for change in overrides:
@@ -92,7 +92,7 @@ def model_arguments(overrides: list[str]) -> dict[str, Any]:
 
 def load_configs(paths: list[str], overrides: list[str]) -> list[Any]:
     """Returns the configurations, of classifiers and of detectors; every mistake is told before Paddle loads."""
-    from ppcls_ext.common.config import is_detection_config
+    from ppcls_ext.utils.config import is_detection_config
 
     configs = []
     for path in paths:
@@ -106,8 +106,8 @@ def load_configs(paths: list[str], overrides: list[str]) -> list[Any]:
 
 def named_subjects(names: list[str], arguments: dict[str, Any], size: tuple[int, int] | None) -> list[Subject]:
     """Builds the models of ``--model``."""
-    from ppcls_ext.models.registry import build_model
-    from ppcls_ext.profile.measure import Subject
+    from ppcls_ext.arch.registry import build_model
+    from ppcls_ext.deploy.profile.measure import Subject
 
     subjects = []
     for name in names:
@@ -126,7 +126,7 @@ def configured_subject(config: Any, size: tuple[int, int] | None) -> Subject:
 
         return detector_subject(config, size)
     from classification.build import build_network
-    from ppcls_ext.profile.measure import Subject
+    from ppcls_ext.deploy.profile.measure import Subject
 
     model = build_network(config)
     channels, height, width = config.run.image_shape
@@ -137,7 +137,7 @@ def main() -> None:
     """Profiles, prints the page and writes it."""
     arguments = parse_arguments()
     check(arguments)
-    from ppcls_ext.models.catalog import checked_arguments
+    from ppcls_ext.arch.catalog import checked_arguments
 
     constructor = model_arguments(arguments.override) if arguments.model else {}
     for name in arguments.model:
@@ -148,10 +148,10 @@ def main() -> None:
     configs = load_configs(arguments.config, arguments.override)
     # Paddle reads it when it is loaded.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    from ppcls_ext.common.log import set_up_logging
-    from ppcls_ext.profile.measure import profile_networks
-    from ppcls_ext.profile.report import markdown_page, write_report
-    from ppcls_ext.training.environment import prepare_environment
+    from ppcls_ext.deploy.profile.measure import profile_networks
+    from ppcls_ext.deploy.profile.report import markdown_page, write_report
+    from ppcls_ext.engine.environment import prepare_environment
+    from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
     prepare_environment(arguments.device, 0, "--device")

@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import INTERRUPTED_STATUS, add_config_arguments, run
+from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_config_arguments, run
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,7 +53,7 @@ def prune_classifier(arguments: argparse.Namespace) -> dict[str, Any]:
     config = load_config(arguments.config, arguments.override)
 
     from classification.pruning import prune_classifier as prune
-    from ppcls_ext.training.environment import prepare_environment
+    from ppcls_ext.engine.environment import prepare_environment
 
     return prune(config, request_of(arguments), prepare_environment(config.run.device, config.run.seed))
 
@@ -75,7 +75,7 @@ def prune_detector(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def request_of(arguments: argparse.Namespace) -> Any:
     """Returns the checked request of a command line."""
-    from ppcls_ext.compress.request import PruningRequest
+    from ppcls_ext.deploy.compress.request import PruningRequest
 
     names = ("output", "criterion", "multiple", "batches", "epochs", "learning_rate", "fine_tune", "threads")
     request = PruningRequest(
@@ -115,9 +115,9 @@ def main() -> int:
     arguments = parse_arguments()
     # A wrong number is told before anything is read.
     request_of(arguments)
-    from ppcls_ext.common.config import is_detection_config
-    from ppcls_ext.common.errors import Interrupted
-    from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.errors import Interrupted
+    from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
     try:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import add_config_arguments, run
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.compress.quantization import Evaluation, NamedImages
+    from ppcls_ext.deploy.compress.quantization import Evaluation, NamedImages
 
 TOO_MUCH_STATUS = 1
 
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def data_of(arguments: argparse.Namespace) -> tuple[NamedImages, Evaluation | None]:
     """Returns the images to calibrate on, and how to judge the result if a configuration says so."""
-    from ppcls_ext.common.config import is_detection_config
+    from ppcls_ext.utils.config import is_detection_config
 
     if arguments.config is None and arguments.images is None:
         raise UserError("nothing to calibrate on is named: -c CONFIG, or --images FOLDER")
@@ -72,7 +72,7 @@ def folder_images(folder: Path, count: int) -> NamedImages:
     Raises:
         UserError: there is no such folder, or no image in it.
     """
-    from ppcls_ext.common.image_files import images_in
+    from ppcls_ext.utils.image_files import images_in
 
     files = images_in(folder) if folder.is_dir() else []
     if not files:
@@ -105,8 +105,8 @@ def main() -> int:
     arguments = parse_arguments()
     if arguments.count < 1 or arguments.threads < 1:
         raise UserError("--count and --threads must be at least 1")
-    from ppcls_ext.common.log import set_up_logging
-    from ppcls_ext.compress.quantization import LimitExceededError, check_limit, quantize_export
+    from ppcls_ext.deploy.compress.quantization import LimitExceededError, check_limit, quantize_export
+    from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
     check_limit(arguments.max_drop, arguments.config is not None)

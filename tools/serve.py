@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import run
+from ppcls_ext.utils.command_line import run
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,8 +45,8 @@ def interrupt(signal_number: int, frame: object) -> None:
 def main() -> None:
     """Loads the export, listens, and serves until Ctrl-C."""
     arguments = parse_arguments()
-    from ppcls_ext.common.log import set_up_logging
-    from ppcls_ext.serve import Limits, ServedModel, is_loopback, open_server
+    from ppcls_ext.deploy.serve import Limits, ServedModel, is_loopback, open_server
+    from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
     limits = Limits(megabytes=arguments.max_megabytes, megapixels=arguments.max_megapixels)

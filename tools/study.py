@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import INTERRUPTED_STATUS, run
-from ppcls_ext.common.errors import Interrupted, UserError
+from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, run
+from ppcls_ext.utils.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ def main() -> int:
     from classification.study.config import load_study
     from classification.study.runs import open_study, refuse_changed_runs, refuse_other_study, runs_of
     from classification.study.training import StudyTrainer
-    from ppcls_ext.common.log import set_up_logging
+    from ppcls_ext.utils.log import set_up_logging
 
     study = load_study(arguments.study, arguments.override)
     chosen = study.choose(arguments.rows)

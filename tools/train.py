@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.common.command_line import INTERRUPTED_STATUS, add_config_arguments, run
+from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_config_arguments, run
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,7 +33,7 @@ def train_classifier(arguments: argparse.Namespace) -> None:
     find_teacher(config)  # weights that are not there are told before Paddle is loaded
 
     from classification.trainer import Trainer
-    from ppcls_ext.training.environment import prepare_environment
+    from ppcls_ext.engine.environment import prepare_environment
 
     Trainer(config, prepare_environment(config.run.device, config.run.seed), arguments.resume).run()
 
@@ -53,10 +53,10 @@ def train_detector(arguments: argparse.Namespace) -> None:
 def main() -> int:
     """Trains; returns the exit status."""
     arguments = parse_arguments()
-    from ppcls_ext.common.config import is_detection_config
-    from ppcls_ext.common.errors import Interrupted, UserError
-    from ppcls_ext.common.log import note_in_files, set_up_logging
-    from ppcls_ext.common.machine import rank_from_environment
+    from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.errors import Interrupted, UserError
+    from ppcls_ext.utils.log import note_in_files, set_up_logging
+    from ppcls_ext.utils.machine import rank_from_environment
 
     set_up_logging(quiet=rank_from_environment()[0] != 0)
     try:

@@ -8,8 +8,8 @@ from classification.config import Config, DataSettings
 from classification.data.datasets import DATASETS, ImageDataset, ImageFolder
 from classification.opening import UnavailableDataError, open_dataset
 from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Severity
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.image_files import images_in
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.image_files import images_in
 
 
 def sections_of(config: Config) -> dict[str, DataSettings]:

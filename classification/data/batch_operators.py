@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ppcls_ext.common.errors import ConfigError
-from ppcls_ext.common.signature import convert
 from ppcls_ext.preprocess.pipeline import build_named, entries_of, split_entry
+from ppcls_ext.utils.errors import ConfigError
+from ppcls_ext.utils.signature import convert
 
 MixedBatch = tuple[np.ndarray, np.ndarray, np.ndarray, float]
 

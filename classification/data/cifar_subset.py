@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from classification.data.datasets.cifar import Cifar100
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import atomic_path
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 FOLDER = "cifar-100-python"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 
 class DatasetError(UserError):

@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 
 from classification.data.operators import TRAIN_OPERATORS
-from ppcls_ext.common.config import load_config_file
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.image_files import images_in
 from ppcls_ext.preprocess.pipeline import build_operators
+from ppcls_ext.utils.config import load_config_file
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.image_files import images_in
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "econvnext_mini.yaml"
@@ -156,7 +156,7 @@ def measure(photos: Sequence[bytes], paddleclas_dir: str | None, repeats: int) -
     sides = {"ours": our_operators(recipe)}
     if paddleclas_dir is not None:
         # Loads PaddleClas and with it Paddle, which nothing else here needs.
-        from ppcls_ext.door import checkout_operators
+        from ppcls_ext.plugin import checkout_operators
 
         sides["paddleclas"] = checkout_operators(paddleclas_dir, recipe)
     names = [next(iter(entry)) for entry in recipe]

@@ -9,11 +9,11 @@ import numpy as np
 
 from classification.data.batch_operators import BatchOperator
 from classification.data.datasets.base import ImageDataset
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.engine.randomness import batch_generator, sample_generator
+from ppcls_ext.engine.sampler import SampleKey
 from ppcls_ext.preprocess.decode import ImageError
 from ppcls_ext.preprocess.operators import DecodeImage, ToCHWImage
-from ppcls_ext.training.randomness import batch_generator, sample_generator
-from ppcls_ext.training.sampler import SampleKey
+from ppcls_ext.utils.errors import UserError
 
 # So many neighbours in a row that cannot be read are no accident: the data are elsewhere or broken as a whole.
 REPLACEMENT_TRIES = 100

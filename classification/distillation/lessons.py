@@ -14,7 +14,7 @@ from classification.distillation.student import FeatureStudent
 from classification.distillation.teacher import Teacher
 from classification.distillation.teacher_files import find_teacher
 from classification.probe import stage_widths
-from ppcls_ext.training.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.weights import load_weights
 
 # Under this prefix the optimizer's state and the parameters' names tell projections from the model's parameters.

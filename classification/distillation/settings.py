@@ -12,10 +12,10 @@ from typing import Any, Literal
 from classification.arch_section import read_arch
 from classification.config_parts import Reader
 from classification.sections import ArchSettings
-from ppcls_ext.common.config import Document
-from ppcls_ext.common.errors import ConfigError
-from ppcls_ext.common.signature import parameters_of
-from ppcls_ext.models.catalog import is_ours, list_models
+from ppcls_ext.arch.catalog import is_ours, list_models
+from ppcls_ext.utils.config import Document
+from ppcls_ext.utils.errors import ConfigError
+from ppcls_ext.utils.signature import parameters_of
 
 KEY = "Distillation"
 TEACHER = f"{KEY}.teacher"

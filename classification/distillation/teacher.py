@@ -12,8 +12,8 @@ from classification.config import Config
 from classification.distillation.settings import KEY, TEACHER
 from classification.distillation.teacher_files import FoundTeacher
 from classification.probe import Place
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.outputs import logits_of
+from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import Any
 from classification.config import Config
 from classification.distillation.settings import TEACHER
 from classification.sections import ArchSettings
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import sha256_of
-from ppcls_ext.models.catalog import architecture_parameters
+from ppcls_ext.arch.catalog import architecture_parameters
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import class_names_of_weights, find_weights
 
 # Arguments that change nothing in evaluation mode.

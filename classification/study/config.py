@@ -11,9 +11,9 @@ from typing import Any
 
 from classification.config import Config, load_config
 from classification.config_parts import Reader
-from ppcls_ext.benchmark.matrix.published import PUBLISHED_ON_CIFAR100, Published
-from ppcls_ext.common.config import Document, apply_override, load_config_file
-from ppcls_ext.common.errors import UserError, suggestion
+from ppcls_ext.deploy.benchmark.matrix.published import PUBLISHED_ON_CIFAR100, Published
+from ppcls_ext.utils.config import Document, apply_override, load_config_file
+from ppcls_ext.utils.errors import UserError, suggestion
 
 KEYS = ("output_dir", "seeds", "overrides", "rows", "ablations")
 # A row's name is the name of its folder, beside which the study's own files stand.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from classification.config import Config
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 ENGINE = "Paddle Inference with oneDNN on the CPU, exported network, batch 1"
@@ -60,7 +60,7 @@ def measure_latencies(configs: Mapping[str, Config], timing: Timing) -> dict[str
     Returns:
         By row ``median_ms``, ``p90_ms`` and ``fastest_ms`` of one image, or ``reason`` where it cannot be exported.
     """
-    from ppcls_ext.benchmark.inference import measure_by_turns, open_engines, statistics_of
+    from ppcls_ext.deploy.benchmark.inference import measure_by_turns, open_engines, statistics_of
 
     latencies: dict[str, dict[str, Any]] = {}
     seconds: dict[str, list[float]] = {}
@@ -96,7 +96,7 @@ def _export(config: Config, folder: Path) -> None:
     import paddle
 
     from classification.build import build_network
-    from ppcls_ext.export import export_classifier
+    from ppcls_ext.deploy.export import export_classifier
 
     if config.infer is None:
         raise UserError(config.document.problem("Infer", "is missing: an export needs Infer.transforms"))

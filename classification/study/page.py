@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classification.study.cost import ENGINE
-from ppcls_ext.benchmark.report import markdown_table
-from ppcls_ext.training.display import clock
+from ppcls_ext.deploy.benchmark.report import markdown_table
+from ppcls_ext.engine.display import clock
 
 NOTHING = "-"
 SMALLEST_IN_G = 1e8

@@ -17,11 +17,11 @@ from classification.study.figures import RowFigures, curve, gather
 from classification.study.page import flops_unit, markdown_page, percent
 from classification.study.runs import Run
 from classification.study.training import Failure
-from ppcls_ext.benchmark.report import processor_name
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import write_json, write_text
-from ppcls_ext.common.machine import available_cores
-from ppcls_ext.common.plots import Band, Bar, Point, draw_bands, draw_bars, draw_tradeoff
+from ppcls_ext.deploy.benchmark.report import processor_name
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import write_json, write_text
+from ppcls_ext.utils.machine import available_cores
+from ppcls_ext.utils.plots import Band, Bar, Point, draw_bands, draw_bars, draw_tradeoff
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import yaml
 
 from classification.config import Config
 from classification.study.config import Row, Study, run_config
-from ppcls_ext.common.config import ConfigLoader, changed_keys
-from ppcls_ext.common.errors import ConfigError, UserError
-from ppcls_ext.common.files import write_json
-from ppcls_ext.common.locks import lock_folder
+from ppcls_ext.utils.config import ConfigLoader, changed_keys
+from ppcls_ext.utils.errors import ConfigError, UserError
+from ppcls_ext.utils.files import write_json
+from ppcls_ext.utils.locks import lock_folder
 
 # Keys that may differ between what was trained and what is asked for: no figure of the report depends on them.
 WITHOUT_EFFECT = (

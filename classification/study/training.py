@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TextIO
 
 from classification.study.runs import Run
-from ppcls_ext.common.errors import Interrupted
-from ppcls_ext.common.locks import is_locked
-from ppcls_ext.common.machine import available_cores
-from ppcls_ext.training.interruption import InterruptWatch
+from ppcls_ext.engine.interruption import InterruptWatch
+from ppcls_ext.utils.errors import Interrupted
+from ppcls_ext.utils.locks import is_locked
+from ppcls_ext.utils.machine import available_cores
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from ppdet.core.workspace import register, serializable
 from ppdet.modeling.shape_spec import ShapeSpec
 
 from detection.backbones.pretrained import ARCHS, PREFIX, load_backbone_weights
-from ppcls_ext.common.errors import suggestion
-from ppcls_ext.models.econvnext import EConvNeXt as Classifier
-from ppcls_ext.models.layers import BATCH_NORM_EPSILON
-from ppcls_ext.models.variants import VARIANTS
+from ppcls_ext.arch.econvnext import EConvNeXt as Classifier
+from ppcls_ext.arch.layers import BATCH_NORM_EPSILON
+from ppcls_ext.arch.variants import VARIANTS
+from ppcls_ext.utils.errors import suggestion
 
 # What a classifier has behind its last stage. A detector's gradients would never reach it.
 CLASSIFIER_PARTS = ("pool", "flatten", "norm", "head")

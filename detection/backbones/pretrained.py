@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.variants import VARIANTS
+from ppcls_ext.arch.variants import VARIANTS
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
 from ppcls_ext.weights.load import compare
 from ppcls_ext.weights.reference import is_reference, rename_reference
@@ -137,7 +137,7 @@ def _refusal(backbone: EConvNeXt, report: LoadReport, body: Mapping[str, np.ndar
 def _shapes_of(arch: str) -> dict[str, tuple[int, ...]]:
     import paddle
 
-    from ppcls_ext.models.registry import build_model
+    from ppcls_ext.arch.registry import build_model
 
     # Names that Paddle generates for parameters go on counting only outside of the guard.
     with paddle.utils.unique_name.guard():

@@ -13,7 +13,7 @@ from detection.check.kinds import Collector
 from ppcls_ext.check.examine import Mark
 from ppcls_ext.check.findings import Entry, Picture, count_of
 from ppcls_ext.check.scan import Scan
-from ppcls_ext.common.image_files import images_in
+from ppcls_ext.utils.image_files import images_in
 
 # Copies of a picture agree if no corner of their boxes differs more, in pixels.
 CORNER = 2.0

@@ -10,8 +10,8 @@ from typing import Any
 from detection.check.boxes import EvaluationSize
 from detection.configuration import DetectionConfig
 from ppcls_ext.check.findings import PART_WORDS
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
+from ppcls_ext.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

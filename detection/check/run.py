@@ -37,7 +37,7 @@ from ppcls_ext.check.images import find_image_faults
 from ppcls_ext.check.report import describe_images, findings_json, line_about_speed, terminal_lines, verdict
 from ppcls_ext.check.scan import Scan, scan_with_progress
 from ppcls_ext.check.workers import Workers
-from ppcls_ext.common.files import atomic_path, write_json
+from ppcls_ext.utils.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 REPORT_NAME = "check.json"

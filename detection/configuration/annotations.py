@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.configuration.settings import DatasetFiles, DetectionConfig
-from ppcls_ext.common.config import Problems
+from ppcls_ext.utils.config import Problems
 
 Class = tuple[int, str]
 _COCO_CLASS = "COCODataSet"

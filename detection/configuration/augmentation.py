@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ppcls_ext.common.config import Problems
+from ppcls_ext.utils.config import Problems
 
 MOSAICS = ("MosaicPerspective", "Mosaic")
 # They move pictures and leave nothing that takes boxes back.

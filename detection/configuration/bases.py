@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from ppcls_ext.common.config import ConfigLoader, Document, load_config_file, missing_file_message, parent_key
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.config import ConfigLoader, Document, load_config_file, missing_file_message, parent_key
+from ppcls_ext.utils.errors import UserError
 
 BASE_KEY = "_BASE_"
 

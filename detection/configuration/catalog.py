@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.toolkit import package_folder
+from ppcls_ext.arch.toolkit import package_folder
+from ppcls_ext.utils.errors import UserError
 
 _CLASS = re.compile(r"^((?:@[^\n]*\n)*)class\s+(\w+)", re.MULTILINE)
 _REGISTERED = re.compile(r"^@(?:workspace\.)?register\b", re.MULTILINE)

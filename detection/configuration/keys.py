@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from ppcls_ext.common.config import Problems
-from ppcls_ext.common.signature import convert
+from ppcls_ext.utils.config import Problems
+from ppcls_ext.utils.signature import convert
 
 Texts = list[str]
 Limit = tuple[float, float]

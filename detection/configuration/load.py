@@ -9,7 +9,7 @@ from typing import Any
 from detection.configuration.bases import load_with_bases
 from detection.configuration.settings import DetectionConfig
 from detection.configuration.validation import check_document
-from ppcls_ext.common.config import apply_override
+from ppcls_ext.utils.config import apply_override
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionConfig:

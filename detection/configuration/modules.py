@@ -9,10 +9,10 @@ from typing import Any
 
 from detection.configuration.catalog import Catalog, is_ours
 from detection.configuration.signatures import Signature, signature_of
-from ppcls_ext.common.config import Problems
-from ppcls_ext.common.errors import suggestion
-from ppcls_ext.common.signature import Parameter, check_arguments
-from ppcls_ext.models.variants import VARIANTS
+from ppcls_ext.arch.variants import VARIANTS
+from ppcls_ext.utils.config import Problems
+from ppcls_ext.utils.errors import suggestion
+from ppcls_ext.utils.signature import Parameter, check_arguments
 
 # Our backbones, which take the size of E-ConvNeXt as `arch`.
 _BACKBONES = ("EConvNeXt", "CSPConvNeXt")

@@ -8,10 +8,10 @@ from typing import Any
 
 from detection.configuration.modules import Checker
 from detection.configuration.signatures import Signature, signature_of
-from ppcls_ext.common.errors import suggestion
-from ppcls_ext.models.signatures import Parameters
-from ppcls_ext.models.sources import parse, relative_imports
-from ppcls_ext.models.toolkit import package_folder
+from ppcls_ext.arch.signatures import Parameters
+from ppcls_ext.arch.sources import parse, relative_imports
+from ppcls_ext.arch.toolkit import package_folder
+from ppcls_ext.utils.errors import suggestion
 
 _FILLED_IN = ("learning_rate", "parameters", "grad_clip", "model", "lr", "name")
 _LAYER_DECAY = "AdamWDL"

@@ -7,7 +7,7 @@ from typing import Any
 from detection.configuration.catalog import is_ours
 from detection.configuration.modules import Checker
 from detection.configuration.signatures import keyword_keys, signature_of
-from ppcls_ext.common.errors import suggestion
+from ppcls_ext.utils.errors import suggestion
 
 # PaddleDetection reads these from the section, past the reader's constructor.
 _READ_ELSEWHERE = ("inputs_def", "fuse_normalize")

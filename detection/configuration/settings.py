@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ppcls_ext.common.config import Document
+from ppcls_ext.utils.config import Document
 
 PARTS = ("Train", "Eval", "Test")
 

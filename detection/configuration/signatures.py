@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ppcls_ext.common.signature import REQUIRED, Parameter
-from ppcls_ext.models.signatures import Parameters, keys_read, parameters_of_source
-from ppcls_ext.models.sources import Definition, find_definition, find_method
+from ppcls_ext.arch.signatures import Parameters, keys_read, parameters_of_source
+from ppcls_ext.arch.sources import Definition, find_definition, find_method
+from ppcls_ext.utils.signature import REQUIRED, Parameter
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,8 @@ from detection.configuration.modules import Checker
 from detection.configuration.optimizers import check_learning_rate, check_optimizer
 from detection.configuration.readers import check_dataset, check_reader
 from detection.configuration.yolov10 import check_yolov10
-from ppcls_ext.common.config import Document, Problems
-from ppcls_ext.common.errors import suggestion
+from ppcls_ext.utils.config import Document, Problems
+from ppcls_ext.utils.errors import suggestion
 
 _ANCHORED = re.compile(r"^(\w+)\s*:\s+&\w", re.MULTILINE)
 

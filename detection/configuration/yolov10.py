@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
-from ppcls_ext.common.config import Problems
+from ppcls_ext.utils.config import Problems
 
 ARCHITECTURE = "YOLOv10"
 _BACKBONE = "YOLOv10Backbone"

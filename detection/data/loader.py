@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.engine.loader import Loader
+from ppcls_ext.engine.randomness import batch_generator, sample_generator
+from ppcls_ext.engine.sampler import EpochBatchSampler, SampleKey
+from ppcls_ext.engine.workers import BatchWorkers
 from ppcls_ext.preprocess import ImageError, read_image
-from ppcls_ext.training.loader import Loader
-from ppcls_ext.training.randomness import batch_generator, sample_generator
-from ppcls_ext.training.sampler import EpochBatchSampler, SampleKey
-from ppcls_ext.training.workers import BatchWorkers
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     import paddle

@@ -13,8 +13,8 @@ import numpy as np
 from detection.configuration import DetectionConfig
 from detection.data.loader import build_loader
 from detection.toolkit import workspace
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.training.loader import Loader
+from ppcls_ext.engine.loader import Loader
+from ppcls_ext.utils.errors import UserError
 
 WORKERS = (0, 1, 2)
 # Images of one pass, as far as the data set has that many.

@@ -13,8 +13,8 @@ import ppdet.data.transform
 from ppdet.data.transform.operators import BaseOperator, RandomFlip, register_op
 
 from detection.data.operators_mosaic import MosaicPerspective, RandomPerspective, boxes_of, keep_boxes, refuse_shapes
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import ImageError, letterbox, sonar
+from ppcls_ext.utils.errors import UserError
 
 # What PadGT pads.
 PADDED = {"gt_bbox", "gt_class", "gt_score", "is_crowd", "difficult", "pad_gt_mask"}

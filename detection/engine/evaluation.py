@@ -12,9 +12,9 @@ from detection.configuration.contrast import warn_of_other_contrast
 from detection.engine.evaluator import Evaluator
 from detection.toolkit import build_model, workspace
 from detection.weights import load_detector_weights, weights_file
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.engine.environment import Environment
 from ppcls_ext.preprocess.sonar import enhancement_of
-from ppcls_ext.training.environment import Environment
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import class_names_of_weights
 
 logger = logging.getLogger(__name__)

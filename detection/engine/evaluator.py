@@ -12,7 +12,7 @@ import paddle
 from detection.configuration import DetectionConfig
 from detection.engine.parts import category_ids_of, evaluation_loader
 from detection.engine.predictions import collect_detections
-from ppcls_ext.training.environment import Environment
+from ppcls_ext.engine.environment import Environment
 
 if TYPE_CHECKING:
     from detection.evaluation import Figures

@@ -12,9 +12,9 @@ import numpy as np
 import paddle
 
 from detection.engine.parts import Parts
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.training.environment import Environment
-from ppcls_ext.training.optimizer_state import export_optimizer_state, import_optimizer_state
+from ppcls_ext.engine.environment import Environment
+from ppcls_ext.engine.optimizer_state import export_optimizer_state, import_optimizer_state
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ import paddle
 from detection.configuration import DatasetFiles, DetectionConfig
 from detection.data.loader import build_loader
 from detection.toolkit import refusals
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.training.environment import Environment, derive_seed
-from ppcls_ext.training.loader import Loader
+from ppcls_ext.engine.environment import Environment, derive_seed
+from ppcls_ext.engine.loader import Loader
+from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

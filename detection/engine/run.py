@@ -11,7 +11,7 @@ from detection.configuration.contrast import warn_of_other_contrast
 
 def open_environment(config: DetectionConfig) -> Any:
     """Chooses the device and joins the other processes; returns the ``Environment``."""
-    from ppcls_ext.training.environment import prepare_environment
+    from ppcls_ext.engine.environment import prepare_environment
 
     device = "gpu" if config.data.get("use_gpu", True) else "cpu"
     return prepare_environment(device, config.data.get("seed", 0), key="use_gpu")

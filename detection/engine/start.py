@@ -10,7 +10,7 @@ import paddle
 
 from detection.configuration import DetectionConfig
 from detection.weights import cause_of
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import find_weights, load_weights, read_weights
 from ppcls_ext.weights.load import LoadReport, compare, unpermitted
 

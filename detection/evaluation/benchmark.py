@@ -16,7 +16,7 @@ import numpy as np
 
 from detection.evaluation.evaluate import evaluate_detections
 from detection.evaluation.figures import SUMMARY
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 PYCOCOTOOLS, FASTER, OURS = "pycocotools", "faster-coco-eval", "evaluate_detections"
 DETECTIONS = 20_000

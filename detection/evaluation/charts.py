@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detection.evaluation.figures import SIZES, ClassFigures, Figures
-from ppcls_ext.common.boxes import class_colour
-from ppcls_ext.common.files import atomic_path
+from ppcls_ext.utils.boxes import class_colour
+from ppcls_ext.utils.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

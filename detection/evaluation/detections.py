@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from detection.evaluation.ground_truth import Boxes, GroundTruth, id_range
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 Detection = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError, suggestion
+from ppcls_ext.utils.errors import UserError, suggestion
 
 
 @dataclass(frozen=True)

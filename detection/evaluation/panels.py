@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 
 from detection.evaluation.ground_truth import NO_BOXES, Boxes, GroundTruth
 from detection.evaluation.matching import FREE, IGNORED, IOU_THRESHOLD, Matches, match_boxes
-from ppcls_ext.common.boxes import draw_boxes
-from ppcls_ext.common.pictures import DESK, INK, PADDING, PAPER, RIGHT, SUBTLE, WRONG, font_of, line_height, shortened
 from ppcls_ext.preprocess.decode import ImageError, read_image
+from ppcls_ext.utils.boxes import draw_boxes
+from ppcls_ext.utils.pictures import DESK, INK, PADDING, PAPER, RIGHT, SUBTLE, WRONG, font_of, line_height, shortened
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from detection.evaluation.detections import Detection, check_detections
 from detection.evaluation.figures import Figures
 from detection.evaluation.ground_truth import read_ground_truth
 from detection.evaluation.panels import Enhance, draw_panels, judge_images
-from ppcls_ext.common.files import atomic_path, write_json, write_text
+from ppcls_ext.utils.files import atomic_path, write_json, write_text
 
 PANELS = 12
 

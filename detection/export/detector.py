@@ -14,18 +14,18 @@ from paddle import nn
 
 from detection.export.deployed import Deployed, EagerBackend, deploy, form_of
 from detection.export.verification import Remembered, verify
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.export import example_images
-from ppcls_ext.export.formats import PrecisionRow, plan
-from ppcls_ext.export.onnx_suppression import ANCHOR_BOXES, ANCHOR_SCORES, add_suppression, check_settings
-from ppcls_ext.export.target import check_target
-from ppcls_ext.export.writers import Network, write_export
+from ppcls_ext.deploy.export import example_images
+from ppcls_ext.deploy.export.formats import PrecisionRow, plan
+from ppcls_ext.deploy.export.onnx_suppression import ANCHOR_BOXES, ANCHOR_SCORES, add_suppression, check_settings
+from ppcls_ext.deploy.export.target import check_target
+from ppcls_ext.deploy.export.writers import Network, write_export
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.preprocess.detection import Prepared, build_detection_pipeline
 from ppcls_ext.runtime.batching import ImageSource
 from ppcls_ext.runtime.description import DetectionDescription
 from ppcls_ext.runtime.nms import NmsSettings
 from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 # What gives the network's input its size: operators, and what they call it.

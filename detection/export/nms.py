@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     import paddle

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ppcls_ext.common.errors import UserError, nearest_names, suggestion
+from ppcls_ext.utils.errors import UserError, nearest_names, suggestion
 
 # The order is the order of the category ids, from 1.
 CLASS_SETS: dict[str, tuple[str, ...]] = {

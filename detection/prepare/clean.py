@@ -12,8 +12,8 @@ import numpy as np
 from detection.prepare.classes import ClassMatcher
 from detection.prepare.looks import look_of
 from detection.prepare.records import Box, CleanFrame, Frame, Ledger, RawBox
-from ppcls_ext.common.machine import available_cores
 from ppcls_ext.preprocess.decode import ImageError, decode_image
+from ppcls_ext.utils.machine import available_cores
 
 logger = logging.getLogger(__name__)
 # Less than this is left of a box after clipping: it is rejected as outside, in pixels.

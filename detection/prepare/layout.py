@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.image_files import files_in
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.image_files import files_in
 
 PART_WORDS = {
     "train": ("train", "training", "trn"),

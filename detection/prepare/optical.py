@@ -13,8 +13,8 @@ from detection.prepare.pairing import annotation_files, pair_folder
 from detection.prepare.pipeline import Reading, check_before, finish
 from detection.prepare.records import Frame, Ledger, shown_path
 from detection.prepare.sonar import leave_out_bare
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.image_files import images_in
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.image_files import images_in
 
 # Images of DUO; its test set is our validation.
 PUBLISHED = {"train": 6671, "val": 1111}

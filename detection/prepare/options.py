@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 DEFAULT_FRACTION = 0.2
 

@@ -12,8 +12,8 @@ from detection.prepare.layout import best
 from detection.prepare.records import Frame, Ledger, shown_path
 from detection.prepare.voc import VocAnnotation, read_voc
 from detection.prepare.xml_files import XmlError
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.image_files import files_in, images_in
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.image_files import files_in, images_in
 
 
 @dataclass

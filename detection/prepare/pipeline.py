@@ -19,7 +19,7 @@ from detection.prepare.records import Action, CleanFrame, Frame, Ledger
 from detection.prepare.report import lines_of, report_of
 from detection.prepare.split import Parts, split_by_lists, split_by_seed, split_by_source
 from detection.prepare.writing import check_output, name_images, write_output
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 # One for training, one for validation.

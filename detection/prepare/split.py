@@ -12,7 +12,7 @@ import numpy as np
 from detection.prepare.balance import choose_validation
 from detection.prepare.looks import group_frames
 from detection.prepare.records import CleanFrame, Ledger
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 Parts = dict[str, list[CleanFrame]]
 

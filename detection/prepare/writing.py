@@ -11,8 +11,8 @@ from typing import Any
 
 from detection.prepare.records import CleanFrame, Ledger
 from detection.prepare.split import Parts
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import atomic_folder, write_json, write_text
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_folder, write_json, write_text
 
 # Only a folder with this file in it is ever replaced.
 MARKER = ".prepared"

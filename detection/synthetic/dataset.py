@@ -14,8 +14,8 @@ import cv2
 from detection.prepare.writing import MARKER, check_output
 from detection.synthetic.scene import SMALLEST_SIZE, synthetic_frame
 from detection.synthetic.targets import CLASSES
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import atomic_folder, write_json, write_text
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_folder, write_json, write_text
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import paddle
 from ppdet.core.workspace import register
 
 from detection.yolov10.boxes import complete_iou
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 # Box-anchor pairs that are compared at once: bounds the memory on crowded frames (16 MB for each intermediate value).
 PAIRS_AT_ONCE = 2**22

@@ -15,7 +15,7 @@ from detection.yolov10.assigner import Assignment, Objects, YOLOv10Assigner, obj
 from detection.yolov10.boxes import anchor_points, boxes_around, expected_distances
 from detection.yolov10.branch import STRIDES, DetectionBranch
 from detection.yolov10.losses import box_losses, class_loss, normalisers
-from ppcls_ext.common.errors import suggestion
+from ppcls_ext.utils.errors import suggestion
 
 # What each part of the loss counts, by the names that ppdet's heads use.
 GAINS = {"class": 0.5, "iou": 7.5, "dfl": 1.5}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ppcls_ext.common.errors import suggestion
+from ppcls_ext.utils.errors import suggestion
 
 BACKBONE_PLACES = ("P4", "P5")
 NECK_PLACES = ("F4", "N4", "N5")

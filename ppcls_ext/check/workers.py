@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import cv2
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.jpeg import decode_jpeg, is_jpeg, is_whole_plain_jpeg
+from ppcls_ext.utils.errors import UserError
 
 
 class ImageError(UserError):

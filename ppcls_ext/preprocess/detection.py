@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.common.errors import ConfigError
 from ppcls_ext.preprocess.arguments import height_and_width, interpolation, three_numbers
 from ppcls_ext.preprocess.decode import ImageError, decode_image, read_bytes
 from ppcls_ext.preprocess.jpeg import is_jpeg, is_whole_plain_jpeg
 from ppcls_ext.preprocess.letterbox import LetterResize
 from ppcls_ext.preprocess.pipeline import build_operators
 from ppcls_ext.preprocess.sonar import SonarEnhance
+from ppcls_ext.utils.errors import ConfigError
 
 # EXIF's number for how the camera was held; 1 is upright.
 ORIENTATION = 0x0112

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.common.errors import ConfigError, suggestion
-from ppcls_ext.common.signature import check_arguments, parameters_of
 from ppcls_ext.preprocess.decode import ImageError
 from ppcls_ext.preprocess.operators import OPERATORS, DecodeImage, ToCHWImage
+from ppcls_ext.utils.errors import ConfigError, suggestion
+from ppcls_ext.utils.signature import check_arguments, parameters_of
 
 
 class Pipeline:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from ppcls_ext.common.errors import UserError, suggestion
 from ppcls_ext.preprocess.decode import ImageError
+from ppcls_ext.utils.errors import UserError, suggestion
 
 Method = Literal["none", "gamma", "log", "equalize", "clahe"]
 Channel = Literal["auto", "red", "green", "blue"]

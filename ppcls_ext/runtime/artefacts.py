@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import sha256_of
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
 
 
 @dataclass(kw_only=True)

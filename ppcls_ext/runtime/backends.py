@@ -8,8 +8,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from ppcls_ext.common.errors import UserError, suggestion
-from ppcls_ext.common.machine import available_cores
 from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime.artefacts import Artefact
@@ -21,6 +19,8 @@ from ppcls_ext.runtime.description import (
 )
 from ppcls_ext.runtime.detector import DetectionPredictor
 from ppcls_ext.runtime.predictor import Predictor
+from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.machine import available_cores
 
 
 @dataclass(frozen=True)

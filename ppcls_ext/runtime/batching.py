@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import ImageError
+from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 ImageSource = str | os.PathLike[str] | bytes | np.ndarray

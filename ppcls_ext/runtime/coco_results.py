@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.runtime.detector import DetectionPrediction, DetectionPredictor
+from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 SHOWN_NAMES = 3

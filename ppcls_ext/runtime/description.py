@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.runtime.artefacts import Artefact, read_artefacts
 from ppcls_ext.runtime.nms import NmsSettings
 from ppcls_ext.runtime.outputs import OutputForm
 from ppcls_ext.runtime.topk import TopkSettings
+from ppcls_ext.utils.errors import UserError
 
 DESCRIPTION_FILE = "inference.yml"
 # The first version described the files of Paddle alone; it is still read.

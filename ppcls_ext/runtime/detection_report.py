@@ -12,12 +12,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from ppcls_ext.common.boxes import draw_boxes
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.pictures import DESK, INK, PADDING, font_of, line_height, shortened
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime.detector import DetectionPrediction, DetectionPredictor
 from ppcls_ext.runtime.report import SHEET_LIMIT, file_names, short_name, write_picture
+from ppcls_ext.utils.boxes import draw_boxes
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.pictures import DESK, INK, PADDING, font_of, line_height, shortened
 
 logger = logging.getLogger(__name__)
 SHEET_SIDE = 420

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.runtime.batching import ImageSource, as_list, batches
 from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ppcls_ext.runtime.contract import DetectionBackend

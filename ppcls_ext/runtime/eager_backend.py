@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppcls_ext.models.outputs import logits_of
+from ppcls_ext.arch.outputs import logits_of
 
 if TYPE_CHECKING:
     import paddle

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.runtime.artefacts import Artefact
 from ppcls_ext.runtime.contract import NamedInputs
 from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description, DetectionDescription
+from ppcls_ext.utils.errors import UserError
 
 TELEMETRY = "openvino_telemetry"
 # What an engine is asked to compute in, by the precision of the export; float32 for all others. It is always said:

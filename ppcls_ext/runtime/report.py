@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import atomic_path
-from ppcls_ext.common.pictures import Card, draw_card, draw_sheet
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime.predictor import Prediction
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_path
+from ppcls_ext.utils.pictures import Card, draw_card, draw_sheet
 
 logger = logging.getLogger(__name__)
 NAME_WIDTH = 48

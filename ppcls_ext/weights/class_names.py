@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 
 def class_names_of_weights(weights: Path) -> list[str] | None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.variants import FAMILIES, family_of
+from ppcls_ext.arch.variants import FAMILIES, family_of
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights.files import (
     SUFFIXES,
     TORCH_SUFFIXES,
@@ -155,7 +155,7 @@ def _drop_head(conversion: Conversion) -> None:
 def _shapes_of(model_name: str, class_num: int) -> Shapes:
     import paddle
 
-    from ppcls_ext.models.registry import build_model
+    from ppcls_ext.arch.registry import build_model
 
     try:
         # Only the shapes are wanted: without initial values a large model takes a tenth of a second, not ten. The

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError, suggestion
-from ppcls_ext.common.files import atomic_path
+from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.weights.manifest import verify_weights
 from ppcls_ext.weights.names import shown
 from ppcls_ext.weights.pickles import read_pickle

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.variants import FAMILIES, ConvNeXtVariant, Variant
+from ppcls_ext.arch.variants import FAMILIES, ConvNeXtVariant, Variant
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights.layout_tables import LAYOUTS
 from ppcls_ext.weights.load import CLASSIFIER, LoadReport, compare
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights.files import find_weights, read_weights, widened
 from ppcls_ext.weights.names import first_of
 

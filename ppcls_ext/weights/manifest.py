@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import sha256_of
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
 
 MANIFEST = "manifest.json"
 FORMAT = "econvnext-paddle checkpoint"

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights.names import shown
 from ppcls_ext.weights.pickle_claims import RefusedError, refuse_claims
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.common.errors import UserError, suggestion
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.weights.files import bfloat16_to_float32
 from ppcls_ext.weights.names import first_of, shown
 from ppcls_ext.weights.pickle_claims import RefusedError

@@ -13,7 +13,7 @@ import pytest
 from classification.bad_input import BadImages, stop_at_bad_loss
 from classification.data.datasets import ImageDataset
 from classification.progress import RunProgress
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 
 class Named(ImageDataset):

@@ -11,7 +11,7 @@ from classification.config import load_config
 from classification.opening import UnavailableDataError, open_dataset
 from classification.sample_files import write_samples
 from classification.trained import load_trained
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.runs import small_config, write_config
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from classification.class_names import check_same_classes
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from classification.config import load_config
-from ppcls_ext.common.errors import ConfigError
+from ppcls_ext.utils.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "configs" / "econvnext_mini.yaml"

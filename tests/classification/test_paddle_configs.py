@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from classification.config import load_config
-from ppcls_ext.common.errors import ConfigError, UserError
+from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.runs import small_config, write_config
 
 DETECTION = """# PP-YOLOE

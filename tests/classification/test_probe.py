@@ -11,7 +11,7 @@ import pytest
 from classification.build import build_network
 from classification.config import load_config
 from classification.probe import check_image_shape
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.runs import small_config, write_config
 
 TOO_SMALL = r": they are too small, \S+ leaves nothing of them$"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from classification.config import load_config
 from classification.quantization import calibration_images, evaluation_of
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 FINE_TUNING = Path(__file__).resolve().parents[2] / "configs" / "finetune_folder.yaml"
 

@@ -11,8 +11,8 @@ import pytest
 from classification.config import load_config
 from classification.progress import RunProgress, random_states
 from classification.resume import restore_run
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.training.checkpoint import Checkpoint
+from ppcls_ext.engine.checkpoint import Checkpoint
+from ppcls_ext.utils.errors import UserError
 from tests.support.runs import small_config, write_config
 
 ORDER = {"seed": 5, "images": 36, "images_per_step": 8, "update_freq": 1}

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.script_door import Door, run_script
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.script_door import Door, run_script
 from tests.support.detector_runs import STEPS, make_frames, run_config
 from tests.support.launcher import (
     AS_FILE,

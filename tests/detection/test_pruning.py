@@ -16,10 +16,10 @@ from detection.configuration import DetectionConfig, load_config
 from detection.pruning import BEFORE, FINE_TUNED, PRUNED, accuracy_of, prune_detector, tuning_data
 from detection.toolkit import build_model
 from detection.trained import load_trained
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.compress.request import PruningRequest
-from ppcls_ext.compress.timing import latency_by_turns
-from ppcls_ext.training.environment import Environment
+from ppcls_ext.deploy.compress.request import PruningRequest
+from ppcls_ext.deploy.compress.timing import latency_by_turns
+from ppcls_ext.engine.environment import Environment
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import read_weights, write_weights
 from tests.support.detector_runs import make_frames, run_config
 from tests.support.detectors import make_lively, tiny_config

@@ -12,9 +12,9 @@ import yaml
 
 from detection.configuration import DetectionConfig, load_config
 from detection.quantization import calibration_images, evaluation_of, image_files
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import sha256_of
 from ppcls_ext.runtime.detector import DetectionPrediction
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs
 from tests.support.detector_runs import make_frames
 from tests.support.detectors import make_lively, tiny_config

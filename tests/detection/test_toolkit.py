@@ -12,7 +12,7 @@ import pytest
 
 from detection import toolkit
 from detection.configuration import load_config
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.detector_runs import make_frames, run_config
 from tests.support.detectors import tiny_config
 

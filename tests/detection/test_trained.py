@@ -10,7 +10,7 @@ import pytest
 from detection.configuration import load_config
 from detection.configuration.contrast import warn_of_other_contrast
 from detection.trained import class_names_of
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.frames import Frames
 from tests.support.runs import ROOT
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from detection.configuration import load_config
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
 

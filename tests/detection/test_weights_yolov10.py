@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detection.configuration import load_config
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.detectors import tiny_config
 from tests.support.yolov10_detectors import make_yolov10_lively, yolov10_config

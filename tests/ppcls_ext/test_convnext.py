@@ -9,14 +9,14 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.export import FORMATS, export_classifier
-from ppcls_ext.models.blocks import ChannelsLastBlock
-from ppcls_ext.models.convnext_layers import GlobalResponseNorm
-from ppcls_ext.models.convnext_v1 import ConvNeXtV1
-from ppcls_ext.models.convnext_v2 import ConvNeXtV2
-from ppcls_ext.models.design import CONVNEXT_V2
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.blocks import ChannelsLastBlock
+from ppcls_ext.arch.convnext_layers import GlobalResponseNorm
+from ppcls_ext.arch.convnext_v1 import ConvNeXtV1
+from ppcls_ext.arch.convnext_v2 import ConvNeXtV2
+from ppcls_ext.arch.design import CONVNEXT_V2
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from ppcls_ext.deploy.export import FORMATS, export_classifier
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, write_weights
 from ppcls_ext.weights.convert import Request, convert_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO

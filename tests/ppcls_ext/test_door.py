@@ -9,10 +9,10 @@ import paddle
 import pytest
 
 import ppcls_ext
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.registry import class_of
-from ppcls_ext.models.seeded import seed_weights, seeded_array
-from ppcls_ext.models.variants import family_of
+from ppcls_ext.arch.registry import class_of
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.variants import family_of
+from ppcls_ext.utils.errors import UserError
 
 NAME = "EConvNeXt_mini"
 
@@ -56,9 +56,9 @@ def test_a_foreign_name_is_not_overwritten(architectures, monkeypatch, place):
 
 
 def test_without_paddleclas_the_door_says_so(monkeypatch):
-    from ppcls_ext import door
+    from ppcls_ext import plugin
 
-    monkeypatch.setattr(door, "find_toolkit", lambda: None)
+    monkeypatch.setattr(plugin, "find_toolkit", lambda: None)
     with pytest.raises(UserError, match="install paddleclas, or put the root of a checkout on PYTHONPATH"):
         ppcls_ext.register()
 

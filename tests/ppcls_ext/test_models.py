@@ -11,10 +11,10 @@ import pytest
 from paddle import nn
 
 from ppcls_ext import build_model, list_models
-from ppcls_ext.models.econvnext import EConvNeXt
-from ppcls_ext.models.golden import golden_numbers
-from ppcls_ext.models.layers import DropPath, EffectiveSE
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.econvnext import EConvNeXt
+from ppcls_ext.arch.golden import golden_numbers
+from ppcls_ext.arch.layers import DropPath, EffectiveSE
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
 from tests.support.compiled import check_static_equals_eager
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 
 import ppcls_ext
 from ppcls_ext import build_model, list_models
-from ppcls_ext.models import architecture_parameters, is_ours
+from ppcls_ext.arch import architecture_parameters, is_ours
 
 
 def test_our_models_are_listed_in_order():
@@ -27,7 +27,7 @@ def test_our_models_are_listed_in_order():
 def test_names_and_parameters_load_no_toolkit():
     program = (
         "import sys, ppcls_ext\n"
-        "from ppcls_ext.models import architecture_parameters\n"
+        "from ppcls_ext.arch import architecture_parameters\n"
         "ppcls_ext.list_models()\n"
         "architecture_parameters('EConvNeXt_mini'), architecture_parameters('ResNet101')\n"
         "loaded = {'paddle', 'paddleclas', 'ppcls', 'cv2', 'matplotlib'} & set(sys.modules)\n"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models import counting
-from ppcls_ext.models.counting import count_model
-from ppcls_ext.models.scaling import Coefficients, Multipliers, check_scalable
+from ppcls_ext.arch import counting
+from ppcls_ext.arch.counting import count_model
+from ppcls_ext.arch.scaling import Coefficients, Multipliers, check_scalable
+from ppcls_ext.utils.errors import UserError
 
 
 def test_multipliers_are_powers_of_the_coefficients():

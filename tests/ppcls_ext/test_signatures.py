@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import pytest
 
-from ppcls_ext.common.signature import REQUIRED, parameters_of
-from ppcls_ext.models.signatures import our_parameters, toolkit_architectures, toolkit_parameters
-from ppcls_ext.models.toolkit import Toolkit, find_toolkit
-from ppcls_ext.models.variants import FAMILIES
+from ppcls_ext.arch.signatures import our_parameters, toolkit_architectures, toolkit_parameters
+from ppcls_ext.arch.toolkit import Toolkit, find_toolkit
+from ppcls_ext.arch.variants import FAMILIES
+from ppcls_ext.utils.signature import REQUIRED, parameters_of
 
 PACKAGE = {
     "backbone/__init__.py": (
@@ -105,7 +105,7 @@ def test_names_of_a_toolkit(toolkit):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.class_name)
 def test_our_parameters_are_those_of_the_constructor(family):
-    from ppcls_ext.models.registry import class_of
+    from ppcls_ext.arch.registry import class_of
 
     imported = parameters_of(class_of(family))
     row = {field.name for variant in family.rows.values() for field in fields(variant)}
@@ -144,9 +144,9 @@ def test_every_architecture_of_the_wheel_can_be_read():
 def test_signatures_of_the_wheel_agree_with_python(name):
     from paddle.utils import unique_name
 
-    from ppcls_ext import door
+    from ppcls_ext import plugin
 
-    function = door.toolkit_architecture(name)
+    function = plugin.toolkit_architecture(name)
     read = toolkit_parameters(find_toolkit(), name)
     own = named_parameters(function)
     with unique_name.guard():  # Some give their parameters fixed names, which two models may not share.

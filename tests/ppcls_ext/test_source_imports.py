@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from ppcls_ext.common.signature import REQUIRED
-from ppcls_ext.models.signatures import parameters_of_source
-from ppcls_ext.models.sources import find_definition
+from ppcls_ext.arch.signatures import parameters_of_source
+from ppcls_ext.arch.sources import find_definition
+from ppcls_ext.utils.signature import REQUIRED
 
 FILES = {
     "kit/__init__.py": "",

@@ -7,8 +7,8 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.models.seeded import seed_weights, seeded_array
-from ppcls_ext.models.spatial_mlp import MapSpatialMLP, WindowedSpatialMLP
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.spatial_mlp import MapSpatialMLP, WindowedSpatialMLP
 
 # Whole windows; windows that stick out below and to the right; a map smaller than its window; heads of 24 channels.
 CASES = [(4, 8, 8, 64), (3, 7, 5, 48), (4, 2, 1, 8), (2, 3, 6, 33)]

@@ -12,16 +12,16 @@ import pytest
 from paddle import nn
 
 from ppcls_ext import build_model
-from ppcls_ext.models.blocks import Block, ChannelsLastBlock
-from ppcls_ext.models.catalog import architecture_parameters
-from ppcls_ext.models.convnext_layers import LayerScale
-from ppcls_ext.models.counting import count_network
-from ppcls_ext.models.design import CONVNEXT, ECONVNEXT, Design
-from ppcls_ext.models.golden_designs import SMALL, SMALL_SIZE, SWITCHED, path_numbers, switch_values
-from ppcls_ext.models.layers import EffectiveSE
-from ppcls_ext.models.parts import SPATIAL_GROUPS
-from ppcls_ext.models.path import PATH, TO_CONVNEXT, TO_ECONVNEXT
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.blocks import Block, ChannelsLastBlock
+from ppcls_ext.arch.catalog import architecture_parameters
+from ppcls_ext.arch.convnext_layers import LayerScale
+from ppcls_ext.arch.counting import count_network
+from ppcls_ext.arch.design import CONVNEXT, ECONVNEXT, Design
+from ppcls_ext.arch.golden_designs import SMALL, SMALL_SIZE, SWITCHED, path_numbers, switch_values
+from ppcls_ext.arch.layers import EffectiveSE
+from ppcls_ext.arch.parts import SPATIAL_GROUPS
+from ppcls_ext.arch.path import PATH, TO_CONVNEXT, TO_ECONVNEXT
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
 from tests.support.compiled import check_static_equals_eager
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from ppcls_ext.common.files import write_json
+from ppcls_ext.utils.files import write_json
 
 TEXT = """\
 # a detector for tests

@@ -10,8 +10,8 @@ import paddle
 from classification.config import Config, load_config
 from classification.trainer import Trainer
 from ppcls_ext import build_model
-from ppcls_ext.models.seeded import seed_weights
-from ppcls_ext.training.environment import prepare_environment
+from ppcls_ext.arch.seeded import seed_weights
+from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.weights import write_weights
 from tests.support.runs import small_config, write_config
 

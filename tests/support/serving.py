@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.serve import DemoServer, Limits, ServedModel, open_server
+from ppcls_ext.deploy.serve import DemoServer, Limits, ServedModel, open_server
 
 # A name that would do harm, were it written into a page as it is.
 COLOURS = ["red", "green", "blue", "<img src=x onerror=alert(1)>"]
@@ -27,7 +27,7 @@ def export_colours(folder: Path) -> Path:
     import paddle
     from paddle import nn
 
-    from ppcls_ext.export import export_classifier
+    from ppcls_ext.deploy.export import export_classifier
 
     model = nn.Sequential(nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(3, 4))
     weight = np.concatenate([4 * np.eye(3), np.ones([3, 1])], axis=1).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
 
 CLASSES = 3
 SIZE = 64

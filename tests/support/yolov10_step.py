@@ -12,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ppcls_ext.training.environment import prepare_environment
+from ppcls_ext.engine.environment import prepare_environment
 from tests.support.yolov10 import make_batch, make_model
 
 

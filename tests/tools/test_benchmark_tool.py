@@ -74,7 +74,7 @@ def test_mistakes_are_told_in_one_line_before_any_work(tmp_path, options, messag
 
 
 def test_a_run_that_could_measure_nothing_is_an_error(tmp_path):
-    from ppcls_ext.export import export_classifier
+    from ppcls_ext.deploy.export import export_classifier
 
     description = export_classifier(
         small_classifier(), tmp_path / "export", model_name="small", class_num=4, image_shape=[3, 32, 32],

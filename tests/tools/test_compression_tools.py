@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 
 from ppcls_ext import build_model
-from ppcls_ext.export import export_classifier
-from ppcls_ext.models.seeded import seed_weights
+from ppcls_ext.arch.seeded import seed_weights
+from ppcls_ext.deploy.export import export_classifier
 from ppcls_ext.weights import write_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs, small_classifier
 from tests.support.runs import small_config
@@ -100,7 +100,7 @@ def loaded_tool(name: str) -> ModuleType:
 def test_a_loss_above_the_limit_is_exit_status_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ppcls_ext.compress import quantization
+    from ppcls_ext.deploy.compress import quantization
 
     def refuse(*_: object) -> None:
         raise quantization.LimitExceededError("int8 loses 1.20 points, allowed are 0.50; nothing was written")

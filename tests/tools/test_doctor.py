@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls_ext.common.doctor import (
+from ppcls_ext.utils.doctor import (
     PackageFinding,
     PaddleFinding,
     Report,
@@ -17,9 +17,9 @@ from ppcls_ext.common.doctor import (
     examine_paddle,
     examine_toolkit,
 )
-from ppcls_ext.common.doctor_rules import RULES, Rule, accepts, rules_for
-from ppcls_ext.common.doctor_text import report_lines
-from ppcls_ext.common.machine import GIB, Machine, read_machine
+from ppcls_ext.utils.doctor_rules import RULES, Rule, accepts, rules_for
+from ppcls_ext.utils.doctor_text import report_lines
+from ppcls_ext.utils.machine import GIB, Machine, read_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = Machine(cores=2, memory=8 * GIB, memory_available=6 * GIB, shared_memory=4 * GIB, shared_memory_free=4 * GIB)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ppcls_ext.common.files import write_json
+from ppcls_ext.utils.files import write_json
 from tests.support.card_runs import NARROW, write_benchmark, write_run
 from tests.support.detectors import tiny_config
 from tests.support.runs import run_tool, small_config, write_config

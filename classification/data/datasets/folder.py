@@ -9,8 +9,8 @@ import numpy as np
 
 from classification.data.datasets.base import ImageDataset, existing_folder, stratified_holdout
 from classification.data.errors import DatasetError
-from ppcls_ext.common.image_files import SUFFIXES, images_in
 from ppcls_ext.preprocess.decode import read_bytes
+from ppcls_ext.utils.image_files import SUFFIXES, images_in
 
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "eval", "test", "testing"})
 

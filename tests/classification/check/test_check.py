@@ -15,7 +15,7 @@ from PIL import Image
 from classification.check.run import Check, check_config_data, write_check
 from classification.config import load_config
 from ppcls_ext.check.findings import Finding, Severity
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.pictures import folder_config, smooth_picture, write_class_folders, write_picture
 from tests.support.runs import NORMALIZE, small_config
 

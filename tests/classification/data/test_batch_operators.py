@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from classification.data.batch_operators import CutmixOperator, MixupOperator, build_batch_operator
-from ppcls_ext.common.errors import ConfigError
+from ppcls_ext.utils.errors import ConfigError
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from classification.data.cifar_subset import write_subset
 from classification.data.datasets import Cifar100
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.cifar import cifar_archive
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from classification.data.pipeline_benchmark import markdown_rows, run_pipeline_benchmark, sample_photos
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import decode_image
+from ppcls_ext.utils.errors import UserError
 
 NAMES = ["DecodeImage", "RandCropImage", "RandFlipImage", "TimmAutoAugment", "NormalizeImage", "RandomErasing"]
 

@@ -16,8 +16,8 @@ from classification.data.operators.geometric import RandFlipImage, RandomRotatio
 from classification.data.operators.rand_augment import Policy, TimmAutoAugment, changes
 from classification.data.operators.resample import resize_antialiased
 from classification.data.operators.slide import slide_columns, slide_rows
-from ppcls_ext.common.errors import ConfigError
 from ppcls_ext.preprocess import ImageError, build_operators
+from ppcls_ext.utils.errors import ConfigError
 
 FILL = (124, 116, 104)
 

@@ -18,10 +18,10 @@ from classification.evaluation import evaluate_config
 from classification.learner import Learner
 from classification.pruning import tuning_document
 from ppcls_ext import build_model
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.compress.request import PruningRequest
-from ppcls_ext.models.seeded import seed_weights
-from ppcls_ext.training.environment import prepare_environment
+from ppcls_ext.arch.seeded import seed_weights
+from ppcls_ext.deploy.compress.request import PruningRequest
+from ppcls_ext.engine.environment import prepare_environment
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, read_pickle, read_weights, write_weights
 from tests.support.distillation import STUDENT, distilled, loaded, trainer_of, write_teacher
 from tests.support.runs import same_files

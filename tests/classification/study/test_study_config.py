@@ -12,7 +12,7 @@ import pytest
 
 from classification.config import load_config
 from classification.study.config import Study, load_study
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.studies import all_runs, row_config, small_study, study_data, write_study
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -10,7 +10,7 @@ import pytest
 
 from classification.study.cost import Timing, count_costs, measure_latencies
 from classification.study.report import write_report
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.studies import TINY, all_runs, pretend_training, row_config, small_study
 
 

@@ -17,8 +17,8 @@ import pytest
 from classification.study.config import load_study
 from classification.study.runs import Run, open_study, refuse_changed_runs, refuse_other_study
 from classification.study.training import POLL_SECONDS, StudyTrainer
-from ppcls_ext.common.errors import Interrupted, UserError
-from ppcls_ext.common.locks import lock_folder
+from ppcls_ext.utils.errors import Interrupted, UserError
+from ppcls_ext.utils.locks import lock_folder
 from tests.support.studies import all_runs, epoch_record, pretend_training, small_study
 
 # Notes that it was started, obeys a plan (file beside it), leaves a report, or waits for a signal and notes that.

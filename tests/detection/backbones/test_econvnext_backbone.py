@@ -11,7 +11,7 @@ from paddle import nn
 
 from detection import toolkit
 from ppcls_ext import build_model
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
 
 # Trainable parameters: those of the classifier (7,658,992, 13,248,520, 19,427,848) without its norm and head, with two
 # numbers for each channel of the norms of the last three stages.

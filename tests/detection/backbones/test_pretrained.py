@@ -15,8 +15,8 @@ import pytest
 
 from detection import toolkit
 from ppcls_ext import build_model
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.reference import Reference
 

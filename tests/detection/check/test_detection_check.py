@@ -17,8 +17,8 @@ from detection.check.plan import SetFiles, plan_of
 from detection.check.run import Check, check_detection_data, write_check
 from detection.configuration import load_config
 from ppcls_ext.check.findings import Finding, Severity
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.sonar import SonarEnhance
+from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation
 from tests.support.frames import HEIGHT, NAMES, WIDTH, Frames
 from tests.support.pictures import smooth_picture, write_picture

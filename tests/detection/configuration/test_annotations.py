@@ -7,7 +7,7 @@ import json
 import pytest
 
 from detection.configuration import check_annotations, load_config
-from ppcls_ext.common.errors import ConfigError
+from ppcls_ext.utils.errors import ConfigError
 from tests.support.detection_configs import coco, line_of, write_config, write_data
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from detection.configuration import load_config
 from detection.golden import CONFIGS
-from ppcls_ext.common.errors import ConfigError
+from ppcls_ext.utils.errors import ConfigError
 from tests.support.detection_configs import write_config
 
 YOLOV10 = CONFIGS / "yolov10" / "yolov10_n_sonar.yml"

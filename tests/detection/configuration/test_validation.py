@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from detection.configuration import load_config
-from ppcls_ext.common.errors import ConfigError, UserError
+from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.detection_configs import line_of, write_config
 from tests.support.runs import ROOT, tool_environment
 
@@ -217,7 +217,7 @@ def test_neither_paddle_nor_paddledetection_is_imported(tmp_path, change):
     program = f"""
 import sys
 from detection.configuration import load_config
-from ppcls_ext.common.errors import ConfigError
+from ppcls_ext.utils.errors import ConfigError
 try:
     load_config({str(file)!r})
 except ConfigError as error:

@@ -8,7 +8,7 @@ import pytest
 
 from detection.configuration import load_config
 from detection.toolkit import build_model
-from ppcls_ext.common.errors import ConfigError, UserError
+from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.detection_configs import TEXT, line_of
 
 OWN = "YOLOv10: {backbone: YOLOv10Backbone, neck: YOLOv10Neck, yolo_head: YOLOv10Head}\nscale: N\n"

@@ -8,7 +8,7 @@ import pytest
 
 from detection.configuration import load_config
 from detection.data.loading_benchmark import markdown_rows, run_loading_benchmark
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation, coco_data, write_coco
 from tests.support.detectors import CLASSES, draw_frames, tiny_config
 

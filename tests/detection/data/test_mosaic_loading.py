@@ -13,7 +13,7 @@ import pytest
 from detection.configuration import load_config
 from detection.data.loader import build_loader
 from detection.toolkit import workspace
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.detector_runs import NORMALIZE, make_frames, run_config
 
 TRANSFORMS = [

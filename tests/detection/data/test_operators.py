@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from detection.toolkit import register
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.signature import parameters_of
 from ppcls_ext.preprocess import sonar
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.signature import parameters_of
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from detection.toolkit import register
-from ppcls_ext.common.signature import parameters_of
 from ppcls_ext.preprocess import letterbox
+from ppcls_ext.utils.signature import parameters_of
 from tests.support.coloured_boxes import coloured_sample, seen_box
 from tests.support.pictures import smooth_picture
 

@@ -16,7 +16,7 @@ from detection.engine.evaluator import Evaluator
 from detection.engine.run import open_environment, train_config
 from detection.engine.trainer import Trainer
 from detection.toolkit import build_model, workspace
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.detector_runs import make_frames, run_config
 from tests.support.frames import Frames

@@ -11,7 +11,7 @@ import pytest
 
 from detection.configuration import load_config
 from detection.engine.run import train_config
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.detector_runs import STEPS, make_frames, run_config
 from tests.support.runs import same_files
 
@@ -117,7 +117,7 @@ def test_resume_refuses_a_weight_file(whole: tuple[Path, dict[str, Any]], tmp_pa
 
 
 def test_resume_refuses_a_checkpoint_without_optimizer(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    from ppcls_ext.training.checkpoint import read_checkpoint, write_checkpoint
+    from ppcls_ext.engine.checkpoint import read_checkpoint, write_checkpoint
 
     checkpoint = read_checkpoint(whole[0] / "runs" / "run" / "checkpoints" / "epoch_0001")
     checkpoint.optimizer = None

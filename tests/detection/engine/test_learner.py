@@ -10,7 +10,7 @@ import pytest
 
 from detection.engine.learner import Learner
 from detection.engine.parts import Parts
-from ppcls_ext.training.environment import Environment
+from ppcls_ext.engine.environment import Environment
 
 ALONE = Environment("cpu", 0, 1, 0)
 BATCH = {"image": np.ones((2, 3), dtype="float32")}

@@ -9,7 +9,7 @@ import pytest
 
 from detection.configuration import load_config
 from detection.engine.start import load_start
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.detectors import tiny_config
 

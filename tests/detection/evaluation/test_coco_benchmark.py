@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detection.evaluation import benchmark
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 
 def test_all_ways_agree_and_are_timed():

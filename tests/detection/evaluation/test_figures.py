@@ -12,7 +12,7 @@ import pytest
 
 from detection.evaluation import evaluate_detections, read_detections
 from detection.evaluation.figures import SUMMARY
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
 
 

@@ -13,11 +13,11 @@ import yaml
 from detection.export import detector as exporter
 from detection.export.deployed import EagerBackend
 from detection.export.detector import export_detector
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.export import FORMATS, PRECISIONS, onnx_suppression
+from ppcls_ext.deploy.export import FORMATS, PRECISIONS, onnx_suppression
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime import load, read_description
 from ppcls_ext.runtime.nms import NmsSettings, suppress
+from ppcls_ext.utils.errors import UserError
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
 from tests.support.detectors import CLASSES, SIZE
 from tests.support.yolov10_detectors import LETTERBOX, make_yolov10_lively, yolov10_config

@@ -13,11 +13,11 @@ import yaml
 from detection.export import detector as exporter
 from detection.export.deployed import Deployed, EagerBackend, deploy, nms_settings
 from detection.export.detector import export_detector, with_size
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime import DetectionDescription, load, read_description
 from ppcls_ext.runtime.nms import NmsSettings
 from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.utils.errors import UserError
 from tests.support.detectors import CLASSES
 
 SETTINGS = {"model_name": "tiny", "class_num": 3, "classes": CLASSES}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from detection.export.verification import Comparison, MismatchError, compare_detections, compare_raw, verify
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.runtime.nms import NmsSettings, suppress
 from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.utils.errors import UserError
 
 NMS = NmsSettings(score_threshold=0.1, nms_top_k=50, keep_top_k=20, nms_threshold=0.6)
 

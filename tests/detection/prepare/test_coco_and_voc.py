@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import (
     Prepared,
     box_entry,

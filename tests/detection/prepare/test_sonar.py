@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import (
     HEIGHT,
     SONAR_BLOCK,

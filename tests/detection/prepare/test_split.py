@@ -9,7 +9,7 @@ import pytest
 
 from detection.prepare.balance import choose_validation
 from detection.prepare.looks import LARGEST_SHARE, THRESHOLDS, alike_across, group_frames, hash_of, look_of
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import Prepared, corners, frame, prepare, write_image, write_voc
 
 SEQUENCES, LENGTH = 10, 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from detection.synthetic import CLASSES, synthetic_frame, write_synthetic
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 
 
 def content_of(folder: Path) -> dict[str, bytes]:

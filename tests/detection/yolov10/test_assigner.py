@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from detection import toolkit
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from tests.support.yolov10 import make_batch, slow_assignment
 
 SIDE = 64

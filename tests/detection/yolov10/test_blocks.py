@@ -9,7 +9,7 @@ from paddle import nn
 
 from detection.yolov10.attention import PSA, Attention
 from detection.yolov10.blocks import CIB, SPPF, Bottleneck, C2f, C2fCIB, ConvNorm, RepVGGDW, SCDown, depthwise
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
 from tests.support.plain_layers import conv_norm, convolve, max_pool, silu, softmax
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

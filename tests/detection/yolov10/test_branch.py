@@ -8,7 +8,7 @@ import pytest
 from paddle import nn
 
 from detection.yolov10.branch import DetectionBranch
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
 from tests.support.plain_layers import conv_norm, convolve
 
 CHANNELS = [16, 24, 32]

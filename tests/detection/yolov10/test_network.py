@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
 from tests.support.yolov10_networks import (
     CIB,
     Network,

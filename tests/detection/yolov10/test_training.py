@@ -12,7 +12,7 @@ import pytest
 from detection.configuration import load_config
 from detection.engine.run import train_config
 from detection.synthetic import CLASSES, write_synthetic
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import read_weights
 from tests.support.detector_runs import make_frames
 from tests.support.frames import NAMES

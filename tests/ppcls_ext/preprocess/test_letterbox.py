@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppcls_ext.common.errors import ConfigError
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.preprocess.letterbox import LetterResize
+from ppcls_ext.utils.errors import ConfigError
 from tests.support.pictures import smooth_picture
 
 NORMALIZE = {"NormalizeImage": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "norm_type": "none"}}

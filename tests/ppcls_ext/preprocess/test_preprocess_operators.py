@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_ext.common.errors import ConfigError
 from ppcls_ext.preprocess import ImageError, build_pipeline
 from ppcls_ext.preprocess.operators import CropImage, DecodeImage, NormalizeImage, ResizeImage, ToCHWImage
+from ppcls_ext.utils.errors import ConfigError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 ROOT = Path(__file__).resolve().parents[3]

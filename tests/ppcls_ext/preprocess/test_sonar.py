@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance, echo_channel, enhancement_of
+from ppcls_ext.utils.errors import UserError
 
 
 def dark_echo(height: int = 48, width: int = 64) -> np.ndarray:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.common.files import sha256_of
-from ppcls_ext.export import example_images, export_classifier
+from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.runtime import BACKENDS, load, read_description
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier
 
 PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
@@ -51,7 +51,7 @@ def test_all_engines_predict_the_same(exported):
 
 
 FORBIDDEN = {"paddle", "ppdet", "paddleclas", "ppcls", "classification", "detection", "onnx", "paddle2onnx"}
-FORBIDDEN_PARTS = ("ppcls_ext.export", "ppcls_ext.models", "ppcls_ext.training", "ppcls_ext.weights")
+FORBIDDEN_PARTS = ("ppcls_ext.deploy.export", "ppcls_ext.arch", "ppcls_ext.engine", "ppcls_ext.weights")
 TELEMETRY = """
 import pathlib
 pathlib.Path(__file__).with_name("sent.txt").write_text("sent")
@@ -214,6 +214,6 @@ def test_openvino_is_told_what_to_compute_in(exported, monkeypatch):
 
 
 def test_every_backend_opens_a_format_that_is_written():
-    from ppcls_ext.export import FORMATS
+    from ppcls_ext.deploy.export import FORMATS
 
     assert {row.backend: name for name, row in FORMATS.items()} == {name: row.format for name, row in BACKENDS.items()}

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.runtime import DetectionPrediction, DetectionPredictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
 from ppcls_ext.runtime.detection_report import above, as_records, as_table, save_pictures, summary
 from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.utils.errors import UserError
 
 CLASSES = ["cube", "ball"]
 

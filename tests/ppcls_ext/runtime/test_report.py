@@ -7,9 +7,9 @@ import json
 import pytest
 from PIL import Image
 
-from ppcls_ext.common.errors import UserError
 from ppcls_ext.runtime import Prediction
 from ppcls_ext.runtime.report import as_records, as_table, save_pictures, summary, true_class
+from ppcls_ext.utils.errors import UserError
 
 CLASSES = ["cube", "human body", "n/a"]
 

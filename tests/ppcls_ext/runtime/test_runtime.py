@@ -10,12 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.export import example_images, export_classifier
+from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.runtime import BACKENDS, Predictor, load
 from ppcls_ext.runtime.backends import BackendRow
 from ppcls_ext.runtime.predictor import softmax
+from ppcls_ext.utils.errors import UserError
 
 PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
 FOREIGN = {"format": "paddle", "precision": "fp32", "files": {"model": "../x.json", "weights": "y"}, "sha256": {}}

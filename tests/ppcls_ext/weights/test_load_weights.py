@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import CLASSIFIER, load_weights, write_weights
 
 

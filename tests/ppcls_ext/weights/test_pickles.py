@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import read_pickle, read_weights
 
 

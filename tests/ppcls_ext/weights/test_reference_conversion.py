@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, read_metadata, read_weights, write_weights
 from ppcls_ext.weights.convert import Request, convert_weights
 from tests.support.reference import CLASSES, DEPTHS, Reference

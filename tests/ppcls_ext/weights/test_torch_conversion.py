@@ -10,9 +10,9 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.common.errors import UserError
-from ppcls_ext.models.seeded import seeded_array
-from ppcls_ext.models.variants import FAMILIES, ConvNeXtVariant
+from ppcls_ext.arch.seeded import seeded_array
+from ppcls_ext.arch.variants import FAMILIES, ConvNeXtVariant
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
 from ppcls_ext.weights.convert import Request, convert_weights
 from ppcls_ext.weights.torch_files import read_torch_weights

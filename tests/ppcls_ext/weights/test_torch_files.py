@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import read_weights
 from ppcls_ext.weights.torch_files import read_torch_weights
 from tests.support.torch_files import Call, Parameter, Tensor, TorchPickle, write_archive, write_old

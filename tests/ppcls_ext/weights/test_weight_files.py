@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ppcls_ext.common.errors import UserError
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import find_weights, read_metadata, read_weights, write_manifest, write_weights
 
 WEIGHTS = {

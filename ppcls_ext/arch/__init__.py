@@ -1,0 +1,8 @@
+"""Backbones of this project, their registry, and what their constructors take. Importing it loads no Paddle."""
+
+from __future__ import annotations
+
+from ppcls_ext.arch.catalog import architecture_parameters, is_ours, list_models
+from ppcls_ext.arch.registry import build_model
+
+__all__ = ["architecture_parameters", "build_model", "is_ours", "list_models"]

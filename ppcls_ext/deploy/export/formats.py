@@ -1,0 +1,143 @@
+"""Which file formats an export can have, in which precisions, and how near each precision must stay to the model.
+
+A new format or precision is a row of these tables and, where files are written in another way, a function of
+``ppcls_ext.deploy.export.writers``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ppcls_ext.utils.doctor_rules import RULES
+from ppcls_ext.utils.errors import UserError, suggestion
+
+
+@dataclass(frozen=True)
+class PrecisionRow:
+    """How far the outputs of an export may be from those of the model that was trained.
+
+    The limits of the 16-bit rows are about ten times what was measured for E-ConvNeXt-mini (relative errors 5e-4 for
+    fp16, 6e-3 for bf16): room for deeper networks, and far below what a wrong weight does.
+
+    Attributes:
+        meaning: one line for people.
+        relative_error: classifiers: largest difference of an image's logits, relative to its largest logit.
+        box_px: detectors: largest difference of a coordinate, in pixels of an image with the size of the network's
+            input; it grows with the image.
+        score: detectors: largest difference of a score.
+        overlap: detectors: how far rounding may move the overlap of two boxes.
+    """
+
+    meaning: str
+    relative_error: float
+    box_px: float
+    score: float
+    overlap: float
+
+    def of_image(self, scale_factor: Sequence[float]) -> PrecisionRow:
+        """Returns the limits in pixels of an image.
+
+        Args:
+            scale_factor: height and width of the network's input, divided by those of the image.
+        """
+        return dataclasses.replace(self, box_px=self.box_px * max(1.0, 1.0 / float(min(scale_factor))))
+
+
+PRECISIONS: dict[str, PrecisionRow] = {
+    "fp32": PrecisionRow("stored and computed in float32", 1e-4, box_px=0.1, score=1e-3, overlap=0.02),
+    "fp16": PrecisionRow(
+        "weights stored in float16, computed in float32 where the processor has no float16",
+        5e-3, box_px=1.0, score=0.01, overlap=0.05,
+    ),
+    "bf16": PrecisionRow(
+        "computed in bfloat16 where the processor has it, in float32 elsewhere",
+        5e-2, box_px=8.0, score=0.05, overlap=0.2,
+    ),
+}  # fmt: skip
+
+
+# Precisions that are made of a finished export, because they need data, and the format that takes them.
+MADE_OF_AN_EXPORT = {"int8": "openvino"}
+
+
+@dataclass(frozen=True)
+class FormatRow:
+    """One file format.
+
+    Attributes:
+        backend: key of ``ppcls_ext.runtime.BACKENDS`` that opens it, and that it is checked with.
+        packages: what writing and checking it needs beside Paddle.
+        precisions: keys of ``PRECISIONS`` in which it can be written.
+    """
+
+    backend: str
+    packages: tuple[str, ...]
+    precisions: tuple[str, ...]
+
+
+FORMATS: dict[str, FormatRow] = {
+    "paddle": FormatRow("paddle", (), ("fp32", "bf16")),
+    "onnx": FormatRow("onnxruntime", ("paddle2onnx", "onnx", "onnxruntime"), ("fp32", "fp16")),
+    "openvino": FormatRow("openvino", ("paddle2onnx", "onnx", "openvino"), ("fp32", "fp16", "bf16")),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One artefact to write: keys of ``FORMATS`` and ``PRECISIONS``."""
+
+    format: str
+    precision: str
+
+
+def supported_pairs(without: Request | None = None) -> str:
+    """Returns which format takes which precisions, as one line; ``without`` is left out of it."""
+    parts = []
+    for name, row in FORMATS.items():
+        precisions = [*row.precisions, *(made for made, taker in MADE_OF_AN_EXPORT.items() if taker == name)]
+        kept = [precision for precision in precisions if without != Request(name, precision)]
+        parts.append(f"{name}: {', '.join(kept)}")
+    return "; ".join(parts)
+
+
+def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
+    """Returns every pair of ``formats`` and ``precisions``, in their order, each once.
+
+    Raises:
+        UserError: a name is unknown, a pair cannot be written, or a package is missing. All of it is told before work.
+    """
+    for kind, names, table in (("format", formats, FORMATS), ("precision", precisions, PRECISIONS)):
+        if not names:
+            raise UserError(f"no {kind} is named; allowed: {', '.join(table)}")
+        for name in names:
+            if name in MADE_OF_AN_EXPORT:
+                raise UserError(
+                    f"precision '{name}' needs images to calibrate on: tools/export_model.py (or "
+                    "tools/quantize_model.py) makes it of an export; nothing was written"
+                )
+            if name not in table:
+                allowed = [*table, *(MADE_OF_AN_EXPORT if kind == "precision" else ())]
+                raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
+    requests = [Request(name, precision) for name in dict.fromkeys(formats) for precision in dict.fromkeys(precisions)]
+    for request in requests:
+        if request.precision not in FORMATS[request.format].precisions:
+            raise UserError(
+                f"format '{request.format}' cannot be written in {request.precision}; what works is "
+                f"{supported_pairs()}; nothing was written"
+            )
+    for request in requests:
+        _check_packages(request.format)
+    return requests
+
+
+def _check_packages(name: str) -> None:
+    missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
+    if missing:
+        versions = " ".join(rule.install for rule in RULES if rule.package in missing)
+        raise UserError(
+            f"format '{name}' needs the missing {'package' if len(missing) == 1 else 'packages'} "
+            f"{', '.join(missing)}: pip install {versions} (or -r requirements-deploy.txt); nothing was written"
+        )

@@ -1,0 +1,78 @@
+"""What every command line does alike: one clear line for a user's mistake, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+import warnings
+from collections.abc import Callable
+
+from ppcls_ext.utils.errors import UserError
+
+USER_ERROR_STATUS = 2
+INTERRUPTED_STATUS = 130
+# What a disk does to a user, wherever the program happens to write, ...
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# ... and what comes of a path that the user gave.
+PATH_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY,
+    errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
+OUR_PACKAGES = ("ppcls_ext", "classification", "detection", "tools")
+# Paddle says these at import and at every first batch; they tell a user of our tools nothing.
+NOISE = ("No ccache found", "When training, we now always track global mean and variance")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Runs ``main`` and leaves the process with its status; shows each line of a :class:`UserError` as ``error: ...``.
+
+    A disk or a path that cannot be used is such an error too, and a package that is not installed. Ctrl-C outside a
+    part that handles it itself leaves with 130, as shells expect, and without a traceback.
+    """
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    try:
+        status = main()
+    except UserError as error:
+        status = _show(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        status = INTERRUPTED_STATUS
+    except BrokenPipeError:
+        # The reader (head, less) closed the pipe: nothing is wrong, and nothing more can be said.
+        sys.stderr.close()
+        status = 0
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in OUR_PACKAGES:
+            raise
+        status = _show(f"package {package} is missing: run make setup and use .venv/bin/python, or see tools/doctor.py")
+    except OSError as error:
+        # A rename names two files; the second is the one that the user knows.
+        file = error.filename2 or error.filename
+        if error.errno not in DISK_ERRORS and not (error.errno in PATH_ERRORS and file):
+            raise
+        status = _show(f"{file or 'cannot write'}: {error.strerror}")
+    sys.exit(status or 0)
+
+
+def _show(message: str) -> int:
+    """Writes each line of a message as an error; returns the exit status."""
+    for line in message.splitlines():
+        sys.stderr.write(f"error: {line}\n")
+    return USER_ERROR_STATUS
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds ``-c CONFIG`` and ``-o KEY.SUB=VALUE`` to a tool's parser."""
+    parser.add_argument("-c", "--config", required=required, metavar="CONFIG", help="YAML configuration file")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY.SUB=VALUE",
+        help="change a key of the configuration; VALUE is YAML (3, 4e-3, [1, 2], null); may be given several times",
+    )

@@ -1,0 +1,294 @@
+"""YAML files as data that remember their lines, with ``-o KEY.SUB=VALUE`` changes. Nothing is ever evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_FRACTION = re.compile(rf"^\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?$")
+_UNKNOWN = re.compile(r"unknown (?:argument|key) '([^']+)'")
+INSIDE_ITSELF = "an anchor stands inside itself"
+_KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
+_KEY_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+def parse_number(text: str) -> float:
+    """Reads ``4e-3`` or ``1.0/255.0``, the two spellings of PaddleClas's YAML that YAML itself leaves as strings.
+
+    Raises:
+        ValueError: ``text`` is neither a number nor a fraction of two numbers, or it divides by zero.
+    """
+    match = _FRACTION.match(text)
+    if match is None:
+        raise ValueError(f"'{text}' is not a number")
+    numerator, denominator = match.groups()
+    if denominator is None:
+        return float(numerator)
+    if float(denominator) == 0:
+        raise ValueError(f"'{text}' divides by zero")
+    return float(numerator) / float(denominator)
+
+
+class ConfigLoader(yaml.SafeLoader):
+    """YAML 1.1 without its two surprises: ``4e-3`` is a number, and a key that stands twice is an error."""
+
+
+ConfigLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+@dataclasses.dataclass
+class Document:
+    """A configuration and where each of its keys stands.
+
+    Attributes:
+        path: the file it came from.
+        data: plain dictionaries, lists and scalars.
+        lines: ``"path:line"`` of each dotted key, e.g. ``{"Arch.name": "configs/quickstart.yaml:12"}``.
+    """
+
+    path: Path
+    data: dict[str, Any]
+    lines: dict[str, str]
+
+    def place_of(self, key: str) -> str:
+        """Returns ``path:line`` of ``key`` or, where the file lacks it, of the nearest key above it."""
+        while key:
+            if key in self.lines:
+                return self.lines[key]
+            key = parent_key(key)
+        return str(self.path)
+
+    def problem(self, key: str, message: str) -> str:
+        """Returns the line that is shown to the user: place, dotted key, what is wrong."""
+        # An unknown name is reported under the section that lacks it, but it stands on a line of its own.
+        unknown = _UNKNOWN.match(message)
+        place = self.place_of(f"{key}.{unknown[1]}" if unknown and key else unknown[1] if unknown else key)
+        return f"{place}: {key}: {message}" if key else f"{place}: {message}"
+
+
+def parent_key(key: str) -> str:
+    """Returns ``A.b`` for ``A.b[0]`` and ``A.b.c``; an empty string for a key at the top."""
+    cut = max(key.rfind("."), key.rfind("["))
+    return key[:cut] if cut > 0 else ""
+
+
+def load_config_file(
+    path: str | Path, overrides: Sequence[str] = (), loader: type[ConfigLoader] = ConfigLoader
+) -> Document:
+    """Reads a YAML file and applies ``KEY.SUB=VALUE`` changes.
+
+    Args:
+        path: the file.
+        overrides: the changes.
+        loader: reads the file; one of its own has constructors for tags such as ``!COCODataSet``.
+
+    Raises:
+        UserError: the file is missing, is no YAML, holds a key twice or is not a mapping; a change has no ``=``,
+            names a list entry that does not exist, or goes below a scalar.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: {missing_file_message(path)}")
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=loader)
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{path}: must hold a mapping of sections such as Global, Arch and DataLoader")
+        lines: dict[str, str] = {}
+        _record_lines(node, "", path, lines)
+        # Copied, so that a change of one key leaves alone what a YAML anchor put elsewhere too.
+        data = plain_copy(loader("").construct_document(node))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not a UTF-8 text file ({error.reason})") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line}: is not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: a date such as 2024-13-45, or an anchor inside itself.
+        raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    document = Document(path, data, lines)
+    for change in overrides:
+        apply_override(document, change)
+    return document
+
+
+def is_detection_config(path: str | Path) -> bool:
+    """Tells whether a configuration is PaddleDetection's: it has ``architecture``, or builds on files that have it.
+
+    A file that cannot be read is none; who loads it says what is wrong with it.
+    """
+    try:
+        node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    keys = {str(key.value) for key, _value in node.value} if isinstance(node, yaml.MappingNode) else set()
+    return bool(keys & {"architecture", "_BASE_"})
+
+
+def missing_file_message(path: Path) -> str:
+    """Says that ``path`` is no configuration file, and names the nearest one beside it."""
+    if path.is_dir():
+        return "is a folder, not a YAML file"
+    neighbours = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    return f"no such configuration file{suggestion(path.name, neighbours)}"
+
+
+def _record_lines(
+    node: yaml.Node, key: str, path: Path, lines: dict[str, str], above: tuple[yaml.Node, ...] = ()
+) -> None:
+    if any(node is other for other in above):
+        raise ValueError(INSIDE_ITSELF)
+    above = (*above, node)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            name = str(key_node.value)
+            place = f"{path}:{key_node.start_mark.line + 1}"
+            if name in seen and name != "<<":
+                raise UserError(f"{place}: the key '{name}' stands twice in the same section")
+            seen.add(name)
+            child = f"{key}.{name}" if key else name
+            lines[child] = place
+            _record_lines(value_node, child, path, lines, above)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value_node in enumerate(node.value):
+            lines[f"{key}[{index}]"] = f"{path}:{value_node.start_mark.line + 1}"
+            _record_lines(value_node, f"{key}[{index}]", path, lines, above)
+
+
+def parse_value(text: str) -> Any:
+    """Reads the right side of ``-o KEY=VALUE`` as YAML: ``3``, ``4e-3``, ``true``, ``[1, 2]``, ``{a: 1}``, ``text``.
+
+    Raises:
+        ValueError: ``text`` is not valid YAML.
+    """
+    try:
+        return plain_copy(yaml.load(text, Loader=ConfigLoader))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"'{text}' is not a YAML value") from error
+
+
+def apply_override(document: Document, change: str) -> None:
+    """Applies one ``KEY.SUB=VALUE``; sections and keys that the file lacks are made (the schema judges them later).
+
+    List entries are named ``KEY[0]`` or, as in PaddleClas, ``KEY.0``.
+
+    Raises:
+        UserError: there is no ``=``, the list entry does not exist, or the key goes below a scalar.
+    """
+    key, separator, text = change.partition("=")
+    key = key.strip()
+    parts = [name or int(index) for name, index in _KEY_PART.findall(key)]
+    if not separator or not _KEY.fullmatch(key):
+        raise UserError(f"-o {change}: must have the form KEY.SUB=VALUE, such as Global.epochs=10")
+    try:
+        value = parse_value(text)
+    except ValueError as error:
+        raise UserError(f"-o {change}: {error}") from error
+    holder: Any = document.data
+    dotted = ""
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        if isinstance(holder, list):
+            index = _list_index(change, dotted, holder, part)
+            dotted = f"{dotted}[{index}]"
+            if last:
+                holder[index] = value
+            holder = holder[index]
+        elif isinstance(holder, dict):
+            name = str(part)
+            dotted = f"{dotted}.{name}" if dotted else name
+            if last:
+                holder[name] = value
+            elif holder.get(name) is None:
+                holder[name] = {}
+                document.lines[dotted] = f"-o {change}"
+            holder = holder[name]
+        else:
+            raise UserError(f"-o {change}: '{dotted}' holds the value {holder!r} and has no keys below it")
+    for known in [name for name in document.lines if name.startswith((f"{dotted}.", f"{dotted}["))]:
+        del document.lines[known]
+    document.lines[dotted] = f"-o {change}"
+
+
+def _list_index(change: str, dotted: str, holder: list[Any], part: str | int) -> int:
+    if not str(part).isdigit() or int(part) >= len(holder):
+        allowed = f"0 to {len(holder) - 1}" if holder else "none (the list is empty)"
+        raise UserError(f"-o {change}: '{dotted}' is a list; '{part}' is not one of its entries {allowed}")
+    return int(part)
+
+
+def plain_copy(value: Any, _above: tuple[int, ...] = ()) -> Any:
+    """Returns a copy of dictionaries and lists in which no part stands twice (YAML anchors share theirs).
+
+    Subclasses of ``dict`` stay what they are.
+
+    Raises:
+        ValueError: a part contains itself.
+    """
+    if not isinstance(value, dict | list):
+        return value
+    if id(value) in _above:
+        raise ValueError(INSIDE_ITSELF)
+    above = (*_above, id(value))
+    if isinstance(value, dict):
+        return type(value)({key: plain_copy(part, above) for key, part in value.items()})
+    return [plain_copy(part, above) for part in value]
+
+
+def flatten(value: Any, key: str = "") -> dict[str, Any]:
+    """Returns the scalars of nested mappings and lists by dotted key, such as ``Optimizer.lr.name``."""
+    if isinstance(value, dict):
+        parts = [(f"{key}.{name}" if key else str(name), entry) for name, entry in value.items()]
+    elif isinstance(value, list):
+        parts = [(f"{key}[{index}]", entry) for index, entry in enumerate(value)]
+    else:
+        return {key: value}
+    return {inner: scalar for name, entry in parts for inner, scalar in flatten(entry, name).items()}
+
+
+def changed_keys(before: dict[str, Any], now: dict[str, Any], without_effect: tuple[str, ...] = ()) -> list[str]:
+    """Returns ``KEY BEFORE -> NOW`` for each dotted key that differs between two configurations, sorted.
+
+    Args:
+        before, now: nested mappings.
+        without_effect: beginnings of dotted keys that may differ.
+    """
+    old, new = flatten(before), flatten(now)
+    return [
+        f"{key} {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(without_effect)
+    ]
+
+
+class Problems:
+    """Collects every problem of one document, so that a user mends them in one go."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._lines: list[str] = []
+
+    def add(self, key: str, message: str) -> None:
+        """Notes that ``key`` (dotted) is wrong."""
+        line = self._document.problem(key, message)
+        if line not in self._lines:
+            self._lines.append(line)
+
+    def raise_any(self) -> None:
+        """Raises:
+        ConfigError: at least one problem was noted.
+        """
+        if self._lines:
+            raise ConfigError(self._lines)

@@ -1,0 +1,99 @@
+"""Image files by name, folder or pattern."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from ppcls_ext.utils.errors import UserError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+SHOWN_OTHERS = 5
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Returns the images that ``inputs`` mean, each once, in a stable order.
+
+    Args:
+        inputs: files (taken whatever their suffix), folders (searched as :func:`images_in` does), and patterns with
+            ``*``, ``?`` or ``**``.
+
+    Raises:
+        UserError: an input means no image at all.
+    """
+    found: dict[Path, None] = {}
+    for given in inputs:
+        images = _images_of(given)
+        if not images:
+            raise UserError(f"--input {given}: no image there (known suffixes: {', '.join(sorted(SUFFIXES))})")
+        found.update(dict.fromkeys(images))
+    return list(found)
+
+
+def _images_of(given: str) -> list[Path]:
+    path = Path(given)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return images_in(path)
+    if glob.has_magic(given):
+        matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
+        files = [[match] if match.is_file() and _is_image(match) else [] for match in matches]
+        return [file for group in files for file in group]
+    raise UserError(f"--input {given}: no such file or folder")
+
+
+def left_out(inputs: Sequence[str]) -> str | None:
+    """Returns one line about the files in the folders among ``inputs`` that are no images by their suffix, or None.
+
+    A few are named; many are counted by suffix, for a folder of frames may hold as many annotations.
+    """
+    folders = [Path(given) for given in inputs if Path(given).is_dir()]
+    files = sorted({path for folder in folders for path in _visible_files(folder) if not _is_image(path)})
+    if not files:
+        return None
+    if len(files) <= SHOWN_OTHERS:
+        return f"left out as no images: {', '.join(map(str, files))}"
+    counts = Counter(path.suffix.lower() or "no suffix" for path in files)
+    kinds = [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    more = ", ..." if len(kinds) > SHOWN_OTHERS else ""
+    return f"left out as no images: {', '.join(kinds[:SHOWN_OTHERS])}{more}"
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Returns the images in a folder and its sub-folders, sorted by path; see :func:`files_in`."""
+    return files_in(folder, SUFFIXES)
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Returns the files of some kinds in a folder and its sub-folders, sorted by path.
+
+    Hidden files and folders are left out, among them the ``._x.jpg`` that macOS adds. Links to folders are followed,
+    but no folder is searched twice, so links may form circles.
+
+    Args:
+        folder: where to search.
+        suffixes: in lower case, with the dot.
+    """
+    return sorted(path for path in _visible_files(folder) if path.suffix.lower() in suffixes)
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Gives the files that are not hidden, in folders that are not; each folder once."""
+    searched = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        visible = {name: os.path.realpath(os.path.join(place, name)) for name in folders if not name.startswith(".")}
+        # The walk goes on in the folders that are left in its list.
+        folders.clear()
+        for name, real in sorted(visible.items()):
+            if real not in searched:
+                searched.add(real)
+                folders.append(name)
+        yield from (Path(place, name) for name in files if not name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES

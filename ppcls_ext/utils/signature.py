@@ -1,0 +1,182 @@
+"""The constructor is the schema: arguments from YAML are checked against annotations before anything is built."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ppcls_ext.utils.config import parse_number
+from ppcls_ext.utils.errors import suggestion
+
+REQUIRED = inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One named parameter: its annotation (``Any`` where there is none) and default (``REQUIRED`` where none)."""
+
+    name: str
+    annotation: Any = Any
+    default: Any = REQUIRED
+
+
+def parameters_of(factory: Callable[..., Any]) -> dict[str, Parameter]:
+    """Returns the named parameters of a class or function, with their annotations resolved."""
+    function = factory.__init__ if inspect.isclass(factory) else factory
+    hints = typing.get_type_hints(function)
+    result = {}
+    for parameter in inspect.signature(factory).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        result[parameter.name] = Parameter(parameter.name, hints.get(parameter.name, Any), parameter.default)
+    return result
+
+
+def check_arguments(
+    parameters: Mapping[str, Parameter], arguments: Mapping[str, Any], supplied: Iterable[str] = ()
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Checks ``arguments`` from YAML against ``parameters``.
+
+    Args:
+        parameters: what is allowed, as :func:`parameters_of` returns it.
+        arguments: what the file says.
+        supplied: parameters that the program fills in; YAML may not name them, and they are not missing.
+
+    Returns:
+        The arguments converted by their annotations (``"4e-3"`` becomes 0.004 for a float), and the problems as
+        pairs of argument name (empty for a missing argument) and message.
+    """
+    hidden = set(supplied)
+    allowed = [name for name in parameters if name not in hidden]
+    converted: dict[str, Any] = {}
+    problems: list[tuple[str, str]] = []
+    for name, value in arguments.items():
+        if name not in allowed:
+            expected = ", ".join(allowed) if allowed else "none"
+            problems.append(("", f"unknown argument '{name}'{suggestion(str(name), allowed)}; allowed: {expected}"))
+            continue
+        try:
+            converted[name] = convert(value, parameters[name].annotation)
+        except ValueError as error:
+            problems.append((name, str(error)))
+    missing = [name for name in allowed if parameters[name].default is REQUIRED and name not in arguments]
+    problems.extend(("", f"missing argument '{name}'") for name in missing)
+    return converted, problems
+
+
+def convert(value: Any, annotation: Any) -> Any:
+    """Returns ``value`` as ``annotation`` wants it.
+
+    Raises:
+        ValueError: it does not fit; the message says what is expected.
+    """
+    origin = typing.get_origin(annotation)
+    if annotation is Any or annotation is REQUIRED:
+        return value
+    if origin is typing.Literal:
+        return _convert_literal(value, typing.get_args(annotation))
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, typing.get_args(annotation), annotation)
+    if origin in (list, tuple, collections.abc.Sequence):
+        return _convert_sequence(value, origin, typing.get_args(annotation), annotation)
+    if origin in (dict, collections.abc.Mapping) or annotation is dict:
+        return _expect(value, isinstance(value, dict), annotation)
+    if annotation is float:
+        return _convert_float(value, annotation)
+    if annotation is int:
+        return _expect(value, isinstance(value, int) and not isinstance(value, bool), annotation)
+    if isinstance(annotation, type):
+        return _expect(value, isinstance(value, annotation), annotation)
+    return value
+
+
+def _convert_float(value: Any, annotation: Any) -> float:
+    if isinstance(value, str):
+        try:
+            value = parse_number(value)
+        except ValueError:
+            _expect(value, False, annotation)
+    _expect(value, isinstance(value, int | float) and not isinstance(value, bool), annotation)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    # Every comparison with NaN is false, so that no later check of a range would stop it.
+    if not math.isfinite(number):
+        raise ValueError(f"must be a finite number, got {value!r}")
+    return number
+
+
+def _convert_literal(value: Any, allowed: tuple[Any, ...]) -> Any:
+    # By type too: True equals 1, and 4.0 equals 4, but a constructor may not take one for the other.
+    if any(type(value) is type(name) and value == name for name in allowed):
+        return value
+    names = [str(name) for name in allowed]
+    raise ValueError(f"must be one of {', '.join(names)}, got {value!r}{suggestion(str(value), names)}")
+
+
+def _convert_union(value: Any, members: tuple[Any, ...], annotation: Any) -> Any:
+    # An exact fit goes first, so that `int | float` keeps 3 an integer and `str | float` keeps "1/2" a string.
+    literals = [member for member in members if typing.get_origin(member) is typing.Literal]
+    for member in members:
+        plain = isinstance(member, type) and typing.get_origin(member) is None
+        if plain and type(value) is member:
+            return convert(value, member)
+    for member in members:
+        try:
+            return convert(value, member)
+        except ValueError:
+            continue
+    if len(literals) == 1 and isinstance(value, str):
+        return _convert_literal(value, typing.get_args(literals[0]))
+    return _expect(value, False, annotation)
+
+
+def _convert_sequence(value: Any, origin: Any, members: tuple[Any, ...], annotation: Any) -> Any:
+    _expect(value, isinstance(value, list | tuple), annotation)
+    if origin is tuple and members and members[-1] is not Ellipsis:
+        _expect(value, len(value) == len(members), annotation)
+        each = members
+    else:
+        each = (members[0] if members else Any,) * len(value)
+    converted = []
+    for index, (entry, member) in enumerate(zip(value, each, strict=True)):
+        try:
+            converted.append(convert(entry, member))
+        except ValueError as error:
+            raise ValueError(f"entry {index}: {error}") from error
+    return tuple(converted) if origin is tuple else converted
+
+
+def _expect(value: Any, fits: bool, annotation: Any) -> Any:
+    if not fits:
+        raise ValueError(f"must be {describe(annotation)}, got {value!r} ({type(value).__name__})")
+    return value
+
+
+_NAMES = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "a text", dict: "a mapping",
+    list: "a list", type(None): "null",
+}  # fmt: skip
+
+
+def describe(annotation: Any) -> str:
+    """Returns an annotation in the words of a YAML author: ``a list of a number``, ``a whole number or null``."""
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(member) for member in members)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(str(member) for member in members)
+    if origin is tuple and members and members[-1] is not Ellipsis:
+        return f"a list of {len(members)} entries ({', '.join(describe(member) for member in members)})"
+    if origin in (list, tuple, collections.abc.Sequence):
+        return f"a list, each entry {describe(members[0])}" if members else "a list"
+    if origin in (dict, collections.abc.Mapping):
+        return "a mapping"
+    return _NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))

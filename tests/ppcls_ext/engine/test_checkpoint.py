@@ -1,0 +1,325 @@
+"""Checkpoints never lie: whole or absent, verified, and each kind of damage named."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppcls_ext.engine.checkpoint import (
+    Checkpoint,
+    find_newest_good,
+    list_checkpoints,
+    read_checkpoint,
+    verify_checkpoint,
+    write_checkpoint,
+)
+from ppcls_ext.engine.resuming import find_checkpoint
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
+
+FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "state.json", "config.yaml")
+
+
+def sample(epoch: int, step: int = 0, ema: bool = True) -> Checkpoint:
+    generator = np.random.default_rng(epoch * 1000 + step)
+    weights = {"head.weight": generator.normal(size=(3, 2)).astype("float32"), "steps": np.array([epoch])}
+    return Checkpoint(
+        state={"epoch": epoch, "step": step, "best_metric": 0.1 + 0.2, "class_names": ["ä", "b"]},
+        model=weights,
+        ema={name: value + 1 for name, value in weights.items()} if ema else None,
+        optimizer={"head.weight/moment1_0": weights["head.weight"] * 2, "head.weight/beta1_pow_acc_0": np.array(0.9)},
+        config="Global: {epochs: 3}\n",
+    )
+
+
+def write(root: Path, epoch: int, step: int = 0, keep: int = 10, best: bool = False, best_epoch: int = 0) -> Path:
+    checkpoint = sample(epoch, step)
+    checkpoint.state["best_epoch"] = best_epoch
+    return write_checkpoint(root, checkpoint, keep, best)
+
+
+def names(root: Path) -> list[str]:
+    return [folder.name for folder in list_checkpoints(root)]
+
+
+def target(root: Path, link: str) -> str:
+    return os.readlink(root / link)
+
+
+def same(one: dict[str, np.ndarray] | None, other: dict[str, np.ndarray] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one
+    )
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_what_is_written_is_read_back_bit_for_bit(root, ema):
+    written = sample(3, 120, ema)
+    folder = write_checkpoint(root, written, keep=3, best=False)
+    assert folder.name == "epoch_0003_step_000120"
+    read = read_checkpoint(folder)
+    assert read.state == written.state
+    assert read.config == written.config
+    assert same(read.model, written.model)
+    assert same(read.ema, written.ema)
+    assert same(read.optimizer, written.optimizer)
+    assert {file.name for file in folder.iterdir()} == {*FILES, "manifest.json"} - (set() if ema else {"ema.pdparams"})
+
+
+def test_an_end_of_epoch_has_no_step_in_its_name(root):
+    assert write(root, 12).name == "epoch_0012"
+
+
+def test_checkpoints_are_ordered_by_position(root):
+    for epoch, step in [(10, 0), (2, 0), (2, 500), (2, 1000), (3, 0), (10000, 0)]:
+        write(root, epoch, step)
+    assert names(root) == [
+        "epoch_0002", "epoch_0002_step_000500", "epoch_0002_step_001000", "epoch_0003", "epoch_0010", "epoch_10000",
+    ]  # fmt: skip
+
+
+def test_links_point_to_the_latest_and_the_best_and_stay_valid_when_the_run_is_moved(root, tmp_path):
+    write(root, 1)
+    assert (target(root, "latest"), target(root, "best")) == ("epoch_0001", "epoch_0001")
+    write(root, 2, best=True)
+    write(root, 3, best_epoch=2)
+    assert (target(root, "latest"), target(root, "best")) == ("epoch_0003", "epoch_0002")
+    moved = root.rename(tmp_path / "elsewhere")
+    assert read_checkpoint(moved / "best").state["epoch"] == 2
+
+
+def test_until_something_was_evaluated_the_newest_is_the_best(root):
+    for epoch in (1, 2, 3):
+        write(root, epoch)
+        assert target(root, "best") == f"epoch_{epoch:04d}"
+
+
+def test_the_newest_stay_and_the_best(root):
+    for epoch in range(1, 7):
+        write(root, epoch, keep=2, best=epoch == 2, best_epoch=2 if epoch >= 2 else 0)
+    assert names(root) == ["epoch_0002", "epoch_0005", "epoch_0006"]
+    write(root, 7, keep=2, best=True)
+    assert names(root) == ["epoch_0006", "epoch_0007"]
+
+
+def test_the_same_position_is_written_anew(root):
+    write(root, 1)
+    replacement = sample(1)
+    replacement.state["best_metric"] = 0.75
+    folder = write_checkpoint(root, replacement, keep=3, best=False)
+    assert read_checkpoint(folder).state["best_metric"] == 0.75
+    assert sorted(os.listdir(root)) == ["best", "epoch_0001", "latest"]
+
+
+def test_leftovers_of_a_killed_run_are_no_checkpoints_and_are_cleared_away(root):
+    write(root, 1)
+    leftover = root / ".epoch_0002-abc123"
+    shutil.copytree(root / "epoch_0001", leftover)
+    assert names(root) == ["epoch_0001"]
+    write(root, 2)
+    assert not leftover.exists()
+    assert names(root) == ["epoch_0001", "epoch_0002"]
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def change_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (Path.unlink, "{name} is missing"),
+        (truncate, "{name} has {less} bytes instead of {size}"),
+        (lambda file: file.write_bytes(b""), "{name} has 0 bytes instead of {size}"),
+        (change_a_byte, "the content of {name} has changed (SHA-256 differs)"),
+    ],
+    ids=["missing", "truncated", "empty", "changed byte"],
+)
+def test_each_damaged_file_is_named(root, name, damage, message):
+    folder = write(root, 1)
+    size = (folder / name).stat().st_size
+    damage(folder / name)
+    with pytest.raises(UserError) as error:
+        read_checkpoint(folder)
+    assert str(error.value) == f"{folder}: damaged checkpoint: " + message.format(name=name, size=size, less=size - 1)
+
+
+def rewrite_manifest(folder: Path, change) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def outside(name: str):
+    def change(manifest) -> None:
+        manifest["files"][name] = {"bytes": 3, "sha256": "0" * 64}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.update(format="another trainer"), "not a checkpoint of this trainer"),
+        (lambda manifest: manifest.update(version=2), "checkpoint version 2; this software reads 1"),
+        (lambda manifest: manifest.pop("files"), "lists no model.pdparams and state.json"),
+        (lambda manifest: manifest["files"].pop("state.json"), "lists no model.pdparams and state.json"),
+        (lambda manifest: manifest["files"].update({"state.json": 5}), "lacks a size or a checksum"),
+        (lambda manifest: manifest["files"]["model.pdparams"].pop("sha256"), "lacks a size or a checksum"),
+        (outside("../secret"), "refused: manifest.json names files outside the checkpoint"),
+        (outside("/etc/hostname"), "refused: manifest.json names files outside the checkpoint"),
+        (outside(".."), "refused: manifest.json names files outside the checkpoint"),
+        (outside("below/model.pdparams"), "refused: manifest.json names files outside the checkpoint"),
+    ],
+)
+def test_manifests_that_are_refused(root, change, message):
+    folder = write(root, 1)
+    rewrite_manifest(folder, change)
+    with pytest.raises(UserError, match=".") as error:
+        read_checkpoint(folder)
+    assert str(error.value).startswith(f"{folder}: ")
+    assert message in str(error.value)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_not_read(root):
+    folder = write(root, 1)
+    rewrite_manifest(folder, lambda manifest: manifest["files"].pop("optimizer.pdopt"))
+    (folder / "optimizer.pdopt").write_bytes(b"from somebody else")
+    assert read_checkpoint(folder).optimizer is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "5", "", '{"format": null}'])
+def test_an_unreadable_manifest_is_no_traceback(root, content):
+    folder = write(root, 1)
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json (cannot be read|does not say)"):
+        verify_checkpoint(folder)
+
+
+def test_foreign_folders_and_weight_files_are_refused(root, tmp_path):
+    folder = write(root, 1)
+    with pytest.raises(UserError, match=r"nowhere: no such checkpoint folder"):
+        find_checkpoint(str(tmp_path / "nowhere"), root)
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(UserError, match=r"pictures: not a checkpoint of this trainer: manifest\.json is missing"):
+        find_checkpoint(str(tmp_path / "pictures"), root)
+    for weights in (folder / "model.pdparams", tmp_path / "absent.pdparams", tmp_path / "a.safetensors"):
+        with pytest.raises(UserError, match=r"--resume wants a checkpoint folder .* Global\.pretrained_model"):
+            find_checkpoint(str(weights), root)
+
+
+def test_a_hostile_pickle_is_refused_even_with_a_right_checksum(root, tmp_path):
+    class Command:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "witness"),)
+
+    import pickle
+
+    folder = write(root, 1)
+    hostile = folder / "optimizer.pdopt"
+    hostile.write_bytes(pickle.dumps({"x": Command()}))
+    entry = {"bytes": hostile.stat().st_size, "sha256": sha256_of(hostile)}
+    rewrite_manifest(folder, lambda manifest: manifest["files"].update({"optimizer.pdopt": entry}))
+    with pytest.raises(UserError, match="refused, nothing in it was executed"):
+        read_checkpoint(folder)
+    assert not (tmp_path / "witness").exists()
+
+
+def test_auto_without_a_checkpoint_is_a_fresh_start(root, caplog):
+    with caplog.at_level(logging.INFO):
+        assert find_checkpoint("auto", root) is None
+    assert "no checkpoint in" in caplog.text
+    assert find_checkpoint(None, root) is None
+
+
+def test_auto_takes_the_newest(root):
+    for epoch, step in [(1, 0), (2, 0), (2, 40)]:
+        write(root, epoch, step)
+    found = find_checkpoint("auto", root)
+    assert (found.state["epoch"], found.state["step"]) == (2, 40)
+
+
+def test_auto_falls_back_to_the_newest_good_one_and_names_the_damaged_ones(root, caplog):
+    for epoch in (1, 2, 3):
+        write(root, epoch)
+    truncate(root / "epoch_0003" / "model.pdparams")
+    (root / "epoch_0002" / "manifest.json").unlink()
+    with caplog.at_level(logging.INFO):
+        assert find_newest_good(root).state["epoch"] == 1
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2
+    assert "epoch_0003: damaged checkpoint: model.pdparams has" in warnings[0]
+    assert "epoch_0002: not a checkpoint of this trainer" in warnings[1]
+
+
+def test_auto_says_so_where_nothing_is_whole(root):
+    for epoch in (1, 2):
+        change_a_byte(write(root, epoch) / "state.json")
+    with pytest.raises(UserError, match="none of the 2 checkpoints is whole; remove them to start afresh"):
+        find_newest_good(root)
+
+
+def test_auto_continues_the_branch_that_ran_last(root):
+    """A run taken up again from epoch 2 and killed after epoch 3 must not continue with the old epochs 4 and 5."""
+    for epoch in range(1, 6):
+        write(root, epoch)
+    write(root, 3)
+    assert find_newest_good(root).state["epoch"] == 3
+    truncate(root / "epoch_0003" / "state.json")
+    assert find_newest_good(root).state["epoch"] == 2
+    (root / "latest").unlink()
+    assert find_newest_good(root).state["epoch"] == 5
+
+
+@pytest.mark.parametrize("step", ["fsync", "rename", "symlink", "replace"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_keeps_the_last_good_checkpoint(root, monkeypatch, step, number):
+    write(root, 1, best=True)
+    before = sample(1)
+
+    def fail(*_arguments, **_named):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, step, fail)
+        with pytest.raises(UserError) as error:
+            write(root, 2, keep=1)
+    message = str(error.value)
+    assert message.startswith(f"{root / 'epoch_0002'}: cannot save the checkpoint ({os.strerror(number)}); ")
+    assert "the last good checkpoint is" in message
+    assert "--resume auto" in message
+    survivor = read_checkpoint(root / "epoch_0001")
+    assert same(survivor.model, before.model)
+    assert find_newest_good(root) is not None
+    assert not [name for name in os.listdir(root) if name.startswith(".epoch")]
+
+
+def test_a_full_disk_at_the_first_checkpoint_says_that_there_is_none(root, monkeypatch):
+    def fail(*_arguments, **_named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match="No space left on device.*there is no older checkpoint"):
+        write(root, 1)
+    assert names(root) == []

@@ -1,0 +1,94 @@
+"""What a person sees while a model trains: a bar on a terminal, plain lines elsewhere, nothing on other ranks."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+
+import pytest
+
+from ppcls_ext.engine import display as module
+from ppcls_ext.engine.display import Display, clock
+
+LINE = re.compile(r"^epoch 1/3  batch (\d+)/(\d+)  loss 0\.5000  images/s 10\.0  left \d+:\d\d:\d\d$")
+
+
+class Terminal(io.StringIO):
+    """A standard output that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Returns true."""
+        return True
+
+
+def show(caplog, total: int, done: int = 0, every: int = 10, active: bool = True) -> list[str]:
+    with caplog.at_level(logging.INFO), Display("epoch 1/3", total, done, every, active) as display:
+        for _ in range(done, total):
+            display.advance(loss="0.5000", **{"images/s": "10.0"})
+    return [record.getMessage() for record in caplog.records]
+
+
+def numbers(lines: list[str]) -> list[int]:
+    matches = [LINE.match(line) for line in lines]
+    assert all(matches), lines
+    return [int(match[1]) for match in matches]
+
+
+def test_without_a_terminal_there_are_plain_lines_now_and_then_and_at_the_end(caplog, capsys):
+    assert numbers(show(caplog, total=25)) == [10, 20, 25]
+    assert capsys.readouterr().out == "", "nothing but the log's lines"
+
+
+def test_the_last_batch_is_not_shown_twice(caplog):
+    assert numbers(show(caplog, total=20)) == [10, 20]
+
+
+def test_a_resumed_epoch_goes_on_counting(caplog):
+    assert numbers(show(caplog, total=25, done=12)) == [20, 25]
+
+
+@pytest.mark.parametrize("settings", [{"every": 0}, {"active": False}])
+def test_evaluation_and_other_ranks_show_nothing(caplog, capsys, settings):
+    assert show(caplog, total=25, **settings) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_on_a_terminal_there_is_a_bar_with_figures_and_no_lines(caplog, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert show(caplog, total=25) == []
+    assert "epoch 1/3" in terminal.getvalue()
+    assert "25/25" in terminal.getvalue()
+    assert "loss 0.5000" in terminal.getvalue()
+
+
+def test_on_a_terminal_other_ranks_show_nothing_either(caplog, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    show(caplog, total=5, active=False)
+    assert terminal.getvalue() == ""
+
+
+def test_time_left_follows_from_the_speed_of_this_session(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    display = Display("epoch", total=100, done=50)
+    now[0] += 20
+    for _ in range(10):
+        display.advance()
+    assert display.time_left() == pytest.approx(80.0), "10 batches took 20 s, 40 are left"
+
+
+def test_time_left_before_the_first_batch_is_no_error():
+    assert Display("epoch", total=10).time_left() >= 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3723, "1:02:03"), (90000, "25:00:00")]
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text

@@ -1,0 +1,161 @@
+"""Optimizer state moves between models whose generated parameter names differ, and both continue identically."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from classification.optimizers import OPTIMIZERS, AdamW
+from ppcls_ext.engine.optimizer_state import export_optimizer_state, import_optimizer_state
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.weights import read_pickle, write_weights
+
+
+class Small(paddle.nn.Layer):
+    """``[N, 3]`` -> ``[N, 2]``; its second layer is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = paddle.nn.Linear(3, 4)
+        self.frozen = paddle.nn.Linear(4, 4)
+        self.head = paddle.nn.Linear(4, 2)
+        for parameter in self.frozen.parameters():
+            parameter.stop_gradient = True
+
+    def forward(self, features: paddle.Tensor) -> paddle.Tensor:
+        """``[N, 3]`` -> ``[N, 2]``."""
+        return self.head(paddle.tanh(self.frozen(self.first(features))))
+
+
+class Run:
+    """A model with its optimizer."""
+
+    def __init__(self, settings) -> None:
+        self.model = Small()
+        self.named = list(self.model.named_parameters())
+        self.optimizer = settings.build(self.named)
+
+    def step(self, number: int) -> None:
+        features = np.random.default_rng(number).normal(size=(4, 3)).astype("float32")
+        self.optimizer.set_lr(0.05)
+        (self.model(paddle.to_tensor(features)) ** 2).sum().backward()
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: value.numpy().copy() for name, value in self.model.state_dict().items()}
+
+    def state(self) -> dict[str, np.ndarray]:
+        return export_optimizer_state(self.optimizer, self.named)
+
+
+def settings_of(name: str):
+    return OPTIMIZERS[name](weight_decay=0.1, one_dim_param_no_weight_decay=True, clip_norm=1.0)
+
+
+def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_a_second_model_continues_identically(name):
+    first = Run(settings_of(name))
+    for number in range(3):
+        first.step(number)
+    second = Run(settings_of(name))
+    generated = {parameter.name for _, parameter in first.named}
+    assert generated.isdisjoint(parameter.name for _, parameter in second.named), "the test needs other names"
+    second.model.set_state_dict(first.weights())
+    import_optimizer_state(second.optimizer, second.named, first.state(), "checkpoint")
+    for number in range(3, 6):
+        first.step(number)
+        second.step(number)
+    assert equal(first.weights(), second.weights())
+    assert equal(first.state(), second.state())
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Momentum", "RMSProp"])
+def test_without_its_state_a_run_would_not_continue_identically(name):
+    """Shows that the test above can fail."""
+    first = Run(settings_of(name))
+    for number in range(3):
+        first.step(number)
+    second = Run(settings_of(name))
+    second.model.set_state_dict(first.weights())
+    first.step(3)
+    second.step(3)
+    assert not equal(first.weights(), second.weights())
+
+
+@pytest.mark.parametrize(
+    ("name", "accumulators"),
+    [
+        ("AdamW", {"moment1_0", "moment2_0", "beta1_pow_acc_0", "beta2_pow_acc_0"}),
+        ("Momentum", {"velocity_0"}),
+        ("SGD", set()),
+    ],
+)
+def test_names_are_the_models_own(name, accumulators):
+    run = Run(settings_of(name))
+    run.step(0)
+    trainable = ("first.weight", "first.bias", "head.weight", "head.bias")
+    assert set(run.state()) == {f"{parameter}/{entry}" for parameter in trainable for entry in accumulators}
+
+
+def test_names_survive_generated_names_of_which_one_begins_another():
+    """``linear_1.w_0`` and ``linear_10.w_0``, with more layers than digits."""
+    layers = paddle.nn.Sequential(*(paddle.nn.Linear(2, 2) for _ in range(25)))
+    named = list(layers.named_parameters())
+    optimizer = AdamW().build(named)
+    optimizer.set_lr(0.1)
+    layers(paddle.ones([1, 2])).sum().backward()
+    optimizer.step()
+    state = export_optimizer_state(optimizer, named)
+    assert len(state) == 50 * 4
+    for name, parameter in named:
+        assert np.array_equal(state[f"{name}/moment1_0"], optimizer.state_dict()[f"{parameter.name}_moment1_0"].numpy())
+
+
+def test_the_state_survives_the_file(tmp_path):
+    run = Run(settings_of("AdamW"))
+    run.step(0)
+    write_weights(tmp_path / "optimizer.pdparams", run.state())
+    content = read_pickle(tmp_path / "optimizer.pdparams")
+    assert equal({name: value for name, value in content.items() if isinstance(value, np.ndarray)}, run.state())
+
+
+def test_a_fresh_optimizer_has_no_state_and_takes_none():
+    run = Run(settings_of("AdamW"))
+    assert run.state() == {}
+    import_optimizer_state(run.optimizer, run.named, {}, "checkpoint")
+    run.step(0)
+    assert len(run.state()) == 16
+
+
+def test_state_of_a_parameter_that_the_model_lacks_is_refused():
+    run = Run(settings_of("AdamW"))
+    run.step(0)
+    state = {name.replace("head", "classifier"): value for name, value in run.state().items()}
+    with pytest.raises(UserError, match=r"^checkpoint of epoch 3: holds optimizer state for 'classifier\.\w+'"):
+        import_optimizer_state(Run(settings_of("AdamW")).optimizer, run.named, state, "checkpoint of epoch 3")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="needs a GPU: float32 copies of low-precision weights")
+def test_float32_copies_of_low_precision_weights_move_too(dtype):
+    runs = []
+    for _ in range(2):
+        run = Run(AdamW())
+        run.model, run.optimizer = paddle.amp.decorate(run.model, run.optimizer, level="O2", dtype=dtype)
+        runs.append(run)
+    first, second = runs
+    first.step(0)
+    assert any(name.endswith("/master_weight") for name in first.state())
+    second.model.set_state_dict(first.model.state_dict())
+    import_optimizer_state(second.optimizer, second.named, first.state(), "checkpoint")
+    for number in (1, 2):
+        first.step(number)
+        second.step(number)
+    assert equal(first.state(), second.state())

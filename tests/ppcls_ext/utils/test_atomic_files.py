@@ -1,0 +1,166 @@
+"""Files and folders that are whole or absent, whatever fails in the middle."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppcls_ext.utils.files import atomic_folder, atomic_path, sha256_of, write_json, write_text
+
+REAL_RENAME = os.rename
+
+
+def full_disk(*_arguments, **_named):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_file_is_replaced(tmp_path):
+    file = tmp_path / "new" / "report.txt"
+    write_text(file, "first")
+    write_text(file, "zweiter Text: ü")
+    assert file.read_text(encoding="utf-8") == "zweiter Text: ü"
+    assert os.listdir(file.parent) == ["report.txt"]
+
+
+def test_json_round_trip(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "ü", "value": 0.1})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "name": "ü",\n  "value": 0.1\n}\n'
+
+
+def test_the_temporary_name_keeps_the_suffix(tmp_path):
+    with atomic_path(tmp_path / "curves.png") as temporary:
+        assert temporary.suffix == ".png"
+        assert temporary.parent == tmp_path
+        assert temporary != tmp_path / "curves.png"
+
+
+def test_new_files_and_folders_are_as_readable_as_any_other(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "file", "x")
+        with atomic_folder(tmp_path / "folder") as temporary:
+            (temporary / "inside").write_text("x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("step", ["body", "fsync", "replace"])
+def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch, step):
+    file = tmp_path / "report.txt"
+    write_text(file, "old")
+    if step != "body":
+        monkeypatch.setattr(os, step, full_disk)
+    with pytest.raises(OSError, match="No space left"), atomic_path(file) as temporary:
+        temporary.write_text("half of the n")
+        if step == "body":
+            full_disk()
+    assert contents(tmp_path) == {"report.txt": "old"}
+
+
+def test_the_content_is_flushed_before_the_name_appears(tmp_path, monkeypatch):
+    """A rename that reaches the disk before the content leaves an empty file after a power cut."""
+    order = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor):
+        order.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        real_fsync(descriptor)
+
+    def replace(source, target):
+        order.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_text(tmp_path / "a", "x")
+    assert order == ["file", "rename", "folder"]
+
+
+def fill(folder: Path, text: str) -> None:
+    (folder / "a").write_text(text)
+    (folder / "below").mkdir()
+    (folder / "below" / "b").write_text(text)
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    target = tmp_path / "deep" / "epoch_0001"
+    for text in ("old", "new"):
+        with atomic_folder(target) as temporary:
+            fill(temporary, text)
+    assert contents(tmp_path) == {"deep/epoch_0001/a": "new", "deep/epoch_0001/below/b": "new"}
+    assert os.listdir(target.parent) == ["epoch_0001"]
+
+
+@pytest.mark.parametrize(
+    ("step", "older"),
+    [("body", False), ("fsync", False), ("rename of the new", False)]
+    + [("body", True), ("fsync", True), ("rename of the new", True), ("rename of the old", True)],
+)
+def test_a_failure_in_the_middle_leaves_the_old_folder(tmp_path, monkeypatch, step, older):
+    target = tmp_path / "epoch_0001"
+    if older:
+        with atomic_folder(target) as temporary:
+            fill(temporary, "old")
+
+    def rename(source, destination):
+        is_old = Path(source) == target
+        is_new = Path(destination) == target and not (Path(source).parent.name.startswith(".epoch_0001-old-"))
+        if (step == "rename of the old" and is_old) or (step == "rename of the new" and is_new):
+            full_disk()
+        REAL_RENAME(source, destination)
+
+    monkeypatch.setattr(os, "rename", rename)
+    if step == "fsync":
+        monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"), atomic_folder(target) as temporary:
+        fill(temporary, "new")
+        if step == "body":
+            full_disk()
+    assert contents(tmp_path) == ({"epoch_0001/a": "old", "epoch_0001/below/b": "old"} if older else {})
+    assert os.listdir(tmp_path) == (["epoch_0001"] if older else [])
+
+
+def test_every_file_and_folder_inside_is_flushed(tmp_path, monkeypatch):
+    flushed = set()
+    real_fsync = os.fsync
+
+    def fsync(descriptor):
+        flushed.add(os.fstat(descriptor).st_ino)
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic_folder(tmp_path / "run") as temporary:
+        fill(temporary, "x")
+    everything = [tmp_path, tmp_path / "run", *(tmp_path / "run").rglob("*")]
+    assert len(everything) == 5
+    assert {path.stat().st_ino for path in everything} <= flushed
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path):
+    file = tmp_path / "report.txt"
+    write_text(file, "old")
+    script = (
+        "import os, sys\nfrom ppcls_ext.utils.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n    temporary.write_text('half')\n    os.kill(os.getpid(), 9)\n"
+    )
+    root = Path(__file__).resolve().parents[3]
+    killed = subprocess.run([sys.executable, "-c", script, str(file)], cwd=root, check=False)
+    assert killed.returncode == -9
+    assert file.read_text() == "old"
+
+
+def test_checksum(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,129 @@
+"""How every command line ends: its status, one line for each mistake, no traceback for what a user can mend."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.errors import ConfigError, UserError
+
+TOOLS = Path(__file__).resolve().parents[3] / "tools"
+
+
+def leave(main) -> int:
+    with pytest.raises(SystemExit) as stop:
+        run(main)
+    return stop.value.code
+
+
+def raising(error: BaseException):
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (3, 3), (130, 130)])
+def test_the_status_is_what_main_returned(returned, status):
+    assert leave(lambda: returned) == status
+
+
+def test_each_problem_is_one_line(capsys):
+    assert leave(raising(ConfigError(["a.yaml:1: A: wrong", "a.yaml:2: B: wrong"]))) == 2
+    assert capsys.readouterr().err == "error: a.yaml:1: A: wrong\nerror: a.yaml:2: B: wrong\n"
+    assert leave(raising(UserError("no such file"))) == 2
+    assert capsys.readouterr().err == "error: no such file\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_nothing_is_a_users_problem(capsys, number):
+    assert leave(raising(OSError(number, os.strerror(number), "run/log.jsonl"))) == 2
+    assert capsys.readouterr().err == f"error: run/log.jsonl: {os.strerror(number)}\n"
+
+
+def test_a_path_that_cannot_be_used_is_a_users_problem(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other").write_text("")
+    mistakes = {
+        "folder": lambda: (tmp_path / "folder").write_text(""),
+        "file/below": lambda: (tmp_path / "file" / "below").write_text(""),
+        "absent": lambda: (tmp_path / "absent").read_text(),
+        "file": lambda: (tmp_path / "file").mkdir(),
+        "full": lambda: os.replace(tmp_path / "other", tmp_path / "folder"),
+    }
+    reasons = {
+        "folder": "Is a directory", "file/below": "Not a directory", "absent": "No such file or directory",
+        "file": "File exists",
+    }  # fmt: skip
+    for name, reason in reasons.items():
+        assert leave(mistakes[name]) == 2
+        assert capsys.readouterr().err == f"error: {tmp_path / name}: {reason}\n"
+    # Of the two files of a rename the user knows the second.
+    assert leave(mistakes["full"]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'folder'}: Is a directory\n"
+    for number in (errno.EACCES, errno.EPERM):
+        assert leave(raising(OSError(number, os.strerror(number), "locked.json"))) == 2
+        assert capsys.readouterr().err == f"error: locked.json: {os.strerror(number)}\n"
+
+
+def test_a_missing_package_is_one_line_and_a_missing_part_of_ours_a_traceback(capsys):
+    def main() -> None:
+        importlib.import_module("no_such_package.part")
+
+    assert leave(main) == 2
+    assert capsys.readouterr().err.startswith("error: package no_such_package is missing: run make setup")
+    with pytest.raises(ModuleNotFoundError):
+        run(lambda: importlib.import_module("ppcls_ext.no_such_part"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train.py", "-c", "absent.yaml"),
+        ("eval.py", "-c", "absent.yaml"),
+        ("infer.py", "-c", "absent.yaml"),
+        ("export_model.py", "-c", "absent.yaml"),
+        ("prepare_data.py", "samples", "-c", "absent.yaml", "--output", "absent"),
+        ("convert_weights.py", "a.pdparams", "b.pdparams", "--model", "EConvNeXt_mini", "--from", "ours"),
+        ("benchmark.py", "startup"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_tools_say_so_where_no_package_is_installed(arguments):
+    """``-S`` keeps Python from looking where packages are installed."""
+    command = [sys.executable, "-S", str(TOOLS / arguments[0]), *arguments[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: package \w+ is missing: run make setup and use \.venv/bin/python.*\n", done.stderr)
+
+
+def test_our_own_mistakes_keep_their_traceback():
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        run(raising(OSError(errno.EBADF, os.strerror(errno.EBADF))))
+    with pytest.raises(PermissionError):
+        run(raising(PermissionError(errno.EPERM, "a system call that names no file")))
+    with pytest.raises(ZeroDivisionError):
+        run(raising(ZeroDivisionError()))
+
+
+def test_interruption_leaves_as_shells_expect(capsys):
+    assert leave(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_overrides_gather():
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    arguments = parser.parse_args(["-c", "a.yaml", "-o", "A.b=1", "C=2", "-o", "D=3"])
+    assert (arguments.config, arguments.override) == ("a.yaml", ["A.b=1", "C=2", "D=3"])
+    assert parser.parse_args(["-c", "a.yaml"]).override == []

@@ -1,0 +1,73 @@
+"""What reaches the terminal and the log file."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+
+from ppcls_ext.utils.log import PACKAGES, log_to_file, note_in_files, set_up_logging
+
+
+@pytest.fixture(autouse=True)
+def _restore_loggers():
+    before = {name: (list(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in PACKAGES}
+    yield
+    for name, (handlers, propagate) in before.items():
+        package = logging.getLogger(name)
+        for handler in list(package.handlers):
+            package.removeHandler(handler)
+            handler.close()
+        package.handlers[:] = handlers
+        package.propagate = propagate
+
+
+def test_information_is_bare_and_the_rest_says_what_it_is(capsys):
+    set_up_logging()
+    logger = logging.getLogger("classification.trainer")
+    logger.info("epoch %d", 1)
+    logger.warning("skipped %s", "a.jpg")
+    logger.error("wrong")
+    logger.debug("never shown")
+    assert capsys.readouterr().out == "epoch 1\nwarning: skipped a.jpg\nerror: wrong\n"
+
+
+def test_quiet_ranks_show_warnings_only(capsys):
+    set_up_logging(quiet=True)
+    logging.getLogger("ppcls_ext.weights").info("loaded")
+    logging.getLogger("ppcls_ext.weights").warning("careful")
+    assert capsys.readouterr().out == "warning: careful\n"
+
+
+def test_the_file_gets_the_same_messages_with_times_and_is_appended_to(tmp_path, capsys):
+    file = tmp_path / "train.log"
+    for message in ("first run", "second run: ü"):
+        set_up_logging()
+        log_to_file(file)
+        logging.getLogger("classification").info(message)
+    note_in_files("it failed")
+    set_up_logging()
+    note_in_files("there is no file now")
+    logging.getLogger("classification").info("not in the file")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", "", line) for line in lines] == [
+        "INFO first run",
+        "INFO second run: ü",
+        "ERROR it failed",
+    ]
+    assert capsys.readouterr().out == "first run\nsecond run: ü\nnot in the file\n"
+
+
+def test_setting_up_twice_does_not_double_the_lines(capsys):
+    set_up_logging()
+    set_up_logging()
+    logging.getLogger("tools.train").info("once")
+    assert capsys.readouterr().out == "once\n"
+
+
+def test_other_peoples_loggers_are_left_alone(capsys):
+    set_up_logging()
+    logging.getLogger("somebody.else").info("silent")
+    assert capsys.readouterr().out == ""
+    assert not logging.getLogger("somebody").handlers

@@ -1,0 +1,182 @@
+"""Training curves: a picture that shows what was measured, also of one epoch and of runs without evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_ext.utils.plots import (
+    Band,
+    Bar,
+    Point,
+    draw_bands,
+    draw_bars,
+    draw_detection_curves,
+    draw_run_comparison,
+    draw_tradeoff,
+    draw_training_curves,
+)  # fmt: skip
+
+
+def record(epoch: int, evaluated: bool = True, averaged: bool = True) -> dict:
+    figures = {"loss": 2.0 / epoch, "top1": 1 - 0.5 / epoch, "top5": 1 - 0.1 / epoch}
+    result = {"epoch": epoch, "lr": 0.1 / epoch, "train": {"loss": 3.0 / epoch, "top1": 1 - 0.6 / epoch}}
+    if evaluated:
+        result["eval"] = figures
+        if averaged:
+            result["ema"] = {name: value * 0.9 for name, value in figures.items()}
+    return result
+
+
+def draw(tmp_path, history) -> np.ndarray:
+    file = tmp_path / "run" / "curves.png"
+    draw_training_curves(history, file, "EConvNeXt_mini")
+    assert [path.name for path in file.parent.iterdir()] == ["curves.png"]
+    with Image.open(file) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB"))
+
+
+def coloured(picture: np.ndarray) -> np.ndarray:
+    """Marks the pixels of curves: everything but text, axes and grid is grey."""
+    return (picture.max(axis=2).astype(int) - picture.min(axis=2)) > 60
+
+
+def panels(marks: np.ndarray) -> list[int]:
+    half_height, half_width = marks.shape[0] // 2, marks.shape[1] // 2
+    rows, columns = (slice(0, half_height), slice(half_height, None)), (slice(0, half_width), slice(half_width, None))
+    return [int(marks[row, column].sum()) for row in rows for column in columns]
+
+
+def test_all_four_panels_show_curves(tmp_path):
+    picture = draw(tmp_path, [record(epoch) for epoch in range(1, 6)])
+    assert picture.shape[0] > 600
+    assert picture.shape[1] > 800
+    assert min(panels(coloured(picture))) > 200
+
+
+def test_without_evaluation_the_top_5_panel_is_empty_and_says_so(tmp_path):
+    loss, top1, top5, rate = panels(coloured(draw(tmp_path, [record(epoch, evaluated=False) for epoch in (1, 2, 3)])))
+    assert min(loss, top1, rate) > 100
+    assert top5 == 0
+
+
+def test_a_single_epoch_is_visible(tmp_path):
+    assert min(panels(coloured(draw(tmp_path, [record(1)])))) > 10
+
+
+def test_epochs_that_were_not_evaluated_are_left_out(tmp_path):
+    history = [record(1, evaluated=False), record(2), record(3, evaluated=False), record(4, averaged=False)]
+    assert min(panels(coloured(draw(tmp_path, history)))) > 50
+
+
+def test_a_run_without_a_finished_epoch_still_gives_a_picture(tmp_path):
+    assert not coloured(draw(tmp_path, [])).any()
+
+
+def test_a_failure_while_drawing_leaves_the_old_picture(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    before = draw(tmp_path, [record(1)])
+
+    def fail(*_arguments, **_named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="No space"):
+        draw_training_curves([record(1), record(2)], tmp_path / "run" / "curves.png", "again")
+    with Image.open(tmp_path / "run" / "curves.png") as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), before)
+
+
+def detector_record(epoch: int, evaluated: bool = True, averaged: bool = True, seconds: bool = True) -> dict:
+    train = {"loss": 3.0 / epoch, "loss_cls": 1.5 / epoch, "loss_iou": 0.9 / epoch, "loss_dfl": 0.6 / epoch}
+    if seconds:
+        train |= {"seconds": 90.0, "images_per_second": 4.0 + 0.1 * epoch}
+    result = {"epoch": epoch, "lr": 1e-3 / epoch, "train": train}
+    if evaluated:
+        result["eval"] = {"AP": 0.5 - 0.4 / epoch, "AP50": 0.8 - 0.5 / epoch}
+        if averaged:
+            result["ema"] = {"AP": 0.55 - 0.4 / epoch, "AP50": 0.85 - 0.5 / epoch}
+    return result
+
+
+def drawn(file) -> np.ndarray:
+    with Image.open(file) as picture:
+        return coloured(np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("epochs", [1, 6, 40])
+def test_a_detector_has_losses_precision_rate_and_speed(tmp_path, epochs):
+    file = tmp_path / "curves.png"
+    draw_detection_curves([detector_record(epoch) for epoch in range(1, epochs + 1)], file, "ppyoloe_s")
+    assert min(panels(drawn(file))) > 10
+
+
+def test_what_a_detector_did_not_measure_is_left_out(tmp_path):
+    file = tmp_path / "curves.png"
+    history = [detector_record(epoch, evaluated=False, seconds=False) for epoch in (1, 2)]
+    draw_detection_curves(history, file, "not evaluated")
+    loss, precision, rate, speed = panels(drawn(file))
+    assert min(loss, rate) > 50
+    assert precision == speed == 0
+    # An evaluation without any annotated box has no precision.
+    history.append({**detector_record(3), "eval": {"AP": None, "AP50": None}, "ema": None})
+    draw_detection_curves(history, file, "nothing annotated")
+    assert panels(drawn(file))[1] == 0
+    draw_detection_curves([], file, "nothing yet")
+    assert not drawn(file).any()
+
+
+def test_runs_are_compared_by_epoch_and_by_minutes(tmp_path):
+    file = tmp_path / "comparison.png"
+    fast = [detector_record(epoch) for epoch in range(1, 5)]
+    slow = [{**record, "train": {**record["train"], "seconds": 400.0}} for record in fast]
+    draw_run_comparison({"fast": fast, "slow": slow}, file, "two backbones")
+    both = panels(drawn(file))
+    assert min(both) > 100
+    draw_run_comparison({"fast": fast}, file)
+    assert all(one < two for one, two in zip(panels(drawn(file)), both, strict=True))
+
+
+def test_runs_without_seconds_are_compared_by_epoch_only(tmp_path):
+    file = tmp_path / "comparison.png"
+    draw_run_comparison({"old": [detector_record(epoch, averaged=False, seconds=False) for epoch in (1, 2)]}, file)
+    by_epoch, by_minutes, *_ = panels(drawn(file))
+    assert by_epoch > 50
+    assert by_minutes == 0
+
+
+def amount(file) -> int:
+    """Number of pixels that are not grey."""
+    return int(drawn(file).sum())
+
+
+def test_curves_with_bands_show_each_label_and_what_was_not_measured(tmp_path):
+    one, other = [(1.0, 0.1, 0.0), (2.0, 0.3, 0.1)], [(1.0, 0.2, 0.0)]
+    both = [Band("a", one), Band("b", other, is_secondary=True)]
+    amounts = []
+    for bands in ([Band("a", [])], both[:1], both):
+        draw_bands(dict.fromkeys("wxyz", bands), tmp_path / "curves.png", "title")
+        amounts.append(amount(tmp_path / "curves.png"))
+    assert amounts[0] == 0
+    assert 200 < amounts[1] < amounts[2]
+
+
+def test_bars_show_what_is_known(tmp_path):
+    bars = [Bar("base", 0.0, "50 %", 1.0, is_base=True), Bar("up", 2.0, "+2"), Bar("unknown", None)]
+    amounts = []
+    for shown in (bars, bars[::2]):
+        draw_bars({"x": shown, "y": shown}, tmp_path / "bars.png", "title")
+        amounts.append(amount(tmp_path / "bars.png"))
+    assert amounts[1] < amounts[0] / 2
+
+
+def test_points_of_a_tradeoff_are_drawn_also_at_one_cost(tmp_path):
+    points = [Point("a", 1.0, 50.0), Point("b", 1.0, 60.0, 1.0, is_secondary=True)]
+    amounts = []
+    for shown in (points[:1], points):
+        draw_tradeoff({"cost": shown}, tmp_path / "points.png", "title", "top-1")
+        amounts.append(amount(tmp_path / "points.png"))
+    assert 50 < amounts[0] < amounts[1]
