@@ -12,11 +12,10 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppcls_ext.common.files import write_json
-
 from detection.configuration import DetectionConfig, load_config
 from detection.counting import PUBLISHED_GFLOPS, count_gflops, count_parameters
 from detection.toolkit import build_model
+from ppcls_ext.utils.files import write_json
 
 if TYPE_CHECKING:
     import paddle

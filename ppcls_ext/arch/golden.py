@@ -2,7 +2,7 @@
 
 After a change that is meant to alter a network, write them anew and look at the difference before committing it:
 
-    python -m ppcls_ext.models.golden tests/golden/models.json
+    python -m ppcls_ext.arch.golden tests/golden/models.json
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ppcls_ext.common.files import write_json
-from ppcls_ext.models.catalog import list_models
-from ppcls_ext.models.counting import count_network
-from ppcls_ext.models.registry import build_model
-from ppcls_ext.models.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.catalog import list_models
+from ppcls_ext.arch.counting import count_network
+from ppcls_ext.arch.registry import build_model
+from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from ppcls_ext.utils.files import write_json
 
 IMAGE_SHAPE = (2, 3, 64, 64)
 LOGITS = 10

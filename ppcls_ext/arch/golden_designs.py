@@ -2,7 +2,7 @@
 
 After a change that is meant to alter one, write them anew and look at the difference before committing it:
 
-    python -m ppcls_ext.models.golden_designs tests/golden/designs.json
+    python -m ppcls_ext.arch.golden_designs tests/golden/designs.json
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from ppcls_ext.common.files import write_json
-from ppcls_ext.models.catalog import architecture_parameters
-from ppcls_ext.models.counting import count_model
-from ppcls_ext.models.design import Design
-from ppcls_ext.models.path import PATH
+from ppcls_ext.arch.catalog import architecture_parameters
+from ppcls_ext.arch.counting import count_model
+from ppcls_ext.arch.design import Design
+from ppcls_ext.arch.path import PATH
+from ppcls_ext.utils.files import write_json
 
 # One model of each family that has switches.
 SWITCHED = ("ConvNeXtV1_tiny", "EConvNeXt_mini")
