@@ -13,7 +13,7 @@ from ppcls_ext.deploy.cards.sources import shown_config, shown_weights
 from ppcls_ext.deploy.cards.text import percent, shown_path, shown_value
 
 if TYPE_CHECKING:
-    from ppcls_ext.runtime.artefacts import Artefact
+    from ppcls_ext.runtime.description import Artefact
 
 INT8 = "int8"
 # Figures of a pruning that are shares, and those that are shown in millions.
