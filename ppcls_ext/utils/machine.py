@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,11 @@ GIB = 1024**3
 # Limits of a container. psutil tells the whole machine's memory and cores, whatever the container may use of them.
 CGROUP = Path("/sys/fs/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
+# Packages whose version decides how fast something runs.
+MEASURED_PACKAGES = (
+    "paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless", "pillow", "onnxruntime", "openvino",
+    "paddle2onnx", "pycocotools", "faster-coco-eval",
+)  # fmt: skip
 # This trainer's workers share anonymous memory, but those of Paddle's own loader (PaddleClas, PaddleDetection) use
 # /dev/shm. A batch of 64 images of 224 px is 37 MiB, and each worker prefetches two: below this, they die of SIGBUS.
 ENOUGH_SHARED_MEMORY = GIB
@@ -65,6 +72,28 @@ def available_cores() -> int:
         return max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError, ZeroDivisionError):
         return cores
+
+
+def processor_name() -> str:
+    """Returns the processor's name as the system knows it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def machine_line() -> str:
+    """Returns what figures were measured on: processor, cores that this process may use, versions of the packages."""
+    parts = [processor_name(), f"{available_cores()} cores", f"Python {platform.python_version()}"]
+    for package in MEASURED_PACKAGES:
+        try:
+            parts.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(parts)
 
 
 def memory_in_use() -> float:
