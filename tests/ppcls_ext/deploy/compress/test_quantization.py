@@ -196,5 +196,5 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch):
     from ppcls_ext.deploy.compress import int8
 
     monkeypatch.setattr(int8, "PACKAGES", ("openvino", "nncf_that_is_not_there"))
-    with pytest.raises(UserError, match="missing package nncf_that_is_not_there.*requirements-deploy.txt"):
+    with pytest.raises(UserError, match="missing package nncf_that_is_not_there.*requirements-deploy.lock"):
         int8.check_packages()

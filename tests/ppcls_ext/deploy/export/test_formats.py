@@ -99,7 +99,7 @@ def test_what_cannot_be_written_is_told_before_any_work(tmp_path, formats, preci
 )
 def test_a_missing_package_is_named_with_its_installation(monkeypatch, name, package):
     hide(monkeypatch, package, present=tuple(set(FORMATS[name].packages) - {package}))
-    with pytest.raises(UserError, match=rf"'{name}' needs the missing package {package}: pip install {package}==\S+ "):
+    with pytest.raises(UserError, match=rf"'{name}' needs the missing package {package}: pip install"):
         plan([name], ["fp32"])
 
 
