@@ -125,7 +125,8 @@ def _prepare_models(model_name: str, size: int, folder: Path) -> tuple[dict[str,
     import paddle
 
     from ppcls_ext.arch.registry import build_model
-    from ppcls_ext.deploy.export import FORMATS, export_classifier
+    from ppcls_ext.deploy.export import export_classifier
+    from ppcls_ext.deploy.formats import FORMATS
 
     preprocess = [{"ResizeImage": {"size": size}}, {"NormalizeImage": {"order": ""}}]
     paddle.seed(0)
@@ -187,7 +188,7 @@ def open_engines(models: dict[str, tuple[str, str]], threads: int, folder: Path)
 
 
 def _compare_outputs(names: list[str], folder: Path) -> dict[str, float]:
-    from ppcls_ext.deploy.export.verification import relative_error
+    from ppcls_ext.deploy.verify import relative_error
 
     outputs = [np.load(folder / f"output_{number}.npy") for number in range(len(names))]
     errors = {name: relative_error(output, outputs[0]) for name, output in zip(names, outputs, strict=True)}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppcls_ext.deploy.export.formats import FORMATS, PRECISIONS
+from ppcls_ext.deploy.formats import FORMATS, PRECISIONS
 from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, read_description
 from ppcls_ext.runtime.description import DESCRIPTION_FILE
 from ppcls_ext.utils.errors import UserError, suggestion

@@ -319,7 +319,7 @@ def test_one_precision_that_fails_does_not_take_the_others_along(monkeypatch, tm
         if "bf16" in precisions:
             raise UserError("differs\ntoo much")
 
-    monkeypatch.setattr("ppcls_ext.deploy.export.classifier.export_classifier", fake_export)
+    monkeypatch.setattr("ppcls_ext.deploy.export.export_classifier", fake_export)
     monkeypatch.setattr("ppcls_ext.arch.registry.build_model", lambda name, class_num: tiny_classifier())
     answer = export_worker.export_model("Tiny", 32, "openvino", ["fp32", "bf16", "fp16"], tmp_path)
     assert answer["reasons"] == {"fp32": None, "bf16": "differs too much", "fp16": None}
