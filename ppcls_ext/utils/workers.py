@@ -253,7 +253,7 @@ def measure_interleaved(
 
 
 def _answer_turns(connection: Connection, opener: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Runs in the process of a subject: opens it, runs once, then measures a turn for each message ``(runs, seconds)``."""
+    """Runs in the process of a subject: opens it, then measures a turn for each message ``(runs, seconds)``."""
     run, facts = opener(**arguments)
     run()
     connection.send((facts, None))
@@ -272,7 +272,7 @@ def _answer_turns(connection: Connection, opener: Callable[..., Any], arguments:
 
 
 def _peak_bytes() -> int | None:
-    """Returns the largest resident memory of this process so far; ``getrusage`` would count the parent's before exec."""
+    """Returns the largest resident memory of this process; ``getrusage`` would count the parent's before exec."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
