@@ -62,6 +62,7 @@ RULES: tuple[Rule, ...] = (
         "opencv-python-headless==4.11.0.86",
         substitutes=("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
     ),
+    Rule("simplejpeg", ">=1.7.3,<2", "JPEG files are decoded with it", "run", "simplejpeg==1.9.0"),
     Rule("PyYAML", ">=6.0,<7", "configurations are YAML", "run", "PyYAML==6.0.3"),
     Rule(
         "paddlepaddle",
