@@ -15,8 +15,7 @@ from classification.opening import open_dataset, refusal
 from classification.probe import Place, check_image_shape, model_of
 from ppcls_ext.arch.registry import build_model
 from ppcls_ext.engine.environment import Environment
-from ppcls_ext.engine.loader import Loader
-from ppcls_ext.engine.sampler import EpochBatchSampler
+from ppcls_ext.engine.loader import EpochBatchSampler, Loader
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
 

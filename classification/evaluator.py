@@ -14,9 +14,9 @@ from classification.losses import WeightedSum
 from classification.metrics import TopkAcc
 from classification.precision import Precision
 from ppcls_ext.arch.outputs import logits_of
-from ppcls_ext.engine.display import Display, clock
 from ppcls_ext.engine.environment import Environment, sum_over_ranks
 from ppcls_ext.engine.loader import Loader
+from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)

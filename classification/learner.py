@@ -15,8 +15,8 @@ from classification.distillation.lessons import Distillation
 from classification.ema import ExponentialMovingAverage
 from classification.precision import Precision
 from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.engine.checkpoint import export_optimizer_state, import_optimizer_state
 from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
-from ppcls_ext.engine.optimizer_state import export_optimizer_state, import_optimizer_state
 from ppcls_ext.weights import load_weights
 
 

@@ -9,12 +9,12 @@ import paddle
 
 from classification.config import Config
 from classification.progress import RunProgress
-from ppcls_ext.engine.display import clock
 from ppcls_ext.engine.environment import Environment
-from ppcls_ext.engine.memory import memory_in_use, peak_memory
 from ppcls_ext.engine.run_folder import RunFolder
 from ppcls_ext.engine.scalars import Scalars
+from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.files import write_json
+from ppcls_ext.utils.machine import memory_in_use, peak_memory
 from ppcls_ext.utils.plots import draw_training_curves
 
 logger = logging.getLogger(__name__)

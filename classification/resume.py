@@ -8,8 +8,7 @@ from typing import Any
 from classification.config import Config
 from classification.learner import Learner
 from classification.progress import RunProgress, restore_random_states
-from ppcls_ext.engine.checkpoint import Checkpoint
-from ppcls_ext.engine.resuming import compare_order, warn_of_changes
+from ppcls_ext.engine.checkpoint import Checkpoint, compare_order, warn_of_changes
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -21,12 +21,18 @@ from classification.metrics import TopkAcc
 from classification.progress import EpochSums, RunProgress, random_states
 from classification.recorder import Recorder
 from classification.resume import restore_run
-from ppcls_ext.engine.checkpoint import Checkpoint, write_checkpoint
-from ppcls_ext.engine.display import Display
-from ppcls_ext.engine.environment import Environment, barrier, broadcast_buffers, derive_seed, sum_over_ranks
-from ppcls_ext.engine.interruption import InterruptWatch
-from ppcls_ext.engine.resuming import check_same_start, find_checkpoint
+from ppcls_ext.engine.checkpoint import Checkpoint, find_checkpoint, write_checkpoint
+from ppcls_ext.engine.environment import (
+    Environment,
+    InterruptWatch,
+    barrier,
+    broadcast_buffers,
+    check_same_start,
+    derive_seed,
+    sum_over_ranks,
+)
 from ppcls_ext.engine.run_folder import RunFolder
+from ppcls_ext.utils.display import Display
 from ppcls_ext.utils.errors import Interrupted, UserError
 from ppcls_ext.utils.log import log_to_file
 

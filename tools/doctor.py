@@ -3,22 +3,20 @@
     python tools/doctor.py          a table, the machine, what to mend
     python tools/doctor.py --json   the same for programs
 
-Exit status: 0 when the machine can train, 2 otherwise. Works with any Python 3.10 or later and nothing installed.
+Exit status: 0 when the machine can train, 2 otherwise. Works with any Python 3.10 or later that has pip.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppcls_ext.utils.command_line import run
-from ppcls_ext.utils.doctor import examine
-from ppcls_ext.utils.doctor_text import report_lines
 
 CANNOT_TRAIN_STATUS = 2
 
@@ -28,9 +26,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     arguments = parser.parse_args()
-    report = examine()
-    print(json.dumps(report.as_dict(), indent=2) if arguments.json else "\n".join(report_lines(report)))
-    return 0 if report.can_train else CANNOT_TRAIN_STATUS
+    from ppcls_ext.utils.doctor import examine, report_text
+
+    report = examine(os.environ)
+    print(json.dumps(report, indent=2) if arguments.json else report_text(report))
+    return 0 if report["can_train"] else CANNOT_TRAIN_STATUS
 
 
 if __name__ == "__main__":

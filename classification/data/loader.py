@@ -18,9 +18,7 @@ import numpy as np
 from classification.data.batch_operators import BatchOperator
 from classification.data.datasets.base import ImageDataset
 from classification.data.samples import BatchReader, SampleReader
-from ppcls_ext.engine.loader import Loader
-from ppcls_ext.engine.sampler import EpochBatchSampler
-from ppcls_ext.engine.workers import BatchWorkers
+from ppcls_ext.engine.loader import BatchWorkers, EpochBatchSampler, Loader
 
 if TYPE_CHECKING:
     import paddle

@@ -9,8 +9,7 @@ import numpy as np
 
 from classification.data.batch_operators import BatchOperator
 from classification.data.datasets.base import ImageDataset
-from ppcls_ext.engine.randomness import batch_generator, sample_generator
-from ppcls_ext.engine.sampler import SampleKey
+from ppcls_ext.engine.loader import SampleKey, batch_generator, sample_generator
 from ppcls_ext.preprocess.decode import ImageError
 from ppcls_ext.preprocess.operators import DecodeImage, ToCHWImage
 from ppcls_ext.utils.errors import UserError

@@ -11,7 +11,7 @@ from typing import Any
 
 from classification.config import Config, load_config
 from classification.config_parts import Reader
-from ppcls_ext.deploy.benchmark.matrix.published import PUBLISHED_ON_CIFAR100, Published
+from ppcls_ext.deploy.published import PUBLISHED_ON_CIFAR100, Published
 from ppcls_ext.utils.config import Document, apply_override, load_config_file
 from ppcls_ext.utils.errors import UserError, suggestion
 

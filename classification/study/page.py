@@ -7,7 +7,7 @@ from typing import Any
 
 from classification.study.cost import ENGINE
 from ppcls_ext.deploy.benchmark.report import markdown_table
-from ppcls_ext.engine.display import clock
+from ppcls_ext.utils.display import clock
 
 NOTHING = "-"
 SMALLEST_IN_G = 1e8

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from classification.study.runs import Run
-from ppcls_ext.engine.interruption import InterruptWatch
+from ppcls_ext.engine.environment import InterruptWatch
 from ppcls_ext.utils.errors import Interrupted
 from ppcls_ext.utils.locks import is_locked
 from ppcls_ext.utils.machine import available_cores

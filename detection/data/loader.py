@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ppcls_ext.engine.loader import Loader
-from ppcls_ext.engine.randomness import batch_generator, sample_generator
-from ppcls_ext.engine.sampler import EpochBatchSampler, SampleKey
-from ppcls_ext.engine.workers import BatchWorkers
+from ppcls_ext.engine.loader import (
+    BatchWorkers,
+    EpochBatchSampler,
+    Loader,
+    SampleKey,
+    batch_generator,
+    sample_generator,
+)
 from ppcls_ext.preprocess import ImageError, read_image
 from ppcls_ext.utils.errors import UserError
 

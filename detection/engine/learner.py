@@ -12,8 +12,8 @@ import numpy as np
 import paddle
 
 from detection.engine.parts import Parts
+from ppcls_ext.engine.checkpoint import export_optimizer_state, import_optimizer_state
 from ppcls_ext.engine.environment import Environment
-from ppcls_ext.engine.optimizer_state import export_optimizer_state, import_optimizer_state
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
 

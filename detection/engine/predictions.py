@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls_ext.engine.display import Display
 from ppcls_ext.engine.environment import Environment, barrier
 from ppcls_ext.engine.loader import Loader
+from ppcls_ext.utils.display import Display
 
 
 @paddle.no_grad()

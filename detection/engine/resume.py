@@ -7,8 +7,7 @@ from typing import Any
 from detection.configuration import DetectionConfig
 from detection.engine.learner import Learner
 from detection.engine.progress import RunProgress
-from ppcls_ext.engine.checkpoint import Checkpoint
-from ppcls_ext.engine.resuming import compare_order, warn_of_changes
+from ppcls_ext.engine.checkpoint import Checkpoint, compare_order, warn_of_changes
 from ppcls_ext.utils.errors import UserError
 
 # Keys that may change without any number of the run changing.

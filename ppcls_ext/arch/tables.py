@@ -8,7 +8,7 @@ from typing import Any
 from ppcls_ext.arch.counting import Count, count_model
 from ppcls_ext.arch.path import PATH, Step
 from ppcls_ext.arch.scaling import Multipliers
-from ppcls_ext.deploy.benchmark.report import markdown_table
+from ppcls_ext.utils.tables import markdown_table
 
 PHI = "phi "
 COUNTED = ["parameters, M", "FLOPs, G"]
@@ -21,7 +21,7 @@ def _figures(count: Count) -> list[str]:
 def model_table(name: str, arguments: Mapping[str, Any], image_size: int) -> str:
     """Returns the table of one model."""
     row = [Step("", name, arguments).architecture, str(image_size), *_figures(count_model(name, arguments, image_size))]
-    return markdown_table([["Arch", "image, px", *COUNTED], row])
+    return markdown_table(["Arch", "image, px", *COUNTED], [row])
 
 
 def path_table(image_size: int, arguments: Mapping[str, Any]) -> str:
@@ -35,7 +35,7 @@ def path_table(image_size: int, arguments: Mapping[str, Any]) -> str:
     for number, step in enumerate(PATH):
         count = count_model(step.model, {**arguments, **step.arguments}, image_size)
         rows.append([str(number), step.change, f"`{step.architecture}`", *_figures(count)])
-    return markdown_table(rows)
+    return markdown_table(rows[0], rows[1:])
 
 
 def scaling_table(
@@ -64,4 +64,4 @@ def scaling_table(
             f"Arch: {Step('', name, scaled).architecture}",
             f"Global: {{image_shape: [{arguments.get('in_channels', 3)}, {size}, {size}]}}",
         ]
-    return "\n".join([markdown_table(rows), "", *keys])
+    return "\n".join([markdown_table(rows[0], rows[1:]), "", *keys])

@@ -13,8 +13,8 @@ import numpy as np
 from ppcls_ext.check.examine import RECORD, Mark, examine
 from ppcls_ext.check.findings import Picture
 from ppcls_ext.check.workers import PictureSet, Workers, dataset_of
-from ppcls_ext.engine.display import Display, clock
 from ppcls_ext.preprocess.decode import ImageError
+from ppcls_ext.utils.display import Display, clock
 
 logger = logging.getLogger(__name__)
 CHUNK = 64

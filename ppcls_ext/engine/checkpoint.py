@@ -18,15 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
+import yaml
 
+from ppcls_ext.utils.config import changed_keys
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder
 from ppcls_ext.weights import read_manifest, read_pickle, verify_file, write_manifest, write_weights
 
 logger = logging.getLogger(__name__)
 
+AUTO = "auto"
 LATEST, BEST = "latest", "best"
 ARRAY_FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "auxiliary.pdparams")
+# How an optimizer's float32 copy of a low-precision weight (AMP O2) is called.
+MASTER = "master_weight"
+SHOWN_CHANGES = 6
 _FOLDER = re.compile(r"^epoch_(\d+)(?:_step_(\d+))?$")
 
 
@@ -202,3 +209,134 @@ def find_newest_good(root: Path) -> Checkpoint | None:
     if folders:
         raise UserError(f"{root}: none of the {len(folders)} checkpoints is whole; remove them to start afresh")
     return None
+
+
+def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
+    """Returns the checkpoint that ``--resume`` means.
+
+    Args:
+        resume: ``auto`` for the newest whole one below ``root`` (none at all: a fresh start), a folder, or ``None``.
+        root: the folder ``checkpoints`` of the run.
+
+    Raises:
+        UserError: the folder is damaged, foreign or missing.
+    """
+    if resume is None:
+        return None
+    if resume != AUTO:
+        checkpoint = read_checkpoint(Path(resume))
+        logger.info("resuming from %s", resume)
+        return checkpoint
+    checkpoint = find_newest_good(root)
+    if checkpoint is None:
+        logger.info("no checkpoint in %s yet: starting afresh", root)
+    return checkpoint
+
+
+def compare_order(where: str, state: dict[str, Any], data_order: dict[str, int]) -> bool:
+    """Tells whether the batches are cut otherwise now, which is only possible between two epochs.
+
+    Args:
+        where: names the checkpoint.
+        state: its state, with ``data_order`` and ``step``.
+        data_order: what decides now which images form batch k.
+
+    Raises:
+        UserError: the checkpoint stands inside an epoch that cannot be cut as it was.
+    """
+    before = state["data_order"]
+    changed = [f"{key} {before[key]} -> {now}" for key, now in data_order.items() if before[key] != now]
+    if changed and state["step"]:
+        raise UserError(
+            f"{where}: stands inside an epoch whose batches are cut otherwise now ({'; '.join(changed)}); "
+            "resume with the old values or from a checkpoint at the end of an epoch"
+        )
+    if changed:
+        logger.warning("%s: %s; the run goes on, but not to the same numbers", where, "; ".join(changed))
+    return bool(changed)
+
+
+def warn_of_changes(where: str, text: str, data: dict[str, Any], without_effect: tuple[str, ...]) -> None:
+    """Lists the keys that have another value in the checkpoint's configuration, where numbers depend on them.
+
+    Args:
+        where: names the checkpoint.
+        text: its configuration.
+        data: the present configuration.
+        without_effect: beginnings of dotted keys that may change without any number of the run changing.
+    """
+    try:
+        before = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        return
+    changed = changed_keys(before, data, without_effect)
+    if changed:
+        shown = "; ".join(changed[:SHOWN_CHANGES]) + ("; ..." if len(changed) > SHOWN_CHANGES else "")
+        logger.warning("%s: the configuration has changed since: %s", where, shown)
+
+
+def export_optimizer_state(
+    optimizer: paddle.optimizer.Optimizer, named_parameters: list[tuple[str, paddle.Tensor]]
+) -> dict[str, np.ndarray]:
+    """Returns the optimizer's state as ``{"head.weight/moment1_0": array}``, under the model's own parameter names.
+
+    Paddle names accumulators after generated parameter names (``linear_1.w_0_moment1_0``), and these depend on what
+    else the process has built.
+    """
+    structured = {parameter.name: name for name, parameter in named_parameters}
+    # Longest first: `linear_1.w_0` is a prefix of nothing else, but `linear_1.w_0` and `linear_1.w_01` would clash.
+    generated_names = sorted(structured, key=len, reverse=True)
+    result: dict[str, np.ndarray] = {}
+    for key, value in optimizer.state_dict().items():
+        if key == "LR_Scheduler":
+            continue
+        if key == "master_weights":
+            for generated, weight in value.items():
+                result[f"{structured[generated]}/{MASTER}"] = weight.numpy()
+            continue
+        owner = next((name for name in generated_names if key.startswith(f"{name}_")), None)
+        if owner is not None:
+            result[f"{structured[owner]}/{_suffix_of(key, owner)}"] = value.numpy()
+    return result
+
+
+def _suffix_of(key: str, owner: str) -> str:
+    """Returns ``moment1_0`` of ``linear_1.w_0_moment1_0``, also where AMP O2 puts ``fp32_master_0`` between."""
+    return key[len(owner) + 1 :].split("fp32_master_0_")[-1]
+
+
+def import_optimizer_state(
+    optimizer: paddle.optimizer.Optimizer,
+    named_parameters: list[tuple[str, paddle.Tensor]],
+    state: dict[str, np.ndarray],
+    where: str,
+) -> None:
+    """Puts a state that :func:`export_optimizer_state` returned into ``optimizer``.
+
+    Raises:
+        UserError: an entry belongs to no parameter of the model; continuing would silently change the run.
+    """
+    by_name = dict(named_parameters)
+    restored: dict[str, Any] = {}
+    masters: dict[str, Any] = {}
+    for key, value in state.items():
+        name, _, accumulator = key.rpartition("/")
+        if name not in by_name:
+            raise UserError(f"{where}: holds optimizer state for '{name}', which the model lacks")
+        generated = by_name[name].name
+        tensor = paddle.to_tensor(value)
+        if accumulator == MASTER:
+            tensor.name = f"{generated}_fp32_master_0"
+            masters[generated] = tensor
+        else:
+            restored[f"{generated}_{accumulator}"] = tensor
+    if masters:
+        restored["master_weights"] = masters
+        for generated in masters:
+            for key in [key for key in restored if key.startswith(f"{generated}_")]:
+                restored[f"{generated}_fp32_master_0_{key[len(generated) + 1 :]}"] = restored.pop(key)
+    schedule = optimizer.state_dict().get("LR_Scheduler")
+    if schedule is not None:
+        # Paddle insists on it; where the learning rate stands is the caller's business.
+        restored["LR_Scheduler"] = schedule
+    optimizer.set_state_dict(restored)

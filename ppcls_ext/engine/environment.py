@@ -1,4 +1,4 @@
-"""The process that trains: its device, its rank, its randomness."""
+"""The process that trains: its device, rank and seeds, all-reduce over the ranks, and what Ctrl-C does to it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import logging
 import random
+import signal
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.machine import rank_from_environment
 
 logger = logging.getLogger(__name__)
+
+# Optimizer steps between two all-reduces of the stop flag: a stop comes soon, and it costs next to nothing.
+STOP_FLAG_INTERVAL = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,3 +125,78 @@ def barrier(world_size: int) -> None:
     """Waits until every rank is here."""
     if world_size > 1:
         paddle.distributed.barrier()
+
+
+def check_same_start(position: tuple[int, int, int], model: Any, environment: Environment, folder_key: str) -> None:
+    """Checks that all processes begin at the same place with the same weights, as copies of one run must.
+
+    They do not where machines share no disk and ``--resume auto`` finds checkpoints on the first one only.
+
+    Args:
+        position: finished epochs, batches of the next one, optimizer steps.
+        model: the network, a ``paddle.nn.Layer``.
+        environment: rank and number of processes.
+        folder_key: the configuration's key of the folder that the processes must share.
+
+    Raises:
+        UserError: a process differs; all of them raise it.
+    """
+    if environment.world_size == 1:
+        return
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.astype("float32").numpy().tobytes())
+    # 48 bits are exact in the float64 that the processes add up.
+    start = np.array([*position, int.from_bytes(digest.digest()[:6], "little")]).astype(np.float64)
+    total = sum_over_ranks(start, environment.world_size)
+    differs = float(np.any(total != start * environment.world_size))
+    if sum_over_ranks(np.array([differs]), environment.world_size)[0]:
+        raise UserError(
+            f"process {environment.rank} stands at epoch {position[0]}, batch {position[1]}; others stand "
+            f"elsewhere or have other weights: every machine needs the same checkpoints, so share {folder_key}"
+        )
+
+
+class InterruptWatch:
+    """While open, the first SIGINT or SIGTERM only sets a flag; a second SIGINT stops at once.
+
+    Args:
+        world_size: with several processes the flag is all-reduced now and then, so that all stop after the same update.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, world_size: int) -> None:
+        self._world_size = world_size
+        self._requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> InterruptWatch:
+        for number in self.SIGNALS:
+            try:
+                self._before[number] = signal.signal(number, self._note)
+            except ValueError:
+                # Only the main thread may set handlers; elsewhere the surrounding program decides.
+                continue
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self._requested:
+            logger.warning("finishing what is under way, then saving; Ctrl-C again stops at once, without saving")
+        self._requested = True
+
+    def stop_after(self, update: int) -> bool:
+        """Tells whether to stop after optimizer step ``update``; all processes get the same answer."""
+        if self._world_size == 1:
+            return self._requested
+        if update % STOP_FLAG_INTERVAL:
+            return False
+        return bool(sum_over_ranks(np.array([float(self._requested)]), self._world_size)[0])

@@ -1,20 +1,165 @@
-"""Batches in order, prepared ahead by worker processes."""
+"""Batches for training and evaluation: which samples form which batch, and the processes that prepare them.
+
+Order, augmentation and mixing are functions of the seed and the position in the run, so the batches are the same bit
+for bit for any number of workers, and a resumed run sees those that the uninterrupted run would have seen.
+
+The workers do not come from ``paddle.io.DataLoader``, which forks the trainer and uses Paddle in the child: a lock of
+Paddle's memory statistics that another thread happens to hold at that moment stays locked in the child for ever; with
+Paddle 3.2.2 about one start in ten hung. The workers here are forked too (the data set is inherited, not copied) but
+run NumPy, OpenCV and Pillow only. This module loads no Paddle.
+"""
 
 from __future__ import annotations
 
 import itertools
+import logging
+import mmap
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ppcls_ext.engine.sampler import EpochBatchSampler
-from ppcls_ext.engine.workers import BatchWorkers
+import cv2
+import numpy as np
+
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.machine import read_machine
 
 if TYPE_CHECKING:
-    import numpy as np
     import paddle
 
+logger = logging.getLogger(__name__)
+
+BATCHES_AHEAD = 2
+PARENT_CHECK_SECONDS = 2.0
+IN_SLOT = "image_in_slot"
+WORKER_KILLED = "a loader worker was killed, probably for lack of memory: lower num_workers or batch_size"
+
+Arrays = dict[str, Any]
 Convert = Callable[[dict[str, "np.ndarray"]], dict[str, "paddle.Tensor"]]
+
+# The first word keeps the streams apart: numpy pads short seeds with zeros, so [1, 2] and [1, 2, 0] are one stream.
+ORDER, SAMPLE, BATCH = 1, 2, 3
+
+
+def order_generator(seed: int, epoch: int) -> np.random.Generator:
+    """For the order of an epoch."""
+    return np.random.default_rng([ORDER, seed, epoch])
+
+
+def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """For the augmentation of one sample in one epoch."""
+    return np.random.default_rng([SAMPLE, seed, epoch, index])
+
+
+def batch_generator(seed: int, epoch: int, batch: int, rank: int) -> np.random.Generator:
+    """For the mixing of one batch of one process."""
+    return np.random.default_rng([BATCH, seed, epoch, batch, rank])
+
+
+class SampleKey(NamedTuple):
+    """What travels to the loader's workers in place of an index, so that they need to know nothing else.
+
+    Attributes:
+        epoch: number of the epoch.
+        position: place in the epoch's order, over all processes.
+        index: place in the data set.
+    """
+
+    epoch: int
+    position: int
+    index: int
+
+
+class EpochBatchSampler:
+    """Yields lists of :class:`SampleKey`; may begin in the middle of an epoch.
+
+    The k-th batches of all processes together hold exactly the samples of the k-th batch of one process with
+    ``world_size`` times the batch size, but for what ``in_step`` leaves out of the last. No sample is repeated.
+
+    Args:
+        length: number of samples.
+        batch_size: samples in a batch of one process.
+        shuffle: a new order each epoch, drawn from ``seed`` and the epoch.
+        drop_last: leaves out the samples that do not fill a batch on all processes.
+        seed: seed of the orders.
+        rank, world_size: this process and how many there are.
+        in_step: every process yields equally many batches of equally many samples, as training needs: gradients are
+            averaged over the processes, and only so is that the average over the samples. Of the last batch, fewer
+            than ``world_size`` samples are left out for it; one process leaves out none. Evaluation switches it off
+            and sees every sample.
+
+    Raises:
+        ValueError: the arguments leave no batch; the message begins with the argument's name.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        in_step: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: must be positive, got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank: must be at least 0 and below {world_size}, got {rank}")
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start_batch = 0
+        rest = length % self.global_batch_size
+        left_out = rest if drop_last else rest % world_size if in_step else 0
+        self.used = length - left_out
+        if self.used == 0:
+            raise ValueError(
+                f"batch_size: {length} samples do not fill a batch of {batch_size} on {world_size} process(es)"
+            )
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples in a batch of all processes together."""
+        return self.batch_size * self.world_size
+
+    def set_position(self, epoch: int, start_batch: int = 0) -> None:
+        """Chooses the epoch and the first batch of the next iteration; batches before it are skipped, not loaded."""
+        self.epoch = epoch
+        self.start_batch = start_batch
+
+    def order(self) -> np.ndarray:
+        """Returns the epoch's order of the whole data set, ``int64`` ``[length]``."""
+        if self.shuffle:
+            return order_generator(self.seed, self.epoch).permutation(self.length)
+        return np.arange(self.length)
+
+    def __len__(self) -> int:
+        """Number of batches of a whole epoch, wherever the iteration begins."""
+        own = len(range(self.rank, self.used, self.world_size))
+        return (own + self.batch_size - 1) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        order = self.order()
+        epoch = self.epoch
+        for number in range(self.start_batch, len(self)):
+            first = number * self.global_batch_size + self.rank
+            last = min((number + 1) * self.global_batch_size, self.used)
+            positions = range(first, last, self.world_size)
+            yield [SampleKey(epoch, position, int(order[position])) for position in positions]
 
 
 class Loader:
@@ -49,3 +194,143 @@ class Loader:
     def close(self) -> None:
         """Ends the worker processes."""
         self.workers.close()
+
+
+class _WorkerState:
+    """What a worker process inherits; set once, in the worker."""
+
+    read_batch: Callable[[Any], Arrays]
+    slots: Sequence[mmap.mmap]
+
+
+def _leave_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(1)
+
+
+def _start_worker(read_batch: Callable[[Any], Arrays], slots: Sequence[mmap.mmap], parent: int) -> None:
+    # Ctrl-C reaches the whole group of processes; the trainer decides what happens.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
+    _WorkerState.read_batch = staticmethod(read_batch)
+    _WorkerState.slots = slots
+
+
+def _work(request: Any, slot: int | None) -> Arrays:
+    """Prepares a batch; its images stay in the slot of shared memory where they fit."""
+    arrays = _WorkerState.read_batch(request)
+    image = arrays["image"]
+    # A slot holds float32; anything else goes through the pipe, as it is.
+    if slot is not None and image.dtype == np.float32 and 0 < image.nbytes <= len(_WorkerState.slots[slot]):
+        _view(_WorkerState.slots[slot], image.shape)[:] = image
+        arrays["image"] = None
+        arrays[IN_SLOT] = image.shape
+    return arrays
+
+
+def _view(slot: mmap.mmap, shape: Sequence[int]) -> np.ndarray:
+    return np.frombuffer(slot, dtype=np.float32, count=int(np.prod(shape))).reshape(shape)
+
+
+class BatchWorkers:
+    """Prepares batches ahead of their use, in order, in processes or in one thread.
+
+    Args:
+        read_batch: request -> arrays, among them ``image``, ``float32``.
+        num_workers: processes; 0 is one thread of this process.
+        slot_bytes: size of a batch's images, for shared memory; 0 sends them through pipes.
+    """
+
+    def __init__(self, read_batch: Callable[[Any], Arrays], num_workers: int, slot_bytes: int) -> None:
+        self.read_batch = read_batch
+        self.num_workers = num_workers
+        self.ahead = BATCHES_AHEAD * max(num_workers, 1)
+        self.slots = shared_slots(self.ahead, slot_bytes) if num_workers > 0 else []
+        self.free_slots = list(range(len(self.slots)))
+        self._executor: Executor | None = None
+
+    def _start(self) -> Executor:
+        if self.num_workers == 0:
+            return ThreadPoolExecutor(1, thread_name_prefix="batches")
+        # A pool of OpenCV's threads does not survive the fork; without one, there is nothing to lose.
+        cv2.setNumThreads(1)
+        return ProcessPoolExecutor(
+            self.num_workers,
+            mp_context=multiprocessing.get_context("fork"),
+            initializer=_start_worker,
+            initargs=(self.read_batch, self.slots, os.getpid()),
+        )
+
+    def submit(self, request: Any) -> tuple[Future[Arrays], int | None]:
+        """Hands out a request; returns what :meth:`take` needs.
+
+        Raises:
+            UserError: a worker was killed before.
+        """
+        if self._executor is None:
+            self._executor = self._start()
+        if self.num_workers == 0:
+            return self._executor.submit(self.read_batch, request), None
+        slot = self.free_slots.pop() if self.free_slots else None
+        try:
+            return self._executor.submit(_work, request, slot), slot
+        except BrokenProcessPool as error:
+            if slot is not None:
+                self.free_slots.append(slot)
+            raise UserError(WORKER_KILLED) from error
+
+    def take(self, ticket: tuple[Future[Arrays], int | None], convert: Callable[[Arrays], Any]) -> Any:
+        """Waits for a batch and returns ``convert(arrays)``, which must copy: the memory is used again.
+
+        Raises:
+            UserError: a worker was killed, or what the worker itself raised.
+        """
+        future, slot = ticket
+        try:
+            arrays = future.result()
+            shape = arrays.pop(IN_SLOT, None)
+            if shape is not None:
+                arrays["image"] = _view(self.slots[slot], shape)
+            return convert(arrays)
+        except BrokenProcessPool as error:
+            raise UserError(WORKER_KILLED) from error
+        finally:
+            if slot is not None:
+                self.free_slots.append(slot)
+
+    def drop(self, tickets: Sequence[tuple[Future[Arrays], int | None]]) -> None:
+        """Gives up batches that nobody will take, and waits until no worker writes to their memory any more."""
+        running = [future for future, _slot in tickets if not future.cancel()]
+        wait(running)
+        self.free_slots.extend(slot for _future, slot in tickets if slot is not None)
+
+    def close(self) -> None:
+        """Ends the workers; a later :meth:`submit` starts new ones."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+
+def shared_slots(count: int, slot_bytes: int) -> list[mmap.mmap]:
+    """Returns ``count`` pieces of memory shared with later forks, or none, with a warning, where memory is short.
+
+    Anonymous memory is not bounded by the size of ``/dev/shm``, which is 64 MB in a container by default.
+    """
+    if slot_bytes <= 0:
+        return []
+    free = read_machine().memory_available
+    if free is not None and count * slot_bytes > free:
+        logger.warning(
+            "shared memory for the loader's workers would take %.0f MB of %.0f MB free: batches go through pipes "
+            "(slower); lower batch_size or num_workers",
+            count * slot_bytes / 1e6,
+            free / 1e6,
+        )
+        return []
+    try:
+        return [mmap.mmap(-1, slot_bytes) for _ in range(count)]
+    except OSError as error:
+        logger.warning("no shared memory for the loader's workers (%s): batches go through pipes (slower)", error)
+        return []

@@ -10,8 +10,7 @@ import pytest
 
 from classification.config import load_config
 from classification.trainer import Trainer
-from ppcls_ext.engine.environment import prepare_environment
-from ppcls_ext.engine.interruption import InterruptWatch
+from ppcls_ext.engine.environment import InterruptWatch, prepare_environment
 from ppcls_ext.utils.errors import Interrupted
 from tests.support.runs import same_files, small_config, write_config
 

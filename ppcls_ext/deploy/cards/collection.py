@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ppcls_ext.arch.catalog import list_models
-from ppcls_ext.deploy.benchmark.matrix.published import PUBLISHED
-from ppcls_ext.deploy.benchmark.report import markdown_table
 from ppcls_ext.deploy.cards.card import DEFAULT_SHAPE, card_text
 from ppcls_ext.deploy.cards.counts import Counts, count_classifier, from_document
 from ppcls_ext.deploy.cards.facts import Facts
 from ppcls_ext.deploy.cards.papers import paper_of
 from ppcls_ext.deploy.cards.sources import Source, read_json
+from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import write_json, write_text
+from ppcls_ext.utils.tables import markdown_table
 
 INDEX, COUNTS = "README.md", "counts.json"
 COMMAND = "python tools/model_card.py --all --output docs/models"
@@ -50,7 +50,7 @@ def pages(count_of: CountOf = count_published) -> dict[str, str]:
     texts[INDEX] = (
         f"# Models\n\nWritten by `{COMMAND}`. Parameters and multiply-adds (GFLOPs) are counted, for one image of "
         f"{height} x {width} px and 1000 classes; accuracies are published ones, not measured by this project.\n\n"
-        f"{markdown_table(rows)}\n"
+        f"{markdown_table(rows[0], rows[1:])}\n"
     )
     return texts
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ppcls_ext.deploy.benchmark.report import markdown_table
 from ppcls_ext.deploy.cards.data import section_of
 from ppcls_ext.deploy.cards.facts import Facts
 from ppcls_ext.deploy.cards.overview import shown_metric
 from ppcls_ext.deploy.cards.sources import shown_config, shown_weights
 from ppcls_ext.deploy.cards.text import percent, shown_path, shown_value
+from ppcls_ext.utils.tables import markdown_table
 
 if TYPE_CHECKING:
-    from ppcls_ext.runtime.artefacts import Artefact
+    from ppcls_ext.runtime.description import Artefact
 
 INT8 = "int8"
 # Figures of a pruning that are shares, and those that are shown in millions.
@@ -61,7 +61,7 @@ def _pruning(report: Mapping[str, Any]) -> str:
     if isinstance(removed, int | float):
         text += f": {percent(removed)} % of them were removed"
     text += f" (criterion {report.get('criterion')}), measured by `tools/prune_model.py`"
-    return f"{text}:\n\n{markdown_table(rows)}"
+    return f"{text}:\n\n{markdown_table(rows[0], rows[1:])}"
 
 
 def _pruning_cell(name: str, value: Any) -> str:
@@ -89,7 +89,8 @@ def _int8(artefact: Artefact) -> str:
         text += f", judged on {measured['images']} images of {measured['data']}"
     else:
         text += "; its accuracy was not measured"
-    return f"{text} (`{artefact.format}`, {measured.get('threads')} threads, one image):\n\n{markdown_table(rows)}"
+    table = markdown_table(rows[0], rows[1:])
+    return f"{text} (`{artefact.format}`, {measured.get('threads')} threads, one image):\n\n{table}"
 
 
 def latency(facts: Facts) -> str:
@@ -108,7 +109,7 @@ def latency(facts: Facts) -> str:
     weights = ", with random weights and 1000 classes" if facts.latency.by_name else ""
     return (
         f"## Latency\n\nMeasured by `python tools/benchmark.py models` on {machine}{weights}; the network alone, for "
-        f"prepared images.\n\n{markdown_table(rows)}"
+        f"prepared images.\n\n{markdown_table(rows[0], rows[1:])}"
     )
 
 
@@ -139,7 +140,7 @@ def use(facts: Facts) -> str:
         for each in facts.export.artefacts:
             call = f'`load("{folder}", precision="{each.precision}")`'
             rows.append([each.format, each.precision, each.computed_in, call])
-        parts.append(markdown_table(rows))
+        parts.append(markdown_table(rows[0], rows[1:]))
     return "\n\n".join(parts)
 
 
@@ -151,4 +152,4 @@ def weights(facts: Facts) -> str:
     if facts.export is not None:
         checksums = {name: digest for each in facts.export.artefacts for name, digest in each.checksums.items()}
         rows += [[name, f"`{digest}`"] for name, digest in checksums.items()]
-    return f"## Weights\n\n{markdown_table(rows)}" if len(rows) > 1 else ""
+    return f"## Weights\n\n{markdown_table(rows[0], rows[1:])}" if len(rows) > 1 else ""

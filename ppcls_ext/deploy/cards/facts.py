@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppcls_ext.deploy.benchmark.matrix.published import PUBLISHED, Published
 from ppcls_ext.deploy.cards.counts import Counts
 from ppcls_ext.deploy.cards.latency import Latency
 from ppcls_ext.deploy.cards.papers import Paper, paper_of
 from ppcls_ext.deploy.cards.sources import DETECTION, Source
+from ppcls_ext.deploy.published import PUBLISHED, Published
 from ppcls_ext.runtime import Description, DetectionDescription
 
 

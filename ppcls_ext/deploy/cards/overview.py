@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from ppcls_ext.deploy.benchmark.report import markdown_table
 from ppcls_ext.deploy.cards.data import data_name, evaluation_data, input_size, operators_of
 from ppcls_ext.deploy.cards.facts import Facts
 from ppcls_ext.deploy.cards.form import changed_arguments
 from ppcls_ext.deploy.cards.sources import shown_config, shown_weights
 from ppcls_ext.deploy.cards.text import escaped, percent, rows_text, shown_operator
+from ppcls_ext.utils.tables import markdown_table
 
 LICENSE = "Apache-2.0"
 LIBRARY = "paddlepaddle"
@@ -127,11 +127,11 @@ def _measured(facts: Facts) -> list[str]:
     else:
         rows += [[shown_metric(name), _percent(value)] for name, value in figures.items() if name.startswith("top")]
         rows += [["loss", f"{figures['loss']:.4f}"]] if isinstance(figures.get("loss"), int | float) else []
-    parts = [markdown_table(rows), _provenance(facts)]
+    parts = [markdown_table(rows[0], rows[1:]), _provenance(facts)]
     by_class = figures.get("per_class")
     if isinstance(by_class, Mapping) and by_class:
         table = [["class", "AP"], *([escaped(name), _percent(value)] for name, value in by_class.items())]
-        parts.append(markdown_table(table))
+        parts.append(markdown_table(table[0], table[1:]))
     return parts
 
 
@@ -173,7 +173,7 @@ def cost(facts: Facts) -> str:
     classes = "" if facts.detects else _classes_counted(facts)
     return (
         f"## Parameters and FLOPs\n\nFor one image of {height} x {width} px{classes}; a multiplication with its "
-        f"addition counts as one.\n\n{markdown_table(rows)}"
+        f"addition counts as one.\n\n{markdown_table(rows[0], rows[1:])}"
     )
 
 

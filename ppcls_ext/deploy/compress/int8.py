@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.runtime.artefacts import Artefact
-from ppcls_ext.runtime.openvino_backend import import_openvino, read_network, without_telemetry
-from ppcls_ext.utils.doctor_rules import RULES
+from ppcls_ext.runtime.backends import import_openvino, read_network, without_telemetry
+from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 
 PACKAGES = ("openvino", "nncf")
@@ -22,10 +21,9 @@ def check_packages() -> None:
     """Raises a UserError if a package that quantisation needs is missing."""
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
-        versions = " ".join(rule.install for rule in RULES if rule.package in missing)
         raise UserError(
             f"int8 needs the missing {'package' if len(missing) == 1 else 'packages'} {', '.join(missing)}: "
-            f"pip install {versions} (or -r requirements-deploy.txt); nothing was written"
+            "pip install --no-deps -r requirements-deploy.lock; nothing was written"
         )
 
 

@@ -11,7 +11,6 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ppcls_ext.utils.doctor_rules import RULES
 from ppcls_ext.utils.errors import UserError, suggestion
 
 
@@ -136,8 +135,7 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
 def _check_packages(name: str) -> None:
     missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
     if missing:
-        versions = " ".join(rule.install for rule in RULES if rule.package in missing)
         raise UserError(
             f"format '{name}' needs the missing {'package' if len(missing) == 1 else 'packages'} "
-            f"{', '.join(missing)}: pip install {versions} (or -r requirements-deploy.txt); nothing was written"
+            f"{', '.join(missing)}: pip install --no-deps -r requirements-deploy.lock; nothing was written"
         )

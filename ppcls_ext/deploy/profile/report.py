@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppcls_ext.deploy.benchmark.report import markdown_table, processor_name
 from ppcls_ext.deploy.profile.result import KINDS, STAGES, LayerFigures, Profile, Sums
 from ppcls_ext.utils.files import write_json, write_text
+from ppcls_ext.utils.machine import processor_name
+from ppcls_ext.utils.tables import markdown_table
 
 MEGA = 1e6
 NOTES = (
@@ -32,7 +33,7 @@ def markdown_page(profiles: Sequence[Profile], slowest: int) -> str:
         profiles: of networks on the same machine.
         slowest: how many layers of each network to show.
     """
-    parts = ["# Profile", f"{processor_name()}. {NOTES}", markdown_table(overview_rows(profiles))]
+    parts = ["# Profile", f"{processor_name()}. {NOTES}", _table(overview_rows(profiles))]
     groups = (
         ("stage", STAGES, [profile.by_stage() for profile in profiles]),
         ("kind of operation", KINDS, [profile.by_kind() for profile in profiles]),
@@ -40,13 +41,13 @@ def markdown_page(profiles: Sequence[Profile], slowest: int) -> str:
     if len(profiles) > 1:
         names = [profile.name for profile in profiles]
         for title, labels, sums in groups:
-            parts += [f"## Time by {title}, ms", markdown_table(_side_by_side(title, labels, names, sums))]
+            parts += [f"## Time by {title}, ms", _table(_side_by_side(title, labels, names, sums))]
     for index, profile in enumerate(profiles):
         parts.append(f"## {profile.name}")
         for title, _, sums in groups:
-            parts.append(markdown_table(_group_rows(title, sums[index], profile)))
+            parts.append(_table(_group_rows(title, sums[index], profile)))
         if slowest:
-            parts += [f"Slowest layers of {profile.name}:", markdown_table(_slowest_rows(profile, slowest))]
+            parts += [f"Slowest layers of {profile.name}:", _table(_slowest_rows(profile, slowest))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -169,3 +170,7 @@ def write_report(profiles: Sequence[Profile], page: str, path: Path) -> list[Pat
     write_json(value, json_value(profiles))
     draw_profiles(profiles, chart)
     return [path, table, value, chart]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return markdown_table(rows[0], rows[1:])

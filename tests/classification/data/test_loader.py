@@ -18,9 +18,8 @@ from classification.data.batch_operators import build_batch_operator
 from classification.data.datasets import Digits, ImageFolder
 from classification.data.loader import build_loader
 from classification.data.operators import TRAIN_OPERATORS
-from ppcls_ext.engine import workers
-from ppcls_ext.engine.loader import Loader
-from ppcls_ext.engine.sampler import EpochBatchSampler
+from ppcls_ext.engine import loader as workers
+from ppcls_ext.engine.loader import EpochBatchSampler, Loader
 from ppcls_ext.preprocess import build_operators
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.machine import Machine

@@ -14,13 +14,13 @@ import pytest
 
 from ppcls_ext.engine.checkpoint import (
     Checkpoint,
+    find_checkpoint,
     find_newest_good,
     list_checkpoints,
     read_checkpoint,
     verify_checkpoint,
     write_checkpoint,
 )
-from ppcls_ext.engine.resuming import find_checkpoint
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from ppcls_ext.engine.interruption import InterruptWatch
+from ppcls_ext.engine.environment import InterruptWatch
 from ppcls_ext.utils.errors import Interrupted
 
 

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from classification.optimizers import OPTIMIZERS, AdamW
-from ppcls_ext.engine.optimizer_state import export_optimizer_state, import_optimizer_state
+from ppcls_ext.engine.checkpoint import export_optimizer_state, import_optimizer_state
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import read_pickle, write_weights
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ppcls_ext.engine.sampler import EpochBatchSampler
+from ppcls_ext.engine.loader import EpochBatchSampler
 
 
 def indices(sampler: EpochBatchSampler) -> list[list[int]]:

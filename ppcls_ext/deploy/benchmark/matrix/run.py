@@ -24,8 +24,8 @@ from ppcls_ext.deploy.benchmark.matrix.plan import (
     find_sources,
     pairs_of,
 )
-from ppcls_ext.deploy.benchmark.matrix.published import PUBLISHED
 from ppcls_ext.deploy.benchmark.matrix.worker import MATRIX_SIDE
+from ppcls_ext.deploy.published import PUBLISHED
 
 logger = logging.getLogger(__name__)
 MEASURED, FAILED, UNSUPPORTED = "measured", "failed", "unsupported"

@@ -13,7 +13,7 @@ from ppcls_ext.arch.catalog import architecture_parameters
 from ppcls_ext.deploy.benchmark.matrix import chart, export_worker, exports, measure, operators, plan, report, run
 from ppcls_ext.deploy.benchmark.matrix.operator_worker import flops_of_problem, runs_of_events
 from ppcls_ext.deploy.benchmark.matrix.processes import AnsweringProcess, run_once
-from ppcls_ext.deploy.benchmark.matrix.published import PUBLISHED
+from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.utils.errors import UserError
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, small_classifier
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ppcls_ext.runtime.artefacts import Artefact
+from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 
@@ -196,5 +196,5 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch):
     from ppcls_ext.deploy.compress import int8
 
     monkeypatch.setattr(int8, "PACKAGES", ("openvino", "nncf_that_is_not_there"))
-    with pytest.raises(UserError, match="missing package nncf_that_is_not_there.*requirements-deploy.txt"):
+    with pytest.raises(UserError, match="missing package nncf_that_is_not_there.*requirements-deploy.lock"):
         int8.check_packages()

@@ -9,8 +9,8 @@ import yaml
 from ppcls_ext.deploy.export import FORMATS, PRECISIONS, example_images, export_classifier, plan, writers
 from ppcls_ext.deploy.export.epsilons import damage, epsilons_of_graph, epsilons_of_program
 from ppcls_ext.deploy.export.verification import decided, relative_error, verify
+from ppcls_ext.deploy.verify import EagerBackend
 from ppcls_ext.runtime import load
-from ppcls_ext.runtime.eager_backend import EagerBackend
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier
@@ -99,7 +99,7 @@ def test_what_cannot_be_written_is_told_before_any_work(tmp_path, formats, preci
 )
 def test_a_missing_package_is_named_with_its_installation(monkeypatch, name, package):
     hide(monkeypatch, package, present=tuple(set(FORMATS[name].packages) - {package}))
-    with pytest.raises(UserError, match=rf"'{name}' needs the missing package {package}: pip install {package}==\S+ "):
+    with pytest.raises(UserError, match=rf"'{name}' needs the missing package {package}: pip install"):
         plan([name], ["fp32"])
 
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from ppcls_ext.engine import display as module
-from ppcls_ext.engine.display import Display, clock
+from ppcls_ext.utils import display as module
+from ppcls_ext.utils.display import Display, clock
 
 LINE = re.compile(r"^epoch 1/3  batch (\d+)/(\d+)  loss 0\.5000  images/s 10\.0  left \d+:\d\d:\d\d$")
 
