@@ -37,7 +37,7 @@ _OUR_MODULES = (
     "backbones", "export/nms.py", "yolov10/architecture.py", "yolov10/assigner.py", "yolov10/backbone.py",
     "yolov10/head.py", "yolov10/neck.py",
 )  # fmt: skip
-_OUR_OPERATORS = ("data/operators.py", "data/operators_mosaic.py")
+_OUR_OPERATORS = ("data/operators.py",)
 
 
 @dataclass(frozen=True)

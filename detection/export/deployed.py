@@ -12,9 +12,8 @@ import paddle
 from paddle import nn
 
 from detection.export.nms import MultiClassNMS3
-from ppcls_ext.runtime.nms import NmsSettings
-from ppcls_ext.runtime.outputs import OutputForm
-from ppcls_ext.runtime.topk import TopkSettings
+from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.utils.errors import UserError
 
 # What ppdet's MultiClassNMS has and ours has not: switches for other engines.

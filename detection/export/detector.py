@@ -21,10 +21,9 @@ from ppcls_ext.deploy.export.target import check_target
 from ppcls_ext.deploy.export.writers import Network, write_export
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.preprocess.detection import Prepared, build_detection_pipeline
-from ppcls_ext.runtime.batching import ImageSource
-from ppcls_ext.runtime.description import DetectionDescription
+from ppcls_ext.runtime.description import DetectionDescription, OutputForm
 from ppcls_ext.runtime.nms import NmsSettings
-from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.runtime.predictor import ImageSource
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -16,10 +16,9 @@ import numpy as np
 
 from ppcls_ext.deploy.export.formats import PRECISIONS, PrecisionRow
 from ppcls_ext.preprocess.detection import Prepared
-from ppcls_ext.runtime.contract import DetectionBackend
-from ppcls_ext.runtime.nms import LOWEST_ADAPTED, NmsSettings, intersection_over_union
-from ppcls_ext.runtime.outputs import OutputForm
-from ppcls_ext.runtime.topk import TopkSettings
+from ppcls_ext.runtime.backends import DetectionBackend
+from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime.nms import LOWEST_ADAPTED, NmsSettings, TopkSettings, intersection_over_union
 from ppcls_ext.utils.errors import UserError
 
 FLOAT32 = PRECISIONS["fp32"]

@@ -62,15 +62,15 @@ def draw_card(card: Card) -> Image.Image:
     return _card(card, picture, max(picture.width, smallest))
 
 
-def draw_sheet(cards: Sequence[Card], title: str = "") -> Image.Image:
-    """Draws many pictures of equal size in a grid, with ``title`` above.
+def draw_sheet(cards: Sequence[Card], title: str = "", side: int = SHEET_PICTURE) -> Image.Image:
+    """Draws many pictures in a grid, each fitted into a square of ``side`` pixels, with ``title`` above.
 
     Raises:
         ValueError: there are no cards.
     """
     if not cards:
         raise ValueError("cards: need at least one")
-    drawn = [_card(card, _boxed(card.image, SHEET_PICTURE), SHEET_PICTURE) for card in cards]
+    drawn = [_card(card, _boxed(card.image, side), side) for card in cards]
     columns = min(len(drawn), math.ceil(math.sqrt(1.6 * len(drawn))))
     rows = math.ceil(len(drawn) / columns)
     card_width, card_height = drawn[0].width, max(card.height for card in drawn)

@@ -12,7 +12,7 @@ import yaml
 
 from detection.configuration import DetectionConfig, load_config
 from detection.quantization import calibration_images, evaluation_of, image_files
-from ppcls_ext.runtime.detector import DetectionPrediction
+from ppcls_ext.runtime.predictor import DetectionPrediction
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs

@@ -18,9 +18,8 @@ from ppcls_ext.deploy.compress.timing import latency_by_turns
 from ppcls_ext.deploy.export.target import check_target
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Description, DetectionDescription, DetectionPredictor, Predictor, load, read_description
-from ppcls_ext.runtime.artefacts import Artefact
 from ppcls_ext.runtime.backends import choose
-from ppcls_ext.runtime.description import DESCRIPTION_FILE
+from ppcls_ext.runtime.description import DESCRIPTION_FILE, Artefact
 from ppcls_ext.runtime.predictor import ImageSource
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, sha256_of

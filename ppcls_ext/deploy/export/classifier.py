@@ -17,9 +17,9 @@ from ppcls_ext.deploy.export.formats import PrecisionRow, plan
 from ppcls_ext.deploy.export.target import check_target
 from ppcls_ext.deploy.export.verification import Remembered, verify
 from ppcls_ext.deploy.export.writers import Network, write_export
+from ppcls_ext.deploy.verify import EagerBackend
 from ppcls_ext.preprocess import ImageError, build_pipeline
 from ppcls_ext.runtime.description import Description
-from ppcls_ext.runtime.eager_backend import EagerBackend
 from ppcls_ext.runtime.predictor import ImageSource, prepare_input
 from ppcls_ext.utils.errors import UserError
 

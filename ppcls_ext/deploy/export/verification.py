@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.runtime.contract import Backend
+from ppcls_ext.runtime.backends import Backend
 from ppcls_ext.utils.errors import UserError
 
 TOLERANCE = 1e-4

@@ -13,9 +13,8 @@ import yaml
 
 from ppcls_ext.deploy.export.formats import FORMATS, PRECISIONS, PrecisionRow, Request, supported_pairs
 from ppcls_ext.deploy.export.onnx_conversion import convert, halve_weights
-from ppcls_ext.runtime.artefacts import Artefact
 from ppcls_ext.runtime.backends import open_backend
-from ppcls_ext.runtime.description import DESCRIPTION_FILE, Description, DetectionDescription
+from ppcls_ext.runtime.description import DESCRIPTION_FILE, Artefact, Description, DetectionDescription
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, sha256_of
 from ppcls_ext.utils.machine import available_cores
@@ -96,7 +95,7 @@ def write_openvino(network: Network, folder: Path, stem: str, precision: str) ->
     Raises:
         UserError: OpenVINO does not know an operator of the network.
     """
-    from ppcls_ext.runtime.openvino_backend import import_openvino
+    from ppcls_ext.runtime.backends import import_openvino
 
     openvino = import_openvino()
     source = network.onnx().SerializeToString()

@@ -15,8 +15,8 @@ from detection.export.deployed import Deployed, EagerBackend, deploy, nms_settin
 from detection.export.detector import export_detector, with_size
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime import DetectionDescription, load, read_description
+from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.nms import NmsSettings
-from ppcls_ext.runtime.outputs import OutputForm
 from ppcls_ext.utils.errors import UserError
 from tests.support.detectors import CLASSES
 

@@ -17,8 +17,8 @@ from detection.export.detector import export_detector
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionPredictor, load, read_description
-from ppcls_ext.runtime.outputs import OutputForm
-from ppcls_ext.runtime.topk import TopkSettings
+from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime.nms import TopkSettings
 from ppcls_ext.utils.errors import UserError
 from tests.support.detectors import CLASSES, SIZE, draw_frames
 from tests.support.yolov10_detectors import LETTERBOX, PLAIN, make_yolov10_lively, yolov10_config

@@ -7,8 +7,8 @@ import pytest
 
 from detection.export.verification import Comparison, MismatchError, compare_detections, compare_raw, verify
 from ppcls_ext.preprocess.detection import Prepared
+from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.nms import NmsSettings, suppress
-from ppcls_ext.runtime.outputs import OutputForm
 from ppcls_ext.utils.errors import UserError
 
 NMS = NmsSettings(score_threshold=0.1, nms_top_k=50, keep_top_k=20, nms_threshold=0.6)

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from detection.yolov10.selection import centred, select, to_picture
-from ppcls_ext.preprocess.letterbox import LetterResize
+from ppcls_ext.preprocess.detection import LetterResize
 
 
 def sorted_out(scores: np.ndarray, boxes: np.ndarray, keep: int) -> list[list[float]]:

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.runtime import DetectionDescription, read_description
-from ppcls_ext.runtime.artefacts import Artefact
 from ppcls_ext.runtime.backends import choose
+from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 
 WARM_UP = 3
@@ -119,7 +119,7 @@ def profile_openvino(
     description: Any, artefact: Artefact, inputs: dict[str, np.ndarray], request: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Uses the performance counters of OpenVINO."""
-    from ppcls_ext.runtime.openvino_backend import DEVICE, FLOAT32_HINT, HINTS, import_openvino, read_network
+    from ppcls_ext.runtime.backends import DEVICE, FLOAT32_HINT, HINTS, import_openvino, read_network
 
     settings = {
         "PERF_COUNT": True,

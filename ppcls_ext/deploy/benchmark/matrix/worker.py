@@ -54,7 +54,7 @@ def open_numpy_product(request: dict[str, Any]) -> tuple[Callable[[], object], s
 
 def open_openvino_product(request: dict[str, Any]) -> tuple[Callable[[], object], str]:
     """Returns the product of two square matrices by oneDNN's kernels inside OpenVINO."""
-    from ppcls_ext.runtime.openvino_backend import DEVICE, import_openvino
+    from ppcls_ext.runtime.backends import DEVICE, import_openvino
 
     openvino = import_openvino()
     from openvino import opset13

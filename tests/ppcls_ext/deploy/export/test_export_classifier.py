@@ -10,8 +10,8 @@ import yaml
 from ppcls_ext import build_model
 from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.deploy.export.verification import relative_error, verify
+from ppcls_ext.deploy.verify import EagerBackend
 from ppcls_ext.runtime import load
-from ppcls_ext.runtime.eager_backend import EagerBackend
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 

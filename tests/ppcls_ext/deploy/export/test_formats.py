@@ -9,8 +9,8 @@ import yaml
 from ppcls_ext.deploy.export import FORMATS, PRECISIONS, example_images, export_classifier, plan, writers
 from ppcls_ext.deploy.export.epsilons import damage, epsilons_of_graph, epsilons_of_program
 from ppcls_ext.deploy.export.verification import decided, relative_error, verify
+from ppcls_ext.deploy.verify import EagerBackend
 from ppcls_ext.runtime import load
-from ppcls_ext.runtime.eager_backend import EagerBackend
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier

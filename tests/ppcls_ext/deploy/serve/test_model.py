@@ -16,7 +16,7 @@ from ppcls_ext.deploy.serve.refusal import RefusalError
 from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionPredictor, Predictor
-from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.utils.errors import UserError
 from tests.support.serving import ask, picture, running
 

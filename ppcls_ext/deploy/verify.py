@@ -1,4 +1,4 @@
-"""A model that was not exported, behind the same interface as an exported one."""
+"""A trained model behind the interface of an exported one, to predict without an export and to compare with it."""
 
 from __future__ import annotations
 
