@@ -47,7 +47,8 @@ WITHOUT_PADDLE = (
     "classification/data/datasets",
     "detection/prepare",
     "detection/check",
-    "detection/synthetic",
+    "detection/synthetic.py",
+    "detection/annotations.py",
     "detection/configuration",
     "detection/evaluation",
 )

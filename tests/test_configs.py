@@ -319,8 +319,8 @@ def test_the_marine_debris_rows_differ_only_in_their_backbone():
 
 @pytest.mark.parametrize("stem", ["sonar", "duo", "marine_debris", "synthetic_sonar"])
 def test_the_classes_of_a_data_set_are_those_of_its_list(stem):
-    from detection.prepare.classes import CLASS_SETS
-    from detection.synthetic.targets import CLASSES
+    from detection.annotations import CLASS_SETS
+    from detection.synthetic import CLASSES
 
     data = load_config_file(CONFIGS / "detection" / "datasets" / f"{stem}.yml").data
     assert data["num_classes"] == len(CLASSES if stem == "synthetic_sonar" else CLASS_SETS[stem])
