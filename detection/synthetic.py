@@ -1,21 +1,36 @@
-"""Synthetic frames of a forward-looking sonar, simulated in range and bearing and drawn as a fan.
+"""Synthetic frames of a forward-looking sonar with exact boxes: a data set for the quickstart and for tests.
 
-The seabed and the objects on it are a landscape of heights. What is brighter or darker, hidden or seen follows from
-that: faces turned to the sonar return more, and everything behind an object that lies below the line of sight over its
-top is in its shadow, which points away from the sonar.
+A frame is simulated in range and bearing and drawn as a fan. The seabed and the objects on it are a landscape of
+heights. What is brighter or darker, hidden or seen follows from that: faces turned to the sonar return more, and
+everything behind an object that lies below the line of sight over its top is in its shadow, which points away from the
+sonar.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from detection.synthetic.targets import CLASSES, Target, random_target
+from detection.annotations import Box, CleanFrame, Frame
+from detection.prepare.write import check_output, part_summary, write_annotations
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_folder, write_json
 
+logger = logging.getLogger(__name__)
+
+# A row of detection.annotations.CLASS_SETS["sonar"] for each, in the same order.
+CLASSES = ("cube", "ball", "cylinder", "tyre")
+DEFAULT_SIZE = 160
+# Validation counts from here, so that its frames are the same however many there are for training.
+FIRST_VALIDATION = 1_000_000
 OPENING_DEGREES = 60.0
 VERTICAL_OPENING_DEGREES = 20.0
 NEAREST = 0.8
@@ -32,6 +47,104 @@ PLACES_TRIED = 60
 DISTANCES = (2.0, 5.3)
 # An object of which fewer pixels are to be seen, as a share of the frame, is left out of the scene.
 SMALLEST_SHARE = 0.0008
+
+
+# Objects on the seabed
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """An object on the seabed. Lengths are metres; the sonar stands at the origin and looks along y.
+
+    Attributes:
+        category: number in ``CLASSES``.
+        x, y: its centre, to starboard and ahead.
+        angle: of its long side against x, in radians.
+        length, width: of its outline; its diameter, if it is round.
+        height: of its top.
+        reflectivity: of its surface; the seabed has about 1.
+    """
+
+    category: int
+    x: float
+    y: float
+    angle: float
+    length: float
+    width: float
+    height: float
+    reflectivity: float
+
+    @property
+    def radius(self) -> float:
+        """Radius of a circle around its outline."""
+        round_outline = CLASSES[self.category] in ("ball", "tyre")
+        return self.length / 2 if round_outline else float(np.hypot(self.length, self.width)) / 2
+
+    def height_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Returns the height of the object at each point, 0 beside it; the shape is that of ``x`` and ``y``."""
+        cosine, sine = np.cos(self.angle), np.sin(self.angle)
+        along = cosine * (x - self.x) + sine * (y - self.y)
+        across = cosine * (y - self.y) - sine * (x - self.x)
+        return SHAPES[CLASSES[self.category]](self, along, across)
+
+
+def _cube(target: Target, along: np.ndarray, across: np.ndarray) -> np.ndarray:
+    inside = (np.abs(along) <= target.length / 2) & (np.abs(across) <= target.width / 2)
+    return np.where(inside, target.height, 0.0)
+
+
+def _ball(target: Target, along: np.ndarray, across: np.ndarray) -> np.ndarray:
+    radius = target.length / 2
+    beneath = radius**2 - along**2 - across**2
+    # Half sunk into the ground, as balls are that stay where they lie.
+    return target.height / radius * np.sqrt(np.maximum(beneath, 0.0))
+
+
+def _cylinder(target: Target, along: np.ndarray, across: np.ndarray) -> np.ndarray:
+    radius = target.width / 2
+    beneath = radius**2 - across**2
+    inside = (beneath > 0) & (np.abs(along) <= target.length / 2)
+    return np.where(inside, target.height / 2 * (1 + np.sqrt(np.maximum(beneath, 0.0)) / radius), 0.0)
+
+
+def _tyre(target: Target, along: np.ndarray, across: np.ndarray) -> np.ndarray:
+    tube = target.height / 2
+    middle = target.length / 2 - tube
+    beneath = tube**2 - (np.hypot(along, across) - middle) ** 2
+    return np.where(beneath > 0, tube + np.sqrt(np.maximum(beneath, 0.0)), 0.0)
+
+
+SHAPES: dict[str, Callable[[Target, np.ndarray, np.ndarray], np.ndarray]] = {
+    "cube": _cube,
+    "ball": _ball,
+    "cylinder": _cylinder,
+    "tyre": _tyre,
+}
+
+
+def random_target(generator: np.random.Generator, category: int, x: float, y: float) -> Target:
+    """Returns an object of a class, of random size and direction, at a place."""
+    name = CLASSES[category]
+    # Hardly anything would be seen of a long thing that points at the sonar.
+    limit = np.pi / 2 if name != "cylinder" else np.pi / 3
+    angle = float(generator.uniform(-limit, limit))
+    reflectivity = float(generator.uniform(1.6, 2.6))
+    if name == "cube":
+        length = width = float(generator.uniform(0.7, 0.9))
+        height = 0.8 * length
+    elif name == "ball":
+        length = width = float(generator.uniform(0.6, 0.85))
+        height = 0.6 * length
+    elif name == "cylinder":
+        length, width = float(generator.uniform(1.3, 1.7)), float(generator.uniform(0.26, 0.34))
+        height = 0.9 * width
+    else:
+        length = width = float(generator.uniform(1.05, 1.3))
+        height = float(generator.uniform(0.26, 0.34))
+    return Target(category, x, y, angle, length, width, height, reflectivity)
+
+
+# Frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,3 +370,69 @@ def _boxes(labels: np.ndarray, targets: list[Target]) -> tuple[np.ndarray, np.nd
         boxes.append([left, top, columns.max() + 1 - left, rows.max() + 1 - top])
         categories.append(target.category)
     return np.array(boxes, dtype=np.float64).reshape(-1, 4), np.array(categories, dtype=np.int64)
+
+
+# The data set
+
+
+def write_synthetic(
+    output: str | os.PathLike[str],
+    train: int = 320,
+    val: int = 64,
+    size: int = DEFAULT_SIZE,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes a prepared data set of synthetic frames, all of it or nothing.
+
+    Args:
+        output: the folder: ``images``, ``annotations/{train,val}.json``, ``classes.txt``, ``report.json``.
+        train, val: how many frames.
+        size: side of a frame in pixels.
+        seed: chooses the frames; the same one always gives the same.
+        overwrite: replace a prepared data set that is there.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        UserError: a number is out of range, or ``output`` may not be written.
+    """
+    for name, value, least in (("train", train, 1), ("val", val, 1), ("size", size, SMALLEST_SIZE), ("seed", seed, 0)):
+        if value < least:
+            raise UserError(f"--{name} must be at least {least}, got {value}")
+    if train > FIRST_VALIDATION:
+        raise UserError(f"--train must be at most {FIRST_VALIDATION}, got {train}")
+    target = Path(output)
+    check_output(target, overwrite)
+    parts: dict[str, list[CleanFrame]] = {}
+    with atomic_folder(target) as folder:
+        (folder / "images").mkdir()
+        for part, first, count in (("train", 0, train), ("val", FIRST_VALIDATION, val)):
+            parts[part] = []
+            for index in range(count):
+                frame = synthetic_frame(seed, first + index, size)
+                image = folder / "images" / f"{part}_{index:05d}.png"
+                if not cv2.imwrite(str(image), frame.image):
+                    raise OSError(f"{image}: cannot be written")
+                boxes = [
+                    Box(category, tuple(box))
+                    for box, category in zip(frame.boxes.tolist(), frame.categories.tolist(), strict=True)
+                ]
+                source = Frame(image.name, image, metadata={"sonar": frame.sonar})
+                parts[part].append(CleanFrame(source, size, size, boxes, target=image.name))
+        write_annotations(folder, parts, CLASSES)
+        report: dict[str, Any] = {
+            "source": "synthetic",
+            "seed": seed,
+            "size": size,
+            "classes": list(CLASSES),
+            "parts": {part: part_summary(frames, CLASSES) for part, frames in parts.items()},
+        }
+        write_json(folder / "report.json", report)
+    for part, summary in report["parts"].items():
+        boxes = ", ".join(f"{name} {count}" for name, count in summary["boxes_by_class"].items())
+        empty = summary["images_without_boxes"]
+        logger.info("%s: %d frames (%d empty), %d boxes: %s", part, summary["images"], empty, summary["boxes"], boxes)
+    logger.info("wrote %s", target)
+    return report
