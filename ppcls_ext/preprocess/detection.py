@@ -15,19 +15,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.preprocess.arguments import height_and_width, interpolation, three_numbers
-from ppcls_ext.preprocess.decode import ImageError, decode_image, read_bytes
-from ppcls_ext.preprocess.jpeg import is_jpeg, is_whole_plain_jpeg
-from ppcls_ext.preprocess.letterbox import LetterResize
+from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg, read_bytes
 from ppcls_ext.preprocess.pipeline import build_operators
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
 
-# EXIF's number for how the camera was held; 1 is upright.
-ORIENTATION = 0x0112
-
-
-_Pair = tuple[float, float]
+LARGEST_INTERPOLATION = 4
+LARGEST_BYTE = 255
+GREY = 114
+Pair = tuple[float, float]
 NO_PAD = np.zeros(2, dtype=np.float32)
 NO_PAD.flags.writeable = False
 
@@ -71,8 +67,8 @@ def decode_as_trained(data: bytes, name: str = "image") -> np.ndarray:
 
 def _decoders_agree(data: bytes) -> bool:
     """Whether ``decode_image`` gives what OpenCV gives: plain pictures of eight bits, stored without loss or JPEG."""
-    if is_jpeg(data):
-        return is_whole_plain_jpeg(data)
+    if data.startswith(JPEG_START):
+        return not is_cmyk_jpeg(data)
     with Image.open(io.BytesIO(data)) as image:
         return (
             image.format in ("PNG", "BMP")
@@ -80,6 +76,36 @@ def _decoders_agree(data: bytes) -> bool:
             and "transparency" not in image.info
             and image.getexif().get(ORIENTATION, 1) == 1
         )
+
+
+def height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:
+    """Returns height and width of a size that may be the side of a square; raises ``ValueError`` on anything else."""
+    pair = [size, size] if isinstance(size, int) else list(size)
+    if len(pair) != 2 or any(number < 1 for number in pair):
+        raise ValueError(f"{argument}: must be a positive number of pixels or [height, width], got {size}")
+    return pair[0], pair[1]
+
+
+def three_numbers(values: list[float], argument: str) -> list[float]:
+    """Returns three numbers as ``float``; raises ``ValueError`` if there are not three."""
+    if len(values) != 3:
+        raise ValueError(f"{argument}: must be three numbers, got {values}")
+    return [float(value) for value in values]
+
+
+def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, int, int]:
+    """Returns a colour of three bytes, ``default`` thrice for ``None``; raises ``ValueError`` if it is none."""
+    chosen = [default] * 3 if values is None else list(values)
+    if len(chosen) != 3 or any(int(value) != value or not 0 <= value <= LARGEST_BYTE for value in chosen):
+        raise ValueError(f"{argument}: must be three whole numbers from 0 to {LARGEST_BYTE}, got {values}")
+    return int(chosen[0]), int(chosen[1]), int(chosen[2])
+
+
+def interpolation(number: int) -> int:
+    """Returns the number of an interpolation of OpenCV's that resizes; raises ``ValueError`` on any other."""
+    if not 0 <= number <= LARGEST_INTERPOLATION:
+        raise ValueError(f"interp: must be from 0 to {LARGEST_INTERPOLATION}, got {number}")
+    return number
 
 
 class Decode:
@@ -128,6 +154,71 @@ class Resize:
             return cv2.resize(image, None, None, fx=horizontal, fy=vertical, interpolation=self.interp)
         except cv2.error:
             raise ImageError("image", f"{width}x{height} pixels cannot be resized by a factor of {vertical}") from None
+
+
+class Placement(NamedTuple):
+    """Where a picture lies in the input, in whole pixels.
+
+    Attributes:
+        height, width: of the picture after resizing, at least 1.
+        top, left: of the padding above it and to its left.
+    """
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+class LetterResize:
+    """Resizes a picture as far as it fits into a size, keeps its shape, and fills what remains around it evenly.
+
+    Where the padding is an odd number of pixels, the bottom or the right side gets the one more.
+
+    Args:
+        target_size: ``[height, width]`` of the result, or the side of a square.
+        fill_value: RGB of what is added, three bytes; a mid grey, 114, when absent.
+        interp: number of OpenCV's interpolation: 0 nearest, 1 bilinear, 2 bicubic, 3 area, 4 Lanczos.
+        upscale: enlarge pictures that are smaller; else they are only padded.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its name.
+    """
+
+    def __init__(
+        self,
+        target_size: int | list[int],
+        fill_value: list[int] | None = None,
+        interp: int = cv2.INTER_LINEAR,
+        upscale: bool = True,
+    ) -> None:
+        self.target_size = height_and_width(target_size, "target_size")
+        self.fill_value = colour(fill_value, "fill_value", GREY)
+        self.interp = interpolation(interp)
+        self.upscale = upscale
+
+    def placement(self, height: int, width: int) -> Placement:
+        """Returns where a picture of this size goes.
+
+        A side of it divided by its length before is the exact factor of that axis; for rounding to whole pixels, the
+        factors of the two axes may differ a little.
+        """
+        ratio = min(self.target_size[0] / height, self.target_size[1] / width)
+        if not self.upscale:
+            ratio = min(ratio, 1.0)
+        new_height, new_width = (max(int(side * ratio + 0.5), 1) for side in (height, width))
+        top, left = (self.target_size[0] - new_height) // 2, (self.target_size[1] - new_width) // 2
+        return Placement(new_height, new_width, top, left)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type."""
+        place = self.placement(*image.shape[:2])
+        result = np.empty([*self.target_size, 3], dtype=image.dtype)
+        result[:] = np.array(self.fill_value, dtype=image.dtype)
+        if image.shape[:2] != (place.height, place.width):
+            image = cv2.resize(image, (place.width, place.height), interpolation=self.interp)
+        result[place.top : place.top + place.height, place.left : place.left + place.width] = image
+        return result
 
 
 class Pad:
@@ -306,7 +397,7 @@ class DetectionPipeline:
         return Prepared(tensor, scale_factor, np.array(im_shape, dtype=np.float32), height, width, pad)
 
 
-def _effect(operator: Resize | LetterResize, height: int, width: int) -> tuple[_Pair, _Pair, _Pair]:
+def _effect(operator: Resize | LetterResize, height: int, width: int) -> tuple[Pair, Pair, Pair]:
     """Returns the factors of an image of this size, its size after resizing, and what is added above and to the left.
 
     Each is for height and width, in this order.

@@ -13,7 +13,7 @@ import numpy as np
 
 from classification.data.datasets.base import ImageDataset, existing_file, existing_folder
 from classification.data.errors import DatasetError
-from ppcls_ext.preprocess.resize import Backend
+from ppcls_ext.preprocess.operators import Backend
 from ppcls_ext.weights.pickles import STAND_INS, PickledBytes
 
 PIXELS = 3 * 32 * 32

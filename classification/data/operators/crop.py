@@ -10,8 +10,7 @@ import numpy as np
 
 from classification.data.operators.resample import FILTERS, resize_antialiased
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.preprocess.operators import width_and_height
-from ppcls_ext.preprocess.resize import Backend, Interpolation, check_interpolation, resize
+from ppcls_ext.preprocess.operators import Backend, Interpolation, check_interpolation, resize, width_and_height
 
 
 class RandCropImage:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.preprocess.resize import PIL_INTERPOLATIONS
+from ppcls_ext.preprocess.operators import PIL_INTERPOLATIONS
 
 Coefficients = tuple[float, float, float, float, float, float]
 

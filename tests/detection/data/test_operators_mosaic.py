@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detection.data.geometry import Motion, move_boxes, warp
+from detection.data.operators import Motion, move_boxes, warp
 from detection.toolkit import register
 from tests.support.coloured_boxes import GROUND, coloured_sample, seen_box
 
