@@ -11,26 +11,14 @@ from __future__ import annotations
 
 import ast
 import functools
-from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from ppcls_ext.arch.annotations import annotation_of, default_of
 from ppcls_ext.arch.sources import Definition, find_definition, find_method, relative_imports
 from ppcls_ext.arch.toolkit import Toolkit
-from ppcls_ext.arch.variants import Family
 from ppcls_ext.utils.signature import REQUIRED, Parameter
 
 Parameters = dict[str, Parameter]
-
-
-@functools.cache
-def our_parameters(family: Family) -> Parameters:
-    """Returns what models of ours take: the constructor of their class, less what a row of the table fills in."""
-    definition = find_definition(Path(__file__).with_name(f"{family.module}.py"), family.class_name)
-    assert definition is not None
-    row = {field.name for variant in family.rows.values() for field in fields(variant)}
-    return {name: parameter for name, parameter in parameters_of_source(definition).items() if name not in row}
 
 
 def toolkit_architectures(toolkit: Toolkit) -> list[str]:
