@@ -6,7 +6,6 @@ YAML; `toolkit_architecture` takes PaddleClas's architectures the other way, int
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import inspect

@@ -9,14 +9,13 @@ from typing import Any
 
 from detection.configuration.catalog import Catalog, is_ours
 from detection.configuration.signatures import Signature, signature_of
-from ppcls_ext.arch.variants import VARIANTS
 from ppcls_ext.utils.config import Problems
 from ppcls_ext.utils.errors import suggestion
 from ppcls_ext.utils.signature import Parameter, check_arguments
 
 # Our backbones, which take the size of E-ConvNeXt as `arch`.
 _BACKBONES = ("EConvNeXt", "CSPConvNeXt")
-_ARCHS = tuple(name.removeprefix("EConvNeXt_") for name in VARIANTS)
+_ARCHS = ("mini", "tiny", "small")
 
 
 @dataclass(frozen=True)

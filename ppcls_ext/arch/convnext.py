@@ -312,7 +312,8 @@ class ConvNeXtV1(_ConvNeXt):
         dims, depths = scaled_dims(dims, width_multiplier), scaled_depths(depths, depth_multiplier)
         rates, inside = drop_path_ramp(drop_path_rate, depths), block_expansions(expansion_channels, depths)
         blocks = [
-            [(rates[i][k], inside[i][k], layer_scale_init_value) for k in range(depth)] for i, depth in enumerate(depths)
+            [(rate, width, layer_scale_init_value) for rate, width in zip(*stage, strict=True)]
+            for stage in zip(rates, inside, strict=True)
         ]
         super().__init__(dims, BlockV1, blocks, class_num, stem_stride, in_channels)
 

@@ -55,6 +55,11 @@ def count_flops(model: nn.Layer, input_shape: Sequence[int]) -> int:
         return int(paddle.flops(model, list(input_shape)))
 
 
+def count_network(model: nn.Layer, image_size: int, channels: int = 3) -> Count:
+    """Counts ``model`` for images ``[1, channels, image_size, image_size]``; the counting leaves marks in it."""
+    return Count(count_parameters(model), count_flops(model, [1, channels, image_size, image_size]))
+
+
 def count_model(name: str, arguments: Mapping[str, Any], image_size: int) -> Count:
     """Builds a model by name and counts it.
 
@@ -77,8 +82,7 @@ def count_model(name: str, arguments: Mapping[str, Any], image_size: int) -> Cou
         if image_size < coarsest:
             raise UserError(f"{name}: images of {image_size} px leave its last stage no position; at least {coarsest}")
         try:
-            flops = count_flops(model, [1, arguments.get("in_channels", 3), image_size, image_size])
+            return count_network(model, image_size, arguments.get("in_channels", 3))
         except (ValueError, RuntimeError) as error:
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
             raise UserError(f"{name} takes no images of {image_size} x {image_size}: {reason.strip()}") from error
-        return Count(parameters, flops)

@@ -1,5 +1,4 @@
-"""Models by name: ours, and every architecture of PaddleClas. Importing this module loads neither Paddle nor PaddleClas.
-"""
+"""Models by name: ours, and every architecture of PaddleClas. Importing this module loads neither of them."""
 
 from __future__ import annotations
 
