@@ -14,7 +14,7 @@ from ppcls_ext.check.findings import PART_WORDS, Finding, Picture, count_of
 from ppcls_ext.check.overview import COLUMN, INNER, MARGIN, PADDING, draw_findings, draw_heading, stack
 from ppcls_ext.check.scan import Scan
 from ppcls_ext.check.tiles import font_of, panel, shorten, thumbnail
-from ppcls_ext.utils.pictures import DESK, INK, SUBTLE
+from ppcls_ext.utils.drawing import DESK, INK, SUBTLE
 
 CHART_HEIGHT = 340
 SIZES_WIDTH = 460

@@ -22,7 +22,7 @@ from detection.check.samples import example_tile, samples_panel
 from ppcls_ext.check.findings import Picture, count_of
 from ppcls_ext.check.overview import INNER, MARGIN, PADDING, draw_findings, draw_heading, stack
 from ppcls_ext.check.tiles import panel
-from ppcls_ext.utils.pictures import DESK
+from ppcls_ext.utils.drawing import DESK
 
 CHART_HEIGHT = 320
 NARROW = (INNER - 3 * MARGIN) // 4

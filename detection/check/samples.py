@@ -13,8 +13,7 @@ from ppcls_ext.check.findings import PART_WORDS, Entry, Picture
 from ppcls_ext.check.overview import INNER, PADDING
 from ppcls_ext.check.tiles import crossed_box, font_of, load_picture, panel, shorten
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.boxes import class_colour, draw_boxes
-from ppcls_ext.utils.pictures import DESK, INK, SUBTLE, WRONG, Colour
+from ppcls_ext.utils.drawing import DESK, INK, SUBTLE, WRONG, Colour, class_colour, draw_boxes
 
 GAP = 8
 # The greatest height of a row.

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from detection.evaluation.evaluate import evaluate_detections
-from detection.evaluation.figures import SUMMARY
+from detection.evaluation.metrics import SUMMARY, evaluate_detections
 from ppcls_ext.utils.errors import UserError
 
 PYCOCOTOOLS, FASTER, OURS = "pycocotools", "faster-coco-eval", "evaluate_detections"

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from ppcls_ext.check.findings import Entry, Finding, Picture, Severity, count_of, count_severities
 from ppcls_ext.check.scan import Scan
 from ppcls_ext.check.tiles import CLEAN, SEVERITY_COLOURS, draw_badge, font_of, panel, shorten, thumbnail, wrap
-from ppcls_ext.utils.pictures import DESK, INK, PAPER, SUBTLE
+from ppcls_ext.utils.drawing import DESK, INK, PAPER, SUBTLE
 
 WIDTH = 1600
 MARGIN = 24

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ppcls_ext.check.findings import Picture, Severity
 from ppcls_ext.check.scan import Scan
 from ppcls_ext.preprocess.decode import ImageError, decode_image
-from ppcls_ext.utils.pictures import DESK, INK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour
+from ppcls_ext.utils.drawing import DESK, INK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour
 
 SEVERITY_COLOURS: dict[Severity, Colour] = {
     Severity.ERROR: WRONG,
