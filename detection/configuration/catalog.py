@@ -34,7 +34,7 @@ _OUR_KEYS = {"scale", "seed", "keep_checkpoints", "eval_interval"}
 # Where each of our classes that a configuration may name stands; public classes need no decorator there.
 _OUR_FOLDER = Path(__file__).resolve().parents[1]
 _OUR_MODULES = (
-    "backbones", "export/nms.py", "yolov10/network.py", "yolov10/loss.py", "yolov10/head.py",
+    "backbones", "nms.py", "yolov10/network.py", "yolov10/loss.py", "yolov10/head.py",
 )  # fmt: skip
 _OUR_OPERATORS = ("data/operators.py",)
 
