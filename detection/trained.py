@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from detection.configuration import DatasetFiles, DetectionConfig
-from detection.configuration.contrast import warn_of_other_contrast
+from detection.configuration.config import warn_of_other_contrast
 from detection.export.deployed import EagerBackend, form_of
 from detection.export.detector import export_detector
 from detection.toolkit import build_model
