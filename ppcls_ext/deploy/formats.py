@@ -1,7 +1,6 @@
 """Which file formats an export can have, in which precisions, and how near each precision must stay to the model.
 
-A new format or precision is a row of these tables and, where files are written in another way, a function of
-``ppcls_ext.deploy.export.writers``.
+A new format or precision is a row of these tables and a function of ``ppcls_ext.deploy.export``. Loads no Paddle.
 """
 
 from __future__ import annotations
@@ -10,7 +9,10 @@ import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
+from ppcls_ext.runtime.description import DESCRIPTION_FILE
 from ppcls_ext.utils.errors import UserError, suggestion
 
 
@@ -56,8 +58,8 @@ PRECISIONS: dict[str, PrecisionRow] = {
         5e-2, box_px=8.0, score=0.05, overlap=0.2,
     ),
 }  # fmt: skip
-
-
+# Every model can be exported in it.
+EXACT = "fp32"
 # Precisions that are made of a finished export, because they need data, and the format that takes them.
 MADE_OF_AN_EXPORT = {"int8": "openvino"}
 
@@ -67,25 +69,26 @@ class FormatRow:
     """One file format.
 
     Attributes:
+        engine: name of the engine in reports.
         backend: key of ``ppcls_ext.runtime.BACKENDS`` that opens it, and that it is checked with.
         packages: what writing and checking it needs beside Paddle.
         precisions: keys of ``PRECISIONS`` in which it can be written.
     """
 
+    engine: str
     backend: str
     packages: tuple[str, ...]
     precisions: tuple[str, ...]
 
 
 FORMATS: dict[str, FormatRow] = {
-    "paddle": FormatRow("paddle", (), ("fp32", "bf16")),
-    "onnx": FormatRow("onnxruntime", ("paddle2onnx", "onnx", "onnxruntime"), ("fp32", "fp16")),
-    "openvino": FormatRow("openvino", ("paddle2onnx", "onnx", "openvino"), ("fp32", "fp16", "bf16")),
+    "paddle": FormatRow("Paddle Inference", "paddle", (), ("fp32", "bf16")),
+    "onnx": FormatRow("ONNX Runtime", "onnxruntime", ("paddle2onnx", "onnx", "onnxruntime"), ("fp32", "fp16")),
+    "openvino": FormatRow("OpenVINO", "openvino", ("paddle2onnx", "onnx", "openvino"), ("fp32", "fp16", "bf16")),
 }
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One artefact to write: keys of ``FORMATS`` and ``PRECISIONS``."""
 
     format: str
@@ -97,7 +100,7 @@ def supported_pairs(without: Request | None = None) -> str:
     parts = []
     for name, row in FORMATS.items():
         precisions = [*row.precisions, *(made for made, taker in MADE_OF_AN_EXPORT.items() if taker == name)]
-        kept = [precision for precision in precisions if without != Request(name, precision)]
+        kept = [precision for precision in precisions if without != (name, precision)]
         parts.append(f"{name}: {', '.join(kept)}")
     return "; ".join(parts)
 
@@ -128,14 +131,32 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
                 f"{supported_pairs()}; nothing was written"
             )
     for request in requests:
-        _check_packages(request.format)
+        check_packages(f"format '{request.format}'", FORMATS[request.format].packages)
     return requests
 
 
-def _check_packages(name: str) -> None:
-    missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
+def check_packages(user: str, packages: Sequence[str]) -> None:
+    """Raises a UserError if one of ``packages``, which ``user`` needs, is not installed."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise UserError(
-            f"format '{name}' needs the missing {'package' if len(missing) == 1 else 'packages'} "
-            f"{', '.join(missing)}: pip install --no-deps -r requirements-deploy.lock; nothing was written"
+            f"{user} needs the missing {'package' if len(missing) == 1 else 'packages'} {', '.join(missing)}: "
+            "pip install --no-deps -r requirements-deploy.lock; nothing was written"
         )
+
+
+def check_target(target: Path, classes: Sequence[str] | None, class_num: int) -> None:
+    """Checks an export before any work.
+
+    Args:
+        target: the folder to write; an earlier export there will be replaced.
+        classes: names of the classes, where they are known.
+        class_num: how many classes the model tells apart.
+
+    Raises:
+        UserError: ``target`` holds something else, or the names are not as many as the classes.
+    """
+    if classes is not None and len(classes) != class_num:
+        raise UserError(f"there are {len(classes)} class names for {class_num} classes")
+    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / DESCRIPTION_FILE).is_file()):
+        raise UserError(f"{target}: exists and is not an export; choose another folder, nothing was written")
