@@ -133,7 +133,7 @@ def test_the_published_recipe(name):
     settings = config.optimizer.settings
     assert (config.run.epochs, config.train.sampler.batch_size) == (300, 64)
     assert (settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay) == (0.9, 0.999, 1e-8, 0.05)
-    assert settings.rules.one_dim_param_no_weight_decay
+    assert settings.one_dim_param_no_weight_decay
     schedule = config.optimizer.build_schedule(epochs=300, steps_each_epoch=1)
     assert schedule.rate_at(0) == 0
     assert schedule.rate_at(20) == pytest.approx(2.5e-4)
