@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
-
 from classification.check.charts import draw_class_counts
 from classification.check.labels import Classes
+from PIL import Image, ImageDraw
 from ppcls_ext.check.charts import draw_sizes
-from ppcls_ext.check.findings import PART_WORDS, Finding, Picture, count_of
-from ppcls_ext.check.overview import COLUMN, INNER, MARGIN, PADDING, draw_findings, draw_heading, stack
 from ppcls_ext.check.scan import Scan
 from ppcls_ext.check.tiles import font_of, panel, shorten, thumbnail
+
+from ppcls_ext.check.findings import PART_WORDS, Finding, Picture, count_of
+from ppcls_ext.check.overview import COLUMN, INNER, MARGIN, PADDING, draw_findings, draw_heading, stack
 from ppcls_ext.utils.drawing import DESK, INK, SUBTLE
 
 CHART_HEIGHT = 340
