@@ -33,18 +33,8 @@ from ppcls_ext.check.overview import (
     panel,
     stack,
 )
-<<<<<<< HEAD
-from detection.check.run import Check, facts_about
-from detection.check.samples import example_tile, samples_panel
-from ppcls_ext.check.findings import Picture, count_of
-from ppcls_ext.check.overview import INNER, MARGIN, PADDING, draw_findings, draw_heading, stack
-from ppcls_ext.check.tiles import panel
-from ppcls_ext.utils.drawing import DESK
-=======
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.drawing import class_colour, draw_boxes
-from ppcls_ext.utils.drawing import DESK, INK, SUBTLE, WRONG, Colour, font_of, shortened
->>>>>>> main
+from ppcls_ext.utils.drawing import DESK, INK, SUBTLE, WRONG, Colour, class_colour, draw_boxes, font_of, shortened
 
 CHART_HEIGHT = 320
 NARROW = (INNER - 3 * MARGIN) // 4
