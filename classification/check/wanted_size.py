@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from classification.data.operators.crop import Pad, RandCropImage, RandomCropImage
+from classification.data.geometry import Pad, RandCropImage, RandomCropImage
 from ppcls_ext.check.images import WantedSize
 from ppcls_ext.preprocess.operators import CropImage, ResizeImage
 
