@@ -42,7 +42,7 @@ WITHOUT_PADDLE = (
     "ppcls_ext/runtime",
     "ppcls_ext/deploy/serve",
     "ppcls_ext/check",
-    "classification/check",
+    "classification/check.py",
     "classification/data",
     "detection/prepare",
     "detection/check",

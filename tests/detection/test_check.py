@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.check.boxes import EvaluationSize
-from detection.check.plan import SetFiles, plan_of
-from detection.check.run import Check, check_detection_data, write_check
+from detection.check.overview import draw_overview
+from detection.check.run import DetectionCheck, EvaluationSize, SetFiles, check_detection_data, plan_of
 from detection.configuration import load_config
 from ppcls_ext.check.findings import Finding, Severity
+from ppcls_ext.check.report import write_check
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation
@@ -33,27 +34,27 @@ def frames(tmp_path: Path) -> Frames:
     return Frames(tmp_path)
 
 
-def check(frames: Frames, workers: int = 0, limit: int = 0, **changes: Any) -> Check:
+def check(frames: Frames, workers: int = 0, limit: int = 0, **changes: Any) -> DetectionCheck:
     return check_detection_data(frames.write(**changes), limit, workers)
 
 
-def kinds(result: Check) -> dict[str, str]:
+def kinds(result: DetectionCheck) -> dict[str, str]:
     return {finding.kind: WORDS[finding.severity] for finding in result.findings}
 
 
-def finding(result: Check, kind: str) -> Finding:
+def finding(result: DetectionCheck, kind: str) -> Finding:
     found = [finding for finding in result.findings if finding.kind == kind]
     assert found, f"{kind} is not among {kinds(result)}"
     return found[0]
 
 
-def notes(result: Check, kind: str) -> list[str]:
+def notes(result: DetectionCheck, kind: str) -> list[str]:
     return [entry.note for entry in finding(result, kind).entries]
 
 
-def files(result: Check, kind: str) -> list[tuple[str, ...]]:
+def files(result: DetectionCheck, kind: str) -> list[tuple[str, ...]]:
     return [
-        tuple(Path(result.name_of(picture)).name for picture in entry.pictures)
+        tuple(Path(result.scan.name_of(picture)).name for picture in entry.pictures)
         for entry in finding(result, kind).entries
     ]
 
@@ -339,7 +340,7 @@ def test_neither_set_can_be_opened(frames: Frames, tmp_path: Path) -> None:
         frames.annotations(name).unlink()
     result = check_detection_data(plan, 0, 0)
     assert kinds(result) == {"unopened_training": "error", "unopened_validation": "error"}
-    write_check(result, tmp_path / "out")
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
     assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 2
     assert not (tmp_path / "out" / "overview.png").exists()
 
@@ -350,7 +351,7 @@ def test_annotations_are_examined_without_the_images(frames: Frames, tmp_path: P
     files = {part: SetFiles(tmp_path / "nowhere", each.annotations) for part, each in plan.sets.items()}
     result = check_detection_data(replace(plan, sets=files), 0, 0)
     assert kinds(result) == {"image_folder_missing": "error", "zero_area_box": "error"}
-    write_check(result, tmp_path / "out")
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
     assert (tmp_path / "out" / "overview.png").is_file()
 
 
@@ -377,7 +378,7 @@ def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frame
     set_box(15, [-5000, 200, 10, 24])(frames)
     frames.image("train_03.png").write_bytes(b"")
     result = check(frames)
-    write_check(result, tmp_path / "out")
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
     report = json.loads(
         (tmp_path / "out" / "check.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON")
     )
@@ -405,13 +406,14 @@ def test_the_overview_stands_odd_data(frames: Frames, tmp_path: Path) -> None:
         data["annotations"] = []
     result = check(frames, num_classes=60)
     assert "class_empty" in kinds(result)
-    write_check(result, tmp_path / "out")
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
     assert (tmp_path / "out" / "overview.png").is_file()
 
 
 def test_dark_sonar_frames_are_shown_as_the_detector_sees_them(frames: Frames, tmp_path: Path) -> None:
     def brightness(name: str, **changes: Any) -> float:
-        write_check(check(frames, **changes), tmp_path / name)
+        result = check(frames, **changes)
+        write_check(result, tmp_path / name, partial(draw_overview, result))
         samples = np.asarray(Image.open(tmp_path / name / "overview.png"))[-300:-60, 80:1500]
         return float(np.median(samples))
 

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from classification.check.run import Check, check_config_data, write_check
+from classification.check import ClassificationCheck, check_config_data
 from classification.config import load_config
 from ppcls_ext.check.findings import Finding, Severity
+from ppcls_ext.check.report import write_check
 from ppcls_ext.utils.errors import UserError
 from tests.support.pictures import folder_config, smooth_picture, write_class_folders, write_picture
 from tests.support.runs import NORMALIZE, small_config
@@ -32,30 +33,29 @@ def evaluation(tmp_path: Path) -> Path:
     return write_class_folders(tmp_path / "val", images=3, first_seed=500)
 
 
-def check(config: Path, *changes: str, limit: int = 0, workers: int = 0) -> Check:
+def check(config: Path, *changes: str, limit: int = 0, workers: int = 0) -> ClassificationCheck:
     return check_config_data(load_config(config, changes), limit, workers)
 
 
-def kinds(result: Check) -> dict[str, str]:
+def kinds(result: ClassificationCheck) -> dict[str, str]:
     return {finding.kind: SEVERITIES[finding.severity] for finding in result.findings}
 
 
-def finding(result: Check, kind: str) -> Finding:
+def finding(result: ClassificationCheck, kind: str) -> Finding:
     found = [finding for finding in result.findings if finding.kind == kind]
     assert found, f"{kind} is not among {kinds(result)}"
     return found[0]
 
 
-def names(result: Check, kind: str) -> list[tuple[str, ...]]:
+def names(result: ClassificationCheck, kind: str) -> list[tuple[str, ...]]:
     """Last two parts of the paths of each instance."""
-    assert result.scan is not None
     return [
         tuple("/".join(Path(result.scan.name_of(picture)).parts[-2:]) for picture in entry.pictures)
         for entry in finding(result, kind).entries
     ]
 
 
-def notes(result: Check, kind: str) -> list[str]:
+def notes(result: ClassificationCheck, kind: str) -> list[str]:
     return [entry.note for entry in finding(result, kind).entries]
 
 
@@ -166,7 +166,6 @@ def test_empty_class_folders_are_all_named(tmp_path: Path, train: Path, evaluati
     assert kinds(result)["empty_folder_training"] == "error"
     assert [Path(note).name for note in notes(result, "empty_folder_training")] == ["empty_a", "empty_b"]
     # The validation set is examined nevertheless.
-    assert result.scan is not None
     assert list(result.scan.datasets) == ["Eval"]
 
 
@@ -175,8 +174,8 @@ def test_data_that_are_not_there_are_an_error(tmp_path: Path, train: Path, evalu
     assert "DataLoader.Train.dataset.image_root" in notes(result, "unopened_training")[0]
     result = check(folder_config(tmp_path, tmp_path / "nowhere", tmp_path / "nowhere"))
     assert result.has_errors
-    assert result.scan is None
-    write_check(result, tmp_path / "out")
+    assert not result.scan.datasets
+    write_check(result, tmp_path / "out", result.draw_overview)
     assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 2
 
 
@@ -268,7 +267,6 @@ def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -
 
 def test_limit_reads_that_many_of_each_set(tmp_path: Path, train: Path, evaluation: Path) -> None:
     result = check(folder_config(tmp_path, train, evaluation), limit=4)
-    assert result.scan is not None
     assert [len(result.scan.readable(part)) for part in ("Train", "Eval")] == [4, 4]
     assert kinds(result) == {}
 
@@ -306,7 +304,6 @@ def test_archives_and_digits_are_checked_too(tmp_path: Path) -> None:
 
     config.write_text(yaml.safe_dump(small_config(tmp_path / "run")), encoding="utf-8")
     result = check(config)
-    assert result.scan is not None
     assert len(result.scan.readable("Train")) == len(result.scan.datasets["Train"]) > 0
     # The tests' small sets are both drawn from the held-out digits.
     assert kinds(result)["duplicate_across"] == "warning"
@@ -327,7 +324,7 @@ def test_report_holds_everything_and_the_overview_is_a_picture(tmp_path: Path, t
         (train / "class_0" / f"broken_{number}.png").write_bytes(b"")
     write_picture(train / "class_1" / "copy.png", np.asarray(Image.open(train / "class_0" / "03.png")))
     result = check(folder_config(tmp_path, train, evaluation, class_num=4))
-    write_check(result, tmp_path / "out")
+    write_check(result, tmp_path / "out", result.draw_overview)
     report = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
     assert (report["errors"], report["warnings"]) == (2, 2)
     by_kind = {entry["kind"]: entry for entry in report["findings"]}
@@ -348,14 +345,14 @@ def test_the_overview_stands_many_classes_and_odd_data(tmp_path: Path) -> None:
     train = write_class_folders(tmp_path / "train", classes=45, images=1)
     (train / "class_1").rename(train / "US$ and a very long name of a class $")
     result = check(folder_config(tmp_path, train, train, class_num=45))
-    write_check(result, tmp_path / "many")
+    write_check(result, tmp_path / "many", result.draw_overview)
     few = check(folder_config(tmp_path, train, train, class_num=45), limit=1)
-    write_check(few, tmp_path / "few")
+    write_check(few, tmp_path / "few", few.draw_overview)
     for path in train.rglob("*.png"):
         path.write_bytes(b"")
     unreadable = check(folder_config(tmp_path, train, train, class_num=45))
     assert finding(unreadable, "corrupt_image").count == 90
-    write_check(unreadable, tmp_path / "none")
+    write_check(unreadable, tmp_path / "none", unreadable.draw_overview)
     for name in ("many", "few", "none"):
         with Image.open(tmp_path / name / "overview.png") as picture:
             assert picture.width == 1600
