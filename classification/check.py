@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from classification.config import Config, DataSettings
 from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset
-from classification.data.operators.crop import Pad, RandCropImage, RandomCropImage
+from classification.data.geometry import Pad, RandCropImage, RandomCropImage
 from classification.opening import UnavailableDataError, open_dataset
 from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies

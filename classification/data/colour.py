@@ -1,4 +1,8 @@
-"""``TimmAutoAugment``: RandAugment by timm's configuration strings (Cubuk et al., arXiv 1909.13719)."""
+"""Random changes of colour with PaddleClas 2.6's names and arguments, and RandAugment (Cubuk et al., arXiv 1909.13719).
+
+The changes work on ``uint8`` RGB arrays and equal Pillow's ``ImageOps`` and ``ImageEnhance``. Where a byte depends only
+on the byte at its place, all 256 results are computed once and looked up.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,165 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import cv2
 import numpy as np
+from PIL import Image, ImageOps
 
-from classification.data.operators import photometric
-from classification.data.operators.geometric import affine, rotation
-from classification.data.operators.slide import slide_columns, slide_rows
+from classification.data.geometry import affine, rotation, slide_columns, slide_rows
+
+BYTES = np.arange(256)
+# Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601).
+LUMINANCE = np.asarray([0.299, 0.587, 0.114])
+# Pillow's smoothing filter, which sharpness blends with.
+SMOOTH = np.asarray([[1, 1, 1], [1, 5, 1], [1, 1, 1]], dtype=np.float32) / 13.0
+
+
+def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    return cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8))
+
+
+def invert(image: np.ndarray) -> np.ndarray:
+    """Negative of ``uint8`` ``[H, W, 3]``."""
+    return cv2.bitwise_not(image)
+
+
+def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
+    """Inverts the values from ``threshold`` on."""
+    return _look_up(image, np.where(threshold > BYTES, BYTES, 255 - BYTES))
+
+
+def solarize_add(image: np.ndarray, addend: int, threshold: int = 128) -> np.ndarray:
+    """Adds to the values below ``threshold``."""
+    return _look_up(image, np.where(threshold > BYTES, np.minimum(BYTES + addend, 255), BYTES))
+
+
+def posterize(image: np.ndarray, bits: int) -> np.ndarray:
+    """Keeps the upper ``bits`` (1 to 8) of each value."""
+    return _look_up(image, BYTES & ~((1 << (8 - bits)) - 1))
+
+
+def brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Blends black (factor 0) with the image (factor 1), or goes beyond it."""
+    return _look_up(image, BYTES * factor)
+
+
+def contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Blends the image's mean grey (factor 0) with the image (factor 1), or goes beyond it."""
+    red, green, blue = cv2.mean(image)[:3]
+    grey = int(np.dot(LUMINANCE, (red, green, blue)) + 0.5)
+    return _look_up(image, grey + factor * (BYTES - grey))
+
+
+def color(image: np.ndarray, factor: float) -> np.ndarray:
+    """Blends the grey image (factor 0) with the image (factor 1), or goes beyond it."""
+    matrix = factor * np.eye(3) + (1.0 - factor) * np.tile(LUMINANCE, (3, 1))
+    return cv2.transform(image, matrix)
+
+
+def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Blends the smoothed image (factor 0) with the image (factor 1), or goes beyond it; the outermost pixels stay."""
+    blended = cv2.addWeighted(image, factor, cv2.filter2D(image, -1, SMOOTH), 1.0 - factor, 0.0)
+    result = image.copy()
+    result[1:-1, 1:-1] = blended[1:-1, 1:-1]
+    return result
+
+
+def grayscale(image: np.ndarray) -> np.ndarray:
+    """Brightness of each pixel in all three channels."""
+    return color(image, 0.0)
+
+
+def hue(image: np.ndarray, turn: float) -> np.ndarray:
+    """Turns the hue by a share of the colour circle (-0.5 to 0.5)."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    # 8-bit arithmetic wraps around, as the circle does.
+    hsv[:, :, 0] += np.uint8(round(turn * 256) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def auto_contrast(image: np.ndarray) -> np.ndarray:
+    """Stretches each channel to the whole range."""
+    return np.asarray(ImageOps.autocontrast(Image.fromarray(image)))
+
+
+def equalize(image: np.ndarray) -> np.ndarray:
+    """Makes the histogram of each channel even."""
+    return np.asarray(ImageOps.equalize(Image.fromarray(image)))
+
+
+# Argument of ColorJitter, what it changes, and the value that changes nothing.
+JITTERS = (("brightness", brightness, 1.0), ("contrast", contrast, 1.0), ("saturation", color, 1.0), ("hue", hue, 0.0))
+
+
+class ColorJitter:
+    """Changes brightness, contrast, saturation and hue, in random order.
+
+    Args:
+        prob: share of the images that are changed; 1 or more changes all.
+        brightness, contrast, saturation: the factor is drawn from ``max(0, 1 - value)`` to ``1 + value``, or from
+            ``[smallest, largest]``.
+        hue: the turn is drawn from ``-value`` to ``value`` (at most 0.5), or from ``[smallest, largest]``.
+    """
+
+    random = True
+
+    def __init__(
+        self,
+        prob: float = 2.0,
+        brightness: float | list[float] = 0.0,
+        contrast: float | list[float] = 0.0,
+        saturation: float | list[float] = 0.0,
+        hue: float | list[float] = 0.0,
+    ) -> None:
+        self.prob = prob
+        values = (brightness, contrast, saturation, hue)
+        self.steps = [
+            (change, _limits(value, name, neutral))
+            for (name, change, neutral), value in zip(JITTERS, values, strict=True)
+        ]
+
+    def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[H, W, 3]``."""
+        if generator.random() >= self.prob:
+            return image
+        for number in generator.permutation(len(self.steps)):
+            change, limits = self.steps[number]
+            if limits is not None:
+                image = change(image, generator.uniform(*limits))
+        return image
+
+
+class RandomGrayscale:
+    """Takes the colour out of some images.
+
+    Args:
+        p: share of the images.
+    """
+
+    random = True
+
+    def __init__(self, p: float = 0.1) -> None:
+        if not 0.0 <= p <= 1.0:
+            raise ValueError(f"p: must be from 0 to 1, got {p}")
+        self.p = p
+
+    def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[H, W, 3]``."""
+        return grayscale(image) if generator.random() < self.p else image
+
+
+def _limits(value: float | list[float], argument: str, centre: float) -> tuple[float, float] | None:
+    """Returns the range to draw from, or None where nothing is to change."""
+    if isinstance(value, list):
+        limits = tuple(value)
+    else:
+        lowest = 0.0 if centre else -value
+        limits = (max(lowest, centre - value), centre + value)
+    bounds = (0.0, float("inf")) if centre else (-0.5, 0.5)
+    if len(limits) != 2 or not bounds[0] <= limits[0] <= limits[1] <= bounds[1]:
+        raise ValueError(f"{argument}: must be a number or [smallest, largest] within {bounds}, got {value}")
+    return None if limits == (centre, centre) else limits
+
 
 HIGHEST = 10.0
 ROTATION_DEGREES = 30.0
@@ -79,17 +237,17 @@ def changes(increasing: bool) -> dict[str, Change]:
         return 256 - level if increasing else level
 
     return {
-        "AutoContrast": lambda image, *_: photometric.auto_contrast(image),
-        "Equalize": lambda image, *_: photometric.equalize(image),
-        "Invert": lambda image, *_: photometric.invert(image),
+        "AutoContrast": lambda image, *_: auto_contrast(image),
+        "Equalize": lambda image, *_: equalize(image),
+        "Invert": lambda image, *_: invert(image),
         "Rotate": _rotate,
-        "Posterize": lambda image, strength, *_: photometric.posterize(image, _bits(strength, increasing)),
-        "Solarize": lambda image, strength, *_: photometric.solarize(image, solarize_threshold(strength)),
-        "SolarizeAdd": lambda image, strength, *_: photometric.solarize_add(image, min(int(strength * 110), 128)),
-        "Color": _enhance(photometric.color, increasing),
-        "Contrast": _enhance(photometric.contrast, increasing),
-        "Brightness": _enhance(photometric.brightness, increasing),
-        "Sharpness": _enhance(photometric.sharpness, increasing),
+        "Posterize": lambda image, strength, *_: posterize(image, _bits(strength, increasing)),
+        "Solarize": lambda image, strength, *_: solarize(image, solarize_threshold(strength)),
+        "SolarizeAdd": lambda image, strength, *_: solarize_add(image, min(int(strength * 110), 128)),
+        "Color": _enhance(color, increasing),
+        "Contrast": _enhance(contrast, increasing),
+        "Brightness": _enhance(brightness, increasing),
+        "Sharpness": _enhance(sharpness, increasing),
         "ShearX": _shear_x,
         "ShearY": _shear_y,
         "TranslateX": _translate_x,
