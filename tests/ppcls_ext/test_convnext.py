@@ -11,7 +11,8 @@ import pytest
 from ppcls_ext import build_model
 from ppcls_ext.arch.ablation import AblatedConvNeXt
 from ppcls_ext.arch.convnext import BlockV2, ConvNeXtV1, ConvNeXtV2, GlobalResponseNorm
-from ppcls_ext.deploy.export import FORMATS, export_classifier
+from ppcls_ext.deploy.export import export_classifier
+from ppcls_ext.deploy.formats import FORMATS
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, write_weights
 from ppcls_ext.weights.convert import Request, convert_weights
