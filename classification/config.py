@@ -11,9 +11,8 @@ from typing import Any
 
 import yaml
 
-from classification.data.batch_operators import BatchOperator, build_batch_operator
 from classification.data.datasets import DATASETS
-from classification.data.operators import TRAIN_OPERATORS
+from classification.data.operators import TRAIN_OPERATORS, BatchOperator, build_batch_operator
 from classification.losses import LOSSES, WeightedSum, loss_parameters
 from classification.metrics import METRICS, TopkAcc
 from classification.optimizers import OPTIMIZERS, REGULARIZERS, OptimizerSettings

@@ -72,10 +72,10 @@ def put_into_workspace() -> None:
     for module in NETWORK_PARTS:
         importlib.import_module(module)
     import detection.data.operators
-    import detection.export.nms
+    import detection.nms
 
     detection.data.operators.register()
-    detection.export.nms.register()
+    detection.nms.register()
 
 
 def _check_free(present: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from ppcls_ext.deploy.benchmark_exports import (
     export_model,
     find_rows,
 )
-from ppcls_ext.deploy.export import FORMATS
+from ppcls_ext.deploy.formats import FORMATS
 from ppcls_ext.runtime import BACKENDS, DetectionDescription, DetectionPredictor, load, read_description
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.tables import markdown_table

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls_ext.deploy.export import FORMATS, PRECISIONS
+from ppcls_ext.deploy.formats import FORMATS, PRECISIONS
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, read_description
 from ppcls_ext.runtime.backends import choose

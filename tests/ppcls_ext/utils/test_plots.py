@@ -60,15 +60,6 @@ def test_without_evaluation_the_top_5_panel_is_empty_and_says_so(tmp_path):
     assert top5 == 0
 
 
-def test_a_single_epoch_is_visible(tmp_path):
-    assert min(panels(coloured(draw(tmp_path, [record(1)])))) > 10
-
-
-def test_epochs_that_were_not_evaluated_are_left_out(tmp_path):
-    history = [record(1, evaluated=False), record(2), record(3, evaluated=False), record(4, averaged=False)]
-    assert min(panels(coloured(draw(tmp_path, history)))) > 50
-
-
 def test_a_run_without_a_finished_epoch_still_gives_a_picture(tmp_path):
     assert not coloured(draw(tmp_path, [])).any()
 
@@ -105,7 +96,7 @@ def drawn(file) -> np.ndarray:
         return coloured(np.asarray(picture.convert("RGB")))
 
 
-@pytest.mark.parametrize("epochs", [1, 6, 40])
+@pytest.mark.parametrize("epochs", [1, 6])
 def test_a_detector_has_losses_precision_rate_and_speed(tmp_path, epochs):
     file = tmp_path / "curves.png"
     draw_detection_curves([detector_record(epoch) for epoch in range(1, epochs + 1)], file, "ppyoloe_s")
