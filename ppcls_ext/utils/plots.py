@@ -139,8 +139,10 @@ def draw_detection_curves(history: History, path: str | Path, title: str) -> Non
     _draw_by_epoch(panels, history, path, title, from_zero=True)
 
 
-def draw_run_comparison(runs: Mapping[str, History], path: str | Path, title: str = "") -> None:
-    """Draws AP50 and AP of several runs by epoch, and by the minutes that were spent on training.
+def draw_run_comparison(
+    runs: Mapping[str, History], path: str | Path, title: str = "", metrics: Sequence[str] = ("AP", "AP50")
+) -> None:
+    """Draws two metrics of several runs by epoch, and by the minutes that were spent on training.
 
     The metrics of the EMA weights (``ema``) are drawn, or those of the plain ones (``eval``) where a run has no
     others. Minutes are the sum of ``train.seconds`` up to the epoch, without evaluation.
@@ -149,9 +151,10 @@ def draw_run_comparison(runs: Mapping[str, History], path: str | Path, title: st
         runs: name of the run -> its records, as for :func:`draw_detection_curves`.
         path: the PNG to write, whole or not at all.
         title: heading of the figure.
+        metrics: keys of the evaluations.
     """
     panels: dict[tuple[str, str], list[Curve | None]] = {}
-    for name in ("AP50", "AP"):
+    for name in reversed(metrics):
         for number, (run, history) in enumerate(runs.items()):
             part = "ema" if any(_has(record, "ema", name) for record in history) else "eval"
             colour = RUN_COLOURS[number % len(RUN_COLOURS)]
@@ -269,58 +272,6 @@ def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: st
     figure.legend([lines[label] for label in labels if label in lines], [label for label in labels if label in lines],
                   loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize="small")  # fmt: skip
     _save(figure, path)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar from zero: what it stands for, its value (None: not measured), its deviation, and what is written at it.
-
-    The deviation of a base, whose own value is 0, is drawn as a band through all bars.
-    """
-
-    label: str
-    value: float | None
-    text: str = ""
-    deviation: float | None = None
-    is_base: bool = False
-
-
-def draw_bars(panels: Mapping[str, Sequence[Bar]], path: str | Path, title: str) -> None:
-    """Draws horizontal bars of differences, some panels side by side with the same labels in each.
-
-    Args:
-        panels: heading -> its bars, from top to bottom.
-        path: the PNG to write, whole or not at all.
-        title: heading of the figure.
-    """
-    count = max(len(bars) for bars in panels.values())
-    figure = _new_figure(12, 1.6 + 0.42 * count, title)
-    all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-    for axes, (name, bars) in zip(all_axes, panels.items(), strict=True):
-        _draw_bars(axes, bars)
-        axes.set_title(name)
-    _save(figure, path)
-
-
-def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
-    ends = [0.0]
-    for place, bar in enumerate(bars):
-        text = bar.text if bar.value is not None else "not measured"
-        value, deviation = bar.value or 0.0, bar.deviation or 0.0
-        axes.barh(place, value, color="tab:blue" if value >= 0 else "tab:orange", xerr=deviation or None,
-                  error_kw={"capsize": 3, "elinewidth": 1})  # fmt: skip
-        axes.annotate(text, (max(value + deviation, 0.0), place), (4, 0), textcoords="offset points", va="center",
-                      fontsize="small")  # fmt: skip
-        ends += [value - deviation, value + deviation]
-        if bar.is_base and deviation:
-            axes.axvspan(value - deviation, value + deviation, color="0.45", alpha=0.15, lw=0)
-    room = max(ends) - min(ends) or 1.0
-    axes.set_xlim(min(ends) - 0.05 * room, max(ends) + 0.42 * room)
-    axes.axvline(0, color="0.3", linewidth=1)
-    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
-    axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
 
 
 @dataclass(frozen=True)

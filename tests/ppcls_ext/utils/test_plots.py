@@ -8,10 +8,8 @@ from PIL import Image
 
 from ppcls_ext.utils.plots import (
     Band,
-    Bar,
     Point,
     draw_bands,
-    draw_bars,
     draw_detection_curves,
     draw_run_comparison,
     draw_tradeoff,
@@ -153,15 +151,6 @@ def test_curves_with_bands_show_each_label_and_what_was_not_measured(tmp_path):
         amounts.append(amount(tmp_path / "curves.png"))
     assert amounts[0] == 0
     assert 200 < amounts[1] < amounts[2]
-
-
-def test_bars_show_what_is_known(tmp_path):
-    bars = [Bar("base", 0.0, "50 %", 1.0, is_base=True), Bar("up", 2.0, "+2"), Bar("unknown", None)]
-    amounts = []
-    for shown in (bars, bars[::2]):
-        draw_bars({"x": shown, "y": shown}, tmp_path / "bars.png", "title")
-        amounts.append(amount(tmp_path / "bars.png"))
-    assert amounts[1] < amounts[0] / 2
 
 
 def test_points_of_a_tradeoff_are_drawn_also_at_one_cost(tmp_path):
