@@ -19,12 +19,11 @@ from classification.evaluation import evaluate_model
 from classification.opening import open_dataset
 from classification.task import require_sections, train_config
 from classification.trained import Trained, load_trained
-from ppcls_ext.arch.counting import count_parameters
+from ppcls_ext.arch.flops import count_flops, count_parameters
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.deploy.prune import PruningRequest, prune_model
 from ppcls_ext.deploy.quantize import Evaluation
-from ppcls_ext.engine.environment import Environment
-from ppcls_ext.engine.loader import derive_seed, seed_everything
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Predictor
 from ppcls_ext.runtime.predictor import ImageSource
@@ -102,7 +101,7 @@ class PrunableClassifier:
         """Returns ``parameters`` and ``flops``, the multiply-adds of one image of ``Global.image_shape``."""
         # In a network of its own, because the counting leaves marks in the layers.
         with paddle.utils.unique_name.guard():
-            flops = count_flops(build_network(self.config), self.config.run.image_shape)
+            flops = count_flops(build_network(self.config), [1, *self.config.run.image_shape])
         return {"parameters": count_parameters(self.model), "flops": flops}
 
     def tuning_data(self, request: PruningRequest) -> dict[str, Any]:

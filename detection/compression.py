@@ -16,7 +16,7 @@ import paddle
 import yaml
 
 from detection.configuration import DatasetFiles, DetectionConfig, load_config
-from detection.counting import count_gflops, count_parameters
+from detection.counting import count_gflops, count_parts
 from detection.evaluation import evaluate_detections
 from detection.evaluator import Evaluator
 from detection.loaders import training_loader
@@ -25,8 +25,7 @@ from detection.toolkit import build_model, workspace
 from detection.trained import TrainedDetector, load_trained
 from ppcls_ext.deploy.prune import PruningRequest, prune_model
 from ppcls_ext.deploy.quantize import Evaluation
-from ppcls_ext.engine.environment import Environment
-from ppcls_ext.engine.loader import derive_seed, seed_everything
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.runtime import DetectionPredictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
 from ppcls_ext.runtime.predictor import ImageSource
@@ -111,7 +110,7 @@ class PrunableDetector:
     def cost(self) -> dict[str, float]:
         """Returns ``parameters`` and ``flops``, the multiply-adds of one image of 640 px."""
         flops = 1e9 * count_gflops(self.config, "training") / 2
-        return {"parameters": count_parameters(self.model).total, "flops": flops}
+        return {"parameters": count_parts(self.model).total, "flops": flops}
 
     def tuning_data(self, request: PruningRequest) -> dict[str, Any]:
         """Returns the data of the configuration that fine-tunes this detector."""

@@ -13,7 +13,7 @@ import numpy as np
 import paddle
 
 from detection.configuration import DatasetFiles, DetectionConfig
-from detection.configuration.contrast import warn_of_other_contrast
+from detection.configuration.config import warn_of_other_contrast
 from detection.export import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
 from detection.weights import backbone_name, load_detector_weights, weights_file

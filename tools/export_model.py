@@ -148,8 +148,9 @@ def print_report(description: Description | DetectionDescription) -> None:
                   f"{100 * found['fp32']:.2f} %) on {found['images']} images, {latency['int8']:.2f} ms (fp32 "
                   f"{latency['fp32']:.2f}), {sizes['int8'] / 1e6:.2f} MB (fp32 {sizes['fp32'] / 1e6:.2f})")  # fmt: skip
         for name, error in found.get("relative_error", {}).items():
+            same = found["top1_agreement"][name]
             print(f"  {artefact.model_file}, {name}: relative error {error:.1e} (allowed {found['tolerance']:.0e}), "
-                  f"same best class {found['top1_agreement'][name]:.0%}, computed in {artefact.computed_in}")  # fmt: skip
+                  f"same best class {same:.0%}, computed in {artefact.computed_in}")  # fmt: skip
         for name, figures in found.get("engines", {}).items():
             allowed, ties = found["tolerance"], f", {figures['ties']} ties" if figures["ties"] else ""
             print(f"  {artefact.model_file}, {name}: {figures['compared']} boxes compared, largest difference "

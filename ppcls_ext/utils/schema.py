@@ -161,7 +161,7 @@ class Checker(Problems):
             built = model.model_validate({**values, **supplied})
         except ValidationError as error:
             for name, message in explain(error, values, allowed):
-                self.add(f"{key}.{name}" if name else key, message)
+                self.add(".".join(filter(None, (key, name))), message)
             return None
         return None if taken else built
 

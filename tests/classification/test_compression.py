@@ -17,12 +17,12 @@ from classification.compression import calibration_images, evaluation_of, prune_
 from classification.config import load_config
 from classification.evaluation import evaluate_config
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.deploy.prune import FINE_TUNED, PruningRequest
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.runs import small_config
+from tests.support.seeded import seed_weights
 
 FINE_TUNING = Path(__file__).resolve().parents[2] / "configs" / "finetune_folder.yaml"
 NARROW = [[16] * 3, [16] * 3, [32] * 9, [32] * 3]

@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.deploy import export as exporter
 from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.deploy.formats import FORMATS, PRECISIONS, plan
@@ -17,6 +16,7 @@ from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier
+from tests.support.seeded import seed_weights
 
 PREPROCESS = [{"ResizeImage": {"size": [48, 64]}}, {"NormalizeImage": {"order": ""}}]
 ARGUMENTS = {"model_name": "small", "class_num": 4, "image_shape": [3, 64, 48], "preprocess": PREPROCESS}

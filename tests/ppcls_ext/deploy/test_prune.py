@@ -11,7 +11,6 @@ import pytest
 from paddle import nn
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.deploy.prune import (
     Evidence,
     Pruned,
@@ -24,6 +23,7 @@ from ppcls_ext.deploy.prune import (
 )
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
+from tests.support.seeded import seed_weights
 
 # Convolutions [out, in, 1, 1], and linear layers [in, out].
 MODELS: dict[str, dict[str, Any]] = {"EConvNeXt_mini": {}, "ConvNeXtV1_tiny": {"width_multiplier": 0.25}}
