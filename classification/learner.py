@@ -11,7 +11,7 @@ import paddle
 
 from classification.build import build_network
 from classification.config import Config
-from classification.distillation.lessons import Distillation
+from classification.distillation import Distillation
 from classification.ema import ExponentialMovingAverage
 from classification.precision import Precision
 from ppcls_ext.arch.outputs import logits_of

@@ -13,7 +13,7 @@ from classification.bad_input import BadImages, stop_at_bad_loss
 from classification.build import build_batches, build_dataset, count_trainable, load_pretrained, read_class_names
 from classification.config import Config
 from classification.data.datasets import ImageDataset
-from classification.distillation.teacher_files import find_teacher
+from classification.distillation import find_teacher
 from classification.evaluator import evaluate
 from classification.learner import Learner
 from classification.metrics import TopkAcc

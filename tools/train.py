@@ -27,11 +27,8 @@ def parse_arguments() -> argparse.Namespace:
 def train_classifier(arguments: argparse.Namespace) -> None:
     """Trains the classifier of a configuration with ``Arch``."""
     from classification.config import load_config
-    from classification.distillation.teacher_files import find_teacher
 
     config = load_config(arguments.config, arguments.override)
-    find_teacher(config)  # weights that are not there are told before Paddle is loaded
-
     from classification.trainer import Trainer
     from ppcls_ext.engine.environment import prepare_environment
 
