@@ -6,9 +6,9 @@ import logging
 
 from classification.bad_input import BadImages
 from classification.build import build_batches, build_dataset, build_network, load_pretrained
-from classification.class_names import check_same_classes
 from classification.config import Config
 from classification.evaluator import evaluate
+from classification.opening import check_same_classes
 from classification.precision import Precision
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.utils.errors import UserError

@@ -16,9 +16,9 @@ from classification.config import Config
 from classification.data.datasets import ImageDataset
 from classification.opening import UnavailableDataError, open_dataset
 from ppcls_ext.deploy.export import example_images, export_classifier
+from ppcls_ext.deploy.verify import EagerBackend
 from ppcls_ext.preprocess import ImageError, build_pipeline
 from ppcls_ext.runtime import Description, Predictor
-from ppcls_ext.runtime.eager_backend import EagerBackend
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import class_names_of_weights, find_weights
 

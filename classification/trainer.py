@@ -11,13 +11,13 @@ import paddle
 
 from classification.bad_input import BadImages, stop_at_bad_loss
 from classification.build import build_batches, build_dataset, count_trainable, load_pretrained, read_class_names
-from classification.class_names import check_same_classes
 from classification.config import Config
 from classification.data.datasets import ImageDataset
 from classification.distillation.teacher_files import find_teacher
 from classification.evaluator import evaluate
 from classification.learner import Learner
 from classification.metrics import TopkAcc
+from classification.opening import check_same_classes
 from classification.progress import EpochSums, RunProgress, random_states
 from classification.recorder import Recorder
 from classification.resume import restore_run

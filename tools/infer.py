@@ -136,13 +136,13 @@ def classify(arguments: argparse.Namespace, predictor: Predictor, images: list[P
         if getattr(arguments, option) is not None:
             raise UserError(f"--{option} is for detectors; {predictor.model_name} is a classifier")
     predictions = predictor(images, batch_size=batch_size, topk=arguments.topk)
-    counts = summary(predictions, predictor.classes)
-    print(as_table(predictions, predictor.classes))
+    counts = summary(predictions, predictor)
+    print(as_table(predictions, predictor))
     print(counts)
     if arguments.json:
-        write_json(arguments.json, as_records(predictions, predictor.classes))
+        write_json(arguments.json, as_records(predictions, predictor))
     if arguments.save:
-        written = save_pictures(predictions, predictor.classes, arguments.save, f"{predictor.model_name}: {counts}")
+        written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
         announce(written, arguments.save)
     return [prediction.error for prediction in predictions if prediction.error is not None]
 
@@ -152,7 +152,7 @@ def detect(
 ) -> list[str]:
     """Finds boxes and writes what was asked for; returns the reason of each unreadable image."""
     from ppcls_ext.runtime.coco_results import coco_results, numbering_of
-    from ppcls_ext.runtime.detection_report import above, as_records, as_table, save_pictures, summary
+    from ppcls_ext.runtime.report import above, as_records, as_table, save_pictures, summary
     from ppcls_ext.utils.files import write_json
 
     if arguments.topk is not None:
@@ -160,7 +160,7 @@ def detect(
     numbering = numbering_of(arguments.annotations, images, predictor) if arguments.annotations else None
     found = predictor(images, batch_size=batch_size, threshold=arguments.threshold or 0.0)
     predictions = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
-    counts = summary(predictions)
+    counts = summary(predictions, predictor)
     print(as_table(predictions, predictor))
     print(counts)
     if arguments.json:

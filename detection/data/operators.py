@@ -1,10 +1,12 @@
 """Image operators of ours for ppdet's readers, named in YAML like its own: ``sample_transforms: [SonarEnhance: {}]``.
 
-Those that draw random numbers use NumPy's global generator, as ppdet's operators do; the loader seeds it.
+Those that draw random numbers use NumPy's global generator, as ppdet's operators do; the loader seeds it. Coordinates
+are those of boxes: the pixel in column i covers i to i + 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import cv2
@@ -12,14 +14,60 @@ import numpy as np
 import ppdet.data.transform
 from ppdet.data.transform.operators import BaseOperator, RandomFlip, register_op
 
-from detection.data.operators_mosaic import MosaicPerspective, RandomPerspective, boxes_of, keep_boxes, refuse_shapes
-from ppcls_ext.preprocess import ImageError, letterbox, sonar
+from ppcls_ext.preprocess import ImageError, sonar
+from ppcls_ext.preprocess import detection as preprocess
+from ppcls_ext.preprocess.detection import GREY, colour, height_and_width
 from ppcls_ext.utils.errors import UserError
 
 # What PadGT pads.
 PADDED = {"gt_bbox", "gt_class", "gt_score", "is_crowd", "difficult", "pad_gt_mask"}
+# What a sample has for each of its boxes beside the box.
+PER_BOX = ("gt_class", "is_crowd", "difficult", "gt_score")
+# What would have to move with the picture besides boxes, and does not.
+SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
 # OpenCV's hue of bytes goes from 0 to 179, two degrees a step.
 HUES, BYTES = 180, 256
+TILES = 4
+# The largest values of arguments whose smallest is 0.
+LIMITS = {"degrees": 180, "translate": 1, "scale": 0.99, "shear": 80, "perspective": 0.9, "prob": 1, "least_share": 1}
+Size = tuple[int, int]
+
+
+def boxes_of(sample: dict[str, Any]) -> np.ndarray:
+    """Returns the boxes of a sample, ``float64`` ``[N, 4]`` (x1, y1, x2, y2); none where it has no ``gt_bbox``."""
+    return np.asarray(sample.get("gt_bbox", []), dtype=np.float64).reshape(-1, 4)
+
+
+def keep_boxes(sample: dict[str, Any], boxes: np.ndarray, kept: np.ndarray) -> None:
+    """Gives a sample new boxes, and leaves out some of them with all that belongs to them.
+
+    Args:
+        sample: is changed; without ``gt_bbox`` it is left as it is.
+        boxes: the new ``gt_bbox``, ``[N, 4]``.
+        kept: which of them stay, ``bool`` ``[N]``.
+    """
+    if "gt_bbox" not in sample:
+        return
+    sample["gt_bbox"] = boxes[kept].astype(np.float32)
+    for name in PER_BOX:
+        if sample.get(name) is not None:
+            sample[name] = np.asarray(sample[name])[kept]
+
+
+def refuse_shapes(sample: dict[str, Any], operator: str) -> None:
+    """Raises ``ValueError`` if a sample has outlines or key points, which ``operator`` would leave where they were."""
+    for name in SHAPES:
+        present = sample.get(name)
+        if present is not None and any(part is not None for part in present):
+            raise ValueError(f"{operator} moves boxes only, the sample has '{name}'")
+
+
+def note_size(sample: dict[str, Any]) -> None:
+    """Notes the size of the picture where ppdet's ``Decode`` noted that of the file; it counts as unscaled."""
+    height, width = sample["image"].shape[:2]
+    sample["h"], sample["w"] = height, width
+    sample["im_shape"] = np.array([height, width], dtype=np.float32)
+    sample["scale_factor"] = np.ones(2, dtype=np.float32)
 
 
 class LabelsToInt64(BaseOperator):
@@ -162,7 +210,7 @@ class RandomHSV(BaseOperator):
 
 
 class LetterResize(BaseOperator):
-    """Letterboxes pictures by the same code as deployed models: ``ppcls_ext.preprocess.letterbox.LetterResize``.
+    """Letterboxes pictures by the same code as deployed models: ``ppcls_ext.preprocess.detection.LetterResize``.
 
     Arguments and errors are those of that class. Only YOLOv10 takes the padding back from what it finds, so with other
     architectures it may stand in ``TrainReader`` only.
@@ -176,7 +224,7 @@ class LetterResize(BaseOperator):
         upscale: bool = True,
     ) -> None:
         super().__init__()
-        self._resize = letterbox.LetterResize(target_size, fill_value, interp, upscale)
+        self._resize = preprocess.LetterResize(target_size, fill_value, interp, upscale)
 
     def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
         """Replaces ``image`` ``[H, W, 3]``, moves ``gt_bbox``, and notes what takes boxes back to the file's picture.
@@ -201,6 +249,278 @@ class LetterResize(BaseOperator):
         sample["im_shape"] = np.array([place.height, place.width], dtype=np.float32)
         sample["pad"] = np.array([place.top, place.left], dtype=np.float32)
         return sample
+
+
+def _translation(x: float, y: float) -> np.ndarray:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, target: Size, fill: tuple[int, int, int]) -> np.ndarray:
+    """Moves a picture.
+
+    Args:
+        image: ``[H, W, 3]``.
+        matrix: as :meth:`RandomPerspective.draw_motion` returns it.
+        target: height and width of the result.
+        fill: RGB of what the picture does not cover.
+
+    Returns:
+        ``[height, width, 3]`` of the same type.
+    """
+    # OpenCV counts from the middle of the first pixel, boxes from its edge.
+    pixels = _translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5)
+    if np.array_equal(pixels[2], [0, 0, 1]):
+        return cv2.warpAffine(image, pixels[:2], target[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
+    return cv2.warpPerspective(image, pixels, target[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
+
+
+def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Returns the smallest upright boxes around moved ones; a box without area stays one.
+
+    Args:
+        boxes: ``[N, 4]`` (x1, y1, x2, y2).
+        matrix: as :meth:`RandomPerspective.draw_motion` returns it.
+
+    Returns:
+        ``float64`` ``[N, 4]``.
+    """
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    moved = np.concatenate([corners, np.ones([len(boxes), 4, 1])], axis=2) @ matrix.T
+    points = moved[..., :2] / moved[..., 2:]
+    low, high = points.min(axis=1), points.max(axis=1)
+    # A line that is turned would get a box with an area.
+    return np.concatenate([low, np.where(areas(boxes)[:, None] > 0, high, low)], axis=1)
+
+
+def clip_boxes(boxes: np.ndarray, left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """Returns the parts of boxes ``[N, 4]`` within a frame; what lies outside gets no area."""
+    return boxes.clip([left, top, left, top], [right, bottom, right, bottom])
+
+
+def areas(boxes: np.ndarray) -> np.ndarray:
+    """Returns the areas ``[N]`` of boxes ``[N, 4]``; 0 where a side is not positive."""
+    return (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1)
+
+
+def large_enough(seen: np.ndarray, whole: np.ndarray, least_share: float, least_side: float) -> np.ndarray:
+    """Tells which boxes are still worth learning from; a box without area never is.
+
+    Args:
+        seen: what is left of the boxes, ``[N, 4]``.
+        whole: the boxes as they would be if nothing had been cut off, ``[N, 4]``.
+        least_share: share of the whole area that must be left.
+        least_side: width and height in pixels that must be left.
+
+    Returns:
+        ``bool`` ``[N]``.
+    """
+    sides = (seen[:, 2:] - seen[:, :2]).min(axis=1, initial=np.inf)
+    return (sides > 0) & (sides >= least_side) & (areas(seen) >= least_share * areas(whole))
+
+
+class RandomPerspective(BaseOperator):
+    """Rotates, shifts, scales, shears and tilts a picture at random; its size stays the same.
+
+    Boxes become the upright ones around the moved ones, are cut off at the border, and vanish if little is left. Stands
+    in ``sample_transforms``. Each amount is drawn evenly from minus to plus its limit.
+
+    Args:
+        degrees: limit of the rotation.
+        translate: of the shift, as a share of the width and of the height of the result.
+        scale: the picture is magnified by 1 plus or minus as much.
+        shear: slant of the vertical and of the horizontal lines, in degrees.
+        perspective: how much nearer one edge seems than the centre; 0 keeps parallels parallel.
+        fill_value: RGB of what the picture does not cover, three bytes; 114 when absent, black for sonar.
+        prob: probability of moving a picture at all.
+        least_share: share of a box's area that must be left of it.
+        least_side: width and height in pixels that must be left of a box.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its name.
+    """
+
+    def __init__(
+        self,
+        degrees: float = 0.0,
+        translate: float = 0.1,
+        scale: float = 0.5,
+        shear: float = 0.0,
+        perspective: float = 0.0,
+        fill_value: list[int] | None = None,
+        prob: float = 1.0,
+        least_share: float = 0.1,
+        least_side: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.degrees, self.translate, self.scale = degrees, translate, scale
+        self.shear, self.perspective = shear, perspective
+        self.fill_value = colour(fill_value, "fill_value", GREY)
+        self.prob, self.least_share, self.least_side = float(prob), float(least_share), float(least_side)
+        for name, limit in LIMITS.items():
+            value = getattr(self, name)
+            if not 0 <= value <= limit:
+                raise ValueError(f"{name}: must be from 0 to {limit:g}, got {value}")
+        if least_side < 0:
+            raise ValueError(f"least_side: must be at least 0, got {least_side}")
+
+    def draw_motion(self, source: Size, target: Size) -> np.ndarray:
+        """Draws a motion that takes the centre of ``source`` to about the centre of ``target``.
+
+        Args:
+            source, target: height and width in pixels.
+
+        Returns:
+            ``float64`` ``[3, 3]``: homogeneous coordinates (x, y, 1) of the source to those of the target.
+        """
+        angle = np.deg2rad(np.random.uniform(-self.degrees, self.degrees))
+        gain = 1.0 + np.random.uniform(-self.scale, self.scale)
+        slant = np.tan(np.deg2rad(np.random.uniform(-self.shear, self.shear, 2)))
+        tilt = np.random.uniform(-self.perspective, self.perspective, 2)
+        shift = 0.5 + np.random.uniform(-self.translate, self.translate, 2)
+        centred = _translation(-source[1] / 2, -source[0] / 2)
+        tilted = np.eye(3)
+        # At the corners the two add up to at most the limit, so nothing gets behind the eye.
+        tilted[2, :2] = tilt / (source[1], source[0])
+        turned = np.eye(3)
+        turned[:2, :2] = gain * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        sheared = np.array([[1, slant[0], 0], [slant[1], 1, 0], [0, 0, 1]])
+        return _translation(shift[0] * target[1], shift[1] * target[0]) @ sheared @ turned @ tilted @ centred
+
+    def keep_what_is_left(self, sample: dict[str, Any], seen: np.ndarray, whole: np.ndarray) -> None:
+        """Gives a sample the parts of its boxes that are seen, ``[N, 4]``, where enough is left of the whole ones."""
+        keep_boxes(sample, seen, large_enough(seen, whole, self.least_share, self.least_side))
+
+    def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
+        """Moves ``image`` ``[H, W, 3]`` and ``gt_bbox`` ``[N, 4]`` (corners), or leaves both.
+
+        Raises:
+            ValueError: the sample has outlines or key points besides boxes.
+        """
+        refuse_shapes(sample, type(self).__name__)
+        if np.random.uniform() >= self.prob:
+            return sample
+        size = sample["image"].shape[:2]
+        matrix = self.draw_motion(size, size)
+        sample["image"] = warp(sample["image"], matrix, size, self.fill_value)
+        whole = move_boxes(boxes_of(sample), matrix)
+        seen = clip_boxes(whole, 0, 0, size[1], size[0])
+        self.keep_what_is_left(sample, seen, whole)
+        return sample
+
+
+class MosaicPerspective(RandomPerspective):
+    """Puts four pictures together, moves the whole at random, and cuts a picture of fixed size out of its middle.
+
+    Each picture is resized to fit into ``target_size`` and touches, with one corner, a point that is drawn from the
+    middle of the whole; so objects are seen at other places, sizes and among others (YOLOv4, arXiv 2004.10934, section
+    3.3). Boxes are cut off at the edges of their picture and at the border, and vanish if little is left.
+
+    ppdet's data sets hand over several samples while the epoch is below ``TrainReader.mosaic_epoch``, and one from then
+    on: that one is letterboxed to ``target_size``, as in an evaluation, and not moved. (PaddleDetection's own trainer
+    begins to read an epoch before it tells the data set its number, so there the mosaics end up to one epoch
+    later.) Stands in ``sample_transforms``, behind ``Decode`` and ``SonarEnhance``.
+
+    Args:
+        target_size: ``[height, width]`` of the result, or the side of a square.
+        prob: probability of a mosaic where there are samples for one; else the first is letterboxed.
+        others: as :class:`RandomPerspective` has them.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its name.
+    """
+
+    def __init__(
+        self,
+        target_size: int | list[int],
+        degrees: float = 0.0,
+        translate: float = 0.1,
+        scale: float = 0.5,
+        shear: float = 0.0,
+        perspective: float = 0.0,
+        fill_value: list[int] | None = None,
+        prob: float = 1.0,
+        least_share: float = 0.1,
+        least_side: float = 2.0,
+    ) -> None:
+        super().__init__(
+            degrees, translate, scale, shear, perspective, fill_value, prob, least_share, least_side
+        )
+        self.target_size = height_and_width(target_size, "target_size")
+        self._letterbox = preprocess.LetterResize(list(self.target_size), list(self.fill_value))
+
+    def __call__(self, sample: dict[str, Any] | Sequence[dict[str, Any]], context: Any = None) -> dict[str, Any]:
+        """Makes one sample of several, or of one.
+
+        Args:
+            sample: one sample, or at least four, of which four are used; ``image`` is ``[H, W, 3]``, ``gt_bbox``
+                ``[N, 4]`` (corners). The result has what else the first one has.
+            context: not used.
+
+        Returns:
+            ``image`` ``[height, width, 3]`` of the same type, ``gt_bbox`` and what belongs to the boxes.
+
+        Raises:
+            ValueError: there are two or three samples, or one has outlines or key points besides boxes.
+        """
+        samples = list(sample) if isinstance(sample, Sequence) else [sample]
+        for each in samples:
+            refuse_shapes(each, type(self).__name__)
+        if 1 < len(samples) < TILES:
+            raise ValueError(f"MosaicPerspective wants {TILES} samples, got {len(samples)}: set mosaic_epoch only")
+        if len(samples) == 1 or np.random.uniform() >= self.prob:
+            return self._alone(samples[0])
+        return self._together(samples[:TILES])
+
+    def _alone(self, sample: dict[str, Any]) -> dict[str, Any]:
+        height, width = sample["image"].shape[:2]
+        place = self._letterbox.placement(height, width)
+        sample["image"] = self._letterbox(sample["image"])
+        boxes = boxes_of(sample) * np.tile([place.width / width, place.height / height], 2)
+        boxes += np.tile([place.left, place.top], 2)
+        keep_boxes(sample, boxes, large_enough(boxes, boxes, 0.0, 0.0))
+        note_size(sample)
+        return sample
+
+    def _together(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        height, width = self.target_size
+        canvas = np.empty([2 * height, 2 * width, 3], dtype=samples[0]["image"].dtype)
+        canvas[:] = np.array(self.fill_value, dtype=canvas.dtype)
+        # Where the four meet: anywhere in the middle, a quarter of the whole away from its edges.
+        row, column = (int(side * np.random.uniform(0.5, 1.5)) for side in (height, width))
+        parts = [self._paste(canvas, sample, place, row, column) for place, sample in enumerate(samples)]
+        matrix = self.draw_motion((2 * height, 2 * width), (height, width))
+        seen, whole = (move_boxes(np.concatenate(boxes), matrix) for boxes in zip(*parts, strict=True))
+        seen = clip_boxes(seen, 0, 0, width, height)
+        result = samples[0]
+        for name in PER_BOX:
+            if result.get(name) is not None:
+                result[name] = np.concatenate([np.asarray(sample[name]) for sample in samples])
+        result["image"] = warp(canvas, matrix, (height, width), self.fill_value)
+        self.keep_what_is_left(result, seen, whole)
+        note_size(result)
+        return result
+
+    def _paste(
+        self, canvas: np.ndarray, sample: dict[str, Any], place: int, row: int, column: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Puts a picture into the canvas at one of the four places around a point: above or below, left or right.
+
+        Returns:
+            The boxes as far as the canvas shows them, and whole, in pixels of the canvas, ``float64`` ``[N, 4]`` each.
+        """
+        image = sample["image"]
+        size = self._letterbox.placement(*image.shape[:2])
+        if image.shape[:2] != (size.height, size.width):
+            image = cv2.resize(image, (size.width, size.height), interpolation=cv2.INTER_LINEAR)
+        top = row if place >= TILES // 2 else row - size.height
+        left = column if place % 2 else column - size.width
+        first_row, last_row = max(top, 0), min(top + size.height, len(canvas))
+        first_column, last_column = max(left, 0), min(left + size.width, canvas.shape[1])
+        part = image[first_row - top : last_row - top, first_column - left : last_column - left]
+        canvas[first_row:last_row, first_column:last_column] = part
+        height, width = sample["image"].shape[:2]
+        whole = boxes_of(sample) * np.tile([size.width / width, size.height / height], 2) + np.tile([left, top], 2)
+        return clip_boxes(whole, first_column, first_row, last_column, last_row), whole
 
 
 OPERATORS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.configuration import DetectionConfig
-from detection.configuration.contrast import warn_of_other_contrast
+from detection.configuration.config import warn_of_other_contrast
 from detection.engine.evaluator import Evaluator
 from detection.toolkit import build_model, workspace
 from detection.weights import load_detector_weights, weights_file

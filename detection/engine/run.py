@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.configuration import DetectionConfig
-from detection.configuration.contrast import warn_of_other_contrast
+from detection.configuration.config import warn_of_other_contrast
 
 
 def open_environment(config: DetectionConfig) -> Any:

@@ -1,16 +1,48 @@
-"""Image files and encoded bytes to ``uint8`` RGB arrays, whatever the colour mode, depth or orientation of the file."""
+"""Image files and encoded bytes to ``uint8`` RGB arrays, whatever the colour mode, depth or orientation of the file.
+
+JPEG has no checksum: libjpeg invents what is missing. But it compares the length of the compressed data with the
+picture, and simplejpeg (libjpeg-turbo, the pixels of OpenCV bit for bit) can refuse what libjpeg only warns of.
+Together with a search for holes these are found: data that end too early; data left over when the picture is complete
+(bytes inserted, or overwritten by others that decode to less); markers in the middle of the data, restart markers out
+of order, codes that no table of the file has; and 128 zeros or more in a row, as lost blocks of a disk leave them,
+where no picture has them.
+
+Not found: overwritten data that decode to as many blocks as before, so that the rest of the file fits again, and damage
+behind a header that libjpeg already finds odd. Measured with two photographs, 240 damaged places each: cuts were always
+found; random bytes over 512 and more in 99 of 100 cases, over 64 in 9 of 10; zeros over 512 and more always, in
+progressive files in 9 of 10; a single changed byte in 4 of 10. Whoever must know more needs checksums of the files.
+"""
 
 from __future__ import annotations
 
 import io
 import os
+import re
+import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from ppcls_ext.preprocess.jpeg import decode_jpeg, is_jpeg, is_whole_plain_jpeg
 from ppcls_ext.utils.errors import UserError
+
+JPEG_START = b"\xff\xd8\xff"
+JPEG_END = b"\xff\xd9"
+# Frame headers that carry the picture's size and number of components; 0xC4, 0xC8 and 0xCC are other segments.
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+SEQUENTIAL = frozenset({0xC0, 0xC1})
+TABLES, SCAN = 0xC4, 0xDA
+HOLE = bytes(128)
+# What libjpeg finds odd in headers, which says nothing of the data behind them.
+HARMLESS = re.compile(r"Adobe color transform|JFIF revision|SOS parameters|ICC")
+LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+# Some encoders fill the data up with zeros before the end marker. More zeros than these may be a hole in the file.
+HARMLESS_PADDING = 16
+# EXIF's number for how the camera was held; 1 is upright.
+ORIENTATION = 0x0112
+EXIF = b"Exif\0\0"
 
 
 class ImageError(UserError):
@@ -61,18 +93,150 @@ def decode_image(data: bytes, name: str = "image") -> np.ndarray:
 
     Raises:
         ImageError: the bytes are empty, truncated, not a known image format, or a JPEG whose compressed data do not
-            fit its picture (what that finds and what not: ``ppcls_ext.preprocess.jpeg``); the message begins with
-            ``name``.
+            fit its picture (what that finds and what not: the top of this file); the message begins with ``name``.
     """
     if not data:
         raise ImageError(name, "the file is empty (0 bytes)")
-    if is_jpeg(data):
-        image, damage = decode_jpeg(data)
+    if data.startswith(JPEG_START):
+        image, damage = _decode_jpeg(data)
         if damage:
             raise ImageError(name, f"the JPEG data are damaged ({damage})")
-        if image is not None and is_whole_plain_jpeg(data):
+        if image is not None:
             return image
     return _decode_with_pillow(data, name)
+
+
+def is_cmyk_jpeg(data: bytes) -> bool:
+    """Tells whether the bytes are a JPEG of four inks, which OpenCV and Pillow turn into different colours."""
+    headers = _read_headers(data) if data.startswith(JPEG_START) else None
+    return headers is not None and headers.components == 4
+
+
+def _decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str]:
+    """Decodes grey and YCbCr JPEGs, upright as the EXIF data say.
+
+    Returns:
+        ``uint8`` RGB ``[H, W, 3]``, or None where Pillow has to decode; and what is wrong with the compressed data, one
+        line, empty where nothing is known to be.
+    """
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except ValueError as error:
+        headers, damage = _read_headers(data), str(error).removeprefix("Corrupt JPEG data: ")
+        if headers is None or headers.bits != 8:
+            return None, ""
+        if not HARMLESS.search(damage) and not _is_padding(damage, data):
+            return None, damage
+        try:
+            pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=False)
+        except ValueError as problem:
+            return None, str(problem)
+    if _has_hole(data):
+        return None, f"{len(HOLE)} zeros or more in a row"
+    # Adobe's CMYK is inverted, which Pillow knows.
+    return (None if is_cmyk_jpeg(data) else _upright(pixels, data)), ""
+
+
+def _is_padding(damage: str, data: bytes) -> bool:
+    left_over = LEFT_OVER.fullmatch(damage)
+    count = int(left_over[1]) if left_over else HARMLESS_PADDING + 1
+    end = data.rfind(JPEG_END)
+    return count <= HARMLESS_PADDING and data[end - count : end] == bytes(count)
+
+
+def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
+    """Turns or mirrors ``[H, W, 3]`` as the EXIF segment among the first 64 KB of the file says."""
+    start = data.find(EXIF, 0, 65536)
+    if start < 0:
+        return pixels
+    exif = Image.Exif()
+    try:
+        exif.load(data[start : start + 65536])
+        orientation = exif.get(ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - Pillow's reader raises nearly anything; damaged EXIF data turn nothing.
+        return pixels
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+class _Headers(NamedTuple):
+    """What stands before the compressed data.
+
+    Attributes:
+        sequential: neither progressive nor lossless nor arithmetic.
+        bits: of a sample.
+        components: 1 grey, 3 YCbCr, 4 CMYK.
+        scan_components: components in the first scan.
+        first_symbol: what the code of only zeros means in the first component's table of AC coefficients: zeros to
+            skip in the upper four bits, size of the coefficient in the lower four; None where there is no table.
+        scan: place of the compressed data of the first scan.
+    """
+
+    sequential: bool
+    bits: int
+    components: int
+    scan_components: int
+    first_symbol: int | None
+    scan: int
+
+
+def _read_headers(data: bytes) -> _Headers | None:
+    """Returns what the segments before the first scan say, or None where they are not those of a picture."""
+    frame: tuple[int, int, int] | None = None
+    tables: dict[int, int] = {}
+    position = 2
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        content = data[position + 4 : position + 2 + length]
+        position += 2 + length
+        if marker in FRAMES and len(content) >= 6:
+            frame = marker, content[0], content[5]
+        elif marker == TABLES:
+            tables.update(_ac_tables(content))
+        elif marker == SCAN:
+            if frame is None or len(content) < 3:
+                return None
+            table = 0x10 | (content[2] & 0x0F)
+            return _Headers(frame[0] in SEQUENTIAL, frame[1], frame[2], content[0], tables.get(table), position)
+    return None
+
+
+def _ac_tables(content: bytes) -> dict[int, int]:
+    """Returns class and number of each Huffman table of a segment -> its first symbol."""
+    tables: dict[int, int] = {}
+    position = 0
+    while position + 17 < len(content):
+        tables[content[position]] = content[position + 17]
+        position += 17 + sum(content[position + 1 : position + 17])
+    return tables
+
+
+def _has_hole(data: bytes) -> bool:
+    """Tells whether a run of zeros stands where the compressed data of no picture have one.
+
+    Zeros repeat one code. In most files it means a coefficient of the smallest size (not so where an encoder made
+    tables for a picture with large even areas: there nothing is concluded). As a block takes some 30 bytes then, one of
+    the first component would consist of nothing but that coefficient, 63 times.
+    """
+    hole = data.find(HOLE)
+    if hole < 0:
+        return False
+    headers = _read_headers(data)
+    if headers is None or not headers.sequential or headers.scan_components != headers.components:
+        return False
+    if headers.first_symbol is None or headers.first_symbol & 0x0F == 0:
+        return False
+    hole = data.find(HOLE, headers.scan)
+    return hole >= 0 and data.find(JPEG_END, headers.scan, hole) < 0
 
 
 def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:

@@ -15,19 +15,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.preprocess.arguments import height_and_width, interpolation, three_numbers
-from ppcls_ext.preprocess.decode import ImageError, decode_image, read_bytes
-from ppcls_ext.preprocess.jpeg import is_jpeg, is_whole_plain_jpeg
-from ppcls_ext.preprocess.letterbox import LetterResize
+from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg, read_bytes
 from ppcls_ext.preprocess.pipeline import build_operators
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
 
-# EXIF's number for how the camera was held; 1 is upright.
-ORIENTATION = 0x0112
-
-
-_Pair = tuple[float, float]
+LARGEST_INTERPOLATION = 4
+LARGEST_BYTE = 255
+GREY = 114
+Pair = tuple[float, float]
 NO_PAD = np.zeros(2, dtype=np.float32)
 NO_PAD.flags.writeable = False
 
@@ -71,8 +67,8 @@ def decode_as_trained(data: bytes, name: str = "image") -> np.ndarray:
 
 def _decoders_agree(data: bytes) -> bool:
     """Whether ``decode_image`` gives what OpenCV gives: plain pictures of eight bits, stored without loss or JPEG."""
-    if is_jpeg(data):
-        return is_whole_plain_jpeg(data)
+    if data.startswith(JPEG_START):
+        return not is_cmyk_jpeg(data)
     with Image.open(io.BytesIO(data)) as image:
         return (
             image.format in ("PNG", "BMP")
@@ -80,6 +76,36 @@ def _decoders_agree(data: bytes) -> bool:
             and "transparency" not in image.info
             and image.getexif().get(ORIENTATION, 1) == 1
         )
+
+
+def height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:
+    """Returns height and width of a size that may be the side of a square; raises ``ValueError`` on anything else."""
+    pair = [size, size] if isinstance(size, int) else list(size)
+    if len(pair) != 2 or any(number < 1 for number in pair):
+        raise ValueError(f"{argument}: must be a positive number of pixels or [height, width], got {size}")
+    return pair[0], pair[1]
+
+
+def three_numbers(values: list[float], argument: str) -> list[float]:
+    """Returns three numbers as ``float``; raises ``ValueError`` if there are not three."""
+    if len(values) != 3:
+        raise ValueError(f"{argument}: must be three numbers, got {values}")
+    return [float(value) for value in values]
+
+
+def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, int, int]:
+    """Returns a colour of three bytes, ``default`` thrice for ``None``; raises ``ValueError`` if it is none."""
+    chosen = [default] * 3 if values is None else list(values)
+    if len(chosen) != 3 or any(int(value) != value or not 0 <= value <= LARGEST_BYTE for value in chosen):
+        raise ValueError(f"{argument}: must be three whole numbers from 0 to {LARGEST_BYTE}, got {values}")
+    return int(chosen[0]), int(chosen[1]), int(chosen[2])
+
+
+def interpolation(number: int) -> int:
+    """Returns the number of an interpolation of OpenCV's that resizes; raises ``ValueError`` on any other."""
+    if not 0 <= number <= LARGEST_INTERPOLATION:
+        raise ValueError(f"interp: must be from 0 to {LARGEST_INTERPOLATION}, got {number}")
+    return number
 
 
 class Decode:
@@ -119,6 +145,16 @@ class Resize:
             return scale, scale
         return self.target_size[0] / height, self.target_size[1] / width
 
+    def effect(self, height: int, width: int) -> tuple[Pair, Pair, Pair]:
+        """Returns the factors of an image of this size, its size afterwards, and what is added above and to the left.
+
+        Each is for height and width, in this order. With the ratio kept, ppdet notes the exact size and not the one in
+        whole pixels.
+        """
+        factors = self.factors(height, width)
+        exact = (factors[0] * float(height), factors[1] * float(width))
+        return factors, exact if self.keep_ratio else self.target_size, (0, 0)
+
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type; ``ImageError`` where nothing would remain."""
         height, width = image.shape[:2]
@@ -128,6 +164,76 @@ class Resize:
             return cv2.resize(image, None, None, fx=horizontal, fy=vertical, interpolation=self.interp)
         except cv2.error:
             raise ImageError("image", f"{width}x{height} pixels cannot be resized by a factor of {vertical}") from None
+
+
+class Placement(NamedTuple):
+    """Where a picture lies in the input, in whole pixels.
+
+    Attributes:
+        height, width: of the picture after resizing, at least 1.
+        top, left: of the padding above it and to its left.
+    """
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+class LetterResize:
+    """Resizes a picture as far as it fits into a size, keeps its shape, and fills what remains around it evenly.
+
+    Where the padding is an odd number of pixels, the bottom or the right side gets the one more.
+
+    Args:
+        target_size: ``[height, width]`` of the result, or the side of a square.
+        fill_value: RGB of what is added, three bytes; a mid grey, 114, when absent.
+        interp: number of OpenCV's interpolation: 0 nearest, 1 bilinear, 2 bicubic, 3 area, 4 Lanczos.
+        upscale: enlarge pictures that are smaller; else they are only padded.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its name.
+    """
+
+    def __init__(
+        self,
+        target_size: int | list[int],
+        fill_value: list[int] | None = None,
+        interp: int = cv2.INTER_LINEAR,
+        upscale: bool = True,
+    ) -> None:
+        self.target_size = height_and_width(target_size, "target_size")
+        self.fill_value = colour(fill_value, "fill_value", GREY)
+        self.interp = interpolation(interp)
+        self.upscale = upscale
+
+    def placement(self, height: int, width: int) -> Placement:
+        """Returns where a picture of this size goes.
+
+        A side of it divided by its length before is the exact factor of that axis; for rounding to whole pixels, the
+        factors of the two axes may differ a little.
+        """
+        ratio = min(self.target_size[0] / height, self.target_size[1] / width)
+        if not self.upscale:
+            ratio = min(ratio, 1.0)
+        new_height, new_width = (max(int(side * ratio + 0.5), 1) for side in (height, width))
+        top, left = (self.target_size[0] - new_height) // 2, (self.target_size[1] - new_width) // 2
+        return Placement(new_height, new_width, top, left)
+
+    def effect(self, height: int, width: int) -> tuple[Pair, Pair, Pair]:
+        """As :meth:`Resize.effect`."""
+        place = self.placement(height, width)
+        return (place.height / height, place.width / width), (place.height, place.width), (place.top, place.left)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type."""
+        place = self.placement(*image.shape[:2])
+        result = np.empty([*self.target_size, 3], dtype=image.dtype)
+        result[:] = np.array(self.fill_value, dtype=image.dtype)
+        if image.shape[:2] != (place.height, place.width):
+            image = cv2.resize(image, (place.width, place.height), interpolation=self.interp)
+        result[place.top : place.top + place.height, place.left : place.left + place.width] = image
+        return result
 
 
 class Pad:
@@ -251,7 +357,10 @@ DETECTION_OPERATORS: dict[str, type[Any]] = {
     )
 }  # fmt: skip
 # Each operator may stand behind those of its own rank and of lower ranks.
-RANKS = {Decode: 0, SonarEnhance: 1, Resize: 2, LetterResize: 2, Pad: 2, NormalizeImage: 2, Permute: 3, PadStride: 4}
+RANKS = {
+    "Decode": 0, "SonarEnhance": 1, "Resize": 2, "LetterResize": 2, "Pad": 2, "NormalizeImage": 2, "Permute": 3,
+    "PadStride": 4,
+}  # fmt: skip
 
 
 class DetectionPipeline:
@@ -283,41 +392,24 @@ class DetectionPipeline:
         if name is None:
             name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
         try:
-            return self._prepare(image)
+            pixels = self.decode(image)
+            height, width = pixels.shape[:2]
+            im_shape, scale_factor, pad = (float(height), float(width)), np.ones(2, dtype=np.float32), NO_PAD
+            resized = False
+            for operator in self.operators:
+                if isinstance(operator, Resize | LetterResize):
+                    if resized:
+                        # What ppdet resizes once is float32 from then on; we keep bytes as long as they hold the same.
+                        pixels = pixels.astype(np.float32, copy=False)
+                    resized = True
+                    factors, im_shape, added = operator.effect(*pixels.shape[:2])
+                    scale_factor = (scale_factor.astype(np.float64) * factors).astype(np.float32)
+                    pad = pad + np.array(added, dtype=np.float32)
+                pixels = operator(pixels)
         except ImageError as error:
             raise ImageError(name, error.cause) from error
-
-    def _prepare(self, image: bytes | str | os.PathLike[str] | np.ndarray) -> Prepared:
-        pixels = self.decode(image)
-        height, width = pixels.shape[:2]
-        im_shape, scale_factor, pad = (float(height), float(width)), np.ones(2, dtype=np.float32), NO_PAD
-        resized = False
-        for operator in self.operators:
-            if isinstance(operator, Resize | LetterResize):
-                if resized:
-                    # What ppdet resizes once is float32 from then on; we keep bytes as long as they hold the same.
-                    pixels = pixels.astype(np.float32, copy=False)
-                resized = True
-                factors, im_shape, added = _effect(operator, *pixels.shape[:2])
-                scale_factor = (scale_factor.astype(np.float64) * factors).astype(np.float32)
-                pad = pad + np.array(added, dtype=np.float32)
-            pixels = operator(pixels)
         tensor = np.ascontiguousarray(pixels, dtype=np.float32)
         return Prepared(tensor, scale_factor, np.array(im_shape, dtype=np.float32), height, width, pad)
-
-
-def _effect(operator: Resize | LetterResize, height: int, width: int) -> tuple[_Pair, _Pair, _Pair]:
-    """Returns the factors of an image of this size, its size after resizing, and what is added above and to the left.
-
-    Each is for height and width, in this order.
-    """
-    if isinstance(operator, LetterResize):
-        place = operator.placement(height, width)
-        return (place.height / height, place.width / width), (place.height, place.width), (place.top, place.left)
-    factors = operator.factors(height, width)
-    # With the ratio kept, ppdet notes the exact size and not the one in whole pixels.
-    exact = (factors[0] * float(height), factors[1] * float(width))
-    return factors, exact if operator.keep_ratio else operator.target_size, (0, 0)
 
 
 def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -> DetectionPipeline:
@@ -332,31 +424,24 @@ def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -
             that gives no ``[3, H, W]``, or from which boxes could not be taken back to the image.
     """
     built = build_operators(operators, where, DETECTION_OPERATORS)
-    problems = _letterbox_problems(built, where)
-    for number, (before, operator) in enumerate(zip(built, built[1:], strict=False), start=1):
-        if RANKS[type(before)] > RANKS[type(operator)]:
-            first, second = type(operator).__name__, type(before).__name__
-            problems.append(f"{where}[{number}]: {first} must stand before {second}")
-    if not any(isinstance(operator, Permute) for operator in built):
+    names = [type(operator).__name__ for operator in built]
+    problems = []
+    for number, (before, name) in enumerate(zip(names, names[1:], strict=False), start=1):
+        if RANKS[before] > RANKS[name]:
+            problems.append(f"{where}[{number}]: {name} must stand before {before}")
+    if "LetterResize" in names:
+        # A letterbox works on colours and gives the final size.
+        number = names.index("LetterResize")
+        if "NormalizeImage" in names[:number]:
+            problems.append(f"{where}[{number}]: LetterResize must stand before NormalizeImage")
+        for later, name in enumerate(names[number + 1 :], start=number + 1):
+            if name in ("Resize", "Pad", "LetterResize"):
+                problems.append(f"{where}[{later}]: {name} cannot follow LetterResize, which gives the final size")
+    if "Permute" not in names:
         problems.append(f"{where}: Permute is missing; the model takes [3, H, W]")
     if problems:
         raise ConfigError(problems)
     return DetectionPipeline(built)
-
-
-def _letterbox_problems(operators: list[Any], where: str) -> list[str]:
-    """Returns what is wrong around a letterbox, which works on colours and gives the final size."""
-    names = [type(operator).__name__ for operator in operators]
-    if LetterResize.__name__ not in names:
-        return []
-    number = names.index(LetterResize.__name__)
-    problems = []
-    if NormalizeImage.__name__ in names[:number]:
-        problems.append(f"{where}[{number}]: LetterResize must stand before NormalizeImage")
-    for later in range(number + 1, len(names)):
-        if names[later] in ("Resize", "Pad", "LetterResize"):
-            problems.append(f"{where}[{later}]: {names[later]} cannot follow LetterResize, which gives the final size")
-    return problems
 
 
 def _multiple(size: int, divisor: int) -> int:

@@ -11,11 +11,9 @@ for prediction in detector(["a.jpg", "b.jpg"], threshold=0.3):
 
 from __future__ import annotations
 
-from ppcls_ext.runtime.backends import BACKENDS, load
-from ppcls_ext.runtime.contract import Backend, DetectionBackend
+from ppcls_ext.runtime.backends import BACKENDS, Backend, DetectionBackend, load
 from ppcls_ext.runtime.description import Description, DetectionDescription, read_description
-from ppcls_ext.runtime.detector import DetectionPrediction, DetectionPredictor
-from ppcls_ext.runtime.predictor import Prediction, Predictor
+from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor, Prediction, Predictor
 
 __all__ = [
     "BACKENDS",

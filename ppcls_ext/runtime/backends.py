@@ -1,51 +1,303 @@
-"""The engines that can run an exported network. A new engine is a row of the table and a file of its own."""
+"""The engines that can run an exported network: Paddle Inference, ONNX Runtime and OpenVINO, all on the CPU.
+
+A new engine is a row of ``BACKENDS`` and a class. Each class imports its package when the first one is made.
+"""
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import importlib.util
 import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
 
 from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.preprocess.detection import build_detection_pipeline
-from ppcls_ext.runtime.artefacts import Artefact
 from ppcls_ext.runtime.description import (
     DESCRIPTION_FILE,
+    Artefact,
     Description,
     DetectionDescription,
     read_description,
 )
-from ppcls_ext.runtime.detector import DetectionPredictor
-from ppcls_ext.runtime.predictor import Predictor
+from ppcls_ext.runtime.predictor import DetectionPredictor, Predictor
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.machine import available_cores
+
+# Paddle wakes a thread after every operator to free its inputs, which costs a tenth of the latency of a small network.
+# Letting so much garbage (in GB) pile up first makes that rare.
+GARBAGE_FLAG, GARBAGE_LIMIT = "FLAGS_eager_delete_tensor_gb", 0.03
+BFLOAT16 = "bfloat16"
+# ONNX Runtime also warns of optimisations that do not matter to anyone.
+ERRORS_ONLY = 3
+TELEMETRY = "openvino_telemetry"
+# What OpenVINO is asked to compute in, by the precision of the export; float32 for all others. It is always said:
+# OpenVINO takes bfloat16 by itself on processors that have it.
+HINTS = {"bf16": "bf16", "fp16": "f16"}
+FLOAT32_HINT = "f32"
+TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+FLOAT16 = "FP16"
+DEVICE = "CPU"
+
+
+class Backend(Protocol):
+    """Runs a classifier.
+
+    Attributes:
+        computed_in: type of the numbers that it computes with: ``float32``, ``float16`` or ``bfloat16``.
+    """
+
+    computed_in: str
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
+
+
+class DetectionBackend(Protocol):
+    """Runs a detector; ``computed_in`` as above."""
+
+    computed_in: str
+
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> Sequence[np.ndarray]:
+        """Finds boxes.
+
+        Args:
+            images: ``float32`` ``[N, 3, H, W]``.
+            scale_factors: ``float32`` ``[N, 2]``: height and width of the resized image, divided by those of the image;
+                ignored by a network that does not take them.
+
+        Returns:
+            The outputs of the network in their order; ``OutputForm`` tells what they mean. Either detections:
+            ``float32`` ``[N, k, 6]`` (class, score, x1, y1, x2, y2), or ``[M, 6]``, those of the first image first, and
+            how many each image has, ``int32`` ``[N]``. Or all anchors: boxes ``[N, A, 4]`` and scores ``[N, C, A]``.
+        """
+
+
+class Engine(ABC):
+    """A ``Backend`` and ``DetectionBackend`` that runs the files of an export.
+
+    Args:
+        description: names the folder.
+        artefact: names the files, and the precision to compute in.
+        threads: threads of the network.
+        onednn: Paddle: use oneDNN's kernels instead of Paddle's plain ones, which know float32 only.
+
+    Attributes:
+        computed_in: what the engine chose: 16 bits only on processors that have them.
+        input_names: of the network; any of ``image`` and ``scale_factor``, a classifier has one of any name.
+    """
+
+    computed_in: str
+    input_names: Sequence[str]
+
+    @abstractmethod
+    def __init__(
+        self, description: Description | DetectionDescription, artefact: Artefact, threads: int, onednn: bool = True
+    ) -> None: ...
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """See ``Backend``."""
+        (only,) = self.input_names
+        return self.compute({only: images})[0]
+
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> Sequence[np.ndarray]:
+        """See ``DetectionBackend``."""
+        values = {"image": images, "scale_factor": scale_factors}
+        return self.compute({name: values[name] for name in self.input_names})
+
+    @abstractmethod
+    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Arrays by the names of the inputs -> the outputs in their order."""
+
+
+class PaddleBackend(Engine):
+    """Paddle Inference; bfloat16 where it is asked for, with oneDNN, on a processor that has it."""
+
+    def __init__(
+        self, description: Description | DetectionDescription, artefact: Artefact, threads: int, onednn: bool = True
+    ) -> None:
+        import paddle
+        from paddle import inference
+        from paddle.base import core
+
+        wanted = artefact.precision == "bf16" and onednn
+        self.computed_in = BFLOAT16 if wanted and core.supports_bfloat16() else "float32"
+        program = description.folder / artefact.model_file
+        # A network without weights has no second file, and Paddle wants its name nevertheless.
+        weights = description.folder / (artefact.weights_file or f"{program.stem}.pdiparams")
+        config = inference.Config(str(program), str(weights))
+        config.disable_glog_info()
+        config.disable_gpu()
+        config.set_cpu_math_library_num_threads(threads)
+        # Paddle 3 switches oneDNN on by itself where it can: say both ways.
+        if onednn:
+            config.enable_mkldnn()
+        else:
+            config.disable_mkldnn()
+        if self.computed_in == BFLOAT16:
+            config.enable_mkldnn_bfloat16()
+        # Files of Paddle 3 (.json) are run by its new intermediate representation and executor only; without saying so
+        # memory optimisation looks for the result of an old pass and fails.
+        config.enable_new_ir(True)
+        config.enable_new_executor(True)
+        config.enable_memory_optim()
+        # The flag belongs to the process and is read by the executor in its first run: it is set meanwhile.
+        before = paddle.get_flags(GARBAGE_FLAG)
+        paddle.set_flags({GARBAGE_FLAG: GARBAGE_LIMIT})
+        try:
+            self._predictor = inference.create_predictor(config)
+            names = self._predictor.get_input_names()
+            self._inputs = {name: self._predictor.get_input_handle(name) for name in names}
+            self.input_names = list(self._inputs)
+            self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
+            # 32 is the total stride: the smallest input that fits all.
+            image = np.zeros([1, *(size if size > 0 else 32 for size in description.input_shape[1:])], np.float32)
+            if isinstance(description, DetectionDescription):
+                self.detect(image, np.ones([1, 2], np.float32))
+            else:
+                self.run(image)
+        finally:
+            paddle.set_flags(before)
+
+    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See ``Engine``."""
+        for name, values in inputs.items():
+            self._inputs[name].reshape(values.shape)
+            self._inputs[name].copy_from_cpu(np.ascontiguousarray(values, dtype=np.float32))
+        self._predictor.run()
+        return [output.copy_to_cpu() for output in self._outputs]
+
+
+class OnnxRuntimeBackend(Engine):
+    """ONNX Runtime; computes in float32, also where weights are stored in float16."""
+
+    def __init__(
+        self, description: Description | DetectionDescription, artefact: Artefact, threads: int, onednn: bool = True
+    ) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # These networks are chains: operators side by side would only take each other's cores.
+        options.inter_op_num_threads = 1
+        options.log_severity_level = ERRORS_ONLY
+        self._session = onnxruntime.InferenceSession(
+            str(description.folder / artefact.model_file), options, providers=["CPUExecutionProvider"]
+        )
+        self.input_names = [node.name for node in self._session.get_inputs()]
+        self.computed_in = "float32"
+
+    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See ``Engine``."""
+        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in inputs.items()}
+        return self._session.run(None, arrays)
+
+
+class OpenVinoBackend(Engine):
+    """OpenVINO."""
+
+    def __init__(
+        self, description: Description | DetectionDescription, artefact: Artefact, threads: int, onednn: bool = True
+    ) -> None:
+        openvino = import_openvino()
+        core = openvino.Core()
+        hint = HINTS.get(artefact.precision, FLOAT32_HINT)
+        if hint == HINTS["fp16"] and FLOAT16 not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+            # Asked for float16, it computes in bfloat16 where it has no float16: ten times the error.
+            hint = FLOAT32_HINT
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        network = read_network(description.folder, artefact)
+        compiled = core.compile_model(network, DEVICE, settings)
+        self.computed_in = TYPES[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
+        self._request = compiled.create_infer_request()
+        self.input_names = [port.get_any_name() for port in compiled.inputs]
+        self._outputs = list(range(len(compiled.outputs)))
+
+    def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """See ``Engine``."""
+        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in inputs.items()}
+        self._request.infer(arrays)
+        # The next run overwrites the tensors of the request.
+        return [self._request.get_output_tensor(number).data.copy() for number in self._outputs]
+
+
+def read_network(folder: Path, artefact: Artefact) -> Any:
+    """Reads an OpenVINO network with the weights that its description names.
+
+    Args:
+        folder: of the export.
+        artefact: names both files, whose checksums ``Artefact.check_files`` compares.
+
+    Returns:
+        The ``openvino.Model``.
+
+    Raises:
+        UserError: the description names no weights, or they do not belong to the network.
+    """
+    model = folder / artefact.model_file
+    if artefact.weights_file is None:
+        # OpenVINO would look for a file beside the network by itself, one whose checksum nobody knows.
+        raise UserError(f"{folder / DESCRIPTION_FILE}: damaged, {artefact.title} names no file of weights")
+    try:
+        return import_openvino().Core().read_model(str(model), str(folder / artefact.weights_file))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{model}: cannot be read with the weights {artefact.weights_file} ({reason})") from error
+
+
+def import_openvino() -> ModuleType:
+    """Imports OpenVINO without the package through which it would report each import to its makers."""
+    with without_telemetry():
+        import openvino
+    return openvino
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Makes importing the telemetry package fail meanwhile: OpenVINO then takes a stub of its own that does nothing."""
+    before = sys.modules.get(TELEMETRY)
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[TELEMETRY]
+        else:
+            sys.modules[TELEMETRY] = before
 
 
 @dataclass(frozen=True)
 class BackendRow:
-    """Where a backend is implemented, what it opens, and the package it needs."""
+    """The class of a backend, the package it needs, how that is installed, and the format it opens."""
 
-    module: str
-    class_name: str
+    engine: type[Engine]
     package: str
     installation: str
     format: str
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether the package is there."""
+        return importlib.util.find_spec(self.package) is not None
+
 
 BACKENDS: dict[str, BackendRow] = {
-    "paddle": BackendRow(
-        "ppcls_ext.runtime.paddle_backend", "PaddleBackend", "paddle", "pip install paddlepaddle==3.2.2", "paddle"
-    ),
-    "onnxruntime": BackendRow(
-        "ppcls_ext.runtime.onnx_backend", "OnnxRuntimeBackend", "onnxruntime", "pip install onnxruntime==1.23.2", "onnx"
-    ),
-    "openvino": BackendRow(
-        "ppcls_ext.runtime.openvino_backend", "OpenVinoBackend", "openvino", "pip install openvino==2026.4.1",
-        "openvino",
-    ),
-}  # fmt: skip
+    "paddle": BackendRow(PaddleBackend, "paddle", "pip install paddlepaddle==3.2.2", "paddle"),
+    "onnxruntime": BackendRow(OnnxRuntimeBackend, "onnxruntime", "pip install onnxruntime==1.23.2", "onnx"),
+    "openvino": BackendRow(OpenVinoBackend, "openvino", "pip install openvino==2026.4.1", "openvino"),
+}
 
 
 def open_backend(
@@ -60,9 +312,9 @@ def open_backend(
         UserError: the name is unknown, or its package is not installed.
     """
     row = _row_of(name)
-    if not _is_installed(row):
+    if not row.is_installed:
         raise UserError(f"backend '{name}' needs the missing package '{row.package}': {row.installation}")
-    return getattr(importlib.import_module(row.module), row.class_name)(description, artefact, threads, onednn)
+    return row.engine(description, artefact, threads, onednn)
 
 
 def choose(
@@ -101,7 +353,7 @@ def choose(
     names = {row.format: name for name, row in BACKENDS.items()}
     for artefact in found:
         name = names.get(artefact.format)
-        if name is not None and _is_installed(BACKENDS[name]):
+        if name is not None and BACKENDS[name].is_installed:
             return artefact, name
     remedies = [BACKENDS[names[artefact.format]].installation for artefact in found if artefact.format in names]
     raise UserError(f"{description.folder}: holds {held}, and no engine for it is installed: {' or '.join(remedies)}")
@@ -112,10 +364,6 @@ def _row_of(name: str) -> BackendRow:
         hint = suggestion(name, BACKENDS)
         raise UserError(f"unknown backend '{name}'{hint}; allowed: {', '.join(sorted(BACKENDS))}")
     return BACKENDS[name]
-
-
-def _is_installed(row: BackendRow) -> bool:
-    return importlib.util.find_spec(row.package) is not None
 
 
 def load(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.runtime.detector import DetectionPrediction, DetectionPredictor
+from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -1,19 +1,70 @@
-"""From images to named classes: the same steps whichever engine runs the network."""
+"""From images to named classes or to boxes: the same steps whichever engine runs the network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls_ext.preprocess import Pipeline
-from ppcls_ext.runtime.batching import ImageSource, as_list, batches
+from ppcls_ext.preprocess import ImageError, Pipeline
+from ppcls_ext.preprocess.detection import Prepared
+from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.runtime.contract import Backend
+    from ppcls_ext.runtime.backends import Backend, DetectionBackend
+
+logger = logging.getLogger(__name__)
+ImageSource = str | os.PathLike[str] | bytes | np.ndarray
+
+
+def batches(
+    images: ImageSource | Sequence[ImageSource] | np.ndarray,
+    batch_size: int,
+    predictions: list[Any],
+    empty: Callable[[str], Any],
+    prepare: Callable[[ImageSource, str], Any],
+    shape: Callable[[Any], tuple[int, ...]] = np.shape,
+) -> Iterator[tuple[list[Any], list[Any]]]:
+    """Gives batches of prepared images, all of one shape, with the still empty predictions that they belong to.
+
+    Args:
+        images: one image, a list of them, or an array ``[N, H, W, 3]``.
+        batch_size: how many at most are in a batch.
+        predictions: gets a prediction for every image, in their order; an unreadable one is logged by name, carries
+            its ``error``, and is in no batch.
+        empty: makes a prediction of a name.
+        prepare: makes a model input of an image and its name; ``shape`` gives the shape of that input.
+
+    Raises:
+        UserError: ``batch_size`` is below 1.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    if isinstance(images, (str, bytes, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        images = [images]
+    waiting: list[Any] = []
+    inputs: list[Any] = []
+    for number, image in enumerate(images):
+        name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"
+        predictions.append(empty(name))
+        try:
+            prepared = prepare(image, name)
+        except ImageError as error:
+            logger.warning("skipped %s", error)
+            predictions[-1].error = error.cause
+            continue
+        if inputs and (len(inputs) == batch_size or shape(inputs[0]) != shape(prepared)):
+            yield waiting, inputs
+            waiting, inputs = [], []
+        waiting.append(predictions[-1])
+        inputs.append(prepared)
+    if inputs:
+        yield waiting, inputs
 
 
 @dataclass
@@ -104,20 +155,139 @@ class Predictor:
             UserError: the pipeline makes inputs that the network does not take.
         """
         predictions: list[Prediction] = []
-        for waiting, batch in batches(as_list(images), batch_size, predictions, Prediction, self.prepare):
+        for waiting, batch in batches(images, batch_size, predictions, Prediction, self.prepare):
             probabilities = softmax(self.backend.run(np.stack(batch)))
             for prediction, scores in zip(waiting, probabilities, strict=True):
-                self._fill(prediction, scores, topk or self.topk)
+                prediction.class_ids = [int(index) for index in np.argsort(-scores, kind="stable")[: topk or self.topk]]
+                prediction.labels = [self.label(index) for index in prediction.class_ids]
+                prediction.scores = [float(scores[index]) for index in prediction.class_ids]
         return predictions
 
     def prepare(self, image: ImageSource, name: str) -> np.ndarray:
         """Makes one model input ``float32`` ``[3, H, W]``; see ``prepare_input``."""
         return prepare_input(self.pipeline, image, name, self.input_shape[1:])
 
-    def _fill(self, prediction: Prediction, scores: np.ndarray, topk: int) -> None:
-        prediction.class_ids = [int(index) for index in np.argsort(-scores, kind="stable")[:topk]]
-        prediction.labels = [self._label(index) for index in prediction.class_ids]
-        prediction.scores = [float(scores[index]) for index in prediction.class_ids]
+    def label(self, number: int) -> str:
+        """Returns the name of class ``number``, or the number where names are unknown."""
+        return self.classes[number] if self.classes and number < len(self.classes) else str(number)
 
-    def _label(self, index: int) -> str:
-        return self.classes[index] if self.classes and index < len(self.classes) else str(index)
+
+@dataclass
+class DetectionPrediction:
+    """What was found in one image, the best first; empty, with the reason in ``error``, if the image was unreadable.
+
+    Attributes:
+        name: path or number of the image.
+        boxes: ``float32`` ``[n, 4]``: x1, y1, x2, y2 in pixels of the image. They may reach a little beyond its edge.
+        scores: ``float32`` ``[n]``, 0 to 1.
+        labels: ``int64`` ``[n]``, class numbers from 0.
+        height, width: of the image, 0 if it was unreadable.
+        error: why the image could not be read.
+    """
+
+    name: str
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros([0, 4], np.float32))
+    scores: np.ndarray = field(default_factory=lambda: np.zeros([0], np.float32))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros([0], np.int64))
+    height: int = 0
+    width: int = 0
+    error: str | None = None
+
+
+class DetectionPredictor:
+    """Prepares images, runs the network and reads boxes from its outputs.
+
+    Args:
+        backend: runs the network.
+        prepare: makes a model input of an image and its name; raises ``ImageError`` if it cannot be read.
+        classes: names of the classes; None shows their numbers.
+        class_num: how many classes there are.
+        input_shape: ``[-1, 3, H, W]`` of the network; -1 is free. It is checked against what ``prepare`` makes.
+        form: what the outputs of the network mean.
+        model_name: the architecture, for people.
+        enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast: how nearly black frames are shown.
+    """
+
+    def __init__(
+        self,
+        backend: DetectionBackend,
+        prepare: Callable[[ImageSource, str], Prepared],
+        classes: Sequence[str] | None,
+        class_num: int,
+        input_shape: Sequence[int],
+        form: OutputForm,
+        model_name: str = "model",
+        enhance: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self.backend = backend
+        self.classes = list(classes) if classes else None
+        self.class_num = class_num
+        self.input_shape = list(input_shape)
+        self.form = form
+        self.model_name = model_name
+        self.enhance = enhance
+        self._prepare = prepare
+
+    def __call__(
+        self,
+        images: ImageSource | Sequence[ImageSource] | np.ndarray,
+        batch_size: int = 8,
+        threshold: float = 0.0,
+    ) -> list[DetectionPrediction]:
+        """Finds objects.
+
+        Args:
+            images: paths, encoded files, or RGB arrays ``uint8`` ``[H, W, 3]``; one of them, a list, or an array
+                ``[N, H, W, 3]``.
+            batch_size: how many run through the network at a time.
+            threshold: boxes with a lower score are left out; those below the model's own threshold are never there.
+
+        Returns:
+            One prediction for each image, in their order. An unreadable one is logged by name and carries an ``error``;
+            the others are not affected.
+
+        Raises:
+            UserError: the operators make inputs that the network does not take.
+        """
+        predictions: list[DetectionPrediction] = []
+        groups = batches(
+            images, batch_size, predictions, DetectionPrediction, self.prepare, lambda one: one.pixels.shape
+        )
+        for waiting, inputs in groups:
+            for prediction, prepared, rows in zip(waiting, inputs, self.detect(inputs), strict=True):
+                best = rows[rows[:, 1] >= threshold]
+                best = best[np.argsort(-best[:, 1], kind="stable")]
+                prediction.labels = best[:, 0].astype(np.int64)
+                prediction.scores, prediction.boxes = best[:, 1].copy(), best[:, 2:].copy()
+                prediction.height, prediction.width = prepared.height, prepared.width
+        return predictions
+
+    def detect(self, inputs: Sequence[Prepared]) -> list[np.ndarray]:
+        """Runs one batch of prepared images of one shape.
+
+        Returns:
+            For each image ``float32`` ``[n, 6]``: class, score, x1, y1, x2, y2 in pixels of the image.
+        """
+        images = np.stack([prepared.pixels for prepared in inputs])
+        scale_factors = np.stack([prepared.scale_factor for prepared in inputs])
+        return self.form.rows(self.backend.detect(images, scale_factors), inputs)
+
+    def prepare(self, image: ImageSource, name: str) -> Prepared:
+        """Makes one model input.
+
+        Raises:
+            ImageError: the image cannot be read.
+            UserError: the result is not what the network takes.
+        """
+        prepared = self._prepare(image, name)
+        shape, expected = list(prepared.pixels.shape), self.input_shape[1:]
+        if any(size not in (-1, got) for size, got in zip(expected, shape, strict=True)):
+            raise UserError(
+                f"{name}: preprocessing gives shape {shape}, the model takes {expected}; "
+                "let Resize in TestReader.sample_transforms give that size (target_size, keep_ratio: false)"
+            )
+        return prepared
+
+    def label(self, number: int) -> str:
+        """Returns the name of class ``number``, or the number where names are unknown."""
+        return self.classes[number] if self.classes and number < len(self.classes) else str(number)

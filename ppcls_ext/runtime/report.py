@@ -1,31 +1,42 @@
-"""What a person sees of predictions: a table, JSON, and annotated pictures."""
+"""What a person sees of predictions, classes or boxes: a table, JSON, and annotated pictures."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ppcls_ext.preprocess import read_image
-from ppcls_ext.runtime.predictor import Prediction
+from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor, Prediction, Predictor
+from ppcls_ext.utils.drawing import Card, draw_boxes, draw_card, draw_sheet
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
-from ppcls_ext.utils.pictures import Card, draw_card, draw_sheet
 
 logger = logging.getLogger(__name__)
 NAME_WIDTH = 48
 SHEET_LIMIT = 60
+DETECTION_SIDE = 420
+SHOWN_CLASSES = 4
+AnyPredictor = Predictor | DetectionPredictor
+Predictions = Sequence[Prediction] | Sequence[DetectionPrediction]
 
 
-class Named(Protocol):
-    """A prediction of either task."""
-
-    name: str
-    error: str | None
+def above(predictions: Sequence[DetectionPrediction], threshold: float) -> list[DetectionPrediction]:
+    """Returns the predictions without the boxes whose score is below ``threshold``."""
+    kept = [prediction.scores >= threshold for prediction in predictions]
+    return [
+        replace(
+            prediction, boxes=prediction.boxes[best], scores=prediction.scores[best], labels=prediction.labels[best]
+        )
+        for prediction, best in zip(predictions, kept, strict=True)
+    ]
 
 
 def true_class(name: str, classes: Sequence[str] | None) -> str | None:
@@ -40,66 +51,96 @@ def true_class(name: str, classes: Sequence[str] | None) -> str | None:
     return None
 
 
-def as_table(predictions: Sequence[Prediction], classes: Sequence[str] | None) -> str:
-    """Returns a table: file, the best classes with their probabilities, and whether the first is right where known."""
+def as_table(predictions: Predictions, predictor: AnyPredictor) -> str:
+    """Returns a table, empty without a readable image.
+
+    Of classes: file, the best classes with their probabilities, and whether the first is right where known. Of boxes:
+    file, number of objects, and for the commonest classes how many and the best score.
+    """
     readable = [prediction for prediction in predictions if prediction.error is None]
     if not readable:
         return ""
-    columns = max(len(prediction.labels) for prediction in readable)
-    truths = [true_class(prediction.name, classes) for prediction in readable]
-    header = ["file", *(f"top {number}" for number in range(1, columns + 1))]
-    rows = []
-    for prediction in readable:
-        ranking = zip(prediction.labels, prediction.scores, strict=True)
-        cells = [f"{label} {100 * score:5.1f} %" for label, score in ranking]
-        rows.append([short_name(prediction.name), *cells])
-    if any(truths):
-        header.append("true class")
-        for row, truth, prediction in zip(rows, truths, readable, strict=True):
-            row.append("" if truth is None else f"{truth} {'yes' if truth == prediction.labels[0] else 'NO'}")
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join(line).rstrip() for line in padded)
+    if isinstance(predictor, DetectionPredictor):
+        rows = [["file", "objects", "classes (number, best score)"]]
+        for found in readable:
+            counts = Counter(found.labels.tolist()).most_common()
+            texts = [
+                f"{predictor.label(label)} ({count}, {100 * found.scores[found.labels == label].max():.0f} %)"
+                for label, count in counts[:SHOWN_CLASSES]
+            ]
+            texts += ["..."] if len(counts) > SHOWN_CLASSES else []
+            rows.append([_short(found.name), str(len(found.scores)), ", ".join(texts) or "-"])
+    else:
+        columns = max(len(prediction.labels) for prediction in readable)
+        rows = [["file", *(f"top {number}" for number in range(1, columns + 1))]]
+        for prediction in readable:
+            ranking = zip(prediction.labels, prediction.scores, strict=True)
+            rows.append([_short(prediction.name), *(f"{label} {100 * score:5.1f} %" for label, score in ranking)])
+        truths = [true_class(prediction.name, predictor.classes) for prediction in readable]
+        if any(truths):
+            rows[0].append("true class")
+            for row, truth, prediction in zip(rows[1:], truths, readable, strict=True):
+                row.append("" if truth is None else f"{truth} {'yes' if truth == prediction.labels[0] else 'NO'}")
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def summary(predictions: Sequence[Prediction], classes: Sequence[str] | None) -> str:
-    """Returns one line: how many images were predicted, how many of those with a known class were right, skipped."""
+def _short(name: str) -> str:
+    """Returns the end of a long path, which says more than its beginning."""
+    return name if len(name) <= NAME_WIDTH else f"...{name[-(NAME_WIDTH - 3) :]}"
+
+
+def summary(predictions: Predictions, predictor: AnyPredictor) -> str:
+    """Returns one line: how many images, what is in them (objects, or how many are right where known), unreadable."""
     readable = [prediction for prediction in predictions if prediction.error is None]
-    judged = [(true_class(p.name, classes), p.labels[0]) for p in readable]
-    judged = [(truth, label) for truth, label in judged if truth is not None]
-    text = f"{len(readable)} image{'s' if len(readable) != 1 else ''} predicted"
-    if judged:
-        text += f", {sum(truth == label for truth, label in judged)} of {len(judged)} right by their folder's name"
+    plural = "s" * (len(readable) != 1)
+    if isinstance(predictor, DetectionPredictor):
+        objects = sum(len(found.scores) for found in readable)
+        empty = sum(len(found.scores) == 0 for found in readable)
+        text = f"{objects} object{'s' * (objects != 1)} in {len(readable)} image{plural}"
+        text += f", {empty} without any" if empty else ""
+    else:
+        judged = [(true_class(one.name, predictor.classes), one.labels[0]) for one in readable]
+        judged = [(truth, label) for truth, label in judged if truth is not None]
+        text = f"{len(readable)} image{plural} predicted"
+        if judged:
+            text += f", {sum(truth == label for truth, label in judged)} of {len(judged)} right by their folder's name"
     skipped = len(predictions) - len(readable)
     return f"{text}, {skipped} unreadable and skipped" if skipped else text
 
 
-def as_records(predictions: Sequence[Prediction], classes: Sequence[str] | None) -> list[dict[str, Any]]:
-    """Returns the predictions as JSON holds them."""
-    records = []
-    for prediction in predictions:
-        ranking = zip(prediction.class_ids, prediction.labels, prediction.scores, strict=True)
-        records.append(
-            {
-                "file": prediction.name,
-                "error": prediction.error,
-                "true_class": true_class(prediction.name, classes),
-                "predictions": [{"class_id": index, "label": label, "score": score} for index, label, score in ranking],
-            }
-        )
+def as_records(predictions: Predictions, predictor: AnyPredictor) -> list[dict[str, Any]]:
+    """Returns the predictions as JSON holds them; boxes are x1, y1, x2, y2 in pixels of the image."""
+    records: list[dict[str, Any]] = []
+    for one in predictions:
+        record: dict[str, Any] = {"file": one.name, "error": one.error}
+        if isinstance(predictor, DetectionPredictor):
+            found = zip(one.labels.tolist(), one.scores.tolist(), one.boxes.tolist(), strict=True)
+            record |= {"width": one.width, "height": one.height}
+            record["detections"] = [
+                {"class_id": label, "label": predictor.label(label), "score": score, "box": box}
+                for label, score, box in found
+            ]
+        else:
+            ranking = zip(one.class_ids, one.labels, one.scores, strict=True)
+            record["true_class"] = true_class(one.name, predictor.classes)
+            record["predictions"] = [
+                {"class_id": index, "label": label, "score": score} for index, label, score in ranking
+            ]
+        records.append(record)
     return records
 
 
-def save_pictures(
-    predictions: Sequence[Prediction], classes: Sequence[str] | None, target: Path, title: str
-) -> list[Path]:
-    """Draws the readable images with their predictions.
+def save_pictures(predictions: Predictions, predictor: AnyPredictor, target: Path, title: str) -> list[Path]:
+    """Draws the readable images with their predictions; sonar frames with the contrast that the detector is given.
 
     Args:
         predictions: their names are paths of image files.
-        classes: class names, to recognise the true class in a folder's name.
-        target: a picture file for one sheet (of at most ``SHEET_LIMIT`` images), or a folder for one file an image.
+        predictor: knows the names of the classes, and how frames are enhanced.
+        target: a picture file (one image of a detector: that image; else a sheet of at most ``SHEET_LIMIT``), or a
+            folder for one file an image.
         title: heading of the sheet.
 
     Returns:
@@ -108,57 +149,62 @@ def save_pictures(
     Raises:
         UserError: there is nothing to draw, or the suffix is no picture format.
     """
-    cards = [_card_of(prediction, classes) for prediction in predictions if prediction.error is None]
-    if not cards:
+    readable = [prediction for prediction in predictions if prediction.error is None]
+    if not readable:
         raise UserError("none of the images could be read, there is nothing to draw")
+    detects = isinstance(predictor, DetectionPredictor)
+
+    def drawn(prediction: Prediction | DetectionPrediction) -> Image.Image:
+        if detects:
+            return _with_boxes(prediction, predictor)
+        return draw_card(_card_of(prediction, predictor))
+
     if not target.suffix or target.is_dir():
-        files = file_names(predictions, target)
-        return [write_picture(draw_card(card), file) for card, file in zip(cards, files, strict=True)]
-    if len(cards) > SHEET_LIMIT:
-        logger.info("%s shows the first %d of %d images; --save FOLDER draws all", target, SHEET_LIMIT, len(cards))
-    return [write_picture(draw_sheet(cards[:SHEET_LIMIT], title), target)]
+        files, used = [], set()
+        for prediction in readable:
+            # Files of one name from two folders get a number.
+            stem = name = Path(prediction.name).stem
+            number = 1
+            while name in used:
+                number += 1
+                name = f"{stem}_{number}"
+            used.add(name)
+            files.append(_write_picture(drawn(prediction), target / f"{name}.png"))
+        return files
+    if detects and len(readable) == 1:
+        return [_write_picture(drawn(readable[0]), target)]
+    if len(readable) > SHEET_LIMIT:
+        logger.info("%s shows the first %d of %d images; --save FOLDER draws all", target, SHEET_LIMIT, len(readable))
+    cards = [_card_of(prediction, predictor) for prediction in readable[:SHEET_LIMIT]]
+    sheet = draw_sheet(cards, title, DETECTION_SIDE) if detects else draw_sheet(cards, title)
+    return [_write_picture(sheet, target)]
 
 
-def _card_of(prediction: Prediction, classes: Sequence[str] | None) -> Card:
-    return Card(
-        image=read_image(prediction.name),
-        caption=Path(prediction.name).name,
-        labels=prediction.labels,
-        scores=prediction.scores,
-        truth=true_class(prediction.name, classes),
+def _card_of(prediction: Prediction | DetectionPrediction, predictor: AnyPredictor) -> Card:
+    caption = Path(prediction.name).name
+    if isinstance(prediction, DetectionPrediction):
+        return Card(np.asarray(_with_boxes(prediction, predictor)), caption)
+    truth = true_class(prediction.name, predictor.classes)
+    return Card(read_image(prediction.name), caption, prediction.labels, prediction.scores, truth)
+
+
+def _with_boxes(prediction: DetectionPrediction, predictor: DetectionPredictor) -> Image.Image:
+    labels = prediction.labels.tolist()
+    pixels = read_image(prediction.name)
+    return draw_boxes(
+        # Raw sonar frames are nearly black: a person must see what the detector saw.
+        pixels if predictor.enhance is None else predictor.enhance(pixels),
+        prediction.boxes,
+        [predictor.label(label) for label in labels],
+        prediction.scores.tolist(),
+        classes=labels,
     )
 
 
-def file_names(predictions: Sequence[Named], folder: Path) -> list[Path]:
-    """Gives each readable image a name of its own in ``folder``; files of one name from two folders get a number."""
-    used: set[str] = set()
-    files = []
-    for prediction in predictions:
-        if prediction.error is not None:
-            continue
-        stem = Path(prediction.name).stem
-        name, number = stem, 1
-        while name in used:
-            number += 1
-            name = f"{stem}_{number}"
-        used.add(name)
-        files.append(folder / f"{name}.png")
-    return files
-
-
-def write_picture(picture: Image.Image, file: Path) -> Path:
-    """Writes a picture whole or not at all, in the format of the file's suffix; returns ``file``.
-
-    Raises:
-        UserError: the suffix is no picture format.
-    """
+def _write_picture(picture: Image.Image, file: Path) -> Path:
+    """Writes a picture whole or not at all, in the format of the file's suffix; returns ``file``."""
     if file.suffix.lower() not in Image.registered_extensions():
         raise UserError(f"--save {file}: unknown picture format '{file.suffix}'; use .png, .jpg or a folder")
     with atomic_path(file) as temporary:
         picture.save(temporary)
     return file
-
-
-def short_name(name: str) -> str:
-    """Returns the end of a long path, which says more than its beginning."""
-    return name if len(name) <= NAME_WIDTH else f"...{name[-(NAME_WIDTH - 3) :]}"

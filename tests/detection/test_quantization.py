@@ -12,7 +12,7 @@ import yaml
 
 from detection.configuration import DetectionConfig, load_config
 from detection.quantization import calibration_images, evaluation_of, image_files
-from ppcls_ext.runtime.detector import DetectionPrediction
+from ppcls_ext.runtime.predictor import DetectionPrediction
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs
@@ -117,7 +117,7 @@ def test_a_data_set_without_annotations_is_told_before_an_image_is_asked_for(tmp
 def test_an_export_of_a_detector_gets_int8_by_the_command_line(config: DetectionConfig, tmp_path: Path) -> None:
     import paddle
 
-    from detection.export.detector import export_detector
+    from detection.export import export_detector
     from detection.toolkit import build_model
     from ppcls_ext.runtime import load
 

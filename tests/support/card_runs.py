@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ppcls_ext.runtime.artefacts import Artefact
-from ppcls_ext.runtime.description import Description
+from ppcls_ext.runtime.description import Artefact, Description
 from ppcls_ext.utils.files import write_json
 from ppcls_ext.weights import write_weights
 from tests.support.runs import small_config

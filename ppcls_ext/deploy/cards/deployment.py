@@ -13,7 +13,7 @@ from ppcls_ext.deploy.cards.text import percent, shown_path, shown_value
 from ppcls_ext.utils.tables import markdown_table
 
 if TYPE_CHECKING:
-    from ppcls_ext.runtime.artefacts import Artefact
+    from ppcls_ext.runtime.description import Artefact
 
 INT8 = "int8"
 # Figures of a pruning that are shares, and those that are shown in millions.

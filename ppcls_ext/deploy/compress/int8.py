@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.runtime.artefacts import Artefact
-from ppcls_ext.runtime.openvino_backend import import_openvino, read_network, without_telemetry
+from ppcls_ext.runtime.backends import import_openvino, read_network, without_telemetry
+from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 
 PACKAGES = ("openvino", "nncf")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detection.toolkit import register
-from ppcls_ext.preprocess import letterbox
+from ppcls_ext.preprocess import detection as preprocess
 from ppcls_ext.utils.signature import parameters_of
 from tests.support.coloured_boxes import coloured_sample, seen_box
 from tests.support.pictures import smooth_picture
@@ -124,7 +124,7 @@ def test_numbers_are_refused():
 def test_the_letterbox_takes_the_same_arguments_in_training_and_deployment():
     from ppdet.data.transform import LetterResize
 
-    assert parameters_of(LetterResize) == parameters_of(letterbox.LetterResize)
+    assert parameters_of(LetterResize) == parameters_of(preprocess.LetterResize)
 
 
 @pytest.mark.parametrize("size", [(50, 100), (100, 50), (20, 31), (64, 64)])

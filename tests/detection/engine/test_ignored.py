@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from detection.configuration.catalog import find_catalog
-from detection.configuration.keys import KEYS
+from detection.configuration.checks import RunKeys, catalog
 from detection.engine.ignored import IGNORED, ignored_keys
 
 
@@ -14,4 +13,4 @@ def test_what_is_switched_on_and_does_nothing_is_named() -> None:
 
 
 def test_only_keys_that_a_configuration_may_have_are_listed() -> None:
-    assert set(IGNORED) <= find_catalog().keys | KEYS.keys()
+    assert set(IGNORED) <= catalog().keys | RunKeys.model_fields.keys()

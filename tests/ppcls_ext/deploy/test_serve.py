@@ -23,7 +23,7 @@ from ppcls_ext.deploy.serve import OneThread, create_app, is_loopback, listen
 from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionPredictor, Predictor, load
-from ppcls_ext.runtime.outputs import OutputForm
+from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.utils.errors import UserError
 from tests.support.serving import COLOURS, export_colours, export_tiny_detector, picture
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppcls_ext.preprocess.detection import build_detection_pipeline
-from ppcls_ext.preprocess.letterbox import LetterResize
+from ppcls_ext.preprocess.detection import LetterResize, build_detection_pipeline
 from ppcls_ext.utils.errors import ConfigError
 from tests.support.pictures import smooth_picture
 

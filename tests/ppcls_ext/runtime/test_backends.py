@@ -198,9 +198,9 @@ def test_exports_of_the_first_version_still_load(copied):
 
 @NEEDS_OPENVINO
 def test_openvino_is_told_what_to_compute_in(exported, monkeypatch):
-    from ppcls_ext.runtime import openvino_backend
+    from ppcls_ext.runtime.backends import import_openvino
 
-    openvino = openvino_backend.import_openvino()
+    openvino = import_openvino()
     seen = []
 
     class Core(openvino.Core):
@@ -214,6 +214,6 @@ def test_openvino_is_told_what_to_compute_in(exported, monkeypatch):
 
 
 def test_every_backend_opens_a_format_that_is_written():
-    from ppcls_ext.deploy.export import FORMATS
+    from ppcls_ext.deploy.formats import FORMATS
 
     assert {row.backend: name for name, row in FORMATS.items()} == {name: row.format for name, row in BACKENDS.items()}

@@ -8,9 +8,8 @@ from PIL import Image
 
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionPredictor
-from ppcls_ext.runtime.nms import NmsSettings
-from ppcls_ext.runtime.outputs import OutputForm
-from ppcls_ext.runtime.topk import TopkSettings
+from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.utils.errors import UserError
 
 OPERATORS = [

@@ -187,7 +187,7 @@ def test_backends_are_rows_of_a_table(exported, monkeypatch):
     allowed = "allowed: onnxruntime, openvino, paddle"
     with pytest.raises(UserError, match=rf"unknown backend 'padle' \(did you mean 'paddle'\?\); {allowed}"):
         load(exported, backend="padle")
-    other = BackendRow("nowhere", "Other", "no_such_package", "pip install other", "paddle")
+    other = BackendRow(None, "no_such_package", "pip install other", "paddle")
     monkeypatch.setitem(BACKENDS, "other", other)
     with pytest.raises(UserError, match="needs the missing package 'no_such_package': pip install other"):
         load(exported, backend="other")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ppcls_ext.runtime.artefacts import Artefact
+from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 
