@@ -200,7 +200,7 @@ class ClassificationCheck(DataCheck):
     def _draw_samples(self) -> Image.Image:
         """Draws two columns of rows, a class each, with images drawn at random (the same ones every time)."""
         from ppcls_ext.check.overview import COLUMN, INNER, PADDING, evenly, panel, thumbnail
-        from ppcls_ext.utils.pictures import INK, SUBTLE, font_of, shortened
+        from ppcls_ext.utils.drawing import INK, SUBTLE, font_of, shortened
 
         part = next(iter(self.scan.datasets))
         used = np.flatnonzero(self.classes.counts[part])

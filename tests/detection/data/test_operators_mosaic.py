@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detection.data.operators import Motion, move_boxes, warp
+from detection.data.operators import RandomPerspective, move_boxes, warp
 from detection.toolkit import register
 from tests.support.coloured_boxes import GROUND, coloured_sample, seen_box
 
@@ -179,10 +179,8 @@ def test_what_is_cut_off_vanishes_by_its_share_and_its_sides():
     matrix = np.array([[1.0, 0, -30], [0, 1, 0], [0, 0, 1]])
 
     def kept(**options: float) -> list[int]:
-        from ppdet.data.transform import RandomPerspective
-
         operator = RandomPerspective(**options)
-        object.__setattr__(operator.motion, "draw", lambda source, target: matrix)
+        operator.draw_motion = lambda source, target: matrix
         return operator(dict(sample))["gt_class"].ravel().tolist()
 
     assert kept(least_share=0.2, least_side=1.0) == [0]
@@ -206,10 +204,10 @@ def test_the_result_carries_the_first_sample_and_its_own_size():
 
 
 def test_a_motion_keeps_within_its_limits():
-    motion = Motion(degrees=10, translate=0.1, scale=0.5)
+    operator = RandomPerspective(degrees=10, translate=0.1, scale=0.5)
     for seed in range(50):
         np.random.seed(seed)
-        matrix = motion.draw((40, 60), (80, 100))
+        matrix = operator.draw_motion((40, 60), (80, 100))
         gain = np.sqrt(np.linalg.det(matrix[:2, :2]))
         assert 0.5 <= gain <= 1.5
         assert abs(np.rad2deg(np.arctan2(matrix[0, 1], matrix[0, 0]))) <= 10 + 1e-9

@@ -14,9 +14,15 @@ from typing import Any
 
 import pytest
 
-from classification.study.config import load_study
-from classification.study.runs import Run, open_study, refuse_changed_runs, refuse_other_study
-from classification.study.training import POLL_SECONDS, StudyTrainer
+from classification.study import (
+    POLL_SECONDS,
+    Run,
+    load_study,
+    open_study,
+    refuse_changed_runs,
+    refuse_other_study,
+    train_runs,
+)
 from ppcls_ext.utils.errors import Interrupted, UserError
 from ppcls_ext.utils.locks import lock_folder
 from tests.support.studies import all_runs, epoch_record, pretend_training, small_study
@@ -78,21 +84,18 @@ def test_each_run_is_trained_once_and_resumes_what_it_finds(tmp_path: Path) -> N
     runs = runs_in(tmp_path)
     pretend_training(runs[1], [0.2, 0.3])
     pretend_training(runs[2], [0.2])
-    trainer = StudyTrainer(script(tmp_path))
-    trainer.train(runs)
-    assert trainer.failures == []
+    assert train_runs(runs, script(tmp_path)) == []
     assert [(row, seed) for row, seed, *_ in started(tmp_path)] == [
         ("plain", "seed_0"), ("relu", "seed_0"), ("plain", "seed_1"),
     ], "all but the one that has its report"  # fmt: skip
     assert all(last == ["--resume", "auto"] for *_, last in started(tmp_path))
-    trainer.train(runs)
+    train_runs(runs, script(tmp_path))
     assert len(started(tmp_path)) == 3
 
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
-    trainer = StudyTrainer(script(tmp_path, wide="fail", relu="die"))
-    trainer.train(runs_in(tmp_path))
-    assert [(failure.run.row.name, failure.reason.partition(";")[0]) for failure in trainer.failures] == [
+    failures = train_runs(runs_in(tmp_path), script(tmp_path, wide="fail", relu="die"))
+    assert [(failure.run.row.name, failure.reason.partition(";")[0]) for failure in failures] == [
         ("wide", "no such data"), ("relu", "signal SIGKILL"),
     ]  # fmt: skip
     assert len(started(tmp_path)) == 4
@@ -100,26 +103,24 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_an_old_error_is_not_taken_for_the_present_one(tmp_path: Path) -> None:
     runs = runs_in(tmp_path)[:2]
-    StudyTrainer(script(tmp_path, wide="fail")).train(runs)
-    trainer = StudyTrainer(script(tmp_path, wide="die"))
-    trainer.train(runs)
-    (failure,) = trainer.failures
+    train_runs(runs, script(tmp_path, wide="fail"))
+    (failure,) = train_runs(runs, script(tmp_path, wide="die"))
     assert "SIGKILL" in failure.reason
     assert "console.log" in failure.reason
 
 
 def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("classification.study.training.available_cores", lambda: 8)
+    monkeypatch.setattr("classification.study.available_cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     runs = runs_in(tmp_path)
     # Each of the two ends only when the other has been started.
-    StudyTrainer(script(tmp_path, plain="together", wide="together"), jobs=2).train(runs[:2])
-    assert {row: devices for row, _, devices, _ in started(tmp_path)} == {"plain": ["4", "2"], "wide": ["4", "5"]}
+    train_runs(runs[:2], script(tmp_path, plain="together", wide="together"), jobs=2)
+    assert sorted(devices for _, _, devices, _ in started(tmp_path)) == [["4", "2"], ["4", "5"]]
 
 
 def test_what_the_user_has_chosen_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    StudyTrainer(script(tmp_path), jobs=2).train(runs_in(tmp_path)[:1])
+    train_runs(runs_in(tmp_path)[:1], script(tmp_path), jobs=2)
     assert started(tmp_path)[0][2] == ["3", None]
 
 
@@ -135,21 +136,18 @@ def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Pa
 
     sender = threading.Thread(target=send)
     sender.start()
-    trainer = StudyTrainer(script(tmp_path, plain="wait", wide="wait"), jobs=2)
     with pytest.raises(Interrupted, match="continue with the same command"):
-        trainer.train(runs)
+        train_runs(runs, script(tmp_path, plain="wait", wide="wait"), jobs=2)
     sender.join()
     # Once, and not the SIGINT that would stop a trainer at once if it came second.
     assert [(run.folder / "saved.txt").read_text() for run in runs[:2]] == ["SIGTERM", "SIGTERM"]
     assert len(started(tmp_path)) == 2
-    assert trainer.failures == []
 
 
 def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(tmp_path: Path) -> None:
     """Of two runs that another process trains, one comes to its end and the other, killed as well, is continued."""
     runs = runs_in(tmp_path)
     locks = [lock_folder(run.folder, "in use", "output_dir") for run in runs[:2]]
-    trainer = StudyTrainer(script(tmp_path), jobs=3)
     seen = []
 
     def end() -> None:
@@ -163,11 +161,11 @@ def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(tmp_path: 
 
     ender = threading.Thread(target=end)
     ender.start()
-    trainer.train(runs)
+    failures = train_runs(runs, script(tmp_path), jobs=3)
     ender.join()
     assert sorted(row for row, *_ in seen) == ["plain", "relu"], "the others go on meanwhile"
     assert [(row, seed) for row, seed, *_ in started(tmp_path)[2:]] == [("wide", "seed_0")]
-    assert trainer.failures == []
+    assert failures == []
 
 
 def test_a_run_elsewhere_takes_the_place_of_one_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -185,7 +183,7 @@ def test_a_run_elsewhere_takes_the_place_of_one_of_ours(tmp_path: Path, caplog: 
 
     with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
         ended = pool.submit(end)
-        StudyTrainer(script(tmp_path), jobs=1).train(runs)
+        train_runs(runs, script(tmp_path))
         ended.result()
     assert [row for row, *_ in started(tmp_path)] == ["wide"]
     assert caplog.text.count("plain, seed 0: another process trains it") == 1
@@ -195,9 +193,7 @@ def test_a_folder_that_cannot_be_made_fails_its_own_row(tmp_path: Path) -> None:
     runs = runs_in(tmp_path)[:2]
     runs[0].folder.parent.parent.mkdir()
     runs[0].folder.parent.touch()
-    trainer = StudyTrainer(script(tmp_path))
-    trainer.train(runs)
-    (failure,) = trainer.failures
+    (failure,) = train_runs(runs, script(tmp_path))
     assert failure.run is runs[0]
     assert str(runs[0].folder.parent) in failure.reason
     assert [row for row, *_ in started(tmp_path)] == ["wide"]
@@ -220,7 +216,7 @@ def test_epochs_are_told_as_they_are_finished(tmp_path: Path, caplog: pytest.Log
     writer = threading.Thread(target=train_second_epoch)
     writer.start()
     with caplog.at_level(logging.INFO):
-        StudyTrainer(path).train([run])
+        train_runs([run], path)
     writer.join()
     told = [record.getMessage() for record in caplog.records if "epoch" in record.getMessage()]
     finished = "plain, seed 0: epoch 2/2  loss 1.500  top-1 50.00 %  (30 s)"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
+import pandas
 import pytest
 
-from classification.study.cost import Timing, count_costs, measure_latencies
-from classification.study.report import write_report
+from classification.study_report import count_costs, measure_latencies, write_report
 from ppcls_ext.utils.errors import UserError
 from tests.support.studies import TINY, all_runs, pretend_training, row_config, small_study
 
@@ -31,27 +29,29 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return study.output_dir
 
 
-def rows_of(folder: Path) -> dict[str, Any]:
-    return {row["name"]: row for row in json.loads((folder / "comparison.json").read_text())["rows"]}
+def rows_of(folder: Path) -> pandas.DataFrame:
+    return pandas.read_csv(folder / "comparison.csv", index_col="row")
 
 
 def test_means_and_deviations_are_over_the_finished_seeds(compared: Path) -> None:
     rows = rows_of(compared)
-    assert rows["plain"]["top1"] == pytest.approx({"mean": 0.55, "deviation": 0.05 * 2**0.5, "count": 2})
-    assert rows["relu"]["top1"] == {"mean": 0.35, "deviation": None, "count": 1}, "of the last epoch, not the best"
-    assert rows["relu"]["best_top1"]["mean"] == 0.7
-    assert rows["plain"]["training_seconds"]["mean"] == 60
-    assert rows["wide"]["top1"] is None
-    assert (rows["wide"]["seeds"][0]["state"], rows["wide"]["seeds"][0]["epoch"]) == ("under way", 1)
+    plain, relu = rows.loc["plain"], rows.loc["relu"]
+    assert (plain["top1"], plain["top1_deviation"], plain["n"]) == (0.55, pytest.approx(0.05 * 2**0.5), 2)
+    assert (relu["top1"], relu["n"]) == (0.35, 1), "of the last epoch, not the best"
+    assert pandas.isna(relu["top1_deviation"]) and pandas.isna(rows.loc["wide", "top1"])
+    assert (relu["best_top1"], plain["training_seconds"]) == (0.7, 60)
+    runs = pandas.read_csv(compared / "runs.csv", index_col="row")
+    assert (runs.loc["wide", "state"], runs.loc["wide", "epoch"]) == ("under way", 1)
 
 
 def test_an_ablation_is_compared_with_its_base(compared: Path) -> None:
     rows = rows_of(compared)
-    assert rows["relu"]["against_base"] == pytest.approx({"top1": -0.2, "parameters": 0.0, "flops": 0.0})
-    against = rows["kernel_3"]["against_base"]
-    assert against["top1"] is None
-    assert -1 < against["parameters"] < 0
-    assert -1 < against["flops"] < 0
+    differences = ["top1_difference", "parameters_change", "flops_change"]
+    assert rows.loc["relu", differences].tolist() == pytest.approx([-0.2, 0, 0])
+    against = rows.loc["kernel_3", differences]
+    assert pandas.isna(against["top1_difference"])
+    assert -1 < against["parameters_change"] < 0 and -1 < against["flops_change"] < 0
+    assert rows.loc["plain", differences].isna().all()
 
 
 def test_the_page_tells_all_of_it(compared: Path) -> None:
@@ -77,42 +77,37 @@ def test_published_figures_stand_beside_ours_and_are_marked(tmp_path: Path) -> N
     cells = dict(zip(head.split(" | "), line.split(" | "), strict=True))
     assert cells["top-1, %"] == "-", "nothing of ours is made up"
     assert (cells["top-1, % (published)"], cells["parameters, M (published)"]) == ("82.35", "28.6")
-    assert "Nothing of this was measured here" in page
+    assert "Nothing of them was measured here" in page
     assert "issue 6" in page
 
 
 def test_the_time_of_an_image_is_measured_and_kept(tmp_path: Path) -> None:
     study = small_study(tmp_path, ablations=[])
-    configs = {run.row.name: run.config for run in all_runs(study)[:1]}
-    latencies = measure_latencies(configs, Timing(threads=1, rounds=1, runs=2))
-    assert latencies["plain"]["median_ms"] > 0
-    study.output_dir.mkdir()
-    old = {"name": "plain", "model": TINY["name"], "arguments": configs["plain"].arch.arguments,
-           "image_shape": [3, 32, 32], "latency": latencies["plain"]}  # fmt: skip
-    timing = {"threads": 1, "rounds": 1, "runs": 2}
-    values = {"rows": [old, {**old, "name": "wide"}], "timing": timing, "machine": "a test"}
-    (study.output_dir / "comparison.json").write_text(json.dumps(values))
+    page = write_report(study, all_runs(study), 1, rounds=1).read_text()
+    before = rows_of(study.output_dir)
+    assert (before["median_ms"] > 0).all()
+    assert "median of 1 interleaved rounds, 1 thread(s)" in page
+    table = study.output_dir / "comparison.csv"
+    table.write_text(table.read_text().replace('""width_multiplier"": 0.2', '""width_multiplier"": 1'))
     page = write_report(study, all_runs(study), None).read_text()
-    rows = rows_of(study.output_dir)
-    assert rows["plain"]["latency"] == latencies["plain"]
-    assert rows["wide"]["latency"] is None, "it was another network's"
-    assert "median of 2 passes" in page
-    assert "a test" in page
+    after = rows_of(study.output_dir)
+    assert after.loc["plain", "median_ms"] == before.loc["plain", "median_ms"]
+    assert pandas.isna(after.loc["wide", "median_ms"]), "it was another network's"
+    assert "median of 1 interleaved rounds, 1 thread(s)" in page
 
 
 def test_a_network_that_cannot_be_exported_has_a_reason_and_no_time(tmp_path: Path) -> None:
     study = small_study(tmp_path, overrides={"Infer": None})
     configs = {run.row.name: run.config for run in all_runs(study)[:1]}
-    (latency,) = measure_latencies(configs, Timing(rounds=1, runs=1)).values()
-    assert list(latency) == ["reason"]
-    assert "Infer" in latency["reason"]
+    ((median, _, reason, _),) = measure_latencies(configs, threads=1, rounds=1).values()
+    assert median is None and "Infer" in reason
 
 
 def test_a_network_that_cannot_be_built_is_left_out_of_the_comparison(tmp_path: Path) -> None:
     bad = {"name": "bad", "base": "wide", "overrides": {"Arch.width_multiplier": -1}}
     study = small_study(tmp_path, ablations=[bad])
     page = write_report(study, all_runs(study), None).read_text()
-    assert list(rows_of(study.output_dir)) == ["plain", "wide"]
+    assert list(rows_of(study.output_dir).index) == ["plain", "wide"]
     (line,) = [line for line in page.splitlines() if line.startswith("- Not compared: bad: ")]
     assert "width_multiplier" in line
     rows = [{"name": "bad", "config": str(row_config(tmp_path)), "overrides": bad["overrides"]}]

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from classification.config import load_config
-from classification.study.config import Study, load_study
+from classification.study import Study, load_study
 from ppcls_ext.utils.errors import UserError
 from tests.support.studies import all_runs, row_config, small_study, study_data, write_study
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_row_has_a_run_for_each_seed_in_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -61,21 +61,14 @@ def changed(data: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
         ("rows.1.overrides", {"Arch.activatoin": "relu"}, ("rows[1]", "wide", "did you mean 'activation'?")),
         ("rows.1.overrides", {"Arch.activation": date(2026, 1, 2)}, ("rows[1]", "Arch.activation", "2026-01-02")),
         ("rows.0.overides", {}, ("rows[0]", "did you mean 'overrides'?")),
-        ("rows", "plain", ("rows", "must be a list of mappings")),
         ("rows", None, ("rows", "must be a list of mappings")),
         ("rows.1.overrides", {"Global.seed": 3}, ("rows[1].overrides.Global.seed", "seeds")),
-        ("rows.1.overrides", {"Global.output_dir": "x"}, ("rows[1].overrides.Global.output_dir", "by the study")),
         ("rows.1.published", "convnext_tinny", ("rows[1].published", "did you mean 'convnext_tiny'?")),
         ("rows.1.name", "plain", ("rows[1].name", "stands twice")),
         ("rows.1.name", "../wide", ("rows[1].name", "fit for a folder")),
-        ("rows.1.name", "..", ("rows[1].name", "fit for a folder")),
-        ("rows.1.name", "two words", ("rows[1].name", "fit for a folder")),
-        ("rows.1.name", "x" * 101, ("rows[1].name", "at most 100")),
         ("rows.1.name", "study.json", ("rows[1].name", "study's files")),
         ("rows.1.config", "none.yaml", ("rows[1]", "none.yaml", "no such configuration file")),
         ("rows.1.seeds", [1, 1], ("rows[1].seeds", "different whole numbers")),
-        ("seeds", 3, ("seeds", "must be a list")),
-        ("rows", [], ("rows", "at least one row")),
         ("output_dir", None, ("output_dir",)),
     ],
 )
