@@ -22,8 +22,8 @@ from classification.build import construct_network
 from classification.config import DISTILLATION, TEACHER, Config
 from classification.probe import Place, stage_widths
 from classification.sections import ArchSettings
-from ppcls_ext.arch.catalog import architecture_parameters
 from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.arch.registry import architecture_parameters
 from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
