@@ -48,7 +48,7 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
     from detection.counting import count_multiply_adds
     from detection.toolkit import build_model
     from detection.trained import TrainedDetector
-    from ppcls_ext.arch.counting import count_parameters
+    from ppcls_ext.arch.flops import count_parameters
 
     paddle.seed(0)
     config = load_config(config_file)

@@ -1,10 +1,13 @@
-"""Parameters and FLOPs of classifiers, counted as the published tables of the ConvNeXt line count them."""
+"""FLOPs and trainable parameters, counted as the published tables of the ConvNeXt line count them.
+
+Everything in this project that counts counts here.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +27,7 @@ class Count:
 
     Attributes:
         parameters: trainable ones.
-        flops: multiply-adds of one image as ``paddle.flops`` counts them: convolutions and linear layers, batch norms
-            as two for each number, average pools; nothing else, so no layer norms.
+        flops: multiply-adds of one image, see `count_flops`.
     """
 
     parameters: int
@@ -33,17 +35,29 @@ class Count:
 
 
 def count_parameters(model: nn.Layer) -> int:
-    """Returns how many numbers are trained."""
+    """Returns how many numbers are trained: running statistics and frozen weights are left out."""
     return sum(int(parameter.size) for parameter in model.parameters() if not parameter.stop_gradient)
+
+
+def count_flops(model: nn.Layer, input_shape: Sequence[int]) -> int:
+    """Returns the multiply-adds of one pass as ``paddle.flops`` counts them.
+
+    Convolutions and linear layers count one for each multiply-add, batch norms two for each number, average pools one;
+    nothing else counts, so no layer norms.
+
+    Args:
+        model: takes one tensor; the counting leaves marks in it.
+        input_shape: of the tensor, such as ``[1, 3, 224, 224]``.
+    """
+    import paddle
+
+    with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
+        return int(paddle.flops(model, list(input_shape)))
 
 
 def count_network(model: nn.Layer, image_size: int, channels: int = 3) -> Count:
     """Counts ``model`` for images ``[1, channels, image_size, image_size]``; the counting leaves marks in it."""
-    import paddle
-
-    with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
-        flops = int(paddle.flops(model, [1, channels, image_size, image_size]))
-    return Count(count_parameters(model), flops)
+    return Count(count_parameters(model), count_flops(model, [1, channels, image_size, image_size]))
 
 
 def count_model(name: str, arguments: Mapping[str, Any], image_size: int) -> Count:
@@ -67,9 +81,8 @@ def count_model(name: str, arguments: Mapping[str, Any], image_size: int) -> Cou
         coarsest = getattr(model, "feature_strides", [1])[-1]
         if image_size < coarsest:
             raise UserError(f"{name}: images of {image_size} px leave its last stage no position; at least {coarsest}")
-        channels = arguments.get("in_channels", 3)
         try:
-            return count_network(model, image_size, channels)
+            return count_network(model, image_size, arguments.get("in_channels", 3))
         except (ValueError, RuntimeError) as error:
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
             raise UserError(f"{name} takes no images of {image_size} x {image_size}: {reason.strip()}") from error

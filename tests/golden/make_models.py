@@ -2,7 +2,7 @@
 
 After a change that is meant to alter a network, write them anew and look at the difference before committing it:
 
-    python -m ppcls_ext.arch.golden tests/golden/models.json
+    python -m tests.golden.make_models tests/golden/models.json
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls_ext.arch.catalog import list_models
-from ppcls_ext.arch.counting import count_network
-from ppcls_ext.arch.registry import build_model
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.flops import count_network
+from ppcls_ext.arch.registry import build_model, list_models
 from ppcls_ext.utils.files import write_json
+from tests.support.seeded import seed_weights, seeded_array
 
 if TYPE_CHECKING:
     from paddle import nn

@@ -1,33 +1,155 @@
-"""Weights of a classifier, or of another detector, as weights of a detector's backbone: strictly, with a report."""
+"""E-ConvNeXt as a PaddleDetection backbone: ``backbone: EConvNeXt`` in YAML, or the paper's name ``CSPConvNeXt``.
+
+The trunk of `ppcls_ext.arch.econvnext` with a batch norm for each map that leaves it; and weights of a classifier, or
+of another detector, as weights of a backbone: strictly, with a report.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import paddle
+from paddle import nn
+from ppdet.core.workspace import register, serializable
+from ppdet.modeling.shape_spec import ShapeSpec
 
-from ppcls_ext.arch.variants import VARIANTS
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.arch.econvnext import MODELS, EConvNeXtTrunk
+from ppcls_ext.arch.layers import BATCH_NORM_EPSILON
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
 from ppcls_ext.weights.load import compare
 from ppcls_ext.weights.reference import is_reference, rename_reference
 
-if TYPE_CHECKING:
-    from detection.backbones.econvnext import EConvNeXt
-
 logger = logging.getLogger(__name__)
 
 PREFIX = "EConvNeXt_"
-ARCHS = tuple(name.removeprefix(PREFIX) for name in VARIANTS)
+ARCHS = tuple(name.removeprefix(PREFIX) for name in MODELS)
 # Where a detector keeps its backbone, and a classifier what a backbone has not.
 BACKBONE = "backbone."
 CLASSIFIER = ("norm.", "head.")
 # The batch norms of the outputs: a classifier has none, and another detector may have them for other stages.
 OUTPUT_NORMS = "norms."
+
+
+@register
+@serializable
+class EConvNeXt(EConvNeXtTrunk):
+    """The backbone of E-ConvNeXt (arXiv 2508.20955) with a batch norm for each map that leaves it.
+
+    Args:
+        arch: ``mini``, ``tiny`` or ``small``.
+        return_idx: stages whose outputs are returned, 0 to 3, rising; strides 4, 8, 16, 32.
+        norm_output: puts each output through a batch norm of its own.
+        drop_path_rate: rate of the last block; earlier ones get less, linearly down to 0.
+        freeze_at: -1 trains everything; 0 freezes the stem, k the stem and the first k stages: no gradients, running
+            statistics that stay, and no drop path.
+        pretrained: weights of a classifier or of a detector, ours or the paper's: a checkpoint folder, ``.pdparams``
+            or ``.safetensors``. Stem and stages must fit; norms of outputs that the file lacks start fresh.
+        expansion_channels: a list for each stage: the channels inside each of its blocks, if not four times the
+            block's as published; ``tools/prune_model.py`` finds them.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its name.
+        UserError: ``pretrained`` cannot be read or does not fit.
+    """
+
+    def __init__(
+        self,
+        arch: str = "mini",
+        return_idx: Sequence[int] = (1, 2, 3),
+        norm_output: bool = True,
+        drop_path_rate: float = 0.0,
+        freeze_at: int = -1,
+        pretrained: str | None = None,
+        expansion_channels: list | None = None,
+    ) -> None:
+        if arch not in ARCHS:
+            raise ValueError(f"arch: must be one of {', '.join(ARCHS)}, got '{arch}'{suggestion(str(arch), ARCHS)}")
+        super().__init__(
+            **MODELS[PREFIX + arch], drop_path_rate=_checked_rate(drop_path_rate), expansion_channels=expansion_channels
+        )
+        self.arch = arch
+        self.return_idx = _checked_stages(return_idx, len(self.feature_channels))
+        self.freeze_at = _checked_freeze(freeze_at, len(self.feature_channels))
+        self.norms = nn.LayerList(
+            nn.BatchNorm2D(self.feature_channels[index], epsilon=BATCH_NORM_EPSILON)
+            for index in (self.return_idx if norm_output else ())
+        )
+        if pretrained:
+            load_backbone_weights(self, _checked_path(pretrained))
+        for layer in self._frozen_layers():
+            for parameter in layer.parameters():
+                parameter.trainable = False
+
+    def _frozen_layers(self) -> list[nn.Layer]:
+        if self.freeze_at < 0:
+            return []
+        return [self.stem, *list(self.stages.children())[: self.freeze_at]]
+
+    def _hold_frozen_layers(self) -> None:
+        """Keeps what is frozen in evaluation mode. A detector's ``train`` sets each layer's flag past any method."""
+        for layer in self._frozen_layers():
+            for part in layer.sublayers(include_self=True):
+                part.training = False
+
+    def forward(self, inputs: Mapping[str, Any] | paddle.Tensor) -> list[paddle.Tensor]:
+        """``inputs['image']`` or a tensor, ``[N, 3, H, W]`` -> for each stage asked for ``[N, C, H / s, W / s]``."""
+        if self.training:
+            self._hold_frozen_layers()
+        image = inputs if isinstance(inputs, paddle.Tensor) else inputs["image"]
+        features = self.forward_features(image)
+        outputs = [features[index] for index in self.return_idx]
+        if len(self.norms) == 0:
+            return outputs
+        # By index, because Paddle's conversion into a graph knows no strict zip.
+        return [norm(outputs[index]) for index, norm in enumerate(self.norms)]
+
+    @property
+    def out_shape(self) -> list[ShapeSpec]:
+        """Channels and strides of the outputs, as ppdet's necks want them."""
+        return [
+            ShapeSpec(channels=self.feature_channels[index], stride=self.feature_strides[index])
+            for index in self.return_idx
+        ]
+
+
+@register
+@serializable
+class CSPConvNeXt(EConvNeXt):
+    """:class:`EConvNeXt` under the name that the paper's configurations use."""
+
+
+def _checked_stages(return_idx: Sequence[int], stages: int) -> list[int]:
+    indices = list(return_idx) if isinstance(return_idx, Sequence) else [return_idx]
+    whole = all(isinstance(index, int) and not isinstance(index, bool) for index in indices)
+    if not whole or not indices or sorted(set(indices)) != indices or indices[0] < 0 or indices[-1] >= stages:
+        raise ValueError(f"return_idx: must be rising stage numbers from 0 to {stages - 1}, got {return_idx!r}")
+    return indices
+
+
+def _checked_freeze(freeze_at: int, stages: int) -> int:
+    if not isinstance(freeze_at, int) or isinstance(freeze_at, bool) or not -1 <= freeze_at <= stages:
+        raise ValueError(f"freeze_at: must be -1 (nothing) to {stages} (everything), got {freeze_at!r}")
+    return freeze_at
+
+
+def _checked_rate(rate: float) -> float:
+    try:
+        # YAML reads 1e-1 as a text.
+        return float(rate)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"drop_path_rate: must be a number, got {rate!r}") from error
+
+
+def _checked_path(pretrained: str) -> str:
+    if not isinstance(pretrained, str | os.PathLike):
+        raise ValueError(f"pretrained: must be the path of a weight file or checkpoint folder, got {pretrained!r}")
+    return os.fspath(pretrained)
 
 
 @dataclass
@@ -135,15 +257,10 @@ def _refusal(backbone: EConvNeXt, report: LoadReport, body: Mapping[str, np.ndar
 
 
 def _shapes_of(arch: str) -> dict[str, tuple[int, ...]]:
-    import paddle
-
-    from ppcls_ext.arch.registry import build_model
-
     # Names that Paddle generates for parameters go on counting only outside of the guard.
-    with paddle.utils.unique_name.guard():
-        model = build_model(PREFIX + arch, class_num=0)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    return {name: shape for name, shape in shapes.items() if not name.startswith(CLASSIFIER)}
+    with paddle.utils.unique_name.guard(), paddle.LazyGuard():
+        trunk = EConvNeXtTrunk(**MODELS[PREFIX + arch])
+    return {name: tuple(value.shape) for name, value in trunk.state_dict().items()}
 
 
 def _summary(backbone: EConvNeXt, report: LoadReport, found: _Found) -> str:

@@ -2,7 +2,7 @@
 
 After a change that is meant to alter one, write them anew and look at the difference before committing it:
 
-    python -m ppcls_ext.arch.golden_designs tests/golden/designs.json
+    python -m tests.golden.make_designs tests/golden/designs.json
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from ppcls_ext.arch.catalog import architecture_parameters
-from ppcls_ext.arch.counting import count_model
-from ppcls_ext.arch.design import Design
-from ppcls_ext.arch.path import PATH
+from ppcls_ext.arch.ablation import PATH, Switches
+from ppcls_ext.arch.flops import count_model
+from ppcls_ext.arch.registry import architecture_parameters
 from ppcls_ext.utils.files import write_json
 
 # One model of each family that has switches.
@@ -37,7 +36,7 @@ NUMBERS = {
 def switch_values(name: str) -> Iterator[tuple[str, Any]]:
     """Yields each switch of model ``name`` with each of its values: all of those that its annotation lists."""
     parameters = architecture_parameters(name)
-    hints = get_type_hints(Design)
+    hints = get_type_hints(Switches)
     for switch in (switch for switch in (*hints, "depth_multiplier", "width_multiplier") if switch in parameters):
         listed = (True, False) if hints.get(switch) is bool else get_args(hints.get(switch))
         for value in listed or NUMBERS[switch]:
