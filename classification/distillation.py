@@ -118,6 +118,17 @@ class TeacherOutput:
     features: list[paddle.Tensor]
 
 
+def logits_and_features(network: nn.Layer, image: paddle.Tensor) -> tuple[paddle.Tensor, list[paddle.Tensor]]:
+    """Runs one of this project's classifiers on images ``[N, channels, H, W]``.
+
+    Returns:
+        Logits ``[N, class_num]``, and the outputs of all stages ``[N, C_i, H_i, W_i]``.
+    """
+    features = network.forward_features(image)
+    pooled = network.flatten(network.pool(features[-1]))  # [N, C_4]
+    return network.head(network.norm(pooled)), features
+
+
 class Teacher(nn.Layer):
     """The teacher's network in evaluation mode: no gradient reaches it, and no checkpoint of the student holds it.
 
@@ -158,8 +169,8 @@ class Teacher(nn.Layer):
         """Images as for `forward` -> logits, and the outputs of some stages, counted from 1."""
         if not stages:
             return TeacherOutput(self(image), [])
-        features = self.network.forward_features(self._resized(image))
-        return TeacherOutput(self.network.classify(features[-1]), [features[stage - 1] for stage in stages])
+        logits, features = logits_and_features(self.network, self._resized(image))
+        return TeacherOutput(logits, [features[stage - 1] for stage in stages])
 
     def _resized(self, image: paddle.Tensor) -> paddle.Tensor:
         """``[N, channels, H, W]`` -> the same at the teacher's size."""
@@ -192,12 +203,12 @@ class FeatureStudent(nn.Layer):
 
     def forward(self, image: paddle.Tensor) -> tuple[paddle.Tensor, list[paddle.Tensor]]:
         """Images ``[N, channels, H, W]`` -> logits ``[N, class_num]``, and for each stage ``[N, C_i, H_i, W_i]``."""
-        outputs = self.model.forward_features(image)
+        logits, outputs = logits_and_features(self.model, image)
         features = []
         for stage in self.stages:
             name, output = f"stage_{stage}", outputs[stage - 1]
             features.append(self.projections[name](output) if name in self.projections else output)
-        return self.model.classify(outputs[-1]), features
+        return logits, features
 
 
 def soft_loss(logits: paddle.Tensor, taught: paddle.Tensor, temperature: float) -> paddle.Tensor:
