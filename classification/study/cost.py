@@ -38,7 +38,8 @@ def count_costs(configs: Mapping[str, Config]) -> tuple[dict[str, dict[str, int]
     """
     import paddle
 
-    from classification.build import build_network, count_trainable
+    from classification.build import build_network
+    from ppcls_ext.arch.counting import count_parameters
 
     costs, reasons = {}, {}
     for name, config in configs.items():
@@ -50,7 +51,7 @@ def count_costs(configs: Mapping[str, Config]) -> tuple[dict[str, dict[str, int]
         model.eval()
         with contextlib.redirect_stdout(io.StringIO()):  # paddle.flops prints a report.
             flops = int(paddle.flops(model, [1, *config.run.image_shape]))
-        costs[name] = {"parameters": count_trainable(model), "flops": flops}
+        costs[name] = {"parameters": count_parameters(model), "flops": flops}
     return costs, reasons
 
 

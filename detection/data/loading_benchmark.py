@@ -77,7 +77,8 @@ def _training_loader(config: DetectionConfig, workers: int) -> Loader:
     """Builds the loader of the training data; the workspace must be open."""
     from ppdet.core.workspace import create
 
-    from detection.engine.parts import largest_side, quiet_toolkit
+    from detection.loaders import largest_side
+    from detection.toolkit import quiet_toolkit
 
     quiet_toolkit()
     dataset = create("TrainDataset")()
