@@ -14,7 +14,7 @@ DETECTION := output/detection/quickstart
 SONAR := dataset/synthetic_sonar
 PYTEST_OPTIONS ?=
 
-.PHONY: help setup setup-deploy quickstart quickstart-detection test test-slow test-gpu test-browser lint bench doctor clean
+.PHONY: help setup setup-deploy quickstart quickstart-detection test test-slow test-portable test-gpu test-browser lint bench doctor clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -61,6 +61,13 @@ test: $(READY)  ## the tests that every change must pass
 
 test-slow: $(READY)  ## the long tests: compiled training, resuming in two processes, the whole benchmark
 	$(RUN) -m pytest -m slow $(PYTEST_OPTIONS)
+
+test-portable: $(READY)  ## the tests that compare numbers, as on older processors and with 1, 2 and 4 threads
+	MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(RUN) -m pytest -m "portable and not slow" $(PYTEST_OPTIONS)
+	MKL_CBWR=COMPATIBLE $(RUN) -m pytest -m "portable and not slow" $(PYTEST_OPTIONS)
+	for threads in 1 2 4; do \
+		OMP_NUM_THREADS=$$threads $(RUN) -m pytest -m "portable and not slow" $(PYTEST_OPTIONS) || exit 1; \
+	done
 
 test-gpu: $(READY)  ## the tests that need a GPU (make test reports them as skipped without one)
 	$(RUN) -m pytest -m gpu $(PYTEST_OPTIONS)

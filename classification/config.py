@@ -1,4 +1,4 @@
-"""From YAML of PaddleClas's schema to checked settings. Reads no data and loads no Paddle: errors come at once."""
+"""From YAML of PaddleClas's schema to checked settings: names, types and ranges, before any data are read."""
 
 from __future__ import annotations
 
@@ -11,31 +11,41 @@ from typing import Any
 
 import yaml
 
-from classification.arch_section import read_arch
-from classification.config_parts import Reader
 from classification.data.batch_operators import BatchOperator, build_batch_operator
 from classification.data.datasets import DATASETS
 from classification.data.operators import TRAIN_OPERATORS
-from classification.distillation.settings import DistillationSettings, read_distillation, refuse_paddleclas_schema
 from classification.losses import LOSSES, WeightedSum, loss_parameters
 from classification.metrics import METRICS, TopkAcc
 from classification.optimizers import OPTIMIZERS, REGULARIZERS, OptimizerSettings
-from classification.schedules import SCHEDULES, SUPPLIED, Schedule
+from classification.schedules import SCHEDULES, Schedule
 from classification.sections import (
     AmpSettings,
     ArchSettings,
+    DistillationSettings,
     EmaSettings,
+    FeatureSettings,
     GlobalSettings,
     InferSettings,
     LoaderSettings,
     SamplerSettings,
     TopkSettings,
 )
+from ppcls_ext.arch.catalog import architecture_parameters, is_ours, list_models
 from ppcls_ext.preprocess.pipeline import build_operators
 from ppcls_ext.utils.config import Document, load_config_file, plain_copy
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.errors import ConfigError, UserError
+from ppcls_ext.utils.schema import Checker
+from ppcls_ext.utils.signature import Parameter, parameters_of
 
 SECTIONS = ("Global", "AMP", "EMA", "Arch", "Loss", "Distillation", "Optimizer", "DataLoader", "Infer", "Metric")
+DISTILLATION = "Distillation"
+TEACHER = f"{DISTILLATION}.teacher"
+# Keys of Arch that are the trainer's, not the model's.
+TRAINER_KEYS = {
+    "use_sync_bn": Parameter("use_sync_bn", bool, False),
+    "pretrained": Parameter("pretrained", bool | str, False),
+}
+WEIGHTS_WANTED = "give a checkpoint folder such as RUN/checkpoints/best, or a weight file"
 # One of the first stands in PaddleDetection's configurations, the second in each of ours.
 DETECTION_KEY = re.compile(r"^(architecture|_BASE_)[ \t]*:", re.MULTILINE)
 CLASSIFICATION_KEY = re.compile(r"^Arch[ \t]*:", re.MULTILINE)
@@ -66,15 +76,14 @@ class DataSettings:
 
 @dataclasses.dataclass
 class OptimizerPlan:
-    """``Optimizer``: the optimizer's settings and the schedule's name and arguments."""
+    """``Optimizer``: the optimizer's settings and its schedule (over ``Global.epochs`` epochs of one step)."""
 
     settings: OptimizerSettings
-    schedule: str
-    schedule_arguments: dict[str, Any]
+    schedule: Schedule
 
     def build_schedule(self, epochs: int, steps_each_epoch: int) -> Schedule:
         """Returns the learning rate as a function of the optimizer step."""
-        return SCHEDULES[self.schedule](epochs=epochs, steps_each_epoch=steps_each_epoch, **self.schedule_arguments)
+        return self.schedule.over(epochs, steps_each_epoch)
 
 
 @dataclasses.dataclass
@@ -113,20 +122,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         UserError: the file cannot be read, or it is a detection configuration.
         ConfigError: it can, and this lists every unknown key, wrong type, wrong name and impossible value in it.
     """
-    _refuse_detection(Path(path))
-    return check_config(load_config_file(path, overrides))
-
-
-def _refuse_detection(path: Path) -> None:
-    """Recognises PaddleDetection's configurations by their text: their YAML may hold tags that only it can read."""
+    # Recognised by its text: the YAML of a detection configuration may hold tags that only PaddleDetection can read.
     text = ""
     with contextlib.suppress(OSError):
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
     key = DETECTION_KEY.search(text)
     if key is not None and not CLASSIFICATION_KEY.search(text):
-        line = text.count("\n", 0, key.start()) + 1
-        message = "this is a detection configuration; detection is not part of this version yet"
-        raise UserError(f"{path}:{line}: {key[1]}: {message}")
+        place = f"{path}:{text.count(chr(10), 0, key.start()) + 1}: {key[1]}"
+        raise UserError(f"{place}: this is a detection configuration; use a classification configuration (with Arch)")
+    return check_config(load_config_file(path, overrides))
 
 
 def check_config(document: Document) -> Config:
@@ -135,159 +139,225 @@ def check_config(document: Document) -> Config:
     Raises:
         ConfigError: every problem of the document, one line each.
     """
-    refuse_paddleclas_schema(document)
-    reader = Reader(document)
+    _refuse_paddleclas_distillation(document)
+    checker = Checker(document)
     data = plain_copy(document.data)
-    reader.known_keys("", data, SECTIONS)
-    run = _read_global(reader, data.get("Global"))
+    checker.known_keys("", data, SECTIONS)
+    run = _read_global(checker, data.get("Global"))
     # PaddleClas accepts the number of classes under Global too, and so must its configs here.
-    arch = read_arch(reader, data.get("Arch"), run.class_num)
-    loss = reader.mapping(data.get("Loss"), "Loss", ("Train", "Eval"))
-    loader = reader.mapping(data.get("DataLoader"), "DataLoader", ("Train", "Eval"))
-    infer, postprocess = _read_infer(reader, data.get("Infer"))
+    instead = "give a file with Global.pretrained_model=PATH instead"
+    arch = _read_arch(checker, data.get("Arch"), "Arch", run.class_num, tuple(TRAINER_KEYS), instead)
+    loss = checker.mapping(data.get("Loss"), "Loss", ("Train", "Eval"))
+    loader = checker.mapping(data.get("DataLoader"), "DataLoader", ("Train", "Eval"))
+    metric = checker.mapping(data.get("Metric"), "Metric", ("Train", "Eval"))
+    # `Metric.Train` of PaddleClas's configurations has no effect: top-1 of the training images is always shown.
+    _read_metrics(checker, metric.get("Train"), "Metric.Train")
+    # The mere presence of these sections turns a feature on; null is as good as absent.
+    amp = None if data.get("AMP") is None else checker.section(AmpSettings, data["AMP"], "AMP")
+    ema = None if data.get("EMA") is None else checker.section(EmaSettings, data["EMA"], "EMA")
+    infer = postprocess = None
+    if data.get("Infer") is not None:
+        infer = checker.section(InferSettings, data["Infer"], "Infer")
+    if infer is not None:
+        # Checked here; the list itself is kept as written, because it travels into the export.
+        checker.collected(build_operators, infer.transforms, "Infer.transforms")
+        postprocess = checker.section(TopkSettings, infer.PostProcess, "Infer.PostProcess")
     config = Config(
         document=document,
         run=run,
         arch=arch,
-        amp=_optional(reader, AmpSettings, data, "AMP"),
-        ema=_optional(reader, EmaSettings, data, "EMA"),
-        train_loss=_read_losses(reader, loss.get("Train"), "Loss.Train"),
-        eval_loss=_read_losses(reader, loss.get("Eval"), "Loss.Eval"),
-        optimizer=_read_optimizer(reader, data.get("Optimizer"), run.epochs),
-        train=_read_data(reader, loader.get("Train"), "DataLoader.Train"),
-        eval=_read_data(reader, loader.get("Eval"), "DataLoader.Eval"),
+        amp=amp if amp is not None and amp.use_amp else None,
+        ema=ema,
+        train_loss=_read_losses(checker, loss.get("Train"), "Loss.Train"),
+        eval_loss=_read_losses(checker, loss.get("Eval"), "Loss.Eval"),
+        optimizer=_read_optimizer(checker, data.get("Optimizer"), run.epochs),
+        train=_read_data(checker, loader.get("Train"), "DataLoader.Train"),
+        eval=_read_data(checker, loader.get("Eval"), "DataLoader.Eval"),
         infer=infer,
         postprocess=postprocess,
-        metrics=_read_metrics(reader, data.get("Metric")),
-        distillation=read_distillation(reader, data.get("Distillation"), arch),
+        metrics=_read_metrics(checker, metric.get("Eval"), "Metric.Eval") or [TopkAcc([1, 5])],
+        distillation=_read_distillation(checker, data.get(DISTILLATION), arch),
     )
-    if config.amp is not None and not config.amp.use_amp:
-        config.amp = None
-    reader.problems.raise_any()
+    checker.raise_any()
     return config
 
 
-def _optional(reader: Reader, settings: type, data: dict[str, Any], key: str) -> Any:
-    """Builds a section whose mere presence turns a feature on; ``null`` is as good as absent."""
-    return None if data.get(key) is None else reader.build(settings, data[key], key)
-
-
-def _read_global(reader: Reader, section: Any) -> GlobalSettings:
-    run = reader.build(GlobalSettings, {} if section is None else section, "Global")
+def _read_global(checker: Checker, section: Any) -> GlobalSettings:
+    run = checker.section(GlobalSettings, {} if section is None else section, "Global")
     if run is not None:
         return run
     # The other sections are still checked, so that all problems are reported. The warm-up is compared with the epochs:
     # where these are not known, with so many that it is not blamed for them.
-    epochs = section.get("epochs", GlobalSettings.epochs) if isinstance(section, dict) else None
+    epochs = section.get("epochs", 100) if isinstance(section, dict) else None
     return GlobalSettings(epochs=epochs if type(epochs) is int and epochs > 0 else 10**9)
 
 
-def _read_losses(reader: Reader, section: Any, key: str) -> WeightedSum | None:
+def _read_arch(
+    checker: Checker, section: Any, key: str, class_num: int | None, own_keys: Sequence[str], instead: str
+) -> ArchSettings:
+    """Reads a section that describes a network; where it is wrong (noted), another network stands in for it.
+
+    Args:
+        checker: gathers the problems.
+        section: what the file says.
+        key: dotted key of the section.
+        class_num: number of classes where the section names none.
+        own_keys: which of the trainer's keys may stand here.
+        instead: what is said to those who ask for a download.
+    """
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        checker.add(f"{key}.name", "must name the model, such as EConvNeXt_mini")
+        return ArchSettings("EConvNeXt_mini")
+    section = dict(section)
+    name = section.pop("name")
+    own = {word: section.pop(word) for word in own_keys if word in section}
+    own = checker.arguments({word: TRAINER_KEYS[word] for word in own_keys}, own, key) or {}
+    try:
+        parameters = architecture_parameters(name)
+    except ValueError as error:
+        checker.add(f"{key}.name", str(error))
+        return ArchSettings(name)
+    if class_num is not None and "class_num" in parameters:
+        section.setdefault("class_num", class_num)
+    # `pretrained` makes the wheel download; weights come in through our own loader instead.
+    supplied = [word for word in ("pretrained", "use_ssld") if word in parameters]
+    arguments = checker.arguments(parameters, section, key, supplied) or {}
+    if type(arguments.get("class_num")) is int and arguments["class_num"] < 1:
+        checker.add(f"{key}.class_num", f"must be at least 1, got {arguments['class_num']}")
+    if own.get("pretrained") is True:
+        checker.add(f"{key}.pretrained", f"no weights are downloaded; {instead}")
+    return ArchSettings(name, own.get("use_sync_bn", False), own.get("pretrained", False), arguments)
+
+
+def _read_losses(checker: Checker, section: Any, key: str) -> WeightedSum | None:
     parts = []
-    for name, arguments, place in reader.named_list(section, key, LOSSES):
-        checked = reader.arguments(loss_parameters(name), arguments, place)
+    for name, arguments, place in checker.named_list(section, key, LOSSES):
+        checked = checker.arguments(loss_parameters(name), arguments, place)
+        if checked is None:
+            continue
         weight = checked.pop("weight", 1.0)
         if weight < 0:
-            reader.problems.add(f"{place}.weight", f"must not be negative, got {weight}")
-        loss = reader.construct(LOSSES[name], checked, place)
+            checker.add(f"{place}.weight", f"must not be negative, got {weight}")
+        loss = checker.build(LOSSES[name], checked, place)
         if loss is not None:
             parts.append((weight, loss))
     return WeightedSum(parts) if parts else None
 
 
-def _read_optimizer(reader: Reader, section: Any, epochs: int) -> OptimizerPlan | None:
+def _read_metrics(checker: Checker, section: Any, key: str) -> list[TopkAcc]:
+    entries = checker.named_list(section, key, METRICS)
+    built = [checker.build(METRICS[name], arguments, place) for name, arguments, place in entries]
+    return [metric for metric in built if metric is not None]
+
+
+def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPlan | None:
     if section is None:
         return None
     if not isinstance(section, dict):
-        reader.problems.add("Optimizer", "must be a mapping with the keys name and lr")
+        checker.add("Optimizer", "must be a mapping with the keys name and lr")
         return None
-    name = reader.choice(section.pop("name", None), "Optimizer.name", OPTIMIZERS)
+    name = checker.choice(section.pop("name", None), "Optimizer.name", OPTIMIZERS)
     rate = section.pop("lr", None)
-    schedule, schedule_arguments = _read_schedule(reader, rate, epochs)
-    _translate_spellings(reader, section)
-    settings = reader.build(OPTIMIZERS[name], section, "Optimizer") if name else None
-    return OptimizerPlan(settings, schedule, schedule_arguments) if settings and schedule else None
+    if isinstance(rate, int | float):
+        rate = {"name": "ConstLR", "learning_rate": rate}
+    schedule = None
+    if isinstance(rate, dict):
+        kind = checker.choice(rate.pop("name", None), "Optimizer.lr.name", SCHEDULES)
+        if kind is not None:
+            known = {"epochs": epochs, "steps_each_epoch": 1}
+            schedule = checker.section(SCHEDULES[kind], rate, "Optimizer.lr", known)
+    else:
+        checker.add("Optimizer.lr", "must be a mapping such as {name: Cosine, learning_rate: 4e-3}")
+    _translate_spellings(checker, section)
+    settings = checker.section(OPTIMIZERS[name], section, "Optimizer") if name else None
+    return OptimizerPlan(settings, schedule) if settings and schedule else None
 
 
-def _translate_spellings(reader: Reader, section: dict[str, Any]) -> None:
+def _translate_spellings(checker: Checker, section: dict[str, Any]) -> None:
     """Puts PaddleClas's other spellings, ``clip_grad`` and ``regularizer``, under our names."""
     limit = section.pop("clip_grad", None)
     if limit is not None:
         if section.get("clip_norm") is not None:
-            reader.problems.add("Optimizer.clip_grad", "is another name of clip_norm; only one of them may stand")
+            checker.add("Optimizer.clip_grad", "is another name of clip_norm; only one of them may stand")
         section["clip_norm"] = limit
     regularizer = section.pop("regularizer", None)
     if regularizer is None:
         return
     if "weight_decay" in section:
-        reader.problems.add("Optimizer.regularizer", "is another name of weight_decay; only one of them may stand")
+        checker.add("Optimizer.regularizer", "is another name of weight_decay; only one of them may stand")
     kind = regularizer.pop("name", None) if isinstance(regularizer, dict) else None
-    if reader.choice(kind, "Optimizer.regularizer.name", REGULARIZERS):
-        built = reader.build(REGULARIZERS[kind], regularizer, "Optimizer.regularizer")
+    if checker.choice(kind, "Optimizer.regularizer.name", REGULARIZERS):
+        built = checker.section(REGULARIZERS[kind], regularizer, "Optimizer.regularizer")
         if built is not None:
-            section["weight_decay"] = built.weight_decay
+            section["weight_decay"] = built.coeff
 
 
-def _read_schedule(reader: Reader, section: Any, epochs: int) -> tuple[str | None, dict[str, Any]]:
-    key = "Optimizer.lr"
-    if isinstance(section, int | float):
-        section = {"name": "ConstLR", "learning_rate": section}
-    if not isinstance(section, dict):
-        reader.problems.add(key, "must be a mapping such as {name: Cosine, learning_rate: 4e-3}")
-        return None, {}
-    name = reader.choice(section.pop("name", None), f"{key}.name", SCHEDULES)
-    if name is None:
-        return None, {}
-    arguments = reader.checked(SCHEDULES[name], section, key, SUPPLIED)
-    if arguments is None:
-        return None, {}
-    # Built once with a made-up number of steps, so that its own checks speak before any data are read.
-    reader.construct(SCHEDULES[name], {**arguments, "epochs": epochs, "steps_each_epoch": 1}, key)
-    return name, arguments
-
-
-def _read_data(reader: Reader, section: Any, key: str) -> DataSettings | None:
-    if section is None:
-        return None
-    known = reader.mapping(section, key, ("dataset", "sampler", "loader"))
+def _read_data(checker: Checker, section: Any, key: str) -> DataSettings | None:
+    known = checker.mapping(section, key, ("dataset", "sampler", "loader"))
     if not isinstance(section, dict):
         return None
-    section, dataset = known, known.get("dataset")
+    dataset = known.get("dataset")
     if not isinstance(dataset, dict):
-        reader.problems.add(f"{key}.dataset", "must be a mapping with the key name, such as ImageFolder")
+        checker.add(f"{key}.dataset", "must be a mapping with the key name, such as ImageFolder")
         return None
-    operators = reader.collected(
-        build_operators, dataset.pop("transform_ops", None), f"{key}.dataset.transform_ops", TRAIN_OPERATORS
-    )
-    batch_operator = reader.collected(
-        build_batch_operator, dataset.pop("batch_transform_ops", None), f"{key}.dataset.batch_transform_ops"
-    )
-    name = reader.choice(dataset.pop("name", None), f"{key}.dataset.name", DATASETS)
-    arguments = reader.checked(DATASETS[name], dataset, f"{key}.dataset") if name else None
-    sampler = reader.build(SamplerSettings, section.get("sampler") or {}, f"{key}.sampler")
-    loader = reader.build(LoaderSettings, section.get("loader") or {}, f"{key}.loader")
+    place = f"{key}.dataset.transform_ops"
+    operators = checker.collected(build_operators, dataset.pop("transform_ops", None), place, TRAIN_OPERATORS)
+    place = f"{key}.dataset.batch_transform_ops"
+    batch_operator = checker.collected(build_batch_operator, dataset.pop("batch_transform_ops", None), place)
+    name = checker.choice(dataset.pop("name", None), f"{key}.dataset.name", DATASETS)
+    arguments = checker.arguments(parameters_of(DATASETS[name]), dataset, f"{key}.dataset") if name else None
+    sampler = checker.section(SamplerSettings, known.get("sampler") or {}, f"{key}.sampler")
+    loader = checker.section(LoaderSettings, known.get("loader") or {}, f"{key}.loader")
     if name is None or arguments is None or sampler is None or loader is None:
         return None
     return DataSettings(key, name, arguments, operators or [], batch_operator, sampler, loader)
 
 
-def _read_infer(reader: Reader, section: Any) -> tuple[InferSettings | None, TopkSettings | None]:
+def _read_distillation(checker: Checker, section: Any, student: ArchSettings) -> DistillationSettings | None:
     if section is None:
-        return None, None
-    infer = reader.build(InferSettings, section, "Infer")
-    if infer is None:
-        return None, None
-    # Checked here; the list itself is kept as written, because it travels into the export.
-    reader.collected(build_operators, infer.transforms, "Infer.transforms")
-    return infer, reader.build(TopkSettings, infer.PostProcess, "Infer.PostProcess")
+        return None
+    if not isinstance(section, dict):
+        allowed = ", ".join(DistillationSettings.model_fields)
+        checker.add(DISTILLATION, f"must be a mapping with the keys {allowed}, got {section!r}")
+        return None
+    given = section.get("teacher")
+    teacher = _read_arch(checker, given, TEACHER, student.class_num, ("pretrained",), WEIGHTS_WANTED)
+    if isinstance(given, dict) and given.get("pretrained") in (None, False):
+        message = f"is missing: a teacher with random weights teaches noise; {WEIGHTS_WANTED}"
+        checker.add(f"{TEACHER}.pretrained", message)
+    if "class_num" in teacher.arguments and teacher.class_num != student.class_num:
+        message = f"the teacher has {teacher.class_num} classes, the student {student.class_num} (Arch.class_num)"
+        checker.add(f"{TEACHER}.class_num", f"{message}; they must be the same")
+    section = {**section, "teacher": teacher}
+    if section.get("features") is not None:
+        key = f"{DISTILLATION}.features"
+        for network, place in ((student, "Arch.name"), (teacher, f"{TEACHER}.name")):
+            if not is_ours(network.name):
+                message = f"needs the outputs of stages, which {network.name} ({place}) does not give"
+                checker.add(key, f"{message}; these do: {', '.join(list_models())}")
+        section["features"] = checker.section(FeatureSettings, section["features"], key)
+    return checker.section(DistillationSettings, section, DISTILLATION)
 
 
-def _read_metrics(reader: Reader, section: Any) -> list[TopkAcc]:
-    """Returns the metrics of ``Metric.Eval``.
+def _refuse_paddleclas_distillation(document: Document) -> None:
+    """Recognises PaddleClas's way to say distillation (``Arch.name: DistillationModel`` and losses between networks).
 
-    ``Metric.Train``, which stands in many of PaddleClas's configurations, is checked but has no effect: of the training
-    images the top-1 accuracy is always shown, and nothing else.
+    Raises:
+        ConfigError: this is such a configuration; its one line says how ours looks.
     """
-    section = reader.mapping(section, "Metric", ("Train", "Eval"))
-    reader.metrics(section.get("Train"), "Metric.Train", METRICS)
-    return reader.metrics(section.get("Eval"), "Metric.Eval", METRICS) or [TopkAcc([1, 5])]
+    arch, loss = document.data.get("Arch"), document.data.get("Loss")
+    found = []
+    if isinstance(arch, dict) and arch.get("name") == "DistillationModel":
+        found.append(("Arch.name", "DistillationModel"))
+    entries = loss.get("Train") if isinstance(loss, dict) else None
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):
+        words = [str(word) for word in (entry if isinstance(entry, dict) else [entry])]
+        found += [(f"Loss.Train[{index}]", word) for word in words if word.startswith("Distillation")]
+    if found:
+        key, name = found[0]
+        message = (
+            f"{name} is PaddleClas's way to distil; here Arch is the student, the section {DISTILLATION} names the "
+            f"teacher ({TEACHER}: {{name: ..., pretrained: PATH}}, temperature, weight), and Loss.Train stays CELoss: "
+            "see configs/quickstart_distilled.yaml"
+        )
+        raise ConfigError([document.problem(key, message)])

@@ -1,4 +1,4 @@
-"""Opens data sets, for whoever needs one: mistakes become one line with the dotted key. Loads no Paddle."""
+"""Opens data sets: mistakes become one line with the dotted key. Compares the class names of different places."""
 
 from __future__ import annotations
 
@@ -44,3 +44,27 @@ def refusal(config: Config, key: str, arguments: dict[str, Any], error: ValueErr
     if separator and name in arguments:
         return config.document.problem(f"{key}.{name}", message)
     return config.document.problem(key, str(error) or f"these values are refused: {arguments}")
+
+
+def check_same_classes(names: list[str] | None, place: str, others: list[str] | None, other_place: str) -> None:
+    """Compares two lists of class names, where both are known.
+
+    Args:
+        names: class names by label at ``place``, or ``None`` where they are not known.
+        place: what the message calls the first place, such as ``DataLoader.Train.dataset``.
+        others: class names by label at ``other_place``.
+        other_place: what it calls the second.
+
+    Raises:
+        UserError: they differ; the message names the first label that means something else.
+    """
+    if not names or not others or names == others:
+        return
+    for label in range(max(len(names), len(others))):
+        name, other = (_name_at(known, label) for known in (names, others))
+        if name != other:
+            raise UserError(f"{other_place} and {place} name different classes: label {label} is {other} and {name}")
+
+
+def _name_at(names: list[str], label: int) -> str:
+    return f"'{names[label]}'" if label < len(names) else "nothing"

@@ -6,32 +6,17 @@ The keys are PaddleClas's; those marked "ours" may stand only under ``Global``, 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ppcls_ext.utils.schema import Count, CountOrZero, NotNegative, Number, Positive, Section, Share
+
+STAGES = 4
+DEFAULT_TEMPERATURE = 4.0
 
 
-def _below(low: float, **values: float | None) -> list[str]:
-    """Returns a line for each value that is given and below ``low``."""
-    return [
-        f"{name}: must be at least {low}, got {value}"
-        for name, value in values.items()
-        if value is not None and value < low
-    ]
-
-
-def _at_least(low: float, **values: float | None) -> None:
-    _refuse(_below(low, **values))
-
-
-def _refuse(problems: list[str]) -> None:
-    """Raises:
-    ValueError: there are problems; one line for each, which begins with the key.
-    """
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
-@dataclasses.dataclass
-class GlobalSettings:
+class GlobalSettings(Section):
     """``Global``: the run as a whole.
 
     Attributes:
@@ -62,50 +47,30 @@ class GlobalSettings:
     pretrained_model: str | None = None
     output_dir: str = "./output/"
     device: Literal["gpu", "cpu", "xpu", "npu", "mlu"] = "gpu"
-    save_interval: int = 1
+    save_interval: Count = 1
     eval_during_train: bool = True
-    eval_interval: int = 1
-    epochs: int = 100
-    print_batch_step: int = 10
+    eval_interval: Count = 1
+    epochs: Count = 100
+    print_batch_step: Count = 10
     use_visualdl: bool = False
-    image_shape: list[int] = dataclasses.field(default_factory=lambda: [3, 224, 224])
+    image_shape: list[Count] = Field([3, 224, 224], min_length=3, max_length=3)
     save_inference_dir: str = "./inference"
     to_static: bool = False
-    update_freq: int = 1
-    seed: int | None = None
-    class_num: int | None = None
+    update_freq: Count = 1
+    seed: CountOrZero | None = None
+    class_num: Count | None = None
     eval_mode: Literal["classification"] = "classification"
     train_mode: Literal["classification"] | None = None
     use_dali: Literal[False] = False
     log_ranks: str = "0"
-    keep_checkpoints: int = 3
-    save_steps: int = 0
-    max_bad_images: float = 0.01
+    keep_checkpoints: Count = 3
+    save_steps: CountOrZero = 0
+    max_bad_images: NotNegative = 0.01
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     freeze_norm: bool = False
 
-    def __post_init__(self) -> None:
-        """Raises:
-        ValueError: values are out of range; one line for each, which begins with the key.
-        """
-        problems = _below(
-            1,
-            save_interval=self.save_interval,
-            eval_interval=self.eval_interval,
-            epochs=self.epochs,
-            print_batch_step=self.print_batch_step,
-            update_freq=self.update_freq,
-            keep_checkpoints=self.keep_checkpoints,
-            class_num=self.class_num,
-        )
-        problems += _below(0, save_steps=self.save_steps, max_bad_images=self.max_bad_images, seed=self.seed)
-        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
-            problems.append(f"image_shape: must be [channels, height, width], got {self.image_shape}")
-        _refuse(problems)
 
-
-@dataclasses.dataclass
-class AmpSettings:
+class AmpSettings(Section):
     """``AMP``: automatic mixed precision. The section alone turns it on, as in PaddleClas; ``use_amp`` turns it off.
 
     Attributes:
@@ -116,39 +81,25 @@ class AmpSettings:
 
     use_amp: bool = True
     use_fp16_test: bool = False
-    scale_loss: float = 65536.0
+    scale_loss: Annotated[Number, Field(ge=1)] = 65536.0
     use_dynamic_loss_scaling: bool = True
     use_promote: bool = False
     level: Literal["O1", "O2"] = "O1"
 
-    def __post_init__(self) -> None:
-        """Raises:
-        ValueError: a value is out of range; the message begins with the key.
-        """
-        _at_least(1, scale_loss=self.scale_loss)
 
-
-@dataclasses.dataclass
-class EmaSettings:
+class EmaSettings(Section):
     """``EMA``: exponential moving average of the weights; the section alone turns it on.
 
     Attributes:
         decay: share of the old average that each step keeps; it rises to this value as (1 + n) / (10 + n).
     """
 
-    decay: float = 0.9999
-
-    def __post_init__(self) -> None:
-        """Raises:
-        ValueError: the decay is not within [0, 1); the message begins with the key.
-        """
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay: must be at least 0 and below 1, got {self.decay}")
+    decay: Share = 0.9999
 
 
 @dataclasses.dataclass
 class ArchSettings:
-    """``Arch``: the model's name, the trainer's own two keys, and the arguments of the model's constructor.
+    """``Arch`` (or a teacher): the model's name, the trainer's own two keys, and the constructor's arguments.
 
     Attributes:
         name: one of ours, or an architecture of PaddleClas.
@@ -168,63 +119,87 @@ class ArchSettings:
         return int(self.arguments.get("class_num", 1000))
 
 
-@dataclasses.dataclass
-class SamplerSettings:
+class FeatureSettings(Section):
+    """``Distillation.features``: stage outputs that the student's are made to resemble.
+
+    Attributes:
+        stages: which, 1 to 4.
+        weight: factor of this loss; it is added to the others.
+    """
+
+    stages: list[int] = [STAGES]
+    weight: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> FeatureSettings:
+        stages = self.stages
+        if not stages or len(set(stages)) < len(stages) or not set(stages) <= set(range(1, STAGES + 1)):
+            raise ValueError(f"stages: must be different numbers from 1 to {STAGES}, got {stages}")
+        return self
+
+
+class DistillationSettings(Section):
+    """``Distillation``: a teacher for the network of ``Arch``.
+
+    Attributes:
+        teacher: the network that teaches; ``pretrained`` names its weights.
+        kind: ``soft`` for the teacher's probabilities (arXiv 1503.02531), ``hard`` for its best class (arXiv
+            2012.12877, section 4).
+        temperature: divides the logits of both networks; for ``soft`` only, where it is 4 unless given.
+        weight: share of the distillation loss; the loss of the labels has the rest.
+        features: stage outputs to imitate too, or ``None``.
+        image_size: the teacher sees images of this many pixels a side, resized from those of the student.
+        evaluate_teacher: measure the teacher before the first epoch.
+    """
+
+    teacher: ArchSettings
+    kind: Literal["soft", "hard"] = "soft"
+    temperature: Positive | None = None
+    weight: Annotated[Number, Field(ge=0, le=1)] = 0.7
+    features: FeatureSettings | None = None
+    image_size: Count | None = None
+    evaluate_teacher: bool = True
+
+    @model_validator(mode="after")
+    def _check_together(self) -> DistillationSettings:
+        if self.temperature is not None and self.kind == "hard":
+            raise ValueError("temperature: has no effect on kind: hard; remove it")
+        if self.weight == 0 and self.features is None:
+            raise ValueError("weight: 0 without features leaves the teacher nothing to teach")
+        if self.temperature is None:
+            self.temperature = DEFAULT_TEMPERATURE
+        return self
+
+
+class SamplerSettings(Section):
     """``sampler``: how a data set is cut into batches. ``batch_size`` counts the images of one process."""
 
     name: Literal["DistributedBatchSampler", "BatchSampler"] = "DistributedBatchSampler"
-    batch_size: int = 64
+    batch_size: Count = 64
     drop_last: bool = False
     shuffle: bool = False
 
-    def __post_init__(self) -> None:
-        """Raises:
-        ValueError: a value is out of range; the message begins with the key.
-        """
-        _at_least(1, batch_size=self.batch_size)
 
-
-@dataclasses.dataclass
-class LoaderSettings:
+class LoaderSettings(Section):
     """``loader``: worker processes (0 loads in the trainer's own process) and how their batches travel."""
 
-    num_workers: int = 0
+    num_workers: CountOrZero = 0
     use_shared_memory: bool = True
 
-    def __post_init__(self) -> None:
-        """Raises:
-        ValueError: a value is out of range; the message begins with the key.
-        """
-        _at_least(0, num_workers=self.num_workers)
 
-
-@dataclasses.dataclass
-class TopkSettings:
+class TopkSettings(Section):
     """``Infer.PostProcess``: how many classes are shown, and a file of class names (``id name`` lines)."""
 
     name: Literal["Topk"] = "Topk"
-    topk: int = 5
+    topk: Count = 5
     class_id_map_file: str | None = None
     delimiter: str | None = None
 
-    def __post_init__(self) -> None:
-        """Raises:
-        ValueError: a value is out of range; the message begins with the key.
-        """
-        _at_least(1, topk=self.topk)
 
-
-@dataclasses.dataclass
-class InferSettings:
+class InferSettings(Section):
     """``Infer``: images to predict, and how they are prepared (the same operators as in the export)."""
 
     infer_imgs: str | None = None
-    batch_size: int = 10
-    transforms: list[Any] = dataclasses.field(default_factory=list)
-    PostProcess: dict[str, Any] = dataclasses.field(default_factory=lambda: {"name": "Topk", "topk": 5})
-
-    def __post_init__(self) -> None:
-        """Raises:
-        ValueError: a value is out of range; the message begins with the key.
-        """
-        _at_least(1, batch_size=self.batch_size)
+    batch_size: Count = 10
+    transforms: list[Any] = []
+    PostProcess: dict[str, Any] = {"name": "Topk", "topk": 5}

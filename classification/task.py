@@ -14,12 +14,12 @@ import numpy as np
 import paddle
 
 from classification.build import build_batches, build_dataset, build_network, load_pretrained, read_class_names
-from classification.class_names import check_same_classes
 from classification.config import Config
 from classification.distillation.lessons import Distillation
 from classification.distillation.teacher_files import find_teacher
 from classification.evaluation import BadImages, evaluate
 from classification.metrics import TopkAcc
+from classification.opening import check_same_classes
 from classification.precision import Precision
 from ppcls_ext.arch.counting import count_parameters
 from ppcls_ext.arch.outputs import logits_of

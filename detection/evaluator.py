@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 
 from detection.configuration import DetectionConfig
-from detection.configuration.contrast import warn_of_other_contrast
+from detection.configuration.config import warn_of_other_contrast
 from detection.evaluation import evaluate_detections, write_evaluation
 from detection.loaders import evaluation_loader
 from detection.toolkit import build_model, workspace

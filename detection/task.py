@@ -17,7 +17,7 @@ import numpy as np
 import paddle
 
 from detection.configuration import DetectionConfig
-from detection.configuration.contrast import warn_of_other_contrast
+from detection.configuration.config import warn_of_other_contrast
 from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
 from detection.loaders import training_loader

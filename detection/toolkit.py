@@ -29,11 +29,9 @@ logger = logging.getLogger(__name__)
 # Our parts of networks by module; their decorator puts them into the workspace when the module is loaded.
 NETWORK_PARTS = {
     "detection.backbones.econvnext": ("EConvNeXt", "CSPConvNeXt"),
-    "detection.yolov10.backbone": ("YOLOv10Backbone",),
-    "detection.yolov10.neck": ("YOLOv10Neck",),
-    "detection.yolov10.assigner": ("YOLOv10Assigner",),
-    "detection.yolov10.head": ("YOLOv10Head",),
-    "detection.yolov10.architecture": ("YOLOv10",),
+    "detection.yolov10.network": ("YOLOv10Backbone", "YOLOv10Neck"),
+    "detection.yolov10.loss": ("YOLOv10Assigner",),
+    "detection.yolov10.head": ("YOLOv10Head", "YOLOv10"),
 }
 
 
@@ -74,10 +72,10 @@ def put_into_workspace() -> None:
     for module in NETWORK_PARTS:
         importlib.import_module(module)
     import detection.data.operators
-    import detection.export.nms
+    import detection.nms
 
     detection.data.operators.register()
-    detection.export.nms.register()
+    detection.nms.register()
 
 
 def _check_free(present: Mapping[str, Any]) -> None:

@@ -13,9 +13,8 @@ import numpy as np
 import paddle
 
 from detection.configuration import DatasetFiles, DetectionConfig
-from detection.configuration.contrast import warn_of_other_contrast
-from detection.export.deployed import EagerBackend, form_of
-from detection.export.detector import export_detector
+from detection.configuration.config import warn_of_other_contrast
+from detection.export import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
 from detection.weights import backbone_name, load_detector_weights, weights_file
 from ppcls_ext.deploy.export import example_images

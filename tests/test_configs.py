@@ -133,7 +133,7 @@ def test_the_published_recipe(name):
     settings = config.optimizer.settings
     assert (config.run.epochs, config.train.sampler.batch_size) == (300, 64)
     assert (settings.beta1, settings.beta2, settings.epsilon, settings.weight_decay) == (0.9, 0.999, 1e-8, 0.05)
-    assert settings.rules.one_dim_param_no_weight_decay
+    assert settings.one_dim_param_no_weight_decay
     schedule = config.optimizer.build_schedule(epochs=300, steps_each_epoch=1)
     assert schedule.rate_at(0) == 0
     assert schedule.rate_at(20) == pytest.approx(2.5e-4)
@@ -319,8 +319,8 @@ def test_the_marine_debris_rows_differ_only_in_their_backbone():
 
 @pytest.mark.parametrize("stem", ["sonar", "duo", "marine_debris", "synthetic_sonar"])
 def test_the_classes_of_a_data_set_are_those_of_its_list(stem):
-    from detection.prepare.classes import CLASS_SETS
-    from detection.synthetic.targets import CLASSES
+    from detection.annotations import CLASS_SETS
+    from detection.synthetic import CLASSES
 
     data = load_config_file(CONFIGS / "detection" / "datasets" / f"{stem}.yml").data
     assert data["num_classes"] == len(CLASSES if stem == "synthetic_sonar" else CLASS_SETS[stem])

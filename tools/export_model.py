@@ -132,7 +132,7 @@ def requested(arguments: argparse.Namespace) -> dict[str, list[str]]:
     Raises:
         UserError: they cannot be written.
     """
-    from ppcls_ext.deploy.export import plan
+    from ppcls_ext.deploy.formats import plan
 
     formats = [name.strip() for name in arguments.format.split(",")]
     precisions = [name.strip() for name in arguments.precision.split(",")]
@@ -166,7 +166,7 @@ def exported(arguments: argparse.Namespace, data: Any, target: Path, exporter: A
     if INT8 not in wanted:
         return exporter()(target, **keywords)
     from ppcls_ext.deploy.compress.quantization import check_limit, quantize_export
-    from ppcls_ext.deploy.export.target import check_target
+    from ppcls_ext.deploy.formats import check_target
 
     quantization, config = data
     check_limit(arguments.max_drop, labelled=True)

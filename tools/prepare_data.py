@@ -4,103 +4,145 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import add_config_arguments, run
-from ppcls_ext.utils.errors import UserError
 
 
-class Command(NamedTuple):
-    """One row of the table of subcommands: what it says of itself, what it takes and what it does."""
-
-    help: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
-
-
-def add_samples_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what ``samples`` takes."""
-    add_config_arguments(parser)
-    parser.add_argument("--part", choices=("Eval", "Train"), default="Eval", help="section of DataLoader (Eval)")
-    parser.add_argument("--count", type=int, default=30, help="how many images, spread over the classes; 0 for all")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the images")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-
-
-def prepare_samples(arguments: argparse.Namespace) -> None:
+def samples(arguments: argparse.Namespace) -> None:
     """Writes images of a classification data set as files."""
-    for option, value in (("--count", arguments.count), ("--seed", arguments.seed)):
-        if value < 0:
-            raise UserError(f"{option} must not be negative, got {value}")
     from classification.config import load_config
-    from classification.sample_files import write_samples
+    from classification.prepare import write_samples
 
     config = load_config(arguments.config, arguments.override)
     count = write_samples(config, arguments.part, arguments.count, arguments.output, arguments.seed)
     print(f"wrote {count} images to {arguments.output}")
 
 
-def commands() -> dict[str, Command]:
-    """Returns the table of subcommands; their packages are imported here, where one that is missing gets its line."""
-    from classification.data.cifar_subset import add_cifar100_arguments, prepare_cifar100
-    from detection.prepare.optical import (
-        add_duo_arguments,
-        add_imagefolder_arguments,
-        prepare_duo,
-        prepare_imagefolder,
-    )
-    from detection.prepare.sonar import add_sonar_arguments, prepare_sonar
-    from detection.synthetic.dataset import add_synthetic_arguments, prepare_synthetic
+def cifar100(arguments: argparse.Namespace) -> None:
+    """Writes a smaller CIFAR-100."""
+    from classification.prepare import write_subset
 
-    return {
-        "samples": Command(
-            "write images of a configuration's data set as files, one folder for each class",
-            add_samples_arguments,
-            prepare_samples,
-        ),
-        "cifar100": Command(
-            "write every N-th class of CIFAR-100 to a smaller archive of the same layout",
-            add_cifar100_arguments,
-            prepare_cifar100,
-        ),
-        "sonar": Command(
-            "turn a raw sonar folder (images and VOC-like XML) into COCO JSON", add_sonar_arguments, prepare_sonar
-        ),
-        "duo": Command("turn DUO into the form that the detectors read", add_duo_arguments, prepare_duo),
-        "imagefolder": Command(
-            "turn a folder in VOC or COCO form into COCO JSON with an explicit order of classes",
-            add_imagefolder_arguments,
-            prepare_imagefolder,
-        ),
-        "synthetic": Command(
-            "write synthetic sonar frames with exact boxes, as a prepared data set",
-            add_synthetic_arguments,
-            prepare_synthetic,
-        ),
-    }
+    names = write_subset(arguments.source, arguments.every, arguments.output)
+    print(f"{arguments.output}: {len(names)} classes: {', '.join(names)}")
 
 
-def parse_arguments(table: dict[str, Command]) -> argparse.Namespace:
-    """Reads the command line."""
+def detection_source(arguments: argparse.Namespace) -> None:
+    """Converts a raw detection data set (``sonar``, ``duo`` or ``imagefolder``)."""
+    from detection.prepare.commands import Options, prepare_duo, prepare_imagefolder, prepare_sonar
+
+    common = ("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed")
+    options = Options(**{name: getattr(arguments, name) for name in common if hasattr(arguments, name)})
+    if arguments.command == "sonar":
+        prepare_sonar(options, arguments.include_unlabelled)
+    elif arguments.command == "duo":
+        prepare_duo(options, arguments.annotations)
+    else:
+        prepare_imagefolder(options, arguments.annotations, arguments.format)
+
+
+def synthetic(arguments: argparse.Namespace) -> None:
+    """Writes synthetic sonar frames."""
+    from detection.synthetic import write_synthetic
+
+    numbers = (arguments.train, arguments.val, arguments.size, arguments.seed)
+    write_synthetic(arguments.output, *numbers, arguments.overwrite)
+
+
+def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line, or the arguments ``given``; ``run`` in the result is what does the work."""
     parser = argparse.ArgumentParser(description="Prepare data.")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in table.items():
-        command.add_arguments(subparsers.add_parser(name, help=command.help, description=command.help))
-    return parser.parse_args()
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, words: str, work: object) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=words, description=words)
+        command.set_defaults(run=work)
+        return command
+
+    command = add("samples", "write images of a configuration's data set as files, one folder for each class", samples)
+    add_config_arguments(command)
+    command.add_argument("--part", choices=("Eval", "Train"), default="Eval", help="section of DataLoader (Eval)")
+    command.add_argument("--count", type=int, default=30, help="how many images, spread over the classes; 0 for all")
+    command.add_argument("--seed", type=int, default=0, help="chooses the images")
+    command.add_argument("--output", type=Path, required=True, help="folder to write")
+
+    command = add("cifar100", "write every N-th class of CIFAR-100 to a smaller archive of the same layout", cifar100)
+    command.add_argument("source", metavar="ARCHIVE", help="the official cifar-100-python.tar.gz")
+    command.add_argument("--every", type=int, default=5, metavar="N", help="keep every N-th class by name (5)")
+    command.add_argument("--output", type=Path, required=True, metavar="FILE.tar.gz", help="archive to write")
+
+    for name, words, classes in (
+        ("sonar", "turn a raw sonar folder (images and VOC-like XML) into COCO JSON", None),
+        ("duo", "turn DUO into the form that the detectors read", "duo"),
+        ("imagefolder", "turn a folder in VOC or COCO form into COCO JSON with an explicit order of classes", None),
+    ):
+        add_detection_arguments(add(name, words, detection_source), name, classes)
+
+    command = add("synthetic", "write synthetic sonar frames with exact boxes, as a prepared data set", synthetic)
+    output = "dataset/synthetic_sonar"
+    command.add_argument("--output", type=Path, default=Path(output), metavar="OUT", help=f"folder to write ({output})")
+    command.add_argument("--train", type=int, default=320, metavar="N", help="frames for training (320)")
+    command.add_argument("--val", type=int, default=64, metavar="N", help="frames for validation (64)")
+    command.add_argument("--size", type=int, default=160, help="side of a frame in pixels (160)")
+    command.add_argument("--seed", type=int, default=0, help="chooses the frames (0)")
+    command.add_argument("--overwrite", action="store_true", help="replace OUT if this tool wrote it")
+    return parser.parse_args(given)
+
+
+def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes: str | None) -> None:
+    """Adds the options of a raw detection data set; ``classes`` are the default of ``--classes``."""
+    output = f"dataset/{name}"
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder to read")
+    parser.add_argument(
+        "--classes",
+        metavar="LIST",
+        default=classes,
+        help="the classes in their order: sonar, duo, marine_debris, a,b,c or a file with one name a line"
+        + (f" ({classes})" if classes else "; must be given"),
+    )
+    parser.add_argument("--output", type=Path, default=Path(output), metavar="OUT", help=f"folder to write ({output})")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if this tool wrote it")
+    parser.add_argument("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
+    if name != "duo":
+        parser.add_argument(
+            "--split-files",
+            nargs=2,
+            type=Path,
+            metavar=("TRAIN", "VAL"),
+            help="text files with one name a line, looked up here and in SRC",
+        )
+        parser.add_argument(
+            "--val-fraction", type=float, metavar="F", help="share of validation in a seeded split (0.2)"
+        )
+        parser.add_argument("--seed", type=int, default=0, help="chooses the seeded split (0)")
+    if name == "sonar":
+        parser.add_argument(
+            "--include-unlabelled",
+            action="store_true",
+            help="put frames without an annotation file into annotations/test.json (else they are left out and listed)",
+        )
+    else:
+        parser.add_argument(
+            "--annotations",
+            nargs="+",
+            type=Path,
+            default=[],
+            metavar="JSON",
+            help="COCO files: one, or those for training and validation, looked up here and in SRC (found by names)",
+        )
+    if name == "imagefolder":
+        parser.add_argument("--format", choices=("auto", "voc", "coco"), default="auto", help="form of the annotations")
 
 
 def main() -> None:
     """Prepares what the command asks for."""
-    table = commands()
-    arguments = parse_arguments(table)
+    arguments = parse_arguments()
     from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
-    table[arguments.command].run(arguments)
+    arguments.run(arguments)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from classification.check.opening import open_datasets, sections_of
 from classification.check.report import json_report
 from classification.check.wanted_size import wanted_size
 from classification.config import Config
-from classification.sample_files import choose_evenly
+from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.examine import Mark
 from ppcls_ext.check.findings import PART_WORDS, Finding, Severity, count_of, worst_first

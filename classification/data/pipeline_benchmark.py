@@ -1,17 +1,9 @@
-"""Time of the ImageNet training recipe's operators on one core, beside PaddleClas's own in the same run.
-
-Run as a module it measures and writes JSON; :func:`run_pipeline_benchmark` starts that in a fresh process, because the
-number of threads of the numerical libraries is fixed when they are loaded.
-"""
+"""Time of the ImageNet training recipe's operators on one core, beside PaddleClas's own in the same run."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,20 +17,14 @@ from ppcls_ext.preprocess.pipeline import build_operators
 from ppcls_ext.utils.config import load_config_file
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import images_in
+from ppcls_ext.utils.tables import markdown_table
+from ppcls_ext.utils.workers import THREAD_VARIABLES, run_in_process
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "econvnext_mini.yaml"
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FLAGS_paddle_num_threads"), "1"
-)
-MARKER = "PIPELINE_BENCHMARK "
-
+# Seconds; PaddleClas may take a while with many photographs.
+LONGEST = 3600.0
 Operators = Sequence[Callable[[Any], Any]]
-
-
-def read_recipe() -> list[dict[str, dict[str, Any]]]:
-    """Returns the training operators of the ImageNet configuration, ``{name: arguments}`` each."""
-    return load_config_file(CONFIG).data["DataLoader"]["Train"]["dataset"]["transform_ops"]
 
 
 def sample_photos(count: int = 36, seed: int = 0) -> list[bytes]:
@@ -75,115 +61,15 @@ def sample_photos(count: int = 36, seed: int = 0) -> list[bytes]:
     return files
 
 
-def read_photos(folder: str | None) -> list[bytes]:
-    """Returns the encoded images of a folder, or :func:`sample_photos` where it is None.
-
-    Raises:
-        UserError: the folder does not exist or holds no images.
-    """
-    if folder is None:
-        return sample_photos()
-    paths = images_in(Path(folder))
-    if not paths:
-        raise UserError(f"{folder} holds no images to measure with")
-    return [path.read_bytes() for path in paths]
-
-
-class Timer:
-    """CPU time of each operator over many images; the time of other processes does not count.
-
-    Args:
-        names: of the operators.
-
-    Attributes:
-        seconds: sum for each operator, over the images that all operators accepted.
-        done, failed: numbers of images.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = list(names)
-        self.seconds = np.zeros(len(self.names))
-        self.done = 0
-        self.failed = 0
-        self.failure = ""
-
-    def run(self, operators: Operators, photo: bytes, count: bool) -> None:
-        """Applies the operators to one photograph; its time counts if ``count``."""
-        image: Any = photo
-        seconds = np.zeros(len(self.names))
-        try:
-            for number, operator in enumerate(operators):
-                start = time.thread_time()
-                image = operator(image)
-                seconds[number] = time.thread_time() - start
-        except Exception as error:  # noqa: BLE001  (foreign operators; their failures are a result)
-            self.failed += count
-            self.failure = str(error)
-            return
-        if count:
-            self.seconds += seconds
-            self.done += 1
-
-    def result(self) -> dict[str, Any]:
-        """Returns milliseconds by operator, images/s with and without decoding, and the failures."""
-        milliseconds = 1e3 * self.seconds / max(self.done, 1)
-        return {
-            "milliseconds": dict(zip(self.names, milliseconds.tolist(), strict=True)),
-            "images_per_second": 1e3 / float(milliseconds.sum()) if self.done else 0.0,
-            "images_per_second_without_decoding": 1e3 / float(milliseconds[1:].sum()) if self.done else 0.0,
-            "images": self.done,
-            "failed": self.failed,
-            "failure": self.failure,
-        }
-
-
-def our_operators(recipe: Any) -> Operators:
-    """Returns our operators of the recipe as functions of the image alone."""
-    generator = np.random.default_rng(0)
-
-    def bound(operator: Any) -> Callable[[Any], Any]:
-        return (lambda image: operator(image, generator)) if getattr(operator, "random", False) else operator
-
-    return [bound(operator) for operator in build_operators(recipe, "recipe", TRAIN_OPERATORS)]
-
-
-def measure(photos: Sequence[bytes], paddleclas_dir: str | None, repeats: int) -> dict[str, Any]:
-    """Measures in this process. The two sides take turns photo by photo, so that a busy machine slows both alike."""
-    cv2.setNumThreads(1)
-    random.seed(0)
-    np.random.seed(0)
-    recipe = read_recipe()
-    sides = {"ours": our_operators(recipe)}
-    if paddleclas_dir is not None:
-        # Loads PaddleClas and with it Paddle, which nothing else here needs.
-        from ppcls_ext.plugin import checkout_operators
-
-        sides["paddleclas"] = checkout_operators(paddleclas_dir, recipe)
-    names = [next(iter(entry)) for entry in recipe]
-    timers = {side: Timer(names) for side in sides}
-    for repeat in range(repeats + 1):
-        for photo in photos:
-            for side, operators in sides.items():
-                timers[side].run(operators, photo, count=repeat > 0)
-    results: dict[str, Any] = {side: timer.result() for side, timer in timers.items()}
-    results["photos"] = len(photos)
-    results["repeats"] = repeats
-    if paddleclas_dir is not None:
-        ours, theirs = results["ours"], results["paddleclas"]
-        for key, name in (("images_per_second", "speedup"), ("images_per_second_without_decoding", "speedup_bare")):
-            results[name] = ours[key] / theirs[key] if theirs[key] else None
-    return results
-
-
 def run_pipeline_benchmark(
     photo_folder: str | os.PathLike[str] | None = None,
     paddleclas_dir: str | os.PathLike[str] | None = None,
     repeats: int = 10,
 ) -> dict[str, Any]:
-    """Measures the input pipeline of the ImageNet recipe on one core, without worker processes.
+    """Measures the training operators of the ImageNet recipe on one core, in a fresh process without loader workers.
 
     Args:
-        photo_folder: JPEG photographs; :func:`sample_photos` when absent.
+        photo_folder: JPEG photographs; `sample_photos` when absent.
         paddleclas_dir: a PaddleClas checkout to measure in the same run.
         repeats: passes over the photographs after one to warm up.
 
@@ -195,57 +81,88 @@ def run_pipeline_benchmark(
     Raises:
         UserError: the photographs or the checkout cannot be used.
     """
-    command = [sys.executable, "-m", "classification.data.pipeline_benchmark", "--repeats", str(repeats)]
-    if photo_folder is not None:
-        command += ["--photos", os.path.abspath(photo_folder)]
+    # The number of threads of the numerical libraries is fixed when they are loaded.
+    environment = dict.fromkeys(THREAD_VARIABLES, "1")
+    return run_in_process(_measure, photo_folder, paddleclas_dir, repeats, seconds=LONGEST, environment=environment)
+
+
+def _measure(photo_folder: Any, paddleclas_dir: Any, repeats: int) -> dict[str, Any]:
+    """Measures in this process; both sides take turns photo by photo, so that a busy machine slows both alike."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cv2.setNumThreads(1)
+    random.seed(0)
+    np.random.seed(0)
+    if photo_folder is None:
+        photos = sample_photos()
+    else:
+        photos = [path.read_bytes() for path in images_in(Path(photo_folder))]
+        if not photos:
+            raise UserError(f"{photo_folder} holds no images to measure with")
+    recipe = load_config_file(CONFIG).data["DataLoader"]["Train"]["dataset"]["transform_ops"]
+    generator = np.random.default_rng(0)
+
+    def bound(operator: Any) -> Callable[[Any], Any]:
+        return (lambda image: operator(image, generator)) if getattr(operator, "random", False) else operator
+
+    sides: dict[str, Operators] = {
+        "ours": [bound(operator) for operator in build_operators(recipe, "recipe", TRAIN_OPERATORS)]
+    }
     if paddleclas_dir is not None:
-        command += ["--paddleclas", os.path.abspath(paddleclas_dir)]
-    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": search_path}
-    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    for line in finished.stdout.splitlines():
-        if line.startswith(MARKER):
-            answer = json.loads(line[len(MARKER) :])
-            if "error" in answer:
-                raise UserError(answer["error"])
-            return answer
-    last_line = (finished.stderr.strip().splitlines() or ["no output"])[-1]
-    raise UserError(f"the pipeline benchmark failed with exit status {finished.returncode}: {last_line}")
+        # Loads PaddleClas and with it Paddle, which nothing else here needs.
+        from ppcls_ext.plugin import checkout_operators
+
+        sides["paddleclas"] = checkout_operators(paddleclas_dir, recipe)
+    names = [next(iter(entry)) for entry in recipe]
+    seconds = {side: np.zeros(len(names)) for side in sides}
+    counts: dict[str, dict[str, Any]] = {side: {"images": 0, "failed": 0, "failure": ""} for side in sides}
+    for repeat in range(repeats + 1):
+        for photo in photos:
+            for side, operators in sides.items():
+                times = np.zeros(len(names))
+                image: Any = photo
+                try:
+                    for number, operator in enumerate(operators):
+                        # CPU time of this thread: other processes do not count.
+                        start = time.thread_time()
+                        image = operator(image)
+                        times[number] = time.thread_time() - start
+                except Exception as error:  # noqa: BLE001  (foreign operators; their failures are a result)
+                    counts[side]["failed"] += repeat > 0
+                    counts[side]["failure"] = str(error)
+                    continue
+                if repeat:
+                    seconds[side] += times
+                    counts[side]["images"] += 1
+    results: dict[str, Any] = {"photos": len(photos), "repeats": repeats}
+    for side, sums in seconds.items():
+        milliseconds = 1e3 * sums / max(counts[side]["images"], 1)
+        done = counts[side]["images"] > 0
+        results[side] = {
+            "milliseconds": dict(zip(names, milliseconds.tolist(), strict=True)),
+            "images_per_second": 1e3 / float(milliseconds.sum()) if done else 0.0,
+            "images_per_second_without_decoding": 1e3 / float(milliseconds[1:].sum()) if done else 0.0,
+            **counts[side],
+        }
+    if "paddleclas" in results:
+        for key, name in (("images_per_second", "speedup"), ("images_per_second_without_decoding", "speedup_bare")):
+            theirs = results["paddleclas"][key]
+            results[name] = results["ours"][key] / theirs if theirs else None
+    return results
 
 
-def markdown_rows(results: dict[str, Any]) -> list[list[str]]:
-    """Returns the results as rows of a table: head, one row an operator, sums, images/s, failures."""
+def pipeline_table(results: dict[str, Any]) -> str:
+    """Returns the results as a Markdown table: one row an operator, images/s, failures."""
     sides = [side for side in ("ours", "paddleclas") if side in results]
-    rows = [["operator, ms an image", *sides]]
-    for name in results["ours"]["milliseconds"]:
-        rows.append([name, *(f"{results[side]['milliseconds'][name]:.2f}" for side in sides)])
+    rows = [
+        [name, *(f"{results[side]['milliseconds'][name]:.2f}" for side in sides)]
+        for name in results["ours"]["milliseconds"]
+    ]
     for key, title in (
         ("images_per_second", "images/s"),
         ("images_per_second_without_decoding", "images/s without decoding"),
     ):
         rows.append([title, *(f"{results[side][key]:.0f}" for side in sides)])
-    rows.append(["images that failed", *(f"{results[side]['failed']} of {_attempts(results[side])}" for side in sides)])
-    return rows
-
-
-def _attempts(result: dict[str, Any]) -> int:
-    return result["images"] + result["failed"]
-
-
-def _main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos")
-    parser.add_argument("--paddleclas")
-    parser.add_argument("--repeats", type=int, required=True)
-    arguments = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    try:
-        answer = measure(read_photos(arguments.photos), arguments.paddleclas, arguments.repeats)
-    except UserError as error:
-        answer = {"error": str(error)}
-    sys.stdout.write(f"\n{MARKER}{json.dumps(answer)}\n")
-
-
-if __name__ == "__main__":
-    _main()
+    attempts = {side: results[side]["images"] + results[side]["failed"] for side in sides}
+    rows.append(["images that failed", *(f"{results[side]['failed']} of {attempts[side]}" for side in sides)])
+    return markdown_table(["operator, ms an image", *sides], rows)

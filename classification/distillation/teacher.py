@@ -8,8 +8,7 @@ import paddle
 from paddle.nn import functional
 
 from classification.build import Place, construct_network
-from classification.config import Config
-from classification.distillation.settings import KEY, TEACHER
+from classification.config import DISTILLATION, TEACHER, Config
 from classification.distillation.teacher_files import FoundTeacher
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.utils.errors import UserError
@@ -38,7 +37,7 @@ class Teacher(paddle.nn.Layer):
         self.image_shape = list(config.run.image_shape)
         if config.distillation.image_size is not None:
             self.image_shape[1:] = [config.distillation.image_size] * 2
-        place = Place(found.arch, self.image_shape, TEACHER, f"{KEY}.image_size")
+        place = Place(found.arch, self.image_shape, TEACHER, f"{DISTILLATION}.image_size")
         self.network = construct_network(config, place)
         try:
             load_weights(self.network, str(found.arch.pretrained))

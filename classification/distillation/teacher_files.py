@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from classification.config import Config
-from classification.distillation.settings import TEACHER
+from classification.config import TEACHER, Config
 from classification.sections import ArchSettings
 from ppcls_ext.arch.catalog import architecture_parameters
 from ppcls_ext.utils.errors import UserError

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from classification.config import Config, load_config
-from classification.config_parts import Reader
 from ppcls_ext.deploy.published import PUBLISHED_ON_CIFAR100, Published
 from ppcls_ext.utils.config import Document, apply_override, load_config_file
 from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.schema import Checker
 
 KEYS = ("output_dir", "seeds", "overrides", "rows", "ablations")
 # A row's name is the name of its folder, beside which the study's own files stand.
@@ -124,19 +124,19 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """
     _check_overrides(overrides)
     document = load_config_file(path)
-    reader = Reader(document)
+    checker = Checker(document)
     data = document.data
-    reader.known_keys("", data, KEYS)
-    output_dir = _read_output_dir(reader, data.get("output_dir"))
-    seeds = _read_seeds(reader, data.get("seeds", [0]), "seeds")
-    common = _read_changes(reader, data.get("overrides") or {}, "overrides")
-    rows = _read_rows(reader, data.get("rows"), seeds, common)
-    rows += _read_ablations(reader, data, seeds, {row.name: row for row in rows})
-    _check_names(reader, rows, data)
+    checker.known_keys("", data, KEYS)
+    output_dir = _read_output_dir(checker, data.get("output_dir"))
+    seeds = _read_seeds(checker, data.get("seeds", [0]), "seeds")
+    common = _read_changes(checker, data.get("overrides") or {}, "overrides")
+    rows = _read_rows(checker, data.get("rows"), seeds, common)
+    rows += _read_ablations(checker, data, seeds, {row.name: row for row in rows})
+    _check_names(checker, rows, data)
     rows = [replace(row, changes=row.changes + tuple(overrides)) for row in rows]
-    reader.problems.raise_any()
-    _check_configurations(reader, document, rows)
-    reader.problems.raise_any()
+    checker.raise_any()
+    _check_configurations(checker, document, rows)
+    checker.raise_any()
     return Study(document.path.stem, document.path, Path(output_dir), tuple(rows))
 
 
@@ -149,86 +149,86 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"-o {change}: {key} {CHOSEN}")
 
 
-def _read_output_dir(reader: Reader, value: Any) -> str:
+def _read_output_dir(checker: Checker, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        reader.problems.add("output_dir", f"must be the folder of the study's runs, got {value!r}")
+        checker.add("output_dir", f"must be the folder of the study's runs, got {value!r}")
         return ""
     return value
 
 
-def _read_seeds(reader: Reader, value: Any, key: str) -> tuple[int, ...]:
+def _read_seeds(checker: Checker, value: Any, key: str) -> tuple[int, ...]:
     fits = isinstance(value, list) and value and all(type(seed) is int and seed >= 0 for seed in value)
     if not fits or len(set(value)) < len(value):
-        reader.problems.add(key, f"must be a list of different whole numbers from 0, got {value!r}")
+        checker.add(key, f"must be a list of different whole numbers from 0, got {value!r}")
         return ()
     return tuple(value)
 
 
-def _read_changes(reader: Reader, value: Mapping[Any, Any] | Any, key: str) -> tuple[str, ...]:
+def _read_changes(checker: Checker, value: Mapping[Any, Any] | Any, key: str) -> tuple[str, ...]:
     """Returns a mapping of dotted keys as ``KEY=VALUE``; JSON is YAML, in one line."""
     if not isinstance(value, dict):
-        reader.problems.add(key, f"must be a mapping of dotted keys such as Arch.drop_path_rate, got {value!r}")
+        checker.add(key, f"must be a mapping of dotted keys such as Arch.drop_path_rate, got {value!r}")
         return ()
     for name in value:
         if name in OWN_KEYS:
-            reader.problems.add(f"{key}.{name}", CHOSEN)
+            checker.add(f"{key}.{name}", CHOSEN)
     # Dates, which YAML knows and JSON does not, as text: no key takes them, and the check of the row says so.
     return tuple(f"{name}={json.dumps(entry, ensure_ascii=False, default=str)}" for name, entry in value.items())
 
 
-def _entries(reader: Reader, section: Any, key: str) -> list[tuple[str, Any]]:
+def _entries(checker: Checker, section: Any, key: str) -> list[tuple[str, Any]]:
     """Returns key and value of each entry of a list."""
     if not isinstance(section, list):
-        reader.problems.add(key, f"must be a list of mappings, got {section!r}")
+        checker.add(key, f"must be a list of mappings, got {section!r}")
         return []
     return [(f"{key}[{index}]", entry) for index, entry in enumerate(section)]
 
 
-def _read_rows(reader: Reader, section: Any, seeds: tuple[int, ...], common: tuple[str, ...]) -> list[Row]:
+def _read_rows(checker: Checker, section: Any, seeds: tuple[int, ...], common: tuple[str, ...]) -> list[Row]:
     rows = []
-    for key, entry in _entries(reader, section, "rows"):
-        settings = reader.build(RowSettings, entry, key)
+    for key, entry in _entries(checker, section, "rows"):
+        settings = checker.build(RowSettings, entry, key)
         if settings is None:
             continue
-        own = seeds if settings.seeds is None else _read_seeds(reader, settings.seeds, f"{key}.seeds")
-        changes = common + _read_changes(reader, settings.overrides, f"{key}.overrides")
-        published = _read_published(reader, settings.published, f"{key}.published")
+        own = seeds if settings.seeds is None else _read_seeds(checker, settings.seeds, f"{key}.seeds")
+        changes = common + _read_changes(checker, settings.overrides, f"{key}.overrides")
+        published = _read_published(checker, settings.published, f"{key}.published")
         rows.append(Row(settings.name, settings.config, changes, own, published=published))
     return rows
 
 
-def _read_published(reader: Reader, name: str | None, key: str) -> Published | None:
-    if name is None or reader.choice(name, key, PUBLISHED_ON_CIFAR100) is None:
+def _read_published(checker: Checker, name: str | None, key: str) -> Published | None:
+    if name is None or checker.choice(name, key, PUBLISHED_ON_CIFAR100) is None:
         return None
     return PUBLISHED_ON_CIFAR100[name]
 
 
 def _read_ablations(
-    reader: Reader, data: Mapping[str, Any], seeds: tuple[int, ...], bases: Mapping[str, Row]
+    checker: Checker, data: Mapping[str, Any], seeds: tuple[int, ...], bases: Mapping[str, Row]
 ) -> list[Row]:
     ablations = []
     section = data.get("ablations")
     # A base that is there but wrong has a line of its own already.
     named = [entry.get("name") for _, entry in _named(data, "rows")]
-    for key, entry in _entries(reader, section if section is not None else [], "ablations"):
-        settings = reader.build(AblationSettings, entry, key)
+    for key, entry in _entries(checker, section if section is not None else [], "ablations"):
+        settings = checker.build(AblationSettings, entry, key)
         if settings is None or not named or (settings.base in named and settings.base not in bases):
             continue
-        if reader.choice(settings.base, f"{key}.base", bases) is None:
+        if checker.choice(settings.base, f"{key}.base", bases) is None:
             continue
         base = bases[settings.base]
-        own = seeds if settings.seeds is None else _read_seeds(reader, settings.seeds, f"{key}.seeds")
-        differences = _read_changes(reader, settings.overrides, f"{key}.overrides")
+        own = seeds if settings.seeds is None else _read_seeds(checker, settings.seeds, f"{key}.seeds")
+        differences = _read_changes(checker, settings.overrides, f"{key}.overrides")
         if not differences:
-            reader.problems.add(f"{key}.overrides", "is empty: an ablation changes something of its base")
+            checker.add(f"{key}.overrides", "is empty: an ablation changes something of its base")
         row = Row(settings.name, base.config_file, base.changes + differences, own, base.name, differences)
         ablations.append(row)
     return ablations
 
 
-def _check_names(reader: Reader, rows: Iterable[Row], data: Mapping[str, Any]) -> None:
+def _check_names(checker: Checker, rows: Iterable[Row], data: Mapping[str, Any]) -> None:
     if data.get("rows") == []:
-        reader.problems.add("rows", "must hold at least one row")
+        checker.add("rows", "must hold at least one row")
     seen: set[str] = set()
     for key, entry in [*_named(data, "rows"), *_named(data, "ablations")]:
         name = entry.get("name")
@@ -236,9 +236,9 @@ def _check_names(reader: Reader, rows: Iterable[Row], data: Mapping[str, Any]) -
             continue
         if not ROW_NAME.fullmatch(name):
             fit = "at most 100 letters, digits, . _ + -; the endings .json, .md, .png are those of the study's files"
-            reader.problems.add(f"{key}.name", f"must be fit for a folder ({fit}), got {name!r}")
+            checker.add(f"{key}.name", f"must be fit for a folder ({fit}), got {name!r}")
         if name in seen:
-            reader.problems.add(f"{key}.name", f"'{name}' stands twice; each row has a folder of its own")
+            checker.add(f"{key}.name", f"'{name}' stands twice; each row has a folder of its own")
         seen.add(name)
 
 
@@ -248,7 +248,7 @@ def _named(data: Mapping[str, Any], key: str) -> list[tuple[str, dict[str, Any]]
     return [(f"{key}[{index}]", entry) for index, entry in enumerate(entries) if isinstance(entry, dict)]
 
 
-def _check_configurations(reader: Reader, document: Document, rows: Sequence[Row]) -> None:
+def _check_configurations(checker: Checker, document: Document, rows: Sequence[Row]) -> None:
     """Loads each row's configuration once, so that nothing is trained for hours before the last row is refused."""
     keys = [key for section in ("rows", "ablations") for key, _ in _named(document.data, section)]
     for key, row in zip(keys, rows, strict=True):
@@ -256,10 +256,10 @@ def _check_configurations(reader: Reader, document: Document, rows: Sequence[Row
             config = load_config(row.config_file, row.changes)
         except UserError as error:
             for line in str(error).splitlines():
-                reader.problems.add(key, f"{row.name}: {line}")
+                checker.add(key, f"{row.name}: {line}")
             continue
         if config.eval is None or not config.run.eval_during_train:
-            reader.problems.add(key, f"{row.name}: {row.config_file} evaluates nothing, so nothing can be compared")
+            checker.add(key, f"{row.name}: {row.config_file} evaluates nothing, so nothing can be compared")
 
 
 def run_config(row: Row, seed: int, folder: Path) -> tuple[tuple[str, ...], Config]:

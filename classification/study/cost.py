@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from classification.config import Config
 from ppcls_ext.utils.errors import UserError
 
@@ -61,36 +59,25 @@ def measure_latencies(configs: Mapping[str, Config], timing: Timing) -> dict[str
     Returns:
         By row ``median_ms``, ``p90_ms`` and ``fastest_ms`` of one image, or ``reason`` where it cannot be exported.
     """
-    from ppcls_ext.deploy.benchmark.inference import measure_by_turns, open_engines, statistics_of
+    from ppcls_ext.deploy.benchmark import export_subject, generated_image
+    from ppcls_ext.utils.workers import measure_interleaved
 
     latencies: dict[str, dict[str, Any]] = {}
-    seconds: dict[str, list[float]] = {}
+    subjects = {}
     with tempfile.TemporaryDirectory(prefix="study-") as temporary:
-        for shape, group in _by_shape(configs).items():
-            folder = Path(temporary) / "x".join(map(str, shape))
-            folder.mkdir()
-            models: dict[str, tuple[str, str]] = {}
-            for name, config in group.items():
-                try:
-                    _export(config, folder / name)
-                    models[name] = ("paddle", str(folder / name))
-                except UserError as error:
-                    logger.warning("%s: no time of an image: %s", name, error)
-                    latencies[name] = {"reason": str(error)}
-            np.save(folder / "input.npy", np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32))
-            logger.info("measuring the time of an image of %d networks by turns", len(models))
-            if models:
-                with open_engines(models, timing.threads, folder) as engines:
-                    seconds |= measure_by_turns(engines, timing.rounds, timing.runs)
-    return latencies | {name: statistics_of(values) for name, values in seconds.items()}
-
-
-def _by_shape(configs: Mapping[str, Config]) -> dict[tuple[int, ...], dict[str, Config]]:
-    """Groups the rows by the shape of their images: those of a group are given the same input."""
-    groups: dict[tuple[int, ...], dict[str, Config]] = {}
-    for name, config in configs.items():
-        groups.setdefault(tuple(config.run.image_shape), {})[name] = config
-    return groups
+        for name, config in configs.items():
+            try:
+                _export(config, Path(temporary) / name)
+            except UserError as error:
+                logger.warning("%s: no time of an image: %s", name, error)
+                latencies[name] = {"reason": str(error)}
+                continue
+            subjects[name] = export_subject(Path(temporary) / name, generated_image(), "paddle", "fp32", timing.threads)
+        logger.info("measuring the time of an image of %d networks in interleaved rounds", len(subjects))
+        measure_interleaved(list(subjects.values()), timing.rounds, timing.runs)
+    for name, subject in subjects.items():
+        latencies[name] = subject.statistics() if subject.failure is None else {"reason": subject.failure}
+    return latencies
 
 
 def _export(config: Config, folder: Path) -> None:

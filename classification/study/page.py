@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from classification.study.cost import ENGINE
-from ppcls_ext.deploy.benchmark.report import markdown_table
 from ppcls_ext.utils.display import clock
+from ppcls_ext.utils.tables import markdown_table
 
 NOTHING = "-"
 SMALLEST_IN_G = 1e8
@@ -23,10 +23,10 @@ def markdown_page(comparison: Mapping[str, Any], pictures: Sequence[tuple[str, s
     """
     rows = comparison["rows"]
     ablations = [row for row in rows if row["base"] is not None]
-    parts = [f"# Study {comparison['study']}", _introduction(comparison), markdown_table(_main_table(rows))]
+    parts = [f"# Study {comparison['study']}", _introduction(comparison), _table(_main_table(rows))]
     parts += [_notes(comparison), _networks(rows)]
     if ablations:
-        parts += ["## Ablations", _ablation_text(rows, ablations), markdown_table(_ablation_table(rows, ablations))]
+        parts += ["## Ablations", _ablation_text(rows, ablations), _table(_ablation_table(rows, ablations))]
     if any(row["published"] for row in rows):
         parts += ["## Published figures", *_published(rows)]
     parts += _unfinished(comparison)
@@ -178,7 +178,7 @@ def _published(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row["published"]:
             table.append([row["name"], *_published_cells(row["published"]), row["published"]["source"]])
-    return ["Nothing of this was measured here; recipes and image sizes may differ.", markdown_table(table)]
+    return ["Nothing of this was measured here; recipes and image sizes may differ.", _table(table)]
 
 
 def _unfinished(comparison: Mapping[str, Any]) -> list[str]:
@@ -192,7 +192,7 @@ def _unfinished(comparison: Mapping[str, Any]) -> list[str]:
                 top1 = seed["last"].get("top1")
                 so_far = f"{100 * top1:.2f}" if top1 is not None else NOTHING
                 table.append([row["name"], str(seed["seed"]), f"{seed['epoch']} of {seed['epochs']}", so_far])
-    parts = ["Under way; no mean counts them:", markdown_table(table)] if len(table) > 1 else []
+    parts = ["Under way; no mean counts them:", _table(table)] if len(table) > 1 else []
     to_come = [f"{name} (seed {seeds})" for name, seeds in waiting.items() if seeds]
     if to_come:
         parts.append(f"Not begun: {', '.join(to_come)}.")
@@ -205,3 +205,7 @@ def _unfinished(comparison: Mapping[str, Any]) -> list[str]:
 
 def _seeds(row: Row, state: str) -> str:
     return ", ".join(str(seed["seed"]) for seed in row["seeds"] if seed["state"] == state)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return markdown_table(rows[0], rows[1:])

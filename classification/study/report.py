@@ -17,10 +17,9 @@ from classification.study.figures import RowFigures, curve, gather
 from classification.study.page import flops_unit, markdown_page, percent
 from classification.study.runs import Run
 from classification.study.training import Failure
-from ppcls_ext.deploy.benchmark.report import processor_name
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import write_json, write_text
-from ppcls_ext.utils.machine import available_cores
+from ppcls_ext.utils.machine import available_cores, processor_name
 from ppcls_ext.utils.plots import Band, Bar, Point, draw_bands, draw_bars, draw_tradeoff
 
 logger = logging.getLogger(__name__)
@@ -174,6 +173,7 @@ def _tradeoff(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Point]]:
             costs["ms/image"] = row["latency"]["median_ms"]
         for name, cost in costs.items():
             top1 = row["top1"]
-            point = Point(row["name"], cost, 100 * top1["mean"], _percent(top1["deviation"]), row["base"] is not None)
+            marker = "s" if row["base"] else "o"
+            point = Point(row["name"], cost, 100 * top1["mean"], _percent(top1["deviation"]), marker=marker)
             panels.setdefault(name, []).append(point)
     return panels

@@ -1,9 +1,8 @@
-"""Detection configurations: PaddleDetection's YAML, read and checked without importing PaddleDetection or Paddle."""
+"""Detection configurations: PaddleDetection's YAML, merged with its bases and checked against the imported classes."""
 
 from __future__ import annotations
 
 from detection.configuration.annotations import check_annotations
-from detection.configuration.load import load_config
-from detection.configuration.settings import DatasetFiles, DetectionConfig
+from detection.configuration.config import DatasetFiles, DetectionConfig, load_config, warn_of_other_contrast
 
-__all__ = ["DatasetFiles", "DetectionConfig", "check_annotations", "load_config"]
+__all__ = ["DatasetFiles", "DetectionConfig", "check_annotations", "load_config", "warn_of_other_contrast"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detection.configuration.settings import DatasetFiles, DetectionConfig
+from detection.configuration.config import DatasetFiles, DetectionConfig
 from ppcls_ext.utils.config import Problems
 
 Class = tuple[int, str]

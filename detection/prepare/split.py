@@ -1,24 +1,29 @@
-"""Splits: by lists of names, or by a seed with near-identical frames kept together and classes balanced."""
+"""Splits: by lists of names, as the source is split, or by a seed with near-identical frames on one side.
+
+The seeded split is a search of our own: scikit-learn's ``StratifiedGroupKFold`` stratifies by one label a frame, while
+a frame shows boxes of several classes, and gives shares of 1/k only; and a seed must go on giving the split that
+measured figures stand on.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import cv2
 import numpy as np
 
-from detection.prepare.balance import choose_validation
-from detection.prepare.looks import group_frames
-from detection.prepare.records import CleanFrame, Ledger
+from detection.annotations import CleanFrame, Ledger
+from ppcls_ext.check.near_duplicates import near_pairs
 from ppcls_ext.utils.errors import UserError
 
 Parts = dict[str, list[CleanFrame]]
 
 
 def read_list(path: Path) -> list[str]:
-    """Returns the names in a split file, one a line; what follows white space on a line (labels) is left out.
+    """Returns the names in a split file, one a line.
 
     Raises:
         UserError: the file is missing, empty or no text.
@@ -40,7 +45,7 @@ def split_by_lists(frames: Sequence[CleanFrame], lists: dict[str, Path], absent:
 
     Args:
         frames: all frames.
-        lists: for each part its file.
+        lists: for each part its file; what follows white space on a line (labels) is left out.
         absent: names of frames that were rejected before, so that a list may still name them.
         ledger: gets names without a frame, names listed twice, and frames that no list names.
 
@@ -49,57 +54,53 @@ def split_by_lists(frames: Sequence[CleanFrame], lists: dict[str, Path], absent:
     """
     by_key: dict[str, list[CleanFrame]] = defaultdict(list)
     for frame in frames:
-        for key in keys_of(frame.frame.name):
+        for key in _keys_of(frame.frame.name):
             by_key[key].append(frame)
-    gone = {key for name in absent for key in keys_of(name)}
+    gone = {key for name in absent for key in _keys_of(name)}
     placed: dict[str, str] = {}
     parts: Parts = {part: [] for part in lists}
     for part, path in lists.items():
         for name in read_list(path):
-            frame = _named(name, path, by_key, gone, ledger)
-            if frame is None:
+            tried = [name, name.split()[0], name.removeprefix("./")]
+            found = next((by_key[key] for key in tried if key in by_key), [])
+            if len(found) > 1:
+                files = ", ".join(frame.frame.name for frame in found[:3])
+                raise UserError(f"{path}: {name} means several frames ({files}); list their paths")
+            if not found:
+                if not any(key in gone for key in tried):
+                    reason = f"lists {name}, which is no annotated frame of the source"
+                    ledger.reject("listed_but_missing", path.name, reason)
                 continue
-            before = placed.get(frame.frame.name)
+            before = placed.get(found[0].frame.name)
             if before == part:
                 ledger.note("listed_twice", path.name, f"lists {name} twice")
                 continue
             if before is not None:
                 raise UserError(f"{path}: {name} is also listed for {before}; a frame belongs to one part")
-            placed[frame.frame.name] = part
-            parts[part].append(frame)
+            placed[found[0].frame.name] = part
+            parts[part].append(found[0])
     for frame in frames:
         if frame.frame.name not in placed:
-            leave_out(frame, "in_no_list", "no split file lists it", ledger)
+            ledger.leave_out(frame, "in_no_list", "no split file lists it")
     for part, path in lists.items():
         if not parts[part]:
             raise UserError(f"{path}: none of its names is a usable frame, so {part} would be empty")
     return parts
 
 
-def keys_of(name: str) -> set[str]:
+def _keys_of(name: str) -> set[str]:
     """Returns the ways to name a frame in a list: path or base name, with or without suffix."""
     path = PurePosixPath(name)
     return {name, path.with_suffix("").as_posix(), path.name, path.stem}
 
 
-def _named(
-    name: str, path: Path, by_key: dict[str, list[CleanFrame]], gone: set[str], ledger: Ledger
-) -> CleanFrame | None:
-    tried = [name, name.split()[0], name.removeprefix("./")]
-    found = next((by_key[key] for key in tried if key in by_key), [])
-    if len(found) > 1:
-        files = ", ".join(frame.frame.name for frame in found[:3])
-        raise UserError(f"{path}: {name} means several frames ({files}); list their paths")
-    if not found and not any(key in gone for key in tried):
-        ledger.reject("listed_but_missing", path.name, f"lists {name}, which is no annotated frame of the source")
-    return found[0] if found else None
-
-
-def leave_out(frame: CleanFrame, kind: str, reason: str, ledger: Ledger) -> None:
-    """Leaves out a frame that was clean: its boxes, counted as kept or repaired before, become rejected."""
-    ledger.images["left_out"] += 1
-    ledger.withdraw(frame)
-    ledger.reject(kind, frame.frame.name, reason, len(frame.boxes))
+def split_by_source(frames: Sequence[CleanFrame], ledger: Ledger) -> Parts:
+    """Splits as the source itself does (``Frame.part``); frames of no part are left out and listed."""
+    parts = {part: [frame for frame in frames if frame.frame.part == part] for part in ("train", "val", "test")}
+    for frame in frames:
+        if frame.frame.part is None:
+            ledger.leave_out(frame, "in_no_part", "the source puts it in no part")
+    return {part: members for part, members in parts.items() if members}
 
 
 def split_by_seed(
@@ -114,10 +115,10 @@ def split_by_seed(
         seed: chooses among splits of equal worth.
 
     Returns:
-        The parts, and how they came about, for ``split.json``.
+        The parts, and how they were made, for ``split.json``.
 
     Raises:
-        UserError: fewer than two groups, so that there is nothing to split.
+        UserError: there is no frame, or all frames look the same.
     """
     if not frames:
         raise UserError("no usable frame is left to split")
@@ -147,14 +148,141 @@ def split_by_seed(
     return parts, method
 
 
-def split_by_source(frames: Sequence[CleanFrame], ledger: Ledger) -> Parts:
-    """Splits as the source itself does (``Frame.part``); frames of no part are left out and listed."""
-    parts: Parts = {}
-    for part in ("train", "val", "test"):
-        members = [frame for frame in frames if frame.frame.part == part]
-        if members:
-            parts[part] = members
-    for frame in frames:
-        if frame.frame.part is None:
-            leave_out(frame, "in_no_part", "the source puts it in no part", ledger)
-    return parts
+# Groups of frames that look nearly the same
+
+LOOK_SIDE = 32
+# Correlation of two looks from which frames belong together. Neighbouring frames of a sonar sequence have 0.99 and
+# more; where nearly all frames are that alike (a fixed scene), the next threshold is tried.
+THRESHOLDS = (0.98, 0.99, 0.995, 0.998)
+# A group may hold this share of all frames before the threshold rises.
+LARGEST_SHARE = 0.25
+# Up to so many frames all pairs are compared; beyond, those only whose perceptual hashes agree.
+ALL_PAIRS = 20_000
+BLOCK = 1024
+
+
+def look_of(pixels: np.ndarray) -> np.ndarray:
+    """Returns a small grey version with mean 0 and norm 1, ``float32`` ``[1024]``; dark frames are as good as bright.
+
+    Args:
+        pixels: ``uint8`` RGB ``[H, W, 3]``. Sonar frames may carry the echo in one channel: the brightest counts.
+    """
+    red, green, blue = cv2.split(pixels)
+    grey = cv2.max(cv2.max(red, green), blue).astype(np.float32)
+    small = cv2.resize(grey, (LOOK_SIDE, LOOK_SIDE), interpolation=cv2.INTER_AREA).ravel()
+    small -= small.mean()
+    return small / max(float(np.linalg.norm(small)), 1e-6)
+
+
+def hash_of(look: np.ndarray) -> int:
+    """Returns the difference hash of a look, 64 bits: whether each of 9 x 8 values is above its left neighbour."""
+    small = cv2.resize(look.reshape(LOOK_SIDE, LOOK_SIDE), (9, 8), interpolation=cv2.INTER_AREA)
+    return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
+
+
+def group_frames(looks: np.ndarray) -> tuple[np.ndarray, float]:
+    """Puts frames that look nearly the same into one group, with all that look like any of them.
+
+    Args:
+        looks: ``float32`` ``[N, 1024]`` of :func:`look_of`.
+
+    Returns:
+        The group of each frame, ``int64`` ``[N]``, numbered from 0 in the order of their first frames, and the
+        correlation from which two frames were taken to be alike.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    found = list(_exact_pairs(looks) if len(looks) <= ALL_PAIRS else _hashed_pairs(looks))
+    pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *(pairs for pairs, _ in found)])
+    values = np.concatenate([np.empty(0, dtype=np.float32), *(values for _, values in found)])
+    for threshold in THRESHOLDS:
+        first, second = pairs[values >= threshold].T
+        graph = coo_matrix((np.ones(len(first), dtype=bool), (first, second)), shape=(len(looks), len(looks)))
+        # Numbered by first members, whatever order the library finds them in.
+        _, components = connected_components(graph, directed=False)
+        _, firsts, inverse = np.unique(components, return_index=True, return_inverse=True)
+        groups = np.argsort(np.argsort(firsts))[inverse].astype(np.int64)
+        if np.bincount(groups).max() <= max(LARGEST_SHARE * len(looks), 1):
+            break
+    return groups, threshold
+
+
+def alike_across(first: np.ndarray, second: np.ndarray) -> int:
+    """Counts the looks of ``second``, ``[M, 1024]``, that are nearly the same as any of ``first``, ``[N, 1024]``."""
+    if not len(first):
+        return 0
+    best = [(second[start : start + BLOCK] @ first.T).max(axis=1) for start in range(0, len(second), BLOCK)]
+    return int(sum((values >= THRESHOLDS[0]).sum() for values in best))
+
+
+def _exact_pairs(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields pairs, ``int64`` ``[P, 2]``, as alike as the lowest threshold or more, and their correlations ``[P]``."""
+    for start in range(0, len(looks), BLOCK):
+        rows = looks[start : start + BLOCK]
+        for other in range(start, len(looks), BLOCK):
+            values = rows @ looks[other : other + BLOCK].T
+            first, second = np.nonzero(values >= THRESHOLDS[0])
+            wanted = first + start < second + other
+            first, second = first[wanted], second[wanted]
+            yield np.stack([first + start, second + other], axis=1), values[first, second]
+
+
+def _hashed_pairs(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    pairs, _ = near_pairs(np.array([hash_of(look) for look in looks], dtype=np.uint64))
+    for start in range(0, len(pairs), BLOCK):
+        some = pairs[start : start + BLOCK]
+        values = (looks[some[:, 0]] * looks[some[:, 1]]).sum(axis=1)
+        alike = values >= THRESHOLDS[0]
+        yield some[alike], values[alike]
+
+
+# The choice of groups for validation
+
+# Starts of the search; the best end counts.
+STARTS = 8
+MOST_STEPS = 20_000
+
+
+def choose_validation(counts: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Chooses groups so that validation holds ``fraction`` of the frames and, as far as possible, of each class.
+
+    From several random starts one group at a time changes sides, always the one that helps most, until none helps.
+
+    Args:
+        counts: ``int64`` ``[G, 1 + K]``: for each group its frames and its boxes of each class.
+        fraction: wanted share of validation, above 0 and below 1.
+        seed: chooses the starts.
+
+    Returns:
+        ``bool`` ``[G]``: true for validation. Neither side is empty if there are at least two groups.
+    """
+    generator = np.random.default_rng(seed)
+    used = counts[:, counts.sum(axis=0) > 0].astype(np.float64)
+    best, best_cost = None, np.inf
+    for _ in range(STARTS):
+        chosen = generator.random(len(counts)) < fraction
+        cost = float(_cost(used[chosen].sum(axis=0)[None], used, fraction)[0])
+        for _ in range(MOST_STEPS):
+            signs = np.where(chosen, -1.0, 1.0)[:, None]
+            costs = _cost(used[chosen].sum(axis=0) + signs * used, used, fraction)
+            step = int(costs.argmin())
+            if costs[step] >= cost - 1e-12:
+                break
+            chosen[step] = not chosen[step]
+            cost = float(costs[step])
+        if cost < best_cost - 1e-12:
+            best, best_cost = chosen, cost
+    return best
+
+
+def _cost(held: np.ndarray, counts: np.ndarray, fraction: float) -> np.ndarray:
+    """Returns how far from wanted validation sets are that hold ``held`` ``[S, C]`` frames and boxes: ``[S]``."""
+    total = counts.sum(axis=0)
+    squares = (held / total - fraction) ** 2
+    # The share of frames weighs as much as all classes together.
+    cost = squares[:, 1:].sum(axis=1) + max(counts.shape[1] - 1, 1) * squares[:, 0]
+    # A class that one side lacks although it comes in two groups costs more than any imbalance.
+    divisible = (counts > 0).sum(axis=0) > 1
+    lacking = ((held == 0) | (held == total)) & divisible
+    return cost + lacking.sum(axis=1)

@@ -1,24 +1,113 @@
-"""YOLOv10's head (arXiv 2405.14458, section 3.1): one branch to learn much from, and one that needs no suppression."""
+"""YOLOv10's head and the whole detector (arXiv 2405.14458, section 3.1): two branches in training, no NMS afterwards.
+
+:class:`DetectionBranch` predicts, :class:`YOLOv10Head` trains two of them and uses one, :func:`select` keeps the best
+detections, :class:`YOLOv10` puts backbone, neck and head together (``architecture: YOLOv10`` in YAML).
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import paddle
 from paddle import nn
 from paddle.nn import functional
-from ppdet.core.workspace import register
+from paddle.nn.initializer import Constant
+from ppdet.core.workspace import create, register
+from ppdet.modeling.architectures.meta_arch import BaseArch
 
-from detection.yolov10.assigner import Assignment, Objects, YOLOv10Assigner, objects_of
-from detection.yolov10.boxes import anchor_points, boxes_around, expected_distances
-from detection.yolov10.branch import STRIDES, DetectionBranch
-from detection.yolov10.losses import box_losses, class_loss, normalisers
+from detection.yolov10.loss import (
+    YOLOv10Assigner,
+    anchor_points,
+    box_losses,
+    boxes_around,
+    class_loss,
+    expected_distances,
+    normalisers,
+    objects_of,
+)
+from detection.yolov10.network import ConvNorm, depthwise, uniform_weights
+from detection.yolov10.scales import STRIDES
 from ppcls_ext.utils.errors import suggestion
 
+# The picture and the number of objects in it from which the classes' first scores are derived.
+_USUAL_SIZE = 640
+_USUAL_OBJECTS = 5
+_BOX_BIAS = 1.0
 # What each part of the loss counts, by the names that ppdet's heads use.
 GAINS = {"class": 0.5, "iou": 7.5, "dfl": 1.5}
+KEEP = 300
+
+
+class DetectionBranch(nn.Layer):
+    """Two small stacks of convolutions for each feature map: four box distributions, and a logit for each class.
+
+    Boxes are distances from the anchor to left, top, right and bottom in units of the stride, each a distribution over
+    0 ... ``reg_max`` - 1 (generalized focal loss, arXiv 2006.04388); the class stack is depthwise separable.
+
+    Args:
+        in_channels: channels of the feature maps, from fine to coarse.
+        class_num: number of classes.
+        reg_max: bins of each distribution.
+        strides: pixels between two anchors of each map; only the first biases depend on them.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its name.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], class_num: int, reg_max: int = 16, strides: Sequence[int] = STRIDES
+    ) -> None:
+        super().__init__()
+        if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
+            raise ValueError(f"num_classes: must be a whole number of at least 1, got {class_num!r}")
+        if len(in_channels) != len(strides):
+            raise ValueError(f"strides: there are {len(in_channels)} feature maps, but {len(strides)} strides")
+        box_width = max(16, in_channels[0] // 4, 4 * reg_max)
+        class_width = max(in_channels[0], min(class_num, 100))
+        self.boxes = nn.LayerList(
+            nn.Sequential(
+                ConvNorm(channels, box_width, 3),
+                ConvNorm(box_width, box_width, 3),
+                _prediction(box_width, 4 * reg_max, _BOX_BIAS),
+            )
+            for channels in in_channels
+        )
+        self.classes = nn.LayerList(
+            nn.Sequential(
+                depthwise(channels),
+                ConvNorm(channels, class_width),
+                depthwise(class_width),
+                ConvNorm(class_width, class_width),
+                _prediction(class_width, class_num, _first_logit(class_num, stride)),
+            )
+            for channels, stride in zip(in_channels, strides, strict=True)
+        )
+
+    def forward(self, features: Sequence[paddle.Tensor]) -> tuple[list[paddle.Tensor], list[paddle.Tensor]]:
+        """Feature maps ``[N, C, H, W]`` -> box distributions ``[N, 4 * reg_max, H, W]`` (logits; the bins of left, then
+        top, right and bottom) and class logits ``[N, class_num, H, W]``, one of each for every map."""
+        # By index, because Paddle's conversion into a graph knows no strict zip.
+        boxes = [layers(features[index]) for index, layers in enumerate(self.boxes)]
+        classes = [layers(features[index]) for index, layers in enumerate(self.classes)]
+        return boxes, classes
+
+
+def _prediction(in_channels: int, out_channels: int, bias: float) -> nn.Conv2D:
+    return nn.Conv2D(
+        in_channels,
+        out_channels,
+        1,
+        weight_attr=uniform_weights(),
+        bias_attr=paddle.ParamAttr(initializer=Constant(bias)),
+    )
+
+
+def _first_logit(class_num: int, stride: int) -> float:
+    """The logit of a class at one anchor if a picture holds a few objects, evenly over classes and anchors."""
+    return math.log(_USUAL_OBJECTS / class_num / (_USUAL_SIZE / stride) ** 2)
 
 
 @register
@@ -81,7 +170,7 @@ class YOLOv10Head(nn.Layer):
 
         Args:
             features: maps ``[N, C, H / stride, W / stride]``.
-            targets: in training, the batch (see ``detection.yolov10.assigner.objects_of``).
+            targets: in training, the batch (see ``detection.yolov10.loss.objects_of``).
 
         Returns:
             In training the scalars ``loss`` and, weighted so that they add up to it, its parts ``loss_class``,
@@ -103,35 +192,33 @@ class YOLOv10Head(nn.Layer):
         # Sums over thousands of anchors, powers and logarithms do not survive half precision.
         with paddle.amp.auto_cast(enable=False):
             predictions = [(boxes.astype("float32"), logits.astype("float32")) for boxes, logits in raw]
-            grid = anchor_points(features, self.strides)
+            points, strides = anchor_points(features, self.strides)
             objects = objects_of(targets)
-            most = (self.assigner.one_to_many, self.assigner.one_to_one)
-            assignments = [
-                self._assign(boxes, logits, grid, objects, most[branch])
-                for branch, (boxes, logits) in enumerate(predictions)
-            ]
+            assignments = []
+            for (distributions, logits), most in zip(
+                predictions, (self.assigner.one_to_many, self.assigner.one_to_one), strict=True
+            ):
+                with paddle.no_grad():
+                    boxes = boxes_around(points, expected_distances(distributions, self.reg_max) * strides)
+                    scores = functional.sigmoid(logits)
+                    assignments.append(self.assigner.assign(scores, boxes, points, objects, most))
             scale = normalisers(assignments)
             parts = []
-            for branch, (boxes, logits) in enumerate(predictions):
-                iou, dfl = box_losses(boxes, *grid, assignments[branch], self.reg_max)
+            for branch, (distributions, logits) in enumerate(predictions):
+                iou, dfl = box_losses(distributions, points, strides, assignments[branch], self.reg_max)
                 entropy = class_loss(logits, assignments[branch])
                 gains = [self.gains["class"] * entropy, self.gains["iou"] * iou, self.gains["dfl"] * dfl]
                 parts.append(paddle.stack(gains) / scale[branch])
-            return _named(*parts)
-
-    @paddle.no_grad()
-    def _assign(
-        self,
-        distributions: paddle.Tensor,
-        logits: paddle.Tensor,
-        grid: tuple[paddle.Tensor, paddle.Tensor],
-        objects: list[Objects],
-        most: int,
-    ) -> Assignment:
-        """Distributions ``[N, A, 4 * reg_max]`` and logits ``[N, A, K]`` -> what the anchors have to learn."""
-        points, strides = grid
-        boxes = boxes_around(points, expected_distances(distributions, self.reg_max) * strides)
-        return self.assigner.assign(functional.sigmoid(logits), boxes, points, objects, most)
+            one_to_many, one_to_one = parts
+            both = one_to_many + one_to_one
+            return {
+                "loss": both.sum(),
+                "loss_class": both[0],
+                "loss_iou": both[1],
+                "loss_dfl": both[2],
+                "loss_one_to_many": one_to_many.sum(),
+                "loss_one_to_one": one_to_one.sum(),
+            }
 
     def convert_to_deploy(self) -> None:
         """Drops the branch that only training needs."""
@@ -146,19 +233,6 @@ def _flat(boxes: list[paddle.Tensor], classes: list[paddle.Tensor]) -> tuple[pad
     )
 
 
-def _named(one_to_many: paddle.Tensor, one_to_one: paddle.Tensor) -> dict[str, paddle.Tensor]:
-    """Names the parts (class, iou, dfl) of both branches, ``[3]`` each, and their sums."""
-    both = one_to_many + one_to_one
-    return {
-        "loss": both.sum(),
-        "loss_class": both[0],
-        "loss_iou": both[1],
-        "loss_dfl": both[2],
-        "loss_one_to_many": one_to_many.sum(),
-        "loss_one_to_one": one_to_one.sum(),
-    }
-
-
 def _checked_gains(loss_weight: Mapping[str, float]) -> dict[str, float]:
     if not isinstance(loss_weight, Mapping):
         raise ValueError(f"YOLOv10Head.loss_weight: must be a mapping with {', '.join(GAINS)}, got {loss_weight!r}")
@@ -169,3 +243,140 @@ def _checked_gains(loss_weight: Mapping[str, float]) -> dict[str, float]:
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             raise ValueError(f"YOLOv10Head.loss_weight.{name}: must be a number of at least 0, got {value!r}")
     return {**GAINS, **loss_weight}
+
+
+# Its default is a number because Paddle's conversion into a graph cannot see a module's names there.
+def select(scores: paddle.Tensor, boxes: paddle.Tensor, keep: int = 300) -> paddle.Tensor:
+    """Picks the anchors with the best top class, then the best pairs of anchor and class among them.
+
+    An anchor may so be kept for several classes. Made of plain operators, so that every exporter knows them.
+
+    Args:
+        scores: ``[N, A, K]``, after the sigmoid.
+        boxes: corners ``[N, A, 4]``.
+        keep: detections of an image; all, if there are fewer anchors.
+
+    Returns:
+        ``[N, min(keep, A), 6]``: class, score, left, top, right, bottom; by falling score.
+    """
+    anchors, classes = scores.shape[1], scores.shape[2]
+    # PaddleDetection's exporter leaves the size of the image open, and then only the graph will know their number.
+    keep = min(keep, anchors) if isinstance(anchors, int) else paddle.clip(anchors, max=keep)
+    best = paddle.topk(scores.max(axis=-1), keep, axis=-1)[1].unsqueeze(-1)
+    scores = paddle.take_along_axis(scores, best.tile([1, 1, classes]), axis=1)
+    boxes = paddle.take_along_axis(boxes, best.tile([1, 1, 4]), axis=1)
+    values, pairs = paddle.topk(scores.reshape([-1, keep * classes]), keep, axis=-1)
+    owners, labels = pairs // classes, pairs % classes
+    boxes = paddle.take_along_axis(boxes, owners.unsqueeze(-1).tile([1, 1, 4]), axis=1)
+    return paddle.concat([labels.unsqueeze(-1).astype(values.dtype), values.unsqueeze(-1), boxes], axis=-1)
+
+
+def to_picture(detections: paddle.Tensor, scale_factor: paddle.Tensor, pad: paddle.Tensor | None) -> paddle.Tensor:
+    """Moves detections from the network's input to the original picture.
+
+    Args:
+        detections: ``[N, k, 6]``, as :func:`select` returns them.
+        scale_factor: size of the scaled picture in the input, by that of the original, (y, x) ``[N, 2]``.
+        pad: pixels of the input above and left of the picture (top, left) ``[N, 2]``; none if missing.
+
+    Returns:
+        ``[N, k, 6]``, corners in pixels of the original.
+    """
+    corners = detections[:, :, 2:]
+    if pad is not None:
+        left_top = paddle.concat([pad[:, 1:], pad[:, :1]], axis=-1).astype(corners.dtype)
+        corners = corners - paddle.concat([left_top, left_top], axis=-1).unsqueeze(1)
+    x_y = paddle.concat([scale_factor[:, 1:], scale_factor[:, :1]], axis=-1).astype(corners.dtype)
+    corners = corners / paddle.concat([x_y, x_y], axis=-1).unsqueeze(1)
+    return paddle.concat([detections[:, :, :2], corners], axis=-1)
+
+
+def centred(im_shape: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
+    """Returns the padding above and left of pictures that lie in the middle of their input, as ``LetterResize`` pads.
+
+    Args:
+        im_shape: height and width of the pictures in the input ``[N, 2]``.
+        image: the inputs ``[N, 3, H, W]``.
+
+    Returns:
+        (top, left) ``[N, 2]``, whole pixels.
+    """
+    size = paddle.shape(image)[2:].astype(im_shape.dtype)
+    return paddle.floor((size - im_shape) / 2)
+
+
+@register
+class YOLOv10(BaseArch):
+    """Backbone, neck and head, which train with losses and detect without NMS.
+
+    Args:
+        backbone: makes three feature maps of a batch.
+        neck: mixes them.
+        yolo_head: makes losses, or scores and boxes of all anchors.
+        keep: at most so many detections of an image are given.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its key.
+    """
+
+    __category__ = "architecture"
+
+    def __init__(
+        self,
+        backbone: str | nn.Layer = "YOLOv10Backbone",
+        neck: str | nn.Layer = "YOLOv10Neck",
+        yolo_head: str | nn.Layer = "YOLOv10Head",
+        keep: int = KEEP,
+    ) -> None:
+        super().__init__()
+        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+            raise ValueError(f"YOLOv10.keep: must be a whole number of at least 1, got {keep!r}")
+        if not isinstance(yolo_head, str | YOLOv10Head):
+            kind = type(yolo_head).__name__
+            raise ValueError(f"YOLOv10.yolo_head: must be YOLOv10Head or made from it, got {kind}")
+        self.backbone, self.neck, self.yolo_head = backbone, neck, yolo_head
+        self.keep = keep
+        self._letterboxed = False
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, nn.Layer]:
+        """Builds the three parts; each is told what the one before it gives."""
+        backbone = create(config["backbone"])
+        neck = create(config["neck"], input_shape=backbone.out_shape)
+        head = create(config["yolo_head"], input_shape=neck.out_shape)
+        return {"backbone": backbone, "neck": neck, "yolo_head": head}
+
+    def load_meanstd(self, cfg_transform: Sequence[Mapping[str, Any]]) -> None:
+        """ppdet's trainer calls this with the operators of ``TestReader``, which tell whether its inputs are padded."""
+        super().load_meanstd(cfg_transform)
+        self._letterboxed = any("LetterResize" in entry for entry in cfg_transform)
+
+    def get_loss(self) -> dict[str, paddle.Tensor]:
+        """``self.inputs``, a batch with ``image`` ``[N, 3, H, W]`` and boxes -> scalars by name, ``loss`` their sum."""
+        return self.yolo_head(self.neck(self.backbone(self.inputs)), self.inputs)
+
+    def get_pred(self) -> dict[str, paddle.Tensor]:
+        """``self.inputs``, a batch with ``image``, ``scale_factor`` ``[N, 2]`` and perhaps ``pad`` -> detections.
+
+        Where ``pad`` is missing although inputs are letterboxed, ``im_shape`` ``[N, 2]`` tells it.
+
+        Returns:
+            ``bbox`` ``[N * k, 6]``: class, score and corners in pixels of the original picture, k of each image by
+            falling score; ``bbox_num`` ``int32`` ``[N]``: k.
+        """
+        detections = self.detect(self.inputs["image"])
+        pad = self.inputs.get("pad")
+        if pad is None and self._letterboxed:
+            # PaddleDetection's exporter has no input for the padding, but one for the size that it surrounds.
+            pad = centred(self.inputs["im_shape"], self.inputs["image"])
+        detections = to_picture(detections, self.inputs["scale_factor"], pad)
+        counts = paddle.full_like(detections[:, 0, 0], detections.shape[1], dtype="int32")
+        return {"bbox": detections.reshape([-1, 6]), "bbox_num": counts}
+
+    def detect(self, image: paddle.Tensor) -> paddle.Tensor:
+        """``[N, 3, H, W]`` -> ``[N, k, 6]``: class, score, corners in pixels of the input; k is ``keep`` or less."""
+        return select(*self.candidates(image), self.keep)
+
+    def candidates(self, image: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """``[N, 3, H, W]`` -> scores ``[N, A, C]``, corners ``[N, A, 4]`` in pixels of the input, of all anchors."""
+        return self.yolo_head(self.neck(self.backbone({"image": image})))

@@ -1,7 +1,7 @@
 """The six published scales of YOLOv10 (arXiv 2405.14458, table 1 and appendix) as rows. Loads neither Paddle nor ppdet.
 
-A scale says how deep and wide the network is, and where its compact inverted blocks (:class:`~detection.yolov10.blocks.
-C2fCIB`) stand. Places: P4 and P5 in the backbone; F4 (upwards), N4 and N5 (downwards again) in the neck.
+A scale says how deep and wide the network is, and where its compact inverted blocks (CIB) stand: at P4 and P5 in the
+backbone; at F4 (upwards), N4 and N5 (downwards again) in the neck. Configurations are checked by this table.
 """
 
 from __future__ import annotations

@@ -1,26 +1,39 @@
-"""A trained model behind the interface of an exported one, to predict without an export and to compare with it."""
+"""Compares the outputs of an export with those of the model that it was made of.
+
+Logits are compared by number. Detections are not compared by position: NMS turns the smallest difference of two scores
+or overlaps into another choice of boxes. Each detection must have a partner, or a reason not to have one that rounding
+alone can make, and each box of the export must be one that the model's anchors give.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.deploy.formats import EXACT, PRECISIONS, PrecisionRow
+from ppcls_ext.preprocess.detection import Prepared
+from ppcls_ext.runtime.backends import Backend, DetectionBackend
+from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime.nms import LOWEST_ADAPTED, NmsSettings, TopkSettings, intersection_over_union
+from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
     import paddle
 
+FLOAT32 = PRECISIONS[EXACT]
+
 
 class EagerBackend:
-    """Runs a ``paddle.nn.Layer`` in evaluation mode.
+    """Runs a classifier that was not exported, behind the interface of one that was.
 
     Args:
         model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``, or what holds them (see ``logits_of``); is put into
             evaluation mode.
-
-    Attributes:
-        computed_in: the type of its weights as trained.
     """
 
     computed_in = "float32"
@@ -35,3 +48,352 @@ class EagerBackend:
 
         with paddle.no_grad():
             return logits_of(self.model(paddle.to_tensor(images))).astype("float32").numpy()
+
+
+class MismatchError(Exception):
+    """The outputs differ by more than rounding; the message says how."""
+
+
+class Comparison(ABC):
+    """Runs prepared images through the model, and then through every engine with the exported network.
+
+    Args:
+        inputs: by name, all of one shape; they run one by one and as one batch.
+    """
+
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        self.inputs = dict(inputs)
+        self.runs: dict[str, list[Any]] = {name: [one] for name, one in inputs.items()}
+        self.runs[f"all {len(inputs)} images at once"] = list(inputs.values())
+
+    def __call__(self, engines: Mapping[str, Any], limits: PrecisionRow = FLOAT32) -> dict[str, Any]:
+        """Compares engines, given by a name for the report.
+
+        Returns:
+            What was measured, as ``inference.yml`` holds it under ``verification``.
+
+        Raises:
+            UserError: an engine differs by more than ``limits``; the message names engine, image and difference.
+        """
+        found = {name: self.no_figures() for name in engines}
+        for run in self.runs:
+            for name, engine in engines.items():
+                try:
+                    self.compare(engine, run, found[name], limits)
+                except MismatchError as mismatch:
+                    raise UserError(
+                        f"the export does not compute what the model computes: {name}, {run}: {mismatch}; "
+                        "nothing was written"
+                    ) from mismatch
+        return {"images": list(self.inputs), **self.document(found, limits)}
+
+    @abstractmethod
+    def no_figures(self) -> Any:
+        """Returns what collects the figures of one engine."""
+
+    @abstractmethod
+    def compare(self, engine: Any, run: str, found: Any, limits: PrecisionRow) -> None:
+        """Compares one engine on one of ``runs`` and adds to ``found``.
+
+        Raises:
+            MismatchError: it differs.
+        """
+
+    @abstractmethod
+    def document(self, found: Mapping[str, Any], limits: PrecisionRow) -> dict[str, Any]:
+        """Returns the figures of all engines as ``inference.yml`` holds them."""
+
+
+# Classifiers
+
+
+def relative_error(outputs: np.ndarray, expected: np.ndarray) -> float:
+    """Returns the largest difference of an image's outputs, relative to the largest expected output of that image.
+
+    Args:
+        outputs, expected: ``[N, C]``.
+
+    Returns:
+        The worst image's error; infinite where an output is no number or the shapes differ.
+    """
+    if outputs.shape != expected.shape or not (np.isfinite(outputs).all() and np.isfinite(expected).all()):
+        return float("inf")
+    difference = np.abs(outputs.astype(np.float64) - expected).max(axis=1)
+    scale = np.abs(expected).max(axis=1)
+    return float((difference / np.maximum(scale, np.finfo(np.float32).tiny)).max())
+
+
+def decided(expected: np.ndarray, tolerance: float) -> np.ndarray:
+    """Tells the images whose best class the model itself tells from the second by more than rounding can turn round.
+
+    Args:
+        expected: logits ``[N, C]``.
+        tolerance: of ``relative_error``.
+
+    Returns:
+        ``bool`` ``[N]``; False everywhere for a single class.
+    """
+    if expected.shape[1] < 2:
+        return np.zeros(len(expected), bool)
+    best = np.sort(expected, axis=1)[:, -2:]
+    return best[:, 1] - best[:, 0] > tolerance * np.abs(expected).max(axis=1)
+
+
+class ClassifierComparison(Comparison):
+    """Compares logits, and the best class of images about which the model is decided.
+
+    Args:
+        model: the model as trained.
+        inputs: prepared images ``float32`` ``[3, H, W]`` by name.
+        tolerance: largest ``relative_error``; None takes that of each precision.
+    """
+
+    def __init__(self, model: Backend, inputs: Mapping[str, np.ndarray], tolerance: float | None = None) -> None:
+        super().__init__(inputs)
+        self.tolerance = tolerance
+        self.batches = {run: np.stack(images) for run, images in self.runs.items()}
+        self.expected = {run: model.run(batch) for run, batch in self.batches.items()}
+
+    def no_figures(self) -> dict[str, list[Any]]:
+        """See ``Comparison``."""
+        return {"errors": [], "agreements": []}
+
+    def compare(self, engine: Backend, run: str, found: dict[str, list[Any]], limits: PrecisionRow) -> None:
+        """See ``Comparison``."""
+        tolerance = limits.relative_error if self.tolerance is None else self.tolerance
+        outputs, expected = engine.run(self.batches[run]), self.expected[run]
+        error = relative_error(outputs, expected)
+        if not error <= tolerance:
+            raise MismatchError(f"relative error {error:.1e}, allowed {tolerance:.0e}")
+        same = outputs.argmax(axis=1) == expected.argmax(axis=1)
+        if not same[decided(expected, tolerance)].all():
+            raise MismatchError("another best class")
+        found["errors"].append(error)
+        found["agreements"] += same.tolist()
+
+    def document(self, found: Mapping[str, dict[str, list[Any]]], limits: PrecisionRow) -> dict[str, Any]:
+        """Returns ``tolerance``, and by engine the worst ``relative_error`` and ``top1_agreement``, a share."""
+        return {
+            "tolerance": limits.relative_error if self.tolerance is None else self.tolerance,
+            "relative_error": {name: max(figures["errors"]) for name, figures in found.items()},
+            "top1_agreement": {
+                name: sum(figures["agreements"]) / len(figures["agreements"]) for name, figures in found.items()
+            },
+        }
+
+
+# Detectors
+
+
+@dataclass
+class DetectionFigures:
+    """What the comparison of an engine with the model found, over all images so far.
+
+    Attributes:
+        box_error: largest difference of a coordinate, in pixels of the image.
+        score_error: largest difference of a score.
+        matched: detections with a partner; of raw outputs, anchors.
+        tied: detections without one, for a reason that rounding can make.
+    """
+
+    box_error: float = 0.0
+    score_error: float = 0.0
+    matched: int = 0
+    tied: int = 0
+
+    def note(self, boxes: np.ndarray, scores: np.ndarray, limits: PrecisionRow) -> None:
+        """Adds the differences of boxes and scores.
+
+        Raises:
+            MismatchError: one is above its limit.
+        """
+        box_error, score_error = (float(np.abs(one).max(initial=0.0)) for one in (boxes, scores))
+        if not box_error <= limits.box_px:
+            raise MismatchError(f"boxes differ by {box_error:.3g} px, allowed {limits.box_px:.3g} px")
+        if not score_error <= limits.score:
+            raise MismatchError(f"scores differ by {score_error:.3g}, allowed {limits.score}")
+        self.box_error, self.score_error = max(self.box_error, box_error), max(self.score_error, score_error)
+
+
+class DetectorComparison(Comparison):
+    """Compares detections, or the boxes and scores of all anchors, in pixels of the images.
+
+    Args:
+        model: the model as trained, with the outputs of the export.
+        anchors: the model as trained, with raw outputs; None for one that has none.
+        inputs: prepared images by name.
+        form: what the outputs mean.
+    """
+
+    def __init__(
+        self,
+        model: DetectionBackend,
+        anchors: DetectionBackend | None,
+        inputs: Mapping[str, Prepared],
+        form: OutputForm,
+    ) -> None:
+        super().__init__(inputs)
+        self.form = form
+        self.batches = {
+            run: (np.stack([one.pixels for one in batch]), np.stack([one.scale_factor for one in batch]))
+            for run, batch in self.runs.items()
+        }
+        self.expected = {run: model.detect(*batch) for run, batch in self.batches.items()}
+        self.anchors: dict[str, list[Any]] = {run: [None] * len(batch) for run, batch in self.runs.items()}
+        if anchors is not None and form.final:
+            for run, batch in self.batches.items():
+                boxes, scores = anchors.detect(*batch)
+                self.anchors[run] = list(zip(form.boxes(boxes, self.runs[run]), scores, strict=True))
+
+    def no_figures(self) -> DetectionFigures:
+        """See ``Comparison``."""
+        return DetectionFigures()
+
+    def compare(self, engine: DetectionBackend, run: str, found: DetectionFigures, limits: PrecisionRow) -> None:
+        """See ``Comparison``."""
+        outputs, expected, batch = engine.detect(*self.batches[run]), self.expected[run], self.runs[run]
+        if len(outputs) != len(expected):
+            raise MismatchError(f"{len(outputs)} outputs, not {len(expected)}")
+        if self.form.outputs == ["boxes", "count"]:
+            counts = outputs[1]
+            if counts.shape != expected[1].shape or counts.sum() != len(outputs[0]):
+                raise MismatchError(
+                    f"{len(outputs[0])} boxes for counts {counts.tolist()} of {len(expected[1])} images"
+                )
+        else:
+            for name, values, wanted in zip(self.form.outputs, outputs, expected, strict=True):
+                if values.shape != wanted.shape:
+                    raise MismatchError(f"{name} have shape {list(values.shape)}, not {list(wanted.shape)}")
+        if self.form.final:
+            pairs = zip(self.form.rows(outputs, batch), self.form.rows(expected, batch), strict=True)
+            for (rows, wanted), raw, one in zip(pairs, self.anchors[run], batch, strict=True):
+                own_limits = limits.of_image(one.scale_factor)
+                compare_detections(rows, wanted, raw, self.form.selection, found, own_limits)
+            return
+        boxes = self.form.boxes(outputs[0], batch).astype(np.float64) - self.form.boxes(expected[0], batch)
+        scores = outputs[1].astype(np.float64) - expected[1]
+        for own_boxes, own_scores, one in zip(boxes, scores, batch, strict=True):
+            found.note(own_boxes, own_scores, limits.of_image(one.scale_factor))
+            found.matched += len(own_boxes)
+
+    def document(self, found: Mapping[str, DetectionFigures], limits: PrecisionRow) -> dict[str, Any]:
+        """Returns ``tolerance``, and by engine what was measured under ``engines``."""
+        return {
+            "tolerance": {"box_px": limits.box_px, "score": limits.score},
+            "engines": {
+                name: {
+                    "box_error_px": round(figures.box_error, 6),
+                    "score_error": round(figures.score_error, 8),
+                    "compared": figures.matched,
+                    "ties": figures.tied,
+                }
+                for name, figures in found.items()
+            },
+        }
+
+
+def compare_detections(
+    rows: np.ndarray,
+    expected: np.ndarray,
+    anchors: tuple[np.ndarray, np.ndarray] | None,
+    selection: NmsSettings | TopkSettings | None,
+    found: DetectionFigures,
+    limits: PrecisionRow = FLOAT32,
+) -> None:
+    """Compares the detections of one image.
+
+    Args:
+        rows: of the export, ``[n, 6]``: class, score, x1, y1, x2, y2.
+        expected: of the model, ``[m, 6]``.
+        anchors: the model's boxes ``[A, 4]`` and scores ``[C, A]`` before it chooses, where they are known.
+        selection: how the model chooses among them.
+        found: collects the figures.
+        limits: how far the outputs may be from the model's.
+
+    Raises:
+        MismatchError: a detection without a partner and without a reason, or one that no anchor of the model gives.
+    """
+    if not np.isfinite(rows).all():
+        raise MismatchError("an output is no number")
+    if isinstance(selection, NmsSettings):
+        # NMS saw these very boxes, whatever the precision of the network: there is little to round.
+        for number, row in enumerate(rows):
+            others = rows[number + 1 :]
+            others = others[others[:, 0] == row[0]]
+            overlaps = intersection_over_union(row[2:], others[:, 2:], selection.normalized)
+            if (overlaps > selection.nms_threshold + FLOAT32.overlap).any():
+                raise MismatchError(f"{_shown(row)} overlaps another box that is kept by the export")
+    partners = _pair(rows, expected, limits)
+    for row, partner in partners:
+        difference = rows[row].astype(np.float64) - expected[partner]
+        found.note(difference[2:], difference[1:2], limits)
+    found.matched += len(partners)
+    ours, theirs = {row for row, _ in partners}, {partner for _, partner in partners}
+    lonely = [rows[row] for row in range(len(rows)) if row not in ours]
+    missing = [expected[row] for row in range(len(expected)) if row not in theirs]
+    for detection in lonely:
+        if anchors is None or not _has_anchor(detection, *anchors, limits):
+            raise MismatchError(f"{_shown(detection)} is found by the export only")
+        if not _explained(detection, expected, anchors, selection, limits):
+            raise MismatchError(f"{_shown(detection)} is kept by the export, but not by the model")
+    for detection in missing:
+        if not _explained(detection, rows, anchors, selection, limits):
+            raise MismatchError(f"{_shown(detection)} is found by the model, but not by the export")
+    found.tied += len(lonely) + len(missing)
+
+
+def _pair(rows: np.ndarray, expected: np.ndarray, limits: PrecisionRow) -> list[tuple[int, int]]:
+    """Pairs detections of one class that agree within the tolerances, the nearest first, each once."""
+    near = (
+        (np.abs(rows[:, None, 2:] - expected[None, :, 2:]).max(axis=2, initial=0.0) <= limits.box_px)
+        & (np.abs(rows[:, None, 1] - expected[None, :, 1]) <= limits.score)
+        & (rows[:, None, 0] == expected[None, :, 0])
+    )
+    candidates = np.argwhere(near)
+    distances = np.abs(rows[candidates[:, 0], 1:] - expected[candidates[:, 1], 1:]).sum(axis=1)
+    pairs: list[tuple[int, int]] = []
+    ours: set[int] = set()
+    theirs: set[int] = set()
+    for row, partner in candidates[np.argsort(distances, kind="stable")].tolist():
+        if row not in ours and partner not in theirs:
+            pairs.append((row, partner))
+            ours.add(row)
+            theirs.add(partner)
+    return pairs
+
+
+def _has_anchor(detection: np.ndarray, boxes: np.ndarray, scores: np.ndarray, limits: PrecisionRow) -> bool:
+    same_score = np.abs(scores[int(detection[0])] - detection[1]) <= limits.score
+    return bool((same_score & (np.abs(boxes - detection[2:]).max(axis=1) <= limits.box_px)).any())
+
+
+def _explained(
+    detection: np.ndarray,
+    others: np.ndarray,
+    anchors: tuple[np.ndarray, np.ndarray] | None,
+    selection: NmsSettings | TopkSettings | None,
+    limits: PrecisionRow,
+) -> bool:
+    """Whether rounding alone can have kept ``detection`` from being among ``others``."""
+    if not isinstance(selection, NmsSettings) or anchors is None:
+        # A network without NMS keeps so many of the best.
+        return bool(detection[1] <= others[:, 1].min(initial=np.inf) + limits.score)
+    bounds = [selection.score_threshold]
+    if len(others) == selection.keep_top_k:
+        bounds.append(others[:, 1].min())
+    scores = anchors[1][int(detection[0])]
+    if -1 < selection.nms_top_k < len(scores):
+        bounds.append(np.partition(scores, -selection.nms_top_k)[-selection.nms_top_k])
+    if detection[1] <= max(bounds) + limits.score:
+        return True
+    rivals = others[(others[:, 0] == detection[0]) & (others[:, 1] >= detection[1] - limits.score)]
+    overlaps = intersection_over_union(detection[2:], rivals[:, 2:], selection.normalized)
+    lowest = selection.nms_threshold
+    if selection.nms_eta != 1:
+        lowest = min(lowest, LOWEST_ADAPTED * selection.nms_eta)
+    return bool((overlaps > lowest - limits.overlap).any())
+
+
+def _shown(detection: np.ndarray) -> str:
+    corners = ", ".join(f"{value:.1f}" for value in detection[2:])
+    return f"class {int(detection[0])} with score {detection[1]:.4f} at [{corners}]"

@@ -277,12 +277,12 @@ class Problems:
     """Collects every problem of one document, so that a user mends them in one go."""
 
     def __init__(self, document: Document) -> None:
-        self._document = document
+        self.document = document
         self._lines: list[str] = []
 
     def add(self, key: str, message: str) -> None:
         """Notes that ``key`` (dotted) is wrong."""
-        line = self._document.problem(key, message)
+        line = self.document.problem(key, message)
         if line not in self._lines:
             self._lines.append(line)
 

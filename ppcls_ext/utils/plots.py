@@ -238,56 +238,74 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a trade-off: its name, what it costs, what it reaches and the deviation of that."""
+    """A point of a trade-off.
+
+    Attributes:
+        label: its name, written at the point; of several points with one label at the one that costs most.
+        cost, value: what it costs and what it reaches.
+        deviation: of the value, drawn as a bar.
+        series: a name in the legend, none where it is empty.
+        colour, marker, is_hollow: how it is drawn.
+    """
 
     label: str
     cost: float
     value: float
     deviation: float | None = None
-    is_secondary: bool = False
+    series: str = ""
+    colour: str = "tab:blue"
+    marker: str = "o"
+    is_hollow: bool = False
 
 
 def draw_tradeoff(panels: Mapping[str, Sequence[Point]], path: str | Path, title: str, value_name: str) -> None:
-    """Draws values over costs on a logarithmic scale, one panel for each kind of cost and one legend.
+    """Draws values over costs on a logarithmic scale, one panel for each kind of cost.
 
     Args:
         panels: name of the cost -> its points.
         path: the PNG to write, whole or not at all.
         title: heading of the figure.
-        value_name: label of the vertical axes.
+        value_name: label of the vertical axis.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    labels = list(dict.fromkeys(point.label for points in panels.values() for point in points))
-    colours = dict(zip(labels, _many_colours(len(labels)), strict=True))
-    figure = Figure(figsize=(5.2 * len(panels), 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    shown: dict[str, Any] = {}
-    for axes, (name, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
-        for point in points:
-            shown[point.label] = axes.errorbar(
-                point.cost, point.value, yerr=point.deviation, color=colours[point.label], capsize=3, linestyle="none",
-                marker="s" if point.is_secondary else "o", markersize=6 if point.is_secondary else 9,
-            )  # fmt: skip
-        _logarithmic(axes, [point.cost for point in points])
-        axes.set_xlabel(name)
-        axes.set_ylabel(value_name)
-        axes.grid(alpha=0.3)
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize="small")
-    _save(figure, path)
-
-
-def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
-    """Scales the horizontal axis; a range of less than a power of ten has ticks of its own, written plainly."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    axes.set_xscale("log")
-    axes.set_xlim(0.8 * min(values), 1.25 * max(values))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter("{x:g}")
+    figure = Figure(figsize=(max(7 * len(panels), 8), 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    series: dict[str, Any] = {}
+    all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+    for axes, (name, points) in zip(all_axes, panels.items(), strict=True):
+        ends: dict[str, tuple[float, float]] = {}
+        for point in points:
+            drawn = axes.errorbar(
+                point.cost, point.value, yerr=point.deviation, color=point.colour, marker=point.marker, markersize=8,
+                markerfacecolor="white" if point.is_hollow else point.colour, capsize=3, linestyle="none", zorder=3,
+            )  # fmt: skip
+            if point.series:
+                series.setdefault(point.series, drawn)
+            ends[point.label] = max(ends.get(point.label, (0.0, 0.0)), (point.cost, point.value))
+        values = [point.value for point in points]
+        # Labels nearer to each other than this part of the axis are moved apart.
+        distance = 0.045 * (max(values) - min(values) or 1.0)
+        taken = -math.inf
+        for label, (cost, value) in sorted(ends.items(), key=lambda item: item[1][1]):
+            taken = max(value, taken + distance)
+            axes.annotate(label, (cost, value), (1.08 * cost, taken), fontsize="small", va="center")
+        costs = [point.cost for point in points]
+        axes.set_xscale("log")
+        axes.set_xlim(0.7 * min(costs), 4 * max(costs))  # Room for the labels of the rightmost points.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel(name)
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    all_axes[0].set_ylabel(value_name)
+    if series:
+        figure.legend(list(series.values()), list(series), loc="outside lower center", ncols=6, fontsize="small")
+    _save(figure, path)
 
 
 def _many_colours(count: int) -> list[Any]:

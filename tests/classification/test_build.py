@@ -9,7 +9,7 @@ import pytest
 from classification.build import build_dataset, build_network
 from classification.config import load_config
 from classification.opening import UnavailableDataError, open_dataset
-from classification.sample_files import write_samples
+from classification.prepare import write_samples
 from classification.trained import load_trained
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from classification.class_names import check_same_classes
+from classification.opening import check_same_classes
 from ppcls_ext.utils.errors import UserError
 
 

@@ -1,8 +1,9 @@
-"""Every mistake in a configuration, at any depth, gets its one line; all come at once, and without loading Paddle."""
+"""Every mistake in a configuration, at any depth, gets its one line; all come at once, before any data are read."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from classification.config import load_config
-from ppcls_ext.utils.errors import ConfigError
+from ppcls_ext.utils.errors import ConfigError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "configs" / "econvnext_mini.yaml"
@@ -47,145 +48,75 @@ def test_the_example_of_the_design_word_by_word(tmp_path):
     assert missing == f"{file}:{line - 1}: {TRAIN_OPS}[1].RandCropImage: missing argument 'size'"
 
 
-# Each is one change to the ImageNet recipe, the dotted key under which it must be reported, and how the message begins.
-SAME = None
+# One case a rule: a change to the ImageNet recipe, the dotted key that is reported (None: that of the change), and the
+# kind of the fault.
 MISTAKES = [
-    # Unknown keys at every depth.
+    # Unknown keys at every depth, each with the nearest one.
     ("Globl.epochs=3", "", "unknown key 'Globl' (did you mean 'Global'?); allowed: Global, AMP, EMA, Arch, Loss,"),
     ("Global.epoks=3", "Global", "unknown argument 'epoks' (did you mean 'epochs'?); allowed: "),
-    ("AMP.leval=O1", "AMP", "unknown argument 'leval' (did you mean 'level'?)"),
-    ("EMA.dekay=0.9", "EMA", "unknown argument 'dekay' (did you mean 'decay'?)"),
     ("Arch.drop_path_rat=0.1", "Arch", "unknown argument 'drop_path_rat' (did you mean 'drop_path_rate'?)"),
-    ("Loss.Trian=[]", "Loss", "unknown key 'Trian' (did you mean 'Train'?); allowed: Train, Eval"),
     ("Loss.Train[0].CELoss.epsilo=0.1", "Loss.Train[0].CELoss", "unknown argument 'epsilo' (did you mean 'epsilon'?)"),
-    ("Optimizer.beta3=0.9", "Optimizer", "unknown argument 'beta3' (did you mean 'beta"),
     ("Optimizer.lr.learning_rat=1", "Optimizer.lr", "unknown argument 'learning_rat' (did you mean 'learning_rate'?)"),
     ("Optimizer.lr.epochs=3", "Optimizer.lr", "unknown argument 'epochs'"),
-    ("DataLoader.Test={}", "DataLoader", "unknown key 'Test'; allowed: Train, Eval"),
     ("DataLoader.Eval.sampelr={}", "DataLoader.Eval", "unknown key 'sampelr' (did you mean 'sampler'?)"),
-    ("DataLoader.Train.sampler.batchsize=3", "DataLoader.Train.sampler", "unknown argument 'batchsize' (did you mean "),
-    ("DataLoader.Train.loader.workers=3", "DataLoader.Train.loader", "unknown argument 'workers' (did you mean 'num_w"),
     ("DataLoader.Train.dataset.root=x", "DataLoader.Train.dataset", "unknown argument 'root'; allowed: image_root, cl"),
-    (f"{TRAIN_OPS}[5].RandomErasing.EPSILN=1", f"{TRAIN_OPS}[5].RandomErasing", "unknown argument 'EPSILN' (did you m"),
-    ("Infer.batchsize=3", "Infer", "unknown argument 'batchsize' (did you mean 'batch_size'?)"),
     ("Infer.PostProcess.top=3", "Infer.PostProcess", "unknown argument 'top' (did you mean 'topk'?)"),
-    ("Metric.Eval[0].TopkAcc.k=3", "Metric.Eval[0].TopkAcc", "unknown argument 'k'"),
-    # Unknown names of models, operators, classes.
-    ("Arch.name=EConvNeXt_minni", SAME, "unknown model 'EConvNeXt_minni'; did you mean EConvNeXt_mini"),
-    ("Arch.name=5", SAME, "must name the model, such as EConvNeXt_mini"),
-    ("Loss.Train[0]={CELos: {}}", SAME, "unknown name 'CELos' (did you mean 'CELoss'?); allowed: CELoss"),
-    ("Optimizer.name=AdamV", SAME, "unknown name 'AdamV' (did you mean 'Adam'?); allowed: Adam, AdamW, Momentum,"),
-    ("Optimizer.name=null", SAME, "is missing; allowed: Adam, AdamW"),
-    ("Optimizer.lr.name=Cosin", SAME, "unknown name 'Cosin' (did you mean 'Cosine'?)"),
-    ("DataLoader.Train.dataset.name=ImageNet", SAME, "unknown name 'ImageNet' (did you mean 'ImageNetDa"),
-    (f"{TRAIN_OPS}[1]={{RandCropImg: {{size: 3}}}}", SAME, "unknown operator 'RandCropImg' (did you mean 'RandCropIm"),
-    ("Infer.transforms[0]={RandFlipImage: null}", SAME, "unknown operator 'RandFlipImage'"),
-    ("Metric.Eval[0]={TopAcc: {topk: 1}}", SAME, "unknown name 'TopAcc' (did you mean 'TopkAcc'?)"),
-    (f"{BATCH_OPS}[0]={{OpSampler: {{Mixup: {{}}}}}}", f"{BATCH_OPS}[0].OpSampler", "unknown operator 'Mixup'; known:"),
-    # Wrong types.
-    ("Global=5", SAME, "must be a mapping of arguments, got 5"),
-    ("Global.epochs=many", SAME, "must be a whole number, got 'many' (str)"),
-    ("Global.epochs=1.5", SAME, "must be a whole number, got 1.5 (float)"),
-    ("Global.use_visualdl=3", SAME, "must be true or false, got 3 (int)"),
-    ("Global.image_shape=224", SAME, "must be a list, each entry a whole number, got 224 (int)"),
-    ("Global.output_dir=[a]", SAME, "must be a text, got ['a'] (list)"),
-    ("AMP=true", SAME, "must be a mapping of arguments, got True"),
-    ("EMA.decay=much", SAME, "must be a number, got 'much' (str)"),
-    ("Arch.class_num=ten", SAME, "must be a whole number, got 'ten' (str)"),
-    ("Arch.use_sync_bn=maybe", SAME, "must be true or false, got 'maybe' (str)"),
-    ("Arch.pretrained=5", SAME, "must be true or false or a text, got 5 (int)"),
-    ("Loss=[]", SAME, "must be a mapping with the keys Train, Eval, got []"),
-    ("Loss.Train={CELoss: {}}", SAME, "must be a list of '- Name: {arguments}' entries, got {'CELoss': {}}"),
-    ("Loss.Train[0]={CELoss: {}, Other: {}}", SAME, "must hold one name with its arguments"),
-    ("Loss.Train[0].CELoss=5", SAME, "must be a mapping of arguments, got 5"),
-    ("Optimizer=AdamW", SAME, "must be a mapping with the keys name and lr"),
-    ("Optimizer.beta1=high", SAME, "must be a number, got 'high' (str)"),
-    ("Optimizer.beta1=.nan", SAME, "must be a finite number, got nan"),
-    ("Optimizer.lr=fast", SAME, "must be a mapping such as {name: Cosine, learning_rate: 4e-3}"),
-    ("Optimizer.lr.learning_rate=fast", SAME, "must be a number, got 'fast' (str)"),
-    ("Optimizer.lr.learning_rate=.nan", SAME, "must be a finite number, got nan"),
-    ("DataLoader=[]", SAME, "must be a mapping with the keys Train, Eval, got []"),
-    ("DataLoader.Train=5", SAME, "must be a mapping with the keys dataset, sampler, loader, got 5"),
-    ("DataLoader.Train.dataset=5", SAME, "must be a mapping with the key name, such as ImageFolder"),
-    ("DataLoader.Train.dataset.image_root=5", SAME, "must be a text, got 5 (int)"),
-    ("DataLoader.Train.sampler.batch_size=64.0", SAME, "must be a whole number, got 64.0"),
-    ("DataLoader.Train.sampler.shuffle=1", SAME, "must be true or false, got 1 (int)"),
-    (f"{TRAIN_OPS}=5", SAME, "expected a list of operators, got 5"),
-    (f"{TRAIN_OPS}[1]=5", SAME, "expected one operator as 'Name: {arguments}', got 5"),
-    (f"{TRAIN_OPS}[1].RandCropImage=5", f"{TRAIN_OPS}[1]", "expected one operator as 'Name: {arguments}', got {'RandC"),
-    (f"{TRAIN_OPS}[1].RandCropImage.size=big", SAME, "must be "),
-    (f"{TRAIN_OPS}[4].NormalizeImage.mean=[1, 2, x]", SAME, ""),
-    (f"{BATCH_OPS}[0].OpSampler.MixupOperator.alpha=x", SAME, "must be a number"),
-    (f"{BATCH_OPS}[0].OpSampler.MixupOperator.prob=x", SAME, "must be a number"),
-    ("Infer=[]", SAME, "must be a mapping of arguments, got []"),
-    ("Infer.transforms=5", SAME, "must be a list"),
-    ("Infer.PostProcess=Topk", SAME, "must be a mapping, got 'Topk' (str)"),
-    ("Metric=5", SAME, "must be a mapping with the keys Train, Eval, got 5"),
-    ("Metric.Eval[0].TopkAcc.topk=five", SAME, "must be a whole number or a list"),
+    # Unknown names of models, classes, operators.
+    ("Arch.name=EConvNeXt_minni", None, "unknown model 'EConvNeXt_minni'; did you mean EConvNeXt_mini"),
+    ("Optimizer.name=AdamV", None, "unknown name 'AdamV' (did you mean 'Adam'?); allowed: Adam, AdamW, Momentum,"),
+    ("DataLoader.Train.dataset.name=ImageNet", None, "unknown name 'ImageNet' (did you mean 'ImageNetDa"),
+    (f"{TRAIN_OPS}[1]={{RandCropImg: {{size: 3}}}}", None, "unknown operator 'RandCropImg' (did you mean 'RandCropIm"),
+    ("Infer.transforms[0]={RandFlipImage: null}", None, "unknown operator 'RandFlipImage'"),
+    ("Metric.Eval[0]={TopAcc: {topk: 1}}", None, "unknown name 'TopAcc' (did you mean 'TopkAcc'?)"),
+    (f"{BATCH_OPS}[0]={{OpSampler: {{Mixup: {{}}}}}}", f"{BATCH_OPS}[0].OpSampler", "unknown operator 'Mixup'"),
+    # Wrong types, of sections and of values.
+    ("Global=5", None, "must be a mapping"),
+    ("DataLoader.Train=5", None, "must be a mapping with the keys dataset, sampler, loader, got 5"),
+    ("Loss.Train={CELoss: {}}", None, "must be a list of '- Name: {arguments}' entries, got {'CELoss': {}}"),
+    ("Loss.Train[0]={CELoss: {}, Other: {}}", None, "must hold one name with its arguments"),
+    (f"{TRAIN_OPS}[1]=5", None, "expected one operator as 'Name: {arguments}', got 5"),
+    ("Global.epochs=1.5", None, "must be a whole number, got 1.5 (float)"),
+    ("Global.use_visualdl=3", None, "must be true or false, got 3 (int)"),
+    ("Global.output_dir=[a]", None, "must be a text, got ['a'] (list)"),
+    ("Global.image_shape=[3, a, 224]", "Global.image_shape[1]", "must be a whole number, got 'a' (str)"),
+    ("Arch.pretrained=5", None, "must be true or false or a text, got 5 (int)"),
+    ("Optimizer.lr.learning_rate=.nan", None, "must be a finite number, got nan"),
+    (f"{TRAIN_OPS}[4].NormalizeImage.mean=[1, 2, x]", None, "must be "),
+    (f"{BATCH_OPS}[0].OpSampler.MixupOperator.prob=x", None, "must be a number"),
     # Wrong choices.
-    ("Global.device=tpu", SAME, "must be one of gpu, cpu, xpu, npu, mlu, got 'tpu' (did you mean '"),
-    ("Global.amp_dtype=float32", SAME, "must be one of float16, bfloat16, got 'float32' (did you mean 'float16'?)"),
-    ("Global.eval_mode=retrieval", SAME, "must be one of classification, got 'retrieval'"),
-    ("Global.use_dali=True", SAME, "must be one of False, got True"),
-    ("AMP.level=O3", SAME, "must be one of O1, O2, got 'O3'"),
-    ("Arch.stem_stride=3", SAME, "must be one of 1, 2, 4, got 3"),
-    ("DataLoader.Train.sampler.name=PKSampler", SAME, "must be one of DistributedBatchSampler, BatchS"),
-    (f"{TRAIN_OPS}[1].RandCropImage.interpolation=cubik", SAME, "must be "),
-    ("Infer.PostProcess.name=Threshold", SAME, "must be one of Topk, got 'Threshold'"),
-    ("Arch.pretrained=True", SAME, "no weights are downloaded; give a file with Global.pretrained_model=PATH instead"),
-    # Missing arguments.
+    ("Global.amp_dtype=float32", None, "must be one of float16, bfloat16, got 'float32' (did you mean 'float16'?)"),
+    ("Arch.stem_stride=3", None, "must be one of 1, 2, 4, got 3"),
+    (f"{TRAIN_OPS}[1].RandCropImage.interpolation=cubik", None, "must be one of "),
+    ("Arch.pretrained=True", None, "no weights are downloaded; give a file with Global.pretrained_model=PATH instead"),
+    # Missing.
     ("Arch=null", "Arch.name", "must name the model"),
-    ("Optimizer.lr={name: Cosine}", SAME, "missing argument 'learning_rate'"),
-    ("Optimizer.lr=null", SAME, "must be a mapping such as"),
+    ("Optimizer.lr={name: Cosine}", None, "missing argument 'learning_rate'"),
     ("Optimizer.lr={learning_rate: 0.1}", "Optimizer.lr.name", "is missing; allowed: ConstLR, Constant, Cosine"),
-    ("DataLoader.Train.dataset.name=null", SAME, "is missing; allowed: Cifar10"),
-    ("DataLoader.Train.dataset={name: ImageFolder}", SAME, "missing argument 'image_root'"),
-    ("Metric.Eval[0].TopkAcc={}", SAME, "missing argument 'topk'"),
-    (f"{BATCH_OPS}[0].OpSampler={{}}", SAME, "names no operator; known: MixupOperator, CutmixOperator"),
+    ("DataLoader.Train.dataset={name: ImageFolder}", None, "missing argument 'image_root'"),
     # Out of range.
-    ("Global.epochs=-1", SAME, "must be at least 1, got -1"),
-    ("Global.epochs=0", SAME, "must be at least 1, got 0"),
-    ("Global.save_interval=-1", SAME, "must be at least 1, got -1"),
-    ("Global.keep_checkpoints=0", SAME, "must be at least 1, got 0"),
-    ("Global.update_freq=-4", SAME, "must be at least 1, got -4"),
-    ("Global.save_steps=-1", SAME, "must be at least 0, got -1"),
-    ("Global.max_bad_images=-0.5", SAME, "must be at least 0, got -0.5"),
-    ("Global.seed=-1", SAME, "must be at least 0, got -1"),
-    ("Global.class_num=-3", SAME, "must be at least 1, got -3"),
-    ("Global.image_shape=[3, 224]", SAME, "must be [channels, height, width], got [3, 224]"),
-    ("Global.image_shape=[3, -1, 224]", SAME, "must be [channels, height, width], got [3, -1, 224]"),
-    ("AMP.scale_loss=-1", SAME, "must be at least 1, got -1.0"),
-    ("EMA.decay=1.5", SAME, "must be at least 0 and below 1, got 1.5"),
-    ("Arch.class_num=-10", SAME, "must be at least 1, got -10"),
-    ("Arch.class_num=0", SAME, "must be at least 1, got 0"),
-    ("Loss.Train[0].CELoss.epsilon=-0.1", SAME, "must be at least 0 and below 1, got -0.1"),
-    ("Loss.Train[0].CELoss.weight=-1", SAME, "must not be negative, got -1.0"),
-    ("Optimizer.weight_decay=-0.05", SAME, "must not be negative, got -0.05"),
-    ("Optimizer.beta1=1.0", SAME, "must be at least 0 and below 1, got 1.0"),
-    ("Optimizer.clip_norm=-1", SAME, "must be positive, got -1.0"),
-    ("Optimizer.clip_grad=-1", "Optimizer.clip_norm", "must be positive, got -1.0"),
-    ("Optimizer.lr.learning_rate=-1", SAME, "must not be negative, got -1.0"),
-    ("Optimizer.lr.eta_min=-1", SAME, "must not be negative, got -1.0"),
-    ("Optimizer.lr.warmup_epoch=-1", SAME, "must lie between 0 and Global.epochs (300), got -1.0"),
-    ("Optimizer.lr.warmup_epoch=301", SAME, "must lie between 0 and Global.epochs (300), got 301.0"),
-    ("DataLoader.Train.sampler.batch_size=-64", SAME, "must be at least 1, got -64"),
-    ("DataLoader.Eval.loader.num_workers=-1", SAME, "must be at least 0, got -1"),
-    (f"{TRAIN_OPS}[1].RandCropImage.size=-3", SAME, "must be "),
-    (f"{BATCH_OPS}[0].OpSampler.MixupOperator.alpha=-1", SAME, "must be "),
-    (f"{BATCH_OPS}[0].OpSampler.MixupOperator.prob=-0.5", f"{BATCH_OPS}[0].OpSampler.prob", "must not be negative"),
+    ("Global.epochs=0", None, "must be at least 1, got 0"),
+    ("Global.image_shape=[3, 224]", None, "must be "),
+    ("EMA.decay=1.5", None, "must be below 1, got 1.5"),
+    ("Arch.class_num=0", None, "must be at least 1, got 0"),
+    ("Loss.Train[0].CELoss.epsilon=-0.1", None, "must be at least 0 and below 1, got -0.1"),
+    ("Loss.Train[0].CELoss.weight=-1", None, "must not be negative, got -1.0"),
+    ("Optimizer.clip_grad=-1", "Optimizer.clip_norm", "must be above 0, got -1"),
+    ("Optimizer.lr.warmup_epoch=301", None, "must lie between 0 and Global.epochs (300), got 301"),
     (f"{BATCH_OPS}[0].OpSampler.MixupOperator.prob=0.7", f"{BATCH_OPS}[0].OpSampler.prob", "the sum over the operator"),
-    ("Infer.batch_size=0", SAME, "must be at least 1, got 0"),
-    ("Infer.PostProcess.topk=0", SAME, "must be at least 1, got 0"),
-    ("Metric.Eval[0].TopkAcc.topk=[1, 0]", SAME, "must hold whole numbers of at least 1, got [1, 0]"),
+    ("Metric.Eval[0].TopkAcc.topk=[1, 0]", None, "must hold whole numbers of at least 1, got [1, 0]"),
+    # Two names of one thing.
+    ("Optimizer.regularizer={name: L2, coeff: 1e-4}", None, "is another name of weight_decay"),
+    ("Optimizer.clip_norm=1 Optimizer.clip_grad=2", "Optimizer.clip_grad", "is another name of clip_norm"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("override", "key", "message"), MISTAKES, ids=[override for override, _, _ in MISTAKES])
-def test_each_mistake_gets_its_one_line(override, key, message):
-    problems = problems_of(RECIPE, override)
+@pytest.mark.parametrize(("changes", "key", "message"), MISTAKES, ids=[changes for changes, _, _ in MISTAKES])
+def test_each_mistake_gets_its_one_line(changes, key, message):
+    changes = re.split(r" (?=[A-Z]\w+\.)", changes)
+    problems = problems_of(RECIPE, *changes)
     assert len(problems) == 1, problems
     assert "\n" not in problems[0]
-    key = override.partition("=")[0] if key is SAME else key
+    key = changes[0].partition("=")[0] if key is None else key
     assert f": {key}: {message}" in problems[0] if key else f": {message}" in problems[0]
 
 
@@ -264,26 +195,6 @@ def test_spellings_of_decay_and_clip(tmp_path, overrides, attribute, value):
     assert getattr(config.optimizer.settings, attribute) == value
 
 
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("Optimizer.regularizer={name: L2, coeff: 1e-4}", "Optimizer.regularizer: is another name of weight_decay"),
-        ("Optimizer.regularizer={name: L1, coeff: 1e-4}", "Optimizer.regularizer.name: unknown name 'L1'"),
-        ("Optimizer.regularizer={name: L2, coeff: -1e-4}", "Optimizer.regularizer.coeff: must not be negative"),
-        ("Optimizer.regularizer=L2", "Optimizer.regularizer.name: is missing; allowed: L2"),
-        ("Optimizer.regularizer={name: L2}", "Optimizer.regularizer: missing argument 'coeff'"),
-    ],
-)
-def test_mistakes_of_a_regularizer(override, expected):
-    assert any(f": {expected}" in problem for problem in problems_of(RECIPE, override))
-
-
-def test_two_names_of_one_clip_may_not_stand_together():
-    problems = problems_of(RECIPE, "Optimizer.clip_norm=1", "Optimizer.clip_grad=2")
-    assert len(problems) == 1
-    assert problems[0].startswith("-o Optimizer.clip_grad=2: Optimizer.clip_grad: is another name of clip_norm;")
-
-
 def test_a_bare_number_is_a_constant_rate():
     config = load_config(RECIPE, ["Optimizer.lr=0.01"])
     schedule = config.optimizer.build_schedule(epochs=3, steps_each_epoch=5)
@@ -292,7 +203,7 @@ def test_a_bare_number_is_a_constant_rate():
 
 def test_numbers_spelt_as_texts_reach_the_constructors():
     config = load_config(RECIPE, ["Optimizer.lr.learning_rate='4e-3'", "Optimizer.epsilon='1.0/1000.0'"])
-    assert config.optimizer.schedule_arguments["learning_rate"] == 0.004
+    assert config.optimizer.schedule.learning_rate == 0.004
     assert config.optimizer.settings.epsilon == 0.001
 
 
@@ -338,7 +249,7 @@ def test_the_configuration_of_paddleclas_loads_unmodified():
     config = load_config(file)
     assert config.arch.name == "ConvNeXt_tiny"
     assert config.arch.arguments["layer_scale_init_value"] == 1e-6
-    assert config.optimizer.schedule_arguments["learning_rate"] == 4e-3
+    assert config.optimizer.schedule.learning_rate == 4e-3
     assert config.run.update_freq == 4
     assert [type(operator).__name__ for operator in config.train.operators] == [
         "DecodeImage", "RandCropImage", "RandFlipImage", "TimmAutoAugment", "NormalizeImage", "RandomErasing",
@@ -346,39 +257,23 @@ def test_the_configuration_of_paddleclas_loads_unmodified():
     assert type(config.train.batch_operator).__name__ == "OpSampler"
 
 
-def run_train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the tool with every import written to the standard error."""
-    command = [sys.executable, "-X", "importtime", "tools/train.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def split_imports(standard_error: str) -> tuple[set[str], list[str]]:
-    lines = standard_error.splitlines()
-    imports = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
-    return imports, [line for line in lines if not line.startswith("import time:")]
-
-
-def test_the_tool_answers_a_mistake_without_traceback_and_without_loading_paddle():
-    answer = run_train("-c", str(RECIPE), "-o", "Global.epochs=-1", "Arch.name=EConvNeXt_minni")
-    imports, lines = split_imports(answer.stderr)
-    assert answer.returncode == 2
-    assert answer.stdout == ""
-    assert len(lines) == 2
+def test_the_tool_answers_mistakes_in_one_line_each_with_exit_status_2():
+    command = [sys.executable, "tools/train.py", "-c", str(RECIPE), "-o", "Global.epochs=-1", "Arch.name=Minni"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = answer.stderr.splitlines()
+    assert (answer.returncode, answer.stdout, len(lines)) == (2, "", 2)
     assert lines[0] == "error: -o Global.epochs=-1: Global.epochs: must be at least 1, got -1"
-    assert lines[1].startswith("error: -o Arch.name=EConvNeXt_minni: Arch.name: unknown model 'EConvNeXt_minni'; did")
-    assert "classification.config" in imports, "the imports were not recorded: the test proves nothing"
-    heavy = {"paddle", "paddleclas", "matplotlib", "sklearn", "visualdl", "rich"}
-    assert not {name for name in imports if name.split(".")[0] in heavy}
+    assert lines[1].startswith("error: -o Arch.name=Minni: Arch.name: unknown model 'Minni'")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-c", "configs/quikstart.yaml"]])
-def test_help_and_a_missing_file_need_no_paddle_either(arguments):
-    answer = run_train(*arguments)
-    imports, lines = split_imports(answer.stderr)
-    assert "paddle" not in imports
-    assert not any("Traceback" in line for line in lines)
-    if "-c" in arguments:
-        assert answer.returncode == 2
-        assert lines == ["error: configs/quikstart.yaml: no such configuration file (did you mean 'quickstart.yaml'?)"]
-    else:
-        assert (answer.returncode, lines) == (0, [])
+def test_help_needs_no_paddle():
+    command = [sys.executable, "-X", "importtime", "tools/train.py", "--help"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    imports = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
+    assert "argparse" in imports, "the imports were not recorded: the test proves nothing"
+    assert not imports & {"paddle", "pydantic", "paddleclas", "ppdet"}
+
+
+def test_a_missing_file_names_its_neighbour():
+    with pytest.raises(UserError, match=r"no such configuration file \(did you mean 'quickstart.yaml'\?\)"):
+        load_config("configs/quikstart.yaml")

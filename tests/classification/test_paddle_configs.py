@@ -31,7 +31,7 @@ def test_a_detection_configuration_is_told_in_one_line(tmp_path, text, key):
     path.write_text(text)
     with pytest.raises(UserError) as told:
         load_config(path)
-    message = "this is a detection configuration; detection is not part of this version yet"
+    message = "this is a detection configuration; use a classification configuration (with Arch)"
     assert str(told.value) == f"{path}:{key}: {message}"
 
 

@@ -71,7 +71,7 @@ def test_fine_tuning_has_the_settings_that_were_asked_for(pruned):
     config = load_config(folder / "small_pruned.yaml")
     assert config.run.epochs == 1
     assert config.optimizer is not None
-    assert config.optimizer.schedule_arguments["learning_rate"] == pytest.approx(1e-4)
+    assert config.optimizer.schedule.learning_rate == pytest.approx(1e-4)
     assert original.document.data["Optimizer"]["lr"]["learning_rate"] == 1e-3  # untouched
     assert (folder / "fine_tuning" / "checkpoints" / "best" / "model.pdparams").is_file()
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from detection.configuration import load_config
-from detection.configuration.catalog import find_catalog
-from detection.configuration.keys import KEYS
+from detection.configuration.checks import RunKeys, catalog
 from detection.evaluator import Evaluator, evaluate_config
 from detection.loaders import training_loader
 from detection.task import IGNORED, ignored_keys, open_environment, train_config
@@ -169,4 +168,4 @@ def test_keys_that_do_nothing_here_are_named() -> None:
     data = {"metric": "VOC", "use_xpu": True, "print_flops": False, "use_ema": True}
     assert ignored_keys(data) == ["use_xpu", "metric"]
     assert ignored_keys({"metric": "COCO"}) == []
-    assert set(IGNORED) <= find_catalog().keys | KEYS.keys(), "a key that no configuration may have"
+    assert set(IGNORED) <= catalog().keys | RunKeys.model_fields.keys(), "a key that no configuration may have"

@@ -75,7 +75,7 @@ def check_seen(file: Path, script: Path, first: Path, arguments: list[str]) -> N
     assert str(MAIN.parent) not in seen["path"]
     assert seen["channels"] == [192, 384, 768]
     assert seen["operator"] == "detection.data.operators"
-    assert seen["nms"] == "detection.export.nms"
+    assert seen["nms"] == "detection.nms"
     assert (Path(seen["ppdet"]).parents[1] == first) == ((first / "ppdet").exists())
 
 

@@ -117,7 +117,7 @@ def test_a_data_set_without_annotations_is_told_before_an_image_is_asked_for(tmp
 def test_an_export_of_a_detector_gets_int8_by_the_command_line(config: DetectionConfig, tmp_path: Path) -> None:
     import paddle
 
-    from detection.export.detector import export_detector
+    from detection.export import export_detector
     from detection.toolkit import build_model
     from ppcls_ext.runtime import load
 

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from detection.configuration import load_config
-from detection.configuration.contrast import warn_of_other_contrast
+from detection.configuration.config import warn_of_other_contrast
 from detection.trained import class_names_of
 from ppcls_ext.utils.errors import UserError
 from tests.support.frames import Frames

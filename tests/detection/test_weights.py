@@ -102,10 +102,10 @@ def test_weights_of_a_classifier(tmp_path: Path) -> None:
 
 
 def test_merged_weights(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
-    from detection.export.deployed import deploy
+    from detection.export import Deployed
     from detection.toolkit import build_model
 
-    network = deploy(build_model(load_config(tiny_config(tmp_path))), final=True, fused=True).network
+    network = Deployed(build_model(load_config(tiny_config(tmp_path))), final=True, fused=True).network
     write_weights(tmp_path / "merged.pdparams", network.state_dict())
     with pytest.raises(UserError, match="its branches were merged for deployment"):
         load(tmp_path, tmp_path / "merged.pdparams")

@@ -91,9 +91,9 @@ def test_those_of_another_architecture(weights: Path, tmp_path: Path) -> None:
 
 
 def test_merged_ones(model: Any, tmp_path: Path) -> None:
-    from detection.export.deployed import deploy
+    from detection.export import Deployed
 
-    merged = deploy(model, final=True, fused=True).network
+    merged = Deployed(model, final=True, fused=True).network
     write_weights(tmp_path / "merged.pdparams", merged.state_dict())
     message = "its branches were merged for deployment; use the weights as they were trained"
     assert message in refusal(yolov10_config(tmp_path), tmp_path / "merged.pdparams")

@@ -15,7 +15,8 @@ from ppcls_ext.arch.convnext_v1 import ConvNeXtV1
 from ppcls_ext.arch.convnext_v2 import ConvNeXtV2
 from ppcls_ext.arch.design import CONVNEXT_V2
 from ppcls_ext.arch.seeded import seed_weights, seeded_array
-from ppcls_ext.deploy.export import FORMATS, export_classifier
+from ppcls_ext.deploy.export import export_classifier
+from ppcls_ext.deploy.formats import FORMATS
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, write_weights
 from ppcls_ext.weights.convert import Request, convert_weights

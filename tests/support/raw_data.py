@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -13,19 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from detection.prepare.optical import (
-    add_duo_arguments,
-    add_imagefolder_arguments,
-    prepare_duo,
-    prepare_imagefolder,
-)
-from detection.prepare.sonar import add_sonar_arguments, prepare_sonar
+from tools import prepare_data
 
-COMMANDS = {
-    "sonar": (add_sonar_arguments, prepare_sonar),
-    "duo": (add_duo_arguments, prepare_duo),
-    "imagefolder": (add_imagefolder_arguments, prepare_imagefolder),
-}
 WIDTH, HEIGHT = 64, 48
 SONAR_BLOCK = (
     "<sonar><type>Gemini 1200i</type><version>2.0</version><range>14.991</range><azimuth>120</azimuth>"
@@ -99,10 +87,8 @@ def box_entry(number: Any, image: Any, category: Any = 1, box: Any = (5, 5, 10, 
 
 def prepare(command: str, *arguments: str | Path) -> None:
     """Runs a subcommand of ``tools/prepare_data.py`` in this process."""
-    add_arguments, run = COMMANDS[command]
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    run(parser.parse_args([str(argument) for argument in arguments]))
+    parsed = prepare_data.parse_arguments([command, *map(str, arguments)])
+    parsed.run(parsed)
 
 
 class Prepared:

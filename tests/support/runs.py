@@ -108,9 +108,13 @@ def tool_environment() -> dict[str, str]:
 def run_tool(name: str, *arguments: str | Path, timeout: int = 300) -> subprocess.CompletedProcess[str]:
     """Runs ``python tools/NAME ARGUMENTS`` from the root of the repository and returns what it printed."""
     command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
-    return subprocess.run(
+    done = subprocess.run(
         command, cwd=ROOT, env=tool_environment(), capture_output=True, text=True, timeout=timeout, check=False
     )
+    # Paddle's advice on OMP_NUM_THREADS, as it is imported, is for whoever sets that.
+    advice = ("WARNING: OMP_NUM_THREADS", "PLEASE USE OMP_NUM_THREADS")
+    done.stderr = "".join(line for line in done.stderr.splitlines(keepends=True) if not line.startswith(advice))
+    return done
 
 
 def start_tool(name: str, *arguments: str | Path) -> subprocess.Popen[str]:

@@ -31,10 +31,8 @@ def make_model(seeded: bool = True, norms_frozen: bool = False) -> Any:
     from detection import toolkit
 
     toolkit.register()
-    from detection.yolov10.architecture import YOLOv10
-    from detection.yolov10.backbone import YOLOv10Backbone
-    from detection.yolov10.head import YOLOv10Head
-    from detection.yolov10.neck import YOLOv10Neck
+    from detection.yolov10.head import YOLOv10, YOLOv10Head
+    from detection.yolov10.network import YOLOv10Backbone, YOLOv10Neck
 
     backbone = YOLOv10Backbone("N")
     neck = YOLOv10Neck(**YOLOv10Neck.from_config({}, backbone.out_shape), scale="N")

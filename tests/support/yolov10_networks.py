@@ -20,8 +20,8 @@ class Network(nn.Layer):
 
     def __init__(self, backbone: nn.Layer, class_num: int, **neck: Any) -> None:
         super().__init__()
-        from detection.yolov10.branch import DetectionBranch
-        from detection.yolov10.neck import YOLOv10Neck
+        from detection.yolov10.head import DetectionBranch
+        from detection.yolov10.network import YOLOv10Neck
 
         self.backbone = backbone
         self.neck = YOLOv10Neck(**YOLOv10Neck.from_config({}, backbone.out_shape), **neck)

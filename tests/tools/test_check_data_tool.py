@@ -12,19 +12,16 @@ from tests.support.pictures import folder_config, write_class_folders
 from tests.support.runs import ROOT, run_tool, tool_environment
 
 
-def test_clean_data_leave_with_0_and_without_paddle(tmp_path: Path) -> None:
+def test_clean_data_leave_with_0(tmp_path: Path) -> None:
     train = write_class_folders(tmp_path / "train")
     config = folder_config(tmp_path, train, write_class_folders(tmp_path / "val", images=3, first_seed=500))
-    command = [sys.executable, "-X", "importtime", "tools/check_data.py", "-c", config, "--output", tmp_path / "out"]
+    command = [sys.executable, "tools/check_data.py", "-c", config, "--output", tmp_path / "out"]
     result = subprocess.run(
         [*map(str, command)], cwd=ROOT, env=tool_environment(), capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     assert "training: 24 images in 2 classes" in result.stdout
     assert "no errors, no warnings" in result.stdout
-    loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
-    assert "numpy" in loaded
-    assert "paddle" not in loaded
     assert (tmp_path / "out" / "overview.png").is_file()
 
 
@@ -56,9 +53,9 @@ def test_mistakes_of_the_user_leave_with_2(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_clean_detection_data_leave_with_0_and_without_paddle(tmp_path: Path) -> None:
+def test_clean_detection_data_leave_with_0(tmp_path: Path) -> None:
     config = Frames(tmp_path).write_config()
-    command = [sys.executable, "-X", "importtime", "tools/check_data.py", "-c", config, "--output", tmp_path / "out"]
+    command = [sys.executable, "tools/check_data.py", "-c", config, "--output", tmp_path / "out"]
     result = subprocess.run(
         [*map(str, command)], cwd=ROOT, env=tool_environment(), capture_output=True, text=True, check=False
     )
@@ -66,9 +63,6 @@ def test_clean_detection_data_leave_with_0_and_without_paddle(tmp_path: Path) ->
     assert "training: 18 images with 36 boxes of 3 classes" in result.stdout
     assert "validation: 6 images with 12 boxes of 3 classes" in result.stdout
     assert "no errors, no warnings" in result.stdout
-    loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
-    assert "numpy" in loaded
-    assert loaded & {"paddle", "ppdet", "pycocotools"} == set()
     assert (tmp_path / "out" / "overview.png").is_file()
 
 

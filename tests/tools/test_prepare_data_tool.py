@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification.sample_files import choose_evenly
+from classification.prepare import choose_evenly
 from tests.support.runs import run_tool, small_config, write_config
 
 

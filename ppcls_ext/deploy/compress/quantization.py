@@ -15,7 +15,7 @@ import yaml
 
 from ppcls_ext.deploy.compress.int8 import check_packages, quantize_network
 from ppcls_ext.deploy.compress.timing import latency_by_turns
-from ppcls_ext.deploy.export.target import check_target
+from ppcls_ext.deploy.formats import check_target
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Description, DetectionDescription, DetectionPredictor, Predictor, load, read_description
 from ppcls_ext.runtime.backends import choose

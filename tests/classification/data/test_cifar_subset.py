@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from classification.data.cifar_subset import write_subset
 from classification.data.datasets import Cifar100
+from classification.prepare import write_subset
 from ppcls_ext.utils.errors import UserError
 from tests.support.cifar import cifar_archive
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from detection.configuration import load_config
-from detection.configuration.bases import load_with_bases
+from detection.configuration.config import load_with_bases
 from ppcls_ext.utils.errors import UserError
 from tests.support.detection_configs import line_of, write_config
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import yaml
 
-from detection.export import detector as exporter
-from detection.export.deployed import EagerBackend
-from detection.export.detector import export_detector
-from ppcls_ext.deploy.export import FORMATS, PRECISIONS, onnx_suppression
+from detection.export import EagerBackend, export_detector
+from ppcls_ext.deploy import export as shared
+from ppcls_ext.deploy import onnx as onnx_suppression
+from ppcls_ext.deploy.formats import FORMATS, PRECISIONS
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime import load, read_description
 from ppcls_ext.runtime.nms import NmsSettings, suppress
@@ -111,7 +111,7 @@ def test_a_graph_that_drops_other_boxes_leaves_no_file(
     def lenient(core: Any, settings: NmsSettings) -> Any:
         return onnx_suppression.add_suppression(core, dataclasses.replace(settings, nms_threshold=0.9))
 
-    monkeypatch.setattr(exporter, "add_suppression", lenient)
+    monkeypatch.setattr(shared, "add_suppression", lenient)
     preprocess = config.data["TestReader"]["sample_transforms"]
     with pytest.raises(UserError, match="does not compute what the model computes: ONNX Runtime.* kept by the export"):
         export_detector(

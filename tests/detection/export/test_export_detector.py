@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from detection.export import detector as exporter
-from detection.export.deployed import Deployed, EagerBackend, deploy, nms_settings
-from detection.export.detector import export_detector, with_size
+import detection.export as exporter
+from detection.export import Deployed, EagerBackend, export_detector, nms_settings, with_size
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime import DetectionDescription, load, read_description
 from ppcls_ext.runtime.description import OutputForm
@@ -118,14 +117,16 @@ def test_a_corrupted_export_is_refused_and_leaves_the_older_one(
 ) -> None:
     def corrupted(*arguments: Any, **more: Any) -> Deployed:
         """Changes one weight of thousands in what is exported."""
-        deployed = deploy(*arguments, **more)
+        deployed = Deployed(*arguments, **more)
+        if not more.get("fused", arguments[-1]):
+            return deployed
         weight = deployed.network.yolo_head.pred_cls[2].weight
         changed = weight.numpy()
         changed[0] *= 1.2
         weight.set_value(changed)
         return deployed
 
-    monkeypatch.setattr(exporter, "deploy", corrupted)
+    monkeypatch.setattr(exporter, "Deployed", corrupted)
     shutil.copytree(exports["final"], tmp_path / "export")
     before = {file.name: file.read_bytes() for file in (tmp_path / "export").iterdir()}
     images = {file.name: read_image(file) for file in frames}
@@ -148,7 +149,7 @@ def test_changed_weights_are_refused_at_loading(exports: dict[str, Path], tmp_pa
 def test_suppression_of_the_toolkit_is_translated(model: Any) -> None:
     from ppdet.modeling.layers import MultiClassNMS
 
-    network = deploy(model, final=True, fused=False).network
+    network = Deployed(model, final=True, fused=False).network
     network.yolo_head.nms = MultiClassNMS(score_threshold=0.2, nms_top_k=9, keep_top_k=8, nms_threshold=0.4)
     settings = nms_settings(network)
     assert settings is not None

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.export import detector as exporter
-from detection.export.deployed import Deployed, EagerBackend, deploy, form_of
-from detection.export.detector import export_detector
+import detection.export as exporter
+from detection.export import Deployed, EagerBackend, export_detector, form_of
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionPredictor, load, read_description
@@ -219,14 +218,16 @@ def test_a_corrupted_export_is_refused(
 ) -> None:
     def corrupted(*arguments: Any, **more: Any) -> Deployed:
         """Changes one weight of thousands in what is exported."""
-        deployed = deploy(*arguments, **more)
+        deployed = Deployed(*arguments, **more)
+        if not more.get("fused", arguments[-1]):
+            return deployed
         weight = deployed.network.yolo_head.one_to_one.classes[0][-1].weight
         changed = weight.numpy()
         changed[0, 0] += 3
         weight.set_value(changed)
         return deployed
 
-    monkeypatch.setattr(exporter, "deploy", corrupted)
+    monkeypatch.setattr(exporter, "Deployed", corrupted)
     images = {frames[0].name: read_image(frames[0])}
     with pytest.raises(UserError, match="does not compute what the model computes: .*frame_0"):
         export_detector(model, tmp_path / "export", images=images, **SETTINGS)

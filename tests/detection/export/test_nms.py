@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from detection.export.nms import MultiClassNMS3, register
+from detection.nms import MultiClassNMS3, register
 from ppcls_ext.utils.errors import UserError
 
 SETTINGS = {"score_threshold": 0.3, "nms_top_k": 20, "keep_top_k": 15, "nms_threshold": 0.5}

@@ -284,7 +284,7 @@ def test_voc_folder_without_lists_is_split_by_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"images": [', "line 1: no valid JSON .*is the file truncated"),
+        ('{"images": [', r"labels.json: is truncated: it ends in the middle.*line 1, column"),
         ('{"images": {}}', "no annotations below this folder"),
     ],
 )

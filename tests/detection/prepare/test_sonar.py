@@ -368,7 +368,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("detection.prepare.writing.write_json", fail)
+    monkeypatch.setattr("detection.prepare.write.write_json", fail)
     with pytest.raises(OSError, match="No space"):
         prepared(raw)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]

@@ -7,8 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection.prepare.balance import choose_validation
-from detection.prepare.looks import LARGEST_SHARE, THRESHOLDS, alike_across, group_frames, hash_of, look_of
+from detection.prepare.split import (
+    LARGEST_SHARE,
+    THRESHOLDS,
+    alike_across,
+    choose_validation,
+    group_frames,
+    hash_of,
+    look_of,
+)
 from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import Prepared, corners, frame, prepare, write_image, write_voc
 
@@ -178,7 +185,7 @@ def test_threshold_rises_where_a_scene_hardly_changes() -> None:
 def test_hash_finds_what_comparing_all_pairs_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = np.stack([look_of(frame(seed, shift=shift)) for seed in range(12) for shift in (0, 0, 1)])
     exact, _ = group_frames(looks)
-    monkeypatch.setattr("detection.prepare.looks.ALL_PAIRS", 10)
+    monkeypatch.setattr("detection.prepare.split.ALL_PAIRS", 10)
     hashed, _ = group_frames(looks)
     # Of a pair of equal frames the hash misses none.
     assert (hashed[0::3] == hashed[1::3]).all()

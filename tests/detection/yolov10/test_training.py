@@ -82,22 +82,6 @@ def test_weights_for_other_classes_start_all_but_the_class_layers(
     assert all(name.startswith(("yolo_head.one_to_many.classes.", "yolo_head.one_to_one.classes.")) for name in fresh)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num_classes": 0}, "num_classes"),
-        ({"YOLOv10Head": {"reg_mx": 16}}, "YOLOv10Head.*'reg_mx'.*did you mean 'reg_max'"),
-        ({"YOLOv10Head": {"assigner": {"name": "YOLOv10Assigner", "one_to_manny": 10}}}, "did you mean 'one_to_many'"),
-    ],
-)
-def test_wrong_settings_are_refused_before_anything_is_built(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    make_frames(tmp_path / "data")
-    with pytest.raises(UserError, match=message):
-        load_config(write_run(tmp_path, tmp_path / "data", len(NAMES), 64, **changes))
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_sixteen_frames_are_learnt_by_heart(tmp_path: Path) -> None:

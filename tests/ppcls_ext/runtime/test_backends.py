@@ -214,6 +214,6 @@ def test_openvino_is_told_what_to_compute_in(exported, monkeypatch):
 
 
 def test_every_backend_opens_a_format_that_is_written():
-    from ppcls_ext.deploy.export import FORMATS
+    from ppcls_ext.deploy.formats import FORMATS
 
     assert {row.backend: name for name, row in FORMATS.items()} == {name: row.format for name, row in BACKENDS.items()}

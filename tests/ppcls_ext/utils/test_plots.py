@@ -174,7 +174,7 @@ def test_bars_show_what_is_known(tmp_path):
 
 
 def test_points_of_a_tradeoff_are_drawn_also_at_one_cost(tmp_path):
-    points = [Point("a", 1.0, 50.0), Point("b", 1.0, 60.0, 1.0, is_secondary=True)]
+    points = [Point("a", 1.0, 50.0), Point("b", 1.0, 60.0, 1.0, series="s", is_hollow=True)]
     amounts = []
     for shown in (points[:1], points):
         draw_tradeoff({"cost": shown}, tmp_path / "points.png", "title", "top-1")

@@ -13,6 +13,7 @@ from ppcls_ext.weights.convert import Request, convert_weights
 from tests.support.reference import CLASSES, DEPTHS, Reference
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(
     ("variant", "suffix"),
     [

@@ -9,8 +9,7 @@ import yaml
 
 from ppcls_ext import build_model
 from ppcls_ext.deploy.export import example_images, export_classifier
-from ppcls_ext.deploy.export.verification import relative_error, verify
-from ppcls_ext.deploy.verify import EagerBackend
+from ppcls_ext.deploy.verify import ClassifierComparison, EagerBackend, relative_error
 from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
@@ -179,11 +178,11 @@ class _Fixed:
 @pytest.mark.parametrize("value", [1.001, float("nan"), float("inf"), -1.0])
 def test_verification_accepts_no_wrong_number(value):
     inputs = {"photo": np.zeros((3, 4, 4), dtype=np.float32)}
-    assert verify(_Fixed(1.0), {"same": _Fixed(1.0)}, inputs, 1e-4)["relative_error"] == {"same": 0.0}
+    assert ClassifierComparison(_Fixed(1.0), inputs)({"same": _Fixed(1.0)})["relative_error"] == {"same": 0.0}
     with pytest.raises(UserError, match="other, photo"):
-        verify(_Fixed(1.0), {"same": _Fixed(1.0), "other": _Fixed(value)}, inputs, 1e-4)
+        ClassifierComparison(_Fixed(1.0), inputs)({"same": _Fixed(1.0), "other": _Fixed(value)})
     with pytest.raises(UserError, match="same, photo"):
-        verify(_Fixed(float("nan")), {"same": _Fixed(float("nan"))}, inputs, 1e-4)
+        ClassifierComparison(_Fixed(float("nan")), inputs)({"same": _Fixed(float("nan"))})
 
 
 def test_example_images_differ_in_shape_and_light():

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
-from ppcls_ext.deploy.export import FORMATS, PRECISIONS, example_images, export_classifier, plan, writers
-from ppcls_ext.deploy.export.epsilons import damage, epsilons_of_graph, epsilons_of_program
-from ppcls_ext.deploy.export.verification import decided, relative_error, verify
-from ppcls_ext.deploy.verify import EagerBackend
+from ppcls_ext.deploy import export as writers
+from ppcls_ext.deploy import onnx as onnx_conversion
+from ppcls_ext.deploy.export import example_images, export_classifier
+from ppcls_ext.deploy.formats import FORMATS, PRECISIONS, plan
+from ppcls_ext.deploy.onnx import damage, epsilons_of_graph, epsilons_of_program
+from ppcls_ext.deploy.verify import ClassifierComparison, EagerBackend, decided, relative_error
 from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
@@ -155,8 +157,6 @@ def test_an_epsilon_is_right_to_its_last_digits_or_damaged(value):
 def test_a_damaged_conversion_is_repeated_and_at_last_refused(model, exported, tmp_path, monkeypatch, caplog):
     import onnx
 
-    from ppcls_ext.deploy.export import onnx_conversion
-
     good = onnx.load(str(exported["a"].folder / "inference.onnx"))
     results = [damaged(good, 5e-310), damaged(good, 2e20), good]
     monkeypatch.setattr(onnx_conversion, "_converted", lambda program, weights: results.pop(0))
@@ -193,8 +193,6 @@ def test_an_artefact_that_computes_something_else_leaves_no_file(model, exported
 
 @NEEDS_ONNX
 def test_a_network_that_onnx_cannot_hold_is_refused_in_one_line(tmp_path):
-    from ppcls_ext.deploy.export import onnx_conversion
-
     (tmp_path / "network.json").write_text('{"base_code": {"magic": "pir"}, "program": {"regions": []}}')
     with pytest.raises(UserError, match="Paddle2ONNX cannot convert the network: ") as caught:
         onnx_conversion.convert(tmp_path / "network.json", tmp_path / "network.pdiparams", ["logits"])
@@ -219,19 +217,18 @@ def test_a_network_that_openvino_cannot_read_is_refused_in_one_line(tmp_path):
     unknown = onnx.helper.make_node("NobodyKnowsThis", ["image"], ["logits"])
     shapes = {name: onnx.helper.make_tensor_value_info(name, 1, [1, 3]) for name in ("image", "logits")}
     graph = onnx.helper.make_graph([unknown], "network", [shapes["image"]], [shapes["logits"]])
-    network = writers.Network(tmp_path, lambda stem: None, ["logits"])
-    network._made["onnx"] = onnx.helper.make_model(graph)
+    network = writers.Network(lambda: None, {}, ["logits"], _onnx=onnx.helper.make_model(graph))
     with pytest.raises(UserError, match="OpenVINO cannot read this network") as caught:
-        writers.write_openvino(network, tmp_path, "inference", "fp32")
+        writers.WRITERS["openvino"](network, tmp_path, "inference", "fp32")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_best_class_is_refused_where_the_model_is_decided():
     inputs = {"photo": np.zeros((3, 4, 4), dtype=np.float32)}
-    close = verify(_Fixed([1.0, 0.98]), {"engine": _Fixed([0.97, 0.99])}, inputs, 0.05)
+    close = ClassifierComparison(_Fixed([1.0, 0.98]), inputs, 0.05)({"engine": _Fixed([0.97, 0.99])})
     assert close["top1_agreement"] == {"engine": 0.0}
-    with pytest.raises(UserError, match="does not decide as the model decides: engine, photo: another best class"):
-        verify(_Fixed([1.0, 0.94]), {"engine": _Fixed([0.96, 0.98])}, inputs, 0.05)
+    with pytest.raises(UserError, match="engine, photo: another best class"):
+        ClassifierComparison(_Fixed([1.0, 0.94]), inputs, 0.05)({"engine": _Fixed([0.96, 0.98])})
     assert decided(np.array([[1.0, 0.94], [1.0, 0.96]]), 0.05).tolist() == [True, False]
     assert decided(np.array([[1.0]]), 0.05).tolist() == [False]

@@ -1,0 +1,284 @@
+"""Benchmarks that need detection: loading of training data, COCO evaluation, and exports with random weights."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.tables import markdown_table
+
+if TYPE_CHECKING:
+    from detection.configuration import DetectionConfig
+
+PYCOCOTOOLS, FASTER, OURS = "pycocotools", "faster-coco-eval", "evaluate_detections"
+# Synthetic detections: a detector keeps many weak ones of each image; few of them belong to a box.
+CLASSES, PER_IMAGE, BOXES_PER_IMAGE = 8, 40, 5
+WIDTH, HEIGHT = 640, 480
+TOLERANCE = 5e-5
+
+
+def export_detector(config_file: str, size: int, format_name: str, precision: str, folder: Path) -> dict[str, int]:
+    """Exports the detector of a configuration with random weights, PP-YOLOE with its suppression inside.
+
+    An `Exporter` of ``ppcls_ext.deploy.benchmark_exports``.
+
+    Args:
+        config_file: its configuration.
+        size: side of the input in pixels.
+        format_name: a key of ``FORMATS``.
+        precision: a key of ``PRECISIONS``, or int8.
+        folder: is replaced by the export.
+
+    Returns:
+        ``parameters`` (trainable) and ``multiply_adds`` of one image, up to the raw outputs.
+    """
+    import paddle
+
+    from detection.configuration import load_config
+    from detection.counting import count_multiply_adds
+    from detection.toolkit import build_model
+    from detection.trained import TrainedDetector
+    from ppcls_ext.arch.counting import count_parameters
+
+    paddle.seed(0)
+    config = load_config(config_file)
+    detector = TrainedDetector(config, build_model(config, pretrained=False), None)
+    detector.model.eval()
+    written = "fp32" if precision == "int8" else precision
+    detector.export(folder, size=[size, size], formats=[format_name], precisions=[written])
+    if precision == "int8":
+        from ppcls_ext.deploy.compress.quantization import quantize_export
+        from ppcls_ext.deploy.export import example_images
+
+        quantize_export(folder, folder, list(example_images().items()), None)
+    return {
+        "parameters": count_parameters(detector.model),
+        "multiply_adds": count_multiply_adds(detector.model, size),
+    }
+
+
+def measure_loading(
+    config: DetectionConfig, rounds: int = 5, images: int = 256, workers: Sequence[int] = (0, 1, 2)
+) -> dict[str, Any]:
+    """Measures passes over the first training images of an epoch, in interleaved rounds with each number of workers.
+
+    The batches are those of training: read, decoded, augmented, collated, copied into tensors. Each pass sees the same
+    samples; the clock starts when the first batch of a pass has come, so that workers are awake.
+
+    Args:
+        config: a detection configuration with ``TrainDataset`` and ``TrainReader``.
+        rounds: passes with each number of workers.
+        images: images of a pass, rounded up to whole batches.
+        workers: numbers of worker processes; 0 loads in a thread.
+
+    Returns:
+        ``config``, ``data`` (annotation file), ``batch_size``, ``images`` of a pass that were timed, ``rounds``, and
+        ``images_per_second`` by number of workers: ``median`` and ``best``.
+
+    Raises:
+        UserError: the data are missing, or too few for two batches.
+    """
+    from ppdet.core.workspace import create
+
+    from detection.data.loader import build_loader
+    from detection.loaders import largest_side
+    from detection.toolkit import quiet_toolkit, workspace
+
+    files = config.datasets.get("Train")
+    if files is None or files.annotations is None:
+        raise UserError(f"{config.path}: TrainDataset names no annotation file (anno_path)")
+    if not files.annotations.is_file():
+        raise UserError(f"{config.path}: TrainDataset.anno_path: {files.annotations} does not exist")
+    quiet_toolkit()
+    rates: dict[int, list[float]] = {number: [] for number in workers}
+    loaders = {}
+    with workspace(config):
+        try:
+            for number in workers:
+                dataset = create("TrainDataset")()
+                with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+                    dataset.parse_dataset()
+                loaders[number] = build_loader(
+                    dataset,
+                    create("TrainReader"),
+                    seed=config.data.get("seed", 0),
+                    training=True,
+                    num_workers=number,
+                    largest_side=largest_side(config.data.get("TrainReader")),
+                )
+            sampler = loaders[workers[0]].sampler
+            batches = min(len(sampler), -(-images // sampler.batch_size) + 1)
+            if batches < 2:
+                raise UserError(f"{files.annotations}: too few images for two batches of {sampler.batch_size}")
+            for turn in range(rounds):
+                for number, loader in loaders.items():
+                    loader.sampler.set_position(turn)
+                    loaded, start = 0, 0.0
+                    for count, batch in enumerate(loader, start=1):
+                        if count == 1:
+                            start = time.perf_counter()
+                        else:
+                            loaded += len(batch["image"])
+                        if count == batches:
+                            break
+                    rates[number].append(loaded / (time.perf_counter() - start))
+        finally:
+            for loader in loaders.values():
+                loader.close()
+    return {
+        "config": str(config.path),
+        "data": str(files.annotations),
+        "batch_size": sampler.batch_size,
+        "images": min(batches * sampler.batch_size, sampler.used) - sampler.batch_size,
+        "rounds": rounds,
+        "images_per_second": {
+            number: {"median": float(np.median(values)), "best": max(values)} for number, values in rates.items()
+        },
+    }
+
+
+def loading_table(result: dict[str, Any]) -> str:
+    """Returns the result of `measure_loading` as a Markdown table."""
+    rows = [
+        [f"{number} (a thread)" if number == 0 else number, f"{row['median']:.0f}", f"{row['best']:.0f}"]
+        for number, row in result["images_per_second"].items()
+    ]
+    return markdown_table(["worker processes", "images/s, median", "images/s, best"], rows)
+
+
+def synthetic_coco(detections: int, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns random annotations and detections, the same ones for the same seed.
+
+    Args:
+        detections: how many detections; 40 an image, of which about five lie near annotated boxes.
+        seed: chooses the random numbers.
+
+    Returns:
+        A COCO object with boxes of eight classes in 640 x 480 pixels, and COCO results.
+    """
+    generator = np.random.default_rng(seed)
+    images = -(-detections // PER_IMAGE)
+    annotations: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for image_id in range(1, images + 1):
+        boxes, ids = _random_boxes(generator, BOXES_PER_IMAGE), generator.integers(1, CLASSES + 1, BOXES_PER_IMAGE)
+        for box, category_id in zip(boxes.tolist(), ids.tolist(), strict=True):
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image_id, "category_id": category_id, "bbox": box,
+                 "area": box[2] * box[3], "iscrowd": 0, "segmentation": []}
+            )  # fmt: skip
+        near = boxes * generator.normal(1, 0.08, boxes.shape).clip(0.5)
+        others = _random_boxes(generator, PER_IMAGE - BOXES_PER_IMAGE)
+        labels = np.concatenate([ids, generator.integers(1, CLASSES + 1, len(others))])
+        scores = np.concatenate([generator.beta(5, 2, len(near)), generator.beta(1, 6, len(others))])
+        for box, category_id, score in zip([*near.tolist(), *others.tolist()], labels.tolist(), scores.tolist(),
+                                           strict=True):  # fmt: skip
+            found.append({"image_id": image_id, "category_id": category_id, "bbox": box, "score": score})
+    data = {
+        "images": [{"id": number, "file_name": f"{number}.png", "width": WIDTH, "height": HEIGHT}
+                   for number in range(1, images + 1)],
+        "categories": [{"id": number, "name": f"class {number}"} for number in range(1, CLASSES + 1)],
+        "annotations": annotations,
+    }  # fmt: skip
+    return data, found[:detections]
+
+
+def _random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Returns ``[count, 4]`` of x, y, width, height, small to large."""
+    sizes = np.exp(generator.uniform(np.log(10), np.log(220), (count, 2)))
+    return np.hstack([generator.uniform(0, 1, (count, 2)) * ([WIDTH, HEIGHT] - sizes), sizes])
+
+
+def measure_coco(detections: int = 20_000, rounds: int = 5, seed: int = 0) -> dict[str, Any]:
+    """Measures three ways of COCO evaluation in interleaved rounds, on the same annotations and detections.
+
+    Each run reads the annotation file, takes the detections and computes the twelve figures. The third way,
+    ``evaluate_detections``, also checks the detections and computes figures of each class, the best thresholds and the
+    confusion matrix.
+
+    Returns:
+        ``detections``, ``images``, ``rounds``, ``seconds`` by way (``median``, ``fastest``), ``speedup`` over
+        pycocotools by way, and ``largest_difference`` of any figure from that of pycocotools.
+
+    Raises:
+        UserError: figures differ from those of pycocotools in the fourth decimal.
+    """
+    from detection.evaluation.evaluate import evaluate_detections
+
+    data, found = synthetic_coco(detections, seed)
+    seconds: dict[str, list[float]] = {}
+    figures: dict[str, np.ndarray] = {}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        file = Path(folder) / "annotations.json"
+        file.write_text(json.dumps(data), encoding="utf-8")
+        ways: dict[str, Callable[[list[dict[str, Any]]], np.ndarray]] = {
+            PYCOCOTOOLS: lambda records: _by_pycocotools(file, records),
+            FASTER: lambda records: _by_faster_coco_eval(file, records),
+            OURS: lambda records: np.array(
+                [value if value is not None else -1 for value in evaluate_detections(file, records).summary.values()]
+            ),
+        }
+        # A first round that does not count: it imports the packages.
+        for number in range(rounds + 1):
+            for name, way in ways.items():
+                records = copy.deepcopy(found)
+                start = time.perf_counter()
+                figures[name] = way(records)
+                if number:
+                    seconds.setdefault(name, []).append(time.perf_counter() - start)
+    difference = max(float(np.abs(figures[name] - figures[PYCOCOTOOLS]).max()) for name in (FASTER, OURS))
+    if difference > TOLERANCE:
+        raise UserError(f"benchmark: figures differ from those of pycocotools by {difference:.2g}")
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    return {
+        "detections": detections,
+        "images": len(data["images"]),
+        "rounds": rounds,
+        "seconds": {name: {"median": medians[name], "fastest": min(values)} for name, values in seconds.items()},
+        "speedup": {name: medians[PYCOCOTOOLS] / median for name, median in medians.items()},
+        "largest_difference": difference,
+    }
+
+
+def _by_pycocotools(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(file))
+        judge = COCOeval(truth, truth.loadRes(records), "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return np.asarray(judge.stats)
+
+
+def _by_faster_coco_eval(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    from detection.evaluation.figures import SUMMARY
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(file))
+        judge = COCOeval_faster(truth, truth.loadRes(records), "bbox")
+        judge.run()
+    return np.asarray(judge.stats)[: len(SUMMARY)]
+
+
+def coco_table(result: dict[str, Any]) -> str:
+    """Returns the result of `measure_coco` as a Markdown table."""
+    rows = [
+        [name, f"{row['median']:.3f}", f"{row['fastest']:.3f}", f"{result['speedup'][name]:.1f}"]
+        for name, row in result["seconds"].items()
+    ]
+    return markdown_table(["COCO evaluation", "median, s", "fastest, s", "times as fast"], rows)

@@ -1,0 +1,525 @@
+"""Checks a detection configuration against what PaddleDetection and we register; reports all problems together.
+
+The constructors are the schema: each section, operator, data set, scheduler and optimizer is compared with the
+signature of its imported class.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from detection.toolkit import register
+from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
+from ppcls_ext.arch.variants import VARIANTS
+from ppcls_ext.utils.config import Document
+from ppcls_ext.utils.errors import suggestion
+from ppcls_ext.utils.schema import Checker, Count, CountOrZero, Number, Section
+from ppcls_ext.utils.signature import REQUIRED, Parameter, parameters_of
+
+Multiple = Annotated[Number, Field(ge=0.01, le=100)]
+
+
+class RunKeys(Section):
+    """Top-level keys with a single value; sections stand beside them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    architecture: str = ""
+    metric: str = ""
+    num_classes: Count = 1
+    epoch: Count = 1
+    snapshot_epoch: Count = 1
+    eval_interval: Count = 1
+    save_steps: CountOrZero = 0
+    keep_checkpoints: Count = 1
+    log_iter: Count = 1
+    worker_num: CountOrZero = 0
+    seed: CountOrZero | None = None
+    save_dir: str = ""
+    weights: str | None = None
+    pretrain_weights: str | None = None
+    use_gpu: bool = False
+    use_xpu: bool = False
+    use_npu: bool = False
+    use_mlu: bool = False
+    use_ema: bool = False
+    ema_decay: Annotated[Number, Field(ge=0, le=1)] = 0
+    ema_decay_type: Literal["threshold", "normal", "exponential"] = "threshold"
+    ema_black_list: list[str] | None = None
+    ema_filter_no_grad: bool = False
+    cycle_epoch: int = 0
+    norm_type: Literal["bn", "sync_bn", "gn", "ln", "none"] | None = None
+    depth_mult: Multiple = 1
+    width_mult: Multiple = 1
+    amp: bool = False
+    amp_level: Literal["O1", "O2"] = "O1"
+    find_unused_parameters: bool = False
+    print_flops: bool = False
+    print_params: bool = False
+    use_vdl: bool = False
+    classwise: bool = False
+    export: dict[str, Any] = {}
+    output_eval: str | None = None
+
+
+REQUIRED_KEYS = ("architecture", "num_classes", "epoch")
+REQUIRED_SECTIONS = (
+    "LearningRate", "OptimizerBuilder", "TrainDataset", "EvalDataset", "TrainReader", "EvalReader", "TestReader",
+)  # fmt: skip
+# Further keys that PaddleDetection's engine and command lines read, and those that its files hold for anchors.
+OTHER_KEYS = frozenset({
+    "bias", "custom_black_list", "custom_white_list", "ema_skip_names", "ema_start_iters", "eval_height", "eval_size",
+    "eval_width", "filename", "fleet", "fuse_conv_bn", "image_height", "image_size", "image_width", "infer_img",
+    "init_loss_scaling", "map_type", "model", "multi_scale_eval", "num_joints", "pretrain_student_weights",
+    "pretrain_teacher_weights", "profiler_options", "proposals_path", "pruner", "quant_batch_num",
+    "save_prediction_only", "save_proposals", "scale", "semi_start_iters", "slim", "slim_method", "slim_type",
+    "ssod_method", "to_static", "unstructured_prune", "use_cot", "use_fused_allreduce_gradients", "use_simple_ema",
+    "use_wandb", "vdl_log_dir", "wandb",
+})  # fmt: skip
+# Our backbones, which take the size of E-ConvNeXt as `arch`.
+BACKBONES = ("EConvNeXt", "CSPConvNeXt")
+ARCHS = tuple(name.removeprefix("EConvNeXt_") for name in VARIANTS)
+# PaddleDetection reads these from a reader's section, past its constructor.
+READ_ELSEWHERE = ("inputs_def", "fuse_normalize")
+# Arguments of an optimizer that PaddleDetection fills in.
+FILLED_IN = ("learning_rate", "parameters", "grad_clip", "model", "lr", "name")
+WARM_UPS = ("LinearWarmup", "ExpWarmup")
+MOSAICS = ("MosaicPerspective", "Mosaic")
+# They move pictures and leave nothing that takes boxes back.
+TRAINING_ONLY = ("MosaicPerspective", "RandomPerspective")
+LETTERBOX = "LetterResize"
+YOLOV10 = "YOLOv10"
+YOLOV10_BACKBONE = "YOLOv10Backbone"
+YOLOV10_NECK = "YOLOv10Neck"
+_ANCHORED = re.compile(r"^(\w+)\s*:\s+&\w", re.MULTILINE)
+
+
+class _Catalog:
+    """What a configuration may name, as classes by name: modules (sections), operators, data sets, schedulers,
+    optimizers; and top-level ``keys`` that are no sections."""
+
+    def __init__(self) -> None:
+        register()
+        import paddle
+        import ppdet.data.source
+        import ppdet.data.transform
+        import ppdet.optimizer.optimizer as optimizers
+        from ppdet.core.workspace import SchemaDict, global_config
+
+        self.schemas = {name: schema for name, schema in global_config.items() if isinstance(schema, SchemaDict)}
+        modules = {name: getattr(schema.pymodule, name) for name, schema in self.schemas.items()}
+        self.modules = {name: part for name, part in modules.items() if inspect.isclass(part)}
+        shared = {key for schema in self.schemas.values() for key in schema.shared}
+        self.keys = OTHER_KEYS | shared
+        self.operators = _classes(ppdet.data.transform, ("ppdet.data.transform", "detection."))
+        datasets = _classes(ppdet.data.source, ("ppdet.",))
+        self.datasets = {name: part for name, part in datasets.items() if issubclass(part, paddle.io.Dataset)}
+        schedulers = _classes(optimizers, (optimizers.__name__,))
+        self.schedulers = {name: part for name, part in schedulers.items() if name not in self.modules}
+        found = {name: part for name, part in vars(paddle.optimizer).items() if inspect.isclass(part)}
+        del found["Optimizer"]
+        self.optimizers = {**found, "AdamWDL": optimizers.build_adamwdl}
+
+
+def _classes(module: Any, origins: tuple[str, ...]) -> dict[str, type]:
+    """Returns the classes that stand in ``module`` and come from modules whose names begin with ``origins``."""
+    return {
+        name: part for name, part in vars(module).items()
+        if inspect.isclass(part) and part.__module__.startswith(origins) and not name.startswith("_")
+    }  # fmt: skip
+
+
+catalog = functools.cache(_Catalog)
+
+
+@functools.cache
+def constructor_of(part: Any) -> dict[str, Parameter]:
+    """Returns the named arguments of a class or function; of ours with their annotations.
+
+    Where ``__init__`` hands ``**kwargs`` on to the class above, the arguments of that class count too.
+    """
+    if part.__module__.startswith("detection."):
+        return parameters_of(part)
+    functions = [part]
+    if inspect.isclass(part):
+        functions = [vars(base)["__init__"] for base in part.__mro__ if "__init__" in vars(base)]
+    found: dict[str, Parameter] = {}
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        for parameter in parameters:
+            named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            if named and parameter.name != "self":
+                found.setdefault(parameter.name, Parameter(parameter.name, Any, parameter.default))
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
+
+
+def _constants(function: Any) -> set[str]:
+    """Returns the texts that stand in a function: the keys that a ``from_config`` or ``set_kwargs`` handles."""
+    constants = [part for constant in function.__code__.co_consts
+                 for part in (constant if isinstance(constant, tuple) else (constant,))]  # fmt: skip
+    return {constant for constant in constants if isinstance(constant, str)}
+
+
+def check_document(document: Document) -> None:
+    """Checks keys, sections, operators, optimizer and what is missing.
+
+    Raises:
+        ConfigError: all that is wrong, one line each.
+        UserError: PaddleDetection cannot be imported.
+    """
+    known, checker, data = catalog(), Checker(document), document.data
+    checker.section(RunKeys, {str(name): value for name, value in data.items()}, "")
+    for name in (*REQUIRED_KEYS, *REQUIRED_SECTIONS):
+        if name not in data:
+            checker.add("", f"missing {'section' if name in REQUIRED_SECTIONS else 'key'} '{name}'")
+    _check_yolov10(checker, data)
+    _check_mosaic(checker, data)
+    _check_evaluation_operators(checker, data)
+    unknown = []
+    for name, value in data.items():
+        if name in known.modules:
+            _check_top_section(checker, name, value)
+        elif name not in RunKeys.model_fields and name not in known.keys:
+            unknown.append(name)
+    # The usual names first: of two that resemble a mistake, the first is named.
+    names = list(dict.fromkeys([*RunKeys.model_fields, *REQUIRED_SECTIONS, *known.modules, *sorted(known.keys)]))
+    helpers = _anchored_keys(document) if unknown else set()
+    for name in unknown:
+        if name not in helpers:
+            checker.add("", f"unknown key '{name}'{suggestion(str(name), names)}")
+    architecture = data.get("architecture")
+    if isinstance(architecture, str) and architecture not in known.modules:
+        checker.add("architecture", f"unknown class '{architecture}'{suggestion(architecture, known.modules)}")
+    checker.raise_any()
+
+
+def _anchored_keys(document: Document) -> set[str]:
+    """Returns top-level keys that exist for their YAML anchor (``eval_size: &eval_size [640, 640]``)."""
+    files = {line.rpartition(":")[0] for line in document.lines.values()}
+    texts = [Path(name).read_text(encoding="utf-8") for name in sorted(files) if name and Path(name).is_file()]
+    return {name for text in texts for name in _ANCHORED.findall(text)}
+
+
+def _check_top_section(checker: Checker, name: str, value: Any) -> None:
+    module = catalog().modules[name].__module__
+    if name == "LearningRate":
+        _check_learning_rate(checker, value)
+    elif name == "OptimizerBuilder":
+        _check_optimizer(checker, value)
+    elif module == "ppdet.data.reader":
+        _check_reader(checker, name, value)
+    elif module == "ppdet.data.source.dataset":
+        _check_named(checker, name, value, "data set", catalog().datasets)
+        for key in ("dataset_dir", "image_dir", "anno_path") if isinstance(value, dict) else ():
+            if value.get(key) is not None and not isinstance(value[key], str):
+                checker.add(f"{name}.{key}", f"must be a path, got {value[key]!r}")
+    else:
+        _check_section(checker, name, name, value)
+
+
+def _is_mapping(checker: Checker, key: str, value: Any) -> bool:
+    if not isinstance(value, dict):
+        checker.add(key, f"must be a mapping of arguments (none: {{}}), got {value!r}")
+    return isinstance(value, dict)
+
+
+def _check_section(checker: Checker, key: str, name: str, arguments: Any) -> None:
+    """Checks the section ``key``, from which PaddleDetection makes an object of the registered class ``name``."""
+    if not _is_mapping(checker, key, arguments):
+        return
+    part, schema = catalog().modules[name], catalog().schemas[name]
+    parameters = constructor_of(part)
+    injected, filled = set(schema.inject), set(schema.shared)
+    if hasattr(part, "from_config"):
+        # It fills arguments in, and creates some of them from the names of classes.
+        handled = _constants(part.from_config) & parameters.keys()
+        filled |= handled
+        if "create" in part.from_config.__code__.co_names:
+            # Arguments of networks are all created; those of other classes may be plain values.
+            network = schema.category == "architecture"
+            injected |= {word for word in handled if network or isinstance(arguments.get(word), str | dict)}
+    _check_call(checker, key, {word: _optional(parameter, word in filled) for word, parameter in parameters.items()},
+                arguments)  # fmt: skip
+    for argument in injected & arguments.keys():
+        _check_module(checker, f"{key}.{argument}", arguments[argument])
+    arch = arguments.get("arch", ARCHS[0])
+    if name in BACKBONES and arch not in ARCHS:
+        checker.add(f"{key}.arch", f"must be one of {', '.join(ARCHS)}, got {arch!r}{suggestion(str(arch), ARCHS)}")
+
+
+def _optional(parameter: Parameter, filled: bool) -> Parameter:
+    if filled and parameter.default is REQUIRED:
+        return Parameter(parameter.name, parameter.annotation, None)
+    return parameter
+
+
+def _check_module(checker: Checker, key: str, value: Any) -> None:
+    """Checks an argument that names a class (``neck: CustomCSPPAN``), or holds a section with its ``name``."""
+    name = value.get("name") if isinstance(value, dict) else value
+    modules = catalog().modules
+    if name is None or name == "None":
+        return
+    if not isinstance(name, str):
+        checker.add(key, f"must be the name of a class, got {name!r}")
+    elif name not in modules:
+        checker.add(key, f"unknown class '{name}'{suggestion(name, modules)}")
+    elif isinstance(value, dict):
+        _check_section(checker, key, name, {word: part for word, part in value.items() if word != "name"})
+
+
+def _check_call(
+    checker: Checker, key: str, parameters: Mapping[str, Parameter], arguments: Mapping[str, Any],
+    extra: Iterable[str] = (),
+) -> None:  # fmt: skip
+    """Checks ``arguments`` against ``parameters`` and the names ``extra``, which take anything."""
+    parameters = {**parameters, **{name: Parameter(name, Any, None) for name in extra}}
+    checker.arguments(parameters, arguments, key)
+    for argument, value in arguments.items():
+        # A toolkit's parameter has no annotation, but perhaps a default that tells its type.
+        parameter = parameters.get(argument)
+        if parameter is None or parameter.annotation is not Any or not isinstance(value, str):
+            continue
+        if isinstance(parameter.default, bool):
+            checker.add(f"{key}.{argument}", f"must be true or false, got {value!r} (str)")
+        elif isinstance(parameter.default, int | float):
+            checker.add(f"{key}.{argument}", f"must be a number, got {value!r} (str)")
+
+
+def _check_named(checker: Checker, key: str, entry: Any, kind: str, parts: Mapping[str, Any]) -> None:
+    """Checks ``{name: X, ...}``, where X must be one of ``parts``."""
+    if not _is_mapping(checker, key, entry):
+        return
+    name = entry.get("name")
+    if not isinstance(name, str):
+        checker.add(key, "missing argument 'name'" if name is None else f"name must be a text, got {name!r}")
+    elif name not in parts:
+        allowed = ", ".join(sorted(parts))
+        checker.add(f"{key}.name", f"unknown {kind} '{name}'{suggestion(name, parts)}; allowed: {allowed}")
+    else:
+        arguments = {word: value for word, value in entry.items() if word != "name"}
+        _check_call(checker, key, constructor_of(parts[name]), arguments)
+
+
+def _check_learning_rate(checker: Checker, section: Any) -> None:
+    key = "LearningRate"
+    _check_section(checker, key, key, section)
+    if not isinstance(section, dict):
+        return
+    rate = section.get("base_lr")
+    if isinstance(rate, int | float) and not rate > 0:
+        checker.add(f"{key}.base_lr", f"must be positive, got {rate}")
+    entries = section.get("schedulers")
+    if entries is None:
+        return
+    if not isinstance(entries, list) or not entries:
+        checker.add(f"{key}.schedulers", f"must be a list of schedulers, got {entries!r}")
+        return
+    for index, entry in enumerate(entries):
+        _check_named(checker, f"{key}.schedulers[{index}]", entry, "scheduler", catalog().schedulers)
+    first = entries[0]
+    if isinstance(first, dict) and first.get("name") in WARM_UPS:
+        checker.add(f"{key}.schedulers[0]", f"{first['name']} must stand second, behind the decay")
+    elif len(entries) == 1 and isinstance(first, dict) and first.get("use_warmup", True):
+        message = "needs a warm-up (LinearWarmup or ExpWarmup) after it, or use_warmup: false"
+        checker.add(f"{key}.schedulers[0]", message)
+
+
+def _check_optimizer(checker: Checker, section: Any) -> None:
+    """Checks ``OptimizerBuilder``: what the optimizer of its ``type`` takes, so that no base's key leaks into it."""
+    key = "OptimizerBuilder"
+    _check_section(checker, key, key, section)
+    if not isinstance(section, dict):
+        return
+    regularizer = section.get("regularizer")
+    if regularizer and regularizer != "None":
+        _check_regularizer(checker, f"{key}.regularizer", regularizer)
+    optimizer, key = section.get("optimizer", {}), f"{key}.optimizer"
+    if "optimizer" not in section or not _is_mapping(checker, key, optimizer):
+        return
+    name, optimizers = optimizer.get("type"), catalog().optimizers
+    if not isinstance(name, str) or name not in optimizers:
+        near = suggestion(str(name), optimizers)
+        message = "missing argument 'type'" if name is None else f"unknown optimizer '{name}'{near}"
+        checker.add(key if name is None else f"{key}.type", f"{message}; allowed: {', '.join(optimizers)}")
+        return
+    parameters = {word: value for word, value in constructor_of(optimizers[name]).items() if word not in FILLED_IN}
+    arguments = {word: value for word, value in optimizer.items() if word != "type"}
+    if not name.startswith("AdamW") and "weight_decay" in arguments:
+        del arguments["weight_decay"]
+        checker.add(f"{key}.weight_decay", f"{name} takes its weight decay from OptimizerBuilder.regularizer")
+    _check_call(checker, key, parameters, arguments, extra=("param_groups",))
+
+
+def _check_regularizer(checker: Checker, key: str, regularizer: Any) -> None:
+    if not isinstance(regularizer, dict):
+        checker.add(key, f"must be false or {{type: L2, factor: 0.0005}}, got {regularizer!r}")
+        return
+    for word in regularizer.keys() - {"type", "factor"}:
+        checker.add(key, f"unknown argument '{word}'{suggestion(str(word), ('type', 'factor'))}")
+    if regularizer.get("type") not in ("L1", "L2"):
+        checker.add(f"{key}.type", f"must be one of L1, L2, got {regularizer.get('type')!r}")
+    factor = regularizer.get("factor")
+    if not isinstance(factor, int | float) or isinstance(factor, bool) or factor < 0:
+        checker.add(f"{key}.factor", f"must be a number of at least 0, got {factor!r}")
+
+
+def _check_reader(checker: Checker, name: str, section: Any) -> None:
+    """Checks a section such as ``TrainReader`` with all its operators."""
+    if not _is_mapping(checker, name, section):
+        return
+    part = catalog().modules[name]
+    late = {key for key in _constants(catalog().datasets["DetDataset"].set_kwargs) if key.isidentifier()}
+    _check_call(checker, name, constructor_of(part), section, extra=(*sorted(late), *READ_ELSEWHERE))
+    batch_size = section.get("batch_size", 1)
+    # A text was refused above, by the constructor's default.
+    if not isinstance(batch_size, str) and not (type(batch_size) is int and batch_size >= 1):
+        checker.add(f"{name}.batch_size", f"must be a whole number of at least 1, got {batch_size!r}")
+    if name == "TrainReader" and section.get("collate_batch") is False:
+        message = "must be true: boxes reach the model as one array, padded by PadGT"
+        checker.add(f"{name}.collate_batch", message)
+    for key, value in section.items():
+        if str(key).endswith(("_transforms", "_aug")):
+            _check_operators(checker, f"{name}.{key}", value)
+    definition = section.get("inputs_def")
+    shape = definition.get("image_shape") if isinstance(definition, dict) else None
+    whole = isinstance(shape, list) and all(type(size) is int for size in shape) and len(shape) in (3, 4)
+    if shape is not None and not whole:
+        checker.add(f"{name}.inputs_def.image_shape", f"must be [3, height, width], got {shape!r}")
+
+
+def _check_operators(checker: Checker, key: str, entries: Any) -> None:
+    if not isinstance(entries, list):
+        checker.add(key, f"must be a list of operators, got {entries!r}")
+        return
+    operators = catalog().operators
+    for index, entry in enumerate(entries):
+        place = f"{key}[{index}]"
+        if not isinstance(entry, dict) or not entry:
+            checker.add(place, f"must be an operator with arguments, such as 'Permute: {{}}', got {entry!r}")
+            continue
+        for name, arguments in entry.items():
+            if name not in operators:
+                checker.add(place, f"unknown operator '{name}'{suggestion(str(name), operators)}")
+            elif _is_mapping(checker, f"{place}.{name}", arguments):
+                parameters = constructor_of(operators[name])
+                _check_call(checker, f"{place}.{name}", parameters, arguments)
+                for argument in arguments.keys() & parameters.keys():
+                    if argument.startswith("transforms"):
+                        _check_operators(checker, f"{place}.{name}.{argument}", arguments[argument])
+
+
+def _operator_names(data: dict[str, Any], reader: str) -> list[str]:
+    """Returns the names of a reader's operators of single images, ``""`` for entries that are none."""
+    entries = _section(data, reader).get("sample_transforms")
+    return [next(iter(entry), "") if isinstance(entry, dict) else "" for entry in entries or []]
+
+
+def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+    section = data.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _check_mosaic(checker: Checker, data: dict[str, Any]) -> None:
+    """Notes a mosaic that would never happen."""
+    if not _section(data, "TrainReader"):
+        return
+    names, epoch = _operator_names(data, "TrainReader"), data["TrainReader"].get("mosaic_epoch")
+    key = "TrainReader.mosaic_epoch"
+    if epoch is None:
+        if MOSAICS[0] in names:
+            place = f"TrainReader.sample_transforms[{names.index(MOSAICS[0])}]"
+            advice = f"set {key}, the epoch from which it is off (-1: always)"
+            checker.add(place, f"{MOSAICS[0]} gets one sample only: {advice}")
+    elif type(epoch) is not int or epoch < -1:
+        checker.add(key, f"must be an epoch, 0 for mosaics to the end or -1 for none, got {epoch!r}")
+    elif epoch != -1 and not any(name in names for name in MOSAICS):
+        checker.add(key, f"needs {MOSAICS[0]} in TrainReader.sample_transforms, which makes one image of several")
+
+
+def _check_evaluation_operators(checker: Checker, data: dict[str, Any]) -> None:
+    """Notes operators of evaluation after which boxes would lie elsewhere without anything failing."""
+    architecture = data.get("architecture")
+    for reader in ("EvalReader", "TestReader"):
+        names = _operator_names(data, reader)
+        for number, name in enumerate(names):
+            key = f"{reader}.sample_transforms[{number}]"
+            if name in TRAINING_ONLY:
+                checker.add(key, f"{name} belongs to TrainReader: boxes could not be taken back")
+            if name in ("Resize", "Pad", LETTERBOX) and LETTERBOX in names[:number]:
+                checker.add(key, f"{name} cannot follow {LETTERBOX}, which gives the final size")
+            if name == LETTERBOX and architecture != YOLOV10:
+                message = f"{LETTERBOX} needs architecture: {YOLOV10}, which takes its padding back"
+                checker.add(key, f"{message}; {architecture} does not")
+
+
+def _check_yolov10(checker: Checker, data: dict[str, Any]) -> None:
+    """Notes what a YOLOv10 would refuse or ignore: scale, backbone and neck have to fit.
+
+    Types of arguments and unknown names are not looked at here: sections are checked against their classes as well.
+    """
+    if data.get("architecture") != YOLOV10:
+        return
+
+    def value(key: str) -> Any:
+        section, _, name = key.rpartition(".")
+        return (_section(data, section) if section else data).get(name)
+
+    def in_force(section: str, name: str) -> str | None:
+        """Returns where ``section.name`` comes from: the section, else the top, as PaddleDetection does."""
+        return next((key for key in (f"{section}.{name}", name) if value(key) is not None), None)
+
+    for key in ("width_mult", f"{YOLOV10_NECK}.width_mult"):
+        if value(key) is not None:
+            checker.add(key, f"{WIDTH_PROBLEM}, got {value(key)!r}")
+    given = [key for key in ("scale", f"{YOLOV10_BACKBONE}.scale", f"{YOLOV10_NECK}.scale") if value(key) is not None]
+    wrong = [key for key in given if scale_problem(value(key))]
+    for key in wrong:
+        checker.add(key, scale_problem(value(key)))
+    if wrong:
+        return
+    backbone = _section(data, YOLOV10).get("backbone", YOLOV10_BACKBONE)
+    scale, own = in_force(YOLOV10_NECK, "scale"), in_force(YOLOV10_BACKBONE, "scale")
+    if backbone == YOLOV10_BACKBONE:
+        if own is None:
+            checker.add("", f"missing key 'scale': {YOLOV10_BACKBONE} needs one of {', '.join(SCALES)}")
+        elif scale is not None and value(own) != value(scale):
+            checker.add(scale, f"is {value(scale)}, but that of the backbone is {value(own)}")
+    elif scale is not None:
+        advice = f"leave it null, and give {YOLOV10_NECK}.depth_mult and {YOLOV10_NECK}.cib"
+        checker.add(scale, f"belongs to {YOLOV10_BACKBONE}; with {backbone} {advice}")
+    if _section(data, YOLOV10).get("neck", YOLOV10_NECK) != YOLOV10_NECK:
+        return
+    depth = in_force(YOLOV10_NECK, "depth_mult")
+    places = {name: value(f"{YOLOV10_NECK}.{name}") for name in ("cib", "large_kernel")}
+    if scale is not None:
+        if backbone == YOLOV10_BACKBONE:
+            given = [depth, *(f"{YOLOV10_NECK}.{name}" for name, place in places.items() if place is not None)]
+            for key in filter(None, given):
+                checker.add(key, f"must not be given: it follows from scale {value(scale)}")
+        return
+    if backbone == YOLOV10_BACKBONE and own is None:
+        return
+    if depth is None:
+        checker.add(YOLOV10_NECK, "missing argument 'depth_mult', a number above 0, for there is no scale")
+    elif isinstance(value(depth), int | float) and value(depth) <= 0:
+        checker.add(depth, f"must be above 0, got {value(depth)}")
+    if places["cib"] is None:
+        message = f"missing argument 'cib', a list of {', '.join(NECK_PLACES)}, for there is no scale"
+        checker.add(YOLOV10_NECK, message)
+    if any(place is not None and not _is_list_of_texts(place) for place in places.values()):
+        return
+    for name, problem in place_problems(places["cib"] or [], places["large_kernel"] or []).items():
+        checker.add(f"{YOLOV10_NECK}.{name}", problem)
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)

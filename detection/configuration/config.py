@@ -1,0 +1,251 @@
+"""Detection configurations: PaddleDetection's YAML with its ``_BASE_`` files merged as PaddleDetection merges them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os.path
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppcls_ext.utils.config import (
+    ConfigLoader,
+    Document,
+    apply_override,
+    load_config_file,
+    missing_file_message,
+    parent_key,
+)
+from ppcls_ext.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+BASE_KEY = "_BASE_"
+PARTS = ("Train", "Eval", "Test")
+ENHANCEMENT = "SonarEnhance"
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetFiles:
+    """Where one part of a data set lies.
+
+    Attributes:
+        image_dir: the folder that the file names in the annotations start from.
+        annotations: the COCO annotation file, or ``None`` where the section names none.
+    """
+
+    image_dir: Path
+    annotations: Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionConfig:
+    """A configuration with its ``_BASE_`` files merged and its ``-o`` changes applied.
+
+    Attributes:
+        document: its data, and the file and line that each key came from.
+    """
+
+    document: Document
+
+    @property
+    def path(self) -> Path:
+        """The file that was loaded."""
+        return self.document.path
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """PaddleDetection's sections, as plain dictionaries, lists and scalars."""
+        return self.document.data
+
+    @property
+    def architecture(self) -> str:
+        """Name of the detector, such as ``PPYOLOE``."""
+        return self.data["architecture"]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.data["num_classes"]
+
+    @property
+    def epochs(self) -> int:
+        """Number of training epochs."""
+        return self.data["epoch"]
+
+    @property
+    def save_dir(self) -> Path:
+        """The folder that holds the folders of runs."""
+        return Path(self.data.get("save_dir", "output"))
+
+    @property
+    def output_dir(self) -> Path:
+        """The folder of the run: ``save_dir`` and the name of the configuration, as in PaddleDetection."""
+        return self.save_dir / self.path.stem
+
+    @property
+    def datasets(self) -> dict[str, DatasetFiles]:
+        """Image folder and annotation file of ``Train``, ``Eval`` and ``Test``, as far as the sections are there."""
+        found = {}
+        for part in PARTS:
+            section = self.data.get(f"{part}Dataset")
+            if not isinstance(section, dict):
+                continue
+            root = Path(section.get("dataset_dir") or "").expanduser()
+            annotations = section.get("anno_path")
+            found[part] = DatasetFiles(
+                image_dir=root / (section.get("image_dir") or ""),
+                annotations=root / annotations if annotations else None,
+            )
+        return found
+
+    def to_yaml(self) -> str:
+        """Returns the resolved configuration as YAML, which we and PaddleDetection load to the same data."""
+        return yaml.safe_dump(self.data, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionConfig:
+    """Reads ``path`` with its ``_BASE_`` files, applies ``KEY.SUB=VALUE`` changes and checks the result.
+
+    Raises:
+        UserError: a file is missing, is no YAML or includes itself; a change has no ``=`` or no place.
+        ConfigError: all that is wrong with the values, one line each.
+    """
+    from detection.configuration.checks import check_document
+
+    document = load_with_bases(path)
+    document.data = _plain(document.data)
+    for change in overrides:
+        apply_override(document, change)
+    check_document(document)
+    return DetectionConfig(document)
+
+
+def _plain(value: Any) -> Any:
+    """Returns ``value`` with plain dictionaries in place of those that remember a tag."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value
+
+
+class Tagged(dict[str, Any]):
+    """A section such as ``!COCODataSet {...}``, as ``{name: COCODataSet, ...}``.
+
+    For PaddleDetection it is a finished object: it replaces the section of a base file, and is replaced, as a whole.
+    """
+
+
+class _TagLoader(ConfigLoader):
+    """Reads PaddleDetection's tags, without making the objects that they stand for."""
+
+
+def _construct_tagged(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> Tagged:
+    if isinstance(node, yaml.ScalarNode) and node.value == "":
+        return Tagged(name=name)
+    if not isinstance(node, yaml.MappingNode):
+        raise yaml.constructor.ConstructorError(
+            None, None, f"!{name} must stand before a mapping of its arguments", node.start_mark
+        )
+    return Tagged({"name": name, **loader.construct_mapping(node, deep=True)})
+
+
+_TagLoader.add_multi_constructor("!", _construct_tagged)
+
+
+def load_with_bases(path: str | Path, _above: tuple[Path, ...] = ()) -> Document:
+    """Reads ``path`` and the files that its ``_BASE_`` names (one or a list, relative to it), which may have their own.
+
+    Mappings are merged key by key; of anything else the later one counts: a later base before an earlier one, the
+    file itself before its bases. Every key keeps the place in the file that it came from.
+
+    Raises:
+        UserError: a file is missing, is no YAML, or includes itself.
+    """
+    path = Path(path)
+    document = load_config_file(path, loader=_TagLoader)
+    above = (*_above, path)
+    merged = Document(path, {}, {})
+    for key, base in _base_files(document):
+        place = f"{document.place_of(key)}: {key}"
+        if any(base.resolve() == other.resolve() for other in above):
+            chain = " -> ".join(file.name for file in (*above, base))
+            raise UserError(f"{place}: the file includes itself ({chain})")
+        if not base.is_file():
+            raise UserError(f"{place}: {base}: {missing_file_message(base)}")
+        merge(merged, load_with_bases(base, above))
+    document.data.pop(BASE_KEY, None)
+    for line in [line for line in document.lines if line == BASE_KEY or line.startswith(f"{BASE_KEY}[")]:
+        del document.lines[line]
+    merge(merged, document)
+    return merged
+
+
+def _base_files(document: Document) -> list[tuple[str, Path]]:
+    """Returns dotted key and path of each file that ``_BASE_`` names."""
+    names = document.data.get(BASE_KEY, [])
+    named = [(BASE_KEY, names)] if isinstance(names, str) else None
+    if named is None and isinstance(names, list):
+        named = [(f"{BASE_KEY}[{index}]", name) for index, name in enumerate(names)]
+    if named is None or not all(isinstance(name, str) and name for _, name in named):
+        raise UserError(document.problem(BASE_KEY, "must be the name of a file or a list of them"))
+    folder = document.path.parent
+    return [(key, Path(os.path.normpath(folder / Path(name).expanduser()))) for key, name in named]
+
+
+def merge(below: Document, above: Document) -> None:
+    """Merges ``above`` into ``below``, in place, with the places of its keys."""
+    replaced: list[str] = []
+    _merge_data(below.data, above.data, "", replaced)
+    for key in [line for line in below.lines if _stands_below(line, replaced)]:
+        del below.lines[key]
+    below.lines.update(above.lines)
+
+
+def _merge_data(below: dict[str, Any], above: dict[str, Any], prefix: str, replaced: list[str]) -> None:
+    for name, value in above.items():
+        key = f"{prefix}.{name}" if prefix else str(name)
+        old = below.get(name)
+        if _can_merge(old) and _can_merge(value):
+            _merge_data(old, value, key, replaced)
+        else:
+            below[name] = value
+            replaced.append(key)
+
+
+def _can_merge(value: Any) -> bool:
+    return isinstance(value, dict) and not isinstance(value, Tagged)
+
+
+def _stands_below(line: str, keys: list[str]) -> bool:
+    while line:
+        if line in keys:
+            return True
+        line = parent_key(line)
+    return False
+
+
+def warn_of_other_contrast(config: DetectionConfig, part: str) -> None:
+    """Warns if ``part`` enhances sonar frames otherwise than training: nothing would fail, but little be found.
+
+    Args:
+        config: the configuration.
+        part: ``Eval`` or ``Test``.
+    """
+    train, other = _enhancements(config, "Train"), _enhancements(config, part)
+    if train is not None and other is not None and train != other:
+        logger.warning(
+            "%s: SonarEnhance differs: TrainReader has %s, %sReader has %s",
+            config.path, train or "none", part, other or "none",
+        )  # fmt: skip
+
+
+def _enhancements(config: DetectionConfig, part: str) -> list[dict[str, Any]] | None:
+    """Returns the arguments of the operator in a reader, ``[]`` if it has none; ``None`` if there are no transforms."""
+    section = config.data.get(f"{part}Reader")
+    steps = section.get("sample_transforms") if isinstance(section, dict) else None
+    if not isinstance(steps, list):
+        return None
+    return [step[ENHANCEMENT] or {} for step in steps if isinstance(step, dict) and ENHANCEMENT in step]

@@ -1,0 +1,318 @@
+"""The detector that is exported, made of a copy of the trained one, and its export folder.
+
+``MultiClassNMS3`` (``detection.nms``) takes the place of ppdet's NMS, which Paddle 3 cannot save; architectures that
+give each object one box (YOLOv10) end without NMS.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from detection.nms import MultiClassNMS3
+from ppcls_ext.deploy.export import Network, prepared_images, write_export
+from ppcls_ext.deploy.formats import check_target, plan
+from ppcls_ext.deploy.onnx import check_settings
+from ppcls_ext.deploy.verify import DetectorComparison
+from ppcls_ext.preprocess.detection import Prepared, build_detection_pipeline
+from ppcls_ext.runtime.description import DetectionDescription, OutputForm
+from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
+from ppcls_ext.runtime.predictor import ImageSource
+from ppcls_ext.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+# What ppdet's MultiClassNMS has and ours has not: switches for other engines.
+FOREIGN_SWITCHES = {"trt", "cpu"}
+# What gives the network's input its size: operators, and what they call it.
+SIZES = {"Resize": "target_size", "LetterResize": "target_size", "Pad": "size"}
+OPERATORS = "TestReader.sample_transforms"
+
+
+@runtime_checkable
+class EndToEnd(Protocol):
+    """An architecture that gives each object one box, so that its graph ends without suppression.
+
+    Attributes:
+        keep: at most so many detections of an image are given.
+    """
+
+    keep: int
+
+    def detect(self, image: paddle.Tensor) -> paddle.Tensor:
+        """``[N, 3, H, W]`` -> ``[N, k, 6]``: class, score, corners in pixels of the input; k is ``keep`` or less."""
+
+    def candidates(self, image: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """``[N, 3, H, W]`` -> scores ``[N, A, C]``, corners ``[N, A, 4]`` in pixels of the input, of all anchors."""
+
+
+class Deployed(nn.Layer):
+    """A detector as its export sees it, in evaluation mode: a copy, so that the caller's model is left as it was.
+
+    Args:
+        model: an architecture of ppdet.
+        final: end with detections; if not, with the boxes and scores of all anchors.
+        fused: merge branches that only training needs (``convert_to_deploy``), and pool the way oneDNN is fast at.
+
+    Raises:
+        UserError: the architecture has no such outputs, or its NMS cannot be exported.
+
+    Attributes:
+        inputs: names of the inputs, in the order of ``forward``: the first of ``image`` and ``scale_factor``.
+    """
+
+    def __init__(self, model: nn.Layer, final: bool, fused: bool) -> None:
+        super().__init__()
+        # Without the batch that the model saw last: its tensors may belong to a graph and refuse to be copied.
+        kept = (getattr(layer, "inputs", None) for layer in model.sublayers(include_self=True))
+        self.network = copy.deepcopy(model, {id(batch): {} for batch in kept if isinstance(batch, dict)})
+        self.final = final
+        self.end_to_end = isinstance(model, EndToEnd)
+        self.inputs = ["image"] if self.end_to_end else ["image", "scale_factor"]
+        if not self.end_to_end:
+            head = getattr(self.network, "yolo_head", None)
+            if head is not None and hasattr(head, "nms"):
+                head.nms = exportable_nms(head.nms)
+            if not final:
+                if not hasattr(head, "exclude_nms"):
+                    raise UserError(f"{type(model).__name__}: has no raw outputs to export; leave --raw out")
+                head.exclude_nms = True
+            # Anchors of a fixed size would not fit an export of another one.
+            if getattr(head, "eval_size", None):
+                head.eval_size = None
+        if fused:
+            for layer in list(self.network.sublayers(include_self=True)):
+                if hasattr(layer, "convert_to_deploy"):
+                    layer.convert_to_deploy()
+            for layer in list(self.network.sublayers(include_self=True)):
+                for name, child in list(layer.named_children()):
+                    if type(child).__name__ == "EffectiveSELayer":
+                        setattr(layer, name, _PooledAttention(child))
+        self.eval()
+
+    def forward(self, image: paddle.Tensor, scale_factor: paddle.Tensor | None = None) -> tuple[paddle.Tensor, ...]:
+        """Images ``[N, 3, H, W]`` and scale factors ``[N, 2]`` -> see ``DetectionBackend.detect``."""
+        if not self.end_to_end:
+            outputs = self.network({"image": image, "scale_factor": scale_factor})
+            return outputs["bbox"], outputs["bbox_num"]
+        if self.final:
+            return (self.network.detect(image),)
+        scores, boxes = self.network.candidates(image)
+        return boxes, scores.transpose([0, 2, 1])
+
+
+class _PooledAttention(nn.Layer):
+    """ppdet's ``EffectiveSELayer`` with a pool that oneDNN has a kernel for; of ``x.mean`` it has none.
+
+    Args:
+        attention: the layer whose weights are used.
+    """
+
+    def __init__(self, attention: nn.Layer) -> None:
+        super().__init__()
+        self.fc, self.act = attention.fc, attention.act
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """``[N, C, H, W]`` -> the same shape."""
+        return x * self.act(self.fc(nn.functional.adaptive_avg_pool2d(x, 1)))
+
+
+class EagerBackend:
+    """Runs a detector that was not exported, behind the interface of one that was.
+
+    Args:
+        model: an architecture of ppdet; a copy of it is used.
+        final: give detections; if not, the boxes and scores of all anchors.
+    """
+
+    computed_in = "float32"
+
+    def __init__(self, model: nn.Layer, final: bool = True) -> None:
+        self.network = Deployed(model, final, fused=False)
+
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
+        """See ``DetectionBackend.detect``."""
+        inputs = {"image": images, "scale_factor": scale_factors}
+        with paddle.no_grad():
+            outputs = self.network(*(paddle.to_tensor(inputs[name]) for name in self.network.inputs))
+        return [output.numpy() for output in outputs]
+
+
+def form_of(model: nn.Layer, final: bool = True) -> OutputForm:
+    """Returns what the outputs of :class:`Deployed` mean.
+
+    Args:
+        model: an architecture of ppdet.
+        final: see :class:`Deployed`; a network that has nothing else ends with detections anyway.
+
+    Raises:
+        UserError: it thins out its boxes in another way than ``MultiClassNMS``.
+    """
+    if isinstance(model, EndToEnd):
+        return OutputForm(TopkSettings(model.keep), final, scaled=False)
+    settings = nms_settings(model)
+    return OutputForm(settings, final or settings is None)
+
+
+def nms_settings(model: nn.Layer) -> NmsSettings | None:
+    """Returns how the detector thins out its boxes, or None if it does not.
+
+    Raises:
+        UserError: it does so in another way than ``MultiClassNMS``.
+    """
+    nms = getattr(getattr(model, "yolo_head", None), "nms", None)
+    if nms is None:
+        return None
+    values = vars(exportable_nms(nms))
+    return NmsSettings(**{field.name: values[field.name] for field in dataclasses.fields(NmsSettings)})
+
+
+def exportable_nms(nms: Any) -> MultiClassNMS3:
+    """Returns ``nms`` in the form that can be exported; ppdet's own ``MultiClassNMS`` is translated.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(nms, MultiClassNMS3):
+        return nms
+    if type(nms).__name__ != "MultiClassNMS":
+        raise UserError(
+            f"PPYOLOEHead.nms: {type(nms).__name__} cannot be exported; use MultiClassNMS3 (or MultiClassNMS)"
+        )
+    return MultiClassNMS3(**{key: value for key, value in vars(nms).items() if key not in FOREIGN_SWITCHES})
+
+
+def export_detector(
+    model: nn.Layer,
+    folder: str | os.PathLike[str],
+    *,
+    model_name: str,
+    class_num: int,
+    preprocess: Sequence[Any],
+    nms: bool = True,
+    size: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+    images: Mapping[str, ImageSource] | None = None,
+    formats: Sequence[str] = ("paddle",),
+    precisions: Sequence[str] = ("fp32",),
+) -> DetectionDescription:
+    """Exports a detector, reloads every file with the engine that will run it, and compares that with the model.
+
+    Args:
+        model: an architecture of ppdet. It is not touched: all work is done on copies.
+        folder: is replaced by the export, in one step and only if everything agrees.
+        model_name, class_num, classes: travel in ``inference.yml``.
+        preprocess: operators as in ``TestReader.sample_transforms``, which give the network's input its size (see
+            ``with_size``); the batch is free.
+        nms: let the network give detections; if not, it gives the boxes of all anchors, before any choice.
+        size: height and width that replace those of the operators, in pixels, multiples of the largest stride.
+        images: pictures to compare on, by name; None takes ``example_images()``.
+        formats, precisions: keys of ``FORMATS`` and ``PRECISIONS``; every pair of them is written.
+
+    Returns:
+        What was written, with what was measured of each artefact.
+
+    Raises:
+        UserError: a format cannot be written in a precision or needs a missing package, the detections disagree, or
+            the operators or the architecture cannot be exported. No file is left.
+    """
+    requests = plan(formats, precisions)
+    target = Path(folder)
+    check_target(target, classes, class_num)
+    operators, image_shape = with_size(preprocess, size)
+    form = form_of(model, final=nms)
+    suppression = form.selection if form.final and isinstance(form.selection, NmsSettings) else None
+    if suppression is not None and set(formats) != {"paddle"}:
+        check_settings(suppression)
+    prepare = build_detection_pipeline(operators, OPERATORS)
+
+    def prepared(image: ImageSource, name: str) -> Prepared:
+        one = prepare(image, name)
+        if list(one.pixels.shape) != image_shape:
+            raise UserError(f"{OPERATORS}: give shape {list(one.pixels.shape)}, need {image_shape}")
+        return one
+
+    inputs = prepared_images(images, prepared)
+    anchors = EagerBackend(model, final=False) if form.selection is not None and form.final else None
+    comparison = DetectorComparison(EagerBackend(model, form.final), anchors, inputs, form)
+    description = DetectionDescription(
+        folder=target,
+        model_name=model_name,
+        class_num=class_num,
+        input_shape=[-1, *image_shape],
+        preprocess=operators,
+        classes=list(classes) if classes else None,
+        form=form,
+    )
+    shapes: dict[str, list[int | None]] = {"image": [None, *image_shape]}
+    if form.scaled:
+        shapes["scale_factor"] = [None, 2]
+    network = Network(
+        lambda: Deployed(model, form.final, fused=True),
+        shapes,
+        form.outputs,
+        suppression,
+        lambda: Deployed(model, final=False, fused=True),
+    )
+    write_export(description, network, requests, comparison)
+    engines = [artefact.verification["engines"].values() for artefact in description.artefacts]
+    if not any(figures["compared"] for figures in itertools.chain(*engines)):
+        logger.warning("the model finds nothing in any of the pictures: the export was compared on that alone")
+    return description
+
+
+def with_size(preprocess: Sequence[Any], size: Sequence[int] | None) -> tuple[list[Any], list[int]]:
+    """Returns the operators with ``size`` in place of their own, and the shape ``[3, H, W]`` that they then give.
+
+    The last of ``Resize``, ``LetterResize`` and ``Pad`` decides it; a ``Resize`` that keeps the ratio needs a ``Pad``.
+
+    Raises:
+        UserError: they give no fixed size, or ``size`` is no size for a detector.
+    """
+    operators = [dict(entry) if isinstance(entry, Mapping) else entry for entry in preprocess]
+    places = _sizing(operators)
+    if not places:
+        raise UserError(f"{OPERATORS}: Resize is missing (or LetterResize); it gives the size of the network's input")
+    last, name, arguments = places[-1]
+    keeps_ratio = [place for place in places if place[1] == "Resize" and place[2].get("keep_ratio", True)]
+    if name == "Resize" and keeps_ratio:
+        raise UserError(
+            f"{OPERATORS}: Resize: keep_ratio must be false, or a Pad with size follow it: an export has inputs of one "
+            "size (LetterResize keeps the ratio, too)"
+        )
+    wanted = _height_and_width(arguments.get(SIZES[name]) if size is None else size, f"{OPERATORS}: {name}")
+    operators[last] = {name: {**arguments, SIZES[name]: wanted}}
+    for index, other, its_arguments in keeps_ratio if size is not None and name == "Pad" else []:
+        operators[index] = {other: {**its_arguments, SIZES[other]: wanted}}
+    return operators, [3, *wanted]
+
+
+def _sizing(operators: Sequence[Any]) -> list[tuple[int, str, dict[str, Any]]]:
+    """Returns place, name and arguments of the operators that name a size."""
+    found = []
+    for index, entry in enumerate(operators):
+        name = next(iter(entry), "") if isinstance(entry, dict) else ""
+        arguments = dict(entry[name] or {}) if name in SIZES else {}
+        if name in SIZES and (name != "Pad" or arguments.get("size") is not None):
+            found.append((index, name, arguments))
+    return found
+
+
+def _height_and_width(size: Any, where: str) -> list[int]:
+    pair = [size, size] if isinstance(size, int) else size
+    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(side, int) for side in pair):
+        raise UserError(f"{where}: the size must be [height, width], got {size!r}")
+    if any(side < 32 or side % 32 for side in pair):
+        raise UserError(f"the input of a detector must be multiples of 32 pixels, got {' x '.join(map(str, pair))}")
+    return list(pair)
+
+

@@ -1,0 +1,331 @@
+"""What ``tools/prepare_data.py {sonar,duo,imagefolder}`` do: read a source, clean, split, write and report."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detection.annotations import CLASS_SETS, ClassMatcher, CleanFrame, Frame, Ledger, class_order, clean_boxes, folded
+from detection.prepare.readers import find_coco_files, read_coco_folder, read_voc_folder, voc_lists
+from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
+from detection.prepare.write import check_output, lines_of, name_images, report_of, write_output
+from ppcls_ext.preprocess.decode import ImageError, decode_image
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.image_files import files_in
+from ppcls_ext.utils.machine import available_cores
+
+logger = logging.getLogger(__name__)
+DEFAULT_FRACTION = 0.2
+# Images of DUO; its test set is our validation.
+PUBLISHED_DUO = {"train": 6671, "val": 1111}
+# One for training, one for validation.
+FEWEST_FRAMES = 2
+# Share of boxes with swapped corners above which the tags are doubted.
+MANY_SWAPPED = 0.1
+# Share of boxes beyond pictures of another size than stated above which their scale is doubted.
+MANY_BEYOND = 0.1
+# Decoders release the interpreter; each thread holds a picture.
+MOST_THREADS = 8
+# Frames between two lines of progress.
+PROGRESS = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all sources take.
+
+    Attributes:
+        source: the folder to read.
+        output: the folder to write.
+        classes: what ``--classes`` says; ``None`` where it is missing.
+        overwrite: replace a prepared data set that is there.
+        images: ``link`` or ``copy``.
+        split_files: files that list the names of training and of validation.
+        val_fraction: share of validation in a seeded split.
+        seed: chooses the seeded split.
+    """
+
+    source: Path
+    output: Path
+    classes: str | None = None
+    overwrite: bool = False
+    images: str = "link"
+    split_files: Sequence[Path] | None = None
+    val_fraction: float | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """Checks what can be checked before anything is read.
+
+        Raises:
+            UserError: an option is out of range, two contradict each other, source and output overlap, or the output
+                may not be written.
+        """
+        if not self.source.is_dir():
+            raise UserError(f"{self.source}: no such folder")
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, got {self.seed}")
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise UserError(f"--val-fraction must be above 0 and below 1, got {self.val_fraction:g}")
+        if self.val_fraction is not None and self.split_files is not None:
+            raise UserError("--split-files and --val-fraction exclude each other")
+        source, output = self.source.resolve(), self.output.resolve()
+        if source == output or source in output.parents or output in source.parents:
+            raise UserError(f"--output {self.output}: must lie apart from the source {self.source}")
+        self.lists()
+        self.class_names()
+        check_output(self.output, self.overwrite)
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Returns the classes in their order; ``None`` if they are not given."""
+        return None if self.classes is None else class_order(self.classes)
+
+    def lists(self) -> dict[str, Path] | None:
+        """Returns the split files by part, looked up from here and from the source; ``None`` if none are given.
+
+        Raises:
+            UserError: a file is in neither place.
+        """
+        if self.split_files is None:
+            return None
+        found = {}
+        for part, path in zip(("train", "val"), self.split_files, strict=True):
+            file = next((choice for choice in (path, self.source / path) if choice.is_file()), None)
+            if file is None:
+                raise UserError(f"--split-files {path}: no such file, neither here nor in {self.source}")
+            found[part] = file
+        return found
+
+
+@dataclass
+class Reading:
+    """What was read of a source.
+
+    Attributes:
+        ledger: what was met so far.
+        frames: frames with annotations.
+        unlabelled: frames for a test part without annotations.
+        lists: the source's own split files by part.
+    """
+
+    ledger: Ledger
+    frames: list[Frame] = field(default_factory=list)
+    unlabelled: list[Frame] = field(default_factory=list)
+    lists: dict[str, Path] | None = None
+
+
+def prepare_sonar(options: Options, include_unlabelled: bool = False) -> dict[str, Any]:
+    """Converts a raw sonar folder: frames and VOC-like annotations, together or apart, in any nesting.
+
+    Args:
+        options: source, output, classes and split.
+        include_unlabelled: frames without an annotation file become the part ``test`` (else they are left out).
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        UserError: the source, the classes, the split or the output cannot be used.
+    """
+    options.check()
+    ledger = Ledger()
+    annotated, bare = read_voc_folder(options.source, ledger)
+    if include_unlabelled:
+        return _finish(Reading(ledger, annotated, unlabelled=bare), options)
+    _leave_out_bare(bare, ledger)
+    return _finish(Reading(ledger, annotated), options)
+
+
+def prepare_duo(options: Options, annotations: Sequence[Path] = ()) -> dict[str, Any]:
+    """Converts DUO: its training set is ``train``, its test set ``val``.
+
+    Args:
+        options: source and output.
+        annotations: the COCO files for training and validation; empty finds them by their names.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        UserError: the source or the output cannot be used, or one of the two parts is missing.
+    """
+    options.check()
+    ledger = Ledger()
+    frames = read_coco_folder(options.source, annotations, ledger)
+    counts = Counter(frame.part for frame in frames)
+    missing = [part for part in PUBLISHED_DUO if not counts[part]]
+    if missing:
+        wanted = "test" if missing == ["val"] else "train"
+        raise UserError(
+            f"{options.source}: no usable annotation file for {wanted}; known layouts: images/{{train,test}} with "
+            "annotations/instances_{train,test}.json, and DUO_pic with DUO_ANN"
+        )
+    for part, published in PUBLISHED_DUO.items():
+        if counts[part] != published:
+            ledger.note("other_count", part, f"{counts[part]} images; DUO as published has {published}")
+    return _finish(Reading(ledger, frames), options)
+
+
+def prepare_imagefolder(options: Options, annotations: Sequence[Path] = (), form: str = "auto") -> dict[str, Any]:
+    """Converts a folder in VOC or COCO form.
+
+    Args:
+        options: source, output, classes and split.
+        annotations: COCO files; empty finds them by their names.
+        form: ``voc``, ``coco`` or ``auto``.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        UserError: the source, the classes, the split or the output cannot be used.
+    """
+    options.check()
+    ledger = Ledger()
+    if annotations:
+        form = "coco"
+    elif form == "auto":
+        form = "voc" if files_in(options.source, {".xml"}) else "coco"
+        if form == "voc" and find_coco_files(options.source):
+            raise UserError(f"{options.source}: holds both XML and COCO annotations; choose with --format voc or coco")
+    if form == "coco":
+        return _finish(Reading(ledger, read_coco_folder(options.source, annotations, ledger)), options)
+    annotated, bare = read_voc_folder(options.source, ledger)
+    _leave_out_bare(bare, ledger)
+    return _finish(Reading(ledger, annotated, lists=voc_lists(options.source)), options)
+
+
+def _leave_out_bare(frames: Sequence[Frame], ledger: Ledger) -> None:
+    for frame in frames:
+        ledger.reject("no_annotation", frame.name, "has no annotation file")
+        ledger.images["left_out"] += 1
+
+
+def _finish(reading: Reading, options: Options) -> dict[str, Any]:
+    """Cleans, splits, writes and reports; returns the report."""
+    names, ledger = options.class_names(), reading.ledger
+    if names is None:
+        raise _without_classes(reading.frames, options.source)
+    matcher = ClassMatcher(names)
+    logger.info("checking %d frames", len(reading.frames) + len(reading.unlabelled))
+    frames = clean_frames(reading.frames, matcher, ledger)
+    if sum(bool(frame.boxes) for frame in frames) < FEWEST_FRAMES:
+        rejected = [entry for entry in ledger.entries if entry.action == "rejected"]
+        first = f"{rejected[0].file}: {rejected[0].reason}; {len(rejected)} entries rejected in all" if rejected else ""
+        why = f"fewer than {FEWEST_FRAMES} frames with a usable box" + (f" ({first})" if first else "")
+        raise UserError(f"{options.source}: {why}")
+    parts, split = _split(frames, reading, len(names), options)
+    if reading.unlabelled:
+        parts["test"] = parts.get("test", []) + clean_frames(reading.unlabelled, matcher, ledger)
+    _note_suspicions(parts, ledger)
+    everything = [frame for members in parts.values() for frame in members]
+    name_images(everything, ledger)
+    ledger.images["kept"] = len(everything)
+    split["parts"] = {part: [frame.frame.name for frame in members] for part, members in parts.items()}
+    report = report_of(parts, matcher, ledger, options.source.name)
+    report["split"] = {key: value for key, value in split.items() if key not in ("parts", "group_of")}
+    placed = write_output(options.output, parts, matcher.names, split, report, options.images)
+    for line in lines_of(report):
+        logger.info(line)
+    ways = " and ".join(f"{count} {'linked' if way == 'link' else 'copied'}" for way, count in placed.items())
+    logger.info("wrote %s (images: %s)", options.output, ways)
+    return report
+
+
+def _without_classes(frames: Sequence[Frame], source: Path) -> UserError:
+    """Returns the error for a missing ``--classes``: names what was found and the set or the list that would fit."""
+    counts = Counter(box.name for frame in frames for box in frame.boxes)
+    if not counts:
+        return UserError("--classes is missing, and the annotations name no class")
+    found = sorted(counts, key=str.casefold)
+    folds = set(map(folded, found))
+    fits = [key for key, names in CLASS_SETS.items() if folds <= set(map(folded, names))]
+    listing = ", ".join(f"{name} ({counts[name]})" for name in found)
+    return UserError(
+        f"--classes is missing: the order of the classes must be explicit; {source} holds {listing}; "
+        f"try --classes {fits[0] if fits else repr(','.join(found))}"
+    )
+
+
+def clean_frames(frames: Sequence[Frame], matcher: ClassMatcher, ledger: Ledger) -> list[CleanFrame]:
+    """Decodes the image of each frame and checks its boxes; everything that is changed or left out is listed.
+
+    Args:
+        frames: what was read; their boxes have been taken in by the ledger.
+        matcher: knows the classes.
+        ledger: gets the entries and the counts.
+    """
+
+    def look(frame: Frame) -> tuple[int, int, np.ndarray] | str:
+        """Returns width, height and a small version of the image, or why it cannot be decoded."""
+        try:
+            pixels = decode_image(frame.image.read_bytes(), frame.name)
+        except (ImageError, OSError) as error:
+            return str(error).removeprefix(frame.name).lstrip(": ")
+        return pixels.shape[1], pixels.shape[0], look_of(pixels)
+
+    cleaned = []
+    with ThreadPoolExecutor(max_workers=min(available_cores(), MOST_THREADS)) as threads:
+        for number, (frame, seen) in enumerate(zip(frames, threads.map(look, frames), strict=True), start=1):
+            if number % PROGRESS == 0:
+                logger.info("checked %d of %d frames", number, len(frames))
+            if isinstance(seen, str):
+                ledger.reject("undecodable_image", frame.name, seen, len(frame.boxes))
+                ledger.images["rejected"] += 1
+                continue
+            width, height, small = seen
+            if frame.stated_size is not None and frame.stated_size != (width, height):
+                stated = "{}x{}".format(*frame.stated_size)
+                ledger.repair("size_disagrees", frame.source, f"states {stated}, the picture has {width}x{height}")
+            boxes = clean_boxes(frame, width, height, matcher, ledger)
+            if frame.boxes and not boxes:
+                # It shows something; without a box it would teach that it shows nothing.
+                ledger.reject("no_box_left", frame.name, f"none of its {len(frame.boxes)} boxes can be used")
+                ledger.images["rejected"] += 1
+                continue
+            cleaned.append(CleanFrame(frame, width, height, boxes, small))
+    return cleaned
+
+
+def _split(frames: list[CleanFrame], reading: Reading, classes: int, options: Options) -> tuple[Parts, dict[str, Any]]:
+    """Splits as the options say, else as the source does, else by the seed."""
+    lists = options.lists()
+    if lists is None and options.val_fraction is None:
+        if {frame.frame.part for frame in frames} >= {"train", "val"}:
+            return split_by_source(frames, reading.ledger), {"method": "source"}
+        lists = reading.lists
+    if lists is not None:
+        absent = {frame.name for frame in reading.frames} - {frame.frame.name for frame in frames}
+        parts = split_by_lists(frames, lists, absent, reading.ledger)
+        return parts, {"method": "files", "files": {part: path.name for part, path in lists.items()}}
+    fraction = DEFAULT_FRACTION if options.val_fraction is None else options.val_fraction
+    return split_by_seed(frames, classes, fraction, options.seed)
+
+
+def _note_suspicions(parts: Parts, ledger: Ledger) -> None:
+    """Lists what is no fault of a single frame, but makes the whole doubtful."""
+    swapped = ledger.kinds("repaired").get("swapped_corners", 0)
+    if swapped > MANY_SWAPPED * ledger.boxes["input"]:
+        reason = f"{swapped} of {ledger.boxes['input']} boxes had swapped corners: do the tags hold x y w h after all?"
+        ledger.note("corners_may_be_sizes", "all", reason)
+    resized = {entry.file for entry in ledger.entries if entry.kind == "size_disagrees"}
+    beyond = sum(entry.kind in ("clipped_box", "box_outside") and entry.file in resized for entry in ledger.entries)
+    if beyond > MANY_BEYOND * ledger.boxes["input"]:
+        reason = (
+            f"{beyond} of {ledger.boxes['input']} boxes reach beyond pictures of another size than stated: were they "
+            "drawn on larger pictures? Then those that were kept are wrong, too"
+        )
+        ledger.note("boxes_may_be_scaled", "all", reason)
+    looks = {part: np.stack([frame.look for frame in frames]) for part, frames in parts.items() if frames}
+    if {"train", "val"} <= looks.keys():
+        count = alike_across(looks["train"], looks["val"])
+        if count:
+            reason = f"{count} of {len(looks['val'])} validation frames look nearly the same as a training frame"
+            ledger.note("alike_across_the_split", "all", reason)

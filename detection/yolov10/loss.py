@@ -1,0 +1,389 @@
+"""How YOLOv10 learns: anchors and boxes, which anchors learn which box (the assigner), and the losses.
+
+Boxes are corners (left, top, right, bottom) in pixels of the network's input. An anchor is the centre of a cell of a
+feature map. All is computed in float32, whatever the network computes in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle.nn import functional
+from ppdet.core.workspace import register
+
+from ppcls_ext.utils.errors import UserError
+
+# Keeps quotients of empty boxes finite; far below the area of a pixel.
+EPSILON = 1e-7
+# Box-anchor pairs that are compared at once: bounds the memory on crowded frames (16 MB for each intermediate value).
+PAIRS_AT_ONCE = 2**22
+# How far a distance that is to be learnt stays below the last bin, so that a bin follows it.
+MARGIN = 0.01
+
+
+def anchor_points(features: Sequence[paddle.Tensor], strides: Sequence[int]) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Returns the anchors of all feature maps, map by map and there row by row.
+
+    Args:
+        features: maps ``[N, C, H, W]``, of which only the size is read.
+        strides: pixels between two cells of each map.
+
+    Returns:
+        Centres (x, y) in pixels ``[A, 2]`` and the stride of each ``[A, 1]``, ``float32``.
+    """
+    points, sizes = [], []
+    for index, stride in enumerate(strides):
+        height, width = features[index].shape[2], features[index].shape[3]
+        x = (paddle.arange(width, dtype="float32") + 0.5) * stride
+        y = (paddle.arange(height, dtype="float32") + 0.5) * stride
+        rows, columns = paddle.meshgrid(y, x)
+        points.append(paddle.stack([columns, rows], axis=-1).reshape([-1, 2]))
+        sizes.append(paddle.full([height * width, 1], float(stride), dtype="float32"))
+    return paddle.concat(points), paddle.concat(sizes)
+
+
+def expected_distances(distributions: paddle.Tensor, reg_max: int) -> paddle.Tensor:
+    """Returns the mean of each distribution over the bins 0 ... ``reg_max`` - 1.
+
+    Generalized focal loss, arXiv 2006.04388, equation 3.
+
+    Args:
+        distributions: logits ``[..., 4 * reg_max]``: the bins of left, then top, right and bottom.
+        reg_max: number of bins.
+
+    Returns:
+        Distances ``[..., 4]`` in units of the stride, from 0 to ``reg_max`` - 1.
+    """
+    leading = distributions.shape[:-1]
+    probabilities = functional.softmax(distributions.reshape([*leading, 4, reg_max]), axis=-1)
+    return (probabilities * paddle.arange(reg_max, dtype=probabilities.dtype)).sum(axis=-1)
+
+
+def boxes_around(points: paddle.Tensor, distances: paddle.Tensor) -> paddle.Tensor:
+    """Returns the boxes whose sides lie at these distances from the anchors.
+
+    Args:
+        points: anchors (x, y) ``[A, 2]``.
+        distances: to left, top, right and bottom ``[..., A, 4]``, in pixels.
+
+    Returns:
+        Corners ``[..., A, 4]`` in pixels.
+    """
+    return paddle.concat([points - distances[..., :2], points + distances[..., 2:]], axis=-1)
+
+
+def distances_to(points: paddle.Tensor, boxes: paddle.Tensor) -> paddle.Tensor:
+    """Returns the distances from anchors ``[A, 2]`` to the sides of boxes ``[A, 4]``: the reverse of
+    :func:`boxes_around`, ``[A, 4]`` in pixels; negative for an anchor outside."""
+    return paddle.concat([points - boxes[..., :2], boxes[..., 2:] - points], axis=-1)
+
+
+def complete_iou(first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
+    """Returns the complete IoU: overlap, less the distance of the centres, less the difference of the proportions.
+
+    Distance-IoU loss, arXiv 1911.08287, equations 8 to 11: ``IoU - d^2 / c^2 - a v``, where d is the distance of the
+    centres, c the diagonal of the smallest box around both, ``v = 4 / pi^2 (atan(w1 / h1) - atan(w2 / h2))^2`` and
+    ``a = v / (1 - IoU + v)``, through which no gradient flows.
+
+    Args:
+        first: boxes ``[..., 4]``.
+        second: boxes ``[..., 4]``; the leading axes may be broadcast against each other.
+
+    Returns:
+        Values ``[...]`` from -1.5 (nothing in common) to 1 (equal); finite also for boxes without area.
+    """
+    left1, top1, right1, bottom1 = paddle.unstack(first, axis=-1)
+    left2, top2, right2, bottom2 = paddle.unstack(second, axis=-1)
+    width1, height1, width2, height2 = right1 - left1, bottom1 - top1, right2 - left2, bottom2 - top2
+    shared_width = (paddle.minimum(right1, right2) - paddle.maximum(left1, left2)).clip(min=0)
+    shared_height = (paddle.minimum(bottom1, bottom2) - paddle.maximum(top1, top2)).clip(min=0)
+    shared = shared_width * shared_height
+    iou = shared / (width1 * height1 + width2 * height2 - shared + EPSILON)
+
+    outer_width = paddle.maximum(right1, right2) - paddle.minimum(left1, left2)
+    outer_height = paddle.maximum(bottom1, bottom2) - paddle.minimum(top1, top2)
+    distance = ((left1 + right1 - left2 - right2) ** 2 + (top1 + bottom1 - top2 - bottom2) ** 2) / 4
+    apart = distance / (outer_width**2 + outer_height**2 + EPSILON)
+
+    angles = paddle.atan(width1 / (height1 + EPSILON)) - paddle.atan(width2 / (height2 + EPSILON))
+    skew = 4 / math.pi**2 * angles**2
+    with paddle.no_grad():
+        weight = skew / (1 - iou + skew + EPSILON)
+    return iou - apart - weight * skew
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What one image shows: G objects, in the order of the annotation.
+
+    Attributes:
+        boxes: corners in pixels ``float32`` ``[G, 4]``.
+        labels: classes ``int64`` ``[G]``.
+    """
+
+    boxes: paddle.Tensor
+    labels: paddle.Tensor
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the anchors of a batch have to learn.
+
+    Attributes:
+        positive: flat numbers ``int64`` ``[P]`` (image * A + anchor) of the anchors that learn a box, rising.
+        boxes: their boxes ``float32`` ``[P, 4]``.
+        labels: their classes ``int64`` ``[P]``.
+        scores: the score that each has to learn for its class, ``float32`` ``[P]``; 0 for all else.
+    """
+
+    positive: paddle.Tensor
+    boxes: paddle.Tensor
+    labels: paddle.Tensor
+    scores: paddle.Tensor
+
+
+def objects_of(batch: Mapping[str, Any]) -> list[Objects]:
+    """Returns what can be learnt from each image of a batch of ppdet.
+
+    Left out are the boxes that ``PadGT`` filled up with, crowds (``is_crowd``) as ppdet itself leaves them out when it
+    reads annotations, and boxes without area.
+
+    Args:
+        batch: ``gt_bbox`` ``[N, G, 4]`` (corners in pixels), ``gt_class``, ``pad_gt_mask`` and, if there,
+            ``is_crowd``, all ``[N, G, 1]``.
+
+    Raises:
+        UserError: the reader leaves something out.
+    """
+    missing = [name for name in ("gt_bbox", "gt_class", "pad_gt_mask") if name not in batch]
+    if missing:
+        raise UserError(f"TrainReader: YOLOv10 finds no '{missing[0]}' in the batch; batch_transforms needs PadGT")
+    boxes, labels = batch["gt_bbox"].astype("float32"), batch["gt_class"].astype("int64")
+    count, most = boxes.shape[0], boxes.shape[1]
+    if most == 0:
+        return [Objects(paddle.zeros([0, 4]), paddle.zeros([0], dtype="int64")) for _ in range(count)]
+    usable = batch["pad_gt_mask"].reshape([count, most]) > 0
+    if "is_crowd" in batch:
+        usable = usable & (batch["is_crowd"].reshape([count, most]) == 0)
+    usable = usable & (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+    # One look at the device for the whole batch.
+    numbers = [np.flatnonzero(row) for row in usable.numpy()]
+    labels = labels.reshape([count, most])
+    return [Objects(_rows(boxes[image], chosen), _rows(labels[image], chosen)) for image, chosen in enumerate(numbers)]
+
+
+def _rows(values: paddle.Tensor, numbers: np.ndarray) -> paddle.Tensor:
+    if len(numbers) == 0:
+        return paddle.zeros([0, *values.shape[1:]], dtype=values.dtype)
+    return paddle.gather(values, paddle.to_tensor(numbers))
+
+
+@register
+class YOLOv10Assigner:
+    """Gives each box the anchors whose prediction suits it best, by ``score^alpha * CIoU^beta``.
+
+    Only anchors whose centre lies in the box are asked, and only those with a metric above 0. An anchor that several
+    boxes want goes to the one that it overlaps most. Ties go to the first anchor, and to the first box.
+
+    Args:
+        one_to_many: anchors for each box in the branch that is for training only.
+        one_to_one: anchors for each box in the branch that needs no NMS.
+        alpha: exponent of the score of the box's class.
+        beta: exponent of the CIoU, which counts as 0 if negative.
+
+    Raises:
+        ValueError: an argument is out of range; the message begins with its key.
+    """
+
+    def __init__(self, one_to_many: int = 10, one_to_one: int = 1, alpha: float = 0.5, beta: float = 6.0) -> None:
+        for name, value in (("one_to_many", one_to_many), ("one_to_one", one_to_one)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"YOLOv10Assigner.{name}: must be a whole number of at least 1, got {value!r}")
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"YOLOv10Assigner.{name}: must be a number above 0, got {value!r}")
+        self.one_to_many, self.one_to_one = one_to_many, one_to_one
+        self.alpha, self.beta = float(alpha), float(beta)
+
+    @paddle.no_grad()
+    def assign(
+        self,
+        scores: paddle.Tensor,
+        boxes: paddle.Tensor,
+        points: paddle.Tensor,
+        objects: list[Objects],
+        most: int,
+    ) -> Assignment:
+        """Assigns the objects of each image to at most ``most`` anchors each.
+
+        Args:
+            scores: predicted, after the sigmoid, ``[N, A, K]``.
+            boxes: predicted, ``[N, A, 4]`` in pixels.
+            points: anchors in pixels ``[A, 2]``.
+            objects: of each of the N images.
+            most: anchors for each box, such as :attr:`one_to_many`.
+        """
+        anchors = points.shape[0]
+        found: list[tuple[paddle.Tensor, ...]] = []
+        for image, present in enumerate(objects):
+            if present.labels.shape[0] == 0:
+                continue
+            part = self._assign_image(scores[image], boxes[image], points, present, most)
+            if part is not None:
+                positive, *targets = part
+                found.append((positive + image * anchors, *targets))
+        if not found:
+            nothing = paddle.zeros([0], dtype="int64")
+            return Assignment(nothing, paddle.zeros([0, 4]), nothing, paddle.zeros([0]))
+        return Assignment(*(paddle.concat(list(column)) for column in zip(*found, strict=True)))
+
+    def _assign_image(
+        self, scores: paddle.Tensor, boxes: paddle.Tensor, points: paddle.Tensor, objects: Objects, most: int
+    ) -> tuple[paddle.Tensor, ...] | None:
+        """Scores ``[A, K]`` and boxes ``[A, 4]`` -> the columns of an :class:`Assignment` of this image alone; ``None``
+        if no prediction overlaps its box at all."""
+        step = max(1, PAIRS_AT_ONCE // points.shape[0])
+        parts = []
+        for start in range(0, objects.labels.shape[0], step):
+            some = Objects(objects.boxes[start : start + step], objects.labels[start : start + step])
+            parts.append(self._wanted(scores, boxes, points, some, most))
+        metric = paddle.concat([part[0] for part in parts])
+        overlap = paddle.concat([part[1] for part in parts])
+        # Whoever overlaps most gets the anchor; argmax takes the first of equals.
+        owner = paddle.argmax(overlap, axis=0)
+        positive = paddle.nonzero(metric.max(axis=0) > 0).flatten()
+        if positive.shape[0] == 0:
+            return None
+        owner = paddle.gather(owner, positive)
+        pairs = paddle.stack([owner, positive], axis=-1)
+        own_metric, own_overlap = paddle.gather_nd(metric, pairs), paddle.gather_nd(overlap, pairs)
+        # Only where the anchor belongs to the box do its values count towards the maxima of the box.
+        belongs = paddle.arange(objects.labels.shape[0]).unsqueeze(-1) == owner.unsqueeze(0)
+        best_metric = paddle.where(belongs, own_metric, 0.0).max(axis=-1)
+        best_overlap = paddle.where(belongs, own_overlap, 0.0).max(axis=-1)
+        target = own_metric / paddle.gather(best_metric, owner) * paddle.gather(best_overlap, owner)
+        return positive, paddle.gather(objects.boxes, owner), paddle.gather(objects.labels, owner), target
+
+    def _wanted(
+        self, scores: paddle.Tensor, boxes: paddle.Tensor, points: paddle.Tensor, objects: Objects, most: int
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Returns metric and CIoU ``[G, A]`` where a box wants an anchor, 0 elsewhere."""
+        corners = objects.boxes.unsqueeze(1)
+        inside = ((points > corners[..., :2]) & (points < corners[..., 2:])).all(axis=-1)
+        overlap = paddle.where(inside, complete_iou(boxes.unsqueeze(0), corners).clip(min=0), 0.0)
+        score = paddle.index_select(scores, objects.labels, axis=1).transpose([1, 0])
+        metric = score**self.alpha * overlap**self.beta
+        wanted = first_of_best(metric, most) & (metric > 0)
+        return paddle.where(wanted, metric, 0.0), paddle.where(wanted, overlap, 0.0)
+
+
+def first_of_best(values: paddle.Tensor, most: int) -> paddle.Tensor:
+    """Marks the ``most`` largest values of each row ``[G, A]``, of equal ones the first; ``bool`` ``[G, A]``.
+
+    ``paddle.topk`` takes any of equal values, which would make runs on different devices differ.
+    """
+    most = min(most, values.shape[-1])
+    last = paddle.topk(values, most, axis=-1).values[:, -1:]
+    above, equal = values > last, values == last
+    left = most - above.astype("int64").sum(axis=-1, keepdim=True)
+    return above | (equal & (equal.astype("int64").cumsum(axis=-1) <= left))
+
+
+def class_loss(logits: paddle.Tensor, assignment: Assignment) -> paddle.Tensor:
+    """Returns the sum of the binary cross-entropies of all anchors and classes.
+
+    Args:
+        logits: ``[N, A, K]``.
+        assignment: the score that each positive anchor has to learn for its class; all else has to learn 0.
+
+    Returns:
+        A scalar, to be divided by the normaliser.
+    """
+    classes = logits.shape[-1]
+    # With logit x and target t an entropy is softplus(x) - x t, and t is 0 nearly everywhere.
+    total = functional.softplus(logits).sum()
+    cells = assignment.positive * classes + assignment.labels
+    return total - (paddle.gather(logits.flatten(), cells) * assignment.scores).sum()
+
+
+def distribution_loss(distributions: paddle.Tensor, distances: paddle.Tensor, reg_max: int) -> paddle.Tensor:
+    """Returns the distribution focal loss (arXiv 2006.04388, equation 6), the mean of the four sides.
+
+    The cross-entropy with the two bins around the distance, each weighted by how near it is.
+
+    Args:
+        distributions: logits ``[P, 4 * reg_max]``.
+        distances: to be learnt, in units of the stride ``[P, 4]``; cut to 0 ... ``reg_max`` - 1.01.
+        reg_max: number of bins.
+
+    Returns:
+        ``[P]``.
+    """
+    logarithms = functional.log_softmax(distributions.reshape([-1, 4, reg_max]), axis=-1)
+    distances = distances.clip(0, reg_max - 1 - MARGIN)
+    lower = distances.floor()
+    share = (distances - lower).unsqueeze(-1)
+    lower = lower.astype("int64").unsqueeze(-1)
+    low = paddle.take_along_axis(logarithms, lower, axis=-1)
+    high = paddle.take_along_axis(logarithms, lower + 1, axis=-1)
+    return -(low * (1 - share) + high * share).squeeze(-1).mean(axis=-1)
+
+
+def box_losses(
+    distributions: paddle.Tensor,
+    points: paddle.Tensor,
+    strides: paddle.Tensor,
+    assignment: Assignment,
+    reg_max: int,
+) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Returns the sums of ``1 - CIoU`` and of the distribution loss over the positive anchors, by their scores.
+
+    Each anchor counts as much as the score that it has to learn.
+
+    Args:
+        distributions: logits of all anchors ``[N, A, 4 * reg_max]``.
+        points: anchors in pixels ``[A, 2]``.
+        strides: ``[A, 1]``.
+        assignment: what the anchors have to learn.
+        reg_max: number of bins.
+
+    Returns:
+        Two scalars, to be divided by the normaliser. Without positive anchors they are 0, and so are their gradients:
+        several processes wait for the gradient of every weight.
+    """
+    if assignment.positive.shape[0] == 0:
+        nothing = (distributions * 0.0).sum()
+        return nothing, nothing
+    anchors = assignment.positive % points.shape[0]
+    points, strides = paddle.gather(points, anchors), paddle.gather(strides, anchors)
+    chosen = paddle.gather(distributions.reshape([-1, 4 * reg_max]), assignment.positive)
+    boxes = boxes_around(points, expected_distances(chosen, reg_max) * strides)
+    box = (1 - complete_iou(boxes, assignment.boxes)) * assignment.scores
+    wanted = distances_to(points, assignment.boxes) / strides
+    distribution = distribution_loss(chosen, wanted, reg_max) * assignment.scores
+    return box.sum(), distribution.sum()
+
+
+@paddle.no_grad()
+def normalisers(assignments: list[Assignment]) -> paddle.Tensor:
+    """Returns what the losses of each branch are divided by: the sum of the scores to be learnt, but at least 1.
+
+    Over several processes it is that of all their images together, divided by the number of processes: their
+    gradients are averaged, and so equal those of one process with all the images.
+
+    Args:
+        assignments: of each branch.
+
+    Returns:
+        ``float32`` ``[branches]``.
+    """
+    sums = paddle.stack([assignment.scores.sum() for assignment in assignments])
+    processes = paddle.distributed.get_world_size()
+    if processes > 1:
+        paddle.distributed.all_reduce(sums)
+    return sums.clip(min=1.0) / processes

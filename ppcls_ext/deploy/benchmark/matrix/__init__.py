@@ -1,1 +1,0 @@
-"""Models x backends x precisions x threads x batch sizes, measured by turns in one run."""

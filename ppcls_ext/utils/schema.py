@@ -1,0 +1,235 @@
+"""Configuration sections as pydantic models, and their faults as lines with file, line and dotted key.
+
+What the deployment runtime shares (operators of ``preprocess``) is checked by ``utils.signature`` alone, which needs no
+pydantic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ppcls_ext.utils.config import Problems, parse_number
+from ppcls_ext.utils.errors import ConfigError, suggestion
+from ppcls_ext.utils.signature import Parameter, check_arguments, parameters_of
+
+
+class Section(BaseModel):
+    """Base of the models: a field is a key. Unknown keys, other types (``1`` for ``true``) and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _number(value: Any) -> Any:
+    """Reads ``4e-3`` and ``1.0/255.0``, which YAML leaves as texts."""
+    try:
+        return parse_number(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+
+_TYPES = {
+    "int_type": "a whole number", "float_type": "a number", "finite_number": "a finite number",
+    "bool_type": "true or false", "string_type": "a text", "list_type": "a list", "dict_type": "a mapping",
+}  # fmt: skip
+_LIMITS = {
+    "greater_than_equal": ("ge", "at least"), "greater_than": ("gt", "above"),
+    "less_than_equal": ("le", "at most"), "less_than": ("lt", "below"),
+}  # fmt: skip
+
+
+def explain(error: ValidationError, values: Mapping[str, Any], allowed: Iterable[str]) -> list[tuple[str, str]]:
+    """Returns each fault of a section as the dotted key below it (empty for the section itself) and a message.
+
+    Args:
+        error: what validating ``values`` raised.
+        values: the section as the file has it.
+        allowed: keys that it may have, for messages about unknown ones.
+    """
+    allowed = list(allowed)
+    found: dict[str, str] = {}
+    lines: list[tuple[str, str]] = []
+    for fault in error.errors(include_url=False):
+        kind, name = fault["type"], str(fault["loc"][-1]) if fault["loc"] else ""
+        if kind in ("extra_forbidden", "invalid_key"):
+            message = f"unknown argument '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}"
+            lines.append(("", message))
+        elif kind == "missing":
+            lines.append(("", f"missing argument '{name}'"))
+        elif kind == "value_error":
+            # Checks of several keys begin with the one that is to blame.
+            key, separator, message = str(fault["ctx"]["error"]).partition(": ")
+            known = separator and key in allowed
+            lines.append((key, message) if known else (_dotted(fault["loc"], values), str(fault["ctx"]["error"])))
+        else:
+            # Each member of a union has its own fault at the same key.
+            key, (wanted, got) = _dotted(fault["loc"], values), _wanted(fault)
+            found[key] = f"{found[key]} or {wanted}" if key in found else wanted
+            lines = [line for line in lines if line[0] != key or not key]
+            lines.append((key, f"must be {found[key]}, {got}"))
+    return lines
+
+
+def _dotted(location: tuple[Any, ...], values: Any) -> str:
+    """Returns ``a.b[0]``, without what pydantic adds to tell the members of a union apart."""
+    key = ""
+    for part in location:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            break
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    return key
+
+
+def _wanted(fault: Any) -> tuple[str, str]:
+    """Returns what pydantic wants and what it got, in words."""
+    kind, context, got = fault["type"], fault.get("ctx", {}), f"got {fault['input']!r}"
+    if kind in _LIMITS:
+        name, word = _LIMITS[kind]
+        return f"{word} {context[name]:g}", got
+    if kind == "literal_error":
+        names = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
+        return f"one of {', '.join(names)}", f"{got}{suggestion(str(fault['input']), names)}"
+    if kind in _TYPES:
+        return _TYPES[kind], f"{got} ({type(fault['input']).__name__})"
+    return fault["msg"].removeprefix("Input should be "), got
+
+
+Model = TypeVar("Model", bound=Section)
+
+
+class Checker(Problems):
+    """Checks the parts of one document. Problems are noted, never raised, so that a user sees all of them at once."""
+
+    def known_keys(self, key: str, section: Mapping[str, Any], allowed: Iterable[str]) -> None:
+        """Notes every key of ``section`` that is not ``allowed``."""
+        allowed = list(allowed)
+        for name in section:
+            if name not in allowed:
+                hint = suggestion(str(name), allowed)
+                self.add(key, f"unknown key '{name}'{hint}; allowed: {', '.join(allowed)}")
+
+    def mapping(self, section: Any, key: str, allowed: Iterable[str]) -> dict[str, Any]:
+        """Returns ``section``, or an empty mapping where it is null or (noted) no mapping."""
+        if section is None:
+            return {}
+        if not isinstance(section, dict):
+            self.add(key, f"must be a mapping with the keys {', '.join(allowed)}, got {section!r}")
+            return {}
+        self.known_keys(key, section, allowed)
+        return section
+
+    def choice(self, name: Any, key: str, allowed: Iterable[str]) -> str | None:
+        """Returns ``name`` if it is allowed, else (noted) ``None``."""
+        names = sorted(allowed)
+        if name in names:
+            return name
+        got = "is missing" if name is None else f"unknown name {name!r}{suggestion(str(name), names)}"
+        self.add(key, f"{got}; allowed: {', '.join(names)}")
+        return None
+
+    def section(
+        self, model: type[Model], values: Any, key: str, supplied: Mapping[str, Any] | None = None
+    ) -> Model | None:
+        """Returns ``values`` as a ``model``, or (noted) ``None``.
+
+        Args:
+            model: the section's schema.
+            values: what the file says.
+            key: dotted key of the section.
+            supplied: fields that the program fills in; the file may not name them.
+        """
+        supplied = supplied or {}
+        allowed = [name for name in model.model_fields if name not in supplied]
+        if not isinstance(values, dict):
+            self.add(key, f"must be a mapping of arguments, got {values!r}")
+            return None
+        taken = values.keys() & supplied.keys()
+        for name in sorted(taken):
+            self.add(key, f"unknown argument '{name}'; allowed: {', '.join(allowed)}")
+        try:
+            built = model.model_validate({**values, **supplied})
+        except ValidationError as error:
+            for name, message in explain(error, values, allowed):
+                self.add(".".join(filter(None, (key, name))), message)
+            return None
+        return None if taken else built
+
+    def arguments(
+        self, parameters: Mapping[str, Parameter], values: Any, key: str, supplied: Iterable[str] = ()
+    ) -> dict[str, Any] | None:
+        """Returns the arguments of a constructor, converted by its annotations, or (noted) ``None``.
+
+        Args:
+            parameters: what it takes, see ``signature.parameters_of``.
+            values: what the file says.
+            key: dotted key of the section.
+            supplied: parameters that the program fills in; the file may not name them.
+        """
+        if not isinstance(values, dict):
+            self.add(key, f"must be a mapping of arguments, got {values!r}")
+            return None
+        converted, problems = check_arguments(parameters, values, supplied)
+        for name, message in problems:
+            self.add(f"{key}.{name}" if name else key, message)
+        return None if problems else converted
+
+    def build(self, factory: Callable[..., Any], values: Any, key: str) -> Any:
+        """Returns ``factory(**values)``, or (noted) ``None`` where the arguments do not fit or are refused."""
+        arguments = self.arguments(parameters_of(factory), values, key)
+        if arguments is None:
+            return None
+        try:
+            return factory(**arguments)
+        except ValueError as error:
+            name, separator, message = str(error).partition(": ")
+            known = separator and name in parameters_of(factory)
+            self.add(f"{key}.{name}" if known else key, message if known else str(error))
+            return None
+
+    def named_list(self, section: Any, key: str, allowed: Iterable[str]) -> list[tuple[str, Any, str]]:
+        """Reads PaddleClas's lists of ``- Name: {argument: value}``.
+
+        Returns:
+            Name, arguments and dotted key of each entry that has the right shape and an allowed name.
+        """
+        if section is None:
+            return []
+        if not isinstance(section, list):
+            self.add(key, f"must be a list of '- Name: {{arguments}}' entries, got {section!r}")
+            return []
+        entries = []
+        for index, entry in enumerate(section):
+            place = f"{key}[{index}]"
+            entry = {entry: None} if isinstance(entry, str) else entry
+            if not isinstance(entry, dict) or len(entry) != 1:
+                self.add(place, "must hold one name with its arguments; is an indentation wrong?")
+                continue
+            name, arguments = next(iter(entry.items()))
+            if self.choice(name, place, allowed) is not None:
+                entries.append((name, {} if arguments is None else arguments, f"{place}.{name}"))
+        return entries
+
+    def collected(self, build: Callable[..., Any], *arguments: Any) -> Any:
+        """Returns ``build(*arguments)``, or ``None`` where it raised a :class:`ConfigError`; its lines are noted."""
+        try:
+            return build(*arguments)
+        except ConfigError as error:
+            for problem in error.problems:
+                key, _, message = problem.partition(": ")
+                # What a constructor refused begins with the argument's name.
+                argument, separator, rest = message.partition(": ")
+                if separator and argument.isidentifier():
+                    key, message = f"{key}.{argument}", rest
+                self.add(key, message)
+            return None

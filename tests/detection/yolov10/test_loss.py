@@ -1,0 +1,347 @@
+"""Anchors, complete IoU, assigner and losses against brute force, NumPy and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from detection.yolov10 import loss
+from detection.yolov10.loss import (
+    Assignment,
+    YOLOv10Assigner,
+    anchor_points,
+    box_losses,
+    boxes_around,
+    class_loss,
+    complete_iou,
+    distances_to,
+    distribution_loss,
+    expected_distances,
+    normalisers,
+    objects_of,
+)
+from ppcls_ext.utils.errors import UserError
+from tests.support.yolov10 import make_batch, slow_assignment, slow_iou
+
+REG_MAX = 16
+CLASSES = 3
+POINTS = np.array([(4.0, 4.0), (12.0, 4.0), (4.0, 12.0), (12.0, 12.0), (8.0, 8.0)], dtype="float32")
+STRIDES = np.array([[8.0], [8.0], [8.0], [8.0], [16.0]], dtype="float32")
+# Anchors 1 and 4 of the first image, anchor 3 of the second.
+POSITIVE = np.array([1, 4, 8])
+BOXES = np.array([(2.0, 1.0, 20.0, 11.0), (0.0, 2.0, 14.0, 14.0), (5.0, 6.0, 40.0, 30.0)], dtype="float32")
+LABELS = np.array([2, 0, 1])
+SCORES = np.array([0.8, 0.3, 0.6], dtype="float32")
+
+
+def assignment(count: int = len(POSITIVE)) -> Any:
+    return Assignment(*(paddle.to_tensor(values[:count]) for values in (POSITIVE, BOXES, LABELS, SCORES)))
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(7).normal(0, 2, shape).astype("float32")
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def test_the_class_loss_is_the_binary_cross_entropy_of_all_anchors_and_classes() -> None:
+    logits = random(2, 5, CLASSES)
+    targets = np.zeros((2, 5, CLASSES))
+    for flat, label, score in zip(POSITIVE, LABELS, SCORES, strict=True):
+        targets[flat // 5, flat % 5, label] = score
+    chances = 1 / (1 + np.exp(-logits.astype(float)))
+    expected = -(targets * np.log(chances) + (1 - targets) * np.log(1 - chances)).sum()
+    tensor = paddle.to_tensor(logits, stop_gradient=False)
+    found = class_loss(tensor, assignment())
+    found.backward()
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(tensor.grad.numpy(), chances - targets, atol=1e-5)
+
+
+def test_the_distribution_loss_weighs_the_two_bins_around_the_distance() -> None:
+    logits, distances = random(2, 4, REG_MAX), np.array([[0.0, 3.25, 7.5, 14.75], [2.0, -1.0, 40.0, 14.999]])
+    # Below 0 the first bin has to be learnt, beyond the last 14.99.
+    cut = np.array([[0.0, 3.25, 7.5, 14.75], [2.0, 0.0, 14.99, 14.99]])
+    logarithms = log_softmax(logits.astype(float))
+    expected = [
+        np.mean([
+            -(1 - value % 1) * logarithms[row, side, int(value)] - value % 1 * logarithms[row, side, int(value) + 1]
+            for side, value in enumerate(cut[row])
+        ])
+        for row in range(2)
+    ]  # fmt: skip
+    found = distribution_loss(paddle.to_tensor(logits.reshape(2, -1)), paddle.to_tensor(distances, "float32"), REG_MAX)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_box_losses_are_weighted_by_the_scores() -> None:
+    logits = random(2, 5, 4 * REG_MAX)
+    iou = dfl = 0.0
+    for flat, box, score in zip(POSITIVE, BOXES.astype(float), SCORES, strict=True):
+        (x, y), stride = POINTS[flat % 5], STRIDES[flat % 5, 0]
+        logarithms = log_softmax(logits[flat // 5, flat % 5].astype(float).reshape(4, REG_MAX))
+        left, top, right, bottom = (np.exp(logarithms) * np.arange(REG_MAX)).sum(axis=-1) * stride
+        iou += (1 - slow_iou((x - left, y - top, x + right, y + bottom), box)) * score
+        wanted = np.array([x - box[0], y - box[1], box[2] - x, box[3] - y]) / stride
+        wanted = np.clip(wanted, 0, REG_MAX - 1.01)
+        sides = range(4)
+        low = [logarithms[side, int(wanted[side])] * (1 - wanted[side] % 1) for side in sides]
+        high = [logarithms[side, int(wanted[side]) + 1] * (wanted[side] % 1) for side in sides]
+        dfl -= np.mean(np.add(low, high)) * score
+    found = box_losses(
+        paddle.to_tensor(logits), paddle.to_tensor(POINTS), paddle.to_tensor(STRIDES), assignment(), REG_MAX
+    )
+    assert [float(value) for value in found] == pytest.approx([iou, dfl], rel=1e-5)
+
+
+def test_without_positive_anchors_box_losses_and_gradients_are_zero() -> None:
+    logits = paddle.to_tensor(random(2, 5, 4 * REG_MAX), stop_gradient=False)
+    first, second = box_losses(logits, paddle.to_tensor(POINTS), paddle.to_tensor(STRIDES), assignment(0), REG_MAX)
+    (first + second).backward()
+    assert float(first) == float(second) == 0
+    # There is a gradient, because other processes wait for it.
+    assert logits.grad.abs().max() == 0
+
+
+def test_the_normaliser_is_the_sum_of_the_scores_but_at_least_one() -> None:
+    found = normalisers([assignment(), assignment(1), assignment(0)])
+    np.testing.assert_allclose(found.numpy(), [1.7, 1.0, 1.0], rtol=1e-6)
+
+
+def iou_of(first: list[float], second: list[float]) -> float:
+    return float(complete_iou(paddle.to_tensor(first), paddle.to_tensor(second)))
+
+
+def test_anchors_are_the_centres_of_the_cells() -> None:
+    features = [paddle.zeros([1, 5, 2, 3]), paddle.zeros([1, 7, 1, 2])]
+    points, strides = anchor_points(features, [8, 16])
+    assert points.tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12], [8, 8], [24, 8]]
+    assert strides.flatten().tolist() == [8] * 6 + [16] * 2
+
+
+def test_a_distance_is_the_expectation_of_its_bins() -> None:
+    logits = np.random.default_rng(0).normal(0, 2, (5, 4, 16)).astype("float32")
+    weights = np.exp(logits.astype(float))
+    expected = (weights / weights.sum(-1, keepdims=True) * np.arange(16)).sum(-1)
+    found = expected_distances(paddle.to_tensor(logits.reshape(5, 64)), 16)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_boxes_and_distances_are_each_others_reverse() -> None:
+    points = paddle.to_tensor([[10.0, 20.0]])
+    distances = paddle.to_tensor([[1.0, 2.0, 3.0, 4.0]])
+    boxes = boxes_around(points, distances)
+    assert boxes.tolist() == [[9.0, 18.0, 13.0, 24.0]]
+    assert distances_to(points, boxes).tolist() == distances.tolist()
+
+
+def test_shifted_boxes_of_equal_proportions_lose_the_distance_of_their_centres() -> None:
+    # Shared 50 of 150; centres 5 apart, the box around both is 15 x 10.
+    assert iou_of([0, 0, 10, 10], [5, 0, 15, 10]) == pytest.approx(1 / 3 - 25 / 325, abs=1e-6)
+
+
+def test_other_proportions_cost_by_their_angles() -> None:
+    # One centre, shared 100 of 300: only the proportions count, 2 : 1 against 1 : 2.
+    skew = 4 / math.pi**2 * (math.atan(2) - math.atan(0.5)) ** 2
+    expected = 1 / 3 - skew**2 / (1 - 1 / 3 + skew)
+    assert iou_of([-10, -5, 10, 5], [-5, -10, 5, 10]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_random_boxes_agree_with_double_precision() -> None:
+    generator = np.random.default_rng(1)
+    corners = generator.uniform(0, 50, (40, 2))
+    boxes = np.concatenate([corners, corners + generator.uniform(1, 40, (40, 2))], axis=1).astype("float32")
+    found = complete_iou(paddle.to_tensor(boxes).unsqueeze(0), paddle.to_tensor(boxes).unsqueeze(1)).numpy()
+    expected = [[slow_iou(one, other) for one in boxes] for other in boxes]
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_gradients_take_the_weight_of_the_proportions_as_given() -> None:
+    box = paddle.to_tensor([2.0, 3.0, 30.0, 21.0], stop_gradient=False)
+    other = [0.0, 0.0, 20.0, 24.0]
+    complete_iou(box, paddle.to_tensor(other)).backward()
+    step, gradient = 1e-5, []
+    iou, skew = plain_iou(box.tolist(), other), skew_of(box.tolist(), other)
+    weight = skew / (1 - iou + skew)
+    for side in range(4):
+        values = []
+        for sign in (1, -1):
+            moved = [value + sign * step * (side == index) for index, value in enumerate(box.tolist())]
+            distance = slow_iou(moved, other) - plain_iou(moved, other)
+            own = skew_of(moved, other)
+            own_weight = own / (1 - plain_iou(moved, other) + own)
+            values.append(plain_iou(moved, other) + distance + own_weight * own - weight * own)
+        gradient.append((values[0] - values[1]) / (2 * step))
+    np.testing.assert_allclose(box.grad.numpy(), gradient, atol=1e-5)
+
+
+def plain_iou(first: list[float], second: list[float]) -> float:
+    shared = max(0.0, min(first[2], second[2]) - max(first[0], second[0])) * max(
+        0.0, min(first[3], second[3]) - max(first[1], second[1])
+    )
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
+    return shared / (areas - shared)
+
+
+def skew_of(first: list[float], second: list[float]) -> float:
+    angles = [math.atan((box[2] - box[0]) / (box[3] - box[1])) for box in (first, second)]
+    return 4 / math.pi**2 * (angles[0] - angles[1]) ** 2
+
+
+@pytest.mark.parametrize("box", [[5, 5, 5, 5], [5, 5, 5, 9], [5, 5, 9, 5]])
+def test_boxes_without_area_give_finite_values_and_gradients(box: list[float]) -> None:
+    predicted = paddle.to_tensor([float(value) for value in box], stop_gradient=False)
+    value = complete_iou(predicted, paddle.to_tensor([float(number) for number in box]))
+    value.backward()
+    assert math.isfinite(float(value))
+    assert np.isfinite(predicted.grad.numpy()).all()
+
+
+SIDE = 64
+
+
+def grid() -> np.ndarray:
+    """Centres of the cells of a picture of 64 x 64 pixels, ``[84, 2]``."""
+    maps = [np.indices((SIDE // step, SIDE // step))[::-1].reshape(2, -1).T * step + step / 2 for step in (8, 16, 32)]
+    return np.concatenate(maps).astype("float32")
+
+
+def predictions(generator: np.random.Generator, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores ``[N, 84, 3]`` and boxes around the anchors ``[N, 84, 4]``."""
+    points = grid()
+    scores = generator.uniform(0.001, 1, (images, len(points), CLASSES)).astype("float32")
+    reach = generator.uniform(2, 30, (images, len(points), 4)).astype("float32")
+    return scores, np.concatenate([points - reach[..., :2], points + reach[..., 2:]], axis=-1)
+
+
+def random_objects(generator: np.random.Generator, number: int) -> list[tuple[Any, int]]:
+    corners = generator.uniform(0, 50, (number, 2))
+    far = np.minimum(corners + generator.uniform(1, 50, (number, 2)), SIDE)
+    boxes = np.concatenate([corners, far], axis=1).astype("float32")
+    return [(tuple(box.tolist()), int(generator.integers(CLASSES))) for box in boxes]
+
+
+def assign(scores: np.ndarray, boxes: np.ndarray, batch: dict[str, paddle.Tensor], most: int) -> list[dict]:
+    """Anchors of each image with their box, class and score."""
+    points = grid()
+    found = YOLOv10Assigner().assign(
+        paddle.to_tensor(scores), paddle.to_tensor(boxes), paddle.to_tensor(points), objects_of(batch), most
+    )
+    images: list[dict] = [{} for _ in scores]
+    columns = (found.positive, found.boxes, found.labels, found.scores)
+    for flat, box, label, score in zip(*(column.numpy() for column in columns), strict=True):
+        images[flat // len(points)][flat % len(points)] = (tuple(box.tolist()), int(label), float(score))
+    return images
+
+
+def check(scores: np.ndarray, boxes: np.ndarray, shown: list[list[tuple[Any, int]]], most: int) -> list[dict]:
+    """Compares both versions; returns what they found."""
+    found = assign(scores, boxes, make_batch(shown), most)
+    for image, objects in enumerate(shown):
+        expected = slow_assignment(scores[image], boxes[image], grid(), objects, most)
+        assert found[image].keys() == expected.keys()
+        for anchor, (number, score) in expected.items():
+            assert found[image][anchor][:2] == objects[number]
+            assert found[image][anchor][2] == pytest.approx(score, rel=2e-4)
+    return found
+
+
+@pytest.mark.parametrize("most", [10, 1])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_boxes_are_assigned_as_by_brute_force(seed: int, most: int) -> None:
+    generator = np.random.default_rng(seed)
+    shown = [random_objects(generator, number) for number in (6, 0, 1, 12)]
+    found = check(*predictions(generator, len(shown)), shown, most)
+    assert found[1] == {}
+    assert len(found[3]) > 3
+
+
+def test_many_boxes_that_are_compared_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "PAIRS_AT_ONCE", 200)
+    generator = np.random.default_rng(9)
+    check(*predictions(generator, 1), [random_objects(generator, 9)], 10)
+
+
+def test_an_anchor_that_two_boxes_want_goes_to_the_one_that_it_overlaps_more() -> None:
+    scores, boxes = predictions(np.random.default_rng(0), 1)
+    scores[:] = 0.5
+    boxes[:] = (0.0, 0.0, 2.0, 2.0)
+    # Only one anchor, at (20, 20), predicts something that overlaps either box.
+    boxes[0, 18] = (10.0, 10.0, 30.0, 30.0)
+    assert grid()[18].tolist() == [20.0, 20.0]
+    far, near = ((6.0, 6.0, 40.0, 40.0), 1), ((11.0, 10.0, 31.0, 30.0), 2)
+    for shown in ([far, near], [near, far]):
+        found = check(scores, boxes, [shown], 1)
+        assert [value[:2] for value in found[0].values()] == [near]
+
+
+def test_of_equals_the_first_anchor_and_the_first_box_win() -> None:
+    scores, boxes = predictions(np.random.default_rng(0), 1)
+    scores[:] = 0.5
+    boxes[:] = (8.0, 8.0, 40.0, 40.0)
+    twin = (8.0, 8.0, 40.0, 40.0)
+    found = check(scores, boxes, [[(twin, 1), (twin, 2)]], 3)
+    inside = [anchor for anchor, (x, y) in enumerate(grid()) if 8 < x < 40 and 8 < y < 40]
+    assert sorted(found[0]) == inside[:3]
+    assert {value[1] for value in found[0].values()} == {1}
+
+
+def test_a_box_between_the_anchors_gets_none() -> None:
+    scores, boxes = predictions(np.random.default_rng(0), 1)
+    assert check(scores, boxes, [[((5.0, 5.0, 7.0, 7.0), 0)]], 10) == [{}]
+
+
+def test_a_centre_on_the_edge_is_outside() -> None:
+    scores, boxes = predictions(np.random.default_rng(0), 1)
+    boxes[:] = (12.0, 12.0, 19.0, 19.0)
+    # (12, 12) is the centre of one anchor, (16, 16) of another.
+    found = check(scores, boxes, [[((12.0, 12.0, 19.0, 19.0), 0)]], 10)
+    assert [grid()[anchor].tolist() for anchor in found[0]] == [[16.0, 16.0]]
+
+
+def test_boxes_without_area_padding_and_crowds_are_left_out() -> None:
+    scores, boxes = predictions(np.random.default_rng(3), 2)
+    kept = ((10.0, 10.0, 50.0, 50.0), 1)
+    shown = [
+        [((20.0, 20.0, 20.0, 20.0), 0), ((12.0, 4.0, 12.0, 60.0), 0), kept, ((0.0, 0.0, 64.0, 64.0), 2)],
+        [((0.0, 0.0, 64.0, 64.0), 2)],
+    ]
+    batch = make_batch(shown)
+    crowd = np.zeros((2, 4, 1), np.int32)
+    crowd[0, 3] = crowd[1, 0] = 1
+    batch["is_crowd"] = paddle.to_tensor(crowd)
+    found = assign(scores, boxes, batch, 10)
+    assert found == assign(scores, boxes, make_batch([[kept], []]), 10)
+    assert found[0] and not found[1]
+    assert {value[:2] for value in found[0].values()} == {kept}
+
+
+@pytest.mark.parametrize("boxes", [0, 1])
+def test_batches_without_any_box(boxes: int) -> None:
+    scores, predicted = predictions(np.random.default_rng(3), 2)
+    batch = make_batch([[], []])
+    # PadGT leaves no row at all, LabelsToInt64 one that is hidden.
+    batch = {name: value if name == "image" else value[:, :boxes] for name, value in batch.items()}
+    assert assign(scores, predicted, batch, 10) == [{}, {}]
+
+
+def test_a_reader_without_padding_is_named() -> None:
+    batch = make_batch()
+    del batch["pad_gt_mask"]
+    with pytest.raises(UserError, match="TrainReader: .*'pad_gt_mask'.*PadGT"):
+        objects_of(batch)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"one_to_many": 0}, "one_to_many: "), ({"one_to_one": True}, "one_to_one: "), ({"beta": -1}, "beta: ")],
+)
+def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        YOLOv10Assigner(**arguments)

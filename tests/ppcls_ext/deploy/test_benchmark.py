@@ -1,0 +1,297 @@
+"""The benchmark of models and backends, and the profile of operators; how fast anything is, no test asserts."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ppcls_ext.deploy import benchmark, benchmark_exports, operator_profile
+from ppcls_ext.deploy.benchmark_exports import BenchmarkRequest, choose_pairs, find_rows, find_source
+from ppcls_ext.deploy.published import PUBLISHED
+from ppcls_ext.utils import workers
+from ppcls_ext.utils.errors import UserError
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, small_classifier
+
+PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
+
+
+def export_small(folder, formats=("paddle",)):
+    from ppcls_ext.deploy.export import export_classifier
+
+    export_classifier(
+        small_classifier(), folder, model_name="Small", class_num=4, image_shape=[3, 32, 32], preprocess=PREPROCESS,
+        topk=2, formats=list(formats),
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    return export_small(tmp_path_factory.mktemp("exports") / "small")
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(workers, "SETTLE_SECONDS", 0)
+
+
+# What is measured
+
+
+def test_pairs_are_those_that_work_unless_others_are_asked_for():
+    pairs, refused = choose_pairs(None, None)
+    assert ("onnxruntime", "bf16") not in pairs and ("openvino", "bf16") in pairs
+    assert refused == {}
+    pairs, refused = choose_pairs(["paddle", "onnxruntime"], ["fp32", "int8"])
+    assert pairs == [("paddle", "fp32"), ("onnxruntime", "fp32")]
+    assert set(refused) == {("paddle", "int8"), ("onnxruntime", "int8")}
+    assert "openvino: fp32, fp16, bf16, int8" in refused["paddle", "int8"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"backends": ["openvin"]}, r"unknown backend 'openvin' \(did you mean 'openvino'\?\)"),
+        ({"precisions": ["fp31"]}, r"unknown precision 'fp31' \(did you mean 'fp32'\?\)"),
+        ({"backends": ["paddle"], "precisions": ["int8"]}, "no backend of paddle takes int8; paddle: fp32, bf16"),
+        ({"models": ["EConvNeXt_minni"]}, "unknown model 'EConvNeXt_minni'.*EConvNeXt_mini"),
+        ({"models": ["EConvNeXt_mini@big"]}, "after @ stands the side"),
+        ({"models": ["no/such/folder"]}, "not an export folder"),
+        ({"models": ["none.yml@320"]}, "none.yml@320: there is no such configuration"),
+        ({"batches": [4, 0]}, "--batch must be at least 1, got 4 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_any_work(tmp_path, wrong, message):
+    with pytest.raises(UserError, match=message):
+        find_rows(BenchmarkRequest(cache=tmp_path, **wrong))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sources_are_models_of_a_size_detectors_and_exports(export, tmp_path):
+    config = tmp_path / "small.yml"
+    config.write_text("architecture: YOLOv10\n")
+    names = ["EConvNeXt_mini", "EConvNeXt_mini@96", str(config), f"{config}@960", str(export)]
+    sources = [find_source(name, 224) for name in names]
+    assert [source.size for source in sources] == [224, 96, 640, 960, "32 x 32"]
+    assert [source.label for source in sources] == [*names[:2], "small", "small", str(export)]
+    assert sources[-1].model == "Small"
+
+
+def test_of_an_export_all_that_it_holds_is_measured_unless_precisions_are_asked_for(export, tmp_path):
+    def found(**changes):
+        rows = find_rows(BenchmarkRequest(models=[str(export)], cache=tmp_path, **changes))
+        return [(row["backend"], row["precision"], row["batch"], "folder" in row) for row in rows]
+
+    assert found(batches=[1, 2, 1]) == [("paddle", "fp32", 1, True), ("paddle", "fp32", 2, True)]
+    asked = find_rows(BenchmarkRequest(models=[str(export)], backends=["paddle"], precisions=["bf16"], cache=tmp_path))
+    assert "has nothing for paddle bf16, it holds paddle fp32" in asked[0]["reason"]
+    assert found(backends=["openvino"])[0] == ("openvino", "fp32", 1, False), "it is told what the export holds"
+
+
+def test_default_models_that_are_not_installed_are_left_out_with_the_reason(export, tmp_path):
+    request = BenchmarkRequest(defaults=[str(export), "NoSuchNet"], backends=["paddle"], cache=tmp_path)
+    first, second = find_rows(request)
+    assert first["folder"] == export
+    assert (second["model"], second["status"]) == ("NoSuchNet", "failed") and "NoSuchNet" in second["reason"]
+
+
+def test_every_published_accuracy_has_a_source_and_belongs_to_a_model():
+    for name, row in PUBLISHED.items():
+        assert find_source(name, 224).model == name
+        assert 50 < row.top1 < 100 and row.size >= 224 and row.source
+    assert set(benchmark_exports.DEFAULT_MODELS) <= set(PUBLISHED)
+
+
+# Exports
+
+
+def test_exports_are_kept_until_code_changes_and_failures_are_reasons(tmp_path, export, monkeypatch):
+    asked = []
+
+    def answer(exporter, model, size, format_name, precision, folder, seconds):
+        asked.append((model, size, format_name, precision))
+        if precision == "bf16":
+            raise UserError("the process ended with signal 11")
+        export_small(folder)
+        return {"parameters": 9, "multiply_adds": 5_000_000}
+
+    monkeypatch.setattr(benchmark_exports, "run_in_process", answer)
+    request = BenchmarkRequest(models=["EConvNeXt_mini@32"], backends=["paddle"], cache=tmp_path)
+    ready, failed = find_rows(request)
+    assert (ready["parameters"], ready["multiply_adds"], ready["top1"]) == (9, 5_000_000, 78.3)
+    assert ready["file_size_mb"] > 0 and ready["folder"].is_dir()
+    assert (failed["status"], failed["reason"]) == ("failed", "the process ended with signal 11")
+    find_rows(request)
+    assert [precision for *_, precision in asked] == ["fp32", "bf16", "bf16"], "only the failure is tried again"
+    monkeypatch.setattr(benchmark_exports, "EXPORT_CODE", ("plugin.py",))
+    find_rows(request)
+    assert len(asked) == 5
+
+
+def test_the_mean_pooled_form_computes_the_same_with_other_operators():
+    import paddle
+
+    from ppcls_ext import build_model
+
+    paddle.seed(0)
+    model = build_model("EConvNeXt_mini", class_num=10, depth_multiplier=0.3, width_multiplier=0.25)
+    model.eval()
+    images = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 96)).astype(np.float32))
+    with paddle.no_grad():
+        expected = model(images).numpy()
+        benchmark_exports.use_mean_pooling(model)
+        np.testing.assert_allclose(model(images).numpy(), expected, rtol=1e-4, atol=1e-6)
+    names = [type(layer).__name__ for layer in model.sublayers()]
+    assert "MeanPool" in names and "GlobalAveragePool" not in names
+
+
+def test_random_weights_that_blow_pictures_up_are_settled(monkeypatch, tmp_path):
+    import paddle
+    from paddle import nn
+
+    class Wild(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm2D(3), nn.Linear(3, 1000)
+            self.norm._mean.set_value(np.full(3, 50.0, np.float32))
+
+        def forward(self, x):
+            """``[N, 3, H, W]`` -> ``[N, 1000]``, which grows fast with the brightness."""
+            return self.head(paddle.exp(4 * self.norm(x + 50.0)).mean([2, 3]))
+
+    models = []
+
+    def build(name, class_num):
+        models.append(Wild())
+        return models[-1]
+
+    monkeypatch.setattr("ppcls_ext.arch.registry.build_model", build)
+    counts = benchmark_exports.export_model("Wild", 32, "paddle", "fp32", tmp_path / "export")
+    assert counts["parameters"] == 3 + 3 + 3 * 1000 + 1000
+    means = models[0].norm._mean.numpy()
+    assert np.abs(means - 50.0).min() > 1e-3 and not models[0].norm.training and models[0].norm._momentum == 0.9
+
+
+# Measuring
+
+
+def test_a_run_measures_an_export_and_reports_everything(export, tmp_path):
+    request = BenchmarkRequest(
+        models=[str(export)], backends=["paddle"], precisions=["fp32", "bf16", "int8"], threads=[1], batches=[2],
+        cache=tmp_path, rounds=2, runs=2, starts=1,
+    )  # fmt: skip
+    result = benchmark.measure_models(request, np.full([40, 50, 3], 99, np.uint8))
+    measured, held, unsupported = result["rows"]
+    assert [row["status"] for row in result["rows"]] == ["measured", "failed", "unsupported"]
+    assert measured["samples"] == 4 and measured["batch"] == 2 and measured["computed_in"] == "float32"
+    for key in ("median_ms", "p90_ms", "images_per_second", "peak_memory_mb", "file_size_mb", "cold_start_s"):
+        assert measured[key] > 0, key
+    assert "holds paddle fp32" in held["reason"] and "openvino: fp32" in unsupported["reason"]
+    assert result["peaks"][0]["library"] == "numpy" and result["peaks"][0]["gflops_per_second"] > 0
+    json.dumps(result)
+    page = benchmark.models_page(result)
+    assert f"| {export} | 32 x 32 | paddle | fp32 | 1 | 2 |" in page
+    assert "failed: " in page and "| every model |" in page and "| numpy | float32 | 1 |" in page
+    assert not benchmark.draw_models(result, tmp_path / "chart.png"), "an export has no published accuracy"
+    assert not (tmp_path / "chart.png").exists()
+
+
+def test_the_share_of_the_peak_counts_a_multiply_add_twice(monkeypatch, tmp_path):
+    def measure(subjects, rounds, runs, starts):
+        for subject in subjects:
+            subject.seconds, subject.starts, subject.cores_while_waiting = [0.02], [1.0], [0.0]
+            subject.facts = {"computed_in": "float32"}
+
+    row = {"model": "x", "size": 224, "backend": "paddle", "precision": "fp32", "threads": 2, "batch": 1,
+           "architecture": "x", "folder": tmp_path, "multiply_adds": 1_000_000_000}  # fmt: skip
+    monkeypatch.setattr(benchmark, "measure_interleaved", measure)
+    monkeypatch.setattr(benchmark, "find_rows", lambda request, exporter: [dict(row)])
+    result = benchmark.measure_models(BenchmarkRequest(cache=tmp_path), np.zeros([4, 4, 3], np.uint8))
+    peak = 2 * benchmark.MATRIX_SIDE**3 / 0.02 / 1e9
+    assert result["rows"][0]["gflops_per_second"] == pytest.approx(100)
+    assert result["rows"][0]["share_of_peak"] == pytest.approx(100 / peak)
+
+
+def test_the_chart_is_written_whole_and_other_image_sizes_are_said(tmp_path):
+    def row(model, backend, milliseconds, **changes):
+        published = PUBLISHED[model]
+        return {
+            "model": model, "architecture": model, "size": 224, "backend": backend, "precision": "fp32", "threads": 2,
+            "batch": 1, "status": "measured", "computed_in": "float32", "median_ms": milliseconds,
+            "multiply_adds": 1_000_000_000, "top1": published.top1, "top1_size": published.size,
+            "top1_source": published.source, **changes,
+        }  # fmt: skip
+
+    rows = [row("EConvNeXt_mini", "paddle", 20.0), row("EConvNeXt_mini", "openvino", 10.0),
+            row("EfficientNetV2_S", "paddle", 40.0), row("ResNet50", "paddle", 9.0, batch=8),
+            {"status": "failed", "reason": "a | b", "model": "y"}]  # fmt: skip
+    settings = {"rounds": 1, "runs": 1, "starts": 1}
+    result = {"rows": rows, "peaks": [], "settings": settings}
+    assert benchmark.draw_models(result, tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["chart.png"]
+    page = benchmark.models_page(result)
+    assert "| 78.3 |" in page and "| 83.9 (at 384 px) |" in page and "failed: a / b" in page
+    assert f"- ResNet50: 76.5 at 224 px ({PUBLISHED['ResNet50'].source})" in page
+
+
+@pytest.mark.slow
+def test_the_inference_engines_are_compared_with_the_first():
+    result = benchmark.measure_inference(size=64, rounds=1, runs=2)
+    ratios = [row["ratio"] for row in result["engines"].values()]
+    assert ratios[0] == 1 and all(ratio > 0 for ratio in ratios)
+    assert len(ratios) + len(result["skipped"]) == 3
+
+
+def test_an_export_of_a_classifier_is_no_detector(export):
+    with pytest.raises(UserError, match="is the export of a classifier"):
+        benchmark.measure_detectors([export])
+
+
+# Operators
+
+
+@pytest.mark.parametrize(
+    ("primitive", "problem", "flops"),
+    [
+        ("convolution", "mb2_ic3oc8_ih16oh4kh4sh4dh0ph0_iw16ow4kw4sw4dw0pw0", 2 * 2 * 8 * 4 * 4 * 3 * 4 * 4),
+        ("convolution", "g8mb1_ic8oc8_ih4oh4kh7sh1dh0ph3_iw4ow4kw7sw1dw0pw3", 2 * 8 * 4 * 4 * 7 * 7),
+        ("inner_product", "mb3ic16oc10", 2 * 3 * 16 * 10),
+        ("matmul", "2x3x16:2x16x10", 2 * 2 * 3 * 16 * 10),
+        ("eltwise", "1x8x4x4", 0),
+        ("binary", "1x8x4x4:1x1x4x4", 0),
+    ],
+)
+def test_operations_of_a_problem_of_onednn(primitive, problem, flops):
+    assert operator_profile.flops_of_problem(primitive, problem) == flops
+
+
+@pytest.mark.parametrize(
+    ("backend", "file_format"),
+    [
+        ("paddle", "paddle"),
+        pytest.param("onnxruntime", "onnx", marks=NEEDS_ONNX),
+        pytest.param("openvino", "openvino", marks=NEEDS_OPENVINO),
+    ],
+)
+def test_every_engine_tells_the_operations_of_the_whole_network(tmp_path, backend, file_format):
+    request = BenchmarkRequest(
+        models=[str(export_small(tmp_path / "small", [file_format]))], backends=[backend], precisions=["fp32", "bf16"],
+        threads=[1], cache=tmp_path / "cache", rounds=1, runs=1,
+    )  # fmt: skip
+    result = operator_profile.profile_operators(request)
+    network, *missing = result["networks"]
+    # Two for each multiply-add of the convolutions and of the classifier; ONNX Runtime fills 24 channels up to 32.
+    channels = 32 if backend == "onnxruntime" else 24
+    expected = 2 * (channels * 8 * 8 * 3 * 4 * 4 + 32 * 4 * 4 * channels * 3 * 3 + 32 * 4)
+    assert sum(operator["flops"] for operator in network["operators"]) == expected
+    total = sum(group["milliseconds"] for group in network["groups"])
+    assert total == pytest.approx(network["milliseconds"])
+    assert network["groups"][-1]["operation"] == operator_profile.REST
+    assert all(row["status"] == "failed" and "holds" in row["reason"] for row in missing)
+    assert any(peak["status"] == "measured" for peak in result["peaks"])
+    page = operator_profile.operators_page(result)
+    assert f"| whole run |  |  | {network['milliseconds']:.2f} | 100 % | {expected / 1e9:.3f} |" in page
+    json.dumps(result)
