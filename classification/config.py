@@ -11,9 +11,8 @@ from typing import Any
 
 import yaml
 
-from classification.data.batch_operators import BatchOperator, build_batch_operator
 from classification.data.datasets import DATASETS
-from classification.data.operators import TRAIN_OPERATORS
+from classification.data.operators import TRAIN_OPERATORS, BatchOperator, build_batch_operator
 from classification.losses import LOSSES, WeightedSum, loss_parameters
 from classification.metrics import METRICS, TopkAcc
 from classification.optimizers import OPTIMIZERS, REGULARIZERS, OptimizerSettings
@@ -30,7 +29,7 @@ from classification.sections import (
     SamplerSettings,
     TopkSettings,
 )
-from ppcls_ext.arch.catalog import architecture_parameters, is_ours, list_models
+from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
 from ppcls_ext.preprocess.pipeline import build_operators
 from ppcls_ext.utils.config import Document, load_config_file, plain_copy
 from ppcls_ext.utils.errors import ConfigError, UserError

@@ -21,7 +21,7 @@ from classification.config import Config, check_config
 from classification.evaluation import evaluate_model
 from classification.task import require_sections, train_config
 from classification.trained import Trained, load_trained
-from ppcls_ext.arch.counting import count_parameters
+from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.deploy.compress.expansion import find_expansions
 from ppcls_ext.deploy.compress.importance import Evidence, gather_evidence

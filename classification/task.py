@@ -21,7 +21,7 @@ from classification.evaluation import BadImages, evaluate
 from classification.metrics import TopkAcc
 from classification.opening import check_same_classes
 from classification.precision import Precision
-from ppcls_ext.arch.counting import count_parameters
+from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.engine.checkpoint import Checkpoint, export_optimizer_state, import_optimizer_state
 from ppcls_ext.engine.ema import ExponentialMovingAverage

@@ -90,7 +90,7 @@ class Evaluator:
             **figures.summary,
             "AP": figures.ap,
             "AP50": figures.ap50,
-            "per_class": {row.name: row.figures["AP"] for row in figures.classes},
+            "per_class": {row.name: row.metrics["AP"] for row in figures.classes},
             "detections": figures.detections,
             "seconds": seconds,
         }

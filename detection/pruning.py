@@ -15,7 +15,7 @@ import paddle
 import yaml
 
 from detection.configuration import DetectionConfig, load_config
-from detection.counting import count_gflops, count_parameters
+from detection.counting import count_gflops, count_parts
 from detection.evaluator import Evaluator
 from detection.loaders import training_loader
 from detection.task import train_config
@@ -159,7 +159,7 @@ def figures_of(
     return {
         name: {
             **accuracy_of(trained, environment),
-            "parameters": count_parameters(trained.model).total,
+            "parameters": count_parts(trained.model).total,
             "flops": 1e9 * count_gflops(trained.config, "training") / 2,
             **latencies[name],
         }

@@ -23,7 +23,7 @@ from detection.evaluator import Evaluator
 from detection.loaders import training_loader
 from detection.toolkit import refusals, workspace
 from detection.weights import load_start
-from ppcls_ext.arch.counting import count_parameters
+from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.checkpoint import Checkpoint, export_optimizer_state, import_optimizer_state
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
 from ppcls_ext.engine.recorder import RunFolder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -36,31 +37,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_classification(arguments: argparse.Namespace, workers: int, folder: Path) -> bool:
-    """Checks the data of a configuration with ``Arch``; tells whether there are errors."""
-    from classification.check.run import check_config_data, write_check
-    from classification.config import load_config
-
-    check = check_config_data(load_config(arguments.config, arguments.override), arguments.limit, workers)
-    write_check(check, folder)
-    return check.has_errors
-
-
-def check_detection(arguments: argparse.Namespace, workers: int, folder: Path) -> bool:
-    """Checks the data of a configuration with ``architecture``; tells whether there are errors."""
-    from detection.check.plan import plan_of
-    from detection.check.run import check_detection_data, write_check
-    from detection.configuration import load_config
-
-    plan = plan_of(load_config(arguments.config, arguments.override))
-    check = check_detection_data(plan, arguments.limit, workers)
-    write_check(check, folder)
-    return check.has_errors
-
-
 def main() -> int:
     """Checks; returns the exit status."""
     arguments = parse_arguments()
+    from ppcls_ext.check.report import write_check
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.machine import available_cores
@@ -68,8 +48,21 @@ def main() -> int:
     set_up_logging()
     folder = arguments.output or Path("output") / "check" / Path(arguments.config).stem
     workers = available_cores() if arguments.workers is None else arguments.workers
-    check = check_detection if is_detection_config(arguments.config) else check_classification
-    return ERRORS_FOUND_STATUS if check(arguments, workers, folder) else 0
+    if is_detection_config(arguments.config):
+        from detection.check.overview import draw_overview
+        from detection.check.run import check_detection_data, plan_of
+        from detection.configuration import load_config
+
+        plan = plan_of(load_config(arguments.config, arguments.override))
+        check = check_detection_data(plan, arguments.limit, workers)
+        write_check(check, folder, partial(draw_overview, check))
+    else:
+        from classification.check import check_config_data
+        from classification.config import load_config
+
+        check = check_config_data(load_config(arguments.config, arguments.override), arguments.limit, workers)
+        write_check(check, folder, check.draw_overview)
+    return ERRORS_FOUND_STATUS if check.has_errors else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 
 from detection.toolkit import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
-from ppcls_ext.arch.variants import VARIANTS
+from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import suggestion
 from ppcls_ext.utils.schema import Checker, Count, CountOrZero, Number, Section
@@ -85,7 +85,7 @@ OTHER_KEYS = frozenset({
 })  # fmt: skip
 # Our backbones, which take the size of E-ConvNeXt as `arch`.
 BACKBONES = ("EConvNeXt", "CSPConvNeXt")
-ARCHS = tuple(name.removeprefix("EConvNeXt_") for name in VARIANTS)
+ARCHS = tuple(name.removeprefix("EConvNeXt_") for name in MODELS)
 # PaddleDetection reads these from a reader's section, past its constructor.
 READ_ELSEWHERE = ("inputs_def", "fuse_normalize")
 # Arguments of an optimizer that PaddleDetection fills in.

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from detection.annotations import CleanFrame, Ledger
-from ppcls_ext.check.near_duplicates import near_pairs
+from ppcls_ext.check.duplicates import near_pairs
 from ppcls_ext.utils.errors import UserError
 
 Parts = dict[str, list[CleanFrame]]

@@ -1,19 +1,20 @@
-"""The same picture twice, whether to the last pixel or nearly, within a set or across the sets."""
+"""Finds images with the same pixels, and images that look nearly the same, within a set and across the sets.
+
+The pairs of alike hashes are found by bands, in time proportional to the number of images. A library's search by
+Hamming distance (faiss ``IndexBinaryFlat``) compares all pairs, which takes hours for the 1.28 million images of
+ImageNet, and is no package that a check needs otherwise.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_ext.check.examine import Mark, reduced_grey
-from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, by_part
-from ppcls_ext.check.near_duplicates import near_pairs
-from ppcls_ext.check.scan import Scan
-from ppcls_ext.check.workers import Workers, dataset_of
-from ppcls_ext.preprocess.decode import ImageError, decode_image
+from ppcls_ext.check.findings import PART_WORDS, Entry, Findings, Picture
+from ppcls_ext.check.images import Mark, Scan, Workers, dataset_of, load_pixels, reduced_grey
+from ppcls_ext.preprocess.decode import ImageError
 
 # A picture of which the hash finds more relatives than these is compared with the nearest only.
 MOST_RELATIVES = 3
@@ -32,107 +33,25 @@ ROWS = 4096
 Remark = Callable[[Picture, Picture], str]
 
 
-@dataclasses.dataclass
-class _Table:
-    """The comparable images of all sets, one row each, training before validation.
-
-    Attributes:
-        parts, indices: where the image stands, ``[N]``.
-        groups: rows with the same pixels have the same number, ``int64`` ``[N]``.
-        looks: perceptual hashes, ``uint64`` ``[N]``.
-    """
-
-    parts: np.ndarray
-    indices: np.ndarray
-    groups: np.ndarray
-    looks: np.ndarray
-
-    def picture(self, row: int) -> Picture:
-        return Picture(str(self.parts[row]), int(self.indices[row]))
-
-
 class _Comparison(NamedTuple):
     first: Picture
     second: Picture
 
 
-def groups_of_copies(scan: Scan) -> list[list[Picture]]:
-    """Returns the images that have the same decoded pixels, whatever their files, in groups of two or more."""
-    table = _comparable(scan)
-    return [[table.picture(row) for row in rows] for rows in _groups_of_several(table.groups)]
+class _Table(NamedTuple):
+    """The comparable images of all sets, one row each, training before validation.
 
-
-def find_exact_duplicates(copies: Sequence[Sequence[Picture]]) -> list[Finding]:
-    """Sorts copies into those within a set and those across the sets.
-
-    Args:
-        copies: from :func:`groups_of_copies`.
+    Attributes:
+        pictures: where each image stands.
+        of_training: whether it is a training image, ``bool`` ``[N]``.
+        groups: rows with the same pixels have the same number, ``int64`` ``[N]``.
+        looks: perceptual hashes, ``uint64`` ``[N]``.
     """
-    within: dict[str, list[Entry]] = {part: [] for part in PART_WORDS}
-    across: list[Entry] = []
-    for pictures in copies:
-        for part, entries in within.items():
-            same_set = [picture for picture in pictures if picture.part == part]
-            entries.extend(Entry((copy, same_set[0])) for copy in same_set[1:])
-        if pictures[0].part != pictures[-1].part:
-            across.extend(Entry((copy, pictures[0])) for copy in pictures if copy.part != pictures[0].part)
-    summary = f"{by_part(entry.pictures[0] for entry in across)} that the training set holds too (same pixels)"
-    findings = [Finding("duplicate_across", Severity.WARNING, summary, across)]
-    for part, entries in within.items():
-        summary = f"{by_part(entry.pictures[0] for entry in entries)} that the same set holds already (same pixels)"
-        findings.append(Finding(f"duplicate_{PART_WORDS[part]}", Severity.WARNING, summary, entries))
-    return findings
 
-
-def find_near_duplicates(scan: Scan, workers: Workers, remark: Remark = lambda first, second: "") -> list[Finding]:
-    """Finds images that look nearly the same: resized, recompressed, brightened copies, neighbouring video frames.
-
-    Candidates come from the perceptual hashes; their pixels are then compared.
-
-    Args:
-        scan: the records.
-        workers: processes that read the candidates again.
-        remark: what to say of a pair; pairs with a remark come first.
-    """
-    table = _comparable(scan)
-    # Of images with the same pixels the first speaks for all.
-    _, representatives = np.unique(table.groups, return_index=True)
-    representatives.sort()
-    pairs, distances = near_pairs(table.looks[representatives])
-    pairs = representatives[pairs]
-    threshold = _threshold(pairs, len(representatives))
-    of_training = table.parts[pairs] == "Train"
-    comparisons = [
-        _Comparison(table.picture(first), table.picture(second))
-        for wanted in (of_training.all(axis=1), of_training[:, 0] & ~of_training[:, 1], ~of_training.any(axis=1))
-        for first, second in _nearest(pairs[wanted], distances[wanted]).tolist()
-    ]
-    blocks = [comparisons[start : start + BLOCK] for start in range(0, len(comparisons), BLOCK)]
-    alike = np.concatenate([np.empty(0), *(_compare(block, workers) for block in blocks)])
-    best: dict[tuple[str, Picture], tuple[float, _Comparison]] = {}
-    for value, comparison in zip(alike.tolist(), comparisons, strict=True):
-        key = (comparison.first.part, comparison.second)
-        if value >= threshold and value > best.get(key, (0.0,))[0]:
-            best[key] = (value, comparison)
-    return _near_findings([comparison for _, comparison in best.values()], remark)
-
-
-def _near_findings(comparisons: list[_Comparison], remark: Remark) -> list[Finding]:
-    """Sorts the pairs into those across and those within a set."""
-    entries: dict[tuple[str, str], list[Entry]] = {}
-    for first, second in comparisons:
-        entry = Entry((second, first), remark(first, second))
-        entries.setdefault((first.part, second.part), []).append(entry)
-    findings = []
-    for parts, kind, severity, words in (
-        (("Train", "Eval"), "across", Severity.WARNING, "a training image"),
-        (("Train", "Train"), "training", Severity.INFORMATION, "another training image"),
-        (("Eval", "Eval"), "validation", Severity.INFORMATION, "another validation image"),
-    ):
-        found = sorted(entries.get(parts, []), key=lambda entry: not entry.note)
-        summary = f"{by_part(entry.pictures[0] for entry in found)} nearly the same as {words}"
-        findings.append(Finding(f"near_duplicate_{kind}", severity, summary, found))
-    return findings
+    pictures: list[Picture]
+    of_training: np.ndarray
+    groups: np.ndarray
+    looks: np.ndarray
 
 
 def _comparable(scan: Scan) -> _Table:
@@ -144,26 +63,80 @@ def _comparable(scan: Scan) -> _Table:
     order = np.lexsort((records["pixels_low"], records["pixels_high"]))
     ordered = records[["pixels_low", "pixels_high"]][order]
     groups = np.empty(len(records), dtype=np.int64)
-    groups[order] = np.cumsum(np.concatenate([[False], ordered[1:] != ordered[:-1]])[: len(records)])
-    return _Table(
-        parts=np.concatenate([np.full(len(rows[part]), part, dtype="U5") for part in parts]),
-        indices=np.concatenate([rows[part] for part in parts]),
-        groups=groups,
-        looks=records["look"],
-    )
+    groups[order] = np.cumsum(np.append(False, ordered[1:] != ordered[:-1])[: len(records)])
+    pictures = [Picture(part, index) for part in parts for index in rows[part].tolist()]
+    of_training = np.array([picture.part == "Train" for picture in pictures], dtype=bool)
+    return _Table(pictures, of_training, groups, records["look"])
 
 
-def _groups_of_several(groups: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the rows of each group with two or more members, each rising, groups in the order of their first row."""
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.concatenate([[True], groups[order][1:] != groups[order][:-1]])[: len(order)])
-    several = [rows for rows in np.split(order, starts[1:]) if len(rows) > 1]
-    yield from sorted(several, key=lambda rows: int(rows[0]))
+def groups_of_copies(scan: Scan) -> list[list[Picture]]:
+    """Returns the images that have the same decoded pixels, whatever their files, in groups of two or more.
+
+    Groups come in the order of their first images, training images before validation images.
+    """
+    table = _comparable(scan)
+    order = np.argsort(table.groups, kind="stable")
+    cuts = np.flatnonzero(np.diff(table.groups[order])) + 1
+    several = [rows.tolist() for rows in np.split(order, cuts) if len(rows) > 1]
+    return [[table.pictures[row] for row in rows] for rows in sorted(several)]
 
 
-def _threshold(pairs: np.ndarray, images: int) -> float:
-    related = len(np.unique(pairs)) / max(images, 1)
-    return ALIKE_AMONG_RELATIVES if related > MANY_RELATIVES else ALIKE
+def find_exact_duplicates(copies: Sequence[Sequence[Picture]], found: Findings) -> None:
+    """Tells of copies within a set and across the sets (``DUPLICATE_KINDS``).
+
+    Args:
+        copies: from :func:`groups_of_copies`.
+        found: takes the faults.
+    """
+    for pictures in copies:
+        for part, word in PART_WORDS.items():
+            same_set = [picture for picture in pictures if picture.part == part]
+            for copy in same_set[1:]:
+                found.add(f"duplicate_{word}", Entry((copy, same_set[0])), part)
+        for copy in pictures:
+            if copy.part != pictures[0].part:
+                found.add("duplicate_across", Entry((copy, pictures[0])), copy.part)
+
+
+def find_near_duplicates(
+    scan: Scan, workers: Workers, found: Findings, remark: Remark = lambda first, second: ""
+) -> None:
+    """Finds images that look nearly the same: resized, recompressed, brightened copies, neighbouring video frames.
+
+    Candidates come from the perceptual hashes; their pixels are then compared.
+
+    Args:
+        scan: the records.
+        workers: processes that read the candidates again.
+        found: takes the faults (``DUPLICATE_KINDS``).
+        remark: what to say of a pair; pairs with a remark come first.
+    """
+    table = _comparable(scan)
+    # Of images with the same pixels the first speaks for all.
+    _, representatives = np.unique(table.groups, return_index=True)
+    representatives.sort()
+    pairs, distances = near_pairs(table.looks[representatives])
+    related = len(np.unique(pairs)) / max(len(representatives), 1)
+    threshold = ALIKE_AMONG_RELATIVES if related > MANY_RELATIVES else ALIKE
+    pairs = representatives[pairs]
+    of_training = table.of_training[pairs]
+    comparisons = [
+        _Comparison(table.pictures[first], table.pictures[second])
+        for wanted in (of_training.all(axis=1), of_training[:, 0] & ~of_training[:, 1], ~of_training.any(axis=1))
+        for first, second in _nearest(pairs[wanted], distances[wanted]).tolist()
+    ]
+    blocks = [comparisons[start : start + BLOCK] for start in range(0, len(comparisons), BLOCK)]
+    alike = np.concatenate([np.empty(0), *(_compare(block, workers) for block in blocks)])
+    best: dict[tuple[str, Picture], tuple[float, _Comparison]] = {}
+    for value, comparison in zip(alike.tolist(), comparisons, strict=True):
+        key = (comparison.first.part, comparison.second)
+        if value >= threshold and value > best.get(key, (0.0,))[0]:
+            best[key] = (value, comparison)
+    entries = [Entry((second, first), remark(first, second)) for _, (first, second) in best.values()]
+    for entry in sorted(entries, key=lambda entry: not entry.note):
+        copy, original = entry.pictures
+        where = PART_WORDS[copy.part] if copy.part == original.part else "across"
+        found.add(f"near_duplicate_{where}", entry, copy.part)
 
 
 def _nearest(pairs: np.ndarray, distances: np.ndarray) -> np.ndarray:
@@ -200,11 +173,61 @@ def _reduce_chunk(pictures: list[Picture]) -> np.ndarray:
     """Runs in a worker: returns a small grey version of each image, ``uint8`` ``[n, 1024]``; zeros if unreadable."""
     reduced = np.zeros((len(pictures), COMPARED_SIDE**2), dtype=np.uint8)
     for row, picture in enumerate(pictures):
-        dataset = dataset_of(picture.part)
         try:
-            image = dataset.load(picture.index)[0]
-            pixels = decode_image(image, dataset.name_of(picture.index)) if isinstance(image, bytes) else image
+            pixels = load_pixels(dataset_of(picture.part), picture.index)
         except ImageError:  # It was readable a moment ago; somebody works on the folder.
             continue
         reduced[row] = reduced_grey(pixels, COMPARED_SIDE, COMPARED_SIDE).ravel()
     return reduced
+
+
+# Pairs of alike hashes
+
+BITS = 64
+BANDS = 4
+BAND_BITS = BITS // BANDS
+# Hashes that differ in at most this many bits agree in at least one of the bands whole.
+LARGEST_DISTANCE = BANDS - 1
+# In a crowded band (many pictures of a flat sky) each hash is compared with so many after it in sorted order only, so
+# that time and memory stay proportional to the number of images.
+NEIGHBOURS = 500
+_ONES = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2), axis=1).sum(axis=1)
+
+
+def count_bits(words: np.ndarray) -> np.ndarray:
+    """Returns the number of ones in each ``uint64``, as ``int64``."""
+    return _ONES[np.ascontiguousarray(words).view(np.uint16).reshape(-1, 4)].sum(axis=1).astype(np.int64)
+
+
+def near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finds hashes that differ in at most :data:`LARGEST_DISTANCE` bits.
+
+    Args:
+        hashes: ``uint64`` ``[N]``.
+
+    Returns:
+        The pairs, ``int64`` ``[P, 2]`` with the smaller number first, each once and sorted, and their distances,
+        ``int64`` ``[P]``.
+    """
+    # A pair as one number, which sorts many times faster than two columns.
+    codes = np.empty(0, dtype=np.int64)
+    for band in range(BANDS):
+        # Sorted by this band first, hashes whose band agrees stand beside each other.
+        shift = np.uint64(band * BAND_BITS)
+        rotated = (hashes << shift) | (hashes >> np.uint64((BITS - band * BAND_BITS) % BITS))
+        order = np.argsort(rotated, kind="stable")
+        ordered = rotated[order]
+        bands = ordered >> np.uint64(BITS - BAND_BITS)
+        found = [codes]
+        first = np.arange(len(ordered))
+        for offset in range(1, NEIGHBOURS + 1):
+            first = first[first + offset < len(ordered)]
+            first = first[bands[first] == bands[first + offset]]
+            if not len(first):
+                break
+            near = first[count_bits(ordered[first] ^ ordered[first + offset]) <= LARGEST_DISTANCE]
+            one, other = order[near], order[near + offset]
+            found.append(np.minimum(one, other) * len(ordered) + np.maximum(one, other))
+        codes = np.unique(np.concatenate(found))
+    pairs = np.stack(np.divmod(codes, max(len(hashes), 1)), axis=1)
+    return pairs, count_bits(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]])

@@ -1,11 +1,15 @@
-"""What a check finds: its kind, how bad it is, and the images that it is about."""
+"""What a check finds: kinds of faults with their severity, and the instances of each kind."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+# How the two sets are called in sentences.
+PART_WORDS = {"Train": "training", "Eval": "validation"}
 
 
 class Severity(enum.IntEnum):
@@ -65,8 +69,58 @@ class Finding:
         return len(self.entries)
 
 
-# How the two sets are called in sentences.
-PART_WORDS = {"Train": "training", "Eval": "validation"}
+class Kind(NamedTuple):
+    """A row of a table of kinds: how bad it is, what is said of its instances, and what one and many are called.
+
+    ``words`` may hold ``{names}``, which the :class:`Findings` fill in.
+    """
+
+    severity: Severity
+    words: str
+    one: str = "image"
+    many: str = ""
+
+
+class Findings:
+    """Gathers instances by kind.
+
+    Args:
+        kinds: the table of kinds; findings of the same severity come in its order.
+        values: what the words of the kinds leave open, such as ``class_num``.
+    """
+
+    def __init__(self, kinds: Mapping[str, Kind], **values: Any) -> None:
+        self.kinds = dict(kinds)
+        self.values = values
+        self._entries: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+
+    def add(self, kind: str, entry: Entry, part: str | None = "") -> None:
+        """Adds an instance.
+
+        Args:
+            kind: a key of the table.
+            entry: the instance.
+            part: ``Train`` or ``Eval``; empty where it is about both; ``None`` takes that of the first picture.
+        """
+        self._entries[kind].append((entry.pictures[0].part if part is None else part, entry))
+
+    def worst_first(self) -> list[Finding]:
+        """Returns what was gathered, errors before warnings before information."""
+        found = []
+        for name, kind in self.kinds.items():
+            if entries := self._entries.get(name):
+                summary = f"{_counted([part for part, _ in entries], kind)} {kind.words.format(**self.values)}"
+                found.append(Finding(name, kind.severity, summary, [entry for _, entry in entries]))
+        return sorted(found, key=lambda finding: finding.severity)
+
+
+def _counted(parts: list[str], kind: Kind) -> str:
+    """Returns ``3 training and 1 validation boxes``, or ``2 classes`` of kinds that are about both sets."""
+    many = kind.many or f"{kind.one}s"
+    if not all(parts):
+        return count_of(len(parts), kind.one, many)
+    words = [f"{parts.count(part):,} {word}" for part, word in PART_WORDS.items() if part in parts]
+    return f"{' and '.join(words)} {kind.one if len(parts) == 1 else many}"
 
 
 def count_of(number: int, one: str, many: str | None = None) -> str:
@@ -74,19 +128,38 @@ def count_of(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def by_part(pictures: Iterable[Picture]) -> str:
-    """Returns ``3 training and 1 validation image``."""
-    pictures = list(pictures)
-    counts = {part: sum(picture.part == part for picture in pictures) for part in PART_WORDS}
-    words = [f"{number:,} {PART_WORDS[part]}" for part, number in counts.items() if number]
-    return f"{' and '.join(words)} image{'s' if len(pictures) != 1 else ''}"
-
-
-def worst_first(findings: Sequence[Finding]) -> list[Finding]:
-    """Returns the findings that have instances, errors before warnings before information."""
-    return sorted((finding for finding in findings if finding.entries), key=lambda finding: finding.severity)
-
-
 def count_severities(findings: Sequence[Finding]) -> dict[Severity, int]:
     """Returns how many kinds were found of each severity."""
     return {severity: sum(finding.severity == severity for finding in findings) for severity in Severity}
+
+
+ERROR, WARNING, INFORMATION = Severity.ERROR, Severity.WARNING, Severity.INFORMATION
+# What images and duplicates can be, whatever the task.
+UNOPENED_KINDS = {
+    f"unopened_{word}": Kind(ERROR, f"cannot be opened, so {word} was not examined", "data set")
+    for word in PART_WORDS.values()
+}
+IMAGE_KINDS = {
+    "missing_image": Kind(ERROR, "whose file does not exist"),
+    "corrupt_image": Kind(ERROR, "that cannot be read"),
+    "black_image": Kind(WARNING, "all black"),
+    "constant_image": Kind(WARNING, "of a single colour"),
+    # Severity and words of these follow the operators of the set.
+    **{f"small_image_{word}": Kind(WARNING, "") for word in PART_WORDS.values()},
+    "extreme_aspect": Kind(WARNING, "more than 4 times as long as wide"),
+    "exif_rotated": Kind(INFORMATION, "that EXIF data turn upright (the trainer does so too)"),
+    "cmyk": Kind(INFORMATION, "in CMYK, converted to RGB"),
+    "sixteen_bit": Kind(INFORMATION, "of 16 bits, of which the upper 8 are used"),
+    "palette": Kind(INFORMATION, "with a palette, converted to RGB"),
+    "transparent": Kind(INFORMATION, "with transparency, laid on white"),
+}
+DUPLICATE_KINDS = {
+    "duplicate_across": Kind(WARNING, "that the training set holds too (same pixels)"),
+    **{
+        f"duplicate_{word}": Kind(WARNING, "that the same set holds already (same pixels)")
+        for word in PART_WORDS.values()
+    },
+    "near_duplicate_across": Kind(WARNING, "nearly the same as a training image"),
+    "near_duplicate_training": Kind(INFORMATION, "nearly the same as another training image"),
+    "near_duplicate_validation": Kind(INFORMATION, "nearly the same as another validation image"),
+}

@@ -1,24 +1,350 @@
-"""Faults of single images: unreadable, empty of content, too small, of odd shape, or stored in an unusual form."""
+"""Reads every image of the data sets once, in several processes, keeps a small record of each, and finds their faults.
+
+Records and messages come back from the processes, never pixels, so that any number of images fits into memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+import dataclasses
+import enum
+import hashlib
+import io
+import logging
+import multiprocessing
+import os
+import signal
+import struct
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import cv2
 import numpy as np
+from PIL import Image
 
-from ppcls_ext.check.examine import Mark
-from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, by_part
-from ppcls_ext.check.scan import Scan
+from ppcls_ext.check.findings import PART_WORDS, Entry, Findings, Kind, Picture, Severity
+from ppcls_ext.preprocess.decode import ImageError, decode_image
+from ppcls_ext.utils.display import Display, clock
+from ppcls_ext.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# The record of one image: a hash of its pixels, a perceptual hash, its size and a few marks, 34 bytes in all.
+RECORD = np.dtype(
+    [
+        ("pixels_low", np.uint64),
+        ("pixels_high", np.uint64),
+        ("look", np.uint64),
+        ("width", np.int32),
+        ("height", np.int32),
+        ("marks", np.uint16),
+    ]
+)
+ORIENTATION_TAG = 0x0112
+# The brightest sample of a frame that shows nothing; a lens cap leaves some noise.
+BLACK = 10
+# Standard deviation of every channel below which an image is one colour; rounding in a JPEG leaves less.
+ONE_COLOUR = 0.5
+# Range of the grey values of a reduced picture below which rounding would take away what it shows.
+FAINT = 64
+
+
+class Mark(enum.IntFlag):
+    """What an image can be besides a picture of usual form."""
+
+    UNREADABLE = 1
+    BLACK = 2
+    CONSTANT = 4
+    ROTATED = 8
+    CMYK = 16
+    DEEP = 32
+    PALETTE = 64
+    TRANSPARENT = 128
+    UNSEEN = 256
+
+
+def examine(image: bytes | np.ndarray, name: str) -> tuple[int, int, int, int, int, int]:
+    """Returns the fields of :data:`RECORD` for an encoded file or an ``uint8`` RGB picture ``[H, W, 3]``.
+
+    Raises:
+        ImageError: the image cannot be decoded; the message begins with ``name``.
+    """
+    marks = Mark(0)
+    if isinstance(image, bytes):
+        pixels = decode_image(image, name)
+        marks |= stored_form(image)
+    else:
+        pixels = np.ascontiguousarray(image)
+    if int(pixels.max()) <= BLACK:
+        marks |= Mark.BLACK
+    elif float(cv2.meanStdDev(pixels)[1].max()) < ONE_COLOUR:
+        marks |= Mark.CONSTANT
+    height, width = pixels.shape[:2]
+    digest = hashlib.blake2b(pixels, digest_size=16, key=struct.pack("<II", height, width)).digest()
+    low, high = struct.unpack("<QQ", digest)
+    return low, high, difference_hash(pixels), width, height, int(marks)
+
+
+def difference_hash(pixels: np.ndarray) -> int:
+    """Returns 64 bits that resized, recompressed and brightened copies of a picture (nearly) share.
+
+    The picture is reduced to 9 x 8 grey values; each bit tells whether a value is above its left neighbour
+    (N. Krawetz, "Kind of like that", 2013).
+
+    Args:
+        pixels: ``uint8`` RGB ``[H, W, 3]``.
+    """
+    grey = reduced_grey(pixels, 9, 8)
+    return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
+
+
+def reduced_grey(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Returns a small grey version; a faint one is stretched to the whole range before it is rounded.
+
+    Without that, raw sonar frames (nearly black, one channel) would all look the same.
+
+    Args:
+        pixels: ``uint8`` RGB ``[H, W, 3]``.
+        width, height: of the result, ``uint8`` ``[height, width]``.
+    """
+    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    if int(grey.max()) - int(grey.min()) >= FAINT:
+        return grey
+    means = cv2.resize(pixels.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA).sum(axis=2)
+    means -= means.min()
+    return np.rint(means * (255.0 / max(float(means.max()), 1e-6))).astype(np.uint8)
+
+
+def stored_form(data: bytes) -> Mark:
+    """Tells from the header of a file that decodes which conversions the decoder made. Reads no pixels."""
+    marks = Mark(0)
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            if header.mode == "CMYK":
+                marks |= Mark.CMYK
+            if header.mode == "P":
+                marks |= Mark.PALETTE
+            # Pillow keeps the upper bytes of colour pictures of 16 bits; only their raw mode still tells.
+            if header.mode.startswith("I") or ";16" in str(header.tile):
+                marks |= Mark.DEEP
+            if header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info:
+                marks |= Mark.TRANSPARENT
+            # For a PNG without EXIF data at the front, Pillow would decode all of it to look for them at the end.
+            if header.format != "PNG" or "exif" in header.info:
+                orientation = header.getexif().get(ORIENTATION_TAG, 1)
+                if isinstance(orientation, int) and orientation > 1:
+                    marks |= Mark.ROTATED
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, EOFError, struct.error):
+        # OpenCV decoded it, Pillow does not even know its header: nothing to tell.
+        return marks
+    return marks
+
+
+# Worker processes
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class PictureSet(Protocol):
+    """A data set as far as a check needs it: pictures by number."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> tuple[bytes | np.ndarray, Any]:
+        """Returns the encoded file or the ``uint8`` RGB picture ``[H, W, 3]``, and what belongs to it.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+
+    def name_of(self, index: int) -> str:
+        """Returns what a person would call the image: its path, or its place in the archive."""
+
+
+def load_pixels(dataset: PictureSet, index: int) -> np.ndarray:
+    """Reads and decodes an image; ``uint8`` RGB ``[H, W, 3]``.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    data = dataset.load(index)[0]
+    return decode_image(data, dataset.name_of(index)) if isinstance(data, bytes) else np.ascontiguousarray(data)
+
+
+# In a worker process: the data sets, inherited from the parent and so never copied.
+_datasets: dict[str, PictureSet] = {}
+
+
+def dataset_of(part: str) -> PictureSet:
+    """Returns the data set of a section, inside a function that :class:`Workers` runs."""
+    return _datasets[part]
+
+
+def _prepare_worker(datasets: Mapping[str, PictureSet]) -> None:
+    _datasets.update(datasets)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and ends the workers.
+    warnings.simplefilter("ignore")  # Pillow's remarks on odd headers, without a name.
+
+
+class Workers:
+    """A pool of processes that share the data sets.
+
+    Args:
+        datasets: by section of ``DataLoader``.
+        count: processes; 0 does the work in this one.
+    """
+
+    def __init__(self, datasets: Mapping[str, PictureSet], count: int) -> None:
+        self.datasets = dict(datasets)
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+        self._threads = cv2.getNumThreads()
+
+    def __enter__(self) -> Workers:
+        if not self.count:
+            _datasets.update(self.datasets)
+            return self
+        # Before the fork: a process that inherits a pool of OpenCV's threads waits for them for ever when it resizes
+        # its own. One image a process needs one thread.
+        cv2.setNumThreads(1)
+        self._pool = ProcessPoolExecutor(
+            self.count, multiprocessing.get_context("fork"), _prepare_worker, (self.datasets,)
+        )
+        # Forked now, while this process has one thread only: a progress bar brings another.
+        for ready in [self._pool.submit(os.getpid) for _ in range(self.count)]:
+            ready.result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            cv2.setNumThreads(self._threads)
+        else:
+            _datasets.clear()
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Yields ``function(task)`` in the order of the tasks; the function finds its images by :func:`dataset_of`.
+
+        Raises:
+            UserError: a process was killed from outside.
+        """
+        try:
+            yield from map(function, tasks) if self._pool is None else self._pool.map(function, tasks)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that reads images was killed, most likely for want of memory; use fewer: --workers 1"
+            ) from error
+
+
+# The scan
+
+CHUNK = 64
+# Images between two lines in a log file; a terminal shows a bar.
+LINE_EVERY = 10_000
+
+
+@dataclasses.dataclass
+class Scan:
+    """All that was learnt from reading the images.
+
+    Attributes:
+        datasets: by set, ``Train`` before ``Eval``.
+        records: for each set ``[length]`` of :data:`RECORD`; images left out by a limit bear ``Mark.UNSEEN``.
+        causes: why an image cannot be read.
+        missing: the images whose file does not exist; they are among ``causes`` too.
+    """
+
+    datasets: Mapping[str, PictureSet]
+    records: dict[str, np.ndarray]
+    causes: dict[Picture, str] = dataclasses.field(default_factory=dict)
+    missing: set[Picture] = dataclasses.field(default_factory=set)
+
+    def marked(self, part: str, marks: Mark) -> np.ndarray:
+        """Returns the numbers of the images of a set that bear at least one of ``marks``, ``int64`` ``[n]``."""
+        return np.flatnonzero(self.records[part]["marks"] & marks)
+
+    def readable(self, part: str) -> np.ndarray:
+        """Returns the numbers of the images of a set that were read, ``int64`` ``[n]``."""
+        return np.flatnonzero((self.records[part]["marks"] & (Mark.UNREADABLE | Mark.UNSEEN)) == 0)
+
+    def sizes(self, part: str) -> np.ndarray:
+        """Returns width and height of the images of a set that were read, ``int64`` ``[n, 2]``."""
+        records = self.records[part][self.readable(part)]
+        return np.stack([records["width"], records["height"]], axis=1).astype(np.int64)
+
+    def name_of(self, picture: Picture) -> str:
+        """Returns the path of an image, or its place in the archive."""
+        return self.datasets[picture.part].name_of(picture.index)
+
+
+class _Chunk(NamedTuple):
+    part: str
+    indices: np.ndarray
+
+
+def scan_images(workers: Workers, chosen: Mapping[str, np.ndarray]) -> Scan:
+    """Reads images and shows how far it is.
+
+    Args:
+        workers: processes that hold the data sets.
+        chosen: for each set the numbers of the images to read, ``int64`` ``[n]``.
+    """
+    records = {part: np.zeros(len(dataset), dtype=RECORD) for part, dataset in workers.datasets.items()}
+    for table in records.values():
+        table["marks"] = Mark.UNSEEN
+    scan = Scan(workers.datasets, records)
+    tasks = [
+        _Chunk(part, indices[start : start + CHUNK])
+        for part, indices in chosen.items()
+        for start in range(0, len(indices), CHUNK)
+    ]
+    with Display("reading images", sum(map(len, chosen.values())), every=0) as display:
+        for task, (found, missing, causes) in zip(tasks, workers.map(_examine_chunk, tasks), strict=True):
+            records[task.part][task.indices] = found
+            scan.causes.update({Picture(task.part, index): cause for index, cause in causes.items()})
+            scan.missing.update(Picture(task.part, index) for index in missing)
+            lines = display.done // LINE_EVERY
+            for _ in task.indices:
+                display.advance()
+            if display.done // LINE_EVERY > lines and not sys.stdout.isatty():
+                left = clock(display.time_left())
+                logger.info("read %s of %s images, %s left", f"{display.done:,}", f"{display.total:,}", left)
+    return scan
+
+
+def _examine_chunk(task: _Chunk) -> tuple[np.ndarray, list[int], dict[int, str]]:
+    """Runs in a worker: examines a few dozen images; returns records, missing files, and why images are unreadable."""
+    dataset = dataset_of(task.part)
+    records = np.zeros(len(task.indices), dtype=RECORD)
+    missing, causes = [], {}
+    for row, index in enumerate(task.indices.tolist()):
+        try:
+            records[row] = examine(dataset.load(index)[0], dataset.name_of(index))
+        except ImageError as error:
+            records[row]["marks"] = Mark.UNREADABLE
+            causes[index] = error.cause
+            if isinstance(error.__context__, FileNotFoundError):
+                missing.append(index)
+    return records, missing, causes
+
+
+# Faults of single images
 
 # Long side over short side above which a square crop shows less than a quarter of the picture.
 EXTREME_ASPECT = 4.0
-FORMS = {
-    Mark.ROTATED: ("exif_rotated", "that EXIF data turn upright (the trainer does so too)"),
-    Mark.CMYK: ("cmyk", "in CMYK, converted to RGB"),
-    Mark.DEEP: ("sixteen_bit", "of 16 bits, of which the upper 8 are used"),
-    Mark.PALETTE: ("palette", "with a palette, converted to RGB"),
-    Mark.TRANSPARENT: ("transparent", "with transparency, laid on white"),
+MARK_KINDS = {
+    Mark.BLACK: "black_image",
+    Mark.CONSTANT: "constant_image",
+    Mark.ROTATED: "exif_rotated",
+    Mark.CMYK: "cmyk",
+    Mark.DEEP: "sixteen_bit",
+    Mark.PALETTE: "palette",
+    Mark.TRANSPARENT: "transparent",
 }
 
 
@@ -30,82 +356,37 @@ class WantedSize(NamedTuple):
     strict: bool
 
 
-def find_image_faults(scan: Scan, wanted: Mapping[str, WantedSize] | None = None) -> list[Finding]:
-    """Finds faults of single images.
+def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSize] | None = None) -> None:
+    """Finds images that are unreadable, empty of content, too small, of odd shape, or stored in an unusual form.
 
     Args:
         scan: the records.
+        found: takes the faults (``IMAGE_KINDS``).
         wanted: for each set the size that its operators lead to; smaller images are found. Left out: any size will do.
     """
-    return [
-        *_unreadable(scan),
-        _finding(scan, "black_image", Severity.WARNING, Mark.BLACK, "all black"),
-        _finding(scan, "constant_image", Severity.WARNING, Mark.CONSTANT, "of a single colour"),
-        *_small_images(scan, wanted or {}),
-        _extreme_aspects(scan),
-        *(_finding(scan, kind, Severity.INFORMATION, mark, words) for mark, (kind, words) in FORMS.items()),
-    ]
-
-
-def _unreadable(scan: Scan) -> list[Finding]:
-    missing, corrupt = [], []
-    for picture in _marked(scan, Mark.UNREADABLE):
-        (missing if picture in scan.missing else corrupt).append(picture)
-    return [
-        Finding(
-            "missing_image",
-            Severity.ERROR,
-            f"{by_part(missing)} whose file does not exist",
-            [Entry((picture,)) for picture in missing],
-        ),
-        Finding(
-            "corrupt_image",
-            Severity.ERROR,
-            f"{by_part(corrupt)} that cannot be read",
-            [Entry((picture,), scan.causes[picture]) for picture in corrupt],
-        ),
-    ]
-
-
-def _marked(scan: Scan, mark: Mark) -> Iterable[Picture]:
+    extreme: list[tuple[float, Entry]] = []
     for part in scan.records:
-        for index in scan.marked(part, mark).tolist():
-            yield Picture(part, index)
-
-
-def _finding(scan: Scan, kind: str, severity: Severity, mark: Mark, words: str) -> Finding:
-    pictures = list(_marked(scan, mark))
-    return Finding(kind, severity, f"{by_part(pictures)} {words}", [Entry((picture,)) for picture in pictures])
-
-
-def _sizes(scan: Scan, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns number, width and height of the readable images of a set, each ``int64`` ``[n]``."""
-    readable = scan.readable(part)
-    records = scan.records[part][readable]
-    return readable, records["width"].astype(np.int64), records["height"].astype(np.int64)
-
-
-def _small_images(scan: Scan, wanted: Mapping[str, WantedSize]) -> list[Finding]:
-    findings = []
-    for part, size in wanted.items():
-        indices, width, height = _sizes(scan, part)
-        small = np.flatnonzero((width < size.width) | (height < size.height))
-        small = small[np.argsort((width * height)[small], kind="stable")]
-        entries = [Entry((Picture(part, int(indices[row])),), f"{width[row]}x{height[row]}") for row in small]
-        what = "too small for the crop" if size.strict else "enlarged by the operators"
-        summary = f"{by_part(entry.pictures[0] for entry in entries)} smaller than {size.width}x{size.height}, {what}"
-        severity = Severity.ERROR if size.strict else Severity.WARNING
-        findings.append(Finding(f"small_image_{PART_WORDS[part]}", severity, summary, entries))
-    return findings
-
-
-def _extreme_aspects(scan: Scan) -> Finding:
-    found: list[tuple[float, Entry]] = []
-    for part in scan.records:
-        indices, width, height = _sizes(scan, part)
-        aspect = np.maximum(width, height) / np.minimum(width, height)
-        for row in np.flatnonzero(aspect > EXTREME_ASPECT).tolist():
-            found.append((-aspect[row], Entry((Picture(part, int(indices[row])),), f"{width[row]}x{height[row]}")))
-    entries = [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
-    summary = f"{by_part(entry.pictures[0] for entry in entries)} more than {EXTREME_ASPECT:g} times as long as wide"
-    return Finding("extreme_aspect", Severity.WARNING, summary, entries)
+        for index in scan.marked(part, Mark.UNREADABLE).tolist():
+            picture = Picture(part, index)
+            if picture in scan.missing:
+                found.add("missing_image", Entry((picture,)), part)
+            else:
+                found.add("corrupt_image", Entry((picture,), scan.causes[picture]), part)
+        for mark, kind in MARK_KINDS.items():
+            for index in scan.marked(part, mark).tolist():
+                found.add(kind, Entry((Picture(part, index),)), part)
+        pictures = [Picture(part, index) for index in scan.readable(part).tolist()]
+        sizes = scan.sizes(part)
+        if wanted and part in wanted:
+            size, kind = wanted[part], f"small_image_{PART_WORDS[part]}"
+            what = "too small for the crop" if size.strict else "enlarged by the operators"
+            severity = Severity.ERROR if size.strict else Severity.WARNING
+            found.kinds[kind] = Kind(severity, f"smaller than {size.width}x{size.height}, {what}")
+            small = np.flatnonzero((sizes < size[:2]).any(axis=1))
+            for row in small[np.argsort(sizes[small].prod(axis=1), kind="stable")].tolist():
+                found.add(kind, Entry((pictures[row],), "{}x{}".format(*sizes[row])), part)
+        aspects = sizes.max(axis=1) / sizes.min(axis=1)
+        for row in np.flatnonzero(aspects > EXTREME_ASPECT).tolist():
+            extreme.append((-aspects[row], Entry((pictures[row],), "{}x{}".format(*sizes[row]))))
+    for _, entry in sorted(extreme, key=lambda pair: pair[0]):
+        found.add("extreme_aspect", entry, None)

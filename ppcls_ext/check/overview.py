@@ -1,22 +1,30 @@
-"""Parts of the picture that sums up a check: its heading, what was found, and how the parts make one sheet."""
+"""Parts of the picture that sums up a check: heading, charts, findings with examples, and how they make one sheet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
+from typing import Any
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ppcls_ext.check.findings import Entry, Finding, Picture, Severity, count_of, count_severities
-from ppcls_ext.check.scan import Scan
-from ppcls_ext.check.tiles import CLEAN, SEVERITY_COLOURS, draw_badge, font_of, panel, shorten, thumbnail, wrap
-from ppcls_ext.utils.pictures import DESK, INK, PAPER, SUBTLE
+from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, count_of, count_severities
+from ppcls_ext.check.images import Scan, load_pixels
+from ppcls_ext.preprocess.decode import ImageError
+from ppcls_ext.utils.drawing import DESK, INK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour, font_of, shortened
 
 WIDTH = 1600
 MARGIN = 24
 PADDING = 18
 INNER = WIDTH - 2 * MARGIN
 COLUMN = (INNER - 3 * PADDING) // 2
+CORNER = 10
+SEVERITY_COLOURS: dict[Severity, Colour] = {
+    Severity.ERROR: WRONG,
+    Severity.WARNING: (196, 120, 14),
+    Severity.INFORMATION: UNKNOWN,
+}
 FINDINGS_SHOWN = 10
 # Classes named where a finding has no pictures.
 NOTES = 20
@@ -28,6 +36,7 @@ FINDING_HEIGHT = FINDING_SIDE + 48
 Caption = Callable[[Picture], str]
 # Draws an image of an instance as a square of so many pixels.
 Tile = Callable[[Entry, Picture, int], Image.Image]
+Draw = Callable[[int, int], Image.Image]
 
 
 def stack(parts: Sequence[Image.Image]) -> Image.Image:
@@ -40,24 +49,83 @@ def stack(parts: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def draw_heading(title: str, facts: str, findings: Sequence[Finding]) -> Image.Image:
+def panel(width: int, height: int) -> Image.Image:
+    """Returns a white card with round corners on the colour of the desk."""
+    image = Image.new("RGB", (width, height), DESK)
+    ImageDraw.Draw(image).rounded_rectangle((0, 0, width - 1, height - 1), CORNER, fill=PAPER)
+    return image
+
+
+def draw_text(
+    image: Image.Image, lines: Sequence[str], x: int, y: int, font: ImageFont.FreeTypeFont, colour: Colour, step: int
+) -> None:
+    """Writes lines below each other, ``step`` pixels apart."""
+    pen = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        pen.text((x, y + step * number), line, font=font, fill=colour)
+
+
+def wrap(text: str, font: ImageFont.FreeTypeFont, room: float, most_lines: int) -> list[str]:
+    """Breaks ``text`` between words into lines of ``room`` pixels; the last line is cut."""
+    lines: list[str] = []
+    words = text.split()
+    while words:
+        if len(lines) == most_lines - 1:
+            return [*lines, shortened(" ".join(words), font, room)]
+        count = 1
+        while count < len(words) and font.getlength(" ".join(words[: count + 1])) <= room:
+            count += 1
+        lines.append(shortened(" ".join(words[:count]), font, room))
+        words = words[count:]
+    return lines
+
+
+def crossed_box(side: int, cause: str) -> Image.Image:
+    """Returns the square that stands for an image which cannot be read, and says why."""
+    box = Image.new("RGB", (side, side), DESK)
+    pen = ImageDraw.Draw(box)
+    pen.rectangle((0, 0, side - 1, side - 1), outline=SUBTLE)
+    middle, arm, line = side // 2, 6, 13
+    for slope in (1, -1):
+        pen.line((middle - arm, 14 - slope * arm, middle + arm, 14 + slope * arm), fill=WRONG, width=3)
+    for number, words in enumerate(wrap(cause, font_of(10), side - 8, most_lines=max((side - 30) // line, 1))):
+        pen.text((middle, 28 + number * line), words, font=font_of(10), fill=INK, anchor="ma")
+    return box
+
+
+def thumbnail(scan: Scan, picture: Picture, side: int, whole: bool = False) -> Image.Image:
+    """Returns an image as a square, its middle or (``whole``) all of it; a box that says why if it cannot be read."""
+    try:
+        image = Image.fromarray(load_pixels(scan.datasets[picture.part], picture.index))
+    except ImageError as error:
+        return crossed_box(side, error.cause)
+    # Tiny pictures keep their pixels visible as squares.
+    method = Image.Resampling.NEAREST if max(image.size) <= side // 2 else Image.Resampling.LANCZOS
+    if whole:
+        return ImageOps.pad(image, (side, side), method, color=DESK)
+    return ImageOps.fit(image, (side, side), method)
+
+
+def draw_heading(title: str, facts: Sequence[str], findings: Sequence[Finding]) -> Image.Image:
     """Draws the title, one line of facts below it, and on the right how many kinds of faults there are."""
     image = Image.new("RGB", (INNER, 72), DESK)
     pen = ImageDraw.Draw(image)
     counts = count_severities(findings)
-    x = INNER
-    for severity, one, many in (
-        (Severity.INFORMATION, "note", "notes"),
-        (Severity.WARNING, "warning", "warnings"),
-        (Severity.ERROR, "error", "errors"),
-    ):
-        if counts[severity]:
-            x = draw_badge(pen, x, 4, count_of(counts[severity], one, many), SEVERITY_COLOURS[severity]) - 10
+    badges = [
+        (count_of(counts[severity], word), SEVERITY_COLOURS[severity])
+        for severity, word in ((Severity.INFORMATION, "note"), (Severity.WARNING, "warning"), (Severity.ERROR, "error"))
+        if counts[severity]
+    ]
     if not counts[Severity.ERROR] and not counts[Severity.WARNING]:
-        x = draw_badge(pen, x, 4, "clean", CLEAN) - 10
-    font = font_of(27, bold=True)
-    pen.text((0, 2), shorten(title, font, x - 20, keep_end=True), font=font, fill=INK)
-    pen.text((0, 44), shorten(facts, font_of(17), INNER), font=font_of(17), fill=SUBTLE)
+        badges.append(("clean", RIGHT))
+    x = INNER
+    for text, colour in badges:
+        left = x - round(font_of(16).getlength(text)) - 28
+        pen.rounded_rectangle((left, 4, x, 36), 16, fill=colour)
+        pen.text(((left + x) / 2, 20), text, font=font_of(16), fill=PAPER, anchor="mm")
+        x = left - 10
+    pen.text((0, 2), shortened(title, font_of(27), x - 20, keep_end=True), font=font_of(27), fill=INK)
+    pen.text((0, 44), shortened("   ·   ".join(facts), font_of(17), INNER), font=font_of(17), fill=SUBTLE)
     return image
 
 
@@ -80,7 +148,7 @@ def draw_findings(findings: Sequence[Finding], scan: Scan, caption: Caption, til
     title = "Findings" + (f"  (the {FINDINGS_SHOWN} worst kinds; {rest} more in check.json)" if rest else "")
     pen.text((PADDING, PADDING - 4), title, font=font_of(17), fill=INK)
     if not shown:
-        pen.text((PADDING, top - 2), "Nothing to mend, nothing to mention.", font=font_of(16), fill=CLEAN)
+        pen.text((PADDING, top - 2), "Nothing to mend, nothing to mention.", font=font_of(16), fill=RIGHT)
     for number, finding in enumerate(shown):
         cell = _finding_cell(finding, scan, caption, tile)
         image.paste(cell, (PADDING + number % 2 * (COLUMN + PADDING), top + number // 2 * FINDING_HEIGHT))
@@ -92,41 +160,168 @@ def _finding_cell(finding: Finding, scan: Scan, caption: Caption, tile: Tile) ->
     pen = ImageDraw.Draw(image)
     colour = SEVERITY_COLOURS[finding.severity]
     pen.rounded_rectangle((0, 0, 5, FINDING_HEIGHT - 18), 2, fill=colour)
-    pen.text((18, 0), finding.severity.word, font=font_of(14, bold=True), fill=colour)
-    font = font_of(15)
-    for number, line in enumerate(wrap(finding.summary, font, FINDING_TEXT - 34, most_lines=4)):
-        pen.text((18, 22 + 21 * number), line, font=font, fill=INK)
+    pen.text((18, 0), finding.severity.word, font=font_of(14), fill=colour)
+    font, small = font_of(15), font_of(11)
+    draw_text(image, wrap(finding.summary, font, FINDING_TEXT - 34, most_lines=4), 18, 22, font, INK, 21)
     x = FINDING_TEXT
     if not finding.entries[0].pictures:
         text = "; ".join(entry.note for entry in finding.entries[:NOTES])
         text += f"; and {finding.count - NOTES:,} more" if finding.count > NOTES else ""
-        for number, line in enumerate(wrap(text, font, COLUMN - x, most_lines=4)):
-            pen.text((x, 22 + 21 * number), line, font=font, fill=SUBTLE)
+        draw_text(image, wrap(text, font, COLUMN - x, most_lines=4), x, 22, font, SUBTLE, 21)
+        return image
     notes = []
     for entry in finding.entries:
-        width = len(entry.pictures[:2]) * (FINDING_SIDE + 4)
+        pictures = entry.pictures[:2]
+        width = len(pictures) * (FINDING_SIDE + 4)
         if width == 0 or x + width > COLUMN:
             break
-        _draw_example(image, entry, x, scan, caption, tile)
+        # Below each its file and its caption, or below a single one what is wrong with it.
+        for place, picture in enumerate(pictures):
+            left = x + place * (FINDING_SIDE + 4)
+            image.paste(tile(entry, picture, FINDING_SIDE), (left, 0))
+            name = PurePath(scan.name_of(picture)).name
+            text = entry.note if len(entry.pictures) == 1 and entry.note else caption(picture)
+            name = shortened(name, small, FINDING_SIDE, keep_end=True)
+            pen.text((left, FINDING_SIDE + 4), name, font=small, fill=SUBTLE)
+            pen.text((left, FINDING_SIDE + 19), shortened(text, small, FINDING_SIDE), font=small, fill=INK)
         x += width + 14
         notes.append(entry.note)
     if finding.count == len(notes) and any(notes) and COLUMN - x >= LEAST_NOTE:
         # A picture is too narrow for what is wrong with it; a few pictures leave room beside them.
         text = "; ".join(filter(None, notes))
-        for number, line in enumerate(wrap(text, font_of(13), COLUMN - x, most_lines=5)):
-            pen.text((x, 18 * number), line, font=font_of(13), fill=SUBTLE)
+        draw_text(image, wrap(text, font_of(13), COLUMN - x, most_lines=5), x, 0, font_of(13), SUBTLE, 18)
     return image
 
 
-def _draw_example(image: Image.Image, entry: Entry, x: int, scan: Scan, caption: Caption, tile: Tile) -> None:
-    """One or two pictures; below each its file and its caption, or below a single one what is wrong with it."""
-    pen = ImageDraw.Draw(image)
-    font = font_of(11)
-    alone = len(entry.pictures) == 1
-    for picture in entry.pictures[:2]:
-        image.paste(tile(entry, picture, FINDING_SIDE), (x, 0))
-        name = PurePath(scan.name_of(picture)).name
-        text = entry.note if alone and entry.note else caption(picture)
-        pen.text((x, FINDING_SIDE + 4), shorten(name, font, FINDING_SIDE, keep_end=True), font=font, fill=SUBTLE)
-        pen.text((x, FINDING_SIDE + 19), shorten(text, font, FINDING_SIDE), font=font, fill=INK)
-        x += FINDING_SIDE + 4
+# Charts
+
+DOTS_PER_INCH = 100
+CHART_COLOURS = {"Train": "#2a5da8", "Eval": "#e08a1e"}
+CHART_INK, CHART_SUBTLE = "#1c2026", "#68707a"
+MOST_POINTS = 4000
+# Sides that differ more than so many times are drawn on logarithmic axes.
+WIDE_RANGE = 6.0
+# More bars than these cannot bear their names.
+MOST_BARS = 40
+LONGEST_NAME = 18
+
+
+def charts_row(height: int, charts: Sequence[tuple[int, Draw]]) -> Image.Image:
+    """Draws charts of given widths beside each other, each on a card of its own."""
+    image = Image.new("RGB", (INNER, height), DESK)
+    x = 0
+    for width, draw in charts:
+        card = panel(width, height)
+        card.paste(draw(width - 2 * PADDING, height - 2 * PADDING), (PADDING, PADDING))
+        image.paste(card, (x, 0))
+        x += width + MARGIN
+    return image
+
+
+def new_chart(width: int, height: int, title: str) -> tuple[Any, Any]:
+    """Returns an empty figure of ``width`` x ``height`` pixels and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=12, color=CHART_INK)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#b0b6be")
+    axes.tick_params(colors=CHART_SUBTLE, labelsize=9)
+    axes.xaxis.label.set_color(CHART_SUBTLE)
+    axes.yaxis.label.set_color(CHART_SUBTLE)
+    return figure, axes
+
+
+def chart_to_image(figure: Any) -> Image.Image:
+    """Draws a figure; RGB."""
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy())
+
+
+def draw_bars(
+    axes: Any, names: Sequence[str], counts: Mapping[str, np.ndarray], width: int, numbers: bool = False
+) -> None:
+    """Draws a bar a name and set, with the key of the sets.
+
+    Args:
+        axes: of a new chart that is ``width`` pixels wide.
+        names: below the bars.
+        counts: by set, one a name.
+        width: in pixels.
+        numbers: write the counts above the bars.
+    """
+    bar = 0.8 / len(counts)
+    for position, (part, values) in enumerate(counts.items()):
+        places = np.arange(len(names)) + (position - (len(counts) - 1) / 2) * bar
+        bars = axes.bar(places, values, width=bar, color=CHART_COLOURS[part], label=PART_WORDS[part])
+        if numbers:
+            axes.bar_label(bars, fmt="{:,.0f}", fontsize=7.5, color=CHART_SUBTLE, padding=1)
+    names = [name[:LONGEST_NAME] for name in names]
+    # A letter of this size is seven pixels wide; the longest name must fit beside its neighbours.
+    crowded = 7 * max(map(len, names), default=0) * len(names) > 0.9 * width
+    axes.set_xticks(
+        np.arange(len(names)),
+        names,
+        rotation=35 if crowded else 0,
+        ha="right" if crowded else "center",
+        rotation_mode="anchor" if crowded else "default",
+        fontsize=9 if len(names) <= 24 else 7,
+    )
+    for text in axes.get_xticklabels():
+        text.set_parse_math(False)  # A class may be called "US$".
+    axes.set_xlim(-0.7, len(names) - 0.3)
+    draw_key(axes)
+
+
+def draw_key(axes: Any) -> None:
+    """Draws which colour is which set, above the chart on the right, and lines across."""
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    axes.grid(axis="y", alpha=0.25)
+
+
+def logarithmic(axes: Any, form: str) -> None:
+    """Makes both axes logarithmic to base 2, with ticks written as ``form``."""
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.xaxis.set_major_formatter(form)
+    axes.yaxis.set_major_formatter(form)
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """Returns all numbers below ``count``, or ``most`` of them at equal distances, ``int64`` ``[n]``.
+
+    Enough to see the shape of a cloud of points, and the same in every run.
+    """
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
+
+
+def draw_sizes(scan: Scan, width: int, height: int) -> Image.Image:
+    """Draws width and height of the images; RGB of ``width`` x ``height`` pixels."""
+    figure, axes = new_chart(width, height, "Image sizes")
+    sizes = {part: scan.sizes(part) for part in scan.records}
+    every = np.concatenate(list(sizes.values()))
+    if len(every) == 0 or (every == every[0]).all():
+        text = f"{every[0][0]} x {every[0][1]}" if len(every) else "none"
+        words = "all images have this size" if len(every) else "no image could be read"
+        centred = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.56, text, fontsize=26, color=CHART_INK, **centred)
+        axes.text(0.5, 0.36, words, fontsize=10, color=CHART_SUBTLE, **centred)
+        axes.set_axis_off()
+        return chart_to_image(figure)
+    for part, points in sizes.items():
+        # A dot for each size, the larger the more images have it.
+        places, counts = np.unique(points, axis=0, return_counts=True)
+        chosen = evenly(len(places), MOST_POINTS)
+        places, counts = places[chosen], counts[chosen]
+        area = 14 + 180 * np.sqrt(counts / max(len(points), 1)) * (counts > 1)
+        axes.scatter(places[:, 0], places[:, 1], s=area, alpha=0.5, color=CHART_COLOURS[part], lw=0)
+    if every.max() > WIDE_RANGE * every.min():
+        logarithmic(axes, "{x:.0f}")
+    axes.set_xlabel("width (px)")
+    axes.set_ylabel("height (px)")
+    axes.grid(alpha=0.25)
+    return chart_to_image(figure)

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import paddle
 
-from ppcls_ext.arch.counting import count_parameters
+from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.checkpoint import list_checkpoints
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.task import RunProgress, Task

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from detection.check.plan import Plan, SetFiles
+from detection.check.run import Plan, SetFiles
 from tests.support.coco import annotation
 from tests.support.pictures import smooth_picture, write_picture
 from tests.support.runs import ROOT

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from detection.evaluation import evaluate_detections, write_evaluation
-from detection.evaluation.detections import check_detections
-from detection.evaluation.ground_truth import read_ground_truth
-from detection.evaluation.panels import draw_panels, judge_images
+from detection.evaluation.coco import check_detections, read_ground_truth
+from detection.evaluation.report import draw_panels, judge_images
 from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
 
 FILES = ["confusion.png", "detections.json", "figures.json", "panels.png", "per_class_ap.png", "precision_recall.png"]

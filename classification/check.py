@@ -1,0 +1,362 @@
+"""Looks for faults in the images and labels of a configuration before anything is trained. Never loads Paddle."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from classification.config import Config, DataSettings
+from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset
+from classification.data.geometry import Pad, RandCropImage, RandomCropImage
+from classification.opening import UnavailableDataError, open_dataset
+from classification.prepare import choose_evenly
+from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
+from ppcls_ext.check.findings import (
+    DUPLICATE_KINDS,
+    ERROR,
+    IMAGE_KINDS,
+    PART_WORDS,
+    UNOPENED_KINDS,
+    WARNING,
+    Entry,
+    Findings,
+    Kind,
+    Picture,
+    count_of,
+)
+from ppcls_ext.check.images import Mark, Scan, WantedSize, Workers, find_image_faults, scan_images
+from ppcls_ext.check.report import DataCheck
+from ppcls_ext.preprocess.operators import CropImage, ResizeImage
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.image_files import images_in
+
+# Below so many training images a class is hardly learnt, and its share of a validation set is luck.
+FEW_IMAGES = 10
+# The overview, in pixels, and how many classes it shows samples of.
+CHART_HEIGHT = 340
+SIZES_WIDTH = 460
+SAMPLE_SIDE = 64
+SAMPLE_GAP = 4
+SAMPLE_TEXT = 140
+SAMPLE_CLASSES = 24
+KINDS = {
+    **UNOPENED_KINDS,
+    **{
+        f"empty_folder_{word}": Kind(ERROR, f"without images; the {word} set was not examined further", "class folder")
+        for word in PART_WORDS.values()
+    },
+    "label_outside": Kind(ERROR, "with a label outside 0..{last_class} (Arch.class_num)"),
+    "class_names": Kind(ERROR, "that training and validation name differently", "class", "classes"),
+    "class_not_trained": Kind(ERROR, "with validation images but no training image", "class", "classes"),
+    "class_empty": Kind(WARNING, "of {class_num} (Arch.class_num) without any image", "class", "classes"),
+    "class_not_validated": Kind(WARNING, "without a validation image", "class", "classes"),
+    "class_small": Kind(WARNING, f"with fewer than {FEW_IMAGES} training images", "class", "classes"),
+    **IMAGE_KINDS,
+    "label_conflict": Kind(ERROR, "with two or more different labels", "picture"),
+    **DUPLICATE_KINDS,
+}
+
+
+class Classes:
+    """The classes of the data sets of one configuration.
+
+    Args:
+        datasets: by section of ``DataLoader``.
+        class_num: outputs of the model.
+    """
+
+    def __init__(self, datasets: Mapping[str, ImageDataset], class_num: int) -> None:
+        self.datasets = datasets
+        self.class_num = class_num
+        self.names = {part: class_names_of(dataset) for part, dataset in datasets.items()}
+        #: Images of each class, ``int64`` ``[class_num]``; labels outside are not counted.
+        self.counts = {
+            part: np.bincount(labels[(labels >= 0) & (labels < class_num)], minlength=class_num)
+            for part, labels in ((part, dataset.labels) for part, dataset in datasets.items())
+        }
+
+    def text(self, label: int, part: str = "Train") -> str:
+        """Returns ``3 (cat)``, or ``3`` for a class without a name."""
+        name = self.name(label, part)
+        return str(label) if name == str(label) else f"{label} ({name})"
+
+    def name(self, label: int, part: str = "Train") -> str:
+        """Returns the name of a class, taken from ``part`` if it has any, else from the other set, else its number."""
+        for names in (self.names.get(part, {}), *self.names.values()):
+            if label in names:
+                return names[label]
+        return str(label)
+
+    def label_of(self, picture: Picture) -> int:
+        """Returns the class of an image."""
+        return int(self.datasets[picture.part].labels[picture.index])
+
+    def name_of(self, picture: Picture) -> str:
+        """Returns the name of the class of an image."""
+        return self.name(self.label_of(picture), picture.part)
+
+    def text_of(self, picture: Picture) -> str:
+        """Returns the class of an image as text."""
+        return self.text(self.label_of(picture), picture.part)
+
+
+def class_names_of(dataset: ImageDataset) -> dict[int, str]:
+    """Returns the names of the classes by number, as far as the data tell.
+
+    A list file carries none; but where each of its labels has a folder of its own, the folders are the names.
+    """
+    if dataset.class_names:
+        return dict(enumerate(dataset.class_names))
+    if not isinstance(dataset, ImageNetDataset):
+        return {}
+    folder_of: dict[int, str] = {}
+    for path, label in zip(dataset.paths, dataset.labels.tolist(), strict=True):
+        if folder_of.setdefault(label, PurePath(path).parent.name) != PurePath(path).parent.name:
+            return {}
+    return folder_of if len(set(folder_of.values())) == len(folder_of) and "" not in folder_of.values() else {}
+
+
+@dataclasses.dataclass
+class ClassificationCheck(DataCheck):
+    """The result of a check, with the classes of the sets that could be opened."""
+
+    task: ClassVar[str] = "classification"
+    classes: Classes
+
+    def facts_about(self, part: str) -> str:
+        """Returns ``training: 1,438 images in 10 classes``, and how many were read if not all."""
+        total = len(self.scan.records[part])
+        seen = total - len(self.scan.marked(part, Mark.UNSEEN))
+        limited = f", {seen:,} of them read" if seen < total else ""
+        return f"{self._facts(part)}{limited}"
+
+    def _facts(self, part: str) -> str:
+        used = int((self.classes.counts[part] > 0).sum())
+        images = count_of(len(self.scan.datasets[part]), "image")
+        return f"{PART_WORDS[part]}: {images} in {count_of(used, 'class', 'classes')}"
+
+    def classes_json(self) -> dict[str, Any]:
+        """Returns the outputs of the model."""
+        return {"class_num": self.classes.class_num}
+
+    def set_json(self, part: str) -> dict[str, Any]:
+        """Returns the images of each class."""
+        counts = self.classes.counts[part]
+        used = np.flatnonzero(counts).tolist()
+        return {"images_by_class": {self.classes.name(label, part): int(counts[label]) for label in used}}
+
+    def picture_json(self, picture: Picture) -> dict[str, Any]:
+        """Returns the label of an image and its class."""
+        return {"label": self.classes.label_of(picture), "class": self.classes.name_of(picture)}
+
+    def draw_overview(self) -> Image.Image:
+        """Draws class counts, image sizes, what was found, and samples of each class."""
+        from ppcls_ext.check import overview
+
+        facts = [*map(self._facts, self.scan.datasets), f"Arch.class_num: {self.classes.class_num:,}"]
+        charts = [
+            (overview.INNER - SIZES_WIDTH - overview.MARGIN, self._draw_class_counts),
+            (SIZES_WIDTH, lambda width, height: overview.draw_sizes(self.scan, width, height)),
+        ]
+        return overview.stack(
+            [
+                overview.draw_heading(f"Data of {self.name}", facts, self.findings),
+                overview.charts_row(CHART_HEIGHT, charts),
+                overview.draw_findings(self.findings, self.scan, self.classes.name_of),
+                self._draw_samples(),
+            ]
+        )
+
+    def _draw_class_counts(self, width: int, height: int) -> Image.Image:
+        """Draws the images of each class in both sets: bars, or a curve where there are too many."""
+        from ppcls_ext.check import overview
+
+        counts = self.classes.counts
+        used = np.flatnonzero(sum(counts.values()) > 0)
+        few = len(used) <= overview.MOST_BARS
+        empty = self.classes.class_num - len(used)
+        hidden = f"  ({count_of(empty, 'empty class', 'empty classes')} not shown)" if empty and few else ""
+        figure, axes = overview.new_chart(width, height, f"Images by class{hidden}")
+        if few:
+            names = [self.classes.name(label) for label in used.tolist()]
+            overview.draw_bars(axes, names, {part: values[used] for part, values in counts.items()}, width)
+            return overview.chart_to_image(figure)
+        for part, values in counts.items():
+            ordered, colour = np.sort(values)[::-1], overview.CHART_COLOURS[part]
+            axes.fill_between(np.arange(len(ordered)), ordered, step="post", alpha=0.25, color=colour, lw=0)
+            axes.step(np.arange(len(ordered)), ordered, where="post", color=colour, label=PART_WORDS[part])
+        axes.set_xlabel("classes, largest first")
+        axes.margins(x=0)
+        axes.set_ylim(bottom=0)
+        overview.draw_key(axes)
+        return overview.chart_to_image(figure)
+
+    def _draw_samples(self) -> Image.Image:
+        """Draws two columns of rows, a class each, with images drawn at random (the same ones every time)."""
+        from ppcls_ext.check.overview import COLUMN, INNER, PADDING, evenly, panel, thumbnail
+        from ppcls_ext.utils.drawing import INK, SUBTLE, font_of, shortened
+
+        part = next(iter(self.scan.datasets))
+        used = np.flatnonzero(self.classes.counts[part])
+        shown = used[np.unique(evenly(len(used), SAMPLE_CLASSES))]
+        rows = (len(shown) + 1) // 2
+        step = SAMPLE_SIDE + SAMPLE_GAP
+        top = PADDING + 34
+        image = panel(INNER, top + max(rows * step, step) + PADDING // 2)
+        pen = ImageDraw.Draw(image)
+        title = f"Samples, {PART_WORDS[part]}"
+        title += f"  ({len(shown)} of {len(used):,} classes)" if len(shown) < len(used) else ""
+        pen.text((PADDING, PADDING - 4), title, font=font_of(17), fill=INK)
+        readable = self.scan.readable(part)
+        labels = self.classes.datasets[part].labels[readable]
+        generator = np.random.default_rng(0)
+        for number, label in enumerate(shown.tolist()):
+            x = PADDING + (number // rows) * (COLUMN + PADDING)
+            y = top + (number % rows) * step
+            name = shortened(self.classes.name(label, part), font_of(15), SAMPLE_TEXT - 12)
+            pen.text((x, y + SAMPLE_SIDE // 2 - 10), name, font=font_of(15), fill=INK, anchor="lm")
+            count = count_of(int(self.classes.counts[part][label]), "image")
+            pen.text((x, y + SAMPLE_SIDE // 2 + 11), count, font=font_of(12), fill=SUBTLE, anchor="lm")
+            members = readable[labels == label]
+            places = (COLUMN - SAMPLE_TEXT + SAMPLE_GAP) // step
+            for place, index in enumerate(generator.permutation(members)[:places].tolist()):
+                tile = thumbnail(self.scan, Picture(part, index), SAMPLE_SIDE)
+                image.paste(tile, (x + SAMPLE_TEXT + place * step, y))
+        return image
+
+
+def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> ClassificationCheck:
+    """Looks for faults in the data of a configuration.
+
+    Args:
+        config: names the data sets, the operators and the number of classes.
+        limit: images to read of each set, spread over the classes; 0 for all. Labels are always examined all.
+        worker_count: processes; 0 does the work in this one.
+
+    Raises:
+        UserError: the configuration names no data, or a value in it is refused.
+    """
+    sections = {"Train": config.train, "Eval": config.eval}
+    sections = {part: settings for part, settings in sections.items() if settings is not None}
+    name, class_num = str(config.document.path), config.arch.class_num
+    if not sections:
+        raise UserError(f"{name}: has neither DataLoader.Train nor DataLoader.Eval: nothing to check")
+    found = Findings(KINDS, class_num=class_num, last_class=class_num - 1)
+    datasets: dict[str, ImageDataset] = {}
+    for part, settings in sections.items():
+        try:
+            datasets[part] = open_dataset(config, settings)
+        except UnavailableDataError as error:
+            # The data set itself stops at the first class folder without images; a person wants to know them all.
+            empty = _empty_class_folders(settings)
+            kind = "empty_folder" if empty else "unopened"
+            for note in empty or [str(error)]:
+                found.add(f"{kind}_{PART_WORDS[part]}", Entry(note=note))
+    classes = Classes(datasets, class_num)
+    if not datasets:
+        return ClassificationCheck(name, found.worst_first(), Scan({}, {}), 0.0, classes)
+    find_label_faults(classes, found)
+    chosen = {
+        part: choose_evenly(dataset.labels, limit, seed=0) if limit else np.arange(len(dataset))
+        for part, dataset in datasets.items()
+    }
+    start = time.monotonic()
+    with Workers(datasets, worker_count) as workers:
+        scan = scan_images(workers, chosen)
+        seconds = time.monotonic() - start
+        wanted = {part: wanted_size(sections[part].operators, config.run.image_shape) for part in datasets}
+        find_image_faults(scan, found, wanted)
+        copies = groups_of_copies(scan)
+        find_label_conflicts(copies, classes, found)
+        find_exact_duplicates(copies, found)
+
+        def remark(first: Picture, second: Picture) -> str:
+            if classes.label_of(first) == classes.label_of(second):
+                return ""
+            return f"labels differ: {classes.text_of(second)} / {classes.text_of(first)}"
+
+        find_near_duplicates(scan, workers, found, remark)
+    return ClassificationCheck(name, found.worst_first(), scan, seconds, classes)
+
+
+def _empty_class_folders(settings: DataSettings) -> list[str]:
+    root = Path(settings.dataset_arguments.get("image_root", ""))
+    if DATASETS[settings.dataset] is not ImageFolder or not root.is_dir():
+        return []
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [str(folder) for folder in folders if not images_in(folder)]
+
+
+def find_label_faults(classes: Classes, found: Findings) -> None:
+    """Finds labels without an output, classes without images, and sets that disagree about the classes."""
+    for part, dataset in classes.datasets.items():
+        for index in np.flatnonzero((dataset.labels < 0) | (dataset.labels >= classes.class_num)).tolist():
+            found.add("label_outside", Entry((Picture(part, index),), f"label {int(dataset.labels[index])}"))
+    train, evaluation = classes.names.get("Train", {}), classes.names.get("Eval", {})
+    if train and evaluation:
+        for label in sorted(train.keys() & evaluation.keys()):
+            if train[label] != evaluation[label]:
+                note = f"class {label} is '{train[label]}' in training and '{evaluation[label]}' in validation"
+                found.add("class_names", Entry(note=note))
+        # A list file names only the classes that occur in it; of these, the empty classes below tell.
+        if all(dataset.class_names for dataset in classes.datasets.values()):
+            for names, others, word in ((train, evaluation, "training"), (evaluation, train, "validation")):
+                for label in sorted(names.keys() - others.keys()):
+                    found.add("class_names", Entry(note=f"class {label} '{names[label]}' is known in {word} only"))
+    if "Train" not in classes.counts:
+        return
+    taught = classes.counts["Train"]
+    measured = classes.counts.get("Eval")
+    for label in range(classes.class_num):
+        if taught[label]:
+            if measured is not None and not measured[label]:
+                found.add("class_not_validated", Entry(note=classes.text(label)))
+        elif measured is not None and measured[label]:
+            images = count_of(int(measured[label]), "validation image")
+            found.add("class_not_trained", Entry(note=f"{classes.text(label, 'Eval')}: {images}"))
+        else:
+            found.add("class_empty", Entry(note=classes.text(label)))
+    for label in np.argsort(taught, kind="stable").tolist():
+        if 0 < taught[label] < FEW_IMAGES:
+            note = f"{classes.text(label)}: {count_of(int(taught[label]), 'image')}"
+            found.add("class_small", Entry(note=note))
+
+
+def find_label_conflicts(copies: Sequence[Sequence[Picture]], classes: Classes, found: Findings) -> None:
+    """Finds identical images with conflicting labels.
+
+    Args:
+        copies: groups of images with the same pixels.
+        classes: knows the label of each image.
+        found: takes the faults.
+    """
+    for pictures in copies:
+        if len(set(map(classes.label_of, pictures))) > 1:
+            note = " / ".join(dict.fromkeys(map(classes.text_of, pictures)))
+            found.add("label_conflict", Entry(tuple(pictures), note))
+
+
+def wanted_size(operators: Sequence[object], image_shape: Sequence[int]) -> WantedSize:
+    """Returns the size that the operators of a section lead to.
+
+    Args:
+        operators: ``transform_ops``, built.
+        image_shape: ``[channels, height, width]``, which holds where no operator changes the size.
+    """
+    width, height, strict, may_have_grown = image_shape[2], image_shape[1], False, False
+    for operator in operators:
+        if isinstance(operator, CropImage | RandomCropImage):
+            width, height = operator.width, operator.height
+            strict = strict or not may_have_grown
+        elif isinstance(operator, RandCropImage):
+            width, height = operator.width, operator.height
+        elif isinstance(operator, ResizeImage) and operator.size is not None:
+            width, height = operator.size
+        may_have_grown = may_have_grown or isinstance(operator, RandCropImage | ResizeImage | Pad)
+    return WantedSize(width, height, strict)

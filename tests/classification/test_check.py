@@ -1,0 +1,358 @@
+"""Every kind of fault in classification data is found, and clean data give no error and no warning."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from classification.check import ClassificationCheck, check_config_data
+from classification.config import load_config
+from ppcls_ext.check.findings import Finding, Severity
+from ppcls_ext.check.report import write_check
+from ppcls_ext.utils.errors import UserError
+from tests.support.pictures import folder_config, smooth_picture, write_class_folders, write_picture
+from tests.support.runs import NORMALIZE, small_config
+
+SEVERITIES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    return write_class_folders(tmp_path / "train")
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    return write_class_folders(tmp_path / "val", images=3, first_seed=500)
+
+
+def check(config: Path, *changes: str, limit: int = 0, workers: int = 0) -> ClassificationCheck:
+    return check_config_data(load_config(config, changes), limit, workers)
+
+
+def kinds(result: ClassificationCheck) -> dict[str, str]:
+    return {finding.kind: SEVERITIES[finding.severity] for finding in result.findings}
+
+
+def finding(result: ClassificationCheck, kind: str) -> Finding:
+    found = [finding for finding in result.findings if finding.kind == kind]
+    assert found, f"{kind} is not among {kinds(result)}"
+    return found[0]
+
+
+def names(result: ClassificationCheck, kind: str) -> list[tuple[str, ...]]:
+    """Last two parts of the paths of each instance."""
+    return [
+        tuple("/".join(Path(result.scan.name_of(picture)).parts[-2:]) for picture in entry.pictures)
+        for entry in finding(result, kind).entries
+    ]
+
+
+def notes(result: ClassificationCheck, kind: str) -> list[str]:
+    return [entry.note for entry in finding(result, kind).entries]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_clean_data_give_nothing(tmp_path: Path, train: Path, evaluation: Path, workers: int) -> None:
+    result = check(folder_config(tmp_path, train, evaluation), workers=workers)
+    assert kinds(result) == {}
+    assert not result.has_errors
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_corrupt_images_are_errors_with_their_names_and_causes(
+    tmp_path: Path, train: Path, evaluation: Path, workers: int
+) -> None:
+    (train / "class_0" / "00.png").write_bytes(b"")
+    (train / "class_1" / "01.jpg").write_bytes(b"this is no picture")
+    whole = write_picture(evaluation / "class_0" / "cut.jpg", smooth_picture(77, 200, 200)).read_bytes()
+    (evaluation / "class_0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    result = check(folder_config(tmp_path, train, evaluation), workers=workers)
+    assert kinds(result) == {"corrupt_image": "error"}
+    assert names(result, "corrupt_image") == [("class_0/00.png",), ("class_1/01.jpg",), ("class_0/cut.jpg",)]
+    assert "empty" in notes(result, "corrupt_image")[0]
+    assert finding(result, "corrupt_image").summary.startswith("2 training and 1 validation images")
+    assert result.has_errors
+
+
+def list_config(folder: Path, root: Path, train: list[str], evaluation: list[str], class_num: int = 2) -> Path:
+    """Writes two list files and a configuration that reads them."""
+    sets = {}
+    for part, lines in (("Train", train), ("Eval", evaluation)):
+        (folder / f"{part}.txt").write_text("\n".join(lines), encoding="utf-8")
+        sets[f"DataLoader__{part}__dataset"] = {
+            "name": "ImageNetDataset",
+            "image_root": str(root),
+            "cls_label_path": str(folder / f"{part}.txt"),
+            "transform_ops": [{"DecodeImage": {}}, {"ResizeImage": {"size": 32}}, NORMALIZE],
+        }
+    path = folder / "list.yaml"
+    path.write_text(yaml.safe_dump(small_config(folder / "run", Arch__class_num=class_num, **sets)), encoding="utf-8")
+    return path
+
+
+def lines_of(folder: Path, root: Path, labels: dict[str, int]) -> list[str]:
+    return [f"{path.relative_to(root)} {labels[path.parent.name]}" for path in sorted(folder.rglob("*.png"))]
+
+
+USUAL = {"class_0": 0, "class_1": 1}
+
+
+def test_missing_files_and_labels_outside_of_a_list(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    lines = lines_of(train, tmp_path, USUAL)
+    lines += ["train/class_0/gone.png 0", "train/class_1/99.png 7", "train/class_1/98.png -1"]
+    write_picture(train / "class_1" / "99.png", smooth_picture(99))
+    write_picture(train / "class_1" / "98.png", smooth_picture(98))
+    config = list_config(tmp_path, tmp_path, lines, lines_of(evaluation, tmp_path, USUAL))
+    result = check(config)
+    assert kinds(result) == {"missing_image": "error", "label_outside": "error"}
+    assert names(result, "missing_image") == [("class_0/gone.png",)]
+    assert names(result, "label_outside") == [("class_1/99.png",), ("class_1/98.png",)]
+    assert notes(result, "label_outside") == ["label 7", "label -1"]
+
+
+def test_a_list_that_orders_the_classes_otherwise(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    swapped = {"class_0": 1, "class_1": 0}
+    lists = lines_of(train, tmp_path, USUAL), lines_of(evaluation, tmp_path, swapped)
+    result = check(list_config(tmp_path, tmp_path, *lists))
+    assert kinds(result) == {"class_names": "error"}
+    assert notes(result, "class_names")[0] == "class 0 is 'class_0' in training and 'class_1' in validation"
+
+
+def test_a_list_without_class_folders_tells_no_names(tmp_path: Path, train: Path) -> None:
+    # As ImageNet's validation images lie: all in one folder.
+    for number in range(4):
+        write_picture(tmp_path / "flat" / f"{number}.png", smooth_picture(600 + number))
+    flat = [f"flat/{number}.png {1 - number % 2}" for number in range(4)]
+    assert kinds(check(list_config(tmp_path, tmp_path, lines_of(train, tmp_path, USUAL), flat))) == {}
+
+
+def test_folders_that_name_other_classes(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    (evaluation / "class_1").rename(evaluation / "class_x")
+    result = check(folder_config(tmp_path, train, evaluation))
+    assert kinds(result) == {"class_names": "error"}
+    assert notes(result, "class_names") == ["class 1 is 'class_1' in training and 'class_x' in validation"]
+
+
+def test_classes_that_one_set_lacks(tmp_path: Path, train: Path) -> None:
+    evaluation = write_class_folders(tmp_path / "val", classes=3, images=3, first_seed=500)
+    result = check(folder_config(tmp_path, train, evaluation, class_num=5))
+    assert kinds(result) == {"class_names": "error", "class_not_trained": "error", "class_empty": "warning"}
+    assert notes(result, "class_not_trained") == ["2 (class_2): 3 validation images"]
+    assert notes(result, "class_empty") == ["3", "4"]
+    assert notes(result, "class_names") == ["class 2 'class_2' is known in validation only"]
+
+
+def test_classes_with_few_or_no_images(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    write_picture(train / "class_2" / "only.png", smooth_picture(88))
+    result = check(folder_config(tmp_path, train, evaluation, class_num=3))
+    assert notes(result, "class_small") == ["2 (class_2): 1 image"]
+    assert notes(result, "class_not_validated") == ["2 (class_2)"]
+    assert finding(result, "class_small").severity == finding(result, "class_not_validated").severity
+    assert finding(result, "class_small").severity == Severity.WARNING
+
+
+def test_empty_class_folders_are_all_named(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    for name in ("empty_a", "empty_b"):
+        (train / name).mkdir()
+    result = check(folder_config(tmp_path, train, evaluation, class_num=4))
+    assert kinds(result)["empty_folder_training"] == "error"
+    assert [Path(note).name for note in notes(result, "empty_folder_training")] == ["empty_a", "empty_b"]
+    # The validation set is examined nevertheless.
+    assert list(result.scan.datasets) == ["Eval"]
+
+
+def test_data_that_are_not_there_are_an_error(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    result = check(folder_config(tmp_path, tmp_path / "nowhere", evaluation))
+    assert "DataLoader.Train.dataset.image_root" in notes(result, "unopened_training")[0]
+    result = check(folder_config(tmp_path, tmp_path / "nowhere", tmp_path / "nowhere"))
+    assert result.has_errors
+    assert not result.scan.datasets
+    write_check(result, tmp_path / "out", result.draw_overview)
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 2
+
+
+def test_the_same_pixels_twice_in_any_file(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    pixels = np.asarray(Image.open(train / "class_0" / "03.png"))
+    write_picture(train / "class_0" / "copy.bmp", pixels)
+    write_picture(evaluation / "class_0" / "leak.png", pixels, compress_level=1)
+    result = check(folder_config(tmp_path, train, evaluation))
+    assert kinds(result) == {"duplicate_across": "warning", "duplicate_training": "warning"}
+    assert names(result, "duplicate_training") == [("class_0/copy.bmp", "class_0/03.png")]
+    assert names(result, "duplicate_across") == [("class_0/leak.png", "class_0/03.png")]
+
+
+def test_the_same_picture_twice_in_the_validation_set(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    write_picture(evaluation / "class_1" / "copy.png", np.asarray(Image.open(evaluation / "class_1" / "02.png")))
+    result = check(folder_config(tmp_path, train, evaluation))
+    assert kinds(result) == {"duplicate_validation": "warning"}
+
+
+def test_one_picture_with_two_labels(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    write_picture(train / "class_1" / "copy.png", np.asarray(Image.open(train / "class_0" / "03.png")))
+    result = check(folder_config(tmp_path, train, evaluation))
+    assert kinds(result) == {"label_conflict": "error", "duplicate_training": "warning"}
+    assert names(result, "label_conflict") == [("class_0/03.png", "class_1/copy.png")]
+    assert notes(result, "label_conflict") == ["0 (class_0) / 1 (class_1)"]
+
+
+def test_recompressed_and_resized_copies_are_nearly_the_same(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    original = Image.open(train / "class_0" / "05.png")
+    write_picture(train / "class_0" / "jpeg.jpg", np.asarray(original), quality=80)
+    write_picture(evaluation / "class_1" / "large.png", np.asarray(original.resize((96, 80), Image.Resampling.BICUBIC)))
+    result = check(folder_config(tmp_path, train, evaluation), workers=2)
+    assert kinds(result) == {"near_duplicate_across": "warning", "near_duplicate_training": "information"}
+    assert names(result, "near_duplicate_training")[0] == ("class_0/jpeg.jpg", "class_0/05.png")
+    (pair,) = names(result, "near_duplicate_across")
+    assert pair[0] == "class_1/large.png"
+    assert notes(result, "near_duplicate_across") == ["labels differ: 1 (class_1) / 0 (class_0)"]
+
+
+def test_pictures_that_show_nothing(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    write_picture(train / "class_0" / "black.png", np.full((40, 40, 3), 4, dtype=np.uint8))
+    write_picture(train / "class_1" / "black.png", np.full((40, 40, 3), 4, dtype=np.uint8))
+    write_picture(evaluation / "class_1" / "red.jpg", np.full((40, 40, 3), (200, 30, 30), dtype=np.uint8))
+    # A dark frame with a faint spot shows something.
+    spot = np.zeros((200, 200, 3), dtype=np.uint8)
+    spot[90:96, 90:96] = 40
+    write_picture(train / "class_0" / "spot.png", spot)
+    result = check(folder_config(tmp_path, train, evaluation))
+    # Two black frames with two labels are no conflict: they are useless, and said to be.
+    assert kinds(result) == {"black_image": "warning", "constant_image": "warning"}
+    assert names(result, "black_image") == [("class_0/black.png",), ("class_1/black.png",)]
+    assert names(result, "constant_image") == [("class_1/red.jpg",)]
+
+
+def test_small_pictures_and_odd_shapes(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    write_picture(train / "class_0" / "tiny.png", smooth_picture(901, 20, 20))
+    write_picture(train / "class_0" / "low.png", smooth_picture(902, 40, 30))
+    write_picture(evaluation / "class_0" / "strip.png", smooth_picture(903, 300, 40))
+    result = check(folder_config(tmp_path, train, evaluation))
+    assert kinds(result) == {"small_image_training": "warning", "extreme_aspect": "warning"}
+    assert names(result, "small_image_training") == [("class_0/tiny.png",), ("class_0/low.png",)]
+    assert notes(result, "extreme_aspect") == ["300x40"]
+    # Where nothing enlarges the picture before the crop, training would stop at it.
+    crop = "DataLoader.Train.dataset.transform_ops=[{DecodeImage: {}}, {RandomCropImage: {size: 32}}]"
+    assert kinds(check(folder_config(tmp_path, train, evaluation), crop))["small_image_training"] == "error"
+
+
+def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    folder = train / "class_0"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(smooth_picture(910)).save(folder / "turned.jpg", exif=exif)
+    Image.fromarray(smooth_picture(911)).convert("CMYK").save(folder / "print.jpg")
+    Image.fromarray(smooth_picture(912)).quantize(64).save(folder / "few_colours.png")
+    Image.fromarray(smooth_picture(913)[:, :, 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(np.dstack([smooth_picture(914), np.full((40, 48), 128, np.uint8)])).save(folder / "glass.png")
+    result = check(folder_config(tmp_path, train, evaluation))
+    expected = {
+        "exif_rotated": "turned.jpg",
+        "cmyk": "print.jpg",
+        "palette": "few_colours.png",
+        "sixteen_bit": "deep.png",
+        "transparent": "glass.png",
+    }
+    assert kinds(result) == dict.fromkeys(expected, "information")
+    assert {kind: names(result, kind)[0][0] for kind in expected} == {k: f"class_0/{v}" for k, v in expected.items()}
+    assert not result.has_errors
+
+
+def test_limit_reads_that_many_of_each_set(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    result = check(folder_config(tmp_path, train, evaluation), limit=4)
+    assert [len(result.scan.readable(part)) for part in ("Train", "Eval")] == [4, 4]
+    assert kinds(result) == {}
+
+
+def cifar_archive(path: Path) -> Path:
+    pictures = np.stack([smooth_picture(2000 + number, 32, 32) for number in range(24)])
+    pictures[20] = pictures[0]
+    with tarfile.open(path, "w:gz") as archive:
+        for name, chosen in (("train", range(20)), ("test", range(20, 24))):
+            batch = {
+                "data": np.stack([pictures[index].transpose(2, 0, 1).ravel() for index in chosen]),
+                "fine_labels": [index % 2 for index in chosen],
+            }
+            _add(archive, path.parent, name, batch)
+        _add(archive, path.parent, "meta", {"fine_label_names": ["apple", "bed"]})
+    return path
+
+
+def _add(archive: tarfile.TarFile, folder: Path, name: str, content: dict[str, object]) -> None:
+    (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    archive.add(folder / name, arcname=f"cifar-100-python/{name}")
+
+
+def test_archives_and_digits_are_checked_too(tmp_path: Path) -> None:
+    archive = str(cifar_archive(tmp_path / "cifar.tar.gz"))
+    sets = {
+        f"DataLoader__{part}__dataset": {"name": "Cifar100", "data_file": archive, "mode": mode}
+        for part, mode in (("Train", "train"), ("Eval", "test"))
+    }
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(small_config(tmp_path / "run", Arch__class_num=2, **sets)), encoding="utf-8")
+    result = check(config, workers=2)
+    assert kinds(result) == {"duplicate_across": "warning"}
+    assert names(result, "duplicate_across") == [(f"{tmp_path.name}/cifar.tar.gz#0", f"{tmp_path.name}/cifar.tar.gz#0")]
+
+    config.write_text(yaml.safe_dump(small_config(tmp_path / "run")), encoding="utf-8")
+    result = check(config)
+    assert len(result.scan.readable("Train")) == len(result.scan.datasets["Train"]) > 0
+    # The tests' small sets are both drawn from the held-out digits.
+    assert kinds(result)["duplicate_across"] == "warning"
+    assert not result.has_errors
+
+
+def test_a_configuration_without_data_is_refused(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run")
+    config["DataLoader"] = None
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    with pytest.raises(UserError, match="neither DataLoader.Train nor DataLoader.Eval"):
+        check(path)
+
+
+def test_report_holds_everything_and_the_overview_is_a_picture(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    for number in range(6):
+        (train / "class_0" / f"broken_{number}.png").write_bytes(b"")
+    write_picture(train / "class_1" / "copy.png", np.asarray(Image.open(train / "class_0" / "03.png")))
+    result = check(folder_config(tmp_path, train, evaluation, class_num=4))
+    write_check(result, tmp_path / "out", result.draw_overview)
+    report = json.loads((tmp_path / "out" / "check.json").read_text(encoding="utf-8"))
+    assert (report["errors"], report["warnings"]) == (2, 2)
+    by_kind = {entry["kind"]: entry for entry in report["findings"]}
+    assert [entry["severity"] for entry in report["findings"]] == ["error", "error", "warning", "warning"]
+    corrupt = by_kind["corrupt_image"]
+    assert corrupt["count"] == corrupt["listed"] == len(corrupt["instances"]) == 6
+    assert corrupt["instances"][0]["images"][0]["name"] == str(train / "class_0" / "broken_0.png")
+    assert [image["class"] for image in by_kind["label_conflict"]["instances"][0]["images"]] == ["class_0", "class_1"]
+    assert report["sets"]["Train"]["images_by_class"] == {"class_0": 18, "class_1": 13}
+    assert report["sets"]["Train"]["most_common_sizes"] == [{"width": 48, "height": 40, "images": 25}]
+    with Image.open(tmp_path / "out" / "overview.png") as picture:
+        assert picture.mode == "RGB"
+        assert picture.width == 1600
+        assert len(picture.getcolors(1 << 20) or []) > 1000
+
+
+def test_the_overview_stands_many_classes_and_odd_data(tmp_path: Path) -> None:
+    train = write_class_folders(tmp_path / "train", classes=45, images=1)
+    (train / "class_1").rename(train / "US$ and a very long name of a class $")
+    result = check(folder_config(tmp_path, train, train, class_num=45))
+    write_check(result, tmp_path / "many", result.draw_overview)
+    few = check(folder_config(tmp_path, train, train, class_num=45), limit=1)
+    write_check(few, tmp_path / "few", few.draw_overview)
+    for path in train.rglob("*.png"):
+        path.write_bytes(b"")
+    unreadable = check(folder_config(tmp_path, train, train, class_num=45))
+    assert finding(unreadable, "corrupt_image").count == 90
+    write_check(unreadable, tmp_path / "none", unreadable.draw_overview)
+    for name in ("many", "few", "none"):
+        with Image.open(tmp_path / name / "overview.png") as picture:
+            assert picture.width == 1600

@@ -1,0 +1,446 @@
+"""Each kind of fault in detection data is found, alone and with the names that a person needs; clean data give none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detection.check.overview import draw_overview
+from detection.check.run import DetectionCheck, EvaluationSize, SetFiles, check_detection_data, plan_of
+from detection.configuration import load_config
+from ppcls_ext.check.findings import Finding, Severity
+from ppcls_ext.check.report import write_check
+from ppcls_ext.preprocess.sonar import SonarEnhance
+from ppcls_ext.utils.errors import UserError
+from tests.support.coco import annotation
+from tests.support.frames import HEIGHT, NAMES, WIDTH, Frames
+from tests.support.pictures import smooth_picture, write_picture
+from tests.support.runs import ROOT
+
+COPIES = (("train_00.png", "train_01.png"), ("train_02.png", "val_00.png"), ("val_02.png", "val_03.png"))
+WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Frames:
+    return Frames(tmp_path)
+
+
+def check(frames: Frames, workers: int = 0, limit: int = 0, **changes: Any) -> DetectionCheck:
+    return check_detection_data(frames.write(**changes), limit, workers)
+
+
+def kinds(result: DetectionCheck) -> dict[str, str]:
+    return {finding.kind: WORDS[finding.severity] for finding in result.findings}
+
+
+def finding(result: DetectionCheck, kind: str) -> Finding:
+    found = [finding for finding in result.findings if finding.kind == kind]
+    assert found, f"{kind} is not among {kinds(result)}"
+    return found[0]
+
+
+def notes(result: DetectionCheck, kind: str) -> list[str]:
+    return [entry.note for entry in finding(result, kind).entries]
+
+
+def files(result: DetectionCheck, kind: str) -> list[tuple[str, ...]]:
+    return [
+        tuple(Path(result.scan.name_of(picture)).name for picture in entry.pictures)
+        for entry in finding(result, kind).entries
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_clean_data_give_nothing(frames: Frames, workers: int) -> None:
+    result = check(frames, workers, evaluation_size=EvaluationSize(WIDTH, HEIGHT, False))
+    assert kinds(result) == {}
+    assert not result.has_errors
+    assert [result.classes.boxes[part].tolist() for part in ("Train", "Eval")] == [[12, 12, 12], [4, 4, 4]]
+
+
+def set_box(number: int, box: list[float], **fields: Any) -> Callable[[Frames], None]:
+    """Gives training annotation ``number`` (from 0) another box, with the area that belongs to it."""
+
+    def spoil(frames: Frames) -> None:
+        entry = frames.train["annotations"][number]
+        entry.update({"bbox": box, "area": box[2] * box[3], **fields})
+
+    return spoil
+
+
+def set_field(list_name: str, number: int, **fields: Any) -> Callable[[Frames], None]:
+    return lambda frames: frames.train[list_name][number].update(fields)
+
+
+def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], None]:
+    return lambda frames: frames.train[list_name][number].pop(field)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "severity", "words"),
+    [
+        (set_box(0, [10, 8, 0, 24], area=24.0), "zero_area_box", "error", "bbox [10, 8, 0, 24]"),
+        (set_box(0, [40, 8, -30, 24], area=720.0), "zero_area_box", "error", "annotation 1, cube"),
+        (set_box(0, [200, 8, 30, 24]), "box_outside", "error", "the image is 96 x 80"),
+        (set_box(0, [10, -30, 30, 24]), "box_outside", "error", "bbox [10, -30, 30, 24]"),
+        (set_box(1, [80, 60, 30, 24]), "box_partly_outside", "warning", "annotation 2, ball"),
+        (set_box(1, [-3, 60, 30, 15]), "box_partly_outside", "warning", "the image is 96 x 80"),
+        (set_box(0, [10, 8, float("nan"), 24], area=1.0), "non_finite_box", "error", "nan"),
+        (set_box(0, [float("-inf"), 8, 10, 24]), "non_finite_box", "error", "-inf"),
+        (set_box(0, [10, 8, 3, 3]), "tiny_box", "warning", "3 x 3 px when evaluated"),
+        (set_box(0, [50.2, 40, 28, 32], category_id=2), "duplicate_box", "warning", "as annotation 1"),
+        (set_box(1, [10, 8, 30, 24]), "box_with_two_classes", "warning", "as annotation 1 (cube)"),
+        (set_field("annotations", 0, area=0), "area_not_positive", "error", "area 0"),
+        (set_field("annotations", 0, area=100), "area_differs", "information", "area 100"),
+        (set_field("annotations", 0, category_id=9), "unknown_category", "error", "category_id 9"),
+        (set_field("annotations", 0, image_id=99), "unknown_image", "error", "annotation 1: image_id 99"),
+        (set_field("annotations", 0, id=2), "duplicate_annotation_id", "error", "id 2 is taken"),
+        (set_field("annotations", 0, id=0), "annotation_id_zero", "warning", "annotation 0"),
+        (set_field("annotations", 0, bbox=[1, 2, 3]), "malformed_annotation", "error", "annotations[0]: bbox is not"),
+        (set_field("annotations", 0, bbox="1 2 3 4"), "malformed_annotation", "error", "four numbers"),
+        (set_field("annotations", 0, bbox=[10**400, 2, 3, 4]), "malformed_annotation", "error", "four numbers"),
+        (set_field("annotations", 0, image_id=None), "malformed_annotation", "error", "no usable image_id"),
+        (drop_field("annotations", 0, "area"), "incomplete_annotation", "error", "no usable area"),
+        (drop_field("annotations", 0, "iscrowd"), "incomplete_annotation", "error", "no usable iscrowd"),
+        (drop_field("images", 0, "width"), "image_without_size", "error", "width None, height 80"),
+        (set_field("images", 0, width=80, height=96), "wrong_size", "error", "(turned by a quarter?)"),
+        (set_field("images", 0, width=97), "wrong_size", "error", "is 96 x 80, annotated 97 x 80"),
+        (set_field("images", 0, height=float("inf")), "image_without_size", "error", "height inf"),
+        (set_field("images", 0, height=10**30), "image_without_size", "error", "width 96"),
+        (lambda frames: frames.train["images"].append("x"), "malformed_image", "error", "images[18]"),
+        (lambda frames: frames.train["categories"].append({"id": 4}), "malformed_category", "error", "categories[3]"),
+        (lambda frames: frames.image("train_03.png").unlink(), "missing_image", "error", ""),
+        (lambda frames: frames.image("train_03.png").write_bytes(b"no picture"), "corrupt_image", "error", ""),
+        (
+            lambda frames: write_picture(frames.image("train_03.png"), np.full((HEIGHT, WIDTH, 3), 4, np.uint8)),
+            "black_image",
+            "warning",
+            "",
+        ),
+        (
+            lambda frames: write_picture(frames.root / "images" / "more" / "lone.png", smooth_picture(9)),
+            "unlisted_image",
+            "information",
+            "lone.png",
+        ),
+    ],
+)
+def test_a_fault_is_found_alone(
+    frames: Frames, spoil: Callable[[Frames], Any], kind: str, severity: str, words: str
+) -> None:
+    # Some boxes are moved onto their neighbour and leave another class with one box less: still ten.
+    spoil(frames)
+    result = check(frames)
+    assert kinds(result) == {kind: severity}
+    assert finding(result, kind).count == 1
+    assert words in notes(result, kind)[0]
+    assert result.has_errors == (severity == "error")
+
+
+def test_duplicate_box_names_the_later_annotation(frames: Frames) -> None:
+    frames.train["annotations"].append(annotation(77, 1, 1, [10, 8, 30, 24]))
+    result = check(frames)
+    assert kinds(result) == {"duplicate_box": "warning"}
+    assert finding(result, "duplicate_box").entries[0].details["annotation_id"] == 77
+
+
+def test_many_boxes_in_one_image_are_compared_too(frames: Frames) -> None:
+    places = [(x / 10, y / 10) for x in range(0, 800, 32) for y in range(0, 640, 32)]
+    frames.train["annotations"] += [
+        annotation(1000 + number, 3, 1, [x, y, 9, 11]) for number, (x, y) in enumerate(places)
+    ]
+    frames.train["annotations"].append(annotation(5000, 3, 1, [*places[-1], 9, 11]))
+    assert [entry.details["annotation_id"] for entry in finding(check(frames), "duplicate_box").entries] == [5000]
+
+
+def test_tiny_is_measured_at_the_size_of_the_evaluation(frames: Frames) -> None:
+    set_box(0, [10, 8, 8, 8])(frames)
+    assert kinds(check(frames)) == {}
+    result = check(frames, evaluation_size=EvaluationSize(WIDTH // 4, HEIGHT // 2, False))
+    assert notes(result, "tiny_box")[0].endswith("2 x 4 px when evaluated")
+    result = check(frames, evaluation_size=EvaluationSize(WIDTH // 4, HEIGHT // 2, True))
+    assert notes(result, "tiny_box")[0].endswith("2 x 2 px when evaluated")
+
+
+def test_images_that_share_an_id_or_a_file(frames: Frames) -> None:
+    frames.train["images"][1]["id"] = 1
+    frames.val["images"][1]["file_name"] = "val_00.png"
+    result = check(frames)
+    assert files(result, "duplicate_image_id") == [("train_01.png", "train_00.png")]
+    assert files(result, "duplicate_file_name") == [("val_00.png", "val_00.png")]
+    assert finding(result, "duplicate_file_name").severity == Severity.ERROR
+    assert notes(result, "unknown_image") == ["annotation 3: image_id 2", "annotation 4: image_id 2"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"), [([1, 2, 4], True), ([2, 3, 4], True), ([3, 1, 2], True), ([0, 1, 2], False)]
+)
+def test_category_ids_that_are_not_contiguous(frames: Frames, ids: list[int], expected: bool) -> None:
+    for data in (frames.train, frames.val):
+        for category, identity in zip(data["categories"], ids, strict=True):
+            category["id"] = identity
+        for entry in data["annotations"]:
+            entry["category_id"] = ids[entry["category_id"] - 1]
+    result = check(frames)
+    assert kinds(result) == ({"category_ids": "warning"} if expected else {})
+    if expected:
+        assert ", ".join(map(str, ids)) in notes(result, "category_ids")[0]
+
+
+def test_sets_that_order_the_classes_otherwise(frames: Frames) -> None:
+    first, second, third = frames.val["categories"]
+    frames.val["categories"] = [{"id": 1, "name": second["name"]}, {"id": 2, "name": first["name"]}, third]
+    result = check(frames)
+    assert kinds(result) == {"class_order": "error", "category_ids_differ": "warning"}
+    assert notes(result, "class_order")[0] == "class 0 is 'cube' in training and 'ball' in validation"
+
+
+def test_a_class_that_one_set_does_not_know(frames: Frames) -> None:
+    frames.val["categories"].append({"id": 4, "name": "human body"})
+    frames.val["annotations"].append(annotation(90, 1, 4, [30, 50, 10, 10]))
+    result = check(frames)
+    assert notes(result, "class_order") == ["class 3 is unknown in training and 'human body' in validation"]
+    assert notes(result, "class_not_trained") == ["human body: 1 validation box"]
+    assert "num_classes is 3" in notes(result, "class_count")[0]
+    assert "has 4 categories: cube, ball, tyre, human body" in notes(result, "class_count")[0]
+
+
+def test_number_of_classes_of_the_configuration(frames: Frames) -> None:
+    result = check(frames, num_classes=80)
+    assert kinds(result) == {"class_count": "error"}
+    assert finding(result, "class_count").summary.startswith("1 training and 1 validation annotation files")
+
+
+def test_categories_that_share_an_id_or_a_name(frames: Frames) -> None:
+    frames.train["categories"][2]["name"] = "cube"
+    assert "has the name 'cube' of another one" in notes(check(frames), "duplicate_category")[0]
+
+
+def test_classes_with_few_or_no_boxes(frames: Frames) -> None:
+    for data, category in ((frames.train, 1), (frames.val, 2)):
+        data["annotations"] = [entry for entry in data["annotations"] if entry["category_id"] != category]
+    of_tyres = [entry for entry in frames.train["annotations"] if entry["category_id"] == 3]
+    for entry in of_tyres[4:]:
+        frames.train["annotations"].remove(entry)
+    for data in (frames.train, frames.val):
+        data["categories"].append({"id": 4, "name": "nowhere"})
+    result = check(frames, num_classes=4)
+    assert notes(result, "class_not_trained") == ["cube: 4 validation boxes"]
+    assert notes(result, "class_not_validated") == ["ball"]
+    assert notes(result, "class_empty") == ["nowhere"]
+    assert notes(result, "class_small") == ["tyre: 4 boxes"]
+    assert "image_without_boxes" in kinds(result)
+
+
+def test_images_without_boxes_are_a_note_that_tells_whether_they_are_used(frames: Frames) -> None:
+    frames.val["annotations"] = frames.val["annotations"][2:]
+    plan = frames.write()
+    result = check_detection_data(plan, 0, 0)
+    assert kinds(result) == {"image_without_boxes": "information"}
+    assert notes(result, "image_without_boxes") == [""]
+    plan = replace(plan, sets={part: replace(files, keeps_empty=False) for part, files in plan.sets.items()})
+    assert "allow_empty" in notes(check_detection_data(plan, 0, 0), "image_without_boxes")[0]
+
+
+def test_images_with_nothing_but_crowds(frames: Frames) -> None:
+    for entry in frames.train["annotations"][:3]:
+        entry["iscrowd"] = 1
+    result = check(frames)
+    assert kinds(result) == {"all_crowd": "warning"}
+    assert files(result, "all_crowd") == [("train_00.png",)]
+    assert result.classes.boxes["Train"].tolist() == [11, 11, 11]
+
+
+def test_copies_within_and_across_the_sets(frames: Frames) -> None:
+    for source, copy in (
+        ("train_00.png", "train_01.png"),
+        ("train_02.png", "val_00.png"),
+        ("val_02.png", "val_03.png"),
+    ):
+        Image.open(frames.image(source)).save(frames.image(copy), compress_level=1)
+    # The same boxes, whatever the ids.
+    for first, second in ((0, 2), (1, 3)):
+        frames.train["annotations"][second]["category_id"] = frames.train["annotations"][first]["category_id"]
+    result = check(frames)
+    assert files(result, "duplicate_training") == [("train_01.png", "train_00.png")]
+    assert files(result, "duplicate_across") == [("val_00.png", "train_02.png")]
+    assert files(result, "duplicate_validation") == [("val_03.png", "val_02.png")]
+    assert files(result, "copies_annotated_differently") == [
+        ("val_00.png", "train_02.png"),
+        ("val_03.png", "val_02.png"),
+    ]
+
+
+def test_near_copies_within_and_across_the_sets(frames: Frames) -> None:
+    for source, copy in (
+        ("train_00.png", "train_01.png"),
+        ("train_02.png", "val_00.png"),
+        ("val_02.png", "val_03.png"),
+    ):
+        pixels = np.asarray(Image.open(frames.image(source))).astype(np.int64) + 2
+        write_picture(frames.image(copy), pixels.clip(0, 255).astype(np.uint8))
+    result = check(frames)
+    assert kinds(result) == {
+        "near_duplicate_across": "warning",
+        "near_duplicate_training": "information",
+        "near_duplicate_validation": "information",
+    }
+    assert files(result, "near_duplicate_across") == [("val_00.png", "train_02.png")]
+    assert files(result, "near_duplicate_validation") == [("val_03.png", "val_02.png")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "the annotation file does not exist"),
+        ("", "is empty"),
+        ('{"images": [{"id": 1, "file_na', "is truncated"),
+        ('{"images": [{"id": 1}, {"id": 2', "is truncated"),
+        ('{"images": [{"id": 1}], "categories": [}', "is truncated"),
+        ("{'images': []}", "is not valid JSON (line 1, column 2"),
+        ("[1, 2]", "results of a detector?"),
+        ('{"images": [], "shapes": []}', "no list of categories and of annotations"),
+        ('{"images": [], "categories": [], "annotations": []}', "lists no images"),
+    ],
+)
+def test_annotation_files_that_cannot_be_used(frames: Frames, text: str | None, words: str) -> None:
+    plan = frames.write()
+    path = frames.annotations("train")
+    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+    result = check_detection_data(plan, 0, 0)
+    assert kinds(result) == {"unopened_training": "error"}
+    note = notes(result, "unopened_training")[0]
+    assert str(path) in note
+    assert words in note
+    assert list(result.sets) == ["Eval"]
+
+
+def test_whole_files_cut_anywhere_are_errors(frames: Frames) -> None:
+    plan = frames.write()
+    path = frames.annotations("train")
+    whole = path.read_text(encoding="utf-8")
+    for length in range(1, len(whole) - 1, len(whole) // 23):
+        path.write_text(whole[:length], encoding="utf-8")
+        note = notes(check_detection_data(replace(plan, sets={"Train": plan.sets["Train"]}), 0, 0), "unopened_training")
+        assert "is truncated" in note[0], whole[max(length - 40, 0) : length]
+
+
+def test_neither_set_can_be_opened(frames: Frames, tmp_path: Path) -> None:
+    plan = frames.write()
+    for name in ("train", "val"):
+        frames.annotations(name).unlink()
+    result = check_detection_data(plan, 0, 0)
+    assert kinds(result) == {"unopened_training": "error", "unopened_validation": "error"}
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 2
+    assert not (tmp_path / "out" / "overview.png").exists()
+
+
+def test_annotations_are_examined_without_the_images(frames: Frames, tmp_path: Path) -> None:
+    set_box(0, [10, 8, 0, 24], area=24.0)(frames)
+    plan = frames.write()
+    files = {part: SetFiles(tmp_path / "nowhere", each.annotations) for part, each in plan.sets.items()}
+    result = check_detection_data(replace(plan, sets=files), 0, 0)
+    assert kinds(result) == {"image_folder_missing": "error", "zero_area_box": "error"}
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
+    assert (tmp_path / "out" / "overview.png").is_file()
+
+
+def test_images_of_another_data_set(frames: Frames) -> None:
+    for data in (frames.train, frames.val):
+        for image in data["images"]:
+            image["file_name"] = f"other_{image['file_name']}"
+    result = check(frames)
+    assert kinds(result) == {"missing_image": "error", "other_data": "error", "unlisted_image": "information"}
+    assert "lists 18 images, such as other_train_00.png" in notes(result, "other_data")[0]
+
+
+def test_limit_reads_some_images_but_all_annotations(frames: Frames) -> None:
+    frames.image("train_03.png").write_bytes(b"")
+    set_box(8, [200, 8, 30, 24])(frames)
+    assert kinds(check(frames, limit=2)) == {"box_outside": "error"}
+
+
+def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frames, tmp_path: Path) -> None:
+    for number in range(0, 10, 2):
+        set_box(number, [10, 8, 0, 24], area=24.0)(frames)
+    set_box(11, [float("nan"), 8, 10, 24], area=10.0)(frames)
+    set_box(13, [300, 200, 10, 24])(frames)
+    set_box(15, [-5000, 200, 10, 24])(frames)
+    frames.image("train_03.png").write_bytes(b"")
+    result = check(frames)
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
+    report = json.loads(
+        (tmp_path / "out" / "check.json").read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON")
+    )
+    assert report["task"] == "detection"
+    assert report["errors"] == 4
+    assert report["sets"]["Train"]["images"] == 18
+    assert report["sets"]["Eval"]["by_class"]["ball"] == {"boxes": 4, "images": 4}
+    by_kind = {each["kind"]: each for each in report["findings"]}
+    zero = by_kind["zero_area_box"]
+    assert zero["count"] == zero["listed"] == len(zero["instances"]) == 5
+    assert zero["instances"][1]["annotation_id"] == 3
+    assert zero["instances"][1]["bbox"] == [10, 8, 0, 24]
+    assert zero["instances"][1]["images"][0]["image_id"] == 2
+    assert by_kind["non_finite_box"]["instances"][0]["bbox"] == ["nan", 8.0, 10.0, 24.0]
+    assert by_kind["corrupt_image"]["count"] == 1
+    with Image.open(tmp_path / "out" / "overview.png") as overview:
+        assert overview.width == 1600
+        assert len(np.unique(np.asarray(overview).reshape(-1, 3)[::7], axis=0)) > 500
+
+
+def test_the_overview_stands_odd_data(frames: Frames, tmp_path: Path) -> None:
+    many = [f"class $_{number}" for number in range(60)]
+    for data in (frames.train, frames.val):
+        data["categories"] = [{"id": number, "name": name} for number, name in enumerate(many, start=1)]
+        data["annotations"] = []
+    result = check(frames, num_classes=60)
+    assert "class_empty" in kinds(result)
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
+    assert (tmp_path / "out" / "overview.png").is_file()
+
+
+def test_dark_sonar_frames_are_shown_as_the_detector_sees_them(frames: Frames, tmp_path: Path) -> None:
+    def brightness(name: str, **changes: Any) -> float:
+        result = check(frames, **changes)
+        write_check(result, tmp_path / name, partial(draw_overview, result))
+        samples = np.asarray(Image.open(tmp_path / name / "overview.png"))[-300:-60, 80:1500]
+        return float(np.median(samples))
+
+    for file in sorted((frames.root / "images").iterdir()):
+        echo = np.asarray(Image.open(file))[:, :, 0] // 16
+        write_picture(file, np.stack([echo, 0 * echo, 0 * echo], axis=2))
+    assert brightness("raw") < 16
+    assert brightness("enhanced", enhance=SonarEnhance("equalize")) > 60
+
+
+def test_plan_of_a_configuration(frames: Frames) -> None:
+    plan = plan_of(load_config(frames.write_config()))
+    assert plan.num_classes == len(NAMES)
+    assert plan.evaluation_size == EvaluationSize(48, 40, False)
+    assert plan.sets["Train"] == SetFiles(frames.root / "images", frames.annotations("train"), True)
+    assert kinds(check_detection_data(plan, 0, 0)) == {}
+
+
+def test_a_letterbox_gives_the_size_at_the_evaluation() -> None:
+    plan = plan_of(load_config(ROOT / "configs" / "detection" / "yolov10" / "yolov10_n_sonar.yml"))
+    assert plan.evaluation_size == EvaluationSize(640, 640, True)
+    assert plan.enhance is not None
+
+
+def test_a_configuration_without_annotations_is_refused(frames: Frames) -> None:
+    config = load_config(frames.write_config())
+    for part in ("Train", "Eval"):
+        config.data[f"{part}Dataset"]["anno_path"] = None
+    with pytest.raises(UserError, match=r"TrainDataset\.anno_path nor EvalDataset\.anno_path: nothing to check"):
+        plan_of(config)

@@ -1,0 +1,98 @@
+"""What the data checks of both tasks share: pairs of alike hashes, and worker processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from ppcls_ext.check.duplicates import LARGEST_DISTANCE, count_bits, near_pairs
+from ppcls_ext.check.images import difference_hash
+from tests.support.pictures import smooth_picture
+from tests.support.runs import ROOT
+
+
+def test_bits_are_counted() -> None:
+    words = np.array([0, 1, 2**64 - 1, 0xF0F0, 2**63], dtype=np.uint64)
+    assert count_bits(words).tolist() == [0, 1, 64, 8, 1]
+
+
+def test_exactly_the_pairs_within_the_distance_are_found() -> None:
+    generator = np.random.default_rng(3)
+    hashes = generator.integers(0, 2**63, 300, dtype=np.uint64) * np.uint64(2)
+    # Relatives of the first hundred at every distance from 0 to 6, the changed bits anywhere.
+    for number in range(100):
+        flipped = np.uint64(0)
+        for bit in generator.choice(64, number % 7, replace=False):
+            flipped |= np.uint64(1) << np.uint64(bit)
+        hashes[100 + number] = hashes[number] ^ flipped
+    rows, columns = np.triu_indices(len(hashes), 1)
+    distances = count_bits(hashes[rows] ^ hashes[columns])
+    near = distances <= LARGEST_DISTANCE
+    pairs, found = near_pairs(hashes)
+    assert near.sum() > 50
+    np.testing.assert_array_equal(pairs, np.stack([rows[near], columns[near]], axis=1))
+    np.testing.assert_array_equal(found, distances[near])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_to_pair(count: int) -> None:
+    pairs, distances = near_pairs(np.zeros(count, dtype=np.uint64))
+    assert pairs.shape == (0, 2)
+    assert distances.shape == (0,)
+
+
+def test_brightness_does_not_change_the_hash_and_another_picture_does() -> None:
+    picture = smooth_picture(1, 96, 80)
+    darker = (picture * 0.6).astype(np.uint8)
+    other = smooth_picture(2, 96, 80)
+    hashes = np.array([difference_hash(image) for image in (picture, darker, other)], dtype=np.uint64)
+    assert count_bits(hashes[:1] ^ hashes[1:2])[0] <= LARGEST_DISTANCE
+    assert count_bits(hashes[:1] ^ hashes[2:])[0] > 10
+
+
+def test_each_of_many_alike_hashes_has_a_relative_but_not_all_pairs_are_listed() -> None:
+    hashes = np.zeros(2_000, dtype=np.uint64)
+    pairs, distances = near_pairs(hashes)
+    assert len(hashes) < len(pairs) < len(hashes) * (len(hashes) - 1) // 2
+    assert len(np.unique(pairs)) == len(hashes)
+    assert (pairs[:, 0] < pairs[:, 1]).all()
+    assert not distances.any()
+
+
+def test_faint_frames_of_one_channel_are_told_apart() -> None:
+    """Raw sonar frames carry a faint echo in one channel; rounded to whole grey values most of them would be black."""
+    generator = np.random.default_rng(0)
+    frames = np.zeros((20, 120, 160, 3), dtype=np.uint8)
+    for frame in frames:
+        frame[:, :, 0] = cv2.resize(generator.integers(0, 24, (8, 9), dtype=np.uint8), (160, 120))
+    again = frames.copy()
+    again[:, :, :, 0] += generator.integers(0, 2, again.shape[:3], dtype=np.uint8)
+    hashes = np.array([difference_hash(frame) for frame in (*frames, *again)], dtype=np.uint64)
+    pairs, _ = near_pairs(hashes)
+    assert pairs.tolist() == [[number, number + 20] for number in range(20)]
+
+
+SCRIPT = """
+import cv2, numpy as np
+from ppcls_ext.check.images import Workers
+
+cv2.setNumThreads(4)
+picture = np.random.default_rng(0).integers(0, 255, (3000, 3000, 3), dtype=np.uint8)
+cv2.resize(cv2.GaussianBlur(picture, (31, 31), 5), (500, 500))
+for _ in range(5):
+    with Workers({}, 2) as workers:
+        assert list(workers.map(abs, [-1, -2, -3])) == [1, 2, 3]
+assert cv2.getNumThreads() == 4
+print("done")
+"""
+
+
+def test_workers_start_after_opencv_used_its_threads() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.stdout == "done\n", result.stderr
