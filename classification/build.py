@@ -8,8 +8,7 @@ from pathlib import Path
 import paddle
 
 from classification.config import Config, DataSettings
-from classification.data.datasets import ImageDataset, check_labels
-from classification.data.errors import DatasetError
+from classification.data.datasets import DatasetError, ImageDataset, check_labels
 from classification.data.loader import build_loader
 from classification.opening import open_dataset, refusal
 from classification.probe import Place, check_image_shape, model_of

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from classification.config import Config, DataSettings
 from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset
-from classification.data.operators.crop import Pad, RandCropImage, RandomCropImage
+from classification.data.geometry import Pad, RandCropImage, RandomCropImage
 from classification.opening import UnavailableDataError, open_dataset
 from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
@@ -200,7 +200,7 @@ class ClassificationCheck(DataCheck):
     def _draw_samples(self) -> Image.Image:
         """Draws two columns of rows, a class each, with images drawn at random (the same ones every time)."""
         from ppcls_ext.check.overview import COLUMN, INNER, PADDING, evenly, panel, thumbnail
-        from ppcls_ext.utils.pictures import INK, SUBTLE, font_of, shortened
+        from ppcls_ext.utils.drawing import INK, SUBTLE, font_of, shortened
 
         part = next(iter(self.scan.datasets))
         used = np.flatnonzero(self.classes.counts[part])

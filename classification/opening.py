@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from classification.config import Config, DataSettings
-from classification.data.datasets import DATASETS, ImageDataset
-from classification.data.errors import DatasetError
+from classification.data.datasets import DATASETS, DatasetError, ImageDataset
 from ppcls_ext.utils.errors import UserError
 
 NO_DATA_HINT = "configs/quickstart.yaml trains without any download"

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from classification.config import Config
-from classification.data.datasets.cifar import Cifar100
+from classification.data.datasets import Cifar100
 from classification.opening import open_dataset
 from ppcls_ext.preprocess.decode import decode_image
 from ppcls_ext.utils.errors import UserError

@@ -48,7 +48,7 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
     from detection.counting import count_multiply_adds
     from detection.toolkit import build_model
     from detection.trained import TrainedDetector
-    from ppcls_ext.arch.counting import count_parameters
+    from ppcls_ext.arch.flops import count_parameters
 
     paddle.seed(0)
     config = load_config(config_file)
@@ -213,7 +213,7 @@ def measure_coco(detections: int = 20_000, rounds: int = 5, seed: int = 0) -> di
     Raises:
         UserError: figures differ from those of pycocotools in the fourth decimal.
     """
-    from detection.evaluation.evaluate import evaluate_detections
+    from detection.evaluation.metrics import evaluate_detections
 
     data, found = synthetic_coco(detections, seed)
     seconds: dict[str, list[float]] = {}
@@ -266,7 +266,7 @@ def _by_pycocotools(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
 def _by_faster_coco_eval(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    from detection.evaluation.figures import SUMMARY
+    from detection.evaluation.metrics import SUMMARY
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from detection.toolkit import build_model
+from ppcls_ext.arch.flops import count_flops, count_parameters
 
 if TYPE_CHECKING:
     import paddle
@@ -42,8 +41,7 @@ PUBLISHED_GFLOPS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Parameters:
+class Parameters(NamedTuple):
     """Numbers of trainable parameters of a detector and of its parts."""
 
     backbone: int
@@ -52,16 +50,11 @@ class Parameters:
     total: int
 
 
-def count_parameters(model: paddle.nn.Layer) -> Parameters:
-    """Counts what is trained: running statistics and frozen weights are left out."""
-
-    def trainable(layer: paddle.nn.Layer | None) -> int:
-        return sum(int(p.size) for p in layer.parameters() if not p.stop_gradient) if layer is not None else 0
-
-    parts = {}
-    for part, names in _PARTS.items():
-        parts[part] = trainable(next((getattr(model, name) for name in names if hasattr(model, name)), None))
-    return Parameters(**parts, total=trainable(model))
+def count_parts(model: paddle.nn.Layer) -> Parameters:
+    """Counts what is trained in each part of a detector."""
+    layers = (next((getattr(model, name) for name in names if hasattr(model, name)), None) for names in _PARTS.values())
+    parts = [count_parameters(layer) if layer is not None else 0 for layer in layers]
+    return Parameters(*parts, count_parameters(model))
 
 
 def published_form(config: DetectionConfig) -> str:
@@ -72,7 +65,7 @@ def published_form(config: DetectionConfig) -> str:
 
 
 def count_gflops(config: DetectionConfig, form: str | None = None) -> float:
-    """Counts twice the multiply-adds of one 640 x 640 image, from its pixels to scores and boxes before suppression.
+    """Counts twice the multiply-adds of one 640 x 640 image, from its pixels to scores and boxes before NMS.
 
     Args:
         config: the detector.
@@ -98,14 +91,14 @@ def count_gflops(config: DetectionConfig, form: str | None = None) -> float:
 
 
 def _operations(network: paddle.nn.Layer) -> int:
-    """Returns ``paddle.flops`` of one picture of full size, mostly without computing it."""
-    counted = _fitted([_operations_at(network, side) for side in _PROBES])
-    return _operations_at(network, IMAGE_SIZE) if counted is None else counted
+    """Returns the multiply-adds for one picture of full size, mostly without computing it."""
+    counted = _fitted([count_flops(network, [1, 3, side, side]) for side in _PROBES])
+    return count_flops(network, [1, 3, IMAGE_SIZE, IMAGE_SIZE]) if counted is None else counted
 
 
 def count_multiply_adds(model: paddle.nn.Layer, side: int) -> int:
     """Returns the multiply-adds of a detector as it is for one square image, up to scores and boxes of all anchors."""
-    return _operations_at(_raw_network(model), side)
+    return count_flops(_raw_network(model), [1, 3, side, side])
 
 
 def _fitted(counts: Sequence[int]) -> int | None:
@@ -116,14 +109,6 @@ def _fitted(counts: Sequence[int]) -> int | None:
     if rest or check - low != of_each * (tiles_check - tiles_low):
         return None
     return low + of_each * ((IMAGE_SIZE // _TILE) ** 2 - tiles_low)
-
-
-def _operations_at(network: paddle.nn.Layer, side: int) -> int:
-    import paddle
-
-    # paddle.flops prints a summary, and a line for each kind of layer that it takes as free.
-    with contextlib.redirect_stdout(io.StringIO()):
-        return int(paddle.flops(network, [1, 3, side, side]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,22 +133,8 @@ class Row:
 def count(config: DetectionConfig) -> Row:
     """Counts one detector by the rule that the published table uses for its backbone."""
     name = config.path.stem
-    parameters = count_parameters(build_model(config))
+    parameters = count_parts(build_model(config))
     return Row(name, parameters, count_gflops(config), published_form(config), PUBLISHED_GFLOPS.get(name))
-
-
-def markdown_table(rows: Sequence[Row]) -> str:
-    """Returns the rows as a table for a README; parameters in millions."""
-    lines = [
-        "| configuration | backbone, M | neck, M | head, M | total, M | GFLOPs | counted as | paper's GFLOPs |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
-    ]
-    for row in rows:
-        counts = dataclasses.astuple(row.parameters)
-        cells = [row.name, *(f"{number / 1e6:.2f}" for number in counts), f"{row.gflops:.2f}", row.form]
-        cells.append(f"{row.published:g}" if row.published is not None else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _raw_network(model: paddle.nn.Layer) -> paddle.nn.Layer:

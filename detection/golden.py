@@ -8,12 +8,11 @@ After a change that is meant to alter a network, write them anew and look at the
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detection.configuration import DetectionConfig, load_config
-from detection.counting import PUBLISHED_GFLOPS, count_gflops, count_parameters
+from detection.counting import PUBLISHED_GFLOPS, count_gflops, count_parts
 from detection.toolkit import build_model
 from ppcls_ext.utils.files import write_json
 
@@ -39,7 +38,7 @@ def golden_numbers(config: DetectionConfig, with_gflops: bool) -> dict[str, Any]
         "classes": int(head.num_classes),
         "backbone_strides": backbone_strides(model),
         "head_strides": [int(stride) for stride in (getattr(head, "fpn_strides", None) or head.strides)],
-        "parameters": dataclasses.asdict(count_parameters(model)),
+        "parameters": count_parts(model)._asdict(),
     }
     if with_gflops:
         numbers["gflops"] = round(count_gflops(config), 4)

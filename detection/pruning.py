@@ -17,7 +17,7 @@ import paddle
 import yaml
 
 from detection.configuration import DetectionConfig, load_config
-from detection.counting import count_gflops, count_parameters
+from detection.counting import count_gflops, count_parts
 from detection.engine.evaluator import Evaluator
 from detection.engine.parts import quiet_toolkit, training_loader
 from detection.engine.run import train_config
@@ -168,7 +168,7 @@ def figures_of(
     return {
         name: {
             **accuracy_of(trained, environment),
-            "parameters": count_parameters(trained.model).total,
+            "parameters": count_parts(trained.model).total,
             "flops": 1e9 * count_gflops(trained.config, "training") / 2,
             **latencies[name],
         }

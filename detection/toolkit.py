@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Our parts of networks by module; their decorator puts them into the workspace when the module is loaded.
 NETWORK_PARTS = {
-    "detection.backbones.econvnext": ("EConvNeXt", "CSPConvNeXt"),
+    "detection.backbone": ("EConvNeXt", "CSPConvNeXt"),
     "detection.yolov10.network": ("YOLOv10Backbone", "YOLOv10Neck"),
     "detection.yolov10.loss": ("YOLOv10Assigner",),
     "detection.yolov10.head": ("YOLOv10Head", "YOLOv10"),

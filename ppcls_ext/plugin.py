@@ -1,63 +1,246 @@
-"""PaddleClas integration: the only file that imports it.
+"""PaddleClas integration: the only file that imports it, from a checkout on ``sys.path`` or from the wheel.
 
-`register` puts our models among PaddleClas's architectures, so that its unmodified trainer builds them from YAML;
-`toolkit_architecture` takes PaddleClas's architectures the other way, into our trainer.
+`put_into_namespace` puts our models among PaddleClas's architectures, so that its unmodified trainer builds them from
+YAML; `toolkit_architecture` takes PaddleClas's architectures the other way, into our trainer.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
+import importlib.util
+import inspect
 import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
-from ppcls_ext.arch.catalog import checked_arguments, list_models
-from ppcls_ext.arch.registry import class_of
-from ppcls_ext.arch.toolkit import Toolkit, find_toolkit
-from ppcls_ext.arch.variants import family_of
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.signature import REQUIRED, Parameter
 
 # What this module put into a namespace, so that it never takes the place of anything else.
 _registered: dict[tuple[str, str], type] = {}
 
 
-def register() -> list[str]:
-    """Puts every model of ours into PaddleClas's architecture namespace under its own name.
+@dataclass(frozen=True)
+class Constructor:
+    """How a model of ours is built.
 
-    The namespace is that of a source checkout on ``sys.path`` (``ppcls.arch``), else that of the wheel
-    (``paddleclas.ppcls.arch``). Registering twice does nothing the second time.
+    Attributes:
+        network: its class.
+        ablation: the class that is built in its place if an argument is one of ``switches``, or None.
+        switches: arguments that only ``ablation`` takes.
+        arguments_of: from what the configuration says to all arguments of the class, checked.
 
-    Returns:
-        The names, sorted.
-
-    Raises:
-        UserError: PaddleClas is not there, or one of the names already means something else (then nothing is set).
-        ImportError: PaddleClas is there but something that it needs is not.
+            Raises ``ValueError`` where they are wrong.
     """
-    architectures = _import_toolkit()
-    # PaddleClas looks names up in its architecture package, and in the package of backbones below it.
-    namespaces = (architectures, architectures.backbone)
-    names = list_models()
-    for namespace in namespaces:
-        for name in names:
-            present = getattr(namespace, name, None)
-            if present is not None and present is not _registered.get((namespace.__name__, name)):
-                raise UserError(f"{namespace.__name__} already has a '{name}' that is not ours; it is left as it is")
-    for name in names:
-        if (architectures.__name__, name) in _registered:
-            continue
-        composed = _compose(name, architectures.TheseusLayer)
-        for namespace in namespaces:
-            setattr(namespace, name, composed)
-            _registered[namespace.__name__, name] = composed
-    return names
+
+    network: type
+    ablation: type | None
+    switches: frozenset[str]
+    arguments_of: Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+def find_toolkit() -> str | None:
+    """Returns the name of the architecture package that Python would import, or ``None`` if there is no PaddleClas.
+
+    A checkout goes first: with its root on ``sys.path``, ``paddleclas`` is no longer the wheel but the file
+    ``paddleclas.py`` of the checkout.
+    """
+    wheel, checkout = _folder_of("paddleclas"), _folder_of("ppcls")
+    if checkout and (checkout / "arch" / "__init__.py").is_file() and (wheel is None or checkout.parent != wheel):
+        return "ppcls.arch"
+    if wheel and (wheel / "ppcls" / "arch" / "__init__.py").is_file():
+        return "paddleclas.ppcls.arch"
+    return None
+
+
+def _folder_of(package: str) -> Path | None:
+    try:
+        specification = importlib.util.find_spec(package)
+    except ValueError:  # A module of that name stands in sys.modules without a specification.
+        return None
+    locations = specification.submodule_search_locations if specification else None
+    return Path(next(iter(locations))).resolve() if locations else None
+
+
+def _import_toolkit() -> ModuleType:
+    package = find_toolkit()
+    if package is None:
+        raise UserError("PaddleClas is not there: install paddleclas, or put the root of a checkout on PYTHONPATH")
+    return importlib.import_module(package)
+
+
+def toolkit_architectures() -> list[str]:
+    """Returns the sorted names of PaddleClas's architectures; none if PaddleClas is not there."""
+    if find_toolkit() is None:
+        return []
+    from paddle import nn
+
+    backbone = _import_toolkit().backbone
+    # What it imports from its packages of networks; what we registered is not its own.
+    return sorted(
+        name
+        for name, value in vars(backbone).items()
+        if (inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, nn.Layer)))
+        and value.__module__.startswith(f"{backbone.__name__}.")
+        and name != "TheseusLayer"
+    )
 
 
 def toolkit_architecture(name: str) -> Any:
     """Returns PaddleClas's class or function that builds architecture ``name``."""
     return getattr(_import_toolkit().backbone, name)
+
+
+def toolkit_parameters(name: str) -> dict[str, Parameter]:
+    """Returns what PaddleClas's architecture ``name`` takes.
+
+    Most are functions ``Name(pretrained=False, use_ssld=False, **kwargs)`` that hand ``**kwargs`` to a model class,
+    and some of those classes swallow whatever they do not know. What such a function really takes is the union of its
+    named parameters and of those of the functions and model classes of its module that it uses. Where PaddleClas does
+    not annotate (it rarely does), a parameter whose default is a number takes numbers.
+    """
+    parameters: dict[str, Parameter] = {}
+    for function in _reached(toolkit_architecture(name), set()):
+        hints = typing.get_type_hints(function) if function.__annotations__ else {}
+        for given in inspect.signature(function).parameters.values():
+            if given.kind not in (given.VAR_POSITIONAL, given.VAR_KEYWORD) and given.name != "self":
+                annotation = hints.get(given.name) or _annotation_by_default(given)
+                # Required ones of a model class are filled in by the function.
+                default = ... if given.default is REQUIRED and parameters else given.default
+                parameters.setdefault(given.name, Parameter(given.name, annotation, default))
+        if _takes_keywords(function) and {"get", "pop"} & set(function.__code__.co_names):
+            # `kwargs.get("use_fused_attn", False)`: a name that stands in no signature.
+            for constant in function.__code__.co_consts:
+                if isinstance(constant, str) and constant.isidentifier():
+                    parameters.setdefault(constant, Parameter(constant, Any, None))
+    return parameters
+
+
+def _annotation_by_default(parameter: inspect.Parameter) -> Any:
+    """The annotation of a parameter without one: its default tells, so that YAML's text ``1e-6`` is converted."""
+    if parameter.name == "class_num":
+        return int
+    if isinstance(parameter.default, bool) or not isinstance(parameter.default, int | float):
+        return Any
+    # Many take None for "not used", and an integer default (drop_rate=0) says nothing about fractions.
+    return int | float | None
+
+
+def _reached(target: Any, seen: set[Any]) -> Iterator[FunctionType]:
+    """Yields ``target`` (of a class its constructors) and the functions that its ``**kwargs`` may reach."""
+    if target in seen:
+        return
+    seen.add(target)
+    if inspect.isclass(target):
+        for base in target.__mro__:
+            constructor = vars(base).get("__init__")
+            if isinstance(constructor, FunctionType) and not base.__module__.startswith("paddle."):
+                yield constructor
+                if not _takes_keywords(constructor):
+                    return
+        if hasattr(target, "init_net"):
+            yield target.init_net
+        return
+    yield target
+    if _takes_keywords(target):
+        package = target.__module__.partition(".backbone.")[0]
+        for name in target.__code__.co_names:
+            value = target.__globals__.get(name)
+            theirs = getattr(value, "__module__", "").startswith(package) and name != "_load_pretrained"
+            if theirs and (inspect.isfunction(value) or hasattr(value, "forward")):
+                yield from _reached(value, seen)
+
+
+def _takes_keywords(function: FunctionType) -> bool:
+    return bool(function.__code__.co_flags & inspect.CO_VARKEYWORDS)
+
+
+def put_into_namespace(models: Mapping[str, Constructor]) -> list[str]:
+    """Puts models of ours into PaddleClas's architecture namespace; see `ppcls_ext.arch.registry.register`.
+
+    Returns:
+        Their names.
+
+    Raises:
+        UserError: PaddleClas is not there, or one of the names already means something else (then nothing is set).
+    """
+    architectures = _import_toolkit()
+    # PaddleClas looks names up in its architecture package, and in the package of backbones below it.
+    namespaces = (architectures, architectures.backbone)
+    for namespace in namespaces:
+        for name in models:
+            present = getattr(namespace, name, None)
+            if present is not None and present is not _registered.get((namespace.__name__, name)):
+                raise UserError(f"{namespace.__name__} already has a '{name}' that is not ours; it is left as it is")
+    for name, constructor in models.items():
+        if (architectures.__name__, name) in _registered:
+            continue
+        composed = _compose(name, constructor, architectures.TheseusLayer)
+        for namespace in namespaces:
+            setattr(namespace, name, composed)
+            _registered[namespace.__name__, name] = composed
+    return list(models)
+
+
+def _compose(name: str, constructor: Constructor, theseus_layer: type, ablated: bool = False) -> type:
+    """Returns ``class name(OurModel, theseus_layer)``, whose constructor takes what PaddleClas gives its own models.
+
+    Args:
+        name: one of our models.
+        constructor: how it is built.
+        theseus_layer: PaddleClas's base class; it cuts networks (``stop_after``) and taps them (``return_stages``).
+        ablated: builds the class with switches.
+    """
+    model_class = constructor.ablation if ablated and constructor.ablation else constructor.network
+    pattern = [f"stages[{index}]" for index in range(4)]
+
+    def choose(cls: type, *positional: Any, **arguments: Any) -> Any:
+        """Makes the network with switches where one is given: an instance of another class is not initialised again."""
+        if not ablated and constructor.switches & set(arguments):
+            return _compose(name, constructor, theseus_layer, ablated=True)(*positional, **arguments)
+        return object.__new__(cls)
+
+    def construct(
+        self: Any,
+        pretrained: bool | str | None = False,
+        use_ssld: bool = False,
+        return_patterns: list[str] | str | None = None,
+        return_stages: list[int] | int | bool | None = None,
+        freeze_befor: str | None = None,
+        stop_after: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        if pretrained or use_ssld:
+            raise UserError(
+                f"{name}: there are no pretrained weights to download; set Arch.pretrained to False and name a "
+                "file in Global.pretrained_model"
+            )
+        # Runs the constructor of TheseusLayer too (without arguments): it is next after our class in the order of
+        # base classes. Cutting and tapping need the sublayers, so they come after.
+        try:
+            model_class.__init__(self, **constructor.arguments_of(arguments))
+        except ValueError as error:
+            raise UserError(f"Arch: {error}") from error
+        self.init_net(
+            stages_pattern=pattern,
+            return_patterns=return_patterns,
+            return_stages=return_stages,
+            freeze_befor=freeze_befor,
+            stop_after=stop_after,
+        )
+
+    body = {
+        "__new__": choose,
+        "__init__": construct,
+        "__module__": __name__,
+        "__doc__": f"{name} as an architecture of PaddleClas; see `{model_class.__name__}`.",
+        "stages_pattern": pattern,
+    }
+    return type(name, (model_class, theseus_layer), body)
 
 
 def checkout_operators(checkout: str, operators: list[dict[str, dict[str, Any]]]) -> list[Any]:
@@ -80,60 +263,3 @@ def checkout_operators(checkout: str, operators: list[dict[str, dict[str, Any]]]
     except ImportError as error:
         raise UserError(f"{checkout}: PaddleClas cannot be imported: {error}") from error
     return data.create_operators([{name: dict(arguments) for name, arguments in entry.items()} for entry in operators])
-
-
-def _import_toolkit() -> ModuleType:
-    toolkit: Toolkit | None = find_toolkit()
-    if toolkit is None:
-        raise UserError("PaddleClas is not there: install paddleclas, or put the root of a checkout on PYTHONPATH")
-    return importlib.import_module(toolkit.package)
-
-
-def _compose(name: str, theseus_layer: type) -> type:
-    """Returns ``class name(OurModel, theseus_layer)``, whose constructor takes what PaddleClas gives its own models.
-
-    Args:
-        name: one of our models.
-        theseus_layer: PaddleClas's base class; it cuts networks (``stop_after``) and taps them (``return_stages``).
-    """
-    family = family_of(name)
-    assert family is not None
-    model_class, variant = class_of(family), family.rows[name]
-    pattern = [f"stages[{index}]" for index in range(len(variant.depths))]
-
-    def construct(
-        self: Any,
-        pretrained: bool | str | None = False,
-        use_ssld: bool = False,
-        return_patterns: list[str] | str | None = None,
-        return_stages: list[int] | int | bool | None = None,
-        freeze_befor: str | None = None,
-        stop_after: str | None = None,
-        **arguments: Any,
-    ) -> None:
-        if pretrained or use_ssld:
-            raise UserError(
-                f"{name}: there are no pretrained weights to download; set Arch.pretrained to False and name a "
-                "file in Global.pretrained_model"
-            )
-        # Runs the constructor of TheseusLayer too (without arguments): it is next after our class in the order of
-        # base classes. Cutting and tapping need the sublayers, so they come after.
-        try:
-            model_class.__init__(self, **dataclasses.asdict(variant), **checked_arguments(name, arguments))
-        except ValueError as error:
-            raise UserError(f"Arch: {error}") from error
-        self.init_net(
-            stages_pattern=pattern,
-            return_patterns=return_patterns,
-            return_stages=return_stages,
-            freeze_befor=freeze_befor,
-            stop_after=stop_after,
-        )
-
-    body = {
-        "__init__": construct,
-        "__module__": __name__,
-        "__doc__": f"{name} as an architecture of PaddleClas; see `{family.class_name}`.",
-        "stages_pattern": pattern,
-    }
-    return type(name, (model_class, theseus_layer), body)

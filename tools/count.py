@@ -9,21 +9,27 @@ python tools/count.py --model EConvNeXt_mini --phi 0 1 2 3   compound scaling of
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.tables import markdown_table
 
-if TYPE_CHECKING:
-    from ppcls_ext.arch.scaling import Multipliers
-
-GROWTH = ("alpha", "beta", "gamma")
+# EfficientNet's growth (arXiv 1905.11946, section 3.3) with each step of phi: the computation about doubles.
+GROWTH = {"alpha": 1.2, "beta": 1.1, "gamma": 1.15}
 FACTORS = ("depth", "width", "resolution")
+MULTIPLIERS = ("depth_multiplier", "width_multiplier")
+LOWEST_FACTOR, HIGHEST_FACTOR = 0.01, 16
 DEFAULT_IMAGE, LARGEST_IMAGE = 224, 2048
+# The coarsest map of our networks has 1/8 of the positions per side of the first stage's.
+STAGE_STRIDES = 8
+COUNTED = ["parameters, M", "FLOPs, G"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -66,9 +72,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: always one line.
     """
-    from ppcls_ext.utils.errors import UserError
-
-    growth, factors = given(arguments, GROWTH), given(arguments, FACTORS)
+    growth, factors = given(arguments, list(GROWTH)), given(arguments, FACTORS)
     if (growth or factors or arguments.phi) and not arguments.model:
         raise UserError("scaling needs --model NAME")
     if growth and not arguments.phi:
@@ -87,18 +91,22 @@ def given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, floa
 
 
 def count_detectors(arguments: argparse.Namespace) -> str:
-    """Returns the table of detectors."""
+    """Returns the table of detectors; parameters in millions."""
     from detection.configuration import load_config
 
     configs = [load_config(path, arguments.override) for path in arguments.config]
 
-    from detection.counting import count, markdown_table
+    from detection.counting import count
 
     rows = []
     for config in configs:
         sys.stderr.write(f"counting {config.path}\n")
-        rows.append(count(config))
-    return markdown_table(rows)
+        row = count(config)
+        published = f"{row.published:g}" if row.published is not None else ""
+        millions = [f"{number / 1e6:.2f}" for number in row.parameters]
+        rows.append([row.name, *millions, f"{row.gflops:.2f}", row.form, published])
+    columns = ["configuration", "backbone, M", "neck, M", "head, M", "total, M", "GFLOPs", "counted as"]
+    return markdown_table([*columns, "paper's GFLOPs"], rows, "lrrrrrlr")
 
 
 def count_classifiers(arguments: argparse.Namespace) -> str:
@@ -107,53 +115,147 @@ def count_classifiers(arguments: argparse.Namespace) -> str:
     Raises:
         UserError: a model, argument or number is wrong.
     """
-    from ppcls_ext.arch.catalog import checked_arguments
-    from ppcls_ext.arch.path import CHOICES, PATH
+    from ppcls_ext.arch.ablation import CHOICES, PATH
+    from ppcls_ext.arch.registry import checked_arguments
     from ppcls_ext.utils.config import Document, apply_override
-    from ppcls_ext.utils.errors import UserError
 
     document = Document(Path("Arch"), {}, {})
     for change in arguments.override:
         apply_override(document, change)
     chosen: dict[str, Any] = document.data
-    walked = sorted(CHOICES & set(chosen)) if arguments.path else []
-    if walked:
-        raise UserError(f"-o {walked[0]}: is what the path itself changes; leave it out")
-    steps = scaling_steps(arguments, chosen)
+    size = arguments.image_size or DEFAULT_IMAGE
     try:
-        if arguments.model:
-            chosen = checked_arguments(arguments.model, chosen)
-        for step in PATH if arguments.path else ():
-            checked_arguments(step.model, {**chosen, **step.arguments})
+        if arguments.path:
+            walked = sorted(CHOICES & set(chosen))
+            if walked:
+                raise UserError(f"-o {walked[0]}: is what the path itself changes; leave it out")
+            for step in PATH:
+                checked_arguments(step.model, {**chosen, **step.arguments})
+            return path_table(size, chosen)
+        steps = scaling_steps(arguments, chosen)
+        chosen = checked_arguments(arguments.model, chosen)
     except ValueError as error:
         raise UserError(str(error)) from error
-
-    from ppcls_ext.arch.tables import model_table, path_table, scaling_table
-
-    size = arguments.image_size or DEFAULT_IMAGE
-    if arguments.path:
-        return path_table(size, chosen)
     if steps:
         return scaling_table(arguments.model, chosen, size, steps)
-    return model_table(arguments.model, chosen, size)
+    row = [architecture(arguments.model, chosen), size, *figures(arguments.model, chosen, size)]
+    return markdown_table(["Arch", "image, px", *COUNTED], [row])
 
 
-def scaling_steps(arguments: argparse.Namespace, chosen: dict[str, Any]) -> list[tuple[str, Multipliers]]:
-    """Returns the scaled forms that were asked for, each with its label; none if no scaling was.
+def figures(name: str, arguments: dict[str, Any], image_size: int) -> list[str]:
+    """Returns parameters in millions and FLOPs in billions."""
+    from ppcls_ext.arch.flops import count_model
+
+    count = count_model(name, arguments, image_size)
+    return [f"{count.parameters / 1e6:.2f}", f"{count.flops / 1e9:.3f}"]
+
+
+def architecture(name: str, arguments: dict[str, Any]) -> str:
+    """Returns a model as ``Arch`` names it, in one line of YAML."""
+    texts = [f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in arguments.items()]
+    return f"{{{', '.join([f'name: {name}', *texts])}}}"
+
+
+def path_table(image_size: int, arguments: dict[str, Any]) -> str:
+    """Returns the table of the path from ConvNeXt to E-ConvNeXt; every network takes ``arguments`` besides its own."""
+    from ppcls_ext.arch.ablation import PATH
+
+    rows = []
+    for number, step in enumerate(PATH):
+        counted = figures(step.model, {**arguments, **step.arguments}, image_size)
+        rows.append([number, step.change, f"`{architecture(step.model, dict(step.arguments))}`", *counted])
+    return markdown_table(["step", "change", "Arch", *COUNTED], rows)
+
+
+def scaling_steps(arguments: argparse.Namespace, chosen: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    """Returns the scaled forms that were asked for: a label, and the factors of depth, width and resolution.
 
     Raises:
         UserError: numbers are out of range, or the model cannot be scaled.
+        ValueError: the model is unknown.
     """
-    from ppcls_ext.arch.scaling import Coefficients, Multipliers, check_scalable
-
-    growth, factors = given(arguments, GROWTH), given(arguments, FACTORS)
+    growth, factors = {**GROWTH, **given(arguments, list(GROWTH))}, given(arguments, FACTORS)
     if not (factors or arguments.phi):
         return []
     check_scalable(arguments.model, chosen)
+    for name, value in growth.items():
+        if not 1 <= value <= 4:
+            raise UserError(f"{name}: must be from 1 (does not grow) to 4, got {value:g}")
     if factors:
-        return [("as given", Multipliers(**factors))]
-    coefficients = Coefficients(**growth)
-    return [(f"phi {phi:g}", coefficients.at(phi)) for phi in arguments.phi]
+        return [("as given", checked_factors({**dict.fromkeys(FACTORS, 1.0), **factors}))]
+    steps = []
+    for phi in arguments.phi:
+        if not math.isfinite(phi) or abs(phi) > 100:
+            raise UserError(f"phi: must be a number from -100 to 100, got {phi:g}")
+        grown = {name: round(base**phi, 4) for name, base in zip(FACTORS, growth.values(), strict=True)}
+        steps.append((f"phi {phi:g}", checked_factors(grown, f"phi {phi:g}: ")))
+    return steps
+
+
+def checked_factors(factors: dict[str, float], label: str = "") -> dict[str, float]:
+    """Returns ``factors``.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    for name, value in factors.items():
+        if not LOWEST_FACTOR <= value <= HIGHEST_FACTOR:
+            raise UserError(f"{label}{name}: must be from {LOWEST_FACTOR} to {HIGHEST_FACTOR}, got {value:g}")
+    return factors
+
+
+def check_scalable(name: str, arguments: dict[str, Any]) -> None:
+    """Refuses to scale what has no multipliers, or what has them in its arguments already.
+
+    Raises:
+        UserError: the model cannot be scaled.
+        ValueError: the name is unknown.
+    """
+    from ppcls_ext.arch.registry import architecture_parameters, list_models
+
+    if not set(MULTIPLIERS) <= set(architecture_parameters(name)):
+        able = ", ".join(list_models())
+        raise UserError(f"{name}: cannot be scaled, it takes no {' and no '.join(MULTIPLIERS)}; {able} do")
+    twice = [key for key in MULTIPLIERS if key in arguments]
+    if twice:
+        raise UserError(f"-o {twice[0]}: the scaling chooses it; leave it out")
+
+
+def scaling_table(
+    name: str, arguments: dict[str, Any], image_size: int, steps: Sequence[tuple[str, dict[str, float]]]
+) -> str:
+    """Returns the table of a model's scaled forms, and below it what a configuration says for each."""
+    stem_stride, channels = arguments.get("stem_stride", 4), arguments.get("in_channels", 3)
+    base = float(figures(name, arguments, image_size)[1])
+    rows = []
+    keys = ["# In a configuration; the sizes of crops and resizes in its transforms go with the images'."]
+    for label, factors in steps:
+        depth, width, resolution = (factors[name] for name in FACTORS)
+        size = scaled_image(image_size, resolution, stem_stride)
+        multipliers = {key: value for key, value in zip(MULTIPLIERS, (depth, width), strict=True) if value != 1}
+        counted = figures(name, {**arguments, **multipliers}, size)
+        times = f"{float(counted[1]) / base:.2f}"
+        rows.append([label.removeprefix("phi "), f"{depth:g}", f"{width:g}", size, *counted, times])
+        keys += [
+            f"# {label}",
+            f"Arch: {architecture(name, {**arguments, **multipliers})}",
+            f"Global: {{image_shape: [{channels}, {size}, {size}]}}",
+        ]
+    table = markdown_table(["phi", "depth", "width", "image, px", *COUNTED, "times the FLOPs"], rows)
+    return "\n".join([table, "", *keys])
+
+
+def scaled_image(base: int, resolution: float, stem_stride: int) -> int:
+    """Returns the side of the images: ``base`` times the resolution, rounded to whole positions of the last map.
+
+    Raises:
+        UserError: it would be larger than any network here is trained with.
+    """
+    unit = STAGE_STRIDES * stem_stride
+    size = base if resolution == 1 else max(int(base * resolution / unit + 0.5), 1) * unit
+    if size > LARGEST_IMAGE:
+        raise UserError(f"resolution: images of {size} px are too large, at most {LARGEST_IMAGE}")
+    return size
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def main() -> None:
     """Profiles, prints the page and writes it."""
     arguments = parse_arguments()
     check(arguments)
-    from ppcls_ext.arch.catalog import checked_arguments
+    from ppcls_ext.arch.registry import checked_arguments
 
     constructor = model_arguments(arguments.override) if arguments.model else {}
     for name in arguments.model:

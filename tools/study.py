@@ -5,18 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, run
 from ppcls_ext.utils.errors import Interrupted, UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from classification.study.config import Study
-    from classification.study.training import Failure
 
 FAILED_STATUS = 1
 
@@ -42,44 +35,43 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(study: Study, threads: int | None, failures: Sequence[Failure]) -> None:
-    """Writes the comparison and prints its page; ``threads`` None measures no time of an image."""
-    from classification.study.cost import Timing
-    from classification.study.report import write_report
-    from classification.study.runs import runs_of
-
-    page = write_report(study, runs_of(study, study.rows), Timing(threads) if threads else None, failures)
-    print(f"\n{page.read_text(encoding='utf-8')}\nwritten: {page} (and comparison.json and pictures beside it)")
-
-
 def main() -> int:
     """Trains and compares; returns the exit status."""
     arguments = parse_arguments()
     for option in ("jobs", "threads"):
         if getattr(arguments, option) < 1:
             raise UserError(f"--{option} must be at least 1, got {getattr(arguments, option)}")
-    from classification.study.config import load_study
-    from classification.study.runs import open_study, refuse_changed_runs, refuse_other_study, runs_of
-    from classification.study.training import StudyTrainer
+    from classification.study import (
+        load_study,
+        open_study,
+        refuse_changed_runs,
+        refuse_other_study,
+        runs_of,
+        train_runs,
+    )
+    from classification.study_report import write_report
     from ppcls_ext.utils.log import set_up_logging
 
     study = load_study(arguments.study, arguments.override)
     chosen = study.choose(arguments.rows)
     refuse_other_study(study)
-    refuse_changed_runs(runs_of(study, study.rows), training=not arguments.report_only)
+    runs = runs_of(study, study.rows)
+    refuse_changed_runs(runs, training=not arguments.report_only)
     set_up_logging()
-    trainer = StudyTrainer(Path(__file__).resolve().parent / "train.py", arguments.jobs)
+    failures = []
     if not arguments.report_only:
         with open_study(study):
             try:
-                trainer.train(runs_of(study, chosen))
+                failures = train_runs([run for run in runs if run.row in chosen],
+                                      Path(__file__).resolve().parent / "train.py", arguments.jobs)  # fmt: skip
             except Interrupted as stop:
                 print(stop)
                 return INTERRUPTED_STATUS
-    compare(study, None if arguments.no_latency else arguments.threads, trainer.failures)
-    for failure in trainer.failures:
+    page = write_report(study, runs, None if arguments.no_latency else arguments.threads, failures)
+    print(f"\n{page.read_text(encoding='utf-8')}\nwritten: {page} (and tables as CSV and pictures beside it)")
+    for failure in failures:
         sys.stderr.write(f"error: {failure.run.label}: {failure.reason}\n")
-    return FAILED_STATUS if trainer.failures else 0
+    return FAILED_STATUS if failures else 0
 
 
 if __name__ == "__main__":

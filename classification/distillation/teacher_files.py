@@ -9,7 +9,7 @@ from typing import Any
 
 from classification.config import TEACHER, Config
 from classification.sections import ArchSettings
-from ppcls_ext.arch.catalog import architecture_parameters
+from ppcls_ext.arch.registry import architecture_parameters
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import class_names_of_weights, find_weights

@@ -34,8 +34,7 @@ from ppcls_ext.check.overview import (
     stack,
 )
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.boxes import class_colour, draw_boxes
-from ppcls_ext.utils.pictures import DESK, INK, SUBTLE, WRONG, Colour, font_of, shortened
+from ppcls_ext.utils.drawing import DESK, INK, SUBTLE, WRONG, Colour, class_colour, draw_boxes, font_of, shortened
 
 CHART_HEIGHT = 320
 NARROW = (INNER - 3 * MARGIN) // 4

@@ -7,7 +7,6 @@ are those of boxes: the pixel in column i covers i to i + 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
@@ -29,8 +28,8 @@ SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
 # OpenCV's hue of bytes goes from 0 to 179, two degrees a step.
 HUES, BYTES = 180, 256
 TILES = 4
-# The largest value of each limit of a Motion.
-LIMITS = {"degrees": 180.0, "translate": 1.0, "scale": 0.99, "shear": 80.0, "perspective": 0.9}
+# The largest values of arguments whose smallest is 0.
+LIMITS = {"degrees": 180, "translate": 1, "scale": 0.99, "shear": 80, "perspective": 0.9, "prob": 1, "least_share": 1}
 Size = tuple[int, int]
 
 
@@ -252,57 +251,6 @@ class LetterResize(BaseOperator):
         return sample
 
 
-@dataclass(frozen=True)
-class Motion:
-    """Within what limits a picture is moved; each amount is drawn evenly from minus to plus its limit.
-
-    Attributes:
-        degrees: rotation.
-        translate: shift, as a share of the width and of the height of the result.
-        scale: the picture is magnified by 1 plus or minus as much.
-        shear: slant of the vertical and of the horizontal lines, in degrees.
-        perspective: how much nearer one edge seems than the centre; 0 keeps parallels parallel.
-
-    Raises:
-        ValueError: a limit is out of range; the message begins with its name.
-    """
-
-    degrees: float = 0.0
-    translate: float = 0.1
-    scale: float = 0.5
-    shear: float = 0.0
-    perspective: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, limit in LIMITS.items():
-            value = getattr(self, name)
-            if not 0 <= value <= limit:
-                raise ValueError(f"{name}: must be from 0 to {limit:g}, got {value}")
-
-    def draw(self, source: Size, target: Size) -> np.ndarray:
-        """Draws a motion that takes the centre of ``source`` to about the centre of ``target``.
-
-        Args:
-            source, target: height and width in pixels.
-
-        Returns:
-            ``float64`` ``[3, 3]``: homogeneous coordinates (x, y, 1) of the source to those of the target.
-        """
-        angle = np.deg2rad(np.random.uniform(-self.degrees, self.degrees))
-        gain = 1.0 + np.random.uniform(-self.scale, self.scale)
-        slant = np.tan(np.deg2rad(np.random.uniform(-self.shear, self.shear, 2)))
-        tilt = np.random.uniform(-self.perspective, self.perspective, 2)
-        shift = 0.5 + np.random.uniform(-self.translate, self.translate, 2)
-        centred = _translation(-source[1] / 2, -source[0] / 2)
-        tilted = np.eye(3)
-        # At the corners the two add up to at most the limit, so nothing gets behind the eye.
-        tilted[2, :2] = tilt / (source[1], source[0])
-        turned = np.eye(3)
-        turned[:2, :2] = gain * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        sheared = np.array([[1, slant[0], 0], [slant[1], 1, 0], [0, 0, 1]])
-        return _translation(shift[0] * target[1], shift[1] * target[0]) @ sheared @ turned @ tilted @ centred
-
-
 def _translation(x: float, y: float) -> np.ndarray:
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
@@ -312,7 +260,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, target: Size, fill: tuple[int, i
 
     Args:
         image: ``[H, W, 3]``.
-        matrix: as :meth:`Motion.draw` returns it.
+        matrix: as :meth:`RandomPerspective.draw_motion` returns it.
         target: height and width of the result.
         fill: RGB of what the picture does not cover.
 
@@ -331,7 +279,7 @@ def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
     Args:
         boxes: ``[N, 4]`` (x1, y1, x2, y2).
-        matrix: as :meth:`Motion.draw` returns it.
+        matrix: as :meth:`RandomPerspective.draw_motion` returns it.
 
     Returns:
         ``float64`` ``[N, 4]``.
@@ -370,44 +318,18 @@ def large_enough(seen: np.ndarray, whole: np.ndarray, least_share: float, least_
     return (sides > 0) & (sides >= least_side) & (areas(seen) >= least_share * areas(whole))
 
 
-def _share(value: float, name: str) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: must be from 0 to 1, got {value}")
-    return float(value)
-
-
-def _side(value: float, name: str) -> float:
-    if value < 0:
-        raise ValueError(f"{name}: must be at least 0, got {value}")
-    return float(value)
-
-
-class _Moving(BaseOperator):
-    """What the operators that move pictures share: how far, with what probability, and what has to be left of a box."""
-
-    def __init__(
-        self, motion: Motion, fill_value: list[int] | None, prob: float, least_share: float, least_side: float
-    ) -> None:
-        super().__init__()
-        self.motion = motion
-        self.fill_value = colour(fill_value, "fill_value", GREY)
-        self.prob = _share(prob, "prob")
-        self.least_share = _share(least_share, "least_share")
-        self.least_side = _side(least_side, "least_side")
-
-    def keep_what_is_left(self, sample: dict[str, Any], seen: np.ndarray, whole: np.ndarray) -> None:
-        """Gives a sample the parts of its boxes that are seen, ``[N, 4]``, where enough is left of the whole ones."""
-        keep_boxes(sample, seen, large_enough(seen, whole, self.least_share, self.least_side))
-
-
-class RandomPerspective(_Moving):
+class RandomPerspective(BaseOperator):
     """Rotates, shifts, scales, shears and tilts a picture at random; its size stays the same.
 
     Boxes become the upright ones around the moved ones, are cut off at the border, and vanish if little is left. Stands
-    in ``sample_transforms``.
+    in ``sample_transforms``. Each amount is drawn evenly from minus to plus its limit.
 
     Args:
-        degrees, translate, scale, shear, perspective: limits, see :class:`Motion`.
+        degrees: limit of the rotation.
+        translate: of the shift, as a share of the width and of the height of the result.
+        scale: the picture is magnified by 1 plus or minus as much.
+        shear: slant of the vertical and of the horizontal lines, in degrees.
+        perspective: how much nearer one edge seems than the centre; 0 keeps parallels parallel.
         fill_value: RGB of what the picture does not cover, three bytes; 114 when absent, black for sonar.
         prob: probability of moving a picture at all.
         least_share: share of a box's area that must be left of it.
@@ -429,8 +351,44 @@ class RandomPerspective(_Moving):
         least_share: float = 0.1,
         least_side: float = 2.0,
     ) -> None:
-        motion = Motion(degrees, translate, scale, shear, perspective)
-        super().__init__(motion, fill_value, prob, least_share, least_side)
+        super().__init__()
+        self.degrees, self.translate, self.scale = degrees, translate, scale
+        self.shear, self.perspective = shear, perspective
+        self.fill_value = colour(fill_value, "fill_value", GREY)
+        self.prob, self.least_share, self.least_side = float(prob), float(least_share), float(least_side)
+        for name, limit in LIMITS.items():
+            value = getattr(self, name)
+            if not 0 <= value <= limit:
+                raise ValueError(f"{name}: must be from 0 to {limit:g}, got {value}")
+        if least_side < 0:
+            raise ValueError(f"least_side: must be at least 0, got {least_side}")
+
+    def draw_motion(self, source: Size, target: Size) -> np.ndarray:
+        """Draws a motion that takes the centre of ``source`` to about the centre of ``target``.
+
+        Args:
+            source, target: height and width in pixels.
+
+        Returns:
+            ``float64`` ``[3, 3]``: homogeneous coordinates (x, y, 1) of the source to those of the target.
+        """
+        angle = np.deg2rad(np.random.uniform(-self.degrees, self.degrees))
+        gain = 1.0 + np.random.uniform(-self.scale, self.scale)
+        slant = np.tan(np.deg2rad(np.random.uniform(-self.shear, self.shear, 2)))
+        tilt = np.random.uniform(-self.perspective, self.perspective, 2)
+        shift = 0.5 + np.random.uniform(-self.translate, self.translate, 2)
+        centred = _translation(-source[1] / 2, -source[0] / 2)
+        tilted = np.eye(3)
+        # At the corners the two add up to at most the limit, so nothing gets behind the eye.
+        tilted[2, :2] = tilt / (source[1], source[0])
+        turned = np.eye(3)
+        turned[:2, :2] = gain * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        sheared = np.array([[1, slant[0], 0], [slant[1], 1, 0], [0, 0, 1]])
+        return _translation(shift[0] * target[1], shift[1] * target[0]) @ sheared @ turned @ tilted @ centred
+
+    def keep_what_is_left(self, sample: dict[str, Any], seen: np.ndarray, whole: np.ndarray) -> None:
+        """Gives a sample the parts of its boxes that are seen, ``[N, 4]``, where enough is left of the whole ones."""
+        keep_boxes(sample, seen, large_enough(seen, whole, self.least_share, self.least_side))
 
     def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
         """Moves ``image`` ``[H, W, 3]`` and ``gt_bbox`` ``[N, 4]`` (corners), or leaves both.
@@ -442,7 +400,7 @@ class RandomPerspective(_Moving):
         if np.random.uniform() >= self.prob:
             return sample
         size = sample["image"].shape[:2]
-        matrix = self.motion.draw(size, size)
+        matrix = self.draw_motion(size, size)
         sample["image"] = warp(sample["image"], matrix, size, self.fill_value)
         whole = move_boxes(boxes_of(sample), matrix)
         seen = clip_boxes(whole, 0, 0, size[1], size[0])
@@ -450,7 +408,7 @@ class RandomPerspective(_Moving):
         return sample
 
 
-class MosaicPerspective(_Moving):
+class MosaicPerspective(RandomPerspective):
     """Puts four pictures together, moves the whole at random, and cuts a picture of fixed size out of its middle.
 
     Each picture is resized to fit into ``target_size`` and touches, with one corner, a point that is drawn from the
@@ -464,11 +422,8 @@ class MosaicPerspective(_Moving):
 
     Args:
         target_size: ``[height, width]`` of the result, or the side of a square.
-        degrees, translate, scale, shear, perspective: limits, see :class:`Motion`.
-        fill_value: RGB of what the pictures do not cover, three bytes; 114 when absent, black for sonar.
         prob: probability of a mosaic where there are samples for one; else the first is letterboxed.
-        least_share: share of a box's area that must be left of it.
-        least_side: width and height in pixels that must be left of a box.
+        others: as :class:`RandomPerspective` has them.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -487,8 +442,9 @@ class MosaicPerspective(_Moving):
         least_share: float = 0.1,
         least_side: float = 2.0,
     ) -> None:
-        motion = Motion(degrees, translate, scale, shear, perspective)
-        super().__init__(motion, fill_value, prob, least_share, least_side)
+        super().__init__(
+            degrees, translate, scale, shear, perspective, fill_value, prob, least_share, least_side
+        )
         self.target_size = height_and_width(target_size, "target_size")
         self._letterbox = preprocess.LetterResize(list(self.target_size), list(self.fill_value))
 
@@ -532,7 +488,7 @@ class MosaicPerspective(_Moving):
         # Where the four meet: anywhere in the middle, a quarter of the whole away from its edges.
         row, column = (int(side * np.random.uniform(0.5, 1.5)) for side in (height, width))
         parts = [self._paste(canvas, sample, place, row, column) for place, sample in enumerate(samples)]
-        matrix = self.motion.draw((2 * height, 2 * width), (height, width))
+        matrix = self.draw_motion((2 * height, 2 * width), (height, width))
         seen, whole = (move_boxes(np.concatenate(boxes), matrix) for boxes in zip(*parts, strict=True))
         seen = clip_boxes(seen, 0, 0, width, height)
         result = samples[0]

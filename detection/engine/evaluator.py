@@ -15,7 +15,7 @@ from detection.engine.predictions import collect_detections
 from ppcls_ext.engine.environment import Environment
 
 if TYPE_CHECKING:
-    from detection.evaluation import Figures
+    from detection.evaluation import DetectionMetrics
 
 EXCHANGE = ".exchange"
 
@@ -58,12 +58,12 @@ class Evaluator:
         self.loader.close()
 
 
-def record_of(figures: Figures) -> dict[str, Any]:
+def record_of(figures: DetectionMetrics) -> dict[str, Any]:
     """Returns what a log keeps of an evaluation: COCO's twelve figures, and the AP of each class by its name."""
     return {
         **figures.summary,
         "AP": figures.ap,
         "AP50": figures.ap50,
-        "per_class": {row.name: row.figures["AP"] for row in figures.classes},
+        "per_class": {row.name: row.metrics["AP"] for row in figures.classes},
         "detections": figures.detections,
     }

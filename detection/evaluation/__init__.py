@@ -1,8 +1,7 @@
-"""Figures, charts and panels of detections, without Paddle and without the toolkit."""
+"""Metrics, charts and panels of detections, without Paddle and without the toolkit."""
 
-from detection.evaluation.detections import read_detections
-from detection.evaluation.evaluate import evaluate_detections
-from detection.evaluation.figures import ClassFigures, Figures
+from detection.evaluation.coco import read_detections
+from detection.evaluation.metrics import SUMMARY, ClassMetrics, DetectionMetrics, evaluate_detections
 from detection.evaluation.report import write_evaluation
 
-__all__ = ["ClassFigures", "Figures", "evaluate_detections", "read_detections", "write_evaluation"]
+__all__ = ["SUMMARY", "ClassMetrics", "DetectionMetrics", "evaluate_detections", "read_detections", "write_evaluation"]

@@ -1,19 +1,59 @@
-"""Writes an evaluation into a folder: figures, detections, charts, panels."""
+"""Writes an evaluation into a folder: metrics, detections, charts, and panels of the worst images."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from detection.evaluation.charts import draw_class_figures, draw_confusion, draw_precision_recall
-from detection.evaluation.detections import Detection, check_detections
-from detection.evaluation.figures import Figures
-from detection.evaluation.ground_truth import read_ground_truth
-from detection.evaluation.panels import Enhance, draw_panels, judge_images
+import numpy as np
+from PIL import Image, ImageDraw
+
+from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth, check_detections, read_ground_truth
+from detection.evaluation.metrics import (
+    FREE,
+    IGNORED,
+    IOU_THRESHOLD,
+    SIZES,
+    ClassMetrics,
+    DetectionMetrics,
+    match_boxes,
+)
+from ppcls_ext.preprocess.decode import ImageError, read_image
+from ppcls_ext.utils.drawing import (
+    INK,
+    PADDING,
+    PAPER,
+    RIGHT,
+    SUBTLE,
+    WRONG,
+    contact_sheet,
+    draw_boxes,
+    font_of,
+    line_height,
+    shortened,
+)
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
+from ppcls_ext.utils.plots import (
+    LONGEST_NAME,
+    PairedBars,
+    PrecisionRecall,
+    draw_confusion,
+    draw_paired_bars,
+    draw_precision_recall,
+)
 
+logger = logging.getLogger(__name__)
+
+Enhance = Callable[[np.ndarray], np.ndarray]
 PANELS = 12
+# The longer side of each picture, and the widest sheet, in pixels.
+PICTURE_SIDE = 480
+SHEET_WIDTH = 2100
+GAP = 6
 
 
 def write_evaluation(
@@ -21,7 +61,7 @@ def write_evaluation(
     annotation_file: str | Path,
     image_folder: str | Path,
     detections: Sequence[Detection],
-    figures: Figures,
+    metrics: DetectionMetrics,
     title: str = "Evaluation",
     panels: int = PANELS,
     enhance: Enhance | None = None,
@@ -30,12 +70,12 @@ def write_evaluation(
 
     Args:
         folder: is made if it is not there; files of an earlier evaluation are replaced.
-        annotation_file: the COCO file that ``figures`` come from.
+        annotation_file: the COCO file that ``metrics`` come from.
         image_folder: what ``file_name`` in it is relative to.
-        detections: what ``figures`` were computed from.
-        figures: result of ``evaluate_detections``.
+        detections: what ``metrics`` were computed from.
+        metrics: result of ``evaluate_detections``.
         title: heading of the charts, for instance the name of the configuration and of the checkpoint.
-        panels: how many images to show, the worst first (see ``panels.Judged.penalty``); 0 leaves the sheet out.
+        panels: how many images to show, the worst first (see :class:`ImageErrors`); 0 leaves the sheet out.
         enhance: what the detector does to the contrast of a picture (``uint8`` RGB in and out), so that dark sonar
             frames are shown as it sees them.
 
@@ -47,39 +87,241 @@ def write_evaluation(
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
-    truth = read_ground_truth(annotation_file, figures.image_ids, [row.name for row in figures.classes])
+    truth = read_ground_truth(annotation_file, metrics.image_ids, [row.name for row in metrics.classes])
     found = check_detections(detections, truth)
-    written = [folder / name for name in ("figures.json", "detections.json")]
-    write_json(written[0], {"annotation_file": str(annotation_file), **figures.as_json()})
-    # One record a line: small, and still readable.
-    lines = ",\n".join(json.dumps(_plain(record)) for record in detections)
+    names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png")
+    written = [folder / name for name in names]
+    write_json(written[0], {"annotation_file": str(annotation_file), **metrics.as_json()})
+    # One record a line: small, and still readable. NumPy's numbers become Python's own.
+    lines = ",\n".join(
+        json.dumps({
+            "image_id": int(record["image_id"]),
+            "category_id": int(record["category_id"]),
+            "bbox": [float(value) for value in record["bbox"]],
+            "score": float(record["score"]),
+        })
+        for record in detections
+    )  # fmt: skip
     write_text(written[1], f"[\n{lines}\n]\n" if lines else "[]\n")
-    summary = f"{title}: AP {figures.ap:.3f}, AP50 {figures.ap50:.3f}"
-    for name, draw in (
-        ("precision_recall.png", draw_precision_recall),
-        ("confusion.png", draw_confusion),
-        ("per_class_ap.png", draw_class_figures),
-    ):
-        draw(figures, folder / name, summary)
-        written.append(folder / name)
-    if panels > 0:
-        judged = judge_images(truth, found, figures.score_threshold, figures.iou_threshold)[:panels]
-        subtitle = (
-            f"the {len(judged)} worst of {figures.images:,} images; score at least {figures.score_threshold:.2f}, "
-            f"IoU at least {figures.iou_threshold:.2f}; broken lines: missed (left), false or wrong class (right)"
+    summary = f"{title}: AP {metrics.ap:.3f}, AP50 {metrics.ap50:.3f}"
+    curves = [
+        PrecisionRecall(
+            row.name,
+            number,
+            metrics.precision[row.name],
+            row.metrics["AP50"] or 0.0,
+            None if row.best is None else (row.best.recall, row.best.precision),
         )
-        sheet = draw_panels(judged, truth, image_folder, summary, subtitle, enhance)
+        for number, row in enumerate(metrics.classes)
+        if not row.absent
+    ]
+    draw_precision_recall(curves, metrics.recall, metrics.ap50, written[2], summary)
+    limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {metrics.iou_threshold:.2f}"
+    names = [row.name for row in metrics.classes]
+    draw_confusion(metrics.confusion, names, written[3], f"{summary}\n{limits}")
+    _draw_class_bars(metrics, written[4], summary)
+    if panels > 0:
+        worst = worst_images(truth, found, metrics.score_threshold, metrics.iou_threshold)[:panels]
+        subtitle = (
+            f"the {len(worst)} worst of {metrics.images:,} images; {limits}; "
+            "broken lines: missed (left), false or wrong class (right)"
+        )
+        sheet = draw_panels(worst, truth, image_folder, summary, subtitle, enhance)
         written.append(folder / "panels.png")
         with atomic_path(written[-1]) as temporary:
             sheet.save(temporary)
     return written
 
 
-def _plain(record: Detection) -> dict[str, object]:
-    """Returns a COCO result with Python's own numbers."""
-    return {
-        "image_id": int(record["image_id"]),
-        "category_id": int(record["category_id"]),
-        "bbox": [float(value) for value in record["bbox"]],
-        "score": float(record["score"]),
-    }
+def _draw_class_bars(metrics: DetectionMetrics, path: Path, title: str) -> None:
+    """Draws bars of AP and AP50 for each class, best first, and of AP and AR100 by box size."""
+
+    def name(row: ClassMetrics) -> str:
+        return row.name if len(row.name) <= LONGEST_NAME else f"{row.name[: LONGEST_NAME - 1]}…"
+
+    present = sorted((row for row in metrics.classes if not row.absent), key=lambda row: row.metrics["AP"] or 0)
+    absent = [name(row) for row in metrics.classes if row.absent]
+    by_class = PairedBars(
+        "by class (annotated boxes); broken: all",
+        [(f"{name(row)} ({row.boxes:,})", row.metrics["AP50"], row.metrics["AP"]) for row in present],
+        ("AP50", "AP"),
+        marks=(metrics.summary["AP50"], metrics.summary["AP"]),
+        note=f"no annotated boxes: {', '.join(absent)}" if absent else "",
+    )
+    rows = [
+        (f"{size} ({metrics.boxes_by_size[size]:,})\n{SIZES[size]}",
+         metrics.summary[f"AR_{size}"], metrics.summary[f"AP_{size}"])
+        for size in reversed(SIZES)
+    ]  # fmt: skip
+    draw_paired_bars(by_class, PairedBars("by box size", rows, ("AR100", "AP")), path, title)
+
+
+@dataclass(frozen=True)
+class ImageErrors:
+    """One image with what was detected in it, and what is wrong with that.
+
+    Attributes:
+        image_id: which image.
+        boxes: what is annotated.
+        found: detections at or above the score threshold.
+        missed: ``bool`` ``[boxes]``: annotated boxes that no detection found.
+        false_alarms: ``bool`` ``[detections]``: detections where nothing is.
+        wrong_class: ``bool`` ``[detections]``: detections on a box of another class.
+        ignored: ``bool`` ``[detections]``: detections in a crowd.
+        penalty: 1 for each missed box, and the score of each false alarm or wrong class. So a confident mistake weighs
+            as much as a miss, and a doubtful one less.
+    """
+
+    image_id: int
+    boxes: Boxes
+    found: Boxes
+    missed: np.ndarray
+    false_alarms: np.ndarray
+    wrong_class: np.ndarray
+    ignored: np.ndarray
+    penalty: float
+
+
+def worst_images(
+    truth: GroundTruth, detections: Mapping[int, Boxes], score_threshold: float, iou_threshold: float = IOU_THRESHOLD
+) -> list[ImageErrors]:
+    """Returns all images, worst first (by their penalty), equal ones by id."""
+    images = []
+    for image_id in truth.images:
+        boxes, found = truth.of(image_id), detections.get(image_id, NO_BOXES)
+        found = found.part(found.weights >= score_threshold)
+        matches = match_boxes(found, boxes, iou_threshold)
+        missed, false_alarms = matches.detection_of == FREE, matches.box_of == FREE
+        hit, wrong_class = matches.box_of >= 0, np.zeros(len(found), bool)
+        wrong_class[hit] = boxes.category_ids[matches.box_of[hit]] != found.category_ids[hit]
+        penalty = float(missed.sum() + np.clip(found.weights[false_alarms | wrong_class], 0, 1).sum())
+        ignored = matches.box_of == IGNORED
+        images.append(ImageErrors(image_id, boxes, found, missed, false_alarms, wrong_class, ignored, penalty))
+    return sorted(images, key=lambda image: (-image.penalty, image.image_id))
+
+
+def draw_panels(
+    images: Sequence[ImageErrors],
+    truth: GroundTruth,
+    image_folder: str | Path,
+    title: str,
+    subtitle: str = "",
+    enhance: Enhance | None = None,
+) -> Image.Image:
+    """Draws one sheet: for each image the annotation on the left and the detections on the right.
+
+    Broken lines mark mistakes: on the left what was missed, on the right false alarms and wrong classes.
+
+    Args:
+        images: the images to draw, at least one.
+        truth: names of classes and files.
+        image_folder: what ``file_name`` is relative to. An image that cannot be read is drawn black, with a warning.
+        title, subtitle: stand above.
+        enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast; for nearly black sonar frames.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    if not images:
+        raise ValueError("images: need at least one image")
+    panels = [_panel(image, truth, Path(image_folder), enhance) for image in images]
+    columns = max(1, (SHEET_WIDTH - PADDING) // (max(panel.width for panel in panels) + PADDING))
+    return contact_sheet(panels, columns, title, subtitle, title_size=22)
+
+
+def _panel(image: ImageErrors, truth: GroundTruth, folder: Path, enhance: Enhance | None) -> Image.Image:
+    record = truth.images[image.image_id]
+    picture, factor = _picture(record, folder, enhance)
+    numbers = {category_id: index for index, category_id in enumerate(truth.classes)}
+    missed = image.missed
+    ground = _with_boxes(
+        picture, image.boxes, factor, (truth.classes, numbers), dashed=missed,
+        notes=["missed" if lost else ("crowd" if crowd else "")
+               for lost, crowd in zip(missed, image.boxes.crowd, strict=True)],
+        scores=False,
+    )  # fmt: skip
+    wrong, alarms = image.wrong_class, image.false_alarms
+    found = _with_boxes(picture, image.found, factor, (truth.classes, numbers), dashed=wrong | alarms)
+    font, small = font_of(15), font_of(13)
+    # A heading of two lines above two pictures.
+    top = PADDING + line_height(font) + line_height(small) + 10
+    panel = Image.new("RGB", (2 * picture.width + GAP + 2 * PADDING, top + picture.height + PADDING), PAPER)
+    pen = ImageDraw.Draw(panel)
+    text, bad = _verdict(image)
+    verdict = shortened(text, font, panel.width * 0.62)
+    verdict_width = font.getlength(verdict)
+    name = str(record.get("file_name", f"image {image.image_id}"))
+    room = panel.width - 3 * PADDING - verdict_width
+    pen.text((PADDING, PADDING - 2), shortened(name, font, room, keep_end=True), fill=INK, font=font)
+    pen.text((panel.width - PADDING - verdict_width, PADDING - 2), verdict, fill=WRONG if bad else RIGHT, font=font)
+    y = PADDING + line_height(font) + 4
+    right = PADDING + picture.width + GAP
+    pen.text((PADDING, y), shortened("annotated", small, picture.width), fill=SUBTLE, font=small)
+    pen.text((right, y), shortened("detected", small, picture.width), fill=SUBTLE, font=small)
+    panel.paste(ground, (PADDING, top))
+    panel.paste(found, (right, top))
+    return panel
+
+
+def _picture(record: Mapping[str, Any], folder: Path, enhance: Enhance | None) -> tuple[Image.Image, float]:
+    """Returns the picture with its longer side scaled to ``PICTURE_SIDE``, and the factor."""
+    path = folder / str(record.get("file_name", ""))
+    try:
+        pixels = read_image(path)
+    except ImageError as error:
+        logger.warning("panels: %s; drawn black", error)
+        size = [record.get(side) for side in ("height", "width")]
+        height, width = (value if isinstance(value, int) and value > 0 else PICTURE_SIDE for value in size)
+        pixels = np.zeros((height, width, 3), np.uint8)
+    else:
+        if enhance is not None:
+            pixels = np.ascontiguousarray(enhance(pixels), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    factor = PICTURE_SIDE / max(picture.size)
+    method = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, method), factor
+
+
+def _with_boxes(
+    picture: Image.Image,
+    boxes: Boxes,
+    factor: float,
+    names: tuple[Mapping[int, str], Mapping[int, int]],
+    dashed: np.ndarray,
+    notes: Sequence[str] | None = None,
+    scores: bool = True,
+) -> Image.Image:
+    """Draws boxes; ``names`` are category id -> name and category id -> number of the colour."""
+    low = boxes.boxes[:, :2]
+    corners = np.concatenate([low, low + boxes.boxes[:, 2:]], axis=1) * factor
+    ids = boxes.category_ids.tolist()
+    labels = [names[0][category_id] for category_id in ids]
+    if notes is not None:
+        labels = [f"{label} {note}".strip() for label, note in zip(labels, notes, strict=True)]
+    return draw_boxes(
+        picture,
+        corners,
+        labels,
+        scores=boxes.weights.tolist() if scores else None,
+        classes=[names[1][category_id] for category_id in ids],
+        dashed=dashed.tolist(),
+        smallest=0,
+    )
+
+
+def _verdict(image: ImageErrors) -> tuple[str, bool]:
+    """Returns what went wrong in a few words, and whether anything did."""
+    counts = (
+        (int(image.missed.sum()), "missed"),
+        (int(image.wrong_class.sum()), "wrong class"),
+        (int(image.false_alarms.sum()), "false"),
+    )
+    mistakes = ", ".join(f"{count} {word}" for count, word in counts if count)
+    if mistakes:
+        return mistakes, True
+    ignored = int(image.ignored.sum())
+    correct = len(image.found) - ignored
+    if correct or ignored:
+        return f"all {correct} correct" if correct else "only crowds", False
+    return "empty, nothing detected", False

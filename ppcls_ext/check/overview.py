@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, count_of, count_severities
 from ppcls_ext.check.images import Scan, load_pixels
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.pictures import DESK, INK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour, font_of, shortened
+from ppcls_ext.utils.drawing import DESK, INK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour, font_of, shortened
 
 WIDTH = 1600
 MARGIN = 24

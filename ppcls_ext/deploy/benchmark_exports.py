@@ -106,7 +106,7 @@ def find_source(name: str, size: int, detector_exporter: Exporter | None = None)
     Raises:
         UserError: it is none of them; the nearest names are given.
     """
-    from ppcls_ext.arch.catalog import architecture_parameters
+    from ppcls_ext.arch.registry import architecture_parameters
 
     model, separator, side = name.partition("@")
     if separator and not (side.isdecimal() and int(side) > 0):
@@ -285,7 +285,7 @@ def export_model(
     """
     import paddle
 
-    from ppcls_ext.arch.counting import count_network
+    from ppcls_ext.arch.flops import count_network
     from ppcls_ext.arch.outputs import logits_of
     from ppcls_ext.arch.registry import build_model
     from ppcls_ext.deploy.export import example_images, export_classifier

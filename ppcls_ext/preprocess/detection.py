@@ -145,6 +145,16 @@ class Resize:
             return scale, scale
         return self.target_size[0] / height, self.target_size[1] / width
 
+    def effect(self, height: int, width: int) -> tuple[Pair, Pair, Pair]:
+        """Returns the factors of an image of this size, its size afterwards, and what is added above and to the left.
+
+        Each is for height and width, in this order. With the ratio kept, ppdet notes the exact size and not the one in
+        whole pixels.
+        """
+        factors = self.factors(height, width)
+        exact = (factors[0] * float(height), factors[1] * float(width))
+        return factors, exact if self.keep_ratio else self.target_size, (0, 0)
+
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type; ``ImageError`` where nothing would remain."""
         height, width = image.shape[:2]
@@ -209,6 +219,11 @@ class LetterResize:
         new_height, new_width = (max(int(side * ratio + 0.5), 1) for side in (height, width))
         top, left = (self.target_size[0] - new_height) // 2, (self.target_size[1] - new_width) // 2
         return Placement(new_height, new_width, top, left)
+
+    def effect(self, height: int, width: int) -> tuple[Pair, Pair, Pair]:
+        """As :meth:`Resize.effect`."""
+        place = self.placement(height, width)
+        return (place.height / height, place.width / width), (place.height, place.width), (place.top, place.left)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type."""
@@ -342,7 +357,10 @@ DETECTION_OPERATORS: dict[str, type[Any]] = {
     )
 }  # fmt: skip
 # Each operator may stand behind those of its own rank and of lower ranks.
-RANKS = {Decode: 0, SonarEnhance: 1, Resize: 2, LetterResize: 2, Pad: 2, NormalizeImage: 2, Permute: 3, PadStride: 4}
+RANKS = {
+    "Decode": 0, "SonarEnhance": 1, "Resize": 2, "LetterResize": 2, "Pad": 2, "NormalizeImage": 2, "Permute": 3,
+    "PadStride": 4,
+}  # fmt: skip
 
 
 class DetectionPipeline:
@@ -374,41 +392,24 @@ class DetectionPipeline:
         if name is None:
             name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
         try:
-            return self._prepare(image)
+            pixels = self.decode(image)
+            height, width = pixels.shape[:2]
+            im_shape, scale_factor, pad = (float(height), float(width)), np.ones(2, dtype=np.float32), NO_PAD
+            resized = False
+            for operator in self.operators:
+                if isinstance(operator, Resize | LetterResize):
+                    if resized:
+                        # What ppdet resizes once is float32 from then on; we keep bytes as long as they hold the same.
+                        pixels = pixels.astype(np.float32, copy=False)
+                    resized = True
+                    factors, im_shape, added = operator.effect(*pixels.shape[:2])
+                    scale_factor = (scale_factor.astype(np.float64) * factors).astype(np.float32)
+                    pad = pad + np.array(added, dtype=np.float32)
+                pixels = operator(pixels)
         except ImageError as error:
             raise ImageError(name, error.cause) from error
-
-    def _prepare(self, image: bytes | str | os.PathLike[str] | np.ndarray) -> Prepared:
-        pixels = self.decode(image)
-        height, width = pixels.shape[:2]
-        im_shape, scale_factor, pad = (float(height), float(width)), np.ones(2, dtype=np.float32), NO_PAD
-        resized = False
-        for operator in self.operators:
-            if isinstance(operator, Resize | LetterResize):
-                if resized:
-                    # What ppdet resizes once is float32 from then on; we keep bytes as long as they hold the same.
-                    pixels = pixels.astype(np.float32, copy=False)
-                resized = True
-                factors, im_shape, added = _effect(operator, *pixels.shape[:2])
-                scale_factor = (scale_factor.astype(np.float64) * factors).astype(np.float32)
-                pad = pad + np.array(added, dtype=np.float32)
-            pixels = operator(pixels)
         tensor = np.ascontiguousarray(pixels, dtype=np.float32)
         return Prepared(tensor, scale_factor, np.array(im_shape, dtype=np.float32), height, width, pad)
-
-
-def _effect(operator: Resize | LetterResize, height: int, width: int) -> tuple[Pair, Pair, Pair]:
-    """Returns the factors of an image of this size, its size after resizing, and what is added above and to the left.
-
-    Each is for height and width, in this order.
-    """
-    if isinstance(operator, LetterResize):
-        place = operator.placement(height, width)
-        return (place.height / height, place.width / width), (place.height, place.width), (place.top, place.left)
-    factors = operator.factors(height, width)
-    # With the ratio kept, ppdet notes the exact size and not the one in whole pixels.
-    exact = (factors[0] * float(height), factors[1] * float(width))
-    return factors, exact if operator.keep_ratio else operator.target_size, (0, 0)
 
 
 def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -> DetectionPipeline:
@@ -423,31 +424,24 @@ def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -
             that gives no ``[3, H, W]``, or from which boxes could not be taken back to the image.
     """
     built = build_operators(operators, where, DETECTION_OPERATORS)
-    problems = _letterbox_problems(built, where)
-    for number, (before, operator) in enumerate(zip(built, built[1:], strict=False), start=1):
-        if RANKS[type(before)] > RANKS[type(operator)]:
-            first, second = type(operator).__name__, type(before).__name__
-            problems.append(f"{where}[{number}]: {first} must stand before {second}")
-    if not any(isinstance(operator, Permute) for operator in built):
+    names = [type(operator).__name__ for operator in built]
+    problems = []
+    for number, (before, name) in enumerate(zip(names, names[1:], strict=False), start=1):
+        if RANKS[before] > RANKS[name]:
+            problems.append(f"{where}[{number}]: {name} must stand before {before}")
+    if "LetterResize" in names:
+        # A letterbox works on colours and gives the final size.
+        number = names.index("LetterResize")
+        if "NormalizeImage" in names[:number]:
+            problems.append(f"{where}[{number}]: LetterResize must stand before NormalizeImage")
+        for later, name in enumerate(names[number + 1 :], start=number + 1):
+            if name in ("Resize", "Pad", "LetterResize"):
+                problems.append(f"{where}[{later}]: {name} cannot follow LetterResize, which gives the final size")
+    if "Permute" not in names:
         problems.append(f"{where}: Permute is missing; the model takes [3, H, W]")
     if problems:
         raise ConfigError(problems)
     return DetectionPipeline(built)
-
-
-def _letterbox_problems(operators: list[Any], where: str) -> list[str]:
-    """Returns what is wrong around a letterbox, which works on colours and gives the final size."""
-    names = [type(operator).__name__ for operator in operators]
-    if LetterResize.__name__ not in names:
-        return []
-    number = names.index(LetterResize.__name__)
-    problems = []
-    if NormalizeImage.__name__ in names[:number]:
-        problems.append(f"{where}[{number}]: LetterResize must stand before NormalizeImage")
-    for later in range(number + 1, len(names)):
-        if names[later] in ("Resize", "Pad", "LetterResize"):
-            problems.append(f"{where}[{later}]: {names[later]} cannot follow LetterResize, which gives the final size")
-    return problems
 
 
 def _multiple(size: int, divisor: int) -> int:

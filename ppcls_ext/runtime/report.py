@@ -15,10 +15,9 @@ from PIL import Image
 
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor, Prediction, Predictor
-from ppcls_ext.utils.boxes import draw_boxes
+from ppcls_ext.utils.drawing import Card, draw_boxes, draw_card, draw_sheet
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
-from ppcls_ext.utils.pictures import Card, draw_card, draw_sheet
 
 logger = logging.getLogger(__name__)
 NAME_WIDTH = 48

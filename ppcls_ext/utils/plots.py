@@ -1,4 +1,8 @@
-"""Charts, drawn with matplotlib's file backend only when one is asked for."""
+"""All charts, drawn by matplotlib without a screen; matplotlib is imported when one is asked for.
+
+Training curves of both worlds, comparisons of runs, bars, trade-offs, and what an evaluation of a detector shows:
+precision over recall, the confusion matrix, bars by class. Every chart is written whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppcls_ext.utils.drawing import class_colour
 from ppcls_ext.utils.files import atomic_path
 
 if TYPE_CHECKING:
@@ -18,14 +23,41 @@ if TYPE_CHECKING:
 
 # A part has one colour in every panel.
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange", "evaluation, EMA": "tab:green"}
-FEW_EPOCHS = 15
-
 LOSS_COLOURS = {"loss": "black", "loss_cls": "tab:blue", "loss_iou": "tab:orange", "loss_dfl": "tab:green"}
 RUN_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
-
+DARK_BAR, LIGHT_BAR = "#1f5a96", "#9cc3e6"
+FEW_EPOCHS = 15
 LEGEND_COLUMNS = 4
+# Above these numbers of classes, names and counts would be too small to read.
+MOST_NAMED_CURVES = 20
+MOST_COUNTED_CELLS = 16
+MOST_NAMED_CELLS = 40
+LONGEST_NAME = 24
+# Class colours are bright, for dark pictures; on white paper the light ones need less light.
+PAPER_BRIGHTNESS = 0.62
 
 History = Sequence[Mapping[str, Any]]
+
+
+def _new_figure(width: float, height: float, title: str = "") -> Figure:
+    """Returns a figure of ``width`` x ``height`` inches that is drawn without a screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="grey")
 
 
 @dataclass(frozen=True)
@@ -54,7 +86,7 @@ def _curve(history: History, part: str, name: str, label: str, scale: float = 1.
 
 
 def _has(record: Mapping[str, Any], part: str, name: str) -> bool:
-    """Whether a record holds the figure; None stands for one that could not be computed."""
+    """Whether a record holds the metric; None stands for one that could not be computed."""
     return (record.get(part) or {}).get(name) is not None
 
 
@@ -107,19 +139,22 @@ def draw_detection_curves(history: History, path: str | Path, title: str) -> Non
     _draw_by_epoch(panels, history, path, title, from_zero=True)
 
 
-def draw_run_comparison(runs: Mapping[str, History], path: str | Path, title: str = "") -> None:
-    """Draws AP50 and AP of several runs by epoch, and by the minutes that were spent on training.
+def draw_run_comparison(
+    runs: Mapping[str, History], path: str | Path, title: str = "", metrics: Sequence[str] = ("AP", "AP50")
+) -> None:
+    """Draws two metrics of several runs by epoch, and by the minutes that were spent on training.
 
-    The figures of the averaged weights (``ema``) are drawn, or those of the plain ones (``eval``) where a run has no
+    The metrics of the EMA weights (``ema``) are drawn, or those of the plain ones (``eval``) where a run has no
     others. Minutes are the sum of ``train.seconds`` up to the epoch, without evaluation.
 
     Args:
         runs: name of the run -> its records, as for :func:`draw_detection_curves`.
         path: the PNG to write, whole or not at all.
         title: heading of the figure.
+        metrics: keys of the evaluations.
     """
     panels: dict[tuple[str, str], list[Curve | None]] = {}
-    for name in ("AP50", "AP"):
+    for name in reversed(metrics):
         for number, (run, history) in enumerate(runs.items()):
             part = "ema" if any(_has(record, "ema", name) for record in history) else "eval"
             colour = RUN_COLOURS[number % len(RUN_COLOURS)]
@@ -128,8 +163,8 @@ def draw_run_comparison(runs: Mapping[str, History], path: str | Path, title: st
                 curve = replace(curve, label=f"{run} (best {max(curve.ys):.3f})")
             panels.setdefault((name, "epoch"), []).append(curve)
             panels.setdefault((name, "minutes of training"), []).append(_by_minutes(curve, history))
-    figure, all_axes = _new_figure(title)
-    for axes, ((name, unit), curves) in zip(all_axes, panels.items(), strict=False):
+    figure = _new_figure(10, 7, title)
+    for axes, ((name, unit), curves) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):
         _draw_panel(axes, name, curves)
         axes.set_xlim(left=0)
         _begin_at_zero(axes)
@@ -138,6 +173,66 @@ def draw_run_comparison(runs: Mapping[str, History], path: str | Path, title: st
         else:
             axes.set_xlabel(unit)
     _save(figure, path)
+
+
+def _learning_rate(history: History) -> Curve | None:
+    points = [(float(record["epoch"]), record["lr"]) for record in history if record.get("lr") is not None]
+    return Curve("", [epoch for epoch, _ in points], [rate for _, rate in points]) if points else None
+
+
+def _by_minutes(curve: Curve | None, history: History) -> Curve | None:
+    """Returns a curve over minutes of training, None if the history does not tell the seconds of each epoch."""
+    if curve is None or not all(_has(record, "train", "seconds") for record in history):
+        return None
+    minutes, passed = {}, 0.0
+    for record in history:
+        passed += record["train"]["seconds"] / 60
+        minutes[float(record["epoch"])] = passed
+    return Curve(curve.label, [minutes[epoch] for epoch in curve.xs], curve.ys, curve.style)
+
+
+def _draw_by_epoch(
+    panels: Sequence[tuple[str, Sequence[Curve | None]]],
+    history: History,
+    path: str | Path,
+    title: str,
+    from_zero: bool = False,
+) -> None:
+    """Draws four panels over epochs and writes the picture; ``from_zero`` lets every scale begin at 0."""
+    figure = _new_figure(10, 7, title)
+    for axes, (name, curves) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        _draw_panel(axes, name, curves)
+        axes.set_xlim(0.5, max((record["epoch"] for record in history), default=1) + 0.5)
+        if from_zero:
+            _begin_at_zero(axes)
+        _label_epochs(axes)
+    _save(figure, path)
+
+
+def _draw_panel(axes: Axes, title: str, curves: Sequence[Curve | None]) -> None:
+    drawn = [curve for curve in curves if curve is not None]
+    for curve in drawn:
+        # Few epochs are points, which a thin line alone would hardly show.
+        marker = "o" if len(curve.xs) < FEW_EPOCHS else None
+        axes.plot(curve.xs, curve.ys, label=curve.label or None, marker=marker, markersize=3, **curve.style)
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    if any(curve.label for curve in drawn):
+        axes.legend(fontsize="small")
+    if not drawn:
+        _say(axes, "not measured")
+
+
+def _begin_at_zero(axes: Axes) -> None:
+    highest = max((max(line.get_ydata()) for line in axes.get_lines()), default=0)
+    axes.set_ylim(0, 1.06 * highest if highest > 0 else 1)
+
+
+def _label_epochs(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 @dataclass(frozen=True)
@@ -159,9 +254,9 @@ def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: st
     """
     labels = list(dict.fromkeys(band.label for bands in panels.values() for band in bands))
     colours = dict(zip(labels, _many_colours(len(labels)), strict=True))
-    figure, all_axes = _new_figure(title, height=7 + 0.25 * math.ceil(len(labels) / LEGEND_COLUMNS))
+    figure = _new_figure(10, 7 + 0.25 * math.ceil(len(labels) / LEGEND_COLUMNS), title)
     lines: dict[str, Any] = {}
-    for axes, (name, bands) in zip(all_axes, panels.items(), strict=False):
+    for axes, (name, bands) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):
         _draw_panel(axes, name, [])
         for band in bands:
             if not band.points:
@@ -177,63 +272,6 @@ def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: st
     figure.legend([lines[label] for label in labels if label in lines], [label for label in labels if label in lines],
                   loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize="small")  # fmt: skip
     _save(figure, path)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar from zero: what it stands for, its value (None: not measured), its deviation, and what is written at it.
-
-    The deviation of a base, whose own value is 0, is drawn as a band through all bars.
-    """
-
-    label: str
-    value: float | None
-    text: str = ""
-    deviation: float | None = None
-    is_base: bool = False
-
-
-def draw_bars(panels: Mapping[str, Sequence[Bar]], path: str | Path, title: str) -> None:
-    """Draws horizontal bars of differences, some panels side by side with the same labels in each.
-
-    Args:
-        panels: heading -> its bars, from top to bottom.
-        path: the PNG to write, whole or not at all.
-        title: heading of the figure.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    count = max(len(bars) for bars in panels.values())
-    figure = Figure(figsize=(12, 1.6 + 0.42 * count), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-    for axes, (name, bars) in zip(all_axes, panels.items(), strict=True):
-        _draw_bars(axes, bars)
-        axes.set_title(name)
-    _save(figure, path)
-
-
-def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
-    ends = [0.0]
-    for place, bar in enumerate(bars):
-        text = bar.text if bar.value is not None else "not measured"
-        value, deviation = bar.value or 0.0, bar.deviation or 0.0
-        axes.barh(place, value, color="tab:blue" if value >= 0 else "tab:orange", xerr=deviation or None,
-                  error_kw={"capsize": 3, "elinewidth": 1})  # fmt: skip
-        axes.annotate(text, (max(value + deviation, 0.0), place), (4, 0), textcoords="offset points", va="center",
-                      fontsize="small")  # fmt: skip
-        ends += [value - deviation, value + deviation]
-        if bar.is_base and deviation:
-            axes.axvspan(value - deviation, value + deviation, color="0.45", alpha=0.15, lw=0)
-    room = max(ends) - min(ends) or 1.0
-    axes.set_xlim(min(ends) - 0.05 * room, max(ends) + 0.42 * room)
-    axes.axvline(0, color="0.3", linewidth=1)
-    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
-    axes.set_ylim(len(bars) - 0.4, -0.6)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
 
 
 @dataclass(frozen=True)
@@ -267,13 +305,9 @@ def draw_tradeoff(panels: Mapping[str, Sequence[Point]], path: str | Path, title
         title: heading of the figure.
         value_name: label of the vertical axis.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
 
-    figure = Figure(figsize=(max(7 * len(panels), 8), 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure = _new_figure(max(7 * len(panels), 8), 6, title)
     series: dict[str, Any] = {}
     all_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
     for axes, (name, points) in zip(all_axes, panels.items(), strict=True):
@@ -317,78 +351,162 @@ def _many_colours(count: int) -> list[Any]:
     return [colours[number % len(colours)] for number in range(count)]
 
 
-def _learning_rate(history: History) -> Curve | None:
-    points = [(float(record["epoch"]), record["lr"]) for record in history if record.get("lr") is not None]
-    return Curve("", [epoch for epoch, _ in points], [rate for _, rate in points]) if points else None
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Precision over recall of one class.
+
+    Attributes:
+        name: of the class.
+        number: of its colour.
+        precision: at each recall of the chart, 0 where that was never reached.
+        average: average precision, for the legend.
+        best: recall and precision at the highest F1, which gets a dot; None for none.
+    """
+
+    name: str
+    number: int
+    precision: np.ndarray
+    average: float
+    best: tuple[float, float] | None = None
 
 
-def _by_minutes(curve: Curve | None, history: History) -> Curve | None:
-    """Returns a curve over minutes of training, None if the history does not tell the seconds of each epoch."""
-    if curve is None or not all(_has(record, "train", "seconds") for record in history):
-        return None
-    minutes, passed = {}, 0.0
-    for record in history:
-        passed += record["train"]["seconds"] / 60
-        minutes[float(record["epoch"])] = passed
-    return Curve(curve.label, [minutes[epoch] for epoch in curve.xs], curve.ys, curve.style)
-
-
-def _draw_by_epoch(
-    panels: Sequence[tuple[str, Sequence[Curve | None]]],
-    history: History,
-    path: str | Path,
-    title: str,
-    from_zero: bool = False,
+def draw_precision_recall(
+    curves: Sequence[PrecisionRecall], recall: np.ndarray, average: float, path: str | Path, title: str
 ) -> None:
-    """Draws four panels over epochs and writes the picture; ``from_zero`` lets every scale begin at 0."""
-    figure, all_axes = _new_figure(title)
-    for axes, (name, curves) in zip(all_axes, panels, strict=True):
-        _draw_panel(axes, name, curves)
-        axes.set_xlim(0.5, max((record["epoch"] for record in history), default=1) + 0.5)
-        if from_zero:
-            _begin_at_zero(axes)
-        _label_epochs(axes)
+    """Draws precision over recall at IoU 0.5: a curve for each class, the mean in black, dots at the best F1.
+
+    Args:
+        curves: of the classes with annotated boxes; where there are none the chart says so.
+        recall: ``[R]``, what the curves are drawn over.
+        average: average precision of all classes together.
+        path: the PNG to write, whole or not at all.
+        title: heading.
+    """
+
+    def draw(precision: np.ndarray, **style: object) -> None:
+        # Only the part that was reached; beyond it COCO counts a precision of 0.
+        reached = np.flatnonzero(precision > 0)
+        last = int(reached[-1]) if len(reached) else 0
+        axes.plot([*recall[: last + 1], recall[last]], [*precision[: last + 1], 0], **style)
+
+    figure = _new_figure(9.5, 6)
+    axes = figure.add_subplot()
+    named = len(curves) <= MOST_NAMED_CURVES
+    for curve in sorted(curves, key=lambda curve: -curve.average):
+        colour = _on_paper(curve.number) if named else "0.75"
+        label = f"{_cut(curve.name, LONGEST_NAME)}  {curve.average:.3f}" if named else None
+        draw(curve.precision, color=colour, linewidth=1.4, label=label)
+        if curve.best is not None and named:
+            axes.plot(*curve.best, "o", color=colour, markersize=5)
+    if curves:
+        mean = np.mean([curve.precision for curve in curves], axis=0)
+        draw(mean, color="black", linewidth=2.6, label=f"all classes  {average:.3f}")
+        axes.legend(title="AP50 (dot: best F1)", loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
+    else:
+        _say(axes, "no annotated boxes")
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=title)
+    axes.grid(alpha=0.3)
     _save(figure, path)
 
 
-def _new_figure(title: str, height: float = 7) -> tuple[Figure, list[Axes]]:
-    """Returns a figure that is drawn without a screen, and its four panels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def draw_confusion(counts: np.ndarray, names: Sequence[str], path: str | Path, title: str) -> None:
+    """Draws a detector's confusion matrix: shades are shares of a row, numbers are counts.
 
-    figure = Figure(figsize=(10, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    if title:
-        figure.suptitle(title)
-    return figure, list(figure.subplots(2, 2).flat)
-
-
-def _draw_panel(axes: Axes, title: str, curves: Sequence[Curve | None]) -> None:
-    drawn = [curve for curve in curves if curve is not None]
-    for curve in drawn:
-        # Few epochs are points, which a thin line alone would hardly show.
-        marker = "o" if len(curve.xs) < FEW_EPOCHS else None
-        axes.plot(curve.xs, curve.ys, label=curve.label or None, marker=marker, markersize=3, **curve.style)
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    if any(curve.label for curve in drawn):
-        axes.legend(fontsize="small")
-    if not drawn:
-        axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, color="grey")
-
-
-def _begin_at_zero(axes: Axes) -> None:
-    highest = max((max(line.get_ydata()) for line in axes.get_lines()), default=0)
-    axes.set_ylim(0, 1.06 * highest if highest > 0 else 1)
-
-
-def _label_epochs(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    Args:
+        counts: ``[K + 1, K + 1]``: rows annotated, columns detected, background last.
+        names: of the K classes.
+        path: the PNG to write, whole or not at all.
+        title: heading.
+    """
+    side = len(counts)
+    inches = min(max(4.5, 2.2 + 0.55 * side), 14)
+    figure = _new_figure(inches + 1.4, inches + 0.6)
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(shown, ax=axes, shrink=0.75, label="share of the row")
+    if side <= MOST_COUNTED_CELLS:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                ink = "white" if shares[row, column] > 0.55 else "black"
+                axes.text(column, row, f"{count:,}", ha="center", va="center", color=ink, fontsize="small")
+    if side <= MOST_NAMED_CELLS:
+        names = [_cut(name, LONGEST_NAME) for name in names]
+        axes.set_xticks(range(side), [*names, "missed"], rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(side), [*names, "nothing there"])
+    # The background stands apart: misses on the right, false alarms below.
+    axes.axhline(side - 1.5, color="0.4", linewidth=1)
+    axes.axvline(side - 1.5, color="0.4", linewidth=1)
+    axes.set(xlabel="detected", ylabel="annotated")
+    axes.set_title(title, fontsize="medium")
+    _save(figure, path)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+@dataclass(frozen=True)
+class PairedBars:
+    """Two horizontal bars between 0 and 1 for each row of a panel.
+
+    Attributes:
+        heading: of the panel.
+        rows: from bottom to top: label, value of the light bar and of the dark one; None was not measured.
+        names: what light and dark bars stand for.
+        marks: values of both that get a broken line through all rows.
+        note: stands below.
+    """
+
+    heading: str
+    rows: Sequence[tuple[str, float | None, float | None]]
+    names: tuple[str, str]
+    marks: tuple[float | None, float | None] = (None, None)
+    note: str = ""
+
+
+def draw_paired_bars(left: PairedBars, right: PairedBars, path: str | Path, title: str) -> None:
+    """Draws two panels of bars, the left one twice as wide.
+
+    Args:
+        left, right: the panels; without rows they say so.
+        path: the PNG to write, whole or not at all.
+        title: heading.
+    """
+    figure = _new_figure(11, min(max(4.2, 1.9 + 0.42 * len(left.rows)), 24), title)
+    for axes, panel in zip(figure.subplots(1, 2, width_ratios=(2, 1)), (left, right), strict=True):
+        positions = np.arange(len(panel.rows))
+        for column, (shift, colour) in enumerate(((0.19, LIGHT_BAR), (-0.19, DARK_BAR))):
+            values = [row[column + 1] for row in panel.rows]
+            axes.barh(positions + shift, [value or 0 for value in values], height=0.36, color=colour,
+                      label=panel.names[column])  # fmt: skip
+            for position, value in zip(positions, values, strict=True):
+                text = "none annotated" if value is None else f"{value:.3f}"
+                ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+                place = ((value or 0) + 0.012, position + shift)
+                axes.text(*place, text, va="center", fontsize="x-small", color="0.25", bbox=ground)
+            mark = panel.marks[column]
+            if mark is not None:
+                axes.axvline(mark, color=colour, linestyle="--", linewidth=1)
+        if not panel.rows:
+            _say(axes, "no annotated boxes")
+        axes.set_yticks(positions, [_cut(row[0], 60) for row in panel.rows], fontsize="small")
+        axes.set_xlim(0, 1.12)
+        axes.set_xticks(np.arange(0, 1.01, 0.2))
+        axes.set_ylim(-0.6, max(len(panel.rows), 1) - 0.4)
+        axes.set_title(panel.heading, fontsize="medium", loc="left")
+        axes.set_xlabel(_cut(panel.note, 90), fontsize="small")
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
+    _save(figure, path)
+
+
+def _cut(text: str, length: int) -> str:
+    """Cuts a text to ``length`` characters; a dollar sign would begin a formula."""
+    text = text if len(text) <= length else f"{text[: length - 1]}…"
+    return text.replace("$", r"\$")
+
+
+def _on_paper(number: int) -> tuple[float, float, float]:
+    """Returns the colour of a class for white ground, as matplotlib takes it."""
+    red, green, blue = (channel / 255 for channel in class_colour(number))
+    light = 0.299 * red + 0.587 * green + 0.114 * blue
+    factor = min(1.0, PAPER_BRIGHTNESS / light)
+    return red * factor, green * factor, blue * factor

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppcls_ext.arch.variants import FAMILIES, family_of
+from ppcls_ext.arch.registry import build_model, families, family_of
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights.files import (
     SUFFIXES,
@@ -104,8 +104,8 @@ def _check(destination: str | os.PathLike[str], request: Request) -> None:
     family = family_of(request.model_name)
     for option, name in (("--from", request.origin), ("--to", request.target)):
         classes = LAYOUTS[name].classes
-        if classes and (family is None or family.class_name not in classes):
-            models = [model for each in FAMILIES if each.class_name in classes for model in each.rows]
+        if classes and (family is None or family.network.__name__ not in classes):
+            models = [model for each in families() if each.network.__name__ in classes for model in each.models]
             raise UserError(
                 f"{option} {name} is for {LAYOUTS[name].title}, not for {request.model_name}: "
                 f"choose --model among {', '.join(models)}"
@@ -154,8 +154,6 @@ def _drop_head(conversion: Conversion) -> None:
 
 def _shapes_of(model_name: str, class_num: int) -> Shapes:
     import paddle
-
-    from ppcls_ext.arch.registry import build_model
 
     try:
         # Only the shapes are wanted: without initial values a large model takes a tenth of a second, not ten. The

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ppcls_ext.arch.variants import FAMILIES, ConvNeXtVariant, Variant
+from ppcls_ext.arch.registry import families
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights.layout_tables import LAYOUTS
 from ppcls_ext.weights.load import CLASSIFIER, LoadReport, compare
@@ -50,19 +51,20 @@ def structure_of(weights: Mapping[str, np.ndarray]) -> Structure:
 
 def fitting_model(structure: Structure) -> str | None:
     """Returns the name of our model with this structure, or None."""
-    for family in FAMILIES:
-        for name, row in family.rows.items():
-            same = row.depths == structure.depths and _block_widths(row) == structure.widths
-            if same and structure.classes == (family.class_name,):
+    for family in families():
+        for name, row in family.models.items():
+            same = row["depths"] == structure.depths and _block_widths(row) == structure.widths
+            if same and structure.classes == (family.network.__name__,):
                 return name
     return None
 
 
-def _block_widths(row: Variant | ConvNeXtVariant) -> tuple[int, ...]:
-    if isinstance(row, ConvNeXtVariant):
-        return row.dims
+def _block_widths(row: Mapping[str, Any]) -> tuple[int, ...]:
+    dims = row["dims"]
+    if len(dims) == len(row["depths"]):
+        return dims
     # The blocks of a stage of E-ConvNeXt are half as wide as the mean of what goes in and out of it.
-    return tuple((before + after) // 2 // 2 for before, after in zip(row.dims, row.dims[1:], strict=False))
+    return tuple((before + after) // 2 // 2 for before, after in zip(dims[:-1], dims[1:], strict=True))
 
 
 def check_fit(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.weights import read_weights, write_weights
 from tests.support.runs import NORMALIZE, launch_tool, run_tool, same_files, small_config, write_config
+from tests.support.seeded import seed_weights
 
 
 def plain_config(output: Path, batch_size: int, **changes: Any) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from classification.config import load_config
 from classification.evaluation import evaluate_config
 from classification.pruning import FINE_TUNED, prune_classifier
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.deploy.compress.request import PruningRequest
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.runs import small_config
+from tests.support.seeded import seed_weights
 
 NARROW = [[16] * 3, [16] * 3, [32] * 9, [32] * 3]
 

@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 
 from detection.configuration import load_config
-from detection.counting import count_parameters
+from detection.counting import count_parts
 from detection.profile import detector_subject
 from ppcls_ext.deploy.profile.measure import Profile, Subject, profile_networks
 from ppcls_ext.utils.errors import UserError
@@ -45,13 +45,13 @@ def test_totals_are_those_of_paddle(subject, profile):
     with contextlib.redirect_stdout(io.StringIO()):
         flops = int(paddle.flops(Whole(subject), [1, 3, SIZE, SIZE]))
     assert profile.total.flops == flops
-    assert profile.total.parameters == count_parameters(subject.network).total
+    assert profile.total.parameters == count_parts(subject.network).total
 
 
 def test_parts_are_stages_neck_and_head(subject, profile):
     by_stage = profile.by_stage()
     assert list(by_stage) == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "neck", "head", "rest"]
-    parameters = count_parameters(subject.network)
+    parameters = count_parts(subject.network)
     assert by_stage["neck"].parameters == parameters.neck
     assert by_stage["head"].parameters == parameters.head
     backbone = sum(by_stage[stage].parameters for stage in list(by_stage)[:5])

@@ -9,18 +9,15 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.blocks import ChannelsLastBlock
-from ppcls_ext.arch.convnext_layers import GlobalResponseNorm
-from ppcls_ext.arch.convnext_v1 import ConvNeXtV1
-from ppcls_ext.arch.convnext_v2 import ConvNeXtV2
-from ppcls_ext.arch.design import CONVNEXT_V2
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.ablation import AblatedConvNeXt
+from ppcls_ext.arch.convnext import BlockV2, ConvNeXtV1, ConvNeXtV2, GlobalResponseNorm
 from ppcls_ext.deploy.export import export_classifier
 from ppcls_ext.deploy.formats import FORMATS
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, write_weights
 from ppcls_ext.weights.convert import Request, convert_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
+from tests.support.seeded import seed_weights, seeded_array
 
 
 def seeded_norm(channels: int) -> GlobalResponseNorm:
@@ -58,7 +55,7 @@ def test_a_channel_of_zeros_has_a_finite_gradient():
 
 
 def test_block_of_v2_is_the_formula_of_the_paper():
-    block = ChannelsLastBlock(4, design=CONVNEXT_V2)
+    block = BlockV2(4)
     seed_weights(block)
     x = seeded_array("x", (1, 4, 5, 6))
     state = {name: value.numpy().astype(np.float64) for name, value in block.state_dict().items()}
@@ -126,7 +123,7 @@ def test_other_weights_are_refused(name, message, tmp_path):
 @NEEDS_ONNX
 @NEEDS_OPENVINO
 @pytest.mark.parametrize(
-    ("network", "arguments"), [(ConvNeXtV1, {}), (ConvNeXtV2, {}), (ConvNeXtV1, {"spatial_mlp_window": 3})]
+    ("network", "arguments"), [(ConvNeXtV1, {}), (ConvNeXtV2, {}), (AblatedConvNeXt, {"spatial_mlp_window": 3})]
 )
 def test_every_engine_computes_what_the_model_computes(network, arguments, tmp_path):
     model = network(dims=(8, 16, 24, 32), depths=(1, 1, 2, 1), class_num=4, **arguments)

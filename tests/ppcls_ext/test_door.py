@@ -9,10 +9,9 @@ import paddle
 import pytest
 
 import ppcls_ext
-from ppcls_ext.arch.registry import class_of
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
-from ppcls_ext.arch.variants import family_of
+from ppcls_ext.arch.registry import family_of
 from ppcls_ext.utils.errors import UserError
+from tests.support.seeded import seed_weights, seeded_array
 
 NAME = "EConvNeXt_mini"
 
@@ -34,7 +33,7 @@ def test_every_model_is_an_architecture_of_paddleclas(architectures):
         composed = getattr(architectures, name)
         assert composed is getattr(architectures.backbone, name)
         assert composed.__name__ == name
-        assert issubclass(composed, class_of(family_of(name)))
+        assert issubclass(composed, family_of(name).network)
         assert issubclass(composed, architectures.TheseusLayer)
         assert composed.stages_pattern == ["stages[0]", "stages[1]", "stages[2]", "stages[3]"]
 

@@ -11,13 +11,13 @@ import pytest
 from paddle import nn
 
 from ppcls_ext import build_model, list_models
-from ppcls_ext.arch.econvnext import EConvNeXt
-from ppcls_ext.arch.golden import golden_images, golden_numbers, logits_of_images, settled_model
-from ppcls_ext.arch.layers import DropPath, EffectiveSE
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.econvnext import EConvNeXt, EffectiveSE
+from ppcls_ext.arch.layers import DropPath
 from ppcls_ext.weights.layout_tables import LAYOUTS
+from tests.golden.make_models import golden_images, golden_numbers, logits_of_images, settled_model
 from tests.support.compiled import check_static_equals_eager
 from tests.support.reference import DEPTHS, Reference
+from tests.support.seeded import seed_weights, seeded_array
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "models.json").read_text())
 # Of golden logits, whose standard deviation is one.

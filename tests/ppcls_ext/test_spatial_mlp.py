@@ -7,14 +7,14 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
-from ppcls_ext.arch.spatial_mlp import MapSpatialMLP, WindowedSpatialMLP
+from ppcls_ext.arch.ablation import MapSpatialMLP, SpatialMLP
+from tests.support.seeded import seed_weights, seeded_array
 
 # Whole windows; windows that stick out below and to the right; a map smaller than its window; heads of 24 channels.
 CASES = [(4, 8, 8, 64), (3, 7, 5, 48), (4, 2, 1, 8), (2, 3, 6, 33)]
 
 
-def mixed_by_hand(layer: WindowedSpatialMLP, x: np.ndarray) -> np.ndarray:
+def mixed_by_hand(layer: SpatialMLP, x: np.ndarray) -> np.ndarray:
     """``x`` ``[N, H, W, C]`` plus, for each window and channel, the linear function of its head."""
     n = layer.window
     channels = x.shape[3]
@@ -36,7 +36,7 @@ def mixed_by_hand(layer: WindowedSpatialMLP, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("window", "height", "width", "channels"), CASES)
 def test_each_window_is_mixed_by_its_head(window, height, width, channels):
-    layer = WindowedSpatialMLP(channels, window)
+    layer = SpatialMLP(channels, window)
     seed_weights(layer)
     x = seeded_array("x", (2, height, width, channels))
     expected = mixed_by_hand(layer, x)
@@ -54,14 +54,14 @@ def test_maps_are_mixed_alike():
 
 @pytest.mark.parametrize(("channels", "heads"), [(96, 3), (768, 24), (48, 2), (8, 1), (33, 3)])
 def test_heads_have_up_to_32_channels(channels, heads):
-    assert WindowedSpatialMLP(channels, 4).heads == heads
+    assert SpatialMLP(channels, 4).heads == heads
 
 
 def test_every_block_of_the_studied_model_has_one():
     with paddle.LazyGuard():
         model = build_model("ConvNeXtV1_tiny", spatial_mlp_window=4)
         plain = build_model("ConvNeXtV1_tiny")
-    layers = [layer for layer in model.sublayers() if isinstance(layer, WindowedSpatialMLP)]
+    layers = [layer for layer in model.sublayers() if isinstance(layer, SpatialMLP)]
     assert [layer.heads for layer in layers] == [3] * 3 + [6] * 3 + [12] * 9 + [24] * 3
     more = sum(parameter.size for parameter in model.parameters()) - sum(p.size for p in plain.parameters())
     # 16 x 16 weights and 16 biases for each head.

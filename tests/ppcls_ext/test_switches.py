@@ -12,17 +12,14 @@ import pytest
 from paddle import nn
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.blocks import Block, ChannelsLastBlock
-from ppcls_ext.arch.catalog import architecture_parameters
-from ppcls_ext.arch.convnext_layers import LayerScale
-from ppcls_ext.arch.counting import count_network
-from ppcls_ext.arch.design import CONVNEXT, ECONVNEXT, Design
-from ppcls_ext.arch.golden_designs import SMALL, SMALL_SIZE, SWITCHED, path_numbers, switch_values
-from ppcls_ext.arch.layers import EffectiveSE
-from ppcls_ext.arch.parts import SPATIAL_GROUPS
-from ppcls_ext.arch.path import PATH, TO_CONVNEXT, TO_ECONVNEXT
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from ppcls_ext.arch.ablation import PATH, TO_CONVNEXT, TO_ECONVNEXT, AblatedBlock, Switches
+from ppcls_ext.arch.convnext import BlockV1, BlockV2, ChannelNorm, LayerScale
+from ppcls_ext.arch.econvnext import Block, EffectiveSE
+from ppcls_ext.arch.flops import count_network
+from ppcls_ext.arch.registry import architecture_parameters
+from tests.golden.make_designs import SMALL, SMALL_SIZE, SWITCHED, path_numbers, switch_values
 from tests.support.compiled import check_static_equals_eager
+from tests.support.seeded import seed_weights, seeded_array
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((GOLDEN_FOLDER / "designs.json").read_text())
@@ -53,7 +50,7 @@ def layers_of(model: nn.Layer, *kinds: type) -> list[nn.Layer]:
 
 
 def blocks_of(model: nn.Layer) -> list[nn.Layer]:
-    return layers_of(model, Block, ChannelsLastBlock)
+    return layers_of(model, Block, BlockV1, BlockV2, AblatedBlock)
 
 
 @pytest.mark.parametrize(("name", "switch", "value"), ALL_SWITCHES)
@@ -71,13 +68,18 @@ def test_every_value_trains_and_has_its_golden_size(name, switch, value):
     assert [count.parameters, count.flops] == GOLDEN["switches"][name][f"{switch}={value}"]
 
 
-@pytest.mark.parametrize(("name", "published"), [("ConvNeXtV1_tiny", CONVNEXT), ("EConvNeXt_mini", ECONVNEXT)])
-def test_defaults_are_the_published_design(name, published):
+@pytest.mark.parametrize("name", SWITCHED)
+def test_with_the_defaults_of_its_switches_a_network_is_the_published_one(name):
     defaults = {key: parameter.default for key, parameter in architecture_parameters(name).items()}
-    switches = [key for key in vars(published) if key in defaults]
-    assert len(switches) >= 8
-    assert {key: defaults[key] for key in switches} == {key: getattr(published, key) for key in switches}
-    assert defaults["depth_multiplier"] == defaults["width_multiplier"] == 1.0
+    paddle.seed(3)
+    published = small(name)
+    paddle.seed(3)
+    switched = small(name, norm=defaults["norm"])
+    assert type(switched) is not type(published)
+    names = list(published.state_dict())
+    assert list(switched.state_dict()) == names
+    for key in names:  # the seed gives the same weights
+        np.testing.assert_array_equal(switched.state_dict()[key].numpy(), published.state_dict()[key].numpy())
 
 
 @pytest.mark.parametrize("name", SWITCHED)
@@ -110,9 +112,9 @@ def test_wrong_values_are_refused(name, arguments, message):
 
 def test_a_class_refuses_as_the_schema_does():
     with pytest.raises(ValueError, match="^kernel_size: must be one of 3, 5, 7, got 9"):
-        Design("batch_norm", "dense", "none", "gelu", 9, True, True, "norm_conv")
+        Switches("batch_norm", "dense", "none", "gelu", 9, True, True, "norm_conv")
     with pytest.raises(ValueError, match="^csp: must be true or false, got 1"):
-        Design("batch_norm", "dense", "none", "gelu", 3, 1, True, "norm_conv")
+        Switches("batch_norm", "dense", "none", "gelu", 3, 1, True, "norm_conv")
     with pytest.raises(ValueError, match="^spatial_mlp_window: must be 0 .none. or from 2 to 32, got 1"):
         build_model("ConvNeXtV1_tiny", spatial_mlp_window=1)
 
@@ -145,15 +147,6 @@ def test_switches_of_the_block_change_the_parameters_of_its_parts(name):
     assert trainable(small(name, branch_scale="channel_attention")) == nothing + sum(w * w + w for w in widths)
     without, with_norm = (trainable(small(name, branch_norm=norm)) for norm in (False, True))
     assert with_norm == without + sum(2 * width for width in widths)
-
-
-@pytest.mark.parametrize(
-    ("channels", "groups"), [(8, 1), (32, 1), (36, 2), (72, 3), (96, 3), (144, 6), (288, 9), (768, 24)]
-)
-def test_grouped_convolutions_see_the_largest_divisor_up_to_32_channels(channels, groups):
-    assert SPATIAL_GROUPS["grouped"](channels) == groups
-    assert SPATIAL_GROUPS["depthwise"](channels) == channels
-    assert SPATIAL_GROUPS["dense"](channels) == 1
 
 
 @pytest.mark.parametrize("name", ["EConvNeXt_mini", "EConvNeXt_tiny"])
@@ -230,10 +223,13 @@ def test_steps_of_the_path_have_their_golden_sizes(step):
 @pytest.mark.parametrize("branch_norm", [True, False])
 @pytest.mark.parametrize("branch_scale", ["channel_attention", "layer_scale", "none"])
 def test_both_forms_of_the_block_are_one_function(branch_scale, branch_norm):
-    design = Design(
-        "layer_norm", "grouped", branch_scale, "gelu", 5, False, branch_norm, "norm_conv", spatial_mlp_window=3
-    )
-    channels_last, maps = ChannelsLastBlock(12, design=design), Block(12, design=design)
+    rest = {"spatial": "grouped", "branch_scale": branch_scale, "activation": "gelu", "kernel_size": 5, "csp": False}
+    rest |= {"branch_norm": branch_norm, "downsampling": "norm_conv", "spatial_mlp_window": 3}
+    channels_last = AblatedBlock(Switches(norm="layer_norm", **rest), 12)
+    maps = AblatedBlock(Switches(norm="batch_norm", **rest), 12)
+    for name, layer in list(maps.named_children()):  # of the two only the norms differ
+        if isinstance(layer, nn.BatchNorm2D):
+            setattr(maps, name, ChannelNorm(12))
     seed_weights(channels_last)
     weights = {key: value.numpy() for key, value in channels_last.state_dict().items()}
     for key in ("expand.weight", "project.weight"):

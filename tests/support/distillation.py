@@ -10,10 +10,10 @@ import paddle
 from classification.config import Config, load_config
 from classification.trainer import Trainer
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.weights import write_weights
 from tests.support.runs import small_config, write_config
+from tests.support.seeded import seed_weights
 
 # One block in each stage; the student's stages have 8, 16, 24 and 48 channels, the teacher's 16, 24, 48 and 96.
 STUDENT = {"depth_multiplier": 0.1, "width_multiplier": 0.0625}

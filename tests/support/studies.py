@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from classification.study.config import Study, load_study
-from classification.study.runs import Run, runs_of
+from classification.study import Run, Study, load_study, runs_of
 from tests.support.runs import small_config, write_config
 
 TINY = {"name": "EConvNeXt_mini", "class_num": 3, "depth_multiplier": 0.25, "width_multiplier": 0.1}
@@ -77,6 +76,6 @@ def pretend_training(run: Run, top1s: list[float]) -> None:
     lines = "".join(json.dumps({"kind": "epoch", **record}) + "\n" for record in history)
     # A run that is being written, or was killed, ends amid a line.
     (run.folder / "log.jsonl").write_text(lines + '{"kind": "st', encoding="utf-8")
-    if len(top1s) == run.epochs:
+    if len(top1s) == run.config.run.epochs:
         report = {"epochs": len(top1s), "history": history}
         (run.folder / "report.json").write_text(json.dumps(report), encoding="utf-8")

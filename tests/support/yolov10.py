@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from tests.support.seeded import seed_weights, seeded_array
 
 CLASSES = 3
 SIZE = 64

@@ -32,7 +32,7 @@ def make_yolov10_lively(model: Any, seed: int = 3, class_spread: float = 3.0) ->
 
     Wide networks need a smaller ``class_spread``, or all their best scores are 1.
     """
-    from ppcls_ext.arch.seeded import seed_weights
+    from tests.support.seeded import seed_weights
 
     seed_weights(model)
     generator = np.random.default_rng(seed)

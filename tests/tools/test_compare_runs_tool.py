@@ -56,4 +56,17 @@ def test_what_is_no_run_is_told(tmp_path: Path) -> None:
 def test_a_run_without_evaluation_is_told(tmp_path: Path) -> None:
     result = run_tool("compare_runs.py", write_run(tmp_path / "none", []))
     assert result.returncode == 2
-    assert "no epoch of a detector was evaluated yet" in result.stderr
+    assert "no epoch was evaluated yet" in result.stderr
+
+
+def test_classifiers_are_compared_by_top1_but_not_with_detectors(tmp_path: Path) -> None:
+    detector = write_run(tmp_path / "detector", [(0.1, 0.2)])
+    classifier = write_run(tmp_path / "classifier", [(0.4, 0.9)])
+    log = classifier / "log.jsonl"
+    log.write_text(log.read_text().replace('"AP"', '"top1"').replace('"AP50"', '"top5"'), encoding="utf-8")
+    result = run_tool("compare_runs.py", classifier, "--output", tmp_path / "runs.png")
+    assert result.returncode == 0, result.stderr
+    assert "| epoch | top1 | top5 | loss |" in result.stdout and "| 1 | 0.400 | 0.900 |" in result.stdout
+    assert Image.open(tmp_path / "runs.png").width > 600
+    result = run_tool("compare_runs.py", classifier, detector)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)

@@ -14,11 +14,11 @@ import yaml
 from PIL import Image
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.deploy.export import export_classifier
 from ppcls_ext.weights import write_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs, small_classifier
 from tests.support.runs import small_config
+from tests.support.seeded import seed_weights
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NARROW = [[16] * 3, [16] * 3, [16] * 9, [16] * 3]

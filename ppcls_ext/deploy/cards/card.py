@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ppcls_ext.arch.catalog import architecture_parameters
+from ppcls_ext.arch.registry import architecture_parameters
 from ppcls_ext.deploy.cards import deployment, overview, training
 from ppcls_ext.deploy.cards.counts import Counts, count_classifier
 from ppcls_ext.deploy.cards.facts import Facts

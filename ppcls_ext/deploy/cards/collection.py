@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ppcls_ext.arch.catalog import list_models
+from ppcls_ext.arch.registry import list_models
 from ppcls_ext.deploy.cards.card import DEFAULT_SHAPE, card_text
 from ppcls_ext.deploy.cards.counts import Counts, count_classifier, from_document
 from ppcls_ext.deploy.cards.facts import Facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ppcls_ext.arch.catalog import architecture_parameters
+from ppcls_ext.arch.registry import architecture_parameters
 
 # They change the last layer, or the training alone.
 HARMLESS = ("class_num", "drop_path_rate")

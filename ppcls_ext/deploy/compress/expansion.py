@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from paddle import nn
 
-from ppcls_ext.arch.blocks import Block, ChannelsLastBlock
+from ppcls_ext.arch.ablation import AblatedBlock
+from ppcls_ext.arch.convnext import BlockV1
+from ppcls_ext.arch.econvnext import Block
 from ppcls_ext.utils.errors import UserError
 
-# Blocks whose layers `expand` and `project` enclose channels that nothing mixes, unless there is a layer of this name
-# between them: ConvNeXt V2's response norm divides each channel by the mean over all of them.
-PRUNABLE_BLOCKS: tuple[type[nn.Layer], ...] = (Block, ChannelsLastBlock)
-MIXING = "response_norm"
+# Blocks whose layers `expand` and `project` enclose channels that nothing mixes. Not those of ConvNeXt V2: its response
+# norm divides each channel by the mean over all of them.
+PRUNABLE_BLOCKS: tuple[type[nn.Layer], ...] = (Block, BlockV1, AblatedBlock)
 _PLACE = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)$")
 
 
@@ -77,7 +78,7 @@ def find_expansions(model: nn.Layer) -> list[Expansion]:
     found = []
     for name, layer in model.named_sublayers():
         place = _PLACE.search(name)
-        if place is not None and isinstance(layer, PRUNABLE_BLOCKS) and getattr(layer, MIXING, None) is None:
+        if place is not None and isinstance(layer, PRUNABLE_BLOCKS):
             found.append(Expansion(name, int(place[1]), layer))
     if not found:
         kind = type(model).__name__

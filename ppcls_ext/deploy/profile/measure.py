@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls_ext.arch.seeded import seeded_array
 from ppcls_ext.deploy.profile.kinds import count_flops, is_attention, kind_of
 from ppcls_ext.deploy.profile.result import BETWEEN, REST, LayerFigures, Profile
 from ppcls_ext.deploy.profile.stages import assign_stages
@@ -79,7 +79,7 @@ def profile_networks(subjects: Sequence[Subject], batch: int = 1, repeats: int =
         stack.enter_context(paddle.no_grad())
         for subject in subjects:
             stack.enter_context(_evaluation_mode(subject.network))
-        images = [paddle.to_tensor(seeded_array("images", (batch, *subject.image_shape))) for subject in subjects]
+        images = [paddle.to_tensor(_pixels(batch, *subject.image_shape)) for subject in subjects]
         seen = [_look(subject, image) for subject, image in zip(subjects, images, strict=True)]
         timings = [_Timing() for _ in subjects]
         for turn in range(WARM_UPS - 1 + repeats):
@@ -101,7 +101,7 @@ def count_network(subject: Subject) -> Profile:
         UserError: the network does not take such images.
     """
     with paddle.no_grad(), _evaluation_mode(subject.network):
-        image = paddle.to_tensor(seeded_array("images", (1, *subject.image_shape)))
+        image = paddle.to_tensor(_pixels(1, *subject.image_shape))
         return _profile(subject, _look(subject, image), _Timing([{}], [0.0]), 1)
 
 
@@ -251,3 +251,8 @@ def _profile(subject: Subject, seen: dict[str, _Seen], timing: _Timing, batch: i
             )
         )
     return Profile(subject.name, subject.image_shape, batch, tuple(rows), sum(plain) / half * 1e3)
+
+
+def _pixels(*shape: int) -> np.ndarray:
+    """Returns pictures of noise in [-1, 1), float32."""
+    return np.random.default_rng(0).random(shape, dtype=np.float32) * 2 - 1

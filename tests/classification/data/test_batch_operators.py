@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from classification.data.batch_operators import CutmixOperator, MixupOperator, build_batch_operator
+from classification.data.operators import CutmixOperator, MixupOperator, build_batch_operator
 from ppcls_ext.utils.errors import ConfigError
 
 

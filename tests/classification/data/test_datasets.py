@@ -14,8 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification.data.datasets import Cifar10, Cifar100, Digits, ImageFolder, ImageNetDataset, check_labels
-from classification.data.errors import DatasetError
+from classification.data.datasets import (
+    Cifar10,
+    Cifar100,
+    DatasetError,
+    Digits,
+    ImageFolder,
+    ImageNetDataset,
+    check_labels,
+)
 
 
 def save(path: Path, colour: int = 0) -> None:

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification.data.batch_operators import build_batch_operator
 from classification.data.datasets import Digits, ImageFolder
 from classification.data.loader import build_loader
-from classification.data.operators import TRAIN_OPERATORS
+from classification.data.operators import TRAIN_OPERATORS, build_batch_operator
 from ppcls_ext.engine import loader as workers
 from ppcls_ext.engine.loader import EpochBatchSampler, Loader
 from ppcls_ext.preprocess import build_operators

@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from classification.data.operators import TRAIN_OPERATORS, photometric
-from classification.data.operators.crop import Pad, RandCropImage, RandomCropImage
-from classification.data.operators.erasing import RandomErasing
-from classification.data.operators.geometric import RandFlipImage, RandomRotation, affine, rotation
-from classification.data.operators.rand_augment import Policy, TimmAutoAugment, changes
-from classification.data.operators.resample import resize_antialiased
-from classification.data.operators.slide import slide_columns, slide_rows
+from classification.data import colour as photometric
+from classification.data.colour import Policy, TimmAutoAugment, changes
+from classification.data.geometry import (
+    Pad,
+    RandCropImage,
+    RandFlipImage,
+    RandomCropImage,
+    RandomRotation,
+    affine,
+    resize_antialiased,
+    rotation,
+    slide_columns,
+    slide_rows,
+)
+from classification.data.operators import TRAIN_OPERATORS, RandomErasing
 from ppcls_ext.preprocess import ImageError, build_operators
 from ppcls_ext.utils.errors import ConfigError
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.weights import read_weights, write_weights
 from tests.support.distillation import STUDENT, distilled, loaded, trainer_of, write_teacher
 from tests.support.runs import NORMALIZE, launch_tool, write_config
+from tests.support.seeded import seed_weights
 
 
 def plain_config(folder: Path, name: str, batch_size: int) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from classification.evaluation import evaluate_config
 from classification.learner import Learner
 from classification.pruning import tuning_document
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.deploy.compress.request import PruningRequest
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, read_pickle, read_weights, write_weights
 from tests.support.distillation import STUDENT, distilled, loaded, trainer_of, write_teacher
 from tests.support.runs import same_files
+from tests.support.seeded import seed_weights
 
 # Stage 2 of the student is projected to the teacher's width, and so is stage 4.
 ALL = {"features": {"stages": [2, 4], "weight": 0.5}, "weight": 0.6, "temperature": 3.0}

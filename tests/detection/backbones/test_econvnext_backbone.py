@@ -11,7 +11,7 @@ from paddle import nn
 
 from detection import toolkit
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
+from tests.support.seeded import seed_weights, seeded_array
 
 # Trainable parameters: those of the classifier (7,658,992, 13,248,520, 19,427,848) without its norm and head, with two
 # numbers for each channel of the norms of the last three stages.
@@ -21,7 +21,7 @@ CHANNELS = {"mini": [96, 192, 384, 768], "tiny": [128, 256, 512, 1024]}
 
 def make(arch: str = "mini", name: str = "EConvNeXt", **arguments: Any) -> nn.Layer:
     toolkit.register()
-    from detection.backbones import econvnext
+    from detection import backbone as econvnext
 
     backbone = getattr(econvnext, name)(arch=arch, **arguments)
     seed_weights(backbone)
@@ -161,7 +161,7 @@ def test_a_rate_that_yaml_reads_as_text() -> None:
 )
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     toolkit.register()
-    from detection.backbones.econvnext import EConvNeXt
+    from detection.backbone import EConvNeXt
 
     with pytest.raises(ValueError, match=message):
         EConvNeXt(**arguments)

@@ -15,10 +15,10 @@ import pytest
 
 from detection import toolkit
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.reference import Reference
+from tests.support.seeded import seed_weights, seeded_array
 
 IMAGES = seeded_array("images", (2, 3, 32, 64))
 NORM_PARTS = ("weight", "bias", "_mean", "_variance")
@@ -26,9 +26,9 @@ NORM_PARTS = ("weight", "bias", "_mean", "_variance")
 
 def make(pretrained: Any, name: str = "EConvNeXt", **arguments: Any) -> Any:
     toolkit.register()
-    from detection.backbones import econvnext
+    from detection import backbone as module
 
-    backbone = getattr(econvnext, name)(pretrained=pretrained, **arguments)
+    backbone = getattr(module, name)(pretrained=pretrained, **arguments)
     backbone.eval()
     return backbone
 

@@ -48,7 +48,7 @@ def test_files_of_every_kind(kind):
 
 @pytest.mark.parametrize("interp", range(5))
 @pytest.mark.parametrize("keep_ratio", [False, True])
-@pytest.mark.parametrize("size", [(38, 53), (100, 20), (7, 200), (64, 64)])
+@pytest.mark.parametrize("size", [(38, 53), (7, 200)])
 @pytest.mark.parametrize("target_size", [64, [48, 96]])
 def test_resizing(interp, keep_ratio, size, target_size):
     pixels = smooth_picture(1, size[1], size[0])
@@ -111,16 +111,7 @@ def test_stride_of_a_batch(stride):
 
 
 @pytest.mark.parametrize("method", ["none", "gamma", "log", "equalize", "clahe"])
-@pytest.mark.parametrize("kind", ["bmp", "png grey", "png of 16 bits", "jpeg"])
+@pytest.mark.parametrize("kind", ["png of 16 bits", "jpeg"])
 def test_enhanced_sonar(method, kind):
     resize = {"Resize": {"target_size": [64, 64], "keep_ratio": False, "interp": 2}}
     check_equal([{"SonarEnhance": {"method": method}}, resize, NORMALIZE, {"Permute": {}}], FILES[kind])
-
-
-def test_a_repeated_call_gives_the_same():
-    pipeline = build_detection_pipeline(
-        [{"Resize": {"target_size": 48, "keep_ratio": False}}, NORMALIZE, {"Permute": {}}]
-    )
-    first, kept = pipeline(FILES["png"]), pipeline(FILES["png"]).pixels.copy()
-    pipeline(FILES["jpeg"])
-    assert np.array_equal(first.pixels, kept)

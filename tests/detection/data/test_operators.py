@@ -1,14 +1,20 @@
-"""Operators of ours in ppdet's readers."""
+"""Operators of ours in ppdet's readers: labels, sonar, colours against Python's own formula, the letterbox."""
 
 from __future__ import annotations
+
+import colorsys
+from typing import Any
 
 import numpy as np
 import pytest
 
 from detection.toolkit import register
+from ppcls_ext.preprocess import detection as preprocess
 from ppcls_ext.preprocess import sonar
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import parameters_of
+from tests.support.coloured_boxes import coloured_sample, seen_box
+from tests.support.pictures import smooth_picture
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +41,6 @@ def test_readers_give_labels_of_64_bits(counts):
     assert np.asarray(batch["gt_class"]).shape == (2, boxes, 1)
     assert np.asarray(batch["gt_bbox"]).shape == (2, boxes, 4)
     assert np.asarray(batch["pad_gt_mask"]).sum(axis=(1, 2)).tolist() == list(counts)
-
-
-def test_batches_without_labels_pass():
-    from ppdet.data.reader import BatchCompose
-
-    batch = BatchCompose([{"LabelsToInt64": {}}])([{"image": np.zeros([3, 8, 8], np.float32)}])
-    assert set(batch) == {"image"}
 
 
 def test_registration_may_be_repeated_but_replaces_nothing(monkeypatch):
@@ -105,7 +104,7 @@ def flipped(seed: int = 0, **arguments: object) -> dict:
 
 
 def test_horizontal_flip_is_that_of_ppdet():
-    for seed in range(8):
+    for seed in range(4):
         ours = flipped(seed, prob=0.5, axis="horizontal")
         np.random.seed(seed)
         theirs = transformed([{"RandomFlip": {"prob": 0.5}}], {"image": frame(), "gt_bbox": boxes()})
@@ -141,16 +140,115 @@ def test_flips_as_often_as_asked_from_the_global_generator(axis):
     assert np.array_equal(flipped(7, axis=axis)["image"], flipped(7, axis=axis)["image"])
 
 
-def test_frames_without_boxes_are_flipped():
-    for axis in ("horizontal", "vertical"):
-        sample = {"image": frame(), "gt_bbox": np.zeros([0, 4], np.float32), "gt_poly": []}
-        assert transformed([{"SonarFlip": {"prob": 1.0, "axis": axis}}], sample)["gt_bbox"].shape == (0, 4)
-
-
 def test_vertical_flip_refuses_what_it_would_leave_behind():
     sample = {"image": frame(), "gt_bbox": boxes(), "gt_poly": [None, [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7, 8]]]}
     with pytest.raises(ValueError, match="SonarFlip with axis: vertical moves boxes only, the sample has 'gt_poly'"):
         transformed([{"SonarFlip": {"prob": 1.0, "axis": "vertical"}}], sample)
+
+
+def apply(name: str, arguments: dict[str, Any], sample: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    from ppdet.data.reader import Compose
+
+    np.random.seed(seed)
+    return Compose([{name: arguments}])(sample)
+
+
+def changed(image: np.ndarray, seed: int = 0, **arguments: float) -> np.ndarray:
+    settings = {"hue": 0.0, "saturation": 0.0, "value": 0.0, **arguments}
+    return apply("RandomHSV", settings, {"image": image.copy()}, seed)["image"]
+
+
+def hsv(image: np.ndarray) -> np.ndarray:
+    """Hue, saturation and value, 0 to 1, by Python's own formula."""
+    return np.array([colorsys.rgb_to_hsv(*pixel) for pixel in (image.reshape(-1, 3) / 255.0).tolist()])
+
+
+def vivid() -> np.ndarray:
+    colours = [[200, 40, 40], [180, 160, 30], [40, 170, 60], [30, 90, 180], [140, 40, 170], [160, 90, 110]]
+    return np.array(colours, np.uint8).reshape(2, 3, 3)
+
+
+def turns(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """By how much hues were turned, -0.5 to 0.5."""
+    return (hsv(after)[:, 0] - hsv(before)[:, 0] + 0.5) % 1 - 0.5
+
+
+def test_the_hue_is_turned_alike_everywhere_within_its_limit():
+    extremes = []
+    for seed in range(60):
+        after = changed(vivid(), seed, hue=0.1)
+        turned = turns(vivid(), after)
+        # A step of OpenCV's hue is a 180th of the circle; the rounding of dark colours adds to it.
+        assert np.ptp(turned) < 0.03
+        assert np.abs(turned).max() <= 0.1 + 0.015
+        assert np.abs(hsv(after)[:, 1:] - hsv(vivid())[:, 1:]).max() < 0.03
+        extremes.append(turned.mean())
+    assert min(extremes) < -0.08 and max(extremes) > 0.08
+
+
+@pytest.mark.parametrize(("name", "channel"), [("saturation", 1), ("value", 2)])
+def test_saturation_and_brightness_are_multiplied_within_their_limit(name, channel):
+    factors = []
+    for seed in range(60):
+        after = changed(vivid(), seed, **{name: 0.2})
+        ratio = hsv(after)[:, channel] / hsv(vivid())[:, channel]
+        assert (ratio <= 1.2 + 0.05).all() and (ratio >= 0.8 - 0.05).all()
+        assert np.ptp(ratio) < 0.07
+        other = 3 - channel
+        assert np.abs(hsv(after)[:, other] - hsv(vivid())[:, other]).max() < 0.03
+        assert np.abs(turns(vivid(), after)).max() < 0.02
+        factors.append(ratio.mean())
+    assert min(factors) < 0.85 and max(factors) > 1.15
+
+
+def test_the_result_is_of_bytes_and_of_the_same_shape_and_repeatable():
+    image = smooth_picture(3, 33, 21)
+    results = [apply("RandomHSV", {}, {"image": image.copy()}, 4)["image"] for _ in range(2)]
+    assert results[0].dtype == np.uint8 and results[0].shape == image.shape
+    assert np.array_equal(*results)
+    assert not np.array_equal(results[0], apply("RandomHSV", {}, {"image": image.copy()}, 5)["image"])
+    # ppdet's flip leaves a view that runs backwards.
+    assert apply("RandomHSV", {}, {"image": image[:, ::-1]})["image"].shape == image.shape
+
+
+def test_grey_pictures_stay_grey_and_only_change_in_brightness():
+    grey = np.arange(0, 252, 4, dtype=np.uint8).reshape(7, 9, 1).repeat(3, axis=2)
+    for seed in range(20):
+        after = changed(grey, seed, hue=0.5, saturation=1.0, value=0.4)
+        assert np.array_equal(after[..., 0], after[..., 1]) and np.array_equal(after[..., 0], after[..., 2])
+        assert np.array_equal(changed(grey, seed, hue=0.5, saturation=1.0), grey)
+
+
+def test_numbers_are_refused():
+    with pytest.raises(ValueError, match="RandomHSV works on bytes, got float32; let it follow Decode"):
+        changed(vivid().astype(np.float32))
+
+
+def test_the_letterbox_takes_the_same_arguments_in_training_and_deployment():
+    from ppdet.data.transform import LetterResize
+
+    assert parameters_of(LetterResize) == parameters_of(preprocess.LetterResize)
+
+
+@pytest.mark.parametrize("size", [(50, 100), (100, 50), (20, 31), (64, 64)])
+def test_the_letterbox_moves_boxes_with_the_picture(size):
+    boxes = [[5, 4, 15, 14], [10, 15, 28, 19]]
+    sample = apply("LetterResize", {"target_size": [96, 128]}, coloured_sample(0, *size, boxes))
+    assert sample["image"].shape == (96, 128, 3)
+    for box, label in zip(sample["gt_bbox"], sample["gt_class"].ravel(), strict=True):
+        assert np.abs(seen_box(sample["image"], int(label)) - box).max() <= 1.01
+    back = (sample["gt_bbox"] - np.tile(sample["pad"][::-1], 2)) / np.tile(sample["scale_factor"][::-1], 2)
+    assert back == pytest.approx(np.array(boxes), abs=1e-4)
+    assert sample["im_shape"] / sample["scale_factor"] == pytest.approx(size, abs=1e-4)
+    for name in ("pad", "scale_factor", "im_shape", "gt_bbox"):
+        assert sample[name].dtype == np.float32
+
+
+def test_a_second_letterbox_is_refused():
+    sample = apply("LetterResize", {"target_size": 32}, coloured_sample(0, 20, 30, []))
+    assert sample["gt_bbox"].shape == (0, 4)
+    with pytest.raises(ValueError, match="LetterResize stands twice"):
+        apply("LetterResize", {"target_size": 64}, sample)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +257,8 @@ def test_vertical_flip_refuses_what_it_would_leave_behind():
         ({"SonarFlip": {"prob": 1.5}}, "prob: must be from 0 to 1"),
         ({"SonarFlip": {"axis": "x"}}, "axis: must be horizontal, vertical or none"),
         ({"SonarEnhance": {"method": "x"}}, "method: must be one of"),
+        ({"RandomHSV": {"hue": 0.6}}, "hue: must be from 0 to 0.5"),
+        ({"RandomHSV": {"value": -0.1}}, "value: must be from 0 to 1"),
     ],
 )
 def test_arguments_out_of_range(operator, message):

@@ -20,8 +20,8 @@ from detection.yolov10.network import (
     SCDown,
     depthwise,
 )
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
 from tests.support.plain_layers import conv_norm, convolve, max_pool, silu, softmax
+from tests.support.seeded import seed_weights, seeded_array
 from tests.support.yolov10_networks import merge
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}

@@ -12,8 +12,8 @@ import paddle
 import pytest
 
 from detection.yolov10.head import DetectionBranch
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
 from tests.support.plain_layers import conv_norm, convolve
+from tests.support.seeded import seed_weights, seeded_array
 from tests.support.yolov10_networks import (
     CIB,
     Network,

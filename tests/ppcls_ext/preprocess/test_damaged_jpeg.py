@@ -58,6 +58,11 @@ def test_whole_files_are_decoded(whole: bytes) -> None:
     assert difference.mean() < 8
 
 
+def test_pixels_are_those_of_opencv(whole: bytes) -> None:
+    expected = cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert np.array_equal(decode_image(whole), expected)
+
+
 def test_middle_quarter_of_zeros_is_refused_by_name(whole: bytes, tmp_path: Path, capfd: Any) -> None:
     path = tmp_path / "hole.jpg"
     path.write_bytes(with_hole(whole, 0.25))
@@ -91,7 +96,7 @@ def test_lost_bytes_are_refused(whole: bytes) -> None:
         decode_image(whole[: len(whole) // 2] + whole[len(whole) // 2 + 1000 :])
 
 
-@pytest.mark.parametrize("place", np.linspace(0.1, 0.95, 18).tolist())
+@pytest.mark.parametrize("place", np.linspace(0.1, 0.95, 9).tolist())
 @pytest.mark.parametrize("kind", ["standard tables", "own tables"])
 def test_every_hole_is_found_even_where_the_rest_fits_again(kind: str, place: float) -> None:
     data = encoded(scenery(), **KINDS[kind])
@@ -110,7 +115,7 @@ def test_cmyk_is_checked_too() -> None:
 
 
 @pytest.mark.parametrize("options", list(KINDS.values()), ids=list(KINDS))
-@pytest.mark.parametrize("value", [0, 1, 128, 255])
+@pytest.mark.parametrize("value", [0, 128, 255])
 @pytest.mark.parametrize("shape", [(512, 512), (512, 512, 3)], ids=["grey", "colour"])
 def test_even_pictures_are_not_taken_for_holes(shape: tuple[int, ...], value: int, options: dict[str, Any]) -> None:
     picture = np.full(shape, value, np.uint8)
@@ -119,7 +124,7 @@ def test_even_pictures_are_not_taken_for_holes(shape: tuple[int, ...], value: in
 
 
 @pytest.mark.parametrize("options", list(KINDS.values()), ids=list(KINDS))
-@pytest.mark.parametrize("quality", [1, 30, 100])
+@pytest.mark.parametrize("quality", [1, 100])
 def test_noise_at_any_quality_is_accepted(quality: int, options: dict[str, Any]) -> None:
     picture = np.random.default_rng(2).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     assert decode_image(encoded(picture, **{**options, "quality": quality})).shape == (200, 300, 3)

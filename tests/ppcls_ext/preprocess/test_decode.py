@@ -121,7 +121,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "BMP", "TIFF"])
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("share", [0.3, 0.95])
 def test_truncated_file_is_refused_by_name(tmp_path: Path, image_format: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), image_format)
@@ -143,7 +143,7 @@ def test_damaged_header_is_refused() -> None:
         decode_image(bytes(data))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_random_damage_never_raises_anything_else(seed: int) -> None:
     generator = np.random.default_rng(seed)
     data = bytearray(encoded(Image.fromarray(picture()), ["JPEG", "PNG", "TIFF", "GIF"][seed % 4]))

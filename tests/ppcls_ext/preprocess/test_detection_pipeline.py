@@ -1,4 +1,4 @@
-"""Sources of images, wrong lists of operators and unusable images of the pipeline that detectors are deployed with."""
+"""The pipeline that detectors are deployed with: sources, the letterbox against a computation of its own, mistakes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,87 @@ import numpy as np
 import pytest
 
 from ppcls_ext.preprocess import ImageError
-from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.preprocess.detection import LetterResize, build_detection_pipeline
 from ppcls_ext.utils.errors import ConfigError
 from tests.support.image_files import image_files
 from tests.support.pictures import smooth_picture
+
+NORMALIZE = {"NormalizeImage": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0], "norm_type": "none"}}
+PERMUTE = {"Permute": {}}
+
+
+def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes by hand: pixel centres are half a pixel from the edge, and the border is repeated."""
+    picture = image.astype(np.float64)
+    for axis, size in ((0, height), (1, width)):
+        old = picture.shape[axis]
+        place = ((np.arange(size) + 0.5) * old / size - 0.5).clip(0, old - 1)
+        low = np.floor(place).astype(int)
+        high = np.minimum(low + 1, old - 1)
+        weight = (place - low).reshape([-1, 1, 1] if axis == 0 else [1, -1, 1])
+        picture = picture.take(low, axis) * (1 - weight) + picture.take(high, axis) * weight
+    return picture
+
+
+CASES = [
+    # height, width of the picture; target; height, width, top, left of the picture in the result
+    ((40, 80), (64, 64), (32, 64, 16, 0)),  # shrinks
+    ((10, 20), (64, 64), (32, 64, 16, 0)),  # grows
+    ((33, 64), (64, 64), (33, 64, 15, 0)),  # an odd number of rows is added: the bottom gets the one more
+    ((64, 61), (64, 64), (64, 61, 0, 1)),
+    ((100, 70), (96, 160), (96, 67, 0, 46)),  # a target that is not square
+    ((2, 500), (32, 32), (1, 32, 15, 0)),  # nothing would remain of it otherwise
+    ((64, 64), (64, 64), (64, 64, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("size", "target", "place"), CASES)
+def test_the_picture_lies_in_the_middle_and_the_rest_is_filled(size, target, place):
+    image = smooth_picture(3, size[1], size[0])
+    operator = LetterResize(list(target), [7, 80, 200])
+    result = operator(image)
+    height, width, top, left = place
+    assert operator.placement(*size) == place
+    assert result.shape == (*target, 3) and result.dtype == np.uint8
+    inner = result[top : top + height, left : left + width]
+    assert np.abs(inner - bilinear(image, height, width)).max() <= 1.01
+    outside = np.ones(target, bool)
+    outside[top : top + height, left : left + width] = False
+    assert (result[outside] == [7, 80, 200]).all()
+
+
+def test_without_enlarging_small_pictures_are_only_padded():
+    image = smooth_picture(3, 20, 10)
+    operator = LetterResize(64, upscale=False)
+    result = operator(image)
+    assert operator.placement(10, 20) == (10, 20, 27, 22)
+    assert np.array_equal(result[27:37, 22:42], image)
+    assert (result[:27] == 114).all()
+    assert operator.placement(128, 20) == (64, 10, 0, 27)
+
+
+@pytest.mark.parametrize("size", [(40, 80), (77, 31), (10, 13), (1, 3)])
+def test_boxes_are_taken_back_to_the_picture(size):
+    """A bright rectangle is painted into the picture; where it is seen in the input leads back to where it was."""
+    image = np.zeros([*size, 3], np.uint8)
+    top, left, bottom, right = size[0] // 4, size[1] // 3, max(size[0] * 3 // 4, 1), max(size[1] * 2 // 3, 1)
+    image[top:bottom, left:right] = 255
+    operators = [{"LetterResize": {"target_size": [96, 128], "fill_value": [0, 0, 0]}}, NORMALIZE, PERMUTE]
+    prepared = build_detection_pipeline(operators)(image)
+    rows, columns = np.nonzero(prepared.pixels[0] > 0.5)
+    seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32)
+    found = (seen - prepared.pad[[1, 0, 1, 0]]) / prepared.scale_factor[[1, 0, 1, 0]]
+    half_a_pixel = 0.5 / prepared.scale_factor.min() + 1e-4
+    assert found == pytest.approx([left, top, right, bottom], abs=half_a_pixel)
+    assert prepared.pad.dtype == np.float32
+    assert prepared.im_shape / prepared.scale_factor == pytest.approx(size)
+
+
+def test_pictures_that_are_not_letterboxed_have_no_padding():
+    resize = {"Resize": {"target_size": 32, "keep_ratio": False}}
+    prepared = build_detection_pipeline([resize, NORMALIZE, PERMUTE])(smooth_picture(1, 40, 30))
+    assert prepared.pad.tolist() == [0, 0]
+
 
 OPERATORS = [
     {"Decode": {}},
@@ -35,29 +112,26 @@ def test_paths_bytes_and_arrays_give_the_same(tmp_path):
         assert np.array_equal(pipeline(image).pixels, expected.pixels)
 
 
+LETTER, RESIZE = {"LetterResize": {"target_size": 32}}, {"Resize": {"target_size": 32, "keep_ratio": False}}
+
+
 @pytest.mark.parametrize(
     ("operators", "message"),
     [
-        (
-            [{"Rezise": {"target_size": 3, "keep_ratio": True}}, {"Permute": {}}],
-            r"here\[0\]: unknown operator 'Rezise' \(did you mean 'Resize'\?\)",
-        ),
-        ([{"Resize": {"target_size": 32}}, {"Permute": {}}], r"here\[0\].Resize: missing argument 'keep_ratio'"),
-        (
-            [{"Resize": {"target_size": 32, "keepratio": True}}],
-            r"unknown argument 'keepratio' \(did you mean 'keep_ratio'",
-        ),
+        ([{"Rezise": {}}], r"here\[0\]: unknown operator 'Rezise' \(did you mean 'Resize'\?\)"),
+        ([{"Resize": {"target_size": 32}}], r"here\[0\].Resize: missing argument 'keep_ratio'"),
+        ([{"LetterResize": {"fil_value": [0, 0, 0]}}], "unknown argument 'fil_value'.*did you mean 'fill_value'"),
         ([{"Resize": {"target_size": [0, 3], "keep_ratio": True}}], r"here\[0\].Resize: target_size: must be"),
+        ([{"LetterResize": {"target_size": [32, 32, 3]}}], "target_size: must be"),
+        ([{"LetterResize": {"target_size": 32, "fill_value": [1, 2, 256]}}], "fill_value: must be three whole numbers"),
         ([{"Resize": {"target_size": 3, "keep_ratio": True, "interp": 9}}], "interp: must be from 0 to 4"),
         ([{"NormalizeImage": {"std": [1, 0, 1]}}], "std: must be three numbers other than zero"),
-        ([{"NormalizeImage": {"mean": [1]}}], "mean: must be three numbers"),
         ([{"Pad": {"size": 32, "pad_mode": 1}}], "pad_mode: must be 0"),
-        ([{"SonarEnhance": {"method": "clache"}}], r"did you mean 'clahe'"),
-        (
-            [*OPERATORS[:1], OPERATORS[2], OPERATORS[1], *OPERATORS[3:]],
-            r"here\[2\]: SonarEnhance must stand before Resize",
-        ),
-        (OPERATORS[:-1], "here: Permute is missing"),
+        ([{"SonarEnhance": {"method": "clache"}}], "did you mean 'clahe'"),
+        ([RESIZE, {"SonarEnhance": {}}, PERMUTE], r"here\[1\]: SonarEnhance must stand before Resize"),
+        ([LETTER, RESIZE, PERMUTE], r"here\[1\]: Resize cannot follow LetterResize, which gives the final size"),
+        ([NORMALIZE, LETTER, PERMUTE], r"here\[1\]: LetterResize must stand before NormalizeImage"),
+        ([RESIZE], "here: Permute is missing"),
         ("Decode", "here: expected a list of operators"),
     ],
 )

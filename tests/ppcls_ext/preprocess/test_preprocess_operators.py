@@ -167,7 +167,7 @@ def test_all_problems_of_a_list_are_reported_with_their_places() -> None:
         "ppcls_ext.preprocess",
         "classification.data.operators",
         "classification.data.datasets",
-        "classification.data.batch_operators",
+        "classification.data.operators",
         "classification.data.loader",
     ],
 )

@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.variants import FAMILIES, ConvNeXtVariant
+from ppcls_ext.arch.registry import families
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import CLASSIFIER, load_weights, read_metadata, read_weights, write_weights
 from ppcls_ext.weights.convert import Request, convert_weights
@@ -26,9 +26,9 @@ KINDS += [("timm", 1, True), ("torchvision", 1, False)]
 @pytest.fixture(autouse=True)
 def small_models(monkeypatch):
     """A small model of each family: one row more in its table, as for any new model."""
-    for family in FAMILIES:
-        if family.class_name in ("ConvNeXtV1", "ConvNeXtV2"):
-            monkeypatch.setitem(family.rows, f"{family.class_name}_test", ConvNeXtVariant(DIMS, DEPTHS))
+    for family in families():
+        if family.network.__name__ in ("ConvNeXtV1", "ConvNeXtV2"):
+            monkeypatch.setitem(family.models, f"{family.network.__name__}_test", {"dims": DIMS, "depths": DEPTHS})
 
 
 def logits(name, file, images, class_num=CLASSES):

@@ -10,12 +10,12 @@ import paddle
 import pytest
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seeded_array
-from ppcls_ext.arch.variants import FAMILIES, ConvNeXtVariant
+from ppcls_ext.arch.registry import families
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
 from ppcls_ext.weights.convert import Request, convert_weights
 from ppcls_ext.weights.torch_files import read_torch_weights
+from tests.support.seeded import seeded_array
 from tests.support.torch_files import Tensor, write_archive, write_old
 
 torch = pytest.importorskip("torch", reason="optional: pip install --no-deps -r requirements-torch.txt")
@@ -27,9 +27,9 @@ MODELS = {1: "ConvNeXtV1_test", 2: "ConvNeXtV2_test"}
 @pytest.fixture(autouse=True)
 def small_models(monkeypatch):
     """A small model of each family: one row more in its table, as for any new model."""
-    for family in FAMILIES:
-        if family.class_name in ("ConvNeXtV1", "ConvNeXtV2"):
-            monkeypatch.setitem(family.rows, f"{family.class_name}_test", ConvNeXtVariant(DIMS, DEPTHS))
+    for family in families():
+        if family.network.__name__ in ("ConvNeXtV1", "ConvNeXtV2"):
+            monkeypatch.setitem(family.models, f"{family.network.__name__}_test", {"dims": DIMS, "depths": DEPTHS})
 
 
 def network_of_torch(version: int):

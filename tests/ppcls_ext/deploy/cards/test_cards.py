@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ppcls_ext.arch.catalog import list_models
+from ppcls_ext.arch.registry import list_models
 from ppcls_ext.deploy.cards import Source, card_text, gather_facts, write_card
 from ppcls_ext.deploy.cards.counts import Counts
 from ppcls_ext.deploy.cards.data import evaluation_data

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls_ext.arch.catalog import list_models
+from ppcls_ext.arch.registry import list_models
 from ppcls_ext.deploy.cards.collection import COUNTS, count_published, pages, read_counts, write_collection
 from ppcls_ext.deploy.cards.counts import Counts
 from ppcls_ext.utils.errors import UserError

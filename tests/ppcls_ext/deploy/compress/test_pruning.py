@@ -10,13 +10,13 @@ import pytest
 from paddle import nn
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights
 from ppcls_ext.deploy.compress.expansion import find_expansions
 from ppcls_ext.deploy.compress.importance import Evidence, gather_evidence, magnitude
 from ppcls_ext.deploy.compress.pruning import Pruned, prune
 from ppcls_ext.deploy.compress.selection import choose_channels
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
+from tests.support.seeded import seed_weights
 
 NAME = "EConvNeXt_mini"
 BLOCKS = [3, 3, 9, 3]

@@ -35,8 +35,8 @@ def pictures(number: int, seed: int = 0) -> list[tuple[str, np.ndarray]]:
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of a narrow network, which is quantised in seconds."""
     from ppcls_ext import build_model
-    from ppcls_ext.arch.seeded import seed_weights
     from ppcls_ext.deploy.export import export_classifier
+    from tests.support.seeded import seed_weights
 
     model = build_model("EConvNeXt_mini", class_num=5, expansion_channels=NARROW)
     seed_weights(model)

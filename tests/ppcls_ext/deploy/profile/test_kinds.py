@@ -6,9 +6,9 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls_ext.arch.blocks import Block
-from ppcls_ext.arch.convnext_layers import ChannelNorm, GlobalResponseNorm
-from ppcls_ext.arch.layers import DropPath, EffectiveSE, GlobalAveragePool
+from ppcls_ext.arch.convnext import ChannelNorm, GlobalResponseNorm
+from ppcls_ext.arch.econvnext import Block, EffectiveSE
+from ppcls_ext.arch.layers import DropPath, GlobalAveragePool
 from ppcls_ext.deploy.profile import result
 from ppcls_ext.deploy.profile.kinds import count_flops, is_attention, kind_of
 

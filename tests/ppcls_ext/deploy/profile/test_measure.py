@@ -13,10 +13,10 @@ import pytest
 from paddle import nn
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.seeded import seed_weights, seeded_array
 from ppcls_ext.deploy.profile import result
 from ppcls_ext.deploy.profile.measure import NETWORK, Subject, profile_networks
 from ppcls_ext.utils.errors import UserError
+from tests.support.seeded import seed_weights, seeded_array
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "models.json").read_text())
 

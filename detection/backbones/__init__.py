@@ -1,1 +1,0 @@
-"""Backbones under PaddleDetection's contract. They import ppdet: see ``detection.toolkit.register``."""

@@ -1,0 +1,259 @@
+"""Annotated boxes and detections in COCO's format, read and checked as far as an evaluation needs it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls_ext.utils.errors import UserError, suggestion
+
+Detection = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of one image.
+
+    Attributes:
+        boxes: ``float64`` ``[N, 4]`` of x, y, width, height in pixels.
+        category_ids: ``int64`` ``[N]``.
+        weights: ``float64`` ``[N]``: the scores of detections; the areas of annotated boxes, in square pixels.
+        crowd: ``bool`` ``[N]``: marks groups, which may be hit by any number of detections or by none.
+    """
+
+    boxes: np.ndarray
+    category_ids: np.ndarray
+    weights: np.ndarray
+    crowd: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def part(self, chosen: np.ndarray) -> Boxes:
+        """Returns the boxes that an index or a mask ``[N]`` chooses."""
+        return Boxes(self.boxes[chosen], self.category_ids[chosen], self.weights[chosen], self.crowd[chosen])
+
+
+NO_BOXES = Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What is in the images that are evaluated.
+
+    Attributes:
+        source: the annotation file, for messages.
+        classes: category id -> name, in the order of the results.
+        images: image id -> its COCO record, of the images that are evaluated.
+        boxes: image id -> annotated boxes of ``classes``, only of images that have some.
+        all_image_ids, all_category_ids: what the file knows, evaluated or not.
+    """
+
+    source: str
+    classes: dict[int, str]
+    images: dict[int, dict[str, Any]]
+    boxes: dict[int, Boxes] = field(repr=False)
+    all_image_ids: frozenset[int] = field(repr=False)
+    all_category_ids: frozenset[int] = field(repr=False)
+
+    def of(self, image_id: int) -> Boxes:
+        """Returns the annotated boxes of an image, none if it is empty."""
+        return self.boxes.get(image_id, NO_BOXES)
+
+
+def read_ground_truth(
+    annotation_file: str | Path, image_ids: Sequence[int] | None = None, classes: Sequence[str] | None = None
+) -> GroundTruth:
+    """Reads a COCO annotation file.
+
+    Args:
+        annotation_file: JSON with ``images``, ``annotations`` and ``categories``.
+        image_ids: the images to evaluate; default all.
+        classes: the names of the classes to evaluate, in the order of the results; default all, by category id.
+
+    Raises:
+        UserError: the file is missing, truncated or not of this form, or it lacks one of ``image_ids`` or ``classes``.
+    """
+    data, source = _read_json(annotation_file, "annotation file"), str(annotation_file)
+    if not isinstance(data, dict):
+        raise UserError(
+            f"{source}: need a COCO object with images, annotations, categories; found a {type(data).__name__}"
+        )
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for name in ("images", "annotations", "categories"):
+        parts[name] = data.get(name)
+        if not isinstance(parts[name], list) or not all(isinstance(record, dict) for record in parts[name]):
+            raise UserError(f"{source}: '{name}' must be a list of objects, as COCO annotation files have it")
+        if not parts[name] and name != "annotations":
+            raise UserError(f"{source}: '{name}' is empty: there is nothing to evaluate")
+    by_id: dict[str, dict[int, dict[str, Any]]] = {}
+    for name in ("images", "categories"):
+        by_id[name] = {
+            _number(record, "id", f"{source}: {name}[{index}]"): record for index, record in enumerate(parts[name])
+        }
+        if len(by_id[name]) < len(parts[name]):
+            raise UserError(f"{source}: {name}: {len(parts[name]) - len(by_id[name])} ids occur more than once")
+    images = by_id["images"]
+    names = {number: str(record.get("name", number)) for number, record in by_id["categories"].items()}
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            raise UserError(f"{source}: categories: {len(names)} classes, several of them named '{name}'")
+
+    numbers = {name: number for number, name in names.items()}
+    for name in classes or []:
+        if name not in numbers:
+            near = suggestion(name, numbers)
+            raise UserError(f"{source}: no class '{name}'{near}; the file has: {', '.join(numbers)}")
+    for number in image_ids if image_ids is not None else []:
+        if number not in images:
+            raise UserError(f"{source}: no image with id {number} ({_id_range(images)})")
+    chosen = dict(sorted(names.items())) if classes is None else {numbers[name]: name for name in classes}
+    wanted = {number: images[number] for number in sorted(images if image_ids is None else set(image_ids))}
+
+    rows: dict[int, list[tuple[list[float], int, float, bool]]] = {}
+    for index, record in enumerate(parts["annotations"]):
+        place = f"{source}: annotations[{index}]"
+        image_id, category_id = _number(record, "image_id", place), _number(record, "category_id", place)
+        for name, number, ids in (("image_id", image_id, images), ("category_id", category_id, names)):
+            if number not in ids:
+                raise UserError(f"{place}: {name} {number} is not in the file ({_id_range(ids)})")
+        box = _four_numbers(record.get("bbox"))
+        if box is None or not np.isfinite(box).all() or min(box[2:]) < 0:
+            raise UserError(f"{place}: 'bbox' must be [x, y, width, height] in pixels, not {record.get('bbox')!r}")
+        if image_id in wanted and category_id in chosen:
+            area = record.get("area")
+            # Without an area, that of the box is meant; the two differ where objects are outlined.
+            area = float(area) if isinstance(area, int | float) else box[2] * box[3]
+            rows.setdefault(image_id, []).append((box, category_id, area, bool(record.get("iscrowd", 0))))
+    types = (np.float64, np.int64, np.float64, bool)
+    boxes = {
+        image_id: Boxes(*(np.array(column, kind) for column, kind in zip(zip(*found, strict=True), types, strict=True)))
+        for image_id, found in rows.items()
+    }
+    return GroundTruth(source, chosen, wanted, boxes, frozenset(images), frozenset(names))
+
+
+def read_detections(path: str | Path) -> list[dict[str, Any]]:
+    """Reads a JSON file of COCO results: a list of ``{"image_id", "category_id", "bbox", "score"}``.
+
+    Raises:
+        UserError: the file is missing or not a JSON list.
+    """
+    found = _read_json(path, "file of detections")
+    if not isinstance(found, list):
+        raise UserError(f"{path}: need a list of COCO results, found a {type(found).__name__}")
+    return found
+
+
+def check_detections(
+    detections: Sequence[Detection], truth: GroundTruth, source: str = "detections"
+) -> dict[int, Boxes]:
+    """Returns the detections of each image of ``truth`` that has some, in the order given.
+
+    Detections in images or of classes that the annotation file knows but ``truth`` leaves out are left out too.
+
+    Args:
+        detections: COCO results with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in pixels of the
+            image as it is on disk) and ``score``.
+        truth: the annotated images.
+        source: what messages call the list, for instance its file.
+
+    Raises:
+        UserError: a record lacks a key, names an unknown image or class, or its box or score is not finite; the
+            message names the record.
+    """
+    if not detections:
+        return {}
+    image_ids, category_ids, boxes, scores = _columns(detections, source)
+    known_classes = ", ".join(str(number) for number in sorted(truth.all_category_ids))
+    problems = (
+        (~np.isin(image_ids, list(truth.all_image_ids)), lambda index: (
+            f"image_id {image_ids[index]} is not in {truth.source} ({_id_range(truth.all_image_ids)}): "
+            "are they detections of another data set?")),
+        (~np.isin(category_ids, list(truth.all_category_ids)), lambda index: (
+            f"category_id {category_ids[index]} is not in {truth.source} (its classes: {known_classes})")),
+        (~np.isfinite(boxes).all(axis=1), lambda index: f"bbox {boxes[index].tolist()} is not finite"),
+        (~(boxes[:, 2:] >= 0).all(axis=1), lambda index: (
+            f"bbox {boxes[index].tolist()} has a negative side: need [x, y, width, height]")),
+        (~np.isfinite(scores), lambda index: f"score {scores[index]} is not finite"),
+    )  # fmt: skip
+    for wrong, describe in problems:
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            more = f" (and {int(wrong.sum()) - 1} more)" if wrong.sum() > 1 else ""
+            raise UserError(f"{source}[{index}]: {describe(index)}{more}")
+    kept = np.flatnonzero(np.isin(image_ids, list(truth.images)) & np.isin(category_ids, list(truth.classes)))
+    order = kept[np.argsort(image_ids[kept], kind="stable")]
+    found, starts = np.unique(image_ids[order], return_index=True)
+    return {
+        int(image_id): Boxes(boxes[rows], category_ids[rows].astype(np.int64), scores[rows], np.zeros(len(rows), bool))
+        for image_id, rows in zip(found, np.split(order, starts[1:]), strict=True)
+    }
+
+
+def _columns(detections: Sequence[Detection], source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns image ids ``[N]``, category ids ``[N]``, boxes ``[N, 4]`` and scores ``[N]``."""
+    try:
+        boxes = np.array([record["bbox"] for record in detections], dtype=np.float64)
+        scores = np.array([record["score"] for record in detections], dtype=np.float64)
+        ids = np.array([(record["image_id"], record["category_id"]) for record in detections])
+        if boxes.shape == (len(detections), 4) and scores.ndim == 1 and ids.dtype.kind in "iu":
+            return ids[:, 0], ids[:, 1], boxes, scores
+    except (KeyError, TypeError, ValueError):
+        # One of them is malformed: the loop below says which.
+        pass
+    for index, record in enumerate(detections):
+        place = f"{source}[{index}]"
+        if not isinstance(record, Mapping):
+            raise UserError(
+                f"{place}: need an object with image_id, category_id, bbox, score; found a {type(record).__name__}"
+            )
+        for key in ("image_id", "category_id", "bbox", "score"):
+            if key not in record:
+                raise UserError(f"{place}: '{key}' is missing (found: {', '.join(record)})")
+        _number(record, "image_id", place)
+        _number(record, "category_id", place)
+        if _four_numbers(record["bbox"]) is None:
+            raise UserError(f"{place}: 'bbox' must be [x, y, width, height], not {record['bbox']!r}")
+        if isinstance(record["score"], bool) or not isinstance(record["score"], int | float | np.number):
+            raise UserError(f"{place}: 'score' must be a number, not {record['score']!r}")
+    raise UserError(f"{source}: image_id and category_id must be whole numbers, bbox and score numbers")
+
+
+def _read_json(path: str | Path, what: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: the {what} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON, probably truncated ({error.msg})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a text file") from None
+
+
+def _number(record: Mapping[str, Any], key: str, place: str) -> int:
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise UserError(f"{place}: '{key}' must be a whole number, not {value!r}")
+    return int(value)
+
+
+def _four_numbers(box: Any) -> list[float] | None:
+    """Returns a box as four numbers, None where it is none."""
+    try:
+        numbers = [float(value) for value in box] if isinstance(box, list | tuple | np.ndarray) else []
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == 4 else None
+
+
+def _id_range(ids: Collection[int]) -> str:
+    return f"it has {len(ids)}, ids {min(ids)} to {max(ids)}" if ids else "it has none"

@@ -1,0 +1,477 @@
+"""COCO metrics of detections, by faster-coco-eval: equal to those of pycocotools, several times faster.
+
+:func:`evaluate_detections` is the whole of it: average precision and recall, of all classes and of each, the score
+thresholds with the highest F1, and the confusion matrix. A further analysis, such as errors by kind, is a function of
+(truth, detections) below and a field of :class:`DetectionMetrics`. The classes know how they look in a terminal and in
+``figures.json``; charts and panels are in ``detection.evaluation.report``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detection.evaluation.coco import (
+    NO_BOXES,
+    Boxes,
+    Detection,
+    GroundTruth,
+    check_detections,
+    read_ground_truth,
+)
+
+# Names of the twelve COCO metrics, in COCO's order.
+SUMMARY = (
+    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+    "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
+)  # fmt: skip
+SIZES = {"small": "below 32² px", "medium": "32² to 96² px", "large": "above 96² px"}
+# COCO's limits between small, medium and large boxes, in square pixels, and how many detections of an image count.
+SMALL, LARGE = 32**2, 96**2
+MOST_DETECTIONS = (1, 10, 100)
+IOU_50, IOU_75 = 0, 5
+IOU_THRESHOLD = 0.5
+# Where no detection is correct, no threshold is best.
+FALLBACK_THRESHOLD = 0.5
+FREE, IGNORED = -1, -2
+NAME_WIDTH = 28
+
+
+@dataclass(frozen=True)
+class BestThreshold:
+    """The score threshold with the highest F1 (harmonic mean of precision and recall) at IoU 0.5.
+
+    It is chosen on the very images that it is judged on, so its numbers are a little better than on new images.
+
+    Attributes:
+        threshold: keep detections whose score is at least this.
+        f1, precision, recall: what it gives.
+    """
+
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Metrics of one class.
+
+    Attributes:
+        category_id, name: as in the annotation file.
+        boxes, images: annotated boxes (without crowds), and images that hold some.
+        detections: how many detections name the class, whatever their score.
+        metrics: the twelve COCO metrics by name, of this class alone; None where there is no annotated box.
+        best: the score threshold with the highest F1; None if no detection is correct.
+    """
+
+    category_id: int
+    name: str
+    boxes: int
+    images: int
+    detections: int
+    metrics: dict[str, float | None]
+    best: BestThreshold | None
+
+    @property
+    def absent(self) -> bool:
+        """Whether no image holds an annotated box of this class; it then counts in no average."""
+        return self.boxes == 0
+
+
+@dataclass(frozen=True)
+class DetectionMetrics:
+    """Results of one evaluation.
+
+    Attributes:
+        summary: the twelve COCO metrics by name (``AP``, ``AP50``, ... ``AR_large``), between 0 and 1; None where
+            there is no annotated box that could count, such as no small ones.
+        classes: the metrics of each class.
+        images, images_without_boxes, boxes, crowds, detections: counts.
+        boxes_by_size: annotated boxes (without crowds) that COCO calls small, medium and large.
+        best: the score threshold with the highest F1 of all classes together; None if no detection is correct.
+        score_threshold, iou_threshold: what the confusion matrix was counted with.
+        confusion: ``int64`` ``[K + 1, K + 1]``: rows annotated, columns detected, background last.
+        recall: ``[101]``: the recalls at which precision is known.
+        precision: class name -> interpolated precision ``[101]`` at IoU 0.5; classes without boxes are left out.
+        image_ids: the images that were evaluated.
+    """
+
+    summary: dict[str, float | None]
+    classes: tuple[ClassMetrics, ...]
+    images: int
+    images_without_boxes: int
+    boxes: int
+    crowds: int
+    detections: int
+    boxes_by_size: dict[str, int]
+    best: BestThreshold | None
+    score_threshold: float
+    iou_threshold: float
+    confusion: np.ndarray = field(repr=False)
+    recall: np.ndarray = field(repr=False)
+    precision: dict[str, np.ndarray] = field(repr=False)
+    image_ids: tuple[int, ...] = field(repr=False)
+
+    @property
+    def ap(self) -> float:
+        """AP at IoU 0.5 to 0.95, what runs are compared by; 0 if nothing is annotated."""
+        return self.summary["AP"] or 0.0
+
+    @property
+    def ap50(self) -> float:
+        """AP at IoU 0.5; 0 if nothing is annotated."""
+        return self.summary["AP50"] or 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns everything but the image ids as plain numbers, lists and dictionaries; absent metrics are None."""
+        return {
+            "summary": dict(self.summary),
+            "counts": {
+                "images": self.images,
+                "images_without_boxes": self.images_without_boxes,
+                "boxes": self.boxes,
+                "crowds": self.crowds,
+                "detections": self.detections,
+                "boxes_by_size": dict(self.boxes_by_size),
+            },
+            "best_threshold": _threshold_json(self.best),
+            "classes": [
+                {
+                    "category_id": row.category_id,
+                    "name": row.name,
+                    "absent": row.absent,
+                    "boxes": row.boxes,
+                    "images": row.images,
+                    "detections": row.detections,
+                    **row.metrics,
+                    "best_threshold": _threshold_json(row.best),
+                }
+                for row in self.classes
+            ],
+            "confusion": {
+                "score_threshold": self.score_threshold,
+                "iou_threshold": self.iou_threshold,
+                "rows": "annotated",
+                "columns": "detected",
+                "names": [*(row.name for row in self.classes), "background"],
+                "counts": self.confusion.tolist(),
+            },
+            "precision_recall": {
+                "iou_threshold": 0.5,
+                "recall": np.round(self.recall, 2).tolist(),
+                "precision": {name: np.round(values, 5).tolist() for name, values in self.precision.items()},
+            },
+        }
+
+    def table(self) -> str:
+        """Returns the metrics as text for a terminal: one row a class, then AP and AR by box size."""
+        head = ("class", "boxes", "detections", "AP", "AP50", "AP75", "AR100", "best F1", "at score")
+        rows = [head]
+        for row in self.classes:
+            best = ("-", "-") if row.best is None else (f"{row.best.f1:.3f}", f"{row.best.threshold:.2f}")
+            cells = [_text(row.metrics[name]) for name in ("AP", "AP50", "AP75", "AR100")]
+            name = row.name if len(row.name) <= NAME_WIDTH else f"{row.name[: NAME_WIDTH - 1]}…"
+            rows.append((name, f"{row.boxes:,}", f"{row.detections:,}", *cells, *best))
+        best = ("-", "-") if self.best is None else (f"{self.best.f1:.3f}", f"{self.best.threshold:.2f}")
+        cells = [_text(self.summary[name]) for name in ("AP", "AP50", "AP75", "AR100")]
+        rows.append(("all", f"{self.boxes:,}", f"{self.detections:,}", *cells, *best))
+        size_rows = [("box size", "", "boxes", "AP", "AR100")]
+        for size, text in SIZES.items():
+            cells = [_text(self.summary[f"{name}_{size}"]) for name in ("AP", "AR")]
+            size_rows.append((size, text, f"{self.boxes_by_size[size]:,}", *cells))
+        lines = [*_aligned(rows, left=1, rules=(1, len(rows) - 1)), "", *_aligned(size_rows, left=2, rules=(1,))]
+        absent = [row.name for row in self.classes if row.absent]
+        if absent:
+            lines += ["", f"without annotated boxes, in no average: {', '.join(absent)}"]
+        empty = f", {self.images_without_boxes:,} of them without boxes" if self.images_without_boxes else ""
+        lines += ["", f"{self.images:,} images{empty}"]
+        return "\n".join(lines)
+
+
+def _threshold_json(best: BestThreshold | None) -> dict[str, float] | None:
+    return None if best is None else {name: round(value, 6) for name, value in vars(best).items()}
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _aligned(rows: list[tuple[str, ...]], left: int, rules: tuple[int, ...]) -> list[str]:
+    """Aligns columns, the first ``left`` ones to the left; a line is drawn before each row of ``rules``."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        if number in rules:
+            lines.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
+        cells = (cell.ljust(width) if column < left else cell.rjust(width)
+                 for column, (cell, width) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def evaluate_detections(
+    annotation_file: str | Path,
+    detections: Sequence[Detection],
+    image_ids: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
+    score_threshold: float | None = None,
+    source: str = "detections",
+) -> DetectionMetrics:
+    """Evaluates detections against an annotation file.
+
+    Args:
+        annotation_file: COCO JSON.
+        detections: COCO results: ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in pixels), ``score``.
+            An empty list gives AP 0.
+        image_ids: the images to evaluate; default all of the file, also those without boxes.
+        classes: names of the classes to evaluate, in the order of the results; default all, by category id.
+        score_threshold: detections below it are left out of the confusion matrix; default: the threshold with the
+            highest F1 of all classes together. The COCO metrics count all detections.
+        source: what messages call ``detections``, for instance their file.
+
+    Raises:
+        UserError: the annotation file or a detection is faulty, or they do not belong together.
+    """
+    truth = read_ground_truth(annotation_file, image_ids, classes)
+    found = check_detections(detections, truth, source)
+    precision, recall = _accumulate(truth, found)
+    of_class, best = best_thresholds(truth, found)
+    if score_threshold is None:
+        score_threshold = FALLBACK_THRESHOLD if best is None else best.threshold
+    annotated = [boxes.category_ids[~boxes.crowd] for boxes in truth.boxes.values()]
+    boxes_of, images_of = _counts(annotated), _counts([np.unique(ids) for ids in annotated])
+    detections_of = _counts([boxes.category_ids for boxes in found.values()])
+    rows = tuple(
+        ClassMetrics(
+            category_id=category_id,
+            name=name,
+            boxes=boxes_of.get(category_id, 0),
+            images=images_of.get(category_id, 0),
+            detections=detections_of.get(category_id, 0),
+            metrics=_summary(precision[:, :, index : index + 1], recall[:, index : index + 1]),
+            best=of_class.get(category_id),
+        )
+        for index, (category_id, name) in enumerate(truth.classes.items())
+    )
+    areas = [boxes.weights[~boxes.crowd] for boxes in truth.boxes.values()]
+    areas = np.concatenate(areas) if areas else np.zeros(0)
+    return DetectionMetrics(
+        summary=_summary(precision, recall),
+        classes=rows,
+        images=len(truth.images),
+        images_without_boxes=len(truth.images) - len(truth.boxes),
+        boxes=len(areas),
+        crowds=sum(int(boxes.crowd.sum()) for boxes in truth.boxes.values()),
+        detections=sum(len(boxes) for boxes in found.values()),
+        boxes_by_size={
+            "small": int((areas < SMALL).sum()),
+            "medium": int(((areas >= SMALL) & (areas < LARGE)).sum()),
+            "large": int((areas >= LARGE).sum()),
+        },
+        best=best,
+        score_threshold=score_threshold,
+        iou_threshold=IOU_THRESHOLD,
+        confusion=confusion_matrix(truth, found, score_threshold),
+        recall=np.linspace(0, 1, 101),
+        precision={row.name: precision[IOU_50, :, index, 0, -1] for index, row in enumerate(rows) if not row.absent},
+        image_ids=tuple(truth.images),
+    )
+
+
+def _accumulate(truth: GroundTruth, detections: Mapping[int, Boxes]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns precision ``[IoU, recall, class, size, limit]`` and recall ``[IoU, class, size, limit]``, -1 for none.
+
+    Classes are in the order of ``truth.classes``; sizes are all, small, medium, large.
+    """
+    from faster_coco_eval import COCO
+    from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+
+    images = [{"id": number} for number in truth.images]
+    categories = [{"id": number, "name": name} for number, name in truth.classes.items()]
+    # Numbered anew from 1: with an id of 0 a match looks like none.
+    data = {"images": images, "categories": categories}
+    annotated = COCO({**data, "annotations": _records(truth.boxes, "area")})
+    detected = COCO({**data, "annotations": _records(detections, "score")})
+    evaluation = COCOeval_faster(annotated, detected, "bbox", print_function=lambda *texts: None)
+    evaluation.params.maxDets = list(MOST_DETECTIONS)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    order = np.argsort(np.argsort(list(truth.classes)))
+    shape = (10, 101, len(order), 4, len(MOST_DETECTIONS))
+    precision = np.asarray(evaluation.eval["precision"], np.float64).reshape(shape)
+    recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape[:1] + shape[2:])
+    return precision[:, :, order], recall[:, order]
+
+
+def _records(boxes: Mapping[int, Boxes], weight: str) -> list[dict[str, Any]]:
+    """Returns boxes as COCO records; ``weight`` says whether their weights are areas or scores."""
+    records = []
+    for image_id, found in boxes.items():
+        columns = (found.boxes.tolist(), found.category_ids.tolist(), found.weights.tolist(), found.crowd.tolist())
+        for box, category_id, value, crowd in zip(*columns, strict=True):
+            record = {
+                "id": len(records) + 1,
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": int(crowd),
+            }
+            record[weight] = value
+            records.append(record)
+    return records
+
+
+def _summary(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
+    """Returns the twelve COCO metrics of the classes in the arrays."""
+    values = (
+        _mean(precision[:, :, :, 0, -1]),
+        _mean(precision[IOU_50, :, :, 0, -1]),
+        _mean(precision[IOU_75, :, :, 0, -1]),
+        *(_mean(precision[:, :, :, size, -1]) for size in (1, 2, 3)),
+        *(_mean(recall[:, :, 0, limit]) for limit in (0, 1, 2)),
+        *(_mean(recall[:, :, size, -1]) for size in (1, 2, 3)),
+    )
+    return dict(zip(SUMMARY, values, strict=True))
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Returns the mean of the entries that exist (-1 marks those without annotated boxes)."""
+    values = values[values > -1]
+    return float(values.mean()) if values.size else None
+
+
+def _counts(parts: Sequence[np.ndarray]) -> dict[int, int]:
+    """Returns how often each id occurs."""
+    ids, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]), return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which boxes of one image belong together.
+
+    Attributes:
+        box_of: ``int64`` ``[detections]``: index of the annotated box; -1 for none, -2 for one that lies in a crowd.
+        detection_of: ``int64`` ``[boxes]``: index of the detection; -1 for none, -2 for crowds, which need none.
+    """
+
+    box_of: np.ndarray
+    detection_of: np.ndarray
+
+
+def overlaps(detections: Boxes, truth: Boxes) -> np.ndarray:
+    """Returns ``float64`` ``[detections, boxes]``: common area over union; for crowds over the detection's own area."""
+    from faster_coco_eval import mask
+
+    return np.asarray(mask.iou(detections.boxes, truth.boxes, truth.crowd.astype(np.uint8)))
+
+
+def match_boxes(
+    detections: Boxes, truth: Boxes, iou_threshold: float = IOU_THRESHOLD, own_class_only: bool = False
+) -> Matches:
+    """Matches one image greedily: the detection with the highest score chooses first.
+
+    It takes, among the boxes that are still free and overlap by at least ``iou_threshold``, one of its own class if
+    there is one, else any (with ``own_class_only``: none); of several the one with the greatest overlap. A detection
+    that finds none but lies in a crowd of its class is ignored.
+    """
+    box_of = np.full(len(detections), FREE, np.int64)
+    detection_of = np.where(truth.crowd, IGNORED, FREE).astype(np.int64)
+    if not len(detections) or not len(truth):
+        return Matches(box_of, detection_of)
+    iou = overlaps(detections, truth)
+    near = iou >= iou_threshold
+    same = detections.category_ids[:, None] == truth.category_ids[None, :]
+    if own_class_only:
+        near &= same
+    # A box of the same class comes before any box of another one.
+    preference = np.where(near & ~truth.crowd[None, :], iou + same, 0.0)
+    order = np.argsort(-detections.weights, kind="stable")
+    for index in order[near[order].any(axis=1)]:
+        wanted = np.where(detection_of == FREE, preference[index], 0.0)
+        best = int(np.argmax(wanted))
+        if wanted[best] > 0:
+            box_of[index], detection_of[best] = best, index
+        elif (near[index] & same[index] & truth.crowd).any():
+            box_of[index] = IGNORED
+    return Matches(box_of, detection_of)
+
+
+def confusion_matrix(
+    truth: GroundTruth, detections: Mapping[int, Boxes], score_threshold: float, iou_threshold: float = IOU_THRESHOLD
+) -> np.ndarray:
+    """Counts what each annotated box was taken for.
+
+    Returns:
+        ``int64`` ``[K + 1, K + 1]``: rows are annotated classes, columns detected ones, in the order of
+        ``truth.classes``; the last row counts detections where there is nothing (false alarms), the last column boxes
+        that were missed. The corner is 0.
+    """
+    position = {number: index for index, number in enumerate(truth.classes)}
+    background = len(position)
+    matrix = np.zeros((background + 1, background + 1), np.int64)
+    for image_id in truth.images:
+        boxes, found = truth.of(image_id), detections.get(image_id, NO_BOXES)
+        found = found.part(found.weights >= score_threshold)
+        matches = match_boxes(found, boxes, iou_threshold)
+        for category_id, box in zip(found.category_ids, matches.box_of, strict=True):
+            if box != IGNORED:
+                row = background if box == FREE else position[int(boxes.category_ids[box])]
+                matrix[row, position[int(category_id)]] += 1
+        for category_id in boxes.category_ids[matches.detection_of == FREE]:
+            matrix[position[int(category_id)], background] += 1
+    return matrix
+
+
+def best_thresholds(
+    truth: GroundTruth, detections: Mapping[int, Boxes], iou_threshold: float = IOU_THRESHOLD
+) -> tuple[dict[int, BestThreshold], BestThreshold | None]:
+    """Finds the score threshold with the highest F1 of each class, and of all classes together.
+
+    Each class is matched on its own, as COCO does.
+
+    Returns:
+        Category id -> its best threshold, without classes that have no box or no correct detection; and that of all
+        detections together, None if none of them is correct.
+    """
+    scores, labels, correct = [], [], []
+    for image_id, found in detections.items():
+        matched = match_boxes(found, truth.of(image_id), iou_threshold, own_class_only=True).box_of
+        counted = matched != IGNORED
+        scores.append(found.weights[counted])
+        labels.append(found.category_ids[counted])
+        correct.append(matched[counted] >= 0)
+    if not scores:
+        return {}, None
+    scores, labels, correct = np.concatenate(scores), np.concatenate(labels), np.concatenate(correct)
+    annotated = [boxes.category_ids[~boxes.crowd] for boxes in truth.boxes.values()]
+    wanted = np.concatenate(annotated) if annotated else np.zeros(0, np.int64)
+    of_class = {}
+    for category_id in truth.classes:
+        own = labels == category_id
+        best = _best(scores[own], correct[own], int((wanted == category_id).sum()))
+        if best is not None:
+            of_class[category_id] = best
+    return of_class, _best(scores, correct, len(wanted))
+
+
+def _best(scores: np.ndarray, correct: np.ndarray, total: int) -> BestThreshold | None:
+    """Returns the best threshold for judged detections (scores ``[N]``, correct or not ``[N]``) of ``total`` boxes."""
+    if total == 0 or not correct.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(correct[order])
+    kept = np.arange(1, len(scores) + 1)
+    # Detections of equal score are kept or dropped together: only the last of them is a possible end.
+    f1 = np.where(np.append(scores[1:] != scores[:-1], True), 2 * hits / (kept + total), 0.0)
+    best = int(np.argmax(f1))
+    return BestThreshold(
+        float(scores[best]), float(f1[best]), float(hits[best] / kept[best]), float(hits[best] / total)
+    )

@@ -1,0 +1,275 @@
+"""Runs side by side in processes of their own, with a short script in the place of tools/train.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classification.study import (
+    POLL_SECONDS,
+    Run,
+    load_study,
+    open_study,
+    refuse_changed_runs,
+    refuse_other_study,
+    train_runs,
+)
+from ppcls_ext.utils.errors import Interrupted, UserError
+from ppcls_ext.utils.locks import lock_folder
+from tests.support.studies import all_runs, epoch_record, pretend_training, small_study
+
+# Notes that it was started, obeys a plan (file beside it), leaves a report, or waits for a signal and notes that.
+SCRIPT = """
+import json, os, pathlib, signal, sys, time
+here = pathlib.Path(__file__).parent
+folder = next(value.split("=", 1)[1] for value in sys.argv if value.startswith("Global.output_dir="))
+folder = pathlib.Path(json.loads(folder))
+with open(here / "started.txt", "a") as stream:
+    devices = [os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES")]
+    stream.write(json.dumps([folder.parent.name, folder.name, devices, sys.argv[-2:]]) + chr(10))
+plan = json.loads((here / "plan.json").read_text()).get(folder.parent.name, "finish")
+if plan == "fail":
+    sys.exit("error: no such data" + chr(10) + "error: and more")
+if plan == "die":
+    os.kill(os.getpid(), signal.SIGKILL)
+if plan == "wait":
+    def leave(number, frame):
+        (folder / "saved.txt").write_text(signal.Signals(number).name)
+        sys.exit(130)
+    signal.signal(signal.SIGTERM, leave)
+    (folder / "waiting.txt").touch()
+    time.sleep(60)
+while plan == "together" and len(list(here.glob("together_*"))) < 2:
+    (here / f"together_{folder.parent.name}_{folder.name}").touch()
+    time.sleep(0.02)
+(folder / "report.json").write_text(json.dumps({"epochs": 2, "history": []}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of threads is the study's own choice here, and there is no GPU."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def script(folder: Path, **plan: str) -> Path:
+    """Writes the script and what it does for each row."""
+    (folder / "plan.json").write_text(json.dumps(plan))
+    path = folder / "fake_train.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def started(folder: Path) -> list[list[Any]]:
+    """Returns row, folder, threads and last arguments of each process, in the order of their starts."""
+    file = folder / "started.txt"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def runs_in(folder: Path) -> list[Run]:
+    return all_runs(small_study(folder))
+
+
+def test_each_run_is_trained_once_and_resumes_what_it_finds(tmp_path: Path) -> None:
+    runs = runs_in(tmp_path)
+    pretend_training(runs[1], [0.2, 0.3])
+    pretend_training(runs[2], [0.2])
+    assert train_runs(runs, script(tmp_path)) == []
+    assert [(row, seed) for row, seed, *_ in started(tmp_path)] == [
+        ("plain", "seed_0"), ("relu", "seed_0"), ("plain", "seed_1"),
+    ], "all but the one that has its report"  # fmt: skip
+    assert all(last == ["--resume", "auto"] for *_, last in started(tmp_path))
+    train_runs(runs, script(tmp_path))
+    assert len(started(tmp_path)) == 3
+
+
+def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    failures = train_runs(runs_in(tmp_path), script(tmp_path, wide="fail", relu="die"))
+    assert [(failure.run.row.name, failure.reason.partition(";")[0]) for failure in failures] == [
+        ("wide", "no such data"), ("relu", "signal SIGKILL"),
+    ]  # fmt: skip
+    assert len(started(tmp_path)) == 4
+
+
+def test_an_old_error_is_not_taken_for_the_present_one(tmp_path: Path) -> None:
+    runs = runs_in(tmp_path)[:2]
+    train_runs(runs, script(tmp_path, wide="fail"))
+    (failure,) = train_runs(runs, script(tmp_path, wide="die"))
+    assert "SIGKILL" in failure.reason
+    assert "console.log" in failure.reason
+
+
+def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classification.study.available_cores", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    runs = runs_in(tmp_path)
+    # Each of the two ends only when the other has been started.
+    train_runs(runs[:2], script(tmp_path, plain="together", wide="together"), jobs=2)
+    assert sorted(devices for _, _, devices, _ in started(tmp_path)) == [["4", "2"], ["4", "5"]]
+
+
+def test_what_the_user_has_chosen_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    train_runs(runs_in(tmp_path)[:1], script(tmp_path), jobs=2)
+    assert started(tmp_path)[0][2] == ["3", None]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Path, number: int) -> None:
+    runs = runs_in(tmp_path)
+
+    def send() -> None:
+        until = time.monotonic() + 60
+        while sum((run.folder / "waiting.txt").exists() for run in runs) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with pytest.raises(Interrupted, match="continue with the same command"):
+        train_runs(runs, script(tmp_path, plain="wait", wide="wait"), jobs=2)
+    sender.join()
+    # Once, and not the SIGINT that would stop a trainer at once if it came second.
+    assert [(run.folder / "saved.txt").read_text() for run in runs[:2]] == ["SIGTERM", "SIGTERM"]
+    assert len(started(tmp_path)) == 2
+
+
+def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(tmp_path: Path) -> None:
+    """Of two runs that another process trains, one comes to its end and the other, killed as well, is continued."""
+    runs = runs_in(tmp_path)
+    locks = [lock_folder(run.folder, "in use", "output_dir") for run in runs[:2]]
+    seen = []
+
+    def end() -> None:
+        until = time.monotonic() + 60
+        while not all((run.folder / "report.json").exists() for run in runs[2:]) and time.monotonic() < until:
+            time.sleep(0.05)
+        seen.extend(started(tmp_path))
+        pretend_training(runs[0], [0.2, 0.3])
+        for lock in locks:
+            lock.close()
+
+    ender = threading.Thread(target=end)
+    ender.start()
+    failures = train_runs(runs, script(tmp_path), jobs=3)
+    ender.join()
+    assert sorted(row for row, *_ in seen) == ["plain", "relu"], "the others go on meanwhile"
+    assert [(row, seed) for row, seed, *_ in started(tmp_path)[2:]] == [("wide", "seed_0")]
+    assert failures == []
+
+
+def test_a_run_elsewhere_takes_the_place_of_one_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs = runs_in(tmp_path)[:2]
+    lock = lock_folder(runs[0].folder, "in use", "output_dir")
+
+    def end() -> None:
+        until = time.monotonic() + 60
+        while "another process trains it" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(3 * POLL_SECONDS)
+        assert started(tmp_path) == []
+        pretend_training(runs[0], [0.2, 0.3])
+        lock.close()
+
+    with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(end)
+        train_runs(runs, script(tmp_path))
+        ended.result()
+    assert [row for row, *_ in started(tmp_path)] == ["wide"]
+    assert caplog.text.count("plain, seed 0: another process trains it") == 1
+
+
+def test_a_folder_that_cannot_be_made_fails_its_own_row(tmp_path: Path) -> None:
+    runs = runs_in(tmp_path)[:2]
+    runs[0].folder.parent.parent.mkdir()
+    runs[0].folder.parent.touch()
+    (failure,) = train_runs(runs, script(tmp_path))
+    assert failure.run is runs[0]
+    assert str(runs[0].folder.parent) in failure.reason
+    assert [row for row, *_ in started(tmp_path)] == ["wide"]
+
+
+def test_epochs_are_told_as_they_are_finished(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = runs_in(tmp_path)[0]
+    pretend_training(run, [0.25])
+    path = script(tmp_path, plain="together")
+
+    def train_second_epoch() -> None:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob("together_*")) and time.monotonic() < until:
+            time.sleep(0.02)
+        # The resumed trainer writes its log anew, without the half line of the one that was killed.
+        lines = [json.dumps({"kind": "epoch", **epoch_record(number, 0.25 * number)}) for number in (1, 2)]
+        (run.folder / "log.jsonl").write_text("\n".join(lines) + "\n")
+        (tmp_path / "together_other").touch()
+
+    writer = threading.Thread(target=train_second_epoch)
+    writer.start()
+    with caplog.at_level(logging.INFO):
+        train_runs([run], path)
+    writer.join()
+    told = [record.getMessage() for record in caplog.records if "epoch" in record.getMessage()]
+    finished = "plain, seed 0: epoch 2/2  loss 1.500  top-1 50.00 %  (30 s)"
+    assert told == ["plain, seed 0: continued after epoch 1", finished]
+
+
+def test_a_changed_row_is_refused_in_one_line_whether_finished_or_not(tmp_path: Path) -> None:
+    runs = runs_in(tmp_path)
+    pretend_training(runs[0], [0.2, 0.3])
+    pretend_training(runs[1], [0.2])
+    refuse_changed_runs(runs)
+    data = {"overrides": {"Optimizer.lr.learning_rate": 0.5, "Global.print_batch_step": 7}}
+    with pytest.raises(UserError) as caught:
+        refuse_changed_runs(all_runs(small_study(tmp_path, **data)))
+    lines = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [str(run.folder) for run in runs[:2]]
+    assert "Optimizer.lr.learning_rate 0.001 -> 0.5" in lines[0]
+    assert "print_batch_step" not in lines[0], "no figure depends on it"
+
+
+def test_data_that_were_moved_matter_to_those_who_train_only(tmp_path: Path) -> None:
+    pretend_training(runs_in(tmp_path)[0], [0.2, 0.3])
+    moved = all_runs(small_study(tmp_path, overrides={"DataLoader.Train.dataset.data_file": "elsewhere.tar.gz"}))
+    refuse_changed_runs(moved, training=False)
+    with pytest.raises(UserError, match="elsewhere.tar.gz"):
+        refuse_changed_runs(moved)
+
+
+def test_a_folder_belongs_to_one_study_and_to_one_process(tmp_path: Path) -> None:
+    study = small_study(tmp_path)
+    with open_study(study), pytest.raises(UserError, match="another process is training a study"), open_study(study):
+        raise AssertionError("two processes train in one folder")
+    with open_study(study):
+        pass
+    other = load_study((tmp_path / "small.yaml").rename(tmp_path / "other.yaml"))
+    with pytest.raises(UserError, match="holds the study 'small' with the rows plain, wide, relu"), open_study(other):
+        raise AssertionError("two studies in one folder")
+
+
+def test_a_study_may_get_rows_but_another_one_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    study = small_study(tmp_path)
+    with open_study(study):
+        pass
+    rows = [{"name": name, "config": study.rows[0].config_file} for name in ("plain", "new")]
+    with open_study(small_study(tmp_path, rows=rows, ablations=[])):
+        pass
+    with pytest.raises(UserError, match="holds the study 'small'"):
+        refuse_other_study(small_study(tmp_path, rows=[{**rows[0], "name": "third"}], ablations=[]))
+
+
+@pytest.mark.parametrize("report", ["", "[]", "{}", '{"epochs": 1, "history": []}', '{"epochs": 2}'])
+def test_a_report_that_tells_of_no_end_counts_for_nothing(tmp_path: Path, report: str) -> None:
+    run = runs_in(tmp_path)[0]
+    pretend_training(run, [0.2])
+    (run.folder / "report.json").write_text(report)
+    assert run.report is None

@@ -1,0 +1,228 @@
+"""Mosaics and random perspectives: boxes stay around what they were drawn around, and vanish when it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detection.data.operators import RandomPerspective, move_boxes, warp
+from detection.toolkit import register
+from tests.support.coloured_boxes import GROUND, coloured_sample, seen_box
+
+STILL = {"degrees": 0.0, "translate": 0.0, "scale": 0.0}
+WILD = {"degrees": 25.0, "translate": 0.2, "scale": 0.5, "shear": 10.0, "perspective": 0.3}
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    register()
+
+
+def apply(name: str, arguments: dict[str, Any], sample: Any, seed: int = 0) -> dict[str, Any]:
+    from ppdet.data.reader import Compose
+
+    np.random.seed(seed)
+    return Compose([{name: arguments}])(sample)
+
+
+def four(spare: int = 1) -> list[dict[str, Any]]:
+    """Samples of different shapes, each with one box of its own class, and what ppdet hands over besides."""
+    shapes = [(120, 160), (160, 100), (90, 200), (64, 64), (50, 50)]
+    boxes = [[30, 20, 90, 80], [20, 40, 70, 120], [80, 20, 140, 70], [16, 16, 48, 48], [5, 5, 30, 30]]
+    return [coloured_sample(number, *shapes[number], [boxes[number]], [number]) for number in range(4 + spare)]
+
+
+def check_boxes(sample: dict[str, Any], tightness: float | None) -> int:
+    """Checks every box against the colour of its class; returns how many there were.
+
+    Args:
+        sample: with at most one box of each class.
+        tightness: how far a box may reach beyond the colour, in pixels; ``None`` if it may because it was turned.
+    """
+    labels = sample["gt_class"].ravel().tolist()
+    assert len(set(labels)) == len(labels) == len(sample["gt_bbox"]) == len(sample["is_crowd"])
+    height, width = sample["image"].shape[:2]
+    for box, label in zip(sample["gt_bbox"], labels, strict=True):
+        seen = seen_box(sample["image"], label)
+        assert seen is not None, "a box around nothing"
+        assert (box >= -1e-3).all() and (box <= np.array([width, height, width, height]) + 1e-3).all()
+        # Half a pixel at the edge may be a mixture of two colours; what was resized before, a little more.
+        assert (seen[:2] >= box[:2] - 1.01).all() and (seen[2:] <= box[2:] + 1.01).all(), (seen, box)
+        if tightness is not None:
+            assert np.abs(seen - box).max() <= tightness, (seen, box)
+    return len(labels)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_of_a_mosaic_bound_what_they_are_drawn_around(seed):
+    sample = apply("MosaicPerspective", {"target_size": [192, 256]}, four(), seed)
+    assert sample["image"].shape == (192, 256, 3) and sample["image"].dtype == np.uint8
+    assert sample["gt_bbox"].dtype == np.float32
+    check_boxes(sample, tightness=2.01)
+
+
+def test_mosaics_show_parts_of_all_four_and_of_no_fifth_picture():
+    counts = np.zeros(5, int)
+    for seed in range(30):
+        sample = apply("MosaicPerspective", {"target_size": 192}, four(), seed)
+        counts += np.bincount(sample["gt_class"].ravel(), minlength=5)
+        for label in range(4):
+            seen = seen_box(sample["image"], label)
+            boxed = label in sample["gt_class"]
+            # What is left of an object has a box, unless it is less than a tenth; the largest has 144 x 144 pixels.
+            assert boxed or seen is None or (seen[2:] - seen[:2]).prod() < 0.11 * 144**2
+    assert (counts[:4] > 10).all() and counts[4] == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_of_a_turned_and_tilted_mosaic_bound_what_they_are_drawn_around(seed):
+    check_boxes(apply("MosaicPerspective", {"target_size": 192, **WILD}, four(), seed), tightness=None)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_of_a_moved_picture_bound_what_they_are_drawn_around(seed):
+    sample = coloured_sample(0, 96, 128, [[10, 10, 40, 50], [60, 30, 100, 90], [100, 5, 125, 20]])
+    check_boxes(apply("RandomPerspective", {"translate": 0.3}, sample, seed), tightness=1.51)
+    sample = coloured_sample(0, 96, 128, [[10, 10, 40, 50], [60, 30, 100, 90], [100, 5, 125, 20]])
+    check_boxes(apply("RandomPerspective", WILD, sample, seed), tightness=None)
+
+
+def test_what_does_not_move_stays_as_it_is():
+    before = coloured_sample(0, 48, 64, [[10, 10, 40, 30]])
+    after = apply("RandomPerspective", STILL, coloured_sample(0, 48, 64, [[10, 10, 40, 30]]))
+    assert np.array_equal(after["image"], before["image"])
+    assert np.array_equal(after["gt_bbox"], before["gt_bbox"])
+
+
+def test_probability_of_moving_and_of_mosaics():
+    moved = [
+        not np.array_equal(apply("RandomPerspective", {"prob": 0.25}, coloured_sample(0, 16, 16, []), seed)["image"],
+                           coloured_sample(0, 16, 16, [])["image"])
+        for seed in range(200)
+    ]  # fmt: skip
+    assert 25 <= sum(moved) <= 80
+    never = apply("MosaicPerspective", {"target_size": 160, "prob": 0.0}, four())
+    assert np.array_equal(never["image"], apply("MosaicPerspective", {"target_size": 160}, four()[0])["image"])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_one_sample_is_letterboxed_and_not_moved(seed):
+    sample = apply("MosaicPerspective", {"target_size": [128, 128], **WILD}, four()[1], seed)
+    assert sample["image"].shape == (128, 128, 3)
+    # 160 x 100 becomes 128 x 80, with 24 columns on either side.
+    assert sample["gt_bbox"] == pytest.approx(np.array([[40, 32, 80, 96]]))
+    assert (sample["image"][:, :24] == 114).all() and (sample["image"][:, 104:] == 114).all()
+    assert check_boxes(sample, tightness=1.01) == 1
+    assert "pad" not in sample
+
+
+def test_the_fill_is_black_for_sonar_and_grey_else():
+    for arguments, colour in (({}, [114, 114, 114]), ({"fill_value": [0, 0, 0]}, [0, 0, 0])):
+        for seed in range(2):
+            shrunk = {"translate": 0.0, "scale": 0.0, **arguments}
+            samples = [coloured_sample(n, 20, 200, []) for n in range(5)]
+            image = apply("MosaicPerspective", {"target_size": 100, **shrunk}, samples, seed)["image"]
+            levels = {tuple(value) for value in np.unique(image.reshape(-1, 3), axis=0).tolist()}
+            assert levels == {tuple(colour), (GROUND,) * 3}
+            shift = {"translate": 1.0, "scale": 0.0, **arguments}
+            image = apply("RandomPerspective", shift, coloured_sample(0, 40, 40, []), seed)["image"]
+            assert any((corner == colour).all() for corner in image[[0, 0, -1, -1], [0, -1, 0, -1]])
+
+
+def test_pictures_without_boxes_take_part():
+    samples = four()
+    for number in (0, 2):
+        samples[number] = coloured_sample(number, 100, 100, [])
+    sample = apply("MosaicPerspective", {"target_size": 192, **STILL}, samples, 3)
+    assert set(sample["gt_class"].ravel().tolist()) <= {1, 3}
+    check_boxes(sample, tightness=2.01)
+    empty = apply("MosaicPerspective", {"target_size": 192}, [coloured_sample(n, 50, 60, []) for n in range(5)])
+    assert empty["gt_bbox"].shape == (0, 4) and empty["gt_class"].shape == (0, 1) and empty["is_crowd"].shape == (0, 1)
+    alone = apply("MosaicPerspective", {"target_size": 64}, coloured_sample(0, 50, 60, []))
+    assert alone["gt_bbox"].shape == (0, 4)
+
+
+def test_crowds_stay_crowds():
+    samples = four()
+    samples[1]["is_crowd"][:] = 1
+    for seed in range(20):
+        sample = apply("MosaicPerspective", {"target_size": 192}, [dict(each) for each in samples], seed)
+        assert np.array_equal(sample["is_crowd"], (sample["gt_class"] == 1).astype(np.int32))
+
+
+@pytest.mark.parametrize("arguments", [STILL, WILD])
+def test_boxes_without_area_vanish(arguments):
+    for boxes in ([[10, 10, 10, 30]], [[10, 10, 30, 10]], [[10, 10, 10, 10]]):
+        sample = coloured_sample(0, 64, 64, [*boxes, [20, 20, 50, 50]])
+        options = {**arguments, "least_share": 0.0, "least_side": 0.0}
+        assert apply("RandomPerspective", options, dict(sample))["gt_class"].ravel().tolist() == [1]
+        samples = [dict(sample) for _ in range(5)]
+        moved = apply("MosaicPerspective", {"target_size": 64, **options}, samples)
+        assert set(moved["gt_class"].ravel().tolist()) <= {1}
+        assert apply("MosaicPerspective", {"target_size": 32}, dict(sample))["gt_class"].ravel().tolist() == [1]
+
+
+def test_what_is_cut_off_vanishes_by_its_share_and_its_sides():
+    # Shifted by exactly 30 columns: 10 of 40 columns remain of the first box, a column of the second.
+    sample = coloured_sample(0, 50, 100, [[0, 10, 40, 40], [20, 0, 31, 5]])
+    matrix = np.array([[1.0, 0, -30], [0, 1, 0], [0, 0, 1]])
+
+    def kept(**options: float) -> list[int]:
+        operator = RandomPerspective(**options)
+        operator.draw_motion = lambda source, target: matrix
+        return operator(dict(sample))["gt_class"].ravel().tolist()
+
+    assert kept(least_share=0.2, least_side=1.0) == [0]
+    assert kept(least_share=0.05, least_side=0.5) == [0, 1]
+    assert kept(least_share=0.05, least_side=2.0) == [0]
+    assert kept(least_share=0.3, least_side=1.0) == []
+
+
+def test_the_draw_depends_on_the_global_generator_only():
+    first, again, other = (apply("MosaicPerspective", {"target_size": 96, **WILD}, four(), seed) for seed in (5, 5, 6))
+    assert np.array_equal(first["image"], again["image"]) and np.array_equal(first["gt_bbox"], again["gt_bbox"])
+    assert not np.array_equal(first["image"], other["image"])
+
+
+def test_the_result_carries_the_first_sample_and_its_own_size():
+    sample = apply("MosaicPerspective", {"target_size": [96, 128]}, four())
+    assert sample["im_id"].tolist() == [0]
+    assert (sample["h"], sample["w"]) == (96, 128)
+    assert sample["im_shape"].tolist() == [96, 128]
+    assert sample["scale_factor"].tolist() == [1, 1]
+
+
+def test_pixels_go_where_boxes_go():
+    """A single bright pixel, moved by hand: the middle of its box is where the warped picture is brightest."""
+    image = np.zeros([40, 40, 3], np.uint8)
+    image[12, 25] = 255
+    matrix = np.array([[0.0, 2.0, 1.0], [-2.0, 0.0, 80.0], [0.0, 0.0, 1.0]])
+    moved = warp(image, matrix, (90, 90), (0, 0, 0))[..., 0].astype(float)
+    rows, columns = np.indices(moved.shape)
+    brightest = (columns + 0.5) * moved, (rows + 0.5) * moved
+    box = move_boxes(np.array([[25.0, 12, 26, 13]]), matrix)[0]
+    assert box == pytest.approx([25, 28, 27, 30])
+    assert [part.sum() / moved.sum() for part in brightest] == pytest.approx([26, 29], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"degrees": 181}, {"translate": -0.1}, {"scale": 1.0}, {"prob": 2}, {"least_side": -1}, {"fill_value": [0, 0]}],
+)
+def test_arguments_out_of_range_are_named(arguments):
+    for name, size in (("MosaicPerspective", {"target_size": 64}), ("RandomPerspective", {})):
+        with pytest.raises(ValueError, match=f"{next(iter(arguments))}: must be "):
+            apply(name, {**size, **arguments}, four())
+
+
+def test_what_cannot_be_put_together_is_refused():
+    with pytest.raises(ValueError, match="MosaicPerspective wants 4 samples, got 2: set mosaic_epoch only"):
+        apply("MosaicPerspective", {"target_size": 64}, four()[:2])
+    samples = four()
+    samples[2]["gt_poly"] = [[[1, 2, 3, 4, 5, 6]]]
+    with pytest.raises(ValueError, match="MosaicPerspective moves boxes only, the sample has 'gt_poly'"):
+        apply("MosaicPerspective", {"target_size": 64}, samples)
+    with pytest.raises(ValueError, match="RandomPerspective moves boxes only"):
+        apply("RandomPerspective", {}, samples[2])

@@ -1,0 +1,289 @@
+"""COCO metrics: equal to pycocotools, right in the odd cases, clear about faulty input."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+
+import numpy as np
+import pytest
+
+from detection.evaluation import SUMMARY, evaluate_detections, read_detections
+from detection.evaluation.coco import Boxes
+from detection.evaluation.metrics import match_boxes, overlaps
+from ppcls_ext.utils.errors import UserError
+from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
+
+
+def by_pycocotools(data: dict, detections: list[dict], category_ids=None, image_ids=None) -> dict[str, float]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(data)
+        truth.createIndex()
+        judge = COCOeval(truth, truth.loadRes(copy.deepcopy(detections)), "bbox")
+        if category_ids is not None:
+            judge.params.catIds = category_ids
+        if image_ids is not None:
+            judge.params.imgIds = image_ids
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    return dict(zip(SUMMARY, judge.stats, strict=True))
+
+
+def assert_equal(ours: dict, theirs: dict) -> None:
+    for name in SUMMARY:
+        expected = None if theirs[name] == -1 else pytest.approx(theirs[name], abs=5e-5)
+        assert ours[name] == expected, name
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_metrics_equal_pycocotools(tmp_path, seed):
+    data, detections = random_coco(seed)
+    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), detections)
+    expected = by_pycocotools(data, detections)
+    assert 0.05 < expected["AP"] < 0.95, "the test data must not be trivial"
+    assert_equal(metrics.summary, expected)
+    for row in metrics.classes:
+        assert_equal(row.metrics, by_pycocotools(data, detections, category_ids=[row.category_id]))
+    assert metrics.classes[-1].absent
+    assert metrics.classes[-1].metrics["AP"] is None
+    assert metrics.crowds > 0
+    assert metrics.images_without_boxes == 8
+
+
+def test_parts_of_images_and_classes_equal_pycocotools(tmp_path):
+    data, detections = random_coco(9)
+    file = write_coco(tmp_path / "val.json", data)
+    # The order of the classes is the caller's, and not that of their ids.
+    metrics = evaluate_detections(file, detections, image_ids=range(1, 21), classes=["class 4", "class 1"])
+    assert [row.category_id for row in metrics.classes] == [4, 1]
+    assert metrics.images == 20
+    assert_equal(metrics.summary, by_pycocotools(data, detections, [1, 4], list(range(1, 21))))
+    for row in metrics.classes:
+        assert_equal(row.metrics, by_pycocotools(data, detections, [row.category_id], list(range(1, 21))))
+
+
+def test_annotation_ids_do_not_matter(tmp_path):
+    """Faster-coco-eval and pycocotools both take an id of 0 for 'unmatched'."""
+    data = coco_data(1, ["ball"], [annotation(0, 1, 1, [10, 10, 50, 50])])
+    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), [detection(1, 1, [10, 10, 50, 50], 0.9)])
+    assert metrics.ap == 1
+
+
+def test_no_detections_give_zero_everywhere_where_something_is_annotated(tmp_path):
+    data = coco_data(2, ["ball", "cube"], [annotation(1, 1, 1, [10, 10, 50, 50])])
+    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), [])
+    assert metrics.ap == metrics.ap50 == metrics.summary["AP_medium"] == metrics.summary["AR100"] == 0
+    assert metrics.summary["AP_small"] is None
+    assert metrics.best is None
+    assert metrics.confusion.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert "cube" in metrics.table().splitlines()[-3]
+
+
+def test_nothing_annotated_gives_no_metric_and_counts_false_alarms(tmp_path):
+    file = write_coco(tmp_path / "val.json", coco_data(3, ["ball"], []))
+    metrics = evaluate_detections(file, [detection(2, 1, [1, 1, 9, 9], 0.8)])
+    assert metrics.summary["AP"] is None
+    assert metrics.ap == 0
+    assert metrics.confusion.tolist() == [[0, 0], [1, 0]]
+    assert metrics.images_without_boxes == 3
+    assert metrics.precision == {}
+
+
+def test_perfect_detections(tmp_path):
+    boxes = [[10, 10, 20, 20], [100, 100, 50, 60], [200, 50, 200, 300]]
+    data = coco_data(1, ["ball", "cube"], [annotation(n + 1, 1, 1 + n % 2, box) for n, box in enumerate(boxes)])
+    found = [detection(1, 1 + n % 2, box, 0.5 + 0.1 * n) for n, box in enumerate(boxes)]
+    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), found)
+    assert set(metrics.summary.values()) - {metrics.summary["AR1"]} == {1.0}
+    assert metrics.boxes_by_size == {"small": 1, "medium": 1, "large": 1}
+    assert metrics.confusion.tolist() == [[2, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert metrics.best.f1 == 1
+    assert metrics.best.threshold == 0.5
+    assert all((curve == 1).all() for curve in metrics.precision.values())
+
+
+def test_a_crowd_is_neither_missed_nor_a_false_alarm(tmp_path):
+    data = coco_data(1, ["ball"], [annotation(1, 1, 1, [10, 10, 50, 50]), annotation(2, 1, 1, [200, 200, 200, 200], 1)])
+    found = [detection(1, 1, [10, 10, 50, 50], 0.6)]
+    found += [detection(1, 1, [220 + 40 * n, 220, 30, 30], 0.9) for n in range(3)]
+    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), found)
+    assert metrics.ap == 1
+    assert (metrics.boxes, metrics.crowds) == (1, 1)
+    assert metrics.confusion.tolist() == [[1, 0], [0, 0]]
+    assert metrics.best.f1 == 1
+
+
+def test_best_threshold_weighs_false_alarms_against_misses(tmp_path):
+    boxes = [[20 + 60 * n, 20, 40, 40] for n in range(4)]
+    data = coco_data(1, ["ball"], [annotation(n + 1, 1, 1, box) for n, box in enumerate(boxes)])
+    found = [detection(1, 1, box, score) for box, score in zip(boxes, (0.9, 0.8, 0.7, 0.1), strict=True)]
+    found += [detection(1, 1, [20 + 30 * n, 300, 20, 20], 0.5 - 0.01 * n) for n in range(8)]
+    best = evaluate_detections(write_coco(tmp_path / "val.json", data), found).classes[0].best
+    assert (best.threshold, best.precision, best.recall) == (0.7, 1.0, 0.75)
+    assert best.f1 == pytest.approx(6 / 7)
+
+
+def test_json_and_table_tell_the_same(tmp_path):
+    data, detections = random_coco(3)
+    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), detections)
+    stored = json.loads(json.dumps(metrics.as_json(), allow_nan=False))
+    assert stored["summary"] == metrics.summary
+    assert stored["counts"]["detections"] == len(detections)
+    assert np.array(stored["confusion"]["counts"]).shape == (6, 6)
+    assert [row["AP"] for row in stored["classes"]][-1] is None
+    rows = {line.split("  ")[0]: line for line in metrics.table().splitlines()}
+    assert f"{metrics.classes[0].metrics['AP50']:.3f}" in rows["class 1"]
+    assert f"{metrics.summary['AP']:.3f}" in rows["all"]
+    assert f"{metrics.summary['AP_small']:.3f}" in rows["small"]
+    assert "class 5" in rows["without annotated boxes, in no average: class 5"]
+    assert max(len(line) for line in rows) <= 120
+
+
+GOOD = detection(1, 1, [10, 10, 20, 20], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_id": 99}, r"image_id 99 is not in .*val.json \(it has 3, ids 1 to 3\).*another data"),
+        ({"category_id": 0}, "category_id 0 is not in .*its classes: 1, 2"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "bbox .* is not finite"),
+        ({"bbox": [50, 50, -20, 10]}, "bbox .* negative side"),
+        ({"bbox": [1, 2, 3]}, "'bbox' must be"),
+        ({"score": float("inf")}, "score inf is not finite"),
+        ({"score": "high"}, "'score' must be a number"),
+        ({"image_id": "1"}, "'image_id' must be a whole number"),
+    ],
+)
+def test_faulty_detections_are_named(tmp_path, changes, message):
+    file = write_coco(tmp_path / "val.json", coco_data(3, ["ball", "cube"], []))
+    with pytest.raises(UserError, match=rf"detections\[1\]: {message}"):
+        evaluate_detections(file, [GOOD, {**GOOD, **changes}])
+
+
+def test_a_missing_key_and_a_record_of_another_kind(tmp_path):
+    file = write_coco(tmp_path / "val.json", coco_data(3, ["ball"], []))
+    with pytest.raises(UserError, match=r"'score' is missing \(found: image_id, category_id, bbox\)"):
+        evaluate_detections(file, [{key: GOOD[key] for key in ("image_id", "category_id", "bbox")}])
+    with pytest.raises(UserError, match=r"found.json\[0\]: need an object"):
+        evaluate_detections(file, [[1, 2]], source="found.json")
+
+
+def test_detections_of_images_and_classes_that_were_not_asked_for_are_left_out(tmp_path):
+    file = write_coco(tmp_path / "val.json", coco_data(3, ["ball", "cube"], [annotation(1, 1, 1, GOOD["bbox"])]))
+    others = [detection(2, 1, [1, 1, 5, 5], 0.9), detection(1, 2, [1, 1, 5, 5], 0.9)]
+    metrics = evaluate_detections(file, [GOOD, *others], image_ids=[1], classes=["ball"])
+    assert metrics.detections == 1
+    assert metrics.ap == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.pop("images"), "'images' must be a list"),
+        (lambda data: data["images"].clear(), "'images' is empty"),
+        (lambda data: data["categories"].clear(), "'categories' is empty"),
+        (lambda data: data["images"].append(data["images"][0]), "images: 1 ids occur more than once"),
+        (lambda data: data["categories"].append({"id": 9, "name": "ball"}), "several of them named 'ball'"),
+        (lambda data: data["annotations"].append(annotation(2, 77, 1, [0, 0, 1, 1])), r"annotations\[1\]: image_id 77"),
+        (
+            lambda data: data["annotations"].append(annotation(2, 1, 7, [0, 0, 1, 1])),
+            "category_id 7 is not in the file",
+        ),
+        (lambda data: data["annotations"][0].update(bbox=[1, 2]), r"annotations\[0\]: 'bbox' must be"),
+    ],
+)
+def test_faulty_annotation_files_are_named(tmp_path, change, message):
+    data = coco_data(2, ["ball"], [annotation(1, 1, 1, [5, 5, 9, 9])])
+    change(data)
+    with pytest.raises(UserError, match=f"val.json.*{message}"):
+        evaluate_detections(write_coco(tmp_path / "val.json", data), [])
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    truncated = tmp_path / "cut.json"
+    truncated.write_text(json.dumps(coco_data(2, ["ball"], []))[:-20], encoding="utf-8")
+    with pytest.raises(UserError, match=r"cut.json, line 1: not valid JSON, probably truncated"):
+        evaluate_detections(truncated, [])
+    with pytest.raises(UserError, match=r"none.json: the annotation file does not exist"):
+        evaluate_detections(tmp_path / "none.json", [])
+    with pytest.raises(UserError, match="cut.json, line 1: not valid JSON"):
+        read_detections(truncated)
+    with pytest.raises(UserError, match=r"does not exist"):
+        read_detections(tmp_path / "none.json")
+
+
+def test_unknown_names_are_answered_with_the_nearest(tmp_path):
+    file = write_coco(tmp_path / "val.json", coco_data(2, ["ball", "circle cage"], []))
+    with pytest.raises(UserError, match=r"no class 'circel cage' \(did you mean 'circle cage'\?\)"):
+        evaluate_detections(file, [], classes=["circel cage"])
+    with pytest.raises(UserError, match=r"no image with id 8 \(it has 2, ids 1 to 2\)"):
+        evaluate_detections(file, [], image_ids=[1, 8])
+
+
+def boxes(rows: list[list[float]], categories: list[int], weights=None, crowd=None) -> Boxes:
+    count = len(rows)
+    return Boxes(
+        np.array(rows, float).reshape(-1, 4),
+        np.array(categories, int),
+        np.array([1.0] * count if weights is None else weights),
+        np.array([False] * count if crowd is None else crowd, bool),
+    )
+
+
+def test_overlaps_equal_pycocotools():
+    from pycocotools import mask
+
+    generator = np.random.default_rng(0)
+    found, truth = (np.hstack([generator.uniform(0, 60, (n, 2)), generator.uniform(0, 50, (n, 2))]) for n in (30, 20))
+    crowd = generator.random(20) < 0.4
+    expected = mask.iou(found, truth, crowd.astype(np.uint8))
+    ours = overlaps(boxes(found, [1] * 30), boxes(truth, [1] * 20, crowd=crowd))
+    assert np.allclose(ours, expected)
+    assert (ours > 0.5).any()
+
+
+def test_of_several_boxes_the_nearest_of_the_own_class_is_taken():
+    truth = boxes([[0, 0, 10, 10], [0, 0, 10, 13], [0, 0, 10, 12]], [2, 1, 1])
+    assert match_boxes(boxes([[0, 0, 10, 10]], [1]), truth).box_of.tolist() == [2]
+    assert match_boxes(boxes([[0, 0, 10, 10]], [3]), truth).box_of.tolist() == [0]
+
+
+def test_too_little_overlap_is_no_match():
+    truth = boxes([[0, 0, 10, 10]], [1])
+    found = boxes([[0, 0, 10, 4.9]], [1])
+    assert match_boxes(found, truth).box_of.tolist() == [-1]
+    assert match_boxes(found, truth, iou_threshold=0.4).box_of.tolist() == [0]
+
+
+@pytest.mark.parametrize("score_threshold", [0.3, 0.6])
+def test_confusion_matrix(tmp_path, score_threshold):
+    ball, cube, tyre = [10, 10, 40, 40], [100, 10, 40, 40], [200, 10, 40, 40]
+    data = coco_data(
+        2,
+        ["ball", "cube", "tyre"],
+        [annotation(1, 1, 1, ball), annotation(2, 1, 2, cube), annotation(3, 1, 3, tyre), annotation(4, 2, 1, ball)],
+    )
+    found = [
+        detection(1, 1, ball, 0.9),  # correct
+        detection(1, 1, ball, 0.8),  # a second time: false alarm
+        detection(1, 1, cube, 0.7),  # wrong class
+        detection(1, 3, tyre, 0.5),  # correct, but doubtful
+        detection(2, 3, [300, 300, 9, 9], 0.7),  # false alarm; the ball of image 2 is missed
+    ]
+    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), found, score_threshold=score_threshold)
+    doubtful = int(score_threshold < 0.5)
+    assert metrics.confusion.tolist() == [
+        [1, 0, 0, 1],
+        [1, 0, 0, 0],
+        [0, 0, doubtful, 1 - doubtful],
+        [1, 0, 1, 0],
+    ]
+    assert metrics.score_threshold == score_threshold

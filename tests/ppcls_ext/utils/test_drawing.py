@@ -1,0 +1,198 @@
+"""What is drawn can be measured: where boxes and labels lie, that a class keeps its colour, predictions on cards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_ext.utils.drawing import (
+    DESK,
+    FAINT,
+    RIGHT,
+    TRACK,
+    UNKNOWN,
+    WRONG,
+    Card,
+    class_colour,
+    draw_boxes,
+    draw_card,
+    draw_sheet,
+    enlarged,
+)
+
+
+def pixels(*arguments, **options) -> np.ndarray:
+    return np.asarray(draw_boxes(*arguments, **options))
+
+
+def black(height: int = 200, width: int = 300) -> np.ndarray:
+    return np.zeros((height, width, 3), dtype=np.uint8)
+
+
+def marked(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    return (picture == colour).all(axis=2)
+
+
+def test_lines_follow_the_corners():
+    picture = pixels(black(), [[60, 80, 200, 150]], ["tyre"], classes=[2], smallest=0)
+    marks = marked(picture, class_colour(2))
+    assert picture.shape == (200, 300, 3)
+    for y, x in ((80, 130), (150, 130), (115, 60), (115, 200)):
+        assert marks[y, x]
+    assert not picture[90:140, 70:190].any(), "the target itself must stay visible"
+
+
+def test_the_picture_of_the_caller_is_left_alone():
+    array, image = black(), Image.new("RGB", (900, 700))
+    draw_boxes(array, [[10, 10, 50, 50]], ["ball"])
+    draw_boxes(image, [[10, 10, 50, 50]], ["ball"])
+    assert not array.any()
+    assert not np.asarray(image).any()
+
+
+@pytest.mark.parametrize("place", ["top left", "bottom right", "whole"])
+def test_labels_stay_inside(place):
+    corners = {
+        "top left": [0, 0, 30, 20],
+        "bottom right": [285, 185, 300, 200],
+        "whole": [0, 0, 300, 200],
+    }[place]
+    box, scores = [corners], [0.5]
+    labelled = marked(pixels(black(), box, ["circle cage"], scores, classes=[0], smallest=0), class_colour(0))
+    bare = marked(pixels(black(), box, [""], classes=[0], smallest=0), class_colour(0))
+    inside = labelled & ~bare
+    # The label's ground: as wide as its text, and all of it in the picture.
+    assert inside.sum() > 1000
+    assert inside.any(axis=1).sum() >= 14
+    assert inside.any(axis=0).sum() > 90
+
+
+def test_labels_of_neighbours_do_not_hide_each_other():
+    boxes = [[100, 80, 160, 140], [104, 84, 164, 144], [98, 78, 150, 150]]
+    alone = [
+        marked(pixels(black(), [box], ["ball"], classes=[number], smallest=0), class_colour(number)).sum()
+        for number, box in enumerate(boxes)
+    ]
+    together = pixels(black(), boxes, ["ball"] * 3, classes=[0, 1, 2], smallest=0)
+    for number, area in enumerate(alone):
+        assert marked(together, class_colour(number)).sum() > 0.6 * area
+
+
+def test_small_pictures_grow_by_whole_factors_and_large_ones_keep_their_size():
+    assert draw_boxes(black(40, 32), [], []).size == (32 * 16, 40 * 16)
+    assert draw_boxes(black(480, 320), [], []).size == (640, 960)
+    assert draw_boxes(black(700, 900), [], []).size == (900, 700)
+    assert enlarged(black(480, 320))[1] == 2
+    grown = pixels(black(480, 320), [[40, 100, 80, 200]], [""], classes=[1])
+    assert marked(grown, class_colour(1))[300, 80]
+
+
+def test_a_class_keeps_its_colour_and_classes_differ():
+    colours = [class_colour(number) for number in range(60)]
+    assert len(set(colours)) == 60
+    assert min(max(colour) for colour in colours) >= 200, "too dark for sonar frames"
+    one = pixels(black(), [[10, 50, 90, 90]], [""], classes=[3], smallest=0)
+    two = pixels(black(), [[10, 50, 90, 90], [150, 50, 190, 90]], ["", ""], classes=[3, 0], smallest=0)
+    assert np.array_equal(one[:, :120], two[:, :120])
+
+
+def test_the_strong_detection_lies_on_top():
+    picture = pixels(black(), [[50, 50, 150, 150]] * 2, ["", ""], scores=[0.9, 0.2], classes=[0, 1], smallest=0)
+    assert marked(picture, class_colour(0))[100, 50]
+
+
+def test_a_broken_line_has_gaps():
+    whole, broken = (
+        marked(pixels(black(), [[50, 50, 250, 150]], [""], classes=[0], dashed=[dashed], smallest=0), class_colour(0))
+        for dashed in (False, True)
+    )
+    assert 0.3 * whole.sum() < broken.sum() < 0.75 * whole.sum()
+
+
+def test_boxes_are_clipped_and_those_outside_left_out():
+    partly = pixels(black(), [[250, 100, 900, 900]], [""], classes=[0], smallest=0)
+    assert marked(partly, class_colour(0))[150, 299]
+    assert not pixels(black(), [[400, 10, 500, 50], [10, -50, 20, -5]], ["a", "b"], smallest=0).any()
+
+
+def test_grey_and_tiny_pictures_and_zero_areas():
+    assert pixels(np.zeros((50, 60), np.uint8), [[5, 5, 5, 5]], ["echo"]).any()
+    assert draw_boxes(np.zeros((1, 1, 3), np.uint8), [[0, 0, 1, 1]], ["a long name of a class"]).size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "options", "message"),
+    [
+        ([[0, 0, 5, 5]], {"labels": []}, "labels: 0 for 1 boxes"),
+        ([[0, 0, 5, 5]], {"labels": ["a"], "scores": [1, 1]}, "scores: 2 for 1 boxes"),
+        ([[0, 0, 5]], {"labels": ["a"]}, r"boxes: need \[N, 4\], not \[1, 3\]"),
+        ([[0, 0, float("nan"), 5]], {"labels": ["a"]}, "finite"),
+    ],
+)
+def test_mistakes_of_the_caller(boxes, options, message):
+    with pytest.raises(ValueError, match=message):
+        draw_boxes(black(), boxes, **options)
+
+
+def test_an_image_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="uint8"):
+        draw_boxes(np.zeros((5, 5, 3)), [], [])
+
+
+def _count(picture, colour):
+    return int((np.asarray(picture) == np.array(colour, dtype=np.uint8)).all(axis=-1).sum())
+
+
+def _card(truth=None, side=(64, 64), scores=(0.75, 0.25), labels=("cube", "ball")):
+    image = np.full((*side, 3), 77, dtype=np.uint8)
+    return Card(image, "picture.png", list(labels), list(scores), truth)
+
+
+@pytest.mark.parametrize(("truth", "colour"), [("cube", RIGHT), ("ball", WRONG), (None, UNKNOWN)])
+def test_the_first_class_is_green_when_right_and_red_when_wrong(truth, colour):
+    picture = draw_card(_card(truth))
+    for other in (RIGHT, WRONG, UNKNOWN):
+        assert (_count(picture, other) > 500) == (other == colour)
+
+
+def test_bars_are_as_long_as_the_probability():
+    picture = draw_card(_card())
+    first, second, track = (_count(picture, colour) for colour in (UNKNOWN, FAINT, TRACK))
+    assert first == pytest.approx(3 * second, rel=0.02)
+    assert track == pytest.approx(first / 3 + 3 * second, rel=0.02)
+
+
+def test_tiny_pictures_are_enlarged_with_sharp_pixels():
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    image[::2, ::2] = 255
+    picture = np.asarray(draw_card(Card(image, "tiny.png", ["a"], [1.0])))[10:330, 10:330]
+    assert set(np.unique(picture)) == {0, 255}
+    assert (picture[:40, :40] == 255).all()
+    assert (picture[:40, 40:80] == 0).all()
+
+
+@pytest.mark.parametrize("side", [(30, 3000), (2000, 20), (1, 1), (97, 131)])
+def test_extreme_shapes_fit(side):
+    picture = draw_card(_card(side=side))
+    assert picture.width <= 1300
+    assert picture.height <= 1500
+    sheet = draw_sheet([_card(side=side)])
+    assert _count(sheet, (77, 77, 77)) > 100
+
+
+def test_long_names_are_cut_and_stay_inside():
+    long = _card("w" * 300, labels=("w" * 300, "ω" * 200))
+    sheet = draw_sheet([long, _card()], title="t" * 500)
+    right_edge = np.asarray(sheet)[:, -8:]
+    assert (right_edge == np.array(DESK, dtype=np.uint8)).all()
+
+
+def test_a_sheet_shows_every_card_in_a_grid():
+    cards = [_card() for _ in range(7)]
+    sheet = draw_sheet(cards, title="seven")
+    one = _count(draw_sheet(cards[:1]), (77, 77, 77))
+    assert _count(sheet, (77, 77, 77)) == 7 * one
+    assert 0.5 < sheet.width / sheet.height < 3
+    with pytest.raises(ValueError, match="cards"):
+        draw_sheet([])
