@@ -85,9 +85,8 @@ def write_report(
 
 def count_costs(configs: Mapping[str, Config]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
     """Returns ``parameters`` and ``flops`` by row, and of each network that cannot be built, why."""
-    from ppcls_ext.arch.counting import count_network
-
     from classification.build import build_network
+    from ppcls_ext.arch.flops import count_network
 
     costs, reasons = {}, {}
     for name, config in configs.items():

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import paddle
 
+from classification.build import stage_widths
 from classification.config import Config
 from classification.distillation.losses import feature_loss, hard_loss, soft_loss
 from classification.distillation.student import FeatureStudent
 from classification.distillation.teacher import Teacher
 from classification.distillation.teacher_files import find_teacher
-from classification.probe import stage_widths
 from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.weights import load_weights
 

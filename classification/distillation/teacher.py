@@ -7,10 +7,9 @@ import logging
 import paddle
 from paddle.nn import functional
 
-from classification.build import construct_network
+from classification.build import Place, construct_network
 from classification.config import DISTILLATION, TEACHER, Config
 from classification.distillation.teacher_files import FoundTeacher
-from classification.probe import Place
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights

@@ -13,7 +13,7 @@ import yaml
 
 from classification.config import load_config
 from classification.distillation.teacher_files import find_teacher
-from classification.trainer import require_sections
+from classification.task import require_sections
 from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.runs import ROOT, small_config, tool_environment, write_config
 
