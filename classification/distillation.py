@@ -18,9 +18,8 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from classification.build import construct_network
+from classification.build import Place, construct_network, stage_widths
 from classification.config import DISTILLATION, TEACHER, Config
-from classification.probe import Place, stage_widths
 from classification.sections import ArchSettings
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import architecture_parameters

@@ -29,10 +29,9 @@ def train_classifier(arguments: argparse.Namespace) -> None:
     from classification.config import load_config
 
     config = load_config(arguments.config, arguments.override)
-    from classification.trainer import Trainer
-    from ppcls_ext.engine.environment import prepare_environment
+    from classification.task import train_config
 
-    Trainer(config, prepare_environment(config.run.device, config.run.seed), arguments.resume).run()
+    train_config(config, resume=arguments.resume)
 
 
 def train_detector(arguments: argparse.Namespace) -> None:
@@ -42,7 +41,7 @@ def train_detector(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.override)
     check_annotations(config)
 
-    from detection.engine.run import train_config
+    from detection.task import train_config
 
     train_config(config, arguments.resume)
 

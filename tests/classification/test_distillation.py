@@ -13,7 +13,7 @@ import yaml
 
 from classification.config import load_config
 from classification.distillation import feature_loss, find_teacher, hard_loss, soft_loss
-from classification.trainer import require_sections
+from classification.task import require_sections
 from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.runs import small_config, write_config
 

@@ -1,4 +1,4 @@
-"""A smaller CIFAR-100 in the layout of the official archive."""
+"""Data sets out of data sets: a smaller CIFAR-100, and the choice of samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from classification.data.datasets import Cifar100
-from classification.prepare import write_subset
+from classification.prepare import choose_evenly, write_subset
 from ppcls_ext.utils.errors import UserError
 from tests.support.cifar import cifar_archive
 
@@ -43,3 +43,12 @@ def test_mistakes_are_told_and_leave_no_file(tmp_path, every, name, message):
 def test_a_missing_archive_is_told(tmp_path):
     with pytest.raises(UserError, match=r"none.tar.gz"):
         write_subset(str(tmp_path / "none.tar.gz"), 5, tmp_path / "part.tar.gz")
+
+
+def test_choice_takes_one_of_each_class_in_turn():
+    labels = np.array([0] * 50 + [1] * 5 + [2])
+    chosen = choose_evenly(labels, 7, seed=0)
+    assert sorted(labels[chosen].tolist()) == [0, 0, 0, 1, 1, 1, 2]
+    assert len(set(chosen.tolist())) == 7
+    np.testing.assert_array_equal(chosen, choose_evenly(labels, 7, seed=0))
+    assert len(choose_evenly(labels, 100, seed=0)) == 56
