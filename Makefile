@@ -73,7 +73,8 @@ test-gpu: $(READY)  ## the tests that need a GPU (make test reports them as skip
 	$(RUN) -m pytest -m gpu $(PYTEST_OPTIONS)
 
 test-browser: $(READY)  ## tools/serve.py's page in a real browser (Debian: apt-get install chromium chromium-driver)
-	BROWSER_REQUIRED=1 $(RUN) -m pytest tests/ppcls_ext/deploy/serve/test_browser.py $(PYTEST_OPTIONS)
+	@$(RUN) -c "import selenium" 2>/dev/null || $(RUN) -m pip install --quiet "selenium>=4.20,<5"
+	BROWSER_REQUIRED=1 $(RUN) -m pytest tests/ppcls_ext/deploy/test_serve_browser.py $(PYTEST_OPTIONS)
 
 lint: $(READY)  ## ruff
 	$(RUN) -m ruff check .

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from classification.sections import (
 )
 from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
 from ppcls_ext.preprocess.pipeline import build_operators
-from ppcls_ext.utils.config import Document, load_config_file, plain_copy
+from ppcls_ext.utils.config import Document, is_detection_config, load_config_file, plain_copy
 from ppcls_ext.utils.errors import ConfigError, UserError
 from ppcls_ext.utils.schema import Checker
 from ppcls_ext.utils.signature import Parameter, parameters_of
@@ -45,9 +43,6 @@ TRAINER_KEYS = {
     "pretrained": Parameter("pretrained", bool | str, False),
 }
 WEIGHTS_WANTED = "give a checkpoint folder such as RUN/checkpoints/best, or a weight file"
-# One of the first stands in PaddleDetection's configurations, the second in each of ours.
-DETECTION_KEY = re.compile(r"^(architecture|_BASE_)[ \t]*:", re.MULTILINE)
-CLASSIFICATION_KEY = re.compile(r"^Arch[ \t]*:", re.MULTILINE)
 
 
 @dataclasses.dataclass
@@ -121,14 +116,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         UserError: the file cannot be read, or it is a detection configuration.
         ConfigError: it can, and this lists every unknown key, wrong type, wrong name and impossible value in it.
     """
-    # Recognised by its text: the YAML of a detection configuration may hold tags that only PaddleDetection can read.
-    text = ""
-    with contextlib.suppress(OSError):
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
-    key = DETECTION_KEY.search(text)
-    if key is not None and not CLASSIFICATION_KEY.search(text):
-        place = f"{path}:{text.count(chr(10), 0, key.start()) + 1}: {key[1]}"
-        raise UserError(f"{place}: this is a detection configuration; use a classification configuration (with Arch)")
+    if is_detection_config(path):
+        raise UserError(f"{path}: this is a detection configuration; use a classification configuration (with Arch)")
     return check_config(load_config_file(path, overrides))
 
 

@@ -68,6 +68,8 @@ class PrunableDetector:
 
     def losses(self, batches: int) -> Generator[paddle.Tensor, None, None]:
         """Gives the losses of the first batches, in the order and with the operators of training."""
+        import ppdet.engine  # noqa: F401  (registers what the workspace may name)
+
         seed_everything(derive_seed(self.environment.seed, "pruning"))
         with workspace(self.config):
             loader = training_loader(self.config, self.environment)

@@ -40,7 +40,7 @@ WITHOUT_PADDLE = (
     "ppcls_ext/utils",
     "ppcls_ext/preprocess",
     "ppcls_ext/runtime",
-    "ppcls_ext/deploy/serve",
+    "ppcls_ext/deploy/serve.py",
     "ppcls_ext/check",
     "classification/check.py",
     "classification/data",

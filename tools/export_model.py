@@ -89,10 +89,9 @@ def export(arguments: argparse.Namespace) -> None:
 
     options: dict[str, Any] = {"formats": formats, "precisions": precisions}
     if is_detection_config(arguments.config):
-        from detection.task import open_environment
-
         from detection import compression
         from detection.configuration import load_config
+        from detection.task import open_environment
         from detection.trained import load_trained
 
         config: Any = load_config(arguments.config, arguments.override)

@@ -94,9 +94,8 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
         )
         return predictor, inputs, batch_size
     if is_detection_config(arguments.config):
-        from detection.task import open_environment
-
         from detection.configuration import load_config
+        from detection.task import open_environment
         from detection.trained import load_trained
 
         config: Any = load_config(arguments.config, arguments.override)

@@ -81,10 +81,9 @@ def main() -> int:
     set_up_logging()
     try:
         if is_detection_config(arguments.config):
-            from detection.task import open_environment
-
             from detection.compression import prune_detector
             from detection.configuration import check_annotations, load_config
+            from detection.task import open_environment
 
             config: Any = load_config(arguments.config, arguments.override)
             check_annotations(config)

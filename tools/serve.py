@@ -45,25 +45,29 @@ def interrupt(signal_number: int, frame: object) -> None:
 def main() -> None:
     """Loads the export, listens, and serves until Ctrl-C."""
     arguments = parse_arguments()
-    from ppcls_ext.deploy.serve import Limits, ServedModel, is_loopback, open_server
+    from ppcls_ext.deploy.serve import OneThread, create_app, is_loopback, listen, run_until_interrupted
+    from ppcls_ext.runtime import load
     from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
-    limits = Limits(megabytes=arguments.max_megabytes, megapixels=arguments.max_megapixels)
     if not is_loopback(arguments.host):
         sys.stderr.write(
             f"warning: --host {arguments.host} lets every computer that reaches this one send pictures; "
             "there is neither a password nor encryption\n"
         )
-    with (
-        ServedModel.open(arguments.model, arguments.backend, arguments.threads, arguments.precision, limits) as model,
-        open_server(model, arguments.host, arguments.port) as server,
-    ):
+    predictor = load(
+        arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision
+    )
+    with OneThread(predictor) as model:
+        app = create_app(model, arguments.host, arguments.max_megabytes, arguments.max_megapixels)
+        server = listen(app, arguments.host, arguments.port)
         # Only now: Paddle puts a handler of its own in place when it is loaded.
         signal.signal(signal.SIGTERM, interrupt)
-        served = f"{model.predictor.model_name} ({model.task}, backend {model.backend})"
-        print(f"{served} is at {server.url} (Ctrl-C stops it)", flush=True)
-        server.serve_until_interrupted()
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        task = app.test_client().get("/model").json
+        print(f"{task['name']} ({task['task']}, backend {task['backend']}) is at http://{host}:{server.port}/ "
+              "(Ctrl-C stops it)", flush=True)  # fmt: skip
+        run_until_interrupted(server)
     print("stopped")
 
 

@@ -1,19 +1,18 @@
-"""Do configuration, annotation files and images belong together? Looked at before every training and evaluation."""
+"""Checks before every training and evaluation that configuration, annotation files and images fit together."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detection.annotations import AnnotationFileError, is_whole, load_coco
 from detection.configuration.config import DatasetFiles, DetectionConfig
 from ppcls_ext.utils.config import Problems
 
 Class = tuple[int, str]
 _COCO_CLASS = "COCODataSet"
-_LISTS = ("images", "categories", "annotations")
 _SHOWN = 12
 
 
@@ -71,19 +70,13 @@ def _read_part(section: str, files: DatasetFiles, problems: Problems) -> _Part |
     if path is None:
         problems.add(section, "missing argument 'anno_path'")
         return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         problems.add(key, f"{path}: no such file; prepare the data first (tools/prepare_data.py)")
         return None
-    except OSError as error:
-        problems.add(key, f"{path}: cannot be read ({error.strerror})")
-        return None
-    except UnicodeDecodeError:
-        problems.add(key, f"{path}: is no text file, so no COCO file")
-        return None
-    except json.JSONDecodeError as error:
-        problems.add(key, f"{path}:{error.lineno}: is not valid JSON, probably truncated ({error.msg})")
+    try:
+        data = load_coco(path)
+    except AnnotationFileError as error:
+        problems.add(key, str(error))
         return None
     message = _shape_problem(data)
     if message:
@@ -99,11 +92,8 @@ def _read_part(section: str, files: DatasetFiles, problems: Problems) -> _Part |
     return _Part(section, path, [(record["id"], str(record["name"])) for record in data["categories"]])
 
 
-def _shape_problem(data: Any) -> str:
-    """Says why ``data`` is not of COCO's form, or nothing."""
-    missing = [name for name in _LISTS if not isinstance(data, dict) or not isinstance(data.get(name), list)]
-    if missing:
-        return f"is no COCO file: it has no list {' and no list '.join(repr(name) for name in missing)}"
+def _shape_problem(data: dict[str, Any]) -> str:
+    """Says which record of a COCO file lacks what the toolkit reads, or nothing."""
     needed = {
         "images": ("id", "file_name", "width", "height"),
         "categories": ("id", "name"),
@@ -115,7 +105,7 @@ def _shape_problem(data: Any) -> str:
             if lacking:
                 return f"{name}[{index}] has no '{lacking[0]}'"
             numbers = [word for word in words if word.endswith("id")]
-            wrong = [word for word in numbers if not isinstance(record[word], int) or isinstance(record[word], bool)]
+            wrong = [word for word in numbers if not is_whole(record[word])]
             if wrong:
                 return f"{name}[{index}].{wrong[0]} must be a whole number, got {record[wrong[0]]!r}"
     if not data["images"]:

@@ -20,7 +20,7 @@ from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_p
 from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import suggestion
-from ppcls_ext.utils.schema import Checker, Count, CountOrZero, Number, Section
+from ppcls_ext.utils.schema import Checker, Count, CountOrZero, NotNegative, Number, Section
 from ppcls_ext.utils.signature import REQUIRED, Parameter, parameters_of
 
 Multiple = Annotated[Number, Field(ge=0.01, le=100)]
@@ -67,6 +67,13 @@ class RunKeys(Section):
     classwise: bool = False
     export: dict[str, Any] = {}
     output_eval: str | None = None
+
+
+class Regularizer(Section):
+    """``OptimizerBuilder.regularizer``."""
+
+    type: Literal["L1", "L2"]
+    factor: NotNegative
 
 
 REQUIRED_KEYS = ("architecture", "num_classes", "epoch")
@@ -341,7 +348,11 @@ def _check_optimizer(checker: Checker, section: Any) -> None:
         return
     regularizer = section.get("regularizer")
     if regularizer and regularizer != "None":
-        _check_regularizer(checker, f"{key}.regularizer", regularizer)
+        if isinstance(regularizer, dict):
+            checker.section(Regularizer, regularizer, f"{key}.regularizer")
+        else:
+            message = f"must be false or {{type: L2, factor: 0.0005}}, got {regularizer!r}"
+            checker.add(f"{key}.regularizer", message)
     optimizer, key = section.get("optimizer", {}), f"{key}.optimizer"
     if "optimizer" not in section or not _is_mapping(checker, key, optimizer):
         return
@@ -357,19 +368,6 @@ def _check_optimizer(checker: Checker, section: Any) -> None:
         del arguments["weight_decay"]
         checker.add(f"{key}.weight_decay", f"{name} takes its weight decay from OptimizerBuilder.regularizer")
     _check_call(checker, key, parameters, arguments, extra=("param_groups",))
-
-
-def _check_regularizer(checker: Checker, key: str, regularizer: Any) -> None:
-    if not isinstance(regularizer, dict):
-        checker.add(key, f"must be false or {{type: L2, factor: 0.0005}}, got {regularizer!r}")
-        return
-    for word in regularizer.keys() - {"type", "factor"}:
-        checker.add(key, f"unknown argument '{word}'{suggestion(str(word), ('type', 'factor'))}")
-    if regularizer.get("type") not in ("L1", "L2"):
-        checker.add(f"{key}.type", f"must be one of L1, L2, got {regularizer.get('type')!r}")
-    factor = regularizer.get("factor")
-    if not isinstance(factor, int | float) or isinstance(factor, bool) or factor < 0:
-        checker.add(f"{key}.factor", f"must be a number of at least 0, got {factor!r}")
 
 
 def _check_reader(checker: Checker, name: str, section: Any) -> None:

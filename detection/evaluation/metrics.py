@@ -60,7 +60,7 @@ class BestThreshold:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """DetectionMetrics of one class.
+    """Metrics of one class.
 
     Attributes:
         category_id, name: as in the annotation file.
@@ -176,7 +176,8 @@ class DetectionMetrics:
         for row in self.classes:
             best = ("-", "-") if row.best is None else (f"{row.best.f1:.3f}", f"{row.best.threshold:.2f}")
             cells = [_text(row.metrics[name]) for name in ("AP", "AP50", "AP75", "AR100")]
-            rows.append((_shortened(row.name), f"{row.boxes:,}", f"{row.detections:,}", *cells, *best))
+            name = row.name if len(row.name) <= NAME_WIDTH else f"{row.name[: NAME_WIDTH - 1]}…"
+            rows.append((name, f"{row.boxes:,}", f"{row.detections:,}", *cells, *best))
         best = ("-", "-") if self.best is None else (f"{self.best.f1:.3f}", f"{self.best.threshold:.2f}")
         cells = [_text(self.summary[name]) for name in ("AP", "AP50", "AP75", "AR100")]
         rows.append(("all", f"{self.boxes:,}", f"{self.detections:,}", *cells, *best))
@@ -201,10 +202,6 @@ def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
-
-
 def _aligned(rows: list[tuple[str, ...]], left: int, rules: tuple[int, ...]) -> list[str]:
     """Aligns columns, the first ``left`` ones to the left; a line is drawn before each row of ``rules``."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -226,7 +223,7 @@ def evaluate_detections(
     score_threshold: float | None = None,
     source: str = "detections",
 ) -> DetectionMetrics:
-    """Judges detections by an annotation file.
+    """Evaluates detections against an annotation file.
 
     Args:
         annotation_file: COCO JSON.
@@ -247,7 +244,21 @@ def evaluate_detections(
     of_class, best = best_thresholds(truth, found)
     if score_threshold is None:
         score_threshold = FALLBACK_THRESHOLD if best is None else best.threshold
-    rows = _class_metrics(truth, found, precision, recall, of_class)
+    annotated = [boxes.category_ids[~boxes.crowd] for boxes in truth.boxes.values()]
+    boxes_of, images_of = _counts(annotated), _counts([np.unique(ids) for ids in annotated])
+    detections_of = _counts([boxes.category_ids for boxes in found.values()])
+    rows = tuple(
+        ClassMetrics(
+            category_id=category_id,
+            name=name,
+            boxes=boxes_of.get(category_id, 0),
+            images=images_of.get(category_id, 0),
+            detections=detections_of.get(category_id, 0),
+            metrics=_summary(precision[:, :, index : index + 1], recall[:, index : index + 1]),
+            best=of_class.get(category_id),
+        )
+        for index, (category_id, name) in enumerate(truth.classes.items())
+    )
     areas = [boxes.weights[~boxes.crowd] for boxes in truth.boxes.values()]
     areas = np.concatenate(areas) if areas else np.zeros(0)
     return DetectionMetrics(
@@ -287,14 +298,14 @@ def _accumulate(truth: GroundTruth, detections: Mapping[int, Boxes]) -> tuple[np
     data = {"images": images, "categories": categories}
     annotated = COCO({**data, "annotations": _records(truth.boxes, "area")})
     detected = COCO({**data, "annotations": _records(detections, "score")})
-    judge = COCOeval_faster(annotated, detected, "bbox", print_function=lambda *texts: None)
-    judge.params.maxDets = list(MOST_DETECTIONS)
-    judge.evaluate()
-    judge.accumulate()
+    evaluation = COCOeval_faster(annotated, detected, "bbox", print_function=lambda *texts: None)
+    evaluation.params.maxDets = list(MOST_DETECTIONS)
+    evaluation.evaluate()
+    evaluation.accumulate()
     order = np.argsort(np.argsort(list(truth.classes)))
     shape = (10, 101, len(order), 4, len(MOST_DETECTIONS))
-    precision = np.asarray(judge.eval["precision"], np.float64).reshape(shape)
-    recall = np.asarray(judge.eval["recall"], np.float64).reshape(shape[:1] + shape[2:])
+    precision = np.asarray(evaluation.eval["precision"], np.float64).reshape(shape)
+    recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape[:1] + shape[2:])
     return precision[:, :, order], recall[:, order]
 
 
@@ -336,32 +347,6 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _class_metrics(
-    truth: GroundTruth,
-    detections: Mapping[int, Boxes],
-    precision: np.ndarray,
-    recall: np.ndarray,
-    best: Mapping[int, BestThreshold],
-) -> tuple[ClassMetrics, ...]:
-    annotated = [boxes.category_ids[~boxes.crowd] for boxes in truth.boxes.values()]
-    boxes, images = _counts(annotated), _counts([np.unique(ids) for ids in annotated])
-    named = _counts([found.category_ids for found in detections.values()])
-    rows = []
-    for index, (category_id, name) in enumerate(truth.classes.items()):
-        rows.append(
-            ClassMetrics(
-                category_id=category_id,
-                name=name,
-                boxes=boxes.get(category_id, 0),
-                images=images.get(category_id, 0),
-                detections=named.get(category_id, 0),
-                metrics=_summary(precision[:, :, index : index + 1], recall[:, index : index + 1]),
-                best=best.get(category_id),
-            )
-        )
-    return tuple(rows)
-
-
 def _counts(parts: Sequence[np.ndarray]) -> dict[int, int]:
     """Returns how often each id occurs."""
     ids, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]), return_counts=True)
@@ -383,13 +368,9 @@ class Matches:
 
 def overlaps(detections: Boxes, truth: Boxes) -> np.ndarray:
     """Returns ``float64`` ``[detections, boxes]``: common area over union; for crowds over the detection's own area."""
-    first, second = detections.boxes[:, None, :], truth.boxes[None, :, :]
-    low = np.maximum(first[..., :2], second[..., :2])
-    high = np.minimum(first[..., :2] + first[..., 2:], second[..., :2] + second[..., 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=-1)
-    own, other = np.prod(first[..., 2:], axis=-1), np.prod(second[..., 2:], axis=-1)
-    union = np.where(truth.crowd[None, :], own, own + other - common)
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    from faster_coco_eval import mask
+
+    return np.asarray(mask.iou(detections.boxes, truth.boxes, truth.crowd.astype(np.uint8)))
 
 
 def match_boxes(
@@ -414,9 +395,9 @@ def match_boxes(
     preference = np.where(near & ~truth.crowd[None, :], iou + same, 0.0)
     order = np.argsort(-detections.weights, kind="stable")
     for index in order[near[order].any(axis=1)]:
-        wishes = np.where(detection_of == FREE, preference[index], 0.0)
-        best = int(np.argmax(wishes))
-        if wishes[best] > 0:
+        wanted = np.where(detection_of == FREE, preference[index], 0.0)
+        best = int(np.argmax(wanted))
+        if wanted[best] > 0:
             box_of[index], detection_of[best] = best, index
         elif (near[index] & same[index] & truth.crowd).any():
             box_of[index] = IGNORED

@@ -20,7 +20,6 @@ from detection.evaluation.metrics import (
     SIZES,
     ClassMetrics,
     DetectionMetrics,
-    Matches,
     match_boxes,
 )
 from ppcls_ext.preprocess.decode import ImageError, read_image
@@ -76,7 +75,7 @@ def write_evaluation(
         detections: what ``metrics`` were computed from.
         metrics: result of ``evaluate_detections``.
         title: heading of the charts, for instance the name of the configuration and of the checkpoint.
-        panels: how many images to show, the worst first (see :class:`Judged`); 0 leaves the sheet out.
+        panels: how many images to show, the worst first (see :class:`ImageErrors`); 0 leaves the sheet out.
         enhance: what the detector does to the contrast of a picture (``uint8`` RGB in and out), so that dark sonar
             frames are shown as it sees them.
 
@@ -122,12 +121,12 @@ def write_evaluation(
     draw_confusion(metrics.confusion, names, written[3], f"{summary}\n{limits}")
     _draw_class_bars(metrics, written[4], summary)
     if panels > 0:
-        judged = judge_images(truth, found, metrics.score_threshold, metrics.iou_threshold)[:panels]
+        worst = worst_images(truth, found, metrics.score_threshold, metrics.iou_threshold)[:panels]
         subtitle = (
-            f"the {len(judged)} worst of {metrics.images:,} images; {limits}; "
+            f"the {len(worst)} worst of {metrics.images:,} images; {limits}; "
             "broken lines: missed (left), false or wrong class (right)"
         )
-        sheet = draw_panels(judged, truth, image_folder, summary, subtitle, enhance)
+        sheet = draw_panels(worst, truth, image_folder, summary, subtitle, enhance)
         written.append(folder / "panels.png")
         with atomic_path(written[-1]) as temporary:
             sheet.save(temporary)
@@ -158,64 +157,51 @@ def _draw_class_bars(metrics: DetectionMetrics, path: Path, title: str) -> None:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One image with what was detected in it.
+class ImageErrors:
+    """One image with what was detected in it, and what is wrong with that.
 
     Attributes:
         image_id: which image.
         boxes: what is annotated.
         found: detections at or above the score threshold.
-        matches: which of them belong together.
-        penalty: how wrong it is: 1 for each missed box, and the score of each detection that is a false alarm or
-            names the wrong class. So a confident mistake weighs as much as a miss, and a doubtful one less.
+        missed: ``bool`` ``[boxes]``: annotated boxes that no detection found.
+        false_alarms: ``bool`` ``[detections]``: detections where nothing is.
+        wrong_class: ``bool`` ``[detections]``: detections on a box of another class.
+        ignored: ``bool`` ``[detections]``: detections in a crowd.
+        penalty: 1 for each missed box, and the score of each false alarm or wrong class. So a confident mistake weighs
+            as much as a miss, and a doubtful one less.
     """
 
     image_id: int
     boxes: Boxes
     found: Boxes
-    matches: Matches
+    missed: np.ndarray
+    false_alarms: np.ndarray
+    wrong_class: np.ndarray
+    ignored: np.ndarray
     penalty: float
 
-    @property
-    def missed(self) -> np.ndarray:
-        """Marks annotated boxes that no detection found, ``bool`` ``[boxes]``."""
-        return self.matches.detection_of == FREE
 
-    @property
-    def false_alarms(self) -> np.ndarray:
-        """Marks detections where nothing is, ``bool`` ``[detections]``."""
-        return self.matches.box_of == FREE
-
-    @property
-    def wrong_class(self) -> np.ndarray:
-        """Marks detections on a box of another class, ``bool`` ``[detections]``."""
-        return _wrong_class(self.boxes, self.found, self.matches)
-
-
-def _wrong_class(boxes: Boxes, found: Boxes, matches: Matches) -> np.ndarray:
-    hit = matches.box_of >= 0
-    wrong = np.zeros(len(found), bool)
-    wrong[hit] = boxes.category_ids[matches.box_of[hit]] != found.category_ids[hit]
-    return wrong
-
-
-def judge_images(
+def worst_images(
     truth: GroundTruth, detections: Mapping[int, Boxes], score_threshold: float, iou_threshold: float = IOU_THRESHOLD
-) -> list[Judged]:
-    """Returns all images, worst first (``Judged.penalty``), equal ones by id."""
-    judged = []
+) -> list[ImageErrors]:
+    """Returns all images, worst first (by their penalty), equal ones by id."""
+    images = []
     for image_id in truth.images:
         boxes, found = truth.of(image_id), detections.get(image_id, NO_BOXES)
         found = found.part(found.weights >= score_threshold)
         matches = match_boxes(found, boxes, iou_threshold)
-        wrong = (matches.box_of == FREE) | _wrong_class(boxes, found, matches)
-        penalty = float((matches.detection_of == FREE).sum() + np.clip(found.weights[wrong], 0, 1).sum())
-        judged.append(Judged(image_id, boxes, found, matches, penalty))
-    return sorted(judged, key=lambda image: (-image.penalty, image.image_id))
+        missed, false_alarms = matches.detection_of == FREE, matches.box_of == FREE
+        hit, wrong_class = matches.box_of >= 0, np.zeros(len(found), bool)
+        wrong_class[hit] = boxes.category_ids[matches.box_of[hit]] != found.category_ids[hit]
+        penalty = float(missed.sum() + np.clip(found.weights[false_alarms | wrong_class], 0, 1).sum())
+        ignored = matches.box_of == IGNORED
+        images.append(ImageErrors(image_id, boxes, found, missed, false_alarms, wrong_class, ignored, penalty))
+    return sorted(images, key=lambda image: (-image.penalty, image.image_id))
 
 
 def draw_panels(
-    judged: Sequence[Judged],
+    images: Sequence[ImageErrors],
     truth: GroundTruth,
     image_folder: str | Path,
     title: str,
@@ -227,7 +213,7 @@ def draw_panels(
     Broken lines mark mistakes: on the left what was missed, on the right false alarms and wrong classes.
 
     Args:
-        judged: the images to draw, at least one.
+        images: the images to draw, at least one.
         truth: names of classes and files.
         image_folder: what ``file_name`` is relative to. An image that cannot be read is drawn black, with a warning.
         title, subtitle: stand above.
@@ -236,35 +222,35 @@ def draw_panels(
     Raises:
         ValueError: nothing to draw.
     """
-    if not judged:
-        raise ValueError("judged: need at least one image")
-    panels = [_panel(image, truth, Path(image_folder), enhance) for image in judged]
+    if not images:
+        raise ValueError("images: need at least one image")
+    panels = [_panel(image, truth, Path(image_folder), enhance) for image in images]
     columns = max(1, (SHEET_WIDTH - PADDING) // (max(panel.width for panel in panels) + PADDING))
     return contact_sheet(panels, columns, title, subtitle, title_size=22)
 
 
-def _panel(judged: Judged, truth: GroundTruth, folder: Path, enhance: Enhance | None) -> Image.Image:
-    record = truth.images[judged.image_id]
+def _panel(image: ImageErrors, truth: GroundTruth, folder: Path, enhance: Enhance | None) -> Image.Image:
+    record = truth.images[image.image_id]
     picture, factor = _picture(record, folder, enhance)
     numbers = {category_id: index for index, category_id in enumerate(truth.classes)}
-    missed = judged.missed
+    missed = image.missed
     ground = _with_boxes(
-        picture, judged.boxes, factor, (truth.classes, numbers), dashed=missed,
+        picture, image.boxes, factor, (truth.classes, numbers), dashed=missed,
         notes=["missed" if lost else ("crowd" if crowd else "")
-               for lost, crowd in zip(missed, judged.boxes.crowd, strict=True)],
+               for lost, crowd in zip(missed, image.boxes.crowd, strict=True)],
         scores=False,
     )  # fmt: skip
-    wrong, alarms = judged.wrong_class, judged.false_alarms
-    found = _with_boxes(picture, judged.found, factor, (truth.classes, numbers), dashed=wrong | alarms)
+    wrong, alarms = image.wrong_class, image.false_alarms
+    found = _with_boxes(picture, image.found, factor, (truth.classes, numbers), dashed=wrong | alarms)
     font, small = font_of(15), font_of(13)
     # A heading of two lines above two pictures.
     top = PADDING + line_height(font) + line_height(small) + 10
     panel = Image.new("RGB", (2 * picture.width + GAP + 2 * PADDING, top + picture.height + PADDING), PAPER)
     pen = ImageDraw.Draw(panel)
-    text, bad = _verdict(judged)
+    text, bad = _verdict(image)
     verdict = shortened(text, font, panel.width * 0.62)
     verdict_width = font.getlength(verdict)
-    name = str(record.get("file_name", f"image {judged.image_id}"))
+    name = str(record.get("file_name", f"image {image.image_id}"))
     room = panel.width - 3 * PADDING - verdict_width
     pen.text((PADDING, PADDING - 2), shortened(name, font, room, keep_end=True), fill=INK, font=font)
     pen.text((panel.width - PADDING - verdict_width, PADDING - 2), verdict, fill=WRONG if bad else RIGHT, font=font)
@@ -324,18 +310,18 @@ def _with_boxes(
     )
 
 
-def _verdict(judged: Judged) -> tuple[str, bool]:
+def _verdict(image: ImageErrors) -> tuple[str, bool]:
     """Returns what went wrong in a few words, and whether anything did."""
     counts = (
-        (int(judged.missed.sum()), "missed"),
-        (int(judged.wrong_class.sum()), "wrong class"),
-        (int(judged.false_alarms.sum()), "false"),
+        (int(image.missed.sum()), "missed"),
+        (int(image.wrong_class.sum()), "wrong class"),
+        (int(image.false_alarms.sum()), "false"),
     )
     mistakes = ", ".join(f"{count} {word}" for count, word in counts if count)
     if mistakes:
         return mistakes, True
-    correct = int((judged.matches.box_of >= 0).sum())
-    ignored = int((judged.matches.box_of == IGNORED).sum())
+    ignored = int(image.ignored.sum())
+    correct = len(image.found) - ignored
     if correct or ignored:
         return f"all {correct} correct" if correct else "only crowds", False
     return "empty, nothing detected", False

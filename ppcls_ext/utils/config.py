@@ -126,6 +126,7 @@ def load_config_file(
 def is_detection_config(path: str | Path) -> bool:
     """Tells whether a configuration is PaddleDetection's: it has ``architecture``, or builds on files that have it.
 
+    One with ``Arch`` is a classification configuration, whatever else it has.
     A file that cannot be read is none; who loads it says what is wrong with it.
     """
     try:
@@ -133,7 +134,7 @@ def is_detection_config(path: str | Path) -> bool:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return False
     keys = {str(key.value) for key, _value in node.value} if isinstance(node, yaml.MappingNode) else set()
-    return bool(keys & {"architecture", "_BASE_"})
+    return bool(keys & {"architecture", "_BASE_"}) and "Arch" not in keys
 
 
 def missing_file_message(path: Path) -> str:

@@ -1,8 +1,12 @@
-"""The constructor is the schema: arguments from YAML are checked against annotations before anything is built."""
+"""The constructor is the schema: arguments from YAML are checked against annotations before anything is built.
+
+Operators of exported models are checked by it as well, on machines that have neither Paddle nor pydantic.
+"""
 
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import inspect
 import math
@@ -71,93 +75,71 @@ def check_arguments(
 
 
 def convert(value: Any, annotation: Any) -> Any:
-    """Returns ``value`` as ``annotation`` wants it.
+    """Returns ``value`` as ``annotation`` wants it: ``"4e-3"`` and ``"1.0/255.0"`` are numbers where one is wanted.
 
     Raises:
         ValueError: it does not fit; the message says what is expected.
     """
-    origin = typing.get_origin(annotation)
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any or annotation is REQUIRED:
         return value
     if origin is typing.Literal:
-        return _convert_literal(value, typing.get_args(annotation))
+        # By type too: True equals 1, and 4.0 equals 4, but a constructor may not take one for the other.
+        if any(type(value) is type(name) and value == name for name in members):
+            return value
+        names = [str(name) for name in members]
+        raise ValueError(f"must be one of {', '.join(names)}, got {value!r}{suggestion(str(value), names)}")
     if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, typing.get_args(annotation), annotation)
-    if origin in (list, tuple, collections.abc.Sequence):
-        return _convert_sequence(value, origin, typing.get_args(annotation), annotation)
-    if origin in (dict, collections.abc.Mapping) or annotation is dict:
-        return _expect(value, isinstance(value, dict), annotation)
-    if annotation is float:
-        return _convert_float(value, annotation)
-    if annotation is int:
-        return _expect(value, isinstance(value, int) and not isinstance(value, bool), annotation)
-    if isinstance(annotation, type):
-        return _expect(value, isinstance(value, annotation), annotation)
-    return value
-
-
-def _convert_float(value: Any, annotation: Any) -> float:
-    if isinstance(value, str):
-        try:
-            value = parse_number(value)
-        except ValueError:
-            _expect(value, False, annotation)
-    _expect(value, isinstance(value, int | float) and not isinstance(value, bool), annotation)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    # Every comparison with NaN is false, so that no later check of a range would stop it.
-    if not math.isfinite(number):
-        raise ValueError(f"must be a finite number, got {value!r}")
-    return number
-
-
-def _convert_literal(value: Any, allowed: tuple[Any, ...]) -> Any:
-    # By type too: True equals 1, and 4.0 equals 4, but a constructor may not take one for the other.
-    if any(type(value) is type(name) and value == name for name in allowed):
+        # An exact fit goes first, so that `int | float` keeps 3 an integer and `str | float` keeps "1/2" a text.
+        if type(value) in members:
+            return convert(value, type(value))
+        for member in members:
+            try:
+                return convert(value, member)
+            except ValueError:
+                continue
+        literals = [member for member in members if typing.get_origin(member) is typing.Literal]
+        if len(literals) == 1 and isinstance(value, str):
+            return convert(value, literals[0])
+    elif origin in (list, tuple, collections.abc.Sequence):
+        fixed = origin is tuple and members[-1:] != (Ellipsis,)
+        if isinstance(value, list | tuple) and not (fixed and len(value) != len(members)):
+            each = members if fixed else (members[0] if members else Any,) * len(value)
+            entries = [_entry(index, *pair) for index, pair in enumerate(zip(value, each, strict=True))]
+            return tuple(entries) if origin is tuple else entries
+    elif annotation is float:
+        return _finite(value)
+    elif annotation is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif origin in (dict, collections.abc.Mapping):
+        if isinstance(value, dict):
+            return value
+    elif not isinstance(annotation, type) or isinstance(value, annotation):
         return value
-    names = [str(name) for name in allowed]
-    raise ValueError(f"must be one of {', '.join(names)}, got {value!r}{suggestion(str(value), names)}")
+    raise ValueError(f"must be {describe(annotation)}, got {value!r} ({type(value).__name__})")
 
 
-def _convert_union(value: Any, members: tuple[Any, ...], annotation: Any) -> Any:
-    # An exact fit goes first, so that `int | float` keeps 3 an integer and `str | float` keeps "1/2" a string.
-    literals = [member for member in members if typing.get_origin(member) is typing.Literal]
-    for member in members:
-        plain = isinstance(member, type) and typing.get_origin(member) is None
-        if plain and type(value) is member:
-            return convert(value, member)
-    for member in members:
-        try:
-            return convert(value, member)
-        except ValueError:
-            continue
-    if len(literals) == 1 and isinstance(value, str):
-        return _convert_literal(value, typing.get_args(literals[0]))
-    return _expect(value, False, annotation)
+def _entry(index: int, value: Any, annotation: Any) -> Any:
+    try:
+        return convert(value, annotation)
+    except ValueError as error:
+        raise ValueError(f"entry {index}: {error}") from error
 
 
-def _convert_sequence(value: Any, origin: Any, members: tuple[Any, ...], annotation: Any) -> Any:
-    _expect(value, isinstance(value, list | tuple), annotation)
-    if origin is tuple and members and members[-1] is not Ellipsis:
-        _expect(value, len(value) == len(members), annotation)
-        each = members
-    else:
-        each = (members[0] if members else Any,) * len(value)
-    converted = []
-    for index, (entry, member) in enumerate(zip(value, each, strict=True)):
-        try:
-            converted.append(convert(entry, member))
-        except ValueError as error:
-            raise ValueError(f"entry {index}: {error}") from error
-    return tuple(converted) if origin is tuple else converted
-
-
-def _expect(value: Any, fits: bool, annotation: Any) -> Any:
-    if not fits:
-        raise ValueError(f"must be {describe(annotation)}, got {value!r} ({type(value).__name__})")
-    return value
+def _finite(value: Any) -> float:
+    number = value
+    with contextlib.suppress(ValueError):
+        number = parse_number(value) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"must be {describe(float)}, got {value!r} ({type(value).__name__})")
+    # Every comparison with NaN is false, so that no later check of a range would stop it.
+    try:
+        if math.isfinite(number):
+            return float(number)
+    except OverflowError:  # a whole number beyond the largest float
+        pass
+    raise ValueError(f"must be a finite number, got {number!r}")
 
 
 _NAMES = {

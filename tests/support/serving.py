@@ -1,22 +1,12 @@
-"""Exports to serve, a server for them on a free port, and a client that may send anything."""
+"""Exports to serve: a classifier of colours and a small detector; and pictures to send."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import io
-import json
-import socket
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
-
-from ppcls_ext.deploy.serve import DemoServer, Limits, ServedModel, open_server
 
 # A name that would do harm, were it written into a page as it is.
 COLOURS = ["red", "green", "blue", "<img src=x onerror=alert(1)>"]
@@ -73,73 +63,6 @@ def export_tiny_detector(folder: Path) -> Path:
         images={file.name: np.asarray(Image.open(file)) for file in files},
     )
     return folder / "export"
-
-
-@contextlib.contextmanager
-def serving(folder: Path, **limits: float) -> Iterator[DemoServer]:
-    """Serves an export on a free port of loopback."""
-    with ServedModel.open(folder, threads=1, limits=Limits(**limits)) as model, running(model) as server:
-        yield server
-
-
-@contextlib.contextmanager
-def running(model: ServedModel) -> Iterator[DemoServer]:
-    """Serves a model on a free port of loopback."""
-    with open_server(model, port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@dataclass
-class Answer:
-    """What came back: the header names are in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body as JSON."""
-        return json.loads(self.body)
-
-
-def ask(
-    server: DemoServer, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
-) -> Answer:
-    """Sends one request on a connection of its own; its Host, if not given, is the server's."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
-    try:
-        connection.request(method, path, body, headers or {})
-        response = connection.getresponse()
-        named = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, named, response.read())
-    finally:
-        connection.close()
-
-
-def send_raw(server: DemoServer, data: bytes, finish: bool = False) -> bytes:
-    """Sends bytes as they are and returns everything that comes back; ``finish`` closes our side before."""
-    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
-        connection.sendall(data)
-        if finish:
-            connection.shutdown(socket.SHUT_WR)
-        received = b""
-        while part := connection.recv(65536):
-            received += part
-        return received
-
-
-def form(content: bytes, name: str, field: str = "image", boundary: str = "limit") -> tuple[bytes, dict[str, str]]:
-    """Returns the body and the header of a form with one file."""
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'
-    body = head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
-    return body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
 
 
 def picture(colour: tuple[int, int, int], kind: str = "PNG", size: tuple[int, int] = (40, 30)) -> bytes:

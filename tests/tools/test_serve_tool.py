@@ -57,8 +57,6 @@ def test_it_serves_until_it_is_stopped(colours: Path, number: int) -> None:
         ((), r"error: nowhere: not an export folder"),
         (("--host", "0.0.0.0"), r"^warning: --host 0\.0\.0\.0 lets every computer .* neither a password"),
         (("--host", "no.such.host.invalid"), r"error: --host no\.such\.host\.invalid: unknown"),
-        (("--max-megabytes", "0"), r"error: --max-megabytes must be above 0"),
-        (("--max-megapixels", "1e9"), r"error: --max-megapixels must be above 0 and at most"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments: tuple[str, ...], message: str) -> None:

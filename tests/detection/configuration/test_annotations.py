@@ -52,15 +52,14 @@ def test_a_truncated_file(prepared):
     problems = problems_of(file)
     assert len(problems) == 1
     assert "EvalDataset.anno_path: data/val.json:" in problems[0]
-    assert "is not valid JSON, probably truncated" in problems[0]
+    assert "is truncated: it ends in the middle" in problems[0]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xd8\xff\xe0 a picture", "is no text file, so no COCO file"),
-        (b"[1, 2]", "is no COCO file: it has no list 'images'"),
-        (b'{"images": [], "annotations": []}', "is no COCO file: it has no list 'categories'"),
+        (b"\xff\xd8\xff\xe0 a picture", "is not a text file"),
+        (b'{"images": [], "annotations": []}', "is no COCO annotation file: it has no list of categories"),
         (b'{"images": [], "annotations": [], "categories": []}', "lists no image"),
         (b'{"images": [{"id": 1}], "annotations": [], "categories": []}', "images[0] has no 'file_name'"),
         (

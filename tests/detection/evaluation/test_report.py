@@ -10,7 +10,7 @@ from PIL import Image
 
 from detection.evaluation import evaluate_detections, write_evaluation
 from detection.evaluation.coco import check_detections, read_ground_truth
-from detection.evaluation.report import draw_panels, judge_images
+from detection.evaluation.report import draw_panels, worst_images
 from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
 
 FILES = ["confusion.png", "detections.json", "figures.json", "panels.png", "per_class_ap.png", "precision_recall.png"]
@@ -93,10 +93,10 @@ def panel_data(tmp_path):
 
 def test_the_worst_image_comes_first(tmp_path):
     truth, detections, _ = panel_data(tmp_path)
-    judged = judge_images(truth, detections, score_threshold=0.5)
+    judged = worst_images(truth, detections, score_threshold=0.5)
     # Missed: 1; false alarm and wrong class: their scores.
     assert [(image.image_id, pytest.approx(image.penalty)) for image in judged] == [(3, 1), (4, 0.7), (2, 0.6), (1, 0)]
-    assert [image.image_id for image in judge_images(truth, detections, score_threshold=0.8)] == [2, 3, 1, 4]
+    assert [image.image_id for image in worst_images(truth, detections, score_threshold=0.8)] == [2, 3, 1, 4]
 
 
 def pixels_of(sheet: Image.Image, level: int) -> int:
@@ -105,7 +105,7 @@ def pixels_of(sheet: Image.Image, level: int) -> int:
 
 def test_panels_show_pictures_as_the_detector_sees_them(tmp_path):
     truth, detections, folder = panel_data(tmp_path)
-    judged = judge_images(truth, detections, 0.5)[:2]
+    judged = worst_images(truth, detections, 0.5)[:2]
     plain = draw_panels(judged, truth, folder, "panels")
     seen = draw_panels(judged, truth, folder, "panels", enhance=lambda image: np.clip(image * 2.0, 0, 255))
     assert pixels_of(plain, 90) > 300_000
@@ -116,7 +116,7 @@ def test_panels_show_pictures_as_the_detector_sees_them(tmp_path):
 def test_an_image_that_vanished_is_drawn_black_with_a_warning(tmp_path, caplog):
     truth, detections, folder = panel_data(tmp_path)
     (folder / "0003.png").unlink()
-    sheet = draw_panels(judge_images(truth, detections, 0.5)[:1], truth, folder, "panels")
+    sheet = draw_panels(worst_images(truth, detections, 0.5)[:1], truth, folder, "panels")
     assert pixels_of(sheet, 0) > 200_000
     assert "0003.png: the file does not exist" in caplog.text
 
@@ -125,7 +125,7 @@ def test_panels_of_many_images_stay_a_sheet(tmp_path):
     data, detections = random_coco(5, images=14)
     write_images(tmp_path / "images", data)
     truth = read_ground_truth(write_coco(tmp_path / "val.json", data))
-    judged = judge_images(truth, check_detections(detections, truth), 0.3)
+    judged = worst_images(truth, check_detections(detections, truth), 0.3)
     few, many = (draw_panels(judged[:count], truth, tmp_path / "images", "t", "s") for count in (1, 14))
     assert few.width < 1100
     assert many.width <= 2200

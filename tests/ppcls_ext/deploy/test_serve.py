@@ -1,0 +1,424 @@
+"""What a client of tools/serve.py gets: the runtime's answer, or a status with one clear line."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import struct
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+import ppcls_ext
+from ppcls_ext.deploy import serve
+from ppcls_ext.deploy.serve import OneThread, create_app, is_loopback, listen
+from ppcls_ext.preprocess import build_pipeline
+from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.runtime import DetectionPredictor, Predictor, load
+from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.utils.errors import UserError
+from tests.support.serving import COLOURS, export_colours, export_tiny_detector, picture
+
+RED, GREEN, BLUE = (220, 10, 20), (10, 220, 20), (20, 10, 220)
+
+
+class Client(FlaskClient):
+    """Reads and closes every response, as a server does."""
+
+    def open(self, *args, **options):
+        return super().open(*args, buffered=True, **options)
+
+
+def client_of(model: OneThread, **options) -> Client:
+    app = create_app(model, **options)
+    app.test_client_class = Client
+    return app.test_client()
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """The export of a classifier that names the strongest colour."""
+    return export_colours(tmp_path_factory.mktemp("colours") / "export")
+
+
+@pytest.fixture(scope="module")
+def classifier(colours):
+    """A client of the classifier; pictures of 1 MB and of 1 megapixel at most."""
+    with OneThread(load(colours, threads=1)) as model:
+        yield client_of(model, megabytes=1.0, megapixels=1.0)
+
+
+@pytest.fixture(scope="module")
+def detector_folder(tmp_path_factory):
+    return export_tiny_detector(tmp_path_factory.mktemp("detector"))
+
+
+@pytest.fixture(scope="module")
+def detector(detector_folder):
+    with OneThread(load(detector_folder, threads=1)) as model:
+        yield client_of(model)
+
+
+def refused(answer: TestResponse, status: int, *words: str) -> None:
+    assert (answer.status_code, answer.json["status"], answer.mimetype) == (status, status, "application/json")
+    assert "\n" not in answer.json["error"]
+    for word in words:
+        assert word in answer.json["error"]
+
+
+# ---------------------------------------------------------------- answers
+
+
+def test_a_classifier_answers_as_the_runtime_does(colours, classifier):
+    data = picture(GREEN)
+    (expected,) = load(colours, threads=1)(data)
+    answer = classifier.post("/predict", data=data, content_type="text/html").json
+    assert [(one["class_id"], one["label"]) for one in answer["predictions"]] == list(
+        zip(expected.class_ids, expected.labels, strict=True)
+    )
+    np.testing.assert_allclose([one["score"] for one in answer["predictions"]], expected.scores, rtol=1e-5)
+    assert answer["predictions"][0]["label"] == "green"
+    assert (answer["task"], answer["model"], answer["type"]) == ("classification", "Colours", "PNG")
+    assert answer["milliseconds"] > 0 and "preview" not in answer
+
+
+def test_a_detector_answers_as_the_runtime_does(detector_folder, detector):
+    files = sorted((detector_folder.parent / "frames").iterdir())
+    predictions = load(detector_folder, threads=1)(files, batch_size=1, threshold=0.1)
+    assert sum(len(expected.scores) for expected in predictions) > 1
+    for file, expected in zip(files, predictions, strict=True):
+        answer = detector.post("/predict?threshold=0.1", data=file.read_bytes()).json
+        assert [one["class_id"] for one in answer["detections"]] == expected.labels.tolist()
+        np.testing.assert_allclose([one["score"] for one in answer["detections"]], expected.scores, rtol=1e-4)
+        boxes = np.reshape([one["box"] for one in answer["detections"]], (-1, 4))
+        np.testing.assert_allclose(boxes, expected.boxes, atol=1e-2)
+        assert (answer["width"], answer["height"]) == (expected.width, expected.height)
+    usual = detector.post("/predict", data=files[-1].read_bytes()).json["detections"]
+    assert usual == [one for one in answer["detections"] if one["score"] >= 0.3]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])
+def test_every_type_is_known_by_its_content(classifier, kind):
+    answer = classifier.post("/predict", data=picture(BLUE, kind)).json
+    assert (answer["type"], answer["predictions"][0]["label"]) == (kind, "blue")
+
+
+@pytest.mark.parametrize("field", ["image", "file"])
+def test_a_form_is_taken_as_well_and_its_name_is_only_shown(classifier, field):
+    form = {field: (io.BytesIO(picture(RED)), "../../etc/sea.png"), "note": "hello"}
+    answer = classifier.post("/predict", data=form).json
+    assert (answer["file"], answer["predictions"][0]["label"]) == ("sea.png", "red")
+
+
+def test_a_form_must_hold_one_picture(classifier):
+    refused(classifier.post("/predict", data={"image": "words"}, content_type="multipart/form-data"), 400, "holds 0")
+    form = {"a": (io.BytesIO(picture(RED)), "a.png"), "b": (io.BytesIO(picture(RED)), "b.png")}
+    refused(classifier.post("/predict", data=form), 400, "one picture in the field 'image', it holds 2")
+    refused(classifier.post("/predict", data=b"x", content_type="multipart/form-data; boundary=b"), 400, "holds 0")
+
+
+def test_topk(classifier):
+    counts = [len(classifier.post(f"/predict{query}", data=picture(RED)).json["predictions"])
+              for query in ("", "?topk=1", "?topk=100")]  # fmt: skip
+    assert counts == [3, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [("topk=0", "topk must be"), ("topk=two", "topk must be"), ("topk=%D9%A3", "topk must be"),
+     ("top=3", "did you mean 'topk'"), ("threshold=0.5", "unknown parameter"), ("preview=yes", "preview must be")],
+)  # fmt: skip
+def test_wrong_parameters_are_told(classifier, query, words):
+    refused(classifier.post(f"/predict?{query}", data=picture(RED)), 400, words)
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.5", "nan", "half", ""])
+def test_wrong_thresholds_are_told(detector, value):
+    refused(detector.post(f"/predict?threshold={value}", data=picture(RED)), 400, "threshold must be a number from 0")
+
+
+def test_model_health_and_page(classifier, detector):
+    model = classifier.get("/model").json
+    assert (model["task"], model["name"], model["topk"], model["classes"]) == ("classification", "Colours", 3, COLOURS)
+    assert (model["backend"], model["computed_in"], model["version"]) == ("paddle", "float32", ppcls_ext.__version__)
+    assert model["limits"]["megabytes"] == model["limits"]["megapixels"] == 1.0
+    model = detector.get("/model").json
+    assert (model["task"], model["class_num"], model["threshold"]) == ("detection", 3, 0.3)
+    assert classifier.get("/health").json == {"status": "ok"}
+    first, second = classifier.get("/"), classifier.get("/")
+    policies = [answer.headers["Content-Security-Policy"] for answer in (first, second)]
+    assert policies[0] != policies[1] and "default-src 'none'" in policies[0]
+    assert first.text.count(policies[0].split("'nonce-")[1].split("'")[0]) == 2
+    assert "{{" not in first.text and "https://" not in first.text.replace("https://www.w3.org", "")
+    assert first.headers["X-Content-Type-Options"] == "nosniff"
+
+
+# ---------------------------------------------------------------- previews, on made predictors
+
+
+class Watched:
+    """A classifier that notes in which threads it ran."""
+
+    computed_in = "float32"
+
+    def __init__(self):
+        self.threads = set()
+
+    def run(self, images):
+        self.threads.add(threading.current_thread().name)
+        level = images.mean(axis=(1, 2, 3))
+        return np.stack([-level, level], axis=1)
+
+
+class Corner:
+    """A detector that finds the upper left quarter of every picture."""
+
+    computed_in = "float32"
+
+    def detect(self, images, scale_factors):
+        heights, widths = images.shape[2] / scale_factors[:, 0], images.shape[3] / scale_factors[:, 1]
+        rows = [[0, 0.9, 0, 0, width / 2, height / 2] for height, width in zip(heights, widths, strict=True)]
+        return np.array(rows, np.float32), np.ones(len(images), np.int32)
+
+
+def made_classifier(shape=32):
+    pipeline = build_pipeline([{"ResizeImage": {"size": shape}}, {"NormalizeImage": {"order": ""}}], "test")
+    return Predictor(Watched(), pipeline, ["dark", "light"], 2, [-1, 3, 32, 32])
+
+
+def made_detector(**changes):
+    operators = [{"Decode": {}}, {"Resize": {"target_size": [32, 32], "keep_ratio": False, "interp": 1}},
+                 {"Permute": {}}]  # fmt: skip
+    settings = {"classes": ["cube"], "class_num": 1, "input_shape": [-1, 3, 32, 32], "form": OutputForm(), **changes}
+    return DetectionPredictor(Corner(), build_detection_pipeline(operators), **settings)
+
+
+def shown(answer: TestResponse) -> Image.Image:
+    head, _, encoded = answer.json["preview"].partition(",")
+    assert head.startswith("data:image/")
+    return Image.open(io.BytesIO(base64.b64decode(encoded)))
+
+
+@pytest.mark.parametrize("size", [(40, 30), (600, 500)])
+def test_a_preview_shows_what_browsers_do_not_know(classifier, size):
+    preview = shown(classifier.post("/predict?preview=1", data=picture(RED, "TIFF", size)))
+    assert preview.size == size
+    np.testing.assert_allclose(preview.getpixel((5, 5)), RED, atol=3)
+
+
+def test_enhanced_frames_are_shown_as_the_detector_sees_them():
+    with OneThread(made_detector(enhance=lambda pixels: pixels * 8)) as model:
+        client = client_of(model)
+        assert client.get("/model").json["enhances"]
+        answer = client.post("/predict?preview=1", data=picture((10, 10, 10)))
+    (found,) = answer.json["detections"]
+    assert (found["class_id"], found["label"], found["box"]) == (0, "cube", pytest.approx([0, 0, 20, 15], abs=1e-3))
+    assert shown(answer).getpixel((3, 3)) == (80, 80, 80)
+
+
+def test_a_picture_turned_by_its_camera_has_its_upright_size():
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(stream, "JPEG", exif=exif)
+    with OneThread(made_detector()) as model:
+        answer = client_of(model).post("/predict?preview=1", data=stream.getvalue())
+    assert (answer.json["width"], answer.json["height"]) == shown(answer).size == (30, 40)
+
+
+# ---------------------------------------------------------------- many at a time
+
+
+def test_the_network_runs_in_one_thread_for_one_asker_at_a_time():
+    predictor = made_classifier()
+    dark, light = picture((0, 0, 0)), picture((255, 255, 255))
+    with OneThread(predictor) as model, ThreadPoolExecutor(8) as askers:
+        client = client_of(model)
+        answers = askers.map(lambda data: client.application.test_client().post("/predict", data=data).json,
+                             [dark, light] * 30)  # fmt: skip
+        labels = [answer["predictions"][0]["label"] for answer in answers]
+    assert labels == ["dark", "light"] * 30
+    assert len(predictor.backend.threads) == 1
+
+
+def test_too_many_pictures_at_a_time():
+    with OneThread(made_classifier()) as model:
+        client = client_of(model, patience=0.05)
+        places = client.application.extensions["places"]
+        for _ in range(serve.PLACES):
+            places.acquire()
+        answer = client.post("/predict", data=picture(RED))
+        refused(answer, 503, "try again")
+        assert answer.headers["Retry-After"] == "2"
+        places.release()
+        # A place is given back after answers and refusals alike.
+        for data in (picture(RED), b"words", picture(RED)):
+            assert client.post("/predict", data=data).status_code in (200, 415)
+
+
+def test_a_closed_model_answers_nobody():
+    with OneThread(made_classifier()) as model:
+        client = client_of(model)
+    refused(client.post("/predict", data=picture(RED)), 503, "the server is stopping")
+
+
+def test_a_preprocessing_that_does_not_fit_is_told_at_the_start():
+    with pytest.raises(UserError, match="the model takes"):
+        OneThread(made_classifier(shape=16))
+
+
+def test_an_error_of_the_program_is_logged_and_not_shown(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("ppcls_ext"), "propagate", True)
+    with OneThread(made_classifier()) as model:
+        client = client_of(model)
+        monkeypatch.setattr(serve, "check_picture", lambda *_: 1 / 0)
+        answer = client.post("/predict", data=picture(RED))
+    refused(answer, 500, "error of this program")
+    assert "ZeroDivision" not in answer.text and "ZeroDivisionError" in caplog.text
+
+
+# ---------------------------------------------------------------- refused pictures
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"just words, and a few more of them", "a text file"), (b"%PDF-1.7 ...", "a PDF"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG"), (b"\x00\x00\x00\x20ftypheic" + bytes(90), "HEIC"),
+        (b"\x00\x00\x00\x20ftypisom" + bytes(90), "a video"), (b"PK\x03\x04" + bytes(30), "an archive"),
+        # Pillow could read it, by starting Ghostscript.
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a text file"), (b"\x80" * 99, "not a picture of a"),
+    ],
+)  # fmt: skip
+def test_other_files_are_named(classifier, data, words):
+    refused(classifier.post("/predict", data=data), 415, words, "JPEG, PNG")
+
+
+def test_an_empty_picture(classifier):
+    refused(classifier.post("/predict"), 400, "empty")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "GIF"])
+def test_truncated_pictures(classifier, kind):
+    data = picture(RED, kind, (300, 200))
+    refused(classifier.post("/predict", data=data[: max(14, int(0.6 * len(data)))]), 422)
+    assert classifier.post("/predict", data=data[:14]).status_code in (415, 422)
+
+
+def png_of_size(width, height):
+    """A PNG whose header states this size, with hardly any data."""
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(1001, 1000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
+def test_too_many_pixels_are_refused_by_the_header(classifier, size):
+    refused(classifier.post("/predict", data=png_of_size(*size)), 413, "pixels", "1 megapixels")
+
+
+def test_a_large_picture_behind_the_header_of_a_small_one(classifier, monkeypatch):
+    # A TIFF of 8 x 8 pixels that Pillow's reader of IFUNC files, which has no signature, takes for one of 2000 x 2000.
+    # Readers are asked in the order in which they were loaded: here that of IFUNC first, as in a fresh process.
+    Image.init()
+    monkeypatch.setattr(Image, "ID", ["IM", *(name for name in Image.ID if name != "IM")])
+    lines = b"II*\0" + struct.pack("<I", 1024) + b":\r\nImage type: L image\r\nImage size (x*y): 2000*2000\r\n"
+    entries = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 1200, 277: 1, 278: 8, 279: 64}
+    folder = struct.pack("<H", len(entries))
+    folder += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items()) + bytes(4)
+    data = (lines.ljust(511, b"\0") + b"\x1a").ljust(1024, b"\0") + folder
+    refused(classifier.post("/predict", data=data.ljust(5200, b"\0")), 422, "header of this TIFF picture is damaged")
+
+
+def test_limits_themselves_are_allowed(classifier):
+    assert classifier.post("/predict", data=picture(RED, size=(1000, 1000))).status_code == 200
+    data = picture(RED, "BMP", (600, 500))
+    assert classifier.post("/predict", data=data + bytes(1_000_000 - len(data))).status_code == 200
+
+
+def test_too_large_a_body(classifier):
+    refused(classifier.post("/predict", data=bytes(5_000_000)), 413, "the picture has 5.0 MB; at most 1 MB are taken")
+    # Within what is allowed for a form, above what is allowed for the picture.
+    refused(classifier.post("/predict", data=bytes(1_000_001)), 413, "1.0 MB")
+    refused(classifier.post("/predict", data={"image": (io.BytesIO(bytes(1_000_100)), "a.png")}), 413, "at most 1 MB")
+
+
+# ---------------------------------------------------------------- addresses, methods, hosts
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/serve.html", "/../../etc/passwd", "/..%2f..%2fetc/passwd", "/PREDICT"])
+def test_unknown_paths(classifier, path):
+    refused(classifier.get(path), 404, "nothing is here")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"), [("GET", "/predict", "POST"), ("PUT", "/predict", "POST"), ("POST", "/", "GET")]
+)
+def test_wrong_methods(classifier, method, path, allowed):
+    answer = classifier.open(path, method=method)
+    refused(answer, 405, f"{method} is not for {path}")
+    assert allowed in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", "[::2]"])
+def test_other_host_names_are_refused_on_loopback(classifier, host):
+    refused(classifier.get("/model", headers={"Host": host}), 421, "host name")
+    refused(classifier.post("/predict", data=picture(RED), headers={"Host": host}), 421)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9", "[::1]:8000"])
+def test_names_of_loopback_are_answered(classifier, host):
+    assert classifier.get("/model", headers={"Host": host}).status_code == 200
+
+
+def test_beyond_loopback_any_name_is_answered():
+    with OneThread(made_classifier()) as model:
+        client = client_of(model, host="0.0.0.0")
+        assert client.get("/health", headers={"Host": "robot.local:8000"}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:9", ""])
+def test_pages_of_other_sites_may_not_use_it(classifier, origin):
+    refused(classifier.post("/predict", data=picture(RED), headers={"Origin": origin}), 403, "other sites")
+    own = {"Origin": "http://localhost:8000", "Host": "localhost:8000"}
+    assert classifier.post("/predict", data=picture(RED), headers=own).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "words"),
+    [
+        ("127.0.0.1", 70_000, "--port must be from 0 to 65535"), ("192.0.2.1", 0, "not an address of this computer"),
+        ("no such host", 0, "--host no such host: unknown"), ("", 0, "--host : unknown"),
+    ],
+)  # fmt: skip
+def test_addresses_that_cannot_be_listened_on(classifier, host, port, words):
+    with pytest.raises(UserError, match=words):
+        listen(classifier.application, host, port)
+
+
+def test_what_is_loopback():
+    assert all(is_loopback(host) for host in ("127.0.0.1", "localhost", "127.3.2.1"))
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "192.0.2.1", "::"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("megabytes", 0), ("megapixels", 500)])
+def test_wrong_limits(classifier, name, value):
+    with pytest.raises(UserError, match=f"--max-{name} must be above 0 and at most"):
+        create_app(None, **{name: value})
+
+
+def test_a_changed_export_is_refused(colours: Path, tmp_path: Path):
+    for file in colours.iterdir():
+        content = file.read_bytes()
+        (tmp_path / file.name).write_bytes(content[:-1] if file.suffix == ".pdiparams" else content)
+    with pytest.raises(UserError, match="refused, its content is not what was exported"):
+        load(tmp_path)
