@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from detection.configuration import load_config
-from detection.engine.evaluation import evaluate_config
-from detection.engine.run import open_environment
+from detection.evaluator import evaluate_config
+from detection.task import open_environment
 from tests.support.detector_runs import STEPS, make_frames, run_config
 from tests.support.runs import launch_tool
 

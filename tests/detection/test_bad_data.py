@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from detection.configuration import load_config
-from detection.engine.evaluation import evaluate_config
-from detection.engine.evaluator import Evaluator
-from detection.engine.run import open_environment, train_config
-from detection.engine.trainer import Trainer
+from detection.configuration.checks import RunKeys, catalog
+from detection.evaluator import Evaluator, evaluate_config
+from detection.loaders import training_loader
+from detection.task import IGNORED, ignored_keys, open_environment, train_config
 from detection.toolkit import build_model, workspace
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
@@ -68,11 +68,11 @@ def test_tool_refuses_data_that_do_not_fit(frames: Frames, tmp_path: Path, spoil
 
 def test_image_that_vanishes_during_training_is_named(frames: Frames, tmp_path: Path) -> None:
     config = load_config(run_config(tmp_path, frames))
-    with workspace(config) as settings:
-        trainer = Trainer(config, settings, open_environment(config))
-        frames.image("train_05.png").unlink()
-        with pytest.raises(UserError, match=r"train_05\.png: cannot be used \(the file is missing\)"):
-            trainer.run()
+    with workspace(config):
+        loader = training_loader(config, open_environment(config))
+    frames.image("train_05.png").unlink()
+    with pytest.raises(UserError, match=r"train_05\.png: cannot be used \(the file is missing\)"):
+        list(loader)
 
 
 def test_damaged_image_is_named(frames: Frames, tmp_path: Path) -> None:
@@ -83,8 +83,9 @@ def test_damaged_image_is_named(frames: Frames, tmp_path: Path) -> None:
 
 def test_loss_that_is_not_finite_stops_the_run(frames: Frames, tmp_path: Path) -> None:
     config = load_config(run_config(tmp_path, frames, LearningRate__base_lr=1e30))
-    with pytest.raises(UserError, match="the loss is .* in epoch 1, batch .*lower LearningRate.base_lr"):
+    with pytest.raises(UserError, match="the loss became .* at epoch 1, batch .*lower LearningRate.base_lr"):
         train_config(config)
+    assert list(config.output_dir.glob("bad_batch_*.npz"))
 
 
 def test_fewer_images_than_a_batch(frames: Frames, tmp_path: Path) -> None:
@@ -131,8 +132,8 @@ def test_images_that_training_leaves_out_are_counted(
 ) -> None:
     config = load_config(run_config(tmp_path, frames, TrainDataset__allow_empty=False))
     logging.getLogger("detection").propagate = True
-    with workspace(config) as settings:
-        assert Trainer(config, settings, open_environment(config)).batches.sampler.length == 17
+    with workspace(config):
+        assert training_loader(config, open_environment(config)).sampler.length == 17
     assert "TrainDataset: 1 of 18 images are left out" in caplog.text
 
 
@@ -161,3 +162,10 @@ def test_frames_without_any_box_train_and_evaluate(frames: Frames, tmp_path: Pat
     report = train_config(load_config(run_config(tmp_path, frames)))
     assert report["epochs"] == 2
     assert report["best"] == {"AP": 0.0, "epoch": 1}
+
+
+def test_keys_that_do_nothing_here_are_named() -> None:
+    data = {"metric": "VOC", "use_xpu": True, "print_flops": False, "use_ema": True}
+    assert ignored_keys(data) == ["use_xpu", "metric"]
+    assert ignored_keys({"metric": "COCO"}) == []
+    assert set(IGNORED) <= catalog().keys | RunKeys.model_fields.keys(), "a key that no configuration may have"

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from ppcls_ext.engine.checkpoint import Checkpoint, write_checkpoint
-from ppcls_ext.engine.run_folder import RunFolder
+from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
 import sys
 from pathlib import Path
-from ppcls_ext.engine.run_folder import RunFolder
+from ppcls_ext.engine.recorder import RunFolder
 folder = RunFolder(Path(sys.argv[1]), active=True)
 print("held", flush=True)
 sys.stdin.readline()
@@ -111,7 +111,7 @@ def test_other_ranks_write_nothing(tmp_path, open_folder):
     rank_1.open_log(0, 0)
     rank_1.log("step", epoch=1, step=1)
     rank_1.close()
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "train.log"]
     open_folder("elsewhere", active=False)
     assert not (tmp_path / "elsewhere").exists()
 

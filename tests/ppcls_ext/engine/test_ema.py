@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from classification.ema import ExponentialMovingAverage
+from ppcls_ext.engine.ema import ExponentialMovingAverage
 
 
 class Small(paddle.nn.Layer):
