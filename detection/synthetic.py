@@ -166,7 +166,7 @@ class SyntheticFrame:
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """How the fan lies in a square frame: its tip below, its arc above. Lengths are metres.
+    """Position of the fan in a square frame: its tip below, its arc above. Lengths are metres.
 
     Attributes:
         size: side of the frame in pixels.
@@ -272,7 +272,7 @@ def _random_targets(generator: np.random.Generator, wall: tuple[float, float] | 
 
 
 def _apart(first: Target, second: Target) -> bool:
-    """Whether two objects stand at bearings that do not overlap, so that neither is in the other's shadow."""
+    """Tells whether two objects stand at bearings that do not overlap, so that neither is in the other's shadow."""
     bearings = [math.atan2(target.x, target.y) for target in (first, second)]
     angles = [target.radius / math.hypot(target.x, target.y) for target in (first, second)]
     return abs(bearings[0] - bearings[1]) > 1.1 * sum(angles)
