@@ -22,8 +22,8 @@ from ppcls_ext.arch.econvnext import MODELS, EConvNeXtTrunk
 from ppcls_ext.arch.layers import BATCH_NORM_EPSILON
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
+from ppcls_ext.weights.layouts import is_reference, rename_reference
 from ppcls_ext.weights.load import compare
-from ppcls_ext.weights.reference import is_reference, rename_reference
 
 logger = logging.getLogger(__name__)
 

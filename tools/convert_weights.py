@@ -27,7 +27,7 @@ ORIGINS = (
 def main() -> int:
     """Parses the command line, converts, and prints what was kept, what was dropped and what begins anew."""
     from ppcls_ext.weights.convert import Request, convert_weights
-    from ppcls_ext.weights.layout_tables import LAYOUTS, TARGETS
+    from ppcls_ext.weights.layouts import LAYOUTS, TARGETS
 
     text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)

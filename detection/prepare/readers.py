@@ -7,10 +7,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element, ParseError, XMLPullParser
+from xml.parsers.expat import ErrorString
 
 from detection.annotations import (
     LARGEST_COORDINATE,
@@ -95,36 +96,19 @@ def read_xml(path: Path) -> Element:
         except (LookupError, UnicodeDecodeError) as error:
             raise XmlError(f"its encoding '{encoding}' cannot be read") from error
         data = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL).encode("utf-8")
-    builder = TreeBuilder()
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    depth = 0
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > DEEPEST_XML:
-            raise XmlError(f"elements are nested more than {DEEPEST_XML} deep")
-        builder.start(tag, attributes)
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(tag)
-
-    def refuse(*_: object) -> None:
+    # Both can pull in other files or grow to gigabytes of text.
+    if re.search(rb"<!(DOCTYPE|ENTITY)", data.replace(b"\0", b"")):
         raise XmlError("it declares a document type or an entity, which annotations do not need")
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = refuse
-    parser.EntityDeclHandler = refuse
+    parser = XMLPullParser(("start", "end"))
     try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
-        raise XmlError(f"line {error.lineno}: {expat.ErrorString(error.code)}") from error
-    return builder.close()
+        parser.feed(data)
+        parser.close()
+        events = list(parser.read_events())
+    except ParseError as error:
+        raise XmlError(f"line {error.position[0]}: {ErrorString(error.code)}") from error
+    if max(accumulate(1 if event == "start" else -1 for event, _ in events)) > DEEPEST_XML:
+        raise XmlError(f"elements are nested more than {DEEPEST_XML} deep")
+    return events[-1][1]
 
 
 # VOC-like annotations

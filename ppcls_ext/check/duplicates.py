@@ -24,10 +24,8 @@ COMPARED_SIDE = 32
 ALIKE = 0.95
 ALIKE_AMONG_RELATIVES = 0.99
 MANY_RELATIVES = 0.3
-CHUNK = 32
-# Comparisons for which the reduced pictures (1 kB each) are in memory at the same time.
-BLOCK = 100_000
-ROWS = 4096
+# Comparisons that a worker makes at a time.
+CHUNK = 64
 
 # Says of two alike pictures what a person must know first, such as that their labels differ; else the empty text.
 Remark = Callable[[Picture, Picture], str]
@@ -125,8 +123,8 @@ def find_near_duplicates(
         for wanted in (of_training.all(axis=1), of_training[:, 0] & ~of_training[:, 1], ~of_training.any(axis=1))
         for first, second in _nearest(pairs[wanted], distances[wanted]).tolist()
     ]
-    blocks = [comparisons[start : start + BLOCK] for start in range(0, len(comparisons), BLOCK)]
-    alike = np.concatenate([np.empty(0), *(_compare(block, workers) for block in blocks)])
+    chunks = [comparisons[start : start + CHUNK] for start in range(0, len(comparisons), CHUNK)]
+    alike = np.concatenate([np.empty(0), *workers.map(_correlations, chunks)])
     best: dict[tuple[str, Picture], tuple[float, _Comparison]] = {}
     for value, comparison in zip(alike.tolist(), comparisons, strict=True):
         key = (comparison.first.part, comparison.second)
@@ -148,37 +146,19 @@ def _nearest(pairs: np.ndarray, distances: np.ndarray) -> np.ndarray:
     return pairs[rank < MOST_RELATIVES]
 
 
-def _compare(comparisons: list[_Comparison], workers: Workers) -> np.ndarray:
-    """Returns the correlation of each pair, ``float64`` ``[n]``; 0 for what cannot be read any more."""
-    pictures = sorted({picture for comparison in comparisons for picture in comparison})
-    chunks = [pictures[start : start + CHUNK] for start in range(0, len(pictures), CHUNK)]
-    reduced = np.concatenate([np.empty((0, COMPARED_SIDE**2), dtype=np.uint8), *workers.map(_reduce_chunk, chunks)])
-    row_of = {picture: row for row, picture in enumerate(pictures)}
-    result = np.empty(len(comparisons))
-    for start in range(0, len(comparisons), ROWS):
-        some = comparisons[start : start + ROWS]
-        first, second = (_normalized(reduced[[row_of[pair[side]] for pair in some]]) for side in (0, 1))
-        result[start : start + len(some)] = (first * second).sum(axis=1)
-    return result
-
-
-def _normalized(reduced: np.ndarray) -> np.ndarray:
-    """Returns rows with mean 0 and norm 1, ``float64``; rows of one value become 0."""
-    rows = reduced.astype(np.float64)
-    rows -= rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-
-
-def _reduce_chunk(pictures: list[Picture]) -> np.ndarray:
-    """Runs in a worker: returns a small grey version of each image, ``uint8`` ``[n, 1024]``; zeros if unreadable."""
-    reduced = np.zeros((len(pictures), COMPARED_SIDE**2), dtype=np.uint8)
-    for row, picture in enumerate(pictures):
+def _correlations(comparisons: list[_Comparison]) -> np.ndarray:
+    """Runs in a worker: returns the correlation of each pair, ``float64`` ``[n]``; 0 for what cannot be read."""
+    reduced = {}
+    for picture in {picture for comparison in comparisons for picture in comparison}:
         try:
             pixels = load_pixels(dataset_of(picture.part), picture.index)
         except ImageError:  # It was readable a moment ago; somebody works on the folder.
+            reduced[picture] = np.zeros(COMPARED_SIDE**2)
             continue
-        reduced[row] = reduced_grey(pixels, COMPARED_SIDE, COMPARED_SIDE).ravel()
-    return reduced
+        small = reduced_grey(pixels, COMPARED_SIDE, COMPARED_SIDE).ravel().astype(np.float64)
+        small -= small.mean()
+        reduced[picture] = small / max(float(np.linalg.norm(small)), 1e-9)
+    return np.array([(reduced[first] * reduced[second]).sum() for first, second in comparisons])
 
 
 # Pairs of alike hashes

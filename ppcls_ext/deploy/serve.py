@@ -214,8 +214,8 @@ def create_app(
     @app.get("/model")
     def describe() -> dict[str, Any]:
         """What a visitor may know of the model: no paths, no checksums."""
-        class_name = type(predictor.backend).__name__
-        backend = next((name for name, row in BACKENDS.items() if row.class_name == class_name), class_name)
+        engine = type(predictor.backend)
+        backend = next((name for name, row in BACKENDS.items() if row.engine is engine), engine.__name__)
         description = {
             "task": "detection" if detects else "classification", "name": predictor.model_name,
             "classes": predictor.classes, "input_shape": predictor.input_shape, "backend": backend,

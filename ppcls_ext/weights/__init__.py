@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ppcls_ext.weights.class_names import class_names_of_weights
-from ppcls_ext.weights.files import find_weights, read_metadata, read_weights, write_weights
+from ppcls_ext.weights.files import class_names_of_weights, find_weights, read_metadata, read_weights, write_weights
 from ppcls_ext.weights.load import CLASSIFIER, LoadReport, load_weights
 from ppcls_ext.weights.manifest import read_manifest, verify_file, write_manifest
 from ppcls_ext.weights.pickles import read_pickle

@@ -14,8 +14,7 @@ import numpy as np
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.weights.manifest import verify_weights
-from ppcls_ext.weights.names import shown
-from ppcls_ext.weights.pickles import read_pickle
+from ppcls_ext.weights.pickles import read_pickle, shown
 
 SUFFIXES = (".pdparams", ".safetensors")
 # Files of torch.save: ``torch_files`` reads them, to be converted.
@@ -206,3 +205,19 @@ def write_weights(
 
 def _as_array(value: Any) -> np.ndarray:
     return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
+
+
+def class_names_of_weights(weights: Path) -> list[str] | None:
+    """Returns the class names that lie in ``state.json`` beside a weight file of a checkpoint, or ``None``.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    state = weights.parent / "state.json"
+    if not state.is_file():
+        return None
+    try:
+        names = json.loads(state.read_text(encoding="utf-8")).get("class_names")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{state}: damaged ({error})") from error
+    return [str(name) for name in names] if names else None

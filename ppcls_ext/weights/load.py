@@ -12,7 +12,7 @@ import numpy as np
 
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights.files import find_weights, read_weights, widened
-from ppcls_ext.weights.names import first_of
+from ppcls_ext.weights.pickles import first_of
 
 if TYPE_CHECKING:
     import paddle

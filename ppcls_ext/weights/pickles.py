@@ -5,6 +5,9 @@ bare parameter, a tensor inside a list) become ``(name, array)`` tuples, and eve
 ``StructuredToParameterName@@`` (a dictionary of strings). A pickle is a program: it names functions ("globals") and
 calls them. Here not one of the named functions is ever called. The few names that honest files use are answered with
 stand-ins of our own that only collect a shape, a type and raw bytes; any other name refuses the whole file.
+
+The unpickler is Python's own in its form written in Python. The one in C makes room for as many objects as a file says
+that it will remember, and hashes keys of any depth by recursion: a few bytes could fill the memory or end the process.
 """
 
 from __future__ import annotations
@@ -13,18 +16,19 @@ import contextlib
 import math
 import os
 import pickle
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.weights.names import shown
-from ppcls_ext.weights.pickle_claims import RefusedError, refuse_claims
 
 # Types of array elements that weights and optimizer states are made of. Never "O" (objects) or "V" (raw memory).
 ELEMENT_TYPES = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
+# No array is longer. Arithmetic with numbers of millions of digits would not end.
+LONGEST_AXIS = 2**48
 DAMAGE = (
     pickle.UnpicklingError,
     EOFError,
@@ -36,7 +40,92 @@ DAMAGE = (
     MemoryError,
     OverflowError,
     RecursionError,
+    struct.error,
 )
+LONGEST_NAME = 100
+SHOWN_NAMES = 4
+
+
+def shown(name: object) -> str:
+    """Returns a name of a foreign file as text without line breaks or control characters, cut to a readable length."""
+    text = str(name)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}..."
+
+
+def first_of(names: Iterable[object], count: int = SHOWN_NAMES) -> str:
+    """Returns the first ``count`` names in one line."""
+    listed = list(names)
+    return ", ".join(map(shown, listed[:count])) + (", ..." if len(listed) > count else "")
+
+
+class RefusedError(Exception):
+    """The file asks for something that weights never need."""
+
+
+class _Bounded:
+    """A file from which no more can be read than is left in it: a pickle may claim any length."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        place = stream.tell()
+        self.stream, self.size, self.readline = stream, stream.seek(0, os.SEEK_END), stream.readline
+        stream.seek(place)
+
+    def read(self, count: int) -> bytes:
+        return self.stream.read(min(count, max(self.size - self.stream.tell(), 0)))
+
+
+class SafeUnpickler(pickle._Unpickler):
+    """Reads one pickle; ``permitted`` are the only names that it may ask for, with what it gets for them.
+
+    Args:
+        stream: the file, at the beginning of the pickle; it is left at the end of it.
+    """
+
+    permitted: dict[tuple[str, str], Any] = {}
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(_Bounded(stream), encoding="latin1")
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.permitted:
+            raise RefusedError(f"it asks for '{shown(f'{module}.{name}')}'; {self.advice(module)}")
+        return self.permitted[(module, name)]
+
+    def advice(self, module: str) -> str:
+        """Returns what a user may do about a file that asks for a name of ``module``."""
+        return "weight files need numpy arrays only"
+
+    def load_setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    def refuse_set(self) -> NoReturn:
+        raise RefusedError("it holds a set")
+
+    dispatch |= {
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.EMPTY_SET[0]: refuse_set,
+        pickle.FROZENSET[0]: refuse_set,
+    }
+
+
+def _check_keys(keys: list[Any]) -> None:
+    """Refuses keys other than texts and numbers: of tuples in tuples Python computes the hash by recursion."""
+    for key in keys:
+        if not isinstance(key, str | bytes | int | float | None):
+            raise RefusedError(f"it holds a dictionary with a {type(key).__name__} as key")
 
 
 class StandIn:
@@ -116,7 +205,9 @@ def _make_array(content: Any, pickled_type: Any, shape: Any, order: str) -> np.n
     content = content.content if isinstance(content, PickledBytes) else content
     if not isinstance(pickled_type, _PickledType) or not isinstance(content, (bytes, bytearray)):
         raise RefusedError("it holds an array without a number type or without raw content")
-    if not isinstance(shape, tuple) or len(content) != math.prod(shape) * pickled_type.element_type.itemsize:
+    if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n <= LONGEST_AXIS for n in shape):
+        raise RefusedError("it holds an array whose shape is not a row of whole numbers")
+    if len(content) != math.prod(shape) * pickled_type.element_type.itemsize:
         raise RefusedError(f"it holds an array of shape {shown(list(shape))} with {len(content)} bytes")
     flat = np.frombuffer(content, dtype=pickled_type.element_type)
     # A copy, because the buffer is read-only and may have a foreign byte order.
@@ -170,11 +261,8 @@ for _core in ("numpy.core", "numpy._core"):
     STAND_INS[(f"{_core}.numeric", "_frombuffer")] = StandIn(_array_from_buffer)
 
 
-class _WeightsUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> StandIn:
-        if (module, name) not in STAND_INS:
-            raise RefusedError(f"it asks for '{shown(f'{module}.{name}')}'; weight files need numpy arrays only")
-        return STAND_INS[(module, name)]
+class _WeightsUnpickler(SafeUnpickler):
+    permitted = STAND_INS
 
 
 class _Plain:
@@ -246,5 +334,4 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
     """
     file = Path(path)
     with faults_of_file(file, "paddle.save"), open(file, "rb") as stream:
-        refuse_claims(stream)
         return _Plain(file.stat().st_size).of(_WeightsUnpickler(stream).load())

@@ -134,13 +134,6 @@ def test_a_list_without_class_folders_tells_no_names(tmp_path: Path, train: Path
     assert kinds(check(list_config(tmp_path, tmp_path, lines_of(train, tmp_path, USUAL), flat))) == {}
 
 
-def test_folders_that_name_other_classes(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    (evaluation / "class_1").rename(evaluation / "class_x")
-    result = check(folder_config(tmp_path, train, evaluation))
-    assert kinds(result) == {"class_names": "error"}
-    assert notes(result, "class_names") == ["class 1 is 'class_1' in training and 'class_x' in validation"]
-
-
 def test_classes_that_one_set_lacks(tmp_path: Path, train: Path) -> None:
     evaluation = write_class_folders(tmp_path / "val", classes=3, images=3, first_seed=500)
     result = check(folder_config(tmp_path, train, evaluation, class_num=5))
@@ -187,12 +180,6 @@ def test_the_same_pixels_twice_in_any_file(tmp_path: Path, train: Path, evaluati
     assert kinds(result) == {"duplicate_across": "warning", "duplicate_training": "warning"}
     assert names(result, "duplicate_training") == [("class_0/copy.bmp", "class_0/03.png")]
     assert names(result, "duplicate_across") == [("class_0/leak.png", "class_0/03.png")]
-
-
-def test_the_same_picture_twice_in_the_validation_set(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    write_picture(evaluation / "class_1" / "copy.png", np.asarray(Image.open(evaluation / "class_1" / "02.png")))
-    result = check(folder_config(tmp_path, train, evaluation))
-    assert kinds(result) == {"duplicate_validation": "warning"}
 
 
 def test_one_picture_with_two_labels(tmp_path: Path, train: Path, evaluation: Path) -> None:

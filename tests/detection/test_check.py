@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.check.overview import draw_overview
+from detection.check.overview import draw_overview, samples_panel
 from detection.check.run import DetectionCheck, EvaluationSize, SetFiles, check_detection_data, plan_of
 from detection.configuration import load_config
 from ppcls_ext.check.findings import Finding, Severity
@@ -25,7 +25,6 @@ from tests.support.frames import HEIGHT, NAMES, WIDTH, Frames
 from tests.support.pictures import smooth_picture, write_picture
 from tests.support.runs import ROOT
 
-COPIES = (("train_00.png", "train_01.png"), ("train_02.png", "val_00.png"), ("val_02.png", "val_03.png"))
 WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
 
 
@@ -91,11 +90,8 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
         (set_box(0, [10, 8, 0, 24], area=24.0), "zero_area_box", "error", "bbox [10, 8, 0, 24]"),
         (set_box(0, [40, 8, -30, 24], area=720.0), "zero_area_box", "error", "annotation 1, cube"),
         (set_box(0, [200, 8, 30, 24]), "box_outside", "error", "the image is 96 x 80"),
-        (set_box(0, [10, -30, 30, 24]), "box_outside", "error", "bbox [10, -30, 30, 24]"),
         (set_box(1, [80, 60, 30, 24]), "box_partly_outside", "warning", "annotation 2, ball"),
-        (set_box(1, [-3, 60, 30, 15]), "box_partly_outside", "warning", "the image is 96 x 80"),
         (set_box(0, [10, 8, float("nan"), 24], area=1.0), "non_finite_box", "error", "nan"),
-        (set_box(0, [float("-inf"), 8, 10, 24]), "non_finite_box", "error", "-inf"),
         (set_box(0, [10, 8, 3, 3]), "tiny_box", "warning", "3 x 3 px when evaluated"),
         (set_box(0, [50.2, 40, 28, 32], category_id=2), "duplicate_box", "warning", "as annotation 1"),
         (set_box(1, [10, 8, 30, 24]), "box_with_two_classes", "warning", "as annotation 1 (cube)"),
@@ -106,26 +102,16 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
         (set_field("annotations", 0, id=2), "duplicate_annotation_id", "error", "id 2 is taken"),
         (set_field("annotations", 0, id=0), "annotation_id_zero", "warning", "annotation 0"),
         (set_field("annotations", 0, bbox=[1, 2, 3]), "malformed_annotation", "error", "annotations[0]: bbox is not"),
-        (set_field("annotations", 0, bbox="1 2 3 4"), "malformed_annotation", "error", "four numbers"),
         (set_field("annotations", 0, bbox=[10**400, 2, 3, 4]), "malformed_annotation", "error", "four numbers"),
         (set_field("annotations", 0, image_id=None), "malformed_annotation", "error", "no usable image_id"),
         (drop_field("annotations", 0, "area"), "incomplete_annotation", "error", "no usable area"),
-        (drop_field("annotations", 0, "iscrowd"), "incomplete_annotation", "error", "no usable iscrowd"),
         (drop_field("images", 0, "width"), "image_without_size", "error", "width None, height 80"),
         (set_field("images", 0, width=80, height=96), "wrong_size", "error", "(turned by a quarter?)"),
-        (set_field("images", 0, width=97), "wrong_size", "error", "is 96 x 80, annotated 97 x 80"),
-        (set_field("images", 0, height=float("inf")), "image_without_size", "error", "height inf"),
         (set_field("images", 0, height=10**30), "image_without_size", "error", "width 96"),
         (lambda frames: frames.train["images"].append("x"), "malformed_image", "error", "images[18]"),
         (lambda frames: frames.train["categories"].append({"id": 4}), "malformed_category", "error", "categories[3]"),
         (lambda frames: frames.image("train_03.png").unlink(), "missing_image", "error", ""),
         (lambda frames: frames.image("train_03.png").write_bytes(b"no picture"), "corrupt_image", "error", ""),
-        (
-            lambda frames: write_picture(frames.image("train_03.png"), np.full((HEIGHT, WIDTH, 3), 4, np.uint8)),
-            "black_image",
-            "warning",
-            "",
-        ),
         (
             lambda frames: write_picture(frames.root / "images" / "more" / "lone.png", smooth_picture(9)),
             "unlisted_image",
@@ -220,11 +206,6 @@ def test_number_of_classes_of_the_configuration(frames: Frames) -> None:
     assert finding(result, "class_count").summary.startswith("1 training and 1 validation annotation files")
 
 
-def test_categories_that_share_an_id_or_a_name(frames: Frames) -> None:
-    frames.train["categories"][2]["name"] = "cube"
-    assert "has the name 'cube' of another one" in notes(check(frames), "duplicate_category")[0]
-
-
 def test_classes_with_few_or_no_boxes(frames: Frames) -> None:
     for data, category in ((frames.train, 1), (frames.val, 2)):
         data["annotations"] = [entry for entry in data["annotations"] if entry["category_id"] != category]
@@ -260,32 +241,23 @@ def test_images_with_nothing_but_crowds(frames: Frames) -> None:
     assert result.classes.boxes["Train"].tolist() == [11, 11, 11]
 
 
+COPIES = (("train_00.png", "train_01.png"), ("train_02.png", "val_00.png"), ("val_02.png", "val_03.png"))
+
+
 def test_copies_within_and_across_the_sets(frames: Frames) -> None:
-    for source, copy in (
-        ("train_00.png", "train_01.png"),
-        ("train_02.png", "val_00.png"),
-        ("val_02.png", "val_03.png"),
-    ):
+    for source, copy in COPIES:
         Image.open(frames.image(source)).save(frames.image(copy), compress_level=1)
     # The same boxes, whatever the ids.
     for first, second in ((0, 2), (1, 3)):
         frames.train["annotations"][second]["category_id"] = frames.train["annotations"][first]["category_id"]
     result = check(frames)
-    assert files(result, "duplicate_training") == [("train_01.png", "train_00.png")]
-    assert files(result, "duplicate_across") == [("val_00.png", "train_02.png")]
-    assert files(result, "duplicate_validation") == [("val_03.png", "val_02.png")]
-    assert files(result, "copies_annotated_differently") == [
-        ("val_00.png", "train_02.png"),
-        ("val_03.png", "val_02.png"),
-    ]
+    for (source, copy), kind in zip(COPIES, ("training", "across", "validation"), strict=True):
+        assert files(result, f"duplicate_{kind}") == [(copy, source)]
+    assert files(result, "copies_annotated_differently") == [(copy, source) for source, copy in COPIES[1:]]
 
 
 def test_near_copies_within_and_across_the_sets(frames: Frames) -> None:
-    for source, copy in (
-        ("train_00.png", "train_01.png"),
-        ("train_02.png", "val_00.png"),
-        ("val_02.png", "val_03.png"),
-    ):
+    for source, copy in COPIES:
         pixels = np.asarray(Image.open(frames.image(source))).astype(np.int64) + 2
         write_picture(frames.image(copy), pixels.clip(0, 255).astype(np.uint8))
     result = check(frames)
@@ -294,8 +266,8 @@ def test_near_copies_within_and_across_the_sets(frames: Frames) -> None:
         "near_duplicate_training": "information",
         "near_duplicate_validation": "information",
     }
-    assert files(result, "near_duplicate_across") == [("val_00.png", "train_02.png")]
-    assert files(result, "near_duplicate_validation") == [("val_03.png", "val_02.png")]
+    for (source, copy), kind in zip(COPIES, ("training", "across", "validation"), strict=True):
+        assert files(result, f"near_duplicate_{kind}") == [(copy, source)]
 
 
 @pytest.mark.parametrize(
@@ -410,18 +382,16 @@ def test_the_overview_stands_odd_data(frames: Frames, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "overview.png").is_file()
 
 
-def test_dark_sonar_frames_are_shown_as_the_detector_sees_them(frames: Frames, tmp_path: Path) -> None:
-    def brightness(name: str, **changes: Any) -> float:
-        result = check(frames, **changes)
-        write_check(result, tmp_path / name, partial(draw_overview, result))
-        samples = np.asarray(Image.open(tmp_path / name / "overview.png"))[-300:-60, 80:1500]
-        return float(np.median(samples))
-
+def test_dark_sonar_frames_are_shown_as_the_detector_sees_them(frames: Frames) -> None:
     for file in sorted((frames.root / "images").iterdir()):
         echo = np.asarray(Image.open(file))[:, :, 0] // 16
         write_picture(file, np.stack([echo, 0 * echo, 0 * echo], axis=2))
-    assert brightness("raw") < 16
-    assert brightness("enhanced", enhance=SonarEnhance("equalize")) > 60
+    raw, enhanced = (
+        float(np.median(np.asarray(samples_panel(check(frames, enhance=enhance), "Eval"))[60:-60, 80:1450]))
+        for enhance in (None, SonarEnhance("equalize"))
+    )
+    assert raw < 16
+    assert enhanced > 60
 
 
 def test_plan_of_a_configuration(frames: Frames) -> None:

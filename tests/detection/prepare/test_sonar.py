@@ -101,10 +101,8 @@ BOX_FAULTS = {
     "mistyped": (corners("ball", 5, 6, 2500, 36), "rejected", "box_outside", None, "leave 2% of the box inside"),
     "touching the edge": (corners("ball", 63.5, 6, 90, 36), "rejected", "box_outside", None, "outside the 64x48"),
     "empty": (corners("ball", 5, 6, 5, 36), "rejected", "empty_box", None, "enclose nothing"),
-    "empty sides": (sides("ball", 5, 6, 0, 0), "rejected", "empty_box", None, "enclose nothing"),
     "word": (corners("ball", 5, "six", 25, 36), "rejected", "not_a_number", None, "ymin is 'six'"),
     "nan": (corners("ball", 5, 6, "nan", 36), "rejected", "not_a_number", None, "xmax is 'nan'"),
-    "infinite": (sides("ball", 5, 6, "1e999", 36), "rejected", "not_a_number", None, "w is '1e999'"),
     "huge": (sides("ball", 5, 6, "9" * 400, 36), "rejected", "not_a_number", None, "w is '999"),
     "no box": ("<object><name>ball</name></object>", "rejected", "missing_coordinates", None, "has no <bndbox>"),
     "half a box": (
@@ -139,7 +137,6 @@ BOMB = (
 BAD_XML = {
     "truncated": ("<annotation><object><name>cube</name>", "line 1: no element found"),
     "empty": ("", "the file is empty"),
-    "text": ("no xml at all", "line 1: syntax error"),
     "entities": (BOMB, "declares a document type or an entity"),
     "external": ('<!DOCTYPE a SYSTEM "file:///etc/hostname"><annotation/>', "declares a document type"),
     "deep": ("<annotation>" + "<a>" * 100 + "</a>" * 100 + "</annotation>", "nested more than 64 deep"),
@@ -224,14 +221,6 @@ def test_size_that_disagrees_with_the_picture(tmp_path: Path) -> None:
     assert result.boxes("frame_1.png") == [("cube", [5, 6, 59, 30])]
     assert result.kinds("repaired") == {"size_disagrees": 1, "clipped_box": 1}
     assert result.reasons("boxes_may_be_scaled")[0].startswith("all: 1 of 6 boxes reach beyond pictures")
-
-
-def test_another_size_alone_does_not_make_boxes_doubtful(tmp_path: Path) -> None:
-    raw = sound_folder(tmp_path / "raw")
-    write_voc(raw / "BoxAnnotations" / "frame_1.xml", corners("cube", 5, 6, 25, 36), size=(1280, 720))
-    result = prepared(raw)
-    assert result.kinds("repaired") == {"size_disagrees": 1}
-    assert "boxes_may_be_scaled" not in result.kinds("noted")
 
 
 def test_annotation_without_image_and_image_without_annotation(tmp_path: Path) -> None:
@@ -394,6 +383,7 @@ def test_many_swapped_corners_are_doubted(tmp_path: Path) -> None:
         (("--val-fraction", "nan"), "--val-fraction must be above 0 and below 1, got nan"),
         (("--seed", "-1"), "--seed must not be negative"),
         (("--split-files", "a.txt", "b.txt"), "--split-files a.txt: no such file"),
+        (("--split-files", "a.txt", "b.txt", "--val-fraction", "0.3"), "exclude each other"),
         (
             ("--classes", "anchor"),
             r"fewer than 2 frames with a usable box \(BoxAnnotations/frame_0.xml: .*unknown class",
@@ -416,4 +406,3 @@ def test_classes_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("ball\n\ncube\n")
     result = prepared(sound_folder(tmp_path / "raw"), "--classes", tmp_path / "names.txt")
     assert result.report["classes"] == ["ball", "cube"]
-    assert {entry["category_id"] for entry in result.parts["train"]["annotations"]} == {2}

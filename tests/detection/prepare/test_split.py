@@ -77,11 +77,6 @@ def test_written_lists_give_the_same_split_again(tmp_path: Path) -> None:
     assert (again.names("train"), again.names("val")) == (first.names("train"), first.names("val"))
 
 
-def test_wanted_share_of_validation(tmp_path: Path) -> None:
-    raw = sequences(tmp_path / "raw")
-    assert len(prepared(raw, "--val-fraction", "0.5").names("val")) == 20
-
-
 def write_lists(folder: Path, train: list[str], val: list[str]) -> tuple[Path, Path]:
     folder.mkdir(exist_ok=True)
     for name, lines in (("train.txt", train), ("val.txt", val)):
@@ -131,13 +126,6 @@ def test_a_name_that_means_two_frames(tmp_path: Path) -> None:
         prepared(raw, "--split-files", *lists)
     lists = write_lists(tmp_path / "lists", ["a/0"], ["b/0.png"])
     assert prepared(raw, "--split-files", *lists).names("val") == ["b__0.png"]
-
-
-def test_split_files_and_fraction_exclude_each_other(tmp_path: Path) -> None:
-    raw = sequences(tmp_path / "raw")
-    lists = write_lists(tmp_path / "lists", ["000"], ["001"])
-    with pytest.raises(UserError, match="exclude each other"):
-        prepared(raw, "--split-files", *lists, "--val-fraction", "0.3")
 
 
 def test_frames_that_all_look_the_same_cannot_be_split(tmp_path: Path) -> None:

@@ -61,17 +61,21 @@ ALIKE += b"".join(b"X\x01\x00\x00\x00" + letter.to_bytes(1, "big") + ARRAY for l
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"Nr\x00\x00\x00\x7f", "holds a NoneType, expected a dictionary"),  # remember two thousand million objects
+        (b"\x8e\x00\x00\x00\x00\x00\x00\x00\x7f", "damaged"),  # bytes without end
         (b"]q\x00" + LISTS, "holds a list, expected a dictionary"),  # two to the power of 60 lists
         (ALIKE, "larger than the file: they share their content"),
-        (b"})" + b"\x85" * 100_000 + b"K\x01s", "tuples nested more than 200 deep"),  # its hash ends the process
-        (b"}K\x01)q\x00" + b"0h\x00\x85q\x00" * 300 + b"s", "tuples nested more than 200 deep"),
-        (b"\x8b\x00\x02\x00\x00" + b"\x7f" * 512, "a whole number of 4095 bits"),
+        (b"})" + b"\x85" * 100_000 + b"K\x01s", "a dictionary with a tuple as key"),  # its hash ends the process
+        (b"}K\x01)q\x00" + b"0h\x00\x85q\x00" * 300 + b"s", "entry 1 is a int, not a weight"),
+        (b"\x8f(" + b")" + b"\x85" * 100_000 + b"\x90", "it holds a set"),
+        (b"(" + b")" + b"\x85" * 100_000 + b"\x91", "it holds a set"),
+        (b"\x8b\x00\x02\x00\x00" + b"\x7f" * 512, "holds a int, expected a dictionary"),
         (b"cbuiltins\ntuple\n]\x85R", "makes a tuple of something else"),
         (b"K\x01(N}X\x03\x00\x00\x00a\nbK\x01stb", r"no attribute 'a\\nb'"),
         (b"Pkey\n", "persistent id"),
         (b"\x82\x01", "unregistered extension"),
-        (b"cnumpy\ndtype\n)\x81", "must be a type"),
-        (b"cnumpy\ndtype\n)}\x92", "must be a type"),
+        (b"cnumpy\ndtype\n)\x81", "is not a type"),
+        (b"cnumpy\ndtype\n)}\x92", "is not a type"),
         (b"(S'x'\niposix\nsystem\n", r"asks for 'posix\.system'"),
         (b"(cposix\nsystem\nS'x'\no", r"asks for 'posix\.system'"),
         (b"X\x05\x00\x00\x00numpyX\x0d\x00\x00\x00dtype.__new__\x93", r"asks for 'numpy\.dtype\.__new__'"),

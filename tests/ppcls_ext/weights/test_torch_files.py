@@ -150,21 +150,11 @@ def test_what_stands_for_a_name_cannot_be_altered(tmp_path, target):
 
 
 @WRITERS
-def test_a_pickle_that_claims_all_memory_is_refused_before_it_runs(tmp_path, write):
-    claim = b"Nr\x00\x00\x00\x7f"  # LONG_BINPUT: remember None as object number two thousand million
-    with pytest.raises(UserError, match="claims memory for 2130706432 objects"):
-        read_torch_weights(write(tmp_path / "claim.pth", {"w": claim}))
-    (tmp_path / "claim.pdparams").write_bytes(b"\x80\x04" + claim + b".")
-    with pytest.raises(UserError, match="claims memory for 2130706432 objects"):
-        read_weights(tmp_path / "claim.pdparams")
-
-
-@WRITERS
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"})" + b"\x85" * 100_000 + b"K\x01s", "tuples nested more than 200 deep"),  # its hash ends the process
-        (Tensor(NUMBERS, (2**2000,), (1,)), "a whole number of 2001 bits"),
+        (b"})" + b"\x85" * 100_000 + b"K\x01s", "a dictionary with a tuple as key"),  # its hash ends the process
+        (Tensor(NUMBERS, (2**2000,), (1,)), "shape is not a row of whole numbers"),
         (Call("torch", "Size", ([1, 2],)), "shape is not a row of whole numbers"),
         (Call("torch", "Size.__init__"), r"asks for 'torch\.Size\.__init__'"),
         (Call("torch._utils", "_rebuild_qtensor"), r"asks for 'torch\._utils\._rebuild_qtensor'"),

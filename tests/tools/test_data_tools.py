@@ -1,0 +1,261 @@
+"""The command lines of ``check_data.py`` and ``prepare_data.py``: exit status, lines and files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.log import PACKAGES
+from tests.support.frames import Frames
+from tests.support.pictures import folder_config, write_class_folders
+from tests.support.raw_data import (
+    Prepared,
+    box_entry,
+    corners,
+    image_entry,
+    sides,
+    write_coco,
+    write_image,
+    write_voc,
+)
+from tests.support.runs import run_tool, small_config, write_config
+from tools import check_data, prepare_data
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+Tool = Callable[..., Result]
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Tool]:
+    """Runs a tool in this process, as its command line would."""
+
+    def run_here(module: ModuleType, *arguments: str | Path) -> Result:
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            run(module.main)
+        return Result(int(left.value.code or 0), *capsys.readouterr())
+
+    yield run_here
+    for name in PACKAGES:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+
+
+def test_the_tools_run_as_scripts(tmp_path: Path) -> None:
+    train = write_class_folders(tmp_path / "train")
+    config = folder_config(tmp_path, train, write_class_folders(tmp_path / "val", images=3, first_seed=500))
+    result = run_tool("check_data.py", "-c", config, "--output", tmp_path / "out", "--workers", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "training: 24 images in 2 classes" in result.stdout
+    assert "no errors, no warnings" in result.stdout
+    assert (tmp_path / "out" / "overview.png").is_file()
+    result = run_tool("prepare_data.py", "synthetic", "--output", tmp_path / "set", "--size", "10")
+    assert (result.returncode, result.stderr) == (2, "error: --size must be at least 64, got 10\n")
+    assert not (tmp_path / "set").exists()
+
+
+def test_errors_in_images_leave_with_1_and_one_line_a_kind(tmp_path: Path, tool: Tool) -> None:
+    train = write_class_folders(tmp_path / "train")
+    for number in range(5):
+        (train / "class_0" / f"broken_{number}.png").write_bytes(b"")
+    config = folder_config(tmp_path, train, write_class_folders(tmp_path / "val", images=3, first_seed=500))
+    result = tool(check_data, "-c", config, "--output", tmp_path / "out", "--workers", "0")
+    (line,) = [line for line in result.lines if line.startswith("error")]
+    assert result.status == 1
+    assert "5 training images that cannot be read" in line
+    assert str(train / "class_0" / "broken_0.png") in line
+    assert "and 2 more" in line
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["findings"][0]["count"] == 5
+
+
+def test_errors_in_boxes_leave_with_1_and_one_line_a_kind(tmp_path: Path, tool: Tool) -> None:
+    frames = Frames(tmp_path)
+    for number in range(5):
+        frames.train["annotations"][number]["bbox"][2] = 0.0
+    frames.image("val_00.png").unlink()
+    arguments = ("-c", frames.write_config(), "--output", tmp_path / "out", "-o", "num_classes=4", "--workers", "0")
+    result = tool(check_data, *arguments)
+    assert result.status == 1
+    assert "training: 18 images with 31 boxes of 3 classes" in result.lines
+    assert "validation: 6 images with 12 boxes of 3 classes" in result.lines
+    lines = [line for line in result.lines if line.startswith("error")]
+    assert len(lines) == 3
+    assert "num_classes is 4" in lines[0]
+    assert "5 training boxes without area" in lines[1]
+    assert "train_00.png (annotation 1, cube: bbox [10, 8, 0, 24])" in lines[1]
+    assert "1 validation image whose file does not exist" in lines[2]
+    report = json.loads((tmp_path / "out" / "check.json").read_text())
+    assert [finding["count"] for finding in report["findings"][:3]] == [2, 5, 1]
+    frames.annotations("val").unlink()
+    result = tool(check_data, *arguments)
+    assert result.status == 1
+    assert f"{frames.annotations('val')}: the annotation file does not exist" in result.out
+
+
+def test_mistakes_of_the_user_leave_check_data_with_2(tmp_path: Path, tool: Tool) -> None:
+    config = folder_config(tmp_path, tmp_path / "a", tmp_path / "b")
+    (tmp_path / "detector.yml").write_text("architecture: PPYOLOE\nnum_clases: 3\n", encoding="utf-8")
+    for arguments, words in (
+        (("-c", config, "-o", "Global.epoch=3"), "epoch"),
+        (("-c", config, "--limit", "-1"), "--limit"),
+        (("-c", tmp_path / "detector.yml"), "num_clases"),
+    ):
+        result = tool(check_data, *arguments)
+        assert result.status == 2
+        assert words in result.err
+
+
+def test_samples_are_spread_over_the_classes_and_hold_the_pixels_of_the_data_set(tmp_path: Path, tool: Tool) -> None:
+    config = write_config(tmp_path, small_config(tmp_path / "run"))
+    output = tmp_path / "samples"
+    for count in (15, 13):  # the second call replaces what the first wrote
+        result = tool(prepare_data, "samples", "-c", config, "--count", str(count), "--output", output)
+        assert (result.status, result.out) == (0, f"wrote {count} images to {output}\n")
+    files = sorted(output.rglob("*.png"))
+    assert len(files) == 13
+    per_class = [len(list((output / str(digit)).glob("*.png"))) for digit in range(10)]
+    assert max(per_class) - min(per_class) <= 1
+
+    from classification.data.datasets import Digits
+
+    digits = Digits(split="val", holdout=0.01, size=32)
+    for file in files:
+        image, label = digits.load(int(file.stem))
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), image)
+        assert file.parent.name == str(label)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--count", "-5"), "error: --count must not be negative, got -5\n"),
+        (("--output", "FILE"), "FILE: Not a directory\n"),
+        (("--output", "CATS"), "CATS: holds something else than samples; choose another folder\n"),
+        (("-o", "DataLoader.Eval.dataset.holdout=2"), "dataset.holdout: must be above 0 and below 1, got 2.0\n"),
+    ],
+)
+def test_mistakes_about_samples_are_one_clear_line(
+    tmp_path: Path, tool: Tool, arguments: tuple[str, ...], message: str
+) -> None:
+    config = write_config(tmp_path, small_config(tmp_path / "run"))
+    (tmp_path / "FILE").write_text("precious")
+    (tmp_path / "CATS").mkdir()
+    (tmp_path / "CATS" / "tom.jpg").write_text("precious")
+    places = {name: str(tmp_path / name) for name in ("FILE", "CATS")}
+    given = [places.get(argument, argument) for argument in arguments]
+    result = tool(prepare_data, "samples", "-c", config, "--output", tmp_path / "samples", *given)
+    assert result.status == 2
+    assert result.err.endswith(message)
+    assert result.err.count("\n") == 1
+    assert (tmp_path / "FILE").read_text() == (tmp_path / "CATS" / "tom.jpg").read_text() == "precious"
+    assert not (tmp_path / "samples").exists()
+
+
+def test_sonar_from_raw_folder_to_summary(tmp_path: Path, tool: Tool) -> None:
+    raw, output = tmp_path / "raw", tmp_path / "dataset" / "sonar"
+    for number in range(8):
+        write_image(raw / "Images" / f"{number}.bmp", seed=number)
+        write_voc(raw / "Annotations" / f"{number}.xml", corners("Human_Body", 5, 6, 25, 36))
+    write_voc(raw / "Annotations" / "3.xml", sides("cube", -5, 6, 25, 36), sides("cylindr", 5, 6, 25, 36))
+    (raw / "Annotations" / "4.xml").write_text("<annotation>")
+    result = tool(prepare_data, "sonar", raw, "--classes", "sonar", "--output", output)
+    assert (result.status, result.err) == (0, "")
+    for line in (
+        "images: 8 found = 7 kept + 1 rejected + 0 left out",
+        "boxes: 8 read = 6 kept + 1 repaired + 1 rejected",
+        "boxes were written as xmin ymin xmax ymax (6), x y w h (2)",
+        "class 'Human_Body' taken for 'human body' (6 boxes)",
+        "repaired clipped_box: 1",
+        "rejected malformed_xml: 2",
+        "rejected unknown_class: 1",
+        "  Annotations/3.xml: object 2 (cylindr): unknown class 'cylindr' (did you mean 'cylinder'?)",
+        f"wrote {output} (images: 7 linked)",
+    ):
+        assert line in result.lines
+    Prepared(output).check()
+    assert (output / "classes.txt").read_text().splitlines()[3] == "human body"
+    again = tool(prepare_data, "sonar", raw, "--classes", "sonar", "--output", output)
+    assert again.status == 2
+    assert again.err == f"error: {output}: is a prepared data set already; give --overwrite to replace it\n"
+
+
+def test_duo_and_imagefolder_read_the_same_source(tmp_path: Path, tool: Tool) -> None:
+    raw = tmp_path / "raw"
+    for part in ("train", "test"):
+        write_image(raw / "DUO_pic" / part / f"{part}.jpg", seed=len(part))
+        write_coco(
+            raw / "DUO_ANN" / f"instances_{part}.json",
+            [image_entry(1, f"{part}.jpg")],
+            [box_entry(1, 1, category=5)],
+            [{"id": 5, "name": "Starfish"}],
+        )
+    for command, classes in (("duo", ()), ("imagefolder", ("--classes", "duo"))):
+        output = tmp_path / command
+        assert tool(prepare_data, command, raw, *classes, "--output", output).status == 0
+        prepared = Prepared(output)
+        prepared.check()
+        assert prepared.boxes("test.jpg") == [("starfish", [5, 5, 10, 10])]
+        assert [entry["category_id"] for entry in prepared.parts["val"]["annotations"]] == [4]
+
+
+def test_synthetic_writes_what_it_says(tmp_path: Path, tool: Tool) -> None:
+    options = ("synthetic", "--output", tmp_path / "set", "--train", "5", "--val", "2", "--size", "96", "--seed", "3")
+    result = tool(prepare_data, *options)
+    assert result.status == 0
+    for part, count in (("train", 5), ("val", 2)):
+        assert f"{part}: {count} frames" in result.out
+        coco = json.loads((tmp_path / "set" / "annotations" / f"{part}.json").read_text())
+        assert len(coco["images"]) == count
+    assert "give --overwrite to replace it" in tool(prepare_data, *options).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sonar", "MISSING", "--classes", "sonar"), "MISSING: no such folder\n"),
+        (("sonar", "RAW"), "try --classes sonar\n"),
+        (("sonar", "EMPTY", "--classes", "sonar"), "EMPTY: no image below this folder\n"),
+        (("sonar", "RAW", "--classes", "sonar", "--split-files", "x", "y"), "neither here nor in RAW\n"),
+        (("duo", "RAW"), "no annotations below this folder, neither COCO JSON nor (for imagefolder) XML\n"),
+        (("imagefolder", "RAW", "--classes", "sonar", "--annotations", "no.json"), "neither here nor in RAW\n"),
+    ],
+)
+def test_unusable_sources_are_one_line_and_status_2(
+    tmp_path: Path, tool: Tool, arguments: tuple[str, ...], message: str
+) -> None:
+    raw = tmp_path / "RAW"
+    for number in range(3):
+        write_image(raw / f"{number}.png", seed=number)
+        write_voc(raw / f"{number}.xml", corners("cube", 5, 6, 25, 36))
+    (tmp_path / "EMPTY").mkdir()
+    places = {name: str(tmp_path / name) for name in ("MISSING", "RAW", "EMPTY")}
+    output = tmp_path / "prepared"
+    given = [places.get(argument, argument) for argument in arguments]
+    result = tool(prepare_data, *given, "--output", output)
+    assert result.status == 2
+    assert result.err.startswith("error: ") and result.err.count("\n") == 1
+    for name, place in places.items():
+        message = message.replace(name, place)
+    assert result.err.endswith(message)
+    assert not output.exists()
