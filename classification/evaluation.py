@@ -1,23 +1,175 @@
-"""Evaluation of given weights on the data set of ``DataLoader.Eval``."""
+"""Accuracy and loss over a data set, exact over any number of processes; unreadable images are named and counted."""
 
 from __future__ import annotations
 
 import logging
+import time
+from typing import Any
 
-from classification.bad_input import BadImages
+import numpy as np
+import paddle
+
 from classification.build import build_batches, build_dataset, build_network, load_pretrained
 from classification.config import Config
-from classification.evaluator import evaluate
+from classification.data.datasets import ImageDataset
+from classification.losses import WeightedSum
+from classification.metrics import TopkAcc
 from classification.opening import check_same_classes
 from classification.precision import Precision
-from ppcls_ext.engine.environment import Environment
+from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.engine.environment import Environment, sum_over_ranks
+from ppcls_ext.engine.loader import Loader
+from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import class_names_of_weights, find_weights
 
 logger = logging.getLogger(__name__)
 
+SHOWN = 3
 
-def evaluate_config(config: Config, environment: Environment) -> dict[str, float]:
+
+class BadImages:
+    """Unreadable images of one data set.
+
+    Over the epochs every process meets every image, so each compares its own count with the limit of the whole set.
+
+    Args:
+        dataset: knows the names.
+        limit: share of the data set above which the run stops.
+
+    Attributes:
+        names: the images met so far, each once.
+    """
+
+    def __init__(self, dataset: ImageDataset, limit: float) -> None:
+        self.names: list[str] = []
+        self._indices: set[int] = set()
+        self._dataset = dataset
+        self._limit = limit
+
+    def note(self, indices: np.ndarray) -> None:
+        """Names new unreadable images of a batch.
+
+        Args:
+            indices: ``[N]``, index of an unreadable image or -1.
+
+        Raises:
+            UserError: there are more of them than allowed.
+        """
+        for index in indices[indices >= 0].tolist():
+            if self._add(index):
+                logger.warning("skipped %s: it cannot be read (%d so far)", self.names[-1], len(self.names))
+        self._stop_beyond_limit()
+
+    def share(self, world_size: int) -> None:
+        """Adds what the other processes met, so that checkpoint and report name every image; all processes call it.
+
+        Raises:
+            UserError: together there are more of them than allowed.
+        """
+        if world_size == 1:
+            return
+        met = np.zeros(len(self._dataset))
+        met[sorted(self._indices)] = 1
+        for index in np.flatnonzero(sum_over_ranks(met, world_size)).tolist():
+            self._add(index)
+        self._stop_beyond_limit()
+
+    def _add(self, index: int) -> bool:
+        """Notes an index; tells whether its name is new."""
+        self._indices.add(index)
+        name = self._dataset.name_of(index)
+        if name in self.names:
+            return False
+        self.names.append(name)
+        return True
+
+    def _stop_beyond_limit(self) -> None:
+        bad, images = len(self.names), len(self._dataset)
+        if bad <= self._limit * images:
+            return
+        shown = ", ".join(self.names[:SHOWN])
+        raise UserError(
+            f"{bad} of {images} images cannot be read, more than Global.max_bad_images permits: {shown}"
+            f"{' ...' if bad > SHOWN else ''}; mend or remove them, or go on without them by "
+            f"-o Global.max_bad_images={min(np.ceil(100 * (bad + 1) / images) / 100, 1.0):g}"
+        )
+
+
+@paddle.no_grad()
+def evaluate(
+    model: paddle.nn.Layer,
+    batches: Loader,
+    metrics: list[TopkAcc],
+    loss: WeightedSum | None,
+    precision: Precision,
+    environment: Environment,
+    title: str,
+    bad_images: BadImages,
+) -> dict[str, float]:
+    """Evaluates ``model``, which is in evaluation mode afterwards as well.
+
+    Args:
+        model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``.
+        batches: this process's share of the data; shares of all processes are disjoint.
+        metrics: what to count.
+        loss: mean loss to report, or ``None``.
+        precision: how the forward pass computes.
+        environment: rank and number of processes, whose sums are added.
+        title: what the display calls it.
+        bad_images: gathers unreadable images, which are left out.
+
+    Returns:
+        ``{"loss": mean, "top1": share, ..., "images": number}``.
+
+    Raises:
+        UserError: too many images could not be read.
+    """
+    model.eval()
+    start = time.monotonic()
+    names = [name for metric in metrics for name in metric.names]
+    # Of each metric the images that are right; then the sum of losses, and the number of images.
+    sums = np.zeros(len(names) + 2)
+    batches.sampler.set_position(0, 0)
+    with Display(title, len(batches), every=0, active=environment.is_main) as display:
+        for batch in batches:
+            bad_images.note(batch["bad"].numpy())
+            images = len(batch["label"])
+            if images:
+                with precision.autocast(training=False):
+                    logits = logits_of(model(batch["image"]))
+                total = float(loss(logits, batch["label"])) * images if loss is not None else 0.0
+                sums += np.concatenate([*(metric.hits(logits, batch["label"]) for metric in metrics), [total, images]])
+            display.advance()
+    bad_images.share(environment.world_size)
+    sums = sum_over_ranks(sums, environment.world_size)
+    images = int(sums[-1])
+    if images == 0:
+        raise UserError(f"{title}: not a single image of the data set could be read")
+    result = dict(zip(names, (sums[: len(names)] / images).tolist(), strict=True))
+    if loss is not None:
+        result = {"loss": float(sums[-2] / images), **result}
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
+    logger.info("%s: %s  (%d images in %s)", title, shown, images, clock(time.monotonic() - start))
+    return {**result, "images": images}
+
+
+def evaluate_model(
+    config: Config, model: paddle.nn.Layer, environment: Environment, title: str, dataset: ImageDataset | None = None
+) -> dict[str, float]:
+    """Evaluates ``model`` on ``DataLoader.Eval``, which may be open already; see :func:`evaluate`."""
+    assert config.eval is not None
+    dataset = dataset or build_dataset(config, config.eval)
+    batches = build_batches(config, config.eval, dataset, environment, training=False)
+    precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
+    bad_images = BadImages(dataset, config.run.max_bad_images)
+    try:
+        return evaluate(model, batches, config.metrics, config.eval_loss, precision, environment, title, bad_images)
+    finally:
+        batches.close()
+
+
+def evaluate_config(config: Config, environment: Environment) -> dict[str, Any]:
     """Evaluates ``Global.pretrained_model`` of ``config``.
 
     Returns:
@@ -33,14 +185,6 @@ def evaluate_config(config: Config, environment: Environment) -> dict[str, float
     dataset = build_dataset(config, config.eval)
     weights = find_weights(config.run.pretrained_model)
     check_same_classes(class_names_of_weights(weights), str(weights), dataset.class_names, f"{config.eval.key}.dataset")
-    batches = build_batches(config, config.eval, dataset, environment, training=False)
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
-    precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
-    bad_images = BadImages([], dataset, config.run.max_bad_images)
-    try:
-        return evaluate(
-            model, batches, config.metrics, config.eval_loss, precision, environment, config.arch.name, bad_images
-        )
-    finally:
-        batches.close()
+    return evaluate_model(config, model, environment, config.arch.name, dataset)

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.bad_input import BadImages
-from classification.build import build_batches, build_dataset, build_network, count_trainable
+from classification.build import build_batches, build_dataset, build_network
 from classification.config import Config, check_config
-from classification.evaluator import evaluate
-from classification.precision import Precision
+from classification.evaluation import evaluate_model
+from classification.task import require_sections, train_config
 from classification.trained import Trained, load_trained
-from classification.trainer import Trainer, require_sections
+from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.deploy.compress.expansion import find_expansions
 from ppcls_ext.deploy.compress.importance import Evidence, gather_evidence
@@ -155,7 +154,7 @@ def tuning_document(config: Config, request: PruningRequest) -> dict[str, Any]:
 
 def fine_tune(config: Config, environment: Environment) -> Trained:
     """Trains ``config``, as ``tools/train.py`` does, and returns its best network."""
-    Trainer(config, environment).run()
+    train_config(config, environment)
     data = copy.deepcopy(config.document.data)
     data["Global"]["pretrained_model"] = str(config.output_dir / "checkpoints" / "best")
     return load_trained(check_config(dataclasses.replace(config.document, data=data)))
@@ -169,7 +168,7 @@ def figures_of(
     return {
         name: {
             **accuracy_of(trained, environment, name),
-            "parameters": count_trainable(trained.model),
+            "parameters": count_parameters(trained.model),
             "flops": count_flops(trained.config),
             **latencies[name],
         }
@@ -179,24 +178,8 @@ def figures_of(
 
 def accuracy_of(trained: Trained, environment: Environment, title: str = FINE_TUNED) -> dict[str, float]:
     """Returns loss and accuracies on ``DataLoader.Eval``."""
-    figures = evaluate_trained(trained, environment, title)
+    figures = evaluate_model(trained.config, trained.model, environment, title)
     return {key: value for key, value in figures.items() if key != "images"}
-
-
-def evaluate_trained(trained: Trained, environment: Environment, title: str) -> dict[str, float]:
-    """Evaluates a network on ``DataLoader.Eval``; see ``classification.evaluator.evaluate``."""
-    config = trained.config
-    assert config.eval is not None
-    dataset = build_dataset(config, config.eval)
-    batches = build_batches(config, config.eval, dataset, environment, training=False)
-    precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
-    bad_images = BadImages([], dataset, config.run.max_bad_images)
-    try:
-        return evaluate(
-            trained.model, batches, config.metrics, config.eval_loss, precision, environment, title, bad_images
-        )
-    finally:
-        batches.close()
 
 
 def count_flops(config: Config) -> int:

@@ -91,8 +91,8 @@ def measure_loading(
     from ppdet.core.workspace import create
 
     from detection.data.loader import build_loader
-    from detection.engine.parts import largest_side, quiet_toolkit
-    from detection.toolkit import workspace
+    from detection.loaders import largest_side
+    from detection.toolkit import quiet_toolkit, workspace
 
     files = config.datasets.get("Train")
     if files is None or files.annotations is None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import io
 import itertools
 import tempfile
 from collections.abc import Mapping
@@ -18,10 +16,10 @@ import yaml
 
 from detection.configuration import DetectionConfig, load_config
 from detection.counting import count_gflops, count_parts
-from detection.engine.evaluator import Evaluator
-from detection.engine.parts import quiet_toolkit, training_loader
-from detection.engine.run import train_config
-from detection.toolkit import build_model, refusals, workspace
+from detection.evaluator import Evaluator
+from detection.loaders import training_loader
+from detection.task import train_config
+from detection.toolkit import build_model, workspace
 from detection.trained import TrainedDetector, load_trained
 from ppcls_ext.deploy.compress.expansion import find_expansions
 from ppcls_ext.deploy.compress.importance import Evidence, gather_evidence
@@ -87,17 +85,10 @@ def prune_detector(config: DetectionConfig, request: PruningRequest, environment
 def _evidence(config: DetectionConfig, model: paddle.nn.Layer, count: int, environment: Environment) -> Evidence:
     """Looks at the first ``count`` batches of the training data, in the order and with the operators of training."""
     import ppdet.engine  # noqa: F401  (registers what the workspace may name)
-    from ppdet.core.workspace import create
 
     seed_everything(derive_seed(environment.seed, "pruning"))
     with workspace(config):
-        quiet_toolkit()
-        with refusals(config):
-            dataset = create("TrainDataset")()
-            dataset.check_or_download_dataset()
-            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how it gets on
-                dataset.parse_dataset()
-            batches = training_loader(dataset, create("TrainReader"), config, environment)
+        batches = training_loader(config, environment)
     # Only in training mode do ppdet's detectors compute losses; running statistics stay as they are in deployment.
     model.train()
     for layer in model.sublayers():

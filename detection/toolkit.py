@@ -149,6 +149,13 @@ def refusals(config: DetectionConfig) -> Iterator[None]:
         raise UserError(f"{config.path}: {reason}") from error
 
 
+def quiet_toolkit() -> None:
+    """Keeps the messages of what is loaded of ppdet to warnings: what matters is said by us."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "ppdet":
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def _snapshot(value: Any) -> tuple[Any, dict[str, Any] | None]:
     """A section of the workspace: the object itself and, if it is a dictionary, its content."""
     # The schema of a class stands in attributes, which configurations do not change; its keys they do.

@@ -62,10 +62,10 @@ def evaluate_detector(arguments: argparse.Namespace) -> dict[str, Any] | None:
     # Weights can be evaluated where nobody has the training data.
     check_annotations(config, ["Eval"])
 
-    from detection.engine.evaluation import evaluate_config
-    from detection.engine.run import default_evaluation_folder, open_environment
+    from detection.evaluator import evaluate_config
+    from detection.task import open_environment
 
-    folder = arguments.output or default_evaluation_folder(config)
+    folder = arguments.output or config.output_dir / "evaluation"
     return evaluate_config(config, open_environment(config), folder, arguments.panels)
 
 

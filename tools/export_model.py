@@ -101,7 +101,7 @@ def export_detector(arguments: argparse.Namespace) -> None:
     weights_file(config)  # weights that are not there are told before Paddle is loaded
 
     import detection.quantization as quantization
-    from detection.engine.run import open_environment
+    from detection.task import open_environment
     from detection.trained import load_trained
 
     open_environment(config)

@@ -107,7 +107,7 @@ def open_detector(arguments: argparse.Namespace) -> tuple[DetectionPredictor, li
         raise UserError(NO_INPUT)
     weights_file(config)  # weights that are not there are told before Paddle is loaded
 
-    from detection.engine.run import open_environment
+    from detection.task import open_environment
     from detection.trained import load_trained
 
     open_environment(config)

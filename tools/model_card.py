@@ -102,7 +102,7 @@ def detector_counts(source: Source, overrides: list[str]) -> Counts | None:
     config = load_config(source.config_file, overrides)
 
     from detection.profile import detector_subject
-    from ppcls_ext.deploy.profile.measure import count_network
+    from ppcls_ext.deploy.profile import count_network
 
     text = input_size(source)
     height, width = map(int, text.removesuffix(" px").split(" x ")) if text else (SIDE, SIDE)

@@ -67,8 +67,8 @@ def prune_detector(arguments: argparse.Namespace) -> dict[str, Any]:
     check_annotations(config)
     weights_file(config)  # weights that are not there are told before Paddle is loaded
 
-    from detection.engine.run import open_environment
     from detection.pruning import prune_detector as prune
+    from detection.task import open_environment
 
     return prune(config, request_of(arguments), open_environment(config))
 

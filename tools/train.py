@@ -27,15 +27,11 @@ def parse_arguments() -> argparse.Namespace:
 def train_classifier(arguments: argparse.Namespace) -> None:
     """Trains the classifier of a configuration with ``Arch``."""
     from classification.config import load_config
-    from classification.distillation.teacher_files import find_teacher
 
     config = load_config(arguments.config, arguments.override)
-    find_teacher(config)  # weights that are not there are told before Paddle is loaded
+    from classification.task import train_config
 
-    from classification.trainer import Trainer
-    from ppcls_ext.engine.environment import prepare_environment
-
-    Trainer(config, prepare_environment(config.run.device, config.run.seed), arguments.resume).run()
+    train_config(config, resume=arguments.resume)
 
 
 def train_detector(arguments: argparse.Namespace) -> None:
@@ -45,7 +41,7 @@ def train_detector(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.override)
     check_annotations(config)
 
-    from detection.engine.run import train_config
+    from detection.task import train_config
 
     train_config(config, arguments.resume)
 

@@ -105,6 +105,31 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
+def random_states() -> dict[str, Any]:
+    """Returns the states of Python's, NumPy's and Paddle's generators as JSON values.
+
+    A task seeds them before every batch, so a resumed run needs them only for code that draws between batches (a
+    plug-in, say).
+    """
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+        "paddle": [int(state.current_seed()) for state in paddle.get_rng_state()],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Takes over what :func:`random_states` returned."""
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    # Paddle shows only its seed; the next batch seeds it anew anyway.
+    paddle.seed(states["paddle"][0])
+
+
 def broadcast_buffers(model: paddle.nn.Layer, world_size: int) -> None:
     """Gives every rank the running statistics of rank 0, the ones that checkpoints hold."""
     if world_size > 1:

@@ -12,9 +12,9 @@ import pytest
 
 from classification.build import build_network
 from classification.config import load_config
-from classification.ema import ExponentialMovingAverage
 from classification.precision import Precision
 from classification.sections import AmpSettings
+from ppcls_ext.engine.ema import ExponentialMovingAverage
 from tests.support.distillation import distilled, write_teacher
 from tests.support.runs import run_tool, small_config, write_config
 

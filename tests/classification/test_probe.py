@@ -8,9 +8,8 @@ import numpy as np
 import paddle
 import pytest
 
-from classification.build import build_network
+from classification.build import build_network, check_image_shape
 from classification.config import load_config
-from classification.probe import check_image_shape
 from ppcls_ext.utils.errors import UserError
 from tests.support.runs import small_config, write_config
 

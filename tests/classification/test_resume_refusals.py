@@ -2,151 +2,128 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from types import SimpleNamespace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from classification.config import load_config
-from classification.progress import RunProgress, random_states
-from classification.resume import restore_run
+from classification.task import ClassificationTask
 from ppcls_ext.engine.checkpoint import Checkpoint
+from ppcls_ext.engine.environment import Environment, random_states
+from ppcls_ext.engine.task import RunProgress
+from ppcls_ext.engine.trainer import resume_task
 from ppcls_ext.utils.errors import UserError
+from tests.support.distillation import distilled, write_teacher
 from tests.support.runs import small_config, write_config
 
-ORDER = {"seed": 5, "images": 36, "images_per_step": 8, "update_freq": 1}
+TINY = {"name": "EConvNeXt_mini", "class_num": 10, "depth_multiplier": 0.1, "width_multiplier": 0.0625}
 
 
-@pytest.fixture
-def config(tmp_path):
-    return load_config(write_config(tmp_path, small_config(tmp_path / "run")))
+def task_of(folder: Path, data: dict[str, Any] | None = None, **changes: Any) -> ClassificationTask:
+    """A task on 39 digits in batches of 8: four steps an epoch."""
+    data = data or small_config(folder / "run", **{"Arch": dict(TINY), **changes})
+    config = load_config(write_config(folder, data))
+    return ClassificationTask(config, Environment("cpu", 0, 1, config.run.seed))
 
 
-@pytest.fixture
-def learner():
-    restored = []
-    return SimpleNamespace(
-        optimizer_name="AdamW",
-        updates_each_epoch=4,
-        precision=SimpleNamespace(weights="float32"),
-        restored=restored,
-        restore=lambda *given: restored.append(given),
-    )
-
-
-def checkpoint(config, **changes) -> Checkpoint:
-    state = {
-        **RunProgress(epoch=2, updates=8, best_metric=0.5, best_epoch=1).to_json(),
-        "arch": {"name": config.arch.name, "arguments": dict(config.arch.arguments)},
-        "optimizer_name": "AdamW",
-        "weight_precision": "float32",
-        "data_order": dict(ORDER),
-        "random": random_states(),
-    }
+def checkpoint_of(task: ClassificationTask, **changes: Any) -> Checkpoint:
+    """A checkpoint of ``task`` after two epochs; of ``changes`` some belong to its state, some to its arrays."""
+    task.start()
+    progress = RunProgress(epoch=2, updates=8, best_metric=0.5, best_epoch=1)
+    state = {**progress.to_json(), **task.state(), "data_order": task.data_order(), "random": random_states()}
+    checkpoint = Checkpoint(state, **task.arrays(), config=task.options.config_text)
     state.update({key: value for key, value in changes.items() if key in state})
-    arrays = {"head.weight": np.ones(2, "float32")}
-    return Checkpoint(state, arrays, changes.get("ema", arrays), changes.get("optimizer", arrays), config="")
+    arrays = {key: value for key, value in changes.items() if key not in state}
+    return dataclasses.replace(checkpoint, **arrays)
 
 
-def test_a_fitting_checkpoint_is_continued(config, learner):
-    progress = restore_run(checkpoint(config), config, learner, ORDER)
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> ClassificationTask:
+    return task_of(tmp_path_factory.mktemp("task"))
+
+
+def test_a_fitting_checkpoint_is_continued(tmp_path, task, caplog):
+    fresh = task_of(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        progress = resume_task(fresh, checkpoint_of(task, bad_images=["photos/3.jpg"]))
     assert (progress.epoch, progress.updates, progress.best_metric) == (2, 8, 0.5)
-    assert len(learner.restored) == 1
+    assert fresh.state()["bad_images"] == ["photos/3.jpg"]
+    assert caplog.records == []
+
+
+ORDER = {"seed": 5, "images": 39, "images_per_step": 16, "update_freq": 1}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"arch": {"name": "EConvNeXt_tiny", "arguments": {}}},
-            "is of model EConvNeXt_tiny, but Arch.name is EConvNeXt_mini",
-        ),
-        (
-            {"arch": {"name": "EConvNeXt_mini", "arguments": {"class_num": 7, "drop_path_rate": 0.2}}},
-            "was trained with Arch.class_num=7, now it is 10",
-        ),
+        ({"arch": {"name": "EConvNeXt_tiny", "arguments": {}}}, "is of model EConvNeXt_tiny, but Arch.name is"),
+        ({"arch": {**TINY, "arguments": {**TINY, "class_num": 7}}}, "was trained with Arch.class_num=7, now it is 10"),
         ({"optimizer": None}, "holds no optimizer state; its weights can be used as Global.pretrained_model"),
         ({"optimizer_name": "Momentum"}, "was trained with Optimizer.name=Momentum, now it is AdamW"),
         ({"weight_precision": "float16"}, "was trained with weights in float16, now they are in float32"),
         ({"ema": None}, "was trained without EMA; remove the section EMA to continue it"),
-        (
-            {"step": 3, "data_order": {**ORDER, "images_per_step": 16}},
-            "stands inside an epoch whose batches are cut otherwise now (images_per_step 16 -> 8)",
-        ),
+        ({"step": 3, "data_order": ORDER}, "whose batches are cut otherwise now (images_per_step 16 -> 8)"),
+        ({"teacher": {"name": "ConvNeXtV1_tiny"}}, "was trained with a teacher; keep the section Distillation"),
     ],
-    ids=["model", "classes", "no optimizer state", "optimizer", "precision", "no average", "batches"],
+    ids=["model", "classes", "no optimizer state", "optimizer", "precision", "no average", "batches", "teacher"],
 )
-def test_what_does_not_fit_is_refused_before_anything_changes(config, learner, changes, message):
+def test_what_does_not_fit_is_refused(task, changes, message):
+    if "arch" in changes:
+        changes["arch"]["arguments"].pop("name", None)
+    checkpoint = checkpoint_of(task, **changes)
     with pytest.raises(UserError) as error:
-        restore_run(checkpoint(config, **changes), config, learner, ORDER)
+        resume_task(task, checkpoint)
     assert str(error.value).startswith("checkpoint of epoch 2: ")
     assert message in str(error.value)
-    assert learner.restored == []
 
 
-TEACHER = {"name": "ConvNeXtV1_tiny", "weights": "runs/best/ema.pdparams", "sha256": "ab" * 32, "stages": [3]}
-SECTION = {"teacher": {"name": "ConvNeXtV1_tiny", "pretrained": "runs/best"}, "features": {"stages": [3]}}
+def test_an_average_that_the_run_no_longer_keeps_is_refused(tmp_path, task):
+    with pytest.raises(UserError, match="was trained with EMA; keep the section EMA to continue it"):
+        resume_task(task_of(tmp_path, EMA=None), checkpoint_of(task))
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "message"),
+    ("before", "message"),
     [
-        (TEACHER, None, "was trained with a teacher; keep the section Distillation to continue it"),
-        (None, TEACHER, "was trained without a teacher; remove the section Distillation to continue it"),
-        (TEACHER, {**TEACHER, "sha256": "cd" * 32}, "was trained with another teacher (ConvNeXtV1_tiny, runs/best/ema"),
-        (TEACHER, {**TEACHER, "stages": [3, 4]}, "was trained with Distillation.features.stages=[3], now it is [3, 4]"),
-        (TEACHER, {**TEACHER, "weights": "elsewhere/best/ema.pdparams"}, None),
+        (None, "was trained without a teacher; remove the section Distillation to continue it"),
+        ({"sha256": "cd" * 32}, "was trained with another teacher (EConvNeXt_mini, "),
+        ({"stages": [3, 4]}, "was trained with Distillation.features.stages=[3, 4], now it is [3]"),
+        ({"weights": "elsewhere/best/ema.pdparams"}, None),
     ],
-    ids=["gone", "new", "another", "other stages", "moved"],
+    ids=["new", "another", "other stages", "moved"],
 )
-def test_only_the_same_teacher_goes_on(tmp_path, config, learner, before, now, message):
-    saved = checkpoint(config)
-    saved.state["teacher"] = before
-    section = None if now is None else SECTION
-    taught = load_config(write_config(tmp_path, small_config(tmp_path / "run", Distillation=section)))
-    learner.distillation = SimpleNamespace(identity=lambda: now)
+def test_only_the_same_teacher_goes_on(tmp_path, before, message):
+    weights = write_teacher(tmp_path / "teacher.pdparams")
+    task = task_of(tmp_path, distilled(tmp_path / "run", weights, {"features": {"stages": [3]}}))
+    checkpoint = checkpoint_of(task, teacher=None if before is None else {**task.teacher, **before})
     if message is None:
-        assert restore_run(saved, taught, learner, ORDER).teacher == before
+        assert resume_task(task, checkpoint).epoch == 2
         return
     with pytest.raises(UserError) as error:
-        restore_run(saved, taught, learner, ORDER)
+        resume_task(task, checkpoint)
     assert message in str(error.value)
-    assert learner.restored == []
 
 
-def test_an_average_that_the_run_no_longer_keeps_is_refused(tmp_path, config, learner):
-    without = load_config(write_config(tmp_path, small_config(tmp_path / "run", EMA=None)))
-    with pytest.raises(UserError, match="was trained with EMA; keep the section EMA to continue it"):
-        restore_run(checkpoint(config), without, learner, ORDER)
-
-
-def test_between_epochs_another_order_is_only_warned_of(config, learner, caplog):
+def test_between_epochs_another_order_is_only_warned_of_and_the_learning_rate_follows_the_epochs(task, caplog):
+    """Two epochs were done of another number of steps; now an epoch has four."""
     with caplog.at_level(logging.WARNING):
-        restore_run(checkpoint(config), config, learner, {**ORDER, "seed": 6})
-    assert "seed 5 -> 6; the run goes on, but not to the same numbers" in caplog.text
+        progress = resume_task(task, checkpoint_of(task, data_order=ORDER, updates=4))
+    assert "images_per_step 16 -> 8; the run goes on, but not to the same numbers" in caplog.text
+    assert (progress.epoch, progress.updates) == (2, 8)
 
 
-def test_after_another_batch_size_the_learning_rate_follows_the_epochs(config, learner):
-    """Two epochs of four steps were done; with batches of twice the size an epoch has two steps."""
-    learner.updates_each_epoch = 2
-    progress = restore_run(checkpoint(config), config, learner, {**ORDER, "images_per_step": 16})
-    assert (progress.epoch, progress.updates) == (2, 4)
-
-
-def test_changed_keys_are_listed_and_those_without_effect_are_not(tmp_path, config, learner, caplog):
-    saved = checkpoint(config)
-    saved.config = config.to_yaml()
-    changed = small_config(tmp_path / "elsewhere", Global__print_batch_step=99)
+def test_changed_keys_are_listed_and_those_without_effect_are_not(tmp_path, task, caplog):
+    changed = small_config(tmp_path / "elsewhere", Arch=dict(TINY), Global__print_batch_step=99)
     changed["Optimizer"]["lr"]["learning_rate"] = "5e-1"
     changed["Loss"]["Train"][0]["CELoss"]["epsilon"] = 0.0
     with caplog.at_level(logging.WARNING):
-        restore_run(saved, load_config(write_config(tmp_path, changed)), learner, ORDER)
+        resume_task(task_of(tmp_path, changed), checkpoint_of(task))
     (record,) = caplog.records
     assert record.getMessage() == (
         "checkpoint of epoch 2: the configuration has changed since: Loss.Train[0].CELoss.epsilon 0.1 -> 0.0; "
         "Optimizer.lr.learning_rate 0.001 -> 0.5"
     )
-    caplog.clear()
-    restore_run(saved, config, learner, ORDER)
-    assert caplog.records == []

@@ -173,3 +173,26 @@ def test_frames_to_compare_on(weights: Path, tmp_path: Path, caplog: Any) -> Non
     with caplog.at_level("WARNING"):
         assert len(evaluation_images(config)) == 4
     assert files[5].name in caplog.text
+
+
+def test_weights_of_a_backbone_alone(tmp_path: Path) -> None:
+    """As PaddleDetection publishes those of CSPResNet: without the prefix, and with what a detector has not."""
+    from detection.toolkit import build_model
+    from detection.weights import load_start
+
+    file = tmp_path / "backbone.pdparams"
+    config = load_config(tiny_config(tmp_path), [f"pretrain_weights={file}"])
+    model = build_model(config)
+    before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    backbone = {
+        name.removeprefix("backbone."): value + 1 for name, value in before.items() if name.startswith("backbone.")
+    }
+    write_weights(file, {**backbone, "fc.weight": np.zeros((2, 2), dtype="float32")})
+    load_start(config, model)
+    for name, value in model.state_dict().items():
+        expected = backbone[name.removeprefix("backbone.")] if name.startswith("backbone.") else before[name]
+        np.testing.assert_array_equal(value.numpy(), expected, err_msg=name)
+    first = next(iter(backbone))
+    write_weights(file, {name: value for name, value in backbone.items() if name != first})
+    with pytest.raises(UserError, match=f"nor its backbone alone.*1 missing in the file: backbone.{first}"):
+        load_start(config, model)

@@ -75,8 +75,8 @@ def test_those_of_another_yolov10(weights: Path, tmp_path: Path, changes: dict[s
 
 
 def test_those_of_another_architecture(weights: Path, tmp_path: Path) -> None:
-    from detection.engine.start import load_start
     from detection.toolkit import build_model
+    from detection.weights import load_start
 
     suppressing = tiny_config(tmp_path)
     assert "the file is of a YOLOv10, the configuration of a PPYOLOE. " in refusal(suppressing, weights)

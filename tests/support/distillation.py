@@ -8,9 +8,11 @@ from typing import Any
 import paddle
 
 from classification.config import Config, load_config
-from classification.trainer import Trainer
+from classification.task import ClassificationTask
 from ppcls_ext import build_model
 from ppcls_ext.engine.environment import prepare_environment
+from ppcls_ext.engine.recorder import RunFolder
+from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.weights import write_weights
 from tests.support.runs import small_config, write_config
 from tests.support.seeded import seed_weights
@@ -58,4 +60,5 @@ def loaded(folder: Path, data: dict[str, Any]) -> Config:
 
 def trainer_of(config: Config, resume: str | None = None) -> Trainer:
     """Returns what ``tools/train.py`` runs, in this process."""
-    return Trainer(config, prepare_environment("cpu", config.run.seed), resume)
+    task = ClassificationTask(config, prepare_environment("cpu", config.run.seed))
+    return Trainer(task, RunFolder(config.output_dir, active=True), resume)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppcls_ext.deploy.profile.result import Profile
+    from ppcls_ext.deploy.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def count_classifier(model: str, arguments: Mapping[str, Any], image_shape: tupl
         ValueError: there is no such model, or it does not take these arguments.
     """
     from ppcls_ext.arch.registry import build_model
-    from ppcls_ext.deploy.profile.measure import Subject, count_network
+    from ppcls_ext.deploy.profile import Subject, count_network
 
     network = build_model(model, **arguments)
     return from_profile(count_network(Subject(model, network, network, image_shape)))

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from classification.config import load_config
-from classification.distillation.losses import soft_loss
+from classification.distillation import soft_loss
 from classification.evaluation import evaluate_config
-from classification.learner import Learner
 from classification.pruning import tuning_document
+from classification.task import ClassificationTask
 from ppcls_ext import build_model
 from ppcls_ext.deploy.compress.request import PruningRequest
 from ppcls_ext.engine.environment import prepare_environment
@@ -102,12 +102,12 @@ def batch_of_noise() -> dict[str, Any]:
     return {"image": image, "label": label, "label_mixed": label.flip([0]), "lam": paddle.to_tensor(0.7)}
 
 
-def learner_of(folder: Path, settings: dict[str, Any], **changes: Any) -> Learner:
+def learner_of(folder: Path, settings: dict[str, Any], **changes: Any) -> ClassificationTask:
     weights = write_teacher(folder / "teacher.pdparams")
     changes = {"Arch__drop_path_rate": 0.0, "EMA": None, **changes}
     config = distilled(folder / "run", weights, settings, **changes)
     config["Optimizer"] = {"name": "AdamW", "lr": {"name": "ConstLR", "learning_rate": 5e-3}}
-    learner = Learner(loaded(folder, config), prepare_environment("cpu", 0), 1, 1)
+    learner = ClassificationTask(loaded(folder, config), prepare_environment("cpu", 0))
     learner.train_mode()
     return learner
 
@@ -145,7 +145,7 @@ def test_a_teacher_of_paddleclas_teaches_a_student_of_its_own_family(tmp_path):
     data = distilled(tmp_path / "run", tmp_path / "teacher.pdparams")
     data["Arch"] = arch
     data["Distillation"]["teacher"] = {**arch, "pretrained": str(tmp_path / "teacher.pdparams")}
-    learner, batch = Learner(loaded(tmp_path, data), prepare_environment("cpu", 0), 1, 1), batch_of_noise()
+    learner, batch = ClassificationTask(loaded(tmp_path, data), prepare_environment("cpu", 0)), batch_of_noise()
     learner.train_mode()
     answer = learner.forward(batch, seed=0)
     expected = float(soft_loss(answer.logits, network(batch["image"]), 4.0))
@@ -179,7 +179,7 @@ def test_the_compiled_student_learns_the_same(tmp_path):
 def test_a_student_starts_as_it_would_without_a_teacher(tmp_path):
     with_teacher = learner_of(tmp_path, ALL).model.state_dict()
     data = distilled(tmp_path / "alone", tmp_path / "teacher.pdparams")
-    alone = Learner(loaded(tmp_path, {**data, "Distillation": None}), prepare_environment("cpu", 0), 1, 1)
+    alone = ClassificationTask(loaded(tmp_path, {**data, "Distillation": None}), prepare_environment("cpu", 0))
     for name, value in alone.model.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), with_teacher[name].numpy(), err_msg=name)
 

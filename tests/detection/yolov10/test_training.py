@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from detection.configuration import load_config
-from detection.engine.run import train_config
 from detection.synthetic import CLASSES, write_synthetic
+from detection.task import train_config
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import read_weights
 from tests.support.detector_runs import make_frames
@@ -66,8 +66,8 @@ def test_another_scale_is_not_resumed(whole: tuple[Path, dict[str, Any]], tmp_pa
 def test_weights_for_other_classes_start_all_but_the_class_layers(
     whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    from detection.engine.start import load_start
     from detection.toolkit import build_model
+    from detection.weights import load_start
 
     weights = whole[0] / "runs" / "run" / "checkpoints" / "epoch_0002" / "ema.pdparams"
     file = write_run(tmp_path, whole[0] / "data", len(NAMES) + 70, 64, pretrain_weights=str(weights))

@@ -25,7 +25,7 @@ def _restore_loggers():
 
 def test_information_is_bare_and_the_rest_says_what_it_is(capsys):
     set_up_logging()
-    logger = logging.getLogger("classification.trainer")
+    logger = logging.getLogger("classification.task")
     logger.info("epoch %d", 1)
     logger.warning("skipped %s", "a.jpg")
     logger.error("wrong")

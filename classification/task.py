@@ -1,0 +1,467 @@
+"""A classifier under training: data, model, optimizer, training step and evaluation, as the shared loop needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from classification.build import build_batches, build_dataset, build_network, load_pretrained, read_class_names
+from classification.config import Config
+from classification.distillation import Distillation, find_teacher
+from classification.evaluation import BadImages, evaluate
+from classification.metrics import TopkAcc
+from classification.opening import check_same_classes
+from classification.precision import Precision
+from ppcls_ext.arch.flops import count_parameters
+from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.engine.checkpoint import Checkpoint, export_optimizer_state, import_optimizer_state
+from ppcls_ext.engine.ema import ExponentialMovingAverage
+from ppcls_ext.engine.environment import (
+    Environment,
+    broadcast_buffers,
+    derive_seed,
+    prepare_environment,
+    seed_everything,
+)
+from ppcls_ext.engine.recorder import RunFolder
+from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
+from ppcls_ext.engine.trainer import Trainer
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.plots import draw_training_curves
+from ppcls_ext.weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+# Keys that may change without any number of the run changing.
+WITHOUT_EFFECT = (
+    "Global.checkpoints", "Global.device", "Global.eval_during_train", "Global.eval_interval",
+    "Global.keep_checkpoints", "Global.log_ranks", "Global.max_bad_images", "Global.output_dir",
+    "Global.pretrained_model", "Global.print_batch_step", "Global.save_", "Global.use_visualdl",
+    "DataLoader.Train.loader", "Distillation.evaluate_teacher", "Distillation.teacher.pretrained", "DataLoader.Eval",
+    "Infer",
+)  # fmt: skip
+
+
+def train_config(config: Config, environment: Environment | None = None, resume: str | None = None) -> dict[str, Any]:
+    """Trains a classifier; returns the report that also stands in ``report.json``.
+
+    Args:
+        config: the configuration.
+        environment: device, rank and seed; those of the configuration unless given.
+        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run (or for ``Global.checkpoints``).
+
+    Raises:
+        Interrupted: the user stopped the run; it has been saved.
+        UserError: something that the user can mend: a missing section, missing data, a folder that is in use.
+    """
+    require_sections(config)
+    environment = environment or prepare_environment(config.run.device, config.run.seed)
+    with RunFolder(config.output_dir, environment.is_main) as folder:
+        task = ClassificationTask(config, environment)
+        return Trainer(task, folder, resume or config.run.checkpoints).run()
+
+
+def require_sections(config: Config) -> None:
+    """Checks that the configuration says enough to train, and that its teacher is there.
+
+    Raises:
+        UserError: a section is missing, or the teacher's weights are.
+    """
+    needed = {"DataLoader.Train": config.train, "Optimizer": config.optimizer, "Loss.Train": config.train_loss}
+    missing = [key for key, value in needed.items() if value is None]
+    if missing:
+        raise UserError(f"{config.document.path}: training needs {', '.join(missing)}")
+    find_teacher(config)
+
+
+@dataclasses.dataclass
+class TrainOutput:
+    """What a training pass gives.
+
+    Attributes:
+        logits: ``[N, class_num]``.
+        loss: what is trained on, a scalar.
+        parts: the losses that it is made of, scalars by name; empty where there is but one.
+    """
+
+    logits: paddle.Tensor
+    loss: paddle.Tensor
+    parts: dict[str, paddle.Tensor] = dataclasses.field(default_factory=dict)
+
+
+class ClassificationTask(Task):
+    """Trains the network of ``Arch``.
+
+    Args:
+        config: the configuration; needs ``Arch``, ``Optimizer``, ``Loss.Train`` and ``DataLoader.Train``.
+        environment: device, rank and seed.
+
+    Attributes:
+        network: the weights of ``model`` as the training pass sees them: compiled, or wrapped for several processes.
+        distillation: the teacher and its losses, or ``None``.
+        ema: the averaged weights, or ``None``; set by :meth:`start` and :meth:`restore`.
+
+    Raises:
+        UserError: data are missing, their labels do not fit, or the network refuses its arguments.
+    """
+
+    advice = "try a lower Optimizer.lr.learning_rate, a longer warmup_epoch or Optimizer.clip_norm"
+
+    def __init__(self, config: Config, environment: Environment) -> None:
+        assert config.train is not None and config.optimizer is not None and config.train_loss is not None
+        run = config.run
+        self.config, self.environment = config, environment
+        self.options = RunOptions(
+            config.document.data, config.to_yaml(), WITHOUT_EFFECT, run.epochs, run.print_batch_step,
+            run.eval_interval, run.save_interval, run.save_steps, run.keep_checkpoints, run.use_visualdl,
+        )  # fmt: skip
+        self.metric = config.metrics[0].names[0]
+        self._open_data()
+        # The same seed on every rank, so that all start from the same weights.
+        seed_everything(derive_seed(environment.seed, "model"))
+        self.model = build_network(config, environment.on_gpu)
+        self.distillation = Distillation(config, self.model, environment) if config.distillation else None
+        self.teacher: dict[str, Any] | None = None
+        self.named_parameters = list(self.model.named_parameters())
+        if self.distillation is not None:
+            self.teacher = self.distillation.identity()
+            names, place = self.distillation.class_names, self.teacher["weights"]
+            check_same_classes(names, place, self.dataset.class_names, f"{config.train.key}.dataset")
+            self.named_parameters += self.distillation.named_parameters()
+        self.schedule = config.optimizer.build_schedule(run.epochs, self.steps // self.update_freq)
+        optimizer = config.optimizer.settings.build(self.named_parameters)
+        self.optimizer_name = type(config.optimizer.settings).__name__
+        self.precision = Precision(config.amp, run.amp_dtype, environment.on_gpu)
+        self.model, self.optimizer = self.precision.decorate(self.model, optimizer)
+        self.ema: ExponentialMovingAverage | None = None
+        self.network = self._wrap()
+
+    def _open_data(self) -> None:
+        """Opens the training data and, if the run evaluates, the evaluation data, whose labels must mean the same."""
+        config, run, environment = self.config, self.config.run, self.environment
+        self.dataset = build_dataset(config, config.train)
+        self.batches = build_batches(config, config.train, self.dataset, environment, training=True)
+        self.bad_images = BadImages(self.dataset, run.max_bad_images)
+        self.eval_batches, self.bad_eval_images = None, None
+        if run.eval_during_train and config.eval is not None:
+            dataset = build_dataset(config, config.eval)
+            place, eval_place = f"{config.train.key}.dataset", f"{config.eval.key}.dataset"
+            check_same_classes(self.dataset.class_names, place, dataset.class_names, eval_place)
+            self.eval_batches = build_batches(config, config.eval, dataset, environment, training=False)
+            self.bad_eval_images = BadImages(dataset, run.max_bad_images)
+        self.class_names = read_class_names(config, self.dataset)
+        self.update_freq = run.update_freq
+        if len(self.batches) < self.update_freq:
+            logger.warning(
+                "Global.update_freq is %d, but an epoch has only %d batches: using 1",
+                self.update_freq, len(self.batches),
+            )  # fmt: skip
+            self.update_freq = 1
+
+    def _wrap(self) -> paddle.nn.Layer:
+        network = self.model if self.distillation is None else self.distillation.network
+        if self.config.run.to_static:
+            specification = paddle.static.InputSpec([None, *self.config.run.image_shape], "float32", name="image")
+            # Without full_graph Paddle compiles piece by piece and ignores the specification.
+            network = paddle.jit.to_static(network, input_spec=[specification], full_graph=True)
+        return paddle.DataParallel(network) if self.environment.world_size > 1 else network
+
+    # The training step.
+
+    def train_mode(self) -> None:
+        """Puts the network into training mode; ``Global.freeze_norm`` keeps the running statistics of batch norms."""
+        self.network.train()
+        if self.config.run.freeze_norm:
+            for layer in self.network.sublayers():
+                if isinstance(layer, paddle.nn.layer.norm._BatchNormBase):
+                    layer.eval()
+
+    def train_step(self, batch: dict[str, Any], progress: RunProgress) -> StepResult:
+        """Does forward and backward pass of one batch, and the optimizer step after every ``update_freq`` batches.
+
+        Args:
+            batch: ``image`` ``[N, 3, H, W]``, ``label``, ``label_mixed`` and ``index`` ``[N]``, ``lam`` a scalar.
+            progress: where the run stands before the batch.
+
+        Raises:
+            UserError: more images than allowed cannot be read.
+        """
+        self.bad_images.note(batch["bad"].numpy())
+        closes_update = (progress.step + 1) % self.update_freq == 0
+        seed = derive_seed(
+            self.environment.seed, "batch", self.environment.rank, progress.epoch, progress.step
+        )
+        with self.no_sync_until_update(closes_update):
+            output = self.forward(batch, seed)
+            loss = float(output.loss)
+            if math.isfinite(loss):
+                self.backward(output.loss)
+        parts = {name: float(part) for name, part in output.parts.items()}
+        if math.isfinite(loss) and closes_update:
+            self.update(progress.updates)
+        images = len(batch["label"])
+        losses = {"loss": loss, **parts}
+        sums = {**{name: value * images for name, value in losses.items()}, "top1": self._hits(output.logits, batch)}
+        return StepResult(loss, sums, images, images, losses, self.rate(progress.updates + closes_update))
+
+    def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
+        """Returns logits ``[N, class_num]`` and the loss.
+
+        Args:
+            batch: ``image`` ``[N, 3, H, W]``, ``label`` and ``label_mixed`` ``[N]``, ``lam`` a scalar.
+            seed: all randomness of the pass (dropped paths) follows from it.
+        """
+        with self.precision.autocast():
+            taught = self.distillation.teach(batch["image"]) if self.distillation else None
+            seed_everything(seed)
+            output = self.network(batch["image"])
+        logits = logits_of(output)
+        loss = self.config.train_loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
+        if self.distillation is None or taught is None:
+            return TrainOutput(logits, loss)
+        features = output[1] if taught.features else []
+        return TrainOutput(logits, *self.distillation.losses(loss, logits, features, taught))
+
+    def no_sync_until_update(self, closes_update: bool) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context of a forward and backward pass: only an update's last batch all-reduces gradients."""
+        if self.environment.world_size > 1 and not closes_update:
+            return self.network.no_sync()
+        return contextlib.nullcontext()
+
+    def backward(self, loss: paddle.Tensor) -> None:
+        """Adds the gradient of one batch, its share of an update."""
+        self.precision.backward(loss / self.update_freq)
+
+    def update(self, number: int) -> None:
+        """Does optimizer step ``number`` (from 0) with the gradients gathered since the last one."""
+        self.optimizer.set_lr(self.schedule.rate_at(number))
+        self.precision.step(self.optimizer)
+        self.optimizer.clear_grad()
+        if self.ema is not None:
+            self.ema.update()
+
+    def _hits(self, logits: paddle.Tensor, batch: dict[str, Any]) -> float:
+        """Returns how many images are right; of mixed labels each counts by its share."""
+        accuracy, share = TopkAcc([1]), float(batch["lam"])
+        hits = share * accuracy.hits(logits, batch["label"])[0]
+        if share < 1:
+            hits += (1 - share) * accuracy.hits(logits, batch["label_mixed"])[0]
+        return float(hits)
+
+    def rate(self, updates: int) -> float:
+        """Returns the learning rate of the last of so many optimizer steps."""
+        return self.schedule.rate_at(max(updates - 1, 0))
+
+    # Evaluation.
+
+    def evaluate(self) -> dict[str, dict[str, Any]] | None:
+        """Returns the metrics of the trained weights (``eval``) and, with EMA, of the averaged ones (``ema``)."""
+        if self.eval_batches is None:
+            return None
+        # Each process has its own running statistics; all evaluate with those that checkpoints hold.
+        broadcast_buffers(self.model, self.environment.world_size)
+        result = {"eval": self._evaluate(self.model, "evaluation")}
+        if self.ema is not None:
+            with self.ema.applied():
+                broadcast_buffers(self.model, self.environment.world_size)
+                result["ema"] = self._evaluate(self.model, "evaluation (EMA)")
+        return result
+
+    def _evaluate(self, model: paddle.nn.Layer, title: str) -> dict[str, float]:
+        config = self.config
+        return evaluate(
+            model, self.eval_batches, config.metrics, config.eval_loss, self.precision, self.environment, title,
+            self.bad_eval_images,
+        )  # fmt: skip
+
+    def begin(self, log: Callable[..., None]) -> None:
+        """Measures the teacher once: where distillation does not help, a bad teacher is the usual fault."""
+        teacher = self.teacher
+        if self.distillation is None or teacher is None or self.eval_batches is None or "eval" in teacher:
+            return
+        if not self.distillation.settings.evaluate_teacher:
+            return
+        metrics = teacher["eval"] = self._evaluate(self.distillation.teacher, f"teacher {teacher['name']}")
+        log("teacher", **teacher)
+        if metrics.get("top1", 1.0) < 2 / self.config.arch.class_num:
+            logger.warning("the teacher is hardly better than guessing; are these its weights? %s", teacher["weights"])
+
+    def end_epoch(self) -> None:
+        """Gathers the names of unreadable images from all processes."""
+        self.bad_images.share(self.environment.world_size)
+
+    # Start and checkpoints.
+
+    def start(self) -> None:
+        """Loads ``Global.pretrained_model``, if there is one, and begins the average."""
+        load_pretrained(self.config, self.model, fine_tune=True)
+        self._begin_average()
+
+    def _begin_average(self) -> None:
+        if self.config.ema is not None:
+            self.ema = ExponentialMovingAverage(self.model, self.config.ema.decay)
+
+    def data_order(self) -> dict[str, int]:
+        """Returns what decides which images form batch k."""
+        return {
+            "seed": self.environment.seed,
+            "images": len(self.dataset),
+            "images_per_step": self.batches.sampler.global_batch_size,
+            "update_freq": self.update_freq,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Returns the small part of the state, as JSON values."""
+        return {
+            "bad_images": self.bad_images.names,
+            "bad_eval_images": self.bad_eval_images.names if self.bad_eval_images else [],
+            "teacher": self.teacher,
+            "optimizer_name": self.optimizer_name,
+            "weight_precision": self.precision.weights,
+            "loss_scaler": self.precision.state(),
+            "ema_updates": self.ema.updates if self.ema else 0,
+            "class_names": self.class_names,
+            "arch": {"name": self.config.arch.name, "arguments": self.config.arch.arguments},
+        }
+
+    def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
+        """Returns ``model``, ``ema``, ``optimizer`` and ``auxiliary`` (projections) as arrays by structured name."""
+        return {
+            "model": {name: _as_array(value) for name, value in self.model.state_dict().items()},
+            "ema": self.ema.state() if self.ema else None,
+            "optimizer": export_optimizer_state(self.optimizer, self.named_parameters),
+            "auxiliary": self.distillation.arrays() if self.distillation else None,
+        }
+
+    def check(self, checkpoint: Checkpoint, where: str) -> None:
+        """Compares a checkpoint with this run.
+
+        Raises:
+            UserError: it belongs to another model, optimizer or teacher, holds no optimizer state, or lacks the
+                average or the kind of weights that this run needs.
+        """
+        state, config = checkpoint.state, self.config
+        if "arch" not in state:
+            raise UserError(f"{where}: is not of a classifier, but {config.document.path} is of one")
+        if state["arch"]["name"] != config.arch.name:
+            raise UserError(f"{where}: is of model {state['arch']['name']}, but Arch.name is {config.arch.name}")
+        theirs, ours = state["arch"]["arguments"], config.arch.arguments
+        for key in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(key) != ours.get(key):
+                raise UserError(f"{where}: was trained with Arch.{key}={theirs.get(key)}, now it is {ours.get(key)}")
+        if checkpoint.optimizer is None:
+            raise UserError(f"{where}: holds no optimizer state; its weights can be used as Global.pretrained_model")
+        if config.ema is not None and checkpoint.ema is None:
+            raise UserError(f"{where}: was trained without EMA; remove the section EMA to continue it")
+        if config.ema is None and checkpoint.ema is not None:
+            raise UserError(f"{where}: was trained with EMA; keep the section EMA to continue it")
+        # Paddle ignores moments that another optimizer left, and would begin with none.
+        before = state.get("optimizer_name", self.optimizer_name)
+        if before != self.optimizer_name:
+            raise UserError(f"{where}: was trained with Optimizer.name={before}, now it is {self.optimizer_name}")
+        # The moments of O2 belong to float32 copies that another precision has not.
+        kept, now = state.get("weight_precision", "float32"), self.precision.weights
+        if kept != now:
+            raise UserError(f"{where}: was trained with weights in {kept}, now they are in {now}; keep the section AMP")
+        _compare_teacher(where, state.get("teacher"), self.teacher)
+
+    def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
+        """Takes over what :meth:`state` and :meth:`arrays` returned.
+
+        Raises:
+            UserError: names or shapes do not fit this model.
+        """
+        state = checkpoint.state
+        self.bad_images.names = list(state.get("bad_images", []))
+        if self.bad_eval_images is not None:
+            self.bad_eval_images.names = list(state.get("bad_eval_images", []))
+        load_weights(self.model, checkpoint.model)
+        if self.distillation is not None:
+            self.distillation.restore(checkpoint.auxiliary)
+            self.teacher = {**(state.get("teacher") or {}), **self.distillation.identity()}
+        self._begin_average()
+        import_optimizer_state(self.optimizer, self.named_parameters, checkpoint.optimizer or {}, where)
+        self.precision.restore(state.get("loss_scaler", {}))
+        if self.ema is not None and checkpoint.ema is not None:
+            self.ema.restore(checkpoint.ema, state["ema_updates"])
+
+    def sums_to_json(self, sums: EpochSums) -> dict[str, Any]:
+        """Returns ``loss``, ``hits``, ``images``, ``seconds`` and ``parts``."""
+        parts = {name: value for name, value in sums.values.items() if name not in ("loss", "top1")}
+        loss, hits = sums.values.get("loss", 0.0), sums.values.get("top1", 0.0)
+        return {"loss": loss, "hits": hits, "images": sums.images, "seconds": sums.seconds, "parts": parts}
+
+    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
+        """Takes over what :meth:`sums_to_json` returned."""
+        if not values.get("images"):
+            return EpochSums()
+        named = {"loss": values["loss"], **values.get("parts", {}), "top1": values["hits"]}
+        return EpochSums(named, values["images"], values["images"], values["seconds"])
+
+    # What people see.
+
+    def describe(self) -> str:
+        """Returns what is trained on what."""
+        arch, parameters = self.config.arch, count_parameters(self.model)
+        images = len(self.dataset)
+        return f"{arch.name}: {parameters:,} trainable parameters, {images} training images, {arch.class_num} classes"
+
+    def report(self) -> dict[str, Any]:
+        """Returns the classifier's part of ``report.json``."""
+        return {
+            "model": self.config.arch.name,
+            "arguments": self.config.arch.arguments,
+            "config": str(self.config.document.path),
+            "teacher": self.teacher,
+            "bad_images": self.bad_images.names,
+            "bad_eval_images": self.bad_eval_images.names if self.bad_eval_images else [],
+            "class_names": self.class_names,
+        }
+
+    def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
+        """Draws loss, accuracies and learning rate by epoch."""
+        draw_training_curves(history, path, self.config.arch.name)
+
+    def image_names(self, batch: dict[str, Any]) -> list[str]:
+        """Returns the names of the images in a batch."""
+        return [self.dataset.name_of(index) for index in batch["index"].numpy().tolist()]
+
+    def close(self) -> None:
+        """Ends the worker processes of both loaders."""
+        self.batches.close()
+        if self.eval_batches is not None:
+            self.eval_batches.close()
+
+
+def _compare_teacher(where: str, before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
+    if now is None:
+        if before is not None:
+            raise UserError(f"{where}: was trained with a teacher; keep the section Distillation to continue it")
+        return
+    if before is None:
+        raise UserError(f"{where}: was trained without a teacher; remove the section Distillation to continue it")
+    # By content: the same weights may lie elsewhere by now.
+    if before["sha256"] != now["sha256"]:
+        raise UserError(
+            f"{where}: was trained with another teacher ({before['name']}, {before['weights']}, SHA-256 "
+            f"{before['sha256'][:12]}...), now it is {now['name']}, {now['weights']} ({now['sha256'][:12]}...)"
+        )
+    if before["stages"] != now["stages"]:
+        raise UserError(
+            f"{where}: was trained with Distillation.features.stages={before['stages']}, now it is {now['stages']}"
+        )
+
+
+def _as_array(value: paddle.Tensor) -> np.ndarray:
+    # Low-precision weights (AMP O2) are widened, since NumPy knows no bfloat16.
+    if value.dtype in (paddle.float16, paddle.bfloat16):
+        value = value.astype("float32")
+    return value.numpy()

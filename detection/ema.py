@@ -1,0 +1,112 @@
+"""ppdet's exponential moving average, with the interface of ``ppcls_ext.engine.ema`` and resumable to the same bits.
+
+Classifiers average otherwise: ppdet begins with zeros and corrects for them, may begin anew after some epochs
+(``cycle_epoch``) and knows entries that are never averaged, so the detectors' figures need its own class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.weights import load_weights
+
+
+class DetectorEMA:
+    """The averaged weights of a detector.
+
+    Args:
+        model: the detector that is trained.
+        average: its ``ppdet.optimizer.ModelEMA``.
+    """
+
+    def __init__(self, model: paddle.nn.Layer, average: Any) -> None:
+        self.model, self.average = model, average
+        # The average of a cycle (`cycle_epoch`) that has just ended, until the next one has its first step.
+        self._finished_cycle: dict[str, np.ndarray] | None = None
+
+    def update(self) -> None:
+        """Moves the average towards the model's present state."""
+        self.average.update()
+        self._finished_cycle = None
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns the averaged weights as they are evaluated."""
+        average = self.average
+        if self._finished_cycle is not None:
+            return self._finished_cycle
+        if average.step == 0:
+            # Nothing was averaged yet, and ppdet's average begins with zeros.
+            return as_arrays(self.model.state_dict())
+        epoch, cycle_epoch = average.epoch, average.cycle_epoch
+        # ppdet counts the calls of apply() and may start its average anew; looking must not change it.
+        average.cycle_epoch = -1
+        # It also freezes what is never averaged, and these are the model's own parameters.
+        never_averaged = [average.state_dict[name] for name in average.ema_black_list]
+        frozen = [parameter.stop_gradient for parameter in never_averaged]
+        applied = as_arrays(average.apply())
+        for parameter, was_frozen in zip(never_averaged, frozen, strict=True):
+            parameter.stop_gradient = was_frozen
+        average.epoch, average.cycle_epoch = epoch, cycle_epoch
+        return applied
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Puts the average into the model, and the trained weights back afterwards, bit for bit."""
+        average = self.state()
+        trained = as_arrays(self.model.state_dict())
+        load_weights(self.model, average)
+        try:
+            yield
+        finally:
+            load_weights(self.model, trained)
+
+    def end_epoch(self) -> None:
+        """Counts an epoch; with ``cycle_epoch`` the average begins anew now and then."""
+        average = self.average
+        if average.cycle_epoch <= 0:
+            return
+        average.epoch += 1
+        if average.epoch == average.cycle_epoch:
+            # What was evaluated is also what the checkpoint of this epoch has to hold.
+            self._finished_cycle = self.state()
+            average.reset()
+
+    def sums(self) -> dict[str, np.ndarray]:
+        """Returns ppdet's running sums, which are not what is evaluated."""
+        return as_arrays(self.average.state_dict)
+
+    def counts(self) -> dict[str, int]:
+        """Returns ``step`` and ``epoch`` of the average."""
+        return {"step": self.average.step, "epoch": self.average.epoch}
+
+    def restore(self, sums: dict[str, np.ndarray], counts: dict[str, int], where: str) -> None:
+        """Takes over what :meth:`sums` and :meth:`counts` returned.
+
+        Raises:
+            UserError: something is missing in the checkpoint, which is called ``where``.
+        """
+        average, step = self.average, counts["step"]
+        missing = sorted(average.state_dict.keys() - sums.keys())
+        if missing:
+            raise UserError(f"{where}: its average lacks {missing[0]} and {len(missing) - 1} more; it cannot go on")
+        # What is never averaged is the model's own tensor there, and has to stay it.
+        averaged = {name: value for name, value in sums.items() if name not in average.ema_black_list}
+        average.resume({name: paddle.to_tensor(value) for name, value in averaged.items()}, step)
+        average.epoch = counts["epoch"]
+        if step:
+            # The factor of the last update, which ppdet remembers between two calls only.
+            average._decay = {
+                "threshold": min(average.decay, step / (9 + step)),
+                "exponential": average.decay * (1 - float(np.exp(-step / 2000))),
+            }.get(average.ema_decay_type, average.decay)
+
+
+def as_arrays(state: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Copies tensors by name into arrays."""
+    return {name: np.array(value.numpy(), copy=True) for name, value in state.items()}

@@ -1,0 +1,385 @@
+"""A detector under training: ppdet's model, optimizer and losses, as the shared loop needs them.
+
+ppdet's own ``Trainer`` also starts a ``paddle.io.DataLoader``, whose thread reads ahead and draws from the random
+numbers that make a run reproducible; so its parts are put together here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from detection.configuration import DetectionConfig
+from detection.configuration.config import warn_of_other_contrast
+from detection.ema import DetectorEMA, as_arrays
+from detection.evaluator import Evaluator
+from detection.loaders import training_loader
+from detection.toolkit import refusals, workspace
+from detection.weights import load_start
+from ppcls_ext.arch.flops import count_parameters
+from ppcls_ext.engine.checkpoint import Checkpoint, export_optimizer_state, import_optimizer_state
+from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
+from ppcls_ext.engine.recorder import RunFolder
+from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
+from ppcls_ext.engine.trainer import Trainer
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.plots import draw_detection_curves
+from ppcls_ext.weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+# Keys that may change without any number of the run changing.
+WITHOUT_EFFECT = (
+    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter",
+    "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights", "worker_num",
+)  # fmt: skip
+# Keys of PaddleDetection's own trainer that this one does not act on: said aloud, never passed over.
+IGNORED = (
+    "ema_skip_names", "ema_start_iters", "output_eval", "print_flops", "print_params", "profiler_options",
+    "save_prediction_only", "save_proposals", "slim", "slim_method", "ssod_method", "to_static", "unstructured_prune",
+    "use_cot", "use_fused_allreduce_gradients", "use_mlu", "use_npu", "use_simple_ema", "use_wandb", "use_xpu",
+    "vdl_log_dir",
+)  # fmt: skip
+# Keys that decide the size of a network.
+SIZE_KEYS = ("depth_mult", "width_mult", "scale")
+KEPT_CHECKPOINTS = 3
+# ppdet's running sums travel with the optimizer's state, under the names of the weights and this.
+AVERAGE_SUFFIX = "/average"
+SCALER_COUNTS = ("incr_count", "decr_count")
+
+
+def open_environment(config: DetectionConfig) -> Environment:
+    """Chooses the device and joins the other processes."""
+    device = "gpu" if config.data.get("use_gpu", True) else "cpu"
+    return prepare_environment(device, config.data.get("seed", 0), key="use_gpu")
+
+
+def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str, Any]:
+    """Trains a detector; returns the report that also stands in ``report.json``.
+
+    Args:
+        config: the configuration.
+        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
+
+    Raises:
+        Interrupted: the user stopped the run; it has been saved.
+        UserError: something that the user can mend: missing data, a folder that is in use, weights that do not fit.
+    """
+    warn_of_other_contrast(config, "Eval")
+    environment = open_environment(config)
+    with workspace(config) as settings, RunFolder(config.output_dir, environment.is_main, "save_dir") as folder:
+        return Trainer(DetectionTask(config, settings, environment, folder.path), folder, resume).run()
+
+
+class DetectionTask(Task):
+    """Trains the detector of ``architecture``.
+
+    Args:
+        config: the configuration.
+        settings: the same in ppdet's workspace (``detection.toolkit.workspace``), which stays open for the whole run.
+        environment: device, rank and seed.
+        folder: one that all processes can reach, where they exchange their detections.
+
+    Attributes:
+        network: the weights of ``model`` as the training pass sees them: wrapped for several processes.
+        schedule: the learning rate, a scheduler that is stepped after each batch.
+        ema: the averaged weights, or ``None`` without ``use_ema``.
+
+    Raises:
+        UserError: a part refuses its arguments, or there are fewer images than one batch needs.
+    """
+
+    metric = "AP"
+    advice = "lower LearningRate.base_lr or look at the data with tools/check_data.py"
+
+    def __init__(self, config: DetectionConfig, settings: Any, environment: Environment, folder: Path) -> None:
+        import ppdet.engine  # noqa: F401  (registers what the workspace may name)
+        from ppdet.core.workspace import create
+
+        data = config.data
+        self.config, self.settings, self.environment, self.folder = config, data, environment, folder
+        save_interval = data.get("snapshot_epoch", 1)
+        self.options = RunOptions(
+            data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, data.get("log_iter", 20),
+            data.get("eval_interval", save_interval), save_interval, data.get("save_steps", 0),
+            data.get("keep_checkpoints", KEPT_CHECKPOINTS), bool(data.get("use_vdl", False)),
+        )  # fmt: skip
+        self.batches = training_loader(config, environment)
+        with refusals(config):
+            self.model = create(config.architecture)
+            self.model.load_meanstd(settings["TestReader"]["sample_transforms"])
+            self.schedule = create("LearningRate")(len(self.batches))
+            self.optimizer = create("OptimizerBuilder")(self.schedule, self.model)
+        self.uses_amp = bool(data.get("amp", False)) and environment.on_gpu
+        if data.get("amp", False) and not environment.on_gpu:
+            logger.info("amp needs a GPU: computing in float32 on the CPU")
+        if self.uses_amp and data.get("amp_level", "O1") == "O2":
+            self.model, self.optimizer = paddle.amp.decorate(models=self.model, optimizers=self.optimizer, level="O2")
+        self.scaler = paddle.amp.GradScaler(
+            enable=self.uses_amp, init_loss_scaling=float(data.get("init_loss_scaling", 1024))
+        )
+        self.ema = self._average() if data.get("use_ema", False) else None
+        self.evaluator = Evaluator(config, environment) if "EvalDataset" in data else None
+        self.network = self._wrap()
+
+    def _average(self) -> DetectorEMA:
+        from ppdet.optimizer import ModelEMA
+
+        data = self.config.data
+        never = list(data.get("ema_black_list") or [])
+        if data.get("ema_filter_no_grad", False):
+            # ppdet would fail on this key: it appends to a set.
+            never += [name for name, parameter in self.model.named_parameters() if parameter.stop_gradient
+                      and not name.endswith(("._mean", "._variance"))]  # fmt: skip
+        average = ModelEMA(
+            self.model,
+            decay=data.get("ema_decay", 0.9998),
+            ema_decay_type=data.get("ema_decay_type", "threshold"),
+            cycle_epoch=data.get("cycle_epoch", -1),
+            ema_black_list=never,
+        )
+        return DetectorEMA(self.model, average)
+
+    def _wrap(self) -> paddle.nn.Layer:
+        data, environment = self.config.data, self.environment
+        if environment.world_size == 1:
+            return self.model
+        if data.get("norm_type") == "sync_bn":
+            if environment.on_gpu:
+                # In place: the layers of the model are exchanged, their parameters stay the optimizer's.
+                self.model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+            else:
+                logger.info("norm_type: sync_bn needs GPUs: each process norms its own batches")
+        unused = bool(data.get("find_unused_parameters", False))
+        return paddle.DataParallel(self.model, find_unused_parameters=unused)
+
+    # The training step.
+
+    def train_mode(self) -> None:
+        """Puts the network into training mode."""
+        self.network.train()
+
+    def train_step(self, batch: dict[str, Any], progress: RunProgress) -> StepResult:
+        """Does one optimizer step.
+
+        Args:
+            batch: what the loader yields; ``image`` is ``[N, 3, H, W]``.
+            progress: where the run stands before the batch; ppdet's heads choose their assigner by the epoch.
+        """
+        rate, images = float(self.optimizer.get_lr()), len(batch["image"])
+        environment = self.environment
+        # All randomness of the pass, such as which paths are dropped, follows from it.
+        paddle.seed(derive_seed(environment.seed, "batch", environment.rank, progress.epoch, progress.step))
+        try:
+            with self._autocast():
+                outputs = self.network({**batch, "epoch_id": progress.epoch})
+        except ValueError:
+            # Paddle's losses refuse scores that are not numbers before there is a loss to look at.
+            if all(bool(paddle.isfinite(parameter).all()) for parameter in self.model.parameters()):
+                raise
+            return StepResult(float("nan"), {}, 0, images, {}, rate)
+        losses = {name: float(value) for name, value in outputs.items() if name.startswith("loss")}
+        result = StepResult(losses["loss"], losses, 1, images, losses, rate)
+        if not np.isfinite(result.loss):
+            return result
+        self.scaler.scale(outputs["loss"]).backward()
+        if self.uses_amp:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.clear_grad()
+        self.schedule.step()
+        if self.ema is not None:
+            self.ema.update()
+        return result
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if not self.uses_amp:
+            return contextlib.nullcontext()
+        data = self.config.data
+        return paddle.amp.auto_cast(
+            level=data.get("amp_level", "O1"),
+            custom_white_list=data.get("custom_white_list"),
+            custom_black_list=data.get("custom_black_list"),
+        )
+
+    def rate(self, updates: int) -> float:
+        """Returns the learning rate of the next optimizer step."""
+        return float(self.optimizer.get_lr())
+
+    def logged(self, result: StepResult, sums: EpochSums) -> dict[str, float]:
+        """Returns the losses of the batch, and the speed of the epoch so far."""
+        return {**result.shown, "images_per_second": sums.mean()["images_per_second"]}
+
+    # Evaluation.
+
+    def evaluate(self) -> dict[str, dict[str, Any]] | None:
+        """Returns the metrics of the averaged weights (of the trained ones where there is no average)."""
+        if self.evaluator is None:
+            return None
+        # Each process has its own running statistics; all evaluate with those that checkpoints hold.
+        broadcast_buffers(self.model, self.environment.world_size)
+        with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
+            broadcast_buffers(self.model, self.environment.world_size)
+            return {"eval": self.evaluator.evaluate(self.model, self.folder)}
+
+    def end_epoch(self) -> None:
+        """Tells the average that an epoch ended."""
+        if self.ema is not None:
+            self.ema.end_epoch()
+
+    # Start and checkpoints.
+
+    def start(self) -> None:
+        """Loads ``pretrain_weights``, if there are any."""
+        load_start(self.config, self.model)
+
+    def data_order(self) -> dict[str, int]:
+        """Returns what decides which images form batch k."""
+        sampler = self.batches.sampler
+        return {
+            "seed": self.environment.seed,
+            "images": sampler.length,
+            "images_per_step": sampler.global_batch_size,
+            "steps": self.steps,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Returns the small part of the state, as JSON values."""
+        loss_scale = None
+        if self.uses_amp:
+            scaler = self.scaler.state_dict()
+            loss_scale = {"scale": float(scaler["scale"][0]), **{name: int(scaler[name]) for name in SCALER_COUNTS}}
+        return {
+            "optimizer_name": type(self.optimizer).__name__,
+            "rate_step": int(self.schedule.last_epoch),
+            "average": self.ema.counts() if self.ema is not None else None,
+            "loss_scale": loss_scale,
+            "architecture": architecture_of(self.config),
+            "class_names": self.evaluator.class_names if self.evaluator is not None else None,
+            "evaluated_weights": "ema" if self.ema is not None else "model",
+        }
+
+    def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
+        """Returns ``model``, ``ema`` (as evaluated) and ``optimizer`` (with ppdet's running sums)."""
+        optimizer = export_optimizer_state(self.optimizer, list(self.model.named_parameters()))
+        if self.ema is not None:
+            optimizer.update({f"{name}{AVERAGE_SUFFIX}": value for name, value in self.ema.sums().items()})
+        average = self.ema.state() if self.ema is not None else None
+        return {"model": as_arrays(self.model.state_dict()), "ema": average, "optimizer": optimizer}
+
+    def check(self, checkpoint: Checkpoint, where: str) -> None:
+        """Compares a checkpoint with this run.
+
+        Raises:
+            UserError: it is no detector's, belongs to another one, or lacks optimizer or average.
+        """
+        state, path = checkpoint.state, self.config.path
+        if "architecture" not in state:
+            raise UserError(f"{where}: is not of a detector, but {path} is a detection configuration")
+        theirs, ours = state["architecture"], architecture_of(self.config)
+        # Older checkpoints say less.
+        if any(theirs[key] != value for key, value in ours.items() if key in theirs):
+            raise UserError(f"{where}: is of {_named(theirs)}, but {path} is of {_named(ours)}")
+        if checkpoint.optimizer is None:
+            raise UserError(f"{where}: holds no optimizer state; its weights can be used as pretrain_weights")
+        if self.ema is not None and not state.get("average"):
+            raise UserError(f"{where}: was trained without an average; set use_ema: false to continue it")
+        if self.ema is None and state.get("average"):
+            raise UserError(f"{where}: was trained with an average; set use_ema: true to continue it")
+        before, now = state["optimizer_name"], type(self.optimizer).__name__
+        if before != now:
+            raise UserError(f"{where}: was trained with OptimizerBuilder.optimizer.type={before}, now it is {now}")
+
+    def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
+        """Takes over what :meth:`state` and :meth:`arrays` returned.
+
+        Raises:
+            UserError: something is missing or does not fit; the run would go on as another one.
+        """
+        state, arrays = checkpoint.state, checkpoint.optimizer or {}
+        load_weights(self.model, checkpoint.model)
+        self.schedule.step(updates)
+        sums = {name.removesuffix(AVERAGE_SUFFIX): value for name, value in arrays.items()
+                if name.endswith(AVERAGE_SUFFIX)}  # fmt: skip
+        accumulators = {name: value for name, value in arrays.items() if not name.endswith(AVERAGE_SUFFIX)}
+        import_optimizer_state(self.optimizer, list(self.model.named_parameters()), accumulators, where)
+        if self.ema is not None:
+            self.ema.restore(sums, state["average"], where)
+        if self.uses_amp and state.get("loss_scale"):
+            saved = state["loss_scale"]
+            scale = np.array([saved["scale"]], dtype="float32")
+            counts = {name: saved[name] for name in SCALER_COUNTS}
+            self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, **counts})
+
+    def sums_to_json(self, sums: EpochSums) -> dict[str, Any]:
+        """Returns ``losses``, ``batches``, ``images`` and ``seconds``."""
+        return {"losses": sums.values, "batches": sums.weight, "images": sums.images, "seconds": sums.seconds}
+
+    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
+        """Takes over what :meth:`sums_to_json` returned."""
+        if not values:
+            return EpochSums()
+        return EpochSums(values["losses"], values["batches"], values["images"], values["seconds"])
+
+    # What people see.
+
+    def describe(self) -> str:
+        """Returns what is trained on what; warns of keys without effect."""
+        config = self.config
+        if ignored := ignored_keys(config.data):
+            logger.warning("without effect here, for COCO figures and this engine: %s", ", ".join(ignored))
+        return (
+            f"{config.architecture} with {architecture_of(config)['backbone'] or 'its own backbone'}: "
+            f"{count_parameters(self.model):,} trainable parameters, {self.batches.sampler.length} training images, "
+            f"{config.num_classes} classes"
+        )
+
+    def report(self) -> dict[str, Any]:
+        """Returns the detector's part of ``report.json``."""
+        return {"architecture": self.config.architecture, "config": str(self.config.path)}
+
+    def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
+        """Draws losses, AP, learning rate and speed by epoch."""
+        draw_detection_curves(history, path, self.config.path.stem)
+
+    def close(self) -> None:
+        """Ends the worker processes of both loaders."""
+        self.batches.close()
+        if self.evaluator is not None:
+            self.evaluator.close()
+
+
+def ignored_keys(data: Mapping[str, Any]) -> list[str]:
+    """Returns the keys of a configuration, switched on there, that change nothing here."""
+    found = [name for name in IGNORED if data.get(name)]
+    return [*found, "metric"] if data.get("metric", "COCO") != "COCO" else found
+
+
+def architecture_of(config: DetectionConfig) -> dict[str, Any]:
+    """Returns what decides which weights fit: detector, backbone, classes."""
+    section = config.data.get(config.architecture) or {}
+    backbone = section.get("backbone")
+    arguments = config.data.get(backbone) if isinstance(backbone, str) else None
+    return {
+        "architecture": config.architecture,
+        "backbone": backbone,
+        "arch": arguments.get("arch") if isinstance(arguments, dict) else None,
+        "num_classes": config.num_classes,
+        **{key: config.data.get(key) for key in SIZE_KEYS},
+    }
+
+
+def _named(architecture: dict[str, Any]) -> str:
+    backbone = " ".join(str(architecture[key]) for key in ("backbone", "arch") if architecture[key])
+    size = "".join(f", {key} {architecture[key]}" for key in SIZE_KEYS if architecture.get(key) is not None)
+    return f"{architecture['architecture']} with {backbone or 'its own backbone'}, " \
+           f"{architecture['num_classes']} classes{size}"  # fmt: skip

@@ -1,0 +1,242 @@
+"""What a run leaves to read: its folder, ``log.jsonl``, VisualDL scalars, ``report.json`` and ``curves.png``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import paddle
+
+from ppcls_ext.arch.flops import count_parameters
+from ppcls_ext.engine.checkpoint import list_checkpoints
+from ppcls_ext.engine.environment import Environment
+from ppcls_ext.engine.task import RunProgress, Task
+from ppcls_ext.utils.display import clock
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import write_json, write_text
+from ppcls_ext.utils.locks import lock_folder
+from ppcls_ext.utils.log import log_to_file
+from ppcls_ext.utils.machine import memory_in_use, peak_memory
+
+logger = logging.getLogger(__name__)
+
+# Means of an epoch that are no losses or metrics.
+SPEED = ("images_per_second", "seconds")
+
+
+class RunFolder:
+    """The folder of one run: held by one process, never mixed with another run, its log free of what is done again.
+
+    Args:
+        path: the folder.
+        active: only rank 0 writes; every method of an inactive folder does nothing.
+        key: the configuration's key that chooses the folder, for messages.
+
+    Raises:
+        UserError: another process is training in this folder, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, active: bool, key: str = "Global.output_dir") -> None:
+        self.path = path
+        self.key = key
+        self.active = active
+        self._log: TextIO | None = None
+        self._lock: Any = None
+        if active:
+            self._lock = lock_folder(path, "another process is training in this folder", self.key)
+            # Only now: before the lock is taken, the file may be another run's.
+            log_to_file(path / "train.log")
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def refuse_second_run(self) -> None:
+        """Checks that nobody starts a second run over the checkpoints of a first.
+
+        Raises:
+            UserError: the folder already holds checkpoints of a run that nobody asked to continue.
+        """
+        existing = list_checkpoints(self.checkpoints)
+        if self.active and existing:
+            raise UserError(
+                f"{self.path}: already holds a run ({existing[-1].name}); continue it with --resume auto, "
+                f"choose another {self.key}, or remove the folder"
+            )
+
+    def write_config(self, text: str) -> None:
+        """Writes the resolved configuration."""
+        if self.active:
+            write_text(self.path / "config.yaml", text)
+
+    def open_log(self, epoch: int, step: int) -> None:
+        """Opens ``log.jsonl``, without what lies beyond ``step`` batches of the epoch after ``epoch`` finished ones."""
+        if not self.active:
+            return
+        file = self.path / "log.jsonl"
+        if file.is_file():
+            # A crash may have cut the last line anywhere, also inside a character.
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _is_before(line, epoch, step)]
+            write_text(file, "".join(f"{line}\n" for line in kept))
+        self._log = open(file, "a", encoding="utf-8")  # noqa: SIM115 (held open as long as the run lasts)
+
+    def log(self, kind: str, **values: Any) -> None:
+        """Appends one record and hands it to the system, so that a killed run keeps it."""
+        if self._log is not None:
+            self._log.write(json.dumps({"kind": kind, **values}, ensure_ascii=False) + "\n")
+            self._log.flush()
+
+    def close(self) -> None:
+        """Lets the folder go."""
+        if self._log is not None:
+            self._log.flush()
+            os.fsync(self._log.fileno())
+            self._log.close()
+            self._log = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _is_before(line: str, epoch: int, step: int) -> bool:
+    """Tells whether a log record belongs to the part of the run that a checkpoint covers.
+
+    A record of kind ``step`` names the epoch under way from 1; one of kind ``epoch`` names the epoch it closes.
+    """
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return False
+    if not isinstance(record, dict):
+        return False
+    number = record.get("epoch", 0)
+    if number <= epoch:
+        return True
+    return record.get("kind") == "step" and number == epoch + 1 and record.get("step", 0) <= step
+
+
+class Recorder:
+    """Writes the figures of a run into its folder; on every rank but the first it does nothing.
+
+    Args:
+        folder: the run's folder.
+        task: what is trained.
+        progress: where the run stands; its figures are read at each call.
+    """
+
+    def __init__(self, folder: RunFolder, task: Task, progress: RunProgress) -> None:
+        self.folder, self.task, self.progress = folder, task, progress
+        # VisualDL cannot cut its file back, so a run that starts at its beginning starts with none.
+        self._fresh = progress.epoch == 0 and progress.step == 0
+        self._writer: Any = None
+
+    def step(self, figures: dict[str, float], rate: float) -> None:
+        """Records figures of the epoch under way, and the learning rate of the last optimizer step."""
+        progress = self.progress
+        self.folder.log(
+            "step", epoch=progress.epoch + 1, step=progress.step, updates=progress.updates, lr=rate, **figures
+        )
+        self._scalar("train/loss", figures["loss"], progress.updates)
+        self._scalar("train/learning_rate", rate, progress.updates)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Records a finished epoch, with the memory that this process holds, and draws the curves anew.
+
+        The epoch must stand in ``progress.history`` already.
+        """
+        record["memory_mb"] = memory_in_use()
+        train, epochs, metric = record["train"], self.task.options.epochs, self.task.metric
+        shown = [f"{name.removeprefix('loss_')} {value:.4f}" for name, value in train.items() if name not in SPEED]
+        if "eval" in record:
+            value = max(record[part][metric] for part in ("eval", "ema") if part in record)
+            shown.append(f"evaluated {metric} {value:.4f}")
+        logger.info(
+            "epoch %d/%d: %s  lr %.2e  %.1f images/s  %s; about %s of training left",
+            record["epoch"], epochs, "  ".join(shown), record["lr"], train["images_per_second"],
+            clock(train["seconds"]), clock(train["seconds"] * (epochs - record["epoch"])),
+        )  # fmt: skip
+        self.folder.log(**{"kind": "epoch", **record})
+        self._draw()
+        for part in ("train", "eval", "ema"):
+            for name, value in record.get(part, {}).items():
+                if isinstance(value, int | float):
+                    self._scalar(f"{part}/{name}_by_epoch", value, record["epoch"])
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Writes ``report.json`` and ``curves.png``, and says how the run ended."""
+        if not self.folder.active:
+            return
+        write_json(self.folder.path / "report.json", report)
+        self._draw()
+        best, metric = report["best"], self.task.metric
+        result = f"best {metric} {best[metric]:.4f} (epoch {best['epoch']})" if best else "no evaluation"
+        training = clock(report["seconds"]["training"])
+        logger.info("done: %s, %s of training; see %s/report.json", result, training, self.folder.path)
+
+    def close(self) -> None:
+        """Closes the VisualDL file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _draw(self) -> None:
+        if self.folder.active:
+            self.task.draw_curves(self.progress.history, self.folder.path / "curves.png")
+
+    def _scalar(self, tag: str, value: float, step: int) -> None:
+        """Writes one value into ``RUN/vdl``; the file is opened with the first of them."""
+        if not (self.folder.active and self.task.options.use_visualdl):
+            return
+        if self._writer is None:
+            from visualdl import LogWriter
+
+            if self._fresh:
+                shutil.rmtree(self.folder.path / "vdl", ignore_errors=True)
+            self._writer = LogWriter(logdir=str(self.folder.path / "vdl"))
+        self._writer.add_scalar(tag=tag, step=step, value=value)
+
+
+def make_report(task: Task, progress: RunProgress, environment: Environment, seconds: float) -> dict[str, Any]:
+    """Returns the content of ``report.json``.
+
+    Args:
+        task: what was trained; its own part comes first.
+        progress: where the run stands.
+        environment: device, processes and seed.
+        seconds: length of this session.
+    """
+    history = progress.history
+    spent = {"training": sum(record["train"]["seconds"] for record in history)}
+    evaluations = [record["eval"]["seconds"] for record in history if "seconds" in record.get("eval", {})]
+    if evaluations:
+        spent["evaluation"] = sum(evaluations)
+    return {
+        **task.report(),
+        "trainable_parameters": count_parameters(task.model),
+        "epochs": progress.epoch,
+        "optimizer_steps": progress.updates,
+        "best": {task.metric: progress.best_metric, "epoch": progress.best_epoch} if progress.best_epoch else None,
+        "last": history[-1] if history else None,
+        "seconds": {**spent, "this_session": seconds},
+        "peak_memory_mb": peak_memory(),
+        "device": environment.device,
+        "processes": environment.world_size,
+        "seed": environment.seed,
+        "paddle": paddle.__version__,
+        "history": history,
+    }

@@ -1,0 +1,261 @@
+"""What the training loop needs of whatever it trains, and where a run stands.
+
+A new kind of model is trained by a class derived from :class:`Task`; ``classification/task.py`` and
+``detection/task.py`` are the two there are.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ppcls_ext.engine.checkpoint import Checkpoint
+from ppcls_ext.engine.environment import Environment, sum_over_ranks
+from ppcls_ext.engine.loader import Loader
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What a configuration says of the run, whatever is trained.
+
+    Attributes:
+        config: its data, by which a resumed run is compared with its checkpoint.
+        config_text: the same as YAML, for the run's folder and its checkpoints.
+        without_effect: beginnings of dotted keys that may change without any number of the run changing.
+        epochs: how many to train.
+        log_interval: batches between two lines of the log.
+        eval_interval: epochs between two evaluations; the last epoch is always evaluated.
+        save_interval: epochs between two checkpoints; the last and each best epoch are always saved.
+        save_steps: batches between two checkpoints inside an epoch; 0 for none.
+        keep_checkpoints: how many of the newest checkpoints stay, besides the best.
+        use_visualdl: write curves for VisualDL.
+    """
+
+    config: dict[str, Any]
+    config_text: str
+    without_effect: tuple[str, ...]
+    epochs: int
+    log_interval: int
+    eval_interval: int
+    save_interval: int
+    save_steps: int
+    keep_checkpoints: int
+    use_visualdl: bool
+
+
+@dataclasses.dataclass
+class StepResult:
+    """What one batch gave.
+
+    Attributes:
+        loss: what is trained on. Where it is not finite, nothing was changed.
+        sums: what adds up to the means of the epoch: losses and metrics by name, each times ``weight``.
+        weight: what the sums count: images, or batches.
+        images: number of images.
+        shown: losses of this batch by name, for messages.
+        rate: learning rate of the last optimizer step.
+    """
+
+    loss: float
+    sums: dict[str, float]
+    weight: float
+    images: int
+    shown: dict[str, float]
+    rate: float
+
+
+@dataclasses.dataclass
+class EpochSums:
+    """Sums over the batches of the present epoch on this process.
+
+    Attributes:
+        values: losses and metrics by name.
+        weight: what the values are divided by: images, or batches.
+        images: number of images.
+        seconds: time spent, over all sessions of an interrupted epoch.
+    """
+
+    values: dict[str, float] = dataclasses.field(default_factory=dict)
+    weight: float = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def add(self, result: StepResult) -> None:
+        """Adds one batch."""
+        for name, value in result.sums.items():
+            self.values[name] = self.values.get(name, 0.0) + value
+        self.weight += result.weight
+        self.images += result.images
+
+    def mean(self) -> dict[str, float]:
+        """Returns mean losses and metrics, images per second, and the seconds they took."""
+        return {
+            **{name: value / max(self.weight, 1) for name, value in self.values.items()},
+            "images_per_second": self.images / max(self.seconds, 1e-9),
+            "seconds": self.seconds,
+        }
+
+    def over_ranks(self, world_size: int) -> EpochSums:
+        """Returns the sums over all processes; the seconds are this process's, for all work at the same time."""
+        own = np.array([*self.values.values(), float(self.weight), float(self.images)])
+        *values, weight, images = sum_over_ranks(own, world_size).tolist()
+        return EpochSums(dict(zip(self.values, values, strict=True)), weight, int(images), self.seconds)
+
+
+@dataclasses.dataclass
+class RunProgress:
+    """Where a run stands.
+
+    Attributes:
+        epoch: finished epochs.
+        step: batches done in the epoch after these.
+        updates: optimizer steps done.
+        best_metric: best value so far of the task's metric, -1 before the first evaluation.
+        best_epoch: the epoch (from 1) it belongs to.
+        evaluated_weights: ``ema`` or ``model``: which weights did better at the last evaluation.
+        history: one record for each finished epoch.
+        sums: sums over the epoch under way.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    best_metric: float = -1.0
+    best_epoch: int = 0
+    evaluated_weights: str = "model"
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    sums: EpochSums = dataclasses.field(default_factory=EpochSums)
+
+    def note_best(self, record: dict[str, Any], metric: str) -> bool:
+        """Notes which weights of an epoch did better by ``metric``; tells whether it is the best epoch so far."""
+        plain, averaged = record["eval"][metric], record.get("ema", {}).get(metric, -1.0)
+        self.evaluated_weights = "ema" if averaged >= plain else "model"
+        value = max(plain, averaged)
+        if value <= self.best_metric:
+            return False
+        self.best_metric, self.best_epoch = value, record["epoch"]
+        return True
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all but the sums as plain values; JSON keeps every bit of a Python float."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "sums"}
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any], sums: EpochSums) -> RunProgress:
+        """Takes over what :meth:`to_json` returned; other keys are left alone."""
+        names = {field.name for field in dataclasses.fields(cls)} - {"sums"}
+        values = {name: value for name, value in state.items() if name in names}
+        # Detectors' checkpoints of earlier versions name the steps of the learning rate only, which are as many.
+        values.setdefault("updates", state.get("rate_step", 0))
+        return cls(**values, sums=sums)
+
+
+class Task(abc.ABC):
+    """What is trained: data, model, optimizer and metrics, as the loop needs them.
+
+    Attributes:
+        options: what the configuration says of the run.
+        environment: device, rank and seed.
+        model: the layer that is evaluated and saved.
+        batches: the training data.
+        update_freq: batches whose gradients make one optimizer step.
+        metric: name of the metric, of those that :meth:`evaluate` returns, by which the best epoch is chosen.
+        advice: what helps when the loss is not finite, for the message.
+    """
+
+    options: RunOptions
+    environment: Environment
+    model: paddle.nn.Layer
+    batches: Loader
+    update_freq: int = 1
+    metric: str
+    advice: str
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch: whole updates only, as in PaddleClas."""
+        return len(self.batches) // self.update_freq * self.update_freq
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """Returns what is trained on what, for the first line of the log."""
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Loads the weights that a fresh run begins with, if the configuration names any."""
+
+    @abc.abstractmethod
+    def train_mode(self) -> None:
+        """Puts the network into training mode."""
+
+    @abc.abstractmethod
+    def train_step(self, batch: dict[str, Any], progress: RunProgress) -> StepResult:
+        """Does forward and backward pass of one batch, and the optimizer step if it is the last one of an update."""
+
+    @abc.abstractmethod
+    def evaluate(self) -> dict[str, dict[str, Any]] | None:
+        """Returns metrics by name under ``eval`` and perhaps, for averaged weights, ``ema``; ``None`` without data."""
+
+    @abc.abstractmethod
+    def rate(self, updates: int) -> float:
+        """Returns the learning rate that the record of an epoch shows, after so many optimizer steps."""
+
+    @abc.abstractmethod
+    def data_order(self) -> dict[str, int]:
+        """Returns what decides which images form batch k; a run inside an epoch resumes only where it agrees."""
+
+    @abc.abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint holds of the task beside arrays, as JSON values."""
+
+    @abc.abstractmethod
+    def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
+        """Returns the arrays of a checkpoint: ``model``, ``ema``, ``optimizer`` and perhaps ``auxiliary``."""
+
+    @abc.abstractmethod
+    def check(self, checkpoint: Checkpoint, where: str) -> None:
+        """Raises a UserError if the checkpoint, called ``where``, belongs to another task than this one."""
+
+    @abc.abstractmethod
+    def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
+        """Takes over what :meth:`state` and :meth:`arrays` returned, at optimizer step ``updates``."""
+
+    @abc.abstractmethod
+    def sums_to_json(self, sums: EpochSums) -> dict[str, Any]:
+        """Returns the sums as ``state.json`` has held them since the first version."""
+
+    @abc.abstractmethod
+    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
+        """Takes over what :meth:`sums_to_json` returned."""
+
+    @abc.abstractmethod
+    def report(self) -> dict[str, Any]:
+        """Returns the task's own part of ``report.json``."""
+
+    @abc.abstractmethod
+    def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
+        """Draws the run's history into the PNG ``path``."""
+
+    def begin(self, log: Callable[..., None]) -> None:  # noqa: B027 (not every task has something to do then)
+        """Is called before the first batch of a run that is not over yet; ``log(kind, **values)`` writes a record."""
+
+    def logged(self, result: StepResult, sums: EpochSums) -> dict[str, float]:
+        """Returns the figures that a line of the log shows: the means of the epoch so far."""
+        return sums.mean()
+
+    def image_names(self, batch: dict[str, Any]) -> list[str]:
+        """Returns the names of the images in a batch, where they are known."""
+        return []
+
+    def end_epoch(self) -> None:  # noqa: B027
+        """Is called after the last batch and the evaluation of an epoch, before its checkpoint."""
+
+    def close(self) -> None:
+        """Ends the loaders' worker processes."""
+        self.batches.close()

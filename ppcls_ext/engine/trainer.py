@@ -1,0 +1,232 @@
+"""The training loop of classifiers and detectors: epochs, batches, evaluation, checkpoints, resume, interruption.
+
+What is trained is a :class:`~ppcls_ext.engine.task.Task` (``classification/task.py``, ``detection/task.py``): it builds
+data, model and optimizer, does the step of one batch, and evaluates. Everything else stands here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ppcls_ext.engine.checkpoint import (
+    Checkpoint,
+    compare_order,
+    find_checkpoint,
+    list_checkpoints,
+    warn_of_changes,
+    write_checkpoint,
+)
+from ppcls_ext.engine.environment import (
+    InterruptWatch,
+    barrier,
+    check_same_start,
+    random_states,
+    restore_random_states,
+)
+from ppcls_ext.engine.recorder import SPEED, Recorder, RunFolder, make_report
+from ppcls_ext.engine.task import EpochSums, RunProgress, StepResult, Task
+from ppcls_ext.utils.display import Display
+from ppcls_ext.utils.errors import Interrupted, UserError
+from ppcls_ext.utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+def resume_task(task: Task, checkpoint: Checkpoint) -> RunProgress:
+    """Puts a checkpoint into ``task`` and returns where the run stands.
+
+    What has changed in the configuration since is listed in one warning.
+
+    Raises:
+        UserError: it belongs to another run, lacks something that this one needs, or stands inside an epoch whose
+            batches would now be cut otherwise.
+    """
+    state, options = checkpoint.state, task.options
+    where = f"checkpoint of epoch {state['epoch']}"
+    task.check(checkpoint, where)
+    recut = compare_order(where, state, task.data_order())
+    warn_of_changes(where, checkpoint.config, options.config, options.without_effect)
+    progress = RunProgress.from_json(state, task.sums_from_json(state.get("sums", {})))
+    if recut:
+        # An epoch has another number of steps now; the learning rate follows the epochs, not the steps done.
+        progress.updates = progress.epoch * (task.steps // task.update_freq)
+    task.restore(checkpoint, progress.updates, where)
+    if "random" in state:
+        restore_random_states(state["random"])
+    return progress
+
+
+class Trainer:
+    """One training run, from its first or next epoch to its report.
+
+    Args:
+        task: what is trained.
+        folder: the folder of the run, held by this process.
+        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
+
+    Raises:
+        UserError: the folder holds another run, or the checkpoint cannot be continued.
+    """
+
+    def __init__(self, task: Task, folder: RunFolder, resume: str | None = None) -> None:
+        self.task, self.folder = task, folder
+        self.options, self.environment = task.options, task.environment
+        checkpoint = find_checkpoint(resume, folder.checkpoints)
+        if checkpoint is not None:
+            self.progress = resume_task(task, checkpoint)
+        else:
+            folder.refuse_second_run()
+            task.start()
+            self.progress = RunProgress()
+        position = (self.progress.epoch, self.progress.step, self.progress.updates)
+        check_same_start(position, task.model, self.environment, folder.key)
+        self.recorder = Recorder(folder, task, self.progress)
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the last epoch; returns the report that also stands in ``report.json``.
+
+        Raises:
+            Interrupted: the user stopped the run; it has been saved.
+            UserError: the loss is not finite, images cannot be used, or the disk is full.
+        """
+        task, progress, epochs, environment = self.task, self.progress, self.options.epochs, self.environment
+        logger.info(
+            "%s, device %s, %d process(es), seed %d",
+            task.describe(), environment.device, environment.world_size, environment.seed,
+        )  # fmt: skip
+        if progress.epoch >= epochs:
+            logger.info("all %d epochs are done already", epochs)
+        self.folder.write_config(self.options.config_text)
+        self.folder.open_log(progress.epoch, progress.step)
+        start = time.monotonic()
+        try:
+            if progress.epoch < epochs:
+                task.begin(self.folder.log)
+            with InterruptWatch(environment.world_size) as watch:
+                while progress.epoch < epochs:
+                    self._train_epoch(watch)
+                    # Before an evaluation that may take long; the resumed run begins with it.
+                    self._stop_if_asked(watch, update=0)
+                    self._finish_epoch()
+                    if progress.epoch < epochs:
+                        self._stop_if_asked(watch, update=0)
+            report = make_report(task, progress, environment, time.monotonic() - start)
+            self.recorder.finish(report)
+            return report
+        finally:
+            task.close()
+            self.recorder.close()
+
+    def _train_epoch(self, watch: InterruptWatch) -> None:
+        """Trains from ``progress.step`` to the end of the epoch."""
+        task, progress, options = self.task, self.progress, self.options
+        if progress.step >= task.steps:
+            # Interrupted before its evaluation. The loader may hold a rest of batches that make no whole update.
+            return
+        task.train_mode()
+        task.batches.sampler.set_position(progress.epoch, progress.step)
+        title = f"epoch {progress.epoch + 1}/{options.epochs}"
+        with Display(title, task.steps, progress.step, options.log_interval, self.environment.is_main) as display:
+            before = time.monotonic()
+            for batch in task.batches:
+                result = task.train_step(batch, progress)
+                if not math.isfinite(result.loss):
+                    self._stop_at_bad_loss(batch, result)
+                progress.step += 1
+                progress.updates += progress.step % task.update_freq == 0
+                progress.sums.add(result)
+                now = time.monotonic()
+                progress.sums.seconds += now - before
+                before = now
+                figures = task.logged(result, progress.sums)
+                self._show(display, figures, result.rate)
+                if progress.step % options.log_interval == 0:
+                    self.recorder.step(figures, result.rate)
+                if progress.step >= task.steps:
+                    break
+                if progress.step % task.update_freq == 0:
+                    self._stop_if_asked(watch, progress.updates)
+                    every = options.save_steps
+                    if every and progress.step // every > (progress.step - task.update_freq) // every:
+                        self._save(best=False)
+
+    def _show(self, display: Display, figures: dict[str, float], rate: float) -> None:
+        shown = {name: f"{value:.4f}" for name, value in figures.items() if name not in SPEED}
+        speed = figures["images_per_second"] * self.environment.world_size
+        display.advance(**shown, lr=f"{rate:.2e}", **{"images/s": f"{speed:.1f}"})
+
+    def _stop_at_bad_loss(self, batch: dict[str, Any], result: StepResult) -> None:
+        """Saves the batch and stops; the weights have not seen its gradient.
+
+        Raises:
+            UserError: always; the message names the step, the file and what to try.
+        """
+        progress = self.progress
+        epoch, step = progress.epoch + 1, progress.step + 1
+        name = f"bad_batch_epoch_{epoch:04d}_step_{step:06d}_rank_{self.environment.rank}.npz"
+        file = self.folder.path / name
+        arrays = {name: value.numpy() for name, value in batch.items()}
+        try:
+            with atomic_path(file) as temporary:
+                np.savez(temporary, names=np.array(self.task.image_names(batch)), **arrays)
+            outcome = f"the batch is saved in {file}"
+        except OSError as error:
+            outcome = f"the batch could not be saved in {file} ({error.strerror or error})"
+        parts = "".join(f", {name} {value:.3g}" for name, value in result.shown.items() if name != "loss")
+        kept = list_checkpoints(self.folder.checkpoints)
+        newest = f"the newest checkpoint is {kept[-1]}" if kept else "nothing was saved yet"
+        raise UserError(
+            f"the loss became {result.loss} at epoch {epoch}, batch {step} (optimizer step {progress.updates + 1}"
+            f"{parts}); {outcome}; {newest}; {self.task.advice}"
+        )
+
+    def _finish_epoch(self) -> None:
+        """Evaluates, records and saves; the epoch then counts as finished."""
+        task, progress, options = self.task, self.progress, self.options
+        number = progress.epoch + 1
+        last = number == options.epochs
+        means = progress.sums.over_ranks(self.environment.world_size).mean()
+        record: dict[str, Any] = {"epoch": number, "lr": task.rate(progress.updates), "train": means}
+        metrics = task.evaluate() if last or number % options.eval_interval == 0 else None
+        best = False
+        if metrics is not None:
+            record.update(metrics)
+            best = progress.note_best(record, task.metric)
+        task.end_epoch()
+        progress.history.append(record)
+        progress.epoch, progress.step, progress.sums = number, 0, EpochSums()
+        self.recorder.epoch(record)
+        if best or last or number % options.save_interval == 0:
+            self._save(best)
+
+    def _stop_if_asked(self, watch: InterruptWatch, update: int) -> None:
+        """Saves and leaves if the user interrupted the run."""
+        if not watch.stop_after(update):
+            return
+        self._save(best=False)
+        raise Interrupted(
+            f"stopped; everything is saved in {self.folder.checkpoints}; "
+            "continue with the same command and --resume auto"
+        )
+
+    def _save(self, best: bool) -> None:
+        task, progress = self.task, self.progress
+        if self.environment.is_main:
+            state = {
+                **progress.to_json(),
+                "sums": task.sums_to_json(progress.sums),
+                **task.state(),
+                "data_order": task.data_order(),
+                "random": random_states(),
+                "paddle": paddle.__version__,
+            }
+            checkpoint = Checkpoint(state, **task.arrays(), config=self.options.config_text)
+            folder = write_checkpoint(self.folder.checkpoints, checkpoint, self.options.keep_checkpoints, best)
+            logger.info("saved %s%s", folder, " (best)" if best else "")
+        barrier(self.environment.world_size)

@@ -1,0 +1,171 @@
+"""What goes wrong before and during a detector's training ends in one line that says what to mend."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detection.configuration import load_config
+from detection.configuration.checks import RunKeys, catalog
+from detection.evaluator import Evaluator, evaluate_config
+from detection.loaders import training_loader
+from detection.task import IGNORED, ignored_keys, open_environment, train_config
+from detection.toolkit import build_model, workspace
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.weights import write_weights
+from tests.support.detector_runs import make_frames, run_config
+from tests.support.frames import Frames
+from tests.support.runs import run_tool
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Frames:
+    return make_frames(tmp_path / "data")
+
+
+def spoil_classes(frames: Frames) -> None:
+    for part in (frames.train, frames.val):
+        part["categories"].append({"id": 9, "name": "wreck"})
+    frames.write()
+
+
+def truncate(frames: Frames) -> None:
+    file = frames.annotations("train")
+    file.write_text(file.read_text(encoding="utf-8")[:300], encoding="utf-8")
+
+
+def exchange(frames: Frames) -> None:
+    for image in frames.train["images"]:
+        image["file_name"] = f"other_{image['file_name']}"
+    frames.write()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_classes, "num_classes"),
+        (lambda frames: frames.annotations("val").unlink(), "no such file; prepare the data first"),
+        (truncate, "is not valid JSON, probably truncated"),
+        (exchange, "is of another data set: none of its 18 images"),
+        (lambda frames: frames.image("train_03.png").unlink(), "1 of the 18 images .* such as train_03.png"),
+    ],
+    ids=["class count", "annotations missing", "annotations truncated", "another data set", "image vanished"],
+)
+def test_tool_refuses_data_that_do_not_fit(frames: Frames, tmp_path: Path, spoil: Any, message: str) -> None:
+    spoil(frames)
+    result = run_tool("train.py", "-c", run_config(tmp_path, frames))
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in lines)
+    assert any(re.search(message, line) for line in lines), result.stderr
+
+
+def test_image_that_vanishes_during_training_is_named(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames))
+    with workspace(config):
+        loader = training_loader(config, open_environment(config))
+    frames.image("train_05.png").unlink()
+    with pytest.raises(UserError, match=r"train_05\.png: cannot be used \(the file is missing\)"):
+        list(loader)
+
+
+def test_damaged_image_is_named(frames: Frames, tmp_path: Path) -> None:
+    frames.image("train_05.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"train_05\.png: cannot be used"):
+        train_config(load_config(run_config(tmp_path, frames, worker_num=1)))
+
+
+def test_loss_that_is_not_finite_stops_the_run(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames, LearningRate__base_lr=1e30))
+    with pytest.raises(UserError, match="the loss became .* at epoch 1, batch .*lower LearningRate.base_lr"):
+        train_config(config)
+    assert list(config.output_dir.glob("bad_batch_*.npz"))
+
+
+def test_fewer_images_than_a_batch(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames, TrainReader__batch_size=64))
+    with pytest.raises(UserError, match="TrainReader.batch_size: 18 samples do not fill a batch of 64"):
+        train_config(config)
+
+
+def test_weights_of_another_detector_do_not_start_a_run(frames: Frames, tmp_path: Path) -> None:
+    first = load_config(run_config(tmp_path / "one", frames, epoch=1))
+    train_config(first)
+    best = first.output_dir / "checkpoints" / "best"
+    other = load_config(run_config(tmp_path / "two", frames, EConvNeXt__arch="tiny", pretrain_weights=str(best)))
+    with pytest.raises(UserError, match="pretrain_weights: .*: they were trained with another architecture than"):
+        train_config(other)
+
+
+def test_another_number_of_classes_keeps_all_but_the_classifier(frames: Frames, tmp_path: Path) -> None:
+    first = load_config(run_config(tmp_path / "one", frames, epoch=1))
+    train_config(first)
+    best = str(first.output_dir / "checkpoints" / "best")
+    for part in (frames.train, frames.val):
+        part["categories"].append({"id": 4, "name": "wreck"})
+    frames.write()
+    second = load_config(run_config(tmp_path / "two", frames, epoch=1, num_classes=4, pretrain_weights=best))
+    assert train_config(second)["epochs"] == 1
+
+
+def test_evaluation_covers_images_without_boxes(frames: Frames, tmp_path: Path) -> None:
+    """ppdet leaves them out by default; whatever a detector finds there is wrong and has to count."""
+    config = load_config(run_config(tmp_path, frames, EvalDataset__allow_empty=False))
+    with workspace(config):
+        assert Evaluator(config, open_environment(config)).loader.sampler.length == 6
+
+
+def test_evaluation_of_some_images_only_is_refused(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames), ["EvalDataset.sample_num=4"])
+    with workspace(config), pytest.raises(UserError, match="would evaluate 4 images, .* all 6 of .*val.json"):
+        Evaluator(config, open_environment(config))
+
+
+def test_images_that_training_leaves_out_are_counted(
+    frames: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = load_config(run_config(tmp_path, frames, TrainDataset__allow_empty=False))
+    logging.getLogger("detection").propagate = True
+    with workspace(config):
+        assert training_loader(config, open_environment(config)).sampler.length == 17
+    assert "TrainDataset: 1 of 18 images are left out" in caplog.text
+
+
+def test_a_value_that_an_operator_cannot_use(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames), ["EvalReader.sample_transforms=[{NormalizeImage: {mean: 3}}]"])
+    with workspace(config), pytest.raises(UserError, match=r"run\.yml: "):
+        Evaluator(config, open_environment(config))
+
+
+def test_classes_in_another_order_than_trained(frames: Frames, tmp_path: Path) -> None:
+    folder = tmp_path / "epoch_0001"
+    config = load_config(run_config(tmp_path, frames), [f"weights={folder}"])
+    state = {name: value.numpy() for name, value in build_model(config).state_dict().items()}
+    write_weights(folder / "model.pdparams", state)
+    names = {"evaluated_weights": "model", "class_names": ["tyre", "ball", "cube"]}
+    (folder / "state.json").write_text(json.dumps(names), encoding="utf-8")
+    with pytest.raises(UserError, match="val.json numbers the classes cube, ball, tyre, but .* tyre, ball, cube"):
+        evaluate_config(config, open_environment(config), tmp_path / "evaluation")
+
+
+def test_frames_without_any_box_train_and_evaluate(frames: Frames, tmp_path: Path) -> None:
+    """With either assigner; 24 frames of an empty tank are a batch like any other."""
+    for part in (frames.train, frames.val):
+        part["annotations"].clear()
+    frames.write()
+    report = train_config(load_config(run_config(tmp_path, frames)))
+    assert report["epochs"] == 2
+    assert report["best"] == {"AP": 0.0, "epoch": 1}
+
+
+def test_keys_that_do_nothing_here_are_named() -> None:
+    data = {"metric": "VOC", "use_xpu": True, "print_flops": False, "use_ema": True}
+    assert ignored_keys(data) == ["use_xpu", "metric"]
+    assert ignored_keys({"metric": "COCO"}) == []
+    assert set(IGNORED) <= catalog().keys | RunKeys.model_fields.keys(), "a key that no configuration may have"

@@ -1,0 +1,84 @@
+"""The average of a detector's weights: looking at it changes nothing, and it resumes to the same bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from detection.ema import DetectorEMA
+from ppcls_ext.utils.errors import UserError
+
+
+class Line(paddle.nn.Layer):
+    """Two layers, of which the second is never averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained = paddle.nn.Linear(3, 1)
+        self.listed = paddle.nn.Linear(3, 1)
+
+
+def make_average(cycle_epoch: int = -1) -> DetectorEMA:
+    from ppdet.optimizer import ModelEMA
+
+    model = Line()
+    return DetectorEMA(model, ModelEMA(model, decay=0.5, cycle_epoch=cycle_epoch, ema_black_list=["listed"]))
+
+
+def train(average: DetectorEMA, updates: int) -> None:
+    """Each update adds a number to all weights, unless they are frozen."""
+    for number in range(updates):
+        with paddle.no_grad():
+            for parameter in average.model.parameters():
+                if not parameter.stop_gradient:
+                    parameter.set_value(parameter + 0.1 * (number + 1))
+        average.update()
+
+
+def evaluated(average: DetectorEMA) -> dict[str, np.ndarray]:
+    with average.applied():
+        return {name: value.numpy() for name, value in average.model.state_dict().items()}
+
+
+def assert_equal(left: Any, right: Any) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
+
+
+def test_at_the_end_of_a_cycle_the_checkpoint_holds_what_was_evaluated() -> None:
+    average = make_average(cycle_epoch=1)
+    train(average, 3)
+    before = evaluated(average)
+    average.end_epoch()
+    assert_equal(average.state(), before)
+    assert not np.array_equal(before["trained.weight"], average.model.trained.weight.numpy())
+    assert average.counts() == {"step": 0, "epoch": 0}
+    train(average, 1)
+    # One step after the average began anew, it is what was trained.
+    np.testing.assert_allclose(evaluated(average)["trained.weight"], average.model.trained.weight.numpy(), rtol=1e-6)
+
+
+def test_it_resumes_to_the_same_bits_and_what_is_never_averaged_follows_the_model() -> None:
+    whole, resumed = make_average(), make_average()
+    train(whole, 2)
+    resumed.model.set_state_dict(whole.model.state_dict())
+    resumed.restore(whole.sums(), whole.counts(), "checkpoint")
+    for average in (whole, resumed):
+        train(average, 2)
+    assert_equal(resumed.state(), whole.state())
+    np.testing.assert_array_equal(evaluated(resumed)["listed.weight"], resumed.model.listed.weight.numpy())
+    with pytest.raises(UserError, match="checkpoint: its average lacks trained.bias and 1 more"):
+        resumed.restore({"listed.weight": np.zeros(1), "listed.bias": np.zeros(1)}, whole.counts(), "checkpoint")
+
+
+def test_looking_at_the_average_freezes_nothing() -> None:
+    average = make_average()
+    train(average, 1)
+    evaluated(average)
+    before = average.model.listed.weight.numpy().copy()
+    train(average, 1)
+    assert not np.array_equal(average.model.listed.weight.numpy(), before)

@@ -1,0 +1,180 @@
+"""One folder, one run: a second run is refused, two processes never share it, and its log tells nothing twice."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppcls_ext.engine.checkpoint import Checkpoint, write_checkpoint
+from ppcls_ext.engine.recorder import RunFolder
+from ppcls_ext.utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+HOLD = """
+import sys
+from pathlib import Path
+from ppcls_ext.engine.recorder import RunFolder
+folder = RunFolder(Path(sys.argv[1]), active=True)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def open_folder(tmp_path):
+    opened = []
+
+    def open_one(name: str = "run", active: bool = True) -> RunFolder:
+        opened.append(RunFolder(tmp_path / name, active))
+        return opened[-1]
+
+    yield open_one
+    for folder in opened:
+        folder.close()
+
+
+def save(folder: RunFolder, epoch: int) -> None:
+    state = {"epoch": epoch, "step": 0}
+    weights = {"a": np.zeros(1, "float32")}
+    write_checkpoint(folder.checkpoints, Checkpoint(state, weights, None, None, ""), keep=3, best=False)
+
+
+def records(folder: RunFolder) -> list[dict]:
+    return [json.loads(line) for line in (folder.path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_second_run_is_refused_and_told_what_to_do(open_folder):
+    folder = open_folder()
+    folder.refuse_second_run()
+    save(folder, 3)
+    with pytest.raises(UserError) as error:
+        folder.refuse_second_run()
+    assert str(error.value) == (
+        f"{folder.path}: already holds a run (epoch_0003); continue it with --resume auto, "
+        "choose another Global.output_dir, or remove the folder"
+    )
+
+
+def test_a_folder_is_held_by_one_process_until_it_lets_go(tmp_path, open_folder):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=r"run: another process is training in this folder; .* Global\.output_dir"):
+            open_folder()
+        open_folder("another run")
+    finally:
+        holder.communicate("done\n")
+    open_folder()
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path, open_folder):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.communicate()
+    open_folder()
+
+
+def test_a_file_system_without_locks_is_warned_of(open_folder, monkeypatch, caplog):
+    def flock(*_arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    open_folder()
+    assert "this file system has no locks (No locks available)" in caplog.text
+
+
+def test_closing_lets_the_folder_go(open_folder):
+    open_folder().close()
+    open_folder()
+
+
+def test_other_ranks_write_nothing(tmp_path, open_folder):
+    open_folder()
+    rank_1 = open_folder(active=False)
+    rank_1.refuse_second_run()
+    rank_1.write_config("a: 1")
+    rank_1.open_log(0, 0)
+    rank_1.log("step", epoch=1, step=1)
+    rank_1.close()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "train.log"]
+    open_folder("elsewhere", active=False)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, open_folder):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"file/run: cannot write here \(.+\); choose another Global\.output_dir"):
+        open_folder("file/run")
+    with pytest.raises(UserError, match=r"file: cannot write here"):
+        open_folder("file")
+
+
+def fill_log(folder: RunFolder) -> None:
+    folder.open_log(0, 0)
+    for epoch in (1, 2, 3):
+        for step in (10, 20):
+            folder.log("step", epoch=epoch, step=step, loss=0.5)
+        folder.log("epoch", epoch=epoch, note="für")
+    folder.close()
+
+
+def kept(folder: RunFolder) -> list[tuple]:
+    return [(record["kind"], record["epoch"], record.get("step")) for record in records(folder)]
+
+
+FIRST = [("step", 1, 10), ("step", 1, 20), ("epoch", 1, None)]
+SECOND = [("step", 2, 10), ("step", 2, 20), ("epoch", 2, None)]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "expected"),
+    [
+        (0, 0, []),
+        (0, 10, FIRST[:1]),
+        (1, 0, FIRST),
+        (1, 5, FIRST),
+        (1, 15, FIRST + SECOND[:1]),
+        (1, 20, FIRST + SECOND[:2]),
+        (2, 0, FIRST + SECOND),
+    ],
+)
+def test_a_resumed_log_keeps_what_the_checkpoint_covers_and_nothing_else(open_folder, epoch, step, expected):
+    fill_log(open_folder())
+    folder = open_folder()
+    folder.open_log(epoch, step)
+    assert kept(folder) == expected
+    folder.log("step", epoch=epoch + 1, step=step + 1)
+    assert kept(folder) == [*expected, ("step", epoch + 1, step + 1)]
+
+
+@pytest.mark.parametrize("torn", [b'{"kind": "step", "epo', b"5", b"null", b"\x00\x00", b'{"kind": "st\xc3'])
+def test_a_line_that_a_crash_tore_is_dropped(open_folder, torn):
+    folder = open_folder()
+    fill_log(folder)
+    with open(folder.path / "log.jsonl", "ab") as stream:
+        stream.write(torn)
+    folder = open_folder()
+    folder.open_log(3, 0)
+    assert len(records(folder)) == 9
+
+
+def test_records_reach_the_disk_without_closing(open_folder):
+    folder = open_folder()
+    folder.open_log(0, 0)
+    folder.log("step", epoch=1, step=1, name="ü")
+    assert records(folder) == [{"kind": "step", "epoch": 1, "step": 1, "name": "ü"}]

@@ -1,0 +1,73 @@
+"""Where a run stands: means over batches, the best epoch, and states that survive JSON bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_ext.engine.environment import random_states, restore_random_states
+from ppcls_ext.engine.task import EpochSums, RunProgress, StepResult
+
+
+def test_means_weigh_batches_and_an_epoch_without_a_batch_divides_by_nothing():
+    sums = EpochSums()
+    assert sums.mean() == {"images_per_second": 0.0, "seconds": 0.0}
+    sums.add(StepResult(1.0, {"loss": 4.0, "top1": 3.0}, 4, 4, {}, 0.1))
+    sums.add(StepResult(4.0, {"loss": 8.0, "top1": 0.5}, 2, 2, {}, 0.1))
+    sums.seconds = 3.0
+    assert sums.mean() == {"loss": 2.0, "top1": 3.5 / 6, "images_per_second": 2.0, "seconds": 3.0}
+
+
+def test_processes_add_their_sums(monkeypatch):
+    monkeypatch.setattr("ppcls_ext.engine.task.sum_over_ranks", lambda values, world_size: world_size * values)
+    both = EpochSums({"loss": 4.0, "top1": 3.0}, weight=4, images=4, seconds=2.0).over_ranks(2)
+    assert both == EpochSums({"loss": 8.0, "top1": 6.0}, weight=8, images=8, seconds=2.0)
+
+
+@pytest.mark.parametrize(
+    ("plain", "averaged", "weights", "best"),
+    [(0.5, None, "model", 0.5), (0.5, 0.7, "ema", 0.7), (0.7, 0.5, "model", 0.7), (0.6, 0.6, "ema", 0.6)],
+)
+def test_the_better_weights_are_the_ones_that_count(plain, averaged, weights, best):
+    progress = RunProgress()
+    record = {"epoch": 4, "eval": {"top1": plain}}
+    if averaged is not None:
+        record["ema"] = {"top1": averaged}
+    assert progress.note_best(record, "top1")
+    assert (progress.evaluated_weights, progress.best_metric, progress.best_epoch) == (weights, best, 4)
+
+
+def test_the_first_of_equal_epochs_stays_the_best():
+    progress = RunProgress()
+    outcomes = [progress.note_best({"epoch": epoch, "eval": {"top1": value}}, "top1")
+                for epoch, value in enumerate([0.0, 0.5, 0.5, 0.4, 0.6], start=1)]  # fmt: skip
+    assert outcomes == [True, True, False, False, True]
+    assert progress.best_epoch == 5
+
+
+def test_json_round_trip_keeps_every_bit():
+    progress = RunProgress(
+        epoch=3, step=7, updates=31, best_metric=0.1 + 0.2, best_epoch=2, evaluated_weights="ema",
+        history=[{"epoch": 1, "train": {"loss": 2 / 3}}],
+    )  # fmt: skip
+    state = json.loads(json.dumps({**progress.to_json(), "arch": {"name": "other keys are left alone"}}))
+    assert RunProgress.from_json(state, EpochSums()) == progress
+
+
+def test_random_states_survive_json_and_repeat_the_same_numbers():
+    def draw() -> list[float]:
+        return [random.random(), *np.random.normal(size=3), *paddle.rand([3]).tolist()]
+
+    random.seed(1)
+    np.random.seed(2)
+    np.random.normal()
+    paddle.seed(1234)
+    states = json.loads(json.dumps(random_states()))
+    expected = draw()
+    random.seed(9), np.random.seed(9), paddle.seed(99)
+    restore_random_states(states)
+    assert draw() == expected

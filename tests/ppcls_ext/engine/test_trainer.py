@@ -1,0 +1,172 @@
+"""The training loop, on a task of one weight: when it evaluates, saves and stops."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls_ext.engine.environment import Environment, InterruptWatch
+from ppcls_ext.engine.loader import BatchWorkers, EpochBatchSampler, Loader
+from ppcls_ext.engine.recorder import RunFolder
+from ppcls_ext.engine.task import EpochSums, RunOptions, StepResult, Task
+from ppcls_ext.engine.trainer import Trainer
+from ppcls_ext.utils.errors import Interrupted, UserError
+
+
+class OneWeight(Task):
+    """Ten samples in batches of two; the weight counts optimizer steps, and the metric falls after its third value."""
+
+    metric, advice = "score", "try something else"
+    environment = Environment("cpu", 0, 1, 0)
+
+    def __init__(self, bad_step: int = -1, update_freq: int = 1, **options: Any) -> None:
+        defaults = {"epochs": 4, "log_interval": 2, "eval_interval": 1, "save_interval": 10, "save_steps": 0,
+                    "keep_checkpoints": 99, "use_visualdl": False}  # fmt: skip
+        self.options = RunOptions({}, "", (), **{**defaults, **options})
+        self.bad_step, self.update_freq = bad_step, update_freq
+        self.model = paddle.nn.Linear(1, 1)
+        workers = BatchWorkers(lambda keys: {"image": np.array([key.index for key in keys], "float32")}, 0, 0)
+        tensors = lambda arrays: {name: paddle.to_tensor(value) for name, value in arrays.items()}  # noqa: E731
+        self.batches = Loader(workers, EpochBatchSampler(10, 2), tensors)
+        self.updates, self.evaluated = 0, 0
+
+    def describe(self) -> str:
+        return "one weight"
+
+    def start(self) -> None:
+        pass
+
+    def train_mode(self) -> None:
+        pass
+
+    def train_step(self, batch, progress) -> StepResult:
+        loss = float("nan") if (progress.epoch, progress.step) == (2, self.bad_step) else float(batch["image"].sum())
+        self.updates += (progress.step + 1) % self.update_freq == 0
+        return StepResult(loss, {"loss": loss}, 1, 2, {"loss": loss, "loss_part": loss / 2}, 0.1)
+
+    def evaluate(self) -> dict[str, dict[str, Any]]:
+        self.evaluated += 1
+        return {"eval": {"score": [0.0, 0.5, 0.4, 0.3][self.evaluated - 1]}}
+
+    def rate(self, updates: int) -> float:
+        return 0.1
+
+    def data_order(self) -> dict[str, int]:
+        return {"images": 10}
+
+    def state(self) -> dict[str, Any]:
+        return {"counted": self.updates, "evaluated": self.evaluated}
+
+    def arrays(self) -> dict[str, Any]:
+        return {"model": {"weight": np.array([self.updates], "float32")}, "ema": None, "optimizer": {}}
+
+    def check(self, checkpoint, where: str) -> None:
+        pass
+
+    def restore(self, checkpoint, updates: int, where: str) -> None:
+        assert updates == checkpoint.state["counted"] == checkpoint.model["weight"][0]
+        self.updates, self.evaluated = updates, checkpoint.state["evaluated"]
+
+    def sums_to_json(self, sums: EpochSums) -> dict[str, Any]:
+        return {"values": sums.values, "weight": sums.weight, "images": sums.images, "seconds": sums.seconds}
+
+    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
+        return EpochSums(**values)
+
+    def report(self) -> dict[str, Any]:
+        return {"model": "one weight"}
+
+    def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
+        path.write_text(f"{len(history)} epochs")
+
+    def image_names(self, batch: dict[str, Any]) -> list[str]:
+        return [f"photos/{index:.0f}.jpg" for index in batch["image"].tolist()]
+
+
+def train(folder: Path, task: OneWeight, resume: str | None = None) -> dict[str, Any]:
+    with RunFolder(folder, active=True) as held:
+        return Trainer(task, held, resume).run()
+
+
+def saved(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir() if not path.is_symlink())
+
+
+def test_the_last_and_the_best_epochs_are_saved_and_the_rest_as_often_as_asked(tmp_path):
+    report = train(tmp_path, OneWeight())
+    assert saved(tmp_path) == ["epoch_0001", "epoch_0002", "epoch_0004"]
+    assert (tmp_path / "checkpoints" / "best").resolve().name == "epoch_0002"
+    assert report["best"] == {"score": 0.5, "epoch": 2}
+    assert (report["epochs"], report["optimizer_steps"], report["model"]) == (4, 20, "one weight")
+    assert (tmp_path / "curves.png").read_text() == "4 epochs"
+    assert [record["train"]["loss"] for record in report["history"]] == [9.0] * 4
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert kinds == ["step", "step", "epoch"] * 4
+
+
+def test_evaluation_leaves_epochs_out_but_never_the_last(tmp_path):
+    report = train(tmp_path, OneWeight(eval_interval=3, save_interval=2))
+    assert ["eval" in record for record in report["history"]] == [False, False, True, True]
+    assert saved(tmp_path) == ["epoch_0002", "epoch_0003", "epoch_0004"]
+
+
+def test_inside_an_epoch_only_whole_updates_are_saved_and_a_rest_of_batches_is_left_out(tmp_path):
+    report = train(tmp_path, OneWeight(update_freq=2, save_steps=1, epochs=1))
+    assert saved(tmp_path) == ["epoch_0000_step_000002", "epoch_0001"]
+    assert report["optimizer_steps"] == 2
+
+
+@pytest.mark.parametrize("stop_at", [0, 3])
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch, stop_at):
+    """At update 0: between the last batch of an epoch and its evaluation, with which the resumed run begins."""
+    whole = train(tmp_path / "whole", OneWeight())
+    with monkeypatch.context() as patched:
+        patched.setattr(InterruptWatch, "stop_after", lambda _watch, update: update == stop_at)
+        with pytest.raises(Interrupted, match="everything is saved in .* --resume auto"):
+            train(tmp_path / "run", OneWeight())
+    assert saved(tmp_path / "run") == [f"epoch_0000_step_{stop_at or 5:06d}"]
+    resumed = train(tmp_path / "run", OneWeight(), "auto")
+    assert saved(tmp_path / "run")[1:] == saved(tmp_path / "whole")
+    for ours, theirs in zip(resumed["history"], whole["history"], strict=True):
+        assert (ours["eval"], ours["train"]["loss"]) == (theirs["eval"], theirs["train"]["loss"])
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("run", "whole")]
+    assert [json.loads(line).get("step") for line in logs[0]] == [json.loads(line).get("step") for line in logs[1]]
+
+
+def test_a_bad_loss_names_the_step_and_saves_the_batch(tmp_path):
+    with pytest.raises(UserError) as error:
+        train(tmp_path, OneWeight(bad_step=3))
+    file = tmp_path / "bad_batch_epoch_0003_step_000004_rank_0.npz"
+    message = str(error.value)
+    assert message.startswith("the loss became nan at epoch 3, batch 4 (optimizer step 14, loss_part nan); ")
+    assert message.endswith(
+        f"the batch is saved in {file}; the newest checkpoint is {tmp_path}/checkpoints/epoch_0002; try something else"
+    )
+    with np.load(file, allow_pickle=False) as batch:
+        assert batch["names"].tolist() == ["photos/6.jpg", "photos/7.jpg"]
+        assert batch["image"].tolist() == [6.0, 7.0]
+    assert saved(tmp_path) == ["epoch_0001", "epoch_0002"], "a broken model was saved"
+
+
+def test_a_full_disk_does_not_hide_that_the_loss_is_bad(tmp_path, monkeypatch):
+    def fail(*_arguments: Any, **_named: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(UserError, match=r"the loss became nan at epoch 3, batch 4 .* could not be saved .*No space"):
+        train(tmp_path, OneWeight(bad_step=3))
+
+
+def test_a_finished_run_is_not_repeated_and_a_second_one_is_refused(tmp_path):
+    train(tmp_path, OneWeight())
+    assert train(tmp_path, OneWeight(), "auto")["epochs"] == 4
+    with pytest.raises(UserError, match="already holds a run"):
+        train(tmp_path, OneWeight())
