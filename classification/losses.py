@@ -79,5 +79,5 @@ class WeightedSum:
 
 
 def loss_parameters(name: str) -> dict[str, Parameter]:
-    """Returns what YAML may say of the loss ``name``: its constructor's arguments and ``weight``."""
+    """Returns the arguments of the loss ``name`` in YAML: its constructor's and ``weight``."""
     return {**parameters_of(LOSSES[name]), "weight": Parameter("weight", float, 1.0)}

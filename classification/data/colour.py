@@ -264,7 +264,7 @@ WEIGHTS_0 = {
 
 
 class Policy:
-    """What a configuration string says.
+    """A parsed configuration string such as ``rand-m9-mstd0.5-inc1``.
 
     Args:
         text: ``rand`` and any of ``m`` magnitude (0 to 10), ``n`` operations an image, ``p`` probability of each,

@@ -65,7 +65,7 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def name_of(self, index: int) -> str:
-        """Returns what a person would call the image: its path, or its place in the archive."""
+        """Returns the image's name for messages: its path, or its place in the archive."""
 
 
 def existing_folder(path: str | os.PathLike[str], argument: str) -> Path:
@@ -281,12 +281,12 @@ PIXELS = 3 * 32 * 32
 
 
 def _empty_bytes() -> bytes:
-    """What Python 3 writes for empty bytes in the old pickle protocol of the archives; it takes no arguments."""
+    """Stands for ``bytes()``, Python 3's empty bytes in the old pickle protocol of the archives."""
     return b""
 
 
 def _encoded(text: str, codec: str) -> bytes:
-    """What Python 3 writes there for all other bytes, which are keys of the archives too."""
+    """Stands for ``codecs.encode``, Python 3's other bytes in that protocol."""
     return PickledBytes(text, codec).content
 
 
@@ -320,7 +320,7 @@ def _read_batch(content: bytes, source: str, argument: str) -> dict[str, Any]:
 
 
 class _Cifar(ImageDataset):
-    """What CIFAR-10 and CIFAR-100 share. Images are kept in memory as ``uint8`` ``[N, 32, 32, 3]``."""
+    """Base of CIFAR-10 and CIFAR-100. Images are kept in memory as ``uint8`` ``[N, 32, 32, 3]``."""
 
     files: ClassVar[dict[str, tuple[str, ...]]]
     meta_file: ClassVar[str]
