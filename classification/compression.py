@@ -27,8 +27,8 @@ from ppcls_ext.engine.environment import Environment, derive_seed, seed_everythi
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Predictor
 from ppcls_ext.runtime.predictor import ImageSource
-from ppcls_ext.utils.config import parse_number
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.signature import parse_number
 from ppcls_ext.weights import load_weights
 
 BATCH = 32
