@@ -37,8 +37,8 @@ from ppcls_ext.deploy.compress.request import (
 from ppcls_ext.deploy.compress.timing import latency_by_turns
 from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.runtime import load
-from ppcls_ext.utils.config import parse_number
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.signature import parse_number
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)
