@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import run_tool, same_files, small_config, start_tool, write_config
+from classification.config import load_config
+from classification.task import train_config
+from ppcls_ext.utils.errors import UserError
+from tests.support.runs import run_tool, same_files, start_tool, tiny_config, write_config
 
 TENSORS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
 
@@ -19,9 +22,7 @@ TENSORS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs of four batches with a checkpoint after every second batch, never interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    config = write_config(folder, small_config(folder / "run", Global__save_steps=2))
-    result = run_tool("train.py", "-c", config)
-    assert result.returncode == 0, result.stdout + result.stderr
+    train_config(load_config(write_config(folder, tiny_config(folder / "run", Global__save_steps=2))))
     return folder / "run"
 
 
@@ -42,15 +43,21 @@ def last_losses(run: Path) -> list[tuple[int, int, float]]:
 
 
 @pytest.mark.parametrize(
-    ("workers", "last"), [(0, "epoch_0000_step_000002"), (1, "epoch_0001"), (2, "epoch_0001_step_000002")]
+    ("workers", "last", "fresh_process"),
+    [(0, "epoch_0001", False), (1, "epoch_0000_step_000002", True), (2, "epoch_0001_step_000002", False)],
 )
-def test_fresh_process_continues_bit_for_bit(whole_run: Path, tmp_path: Path, workers: int, last: str) -> None:
+def test_a_resumed_run_ends_with_the_same_bits(
+    whole_run: Path, tmp_path: Path, workers: int, last: str, fresh_process: bool
+) -> None:
     run = copy_until(whole_run, tmp_path / "run", last)
     changes = {"Global__save_steps": 2, "DataLoader__Train__loader": {"num_workers": workers}}
-    config = write_config(tmp_path, small_config(run, **changes))
-    result = run_tool("train.py", "-c", config, "--resume", "auto")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert f"resuming from {run}/checkpoints/{last}" in result.stdout
+    config = write_config(tmp_path, tiny_config(run, **changes))
+    if fresh_process:
+        result = run_tool("train.py", "-c", config, "--resume", "auto")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert f"resuming from {run}/checkpoints/{last}" in result.stdout
+    else:
+        train_config(load_config(config), resume="auto")
     for checkpoint in ("epoch_0001_step_000002", "epoch_0002"):
         assert same_files(run / "checkpoints" / checkpoint, whole_run / "checkpoints" / checkpoint, TENSORS) == []
     assert last_losses(run) == last_losses(whole_run)
@@ -76,20 +83,19 @@ def wait_for(run: Path, name: str, seconds: float = 120) -> None:
 
 def test_killed_run_continues_bit_for_bit(whole_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    config = write_config(tmp_path, small_config(run, Global__save_steps=2))
+    config = write_config(tmp_path, tiny_config(run, Global__save_steps=2))
     process = start_tool("train.py", "-c", config)
     wait_for(run, "epoch_0000_step_000002")
     process.kill()
     process.wait()
     assert not (run / "report.json").exists(), "the run was over before it could be killed"
-    result = run_tool("train.py", "-c", config, "--resume", "auto")
-    assert result.returncode == 0, result.stdout + result.stderr
+    train_config(load_config(config), resume="auto")
     assert same_files(run / "checkpoints/epoch_0002", whole_run / "checkpoints/epoch_0002", TENSORS) == []
 
 
 def test_interrupted_run_saves_says_how_and_continues(whole_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    config = write_config(tmp_path, small_config(run, Global__save_steps=2))
+    config = write_config(tmp_path, tiny_config(run, Global__save_steps=2))
     process = start_tool("train.py", "-c", config)
     wait_for(run, "epoch_0000_step_000002")
     process.send_signal(signal.SIGINT)
@@ -97,36 +103,12 @@ def test_interrupted_run_saves_says_how_and_continues(whole_run: Path, tmp_path:
     assert process.returncode == 130, output
     assert "--resume auto" in output.splitlines()[-1]
     assert "Traceback" not in output
-    result = run_tool("train.py", "-c", config, "--resume", "auto")
-    assert result.returncode == 0, result.stdout + result.stderr
+    train_config(load_config(config), resume="auto")
     assert same_files(run / "checkpoints/epoch_0002", whole_run / "checkpoints/epoch_0002", TENSORS) == []
 
 
-def test_finished_run_is_not_repeated(whole_run: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(whole_run, run, symlinks=True)
-    config = write_config(tmp_path, small_config(run, Global__save_steps=2))
-    result = run_tool("train.py", "-c", config, "--resume", "auto")
-    assert result.returncode == 0
-    assert "all 2 epochs are done already" in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"Arch__drop_path_rate": 0.3}, "was trained with Arch.drop_path_rate=0.2, now it is 0.3"),
-        ({"Arch__name": "EConvNeXt_tiny"}, "is of model EConvNeXt_mini, but Arch.name is EConvNeXt_tiny"),
-        ({"DataLoader__Train__sampler": {"batch_size": 4, "shuffle": True}}, "images_per_step 8 -> 4"),
-        ({"Global__seed": 6}, "seed 5 -> 6"),
-        ({"EMA": None}, "was trained with EMA"),
-    ],
-)
-def test_checkpoint_of_another_run_is_refused(
-    whole_run: Path, tmp_path: Path, change: dict[str, object], message: str
-) -> None:
-    config = write_config(tmp_path, small_config(tmp_path / "run", **change))
-    checkpoint = whole_run / "checkpoints/epoch_0000_step_000002"
-    result = run_tool("train.py", "-c", config, "--resume", checkpoint)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_a_checkpoint_inside_an_epoch_wants_the_same_batches(whole_run: Path, tmp_path: Path) -> None:
+    change = {"DataLoader__Train__sampler": {"batch_size": 4, "shuffle": True}}
+    config = load_config(write_config(tmp_path, tiny_config(tmp_path / "run", **change)))
+    with pytest.raises(UserError, match="images_per_step 8 -> 4"):
+        train_config(config, resume=str(whole_run / "checkpoints/epoch_0000_step_000002"))
