@@ -81,7 +81,7 @@ def test_gradients_equal_those_of_one_process(runs: tuple[Path, Path]) -> None:
             compared += 1
             # Weights near 1 carry rounding of 6e-8 themselves.
             np.testing.assert_allclose(other, gradient, rtol=0, atol=1e-5 * scale + 2e-7, err_msg=name)
-    assert compared > 30
+    assert compared > 15
 
 
 def test_only_the_first_process_writes(runs: tuple[Path, Path]) -> None:

@@ -22,7 +22,9 @@ TENSORS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs of four batches with a checkpoint after every second batch, never interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    train_config(load_config(write_config(folder, tiny_config(folder / "run", Global__save_steps=2))))
+    # A process of its own, as those that are compared with it: sums in other numbers of threads round otherwise.
+    result = run_tool("train.py", "-c", write_config(folder, tiny_config(folder / "run", Global__save_steps=2)))
+    assert result.returncode == 0, result.stdout + result.stderr
     return folder / "run"
 
 
@@ -42,22 +44,14 @@ def last_losses(run: Path) -> list[tuple[int, int, float]]:
     return [(record["epoch"], record["step"], record["loss"]) for record in records if record["kind"] == "step"]
 
 
-@pytest.mark.parametrize(
-    ("workers", "last", "fresh_process"),
-    [(0, "epoch_0001", False), (1, "epoch_0000_step_000002", True), (2, "epoch_0001_step_000002", False)],
-)
-def test_a_resumed_run_ends_with_the_same_bits(
-    whole_run: Path, tmp_path: Path, workers: int, last: str, fresh_process: bool
-) -> None:
+@pytest.mark.parametrize(("workers", "last"), [(1, "epoch_0001"), (2, "epoch_0001_step_000002")])
+def test_fresh_process_continues_bit_for_bit(whole_run: Path, tmp_path: Path, workers: int, last: str) -> None:
     run = copy_until(whole_run, tmp_path / "run", last)
     changes = {"Global__save_steps": 2, "DataLoader__Train__loader": {"num_workers": workers}}
     config = write_config(tmp_path, tiny_config(run, **changes))
-    if fresh_process:
-        result = run_tool("train.py", "-c", config, "--resume", "auto")
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert f"resuming from {run}/checkpoints/{last}" in result.stdout
-    else:
-        train_config(load_config(config), resume="auto")
+    result = run_tool("train.py", "-c", config, "--resume", "auto")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"resuming from {run}/checkpoints/{last}" in result.stdout
     for checkpoint in ("epoch_0001_step_000002", "epoch_0002"):
         assert same_files(run / "checkpoints" / checkpoint, whole_run / "checkpoints" / checkpoint, TENSORS) == []
     assert last_losses(run) == last_losses(whole_run)
@@ -89,7 +83,8 @@ def test_killed_run_continues_bit_for_bit(whole_run: Path, tmp_path: Path) -> No
     process.kill()
     process.wait()
     assert not (run / "report.json").exists(), "the run was over before it could be killed"
-    train_config(load_config(config), resume="auto")
+    result = run_tool("train.py", "-c", config, "--resume", "auto")
+    assert result.returncode == 0, result.stdout + result.stderr
     assert same_files(run / "checkpoints/epoch_0002", whole_run / "checkpoints/epoch_0002", TENSORS) == []
 
 
@@ -103,7 +98,8 @@ def test_interrupted_run_saves_says_how_and_continues(whole_run: Path, tmp_path:
     assert process.returncode == 130, output
     assert "--resume auto" in output.splitlines()[-1]
     assert "Traceback" not in output
-    train_config(load_config(config), resume="auto")
+    result = run_tool("train.py", "-c", config, "--resume", "auto")
+    assert result.returncode == 0, result.stdout + result.stderr
     assert same_files(run / "checkpoints/epoch_0002", whole_run / "checkpoints/epoch_0002", TENSORS) == []
 
 
