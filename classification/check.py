@@ -40,7 +40,6 @@ from ppcls_ext.utils.image_files import images_in
 FEW_IMAGES = 10
 # The overview, in pixels, and how many classes it shows samples of.
 CHART_HEIGHT = 340
-SIZES_WIDTH = 460
 SAMPLE_SIDE = 64
 SAMPLE_GAP = 4
 SAMPLE_TEXT = 140
@@ -160,42 +159,38 @@ class ClassificationCheck(DataCheck):
         from ppcls_ext.check import overview
 
         facts = [*map(self._facts, self.scan.datasets), f"Arch.class_num: {self.classes.class_num:,}"]
+        used = np.flatnonzero(sum(self.classes.counts.values()) > 0)
+        empty = self.classes.class_num - len(used)
+        hidden = f"  ({count_of(empty, 'empty class', 'empty classes')} not shown)" if empty else ""
         charts = [
-            (overview.INNER - SIZES_WIDTH - overview.MARGIN, self._draw_class_counts),
-            (SIZES_WIDTH, lambda width, height: overview.draw_sizes(self.scan, width, height)),
+            (2.2, f"Images by class{hidden}", lambda axes: self._draw_class_counts(used, axes)),
+            (1.0, "Image sizes", lambda axes: overview.draw_sizes(self.scan, axes)),
         ]
         return overview.stack(
             [
                 overview.draw_heading(f"Data of {self.name}", facts, self.findings),
-                overview.charts_row(CHART_HEIGHT, charts),
+                overview.charts_panel(CHART_HEIGHT, charts),
                 overview.draw_findings(self.findings, self.scan, self.classes.name_of),
                 self._draw_samples(),
             ]
         )
 
-    def _draw_class_counts(self, width: int, height: int) -> Image.Image:
-        """Draws the images of each class in both sets: bars, or a curve where there are too many."""
+    def _draw_class_counts(self, used: np.ndarray, axes: Any) -> None:
+        """Draws the images of each class that has any: bars, or a curve where there are too many."""
         from ppcls_ext.check import overview
 
-        counts = self.classes.counts
-        used = np.flatnonzero(sum(counts.values()) > 0)
-        few = len(used) <= overview.MOST_BARS
-        empty = self.classes.class_num - len(used)
-        hidden = f"  ({count_of(empty, 'empty class', 'empty classes')} not shown)" if empty and few else ""
-        figure, axes = overview.new_chart(width, height, f"Images by class{hidden}")
-        if few:
-            names = [self.classes.name(label) for label in used.tolist()]
-            overview.draw_bars(axes, names, {part: values[used] for part, values in counts.items()}, width)
-            return overview.chart_to_image(figure)
-        for part, values in counts.items():
-            ordered, colour = np.sort(values)[::-1], overview.CHART_COLOURS[part]
-            axes.fill_between(np.arange(len(ordered)), ordered, step="post", alpha=0.25, color=colour, lw=0)
-            axes.step(np.arange(len(ordered)), ordered, where="post", color=colour, label=PART_WORDS[part])
-        axes.set_xlabel("classes, largest first")
-        axes.margins(x=0)
-        axes.set_ylim(bottom=0)
+        counts = {part: values[used] for part, values in self.classes.counts.items()}
+        if len(used) <= overview.MOST_BARS:
+            overview.draw_bars(axes, [self.classes.name(label) for label in used.tolist()], counts)
+        else:
+            for part, values in counts.items():
+                colour = overview.CHART_COLOURS[part]
+                axes.stairs(np.sort(values)[::-1], fill=True, alpha=0.25, color=colour)
+                axes.stairs(np.sort(values)[::-1], color=colour, label=PART_WORDS[part])
+            axes.set_xlabel("classes, largest first")
+            axes.margins(x=0)
+            axes.grid(axis="y", alpha=0.25)
         overview.draw_key(axes)
-        return overview.chart_to_image(figure)
 
     def _draw_samples(self) -> Image.Image:
         """Draws two columns of rows, a class each, with images drawn at random (the same ones every time)."""

@@ -1,4 +1,4 @@
-"""Optimizers by PaddleClas's names: what YAML may say of them, and which parameters decay."""
+"""Optimizers by PaddleClas's names: their settings in YAML, and which parameters decay."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Precision:
 
     @property
     def weights(self) -> str:
-        """In what the weights are kept: ``float32``, or for O2 the low precision beside float32 copies."""
+        """Data type of the weights: ``float32``, or for O2 the low precision beside float32 copies."""
         return self.dtype if self.settings is not None and self.settings.level == "O2" else "float32"
 
     def decorate(

@@ -6,7 +6,6 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +85,7 @@ def write_report(
 def count_costs(configs: Mapping[str, Config]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
     """Returns ``parameters`` and ``flops`` by row, and of each network that cannot be built, why."""
     from classification.build import build_network
-    from ppcls_ext.arch.flops import count_network
+    from ppcls_ext.arch.flops import count_flops, count_parameters
 
     costs, reasons = {}, {}
     for name, config in configs.items():
@@ -96,8 +95,8 @@ def count_costs(configs: Mapping[str, Config]) -> tuple[dict[str, dict[str, int]
             reasons[name] = str(error)
             continue
         model.eval()
-        channels, _, side = config.run.image_shape
-        costs[name] = asdict(count_network(model, side, channels))
+        flops = count_flops(model, [1, *config.run.image_shape])
+        costs[name] = {"parameters": count_parameters(model), "flops": flops}
     return costs, reasons
 
 

@@ -15,8 +15,7 @@ import paddle
 
 from classification.build import build_batches, build_dataset, build_network, load_pretrained, read_class_names
 from classification.config import Config
-from classification.distillation.lessons import Distillation
-from classification.distillation.teacher_files import find_teacher
+from classification.distillation import Distillation, find_teacher
 from classification.evaluation import BadImages, evaluate
 from classification.metrics import TopkAcc
 from classification.opening import check_same_classes
@@ -221,15 +220,15 @@ class ClassificationTask(Task):
             seed: all randomness of the pass (dropped paths) follows from it.
         """
         with self.precision.autocast():
-            lesson = self.distillation.teach(batch["image"]) if self.distillation else None
+            taught = self.distillation.teach(batch["image"]) if self.distillation else None
             seed_everything(seed)
             output = self.network(batch["image"])
         logits = logits_of(output)
         loss = self.config.train_loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
-        if self.distillation is None or lesson is None:
+        if self.distillation is None or taught is None:
             return TrainOutput(logits, loss)
-        features = output[1] if lesson.features else []
-        return TrainOutput(logits, *self.distillation.losses(loss, logits, features, lesson))
+        features = output[1] if taught.features else []
+        return TrainOutput(logits, *self.distillation.losses(loss, logits, features, taught))
 
     def no_sync_until_update(self, closes_update: bool) -> contextlib.AbstractContextManager[Any]:
         """Returns the context of a forward and backward pass: only an update's last batch all-reduces gradients."""

@@ -1,4 +1,4 @@
-"""Runs an unmodified script of PaddleDetection with our backbones, operators and suppression registered.
+"""Runs an unmodified script of PaddleDetection with our backbones, operators and NMS registered.
 
 python -m detection PaddleDetection/tools/train.py -c configs/detection/quickstart.yml --eval
 python -m paddle.distributed.launch --nproc_per_node 2 detection/__main__.py PaddleDetection/tools/train.py -c ...
@@ -18,7 +18,7 @@ if __package__ in (None, ""):
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != FOLDER] + [str(FOLDER.parent)]
 
 from ppcls_ext.utils.command_line import run
-from ppcls_ext.utils.script_door import Door, run_script
+from ppcls_ext.utils.toolkit_scripts import Toolkit, run_script
 
 
 def register() -> None:
@@ -30,7 +30,7 @@ def register() -> None:
     patches.apply()
 
 
-DOOR = Door(
+PADDLEDETECTION = Toolkit(
     "PaddleDetection",
     package="ppdet",
     marker="ppdet/core",
@@ -40,4 +40,4 @@ DOOR = Door(
 )
 
 if __name__ == "__main__":
-    run(lambda: run_script(DOOR, sys.argv[1:]))
+    run(lambda: run_script(PADDLEDETECTION, sys.argv[1:]))

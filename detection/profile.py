@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from detection.toolkit import build_model
-from ppcls_ext.deploy.profile.measure import Subject
+from ppcls_ext.deploy.profile import Subject
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if __package__ in (None, ""):
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != FOLDER] + [str(FOLDER.parent)]
 
 from ppcls_ext.utils.command_line import run
-from ppcls_ext.utils.script_door import Door, run_script
+from ppcls_ext.utils.toolkit_scripts import Toolkit, run_script
 
 
 def register() -> None:
@@ -26,7 +26,7 @@ def register() -> None:
     ppcls_ext.register()
 
 
-DOOR = Door("PaddleClas", package="ppcls", marker="ppcls/arch", command="ppcls_ext", register=register)
+PADDLECLAS = Toolkit("PaddleClas", package="ppcls", marker="ppcls/arch", command="ppcls_ext", register=register)
 
 if __name__ == "__main__":
-    run(lambda: run_script(DOOR, sys.argv[1:]))
+    run(lambda: run_script(PADDLECLAS, sys.argv[1:]))

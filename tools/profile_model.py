@@ -18,7 +18,7 @@ from ppcls_ext.utils.command_line import run
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.deploy.profile.measure import Subject
+    from ppcls_ext.deploy.profile import Subject
 
 DEFAULT_SIZE = (224, 224)
 PAGE_SUFFIX = ".md"
@@ -91,7 +91,7 @@ def model_arguments(overrides: list[str]) -> dict[str, Any]:
 
 
 def load_configs(paths: list[str], overrides: list[str]) -> list[Any]:
-    """Returns the configurations, of classifiers and of detectors; every mistake is told before Paddle loads."""
+    """Returns the configurations, of classifiers and of detectors."""
     from ppcls_ext.utils.config import is_detection_config
 
     configs = []
@@ -107,7 +107,7 @@ def load_configs(paths: list[str], overrides: list[str]) -> list[Any]:
 def named_subjects(names: list[str], arguments: dict[str, Any], size: tuple[int, int] | None) -> list[Subject]:
     """Builds the models of ``--model``."""
     from ppcls_ext.arch.registry import build_model
-    from ppcls_ext.deploy.profile.measure import Subject
+    from ppcls_ext.deploy.profile import Subject
 
     subjects = []
     for name in names:
@@ -126,7 +126,7 @@ def configured_subject(config: Any, size: tuple[int, int] | None) -> Subject:
 
         return detector_subject(config, size)
     from classification.build import build_network
-    from ppcls_ext.deploy.profile.measure import Subject
+    from ppcls_ext.deploy.profile import Subject
 
     model = build_network(config)
     channels, height, width = config.run.image_shape
@@ -148,8 +148,7 @@ def main() -> None:
     configs = load_configs(arguments.config, arguments.override)
     # Paddle reads it when it is loaded.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    from ppcls_ext.deploy.profile.measure import profile_networks
-    from ppcls_ext.deploy.profile.report import markdown_page, write_report
+    from ppcls_ext.deploy.profile import markdown_page, profile_networks, write_report
     from ppcls_ext.engine.environment import prepare_environment
     from ppcls_ext.utils.log import set_up_logging
 

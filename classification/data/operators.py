@@ -1,4 +1,4 @@
-"""Training operators by the names that configurations use: random erasing, what mixes a batch, and the table of all.
+"""Random erasing, mixup and cutmix, and the table of training operators by the names that configurations use.
 
 Operators with ``random = True`` are called with a generator. Names and arguments are PaddleClas 2.6's.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import PurePath
@@ -17,43 +18,39 @@ from ppcls_ext.check.overview import (
     CHART_COLOURS,
     CHART_SUBTLE,
     INNER,
-    MARGIN,
     MOST_BARS,
     MOST_POINTS,
     PADDING,
-    chart_to_image,
-    charts_row,
+    charts_panel,
     crossed_box,
     draw_bars,
     draw_findings,
     draw_heading,
+    draw_key,
     evenly,
     logarithmic,
-    new_chart,
     panel,
     stack,
+    write_instead,
 )
 from ppcls_ext.preprocess.decode import ImageError
 from ppcls_ext.utils.drawing import DESK, INK, SUBTLE, WRONG, Colour, class_colour, draw_boxes, font_of, shortened
 
 CHART_HEIGHT = 320
-NARROW = (INNER - 3 * MARGIN) // 4
 # Boxes in one image from which all are counted together.
 MANY_BOXES = 15
 CELLS = 48
-# Rows of samples, their gaps and greatest height, in pixels.
-GAP = 8
-SAMPLE_HEIGHT = 290
-CAPTION = 20
+# Rows and columns of samples, and their size in pixels.
 ROWS = {"Train": 2, "Eval": 1}
-# Images beyond these shapes (width over height) are padded to them.
-SHAPES = (0.5, 2.2)
+COLUMNS = 5
+SAMPLE_HEIGHT = 225
+GAP = 8
+CAPTION = 28
 # What is shown around a box at fault: so many times its longer side, and at least so many pixels.
 AROUND = 4.0
 LEAST_AROUND = 48.0
 UNKNOWN_CLASS: Colour = (190, 190, 190)
 CANDIDATES = 2000
-MOST_SAMPLES = 40
 
 
 def draw_overview(check: DetectionCheck) -> Image.Image:
@@ -66,12 +63,16 @@ def draw_overview(check: DetectionCheck) -> Image.Image:
     if len(different):
         several = f"{len(different):,} image sizes"
         facts.append("{} x {} px".format(*different[0]) if len(different) == 1 else several)
-    first = next(iter(check.sizes.values()))
-    first = first[(first > 0).all(axis=1)]
+    part = next(iter(check.sizes))
+    first = check.sizes[part][(check.sizes[part] > 0).all(axis=1)]
     aspect = float(np.clip(np.median(first[:, 0] / first[:, 1]), 0.4, 2.5)) if len(first) else 1.0
     shapes = shapes_of(check)
     size = check.plan.evaluation_size
     words = f" at {size.width} x {size.height}" if size else ""
+    shown = np.argsort(-sum(check.classes.boxes.values()), kind="stable")
+    rest = max(len(shown) - MOST_BARS, 0)
+    hidden = f"  ({rest} rarer classes not shown)" if rest else ""
+    shown = shown[:MOST_BARS] if rest else np.sort(shown)
 
     def caption(picture: Picture) -> str:
         return count_of(int((check.sets[picture.part].rows == picture.index).sum()), "box", "boxes")
@@ -79,20 +80,20 @@ def draw_overview(check: DetectionCheck) -> Image.Image:
     return stack(
         [
             draw_heading(f"Data of {check.name}", facts, check.findings),
-            charts_row(
+            charts_panel(
                 CHART_HEIGHT,
                 [
-                    (INNER - MARGIN - NARROW, partial(draw_class_boxes, check)),
-                    (NARROW, partial(draw_boxes_per_image, check)),
+                    (3.4, f"Boxes by class{hidden}", partial(_draw_class_boxes, check, shown)),
+                    (1.0, "Boxes per image", partial(_draw_boxes_per_image, check)),
                 ],
             ),
-            charts_row(
+            charts_panel(
                 CHART_HEIGHT,
                 [
-                    (NARROW, partial(draw_box_sizes, shapes, words)),
-                    (NARROW, partial(draw_widths_and_heights, shapes, words)),
-                    (NARROW, partial(draw_aspects, shapes)),
-                    (NARROW, partial(draw_positions, shapes, aspect)),
+                    (1.0, "Box size", partial(_draw_box_sizes, shapes, words)),
+                    (1.0, "Width and height", partial(_draw_widths_and_heights, shapes, words)),
+                    (1.0, "Box shape", partial(_draw_aspects, shapes)),
+                    (1.0, f"Where boxes lie ({PART_WORDS[part]})", partial(_draw_positions, shapes[part], aspect)),
                 ],
             ),
             draw_findings(check.findings, check.scan, caption, partial(example_tile, check)),
@@ -131,117 +132,67 @@ def shapes_of(check: DetectionCheck) -> dict[str, Shapes]:
     return result
 
 
-def draw_class_boxes(check: DetectionCheck, width: int, height: int) -> Image.Image:
-    """Draws the boxes of each class in each set; RGB of ``width`` x ``height`` pixels."""
-    counts = check.classes.boxes
-    shown = np.argsort(-sum(counts.values()), kind="stable")[:MOST_BARS]
-    rest = len(check.classes.names) - len(shown)
-    if not rest:
-        shown = np.arange(len(shown))
-    hidden = f"  ({rest} rarer classes not shown)" if rest else ""
-    figure, axes = new_chart(width, height, f"Boxes by class{hidden}")
+def _draw_class_boxes(check: DetectionCheck, shown: np.ndarray, axes: Any) -> None:
     names = [check.classes.names[number] for number in shown.tolist()]
-    bars = {part: values[shown] for part, values in counts.items()}
-    draw_bars(axes, names, bars, width, numbers=len(shown) <= MOST_BARS // 2)
-    return chart_to_image(figure)
+    counts = {part: values[shown] for part, values in check.classes.boxes.items()}
+    draw_bars(axes, names, counts, numbers=len(shown) <= MOST_BARS // 2)
+    # The only key; the colours mean the same in all charts.
+    draw_key(axes)
 
 
-def draw_boxes_per_image(check: DetectionCheck, width: int, height: int) -> Image.Image:
-    """Draws how many images have 0, 1, 2, ... boxes."""
-    figure, axes = new_chart(width, height, "Boxes per image")
+def _draw_boxes_per_image(check: DetectionCheck, axes: Any) -> None:
+    """Draws the share of images with 0, 1, 2, ... boxes."""
     counts = {}
     for part, coco in check.sets.items():
         rows = coco.rows[check.classes.numbers[part] >= 0]
         counts[part] = np.bincount(rows, minlength=len(coco)).clip(max=MANY_BOXES)
     most = max(int(numbers.max()) for numbers in counts.values())
     names = [f"{number}+" if number == MANY_BOXES else f"{number}" for number in range(most + 1)]
-    shares = {part: 100 * np.bincount(numbers, minlength=most + 1) / len(numbers) for part, numbers in counts.items()}
-    draw_bars(axes, names, shares, width)
-    # The only key stands in the chart of classes; the colours mean the same in all charts.
-    axes.get_legend().remove()
+    draw_bars(
+        axes,
+        names,
+        {part: 100 * np.bincount(numbers, minlength=most + 1) / len(numbers) for part, numbers in counts.items()},
+    )
     axes.set_ylabel("% of images")
-    return chart_to_image(figure)
 
 
-def draw_box_sizes(shapes: Mapping[str, Shapes], words: str, width: int, height: int) -> Image.Image:
+def _draw_box_sizes(shapes: Mapping[str, Shapes], words: str, axes: Any) -> None:
     """Draws a histogram of the square root of the boxes' area; ``words`` tell at which size of the images."""
-    figure, axes = new_chart(width, height, "Box size")
     sides = {part: np.sqrt(shape.sizes.prod(axis=1)) for part, shape in shapes.items()}
-    if _has_boxes(axes, sides):
-        every = np.concatenate(list(sides.values()))
-        low, high = np.floor(np.log2(every.min())), np.ceil(np.log2(every.max()) + 1e-9)
-        _draw_histogram(axes, sides, 2.0 ** np.linspace(low, max(high, low + 1), 33))
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlabel(f"square root of the area (px){words}")
-    return chart_to_image(figure)
+    every = np.concatenate(list(sides.values()))
+    if not len(every):
+        return write_instead(axes, "no boxes")
+    low, high = np.floor(np.log2(every.min())), np.ceil(np.log2(every.max()) + 1e-9)
+    _draw_histogram(axes, sides, 2.0 ** np.linspace(low, max(high, low + 1), 33))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    return axes.set_xlabel(f"square root of the area (px){words}")
 
 
-def draw_aspects(shapes: Mapping[str, Shapes], width: int, height: int) -> Image.Image:
-    """Draws a histogram of width over height."""
-    figure, axes = new_chart(width, height, "Box shape")
-    aspects = {part: np.log2(shape.aspects).clip(-5, 5) for part, shape in shapes.items()}
-    if _has_boxes(axes, aspects):
-        reach = max(2, int(np.ceil(np.abs(np.concatenate(list(aspects.values()))).max())))
-        _draw_histogram(axes, aspects, np.linspace(-reach, reach, 33))
-        ticks = range(-reach, reach + 1)
-        axes.set_xticks(ticks, [f"1:{2**-tick}" if tick < 0 else f"{2**tick}:1" for tick in ticks])
-        axes.set_xlabel("width : height, as in the file")
-    return chart_to_image(figure)
-
-
-def draw_widths_and_heights(shapes: Mapping[str, Shapes], words: str, width: int, height: int) -> Image.Image:
+def _draw_widths_and_heights(shapes: Mapping[str, Shapes], words: str, axes: Any) -> None:
     """Draws a dot for each box, or for evenly chosen ones of very many."""
-    figure, axes = new_chart(width, height, "Width and height")
-    if _has_boxes(axes, {part: shape.aspects for part, shape in shapes.items()}):
-        for part, shape in shapes.items():
-            points = shape.sizes[evenly(len(shape.sizes), MOST_POINTS)]
-            axes.scatter(points[:, 0], points[:, 1], s=7, alpha=0.35, color=CHART_COLOURS[part], lw=0)
-        logarithmic(axes, "{x:g}")
-        axes.set_xlabel(f"width (px){words}")
-        axes.set_ylabel("height (px)")
-        axes.grid(alpha=0.25)
-    return chart_to_image(figure)
+    if not any(len(shape.sizes) for shape in shapes.values()):
+        return write_instead(axes, "no boxes")
+    for part, shape in shapes.items():
+        points = shape.sizes[evenly(len(shape.sizes), MOST_POINTS)]
+        axes.scatter(points[:, 0], points[:, 1], s=7, alpha=0.35, color=CHART_COLOURS[part], lw=0)
+    logarithmic(axes, "{x:g}")
+    axes.set_xlabel(f"width (px){words}")
+    axes.set_ylabel("height (px)")
+    return axes.grid(alpha=0.25)
 
 
-def draw_positions(shapes: Mapping[str, Shapes], aspect: float, width: int, height: int) -> Image.Image:
-    """Draws how many boxes cover each place of the image; ``aspect`` is width over height of a typical image."""
-    part, shape = next(iter(shapes.items()))
-    figure, axes = new_chart(width, height, f"Where boxes lie ({PART_WORDS[part]})")
-    if _has_boxes(axes, {part: shape.aspects}):
-        shares = 100 * coverage(shape.corners) / len(shape.corners)
-        drawn = axes.imshow(shares, cmap="magma", extent=(0, aspect, 1, 0), vmin=0, interpolation="bilinear")
-        bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.03)
-        bar.set_label("% of boxes here", color=CHART_SUBTLE, fontsize=9)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(colors=CHART_SUBTLE, labelsize=8)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-    return chart_to_image(figure)
-
-
-def coverage(corners: np.ndarray) -> np.ndarray:
-    """Returns how many boxes cover each cell of a grid, ``float64`` ``[CELLS, CELLS]``.
-
-    Args:
-        corners: left, top, right, bottom as shares of the image, ``[B, 4]``.
-    """
-    first = np.floor(corners[:, :2] * CELLS).clip(0, CELLS - 1).astype(np.int64)
-    last = np.maximum(np.ceil(corners[:, 2:] * CELLS).astype(np.int64), first + 1)
-    steps = np.zeros((CELLS + 1, CELLS + 1))
-    # A box raises the sum at its first cell and lowers it behind its last, in both directions.
-    for sign, x, y in ((1, first, first), (-1, last, first), (-1, first, last), (1, last, last)):
-        np.add.at(steps, (y[:, 1], x[:, 0]), sign)
-    return steps.cumsum(axis=0).cumsum(axis=1)[:CELLS, :CELLS]
-
-
-def _has_boxes(axes: Any, values: Mapping[str, np.ndarray]) -> bool:
-    if any(len(numbers) for numbers in values.values()):
-        return True
-    axes.text(0.5, 0.5, "no boxes", ha="center", va="center", fontsize=16, color=CHART_SUBTLE, transform=axes.transAxes)
-    axes.set_axis_off()
-    return False
+def _draw_aspects(shapes: Mapping[str, Shapes], axes: Any) -> None:
+    """Draws a histogram of width over height."""
+    aspects = {part: np.log2(shape.aspects).clip(-5, 5) for part, shape in shapes.items()}
+    every = np.concatenate(list(aspects.values()))
+    if not len(every):
+        return write_instead(axes, "no boxes")
+    reach = max(2, int(np.ceil(np.abs(every).max())))
+    _draw_histogram(axes, aspects, np.linspace(-reach, reach, 33))
+    ticks = range(-reach, reach + 1)
+    axes.set_xticks(ticks, [f"1:{2**-tick}" if tick < 0 else f"{2**tick}:1" for tick in ticks])
+    return axes.set_xlabel("width : height, as in the file")
 
 
 def _draw_histogram(axes: Any, values: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
@@ -252,6 +203,25 @@ def _draw_histogram(axes: Any, values: Mapping[str, np.ndarray], edges: np.ndarr
             axes.stairs(shares, edges, color=CHART_COLOURS[part], lw=1.4)
     axes.set_ylabel("% of boxes")
     axes.grid(axis="y", alpha=0.25)
+
+
+def _draw_positions(shape: Shapes, aspect: float, axes: Any) -> None:
+    """Draws how many boxes cover each place of the image; ``aspect`` is width over height of a typical image."""
+    if not len(shape.corners):
+        return write_instead(axes, "no boxes")
+    covered = np.zeros((CELLS, CELLS))
+    first = np.floor(shape.corners[:, :2] * CELLS).clip(0, CELLS - 1).astype(np.int64)
+    last = np.maximum(np.ceil(shape.corners[:, 2:] * CELLS).astype(np.int64), first + 1)
+    for (left, top), (right, bottom) in zip(first.tolist(), last.tolist(), strict=True):
+        covered[top:bottom, left:right] += 100 / len(first)
+    drawn = axes.imshow(covered, cmap="magma", extent=(0, aspect, 1, 0), vmin=0, interpolation="bilinear")
+    bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.03)
+    bar.set_label("% of boxes here", color=CHART_SUBTLE, fontsize=9)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=CHART_SUBTLE, labelsize=8)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return axes.spines[:].set_visible(False)
 
 
 # Images with their boxes
@@ -338,55 +308,29 @@ def _view(size: tuple[int, int], box: tuple[float, float, float, float]) -> tupl
 
 def samples_panel(check: DetectionCheck, part: str) -> Image.Image:
     """Draws rows of images of a set with their boxes; rare classes are shown as well as frequent ones."""
-    rows = _sample_rows(check, _sample_order(check, part), ROWS[part])
+    pictures = _sample_order(check, part)
+    rows = math.ceil(len(pictures) / COLUMNS)
+    width, height = (INNER - 2 * PADDING + GAP) // COLUMNS - GAP, SAMPLE_HEIGHT
     top = PADDING + 30
-    height = sum(row_height + CAPTION + GAP for row_height, _ in rows)
-    panel_image = panel(INNER, top + max(height, CAPTION) + PADDING // 2)
-    pen = ImageDraw.Draw(panel_image)
+    sheet = panel(INNER, top + max(rows, 1) * (height + CAPTION) + PADDING // 2)
+    pen = ImageDraw.Draw(sheet)
     pen.text((PADDING, PADDING - 4), f"Samples, {PART_WORDS[part]}", font=font_of(17), fill=INK)
     font = font_of(11)
-    if not rows:
+    if not pictures:
         pen.text((PADDING, top), "no image could be read", font=font_of(15), fill=SUBTLE)
-    y = top
-    for row_height, pictures in rows:
-        x = PADDING
-        for picture, width in pictures:
-            try:
-                image = load_picture(check, picture)
-                factor = min(width / image.width, row_height / image.height)
-                drawn = with_boxes(check, picture, image, round(factor * max(image.size)))
-            except ImageError as error:
-                drawn = crossed_box(row_height, error.cause)
-            panel_image.paste(DESK, (x, y, x + width, y + row_height))
-            panel_image.paste(drawn, (x + (width - drawn.width) // 2, y + (row_height - drawn.height) // 2))
-            name = shortened(PurePath(check.scan.name_of(picture)).name, font, width, keep_end=True)
-            pen.text((x, y + row_height + 3), name, font=font, fill=SUBTLE)
-            x += width + GAP
-        y += row_height + CAPTION + GAP
-    return panel_image
-
-
-def _sample_rows(
-    check: DetectionCheck, pictures: list[Picture], most: int
-) -> list[tuple[int, list[tuple[Picture, int]]]]:
-    """Fills up to ``most`` rows with images; each row is stretched to the whole width.
-
-    Returns:
-        For each row its height, and its images with their widths, in pixels.
-    """
-    rows: list[tuple[int, list[tuple[Picture, int]]]] = []
-    waiting: list[tuple[Picture, float]] = []
-    for picture in pictures:
-        width, height = check.sizes[picture.part][picture.index].tolist()
-        waiting.append((picture, min(max(width / max(height, 1), SHAPES[0]), SHAPES[1])))
-        row_height = (INNER - 2 * PADDING - GAP * (len(waiting) - 1)) / sum(shape for _, shape in waiting)
-        if row_height <= SAMPLE_HEIGHT or picture == pictures[-1]:
-            row_height = min(row_height, SAMPLE_HEIGHT)
-            rows.append((int(row_height), [(each, int(row_height * shape)) for each, shape in waiting]))
-            waiting = []
-        if len(rows) == most:
-            break
-    return rows
+    for number, picture in enumerate(pictures):
+        x, y = PADDING + number % COLUMNS * (width + GAP), top + number // COLUMNS * (height + CAPTION)
+        try:
+            image = load_picture(check, picture)
+            longest = round(min(width / image.width, height / image.height) * max(image.size))
+            drawn = with_boxes(check, picture, image, longest)
+        except ImageError as error:
+            drawn = crossed_box(height, error.cause)
+        pen.rectangle((x, y, x + width - 1, y + height - 1), fill=DESK)
+        sheet.paste(drawn, (x + (width - drawn.width) // 2, y + (height - drawn.height) // 2))
+        name = shortened(PurePath(check.scan.name_of(picture)).name, font, width, keep_end=True)
+        pen.text((x, y + height + 3), name, font=font, fill=SUBTLE)
+    return sheet
 
 
 def _sample_order(check: DetectionCheck, part: str) -> list[Picture]:
@@ -399,7 +343,7 @@ def _sample_order(check: DetectionCheck, part: str) -> list[Picture]:
     seen = np.zeros(len(check.classes.names))
     waiting = np.ones(len(shuffled), dtype=bool)
     order = []
-    for _ in range(min(len(shuffled), MOST_SAMPLES)):
+    for _ in range(min(len(shuffled), COLUMNS * ROWS[part])):
         # An image is worth more the less its classes were seen; one without boxes is worth nothing.
         worth = np.where(waiting, (shows / (1.0 + seen) ** 2).sum(axis=1) / np.maximum(shows.sum(axis=1), 1) ** 0.5, -1)
         best = int(worth.argmax())

@@ -109,8 +109,8 @@ _ANCHORED = re.compile(r"^(\w+)\s*:\s+&\w", re.MULTILINE)
 
 
 class _Catalog:
-    """What a configuration may name, as classes by name: modules (sections), operators, data sets, schedulers,
-    optimizers; and top-level ``keys`` that are no sections."""
+    """The classes that a configuration may name: modules (sections), operators, data sets, schedulers, optimizers; and
+    the top-level ``keys`` that are no sections."""
 
     def __init__(self) -> None:
         register()
@@ -460,7 +460,7 @@ def _check_evaluation_operators(checker: Checker, data: dict[str, Any]) -> None:
 
 
 def _check_yolov10(checker: Checker, data: dict[str, Any]) -> None:
-    """Notes what a YOLOv10 would refuse or ignore: scale, backbone and neck have to fit.
+    """Notes values that a YOLOv10 would refuse or ignore: scale, backbone and neck have to fit.
 
     Types of arguments and unknown names are not looked at here: sections are checked against their classes as well.
     """

@@ -233,33 +233,45 @@ def _panel(image: ImageErrors, truth: GroundTruth, folder: Path, enhance: Enhanc
     record = truth.images[image.image_id]
     picture, factor = _picture(record, folder, enhance)
     numbers = {category_id: index for index, category_id in enumerate(truth.classes)}
-    missed = image.missed
-    ground = _with_boxes(
-        picture, image.boxes, factor, (truth.classes, numbers), dashed=missed,
-        notes=["missed" if lost else ("crowd" if crowd else "")
-               for lost, crowd in zip(missed, image.boxes.crowd, strict=True)],
-        scores=False,
-    )  # fmt: skip
-    wrong, alarms = image.wrong_class, image.false_alarms
-    found = _with_boxes(picture, image.found, factor, (truth.classes, numbers), dashed=wrong | alarms)
-    font, small = font_of(15), font_of(13)
+
+    def with_boxes(boxes: Boxes, dashed: np.ndarray, notes: Sequence[str], scores: list[float] | None) -> Image.Image:
+        low, size = boxes.boxes[:, :2], boxes.boxes[:, 2:]
+        ids = boxes.category_ids.tolist()
+        labels = [f"{truth.classes[number]} {note}".strip() for number, note in zip(ids, notes, strict=True)]
+        return draw_boxes(
+            picture, np.concatenate([low, low + size], axis=1) * factor, labels, scores,
+            classes=[numbers[number] for number in ids], dashed=dashed.tolist(), smallest=0,
+        )  # fmt: skip
+
+    notes = ["missed" if missed else "crowd" if crowd else ""
+             for missed, crowd in zip(image.missed, image.boxes.crowd, strict=True)]  # fmt: skip
+    annotated = with_boxes(image.boxes, image.missed, notes, None)
+    wrong = image.wrong_class | image.false_alarms
+    detected = with_boxes(image.found, wrong, [""] * len(image.found), image.found.weights.tolist())
+
+    counts = ((image.missed, "missed"), (image.wrong_class, "wrong class"), (image.false_alarms, "false"))
+    mistakes = ", ".join(f"{int(marks.sum())} {word}" for marks, word in counts if marks.any())
+    correct = len(image.found) - int(image.ignored.sum())
+    if mistakes or correct:
+        verdict = mistakes or f"all {correct} correct"
+    else:
+        verdict = "only crowds" if image.ignored.any() else "empty, nothing detected"
+
     # A heading of two lines above two pictures.
+    font, small = font_of(15), font_of(13)
     top = PADDING + line_height(font) + line_height(small) + 10
     panel = Image.new("RGB", (2 * picture.width + GAP + 2 * PADDING, top + picture.height + PADDING), PAPER)
     pen = ImageDraw.Draw(panel)
-    text, bad = _verdict(image)
-    verdict = shortened(text, font, panel.width * 0.62)
+    verdict = shortened(verdict, font, panel.width * 0.62)
     verdict_width = font.getlength(verdict)
     name = str(record.get("file_name", f"image {image.image_id}"))
-    room = panel.width - 3 * PADDING - verdict_width
-    pen.text((PADDING, PADDING - 2), shortened(name, font, room, keep_end=True), fill=INK, font=font)
-    pen.text((panel.width - PADDING - verdict_width, PADDING - 2), verdict, fill=WRONG if bad else RIGHT, font=font)
-    y = PADDING + line_height(font) + 4
-    right = PADDING + picture.width + GAP
-    pen.text((PADDING, y), shortened("annotated", small, picture.width), fill=SUBTLE, font=small)
-    pen.text((right, y), shortened("detected", small, picture.width), fill=SUBTLE, font=small)
-    panel.paste(ground, (PADDING, top))
-    panel.paste(found, (right, top))
+    name = shortened(name, font, panel.width - 3 * PADDING - verdict_width, keep_end=True)
+    pen.text((PADDING, PADDING - 2), name, fill=INK, font=font)
+    ink = WRONG if mistakes else RIGHT
+    pen.text((panel.width - PADDING - verdict_width, PADDING - 2), verdict, fill=ink, font=font)
+    for x, word, part in ((PADDING, "annotated", annotated), (PADDING + picture.width + GAP, "detected", detected)):
+        pen.text((x, PADDING + line_height(font) + 4), shortened(word, small, picture.width), fill=SUBTLE, font=small)
+        panel.paste(part, (x, top))
     return panel
 
 
@@ -281,47 +293,3 @@ def _picture(record: Mapping[str, Any], folder: Path, enhance: Enhance | None) -
     method = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     return picture.resize(size, method), factor
-
-
-def _with_boxes(
-    picture: Image.Image,
-    boxes: Boxes,
-    factor: float,
-    names: tuple[Mapping[int, str], Mapping[int, int]],
-    dashed: np.ndarray,
-    notes: Sequence[str] | None = None,
-    scores: bool = True,
-) -> Image.Image:
-    """Draws boxes; ``names`` are category id -> name and category id -> number of the colour."""
-    low = boxes.boxes[:, :2]
-    corners = np.concatenate([low, low + boxes.boxes[:, 2:]], axis=1) * factor
-    ids = boxes.category_ids.tolist()
-    labels = [names[0][category_id] for category_id in ids]
-    if notes is not None:
-        labels = [f"{label} {note}".strip() for label, note in zip(labels, notes, strict=True)]
-    return draw_boxes(
-        picture,
-        corners,
-        labels,
-        scores=boxes.weights.tolist() if scores else None,
-        classes=[names[1][category_id] for category_id in ids],
-        dashed=dashed.tolist(),
-        smallest=0,
-    )
-
-
-def _verdict(image: ImageErrors) -> tuple[str, bool]:
-    """Returns what went wrong in a few words, and whether anything did."""
-    counts = (
-        (int(image.missed.sum()), "missed"),
-        (int(image.wrong_class.sum()), "wrong class"),
-        (int(image.false_alarms.sum()), "false"),
-    )
-    mistakes = ", ".join(f"{count} {word}" for count, word in counts if count)
-    if mistakes:
-        return mistakes, True
-    ignored = int(image.ignored.sum())
-    correct = len(image.found) - ignored
-    if correct or ignored:
-        return f"all {correct} correct" if correct else "only crowds", False
-    return "empty, nothing detected", False

@@ -65,13 +65,18 @@ class DetectionBranch(nn.Layer):
             raise ValueError(f"num_classes: must be a whole number of at least 1, got {class_num!r}")
         if len(in_channels) != len(strides):
             raise ValueError(f"strides: there are {len(in_channels)} feature maps, but {len(strides)} strides")
+
+        def prediction(width: int, outputs: int, bias: float) -> nn.Conv2D:
+            bias_attr = paddle.ParamAttr(initializer=Constant(bias))
+            return nn.Conv2D(width, outputs, 1, weight_attr=uniform_weights(), bias_attr=bias_attr)
+
         box_width = max(16, in_channels[0] // 4, 4 * reg_max)
         class_width = max(in_channels[0], min(class_num, 100))
         self.boxes = nn.LayerList(
             nn.Sequential(
                 ConvNorm(channels, box_width, 3),
                 ConvNorm(box_width, box_width, 3),
-                _prediction(box_width, 4 * reg_max, _BOX_BIAS),
+                prediction(box_width, 4 * reg_max, _BOX_BIAS),
             )
             for channels in in_channels
         )
@@ -81,7 +86,8 @@ class DetectionBranch(nn.Layer):
                 ConvNorm(channels, class_width),
                 depthwise(class_width),
                 ConvNorm(class_width, class_width),
-                _prediction(class_width, class_num, _first_logit(class_num, stride)),
+                # The logit of a class at one anchor if a picture holds a few objects, evenly over classes and anchors.
+                prediction(class_width, class_num, math.log(_USUAL_OBJECTS / class_num / (_USUAL_SIZE / stride) ** 2)),
             )
             for channels, stride in zip(in_channels, strides, strict=True)
         )
@@ -93,21 +99,6 @@ class DetectionBranch(nn.Layer):
         boxes = [layers(features[index]) for index, layers in enumerate(self.boxes)]
         classes = [layers(features[index]) for index, layers in enumerate(self.classes)]
         return boxes, classes
-
-
-def _prediction(in_channels: int, out_channels: int, bias: float) -> nn.Conv2D:
-    return nn.Conv2D(
-        in_channels,
-        out_channels,
-        1,
-        weight_attr=uniform_weights(),
-        bias_attr=paddle.ParamAttr(initializer=Constant(bias)),
-    )
-
-
-def _first_logit(class_num: int, stride: int) -> float:
-    """The logit of a class at one anchor if a picture holds a few objects, evenly over classes and anchors."""
-    return math.log(_USUAL_OBJECTS / class_num / (_USUAL_SIZE / stride) ** 2)
 
 
 @register

@@ -439,10 +439,29 @@ class YOLOv10Neck(nn.Layer):
         large_kernel: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        _check_inputs(in_channels, strides, scale)
+        if len(in_channels) != len(STRIDES):
+            raise ValueError(f"in_channels: the neck takes {len(STRIDES)} maps, the backbone gives {len(in_channels)}")
+        if strides[1] != 2 * strides[0] or strides[2] != 2 * strides[1]:
+            raise ValueError(f"strides: each must be twice the one before, the backbone's are {list(strides)}")
         if width_mult is not None:
             raise ValueError(f"width_mult: {WIDTH_PROBLEM}, got {width_mult!r}")
-        depth, cib, large_kernel = _resolved(scale, depth_mult, cib, large_kernel)
+        if scale is not None:
+            row = find_scale(scale)
+            if list(in_channels) != row.channels()[2:]:
+                taken, given = row.channels()[2:], list(in_channels)
+                raise ValueError(f"scale: {scale} takes {taken} channels, the backbone gives {given}")
+            for name, value in (("depth_mult", depth_mult), ("cib", cib), ("large_kernel", large_kernel)):
+                if value is not None:
+                    raise ValueError(f"{name}: follows from scale {scale}, so it must not be given; got {value!r}")
+            depth, cib, large_kernel = row.depth, row.cib, row.large_kernel
+        else:
+            if isinstance(depth_mult, bool) or not isinstance(depth_mult, int | float) or depth_mult <= 0:
+                raise ValueError(f"depth_mult: without a scale it must be a number above 0, got {depth_mult!r}")
+            if cib is None:
+                raise ValueError(f"cib: without a scale it must be a list of places ({', '.join(NECK_PLACES)})")
+            depth, large_kernel = float(depth_mult), large_kernel or ()
+            for name, problem in place_problems(cib, large_kernel).items():
+                raise ValueError(f"{name}: {problem}")
         repeats = scaled_repeats(NECK_REPEATS, depth)
         c3, c4, c5 = in_channels
         self.channels = list(in_channels)
@@ -490,33 +509,3 @@ class YOLOv10Neck(nn.Layer):
 
 def _shapes(channels: Sequence[int], strides: Sequence[int]) -> list[ShapeSpec]:
     return [ShapeSpec(channels=count, stride=stride) for count, stride in zip(channels, strides, strict=True)]
-
-
-def _check_inputs(in_channels: Sequence[int], strides: Sequence[int], scale: str | None) -> None:
-    if len(in_channels) != len(STRIDES):
-        raise ValueError(f"in_channels: the neck takes {len(STRIDES)} maps, the backbone gives {len(in_channels)}")
-    if strides[1] != 2 * strides[0] or strides[2] != 2 * strides[1]:
-        raise ValueError(f"strides: each must be twice the one before, the backbone's are {list(strides)}")
-    if scale is not None and list(in_channels) != find_scale(scale).channels()[2:]:
-        expected = find_scale(scale).channels()[2:]
-        raise ValueError(f"scale: {scale} takes {expected} channels, the backbone gives {list(in_channels)}")
-
-
-def _resolved(
-    scale: str | None, depth_mult: float | None, cib: Sequence[str] | None, large_kernel: Sequence[str] | None
-) -> tuple[float, tuple[str, ...], tuple[str, ...]]:
-    """Returns depth, places with compact inverted blocks, and those with large kernels."""
-    if scale is not None:
-        row = find_scale(scale)
-        given = {"depth_mult": depth_mult, "cib": cib, "large_kernel": large_kernel}
-        for name, value in given.items():
-            if value is not None:
-                raise ValueError(f"{name}: follows from scale {scale}, so it must not be given; got {value!r}")
-        return row.depth, row.cib, row.large_kernel
-    if isinstance(depth_mult, bool) or not isinstance(depth_mult, int | float) or depth_mult <= 0:
-        raise ValueError(f"depth_mult: without a scale it must be a number above 0, got {depth_mult!r}")
-    if cib is None:
-        raise ValueError(f"cib: without a scale it must be a list of places ({', '.join(NECK_PLACES)})")
-    for name, problem in place_problems(cib, large_kernel or ()).items():
-        raise ValueError(f"{name}: {problem}")
-    return float(depth_mult), tuple(cib), tuple(large_kernel or ())

@@ -36,7 +36,6 @@ FINDING_HEIGHT = FINDING_SIDE + 48
 Caption = Callable[[Picture], str]
 # Draws an image of an instance as a square of so many pixels.
 Tile = Callable[[Entry, Picture, int], Image.Image]
-Draw = Callable[[int, int], Image.Image]
 
 
 def stack(parts: Sequence[Image.Image]) -> Image.Image:
@@ -50,7 +49,7 @@ def stack(parts: Sequence[Image.Image]) -> Image.Image:
 
 
 def panel(width: int, height: int) -> Image.Image:
-    """Returns a white card with round corners on the colour of the desk."""
+    """Returns a white card with round corners on grey ground."""
     image = Image.new("RGB", (width, height), DESK)
     ImageDraw.Draw(image).rounded_rectangle((0, 0, width - 1, height - 1), CORNER, fill=PAPER)
     return image
@@ -204,54 +203,46 @@ WIDE_RANGE = 6.0
 # More bars than these cannot bear their names.
 MOST_BARS = 40
 LONGEST_NAME = 18
+# So many letters fit below a wide chart.
+MOST_LETTERS = 130
 
 
-def charts_row(height: int, charts: Sequence[tuple[int, Draw]]) -> Image.Image:
-    """Draws charts of given widths beside each other, each on a card of its own."""
-    image = Image.new("RGB", (INNER, height), DESK)
-    x = 0
-    for width, draw in charts:
-        card = panel(width, height)
-        card.paste(draw(width - 2 * PADDING, height - 2 * PADDING), (PADDING, PADDING))
-        image.paste(card, (x, 0))
-        x += width + MARGIN
-    return image
+def charts_panel(height: int, charts: Sequence[tuple[float, str, Callable[[Any], None]]]) -> Image.Image:
+    """Draws charts beside each other on a card of ``height`` pixels.
 
-
-def new_chart(width: int, height: int, title: str) -> tuple[Any, Any]:
-    """Returns an empty figure of ``width`` x ``height`` pixels and its axes."""
+    Args:
+        height: in pixels.
+        charts: for each its share of the width, its title, and what draws it on given axes.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.set_title(title, loc="left", fontsize=12, color=CHART_INK)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#b0b6be")
-    axes.tick_params(colors=CHART_SUBTLE, labelsize=9)
-    axes.xaxis.label.set_color(CHART_SUBTLE)
-    axes.yaxis.label.set_color(CHART_SUBTLE)
-    return figure, axes
+    size = ((INNER - 2 * PADDING) / DOTS_PER_INCH, (height - 2 * PADDING) / DOTS_PER_INCH)
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    row = figure.subplots(1, len(charts), squeeze=False, width_ratios=[share for share, _, _ in charts])[0]
+    for axes, (_, title, draw) in zip(row, charts, strict=True):
+        axes.set_title(title, loc="left", fontsize=12, color=CHART_INK)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#b0b6be")
+        axes.tick_params(colors=CHART_SUBTLE, labelsize=9)
+        axes.xaxis.label.set_color(CHART_SUBTLE)
+        axes.yaxis.label.set_color(CHART_SUBTLE)
+        draw(axes)
+    canvas.draw()
+    card = panel(INNER, height)
+    card.paste(Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy()), (PADDING, PADDING))
+    return card
 
 
-def chart_to_image(figure: Any) -> Image.Image:
-    """Draws a figure; RGB."""
-    figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy())
-
-
-def draw_bars(
-    axes: Any, names: Sequence[str], counts: Mapping[str, np.ndarray], width: int, numbers: bool = False
-) -> None:
-    """Draws a bar a name and set, with the key of the sets.
+def draw_bars(axes: Any, names: Sequence[str], counts: Mapping[str, np.ndarray], numbers: bool = False) -> None:
+    """Draws a bar a name and set.
 
     Args:
-        axes: of a new chart that is ``width`` pixels wide.
+        axes: of a chart.
         names: below the bars.
         counts: by set, one a name.
-        width: in pixels.
         numbers: write the counts above the bars.
     """
     bar = 0.8 / len(counts)
@@ -261,26 +252,27 @@ def draw_bars(
         if numbers:
             axes.bar_label(bars, fmt="{:,.0f}", fontsize=7.5, color=CHART_SUBTLE, padding=1)
     names = [name[:LONGEST_NAME] for name in names]
-    # A letter of this size is seven pixels wide; the longest name must fit beside its neighbours.
-    crowded = 7 * max(map(len, names), default=0) * len(names) > 0.9 * width
-    axes.set_xticks(
-        np.arange(len(names)),
-        names,
-        rotation=35 if crowded else 0,
-        ha="right" if crowded else "center",
-        rotation_mode="anchor" if crowded else "default",
-        fontsize=9 if len(names) <= 24 else 7,
-    )
+    # The longest name must fit beside its neighbours.
+    crowded = max(map(len, names), default=0) * len(names) > MOST_LETTERS
+    tilted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    axes.set_xticks(np.arange(len(names)), names, fontsize=9 if len(names) <= 24 else 7, **tilted)
     for text in axes.get_xticklabels():
         text.set_parse_math(False)  # A class may be called "US$".
     axes.set_xlim(-0.7, len(names) - 0.3)
-    draw_key(axes)
+    axes.grid(axis="y", alpha=0.25)
 
 
 def draw_key(axes: Any) -> None:
-    """Draws which colour is which set, above the chart on the right, and lines across."""
+    """Draws which colour is which set, above the chart on the right."""
     axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
-    axes.grid(axis="y", alpha=0.25)
+
+
+def write_instead(axes: Any, text: str, explanation: str = "") -> None:
+    """Writes a few words where a chart would have nothing to show."""
+    centred = {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.5, 0.56, text, fontsize=20, color=CHART_INK, **centred)
+    axes.text(0.5, 0.36, explanation, fontsize=10, color=CHART_SUBTLE, **centred)
+    axes.set_axis_off()
 
 
 def logarithmic(axes: Any, form: str) -> None:
@@ -299,19 +291,14 @@ def evenly(count: int, most: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
-def draw_sizes(scan: Scan, width: int, height: int) -> Image.Image:
-    """Draws width and height of the images; RGB of ``width`` x ``height`` pixels."""
-    figure, axes = new_chart(width, height, "Image sizes")
+def draw_sizes(scan: Scan, axes: Any) -> None:
+    """Draws width and height of the images."""
     sizes = {part: scan.sizes(part) for part in scan.records}
     every = np.concatenate(list(sizes.values()))
-    if len(every) == 0 or (every == every[0]).all():
-        text = f"{every[0][0]} x {every[0][1]}" if len(every) else "none"
-        words = "all images have this size" if len(every) else "no image could be read"
-        centred = {"ha": "center", "va": "center", "transform": axes.transAxes}
-        axes.text(0.5, 0.56, text, fontsize=26, color=CHART_INK, **centred)
-        axes.text(0.5, 0.36, words, fontsize=10, color=CHART_SUBTLE, **centred)
-        axes.set_axis_off()
-        return chart_to_image(figure)
+    if len(every) == 0:
+        return write_instead(axes, "none", "no image could be read")
+    if (every == every[0]).all():
+        return write_instead(axes, "{} x {}".format(*every[0]), "all images have this size")
     for part, points in sizes.items():
         # A dot for each size, the larger the more images have it.
         places, counts = np.unique(points, axis=0, return_counts=True)
@@ -324,4 +311,4 @@ def draw_sizes(scan: Scan, width: int, height: int) -> Image.Image:
     axes.set_xlabel("width (px)")
     axes.set_ylabel("height (px)")
     axes.grid(alpha=0.25)
-    return chart_to_image(figure)
+    return None

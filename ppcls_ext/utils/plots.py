@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ LONGEST_NAME = 24
 PAPER_BRIGHTNESS = 0.62
 
 History = Sequence[Mapping[str, Any]]
+# A line of a panel: its name in the legend (none if empty), its points and further arguments of ``plot``.
+Line = tuple[str, list[float], list[float], dict[str, Any]]
 
 
 def _new_figure(width: float, height: float, title: str = "") -> Figure:
@@ -60,36 +62,6 @@ def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="grey")
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One line of a panel.
-
-    Attributes:
-        label: its name in the legend; an empty one has none.
-        xs, ys: its points.
-        style: further arguments of matplotlib's ``plot``.
-    """
-
-    label: str
-    xs: list[float]
-    ys: list[float]
-    style: dict[str, Any] = field(default_factory=dict)
-
-
-def _curve(history: History, part: str, name: str, label: str, scale: float = 1.0, **style: Any) -> Curve | None:
-    """Returns ``record[part][name]`` by epoch over the records that have it, None if there are none."""
-    points = [(record["epoch"], record[part][name] * scale) for record in history if _has(record, part, name)]
-    if not points:
-        return None
-    style = {"color": COLOURS.get(label), **style}
-    return Curve(label, [float(epoch) for epoch, _ in points], [value for _, value in points], style)
-
-
-def _has(record: Mapping[str, Any], part: str, name: str) -> bool:
-    """Whether a record holds the metric; None stands for one that could not be computed."""
-    return (record.get(part) or {}).get(name) is not None
-
-
 def draw_training_curves(history: History, path: str | Path, title: str) -> None:
     """Draws loss, top-1, top-5 and learning rate by epoch.
 
@@ -101,12 +73,12 @@ def draw_training_curves(history: History, path: str | Path, title: str) -> None
     """
     parts = (("train", "training"), ("eval", "evaluation"), ("ema", "evaluation, EMA"))
     panels = [
-        ("loss", [_curve(history, part, "loss", label) for part, label in parts]),
-        ("top-1 (%)", [_curve(history, part, "top1", label, 100) for part, label in parts]),
-        ("top-5 (%)", [_curve(history, part, "top5", label, 100) for part, label in parts]),
-        ("learning rate", [_learning_rate(history)]),
+        ("loss", "epoch", [_line(history, part, "loss", label) for part, label in parts]),
+        ("top-1 (%)", "epoch", [_line(history, part, "top1", label, 100) for part, label in parts]),
+        ("top-5 (%)", "epoch", [_line(history, part, "top5", label, 100) for part, label in parts]),
+        ("learning rate", "epoch", [_line(history, "", "lr", "")]),
     ]
-    _draw_by_epoch(panels, history, path, title)
+    _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
 
 
 def draw_detection_curves(history: History, path: str | Path, title: str) -> None:
@@ -115,28 +87,26 @@ def draw_detection_curves(history: History, path: str | Path, title: str) -> Non
     Args:
         history: records with ``epoch``, ``lr``, ``train`` (``loss`` and its parts, whose names begin with ``loss_``;
             ``images_per_second``) and, where evaluated, ``eval`` and ``ema`` (``AP``, ``AP50``, between 0 and 1).
-            Figures may be missing or None.
+            Metrics may be missing or None.
         path: the PNG to write, whole or not at all.
         title: heading of the figure.
     """
-    names = dict.fromkeys(
-        name for record in history for name in (record.get("train") or {})
-        if name.startswith("loss_")
-    )  # fmt: skip
-    losses = [_curve(history, "train", name, name, color=LOSS_COLOURS.get(name)) for name in ("loss", *names)]
-    parts = (("eval", "evaluation"), ("ema", "evaluation, EMA"))
+    parts = [name for record in history for name in (record.get("train") or {}) if name.startswith("loss_")]
+    losses = [
+        _line(history, "train", name, name, color=LOSS_COLOURS.get(name)) for name in dict.fromkeys(["loss", *parts])
+    ]
     precision = [
-        _curve(history, part, name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
+        _line(history, part, name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
         for name, linestyle in (("AP50", "--"), ("AP", "-"))
-        for part, label in parts
+        for part, label in (("eval", "evaluation"), ("ema", "evaluation, EMA"))
     ]
     panels = [
-        ("training loss and its parts", losses),
-        ("average precision", precision),
-        ("learning rate", [_learning_rate(history)]),
-        ("training speed (images per second)", [_curve(history, "train", "images_per_second", "")]),
+        ("training loss and its parts", "epoch", losses),
+        ("average precision", "epoch", precision),
+        ("learning rate", "epoch", [_line(history, "", "lr", "")]),
+        ("training speed (images per second)", "epoch", [_line(history, "train", "images_per_second", "")]),
     ]
-    _draw_by_epoch(panels, history, path, title, from_zero=True)
+    _draw_panels(panels, path, title, _last_epoch(history))
 
 
 def draw_run_comparison(
@@ -153,85 +123,76 @@ def draw_run_comparison(
         title: heading of the figure.
         metrics: keys of the evaluations.
     """
-    panels: dict[tuple[str, str], list[Curve | None]] = {}
-    for name in reversed(metrics):
+    panels = []
+    for name in ("AP50", "AP"):
+        by_epoch: list[Line] = []
+        by_minutes: list[Line] = []
         for number, (run, history) in enumerate(runs.items()):
-            part = "ema" if any(_has(record, "ema", name) for record in history) else "eval"
-            colour = RUN_COLOURS[number % len(RUN_COLOURS)]
-            curve = _curve(history, part, name, run, color=colour)
-            if curve is not None:
-                curve = replace(curve, label=f"{run} (best {max(curve.ys):.3f})")
-            panels.setdefault((name, "epoch"), []).append(curve)
-            panels.setdefault((name, "minutes of training"), []).append(_by_minutes(curve, history))
-    figure = _new_figure(10, 7, title)
-    for axes, ((name, unit), curves) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):
-        _draw_panel(axes, name, curves)
-        axes.set_xlim(left=0)
-        _begin_at_zero(axes)
-        if unit == "epoch":
-            _label_epochs(axes)
-        else:
-            axes.set_xlabel(unit)
-    _save(figure, path)
+            part = "ema" if _line(history, "ema", name, run)[1] else "eval"
+            _, epochs, values, style = _line(history, part, name, run, color=RUN_COLOURS[number % len(RUN_COLOURS)])
+            if not epochs:
+                continue
+            label = f"{run} (best {max(values):.3f})"
+            by_epoch.append((label, epochs, values, style))
+            seconds = [(record.get("train") or {}).get("seconds") for record in history]
+            if None not in seconds:
+                minutes = dict(zip((record["epoch"] for record in history), np.cumsum(seconds) / 60, strict=True))
+                by_minutes.append((label, [minutes[epoch] for epoch in epochs], values, style))
+        panels += [(name, "epoch", by_epoch), (name, "minutes of training", by_minutes)]
+    _draw_panels(panels, path, title)
 
 
-def _learning_rate(history: History) -> Curve | None:
-    points = [(float(record["epoch"]), record["lr"]) for record in history if record.get("lr") is not None]
-    return Curve("", [epoch for epoch, _ in points], [rate for _, rate in points]) if points else None
+def _line(history: History, part: str, name: str, label: str, scale: float = 1.0, **style: Any) -> Line:
+    """Returns ``record[part][name]`` by epoch over the records that have it, of the record itself for an empty part."""
+    values = [(float(record["epoch"]), ((record.get(part) if part else record) or {}).get(name)) for record in history]
+    points = [(epoch, value * scale) for epoch, value in values if value is not None]
+    return label, [epoch for epoch, _ in points], [value for _, value in points], {"color": COLOURS.get(label), **style}
 
 
-def _by_minutes(curve: Curve | None, history: History) -> Curve | None:
-    """Returns a curve over minutes of training, None if the history does not tell the seconds of each epoch."""
-    if curve is None or not all(_has(record, "train", "seconds") for record in history):
-        return None
-    minutes, passed = {}, 0.0
-    for record in history:
-        passed += record["train"]["seconds"] / 60
-        minutes[float(record["epoch"])] = passed
-    return Curve(curve.label, [minutes[epoch] for epoch in curve.xs], curve.ys, curve.style)
+def _last_epoch(history: History) -> int:
+    return max((record["epoch"] for record in history), default=1)
 
 
-def _draw_by_epoch(
-    panels: Sequence[tuple[str, Sequence[Curve | None]]],
-    history: History,
+def _draw_panels(
+    panels: Sequence[tuple[str, str, Sequence[Line]]],
     path: str | Path,
     title: str,
-    from_zero: bool = False,
+    last_epoch: int | None = None,
+    from_zero: bool = True,
 ) -> None:
-    """Draws four panels over epochs and writes the picture; ``from_zero`` lets every scale begin at 0."""
+    """Draws four panels, each of a heading, what stands below it and its lines, and writes the picture.
+
+    The horizontal axis spans the epochs up to ``last_epoch``, or begins at 0; ``from_zero`` lets the vertical one too.
+    """
     figure = _new_figure(10, 7, title)
-    for axes, (name, curves) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        _draw_panel(axes, name, curves)
-        axes.set_xlim(0.5, max((record["epoch"] for record in history), default=1) + 0.5)
+    for axes, (heading, unit, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        lines = [line for line in lines if line[1]]
+        for label, xs, ys, style in lines:
+            # Few epochs are points, which a thin line alone would hardly show.
+            marker = "o" if len(xs) < FEW_EPOCHS else None
+            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, **style)
+        axes.set_title(heading)
+        axes.grid(alpha=0.3)
+        if any(label for label, *_ in lines):
+            axes.legend(fontsize="small")
+        if not lines:
+            _say(axes, "not measured")
+        if last_epoch is None:
+            axes.set_xlim(left=0)
+        else:
+            axes.set_xlim(0.5, last_epoch + 0.5)
         if from_zero:
-            _begin_at_zero(axes)
-        _label_epochs(axes)
+            highest = max((max(ys) for _, _, ys, _ in lines), default=0)
+            axes.set_ylim(0, 1.06 * highest if highest > 0 else 1)
+        axes.set_xlabel(unit)
+        if unit == "epoch":
+            _whole_numbers(axes)
     _save(figure, path)
 
 
-def _draw_panel(axes: Axes, title: str, curves: Sequence[Curve | None]) -> None:
-    drawn = [curve for curve in curves if curve is not None]
-    for curve in drawn:
-        # Few epochs are points, which a thin line alone would hardly show.
-        marker = "o" if len(curve.xs) < FEW_EPOCHS else None
-        axes.plot(curve.xs, curve.ys, label=curve.label or None, marker=marker, markersize=3, **curve.style)
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    if any(curve.label for curve in drawn):
-        axes.legend(fontsize="small")
-    if not drawn:
-        _say(axes, "not measured")
-
-
-def _begin_at_zero(axes: Axes) -> None:
-    highest = max((max(line.get_ydata()) for line in axes.get_lines()), default=0)
-    axes.set_ylim(0, 1.06 * highest if highest > 0 else 1)
-
-
-def _label_epochs(axes: Axes) -> None:
+def _whole_numbers(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
@@ -257,7 +218,8 @@ def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: st
     figure = _new_figure(10, 7 + 0.25 * math.ceil(len(labels) / LEGEND_COLUMNS), title)
     lines: dict[str, Any] = {}
     for axes, (name, bands) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):
-        _draw_panel(axes, name, [])
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
         for band in bands:
             if not band.points:
                 continue
@@ -266,9 +228,10 @@ def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: st
             marker = "o" if len(xs) < FEW_EPOCHS else None
             (lines[band.label],) = axes.plot(xs, means, color=colours[band.label], marker=marker, markersize=3, **style)
             axes.fill_between(xs, means - deviations, means + deviations, color=colours[band.label], alpha=0.15, lw=0)
-        if any(band.points for band in bands):
-            axes.texts[0].remove()
-        _label_epochs(axes)
+        if not any(band.points for band in bands):
+            _say(axes, "not measured")
+        axes.set_xlabel("epoch")
+        _whole_numbers(axes)
     figure.legend([lines[label] for label in labels if label in lines], [label for label in labels if label in lines],
                   loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize="small")  # fmt: skip
     _save(figure, path)

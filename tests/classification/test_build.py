@@ -8,7 +8,7 @@ import pytest
 
 from classification.build import build_dataset, build_network
 from classification.config import load_config
-from classification.opening import UnavailableDataError, open_dataset
+from classification.opening import UnavailableDataError, check_same_classes, open_dataset
 from classification.prepare import write_samples
 from classification.trained import load_trained
 from ppcls_ext.utils.errors import UserError
@@ -71,3 +71,17 @@ def test_only_training_speaks_of_synchronised_batch_norm(tmp_path, caplog):
     kinds = {type(layer).__name__ for layer in build_network(config, environment_on_gpu=True).sublayers()}
     assert "SyncBatchNorm" in kinds
     assert "BatchNorm2D" not in kinds
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "difference"),
+    [
+        (["a", "b", "c"], ["a", "c"], "label 1 is 'c' and 'b'"),
+        (["a", "b"], ["a", "b", "c"], "label 2 is 'c' and nothing"),
+    ],
+)
+def test_class_names_that_differ_are_told_by_the_first_difference(names, others, difference):
+    with pytest.raises(UserError, match=f"Eval and Train name different classes: {difference}"):
+        check_same_classes(names, "Train", others, "Eval")
+    check_same_classes(names, "Train", names, "Eval")
+    check_same_classes(names, "Train", None, "Eval")

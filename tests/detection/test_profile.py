@@ -12,7 +12,7 @@ from paddle import nn
 from detection.configuration import load_config
 from detection.counting import count_parts
 from detection.profile import detector_subject
-from ppcls_ext.deploy.profile.measure import Profile, Subject, profile_networks
+from ppcls_ext.deploy.profile import Profile, Subject, profile_networks
 from ppcls_ext.utils.errors import UserError
 from tests.support.detection_configs import write_config
 from tests.support.yolov10_detectors import yolov10_config

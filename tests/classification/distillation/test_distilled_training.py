@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from classification.config import load_config
-from classification.distillation.losses import soft_loss
+from classification.distillation import soft_loss
 from classification.evaluation import evaluate_config
 from classification.pruning import tuning_document
 from classification.task import ClassificationTask

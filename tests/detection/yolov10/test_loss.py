@@ -141,11 +141,6 @@ def test_boxes_and_distances_are_each_others_reverse() -> None:
     assert distances_to(points, boxes).tolist() == distances.tolist()
 
 
-def test_shifted_boxes_of_equal_proportions_lose_the_distance_of_their_centres() -> None:
-    # Shared 50 of 150; centres 5 apart, the box around both is 15 x 10.
-    assert iou_of([0, 0, 10, 10], [5, 0, 15, 10]) == pytest.approx(1 / 3 - 25 / 325, abs=1e-6)
-
-
 def test_other_proportions_cost_by_their_angles() -> None:
     # One centre, shared 100 of 300: only the proportions count, 2 : 1 against 1 : 2.
     skew = 4 / math.pi**2 * (math.atan(2) - math.atan(0.5)) ** 2
@@ -253,7 +248,7 @@ def check(scores: np.ndarray, boxes: np.ndarray, shown: list[list[tuple[Any, int
 
 
 @pytest.mark.parametrize("most", [10, 1])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_boxes_are_assigned_as_by_brute_force(seed: int, most: int) -> None:
     generator = np.random.default_rng(seed)
     shown = [random_objects(generator, number) for number in (6, 0, 1, 12)]
@@ -290,11 +285,6 @@ def test_of_equals_the_first_anchor_and_the_first_box_win() -> None:
     inside = [anchor for anchor, (x, y) in enumerate(grid()) if 8 < x < 40 and 8 < y < 40]
     assert sorted(found[0]) == inside[:3]
     assert {value[1] for value in found[0].values()} == {1}
-
-
-def test_a_box_between_the_anchors_gets_none() -> None:
-    scores, boxes = predictions(np.random.default_rng(0), 1)
-    assert check(scores, boxes, [[((5.0, 5.0, 7.0, 7.0), 0)]], 10) == [{}]
 
 
 def test_a_centre_on_the_edge_is_outside() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.runs import ROOT, tool_environment
 
+pytestmark = pytest.mark.slow
 SCRIPT = ROOT / "tests" / "support" / "yolov10_step.py"
 LOSSES = ("loss", "loss_class", "loss_iou", "loss_dfl", "loss_one_to_many", "loss_one_to_one")
 

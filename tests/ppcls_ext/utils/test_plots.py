@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from ppcls_ext.utils.plots import (
@@ -60,25 +59,6 @@ def test_without_evaluation_the_top_5_panel_is_empty_and_says_so(tmp_path):
     assert top5 == 0
 
 
-def test_a_run_without_a_finished_epoch_still_gives_a_picture(tmp_path):
-    assert not coloured(draw(tmp_path, [])).any()
-
-
-def test_a_failure_while_drawing_leaves_the_old_picture(tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
-
-    before = draw(tmp_path, [record(1)])
-
-    def fail(*_arguments, **_named):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="No space"):
-        draw_training_curves([record(1), record(2)], tmp_path / "run" / "curves.png", "again")
-    with Image.open(tmp_path / "run" / "curves.png") as picture:
-        assert np.array_equal(np.asarray(picture.convert("RGB")), before)
-
-
 def detector_record(epoch: int, evaluated: bool = True, averaged: bool = True, seconds: bool = True) -> dict:
     train = {"loss": 3.0 / epoch, "loss_cls": 1.5 / epoch, "loss_iou": 0.9 / epoch, "loss_dfl": 0.6 / epoch}
     if seconds:
@@ -96,10 +76,9 @@ def drawn(file) -> np.ndarray:
         return coloured(np.asarray(picture.convert("RGB")))
 
 
-@pytest.mark.parametrize("epochs", [1, 6])
-def test_a_detector_has_losses_precision_rate_and_speed(tmp_path, epochs):
+def test_a_detector_has_losses_precision_rate_and_speed(tmp_path):
     file = tmp_path / "curves.png"
-    draw_detection_curves([detector_record(epoch) for epoch in range(1, epochs + 1)], file, "ppyoloe_s")
+    draw_detection_curves([detector_record(epoch) for epoch in range(1, 7)], file, "ppyoloe_s")
     assert min(panels(drawn(file))) > 10
 
 
@@ -110,10 +89,6 @@ def test_what_a_detector_did_not_measure_is_left_out(tmp_path):
     loss, precision, rate, speed = panels(drawn(file))
     assert min(loss, rate) > 50
     assert precision == speed == 0
-    # An evaluation without any annotated box has no precision.
-    history.append({**detector_record(3), "eval": {"AP": None, "AP50": None}, "ema": None})
-    draw_detection_curves(history, file, "nothing annotated")
-    assert panels(drawn(file))[1] == 0
     draw_detection_curves([], file, "nothing yet")
     assert not drawn(file).any()
 
@@ -125,16 +100,10 @@ def test_runs_are_compared_by_epoch_and_by_minutes(tmp_path):
     draw_run_comparison({"fast": fast, "slow": slow}, file, "two backbones")
     both = panels(drawn(file))
     assert min(both) > 100
-    draw_run_comparison({"fast": fast}, file)
-    assert all(one < two for one, two in zip(panels(drawn(file)), both, strict=True))
-
-
-def test_runs_without_seconds_are_compared_by_epoch_only(tmp_path):
-    file = tmp_path / "comparison.png"
+    # A run that does not tell its seconds is compared by epoch only.
     draw_run_comparison({"old": [detector_record(epoch, averaged=False, seconds=False) for epoch in (1, 2)]}, file)
     by_epoch, by_minutes, *_ = panels(drawn(file))
-    assert by_epoch > 50
-    assert by_minutes == 0
+    assert by_epoch > 50 and by_minutes == 0
 
 
 def amount(file) -> int:
@@ -146,11 +115,10 @@ def test_curves_with_bands_show_each_label_and_what_was_not_measured(tmp_path):
     one, other = [(1.0, 0.1, 0.0), (2.0, 0.3, 0.1)], [(1.0, 0.2, 0.0)]
     both = [Band("a", one), Band("b", other, is_secondary=True)]
     amounts = []
-    for bands in ([Band("a", [])], both[:1], both):
+    for bands in (both[:1], both):
         draw_bands(dict.fromkeys("wxyz", bands), tmp_path / "curves.png", "title")
         amounts.append(amount(tmp_path / "curves.png"))
-    assert amounts[0] == 0
-    assert 200 < amounts[1] < amounts[2]
+    assert 200 < amounts[0] < amounts[1]
 
 
 def test_points_of_a_tradeoff_are_drawn_also_at_one_cost(tmp_path):

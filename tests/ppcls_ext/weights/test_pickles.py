@@ -66,7 +66,7 @@ ALIKE += b"".join(b"X\x01\x00\x00\x00" + letter.to_bytes(1, "big") + ARRAY for l
         (b"]q\x00" + LISTS, "holds a list, expected a dictionary"),  # two to the power of 60 lists
         (ALIKE, "larger than the file: they share their content"),
         (b"})" + b"\x85" * 100_000 + b"K\x01s", "a dictionary with a tuple as key"),  # its hash ends the process
-        (b"}K\x01)q\x00" + b"0h\x00\x85q\x00" * 300 + b"s", "entry 1 is a int, not a weight"),
+        (b"}K\x01)q\x00" + b"0h\x00\x85q\x00" * 300 + b"s", "entry 1 is a tuple, not a weight"),
         (b"\x8f(" + b")" + b"\x85" * 100_000 + b"\x90", "it holds a set"),
         (b"(" + b")" + b"\x85" * 100_000 + b"\x91", "it holds a set"),
         (b"\x8b\x00\x02\x00\x00" + b"\x7f" * 512, "holds a int, expected a dictionary"),

@@ -11,11 +11,18 @@ import pytest
 import yaml
 
 from ppcls_ext.arch.registry import list_models
-from ppcls_ext.deploy.cards import Source, card_text, gather_facts, write_card
-from ppcls_ext.deploy.cards.counts import Counts
-from ppcls_ext.deploy.cards.data import evaluation_data
-from ppcls_ext.deploy.cards.papers import paper_of
-from ppcls_ext.deploy.cards.text import shown_path
+from ppcls_ext.deploy.cards import (
+    Counts,
+    Source,
+    card_text,
+    count_classifier,
+    evaluation_data,
+    gather_facts,
+    models_page,
+    paper_of,
+    shown_path,
+    write_card,
+)
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of, write_json
 from tests.support.card_runs import NAMES, NARROW, write_benchmark, write_export, write_run
@@ -301,3 +308,19 @@ def test_a_card_is_written_whole(run: Path, tmp_path: Path) -> None:
     text = write_card(facts, tmp_path / "deep" / "CARD.md")
     assert (tmp_path / "deep" / "CARD.md").read_text(encoding="utf-8") == text
     assert json.loads(json.dumps(head_of(text)))["model-index"]
+
+
+def test_the_table_of_models_is_up_to_date() -> None:
+    root = Path(__file__).resolve().parents[3]
+    golden = json.loads((root / "tests" / "golden" / "models.json").read_text(encoding="utf-8"))
+    page = models_page(lambda model: (golden[model]["parameters"], golden[model]["flops"]))
+    assert (root / "docs" / "models" / "README.md").read_text(encoding="utf-8") == page, (
+        "python tools/model_card.py --all --output docs/models/README.md"
+    )
+    assert all(f"| {model} |" in page for model in list_models())
+
+
+def test_counting_gives_the_golden_counts() -> None:
+    counts = count_classifier("EConvNeXt_mini", {})
+    assert (counts.parameters, len(counts.stages)) == (7_658_992, 6)
+    assert f"{counts.multiply_adds / 1e9:.3f}" == "0.931"

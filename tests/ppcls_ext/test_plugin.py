@@ -1,4 +1,4 @@
-"""The door into PaddleClas's wheel, in this process."""
+"""Our models among PaddleClas's architectures, with its wheel, in this process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_foreign_name_is_not_overwritten(architectures, monkeypatch, place):
     assert getattr(namespace, NAME) is foreign
 
 
-def test_without_paddleclas_the_door_says_so(monkeypatch):
+def test_without_paddleclas_it_is_said(monkeypatch):
     from ppcls_ext import plugin
 
     monkeypatch.setattr(plugin, "find_toolkit", lambda: None)
@@ -65,14 +65,14 @@ def test_without_paddleclas_the_door_says_so(monkeypatch):
 @pytest.mark.parametrize("name", [NAME, "ConvNeXtV1_tiny", "ConvNeXtV2_atto"])
 def test_paddleclas_builds_the_same_network(architectures, name):
     config = {"Arch": {"name": name, "class_num": 5, "drop_path_rate": "1e-1"}, "Global": {"device": "cpu"}}
-    through_the_door = architectures.build_model(config)
+    registered = architectures.build_model(config)
     plain = ppcls_ext.build_model(name, class_num=5)
     assert not isinstance(plain, architectures.TheseusLayer)
-    assert list(through_the_door.state_dict()) == list(plain.state_dict())
-    for model in (through_the_door, plain):
+    assert list(registered.state_dict()) == list(plain.state_dict())
+    for model in (registered, plain):
         seed_weights(model)
         model.eval()
-    np.testing.assert_array_equal(through_the_door(images()).numpy(), plain(images()).numpy())
+    np.testing.assert_array_equal(registered(images()).numpy(), plain(images()).numpy())
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_rec_model(architectures):
         ({"pretrained": True}, "no pretrained weights to download.*Global.pretrained_model"),
     ],
 )
-def test_wrong_arguments_through_the_door(architectures, arguments, message):
+def test_wrong_arguments_of_a_registered_model(architectures, arguments, message):
     with pytest.raises(UserError, match=message):
         getattr(architectures, NAME)(**arguments)
     assert "ppcls" not in sys.modules, "the wheel was there, so no checkout should have been loaded"

@@ -1,0 +1,357 @@
+"""Knowledge distillation: a trained and frozen network, the teacher, gives the targets of the one that is trained.
+
+Soft labels (arXiv 1503.02531), hard labels (arXiv 2012.12877) and features (arXiv 1412.6550), chosen by the section
+``Distillation`` of a configuration. What gives a `TeacherOutput` for images can take the place of `Teacher`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.nn import functional
+
+from classification.build import Place, construct_network, stage_widths
+from classification.config import DISTILLATION, TEACHER, Config
+from classification.sections import ArchSettings
+from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.arch.registry import architecture_parameters
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
+from ppcls_ext.weights import class_names_of_weights, find_weights, load_weights
+
+logger = logging.getLogger(__name__)
+# Under this prefix the optimizer's state and the parameters' names tell projections from the model's parameters.
+PREFIX = "distillation."
+# Arguments that change nothing in evaluation mode.
+ONLY_IN_TRAINING = ("drop_path_rate",)
+NORM_EPSILON = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherFiles:
+    """A teacher whose weights are there.
+
+    Attributes:
+        arch: its name and arguments; those that the configuration leaves out are the checkpoint's.
+        file: its weight file.
+        sha256: checksum of the file.
+        class_names: names of its classes, where a checkpoint tells them.
+    """
+
+    arch: ArchSettings
+    file: Path
+    sha256: str
+    class_names: list[str] | None
+
+
+def find_teacher(config: Config) -> TeacherFiles | None:
+    """Finds the teacher's weights, before anything slow; ``None`` without the section ``Distillation``.
+
+    Raises:
+        UserError: they are not there, or they are a checkpoint of another network than the configuration says,
+            or the teacher's classes are not as many as the student's.
+    """
+    if config.distillation is None:
+        return None
+    arch = config.distillation.teacher
+
+    def refuse(key: str, message: str) -> UserError:
+        return UserError(config.document.problem(f"{TEACHER}.{key}", message))
+
+    try:
+        file = find_weights(str(arch.pretrained))
+    except UserError as error:
+        raise refuse("pretrained", str(error)) from error
+    # A checkpoint, unlike a weight file by itself, says which network it belongs to.
+    state, saved = file.with_name("state.json"), None
+    if file.name in ("model.pdparams", "ema.pdparams") and state.is_file():
+        try:
+            saved = json.loads(state.read_text(encoding="utf-8")).get("arch")
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"{state}: damaged ({error})") from error
+    if isinstance(saved, dict) and isinstance(saved.get("arguments"), dict):
+        folder = file.parent
+        if saved.get("name") != arch.name:
+            raise refuse("name", f"{folder} is a checkpoint of {saved.get('name')}, not of {arch.name}")
+        parameters = architecture_parameters(arch.name)
+        for name, value in arch.arguments.items():
+            default = parameters[name].default if name in parameters else ...
+            before = saved["arguments"].get(name, default)
+            # A default that is not known counts as equal; tuples come back from a checkpoint as lists.
+            if before is ... or name in ONLY_IN_TRAINING or _as_json(value) == _as_json(before):
+                continue
+            message = f"{folder} was trained with {before}, here it is {value}"
+            if name == "class_num":
+                message = f"{folder} was trained with {before} classes, the student has {value} (Arch.class_num)"
+            raise refuse(name, message)
+        arch = dataclasses.replace(arch, arguments={**saved["arguments"], **arch.arguments})
+    if arch.class_num != config.arch.class_num:
+        message = f"the teacher has {arch.class_num} classes, the student {config.arch.class_num} (Arch.class_num)"
+        raise refuse("class_num", f"{message}; they must be the same")
+    return TeacherFiles(arch, file, sha256_of(file), class_names_of_weights(file))
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+@dataclasses.dataclass
+class TeacherOutput:
+    """What the teacher says of a batch.
+
+    Attributes:
+        logits: ``[N, class_num]``.
+        features: outputs of the stages that were asked for, ``[N, C_i, H_i, W_i]`` each.
+    """
+
+    logits: paddle.Tensor
+    features: list[paddle.Tensor]
+
+
+def logits_and_features(network: nn.Layer, image: paddle.Tensor) -> tuple[paddle.Tensor, list[paddle.Tensor]]:
+    """Runs one of this project's classifiers on images ``[N, channels, H, W]``.
+
+    Returns:
+        Logits ``[N, class_num]``, and the outputs of all stages ``[N, C_i, H_i, W_i]``.
+    """
+    features = network.forward_features(image)
+    pooled = network.flatten(network.pool(features[-1]))  # [N, C_4]
+    return network.head(network.norm(pooled)), features
+
+
+class Teacher(nn.Layer):
+    """The teacher's network in evaluation mode: no gradient reaches it, and no checkpoint of the student holds it.
+
+    Args:
+        config: the configuration, with ``Distillation``.
+        found: the teacher's network and weights.
+
+    Attributes:
+        image_shape: ``[channels, height, width]`` that it sees; images of another size are resized to it.
+
+    Raises:
+        UserError: the network cannot take the images, or the weights are not this network's.
+    """
+
+    def __init__(self, config: Config, found: TeacherFiles) -> None:
+        super().__init__()
+        assert config.distillation is not None
+        self.image_shape = list(config.run.image_shape)
+        if config.distillation.image_size is not None:
+            self.image_shape[1:] = [config.distillation.image_size] * 2
+        place = Place(found.arch, self.image_shape, TEACHER, f"{DISTILLATION}.image_size")
+        self.network = construct_network(config, place)
+        try:
+            load_weights(self.network, str(found.arch.pretrained))
+        except UserError as error:
+            reason = str(error).replace("Arch.", f"{TEACHER}.")
+            raise UserError(config.document.problem(f"{TEACHER}.pretrained", reason)) from error
+        for parameter in self.network.parameters():
+            parameter.stop_gradient = True
+        self.eval()
+        logger.info("teacher %s: weights from %s", found.arch.name, found.file)
+
+    def forward(self, image: paddle.Tensor) -> paddle.Tensor:
+        """Images ``[N, channels, H, W]`` of the student -> the teacher's logits ``[N, class_num]``."""
+        return logits_of(self.network(self._resized(image)))
+
+    def outputs(self, image: paddle.Tensor, stages: Sequence[int]) -> TeacherOutput:
+        """Images as for `forward` -> logits, and the outputs of some stages, counted from 1."""
+        if not stages:
+            return TeacherOutput(self(image), [])
+        logits, features = logits_and_features(self.network, self._resized(image))
+        return TeacherOutput(logits, [features[stage - 1] for stage in stages])
+
+    def _resized(self, image: paddle.Tensor) -> paddle.Tensor:
+        """``[N, channels, H, W]`` -> the same at the teacher's size."""
+        size = self.image_shape[1:]
+        if image.shape[2:] == size:
+            return image
+        return functional.interpolate(image, size, mode="bilinear", align_corners=False)
+
+
+class FeatureStudent(nn.Layer):
+    """The student in training: gives its logits and its features, projected to the teacher's widths.
+
+    Args:
+        model: the network that is trained and saved; one of this project's, which have stages.
+        stages: which outputs are compared, from 1.
+        widths: channels of these outputs, of ``model`` and of the teacher.
+    """
+
+    def __init__(self, model: nn.Layer, stages: Sequence[int], widths: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.model = model
+        self.stages = list(stages)
+        self.projections = nn.LayerDict(
+            {
+                f"stage_{stage}": nn.Conv2D(ours, theirs, 1)
+                for stage, (ours, theirs) in zip(stages, widths, strict=True)
+                if ours != theirs
+            }
+        )
+
+    def forward(self, image: paddle.Tensor) -> tuple[paddle.Tensor, list[paddle.Tensor]]:
+        """Images ``[N, channels, H, W]`` -> logits ``[N, class_num]``, and for each stage ``[N, C_i, H_i, W_i]``."""
+        logits, outputs = logits_and_features(self.model, image)
+        features = []
+        for stage in self.stages:
+            name, output = f"stage_{stage}", outputs[stage - 1]
+            features.append(self.projections[name](output) if name in self.projections else output)
+        return logits, features
+
+
+def soft_loss(logits: paddle.Tensor, taught: paddle.Tensor, temperature: float) -> paddle.Tensor:
+    """Returns ``T^2 * KL(softmax(taught / T) || softmax(logits / T))``, the mean over the images, a scalar.
+
+    Hinton, Vinyals and Dean (arXiv 1503.02531, section 2): a temperature T shows how likely the teacher holds the wrong
+    classes to be; T squared keeps the gradient's size, so that the shares of the losses mean the same at every T.
+
+    Args:
+        logits: the student's, ``[N, class_num]``.
+        taught: the teacher's for the same images, ``[N, class_num]``.
+        temperature: T, above 0.
+    """
+    ours = functional.log_softmax(logits.astype("float32") / temperature, axis=-1)
+    theirs = functional.log_softmax(taught.astype("float32") / temperature, axis=-1)
+    divergence = (theirs.exp() * (theirs - ours)).sum(axis=-1)
+    return divergence.mean() * temperature**2
+
+
+def hard_loss(logits: paddle.Tensor, taught: paddle.Tensor) -> paddle.Tensor:
+    """Returns the mean cross-entropy with the teacher's best class as the label, a scalar.
+
+    Touvron et al. (arXiv 2012.12877, section 4, "hard-label distillation").
+
+    Args:
+        logits: the student's, ``[N, class_num]``.
+        taught: the teacher's for the same images, ``[N, class_num]``.
+    """
+    return functional.cross_entropy(logits.astype("float32"), taught.argmax(axis=-1))
+
+
+def feature_loss(features: Sequence[paddle.Tensor], taught: Sequence[paddle.Tensor]) -> paddle.Tensor:
+    """Returns the mean squared difference of normalised features, averaged over the stages, a scalar.
+
+    The student's features were brought to the teacher's width by learnt 1x1 convolutions, as the regressors of FitNets
+    (arXiv 1412.6550, section 2.2) do; each position is then normalised over its channels, without learnt scale, as
+    in arXiv 2205.14141 (section 2). We normalise both sides, so that neither's scale counts. A teacher's map of another
+    size is averaged to the student's (or repeated, where it is smaller).
+
+    Args:
+        features: of the student, for each stage ``[N, C_i, H_i, W_i]``.
+        taught: of the teacher, for each stage ``[N, C_i, H'_i, W'_i]``.
+    """
+    losses = []
+    for ours, theirs in zip(features, taught, strict=True):
+        theirs = theirs.astype("float32")
+        if theirs.shape[2:] != ours.shape[2:]:
+            theirs = functional.adaptive_avg_pool2d(theirs, ours.shape[2:])
+        losses.append(functional.mse_loss(_normalised(ours.astype("float32")), _normalised(theirs)))
+    return sum(losses[1:], losses[0]) / len(losses)
+
+
+def _normalised(features: paddle.Tensor) -> paddle.Tensor:
+    """``[N, C, H, W]`` -> ``[N, H, W, C]``, each position with mean 0 and variance 1 over its channels."""
+    return functional.layer_norm(features.transpose([0, 2, 3, 1]), features.shape[1], epsilon=NORM_EPSILON)
+
+
+class Distillation:
+    """Teacher and losses of one run.
+
+    Args:
+        config: the configuration, with ``Distillation``.
+        model: the student.
+        environment: the seed.
+
+    Attributes:
+        teacher: the frozen network.
+        network: what the training pass runs: the student, with projections where features are compared.
+        class_names: the teacher's, where they are known.
+
+    Raises:
+        UserError: the teacher's weights are missing or not its own.
+    """
+
+    def __init__(self, config: Config, model: paddle.nn.Layer, environment: Environment) -> None:
+        found = find_teacher(config)
+        assert found is not None and config.distillation is not None
+        self.settings = config.distillation
+        self.teacher = Teacher(config, found)
+        self.class_names = found.class_names
+        self._identity = {"name": found.arch.name, "weights": str(found.file), "sha256": found.sha256}
+        self.network: paddle.nn.Layer = model
+        self.projections: paddle.nn.Layer | None = None
+        if self.settings.features is not None:
+            stages = self.settings.features.stages
+            ours = stage_widths(model, config.run.image_shape)
+            theirs = stage_widths(self.teacher.network, self.teacher.image_shape)
+            # A seed of their own: the student starts as it would without a teacher.
+            seed_everything(derive_seed(environment.seed, "distillation"))
+            widths = [(ours[stage - 1], theirs[stage - 1]) for stage in stages]
+            self.network = FeatureStudent(model, stages, widths)
+            self.projections = self.network.projections
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what a resumed run must agree on: the teacher and the stages that are compared; JSON values."""
+        features = self.settings.features
+        return {**self._identity, "stages": list(features.stages) if features else None}
+
+    def named_parameters(self) -> list[tuple[str, paddle.Tensor]]:
+        """Returns the parameters that are trained beside the student's."""
+        if self.projections is None:
+            return []
+        return [(PREFIX + name, parameter) for name, parameter in self.projections.named_parameters()]
+
+    def arrays(self) -> dict[str, np.ndarray] | None:
+        """Returns the weights of the projections, ``None`` where there are none."""
+        if not self.named_parameters():
+            return None
+        return {name: value.numpy() for name, value in self.projections.state_dict().items()}
+
+    def restore(self, arrays: dict[str, np.ndarray] | None) -> None:
+        """Takes over what :meth:`arrays` returned.
+
+        Raises:
+            UserError: these are other projections.
+        """
+        if self.named_parameters():
+            load_weights(self.projections, arrays or {})
+
+    @paddle.no_grad()
+    def teach(self, image: paddle.Tensor) -> TeacherOutput:
+        """Returns the teacher's output for the student's very own images ``[N, channels, H, W]``, mixed or not."""
+        return self.teacher.outputs(image, self.settings.features.stages if self.settings.features else [])
+
+    def losses(
+        self, label_loss: paddle.Tensor, logits: paddle.Tensor, features: list[paddle.Tensor], taught: TeacherOutput
+    ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
+        """Returns the loss that is trained on, and its parts before their weights, all scalars.
+
+        Args:
+            label_loss: of the labels.
+            logits: the student's, ``[N, class_num]``.
+            features: the student's, projected, for each compared stage ``[N, C_i, H_i, W_i]``.
+            taught: the teacher's output for the same images.
+        """
+        settings = self.settings
+        if settings.kind == "hard":
+            loss = hard_loss(logits, taught.logits)
+        else:
+            assert settings.temperature is not None
+            loss = soft_loss(logits, taught.logits, settings.temperature)
+        total = (1 - settings.weight) * label_loss + settings.weight * loss
+        parts = {"loss_label": label_loss, "loss_distillation": loss}
+        if settings.features is not None:
+            parts["loss_features"] = feature_loss(features, taught.features)
+            total = total + settings.features.weight * parts["loss_features"]
+        return total, parts

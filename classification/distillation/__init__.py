@@ -1,1 +1,0 @@
-"""Knowledge distillation: a trained network, the teacher, tells the one that is trained what to answer."""

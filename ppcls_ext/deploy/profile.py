@@ -1,0 +1,665 @@
+"""Profiles networks in eager mode: FLOPs, parameters, activations and time of each layer, by stage and by kind.
+
+`profile_networks` measures with hooks on every layer, `count_network` only counts; `markdown_page`, `write_report` and
+`draw_profiles` show the result. FLOPs are counted by the rules of ``paddle.flops``, those that it keeps for its own
+hooks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import logging
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.hapi.dynamic_flops import register_hooks
+
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_path, write_json, write_text
+from ppcls_ext.utils.machine import processor_name
+from ppcls_ext.utils.tables import markdown_table
+
+logger = logging.getLogger(__name__)
+
+WARM_UPS = 2
+NETWORK = "(network)"
+MEGA = 1e6
+# Kinds of operations, in the order of tables and charts.
+DEPTHWISE = "depthwise convolution"
+POINTWISE = "1x1 convolution, linear"
+CONVOLUTION = "other convolution"
+NORM = "normalisation"
+ACTIVATION = "activation"
+ATTENTION = "attention"
+POOLING = "pooling"
+OTHER = "other layers"
+BETWEEN = "between layers"
+KINDS = (DEPTHWISE, POINTWISE, CONVOLUTION, NORM, ACTIVATION, ATTENTION, POOLING, OTHER, BETWEEN)
+# Parts of a network, in the order of the data; "rest" is what belongs to none, such as handing on between stages.
+STEM = "stem"
+NECK = "neck"
+HEAD = "head"
+REST = "rest"
+STAGES = (STEM, "stage 1", "stage 2", "stage 3", "stage 4", NECK, HEAD, REST)
+
+
+@dataclass
+class LayerFigures:
+    """What one layer costs.
+
+    Attributes:
+        name: its place in the network, such as ``stages.2.blocks.0.depthwise``.
+        type_name: its class.
+        kind: one of ``KINDS``. What a layer with sublayers does itself (adding, joining, changing the layout) is
+            ``BETWEEN``.
+        stage: one of ``STAGES``.
+        calls: how often one forward pass calls it.
+        output_shape: of its last call; empty if it gives no tensor.
+        parameters: trainable numbers that it holds itself.
+        flops: multiply-adds for one image, counted as ``paddle.flops`` counts them.
+        activation_bytes: size of the new tensors that it gives, for the whole batch.
+        milliseconds: time for the whole batch, without that of its sublayers.
+    """
+
+    name: str
+    type_name: str
+    kind: str
+    stage: str
+    calls: int = 0
+    output_shape: tuple[int, ...] = ()
+    parameters: int = 0
+    flops: int = 0
+    activation_bytes: int = 0
+    milliseconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over layers; units as in `LayerFigures`."""
+
+    parameters: int
+    flops: int
+    activation_bytes: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The profile of one network.
+
+    Attributes:
+        name: of the network.
+        image_shape: channels, height and width.
+        batch: images in a forward pass.
+        layers: in the order of their first call; those never called last.
+        forward_milliseconds: of a whole forward pass without any measuring inside.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    batch: int
+    layers: tuple[LayerFigures, ...]
+    forward_milliseconds: float
+
+    @property
+    def total(self) -> Sums:
+        """Sums over all layers; the time is that of the measured passes, a little more than of unmeasured ones."""
+        return _sums(self.layers)
+
+    def by_stage(self) -> dict[str, Sums]:
+        """Sums of each stage that the network has, in the order of ``STAGES``."""
+        return self._grouped(STAGES, lambda layer: layer.stage)
+
+    def by_kind(self) -> dict[str, Sums]:
+        """Sums of each kind of operation that the network has, in the order of ``KINDS``."""
+        return self._grouped(KINDS, lambda layer: layer.kind)
+
+    def _grouped(self, labels: Sequence[str], label_of: Callable[[LayerFigures], str]) -> dict[str, Sums]:
+        groups = {label: [layer for layer in self.layers if label_of(layer) == label] for label in labels}
+        return {label: _sums(layers) for label, layers in groups.items() if layers}
+
+
+def _sums(layers: Sequence[LayerFigures]) -> Sums:
+    return Sums(*(sum(getattr(layer, field.name) for layer in layers) for field in dataclasses.fields(Sums)))
+
+
+CONVOLUTIONS = (
+    nn.Conv1D, nn.Conv2D, nn.Conv3D, nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose,
+)  # fmt: skip
+# Blocks that weigh channels or positions: all inside them is the price of attention.
+ATTENTION_NAME = re.compile(r"Attention|Attn|Squeeze|PSA|SE(Module|Block|Layer|Unit)?$")
+# Where Paddle defines a layer tells its kind; other packages' own layers only their names do.
+KIND_OF_MODULE = {
+    "paddle.nn.layer.activation": ACTIVATION, "paddle.nn.layer.norm": NORM, "paddle.nn.layer.pooling": POOLING,
+}  # fmt: skip
+KIND_OF_NAME = {
+    "Norm": NORM, "Pool": POOLING, "GELU|Gelu|ReLU|Relu|SiLU|Swish|Mish|Sigmoid|Act(ivation)?$": ACTIVATION,
+}  # fmt: skip
+
+
+def kind_of(layer: nn.Layer, inside_attention: bool) -> str:
+    """Returns the kind of operation of ``layer``.
+
+    Args:
+        layer: any layer.
+        inside_attention: whether it, or a layer around it, is attention.
+    """
+    if inside_attention:
+        return ATTENTION
+    if layer._sub_layers:
+        return BETWEEN
+    if isinstance(layer, CONVOLUTIONS):
+        if layer._groups > 1 and layer._groups == layer._in_channels:
+            return DEPTHWISE
+        return POINTWISE if layer._groups == 1 and math.prod(layer.weight.shape[2:]) == 1 else CONVOLUTION
+    if isinstance(layer, nn.Linear):
+        return POINTWISE
+    for base in type(layer).__mro__:
+        if base.__module__ in KIND_OF_MODULE:
+            return KIND_OF_MODULE[base.__module__]
+    return next((kind for name, kind in KIND_OF_NAME.items() if re.search(name, type(layer).__name__)), OTHER)
+
+
+def count_flops(layer: nn.Layer, inputs: Any, output: Any) -> int:
+    """Returns the multiply-adds of one call by the rule that ``paddle.flops`` has for the layer's class, or 0.
+
+    Args:
+        layer: a layer without sublayers.
+        inputs: the positional arguments of the call.
+        output: what the call returned.
+    """
+    rule = register_hooks.get(type(layer))
+    if rule is None:
+        return 0
+    layer.total_ops = 0
+    rule(layer, inputs, output)
+    flops = int(layer.total_ops)
+    del layer.total_ops
+    return flops
+
+
+BACKBONE = "backbone."
+STEM_NAME = re.compile(r"(stem\w*|patch_embed|conv_stem|downsample_layers\.0|conv1|bn1|max_?pool\w*)(\.|$)")
+HEAD_NAME = re.compile(
+    r"(head\w*|yolo_head|fc\d?|classifier\w*|norm|(global_?|adaptive_?)?(avg_?)?pool\w*|flatten|last_\w+)(\.|$)"
+)
+NECK_NAME = re.compile(r"neck(\.|$)")
+NUMBERED = re.compile(r"(stages|layers|downsample_layers)\.(\d+)(\.|$)")
+ALL_STAGES = {"0", "1", "2", "3"}
+STAGE_OF_STRIDE = {1: STEM, 2: STEM, 4: "stage 1", 8: "stage 2", 16: "stage 3", 32: "stage 4"}
+
+
+def assign_stages(shapes: Mapping[str, tuple[int, ...]], image_size: tuple[int, int]) -> dict[str, str]:
+    """Returns the stage of each layer.
+
+    Stages that have names (``stem``, ``stages.0`` to ``stages.3``, ``neck``, ``head``) go by them. Other networks are
+    cut into units (``blocks.3``), and a unit is of stage k if most of its outputs have stride ``2 ** (k + 1)``, of the
+    head if they have no positions.
+
+    Args:
+        shapes: layer name -> shape of its output (``[N, C, H, W]``, or ``[N, L, C]`` of tokens), empty if unknown.
+        image_size: height and width of the images.
+    """
+    def unit_of(name: str) -> str:
+        """Returns the beginning of a name up to its first number (``blocks.3``), or its first word."""
+        parts = name.split(".")
+        number = next((index for index, part in enumerate(parts) if part.isdigit()), 0)
+        return ".".join(parts[: number + 1])
+
+    names = {name: name.removeprefix(BACKBONE) for name in shapes}
+    # Numbers that are not those of four stages are of blocks.
+    numbers: dict[str, set[str]] = {}
+    strides: dict[str, Counter[int]] = {}
+    for name, short in names.items():
+        if match := NUMBERED.match(short):
+            numbers.setdefault(match[1], set()).add(match[2])
+        shape = shapes[name]
+        positions = math.prod(shape[2:]) if len(shape) == 4 else shape[1] if len(shape) == 3 else 0
+        if positions > 0:
+            stride = 2 ** round(math.log2(math.prod(image_size) / positions) / 2)
+            if stride in STAGE_OF_STRIDE:
+                strides.setdefault(unit_of(short), Counter())[stride] += 1
+    staged = {word for word, found in numbers.items() if found == ALL_STAGES}
+    present = set(names.values())
+    containers = {BACKBONE.removesuffix("."), *(name for name in present if f"{name}.0" in present)}
+    stages = {}
+    for name, short in names.items():
+        match = NUMBERED.match(short)
+        counts = strides.get(unit_of(short))
+        if STEM_NAME.match(short):
+            stages[name] = STEM
+        elif NECK_NAME.match(short):
+            stages[name] = NECK
+        elif match and match[1] in staged:
+            stages[name] = f"stage {int(match[2]) + 1}"
+        elif HEAD_NAME.match(short):
+            stages[name] = HEAD
+        elif short in containers or not shapes[name]:
+            stages[name] = REST
+        elif counts is None:
+            stages[name] = HEAD
+        else:
+            stages[name] = STAGE_OF_STRIDE[max(counts, key=lambda stride: (counts[stride], stride))]
+    return stages
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to profile.
+
+    Attributes:
+        name: for the report.
+        network: the layers that are looked at; put into evaluation mode while it is profiled.
+        forward: runs it on images ``[N, C, H, W]``.
+        image_shape: channels, height and width.
+    """
+
+    name: str
+    network: nn.Layer
+    forward: Callable[[paddle.Tensor], Any]
+    image_shape: tuple[int, int, int]
+
+
+def profile_networks(subjects: Sequence[Subject], batch: int = 1, repeats: int = 10) -> list[Profile]:
+    """Profiles networks on random images; leaves them as they were.
+
+    Times are means over the faster half of the passes: what else the machine does makes passes slower, never faster.
+
+    Args:
+        subjects: the networks; their passes take turns, so that a slow minute of the machine hurts all alike.
+        batch: images in a pass.
+        repeats: timed passes of each network.
+
+    Raises:
+        UserError: a network does not take such images.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(paddle.no_grad())
+        for subject in subjects:
+            stack.enter_context(_evaluation_mode(subject.network))
+        images = [paddle.to_tensor(_pixels(batch, *subject.image_shape)) for subject in subjects]
+        layers = [_look(subject, image) for subject, image in zip(subjects, images, strict=True)]
+        # Of each network: seconds of each layer without its sublayers, and of whole passes without hooks.
+        measured: list[list[dict[str, float]]] = [[] for _ in subjects]
+        plain: list[list[float]] = [[] for _ in subjects]
+        for turn in range(WARM_UPS - 1 + repeats):
+            logger.info("pass %d of %d", turn + 1, WARM_UPS - 1 + repeats)
+            for index, (subject, image) in enumerate(zip(subjects, images, strict=True)):
+                measured[index].append(_time_layers(subject, image))
+                start = _now()
+                subject.forward(image)
+                plain[index].append(_now() - start)
+    profiles = []
+    half = (repeats + 1) // 2
+    for index, subject in enumerate(subjects):
+        passes = sorted(measured[index][WARM_UPS - 1 :], key=lambda each: sum(each.values()))[:half]
+        for layer in layers[index]:
+            layer.milliseconds = 1e3 * sum(each.get(layer.name, 0.0) for each in passes) / half
+        forward = 1e3 * sum(sorted(plain[index][WARM_UPS - 1 :])[:half]) / half
+        profiles.append(Profile(subject.name, subject.image_shape, batch, tuple(layers[index]), forward))
+    return profiles
+
+
+def count_network(subject: Subject) -> Profile:
+    """Counts parameters, multiply-adds and activations of one network by a single pass; all times are 0.
+
+    Raises:
+        UserError: the network does not take such images.
+    """
+    with paddle.no_grad(), _evaluation_mode(subject.network):
+        image = paddle.to_tensor(_pixels(1, *subject.image_shape))
+        return Profile(subject.name, subject.image_shape, 1, tuple(_look(subject, image)), 0.0)
+
+
+@contextlib.contextmanager
+def _evaluation_mode(network: nn.Layer) -> Iterator[None]:
+    """Switches to evaluation and back: each layer to its own mode, since parts may be frozen."""
+    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    network.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
+
+
+@contextlib.contextmanager
+def _hooks(
+    network: nn.Layer, before: Callable[[str, nn.Layer], None], after: Callable[[str, nn.Layer, Any, Any], None]
+) -> Iterator[None]:
+    """Calls ``before`` and ``after`` around every call of a sublayer; nothing of it stays behind."""
+    handles = []
+
+    def attach(name: str, layer: nn.Layer) -> None:
+        handles.append(layer.register_forward_pre_hook(lambda layer, _: before(name, layer)))
+        handles.append(layer.register_forward_post_hook(lambda layer, x, y: after(name, layer, x, y)))
+
+    try:
+        for name, layer in network.named_sublayers():
+            attach(name, layer)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _look(subject: Subject, images: paddle.Tensor) -> list[LayerFigures]:
+    """Runs one pass; returns all figures of each layer but its time, in the order of first calls.
+
+    Lists of layers, and layers that only training uses and that hold no parameters, are left out.
+    """
+    layers: dict[str, LayerFigures] = {}
+    attention: set[str] = set()
+    counted: set[int] = set()
+    for name, layer in [*subject.network.named_sublayers(), (NETWORK, subject.network)]:
+        # The layers around come before those inside.
+        if ATTENTION_NAME.search(type(layer).__name__) or any(name.startswith(f"{outer}.") for outer in attention):
+            attention.add(name)
+        kind = BETWEEN if name == NETWORK else kind_of(layer, name in attention)
+        layers[name] = LayerFigures(name, type(layer).__name__, kind, REST)
+        for parameter in layer.parameters(include_sublayers=False):
+            # A shared parameter is counted where it stands first.
+            if id(parameter) not in counted and not parameter.stop_gradient:
+                counted.add(id(parameter))
+                layers[name].parameters += int(parameter.size)
+    called: dict[str, LayerFigures] = {}
+    # Held until the end: of a freed tensor the identity would be given to another.
+    known: dict[int, paddle.Tensor] = {id(images): images}
+
+    def tensors(value: Any) -> list[paddle.Tensor]:
+        return [each for each in paddle.utils.flatten(value) if isinstance(each, paddle.Tensor)]
+
+    def after(name: str, layer: nn.Layer, inputs: Any, output: Any) -> None:
+        entry = called.setdefault(name, layers[name])
+        entry.calls += 1
+        if not layer._sub_layers:
+            entry.flops += count_flops(layer, inputs, output) // images.shape[0]
+        known.update((id(tensor), tensor) for tensor in tensors(inputs))
+        for tensor in tensors(output):
+            entry.output_shape = tuple(tensor.shape)
+            if id(tensor) not in known:
+                entry.activation_bytes += math.prod(tensor.shape) * tensor.element_size()
+                known[id(tensor)] = tensor
+
+    with _hooks(subject.network, lambda *_: None, after):
+        try:
+            subject.forward(images)
+        except (AssertionError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            shape = " x ".join(map(str, subject.image_shape))
+            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
+            raise UserError(f"{subject.name} does not take images of {shape}: {reason.strip()}") from error
+    whole = layers.pop(NETWORK)
+    whole.calls = 1
+    found = called | {name: layer for name, layer in layers.items() if name not in called}
+    stages = assign_stages({name: layer.output_shape for name, layer in found.items()}, subject.image_shape[1:])
+    for name, layer in found.items():
+        layer.stage = stages[name]
+    return [*(layer for layer in found.values() if layer.calls or layer.parameters), whole]
+
+
+def _time_layers(subject: Subject, images: paddle.Tensor) -> dict[str, float]:
+    """Runs one pass; returns the seconds of each layer less those of the layers inside it."""
+    seconds: dict[str, float] = {}
+    # One entry for each open call: when it began, and what the calls inside it took.
+    open_calls: list[list[float]] = [[0.0, 0.0]]
+
+    def before(_: str, __: nn.Layer) -> None:
+        open_calls.append([_now(), 0.0])
+
+    def after(name: str, *_: Any) -> None:
+        end = _now()
+        start, inside = open_calls.pop()
+        open_calls[-1][1] += end - start
+        seconds[name] = seconds.get(name, 0.0) + end - start - inside
+
+    with _hooks(subject.network, before, after):
+        start = _now()
+        subject.forward(images)
+        seconds[NETWORK] = _now() - start - open_calls[0][1]
+    return seconds
+
+
+def _now() -> float:
+    """Returns the time in seconds when all that was given to the device is done."""
+    if not paddle.get_device().startswith("cpu"):
+        paddle.device.synchronize()
+    return time.perf_counter()
+
+
+def _pixels(*shape: int) -> np.ndarray:
+    """Returns pictures of noise in [-1, 1), float32."""
+    return np.random.default_rng(0).random(shape, dtype=np.float32) * 2 - 1
+
+
+NOTES = (
+    "Times are of Paddle's eager mode, one layer after the other: exported networks run fused layers in other engines, "
+    "are faster, and may have other bottlenecks. FLOPs are multiply-adds for one image as `paddle.flops` counts them "
+    "(convolutions, linear layers, batch norm, pooling layers; layer norm, activations, sums and matrix products "
+    "outside of layers count nothing). Activations are the new tensors that layers give, for the whole batch. "
+    "'Between layers' is what layers with sublayers do themselves: adding, joining, changing the layout, activations "
+    "that are no layers, and the measuring itself. Inside of attention everything counts as attention."
+)
+FIELDS = ("model", *(field.name for field in dataclasses.fields(LayerFigures)))
+
+
+def markdown_page(profiles: Sequence[Profile], slowest: int) -> str:
+    """Returns the whole page.
+
+    Args:
+        profiles: of networks on the same machine.
+        slowest: how many layers of each network to show.
+    """
+    parts = ["# Profile", f"{processor_name()}. {NOTES}", _overview(profiles)]
+    groups = (
+        ("stage", STAGES, [profile.by_stage() for profile in profiles]),
+        ("kind of operation", KINDS, [profile.by_kind() for profile in profiles]),
+    )
+    for title, labels, sums in groups if len(profiles) > 1 else ():
+        rows = []
+        for label in labels:
+            if any(label in group for group in sums):
+                cells = ["" if label not in group else f"{group[label].milliseconds:.1f} "
+                         f"({_share(group[label].milliseconds, profile.total.milliseconds)})"
+                         for group, profile in zip(sums, profiles, strict=True)]  # fmt: skip
+                rows.append((label, *cells))
+        table = markdown_table((title, *(profile.name for profile in profiles)), rows)
+        parts += [f"## Time by {title}, ms", table]
+    for index, profile in enumerate(profiles):
+        parts.append(f"## {profile.name}")
+        parts += [_group_table(title, sums[index], profile) for title, _, sums in groups]
+        if slowest:
+            parts += [f"Slowest layers of {profile.name}:", _slowest_layers(profile, slowest)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _overview(profiles: Sequence[Profile]) -> str:
+    columns = ("network", "images", "parameters, M", "GFLOPs", "activations, MB", "forward, ms", "sum of layers, ms",
+               "of it between layers")  # fmt: skip
+    rows = []
+    for profile in profiles:
+        total = profile.total
+        between = profile.by_kind()[BETWEEN].milliseconds
+        size = " x ".join(map(str, (profile.batch, *profile.image_shape)))
+        rows.append((
+            profile.name, size, f"{total.parameters / MEGA:.2f}", f"{total.flops / 1e9:.3f}",
+            f"{total.activation_bytes / MEGA:.1f}", f"{profile.forward_milliseconds:.1f}", f"{total.milliseconds:.1f}",
+            _share(between, total.milliseconds),
+        ))  # fmt: skip
+    return markdown_table(columns, rows)
+
+
+def _group_table(title: str, group: Mapping[str, Sums], profile: Profile) -> str:
+    total = profile.total
+    columns = (title, "ms", "of the time", "MFLOPs", "of the FLOPs", "GFLOP/s", "parameters, M", "activations, MB")
+    rows = []
+    for label, sums in {**group, "sum": total}.items():
+        # FLOPs are of one image, the time is that of the batch.
+        speed = profile.batch * sums.flops / sums.milliseconds / MEGA if sums.milliseconds else 0.0
+        rows.append((
+            label, f"{sums.milliseconds:.2f}", _share(sums.milliseconds, total.milliseconds),
+            f"{sums.flops / MEGA:.1f}", _share(sums.flops, total.flops), f"{speed:.1f}",
+            f"{sums.parameters / MEGA:.3f}", f"{sums.activation_bytes / MEGA:.2f}",
+        ))  # fmt: skip
+    return markdown_table(columns, rows)
+
+
+def _slowest_layers(profile: Profile, count: int) -> str:
+    total = profile.total.milliseconds
+    layers = sorted(profile.layers, key=lambda layer: -layer.milliseconds)[:count]
+    rows = [
+        (layer.name, layer.type_name, layer.kind, " x ".join(map(str, layer.output_shape)),
+         f"{layer.milliseconds:.2f}", _share(layer.milliseconds, total), f"{layer.flops / MEGA:.1f}")
+        for layer in layers
+    ]  # fmt: skip
+    return markdown_table(("layer", "class", "kind", "output", "ms", "of the time", "MFLOPs"), rows)
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else "0 %"
+
+
+def csv_text(profiles: Sequence[Profile]) -> str:
+    """Returns one row for each layer of each network, as CSV with a head."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for profile in profiles:
+        for layer in profile.layers:
+            shape = "x".join(map(str, layer.output_shape))
+            writer.writerow({"model": profile.name, **dataclasses.asdict(layer), "output_shape": shape})
+    return stream.getvalue()
+
+
+def json_value(profiles: Sequence[Profile]) -> dict[str, Any]:
+    """Returns all figures as plain values, with the sums of each stage and kind."""
+    networks = []
+    for profile in profiles:
+        networks.append(
+            {
+                **dataclasses.asdict(profile),
+                "total": dataclasses.asdict(profile.total),
+                "by_stage": {label: dataclasses.asdict(sums) for label, sums in profile.by_stage().items()},
+                "by_kind": {label: dataclasses.asdict(sums) for label, sums in profile.by_kind().items()},
+            }
+        )
+    return {"mode": "eager", "processor": processor_name(), "networks": networks}
+
+
+def write_report(profiles: Sequence[Profile], page: str, path: Path) -> list[Path]:
+    """Writes ``path`` (the page) and beside it the same as ``.csv``, ``.json`` and ``.png``, each whole or not at all.
+
+    Returns:
+        The four files.
+    """
+    table, value, chart = (path.with_suffix(suffix) for suffix in (".csv", ".json", ".png"))
+    write_text(path, page)
+    write_text(table, csv_text(profiles))
+    write_json(value, json_value(profiles))
+    draw_profiles(profiles, chart)
+    return [path, table, value, chart]
+
+
+QUANTITIES: tuple[tuple[str, Callable[[Sums], float]], ...] = (
+    ("time of a forward pass, eager mode (ms)", lambda sums: sums.milliseconds),
+    ("multiply-adds for one image (G)", lambda sums: sums.flops / 1e9),
+    ("activations of the batch (MB)", lambda sums: sums.activation_bytes / 1e6),
+)
+# One hue from the images to the deepest stage, others for what is no stage.
+STAGE_COLOURS = ("#9e9e9e", "#c6dbef", "#6baed6", "#2171b5", "#08306b", "#74c476", "#fd8d3c", "#e0e0e0")
+KIND_COLOURS = (
+    "#d62728", "#1f77b4", "#9ecae1", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#bcbd22", "#c7c7c7",
+)  # fmt: skip
+# Shares below this have no room for their label.
+LABELLED_SHARE = 0.07
+
+
+def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
+    """Draws one bar for each network in six panels: three quantities, by stage and by kind.
+
+    Args:
+        profiles: the networks, drawn from top to bottom.
+        path: the PNG to write, whole or not at all.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groupings = (
+        ("by stage", STAGES, STAGE_COLOURS, [profile.by_stage() for profile in profiles]),
+        ("by kind of operation", KINDS, KIND_COLOURS, [profile.by_kind() for profile in profiles]),
+    )
+    names = [profile.name for profile in profiles]
+    figure = Figure(figsize=(15, 3 + 3 * (0.7 + 0.45 * len(profiles))), layout="constrained")
+    FigureCanvasAgg(figure)
+    sizes = {(profile.batch, *profile.image_shape) for profile in profiles}
+    text = ", ".join(" x ".join(map(str, size)) for size in sorted(sizes))
+    figure.suptitle(f"Where time, multiply-adds and activations go (images: {text})")
+    grid = figure.subplots(len(QUANTITIES), len(groupings), squeeze=False)
+    for column, (title, labels, colours, groups) in enumerate(groupings):
+        present = {label for group in groups for label in group}
+        shown = {label: colour for label, colour in zip(labels, colours, strict=True) if label in present}
+        for row, (quantity, value_of) in enumerate(QUANTITIES):
+            axes = grid[row][column]
+            _draw_bars(axes, names, shown, groups, value_of)
+            axes.set_title(f"{quantity} {title}", fontsize="medium")
+            axes.tick_params(axis="y", labelleft=column == 0)
+        handles, texts = grid[0][column].get_legend_handles_labels()
+        grid[-1][column].legend(
+            handles, texts, ncols=3, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False
+        )
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def _draw_bars(
+    axes: Any,
+    names: Sequence[str],
+    colours: Mapping[str, str],
+    groups: Sequence[Mapping[str, Sums]],
+    value_of: Callable[[Sums], float],
+) -> None:
+    """Draws one bar for each network, cut by the labels of ``colours``; longer bars have their parts labelled."""
+    widest = max((sum(map(value_of, group.values())) for group in groups), default=0.0)
+    for position, group in enumerate(groups):
+        left = 0.0
+        for label, colour in colours.items():
+            width = value_of(group[label]) if label in group else 0.0
+            axes.barh(
+                position, width, left=left, height=0.7, color=colour, edgecolor="white", linewidth=0.5,
+                label=label if position == 0 else None,
+            )  # fmt: skip
+            if widest and width / widest >= LABELLED_SHARE:
+                axes.text(
+                    left + width / 2, position, _number(width), ha="center", va="center", fontsize="small",
+                    color=_ink(colour),
+                )  # fmt: skip
+            left += width
+        axes.text(left + 0.01 * widest, position, _number(left), va="center", fontsize="small", fontweight="bold")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * widest if widest else 1)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _number(value: float) -> str:
+    """Returns three significant digits, and no fewer than the whole number."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ink(colour: str) -> str:
+    """Returns black or white, whichever reads better on ``colour`` (``#rrggbb``)."""
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else "black"

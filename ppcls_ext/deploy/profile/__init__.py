@@ -1,1 +1,0 @@
-"""What each layer of a network costs: multiply-adds, parameters, activations and time in eager mode."""
