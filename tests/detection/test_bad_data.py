@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from detection.configuration import load_config
+from detection.configuration import check_annotations, load_config
 from detection.configuration.checks import RunKeys, catalog
 from detection.evaluator import Evaluator, evaluate_config
 from detection.loaders import training_loader
@@ -51,20 +50,25 @@ def exchange(frames: Frames) -> None:
     [
         (spoil_classes, "num_classes"),
         (lambda frames: frames.annotations("val").unlink(), "no such file; prepare the data first"),
-        (truncate, "is not valid JSON, probably truncated"),
+        (truncate, "train.json.*(JSON|truncated|COCO)"),
         (exchange, "is of another data set: none of its 18 images"),
         (lambda frames: frames.image("train_03.png").unlink(), "1 of the 18 images .* such as train_03.png"),
     ],
     ids=["class count", "annotations missing", "annotations truncated", "another data set", "image vanished"],
 )
-def test_tool_refuses_data_that_do_not_fit(frames: Frames, tmp_path: Path, spoil: Any, message: str) -> None:
+def test_data_that_do_not_fit_are_refused(frames: Frames, tmp_path: Path, spoil: Any, message: str) -> None:
     spoil(frames)
+    with pytest.raises(UserError, match=message):
+        check_annotations(load_config(run_config(tmp_path, frames)))
+
+
+def test_the_tool_tells_them_in_one_line(frames: Frames, tmp_path: Path) -> None:
+    frames.annotations("val").unlink()
     result = run_tool("train.py", "-c", run_config(tmp_path, frames))
     assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    lines = result.stderr.splitlines()
-    assert all(line.startswith("error: ") for line in lines)
-    assert any(re.search(message, line) for line in lines), result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "prepare the data first" in line
 
 
 def test_image_that_vanishes_during_training_is_named(frames: Frames, tmp_path: Path) -> None:
