@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ppcls_ext.utils.signature import Parameter, parameters_of
 
 if TYPE_CHECKING:
     import paddle
-
-
-class Loss(Protocol):
-    """A loss over a batch whose labels may be mixed."""
-
-    def __call__(
-        self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None, lam: float
-    ) -> paddle.Tensor:
-        """Returns the mean loss of a batch, a scalar."""
-        ...
 
 
 class CELoss:
@@ -67,7 +57,7 @@ LOSSES: dict[str, type] = {"CELoss": CELoss}
 class WeightedSum:
     """The losses of a YAML list, each times its ``weight``."""
 
-    def __init__(self, parts: list[tuple[float, Loss]]) -> None:
+    def __init__(self, parts: list[tuple[float, CELoss]]) -> None:
         self.parts = parts
 
     def __call__(

@@ -372,7 +372,7 @@ def clean_box(
 
 @dataclass(frozen=True)
 class BoxForms:
-    """What is told of many boxes at once, each ``bool`` ``[A]``.
+    """Forms of many boxes, each ``bool`` ``[A]``.
 
     Attributes:
         finite: all four numbers are finite.

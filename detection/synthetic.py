@@ -166,7 +166,7 @@ class SyntheticFrame:
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """How the fan lies in a square frame: its tip below, its arc above. Lengths are metres.
+    """Position of the fan in a square frame: its tip below, its arc above. Lengths are metres.
 
     Attributes:
         size: side of the frame in pixels.
@@ -218,38 +218,50 @@ def synthetic_frame(seed: int, number: int, size: int = 160) -> SyntheticFrame:
         raise ValueError(f"size: must be at least {SMALLEST_SIZE}, got {size}")
     generator = np.random.default_rng([seed, number])
     geometry = Geometry(size, altitude=float(generator.uniform(1.9, 2.5)))
-    wall = _random_wall(generator)
+    # Distance ahead and slope of a wall across the far end of some scenes.
+    distance, slope, chosen = generator.uniform(4.7, 5.6), generator.uniform(-0.35, 0.35), generator.random()
+    wall = (float(distance), float(slope)) if chosen < WALL_SHARE else None
     targets = _random_targets(generator, wall)
     ranges, bearings = geometry.grid()
     heights, owner, reflectivity = _landscape(generator, ranges, bearings, targets, wall)
-    seen = _in_sight(heights, ranges, geometry.altitude)
+    # The sonar sees a surface if nothing nearer reaches above the line of sight.
+    line_of_sight = (heights - geometry.altitude) / ranges
+    seen = line_of_sight >= np.maximum.accumulate(line_of_sight, axis=0) - 0.004
     echo = _echo(generator, geometry, heights, reflectivity, seen)
     row, column, inside = geometry.fan()
     gain = float(generator.uniform(0.75, 1.25))
-    image = _drawn(generator, echo, row, column, inside, gain)
+    # The echo by pixels, loud parts held down, black outside of the fan.
+    picture = cv2.remap(echo.astype(np.float32), column, row, cv2.INTER_LINEAR)
+    values = 255.0 * (1.0 - np.exp(-0.9 * gain * picture.astype(np.float64)))
+    values += generator.normal(0.0, 1.5, values.shape)
+    image = np.where(inside, np.clip(np.rint(values), 0, 255), 0).astype(np.uint8)
+    # The box of an object lies around its pixels that can be seen.
     labels = cv2.remap(np.where(seen, owner, 0).astype(np.float32), column, row, cv2.INTER_NEAREST)
-    boxes, categories = _boxes(np.where(inside, labels, 0).astype(int), targets)
-    return SyntheticFrame(image, boxes, categories, _metadata(geometry, gain))
-
-
-def _metadata(geometry: Geometry, gain: float) -> dict[str, Any]:
-    return {
-        "type": "synthetic",
-        "version": 1,
-        "range": FARTHEST,
-        "horizontal_opening_angle": OPENING_DEGREES,
-        "vertical_opening_angle": VERTICAL_OPENING_DEGREES,
-        "sound_speed": SOUND_SPEED,
-        "frequency": FREQUENCY_KHZ,
-        "altitude": round(geometry.altitude, 3),
-        "gain": round(gain, 3),
-    }
-
-
-def _random_wall(generator: np.random.Generator) -> tuple[float, float] | None:
-    """Returns distance ahead and slope of a wall across the far end of the scene, or None."""
-    distance, slope, chosen = generator.uniform(4.7, 5.6), generator.uniform(-0.35, 0.35), generator.random()
-    return (float(distance), float(slope)) if chosen < WALL_SHARE else None
+    labels = np.where(inside, labels, 0).astype(int)
+    boxes, categories = [], []
+    for label, target in enumerate(targets, start=1):
+        rows, columns = np.nonzero(labels == label)
+        if len(rows) < SMALLEST_SHARE * labels.size:
+            continue
+        left, top = columns.min(), rows.min()
+        boxes.append([left, top, columns.max() + 1 - left, rows.max() + 1 - top])
+        categories.append(target.category)
+    return SyntheticFrame(
+        image,
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array(categories, dtype=np.int64),
+        sonar={
+            "type": "synthetic",
+            "version": 1,
+            "range": FARTHEST,
+            "horizontal_opening_angle": OPENING_DEGREES,
+            "vertical_opening_angle": VERTICAL_OPENING_DEGREES,
+            "sound_speed": SOUND_SPEED,
+            "frequency": FREQUENCY_KHZ,
+            "altitude": round(geometry.altitude, 3),
+            "gain": round(gain, 3),
+        },
+    )
 
 
 def _random_targets(generator: np.random.Generator, wall: tuple[float, float] | None) -> list[Target]:
@@ -272,7 +284,7 @@ def _random_targets(generator: np.random.Generator, wall: tuple[float, float] | 
 
 
 def _apart(first: Target, second: Target) -> bool:
-    """Whether two objects stand at bearings that do not overlap, so that neither is in the other's shadow."""
+    """Tells whether two objects stand at bearings that do not overlap, so that neither is in the other's shadow."""
     bearings = [math.atan2(target.x, target.y) for target in (first, second)]
     angles = [target.radius / math.hypot(target.x, target.y) for target in (first, second)]
     return abs(bearings[0] - bearings[1]) > 1.1 * sum(angles)
@@ -314,13 +326,6 @@ def _texture(generator: np.random.Generator, shape: tuple[int, int], cells: int)
     return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC).astype(np.float64)
 
 
-def _in_sight(heights: np.ndarray, ranges: np.ndarray, altitude: float) -> np.ndarray:
-    """Returns where the sonar sees the surface, ``bool`` ``[R, B]``: nothing nearer reaches above the line of sight."""
-    slope = (heights - altitude) / ranges
-    highest = np.maximum.accumulate(slope, axis=0)
-    return slope >= highest - 0.004
-
-
 def _echo(
     generator: np.random.Generator, geometry: Geometry, heights: np.ndarray, reflectivity: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
@@ -342,34 +347,6 @@ def _echo(
     speckle = np.hypot(*generator.standard_normal((2, *amplitude.shape))) / math.sqrt(math.pi / 2)
     noise = np.hypot(*generator.standard_normal((2, *amplitude.shape))) * 0.02
     return amplitude * (0.15 + 0.85 * speckle) + noise
-
-
-def _drawn(
-    generator: np.random.Generator,
-    echo: np.ndarray,
-    row: np.ndarray,
-    column: np.ndarray,
-    inside: np.ndarray,
-    gain: float,
-) -> np.ndarray:
-    """Returns the frame ``uint8`` ``[H, W]``: the echo by pixels, loud parts held down, black outside of the fan."""
-    picture = cv2.remap(echo.astype(np.float32), column, row, cv2.INTER_LINEAR)
-    values = 255.0 * (1.0 - np.exp(-0.9 * gain * picture.astype(np.float64)))
-    values += generator.normal(0.0, 1.5, values.shape)
-    return np.where(inside, np.clip(np.rint(values), 0, 255), 0).astype(np.uint8)
-
-
-def _boxes(labels: np.ndarray, targets: list[Target]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the box around the pixels of each object, and its class."""
-    boxes, categories = [], []
-    for number, target in enumerate(targets, start=1):
-        rows, columns = np.nonzero(labels == number)
-        if len(rows) < SMALLEST_SHARE * labels.size:
-            continue
-        left, top = columns.min(), rows.min()
-        boxes.append([left, top, columns.max() + 1 - left, rows.max() + 1 - top])
-        categories.append(target.category)
-    return np.array(boxes, dtype=np.float64).reshape(-1, 4), np.array(categories, dtype=np.int64)
 
 
 # The data set

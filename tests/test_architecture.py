@@ -1,4 +1,4 @@
-"""The rules of the house, checked: directions of imports, lazy loading, forbidden constructs, pinned needs."""
+"""Checks directions of imports, circles, lazy loading, forbidden constructs and pinned requirements."""
 
 from __future__ import annotations
 
@@ -14,12 +14,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("ppcls_ext", "classification", "detection", "tools")
-# What each may import of ours, besides itself: tools -> classification | detection -> ppcls_ext.
+# What each room may import of ours, besides itself (DESIGN, section 3).
+FLOOR = {"ppcls_ext.utils", "ppcls_ext.preprocess"}
+MODELS = FLOOR | {"ppcls_ext.arch", "ppcls_ext.plugin"}
+ENGINE = MODELS | {"ppcls_ext.weights"}
+LIBRARY = ENGINE | {"ppcls_ext", "ppcls_ext.engine", "ppcls_ext.check", "ppcls_ext.runtime", "ppcls_ext.deploy"}
 ALLOWED = {
-    "ppcls_ext": set(),
-    "classification": {"ppcls_ext"},
-    "detection": {"ppcls_ext"},
-    "tools": {"ppcls_ext", "classification", "detection"},
+    "ppcls_ext": MODELS,
+    "ppcls_ext.utils": set(),
+    "ppcls_ext.preprocess": {"ppcls_ext.utils"},
+    "ppcls_ext.plugin": MODELS,
+    "ppcls_ext.arch": MODELS,
+    "ppcls_ext.weights": MODELS,
+    "ppcls_ext.engine": ENGINE,
+    "ppcls_ext.check": FLOOR,
+    "ppcls_ext.runtime": FLOOR,
+    "ppcls_ext.deploy": LIBRARY,
+    "classification": LIBRARY,
+    "detection": LIBRARY,
+    "tools": LIBRARY | {"classification", "detection"},
 }
 # Only inside functions: they take seconds to load, and --help and a wrong configuration need none of them.
 NEVER_AT_MODULE_LEVEL = {
@@ -114,15 +127,90 @@ def test_there_is_something_to_check() -> None:
     assert len(python_files(*LAYERS)) > 20
 
 
+def room_of(module: str) -> str:
+    """Returns the package of ours that a module belongs to: ``ppcls_ext.arch`` of ``ppcls_ext.arch.layers``."""
+    parts = module.split(".")
+    if parts[0] != "ppcls_ext":
+        return parts[0]
+    return ".".join(parts[:2]) if ".".join(parts[:2]) in ALLOWED else "ppcls_ext"
+
+
+def module_of(path: Path) -> str:
+    return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    """Each module of ours with the modules of ours that it imports, in functions too."""
+    modules = {module_of(path): path for path in python_files(*LAYERS)}
+    edges: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        found = set()
+        for node in ast.walk(tree_of(path)):
+            for imported in imported_modules(node, path):
+                names = [f"{imported}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+                deeper = [name for name in names if name in modules]
+                # ``from package import module`` needs the module, ``from package import name`` the package.
+                found |= set(deeper)
+                if imported in modules and len(deeper) < len(names or [imported]):
+                    found.add(imported)
+        edges[module] = found - {module}
+    return edges
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Returns the groups of nodes that reach one another."""
+    reach: dict[str, set[str]] = {}
+    for start in edges:
+        seen, waiting = set(), list(edges[start])
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                waiting.extend(edges.get(node, ()))
+        reach[start] = seen
+    groups = {tuple(sorted({a} | {b for b in reach[a] if a in reach.get(b, ())})) for a in edges}
+    return [list(group) for group in sorted(groups) if len(group) > 1]
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
 def test_imports_go_one_way() -> None:
     wrong = [
-        f"{name_of(path)}:{line} imports {module}"
-        for layer in LAYERS
-        for path in python_files(layer)
-        for line, module in imports(path)
-        if module in {*LAYERS, "tests"} - {layer} - ALLOWED[layer]
+        f"{module} imports {imported}"
+        for module, targets in graph().items()
+        for imported in sorted(targets)
+        if room_of(imported) not in ALLOWED[room_of(module)] | {room_of(module)}
     ]
     assert wrong == []
+
+
+def test_no_module_imports_tests() -> None:
+    wrong = [
+        f"{name_of(path)}:{line}"
+        for path in python_files(*LAYERS)
+        for line, module in imports(path)
+        if module == "tests"
+    ]
+    assert wrong == []
+
+
+def test_no_circle_of_files() -> None:
+    assert circles(graph()) == []
+
+
+def test_no_circle_of_packages() -> None:
+    packages: dict[str, set[str]] = {}
+    for module, targets in graph().items():
+        room = room_of(module)
+        # The root of ppcls_ext offers what others need (build_model, register), and __main__ runs scripts.
+        if room != "ppcls_ext":
+            packages.setdefault(room, set()).update(room_of(target) for target in targets)
+    for room in packages:
+        packages[room] -= {room, "ppcls_ext"}
+    assert circles(packages) == []
 
 
 def test_each_toolkit_has_one_importer() -> None:

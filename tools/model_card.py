@@ -3,7 +3,7 @@
 python tools/model_card.py --model EConvNeXt_mini --output CARD.md
 python tools/model_card.py --run output/quickstart [--export output/quickstart/export] [--benchmark output/bench.json]
 python tools/model_card.py -c configs/detection/quickstart.yml --output CARD.md
-python tools/model_card.py --all --output docs/models
+python tools/model_card.py --all --output docs/models/README.md
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from ppcls_ext.utils.command_line import add_config_arguments, run
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.deploy.cards import Source
-    from ppcls_ext.deploy.cards.counts import Counts
+    from ppcls_ext.deploy.cards import Counts, Source
 
 DEFAULT_OUTPUT = Path("CARD.md")
 PAGE_SUFFIX = ".md"
@@ -41,9 +40,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--benchmark", metavar="FILE.json", type=Path, help="what tools/benchmark.py models wrote: adds latencies"
     )
-    parser.add_argument("--all", action="store_true", help="cards of all our models, and an index, into a folder")
+    parser.add_argument("--all", action="store_true", help="a table of all our models instead of a card")
     parser.add_argument(
-        "--output", metavar="PATH", type=Path, help=f"page to write ({DEFAULT_OUTPUT}); with --all a folder"
+        "--output", metavar="PATH", type=Path, help=f"page to write ({DEFAULT_OUTPUT})"
     )
     add_config_arguments(parser, required=False)
     return parser.parse_args()
@@ -59,9 +58,8 @@ def check(arguments: argparse.Namespace) -> None:
     named = [option for option, value in sources.items() if value is not None]
     if arguments.all:
         if named or arguments.benchmark is not None or arguments.output is None:
-            raise UserError("--all goes with --output FOLDER and nothing else")
-        return
-    if not named:
+            raise UserError("--all goes with --output FILE.md and nothing else")
+    elif not named:
         raise UserError("name what the card is of: --model NAME, --run FOLDER, --export DIR or -c CONFIG (or --all)")
     if arguments.config is not None and len(named) > 1:
         raise UserError(f"-c goes without {', '.join(named[:-1])}: a run has its own configuration")
@@ -73,7 +71,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 def configured_source(path: str, overrides: list[str]) -> Source:
     """Returns what a configuration says of a model that nobody has trained yet."""
-    from ppcls_ext.deploy.cards.sources import DETECTION, Source, detector_name
+    from ppcls_ext.deploy.cards import DETECTION, Source, detector_name
     from ppcls_ext.utils.config import is_detection_config
 
     if is_detection_config(path):
@@ -91,22 +89,19 @@ def configured_source(path: str, overrides: list[str]) -> Source:
 
 def detector_counts(source: Source, overrides: list[str]) -> Counts | None:
     """Builds a detector as its configuration says, and counts it at the size of its deployment."""
-    from ppcls_ext.deploy.cards.sources import DETECTION
+    from ppcls_ext.deploy.cards import DETECTION
 
     if source.task != DETECTION or source.config_file is None:
         return None
     from detection.configuration import load_config
-    from ppcls_ext.deploy.cards.counts import from_profile
-    from ppcls_ext.deploy.cards.data import input_size
+    from ppcls_ext.deploy.cards import count_subject, input_size
 
     config = load_config(source.config_file, overrides)
-
     from detection.profile import detector_subject
-    from ppcls_ext.deploy.profile import count_network
 
     text = input_size(source)
     height, width = map(int, text.removesuffix(" px").split(" x ")) if text else (SIDE, SIDE)
-    return from_profile(count_network(detector_subject(config, (height, width))))
+    return count_subject(detector_subject(config, (height, width)))
 
 
 def main() -> None:
@@ -114,10 +109,15 @@ def main() -> None:
     arguments = parse_arguments()
     check(arguments)
     if arguments.all:
-        from ppcls_ext.deploy.cards.collection import write_collection
+        from ppcls_ext.deploy.cards import count_classifier, models_page
+        from ppcls_ext.utils.files import write_text
 
-        files = write_collection(arguments.output)
-        print(f"written: {len(files)} files in {arguments.output}")
+        def count(model: str) -> tuple[int, int]:
+            counts = count_classifier(model, {})
+            return counts.parameters, counts.multiply_adds
+
+        write_text(arguments.output, models_page(count))
+        print(f"written: {arguments.output}, the table of all models")
         return
     from ppcls_ext.deploy.cards import gather_facts, read_run, write_card
 

@@ -185,26 +185,18 @@ def _rotate(image: np.ndarray, strength: float, sign: float, interpolation: str,
     return affine(image, rotation(width, height, sign * strength * ROTATION_DEGREES), interpolation, fill)
 
 
-def _shear_x(image: np.ndarray, strength: float, sign: float, interpolation: str, fill: Sequence[int]) -> np.ndarray:
-    return slide_rows(image, sign * strength * SHEAR * (np.arange(image.shape[0]) + 0.5), interpolation, fill)
+def _slide(axis: int, shear: bool) -> Change:
+    """Returns a shear or a translation of the rows (axis 0) or the columns (axis 1)."""
 
+    def change(image: np.ndarray, strength: float, sign: float, interpolation: str, fill: Sequence[int]) -> np.ndarray:
+        length, across = image.shape[axis], image.shape[1 - axis]
+        if shear:
+            amounts = sign * strength * SHEAR * (np.arange(length) + 0.5)
+        else:
+            amounts = np.full(length, sign * strength * TRANSLATION * across)
+        return (slide_rows if axis == 0 else slide_columns)(image, amounts, interpolation, fill)
 
-def _shear_y(image: np.ndarray, strength: float, sign: float, interpolation: str, fill: Sequence[int]) -> np.ndarray:
-    return slide_columns(image, sign * strength * SHEAR * (np.arange(image.shape[1]) + 0.5), interpolation, fill)
-
-
-def _translate_x(
-    image: np.ndarray, strength: float, sign: float, interpolation: str, fill: Sequence[int]
-) -> np.ndarray:
-    height, width = image.shape[:2]
-    return slide_rows(image, np.full(height, sign * strength * TRANSLATION * width), interpolation, fill)
-
-
-def _translate_y(
-    image: np.ndarray, strength: float, sign: float, interpolation: str, fill: Sequence[int]
-) -> np.ndarray:
-    height, width = image.shape[:2]
-    return slide_columns(image, np.full(width, sign * strength * TRANSLATION * height), interpolation, fill)
+    return change
 
 
 def _bits(strength: float, increasing: bool) -> int:
@@ -248,10 +240,10 @@ def changes(increasing: bool) -> dict[str, Change]:
         "Contrast": _enhance(contrast, increasing),
         "Brightness": _enhance(brightness, increasing),
         "Sharpness": _enhance(sharpness, increasing),
-        "ShearX": _shear_x,
-        "ShearY": _shear_y,
-        "TranslateX": _translate_x,
-        "TranslateY": _translate_y,
+        "ShearX": _slide(0, shear=True),
+        "ShearY": _slide(1, shear=True),
+        "TranslateX": _slide(0, shear=False),
+        "TranslateY": _slide(1, shear=False),
     }
 
 

@@ -68,30 +68,17 @@ class ImageDataset(ABC):
         """Returns the image's name for messages: its path, or its place in the archive."""
 
 
-def existing_folder(path: str | os.PathLike[str], argument: str) -> Path:
-    """Returns the folder as a path.
+def existing(path: str | os.PathLike[str], argument: str, folder: bool = False) -> Path:
+    """Returns the file, or the folder, as a path.
 
     Raises:
-        DatasetError: it does not exist or is a file.
+        DatasetError: it does not exist, or is the other of the two.
     """
-    folder = Path(path)
-    if folder.is_dir():
-        return folder
-    cause = "is a file, not a folder" if folder.exists() else "does not exist"
-    raise DatasetError(argument, f"{path} {cause}")
-
-
-def existing_file(path: str | os.PathLike[str], argument: str) -> Path:
-    """Returns the file as a path.
-
-    Raises:
-        DatasetError: it does not exist or is a folder.
-    """
-    file = Path(path)
-    if file.is_file():
-        return file
-    cause = "is a folder, not a file" if file.exists() else "does not exist"
-    raise DatasetError(argument, f"{path} {cause}")
+    found = Path(path)
+    if found.is_dir() if folder else found.is_file():
+        return found
+    other = "is a file, not a folder" if folder else "is a folder, not a file"
+    raise DatasetError(argument, f"{path} {other if found.exists() else 'does not exist'}")
 
 
 def check_labels(dataset: ImageDataset, class_num: int) -> None:
@@ -155,8 +142,8 @@ class ImageNetDataset(ImageDataset):
     def __init__(
         self, image_root: str, cls_label_path: str, delimiter: str | None = None, relabel: bool = False
     ) -> None:
-        self.image_root = existing_folder(image_root, "image_root")
-        self.list_path = existing_file(cls_label_path, "cls_label_path")
+        self.image_root = existing(image_root, "image_root", folder=True)
+        self.list_path = existing(cls_label_path, "cls_label_path")
         self.paths, labels = self._read_list(delimiter)
         self.labels = np.asarray(labels, dtype=np.int64)
         if relabel:
@@ -227,7 +214,7 @@ class ImageFolder(ImageDataset):
     ) -> None:
         if not 0.0 < holdout < 1.0:
             raise ValueError(f"holdout: must be above 0 and below 1, got {holdout}")
-        root = existing_folder(image_root, "image_root")
+        root = existing(image_root, "image_root", folder=True)
         folders = _folders_in(root)
         _refuse_splits(root, folders)
         if not folders:
@@ -380,7 +367,7 @@ class _Cifar(ImageDataset):
 
 def _archive_members(data_file: str, wanted: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """Yields (file name, content) of the wanted files; nothing is unpacked to the disk."""
-    path = existing_file(data_file, "data_file")
+    path = existing(data_file, "data_file")
     try:
         with tarfile.open(path) as archive:
             for member in archive:
@@ -393,7 +380,7 @@ def _archive_members(data_file: str, wanted: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _folder_members(data_dir: str, wanted: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    folder = existing_folder(data_dir, "data_dir")
+    folder = existing(data_dir, "data_dir", folder=True)
     for name in wanted:
         if (folder / name).is_file():
             yield name, (folder / name).read_bytes()

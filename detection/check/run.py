@@ -42,7 +42,7 @@ class EvaluationSize(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SetFiles:
-    """Where a set lies.
+    """Files of one set.
 
     Attributes:
         folder: the folder that the file names in the annotations start from.
@@ -57,7 +57,7 @@ class SetFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be checked.
+    """The data sets to check, and the parts of the configuration that matter to the check.
 
     Attributes:
         name: the configuration, as it is shown.

@@ -17,7 +17,6 @@ from ppcls_ext.utils.config import (
     apply_override,
     load_config_file,
     missing_file_message,
-    parent_key,
 )
 from ppcls_ext.utils.errors import UserError
 
@@ -197,34 +196,20 @@ def _base_files(document: Document) -> list[tuple[str, Path]]:
 
 def merge(below: Document, above: Document) -> None:
     """Merges ``above`` into ``below``, in place, with the places of its keys."""
-    replaced: list[str] = []
-    _merge_data(below.data, above.data, "", replaced)
-    for key in [line for line in below.lines if _stands_below(line, replaced)]:
-        del below.lines[key]
+    _merge_data(below.data, above.data)
     below.lines.update(above.lines)
 
 
-def _merge_data(below: dict[str, Any], above: dict[str, Any], prefix: str, replaced: list[str]) -> None:
+def _merge_data(below: dict[str, Any], above: dict[str, Any]) -> None:
     for name, value in above.items():
-        key = f"{prefix}.{name}" if prefix else str(name)
-        old = below.get(name)
-        if _can_merge(old) and _can_merge(value):
-            _merge_data(old, value, key, replaced)
+        if _can_merge(below.get(name)) and _can_merge(value):
+            _merge_data(below[name], value)
         else:
             below[name] = value
-            replaced.append(key)
 
 
 def _can_merge(value: Any) -> bool:
     return isinstance(value, dict) and not isinstance(value, Tagged)
-
-
-def _stands_below(line: str, keys: list[str]) -> bool:
-    while line:
-        if line in keys:
-            return True
-        line = parent_key(line)
-    return False
 
 
 def warn_of_other_contrast(config: DetectionConfig, part: str) -> None:

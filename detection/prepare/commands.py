@@ -1,4 +1,4 @@
-"""What ``tools/prepare_data.py {sonar,duo,imagefolder}`` do: read a source, clean, split, write and report."""
+"""The commands ``tools/prepare_data.py {sonar,duo,imagefolder}``: read a source, clean, split, write and report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PROGRESS = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """What all sources take.
+    """Options that all sources share.
 
     Attributes:
         source: the folder to read.
@@ -106,7 +106,7 @@ class Options:
 
 @dataclass
 class Reading:
-    """What was read of a source.
+    """Frames read from a source.
 
     Attributes:
         ledger: what was met so far.

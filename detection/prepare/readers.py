@@ -124,7 +124,7 @@ BOX_TAGS = (
 
 @dataclass
 class VocAnnotation:
-    """What one annotation file holds.
+    """Content of one annotation file.
 
     Attributes:
         filename: base name of the image that it names; empty if none.

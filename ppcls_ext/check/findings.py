@@ -1,4 +1,4 @@
-"""What a check finds: kinds of faults with their severity, and the instances of each kind."""
+"""Findings of a check: kinds of faults with their severity, and the instances of each kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PART_WORDS = {"Train": "training", "Eval": "validation"}
 
 
 class Severity(enum.IntEnum):
-    """How bad a finding is; the worst ones come first when sorted."""
+    """Severity of a finding; the worst come first when sorted."""
 
     ERROR = 0
     WARNING = 1
@@ -134,7 +134,7 @@ def count_severities(findings: Sequence[Finding]) -> dict[Severity, int]:
 
 
 ERROR, WARNING, INFORMATION = Severity.ERROR, Severity.WARNING, Severity.INFORMATION
-# What images and duplicates can be, whatever the task.
+# Kinds of faults that are the same for every task.
 UNOPENED_KINDS = {
     f"unopened_{word}": Kind(ERROR, f"cannot be opened, so {word} was not examined", "data set")
     for word in PART_WORDS.values()

@@ -53,7 +53,7 @@ FAINT = 64
 
 
 class Mark(enum.IntFlag):
-    """What an image can be besides a picture of usual form."""
+    """Flags of an image: unreadable, without content, stored in an unusual form, or not looked at."""
 
     UNREADABLE = 1
     BLACK = 2
@@ -349,7 +349,7 @@ MARK_KINDS = {
 
 
 class WantedSize(NamedTuple):
-    """What the operators of a set make of an image: its size, and whether a smaller one cannot be used at all."""
+    """The size that the operators of a set lead to, and whether a smaller image cannot be used at all."""
 
     width: int
     height: int

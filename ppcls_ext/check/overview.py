@@ -49,7 +49,7 @@ def stack(parts: Sequence[Image.Image]) -> Image.Image:
 
 
 def panel(width: int, height: int) -> Image.Image:
-    """Returns a white card with round corners on the colour of the desk."""
+    """Returns a white card with round corners on grey ground."""
     image = Image.new("RGB", (width, height), DESK)
     ImageDraw.Draw(image).rounded_rectangle((0, 0, width - 1, height - 1), CORNER, fill=PAPER)
     return image

@@ -44,7 +44,7 @@ class DataCheck(ABC):
 
     @property
     def has_errors(self) -> bool:
-        """Whether something must be mended before training."""
+        """True if something must be mended before training."""
         return any(finding.severity == Severity.ERROR for finding in self.findings)
 
     @abstractmethod

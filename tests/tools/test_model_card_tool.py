@@ -60,7 +60,7 @@ def test_a_configuration_that_nobody_trained(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "name what the card is of: --model NAME, --run FOLDER"),
-        (["--all"], "--all goes with --output FOLDER and nothing else"),
+        (["--all"], "--all goes with --output FILE.md and nothing else"),
         (["--run", "none"], "none: no such folder"),
         (["--run", "run", "--model", "ResNet50"], "holds EConvNeXt_mini, not ResNet50"),
         (["--run", "run", "--benchmark", "bench.json"], "bench.json: has no measurement of EConvNeXt_mini"),

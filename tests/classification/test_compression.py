@@ -1,0 +1,127 @@
+"""Pruned classifiers are models like any other; int8 ones are calibrated and judged on the configured data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from classification.build import build_network, load_pretrained
+from classification.compression import calibration_images, evaluation_of, prune_classifier
+from classification.config import load_config
+from classification.evaluation import evaluate_config
+from ppcls_ext import build_model
+from ppcls_ext.deploy.prune import FINE_TUNED, PruningRequest
+from ppcls_ext.engine.environment import prepare_environment
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.weights import write_weights
+from tests.support.runs import small_config
+from tests.support.seeded import seed_weights
+
+FINE_TUNING = Path(__file__).resolve().parents[2] / "configs" / "finetune_folder.yaml"
+NARROW = [[16] * 3, [16] * 3, [32] * 9, [32] * 3]
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory):
+    """A narrow network, pruned by half and fine-tuned for one short epoch."""
+    folder = tmp_path_factory.mktemp("pruning")
+    model = build_model("EConvNeXt_mini", class_num=10, expansion_channels=NARROW)
+    seed_weights(model)
+    write_weights(folder / "trained.safetensors", model.state_dict())
+    data = small_config(folder / "run")
+    data["Arch"]["expansion_channels"] = NARROW
+    data["Global"]["pretrained_model"] = str(folder / "trained.safetensors")
+    file = folder / "small.yaml"
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    request = PruningRequest(folder / "pruned", (0.5,), batches=1, epochs=1, fine_tune=True, threads=1)
+    config = load_config(file)
+    report = prune_classifier(config, request, prepare_environment("cpu", 0))
+    return folder / "pruned", report, config
+
+
+def test_report_tells_the_figures_of_all_three(pruned):
+    folder, report, _ = pruned
+    assert json.loads((folder / "report.json").read_text()) == report
+    figures = report["figures"]
+    assert list(figures) == ["before", "pruned", FINE_TUNED]
+    assert figures["pruned"]["parameters"] < figures["before"]["parameters"]
+    assert figures["pruned"]["flops"] < figures["before"]["flops"]
+    assert figures["pruned"]["parameters"] == figures[FINE_TUNED]["parameters"]
+    assert all({"top1", "median_ms", "p90_ms"} <= set(row) for row in figures.values())
+    widths = [width for stage in report["expansion_channels"] for width in stage]
+    assert all(width % 8 == 0 for width in widths)
+    assert report["removed"] == pytest.approx(1 - sum(widths) / (3 * 16 + 3 * 16 + 9 * 32 + 3 * 32))
+
+
+def test_configuration_and_weights_rebuild_the_pruned_network(pruned):
+    folder, report, _ = pruned
+    config = load_config(folder / "small_pruned.yaml")
+    assert config.arch.arguments["expansion_channels"] == report["expansion_channels"]
+    model = build_network(config)
+    load_pretrained(config, model, fine_tune=False)
+    environment = prepare_environment("cpu", 0)
+    assert evaluate_config(config, environment)["loss"] == pytest.approx(report["figures"]["pruned"]["loss"], rel=1e-4)
+
+
+def test_fine_tuning_has_the_settings_that_were_asked_for(pruned):
+    folder, _, original = pruned
+    config = load_config(folder / "small_pruned.yaml")
+    assert config.run.epochs == 1
+    assert config.optimizer is not None
+    assert config.optimizer.schedule.learning_rate == pytest.approx(1e-4)
+    assert original.document.data["Optimizer"]["lr"]["learning_rate"] == 1e-3  # untouched
+    assert (folder / "fine_tuning" / "checkpoints" / "best" / "model.pdparams").is_file()
+
+
+def test_weights_of_other_widths_are_refused(pruned):
+    folder, _, original = pruned
+    config = load_config(original.document.path, [f"Global.pretrained_model={folder / 'weights'}"])
+    with pytest.raises(UserError, match="does not fit the model"):
+        load_pretrained(config, build_network(config), fine_tune=False)
+
+
+@pytest.fixture
+def folder_config(tmp_path: Path):
+    """Ten pictures of each of two classes, as a configuration names them."""
+    for shade, name in enumerate(("dark", "light")):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            pixels = np.full([8, 8, 3], 200 * shade + number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    keys = [f"DataLoader.{part}.dataset.image_root={tmp_path}" for part in ("Train", "Eval")]
+    return load_config(FINE_TUNING, [*keys, "Global.device=cpu"])
+
+
+def test_calibration_takes_readable_images_of_all_classes(folder_config, tmp_path: Path) -> None:
+    assert [Path(name).parent.name for name, _ in calibration_images(folder_config, "train", 4)].count("dark") == 2
+    images = calibration_images(folder_config, "train", 1000)
+    for file in (tmp_path / "dark").iterdir():
+        file.unlink()
+    assert {Path(name).parent.name for name, _ in images} == {"light"}
+
+
+def test_a_missing_data_set_is_told_before_the_first_image(folder_config, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "dark")
+    shutil.rmtree(tmp_path / "light")
+    with pytest.raises(UserError):
+        calibration_images(folder_config, "train", 6)
+
+
+def test_accuracy_counts_the_images_that_can_be_read(folder_config, tmp_path: Path) -> None:
+    evaluation = evaluation_of(folder_config)
+    assert (evaluation.metric, evaluation.images) == ("top1", 4)
+
+    def always_light(images: list[bytes], **_: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(error=None, class_ids=[1]) for _ in images]
+
+    assert evaluation.score(always_light) == 0.5
+    for file in (tmp_path / "dark").iterdir():
+        file.unlink()
+    assert evaluation.score(always_light) == 1.0

@@ -1,0 +1,326 @@
+"""A card tells what the files tell, marks what was published, and says where nothing is known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ppcls_ext.arch.registry import list_models
+from ppcls_ext.deploy.cards import (
+    Counts,
+    Source,
+    card_text,
+    count_classifier,
+    evaluation_data,
+    gather_facts,
+    models_page,
+    paper_of,
+    shown_path,
+    write_card,
+)
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of, write_json
+from tests.support.card_runs import NAMES, NARROW, write_benchmark, write_export, write_run
+
+# Counting is tested once; other cards take these.
+COUNTS = Counts((3, 32, 32), {"stem": (1000, 2_000_000), "head": (500, 3_000)})
+
+
+def card_of(*args: Any, **options: Any) -> str:
+    return card_text(gather_facts(*args, counts=COUNTS, **options))
+
+
+def head_of(card: str) -> dict[str, Any]:
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def section(card: str, title: str) -> str:
+    return card.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+def test_a_finished_run(run: Path, tmp_path: Path) -> None:
+    card = card_of(run)
+    head = head_of(card)
+    assert head["license"] == "apache-2.0" and head["library_name"] == "paddlepaddle"
+    (result,) = head["model-index"][0]["results"]
+    assert [metric["value"] for metric in result["metrics"]] == [93.75, 100.0]
+    assert (result["dataset"]["name"], head["datasets"]) == ("Digits", ["Digits"])
+    accuracy = section(card, "Accuracy")
+    assert "| top-1 | 93.75 % |" in accuracy and "81.25" not in accuracy
+    assert "(seed 5) on 2026-03-02, after epoch 1, with the averaged weights (EMA), on Digits (val), 50 im" in accuracy
+    assert "python tools/eval.py -c run/config.yaml -o Global.pretrained_model=run/checkpoints/best" in accuracy
+    assert "**Published**, not measured by this project: 78.3 % top-1 on ImageNet-1k at 224 px (E-ConvNeXt" in accuracy
+    assert "differs" not in accuracy
+    assert "arXiv 2508.20955" in card and "2.00 hours" in card and "AdamW (weight_decay: 0.05" in card
+    assert "`RandCropImage(size: 32, scale: [0.6, 1])`" in section(card, "Training")
+    limits = section(card, "Limitations")
+    assert "Trained on 123 images of Digits, 3 classes" in limits and "Trained once, with seed 5" in limits
+    assert "1 training images could not be read" in limits and "Latency: not measured." in limits
+    assert sha256_of(run / "checkpoints" / "best" / "ema.pdparams") in section(card, "Weights")
+    assert str(tmp_path) not in card
+
+
+def test_figures_are_those_of_the_weights_that_are_kept(tmp_path: Path) -> None:
+    card = card_of(write_run(tmp_path / "run", evaluated="model"))
+    assert "| top-1 | 81.25 % |" in card and "93.75" not in card
+    assert "the trained weights (no average)" in card and "| model.pdparams |" in card
+
+
+def test_a_checkpoint_alone_says_what_it_does_not_know(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(run / "checkpoints" / "epoch_0001", folder)
+    card = card_of(folder)
+    assert "| top-1 | 93.75 % |" in card
+    assert "on a day that is not recorded" in card
+    assert "Global.pretrained_model=elsewhere\n" in card
+    assert "The checkpoint is of epoch 1 of 2; how the run ended is not recorded." in card
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    report = {"epochs": 1, "history": [], "best": None}
+    card = card_of(write_run(tmp_path / "run", report=report))
+    assert "The training was not finished: 1 of 2 epochs." in card
+    run = write_run(tmp_path / "other")
+    (run / "report.json").unlink()
+    assert "how the run ended is not recorded" in card_of(run)
+
+
+def test_machine_paths_stay_out(tmp_path: Path) -> None:
+    dataset = {
+        "name": "ImageFolder", "image_root": str(tmp_path / "secret" / "photos"), "split": "train",
+        "transform_ops": [{"Load": {"table": "/srv/mine/table.npy"}}],
+    }  # fmt: skip
+    teacher = {"name": "ResNet50", "pretrained": "/srv/mine/teacher"}
+    run = write_run(
+        tmp_path / "run", DataLoader__Train__dataset=dataset, Arch__pretrained="/srv/mine/x.pdparams",
+        Distillation={"teacher": teacher, "weight": 0.7, "cache": "/srv/mine/cache"},
+        report={"teacher": {"name": "ResNet50", "weights": "/srv/mine/teacher", "eval": {"top1": 0.875}}},
+    )  # fmt: skip
+    card = card_of(run, export=write_export(tmp_path / "export"))
+    assert "/srv" not in card and "secret" not in card and str(tmp_path) not in card
+    assert "**Data**: photos, 123 images" in card and "`Load(table: table.npy)`" in card
+    assert "from ResNet50 (weight: 0.7, cache: cache). The teacher, measured by the same run: 87.50 % top-1." in card
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [("/data/x/photos", "photos"), ("./dataset/photos/", "dataset/photos"), ("../up/photos", "photos"),
+     ("~/photos", "photos"), ("C:\\data\\photos", "photos"), ("output/run", "output/run"),
+     ("table=/data/x/table.npy", "table=table.npy"), ("1.0/255.0", "1.0/255.0")],
+)  # fmt: skip
+def test_paths_are_shown_without_their_machine(path: str, shown: str) -> None:
+    assert shown_path(path) == shown
+
+
+def test_a_path_inside_the_working_folder_is_shown_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown_path(tmp_path / "output" / "run") == "output/run"
+
+
+def test_names_of_classes_are_shown_as_they_are(run: Path) -> None:
+    card = card_of(run)
+    assert r"**Classes (3)**: cube, ball\|tyre, \<b\>wall\</b\>" in card
+
+
+def test_int8_and_latency_of_the_export(run: Path, tmp_path: Path) -> None:
+    export = write_export(tmp_path / "export")
+    benchmark = write_benchmark(tmp_path / "bench.json", str(export), "EConvNeXt_mini", size=32)
+    card = card_of(run, model="EConvNeXt_mini", export=export, benchmark=benchmark)
+    smaller = section(card, "Smaller and faster")
+    assert "calibrated on 30 images, judged on 50 images of DataLoader.Eval" in smaller
+    for row in ("| top-1, % | 93.75 | 92.50 |", "| latency, ms | 8.00 | 4.50 |", "| size, MB | 30.00 | 8.00 |"):
+        assert row in smaller
+    latency = section(card, "Latency")
+    assert "on Some CPU, 2 cores; the network" in latency and latency.count("| openvino |") == 1
+    assert "| openvino | bf16 | 32 | 2 | 1 | 4.4 | 5.5 | 228.5 |" in latency
+    assert 'load("export", precision="int8")' in card and "b" * 64 in card
+    assert "Latency" not in section(card, "Limitations") and "Exported" not in section(card, "Limitations")
+
+
+def test_latency_by_name_is_told_to_be_of_random_weights(run: Path, tmp_path: Path) -> None:
+    benchmark = write_benchmark(tmp_path / "bench.json", "EConvNeXt_mini@224", "ResNet50")
+    card = card_of(run, benchmark=benchmark)
+    assert "with random weights and 1000 classes" in section(card, "Latency")
+    assert "Latency was measured with random weights" in section(card, "Limitations")
+    assert section(card, "Latency").count("| openvino |") == 1
+
+
+def test_a_network_of_another_form_is_told_from_the_published_one(tmp_path: Path) -> None:
+    arguments = {"class_num": 3, "stem_stride": 4, "expansion_channels": NARROW}
+    run = write_run(tmp_path / "run", report={"arguments": arguments})
+    assert "This network differs from the published one in expansion_channels." in card_of(run)
+    benchmark = write_benchmark(tmp_path / "bench.json", "EConvNeXt_mini")
+    with pytest.raises(UserError, match="no measurement of EConvNeXt_mini with expansion_channels as in this model"):
+        card_of(run, benchmark=benchmark)
+
+
+def write_pruning(folder: Path) -> None:
+    rows = {name: {"top1": top1, "parameters": 6_500_000, "flops": 19_000_000.0, "median_ms": 3.25}
+            for name, top1 in (("before", 0.5), ("pruned", 0.375))}  # fmt: skip
+    write_json(folder / "report.json", {"criterion": "taylor", "removed": 0.4, "figures": rows})
+
+
+def test_a_pruning_is_reported_with_its_fine_tuning(tmp_path: Path) -> None:
+    write_run(tmp_path / "pruned" / "fine_tuning")
+    write_pruning(tmp_path / "pruned")
+    for folder in (tmp_path / "pruned", tmp_path / "pruned" / "fine_tuning"):
+        card = card_of(folder)
+        assert "40.00 % of them were removed (criterion taylor)" in card
+        assert "| top-1, % | 50.00 | 37.50 |" in card and "| parameters, M | 6.50 | 6.50 |" in card
+        assert "| top-1 | 93.75 % |" in section(card, "Accuracy")
+
+
+def test_a_pruning_without_fine_tuning_has_the_figures_of_the_pruning(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pruned"
+    shutil.copytree(run / "checkpoints" / "epoch_0001", folder / "weights")
+    (folder / "weights" / "config.yaml").rename(folder / "small_pruned.yaml")
+    state = {"evaluated_weights": "model", "class_names": NAMES, "arch": {"name": "EConvNeXt_mini"}}
+    write_json(folder / "weights" / "state.json", state)
+    write_pruning(folder)
+    card = card_of(folder)
+    assert "| top-1 | 37.50 % |" in section(card, "Accuracy")
+    assert "-c pruned/small_pruned.yaml -o Global.pretrained_model=pruned/weights" in card
+    assert "of a fine-tuning, which was not run yet" in card
+
+
+def test_a_detectors_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    config = {
+        "architecture": "PPYOLOE", "PPYOLOE": {"backbone": "EConvNeXt"}, "EConvNeXt": {"arch": "mini"}, "epoch": 1,
+        "use_ema": True, "ema_decay": 0.9, "LearningRate": {"base_lr": 0.001, "schedulers": [{"name": "CosineDecay"}]},
+        "OptimizerBuilder": {"optimizer": {"type": "AdamW"}},
+        "EvalDataset": {"dataset_dir": str(tmp_path / "frames"), "anno_path": "val.json"},
+        "TestReader": {"sample_transforms": [{"Decode": {}}, {"Resize": {"target_size": [64, 96]}}]},
+    }  # fmt: skip
+    figures = {"AP": 0.5, "AP50": 0.75, "AP_small": None, "per_class": {"cube": 0.25, "a|b": None}}
+    report = {
+        "architecture": "PPYOLOE", "epochs": 1, "best": {"AP": 0.5, "epoch": 1}, "seed": 0,
+        "history": [{"epoch": 1, "eval": figures}],
+    }  # fmt: skip
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    write_json(run / "report.json", report)
+    card = card_of(run)
+    assert head_of(card)["pipeline_tag"] == "object-detection"
+    assert [metric["value"] for metric in head_of(card)["model-index"][0]["results"][0]["metrics"]] == [50.0, 75.0]
+    assert "PPYOLOE with EConvNeXt mini is an object detector of 3 classes" in card and "arXiv 2203.16250" in card
+    assert "| AP, small objects | not measured |" in card and "| cube | 25.00 % |" in card
+    assert r"| a\|b | not measured |" in card and "64 x 96 px" in card
+    assert "on frames (val.json)" in card and "-o weights=run/checkpoints/best" in card
+    assert "found.boxes" in card and "Published accuracy: none is known" in card
+
+
+def test_a_model_by_name_has_no_measured_figure() -> None:
+    card = card_of(model="EConvNeXt_tiny")
+    assert not {"metrics", "model-index", "datasets"} & set(head_of(card))
+    assert "**Measured**: not measured." in card and "80.6 % top-1" in card
+    assert "No trained weights belong to this card." in card and 'build_model("EConvNeXt_tiny"' in card
+
+
+def test_an_export_alone(tmp_path: Path) -> None:
+    card = card_text(gather_facts(export=write_export(tmp_path / "export")))
+    assert "An export does not record whether its network has the published form." in card
+    assert "## Parameters and FLOPs\n\nNot counted." in card, "an export does not tell the network's arguments"
+    assert "Training data: not recorded." in card and "a" * 64 in card
+
+
+def spoilt(folder: Path, name: str, content: str) -> Path:
+    run = write_run(folder / "run")
+    (run / name).write_text(content, encoding="utf-8")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("report.json", '{"model": "ECon', "report.json: damaged"),
+        ("report.json", "[1, 2]", "report.json: damaged, must hold a mapping, not list"),
+        ("report.json", '{"history": 3}', "report.json: damaged, history must be a list, got int"),
+        ("report.json", '{"history": [3]}', "report.json: damaged, history and figures must hold objects"),
+        ("report.json", '{"history": [{"eval": 5}]}', "report.json: damaged, history and figures must hold objects"),
+        ("report.json", '{"seconds": {"training": "long"}}', "report.json: damaged, training must be a number"),
+        ("report.json", '{"epochs": "many"}', "report.json: damaged, epochs must be a number, got 'many'"),
+        ("config.yaml", "Arch: [", "config.yaml: damaged"),
+        ("report.json", '{"model": "ResNet50"}', "its files are of different models: EConvNeXt_mini, ResNet50"),
+        ("checkpoints/best/state.json", "{", "state.json: damaged"),
+    ],
+)
+def test_damaged_runs_are_refused_in_one_line(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        card_of(spoilt(tmp_path, name, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_subset_does_not_pass_for_the_whole_data_set() -> None:
+    config = {"DataLoader": {"Eval": {"dataset": {"name": "Cifar100"}}}}
+    assert evaluation_data({**config, "Arch": {"class_num": 20}}) == "Cifar100 (20 of its 100 classes)"
+    assert evaluation_data({**config, "Arch": {"class_num": 100}}) == "Cifar100"
+
+
+def test_parts_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path) -> None:
+    other = write_export(tmp_path / "other", model="EConvNeXt_tiny")
+    renamed = write_export(tmp_path / "renamed", names=["cube", "ball", "tyre"])
+    benchmark = write_benchmark(tmp_path / "bench.json", "ResNet50", architecture="ResNet50")
+    (tmp_path / "empty.json").write_text("{}")
+    lame = write_benchmark(tmp_path / "lame.json", "EConvNeXt_mini", median_ms="fast")
+    for options, message in (
+        ({"model": "ResNet50"}, "run: holds EConvNeXt_mini, not ResNet50"),
+        ({"export": other}, "other: is an export of EConvNeXt_tiny, not of EConvNeXt_mini"),
+        ({"export": renamed}, "renamed: its classes are not those of"),
+        ({"export": tmp_path}, "not an export folder"),
+        ({"benchmark": benchmark}, "bench.json: has no measurement of EConvNeXt_mini; it holds ResNet50"),
+        ({"benchmark": tmp_path / "empty.json"}, "empty.json: no benchmark of models"),
+        ({"benchmark": tmp_path / "none.json"}, "none.json: cannot be read"),
+        ({"benchmark": lame}, "lame.json: damaged, a measured row lacks one of"),
+    ):
+        with pytest.raises(UserError, match=message):
+            card_of(run, **options)
+
+
+def test_folders_that_are_no_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none: no such folder"):
+        card_of(tmp_path / "none")
+    with pytest.raises(UserError, match="neither the folder of a run"):
+        card_of(tmp_path)
+    with pytest.raises(UserError, match="unknown model 'EConvNeXt_mni'"):
+        card_of(Source("EConvNeXt_mni"))
+    with pytest.raises(UserError, match="nothing is named"):
+        gather_facts()
+
+
+def test_every_model_of_ours_has_a_paper() -> None:
+    assert [name for name in list_models() if paper_of(name) is None] == []
+    assert paper_of("ConvNeXtV2_atto").arxiv == "2301.00808" != paper_of("ConvNeXtV1_tiny").arxiv
+    assert paper_of("Unheard_of") is None
+
+
+def test_a_card_is_written_whole(run: Path, tmp_path: Path) -> None:
+    facts = gather_facts(run, counts=COUNTS)
+    text = write_card(facts, tmp_path / "deep" / "CARD.md")
+    assert (tmp_path / "deep" / "CARD.md").read_text(encoding="utf-8") == text
+    assert json.loads(json.dumps(head_of(text)))["model-index"]
+
+
+def test_the_table_of_models_is_up_to_date() -> None:
+    root = Path(__file__).resolve().parents[3]
+    golden = json.loads((root / "tests" / "golden" / "models.json").read_text(encoding="utf-8"))
+    page = models_page(lambda model: (golden[model]["parameters"], golden[model]["flops"]))
+    assert (root / "docs" / "models" / "README.md").read_text(encoding="utf-8") == page, (
+        "python tools/model_card.py --all --output docs/models/README.md"
+    )
+    assert all(f"| {model} |" in page for model in list_models())
+
+
+def test_counting_gives_the_golden_counts() -> None:
+    counts = count_classifier("EConvNeXt_mini", {})
+    assert (counts.parameters, len(counts.stages)) == (7_658_992, 6)
+    assert f"{counts.multiply_adds / 1e9:.3f}" == "0.931"

@@ -1,0 +1,170 @@
+"""int8 networks: added to an export, measured, recorded, and absent where they cost too much."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ppcls_ext.deploy import quantize
+from ppcls_ext.deploy.quantize import Evaluation, LimitExceededError, behind_last_layers, check_request, quantize_export
+from ppcls_ext.runtime import load
+from ppcls_ext.runtime.description import Artefact
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs
+
+pytestmark = [NEEDS_ONNX, NEEDS_OPENVINO, needs("nncf")]
+PREPROCESS = [
+    {"ResizeImage": {"size": 32}},
+    {"NormalizeImage": {"scale": "1.0/255.0", "order": ""}},
+    {"ToCHWImage": None},
+]
+NARROW = [[8] * 3, [8] * 3, [8] * 9, [8] * 3]
+
+
+def pictures(number: int, seed: int = 0) -> list[tuple[str, np.ndarray]]:
+    generator = np.random.default_rng(seed)
+    smooth = generator.integers(0, 256, size=(number, 4, 4, 3), dtype=np.uint8)
+    return [(f"picture {index}", np.kron(each, np.ones((9, 9, 1), np.uint8))) for index, each in enumerate(smooth)]
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of a narrow network, which is quantised in seconds."""
+    from ppcls_ext import build_model
+    from ppcls_ext.deploy.export import export_classifier
+    from tests.support.seeded import seed_weights
+
+    model = build_model("EConvNeXt_mini", class_num=5, expansion_channels=NARROW)
+    seed_weights(model)
+    folder = tmp_path_factory.mktemp("quantization") / "export"
+    export_classifier(
+        model, folder, model_name="EConvNeXt_mini", class_num=5, image_shape=[3, 32, 32], preprocess=PREPROCESS,
+        formats=["openvino"],
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantized(export: Path):
+    """The export with int8 added, judged by how often it agrees with itself in float32."""
+    images = [image for _, image in pictures(12, seed=1)]
+    truth = [one.class_ids[0] for one in load(export)(images)]
+
+    def score(predictor) -> float:
+        return float(np.mean([one.class_ids[0] == label for one, label in zip(predictor(images), truth, strict=True)]))
+
+    evaluation = Evaluation("top1", score, "drawn pictures", len(images))
+    folder = export.parent / "with_int8"
+    return folder, quantize_export(export, folder, pictures(4), evaluation, max_drop=100.0, threads=1)
+
+
+def test_int8_stands_beside_float32_with_its_measurements(quantized):
+    folder, result = quantized
+    entries = yaml.safe_load((folder / "inference.yml").read_text())["artefacts"]
+    assert [(entry["format"], entry["precision"]) for entry in entries] == [("openvino", "fp32"), ("openvino", "int8")]
+    record = entries[1]["verification"]
+    assert record == result.artefacts[1].verification
+    assert record["fp32"] == 1.0
+    assert record["drop_points"] == pytest.approx(100 * (1 - record["int8"]))
+    assert record["calibration_images"] == 4
+    assert record["bytes"]["int8"] < 0.6 * record["bytes"]["fp32"]
+    assert set(record["latency_ms"]) == {"fp32", "int8"}
+    for name in ("inference_int8.xml", "inference_int8.bin"):
+        assert entries[1]["sha256"][name] == sha256_of(folder / name)
+
+
+def test_int8_is_opened_when_asked_for_and_computes_nearly_the_same(quantized):
+    folder, _ = quantized
+    exact, rounded = load(folder), load(folder, precision="int8")
+    batch = np.stack([exact.prepare(image, name) for name, image in pictures(8, seed=2)])
+    expected, found = exact.backend.run(batch), rounded.backend.run(batch)
+    assert np.abs(found - expected).max() > 1e-5, "the float32 network was opened"
+    # Random weights make more of a rounding than trained ones do: 0.94 was measured.
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.8
+
+
+def test_weights_are_stored_in_8_bits(quantized):
+    import openvino
+
+    folder, _ = quantized
+    network = openvino.Core().read_model(folder / "inference_int8.xml")
+    shapes = {
+        one.get_friendly_name(): (list(one.get_output_shape(0)), one.get_element_type().get_type_name())
+        for one in network.get_ops()
+        if one.get_type_name() == "Constant"
+    }
+    # Weights of convolutions; what has one size above 1 is a bias or a scale.
+    types = {kind for shape, kind in shapes.values() if len(shape) >= 4 and max(shape) < np.prod(shape)}
+    assert types == {"i8"}
+
+
+def test_what_makes_boxes_of_the_last_layers_stays_in_float():
+    """The tail of a detector: a convolution, a distribution over three distances, its expectation, boxes."""
+    from openvino import Model
+    from openvino import opset13 as ops
+    image = ops.parameter([1, 4, 8, 8], np.float32, "image")
+    last = ops.convolution(image, ops.constant(np.ones([6, 4, 1, 1], np.float32)), [1, 1], [0, 0], [0, 0], [1, 1])
+    distribution = ops.softmax(ops.reshape(last, ops.constant([1, 3, 2, 64]), False), 1)
+    numbers = ops.constant(np.arange(3, dtype=np.float32).reshape(1, 3, 1, 1))
+    distance = ops.convolution(distribution, numbers, [1, 1], [0, 0], [0, 0], [1, 1])
+    boxes = ops.multiply(distance, ops.constant(np.float32(8)))
+    named = {"boxes": boxes, "distance": distance, "distribution": distribution, "last": last}
+    for name, operation in named.items():
+        operation.set_friendly_name(name)
+    found = behind_last_layers(Model([boxes], [image]))
+    assert {"boxes", "distance", "distribution"} <= set(found)
+    assert not {"last", "image"} & set(found)
+
+
+def test_what_loses_too_much_leaves_no_file(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def copy(folder: Path, artefact: Artefact, samples: object, target: Path) -> None:
+        for name in artefact.files:
+            target.with_suffix(Path(name).suffix).write_bytes((folder / name).read_bytes())
+
+    # What the network is does not matter here, only what its evaluation says.
+    monkeypatch.setattr(quantize, "quantize_network", copy)
+    scores = iter([0.9, 0.85])
+    evaluation = Evaluation("top1", lambda predictor: next(scores), "invented", 20)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(LimitExceededError, match=r"loses 5.00 points of top1 \(90.00 to 85.00 on 20 .*allowed are 0.5"):
+        quantize_export(export, tmp_path / "new", pictures(1), evaluation, max_drop=0.5)
+    assert sorted(tmp_path.iterdir()) == before
+    assert not (export / "inference_int8.xml").exists()
+
+
+def test_what_cannot_be_quantised_is_refused(export: Path, tmp_path: Path):
+    other, changed, mine = (tmp_path / name for name in ("other", "changed", "mine"))
+    for folder in (other, changed):
+        shutil.copytree(export, folder)
+    document = yaml.safe_load((export / "inference.yml").read_text())
+    document["artefacts"][0]["format"] = "onnx"
+    (other / "inference.yml").write_text(yaml.safe_dump(document))
+    with pytest.raises(UserError, match="has nothing for openvino fp32.*tools/export_model.py --format openvino"):
+        quantize_export(other, tmp_path / "new", pictures(1), None)
+    with open(changed / "inference.bin", "ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(UserError, match="SHA-256 differs"):
+        quantize_export(changed, tmp_path / "new", pictures(1), None)
+    mine.mkdir()
+    (mine / "photo.txt").write_text("dear")
+    with pytest.raises(UserError, match="exists and is not an export; choose another folder, nothing was written"):
+        quantize_export(export, mine, pictures(1), None)
+    assert [file.name for file in mine.iterdir()] == ["photo.txt"]
+    with pytest.raises(UserError, match="no image to calibrate on"):
+        quantize_export(export, tmp_path / "new", [("broken", b"no picture")], None)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_done_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UserError, match="--max-drop: .*at least 0"):
+        check_request(-1.0, labelled=True)
+    with pytest.raises(UserError, match="--max-drop: .*labelled"):
+        check_request(0.5, labelled=False)
+    monkeypatch.setattr(quantize, "PACKAGES", ("openvino", "nncf_that_is_not_there"))
+    with pytest.raises(UserError, match="missing package nncf_that_is_not_there.*requirements-deploy.lock"):
+        check_request(None, labelled=False)
