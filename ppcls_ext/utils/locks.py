@@ -1,4 +1,8 @@
-"""One process in a folder at a time."""
+"""Locks a folder for one process at a time.
+
+Not by filelock: it takes exclusive locks only, so that asking whether a folder is locked would for a moment lock out
+the run that is about to begin there. ``is_locked`` takes a shared lock.
+"""
 
 from __future__ import annotations
 

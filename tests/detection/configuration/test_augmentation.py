@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from detection.configuration import load_config
-from detection.golden import CONFIGS
 from ppcls_ext.utils.errors import ConfigError
+from tests.golden.make_detectors import CONFIGS
 from tests.support.detection_configs import write_config
 
 YOLOV10 = CONFIGS / "yolov10" / "yolov10_n_sonar.yml"
