@@ -57,8 +57,8 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
     written = "fp32" if precision == "int8" else precision
     detector.export(folder, size=[size, size], formats=[format_name], precisions=[written])
     if precision == "int8":
-        from ppcls_ext.deploy.compress.quantization import quantize_export
         from ppcls_ext.deploy.export import example_images
+        from ppcls_ext.deploy.quantize import quantize_export
 
         quantize_export(folder, folder, list(example_images().items()), None)
     return {
