@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detection.annotations import load_coco
+from detection.coco import load_coco
 from ppcls_ext.utils.errors import UserError, suggestion
 
 Detection = Mapping[str, Any]
