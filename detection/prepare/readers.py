@@ -6,10 +6,9 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from xml.parsers.expat import ErrorString
 
@@ -28,6 +27,18 @@ PART_WORDS = {
 def shown_path(path: Path, source: Path) -> str:
     """Returns a path below the source folder as reports show it: with ``/``, and bytes that are no UTF-8 spelt out."""
     return path.relative_to(source).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def find_file(option: str, path: Path, source: Path) -> Path:
+    """Returns a file that an option names, looked up from here and from the source folder.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    found = next((choice for choice in (path, source / path) if choice.is_file()), None)
+    if found is None:
+        raise UserError(f"{option} {path}: no such file, neither here nor in {source}")
+    return found
 
 
 def part_of(path: str) -> str | None:
@@ -114,13 +125,11 @@ BOX_TAGS = (
 )
 
 
-@dataclass
-class VocAnnotation:
+class VocAnnotation(NamedTuple):
     """Content of one annotation file.
 
     Attributes:
-        filename: base name of the image that it names; empty if none.
-        folder: base name of the folder that it states for the image; empty if none.
+        filename, folder: base names of the image that it names and of the folder that it states; empty if none.
         boxes: its objects.
         size: width and height that it states.
         metadata: ``{"sonar": {...}}`` if there is such a block.
@@ -129,8 +138,8 @@ class VocAnnotation:
     filename: str
     folder: str
     boxes: list[RawBox]
-    size: tuple[int, int] | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] | None
+    metadata: dict[str, Any]
 
 
 def read_voc(path: Path) -> VocAnnotation:
@@ -221,7 +230,7 @@ def _voc_box(element: Element) -> RawBox:
     if not are_corners:
         second_x, second_y = first_x + second_x, first_y + second_y
     flags = {tag: 1 for tag in ("difficult", "truncated") if _text(element, tag) == "1"}
-    return RawBox(name, (first_x, first_y, second_x, second_y), " ".join(tags), None, flags)
+    return RawBox(name, (first_x, first_y, second_x, second_y), " ".join(tags), extra=flags)
 
 
 def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Frame]]:
@@ -291,8 +300,7 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
     for image in images:
         name, found = shown_path(image, source), claims.get(image, [])
         if not found and image in spoilt:
-            ledger.reject("malformed_xml", name, "its annotation file could not be read")
-            ledger.images["rejected"] += 1
+            ledger.reject("malformed_xml", name, "its annotation file could not be read", image="rejected")
         elif not found:
             bare.append(Frame(name, image))
         else:
@@ -300,8 +308,8 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
             first = found[0][1]
             if any(other != first for _, other in found[1:]):
                 boxes = sum(len(annotation.boxes) for _, annotation in found)
-                ledger.reject("two_annotations", name, f"has annotation files that differ: {', '.join(shown)}", boxes)
-                ledger.images["rejected"] += 1
+                reason = f"has annotation files that differ: {', '.join(shown)}"
+                ledger.reject("two_annotations", name, reason, boxes, "rejected")
                 continue
             for file in shown[1:]:
                 ledger.reject("two_annotations", file, f"says the same as {shown[0]}", len(first.boxes))
@@ -390,9 +398,7 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
     if annotations:
         found = []
         for path in annotations:
-            file = next((choice for choice in (path, source / path) if choice.is_file()), None)
-            if file is None:
-                raise UserError(f"--annotations {path}: no such file, neither here nor in {source}")
+            file = find_file("--annotations", path, source)
             # From the source folder on, as everything else is named; the file may lie beside that folder.
             outside = not file.is_relative_to(source)
             found.append(source / os.path.relpath(file.resolve(), source.resolve()) if outside else file)
@@ -413,11 +419,11 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
     for frame in frames:
         if last[frame.image] is not frame:
             reason = f"is in {frame.part} and in {last[frame.image].part}; kept in {last[frame.image].part} only"
-            ledger.reject("in_two_parts", frame.name, reason, len(frame.boxes))
+            ledger.reject("in_two_parts", frame.name, reason, len(frame.raw))
     for image in images:
         if image not in last:
-            ledger.reject("no_annotation", shown_path(image, source), "no annotation file lists it")
-            ledger.images["left_out"] += 1
+            name = shown_path(image, source)
+            ledger.reject("no_annotation", name, "no annotation file lists it", image="left_out")
     return [frame for frame in frames if last[frame.image] is frame]
 
 
@@ -504,14 +510,14 @@ def coco_frames(
         if image in frames:
             reason = f"image {image_id} is the same file as an image before it; their boxes are taken together"
             ledger.repair("duplicate_file_name", shown, reason)
-            frames[image].boxes.extend(own)
+            frames[image].raw.extend(own)
             continue
         size = [entry.get(key) for key in ("width", "height")]
         word = str(entry.get("split", "")).lower()
         frames[image] = Frame(
             name=shown_path(image, source),
             image=image,
-            boxes=own,
+            raw=own,
             source=f"{shown}: {entry['file_name']}",
             stated_size=(int(size[0]), int(size[1])) if all(map(is_coordinate, size)) else None,
             metadata={key: value for key, value in entry.items() if key not in OWN_KEYS},
@@ -590,4 +596,4 @@ def _coco_box(entry: dict[str, Any], names: dict[Any, str]) -> RawBox:
         problem = ("not_a_number", f"bbox {values} holds something else than numbers")
         return RawBox(name, None, COCO_FORM, problem, extra)
     left, top, width, height = map(float, values)
-    return RawBox(name, (left, top, left + width, top + height), COCO_FORM, None, extra)
+    return RawBox(name, (left, top, left + width, top + height), COCO_FORM, extra=extra)
