@@ -89,9 +89,7 @@ def split_by_source(frames: Sequence[Frame], ledger: Ledger) -> Parts:
     return {part: members for part, members in parts.items() if members}
 
 
-def split_by_seed(
-    frames: Sequence[Frame], classes: int, fraction: float, seed: int
-) -> tuple[Parts, dict[str, Any]]:
+def split_by_seed(frames: Sequence[Frame], classes: int, fraction: float, seed: int) -> tuple[Parts, dict[str, Any]]:
     """Splits groups of near-identical frames, so that no frame of validation looks like one of training.
 
     Args:
