@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ from ppcls_ext.preprocess.operators import Backend
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
 from ppcls_ext.utils.signature import Limits
-from ppcls_ext.weights.pickles import STAND_INS, PickledBytes
+from ppcls_ext.weights.pickles import unpickle
 
 
 class DatasetError(UserError):
@@ -269,32 +267,13 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 PIXELS = 3 * 32 * 32
-# What Python 3 wrote into the old pickle protocol of the archives in place of bytes.
-PERMITTED = {
-    **STAND_INS,
-    ("__builtin__", "bytes"): lambda: b"",
-    ("builtins", "bytes"): lambda: b"",
-    ("_codecs", "encode"): lambda text, codec: PickledBytes(text, codec).content,
-}
-
-
-class _ArchiveUnpickler(pickle.Unpickler):
-    """Admits arrays, bytes, numbers, lists and dictionaries: nothing that the file names is called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in PERMITTED:
-            raise pickle.UnpicklingError(f"it asks for '{module}.{name}', which no CIFAR archive needs")
-        return PERMITTED[(module, name)]
 
 
 def _read_batch(content: bytes, source: str, argument: str) -> dict[str, Any]:
     """Returns a batch file's dictionary with text keys and arrays in place of their pickled forms."""
     try:
-        batch = _ArchiveUnpickler(io.BytesIO(content), encoding="bytes").load()
-        return {
-            key.decode("ascii") if isinstance(key, bytes) else key: getattr(value, "array", value)
-            for key, value in batch.items()
-        }
+        batch = unpickle(content, encoding="bytes")
+        return {key.decode("ascii") if isinstance(key, bytes) else key: value for key, value in batch.items()}
     except Exception as error:  # A damaged or hostile pickle can raise anything; none of it is our own code failing.
         raise DatasetError(argument, f"{source} is damaged or not a CIFAR batch ({error})") from error
 
