@@ -30,9 +30,8 @@ from ppcls_ext.deploy.published import PUBLISHED_ON_CIFAR100, Published
 from ppcls_ext.engine.environment import InterruptWatch
 from ppcls_ext.utils.config import ConfigLoader, Document, apply_override, changed_keys, load_config_file
 from ppcls_ext.utils.errors import ConfigError, Interrupted, UserError, suggestion
-from ppcls_ext.utils.files import write_json
+from ppcls_ext.utils.files import is_locked, lock_folder, write_json
 from ppcls_ext.utils.history import read_history
-from ppcls_ext.utils.locks import is_locked, lock_folder
 from ppcls_ext.utils.machine import available_cores
 from ppcls_ext.utils.schema import Checker, CountOrZero, Section
 

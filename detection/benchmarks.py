@@ -57,8 +57,8 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
     written = "fp32" if precision == "int8" else precision
     detector.export(folder, size=[size, size], formats=[format_name], precisions=[written])
     if precision == "int8":
-        from ppcls_ext.deploy.compress.quantization import quantize_export
         from ppcls_ext.deploy.export import example_images
+        from ppcls_ext.deploy.quantize import quantize_export
 
         quantize_export(folder, folder, list(example_images().items()), None)
     return {
@@ -88,34 +88,23 @@ def measure_loading(
     Raises:
         UserError: the data are missing, or too few for two batches.
     """
-    from ppdet.core.workspace import create
-
-    from detection.data.loader import build_loader
-    from detection.loaders import largest_side
-    from detection.toolkit import quiet_toolkit, workspace
+    from detection.loaders import training_loader
+    from detection.task import open_environment
+    from detection.toolkit import workspace
 
     files = config.datasets.get("Train")
     if files is None or files.annotations is None:
         raise UserError(f"{config.path}: TrainDataset names no annotation file (anno_path)")
     if not files.annotations.is_file():
         raise UserError(f"{config.path}: TrainDataset.anno_path: {files.annotations} does not exist")
-    quiet_toolkit()
+    environment, chosen = open_environment(config), config.data.get("worker_num", 0)
     rates: dict[int, list[float]] = {number: [] for number in workers}
     loaders = {}
     with workspace(config):
         try:
             for number in workers:
-                dataset = create("TrainDataset")()
-                with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-                    dataset.parse_dataset()
-                loaders[number] = build_loader(
-                    dataset,
-                    create("TrainReader"),
-                    seed=config.data.get("seed", 0),
-                    training=True,
-                    num_workers=number,
-                    largest_side=largest_side(config.data.get("TrainReader")),
-                )
+                config.data["worker_num"] = number
+                loaders[number] = training_loader(config, environment)
             sampler = loaders[workers[0]].sampler
             batches = min(len(sampler), -(-images // sampler.batch_size) + 1)
             if batches < 2:
@@ -133,6 +122,7 @@ def measure_loading(
                             break
                     rates[number].append(loaded / (time.perf_counter() - start))
         finally:
+            config.data["worker_num"] = chosen
             for loader in loaders.values():
                 loader.close()
     return {

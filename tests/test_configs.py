@@ -12,8 +12,8 @@ import yaml
 from classification.build import build_network, classifier_prefixes
 from classification.config import load_config as load_classification_config
 from detection.configuration import DetectionConfig, load_config
-from detection.golden import detector_configs
 from ppcls_ext.utils.config import load_config_file
+from tests.golden.make_detectors import detector_configs
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.y*ml"))

@@ -245,9 +245,11 @@ def request_of(arguments: argparse.Namespace) -> BenchmarkRequest:
 
 def image_of(arguments: argparse.Namespace) -> Any:
     """Returns the picture of ``--image``, ``uint8`` RGB ``[H, W, 3]``, or None."""
+    if arguments.image is None:
+        return None
     from ppcls_ext.preprocess import read_image
 
-    return None if arguments.image is None else read_image(arguments.image)
+    return read_image(arguments.image)
 
 
 def one_thread_count(arguments: argparse.Namespace) -> int:

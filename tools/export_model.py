@@ -62,154 +62,111 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def export_classifier(arguments: argparse.Namespace) -> None:
-    """Exports the classifier of a configuration with ``Arch``."""
-    from classification.config import load_config
-
-    config = load_config(arguments.config, arguments.override)
-    if arguments.raw or arguments.size:
-        raise UserError("--raw and --size are for detectors; a classifier's size is Global.image_shape")
-
-    import classification.quantization as quantization
-    from classification.trained import load_trained
-    from ppcls_ext.engine.environment import prepare_environment
-
-    prepare_environment(config.run.device, config.run.seed)
-    target = Path(arguments.output or config.run.save_inference_dir)
-    data = (quantization, config)
-    description = exported(arguments, data, target, lambda: load_trained(config).export, **requested(arguments))
-    print(f"{description.folder}: {description.model_name}, {description.class_num} classes, verified on "
-          f"{compared_images(description)} images")  # fmt: skip
-    for artefact in description.artefacts:
-        verification = artefact.verification
-        print_int8(artefact)
-        for name, error in verification.get("relative_error", {}).items():
-            print(f"  {artefact.model_file}, {name}: relative error {error:.1e} (allowed "
-                  f"{verification['tolerance']:.0e}), same best class {verification['top1_agreement'][name]:.0%}, "
-                  f"computed in {artefact.computed_in}")  # fmt: skip
-
-
-def export_detector(arguments: argparse.Namespace) -> None:
-    """Exports the detector of a configuration with ``architecture``."""
-    from detection.configuration import load_config
-    from detection.weights import weights_file
-
-    config = load_config(arguments.config, arguments.override)
-    if arguments.size and len(arguments.size) > 2:
-        raise UserError(f"--size takes one side, or height and width, got {len(arguments.size)} numbers")
-    size = arguments.size * 2 if arguments.size and len(arguments.size) == 1 else arguments.size
-    weights_file(config)  # weights that are not there are told before Paddle is loaded
-
-    import detection.quantization as quantization
-    from detection.task import open_environment
-    from detection.trained import load_trained
-
-    open_environment(config)
-    target = arguments.output or config.output_dir / "export"
-    data = (quantization, config)
-    description = exported(
-        arguments, data, target, lambda: load_trained(config).export, nms=not arguments.raw, size=size,
-        **requested(arguments),
-    )  # fmt: skip
-    kind = f"suppression {description.form.suppression}" + ("" if description.form.final else " (raw outputs)")
-    height, width = description.input_shape[2:]
-    print(f"{description.folder}: {description.model_name}, {description.class_num} classes, {height} x {width} px, "
-          f"{kind}, verified on {compared_images(description)} images")  # fmt: skip
-    for artefact in description.artefacts:
-        print_int8(artefact)
-        allowed = artefact.verification.get("tolerance")
-        for name, figures in artefact.verification.get("engines", {}).items():
-            print(f"  {artefact.model_file}, {name}: {figures['compared']} boxes compared, largest difference "
-                  f"{figures['box_error_px']:.1e} px (allowed {allowed['box_px']}), of scores "
-                  f"{figures['score_error']:.1e} (allowed {allowed['score']:.0e})"
-                  + (f", {figures['ties']} ties" if figures["ties"] else "")
-                  + f", computed in {artefact.computed_in}")  # fmt: skip
-
-
-def requested(arguments: argparse.Namespace) -> dict[str, list[str]]:
-    """Returns the formats and precisions that are exported; int8 is made of the float32 network afterwards.
+def export(arguments: argparse.Namespace) -> None:
+    """Exports the model of a configuration and prints what was measured.
 
     Raises:
-        UserError: they cannot be written.
+        LimitExceededError: int8 loses more than ``--max-drop``.
+        UserError: the command line or the configuration is wrong, or an export differs from its model.
     """
-    from ppcls_ext.deploy.formats import plan
+    from ppcls_ext.deploy.formats import check_target, plan
+    from ppcls_ext.deploy.quantize import check_request, quantize_export
+    from ppcls_ext.utils.config import is_detection_config
 
     formats = [name.strip() for name in arguments.format.split(",")]
-    precisions = [name.strip() for name in arguments.precision.split(",")]
-    if arguments.max_drop is not None and INT8 not in precisions:
+    wanted = [name.strip() for name in arguments.precision.split(",")]
+    # The float32 network is what int8 is made of and compared with.
+    precisions = list(dict.fromkeys("fp32" if name == INT8 else name for name in wanted))
+    if arguments.max_drop is not None and INT8 not in wanted:
         raise UserError("--max-drop limits what int8 may lose: add int8 to --precision")
     if arguments.calibration_images < 1:
         raise UserError(f"--calibration-images must be at least 1, got {arguments.calibration_images}")
-    if INT8 in precisions:
-        from ppcls_ext.deploy.compress.int8 import check_packages
-
+    if INT8 in wanted:
         if "openvino" not in formats:
             raise UserError(f"int8 is written for openvino only, not for {', '.join(formats)}: add --format openvino")
-        check_packages()
-        # The float32 network is what int8 is made of and compared with.
-        precisions = list(dict.fromkeys("fp32" if name == INT8 else name for name in precisions))
-    plan(formats, precisions)
-    return {"formats": formats, "precisions": precisions}
+        check_request(arguments.max_drop, labelled=True)
+    plan(formats, precisions)  # what cannot be written is told before a configuration is read
 
+    options: dict[str, Any] = {"formats": formats, "precisions": precisions}
+    if is_detection_config(arguments.config):
+        from detection import compression
+        from detection.configuration import load_config
+        from detection.task import open_environment
+        from detection.trained import load_trained
 
-def exported(arguments: argparse.Namespace, data: Any, target: Path, exporter: Any, **keywords: Any) -> Any:
-    """Exports, adds int8 if it was asked for, and returns the description.
+        config: Any = load_config(arguments.config, arguments.override)
+        size = arguments.size
+        if size and len(size) > 2:
+            raise UserError(f"--size takes one side, or height and width, got {len(size)} numbers")
+        options |= {"nms": not arguments.raw, "size": size * 2 if size and len(size) == 1 else size}
+        open_environment(config)
+        target = arguments.output or config.output_dir / "export"
+    else:
+        from classification import compression
+        from classification.config import load_config
+        from classification.trained import load_trained
+        from ppcls_ext.engine.environment import prepare_environment
 
-    Args:
-        arguments: the command line.
-        data: the module that names calibration images and evaluation, and the configuration that it reads.
-        target: folder to write, in one step and only if everything agrees.
-        exporter: loads the weights and returns the ``export`` of the trained model.
-        **keywords: its arguments.
-    """
-    wanted = [name.strip() for name in arguments.precision.split(",")]
+        config = load_config(arguments.config, arguments.override)
+        if arguments.raw or arguments.size:
+            raise UserError("--raw and --size are for detectors; a classifier's size is Global.image_shape")
+        prepare_environment(config.run.device, config.run.seed)
+        target = Path(arguments.output or config.run.save_inference_dir)
+
     if INT8 not in wanted:
-        return exporter()(target, **keywords)
-    from ppcls_ext.deploy.compress.quantization import check_limit, quantize_export
-    from ppcls_ext.deploy.formats import check_target
-
-    quantization, config = data
-    check_limit(arguments.max_drop, labelled=True)
+        print_report(load_trained(config).export(target, **options))
+        return
     check_target(target, None, 0)
     # Data that are not there are told before the long work.
-    evaluation = quantization.evaluation_of(config)
-    images = quantization.calibration_images(config, "train", arguments.calibration_images)
+    evaluation = compression.evaluation_of(config)
+    images = compression.calibration_images(config, "train", arguments.calibration_images)
     with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
         folder = Path(scratch) / "export"
-        exporter()(folder, **keywords)
-        return quantize_export(
-            folder, target, images, evaluation, arguments.max_drop, first="fp32" not in wanted
-        ).description
+        load_trained(config).export(folder, **options)
+        first = "fp32" not in wanted
+        print_report(quantize_export(folder, target, images, evaluation, arguments.max_drop, first=first))
 
 
-def print_int8(artefact: Any) -> None:
-    """Prints what was measured of an int8 network; nothing for any other."""
-    measured = artefact.verification
-    if artefact.precision != INT8:
-        return
-    latency, sizes = measured["latency_ms"], measured["bytes"]
-    print(f"  {artefact.model_file}, OpenVINO, int8: {measured['metric']} {100 * measured['int8']:.2f} % (fp32 "
-          f"{100 * measured['fp32']:.2f} %) on {measured['images']} images, {latency['int8']:.2f} ms (fp32 "
-          f"{latency['fp32']:.2f}), {sizes['int8'] / 1e6:.2f} MB (fp32 {sizes['fp32'] / 1e6:.2f})")  # fmt: skip
+def print_report(description: Description | DetectionDescription) -> None:
+    """Prints what was measured of each file."""
+    from ppcls_ext.runtime import DetectionDescription
 
-
-def compared_images(description: Description | DetectionDescription) -> int:
-    """Returns on how many images every artefact but int8 was compared with the model."""
-    return next(len(one.verification["images"]) for one in description.artefacts if one.precision != INT8)
+    images = next(len(one.verification["images"]) for one in description.artefacts if one.precision != INT8)
+    kind = ""
+    if isinstance(description, DetectionDescription):
+        height, width = description.input_shape[2:]
+        kind = f", {height} x {width} px, suppression {description.form.suppression}"
+        kind += "" if description.form.final else " (raw outputs)"
+    print(f"{description.folder}: {description.model_name}, {description.class_num} classes{kind}, verified on "
+          f"{images} images")  # fmt: skip
+    for artefact in description.artefacts:
+        found = artefact.verification
+        if artefact.precision == INT8:
+            latency, sizes = found["latency_ms"], found["bytes"]
+            print(f"  {artefact.model_file}, OpenVINO, int8: {found['metric']} {100 * found['int8']:.2f} % (fp32 "
+                  f"{100 * found['fp32']:.2f} %) on {found['images']} images, {latency['int8']:.2f} ms (fp32 "
+                  f"{latency['fp32']:.2f}), {sizes['int8'] / 1e6:.2f} MB (fp32 {sizes['fp32'] / 1e6:.2f})")  # fmt: skip
+        for name, error in found.get("relative_error", {}).items():
+            same = found["top1_agreement"][name]
+            print(f"  {artefact.model_file}, {name}: relative error {error:.1e} (allowed {found['tolerance']:.0e}), "
+                  f"same best class {same:.0%}, computed in {artefact.computed_in}")  # fmt: skip
+        for name, figures in found.get("engines", {}).items():
+            allowed, ties = found["tolerance"], f", {figures['ties']} ties" if figures["ties"] else ""
+            print(f"  {artefact.model_file}, {name}: {figures['compared']} boxes compared, largest difference "
+                  f"{figures['box_error_px']:.1e} px (allowed {allowed['box_px']}), of scores "
+                  f"{figures['score_error']:.1e} (allowed {allowed['score']:.0e}){ties}, computed in "
+                  f"{artefact.computed_in}")  # fmt: skip
 
 
 def main() -> int:
     """Exports and prints what was measured; returns the exit status."""
     arguments = parse_arguments()
-    from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.deploy.quantize import LimitExceededError
     from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
-    requested(arguments)  # what cannot be written is told before a configuration is read
-    from ppcls_ext.deploy.compress.quantization import LimitExceededError
-
     try:
-        (export_detector if is_detection_config(arguments.config) else export_classifier)(arguments)
+        export(arguments)
     except LimitExceededError as error:
         sys.stderr.write(f"error: {error}\n")
         return TOO_MUCH_STATUS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -82,121 +82,80 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError(NO_INPUT)
 
 
-def open_classifier(arguments: argparse.Namespace) -> tuple[Predictor, list[str], int]:
-    """Returns the predictor of a configuration, the inputs and the batch size."""
-    from classification.config import load_config
-
-    config = load_config(arguments.config, arguments.override)
-    inputs = arguments.input or ([config.infer.infer_imgs] if config.infer and config.infer.infer_imgs else [])
-
-    from classification.trained import load_trained
-    from ppcls_ext.engine.environment import prepare_environment
-
-    prepare_environment(config.run.device, config.run.seed)
-    batch_size = arguments.batch_size or (config.infer.batch_size if config.infer else 8)
-    return load_trained(config).predictor(), inputs, batch_size
-
-
-def open_detector(arguments: argparse.Namespace) -> tuple[DetectionPredictor, list[str], int]:
-    """Returns the predictor of a detection configuration, the inputs and the batch size."""
-    from detection.configuration import load_config
-    from detection.weights import weights_file
-
-    config = load_config(arguments.config, arguments.override)
-    if not arguments.input:
-        raise UserError(NO_INPUT)
-    weights_file(config)  # weights that are not there are told before Paddle is loaded
-
-    from detection.task import open_environment
-    from detection.trained import load_trained
-
-    open_environment(config)
-    return load_trained(config).predictor(), arguments.input, arguments.batch_size or 8
-
-
 def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | DetectionPredictor, list[str], int]:
     """Returns the predictor, the inputs and the batch size."""
     from ppcls_ext.runtime import load
     from ppcls_ext.utils.config import is_detection_config
 
+    inputs, batch_size = arguments.input, arguments.batch_size or 8
     if arguments.model is not None:
         predictor = load(
             arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision
         )
-        return predictor, arguments.input, arguments.batch_size or 8
-    return open_detector(arguments) if is_detection_config(arguments.config) else open_classifier(arguments)
+        return predictor, inputs, batch_size
+    if is_detection_config(arguments.config):
+        from detection.configuration import load_config
+        from detection.task import open_environment
+        from detection.trained import load_trained
 
+        config: Any = load_config(arguments.config, arguments.override)
+        if not inputs:
+            raise UserError(NO_INPUT)
+        open_environment(config)
+        return load_trained(config).predictor(), inputs, batch_size
 
-def classify(arguments: argparse.Namespace, predictor: Predictor, images: list[Path], batch_size: int) -> list[str]:
-    """Predicts classes and writes what was asked for; returns the reason of each unreadable image."""
-    from ppcls_ext.runtime.report import as_records, as_table, save_pictures, summary
-    from ppcls_ext.utils.files import write_json
+    from classification.config import load_config
+    from classification.trained import load_trained
+    from ppcls_ext.engine.environment import prepare_environment
 
-    for option in DETECTION_ONLY:
-        if getattr(arguments, option) is not None:
-            raise UserError(f"--{option} is for detectors; {predictor.model_name} is a classifier")
-    predictions = predictor(images, batch_size=batch_size, topk=arguments.topk)
-    counts = summary(predictions, predictor)
-    print(as_table(predictions, predictor))
-    print(counts)
-    if arguments.json:
-        write_json(arguments.json, as_records(predictions, predictor))
-    if arguments.save:
-        written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
-        announce(written, arguments.save)
-    return [prediction.error for prediction in predictions if prediction.error is not None]
-
-
-def detect(
-    arguments: argparse.Namespace, predictor: DetectionPredictor, images: list[Path], batch_size: int
-) -> list[str]:
-    """Finds boxes and writes what was asked for; returns the reason of each unreadable image."""
-    from ppcls_ext.runtime.coco_results import coco_results, numbering_of
-    from ppcls_ext.runtime.report import above, as_records, as_table, save_pictures, summary
-    from ppcls_ext.utils.files import write_json
-
-    if arguments.topk is not None:
-        raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
-    numbering = numbering_of(arguments.annotations, images, predictor) if arguments.annotations else None
-    found = predictor(images, batch_size=batch_size, threshold=arguments.threshold or 0.0)
-    predictions = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
-    counts = summary(predictions, predictor)
-    print(as_table(predictions, predictor))
-    print(counts)
-    if arguments.json:
-        write_json(arguments.json, as_records(predictions, predictor))
-    if arguments.coco:
-        write_json(arguments.coco, coco_results(found, predictor, numbering))
-    if arguments.save:
-        written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
-        announce(written, arguments.save)
-    return [prediction.error for prediction in predictions if prediction.error is not None]
-
-
-def announce(written: list[Path], target: Path) -> None:
-    """Says what was drawn."""
-    print(f"drawn: {written[0] if len(written) == 1 else f'{len(written)} pictures in {target}'}")
+    config = load_config(arguments.config, arguments.override)
+    if config.infer is not None:
+        inputs = inputs or ([config.infer.infer_imgs] if config.infer.infer_imgs else [])
+        batch_size = arguments.batch_size or config.infer.batch_size
+    if not inputs:
+        raise UserError(NO_INPUT)
+    prepare_environment(config.run.device, config.run.seed)
+    return load_trained(config).predictor(), inputs, batch_size
 
 
 def main() -> None:
     """Predicts, prints the table, and writes what was asked for."""
     arguments = parse_arguments()
     from ppcls_ext.runtime import DetectionPredictor
+    from ppcls_ext.runtime.coco_results import coco_results, numbering_of
+    from ppcls_ext.runtime.report import above, as_records, as_table, save_pictures, summary
+    from ppcls_ext.utils.files import write_json
     from ppcls_ext.utils.image_files import find_images, left_out
     from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
     check_arguments(arguments)
     predictor, inputs, batch_size = open_predictor(arguments)
-    if not inputs:
-        raise UserError(NO_INPUT)
-    images = find_images(inputs)
-    others = left_out(inputs)
+    images, others = find_images(inputs), left_out(inputs)
     if others:
         print(others)
-    work = detect if isinstance(predictor, DetectionPredictor) else classify
-    unreadable = work(arguments, predictor, images, batch_size)
-    if len(unreadable) == len(images):
+    if isinstance(predictor, DetectionPredictor):
+        if arguments.topk is not None:
+            raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
+        numbering = numbering_of(arguments.annotations, images, predictor) if arguments.annotations else None
+        found = predictor(images, batch_size=batch_size, threshold=arguments.threshold or 0.0)
+        predictions: Any = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
+        if arguments.coco:
+            write_json(arguments.coco, coco_results(found, predictor, numbering))
+    else:
+        for option in DETECTION_ONLY:
+            if getattr(arguments, option) is not None:
+                raise UserError(f"--{option} is for detectors; {predictor.model_name} is a classifier")
+        predictions = predictor(images, batch_size=batch_size, topk=arguments.topk)
+    counts = summary(predictions, predictor)
+    print(as_table(predictions, predictor))
+    print(counts)
+    if arguments.json:
+        write_json(arguments.json, as_records(predictions, predictor))
+    if arguments.save:
+        written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
+        print(f"drawn: {written[0] if len(written) == 1 else f'{len(written)} pictures in {arguments.save}'}")
+    if all(prediction.error is not None for prediction in predictions):
         raise UserError(f"none of the {len(images)} images could be read")
 
 

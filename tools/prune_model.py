@@ -46,43 +46,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def prune_classifier(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prunes the classifier of a configuration with ``Arch``."""
-    from classification.config import load_config
-
-    config = load_config(arguments.config, arguments.override)
-
-    from classification.pruning import prune_classifier as prune
-    from ppcls_ext.engine.environment import prepare_environment
-
-    return prune(config, request_of(arguments), prepare_environment(config.run.device, config.run.seed))
-
-
-def prune_detector(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prunes the backbone of the detector of a configuration with ``architecture``."""
-    from detection.configuration import check_annotations, load_config
-    from detection.weights import weights_file
-
-    config = load_config(arguments.config, arguments.override)
-    check_annotations(config)
-    weights_file(config)  # weights that are not there are told before Paddle is loaded
-
-    from detection.pruning import prune_detector as prune
-    from detection.task import open_environment
-
-    return prune(config, request_of(arguments), open_environment(config))
-
-
-def request_of(arguments: argparse.Namespace) -> Any:
-    """Returns the checked request of a command line."""
-    from ppcls_ext.deploy.compress.request import PruningRequest
-
-    names = ("output", "criterion", "multiple", "batches", "epochs", "learning_rate", "fine_tune", "threads")
-    request = PruningRequest(
-        ratio=tuple(arguments.ratio), **{name: getattr(arguments, name) for name in names}
-    )
-    request.check()
-    return request
+LABELS = {"parameters": "parameters, M", "flops": "FLOPs, G", "median_ms": "median, ms", "p90_ms": "p90, ms"}
+SCALES = {"parameters": 1e6, "flops": 1e9}
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -91,37 +56,45 @@ def print_report(report: dict[str, Any]) -> None:
           f"{report['batches']} batches): {report['expansion_channels']}")  # fmt: skip
     figures = report["figures"]
     names = list(figures)
-    width = max(map(len, names)) + 2
-    print(f"{'':22}" + "".join(f"{name:>{max(width, 12)}}" for name in names))
+    width = max(12, max(map(len, names)) + 2)
+    print(f"{'':22}" + "".join(f"{name:>{width}}" for name in names))
     for key in figures[names[0]]:
-        cells = "".join(f"{shown(key, figures[name].get(key)):>{max(width, 12)}}" for name in names)
-        print(f"{LABELS.get(key, key):22}{cells}")
+        digits = 2 if key in ("median_ms", "p90_ms") else 4
+        values = [figures[name].get(key) for name in names]
+        cells = ["-" if value is None else f"{value / SCALES.get(key, 1):.{digits}f}" for value in values]
+        print(f"{LABELS.get(key, key):22}" + "".join(f"{cell:>{width}}" for cell in cells))
     print(f"fine-tune with: python tools/train.py -c {report['config']}")
-
-
-LABELS = {"parameters": "parameters, M", "flops": "FLOPs, G", "median_ms": "median, ms", "p90_ms": "p90, ms"}
-SCALES = {"parameters": 1e6, "flops": 1e9}
-
-
-def shown(key: str, value: float | None) -> str:
-    """Returns a figure as the table shows it."""
-    if value is None:
-        return "-"
-    return f"{value / SCALES.get(key, 1):.4f}" if key not in ("median_ms", "p90_ms") else f"{value:.2f}"
 
 
 def main() -> int:
     """Prunes and prints; returns the exit status."""
     arguments = parse_arguments()
-    # A wrong number is told before anything is read.
-    request_of(arguments)
+    from ppcls_ext.deploy.prune import PruningRequest
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.errors import Interrupted
     from ppcls_ext.utils.log import set_up_logging
 
+    names = ("output", "criterion", "multiple", "batches", "epochs", "learning_rate", "fine_tune", "threads")
+    options = {name: getattr(arguments, name) for name in names}
+    request = PruningRequest(ratio=tuple(arguments.ratio), **options)
+    request.check()
     set_up_logging()
     try:
-        report = (prune_detector if is_detection_config(arguments.config) else prune_classifier)(arguments)
+        if is_detection_config(arguments.config):
+            from detection.compression import prune_detector
+            from detection.configuration import check_annotations, load_config
+            from detection.task import open_environment
+
+            config: Any = load_config(arguments.config, arguments.override)
+            check_annotations(config)
+            report = prune_detector(config, request, open_environment(config))
+        else:
+            from classification.compression import prune_classifier
+            from classification.config import load_config
+            from ppcls_ext.engine.environment import prepare_environment
+
+            config = load_config(arguments.config, arguments.override)
+            report = prune_classifier(config, request, prepare_environment(config.run.device, config.run.seed))
     except Interrupted as stop:
         print(stop)
         return INTERRUPTED_STATUS

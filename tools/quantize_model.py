@@ -17,7 +17,7 @@ from ppcls_ext.utils.command_line import add_config_arguments, run
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.deploy.compress.quantization import Evaluation, NamedImages
+    from ppcls_ext.deploy.quantize import NamedImages
 
 TOO_MUCH_STATUS = 1
 
@@ -45,27 +45,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def data_of(arguments: argparse.Namespace) -> tuple[NamedImages, Evaluation | None]:
-    """Returns the images to calibrate on, and how to judge the result if a configuration says so."""
-    from ppcls_ext.utils.config import is_detection_config
-
-    if arguments.config is None and arguments.images is None:
-        raise UserError("nothing to calibrate on is named: -c CONFIG, or --images FOLDER")
-    if arguments.config is None:
-        return folder_images(arguments.images, arguments.count), None
-    if is_detection_config(arguments.config):
-        import detection.configuration as configuration
-        import detection.quantization as quantization
-    else:
-        import classification.config as configuration
-        import classification.quantization as quantization
-    config: Any = configuration.load_config(arguments.config, arguments.override)
-    evaluation = quantization.evaluation_of(config)
-    if arguments.images is not None:
-        return folder_images(arguments.images, arguments.count), evaluation
-    return quantization.calibration_images(config, arguments.calibrate, arguments.count), evaluation
-
-
 def folder_images(folder: Path, count: int) -> NamedImages:
     """Returns up to ``count`` images below a folder with their names, spread over it.
 
@@ -81,11 +60,12 @@ def folder_images(folder: Path, count: int) -> NamedImages:
     return [(str(file), file) for file in files[::step][:count]]
 
 
-def print_report(description: Any, measured: dict[str, Any]) -> None:
+def print_report(description: Any) -> None:
     """Prints what was measured."""
+    measured = next(one.verification for one in description.artefacts if one.precision == "int8")
     latency, sizes = measured["latency_ms"], measured["bytes"]
-    images = measured["calibration_images"]
-    print(f"{description.folder}: {description.model_name}, int8, calibrated on {images} images")
+    print(f"{description.folder}: {description.model_name}, int8, calibrated on {measured['calibration_images']} "
+          "images")  # fmt: skip
     print(f"  {'':10}{'fp32':>10}{'int8':>10}")
     print(f"  {'MB':10}{sizes['fp32'] / 1e6:>10.2f}{sizes['int8'] / 1e6:>10.2f}")
     ratio = latency["int8"] / latency["fp32"]
@@ -105,21 +85,37 @@ def main() -> int:
     arguments = parse_arguments()
     if arguments.count < 1 or arguments.threads < 1:
         raise UserError("--count and --threads must be at least 1")
-    from ppcls_ext.deploy.compress.quantization import LimitExceededError, check_limit, quantize_export
+    if arguments.config is None and arguments.images is None:
+        raise UserError("nothing to calibrate on is named: -c CONFIG, or --images FOLDER")
+    from ppcls_ext.deploy.quantize import LimitExceededError, check_request, quantize_export
+    from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
-    check_limit(arguments.max_drop, arguments.config is not None)
-    images, evaluation = data_of(arguments)
+    check_request(arguments.max_drop, arguments.config is not None)
+    evaluation = None
+    if arguments.config is not None:
+        if is_detection_config(arguments.config):
+            from detection import compression
+            from detection.configuration import load_config
+        else:
+            from classification import compression
+            from classification.config import load_config
+        config: Any = load_config(arguments.config, arguments.override)
+        evaluation = compression.evaluation_of(config)
+    if arguments.images is not None:
+        images = folder_images(arguments.images, arguments.count)
+    else:
+        images = compression.calibration_images(config, arguments.calibrate, arguments.count)
+    output = arguments.output or arguments.model
     try:
-        result = quantize_export(
-            arguments.model, arguments.output or arguments.model, images, evaluation, arguments.max_drop,
-            arguments.threads,
-        )  # fmt: skip
+        description = quantize_export(
+            arguments.model, output, images, evaluation, arguments.max_drop, arguments.threads
+        )
     except LimitExceededError as error:
         sys.stderr.write(f"error: {error}\n")
         return TOO_MUCH_STATUS
-    print_report(result.description, result.measured)
+    print_report(description)
     return 0
 
 

@@ -25,7 +25,7 @@ from ppcls_ext.preprocess.operators import (
     Interpolation,
     check_interpolation,
     resize,
-    width_and_height,
+    two_sides,
 )
 
 # Rows of the result computed by one product: more waste multiplications with zeros, fewer waste calls (measured).
@@ -327,7 +327,7 @@ class RandCropImage:
         use_log_aspect: bool = False,
         backend: Backend = "cv2",
     ) -> None:
-        self.width, self.height = width_and_height(size)
+        self.width, self.height = two_sides(size)
         self.scale = _range(scale or [0.08, 1.0], "scale")
         self.ratio = _range(ratio or [3.0 / 4.0, 4.0 / 3.0], "ratio")
         self.interpolation = interpolation or "bilinear"
@@ -370,7 +370,7 @@ class RandomCropImage:
     random = True
 
     def __init__(self, size: int | list[int]) -> None:
-        self.width, self.height = width_and_height(size)
+        self.width, self.height = two_sides(size)
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """``[H, W, 3]`` -> ``[height, width, 3]``; raises ``ImageError`` where the image is smaller."""

@@ -106,11 +106,6 @@ class SonarEnhance(BaseOperator):
         tile_grid: int | list[int] = 8,
     ) -> None:
         super().__init__()
-        self.method = method
-        self.channel = channel
-        self.gamma = gamma
-        self.clip_limit = clip_limit
-        self.tile_grid = tile_grid
         self._enhance = sonar.SonarEnhance(method, channel, gamma, clip_limit, tile_grid)
 
     def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:

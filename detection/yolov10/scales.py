@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from ppcls_ext.utils.errors import suggestion
 
-BACKBONE_PLACES = ("P4", "P5")
 NECK_PLACES = ("F4", "N4", "N5")
 # Widths at scale 1, of the stages P1 to P5.
 BASE_CHANNELS = (64, 128, 256, 512, 1024)

@@ -318,7 +318,7 @@ def export_model(
         formats=[format_name], precisions=["fp32" if precision == INT8 else precision],
     )  # fmt: skip
     if precision == INT8:
-        from ppcls_ext.deploy.compress.quantization import quantize_export
+        from ppcls_ext.deploy.quantize import quantize_export
 
         quantize_export(folder, folder, list(example_images().items()), None)
     count = count_network(model, size)

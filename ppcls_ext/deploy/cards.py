@@ -51,11 +51,6 @@ class Paper(NamedTuple):
     title: str
     arxiv: str
 
-    @property
-    def link(self) -> str:
-        """The paper as a Markdown link."""
-        return f"[{self.title}](https://arxiv.org/abs/{self.arxiv}) (arXiv {self.arxiv})"
-
 
 CONVNEXT = Paper("ConvNeXt", "A ConvNet for the 2020s", "2201.03545")
 # By the beginning of a model's name; where two fit, the longer one counts.
@@ -275,7 +270,7 @@ def _read_pruning(root: Path, report: dict[str, Any]) -> Source:
 def _source(root: Path, checkpoint: Path | None, report: dict[str, Any], config_file: Path | None = None) -> Source:
     state = read_record(checkpoint / STATE) if checkpoint is not None else {}
     file = config_file or root / CONFIG
-    config = read_yaml(file) if file.is_file() else {}
+    config = read_mapping(file) if file.is_file() else {}
     arch = config.get("Arch") if isinstance(config.get("Arch"), dict) else {}
     known = state.get("arch") if isinstance(state.get("arch"), dict) else {}
     detects = "architecture" in report or "architecture" in config
@@ -322,7 +317,7 @@ def read_record(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is not there, damaged, or holds something else.
     """
-    record = read_json(file)
+    record = read_mapping(file)
     for key, kind in KINDS.items():
         if record.get(key) is not None and not isinstance(record[key], kind):
             raise UserError(f"{file}: damaged, {key} must be a {kind.__name__}, got {type(record[key]).__name__}")
@@ -337,35 +332,21 @@ def read_record(file: Path) -> dict[str, Any]:
     return record
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Reads an object from a JSON file.
+def read_mapping(file: Path) -> dict[str, Any]:
+    """Reads a mapping from a JSON or YAML file.
 
     Raises:
         UserError: the file is not there, damaged, or holds something else.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        value = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{file}: damaged, no JSON ({' '.join(str(error).split())})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: damaged, must hold an object, not {type(value).__name__}")
-    return value
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Reads a mapping from a YAML file.
-
-    Raises:
-        UserError: the file is damaged, or holds something else.
-    """
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{file}: damaged ({' '.join(str(error).split())})") from error
     if not isinstance(value, dict):
-        raise UserError(f"{file}: damaged, must hold a mapping")
+        raise UserError(f"{file}: damaged, must hold a mapping, not {type(value).__name__}")
     return value
 
 
@@ -409,7 +390,7 @@ def read_latency(
     Raises:
         UserError: the file is no such file, or has no measurement of the model.
     """
-    document = read_json(Path(file))
+    document = read_mapping(Path(file))
     columns = ("model", "size", "backend", "precision", "threads", "batch")
     numbers = ("median_ms", "p90_ms", "images_per_second")
     part = document.get("models")
@@ -582,40 +563,11 @@ def input_size(source: Source) -> str:
     return f"{size[0]} x {size[1]} px" if isinstance(size, list) and len(size) == 2 else ""
 
 
-def batch_size(config: Mapping[str, Any]) -> str:
-    """Returns the images of a step of one process; empty where nothing tells."""
-    loader = section_of(config, "DataLoader", "Train")
-    section = section_of(loader, "sampler") or section_of(config, "TrainReader")
-    size = section.get("batch_size")
-    return "" if size is None else str(size)
-
-
-def optimizer_text(config: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns the optimizer and the learning rate's schedule as lines of text; empty where nothing tells."""
-    plain = section_of(config, "Optimizer")
-    if plain:
-        schedule = section_of(plain, "lr")
-        rest = {key: value for key, value in plain.items() if key not in ("name", "lr")}
-        return _named(str(plain.get("name", "")), rest), _named(
-            str(schedule.get("name", "")), {key: value for key, value in schedule.items() if key != "name"}
-        )
-    builder, rate = section_of(config, "OptimizerBuilder"), section_of(config, "LearningRate")
-    optimizer = section_of(builder, "optimizer")
-    rest = {key: value for key, value in optimizer.items() if key != "type"}
-    rest |= {key: value for key, value in builder.items() if key != "optimizer"}
-    schedules = [
-        _named(str(entry.get("name", "")), {key: value for key, value in entry.items() if key != "name"})
-        for entry in rate.get("schedulers") or []
-        if isinstance(entry, Mapping)
-    ]
-    start = f"{shown_value(rate['base_lr'])}: " if "base_lr" in rate else ""
-    return _named(str(optimizer.get("type", "")), rest), start + ", ".join(schedules)
-
-
-def _named(name: str, arguments: Mapping[str, Any]) -> str:
-    if not name and not arguments:
-        return ""
-    return f"{name} ({shown_value(arguments)})" if arguments else name
+def named(section: Mapping[str, Any], *left_out: str) -> str:
+    """Returns a section with a ``name`` or ``type`` as a line, ``AdamW (weight_decay: 0.05)``."""
+    rest = {key: value for key, value in section.items() if key not in ("name", "type", *left_out)}
+    name = str(section.get("name") or section.get("type") or "")
+    return f"{name} ({shown_value(rest)})".strip() if rest else name
 
 
 # ---------------------------------------------------------------- the card
@@ -669,21 +621,6 @@ def gather_facts(
         detects = isinstance(description, DetectionDescription)
         name = model or str(description.model_name)
         source = Source(name, DETECTION if detects else CLASSIFICATION)
-    check_model(source, model)
-    if description is not None:
-        check_export(source, description)
-    latency = None
-    if benchmark is not None:
-        folder = None if export is None else Path(export)
-        latency = read_latency(benchmark, source.model, source.arguments, folder)
-    if counts is None and source.task == CLASSIFICATION and (source.arguments or description is None):
-        counts = count_classifier(source.model, source.arguments, image_shape_of(source))
-    checksum = None if source.weights is None else sha256_of(source.weights)
-    return Facts(source, counts, description, latency, checksum)
-
-
-def check_model(source: Source, model: str | None) -> None:
-    """Raises a UserError if ``model`` is not that of ``source``, or if there is no such model."""
     if model is not None and model not in (source.model, source.architecture):
         where = "the export" if source.folder is None else str(source.folder)
         raise UserError(f"{where}: holds {source.model}, not {model}")
@@ -692,27 +629,25 @@ def check_model(source: Source, model: str | None) -> None:
             architecture_parameters(source.model)
         except ValueError as error:
             raise UserError(str(error)) from error
-
-
-def check_export(source: Source, description: Description | DetectionDescription) -> None:
-    """Raises a UserError if an export is not one of the model of ``source``."""
-    folder = description.folder
-    detects = isinstance(description, DetectionDescription)
-    if detects != (source.task == DETECTION) or description.model_name != source.model:
-        raise UserError(f"{folder}: is an export of {description.model_name}, not of {source.model}")
-    names, number = source.class_names, source.arguments.get("class_num", description.class_num)
-    differ = names is not None and description.classes is not None and names != description.classes
-    if differ or number != description.class_num:
-        raise UserError(f"{folder}: its classes are not those of {source.folder or source.model}")
-
-
-def image_shape_of(source: Source) -> tuple[int, int, int]:
-    """Returns channels, height and width of the images that a classifier was trained for; 224 px if nothing tells."""
-    section = source.config.get("Global")
-    shape = section.get("image_shape") if isinstance(section, dict) else None
-    if isinstance(shape, list) and len(shape) == 3 and all(isinstance(size, int) and size > 0 for size in shape):
-        return shape[0], shape[1], shape[2]
-    return DEFAULT_SHAPE
+    if description is not None:
+        detects = isinstance(description, DetectionDescription)
+        if detects != (source.task == DETECTION) or description.model_name != source.model:
+            raise UserError(
+                f"{description.folder}: is an export of {description.model_name}, not of {source.model}"
+            )
+        names, number = source.class_names, source.arguments.get("class_num", description.class_num)
+        differ = names is not None and description.classes is not None and names != description.classes
+        if differ or number != description.class_num:
+            raise UserError(f"{description.folder}: its classes are not those of {source.folder or source.model}")
+    latency = None
+    if benchmark is not None:
+        folder = None if export is None else Path(export)
+        latency = read_latency(benchmark, source.model, source.arguments, folder)
+    if counts is None and source.task == CLASSIFICATION and (source.arguments or description is None):
+        shape = section_of(source.config, "Global").get("image_shape") or DEFAULT_SHAPE
+        counts = count_classifier(source.model, source.arguments, tuple(shape))
+    checksum = None if source.weights is None else sha256_of(source.weights)
+    return Facts(source, counts, description, latency, checksum)
 
 
 def card_text(facts: Facts) -> str:
@@ -762,11 +697,16 @@ def card_text(facts: Facts) -> str:
     stages = {**counts.stages, "**all**": (counts.parameters, counts.multiply_adds)} if counts else {}
     cost = [(stage, f"{parameters:,}", f"{flops / factor:.3f}") for stage, (parameters, flops) in stages.items()]
     pruned = section_of(source.pruning, "figures")
-    pruning_rows = [
-        (PRUNING_LABELS.get(name, f"{shown_metric(name)}, %" if name.startswith(("top", "AP")) else name),
-         *(pruning_cell(name, each.get(name)) for each in pruned.values()))
-        for name in dict.fromkeys(name for each in pruned.values() for name in each)
-    ]  # fmt: skip
+    # Figure -> label, scale, digits
+    kinds = {"parameters": ("parameters, M", 1e-6, 2), "flops": ("multiply-adds, M", 1e-6, 2),
+             "median_ms": ("median latency, ms", 1, 2), "p90_ms": ("90th percentile, ms", 1, 2)}  # fmt: skip
+    pruning_rows = []
+    for name in dict.fromkeys(name for each in pruned.values() for name in each):
+        share = (f"{shown_metric(name)}, %", 100, 2) if name.startswith(("top", "AP")) else (name, 1, 4)
+        label, scale, digits = kinds.get(name, share)
+        values = [each.get(name) for each in pruned.values()]
+        pruning_rows.append((label, *(f"{value * scale:.{digits}f}" if isinstance(value, int | float)
+                                      else "not measured" for value in values)))  # fmt: skip
     artefacts = export.artefacts if export else []
     int8 = next((each for each in artefacts if each.precision == "int8"), None)
     int8_rows = []
@@ -798,7 +738,8 @@ def card_text(facts: Facts) -> str:
         "Size": f"{shape[2]} x {shape[3]} px" if shape else input_size(source),
         "Preprocessing": "; ".join(map(shown_operator, operators)), f"Classes ({len(names or [])})": shown_names,
     })  # fmt: skip
-    optimizer, schedule = optimizer_text(config)
+    plain, builder = section_of(config, "Optimizer"), section_of(config, "OptimizerBuilder")
+    sampler = section_of(config, "DataLoader", "Train", "sampler") or section_of(config, "TrainReader")
     losses = section_of(config, "Loss").get("Train")
     average = section_of(config, "EMA") or (
         {"decay": config["ema_decay"]} if config.get("use_ema") and "ema_decay" in config else {}
@@ -808,9 +749,9 @@ def card_text(facts: Facts) -> str:
         "Data": f"{data or NOT_RECORDED}" + (f", {order['images']} images" if order.get("images") else ""),
         "Evaluated on": evaluation_data(config),
         "Epochs": f"{done} of {planned}" if done is not None and done != planned else planned or NOT_RECORDED,
-        "Batch size of a process": batch_size(config),
-        "Optimizer": optimizer,
-        "Learning rate": schedule,
+        "Batch size of a process": sampler.get("batch_size"),
+        "Optimizer": named(plain or {**section_of(builder, "optimizer"), **builder}, "lr", "optimizer"),
+        "Learning rate": named(section_of(plain, "lr")) or shown_value(section_of(config, "LearningRate")),
         "Loss": "; ".join(map(shown_operator, losses)) if isinstance(losses, list) else "",
         "Averaged weights (EMA)": shown_value(average),
         "Mixed precision": shown_value(config["AMP"]) if config.get("AMP") else "",
@@ -854,21 +795,6 @@ def card_text(facts: Facts) -> str:
         limitations=limitations(facts, trained, names, data, order.get("images"), done, planned),
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
-
-
-PRUNING_LABELS = {"parameters": "parameters, M", "flops": "multiply-adds, M", "median_ms": "median latency, ms",
-                  "p90_ms": "90th percentile, ms"}  # fmt: skip
-
-
-def pruning_cell(name: str, value: Any) -> str:
-    """Returns a figure of a pruning for its table."""
-    if not isinstance(value, int | float):
-        return "not measured"
-    if name.startswith(("top", "AP")):
-        return percent(value)
-    if name in ("parameters", "flops"):
-        return f"{value / 1e6:.2f}"
-    return f"{value:.2f}" if name in PRUNING_LABELS else f"{value:.4f}"
 
 
 def shown_metric(name: str) -> str:

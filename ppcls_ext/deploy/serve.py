@@ -32,7 +32,7 @@ from typing import Any
 import flask
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import ppcls_ext
@@ -178,8 +178,10 @@ def create_app(
     @app.errorhandler(HTTPException)
     def as_json(error: HTTPException) -> flask.Response:
         response = error.get_response()
-        messages = {400: error.description, 404: "nothing is here; there are /, /predict, /model and /health"}
+        messages = {404: "nothing is here; there are /, /predict, /model and /health"}
         messages[405] = f"{flask.request.method} is not for {flask.request.path}"
+        if isinstance(error, ClientDisconnected):
+            messages[400] = "the upload ended before its announced length"
         if error.code == 413 and flask.request.content_length and flask.request.content_length > most_bytes:
             messages[413] = too_large(flask.request.content_length)
         message = messages.get(error.code, error.description)

@@ -17,9 +17,9 @@ import numpy as np
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.deploy.formats import EXACT, PRECISIONS, PrecisionRow
 from ppcls_ext.preprocess.detection import Prepared
-from ppcls_ext.runtime.backends import Backend, DetectionBackend
 from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.nms import LOWEST_ADAPTED, NmsSettings, TopkSettings, intersection_over_union
+from ppcls_ext.runtime.predictor import Backend, DetectionBackend
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:

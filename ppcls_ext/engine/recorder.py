@@ -18,8 +18,7 @@ from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.task import RunProgress, Task
 from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.files import write_json, write_text
-from ppcls_ext.utils.locks import lock_folder
+from ppcls_ext.utils.files import lock_folder, write_json, write_text
 from ppcls_ext.utils.log import log_to_file
 from ppcls_ext.utils.machine import memory_in_use, peak_memory
 

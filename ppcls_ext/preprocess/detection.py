@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg, read_bytes
+from ppcls_ext.preprocess.operators import two_sides
 from ppcls_ext.preprocess.pipeline import build_operators
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
@@ -80,10 +81,7 @@ def _decoders_agree(data: bytes) -> bool:
 
 def height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:
     """Returns height and width of a size that may be the side of a square; raises ``ValueError`` on anything else."""
-    pair = [size, size] if isinstance(size, int) else list(size)
-    if len(pair) != 2 or any(number < 1 for number in pair):
-        raise ValueError(f"{argument}: must be a positive number of pixels or [height, width], got {size}")
-    return pair[0], pair[1]
+    return two_sides(size, argument, "[height, width]")
 
 
 def three_numbers(values: list[float], argument: str) -> list[float]:

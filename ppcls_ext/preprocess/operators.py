@@ -70,15 +70,15 @@ def resize(image: np.ndarray, width: int, height: int, interpolation: str, backe
     return np.asarray(picture.resize((width, height), PIL_INTERPOLATIONS[interpolation]))
 
 
-def width_and_height(size: int | list[int], argument: str = "size") -> tuple[int, int]:
-    """Reads a size given as one number or as ``[width, height]``.
+def two_sides(size: int | list[int], argument: str = "size", order: str = "[width, height]") -> tuple[int, int]:
+    """Returns both sides, in the given order, of a size that may be one number for a square.
 
     Raises:
         ValueError: not one or two positive numbers; the message begins with ``argument``.
     """
     pair = [size, size] if isinstance(size, int) else list(size)
     if len(pair) != 2 or any(number <= 0 for number in pair):
-        raise ValueError(f"{argument}: must be a positive number of pixels or [width, height], got {size}")
+        raise ValueError(f"{argument}: must be a positive number of pixels or {order}, got {size}")
     return pair[0], pair[1]
 
 
@@ -133,7 +133,7 @@ class ResizeImage:
             raise ValueError("size: give exactly one of 'size' and 'resize_short'")
         if resize_short is not None and resize_short <= 0:
             raise ValueError(f"resize_short: must be positive, got {resize_short}")
-        self.size = width_and_height(size) if size is not None else None
+        self.size = two_sides(size) if size is not None else None
         self.resize_short = resize_short
         self.interpolation = interpolation or "bilinear"
         check_interpolation(self.interpolation, backend)
@@ -158,7 +158,7 @@ class CropImage:
     """
 
     def __init__(self, size: int | list[int]) -> None:
-        self.width, self.height = width_and_height(size)
+        self.width, self.height = two_sides(size)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``[height, width, 3]``; raises ``ImageError`` where the image is smaller than the cut."""

@@ -11,9 +11,16 @@ for prediction in detector(["a.jpg", "b.jpg"], threshold=0.3):
 
 from __future__ import annotations
 
-from ppcls_ext.runtime.backends import BACKENDS, Backend, DetectionBackend, load
+from ppcls_ext.runtime.backends import BACKENDS, load
 from ppcls_ext.runtime.description import Description, DetectionDescription, read_description
-from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor, Prediction, Predictor
+from ppcls_ext.runtime.predictor import (
+    Backend,
+    DetectionBackend,
+    DetectionPrediction,
+    DetectionPredictor,
+    Prediction,
+    Predictor,
+)
 
 __all__ = [
     "BACKENDS",

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -45,39 +45,6 @@ FLOAT32_HINT = "f32"
 TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 FLOAT16 = "FP16"
 DEVICE = "CPU"
-
-
-class Backend(Protocol):
-    """Runs a classifier.
-
-    Attributes:
-        computed_in: type of the numbers that it computes with: ``float32``, ``float16`` or ``bfloat16``.
-    """
-
-    computed_in: str
-
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """``float32`` ``[N, 3, H, W]`` -> logits ``float32`` ``[N, class_num]``."""
-
-
-class DetectionBackend(Protocol):
-    """Runs a detector; ``computed_in`` as above."""
-
-    computed_in: str
-
-    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> Sequence[np.ndarray]:
-        """Finds boxes.
-
-        Args:
-            images: ``float32`` ``[N, 3, H, W]``.
-            scale_factors: ``float32`` ``[N, 2]``: height and width of the resized image, divided by those of the image;
-                ignored by a network that does not take them.
-
-        Returns:
-            The outputs of the network in their order; ``OutputForm`` tells what they mean. Either detections:
-            ``float32`` ``[N, k, 6]`` (class, score, x1, y1, x2, y2), or ``[M, 6]``, those of the first image first, and
-            how many each image has, ``int32`` ``[N]``. Or all anchors: boxes ``[N, A, 4]`` and scores ``[N, C, A]``.
-        """
 
 
 class Engine(ABC):

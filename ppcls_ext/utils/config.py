@@ -12,29 +12,10 @@ import yaml
 
 from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_FRACTION = re.compile(rf"^\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?$")
 _UNKNOWN = re.compile(r"unknown (?:argument|key) '([^']+)'")
 INSIDE_ITSELF = "an anchor stands inside itself"
 _KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
 _KEY_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-
-
-def parse_number(text: str) -> float:
-    """Reads ``4e-3`` or ``1.0/255.0``, the two spellings of PaddleClas's YAML that YAML itself leaves as strings.
-
-    Raises:
-        ValueError: ``text`` is neither a number nor a fraction of two numbers, or it divides by zero.
-    """
-    match = _FRACTION.match(text)
-    if match is None:
-        raise ValueError(f"'{text}' is not a number")
-    numerator, denominator = match.groups()
-    if denominator is None:
-        return float(numerator)
-    if float(denominator) == 0:
-        raise ValueError(f"'{text}' divides by zero")
-    return float(numerator) / float(denominator)
 
 
 class ConfigLoader(yaml.SafeLoader):

@@ -52,11 +52,16 @@ DASH = 7
 
 @lru_cache(maxsize=8)
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans knows most alphabets; where it is absent, Pillow's own font knows Latin."""
+    """Returns DejaVu Sans, of the system or of matplotlib (it knows most alphabets), else Pillow's own (Latin)."""
     try:
         return ImageFont.truetype("DejaVuSans.ttf", size)
     except OSError:
+        pass
+    try:
+        from matplotlib import get_data_path
+    except ImportError:
         return ImageFont.load_default(size)
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def line_height(font: ImageFont.FreeTypeFont) -> int:

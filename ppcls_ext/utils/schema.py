@@ -11,9 +11,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ppcls_ext.utils.config import Problems, parse_number
+from ppcls_ext.utils.config import Problems
 from ppcls_ext.utils.errors import ConfigError, suggestion
-from ppcls_ext.utils.signature import Parameter, check_arguments, parameters_of
+from ppcls_ext.utils.signature import Parameter, check_arguments, parameters_of, parse_number
 
 
 class Section(BaseModel):

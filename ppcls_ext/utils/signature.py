@@ -10,15 +10,34 @@ import contextlib
 import dataclasses
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ppcls_ext.utils.config import parse_number
 from ppcls_ext.utils.errors import suggestion
 
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_FRACTION = re.compile(rf"^\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?$")
 REQUIRED = inspect.Parameter.empty
+
+
+def parse_number(text: str) -> float:
+    """Reads ``4e-3`` or ``1.0/255.0``, the two spellings of PaddleClas's YAML that YAML itself leaves as strings.
+
+    Raises:
+        ValueError: ``text`` is neither a number nor a fraction of two numbers, or it divides by zero.
+    """
+    match = _FRACTION.match(text)
+    if match is None:
+        raise ValueError(f"'{text}' is not a number")
+    numerator, denominator = match.groups()
+    if denominator is None:
+        return float(numerator)
+    if float(denominator) == 0:
+        raise ValueError(f"'{text}' divides by zero")
+    return float(numerator) / float(denominator)
 
 
 @dataclasses.dataclass(frozen=True)

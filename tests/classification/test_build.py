@@ -13,11 +13,11 @@ from classification.prepare import write_samples
 from classification.trained import load_trained
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
-from tests.support.runs import small_config, write_config
+from tests.support.runs import TINY, tiny_config, write_config
 
 
 def config_of(folder, **changes):
-    return load_config(write_config(folder, small_config(folder / "run", **changes)))
+    return load_config(write_config(folder, tiny_config(folder / "run", **changes)))
 
 
 def openers(config, folder):
@@ -35,7 +35,7 @@ def weights(tmp_path):
     from ppcls_ext import build_model
 
     file = tmp_path / "weights.pdparams"
-    write_weights(file, build_model("EConvNeXt_mini", class_num=10).state_dict())
+    write_weights(file, build_model(**TINY).state_dict())
     return str(file)
 
 

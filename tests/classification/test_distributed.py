@@ -12,7 +12,7 @@ import pytest
 
 from ppcls_ext import build_model
 from ppcls_ext.weights import read_weights, write_weights
-from tests.support.runs import NORMALIZE, launch_tool, run_tool, same_files, small_config, write_config
+from tests.support.runs import NORMALIZE, TINY, launch_tool, run_tool, same_files, tiny_config, write_config
 from tests.support.seeded import seed_weights
 
 
@@ -21,7 +21,7 @@ def plain_config(output: Path, batch_size: int, **changes: Any) -> dict[str, Any
 
     Plain SGD makes the change of a weight its gradient times 0.01.
     """
-    config = small_config(output, Global__freeze_norm=True, Global__save_steps=1, Arch__drop_path_rate=0.0, **changes)
+    config = tiny_config(output, Global__freeze_norm=True, Global__save_steps=1, Arch__drop_path_rate=0.0, **changes)
     config["Optimizer"] = {"name": "SGD", "lr": {"name": "ConstLR", "learning_rate": 0.01}}
     dataset = config["DataLoader"]["Train"]["dataset"]
     dataset["transform_ops"] = [NORMALIZE]
@@ -33,7 +33,7 @@ def plain_config(output: Path, batch_size: int, **changes: Any) -> dict[str, Any
 
 def seeded_weights(folder: Path) -> Path:
     """Writes weights through which signals and gradients pass; with frozen norms, fresh ones let them fade away."""
-    model = build_model("EConvNeXt_mini", class_num=10)
+    model = build_model(**TINY)
     seed_weights(model)
     path = folder / "seeded.pdparams"
     write_weights(path, model.state_dict())
@@ -81,7 +81,7 @@ def test_gradients_equal_those_of_one_process(runs: tuple[Path, Path]) -> None:
             compared += 1
             # Weights near 1 carry rounding of 6e-8 themselves.
             np.testing.assert_allclose(other, gradient, rtol=0, atol=1e-5 * scale + 2e-7, err_msg=name)
-    assert compared > 50
+    assert compared > 15
 
 
 def test_only_the_first_process_writes(runs: tuple[Path, Path]) -> None:
@@ -91,6 +91,7 @@ def test_only_the_first_process_writes(runs: tuple[Path, Path]) -> None:
     assert len([record for record in steps if record["kind"] == "epoch"]) == 1
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_equal_those_of_a_larger_batch(runs: tuple[Path, Path], tmp_path: Path) -> None:
     """Two batches of 6 for one step do what one batch of 12 does."""
     run = tmp_path / "accumulated"
@@ -109,7 +110,7 @@ def test_two_processes_resume_to_the_same_bits(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     tensors = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
     for run in (whole, cut):
-        config = write_config(tmp_path, small_config(run, Global__save_steps=2), f"{run.name}.yaml")
+        config = write_config(tmp_path, tiny_config(run, Global__save_steps=2), f"{run.name}.yaml")
         result = launch_tool("train.py", "-c", config, log=tmp_path / f"log_{run.name}")
         assert result.returncode == 0, result.stdout + result.stderr
     shutil.rmtree(cut / "checkpoints/epoch_0002")

@@ -16,7 +16,7 @@ from classification.precision import Precision
 from classification.sections import AmpSettings
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from tests.support.distillation import distilled, write_teacher
-from tests.support.runs import run_tool, small_config, write_config
+from tests.support.runs import run_tool, tiny_config, write_config
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,7 +29,7 @@ def test_a_run_in_mixed_precision_trains_evaluates_and_resumes(tmp_path: Path, l
     """The second epoch done again from the first one's checkpoint loses the same, up to the noise of a GPU's sums."""
     run = tmp_path / "run"
     changes = {"Global__device": "gpu", "Global__amp_dtype": dtype, "AMP": {"level": level, "scale_loss": 1024.0}}
-    config = write_config(tmp_path, small_config(run, **changes))
+    config = write_config(tmp_path, tiny_config(run, **changes))
     losses = []
     for resumed in (False, True):
         if resumed:
@@ -70,7 +70,7 @@ def test_the_average_of_low_precision_weights_comes_and_goes_without_a_trace() -
 
 
 def test_batch_norms_are_synchronised_where_asked_for(tmp_path: Path) -> None:
-    config = load_config(write_config(tmp_path, small_config(tmp_path / "run", Arch__use_sync_bn=True)))
+    config = load_config(write_config(tmp_path, tiny_config(tmp_path / "run", Arch__use_sync_bn=True)))
     kinds = {type(layer) for layer in build_network(config, True).sublayers()}
     assert paddle.nn.SyncBatchNorm in kinds
     assert paddle.nn.BatchNorm2D not in kinds

@@ -11,13 +11,13 @@ import pytest
 from classification.build import build_network, check_image_shape
 from classification.config import load_config
 from ppcls_ext.utils.errors import UserError
-from tests.support.runs import small_config, write_config
+from tests.support.runs import tiny_config, write_config
 
 TOO_SMALL = r": they are too small, \S+ leaves nothing of them$"
 
 
 def config_of(folder, name="EConvNeXt_mini", **changes):
-    settings = small_config(folder / "run", **changes)
+    settings = tiny_config(folder / "run", **changes)
     arguments = settings["Arch"] if name == "EConvNeXt_mini" else {"class_num": 10}
     settings["Arch"] = {**arguments, "name": name}
     return load_config(write_config(folder, settings))

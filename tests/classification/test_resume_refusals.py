@@ -17,14 +17,12 @@ from ppcls_ext.engine.task import RunProgress
 from ppcls_ext.engine.trainer import resume_task
 from ppcls_ext.utils.errors import UserError
 from tests.support.distillation import distilled, write_teacher
-from tests.support.runs import small_config, write_config
-
-TINY = {"name": "EConvNeXt_mini", "class_num": 10, "depth_multiplier": 0.1, "width_multiplier": 0.0625}
+from tests.support.runs import TINY, tiny_config, write_config
 
 
 def task_of(folder: Path, data: dict[str, Any] | None = None, **changes: Any) -> ClassificationTask:
     """A task on 39 digits in batches of 8: four steps an epoch."""
-    data = data or small_config(folder / "run", **{"Arch": dict(TINY), **changes})
+    data = data or tiny_config(folder / "run", **changes)
     config = load_config(write_config(folder, data))
     return ClassificationTask(config, Environment("cpu", 0, 1, config.run.seed))
 
@@ -117,7 +115,7 @@ def test_between_epochs_another_order_is_only_warned_of_and_the_learning_rate_fo
 
 
 def test_changed_keys_are_listed_and_those_without_effect_are_not(tmp_path, task, caplog):
-    changed = small_config(tmp_path / "elsewhere", Arch=dict(TINY), Global__print_batch_step=99)
+    changed = tiny_config(tmp_path / "elsewhere", Global__print_batch_step=99)
     changed["Optimizer"]["lr"]["learning_rate"] = "5e-1"
     changed["Loss"]["Train"][0]["CELoss"]["epsilon"] = 0.0
     with caplog.at_level(logging.WARNING):

@@ -24,7 +24,7 @@ from classification.study import (
     train_runs,
 )
 from ppcls_ext.utils.errors import Interrupted, UserError
-from ppcls_ext.utils.locks import lock_folder
+from ppcls_ext.utils.files import lock_folder
 from tests.support.studies import all_runs, epoch_record, pretend_training, small_study
 
 # Notes that it was started, obeys a plan (file beside it), leaves a report, or waits for a signal and notes that.

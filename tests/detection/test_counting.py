@@ -17,7 +17,7 @@ from detection.counting import (
     markdown_table,
     published_form,
 )
-from detection.golden import CONFIGS, detector_configs, golden_numbers
+from tests.golden.make_detectors import CONFIGS, detector_configs, golden_numbers
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "detectors.json").read_text(encoding="utf-8"))
 # The published compute, as far as its rule gives it: for S with E-ConvNeXt-mini the paper prints 20.56 instead.

@@ -41,6 +41,7 @@ def test_both_validate_their_share_of_the_images(run: Path) -> None:
     assert report["last"]["eval"]["AP"] == pytest.approx(alone["summary"]["AP"] or 0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluation_in_two_processes_counts_what_one_counts(run: Path) -> None:
     weights = f"weights={run / 'runs' / 'run' / 'checkpoints' / 'latest'}"
     result = launch_tool(

@@ -73,15 +73,6 @@ def test_a_run_leaves_what_its_docstring_says(whole: tuple[Path, dict[str, Any]]
     assert len([path for path in (run / "checkpoints").iterdir() if "_step_" in path.name]) == 2 * (STEPS - 1)
 
 
-def test_evaluates_and_saves_as_often_as_asked(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    frames = make_frames(whole[0] / "data")
-    config = load_config(run_config(tmp_path, frames, epoch=3, snapshot_epoch=3, eval_interval=2))
-    history = train_config(config)["history"]
-    assert ["eval" in record for record in history] == [False, True, True]
-    saved = {path.name for path in (config.output_dir / "checkpoints").iterdir() if not path.is_symlink()}
-    assert {"epoch_0003"} <= saved <= {"epoch_0002", "epoch_0003"}
-
-
 def test_averaged_weights_are_evaluated_and_differ_from_the_trained_ones(whole: tuple[Path, dict[str, Any]]) -> None:
     checkpoint = whole[0] / "runs" / "run" / "checkpoints" / "epoch_0002"
     state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
@@ -141,7 +132,8 @@ def test_changed_keys_are_listed(
 
     for name in ("detection", "ppcls_ext"):
         logging.getLogger(name).propagate = True
-    continue_from(whole[0], tmp_path, "epoch_0001", LearningRate__base_lr=0.0005)
+    # Nothing is left to train.
+    continue_from(whole[0], tmp_path, "epoch_0002", LearningRate__base_lr=0.0005)
     assert "LearningRate.base_lr 0.001 -> 0.0005" in caplog.text
     assert "worker_num" not in caplog.text
 
@@ -171,6 +163,7 @@ def mosaic_config(folder: Path, data: Path, workers: int) -> DetectionConfig:
     return load_config(file)
 
 
+@pytest.mark.slow
 def test_a_run_interrupted_between_mosaics_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole = mosaic_config(tmp_path / "whole", tmp_path / "data", workers=0)
     train_config(whole)

@@ -27,6 +27,7 @@ def seeded_norm(channels: int) -> GlobalResponseNorm:
     return layer
 
 
+@pytest.mark.portable
 def test_global_response_norm_is_the_formula_of_the_paper():
     layer = seeded_norm(5)
     x = seeded_array("x", (2, 3, 4, 5)) * np.linspace(0.1, 3, 5, dtype=np.float32)
@@ -54,6 +55,7 @@ def test_a_channel_of_zeros_has_a_finite_gradient():
     assert tensor.grad.numpy().any()
 
 
+@pytest.mark.portable
 def test_block_of_v2_is_the_formula_of_the_paper():
     block = BlockV2(4)
     seed_weights(block)
@@ -78,6 +80,7 @@ def test_block_of_v2_is_the_formula_of_the_paper():
     np.testing.assert_allclose(output, x[0] + hidden.transpose(2, 0, 1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [

@@ -192,6 +192,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_expectation():
     assert abs(output.mean() - 1.0) < 5 * np.sqrt(0.25 / 0.75 / 4000)
 
 
+@pytest.mark.portable
 def test_attention_is_the_gate_of_the_paper():
     layer = EffectiveSE(6)
     seed_weights(layer)
@@ -255,6 +256,7 @@ def test_econvnext_is_the_network_of_the_paper(variant):
     np.testing.assert_allclose(logits_of_images(model)[:2], expected, atol=TOLERANCE / 8, rtol=0)
 
 
+@pytest.mark.portable
 @every_model
 def test_to_static_equals_eager(name):
     model = seeded_model(name, class_num=5)

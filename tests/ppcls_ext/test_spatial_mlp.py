@@ -10,6 +10,7 @@ from ppcls_ext import build_model
 from ppcls_ext.arch.ablation import MapSpatialMLP, SpatialMLP
 from tests.support.seeded import seed_weights, seeded_array
 
+pytestmark = pytest.mark.portable
 # Whole windows; windows that stick out below and to the right; a map smaller than its window; heads of 24 channels.
 CASES = [(4, 8, 8, 64), (3, 7, 5, 48), (4, 2, 1, 8), (2, 3, 6, 33)]
 

@@ -178,6 +178,7 @@ def test_multipliers_of_v2():
     assert [len(blocks_of(stage)) for stage in model.stages.children()] == [3, 3, 9, 3]
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("stem_stride", [1, 2, 4])
 @pytest.mark.parametrize(
     ("switched", "arguments", "published"),
@@ -220,6 +221,7 @@ def test_steps_of_the_path_have_their_golden_sizes(step):
     assert path_numbers(step) == GOLDEN["path"][step]
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize("branch_norm", [True, False])
 @pytest.mark.parametrize("branch_scale", ["channel_attention", "layer_scale", "none"])
 def test_both_forms_of_the_block_are_one_function(branch_scale, branch_norm):

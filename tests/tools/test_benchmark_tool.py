@@ -37,31 +37,15 @@ def test_coco_evaluation_is_compared_with_pycocotools(tmp_path):
     assert json.loads((tmp_path / "bench.json").read_text())["coco"]["largest_difference"] < 5e-5
 
 
-def test_detection_data_asks_for_a_configuration(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(TOOL), "detection-data"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == ["error: detection-data: name a detection configuration with -c"]
-
-
-def test_numbers_below_one_are_told(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(TOOL), "coco", "--rounds", "0"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip() == "error: --rounds must be at least 1, got 0"
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["models", "--model", "EConvNeXt_minni"], "error: --model EConvNeXt_minni: unknown model"),
-        (["models", "--backend", "tensorrt"], "error: unknown backend 'tensorrt'"),
         (["models", "--batch", "1", "0"], "error: --batch must be at least 1, got 0"),
         (["startup", "--output", "bench.json"], "error: --output bench.json: must end in .md"),
         (["operators"], "error: operators: name models or exports with --model NAME|DIR ..."),
         (["detection", "--model", "x", "--threads", "1", "2"], "error: detection: --threads takes one number, got 2"),
+        (["detection-data"], "error: detection-data: name a detection configuration with -c"),
     ],
 )
 def test_mistakes_are_told_in_one_line_before_any_work(tmp_path, options, message):

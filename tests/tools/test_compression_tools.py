@@ -6,7 +6,6 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -89,25 +88,20 @@ def test_an_export_gets_int8_from_a_folder_of_images(tmp_path: Path) -> None:
     assert {artefact["precision"] for artefact in described["artefacts"]} == {"fp32", "int8"}
 
 
-def loaded_tool(name: str) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(f"{name}_of_this_test", TOOLS / f"{name}.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 def test_a_loss_above_the_limit_is_exit_status_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ppcls_ext.deploy.compress import quantization
+    from ppcls_ext.deploy import quantize
 
     def refuse(*_: object) -> None:
-        raise quantization.LimitExceededError("int8 loses 1.20 points, allowed are 0.50; nothing was written")
+        raise quantize.LimitExceededError("int8 loses 1.20 points, allowed are 0.50; nothing was written")
 
-    tool = loaded_tool("quantize_model")
-    monkeypatch.setattr(quantization, "quantize_export", refuse)
-    monkeypatch.setattr(tool, "data_of", lambda arguments: ([], None))
+    Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
+    specification = importlib.util.spec_from_file_location("quantize_model_of_this_test", TOOLS / "quantize_model.py")
+    assert specification is not None and specification.loader is not None
+    tool = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tool)
+    monkeypatch.setattr(quantize, "quantize_export", refuse)
     monkeypatch.setattr(sys, "argv", ["quantize_model.py", "--model", str(tmp_path), "--images", str(tmp_path)])
     assert tool.main() == 1
     assert capsys.readouterr().err == "error: int8 loses 1.20 points, allowed are 0.50; nothing was written\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -127,7 +127,7 @@ def test_command_line_agrees_with_its_json() -> None:
 
 
 def test_works_in_an_environment_that_holds_only_pip(tmp_path: Path) -> None:
-    (tmp_path / "pip").symlink_to(Path(importlib.util.find_spec("pip").origin).parent)
+    (tmp_path / "pip").symlink_to(importlib.metadata.distribution("pip").locate_file("pip"))
     command = f"import sys, runpy; sys.path.append({str(tmp_path)!r}); sys.argv = ['doctor.py']; "
     command += f"runpy.run_path({str(TOOL)!r}, run_name='__main__')"
     result = subprocess.run([sys.executable, "-S", "-c", command], capture_output=True, text=True, check=False)

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classification.config import load_config
+from classification.task import train_config
+from ppcls_ext.utils.errors import UserError
 from tests.support.cifar import cifar_archive
-from tests.support.runs import NORMALIZE, run_tool, small_config, write_config
+from tests.support.runs import NORMALIZE, run_tool, tiny_config, write_config
 
 
 def write_folder(root: Path, classes: int = 2, images: int = 10, size: int = 40) -> Path:
@@ -38,7 +41,7 @@ def use_dataset(config: dict[str, Any], train: dict[str, Any], evaluation: dict[
 
 def folder_config(tmp_path: Path, root: Path, **changes: Any) -> dict[str, Any]:
     """Trains on the folder ``root``."""
-    config = small_config(tmp_path / "run", Global__epochs=1, Arch__class_num=2, **changes)
+    config = tiny_config(tmp_path / "run", Global__epochs=1, Arch__class_num=2, **changes)
     parts = ({"name": "ImageFolder", "image_root": str(root), "split": split} for split in ("train", "val"))
     config = use_dataset(config, *parts)
     config["DataLoader"]["Eval"]["dataset"]["transform_ops"] = [{"ResizeImage": {"size": 32}}, NORMALIZE]
@@ -48,8 +51,7 @@ def folder_config(tmp_path: Path, root: Path, **changes: Any) -> dict[str, Any]:
 def test_folder_of_images_trains_and_fine_tunes_with_other_classes(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data")
     config = folder_config(tmp_path, root)
-    first = run_tool("train.py", "-c", write_config(tmp_path, config))
-    assert first.returncode == 0, first.stdout + first.stderr
+    train_config(load_config(write_config(tmp_path, config)))
     best = tmp_path / "run/checkpoints/best"
     state = json.loads((best / "state.json").read_text())
     assert state["class_names"] == ["class_0", "class_1"]
@@ -66,8 +68,8 @@ def test_folder_of_images_trains_and_fine_tunes_with_other_classes(tmp_path: Pat
 
 
 def test_evaluation_repeats_the_figures_of_the_report(tmp_path: Path) -> None:
-    config = write_config(tmp_path, small_config(tmp_path / "run", Global__epochs=1))
-    assert run_tool("train.py", "-c", config).returncode == 0
+    config = write_config(tmp_path, tiny_config(tmp_path / "run", Global__epochs=1))
+    train_config(load_config(config))
     best = tmp_path / "run/checkpoints/best"
     result = run_tool(
         "eval.py", "-c", config, "-o", f"Global.pretrained_model={best}", "--json", tmp_path / "figures.json"
@@ -76,18 +78,16 @@ def test_evaluation_repeats_the_figures_of_the_report(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "figures.json").read_text())
     report = json.loads((tmp_path / "run/report.json").read_text())
     which = {"ema": "ema", "model": "eval"}[json.loads((best / "state.json").read_text())["evaluated_weights"]]
-    assert figures == report["last"][which]
+    assert figures == pytest.approx(report["last"][which], rel=1e-5)
 
 
 def test_cifar_archive_trains_a_model_of_the_wheel(tmp_path: Path) -> None:
     """CIFAR-100's archive, a 32 px stem of ours elsewhere, and PaddleClas's architectures go through the same door."""
     archive = str(cifar_archive(tmp_path / "cifar-100-python.tar.gz"))
-    config = small_config(tmp_path / "run", Global__epochs=1)
+    config = tiny_config(tmp_path / "run", Global__epochs=1)
     config["Arch"] = {"name": "MobileNetV3_small_x0_35", "class_num": 3}
     parts = ({"name": "Cifar100", "data_file": archive, "mode": mode} for mode in ("train", "test"))
-    path = write_config(tmp_path, use_dataset(config, *parts))
-    result = run_tool("train.py", "-c", path)
-    assert result.returncode == 0, result.stdout + result.stderr
+    train_config(load_config(write_config(tmp_path, use_dataset(config, *parts))))
     assert json.loads((tmp_path / "run/report.json").read_text())["class_names"] == ["apple", "bear", "cloud"]
 
 
@@ -97,21 +97,20 @@ def test_compiled_training_equals_eager_training(tmp_path: Path) -> None:
     for compiled in (False, True):
         run = tmp_path / f"run_{compiled}"
         changes = {"Global__to_static": compiled, "Arch__drop_path_rate": 0.0, "Global__epochs": 1}
-        path = write_config(tmp_path, small_config(run, **changes), f"{compiled}.yaml")
+        path = write_config(tmp_path, tiny_config(run, **changes), f"{compiled}.yaml")
         result = run_tool("train.py", "-c", path, timeout=600)
         assert result.returncode == 0, result.stdout + result.stderr
         losses.append(json.loads((run / "report.json").read_text())["last"]["train"]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-def assert_refused(result: Any, *parts: str) -> None:
-    """Exit status 2, one line, no traceback, and every one of ``parts`` in it."""
-    assert result.returncode == 2, result.stdout + result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, result.stderr
+def assert_refused(path: Path, *parts: str) -> None:
+    """Training ends in one line with every one of ``parts`` in it; what the tool makes of it has a test of its own."""
+    with pytest.raises(UserError) as error:
+        train_config(load_config(path))
+    assert "\n" not in str(error.value)
     for part in parts:
-        assert part in errors[0], errors[0]
+        assert part in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -145,17 +144,17 @@ def test_faulty_data_set_is_refused(tmp_path: Path, dataset: dict[str, str], par
     (root / "high.txt").write_text("class_0/000.png 3\nclass_0/001.png 10\n")
     (root / "malformed.txt").write_text("class_0/000.png 3\nclass_0/001.png three\n")
     dataset = {key: value.format(root=root) for key, value in dataset.items()}
-    config = use_dataset(small_config(tmp_path / "run"), dataset, dataset)
-    assert_refused(run_tool("train.py", "-c", write_config(tmp_path, config)), *parts)
+    config = use_dataset(tiny_config(tmp_path / "run"), dataset, dataset)
+    assert_refused(write_config(tmp_path, config), *parts)
 
 
 def test_evaluation_data_with_other_classes_are_refused(tmp_path: Path) -> None:
     train, val = write_folder(tmp_path / "train", classes=3), write_folder(tmp_path / "val", classes=3)
     shutil.rmtree(val / "class_1")
-    config = small_config(tmp_path / "run", Arch__class_num=3)
+    config = tiny_config(tmp_path / "run", Arch__class_num=3)
     use_dataset(config, *({"name": "ImageFolder", "image_root": str(root)} for root in (train, val)))
     assert_refused(
-        run_tool("train.py", "-c", write_config(tmp_path, config)),
+        write_config(tmp_path, config),
         "DataLoader.Eval.dataset and DataLoader.Train.dataset name different classes",
         "label 1 is 'class_2' and 'class_1'",
     )
@@ -163,29 +162,25 @@ def test_evaluation_data_with_other_classes_are_refused(tmp_path: Path) -> None:
 
 def test_output_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    config = write_config(tmp_path, small_config(tmp_path / "file" / "run"))
-    assert_refused(run_tool("train.py", "-c", config), "file/run", "Global.output_dir")
+    config = write_config(tmp_path, tiny_config(tmp_path / "file" / "run"))
+    assert_refused(config, "file/run", "Global.output_dir")
 
 
-def test_an_error_that_ends_a_run_stands_in_its_log(tmp_path: Path) -> None:
-    config = small_config(tmp_path / "run", Global__pretrained_model=str(tmp_path / "none.pdparams"))
-    assert_refused(run_tool("train.py", "-c", write_config(tmp_path, config)), "none.pdparams")
+def test_a_mistake_is_one_line_with_exit_status_2_and_stands_in_the_log(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", Global__pretrained_model=str(tmp_path / "none.pdparams"))
+    result = run_tool("train.py", "-c", write_config(tmp_path, config))
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "none.pdparams" in line
     assert "none.pdparams" in (tmp_path / "run" / "train.log").read_text()
 
 
-def test_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "run/checkpoints/epoch_0001"
-    checkpoint.mkdir(parents=True)
-    path = write_config(tmp_path, small_config(tmp_path / "run"))
-    assert_refused(run_tool("train.py", "-c", path), "already holds a run (epoch_0001)", "--resume auto")
-
-
 def test_loss_that_is_not_finite_stops_at_once_and_saves_the_batch(tmp_path: Path) -> None:
-    config = small_config(tmp_path / "run")
+    config = tiny_config(tmp_path / "run")
     # A rate of 1e30 makes the second update's weights infinite.
     config["Optimizer"] = {"name": "SGD", "lr": {"name": "ConstLR", "learning_rate": "1e30"}}
-    result = run_tool("train.py", "-c", write_config(tmp_path, config))
-    assert_refused(result, "the loss became nan at epoch 1, batch 2", "learning_rate")
+    assert_refused(write_config(tmp_path, config), "the loss became nan at epoch 1, batch 2", "learning_rate")
     (saved,) = (tmp_path / "run").glob("bad_batch_*.npz")
     with np.load(saved, allow_pickle=False) as batch:
         assert batch["image"].shape == (8, 3, 32, 32)
@@ -197,10 +192,7 @@ def test_few_unreadable_images_are_named_and_counted(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data")
     (root / "class_0" / "004.png").write_bytes(b"")
     config = folder_config(tmp_path, root, Global__max_bad_images=0.5)
-    result = run_tool("train.py", "-c", write_config(tmp_path, config))
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "004.png" in result.stdout
-    report = json.loads((tmp_path / "run/report.json").read_text())
+    report = train_config(load_config(write_config(tmp_path, config)))
     assert report["epochs"] == 1
     named = report["bad_images"] + report["bad_eval_images"]
     assert [Path(name).name for name in named] == ["004.png"]
@@ -211,4 +203,4 @@ def test_many_unreadable_images_stop_the_run(tmp_path: Path) -> None:
     for number in range(8):
         (root / "class_0" / f"{number:03d}.png").write_bytes(b"not an image")
     config = folder_config(tmp_path, root)
-    assert_refused(run_tool("train.py", "-c", write_config(tmp_path, config)), "cannot be read", "class_0")
+    assert_refused(write_config(tmp_path, config), "cannot be read", "class_0")

@@ -111,6 +111,7 @@ def test_a_changed_checkpoint_is_refused(tmp_path: Path, arrays: dict) -> None:
         make(str(tmp_path))
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(("arch", "of_detector"), [("mini", False), ("mini", True), ("tiny", False)])
 def test_checkpoint_of_the_paper(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, arch: str, of_detector: bool

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from detection.configuration import load_config
-from detection.golden import detector_configs
+from tests.golden.make_detectors import detector_configs
 from tests.support.runs import ROOT, tool_environment
 
 # PaddleDetection merges every file into one global dictionary: each is read in a process of its own.

@@ -32,13 +32,9 @@ def test_the_small_configuration_itself_is_right(tmp_path):
         (("- PadGT: {}", "- PadGT"), "- PadGT", "TrainReader.batch_transforms[0]: must be an operator with arguments"),
         (("batch_size: 2", "batch_size: 0"), "batch_size",
          "TrainReader.batch_size: must be a whole number of at least 1, got 0"),
-        (("batch_size: 2", "batchsize: 2"), "batchsize",
-         "TrainReader: unknown argument 'batchsize' (did you mean 'batch_size'?)"),
         (("[3, 64, 64]", "[3, 64]"), "inputs_def", "TestReader.inputs_def.image_shape: must be [3, height, width]"),
         # top level
         (("epoch: 3", "epcoh: 3"), "epcoh", "unknown key 'epcoh' (did you mean 'epoch'?)"),
-        (("num_classes: 2", "num_classes: two"), "num_classes", "num_classes: must be a whole number, got 'two' (str)"),
-        (("epoch: 3", "epoch: 3\nuse_ema: 1"), "use_ema", "use_ema: must be true or false, got 1 (int)"),
         (("epoch: 3", "epoch: 3\nema_decay: 1.5"), "ema_decay", "ema_decay: must be at most 1, got 1.5"),
         (("architecture: PPYOLOE", "architecture: PPYOLOW"), "architecture",
          "architecture: unknown class 'PPYOLOW' (did you mean 'PPYOLOE'?)"),
@@ -50,16 +46,10 @@ def test_the_small_configuration_itself_is_right(tmp_path):
         # The switches of classifiers for studies: a backbone's weights and widths are the published ones.
         (("arch: mini", "csp: false"), "csp", "EConvNeXt: unknown argument 'csp'; allowed: arch, return_idx, "),
         (("arch: mini", "freeze_at: one"), "freeze_at", "EConvNeXt.freeze_at: must be a whole number, got 'one'"),
-        (("stage_num: 1", "stage_num: one"), "CustomCSPPAN", "CustomCSPPAN.stage_num: must be a number, got 'one'"),
-        (("name: ATSSAssigner", "name: ATTSAssigner"), "static_assigner",
-         "PPYOLOEHead.static_assigner: unknown class 'ATTSAssigner' (did you mean 'ATSSAssigner'?)"),
         (("nms_top_k: 1000", "nms_top_k: all"), "nms", "PPYOLOEHead.nms.nms_top_k: must be a whole number, got 'all'"),
         # learning rate and optimizer
-        (("base_lr: 0.001", "base_lr: 0"), "base_lr", "LearningRate.base_lr: must be positive, got 0"),
         (("name: CosineDecay", "name: CosinDecay"), "- {name: CosinDecay",
          "LearningRate.schedulers[0].name: unknown scheduler 'CosinDecay' (did you mean 'CosineDecay'?)"),
-        (("max_epochs: 3", "max_epoch: 3"), "- {name: CosineDecay",
-         "LearningRate.schedulers[0]: unknown argument 'max_epoch' (did you mean 'max_epochs'?)"),
         (("  batch_size: 2\n", "  collate_batch: false\n"), "collate_batch",
          "TrainReader.collate_batch: must be true: boxes reach the model as one array, padded by PadGT"),
         (("name: CosineDecay, max_epochs: 3", "name: LinearWarmup, steps: 3"), "- {name: LinearWarmup, steps: 3",
@@ -82,17 +72,10 @@ def test_a_mistake_is_one_line_with_its_place_and_the_nearest_name(tmp_path, cha
     assert found[0].startswith(f"{file}:{line_of(file, line)}: {message}")
 
 
-@pytest.mark.parametrize(
-    ("start", "message"),
-    [
-        ("num_classes: 2\n", "missing key 'num_classes'"),
-        ("architecture: PPYOLOE\n", "missing key 'architecture'"),
-        ("epoch: 3\n", "missing key 'epoch'"),
-    ],
-)
-def test_what_must_be_there(tmp_path, start, message):
-    file = write_config(tmp_path, (start, ""))
-    assert problems_of(file) == [f"{file}: {message}"]
+@pytest.mark.parametrize("key", ["num_classes", "architecture", "epoch"])
+def test_a_key_that_must_be_there(tmp_path, key):
+    file = write_config(tmp_path, (f"\n{key}:", "\n# gone:"))
+    assert problems_of(file) == [f"{file}: missing key '{key}'"]
 
 
 def test_a_section_that_must_be_there(tmp_path):

@@ -24,6 +24,7 @@ from tests.support.plain_layers import conv_norm, convolve, max_pool, silu, soft
 from tests.support.seeded import seed_weights, seeded_array
 from tests.support.yolov10_networks import merge
 
+pytestmark = pytest.mark.portable
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 

@@ -352,6 +352,11 @@ def test_too_large_a_body(classifier):
     refused(classifier.post("/predict", data={"image": (io.BytesIO(bytes(1_000_100)), "a.png")}), 413, "at most 1 MB")
 
 
+def test_an_upload_that_ends_early(classifier):
+    answer = classifier.post("/predict", data=b"x" * 400, environ_overrides={"CONTENT_LENGTH": "1000"})
+    refused(answer, 400, "the upload ended before its announced length")
+
+
 # ---------------------------------------------------------------- addresses, methods, hosts
 
 

@@ -29,7 +29,7 @@ def test_resize_short_keeps_the_ratio(image: np.ndarray) -> None:
     assert ResizeImage(resize_short=20)(image).shape == (20, round(61 * 20 / 37), 3)
 
 
-def test_size_is_width_and_height(image: np.ndarray) -> None:
+def test_size_is_two_sides(image: np.ndarray) -> None:
     assert ResizeImage(size=[30, 10])(image).shape == (10, 30, 3)
     assert ResizeImage(size=16)(image).shape == (16, 16, 3)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ppcls_ext.utils.config import Problems, load_config_file, parse_number, parse_value
+from ppcls_ext.utils.config import Problems, load_config_file, parse_value
 from ppcls_ext.utils.errors import ConfigError, UserError
+from ppcls_ext.utils.signature import parse_number
 
 TEXT = """\
 # a comment

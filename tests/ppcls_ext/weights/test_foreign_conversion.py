@@ -57,6 +57,7 @@ def assert_same_weights(first, second):
         np.testing.assert_array_equal(second[name], array)
 
 
+@pytest.mark.portable
 @pytest.mark.parametrize(("layout", "version", "pointwise"), KINDS)
 def test_converted_weights_give_the_same_logits(tmp_path, layout, version, pointwise):
     foreign = ForeignConvNeXt(layout, version, pointwise=pointwise)

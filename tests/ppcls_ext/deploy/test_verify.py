@@ -1,11 +1,19 @@
-"""Comparison of detections: rounding is told from a network that computes something else."""
+"""Comparison of an export with its model: rounding is told from a network that computes something else."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from ppcls_ext.deploy.verify import DetectionFigures, DetectorComparison, MismatchError, compare_detections
+from ppcls_ext.deploy.formats import FORMATS, PRECISIONS
+from ppcls_ext.deploy.verify import (
+    ClassifierComparison,
+    DetectionFigures,
+    DetectorComparison,
+    MismatchError,
+    compare_detections,
+    decided,
+)
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.nms import NmsSettings, suppress
@@ -154,3 +162,43 @@ def test_the_message_names_engine_image_and_box() -> None:
     broken = Fixed(expected + np.array([0, 0, 1, 1, 1, 1], np.float32))
     with pytest.raises(UserError, match="bad engine, first frame: class .* is found by the export only; nothing was"):
         compared({"bad engine": broken})
+
+
+class Logits:
+    """A classifier that gives the same logits for every image."""
+
+    def __init__(self, *logits: float) -> None:
+        self.logits = np.array([logits], dtype=np.float32)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        return self.logits.repeat(len(images), axis=0)
+
+
+INPUTS = {"photo": np.zeros((3, 4, 4), dtype=np.float32)}
+
+
+@pytest.mark.parametrize("value", [1.001, float("nan"), float("inf"), -1.0])
+def test_no_wrong_logit_is_accepted(value: float) -> None:
+    compared = ClassifierComparison(Logits(1.0, 1.0), INPUTS)
+    assert compared({"same": Logits(1.0, 1.0)})["relative_error"] == {"same": 0.0}
+    with pytest.raises(UserError, match="other, photo"):
+        compared({"same": Logits(1.0, 1.0), "other": Logits(value, value)})
+    nothing = Logits(float("nan"), float("nan"))
+    with pytest.raises(UserError, match="same, photo"):
+        ClassifierComparison(nothing, INPUTS)({"same": nothing})
+
+
+def test_another_best_class_is_refused_where_the_model_is_decided() -> None:
+    close = ClassifierComparison(Logits(1.0, 0.98), INPUTS, 0.05)({"engine": Logits(0.97, 0.99)})
+    assert close["top1_agreement"] == {"engine": 0.0}
+    with pytest.raises(UserError, match="engine, photo: another best class"):
+        ClassifierComparison(Logits(1.0, 0.94), INPUTS, 0.05)({"engine": Logits(0.96, 0.98)})
+    assert decided(np.array([[1.0, 0.94], [1.0, 0.96]]), 0.05).tolist() == [True, False]
+    assert decided(np.array([[1.0]]), 0.05).tolist() == [False]
+
+
+def test_every_precision_has_limits_that_grow_with_the_image() -> None:
+    for row in FORMATS.values():
+        for precision in row.precisions:
+            assert PRECISIONS[precision].of_image((0.25, 0.5)).box_px == 4 * PRECISIONS[precision].box_px
+            assert PRECISIONS[precision].of_image((2.0, 3.0)).box_px == PRECISIONS[precision].box_px

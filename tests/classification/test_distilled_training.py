@@ -12,13 +12,14 @@ import paddle
 import pytest
 import yaml
 
+from classification.compression import PrunableClassifier
 from classification.config import load_config
 from classification.distillation import soft_loss
 from classification.evaluation import evaluate_config
-from classification.pruning import tuning_document
 from classification.task import ClassificationTask
+from classification.trained import Trained
 from ppcls_ext import build_model
-from ppcls_ext.deploy.compress.request import PruningRequest
+from ppcls_ext.deploy.prune import PruningRequest
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, read_pickle, read_weights, write_weights
@@ -209,5 +210,6 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 def test_fine_tuning_after_pruning_has_the_teacher_too(tmp_path):
     config = loaded(tmp_path, distilled(tmp_path / "run", write_teacher(tmp_path / "teacher.pdparams"), ALL))
-    data = tuning_document(config, PruningRequest(tmp_path / "pruned", (0.5,)))
+    request = PruningRequest(tmp_path / "pruned", (0.5,))
+    data = PrunableClassifier(Trained(config, None, None), None).tuning_data(request)
     assert data["Distillation"] == config.document.data["Distillation"]

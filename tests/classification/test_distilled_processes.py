@@ -31,6 +31,7 @@ def plain_config(folder: Path, name: str, batch_size: int) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 def test_losses_and_weights_equal_those_of_one_process(tmp_path):
     write_teacher(tmp_path / "teacher.pdparams")
     student = build_model("EConvNeXt_mini", class_num=10, **STUDENT)

@@ -1,26 +1,30 @@
-"""A pruned classifier is a model like any other: its folder holds what training, evaluation and export need."""
+"""Pruned classifiers are models like any other; int8 ones are calibrated and judged on the configured data."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from classification.build import build_network, load_pretrained
+from classification.compression import calibration_images, evaluation_of, prune_classifier
 from classification.config import load_config
 from classification.evaluation import evaluate_config
-from classification.pruning import FINE_TUNED, prune_classifier
 from ppcls_ext import build_model
-from ppcls_ext.deploy.compress.request import PruningRequest
+from ppcls_ext.deploy.prune import FINE_TUNED, PruningRequest
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.runs import small_config
 from tests.support.seeded import seed_weights
 
+FINE_TUNING = Path(__file__).resolve().parents[2] / "configs" / "finetune_folder.yaml"
 NARROW = [[16] * 3, [16] * 3, [32] * 9, [32] * 3]
 
 
@@ -83,17 +87,41 @@ def test_weights_of_other_widths_are_refused(pruned):
         load_pretrained(config, build_network(config), fine_tune=False)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"ratio": (1.2,)}, "--ratio"), ({"ratio": (float("nan"),)}, "--ratio"), ({"criterion": "taylr"}, "'taylor'"),
-     ({"multiple": 0}, "--multiple"), ({"batches": 0}, "--batches"), ({"learning_rate": 0.0}, "--learning-rate")],
-)  # fmt: skip
-def test_wrong_requests_are_told_before_any_work(tmp_path: Path, changes, message: str):
-    with pytest.raises(UserError, match=message):
-        PruningRequest(**{"output": tmp_path / "new", "ratio": (0.3,), **changes}).check()
+@pytest.fixture
+def folder_config(tmp_path: Path):
+    """Ten pictures of each of two classes, as a configuration names them."""
+    for shade, name in enumerate(("dark", "light")):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            pixels = np.full([8, 8, 3], 200 * shade + number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    keys = [f"DataLoader.{part}.dataset.image_root={tmp_path}" for part in ("Train", "Eval")]
+    return load_config(FINE_TUNING, [*keys, "Global.device=cpu"])
 
 
-def test_a_folder_that_is_there_is_left_alone(tmp_path: Path):
-    (tmp_path / "precious").write_bytes(np.zeros(3).tobytes())
-    with pytest.raises(UserError, match="exists; choose another folder"):
-        PruningRequest(tmp_path, (0.3,)).check()
+def test_calibration_takes_readable_images_of_all_classes(folder_config, tmp_path: Path) -> None:
+    assert [Path(name).parent.name for name, _ in calibration_images(folder_config, "train", 4)].count("dark") == 2
+    images = calibration_images(folder_config, "train", 1000)
+    for file in (tmp_path / "dark").iterdir():
+        file.unlink()
+    assert {Path(name).parent.name for name, _ in images} == {"light"}
+
+
+def test_a_missing_data_set_is_told_before_the_first_image(folder_config, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "dark")
+    shutil.rmtree(tmp_path / "light")
+    with pytest.raises(UserError):
+        calibration_images(folder_config, "train", 6)
+
+
+def test_accuracy_counts_the_images_that_can_be_read(folder_config, tmp_path: Path) -> None:
+    evaluation = evaluation_of(folder_config)
+    assert (evaluation.metric, evaluation.images) == ("top1", 4)
+
+    def always_light(images: list[bytes], **_: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(error=None, class_ids=[1]) for _ in images]
+
+    assert evaluation.score(always_light) == 0.5
+    for file in (tmp_path / "dark").iterdir():
+        file.unlink()
+    assert evaluation.score(always_light) == 1.0

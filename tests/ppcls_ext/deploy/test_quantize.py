@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from ppcls_ext.deploy import quantize
+from ppcls_ext.deploy.quantize import Evaluation, LimitExceededError, behind_last_layers, check_request, quantize_export
+from ppcls_ext.runtime import load
 from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs
 
-MISSING = [name for name in ("openvino", "nncf", "paddle2onnx", "onnx") if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"needs {', '.join(MISSING)}: pip install --no-deps -r requirements-deploy.lock"
-)
+pytestmark = [NEEDS_ONNX, NEEDS_OPENVINO, needs("nncf")]
 PREPROCESS = [
     {"ResizeImage": {"size": 32}},
     {"NormalizeImage": {"scale": "1.0/255.0", "order": ""}},
@@ -51,9 +52,6 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def quantized(export: Path):
     """The export with int8 added, judged by how often it agrees with itself in float32."""
-    from ppcls_ext.deploy.compress.quantization import Evaluation, quantize_export
-    from ppcls_ext.runtime import load
-
     images = [image for _, image in pictures(12, seed=1)]
     truth = [one.class_ids[0] for one in load(export)(images)]
 
@@ -70,7 +68,7 @@ def test_int8_stands_beside_float32_with_its_measurements(quantized):
     entries = yaml.safe_load((folder / "inference.yml").read_text())["artefacts"]
     assert [(entry["format"], entry["precision"]) for entry in entries] == [("openvino", "fp32"), ("openvino", "int8")]
     record = entries[1]["verification"]
-    assert record == result.measured
+    assert record == result.artefacts[1].verification
     assert record["fp32"] == 1.0
     assert record["drop_points"] == pytest.approx(100 * (1 - record["int8"]))
     assert record["calibration_images"] == 4
@@ -81,8 +79,6 @@ def test_int8_stands_beside_float32_with_its_measurements(quantized):
 
 
 def test_int8_is_opened_when_asked_for_and_computes_nearly_the_same(quantized):
-    from ppcls_ext.runtime import load
-
     folder, _ = quantized
     exact, rounded = load(folder), load(folder, precision="int8")
     batch = np.stack([exact.prepare(image, name) for name, image in pictures(8, seed=2)])
@@ -111,9 +107,6 @@ def test_what_makes_boxes_of_the_last_layers_stays_in_float():
     """The tail of a detector: a convolution, a distribution over three distances, its expectation, boxes."""
     from openvino import Model
     from openvino import opset13 as ops
-
-    from ppcls_ext.deploy.compress.int8 import behind_last_layers
-
     image = ops.parameter([1, 4, 8, 8], np.float32, "image")
     last = ops.convolution(image, ops.constant(np.ones([6, 4, 1, 1], np.float32)), [1, 1], [0, 0], [0, 0], [1, 1])
     distribution = ops.softmax(ops.reshape(last, ops.constant([1, 3, 2, 64]), False), 1)
@@ -129,15 +122,12 @@ def test_what_makes_boxes_of_the_last_layers_stays_in_float():
 
 
 def test_what_loses_too_much_leaves_no_file(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from ppcls_ext.deploy.compress import quantization
-    from ppcls_ext.deploy.compress.quantization import Evaluation, LimitExceededError, quantize_export
-
     def copy(folder: Path, artefact: Artefact, samples: object, target: Path) -> None:
         for name in artefact.files:
             target.with_suffix(Path(name).suffix).write_bytes((folder / name).read_bytes())
 
     # What the network is does not matter here, only what its evaluation says.
-    monkeypatch.setattr(quantization, "quantize_network", copy)
+    monkeypatch.setattr(quantize, "quantize_network", copy)
     scores = iter([0.9, 0.85])
     evaluation = Evaluation("top1", lambda predictor: next(scores), "invented", 20)
     before = sorted(tmp_path.iterdir())
@@ -147,54 +137,34 @@ def test_what_loses_too_much_leaves_no_file(export: Path, tmp_path: Path, monkey
     assert not (export / "inference_int8.xml").exists()
 
 
-def test_an_export_without_openvino_files_is_refused(export: Path, tmp_path: Path):
-    from ppcls_ext.deploy.compress.quantization import quantize_export
-
+def test_what_cannot_be_quantised_is_refused(export: Path, tmp_path: Path):
+    other, changed, mine = (tmp_path / name for name in ("other", "changed", "mine"))
+    for folder in (other, changed):
+        shutil.copytree(export, folder)
     document = yaml.safe_load((export / "inference.yml").read_text())
     document["artefacts"][0]["format"] = "onnx"
-    (tmp_path / "inference.yml").write_text(yaml.safe_dump(document))
+    (other / "inference.yml").write_text(yaml.safe_dump(document))
     with pytest.raises(UserError, match="has nothing for openvino fp32.*tools/export_model.py --format openvino"):
-        quantize_export(tmp_path, tmp_path / "new", pictures(1), None)
-
-
-def test_a_folder_that_is_no_export_is_not_replaced(export: Path, tmp_path: Path):
-    from ppcls_ext.deploy.compress.quantization import quantize_export
-
-    (tmp_path / "photo.txt").write_text("dear")
-    with pytest.raises(UserError, match="exists and is not an export; choose another folder, nothing was written"):
-        quantize_export(export, tmp_path, pictures(1), None)
-    assert [file.name for file in tmp_path.iterdir()] == ["photo.txt"]
-
-
-def test_a_changed_network_is_not_quantised(export: Path, tmp_path: Path):
-    from ppcls_ext.deploy.compress.quantization import quantize_export
-
-    for file in export.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    with open(tmp_path / "inference.bin", "ab") as stream:
+        quantize_export(other, tmp_path / "new", pictures(1), None)
+    with open(changed / "inference.bin", "ab") as stream:
         stream.write(b"x")
     with pytest.raises(UserError, match="SHA-256 differs"):
-        quantize_export(tmp_path, tmp_path / "new", pictures(1), None)
-
-
-def test_without_a_readable_image_nothing_is_calibrated(export: Path, tmp_path: Path):
-    from ppcls_ext.deploy.compress.quantization import quantize_export
-
+        quantize_export(changed, tmp_path / "new", pictures(1), None)
+    mine.mkdir()
+    (mine / "photo.txt").write_text("dear")
+    with pytest.raises(UserError, match="exists and is not an export; choose another folder, nothing was written"):
+        quantize_export(export, mine, pictures(1), None)
+    assert [file.name for file in mine.iterdir()] == ["photo.txt"]
     with pytest.raises(UserError, match="no image to calibrate on"):
         quantize_export(export, tmp_path / "new", [("broken", b"no picture")], None)
+    assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(("limit", "labelled", "message"), [(-1.0, True, "at least 0"), (0.5, False, "labelled")])
-def test_limits_that_mean_nothing_are_refused(limit: float, labelled: bool, message: str):
-    from ppcls_ext.deploy.compress.quantization import check_limit
-
-    with pytest.raises(UserError, match=f"--max-drop: .*{message}"):
-        check_limit(limit, labelled)
-
-
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch):
-    from ppcls_ext.deploy.compress import int8
-
-    monkeypatch.setattr(int8, "PACKAGES", ("openvino", "nncf_that_is_not_there"))
+def test_what_cannot_be_done_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UserError, match="--max-drop: .*at least 0"):
+        check_request(-1.0, labelled=True)
+    with pytest.raises(UserError, match="--max-drop: .*labelled"):
+        check_request(0.5, labelled=False)
+    monkeypatch.setattr(quantize, "PACKAGES", ("openvino", "nncf_that_is_not_there"))
     with pytest.raises(UserError, match="missing package nncf_that_is_not_there.*requirements-deploy.lock"):
-        int8.check_packages()
+        check_request(None, labelled=False)

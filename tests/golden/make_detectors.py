@@ -2,7 +2,7 @@
 
 After a change that is meant to alter a network, write them anew and look at the difference before committing it:
 
-    python -m detection.golden tests/golden/detectors.json
+    python -m tests.golden.make_detectors tests/golden/detectors.json
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ppcls_ext.utils.files import write_json
 if TYPE_CHECKING:
     import paddle
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "detection"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "detection"
 # Side of the picture on which strides are measured.
 PROBE = 64
 

@@ -1,0 +1,191 @@
+"""What pruning and int8 need to know of a classifier and its data (``ppcls_ext.deploy.prune``, ``.quantize``)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import paddle
+
+from classification.build import build_batches, build_dataset, build_network
+from classification.config import Config, check_config, load_config
+from classification.data.datasets import ImageDataset
+from classification.evaluation import evaluate_model
+from classification.opening import open_dataset
+from classification.task import require_sections, train_config
+from classification.trained import Trained, load_trained
+from ppcls_ext.arch.flops import count_flops, count_parameters
+from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.deploy.prune import PruningRequest, prune_model
+from ppcls_ext.deploy.quantize import Evaluation
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.preprocess import ImageError
+from ppcls_ext.runtime import Predictor
+from ppcls_ext.runtime.predictor import ImageSource
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.signature import parse_number
+from ppcls_ext.weights import load_weights
+
+BATCH = 32
+Part = Literal["train", "eval"]
+
+
+def prune_classifier(config: Config, request: PruningRequest, environment: Environment) -> dict[str, Any]:
+    """Prunes ``Global.pretrained_model`` and writes ``request.output``; see ``prune_model``.
+
+    Raises:
+        UserError: the model has nothing to prune, or data or weights are missing.
+    """
+    request.check()
+    require_sections(config)
+    if config.eval is None:
+        raise UserError(f"{config.document.path}: pruning needs the section DataLoader.Eval: it reports the accuracy")
+    return prune_model(PrunableClassifier(load_trained(config), environment), request)
+
+
+class PrunableClassifier:
+    """A trained classifier; see ``ppcls_ext.deploy.prune.Prunable``.
+
+    Args:
+        trained: model and configuration, with data to train and to evaluate on.
+        environment: device and seed.
+    """
+
+    def __init__(self, trained: Trained, environment: Environment) -> None:
+        self.trained = trained
+        self.config = trained.config
+        self.environment = environment
+        self.model = trained.model
+        self.config_name = f"{self.config.document.path.stem}_pruned.yaml"
+        arch = {"name": self.config.arch.name, "arguments": self.config.arch.arguments}
+        self.state = {"class_names": trained.class_names, "arch": arch}
+        self.export = trained.export
+
+    def losses(self, batches: int) -> Generator[paddle.Tensor, None, None]:
+        """Gives the losses of the first batches, in the order and with the operators of training."""
+        assert self.config.train is not None and self.config.train_loss is not None
+        dataset = build_dataset(self.config, self.config.train)
+        loader = build_batches(self.config, self.config.train, dataset, self.environment, training=True)
+        # Running statistics as in deployment, and no dropped paths.
+        self.model.eval()
+        seed_everything(derive_seed(self.environment.seed, "pruning"))
+        try:
+            loader.sampler.set_position(0, 0)
+            for batch in itertools.islice(loader, batches):
+                logits = logits_of(self.model(batch["image"]))
+                yield self.config.train_loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
+        finally:
+            loader.close()
+
+    def with_channels(self, channels: list[list[int]], weights: dict[str, np.ndarray]) -> PrunableClassifier:
+        """Returns the classifier with ``Arch.expansion_channels``."""
+        data = copy.deepcopy(self.config.document.data)
+        data["Arch"]["expansion_channels"] = channels
+        config = check_config(dataclasses.replace(self.config.document, data=data))
+        model = build_network(config)
+        load_weights(model, weights)
+        model.eval()
+        return PrunableClassifier(Trained(config, model, self.trained.class_names), self.environment)
+
+    def accuracy(self) -> dict[str, float]:
+        """Returns loss and accuracies on ``DataLoader.Eval``."""
+        metrics = evaluate_model(self.config, self.model, self.environment, "pruning")
+        return {key: value for key, value in metrics.items() if key != "images"}
+
+    def cost(self) -> dict[str, float]:
+        """Returns ``parameters`` and ``flops``, the multiply-adds of one image of ``Global.image_shape``."""
+        # In a network of its own, because the counting leaves marks in the layers.
+        with paddle.utils.unique_name.guard():
+            flops = count_flops(build_network(self.config), [1, *self.config.run.image_shape])
+        return {"parameters": count_parameters(self.model), "flops": flops}
+
+    def tuning_data(self, request: PruningRequest) -> dict[str, Any]:
+        """Returns the data of the configuration that fine-tunes this classifier."""
+        data = copy.deepcopy(self.config.document.data)
+        data["Global"] |= {
+            "pretrained_model": str(request.weights),
+            "output_dir": str(request.fine_tuning),
+            "save_inference_dir": str(request.output / "export"),
+            "checkpoints": None,
+        }
+        data["Arch"].pop("pretrained", None)
+        if not isinstance(data["Optimizer"]["lr"], dict):
+            data["Optimizer"]["lr"] = {"name": "ConstLR", "learning_rate": data["Optimizer"]["lr"]}
+        schedule = data["Optimizer"]["lr"]
+        rate = schedule.get("learning_rate")
+        if request.learning_rate is not None:
+            schedule["learning_rate"] = request.learning_rate
+        elif rate is not None:
+            schedule["learning_rate"] = (parse_number(rate) if isinstance(rate, str) else rate) / 10
+        if request.epochs is not None:
+            data["Global"]["epochs"] = request.epochs
+            if "warmup_epoch" in schedule:
+                # What a short run leaves no room for.
+                schedule["warmup_epoch"] = min(schedule["warmup_epoch"], request.epochs / 10)
+        return data
+
+    def fine_tuned(self, config: Path) -> PrunableClassifier:
+        """Trains ``config`` and returns its best network."""
+        checked = load_config(config)
+        train_config(checked, self.environment)
+        best = checked.output_dir / "checkpoints" / "best"
+        tuned = load_trained(load_config(config, [f"Global.pretrained_model={best}"]))
+        return PrunableClassifier(tuned, self.environment)
+
+
+def calibration_images(config: Config, part: Part, count: int) -> Iterator[tuple[str, ImageSource]]:
+    """Gives up to ``count`` images of ``DataLoader.Train`` or ``.Eval`` with their names, spread over the data set.
+
+    Files that cannot be read are left out.
+
+    Raises:
+        UserError: the configuration does not name that data set, or it cannot be opened.
+    """
+    dataset = _opened(config, part)
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
+    # Images are read one by one; what is wrong with the data set itself was told above, before any work.
+    return ((dataset.name_of(index), sample[0]) for index in chosen if (sample := _loaded(dataset, index)) is not None)
+
+
+def evaluation_of(config: Config) -> Evaluation:
+    """Returns the top-1 accuracy over ``DataLoader.Eval``.
+
+    Raises:
+        UserError: the configuration does not name that data set, or it cannot be opened.
+    """
+    dataset = _opened(config, "eval")
+
+    def score(predictor: Predictor) -> float:
+        hits = images = 0
+        for start in range(0, len(dataset), BATCH):
+            samples = [_loaded(dataset, index) for index in range(start, min(start + BATCH, len(dataset)))]
+            batch = [sample for sample in samples if sample is not None]
+            predictions = predictor([image for image, _ in batch], batch_size=BATCH, topk=1)
+            readable = [(one, label) for one, (_, label) in zip(predictions, batch, strict=True) if one.error is None]
+            hits += sum(one.class_ids[0] == label for one, label in readable)
+            images += len(readable)
+        if not images:
+            raise UserError(f"{config.document.path}: not a single image of DataLoader.Eval could be read")
+        return hits / images
+
+    return Evaluation("top1", score, "DataLoader.Eval", len(dataset))
+
+
+def _loaded(dataset: ImageDataset, index: int) -> tuple[ImageSource, int] | None:
+    """Returns an image and its label, None where the file cannot be read: evaluation and data checks name it."""
+    try:
+        return dataset.load(index)
+    except ImageError:
+        return None
+
+
+def _opened(config: Config, part: Part) -> ImageDataset:
+    settings = config.train if part == "train" else config.eval
+    if settings is None:
+        raise UserError(f"{config.document.path}: int8 needs the section DataLoader.{part.capitalize()}")
+    return open_dataset(config, settings)

@@ -1,0 +1,198 @@
+"""What pruning and int8 need to know of a detector and its data (``ppcls_ext.deploy.prune``, ``.quantize``)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import json
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import paddle
+import yaml
+
+from detection.configuration import DatasetFiles, DetectionConfig, load_config
+from detection.counting import count_gflops, count_parts
+from detection.evaluation import evaluate_detections
+from detection.evaluator import Evaluator
+from detection.loaders import training_loader
+from detection.task import train_config
+from detection.toolkit import build_model, workspace
+from detection.trained import TrainedDetector, load_trained
+from ppcls_ext.deploy.prune import PruningRequest, prune_model
+from ppcls_ext.deploy.quantize import Evaluation
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.runtime import DetectionPredictor
+from ppcls_ext.runtime.coco_results import coco_results, numbering_of
+from ppcls_ext.runtime.predictor import ImageSource
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.signature import parse_number
+from ppcls_ext.weights import load_weights
+
+Part = Literal["train", "eval"]
+
+
+def prune_detector(config: DetectionConfig, request: PruningRequest, environment: Environment) -> dict[str, Any]:
+    """Prunes the backbone of the detector that ``weights`` names, and writes ``request.output``; see ``prune_model``.
+
+    Raises:
+        UserError: the backbone has nothing to prune, or data or weights are missing.
+    """
+    request.check()
+    for section in ("TrainDataset", "EvalDataset"):
+        if section not in config.data:
+            raise UserError(f"{config.path}: pruning needs the section {section}")
+    return prune_model(PrunableDetector(load_trained(config), environment), request)
+
+
+class PrunableDetector:
+    """A trained detector; see ``ppcls_ext.deploy.prune.Prunable``.
+
+    Args:
+        trained: model and configuration, with data to train and to evaluate on.
+        environment: device and seed.
+    """
+
+    def __init__(self, trained: TrainedDetector, environment: Environment) -> None:
+        self.trained = trained
+        self.config = trained.config
+        self.environment = environment
+        self.model = trained.model
+        self.config_name = f"{self.config.path.stem}_pruned.yml"
+        self.state = {"class_names": trained.class_names, "arch": {"name": trained.name}}
+        self.export = trained.export
+
+    def losses(self, batches: int) -> Generator[paddle.Tensor, None, None]:
+        """Gives the losses of the first batches, in the order and with the operators of training."""
+        import ppdet.engine  # noqa: F401  (registers what the workspace may name)
+
+        seed_everything(derive_seed(self.environment.seed, "pruning"))
+        with workspace(self.config):
+            loader = training_loader(self.config, self.environment)
+        # Only in training mode do ppdet's detectors compute losses; running statistics stay as they are in deployment.
+        self.model.train()
+        for layer in self.model.sublayers():
+            if isinstance(layer, paddle.nn.layer.norm._BatchNormBase):
+                layer.eval()
+        last_epoch = max(int(self.config.data.get("epoch", 1)) - 1, 0)
+        try:
+            loader.sampler.set_position(0, 0)
+            for batch in itertools.islice(loader, batches):
+                yield self.model({**batch, "epoch_id": last_epoch})["loss"]
+        finally:
+            loader.close()
+            self.model.eval()
+
+    def with_channels(self, channels: list[list[int]], weights: dict[str, np.ndarray]) -> PrunableDetector:
+        """Returns the detector whose backbone has these ``expansion_channels``."""
+        data = copy.deepcopy(self.config.data)
+        _backbone_section(data, self.config.architecture)["expansion_channels"] = channels
+        document = dataclasses.replace(self.config.document, data=data)
+        config = dataclasses.replace(self.config, document=document)
+        model = build_model(config, pretrained=False)
+        load_weights(model, weights)
+        model.eval()
+        return PrunableDetector(TrainedDetector(config, model, self.trained.class_names), self.environment)
+
+    def accuracy(self) -> dict[str, float]:
+        """Returns AP and AP50 on ``EvalDataset``."""
+        with workspace(self.config):
+            evaluator = Evaluator(self.config, self.environment)
+        try:
+            with tempfile.TemporaryDirectory(prefix="pruning-") as exchange:
+                metrics = evaluator.evaluate(self.model, Path(exchange))
+        finally:
+            evaluator.close()
+        return {name: metrics[name] for name in ("AP", "AP50")}
+
+    def cost(self) -> dict[str, float]:
+        """Returns ``parameters`` and ``flops``, the multiply-adds of one image of 640 px."""
+        flops = 1e9 * count_gflops(self.config, "training") / 2
+        return {"parameters": count_parts(self.model).total, "flops": flops}
+
+    def tuning_data(self, request: PruningRequest) -> dict[str, Any]:
+        """Returns the data of the configuration that fine-tunes this detector."""
+        data = copy.deepcopy(self.config.data)
+        data["weights"] = data["pretrain_weights"] = str(request.weights)
+        data["save_dir"] = str(request.fine_tuning)
+        _backbone_section(data, self.config.architecture)["pretrained"] = None
+        rate = data["LearningRate"]["base_lr"]
+        rate = parse_number(rate) if isinstance(rate, str) else rate
+        data["LearningRate"]["base_lr"] = rate / 10 if request.learning_rate is None else request.learning_rate
+        if request.epochs is not None:
+            data["epoch"] = request.epochs
+            for schedule in data["LearningRate"].get("schedulers") or []:
+                if isinstance(schedule, dict) and "max_epochs" in schedule:
+                    schedule["max_epochs"] = request.epochs
+        # Plain YAML: no tags, no bases.
+        return yaml.safe_load(yaml.safe_dump(data))
+
+    def fine_tuned(self, config: Path) -> PrunableDetector:
+        """Trains ``config`` and returns its best network."""
+        checked = load_config(config)
+        train_config(checked)
+        tuned = load_trained(load_config(config, [f"weights={checked.output_dir / 'checkpoints' / 'best'}"]))
+        return PrunableDetector(tuned, self.environment)
+
+
+def _backbone_section(data: dict[str, Any], architecture: str) -> dict[str, Any]:
+    """Returns the section of the backbone in the data of a configuration; makes it if all of it is by default."""
+    backbone = data[architecture]["backbone"]
+    if isinstance(backbone, dict):
+        return backbone
+    if data.get(backbone) is None:
+        data[backbone] = {}
+    return data[backbone]
+
+
+def calibration_images(config: DetectionConfig, part: Part, count: int) -> Iterator[tuple[str, ImageSource]]:
+    """Gives up to ``count`` images of ``TrainDataset`` or ``EvalDataset`` with their names, spread over the data set.
+
+    Raises:
+        UserError: the configuration does not name that data set, or its annotations are not there.
+    """
+    images = image_files(*_files(config, part))
+    chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
+    return ((str(images[index]), images[index]) for index in chosen)
+
+
+def evaluation_of(config: DetectionConfig) -> Evaluation:
+    """Returns COCO's AP (mean over overlaps from 0.50 to 0.95) over ``EvalDataset``.
+
+    Raises:
+        UserError: the configuration does not name that data set, or its annotations are not there.
+    """
+    files, annotations = _files(config, "eval")
+    images = image_files(files, annotations)
+
+    def score(predictor: DetectionPredictor) -> float:
+        numbering = numbering_of(annotations, images, predictor)
+        return float(evaluate_detections(annotations, coco_results(predictor(images), predictor, numbering)).ap)
+
+    return Evaluation("AP", score, "EvalDataset", len(images))
+
+
+def image_files(files: DatasetFiles, annotations: Path) -> list[Path]:
+    """Returns the files of all images that an annotation file lists."""
+    try:
+        records = json.loads(annotations.read_text(encoding="utf-8"))["images"]
+        images = [files.image_dir / str(record["file_name"]) for record in records]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{annotations}: cannot be read as COCO annotations ({error})") from error
+    if not images:
+        raise UserError(f"{annotations}: lists no image")
+    return images
+
+
+def _files(config: DetectionConfig, part: Part) -> tuple[DatasetFiles, Path]:
+    section = f"{part.capitalize()}Dataset"
+    files = config.datasets.get(part.capitalize())
+    if files is None or files.annotations is None:
+        raise UserError(f"{config.path}: int8 needs {section} with an annotation file")
+    if not files.annotations.is_file():
+        raise UserError(f"{config.path}: int8 needs {section}: {files.annotations} does not exist")
+    return files, files.annotations

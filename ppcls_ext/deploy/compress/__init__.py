@@ -1,1 +1,0 @@
-"""Makes networks smaller and faster: pruning of whole channels, and weights and activations of 8 bits."""

@@ -1,0 +1,441 @@
+"""Pruning of the channels between the two pointwise layers of residual blocks, in classifiers and detectors.
+
+Nothing else sees these channels, so that any of them can go without a change elsewhere. The pruned network is built
+through the constructor argument ``expansion_channels``: it is a model like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import paddle
+import yaml
+from paddle import nn
+
+from ppcls_ext.deploy.quantize import interleaved_latency, runner
+from ppcls_ext.runtime import load
+from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.files import atomic_folder, write_json
+from ppcls_ext.weights import write_manifest, write_weights
+
+CRITERIA = ("taylor", "magnitude")
+BEFORE, PRUNED, FINE_TUNED = "before", "pruned", "fine-tuned"
+WEIGHTS, REPORT = "weights", "report.json"
+_PLACE = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)$")
+
+
+@dataclass(frozen=True)
+class PruningRequest:
+    """One pruning.
+
+    Attributes:
+        output: folder that receives pruned weights, the configuration for their fine-tuning, and the report.
+        ratio: share of the hidden channels to remove: one number, or one for each stage.
+        criterion: one of ``CRITERIA``.
+        multiple: widths are rounded to multiples of it.
+        batches: batches of training data that are looked at.
+        epochs: of the fine-tuning; ``None`` leaves those of the configuration.
+        learning_rate: of the fine-tuning; ``None`` takes a tenth of the configuration's.
+        fine_tune: train at once.
+        threads: of the latency measurement.
+    """
+
+    output: Path
+    ratio: tuple[float, ...]
+    criterion: str = "taylor"
+    multiple: int = 8
+    batches: int = 16
+    epochs: int | None = None
+    learning_rate: float | None = None
+    fine_tune: bool = False
+    threads: int = 2
+
+    def check(self) -> None:
+        """Checks what can be checked before anything is loaded.
+
+        Raises:
+            UserError: a value is out of range, or ``output`` is there already.
+        """
+        if self.criterion not in CRITERIA:
+            hint = suggestion(self.criterion, CRITERIA)
+            raise UserError(f"--criterion: unknown '{self.criterion}'{hint}; allowed: {', '.join(CRITERIA)}")
+        for value in self.ratio:
+            if not 0 <= value < 1:
+                raise UserError(f"--ratio: must be at least 0 and below 1, got {value:g}")
+        counts = {"multiple": self.multiple, "batches": self.batches, "epochs": self.epochs, "threads": self.threads}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise UserError(f"--{name}: must be at least 1, got {count}")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise UserError(f"--learning-rate: must be positive, got {self.learning_rate:g}")
+        if self.output.is_file() or (self.output.is_dir() and any(self.output.iterdir())):
+            raise UserError(f"{self.output}: exists; choose another folder, nothing was written")
+
+    @property
+    def weights(self) -> Path:
+        """The checkpoint folder with the pruned weights."""
+        return self.output / WEIGHTS
+
+    @property
+    def fine_tuning(self) -> Path:
+        """The folder of the fine-tuning run."""
+        return self.output / "fine_tuning"
+
+
+class Prunable(Protocol):
+    """What a task knows of its trained model; see ``classification.compression`` and ``detection.compression``.
+
+    Attributes:
+        model: the trained network.
+        config_name: file name for the configuration of the fine-tuning.
+        state: ``class_names`` and ``arch``, for the ``state.json`` beside the weights.
+    """
+
+    model: nn.Layer
+    config_name: str
+    state: dict[str, Any]
+
+    def losses(self, batches: int) -> Generator[paddle.Tensor, None, None]:
+        """Gives the losses of the first batches of the training data, scalars; closes the data when it is closed."""
+
+    def with_channels(self, channels: list[list[int]], weights: dict[str, np.ndarray]) -> Prunable:
+        """Returns the model as its configuration builds it with ``expansion_channels``, with these weights."""
+
+    def accuracy(self) -> dict[str, float]:
+        """Returns the metrics on the evaluation data."""
+
+    def cost(self) -> dict[str, float]:
+        """Returns ``parameters`` and ``flops``, the multiply-adds of one image."""
+
+    def export(self, folder: Path) -> Any:
+        """Exports the model."""
+
+    def tuning_data(self, request: PruningRequest) -> dict[str, Any]:
+        """Returns the data of the configuration that fine-tunes this model."""
+
+    def fine_tuned(self, config: Path) -> Prunable:
+        """Trains that configuration, as ``tools/train.py`` does, and returns its best network."""
+
+
+def prune_model(task: Prunable, request: PruningRequest) -> dict[str, Any]:
+    """Prunes a model and writes ``request.output``, whole or not at all: weights, configuration, report.
+
+    Returns:
+        The report that also stands in ``report.json``: ``removed``, ``expansion_channels`` and, under ``figures``, by
+        ``before``, ``pruned`` and ``fine-tuned``: metrics, ``parameters``, ``flops``, and ``median_ms`` and ``p90_ms``
+        of one image in Paddle Inference.
+
+    Raises:
+        UserError: a value is out of range, the model has nothing to prune, or data or weights are missing.
+    """
+    request.check()
+    expansions = find_expansions(task.model)
+    with contextlib.closing(task.losses(request.batches)) as losses:
+        evidence = gather_evidence(task.model, expansions, losses)
+    pruned = prune(task.model, evidence, request.criterion, request.ratio, request.multiple)
+    small = task.with_channels(pruned.expansion_channels, pruned.weights)
+    networks = {BEFORE: task, PRUNED: small}
+    latencies = _latencies(networks, request.threads)
+    figures = {name: {**one.accuracy(), **one.cost(), **latencies[name]} for name, one in networks.items()}
+    config = request.output / task.config_name
+    report = {
+        "criterion": request.criterion,
+        "ratio": list(request.ratio),
+        "multiple": request.multiple,
+        "batches": evidence.batches,
+        "removed": pruned.removed,
+        "expansion_channels": pruned.expansion_channels,
+        "config": str(config),
+        "figures": figures,
+    }
+    comment = (
+        f"# Fine-tunes a pruned network: {100 * pruned.removed:.1f} % of the channels inside its blocks were removed "
+        f"(criterion {request.criterion}).\n"
+        "#\n"
+        f"# Command:   python tools/train.py -c {config}\n"
+        "# Hardware:  that of the configuration it was made from.\n"
+        f"# Expected:  see {REPORT} beside this file for the figures before fine-tuning.\n"
+    )
+    data = small.tuning_data(request)
+    with atomic_folder(request.output) as temporary:
+        folder = temporary / WEIGHTS
+        folder.mkdir()
+        write_weights(folder / "model.pdparams", pruned.weights)
+        state = json.dumps({"evaluated_weights": "model", **small.state}, indent=1, ensure_ascii=False)
+        (folder / "state.json").write_text(state, encoding="utf-8")
+        write_manifest(folder)
+        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        (temporary / task.config_name).write_text(comment + text, encoding="utf-8")
+        write_json(temporary / REPORT, report)
+    if request.fine_tune:
+        # Only the weights change: what the network costs does not.
+        figures[FINE_TUNED] = {**figures[PRUNED], **small.fine_tuned(config).accuracy()}
+        write_json(request.output / REPORT, report)
+    return report
+
+
+def _latencies(networks: Mapping[str, Prunable], threads: int) -> dict[str, dict[str, float]]:
+    """Times the exports of the networks, a detector's NMS included, for one image."""
+    with tempfile.TemporaryDirectory(prefix="pruning-") as scratch:
+        runners = {}
+        for number, (name, one) in enumerate(networks.items()):
+            folder = Path(scratch) / str(number)
+            one.export(folder)
+            predictor = load(folder, threads=threads)
+            image = np.random.default_rng(0).normal(size=(1, *predictor.input_shape[1:])).astype(np.float32)
+            runners[name] = runner(predictor, image)
+        return interleaved_latency(runners)
+
+
+# The blocks
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The hidden channels of one block.
+
+    Attributes:
+        name: of the block in the network, such as ``stages.2.blocks.4``.
+        stage: number of its stage, from 0.
+        block: the block; ``expand`` makes the hidden channels, ``project`` reads them.
+    """
+
+    name: str
+    stage: int
+    block: nn.Layer
+
+    @property
+    def width(self) -> int:
+        """Number of hidden channels."""
+        return int(self.block.expand.bias.shape[0])
+
+    def incoming(self) -> np.ndarray:
+        """Returns what makes each hidden channel, weights and bias: ``[hidden, C + 1]``."""
+        layer = self.block.expand
+        weight = np.moveaxis(layer.weight.numpy(), _output_axis(layer.weight.ndim), 0)
+        return np.concatenate([weight.reshape(len(weight), -1), layer.bias.numpy()[:, np.newaxis]], axis=1)
+
+    def outgoing(self) -> np.ndarray:
+        """Returns what is made of each hidden channel: ``[hidden, C]``."""
+        return _outgoing_rows(self.block.project.weight.numpy())
+
+
+def _output_axis(dimensions: int) -> int:
+    """Returns the axis of output channels in weights: 1x1 convolution ``[out, in, 1, 1]``, linear ``[in, out]``."""
+    return 0 if dimensions == 4 else 1
+
+
+def _outgoing_rows(weight: np.ndarray) -> np.ndarray:
+    """Weights of ``project`` (or their gradient), ``[C, hidden, 1, 1]`` or ``[hidden, C]`` -> ``[hidden, C]``."""
+    return weight[:, :, 0, 0].T if weight.ndim == 4 else weight
+
+
+def find_expansions(model: nn.Layer) -> list[Expansion]:
+    """Returns all prunable blocks of a classifier or a detector, in the order of its layers.
+
+    Those are the blocks of E-ConvNeXt and ConvNeXt V1; in V2 the response norm mixes the hidden channels.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = []
+    for name, layer in model.named_sublayers():
+        place = _PLACE.search(name)
+        if place is None or not hasattr(layer, "expand") or not hasattr(layer, "project"):
+            continue
+        if getattr(layer, "response_norm", None) is None:
+            found.append(Expansion(name, int(place[1]), layer))
+    if not found:
+        kind = type(model).__name__
+        raise UserError(f"{kind} has no block that can be pruned: those of E-ConvNeXt and ConvNeXt can")
+    return found
+
+
+# Importance
+
+
+def magnitude(expansion: Expansion) -> np.ndarray:
+    """Returns the norm of what makes a channel times the norm of what is made of it: ``[hidden]``.
+
+    It is zero where either is: such a channel adds nothing. It is divided by its mean over the block, because the
+    scales of weights differ between blocks for reasons other than importance (batch norms undo them).
+    """
+    products = np.linalg.norm(expansion.incoming(), axis=1) * np.linalg.norm(expansion.outgoing(), axis=1)
+    mean = products.mean()
+    return products / mean if mean > 0 else products
+
+
+@dataclass
+class Evidence:
+    """What batches of real images tell about the hidden channels of each block.
+
+    Attributes:
+        taylor: first-order estimate of the squared change of the loss without the channel, mean over the batches.
+        activation: mean of the channel's values after the activation.
+        batches: how many batches were seen.
+    """
+
+    taylor: list[np.ndarray]
+    activation: list[np.ndarray]
+    batches: int = 0
+
+
+def gather_evidence(model: nn.Layer, expansions: Sequence[Expansion], losses: Iterable[paddle.Tensor]) -> Evidence:
+    """Runs batches backward; weights and running statistics stay as they are.
+
+    The estimate is that of Molchanov et al., "Importance Estimation for Neural Network Pruning" (arXiv 1906.10771,
+    equation 8, at a gate behind the activation): the squared sum over a channel of value times gradient. As the next
+    layer is linear, that sum equals the one over its weights of weight times gradient, which costs no memory.
+
+    Args:
+        model: the network; its mode decides how batch norms act, and is the caller's.
+        expansions: its prunable blocks.
+        losses: runs the model on a batch whenever it is asked for the next loss, a scalar.
+    """
+    evidence = Evidence([np.zeros(each.width) for each in expansions], [np.zeros(each.width) for each in expansions])
+    with _recorded_means(expansions, evidence.activation):
+        for loss in losses:
+            loss.backward()
+            evidence.batches += 1
+            for expansion, total in zip(expansions, evidence.taylor, strict=True):
+                gradient = expansion.block.project.weight.grad
+                total += (expansion.outgoing() * _outgoing_rows(gradient.numpy())).sum(axis=1, dtype=np.float64) ** 2
+            for parameter in model.parameters():
+                parameter.clear_gradient(set_to_zero=False)
+    for total in (*evidence.taylor, *evidence.activation):
+        total /= max(evidence.batches, 1)
+    return evidence
+
+
+@contextlib.contextmanager
+def _recorded_means(expansions: Sequence[Expansion], totals: Sequence[np.ndarray]) -> Iterator[None]:
+    """Adds to ``totals``, at each pass, the mean of each channel that enters ``project``, a convolution ``[N, hidden,
+    H, W]`` or a linear layer ``[N, H, W, hidden]``."""
+
+    def recorder(others: list[int], total: np.ndarray) -> Callable[[nn.Layer, tuple[paddle.Tensor, ...]], None]:
+        def record(_: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
+            np.add(total, inputs[0].detach().mean(others).numpy(), out=total)
+
+        return record
+
+    hooks = []
+    try:
+        for expansion, total in zip(expansions, totals, strict=True):
+            project = expansion.block.project
+            others = [0, 2, 3] if project.weight.ndim == 4 else [0, 1, 2]
+            hooks.append(project.register_forward_pre_hook(recorder(others, total)))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# The cut
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned network, as weights and as a constructor argument.
+
+    Attributes:
+        expansion_channels: what the model or the backbone is built with.
+        weights: arrays by name, for a model that was built so.
+        removed: share of the hidden channels of all blocks that went.
+    """
+
+    expansion_channels: list[list[int]]
+    weights: dict[str, np.ndarray]
+    removed: float
+
+
+def prune(
+    model: nn.Layer, evidence: Evidence | None, criterion: str, ratio: Sequence[float], multiple: int = 8
+) -> Pruned:
+    """Chooses channels of all blocks of ``model`` and cuts them out of a copy of its weights.
+
+    What a removed channel added on average (``evidence.activation`` times its outgoing weights) is added to the bias
+    of the layer behind it, so that only the deviation from the mean is lost.
+
+    Args:
+        model: a trained network with blocks of E-ConvNeXt or ConvNeXt; stays as it is.
+        evidence: from real batches; without it ``criterion`` must be ``magnitude``, and no bias is corrected.
+        criterion: one of ``CRITERIA``.
+        ratio, multiple: see ``choose_channels``.
+
+    Raises:
+        UserError: a number is out of range, or nothing can be pruned.
+    """
+    expansions = find_expansions(model)
+    if criterion == "taylor":
+        assert evidence is not None
+        importance = evidence.taylor
+    else:
+        importance = [magnitude(expansion) for expansion in expansions]
+    kept = choose_channels(importance, [expansion.stage for expansion in expansions], ratio, multiple)
+    weights = {name: np.array(tensor.numpy()) for name, tensor in model.state_dict().items()}
+    widths: list[list[int]] = [[] for _ in range(1 + max(expansion.stage for expansion in expansions))]
+    for number, (expansion, channels) in enumerate(zip(expansions, kept, strict=True)):
+        expand, project = f"{expansion.name}.expand", f"{expansion.name}.project"
+        incoming, outgoing = weights[f"{expand}.weight"], weights[f"{project}.weight"]
+        if evidence is not None:
+            removed = np.setdiff1d(np.arange(expansion.width), channels)
+            bias = weights[f"{project}.bias"]
+            shift = evidence.activation[number][removed] @ _outgoing_rows(outgoing)[removed]
+            weights[f"{project}.bias"] = (bias + shift).astype(bias.dtype)
+        weights[f"{expand}.weight"] = incoming.take(channels, axis=_output_axis(incoming.ndim))
+        weights[f"{expand}.bias"] = weights[f"{expand}.bias"][channels]
+        weights[f"{project}.weight"] = outgoing.take(channels, axis=1 - _output_axis(outgoing.ndim))
+        widths[expansion.stage].append(len(channels))
+    before = sum(expansion.width for expansion in expansions)
+    return Pruned(widths, weights, 1 - sum(map(sum, widths)) / before)
+
+
+def choose_channels(
+    importance: Sequence[np.ndarray], stages: Sequence[int], ratio: Sequence[float], multiple: int = 8
+) -> list[np.ndarray]:
+    """Chooses the most important channels.
+
+    Args:
+        importance: of the channels of each block, comparable between the blocks that are ranked together.
+        stages: the stage of each block.
+        ratio: share of the channels to remove, 0 to 1. One number ranks the channels of all blocks together, so that
+            some blocks lose more than others; one number for each stage ranks those of each stage.
+        multiple: the width of a block that loses channels is rounded to the nearest multiple, at least one, as the
+            kernels of processors work on so many at a time. A ratio of 0 leaves a block as it is.
+
+    Returns:
+        For each block the numbers of the channels that stay, rising.
+
+    Raises:
+        UserError: there are neither one ratio nor as many as stages.
+    """
+    count = 1 + max(stages)
+    if len(ratio) not in (1, count):
+        raise UserError(f"--ratio: must be one number, or {count}, one for each stage, got {len(ratio)}")
+    groups = [range(len(stages))]
+    if len(ratio) > 1:
+        groups = [[block for block, own in enumerate(stages) if own == stage] for stage in range(count)]
+    chosen: list[np.ndarray] = [np.empty(0, int)] * len(stages)
+    for blocks, share in zip(groups, ratio, strict=True):
+        if not blocks:
+            continue
+        # How many channels each block has among the least important share of its group.
+        owners = np.repeat(blocks, [len(importance[block]) for block in blocks])
+        order = np.argsort(np.concatenate([importance[block] for block in blocks]), kind="stable")
+        lost = np.bincount(owners[order[: int(share * len(order))]], minlength=len(stages))
+        for block in blocks:
+            width = len(importance[block])
+            if lost[block]:
+                nearest = int((width - lost[block]) / multiple + 0.5) * multiple
+                width = min(max(nearest, multiple), width)
+            # Stable, so that equal channels are chosen alike on every machine.
+            chosen[block] = np.sort(np.argsort(-importance[block], kind="stable")[:width])
+    return chosen

@@ -1,0 +1,299 @@
+"""Adds a network with weights and activations of 8 bits to an export, measured against the float32 one.
+
+NNCF quantises the OpenVINO network after training, on images that are prepared as at deployment. Past a limit on what
+may be lost nothing is written. Loads no Paddle.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls_ext.deploy.formats import EXACT, check_packages, check_target
+from ppcls_ext.preprocess import ImageError
+from ppcls_ext.runtime import Description, DetectionDescription, DetectionPredictor, Predictor, load, read_description
+from ppcls_ext.runtime.backends import choose, import_openvino, read_network, without_telemetry
+from ppcls_ext.runtime.description import Artefact
+from ppcls_ext.runtime.predictor import ImageSource
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_folder, sha256_of
+
+logger = logging.getLogger(__name__)
+INT8 = "int8"
+BACKEND = "openvino"
+PACKAGES = ("openvino", "nncf")
+FILES = ("inference_int8.xml", "inference_int8.bin")
+WARM_UP = 3
+AnyPredictor = Predictor | DetectionPredictor
+NamedImages = Iterable[tuple[str, ImageSource]]
+
+
+class LimitExceededError(UserError):
+    """Quantisation costs more than the user allows; nothing was written. Tools leave with exit status 1."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a network is, measured by what it is for.
+
+    Attributes:
+        metric: ``top1`` or ``AP``.
+        score: runs a predictor over a labelled data set; returns the metric, 0 to 1.
+        data: what the data set is called, for the record.
+        images: how many images it has.
+    """
+
+    metric: str
+    score: Callable[[Any], float]
+    data: str
+    images: int
+
+
+def check_request(max_drop: float | None, labelled: bool) -> None:
+    """Checks what can be checked before any work.
+
+    Raises:
+        UserError: a package is missing, the limit is none, or it cannot be judged without labelled images.
+    """
+    check_packages(INT8, PACKAGES)
+    if max_drop is not None and not max_drop >= 0:
+        raise UserError(f"--max-drop: must be at least 0, got {max_drop:g}")
+    if max_drop is not None and not labelled:
+        raise UserError("--max-drop: needs labelled images to evaluate on")
+
+
+def quantize_export(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    calibration: NamedImages,
+    evaluation: Evaluation | None,
+    max_drop: float | None = None,
+    threads: int = 2,
+    first: bool = False,
+) -> Description | DetectionDescription:
+    """Quantises the float32 OpenVINO network of an export and adds the result to it.
+
+    Args:
+        source: export folder with an OpenVINO network in float32.
+        target: folder to write in one step: all that ``source`` holds, and the int8 network; may be ``source``.
+        calibration: images that show which values occur; they are prepared as at deployment, and none is kept.
+        evaluation: measures both networks; None leaves that out.
+        max_drop: the largest loss that is accepted, in points (hundredths of the metric).
+        threads: of the measurements.
+        first: the int8 network becomes the one that is opened unless another is asked for.
+
+    Returns:
+        The description of the export with the int8 network in it, and what was measured under its ``verification``.
+
+    Raises:
+        LimitExceededError: the loss is larger; no file is left.
+        UserError: a package is missing, the export has no such network or was changed, ``target`` holds something
+            else than an export, or no image can be read.
+    """
+    check_request(max_drop, evaluation is not None)
+    folder, wanted = Path(source), Path(target)
+    description = read_description(folder)
+    check_target(wanted, description.classes, description.class_num)
+    original, _ = choose(description, BACKEND, EXACT)
+    # It also checks the checksums of what will be quantised.
+    samples = _prepare(load(folder, BACKEND, threads, precision=EXACT), description, calibration)
+    with atomic_folder(wanted) as temporary:
+        description.artefacts = [one for one in description.artefacts if one.precision != INT8]
+        for name in {name for artefact in description.artefacts for name in artefact.files}:
+            shutil.copyfile(folder / name, temporary / name)
+        quantize_network(folder, original, samples, temporary / FILES[0])
+        artefact = Artefact(
+            format="openvino",
+            precision=INT8,
+            model_file=FILES[0],
+            weights_file=FILES[1],
+            checksums={name: sha256_of(temporary / name) for name in FILES},
+            computed_in=INT8,
+        )
+        description.artefacts.insert(0 if first else len(description.artefacts), artefact)
+        description.folder = temporary
+        # Written twice: the networks are opened from the folder as a user will open them.
+        description.write()
+        measured = artefact.verification = _measure(description, original, samples, evaluation, threads)
+        if max_drop is not None:
+            measured["max_drop_points"] = max_drop
+            # The share of one image is not representable: what is equal to the limit may exceed it in the last digit.
+            if not measured["drop_points"] <= max_drop + 1e-9:
+                raise LimitExceededError(
+                    f"int8 loses {measured['drop_points']:.2f} points of {measured['metric']} "
+                    f"({100 * measured[EXACT]:.2f} to {100 * measured[INT8]:.2f} on {measured['images']} images), "
+                    f"allowed are {max_drop:g}; nothing was written"
+                )
+        description.write()
+    description.folder = wanted
+    return description
+
+
+def _prepare(
+    predictor: AnyPredictor, description: Description | DetectionDescription, images: NamedImages
+) -> list[dict[str, np.ndarray]]:
+    """Prepares images as at deployment: for each the inputs of the network by name, with a batch of 1."""
+    samples = []
+    for name, image in images:
+        try:
+            prepared = predictor.prepare(image, name)
+        except ImageError as error:
+            logger.warning("not calibrated on %s", error)
+            continue
+        if isinstance(description, Description):
+            samples.append({"image": prepared[np.newaxis]})
+            continue
+        samples.append({"image": prepared.pixels[np.newaxis]})
+        if description.form.scaled:
+            samples[-1]["scale_factor"] = prepared.scale_factor[np.newaxis]
+    if not samples:
+        raise UserError("there is no image to calibrate on")
+    return samples
+
+
+def quantize_network(folder: Path, artefact: Artefact, samples: Sequence[dict[str, np.ndarray]], target: Path) -> None:
+    """Writes ``artefact`` with weights and activations of 8 bits.
+
+    Scales come from the ranges that the activations have on ``samples``; the mean errors of layers are taken off their
+    biases (NNCF's fast bias correction). What makes boxes of the outputs of the last layers stays in float32.
+
+    Args:
+        folder: of the export.
+        artefact: its OpenVINO network in float32.
+        samples: inputs by name, each with a batch of 1.
+        target: the ``.xml`` to write; the weights go into a ``.bin`` beside it.
+
+    Raises:
+        UserError: the network cannot be quantised.
+    """
+    openvino = import_openvino()
+    network = read_network(folder, artefact)
+    from openvino._offline_transformations import apply_moc_transformations
+
+    # Folds batch norms into convolutions and joins the parts of GELU, as OpenVINO does when it compiles a network: in
+    # one that is stored as it was converted NNCF would quantise between these parts.
+    apply_moc_transformations(network, cf=False)
+    with without_telemetry():
+        import nncf
+    nncf.set_log_level(logging.ERROR)
+    try:
+        quantized = nncf.quantize(
+            network,
+            nncf.Dataset(list(samples)),
+            subset_size=len(samples),
+            ignored_scope=nncf.IgnoredScope(names=behind_last_layers(network), validate=False),
+        )
+    except (nncf.InternalError, nncf.ValidationError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder / artefact.model_file}: NNCF cannot quantise it ({reason})") from error
+    openvino.save_model(quantized, str(target), compress_to_fp16=False)
+
+
+def behind_last_layers(network: Any) -> list[str]:
+    """Returns the names of the operations between the last layers of a network and its outputs.
+
+    A detector computes coordinates there, and 8 bits tell but 256 of them apart: PP-YOLOE-S at 256 px loses five
+    points of AP. The expectation of a distribution, a convolution or product with one output, belongs to it.
+    """
+    waiting = [result.input_value(0).get_node() for result in network.get_results()]
+    seen: dict[str, None] = {}
+    while waiting:
+        operation = waiting.pop()
+        name, kind = operation.get_friendly_name(), operation.get_type_name()
+        if name in seen or kind in ("Constant", "Parameter"):
+            continue
+        axis = {"Convolution": 1, "GroupConvolution": 1, "MatMul": -1}.get(kind)
+        if axis is not None:
+            shape = operation.get_output_partial_shape(0)
+            channels = shape[len(shape) + axis if axis < 0 else axis]
+            if channels.is_dynamic or channels.get_length() > 1:
+                continue
+        seen[name] = None
+        waiting += [operation.input_value(number).get_node() for number in range(operation.get_input_size())]
+    return list(seen)
+
+
+def _measure(
+    description: Description | DetectionDescription,
+    original: Artefact,
+    samples: Sequence[dict[str, np.ndarray]],
+    evaluation: Evaluation | None,
+    threads: int,
+) -> dict[str, Any]:
+    """Compares both networks, opened as a user will open them."""
+    folder = description.folder
+    predictors = {name: load(folder, BACKEND, threads, precision=name) for name in (EXACT, INT8)}
+    latencies = interleaved_latency({name: runner(one, samples[0]["image"]) for name, one in predictors.items()})
+    measured: dict[str, Any] = {
+        "compared_with": original.title,
+        "calibration_images": len(samples),
+        "bytes": {
+            name: sum((folder / file).stat().st_size for file in files)
+            for name, files in ((EXACT, original.files), (INT8, FILES))
+        },
+        "latency_ms": {name: round(row["median_ms"], 3) for name, row in latencies.items()},
+        "threads": threads,
+    }
+    if isinstance(description, Description):
+        exact, rounded = (
+            np.concatenate([predictors[name].backend.run(sample["image"]) for sample in samples])
+            for name in (EXACT, INT8)
+        )
+        differences = np.abs(rounded - exact).max(axis=1) / np.abs(exact).max(axis=1)
+        measured["logits"] = {
+            "median_relative_error": float(np.median(differences)),
+            "largest_relative_error": float(differences.max()),
+            "same_best_class": float((rounded.argmax(axis=1) == exact.argmax(axis=1)).mean()),
+        }
+    if evaluation is not None:
+        scores = {name: float(evaluation.score(predictor)) for name, predictor in predictors.items()}
+        measured |= {
+            "metric": evaluation.metric,
+            "data": evaluation.data,
+            "images": evaluation.images,
+            **scores,
+            "drop_points": 100 * (scores[EXACT] - scores[INT8]),
+        }
+    return measured
+
+
+def runner(predictor: AnyPredictor, image: np.ndarray) -> Callable[[], object]:
+    """Returns what runs the network of ``predictor`` on a prepared image ``[1, 3, H, W]``, without its preparation."""
+    if isinstance(predictor, Predictor):
+        return lambda: predictor.backend.run(image)
+    return lambda: predictor.backend.detect(image, np.ones([1, 2], np.float32))
+
+
+def interleaved_latency(
+    networks: Mapping[str, Callable[[], object]], rounds: int = 15, runs: int = 4
+) -> dict[str, dict[str, float]]:
+    """Times networks in interleaved rounds, so that what else a machine does slows all of them alike.
+
+    Returns:
+        By name ``median_ms`` and ``p90_ms`` of ``rounds`` times ``runs`` runs.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    for number in range(rounds + 1):
+        for name, run in networks.items():
+            # The first round warms up; in the others the first run refills the caches that the one before took.
+            for again in range(WARM_UP if number == 0 else runs + 1):
+                start = time.perf_counter()
+                run()
+                if number and again:
+                    seconds[name].append(time.perf_counter() - start)
+    return {
+        name: {
+            "median_ms": 1000 * statistics.median(values),
+            "p90_ms": 1000 * statistics.quantiles(values, n=10)[-1],
+        }
+        for name, values in seconds.items()
+    }

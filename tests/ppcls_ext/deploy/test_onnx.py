@@ -1,0 +1,157 @@
+"""Conversion to ONNX: no epsilon is damaged, and NMS in the graph is that of NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ppcls_ext.deploy import onnx as onnx_conversion
+from ppcls_ext.deploy.export import export_classifier
+from ppcls_ext.deploy.onnx import damage, epsilons_of_graph, epsilons_of_program
+from ppcls_ext.runtime.nms import NmsSettings, suppress
+from ppcls_ext.utils.errors import UserError
+from tests.support.deployment import NEEDS_ONNX, small_classifier
+
+PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
+ARGUMENTS = {"model_name": "small", "class_num": 4, "image_shape": [3, 32, 32], "preprocess": PREPROCESS}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_classifier()
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx") / "export"
+    export_classifier(model, folder, formats=["paddle", "onnx"], **ARGUMENTS)
+    return folder
+
+
+@NEEDS_ONNX
+def test_epsilons_are_those_of_the_model(exported):
+    import onnx
+
+    expected = epsilons_of_program(exported / "inference.json")
+    assert expected == pytest.approx([1e-6, 1e-5, 1e-3], rel=1e-6)
+    graph = onnx.load(str(exported / "inference.onnx"))
+    assert damage(expected, epsilons_of_graph(graph)) is None
+
+
+def damaged(graph, value, kind="BatchNormalization"):
+    """Returns a copy of an ONNX model with one wrong epsilon: of a layer, or of a normalisation that is written out."""
+    from onnx import numpy_helper
+
+    copy = type(graph)()
+    copy.CopyFrom(graph)
+    if kind == "Sqrt":
+        for tensor in copy.graph.initializer:
+            numbers = numpy_helper.to_array(tensor)
+            if numbers.size == 1 and np.isclose(float(numbers.reshape(-1)[0]), 1e-6, rtol=1e-3, atol=0):
+                tensor.CopyFrom(numpy_helper.from_array(np.full_like(numbers, value), tensor.name))
+        return copy
+    node = next(node for node in copy.graph.node if node.op_type == kind)
+    next(attribute for attribute in node.attribute if attribute.name == "epsilon").f = value
+    return copy
+
+
+@NEEDS_ONNX
+@pytest.mark.parametrize(("kind", "value"), [("BatchNormalization", 3e-29), ("BatchNormalization", 1e-4), ("Sqrt", 0)])
+def test_a_damaged_epsilon_is_found(exported, kind, value):
+    import onnx
+
+    graph = onnx.load(str(exported / "inference.onnx"))
+    expected = epsilons_of_graph(graph)
+    assert damage(expected, expected) is None
+    found = damage(expected, epsilons_of_graph(damaged(graph, value, kind)))
+    assert found is not None
+    assert found.startswith("1 of 3 epsilons are wrong, such as")
+    assert damage(expected, expected[1:]) == "it has 2 epsilons, the model has 3"
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-40, float("nan"), 1.0001e-5])
+def test_an_epsilon_is_right_to_its_last_digits_or_damaged(value):
+    assert damage([1e-5, 1e-6], [1e-6, float(np.float32(1e-5))]) is None
+    assert damage([1e-5, 1e-6], [1e-6, value]) is not None
+
+
+@NEEDS_ONNX
+def test_a_damaged_conversion_is_repeated_and_at_last_refused(model, exported, tmp_path, monkeypatch, caplog):
+    import onnx
+
+    good = onnx.load(str(exported / "inference.onnx"))
+    results = [damaged(good, 5e-310), damaged(good, 2e20), good]
+    monkeypatch.setattr(onnx_conversion, "_converted", lambda program, weights: results.pop(0))
+    with caplog.at_level("WARNING"):
+        export_classifier(model, tmp_path / "export", formats=["onnx"], **ARGUMENTS)
+    assert not results
+    first = "(1 of 3 epsilons are wrong, such as 0 in place of 1e-05), attempt 1 of 5"
+    second = "(1 of 3 epsilons are wrong, such as 2e+20 in place of 1e-05), attempt 2 of 5"
+    assert first in caplog.text
+    assert second in caplog.text
+    monkeypatch.setattr(onnx_conversion, "_converted", lambda program, weights: damaged(good, 2e20))
+    with pytest.raises(UserError, match=r"damaged the network 5 times \(1 of 3 epsilons are wrong"):
+        export_classifier(model, tmp_path / "other", formats=["onnx"], **ARGUMENTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+@NEEDS_ONNX
+def test_a_network_that_onnx_cannot_hold_is_refused_in_one_line(tmp_path):
+    (tmp_path / "network.json").write_text('{"base_code": {"magic": "pir"}, "program": {"regions": []}}')
+    with pytest.raises(UserError, match="Paddle2ONNX cannot convert the network: ") as caught:
+        onnx_conversion.convert(tmp_path / "network.json", tmp_path / "network.pdiparams", ["logits"])
+    assert "\n" not in str(caught.value)
+
+
+def anchors_of(count: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns boxes ``[N, A, 4]`` in clusters and scores ``[N, 3, A]``; the last image has none."""
+    generator = np.random.default_rng(seed)
+    corner = generator.integers(0, 4, (images, count, 2)) * 30 + generator.uniform(0, 8, (images, count, 2))
+    boxes = np.concatenate([corner, corner + generator.uniform(20, 30, (images, count, 2))], axis=2)
+    scores = generator.uniform(size=(images, 3, count))
+    scores[-1] = 0
+    return boxes.astype(np.float32), scores.astype(np.float32)
+
+
+@NEEDS_ONNX
+@pytest.mark.parametrize(
+    "settings",
+    [
+        NmsSettings(score_threshold=0.3, nms_top_k=20, keep_top_k=15, nms_threshold=0.5),
+        NmsSettings(score_threshold=0.05, nms_top_k=-1, keep_top_k=-1, nms_threshold=0.6),
+        NmsSettings(score_threshold=0.9, nms_top_k=1000, keep_top_k=300, nms_threshold=0.7),
+        NmsSettings(score_threshold=0.9999, nms_top_k=10, keep_top_k=10, nms_threshold=0.5),
+    ],
+)
+def test_suppression_in_the_graph_is_that_of_numpy(settings: NmsSettings) -> None:
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    def value(name: str, shape: list[Any]) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    names = {"boxes_in": (onnx_conversion.ANCHOR_BOXES, ["n", "a", 4]),
+             "scores_in": (onnx_conversion.ANCHOR_SCORES, ["n", 3, "a"])}  # fmt: skip
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [other]) for name, (other, _) in names.items()],
+        "core",
+        [value(name, shape) for name, (_, shape) in names.items()],
+        [value(other, shape) for other, shape in names.values()],
+    )
+    core = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    completed = onnx_conversion.add_suppression(core, settings)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        completed.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    for images, count in ((3, 60), (1, 5), (2, 400), (4, 60)):
+        boxes, scores = anchors_of(count, images, seed=count)
+        rows, counts = session.run(None, {"boxes_in": boxes, "scores_in": scores})
+        expected = [suppress(*pair, settings) for pair in zip(boxes, scores, strict=True)]
+        assert counts.tolist() == [len(one) for one in expected]
+        assert counts[-1] == 0
+        for own, wanted in zip(np.split(rows, np.cumsum(counts)[:-1]), expected, strict=True):
+            np.testing.assert_array_equal(own, wanted[np.argsort(-wanted[:, 1], kind="stable")])
