@@ -594,11 +594,11 @@ CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
 }
 
 
-def use_fast_kernels(model: nn.Layer, choice: str = "auto") -> str:
-    """Accelerates a model that trains on a CPU, and says so in one line of the log.
+def use_fast_kernels(models: Sequence[nn.Layer], choice: str = "auto") -> str:
+    """Accelerates networks that train on a CPU, and says so in one line of the log.
 
     Args:
-        model: any network.
+        models: any networks.
         choice: ``auto``, or ``paddle`` for Paddle's own kernels.
 
     Returns:
@@ -608,10 +608,11 @@ def use_fast_kernels(model: nn.Layer, choice: str = "auto") -> str:
         return "paddle"
     try:
         start = time.monotonic()
-        count = accelerate(model)
+        count = sum(accelerate(model) for model in models)
         _check_kernels()
     except Exception as error:  # noqa: BLE001 - whatever a compiler meets on this machine, training goes on
-        restore(model)
+        for model in models:
+            restore(model)
         logger.info("Paddle's CPU kernels, which are slow: %s", str(error).strip().splitlines()[0])
         return "paddle"
     seconds = time.monotonic() - start

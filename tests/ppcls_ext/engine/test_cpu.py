@@ -293,6 +293,6 @@ def test_without_numba_paddles_kernels_do_the_work(monkeypatch, caplog) -> None:
     monkeypatch.setattr(cpu, "kernels", None)
     layer = nn.Conv2D(3, 4, 1)
     with caplog.at_level("INFO"):
-        assert cpu.use_fast_kernels(layer, "auto") == "paddle"
+        assert cpu.use_fast_kernels([layer], "auto") == "paddle"
     assert "numba" in caplog.text and len(caplog.records) == 1
     assert "forward" not in vars(layer)
