@@ -24,7 +24,7 @@ from ppcls_ext.utils.toolkit_scripts import Toolkit, run_script
 def register() -> None:
     """Puts what is ours into the workspace of the ``ppdet`` that the script will import."""
     from detection import patches
-    from detection.toolkit import put_into_workspace
+    from detection.registration import put_into_workspace
 
     put_into_workspace()
     patches.apply()

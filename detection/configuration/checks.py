@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from detection.toolkit import register
+from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.utils.config import Document

@@ -67,7 +67,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, module: str
     def fail() -> None:
         raise ModuleNotFoundError(f"No module named '{module}'", name=module)
 
-    monkeypatch.setattr(toolkit, "put_into_workspace", fail)
+    monkeypatch.setattr("detection.registration.put_into_workspace", fail)
     with pytest.raises(UserError, match=message):
         toolkit.register()
 
