@@ -30,7 +30,7 @@ TOLERANCE = 5e-5
 def export_detector(config_file: str, size: int, format_name: str, precision: str, folder: Path) -> dict[str, int]:
     """Exports the detector of a configuration with random weights, PP-YOLOE with its suppression inside.
 
-    An `Exporter` of ``ppcls_ext.deploy.benchmark_exports``.
+    An `Exporter` of ``ppcls_ext.deploy.benchmark``.
 
     Args:
         config_file: its configuration.

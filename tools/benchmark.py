@@ -26,7 +26,7 @@ from ppcls_ext.utils.command_line import run
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ppcls_ext.deploy.benchmark_exports import BenchmarkRequest
+    from ppcls_ext.deploy.benchmark import BenchmarkRequest
 
 NETWORK = "EConvNeXt_mini"
 DETECTORS = tuple(
@@ -224,7 +224,7 @@ def measure_operators(arguments: argparse.Namespace) -> Section:
 
 def request_of(arguments: argparse.Namespace) -> BenchmarkRequest:
     """Returns which models, backends, precisions, threads and batch sizes are asked for."""
-    from ppcls_ext.deploy.benchmark_exports import DEFAULT_MODELS, BenchmarkRequest
+    from ppcls_ext.deploy.benchmark import DEFAULT_MODELS, BenchmarkRequest
 
     def names(text: str | None) -> list[str] | None:
         return None if text is None else [name.strip() for name in text.split(",")]

@@ -1,45 +1,328 @@
 """Latency of networks in every runtime and precision, beside what the machine reaches at best.
 
-Each combination of network, runtime, precision, threads and batch size has a process of its own, and they are measured
-in interleaved rounds (`ppcls_ext.utils.workers`); `ppcls_ext.deploy.benchmark_exports` finds and exports the networks.
+Read from top to bottom: which networks (`find_rows` exports those that are given by name, with random weights), what
+runs in the measured processes, the measurements, the page and the chart. Each combination of network, runtime,
+precision, threads and batch size has a process of its own (`ppcls_ext.utils.workers`).
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.metadata
 import importlib.util
+import itertools
+import json
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls_ext.deploy.benchmark_exports import (
-    EXPORT_SECONDS,
-    FAILED,
-    INT8,
-    MEASURED,
-    BenchmarkRequest,
-    Exporter,
-    Row,
-    export_model,
-    find_rows,
-)
-from ppcls_ext.deploy.formats import FORMATS
-from ppcls_ext.runtime import BACKENDS, DetectionDescription, DetectionPredictor, load, read_description
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.deploy.formats import FORMATS, PRECISIONS
+from ppcls_ext.deploy.published import PUBLISHED
+from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, DetectionPredictor, load, read_description
+from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino
+from ppcls_ext.runtime.description import DESCRIPTION_FILE
+from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.files import write_json
 from ppcls_ext.utils.tables import markdown_table
 from ppcls_ext.utils.workers import Subject, measure_interleaved, run_in_process
 
+if TYPE_CHECKING:
+    from paddle import nn
+
 logger = logging.getLogger(__name__)
+DEFAULT_MODELS = (
+    "EConvNeXt_mini", "EConvNeXt_tiny", "EConvNeXt_small", "ConvNeXt_tiny", "MobileNetV4_conv_medium",
+    "EfficientNetV2_S", "PPHGNetV2_B0", "ResNet50", "SwinTransformer_tiny_patch4_window7_224",
+)  # fmt: skip
+DEFAULT_PRECISIONS = ("fp32", "bf16")
+MEASURED, FAILED, UNSUPPORTED = "measured", "failed", "unsupported"
 SETTINGS = ("backend", "precision", "threads", "batch")
+DETECTOR_SIZE, CLASSES = 640, 1000
+EXPORT_SECONDS = 1800.0
+SOURCES = Path(__file__).resolve().parents[2]
+# A change of their versions makes the exports of earlier runs worthless.
+EXPORT_PACKAGES = (
+    "paddlepaddle", "paddlepaddle-gpu", "paddleclas", "paddle2onnx", "onnx", "onnxruntime", "openvino", "nncf",
+)  # fmt: skip
+# Largest logit of one picture over that of another; a few in other networks with random weights.
+WILD = 100.0
 # The matrices of the measured peak: their product takes many times what starting the threads takes.
 MATRIX_SIDE = 1536
+# Writes an export: of a model or configuration, with the side of its images, a format and a precision, to a folder;
+# returns ``parameters`` and ``multiply_adds``.
+Exporter = Callable[[str, int, str, str, Path], dict[str, int]]
+Row = dict[str, Any]
 
 
-# Openers: they run in the processes that are measured
+# Which networks
+
+
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """What to measure: every combination of the lists.
+
+    Attributes:
+        models: names (``NAME`` or ``NAME@SIZE``), configurations of detectors (``FILE.yml[@SIZE]``), export folders;
+            None measures ``defaults``.
+        defaults: as ``models``, but what this installation does not have is a row with the reason, not an error.
+        backends: keys of ``BACKENDS``; None takes all.
+        precisions: None takes float32, and bfloat16 where a backend has it; of an export all that it holds.
+        threads, batches: numbers of threads and batch sizes.
+        size: side in pixels of the images of classifiers that do not say it.
+        cache: folder that keeps the exports for the next run.
+        rounds, runs, starts: see `measure_interleaved`.
+    """
+
+    models: Sequence[str] | None = None
+    defaults: Sequence[str] = DEFAULT_MODELS
+    backends: Sequence[str] | None = None
+    precisions: Sequence[str] | None = None
+    threads: Sequence[int] = (2,)
+    batches: Sequence[int] = (1,)
+    size: int = 224
+    cache: Path = Path("output/benchmark")
+    rounds: int = 12
+    runs: int = 10
+    starts: int = 3
+
+
+def find_network(
+    name: str, size: int, detector_exporter: Exporter | None = None
+) -> tuple[Row, Description | DetectionDescription | Exporter | None]:
+    """Finds what a name means: an export folder, the configuration of a detector, or a model.
+
+    Returns:
+        ``model`` (its name in reports), ``architecture`` and ``size`` (side in pixels; of an export as text); and the
+        description of the export, or the function that makes one.
+
+    Raises:
+        UserError: it is none of them; the nearest names are given.
+    """
+    from ppcls_ext.arch.registry import architecture_parameters
+
+    model, separator, side = name.partition("@")
+    if separator and not (side.isdecimal() and int(side) > 0):
+        raise UserError(f"--model {name}: after @ stands the side of the images in pixels, such as {model}@224")
+    if Path(model).suffix in (".yml", ".yaml"):
+        if not Path(model).is_file():
+            raise UserError(f"--model {name}: there is no such configuration")
+        network = {"model": Path(model).stem, "architecture": model, "size": int(side or DETECTOR_SIZE)}
+        return network, detector_exporter
+    if (Path(name) / DESCRIPTION_FILE).is_file() or os.sep in name:
+        description = read_description(name)
+        sides = " x ".join("any" if side < 0 else str(side) for side in description.input_shape[2:])
+        return {"model": name, "architecture": description.model_name, "size": sides}, description
+    try:
+        architecture_parameters(model)
+    except ValueError as error:
+        raise UserError(f"--model {name}: {error}; an export folder has an {DESCRIPTION_FILE}") from error
+    published = PUBLISHED.get(model)
+    facts = {} if published is None else {
+        "top1": published.top1, "top1_size": published.size, "top1_source": published.source,
+    }  # fmt: skip
+    return {"model": name, "architecture": model, "size": int(side or size), **facts}, export_model
+
+
+def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = None) -> list[Row]:
+    """Finds and exports what is to be measured.
+
+    Args:
+        request: what to measure.
+        detector_exporter: exports a detector from its configuration (`detection` has one, which this package does not
+            import).
+
+    Returns:
+        A row for each combination. It has the ``folder`` of the export, the ``file_size_mb`` of its files, and of a
+        model by name ``parameters``, ``multiply_adds`` and the published ``top1``; or a ``status`` other than
+        ``measured``, with the ``reason``.
+
+    Raises:
+        UserError: a name or a number is wrong; all of it is told before any work.
+    """
+    for option, values in (("threads", request.threads), ("batch", request.batches)):
+        if not values or min(values) < 1:
+            raise UserError(f"--{option} must be at least 1, got {' '.join(map(str, values)) or 'nothing'}")
+    for kind, names, allowed in (
+        ("backend", request.backends, list(BACKENDS)),
+        ("precision", request.precisions, list(dict.fromkeys([*PRECISIONS, "int8"]))),
+    ):
+        for name in names or ():
+            if name not in allowed:
+                raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
+    takes = {form.backend: list(form.precisions) for form in FORMATS.values()}
+    takes["openvino"].append("int8")  # Made of the float32 network by quantisation.
+    works = "; ".join(f"{backend}: {', '.join(takes[backend])}" for backend in BACKENDS)
+    backends, precisions = list(dict.fromkeys(request.backends or BACKENDS)), dict.fromkeys(request.precisions or ())
+    asked = [(backend, precision) for backend in backends for precision in precisions or DEFAULT_PRECISIONS
+             if precisions or precision in takes[backend]]  # fmt: skip
+    if not any(precision in takes[backend] for backend, precision in asked):
+        raise UserError(f"no backend of {', '.join(backends)} takes {', '.join(precisions)}; {works}")
+    networks, missing = [], []
+    for name in dict.fromkeys(request.models or request.defaults):
+        try:
+            networks.append(find_network(name, request.size, detector_exporter))
+        except UserError as error:
+            if request.models:
+                raise
+            missing.append({"model": name, "backend": "", "precision": "", "status": FAILED, "reason": str(error)})
+    rows: list[Row] = []
+    for network, origin in networks:
+        pairs = asked
+        if not callable(origin) and not precisions:
+            held = [(artefact.format, artefact.precision) for artefact in origin.artefacts]
+            # An export with nothing for these backends is told in the table, too.
+            pairs = [(backend, precision) for backend in backends for form, precision in held
+                     if form == BACKENDS[backend].format] or asked  # fmt: skip
+        for backend, precision in pairs:
+            if precision in takes[backend]:
+                export = _find_export(network, origin, backend, precision, request.cache)
+            else:
+                export = {"status": UNSUPPORTED, "reason": f"what works is {works}"}
+            rows += [
+                {**network, "backend": backend, "precision": precision, "threads": threads, "batch": batch, **export}
+                for threads, batch in itertools.product(dict.fromkeys(request.threads), dict.fromkeys(request.batches))
+            ]
+    return rows + missing
+
+
+def _find_export(network: Row, origin: Any, backend: str, precision: str, cache: Path) -> Row:
+    """Returns what `find_rows` says of one export, which is written first where it is not there yet."""
+    counts, description = {}, origin
+    try:
+        if callable(origin):
+            folder = cache / f"{network['model']}_{network['size']}" / f"{BACKENDS[backend].format}_{precision}"
+            record, digest = folder.with_suffix(".json"), export_digest(network["architecture"])
+            try:
+                earlier = json.loads(record.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                earlier = {}
+            if earlier.get("digest") == digest and (folder / DESCRIPTION_FILE).is_file():
+                counts = earlier["counts"]
+            else:
+                logger.info("exporting %s at %s px: %s", network["model"], network["size"], folder.name)
+                # A converter that crashes takes only its own process along.
+                counts = run_in_process(origin, network["architecture"], network["size"], BACKENDS[backend].format,
+                                        precision, folder, seconds=EXPORT_SECONDS)  # fmt: skip
+                write_json(record, {"digest": digest, "counts": counts})
+            description = read_description(folder)
+        artefact, _ = choose(description, backend, precision)
+        size = sum((description.folder / name).stat().st_size for name in artefact.files)
+    except (UserError, OSError) as error:
+        logger.warning("%s, %s %s: %s", network["model"], backend, precision, error)
+        return {"status": FAILED, "reason": " ".join(str(error).split())}
+    return counts | {"folder": description.folder, "file_size_mb": size / 1e6}
+
+
+@functools.cache
+def export_digest(architecture: str) -> str:
+    """Returns a checksum of our code, of the packages that export, and of the file if ``architecture`` is one."""
+    digest = hashlib.sha256()
+    files = [file for package in ("ppcls_ext", "detection") for file in sorted((SOURCES / package).rglob("*.py"))]
+    for file in [*files, Path(architecture)]:
+        digest.update(file.read_bytes() if file.is_file() else b"")
+    for distribution in importlib.metadata.distributions():
+        if distribution.name in EXPORT_PACKAGES:
+            digest.update(f"{distribution.name}={distribution.version};".encode())
+    return digest.hexdigest()
+
+
+def export_model(
+    model_name: str, size: int, format_name: str, precision: str, folder: Path, mean_pooled: bool = False
+) -> dict[str, int]:
+    """Exports a classifier with random weights, always the same ones, and 1000 classes; an `Exporter`.
+
+    Args:
+        model_name: a name of ``list_models()`` or of PaddleClas.
+        size: side of the images in pixels.
+        format_name: a key of ``FORMATS``.
+        precision: a key of ``PRECISIONS``, or int8.
+        folder: is replaced by the export.
+        mean_pooled: with ``x.mean([2, 3])`` in the place of global average pools, see `use_mean_pooling`.
+    """
+    import paddle
+
+    from ppcls_ext.arch.flops import count_network
+    from ppcls_ext.arch.outputs import logits_of
+    from ppcls_ext.arch.registry import build_model
+    from ppcls_ext.deploy.export import example_images, export_classifier
+    from ppcls_ext.preprocess import build_pipeline
+    from ppcls_ext.runtime.predictor import prepare_input
+
+    # The usual preparation of ImageNet's validation images: the middle 7/8 of the short side.
+    preprocess: list[dict[str, Any]] = [
+        {"ResizeImage": {"resize_short": round(size * 8 / 7)}},
+        {"CropImage": {"size": size}},
+        {"NormalizeImage": {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+                            "order": ""}},
+    ]  # fmt: skip
+    paddle.seed(0)
+    model = build_model(model_name, class_num=CLASSES)
+    model.eval()
+    if mean_pooled:
+        use_mean_pooling(model)
+    pipeline = build_pipeline(preprocess, "Infer.transforms")
+    images = np.stack([prepare_input(pipeline, image, name, [3, size, size])
+                       for name, image in example_images().items()])  # fmt: skip
+    with paddle.no_grad():
+        largest = [float(logits_of(model(paddle.to_tensor(image[np.newaxis]))).abs().max()) for image in images]
+    if max(largest) > WILD * min(largest):
+        # Random weights blow up some pictures (EfficientNetV2: logits of 0.2 and of 18,000), and with them any
+        # rounding, so that no export would agree with the model.
+        settle_batch_norms(model, images)
+    export_classifier(
+        model, folder, model_name=model_name, class_num=CLASSES, image_shape=[3, size, size], preprocess=preprocess,
+        formats=[format_name], precisions=["fp32" if precision == "int8" else precision],
+    )  # fmt: skip
+    if precision == "int8":
+        from ppcls_ext.deploy.quantize import quantize_export
+
+        quantize_export(folder, folder, list(example_images().items()), None)
+    count = count_network(model, size)
+    return {"parameters": count.parameters, "multiply_adds": count.flops}
+
+
+def settle_batch_norms(model: nn.Layer, images: np.ndarray) -> None:
+    """Gives the batch norms of a network in evaluation mode the statistics of ``images`` ``[N, 3, H, W]``, float32."""
+    import paddle
+    from paddle.nn.layer.norm import _BatchNormBase
+
+    norms = [layer for layer in model.sublayers() if isinstance(layer, _BatchNormBase)]
+    momenta = [norm._momentum for norm in norms]
+    for norm in norms:
+        norm._momentum = 0.0  # The share of the old statistics.
+        norm.training = True
+    with paddle.no_grad():
+        model(paddle.to_tensor(images))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm._momentum = momentum
+        norm.training = False
+
+
+def use_mean_pooling(model: nn.Layer) -> None:
+    """Puts ``x.mean([2, 3])``, as the paper's code has it, in the place of every global average pool of ``model``."""
+    import paddle
+
+    from ppcls_ext.arch.layers import GlobalAveragePool
+
+    class MeanPool(paddle.nn.Layer):
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            """``[N, C, H, W]`` -> ``[N, C, 1, 1]``."""
+            return x.mean([2, 3], keepdim=True)
+
+    for layer in model.sublayers(include_self=True):
+        for name, child in list(layer.named_children()):
+            if isinstance(child, GlobalAveragePool):
+                setattr(layer, name, MeanPool())
+
+
+# What runs in the measured processes
 
 
 def open_export(
@@ -70,15 +353,23 @@ def open_export(
     return lambda: predictor.backend.run(stacked), facts
 
 
+def export_subject(
+    folder: Path | str, image: np.ndarray, backend: str | None = None, precision: str | None = None, threads: int = 2,
+    batch: int = 1, whole: bool = False,
+) -> Subject:  # fmt: skip
+    """Returns what `measure_interleaved` takes to measure an export; for the arguments see `open_export`."""
+    title = " ".join(filter(None, [f"{folder},", backend, precision, f"threads: {threads}, batch: {batch}"]))
+    arguments = {"folder": str(folder), "backend": backend, "precision": precision, "threads": threads, "batch": batch,
+                 "image": image, "whole": whole}  # fmt: skip
+    return Subject(title, open_export, arguments, threads)
+
+
 def open_matrix_product(library: str, precision: str, threads: int) -> tuple[Callable[[], object], dict[str, Any]]:
     """Returns the product of two square matrices by NumPy, or by oneDNN's kernels inside OpenVINO."""
     left, right = np.random.default_rng(0).normal(size=(2, MATRIX_SIDE, MATRIX_SIDE)).astype(np.float32)
-    facts = {"computed_in": precision}
     if library == "numpy":
         result = np.empty_like(left)
-        return lambda: np.matmul(left, right, out=result), facts
-    from ppcls_ext.runtime.backends import DEVICE, import_openvino
-
+        return lambda: np.matmul(left, right, out=result), {}
     openvino = import_openvino()
     from openvino import opset13
 
@@ -92,21 +383,10 @@ def open_matrix_product(library: str, precision: str, threads: int) -> tuple[Cal
     if chosen != hint:
         raise UserError(f"this processor computes in {chosen} instead")
     inference, tensor = compiled.create_infer_request(), openvino.Tensor(left)
-    return lambda: inference.infer({0: tensor}), facts
+    return lambda: inference.infer({0: tensor}), {}
 
 
-# Measuring
-
-
-def export_subject(
-    folder: Path | str, image: np.ndarray, backend: str | None = None, precision: str | None = None, threads: int = 2,
-    batch: int = 1, whole: bool = False,
-) -> Subject:  # fmt: skip
-    """Returns what `measure_interleaved` takes to measure an export; for the arguments see `open_export`."""
-    title = " ".join(filter(None, [f"{folder},", backend, precision, f"threads: {threads}, batch: {batch}"]))
-    arguments = {"folder": str(folder), "backend": backend, "precision": precision, "threads": threads, "batch": batch,
-                 "image": image, "whole": whole}  # fmt: skip
-    return Subject(title, open_export, arguments, threads)
+# Measurements
 
 
 def peak_subjects(threads: Sequence[int], bfloat16: bool) -> list[Subject]:
@@ -176,7 +456,7 @@ def measure_models(
         row |= {
             "status": MEASURED,
             # Layers that quantisation left out, and what lies between layers, are in float32.
-            "computed_in": INT8 if row["precision"] == INT8 else subject.facts["computed_in"],
+            "computed_in": "int8" if row["precision"] == "int8" else subject.facts["computed_in"],
             **statistics,
             "samples": len(subject.seconds),
             "images_per_second": 1000 * row["batch"] / statistics["mean_ms"],
@@ -191,8 +471,7 @@ def measure_models(
             # A multiply-add is two operations.
             row["gflops_per_second"] = 2 * row["multiply_adds"] * row["batch"] / row["median_ms"] / 1e6
             peak = fastest_product(peak_rows, row["computed_in"], row["threads"])
-            if peak is not None:
-                row["share_of_peak"] = row["gflops_per_second"] / peak
+            row["share_of_peak"] = None if peak is None else row["gflops_per_second"] / peak
     return {"settings": asdict(request) | {"cache": str(request.cache)}, "peaks": peak_rows, "rows": rows}
 
 
@@ -228,20 +507,11 @@ def measure_inference(
                            seconds=EXPORT_SECONDS)  # fmt: skip
             subjects[name] = export_subject(folder, generated_image(), backend, "fp32", threads)
         measure_interleaved(list(subjects.values()), rounds, runs)
-    for name, subject in subjects.items():
-        if subject.failure is not None:
-            raise UserError(f"{name}: {subject.failure}")
     figures = {name: subject.statistics() for name, subject in subjects.items()}
     first = next(iter(figures.values()))["median_ms"]
-    return {
-        "model": model_name,
-        "size": size,
-        "batch": 1,
-        "threads": threads,
-        "samples": rounds * runs,
-        "engines": {name: {**row, "ratio": row["median_ms"] / first} for name, row in figures.items()},
-        "skipped": skipped,
-    }
+    settings = {"model": model_name, "size": size, "batch": 1, "threads": threads, "samples": rounds * runs}
+    ratios = {name: {**row, "ratio": row["median_ms"] / first} for name, row in figures.items()}
+    return {**settings, "engines": ratios, "skipped": skipped}
 
 
 def measure_detectors(
@@ -270,19 +540,14 @@ def measure_detectors(
         description = read_description(folder)
         if not isinstance(description, DetectionDescription):
             raise UserError(f"{folder}: is the export of a classifier; this measures detectors")
-        models[folder] = {
-            "name": description.model_name,
-            "input": description.input_shape[2:],
-            "in_graph": description.form.final,
-            "suppression": description.form.suppression,
-        }
+        form = description.form
+        models[folder] = {"name": description.model_name, "input": description.input_shape[2:],
+                          "in_graph": form.final, "suppression": form.suppression}  # fmt: skip
         for stage in ("network", "whole"):
             subjects[folder, stage] = export_subject(folder, image, threads=threads, whole=stage == "whole")
     measure_interleaved(list(subjects.values()), rounds, runs)
     for (folder, stage), subject in subjects.items():
-        if subject.failure is not None:
-            raise UserError(f"{folder}: {subject.failure}")
-        models[folder] |= {"boxes": subject.facts["boxes"], stage: subject.statistics()}
+        models[folder] |= {stage: subject.statistics(), "boxes": subject.facts["boxes"]}
     samples = rounds * runs
     return {"image": list(image.shape[:2]), "batch": 1, "threads": threads, "samples": samples, "models": models}
 
@@ -298,7 +563,21 @@ def generated_image() -> np.ndarray:
     return np.repeat(np.clip(picture, 0, 255).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
 
 
-# Reports
+# The page and the chart
+
+# Heading -> key, factor and format of a column; rows that were not measured have their reason in the first of them.
+FIGURES = {
+    "median, ms": ("median_ms", 1, ".1f"),
+    "90th percentile, ms": ("p90_ms", 1, ".1f"),
+    "images/s": ("images_per_second", 1, ".1f"),
+    "peak memory, MB": ("peak_memory_mb", 1, ".0f"),
+    "on disk, MB": ("file_size_mb", 1, ".1f"),
+    "cold start, s": ("cold_start_s", 1, ".2f"),
+    "G multiply-adds": ("multiply_adds", 1e-9, ".3f"),
+    "GFLOP/s": ("gflops_per_second", 1, ".0f"),
+    "of the peak": ("share_of_peak", 1, ".0%"),
+    "top-1, published": ("top1", 1, "g"),
+}
 
 
 def models_page(result: Mapping[str, Any]) -> str:
@@ -318,52 +597,42 @@ def models_page(result: Mapping[str, Any]) -> str:
         peak_table(result["peaks"]),
     ]
     sources = {
-        row["architecture"]: f"{row['architecture']}: {row['top1']:g} at {row['top1_size']} px ({row['top1_source']})"
+        row["architecture"]: f"- {row['architecture']}: {row['top1']:g} at {row['top1_size']} px ({row['top1_source']})"
         for row in result["rows"]
-        if row.get("top1") is not None
+        if row["status"] == MEASURED and "top1" in row
     }
     if sources:
-        lines = "\n".join(f"- {text}" for text in sources.values())
+        lines = "\n".join(sources.values())
         parts.append(f"Accuracies are published ones, not measured here:\n\n{lines}")
-
-    def number(row: Row, key: str, digits: int, factor: float = 1.0) -> str:
-        value = row.get(key)
-        return "" if value is None else f"{value * factor:.{digits}f}"
-
     plain = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
-    keys = ("model", "size", "backend", "precision", "threads", "batch")
-    columns = ["model", "input, px", "backend", "precision", "threads", "batch", "median, ms", "90th percentile, ms",
-               "images/s", "peak memory, MB", "on disk, MB", "cold start, s", "G multiply-adds", "GFLOP/s",
-               "of the peak", "top-1, published"]  # fmt: skip
     table = []
     for row in result["rows"]:
-        cells = [row.get(key) for key in keys]
+        cells = [row.get(key) for key in ("model", "size", *SETTINGS)]
         if row["status"] != MEASURED:
-            reason = f"{row['status']}: {row['reason']}".replace("|", "/")
-            table.append([*cells, reason, *[""] * (len(columns) - len(keys) - 1)])
+            table.append([*cells, told(row), *[""] * (len(FIGURES) - 1)])
             continue
         if row["computed_in"] != plain.get(row["precision"]):
             cells[3] = f"{row['precision']} (computes {row['computed_in']})"
-        accuracy = "" if row.get("top1") is None else f"{row['top1']:g}"
-        if accuracy and row["top1_size"] != row["size"]:
-            accuracy += f" (at {row['top1_size']} px)"
-        share = f"{100 * row['share_of_peak']:.0f} %" if row.get("share_of_peak") else ""
-        table.append([
-            *cells, number(row, "median_ms", 1), number(row, "p90_ms", 1), number(row, "images_per_second", 1),
-            number(row, "peak_memory_mb", 0), number(row, "file_size_mb", 1), number(row, "cold_start_s", 2),
-            number(row, "multiply_adds", 3, 1e-9), number(row, "gflops_per_second", 0), share, accuracy,
-        ])  # fmt: skip
+        for key, factor, form in FIGURES.values():
+            cells.append("" if row.get(key) is None else format(row[key] * factor, form))
+        if "top1" in row and row["top1_size"] != row["size"]:
+            cells[-1] += f" (at {row['top1_size']} px)"
+        table.append(cells)
+    columns = ["model", "input, px", *SETTINGS, *FIGURES]
     return "\n\n".join([*parts, markdown_table(columns, table)])
+
+
+def told(row: Row) -> str:
+    """Returns why a row was not measured, fit for a cell of a table."""
+    return f"{row['status']}: {row['reason']}".replace("|", "/")
 
 
 def peak_table(peaks: Sequence[Row]) -> str:
     """Returns what matrix products reached as a Markdown table, one row for each library, type and thread number."""
     table = []
     for peak in peaks:
-        if peak["status"] == MEASURED:
-            figures = [f"{peak['gflops_per_second']:.0f}", f"{peak['fastest_gflops_per_second']:.0f}"]
-        else:
-            figures = [f"failed: {peak['reason']}".replace("|", "/"), ""]
+        keys = ("gflops_per_second", "fastest_gflops_per_second")
+        figures = [f"{peak[key]:.0f}" for key in keys] if peak["status"] == MEASURED else [told(peak), ""]
         table.append([peak["library"], peak["computed_in"], peak["threads"], *figures])
     return markdown_table(["matrix product", "type", "threads", "GFLOP/s, median", "fastest"], table)
 
@@ -382,29 +651,26 @@ def draw_models(result: Mapping[str, Any], path: Path) -> bool:
     """
     from ppcls_ext.utils.plots import Point, draw_tradeoff
 
-    rows = [row for row in result["rows"] if row["status"] == MEASURED and row.get("top1") is not None]
+    rows = [row for row in result["rows"] if row["status"] == MEASURED and "top1" in row]
     threads, batch = max((row["threads"] for row in rows), default=0), min((row["batch"] for row in rows), default=0)
-    rows = [row for row in rows if (row["threads"], row["batch"]) == (threads, batch)]
-    if not rows:
-        return False
     colours = {"paddle": "tab:blue", "onnxruntime": "tab:orange", "openvino": "tab:green"}
     markers = {"fp32": "o", "fp16": "s", "bf16": "^", "int8": "D"}
     latency, operations = [], {}
     for row in rows:
-        same_size = row["top1_size"] == row["size"]
-        name = row["model"].replace("_patch4_window7_224", "")
-        label = name if same_size else f"{name} (accuracy at {row['top1_size']} px)"
+        if (row["threads"], row["batch"]) != (threads, batch):
+            continue
+        is_hollow = row["top1_size"] != row["size"]
+        label = row["model"].replace("_patch4_window7_224", "")
+        label += f" (accuracy at {row['top1_size']} px)" if is_hollow else ""
         latency.append(
             Point(label, row["median_ms"], row["top1"], series=f"{row['backend']} {row['precision']}",
-                  colour=colours.get(row["backend"], "black"), marker=markers.get(row["precision"], "x"),
-                  is_hollow=not same_size)
+                  colour=colours[row["backend"]], marker=markers[row["precision"]], is_hollow=is_hollow)
         )  # fmt: skip
-        if "multiply_adds" in row:
-            operations[label] = Point(label, row["multiply_adds"] / 1e9, row["top1"], colour="0.3",
-                                      is_hollow=not same_size)  # fmt: skip
-    panels = {"median latency, ms (further left is faster)": latency}
-    if operations:
-        panels["multiply-adds of one image, G"] = list(operations.values())
+        operations[label] = Point(label, row["multiply_adds"] / 1e9, row["top1"], colour="0.3", is_hollow=is_hollow)
+    if not latency:
+        return False
+    panels = {"median latency, ms (further left is faster)": latency,
+              "multiply-adds of one image, G": list(operations.values())}  # fmt: skip
     title = f"Published top-1 accuracy against what was measured here: {threads} threads, batch {batch}"
     draw_tradeoff(panels, path, title, "top-1 on ImageNet-1k, % (published)")
     return True

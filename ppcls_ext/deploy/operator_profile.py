@@ -11,19 +11,29 @@ import logging
 import math
 import os
 import re
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from ppcls_ext.deploy.benchmark import MATRIX_SIDE, fastest_product, peak_row, peak_subjects, peak_table
-from ppcls_ext.deploy.benchmark_exports import FAILED, MEASURED, BenchmarkRequest, Exporter, find_rows
+from ppcls_ext.deploy.benchmark import (
+    FAILED,
+    MATRIX_SIDE,
+    MEASURED,
+    BenchmarkRequest,
+    Exporter,
+    fastest_product,
+    find_rows,
+    peak_row,
+    peak_subjects,
+    peak_table,
+    told,
+)
 from ppcls_ext.runtime import DetectionDescription, read_description
-from ppcls_ext.runtime.backends import choose
+from ppcls_ext.runtime.backends import DEVICE, FLOAT32_HINT, HINTS, choose, import_openvino, open_backend, read_network
 from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.tables import markdown_table
@@ -32,16 +42,14 @@ from ppcls_ext.utils.workers import THREAD_VARIABLES, measure_interleaved, run_i
 logger = logging.getLogger(__name__)
 WARM_UP = 3
 PROFILE_SECONDS = 600.0
-# Makes oneDNN, inside Paddle, log each call with its time. Inside OpenVINO it would make the profile fail.
-LOGGED = {"paddle": {"ONEDNN_VERBOSE": "1"}}
 REST = "not told by the engine"
 # Types of numbers, as the machine's peak is measured for them.
 COMPUTED_IN = {"fp32": "float32", "bf16": "bfloat16"}
-# Of a convolution or an inner product in oneDNN's log: groups, images, channels, height, width and kernel.
-SIZES = re.compile(r"(mb|ic|oc|oh|ow|kh|kw|g)(\d+)")
-PRODUCT = re.compile(r"(\d+(?:x\d+)*):(\d+(?:x\d+)*)")
-# ``name``, ``operation``, ``implementation``, ``milliseconds`` and ``flops`` (of convolutions and matrix products).
+# One call: ``name``, ``operation``, ``implementation``, ``milliseconds``, and ``flops`` of convolutions and matrix
+# products, two for a multiply-add.
 Operator = dict[str, Any]
+# Milliseconds of a run, and its operators.
+Profile = tuple[float, list[Operator]]
 
 
 def profile_operators(request: BenchmarkRequest, detector_exporter: Exporter | None = None) -> dict[str, Any]:
@@ -60,52 +68,40 @@ def profile_operators(request: BenchmarkRequest, detector_exporter: Exporter | N
     Raises:
         UserError: a name or a number is wrong.
     """
+    import pandas
+
     networks = [row for row in find_rows(request, detector_exporter) if "threads" in row]
     for network in networks:
         if "folder" not in network:
             continue
         logger.info("profiling %s, %s %s", network["model"], network["backend"], network["precision"])
-        variables = dict.fromkeys(THREAD_VARIABLES, str(network["threads"])) | LOGGED.get(network["backend"], {})
+        variables = dict.fromkeys(THREAD_VARIABLES, str(network["threads"]))
+        if network["backend"] == "paddle":
+            # Makes oneDNN log each call with its time. Inside OpenVINO it would make the profile fail.
+            variables["ONEDNN_VERBOSE"] = "1"
         arguments = [network[key] for key in ("backend", "precision", "threads", "batch")]
         try:
-            runs = run_in_process(profile_export, network.pop("folder"), *arguments, request.runs,
-                                  seconds=PROFILE_SECONDS, environment=variables)  # fmt: skip
+            profiles = run_in_process(profile_export, network.pop("folder"), *arguments, request.runs,
+                                      seconds=PROFILE_SECONDS, environment=variables)  # fmt: skip
         except UserError as error:
             network |= {"status": FAILED, "reason": str(error)}
             continue
         # The run that took the median time: its operators belong together.
-        middle = statistics.median_low(milliseconds for milliseconds, _ in runs)
-        operators = next(operators for milliseconds, operators in runs if milliseconds == middle)
-        network |= {
-            "status": MEASURED, "milliseconds": middle, "groups": _groups(operators, middle), "operators": operators,
-        }  # fmt: skip
+        milliseconds, operators = sorted(profiles, key=lambda profile: profile[0])[(len(profiles) - 1) // 2]
+        table = pandas.DataFrame(operators, columns=["operation", "implementation", "milliseconds", "flops"])
+        table["gflops"], table["calls"] = table["flops"] / 1e9, 1
+        groups = table.groupby(["operation", "implementation"])[["calls", "milliseconds", "gflops"]].sum().reset_index()
+        rest = {"operation": REST, "implementation": "", "calls": None, "gflops": 0.0,
+                "milliseconds": milliseconds - float(table["milliseconds"].sum())}  # fmt: skip
+        groups = groups.sort_values("milliseconds", ascending=False).to_dict("records")
+        network |= {"status": MEASURED, "milliseconds": milliseconds, "groups": [*groups, rest], "operators": operators}
     peaks = peak_subjects(request.threads, any(network["precision"] == "bf16" for network in networks))
     measure_interleaved(peaks, request.rounds, request.runs)
     return {"runs": request.runs, "peaks": [peak_row(subject) for subject in peaks], "networks": networks}
 
 
-def _groups(operators: Sequence[Operator], milliseconds: float) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
-    for operator in operators:
-        key = operator["operation"], operator["implementation"]
-        group = groups.setdefault(
-            key, {"operation": key[0], "implementation": key[1], "calls": 0, "milliseconds": 0.0, "gflops": 0.0}
-        )
-        group["calls"] += 1
-        group["gflops"] += operator["flops"] / 1e9
-        group["milliseconds"] += operator["milliseconds"]
-    rest = milliseconds - sum(group["milliseconds"] for group in groups.values())
-    ordered = sorted(groups.values(), key=lambda group: -group["milliseconds"])
-    return [*ordered, {"operation": REST, "implementation": "", "calls": None, "milliseconds": rest, "gflops": 0.0}]
-
-
-def profile_export(
-    folder: Path, backend: str, precision: str, threads: int, batch: int, runs: int
-) -> list[tuple[float, list[Operator]]]:
-    """Runs an exported network on noise in this process.
-
-    Returns:
-        Of each of the ``runs`` runs after three to warm up its milliseconds and its operators.
+def profile_export(folder: Path, backend: str, precision: str, threads: int, batch: int, runs: int) -> list[Profile]:
+    """Runs an exported network on noise in this process, ``runs`` times after three to warm up.
 
     Raises:
         UserError: the export is damaged, has no such artefact, or leaves the size of its input open.
@@ -116,16 +112,15 @@ def profile_export(
     shape = [batch, *description.input_shape[1:]]
     if min(shape) < 1:
         raise UserError(f"{description.folder}: leaves the size of its input open; export it with a fixed one")
-    inputs = {"image": np.random.default_rng(0).normal(size=shape).astype(np.float32)}
-    if isinstance(description, DetectionDescription) and description.form.scaled:
-        inputs["scale_factor"] = np.ones([batch, 2], np.float32)
+    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    inputs = {"image": images, "scale_factor": np.ones([batch, 2], np.float32)}
     profiler = {"onnxruntime": _profile_onnxruntime, "openvino": _profile_openvino, "paddle": _profile_paddle}[backend]
     return profiler(description, artefact, inputs, threads, WARM_UP + runs)[WARM_UP:]
 
 
 def _profile_onnxruntime(
     description: Any, artefact: Artefact, inputs: Mapping[str, np.ndarray], threads: int, runs: int
-) -> list[tuple[float, list[Operator]]]:
+) -> list[Profile]:
     import onnxruntime
 
     with TemporaryDirectory(prefix="operators-") as folder:
@@ -135,37 +130,38 @@ def _profile_onnxruntime(
         options.log_severity_level = 3
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(
-            str(description.folder / artefact.model_file), options, providers=["CPUExecutionProvider"]
-        )
+        file = str(description.folder / artefact.model_file)
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         taken = {node.name: inputs[node.name] for node in session.get_inputs()}
         for _ in range(runs):
             session.run(None, taken)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     kernels = [event for event in events if event["name"].endswith("_kernel_time")]
-    found = []
+    profiles = []
     for run in (event for event in events if event["name"] == "model_run"):
         within = [event for event in kernels if run["ts"] <= event["ts"] < run["ts"] + run["dur"]]
-        found.append((run["dur"] / 1000, [_operator_of_event(event) for event in within]))
-    return found
+        profiles.append((run["dur"] / 1000, [_operator_of_event(event) for event in within]))
+    return profiles
 
 
 def _operator_of_event(event: Mapping[str, Any]) -> Operator:
     """Reads one event of ONNX Runtime's profile, whose times are microseconds."""
-    name, operation = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+    name, operation, flops = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"], 0
     shapes, results = (
         [next(iter(shape.values())) for shape in event["args"].get(key, []) if shape]
         for key in ("input_type_shape", "output_type_shape")
     )
-    flops = 0
-    if operation in ("Conv", "FusedConv") and len(shapes) > 1 and len(shapes[1]) == 4:
-        outputs, inputs, height, _ = shapes[1]
-        operation = f"{operation}, {'depthwise ' if inputs == 1 < outputs else ''}{height}x{height}"
-        flops = 2 * math.prod(results[0]) * math.prod(shapes[1][1:]) if results else 0
-    elif operation in ("Gemm", "MatMul", "FusedMatMul") and shapes and results:
+    if operation in ("Conv", "FusedConv") and results and len(shapes[1]) == 4:
+        flops = 2 * math.prod(results[0]) * math.prod(shapes[1][1:])
+        operation = _convolution(operation, shapes[1][1] == 1 < shapes[1][0], shapes[1][2])
+    elif operation in ("Gemm", "MatMul", "FusedMatMul") and results:
         flops = 2 * math.prod(results[0]) * shapes[0][-1]
     layout = "NCHWc" if name.endswith("_nchwc") else ""
     return _operator(name, operation, layout, event["dur"] / 1000, flops)
+
+
+def _convolution(operation: str, is_depthwise: bool, height: Any) -> str:
+    return f"{operation}, {'depthwise ' if is_depthwise else ''}{height}x{height}"
 
 
 def _operator(name: str, operation: str, implementation: str, milliseconds: float, flops: int) -> Operator:
@@ -175,9 +171,7 @@ def _operator(name: str, operation: str, implementation: str, milliseconds: floa
 
 def _profile_openvino(
     description: Any, artefact: Artefact, inputs: Mapping[str, np.ndarray], threads: int, runs: int
-) -> list[tuple[float, list[Operator]]]:
-    from ppcls_ext.runtime.backends import DEVICE, FLOAT32_HINT, HINTS, import_openvino, read_network
-
+) -> list[Profile]:
     settings = {
         "PERF_COUNT": True,
         "INFERENCE_PRECISION_HINT": HINTS["bf16"] if artefact.precision == "bf16" else FLOAT32_HINT,
@@ -189,65 +183,53 @@ def _profile_openvino(
     flops = {}
     for node in compiled.get_runtime_model().get_ops():
         kind = node.get_rt_info()["layerType"].astype(str)
-        if kind not in ("Convolution", "FullyConnected", "MatMul"):
-            continue
-        batch = len(inputs["image"])
-        result = [batch if size.is_dynamic else size.get_length() for size in node.get_output_partial_shape(0)]
-        if kind == "Convolution":
+        if kind in ("Convolution", "FullyConnected", "MatMul"):
+            batch, depth = len(inputs["image"]), node.input(0).get_partial_shape()[-1]
+            result = [batch if size.is_dynamic else size.get_length() for size in node.get_output_partial_shape(0)]
             # Weights are [O, I, kh, kw], with groups [G, O / G, I / G, kh, kw]: I / G is third from the end.
-            weights = list(node.input(1).get_partial_shape().to_shape())
-            flops[node.get_friendly_name()] = 2 * math.prod(result) * math.prod(weights[-3:])
-        else:
-            depth = node.input(0).get_partial_shape()[-1]
-            flops[node.get_friendly_name()] = 0 if depth.is_dynamic else 2 * math.prod(result) * depth.get_length()
+            inner = (math.prod(list(node.input(1).get_partial_shape().to_shape())[-3:]) if kind == "Convolution"
+                     else 0 if depth.is_dynamic else depth.get_length())  # fmt: skip
+            flops[node.get_friendly_name()] = 2 * math.prod(result) * inner
     inference = compiled.create_infer_request()
     taken = {port.get_any_name(): inputs[port.get_any_name()] for port in compiled.inputs}
-    found = []
+    profiles = []
     for _ in range(runs):
         milliseconds = _milliseconds_of(lambda: inference.infer(taken))
-        operators = [
-            _operator(node.node_name, node.node_type, node.exec_type, 1000 * node.real_time.total_seconds(),
-                      flops.get(node.node_name, 0))
-            for node in inference.get_profiling_info()
-            if node.real_time.total_seconds() > 0
-        ]  # fmt: skip
-        found.append((milliseconds, operators))
-    return found
+        nodes = [(node, 1000 * node.real_time.total_seconds()) for node in inference.get_profiling_info()]
+        operators = [_operator(node.node_name, node.node_type, node.exec_type, took, flops.get(node.node_name, 0))
+                     for node, took in nodes if took > 0]  # fmt: skip
+        profiles.append((milliseconds, operators))
+    return profiles
 
 
 def _profile_paddle(
     description: Any, artefact: Artefact, inputs: Mapping[str, np.ndarray], threads: int, runs: int
-) -> list[tuple[float, list[Operator]]]:
+) -> list[Profile]:
     """Reads the log that oneDNN writes to standard output, which is a file in a worker process."""
-    from ppcls_ext.runtime.backends import open_backend
-
     engine = open_backend(description, artefact, "paddle", threads)
-    images = inputs["image"]
-    if isinstance(description, DetectionDescription):
-        scale_factors = inputs.get("scale_factor", np.ones([len(images), 2], np.float32))
-        run: Callable[[], object] = lambda: engine.detect(images, scale_factors)  # noqa: E731
-    else:
-        run = lambda: engine.run(images)  # noqa: E731
-    found = []
+    is_detector = isinstance(description, DetectionDescription)
+    profiles = []
     for _ in range(runs):
         begin = os.lseek(1, 0, os.SEEK_CUR)
-        milliseconds = _milliseconds_of(run)
+        if is_detector:
+            milliseconds = _milliseconds_of(lambda: engine.detect(inputs["image"], inputs["scale_factor"]))
+        else:
+            milliseconds = _milliseconds_of(lambda: engine.run(inputs["image"]))
         log = os.pread(1, os.lseek(1, 0, os.SEEK_CUR) - begin, begin).decode(errors="replace")
-        fields = [line.split(",") for line in log.splitlines() if line.startswith("onednn_verbose,")]
-        executed = [each for each in fields if "exec" in each]
-        found.append((milliseconds, [_operator_of_line(number, each) for number, each in enumerate(executed)]))
-    return found
-
-
-def _operator_of_line(number: int, fields: Sequence[str]) -> Operator:
-    """Reads one line of oneDNN's log: ..., exec, engine, primitive, implementation, ..., problem, milliseconds."""
-    place = fields.index("exec")
-    primitive, implementation, problem = fields[place + 2], fields[place + 3], fields[-2]
-    operation, height = primitive, re.search(r"kh(\d+)", problem)
-    if primitive == "convolution" and height:
-        operation = f"{primitive}, {'depthwise ' if problem.startswith('g') else ''}{height[1]}x{height[1]}"
-    flops = flops_of_problem(primitive, problem)
-    return _operator(f"{number}: {problem}", operation, implementation, float(fields[-1]), flops)
+        operators = []
+        for line in log.splitlines():
+            # ..., exec, engine, primitive, implementation, ..., problem, milliseconds
+            fields = line.split(",")
+            if fields[0] == "onednn_verbose" and "exec" in fields:
+                operation, implementation = fields[fields.index("exec") + 2 :][:2]
+                problem, height = fields[-2], re.search(r"kh(\d+)", fields[-2])
+                flops = flops_of_problem(operation, problem)
+                if operation == "convolution" and height:
+                    operation = _convolution(operation, problem.startswith("g"), height[1])
+                name = f"{len(operators)}: {problem}"
+                operators.append(_operator(name, operation, implementation, float(fields[-1]), flops))
+        profiles.append((milliseconds, operators))
+    return profiles
 
 
 def flops_of_problem(primitive: str, problem: str) -> int:
@@ -258,13 +240,13 @@ def flops_of_problem(primitive: str, problem: str) -> int:
         problem: as in oneDNN's log: ``g96mb1_ic96oc96_ih56oh56kh7..._iw56ow56kw7...``, ``mb1ic768oc1000`` or
             ``1x768:768x1000``.
     """
-    sizes = {name: int(number) for name, number in SIZES.findall(problem)}
+    # Groups, images, channels, height, width and kernel.
+    sizes = {name: int(number) for name, number in re.findall(r"(mb|ic|oc|oh|ow|kh|kw|g)(\d+)", problem)}
     if {"mb", "ic", "oc"} <= sizes.keys():
         places = math.prod(sizes.get(name, 1) for name in ("mb", "oc", "oh", "ow", "kh", "kw"))
         return 2 * places * sizes["ic"] // sizes.get("g", 1)
-    product = PRODUCT.match(problem) if primitive == "matmul" else None
-    if product:
-        left, right = ([int(size) for size in side.split("x")] for side in product.groups())
+    if primitive == "matmul":
+        left, right = ([int(size) for size in side.split("x")] for side in problem.split(":")[:2])
         return 2 * math.prod(left) * right[-1]
     return 0
 
@@ -283,7 +265,7 @@ def operators_page(result: Mapping[str, Any]) -> str:
     for network in result["networks"]:
         names = [network["model"], network["backend"], network["precision"]]
         if network["status"] != MEASURED:
-            table.append([*names, f"{network['status']}: {network['reason']}".replace("|", "/"), *[""] * 7])
+            table.append([*names, told(network), *[""] * 7])
             continue
         peak = fastest_product(result["peaks"], COMPUTED_IN.get(network["precision"], ""), network["threads"])
         total = network["milliseconds"]

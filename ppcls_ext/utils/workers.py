@@ -13,11 +13,12 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -54,7 +55,8 @@ class WorkerProcess:
         os.close(descriptor)
         self._process = context.Process(target=_work, args=(theirs, self._notes, function, arguments), daemon=True)
         self.started = time.perf_counter()
-        with _added_to_environment(environment or {}):
+        # A spawned process inherits the variables of the moment of its start, before it loads any library.
+        with mock.patch.dict(os.environ, environment or {}):
             self._process.start()
         theirs.close()
 
@@ -108,21 +110,6 @@ def _work(connection: Connection, notes: str, function: Callable[..., None], arg
     except Exception as error:  # noqa: BLE001 (whatever a foreign library raises is the reason that is told)
         text = " ".join(str(error).split())[:LONGEST_REASON]
         connection.send((None, f"{type(error).__name__}: {text}"))
-
-
-@contextlib.contextmanager
-def _added_to_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Sets environment variables meanwhile: a spawned process inherits those of the moment of its start."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def run_in_process(
@@ -179,7 +166,13 @@ class Subject:
     restarts: int = 0
 
     def statistics(self) -> dict[str, float]:
-        """Returns median, 90th percentile, minimum and mean of the runs in milliseconds."""
+        """Returns median, 90th percentile, minimum and mean of the runs in milliseconds.
+
+        Raises:
+            UserError: it could not be measured.
+        """
+        if self.failure is not None:
+            raise UserError(f"{self.title}: {self.failure}")
         milliseconds = 1000 * np.array(self.seconds)
         return {
             "median_ms": float(np.median(milliseconds)),
@@ -205,51 +198,41 @@ def measure_interleaved(
         longest_turn: seconds.
     """
     processes: dict[int, WorkerProcess] = {}
-
-    def end(index: int) -> None:
-        if index in processes:
-            processes.pop(index).close()
-
-    def start(index: int) -> None:
-        end(index)
-        subject = subjects[index]
-        environment = dict.fromkeys(THREAD_VARIABLES, str(subject.threads))
-        process = processes[index] = WorkerProcess(_answer_turns, (subject.opener, subject.arguments), environment)
-        subject.facts = process.answer()
-        subject.starts.append(time.perf_counter() - process.started)
-
-    def measure(index: int) -> None:
-        if index not in processes:
-            start(index)
-        subject = subjects[index]
-        seconds, peak, cores = processes[index].ask((runs, longest_turn))
-        subject.seconds += seconds
-        subject.cores_while_waiting.append(cores)
-        if peak is not None:
-            subject.peak_bytes = max(subject.peak_bytes or 0, peak)
-
     try:
-        for number, step in enumerate([start] * starts + [measure] * rounds):
-            if step is measure:
+        for number in range(starts + rounds):
+            if number >= starts:
                 logger.info("round %d of %d", number - starts + 1, rounds)
-            order = [index for index, subject in enumerate(subjects) if subject.failure is None]
+            order = [subject for subject in subjects if subject.failure is None]
             random.Random(number).shuffle(order)
-            for index in order:
+            for subject in order:
                 time.sleep(SETTLE_SECONDS)
                 try:
-                    step(index)
+                    process = processes.get(id(subject))
+                    if number < starts or process is None:
+                        if process is not None:
+                            process.close()
+                        environment = dict.fromkeys(THREAD_VARIABLES, str(subject.threads))
+                        process = WorkerProcess(_answer_turns, (subject.opener, subject.arguments), environment)
+                        processes[id(subject)] = process
+                        subject.facts = process.answer()
+                        subject.starts.append(time.perf_counter() - process.started)
+                    if number >= starts:
+                        seconds, peak, cores = process.ask((runs, longest_turn))
+                        subject.seconds += seconds
+                        subject.cores_while_waiting.append(cores)
+                        subject.peak_bytes = max(subject.peak_bytes or 0, peak or 0) or None
                 except UserError as error:
-                    subjects[index].failure = " ".join(str(error).split())
-                    logger.warning("%s: %s", subjects[index].title, subjects[index].failure)
-                    end(index)
-                    continue
+                    subject.failure = " ".join(str(error).split())
+                    logger.warning("%s: %s", subject.title, subject.failure)
                 available = read_machine().memory_available
-                if available is not None and available < RESERVED_MEMORY:
-                    end(index)
-                    subjects[index].restarts += 1
+                is_short = available is not None and available < RESERVED_MEMORY
+                if is_short and subject.failure is None:
+                    subject.restarts += 1
+                if is_short or subject.failure is not None:
+                    processes.pop(id(subject)).close()
     finally:
-        for index in list(processes):
-            end(index)
+        for process in processes.values():
+            process.close()
 
 
 def _answer_turns(connection: Connection, opener: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

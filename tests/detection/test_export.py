@@ -282,7 +282,7 @@ def test_a_model_that_finds_nothing(
         assert (prediction.error, len(prediction.scores), prediction.boxes.shape) == (None, 0, (0, 4))
 
 
-@pytest.mark.parametrize("name", ["ppyoloe", "yolov10"])
+@pytest.mark.parametrize("name", ["ppyoloe", pytest.param("yolov10", marks=pytest.mark.slow)])
 def test_a_corrupted_export_is_refused_and_leaves_the_older_one(
     exports: Any, ppyoloe: Any, yolov10: Any, operators: Any, images: Any, tmp_path: Path, monkeypatch: Any, name: str
 ) -> None:

@@ -58,7 +58,6 @@ def test_a_pruned_model_is_evaluated_from_its_own_configuration(trained: Path) -
     [
         (["--ratio", "1.0"], "ratio"),
         (["--ratio", "0.3", "0.3"], "ratio"),
-        (["--ratio", "0.3", "--criterion", "random"], "criterion"),
     ],
 )
 def test_what_cannot_be_pruned_is_told_in_one_line(trained: Path, options: list[str], message: str) -> None:

@@ -136,7 +136,6 @@ def test_latency_of_the_export(project):
             ("--model", "export", "--input", "data/images", "--annotations", "x.json"),
             "--annotations numbers the results of --coco FILE",
         ),
-        ("infer.py", ("-c", "tiny.yml", "-o", WEIGHTS), "name images with --input"),
         ("infer.py", ("-c", "tiny.yml", "--input", "data/images"), "weights: no weights are named"),
         ("export_model.py", ("-c", "tiny.yml", "-o", WEIGHTS, "--size", "1", "2", "3"), "--size takes one side"),
         ("benchmark.py", ("detection",), "name the exports of detectors with --model"),

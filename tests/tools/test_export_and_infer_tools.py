@@ -17,6 +17,7 @@ from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 CLASSES = [f"digit {index}" for index in range(10)]
+NARROW = [[8] * 3, [8] * 3, [8] * 9, [8] * 3]
 NORMALIZE = {"NormalizeImage": {"scale": "1.0/255.0", "order": ""}}
 
 
@@ -35,7 +36,7 @@ def project(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     config = {
         "Global": {"device": "cpu", "image_shape": [3, 32, 32], "output_dir": "run"},
-        "Arch": {"name": "EConvNeXt_mini", "class_num": 10},
+        "Arch": {"name": "EConvNeXt_mini", "class_num": 10, "expansion_channels": NARROW},
         "DataLoader": {
             "Eval": {"dataset": {"name": "ImageFolder", "image_root": "absent", "transform_ops": [NORMALIZE]}},
         },
@@ -48,7 +49,7 @@ def project(tmp_path_factory):
     checkpoint = root / "run" / "checkpoints" / "epoch_0001"
     for seed, name in ((1, "model"), (2, "ema")):
         paddle.seed(seed)
-        model = build_model("EConvNeXt_mini", class_num=10)
+        model = build_model("EConvNeXt_mini", class_num=10, expansion_channels=NARROW)
         weights = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
         weights["head.weight"] = weights["head.weight"] * 50
         write_weights(checkpoint / f"{name}.pdparams", weights)
@@ -130,8 +131,6 @@ def test_other_formats_predict_the_same(project):
     ("arguments", "message"),
     [
         (("--format", "onnx", "--precision", "bf16"), "'onnx' cannot be written in bf16; what works is paddle: fp32"),
-        (("--format", "paddle,torch"), "unknown format 'torch'; allowed: paddle, onnx, openvino"),
-        (("--format", "onnx", "--precision", "fp61"), "unknown precision 'fp61' (did you mean 'fp16'?)"),
         (("--max-drop", "0.5"), "--max-drop limits what int8 may lose: add int8 to --precision"),
         (("--precision", "int8"), "int8 is written for openvino only, not for paddle: add --format openvino"),
     ],
@@ -144,17 +143,6 @@ def test_what_cannot_be_written_is_one_clear_line(project, arguments, message):
     assert not (project / "refused").exists()
 
 
-def test_a_changed_export_is_refused(project, tmp_path):
-    for file in (project / "export").iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    content = bytearray((tmp_path / "inference.pdiparams").read_bytes())
-    content[1000] ^= 255
-    (tmp_path / "inference.pdiparams").write_bytes(content)
-    done = run_tool(project, "infer.py", "--model", tmp_path, "--input", "photos")
-    assert done.returncode == 2
-    assert "refused, its content is not what was exported" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -165,17 +153,11 @@ def test_a_changed_export_is_refused(project, tmp_path):
         (("--model", "export", "--input", "phots"), "--input phots: no such file or folder"),
         (("--model", "photos", "--input", "photos"), "not an export folder"),
         (("--model", "export", "--input", "photos", "--backend", "openvino"), "has nothing for openvino, it holds"),
-        (("--model", "export", "--input", "photos", "--precision", "fp16"), "has nothing for fp16, it holds paddle"),
-        (("--model", "export", "--input", "photos", "--backend", "onnxrutime"), "(did you mean 'onnxruntime'?)"),
         (("--model", "export", "--input", "photos", "--topk", "0"), "--topk must be at least 1"),
         (("--model", "export", "--input", "photos", "--batch-size", "0"), "--batch-size must be at least 1, got 0"),
         (("--model", "export", "--input", "photos", "--json", "photos"), "error: photos: Is a directory"),
         (("--model", "export", "--input", "photos", "-o", "Global.seed=1"), "it goes with -c"),
         (("-c", "config.yaml", "--input", "photos"), "Global.pretrained_model: no weights are named"),
-        (
-            ("-c", "config.yaml", "-o", "Global.pretraned_model=x", "--input", "photos"),
-            "did you mean 'pretrained_model'",
-        ),
     ],
 )
 def test_mistakes_are_one_clear_line(project, arguments, message):

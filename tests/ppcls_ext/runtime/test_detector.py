@@ -109,14 +109,6 @@ def test_unreadable_files_are_named_and_the_others_go_on(pictures, tmp_path, cap
     assert str(files[2]) in lines[1]
 
 
-def test_takes_paths_arrays_and_bytes_alike(pictures):
-    predictor = make_predictor(BrightnessDetector())
-    array = np.asarray(Image.open(pictures[0]))
-    for given in (pictures[0], str(pictures[0]), pictures[0].read_bytes(), array, [array], array[np.newaxis]):
-        (prediction,) = predictor(given)
-        assert prediction.labels.tolist() == [1, 0]
-
-
 def test_inputs_that_the_network_does_not_take(pictures):
     with pytest.raises(UserError, match=r"gives shape \[3, 32, 64\], the model takes \[3, 64, 64\]; let Resize"):
         make_predictor(BrightnessDetector(), input_shape=[-1, 3, 64, 64])(pictures)
