@@ -74,7 +74,7 @@ def open_paddleclas(name: str, size: int, batch: int, checkout: str) -> Opened:
     """
     from PIL import Image
 
-    from ppcls_ext import plugin
+    from ppcls_ext import plugin, register
 
     folder = Path(tempfile.mkdtemp(prefix="training-benchmark-"))
     for index in range(batch):
@@ -102,7 +102,7 @@ def open_paddleclas(name: str, size: int, batch: int, checkout: str) -> Opened:
         }},
         "profiler_options": None,
     }  # fmt: skip
-    engine = plugin.checkout_engine(checkout, config)
+    engine = plugin.checkout_engine(checkout, config, register)
     import paddle
 
     images, labels = (paddle.to_tensor(array) for array in random_batch(size, batch))

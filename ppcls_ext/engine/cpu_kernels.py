@@ -512,3 +512,4 @@ def swap_axes(x, y):
         for a in range(y.shape[1]):
             for i in range(y.shape[2]):
                 y[b, a, i] = x[a, b, i]
+
