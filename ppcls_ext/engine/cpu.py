@@ -34,6 +34,11 @@ from ppcls_ext.arch.econvnext import Block, ConvBNAct, CSPStage
 
 logger = logging.getLogger(__name__)
 kernels: Any = None  # The module of numba kernels, once `accelerate` has loaded it.
+# NumPy's OpenBLAS, and its threads; None where NumPy has another library.
+blas: Any = None
+blas_threads = 1
+# From so many FLOPs on, two threads are faster than one.
+LARGE_PRODUCT = 1e8
 # From so many positions in a map on, a product for each image is as fast as one over the batch.
 LARGE_MAP = 256
 Backward = Callable[..., Any]
@@ -74,6 +79,16 @@ class _Fused(PyLayer):
         gradients = ctx.gradients(array_of(grad))
         answers = [None if fixed else tensor_of(g) for fixed, g in zip(ctx.frozen, gradients, strict=True)]
         return answers[0] if len(answers) == 1 else tuple(answers)
+
+
+def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Matrix product ``a @ b``; a small one on one thread, because it is done before a second one has woken up."""
+    if blas is None or 2 * a.shape[0] * a.shape[1] * b.shape[1] >= LARGE_PRODUCT:
+        return a @ b
+    blas.set_num_threads(1)
+    product = a @ b
+    blas.set_num_threads(blas_threads)
+    return product
 
 
 # ---- the parts, on arrays [C, N, H, W] ----
@@ -176,12 +191,12 @@ def _gelu(x: np.ndarray, bias: np.ndarray) -> tuple:
 def _gate(pooled: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
     """Effective squeeze-and-excitation from the means of planes [C, N]: hard sigmoid of a linear layer."""
     matrix = weight.reshape(weight.shape[:2])
-    before = matrix @ pooled + bias[:, None]
+    before = _times(matrix, pooled) + bias[:, None]
     gate = np.clip(before / np.float32(6) + np.float32(0.5), 0, 1)
 
     def gradients(dgate: np.ndarray) -> tuple:
         dbefore = np.where(np.abs(before) < 3, dgate / np.float32(6), np.float32(0))
-        return matrix.T @ dbefore, (dbefore @ pooled.T).reshape(weight.shape), dbefore.sum(axis=1)
+        return _times(matrix.T, dbefore), _times(dbefore, pooled.T).reshape(weight.shape), dbefore.sum(axis=1)
 
     return gate, gradients
 
@@ -190,9 +205,9 @@ def _product(x: np.ndarray, weight: np.ndarray) -> tuple:
     """weight [C_out, C_in] times x [C_in, M]."""
 
     def gradients(dy: np.ndarray) -> tuple:
-        return weight.T @ dy, dy @ x.T
+        return _times(weight.T, dy), _times(dy, x.T)
 
-    return weight @ x, gradients
+    return _times(weight, x), gradients
 
 
 # ---- blocks and stages in CNHW ----
@@ -455,7 +470,7 @@ def _convolution(stride: int, padding: int, x: np.ndarray, weight: np.ndarray, *
         return _images_last(columns)
 
     for part in groups:
-        product = matrix @ columns_of(part)
+        product = _times(matrix, columns_of(part))
         y[part] = product.reshape(len(weight), -1, positions).swapaxes(0, 1)
     if bias:
         y += bias[0][:, None]
@@ -465,8 +480,8 @@ def _convolution(stride: int, padding: int, x: np.ndarray, weight: np.ndarray, *
         dx, dmatrix = np.empty_like(x), np.zeros_like(matrix)
         for part in groups:
             d = _images_last(dy[part])
-            dmatrix += d @ columns_of(part).T
-            dcolumns = (matrix.T @ d).reshape(len(matrix[0]), -1, positions)
+            dmatrix += _times(d, columns_of(part).T)
+            dcolumns = _times(matrix.T, d).reshape(len(matrix[0]), -1, positions)
             if pointwise:
                 dx[part] = dcolumns.swapaxes(0, 1).reshape(x[part].shape)
                 continue
@@ -669,10 +684,11 @@ def load_kernels() -> None:
     Raises:
         ImportError, RuntimeError: numba is missing, or cannot be set up here.
     """
-    global kernels
+    global kernels, blas, blas_threads
     if kernels is not None:
         return
     import numba
+    from threadpoolctl import ThreadpoolController
 
     # Does not spin while it waits, unlike OpenMP, whose threads would fight with those of Paddle for the cores.
     numba.config.THREADING_LAYER = "workqueue"
@@ -685,6 +701,9 @@ def load_kernels() -> None:
         from ppcls_ext.engine import cpu_kernels
     wanted = int(os.environ.get("OMP_NUM_THREADS") or numba.config.NUMBA_NUM_THREADS)
     numba.set_num_threads(max(1, min(wanted, numba.config.NUMBA_NUM_THREADS)))
+    found = ThreadpoolController().select(internal_api="openblas").lib_controllers
+    blas = next((library for library in found if "numpy" in library.filepath), None)
+    blas_threads = blas.num_threads if blas else 1
     kernels = cpu_kernels
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from numba import njit, prange
 
 # Sums may be reordered so that they fill vector registers; NaN and infinity keep their meaning.
-FAST = {"contract", "reassoc", "nsz", "arcp"}
+# A division by zero gives infinity: a check for it would keep loops out of vector registers, too.
+FAST = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 
 
 class kernel:  # noqa: N801 - a decorator
@@ -34,8 +35,8 @@ class kernel:  # noqa: N801 - a decorator
         self.threads_from = threads_from
 
     def __call__(self, function):
-        alone = njit(fastmath=FAST, nogil=True, cache=True)(function)
-        shared = njit(fastmath=FAST, nogil=True, cache=True, parallel=True)(function)
+        alone = njit(**FAST, cache=True)(function)
+        shared = njit(**FAST, cache=True, parallel=True)(function)
 
         @functools.wraps(function)
         def run(first, *rest):
@@ -44,8 +45,8 @@ class kernel:  # noqa: N801 - a decorator
         return run
 
 
-helper = njit(fastmath=FAST, nogil=True, cache=True)
-inlined = njit(fastmath=FAST, nogil=True, inline="always")
+helper = njit(**FAST, cache=True)
+inlined = njit(**FAST, inline="always")
 
 # From so many numbers on threads gain, for functions with much and with little to do for each number.
 SOME, MANY = 2**14, 2**16
