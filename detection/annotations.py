@@ -7,8 +7,6 @@ Paddle nor ppdet.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -158,70 +156,6 @@ class Ledger:
         return [asdict(entry) for entry in self.entries]
 
 
-# Numbers and files
-
-LARGEST_COORDINATE = 1e9
-COCO_LISTS = ("images", "categories", "annotations")
-
-
-def is_whole(value: Any) -> bool:
-    """Tells whether a JSON value is a whole number (``true`` is none)."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_coordinate(value: Any) -> bool:
-    """Tells whether a JSON value is a finite number of a size that pictures may have."""
-    return (isinstance(value, float) or is_whole(value)) and abs(value) < LARGEST_COORDINATE
-
-
-class AnnotationFileError(UserError):
-    """An annotation file that cannot be read; the message names it."""
-
-
-class NotCocoError(AnnotationFileError):
-    """JSON that is no COCO annotation file."""
-
-
-def load_coco(path: Path) -> dict[str, Any]:
-    """Reads a COCO file; that it has the lists ``images``, ``categories`` and ``annotations`` is all that is checked.
-
-    Raises:
-        NotCocoError: it is JSON of another kind.
-        AnnotationFileError: it is missing, truncated, or no JSON.
-    """
-    if not path.is_file():
-        cause = "is a folder, not an annotation file" if path.is_dir() else "the annotation file does not exist"
-        raise AnnotationFileError(f"{path}: {cause}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        data = json.loads(text)
-    except OSError as error:
-        raise AnnotationFileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationFileError(f"{path}: is not a text file ({error.reason} at byte {error.start:,})") from error
-    except json.JSONDecodeError as error:
-        if not text.strip():
-            raise AnnotationFileError(f"{path}: is empty") from error
-        # What is unfinished is noticed at the end, or where an unfinished text or word begins.
-        cut = (
-            error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated") or "}" not in text[error.pos :]
-        )
-        what = f"is truncated: it ends in the middle, after {len(text):,} characters" if cut else "is not valid JSON"
-        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise AnnotationFileError(f"{path}: {what} ({place})") from error
-    except RecursionError as error:
-        raise AnnotationFileError(f"{path}: is nested too deeply to be COCO annotations") from error
-    except ValueError as error:
-        raise AnnotationFileError(f"{path}: is not valid JSON ({error})") from error
-    if not isinstance(data, dict):
-        what = "a list (results of a detector?)" if isinstance(data, list) else f"a single {type(data).__name__}"
-        raise NotCocoError(f"{path}: holds {what}, not COCO annotations with {', '.join(COCO_LISTS)}")
-    wrong = [name for name in COCO_LISTS if not isinstance(data.get(name), list)]
-    if wrong:
-        raise NotCocoError(f"{path}: is no COCO annotation file: it has no list of {' and of '.join(wrong)}")
-    return data
-
-
 # Classes
 
 # The order is the order of the category ids, from 1.
@@ -304,10 +238,6 @@ class ClassMatcher:
 SMALLEST_REST = 1.0
 # Less of its area inside the picture than this is no box that someone drew a little too large, but a mistake.
 SMALLEST_SHARE = 0.25
-# What ppdet's loader takes for no box, in pixels.
-NO_SIDE = 1e-5
-# Rounding in an annotation file; more than this beyond the border is a fault, in pixels.
-BORDER = 0.01
 
 
 def clean_boxes(frame: Frame, width: int, height: int, matcher: ClassMatcher, ledger: Ledger) -> list[Box]:
@@ -368,36 +298,3 @@ def clean_box(
             return ("box_outside", reason), [], nothing
         repairs.append(("clipped_box", f"corners {written} clipped to the {width}x{height} picture"))
     return None, repairs, (inside[0], inside[1], inside[2] - inside[0], inside[3] - inside[1])
-
-
-@dataclass(frozen=True)
-class BoxForms:
-    """Forms of many boxes, each ``bool`` ``[A]``.
-
-    Attributes:
-        finite: all four numbers are finite.
-        has_area: finite, and wide and high enough for ppdet's loader.
-        outside: has an area, but nothing of it lies in the image.
-        beyond: sticks out of the image by more than rounding.
-    """
-
-    finite: np.ndarray
-    has_area: np.ndarray
-    outside: np.ndarray
-    beyond: np.ndarray
-
-
-def box_forms(boxes: np.ndarray, sizes: np.ndarray) -> BoxForms:
-    """Tells the form of boxes as a detector's loader sees them.
-
-    Args:
-        boxes: ``x, y, w, h`` in pixels, ``float64`` ``[A, 4]``; may be not finite.
-        sizes: width and height of the image of each box, ``[A, 2]``; 0 where unknown.
-    """
-    finite = np.isfinite(boxes).all(axis=1)
-    boxes = np.where(finite[:, None], boxes, 0.0)
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    limits = np.where(sizes > 0, sizes.astype(np.float64), math.inf)
-    has_area = finite & (boxes[:, 2:] > NO_SIDE).all(axis=1)
-    outside = has_area & ((low >= limits) | (high <= 0)).any(axis=1)
-    return BoxForms(finite, has_area, outside, ((low < -BORDER) | (high > limits + BORDER)).any(axis=1))

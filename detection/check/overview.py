@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageOps
 
 from detection.check.run import DetectionCheck, scales
 from ppcls_ext.check.findings import PART_WORDS, Entry, Picture, count_of
@@ -34,7 +34,7 @@ from ppcls_ext.check.overview import (
     write_instead,
 )
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.drawing import DESK, INK, SUBTLE, WRONG, Colour, class_colour, draw_boxes, font_of, shortened
+from ppcls_ext.utils.drawing import DESK, SUBTLE, WRONG, Colour, class_colour, draw_boxes, font_of, shortened
 
 CHART_HEIGHT = 320
 # Boxes in one image from which all are counted together.
@@ -55,7 +55,7 @@ CANDIDATES = 2000
 
 def draw_overview(check: DetectionCheck) -> Image.Image:
     """Draws the overview of a check that could open at least one set; RGB, 1600 pixels wide."""
-    facts = [check.facts_about(part) for part in check.sets]
+    facts = list(check.facts.values())
     if check.plan.num_classes is not None:
         facts.append(f"num_classes: {check.plan.num_classes:,}")
     every = np.concatenate(list(check.sizes.values()))
@@ -312,9 +312,7 @@ def samples_panel(check: DetectionCheck, part: str) -> Image.Image:
     rows = math.ceil(len(pictures) / COLUMNS)
     width, height = (INNER - 2 * PADDING + GAP) // COLUMNS - GAP, SAMPLE_HEIGHT
     top = PADDING + 30
-    sheet = panel(INNER, top + max(rows, 1) * (height + CAPTION) + PADDING // 2)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((PADDING, PADDING - 4), f"Samples, {PART_WORDS[part]}", font=font_of(17), fill=INK)
+    sheet, pen = panel(top + max(rows, 1) * (height + CAPTION) + PADDING // 2, f"Samples, {PART_WORDS[part]}")
     font = font_of(11)
     if not pictures:
         pen.text((PADDING, top), "no image could be read", font=font_of(15), fill=SUBTLE)

@@ -15,14 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ppcls_ext.engine.loader import (
-    BatchWorkers,
-    EpochBatchSampler,
-    Loader,
-    SampleKey,
-    batch_generator,
-    sample_generator,
-)
+from ppcls_ext.engine.loader import EpochBatchSampler, Loader, SampleKey, batch_generator, sample_generator
 from ppcls_ext.preprocess import ImageError, read_image
 from ppcls_ext.utils.errors import UserError
 
@@ -179,4 +172,4 @@ def build_loader(
         raise UserError(f"{part}.{error}") from error
     batch_reader = DetectionBatchReader(dataset, reader._batch_transforms, seed, rank, sampler.global_batch_size)
     slot_bytes = FLOAT_BYTES * reader.batch_size * 3 * largest_side**2
-    return Loader(BatchWorkers(batch_reader, num_workers, slot_bytes), sampler, to_tensors)
+    return Loader(batch_reader, sampler, to_tensors, num_workers, slot_bytes)

@@ -13,16 +13,8 @@ from typing import Any
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from xml.parsers.expat import ErrorString
 
-from detection.annotations import (
-    LARGEST_COORDINATE,
-    Frame,
-    Ledger,
-    NotCocoError,
-    RawBox,
-    folded,
-    is_coordinate,
-    load_coco,
-)
+from detection.annotations import Frame, Ledger, RawBox, folded
+from detection.coco import LARGEST_COORDINATE, NotCocoError, is_coordinate, load_coco
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
 

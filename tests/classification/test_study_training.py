@@ -95,7 +95,7 @@ def test_each_run_is_trained_once_and_resumes_what_it_finds(tmp_path: Path) -> N
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     failures = train_runs(runs_in(tmp_path), script(tmp_path, wide="fail", relu="die"))
-    assert [(failure.run.row.name, failure.reason.partition(";")[0]) for failure in failures] == [
+    assert [(run.row.name, reason.partition(";")[0]) for run, reason in failures] == [
         ("wide", "no such data"), ("relu", "signal SIGKILL"),
     ]  # fmt: skip
     assert len(started(tmp_path)) == 4
@@ -104,9 +104,8 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_an_old_error_is_not_taken_for_the_present_one(tmp_path: Path) -> None:
     runs = runs_in(tmp_path)[:2]
     train_runs(runs, script(tmp_path, wide="fail"))
-    (failure,) = train_runs(runs, script(tmp_path, wide="die"))
-    assert "SIGKILL" in failure.reason
-    assert "console.log" in failure.reason
+    ((_, reason),) = train_runs(runs, script(tmp_path, wide="die"))
+    assert "SIGKILL" in reason and "console.log" in reason
 
 
 def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +192,8 @@ def test_a_folder_that_cannot_be_made_fails_its_own_row(tmp_path: Path) -> None:
     runs = runs_in(tmp_path)[:2]
     runs[0].folder.parent.parent.mkdir()
     runs[0].folder.parent.touch()
-    (failure,) = train_runs(runs, script(tmp_path))
-    assert failure.run is runs[0]
-    assert str(runs[0].folder.parent) in failure.reason
+    ((run, reason),) = train_runs(runs, script(tmp_path))
+    assert run is runs[0] and str(runs[0].folder.parent) in reason
     assert [row for row, *_ in started(tmp_path)] == ["wide"]
 
 
