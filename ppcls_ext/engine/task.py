@@ -57,7 +57,7 @@ class RunOptions:
     save_steps: int
     keep_checkpoints: int
     use_visualdl: bool
-    cpu_kernels: str
+    cpu_kernels: str = "auto"
 
 
 @dataclasses.dataclass
