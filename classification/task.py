@@ -227,8 +227,7 @@ class ClassificationTask(Task):
         loss = self.config.train_loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
         if self.distillation is None or taught is None:
             return TrainOutput(logits, loss)
-        features = output[1] if taught.features else []
-        return TrainOutput(logits, *self.distillation.losses(loss, logits, features, taught))
+        return TrainOutput(logits, *self.distillation.losses(loss, output, taught))
 
     def no_sync_until_update(self, closes_update: bool) -> contextlib.AbstractContextManager[Any]:
         """Returns the context of a forward and backward pass: only an update's last batch all-reduces gradients."""
