@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detection.annotations import Box, CleanFrame, Frame
+from detection.annotations import Box, Frame
 from detection.prepare.write import check_output, part_summary, write_annotations
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, write_json
@@ -382,7 +382,7 @@ def write_synthetic(
         raise UserError(f"--train must be at most {FIRST_VALIDATION}, got {train}")
     target = Path(output)
     check_output(target, overwrite)
-    parts: dict[str, list[CleanFrame]] = {}
+    parts: dict[str, list[Frame]] = {}
     with atomic_folder(target) as folder:
         (folder / "images").mkdir()
         for part, first, count in (("train", 0, train), ("val", FIRST_VALIDATION, val)):
@@ -396,8 +396,8 @@ def write_synthetic(
                     Box(category, tuple(box))
                     for box, category in zip(frame.boxes.tolist(), frame.categories.tolist(), strict=True)
                 ]
-                source = Frame(image.name, image, metadata={"sonar": frame.sonar})
-                parts[part].append(CleanFrame(source, size, size, boxes, target=image.name))
+                settings = {"metadata": {"sonar": frame.sonar}, "width": size, "height": size, "target": image.name}
+                parts[part].append(Frame(image.name, image, boxes=boxes, **settings))
         write_annotations(folder, parts, CLASSES)
         report: dict[str, Any] = {
             "source": "synthetic",
