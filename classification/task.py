@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import build_batches, build_dataset, build_network, load_pretrained, read_class_names
+from classification.build import (
+    build_batches,
+    build_dataset,
+    build_network,
+    check_same_classes,
+    load_pretrained,
+    read_class_names,
+)
 from classification.config import Config
 from classification.distillation import Distillation, find_teacher
 from classification.evaluation import BadImages, evaluate
 from classification.metrics import TopkAcc
-from classification.opening import check_same_classes
 from classification.precision import Precision
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
