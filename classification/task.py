@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import build_batches, build_dataset, build_network, load_pretrained, read_class_names
+from classification.build import (
+    build_batches,
+    build_dataset,
+    build_network,
+    check_same_classes,
+    load_pretrained,
+    read_class_names,
+)
 from classification.config import Config
 from classification.distillation import Distillation, find_teacher
 from classification.evaluation import BadImages, evaluate
 from classification.metrics import TopkAcc
-from classification.opening import check_same_classes
 from classification.precision import Precision
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
@@ -234,8 +240,7 @@ class ClassificationTask(Task):
         loss = self.config.train_loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
         if self.distillation is None or taught is None:
             return TrainOutput(logits, loss)
-        features = output[1] if taught.features else []
-        return TrainOutput(logits, *self.distillation.losses(loss, logits, features, taught))
+        return TrainOutput(logits, *self.distillation.losses(loss, output, taught))
 
     def no_sync_until_update(self, closes_update: bool) -> contextlib.AbstractContextManager[Any]:
         """Returns the context of a forward and backward pass: only an update's last batch all-reduces gradients."""

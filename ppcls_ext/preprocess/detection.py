@@ -99,13 +99,6 @@ def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, 
     return int(chosen[0]), int(chosen[1]), int(chosen[2])
 
 
-def interpolation(number: int) -> int:
-    """Returns the number of an interpolation of OpenCV's that resizes; raises ``ValueError`` on any other."""
-    if not 0 <= number <= LARGEST_INTERPOLATION:
-        raise ValueError(f"interp: must be from 0 to {LARGEST_INTERPOLATION}, got {number}")
-    return number
-
-
 class Decode:
     """A path or an encoded file's bytes to an array; an array passes through."""
 
@@ -134,14 +127,9 @@ class Resize:
     def __init__(self, target_size: int | list[int], keep_ratio: bool, interp: int = cv2.INTER_LINEAR) -> None:
         self.target_size = height_and_width(target_size, "target_size")
         self.keep_ratio = keep_ratio
-        self.interp = interpolation(interp)
-
-    def factors(self, height: int, width: int) -> tuple[float, float]:
-        """Returns by how much an image of this size is stretched, down and across."""
-        if self.keep_ratio:
-            scale = min(min(self.target_size) / min(height, width), max(self.target_size) / max(height, width))
-            return scale, scale
-        return self.target_size[0] / height, self.target_size[1] / width
+        if not 0 <= interp <= LARGEST_INTERPOLATION:
+            raise ValueError(f"interp: must be from 0 to {LARGEST_INTERPOLATION}, got {interp}")
+        self.interp = interp
 
     def effect(self, height: int, width: int) -> tuple[Pair, Pair, Pair]:
         """Returns the factors of an image of this size, its size afterwards, and what is added above and to the left.
@@ -149,14 +137,17 @@ class Resize:
         Each is for height and width, in this order. With the ratio kept, ppdet notes the exact size and not the one in
         whole pixels.
         """
-        factors = self.factors(height, width)
+        if self.keep_ratio:
+            factors = (min(min(self.target_size) / min(height, width), max(self.target_size) / max(height, width)),) * 2
+        else:
+            factors = (self.target_size[0] / height, self.target_size[1] / width)
         exact = (factors[0] * float(height), factors[1] * float(width))
         return factors, exact if self.keep_ratio else self.target_size, (0, 0)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type; ``ImageError`` where nothing would remain."""
         height, width = image.shape[:2]
-        vertical, horizontal = self.factors(height, width)
+        (vertical, horizontal), _, _ = self.effect(height, width)
         try:
             # By factors and not by size: they decide where OpenCV samples.
             return cv2.resize(image, None, None, fx=horizontal, fy=vertical, interpolation=self.interp)
@@ -202,7 +193,9 @@ class LetterResize:
     ) -> None:
         self.target_size = height_and_width(target_size, "target_size")
         self.fill_value = colour(fill_value, "fill_value", GREY)
-        self.interp = interpolation(interp)
+        if not 0 <= interp <= LARGEST_INTERPOLATION:
+            raise ValueError(f"interp: must be from 0 to {LARGEST_INTERPOLATION}, got {interp}")
+        self.interp = interp
         self.upscale = upscale
 
     def placement(self, height: int, width: int) -> Placement:
@@ -349,16 +342,11 @@ class PadStride:
         return padded
 
 
-DETECTION_OPERATORS: dict[str, type[Any]] = {
-    operator.__name__: operator for operator in (
-        Decode, SonarEnhance, Resize, LetterResize, Pad, NormalizeImage, Permute, PadStride,
-    )
-}  # fmt: skip
 # Each operator may stand behind those of its own rank and of lower ranks.
-RANKS = {
-    "Decode": 0, "SonarEnhance": 1, "Resize": 2, "LetterResize": 2, "Pad": 2, "NormalizeImage": 2, "Permute": 3,
-    "PadStride": 4,
+RANKS: dict[type[Any], int] = {
+    Decode: 0, SonarEnhance: 1, Resize: 2, LetterResize: 2, Pad: 2, NormalizeImage: 2, Permute: 3, PadStride: 4,
 }  # fmt: skip
+DETECTION_OPERATORS = {operator.__name__: operator for operator in RANKS}
 
 
 class DetectionPipeline:
@@ -425,7 +413,7 @@ def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -
     names = [type(operator).__name__ for operator in built]
     problems = []
     for number, (before, name) in enumerate(zip(names, names[1:], strict=False), start=1):
-        if RANKS[before] > RANKS[name]:
+        if RANKS[DETECTION_OPERATORS[before]] > RANKS[DETECTION_OPERATORS[name]]:
             problems.append(f"{where}[{number}]: {name} must stand before {before}")
     if "LetterResize" in names:
         # A letterbox works on colours and gives the final size.

@@ -35,12 +35,11 @@ def echo_channel(image: np.ndarray) -> int:
         Number of the channel.
     """
     image = np.ascontiguousarray(image)
-    pixels = image.shape[0] * image.shape[1]
+    pixels, values = image.shape[0] * image.shape[1], np.arange(256)
     energies = []
     for number in range(image.shape[2]):
-        counts = cv2.calcHist([image], [number], None, [256], [0, 256]).ravel().astype(int).tolist()
-        total = sum(value * count for value, count in enumerate(counts))
-        squares = sum(value * value * count for value, count in enumerate(counts))
+        counts = cv2.calcHist([image], [number], None, [256], [0, 256]).ravel().astype(np.int64)
+        total, squares = int(counts @ values), int(counts @ values**2)
         # Whole numbers: the same answer on every machine.
         energies.append((pixels * squares - total * total, total))
     return energies.index(max(energies))
@@ -90,7 +89,10 @@ class SonarEnhance:
         self.clip_limit = float(clip_limit)
         self.tile_grid = tile_grid
         self._tiles = (tiles[0], tiles[1])
-        self._table = _curve(method, self.gamma)
+        # The value that each byte becomes; None where that depends on the frame.
+        values = np.arange(256, dtype=np.float64)
+        curves = {"gamma": 255.0 * (values / 255.0) ** self.gamma, "log": 255.0 * np.log1p(values) / np.log(256.0)}
+        self._table = np.rint(curves[method]).astype(np.uint8) if method in curves else None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Enhances one frame.
@@ -120,12 +122,8 @@ class SonarEnhance:
             image = image[:, :, np.newaxis]
         if image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
             raise ImageError("image", f"SonarEnhance expected [H, W, 3] or [H, W], got {list(image.shape)}")
-        if image.shape[2] == 1:
-            number = 0
-        elif self.channel == "auto":
-            number = echo_channel(image)
-        else:
-            number = CHANNELS.index(self.channel)
+        number = echo_channel(image) if self.channel == "auto" else CHANNELS.index(self.channel)
+        number = min(number, image.shape[2] - 1)
         return np.ascontiguousarray(image[:, :, number])
 
     def enhance(self, echo: np.ndarray) -> np.ndarray:
@@ -155,15 +153,3 @@ def enhancement_of(operators: Any) -> SonarEnhance | None:
             except ValueError as error:
                 raise UserError(f"sample_transforms: {SonarEnhance.__name__}.{error}") from error
     return None
-
-
-def _curve(method: Method, gamma: float) -> np.ndarray | None:
-    """The value that each byte becomes, ``uint8`` ``[256]``; None where that depends on the frame."""
-    values = np.arange(256, dtype=np.float64)
-    if method == "gamma":
-        curve = 255.0 * (values / 255.0) ** gamma
-    elif method == "log":
-        curve = 255.0 * np.log1p(values) / np.log(256.0)
-    else:
-        return None
-    return np.rint(curve).astype(np.uint8)
