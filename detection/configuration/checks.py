@@ -47,6 +47,7 @@ class RunKeys(Section):
     weights: str | None = None
     pretrain_weights: str | None = None
     use_gpu: bool = False
+    cpu_kernels: Literal["auto", "paddle"] = "auto"
     use_xpu: bool = False
     use_npu: bool = False
     use_mlu: bool = False

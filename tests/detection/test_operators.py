@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from detection.toolkit import register
 from ppcls_ext.preprocess import detection as preprocess
 from ppcls_ext.preprocess import sonar
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.signature import parameters_of
+from ppcls_ext.utils.signature import check_arguments, parameters_of
 from tests.support.coloured_boxes import coloured_sample, seen_box
 from tests.support.pictures import smooth_picture
 
@@ -226,15 +227,25 @@ def test_a_second_letterbox_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("operator", "message"),
+    ("operator", "arguments", "message"),
     [
-        ({"SonarFlip": {"prob": 1.5}}, "prob: must be from 0 to 1"),
-        ({"SonarFlip": {"axis": "x"}}, "axis: must be horizontal, vertical or none"),
-        ({"SonarEnhance": {"method": "x"}}, "method: must be one of"),
-        ({"RandomHSV": {"hue": 0.6}}, "hue: must be from 0 to 0.5"),
-        ({"RandomHSV": {"value": -0.1}}, "value: must be from 0 to 1"),
+        ("SonarFlip", {"prob": 1.5}, "must be at least 0 and at most 1, got 1.5"),
+        ("SonarFlip", {"axis": "x"}, "must be one of horizontal, vertical, none"),
+        ("SonarEnhance", {"method": "clache"}, "must be one of .*did you mean 'clahe'"),
+        ("RandomHSV", {"hue": 0.6}, "must be at least 0 and at most 0.5"),
+        ("RandomPerspective", {"degrees": 181}, "must be at least 0 and at most 180"),
+        ("MosaicPerspective", {"least_side": -1}, "must be at least 0"),
     ],
 )
-def test_arguments_out_of_range(operator, message):
-    with pytest.raises(ValueError, match=message):
-        transformed([operator], {"image": frame()})
+def test_arguments_out_of_range_are_refused_by_the_check_of_configurations(operator, arguments, message):
+    from ppdet.data import transform
+
+    parameters = {name: each for name, each in parameters_of(getattr(transform, operator)).items() if name in arguments}
+    ((argument, problem),) = check_arguments(parameters, arguments)[1]
+    assert argument in arguments and re.match(message, problem)
+
+
+@pytest.mark.parametrize("arguments", [{"target_size": [32, 32, 3]}, {"target_size": 32, "fill_value": [1, 2, 256]}])
+def test_sizes_and_colours_are_refused_by_the_operator(arguments):
+    with pytest.raises(ValueError, match="must be"):
+        apply("MosaicPerspective", arguments, coloured_sample(0, 20, 30, []))
