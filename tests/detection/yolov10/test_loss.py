@@ -290,12 +290,3 @@ def test_a_reader_without_padding_is_named() -> None:
     del batch["pad_gt_mask"]
     with pytest.raises(UserError, match="TrainReader: .*'pad_gt_mask'.*PadGT"):
         objects_of(batch)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [({"one_to_many": 0}, "one_to_many: "), ({"beta": -1}, "beta: ")],
-)
-def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        YOLOv10Assigner(**arguments)
