@@ -52,6 +52,7 @@ class EConvNeXt(EConvNeXtTrunk):
             or ``.safetensors``. Stem and stages must fit; norms of outputs that the file lacks start fresh.
         expansion_channels: a list for each stage: the channels inside each of its blocks, if not four times the
             block's as published; ``tools/prune_model.py`` finds them.
+        depth_multiplier, width_multiplier: scale the blocks of each stage and the widths, as of a classifier.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -67,11 +68,17 @@ class EConvNeXt(EConvNeXtTrunk):
         freeze_at: int = -1,
         pretrained: str | None = None,
         expansion_channels: list | None = None,
+        depth_multiplier: float = 1.0,
+        width_multiplier: float = 1.0,
     ) -> None:
         if arch not in ARCHS:
             raise ValueError(f"arch: must be one of {', '.join(ARCHS)}, got '{arch}'{suggestion(str(arch), ARCHS)}")
         super().__init__(
-            **MODELS[PREFIX + arch], drop_path_rate=_checked_rate(drop_path_rate), expansion_channels=expansion_channels
+            **MODELS[PREFIX + arch],
+            drop_path_rate=_checked_rate(drop_path_rate),
+            expansion_channels=expansion_channels,
+            depth_multiplier=depth_multiplier,
+            width_multiplier=width_multiplier,
         )
         self.arch = arch
         self.return_idx = _checked_stages(return_idx, len(self.feature_channels))

@@ -16,11 +16,11 @@ from ppcls_ext import build_model
 from ppcls_ext.deploy.export import export_classifier
 from ppcls_ext.weights import write_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs, small_classifier
-from tests.support.runs import small_config
+from tests.support.runs import TINY, small_config
 from tests.support.seeded import seed_weights
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
-NARROW = [[16] * 3, [16] * 3, [16] * 9, [16] * 3]
+NARROW = [[16]] * 4
 
 
 def run_tool(folder: Path, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -32,11 +32,11 @@ def run_tool(folder: Path, name: str, *arguments: object) -> subprocess.Complete
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``small.yaml`` and the weights that it names."""
     folder = tmp_path_factory.mktemp("trained")
-    model = build_model("EConvNeXt_mini", class_num=10, expansion_channels=NARROW)
+    model = build_model(**{**TINY, "expansion_channels": NARROW})
     seed_weights(model)
     write_weights(folder / "trained.safetensors", model.state_dict())
     data = small_config(folder / "run")
-    data["Arch"]["expansion_channels"] = NARROW
+    data["Arch"] = {**TINY, "expansion_channels": NARROW}
     data["Global"]["pretrained_model"] = str(folder / "trained.safetensors")
     (folder / "small.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     return folder
