@@ -23,7 +23,6 @@ PREPROCESS = [
     {"NormalizeImage": {"scale": "1.0/255.0", "order": ""}},
     {"ToCHWImage": None},
 ]
-NARROW = [[8] * 3, [8] * 3, [8] * 9, [8] * 3]
 
 
 def pictures(number: int, seed: int = 0) -> list[tuple[str, np.ndarray]]:
@@ -39,7 +38,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ppcls_ext.deploy.export import export_classifier
     from tests.support.seeded import seed_weights
 
-    model = build_model("EConvNeXt_mini", class_num=5, expansion_channels=NARROW)
+    model = build_model("EConvNeXt_mini", class_num=5, depth_multiplier=0.1, width_multiplier=0.25)
     seed_weights(model)
     folder = tmp_path_factory.mktemp("quantization") / "export"
     export_classifier(
