@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.support.deployment import small_classifier
+from tests.support.runs import refusal, run_tool
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
+TOOL = "benchmark.py"
 
 
 def test_startup_writes_markdown_and_json(tmp_path):
-    command = [sys.executable, str(TOOL), "startup", "--rounds", "1", "--output", "results/bench.md"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_tool(TOOL, "startup", "--rounds", "1", "--output", "results/bench.md", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "results" / "bench.md").read_text()
     assert "| train.py --help |" in page
@@ -26,10 +23,8 @@ def test_startup_writes_markdown_and_json(tmp_path):
 
 
 def test_coco_evaluation_is_compared_with_pycocotools(tmp_path):
-    options = ["coco", "--rounds", "1", "--detections", "800", "--output", "bench.md"]
-    done = subprocess.run(
-        [sys.executable, str(TOOL), *options], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    options = ("--rounds", "1", "--detections", "800", "--output", "bench.md")
+    done = run_tool(TOOL, "coco", *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "bench.md").read_text()
     assert "| pycocotools |" in page
@@ -49,11 +44,7 @@ def test_coco_evaluation_is_compared_with_pycocotools(tmp_path):
     ],
 )
 def test_mistakes_are_told_in_one_line_before_any_work(tmp_path, options, message):
-    done = subprocess.run(
-        [sys.executable, str(TOOL), *options], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith(message)
+    assert refusal(tmp_path, TOOL, *options).startswith(message)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -66,10 +57,7 @@ def test_a_run_that_could_measure_nothing_is_an_error(tmp_path):
     )  # fmt: skip
     weights = description.folder / "inference.pdiparams"
     weights.write_bytes(weights.read_bytes()[:-4] + b"lost")
-    done = subprocess.run(
-        [sys.executable, str(TOOL), "models", "--model", "export", "--quick", "--output", "bench.md"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_tool(TOOL, "models", "--model", "export", "--quick", "--output", "bench.md", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: models: nothing could be measured")
     assert "inference.pdiparams" in (tmp_path / "bench.md").read_text(encoding="utf-8")

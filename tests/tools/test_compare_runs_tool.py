@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.support.runs import run_tool
+from tests.support.runs import ROOT, refusal, run_tool
 
 
 def write_run(folder: Path, figures: list[tuple[float, float]], cut: str = "") -> Path:
@@ -47,16 +47,9 @@ def test_minutes_count_the_epochs_that_were_not_evaluated(tmp_path: Path) -> Non
     assert "| 2 |" not in result.stdout
 
 
-def test_what_is_no_run_is_told(tmp_path: Path) -> None:
-    result = run_tool("compare_runs.py", tmp_path)
-    assert result.returncode == 2
-    assert "not the folder of a run" in result.stderr
-
-
-def test_a_run_without_evaluation_is_told(tmp_path: Path) -> None:
-    result = run_tool("compare_runs.py", write_run(tmp_path / "none", []))
-    assert result.returncode == 2
-    assert "no epoch was evaluated yet" in result.stderr
+def test_what_is_no_run_or_was_not_evaluated_is_told(tmp_path: Path) -> None:
+    assert "not the folder of a run" in refusal(ROOT, "compare_runs.py", tmp_path)
+    assert "no epoch was evaluated yet" in refusal(ROOT, "compare_runs.py", write_run(tmp_path / "none", []))
 
 
 def test_classifiers_are_compared_by_top1_but_not_with_detectors(tmp_path: Path) -> None:
