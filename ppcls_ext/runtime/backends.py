@@ -38,6 +38,7 @@ BFLOAT16 = "bfloat16"
 # ONNX Runtime also warns of optimisations that do not matter to anyone.
 ERRORS_ONLY = 3
 TELEMETRY = "openvino_telemetry"
+DEVICE = "CPU"
 # OpenVINO's names of types.
 OPENVINO_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
@@ -166,7 +167,7 @@ class OpenVinoBackend(Engine):
         core = openvino.Core()
         # It is always said: by itself OpenVINO takes bfloat16 on processors that have it.
         hint = {"bf16": "bf16", "fp16": "f16"}.get(artefact.precision, "f32")
-        if hint == "f16" and "FP16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if hint == "f16" and "FP16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
             # Asked for float16, it computes in bfloat16 where it has no float16: ten times the error.
             hint = "f32"
         settings: dict[str, Any] = {
@@ -175,7 +176,7 @@ class OpenVinoBackend(Engine):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        compiled = core.compile_model(read_network(description.folder, artefact), "CPU", settings)
+        compiled = core.compile_model(read_network(description.folder, artefact), DEVICE, settings)
         self.computed_in = OPENVINO_TYPES[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
         self._request = compiled.create_infer_request()
         self.input_names = [port.get_any_name() for port in compiled.inputs]
