@@ -39,6 +39,10 @@ BFLOAT16 = "bfloat16"
 ERRORS_ONLY = 3
 TELEMETRY = "openvino_telemetry"
 DEVICE = "CPU"
+# What OpenVINO is asked to compute in, by the precision of the export; float32 for all others. It is always said:
+# OpenVINO takes bfloat16 by itself on processors that have it.
+HINTS = {"bf16": "bf16", "fp16": "f16"}
+FLOAT32_HINT = "f32"
 # OpenVINO's names of types.
 OPENVINO_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
@@ -165,11 +169,10 @@ class OpenVinoBackend(Engine):
     def __init__(self, description: AnyDescription, artefact: Artefact, threads: int, onednn: bool = True) -> None:
         openvino = import_openvino()
         core = openvino.Core()
-        # It is always said: by itself OpenVINO takes bfloat16 on processors that have it.
-        hint = {"bf16": "bf16", "fp16": "f16"}.get(artefact.precision, "f32")
-        if hint == "f16" and "FP16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        hint = HINTS.get(artefact.precision, FLOAT32_HINT)
+        if hint == HINTS["fp16"] and "FP16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
             # Asked for float16, it computes in bfloat16 where it has no float16: ten times the error.
-            hint = "f32"
+            hint = FLOAT32_HINT
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": threads,
