@@ -1,18 +1,15 @@
-"""Annotated frames and the rules for them: what counts as a number, a class and a box, and how faults are counted.
+"""Annotated frames of a raw data set, the rules for their classes and boxes, and the ledger of what was changed.
 
-Preparation and check both stand on this module: readers turn any file into :class:`Frame` records, the rules turn these
-into :class:`CleanFrame` records, and a :class:`Ledger` lists all that was changed or left out on the way. Loads neither
-Paddle nor ppdet.
+Readers turn any file into :class:`Frame` records, :func:`clean_boxes` checks and repairs their boxes, and a
+:class:`Ledger` lists all that was changed or left out on the way. Loads neither Paddle nor ppdet.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ import numpy as np
 
 from ppcls_ext.utils.errors import UserError, nearest_names, suggestion
 
-# Records
+Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -36,33 +33,10 @@ class RawBox:
     """
 
     name: str
-    corners: tuple[float, float, float, float] | None
+    corners: Corners | None
     form: str = ""
-    problem: tuple[str, str] | None = None
+    problem: tuple[str, str] = ("missing_coordinates", "has no coordinates")
     extra: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Frame:
-    """An image with its annotation, not yet checked.
-
-    Attributes:
-        name: path of the image below the source folder, with ``/``: what a report shows and what a split lists.
-        image: the file.
-        boxes: its objects.
-        source: the annotation file as a report shows it; empty for a frame without one.
-        stated_size: width and height that the annotation states.
-        metadata: further keys for the image in the COCO file, such as ``sonar``.
-        part: ``train``, ``val`` or ``test`` where the source itself is split.
-    """
-
-    name: str
-    image: Path
-    boxes: list[RawBox] = field(default_factory=list)
-    source: str = ""
-    stated_size: tuple[int, int] | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    part: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,159 +44,90 @@ class Box:
     """A checked object: class number from 0 and ``x, y, w, h`` in pixels, inside the image and not empty."""
 
     category: int
-    xywh: tuple[float, float, float, float]
+    xywh: Corners
     extra: dict[str, Any] = field(default_factory=dict)
     repaired: bool = False
 
 
 @dataclass
-class CleanFrame:
-    """A frame whose image was decoded and whose boxes were checked.
+class Frame:
+    """An image with its annotation; what a reader finds, and from ``width`` on what is known when it was checked.
 
     Attributes:
-        frame: what was read.
+        name: path of the image below the source folder, with ``/``: what a report shows and what a split lists.
+        image: the file.
+        raw: its objects as they were written.
+        source: the annotation file as a report shows it; empty for a frame without one.
+        stated_size: width and height that the annotation states.
+        metadata: further keys for the image in the COCO file, such as ``sonar``.
+        part: ``train``, ``val`` or ``test`` where the source itself is split.
         width, height: of the decoded image, in pixels.
-        boxes: what is left of the boxes.
+        boxes: what is left of the objects.
         look: a small grey version, ``float32`` ``[1024]``, to tell near-identical frames.
         target: file name in the prepared data set, relative to ``images``.
     """
 
-    frame: Frame
-    width: int
-    height: int
-    boxes: list[Box]
+    name: str
+    image: Path
+    raw: list[RawBox] = field(default_factory=list)
+    source: str = ""
+    stated_size: tuple[int, int] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    part: str | None = None
+    width: int = 0
+    height: int = 0
+    boxes: list[Box] = field(default_factory=list)
     look: np.ndarray | None = None
     target: str = ""
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """One line of the report: what was done (``repaired``, ``rejected`` or ``noted``), to what, and why."""
-
-    action: str
-    kind: str
-    file: str
-    reason: str
-    boxes: int = 0
 
 
 class Ledger:
     """Counts every box and every image that comes in, and lists each one that was changed or left out.
 
     Attributes:
-        entries: the list.
+        entries: what was done (``action``: ``repaired``, ``rejected`` or ``noted``), to what, and why.
         boxes: boxes by fate: ``input``, ``kept``, ``repaired``, ``rejected``; the last three add up to the first.
         images: images by fate: ``input``, ``kept``, ``rejected``, ``left_out``; the last three add up to the first.
         forms: how the boxes were written.
+        respelled: for each spelling of a class that differs from its own, the class and how often it was met.
     """
 
-    ACTIONS = ("repaired", "rejected", "noted")
-
     def __init__(self) -> None:
-        self.entries: list[LedgerEntry] = []
+        self.entries: list[dict[str, Any]] = []
         self.boxes: Counter[str] = Counter(input=0, kept=0, repaired=0, rejected=0)
         self.images: Counter[str] = Counter(input=0, kept=0, rejected=0, left_out=0)
         self.forms: Counter[str] = Counter()
+        self.respelled: Counter[tuple[str, str]] = Counter()
 
-    def note(self, kind: str, file: str, reason: str) -> None:
+    def note(self, kind: str, file: str, reason: str, boxes: int = 0, action: str = "noted") -> None:
         """Lists something that was met and needed no change."""
-        self.entries.append(LedgerEntry("noted", kind, file, reason))
+        self.entries.append({"action": action, "kind": kind, "file": file, "reason": reason, "boxes": boxes})
 
     def repair(self, kind: str, file: str, reason: str, boxes: int = 0) -> None:
         """Lists something that was mended."""
-        self.entries.append(LedgerEntry("repaired", kind, file, reason, boxes))
+        self.note(kind, file, reason, boxes, "repaired")
 
-    def reject(self, kind: str, file: str, reason: str, boxes: int = 0) -> None:
-        """Lists something that was left out, with the number of boxes that went with it, and counts those boxes."""
-        self.entries.append(LedgerEntry("rejected", kind, file, reason, boxes))
+    def reject(self, kind: str, file: str, reason: str, boxes: int = 0, image: str = "") -> None:
+        """Lists something that was left out, and counts the boxes, and the ``image`` by its fate, that went with it."""
+        self.note(kind, file, reason, boxes, "rejected")
         self.boxes["rejected"] += boxes
+        if image:
+            self.images[image] += 1
 
     def take_in(self, boxes: Sequence[RawBox]) -> None:
         """Counts the boxes of an annotation file as input."""
         self.boxes["input"] += len(boxes)
         self.forms.update(box.form for box in boxes if box.form)
 
-    def leave_out(self, frame: CleanFrame, kind: str, reason: str) -> None:
+    def leave_out(self, frame: Frame, kind: str, reason: str) -> None:
         """Leaves out a frame that was clean: its boxes, counted as kept or repaired before, become rejected."""
-        self.images["left_out"] += 1
-        for box in frame.boxes:
-            self.boxes["repaired" if box.repaired else "kept"] -= 1
-        self.reject(kind, frame.frame.name, reason, len(frame.boxes))
+        self.boxes.subtract("repaired" if box.repaired else "kept" for box in frame.boxes)
+        self.reject(kind, frame.name, reason, len(frame.boxes), "left_out")
 
     def kinds(self, action: str) -> dict[str, int]:
         """Returns how many entries of each kind an action has, most first."""
-        return dict(Counter(entry.kind for entry in self.entries if entry.action == action).most_common())
+        return dict(Counter(entry["kind"] for entry in self.entries if entry["action"] == action).most_common())
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """Returns the entries as dictionaries."""
-        return [asdict(entry) for entry in self.entries]
-
-
-# Numbers and files
-
-LARGEST_COORDINATE = 1e9
-COCO_LISTS = ("images", "categories", "annotations")
-
-
-def is_whole(value: Any) -> bool:
-    """Tells whether a JSON value is a whole number (``true`` is none)."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_coordinate(value: Any) -> bool:
-    """Tells whether a JSON value is a finite number of a size that pictures may have."""
-    return (isinstance(value, float) or is_whole(value)) and abs(value) < LARGEST_COORDINATE
-
-
-class AnnotationFileError(UserError):
-    """An annotation file that cannot be read; the message names it."""
-
-
-class NotCocoError(AnnotationFileError):
-    """JSON that is no COCO annotation file."""
-
-
-def load_coco(path: Path) -> dict[str, Any]:
-    """Reads a COCO file; that it has the lists ``images``, ``categories`` and ``annotations`` is all that is checked.
-
-    Raises:
-        NotCocoError: it is JSON of another kind.
-        AnnotationFileError: it is missing, truncated, or no JSON.
-    """
-    if not path.is_file():
-        cause = "is a folder, not an annotation file" if path.is_dir() else "the annotation file does not exist"
-        raise AnnotationFileError(f"{path}: {cause}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        data = json.loads(text)
-    except OSError as error:
-        raise AnnotationFileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationFileError(f"{path}: is not a text file ({error.reason} at byte {error.start:,})") from error
-    except json.JSONDecodeError as error:
-        if not text.strip():
-            raise AnnotationFileError(f"{path}: is empty") from error
-        # What is unfinished is noticed at the end, or where an unfinished text or word begins.
-        cut = (
-            error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated") or "}" not in text[error.pos :]
-        )
-        what = f"is truncated: it ends in the middle, after {len(text):,} characters" if cut else "is not valid JSON"
-        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise AnnotationFileError(f"{path}: {what} ({place})") from error
-    except RecursionError as error:
-        raise AnnotationFileError(f"{path}: is nested too deeply to be COCO annotations") from error
-    except ValueError as error:
-        raise AnnotationFileError(f"{path}: is not valid JSON ({error})") from error
-    if not isinstance(data, dict):
-        what = "a list (results of a detector?)" if isinstance(data, list) else f"a single {type(data).__name__}"
-        raise NotCocoError(f"{path}: holds {what}, not COCO annotations with {', '.join(COCO_LISTS)}")
-    wrong = [name for name in COCO_LISTS if not isinstance(data.get(name), list)]
-    if wrong:
-        raise NotCocoError(f"{path}: is no COCO annotation file: it has no list of {' and of '.join(wrong)}")
-    return data
-
-
-# Classes
 
 # The order is the order of the category ids, from 1.
 CLASS_SETS: dict[str, tuple[str, ...]] = {
@@ -275,56 +180,30 @@ def class_order(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-class ClassMatcher:
-    """Finds the class that a name in an annotation means, whatever its case, spaces and underscores.
-
-    Args:
-        names: the classes in their order.
-
-    Attributes:
-        respelled: for each spelling that differs from the class's own, the class and how often it was met.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        self.respelled: Counter[tuple[str, str]] = Counter()
-        self._by_fold = {folded(name): index for index, name in enumerate(self.names)}
-
-    def index_of(self, name: str) -> int | None:
-        """Returns the number of a class from 0, or ``None`` for a name that is no class."""
-        index = self._by_fold.get(folded(name))
-        if index is not None and name != self.names[index]:
-            self.respelled[(name, self.names[index])] += 1
-        return index
-
-
-# Boxes
-
 # Less than this is left of a box after clipping: it is rejected as outside, in pixels.
 SMALLEST_REST = 1.0
 # Less of its area inside the picture than this is no box that someone drew a little too large, but a mistake.
 SMALLEST_SHARE = 0.25
-# What ppdet's loader takes for no box, in pixels.
-NO_SIDE = 1e-5
-# Rounding in an annotation file; more than this beyond the border is a fault, in pixels.
-BORDER = 0.01
 
 
-def clean_boxes(frame: Frame, width: int, height: int, matcher: ClassMatcher, ledger: Ledger) -> list[Box]:
-    """Returns the boxes of a frame that can be used; counts and lists what happened to each.
+def clean_boxes(frame: Frame, classes: Sequence[str], ledger: Ledger) -> list[Box]:
+    """Returns the objects of a frame that can be used; counts and lists what happened to each.
 
     Args:
-        frame: the frame, whose image has ``width`` x ``height`` pixels.
-        matcher: knows the classes.
+        frame: the frame, with the size of its image.
+        classes: in their order; case, spaces and underscores in a name do not matter.
         ledger: gets the entries and the counts.
     """
+    number_of = {folded(name): number for number, name in enumerate(classes)}
     boxes: list[Box] = []
-    for position, raw in enumerate(frame.boxes, start=1):
+    for position, raw in enumerate(frame.raw, start=1):
         place = f"object {position} ({raw.name or 'no name'})"
-        category = matcher.index_of(raw.name)
-        problem, repairs, xywh = clean_box(raw, width, height)
+        category = number_of.get(folded(raw.name))
+        if category is not None and raw.name != classes[category]:
+            ledger.respelled[raw.name, classes[category]] += 1
+        problem, repairs, xywh = clean_box(raw, frame.width, frame.height)
         if problem is None and category is None:
-            unknown = f"unknown class '{raw.name}'{suggestion(raw.name, matcher.names)}"
+            unknown = f"unknown class '{raw.name}'{suggestion(raw.name, classes)}"
             problem = ("unknown_class", unknown if raw.name else "has no class name")
         if problem is None and any((box.category, box.xywh) == (category, xywh) for box in boxes):
             problem = ("duplicate_box", "the same class and corners as an object before it")
@@ -340,7 +219,7 @@ def clean_boxes(frame: Frame, width: int, height: int, matcher: ClassMatcher, le
 
 def clean_box(
     raw: RawBox, width: int, height: int
-) -> tuple[tuple[str, str] | None, list[tuple[str, str]], tuple[float, float, float, float]]:
+) -> tuple[tuple[str, str] | None, list[tuple[str, str]], Corners]:
     """Puts corners in order and clips a box to its image of ``width`` x ``height`` pixels.
 
     Returns:
@@ -348,7 +227,7 @@ def clean_box(
     """
     nothing = (0.0, 0.0, 0.0, 0.0)
     if raw.corners is None:
-        return raw.problem or ("missing_coordinates", "has no coordinates"), [], nothing
+        return raw.problem, [], nothing
     written = " ".join(f"{value:g}" for value in raw.corners)
     repairs = []
     left, top, right, bottom = raw.corners
@@ -368,36 +247,3 @@ def clean_box(
             return ("box_outside", reason), [], nothing
         repairs.append(("clipped_box", f"corners {written} clipped to the {width}x{height} picture"))
     return None, repairs, (inside[0], inside[1], inside[2] - inside[0], inside[3] - inside[1])
-
-
-@dataclass(frozen=True)
-class BoxForms:
-    """Forms of many boxes, each ``bool`` ``[A]``.
-
-    Attributes:
-        finite: all four numbers are finite.
-        has_area: finite, and wide and high enough for ppdet's loader.
-        outside: has an area, but nothing of it lies in the image.
-        beyond: sticks out of the image by more than rounding.
-    """
-
-    finite: np.ndarray
-    has_area: np.ndarray
-    outside: np.ndarray
-    beyond: np.ndarray
-
-
-def box_forms(boxes: np.ndarray, sizes: np.ndarray) -> BoxForms:
-    """Tells the form of boxes as a detector's loader sees them.
-
-    Args:
-        boxes: ``x, y, w, h`` in pixels, ``float64`` ``[A, 4]``; may be not finite.
-        sizes: width and height of the image of each box, ``[A, 2]``; 0 where unknown.
-    """
-    finite = np.isfinite(boxes).all(axis=1)
-    boxes = np.where(finite[:, None], boxes, 0.0)
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    limits = np.where(sizes > 0, sizes.astype(np.float64), math.inf)
-    has_area = finite & (boxes[:, 2:] > NO_SIDE).all(axis=1)
-    outside = has_area & ((low >= limits) | (high <= 0)).any(axis=1)
-    return BoxForms(finite, has_area, outside, ((low < -BORDER) | (high > limits + BORDER)).any(axis=1))

@@ -42,7 +42,7 @@ class Evaluator:
         self.environment = environment
         self.loader = evaluation_loader(config, environment)
         # Category id in the annotations of each class of the model.
-        catalogue = self.loader.workers.read_batch.dataset.catid2clsid
+        catalogue = self.loader.read_batch.dataset.catid2clsid
         self.category_ids = {label: category for category, label in catalogue.items()}
         self.files = config.datasets["Eval"]
         categories = json.loads(self.files.annotations.read_text(encoding="utf-8"))["categories"]

@@ -17,14 +17,7 @@ import numpy as np
 
 from classification.data.datasets import ImageDataset
 from classification.data.operators import BatchOperator
-from ppcls_ext.engine.loader import (
-    BatchWorkers,
-    EpochBatchSampler,
-    Loader,
-    SampleKey,
-    batch_generator,
-    sample_generator,
-)
+from ppcls_ext.engine.loader import EpochBatchSampler, Loader, SampleKey, batch_generator, sample_generator
 from ppcls_ext.preprocess.decode import ImageError
 from ppcls_ext.preprocess.operators import DecodeImage, ToCHWImage
 from ppcls_ext.utils.errors import UserError
@@ -208,4 +201,4 @@ def build_loader(
     reader = SampleReader(dataset, operators, seed, training)
     batch_reader = BatchReader(reader, batch_operator, seed, sampler.rank, sampler.global_batch_size)
     slot_bytes = 4 * sampler.batch_size * math.prod(image_shape) if use_shared_memory else 0
-    return Loader(BatchWorkers(batch_reader, num_workers, slot_bytes), sampler, to_tensors)
+    return Loader(batch_reader, sampler, to_tensors, num_workers, slot_bytes)

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from detection.annotations import AnnotationFileError, BoxForms, box_forms
-from detection.check.coco_set import FEW_BOXES, KINDS, TINY_AREA, TINY_SIDE, CocoSet, read_coco
+from detection.coco import FILE_KINDS, AnnotationFileError, CocoSet, read_coco
 from detection.configuration import DetectionConfig
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
-from ppcls_ext.check.findings import PART_WORDS, Entry, Findings, Picture, count_of
+from ppcls_ext.check.findings import (
+    DUPLICATE_KINDS,
+    ERROR,
+    IMAGE_KINDS,
+    INFORMATION,
+    PART_WORDS,
+    UNOPENED_KINDS,
+    WARNING,
+    Findings,
+    Kind,
+    Picture,
+    count_of,
+)
 from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_images
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import images_in
 
+# A box is tiny if, at the size at which the model is evaluated, a side or its area (in pixels) is below these.
+TINY_SIDE = 2.0
+TINY_AREA = 16.0
+# Below so many training boxes a class is hardly learnt.
+FEW_BOXES = 10
+# What ppdet's loader takes for no box, in pixels.
+NO_SIDE = 1e-5
+# Rounding in an annotation file; more than this beyond the border is a fault, in pixels.
+BORDER = 0.01
 # Overlap (intersection over union) from which two boxes are one box drawn twice.
 SAME_BOX = 0.95
 # Difference of an area from width times height that is told: this share of it, and a pixel more for rounding.
@@ -30,6 +52,37 @@ AREA_SHARE = 0.05
 ROWS = 512
 # Copies of a picture agree if no corner of their boxes differs more, in pixels.
 CORNER = 2.0
+
+_BOX, _CLASS = ("box", "boxes"), ("class", "classes")
+KINDS = {
+    "image_folder_missing": Kind(ERROR, "that is not there; only the annotations were examined", "image folder"),
+    **FILE_KINDS,
+    "class_count": Kind(ERROR, "whose number of categories is not num_classes", "annotation file"),
+    "class_order": Kind(ERROR, "that training and validation number or name differently", *_CLASS),
+    "category_ids_differ": Kind(WARNING, "whose category ids differ between training and validation", *_CLASS),
+    "class_not_trained": Kind(ERROR, "with validation boxes but no training box", *_CLASS),
+    "class_empty": Kind(WARNING, "without any box", *_CLASS),
+    "class_not_validated": Kind(WARNING, "without a validation box", *_CLASS),
+    "class_small": Kind(WARNING, f"with fewer than {FEW_BOXES} training boxes", *_CLASS),
+    "non_finite_box": Kind(ERROR, "with a coordinate that is no finite number", *_BOX),
+    "zero_area_box": Kind(ERROR, "without area (width or height is zero or less)", *_BOX),
+    "box_outside": Kind(ERROR, "wholly outside of the image", *_BOX),
+    "box_partly_outside": Kind(WARNING, "partly outside of the image", *_BOX),
+    "area_not_positive": Kind(ERROR, "whose area is given as zero or less, so that training drops it", *_BOX),
+    "area_differs": Kind(INFORMATION, "whose area is not width times height (matters to AP by size)", *_BOX),
+    "tiny_box": Kind(WARNING, f"with a side below {TINY_SIDE:g} px or under {TINY_AREA:g} px² when evaluated", *_BOX),
+    "duplicate_box": Kind(WARNING, "that another one of the same class covers almost exactly", *_BOX),
+    "box_with_two_classes": Kind(WARNING, "that one of another class covers almost exactly", *_BOX),
+    "all_crowd": Kind(WARNING, "in which every box is a crowd, so that nothing is learnt from it"),
+    "image_without_boxes": Kind(INFORMATION, "without boxes"),
+    "wrong_size": Kind(ERROR, "of another size than the annotations say"),
+    "other_data": Kind(ERROR, "of which no image is in the image folder: another image_dir or data set?", "set"),
+    "copies_annotated_differently": Kind(WARNING, "found more than once, with different boxes", "picture"),
+    "unlisted_image": Kind(INFORMATION, "in the image folders that no annotation file lists", "image file"),
+    **UNOPENED_KINDS,
+    **IMAGE_KINDS,
+    **DUPLICATE_KINDS,
+}
 
 
 class EvaluationSize(NamedTuple):
@@ -42,13 +95,7 @@ class EvaluationSize(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SetFiles:
-    """Files of one set.
-
-    Attributes:
-        folder: the folder that the file names in the annotations start from.
-        annotations: the COCO annotation file.
-        keeps_empty: whether images without boxes are used.
-    """
+    """Folder of the images and COCO file of one set, and whether its images without boxes are used."""
 
     folder: Path
     annotations: Path
@@ -140,6 +187,33 @@ class Classes:
             self.images[part] = np.bincount(shown, minlength=len(self.names))
 
 
+class BoxForms(NamedTuple):
+    """Forms of the boxes of a set as a detector's loader sees them, each ``bool`` ``[A]``.
+
+    Attributes:
+        finite: all four numbers are finite.
+        has_area: finite, and wide and high enough for ppdet's loader.
+        outside: has an area, but nothing of it lies in the image.
+        beyond: sticks out of the image by more than rounding.
+    """
+
+    finite: np.ndarray
+    has_area: np.ndarray
+    outside: np.ndarray
+    beyond: np.ndarray
+
+
+def box_forms(boxes: np.ndarray, sizes: np.ndarray) -> BoxForms:
+    """Tells the form of boxes ``x, y, w, h``, ``[A, 4]``, on images of ``sizes``, ``[A, 2]`` (0 where unknown)."""
+    finite = np.isfinite(boxes).all(axis=1)
+    boxes = np.where(finite[:, None], boxes, 0.0)
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    limits = np.where(sizes > 0, sizes.astype(np.float64), math.inf)
+    has_area = finite & (boxes[:, 2:] > NO_SIDE).all(axis=1)
+    outside = has_area & ((low >= limits) | (high <= 0)).any(axis=1)
+    return BoxForms(finite, has_area, outside, ((low < -BORDER) | (high > limits + BORDER)).any(axis=1))
+
+
 @dataclasses.dataclass
 class DetectionCheck(DataCheck):
     """The result of a check.
@@ -151,38 +225,10 @@ class DetectionCheck(DataCheck):
         classes: the classes of these sets.
     """
 
-    task: ClassVar[str] = "detection"
     plan: Plan
     sets: dict[str, CocoSet]
     sizes: dict[str, np.ndarray]
     classes: Classes
-
-    def facts_about(self, part: str) -> str:
-        """Returns ``training: 1,308 images with 1,915 boxes of 11 classes``."""
-        boxes = self.classes.boxes[part]
-        images, count = count_of(len(self.sets[part]), "image"), count_of(int(boxes.sum()), "box", "boxes")
-        return f"{PART_WORDS[part]}: {images} with {count} of {count_of(int((boxes > 0).sum()), 'class', 'classes')}"
-
-    def classes_json(self) -> dict[str, Any]:
-        """Returns the outputs of the model."""
-        return {"num_classes": self.plan.num_classes}
-
-    def set_json(self, part: str) -> dict[str, Any]:
-        """Returns the files of a set and its boxes by class."""
-        coco = self.sets[part]
-        counts = zip(self.classes.names, self.classes.boxes[part], self.classes.images[part], strict=True)
-        return {
-            "annotations": str(coco.path),
-            "image_folder": str(coco.folder),
-            "boxes": int(self.classes.boxes[part].sum()),
-            "boxes_not_used": int((self.classes.numbers[part] < 0).sum()),
-            "by_class": {name: {"boxes": int(boxes), "images": int(images)} for name, boxes, images in counts},
-        }
-
-    def picture_json(self, picture: Picture) -> dict[str, Any]:
-        """Returns the id of an image."""
-        coco = self.sets.get(picture.part)
-        return {"image_id": coco.image_ids[picture.index]} if coco else {}
 
 
 def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> DetectionCheck:
@@ -195,50 +241,73 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
     """
     found = Findings(KINDS)
     sets: dict[str, CocoSet] = {}
+    chosen: dict[str, np.ndarray] = {}
     for part, files in plan.sets.items():
         try:
             coco = read_coco(part, files.annotations, files.folder, found)
         except AnnotationFileError as error:
-            found.add(f"unopened_{PART_WORDS[part]}", Entry(note=str(error)))
+            found.add(f"unopened_{PART_WORDS[part]}", note=str(error))
             continue
+        # Without a folder each image would be missing; the annotations are examined all the same.
+        count = len(coco) if files.folder.is_dir() else 0
         if not files.folder.is_dir():
             cause = "is a file, not a folder" if files.folder.exists() else "no such folder"
-            found.add("image_folder_missing", Entry(note=f"{files.folder}: {cause}"), part)
+            found.add("image_folder_missing", note=f"{files.folder}: {cause}", part=part)
         if len(coco):
             sets[part] = coco
-    if not sets:
-        return DetectionCheck(plan.name, found.worst_first(), Scan({}, {}), 0.0, plan, {}, {}, Classes({}, {}))
-    chosen = {}
+            few = limit and limit < count
+            chosen[part] = np.linspace(0, count - 1, limit).round().astype(np.int64) if few else np.arange(count)
+    scan, seconds, groups = Scan({}, {}), 0.0, []
+    if sets:
+        start = time.monotonic()
+        with Workers(sets, worker_count) as workers:
+            scan = scan_images(workers, chosen)
+            seconds = time.monotonic() - start
+            find_image_faults(scan, found)
+            groups = groups_of_copies(scan)
+            find_exact_duplicates(groups, found)
+            find_near_duplicates(groups, scan, workers, found)
+    sizes, forms, usable = {}, {}, {}
     for part, coco in sets.items():
-        # Without a folder each image would be missing; the annotations are examined all the same.
-        count = len(coco) if coco.folder.is_dir() else 0
-        few = limit and limit < count
-        chosen[part] = np.linspace(0, count - 1, limit).round().astype(np.int64) if few else np.arange(count)
-    start = time.monotonic()
-    with Workers(sets, worker_count) as workers:
-        scan = scan_images(workers, chosen)
-        seconds = time.monotonic() - start
-        find_image_faults(scan, found)
-        copies = groups_of_copies(scan)
-        find_exact_duplicates(copies, found)
-        find_near_duplicates(scan, workers, found)
-    sizes = {part: coco.sizes.copy() for part, coco in sets.items()}
-    for part, known in sizes.items():
-        known[scan.readable(part)] = scan.sizes(part)
-    forms = {part: box_forms(coco.boxes, sizes[part][coco.rows]) for part, coco in sets.items()}
-    usable = {
-        part: forms[part].has_area & ~forms[part].outside & (coco.classes >= 0) & ~coco.crowd
-        for part, coco in sets.items()
-    }
+        sizes[part] = coco.sizes.copy()
+        sizes[part][scan.readable(part)] = scan.sizes(part)
+        forms[part] = box_forms(coco.boxes, sizes[part][coco.rows])
+        usable[part] = forms[part].has_area & ~forms[part].outside & (coco.classes >= 0) & ~coco.crowd
     classes = Classes(sets, usable)
     find_class_faults(sets, classes, plan.num_classes, found)
     for part, coco in sets.items():
         find_box_faults(coco, forms[part], sizes[part], plan.evaluation_size, found)
         find_faults_of_annotated_images(coco, sizes[part], scan, plan.sets[part].keeps_empty, found)
-    find_copies_annotated_differently(copies, sets, found)
+    find_copies_annotated_differently(groups, sets, found)
     if len(sets) == len(plan.sets):
-        find_unlisted_images(sets, found)
-    return DetectionCheck(plan.name, found.worst_first(), scan, seconds, plan, sets, sizes, classes)
+        # Image files below the image folders that no set lists.
+        listed = {os.path.normpath(coco.name_of(row)) for coco in sets.values() for row in range(len(coco))}
+        folders = sorted({os.path.normpath(coco.folder) for coco in sets.values() if coco.folder.is_dir()})
+        for path in dict.fromkeys(os.path.normpath(path) for folder in folders for path in images_in(Path(folder))):
+            if path not in listed:
+                found.add("unlisted_image", note=path)
+
+    facts, tables = {}, {}
+    for part, coco in sets.items():
+        boxes, images = classes.boxes[part], classes.images[part]
+        shown, total = count_of(int((boxes > 0).sum()), "class", "classes"), count_of(int(boxes.sum()), "box", "boxes")
+        facts[part] = f"{PART_WORDS[part]}: {count_of(len(coco), 'image')} with {total} of {shown}"
+        counts = zip(classes.names, boxes.tolist(), images.tolist(), strict=True)
+        tables[part] = {
+            "annotations": str(coco.path),
+            "image_folder": str(coco.folder),
+            "boxes": int(boxes.sum()),
+            "boxes_not_used": int((classes.numbers[part] < 0).sum()),
+            "by_class": {name: {"boxes": boxes, "images": images} for name, boxes, images in counts},
+        }
+
+    def about(picture: Picture) -> dict[str, Any]:
+        return {"image_id": sets[picture.part].image_ids[picture.index]} if picture.part in sets else {}
+
+    outputs, findings = {"num_classes": plan.num_classes}, found.worst_first()
+    return DetectionCheck(
+        "detection", plan.name, findings, scan, seconds, outputs, facts, tables, about, plan, sets, sizes, classes
+    )
 
 
 def find_class_faults(sets: Mapping[str, CocoSet], classes: Classes, num_classes: int | None, found: Findings) -> None:
@@ -249,38 +318,33 @@ def find_class_faults(sets: Mapping[str, CocoSet], classes: Classes, num_classes
             names = ", ".join(coco.category_names[:20]) + (", ..." if count > 20 else "")
             categories = count_of(count, "category", "categories")
             note = f"num_classes is {num_classes}, but {coco.path} has {categories}: {names}"
-            found.add("class_count", Entry(note=note), part)
+            found.add("class_count", note=note, part=part)
     if len(sets) == 2:
         # The number of a class is its place in the file, so two files must list the same names in the same order.
         train, evaluation = sets["Train"], sets["Eval"]
-        names, others = train.category_names, evaluation.category_names
-        for number in range(max(len(names), len(others))):
-            one = f"'{names[number]}'" if number < len(names) else "unknown"
-            other = f"'{others[number]}'" if number < len(others) else "unknown"
-            if one != other:
-                note = f"class {number} is {one} in training and {other} in validation"
-                found.add("class_order", Entry(note=note))
-        ids = dict(zip(names, train.category_ids, strict=True))
-        for name, identity in zip(others, evaluation.category_ids, strict=True):
+        pairs = itertools.zip_longest(train.category_names, evaluation.category_names)
+        for number, names in enumerate(pairs):
+            if names[0] != names[1]:
+                one, other = ("unknown" if name is None else f"'{name}'" for name in names)
+                found.add("class_order", note=f"class {number} is {one} in training and {other} in validation")
+        ids = dict(zip(train.category_names, train.category_ids, strict=True))
+        for name, identity in zip(evaluation.category_names, evaluation.category_ids, strict=True):
             if ids.get(name, identity) != identity:
-                found.add("category_ids_differ", Entry(note=f"'{name}' is {ids[name]} and {identity}"))
+                found.add("category_ids_differ", note=f"'{name}' is {ids[name]} and {identity}")
     if "Train" not in classes.boxes:
         return
-    train_boxes = classes.boxes["Train"]
-    for number, name in enumerate(classes.names):
-        taught = int(train_boxes[number])
-        measured = int(classes.boxes["Eval"][number]) if "Eval" in classes.boxes else None
-        if not taught and measured:
-            note = f"{name}: {count_of(measured, 'validation box', 'validation boxes')}"
-            found.add("class_not_trained", Entry(note=note))
+    train_boxes = classes.boxes["Train"].tolist()
+    measured = classes.boxes["Eval"].tolist() if "Eval" in classes.boxes else [None] * len(train_boxes)
+    for name, taught, seen in zip(classes.names, train_boxes, measured, strict=True):
+        if not taught and seen:
+            found.add("class_not_trained", note=f"{name}: {count_of(seen, 'validation box', 'validation boxes')}")
         elif not taught:
-            found.add("class_empty", Entry(note=name))
-        elif measured == 0:
-            found.add("class_not_validated", Entry(note=name))
-    for number in np.argsort(train_boxes, kind="stable").tolist():
-        if 0 < train_boxes[number] < FEW_BOXES:
-            note = f"{classes.names[number]}: {count_of(int(train_boxes[number]), 'box', 'boxes')}"
-            found.add("class_small", Entry(note=note))
+            found.add("class_empty", note=name)
+        elif seen == 0:
+            found.add("class_not_validated", note=name)
+    for taught, name in sorted(zip(train_boxes, classes.names, strict=True), key=lambda pair: pair[0]):
+        if 0 < taught < FEW_BOXES:
+            found.add("class_small", note=f"{name}: {count_of(taught, 'box', 'boxes')}")
 
 
 def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
@@ -316,23 +380,19 @@ def find_box_faults(
         area = boxes[:, 2] * boxes[:, 3]
         tiny = (scaled.min(axis=1, initial=np.inf) < TINY_SIDE) | (scaled.prod(axis=1) < TINY_AREA)
         differs = np.abs(coco.areas - area) > AREA_SHARE * area + 1.0
-    for kind, chosen in (
-        ("non_finite_box", ~forms.finite),
-        ("zero_area_box", forms.finite & ~good),
-        ("area_not_positive", good & (coco.areas <= 0)),
-        ("area_differs", good & (coco.areas > 0) & differs & ~coco.outlined & ~coco.crowd),
-        ("box_outside", forms.outside),
-        ("box_partly_outside", inside & forms.beyond),
+    for kind, chosen, note in (
+        ("non_finite_box", ~forms.finite, ""),
+        ("zero_area_box", forms.finite & ~good, ""),
+        ("area_not_positive", good & (coco.areas <= 0), "area {area:.6g}"),
+        ("area_differs", good & (coco.areas > 0) & differs & ~coco.outlined & ~coco.crowd, "area {area:.6g}"),
+        ("box_outside", forms.outside, "the image is {size[0]} x {size[1]}"),
+        ("box_partly_outside", inside & forms.beyond, "the image is {size[0]} x {size[1]}"),
     ):
-        for annotation in np.flatnonzero(chosen).tolist():
-            note = f"area {coco.areas[annotation]:.6g}" if kind.startswith("area") else ""
-            if "outside" in kind:
-                note = "the image is {} x {}".format(*sizes[coco.rows[annotation]])
-            found.add(kind, coco.entry(annotation, note), coco.part)
+        for row in np.flatnonzero(chosen).tolist():
+            coco.tell(found, kind, row, note.format(area=coco.areas[row], size=sizes[coco.rows[row]]))
     small = np.flatnonzero(inside & tiny & ~coco.crowd)
-    for annotation in small[np.argsort(scaled[small].prod(axis=1), kind="stable")].tolist():
-        width, height = scaled[annotation].tolist()
-        found.add("tiny_box", coco.entry(annotation, f"{width:.3g} x {height:.3g} px when evaluated"), coco.part)
+    for row in small[np.argsort(scaled[small].prod(axis=1), kind="stable")].tolist():
+        coco.tell(found, "tiny_box", row, "{:.3g} x {:.3g} px when evaluated".format(*scaled[row]))
     # Boxes on top of each other, image by image.
     annotations = np.flatnonzero(inside & ~coco.crowd)
     annotations = annotations[np.argsort(coco.rows[annotations], kind="stable")]
@@ -341,7 +401,7 @@ def find_box_faults(
             one, other = int(members[first]), int(members[second])
             same = coco.classes[one] == coco.classes[other]
             note = f"as annotation {coco.annotation_ids[one]}" + ("" if same else f" ({coco.class_name(one)})")
-            found.add("duplicate_box" if same else "box_with_two_classes", coco.entry(other, note), coco.part)
+            coco.tell(found, "duplicate_box" if same else "box_with_two_classes", other, note)
 
 
 def _same_boxes(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -372,59 +432,40 @@ def find_faults_of_annotated_images(
     """
     boxes = np.bincount(coco.rows, minlength=len(coco))
     crowds = np.bincount(coco.rows[coco.crowd], minlength=len(coco))
-    note = "" if keeps_empty else "left out, for allow_empty is not set"
     for row in np.flatnonzero(boxes == 0).tolist():
-        found.add("image_without_boxes", Entry((Picture(coco.part, row),), note), coco.part)
+        note = "" if keeps_empty else "left out, for allow_empty is not set"
+        found.add("image_without_boxes", Picture(coco.part, row), note=note)
     for row in np.flatnonzero((boxes > 0) & (boxes == crowds)).tolist():
-        found.add("all_crowd", Entry((Picture(coco.part, row),)), coco.part)
+        found.add("all_crowd", Picture(coco.part, row))
     for row in np.flatnonzero((sizes != coco.sizes).any(axis=1) & (coco.sizes > 0).all(axis=1)).tolist():
         true, annotated = tuple(sizes[row].tolist()), tuple(coco.sizes[row].tolist())
         turned = " (turned by a quarter?)" if true == annotated[::-1] else ""
-        note = f"is {true[0]} x {true[1]}, annotated {annotated[0]} x {annotated[1]}{turned}"
-        found.add("wrong_size", Entry((Picture(coco.part, row),), note), coco.part)
-    missing = sum(picture.part == coco.part for picture in scan.missing)
+        note = "is {} x {}, annotated {} x {}{}".format(*true, *annotated, turned)
+        found.add("wrong_size", Picture(coco.part, row), note=note)
+    missing = len(scan.marked(coco.part, Mark.MISSING))
     if missing and not len(scan.readable(coco.part)) and missing == len(scan.marked(coco.part, Mark.UNREADABLE)):
         images = count_of(len(coco), "image")
         note = f"{coco.path} lists {images}, such as {coco.file_names[0]}; none is in {coco.folder}"
-        found.add("other_data", Entry(note=note), coco.part)
-
-
-def find_unlisted_images(sets: Mapping[str, CocoSet], found: Findings) -> None:
-    """Finds image files below the image folders that no set lists."""
-    listed = {os.path.normpath(coco.name_of(row)) for coco in sets.values() for row in range(len(coco))}
-    folders = {os.path.normpath(coco.folder) for coco in sets.values() if coco.folder.is_dir()}
-    files = {os.path.normpath(path): None for folder in sorted(folders) for path in images_in(Path(folder))}
-    for path in files:
-        if path not in listed:
-            found.add("unlisted_image", Entry(note=path))
+        found.add("other_data", note=note, part=coco.part)
 
 
 def find_copies_annotated_differently(
-    copies: Sequence[Sequence[Picture]], sets: Mapping[str, CocoSet], found: Findings
+    groups: Sequence[Sequence[Picture]], sets: Mapping[str, CocoSet], found: Findings
 ) -> None:
-    """Compares the boxes of images that have the same pixels.
-
-    Args:
-        copies: groups of such images.
-        sets: their annotations.
-        found: takes the faults.
-    """
-    for pictures in copies:
-        boxes = [_boxes_of(picture, sets[picture.part]) for picture in pictures]
-        names, corners = zip(*boxes[0], strict=True) if boxes[0] else ((), ())
-        for picture, others in zip(pictures[1:], boxes[1:], strict=True):
-            same = names == tuple(name for name, _ in others) and np.allclose(
-                np.reshape(corners, (-1, 4)), np.reshape([box for _, box in others], (-1, 4)), rtol=0, atol=CORNER
-            )
+    """Compares classes and boxes of the images in ``groups``, each of which have the same pixels."""
+    for pictures in groups:
+        if len(pictures) == 1:
+            continue
+        names, boxes = [], []
+        for part, index in pictures:
+            coco = sets[part]
+            rows = np.flatnonzero(coco.rows == index).tolist()
+            own = sorted((coco.class_name(row), np.nan_to_num(coco.boxes[row]).tolist()) for row in rows)
+            names.append([name for name, _ in own])
+            boxes.append(np.reshape([box for _, box in own], (-1, 4)))
+        for number in range(1, len(pictures)):
+            same = names[number] == names[0] and np.allclose(boxes[0], boxes[number], rtol=0, atol=CORNER)
             if not same:
-                words = [count_of(len(each), "box", "boxes") for each in (others, boxes[0])]
+                words = [count_of(len(names[each]), "box", "boxes") for each in (number, 0)]
                 note = " and ".join(words) if words[0] != words[1] else f"{words[0]}, which differ"
-                found.add("copies_annotated_differently", Entry((picture, pictures[0]), note))
-
-
-def _boxes_of(picture: Picture, coco: CocoSet) -> list[tuple[str, tuple[float, ...]]]:
-    """Returns class name and box of each annotation of an image, sorted."""
-    return sorted(
-        (coco.class_name(annotation), tuple(np.nan_to_num(coco.boxes[annotation]).tolist()))
-        for annotation in np.flatnonzero(coco.rows == picture.index).tolist()
-    )
+                found.add("copies_annotated_differently", pictures[number], pictures[0], note=note, part="")

@@ -8,12 +8,11 @@ ImageNet, and is no package that a check needs otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from ppcls_ext.check.findings import PART_WORDS, Entry, Findings, Picture
-from ppcls_ext.check.images import Mark, Scan, Workers, dataset_of, load_pixels, reduced_grey
+from ppcls_ext.check.findings import PART_WORDS, Findings, Picture
+from ppcls_ext.check.images import Mark, Scan, Workers, load_pixels, reduced_grey, worker_datasets
 from ppcls_ext.preprocess.decode import ImageError
 
 # A picture of which the hash finds more relatives than these is compared with the nearest only.
@@ -27,114 +26,77 @@ MANY_RELATIVES = 0.3
 # Comparisons that a worker makes at a time.
 CHUNK = 64
 
-# Says of two alike pictures what a person must know first, such as that their labels differ; else the empty text.
-Remark = Callable[[Picture, Picture], str]
-
-
-class _Comparison(NamedTuple):
-    first: Picture
-    second: Picture
-
-
-class _Table(NamedTuple):
-    """The comparable images of all sets, one row each, training before validation.
-
-    Attributes:
-        pictures: where each image stands.
-        of_training: whether it is a training image, ``bool`` ``[N]``.
-        groups: rows with the same pixels have the same number, ``int64`` ``[N]``.
-        looks: perceptual hashes, ``uint64`` ``[N]``.
-    """
-
-    pictures: list[Picture]
-    of_training: np.ndarray
-    groups: np.ndarray
-    looks: np.ndarray
-
-
-def _comparable(scan: Scan) -> _Table:
-    """Gathers the images that were read; black and one-coloured ones are left out, for they are all alike."""
-    parts = [part for part in PART_WORDS if part in scan.records]
-    blank = Mark.BLACK | Mark.CONSTANT | Mark.UNREADABLE | Mark.UNSEEN
-    rows = {part: np.flatnonzero((scan.records[part]["marks"] & blank) == 0) for part in parts}
-    records = np.concatenate([scan.records[part][rows[part]] for part in parts])
-    order = np.lexsort((records["pixels_low"], records["pixels_high"]))
-    ordered = records[["pixels_low", "pixels_high"]][order]
-    groups = np.empty(len(records), dtype=np.int64)
-    groups[order] = np.cumsum(np.append(False, ordered[1:] != ordered[:-1])[: len(records)])
-    pictures = [Picture(part, index) for part in parts for index in rows[part].tolist()]
-    of_training = np.array([picture.part == "Train" for picture in pictures], dtype=bool)
-    return _Table(pictures, of_training, groups, records["look"])
-
 
 def groups_of_copies(scan: Scan) -> list[list[Picture]]:
-    """Returns the images that have the same decoded pixels, whatever their files, in groups of two or more.
+    """Returns the readable images in groups with the same decoded pixels, whatever their files.
 
-    Groups come in the order of their first images, training images before validation images.
+    Groups come in the order of their first images, training images before validation images. Black and one-coloured
+    images are left out, for they are all alike.
     """
-    table = _comparable(scan)
-    order = np.argsort(table.groups, kind="stable")
-    cuts = np.flatnonzero(np.diff(table.groups[order])) + 1
-    several = [rows.tolist() for rows in np.split(order, cuts) if len(rows) > 1]
-    return [[table.pictures[row] for row in rows] for rows in sorted(several)]
+    blank = Mark.BLACK | Mark.CONSTANT | Mark.UNREADABLE | Mark.UNSEEN
+    groups: dict[tuple[int, int], list[Picture]] = {}
+    for part in (part for part in PART_WORDS if part in scan.records):
+        records = scan.records[part]
+        rows = np.flatnonzero((records["marks"] & blank) == 0)
+        for index, pixels in zip(rows.tolist(), records[["pixels_low", "pixels_high"]][rows].tolist(), strict=True):
+            groups.setdefault(pixels, []).append(Picture(part, index))
+    return list(groups.values())
 
 
-def find_exact_duplicates(copies: Sequence[Sequence[Picture]], found: Findings) -> None:
-    """Tells of copies within a set and across the sets (``DUPLICATE_KINDS``).
-
-    Args:
-        copies: from :func:`groups_of_copies`.
-        found: takes the faults.
-    """
-    for pictures in copies:
+def find_exact_duplicates(groups: Sequence[Sequence[Picture]], found: Findings) -> None:
+    """Finds copies within a set and across the sets (``DUPLICATE_KINDS``) in what :func:`groups_of_copies` returns."""
+    for pictures in groups:
         for part, word in PART_WORDS.items():
             same_set = [picture for picture in pictures if picture.part == part]
             for copy in same_set[1:]:
-                found.add(f"duplicate_{word}", Entry((copy, same_set[0])), part)
-        for copy in pictures:
-            if copy.part != pictures[0].part:
-                found.add("duplicate_across", Entry((copy, pictures[0])), copy.part)
+                found.add(f"duplicate_{word}", copy, same_set[0])
+            if part != pictures[0].part:
+                for copy in same_set:
+                    found.add("duplicate_across", copy, pictures[0])
 
 
 def find_near_duplicates(
-    scan: Scan, workers: Workers, found: Findings, remark: Remark = lambda first, second: ""
+    groups: Sequence[Sequence[Picture]],
+    scan: Scan,
+    workers: Workers,
+    found: Findings,
+    remark: Callable[[Picture, Picture], str] = lambda first, second: "",
 ) -> None:
     """Finds images that look nearly the same: resized, recompressed, brightened copies, neighbouring video frames.
 
     Candidates come from the perceptual hashes; their pixels are then compared.
 
     Args:
+        groups: from :func:`groups_of_copies`; of images with the same pixels the first speaks for all.
         scan: the records.
         workers: processes that read the candidates again.
         found: takes the faults (``DUPLICATE_KINDS``).
-        remark: what to say of a pair; pairs with a remark come first.
+        remark: what a person must know first of two alike pictures, such as that their labels differ; else the empty
+            text. Pairs with a remark come first.
     """
-    table = _comparable(scan)
-    # Of images with the same pixels the first speaks for all.
-    _, representatives = np.unique(table.groups, return_index=True)
-    representatives.sort()
-    pairs, distances = near_pairs(table.looks[representatives])
-    related = len(np.unique(pairs)) / max(len(representatives), 1)
+    pictures = [group[0] for group in groups]
+    looks = np.array([scan.records[part]["look"][index] for part, index in pictures], dtype=np.uint64)
+    of_training = np.array([picture.part == "Train" for picture in pictures], dtype=bool)
+    pairs, distances = near_pairs(looks)
+    related = len(np.unique(pairs)) / max(len(pictures), 1)
     threshold = ALIKE_AMONG_RELATIVES if related > MANY_RELATIVES else ALIKE
-    pairs = representatives[pairs]
-    of_training = table.of_training[pairs]
-    comparisons = [
-        _Comparison(table.pictures[first], table.pictures[second])
-        for wanted in (of_training.all(axis=1), of_training[:, 0] & ~of_training[:, 1], ~of_training.any(axis=1))
-        for first, second in _nearest(pairs[wanted], distances[wanted]).tolist()
+    first, second = of_training[pairs].T
+    compared = [
+        (pictures[one], pictures[other])
+        for wanted in (first & second, first & ~second, ~first & ~second)
+        for one, other in _nearest(pairs[wanted], distances[wanted]).tolist()
     ]
-    chunks = [comparisons[start : start + CHUNK] for start in range(0, len(comparisons), CHUNK)]
+    chunks = [compared[start : start + CHUNK] for start in range(0, len(compared), CHUNK)]
+    # Each image beside its nearest relative in each set.
+    best: dict[tuple[str, Picture], tuple[float, Picture]] = {}
     alike = np.concatenate([np.empty(0), *workers.map(_correlations, chunks)])
-    best: dict[tuple[str, Picture], tuple[float, _Comparison]] = {}
-    for value, comparison in zip(alike.tolist(), comparisons, strict=True):
-        key = (comparison.first.part, comparison.second)
-        if value >= threshold and value > best.get(key, (0.0,))[0]:
-            best[key] = (value, comparison)
-    entries = [Entry((second, first), remark(first, second)) for _, (first, second) in best.values()]
-    for entry in sorted(entries, key=lambda entry: not entry.note):
-        copy, original = entry.pictures
+    for value, (original, copy) in zip(alike.tolist(), compared, strict=True):
+        if value >= threshold and value > best.get((original.part, copy), (0.0,))[0]:
+            best[original.part, copy] = (value, original)
+    entries = [(remark(original, copy), copy, original) for (_, copy), (_, original) in best.items()]
+    for note, copy, original in sorted(entries, key=lambda entry: not entry[0]):
         where = PART_WORDS[copy.part] if copy.part == original.part else "across"
-        found.add(f"near_duplicate_{where}", entry, copy.part)
+        found.add(f"near_duplicate_{where}", copy, original, note=note)
 
 
 def _nearest(pairs: np.ndarray, distances: np.ndarray) -> np.ndarray:
@@ -146,19 +108,19 @@ def _nearest(pairs: np.ndarray, distances: np.ndarray) -> np.ndarray:
     return pairs[rank < MOST_RELATIVES]
 
 
-def _correlations(comparisons: list[_Comparison]) -> np.ndarray:
+def _correlations(compared: list[tuple[Picture, Picture]]) -> np.ndarray:
     """Runs in a worker: returns the correlation of each pair, ``float64`` ``[n]``; 0 for what cannot be read."""
     reduced = {}
-    for picture in {picture for comparison in comparisons for picture in comparison}:
+    for picture in {picture for pair in compared for picture in pair}:
         try:
-            pixels = load_pixels(dataset_of(picture.part), picture.index)
+            pixels = load_pixels(worker_datasets[picture.part], picture.index)
         except ImageError:  # It was readable a moment ago; somebody works on the folder.
             reduced[picture] = np.zeros(COMPARED_SIDE**2)
             continue
         small = reduced_grey(pixels, COMPARED_SIDE, COMPARED_SIDE).ravel().astype(np.float64)
         small -= small.mean()
         reduced[picture] = small / max(float(np.linalg.norm(small)), 1e-9)
-    return np.array([(reduced[first] * reduced[second]).sum() for first, second in comparisons])
+    return np.array([(reduced[first] * reduced[second]).sum() for first, second in compared])
 
 
 # Pairs of alike hashes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -44,19 +44,12 @@ class Entry:
 
     pictures: tuple[Picture, ...] = ()
     note: str = ""
-    details: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
 class Finding:
-    """All instances of one kind.
-
-    Attributes:
-        kind: stable identifier for programs, such as ``corrupt_image``.
-        severity: how bad it is.
-        summary: one line that begins with the number of instances.
-        entries: the instances, those to look at first in front.
-    """
+    """All instances of one kind, those to look at first in front; ``summary`` begins with their number."""
 
     kind: str
     severity: Severity
@@ -85,36 +78,38 @@ class Findings:
     """Gathers instances by kind.
 
     Args:
-        kinds: the table of kinds; findings of the same severity come in its order.
+        kinds: the table of kinds, whose keys are stable identifiers for programs, such as ``corrupt_image``; findings
+            of the same severity come in its order.
         values: what the words of the kinds leave open, such as ``class_num``.
     """
 
     def __init__(self, kinds: Mapping[str, Kind], **values: Any) -> None:
         self.kinds = dict(kinds)
         self.values = values
-        self._entries: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+        self._found: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
 
-    def add(self, kind: str, entry: Entry, part: str | None = "") -> None:
-        """Adds an instance.
+    def add(self, kind: str, *pictures: Picture, note: str = "", part: str | None = None, **details: Any) -> None:
+        """Adds an instance (see :class:`Entry`) of the set ``part``.
 
-        Args:
-            kind: a key of the table.
-            entry: the instance.
-            part: ``Train`` or ``Eval``; empty where it is about both; ``None`` takes that of the first picture.
+        ``part`` is ``Train`` or ``Eval``, or empty where the instance is about both; left out, it is that of the first
+        picture, if there is one.
         """
-        self._entries[kind].append((entry.pictures[0].part if part is None else part, entry))
+        if part is None:
+            part = pictures[0].part if pictures else ""
+        self._found[kind].append((part, Entry(pictures, note, details)))
 
     def worst_first(self) -> list[Finding]:
         """Returns what was gathered, errors before warnings before information."""
-        found = []
+        findings = []
         for name, kind in self.kinds.items():
-            if entries := self._entries.get(name):
-                summary = f"{_counted([part for part, _ in entries], kind)} {kind.words.format(**self.values)}"
-                found.append(Finding(name, kind.severity, summary, [entry for _, entry in entries]))
-        return sorted(found, key=lambda finding: finding.severity)
+            if found := self._found.get(name):
+                parts, entries = zip(*found, strict=True)
+                summary = f"{_counted(parts, kind)} {kind.words.format(**self.values)}"
+                findings.append(Finding(name, kind.severity, summary, list(entries)))
+        return sorted(findings, key=lambda finding: finding.severity)
 
 
-def _counted(parts: list[str], kind: Kind) -> str:
+def _counted(parts: Sequence[str], kind: Kind) -> str:
     """Returns ``3 training and 1 validation boxes``, or ``2 classes`` of kinds that are about both sets."""
     many = kind.many or f"{kind.one}s"
     if not all(parts):
@@ -128,9 +123,9 @@ def count_of(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def count_severities(findings: Sequence[Finding]) -> dict[Severity, int]:
+def count_severities(findings: Sequence[Finding]) -> Counter[Severity]:
     """Returns how many kinds were found of each severity."""
-    return {severity: sum(finding.severity == severity for finding in findings) for severity in Severity}
+    return Counter(finding.severity for finding in findings)
 
 
 ERROR, WARNING, INFORMATION = Severity.ERROR, Severity.WARNING, Severity.INFORMATION

@@ -19,13 +19,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.check.findings import PART_WORDS, Entry, Findings, Kind, Picture, Severity
+from ppcls_ext.check.findings import ERROR, PART_WORDS, WARNING, Findings, Kind, Picture
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
@@ -53,7 +53,7 @@ FAINT = 64
 
 
 class Mark(enum.IntFlag):
-    """Flags of an image: unreadable, without content, stored in an unusual form, or not looked at."""
+    """Flags of an image: not there, unreadable, without content, stored in an unusual form, or not looked at."""
 
     UNREADABLE = 1
     BLACK = 2
@@ -64,6 +64,7 @@ class Mark(enum.IntFlag):
     PALETTE = 64
     TRANSPARENT = 128
     UNSEEN = 256
+    MISSING = 512
 
 
 def examine(image: bytes | np.ndarray, name: str) -> tuple[int, int, int, int, int, int]:
@@ -146,24 +147,19 @@ def stored_form(data: bytes) -> Mark:
 
 # Worker processes
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
 
 class PictureSet(Protocol):
-    """A data set as far as a check needs it: pictures by number."""
+    """A data set as far as a check needs it: pictures by number.
+
+    ``load`` returns the encoded file or the ``uint8`` RGB picture ``[H, W, 3]``, and what belongs to it, or raises an
+    ``ImageError``; ``name_of`` returns what a person would call the image: its path, or its place in the archive.
+    """
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int) -> tuple[bytes | np.ndarray, Any]:
-        """Returns the encoded file or the ``uint8`` RGB picture ``[H, W, 3]``, and what belongs to it.
+    def load(self, index: int) -> tuple[bytes | np.ndarray, Any]: ...
 
-        Raises:
-            ImageError: the file cannot be read.
-        """
-
-    def name_of(self, index: int) -> str:
-        """Returns what a person would call the image: its path, or its place in the archive."""
+    def name_of(self, index: int) -> str: ...
 
 
 def load_pixels(dataset: PictureSet, index: int) -> np.ndarray:
@@ -176,17 +172,12 @@ def load_pixels(dataset: PictureSet, index: int) -> np.ndarray:
     return decode_image(data, dataset.name_of(index)) if isinstance(data, bytes) else np.ascontiguousarray(data)
 
 
-# In a worker process: the data sets, inherited from the parent and so never copied.
-_datasets: dict[str, PictureSet] = {}
-
-
-def dataset_of(part: str) -> PictureSet:
-    """Returns the data set of a section, inside a function that :class:`Workers` runs."""
-    return _datasets[part]
+# In a worker process: the data sets by section of ``DataLoader``, inherited from the parent and so never copied.
+worker_datasets: dict[str, PictureSet] = {}
 
 
 def _prepare_worker(datasets: Mapping[str, PictureSet]) -> None:
-    _datasets.update(datasets)
+    worker_datasets.update(datasets)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and ends the workers.
     warnings.simplefilter("ignore")  # Pillow's remarks on odd headers, without a name.
 
@@ -207,14 +198,13 @@ class Workers:
 
     def __enter__(self) -> Workers:
         if not self.count:
-            _datasets.update(self.datasets)
+            worker_datasets.update(self.datasets)
             return self
         # Before the fork: a process that inherits a pool of OpenCV's threads waits for them for ever when it resizes
         # its own. One image a process needs one thread.
         cv2.setNumThreads(1)
-        self._pool = ProcessPoolExecutor(
-            self.count, multiprocessing.get_context("fork"), _prepare_worker, (self.datasets,)
-        )
+        context = multiprocessing.get_context("fork")
+        self._pool = ProcessPoolExecutor(self.count, context, _prepare_worker, (self.datasets,))
         # Forked now, while this process has one thread only: a progress bar brings another.
         for ready in [self._pool.submit(os.getpid) for _ in range(self.count)]:
             ready.result()
@@ -225,10 +215,10 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
             cv2.setNumThreads(self._threads)
         else:
-            _datasets.clear()
+            worker_datasets.clear()
 
-    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yields ``function(task)`` in the order of the tasks; the function finds its images by :func:`dataset_of`.
+    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yields ``function(task)`` in the order of the tasks; the function finds its images in ``worker_datasets``.
 
         Raises:
             UserError: a process was killed from outside.
@@ -256,17 +246,15 @@ class Scan:
         datasets: by set, ``Train`` before ``Eval``.
         records: for each set ``[length]`` of :data:`RECORD`; images left out by a limit bear ``Mark.UNSEEN``.
         causes: why an image cannot be read.
-        missing: the images whose file does not exist; they are among ``causes`` too.
     """
 
     datasets: Mapping[str, PictureSet]
     records: dict[str, np.ndarray]
     causes: dict[Picture, str] = dataclasses.field(default_factory=dict)
-    missing: set[Picture] = dataclasses.field(default_factory=set)
 
-    def marked(self, part: str, marks: Mark) -> np.ndarray:
-        """Returns the numbers of the images of a set that bear at least one of ``marks``, ``int64`` ``[n]``."""
-        return np.flatnonzero(self.records[part]["marks"] & marks)
+    def marked(self, part: str, marks: Mark) -> list[Picture]:
+        """Returns the images of a set that bear at least one of ``marks``."""
+        return [Picture(part, index) for index in np.flatnonzero(self.records[part]["marks"] & marks).tolist()]
 
     def readable(self, part: str) -> np.ndarray:
         """Returns the numbers of the images of a set that were read, ``int64`` ``[n]``."""
@@ -282,11 +270,6 @@ class Scan:
         return self.datasets[picture.part].name_of(picture.index)
 
 
-class _Chunk(NamedTuple):
-    part: str
-    indices: np.ndarray
-
-
 def scan_images(workers: Workers, chosen: Mapping[str, np.ndarray]) -> Scan:
     """Reads images and shows how far it is.
 
@@ -299,17 +282,16 @@ def scan_images(workers: Workers, chosen: Mapping[str, np.ndarray]) -> Scan:
         table["marks"] = Mark.UNSEEN
     scan = Scan(workers.datasets, records)
     tasks = [
-        _Chunk(part, indices[start : start + CHUNK])
+        (part, indices[start : start + CHUNK])
         for part, indices in chosen.items()
         for start in range(0, len(indices), CHUNK)
     ]
     with Display("reading images", sum(map(len, chosen.values())), every=0) as display:
-        for task, (found, missing, causes) in zip(tasks, workers.map(_examine_chunk, tasks), strict=True):
-            records[task.part][task.indices] = found
-            scan.causes.update({Picture(task.part, index): cause for index, cause in causes.items()})
-            scan.missing.update(Picture(task.part, index) for index in missing)
+        for (part, indices), (found, causes) in zip(tasks, workers.map(_examine_chunk, tasks), strict=True):
+            records[part][indices] = found
+            scan.causes.update({Picture(part, index): cause for index, cause in causes.items()})
             lines = display.done // LINE_EVERY
-            for _ in task.indices:
+            for _ in indices:
                 display.advance()
             if display.done // LINE_EVERY > lines and not sys.stdout.isatty():
                 left = clock(display.time_left())
@@ -317,20 +299,20 @@ def scan_images(workers: Workers, chosen: Mapping[str, np.ndarray]) -> Scan:
     return scan
 
 
-def _examine_chunk(task: _Chunk) -> tuple[np.ndarray, list[int], dict[int, str]]:
-    """Runs in a worker: examines a few dozen images; returns records, missing files, and why images are unreadable."""
-    dataset = dataset_of(task.part)
-    records = np.zeros(len(task.indices), dtype=RECORD)
-    missing, causes = [], {}
-    for row, index in enumerate(task.indices.tolist()):
+def _examine_chunk(task: tuple[str, np.ndarray]) -> tuple[np.ndarray, dict[int, str]]:
+    """Runs in a worker: examines a few dozen images of a set; returns records and why images are unreadable."""
+    part, indices = task
+    dataset = worker_datasets[part]
+    records = np.zeros(len(indices), dtype=RECORD)
+    causes = {}
+    for row, index in enumerate(indices.tolist()):
         try:
             records[row] = examine(dataset.load(index)[0], dataset.name_of(index))
         except ImageError as error:
-            records[row]["marks"] = Mark.UNREADABLE
+            missing = isinstance(error.__context__, FileNotFoundError)
+            records[row]["marks"] = Mark.UNREADABLE | (Mark.MISSING if missing else 0)
             causes[index] = error.cause
-            if isinstance(error.__context__, FileNotFoundError):
-                missing.append(index)
-    return records, missing, causes
+    return records, causes
 
 
 # Faults of single images
@@ -364,29 +346,29 @@ def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSi
         found: takes the faults (``IMAGE_KINDS``).
         wanted: for each set the size that its operators lead to; smaller images are found. Left out: any size will do.
     """
-    extreme: list[tuple[float, Entry]] = []
+    extreme: list[tuple[float, Picture, str]] = []
     for part in scan.records:
-        for index in scan.marked(part, Mark.UNREADABLE).tolist():
-            picture = Picture(part, index)
-            if picture in scan.missing:
-                found.add("missing_image", Entry((picture,)), part)
+        missing = set(scan.marked(part, Mark.MISSING))
+        for picture in scan.marked(part, Mark.UNREADABLE):
+            if picture in missing:
+                found.add("missing_image", picture)
             else:
-                found.add("corrupt_image", Entry((picture,), scan.causes[picture]), part)
+                found.add("corrupt_image", picture, note=scan.causes[picture])
         for mark, kind in MARK_KINDS.items():
-            for index in scan.marked(part, mark).tolist():
-                found.add(kind, Entry((Picture(part, index),)), part)
+            for picture in scan.marked(part, mark):
+                found.add(kind, picture)
         pictures = [Picture(part, index) for index in scan.readable(part).tolist()]
         sizes = scan.sizes(part)
         if wanted and part in wanted:
-            size, kind = wanted[part], f"small_image_{PART_WORDS[part]}"
-            what = "too small for the crop" if size.strict else "enlarged by the operators"
-            severity = Severity.ERROR if size.strict else Severity.WARNING
-            found.kinds[kind] = Kind(severity, f"smaller than {size.width}x{size.height}, {what}")
-            small = np.flatnonzero((sizes < size[:2]).any(axis=1))
+            width, height, strict = wanted[part]
+            kind = f"small_image_{PART_WORDS[part]}"
+            what = "too small for the crop" if strict else "enlarged by the operators"
+            found.kinds[kind] = Kind(ERROR if strict else WARNING, f"smaller than {width}x{height}, {what}")
+            small = np.flatnonzero((sizes < (width, height)).any(axis=1))
             for row in small[np.argsort(sizes[small].prod(axis=1), kind="stable")].tolist():
-                found.add(kind, Entry((pictures[row],), "{}x{}".format(*sizes[row])), part)
+                found.add(kind, pictures[row], note="{}x{}".format(*sizes[row]))
         aspects = sizes.max(axis=1) / sizes.min(axis=1)
         for row in np.flatnonzero(aspects > EXTREME_ASPECT).tolist():
-            extreme.append((-aspects[row], Entry((pictures[row],), "{}x{}".format(*sizes[row]))))
-    for _, entry in sorted(extreme, key=lambda pair: pair[0]):
-        found.add("extreme_aspect", entry, None)
+            extreme.append((-aspects[row], pictures[row], "{}x{}".format(*sizes[row])))
+    for _, picture, note in sorted(extreme, key=lambda row: row[0]):
+        found.add("extreme_aspect", picture, note=note)

@@ -19,7 +19,8 @@ MARGIN = 24
 PADDING = 18
 INNER = WIDTH - 2 * MARGIN
 COLUMN = (INNER - 3 * PADDING) // 2
-CORNER = 10
+# The content of a card begins so far down, below its title.
+TOP = PADDING + 34
 SEVERITY_COLOURS: dict[Severity, Colour] = {
     Severity.ERROR: WRONG,
     Severity.WARNING: (196, 120, 14),
@@ -33,9 +34,6 @@ FINDING_TEXT = 270
 LEAST_NOTE = 150
 FINDING_SIDE = 88
 FINDING_HEIGHT = FINDING_SIDE + 48
-Caption = Callable[[Picture], str]
-# Draws an image of an instance as a square of so many pixels.
-Tile = Callable[[Entry, Picture, int], Image.Image]
 
 
 def stack(parts: Sequence[Image.Image]) -> Image.Image:
@@ -48,35 +46,28 @@ def stack(parts: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def panel(width: int, height: int) -> Image.Image:
-    """Returns a white card with round corners on grey ground."""
-    image = Image.new("RGB", (width, height), DESK)
-    ImageDraw.Draw(image).rounded_rectangle((0, 0, width - 1, height - 1), CORNER, fill=PAPER)
-    return image
-
-
-def draw_text(
-    image: Image.Image, lines: Sequence[str], x: int, y: int, font: ImageFont.FreeTypeFont, colour: Colour, step: int
-) -> None:
-    """Writes lines below each other, ``step`` pixels apart."""
+def panel(height: int, title: str = "") -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """Returns a white card with a title and round corners on grey ground, and what draws on it."""
+    image = Image.new("RGB", (INNER, height), DESK)
     pen = ImageDraw.Draw(image)
-    for number, line in enumerate(lines):
-        pen.text((x, y + step * number), line, font=font, fill=colour)
+    pen.rounded_rectangle((0, 0, INNER - 1, height - 1), 10, fill=PAPER)
+    pen.text((PADDING, PADDING - 4), title, font=font_of(17), fill=INK)
+    return image, pen
 
 
-def wrap(text: str, font: ImageFont.FreeTypeFont, room: float, most_lines: int) -> list[str]:
+def wrap(text: str, font: ImageFont.FreeTypeFont, room: float, most_lines: int) -> str:
     """Breaks ``text`` between words into lines of ``room`` pixels; the last line is cut."""
     lines: list[str] = []
     words = text.split()
     while words:
-        if len(lines) == most_lines - 1:
-            return [*lines, shortened(" ".join(words), font, room)]
         count = 1
         while count < len(words) and font.getlength(" ".join(words[: count + 1])) <= room:
             count += 1
+        if len(lines) == most_lines - 1:
+            count = len(words)
         lines.append(shortened(" ".join(words[:count]), font, room))
         words = words[count:]
-    return lines
+    return "\n".join(lines)
 
 
 def crossed_box(side: int, cause: str) -> Image.Image:
@@ -84,11 +75,11 @@ def crossed_box(side: int, cause: str) -> Image.Image:
     box = Image.new("RGB", (side, side), DESK)
     pen = ImageDraw.Draw(box)
     pen.rectangle((0, 0, side - 1, side - 1), outline=SUBTLE)
-    middle, arm, line = side // 2, 6, 13
+    middle, arm = side // 2, 6
     for slope in (1, -1):
         pen.line((middle - arm, 14 - slope * arm, middle + arm, 14 + slope * arm), fill=WRONG, width=3)
-    for number, words in enumerate(wrap(cause, font_of(10), side - 8, most_lines=max((side - 30) // line, 1))):
-        pen.text((middle, 28 + number * line), words, font=font_of(10), fill=INK, anchor="ma")
+    text = wrap(cause, font_of(10), side - 8, most_lines=max((side - 30) // 13, 1))
+    pen.multiline_text((middle, 28), text, font=font_of(10), fill=INK, anchor="ma", align="center")
     return box
 
 
@@ -110,11 +101,8 @@ def draw_heading(title: str, facts: Sequence[str], findings: Sequence[Finding]) 
     image = Image.new("RGB", (INNER, 72), DESK)
     pen = ImageDraw.Draw(image)
     counts = count_severities(findings)
-    badges = [
-        (count_of(counts[severity], word), SEVERITY_COLOURS[severity])
-        for severity, word in ((Severity.INFORMATION, "note"), (Severity.WARNING, "warning"), (Severity.ERROR, "error"))
-        if counts[severity]
-    ]
+    words = {Severity.INFORMATION: "note", Severity.WARNING: "warning", Severity.ERROR: "error"}
+    badges = [(count_of(counts[key], word), SEVERITY_COLOURS[key]) for key, word in words.items() if counts[key]]
     if not counts[Severity.ERROR] and not counts[Severity.WARNING]:
         badges.append(("clean", RIGHT))
     x = INNER
@@ -128,67 +116,63 @@ def draw_heading(title: str, facts: Sequence[str], findings: Sequence[Finding]) 
     return image
 
 
-def draw_findings(findings: Sequence[Finding], scan: Scan, caption: Caption, tile: Tile | None = None) -> Image.Image:
+def draw_findings(
+    findings: Sequence[Finding],
+    scan: Scan,
+    caption: Callable[[Picture], str],
+    tile: Callable[[Entry, Picture, int], Image.Image] | None = None,
+) -> Image.Image:
     """Draws two columns of findings: what it is on the left, the first examples beside it.
 
     Args:
         findings: worst first.
         scan: reads and names the images.
         caption: what to write below an image besides its name.
-        tile: draws an image of an instance; left out, the image as it is.
+        tile: draws an image of an instance as a square of so many pixels; left out, the image as it is.
     """
     tile = tile or (lambda entry, picture, side: thumbnail(scan, picture, side, whole=True))
     shown = findings[:FINDINGS_SHOWN]
-    top = PADDING + 34
-    rows = (len(shown) + 1) // 2
-    image = panel(INNER, top + max(rows * FINDING_HEIGHT, 30) + PADDING // 2)
-    pen = ImageDraw.Draw(image)
     rest = len(findings) - len(shown)
     title = "Findings" + (f"  (the {FINDINGS_SHOWN} worst kinds; {rest} more in check.json)" if rest else "")
-    pen.text((PADDING, PADDING - 4), title, font=font_of(17), fill=INK)
+    image, pen = panel(TOP + max((len(shown) + 1) // 2 * FINDING_HEIGHT, 30) + PADDING // 2, title)
     if not shown:
-        pen.text((PADDING, top - 2), "Nothing to mend, nothing to mention.", font=font_of(16), fill=RIGHT)
+        pen.text((PADDING, TOP - 2), "Nothing to mend, nothing to mention.", font=font_of(16), fill=RIGHT)
+
+    def write(text: str, x: int, y: int, size: int, colour: Colour, room: int, lines: int) -> None:
+        text = wrap(text, font_of(size), room, lines)
+        pen.multiline_text((x, y), text, font=font_of(size), fill=colour, spacing=6)
+
     for number, finding in enumerate(shown):
-        cell = _finding_cell(finding, scan, caption, tile)
-        image.paste(cell, (PADDING + number % 2 * (COLUMN + PADDING), top + number // 2 * FINDING_HEIGHT))
-    return image
-
-
-def _finding_cell(finding: Finding, scan: Scan, caption: Caption, tile: Tile) -> Image.Image:
-    image = Image.new("RGB", (COLUMN, FINDING_HEIGHT), PAPER)
-    pen = ImageDraw.Draw(image)
-    colour = SEVERITY_COLOURS[finding.severity]
-    pen.rounded_rectangle((0, 0, 5, FINDING_HEIGHT - 18), 2, fill=colour)
-    pen.text((18, 0), finding.severity.word, font=font_of(14), fill=colour)
-    font, small = font_of(15), font_of(11)
-    draw_text(image, wrap(finding.summary, font, FINDING_TEXT - 34, most_lines=4), 18, 22, font, INK, 21)
-    x = FINDING_TEXT
-    if not finding.entries[0].pictures:
-        text = "; ".join(entry.note for entry in finding.entries[:NOTES])
-        text += f"; and {finding.count - NOTES:,} more" if finding.count > NOTES else ""
-        draw_text(image, wrap(text, font, COLUMN - x, most_lines=4), x, 22, font, SUBTLE, 21)
-        return image
-    notes = []
-    for entry in finding.entries:
-        pictures = entry.pictures[:2]
-        width = len(pictures) * (FINDING_SIDE + 4)
-        if width == 0 or x + width > COLUMN:
-            break
-        # Below each its file and its caption, or below a single one what is wrong with it.
-        for place, picture in enumerate(pictures):
-            left = x + place * (FINDING_SIDE + 4)
-            image.paste(tile(entry, picture, FINDING_SIDE), (left, 0))
-            name = PurePath(scan.name_of(picture)).name
-            text = entry.note if len(entry.pictures) == 1 and entry.note else caption(picture)
-            name = shortened(name, small, FINDING_SIDE, keep_end=True)
-            pen.text((left, FINDING_SIDE + 4), name, font=small, fill=SUBTLE)
-            pen.text((left, FINDING_SIDE + 19), shortened(text, small, FINDING_SIDE), font=small, fill=INK)
-        x += width + 14
-        notes.append(entry.note)
-    if finding.count == len(notes) and any(notes) and COLUMN - x >= LEAST_NOTE:
-        # A picture is too narrow for what is wrong with it; a few pictures leave room beside them.
-        text = "; ".join(filter(None, notes))
-        draw_text(image, wrap(text, font_of(13), COLUMN - x, most_lines=5), x, 0, font_of(13), SUBTLE, 18)
+        left, y = PADDING + number % 2 * (COLUMN + PADDING), TOP + number // 2 * FINDING_HEIGHT
+        colour = SEVERITY_COLOURS[finding.severity]
+        pen.rounded_rectangle((left, y, left + 5, y + FINDING_HEIGHT - 18), 2, fill=colour)
+        pen.text((left + 18, y), finding.severity.word, font=font_of(14), fill=colour)
+        write(finding.summary, left + 18, y + 22, 15, INK, FINDING_TEXT - 34, 4)
+        x, end = left + FINDING_TEXT, left + COLUMN
+        if not finding.entries[0].pictures:
+            text = "; ".join(entry.note for entry in finding.entries[:NOTES])
+            text += f"; and {finding.count - NOTES:,} more" if finding.count > NOTES else ""
+            write(text, x, y + 22, 15, SUBTLE, end - x, 4)
+            continue
+        notes = []
+        for entry in finding.entries:
+            pictures = entry.pictures[:2]
+            if not pictures or x + len(pictures) * (FINDING_SIDE + 4) > end:
+                break
+            # Below each its file and its caption, or below a single one what is wrong with it.
+            for picture in pictures:
+                image.paste(tile(entry, picture, FINDING_SIDE), (x, y))
+                name = PurePath(scan.name_of(picture)).name
+                text = entry.note if len(entry.pictures) == 1 and entry.note else caption(picture)
+                for line, (words, ink) in enumerate(((name, SUBTLE), (text, INK))):
+                    words = shortened(words, font_of(11), FINDING_SIDE, keep_end=line == 0)
+                    pen.text((x, y + FINDING_SIDE + 4 + 15 * line), words, font=font_of(11), fill=ink)
+                x += FINDING_SIDE + 4
+            x += 14
+            notes.append(entry.note)
+        if finding.count == len(notes) and any(notes) and end - x >= LEAST_NOTE:
+            # A picture is too narrow for what is wrong with it; a few pictures leave room beside them.
+            write("; ".join(filter(None, notes)), x, y, 13, SUBTLE, end - x, 5)
     return image
 
 
@@ -231,20 +215,18 @@ def charts_panel(height: int, charts: Sequence[tuple[float, str, Callable[[Any],
         axes.yaxis.label.set_color(CHART_SUBTLE)
         draw(axes)
     canvas.draw()
-    card = panel(INNER, height)
+    card, _ = panel(height)
     card.paste(Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy()), (PADDING, PADDING))
     return card
 
 
-def draw_bars(axes: Any, names: Sequence[str], counts: Mapping[str, np.ndarray], numbers: bool = False) -> None:
-    """Draws a bar a name and set.
+def draw_key(axes: Any) -> None:
+    """Draws which colour is which set, above the chart on the right."""
+    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
-    Args:
-        axes: of a chart.
-        names: below the bars.
-        counts: by set, one a name.
-        numbers: write the counts above the bars.
-    """
+
+def draw_bars(axes: Any, names: Sequence[str], counts: Mapping[str, np.ndarray], numbers: bool = False) -> None:
+    """Draws a bar for each name and set (``counts``, one a name); ``numbers`` writes the counts above the bars."""
     bar = 0.8 / len(counts)
     for position, (part, values) in enumerate(counts.items()):
         places = np.arange(len(names)) + (position - (len(counts) - 1) / 2) * bar
@@ -260,11 +242,6 @@ def draw_bars(axes: Any, names: Sequence[str], counts: Mapping[str, np.ndarray],
         text.set_parse_math(False)  # A class may be called "US$".
     axes.set_xlim(-0.7, len(names) - 0.3)
     axes.grid(axis="y", alpha=0.25)
-
-
-def draw_key(axes: Any) -> None:
-    """Draws which colour is which set, above the chart on the right."""
-    axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
 
 def write_instead(axes: Any, text: str, explanation: str = "") -> None:

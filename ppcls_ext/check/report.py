@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,7 +24,7 @@ MOST_LISTED = 100_000
 
 
 @dataclasses.dataclass
-class DataCheck(ABC):
+class DataCheck:
     """The result of a check; each task adds what it knows of labels or boxes.
 
     Attributes:
@@ -34,38 +33,45 @@ class DataCheck(ABC):
         findings: worst first.
         scan: the records of the images; without data sets if none could be opened.
         seconds: how long reading the images took.
+        outputs: the number of classes as ``check.json`` names it.
+        facts: by set, one line: how many images, labels or boxes it has.
+        tables: by set, what ``check.json`` tells of it besides its images.
+        about: returns what ``check.json`` tells of an image besides its name.
     """
 
-    task: ClassVar[str]
+    task: str
     name: str
     findings: list[Finding]
     scan: Scan
     seconds: float
+    outputs: Mapping[str, Any]
+    facts: Mapping[str, str]
+    tables: Mapping[str, Mapping[str, Any]]
+    about: Callable[[Picture], Mapping[str, Any]]
 
     @property
     def has_errors(self) -> bool:
         """True if something must be mended before training."""
         return any(finding.severity == Severity.ERROR for finding in self.findings)
 
-    @abstractmethod
-    def facts_about(self, part: str) -> str:
-        """Returns one line about a set: how many images, labels or boxes it has."""
-
-    @abstractmethod
-    def classes_json(self) -> dict[str, Any]:
-        """Returns the number of classes as ``check.json`` names it."""
-
-    @abstractmethod
-    def set_json(self, part: str) -> dict[str, Any]:
-        """Returns what ``check.json`` tells of a set besides its images."""
-
-    @abstractmethod
-    def picture_json(self, picture: Picture) -> dict[str, Any]:
-        """Returns what ``check.json`` tells of an image besides its name."""
-
     def to_json(self) -> dict[str, Any]:
         """Returns the content of ``check.json``."""
         counts = count_severities(self.findings)
+        sets = {}
+        for part, dataset in self.scan.datasets.items():
+            sizes, numbers = np.unique(self.scan.sizes(part), axis=0, return_counts=True)
+            common = np.argsort(-numbers, kind="stable")[:10]
+            sets[part] = {
+                "set": PART_WORDS[part],
+                "images": len(dataset),
+                "read": int(numbers.sum()),
+                "different_sizes": len(sizes),
+                "most_common_sizes": [
+                    {"width": width, "height": height, "images": number}
+                    for (width, height), number in zip(sizes[common].tolist(), numbers[common].tolist(), strict=True)
+                ],
+                **self.tables[part],
+            }
         return {
             "format_version": 1,
             "task": self.task,
@@ -73,8 +79,8 @@ class DataCheck(ABC):
             "errors": counts[Severity.ERROR],
             "warnings": counts[Severity.WARNING],
             "seconds": round(self.seconds, 2),
-            **self.classes_json(),
-            "sets": {part: {**self._images_json(part), **self.set_json(part)} for part in self.scan.datasets},
+            **self.outputs,
+            "sets": sets,
             "findings": [
                 {
                     "kind": finding.kind,
@@ -88,39 +94,19 @@ class DataCheck(ABC):
             ],
         }
 
-    def _images_json(self, part: str) -> dict[str, Any]:
-        sizes, counts = np.unique(self.scan.sizes(part), axis=0, return_counts=True)
-        common = np.argsort(-counts, kind="stable")[:10]
-        return {
-            "set": PART_WORDS[part],
-            "images": len(self.scan.datasets[part]),
-            "read": int(counts.sum()),
-            "different_sizes": len(sizes),
-            "most_common_sizes": [
-                {"width": int(sizes[row][0]), "height": int(sizes[row][1]), "images": int(counts[row])}
-                for row in common
-            ],
-        }
-
     def _entry_json(self, entry: Entry) -> dict[str, Any]:
-        images = [
-            {
-                "set": PART_WORDS[picture.part],
-                "index": picture.index,
-                "name": self.scan.name_of(picture),
-                **self.picture_json(picture),
-            }
-            for picture in entry.pictures
-        ]
-        note = {"note": entry.note} if entry.note else {}
-        return {**({"images": images} if images else {}), **note, **entry.details}
+        images = []
+        for picture in entry.pictures:
+            place = {"set": PART_WORDS[picture.part], "index": picture.index, "name": self.scan.name_of(picture)}
+            images.append({**place, **self.about(picture)})
+        found = {"images": images, "note": entry.note}
+        return {**{key: value for key, value in found.items() if value}, **entry.details}
 
     def lines(self) -> list[str]:
         """Returns the lines for the terminal: the sets, how fast they were read, and one line for each finding."""
-        lines = [self.facts_about(part) for part in self.scan.datasets]
+        lines = list(self.facts.values())
         if lines:
-            records = self.scan.records.items()
-            total = sum(len(table) - len(self.scan.marked(part, Mark.UNSEEN)) for part, table in records)
+            total = sum(int(((table["marks"] & Mark.UNSEEN) == 0).sum()) for table in self.scan.records.values())
             speed = f"{total / max(self.seconds, 1e-9):,.0f} images/s"
             lines.append(f"read {count_of(total, 'image')} in {self.seconds:.1f} s ({speed})")
         for finding in self.findings:
@@ -139,30 +125,18 @@ class DataCheck(ABC):
         return " and ".join(names) + (f" ({entry.note})" if entry.note else "")
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    """Returns how many kinds of each severity were found, in words."""
-    counts = count_severities(findings)
-    if not counts[Severity.ERROR] and not counts[Severity.WARNING]:
-        return "no errors, no warnings"
-    errors = count_of(counts[Severity.ERROR], "kind of error", "kinds of errors")
-    warnings = count_of(counts[Severity.WARNING], "kind of warning", "kinds of warnings")
-    return f"{errors}, {warnings}"
-
-
 def write_check(check: DataCheck, folder: Path, draw_overview: Callable[[], Image.Image]) -> None:
-    """Writes ``check.json`` and ``overview.png`` into ``folder`` and logs one line for each kind of finding.
-
-    Args:
-        check: the result.
-        folder: gets the files.
-        draw_overview: draws the picture that sums up the check; called if a data set could be opened.
-    """
+    """Writes ``check.json`` and, if a data set could be opened, ``overview.png``; logs a line for each finding."""
     write_json(folder / REPORT_NAME, check.to_json())
     for line in check.lines():
         logger.info("%s", line)
-    written = [folder / REPORT_NAME]
+    written = str(folder / REPORT_NAME)
     if check.scan.datasets:
         with atomic_path(folder / OVERVIEW_NAME) as path:
             draw_overview().save(path)
-        written.append(folder / OVERVIEW_NAME)
-    logger.info("%s; wrote %s", verdict(check.findings), " and ".join(map(str, written)))
+        written += f" and {folder / OVERVIEW_NAME}"
+    counts = count_severities(check.findings)
+    errors = count_of(counts[Severity.ERROR], "kind of error", "kinds of errors")
+    warnings = count_of(counts[Severity.WARNING], "kind of warning", "kinds of warnings")
+    some = counts[Severity.ERROR] or counts[Severity.WARNING]
+    logger.info("%s; wrote %s", f"{errors}, {warnings}" if some else "no errors, no warnings", written)

@@ -19,9 +19,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-import yaml
 
-from ppcls_ext.utils.config import changed_keys
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder
 from ppcls_ext.weights import read_manifest, read_pickle, verify_file, write_manifest, write_weights
@@ -33,7 +31,6 @@ LATEST, BEST = "latest", "best"
 ARRAY_FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "auxiliary.pdparams")
 # How an optimizer's float32 copy of a low-precision weight (AMP O2) is called.
 MASTER = "master_weight"
-SHOWN_CHANGES = 6
 _FOLDER = re.compile(r"^epoch_(\d+)(?:_step_(\d+))?$")
 
 
@@ -74,7 +71,7 @@ def list_checkpoints(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     folders = [path for path in root.iterdir() if path.is_dir() and not path.is_symlink() and position_of(path)]
-    return sorted(folders, key=lambda path: position_of(path) or (0, 0))
+    return sorted(folders, key=position_of)
 
 
 def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) -> Path:
@@ -92,7 +89,16 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) 
     folder = root / folder_name(checkpoint.state["epoch"], checkpoint.state["step"])
     try:
         with atomic_folder(folder) as temporary:
-            _write_files(temporary, checkpoint)
+            for file in ARRAY_FILES:
+                arrays = getattr(checkpoint, file.partition(".")[0])
+                if arrays is not None:
+                    # The format is the same whatever the suffix; `write_weights` takes this one only.
+                    write_weights(temporary / "arrays.pdparams", arrays)
+                    os.rename(temporary / "arrays.pdparams", temporary / file)
+            state = json.dumps(checkpoint.state, indent=1, ensure_ascii=False)
+            (temporary / "state.json").write_text(state, encoding="utf-8")
+            (temporary / "config.yaml").write_text(checkpoint.config, encoding="utf-8")
+            write_manifest(temporary)
         _link(root / LATEST, folder)
         # Before the first evaluation nothing is better than the newest; nor where the best one lies in another run.
         if best or not checkpoint.state.get("best_epoch") or not (root / BEST).exists():
@@ -104,23 +110,14 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) 
             f"{folder}: cannot save the checkpoint ({error.strerror or error}); {survivor}; "
             "mend the disk and continue with --resume auto"
         ) from error
-    _remove_old(root, keep)
+    # The run's lock lets no other process write here, so these are leftovers of a killed one.
+    for leftover in root.glob(".epoch_*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    linked = {(root / name).resolve() for name in (LATEST, BEST) if (root / name).exists()}
+    for old in list_checkpoints(root)[:-keep]:
+        if old.resolve() not in linked:
+            shutil.rmtree(old, ignore_errors=True)
     return folder
-
-
-def _write_files(folder: Path, checkpoint: Checkpoint) -> None:
-    write_weights(folder / "model.pdparams", checkpoint.model)
-    if checkpoint.ema is not None:
-        write_weights(folder / "ema.pdparams", checkpoint.ema)
-    if checkpoint.optimizer is not None:
-        # The same format; the suffix is the one that Paddle's users expect.
-        write_weights(folder / "optimizer.pdparams", checkpoint.optimizer)
-        os.rename(folder / "optimizer.pdparams", folder / "optimizer.pdopt")
-    if checkpoint.auxiliary is not None:
-        write_weights(folder / "auxiliary.pdparams", checkpoint.auxiliary)
-    (folder / "state.json").write_text(json.dumps(checkpoint.state, indent=1, ensure_ascii=False), encoding="utf-8")
-    (folder / "config.yaml").write_text(checkpoint.config, encoding="utf-8")
-    write_manifest(folder)
 
 
 def _link(link: Path, target: Path) -> None:
@@ -131,18 +128,8 @@ def _link(link: Path, target: Path) -> None:
     os.replace(temporary, link)
 
 
-def _remove_old(root: Path, keep: int) -> None:
-    # The run's lock lets no other process write here, so these are leftovers of a killed one.
-    for leftover in root.glob(".epoch_*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    protected = {(root / name).resolve() for name in (LATEST, BEST) if (root / name).exists()}
-    for folder in list_checkpoints(root)[:-keep]:
-        if folder.resolve() not in protected:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def verify_checkpoint(folder: Path) -> set[str]:
-    """Compares every file of a checkpoint with its manifest; returns the names that the manifest lists.
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Compares every file of a checkpoint with its manifest and reads it; nothing in it is executed.
 
     Raises:
         UserError: it is no checkpoint of ours, or a file is missing, cut short or changed; the message names it.
@@ -154,50 +141,45 @@ def verify_checkpoint(folder: Path) -> set[str]:
         )
     if not folder.is_dir():
         raise UserError(f"{folder}: no such checkpoint folder")
-    files = read_manifest(folder)
-    for name, expected in files.items():
-        verify_file(folder, name, expected)
-    return set(files)
-
-
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Verifies and reads a checkpoint; nothing in it is executed.
-
-    Raises:
-        UserError: it is damaged or foreign (see :func:`verify_checkpoint`).
-    """
     # A file that the manifest does not list was put there by somebody else, and is not read.
-    listed = verify_checkpoint(folder)
-    arrays = {file: _read_arrays(folder / file) for file in ARRAY_FILES if file in listed}
-    return Checkpoint(
-        state=json.loads((folder / "state.json").read_text(encoding="utf-8")),
-        model=arrays["model.pdparams"],
-        ema=arrays.get("ema.pdparams"),
-        optimizer=arrays.get("optimizer.pdopt"),
-        config=(folder / "config.yaml").read_text(encoding="utf-8") if "config.yaml" in listed else "",
-        auxiliary=arrays.get("auxiliary.pdparams"),
-    )
+    listed = read_manifest(folder)
+    for name, expected in listed.items():
+        verify_file(folder, name, expected)
+    arrays: dict[str, dict[str, np.ndarray] | None] = {}
+    for file in ARRAY_FILES:
+        content = read_pickle(folder / file) if file in listed else None
+        arrays[file.partition(".")[0]] = content and {
+            name: value for name, value in content.items() if isinstance(value, np.ndarray)
+        }
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    config = (folder / "config.yaml").read_text(encoding="utf-8") if "config.yaml" in listed else ""
+    return Checkpoint(state, config=config, **arrays)
 
 
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    content = read_pickle(file)
-    return {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
+def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
+    """Returns the checkpoint that ``--resume`` means.
 
+    ``auto`` means the newest one that is whole: the one that ``latest`` points to, then those before it; each damaged
+    one is named in the log. What lies beyond ``latest`` was left by a run that has since been taken up again from an
+    earlier checkpoint, and comes last.
 
-def find_newest_good(root: Path) -> Checkpoint | None:
-    """Returns the newest checkpoint below ``root`` that is whole; each damaged one is named in the log.
-
-    The newest is the one that ``latest`` points to, then those before it: what lies beyond was left by a run that has
-    since been taken up again from an earlier checkpoint. Returns ``None`` where there is no checkpoint at all.
+    Args:
+        resume: ``auto`` (no checkpoint at all: a fresh start), a checkpoint's folder, or ``None``.
+        root: the folder ``checkpoints`` of the run.
 
     Raises:
-        UserError: there are checkpoints, but none is whole.
+        UserError: the folder is damaged, foreign or missing; or there are checkpoints, but none is whole.
     """
+    if resume is None:
+        return None
+    if resume != AUTO:
+        checkpoint = read_checkpoint(Path(resume))
+        logger.info("resuming from %s", resume)
+        return checkpoint
     folders = list_checkpoints(root)
-    latest = (root / LATEST).resolve()
-    if latest in [folder.resolve() for folder in folders]:
-        position = position_of(latest) or (0, 0)
-        folders.sort(key=lambda folder: ((position_of(folder) or (0, 0)) <= position, position_of(folder) or (0, 0)))
+    latest = position_of((root / LATEST).resolve())
+    if latest is not None:
+        folders.sort(key=lambda folder: position_of(folder) <= latest)
     for folder in reversed(folders):
         try:
             checkpoint = read_checkpoint(folder)
@@ -208,71 +190,8 @@ def find_newest_good(root: Path) -> Checkpoint | None:
         return checkpoint
     if folders:
         raise UserError(f"{root}: none of the {len(folders)} checkpoints is whole; remove them to start afresh")
+    logger.info("no checkpoint in %s yet: starting afresh", root)
     return None
-
-
-def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
-    """Returns the checkpoint that ``--resume`` means.
-
-    Args:
-        resume: ``auto`` for the newest whole one below ``root`` (none at all: a fresh start), a folder, or ``None``.
-        root: the folder ``checkpoints`` of the run.
-
-    Raises:
-        UserError: the folder is damaged, foreign or missing.
-    """
-    if resume is None:
-        return None
-    if resume != AUTO:
-        checkpoint = read_checkpoint(Path(resume))
-        logger.info("resuming from %s", resume)
-        return checkpoint
-    checkpoint = find_newest_good(root)
-    if checkpoint is None:
-        logger.info("no checkpoint in %s yet: starting afresh", root)
-    return checkpoint
-
-
-def compare_order(where: str, state: dict[str, Any], data_order: dict[str, int]) -> bool:
-    """Tells whether the batches are cut otherwise now, which is only possible between two epochs.
-
-    Args:
-        where: names the checkpoint.
-        state: its state, with ``data_order`` and ``step``.
-        data_order: what decides now which images form batch k.
-
-    Raises:
-        UserError: the checkpoint stands inside an epoch that cannot be cut as it was.
-    """
-    before = state["data_order"]
-    changed = [f"{key} {before[key]} -> {now}" for key, now in data_order.items() if before[key] != now]
-    if changed and state["step"]:
-        raise UserError(
-            f"{where}: stands inside an epoch whose batches are cut otherwise now ({'; '.join(changed)}); "
-            "resume with the old values or from a checkpoint at the end of an epoch"
-        )
-    if changed:
-        logger.warning("%s: %s; the run goes on, but not to the same numbers", where, "; ".join(changed))
-    return bool(changed)
-
-
-def warn_of_changes(where: str, text: str, data: dict[str, Any], without_effect: tuple[str, ...]) -> None:
-    """Lists the keys that have another value in the checkpoint's configuration, where numbers depend on them.
-
-    Args:
-        where: names the checkpoint.
-        text: its configuration.
-        data: the present configuration.
-        without_effect: beginnings of dotted keys that may change without any number of the run changing.
-    """
-    try:
-        before = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
-        return
-    changed = changed_keys(before, data, without_effect)
-    if changed:
-        shown = "; ".join(changed[:SHOWN_CHANGES]) + ("; ..." if len(changed) > SHOWN_CHANGES else "")
-        logger.warning("%s: the configuration has changed since: %s", where, shown)
 
 
 def export_optimizer_state(
@@ -296,13 +215,10 @@ def export_optimizer_state(
             continue
         owner = next((name for name in generated_names if key.startswith(f"{name}_")), None)
         if owner is not None:
-            result[f"{structured[owner]}/{_suffix_of(key, owner)}"] = value.numpy()
+            # `moment1_0` of `linear_1.w_0_moment1_0`, also where AMP O2 puts `fp32_master_0` between.
+            accumulator = key.removeprefix(f"{owner}_").removeprefix("fp32_master_0_")
+            result[f"{structured[owner]}/{accumulator}"] = value.numpy()
     return result
-
-
-def _suffix_of(key: str, owner: str) -> str:
-    """Returns ``moment1_0`` of ``linear_1.w_0_moment1_0``, also where AMP O2 puts ``fp32_master_0`` between."""
-    return key[len(owner) + 1 :].split("fp32_master_0_")[-1]
 
 
 def import_optimizer_state(

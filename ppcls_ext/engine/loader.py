@@ -42,15 +42,9 @@ IN_SLOT = "image_in_slot"
 WORKER_KILLED = "a loader worker was killed, probably for lack of memory: lower num_workers or batch_size"
 
 Arrays = dict[str, Any]
-Convert = Callable[[dict[str, "np.ndarray"]], dict[str, "paddle.Tensor"]]
 
 # The first word keeps the streams apart: numpy pads short seeds with zeros, so [1, 2] and [1, 2, 0] are one stream.
 ORDER, SAMPLE, BATCH = 1, 2, 3
-
-
-def order_generator(seed: int, epoch: int) -> np.random.Generator:
-    """For the order of an epoch."""
-    return np.random.default_rng([ORDER, seed, epoch])
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -144,7 +138,7 @@ class EpochBatchSampler:
     def order(self) -> np.ndarray:
         """Returns the epoch's order of the whole data set, ``int64`` ``[length]``."""
         if self.shuffle:
-            return order_generator(self.seed, self.epoch).permutation(self.length)
+            return np.random.default_rng([ORDER, self.seed, self.epoch]).permutation(self.length)
         return np.arange(self.length)
 
     def __len__(self) -> int:
@@ -163,93 +157,83 @@ class EpochBatchSampler:
 
 
 class Loader:
-    """Iterates over the batches of the sampler's epoch, from its start batch.
+    """Iterates over the batches of the sampler's epoch, from its start batch, and prepares some of them ahead.
 
     Args:
-        workers: prepare the batches.
-        sampler: chooses them.
+        read_batch: list of :class:`SampleKey` -> arrays by name, among them ``image``, ``float32``.
+        sampler: chooses the batches.
         convert: copies the arrays of a batch into tensors; the arrays' memory is used again.
-    """
-
-    def __init__(self, workers: BatchWorkers, sampler: EpochBatchSampler, convert: Convert) -> None:
-        self.workers = workers
-        self.sampler = sampler
-        self.convert = convert
-
-    def __len__(self) -> int:
-        """Number of batches of a whole epoch."""
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        requests = iter(self.sampler)
-        waiting = deque(self.workers.submit(keys) for keys in itertools.islice(requests, self.workers.ahead))
-        try:
-            while waiting:
-                batch = self.workers.take(waiting.popleft(), self.convert)
-                waiting.extend(self.workers.submit(keys) for keys in itertools.islice(requests, 1))
-                yield batch
-        finally:
-            self.workers.drop(waiting)
-
-    def close(self) -> None:
-        """Ends the worker processes."""
-        self.workers.close()
-
-
-class _WorkerState:
-    """What a worker process inherits; set once, in the worker."""
-
-    read_batch: Callable[[Any], Arrays]
-    slots: Sequence[mmap.mmap]
-
-
-def _leave_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
-    os._exit(1)
-
-
-def _start_worker(read_batch: Callable[[Any], Arrays], slots: Sequence[mmap.mmap], parent: int) -> None:
-    # Ctrl-C reaches the whole group of processes; the trainer decides what happens.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_leave_with_parent, args=(parent,), daemon=True).start()
-    _WorkerState.read_batch = staticmethod(read_batch)
-    _WorkerState.slots = slots
-
-
-def _work(request: Any, slot: int | None) -> Arrays:
-    """Prepares a batch; its images stay in the slot of shared memory where they fit."""
-    arrays = _WorkerState.read_batch(request)
-    image = arrays["image"]
-    # A slot holds float32; anything else goes through the pipe, as it is.
-    if slot is not None and image.dtype == np.float32 and 0 < image.nbytes <= len(_WorkerState.slots[slot]):
-        _view(_WorkerState.slots[slot], image.shape)[:] = image
-        arrays["image"] = None
-        arrays[IN_SLOT] = image.shape
-    return arrays
-
-
-def _view(slot: mmap.mmap, shape: Sequence[int]) -> np.ndarray:
-    return np.frombuffer(slot, dtype=np.float32, count=int(np.prod(shape))).reshape(shape)
-
-
-class BatchWorkers:
-    """Prepares batches ahead of their use, in order, in processes or in one thread.
-
-    Args:
-        read_batch: request -> arrays, among them ``image``, ``float32``.
-        num_workers: processes; 0 is one thread of this process.
+        num_workers: processes, which live until :meth:`close`; 0 is one thread of this process.
         slot_bytes: size of a batch's images, for shared memory; 0 sends them through pipes.
     """
 
-    def __init__(self, read_batch: Callable[[Any], Arrays], num_workers: int, slot_bytes: int) -> None:
+    def __init__(
+        self,
+        read_batch: Callable[[list[SampleKey]], Arrays],
+        sampler: EpochBatchSampler,
+        convert: Callable[[Arrays], dict[str, paddle.Tensor]],
+        num_workers: int = 0,
+        slot_bytes: int = 0,
+    ) -> None:
         self.read_batch = read_batch
+        self.sampler = sampler
+        self.convert = convert
         self.num_workers = num_workers
         self.ahead = BATCHES_AHEAD * max(num_workers, 1)
         self.slots = shared_slots(self.ahead, slot_bytes) if num_workers > 0 else []
         self.free_slots = list(range(len(self.slots)))
         self._executor: Executor | None = None
+
+    def __len__(self) -> int:
+        """Number of batches of a whole epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[dict[str, paddle.Tensor]]:
+        """Yields the batches in order.
+
+        Raises:
+            UserError: a worker was killed, or what a worker itself raised.
+        """
+        requests = iter(self.sampler)
+        waiting: deque[tuple[Future[Arrays], int | None]] = deque()
+        try:
+            for keys in itertools.islice(requests, self.ahead):
+                waiting.append(self._submit(keys))
+            while waiting:
+                batch = self._take(*waiting.popleft())
+                for keys in itertools.islice(requests, 1):
+                    waiting.append(self._submit(keys))
+                yield batch
+        except BrokenProcessPool as error:
+            raise UserError(WORKER_KILLED) from error
+        finally:
+            # Nobody will take the rest; no worker may write to its memory any more when that is used again.
+            wait([future for future, _slot in waiting if not future.cancel()])
+            self.free_slots.extend(slot for _future, slot in waiting if slot is not None)
+
+    def _submit(self, keys: list[SampleKey]) -> tuple[Future[Arrays], int | None]:
+        """Asks for a batch; returns its future and the slot of shared memory that its images go to."""
+        if self._executor is None:
+            self._executor = self._start()
+        if self.num_workers == 0:
+            return self._executor.submit(self.read_batch, keys), None
+        slot = self.free_slots[-1] if self.free_slots else None
+        future = self._executor.submit(_work, keys, slot)
+        if slot is not None:
+            self.free_slots.pop()
+        return future, slot
+
+    def _take(self, future: Future[Arrays], slot: int | None) -> dict[str, paddle.Tensor]:
+        """Waits for a batch and converts it."""
+        try:
+            arrays = future.result()
+            shape = arrays.pop(IN_SLOT, None)
+            if shape is not None:
+                arrays["image"] = _view(self.slots[slot], shape)
+            return self.convert(arrays)
+        finally:
+            if slot is not None:
+                self.free_slots.append(slot)
 
     def _start(self) -> Executor:
         if self.num_workers == 0:
@@ -263,54 +247,48 @@ class BatchWorkers:
             initargs=(self.read_batch, self.slots, os.getpid()),
         )
 
-    def submit(self, request: Any) -> tuple[Future[Arrays], int | None]:
-        """Hands out a request; returns what :meth:`take` needs.
-
-        Raises:
-            UserError: a worker was killed before.
-        """
-        if self._executor is None:
-            self._executor = self._start()
-        if self.num_workers == 0:
-            return self._executor.submit(self.read_batch, request), None
-        slot = self.free_slots.pop() if self.free_slots else None
-        try:
-            return self._executor.submit(_work, request, slot), slot
-        except BrokenProcessPool as error:
-            if slot is not None:
-                self.free_slots.append(slot)
-            raise UserError(WORKER_KILLED) from error
-
-    def take(self, ticket: tuple[Future[Arrays], int | None], convert: Callable[[Arrays], Any]) -> Any:
-        """Waits for a batch and returns ``convert(arrays)``, which must copy: the memory is used again.
-
-        Raises:
-            UserError: a worker was killed, or what the worker itself raised.
-        """
-        future, slot = ticket
-        try:
-            arrays = future.result()
-            shape = arrays.pop(IN_SLOT, None)
-            if shape is not None:
-                arrays["image"] = _view(self.slots[slot], shape)
-            return convert(arrays)
-        except BrokenProcessPool as error:
-            raise UserError(WORKER_KILLED) from error
-        finally:
-            if slot is not None:
-                self.free_slots.append(slot)
-
-    def drop(self, tickets: Sequence[tuple[Future[Arrays], int | None]]) -> None:
-        """Gives up batches that nobody will take, and waits until no worker writes to their memory any more."""
-        running = [future for future, _slot in tickets if not future.cancel()]
-        wait(running)
-        self.free_slots.extend(slot for _future, slot in tickets if slot is not None)
-
     def close(self) -> None:
-        """Ends the workers; a later :meth:`submit` starts new ones."""
+        """Ends the workers; a later iteration starts new ones."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
+
+
+class _WorkerState:
+    """What a worker process inherits; set once, in the worker."""
+
+    read_batch: Callable[[list[SampleKey]], Arrays]
+    slots: Sequence[mmap.mmap]
+
+
+def _start_worker(read_batch: Callable[[Any], Arrays], slots: Sequence[mmap.mmap], parent: int) -> None:
+    def leave_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECK_SECONDS)
+        os._exit(1)
+
+    # Ctrl-C reaches the whole group of processes; the trainer decides what happens.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    _WorkerState.read_batch = staticmethod(read_batch)
+    _WorkerState.slots = slots
+
+
+def _work(keys: list[SampleKey], slot: int | None) -> Arrays:
+    """Prepares a batch; its images stay in the slot of shared memory where they fit."""
+    arrays = _WorkerState.read_batch(keys)
+    image = arrays["image"]
+    # A slot holds float32; anything else goes through the pipe, as it is.
+    if slot is not None and image.dtype == np.float32 and 0 < image.nbytes <= len(_WorkerState.slots[slot]):
+        _view(_WorkerState.slots[slot], image.shape)[:] = image
+        arrays["image"] = None
+        arrays[IN_SLOT] = image.shape
+    return arrays
+
+
+def _view(slot: mmap.mmap, shape: Sequence[int]) -> np.ndarray:
+    return np.frombuffer(slot, dtype=np.float32, count=int(np.prod(shape))).reshape(shape)
 
 
 def shared_slots(count: int, slot_bytes: int) -> list[mmap.mmap]:
@@ -321,13 +299,11 @@ def shared_slots(count: int, slot_bytes: int) -> list[mmap.mmap]:
     if slot_bytes <= 0:
         return []
     free = read_machine().memory_available
-    if free is not None and count * slot_bytes > free:
+    if count * slot_bytes > free:
         logger.warning(
             "shared memory for the loader's workers would take %.0f MB of %.0f MB free: batches go through pipes "
-            "(slower); lower batch_size or num_workers",
-            count * slot_bytes / 1e6,
-            free / 1e6,
-        )
+            "(slower); lower batch_size or num_workers", count * slot_bytes / 1e6, free / 1e6,
+        )  # fmt: skip
         return []
     try:
         return [mmap.mmap(-1, slot_bytes) for _ in range(count)]

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
+import yaml
 
 from ppcls_ext.engine.checkpoint import Checkpoint
-from ppcls_ext.engine.environment import Environment, sum_over_ranks
+from ppcls_ext.engine.environment import Environment, restore_random_states, sum_over_ranks
 from ppcls_ext.engine.loader import Loader
+from ppcls_ext.utils.config import changed_keys
+from ppcls_ext.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Changes of the configuration that a resumed run lists.
+SHOWN_CHANGES = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +44,7 @@ class RunOptions:
         save_steps: batches between two checkpoints inside an epoch; 0 for none.
         keep_checkpoints: how many of the newest checkpoints stay, besides the best.
         use_visualdl: write curves for VisualDL.
+        cpu_kernels: ``auto`` or ``paddle``, see `ppcls_ext.engine.cpu.use_fast_kernels`.
     """
 
     config: dict[str, Any]
@@ -47,6 +57,7 @@ class RunOptions:
     save_steps: int
     keep_checkpoints: int
     use_visualdl: bool
+    cpu_kernels: str = "auto"
 
 
 @dataclasses.dataclass
@@ -177,10 +188,49 @@ class Task(abc.ABC):
     metric: str
     advice: str
 
+    def networks(self) -> list[paddle.nn.Layer]:
+        """Returns the networks that run in eager mode, for which fast CPU kernels are worth while."""
+        return [self.model]
+
     @property
     def steps(self) -> int:
         """Batches of an epoch: whole updates only, as in PaddleClas."""
         return len(self.batches) // self.update_freq * self.update_freq
+
+    def resume(self, checkpoint: Checkpoint) -> RunProgress:
+        """Takes over a checkpoint and returns where the run stands; warns of what has changed in the configuration.
+
+        Raises:
+            UserError: it belongs to another run, lacks something that this one needs, or stands inside an epoch whose
+                batches would now be cut otherwise.
+        """
+        state, where = checkpoint.state, f"checkpoint of epoch {checkpoint.state['epoch']}"
+        self.check(checkpoint, where)
+        before = state["data_order"]
+        cut = "; ".join(f"{key} {before[key]} -> {now}" for key, now in self.data_order().items() if before[key] != now)
+        if cut and state["step"]:
+            raise UserError(
+                f"{where}: stands inside an epoch whose batches are cut otherwise now ({cut}); "
+                "resume with the old values or from a checkpoint at the end of an epoch"
+            )
+        if cut:
+            logger.warning("%s: %s; the run goes on, but not to the same numbers", where, cut)
+        try:
+            old_config = yaml.safe_load(checkpoint.config) or {}
+        except yaml.YAMLError:
+            old_config = self.options.config
+        changed = changed_keys(old_config, self.options.config, self.options.without_effect)
+        if changed:
+            shown = "; ".join([*changed[:SHOWN_CHANGES], *(["..."] if len(changed) > SHOWN_CHANGES else [])])
+            logger.warning("%s: the configuration has changed since: %s", where, shown)
+        progress = RunProgress.from_json(state, self.sums_from_json(state.get("sums", {})))
+        if cut:
+            # An epoch has another number of steps now; the learning rate follows the epochs, not the steps done.
+            progress.updates = progress.epoch * (self.steps // self.update_freq)
+        self.restore(checkpoint, progress.updates, where)
+        if "random" in state:
+            restore_random_states(state["random"])
+        return progress
 
     @abc.abstractmethod
     def describe(self) -> str:

@@ -14,21 +14,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls_ext.engine.checkpoint import (
-    Checkpoint,
-    compare_order,
-    find_checkpoint,
-    list_checkpoints,
-    warn_of_changes,
-    write_checkpoint,
-)
-from ppcls_ext.engine.environment import (
-    InterruptWatch,
-    barrier,
-    check_same_start,
-    random_states,
-    restore_random_states,
-)
+from ppcls_ext.engine.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, write_checkpoint
+from ppcls_ext.engine.cpu import use_fast_kernels
+from ppcls_ext.engine.environment import InterruptWatch, barrier, check_same_start, random_states
 from ppcls_ext.engine.recorder import SPEED, Recorder, RunFolder, make_report
 from ppcls_ext.engine.task import EpochSums, RunProgress, StepResult, Task
 from ppcls_ext.utils.display import Display
@@ -36,30 +24,6 @@ from ppcls_ext.utils.errors import Interrupted, UserError
 from ppcls_ext.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
-
-
-def resume_task(task: Task, checkpoint: Checkpoint) -> RunProgress:
-    """Puts a checkpoint into ``task`` and returns where the run stands.
-
-    What has changed in the configuration since is listed in one warning.
-
-    Raises:
-        UserError: it belongs to another run, lacks something that this one needs, or stands inside an epoch whose
-            batches would now be cut otherwise.
-    """
-    state, options = checkpoint.state, task.options
-    where = f"checkpoint of epoch {state['epoch']}"
-    task.check(checkpoint, where)
-    recut = compare_order(where, state, task.data_order())
-    warn_of_changes(where, checkpoint.config, options.config, options.without_effect)
-    progress = RunProgress.from_json(state, task.sums_from_json(state.get("sums", {})))
-    if recut:
-        # An epoch has another number of steps now; the learning rate follows the epochs, not the steps done.
-        progress.updates = progress.epoch * (task.steps // task.update_freq)
-    task.restore(checkpoint, progress.updates, where)
-    if "random" in state:
-        restore_random_states(state["random"])
-    return progress
 
 
 class Trainer:
@@ -77,9 +41,13 @@ class Trainer:
     def __init__(self, task: Task, folder: RunFolder, resume: str | None = None) -> None:
         self.task, self.folder = task, folder
         self.options, self.environment = task.options, task.environment
+        self.kernels = self._choose_kernels()
         checkpoint = find_checkpoint(resume, folder.checkpoints)
         if checkpoint is not None:
-            self.progress = resume_task(task, checkpoint)
+            self.progress = task.resume(checkpoint)
+            before = checkpoint.state.get("cpu_kernels", self.kernels)
+            if before != self.kernels:
+                logger.info("CPU kernels: %s before, %s now; the last bits of the losses differ", before, self.kernels)
         else:
             folder.refuse_second_run()
             task.start()
@@ -87,6 +55,11 @@ class Trainer:
         position = (self.progress.epoch, self.progress.step, self.progress.updates)
         check_same_start(position, task.model, self.environment, folder.key)
         self.recorder = Recorder(folder, task, self.progress)
+
+    def _choose_kernels(self) -> str | None:
+        if self.environment.on_gpu or not self.task.networks():
+            return None
+        return use_fast_kernels(self.task.networks(), self.options.cpu_kernels)
 
     def run(self) -> dict[str, Any]:
         """Trains to the last epoch; returns the report that also stands in ``report.json``.
@@ -224,6 +197,7 @@ class Trainer:
                 **task.state(),
                 "data_order": task.data_order(),
                 "random": random_states(),
+                "cpu_kernels": self.kernels,
                 "paddle": paddle.__version__,
             }
             checkpoint = Checkpoint(state, **task.arrays(), config=self.options.config_text)

@@ -14,7 +14,6 @@ from classification.task import ClassificationTask
 from ppcls_ext.engine.checkpoint import Checkpoint
 from ppcls_ext.engine.environment import Environment, random_states
 from ppcls_ext.engine.task import RunProgress
-from ppcls_ext.engine.trainer import resume_task
 from ppcls_ext.utils.errors import UserError
 from tests.support.distillation import distilled, write_teacher
 from tests.support.runs import TINY, tiny_config, write_config
@@ -46,7 +45,7 @@ def task(tmp_path_factory) -> ClassificationTask:
 def test_a_fitting_checkpoint_is_continued(tmp_path, task, caplog):
     fresh = task_of(tmp_path)
     with caplog.at_level(logging.WARNING):
-        progress = resume_task(fresh, checkpoint_of(task, bad_images=["photos/3.jpg"]))
+        progress = fresh.resume(checkpoint_of(task, bad_images=["photos/3.jpg"]))
     assert (progress.epoch, progress.updates, progress.best_metric) == (2, 8, 0.5)
     assert fresh.state()["bad_images"] == ["photos/3.jpg"]
     assert caplog.records == []
@@ -74,14 +73,14 @@ def test_what_does_not_fit_is_refused(task, changes, message):
         changes["arch"]["arguments"].pop("name", None)
     checkpoint = checkpoint_of(task, **changes)
     with pytest.raises(UserError) as error:
-        resume_task(task, checkpoint)
+        task.resume(checkpoint)
     assert str(error.value).startswith("checkpoint of epoch 2: ")
     assert message in str(error.value)
 
 
 def test_an_average_that_the_run_no_longer_keeps_is_refused(tmp_path, task):
     with pytest.raises(UserError, match="was trained with EMA; keep the section EMA to continue it"):
-        resume_task(task_of(tmp_path, EMA=None), checkpoint_of(task))
+        task_of(tmp_path, EMA=None).resume(checkpoint_of(task))
 
 
 @pytest.mark.parametrize(
@@ -99,17 +98,17 @@ def test_only_the_same_teacher_goes_on(tmp_path, before, message):
     task = task_of(tmp_path, distilled(tmp_path / "run", weights, {"features": {"stages": [3]}}))
     checkpoint = checkpoint_of(task, teacher=None if before is None else {**task.teacher, **before})
     if message is None:
-        assert resume_task(task, checkpoint).epoch == 2
+        assert task.resume(checkpoint).epoch == 2
         return
     with pytest.raises(UserError) as error:
-        resume_task(task, checkpoint)
+        task.resume(checkpoint)
     assert message in str(error.value)
 
 
 def test_between_epochs_another_order_is_only_warned_of_and_the_learning_rate_follows_the_epochs(task, caplog):
     """Two epochs were done of another number of steps; now an epoch has four."""
     with caplog.at_level(logging.WARNING):
-        progress = resume_task(task, checkpoint_of(task, data_order=ORDER, updates=4))
+        progress = task.resume(checkpoint_of(task, data_order=ORDER, updates=4))
     assert "images_per_step 16 -> 8; the run goes on, but not to the same numbers" in caplog.text
     assert (progress.epoch, progress.updates) == (2, 8)
 
@@ -119,7 +118,7 @@ def test_changed_keys_are_listed_and_those_without_effect_are_not(tmp_path, task
     changed["Optimizer"]["lr"]["learning_rate"] = "5e-1"
     changed["Loss"]["Train"][0]["CELoss"]["epsilon"] = 0.0
     with caplog.at_level(logging.WARNING):
-        resume_task(task_of(tmp_path, changed), checkpoint_of(task))
+        task_of(tmp_path, changed).resume(checkpoint_of(task))
     (record,) = caplog.records
     assert record.getMessage() == (
         "checkpoint of epoch 2: the configuration has changed since: Loss.Train[0].CELoss.epsilon 0.1 -> 0.0; "

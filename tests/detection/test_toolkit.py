@@ -42,7 +42,7 @@ def test_what_is_ours_is_registered_once(workspace: dict[str, Any]) -> None:
     toolkit.register()
     assert all(workspace[name] is section for name, section in before.items())
     for name in OPERATORS:
-        assert getattr(ppdet.data.transform, name).__module__ == "detection.data.operators"
+        assert getattr(ppdet.data.transform, name).__module__ == "detection.operators"
 
 
 @pytest.mark.parametrize("name", ["EConvNeXt", "CSPConvNeXt", "YOLOv10Backbone", "YOLOv10Neck", "YOLOv10"])

@@ -48,10 +48,6 @@ def model():
     return Small()
 
 
-def test_it_starts_at_the_models_weights(model):
-    assert equal(ExponentialMovingAverage(model, 0.9).state(), state_of(model))
-
-
 def test_the_formula_with_its_rising_decay(model):
     average = ExponentialMovingAverage(model, decay=0.3)
     expected = {name: value.astype("float64") for name, value in state_of(model).items()}
@@ -67,33 +63,20 @@ def test_the_formula_with_its_rising_decay(model):
     assert average.updates == 4
 
 
-def test_what_is_no_floating_point_number_is_the_models(model):
+def test_evaluation_uses_the_average_and_leaves_no_trace_also_after_an_error(model):
     average = ExponentialMovingAverage(model, 0.9)
-    disturb(model, 1)
-    average.update()
-    assert average.state()["steps"].tolist() == [1]
-    assert average.state()["steps"].dtype == np.int64
-
-
-def test_evaluation_uses_the_average_and_leaves_no_trace(model):
-    average = ExponentialMovingAverage(model, 0.9)
+    assert equal(average.state(), state_of(model)), "it starts at the model's weights"
     disturb(model, 1)
     average.update()
     trained, averaged = state_of(model), average.state()
     assert not equal(trained, averaged)
-    with average.applied():
-        assert equal(state_of(model), averaged)
-    assert equal(state_of(model), trained)
-    assert equal(average.state(), averaged)
-
-
-def test_the_trained_weights_come_back_after_an_error_too(model):
-    average = ExponentialMovingAverage(model, 0.9)
-    disturb(model, 1)
-    trained = state_of(model)
+    # What is no floating-point number is the model's.
+    assert (averaged["steps"].tolist(), averaged["steps"].dtype) == ([1], np.int64)
     with pytest.raises(ZeroDivisionError), average.applied():
+        assert equal(state_of(model), averaged)
         raise ZeroDivisionError
     assert equal(state_of(model), trained)
+    assert equal(average.state(), averaged)
 
 
 def test_training_goes_on_after_an_evaluation(model):

@@ -1,22 +1,19 @@
-"""Device, rank and seeds of a process."""
+"""A process: its device, rank and seeds, and what Ctrl-C and termination do to it."""
 
 from __future__ import annotations
 
 import logging
 import random
+import signal
+import threading
 
 import numpy as np
 import paddle
 import pytest
 
-from ppcls_ext.engine.environment import (
-    Environment,
-    choose_device,
-    derive_seed,
-    rank_from_environment,
-    seed_everything,
-    sum_over_ranks,
-)
+from ppcls_ext.engine.environment import InterruptWatch, choose_device, derive_seed, seed_everything
+from ppcls_ext.utils.errors import Interrupted
+from ppcls_ext.utils.machine import rank_from_environment
 
 no_gpu = pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="has a GPU: nothing to fall back from")
 
@@ -31,12 +28,6 @@ def test_a_device_that_is_not_there_falls_back_to_the_cpu_in_one_line(caplog, wa
     assert caplog.records[0].getMessage().endswith(": running on the CPU")
 
 
-def test_the_cpu_is_taken_without_a_word(caplog):
-    with caplog.at_level(logging.INFO):
-        assert choose_device("cpu") == "cpu"
-    assert caplog.records == []
-
-
 def test_rank_and_size_are_what_the_launcher_says(monkeypatch):
     monkeypatch.delenv("PADDLE_TRAINER_ID", raising=False)
     monkeypatch.delenv("PADDLE_TRAINERS_NUM", raising=False)
@@ -44,13 +35,6 @@ def test_rank_and_size_are_what_the_launcher_says(monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINER_ID", "3")
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "8")
     assert rank_from_environment() == (3, 8)
-
-
-def test_the_first_rank_writes_and_a_gpu_is_recognised():
-    assert Environment("gpu:1", 0, 2, 0).is_main
-    assert not Environment("cpu", 1, 2, 0).is_main
-    assert Environment("gpu:1", 0, 2, 0).on_gpu
-    assert not Environment("cpu", 0, 1, 0).on_gpu
 
 
 def test_seeds_depend_on_every_part_and_stay_the_same_for_ever():
@@ -73,5 +57,62 @@ def test_one_seed_for_all_three_generators():
     assert draw() == first
 
 
-def test_the_sum_over_one_process_is_what_it_was():
-    assert sum_over_ranks(np.array([1.5, 2.0]), 1).tolist() == [1.5, 2.0]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_batch_goes_on(number, caplog):
+    with InterruptWatch(world_size=1) as watch:
+        assert not watch.stop_after(1)
+        with caplog.at_level(logging.WARNING):
+            signal.raise_signal(number)
+        assert "then saving" in caplog.text, "a user who sees nothing presses again"
+        assert watch.stop_after(1)
+        assert watch.stop_after(2)
+
+
+def test_a_second_ctrl_c_stops_at_once_but_a_second_termination_does_not_break_the_save():
+    with InterruptWatch(world_size=1) as watch:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGTERM)
+        assert watch.stop_after(1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_are_put_back_also_after_an_error():
+    before = [signal.getsignal(number) for number in InterruptWatch.SIGNALS]
+    with pytest.raises(ZeroDivisionError), InterruptWatch(world_size=1):
+        assert [signal.getsignal(number) for number in InterruptWatch.SIGNALS] != before
+        raise ZeroDivisionError
+    assert [signal.getsignal(number) for number in InterruptWatch.SIGNALS] == before
+
+
+def test_outside_the_main_thread_the_surrounding_program_decides():
+    outcome = []
+
+    def work() -> None:
+        with InterruptWatch(world_size=1) as watch:
+            outcome.append(watch.stop_after(1))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert outcome == [False]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_several_processes_ask_each_other_only_now_and_then(monkeypatch):
+    asked = []
+
+    def sum_over_ranks(values, world_size):
+        asked.append(values[0])
+        return values + 1
+
+    monkeypatch.setattr("ppcls_ext.engine.environment.sum_over_ranks", sum_over_ranks)
+    watch = InterruptWatch(world_size=2)
+    assert [step for step in range(1, 31) if watch.stop_after(step)] == [10, 20, 30]
+    assert len(asked) == 3
+
+
+def test_an_interruption_is_no_ordinary_error():
+    """`except Exception` in a plug-in must not swallow it."""
+    assert not issubclass(Interrupted, Exception)

@@ -14,7 +14,7 @@ import paddle
 import pytest
 
 from ppcls_ext.engine.environment import Environment, InterruptWatch
-from ppcls_ext.engine.loader import BatchWorkers, EpochBatchSampler, Loader
+from ppcls_ext.engine.loader import EpochBatchSampler, Loader
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -33,9 +33,10 @@ class OneWeight(Task):
         self.options = RunOptions({}, "", (), **{**defaults, **options})
         self.bad_step, self.update_freq = bad_step, update_freq
         self.model = paddle.nn.Linear(1, 1)
-        workers = BatchWorkers(lambda keys: {"image": np.array([key.index for key in keys], "float32")}, 0, 0)
-        tensors = lambda arrays: {name: paddle.to_tensor(value) for name, value in arrays.items()}  # noqa: E731
-        self.batches = Loader(workers, EpochBatchSampler(10, 2), tensors)
+        self.batches = Loader(
+            lambda keys: {"image": np.array([key.index for key in keys], "float32")}, EpochBatchSampler(10, 2),
+            lambda arrays: {name: paddle.to_tensor(value) for name, value in arrays.items()},
+        )  # fmt: skip
         self.updates, self.evaluated = 0, 0
 
     def describe(self) -> str:
