@@ -464,10 +464,10 @@ def _convolution(stride: int, padding: int, x: np.ndarray, weight: np.ndarray, *
         """[n, C, H, W] -> [C * k * k, n * H' * W']."""
         if pointwise:
             return _images_last(x[part].reshape(-1, channels, positions))
-        columns = np.empty((part.stop - part.start, channels * taps * taps, positions), np.float32)
-        for image, target in zip(x[part], columns, strict=True):
-            kernels.gather_patches(image.reshape(-1), target, *shape)
-        return _images_last(columns)
+        columns = np.empty((matrix.shape[1], (part.stop - part.start) * positions), np.float32)
+        for index, image in enumerate(x[part]):
+            kernels.gather_patches(image.reshape(-1), columns, index * positions, *shape)
+        return columns
 
     for part in groups:
         product = _times(matrix, columns_of(part))
@@ -481,12 +481,12 @@ def _convolution(stride: int, padding: int, x: np.ndarray, weight: np.ndarray, *
         for part in groups:
             d = _images_last(dy[part])
             dmatrix += _times(d, columns_of(part).T)
-            dcolumns = _times(matrix.T, d).reshape(len(matrix[0]), -1, positions)
+            dcolumns = _times(matrix.T, d)
             if pointwise:
-                dx[part] = dcolumns.swapaxes(0, 1).reshape(x[part].shape)
+                dx[part] = dcolumns.reshape(channels, -1, positions).swapaxes(0, 1).reshape(x[part].shape)
                 continue
-            for index, target in enumerate(dx[part]):
-                kernels.scatter_patches(np.ascontiguousarray(dcolumns[:, index]), target.reshape(-1), *shape)
+            for index, image in enumerate(dx[part]):
+                kernels.scatter_patches(image.reshape(-1), dcolumns, index * positions, *shape)
         dbias = [dy.sum(axis=(0, 2))] if bias else []
         return dx, dmatrix.reshape(weight.shape), *dbias
 

@@ -207,12 +207,12 @@ def depthwise_backward(x, weight, dy, dx, dweight, dbias, images, height, width,
 
 
 @kernel(threads_from=MANY)
-def gather_patches(x, columns, channels, height, width, taps, stride, padding, out_height, out_width):
-    """One image [C, H, W] -> columns [C * taps * taps, H' * W']: what each output position sees."""
+def gather_patches(x, columns, first, channels, height, width, taps, stride, padding, out_height, out_width):
+    """One image [C, H, W] -> H' * W' columns of [C * taps * taps, M] from ``first`` on: what each position sees."""
     for c in prange(channels):
         for ky in range(taps):
             for kx in range(taps):
-                line = columns[(c * taps + ky) * taps + kx]
+                line = columns[(c * taps + ky) * taps + kx, first : first + out_height * out_width]
                 for r in range(out_height):
                     y = r * stride + ky - padding
                     at = (c * height + y) * width + kx - padding
@@ -233,14 +233,14 @@ def gather_patches(x, columns, channels, height, width, taps, stride, padding, o
 
 
 @kernel(threads_from=MANY)
-def scatter_patches(columns, x, channels, height, width, taps, stride, padding, out_height, out_width):
-    """The transpose of `gather_patches`: sums columns into the image [C, H, W]."""
+def scatter_patches(x, columns, first, channels, height, width, taps, stride, padding, out_height, out_width):
+    """The transpose of `gather_patches`: sums columns into the image [C, H, W], which is written."""
     for c in prange(channels):
         for i in range(c * height * width, (c + 1) * height * width):
             x[i] = ZERO
         for ky in range(taps):
             for kx in range(taps):
-                line = columns[(c * taps + ky) * taps + kx]
+                line = columns[(c * taps + ky) * taps + kx, first : first + out_height * out_width]
                 low = max(0, -((kx - padding) // stride))
                 high = min(out_width, (width - 1 - kx + padding) // stride + 1)
                 for r in range(out_height):
