@@ -119,7 +119,7 @@ def test_the_published_recipe_reaches_the_trainer():
     assert config.optimizer.settings.one_dim_param_no_weight_decay
     schedule = config.optimizer.build_schedule(epochs=300, steps_each_epoch=1)
     assert [schedule.rate_at(epoch) for epoch in (0, 20, 300)] == pytest.approx([0, 2.5e-4, 1e-6])
-    assert [(weight, loss.epsilon) for weight, loss in config.train_loss.parts] == [(1.0, 0.1)]
+    assert [(loss.weight, loss.epsilon) for loss in config.train_loss.losses] == [(1.0, 0.1)]
 
 
 def operators_of(config: DetectionConfig, reader: str) -> dict[str, Any]:

@@ -67,8 +67,8 @@ MISTAKES = [
     (f"{BATCH_OPS}[0]={{OpSampler: {{Mixup: {{}}}}}}", f"{BATCH_OPS}[0].OpSampler", "unknown operator 'Mixup'"),
     # Wrong types, of sections and of values.
     ("DataLoader.Train=5", None, "must be a mapping with the keys dataset, sampler, loader, got 5"),
-    ("Loss.Train={CELoss: {}}", None, "must be a list of '- Name: {arguments}' entries, got {'CELoss': {}}"),
-    (f"{TRAIN_OPS}[1]=5", None, "expected one operator as 'Name: {arguments}', got 5"),
+    ("Loss.Train={CELoss: {}}", None, "expected a list of 'Name: {arguments}', got {'CELoss': {}}"),
+    (f"{TRAIN_OPS}[1]=5", None, "expected one entry as 'Name: {arguments}', got 5"),
     ("Global.epochs=1.5", None, "must be a whole number, got 1.5 (float)"),
     ("Global.use_visualdl=3", None, "must be true or false, got 3 (int)"),
     ("Global.image_shape=[3, a, 224]", "Global.image_shape[1]", "must be a whole number, got 'a' (str)"),
@@ -160,7 +160,7 @@ def test_shared_parts_are_read_independently(tmp_path):
     config = load_config(file, ["DataLoader.Train.sampler.batch_size=4"])
     assert config.train.dataset == config.eval.dataset == "Digits"
     assert (config.train.sampler.batch_size, config.eval.sampler.batch_size) == (4, 8)
-    assert config.train_loss.parts[0][0] == config.eval_loss.parts[0][0] == 2.0
+    assert config.train_loss.losses[0].weight == config.eval_loss.losses[0].weight == 2.0
 
 
 @pytest.mark.parametrize(
