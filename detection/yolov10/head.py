@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import paddle
 from paddle import nn
@@ -31,6 +31,7 @@ from detection.yolov10.loss import (
 from detection.yolov10.network import ConvNorm, depthwise, uniform_weights
 from detection.yolov10.scales import STRIDES
 from ppcls_ext.utils.errors import suggestion
+from ppcls_ext.utils.signature import Limits
 
 # The picture and the number of objects in it from which the classes' first scores are derived.
 _USUAL_SIZE = 640
@@ -52,9 +53,6 @@ class DetectionBranch(nn.Layer):
         class_num: number of classes.
         reg_max: bins of each distribution.
         strides: pixels between two anchors of each map; only the first biases depend on them.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its name.
     """
 
     def __init__(
@@ -115,7 +113,7 @@ class YOLOv10Head(nn.Layer):
         loss_weight: gains of the parts of the loss, ``class``, ``iou`` and ``dfl``.
 
     Raises:
-        ValueError: an argument is out of range; the message begins with its key.
+        ValueError: a gain is negative or unknown; the message begins with its key.
     """
 
     __shared__ = ["num_classes"]
@@ -126,13 +124,11 @@ class YOLOv10Head(nn.Layer):
         in_channels: Sequence[int] = (256, 512, 1024),
         strides: Sequence[int] = STRIDES,
         num_classes: int = 80,
-        reg_max: int = 16,
+        reg_max: Annotated[int, Limits(ge=2)] = 16,
         assigner: Any = "YOLOv10Assigner",
         loss_weight: dict[str, float] = GAINS,
     ) -> None:
         super().__init__()
-        if reg_max < 2:
-            raise ValueError(f"YOLOv10Head.reg_max: must be a whole number of at least 2, got {reg_max!r}")
         for name, value in loss_weight.items():
             if name not in GAINS:
                 near = suggestion(str(name), GAINS)
@@ -282,7 +278,7 @@ class YOLOv10(BaseArch):
         keep: at most so many detections of an image are given.
 
     Raises:
-        ValueError: an argument is out of range; the message begins with its key.
+        ValueError: ``yolo_head`` is another head.
     """
 
     __category__ = "architecture"
@@ -292,11 +288,9 @@ class YOLOv10(BaseArch):
         backbone: str | nn.Layer = "YOLOv10Backbone",
         neck: str | nn.Layer = "YOLOv10Neck",
         yolo_head: str | nn.Layer = "YOLOv10Head",
-        keep: int = KEEP,
+        keep: Annotated[int, Limits(ge=1)] = KEEP,
     ) -> None:
         super().__init__()
-        if keep < 1:
-            raise ValueError(f"YOLOv10.keep: must be a whole number of at least 1, got {keep!r}")
         if not isinstance(yolo_head, str | YOLOv10Head):
             kind = type(yolo_head).__name__
             raise ValueError(f"YOLOv10.yolo_head: must be YOLOv10Head or made from it, got {kind}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import paddle
@@ -17,6 +17,7 @@ from paddle.nn import functional
 from ppdet.core.workspace import register
 
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.signature import Limits, PositiveNumber
 
 # Keeps quotients of empty boxes finite; far below the area of a pixel.
 EPSILON = 1e-7
@@ -181,18 +182,15 @@ class YOLOv10Assigner:
         one_to_one: anchors for each box in the branch that needs no NMS.
         alpha: exponent of the score of the box's class.
         beta: exponent of the CIoU, which counts as 0 if negative.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its key.
     """
 
-    def __init__(self, one_to_many: int = 10, one_to_one: int = 1, alpha: float = 0.5, beta: float = 6.0) -> None:
-        for name, value in (("one_to_many", one_to_many), ("one_to_one", one_to_one)):
-            if value < 1:
-                raise ValueError(f"YOLOv10Assigner.{name}: must be a whole number of at least 1, got {value!r}")
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not value > 0:
-                raise ValueError(f"YOLOv10Assigner.{name}: must be a number above 0, got {value!r}")
+    def __init__(
+        self,
+        one_to_many: Annotated[int, Limits(ge=1)] = 10,
+        one_to_one: Annotated[int, Limits(ge=1)] = 1,
+        alpha: PositiveNumber = 0.5,
+        beta: PositiveNumber = 6.0,
+    ) -> None:
         self.one_to_many, self.one_to_one = one_to_many, one_to_one
         self.alpha, self.beta = float(alpha), float(beta)
 

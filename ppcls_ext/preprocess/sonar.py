@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.signature import PositiveNumber
 
 Method = Literal["none", "gamma", "log", "equalize", "clahe"]
 Channel = Literal["auto", "red", "green", "blue"]
@@ -60,26 +60,17 @@ class SonarEnhance:
         tile_grid: of ``clahe``: so many tiles across and as many down, or ``[across, down]``.
 
     Raises:
-        ValueError: an argument is out of range; the message begins with its name.
+        ValueError: ``tile_grid`` is neither a number nor a pair of numbers above 0.
     """
 
     def __init__(
         self,
         method: Method = "none",
         channel: Channel = "auto",
-        gamma: float = 0.5,
-        clip_limit: float = 2.0,
+        gamma: PositiveNumber = 0.5,
+        clip_limit: PositiveNumber = 2.0,
         tile_grid: int | list[int] = 8,
     ) -> None:
-        for name, value, allowed in (("method", method, METHODS), ("channel", channel, ("auto", *CHANNELS))):
-            if value not in allowed:
-                raise ValueError(
-                    f"{name}: must be one of {', '.join(allowed)}, got {value!r}{suggestion(str(value), allowed)}"
-                )
-        if not gamma > 0:
-            raise ValueError(f"gamma: must be positive, got {gamma}")
-        if not clip_limit > 0:
-            raise ValueError(f"clip_limit: must be positive, got {clip_limit}")
         tiles = [tile_grid, tile_grid] if isinstance(tile_grid, int) else list(tile_grid)
         if len(tiles) != 2 or any(not isinstance(count, int) or count < 1 for count in tiles):
             raise ValueError(f"tile_grid: must be a positive number or [across, down], got {tile_grid}")
@@ -143,13 +134,9 @@ def enhancement_of(operators: Any) -> SonarEnhance | None:
 
     Pictures for people are drawn with it, so that they show what the detector sees.
 
-    Raises:
-        UserError: an argument is out of range.
+    The configuration is checked already.
     """
     for step in operators or []:
         if isinstance(step, Mapping) and SonarEnhance.__name__ in step:
-            try:
-                return SonarEnhance(**(step[SonarEnhance.__name__] or {}))
-            except ValueError as error:
-                raise UserError(f"sample_transforms: {SonarEnhance.__name__}.{error}") from error
+            return SonarEnhance(**(step[SonarEnhance.__name__] or {}))
     return None

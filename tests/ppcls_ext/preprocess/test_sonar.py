@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ppcls_ext.preprocess import ImageError
-from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance, echo_channel, enhancement_of
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance, enhancement_of
 
 
 def dark_echo(height: int = 48, width: int = 64) -> np.ndarray:
@@ -26,18 +25,12 @@ def in_channel(echo: np.ndarray, name: str, others: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-@pytest.mark.parametrize("others", [0, 255])
-def test_auto_finds_the_channel_with_the_echo(name, others):
-    image = in_channel(dark_echo(), name, others)
-    assert CHANNELS[echo_channel(image)] == name
-    assert np.array_equal(SonarEnhance()(image), np.repeat(dark_echo()[:, :, None], 3, axis=2))
-
-
-@pytest.mark.parametrize("name", CHANNELS)
-def test_a_named_channel_is_taken_whatever_it_holds(name):
+def test_auto_finds_the_channel_with_the_echo_and_a_named_one_is_taken_whatever_it_holds(name):
+    for others in (0, 255):
+        image = in_channel(dark_echo(), name, others)
+        assert np.array_equal(SonarEnhance()(image), np.repeat(dark_echo()[:, :, None], 3, axis=2))
     image = in_channel(dark_echo(), "green")
-    result = SonarEnhance(channel=name)(image)
-    assert np.array_equal(result[:, :, 0], image[:, :, CHANNELS.index(name)])
+    assert np.array_equal(SonarEnhance(channel=name)(image)[:, :, 0], image[:, :, CHANNELS.index(name)])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -96,20 +89,10 @@ def test_what_is_no_frame_is_refused(image):
         SonarEnhance("equalize")(image)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"method": "gama"}, "method: must be one of .* got 'gama' .did you mean 'gamma'"),
-        ({"channel": "grey"}, "channel: must be one of auto, red, green, blue"),
-        ({"gamma": 0}, "gamma: must be positive"),
-        ({"clip_limit": -1.0}, "clip_limit: must be positive"),
-        ({"tile_grid": 0}, "tile_grid: must be"),
-        ({"tile_grid": [8]}, "tile_grid: must be"),
-    ],
-)
-def test_arguments_out_of_range(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        SonarEnhance(**arguments)
+@pytest.mark.parametrize("grid", [0, [8], [8, -1]])
+def test_a_wrong_grid_is_refused(grid):
+    with pytest.raises(ValueError, match="tile_grid: must be"):
+        SonarEnhance(tile_grid=grid)
 
 
 def test_the_enhancement_of_a_reader():
@@ -117,5 +100,3 @@ def test_the_enhancement_of_a_reader():
     assert (found.method, found.channel) == ("log", "red")
     assert enhancement_of([{"SonarEnhance": None}]).method == "none"
     assert enhancement_of([{"Decode": {}}]) is None and enhancement_of(None) is None
-    with pytest.raises(UserError, match=r"SonarEnhance\.gamma: must be positive, got -1"):
-        enhancement_of([{"SonarEnhance": {"gamma": -1}}])
