@@ -53,6 +53,7 @@ class EConvNeXt(econvnext.EConvNeXt):
             or ``.safetensors``. Stem and stages must fit; norms of outputs that the file lacks start fresh.
         expansion_channels: a list for each stage: the channels inside each of its blocks, if not four times the
             block's as published; ``tools/prune_model.py`` finds them.
+        depth_multiplier, width_multiplier: scale the blocks of each stage and the widths, as of a classifier.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -68,6 +69,8 @@ class EConvNeXt(econvnext.EConvNeXt):
         freeze_at: int = -1,
         pretrained: str | None = None,
         expansion_channels: list | None = None,
+        depth_multiplier: float = 1.0,
+        width_multiplier: float = 1.0,
     ) -> None:
         if arch not in ARCHS:
             raise ValueError(f"arch: must be one of {', '.join(ARCHS)}, got '{arch}'{suggestion(str(arch), ARCHS)}")
@@ -82,7 +85,13 @@ class EConvNeXt(econvnext.EConvNeXt):
         indices = list(return_idx) if isinstance(return_idx, Sequence) else []
         if not indices or any(index not in range(STAGES) for index in indices) or sorted(set(indices)) != indices:
             raise ValueError(f"return_idx: must be rising stage numbers from 0 to {STAGES - 1}, got {return_idx!r}")
-        super().__init__(**MODELS[PREFIX + arch], drop_path_rate=rate, expansion_channels=expansion_channels)
+        super().__init__(
+            **MODELS[PREFIX + arch],
+            drop_path_rate=rate,
+            expansion_channels=expansion_channels,
+            depth_multiplier=depth_multiplier,
+            width_multiplier=width_multiplier,
+        )
         self.arch, self.return_idx, self.freeze_at = arch, indices, freeze_at
         self.norms = nn.LayerList(
             nn.BatchNorm2D(self.feature_channels[index], epsilon=BATCH_NORM_EPSILON)

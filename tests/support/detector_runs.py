@@ -41,7 +41,10 @@ def run_config(folder: Path, frames: Frames, **changes: Any) -> Path:
         "keep_checkpoints": 20, "norm_type": "bn", "use_ema": True, "ema_decay": 0.9,
         "ema_black_list": ["proj_conv.weight"], "depth_mult": 0.33, "width_mult": 0.25,
         "PPYOLOE": {"backbone": "EConvNeXt", "neck": "CustomCSPPAN", "yolo_head": "PPYOLOEHead", "post_process": None},
-        "EConvNeXt": {"arch": "mini", "return_idx": [1, 2, 3], "drop_path_rate": 0.2},
+        "EConvNeXt": {
+            "arch": "mini", "depth_multiplier": 0.1, "width_multiplier": 0.125, "return_idx": [1, 2, 3],
+            "drop_path_rate": 0.2,
+        },
         "CustomCSPPAN": {"out_channels": [384, 192, 96], "stage_num": 1, "block_num": 1, "act": "swish", "spp": True},
         "PPYOLOEHead": {
             "fpn_strides": [32, 16, 8], "static_assigner_epoch": 1,

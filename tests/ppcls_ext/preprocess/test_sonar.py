@@ -89,12 +89,6 @@ def test_what_is_no_frame_is_refused(image):
         SonarEnhance("equalize")(image)
 
 
-@pytest.mark.parametrize("grid", [0, [8], [8, -1]])
-def test_a_wrong_grid_is_refused(grid):
-    with pytest.raises(ValueError, match="tile_grid: must be"):
-        SonarEnhance(tile_grid=grid)
-
-
 def test_the_enhancement_of_a_reader():
     found = enhancement_of([{"Decode": {}}, {"SonarEnhance": {"method": "log", "channel": "red"}}, {"Permute": {}}])
     assert (found.method, found.channel) == ("log", "red")
