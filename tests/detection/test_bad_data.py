@@ -18,7 +18,7 @@ from detection.toolkit import build_model, workspace
 from detection.weights import load_start
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
-from tests.support.detector_runs import make_frames, run_config
+from tests.support.detectors import make_frames, run_config
 from tests.support.frames import Frames
 from tests.support.runs import run_tool
 
@@ -105,7 +105,7 @@ def test_a_run_starts_from_weights_for_other_classes_but_not_from_another_detect
     weights = tmp_path / "weights.pdparams"
     model = build_model(load_config(run_config(tmp_path / "one", frames)))
     write_weights(weights, model.state_dict())
-    other = load_config(run_config(tmp_path / "two", frames, EConvNeXt__arch="tiny", pretrain_weights=str(weights)))
+    other = load_config(run_config(tmp_path / "two", frames, "EConvNeXt", pretrain_weights=str(weights)))
     with pytest.raises(UserError, match="pretrain_weights: .*: they were trained with another architecture than"):
         load_start(other, build_model(other))
     for part in (frames.train, frames.val):

@@ -13,8 +13,7 @@ import pytest
 from detection import toolkit
 from detection.configuration import load_config
 from ppcls_ext.utils.errors import UserError
-from tests.support.detector_runs import make_frames, run_config
-from tests.support.detectors import tiny_config
+from tests.support.detectors import make_frames, run_config, tiny_config
 
 NETWORK_PARTS = (
     "EConvNeXt", "CSPConvNeXt", "YOLOv10", "YOLOv10Assigner", "YOLOv10Backbone", "YOLOv10Head", "YOLOv10Neck",
@@ -142,7 +141,8 @@ def test_what_a_backbone_refuses_names_the_configuration(tmp_path: Path) -> None
 
 
 def test_backbone_weights_that_are_gone_stop_training_but_not_the_use_of_a_trained_detector(tmp_path: Path) -> None:
-    file = run_config(tmp_path, make_frames(tmp_path / "data"), EConvNeXt__pretrained=str(tmp_path / "gone.pdparams"))
+    gone = {"EConvNeXt__pretrained": str(tmp_path / "gone.pdparams")}
+    file = run_config(tmp_path, make_frames(tmp_path / "data"), "EConvNeXt", **gone)
     config = load_config(file)
     with pytest.raises(UserError, match=r"gone\.pdparams: no such weight file"):
         toolkit.build_model(config)

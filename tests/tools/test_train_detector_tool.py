@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.detector_runs import make_frames, run_config
+from tests.support.detectors import make_frames, run_config
 from tests.support.runs import run_tool, start_tool
 
 

@@ -13,10 +13,8 @@ import pytest
 import yaml
 
 from ppcls_ext.weights import write_weights
-from tests.support.detector_runs import make_frames
-from tests.support.detectors import tiny_config
+from tests.support.detectors import make_frames, make_yolov10_lively, tiny_config, yolov10_config
 from tests.support.frames import NAMES
-from tests.support.yolov10_detectors import make_yolov10_lively, yolov10_config
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 CHECKPOINT = "weights=run/checkpoints/epoch_0001"

@@ -14,7 +14,7 @@ from detection.configuration import load_config
 from detection.data.loader import build_loader
 from detection.toolkit import workspace
 from ppcls_ext.utils.errors import UserError
-from tests.support.detector_runs import NORMALIZE, make_frames, run_config
+from tests.support.detectors import NORMALIZE, make_frames, run_config
 
 TRANSFORMS = [
     {"Decode": {}},
