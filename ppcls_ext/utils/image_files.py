@@ -26,24 +26,20 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for given in inputs:
-        images = _images_of(given)
+        path = Path(given)
+        if path.is_file():
+            images = [path]
+        elif path.is_dir():
+            images = images_in(path)
+        elif glob.has_magic(given):
+            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
+            images = [match for match in matches if match.is_file() and match.suffix.lower() in SUFFIXES]
+        else:
+            raise UserError(f"--input {given}: no such file or folder")
         if not images:
             raise UserError(f"--input {given}: no image there (known suffixes: {', '.join(sorted(SUFFIXES))})")
         found.update(dict.fromkeys(images))
     return list(found)
-
-
-def _images_of(given: str) -> list[Path]:
-    path = Path(given)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return images_in(path)
-    if glob.has_magic(given):
-        matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
-        files = [[match] if match.is_file() and _is_image(match) else [] for match in matches]
-        return [file for group in files for file in group]
-    raise UserError(f"--input {given}: no such file or folder")
 
 
 def left_out(inputs: Sequence[str]) -> str | None:
@@ -52,7 +48,8 @@ def left_out(inputs: Sequence[str]) -> str | None:
     A few are named; many are counted by suffix, for a folder of frames may hold as many annotations.
     """
     folders = [Path(given) for given in inputs if Path(given).is_dir()]
-    files = sorted({path for folder in folders for path in _visible_files(folder) if not _is_image(path)})
+    visible = {path for folder in folders for path in _visible_files(folder)}
+    files = sorted(path for path in visible if path.suffix.lower() not in SUFFIXES)
     if not files:
         return None
     if len(files) <= SHOWN_OTHERS:
@@ -93,7 +90,3 @@ def _visible_files(folder: Path) -> Iterator[Path]:
                 searched.add(real)
                 folders.append(name)
         yield from (Path(place, name) for name in files if not name.startswith("."))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
