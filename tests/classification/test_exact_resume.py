@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import signal
 import time
@@ -33,7 +34,7 @@ def step_losses(run: Path) -> list[tuple[int, int, float]]:
 
 @pytest.mark.parametrize(("workers", "last"), [(1, "epoch_0001"), (2, "epoch_0001_step_000002")])
 def test_a_run_continues_bit_for_bit_with_any_number_of_workers(
-    whole_run: Path, tmp_path: Path, workers: int, last: str
+    whole_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int, last: str
 ) -> None:
     # As it was on the disk when checkpoint `last` was the newest.
     run = tmp_path / "run"
@@ -42,8 +43,9 @@ def test_a_run_continues_bit_for_bit_with_any_number_of_workers(
         if folder.name > last and not folder.is_symlink():
             shutil.rmtree(folder)
     changes = {"Global__save_steps": 2, "DataLoader__Train__loader": {"num_workers": workers}}
-    train_config(load_config(write_config(tmp_path, tiny_config(run, **changes))), resume="auto")
-    assert f"resuming from {run}/checkpoints/{last}" in (run / "train.log").read_text()
+    with caplog.at_level(logging.INFO):
+        train_config(load_config(write_config(tmp_path, tiny_config(run, **changes))), resume="auto")
+    assert f"resuming from {run}/checkpoints/{last}" in caplog.text
     for checkpoint in ("epoch_0001_step_000002", "epoch_0002"):
         assert same_files(run / "checkpoints" / checkpoint, whole_run / "checkpoints" / checkpoint, TENSORS) == []
     assert step_losses(run) == step_losses(whole_run)
