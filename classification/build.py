@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import random
 from collections.abc import Iterator
@@ -14,9 +15,8 @@ import numpy as np
 import paddle
 
 from classification.config import Config, DataSettings
-from classification.data.datasets import DatasetError, ImageDataset, check_labels
+from classification.data.datasets import DATASETS, DatasetError, ImageDataset, check_labels
 from classification.data.loader import build_loader
-from classification.opening import open_dataset, refusal
 from classification.sections import ArchSettings
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import build_model
@@ -27,6 +27,7 @@ from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
+NO_DATA_HINT = "configs/quickstart.yaml trains without any download"
 # What a forward pass raises for shapes that do not fit; no memory or a broken device is another matter.
 SHAPE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -46,6 +47,28 @@ class Place:
     image_shape: list[int]
     key: str = "Arch"
     shape_key: str = "Global.image_shape"
+
+
+class UnavailableDataError(UserError):
+    """A data set that is missing, empty or malformed; ``reason`` is the message without place and advice."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def open_dataset(config: Config, settings: DataSettings) -> ImageDataset:
+    """Opens a data set.
+
+    Raises:
+        UnavailableDataError: it is missing, empty or malformed; the line begins with place and dotted key.
+    """
+    try:
+        return DATASETS[settings.dataset](**settings.dataset_arguments)
+    except DatasetError as error:
+        message = f"{error.message}; {NO_DATA_HINT}" if "does not exist" in error.message else error.message
+        problem = config.document.problem(f"{settings.key}.dataset.{error.argument}", message)
+        raise UnavailableDataError(problem, error.message) from error
 
 
 def build_dataset(config: Config, settings: DataSettings) -> ImageDataset:
@@ -108,7 +131,7 @@ def build_network(config: Config, environment_on_gpu: bool | None = None) -> pad
     Raises:
         UserError: the constructor refuses a value, or the model cannot take images of ``Global.image_shape``.
     """
-    model = construct_network(config, model_of(config))
+    model = construct_network(config, Place(config.arch, config.run.image_shape))
     if config.arch.use_sync_bn and environment_on_gpu is not None:
         if environment_on_gpu:
             return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -121,7 +144,12 @@ def construct_network(config: Config, place: Place) -> paddle.nn.Layer:
     try:
         model = build_model(place.arch.name, **place.arch.arguments)
     except (ValueError, AssertionError) as error:
-        raise UserError(refusal(config, place.key, place.arch.arguments, error)) from error
+        # The constructor's message may begin with an argument's name.
+        name, _, message = str(error).partition(": ")
+        if message and name in place.arch.arguments:
+            raise UserError(config.document.problem(f"{place.key}.{name}", message)) from error
+        message = str(error) or f"these values are refused: {place.arch.arguments}"
+        raise UserError(config.document.problem(place.key, message)) from error
     check_image_shape(config, model, place)
     return model
 
@@ -170,24 +198,29 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
     if not file.is_file():
         logger.info("no class names: %s (Infer.PostProcess.class_id_map_file) does not exist", file)
         return None
-    return _parse_class_names(file, config.postprocess.delimiter)
-
-
-def _parse_class_names(file: Path, delimiter: str | None) -> list[str]:
     names: dict[int, str] = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        identifier, _, name = line.strip().partition(delimiter or " ")
+        identifier, _, name = line.strip().partition(config.postprocess.delimiter or " ")
         if not identifier.isdigit():
             raise UserError(f"{file}:{number}: must be a class number and a name, got '{line.strip()}'")
         names[int(identifier)] = name.strip()
     return [names.get(index, str(index)) for index in range(max(names) + 1)] if names else []
 
 
-def model_of(config: Config) -> Place:
-    """Returns the place of the network of ``Arch``."""
-    return Place(config.arch, config.run.image_shape)
+def check_same_classes(names: list[str] | None, place: str, others: list[str] | None, other_place: str) -> None:
+    """Compares the class names by label of two places, where both are known (not ``None``).
+
+    Raises:
+        UserError: they differ; the message names the first label that means something else.
+    """
+    if not names or not others:
+        return
+    for label, (name, other) in enumerate(itertools.zip_longest(names, others)):
+        if name != other:
+            first, second = ("nothing" if word is None else f"'{word}'" for word in (other, name))
+            raise UserError(f"{other_place} and {place} name different classes: label {label} is {first} and {second}")
 
 
 def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | None = None) -> None:
@@ -201,17 +234,37 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | Non
     Raises:
         UserError: the model cannot take it, or its logits are not ``[1, class_num]``.
     """
-    place = place or model_of(config)
+    place = place or Place(config.arch, config.run.image_shape)
     shape, name, class_num = place.image_shape, place.arch.name, place.arch.class_num
-    refusal = f"{name} cannot take images of shape {shape}"
+    problem = f"{name} cannot take images of shape {shape}"
+    # Names of layers whose result holds no number; Paddle computes on with it, to zeros or to NaN.
+    empty: list[str] = []
+
+    def watch(name: str, layer: paddle.nn.Layer) -> Any:
+        def note(_layer: paddle.nn.Layer, _inputs: Any, output: Any) -> None:
+            if isinstance(output, paddle.Tensor) and 0 in output.shape:
+                empty.append(name)
+
+        return layer.register_forward_post_hook(note)
+
+    hooks = [watch(*named) for named in model.named_sublayers()]
     try:
-        with _undisturbed(model), _watching_for_nothing(model) as empty, paddle.no_grad():
+        with _undisturbed(model), paddle.no_grad():
             outputs = list(logits_of(model(paddle.zeros([1, *shape], "float32"))).shape)
     except SHAPE_ERRORS as error:
-        message = refusal + _reason(model, shape[0], error)
-        raise UserError(config.document.problem(place.shape_key, message)) from error
+        # Paddle's own account is a page long. A convolution's weight is [outputs, inputs, height, width].
+        first = next((layer for layer in model.sublayers() if isinstance(layer, paddle.nn.Conv2D)), None)
+        lines = str(error).strip().splitlines()
+        if first is not None and first.weight.shape[1] != shape[0]:
+            problem += f": its first convolution takes {first.weight.shape[1]} channels, not {shape[0]}"
+        elif len(lines) == 1:
+            problem += f": {lines[0]}"
+        raise UserError(config.document.problem(place.shape_key, problem)) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
     if empty:
-        message = f"{refusal}: they are too small, {empty[0]} leaves nothing of them"
+        message = f"{problem}: they are too small, {empty[0]} leaves nothing of them"
         raise UserError(config.document.problem(place.shape_key, message))
     if outputs != [1, class_num]:
         message = f"{name} gives outputs of shape {outputs} for one image, expected [1, {class_num}]"
@@ -222,35 +275,6 @@ def stage_widths(model: paddle.nn.Layer, image_shape: list[int]) -> list[int]:
     """Returns the channels of each stage's output, by running one image of ``[channels, height, width]``."""
     with _undisturbed(model), paddle.no_grad():
         return [int(output.shape[1]) for output in model.forward_features(paddle.zeros([1, *image_shape], "float32"))]
-
-
-def _reason(model: paddle.nn.Layer, channels: int, error: Exception) -> str:
-    """Returns why the model failed, where that can be told in a few words: Paddle's own account is a page long."""
-    first = next((layer for layer in model.sublayers() if isinstance(layer, paddle.nn.Conv2D)), None)
-    # A convolution's weight is [outputs, inputs, height, width].
-    if first is not None and first.weight.shape[1] != channels:
-        return f": its first convolution takes {first.weight.shape[1]} channels, not {channels}"
-    lines = str(error).strip().splitlines()
-    return f": {lines[0]}" if len(lines) == 1 else ""
-
-
-@contextlib.contextmanager
-def _watching_for_nothing(model: paddle.nn.Layer) -> Iterator[list[str]]:
-    """Gathers the names of layers whose result holds no number; Paddle computes on with it, to zeros or to NaN."""
-    empty: list[str] = []
-    hooks = []
-    for name, layer in model.named_sublayers():
-
-        def note(_: paddle.nn.Layer, __: Any, output: Any, name: str = name) -> None:
-            if isinstance(output, paddle.Tensor) and 0 in output.shape:
-                empty.append(name)
-
-        hooks.append(layer.register_forward_post_hook(note))
-    try:
-        yield empty
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextlib.contextmanager

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from classification.build import UnavailableDataError, open_dataset
 from classification.config import Config
 from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset
 from classification.data.geometry import Pad, RandCropImage, RandomCropImage
-from classification.opening import UnavailableDataError, open_dataset
 from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (

@@ -12,11 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import paddle
 
-from classification.build import build_batches, build_dataset, build_network
+from classification.build import build_batches, build_dataset, build_network, open_dataset
 from classification.config import Config, check_config, load_config
 from classification.data.datasets import ImageDataset
 from classification.evaluation import evaluate_model
-from classification.opening import open_dataset
 from classification.task import require_sections, train_config
 from classification.trained import Trained, load_trained
 from ppcls_ext.arch.flops import count_flops, count_parameters

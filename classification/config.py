@@ -224,8 +224,6 @@ def _read_losses(checker: Checker, section: Any, key: str) -> WeightedSum | None
         if checked is None:
             continue
         weight = checked.pop("weight", 1.0)
-        if weight < 0:
-            checker.add(f"{place}.weight", f"must not be negative, got {weight}")
         loss = checker.build(LOSSES[name], checked, place)
         if loss is not None:
             parts.append((weight, loss))

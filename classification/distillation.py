@@ -1,7 +1,7 @@
 """Knowledge distillation: a trained and frozen network, the teacher, gives the targets of the one that is trained.
 
 Soft labels (arXiv 1503.02531), hard labels (arXiv 2012.12877) and features (arXiv 1412.6550), chosen by the section
-``Distillation`` of a configuration. What gives a `TeacherOutput` for images can take the place of `Teacher`.
+``Distillation`` of a configuration.
 """
 
 from __future__ import annotations
@@ -104,25 +104,12 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-@dataclasses.dataclass
-class TeacherOutput:
-    """What the teacher says of a batch.
-
-    Attributes:
-        logits: ``[N, class_num]``.
-        features: outputs of the stages that were asked for, ``[N, C_i, H_i, W_i]`` each.
-    """
-
-    logits: paddle.Tensor
-    features: list[paddle.Tensor]
+# Logits ``[N, class_num]``, and the outputs of the stages that are compared, ``[N, C_i, H_i, W_i]`` each.
+Outputs = tuple[paddle.Tensor, list[paddle.Tensor]]
 
 
-def logits_and_features(network: nn.Layer, image: paddle.Tensor) -> tuple[paddle.Tensor, list[paddle.Tensor]]:
-    """Runs one of this project's classifiers on images ``[N, channels, H, W]``.
-
-    Returns:
-        Logits ``[N, class_num]``, and the outputs of all stages ``[N, C_i, H_i, W_i]``.
-    """
+def logits_and_features(network: nn.Layer, image: paddle.Tensor) -> Outputs:
+    """Runs one of this project's classifiers on images ``[N, channels, H, W]``; gives the outputs of all stages."""
     features = network.forward_features(image)
     pooled = network.flatten(network.pool(features[-1]))  # [N, C_4]
     return network.head(network.norm(pooled)), features
@@ -162,21 +149,17 @@ class Teacher(nn.Layer):
 
     def forward(self, image: paddle.Tensor) -> paddle.Tensor:
         """Images ``[N, channels, H, W]`` of the student -> the teacher's logits ``[N, class_num]``."""
-        return logits_of(self.network(self._resized(image)))
+        return self.outputs(image, [])[0]
 
-    def outputs(self, image: paddle.Tensor, stages: Sequence[int]) -> TeacherOutput:
+    def outputs(self, image: paddle.Tensor, stages: Sequence[int]) -> Outputs:
         """Images as for `forward` -> logits, and the outputs of some stages, counted from 1."""
-        if not stages:
-            return TeacherOutput(self(image), [])
-        logits, features = logits_and_features(self.network, self._resized(image))
-        return TeacherOutput(logits, [features[stage - 1] for stage in stages])
-
-    def _resized(self, image: paddle.Tensor) -> paddle.Tensor:
-        """``[N, channels, H, W]`` -> the same at the teacher's size."""
         size = self.image_shape[1:]
-        if image.shape[2:] == size:
-            return image
-        return functional.interpolate(image, size, mode="bilinear", align_corners=False)
+        if image.shape[2:] != size:
+            image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
+        if not stages:
+            return logits_of(self.network(image)), []
+        logits, features = logits_and_features(self.network, image)
+        return logits, [features[stage - 1] for stage in stages]
 
 
 class FeatureStudent(nn.Layer):
@@ -200,7 +183,7 @@ class FeatureStudent(nn.Layer):
             }
         )
 
-    def forward(self, image: paddle.Tensor) -> tuple[paddle.Tensor, list[paddle.Tensor]]:
+    def forward(self, image: paddle.Tensor) -> Outputs:
         """Images ``[N, channels, H, W]`` -> logits ``[N, class_num]``, and for each stage ``[N, C_i, H_i, W_i]``."""
         logits, outputs = logits_and_features(self.model, image)
         features = []
@@ -290,7 +273,7 @@ class Distillation:
         self.class_names = found.class_names
         self._identity = {"name": found.arch.name, "weights": str(found.file), "sha256": found.sha256}
         self.network: paddle.nn.Layer = model
-        self.projections: paddle.nn.Layer | None = None
+        self.projections = nn.LayerDict()
         if self.settings.features is not None:
             stages = self.settings.features.stages
             ours = stage_widths(model, config.run.image_shape)
@@ -308,15 +291,11 @@ class Distillation:
 
     def named_parameters(self) -> list[tuple[str, paddle.Tensor]]:
         """Returns the parameters that are trained beside the student's."""
-        if self.projections is None:
-            return []
         return [(PREFIX + name, parameter) for name, parameter in self.projections.named_parameters()]
 
     def arrays(self) -> dict[str, np.ndarray] | None:
         """Returns the weights of the projections, ``None`` where there are none."""
-        if not self.named_parameters():
-            return None
-        return {name: value.numpy() for name, value in self.projections.state_dict().items()}
+        return {name: value.numpy() for name, value in self.projections.state_dict().items()} or None
 
     def restore(self, arrays: dict[str, np.ndarray] | None) -> None:
         """Takes over what :meth:`arrays` returned.
@@ -324,34 +303,34 @@ class Distillation:
         Raises:
             UserError: these are other projections.
         """
-        if self.named_parameters():
+        if len(self.projections):
             load_weights(self.projections, arrays or {})
 
     @paddle.no_grad()
-    def teach(self, image: paddle.Tensor) -> TeacherOutput:
+    def teach(self, image: paddle.Tensor) -> Outputs:
         """Returns the teacher's output for the student's very own images ``[N, channels, H, W]``, mixed or not."""
         return self.teacher.outputs(image, self.settings.features.stages if self.settings.features else [])
 
     def losses(
-        self, label_loss: paddle.Tensor, logits: paddle.Tensor, features: list[paddle.Tensor], taught: TeacherOutput
+        self, label_loss: paddle.Tensor, output: paddle.Tensor | Outputs, taught: Outputs
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         """Returns the loss that is trained on, and its parts before their weights, all scalars.
 
         Args:
             label_loss: of the labels.
-            logits: the student's, ``[N, class_num]``.
-            features: the student's, projected, for each compared stage ``[N, C_i, H_i, W_i]``.
+            output: of ``network``: the student's logits, with its projected features where they are compared.
             taught: the teacher's output for the same images.
         """
+        logits = logits_of(output)
         settings = self.settings
         if settings.kind == "hard":
-            loss = hard_loss(logits, taught.logits)
+            loss = hard_loss(logits, taught[0])
         else:
             assert settings.temperature is not None
-            loss = soft_loss(logits, taught.logits, settings.temperature)
+            loss = soft_loss(logits, taught[0], settings.temperature)
         total = (1 - settings.weight) * label_loss + settings.weight * loss
         parts = {"loss_label": label_loss, "loss_distillation": loss}
         if settings.features is not None:
-            parts["loss_features"] = feature_loss(features, taught.features)
+            parts["loss_features"] = feature_loss(output[1], taught[1])
             total = total + settings.features.weight * parts["loss_features"]
         return total, parts

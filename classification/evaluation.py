@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import build_batches, build_dataset, build_network, load_pretrained
+from classification.build import build_batches, build_dataset, build_network, check_same_classes, load_pretrained
 from classification.config import Config
 from classification.data.datasets import ImageDataset
 from classification.losses import WeightedSum
 from classification.metrics import TopkAcc
-from classification.opening import check_same_classes
 from classification.precision import Precision
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.engine.environment import Environment, sum_over_ranks

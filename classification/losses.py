@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from ppcls_ext.utils.signature import Parameter, parameters_of
+from ppcls_ext.utils.signature import Limits, Parameter, parameters_of
 
 if TYPE_CHECKING:
     import paddle
@@ -15,14 +15,9 @@ class CELoss:
 
     Args:
         epsilon: the share of the probability that is spread evenly over all classes; null or 0 for none.
-
-    Raises:
-        ValueError: ``epsilon`` is not within [0, 1).
     """
 
-    def __init__(self, epsilon: float | None = None) -> None:
-        if epsilon is not None and not 0 <= epsilon < 1:
-            raise ValueError(f"epsilon: must be at least 0 and below 1, got {epsilon}")
+    def __init__(self, epsilon: Annotated[float, Limits(ge=0, lt=1)] | None = None) -> None:
         self.epsilon = epsilon or 0.0
 
     def __call__(
@@ -70,4 +65,4 @@ class WeightedSum:
 
 def loss_parameters(name: str) -> dict[str, Parameter]:
     """Returns the arguments of the loss ``name`` in YAML: its constructor's and ``weight``."""
-    return {**parameters_of(LOSSES[name]), "weight": Parameter("weight", float, 1.0)}
+    return {**parameters_of(LOSSES[name]), "weight": Parameter("weight", Annotated[float, Limits(ge=0)], 1.0)}

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from classification.build import open_dataset
 from classification.config import Config
 from classification.data.datasets import Cifar100
-from classification.opening import open_dataset
 from ppcls_ext.preprocess.decode import decode_image
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, atomic_path

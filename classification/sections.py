@@ -41,6 +41,7 @@ class GlobalSettings(Section):
         max_bad_images: ours; share of unreadable training images above which the run stops.
         amp_dtype: ours; ``float16`` (with loss scaling) or ``bfloat16`` (without) for the ``AMP`` section.
         freeze_norm: ours; keep batch norms in evaluation mode while training.
+        cpu_kernels: ours; ``auto`` trains with fast kernels where there is no GPU, ``paddle`` with Paddle's own.
     """
 
     checkpoints: str | None = None
@@ -68,6 +69,7 @@ class GlobalSettings(Section):
     max_bad_images: NotNegative = 0.01
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     freeze_norm: bool = False
+    cpu_kernels: Literal["auto", "paddle"] = "auto"
 
 
 class AmpSettings(Section):

@@ -10,20 +10,18 @@ import contextlib
 import json
 import logging
 import os
-import queue
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import AfterValidator
 
 from classification.config import Config, load_config
 from ppcls_ext.deploy.published import PUBLISHED_ON_CIFAR100, Published
@@ -60,31 +58,67 @@ POLL_SECONDS = 0.25
 # The file
 
 
+def _check_name(name: str) -> str:
+    if not ROW_NAME.fullmatch(name):
+        fit = "at most 100 letters, digits, . _ + -; .csv, .json, .md, .png end the names of the study's files"
+        raise ValueError(f"must be fit for a folder ({fit}), got {name!r}")
+    return name
+
+
+def _check_seeds(seeds: list[int]) -> list[int]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"must be a list of different whole numbers from 0, got {seeds!r}")
+    return seeds
+
+
+def _check_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
+    for name in overrides:
+        if name in OWN_KEYS:
+            raise ValueError(f"{name} {CHOSEN}")
+    return overrides
+
+
+RowName = Annotated[str, AfterValidator(_check_name)]
+Seeds = Annotated[list[CountOrZero], AfterValidator(_check_seeds)]
+# Dotted keys of a configuration and their values, as ``-o`` takes them.
+Overrides = Annotated[dict[str, Any], AfterValidator(_check_overrides)]
+
+
 class RowSection(Section):
     """One entry of ``rows``.
 
     Attributes:
         name: of the row and of its folder.
         config: a classification configuration; the path is relative to the working directory, as all paths are.
-        overrides: dotted keys of that configuration and their values, as ``-o`` takes them.
+        overrides: of that configuration.
         seeds: of this row, where they differ from those of the study.
         published: a name of the table of published figures on CIFAR-100, shown beside the row's own.
     """
 
-    name: str
+    name: RowName
     config: str
-    overrides: dict[str, Any] = {}
-    seeds: list[CountOrZero] | None = None
+    overrides: Overrides = {}
+    seeds: Seeds | None = None
     published: str | None = None
 
 
 class AblationSection(Section):
     """One entry of ``ablations``: the row ``base`` with the changes ``overrides``; for the others see `RowSection`."""
 
-    name: str
+    name: RowName
     base: str
-    overrides: dict[str, Any]
-    seeds: list[CountOrZero] | None = None
+    overrides: Overrides
+    seeds: Seeds | None = None
+
+
+class StudySection(Section):
+    """The file: ``output_dir`` holds all runs; ``seeds`` and ``overrides`` are those of every row."""
+
+    output_dir: str
+    seeds: Seeds = [0]
+    overrides: Overrides | None = None
+    rows: list[Any]
+    ablations: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -95,6 +129,7 @@ class Row:
         name: of the row and of its folder.
         config_file: its configuration.
         changes: of that configuration, ``KEY=VALUE``, in the order in which they are applied.
+        config: what results.
         seeds: one run each.
         base: for an ablation the row that it differs from, else None.
         differences: for an ablation what differs, ``KEY=VALUE``.
@@ -104,6 +139,7 @@ class Row:
     name: str
     config_file: str
     changes: tuple[str, ...]
+    config: Config
     seeds: tuple[int, ...]
     base: str | None = None
     differences: tuple[str, ...] = ()
@@ -112,14 +148,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """A whole checked study.
-
-    Attributes:
-        name: of its file, without ending.
-        path: its file.
-        output_dir: each run stands in ``output_dir/ROW/seed_N``.
-        rows: the rows, then the ablations.
-    """
+    """A whole checked study: its name and file, the folder of its runs (``ROW/seed_N``), the rows and ablations."""
 
     name: str
     path: Path
@@ -147,7 +176,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         overrides: ``KEY=VALUE`` changes of the configuration of every row; they go last.
 
     Raises:
-        ConfigError: every mistake of the file, one line each with its place.
+        ConfigError: the mistakes of the file, one line each with its place.
         UserError: the file cannot be read, or a change is malformed.
     """
     for change in overrides:
@@ -156,84 +185,55 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         if key in OWN_KEYS:
             raise UserError(f"-o {change}: {key} {CHOSEN}")
     document = load_config_file(path)
-    check, data = Checker(document), document.data
-    check.known_keys("", data, ("output_dir", "seeds", "overrides", "rows", "ablations"))
-    output_dir = data.get("output_dir")
-    if not isinstance(output_dir, str) or not output_dir:
-        check.add("output_dir", f"must be the folder of the study's runs, got {output_dir!r}")
-    seeds = _read_seeds(check, data.get("seeds", [0]), "seeds")
-    common = _read_changes(check, data.get("overrides") or {}, "overrides")
-    rows: dict[str, Row] = {}
-    wrong: set[Any] = set()
-    for section, model in (("rows", RowSection), ("ablations", AblationSection)):
-        entries = data.get(section, [] if section == "ablations" else None)
-        if not isinstance(entries, list) or (section == "rows" and not entries):
-            check.add(section, f"must be a list of mappings, at least one row, got {entries!r}")
-            wrong.add(None)
-            continue
-        for index, entry in enumerate(entries):
-            key = f"{section}[{index}]"
-            settings: Any = check.section(model, entry, key)
-            if settings is None:
-                wrong.add(entry.get("name") if isinstance(entry, dict) else None)
-                continue
-            name = settings.name
-            if not ROW_NAME.fullmatch(name):
-                fit = "at most 100 letters, digits, . _ + -; .csv, .json, .md, .png end the names of the study's files"
-                check.add(f"{key}.name", f"must be fit for a folder ({fit}), got {name!r}")
-            if name in rows:
-                check.add(f"{key}.name", f"'{name}' stands twice; each row has a folder of its own")
-            own = seeds if settings.seeds is None else _read_seeds(check, settings.seeds, f"{key}.seeds")
-            changes = _read_changes(check, settings.overrides, f"{key}.overrides")
-            if model is RowSection:
-                published = settings.published
-                if published is not None:
-                    published = check.choice(published, f"{key}.published", PUBLISHED_ON_CIFAR100)
-                known = PUBLISHED_ON_CIFAR100.get(published or "")
-                rows[name] = Row(name, settings.config, common + changes, own, published=known)
-                continue
-            if not changes:
-                check.add(f"{key}.overrides", "is empty: an ablation changes something of its base")
-            # A base that is there but wrong has a line of its own already.
-            bases = [row.name for row in rows.values() if row.base is None]
-            if settings.base in wrong or None in wrong or check.choice(settings.base, f"{key}.base", bases) is None:
-                continue
-            base = rows[settings.base]
-            rows[name] = Row(name, base.config_file, base.changes + changes, own, base.name, changes)
+    check = Checker(document)
+    file: Any = check.section(StudySection, document.data, "")
     check.raise_any()
-    rows = {name: replace(row, changes=row.changes + tuple(overrides)) for name, row in rows.items()}
-    places = [f"{section}[{index}]" for section in ("rows", "ablations") for index in range(len(data.get(section, [])))]
-    for key, row in zip(places, rows.values(), strict=True):
+    if not file.rows:
+        check.add("rows", "must hold at least one row")
+    sections: dict[str, Any] = {}
+    for section, model in (("rows", RowSection), ("ablations", AblationSection)):
+        for index, entry in enumerate(getattr(file, section)):
+            sections[f"{section}[{index}]"] = check.section(model, entry, f"{section}[{index}]")
+    check.raise_any()
+
+    rows: dict[str, Row] = {}
+    changes_of: dict[str, tuple[str, ...]] = {}
+    for key, entry in sections.items():
+        name, differences, base, published = entry.name, _as_changes(entry.overrides), None, None
+        if name in rows:
+            check.add(f"{key}.name", f"'{name}' stands twice; each row has a folder of its own")
+        if isinstance(entry, AblationSection):
+            if not differences:
+                check.add(f"{key}.overrides", "is empty: an ablation changes something of its base")
+            bases = [row.name for row in rows.values() if row.base is None]
+            base = check.choice(entry.base, f"{key}.base", bases)
+            if base is None:
+                continue
+            config_file, changes = rows[base].config_file, changes_of[base] + differences
+        else:
+            if entry.published is not None:
+                known = check.choice(entry.published, f"{key}.published", PUBLISHED_ON_CIFAR100)
+                published = PUBLISHED_ON_CIFAR100.get(known or "")
+            config_file, changes = entry.config, _as_changes(file.overrides or {}) + differences
+        config: Any = None
         try:
-            config = load_config(row.config_file, row.changes)
+            config = load_config(config_file, (*changes, *overrides))
+            if config.eval is None or not config.run.eval_during_train:
+                check.add(key, f"{name}: {config_file} evaluates nothing, so nothing can be compared")
         except UserError as error:
             for line in str(error).splitlines():
-                check.add(key, f"{row.name}: {line}")
-            continue
-        if config.eval is None or not config.run.eval_during_train:
-            check.add(key, f"{row.name}: {row.config_file} evaluates nothing, so nothing can be compared")
+                check.add(key, f"{name}: {line}")
+        changes_of[name] = changes
+        rows[name] = Row(name, config_file, (*changes, *overrides), config, tuple(entry.seeds or file.seeds), base,
+                         differences if base else (), published)  # fmt: skip
     check.raise_any()
-    return Study(document.path.stem, document.path, Path(str(output_dir)), tuple(rows.values()))
+    return Study(document.path.stem, document.path, Path(file.output_dir), tuple(rows.values()))
 
 
-def _read_seeds(check: Checker, value: Any, key: str) -> tuple[int, ...]:
-    fits = isinstance(value, list) and value and all(type(seed) is int and seed >= 0 for seed in value)
-    if not fits or len(set(value)) < len(value):
-        check.add(key, f"must be a list of different whole numbers from 0, got {value!r}")
-        return ()
-    return tuple(value)
-
-
-def _read_changes(check: Checker, value: Any, key: str) -> tuple[str, ...]:
-    """Returns a mapping of dotted keys as ``KEY=VALUE``; JSON is YAML, in one line."""
-    if not isinstance(value, dict):
-        check.add(key, f"must be a mapping of dotted keys such as Arch.drop_path_rate, got {value!r}")
-        return ()
-    for name in value:
-        if name in OWN_KEYS:
-            check.add(f"{key}.{name}", CHOSEN)
+def _as_changes(overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns ``KEY=VALUE``; JSON is YAML, in one line."""
     # Dates, which YAML knows and JSON does not, as text: no key takes them, and the check of the row says so.
-    return tuple(f"{name}={json.dumps(entry, ensure_ascii=False, default=str)}" for name, entry in value.items())
+    return tuple(f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in overrides.items())
 
 
 # Runs
@@ -272,15 +272,6 @@ class Run:
         is_whole = isinstance(report, dict) and isinstance(report.get("history"), list)
         return report if is_whole and report.get("epochs") == self.config.run.epochs else None
 
-    def changes_since(self, without_effect: tuple[str, ...]) -> list[str]:
-        """Returns ``KEY BEFORE -> NOW`` of what differs from the configuration that the folder was trained with."""
-        try:
-            before = yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), Loader=ConfigLoader)
-        except (OSError, ValueError, yaml.YAMLError):
-            return []
-        now = yaml.load(self.config.to_yaml(), Loader=ConfigLoader)
-        return changed_keys(before, now, without_effect) if isinstance(before, dict) else []
-
 
 def runs_of(study: Study, rows: Sequence[Row]) -> list[Run]:
     """Returns all runs: the first seed of every row, then the second ones, so that a table is soon complete."""
@@ -308,7 +299,13 @@ def refuse_changed_runs(runs: Sequence[Run], training: bool = True) -> None:
     """
     lines = []
     for run in runs:
-        changed = run.changes_since(WITHOUT_EFFECT if training else WITHOUT_EFFECT + PLACES)
+        try:
+            before = yaml.load((run.folder / "config.yaml").read_text(encoding="utf-8"), Loader=ConfigLoader)
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        now = yaml.load(run.config.to_yaml(), Loader=ConfigLoader)
+        without_effect = WITHOUT_EFFECT if training else WITHOUT_EFFECT + PLACES
+        changed = changed_keys(before, now, without_effect) if isinstance(before, dict) else []
         if changed:
             shown = "; ".join(changed[:SHOWN_CHANGES]) + ("; ..." if len(changed) > SHOWN_CHANGES else "")
             lines.append(
@@ -342,11 +339,9 @@ def refuse_other_study(study: Study) -> None:
     """
     try:
         mark = json.loads((study.output_dir / "study.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        other, rows = mark["study"], dict(mark["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
         return
-    if not isinstance(mark, dict) or not isinstance(mark.get("rows"), dict):
-        return
-    other, rows = mark.get("study"), mark["rows"]
     if other != study.name or not rows.keys() & {row.name for row in study.rows}:
         raise UserError(
             f"{study.output_dir}: holds the study '{other}' with the rows {', '.join(rows)}, not {study.path}; choose "
@@ -357,15 +352,7 @@ def refuse_other_study(study: Study) -> None:
 # Training
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A run that did not come to its end; ``reason`` is one line."""
-
-    run: Run
-    reason: str
-
-
-def train_runs(runs: Sequence[Run], script: Path, jobs: int = 1) -> list[Failure]:
+def train_runs(runs: Sequence[Run], script: Path, jobs: int = 1) -> list[tuple[Run, str]]:
     """Trains what is not finished yet, some runs side by side, each in a process of its own.
 
     Unless ``OMP_NUM_THREADS`` is set, each process gets its share of the cores; of the GPUs that
@@ -378,64 +365,65 @@ def train_runs(runs: Sequence[Run], script: Path, jobs: int = 1) -> list[Failure
             until that ends.
 
     Returns:
-        The runs that failed; they do not stop the others.
+        The runs that failed, each with the reason in one line; they do not stop the others.
 
     Raises:
         Interrupted: the user stopped it; every run under way was saved.
     """
     waiting = [run for run in runs if run.report is None]
     logger.info("%d of %d runs are finished, %d to train", len(runs) - len(waiting), len(runs), len(waiting))
-    stop, kill = threading.Event(), threading.Event()
-    slots: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for slot in range(jobs):
-        slots.put(slot)
-
-    def train(run: Run) -> Failure | None:
-        slot = slots.get()
-        try:
-            return _train_run(run, script, _environment(slot, jobs), stop, kill)
-        finally:
-            slots.put(slot)
-
-    with InterruptWatch(world_size=1) as watch, ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(train, run) for run in waiting]
-        try:
-            while wait(futures, timeout=POLL_SECONDS).not_done:
-                if watch.stop_after(0):
-                    stop.set()
-        except BaseException:
-            stop.set()
-            kill.set()
-            raise
-    if stop.is_set():
-        raise Interrupted("stopped; what was under way is saved; continue with the same command")
-    failures = [future.result() for future in futures]
-    return [failure for failure in failures if failure is not None]
-
-
-def _environment(slot: int, jobs: int) -> dict[str, str]:
-    """Returns the environment of a run: its share of the threads and, of several GPUs, one."""
     environment = dict(os.environ)
     environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // jobs)))
     gpus = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-    return environment
+    failures: list[tuple[Run, str]] = []
+    # By place, of which there are as many as jobs: the run and its training.
+    active: dict[int, tuple[Run, Generator[None, None, str | None]]] = {}
+    with InterruptWatch(world_size=1) as watch:
+
+        def is_stopping() -> bool:
+            return watch.stop_after(0)
+
+        try:
+            while active or (waiting and not is_stopping()):
+                for place in range(jobs):
+                    if place not in active and waiting and not is_stopping():
+                        run = waiting.pop(0)
+                        own = {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {}
+                        active[place] = run, _train(run, script, environment | own, is_stopping)
+                    if place in active:
+                        run, training = active[place]
+                        try:
+                            next(training)
+                        except StopIteration as end:
+                            del active[place]
+                            if end.value is not None:
+                                logger.warning("%s failed: %s", run.label, end.value)
+                                failures.append((run, end.value))
+                time.sleep(POLL_SECONDS)
+        finally:
+            for _, training in active.values():
+                training.close()
+        if is_stopping():
+            raise Interrupted("stopped; what was under way is saved; continue with the same command")
+    return failures
 
 
-def _train_run(
-    run: Run, script: Path, environment: dict[str, str], stop: threading.Event, kill: threading.Event
-) -> Failure | None:
-    """Trains one run and tells of its epochs; ``stop`` lets it save and leave, ``kill`` ends it at once."""
-    told_of_other = False
+def _train(
+    run: Run, script: Path, environment: dict[str, str], is_stopping: Callable[[], bool]
+) -> Generator[None, None, str | None]:
+    """Trains one run and tells of its epochs; yields whenever there is nothing to do but wait.
+
+    Where ``is_stopping``, the run is told to save and leave; a generator that is closed ends it at once.
+
+    Returns:
+        Why it failed, None if it did not.
+    """
+    if is_locked(run.folder):
+        logger.info("%s: another process trains it, perhaps of a killed study; waiting for it", run.label)
     while is_locked(run.folder):
-        if not told_of_other:
-            told_of_other = True
-            logger.info("%s: another process trains it, perhaps of a killed study; waiting for it", run.label)
-        if stop.wait(POLL_SECONDS):
+        if is_stopping():
             return None
-    if stop.is_set():
-        return None
+        yield
     if run.report is not None:
         logger.info("%s: finished by another process", run.label)
         return None
@@ -444,59 +432,48 @@ def _train_run(
         run.folder.mkdir(parents=True, exist_ok=True)
         stream = open(console, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
     except OSError as error:
-        return _failure(run, f"{error.filename}: {error.strerror}")
+        return f"{error.filename}: {error.strerror}"
     with stream:
-        begin, told = stream.tell(), len(read_history(run.folder))
+        begin, told, is_told_to_stop = stream.tell(), len(read_history(run.folder)), False
         command = [sys.executable, str(script), "-c", run.row.config_file, "-o", *run.changes, "--resume", "auto"]
         # A session of its own: Ctrl-C at the terminal would reach it too, and the signal that is passed on would be the
         # second one, which saves nothing.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
                                    env=environment, start_new_session=True)  # fmt: skip
         logger.info("%s: %s", run.label, f"continued after epoch {told}" if told else "started")
-        is_asked_to_stop = False
-        while process.poll() is None:
-            if kill.is_set():
+        try:
+            is_over = False
+            while not is_over:
+                yield
+                is_over = process.poll() is not None
+                if is_stopping() and not is_over and not is_told_to_stop:
+                    is_told_to_stop = True
+                    process.send_signal(signal.SIGTERM)
+                history = read_history(run.folder)
+                for record in history[told:]:
+                    metrics, train = evaluation_of(record), record["train"]
+                    top1 = f"  top-1 {100 * metrics['top1']:.2f} %" if "top1" in metrics else ""
+                    logger.info("%s: epoch %d/%d  loss %.3f%s  (%.0f s)", run.label, record["epoch"],
+                                run.config.run.epochs, train["loss"], top1, train["seconds"])  # fmt: skip
+                told = max(told, len(history))
+        finally:
+            if process.poll() is None:
                 process.kill()
-            elif stop.is_set() and not is_asked_to_stop:
-                is_asked_to_stop = True
-                process.send_signal(signal.SIGTERM)
-            time.sleep(POLL_SECONDS)
-            told = _tell_epochs(run, told)
-        _tell_epochs(run, told)
     if process.returncode == 0 and run.report is not None:
         logger.info("%s: finished", run.label)
         return None
-    if stop.is_set():
+    if is_stopping():
         logger.info("%s: stopped", run.label)
         return None
     lines = console.read_bytes()[begin:].decode("utf-8", errors="replace").splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     status = process.returncode
     cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-    return _failure(run, errors[0] if errors else f"{cause}; see {console}")
-
-
-def _failure(run: Run, reason: str) -> Failure:
-    logger.warning("%s failed: %s", run.label, reason)
-    return Failure(run, reason)
-
-
-def _tell_epochs(run: Run, told: int) -> int:
-    """Logs the epochs after the first ``told`` ones; returns how many are told now."""
-    history = read_history(run.folder)
-    for record in history[told:]:
-        figures = evaluation_of(record)
-        top1 = f"  top-1 {100 * figures['top1']:.2f} %" if "top1" in figures else ""
-        train, epochs = record["train"], run.config.run.epochs
-        logger.info(
-            "%s: epoch %d/%d  loss %.3f%s  (%.0f s)",
-            run.label, record["epoch"], epochs, train["loss"], top1, train["seconds"],
-        )  # fmt: skip
-    return max(told, len(history))
+    return errors[0] if errors else f"{cause}; see {console}"
 
 
 def evaluation_of(record: dict[str, Any]) -> dict[str, float]:
-    """Returns the figures of an epoch: of the averaged weights where a run has them, else of the plain ones.
+    """Returns the metrics of an epoch: of the averaged weights where a run has them, else of the plain ones.
 
     Which of both is decided by the configuration, not by which did better on the test images.
     """

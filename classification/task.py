@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import build_batches, build_dataset, build_network, load_pretrained, read_class_names
+from classification.build import (
+    build_batches,
+    build_dataset,
+    build_network,
+    check_same_classes,
+    load_pretrained,
+    read_class_names,
+)
 from classification.config import Config
 from classification.distillation import Distillation, find_teacher
 from classification.evaluation import BadImages, evaluate
 from classification.metrics import TopkAcc
-from classification.opening import check_same_classes
 from classification.precision import Precision
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
@@ -122,6 +128,7 @@ class ClassificationTask(Task):
         self.options = RunOptions(
             config.document.data, config.to_yaml(), WITHOUT_EFFECT, run.epochs, run.print_batch_step,
             run.eval_interval, run.save_interval, run.save_steps, run.keep_checkpoints, run.use_visualdl,
+            run.cpu_kernels,
         )  # fmt: skip
         self.metric = config.metrics[0].names[0]
         self._open_data()
@@ -173,6 +180,12 @@ class ClassificationTask(Task):
             # Without full_graph Paddle compiles piece by piece and ignores the specification.
             network = paddle.jit.to_static(network, input_spec=[specification], full_graph=True)
         return paddle.DataParallel(network) if self.environment.world_size > 1 else network
+
+    def networks(self) -> list[paddle.nn.Layer]:
+        """Returns the network and its teacher; none where a compiled graph is trained."""
+        if self.config.run.to_static:
+            return []
+        return [self.model] if self.distillation is None else [self.model, self.distillation.teacher]
 
     # The training step.
 
@@ -227,8 +240,7 @@ class ClassificationTask(Task):
         loss = self.config.train_loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
         if self.distillation is None or taught is None:
             return TrainOutput(logits, loss)
-        features = output[1] if taught.features else []
-        return TrainOutput(logits, *self.distillation.losses(loss, logits, features, taught))
+        return TrainOutput(logits, *self.distillation.losses(loss, output, taught))
 
     def no_sync_until_update(self, closes_update: bool) -> contextlib.AbstractContextManager[Any]:
         """Returns the context of a forward and backward pass: only an update's last batch all-reduces gradients."""

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import build_network, load_pretrained, read_class_names
+from classification.build import UnavailableDataError, build_network, load_pretrained, open_dataset, read_class_names
 from classification.config import Config
 from classification.data.datasets import ImageDataset
-from classification.opening import UnavailableDataError, open_dataset
 from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.deploy.verify import EagerBackend
 from ppcls_ext.preprocess import ImageError, build_pipeline

@@ -1,8 +1,7 @@
-"""Annotated frames and the rules for them: what counts as a number, a class and a box, and how faults are counted.
+"""Annotated frames of a raw data set, the rules for their classes and boxes, and the ledger of what was changed.
 
-Preparation and check both stand on this module: readers turn any file into :class:`Frame` records, the rules turn these
-into :class:`CleanFrame` records, and a :class:`Ledger` lists all that was changed or left out on the way. Loads neither
-Paddle nor ppdet.
+Readers turn any file into :class:`Frame` records, :func:`clean_boxes` checks and repairs their boxes, and a
+:class:`Ledger` lists all that was changed or left out on the way. Loads neither Paddle nor ppdet.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from ppcls_ext.utils.errors import UserError, nearest_names, suggestion
 
-# Records
+Corners = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -34,33 +33,10 @@ class RawBox:
     """
 
     name: str
-    corners: tuple[float, float, float, float] | None
+    corners: Corners | None
     form: str = ""
-    problem: tuple[str, str] | None = None
+    problem: tuple[str, str] = ("missing_coordinates", "has no coordinates")
     extra: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Frame:
-    """An image with its annotation, not yet checked.
-
-    Attributes:
-        name: path of the image below the source folder, with ``/``: what a report shows and what a split lists.
-        image: the file.
-        boxes: its objects.
-        source: the annotation file as a report shows it; empty for a frame without one.
-        stated_size: width and height that the annotation states.
-        metadata: further keys for the image in the COCO file, such as ``sonar``.
-        part: ``train``, ``val`` or ``test`` where the source itself is split.
-    """
-
-    name: str
-    image: Path
-    boxes: list[RawBox] = field(default_factory=list)
-    source: str = ""
-    stated_size: tuple[int, int] | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    part: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,95 +44,90 @@ class Box:
     """A checked object: class number from 0 and ``x, y, w, h`` in pixels, inside the image and not empty."""
 
     category: int
-    xywh: tuple[float, float, float, float]
+    xywh: Corners
     extra: dict[str, Any] = field(default_factory=dict)
     repaired: bool = False
 
 
 @dataclass
-class CleanFrame:
-    """A frame whose image was decoded and whose boxes were checked.
+class Frame:
+    """An image with its annotation; what a reader finds, and from ``width`` on what is known when it was checked.
 
     Attributes:
-        frame: what was read.
+        name: path of the image below the source folder, with ``/``: what a report shows and what a split lists.
+        image: the file.
+        raw: its objects as they were written.
+        source: the annotation file as a report shows it; empty for a frame without one.
+        stated_size: width and height that the annotation states.
+        metadata: further keys for the image in the COCO file, such as ``sonar``.
+        part: ``train``, ``val`` or ``test`` where the source itself is split.
         width, height: of the decoded image, in pixels.
-        boxes: what is left of the boxes.
+        boxes: what is left of the objects.
         look: a small grey version, ``float32`` ``[1024]``, to tell near-identical frames.
         target: file name in the prepared data set, relative to ``images``.
     """
 
-    frame: Frame
-    width: int
-    height: int
-    boxes: list[Box]
+    name: str
+    image: Path
+    raw: list[RawBox] = field(default_factory=list)
+    source: str = ""
+    stated_size: tuple[int, int] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    part: str | None = None
+    width: int = 0
+    height: int = 0
+    boxes: list[Box] = field(default_factory=list)
     look: np.ndarray | None = None
     target: str = ""
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """One line of the report: what was done (``repaired``, ``rejected`` or ``noted``), to what, and why."""
-
-    action: str
-    kind: str
-    file: str
-    reason: str
-    boxes: int = 0
 
 
 class Ledger:
     """Counts every box and every image that comes in, and lists each one that was changed or left out.
 
     Attributes:
-        entries: the list.
+        entries: what was done (``action``: ``repaired``, ``rejected`` or ``noted``), to what, and why.
         boxes: boxes by fate: ``input``, ``kept``, ``repaired``, ``rejected``; the last three add up to the first.
         images: images by fate: ``input``, ``kept``, ``rejected``, ``left_out``; the last three add up to the first.
         forms: how the boxes were written.
+        respelled: for each spelling of a class that differs from its own, the class and how often it was met.
     """
 
-    ACTIONS = ("repaired", "rejected", "noted")
-
     def __init__(self) -> None:
-        self.entries: list[LedgerEntry] = []
+        self.entries: list[dict[str, Any]] = []
         self.boxes: Counter[str] = Counter(input=0, kept=0, repaired=0, rejected=0)
         self.images: Counter[str] = Counter(input=0, kept=0, rejected=0, left_out=0)
         self.forms: Counter[str] = Counter()
+        self.respelled: Counter[tuple[str, str]] = Counter()
 
-    def note(self, kind: str, file: str, reason: str) -> None:
+    def note(self, kind: str, file: str, reason: str, boxes: int = 0, action: str = "noted") -> None:
         """Lists something that was met and needed no change."""
-        self.entries.append(LedgerEntry("noted", kind, file, reason))
+        self.entries.append({"action": action, "kind": kind, "file": file, "reason": reason, "boxes": boxes})
 
     def repair(self, kind: str, file: str, reason: str, boxes: int = 0) -> None:
         """Lists something that was mended."""
-        self.entries.append(LedgerEntry("repaired", kind, file, reason, boxes))
+        self.note(kind, file, reason, boxes, "repaired")
 
-    def reject(self, kind: str, file: str, reason: str, boxes: int = 0) -> None:
-        """Lists something that was left out, with the number of boxes that went with it, and counts those boxes."""
-        self.entries.append(LedgerEntry("rejected", kind, file, reason, boxes))
+    def reject(self, kind: str, file: str, reason: str, boxes: int = 0, image: str = "") -> None:
+        """Lists something that was left out, and counts the boxes, and the ``image`` by its fate, that went with it."""
+        self.note(kind, file, reason, boxes, "rejected")
         self.boxes["rejected"] += boxes
+        if image:
+            self.images[image] += 1
 
     def take_in(self, boxes: Sequence[RawBox]) -> None:
         """Counts the boxes of an annotation file as input."""
         self.boxes["input"] += len(boxes)
         self.forms.update(box.form for box in boxes if box.form)
 
-    def leave_out(self, frame: CleanFrame, kind: str, reason: str) -> None:
+    def leave_out(self, frame: Frame, kind: str, reason: str) -> None:
         """Leaves out a frame that was clean: its boxes, counted as kept or repaired before, become rejected."""
-        self.images["left_out"] += 1
-        for box in frame.boxes:
-            self.boxes["repaired" if box.repaired else "kept"] -= 1
-        self.reject(kind, frame.frame.name, reason, len(frame.boxes))
+        self.boxes.subtract("repaired" if box.repaired else "kept" for box in frame.boxes)
+        self.reject(kind, frame.name, reason, len(frame.boxes), "left_out")
 
     def kinds(self, action: str) -> dict[str, int]:
         """Returns how many entries of each kind an action has, most first."""
-        return dict(Counter(entry.kind for entry in self.entries if entry.action == action).most_common())
+        return dict(Counter(entry["kind"] for entry in self.entries if entry["action"] == action).most_common())
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """Returns the entries as dictionaries."""
-        return [asdict(entry) for entry in self.entries]
-
-
-# Classes
 
 # The order is the order of the category ids, from 1.
 CLASS_SETS: dict[str, tuple[str, ...]] = {
@@ -209,52 +180,30 @@ def class_order(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-class ClassMatcher:
-    """Finds the class that a name in an annotation means, whatever its case, spaces and underscores.
-
-    Args:
-        names: the classes in their order.
-
-    Attributes:
-        respelled: for each spelling that differs from the class's own, the class and how often it was met.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        self.respelled: Counter[tuple[str, str]] = Counter()
-        self._by_fold = {folded(name): index for index, name in enumerate(self.names)}
-
-    def index_of(self, name: str) -> int | None:
-        """Returns the number of a class from 0, or ``None`` for a name that is no class."""
-        index = self._by_fold.get(folded(name))
-        if index is not None and name != self.names[index]:
-            self.respelled[(name, self.names[index])] += 1
-        return index
-
-
-# Boxes
-
 # Less than this is left of a box after clipping: it is rejected as outside, in pixels.
 SMALLEST_REST = 1.0
 # Less of its area inside the picture than this is no box that someone drew a little too large, but a mistake.
 SMALLEST_SHARE = 0.25
 
 
-def clean_boxes(frame: Frame, width: int, height: int, matcher: ClassMatcher, ledger: Ledger) -> list[Box]:
-    """Returns the boxes of a frame that can be used; counts and lists what happened to each.
+def clean_boxes(frame: Frame, classes: Sequence[str], ledger: Ledger) -> list[Box]:
+    """Returns the objects of a frame that can be used; counts and lists what happened to each.
 
     Args:
-        frame: the frame, whose image has ``width`` x ``height`` pixels.
-        matcher: knows the classes.
+        frame: the frame, with the size of its image.
+        classes: in their order; case, spaces and underscores in a name do not matter.
         ledger: gets the entries and the counts.
     """
+    number_of = {folded(name): number for number, name in enumerate(classes)}
     boxes: list[Box] = []
-    for position, raw in enumerate(frame.boxes, start=1):
+    for position, raw in enumerate(frame.raw, start=1):
         place = f"object {position} ({raw.name or 'no name'})"
-        category = matcher.index_of(raw.name)
-        problem, repairs, xywh = clean_box(raw, width, height)
+        category = number_of.get(folded(raw.name))
+        if category is not None and raw.name != classes[category]:
+            ledger.respelled[raw.name, classes[category]] += 1
+        problem, repairs, xywh = clean_box(raw, frame.width, frame.height)
         if problem is None and category is None:
-            unknown = f"unknown class '{raw.name}'{suggestion(raw.name, matcher.names)}"
+            unknown = f"unknown class '{raw.name}'{suggestion(raw.name, classes)}"
             problem = ("unknown_class", unknown if raw.name else "has no class name")
         if problem is None and any((box.category, box.xywh) == (category, xywh) for box in boxes):
             problem = ("duplicate_box", "the same class and corners as an object before it")
@@ -270,7 +219,7 @@ def clean_boxes(frame: Frame, width: int, height: int, matcher: ClassMatcher, le
 
 def clean_box(
     raw: RawBox, width: int, height: int
-) -> tuple[tuple[str, str] | None, list[tuple[str, str]], tuple[float, float, float, float]]:
+) -> tuple[tuple[str, str] | None, list[tuple[str, str]], Corners]:
     """Puts corners in order and clips a box to its image of ``width`` x ``height`` pixels.
 
     Returns:
@@ -278,7 +227,7 @@ def clean_box(
     """
     nothing = (0.0, 0.0, 0.0, 0.0)
     if raw.corners is None:
-        return raw.problem or ("missing_coordinates", "has no coordinates"), [], nothing
+        return raw.problem, [], nothing
     written = " ".join(f"{value:g}" for value in raw.corners)
     repairs = []
     left, top, right, bottom = raw.corners

@@ -22,7 +22,7 @@ from ppcls_ext.arch.econvnext import MODELS, EConvNeXtTrunk
 from ppcls_ext.arch.layers import BATCH_NORM_EPSILON
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
-from ppcls_ext.weights.layouts import is_reference, rename_reference
+from ppcls_ext.weights.convert import LAYOUTS, is_reference
 from ppcls_ext.weights.load import compare
 
 logger = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def _sort(weights: Mapping[str, np.ndarray], label: str) -> _Found:
         weights = {name.removeprefix(BACKBONE): value for name, value in of_detector.items()}
     if is_reference(weights):
         found.origin = " (names of the paper's repository)"
-        conversion = rename_reference(weights, label)
+        conversion = LAYOUTS["reference"].to_ours(weights, label)
         norms = {name: weights[name] for name in conversion.dropped if name.startswith(OUTPUT_NORMS)}
         weights = {**conversion.weights, **norms}
     for name, value in weights.items():

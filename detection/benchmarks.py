@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import io
 import json
 import tempfile
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from detection.evaluation.metrics import SUMMARY, evaluate_detections
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.tables import markdown_table
 
 if TYPE_CHECKING:
     from detection.configuration import DetectionConfig
@@ -137,15 +138,6 @@ def measure_loading(
     }
 
 
-def loading_table(result: dict[str, Any]) -> str:
-    """Returns the result of `measure_loading` as a Markdown table."""
-    rows = [
-        [f"{number} (a thread)" if number == 0 else number, f"{row['median']:.0f}", f"{row['best']:.0f}"]
-        for number, row in result["images_per_second"].items()
-    ]
-    return markdown_table(["worker processes", "images/s, median", "images/s, best"], rows)
-
-
 def synthetic_coco(detections: int, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns random annotations and detections, the same ones for the same seed.
 
@@ -203,8 +195,6 @@ def measure_coco(detections: int = 20_000, rounds: int = 5, seed: int = 0) -> di
     Raises:
         UserError: figures differ from those of pycocotools in the fourth decimal.
     """
-    from detection.evaluation.metrics import evaluate_detections
-
     data, found = synthetic_coco(detections, seed)
     seconds: dict[str, list[float]] = {}
     figures: dict[str, np.ndarray] = {}
@@ -212,8 +202,12 @@ def measure_coco(detections: int = 20_000, rounds: int = 5, seed: int = 0) -> di
         file = Path(folder) / "annotations.json"
         file.write_text(json.dumps(data), encoding="utf-8")
         ways: dict[str, Callable[[list[dict[str, Any]]], np.ndarray]] = {
-            PYCOCOTOOLS: lambda records: _by_pycocotools(file, records),
-            FASTER: lambda records: _by_faster_coco_eval(file, records),
+            PYCOCOTOOLS: lambda records: _official_metrics(
+                ("pycocotools.coco", "pycocotools.cocoeval", "COCOeval"), file, records
+            ),
+            FASTER: lambda records: _official_metrics(
+                ("faster_coco_eval", "faster_coco_eval", "COCOeval_faster"), file, records
+            ),
             OURS: lambda records: np.array(
                 [value if value is not None else -1 for value in evaluate_detections(file, records).summary.values()]
             ),
@@ -240,35 +234,13 @@ def measure_coco(detections: int = 20_000, rounds: int = 5, seed: int = 0) -> di
     }
 
 
-def _by_pycocotools(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
+def _official_metrics(packages: tuple[str, str, str], file: Path, records: list[dict[str, Any]]) -> np.ndarray:
+    """Returns the twelve figures of pycocotools or of faster-coco-eval: modules of ``COCO`` and of the evaluator."""
+    coco, module, evaluator = packages
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(file))
-        judge = COCOeval(truth, truth.loadRes(records), "bbox")
+        truth = importlib.import_module(coco).COCO(str(file))
+        judge = getattr(importlib.import_module(module), evaluator)(truth, truth.loadRes(records), "bbox")
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    return np.asarray(judge.stats)
-
-
-def _by_faster_coco_eval(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    from detection.evaluation.metrics import SUMMARY
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(file))
-        judge = COCOeval_faster(truth, truth.loadRes(records), "bbox")
-        judge.run()
     return np.asarray(judge.stats)[: len(SUMMARY)]
-
-
-def coco_table(result: dict[str, Any]) -> str:
-    """Returns the result of `measure_coco` as a Markdown table."""
-    rows = [
-        [name, f"{row['median']:.3f}", f"{row['fastest']:.3f}", f"{result['speedup'][name]:.1f}"]
-        for name, row in result["seconds"].items()
-    ]
-    return markdown_table(["COCO evaluation", "median, s", "fastest, s", "times as fast"], rows)

@@ -52,10 +52,10 @@ def put_into_workspace() -> None:
     _check_free(ppdet.core.workspace.global_config)
     for module in NETWORK_PARTS:
         importlib.import_module(module)
-    import detection.data.operators
     import detection.nms
+    import detection.operators
 
-    detection.data.operators.register()
+    detection.operators.register()
     detection.nms.register()
 
 

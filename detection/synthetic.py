@@ -12,14 +12,13 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from detection.annotations import Box, CleanFrame, Frame
+from detection.annotations import Box, Frame
 from detection.prepare.write import check_output, part_summary, write_annotations
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, write_json
@@ -32,6 +31,7 @@ DEFAULT_SIZE = 160
 # Validation counts from here, so that its frames are the same however many there are for training.
 FIRST_VALIDATION = 1_000_000
 OPENING_DEGREES = 60.0
+HALF_OPENING = math.radians(OPENING_DEGREES / 2)
 VERTICAL_OPENING_DEGREES = 20.0
 NEAREST = 0.8
 FARTHEST = 6.0
@@ -47,9 +47,6 @@ PLACES_TRIED = 60
 DISTANCES = (2.0, 5.3)
 # An object of which fewer pixels are to be seen, as a share of the frame, is left out of the scene.
 SMALLEST_SHARE = 0.0008
-
-
-# Objects on the seabed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,41 +82,28 @@ class Target:
         cosine, sine = np.cos(self.angle), np.sin(self.angle)
         along = cosine * (x - self.x) + sine * (y - self.y)
         across = cosine * (y - self.y) - sine * (x - self.x)
-        return SHAPES[CLASSES[self.category]](self, along, across)
+        name = CLASSES[self.category]
+        if name == "cube":
+            inside = (np.abs(along) <= self.length / 2) & (np.abs(across) <= self.width / 2)
+            return np.where(inside, self.height, 0.0)
+        if name == "ball":
+            # Half sunk into the ground, as balls are that stay where they lie.
+            radius = self.length / 2
+            return self.height / radius * np.sqrt(np.maximum(radius**2 - along**2 - across**2, 0.0))
+        if name == "cylinder":
+            radius = self.width / 2
+            beneath = radius**2 - across**2
+            inside = (beneath > 0) & (np.abs(along) <= self.length / 2)
+            return np.where(inside, self.height / 2 * (1 + np.sqrt(np.maximum(beneath, 0.0)) / radius), 0.0)
+        tube = self.height / 2
+        beneath = tube**2 - (np.hypot(along, across) - (self.length / 2 - tube)) ** 2
+        return np.where(beneath > 0, tube + np.sqrt(np.maximum(beneath, 0.0)), 0.0)
 
-
-def _cube(target: Target, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-    inside = (np.abs(along) <= target.length / 2) & (np.abs(across) <= target.width / 2)
-    return np.where(inside, target.height, 0.0)
-
-
-def _ball(target: Target, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-    radius = target.length / 2
-    beneath = radius**2 - along**2 - across**2
-    # Half sunk into the ground, as balls are that stay where they lie.
-    return target.height / radius * np.sqrt(np.maximum(beneath, 0.0))
-
-
-def _cylinder(target: Target, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-    radius = target.width / 2
-    beneath = radius**2 - across**2
-    inside = (beneath > 0) & (np.abs(along) <= target.length / 2)
-    return np.where(inside, target.height / 2 * (1 + np.sqrt(np.maximum(beneath, 0.0)) / radius), 0.0)
-
-
-def _tyre(target: Target, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-    tube = target.height / 2
-    middle = target.length / 2 - tube
-    beneath = tube**2 - (np.hypot(along, across) - middle) ** 2
-    return np.where(beneath > 0, tube + np.sqrt(np.maximum(beneath, 0.0)), 0.0)
-
-
-SHAPES: dict[str, Callable[[Target, np.ndarray, np.ndarray], np.ndarray]] = {
-    "cube": _cube,
-    "ball": _ball,
-    "cylinder": _cylinder,
-    "tyre": _tyre,
-}
+    def hides(self, other: Target) -> bool:
+        """Tells whether the bearings of two objects overlap, so that one may be in the other's shadow."""
+        bearings = [math.atan2(target.x, target.y) for target in (self, other)]
+        angles = [target.radius / math.hypot(target.x, target.y) for target in (self, other)]
+        return abs(bearings[0] - bearings[1]) <= 1.1 * sum(angles)
 
 
 def random_target(generator: np.random.Generator, category: int, x: float, y: float) -> Target:
@@ -129,22 +113,12 @@ def random_target(generator: np.random.Generator, category: int, x: float, y: fl
     limit = np.pi / 2 if name != "cylinder" else np.pi / 3
     angle = float(generator.uniform(-limit, limit))
     reflectivity = float(generator.uniform(1.6, 2.6))
-    if name == "cube":
-        length = width = float(generator.uniform(0.7, 0.9))
-        height = 0.8 * length
-    elif name == "ball":
-        length = width = float(generator.uniform(0.6, 0.85))
-        height = 0.6 * length
-    elif name == "cylinder":
-        length, width = float(generator.uniform(1.3, 1.7)), float(generator.uniform(0.26, 0.34))
-        height = 0.9 * width
-    else:
-        length = width = float(generator.uniform(1.05, 1.3))
-        height = float(generator.uniform(0.26, 0.34))
+    shortest, longest = {"cube": (0.7, 0.9), "ball": (0.6, 0.85), "cylinder": (1.3, 1.7), "tyre": (1.05, 1.3)}[name]
+    length = float(generator.uniform(shortest, longest))
+    thickness = float(generator.uniform(0.26, 0.34)) if name in ("cylinder", "tyre") else 0.0
+    width = thickness if name == "cylinder" else length
+    height = {"cube": 0.8 * length, "ball": 0.6 * length, "cylinder": 0.9 * thickness, "tyre": thickness}[name]
     return Target(category, x, y, angle, length, width, height, reflectivity)
-
-
-# Frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,43 +138,26 @@ class SyntheticFrame:
     sonar: dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Geometry:
-    """Position of the fan in a square frame: its tip below, its arc above. Lengths are metres.
+def fan(size: int, ranges: int, bearings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns for each pixel of a square frame, its tip below and its arc above, where it lies in the simulated grid.
 
-    Attributes:
+    Args:
         size: side of the frame in pixels.
-        altitude: of the sonar above the seabed.
+        ranges, bearings: size of the grid, from the nearest to the farthest and from left to right.
+
+    Returns:
+        Row and column in the grid, ``float32``, and whether the pixel is inside of the fan; ``[size, size]``.
     """
-
-    size: int
-    altitude: float
-
-    @property
-    def scale(self) -> float:
-        """Pixels a metre."""
-        half = math.radians(OPENING_DEGREES / 2)
-        return self.size * 0.97 / max(2 * FARTHEST * math.sin(half), FARTHEST - NEAREST * math.cos(half))
-
-    def grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ranges ``[R, 1]`` and the bearings in radians ``[1, B]`` that are simulated."""
-        ranges = np.linspace(NEAREST, FARTHEST, round(1.3 * self.size))
-        half = math.radians(OPENING_DEGREES / 2)
-        return ranges[:, np.newaxis], np.linspace(-half, half, round(1.2 * self.size))[np.newaxis, :]
-
-    def fan(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns for each pixel ``[size, size]`` row and column in the grid, ``float32``, and whether it is inside."""
-        ranges, bearings = self.grid()
-        half = math.radians(OPENING_DEGREES / 2)
-        height = (FARTHEST - NEAREST * math.cos(half)) * self.scale
-        tip = (self.size + height) / 2 + NEAREST * math.cos(half) * self.scale
-        rows, columns = np.mgrid[0 : self.size, 0 : self.size] + 0.5
-        ahead, aside = (tip - rows) / self.scale, (columns - self.size / 2) / self.scale
-        distance, bearing = np.hypot(ahead, aside), np.arctan2(aside, ahead)
-        inside = (distance >= NEAREST) & (distance <= FARTHEST) & (np.abs(bearing) <= half)
-        row = (distance - NEAREST) / (FARTHEST - NEAREST) * (len(ranges) - 1)
-        column = (bearing + half) / (2 * half) * (bearings.shape[1] - 1)
-        return row.astype(np.float32), column.astype(np.float32), inside
+    ahead_of_tip = FARTHEST - NEAREST * math.cos(HALF_OPENING)
+    pixels_a_metre = size * 0.97 / max(2 * FARTHEST * math.sin(HALF_OPENING), ahead_of_tip)
+    tip = (size + ahead_of_tip * pixels_a_metre) / 2 + NEAREST * math.cos(HALF_OPENING) * pixels_a_metre
+    rows, columns = np.mgrid[0:size, 0:size] + 0.5
+    ahead, aside = (tip - rows) / pixels_a_metre, (columns - size / 2) / pixels_a_metre
+    distance, bearing = np.hypot(ahead, aside), np.arctan2(aside, ahead)
+    inside = (distance >= NEAREST) & (distance <= FARTHEST) & (np.abs(bearing) <= HALF_OPENING)
+    row = (distance - NEAREST) / (FARTHEST - NEAREST) * (ranges - 1)
+    column = (bearing + HALF_OPENING) / (2 * HALF_OPENING) * (bearings - 1)
+    return row.astype(np.float32), column.astype(np.float32), inside
 
 
 def synthetic_frame(seed: int, number: int, size: int = 160) -> SyntheticFrame:
@@ -217,139 +174,109 @@ def synthetic_frame(seed: int, number: int, size: int = 160) -> SyntheticFrame:
     if size < SMALLEST_SIZE:
         raise ValueError(f"size: must be at least {SMALLEST_SIZE}, got {size}")
     generator = np.random.default_rng([seed, number])
-    geometry = Geometry(size, altitude=float(generator.uniform(1.9, 2.5)))
+    altitude = float(generator.uniform(1.9, 2.5))
     # Distance ahead and slope of a wall across the far end of some scenes.
     distance, slope, chosen = generator.uniform(4.7, 5.6), generator.uniform(-0.35, 0.35), generator.random()
     wall = (float(distance), float(slope)) if chosen < WALL_SHARE else None
     targets = _random_targets(generator, wall)
-    ranges, bearings = geometry.grid()
-    heights, owner, reflectivity = _landscape(generator, ranges, bearings, targets, wall)
+
+    # Heights, reflectivity and the number of the object (from 1; 0 is seabed) by range and bearing, all [R, B].
+    ranges = np.linspace(NEAREST, FARTHEST, round(1.3 * size))[:, np.newaxis]
+    bearings = np.linspace(-HALF_OPENING, HALF_OPENING, round(1.2 * size))[np.newaxis, :]
+    x, y = ranges * np.sin(bearings), ranges * np.cos(bearings)
+
+    def texture(cells: int) -> np.ndarray:
+        """Returns smooth noise ``[R, B]`` of mean 0 and deviation about 1 with so many cells across."""
+        coarse = generator.standard_normal((cells + 3, cells + 3)).astype(np.float32)
+        return cv2.resize(coarse, x.shape[::-1], interpolation=cv2.INTER_CUBIC).astype(np.float64)
+
+    heights = 0.03 * texture(6) + 0.005 * texture(45)
+    if generator.random() < 0.5:
+        direction, length = generator.uniform(-0.5, 0.5), generator.uniform(0.3, 0.6)
+        phase = 2 * np.pi * (y * np.cos(direction) + x * np.sin(direction)) / length
+        heights = heights + 0.008 * np.sin(phase + 2.0 * texture(6))
+    reflectivity = np.exp(0.25 * texture(14))
+    owner = np.zeros(x.shape, dtype=np.int64)
+    for label, target in enumerate(targets, start=1):
+        own = target.height_at(x, y)
+        covered = own > 0
+        heights = np.where(covered, own, heights)
+        reflectivity = np.where(covered, target.reflectivity, reflectivity)
+        owner[covered] = label
+    if wall is not None:
+        behind = np.clip(y - wall[0] - wall[1] * x, 0.0, None)
+        heights = np.maximum(heights, np.minimum(2.5 * behind, 1.6))
+        reflectivity = np.where(behind > 0, 1.3 * reflectivity, reflectivity)
+
     # The sonar sees a surface if nothing nearer reaches above the line of sight.
-    line_of_sight = (heights - geometry.altitude) / ranges
+    line_of_sight = (heights - altitude) / ranges
     seen = line_of_sight >= np.maximum.accumulate(line_of_sight, axis=0) - 0.004
-    echo = _echo(generator, geometry, heights, reflectivity, seen)
-    row, column, inside = geometry.fan()
-    gain = float(generator.uniform(0.75, 1.25))
+
+    # The amplitude that comes back from each cell, with speckle and the sonar's own noise.
+    climb = np.gradient(heights, ranges[:, 0], axis=0)
+    below = altitude - heights
+    facing = (climb * ranges + below) / (np.hypot(ranges, below) * np.hypot(climb, 1.0))
+    # Lambert's law, and a gloss on what faces the sonar straight.
+    surface = reflectivity * (np.clip(facing, 0.02, 1.0) + np.clip(facing, 0.0, 1.0) ** 6) * seen
+    # Down in front the beam does not reach the ground; far away little comes back, which the receiver makes up in part.
+    elevation = np.degrees(np.arctan2(altitude, ranges))
+    beam = np.exp(-(np.maximum(elevation - generator.uniform(24.0, 32.0), 0.0) ** 2) / (2 * 13.0**2))
+    stripes = 1.0 + 0.05 * generator.standard_normal(bearings.shape)
+    amplitude = surface * beam * stripes * np.exp(-0.12 * (ranges - NEAREST))
+    amplitude = cv2.GaussianBlur(amplitude, (0, 0), sigmaX=1.0 * (size / 160), sigmaY=0.5 * (size / 160))
+    speckle = np.hypot(*generator.standard_normal((2, *amplitude.shape))) / math.sqrt(math.pi / 2)
+    noise = np.hypot(*generator.standard_normal((2, *amplitude.shape))) * 0.02
+    echo = amplitude * (0.15 + 0.85 * speckle) + noise
+
     # The echo by pixels, loud parts held down, black outside of the fan.
+    row, column, inside = fan(size, *x.shape)
+    gain = float(generator.uniform(0.75, 1.25))
     picture = cv2.remap(echo.astype(np.float32), column, row, cv2.INTER_LINEAR)
     values = 255.0 * (1.0 - np.exp(-0.9 * gain * picture.astype(np.float64)))
     values += generator.normal(0.0, 1.5, values.shape)
     image = np.where(inside, np.clip(np.rint(values), 0, 255), 0).astype(np.uint8)
+
     # The box of an object lies around its pixels that can be seen.
     labels = cv2.remap(np.where(seen, owner, 0).astype(np.float32), column, row, cv2.INTER_NEAREST)
     labels = np.where(inside, labels, 0).astype(int)
     boxes, categories = [], []
     for label, target in enumerate(targets, start=1):
         rows, columns = np.nonzero(labels == label)
-        if len(rows) < SMALLEST_SHARE * labels.size:
-            continue
-        left, top = columns.min(), rows.min()
-        boxes.append([left, top, columns.max() + 1 - left, rows.max() + 1 - top])
-        categories.append(target.category)
-    return SyntheticFrame(
-        image,
-        np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        np.array(categories, dtype=np.int64),
-        sonar={
-            "type": "synthetic",
-            "version": 1,
-            "range": FARTHEST,
-            "horizontal_opening_angle": OPENING_DEGREES,
-            "vertical_opening_angle": VERTICAL_OPENING_DEGREES,
-            "sound_speed": SOUND_SPEED,
-            "frequency": FREQUENCY_KHZ,
-            "altitude": round(geometry.altitude, 3),
-            "gain": round(gain, 3),
-        },
-    )
+        if len(rows) >= SMALLEST_SHARE * labels.size:
+            left, top = columns.min(), rows.min()
+            boxes.append([left, top, columns.max() + 1 - left, rows.max() + 1 - top])
+            categories.append(target.category)
+    sonar = {
+        "type": "synthetic",
+        "version": 1,
+        "range": FARTHEST,
+        "horizontal_opening_angle": OPENING_DEGREES,
+        "vertical_opening_angle": VERTICAL_OPENING_DEGREES,
+        "sound_speed": SOUND_SPEED,
+        "frequency": FREQUENCY_KHZ,
+        "altitude": round(altitude, 3),
+        "gain": round(gain, 3),
+    }
+    boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    return SyntheticFrame(image, boxes, np.array(categories, dtype=np.int64), sonar)
 
 
 def _random_targets(generator: np.random.Generator, wall: tuple[float, float] | None) -> list[Target]:
     """Places objects that neither touch one another nor stand in one another's way, the nearest first."""
     wanted = 0 if generator.random() < EMPTY_SHARE else int(generator.integers(1, MOST_TARGETS + 1))
-    half = math.radians(OPENING_DEGREES / 2)
     targets: list[Target] = []
     for category in generator.integers(len(CLASSES), size=wanted):
         for _ in range(PLACES_TRIED):
-            distance, bearing = generator.uniform(*DISTANCES), generator.uniform(-half, half)
+            distance, bearing = generator.uniform(*DISTANCES), generator.uniform(-HALF_OPENING, HALF_OPENING)
             x, y = float(distance * np.sin(bearing)), float(distance * np.cos(bearing))
             target = random_target(generator, int(category), x, y)
             margin = 1.15 * target.radius
-            inside = abs(bearing) + margin / distance < half
+            inside = abs(bearing) + margin / distance < HALF_OPENING
             before_wall = wall is None or y + margin < wall[0] + wall[1] * x - 0.3
-            if inside and before_wall and all(_apart(target, other) for other in targets):
+            if inside and before_wall and not any(target.hides(other) for other in targets):
                 targets.append(target)
                 break
     return sorted(targets, key=lambda target: target.y)
-
-
-def _apart(first: Target, second: Target) -> bool:
-    """Tells whether two objects stand at bearings that do not overlap, so that neither is in the other's shadow."""
-    bearings = [math.atan2(target.x, target.y) for target in (first, second)]
-    angles = [target.radius / math.hypot(target.x, target.y) for target in (first, second)]
-    return abs(bearings[0] - bearings[1]) > 1.1 * sum(angles)
-
-
-def _landscape(
-    generator: np.random.Generator,
-    ranges: np.ndarray,
-    bearings: np.ndarray,
-    targets: list[Target],
-    wall: tuple[float, float] | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns heights, the number of the object from 1 (0 is seabed) and the reflectivity, all ``[R, B]``."""
-    x, y = ranges * np.sin(bearings), ranges * np.cos(bearings)
-    shape = x.shape
-    heights = 0.03 * _texture(generator, shape, 6) + 0.005 * _texture(generator, shape, 45)
-    if generator.random() < 0.5:
-        direction, length = generator.uniform(-0.5, 0.5), generator.uniform(0.3, 0.6)
-        phase = 2 * np.pi * (y * np.cos(direction) + x * np.sin(direction)) / length
-        heights = heights + 0.008 * np.sin(phase + 2.0 * _texture(generator, shape, 6))
-    reflectivity = np.exp(0.25 * _texture(generator, shape, 14))
-    owner = np.zeros(shape, dtype=np.int64)
-    for number, target in enumerate(targets, start=1):
-        own = target.height_at(x, y)
-        covered = own > 0
-        heights = np.where(covered, own, heights)
-        reflectivity = np.where(covered, target.reflectivity, reflectivity)
-        owner[covered] = number
-    if wall is not None:
-        behind = np.clip(y - wall[0] - wall[1] * x, 0.0, None)
-        heights = np.maximum(heights, np.minimum(2.5 * behind, 1.6))
-        reflectivity = np.where(behind > 0, 1.3 * reflectivity, reflectivity)
-    return heights, owner, reflectivity
-
-
-def _texture(generator: np.random.Generator, shape: tuple[int, int], cells: int) -> np.ndarray:
-    """Returns smooth noise ``[R, B]`` of mean 0 and deviation about 1 with so many cells across."""
-    coarse = generator.standard_normal((cells + 3, cells + 3)).astype(np.float32)
-    return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC).astype(np.float64)
-
-
-def _echo(
-    generator: np.random.Generator, geometry: Geometry, heights: np.ndarray, reflectivity: np.ndarray, seen: np.ndarray
-) -> np.ndarray:
-    """Returns the amplitude that comes back from each cell, with speckle and the sonar's own noise, ``[R, B]``."""
-    ranges, bearings = geometry.grid()
-    climb = np.gradient(heights, ranges[:, 0], axis=0)
-    below = geometry.altitude - heights
-    facing = (climb * ranges + below) / (np.hypot(ranges, below) * np.hypot(climb, 1.0))
-    # Lambert's law, and a gloss on what faces the sonar straight.
-    surface = reflectivity * (np.clip(facing, 0.02, 1.0) + np.clip(facing, 0.0, 1.0) ** 6) * seen
-    # Down in front the beam does not reach the ground; far away little comes back, which the receiver makes up in part.
-    elevation = np.degrees(np.arctan2(geometry.altitude, ranges))
-    centre = generator.uniform(24.0, 32.0)
-    beam = np.exp(-(np.maximum(elevation - centre, 0.0) ** 2) / (2 * 13.0**2))
-    stripes = 1.0 + 0.05 * generator.standard_normal(bearings.shape)
-    amplitude = surface * beam * stripes * np.exp(-0.12 * (ranges - NEAREST))
-    spread = geometry.size / 160
-    amplitude = cv2.GaussianBlur(amplitude, (0, 0), sigmaX=1.0 * spread, sigmaY=0.5 * spread)
-    speckle = np.hypot(*generator.standard_normal((2, *amplitude.shape))) / math.sqrt(math.pi / 2)
-    noise = np.hypot(*generator.standard_normal((2, *amplitude.shape))) * 0.02
-    return amplitude * (0.15 + 0.85 * speckle) + noise
-
-
-# The data set
 
 
 def write_synthetic(
@@ -382,7 +309,7 @@ def write_synthetic(
         raise UserError(f"--train must be at most {FIRST_VALIDATION}, got {train}")
     target = Path(output)
     check_output(target, overwrite)
-    parts: dict[str, list[CleanFrame]] = {}
+    parts: dict[str, list[Frame]] = {}
     with atomic_folder(target) as folder:
         (folder / "images").mkdir()
         for part, first, count in (("train", 0, train), ("val", FIRST_VALIDATION, val)):
@@ -392,12 +319,10 @@ def write_synthetic(
                 image = folder / "images" / f"{part}_{index:05d}.png"
                 if not cv2.imwrite(str(image), frame.image):
                     raise OSError(f"{image}: cannot be written")
-                boxes = [
-                    Box(category, tuple(box))
-                    for box, category in zip(frame.boxes.tolist(), frame.categories.tolist(), strict=True)
-                ]
-                source = Frame(image.name, image, metadata={"sonar": frame.sonar})
-                parts[part].append(CleanFrame(source, size, size, boxes, target=image.name))
+                pairs = zip(frame.categories.tolist(), frame.boxes.tolist(), strict=True)
+                boxes = [Box(category, tuple(box)) for category, box in pairs]
+                settings = {"metadata": {"sonar": frame.sonar}, "width": size, "height": size, "target": image.name}
+                parts[part].append(Frame(image.name, image, boxes=boxes, **settings))
         write_annotations(folder, parts, CLASSES)
         report: dict[str, Any] = {
             "source": "synthetic",

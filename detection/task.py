@@ -110,6 +110,7 @@ class DetectionTask(Task):
             data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, data.get("log_iter", 20),
             data.get("eval_interval", save_interval), save_interval, data.get("save_steps", 0),
             data.get("keep_checkpoints", KEPT_CHECKPOINTS), bool(data.get("use_vdl", False)),
+            data.get("cpu_kernels", "auto"),
         )  # fmt: skip
         self.batches = training_loader(config, environment)
         with refusals(config):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from detection.yolov10.scales import BASE_REPEATS, SCALES, Scale, scaled_repeats
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
-from ppcls_ext.weights.load import compare, unpermitted
+from ppcls_ext.weights.load import compare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,7 +174,7 @@ def load_start(config: DetectionConfig, model: paddle.nn.Layer) -> None:
         for name, value in weights.items()
         if not (name in report.mismatched and name.startswith(classifiers))
     }
-    differing = unpermitted(report, classifiers)
+    differing = report.outside(classifiers)
     if not differing.complete:
         raise UserError(
             f"pretrain_weights: {report.source} does not fit {config.path}: {cause_of(differing, config, weights)}. "

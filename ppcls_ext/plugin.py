@@ -255,11 +255,42 @@ def checkout_operators(checkout: str, operators: list[dict[str, dict[str, Any]]]
     Raises:
         UserError: the folder is no checkout, or cannot be imported.
     """
+    data = _import_from_checkout(checkout, "ppcls.data")
+    return data.create_operators([{name: dict(arguments) for name, arguments in entry.items()} for entry in operators])
+
+
+def checkout_engine(checkout: str, config: dict[str, Any], register: Callable[[], Any]) -> Any:
+    """Builds the training engine of a PaddleClas checkout with our models registered in it, to measure it beside ours.
+
+    The checkout goes first on ``sys.path`` and stays there: call it in a process of its own.
+
+    Args:
+        checkout: root of the checkout.
+        config: what its trainer reads from YAML.
+        register: `ppcls_ext.register`, called once the checkout can be imported.
+
+    Raises:
+        UserError: the folder is no checkout, or cannot be imported.
+    """
+    engine = _import_from_checkout(checkout, "ppcls.engine.engine")
+    config_reader = _import_from_checkout(checkout, "ppcls.utils.config")
+    register()
+    config = config_reader.AttrDict(config)
+    config_reader.create_attr_dict(config)
+    built = engine.Engine(config, mode="train")
+    # Its method `train` makes these before the first epoch.
+    meter = importlib.import_module("ppcls.utils.misc").AverageMeter
+    built.output_info, built.global_step = {}, 0
+    built.time_info = {name: meter(name, ".5f", postfix=" s,") for name in ("batch_cost", "reader_cost")}
+    return built
+
+
+def _import_from_checkout(checkout: str, module: str) -> ModuleType:
     if not (Path(checkout) / "ppcls" / "data").is_dir():
         raise UserError(f"{checkout} is not a PaddleClas checkout (it has no ppcls/data)")
-    sys.path.insert(0, checkout)
+    if sys.path[0] != checkout:
+        sys.path.insert(0, checkout)
     try:
-        data = importlib.import_module("ppcls.data")
+        return importlib.import_module(module)
     except ImportError as error:
         raise UserError(f"{checkout}: PaddleClas cannot be imported: {error}") from error
-    return data.create_operators([{name: dict(arguments) for name, arguments in entry.items()} for entry in operators])

@@ -61,7 +61,7 @@ model = [channels, type(create("MultiClassNMS3")).__module__, ppdet.data.transfo
 }
 SEEN = {
     "ppcls_ext": [[2, 768, 1, 1], True],
-    "detection": [[192, 384, 768], "detection.nms", "detection.data.operators"],
+    "detection": [[192, 384, 768], "detection.nms", "detection.operators"],
 }
 BOTH = pytest.mark.parametrize("package", ["ppcls_ext", "detection"])
 

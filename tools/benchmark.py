@@ -150,7 +150,8 @@ def measure_startup(arguments: argparse.Namespace) -> Section:
 
 def measure_coco(arguments: argparse.Namespace) -> Section:
     """Measures the COCO evaluation of synthetic detections."""
-    from detection.benchmarks import FASTER, coco_table, measure_coco
+    from detection.benchmarks import FASTER, measure_coco
+    from ppcls_ext.utils.tables import markdown_table
 
     result = measure_coco(arguments.detections, arguments.rounds)
     speedup = result["speedup"][FASTER]
@@ -160,15 +161,18 @@ def measure_coco(arguments: argparse.Namespace) -> Section:
         "Ours uses faster-coco-eval; it also checks the detections and adds figures by class, thresholds and the "
         "confusion matrix.\n\n" + verdict(f"faster-coco-eval beats pycocotools ({speedup:.1f} times)", speedup > 1)
     )
-    return result, f"{text}\n\n{coco_table(result)}"
+    rows = [[name, f"{row['median']:.3f}", f"{row['fastest']:.3f}", f"{result['speedup'][name]:.1f}"]
+            for name, row in result["seconds"].items()]  # fmt: skip
+    return result, f"{text}\n\n{markdown_table(['COCO evaluation', 'median, s', 'fastest, s', 'times as fast'], rows)}"
 
 
 def measure_detection_data(arguments: argparse.Namespace) -> Section:
     """Measures how fast the training data of a detector come in."""
     if arguments.config is None:
         raise UserError("detection-data: name a detection configuration with -c")
-    from detection.benchmarks import loading_table, measure_loading
+    from detection.benchmarks import measure_loading
     from detection.configuration import load_config
+    from ppcls_ext.utils.tables import markdown_table
 
     result = measure_loading(load_config(arguments.config), arguments.rounds)
     text = (
@@ -176,7 +180,9 @@ def measure_detection_data(arguments: argparse.Namespace) -> Section:
         f"decoded, augmented, collated; {result['rounds']} passes over {result['images']} images with each number of "
         "worker processes, in interleaved rounds; no model runs beside them."
     )
-    return result, f"{text}\n\n{loading_table(result)}"
+    rows = [[f"{number} (a thread)" if number == 0 else number, f"{row['median']:.0f}", f"{row['best']:.0f}"]
+            for number, row in result["images_per_second"].items()]  # fmt: skip
+    return result, f"{text}\n\n{markdown_table(['worker processes', 'images/s, median', 'images/s, best'], rows)}"
 
 
 def measure_detection(arguments: argparse.Namespace) -> Section:

@@ -26,8 +26,7 @@ ORIGINS = (
 
 def main() -> int:
     """Parses the command line, converts, and prints what was kept, what was dropped and what begins anew."""
-    from ppcls_ext.weights.convert import Request, convert_weights
-    from ppcls_ext.weights.layouts import LAYOUTS, TARGETS
+    from ppcls_ext.weights.convert import LAYOUTS, TARGETS, convert_weights
 
     text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)
@@ -44,10 +43,10 @@ def main() -> int:
     )
     parser.add_argument("--entry", metavar="NAME", help="which weights of a .pth that holds several, such as model_ema")
     arguments = parser.parse_args()
-    request = Request(
-        arguments.model, arguments.origin, arguments.target, arguments.class_num, arguments.drop_head, arguments.entry
-    )
-    conversion = convert_weights(arguments.source, arguments.destination, request)
+    conversion = convert_weights(
+        arguments.source, arguments.destination, arguments.model, arguments.origin, arguments.target,
+        arguments.class_num, arguments.drop_head, arguments.entry,
+    )  # fmt: skip
     numbers = sum(array.size for array in conversion.weights.values())
     fit = arguments.model if arguments.target == "ours" else f"{arguments.model}, in the form of {arguments.target}"
     print(f"{arguments.destination}: {len(conversion.weights)} weights, {numbers:,} numbers, fit {fit}")

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 DEFAULT_OUTPUT = Path("CARD.md")
 PAGE_SUFFIX = ".md"
-SIDE = 640
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -99,9 +98,7 @@ def detector_counts(source: Source, overrides: list[str]) -> Counts | None:
     config = load_config(source.config_file, overrides)
     from detection.profile import detector_subject
 
-    text = input_size(source)
-    height, width = map(int, text.removesuffix(" px").split(" x ")) if text else (SIDE, SIDE)
-    return count_subject(detector_subject(config, (height, width)))
+    return count_subject(detector_subject(config, tuple(input_size(source) or ()) or None))
 
 
 def main() -> None:

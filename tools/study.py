@@ -69,8 +69,8 @@ def main() -> int:
                 return INTERRUPTED_STATUS
     page = write_report(study, runs, None if arguments.no_latency else arguments.threads, failures)
     print(f"\n{page.read_text(encoding='utf-8')}\nwritten: {page} (and tables as CSV and pictures beside it)")
-    for failure in failures:
-        sys.stderr.write(f"error: {failure.run.label}: {failure.reason}\n")
+    for each, reason in failures:
+        sys.stderr.write(f"error: {each.label}: {reason}\n")
     return FAILED_STATUS if failures else 0
 
 

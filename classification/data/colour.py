@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from classification.data.geometry import affine, rotation, slide_columns, slide_rows
+from ppcls_ext.utils.signature import Probability
 
 BYTES = np.arange(256)
 # Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601).
@@ -148,9 +149,7 @@ class RandomGrayscale:
 
     random = True
 
-    def __init__(self, p: float = 0.1) -> None:
-        if not 0.0 <= p <= 1.0:
-            raise ValueError(f"p: must be from 0 to 1, got {p}")
+    def __init__(self, p: Probability = 0.1) -> None:
         self.p = p
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -318,25 +317,20 @@ class TimmAutoAugment:
 
     def __init__(
         self,
-        prob: float = 1.0,
+        prob: Probability = 1.0,
         config_str: str = "rand-m9-mstd0.5-inc1",
         interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic",
         img_size: int | list[int] = 224,
-        mean: list[float] | None = None,
+        mean: tuple[float, float, float] | None = None,
     ) -> None:
-        if not 0.0 <= prob <= 1.0:
-            raise ValueError(f"prob: must be from 0 to 1, got {prob}")
         self.prob = prob
         self.policy = Policy(config_str)
         self.interpolation = interpolation
-        colour = [0.485, 0.456, 0.406] if mean is None else mean
-        if len(colour) != 3:
-            raise ValueError(f"mean: must be three numbers, got {mean}")
-        self.fill = [min(max(round(255 * value), 0), 255) for value in colour]
-        self.names = list(changes(self.policy.increasing))
-        weights = [WEIGHTS_0[name] for name in self.names]
+        self.fill = [min(max(round(255 * value), 0), 255) for value in mean or (0.485, 0.456, 0.406)]
+        operations = changes(self.policy.increasing)
+        weights = [WEIGHTS_0[name] for name in operations]
         self.weights = np.asarray(weights) / math.fsum(weights) if self.policy.weighted else None
-        self.changes = list(changes(self.policy.increasing).values())
+        self.changes = list(operations.values())
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[H, W, 3]``."""

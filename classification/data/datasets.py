@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -18,7 +16,8 @@ from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.operators import Backend
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
-from ppcls_ext.weights.pickles import STAND_INS, PickledBytes
+from ppcls_ext.utils.signature import Limits
+from ppcls_ext.weights.pickles import unpickle
 
 
 class DatasetError(UserError):
@@ -68,6 +67,45 @@ class ImageDataset(ABC):
         """Returns the image's name for messages: its path, or its place in the archive."""
 
 
+class _Files(ImageDataset):
+    """Base of data sets on the disk: ``paths`` below ``image_root``."""
+
+    image_root: Path
+    paths: list[str | Path]
+
+    def load(self, index: int) -> tuple[bytes, int]:
+        """Returns the encoded file and its label; raises ``ImageError`` where the file cannot be read."""
+        return read_bytes(self.image_root / self.paths[index]), int(self.labels[index])
+
+    def name_of(self, index: int) -> str:
+        """Returns the path of the image."""
+        return str(self.image_root / self.paths[index])
+
+
+class _Pictures(ImageDataset):
+    """Base of data sets in memory.
+
+    Attributes:
+        source: the archive or what the pictures are, for messages.
+        images: ``uint8`` RGB ``[N, H, W, 3]``, not writable.
+    """
+
+    def __init__(self, source: str, images: np.ndarray, labels: Any, class_names: list[str] | None) -> None:
+        self.source = source
+        self.images = images
+        self.images.setflags(write=False)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.class_names = class_names
+
+    def load(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns the ``uint8`` RGB picture ``[H, W, 3]``, which cannot be written to, and its label."""
+        return self.images[index], int(self.labels[index])
+
+    def name_of(self, index: int) -> str:
+        """Returns the source and the place in it."""
+        return f"{self.source}#{index}"
+
+
 def existing(path: str | os.PathLike[str], argument: str, folder: bool = False) -> Path:
     """Returns the file, or the folder, as a path.
 
@@ -93,15 +131,11 @@ def check_labels(dataset: ImageDataset, class_num: int) -> None:
         first = int(outside[0])
         others = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
         smallest, largest = int(dataset.labels.min()), int(dataset.labels.max())
+        advice = f"the largest label is {largest}: use -o Arch.class_num={largest + 1}"
         if smallest < 0:
             advice = f"the smallest label is {smallest}, and labels begin at 0"
-        else:
-            advice = f"the largest label is {largest}: use -o Arch.class_num={largest + 1}"
-        raise DatasetError(
-            "class_num",
-            f"label {int(dataset.labels[first])} of {dataset.name_of(first)}{others} is outside 0..{class_num - 1}; "
-            f"{advice}",
-        )
+        name = f"label {int(dataset.labels[first])} of {dataset.name_of(first)}{others}"
+        raise DatasetError("class_num", f"{name} is outside 0..{class_num - 1}; {advice}")
 
 
 def stratified_holdout(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -125,7 +159,7 @@ def stratified_holdout(labels: np.ndarray, share: float, seed: int) -> np.ndarra
     return held_out
 
 
-class ImageNetDataset(ImageDataset):
+class ImageNetDataset(_Files):
     """Images and labels from a list file.
 
     Args:
@@ -143,53 +177,36 @@ class ImageNetDataset(ImageDataset):
         self, image_root: str, cls_label_path: str, delimiter: str | None = None, relabel: bool = False
     ) -> None:
         self.image_root = existing(image_root, "image_root", folder=True)
-        self.list_path = existing(cls_label_path, "cls_label_path")
-        self.paths, labels = self._read_list(delimiter)
+        file = existing(cls_label_path, "cls_label_path")
+        self.paths = []
+        labels = []
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DatasetError("cls_label_path", f"{file} is not a text file in UTF-8 ({error})") from error
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            path, *rest = line.strip().rsplit(delimiter, 1)
+            try:
+                labels.append(int(rest[0]))
+            except (IndexError, ValueError):
+                separator = "a space" if delimiter is None else repr(delimiter)
+                message = f"{file}, line {number}: expected a path, {separator} and a whole number, got {line!r}"
+                raise DatasetError("cls_label_path", message) from None
+            self.paths.append(path.strip())
+        if not self.paths:
+            raise DatasetError("cls_label_path", f"{file} lists no images")
         self.labels = np.asarray(labels, dtype=np.int64)
         if relabel:
             self.labels = np.unique(self.labels, return_inverse=True)[1].astype(np.int64)
 
-    def _read_list(self, delimiter: str | None) -> tuple[list[str], list[int]]:
-        paths: list[str] = []
-        labels: list[int] = []
-        try:
-            text = self.list_path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DatasetError("cls_label_path", f"{self.list_path} is not a text file in UTF-8 ({error})") from error
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip():
-                continue
-            parts = line.strip().rsplit(delimiter, 1)
-            try:
-                path, label = parts[0].strip(), int(parts[1])
-            except (IndexError, ValueError):
-                separator = "a space" if delimiter is None else repr(delimiter)
-                raise DatasetError(
-                    "cls_label_path",
-                    f"{self.list_path}, line {number}: expected a path, {separator} and a whole number, got {line!r}",
-                ) from None
-            paths.append(path)
-            labels.append(label)
-        if not paths:
-            raise DatasetError("cls_label_path", f"{self.list_path} lists no images")
-        return paths, labels
 
-    def _path(self, index: int) -> Path:
-        return self.image_root / self.paths[index]
-
-    def load(self, index: int) -> tuple[bytes, int]:
-        """Returns the encoded file and its label; raises ``ImageError`` where the file cannot be read."""
-        return read_bytes(self._path(index)), int(self.labels[index])
-
-    def name_of(self, index: int) -> str:
-        """Returns the path of the image."""
-        return str(self._path(index))
-
-
+HeldOut = Annotated[float, Limits(gt=0, lt=1)]
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "eval", "test", "testing"})
 
 
-class ImageFolder(ImageDataset):
+class ImageFolder(_Files):
     """Class folders: ``image_root/<class name>/**/<image>``. Classes are numbered in alphabetical order.
 
     Hidden files and folders are left out, and links to folders are followed.
@@ -209,17 +226,25 @@ class ImageFolder(ImageDataset):
         self,
         image_root: str,
         split: Literal["train", "val"] | None = None,
-        holdout: float = 0.2,
+        holdout: HeldOut = 0.2,
         seed: int = 0,
     ) -> None:
-        if not 0.0 < holdout < 1.0:
-            raise ValueError(f"holdout: must be above 0 and below 1, got {holdout}")
         root = existing(image_root, "image_root", folder=True)
         folders = _folders_in(root)
-        _refuse_splits(root, folders)
+        parts = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
+        splits = [folder for folder in folders if _folders_in(folder)] if parts == folders else []
+        if splits:
+            # They are the parts of a data set, with its classes below, and no classes.
+            names = ", ".join(folder.name for folder in folders)
+            training = next((folder for folder in splits if folder.name.lower().startswith("train")), splits[0])
+            others = [str(folder) for folder in splits if folder is not training]
+            hint = f", and {' or '.join(others)} for evaluation" if others else ""
+            message = f"{root} holds no class folders but parts of a data set ({names}): use {training}{hint}"
+            raise DatasetError("image_root", message)
         if not folders:
             raise DatasetError("image_root", f"{image_root} holds no class folders (expected one folder a class)")
         self.class_names = [folder.name for folder in folders]
+        self.image_root = Path()
         self.paths = []
         labels = []
         for label, folder in enumerate(folders):
@@ -236,83 +261,44 @@ class ImageFolder(ImageDataset):
             if not self.paths:
                 raise DatasetError("image_root", f"{image_root} has too few images for a '{split}' split")
 
-    def load(self, index: int) -> tuple[bytes, int]:
-        """Returns the encoded file and its label; raises ``ImageError`` where the file cannot be read."""
-        return read_bytes(self.paths[index]), int(self.labels[index])
-
-    def name_of(self, index: int) -> str:
-        """Returns the path of the image."""
-        return str(self.paths[index])
-
 
 def _folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _refuse_splits(root: Path, folders: list[Path]) -> None:
-    """Raises DatasetError where the folders are the parts of a data set, with its classes below, and no classes."""
-    if not all(folder.name.lower() in SPLIT_NAMES for folder in folders):
-        return
-    splits = [folder for folder in folders if _folders_in(folder)]
-    if splits:
-        names = ", ".join(folder.name for folder in folders)
-        training = next((folder for folder in splits if folder.name.lower().startswith("train")), splits[0])
-        others = [str(folder) for folder in splits if folder is not training]
-        hint = f", and {' or '.join(others)} for evaluation" if others else ""
-        raise DatasetError(
-            "image_root", f"{root} holds no class folders but parts of a data set ({names}): use {training}{hint}"
-        )
-
-
 PIXELS = 3 * 32 * 32
-
-
-def _empty_bytes() -> bytes:
-    """Stands for ``bytes()``, Python 3's empty bytes in the old pickle protocol of the archives."""
-    return b""
-
-
-def _encoded(text: str, codec: str) -> bytes:
-    """Stands for ``codecs.encode``, Python 3's other bytes in that protocol."""
-    return PickledBytes(text, codec).content
-
-
-PERMITTED = {
-    **STAND_INS,
-    ("__builtin__", "bytes"): _empty_bytes,
-    ("builtins", "bytes"): _empty_bytes,
-    ("_codecs", "encode"): _encoded,
-}
-
-
-class _ArchiveUnpickler(pickle.Unpickler):
-    """Admits arrays, bytes, numbers, lists and dictionaries: nothing that the file names is called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in PERMITTED:
-            raise pickle.UnpicklingError(f"it asks for '{module}.{name}', which no CIFAR archive needs")
-        return PERMITTED[(module, name)]
 
 
 def _read_batch(content: bytes, source: str, argument: str) -> dict[str, Any]:
     """Returns a batch file's dictionary with text keys and arrays in place of their pickled forms."""
     try:
-        batch = _ArchiveUnpickler(io.BytesIO(content), encoding="bytes").load()
-        return {
-            key.decode("ascii") if isinstance(key, bytes) else key: getattr(value, "array", value)
-            for key, value in batch.items()
-        }
+        batch = unpickle(content, encoding="bytes")
+        return {key.decode("ascii") if isinstance(key, bytes) else key: value for key, value in batch.items()}
     except Exception as error:  # A damaged or hostile pickle can raise anything; none of it is our own code failing.
         raise DatasetError(argument, f"{source} is damaged or not a CIFAR batch ({error})") from error
 
 
-class _Cifar(ImageDataset):
-    """Base of CIFAR-10 and CIFAR-100. Images are kept in memory as ``uint8`` ``[N, 32, 32, 3]``."""
+class Cifar10(_Pictures):
+    """CIFAR-10, kept in memory as ``uint8`` ``[N, 32, 32, 3]``.
 
-    files: ClassVar[dict[str, tuple[str, ...]]]
-    meta_file: ClassVar[str]
-    label_key: ClassVar[str]
-    names_key: ClassVar[str]
+    Args:
+        data_file: the official ``cifar-10-python.tar.gz``; give this or ``data_dir``.
+        mode: ``train`` (50,000 images) or ``test`` (10,000).
+        download: accepted for PaddleClas's configurations; nothing is downloaded.
+        backend: accepted for PaddleClas's configurations; pictures are RGB arrays.
+        data_dir: the unpacked folder ``cifar-10-batches-py``.
+
+    Raises:
+        DatasetError: the data are missing or damaged.
+    """
+
+    files: ClassVar[dict[str, tuple[str, ...]]] = {
+        "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
+        "test": ("test_batch",),
+    }
+    meta_file = "batches.meta"
+    label_key = "labels"
+    names_key = "label_names"
 
     def __init__(
         self,
@@ -323,46 +309,41 @@ class _Cifar(ImageDataset):
         data_dir: str | None = None,
     ) -> None:
         if (data_file is None) == (data_dir is None):
-            raise DatasetError(
-                "data_file", "give either 'data_file' (the official archive) or 'data_dir' (its unpacked folder)"
-            )
+            message = "give either 'data_file' (the official archive) or 'data_dir' (its unpacked folder)"
+            raise DatasetError("data_file", message)
         argument = "data_file" if data_file is not None else "data_dir"
         wanted = (*self.files[mode], self.meta_file)
         contents = dict(_archive_members(data_file, wanted) if data_file else _folder_members(data_dir, wanted))
-        self._source = str(data_file or data_dir)
-        images, labels = [], []
+        source = str(data_file or data_dir)
+        images, labels, class_names = [], [], None
         for name in self.files[mode]:
             if name not in contents:
-                raise DatasetError(argument, f"{self._source} has no '{name}'; is it the python version of the data?")
-            batch = _read_batch(contents[name], f"{self._source}:{name}", argument)
-            images.append(self._images_of(batch, name, argument))
+                raise DatasetError(argument, f"{source} has no '{name}'; is it the python version of the data?")
+            batch = _read_batch(contents[name], f"{source}:{name}", argument)
+            data = batch.get("data")
+            fits = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (PIXELS,)
+            if not fits or self.label_key not in batch:
+                message = f"{source}:{name} lacks 'data' of {PIXELS} bytes an image or '{self.label_key}'"
+                raise DatasetError(argument, message)
+            images.append(np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)))
             labels.extend(batch[self.label_key])
-        self.images = np.concatenate(images)
-        self.images.setflags(write=False)
-        self.labels = np.asarray(labels, dtype=np.int64)
-        if len(self.images) != len(self.labels) or not len(self.labels):
-            raise DatasetError(argument, f"{self._source} has {len(self.images)} images and {len(self.labels)} labels")
+        if sum(map(len, images)) != len(labels) or not labels:
+            message = f"{source} has {sum(map(len, images))} images and {len(labels)} labels"
+            raise DatasetError(argument, message)
         if self.meta_file in contents:
-            meta = _read_batch(contents[self.meta_file], f"{self._source}:{self.meta_file}", argument)
+            meta = _read_batch(contents[self.meta_file], f"{source}:{self.meta_file}", argument)
             names = meta.get(self.names_key, [])
-            self.class_names = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
+            class_names = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
+        super().__init__(source, np.concatenate(images), labels, class_names)
 
-    def _images_of(self, batch: dict[str, Any], name: str, argument: str) -> np.ndarray:
-        data = batch.get("data")
-        fits = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 2 and data.shape[1] == PIXELS
-        if not fits or self.label_key not in batch:
-            raise DatasetError(
-                argument, f"{self._source}:{name} lacks 'data' of {PIXELS} bytes an image or '{self.label_key}'"
-            )
-        return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
-    def load(self, index: int) -> tuple[np.ndarray, int]:
-        """Returns the ``uint8`` RGB picture ``[32, 32, 3]``, which cannot be written to, and its label."""
-        return self.images[index], int(self.labels[index])
+class Cifar100(Cifar10):
+    """CIFAR-100 with its fine labels: ``cifar-100-python.tar.gz`` or ``cifar-100-python``; as :class:`Cifar10`."""
 
-    def name_of(self, index: int) -> str:
-        """Returns the archive and the place in it."""
-        return f"{self._source}#{index}"
+    files: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("train",), "test": ("test",)}
+    meta_file = "meta"
+    label_key = "fine_labels"
+    names_key = "fine_label_names"
 
 
 def _archive_members(data_file: str, wanted: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
@@ -386,50 +367,7 @@ def _folder_members(data_dir: str, wanted: tuple[str, ...]) -> Iterator[tuple[st
             yield name, (folder / name).read_bytes()
 
 
-class Cifar10(_Cifar):
-    """CIFAR-10.
-
-    Args:
-        data_file: the official ``cifar-10-python.tar.gz``; give this or ``data_dir``.
-        mode: ``train`` (50,000 images) or ``test`` (10,000).
-        download: accepted for PaddleClas's configurations; nothing is downloaded.
-        backend: accepted for PaddleClas's configurations; pictures are RGB arrays.
-        data_dir: the unpacked folder ``cifar-10-batches-py``.
-
-    Raises:
-        DatasetError: the data are missing or damaged.
-    """
-
-    files: ClassVar[dict[str, tuple[str, ...]]] = {
-        "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
-        "test": ("test_batch",),
-    }
-    meta_file = "batches.meta"
-    label_key = "labels"
-    names_key = "label_names"
-
-
-class Cifar100(_Cifar):
-    """CIFAR-100 with its fine labels.
-
-    Args:
-        data_file: the official ``cifar-100-python.tar.gz``; give this or ``data_dir``.
-        mode: ``train`` (50,000 images) or ``test`` (10,000).
-        download: accepted for PaddleClas's configurations; nothing is downloaded.
-        backend: accepted for PaddleClas's configurations; pictures are RGB arrays.
-        data_dir: the unpacked folder ``cifar-100-python``.
-
-    Raises:
-        DatasetError: the data are missing or damaged.
-    """
-
-    files: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("train",), "test": ("test",)}
-    meta_file = "meta"
-    label_key = "fine_labels"
-    names_key = "fine_label_names"
-
-
-class Digits(ImageDataset):
+class Digits(_Pictures):
     """Handwritten digits of 8x8 pixels, enlarged, as RGB (Alpaydin and Kaynak, UCI repository, 1998).
 
     Args:
@@ -443,12 +381,12 @@ class Digits(ImageDataset):
     """
 
     def __init__(
-        self, split: Literal["train", "val"] = "train", holdout: float = 0.2, seed: int = 0, size: int = 32
+        self,
+        split: Literal["train", "val"] = "train",
+        holdout: HeldOut = 0.2,
+        seed: int = 0,
+        size: Annotated[int, Limits(ge=8)] = 32,
     ) -> None:
-        if not 0.0 < holdout < 1.0:
-            raise ValueError(f"holdout: must be above 0 and below 1, got {holdout}")
-        if size < 8:
-            raise ValueError(f"size: must be at least 8, got {size}")
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
@@ -456,22 +394,11 @@ class Digits(ImageDataset):
         digits = load_digits()
         labels = digits.target.astype(np.int64)
         chosen = np.flatnonzero(stratified_holdout(labels, holdout, seed) == (split == "val"))
-        self.split = split
-        self.class_names = [str(digit) for digit in range(10)]
-        self.labels = labels[chosen]
         # Samples are 0..16; as bytes they use the whole range.
         grey = np.round(digits.images[chosen] * (255.0 / 16.0)).astype(np.uint8)
         enlarged = [cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR) for picture in grey]
-        self.images = np.repeat(np.stack(enlarged)[..., np.newaxis], 3, axis=3)
-        self.images.setflags(write=False)
-
-    def load(self, index: int) -> tuple[np.ndarray, int]:
-        """Returns the ``uint8`` RGB picture ``[size, size, 3]``, which cannot be written to, and its label."""
-        return self.images[index], int(self.labels[index])
-
-    def name_of(self, index: int) -> str:
-        """Returns the digit's place in its split."""
-        return f"digits/{self.split}#{index}"
+        pictures = np.repeat(np.stack(enlarged)[..., np.newaxis], 3, axis=3)
+        super().__init__(f"digits/{split}", pictures, labels[chosen], [str(digit) for digit in range(10)])
 
 
 DATASETS: dict[str, type[ImageDataset]] = {

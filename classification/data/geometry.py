@@ -27,6 +27,7 @@ from ppcls_ext.preprocess.operators import (
     resize,
     two_sides,
 )
+from ppcls_ext.utils.signature import Probability
 
 # Rows of the result computed by one product: more waste multiplications with zeros, fewer waste calls (measured).
 BLOCK = 8
@@ -273,14 +274,12 @@ class RandomRotation:
 
     def __init__(
         self,
-        prob: float = 0.5,
+        prob: Probability = 0.5,
         degrees: float | list[float] = 0.0,
         interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest",
         expand: Literal[False] = False,
-        fill: int | list[int] = 0,
+        fill: int | tuple[int, int, int] = 0,
     ) -> None:
-        if not 0.0 <= prob <= 1.0:
-            raise ValueError(f"prob: must be from 0 to 1, got {prob}")
         limits = list(degrees) if isinstance(degrees, list) else [-abs(degrees), abs(degrees)]
         if len(limits) != 2 or limits[0] > limits[1]:
             raise ValueError(f"degrees: must be one number or [smallest, largest], got {degrees}")
@@ -288,8 +287,6 @@ class RandomRotation:
         self.limits = limits
         self.interpolation = interpolation
         self.fill = [fill] * 3 if isinstance(fill, int) else list(fill)
-        if len(self.fill) != 3:
-            raise ValueError(f"fill: must be one or three numbers, got {fill}")
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[H, W, 3]``."""
@@ -406,7 +403,7 @@ class Pad:
     def __init__(
         self,
         padding: int | list[int],
-        fill: int | list[int] = 0,
+        fill: int | tuple[int, int, int] = 0,
         padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant",
         backend: Backend = "pil",
     ) -> None:
@@ -415,8 +412,6 @@ class Pad:
             raise ValueError(f"padding: must be one, two or four numbers of pixels, got {padding}")
         self.left, self.top, self.right, self.bottom = (sides * (4 // len(sides)))[:4]
         self.fill = [fill] * 3 if isinstance(fill, int) else list(fill)
-        if len(self.fill) != 3:
-            raise ValueError(f"fill: must be one or three numbers, got {fill}")
         self.border = self.borders[padding_mode]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:

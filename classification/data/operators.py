@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from classification.data.geometry import Pad, RandCropImage, RandFlipImage, Rand
 from ppcls_ext.preprocess.operators import OPERATORS
 from ppcls_ext.preprocess.pipeline import build_named, entries_of, split_entry
 from ppcls_ext.utils.errors import ConfigError
-from ppcls_ext.utils.signature import convert
+from ppcls_ext.utils.signature import Limits, PositiveNumber, Probability, convert
 
 # Of ImageNet's red, green and blue, in bytes.
 MEAN = 255.0 * np.asarray([0.485, 0.456, 0.406], dtype=np.float32)[:, np.newaxis, np.newaxis]
@@ -43,23 +43,17 @@ class RandomErasing:
 
     def __init__(
         self,
-        EPSILON: float = 0.5,  # noqa: N803  (PaddleClas's name)
+        EPSILON: Probability = 0.5,  # noqa: N803  (PaddleClas's name)
         sl: float = 0.02,
         sh: float = 0.4,
-        r1: float = 0.3,
-        mean: list[float] | None = None,
+        r1: Annotated[float, Limits(gt=0, le=1)] = 0.3,
+        mean: tuple[float, float, float] | None = None,
         attempt: int = 100,
         use_log_aspect: bool = False,
         mode: Literal["const", "rand", "pixel"] = "const",
     ) -> None:
-        if not 0.0 <= EPSILON <= 1.0:
-            raise ValueError(f"EPSILON: must be from 0 to 1, got {EPSILON}")
         if not 0.0 < sl <= sh <= 1.0:
             raise ValueError(f"sl: must be above 0 and not above sh, and sh at most 1, got {sl} and {sh}")
-        if not 0.0 < r1 <= 1.0:
-            raise ValueError(f"r1: must be above 0 and at most 1, got {r1}")
-        if mean is not None and len(mean) != 3:
-            raise ValueError(f"mean: must be three numbers, got {mean}")
         self.probability = EPSILON
         self.smallest, self.largest = sl, sh
         self.ratios = (math.log(r1), -math.log(r1)) if use_log_aspect else (r1, 1.0 / r1)
@@ -136,9 +130,7 @@ class MixupOperator:
         alpha: the weight is drawn from Beta(alpha, alpha).
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
-        if alpha <= 0:
-            raise ValueError(f"alpha: must be positive, got {alpha}")
+    def __init__(self, alpha: PositiveNumber = 1.0) -> None:
         self.alpha = alpha
 
     def __call__(self, images: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> MixedBatch:
@@ -157,9 +149,7 @@ class CutmixOperator:
         alpha: the share of the image that stays is drawn from Beta(alpha, alpha).
     """
 
-    def __init__(self, alpha: float = 0.2) -> None:
-        if alpha <= 0:
-            raise ValueError(f"alpha: must be positive, got {alpha}")
+    def __init__(self, alpha: PositiveNumber = 0.2) -> None:
         self.alpha = alpha
 
     def __call__(self, images: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> MixedBatch:
@@ -186,8 +176,6 @@ class OpSampler:
     """
 
     def __init__(self, operators: Sequence[BatchOperator], probabilities: Sequence[float]) -> None:
-        if any(probability < 0 for probability in probabilities):
-            raise ValueError(f"prob: must not be negative, got {list(probabilities)}")
         if sum(probabilities) > 1.0 + 1e-9:
             raise ValueError(f"prob: the sum over the operators must be at most 1, got {sum(probabilities):g}")
         self.operators = list(operators)
@@ -212,7 +200,7 @@ def _build_sampler(nested: Mapping[str, Any], where: str) -> OpSampler:
             name, arguments = split_entry(dict([entry]), where)
             probability = arguments.pop("prob", 1.0)
             operators.append(build_named(name, arguments, where, MIXING_OPERATORS))
-            probabilities.append(convert(probability, float))
+            probabilities.append(convert(probability, Probability))
         except ConfigError as error:
             problems.extend(error.problems)
         except ValueError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -63,16 +63,6 @@ def draw_overview(check: DetectionCheck) -> Image.Image:
     if len(different):
         several = f"{len(different):,} image sizes"
         facts.append("{} x {} px".format(*different[0]) if len(different) == 1 else several)
-    part = next(iter(check.sizes))
-    first = check.sizes[part][(check.sizes[part] > 0).all(axis=1)]
-    aspect = float(np.clip(np.median(first[:, 0] / first[:, 1]), 0.4, 2.5)) if len(first) else 1.0
-    shapes = shapes_of(check)
-    size = check.plan.evaluation_size
-    words = f" at {size.width} x {size.height}" if size else ""
-    shown = np.argsort(-sum(check.classes.boxes.values()), kind="stable")
-    rest = max(len(shown) - MOST_BARS, 0)
-    hidden = f"  ({rest} rarer classes not shown)" if rest else ""
-    shown = shown[:MOST_BARS] if rest else np.sort(shown)
 
     def caption(picture: Picture) -> str:
         return count_of(int((check.sets[picture.part].rows == picture.index).sum()), "box", "boxes")
@@ -80,148 +70,115 @@ def draw_overview(check: DetectionCheck) -> Image.Image:
     return stack(
         [
             draw_heading(f"Data of {check.name}", facts, check.findings),
-            charts_panel(
-                CHART_HEIGHT,
-                [
-                    (3.4, f"Boxes by class{hidden}", partial(_draw_class_boxes, check, shown)),
-                    (1.0, "Boxes per image", partial(_draw_boxes_per_image, check)),
-                ],
-            ),
-            charts_panel(
-                CHART_HEIGHT,
-                [
-                    (1.0, "Box size", partial(_draw_box_sizes, shapes, words)),
-                    (1.0, "Width and height", partial(_draw_widths_and_heights, shapes, words)),
-                    (1.0, "Box shape", partial(_draw_aspects, shapes)),
-                    (1.0, f"Where boxes lie ({PART_WORDS[part]})", partial(_draw_positions, shapes[part], aspect)),
-                ],
-            ),
+            *_charts(check),
             draw_findings(check.findings, check.scan, caption, partial(example_tile, check)),
             *(samples_panel(check, part) for part in check.sets),
         ]
     )
 
 
-# Charts
-
-
-class Shapes(NamedTuple):
-    """The boxes of a set that can be learnt from.
-
-    Attributes:
-        sizes: width and height in pixels at the size of the evaluation, ``float64`` ``[B, 2]``.
-        corners: left, top, right and bottom as shares of the image, clipped to it, ``float64`` ``[B, 4]``.
-        aspects: width over height in the image as it is, ``float64`` ``[B]``.
-    """
-
-    sizes: np.ndarray
-    corners: np.ndarray
-    aspects: np.ndarray
-
-
-def shapes_of(check: DetectionCheck) -> dict[str, Shapes]:
-    """Returns the boxes by set."""
-    result = {}
+def _charts(check: DetectionCheck) -> list[Image.Image]:
+    """Draws two rows of charts about the boxes that can be learnt from."""
+    # By set: width and height of the boxes in pixels, at the evaluation and in the image as it is, ``[B, 2]``;
+    # left, top, right and bottom as shares of the image, clipped to it, ``[B, 4]``.
+    sizes, shapes, corners = {}, {}, {}
     for part, coco in check.sets.items():
         images = check.sizes[part]
-        chosen = (check.classes.numbers[part] >= 0) & (images[coco.rows] > 0).all(axis=1)
-        rows, boxes = coco.rows[chosen], coco.boxes[chosen]
-        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) / np.tile(images[rows], 2)
-        sizes = boxes[:, 2:] * scales(images, check.plan.evaluation_size)[rows]
-        result[part] = Shapes(sizes, corners.clip(0.0, 1.0), boxes[:, 2] / boxes[:, 3])
-    return result
+        usable = (check.classes.numbers[part] >= 0) & (images[coco.rows] > 0).all(axis=1)
+        rows, low, sides = coco.rows[usable], coco.boxes[usable, :2], coco.boxes[usable, 2:]
+        shapes[part] = sides
+        sizes[part] = sides * scales(images, check.plan.evaluation_size)[rows]
+        corners[part] = (np.concatenate([low, low + sides], axis=1) / np.tile(images[rows], 2)).clip(0.0, 1.0)
+    size = check.plan.evaluation_size
+    words = f" at {size.width} x {size.height}" if size else ""
+    shown = np.argsort(-sum(check.classes.boxes.values()), kind="stable")
+    rest = max(len(shown) - MOST_BARS, 0)
+    hidden = f"  ({rest} rarer classes not shown)" if rest else ""
+    shown = shown[:MOST_BARS] if rest else np.sort(shown)
+    first = next(iter(check.sizes))
 
+    def class_boxes(axes: Any) -> None:
+        names = [check.classes.names[number] for number in shown.tolist()]
+        counts = {part: values[shown] for part, values in check.classes.boxes.items()}
+        draw_bars(axes, names, counts, numbers=len(shown) <= MOST_BARS // 2)
+        # The only key; the colours mean the same in all charts.
+        draw_key(axes)
 
-def _draw_class_boxes(check: DetectionCheck, shown: np.ndarray, axes: Any) -> None:
-    names = [check.classes.names[number] for number in shown.tolist()]
-    counts = {part: values[shown] for part, values in check.classes.boxes.items()}
-    draw_bars(axes, names, counts, numbers=len(shown) <= MOST_BARS // 2)
-    # The only key; the colours mean the same in all charts.
-    draw_key(axes)
+    def boxes_per_image(axes: Any) -> None:
+        shares = {}
+        for part, coco in check.sets.items():
+            boxes = np.bincount(coco.rows[check.classes.numbers[part] >= 0], minlength=len(coco)).clip(max=MANY_BOXES)
+            shares[part] = 100 * np.bincount(boxes, minlength=MANY_BOXES + 1) / len(boxes)
+        most = int(np.flatnonzero(sum(shares.values())).max())
+        names = [f"{number}+" if number == MANY_BOXES else f"{number}" for number in range(most + 1)]
+        draw_bars(axes, names, {part: values[: most + 1] for part, values in shares.items()})
+        axes.set_ylabel("% of images")
 
+    def histogram(axes: Any, values: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
+        for part, numbers in values.items():
+            if len(numbers):
+                shares = 100 * np.histogram(numbers, edges)[0] / len(numbers)
+                axes.stairs(shares, edges, fill=True, alpha=0.25, color=CHART_COLOURS[part])
+                axes.stairs(shares, edges, color=CHART_COLOURS[part], lw=1.4)
+        axes.set_ylabel("% of boxes")
+        axes.grid(axis="y", alpha=0.25)
 
-def _draw_boxes_per_image(check: DetectionCheck, axes: Any) -> None:
-    """Draws the share of images with 0, 1, 2, ... boxes."""
-    counts = {}
-    for part, coco in check.sets.items():
-        rows = coco.rows[check.classes.numbers[part] >= 0]
-        counts[part] = np.bincount(rows, minlength=len(coco)).clip(max=MANY_BOXES)
-    most = max(int(numbers.max()) for numbers in counts.values())
-    names = [f"{number}+" if number == MANY_BOXES else f"{number}" for number in range(most + 1)]
-    draw_bars(
-        axes,
-        names,
-        {part: 100 * np.bincount(numbers, minlength=most + 1) / len(numbers) for part, numbers in counts.items()},
-    )
-    axes.set_ylabel("% of images")
+    def box_sizes(axes: Any) -> None:
+        sides = {part: np.sqrt(values.prod(axis=1)) for part, values in sizes.items()}
+        every = np.concatenate(list(sides.values()))
+        low, high = np.floor(np.log2(every.min())), np.ceil(np.log2(every.max()) + 1e-9)
+        histogram(axes, sides, 2.0 ** np.linspace(low, max(high, low + 1), 33))
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel(f"square root of the area (px){words}")
 
+    def widths_and_heights(axes: Any) -> None:
+        """Draws a dot for each box, or for evenly chosen ones of very many."""
+        for part, values in sizes.items():
+            points = values[evenly(len(values), MOST_POINTS)]
+            axes.scatter(points[:, 0], points[:, 1], s=7, alpha=0.35, color=CHART_COLOURS[part], lw=0)
+        logarithmic(axes, "{x:g}")
+        axes.set_xlabel(f"width (px){words}")
+        axes.set_ylabel("height (px)")
+        axes.grid(alpha=0.25)
 
-def _draw_box_sizes(shapes: Mapping[str, Shapes], words: str, axes: Any) -> None:
-    """Draws a histogram of the square root of the boxes' area; ``words`` tell at which size of the images."""
-    sides = {part: np.sqrt(shape.sizes.prod(axis=1)) for part, shape in shapes.items()}
-    every = np.concatenate(list(sides.values()))
-    if not len(every):
-        return write_instead(axes, "no boxes")
-    low, high = np.floor(np.log2(every.min())), np.ceil(np.log2(every.max()) + 1e-9)
-    _draw_histogram(axes, sides, 2.0 ** np.linspace(low, max(high, low + 1), 33))
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    return axes.set_xlabel(f"square root of the area (px){words}")
+    def box_shapes(axes: Any) -> None:
+        aspects = {part: np.log2(sides[:, 0] / sides[:, 1]).clip(-5, 5) for part, sides in shapes.items()}
+        reach = max(2, int(np.ceil(np.abs(np.concatenate(list(aspects.values()))).max())))
+        histogram(axes, aspects, np.linspace(-reach, reach, 33))
+        ticks = range(-reach, reach + 1)
+        axes.set_xticks(ticks, [f"1:{2**-tick}" if tick < 0 else f"{2**tick}:1" for tick in ticks])
+        axes.set_xlabel("width : height, as in the file")
 
+    def positions(axes: Any) -> None:
+        """Draws how many boxes of the first set cover each place of a typical image."""
+        images = check.sizes[first][(check.sizes[first] > 0).all(axis=1)]
+        aspect = float(np.clip(np.median(images[:, 0] / images[:, 1]), 0.4, 2.5))
+        covered = np.zeros((CELLS, CELLS))
+        starts = np.floor(corners[first][:, :2] * CELLS).clip(0, CELLS - 1).astype(np.int64)
+        ends = np.maximum(np.ceil(corners[first][:, 2:] * CELLS).astype(np.int64), starts + 1)
+        for (left, top), (right, bottom) in zip(starts.tolist(), ends.tolist(), strict=True):
+            covered[top:bottom, left:right] += 100 / len(starts)
+        drawn = axes.imshow(covered, cmap="magma", extent=(0, aspect, 1, 0), vmin=0, interpolation="bilinear")
+        bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.03)
+        bar.set_label("% of boxes here", color=CHART_SUBTLE, fontsize=9)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(colors=CHART_SUBTLE, labelsize=8)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
 
-def _draw_widths_and_heights(shapes: Mapping[str, Shapes], words: str, axes: Any) -> None:
-    """Draws a dot for each box, or for evenly chosen ones of very many."""
-    if not any(len(shape.sizes) for shape in shapes.values()):
-        return write_instead(axes, "no boxes")
-    for part, shape in shapes.items():
-        points = shape.sizes[evenly(len(shape.sizes), MOST_POINTS)]
-        axes.scatter(points[:, 0], points[:, 1], s=7, alpha=0.35, color=CHART_COLOURS[part], lw=0)
-    logarithmic(axes, "{x:g}")
-    axes.set_xlabel(f"width (px){words}")
-    axes.set_ylabel("height (px)")
-    return axes.grid(alpha=0.25)
+    def or_none(draw: Callable[[Any], None], parts: Iterable[str] = check.sets) -> Callable[[Any], None]:
+        return draw if any(len(sizes[part]) for part in parts) else partial(write_instead, text="no boxes")
 
-
-def _draw_aspects(shapes: Mapping[str, Shapes], axes: Any) -> None:
-    """Draws a histogram of width over height."""
-    aspects = {part: np.log2(shape.aspects).clip(-5, 5) for part, shape in shapes.items()}
-    every = np.concatenate(list(aspects.values()))
-    if not len(every):
-        return write_instead(axes, "no boxes")
-    reach = max(2, int(np.ceil(np.abs(every).max())))
-    _draw_histogram(axes, aspects, np.linspace(-reach, reach, 33))
-    ticks = range(-reach, reach + 1)
-    axes.set_xticks(ticks, [f"1:{2**-tick}" if tick < 0 else f"{2**tick}:1" for tick in ticks])
-    return axes.set_xlabel("width : height, as in the file")
-
-
-def _draw_histogram(axes: Any, values: Mapping[str, np.ndarray], edges: np.ndarray) -> None:
-    for part, numbers in values.items():
-        if len(numbers):
-            shares = 100 * np.histogram(numbers, edges)[0] / len(numbers)
-            axes.stairs(shares, edges, fill=True, alpha=0.25, color=CHART_COLOURS[part])
-            axes.stairs(shares, edges, color=CHART_COLOURS[part], lw=1.4)
-    axes.set_ylabel("% of boxes")
-    axes.grid(axis="y", alpha=0.25)
-
-
-def _draw_positions(shape: Shapes, aspect: float, axes: Any) -> None:
-    """Draws how many boxes cover each place of the image; ``aspect`` is width over height of a typical image."""
-    if not len(shape.corners):
-        return write_instead(axes, "no boxes")
-    covered = np.zeros((CELLS, CELLS))
-    first = np.floor(shape.corners[:, :2] * CELLS).clip(0, CELLS - 1).astype(np.int64)
-    last = np.maximum(np.ceil(shape.corners[:, 2:] * CELLS).astype(np.int64), first + 1)
-    for (left, top), (right, bottom) in zip(first.tolist(), last.tolist(), strict=True):
-        covered[top:bottom, left:right] += 100 / len(first)
-    drawn = axes.imshow(covered, cmap="magma", extent=(0, aspect, 1, 0), vmin=0, interpolation="bilinear")
-    bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.03)
-    bar.set_label("% of boxes here", color=CHART_SUBTLE, fontsize=9)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=CHART_SUBTLE, labelsize=8)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    return axes.spines[:].set_visible(False)
+    upper = [(3.4, f"Boxes by class{hidden}", class_boxes), (1.0, "Boxes per image", boxes_per_image)]
+    lower = [
+        (1.0, "Box size", or_none(box_sizes)),
+        (1.0, "Width and height", or_none(widths_and_heights)),
+        (1.0, "Box shape", or_none(box_shapes)),
+        (1.0, f"Where boxes lie ({PART_WORDS[first]})", or_none(positions, [first])),
+    ]
+    return [charts_panel(CHART_HEIGHT, row) for row in (upper, lower)]
 
 
 # Images with their boxes
@@ -249,15 +206,12 @@ def with_boxes(
     boxes = coco.boxes[chosen]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     names = [coco.class_name(row) for row in chosen]
-    number_of = {name: number for number, name in enumerate(check.classes.names)}
-    known = [coco.classes[row] >= 0 for row in chosen]
+    numbers = [check.classes.names.index(name) if name in check.classes.names else -1 for name in names]
     return draw_boxes(
         image.resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC),
         corners * np.tile(np.divide(size, image.size), 2),
         names if named else [""] * len(names),
-        colours=[
-            class_colour(number_of[name]) if good else UNKNOWN_CLASS for name, good in zip(names, known, strict=True)
-        ],
+        colours=[class_colour(number) if number >= 0 else UNKNOWN_CLASS for number in numbers],
         smallest=0,
     )
 
@@ -308,15 +262,25 @@ def _view(size: tuple[int, int], box: tuple[float, float, float, float]) -> tupl
 
 def samples_panel(check: DetectionCheck, part: str) -> Image.Image:
     """Draws rows of images of a set with their boxes; rare classes are shown as well as frequent ones."""
-    pictures = _sample_order(check, part)
-    rows = math.ceil(len(pictures) / COLUMNS)
-    width, height = (INNER - 2 * PADDING + GAP) // COLUMNS - GAP, SAMPLE_HEIGHT
-    top = PADDING + 30
-    sheet, pen = panel(top + max(rows, 1) * (height + CAPTION) + PADDING // 2, f"Samples, {PART_WORDS[part]}")
-    font = font_of(11)
-    if not pictures:
+    readable = np.random.default_rng(0).permutation(check.scan.readable(part))[:CANDIDATES]
+    numbers, coco = check.classes.numbers[part], check.sets[part]
+    shows = np.zeros((len(coco), len(check.classes.names)), dtype=bool)
+    shows[coco.rows[numbers >= 0], numbers[numbers >= 0]] = True
+    shows = shows[readable]
+    seen, waiting = np.zeros(len(check.classes.names)), np.ones(len(readable), dtype=bool)
+    count = min(len(readable), COLUMNS * ROWS[part])
+    width, height, top = (INNER - 2 * PADDING + GAP) // COLUMNS - GAP, SAMPLE_HEIGHT, PADDING + 30
+    rows = max(math.ceil(count / COLUMNS), 1)
+    sheet, pen = panel(top + rows * (height + CAPTION) + PADDING // 2, f"Samples, {PART_WORDS[part]}")
+    if not count:
         pen.text((PADDING, top), "no image could be read", font=font_of(15), fill=SUBTLE)
-    for number, picture in enumerate(pictures):
+    for number in range(count):
+        # An image is worth more the less its classes were seen; one without boxes is worth nothing.
+        worth = np.where(waiting, (shows / (1.0 + seen) ** 2).sum(axis=1) / np.maximum(shows.sum(axis=1), 1) ** 0.5, -1)
+        best = int(worth.argmax())
+        waiting[best] = False
+        seen += shows[best]
+        picture = Picture(part, int(readable[best]))
         x, y = PADDING + number % COLUMNS * (width + GAP), top + number // COLUMNS * (height + CAPTION)
         try:
             image = load_picture(check, picture)
@@ -326,26 +290,6 @@ def samples_panel(check: DetectionCheck, part: str) -> Image.Image:
             drawn = crossed_box(height, error.cause)
         pen.rectangle((x, y, x + width - 1, y + height - 1), fill=DESK)
         sheet.paste(drawn, (x + (width - drawn.width) // 2, y + (height - drawn.height) // 2))
-        name = shortened(PurePath(check.scan.name_of(picture)).name, font, width, keep_end=True)
-        pen.text((x, y + height + 3), name, font=font, fill=SUBTLE)
+        name = shortened(PurePath(check.scan.name_of(picture)).name, font_of(11), width, keep_end=True)
+        pen.text((x, y + height + 3), name, font=font_of(11), fill=SUBTLE)
     return sheet
-
-
-def _sample_order(check: DetectionCheck, part: str) -> list[Picture]:
-    """Returns readable images, first those that show the classes seen least so far."""
-    shuffled = np.random.default_rng(0).permutation(check.scan.readable(part))[:CANDIDATES]
-    numbers, coco = check.classes.numbers[part], check.sets[part]
-    shows = np.zeros((len(coco), len(check.classes.names)), dtype=bool)
-    shows[coco.rows[numbers >= 0], numbers[numbers >= 0]] = True
-    shows = shows[shuffled]
-    seen = np.zeros(len(check.classes.names))
-    waiting = np.ones(len(shuffled), dtype=bool)
-    order = []
-    for _ in range(min(len(shuffled), COLUMNS * ROWS[part])):
-        # An image is worth more the less its classes were seen; one without boxes is worth nothing.
-        worth = np.where(waiting, (shows / (1.0 + seen) ** 2).sum(axis=1) / np.maximum(shows.sum(axis=1), 1) ** 0.5, -1)
-        best = int(worth.argmax())
-        waiting[best] = False
-        seen += shows[best]
-        order.append(Picture(part, int(shuffled[best])))
-    return order

@@ -6,6 +6,7 @@ signature of its imported class.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -46,6 +47,7 @@ class RunKeys(Section):
     weights: str | None = None
     pretrain_weights: str | None = None
     use_gpu: bool = False
+    cpu_kernels: Literal["auto", "paddle"] = "auto"
     use_xpu: bool = False
     use_npu: bool = False
     use_mlu: bool = False
@@ -189,8 +191,7 @@ def check_document(document: Document) -> None:
         if name not in data:
             checker.add("", f"missing {'section' if name in REQUIRED_SECTIONS else 'key'} '{name}'")
     _check_yolov10(checker, data)
-    _check_mosaic(checker, data)
-    _check_evaluation_operators(checker, data)
+    _check_order_of_operators(checker, data)
     unknown = []
     for name, value in data.items():
         if name in known.modules:
@@ -244,7 +245,7 @@ def _check_section(checker: Checker, key: str, name: str, arguments: Any) -> Non
     if not _is_mapping(checker, key, arguments):
         return
     part, schema = catalog().modules[name], catalog().schemas[name]
-    parameters = constructor_of(part)
+    parameters = dict(constructor_of(part))
     injected, filled = set(schema.inject), set(schema.shared)
     if hasattr(part, "from_config"):
         # It fills arguments in, and creates some of them from the names of classes.
@@ -254,19 +255,15 @@ def _check_section(checker: Checker, key: str, name: str, arguments: Any) -> Non
             # Arguments of networks are all created; those of other classes may be plain values.
             network = schema.category == "architecture"
             injected |= {word for word in handled if network or isinstance(arguments.get(word), str | dict)}
-    _check_call(checker, key, {word: _optional(parameter, word in filled) for word, parameter in parameters.items()},
-                arguments)  # fmt: skip
+    for word in filled & parameters.keys():
+        if parameters[word].default is REQUIRED:
+            parameters[word] = dataclasses.replace(parameters[word], default=None)
+    _check_call(checker, key, parameters, arguments)
     for argument in injected & arguments.keys():
         _check_module(checker, f"{key}.{argument}", arguments[argument])
     arch = arguments.get("arch", ARCHS[0])
     if name in BACKBONES and arch not in ARCHS:
         checker.add(f"{key}.arch", f"must be one of {', '.join(ARCHS)}, got {arch!r}{suggestion(str(arch), ARCHS)}")
-
-
-def _optional(parameter: Parameter, filled: bool) -> Parameter:
-    if filled and parameter.default is REQUIRED:
-        return Parameter(parameter.name, parameter.annotation, None)
-    return parameter
 
 
 def _check_module(checker: Checker, key: str, value: Any) -> None:
@@ -295,25 +292,27 @@ def _check_call(
         parameter = parameters.get(argument)
         if parameter is None or parameter.annotation is not Any or not isinstance(value, str):
             continue
-        if isinstance(parameter.default, bool):
-            checker.add(f"{key}.{argument}", f"must be true or false, got {value!r} (str)")
-        elif isinstance(parameter.default, int | float):
-            checker.add(f"{key}.{argument}", f"must be a number, got {value!r} (str)")
+        if isinstance(parameter.default, bool | int | float):
+            wanted = "true or false" if isinstance(parameter.default, bool) else "a number"
+            checker.add(f"{key}.{argument}", f"must be {wanted}, got {value!r} (str)")
 
 
-def _check_named(checker: Checker, key: str, entry: Any, kind: str, parts: Mapping[str, Any]) -> None:
-    """Checks ``{name: X, ...}``, where X must be one of ``parts``."""
+def _check_named(
+    checker: Checker, key: str, entry: Any, kind: str, parts: Mapping[str, Any], word: str = "name",
+    filled_in: Iterable[str] = (), extra: Iterable[str] = (),
+) -> None:  # fmt: skip
+    """Checks ``{name: X, ...}``, where X must be one of ``parts``; arguments ``filled_in`` may not be given."""
     if not _is_mapping(checker, key, entry):
         return
-    name = entry.get("name")
-    if not isinstance(name, str):
-        checker.add(key, "missing argument 'name'" if name is None else f"name must be a text, got {name!r}")
-    elif name not in parts:
-        allowed = ", ".join(sorted(parts))
-        checker.add(f"{key}.name", f"unknown {kind} '{name}'{suggestion(name, parts)}; allowed: {allowed}")
-    else:
-        arguments = {word: value for word, value in entry.items() if word != "name"}
-        _check_call(checker, key, constructor_of(parts[name]), arguments)
+    name = entry.get(word)
+    if not isinstance(name, str) or name not in parts:
+        near = f"unknown {kind} '{name}'{suggestion(str(name), parts)}"
+        message = f"missing argument '{word}'" if name is None else near
+        checker.add(key if name is None else f"{key}.{word}", f"{message}; allowed: {', '.join(sorted(parts))}")
+        return
+    parameters = {argument: one for argument, one in constructor_of(parts[name]).items() if argument not in filled_in}
+    arguments = {argument: value for argument, value in entry.items() if argument != word}
+    _check_call(checker, key, parameters, arguments, extra)
 
 
 def _check_learning_rate(checker: Checker, section: Any) -> None:
@@ -321,10 +320,9 @@ def _check_learning_rate(checker: Checker, section: Any) -> None:
     _check_section(checker, key, key, section)
     if not isinstance(section, dict):
         return
-    rate = section.get("base_lr")
+    rate, entries = section.get("base_lr"), section.get("schedulers")
     if isinstance(rate, int | float) and not rate > 0:
         checker.add(f"{key}.base_lr", f"must be positive, got {rate}")
-    entries = section.get("schedulers")
     if entries is None:
         return
     if not isinstance(entries, list) or not entries:
@@ -332,10 +330,10 @@ def _check_learning_rate(checker: Checker, section: Any) -> None:
         return
     for index, entry in enumerate(entries):
         _check_named(checker, f"{key}.schedulers[{index}]", entry, "scheduler", catalog().schedulers)
-    first = entries[0]
-    if isinstance(first, dict) and first.get("name") in WARM_UPS:
+    first = entries[0] if isinstance(entries[0], dict) else {}
+    if first.get("name") in WARM_UPS:
         checker.add(f"{key}.schedulers[0]", f"{first['name']} must stand second, behind the decay")
-    elif len(entries) == 1 and isinstance(first, dict) and first.get("use_warmup", True):
+    elif len(entries) == 1 and first.get("use_warmup", True):
         message = "needs a warm-up (LinearWarmup or ExpWarmup) after it, or use_warmup: false"
         checker.add(f"{key}.schedulers[0]", message)
 
@@ -348,35 +346,25 @@ def _check_optimizer(checker: Checker, section: Any) -> None:
         return
     regularizer = section.get("regularizer")
     if regularizer and regularizer != "None":
-        if isinstance(regularizer, dict):
-            checker.section(Regularizer, regularizer, f"{key}.regularizer")
-        else:
-            message = f"must be false or {{type: L2, factor: 0.0005}}, got {regularizer!r}"
-            checker.add(f"{key}.regularizer", message)
+        checker.section(Regularizer, regularizer, f"{key}.regularizer")
     optimizer, key = section.get("optimizer", {}), f"{key}.optimizer"
-    if "optimizer" not in section or not _is_mapping(checker, key, optimizer):
+    if "optimizer" not in section:
         return
-    name, optimizers = optimizer.get("type"), catalog().optimizers
-    if not isinstance(name, str) or name not in optimizers:
-        near = suggestion(str(name), optimizers)
-        message = "missing argument 'type'" if name is None else f"unknown optimizer '{name}'{near}"
-        checker.add(key if name is None else f"{key}.type", f"{message}; allowed: {', '.join(optimizers)}")
-        return
-    parameters = {word: value for word, value in constructor_of(optimizers[name]).items() if word not in FILLED_IN}
-    arguments = {word: value for word, value in optimizer.items() if word != "type"}
-    if not name.startswith("AdamW") and "weight_decay" in arguments:
-        del arguments["weight_decay"]
-        checker.add(f"{key}.weight_decay", f"{name} takes its weight decay from OptimizerBuilder.regularizer")
-    _check_call(checker, key, parameters, arguments, extra=("param_groups",))
+    if isinstance(optimizer, dict) and "weight_decay" in optimizer:
+        name = optimizer.get("type")
+        if name in catalog().optimizers and not name.startswith("AdamW"):
+            optimizer = {word: value for word, value in optimizer.items() if word != "weight_decay"}
+            checker.add(f"{key}.weight_decay", f"{name} takes its weight decay from OptimizerBuilder.regularizer")
+    optimizers = catalog().optimizers
+    _check_named(checker, key, optimizer, "optimizer", optimizers, "type", FILLED_IN, extra=("param_groups",))
 
 
 def _check_reader(checker: Checker, name: str, section: Any) -> None:
     """Checks a section such as ``TrainReader`` with all its operators."""
     if not _is_mapping(checker, name, section):
         return
-    part = catalog().modules[name]
     late = {key for key in _constants(catalog().datasets["DetDataset"].set_kwargs) if key.isidentifier()}
-    _check_call(checker, name, constructor_of(part), section, extra=(*sorted(late), *READ_ELSEWHERE))
+    _check_call(checker, name, constructor_of(catalog().modules[name]), section, (*sorted(late), *READ_ELSEWHERE))
     batch_size = section.get("batch_size", 1)
     # A text was refused above, by the constructor's default.
     if not isinstance(batch_size, str) and not (type(batch_size) is int and batch_size >= 1):
@@ -387,8 +375,7 @@ def _check_reader(checker: Checker, name: str, section: Any) -> None:
     for key, value in section.items():
         if str(key).endswith(("_transforms", "_aug")):
             _check_operators(checker, f"{name}.{key}", value)
-    definition = section.get("inputs_def")
-    shape = definition.get("image_shape") if isinstance(definition, dict) else None
+    shape = _section(section, "inputs_def").get("image_shape")
     whole = isinstance(shape, list) and all(type(size) is int for size in shape) and len(shape) in (3, 4)
     if shape is not None and not whole:
         checker.add(f"{name}.inputs_def.image_shape", f"must be [3, height, width], got {shape!r}")
@@ -415,44 +402,35 @@ def _check_operators(checker: Checker, key: str, entries: Any) -> None:
                         _check_operators(checker, f"{place}.{name}.{argument}", arguments[argument])
 
 
-def _operator_names(data: dict[str, Any], reader: str) -> list[str]:
-    """Returns the names of a reader's operators of single images, ``""`` for entries that are none."""
-    entries = _section(data, reader).get("sample_transforms")
-    return [next(iter(entry), "") if isinstance(entry, dict) else "" for entry in entries or []]
-
-
 def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
     section = data.get(name)
     return section if isinstance(section, dict) else {}
 
 
-def _check_mosaic(checker: Checker, data: dict[str, Any]) -> None:
-    """Notes a mosaic that would never happen."""
-    if not _section(data, "TrainReader"):
-        return
-    names, epoch = _operator_names(data, "TrainReader"), data["TrainReader"].get("mosaic_epoch")
+def _check_order_of_operators(checker: Checker, data: dict[str, Any]) -> None:
+    """Notes a mosaic that would never happen, and evaluation after which boxes would lie elsewhere."""
+    names = {
+        reader: [next(iter(entry), "") if isinstance(entry, dict) else "" for entry in transforms]
+        for reader in ("TrainReader", "EvalReader", "TestReader")
+        if isinstance(transforms := _section(data, reader).get("sample_transforms"), list)
+    }
+    train, epoch = names.get("TrainReader", []), _section(data, "TrainReader").get("mosaic_epoch")
     key = "TrainReader.mosaic_epoch"
-    if epoch is None:
-        if MOSAICS[0] in names:
-            place = f"TrainReader.sample_transforms[{names.index(MOSAICS[0])}]"
-            advice = f"set {key}, the epoch from which it is off (-1: always)"
-            checker.add(place, f"{MOSAICS[0]} gets one sample only: {advice}")
-    elif type(epoch) is not int or epoch < -1:
+    if epoch is None and MOSAICS[0] in train:
+        place = f"TrainReader.sample_transforms[{train.index(MOSAICS[0])}]"
+        advice = f"set {key}, the epoch from which it is off (-1: always)"
+        checker.add(place, f"{MOSAICS[0]} gets one sample only: {advice}")
+    elif epoch is not None and (type(epoch) is not int or epoch < -1):
         checker.add(key, f"must be an epoch, 0 for mosaics to the end or -1 for none, got {epoch!r}")
-    elif epoch != -1 and not any(name in names for name in MOSAICS):
+    elif epoch not in (None, -1) and not any(name in train for name in MOSAICS):
         checker.add(key, f"needs {MOSAICS[0]} in TrainReader.sample_transforms, which makes one image of several")
-
-
-def _check_evaluation_operators(checker: Checker, data: dict[str, Any]) -> None:
-    """Notes operators of evaluation after which boxes would lie elsewhere without anything failing."""
     architecture = data.get("architecture")
     for reader in ("EvalReader", "TestReader"):
-        names = _operator_names(data, reader)
-        for number, name in enumerate(names):
+        for number, name in enumerate(names.get(reader, [])):
             key = f"{reader}.sample_transforms[{number}]"
             if name in TRAINING_ONLY:
                 checker.add(key, f"{name} belongs to TrainReader: boxes could not be taken back")
-            if name in ("Resize", "Pad", LETTERBOX) and LETTERBOX in names[:number]:
+            if name in ("Resize", "Pad", LETTERBOX) and LETTERBOX in names[reader][:number]:
                 checker.add(key, f"{name} cannot follow {LETTERBOX}, which gives the final size")
             if name == LETTERBOX and architecture != YOLOV10:
                 message = f"{LETTERBOX} needs architecture: {YOLOV10}, which takes its padding back"
@@ -466,58 +444,51 @@ def _check_yolov10(checker: Checker, data: dict[str, Any]) -> None:
     """
     if data.get("architecture") != YOLOV10:
         return
-
-    def value(key: str) -> Any:
-        section, _, name = key.rpartition(".")
-        return (_section(data, section) if section else data).get(name)
+    network = _section(data, YOLOV10)
+    given = {key: value for key, value in data.items() if value is not None}
+    for section in (YOLOV10_BACKBONE, YOLOV10_NECK):
+        given |= {f"{section}.{key}": part for key, part in _section(data, section).items() if part is not None}
 
     def in_force(section: str, name: str) -> str | None:
         """Returns where ``section.name`` comes from: the section, else the top, as PaddleDetection does."""
-        return next((key for key in (f"{section}.{name}", name) if value(key) is not None), None)
+        return next((key for key in (f"{section}.{name}", name) if key in given), None)
 
+    cib, kernel = f"{YOLOV10_NECK}.cib", f"{YOLOV10_NECK}.large_kernel"
     for key in ("width_mult", f"{YOLOV10_NECK}.width_mult"):
-        if value(key) is not None:
-            checker.add(key, f"{WIDTH_PROBLEM}, got {value(key)!r}")
-    given = [key for key in ("scale", f"{YOLOV10_BACKBONE}.scale", f"{YOLOV10_NECK}.scale") if value(key) is not None]
-    wrong = [key for key in given if scale_problem(value(key))]
-    for key in wrong:
-        checker.add(key, scale_problem(value(key)))
-    if wrong:
+        if key in given:
+            checker.add(key, f"{WIDTH_PROBLEM}, got {given[key]!r}")
+    scales = [key for key in ("scale", f"{YOLOV10_BACKBONE}.scale", f"{YOLOV10_NECK}.scale") if key in given]
+    if any(scale_problem(given[key]) for key in scales):
+        for key in scales:
+            if scale_problem(given[key]):
+                checker.add(key, scale_problem(given[key]))
         return
-    backbone = _section(data, YOLOV10).get("backbone", YOLOV10_BACKBONE)
-    scale, own = in_force(YOLOV10_NECK, "scale"), in_force(YOLOV10_BACKBONE, "scale")
-    if backbone == YOLOV10_BACKBONE:
-        if own is None:
-            checker.add("", f"missing key 'scale': {YOLOV10_BACKBONE} needs one of {', '.join(SCALES)}")
-        elif scale is not None and value(own) != value(scale):
-            checker.add(scale, f"is {value(scale)}, but that of the backbone is {value(own)}")
-    elif scale is not None:
-        advice = f"leave it null, and give {YOLOV10_NECK}.depth_mult and {YOLOV10_NECK}.cib"
-        checker.add(scale, f"belongs to {YOLOV10_BACKBONE}; with {backbone} {advice}")
-    if _section(data, YOLOV10).get("neck", YOLOV10_NECK) != YOLOV10_NECK:
-        return
-    depth = in_force(YOLOV10_NECK, "depth_mult")
-    places = {name: value(f"{YOLOV10_NECK}.{name}") for name in ("cib", "large_kernel")}
-    if scale is not None:
-        if backbone == YOLOV10_BACKBONE:
-            given = [depth, *(f"{YOLOV10_NECK}.{name}" for name, place in places.items() if place is not None)]
-            for key in filter(None, given):
-                checker.add(key, f"must not be given: it follows from scale {value(scale)}")
-        return
+    backbone = network.get("backbone", YOLOV10_BACKBONE)
+    own = in_force(YOLOV10_BACKBONE, "scale")
+    scale, depth = in_force(YOLOV10_NECK, "scale"), in_force(YOLOV10_NECK, "depth_mult")
     if backbone == YOLOV10_BACKBONE and own is None:
+        checker.add("", f"missing key 'scale': {YOLOV10_BACKBONE} needs one of {', '.join(SCALES)}")
+        return
+    if scale is not None and backbone != YOLOV10_BACKBONE:
+        advice = f"leave it null, and give {YOLOV10_NECK}.depth_mult and {cib}"
+        checker.add(scale, f"belongs to {YOLOV10_BACKBONE}; with {backbone} {advice}")
+    elif scale is not None and given[own] != given[scale]:
+        checker.add(scale, f"is {given[scale]}, but that of the backbone is {given[own]}")
+    if network.get("neck", YOLOV10_NECK) != YOLOV10_NECK:
+        return
+    if scale is not None:
+        for key in (depth, cib, kernel):
+            if backbone == YOLOV10_BACKBONE and key in given:
+                checker.add(key, f"must not be given: it follows from scale {given[scale]}")
         return
     if depth is None:
         checker.add(YOLOV10_NECK, "missing argument 'depth_mult', a number above 0, for there is no scale")
-    elif isinstance(value(depth), int | float) and value(depth) <= 0:
-        checker.add(depth, f"must be above 0, got {value(depth)}")
-    if places["cib"] is None:
-        message = f"missing argument 'cib', a list of {', '.join(NECK_PLACES)}, for there is no scale"
-        checker.add(YOLOV10_NECK, message)
-    if any(place is not None and not _is_list_of_texts(place) for place in places.values()):
-        return
-    for name, problem in place_problems(places["cib"] or [], places["large_kernel"] or []).items():
-        checker.add(f"{YOLOV10_NECK}.{name}", problem)
-
-
-def _is_list_of_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    elif isinstance(given[depth], int | float) and given[depth] <= 0:
+        checker.add(depth, f"must be above 0, got {given[depth]}")
+    if cib not in given:
+        places = ", ".join(NECK_PLACES)
+        checker.add(YOLOV10_NECK, f"missing argument 'cib', a list of {places}, for there is no scale")
+    places = [given.get(key, []) for key in (cib, kernel)]
+    if all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in places):
+        for name, problem in place_problems(*places).items():
+            checker.add(f"{YOLOV10_NECK}.{name}", problem)

@@ -196,41 +196,31 @@ def _base_files(document: Document) -> list[tuple[str, Path]]:
 
 def merge(below: Document, above: Document) -> None:
     """Merges ``above`` into ``below``, in place, with the places of its keys."""
-    _merge_data(below.data, above.data)
+
+    def merge_data(below: dict[str, Any], above: dict[str, Any]) -> None:
+        for name, value in above.items():
+            mappings = [part for part in (below.get(name), value) if isinstance(part, dict)]
+            if len(mappings) == 2 and not any(isinstance(part, Tagged) for part in mappings):
+                merge_data(*mappings)
+            else:
+                below[name] = value
+
+    merge_data(below.data, above.data)
     below.lines.update(above.lines)
 
 
-def _merge_data(below: dict[str, Any], above: dict[str, Any]) -> None:
-    for name, value in above.items():
-        if _can_merge(below.get(name)) and _can_merge(value):
-            _merge_data(below[name], value)
-        else:
-            below[name] = value
-
-
-def _can_merge(value: Any) -> bool:
-    return isinstance(value, dict) and not isinstance(value, Tagged)
-
-
 def warn_of_other_contrast(config: DetectionConfig, part: str) -> None:
-    """Warns if ``part`` enhances sonar frames otherwise than training: nothing would fail, but little be found.
-
-    Args:
-        config: the configuration.
-        part: ``Eval`` or ``Test``.
-    """
-    train, other = _enhancements(config, "Train"), _enhancements(config, part)
-    if train is not None and other is not None and train != other:
+    """Warns if ``part`` (``Eval`` or ``Test``) enhances sonar frames otherwise than training: little would be found."""
+    found = []
+    for reader in (f"{part}Reader", "TrainReader"):
+        section = config.data.get(reader)
+        steps = section.get("sample_transforms") if isinstance(section, dict) else None
+        if not isinstance(steps, list):
+            return
+        found.append([step[ENHANCEMENT] or {} for step in steps if isinstance(step, dict) and ENHANCEMENT in step])
+    other, train = found
+    if train != other:
         logger.warning(
             "%s: SonarEnhance differs: TrainReader has %s, %sReader has %s",
             config.path, train or "none", part, other or "none",
         )  # fmt: skip
-
-
-def _enhancements(config: DetectionConfig, part: str) -> list[dict[str, Any]] | None:
-    """Returns the arguments of the operator in a reader, ``[]`` if it has none; ``None`` if there are no transforms."""
-    section = config.data.get(f"{part}Reader")
-    steps = section.get("sample_transforms") if isinstance(section, dict) else None
-    if not isinstance(steps, list):
-        return None
-    return [step[ENHANCEMENT] or {} for step in steps if isinstance(step, dict) and ENHANCEMENT in step]

@@ -6,11 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from detection.coco import load_coco
 from ppcls_ext.utils.errors import UserError, suggestion
 
 Detection = Mapping[str, Any]
@@ -80,31 +82,19 @@ def read_ground_truth(
     Raises:
         UserError: the file is missing, truncated or not of this form, or it lacks one of ``image_ids`` or ``classes``.
     """
-    data, source = _read_json(annotation_file, "annotation file"), str(annotation_file)
-    if not isinstance(data, dict):
-        raise UserError(
-            f"{source}: need a COCO object with images, annotations, categories; found a {type(data).__name__}"
-        )
-    parts: dict[str, list[dict[str, Any]]] = {}
-    for name in ("images", "annotations", "categories"):
-        parts[name] = data.get(name)
-        if not isinstance(parts[name], list) or not all(isinstance(record, dict) for record in parts[name]):
-            raise UserError(f"{source}: '{name}' must be a list of objects, as COCO annotation files have it")
-        if not parts[name] and name != "annotations":
-            raise UserError(f"{source}: '{name}' is empty: there is nothing to evaluate")
+    data, source = load_coco(Path(annotation_file)), str(annotation_file)
     by_id: dict[str, dict[int, dict[str, Any]]] = {}
-    for name in ("images", "categories"):
-        by_id[name] = {
-            _number(record, "id", f"{source}: {name}[{index}]"): record for index, record in enumerate(parts[name])
-        }
-        if len(by_id[name]) < len(parts[name]):
-            raise UserError(f"{source}: {name}: {len(parts[name]) - len(by_id[name])} ids occur more than once")
+    for part in ("images", "categories"):
+        by_id[part] = {_number(record, "id", f"{source}: {part}[{n}]"): record for n, record in enumerate(data[part])}
+        if not by_id[part]:
+            raise UserError(f"{source}: '{part}' is empty: there is nothing to evaluate")
+        if len(by_id[part]) < len(data[part]):
+            raise UserError(f"{source}: {part}: {len(data[part]) - len(by_id[part])} ids occur more than once")
     images = by_id["images"]
     names = {number: str(record.get("name", number)) for number, record in by_id["categories"].items()}
-    for name, count in Counter(names.values()).items():
-        if count > 1:
-            raise UserError(f"{source}: categories: {len(names)} classes, several of them named '{name}'")
-
+    name, count = Counter(names.values()).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{source}: categories: {len(names)} classes, several of them named '{name}'")
     numbers = {name: number for number, name in names.items()}
     for name in classes or []:
         if name not in numbers:
@@ -117,15 +107,16 @@ def read_ground_truth(
     wanted = {number: images[number] for number in sorted(images if image_ids is None else set(image_ids))}
 
     rows: dict[int, list[tuple[list[float], int, float, bool]]] = {}
-    for index, record in enumerate(parts["annotations"]):
+    for index, record in enumerate(data["annotations"]):
         place = f"{source}: annotations[{index}]"
         image_id, category_id = _number(record, "image_id", place), _number(record, "category_id", place)
         for name, number, ids in (("image_id", image_id, images), ("category_id", category_id, names)):
             if number not in ids:
                 raise UserError(f"{place}: {name} {number} is not in the file ({_id_range(ids)})")
-        box = _four_numbers(record.get("bbox"))
-        if box is None or not np.isfinite(box).all() or min(box[2:]) < 0:
-            raise UserError(f"{place}: 'bbox' must be [x, y, width, height] in pixels, not {record.get('bbox')!r}")
+        box = record.get("bbox")
+        numbers_only = isinstance(box, list) and all(isinstance(value, int | float) for value in box)
+        if not numbers_only or len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) < 0:
+            raise UserError(f"{place}: 'bbox' must be [x, y, width, height] in pixels, not {box!r}")
         if image_id in wanted and category_id in chosen:
             area = record.get("area")
             # Without an area, that of the box is meant; the two differ where objects are outlined.
@@ -145,7 +136,12 @@ def read_detections(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the file is missing or not a JSON list.
     """
-    found = _read_json(path, "file of detections")
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: the file of detections cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON, probably truncated ({error})") from None
     if not isinstance(found, list):
         raise UserError(f"{path}: need a list of COCO results, found a {type(found).__name__}")
     return found
@@ -170,7 +166,20 @@ def check_detections(
     """
     if not detections:
         return {}
-    image_ids, category_ids, boxes, scores = _columns(detections, source)
+    try:
+        ids = np.array([(record["image_id"], record["category_id"]) for record in detections])
+        boxes = np.array([record["bbox"] for record in detections], dtype=np.float64)
+        scores = np.array([record["score"] for record in detections], dtype=np.float64)
+        well_formed = ids.dtype.kind in "iu" and boxes.shape == (len(detections), 4) and scores.ndim == 1
+    except (KeyError, TypeError, ValueError):
+        well_formed = False
+    if not well_formed:
+        faulty = next((number for number, record in enumerate(detections) if not _is_result(record)), 0)
+        raise UserError(
+            f"{source}[{faulty}]: need whole numbers image_id and category_id, bbox [x, y, width, height] and a "
+            f"number score; found {detections[faulty]!r}"
+        )
+    image_ids, category_ids = ids.T
     known_classes = ", ".join(str(number) for number in sorted(truth.all_category_ids))
     problems = (
         (~np.isin(image_ids, list(truth.all_image_ids)), lambda index: (
@@ -197,62 +206,20 @@ def check_detections(
     }
 
 
-def _columns(detections: Sequence[Detection], source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns image ids ``[N]``, category ids ``[N]``, boxes ``[N, 4]`` and scores ``[N]``."""
+def _is_result(record: Any) -> bool:
     try:
-        boxes = np.array([record["bbox"] for record in detections], dtype=np.float64)
-        scores = np.array([record["score"] for record in detections], dtype=np.float64)
-        ids = np.array([(record["image_id"], record["category_id"]) for record in detections])
-        if boxes.shape == (len(detections), 4) and scores.ndim == 1 and ids.dtype.kind in "iu":
-            return ids[:, 0], ids[:, 1], boxes, scores
-    except (KeyError, TypeError, ValueError):
-        # One of them is malformed: the loop below says which.
-        pass
-    for index, record in enumerate(detections):
-        place = f"{source}[{index}]"
-        if not isinstance(record, Mapping):
-            raise UserError(
-                f"{place}: need an object with image_id, category_id, bbox, score; found a {type(record).__name__}"
-            )
-        for key in ("image_id", "category_id", "bbox", "score"):
-            if key not in record:
-                raise UserError(f"{place}: '{key}' is missing (found: {', '.join(record)})")
-        _number(record, "image_id", place)
-        _number(record, "category_id", place)
-        if _four_numbers(record["bbox"]) is None:
-            raise UserError(f"{place}: 'bbox' must be [x, y, width, height], not {record['bbox']!r}")
-        if isinstance(record["score"], bool) or not isinstance(record["score"], int | float | np.number):
-            raise UserError(f"{place}: 'score' must be a number, not {record['score']!r}")
-    raise UserError(f"{source}: image_id and category_id must be whole numbers, bbox and score numbers")
+        ids, values = (record["image_id"], record["category_id"]), (*record["bbox"], record["score"])
+    except (KeyError, TypeError):
+        return False
+    whole = all(isinstance(number, Integral) and not isinstance(number, bool) for number in ids)
+    return whole and len(values) == 5 and all(isinstance(value, Real) for value in values)
 
 
-def _read_json(path: str | Path, what: str) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: the {what} does not exist") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON, probably truncated ({error.msg})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file") from None
-
-
-def _number(record: Mapping[str, Any], key: str, place: str) -> int:
-    value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+def _number(record: Any, key: str, place: str) -> int:
+    value = record.get(key) if isinstance(record, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{place}: '{key}' must be a whole number, not {value!r}")
-    return int(value)
-
-
-def _four_numbers(box: Any) -> list[float] | None:
-    """Returns a box as four numbers, None where it is none."""
-    try:
-        numbers = [float(value) for value in box] if isinstance(box, list | tuple | np.ndarray) else []
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == 4 else None
+    return value
 
 
 def _id_range(ids: Collection[int]) -> str:

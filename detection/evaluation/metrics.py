@@ -8,6 +8,7 @@ thresholds with the highest F1, and the confusion matrix. A further analysis, su
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,25 +131,15 @@ class DetectionMetrics:
 
     def as_json(self) -> dict[str, Any]:
         """Returns everything but the image ids as plain numbers, lists and dictionaries; absent metrics are None."""
+        counts = ("images", "images_without_boxes", "boxes", "crowds", "detections", "boxes_by_size")
+        plain = ("category_id", "name", "absent", "boxes", "images", "detections")
         return {
-            "summary": dict(self.summary),
-            "counts": {
-                "images": self.images,
-                "images_without_boxes": self.images_without_boxes,
-                "boxes": self.boxes,
-                "crowds": self.crowds,
-                "detections": self.detections,
-                "boxes_by_size": dict(self.boxes_by_size),
-            },
+            "summary": self.summary,
+            "counts": {name: getattr(self, name) for name in counts},
             "best_threshold": _threshold_json(self.best),
             "classes": [
                 {
-                    "category_id": row.category_id,
-                    "name": row.name,
-                    "absent": row.absent,
-                    "boxes": row.boxes,
-                    "images": row.images,
-                    "detections": row.detections,
+                    **{name: getattr(row, name) for name in plain},
                     **row.metrics,
                     "best_threshold": _threshold_json(row.best),
                 }
@@ -171,16 +162,15 @@ class DetectionMetrics:
 
     def table(self) -> str:
         """Returns the metrics as text for a terminal: one row a class, then AP and AR by box size."""
-        head = ("class", "boxes", "detections", "AP", "AP50", "AP75", "AR100", "best F1", "at score")
-        rows = [head]
-        for row in self.classes:
-            best = ("-", "-") if row.best is None else (f"{row.best.f1:.3f}", f"{row.best.threshold:.2f}")
-            cells = [_text(row.metrics[name]) for name in ("AP", "AP50", "AP75", "AR100")]
-            name = row.name if len(row.name) <= NAME_WIDTH else f"{row.name[: NAME_WIDTH - 1]}…"
-            rows.append((name, f"{row.boxes:,}", f"{row.detections:,}", *cells, *best))
-        best = ("-", "-") if self.best is None else (f"{self.best.f1:.3f}", f"{self.best.threshold:.2f}")
-        cells = [_text(self.summary[name]) for name in ("AP", "AP50", "AP75", "AR100")]
-        rows.append(("all", f"{self.boxes:,}", f"{self.detections:,}", *cells, *best))
+        rows = [("class", "boxes", "detections", "AP", "AP50", "AP75", "AR100", "best F1", "at score")]
+        of_all = ("all", self.boxes, self.detections, self.summary, self.best)
+        for name, boxes, detections, metrics, best in [
+            *((row.name, row.boxes, row.detections, row.metrics, row.best) for row in self.classes), of_all
+        ]:  # fmt: skip
+            name = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
+            cells = [_text(metrics[metric]) for metric in rows[0][3:7]]
+            best_cells = ("-", "-") if best is None else (f"{best.f1:.3f}", f"{best.threshold:.2f}")
+            rows.append((name, f"{boxes:,}", f"{detections:,}", *cells, *best_cells))
         size_rows = [("box size", "", "boxes", "AP", "AR100")]
         for size, text in SIZES.items():
             cells = [_text(self.summary[f"{name}_{size}"]) for name in ("AP", "AR")]
@@ -244,23 +234,29 @@ def evaluate_detections(
     of_class, best = best_thresholds(truth, found)
     if score_threshold is None:
         score_threshold = FALLBACK_THRESHOLD if best is None else best.threshold
-    annotated = [boxes.category_ids[~boxes.crowd] for boxes in truth.boxes.values()]
-    boxes_of, images_of = _counts(annotated), _counts([np.unique(ids) for ids in annotated])
-    detections_of = _counts([boxes.category_ids for boxes in found.values()])
+    annotated = [boxes.part(~boxes.crowd) for boxes in truth.boxes.values()]
+    areas = np.concatenate([np.zeros(0), *(boxes.weights for boxes in annotated)])
+    sizes = np.digitize(areas, (SMALL, LARGE))
+    boxes_of, images_of, detections_of = (
+        Counter(number for ids in parts for number in ids.tolist())
+        for parts in (
+            [boxes.category_ids for boxes in annotated],
+            [np.unique(boxes.category_ids) for boxes in annotated],
+            [boxes.category_ids for boxes in found.values()],
+        )
+    )
     rows = tuple(
         ClassMetrics(
             category_id=category_id,
             name=name,
-            boxes=boxes_of.get(category_id, 0),
-            images=images_of.get(category_id, 0),
-            detections=detections_of.get(category_id, 0),
+            boxes=boxes_of[category_id],
+            images=images_of[category_id],
+            detections=detections_of[category_id],
             metrics=_summary(precision[:, :, index : index + 1], recall[:, index : index + 1]),
             best=of_class.get(category_id),
         )
         for index, (category_id, name) in enumerate(truth.classes.items())
     )
-    areas = [boxes.weights[~boxes.crowd] for boxes in truth.boxes.values()]
-    areas = np.concatenate(areas) if areas else np.zeros(0)
     return DetectionMetrics(
         summary=_summary(precision, recall),
         classes=rows,
@@ -269,11 +265,7 @@ def evaluate_detections(
         boxes=len(areas),
         crowds=sum(int(boxes.crowd.sum()) for boxes in truth.boxes.values()),
         detections=sum(len(boxes) for boxes in found.values()),
-        boxes_by_size={
-            "small": int((areas < SMALL).sum()),
-            "medium": int(((areas >= SMALL) & (areas < LARGE)).sum()),
-            "large": int((areas >= LARGE).sum()),
-        },
+        boxes_by_size={name: int((sizes == number).sum()) for number, name in enumerate(SIZES)},
         best=best,
         score_threshold=score_threshold,
         iou_threshold=IOU_THRESHOLD,
@@ -294,7 +286,6 @@ def _accumulate(truth: GroundTruth, detections: Mapping[int, Boxes]) -> tuple[np
 
     images = [{"id": number} for number in truth.images]
     categories = [{"id": number, "name": name} for number, name in truth.classes.items()]
-    # Numbered anew from 1: with an id of 0 a match looks like none.
     data = {"images": images, "categories": categories}
     annotated = COCO({**data, "annotations": _records(truth.boxes, "area")})
     detected = COCO({**data, "annotations": _records(detections, "score")})
@@ -311,59 +302,31 @@ def _accumulate(truth: GroundTruth, detections: Mapping[int, Boxes]) -> tuple[np
 
 def _records(boxes: Mapping[int, Boxes], weight: str) -> list[dict[str, Any]]:
     """Returns boxes as COCO records; ``weight`` says whether their weights are areas or scores."""
-    records = []
-    for image_id, found in boxes.items():
-        columns = (found.boxes.tolist(), found.category_ids.tolist(), found.weights.tolist(), found.crowd.tolist())
-        for box, category_id, value, crowd in zip(*columns, strict=True):
-            record = {
-                "id": len(records) + 1,
-                "image_id": image_id,
-                "category_id": category_id,
-                "bbox": box,
-                "area": box[2] * box[3],
-                "iscrowd": int(crowd),
-            }
-            record[weight] = value
-            records.append(record)
-    return records
+    rows = (
+        (image_id, *row)
+        for image_id, found in boxes.items()
+        for row in zip(found.boxes.tolist(), found.category_ids.tolist(), found.weights.tolist(), found.crowd.tolist(),
+                       strict=True)
+    )  # fmt: skip
+    return [
+        # Numbered anew from 1: with an id of 0 a match looks like none.
+        {"id": number, "image_id": image_id, "category_id": category_id, "bbox": box, "area": box[2] * box[3],
+         "iscrowd": int(crowd), weight: value}
+        for number, (image_id, box, category_id, value, crowd) in enumerate(rows, start=1)
+    ]  # fmt: skip
 
 
 def _summary(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
     """Returns the twelve COCO metrics of the classes in the arrays."""
-    values = (
-        _mean(precision[:, :, :, 0, -1]),
-        _mean(precision[IOU_50, :, :, 0, -1]),
-        _mean(precision[IOU_75, :, :, 0, -1]),
-        *(_mean(precision[:, :, :, size, -1]) for size in (1, 2, 3)),
-        *(_mean(recall[:, :, 0, limit]) for limit in (0, 1, 2)),
-        *(_mean(recall[:, :, size, -1]) for size in (1, 2, 3)),
-    )
-    return dict(zip(SUMMARY, values, strict=True))
-
-
-def _mean(values: np.ndarray) -> float | None:
-    """Returns the mean of the entries that exist (-1 marks those without annotated boxes)."""
-    values = values[values > -1]
-    return float(values.mean()) if values.size else None
-
-
-def _counts(parts: Sequence[np.ndarray]) -> dict[int, int]:
-    """Returns how often each id occurs."""
-    ids, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]), return_counts=True)
-    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Which boxes of one image belong together.
-
-    Attributes:
-        box_of: ``int64`` ``[detections]``: index of the annotated box; -1 for none, -2 for one that lies in a crowd.
-        detection_of: ``int64`` ``[boxes]``: index of the detection; -1 for none, -2 for crowds, which need none.
-    """
-
-    box_of: np.ndarray
-    detection_of: np.ndarray
+    parts = (
+        precision[..., 0, -1], precision[IOU_50, ..., 0, -1], precision[IOU_75, ..., 0, -1],
+        *(precision[..., size, -1] for size in (1, 2, 3)),
+        *(recall[..., 0, limit] for limit in (0, 1, 2)),
+        *(recall[..., size, -1] for size in (1, 2, 3)),
+    )  # fmt: skip
+    # -1 marks what has no annotated boxes.
+    known = (part[part > -1] for part in parts)
+    return {name: float(part.mean()) if part.size else None for name, part in zip(SUMMARY, known, strict=True)}
 
 
 def overlaps(detections: Boxes, truth: Boxes) -> np.ndarray:
@@ -375,17 +338,22 @@ def overlaps(detections: Boxes, truth: Boxes) -> np.ndarray:
 
 def match_boxes(
     detections: Boxes, truth: Boxes, iou_threshold: float = IOU_THRESHOLD, own_class_only: bool = False
-) -> Matches:
+) -> tuple[np.ndarray, np.ndarray]:
     """Matches one image greedily: the detection with the highest score chooses first.
 
     It takes, among the boxes that are still free and overlap by at least ``iou_threshold``, one of its own class if
     there is one, else any (with ``own_class_only``: none); of several the one with the greatest overlap. A detection
     that finds none but lies in a crowd of its class is ignored.
+
+    Returns:
+        For each detection, ``int64`` ``[detections]``, the index of its box: -1 for none, -2 for one that lies in a
+        crowd. For each box, ``int64`` ``[boxes]``, the index of its detection: -1 for none, -2 for crowds, which need
+        none.
     """
     box_of = np.full(len(detections), FREE, np.int64)
     detection_of = np.where(truth.crowd, IGNORED, FREE).astype(np.int64)
     if not len(detections) or not len(truth):
-        return Matches(box_of, detection_of)
+        return box_of, detection_of
     iou = overlaps(detections, truth)
     near = iou >= iou_threshold
     same = detections.category_ids[:, None] == truth.category_ids[None, :]
@@ -401,7 +369,7 @@ def match_boxes(
             box_of[index], detection_of[best] = best, index
         elif (near[index] & same[index] & truth.crowd).any():
             box_of[index] = IGNORED
-    return Matches(box_of, detection_of)
+    return box_of, detection_of
 
 
 def confusion_matrix(
@@ -420,13 +388,15 @@ def confusion_matrix(
     for image_id in truth.images:
         boxes, found = truth.of(image_id), detections.get(image_id, NO_BOXES)
         found = found.part(found.weights >= score_threshold)
-        matches = match_boxes(found, boxes, iou_threshold)
-        for category_id, box in zip(found.category_ids, matches.box_of, strict=True):
+        box_of, detection_of = match_boxes(found, boxes, iou_threshold)
+        # Classes by their place; the one behind the last box is that of box -1.
+        annotated = [*(position[number] for number in boxes.category_ids.tolist()), background]
+        detected = [position[number] for number in found.category_ids.tolist()]
+        for box, label in zip(box_of.tolist(), detected, strict=True):
             if box != IGNORED:
-                row = background if box == FREE else position[int(boxes.category_ids[box])]
-                matrix[row, position[int(category_id)]] += 1
-        for category_id in boxes.category_ids[matches.detection_of == FREE]:
-            matrix[position[int(category_id)], background] += 1
+                matrix[annotated[box], label] += 1
+        for box in np.flatnonzero(detection_of == FREE):
+            matrix[annotated[box], background] += 1
     return matrix
 
 
@@ -441,25 +411,16 @@ def best_thresholds(
         Category id -> its best threshold, without classes that have no box or no correct detection; and that of all
         detections together, None if none of them is correct.
     """
-    scores, labels, correct = [], [], []
+    judged = [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))]
     for image_id, found in detections.items():
-        matched = match_boxes(found, truth.of(image_id), iou_threshold, own_class_only=True).box_of
-        counted = matched != IGNORED
-        scores.append(found.weights[counted])
-        labels.append(found.category_ids[counted])
-        correct.append(matched[counted] >= 0)
-    if not scores:
-        return {}, None
-    scores, labels, correct = np.concatenate(scores), np.concatenate(labels), np.concatenate(correct)
-    annotated = [boxes.category_ids[~boxes.crowd] for boxes in truth.boxes.values()]
-    wanted = np.concatenate(annotated) if annotated else np.zeros(0, np.int64)
-    of_class = {}
-    for category_id in truth.classes:
-        own = labels == category_id
-        best = _best(scores[own], correct[own], int((wanted == category_id).sum()))
-        if best is not None:
-            of_class[category_id] = best
-    return of_class, _best(scores, correct, len(wanted))
+        box_of, _ = match_boxes(found, truth.of(image_id), iou_threshold, own_class_only=True)
+        counted = box_of != IGNORED
+        judged.append((found.weights[counted], found.category_ids[counted], box_of[counted] >= 0))
+    scores, labels, correct = (np.concatenate(column) for column in zip(*judged, strict=True))
+    wanted = Counter(number for boxes in truth.boxes.values() for number in boxes.category_ids[~boxes.crowd].tolist())
+    found = {name: _best(scores[labels == name], correct[labels == name], wanted[name]) for name in truth.classes}
+    of_class = {name: best for name, best in found.items() if best is not None}
+    return of_class, _best(scores, correct, wanted.total())
 
 
 def _best(scores: np.ndarray, correct: np.ndarray, total: int) -> BestThreshold | None:
@@ -472,6 +433,4 @@ def _best(scores: np.ndarray, correct: np.ndarray, total: int) -> BestThreshold 
     # Detections of equal score are kept or dropped together: only the last of them is a possible end.
     f1 = np.where(np.append(scores[1:] != scores[:-1], True), 2 * hits / (kept + total), 0.0)
     best = int(np.argmax(f1))
-    return BestThreshold(
-        float(scores[best]), float(f1[best]), float(hits[best] / kept[best]), float(hits[best] / total)
-    )
+    return BestThreshold(*(float(value[best]) for value in (scores, f1, hits / kept, hits / total)))

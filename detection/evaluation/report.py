@@ -13,15 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth, check_detections, read_ground_truth
-from detection.evaluation.metrics import (
-    FREE,
-    IGNORED,
-    IOU_THRESHOLD,
-    SIZES,
-    ClassMetrics,
-    DetectionMetrics,
-    match_boxes,
-)
+from detection.evaluation.metrics import FREE, IGNORED, IOU_THRESHOLD, SIZES, DetectionMetrics, match_boxes
 from ppcls_ext.preprocess.decode import ImageError, read_image
 from ppcls_ext.utils.drawing import (
     INK,
@@ -37,14 +29,7 @@ from ppcls_ext.utils.drawing import (
     shortened,
 )
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
-from ppcls_ext.utils.plots import (
-    LONGEST_NAME,
-    PairedBars,
-    PrecisionRecall,
-    draw_confusion,
-    draw_paired_bars,
-    draw_precision_recall,
-)
+from ppcls_ext.utils.plots import draw_class_bars, draw_confusion, draw_precision_recall
 
 logger = logging.getLogger(__name__)
 
@@ -104,22 +89,10 @@ def write_evaluation(
     )  # fmt: skip
     write_text(written[1], f"[\n{lines}\n]\n" if lines else "[]\n")
     summary = f"{title}: AP {metrics.ap:.3f}, AP50 {metrics.ap50:.3f}"
-    curves = [
-        PrecisionRecall(
-            row.name,
-            number,
-            metrics.precision[row.name],
-            row.metrics["AP50"] or 0.0,
-            None if row.best is None else (row.best.recall, row.best.precision),
-        )
-        for number, row in enumerate(metrics.classes)
-        if not row.absent
-    ]
-    draw_precision_recall(curves, metrics.recall, metrics.ap50, written[2], summary)
+    draw_precision_recall(metrics, written[2], summary)
     limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {metrics.iou_threshold:.2f}"
-    names = [row.name for row in metrics.classes]
-    draw_confusion(metrics.confusion, names, written[3], f"{summary}\n{limits}")
-    _draw_class_bars(metrics, written[4], summary)
+    draw_confusion(metrics.confusion, [row.name for row in metrics.classes], written[3], f"{summary}\n{limits}")
+    draw_class_bars(metrics, SIZES, written[4], summary)
     if panels > 0:
         worst = worst_images(truth, found, metrics.score_threshold, metrics.iou_threshold)[:panels]
         subtitle = (
@@ -131,29 +104,6 @@ def write_evaluation(
         with atomic_path(written[-1]) as temporary:
             sheet.save(temporary)
     return written
-
-
-def _draw_class_bars(metrics: DetectionMetrics, path: Path, title: str) -> None:
-    """Draws bars of AP and AP50 for each class, best first, and of AP and AR100 by box size."""
-
-    def name(row: ClassMetrics) -> str:
-        return row.name if len(row.name) <= LONGEST_NAME else f"{row.name[: LONGEST_NAME - 1]}…"
-
-    present = sorted((row for row in metrics.classes if not row.absent), key=lambda row: row.metrics["AP"] or 0)
-    absent = [name(row) for row in metrics.classes if row.absent]
-    by_class = PairedBars(
-        "by class (annotated boxes); broken: all",
-        [(f"{name(row)} ({row.boxes:,})", row.metrics["AP50"], row.metrics["AP"]) for row in present],
-        ("AP50", "AP"),
-        marks=(metrics.summary["AP50"], metrics.summary["AP"]),
-        note=f"no annotated boxes: {', '.join(absent)}" if absent else "",
-    )
-    rows = [
-        (f"{size} ({metrics.boxes_by_size[size]:,})\n{SIZES[size]}",
-         metrics.summary[f"AR_{size}"], metrics.summary[f"AP_{size}"])
-        for size in reversed(SIZES)
-    ]  # fmt: skip
-    draw_paired_bars(by_class, PairedBars("by box size", rows, ("AR100", "AP")), path, title)
 
 
 @dataclass(frozen=True)
@@ -190,13 +140,13 @@ def worst_images(
     for image_id in truth.images:
         boxes, found = truth.of(image_id), detections.get(image_id, NO_BOXES)
         found = found.part(found.weights >= score_threshold)
-        matches = match_boxes(found, boxes, iou_threshold)
-        missed, false_alarms = matches.detection_of == FREE, matches.box_of == FREE
-        hit, wrong_class = matches.box_of >= 0, np.zeros(len(found), bool)
-        wrong_class[hit] = boxes.category_ids[matches.box_of[hit]] != found.category_ids[hit]
+        box_of, detection_of = match_boxes(found, boxes, iou_threshold)
+        missed, false_alarms, hit = detection_of == FREE, box_of == FREE, box_of >= 0
+        wrong_class = np.zeros(len(found), bool)
+        wrong_class[hit] = boxes.category_ids[box_of[hit]] != found.category_ids[hit]
         penalty = float(missed.sum() + np.clip(found.weights[false_alarms | wrong_class], 0, 1).sum())
-        ignored = matches.box_of == IGNORED
-        images.append(ImageErrors(image_id, boxes, found, missed, false_alarms, wrong_class, ignored, penalty))
+        marks = (missed, false_alarms, wrong_class, box_of == IGNORED)
+        images.append(ImageErrors(image_id, boxes, found, *marks, penalty))
     return sorted(images, key=lambda image: (-image.penalty, image.image_id))
 
 

@@ -6,16 +6,16 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detection.annotations import CLASS_SETS, ClassMatcher, CleanFrame, Frame, Ledger, class_order, clean_boxes, folded
-from detection.prepare.readers import find_coco_files, read_coco_folder, read_voc_folder, voc_lists
+from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_boxes, folded
+from detection.prepare.readers import find_coco_files, find_file, read_coco_folder, read_voc_folder, voc_lists
 from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
-from detection.prepare.write import check_output, lines_of, name_images, report_of, write_output
+from detection.prepare.write import check_output, lines_of, write_output
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in
@@ -80,45 +80,16 @@ class Options:
         if source == output or source in output.parents or output in source.parents:
             raise UserError(f"--output {self.output}: must lie apart from the source {self.source}")
         self.lists()
-        self.class_names()
+        if self.classes is not None:
+            class_order(self.classes)
         check_output(self.output, self.overwrite)
 
-    def class_names(self) -> tuple[str, ...] | None:
-        """Returns the classes in their order; ``None`` if they are not given."""
-        return None if self.classes is None else class_order(self.classes)
-
     def lists(self) -> dict[str, Path] | None:
-        """Returns the split files by part, looked up from here and from the source; ``None`` if none are given.
-
-        Raises:
-            UserError: a file is in neither place.
-        """
+        """Returns the split files by part, looked up from here and from the source; ``None`` if none are given."""
         if self.split_files is None:
             return None
-        found = {}
-        for part, path in zip(("train", "val"), self.split_files, strict=True):
-            file = next((choice for choice in (path, self.source / path) if choice.is_file()), None)
-            if file is None:
-                raise UserError(f"--split-files {path}: no such file, neither here nor in {self.source}")
-            found[part] = file
-        return found
-
-
-@dataclass
-class Reading:
-    """Frames read from a source.
-
-    Attributes:
-        ledger: what was met so far.
-        frames: frames with annotations.
-        unlabelled: frames for a test part without annotations.
-        lists: the source's own split files by part.
-    """
-
-    ledger: Ledger
-    frames: list[Frame] = field(default_factory=list)
-    unlabelled: list[Frame] = field(default_factory=list)
-    lists: dict[str, Path] | None = None
+        files = [find_file("--split-files", path, self.source) for path in self.split_files]
+        return dict(zip(("train", "val"), files, strict=True))
 
 
 def prepare_sonar(options: Options, include_unlabelled: bool = False) -> dict[str, Any]:
@@ -138,9 +109,9 @@ def prepare_sonar(options: Options, include_unlabelled: bool = False) -> dict[st
     ledger = Ledger()
     annotated, bare = read_voc_folder(options.source, ledger)
     if include_unlabelled:
-        return _finish(Reading(ledger, annotated, unlabelled=bare), options)
-    _leave_out_bare(bare, ledger)
-    return _finish(Reading(ledger, annotated), options)
+        return _finish(options, ledger, annotated, unlabelled=bare)
+    _leave_out(bare, ledger)
+    return _finish(options, ledger, annotated)
 
 
 def prepare_duo(options: Options, annotations: Sequence[Path] = ()) -> dict[str, Any]:
@@ -170,7 +141,7 @@ def prepare_duo(options: Options, annotations: Sequence[Path] = ()) -> dict[str,
     for part, published in PUBLISHED_DUO.items():
         if counts[part] != published:
             ledger.note("other_count", part, f"{counts[part]} images; DUO as published has {published}")
-    return _finish(Reading(ledger, frames), options)
+    return _finish(options, ledger, frames)
 
 
 def prepare_imagefolder(options: Options, annotations: Sequence[Path] = (), form: str = "auto") -> dict[str, Any]:
@@ -189,59 +160,80 @@ def prepare_imagefolder(options: Options, annotations: Sequence[Path] = (), form
     """
     options.check()
     ledger = Ledger()
-    if annotations:
-        form = "coco"
-    elif form == "auto":
+    if form == "auto" and not annotations:
         form = "voc" if files_in(options.source, {".xml"}) else "coco"
         if form == "voc" and find_coco_files(options.source):
             raise UserError(f"{options.source}: holds both XML and COCO annotations; choose with --format voc or coco")
-    if form == "coco":
-        return _finish(Reading(ledger, read_coco_folder(options.source, annotations, ledger)), options)
+    if form == "coco" or annotations:
+        return _finish(options, ledger, read_coco_folder(options.source, annotations, ledger))
     annotated, bare = read_voc_folder(options.source, ledger)
-    _leave_out_bare(bare, ledger)
-    return _finish(Reading(ledger, annotated, lists=voc_lists(options.source)), options)
+    _leave_out(bare, ledger)
+    return _finish(options, ledger, annotated, lists=voc_lists(options.source))
 
 
-def _leave_out_bare(frames: Sequence[Frame], ledger: Ledger) -> None:
+def _leave_out(frames: Sequence[Frame], ledger: Ledger) -> None:
     for frame in frames:
-        ledger.reject("no_annotation", frame.name, "has no annotation file")
-        ledger.images["left_out"] += 1
+        ledger.reject("no_annotation", frame.name, "has no annotation file", image="left_out")
 
 
-def _finish(reading: Reading, options: Options) -> dict[str, Any]:
-    """Cleans, splits, writes and reports; returns the report."""
-    names, ledger = options.class_names(), reading.ledger
-    if names is None:
-        raise _without_classes(reading.frames, options.source)
-    matcher = ClassMatcher(names)
-    logger.info("checking %d frames", len(reading.frames) + len(reading.unlabelled))
-    frames = clean_frames(reading.frames, matcher, ledger)
+def _finish(
+    options: Options,
+    ledger: Ledger,
+    read: Sequence[Frame],
+    unlabelled: Sequence[Frame] = (),
+    lists: dict[str, Path] | None = None,
+) -> dict[str, Any]:
+    """Cleans, splits, writes and reports.
+
+    Args:
+        options: what the user asks for.
+        ledger: what was met so far.
+        read: frames with annotations.
+        unlabelled: frames for a test part without annotations.
+        lists: the source's own split files by part.
+
+    Returns:
+        The report.
+    """
+    if options.classes is None:
+        raise _without_classes(read, options.source)
+    classes = class_order(options.classes)
+    logger.info("checking %d frames", len(read) + len(unlabelled))
+    frames = clean_frames(read, classes, ledger)
     if sum(bool(frame.boxes) for frame in frames) < FEWEST_FRAMES:
-        rejected = [entry for entry in ledger.entries if entry.action == "rejected"]
-        first = f"{rejected[0].file}: {rejected[0].reason}; {len(rejected)} entries rejected in all" if rejected else ""
-        why = f"fewer than {FEWEST_FRAMES} frames with a usable box" + (f" ({first})" if first else "")
+        why = f"fewer than {FEWEST_FRAMES} frames with a usable box"
+        if rejected := [entry for entry in ledger.entries if entry["action"] == "rejected"]:
+            why += " ({file}: {reason}; {count} entries rejected in all)".format(count=len(rejected), **rejected[0])
         raise UserError(f"{options.source}: {why}")
-    parts, split = _split(frames, reading, len(names), options)
-    if reading.unlabelled:
-        parts["test"] = parts.get("test", []) + clean_frames(reading.unlabelled, matcher, ledger)
+
+    # As the options say, else as the source does, else by the seed.
+    own = options.lists() is None and options.val_fraction is None
+    lists = lists if own else options.lists()
+    if own and {frame.part for frame in frames} >= {"train", "val"}:
+        parts, split = split_by_source(frames, ledger), {"method": "source"}
+    elif lists is not None:
+        absent = {frame.name for frame in read} - {frame.name for frame in frames}
+        parts = split_by_lists(frames, lists, absent, ledger)
+        split = {"method": "files", "files": {part: path.name for part, path in lists.items()}}
+    else:
+        fraction = DEFAULT_FRACTION if options.val_fraction is None else options.val_fraction
+        parts, split = split_by_seed(frames, len(classes), fraction, options.seed)
+    if unlabelled:
+        parts["test"] = parts.get("test", []) + clean_frames(unlabelled, classes, ledger)
+
     _note_suspicions(parts, ledger)
-    everything = [frame for members in parts.values() for frame in members]
-    name_images(everything, ledger)
-    ledger.images["kept"] = len(everything)
-    split["parts"] = {part: [frame.frame.name for frame in members] for part, members in parts.items()}
-    report = report_of(parts, matcher, ledger, options.source.name)
-    report["split"] = {key: value for key, value in split.items() if key not in ("parts", "group_of")}
-    placed = write_output(options.output, parts, matcher.names, split, report, options.images)
+    report = write_output(options.output, options.source.name, parts, classes, split, ledger, options.images)
     for line in lines_of(report):
         logger.info(line)
-    ways = " and ".join(f"{count} {'linked' if way == 'link' else 'copied'}" for way, count in placed.items())
-    logger.info("wrote %s (images: %s)", options.output, ways)
+    ways = {"link": "linked", "copy": "copied"}
+    placed = " and ".join(f"{count} {ways[way]}" for way, count in report["placed"].items())
+    logger.info("wrote %s (images: %s)", options.output, placed)
     return report
 
 
 def _without_classes(frames: Sequence[Frame], source: Path) -> UserError:
     """Returns the error for a missing ``--classes``: names what was found and the set or the list that would fit."""
-    counts = Counter(box.name for frame in frames for box in frame.boxes)
+    counts = Counter(box.name for frame in frames for box in frame.raw)
     if not counts:
         return UserError("--classes is missing, and the annotations name no class")
     found = sorted(counts, key=str.casefold)
@@ -254,12 +246,12 @@ def _without_classes(frames: Sequence[Frame], source: Path) -> UserError:
     )
 
 
-def clean_frames(frames: Sequence[Frame], matcher: ClassMatcher, ledger: Ledger) -> list[CleanFrame]:
+def clean_frames(frames: Sequence[Frame], classes: Sequence[str], ledger: Ledger) -> list[Frame]:
     """Decodes the image of each frame and checks its boxes; everything that is changed or left out is listed.
 
     Args:
-        frames: what was read; their boxes have been taken in by the ledger.
-        matcher: knows the classes.
+        frames: what was read; their boxes have been taken in by the ledger. They get their size, look and boxes.
+        classes: in their order.
         ledger: gets the entries and the counts.
     """
 
@@ -277,36 +269,20 @@ def clean_frames(frames: Sequence[Frame], matcher: ClassMatcher, ledger: Ledger)
             if number % PROGRESS == 0:
                 logger.info("checked %d of %d frames", number, len(frames))
             if isinstance(seen, str):
-                ledger.reject("undecodable_image", frame.name, seen, len(frame.boxes))
-                ledger.images["rejected"] += 1
+                ledger.reject("undecodable_image", frame.name, seen, len(frame.raw), "rejected")
                 continue
-            width, height, small = seen
-            if frame.stated_size is not None and frame.stated_size != (width, height):
-                stated = "{}x{}".format(*frame.stated_size)
-                ledger.repair("size_disagrees", frame.source, f"states {stated}, the picture has {width}x{height}")
-            boxes = clean_boxes(frame, width, height, matcher, ledger)
-            if frame.boxes and not boxes:
+            frame.width, frame.height, frame.look = seen
+            if frame.stated_size not in (None, seen[:2]):
+                words = "states {}x{}, the picture has {}x{}".format(*frame.stated_size, *seen[:2])
+                ledger.repair("size_disagrees", frame.source, words)
+            frame.boxes = clean_boxes(frame, classes, ledger)
+            if frame.raw and not frame.boxes:
                 # It shows something; without a box it would teach that it shows nothing.
-                ledger.reject("no_box_left", frame.name, f"none of its {len(frame.boxes)} boxes can be used")
-                ledger.images["rejected"] += 1
+                reason = f"none of its {len(frame.raw)} boxes can be used"
+                ledger.reject("no_box_left", frame.name, reason, image="rejected")
                 continue
-            cleaned.append(CleanFrame(frame, width, height, boxes, small))
+            cleaned.append(frame)
     return cleaned
-
-
-def _split(frames: list[CleanFrame], reading: Reading, classes: int, options: Options) -> tuple[Parts, dict[str, Any]]:
-    """Splits as the options say, else as the source does, else by the seed."""
-    lists = options.lists()
-    if lists is None and options.val_fraction is None:
-        if {frame.frame.part for frame in frames} >= {"train", "val"}:
-            return split_by_source(frames, reading.ledger), {"method": "source"}
-        lists = reading.lists
-    if lists is not None:
-        absent = {frame.name for frame in reading.frames} - {frame.frame.name for frame in frames}
-        parts = split_by_lists(frames, lists, absent, reading.ledger)
-        return parts, {"method": "files", "files": {part: path.name for part, path in lists.items()}}
-    fraction = DEFAULT_FRACTION if options.val_fraction is None else options.val_fraction
-    return split_by_seed(frames, classes, fraction, options.seed)
 
 
 def _note_suspicions(parts: Parts, ledger: Ledger) -> None:
@@ -315,8 +291,9 @@ def _note_suspicions(parts: Parts, ledger: Ledger) -> None:
     if swapped > MANY_SWAPPED * ledger.boxes["input"]:
         reason = f"{swapped} of {ledger.boxes['input']} boxes had swapped corners: do the tags hold x y w h after all?"
         ledger.note("corners_may_be_sizes", "all", reason)
-    resized = {entry.file for entry in ledger.entries if entry.kind == "size_disagrees"}
-    beyond = sum(entry.kind in ("clipped_box", "box_outside") and entry.file in resized for entry in ledger.entries)
+    resized = {entry["file"] for entry in ledger.entries if entry["kind"] == "size_disagrees"}
+    faults = [entry["file"] for entry in ledger.entries if entry["kind"] in ("clipped_box", "box_outside")]
+    beyond = sum(file in resized for file in faults)
     if beyond > MANY_BEYOND * ledger.boxes["input"]:
         reason = (
             f"{beyond} of {ledger.boxes['input']} boxes reach beyond pictures of another size than stated: were they "

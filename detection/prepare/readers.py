@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from xml.parsers.expat import ErrorString
 
@@ -30,29 +29,48 @@ def shown_path(path: Path, source: Path) -> str:
     return path.relative_to(source).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def part_of(path: str) -> str | None:
-    """Returns the part that a path names, its last component first, such as ``annotations/instances_val2017.json``."""
-    for component in reversed(PurePosixPath(path).parts):
-        words = re.findall(r"[a-z]+", component.lower())
+def find_file(option: str, path: Path, source: Path) -> Path:
+    """Returns a file that an option names, looked up from here and from the source folder.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    found = next((choice for choice in (path, source / path) if choice.is_file()), None)
+    if found is None:
+        raise UserError(f"{option} {path}: no such file, neither here nor in {source}")
+    return found
+
+
+def part_of(path: Path, source: Path) -> str | None:
+    """Returns the part that a path below ``source`` names, its last component first (``instances_val2017.json``)."""
+    for component in reversed(path.relative_to(source).parts):
+        words = set(re.findall(r"[a-z]+", component.lower()))
         for part, names in PART_WORDS.items():
-            if any(word in names for word in words):
+            if words.intersection(names):
                 return part
     return None
 
 
-def _images_below(source: Path) -> list[Path]:
+def _images_below(source: Path, ledger: Ledger) -> list[Path]:
     images = images_in(source)
     if not images:
         raise UserError(f"{source}: no image below this folder")
+    ledger.images["input"] = len(images)
     return images
 
 
-def _best(images: Sequence[Path], score: Callable[[Path], int]) -> list[Path]:
-    """Returns the images with the highest score."""
-    if len(images) < 2:
-        return list(images)
-    scores = [score(image) for image in images]
-    return [image for image, value in zip(images, scores, strict=True) if value == max(scores)]
+def _best(images: Sequence[Path], *scores: Callable[[Path], int]) -> list[Path]:
+    """Returns the images with the highest score; of several, those with the highest next score, and so on."""
+    found = list(images)
+    for score in scores:
+        if len(found) > 1:
+            values = [score(image) for image in found]
+            found = [image for image, value in zip(found, values, strict=True) if value == max(values)]
+    return found
+
+
+def _common_depth(first: Path, second: Path) -> int:
+    return len(Path(os.path.commonpath([first, second])).parts)
 
 
 # XML of unknown origin: no document types, no entities, no huge files.
@@ -114,13 +132,11 @@ BOX_TAGS = (
 )
 
 
-@dataclass
-class VocAnnotation:
+class VocAnnotation(NamedTuple):
     """Content of one annotation file.
 
     Attributes:
-        filename: base name of the image that it names; empty if none.
-        folder: base name of the folder that it states for the image; empty if none.
+        filename, folder: base names of the image that it names and of the folder that it states; empty if none.
         boxes: its objects.
         size: width and height that it states.
         metadata: ``{"sonar": {...}}`` if there is such a block.
@@ -129,8 +145,8 @@ class VocAnnotation:
     filename: str
     folder: str
     boxes: list[RawBox]
-    size: tuple[int, int] | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] | None
+    metadata: dict[str, Any]
 
 
 def read_voc(path: Path) -> VocAnnotation:
@@ -146,27 +162,24 @@ def read_voc(path: Path) -> VocAnnotation:
     sonar = _child(root, "sonar")
     # Some sonar sets have a block <file> with what else stands in <filename> and <size>.
     file = _child(root, "file")
-    file = root if file is None else file
-    return VocAnnotation(
-        filename=_base_name(_text(root, "filename") or _text(file, "filename")),
-        folder=_base_name(_text(root, "folder")),
-        boxes=[_voc_box(element) for element in root if element.tag.lower() == "object"],
-        size=_voc_size(root, "size") or _voc_size(root, "file"),
-        metadata={} if sonar is None else {"sonar": _block(sonar)},
-    )
+    size = None
+    for block in (_child(root, "size"), file):
+        sides = [_number(_text(block, side)) for side in ("width", "height")]
+        if size is None and None not in sides:
+            size = (round(sides[0]), round(sides[1]))
+    names = [_text(root, "filename") or _text(file, "filename"), _text(root, "folder")]
+    names = [name.replace("\\", "/").rstrip("/").rpartition("/")[2] for name in names]
+    boxes = [_voc_box(element) for element in root if element.tag.lower() == "object"]
+    return VocAnnotation(*names, boxes, size, {} if sonar is None else {"sonar": _block(sonar)})
 
 
-def _child(element: Element, tag: str) -> Element | None:
-    return next((child for child in element if child.tag.lower() == tag), None)
+def _child(element: Element | None, tag: str) -> Element | None:
+    return next((child for child in (() if element is None else element) if child.tag.lower() == tag), None)
 
 
-def _text(element: Element, tag: str) -> str:
+def _text(element: Element | None, tag: str) -> str:
     child = _child(element, tag)
     return "" if child is None or child.text is None else child.text.strip()
-
-
-def _base_name(path: str) -> str:
-    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _number(text: str) -> float | None:
@@ -178,50 +191,37 @@ def _number(text: str) -> float | None:
     return value if abs(value) < LARGEST_COORDINATE else None
 
 
-def _voc_size(root: Element, tag: str) -> tuple[int, int] | None:
-    block = _child(root, tag)
-    if block is None:
-        return None
-    width, height = (_number(_text(block, side)) for side in ("width", "height"))
-    return None if width is None or height is None else (round(width), round(height))
-
-
 def _block(element: Element) -> Any:
     """Returns a block as nested dictionaries; numbers become numbers; tags that repeat become lists."""
     if len(element) == 0:
         text = (element.text or "").strip()
         value = _number(text)
         return text if value is None else int(value) if value.is_integer() and text.lstrip("+-").isdigit() else value
-    result: dict[str, Any] = {}
+    result: dict[str, list[Any]] = {}
     for child in element:
-        value = _block(child)
-        if child.tag in result:
-            before = result[child.tag]
-            result[child.tag] = [*before, value] if isinstance(before, list) else [before, value]
-        else:
-            result[child.tag] = value
-    return result
+        result.setdefault(child.tag, []).append(_block(child))
+    return {tag: values if len(values) > 1 else values[0] for tag, values in result.items()}
 
 
 def _voc_box(element: Element) -> RawBox:
-    name = _text(element, "name")
-    block = _child(element, "bndbox")
+    name, block = _text(element, "name"), _child(element, "bndbox")
     if block is None:
-        return RawBox(name, None, "", ("missing_coordinates", "has no <bndbox>"))
+        return RawBox(name, None, problem=("missing_coordinates", "has no <bndbox>"))
     texts = {child.tag.lower(): (child.text or "").strip() for child in block}
     tags, are_corners = next((form for form in BOX_TAGS if all(tag in texts for tag in form[0])), ((), False))
     if not tags:
-        return RawBox(name, None, "", ("missing_coordinates", f"its <bndbox> holds {', '.join(texts) or 'nothing'}"))
+        return RawBox(
+            name, None, problem=("missing_coordinates", f"its <bndbox> holds {', '.join(texts) or 'nothing'}")
+        )
     values = [_number(texts[tag]) for tag in tags]
-    for tag, value in zip(tags, values, strict=True):
-        if value is None:
-            problem = ("not_a_number", f"{tag} is '{texts[tag]}', not a number")
-            return RawBox(name, None, " ".join(tags), problem)
+    if None in values:
+        tag = tags[values.index(None)]
+        return RawBox(name, None, " ".join(tags), ("not_a_number", f"{tag} is '{texts[tag]}', not a number"))
     first_x, first_y, second_x, second_y = values
     if not are_corners:
         second_x, second_y = first_x + second_x, first_y + second_y
     flags = {tag: 1 for tag in ("difficult", "truncated") if _text(element, tag) == "1"}
-    return RawBox(name, (first_x, first_y, second_x, second_y), " ".join(tags), None, flags)
+    return RawBox(name, (first_x, first_y, second_x, second_y), " ".join(tags), extra=flags)
 
 
 def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Frame]]:
@@ -237,8 +237,7 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
     Raises:
         UserError: ``source`` holds no image.
     """
-    images = _images_below(source)
-    ledger.images["input"] += len(images)
+    images = _images_below(source, ledger)
     files = files_in(source, {".xml"})
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for image in images:
@@ -254,11 +253,14 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
         Of several, those count that share the longest path with the annotation file, then those in the folder that it
         states, then those in the folder with most images for the annotation files beside it.
         """
-        found = _best(by_stem.get(stem, []), lambda image: _common_depth(file.parent, image.parent))
-        found = _best(found, lambda image: image.parent.name == folder)
-        return _best(found, lambda image: shared[(file.parent, image.parent)])
+        return _best(
+            by_stem.get(stem, []),
+            lambda image: _common_depth(file.parent, image.parent),
+            lambda image: image.parent.name == folder,
+            lambda image: shared[(file.parent, image.parent)],
+        )
 
-    claims: dict[Path, list[tuple[Path, VocAnnotation]]] = defaultdict(list)
+    claims: dict[Path, list[tuple[str, VocAnnotation]]] = defaultdict(list)
     spoilt: set[Path] = set()
     for file in files:
         shown = shown_path(file, source)
@@ -272,45 +274,38 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
         # By the annotation file's own name, then by the name that it states.
         stated = annotation.filename
         candidates = find(file, file.stem, annotation.folder)
-        if not candidates:
-            candidates = find(file, Path(stated).stem, annotation.folder) if stated else []
-            if not candidates:
-                ledger.reject("missing_image", shown, "has no image", len(annotation.boxes))
-                continue
+        if candidates:
+            if Path(stated).suffix and Path(stated).stem != file.stem:
+                ledger.note("other_name_stated", shown, f"names {stated}, taken for {candidates[0].name}")
+        elif candidates := find(file, Path(stated).stem, annotation.folder) if stated else []:
             ledger.repair("paired_by_stated_name", shown, f"belongs to {candidates[0].name}, which it names")
-        elif Path(stated).suffix and Path(stated).stem != file.stem:
-            ledger.note("other_name_stated", shown, f"names {stated}, taken for {candidates[0].name}")
+        else:
+            ledger.reject("missing_image", shown, "has no image", len(annotation.boxes))
+            continue
         candidates = _best(candidates, lambda image, stated=stated: image.name == stated)
         if len(candidates) > 1:
             names = ", ".join(shown_path(image, image.parent) for image in candidates)
             ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
             continue
-        claims[candidates[0]].append((file, annotation))
+        claims[candidates[0]].append((shown, annotation))
 
     annotated, bare = [], []
     for image in images:
         name, found = shown_path(image, source), claims.get(image, [])
         if not found and image in spoilt:
-            ledger.reject("malformed_xml", name, "its annotation file could not be read")
-            ledger.images["rejected"] += 1
+            ledger.reject("malformed_xml", name, "its annotation file could not be read", image="rejected")
         elif not found:
             bare.append(Frame(name, image))
+        elif any(other != found[0][1] for _, other in found):
+            boxes = sum(len(annotation.boxes) for _, annotation in found)
+            reason = f"has annotation files that differ: {', '.join(shown for shown, _ in found)}"
+            ledger.reject("two_annotations", name, reason, boxes, "rejected")
         else:
-            shown = [shown_path(file, source) for file, _ in found]
-            first = found[0][1]
-            if any(other != first for _, other in found[1:]):
-                boxes = sum(len(annotation.boxes) for _, annotation in found)
-                ledger.reject("two_annotations", name, f"has annotation files that differ: {', '.join(shown)}", boxes)
-                ledger.images["rejected"] += 1
-                continue
-            for file in shown[1:]:
-                ledger.reject("two_annotations", file, f"says the same as {shown[0]}", len(first.boxes))
-            annotated.append(Frame(name, image, first.boxes, shown[0], first.size, first.metadata))
+            shown, first = found[0]
+            for file, _ in found[1:]:
+                ledger.reject("two_annotations", file, f"says the same as {shown}", len(first.boxes))
+            annotated.append(Frame(name, image, first.boxes, shown, first.size, first.metadata))
     return annotated, bare
-
-
-def _common_depth(first: Path, second: Path) -> int:
-    return len(Path(os.path.commonpath([first, second])).parts)
 
 
 def voc_lists(source: Path) -> dict[str, Path] | None:
@@ -344,7 +339,7 @@ def find_coco_files(source: Path) -> dict[Path, dict[str, Any]]:
     return contents
 
 
-def parts_of(source: Path, files: Iterable[Path]) -> dict[str, Path]:
+def parts_of(source: Path, paths: Sequence[Path]) -> dict[str, Path]:
     """Tells which part each COCO file describes.
 
     Returns:
@@ -354,18 +349,16 @@ def parts_of(source: Path, files: Iterable[Path]) -> dict[str, Path]:
     Raises:
         UserError: a file names no part, or two files are for the same part.
     """
-    paths = list(files)
     if len(paths) == 1:
-        return {part_of(paths[0].relative_to(source).as_posix()) or "all": paths[0]}
+        return {part_of(paths[0], source) or "all": paths[0]}
     parts: dict[str, Path] = {}
     for path in paths:
-        name = path.relative_to(source).as_posix()
-        part = part_of(name)
+        part = part_of(path, source)
         if part is None:
             raise UserError(f"{path}: its name tells neither train nor val; choose with --annotations TRAIN VAL")
         if part in parts:
-            other = parts[part].relative_to(source).as_posix()
-            raise UserError(f"{source}: both {other} and {name} are for {part}; choose with --annotations TRAIN VAL")
+            both = " and ".join(each.relative_to(source).as_posix() for each in (parts[part], path))
+            raise UserError(f"{source}: both {both} are for {part}; choose with --annotations TRAIN VAL")
         parts[part] = path
     if "test" in parts and "val" not in parts:
         parts["val"] = parts.pop("test")
@@ -384,80 +377,49 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
     Raises:
         UserError: there is no image or no annotation file, or a file cannot be used.
     """
-    images = _images_below(source)
+    images = _images_below(source, ledger)
     if len(annotations) > 2:
         raise UserError(f"--annotations takes one or two files, got {len(annotations)}")
     if annotations:
         found = []
         for path in annotations:
-            file = next((choice for choice in (path, source / path) if choice.is_file()), None)
-            if file is None:
-                raise UserError(f"--annotations {path}: no such file, neither here nor in {source}")
+            file = find_file("--annotations", path, source)
             # From the source folder on, as everything else is named; the file may lie beside that folder.
             outside = not file.is_relative_to(source)
             found.append(source / os.path.relpath(file.resolve(), source.resolve()) if outside else file)
         parts = {"all": found[0]} if len(found) == 1 else dict(zip(("train", "val"), found, strict=True))
-        contents = {path: load_coco(path) for path in parts.values()}
+        contents = {path: load_coco(path) for path in found}
     else:
         contents = find_coco_files(source)
         if not contents:
             raise UserError(f"{source}: no annotations below this folder, neither COCO JSON nor (for imagefolder) XML")
-        parts = parts_of(source, contents)
-    ledger.images["input"] = len(images)
-    index = ImageIndex(source, images)
+        parts = parts_of(source, list(contents))
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for image in images:
+        by_name[image.name].append(image)
     frames: list[Frame] = []
     for part, path in parts.items():
-        frames += coco_frames(source, path, contents[path], None if part == "all" else part, index, ledger)
+        frames += coco_frames(source, path, contents[path], None if part == "all" else part, by_name, ledger)
     # Of an image that several parts list the last is kept: validation stays whole, and training has not seen it.
     last = {frame.image: frame for frame in frames}
     for frame in frames:
         if last[frame.image] is not frame:
             reason = f"is in {frame.part} and in {last[frame.image].part}; kept in {last[frame.image].part} only"
-            ledger.reject("in_two_parts", frame.name, reason, len(frame.boxes))
+            ledger.reject("in_two_parts", frame.name, reason, len(frame.raw))
     for image in images:
         if image not in last:
-            ledger.reject("no_annotation", shown_path(image, source), "no annotation file lists it")
-            ledger.images["left_out"] += 1
+            name = shown_path(image, source)
+            ledger.reject("no_annotation", name, "no annotation file lists it", image="left_out")
     return [frame for frame in frames if last[frame.image] is frame]
 
 
-class ImageIndex:
-    """Finds images by the names that COCO files give them.
-
-    Only images below the source folder are ever found, whatever a name holds (``..``, an absolute path).
-
-    Args:
-        source: the source folder.
-        images: the images below it.
-    """
-
-    def __init__(self, source: Path, images: Sequence[Path]) -> None:
-        self._source = source
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
-        for image in images:
-            self._by_name[image.name].append(image)
-
-    def find(self, name: str, annotation_file: Path) -> list[Path]:
-        """Returns the images that a name may mean: one if it is clear.
-
-        Of several images of that base name, those count that end in the longest part of the name, then those in a
-        folder for the same part (train, val, test) as the annotation file, then those nearest to that file.
-        """
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        found = self._by_name.get(parts[-1], []) if parts else []
-        found = _best(found, lambda image: _common_tail(image.relative_to(self._source).parts, parts))
-        part = part_of(annotation_file.relative_to(self._source).as_posix())
-        found = _best(found, lambda image: part_of(image.parent.relative_to(self._source).as_posix()) == part)
-        return _best(found, lambda image: _common_depth(annotation_file.parent, image.parent))
-
-
-def _common_tail(first: Sequence[str], second: Sequence[str]) -> int:
-    same = [one == other for one, other in zip(reversed(first), reversed(second), strict=False)]
-    return [*same, False].index(False)
-
-
 def coco_frames(
-    source: Path, file: Path, content: dict[str, Any], part: str | None, index: ImageIndex, ledger: Ledger
+    source: Path,
+    file: Path,
+    content: dict[str, Any],
+    part: str | None,
+    images: dict[str, list[Path]],
+    ledger: Ledger,
 ) -> list[Frame]:
     """Returns the frames of one COCO file.
 
@@ -466,34 +428,80 @@ def coco_frames(
         file: the COCO file, named from ``source`` on.
         content: what it holds.
         part: the part that it describes, if it does.
-        index: finds images.
+        images: the images below the source folder by base name; no others are ever found, whatever a file holds
+            (``..``, an absolute path).
         ledger: gets what could not be used; boxes that were read are counted as input.
     """
     shown = shown_path(file, source)
-    boxes = _boxes_by_image(
-        content["annotations"], _category_names(content["categories"], shown, ledger), shown, ledger
-    )
+
+    # The class name of each category id; an id with two names is left out.
+    names: dict[Any, str] = {}
+    ambiguous = set()
+    for position, entry in enumerate(content["categories"]):
+        number = _key(entry, "id")
+        if number is None or not isinstance(entry.get("name"), str):
+            ledger.reject("malformed_category", shown, f"categories[{position}] has no id or no name")
+        elif names.setdefault(number, entry["name"]) != entry["name"]:
+            ambiguous.add(number)
+    for number in ambiguous:
+        reason = f"category id {number} has several names; its boxes are rejected"
+        ledger.reject("duplicate_category_id", shown, reason)
+        del names[number]
+    for name, count in Counter(map(folded, names.values())).items():
+        if count > 1:
+            numbers = [number for number, other in names.items() if folded(other) == name]
+            reason = f"category ids {numbers} are one class, '{names[numbers[0]]}'"
+            ledger.repair("duplicate_category_name", shown, reason)
+
+    boxes: dict[Any, list[RawBox]] = defaultdict(list)
+    for position, entry in enumerate(content["annotations"]):
+        image_id = _key(entry, "image_id")
+        box = RawBox("", None) if image_id is None else _coco_box(entry, names)
+        ledger.take_in([box])
+        if image_id is None:
+            ledger.reject("malformed_annotation", shown, f"annotations[{position}] names no image", boxes=1)
+        else:
+            boxes[image_id].append(box)
+    usable = [entry for entry in content["annotations"] if _key(entry, "image_id") is not None]
+    for number, count in Counter(_key(entry, "id") for entry in usable).items():
+        if count > 1:
+            reason = "without an id" if number is None else f"with the id {number}"
+            ledger.repair("duplicate_annotation_id", shown, f"{count} annotations {reason}, numbered anew")
+    if outlines := sum(bool(entry.get("segmentation")) for entry in usable):
+        ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
+
     by_id: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for position, entry in enumerate(content["images"]):
-        number = _key(entry.get("id")) if isinstance(entry, dict) else None
+        number = _key(entry, "id")
         if number is None or not isinstance(entry.get("file_name"), str):
             ledger.reject("malformed_image_entry", shown, f"images[{position}] has no id or no file_name")
         else:
             by_id[number].append(entry)
-    chosen = {}
-    for image_id, entries in by_id.items():
+    for image_id, entries in list(by_id.items()):
         files = list(dict.fromkeys(entry["file_name"] for entry in entries))
         if len(files) > 1:
             reason = f"image id {image_id} is that of {', '.join(files)}: their boxes cannot be told apart"
             ledger.reject("duplicate_image_id", shown, reason, len(boxes.pop(image_id, [])))
-            continue
-        if len(entries) > 1:
+            del by_id[image_id]
+        elif len(entries) > 1:
             ledger.repair("duplicate_image_id", shown, f"image {image_id} ({files[0]}) is listed {len(entries)} times")
-        chosen[image_id] = entries[0]
     frames: dict[Path, Frame] = {}
-    for image_id, entry in chosen.items():
+    for image_id, (entry, *_) in by_id.items():
         own = boxes.pop(image_id, [])
-        found = index.find(entry["file_name"], file)
+        path = PurePosixPath(entry["file_name"].replace("\\", "/")).parts
+
+        def common_tail(image: Path, path: tuple[str, ...] = path) -> int:
+            pairs = zip(reversed(image.relative_to(source).parts), reversed(path), strict=False)
+            return [*(one == other for one, other in pairs), False].index(False)
+
+        # Of several images of that base name, those count that end in the longest part of the name, then those in a
+        # folder for the same part as the annotation file, then those nearest to that file.
+        found = _best(
+            images.get(path[-1], []) if path else [],
+            common_tail,
+            lambda image: part_of(image.parent, source) == part_of(file, source),
+            lambda image: _common_depth(file.parent, image.parent),
+        )
         if len(found) != 1:
             kind, reason = "missing_image", "is not there"
             if found:
@@ -504,14 +512,14 @@ def coco_frames(
         if image in frames:
             reason = f"image {image_id} is the same file as an image before it; their boxes are taken together"
             ledger.repair("duplicate_file_name", shown, reason)
-            frames[image].boxes.extend(own)
+            frames[image].raw.extend(own)
             continue
         size = [entry.get(key) for key in ("width", "height")]
         word = str(entry.get("split", "")).lower()
         frames[image] = Frame(
             name=shown_path(image, source),
             image=image,
-            boxes=own,
+            raw=own,
             source=f"{shown}: {entry['file_name']}",
             stated_size=(int(size[0]), int(size[1])) if all(map(is_coordinate, size)) else None,
             metadata={key: value for key, value in entry.items() if key not in OWN_KEYS},
@@ -523,71 +531,23 @@ def coco_frames(
     return list(frames.values())
 
 
-def _key(value: Any) -> Any:
-    """Makes an id of a file usable as a key; ``1`` and ``1.0`` are the same, ``"1"`` is not."""
+def _key(entry: Any, name: str) -> Any:
+    """Returns an id of a file that can be a key, else ``None``; ``1`` and ``1.0`` are the same, ``"1"`` is not."""
+    value = entry.get(name) if isinstance(entry, dict) else None
     return value if isinstance(value, str | int | float) and not isinstance(value, bool) else None
 
 
-def _category_names(entries: Sequence[Any], shown: str, ledger: Ledger) -> dict[Any, str]:
-    """Returns the class name of each category id; an id with two names is left out."""
-    names: dict[Any, str] = {}
-    ambiguous = set()
-    for position, entry in enumerate(entries):
-        number = _key(entry.get("id")) if isinstance(entry, dict) else None
-        if number is None or not isinstance(entry.get("name"), str):
-            ledger.reject("malformed_category", shown, f"categories[{position}] has no id or no name")
-        elif names.setdefault(number, entry["name"]) != entry["name"]:
-            ambiguous.add(number)
-    for number in ambiguous:
-        reason = f"category id {number} has several names; its boxes are rejected"
-        ledger.reject("duplicate_category_id", shown, reason)
-        del names[number]
-    for name, count in Counter(folded(name) for name in names.values()).items():
-        if count > 1:
-            numbers = [number for number, other in names.items() if folded(other) == name]
-            reason = f"category ids {numbers} are one class, '{names[numbers[0]]}'"
-            ledger.repair("duplicate_category_name", shown, reason)
-    return names
-
-
-def _boxes_by_image(
-    entries: Sequence[Any], names: dict[Any, str], shown: str, ledger: Ledger
-) -> dict[Any, list[RawBox]]:
-    boxes: dict[Any, list[RawBox]] = defaultdict(list)
-    numbers: Counter[Any] = Counter()
-    outlines = 0
-    for position, entry in enumerate(entries):
-        image_id = _key(entry.get("image_id")) if isinstance(entry, dict) else None
-        if image_id is None:
-            ledger.take_in([RawBox("", None)])
-            ledger.reject("malformed_annotation", shown, f"annotations[{position}] names no image", boxes=1)
-            continue
-        box = _coco_box(entry, names)
-        ledger.take_in([box])
-        boxes[image_id].append(box)
-        numbers[_key(entry.get("id"))] += 1
-        outlines += bool(entry.get("segmentation"))
-    for number, count in numbers.items():
-        if count > 1:
-            reason = "without an id" if number is None else f"with the id {number}"
-            ledger.repair("duplicate_annotation_id", shown, f"{count} annotations {reason}, numbered anew")
-    if outlines:
-        ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
-    return boxes
-
-
 def _coco_box(entry: dict[str, Any], names: dict[Any, str]) -> RawBox:
-    number = _key(entry.get("category_id"))
+    number, values = _key(entry, "category_id"), entry.get("bbox")
     name = names.get(number, "")
     extra = {"iscrowd": 1} if entry.get("iscrowd") == 1 else {}
     if not name:
         problem = ("unknown_class", "the file gives this id no single name")
         return RawBox(f"category id {number}", None, COCO_FORM, problem)
-    values = entry.get("bbox")
     if not isinstance(values, list) or len(values) != 4:
         return RawBox(name, None, COCO_FORM, ("missing_coordinates", "bbox is not a list of four numbers"), extra)
     if not all(map(is_coordinate, values)):
         problem = ("not_a_number", f"bbox {values} holds something else than numbers")
         return RawBox(name, None, COCO_FORM, problem, extra)
     left, top, width, height = map(float, values)
-    return RawBox(name, (left, top, left + width, top + height), COCO_FORM, None, extra)
+    return RawBox(name, (left, top, left + width, top + height), COCO_FORM, extra=extra)

@@ -15,32 +15,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detection.annotations import CleanFrame, Ledger
+from detection.annotations import Frame, Ledger
 from ppcls_ext.check.duplicates import near_pairs
 from ppcls_ext.utils.errors import UserError
 
-Parts = dict[str, list[CleanFrame]]
+Parts = dict[str, list[Frame]]
 
 
-def read_list(path: Path) -> list[str]:
-    """Returns the names in a split file, one a line.
-
-    Raises:
-        UserError: the file is missing, empty or no text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    names = [line.strip().replace("\\", "/") for line in text.splitlines() if line.strip()]
-    if not names:
-        raise UserError(f"{path}: holds no names")
-    return names
-
-
-def split_by_lists(frames: Sequence[CleanFrame], lists: dict[str, Path], absent: set[str], ledger: Ledger) -> Parts:
+def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[str], ledger: Ledger) -> Parts:
     """Splits by files that list names: base names with or without suffix, or paths below the source folder.
 
     Args:
@@ -50,66 +32,68 @@ def split_by_lists(frames: Sequence[CleanFrame], lists: dict[str, Path], absent:
         ledger: gets names without a frame, names listed twice, and frames that no list names.
 
     Raises:
-        UserError: a list is missing, a frame is in two lists, or a part would be empty.
+        UserError: a list holds no text or no name, a frame is in two lists, or a part would be empty.
     """
-    by_key: dict[str, list[CleanFrame]] = defaultdict(list)
+
+    def keys_of(name: str) -> set[str]:
+        """Returns the ways to name a frame in a list: path or base name, with or without suffix."""
+        path = PurePosixPath(name)
+        return {name, path.with_suffix("").as_posix(), path.name, path.stem}
+
+    by_key: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
-        for key in _keys_of(frame.frame.name):
+        for key in keys_of(frame.name):
             by_key[key].append(frame)
-    gone = {key for name in absent for key in _keys_of(name)}
+    gone = {key for name in absent for key in keys_of(name)}
     placed: dict[str, str] = {}
     parts: Parts = {part: [] for part in lists}
     for part, path in lists.items():
-        for name in read_list(path):
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not a text file in UTF-8") from error
+        names = [line.strip().replace("\\", "/") for line in text.splitlines() if line.strip()]
+        if not names:
+            raise UserError(f"{path}: holds no names")
+        for name in names:
             tried = [name, name.split()[0], name.removeprefix("./")]
             found = next((by_key[key] for key in tried if key in by_key), [])
+            before = placed.get(found[0].name) if found else None
             if len(found) > 1:
-                files = ", ".join(frame.frame.name for frame in found[:3])
+                files = ", ".join(frame.name for frame in found[:3])
                 raise UserError(f"{path}: {name} means several frames ({files}); list their paths")
-            if not found:
-                if not any(key in gone for key in tried):
-                    reason = f"lists {name}, which is no annotated frame of the source"
-                    ledger.reject("listed_but_missing", path.name, reason)
-                continue
-            before = placed.get(found[0].frame.name)
-            if before == part:
+            if not found and not any(key in gone for key in tried):
+                reason = f"lists {name}, which is no annotated frame of the source"
+                ledger.reject("listed_but_missing", path.name, reason)
+            elif before == part:
                 ledger.note("listed_twice", path.name, f"lists {name} twice")
-                continue
-            if before is not None:
+            elif before is not None:
                 raise UserError(f"{path}: {name} is also listed for {before}; a frame belongs to one part")
-            placed[found[0].frame.name] = part
-            parts[part].append(found[0])
-    for frame in frames:
-        if frame.frame.name not in placed:
-            ledger.leave_out(frame, "in_no_list", "no split file lists it")
-    for part, path in lists.items():
+            elif found:
+                placed[found[0].name] = part
+                parts[part].append(found[0])
         if not parts[part]:
             raise UserError(f"{path}: none of its names is a usable frame, so {part} would be empty")
+    for frame in frames:
+        if frame.name not in placed:
+            ledger.leave_out(frame, "in_no_list", "no split file lists it")
     return parts
 
 
-def _keys_of(name: str) -> set[str]:
-    """Returns the ways to name a frame in a list: path or base name, with or without suffix."""
-    path = PurePosixPath(name)
-    return {name, path.with_suffix("").as_posix(), path.name, path.stem}
-
-
-def split_by_source(frames: Sequence[CleanFrame], ledger: Ledger) -> Parts:
+def split_by_source(frames: Sequence[Frame], ledger: Ledger) -> Parts:
     """Splits as the source itself does (``Frame.part``); frames of no part are left out and listed."""
-    parts = {part: [frame for frame in frames if frame.frame.part == part] for part in ("train", "val", "test")}
     for frame in frames:
-        if frame.frame.part is None:
+        if frame.part is None:
             ledger.leave_out(frame, "in_no_part", "the source puts it in no part")
+    parts = {part: [frame for frame in frames if frame.part == part] for part in ("train", "val", "test")}
     return {part: members for part, members in parts.items() if members}
 
 
-def split_by_seed(
-    frames: Sequence[CleanFrame], classes: int, fraction: float, seed: int
-) -> tuple[Parts, dict[str, Any]]:
+def split_by_seed(frames: Sequence[Frame], classes: int, fraction: float, seed: int) -> tuple[Parts, dict[str, Any]]:
     """Splits groups of near-identical frames, so that no frame of validation looks like one of training.
 
     Args:
-        frames: all frames.
+        frames: all frames, at least one.
         classes: how many classes there are.
         fraction: wanted share of validation, above 0 and below 1.
         seed: chooses among splits of equal worth.
@@ -118,24 +102,19 @@ def split_by_seed(
         The parts, and how they were made, for ``split.json``.
 
     Raises:
-        UserError: there is no frame, or all frames look the same.
+        UserError: all frames look the same.
     """
-    if not frames:
-        raise UserError("no usable frame is left to split")
     groups, threshold = group_frames(np.stack([frame.look for frame in frames]))
     number = int(groups.max()) + 1
     if number < 2:
         raise UserError(f"all {len(frames)} frames look nearly the same, so they cannot be split; give --split-files")
     counts = np.zeros((number, 1 + classes), dtype=np.int64)
     for frame, group in zip(frames, groups.tolist(), strict=True):
-        counts[group, 0] += 1
-        for box in frame.boxes:
-            counts[group, 1 + box.category] += 1
-    validation = choose_validation(counts, fraction, seed)[groups]
-    parts = {
-        "train": [frame for frame, chosen in zip(frames, validation, strict=True) if not chosen],
-        "val": [frame for frame, chosen in zip(frames, validation, strict=True) if chosen],
-    }
+        np.add.at(counts[group], [0, *(1 + box.category for box in frame.boxes)], 1)
+    chosen = choose_validation(counts, fraction, seed)[groups]
+    parts: Parts = {"train": [], "val": []}
+    for frame, validation in zip(frames, chosen.tolist(), strict=True):
+        parts["val" if validation else "train"].append(frame)
     method = {
         "method": "seed",
         "seed": seed,
@@ -143,7 +122,7 @@ def split_by_seed(
         "groups": number,
         "largest_group": int(np.bincount(groups).max()),
         "alike_from": threshold,
-        "group_of": {frame.frame.name: group for frame, group in zip(frames, groups.tolist(), strict=True)},
+        "group_of": {frame.name: group for frame, group in zip(frames, groups.tolist(), strict=True)},
     }
     return parts, method
 

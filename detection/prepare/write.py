@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detection.annotations import ClassMatcher, CleanFrame, Ledger
+from detection.annotations import Frame, Ledger
 from detection.prepare.split import Parts
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, write_json, write_text
@@ -26,11 +26,9 @@ def check_output(output: Path, overwrite: bool) -> None:
     Raises:
         UserError: it exists and is no prepared data set, or it is one and ``overwrite`` is false.
     """
-    if not output.exists():
-        return
-    if not output.is_dir():
+    if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file, not a folder")
-    if not any(output.iterdir()):
+    if not output.exists() or not any(output.iterdir()):
         return
     if not (output / MARKER).is_file():
         raise UserError(f"{output}: holds something else than a prepared data set; choose another folder")
@@ -38,12 +36,12 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise UserError(f"{output}: is a prepared data set already; give --overwrite to replace it")
 
 
-def name_images(frames: Sequence[CleanFrame], ledger: Ledger) -> None:
+def name_images(frames: Sequence[Frame], ledger: Ledger) -> None:
     """Gives each frame its file name below ``images``: the base name, with its folder in front where two are alike."""
-    counts = Counter(PurePosixPath(frame.frame.name).name.casefold() for frame in frames)
+    counts = Counter(PurePosixPath(frame.name).name.casefold() for frame in frames)
     taken: set[str] = set()
     for frame in frames:
-        path = PurePosixPath(frame.frame.name)
+        path = PurePosixPath(frame.name)
         target = path.name if counts[path.name.casefold()] == 1 else "__".join(path.parts)
         # Where a name is no UTF-8, the frame's name spells bytes out with backslashes, which some systems refuse.
         target = target.replace("\\", "_")
@@ -52,21 +50,20 @@ def name_images(frames: Sequence[CleanFrame], ledger: Ledger) -> None:
             target = f"{path.stem}_{number}{path.suffix}"
             number += 1
         if target != path.name:
-            ledger.repair("duplicate_file_name", frame.frame.name, f"written as images/{target}")
+            ledger.repair("duplicate_file_name", frame.name, f"written as images/{target}")
         taken.add(target.casefold())
         frame.target = target
 
 
 def place_image(source: Path, target: Path, mode: str) -> str:
-    """Puts an image at ``target``; returns ``link`` or ``copy``, whichever it became.
+    """Puts an image at ``target``, as a hard link if ``mode`` is ``link`` and the file system allows it, else a copy.
 
-    Args:
-        source: the image; of a symbolic link, what it points to.
-        target: the new file.
-        mode: ``link`` tries a hard link first, which costs no space.
+    Returns:
+        ``link`` or ``copy``, whichever it became.
     """
     if mode == "link":
         try:
+            # Of a symbolic link, what it points to.
             os.link(os.path.realpath(source), target)
             return "link"
         except OSError:
@@ -86,56 +83,26 @@ def write_annotations(folder: Path, parts: Parts, classes: Sequence[str]) -> Non
         for frame in frames:
             image_id += 1
             entry = {"id": image_id, "file_name": frame.target, "width": frame.width, "height": frame.height}
-            images.append({**frame.frame.metadata, **entry})
+            images.append({**frame.metadata, **entry})
             for box in frame.boxes:
                 box_id += 1
-                annotations.append(
-                    {
-                        **box.extra,
-                        "id": box_id,
-                        "image_id": image_id,
-                        "category_id": box.category + 1,
-                        "bbox": list(box.xywh),
-                        "area": box.xywh[2] * box.xywh[3],
-                        "iscrowd": int(box.extra.get("iscrowd", 0)),
-                        "segmentation": [],
-                    }
-                )
+                entry = {
+                    "id": box_id,
+                    "image_id": image_id,
+                    "category_id": box.category + 1,
+                    "bbox": list(box.xywh),
+                    "area": box.xywh[2] * box.xywh[3],
+                    "iscrowd": int(box.extra.get("iscrowd", 0)),
+                    "segmentation": [],
+                }
+                annotations.append({**box.extra, **entry})
         coco = {"images": images, "annotations": annotations, "categories": categories}
         write_json(folder / "annotations" / f"{part}.json", coco)
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
     write_text(folder / MARKER, "written by tools/prepare_data.py\n")
 
 
-def write_output(
-    output: Path, parts: Parts, classes: Sequence[str], split: dict[str, Any], report: dict[str, Any], images: str
-) -> Counter[str]:
-    """Writes the data set to ``output`` in one step; returns how many images were linked and copied.
-
-    Args:
-        output: the folder.
-        parts: the frames by part.
-        classes: in their order.
-        split: content of ``split.json``; ``parts`` in it becomes the lists in ``split``.
-        report: content of ``report.json``.
-        images: ``link`` or ``copy``.
-    """
-    placed: Counter[str] = Counter()
-    with atomic_folder(output) as folder:
-        (folder / "images").mkdir()
-        for frames in parts.values():
-            for frame in frames:
-                placed[place_image(frame.frame.image, folder / "images" / frame.target, images)] += 1
-        write_annotations(folder, parts, classes)
-        write_json(folder / "split.json", split)
-        (folder / "split").mkdir()
-        for part, names in split["parts"].items():
-            write_text(folder / "split" / f"{part}.txt", "".join(f"{name}\n" for name in names))
-        write_json(folder / "report.json", {**report, "placed": dict(placed)})
-    return placed
-
-
-def part_summary(frames: Sequence[CleanFrame], classes: Sequence[str]) -> dict[str, Any]:
+def part_summary(frames: Sequence[Frame], classes: Sequence[str]) -> dict[str, Any]:
     """Returns the counts of one part for ``report.json``."""
     boxes = Counter(box.category for frame in frames for box in frame.boxes)
     return {
@@ -146,51 +113,74 @@ def part_summary(frames: Sequence[CleanFrame], classes: Sequence[str]) -> dict[s
     }
 
 
-def report_of(parts: Parts, matcher: ClassMatcher, ledger: Ledger, source: str) -> dict[str, Any]:
-    """Returns everything that was counted and listed, for ``report.json``."""
+def write_output(
+    output: Path, source: str, parts: Parts, classes: Sequence[str], split: dict[str, Any], ledger: Ledger, mode: str
+) -> dict[str, Any]:
+    """Writes the data set to ``output`` in one step.
+
+    Args:
+        output: the folder.
+        source: name of the raw folder.
+        parts: the frames by part; they get their ``target``.
+        classes: in their order.
+        split: how the parts were made, for ``split.json`` and, without long lists, for the report.
+        ledger: what was counted and listed.
+        mode: ``link`` or ``copy`` images.
+
+    Returns:
+        The content of ``report.json``.
+    """
+    everything = [frame for frames in parts.values() for frame in frames]
+    name_images(everything, ledger)
+    ledger.images["kept"] = len(everything)
     respelled = [
-        {"written": written, "class": name, "boxes": count} for (written, name), count in matcher.respelled.items()
+        {"written": written, "class": name, "boxes": count} for (written, name), count in ledger.respelled.items()
     ]
-    return {
+    report = {
         "source": source,
-        "classes": list(matcher.names),
+        "classes": list(classes),
         "images": dict(ledger.images),
         "boxes": dict(ledger.boxes),
         "box_forms": dict(ledger.forms),
         "respelled_classes": respelled,
-        "parts": {part: part_summary(frames, matcher.names) for part, frames in parts.items()},
-        "findings": {action: ledger.kinds(action) for action in ledger.ACTIONS},
-        "entries": ledger.to_json(),
+        "parts": {part: part_summary(frames, classes) for part, frames in parts.items()},
+        "findings": {action: ledger.kinds(action) for action in ("repaired", "rejected", "noted")},
+        "entries": ledger.entries,
+        "split": {key: value for key, value in split.items() if key != "group_of"},
     }
+    names = {part: [frame.name for frame in frames] for part, frames in parts.items()}
+    with atomic_folder(output) as folder:
+        (folder / "images").mkdir()
+        placed = Counter(place_image(frame.image, folder / "images" / frame.target, mode) for frame in everything)
+        write_annotations(folder, parts, classes)
+        write_json(folder / "split.json", {**split, "parts": names})
+        (folder / "split").mkdir()
+        for part, members in names.items():
+            write_text(folder / "split" / f"{part}.txt", "".join(f"{name}\n" for name in members))
+        report["placed"] = dict(placed)
+        write_json(folder / "report.json", report)
+    return report
 
 
 def lines_of(report: dict[str, Any]) -> Iterator[str]:
     """Yields the summary as lines for the terminal."""
-    images, boxes, parts = report["images"], report["boxes"], report["parts"]
-    yield (
-        f"images: {images['input']} found = {images['kept']} kept + {images['rejected']} rejected"
-        f" + {images['left_out']} left out"
-    )
-    yield (
-        f"boxes: {boxes['input']} read = {boxes['kept']} kept + {boxes['repaired']} repaired"
-        f" + {boxes['rejected']} rejected"
-    )
+    parts = report["parts"]
+    yield "images: {input} found = {kept} kept + {rejected} rejected + {left_out} left out".format(**report["images"])
+    yield "boxes: {input} read = {kept} kept + {repaired} repaired + {rejected} rejected".format(**report["boxes"])
     forms = ", ".join(f"{form} ({count})" for form, count in report["box_forms"].items())
     yield f"boxes were written as {forms or 'nothing'}"
     for entry in report["respelled_classes"]:
-        yield f"class '{entry['written']}' taken for '{entry['class']}' ({entry['boxes']} boxes)"
-    if report.get("split", {}).get("method") == "seed":
-        split = report["split"]
-        yield (
-            f"split by seed {split['seed']}: {split['groups']} groups of frames that look alike, the largest of "
-            f"{split['largest_group']}, each on one side"
-        )
-    width = max([len(name) for name in report["classes"]] + [len("without boxes")])
+        yield "class '{written}' taken for '{class}' ({boxes} boxes)".format(**entry)
+    if report["split"]["method"] == "seed":
+        words = "split by seed {seed}: {groups} groups of frames that look alike, the largest of {largest_group}"
+        yield f"{words.format(**report['split'])}, each on one side"
+    rows = [(key.replace("images_", "").replace("_", " "), key) for key in ("images", "images_without_boxes", "boxes")]
+    table = [(label, [part[key] for part in parts.values()]) for label, key in rows]
+    table += [(name, [part["boxes_by_class"][name] for part in parts.values()]) for name in report["classes"]]
+    width = max(len(label) for label, _ in table)
     yield f"{'':{width}} " + " ".join(f"{part:>7}" for part in parts)
-    for key, label in (("images", "images"), ("images_without_boxes", "without boxes"), ("boxes", "boxes")):
-        yield f"{label:{width}} " + " ".join(f"{part[key]:7d}" for part in parts.values())
-    for name in report["classes"]:
-        yield f"{name:{width}} " + " ".join(f"{part['boxes_by_class'][name]:7d}" for part in parts.values())
+    for label, numbers in table:
+        yield f"{label:{width}} " + " ".join(f"{number:7d}" for number in numbers)
     for action, kinds in report["findings"].items():
         for kind, count in kinds.items():
             yield f"{action} {kind}: {count}"

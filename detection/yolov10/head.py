@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import paddle
 from paddle import nn
@@ -31,6 +31,7 @@ from detection.yolov10.loss import (
 from detection.yolov10.network import ConvNorm, depthwise, uniform_weights
 from detection.yolov10.scales import STRIDES
 from ppcls_ext.utils.errors import suggestion
+from ppcls_ext.utils.signature import Limits
 
 # The picture and the number of objects in it from which the classes' first scores are derived.
 _USUAL_SIZE = 640
@@ -52,19 +53,14 @@ class DetectionBranch(nn.Layer):
         class_num: number of classes.
         reg_max: bins of each distribution.
         strides: pixels between two anchors of each map; only the first biases depend on them.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its name.
     """
 
     def __init__(
         self, in_channels: Sequence[int], class_num: int, reg_max: int = 16, strides: Sequence[int] = STRIDES
     ) -> None:
         super().__init__()
-        if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
+        if class_num < 1:
             raise ValueError(f"num_classes: must be a whole number of at least 1, got {class_num!r}")
-        if len(in_channels) != len(strides):
-            raise ValueError(f"strides: there are {len(in_channels)} feature maps, but {len(strides)} strides")
 
         def prediction(width: int, outputs: int, bias: float) -> nn.Conv2D:
             bias_attr = paddle.ParamAttr(initializer=Constant(bias))
@@ -117,7 +113,7 @@ class YOLOv10Head(nn.Layer):
         loss_weight: gains of the parts of the loss, ``class``, ``iou`` and ``dfl``.
 
     Raises:
-        ValueError: an argument is out of range; the message begins with its key.
+        ValueError: a gain is negative or unknown; the message begins with its key.
     """
 
     __shared__ = ["num_classes"]
@@ -128,16 +124,20 @@ class YOLOv10Head(nn.Layer):
         in_channels: Sequence[int] = (256, 512, 1024),
         strides: Sequence[int] = STRIDES,
         num_classes: int = 80,
-        reg_max: int = 16,
+        reg_max: Annotated[int, Limits(ge=2)] = 16,
         assigner: Any = "YOLOv10Assigner",
         loss_weight: dict[str, float] = GAINS,
     ) -> None:
         super().__init__()
-        if isinstance(reg_max, bool) or not isinstance(reg_max, int) or reg_max < 2:
-            raise ValueError(f"YOLOv10Head.reg_max: must be a whole number of at least 2, got {reg_max!r}")
+        for name, value in loss_weight.items():
+            if name not in GAINS:
+                near = suggestion(str(name), GAINS)
+                raise ValueError(f"YOLOv10Head.loss_weight: must hold {', '.join(GAINS)} only, got '{name}'{near}")
+            if not value >= 0:
+                raise ValueError(f"YOLOv10Head.loss_weight.{name}: must be a number of at least 0, got {value!r}")
         self.strides, self.num_classes, self.reg_max = list(strides), num_classes, reg_max
         self.assigner = YOLOv10Assigner() if isinstance(assigner, str) else assigner
-        self.gains = _checked_gains(loss_weight)
+        self.gains = {**GAINS, **loss_weight}
         self.one_to_many: DetectionBranch | None = DetectionBranch(in_channels, num_classes, reg_max, strides)
         self.one_to_one = copy.deepcopy(self.one_to_many)
 
@@ -172,14 +172,14 @@ class YOLOv10Head(nn.Layer):
             assert targets is not None, "training needs the batch"
             return self._losses(features, targets)
         points, strides = anchor_points(features, self.strides)
-        distributions, logits = _flat(*self.one_to_one(features))
+        distributions, logits = _flat(self.one_to_one(features))
         boxes = boxes_around(points, expected_distances(distributions, self.reg_max) * strides)
         return functional.sigmoid(logits), boxes
 
     def _losses(self, features: Sequence[paddle.Tensor], targets: Mapping[str, Any]) -> dict[str, paddle.Tensor]:
         assert self.one_to_many is not None, "the branch for training was dropped by convert_to_deploy"
         detached = [feature.detach() for feature in features]
-        raw = [_flat(*self.one_to_many(features)), _flat(*self.one_to_one(detached))]
+        raw = [_flat(self.one_to_many(features)), _flat(self.one_to_one(detached))]
         # Sums over thousands of anchors, powers and logarithms do not survive half precision.
         with paddle.amp.auto_cast(enable=False):
             predictions = [(boxes.astype("float32"), logits.astype("float32")) for boxes, logits in raw]
@@ -216,24 +216,9 @@ class YOLOv10Head(nn.Layer):
         self.one_to_many = None
 
 
-def _flat(boxes: list[paddle.Tensor], classes: list[paddle.Tensor]) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Maps ``[N, C, H, W]`` -> ``[N, A, C]``, the anchors of all maps behind each other; of both lists."""
-    return (
-        paddle.concat([part.flatten(2) for part in boxes], axis=-1).transpose([0, 2, 1]),
-        paddle.concat([part.flatten(2) for part in classes], axis=-1).transpose([0, 2, 1]),
-    )
-
-
-def _checked_gains(loss_weight: Mapping[str, float]) -> dict[str, float]:
-    if not isinstance(loss_weight, Mapping):
-        raise ValueError(f"YOLOv10Head.loss_weight: must be a mapping with {', '.join(GAINS)}, got {loss_weight!r}")
-    for name, value in loss_weight.items():
-        if name not in GAINS:
-            near = suggestion(str(name), GAINS)
-            raise ValueError(f"YOLOv10Head.loss_weight: must hold {', '.join(GAINS)} only, got '{name}'{near}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ValueError(f"YOLOv10Head.loss_weight.{name}: must be a number of at least 0, got {value!r}")
-    return {**GAINS, **loss_weight}
+def _flat(maps: tuple[list[paddle.Tensor], list[paddle.Tensor]]) -> list[paddle.Tensor]:
+    """Maps ``[N, C, H, W]`` -> ``[N, A, C]``, the anchors of all maps behind each other; of boxes and of classes."""
+    return [paddle.concat([part.flatten(2) for part in parts], axis=-1).transpose([0, 2, 1]) for parts in maps]
 
 
 # Its default is a number because Paddle's conversion into a graph cannot see a module's names there.
@@ -282,20 +267,6 @@ def to_picture(detections: paddle.Tensor, scale_factor: paddle.Tensor, pad: padd
     return paddle.concat([detections[:, :, :2], corners], axis=-1)
 
 
-def centred(im_shape: paddle.Tensor, image: paddle.Tensor) -> paddle.Tensor:
-    """Returns the padding above and left of pictures that lie in the middle of their input, as ``LetterResize`` pads.
-
-    Args:
-        im_shape: height and width of the pictures in the input ``[N, 2]``.
-        image: the inputs ``[N, 3, H, W]``.
-
-    Returns:
-        (top, left) ``[N, 2]``, whole pixels.
-    """
-    size = paddle.shape(image)[2:].astype(im_shape.dtype)
-    return paddle.floor((size - im_shape) / 2)
-
-
 @register
 class YOLOv10(BaseArch):
     """Backbone, neck and head, which train with losses and detect without NMS.
@@ -307,7 +278,7 @@ class YOLOv10(BaseArch):
         keep: at most so many detections of an image are given.
 
     Raises:
-        ValueError: an argument is out of range; the message begins with its key.
+        ValueError: ``yolo_head`` is another head.
     """
 
     __category__ = "architecture"
@@ -317,11 +288,9 @@ class YOLOv10(BaseArch):
         backbone: str | nn.Layer = "YOLOv10Backbone",
         neck: str | nn.Layer = "YOLOv10Neck",
         yolo_head: str | nn.Layer = "YOLOv10Head",
-        keep: int = KEEP,
+        keep: Annotated[int, Limits(ge=1)] = KEEP,
     ) -> None:
         super().__init__()
-        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-            raise ValueError(f"YOLOv10.keep: must be a whole number of at least 1, got {keep!r}")
         if not isinstance(yolo_head, str | YOLOv10Head):
             kind = type(yolo_head).__name__
             raise ValueError(f"YOLOv10.yolo_head: must be YOLOv10Head or made from it, got {kind}")
@@ -359,7 +328,8 @@ class YOLOv10(BaseArch):
         pad = self.inputs.get("pad")
         if pad is None and self._letterboxed:
             # PaddleDetection's exporter has no input for the padding, but one for the size that it surrounds.
-            pad = centred(self.inputs["im_shape"], self.inputs["image"])
+            size = paddle.shape(self.inputs["image"])[2:].astype(self.inputs["im_shape"].dtype)
+            pad = paddle.floor((size - self.inputs["im_shape"]) / 2)
         detections = to_picture(detections, self.inputs["scale_factor"], pad)
         counts = paddle.full_like(detections[:, 0, 0], detections.shape[1], dtype="int32")
         return {"bbox": detections.reshape([-1, 6]), "bbox_num": counts}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import paddle
@@ -17,6 +17,7 @@ from paddle.nn import functional
 from ppdet.core.workspace import register
 
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.signature import Limits, PositiveNumber
 
 # Keeps quotients of empty boxes finite; far below the area of a pixel.
 EPSILON = 1e-7
@@ -75,12 +76,6 @@ def boxes_around(points: paddle.Tensor, distances: paddle.Tensor) -> paddle.Tens
         Corners ``[..., A, 4]`` in pixels.
     """
     return paddle.concat([points - distances[..., :2], points + distances[..., 2:]], axis=-1)
-
-
-def distances_to(points: paddle.Tensor, boxes: paddle.Tensor) -> paddle.Tensor:
-    """Returns the distances from anchors ``[A, 2]`` to the sides of boxes ``[A, 4]``: the reverse of
-    :func:`boxes_around`, ``[A, 4]`` in pixels; negative for an anchor outside."""
-    return paddle.concat([points - boxes[..., :2], boxes[..., 2:] - points], axis=-1)
 
 
 def complete_iou(first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
@@ -163,24 +158,16 @@ def objects_of(batch: Mapping[str, Any]) -> list[Objects]:
     missing = [name for name in ("gt_bbox", "gt_class", "pad_gt_mask") if name not in batch]
     if missing:
         raise UserError(f"TrainReader: YOLOv10 finds no '{missing[0]}' in the batch; batch_transforms needs PadGT")
-    boxes, labels = batch["gt_bbox"].astype("float32"), batch["gt_class"].astype("int64")
-    count, most = boxes.shape[0], boxes.shape[1]
-    if most == 0:
-        return [Objects(paddle.zeros([0, 4]), paddle.zeros([0], dtype="int64")) for _ in range(count)]
-    usable = batch["pad_gt_mask"].reshape([count, most]) > 0
-    if "is_crowd" in batch:
-        usable = usable & (batch["is_crowd"].reshape([count, most]) == 0)
-    usable = usable & (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
     # One look at the device for the whole batch.
-    numbers = [np.flatnonzero(row) for row in usable.numpy()]
-    labels = labels.reshape([count, most])
-    return [Objects(_rows(boxes[image], chosen), _rows(labels[image], chosen)) for image, chosen in enumerate(numbers)]
-
-
-def _rows(values: paddle.Tensor, numbers: np.ndarray) -> paddle.Tensor:
-    if len(numbers) == 0:
-        return paddle.zeros([0, *values.shape[1:]], dtype=values.dtype)
-    return paddle.gather(values, paddle.to_tensor(numbers))
+    arrays = {name: batch[name].numpy() for name in ("gt_bbox", "gt_class", "pad_gt_mask", "is_crowd") if name in batch}
+    boxes = arrays["gt_bbox"].astype(np.float32)
+    labels = arrays["gt_class"].astype(np.int64).reshape(boxes.shape[:2])
+    usable = arrays["pad_gt_mask"].reshape(boxes.shape[:2]) > 0
+    if "is_crowd" in arrays:
+        usable &= arrays["is_crowd"].reshape(boxes.shape[:2]) == 0
+    usable &= (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)
+    chosen = zip(boxes, labels, usable, strict=True)
+    return [Objects(paddle.to_tensor(box[kept]), paddle.to_tensor(label[kept])) for box, label, kept in chosen]
 
 
 @register
@@ -195,29 +182,21 @@ class YOLOv10Assigner:
         one_to_one: anchors for each box in the branch that needs no NMS.
         alpha: exponent of the score of the box's class.
         beta: exponent of the CIoU, which counts as 0 if negative.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its key.
     """
 
-    def __init__(self, one_to_many: int = 10, one_to_one: int = 1, alpha: float = 0.5, beta: float = 6.0) -> None:
-        for name, value in (("one_to_many", one_to_many), ("one_to_one", one_to_one)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"YOLOv10Assigner.{name}: must be a whole number of at least 1, got {value!r}")
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ValueError(f"YOLOv10Assigner.{name}: must be a number above 0, got {value!r}")
+    def __init__(
+        self,
+        one_to_many: Annotated[int, Limits(ge=1)] = 10,
+        one_to_one: Annotated[int, Limits(ge=1)] = 1,
+        alpha: PositiveNumber = 0.5,
+        beta: PositiveNumber = 6.0,
+    ) -> None:
         self.one_to_many, self.one_to_one = one_to_many, one_to_one
         self.alpha, self.beta = float(alpha), float(beta)
 
     @paddle.no_grad()
     def assign(
-        self,
-        scores: paddle.Tensor,
-        boxes: paddle.Tensor,
-        points: paddle.Tensor,
-        objects: list[Objects],
-        most: int,
+        self, scores: paddle.Tensor, boxes: paddle.Tensor, points: paddle.Tensor, objects: list[Objects], most: int
     ) -> Assignment:
         """Assigns the objects of each image to at most ``most`` anchors each.
 
@@ -229,54 +208,53 @@ class YOLOv10Assigner:
             most: anchors for each box, such as :attr:`one_to_many`.
         """
         anchors = points.shape[0]
+        step = max(1, PAIRS_AT_ONCE // anchors)
         found: list[tuple[paddle.Tensor, ...]] = []
         for image, present in enumerate(objects):
-            if present.labels.shape[0] == 0:
+            slices = [slice(start, start + step) for start in range(0, present.labels.shape[0], step)]
+            if not slices:
                 continue
-            part = self._assign_image(scores[image], boxes[image], points, present, most)
-            if part is not None:
-                positive, *targets = part
-                found.append((positive + image * anchors, *targets))
+            parts = [
+                self._wanted(scores[image], boxes[image], points, present.boxes[part], present.labels[part], most)
+                for part in slices
+            ]
+            # [G, A] each.
+            metric, overlap = (paddle.concat(list(column)) for column in zip(*parts, strict=True))
+            # Whoever overlaps most gets the anchor; argmax takes the first of equals.
+            owner = paddle.argmax(overlap, axis=0)
+            positive = paddle.nonzero(metric.max(axis=0) > 0).flatten()
+            if positive.shape[0] == 0:
+                continue
+            owner = paddle.gather(owner, positive)
+            pairs = paddle.stack([owner, positive], axis=-1)
+            own_metric, own_overlap = paddle.gather_nd(metric, pairs), paddle.gather_nd(overlap, pairs)
+            # Only where the anchor belongs to the box do its values count towards the maxima of the box.
+            belongs = paddle.arange(present.labels.shape[0]).unsqueeze(-1) == owner.unsqueeze(0)
+            best_metric = paddle.where(belongs, own_metric, 0.0).max(axis=-1)
+            best_overlap = paddle.where(belongs, own_overlap, 0.0).max(axis=-1)
+            target = own_metric / paddle.gather(best_metric, owner) * paddle.gather(best_overlap, owner)
+            own_box, own_label = paddle.gather(present.boxes, owner), paddle.gather(present.labels, owner)
+            found.append((positive + image * anchors, own_box, own_label, target))
         if not found:
             nothing = paddle.zeros([0], dtype="int64")
             return Assignment(nothing, paddle.zeros([0, 4]), nothing, paddle.zeros([0]))
         return Assignment(*(paddle.concat(list(column)) for column in zip(*found, strict=True)))
 
-    def _assign_image(
-        self, scores: paddle.Tensor, boxes: paddle.Tensor, points: paddle.Tensor, objects: Objects, most: int
-    ) -> tuple[paddle.Tensor, ...] | None:
-        """Scores ``[A, K]`` and boxes ``[A, 4]`` -> the columns of an :class:`Assignment` of this image alone; ``None``
-        if no prediction overlaps its box at all."""
-        step = max(1, PAIRS_AT_ONCE // points.shape[0])
-        parts = []
-        for start in range(0, objects.labels.shape[0], step):
-            some = Objects(objects.boxes[start : start + step], objects.labels[start : start + step])
-            parts.append(self._wanted(scores, boxes, points, some, most))
-        metric = paddle.concat([part[0] for part in parts])
-        overlap = paddle.concat([part[1] for part in parts])
-        # Whoever overlaps most gets the anchor; argmax takes the first of equals.
-        owner = paddle.argmax(overlap, axis=0)
-        positive = paddle.nonzero(metric.max(axis=0) > 0).flatten()
-        if positive.shape[0] == 0:
-            return None
-        owner = paddle.gather(owner, positive)
-        pairs = paddle.stack([owner, positive], axis=-1)
-        own_metric, own_overlap = paddle.gather_nd(metric, pairs), paddle.gather_nd(overlap, pairs)
-        # Only where the anchor belongs to the box do its values count towards the maxima of the box.
-        belongs = paddle.arange(objects.labels.shape[0]).unsqueeze(-1) == owner.unsqueeze(0)
-        best_metric = paddle.where(belongs, own_metric, 0.0).max(axis=-1)
-        best_overlap = paddle.where(belongs, own_overlap, 0.0).max(axis=-1)
-        target = own_metric / paddle.gather(best_metric, owner) * paddle.gather(best_overlap, owner)
-        return positive, paddle.gather(objects.boxes, owner), paddle.gather(objects.labels, owner), target
-
     def _wanted(
-        self, scores: paddle.Tensor, boxes: paddle.Tensor, points: paddle.Tensor, objects: Objects, most: int
+        self,
+        scores: paddle.Tensor,
+        predicted: paddle.Tensor,
+        points: paddle.Tensor,
+        boxes: paddle.Tensor,
+        labels: paddle.Tensor,
+        most: int,
     ) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Returns metric and CIoU ``[G, A]`` where a box wants an anchor, 0 elsewhere."""
-        corners = objects.boxes.unsqueeze(1)
+        """Scores ``[A, K]``, predicted boxes ``[A, 4]``, objects' boxes ``[G, 4]`` and labels ``[G]`` -> metric and
+        CIoU ``[G, A]`` where a box wants an anchor, 0 elsewhere."""
+        corners = boxes.unsqueeze(1)
         inside = ((points > corners[..., :2]) & (points < corners[..., 2:])).all(axis=-1)
-        overlap = paddle.where(inside, complete_iou(boxes.unsqueeze(0), corners).clip(min=0), 0.0)
-        score = paddle.index_select(scores, objects.labels, axis=1).transpose([1, 0])
+        overlap = paddle.where(inside, complete_iou(predicted.unsqueeze(0), corners).clip(min=0), 0.0)
+        score = paddle.index_select(scores, labels, axis=1).transpose([1, 0])
         metric = score**self.alpha * overlap**self.beta
         wanted = first_of_best(metric, most) & (metric > 0)
         return paddle.where(wanted, metric, 0.0), paddle.where(wanted, overlap, 0.0)
@@ -364,7 +342,7 @@ def box_losses(
     chosen = paddle.gather(distributions.reshape([-1, 4 * reg_max]), assignment.positive)
     boxes = boxes_around(points, expected_distances(chosen, reg_max) * strides)
     box = (1 - complete_iou(boxes, assignment.boxes)) * assignment.scores
-    wanted = distances_to(points, assignment.boxes) / strides
+    wanted = paddle.concat([points - assignment.boxes[:, :2], assignment.boxes[:, 2:] - points], axis=-1) / strides
     distribution = distribution_loss(chosen, wanted, reg_max) * assignment.scores
     return box.sum(), distribution.sum()
 

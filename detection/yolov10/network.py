@@ -1,6 +1,6 @@
 """YOLOv10's network (arXiv 2405.14458): building blocks, own backbone, and neck. All tensors are NCHW.
 
-Read from top to bottom: ConvNorm, the blocks C2f and C2fCIB with what they are made of, SCDown, SPPF, PSA, then
+Read from top to bottom: ConvNorm, the block C2f with what it is made of, SCDown, SPPF, PSA, then
 :class:`YOLOv10Backbone` (P1 to P5) and :class:`YOLOv10Neck` (F4, F3, N4, N5). How deep and wide they are says the table
 in ``detection.yolov10.scales``; the head is in ``detection.yolov10.head``.
 
@@ -69,15 +69,9 @@ class ConvNorm(nn.Layer):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2D(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=kernel_size // 2,
-            groups=groups,
-            weight_attr=uniform_weights(),
-            bias_attr=False,
-        )
+            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups,
+            weight_attr=uniform_weights(), bias_attr=False,
+        )  # fmt: skip
         self.norm = nn.BatchNorm2D(out_channels, momentum=NORM_MOMENTUM, epsilon=NORM_EPSILON)
         self.activation = nn.Silu() if activate else nn.Identity()
 
@@ -93,32 +87,25 @@ class ConvNorm(nn.Layer):
         kernel = self.conv.weight.numpy().astype(np.float64)
         if self.conv.bias is not None:
             return kernel, self.conv.bias.numpy().astype(np.float64)
-        deviation = np.sqrt(self.norm._variance.numpy().astype(np.float64) + self.norm._epsilon)
-        scale = self.norm.weight.numpy().astype(np.float64) / deviation
-        bias = self.norm.bias.numpy().astype(np.float64) - self.norm._mean.numpy().astype(np.float64) * scale
-        return kernel * scale[:, None, None, None], bias
+        norm = {name: value.numpy().astype(np.float64) for name, value in self.norm.state_dict().items()}
+        scale = norm["weight"] / np.sqrt(norm["_variance"] + self.norm._epsilon)
+        return kernel * scale[:, None, None, None], norm["bias"] - norm["_mean"] * scale
+
+    def merge(self, kernel: np.ndarray, bias: np.ndarray) -> None:
+        """Replaces convolution and norm by a convolution of the same shape with this kernel and bias."""
+        outputs, inputs, *sides = kernel.shape
+        old = self.conv
+        self.conv = nn.Conv2D(
+            inputs * old._groups, outputs, sides, stride=old._stride, padding=old._padding, groups=old._groups
+        )
+        self.conv.weight.set_value(kernel.astype(np.float32))
+        self.conv.bias.set_value(bias.astype(np.float32))
+        self.norm = nn.Identity()
 
     def convert_to_deploy(self) -> None:
         """Folds the norm into the convolution, which gets a bias. The network can no longer be trained as before."""
-        if self.conv.bias is not None:
-            return
-        self.conv = convolution_with(self.conv, *self.merged_kernel())
-        self.norm = nn.Identity()
-
-
-def convolution_with(old: nn.Conv2D, kernel: np.ndarray, bias: np.ndarray) -> nn.Conv2D:
-    """Returns a convolution of the shape and stride of ``old``, with this kernel and bias."""
-    new = nn.Conv2D(
-        old._in_channels,
-        old._out_channels,
-        old._kernel_size,
-        stride=old._stride,
-        padding=old._padding,
-        groups=old._groups,
-    )
-    new.weight.set_value(kernel.astype(np.float32))
-    new.bias.set_value(bias.astype(np.float32))
-    return new
+        if self.conv.bias is None:
+            self.merge(*self.merged_kernel())
 
 
 def depthwise(channels: int, kernel_size: int = 3, stride: int = 1, activate: bool = True) -> ConvNorm:
@@ -156,8 +143,7 @@ class RepVGGDW(nn.Layer):
         small_kernel, small_bias = self.small.merged_kernel()
         margin = (LARGE_KERNEL - small_kernel.shape[-1]) // 2
         kernel = kernel + np.pad(small_kernel, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
-        self.large.conv = convolution_with(self.large.conv, kernel, bias + small_bias)
-        self.large.norm = nn.Identity()
+        self.large.merge(kernel, bias + small_bias)
         self.small = None
 
 
@@ -205,7 +191,7 @@ class CIB(nn.Layer):
         return x + self.layers(x)
 
 
-class SplitStage(nn.Layer):
+class C2f(nn.Layer):
     """1x1 to two halves; each block works on the output of the one before, the first on the second half; all together
     go through a last 1x1.
 
@@ -230,32 +216,14 @@ class SplitStage(nn.Layer):
         return self.merge(paddle.concat(parts, axis=1))
 
 
-class C2f(SplitStage):
-    """:class:`SplitStage` of :class:`Bottleneck` blocks.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output, even.
-        repeats: number of blocks.
-        shortcut: blocks add their input.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, repeats: int, shortcut: bool) -> None:
-        super().__init__(in_channels, out_channels, [Bottleneck(out_channels // 2, shortcut) for _ in range(repeats)])
+def c2f(in_channels: int, out_channels: int, repeats: int, shortcut: bool) -> C2f:
+    """Returns a :class:`C2f` of ``repeats`` bottlenecks, which add their input if ``shortcut``."""
+    return C2f(in_channels, out_channels, [Bottleneck(out_channels // 2, shortcut) for _ in range(repeats)])
 
 
-class C2fCIB(SplitStage):
-    """:class:`SplitStage` of :class:`CIB` blocks.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output, even.
-        repeats: number of blocks.
-        large_kernel: blocks use :class:`RepVGGDW`.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, repeats: int, large_kernel: bool = False) -> None:
-        super().__init__(in_channels, out_channels, [CIB(out_channels // 2, large_kernel) for _ in range(repeats)])
+def c2f_cib(in_channels: int, out_channels: int, repeats: int, large_kernel: bool = False) -> C2f:
+    """Returns a :class:`C2f` of ``repeats`` compact inverted blocks."""
+    return C2f(in_channels, out_channels, [CIB(out_channels // 2, large_kernel) for _ in range(repeats)])
 
 
 class SCDown(nn.Layer):
@@ -378,15 +346,15 @@ class YOLOv10Backbone(nn.Layer):
         self.to_p3 = nn.Sequential(
             ConvNorm(3, p1, 3, stride=2),
             ConvNorm(p1, p2, 3, stride=2),
-            C2f(p2, p2, repeats[0], shortcut=True),
+            c2f(p2, p2, repeats[0], shortcut=True),
             ConvNorm(p2, p3, 3, stride=2),
-            C2f(p3, p3, repeats[1], shortcut=True),
+            c2f(p3, p3, repeats[1], shortcut=True),
         )
 
         def stage(place: str, channels: int, count: int) -> nn.Layer:
             if place in row.cib:
-                return C2fCIB(channels, channels, count, place in row.large_kernel)
-            return C2f(channels, channels, count, shortcut=True)
+                return c2f_cib(channels, channels, count, place in row.large_kernel)
+            return c2f(channels, channels, count, shortcut=True)
 
         self.to_p4 = nn.Sequential(SCDown(p3, p4), stage("P4", p4, repeats[2]))
         self.to_p5 = nn.Sequential(SCDown(p4, p5), stage("P5", p5, repeats[3]), SPPF(p5), PSA(p5))
@@ -455,10 +423,8 @@ class YOLOv10Neck(nn.Layer):
                     raise ValueError(f"{name}: follows from scale {scale}, so it must not be given; got {value!r}")
             depth, cib, large_kernel = row.depth, row.cib, row.large_kernel
         else:
-            if isinstance(depth_mult, bool) or not isinstance(depth_mult, int | float) or depth_mult <= 0:
-                raise ValueError(f"depth_mult: without a scale it must be a number above 0, got {depth_mult!r}")
-            if cib is None:
-                raise ValueError(f"cib: without a scale it must be a list of places ({', '.join(NECK_PLACES)})")
+            if depth_mult is None or cib is None:
+                raise ValueError(f"depth_mult, cib: needed without a scale, cib as a list of {', '.join(NECK_PLACES)}")
             depth, large_kernel = float(depth_mult), large_kernel or ()
             for name, problem in place_problems(cib, large_kernel).items():
                 raise ValueError(f"{name}: {problem}")
@@ -469,11 +435,11 @@ class YOLOv10Neck(nn.Layer):
 
         def stage(place: str, inputs: int, outputs: int) -> nn.Layer:
             if place in cib:
-                return C2fCIB(inputs, outputs, repeats, place in large_kernel)
-            return C2f(inputs, outputs, repeats, shortcut=False)
+                return c2f_cib(inputs, outputs, repeats, place in large_kernel)
+            return c2f(inputs, outputs, repeats, shortcut=False)
 
         self.f4 = stage("F4", c5 + c4, c4)
-        self.f3 = C2f(c4 + c3, c3, repeats, shortcut=False)
+        self.f3 = c2f(c4 + c3, c3, repeats, shortcut=False)
         self.down_n4 = ConvNorm(c3, c3, 3, stride=2)
         self.n4 = stage("N4", c3 + c4, c4)
         self.down_n5 = SCDown(c4, c4)

@@ -9,7 +9,6 @@ loads Paddle, nothing else here does.
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import json
 import os
 import re
@@ -20,22 +19,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 
 from ppcls_ext.arch.registry import architecture_parameters, list_models
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import Description, DetectionDescription, read_description
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of, write_text
-from ppcls_ext.utils.tables import markdown_table
+from ppcls_ext.utils.schema import explain
+from ppcls_ext.utils.tables import markdown_table, render_markdown
 from ppcls_ext.weights import find_weights
 
+CLASSIFICATION, DETECTION = "classification", "detection"
+REPORT, CONFIG, STATE, LOG, FINE_TUNING = "report.json", "config.yaml", "state.json", "train.log", "fine_tuning"
 DEFAULT_SHAPE = (3, 224, 224)
 # Arguments that change the last layer, or the training alone.
 HARMLESS = ("class_num", "drop_path_rate")
 # Classes of the data sets that are known by their kind alone.
 CLASSES = {"Cifar10": 10, "Cifar100": 100}
 MOST_NAMES = 200
-NOT_RECORDED = "not recorded"
 # Names of COCO's figures for people, in the order of tables.
 COCO_FIGURES = {
     "AP": "AP (mean over overlaps 0.50 to 0.95)", "AP50": "AP at overlap 0.50", "AP75": "AP at overlap 0.75",
@@ -127,209 +129,68 @@ def count_classifier(
     return count_subject(Subject(model, network, network, image_shape))
 
 
-# ---------------------------------------------------------------- what files tell
-
-CLASSIFICATION, DETECTION = "classification", "detection"
-REPORT, CONFIG, STATE, LOG = "report.json", "config.yaml", "state.json", "train.log"
-BEST, LATEST = "best", "latest"
-FINE_TUNING, PRUNED = "fine_tuning", "pruned"
-# How the names of accuracies begin, in the figures of a pruning.
-ACCURACIES = ("top", "AP", "loss")
-# What must stand under the keys of report.json and state.json, if anything does.
-KINDS: dict[str, type] = {
-    "history": list, "best": dict, "seconds": dict, "class_names": list, "arguments": dict, "figures": dict,
-    "data_order": dict, "teacher": dict, "bad_images": list, "model": str, "config": str,
-}  # fmt: skip
-# What a record of the history holds of an evaluation.
-FIGURES = ("eval", "ema")
-_DATE = re.compile(r"^(\d{4}-\d\d-\d\d)[ T]")
+# What a run left
 
 
-@dataclass(frozen=True)
-class Source:
-    """What is known of one model.
+class _Part(BaseModel):
+    """Of a JSON file, the keys that a card tells; null is the same as a key that is left out."""
 
-    Attributes:
-        model: name of the architecture: ``EConvNeXt_mini``, or ``PPYOLOE with EConvNeXt mini``.
-        task: ``classification`` or ``detection``.
-        arguments: of the classifier's constructor.
-        config: the resolved configuration; empty where none is known.
-        config_file: where the resolved configuration stands; ``None`` where none is known.
-        report: ``report.json`` of the run; empty without one.
-        state: ``state.json`` of the checkpoint; empty without one.
-        folder: of the run or of the checkpoint.
-        weights: the file with the weights that were evaluated.
-        pruning: ``report.json`` of ``tools/prune_model.py``, for a pruned network.
-    """
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, values: Any) -> Any:
+        given = values.items() if isinstance(values, dict) else ()
+        return {key: value for key, value in given if value is not None} if given else values
+
+
+class Epoch(_Part):
+    """An entry of the history: the metrics of the trained weights, and of the averaged ones."""
+
+    epoch: int | None = None
+    eval: dict[str, Any] = {}
+    ema: dict[str, Any] = {}
+
+
+class Record(_Part):
+    """``report.json`` of a run or of a pruning, or ``state.json`` of a checkpoint."""
+
+    model: str | None = None
+    architecture: str | None = None
+    arch: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
+    config: str | None = None
+    epochs: int | None = None
+    epoch: int | None = None
+    best: dict[str, Any] = {}
+    best_epoch: int | None = None
+    evaluated_weights: str | None = None
+    history: list[Epoch] = []
+    class_names: list[Any] = []
+    seed: int | None = None
+    data_order: dict[str, Any] = {}
+    seconds: dict[str, float | None] = {}
+    processes: int | None = None
+    device: str | None = None
+    paddle: str | None = None
+    teacher: dict[str, Any] = {}
+    bad_images: list[Any] = []
+    criterion: str | None = None
+    removed: float | None = None
+    figures: dict[str, dict[str, Any]] = {}
+
+
+class Latency(_Part):
+    """A measured row of ``tools/benchmark.py models``."""
 
     model: str
-    task: str = CLASSIFICATION
-    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    config_file: Path | None = None
-    report: dict[str, Any] = dataclasses.field(default_factory=dict)
-    state: dict[str, Any] = dataclasses.field(default_factory=dict)
-    folder: Path | None = None
-    weights: Path | None = None
-    pruning: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def architecture(self) -> str:
-        """The name that papers and tables know: of a detector without its backbone."""
-        return self.model.partition(" with ")[0]
-
-    @property
-    def averaged(self) -> bool:
-        """Whether the figures belong to the averaged weights (EMA)."""
-        return self.state.get("evaluated_weights") == "ema"
-
-    @property
-    def best_epoch(self) -> int | None:
-        """The epoch that counts as the best; ``None`` if none was evaluated."""
-        best = self.report.get("best")
-        return (best or {}).get("epoch") if self.report else self.state.get("best_epoch") or None
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """What was recorded of each epoch."""
-        return self.report.get("history") or self.state.get("history") or []
-
-    @property
-    def measured(self) -> dict[str, Any]:
-        """The figures of the best epoch, of the weights that are kept; empty if nothing was measured."""
-        record = next((each for each in self.history if each.get("epoch") == self.best_epoch), {})
-        averaged = record.get("ema") if self.averaged else None
-        figures = averaged or record.get("eval") or {}
-        if not self.history and self.pruning:
-            pruned = (self.pruning.get("figures") or {}).get(PRUNED, {})
-            figures = {name: value for name, value in pruned.items() if name.startswith(ACCURACIES)}
-        return figures
-
-    @property
-    def class_names(self) -> list[str] | None:
-        """Names of the classes; ``None`` where they are not known."""
-        names = self.state.get("class_names") or self.report.get("class_names")
-        return [str(name) for name in names] if names else None
-
-    @property
-    def seed(self) -> int | None:
-        """The seed of the run."""
-        return self.report.get("seed", (self.state.get("data_order") or {}).get("seed"))
-
-    @property
-    def date(self) -> str | None:
-        """The day of the last line of the training log, as that line says."""
-        log = None if self.folder is None else self.folder / LOG
-        if log is None or not log.is_file():
-            return None
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        dates = [match[1] for match in map(_DATE.match, lines) if match]
-        return dates[-1] if dates else None
-
-
-def read_run(folder: str | os.PathLike[str]) -> Source:
-    """Reads the folder of a training run, a checkpoint folder, or the folder of a pruning.
-
-    Raises:
-        UserError: it is none of them, or one of its files is damaged.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    report = read_record(root / REPORT) if (root / REPORT).is_file() else {}
-    if "criterion" in report:
-        return _read_pruning(root, report)
-    if (root / STATE).is_file():
-        return _source(root, root, {})
-    checkpoints = [root / "checkpoints" / name for name in (BEST, LATEST)]
-    checkpoint = next((each for each in checkpoints if (each / STATE).is_file()), None)
-    if not (root / CONFIG).is_file() or (checkpoint is None and not report):
-        raise UserError(
-            f"{root}: neither the folder of a run ({CONFIG} with {REPORT} or checkpoints), nor of a checkpoint "
-            f"({STATE}), nor of a pruning"
-        )
-    source = _source(root, checkpoint, report)
-    # A detector's run lies one folder deeper than a classifier's.
-    for tuning in (root.absolute(), root.absolute().parent):
-        if tuning.name == FINE_TUNING and (tuning.parent / REPORT).is_file():
-            source = dataclasses.replace(source, pruning=read_record(tuning.parent / REPORT))
-    return source
-
-
-def _read_pruning(root: Path, report: dict[str, Any]) -> Source:
-    """Reads what ``tools/prune_model.py`` left: the fine-tuned network if there is one, else the pruned one."""
-    runs = sorted(file.parent for file in (root / FINE_TUNING).rglob(CONFIG) if "checkpoints" not in file.parts)
-    if runs:
-        return dataclasses.replace(read_run(runs[0]), pruning=report)
-    configs = sorted(root.glob("*_pruned.y*ml"))
-    if not configs or not (root / "weights" / STATE).is_file():
-        raise UserError(f"{root}: damaged, without the configuration or the weights that tools/prune_model.py writes")
-    return dataclasses.replace(_source(root, root / "weights", {}, configs[0]), pruning=report)
-
-
-def _source(root: Path, checkpoint: Path | None, report: dict[str, Any], config_file: Path | None = None) -> Source:
-    state = read_record(checkpoint / STATE) if checkpoint is not None else {}
-    file = config_file or root / CONFIG
-    config = read_mapping(file) if file.is_file() else {}
-    arch = config.get("Arch") if isinstance(config.get("Arch"), dict) else {}
-    known = state.get("arch") if isinstance(state.get("arch"), dict) else {}
-    detects = "architecture" in report or "architecture" in config
-    name = detector_name(config) if detects else report.get("model") or known.get("name") or arch.get("name")
-    if not name:
-        raise UserError(f"{root}: does not tell which model it holds")
-    names = {each for each in (report.get("model"), known.get("name"), arch.get("name")) if each}
-    if not detects and len(names) > 1:
-        raise UserError(f"{root}: its files are of different models: {', '.join(sorted(map(str, names)))}")
-    arguments = report.get("arguments") or known.get("arguments") or {}
-    if not detects and not arguments:
-        arguments = {key: value for key, value in arch.items() if key not in ("name", "pretrained", "use_ssld")}
-    return Source(
-        model=str(name),
-        task=DETECTION if detects else CLASSIFICATION,
-        arguments=arguments,
-        config=config,
-        config_file=file if config else None,
-        report=report,
-        state=state,
-        folder=root,
-        weights=None if checkpoint is None else find_weights(checkpoint),
-    )
-
-
-def detector_name(config: dict[str, Any]) -> str:
-    """Returns architecture and backbone of a detection configuration, as exports of detectors are called."""
-    architecture = str(config.get("architecture"))
-    section = config.get(architecture)
-    backbone = section.get("backbone") if isinstance(section, dict) else None
-    if isinstance(backbone, dict):
-        name, arguments = str(backbone.get("name", "its backbone")), backbone
-    else:
-        name = str(backbone or "its backbone")
-        arguments = config.get(name)
-    arch = arguments.get("arch") if isinstance(arguments, dict) else None
-    size = arch or config.get("scale")
-    return f"{architecture} with {name} {size}" if size else f"{architecture} with {name}"
-
-
-def read_record(file: Path) -> dict[str, Any]:
-    """Reads ``report.json`` or ``state.json``.
-
-    Raises:
-        UserError: the file is not there, damaged, or holds something else.
-    """
-    record = read_mapping(file)
-    for key, kind in KINDS.items():
-        if record.get(key) is not None and not isinstance(record[key], kind):
-            raise UserError(f"{file}: damaged, {key} must be a {kind.__name__}, got {type(record[key]).__name__}")
-    history = record.get("history") or []
-    parts = [*history, *(record.get("figures") or {}).values()]
-    parts += [each[name] for each in history if isinstance(each, dict) for name in FIGURES if each.get(name)]
-    if not all(isinstance(part, dict) for part in parts):
-        raise UserError(f"{file}: damaged, history and figures must hold objects")
-    for key, value in {"epochs": record.get("epochs"), **(record.get("seconds") or {})}.items():
-        if not isinstance(value, int | float | None):
-            raise UserError(f"{file}: damaged, {key} must be a number, got {value!r}")
-    return record
+    architecture: str | None = None
+    size: int | str
+    backend: str
+    precision: str
+    threads: int
+    batch: int
+    median_ms: float
+    p90_ms: float
+    images_per_second: float
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
@@ -350,6 +211,154 @@ def read_mapping(file: Path) -> dict[str, Any]:
     return value
 
 
+def _checked(file: str | os.PathLike[str], kind: Any, values: Any) -> Any:
+    """Returns ``values`` as a ``kind``; the first fault is an error with its key."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise UserError(f"{file}: damaged, {' '.join(filter(None, explain(error, values, ())[0]))}") from error
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of one model.
+
+    Attributes:
+        model: name of the architecture: ``EConvNeXt_mini``, or ``PPYOLOE with EConvNeXt mini``.
+        task: ``classification`` or ``detection``.
+        arguments: of the classifier's constructor.
+        config: the resolved configuration; empty where none is known.
+        config_file: where the resolved configuration stands; ``None`` where none is known.
+        report: ``report.json`` of the run, ``None`` without one.
+        state: ``state.json`` of the checkpoint.
+        folder: of the run or of the checkpoint.
+        weights: the file with the weights that were evaluated.
+        pruning: ``report.json`` of ``tools/prune_model.py``, for a pruned network.
+    """
+
+    model: str
+    task: str = CLASSIFICATION
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config_file: Path | None = None
+    report: Record | None = None
+    state: Record = dataclasses.field(default_factory=Record)
+    folder: Path | None = None
+    weights: Path | None = None
+    pruning: Record | None = None
+
+    @property
+    def architecture(self) -> str:
+        """The name that papers and tables know: of a detector without its backbone."""
+        return self.model.partition(" with ")[0]
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the metrics belong to the averaged weights (EMA)."""
+        return self.state.evaluated_weights == "ema"
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch that counts as the best; ``None`` if none was evaluated."""
+        return self.report.best.get("epoch") if self.report else self.state.best_epoch or None
+
+    @property
+    def history(self) -> list[Epoch]:
+        """What was recorded of each epoch."""
+        return (self.report.history if self.report else []) or self.state.history
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The metrics of the best epoch, of the weights that are kept; empty if nothing was measured."""
+        if not self.history and self.pruning:
+            pruned = self.pruning.figures.get("pruned", {})
+            return {name: value for name, value in pruned.items() if name.startswith(("top", "AP", "loss"))}
+        best = next((each for each in self.history if each.epoch == self.best_epoch), Epoch())
+        return (best.ema if self.averaged else {}) or best.eval
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes; empty where they are not known."""
+        return [str(name) for name in self.state.class_names or (self.report.class_names if self.report else [])]
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the run."""
+        own = self.report.seed if self.report else None
+        return self.state.data_order.get("seed") if own is None else own
+
+    @property
+    def date(self) -> str | None:
+        """The day of the last line of the training log, as that line says."""
+        log = None if self.folder is None else self.folder / LOG
+        if log is None or not log.is_file():
+            return None
+        dates = re.findall(r"^(\d{4}-\d\d-\d\d)[ T]", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        return dates[-1] if dates else None
+
+
+def read_run(folder: str | os.PathLike[str]) -> Source:
+    """Reads the folder of a training run, a checkpoint folder, or the folder of a pruning.
+
+    A pruning gives the fine-tuned network if there is one, else the pruned one.
+
+    Raises:
+        UserError: it is none of them, or one of its files is damaged.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    places = (root, root / "checkpoints" / "best", root / "checkpoints" / "latest")
+    checkpoint = next((each for each in places if (each / STATE).is_file()), None)
+    report = _checked(root / REPORT, Record, read_mapping(root / REPORT)) if (root / REPORT).is_file() else None
+    config_file, pruning = root / CONFIG, None
+    if report is not None and report.criterion is not None:
+        runs = sorted(file.parent for file in (root / FINE_TUNING).rglob(CONFIG) if "checkpoints" not in file.parts)
+        if runs:
+            return dataclasses.replace(read_run(runs[0]), pruning=report)
+        configs = sorted(root.glob("*_pruned.y*ml"))
+        checkpoint, report, pruning = root / "weights", None, report
+        if not configs or not (checkpoint / STATE).is_file():
+            raise UserError(f"{root}: damaged, without configuration or weights as tools/prune_model.py writes them")
+        config_file = configs[0]
+    elif checkpoint != root and (not config_file.is_file() or (checkpoint is None and report is None)):
+        raise UserError(
+            f"{root}: neither the folder of a run ({CONFIG} with {REPORT} or checkpoints), nor of a checkpoint "
+            f"({STATE}), nor of a pruning"
+        )
+    # A detector's run lies one folder deeper than a classifier's.
+    for tuning in (root.absolute(), root.absolute().parent):
+        if tuning.name == FINE_TUNING and (tuning.parent / REPORT).is_file():
+            pruning = _checked(tuning.parent / REPORT, Record, read_mapping(tuning.parent / REPORT))
+    state = _checked(checkpoint / STATE, Record, read_mapping(checkpoint / STATE)) if checkpoint else Record()
+    config = read_mapping(config_file) if config_file.is_file() else {}
+    told, arch = report or Record(), section_of(config, "Arch")
+    detects = told.architecture is not None or "architecture" in config
+    names = list(dict.fromkeys(filter(None, (told.model, state.arch.get("name"), arch.get("name")))))
+    if detects:
+        names = [detector_name(config)]
+    if len(names) != 1:
+        found = f"its files are of different models: {', '.join(sorted(map(str, names)))}"
+        raise UserError(f"{root}: {found if names else 'does not tell which model it holds'}")
+    given = {key: value for key, value in arch.items() if key not in ("name", "pretrained", "use_ssld")}
+    return Source(
+        model=str(names[0]), task=DETECTION if detects else CLASSIFICATION,
+        arguments=told.arguments or state.arch.get("arguments") or ({} if detects else given), config=config,
+        config_file=config_file if config else None, report=report, state=state, folder=root,
+        weights=None if checkpoint is None else find_weights(checkpoint), pruning=pruning,
+    )  # fmt: skip
+
+
+def detector_name(config: dict[str, Any]) -> str:
+    """Returns architecture and backbone of a detection configuration, as exports of detectors are called."""
+    architecture = str(config.get("architecture"))
+    backbone = section_of(config, architecture).get("backbone")
+    arguments = backbone if isinstance(backbone, dict) else section_of(config, str(backbone))
+    name = arguments.get("name", "its backbone") if isinstance(backbone, dict) else backbone or "its backbone"
+    size = arguments.get("arch") or config.get("scale")
+    return f"{architecture} with {name} {size}" if size else f"{architecture} with {name}"
+
+
 def changed_arguments(model: str, arguments: Mapping[str, Any]) -> list[str]:
     """Returns the arguments of a classifier that make its network another one than the published one.
 
@@ -357,64 +366,11 @@ def changed_arguments(model: str, arguments: Mapping[str, Any]) -> list[str]:
         ValueError: there is no such model.
     """
     defaults = architecture_parameters(model) if arguments else {}
-    return [
-        name
-        for name, value in arguments.items()
-        if name not in HARMLESS and (name not in defaults or defaults[name].default != value)
-    ]
+    return [name for name, value in arguments.items()
+            if name not in HARMLESS and (name not in defaults or defaults[name].default != value)]  # fmt: skip
 
 
-class Latency(NamedTuple):
-    """What a benchmark measured of one model.
-
-    ``rows`` are as they stand in the file; ``by_name`` tells that the model was measured by its name, that is with
-    random weights and 1000 classes.
-    """
-
-    rows: list[dict[str, Any]]
-    machine: str | None
-    by_name: bool
-
-
-def read_latency(
-    file: str | os.PathLike[str], model: str, arguments: Mapping[str, Any], export: Path | None = None
-) -> Latency:
-    """Reads the measurements of one model: those of its export, else those of its name.
-
-    Args:
-        file: the JSON file of ``tools/benchmark.py models``.
-        model: name of the classifier, or what an export calls its detector.
-        arguments: of the classifier; a network of another form was not measured by its name.
-        export: its export folder.
-
-    Raises:
-        UserError: the file is no such file, or has no measurement of the model.
-    """
-    document = read_mapping(Path(file))
-    columns = ("model", "size", "backend", "precision", "threads", "batch")
-    numbers = ("median_ms", "p90_ms", "images_per_second")
-    part = document.get("models")
-    rows = part.get("rows") if isinstance(part, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "model" in row for row in rows):
-        raise UserError(f"{file}: no benchmark of models; python tools/benchmark.py models --output bench.md makes one")
-    measured = [row for row in rows if row.get("status") == "measured"]
-    if not all(row.get(key) for row in measured for key in columns) or not all(
-        isinstance(row.get(key), int | float) for row in measured for key in numbers
-    ):
-        raise UserError(f"{file}: damaged, a measured row lacks one of {', '.join([*columns, *numbers])}")
-    own = [] if export is None else [row for row in measured if Path(str(row["model"])).resolve() == export.resolve()]
-    named = [row for row in measured if str(row["model"]).partition("@")[0] == model]
-    changed = changed_arguments(model, arguments) if named else []
-    found = own or ([] if changed else named)
-    if not found:
-        other = f" with {', '.join(changed)} as in this model" if named and changed else ""
-        held = ", ".join(dict.fromkeys(str(row.get("architecture") or row["model"]) for row in measured)) or "nothing"
-        raise UserError(f"{file}: has no measurement of {model}{other}; it holds {held}")
-    machine = document.get("machine")
-    return Latency(found, None if machine is None else str(machine), not own)
-
-
-# ---------------------------------------------------------------- text without paths of a machine
+# Text without paths of a machine
 
 _ABSOLUTE = re.compile(r"^(?:/|~|\\\\|[A-Za-z]:[\\/])")
 # Folders of an absolute path inside a longer text, such as ``table=/data/x.npy``.
@@ -448,14 +404,31 @@ def shown_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def shown_operator(entry: Any) -> str:
-    """Returns an entry of a list of operators, ``{Name: {argument: value}}`` or a name, as code in Markdown."""
-    text = shown_value(entry)
-    if isinstance(entry, Mapping) and len(entry) == 1:
-        name, arguments = next(iter(entry.items()))
-        inside = shown_value(arguments) if arguments else ""
-        text = f"{name}({inside})" if inside else str(name)
-    return "`" + " ".join(text.replace("`", "'").split()) + "`"
+def shown_operators(entries: Any) -> str:
+    """Returns a list of operators, each ``{Name: {argument: value}}`` or a name, as code in Markdown."""
+    texts = []
+    for entry in entries if isinstance(entries, list) else []:
+        text = shown_value(entry)
+        if isinstance(entry, Mapping) and len(entry) == 1:
+            name, arguments = next(iter(entry.items()))
+            inside = shown_value(arguments) if arguments else ""
+            text = f"{name}({inside})" if inside else str(name)
+        texts.append("`" + " ".join(text.replace("`", "'").split()) + "`")
+    return "; ".join(texts)
+
+
+def shown_section(section: Any, *left_out: str) -> str:
+    """Returns a section with a ``name`` or ``type`` as a line, ``AdamW (weight_decay: 0.05)``."""
+    if not isinstance(section, Mapping):
+        return ""
+    rest = {key: value for key, value in section.items() if key not in ("name", "type", *left_out)}
+    name = str(section.get("name") or section.get("type") or "")
+    return f"{name} ({shown_value(rest)})".strip() if rest else name
+
+
+def shown_metric(name: str) -> str:
+    """Returns the name of a metric for people: ``top-1`` for ``top1``."""
+    return f"top-{name[3:]}" if name.startswith("top") else name
 
 
 def escaped(text: Any) -> str:
@@ -463,7 +436,7 @@ def escaped(text: Any) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
 
 
-def percent(share: Any, unit: str = "") -> str:
+def percent(share: Any, unit: str = " %") -> str:
     """Returns a share as percent with two digits."""
     return f"{100 * share:.2f}{unit}" if isinstance(share, int | float) else "not measured"
 
@@ -479,12 +452,7 @@ def shown_inside(source: Source, path: Path | None, unknown: str) -> str:
     return shlex.quote(outer if inner == "." else f"{outer}/{inner}")
 
 
-def listed(rows: Mapping[str, Any]) -> str:
-    """Returns names and values as a Markdown list; empty values are left out."""
-    return "\n".join(f"- **{name}**: {value}" for name, value in rows.items() if value)
-
-
-# ---------------------------------------------------------------- what configurations tell
+# What configurations tell
 
 
 def section_of(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -516,79 +484,46 @@ def data_name(config: Mapping[str, Any], part: str) -> str | None:
 
 def evaluation_data(config: Mapping[str, Any]) -> str:
     """Returns the data set of the evaluation with the part that is taken of it."""
-    section = dataset_of(config, "Eval")
-    name = data_name(config, "Eval")
-    if name is None:
-        return "data that are not recorded"
+    section, name = dataset_of(config, "Eval"), data_name(config, "Eval")
     part = section.get("split") or section.get("cls_label_path") or section.get("anno_path")
-    return f"{name} ({shown_path(str(part))})" if part else name
+    return "data that are not recorded" if name is None else f"{name} ({shown_path(str(part))})" if part else name
 
 
-def operators_of(config: Mapping[str, Any], purpose: str) -> list[Any]:
-    """Returns operators as the configuration lists them.
-
-    Args:
-        config: resolved configuration.
-        purpose: ``training`` or ``deployment``.
-    """
-    if purpose == "deployment":
-        found = section_of(config, "Infer").get("transforms") or section_of(config, "TestReader").get(
-            "sample_transforms"
-        )
-        return found if isinstance(found, list) else []
-    dataset, reader = dataset_of(config, "Train"), section_of(config, "TrainReader")
-    lists = (
-        dataset.get("transform_ops"), dataset.get("batch_transform_ops"), reader.get("sample_transforms"),
-        reader.get("batch_transforms"),
-    )  # fmt: skip
-    return [entry for each in lists if isinstance(each, list) for entry in each]
-
-
-def input_size(source: Source) -> str:
-    """Returns height and width of the network's input; empty where nothing tells."""
+def input_size(source: Source) -> list[int] | None:
+    """Returns height and width of the network's input; ``None`` where nothing tells."""
+    shape = section_of(source.config, "Global").get("image_shape")
+    size = shape[1:] if isinstance(shape, list) else None
     if source.task == DETECTION:
-        sizes = [
-            section_of(entry, name).get("target_size") or section_of(entry, name).get("size")
-            for entry in operators_of(source.config, "deployment")
-            if isinstance(entry, Mapping)
-            for name in ("Resize", "LetterResize", "Pad")
-            if name in entry
-        ]
+        entries = section_of(source.config, "TestReader").get("sample_transforms") or []
+        sizes = [section_of(entry, name).get("target_size") or section_of(entry, name).get("size")
+                 for entry in entries for name in ("Resize", "LetterResize", "Pad")]  # fmt: skip
         size = next((each for each in reversed(sizes) if each), None)
-    else:
-        shape = section_of(source.config, "Global").get("image_shape")
-        size = shape[1:] if isinstance(shape, list) else None
-    if isinstance(size, int):
-        size = [size, size]
-    return f"{size[0]} x {size[1]} px" if isinstance(size, list) and len(size) == 2 else ""
+    size = [size, size] if isinstance(size, int) else size
+    return size if isinstance(size, list) and len(size) == 2 else None
 
 
-def named(section: Mapping[str, Any], *left_out: str) -> str:
-    """Returns a section with a ``name`` or ``type`` as a line, ``AdamW (weight_decay: 0.05)``."""
-    rest = {key: value for key, value in section.items() if key not in ("name", "type", *left_out)}
-    name = str(section.get("name") or section.get("type") or "")
-    return f"{name} ({shown_value(rest)})".strip() if rest else name
+# The card
 
 
-# ---------------------------------------------------------------- the card
-
-
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """All that a card is made of. What is ``None`` or empty is told to be unknown, or left out.
 
     Attributes:
         source: the model, and the run that trained it.
         counts: parameters and multiply-adds.
         export: what was exported.
-        latency: what a benchmark measured.
+        latency: what a benchmark measured of the export, or of the model by its name (with random weights).
+        machine: where it was measured.
+        latency_by_name: whether it was measured by its name.
         checksum: SHA-256 of the weights.
     """
 
     source: Source
     counts: Counts | None = None
     export: Description | DetectionDescription | None = None
-    latency: Latency | None = None
+    latency: Sequence[Latency] = ()
+    machine: str | None = None
+    latency_by_name: bool = False
     checksum: str | None = None
 
 
@@ -615,58 +550,62 @@ def gather_facts(
     if source is not None and not isinstance(source, Source):
         source = read_run(source)
     description = None if export is None else read_description(export)
+    exports_detector = isinstance(description, DetectionDescription)
     if source is None:
         if model is None and description is None:
             raise UserError("nothing is named that a card could be made of: a model, a run or an export")
-        detects = isinstance(description, DetectionDescription)
         name = model or str(description.model_name)
-        source = Source(name, DETECTION if detects else CLASSIFICATION)
+        source = Source(name, DETECTION if exports_detector else CLASSIFICATION)
     if model is not None and model not in (source.model, source.architecture):
         where = "the export" if source.folder is None else str(source.folder)
         raise UserError(f"{where}: holds {source.model}, not {model}")
-    if source.task == CLASSIFICATION:
-        try:
+    try:
+        changed = changed_arguments(source.model, source.arguments) if source.task == CLASSIFICATION else []
+        if source.task == CLASSIFICATION:
             architecture_parameters(source.model)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if description is not None:
-        detects = isinstance(description, DetectionDescription)
-        if detects != (source.task == DETECTION) or description.model_name != source.model:
-            raise UserError(
-                f"{description.folder}: is an export of {description.model_name}, not of {source.model}"
-            )
+        if exports_detector != (source.task == DETECTION) or description.model_name != source.model:
+            raise UserError(f"{description.folder}: is an export of {description.model_name}, not of {source.model}")
         names, number = source.class_names, source.arguments.get("class_num", description.class_num)
-        differ = names is not None and description.classes is not None and names != description.classes
+        differ = names and description.classes is not None and names != description.classes
         if differ or number != description.class_num:
             raise UserError(f"{description.folder}: its classes are not those of {source.folder or source.model}")
-    latency = None
+    latency: Sequence[Latency] = ()
+    machine, by_name = None, False
     if benchmark is not None:
-        folder = None if export is None else Path(export)
-        latency = read_latency(benchmark, source.model, source.arguments, folder)
+        document = read_mapping(Path(benchmark))
+        rows = section_of(document, "models").get("rows")
+        if not isinstance(rows, list):
+            command = "python tools/benchmark.py models --output bench.md makes one"
+            raise UserError(f"{benchmark}: no benchmark of models; {command}")
+        rows = [row for row in rows if not isinstance(row, dict) or row.get("status") == "measured"]
+        measured: list[Latency] = _checked(benchmark, list[Latency], rows)
+        named = [row for row in measured if row.model.partition("@")[0] == source.model]
+        own = [row for row in measured if export is not None and Path(row.model).resolve() == Path(export).resolve()]
+        # A network of another form was not measured by its name.
+        latency, by_name, machine = own or ([] if changed else named), not own, document.get("machine")
+        if not latency:
+            other = f" with {', '.join(changed)} as in this model" if named else ""
+            held = ", ".join(dict.fromkeys(row.architecture or row.model for row in measured)) or "nothing"
+            raise UserError(f"{benchmark}: has no measurement of {source.model}{other}; it holds {held}")
     if counts is None and source.task == CLASSIFICATION and (source.arguments or description is None):
         shape = section_of(source.config, "Global").get("image_shape") or DEFAULT_SHAPE
         counts = count_classifier(source.model, source.arguments, tuple(shape))
     checksum = None if source.weights is None else sha256_of(source.weights)
-    return Facts(source, counts, description, latency, checksum)
+    return Facts(source, counts, description, latency, machine, by_name, checksum)
 
 
 def card_text(facts: Facts) -> str:
     """Returns the card as Markdown, with a head in YAML as Hugging Face reads it (of measured results only)."""
-    import jinja2
-
     source, export, counts = facts.source, facts.export, facts.counts
     config, measured, detects = source.config, source.measured, source.task == DETECTION
     trained = source.weights is not None or export is not None
-    paper, order = paper_of(source.architecture), source.state.get("data_order") or {}
-    names = source.class_names or (export.classes if export else None)
-    class_number = export.class_num if export else len(names or []) or source.arguments.get("class_num") or config.get(
-        "num_classes")  # fmt: skip
-    data = data_name(config, "Train")
+    paper, data = paper_of(source.architecture), data_name(config, "Train")
+    names = source.class_names or (export.classes if export else None) or []
     title = f"{source.model} on {data}" if data and trained else source.model
-    planned = section_of(config, "Global").get("epochs") or config.get("epoch")
-    done = source.report.get("epochs", source.state.get("epoch"))
 
-    # The head
     pipeline = "object-detection" if detects else "image-classification"
     family = [paper.family.lower().replace(" ", "-")] if paper else []
     head: dict[str, Any] = {
@@ -685,18 +624,7 @@ def card_text(facts: Facts) -> str:
         result = {"task": {"type": pipeline}, "dataset": {"name": dataset, "type": dataset}, "metrics": metrics}
         head |= {"metrics": [kind], "model-index": [{"name": title, "results": [result]}]}
 
-    # Tables
-    if detects:
-        figures = [(words, percent(measured[name], " %")) for name, words in COCO_FIGURES.items() if name in measured]
-    else:
-        figures = [(shown_metric(name), percent(measured[name], " %")) for name in shares]
-        figures += [("loss", f"{measured['loss']:.4f}")] if isinstance(measured.get("loss"), int | float) else []
-    by_class = [(escaped(name), percent(value, " %")) for name, value in (measured.get("per_class") or {}).items()]
-    # A network for small images has less than a tenth of a GFLOP.
-    unit, factor = ("GFLOPs", 1e9) if counts and counts.multiply_adds >= 1e8 else ("MFLOPs", 1e6)
-    stages = {**counts.stages, "**all**": (counts.parameters, counts.multiply_adds)} if counts else {}
-    cost = [(stage, f"{parameters:,}", f"{flops / factor:.3f}") for stage, (parameters, flops) in stages.items()]
-    pruned = section_of(source.pruning, "figures")
+    pruned = source.pruning.figures if source.pruning else {}
     # Figure -> label, scale, digits
     kinds = {"parameters": ("parameters, M", 1e-6, 2), "flops": ("multiply-adds, M", 1e-6, 2),
              "median_ms": ("median latency, ms", 1, 2), "p90_ms": ("90th percentile, ms", 1, 2)}  # fmt: skip
@@ -707,138 +635,27 @@ def card_text(facts: Facts) -> str:
         values = [each.get(name) for each in pruned.values()]
         pruning_rows.append((label, *(f"{value * scale:.{digits}f}" if isinstance(value, int | float)
                                       else "not measured" for value in values)))  # fmt: skip
-    artefacts = export.artefacts if export else []
-    int8 = next((each for each in artefacts if each.precision == "int8"), None)
-    int8_rows = []
-    if int8 and int8.verification:
-        figures8 = int8.verification
-        if "metric" in figures8:
-            label = f"{shown_metric(figures8['metric'])}, %"
-            int8_rows.append((label, percent(figures8["fp32"]), percent(figures8["int8"])))
-        for label, key, scale in (("latency, ms", "latency_ms", 1), ("size, MB", "bytes", 1e6)):
-            if section := section_of(figures8, key):
-                int8_rows.append((label, *(f"{section[name] / scale:.2f}" for name in ("fp32", "int8"))))
-    latency_rows = [
-        (row["backend"], row["precision"], row["size"], row["threads"], row["batch"], f"{row['median_ms']:.1f}",
-         f"{row['p90_ms']:.1f}", f"{row['images_per_second']:.1f}")
-        for row in (facts.latency.rows if facts.latency else [])
-    ]  # fmt: skip
     export_folder = shown_path(export.folder) if export else "EXPORT"
-    checksums = [(source.weights.name, f"`{facts.checksum}`")] if source.weights and facts.checksum else []
-    digests = {name: digest for each in artefacts for name, digest in each.checksums.items()}
-    checksums += [(name, f"`{digest}`") for name, digest in digests.items()]
-
-    # Lists
-    shape = export.input_shape if export else None
-    shown_names = ", ".join(escaped(name) for name in (names or [])[:MOST_NAMES])
-    if names and len(names) > MOST_NAMES:
-        shown_names += f" and {len(names) - MOST_NAMES} more"
-    operators = export.preprocess if export else operators_of(config, "deployment")
-    inputs = listed({
-        "Size": f"{shape[2]} x {shape[3]} px" if shape else input_size(source),
-        "Preprocessing": "; ".join(map(shown_operator, operators)), f"Classes ({len(names or [])})": shown_names,
-    })  # fmt: skip
-    plain, builder = section_of(config, "Optimizer"), section_of(config, "OptimizerBuilder")
-    sampler = section_of(config, "DataLoader", "Train", "sampler") or section_of(config, "TrainReader")
-    losses = section_of(config, "Loss").get("Train")
-    average = section_of(config, "EMA") or (
-        {"decay": config["ema_decay"]} if config.get("use_ema") and "ema_decay" in config else {}
-    )
-    seconds = (source.report.get("seconds") or {}).get("training")
-    recipe = listed({
-        "Data": f"{data or NOT_RECORDED}" + (f", {order['images']} images" if order.get("images") else ""),
-        "Evaluated on": evaluation_data(config),
-        "Epochs": f"{done} of {planned}" if done is not None and done != planned else planned or NOT_RECORDED,
-        "Batch size of a process": sampler.get("batch_size"),
-        "Optimizer": named(plain or {**section_of(builder, "optimizer"), **builder}, "lr", "optimizer"),
-        "Learning rate": named(section_of(plain, "lr")) or shown_value(section_of(config, "LearningRate")),
-        "Loss": "; ".join(map(shown_operator, losses)) if isinstance(losses, list) else "",
-        "Averaged weights (EMA)": shown_value(average),
-        "Mixed precision": shown_value(config["AMP"]) if config.get("AMP") else "",
-        "Arguments of the model": shown_value(source.arguments),
-        "Augmentation": "; ".join(map(shown_operator, operators_of(config, "training"))),
-        "Seed": "" if source.seed is None else str(source.seed),
-        "Trained with": ", ".join(filter(None, (
-            f"{source.report['processes']} process(es)" if "processes" in source.report else "",
-            str(source.report.get("device", "")),
-            f"Paddle {source.report['paddle']}" if "paddle" in source.report else "",
-            f"{seconds / 3600:.2f} hours" if seconds else "",
-        ))),
-    })  # fmt: skip
-    settings = section_of(config, "Distillation")
-    distillation = settings and {
-        "teacher": section_of(settings, "teacher"),
-        "settings": {key: value for key, value in settings.items() if key != "teacher" and value is not None},
-    }
-    teacher = (source.report.get("teacher") or source.state.get("teacher") or {}).get("eval")
-
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {
-        "escape_markdown": escaped, "path": shown_path, "value": shown_value, "percent": percent,
-        "table": markdown_table,
-    }  # fmt: skip
-    template = importlib.resources.files("ppcls_ext.deploy").joinpath("card.md.j2").read_text(encoding="utf-8")
-    text = environment.from_string(template).render(
+    artefacts = export.artefacts if export else []
+    return render_markdown(
+        "ppcls_ext.deploy", "card.md.j2",
+        {"escape_markdown": escaped, "path": shown_path, "value": shown_value, "percent": percent,
+         "operators": shown_operators, "section": shown_section, "metric": shown_metric},
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120), title=title, source=source,
-        paper=paper, published=PUBLISHED.get(source.architecture), detects=detects, trained=trained, export=export,
-        counts=counts, latency=facts.latency, class_number=class_number, measured=measured, figures=figures,
-        by_class=by_class, evaluation_data=evaluation_data(config), flops_unit=unit, cost=cost, inputs=inputs,
-        recipe=recipe, distillation=distillation, teacher_top1=(teacher or {}).get("top1"),
-        pruning_columns=["", *pruned], pruning_rows=pruning_rows, int8=int8, int8_rows=int8_rows,
-        latency_rows=latency_rows, export_folder=export_folder, checksums=checksums,
-        artefacts=[(each.format, each.precision, each.computed_in,
-                    f'`load("{export_folder}", precision="{each.precision}")`') for each in artefacts],
+        config=config, paper=paper, published=PUBLISHED.get(source.architecture), detects=detects, trained=trained,
+        export=export, export_folder=export_folder, counts=counts, latency=facts.latency, facts=facts, names=names,
+        most_names=MOST_NAMES, measured=measured, data=data, evaluation_data=evaluation_data(config),
+        coco=COCO_FIGURES, size=export.input_shape[2:] if export else input_size(source), report=source.report,
+        images=source.state.data_order.get("images"), pruning_columns=["", *pruned], pruning_rows=pruning_rows,
+        planned=section_of(config, "Global").get("epochs") or config.get("epoch"),
+        done=(source.report and source.report.epochs) or source.state.epoch,
+        teacher=((source.report and source.report.teacher) or source.state.teacher).get("eval") or {},
+        int8=next((each for each in artefacts if each.precision == "int8"), None),
         changed=[] if detects else changed_arguments(source.model, source.arguments),
         config_file=shown_inside(source, source.config_file, "CONFIG"),
         weights_folder=shown_inside(source, source.weights and source.weights.parent, "CHECKPOINT"),
         weights_key="weights" if detects else "Global.pretrained_model",
-        limitations=limitations(facts, trained, names, data, order.get("images"), done, planned),
     )  # fmt: skip
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
-
-
-def shown_metric(name: str) -> str:
-    """Returns the name of a figure for people: ``top-1`` for ``top1``."""
-    return f"top-{name[3:]}" if name.startswith("top") else name
-
-
-def limitations(
-    facts: Facts, trained: bool, names: Sequence[str] | None, data: str | None, images: Any, done: Any, planned: Any
-) -> list[str]:
-    """Returns what the card's facts do not cover; every line follows from them."""
-    source, lines = facts.source, []
-    if trained:
-        number = f"{images} images" if images else f"a number of images that is {NOT_RECORDED}"
-        classes = f"{len(names)} classes" if names else f"classes whose names are {NOT_RECORDED}"
-        if data or images:
-            lines.append(f"Trained on {number} of {data or 'data that are not named'}, {classes}; it knows no others.")
-        else:
-            lines.append(f"Training data: {NOT_RECORDED}.")
-        if source.seed is not None:
-            lines.append(f"Trained once, with seed {source.seed}: the deviation over seeds was not measured.")
-        if source.folder is not None and not source.report and not source.pruning:
-            lines.append(f"The checkpoint is of epoch {done} of {planned}; how the run ended is {NOT_RECORDED}.")
-        elif planned and done is not None and done < planned:
-            lines.append(f"The training was not finished: {done} of {planned} epochs.")
-        if unread := len(source.report.get("bad_images") or []):
-            lines.append(f"{unread} training images could not be read and were left out.")
-    if not source.measured:
-        lines.append("Accuracy: not measured by this project.")
-    else:
-        data = evaluation_data(source.config)
-        lines.append(f"Accuracy on other data than {data}, robustness and fairness: not measured.")
-        if source.best_epoch and len(source.history) > 1:
-            lines.append(
-                f"Epoch {source.best_epoch} was chosen among {len(source.history)} by the evaluation on the same "
-                "images that its accuracy is given for; on images set aside from both: not measured."
-            )
-    if facts.latency is None:
-        lines.append("Latency: not measured.")
-    elif facts.latency.by_name:
-        lines.append("Latency was measured with random weights and 1000 classes, not with these weights.")
-    if facts.export is None:
-        lines.append("Exported files: none belong to this card.")
-    return lines
 
 
 def write_card(facts: Facts, path: str | os.PathLike[str]) -> str:

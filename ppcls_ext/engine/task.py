@@ -44,6 +44,7 @@ class RunOptions:
         save_steps: batches between two checkpoints inside an epoch; 0 for none.
         keep_checkpoints: how many of the newest checkpoints stay, besides the best.
         use_visualdl: write curves for VisualDL.
+        cpu_kernels: ``auto`` or ``paddle``, see `ppcls_ext.engine.cpu.use_fast_kernels`.
     """
 
     config: dict[str, Any]
@@ -56,6 +57,7 @@ class RunOptions:
     save_steps: int
     keep_checkpoints: int
     use_visualdl: bool
+    cpu_kernels: str = "auto"
 
 
 @dataclasses.dataclass
@@ -185,6 +187,10 @@ class Task(abc.ABC):
     update_freq: int = 1
     metric: str
     advice: str
+
+    def networks(self) -> list[paddle.nn.Layer]:
+        """Returns the networks that run in eager mode, for which fast CPU kernels are worth while."""
+        return [self.model]
 
     @property
     def steps(self) -> int:

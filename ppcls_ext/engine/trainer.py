@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 
 from ppcls_ext.engine.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, write_checkpoint
+from ppcls_ext.engine.cpu import use_fast_kernels
 from ppcls_ext.engine.environment import InterruptWatch, barrier, check_same_start, random_states
 from ppcls_ext.engine.recorder import SPEED, Recorder, RunFolder
 from ppcls_ext.engine.task import EpochSums, RunProgress, StepResult, Task
@@ -40,9 +41,13 @@ class Trainer:
     def __init__(self, task: Task, folder: RunFolder, resume: str | None = None) -> None:
         self.task, self.folder = task, folder
         self.options, self.environment = task.options, task.environment
+        self.kernels = self._choose_kernels()
         checkpoint = find_checkpoint(resume, folder.checkpoints)
         if checkpoint is not None:
             self.progress = task.resume(checkpoint)
+            before = checkpoint.state.get("cpu_kernels", self.kernels)
+            if before != self.kernels:
+                logger.info("CPU kernels: %s before, %s now; the last bits of the losses differ", before, self.kernels)
         else:
             folder.refuse_second_run()
             task.start()
@@ -50,6 +55,11 @@ class Trainer:
         position = (self.progress.epoch, self.progress.step, self.progress.updates)
         check_same_start(position, task.model, self.environment, folder.key)
         self.recorder = Recorder(folder, task, self.progress)
+
+    def _choose_kernels(self) -> str | None:
+        if self.environment.on_gpu or not self.task.networks():
+            return None
+        return use_fast_kernels(self.task.networks(), self.options.cpu_kernels)
 
     def run(self) -> dict[str, Any]:
         """Trains to the last epoch; returns the report that also stands in ``report.json``.
@@ -185,6 +195,7 @@ class Trainer:
                 **task.state(),
                 "data_order": task.data_order(),
                 "random": random_states(),
+                "cpu_kernels": self.kernels,
                 "paddle": paddle.__version__,
             }
             checkpoint = Checkpoint(state, **task.arrays(), config=self.options.config_text)

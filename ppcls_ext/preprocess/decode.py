@@ -18,9 +18,7 @@ from __future__ import annotations
 import io
 import os
 import re
-import struct
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -108,8 +106,15 @@ def decode_image(data: bytes, name: str = "image") -> np.ndarray:
 
 def is_cmyk_jpeg(data: bytes) -> bool:
     """Tells whether the bytes are a JPEG of four inks, which OpenCV and Pillow turn into different colours."""
-    headers = _read_headers(data) if data.startswith(JPEG_START) else None
-    return headers is not None and headers.components == 4
+    return data.startswith(JPEG_START) and _colour_space(data) in ("CMYK", "YCCK")
+
+
+def _colour_space(data: bytes) -> str | None:
+    """Returns libjpeg's name of the colours of a JPEG, None where its headers are not those of a picture."""
+    try:
+        return simplejpeg.decode_jpeg_header(data, strict=False)[2]
+    except (ValueError, KeyError):  # of a colour space or subsampling without a name
+        return None
 
 
 def _decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str]:
@@ -122,8 +127,8 @@ def _decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str]:
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except ValueError as error:
-        headers, damage = _read_headers(data), str(error).removeprefix("Corrupt JPEG data: ")
-        if headers is None or headers.bits != 8:
+        damage = str(error).removeprefix("Corrupt JPEG data: ")
+        if _colour_space(data) is None:
             return None, ""
         if not HARMLESS.search(damage) and not _is_padding(damage, data):
             return None, damage
@@ -164,62 +169,6 @@ def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-class _Headers(NamedTuple):
-    """What stands before the compressed data.
-
-    Attributes:
-        sequential: neither progressive nor lossless nor arithmetic.
-        bits: of a sample.
-        components: 1 grey, 3 YCbCr, 4 CMYK.
-        scan_components: components in the first scan.
-        first_symbol: what the code of only zeros means in the first component's table of AC coefficients: zeros to
-            skip in the upper four bits, size of the coefficient in the lower four; None where there is no table.
-        scan: place of the compressed data of the first scan.
-    """
-
-    sequential: bool
-    bits: int
-    components: int
-    scan_components: int
-    first_symbol: int | None
-    scan: int
-
-
-def _read_headers(data: bytes) -> _Headers | None:
-    """Returns what the segments before the first scan say, or None where they are not those of a picture."""
-    frame: tuple[int, int, int] | None = None
-    tables: dict[int, int] = {}
-    position = 2
-    while position + 10 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        content = data[position + 4 : position + 2 + length]
-        position += 2 + length
-        if marker in FRAMES and len(content) >= 6:
-            frame = marker, content[0], content[5]
-        elif marker == TABLES:
-            tables.update(_ac_tables(content))
-        elif marker == SCAN:
-            if frame is None or len(content) < 3:
-                return None
-            table = 0x10 | (content[2] & 0x0F)
-            return _Headers(frame[0] in SEQUENTIAL, frame[1], frame[2], content[0], tables.get(table), position)
-    return None
-
-
-def _ac_tables(content: bytes) -> dict[int, int]:
-    """Returns class and number of each Huffman table of a segment -> its first symbol."""
-    tables: dict[int, int] = {}
-    position = 0
-    while position + 17 < len(content):
-        tables[content[position]] = content[position + 17]
-        position += 17 + sum(content[position + 1 : position + 17])
-    return tables
-
-
 def _has_hole(data: bytes) -> bool:
     """Tells whether a run of zeros stands where the compressed data of no picture have one.
 
@@ -227,16 +176,35 @@ def _has_hole(data: bytes) -> bool:
     tables for a picture with large even areas: there nothing is concluded). As a block takes some 30 bytes then, one of
     the first component would consist of nothing but that coefficient, 63 times.
     """
-    hole = data.find(HOLE)
-    if hole < 0:
+    if HOLE not in data:
         return False
-    headers = _read_headers(data)
-    if headers is None or not headers.sequential or headers.scan_components != headers.components:
-        return False
-    if headers.first_symbol is None or headers.first_symbol & 0x0F == 0:
-        return False
-    hole = data.find(HOLE, headers.scan)
-    return hole >= 0 and data.find(JPEG_END, headers.scan, hole) < 0
+    # Of each Huffman table, by class and number: what the code of only zeros means (zeros to skip in the upper four
+    # bits, size of the coefficient in the lower four).
+    symbols: dict[int, int] = {}
+    is_sequential, components, position = False, 0, 2
+    while position + 10 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        content = data[position + 4 : position + 2 + length]
+        position += 2 + length
+        if marker in FRAMES and len(content) >= 6:
+            is_sequential, components = marker in SEQUENTIAL, content[5]
+        elif marker == TABLES:
+            place = 0
+            while place + 17 < len(content):
+                symbols[content[place]] = content[place + 17]
+                place += 17 + sum(content[place + 1 : place + 17])
+        elif marker == SCAN:
+            # Only a scan of all components has blocks of the first one everywhere.
+            if len(content) < 3 or not is_sequential or content[0] != components:
+                return False
+            first_symbol = symbols.get(0x10 | (content[2] & 0x0F), 0)
+            hole = data.find(HOLE, position)
+            return first_symbol & 0x0F != 0 and hole >= 0 and data.find(JPEG_END, position, hole) < 0
+    return False
 
 
 def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
@@ -257,7 +225,9 @@ def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
 def _to_rgb_array(image: Image.Image) -> np.ndarray:
     """Converts any of Pillow's modes to ``uint8`` RGB ``[H, W, 3]``."""
     if image.mode.startswith("I"):
-        return _grey_of_16_bits(np.asarray(image))
+        # The upper byte of 16 bits, three times.
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        return np.repeat(grey.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point samples have no agreed range; save the picture with 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -265,9 +235,3 @@ def _to_rgb_array(image: Image.Image) -> np.ndarray:
         background = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         image = Image.alpha_composite(background, picture)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _grey_of_16_bits(samples: np.ndarray) -> np.ndarray:
-    """Keeps the upper byte of 16-bit grey samples ``[H, W]`` and repeats it as RGB ``[H, W, 3]``."""
-    grey = np.clip(samples.astype(np.int64), 0, 65535) >> 8
-    return np.repeat(grey.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,11 +20,14 @@ from ppcls_ext.preprocess.operators import two_sides
 from ppcls_ext.preprocess.pipeline import build_operators
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
+from ppcls_ext.utils.signature import Limits
 
-LARGEST_INTERPOLATION = 4
 LARGEST_BYTE = 255
 GREY = 114
 Pair = tuple[float, float]
+Triple = tuple[float, float, float]
+# OpenCV's numbers: 0 nearest, 1 bilinear, 2 bicubic, 3 area, 4 Lanczos.
+Interpolation = Annotated[int, Limits(ge=0, le=4)]
 NO_PAD = np.zeros(2, dtype=np.float32)
 NO_PAD.flags.writeable = False
 
@@ -84,26 +87,12 @@ def height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:
     return two_sides(size, argument, "[height, width]")
 
 
-def three_numbers(values: list[float], argument: str) -> list[float]:
-    """Returns three numbers as ``float``; raises ``ValueError`` if there are not three."""
-    if len(values) != 3:
-        raise ValueError(f"{argument}: must be three numbers, got {values}")
-    return [float(value) for value in values]
-
-
 def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, int, int]:
     """Returns a colour of three bytes, ``default`` thrice for ``None``; raises ``ValueError`` if it is none."""
     chosen = [default] * 3 if values is None else list(values)
     if len(chosen) != 3 or any(int(value) != value or not 0 <= value <= LARGEST_BYTE for value in chosen):
         raise ValueError(f"{argument}: must be three whole numbers from 0 to {LARGEST_BYTE}, got {values}")
     return int(chosen[0]), int(chosen[1]), int(chosen[2])
-
-
-def interpolation(number: int) -> int:
-    """Returns the number of an interpolation of OpenCV's that resizes; raises ``ValueError`` on any other."""
-    if not 0 <= number <= LARGEST_INTERPOLATION:
-        raise ValueError(f"interp: must be from 0 to {LARGEST_INTERPOLATION}, got {number}")
-    return number
 
 
 class Decode:
@@ -128,20 +117,15 @@ class Resize:
         keep_ratio: the short side gets the smaller of the two sizes, unless the long one would exceed the larger.
             (PaddleDetection later than 2.6 rounds both sides to whole pixels and stretches accordingly; without
             ``keep_ratio`` it gives the same as 2.6.)
-        interp: number of OpenCV's interpolation: 0 nearest, 1 bilinear, 2 bicubic, 3 area, 4 Lanczos.
+        interp: number of OpenCV's interpolation.
     """
 
-    def __init__(self, target_size: int | list[int], keep_ratio: bool, interp: int = cv2.INTER_LINEAR) -> None:
+    def __init__(
+        self, target_size: int | list[int], keep_ratio: bool, interp: Interpolation = cv2.INTER_LINEAR
+    ) -> None:
         self.target_size = height_and_width(target_size, "target_size")
         self.keep_ratio = keep_ratio
-        self.interp = interpolation(interp)
-
-    def factors(self, height: int, width: int) -> tuple[float, float]:
-        """Returns by how much an image of this size is stretched, down and across."""
-        if self.keep_ratio:
-            scale = min(min(self.target_size) / min(height, width), max(self.target_size) / max(height, width))
-            return scale, scale
-        return self.target_size[0] / height, self.target_size[1] / width
+        self.interp = interp
 
     def effect(self, height: int, width: int) -> tuple[Pair, Pair, Pair]:
         """Returns the factors of an image of this size, its size afterwards, and what is added above and to the left.
@@ -149,14 +133,17 @@ class Resize:
         Each is for height and width, in this order. With the ratio kept, ppdet notes the exact size and not the one in
         whole pixels.
         """
-        factors = self.factors(height, width)
+        if self.keep_ratio:
+            factors = (min(min(self.target_size) / min(height, width), max(self.target_size) / max(height, width)),) * 2
+        else:
+            factors = (self.target_size[0] / height, self.target_size[1] / width)
         exact = (factors[0] * float(height), factors[1] * float(width))
         return factors, exact if self.keep_ratio else self.target_size, (0, 0)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type; ``ImageError`` where nothing would remain."""
         height, width = image.shape[:2]
-        vertical, horizontal = self.factors(height, width)
+        (vertical, horizontal), _, _ = self.effect(height, width)
         try:
             # By factors and not by size: they decide where OpenCV samples.
             return cv2.resize(image, None, None, fx=horizontal, fy=vertical, interpolation=self.interp)
@@ -186,7 +173,7 @@ class LetterResize:
     Args:
         target_size: ``[height, width]`` of the result, or the side of a square.
         fill_value: RGB of what is added, three bytes; a mid grey, 114, when absent.
-        interp: number of OpenCV's interpolation: 0 nearest, 1 bilinear, 2 bicubic, 3 area, 4 Lanczos.
+        interp: number of OpenCV's interpolation.
         upscale: enlarge pictures that are smaller; else they are only padded.
 
     Raises:
@@ -197,12 +184,12 @@ class LetterResize:
         self,
         target_size: int | list[int],
         fill_value: list[int] | None = None,
-        interp: int = cv2.INTER_LINEAR,
+        interp: Interpolation = cv2.INTER_LINEAR,
         upscale: bool = True,
     ) -> None:
         self.target_size = height_and_width(target_size, "target_size")
         self.fill_value = colour(fill_value, "fill_value", GREY)
-        self.interp = interpolation(interp)
+        self.interp = interp
         self.upscale = upscale
 
     def placement(self, height: int, width: int) -> Placement:
@@ -247,17 +234,13 @@ class Pad:
     def __init__(
         self,
         size: int | list[int] | None = None,
-        size_divisor: int = 32,
-        pad_mode: int = 0,
-        fill_value: list[float] | None = None,
+        size_divisor: Annotated[int, Limits(ge=1)] = 32,
+        pad_mode: Literal[0] = 0,
+        fill_value: Triple | None = None,
     ) -> None:
         self.size = None if size is None else height_and_width(size, "size")
-        if size_divisor < 1:
-            raise ValueError(f"size_divisor: must be at least 1, got {size_divisor}")
-        if pad_mode != 0:
-            raise ValueError(f"pad_mode: must be 0 (to the right and at the bottom), got {pad_mode}")
         self.size_divisor = size_divisor
-        self.fill_value = three_numbers([127.5, 127.5, 127.5] if fill_value is None else fill_value, "fill_value")
+        self.fill_value = (127.5, 127.5, 127.5) if fill_value is None else fill_value
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``float32`` ``[height, width, 3]``; ``ImageError`` where the image is larger."""
@@ -284,17 +267,15 @@ class NormalizeImage:
 
     def __init__(
         self,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
+        mean: Triple | None = None,
+        std: Triple | None = None,
         is_scale: bool = True,
         norm_type: Literal["mean_std", "none"] = "mean_std",
     ) -> None:
-        self.mean = three_numbers([0.485, 0.456, 0.406] if mean is None else mean, "mean")
-        self.std = three_numbers([0.229, 0.224, 0.225] if std is None else std, "std")
+        self.mean = (0.485, 0.456, 0.406) if mean is None else mean
+        self.std = (0.229, 0.224, 0.225) if std is None else std
         if 0 in self.std:
             raise ValueError(f"std: must be three numbers other than zero, got {std}")
-        if norm_type not in ("mean_std", "none"):
-            raise ValueError(f"norm_type: must be mean_std or none, got {norm_type!r}")
         self.is_scale = is_scale
         self.norm_type = norm_type
         # A byte has 256 values: the arithmetic is done once for each of them.
@@ -349,16 +330,11 @@ class PadStride:
         return padded
 
 
-DETECTION_OPERATORS: dict[str, type[Any]] = {
-    operator.__name__: operator for operator in (
-        Decode, SonarEnhance, Resize, LetterResize, Pad, NormalizeImage, Permute, PadStride,
-    )
-}  # fmt: skip
 # Each operator may stand behind those of its own rank and of lower ranks.
-RANKS = {
-    "Decode": 0, "SonarEnhance": 1, "Resize": 2, "LetterResize": 2, "Pad": 2, "NormalizeImage": 2, "Permute": 3,
-    "PadStride": 4,
+RANKS: dict[type[Any], int] = {
+    Decode: 0, SonarEnhance: 1, Resize: 2, LetterResize: 2, Pad: 2, NormalizeImage: 2, Permute: 3, PadStride: 4,
 }  # fmt: skip
+DETECTION_OPERATORS = {operator.__name__: operator for operator in RANKS}
 
 
 class DetectionPipeline:
@@ -425,7 +401,7 @@ def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -
     names = [type(operator).__name__ for operator in built]
     problems = []
     for number, (before, name) in enumerate(zip(names, names[1:], strict=False), start=1):
-        if RANKS[before] > RANKS[name]:
+        if RANKS[DETECTION_OPERATORS[before]] > RANKS[DETECTION_OPERATORS[name]]:
             problems.append(f"{where}[{number}]: {name} must stand before {before}")
     if "LetterResize" in names:
         # A letterbox works on colours and gives the final size.

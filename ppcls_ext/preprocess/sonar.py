@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.signature import PositiveNumber
 
 Method = Literal["none", "gamma", "log", "equalize", "clahe"]
 Channel = Literal["auto", "red", "green", "blue"]
@@ -35,12 +35,11 @@ def echo_channel(image: np.ndarray) -> int:
         Number of the channel.
     """
     image = np.ascontiguousarray(image)
-    pixels = image.shape[0] * image.shape[1]
+    pixels, values = image.shape[0] * image.shape[1], np.arange(256)
     energies = []
     for number in range(image.shape[2]):
-        counts = cv2.calcHist([image], [number], None, [256], [0, 256]).ravel().astype(int).tolist()
-        total = sum(value * count for value, count in enumerate(counts))
-        squares = sum(value * value * count for value, count in enumerate(counts))
+        counts = cv2.calcHist([image], [number], None, [256], [0, 256]).ravel().astype(np.int64)
+        total, squares = int(counts @ values), int(counts @ values**2)
         # Whole numbers: the same answer on every machine.
         energies.append((pixels * squares - total * total, total))
     return energies.index(max(energies))
@@ -61,26 +60,17 @@ class SonarEnhance:
         tile_grid: of ``clahe``: so many tiles across and as many down, or ``[across, down]``.
 
     Raises:
-        ValueError: an argument is out of range; the message begins with its name.
+        ValueError: ``tile_grid`` is neither a number nor a pair of numbers above 0.
     """
 
     def __init__(
         self,
         method: Method = "none",
         channel: Channel = "auto",
-        gamma: float = 0.5,
-        clip_limit: float = 2.0,
+        gamma: PositiveNumber = 0.5,
+        clip_limit: PositiveNumber = 2.0,
         tile_grid: int | list[int] = 8,
     ) -> None:
-        for name, value, allowed in (("method", method, METHODS), ("channel", channel, ("auto", *CHANNELS))):
-            if value not in allowed:
-                raise ValueError(
-                    f"{name}: must be one of {', '.join(allowed)}, got {value!r}{suggestion(str(value), allowed)}"
-                )
-        if not gamma > 0:
-            raise ValueError(f"gamma: must be positive, got {gamma}")
-        if not clip_limit > 0:
-            raise ValueError(f"clip_limit: must be positive, got {clip_limit}")
         tiles = [tile_grid, tile_grid] if isinstance(tile_grid, int) else list(tile_grid)
         if len(tiles) != 2 or any(not isinstance(count, int) or count < 1 for count in tiles):
             raise ValueError(f"tile_grid: must be a positive number or [across, down], got {tile_grid}")
@@ -90,7 +80,10 @@ class SonarEnhance:
         self.clip_limit = float(clip_limit)
         self.tile_grid = tile_grid
         self._tiles = (tiles[0], tiles[1])
-        self._table = _curve(method, self.gamma)
+        # The value that each byte becomes; None where that depends on the frame.
+        values = np.arange(256, dtype=np.float64)
+        curves = {"gamma": 255.0 * (values / 255.0) ** self.gamma, "log": 255.0 * np.log1p(values) / np.log(256.0)}
+        self._table = np.rint(curves[method]).astype(np.uint8) if method in curves else None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Enhances one frame.
@@ -120,12 +113,8 @@ class SonarEnhance:
             image = image[:, :, np.newaxis]
         if image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
             raise ImageError("image", f"SonarEnhance expected [H, W, 3] or [H, W], got {list(image.shape)}")
-        if image.shape[2] == 1:
-            number = 0
-        elif self.channel == "auto":
-            number = echo_channel(image)
-        else:
-            number = CHANNELS.index(self.channel)
+        number = echo_channel(image) if self.channel == "auto" else CHANNELS.index(self.channel)
+        number = min(number, image.shape[2] - 1)
         return np.ascontiguousarray(image[:, :, number])
 
     def enhance(self, echo: np.ndarray) -> np.ndarray:
@@ -145,25 +134,9 @@ def enhancement_of(operators: Any) -> SonarEnhance | None:
 
     Pictures for people are drawn with it, so that they show what the detector sees.
 
-    Raises:
-        UserError: an argument is out of range.
+    The configuration is checked already.
     """
     for step in operators or []:
         if isinstance(step, Mapping) and SonarEnhance.__name__ in step:
-            try:
-                return SonarEnhance(**(step[SonarEnhance.__name__] or {}))
-            except ValueError as error:
-                raise UserError(f"sample_transforms: {SonarEnhance.__name__}.{error}") from error
+            return SonarEnhance(**(step[SonarEnhance.__name__] or {}))
     return None
-
-
-def _curve(method: Method, gamma: float) -> np.ndarray | None:
-    """The value that each byte becomes, ``uint8`` ``[256]``; None where that depends on the frame."""
-    values = np.arange(256, dtype=np.float64)
-    if method == "gamma":
-        curve = 255.0 * (values / 255.0) ** gamma
-    elif method == "log":
-        curve = 255.0 * np.log1p(values) / np.log(256.0)
-    else:
-        return None
-    return np.rint(curve).astype(np.uint8)

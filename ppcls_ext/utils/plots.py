@@ -314,34 +314,11 @@ def _many_colours(count: int) -> list[Any]:
     return [colours[number % len(colours)] for number in range(count)]
 
 
-@dataclass(frozen=True)
-class PrecisionRecall:
-    """Precision over recall of one class.
-
-    Attributes:
-        name: of the class.
-        number: of its colour.
-        precision: at each recall of the chart, 0 where that was never reached.
-        average: average precision, for the legend.
-        best: recall and precision at the highest F1, which gets a dot; None for none.
-    """
-
-    name: str
-    number: int
-    precision: np.ndarray
-    average: float
-    best: tuple[float, float] | None = None
-
-
-def draw_precision_recall(
-    curves: Sequence[PrecisionRecall], recall: np.ndarray, average: float, path: str | Path, title: str
-) -> None:
+def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
     """Draws precision over recall at IoU 0.5: a curve for each class, the mean in black, dots at the best F1.
 
     Args:
-        curves: of the classes with annotated boxes; where there are none the chart says so.
-        recall: ``[R]``, what the curves are drawn over.
-        average: average precision of all classes together.
+        metrics: ``detection.evaluation.DetectionMetrics``; where no class has annotated boxes the chart says so.
         path: the PNG to write, whole or not at all.
         title: heading.
     """
@@ -349,21 +326,22 @@ def draw_precision_recall(
     def draw(precision: np.ndarray, **style: object) -> None:
         # Only the part that was reached; beyond it COCO counts a precision of 0.
         reached = np.flatnonzero(precision > 0)
-        last = int(reached[-1]) if len(reached) else 0
+        last, recall = int(reached[-1]) if len(reached) else 0, metrics.recall
         axes.plot([*recall[: last + 1], recall[last]], [*precision[: last + 1], 0], **style)
 
     figure = _new_figure(9.5, 6)
     axes = figure.add_subplot()
+    curves = [(number, row) for number, row in enumerate(metrics.classes) if not row.absent]
     named = len(curves) <= MOST_NAMED_CURVES
-    for curve in sorted(curves, key=lambda curve: -curve.average):
-        colour = _on_paper(curve.number) if named else "0.75"
-        label = f"{_cut(curve.name, LONGEST_NAME)}  {curve.average:.3f}" if named else None
-        draw(curve.precision, color=colour, linewidth=1.4, label=label)
-        if curve.best is not None and named:
-            axes.plot(*curve.best, "o", color=colour, markersize=5)
+    for number, row in sorted(curves, key=lambda curve: -curve[1].metrics["AP50"]):
+        colour = _on_paper(number) if named else "0.75"
+        label = f"{_cut(row.name, LONGEST_NAME)}  {row.metrics['AP50']:.3f}" if named else None
+        draw(metrics.precision[row.name], color=colour, linewidth=1.4, label=label)
+        if row.best is not None and named:
+            axes.plot(row.best.recall, row.best.precision, "o", color=colour, markersize=5)
     if curves:
-        mean = np.mean([curve.precision for curve in curves], axis=0)
-        draw(mean, color="black", linewidth=2.6, label=f"all classes  {average:.3f}")
+        mean = np.mean(list(metrics.precision.values()), axis=0)
+        draw(mean, color="black", linewidth=2.6, label=f"all classes  {metrics.ap50:.3f}")
         axes.legend(title="AP50 (dot: best F1)", loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
     else:
         _say(axes, "no annotated boxes")
@@ -405,60 +383,61 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], path: str | Path, t
     _save(figure, path)
 
 
-@dataclass(frozen=True)
-class PairedBars:
-    """Two horizontal bars between 0 and 1 for each row of a panel.
-
-    Attributes:
-        heading: of the panel.
-        rows: from bottom to top: label, value of the light bar and of the dark one; None was not measured.
-        names: what light and dark bars stand for.
-        marks: values of both that get a broken line through all rows.
-        note: stands below.
-    """
-
-    heading: str
-    rows: Sequence[tuple[str, float | None, float | None]]
-    names: tuple[str, str]
-    marks: tuple[float | None, float | None] = (None, None)
-    note: str = ""
-
-
-def draw_paired_bars(left: PairedBars, right: PairedBars, path: str | Path, title: str) -> None:
-    """Draws two panels of bars, the left one twice as wide.
+def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Path, title: str) -> None:
+    """Draws bars of AP and AP50 for each class, best first, with broken lines for those of all classes, and beside
+    them, half as wide, bars of AP and AR100 by box size.
 
     Args:
-        left, right: the panels; without rows they say so.
+        metrics: ``detection.evaluation.DetectionMetrics``.
+        size_names: COCO's name of each size -> what it means, from small to large.
         path: the PNG to write, whole or not at all.
         title: heading.
     """
-    figure = _new_figure(11, min(max(4.2, 1.9 + 0.42 * len(left.rows)), 24), title)
-    for axes, panel in zip(figure.subplots(1, 2, width_ratios=(2, 1)), (left, right), strict=True):
-        positions = np.arange(len(panel.rows))
+    present = sorted((row for row in metrics.classes if not row.absent), key=lambda row: row.metrics["AP"] or 0)
+    absent = ", ".join(_shortened(row.name) for row in metrics.classes if row.absent)
+    # Of each panel: what light and dark bars stand for, its rows from bottom to top, lines through all rows, heading
+    # and note.
+    panels = (
+        (("AP50", "AP"),
+         [(f"{_shortened(row.name)} ({row.boxes:,})", row.metrics["AP50"], row.metrics["AP"]) for row in present],
+         (metrics.summary["AP50"], metrics.summary["AP"]), "by class (annotated boxes); broken: all",
+         f"no annotated boxes: {absent}" if absent else ""),
+        (("AR100", "AP"),
+         [(f"{size} ({metrics.boxes_by_size[size]:,})\n{size_names[size]}",
+           metrics.summary[f"AR_{size}"], metrics.summary[f"AP_{size}"]) for size in reversed(size_names)],
+         (None, None), "by box size", ""),
+    )  # fmt: skip
+    figure = _new_figure(11, min(max(4.2, 1.9 + 0.42 * len(present)), 24), title)
+    all_axes = figure.subplots(1, 2, width_ratios=(2, 1))
+    for axes, (names, rows, marks, heading, note) in zip(all_axes, panels, strict=True):
+        positions = np.arange(len(rows))
         for column, (shift, colour) in enumerate(((0.19, LIGHT_BAR), (-0.19, DARK_BAR))):
-            values = [row[column + 1] for row in panel.rows]
+            values = [row[column + 1] for row in rows]
             axes.barh(positions + shift, [value or 0 for value in values], height=0.36, color=colour,
-                      label=panel.names[column])  # fmt: skip
+                      label=names[column])  # fmt: skip
             for position, value in zip(positions, values, strict=True):
                 text = "none annotated" if value is None else f"{value:.3f}"
                 ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
                 place = ((value or 0) + 0.012, position + shift)
                 axes.text(*place, text, va="center", fontsize="x-small", color="0.25", bbox=ground)
-            mark = panel.marks[column]
-            if mark is not None:
-                axes.axvline(mark, color=colour, linestyle="--", linewidth=1)
-        if not panel.rows:
+            if marks[column] is not None:
+                axes.axvline(marks[column], color=colour, linestyle="--", linewidth=1)
+        if not rows:
             _say(axes, "no annotated boxes")
-        axes.set_yticks(positions, [_cut(row[0], 60) for row in panel.rows], fontsize="small")
+        axes.set_yticks(positions, [_cut(row[0], 60) for row in rows], fontsize="small")
         axes.set_xlim(0, 1.12)
         axes.set_xticks(np.arange(0, 1.01, 0.2))
-        axes.set_ylim(-0.6, max(len(panel.rows), 1) - 0.4)
-        axes.set_title(panel.heading, fontsize="medium", loc="left")
-        axes.set_xlabel(_cut(panel.note, 90), fontsize="small")
+        axes.set_ylim(-0.6, max(len(rows), 1) - 0.4)
+        axes.set_title(heading, fontsize="medium", loc="left")
+        axes.set_xlabel(_cut(note, 90), fontsize="small")
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
         axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
     _save(figure, path)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _cut(text: str, length: int) -> str:

@@ -14,7 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ppcls_ext.utils.errors import suggestion
 
@@ -49,10 +49,35 @@ class Parameter:
     default: Any = REQUIRED
 
 
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Range of a number, in ``Annotated[float, Limits(gt=0, le=1)]``: above, at least, below, at most."""
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def check(self, number: float) -> None:
+        """Raises:
+        ValueError: ``number`` lies outside; the message names the range.
+        """
+        limits = (("above", self.gt), ("at least", self.ge), ("below", self.lt), ("at most", self.le))
+        # Written so that NaN is outside.
+        inside = (self.gt is None or number > self.gt) and (self.ge is None or number >= self.ge)
+        if not (inside and (self.lt is None or number < self.lt) and (self.le is None or number <= self.le)):
+            words = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+            raise ValueError(f"must be {words}, got {number}")
+
+
+Probability = Annotated[float, Limits(ge=0, le=1)]
+PositiveNumber = Annotated[float, Limits(gt=0)]
+
+
 def parameters_of(factory: Callable[..., Any]) -> dict[str, Parameter]:
     """Returns the named parameters of a class or function, with their annotations resolved."""
     function = factory.__init__ if inspect.isclass(factory) else factory
-    hints = typing.get_type_hints(function)
+    hints = typing.get_type_hints(function, include_extras=True)
     result = {}
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -102,6 +127,10 @@ def convert(value: Any, annotation: Any) -> Any:
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is Any or annotation is REQUIRED:
         return value
+    if origin is Annotated:
+        number = convert(value, members[0])
+        members[1].check(number)
+        return number
     if origin is typing.Literal:
         # By type too: True equals 1, and 4.0 equals 4, but a constructor may not take one for the other.
         if any(type(value) is type(name) and value == name for name in members):
@@ -117,9 +146,9 @@ def convert(value: Any, annotation: Any) -> Any:
                 return convert(value, member)
             except ValueError:
                 continue
-        literals = [member for member in members if typing.get_origin(member) is typing.Literal]
-        if len(literals) == 1 and isinstance(value, str):
-            return convert(value, literals[0])
+        narrow = [member for member in members if typing.get_origin(member) in (typing.Literal, Annotated)]
+        if len(narrow) == 1 and isinstance(value, str | int | float):
+            return convert(value, narrow[0])
     elif origin in (list, tuple, collections.abc.Sequence):
         fixed = origin is tuple and members[-1:] != (Ellipsis,)
         if isinstance(value, list | tuple) and not (fixed and len(value) != len(members)):
@@ -170,6 +199,8 @@ _NAMES = {
 def describe(annotation: Any) -> str:
     """Returns an annotation in the words of a YAML author: ``a list of a number``, ``a whole number or null``."""
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return describe(members[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(member) for member in members)
     if origin is typing.Literal:

@@ -1,8 +1,11 @@
-"""Tables as Markdown."""
+"""Tables and pages as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import importlib.resources
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 _RULES = {"l": "---", "r": "---:", "c": ":---:"}
 
@@ -25,3 +28,21 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]], ali
     if any(len(line) != len(columns) for line in lines):
         raise ValueError(f"every row needs {len(columns)} cells: {', '.join(columns)}")
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def render_markdown(
+    package: str, template: str, filters: Mapping[str, Callable[..., Any]] | None = None, **values: Any
+) -> str:
+    """Returns a page made from a Jinja2 template of a package; several empty lines become one.
+
+    Args:
+        package, template: where the template is, and its file name.
+        filters: for the template, besides Jinja2's own and ``table``, which is `markdown_table`.
+        values: what the template shows.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined)
+    environment.filters |= {"table": markdown_table, **(filters or {})}
+    text = importlib.resources.files(package).joinpath(template).read_text(encoding="utf-8")
+    return re.sub(r"\n{3,}", "\n\n", environment.from_string(text).render(**values)).strip() + "\n"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from ppcls_ext.weights.files import class_names_of_weights, find_weights, read_metadata, read_weights, write_weights
+from ppcls_ext.weights.files import (
+    class_names_of_weights,
+    find_weights,
+    read_manifest,
+    read_metadata,
+    read_weights,
+    verify_file,
+    write_manifest,
+    write_weights,
+)
 from ppcls_ext.weights.load import CLASSIFIER, LoadReport, load_weights
-from ppcls_ext.weights.manifest import read_manifest, verify_file, write_manifest
-from ppcls_ext.weights.pickles import read_pickle
-from ppcls_ext.weights.torch_files import read_torch_weights
+from ppcls_ext.weights.pickles import read_pickle, read_torch_weights
 
 __all__ = [
     "CLASSIFIER",

@@ -1,164 +1,438 @@
-"""Converts a weight file: from the names of another code base to ours or back, and between file formats."""
+"""Converts a weight file: from the names of another code base to ours or back, and between file formats.
+
+First the layouts: how other code bases name and shape the weights of our networks, a table of patterns for each. Names
+and shapes follow the code that each ``title`` names; linear layers are ``[out, in]`` in PyTorch, ``[in, out]`` in
+Paddle. Then the conversion itself.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from ppcls_ext.arch.registry import build_model, families, family_of
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.weights.files import (
-    SUFFIXES,
-    TORCH_SUFFIXES,
-    find_weights,
-    read_weights,
-    widened,
-    write_weights,
-)
-from ppcls_ext.weights.layouts import LAYOUTS, TARGETS, Conversion, Layout, layout_to_write
+from ppcls_ext.weights.files import SUFFIXES, TORCH_SUFFIXES, find_weights, read_weights, widened, write_weights
 from ppcls_ext.weights.load import CLASSIFIER, LoadReport, compare
-from ppcls_ext.weights.torch_files import read_torch_weights
+from ppcls_ext.weights.pickles import first_of, read_torch_weights, shown
 
-Shapes = Mapping[str, tuple[int, ...]]
-# What only the blocks or stages of one class have.
-MARKS = {"ConvNeXtV1": ".layer_scale.", "ConvNeXtV2": ".response_norm.", "EConvNeXt": ".shortcut."}
-DEPTHWISE = ".depthwise.weight"
-STEM_WEIGHT = "stem.0.weight"
-# What a network that was pretrained without labels lacks.
-BEHIND_FEATURES = ("norm.weight", "norm.bias", "head.weight", "head.bias")
-CLASSIFIER_BIAS = "head.bias"
-DEFAULT_CLASSES = 1000
-# Between the pool and the classifier. Self-supervised pretraining knows neither; the authors' fine-tuning begins with
-# these values.
-LAST_NORM = {"norm.weight": 1.0, "norm.bias": 0.0}
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def _same(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _read_linear(array: np.ndarray) -> np.ndarray:
+    """``[out, in]``, or the same as a 1x1 convolution ``[out, in, 1, 1]`` -> ``[in, out]``; a bias as it is."""
+    if array.ndim == 4 and array.shape[2:] == (1, 1):
+        array = array[:, :, 0, 0]
+    return array.T if array.ndim == 2 else array
+
+
+def _read_vector(array: np.ndarray) -> np.ndarray:
+    """``[1, 1, 1, C]``, ``[1, C]`` or ``[C, 1, 1]`` -> ``[C]``."""
+    return array.reshape(-1) if array.ndim and array.size == max(array.shape) else array
+
+
+def _read_sparse_kernel(array: np.ndarray) -> np.ndarray:
+    """``[k * k, in, out]`` or, depthwise, ``[k * k, channels]`` -> ``[out, in, k, k]`` or ``[channels, 1, k, k]``.
+
+    Positions of the window go first along the height there, as ``remap_checkpoint_keys`` of the official ConvNeXt V2
+    repository shows.
+    """
+    side = math.isqrt(array.shape[0]) if array.ndim else 0
+    if array.ndim not in (2, 3) or side * side != array.shape[0]:
+        return array
+    windows = array.T.reshape(*array.shape[:0:-1], side, side).swapaxes(-1, -2)
+    return windows[:, None] if array.ndim == 2 else windows
+
+
+class Form(NamedTuple):
+    """How an array lies in the other code base: from their form to ours, and back (None: is only read).
+
+    What has none of the expected shapes is returned as it is, for the comparison with the model's shapes to find.
+    """
+
+    read: Change = _same
+    write: Change | None = _same
+
+
+SAME = Form()
+LINEAR = Form(_read_linear, np.transpose)  # Of a bias the transpose is the bias.
+POINTWISE = Form(_read_linear, lambda array: array.T[:, :, None, None] if array.ndim == 2 else array)
+# A factor for each channel, shaped to fit maps with the channels last, or first.
+LAST_AXIS = Form(_read_vector, lambda array: array.reshape(1, 1, 1, -1))
+FIRST_AXIS = Form(_read_vector, lambda array: array.reshape(-1, 1, 1))
+SPARSE_VECTOR, SPARSE_LINEAR = Form(_read_vector, None), Form(_read_linear, None)
+SPARSE_KERNEL = Form(_read_sparse_kernel, None)
+
+# What stands in the places of patterns. Few digits: a longer number is no position in a network.
+NUMBER = "0|[1-9][0-9]{0,3}"
+PLACES = {"stage": NUMBER, "block": NUMBER, "layer": NUMBER, "part": r"\w+", "name": ".+"}
+# What wrappers of a model put before every name.
+WRAPPERS = ("module.", "_orig_mod.")
+
+
+class Row(NamedTuple):
+    """One kind of weight: patterns of their name and ours with the same places, and how it lies there."""
+
+    theirs: str
+    ours: str
+    form: Form = SAME
+
+
+@dataclass
+class Conversion:
+    """Converted weights by our names.
+
+    Attributes:
+        weights: the arrays.
+        dropped: names of the source that have no counterpart.
+        fresh: our names of weights that the source does not hold and that begin anew.
+    """
+
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and forms of another code base.
+
+    Attributes:
+        title: whose they are, for messages.
+        classes: our classes that it holds the weights of; empty for any model.
+        rows: the kinds of weights; the first row that matches counts.
+        unused: regular expressions of names that our models have no use for.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    rows: Sequence[Row]
+    unused: tuple[str, ...] = ()
+
+    def to_ours(self, weights: Mapping[str, np.ndarray], label: str) -> Conversion:
+        """Renames and reshapes ``weights``, without asking which model they fit.
+
+        Args:
+            weights: arrays by their names.
+            label: names the source in messages.
+
+        Raises:
+            UserError: names are unknown, or two mean the same weight.
+        """
+        conversion, unknown = Conversion(), []
+        for name, array in _unwrapped(weights).items():
+            match = _matching(self.rows, name, "theirs", "ours")
+            if any(re.fullmatch(pattern, name) for pattern in self.unused):
+                conversion.dropped.append(name)
+            elif match is None:
+                unknown.append(name)
+            elif match[1] in conversion.weights:
+                raise UserError(f"{label}: holds {match[1]} twice, the second time as {shown(name)}")
+            else:
+                conversion.weights[match[1]] = match[0].form.read(array)
+        if unknown:
+            raise UserError(
+                f"{label}: not a checkpoint of {self.title}, {len(unknown)} of {len(weights)} names are unknown: "
+                f"{first_of(unknown)}"
+            )
+        return conversion
+
+    def to_theirs(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Names and shapes weights of one of our models as this layout has them; the inverse of ``to_ours``.
+
+        Raises:
+            ValueError: the layout has no such weight.
+        """
+        rows = [row for row in self.rows if row.form.write is not None]
+        converted = {}
+        for name, array in weights.items():
+            match = _matching(rows, name, "ours", "theirs")
+            if match is None:
+                raise ValueError(f"{self.title} has no weight for {name}")
+            converted[match[1]] = match[0].form.write(array)
+        return converted
+
+
+def _unwrapped(weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Takes away what a wrapper put before every name."""
+    for wrapper in WRAPPERS:
+        if weights and all(name.startswith(wrapper) for name in weights):
+            return _unwrapped({name.removeprefix(wrapper): array for name, array in weights.items()})
+    return weights
+
+
+def _matching(rows: Sequence[Row], name: str, source: str, target: str) -> tuple[Row, str] | None:
+    """Returns the first row whose pattern ``source`` fits ``name``, and the name that its ``target`` gives then."""
+    for row in rows:
+        match = _expression(getattr(row, source)).fullmatch(name)
+        if match:
+            return row, getattr(row, target).format(**match.groupdict())
+    return None
+
+
+@functools.cache
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{(\w+)\\}", lambda place: f"(?P<{place[1]}>{PLACES[place[1]]})", re.escape(pattern)))
+
+
+V1, V2, ECONVNEXT = "ConvNeXtV1", "ConvNeXtV2", "EConvNeXt"
+BLOCK = "stages.{stage}.blocks.{block}"
+DOWNSAMPLE = "stages.{stage}.downsample"
+
+
+def _official(linear: Form) -> list[Row]:
+    """The names of the official ConvNeXt, which PaddleClas took over with Paddle's form of linear layers."""
+    return [
+        Row("downsample_layers.0.{layer}.{part}", "stem.{layer}.{part}"),
+        Row("downsample_layers.{stage}.{layer}.{part}", DOWNSAMPLE + ".{layer}.{part}"),
+        Row("stages.{stage}.{block}.dwconv.{part}", BLOCK + ".depthwise.{part}"),
+        Row("stages.{stage}.{block}.norm.{part}", BLOCK + ".norm.{part}"),
+        Row("stages.{stage}.{block}.pwconv1.{part}", BLOCK + ".expand.{part}", linear),
+        Row("stages.{stage}.{block}.pwconv2.{part}", BLOCK + ".project.{part}", linear),
+        Row("stages.{stage}.{block}.gamma", BLOCK + ".layer_scale.weight"),
+        # ConvNeXt V2 shapes what its normalisation learns like a map with the channels last.
+        Row("stages.{stage}.{block}.grn.gamma", BLOCK + ".response_norm.weight", LAST_AXIS),
+        Row("stages.{stage}.{block}.grn.beta", BLOCK + ".response_norm.bias", LAST_AXIS),
+        Row("norm.{part}", "norm.{part}"),
+        Row("head.{part}", "head.{part}", linear),
+    ]
+
+
+def _sparse(prefix: str) -> list[Row]:
+    """The encoder of the masked autoencoder, whose layers are those of MinkowskiEngine; the stem is an ordinary one."""
+    block, downsample = prefix + "stages.{stage}.{block}", prefix + "downsample_layers.{stage}"
+    return [
+        Row(prefix + "downsample_layers.0.{layer}.{part}", "stem.{layer}.{part}"),
+        Row(downsample + ".0.ln.{part}", DOWNSAMPLE + ".0.{part}", SPARSE_VECTOR),
+        Row(downsample + ".1.kernel", DOWNSAMPLE + ".1.weight", SPARSE_KERNEL),
+        Row(downsample + ".1.bias", DOWNSAMPLE + ".1.bias", SPARSE_VECTOR),
+        Row(block + ".dwconv.kernel", BLOCK + ".depthwise.weight", SPARSE_KERNEL),
+        Row(block + ".dwconv.bias", BLOCK + ".depthwise.bias", SPARSE_VECTOR),
+        Row(block + ".norm.ln.{part}", BLOCK + ".norm.{part}", SPARSE_VECTOR),
+        Row(block + ".pwconv1.linear.weight", BLOCK + ".expand.weight", SPARSE_LINEAR),
+        Row(block + ".pwconv1.linear.bias", BLOCK + ".expand.bias", SPARSE_VECTOR),
+        Row(block + ".pwconv2.linear.weight", BLOCK + ".project.weight", SPARSE_LINEAR),
+        Row(block + ".pwconv2.linear.bias", BLOCK + ".project.bias", SPARSE_VECTOR),
+        Row(block + ".grn.gamma", BLOCK + ".response_norm.weight", SPARSE_VECTOR),
+        Row(block + ".grn.beta", BLOCK + ".response_norm.bias", SPARSE_VECTOR),
+    ]
+
+
+def _timm(linear: Form) -> list[Row]:
+    """The names of timm. Its small models have 1x1 convolutions in the place of linear layers, but for the last."""
+    return [
+        Row("stem.{layer}.{part}", "stem.{layer}.{part}"),
+        Row(DOWNSAMPLE + ".{layer}.{part}", DOWNSAMPLE + ".{layer}.{part}"),
+        Row(BLOCK + ".conv_dw.{part}", BLOCK + ".depthwise.{part}"),
+        Row(BLOCK + ".norm.{part}", BLOCK + ".norm.{part}"),
+        Row(BLOCK + ".mlp.fc1.{part}", BLOCK + ".expand.{part}", linear),
+        Row(BLOCK + ".mlp.grn.{part}", BLOCK + ".response_norm.{part}"),
+        Row(BLOCK + ".mlp.fc2.{part}", BLOCK + ".project.{part}", linear),
+        Row(BLOCK + ".gamma", BLOCK + ".layer_scale.weight"),
+        Row("head.norm.{part}", "norm.{part}"),
+        Row("head.fc.{part}", "head.{part}", LINEAR),
+    ]
+
+
+def _torchvision() -> list[Row]:
+    """The names of torchvision, which counts stems, downsamplings and stages in one row."""
+    rows = [Row("features.0.{layer}.{part}", "stem.{layer}.{part}")]
+    for stage in range(4):
+        theirs, ours = f"features.{2 * stage + 1}.{{block}}", f"stages.{stage}.blocks.{{block}}"
+        rows += [
+            Row(f"features.{2 * stage}.{{layer}}.{{part}}", f"stages.{stage}.downsample.{{layer}}.{{part}}"),
+            Row(theirs + ".layer_scale", ours + ".layer_scale.weight", FIRST_AXIS),
+            Row(theirs + ".block.0.{part}", ours + ".depthwise.{part}"),
+            Row(theirs + ".block.2.{part}", ours + ".norm.{part}"),
+            Row(theirs + ".block.3.{part}", ours + ".expand.{part}", LINEAR),
+            Row(theirs + ".block.5.{part}", ours + ".project.{part}", LINEAR),
+        ]
+    return [*rows, Row("classifier.0.{part}", "norm.{part}"), Row("classifier.2.{part}", "head.{part}", LINEAR)]
+
+
+def _reference() -> list[Row]:
+    """The names of the paper's repository, whose stem counts from one."""
+    stem = [
+        Row(f"Down_Conv.conv{layer + 1}.{theirs}.{{part}}", f"stem.{layer}.{ours}.{{part}}")
+        for layer in range(3)
+        for theirs, ours in (("conv", "conv"), ("bn", "norm"))
+    ]
+    stage = [
+        Row(f"stages.{{stage}}.{theirs}.{their_layer}.{{part}}", f"stages.{{stage}}.{ours}.{our_layer}.{{part}}")
+        for theirs, ours in (("down.0", "downsample"), ("conv1", "shortcut"), ("conv2", "entry"), ("conv3", "merge"))
+        for their_layer, our_layer in (("conv", "conv"), ("bn", "norm"))
+    ]
+    return [
+        *stem,
+        *stage,
+        Row("stages.{stage}.attn.fc.{part}", "stages.{stage}.attention.conv.{part}"),
+        Row(BLOCK + ".dwconv.{part}", BLOCK + ".depthwise.{part}"),
+        Row(BLOCK + ".norm.{part}", BLOCK + ".norm.{part}"),
+        Row(BLOCK + ".pwconv1.{part}", BLOCK + ".expand.{part}"),
+        Row(BLOCK + ".pwconv2.{part}", BLOCK + ".project.{part}"),
+        Row(BLOCK + ".norm2.{part}", BLOCK + ".project_norm.{part}"),
+        Row(BLOCK + ".ese.fc.{part}", BLOCK + ".attention.conv.{part}"),
+        Row("norm.{part}", "norm.{part}"),
+        Row("head.fc_cls.{part}", "head.{part}"),
+    ]
+
+
+# Whose weights are read, by the name on the command line.
+LAYOUTS: dict[str, Layout] = {
+    "facebook": Layout(
+        "the official repositories of ConvNeXt and ConvNeXt V2",
+        (V1, V2),
+        [*_official(LINEAR), *_sparse("encoder."), *_sparse("")],
+        # What the masked autoencoder has behind its encoder.
+        unused=(r"(decoder|proj|pred)\..+", "mask_token"),
+    ),
+    "ours": Layout("this project", (), [Row("{name}", "{name}")]),
+    "paddleclas": Layout("PaddleClas's ConvNeXt", (V1,), _official(SAME)),
+    "reference": Layout(
+        "the paper's repository",
+        (ECONVNEXT,),
+        _reference(),
+        # The layer scale that the attention replaced, and the batch norms of detector features.
+        unused=(r"stages\.\d\.blocks\.\d+\.gamma", r"norms\.\d\..+"),
+    ),
+    "timm": Layout("timm's ConvNeXt", (V1, V2), _timm(LINEAR)),
+    "torchvision": Layout("torchvision's ConvNeXt", (V1,), _torchvision()),
+}
+TIMM_POINTWISE = Layout("timm's ConvNeXt with 1x1 convolutions", (V1, V2), _timm(POINTWISE))
+# Our models that timm builds so.
+POINTWISE_IN_TIMM = ("ConvNeXtV2_atto", "ConvNeXtV2_femto", "ConvNeXtV2_pico", "ConvNeXtV2_nano")
+# Whose form is written. Not the reference's: what it holds beyond our models cannot be made up.
+TARGETS = ("facebook", "ours", "paddleclas", "timm", "torchvision")
 # In these the weights are read by Paddle, in all others by PyTorch.
 PADDLE_TARGETS = ("ours", "paddleclas")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be converted, and into what.
-
-    Attributes:
-        model_name: a name of ``list_models()``; the converted weights must fit it exactly.
-        origin: a key of ``LAYOUTS``: whose names the source uses.
-        target: one of ``TARGETS``: whose names are written.
-        class_num: number of classes; None takes it from the source's classifier.
-        drop_head: leave the classifier out; the last norm may then be missing as well, and begins anew.
-        entry: which entry of a file of ``torch.save`` holds the weights, if several do.
-    """
-
-    model_name: str
-    origin: str
-    target: str = "ours"
-    class_num: int | None = None
-    drop_head: bool = False
-    entry: str | None = None
+def is_reference(weights: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether the names are those of the paper's repository."""
+    return any(name.startswith("Down_Conv.") for name in weights)
 
 
 def convert_weights(
-    source: str | os.PathLike[str], destination: str | os.PathLike[str], request: Request
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    model_name: str,
+    origin: str,
+    target: str = "ours",
+    class_num: int | None = None,
+    drop_head: bool = False,
+    entry: str | None = None,
 ) -> Conversion:
     """Converts the weights in ``source`` to ``destination``; the suffixes choose the formats.
 
     Args:
         source: weight file (``.pdparams``, ``.safetensors``, ``.pth``, ``.pt``) or checkpoint folder.
         destination: file to write, ``.safetensors``, or for Paddle also ``.pdparams``.
-        request: the rest.
+        model_name: a name of ``list_models()``; the converted weights must fit it exactly.
+        origin: a key of ``LAYOUTS``: whose names the source uses.
+        target: one of ``TARGETS``: whose names are written.
+        class_num: number of classes; None takes it from the source's classifier.
+        drop_head: leave the classifier out; the last norm may then be missing as well, and begins anew.
+        entry: which entry of a file of ``torch.save`` holds the weights, if several do.
 
     Returns:
         The weights by our names, what was dropped and what begins anew.
 
     Raises:
-        UserError: the source cannot be read or does not fit the model, or the request contradicts itself.
+        UserError: the source cannot be read or does not fit the model, or the arguments contradict each other.
     """
-    _check(destination, request)
-    label = str(find_weights(source))
-    conversion = _renamed(_read(source, request.entry), LAYOUTS[request.origin], label, request)
-    class_num = _class_num(conversion.weights, request)
-    if request.drop_head:
-        _drop_head(conversion)
-    check_fit(label, _shapes_of(request.model_name, class_num), conversion.weights, request.model_name, request.origin)
-    if request.target == "ours":
-        written, kind = conversion.weights, "paddle"
-    else:
-        plain = {name: widened(array) for name, array in conversion.weights.items()}
-        written = layout_to_write(request.target, request.model_name).to_theirs(plain)
-        kind = "paddle" if request.target in PADDLE_TARGETS else "pt"
-    metadata = {"format": kind, "model": request.model_name, "class_num": str(class_num), "origin": request.origin}
-    write_weights(destination, written, metadata)
-    return conversion
-
-
-def _check(destination: str | os.PathLike[str], request: Request) -> None:
-    """Refuses what no source could mend."""
-    suffix = Path(destination).suffix
-    allowed = SUFFIXES if request.target in PADDLE_TARGETS else (".safetensors",)
-    if suffix not in allowed:
-        named = f" of weights for {request.target}" if len(allowed) == 1 else ""
+    for_paddle = target in PADDLE_TARGETS
+    allowed = SUFFIXES if for_paddle else (".safetensors",)
+    if Path(destination).suffix not in allowed:
+        named = "" if for_paddle else f" of weights for {target}"
         raise UserError(f"{destination}: the suffix{named} must be {' or '.join(allowed)}")
-    if request.drop_head and request.class_num:
+    if drop_head and class_num:
         raise UserError("--drop-head leaves the classifier out: leave --class-num out too")
-    if request.target not in TARGETS:
-        raise UserError(f"weights can be written for {', '.join(TARGETS)}, not for {request.target}")
-    family = family_of(request.model_name)
-    for option, name in (("--from", request.origin), ("--to", request.target)):
+    if target not in TARGETS:
+        raise UserError(f"weights can be written for {', '.join(TARGETS)}, not for {target}")
+    family = family_of(model_name)
+    for option, name in (("--from", origin), ("--to", target)):
         classes = LAYOUTS[name].classes
         if classes and (family is None or family.network.__name__ not in classes):
             models = [model for each in families() if each.network.__name__ in classes for model in each.models]
             raise UserError(
-                f"{option} {name} is for {LAYOUTS[name].title}, not for {request.model_name}: "
+                f"{option} {name} is for {LAYOUTS[name].title}, not for {model_name}: "
                 f"choose --model among {', '.join(models)}"
             )
-
-
-def _read(source: str | os.PathLike[str], entry: str | None) -> dict[str, np.ndarray]:
     file = find_weights(source)
     if file.suffix in TORCH_SUFFIXES:
-        return read_torch_weights(file, entry)
-    if entry is not None:
+        weights = read_torch_weights(file, entry)
+    elif entry is not None:
         raise UserError(f"{file}: --entry {entry} is for files of torch.save ({', '.join(TORCH_SUFFIXES)})")
-    return read_weights(source)
-
-
-def _renamed(weights: Mapping[str, np.ndarray], layout: Layout, label: str, request: Request) -> Conversion:
+    else:
+        weights = read_weights(source)
     try:
-        return layout.to_ours(weights, label)
+        conversion = LAYOUTS[origin].to_ours(weights, str(file))
     except UserError as error:
-        other = origin_of(weights)
-        if other in (None, request.origin):
+        other = next((name for name, each in LAYOUTS.items() if each.classes and _knows(each, weights)), None)
+        if other in (None, origin):
             raise
         raise UserError(f"{error}. These are the names of {LAYOUTS[other].title}: say --from {other}") from error
+    converted = conversion.weights
+    if drop_head:
+        class_num = 0
+        _drop_head(conversion)
+    elif class_num is None:
+        bias = converted.get("head.bias")
+        class_num = len(bias) if bias is not None and bias.ndim == 1 else 1000
+    report = compare(str(file), _shapes_of(model_name, class_num), converted)
+    if not report.complete:
+        advice = _advice(report, converted, model_name, origin, class_num)
+        raise UserError(f"{file} does not fit {model_name}: {advice}")
+    # A .pdparams keeps bfloat16 as 16-bit integers; no weight is ever a real uint16.
+    for name, array in converted.items():
+        if array.dtype.kind != "f" and array.dtype != np.uint16:
+            raise UserError(f"{file}: {name} is of type {array.dtype}, not a weight")
+    written = converted
+    if target != "ours":
+        plain = {name: widened(array) for name, array in converted.items()}
+        pointwise = target == "timm" and model_name in POINTWISE_IN_TIMM
+        written = (TIMM_POINTWISE if pointwise else LAYOUTS[target]).to_theirs(plain)
+    metadata = {"model": model_name, "class_num": str(class_num), "origin": origin}
+    write_weights(destination, written, {"format": "paddle" if for_paddle else "pt", **metadata})
+    return conversion
 
 
-def _class_num(weights: Mapping[str, np.ndarray], request: Request) -> int:
-    if request.drop_head:
-        return 0
-    if request.class_num is not None:
-        return request.class_num
-    bias = weights.get(CLASSIFIER_BIAS)
-    return len(bias) if bias is not None and bias.ndim == 1 else DEFAULT_CLASSES
+def _knows(layout: Layout, weights: Mapping[str, np.ndarray]) -> bool:
+    try:
+        return bool(layout.to_ours(weights, "").weights)
+    except UserError:
+        return False
 
 
 def _drop_head(conversion: Conversion) -> None:
-    """Takes the classifier away; a last norm that is missing begins as the identity."""
+    """Takes the classifier away; a last norm that is missing begins as the identity.
+
+    Self-supervised pretraining knows neither; the authors' fine-tuning begins with these values.
+    """
     for name in [name for name in conversion.weights if name.startswith(CLASSIFIER)]:
         del conversion.weights[name]
         conversion.dropped.append(name)
     features = [array for name, array in conversion.weights.items() if name.endswith(".project.bias")]
     if features and not any(name.startswith("norm.") for name in conversion.weights):
-        for name, value in LAST_NORM.items():
+        for name, value in (("norm.weight", 1.0), ("norm.bias", 0.0)):
             conversion.weights[name] = np.full(features[-1].shape, value, dtype=np.float32)
             conversion.fresh.append(name)
 
 
-def _shapes_of(model_name: str, class_num: int) -> Shapes:
+def _shapes_of(model_name: str, class_num: int) -> dict[str, tuple[int, ...]]:
     import paddle
 
     try:
@@ -171,125 +445,28 @@ def _shapes_of(model_name: str, class_num: int) -> Shapes:
     return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
 
 
-@dataclass(frozen=True)
-class Structure:
-    """What the weights tell of their network.
-
-    Attributes:
-        classes: our classes whose marks they bear.
-        depths: blocks in each stage.
-        widths: channels of the blocks in each stage.
-    """
-
-    classes: tuple[str, ...]
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-
-
-def structure_of(weights: Mapping[str, np.ndarray]) -> Structure:
-    """Reads the structure of a network from its weights by our names; empty if there are no stages of blocks."""
-    stages: dict[int, list[int]] = {}
-    for name, array in weights.items():
-        parts = name.split(".")
-        if name.endswith(DEPTHWISE) and len(parts) == 6 and parts[1].isdecimal() and array.ndim:
-            stages.setdefault(int(parts[1]), []).append(array.shape[0])
-    classes = tuple(kind for kind, mark in MARKS.items() if any(mark in name for name in weights))
-    ordered = [stages[stage] for stage in sorted(stages)]
-    return Structure(classes, tuple(map(len, ordered)), tuple(widths[0] for widths in ordered))
-
-
-def fitting_model(structure: Structure) -> str | None:
-    """Returns the name of our model with this structure, or None."""
-    for family in families():
-        for name, row in family.models.items():
-            same = row["depths"] == structure.depths and _block_widths(row) == structure.widths
-            if same and structure.classes == (family.network.__name__,):
-                return name
-    return None
-
-
-def _block_widths(row: Mapping[str, Any]) -> tuple[int, ...]:
-    dims = row["dims"]
-    if len(dims) == len(row["depths"]):
-        return dims
-    # The blocks of a stage of E-ConvNeXt are half as wide as the mean of what goes in and out of it.
-    return tuple((before + after) // 2 // 2 for before, after in zip(dims[:-1], dims[1:], strict=True))
-
-
-def check_fit(
-    label: str, shapes: Shapes, converted: Mapping[str, np.ndarray], model_name: str, origin: str
-) -> None:
-    """Accepts weights that have all names and shapes of a model and no others.
-
-    Args:
-        label: names the source in messages.
-        shapes: shapes of the model's weights by name.
-        converted: the weights by our names.
-        model_name: the model.
-        origin: whose names the source has, a key of ``LAYOUTS``.
-
-    Raises:
-        UserError: they differ; the message names the first differences and what to say on the command line.
-    """
-    report = compare(label, shapes, converted)
-    if report.complete:
-        # A .pdparams keeps bfloat16 as 16-bit integers; no weight is ever a real uint16.
-        integers = [name for name, array in converted.items() if array.dtype.kind != "f" and array.dtype != np.uint16]
-        if integers:
-            raise UserError(f"{label}: {integers[0]} is of type {converted[integers[0]].dtype}, not a weight")
-        return
-    structure = structure_of(converted)
-    fitting = fitting_model(structure)
-    if fitting not in (None, model_name):
-        raise UserError(f"{label} does not fit {model_name}: this is {fitting}: choose --model {fitting}")
-    advice = _advice(report, structure, fitting, converted)
-    other = _other_origin(converted, shapes, origin)
-    if other:
-        advice = f"Its linear layers lie the other way round: say --from {other}"
-    raise UserError(f"{label} does not fit {model_name}: {report.differences()}. {advice}")
-
-
 def _advice(
-    report: LoadReport, structure: Structure, fitting: str | None, converted: Mapping[str, np.ndarray]
+    report: LoadReport, converted: Mapping[str, np.ndarray], model_name: str, origin: str, class_num: int
 ) -> str:
-    different = [*report.missing, *report.unexpected, *report.mismatched]
-    if all(name.startswith(CLASSIFIER) for name in different):
+    """Returns the differences between a file and a model with what to say on the command line."""
+    differences, shapes = report.differences(), _shapes_of(model_name, class_num)
+    if report.outside(CLASSIFIER).complete:
         if report.missing:
-            return "Only the classifier is missing: --drop-head writes the weights without one, to train it anew"
+            return f"{differences}. Only the classifier is missing: --drop-head writes the weights without one"
         classes = converted["head.bias"].size if "head.bias" in converted else "N"
-        return (
-            f"Only the classifier differs: say --class-num {classes}, or --drop-head to leave it out and train another"
-        )
-    if set(different) == set(BEHIND_FEATURES):
-        return (
-            "The file holds the features alone, as after self-supervised pretraining: --drop-head writes them without "
-            "a classifier, to train it"
-        )
-    if fitting is None and structure.depths:
-        return (
-            f"It belongs to another variant: its stages have {_row(structure.depths)} blocks of "
-            f"{_row(structure.widths)} channels ({', '.join(structure.classes) or 'no known kind'}), which no model of "
-            "ours has; choose another --model"
-        )
-    if list(report.mismatched) == [STEM_WEIGHT]:
-        return "Only the stem differs: it was trained with another patch size or number of image channels"
-    return "The file is incomplete or altered; or it belongs to another variant: choose another --model"
-
-
-def _row(numbers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, numbers))
-
-
-def _other_origin(converted: Mapping[str, np.ndarray], shapes: Shapes, origin: str) -> str | None:
-    """Returns the layout that has the same names as ``origin`` and fits, if linear layers are all that differs."""
+        return f"{differences}. Only the classifier differs: say --class-num {classes}, or --drop-head to leave it out"
+    if set(report.different) == {"norm.weight", "norm.bias", "head.weight", "head.bias"} == set(report.missing):
+        return f"{differences}. The file holds the features alone, as after pretraining without labels: say --drop-head"
+    if list(report.mismatched) == report.different == ["stem.0.weight"]:
+        return f"{differences}. Only the stem differs: another patch size or number of image channels"
+    # Layouts with the same names tell linear layers by their shapes.
     theirs = LAYOUTS[origin].to_theirs(converted)
     for name, layout in LAYOUTS.items():
-        same_names = name != origin and layout.classes and layout.knows(theirs)
-        if same_names and compare("", shapes, layout.to_ours(theirs, "").weights).complete:
-            return name
-    return None
-
-
-def origin_of(weights: Mapping[str, np.ndarray]) -> str | None:
-    """Returns the first of ``LAYOUTS``, ours not counted, that knows all names of ``weights``."""
-    return next((name for name, layout in LAYOUTS.items() if layout.classes and layout.knows(weights)), None)
+        turned = layout.to_ours(theirs, "").weights if layout.classes and _knows(layout, theirs) else {}
+        if name != origin and compare("", shapes, turned).complete:
+            return f"{differences}. Its linear layers lie the other way round: say --from {name}"
+    for family in families():
+        for name in family.models:
+            if compare("", _shapes_of(name, class_num), converted).outside(CLASSIFIER).complete:
+                return f"this is {name}: choose --model {name}"
+    return f"{differences}. The file is incomplete or altered, or of a variant that is none of our models"

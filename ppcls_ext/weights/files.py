@@ -1,10 +1,14 @@
-"""Weight files in and out: ``.pdparams`` (Paddle), ``.safetensors`` (exchange) and checkpoint folders."""
+"""Weight files in and out: ``.pdparams`` (Paddle), ``.safetensors`` (exchange) and checkpoint folders.
+
+The manifest of a checkpoint folder lists size and SHA-256 of each file in it; they are compared before one is read.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,34 +16,17 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.utils.errors import UserError, suggestion
-from ppcls_ext.utils.files import atomic_path
-from ppcls_ext.weights.manifest import verify_weights
-from ppcls_ext.weights.pickles import read_pickle, shown
+from ppcls_ext.utils.files import atomic_path, sha256_of
+from ppcls_ext.weights.pickles import bfloat16_to_float32, read_pickle, shown
 
 SUFFIXES = (".pdparams", ".safetensors")
-# Files of torch.save: ``torch_files`` reads them, to be converted.
+# Files of torch.save: `pickles.read_torch_weights` reads them, to be converted.
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".tar")
 # Paddle writes this table (structured name -> generated parameter name) into every state dictionary; it is no weight.
 NAME_TABLE = "StructuredToParameterName@@"
-SAFETENSORS_TYPES = {
-    "BOOL": np.bool_,
-    "I8": np.int8,
-    "I16": np.int16,
-    "I32": np.int32,
-    "I64": np.int64,
-    "U8": np.uint8,
-    "U16": np.uint16,
-    "U32": np.uint32,
-    "U64": np.uint64,
-    "F16": np.float16,
-    "F32": np.float32,
-    "F64": np.float64,
-}
-
-
-def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
-    """Widens bfloat16 numbers, given as their 16 bits (uint16, any shape), to float32 without loss."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+MANIFEST, STATE = "manifest.json", "state.json"
+FORMAT = "econvnext-paddle checkpoint"
+FORMAT_VERSION = 1
 
 
 def widened(array: np.ndarray) -> np.ndarray:
@@ -71,23 +58,45 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     raise UserError(f"{given}: no such weight file or checkpoint folder{suggestion(given.name, neighbours)}")
 
 
+def _read_state(folder: Path) -> dict[str, Any]:
+    """Returns what ``state.json`` says.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = folder / STATE
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        return dict(state)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file}: damaged ({error})") from error
+
+
 def _file_of_checkpoint(folder: Path) -> Path:
-    state_file = folder / "state.json"
-    if not state_file.is_file():
+    if not (folder / STATE).is_file():
         raise UserError(
             f"{folder}: not a checkpoint folder (no state.json); give a checkpoint such as "
             f"RUN/checkpoints/best, or a weight file ({', '.join(SUFFIXES)})"
         )
-    try:
-        which = json.loads(state_file.read_text(encoding="utf-8")).get("evaluated_weights")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{state_file}: damaged ({error})") from error
+    which = _read_state(folder).get("evaluated_weights")
     if which not in ("ema", "model"):
-        raise UserError(f"{state_file}: 'evaluated_weights' must be 'ema' or 'model', got {which!r}")
+        raise UserError(f"{folder / STATE}: 'evaluated_weights' must be 'ema' or 'model', got {which!r}")
     file = folder / f"{which}.pdparams"
     if not file.is_file():
         raise UserError(f"{folder}: damaged checkpoint, {file.name} is missing")
     return file
+
+
+def class_names_of_weights(weights: Path) -> list[str] | None:
+    """Returns the class names that lie in ``state.json`` beside a weight file of a checkpoint, or ``None``.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not (weights.parent / STATE).is_file():
+        return None
+    names = _read_state(weights.parent).get("class_names")
+    return [str(name) for name in names] if names else None
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -149,10 +158,11 @@ def _array_of_entry(file: Path, name: str, entry: dict[str, Any]) -> np.ndarray:
     content, shape, kind = bytes(entry["data"]), entry["shape"], entry["dtype"]
     if kind == "BF16":
         return bfloat16_to_float32(np.frombuffer(content, dtype="<u2")).reshape(shape)
-    if kind not in SAFETENSORS_TYPES:
+    number = re.fullmatch("([IUF])(8|16|32|64)", kind)
+    if number is None and kind != "BOOL":
         raise UserError(f"{file}: entry {shown(repr(name))} has the unsupported type {kind}")
-    element_type = np.dtype(SAFETENSORS_TYPES[kind]).newbyteorder("<")
-    return np.frombuffer(content, dtype=element_type).reshape(shape).astype(SAFETENSORS_TYPES[kind])
+    element_type = np.dtype(f"<{number[1].lower()}{int(number[2]) // 8}" if number else "?")
+    return np.frombuffer(content, dtype=element_type).reshape(shape).astype(element_type.newbyteorder("="))
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -189,9 +199,10 @@ def write_weights(
     """
     file = Path(path)
     _check_suffix(file)
-    arrays = {name: np.ascontiguousarray(_as_array(value)) for name, value in weights.items()}
-    # ascontiguousarray makes vectors of scalars: keep the shape.
-    arrays = {name: array.reshape(np.shape(weights[name])) for name, array in arrays.items()}
+    arrays = {
+        name: np.asarray(value if isinstance(value, np.ndarray) else value.numpy(), order="C")
+        for name, value in weights.items()
+    }
     with atomic_path(file) as temporary:
         if file.suffix == ".safetensors":
             from safetensors.numpy import save_file
@@ -203,21 +214,73 @@ def write_weights(
             temporary.write_bytes(pickle.dumps({**arrays, NAME_TABLE: table}, protocol=4))
 
 
-def _as_array(value: Any) -> np.ndarray:
-    return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
+def write_manifest(folder: Path) -> None:
+    """Lists every file that stands in ``folder`` now."""
+    files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(folder.iterdir())}
+    manifest = {"format": FORMAT, "version": FORMAT_VERSION, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def class_names_of_weights(weights: Path) -> list[str] | None:
-    """Returns the class names that lie in ``state.json`` beside a weight file of a checkpoint, or ``None``.
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns ``{"bytes": size, "sha256": hexadecimal digits}`` of each file of a checkpoint, by name.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: there is no manifest, it is damaged or of another format, or it names files outside the folder.
     """
-    state = weights.parent / "state.json"
-    if not state.is_file():
-        return None
     try:
-        names = json.loads(state.read_text(encoding="utf-8")).get("class_names")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{state}: damaged ({error})") from error
-    return [str(name) for name in names] if names else None
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: not a checkpoint of this trainer: {MANIFEST} is missing") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} cannot be read ({error})") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{folder}: not a checkpoint of this trainer: {MANIFEST} does not say '{FORMAT}'")
+    if manifest.get("version") != FORMAT_VERSION:
+        raise UserError(f"{folder}: checkpoint version {manifest.get('version')}; this software reads {FORMAT_VERSION}")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not {"model.pdparams", STATE} <= set(files):
+        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} lists no model.pdparams and {STATE}")
+    if any(Path(name).name != name or name == ".." for name in files):
+        raise UserError(f"{folder}: refused: {MANIFEST} names files outside the checkpoint")
+    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in files.values()):
+        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} lacks a size or a checksum")
+    return files
+
+
+def verify_file(folder: Path, name: str, expected: dict[str, Any]) -> None:
+    """Compares one file of a checkpoint with its entry of :func:`read_manifest`.
+
+    Raises:
+        UserError: it is missing, cut short or changed; the message names it.
+    """
+    file = folder / name
+    if not file.is_file():
+        raise UserError(f"{folder}: damaged checkpoint: {name} is missing")
+    size = file.stat().st_size
+    if size != expected["bytes"]:
+        raise UserError(f"{folder}: damaged checkpoint: {name} has {size} bytes instead of {expected['bytes']}")
+    if sha256_of(file) != expected["sha256"]:
+        raise UserError(f"{folder}: damaged checkpoint: the content of {name} has changed (SHA-256 differs)")
+
+
+def verify_weights(file: Path, chosen_by_name: bool) -> None:
+    """Compares a weight file, and the ``state.json`` beside it, with the manifest beside them, if there is one.
+
+    Args:
+        file: the weight file.
+        chosen_by_name: the user named this very file, and not the folder; it may then have been put there later, as a
+            converted file is, and a manifest of other software beside it is none of our business.
+
+    Raises:
+        UserError: a file is damaged, or the manifest does not list it.
+    """
+    folder = file.parent
+    if not (folder / MANIFEST).is_file() or (chosen_by_name and not (folder / STATE).is_file()):
+        return
+    files = read_manifest(folder)
+    if file.name not in files:
+        if chosen_by_name:
+            return
+        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} does not list {file.name}")
+    for name in (STATE, file.name):
+        verify_file(folder, name, files[name])

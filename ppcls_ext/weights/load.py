@@ -33,9 +33,14 @@ class LoadReport:
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
 
     @property
+    def different(self) -> list[str]:
+        """The names in which file and model do not agree."""
+        return [*self.missing, *self.unexpected, *self.mismatched]
+
+    @property
     def complete(self) -> bool:
         """Whether file and model agree in every name and shape."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not self.different
 
     def differences(self) -> str:
         """Returns the differences in one line: the first few names of each kind, with their number."""
@@ -49,11 +54,35 @@ class LoadReport:
         )
         return "; ".join(f"{len(names)} {kind}: {first_of(names)}" for kind, names in kinds if names)
 
+    def outside(self, prefixes: Sequence[str]) -> LoadReport:
+        """Returns the report without the differences in names that begin with one of ``prefixes``."""
+        permitted = tuple(prefixes)
+        return LoadReport(
+            self.source,
+            self.loaded,
+            [name for name in self.missing if not name.startswith(permitted)],
+            [name for name in self.unexpected if not name.startswith(permitted)],
+            {name: shapes for name, shapes in self.mismatched.items() if not name.startswith(permitted)},
+        )
+
     def summary(self) -> str:
         """Returns one line: how many weights were loaded and what was left as it was."""
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
         line = f"{self.source}: loaded {len(self.loaded)} of {total} weights"
         return line if self.complete else f"{line}, the rest starts fresh: {self.differences()}"
+
+
+def compare(label: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]) -> LoadReport:
+    """Compares the names and shapes of a model with those of ``weights``; ``loaded`` lists what fits."""
+    report = LoadReport(label, unexpected=[name for name in weights if name not in shapes])
+    for name, shape in shapes.items():
+        if name not in weights:
+            report.missing.append(name)
+        elif tuple(weights[name].shape) != shape:
+            report.mismatched[name] = (tuple(weights[name].shape), shape)
+        else:
+            report.loaded.append(name)
+    return report
 
 
 def load_weights(
@@ -81,7 +110,17 @@ def load_weights(
         label, weights = str(find_weights(source)), read_weights(source)
     targets = model.state_dict()
     report = compare(label, {name: tuple(target.shape) for name, target in targets.items()}, weights)
-    _raise_if_forbidden(report, may_differ, weights)
+    forbidden = report.outside(may_differ)
+    if not forbidden.complete:
+        advice = "Choose the model (Arch.name and its arguments) that the weights were trained with"
+        if any(name.startswith("Down_Conv.") for name in weights):
+            tool = "tools/convert_weights.py --from reference"
+            advice = f"These are the paper repository's names: convert them with {tool}"
+        elif all(name.startswith(CLASSIFIER) for name in forbidden.different):
+            advice = "Only the classifier differs: set Arch.class_num to the number of classes of the file"
+        raise UserError(f"{label} does not fit the model: {forbidden.differences()}. {advice}")
+    if not report.loaded:
+        raise UserError(f"{label} does not fit the model: no weight has a name that the model knows")
     with paddle.no_grad():
         for name in report.loaded:
             target = targets[name]
@@ -89,47 +128,3 @@ def load_weights(
     if not report.complete:
         logger.warning(report.summary())
     return report
-
-
-def compare(label: str, shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]) -> LoadReport:
-    """Compares the names and shapes of a model with those of ``weights``; ``loaded`` lists what fits."""
-    report = LoadReport(label)
-    for name, shape in shapes.items():
-        if name not in weights:
-            report.missing.append(name)
-        elif tuple(weights[name].shape) != shape:
-            report.mismatched[name] = (tuple(weights[name].shape), shape)
-        else:
-            report.loaded.append(name)
-    report.unexpected = [name for name in weights if name not in shapes]
-    return report
-
-
-def unpermitted(report: LoadReport, may_differ: Sequence[str]) -> LoadReport:
-    """Returns the differences of ``report`` outside of the prefixes ``may_differ``."""
-    permitted = tuple(may_differ)
-    return LoadReport(
-        report.source,
-        report.loaded,
-        [name for name in report.missing if not name.startswith(permitted)],
-        [name for name in report.unexpected if not name.startswith(permitted)],
-        {name: shapes for name, shapes in report.mismatched.items() if not name.startswith(permitted)},
-    )
-
-
-def _raise_if_forbidden(report: LoadReport, may_differ: Sequence[str], weights: Mapping[str, np.ndarray]) -> None:
-    forbidden = unpermitted(report, may_differ)
-    if not forbidden.complete:
-        advice = _advice(forbidden, weights)
-        raise UserError(f"{report.source} does not fit the model: {forbidden.differences()}. {advice}")
-    if not report.loaded:
-        raise UserError(f"{report.source} does not fit the model: no weight has a name that the model knows")
-
-
-def _advice(forbidden: LoadReport, weights: Mapping[str, np.ndarray]) -> str:
-    if any(name.startswith("Down_Conv.") for name in weights):
-        return "These are the paper repository's names: convert them with tools/convert_weights.py --from reference"
-    different = [*forbidden.missing, *forbidden.unexpected, *forbidden.mismatched]
-    if all(name.startswith(CLASSIFIER) for name in different):
-        return "Only the classifier differs: set Arch.class_num to the number of classes of the file"
-    return "Choose the model (Arch.name and its arguments) that the weights were trained with"

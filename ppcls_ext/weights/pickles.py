@@ -1,49 +1,42 @@
-"""Reads Paddle's pickled files without ever executing what is written in them.
+"""Reads pickled weights of Paddle (``.pdparams``) and PyTorch (``.pth``) without executing what is written in them.
 
-``paddle.save`` of Paddle 2 and 3 writes pickles of dictionaries of numpy arrays; some versions and some objects (a
-bare parameter, a tensor inside a list) become ``(name, array)`` tuples, and every state dictionary carries the entry
-``StructuredToParameterName@@`` (a dictionary of strings). A pickle is a program: it names functions ("globals") and
-calls them. Here not one of the named functions is ever called. The few names that honest files use are answered with
-stand-ins of our own that only collect a shape, a type and raw bytes; any other name refuses the whole file.
+A pickle is a program: it names functions ("globals") and calls them. `SafeUnpickler` answers the few names that honest
+files use with stand-ins of our own, which collect shapes, types and raw bytes; any other name refuses the whole file.
 
-The unpickler is Python's own in its form written in Python. The one in C makes room for as many objects as a file says
-that it will remember, and hashes keys of any depth by recursion: a few bytes could fill the memory or end the process.
+``paddle.save`` writes dictionaries of numpy arrays; some objects become ``(name, array)`` tuples. ``torch.save`` writes
+the numbers of tensors ("storages") beside the pickle: as entries of a zip archive, before PyTorch 1.6 behind it. A
+tensor is a strided view of a storage.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import pickle
+import pickletools
 import struct
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.errors import UserError, suggestion
 
-# Types of array elements that weights and optimizer states are made of. Never "O" (objects) or "V" (raw memory).
-ELEMENT_TYPES = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
-# No array is longer. Arithmetic with numbers of millions of digits would not end.
-LONGEST_AXIS = 2**48
+# Element types of arrays. Never "O" (objects) or "V" (raw memory).
+NUMBER_TYPES = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"])
+# What is made of a file may take this many times its size: a file of a few bytes could mention one array for ever.
+ROOM = 4
+# Python computes the hash of tuples in tuples by recursion in C, which beyond this ends the process.
+MOST_TUPLES = 50_000
 DAMAGE = (
-    pickle.UnpicklingError,
-    EOFError,
-    ImportError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    struct.error,
-)
-LONGEST_NAME = 100
-SHOWN_NAMES = 4
+    pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, ImportError, AttributeError, LookupError,
+    TypeError, ValueError, MemoryError, OverflowError, RuntimeError,
+)  # fmt: skip
+LONGEST_NAME, SHOWN_NAMES, SHOWN_ENTRIES = 100, 4, 8
 
 
 def shown(name: object) -> str:
@@ -59,131 +52,67 @@ def first_of(names: Iterable[object], count: int = SHOWN_NAMES) -> str:
     return ", ".join(map(shown, listed[:count])) + (", ..." if len(listed) > count else "")
 
 
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Widens bfloat16 numbers, given as their 16 bits (uint16, any shape), to float32 without loss."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 class RefusedError(Exception):
     """The file asks for something that weights never need."""
 
 
-class _Bounded:
-    """A file from which no more can be read than is left in it: a pickle may claim any length."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        place = stream.tell()
-        self.stream, self.size, self.readline = stream, stream.seek(0, os.SEEK_END), stream.readline
-        stream.seek(place)
-
-    def read(self, count: int) -> bytes:
-        return self.stream.read(min(count, max(self.size - self.stream.tell(), 0)))
-
-
-class SafeUnpickler(pickle._Unpickler):
-    """Reads one pickle; ``permitted`` are the only names that it may ask for, with what it gets for them.
-
-    Args:
-        stream: the file, at the beginning of the pickle; it is left at the end of it.
-    """
-
-    permitted: dict[tuple[str, str], Any] = {}
-    dispatch = dict(pickle._Unpickler.dispatch)
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        super().__init__(_Bounded(stream), encoding="latin1")
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.permitted:
-            raise RefusedError(f"it asks for '{shown(f'{module}.{name}')}'; {self.advice(module)}")
-        return self.permitted[(module, name)]
-
-    def advice(self, module: str) -> str:
-        """Returns what a user may do about a file that asks for a name of ``module``."""
-        return "weight files need numpy arrays only"
-
-    def load_setitem(self) -> None:
-        _check_keys(self.stack[-2:-1])
-        super().load_setitem()
-
-    def load_setitems(self) -> None:
-        _check_keys(self.stack[::2])
-        super().load_setitems()
-
-    def load_dict(self) -> None:
-        _check_keys(self.stack[::2])
-        super().load_dict()
-
-    def refuse_set(self) -> NoReturn:
-        raise RefusedError("it holds a set")
-
-    dispatch |= {
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-        pickle.DICT[0]: load_dict,
-        pickle.EMPTY_SET[0]: refuse_set,
-        pickle.FROZENSET[0]: refuse_set,
-    }
-
-
-def _check_keys(keys: list[Any]) -> None:
-    """Refuses keys other than texts and numbers: of tuples in tuples Python computes the hash by recursion."""
-    for key in keys:
-        if not isinstance(key, str | bytes | int | float | None):
-            raise RefusedError(f"it holds a dictionary with a {type(key).__name__} as key")
-
-
 class StandIn:
-    """What a pickle gets for a permitted global: a callable that the pickle's BUILD instruction cannot alter."""
+    """What a pickle gets for a function: callable, and the pickle's BUILD instruction cannot alter it."""
 
     __slots__ = ("_function",)
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_function", function)
+        self._function = function
 
     def __call__(self, *arguments: Any) -> Any:
         return self._function(*arguments)
-
-    def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise RefusedError(f"it tries to alter a function (attribute '{shown(name)}')")
 
     def __setstate__(self, state: Any) -> NoReturn:
         raise RefusedError("it tries to alter a function")
 
 
-class _PickledType:
-    """Collects the pickled form of a ``numpy.dtype``: ``("f4", False, True)``, then a state with the byte order."""
+class Opaque:
+    """Stands for whatever a checkpoint carries besides weights: takes everything, keeps nothing, does nothing."""
 
-    __slots__ = ("element_type",)
+    __slots__ = ()
+
+    def __new__(cls, *_unused: Any, **_also_unused: Any) -> Opaque:
+        return object.__new__(cls)
+
+    def __init__(self, *_unused: Any, **_also_unused: Any) -> None: ...
+
+    def _ignore(self, *_unused: Any) -> None: ...
+
+    __setstate__ = __setitem__ = append = extend = add = _ignore
+
+
+class Table(dict):
+    """A dictionary that ignores what a pickle hangs on it, such as the ``_metadata`` of PyTorch's."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+class PickledType:
+    """A ``numpy.dtype``: its code, such as "f4", and from its state the byte order."""
+
+    __slots__ = ("code", "order")
 
     def __init__(self, code: Any, *_unused: Any) -> None:
-        code = code.decode("ascii") if isinstance(code, bytes) else code
-        if code not in ELEMENT_TYPES:
-            raise RefusedError(f"it holds an array of element type {shown(repr(code))}, which is not a number type")
-        self.element_type = np.dtype(code)
+        self.code, self.order = code, "="
 
     def __setstate__(self, state: Any) -> None:
-        byte_order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
-        if byte_order not in ("<", ">", "|", "="):
-            raise RefusedError(f"it holds an array of unknown byte order {shown(repr(byte_order))}")
-        self.element_type = self.element_type.newbyteorder(byte_order)
+        self.order = state[1]
 
 
-class PickledBytes:
-    """Bytes as protocol 2 writes them: text that is to be encoded. Encoded when they are used, not at each mention."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: Any, codec: Any) -> None:
-        if codec != "latin1" or not isinstance(text, str):
-            raise RefusedError(f"it asks for the codec {shown(repr(codec))}")
-        self.text = text
-
-    @property
-    def content(self) -> bytes:
-        return self.text.encode("latin1")
-
-
-class _PickledArray:
-    """Collects the pickled form of a ``numpy.ndarray``: ``(version, shape, type, is_fortran, bytes)``.
-
-    The array is made when it is asked for: a file of a few bytes could mention the same content thousands of times.
-    """
+class PickledArray:
+    """A ``numpy.ndarray``, from ``(content, type, shape, order)`` or from its state."""
 
     __slots__ = ("form",)
 
@@ -191,118 +120,232 @@ class _PickledArray:
         self.form = form
 
     def __setstate__(self, state: Any) -> None:
-        _version, shape, pickled_type, is_fortran, content = state
-        self.form = (content, pickled_type, shape, "F" if is_fortran else "C")
+        _version, shape, kind, is_fortran, content = state
+        self.form = (content, kind, shape, "F" if is_fortran else "C")
 
-    @property
     def array(self) -> np.ndarray:
-        if not self.form:
-            raise RefusedError("it holds an array without content")
-        return _make_array(*self.form)
+        """Returns the array: a copy in the machine's byte order, because the content is read-only."""
+        content, kind, shape, order = self.form or (None, None, None, None)
+        if not isinstance(kind, PickledType) or not isinstance(content, bytes | bytearray):
+            raise RefusedError("it holds an array without a number type or without raw content")
+        code, byte_order = (each.decode() if isinstance(each, bytes) else each for each in (kind.code, kind.order))
+        if code not in NUMBER_TYPES or byte_order not in ("<", ">", "|", "="):
+            raise RefusedError(f"it holds an array of element type {shown(repr(code))}, which is not a number type")
+        element_type = np.dtype(code).newbyteorder(byte_order)
+        if not whole_numbers(shape) or len(content) != math.prod(shape) * element_type.itemsize:
+            raise RefusedError(f"it holds an array of shape {shown(shape)} with {len(content)} bytes")
+        flat = np.frombuffer(content, dtype=element_type)
+        return flat.reshape(shape, order=order).astype(element_type.newbyteorder("="), order="C", copy=True)
 
 
-def _make_array(content: Any, pickled_type: Any, shape: Any, order: str) -> np.ndarray:
-    content = content.content if isinstance(content, PickledBytes) else content
-    if not isinstance(pickled_type, _PickledType) or not isinstance(content, (bytes, bytearray)):
-        raise RefusedError("it holds an array without a number type or without raw content")
-    if not isinstance(shape, tuple) or not all(type(n) is int and 0 <= n <= LONGEST_AXIS for n in shape):
-        raise RefusedError("it holds an array whose shape is not a row of whole numbers")
-    if len(content) != math.prod(shape) * pickled_type.element_type.itemsize:
-        raise RefusedError(f"it holds an array of shape {shown(list(shape))} with {len(content)} bytes")
-    flat = np.frombuffer(content, dtype=pickled_type.element_type)
-    # A copy, because the buffer is read-only and may have a foreign byte order.
-    native = pickled_type.element_type.newbyteorder("=")
-    return flat.reshape(shape, order=order).astype(native, order="C", copy=True)
+def whole_numbers(value: Any) -> bool:
+    """Whether ``value`` is a tuple of whole numbers, none negative and none absurd."""
+    return isinstance(value, tuple) and all(type(number) is int and 0 <= number < 2**48 for number in value)
 
 
-def _start_array(*_unused: Any) -> _PickledArray:
-    return _PickledArray()
+# PyTorch's tensors. Tuples, because a pickle can alter the attributes of an object, but not a tuple.
+class ElementType(NamedTuple):
+    """A type of numbers by PyTorch's name; ``code`` is numpy's ("u2" for bfloat16's bits), None if it has none."""
+
+    name: str
+    code: str | None
+    size: int
 
 
-def _array_from_buffer(content: Any, pickled_type: Any, shape: Any, order: str) -> _PickledArray:
-    return _PickledArray(content, pickled_type, shape, order)
+class Storage(NamedTuple):
+    """Numbers beside the pickle: raw bytes ``[B]`` (uint8), their type and byte order."""
+
+    kind: ElementType
+    content: np.ndarray
+    order: str
 
 
-def _scalar(pickled_type: Any, content: Any) -> _PickledArray:
-    return _PickledArray(content, pickled_type, (), "C")
+class Tensor(NamedTuple):
+    """A view of a storage in the file's byte order."""
+
+    kind: ElementType
+    view: np.ndarray
 
 
-def _no_bytes() -> bytes:
-    return b""
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_unused: Any, kind: Any = None) -> Tensor:
+    if not isinstance(storage, Storage) or not isinstance(kind := kind or storage.kind, ElementType):
+        raise RefusedError("it holds a tensor without numbers or without a number type")
+    if not whole_numbers((offset,)) or not whole_numbers(shape) or not whole_numbers(strides):
+        raise RefusedError("it holds a tensor whose offset, shape or stride is not a row of whole numbers")
+    count = storage.content.size // kind.size
+    last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+    if math.prod(shape) and (last >= count or math.prod(shape) > count):
+        raise RefusedError(f"it holds a tensor of shape {shown(shape)} that reaches beyond its {count} numbers")
+    numbers = storage.content[: count * kind.size].view(storage.order + (kind.code or "u1"))
+    if not math.prod(shape):
+        return Tensor(kind, np.empty(shape, numbers.dtype))
+    steps = [stride * kind.size for stride in strides]
+    return Tensor(kind, np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps, writeable=False))
 
 
-def _ordered_dict() -> dict[Any, Any]:
-    return {}
+def _typed_tensor(*arguments: Any) -> Tensor:
+    return _tensor(*arguments[:4], kind=arguments[6])
 
 
-def _tuple(items: Any = ()) -> tuple[Any, ...]:
-    if not isinstance(items, tuple):
-        raise RefusedError("it makes a tuple of something else")
-    return items
+def _tensor_with_attributes(function: Any, _kind: Any, arguments: Any, _attributes: Any) -> Any:
+    if not isinstance(function, StandIn):
+        raise RefusedError("it builds a tensor in an unusual way")
+    return function(*arguments)
 
 
-def _never_called(*_unused: Any) -> NoReturn:
-    raise RefusedError("it builds an array in an unusual way")
-
-
-STAND_INS: dict[tuple[str, str], StandIn] = {
-    ("numpy", "ndarray"): StandIn(_never_called),
-    ("numpy", "dtype"): StandIn(_PickledType),
-    ("collections", "OrderedDict"): StandIn(_ordered_dict),
-    ("builtins", "tuple"): StandIn(_tuple),
-    ("__builtin__", "tuple"): StandIn(_tuple),
-    # Protocol 2 has no bytes: they are written as text that is to be encoded.
-    ("_codecs", "encode"): StandIn(PickledBytes),
-    ("__builtin__", "bytes"): StandIn(_no_bytes),
+ELEMENT_TYPES = {
+    name: ElementType(name, code, int(code[1:]))
+    for name, code in {
+        "float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2", "complex64": "c8", "complex128": "c16",
+        "int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1", "uint64": "u8", "uint32": "u4", "uint16": "u2",
+        "uint8": "u1", "bool": "b1",
+    }.items()
+}  # fmt: skip
+ELEMENT_TYPES |= {
+    f"float8_{kind}": ElementType(f"float8_{kind}", None, 1) for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz")
 }
-for _core in ("numpy.core", "numpy._core"):
-    STAND_INS[(f"{_core}.multiarray", "_reconstruct")] = StandIn(_start_array)
-    STAND_INS[(f"{_core}.multiarray", "scalar")] = StandIn(_scalar)
-    STAND_INS[(f"{_core}.numeric", "_frombuffer")] = StandIn(_array_from_buffer)
+STORAGES = {
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "ComplexFloat": "complex64",
+    "ComplexDouble": "complex128", "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8",
+    "Bool": "bool", "Untyped": "uint8",
+}  # fmt: skip
+FUNCTIONS = {
+    "numpy dtype": PickledType,
+    "numpy.core.multiarray _reconstruct": lambda *_unused: PickledArray(),
+    "numpy.core.multiarray scalar": lambda kind, content: PickledArray(content, kind, (), "C"),
+    "numpy.core.numeric _frombuffer": PickledArray,
+    "collections OrderedDict": lambda *_unused: Table(),
+    "collections defaultdict": lambda *_unused: Table(),
+    "builtins tuple": lambda items=(): items,
+    "builtins bytes": lambda: b"",
+    "torch Size": lambda lengths=(): lengths,
+    "torch._utils _rebuild_tensor": _tensor,
+    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_tensor_v3": _typed_tensor,
+    "torch._utils _rebuild_parameter": lambda data, *_unused: data,
+    "torch._utils _rebuild_parameter_with_state": lambda data, *_unused: data,
+    "torch._tensor _rebuild_from_type_v2": _tensor_with_attributes,
+}
+# What training loops put beside the weights. None of it is ever called or built.
+IGNORED = {
+    "argparse": "Namespace",
+    "builtins": "set frozenset slice range complex bytearray int float str dict list",
+    "collections": "Counter deque",
+    "datetime": "datetime date time timedelta timezone",
+    "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
+    "numpy": "ndarray float64 float32 int64 int32 bool_",
+    "torch": "device Tensor Generator",
+    "torch.nn.parameter": "Parameter",
+}
+ALLOWED: dict[str, Any] = {
+    **{name: StandIn(function) for name, function in FUNCTIONS.items()},
+    **{f"{module} {name}": Opaque for module, names in IGNORED.items() for name in names.split()},
+    **{f"torch {name}": kind for name, kind in ELEMENT_TYPES.items()},
+    **{f"torch {name}Storage": ELEMENT_TYPES[kind] for name, kind in STORAGES.items()},
+}
+# The same modules under other names: Python 2, numpy 2, and PyTorch's storages.
+SYNONYMS = {
+    "__builtin__": "builtins", "numpy._core.multiarray": "numpy.core.multiarray",
+    "numpy._core.numeric": "numpy.core.numeric", "torch.cuda": "torch", "torch.storage": "torch",
+}  # fmt: skip
+# Of these a pickle names classes when a whole model was saved, with its code, in the place of its weights.
+CODE = ("torch.nn.", "torchvision.", "timm.", "models.", "__main__", "__torch__")
 
 
-class _WeightsUnpickler(SafeUnpickler):
-    permitted = STAND_INS
-
-
-class _Plain:
-    """Puts arrays in the place of their pickled forms, through dictionaries, lists and tuples.
-
-    What a file mentions twice is made once: lists of the same lists would else become endless, and arrays of the same
-    content fill the memory.
+class SafeUnpickler(pickle.Unpickler):
+    """Reads one pickle; only the names of `ALLOWED` are answered.
 
     Args:
-        size: bytes of the file, which no more bytes of arrays than these can come from.
+        stream: where the pickle begins; left at its end.
+        size: bytes of the file, for the limit on what is made of it.
+        encoding: of Python 2's texts.
+        read_storage: for files of ``torch.save``: from key and size in bytes to the content, uint8.
+        order: byte order of the storages, "<" or ">".
     """
 
-    def __init__(self, size: int) -> None:
-        self.left = size
-        self.made: dict[int, Any] = {}
+    def __init__(
+        self,
+        stream: IO[bytes],
+        size: int,
+        encoding: str = "latin1",
+        read_storage: Callable[[str, int], np.ndarray] | None = None,
+        order: str = "<",
+    ) -> None:
+        super().__init__(stream, encoding=encoding)
+        self.stream, self.left, self.read_storage, self.order = stream, ROOM * size, read_storage, order
+        self.storages: dict[str, np.ndarray] = {}
 
-    def of(self, value: Any) -> Any:
-        """Returns ``value`` with arrays in it."""
-        if id(value) not in self.made:
-            self.made[id(value)] = self._made_of(value)
-        return self.made[id(value)]
+    def load(self) -> Any:
+        """Returns what the pickle holds, arrays still as `PickledArray`."""
+        place, tuples = self.stream.tell(), 0
+        for count, (operation, argument, _) in enumerate(pickletools.genops(self.stream)):
+            # Objects are remembered under rising numbers; Python makes room up to any number that a file says.
+            absurd = operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count
+            tuples += operation.name.startswith("TUPLE")
+            if absurd or tuples > MOST_TUPLES or operation.name in ("EMPTY_SET", "FROZENSET"):
+                raise RefusedError(f"it holds {operation.name}, which weights do not need or not as often")
+        self.stream.seek(place)
+        return super().load()
 
-    def _made_of(self, value: Any) -> Any:
-        if isinstance(value, _PickledArray):
-            return self._counted(array := value.array, array.nbytes)
-        if isinstance(value, PickledBytes):
-            return self._counted(content := value.content, len(content))
-        if isinstance(value, dict):
-            return {key: self.of(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)(self.of(item) for item in value)
-        if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-            return value
-        raise RefusedError(f"it holds a {type(value).__name__}, which is neither an array nor a plain container")
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return StandIn(self._encode)
+        asked = f"{SYNONYMS.get(module, module)} {name}"
+        if asked not in ALLOWED:
+            saved_whole = "a model was saved with its code; save torch.save(model.state_dict(), ...) instead"
+            advice = saved_whole if module.startswith(CODE) else "weights need arrays and plain values only"
+            raise RefusedError(f"it asks for '{shown(f'{module}.{name}')}'; {advice}")
+        return ALLOWED[asked]
 
-    def _counted(self, content: Any, size: int) -> Any:
+    def _encode(self, text: str, codec: Any) -> bytes:
+        """Python 2's protocol writes bytes as text that is to be encoded."""
+        if codec not in ("latin1", b"latin1"):
+            raise RefusedError(f"it asks for the codec {shown(repr(codec))}")
+        self.take(len(text))
+        return text.encode("latin1")
+
+    def take(self, size: int) -> None:
+        """Counts bytes that are made of the file; refuses it when they become too many."""
         self.left -= size
         if self.left < 0:
-            raise RefusedError("its arrays are larger than the file: they share their content")
-        return content
+            raise RefusedError("its arrays are larger than the file: they share their content, or it is cut short")
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """Returns the storage that ``("storage", type, key, device, count)`` means."""
+        known = isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" and pid[5:] in ((), (None,))
+        if not known or self.read_storage is None:
+            raise RefusedError("it names an unknown kind of content")
+        _storage, kind, key, _device, count = pid[:5]
+        if not isinstance(kind, ElementType) or not isinstance(key, str) or not whole_numbers((count,)):
+            raise RefusedError("it holds numbers without a type, a name or a count")
+        if key not in self.storages:
+            self.take(count * kind.size)
+            self.storages[key] = self.read_storage(key, count * kind.size)
+        if self.storages[key].size < count * kind.size:
+            raise RefusedError(f"it is cut short or damaged at the numbers '{shown(key)}'")
+        return Storage(kind, self.storages[key], self.order)
+
+    def plain(self, value: Any, made: dict[int, Any]) -> Any:
+        """Returns ``value`` with arrays in the place of their pickled forms, through dictionaries, lists and tuples.
+
+        Args:
+            value: part of what was loaded.
+            made: results by the id of their source: what a file mentions twice is made once, or lists of the same lists
+                would become endless.
+        """
+        if id(value) not in made:
+            result = value
+            if isinstance(value, PickledArray):
+                result = value.array()
+                self.take(result.nbytes)
+            elif isinstance(value, dict):
+                result = {key: self.plain(item, made) for key, item in value.items()}
+            elif type(value) in (list, tuple):
+                result = type(value)(self.plain(item, made) for item in value)
+            elif not (value is None or isinstance(value, bool | int | float | complex | str | bytes)):
+                raise RefusedError(f"it holds a {type(value).__name__}, neither an array nor a plain container")
+            made[id(value)] = result
+        return made[id(value)]
 
 
 @contextlib.contextmanager
@@ -323,6 +366,16 @@ def faults_of_file(file: Path, writer: str) -> Iterator[None]:
         raise UserError(f"{file}: damaged or not a file of {writer} ({fault})") from error
 
 
+def unpickle(content: bytes, encoding: str = "latin1") -> Any:
+    """Returns what a pickle holds as numpy arrays in plain containers.
+
+    Raises:
+        RefusedError: it asks for anything else. One of `DAMAGE` where it is damaged.
+    """
+    unpickler = SafeUnpickler(io.BytesIO(content), len(content), encoding)
+    return unpickler.plain(unpickler.load(), {})
+
+
 def read_pickle(path: str | os.PathLike[str]) -> Any:
     """Reads a file of ``paddle.save`` (``.pdparams``, ``.pdopt``, ``.pdema``) as numpy arrays in plain containers.
 
@@ -332,6 +385,116 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         UserError: the file is missing, damaged, or asks for anything but numpy arrays and plain containers (the message
             names the global that it asked for). Nothing in the file is executed.
     """
+    with faults_of_file(Path(path), "paddle.save"):
+        return unpickle(Path(path).read_bytes())
+
+
+def read_torch_weights(path: str | os.PathLike[str], entry: str | None = None) -> dict[str, np.ndarray]:
+    """Reads one set of weights of a file of ``torch.save`` (``.pth``, ``.pt``).
+
+    Args:
+        path: the file.
+        entry: which entry of the file holds the weights ("model", "model_ema"); None: there must be one only.
+
+    Returns:
+        Arrays by name, not to be written to; bfloat16 is widened to float32.
+
+    Raises:
+        UserError: missing, damaged, refused, without weights, or with several sets of them and no ``entry``. Nothing in
+            the file is executed.
+    """
     file = Path(path)
-    with faults_of_file(file, "paddle.save"), open(file, "rb") as stream:
-        return _Plain(file.stat().st_size).of(_WeightsUnpickler(stream).load())
+    with faults_of_file(file, "torch.save"):
+        content = file.read_bytes()
+        read = _load_archive if content.startswith(b"PK\x03\x04") else _load_old
+        value, unpickler = read(content)
+        arrays = {}
+        for name, tensor in _chosen(value, entry, str(file)).items():
+            if tensor.kind.code is None:
+                raise RefusedError(f"tensor '{shown(name)}' is of type {tensor.kind.name}, which numpy has not")
+            array = tensor.view
+            if tensor.kind.name == "bfloat16" or not array.dtype.isnative:
+                unpickler.take(2 * array.nbytes)
+                array = array.astype(array.dtype.newbyteorder("="))
+            arrays[name] = bfloat16_to_float32(array) if tensor.kind.name == "bfloat16" else array
+        return arrays
+
+
+def _load_archive(content: bytes) -> tuple[Any, SafeUnpickler]:
+    """Loads the format of PyTorch 1.6 and later. Nothing is unpacked to the disk."""
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+    if len(pickles) != 1:
+        raise RefusedError(f"its zip archive holds {len(pickles)} data.pkl, expected one: not a file of torch.save")
+    folder = pickles[0].removesuffix("data.pkl")
+
+    def read(name: str) -> bytes:
+        if f"{folder}{name}" not in archive.NameToInfo:
+            raise RefusedError(f"{shown(name)} is missing in its zip archive")
+        entry = archive.getinfo(f"{folder}{name}")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(content):
+            raise RefusedError(f"its zip archive holds '{shown(name)}' compressed, which torch.save never does")
+        return archive.read(entry)  # Compares the checksum.
+
+    order = read("byteorder") if f"{folder}byteorder" in archive.NameToInfo else b"little"
+    if order not in (b"little", b"big"):
+        raise RefusedError(f"its byte order is {order[:20]!r}")
+    stream = io.BytesIO(read("data.pkl"))
+
+    def storage(key: str, _size: int) -> np.ndarray:
+        return np.frombuffer(read(f"data/{key}"), np.uint8)
+
+    unpickler = SafeUnpickler(stream, len(content), read_storage=storage, order="<" if order == b"little" else ">")
+    return unpickler.load(), unpickler
+
+
+def _load_old(content: bytes) -> tuple[Any, SafeUnpickler]:
+    """Loads the format before PyTorch 1.6: five pickles, then each storage behind the count of its numbers."""
+    stream, size = io.BytesIO(content), len(content)
+    if not content.startswith(b"\x80") or SafeUnpickler(stream, size).load() != 0x1950A86A20F9469CFC6C:
+        raise RefusedError("it is none of torch.save; save it anew with today's PyTorch")
+    if SafeUnpickler(stream, size).load() != 1001:
+        raise RefusedError("it is of an unknown version of torch.save; save it anew with today's PyTorch")
+    system = SafeUnpickler(stream, size).load()
+    order = "<" if not isinstance(system, dict) or system.get("little_endian", True) else ">"
+    unpickler = SafeUnpickler(
+        stream, size, read_storage=lambda _key, bytes_: np.zeros(bytes_, np.uint8), order=order
+    )
+    value = unpickler.load()
+    for key in SafeUnpickler(stream, size).load():
+        stream.read(8)
+        storage = unpickler.storages.pop(key)
+        if stream.readinto(memoryview(storage)) != storage.size:
+            raise RefusedError(f"it is cut short or damaged at the numbers '{shown(key)}'")
+    if unpickler.storages:
+        raise RefusedError(f"the numbers {first_of(unpickler.storages)} are missing in it")
+    return value, unpickler
+
+
+def _chosen(value: Any, entry: str | None, label: str) -> dict[str, Tensor]:
+    """Returns the one set of weights that is meant: a dictionary of tensors, ``value`` itself or an entry of it."""
+
+    def is_weights(each: Any) -> bool:
+        return isinstance(each, dict) and any(isinstance(tensor, Tensor) for tensor in each.values())
+
+    if not isinstance(value, dict):
+        raise UserError(f"{label}: holds a {type(value).__name__.lower()}, expected a dictionary of weights by name")
+    found = {name: each for name, each in value.items() if isinstance(name, str) and is_weights(each)}
+    entries = first_of(found, SHOWN_ENTRIES)
+    if not found and is_weights(value):
+        if entry is not None:
+            raise UserError(f"{label}: holds the weights themselves and no entries: leave --entry {entry} out")
+        weights = value
+    elif not found:
+        raise UserError(f"{label}: holds no weights by name, only: {first_of(value, SHOWN_ENTRIES) or 'nothing'}")
+    elif entry is None and len(found) > 1:
+        raise UserError(f"{label}: holds several sets of weights ({entries}): say which with --entry")
+    elif entry is not None and entry not in found:
+        near = suggestion(entry, found)
+        raise UserError(f"{label}: no weights under '{entry}'; there are {entries}{near}")
+    else:
+        weights = found[entry] if entry is not None else next(iter(found.values()))
+    for name, each in weights.items():
+        if not isinstance(name, str) or not isinstance(each, Tensor):
+            raise UserError(f"{label}: entry {shown(repr(name))} is a {type(each).__name__.lower()}, not a weight")
+    return weights

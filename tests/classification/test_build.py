@@ -1,62 +1,52 @@
-"""From settings to objects: mistakes that only show when data are opened, and batch norm over several GPUs."""
+"""From settings to objects: mistakes that only show when data are opened or a picture goes through the network."""
 
 from __future__ import annotations
 
 import logging
+import random
 
+import numpy as np
+import paddle
 import pytest
 
-from classification.build import build_dataset, build_network
+from classification.build import (
+    UnavailableDataError,
+    build_dataset,
+    build_network,
+    check_image_shape,
+    check_same_classes,
+    open_dataset,
+)
 from classification.config import load_config
-from classification.opening import UnavailableDataError, check_same_classes, open_dataset
 from classification.prepare import write_samples
 from classification.trained import load_trained
+from ppcls_ext import build_model
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.runs import TINY, tiny_config, write_config
 
 
-def config_of(folder, **changes):
-    return load_config(write_config(folder, tiny_config(folder / "run", **changes)))
+def config_of(folder, name=None, **changes):
+    settings = tiny_config(folder / "run", **changes)
+    if name is not None:
+        settings["Arch"] = {"class_num": 10, "name": name}
+    return load_config(write_config(folder, settings))
 
 
-def openers(config, folder):
-    """All that open ``DataLoader.Eval``."""
-    return {
-        "itself": lambda: open_dataset(config, config.eval),
-        "training": lambda: build_dataset(config, config.eval),
-        "samples": lambda: write_samples(config, "Eval", 3, folder / "samples"),
-        "prediction": lambda: load_trained(config),
-    }
-
-
-@pytest.fixture
-def weights(tmp_path):
-    from ppcls_ext import build_model
-
-    file = tmp_path / "weights.pdparams"
-    write_weights(file, build_model(**TINY).state_dict())
-    return str(file)
-
-
-def test_an_argument_out_of_range_is_one_line_whoever_opens_the_data(tmp_path, weights):
-    config = config_of(tmp_path, DataLoader__Eval__dataset__holdout=2.0, Global__pretrained_model=weights)
-    expected = "DataLoader.Eval.dataset.holdout: must be above 0 and below 1, got 2.0"
-    for name, opening in openers(config, tmp_path).items():
-        with pytest.raises(UserError) as told:
-            opening()
-        assert str(told.value).endswith(expected), name
-
-
-def test_data_that_are_not_there_are_needed_for_all_but_prediction(tmp_path, weights, caplog):
+def test_data_that_are_not_there_are_needed_for_all_but_prediction(tmp_path, caplog):
+    weights = tmp_path / "weights.pdparams"
+    write_weights(weights, build_model(**TINY).state_dict())
     absent = {"name": "ImageFolder", "image_root": str(tmp_path / "absent")}
-    config = config_of(tmp_path, DataLoader__Eval__dataset=absent, Global__pretrained_model=weights)
-    opening = openers(config, tmp_path)
-    for name in ("itself", "training", "samples"):
+    config = config_of(tmp_path, DataLoader__Eval__dataset=absent, Global__pretrained_model=str(weights))
+    for opening in (
+        lambda: open_dataset(config, config.eval),
+        lambda: build_dataset(config, config.eval),
+        lambda: write_samples(config, "Eval", 3, tmp_path / "samples"),
+    ):
         with pytest.raises(UnavailableDataError, match=r"Eval\.dataset\.image_root: .*absent does not exist"):
-            opening[name]()
+            opening()
     with caplog.at_level(logging.INFO):
-        assert opening["prediction"]().class_names is None
+        assert load_trained(config).class_names is None
     assert "absent does not exist): going on without it" in caplog.text
 
 
@@ -64,24 +54,68 @@ def test_only_training_speaks_of_synchronised_batch_norm(tmp_path, caplog):
     config = config_of(tmp_path, Arch__use_sync_bn=True)
     with caplog.at_level(logging.INFO):
         build_network(config)
-    assert caplog.text == ""
-    with caplog.at_level(logging.INFO):
+        assert caplog.text == ""
         build_network(config, environment_on_gpu=False)
     assert "Arch.use_sync_bn needs a GPU" in caplog.text
     kinds = {type(layer).__name__ for layer in build_network(config, environment_on_gpu=True).sublayers()}
-    assert "SyncBatchNorm" in kinds
-    assert "BatchNorm2D" not in kinds
+    assert "SyncBatchNorm" in kinds and "BatchNorm2D" not in kinds
+
+
+def test_class_names_that_differ_are_told_by_the_first_difference():
+    names = ["a", "b", "c"]
+    for others, difference in ((["a", "c"], "label 1 is 'c' and 'b'"), ([*names, "d"], "label 3 is 'd' and nothing")):
+        with pytest.raises(UserError, match=f"Eval and Train name different classes: {difference}"):
+            check_same_classes(names, "Train", others, "Eval")
+    check_same_classes(names, "Train", names, "Eval")
+    check_same_classes(names, "Train", None, "Eval")
 
 
 @pytest.mark.parametrize(
-    ("names", "others", "difference"),
+    ("name", "changes", "reason"),
     [
-        (["a", "b", "c"], ["a", "c"], "label 1 is 'c' and 'b'"),
-        (["a", "b"], ["a", "b", "c"], "label 2 is 'c' and nothing"),
+        (None, {"Arch__in_channels": 1}, r": its first convolution takes 1 channels, not 3$"),
+        ("ViT_small_patch16_224", {}, r": Input image size \(32\*32\) doesn't match model \(224\*224\)\.$"),
+        ("GoogLeNet", {}, r": they are too small, \S+ leaves nothing of them$"),
+        ("VGG11", {}, "$"),
     ],
 )
-def test_class_names_that_differ_are_told_by_the_first_difference(names, others, difference):
-    with pytest.raises(UserError, match=f"Eval and Train name different classes: {difference}"):
-        check_same_classes(names, "Train", others, "Eval")
-    check_same_classes(names, "Train", names, "Eval")
-    check_same_classes(names, "Train", None, "Eval")
+def test_a_shape_that_the_network_cannot_take_is_one_line(tmp_path, name, changes, reason):
+    refusal = rf"Global\.image_shape: {name or 'EConvNeXt_mini'} cannot take images of shape \[.*\]{reason}"
+    with pytest.raises(UserError, match=refusal) as told:
+        build_network(config_of(tmp_path, name, **changes))
+    assert "\n" not in str(told.value)
+
+
+class _Drawing(paddle.nn.Layer):
+    """Draws numbers in every mode, and has a part that its constructor put into evaluation mode."""
+
+    def __init__(self, outputs: int = 10) -> None:
+        super().__init__()
+        self.norm = paddle.nn.BatchNorm2D(3)
+        self.frozen = paddle.nn.BatchNorm2D(3)
+        self.frozen.eval()
+        self.linear = paddle.nn.Linear(3, outputs)
+
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        """``[N, 3, H, W]`` -> ``[N, outputs]``."""
+        shift = random.random() + float(np.random.random()) + paddle.rand([1])
+        return self.linear(self.frozen(self.norm(images + shift)).mean([2, 3]))
+
+
+def test_the_check_changes_neither_randomness_nor_statistics_nor_modes(tmp_path):
+    config, model = config_of(tmp_path), _Drawing()
+    before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    numbers = []
+    for checked in (False, True):
+        random.seed(1), np.random.seed(2), paddle.seed(3)
+        if checked:
+            check_image_shape(config, model)
+        numbers.append([random.random(), float(np.random.random()), *paddle.rand([3]).numpy().tolist()])
+    assert numbers[0] == numbers[1]
+    assert (model.training, model.norm.training, model.frozen.training) == (True, True, False)
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), before[name], err_msg=name)
+    assert model.linear.weight.grad is None
+    told = r"Arch\.class_num: .*outputs of shape \[1, 7\] for one image, expected \[1, 10\]"
+    with pytest.raises(UserError, match=told):
+        check_image_shape(config, _Drawing(outputs=7))

@@ -18,7 +18,7 @@ from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
 from ppcls_ext.utils.errors import UserError
 from tests.support.pictures import folder_config, smooth_picture, write_class_folders, write_picture
-from tests.support.runs import NORMALIZE, small_config
+from tests.support.runs import NORMALIZE, small_config, write_config
 
 SEVERITIES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
 
@@ -59,11 +59,11 @@ def notes(result: ClassificationCheck, kind: str) -> list[str]:
     return [entry.note for entry in finding(result, kind).entries]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_clean_data_give_nothing(tmp_path: Path, train: Path, evaluation: Path, workers: int) -> None:
-    result = check(folder_config(tmp_path, train, evaluation), workers=workers)
-    assert kinds(result) == {}
-    assert not result.has_errors
+def test_clean_data_give_nothing(tmp_path: Path, train: Path, evaluation: Path) -> None:
+    for options in ({}, {"workers": 2}, {"limit": 4}):
+        result = check(folder_config(tmp_path, train, evaluation), **options)
+        assert kinds(result) == {} and not result.has_errors
+    assert [len(result.scan.readable(part)) for part in ("Train", "Eval")] == [4, 4]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -105,33 +105,24 @@ def lines_of(folder: Path, root: Path, labels: dict[str, int]) -> list[str]:
 USUAL = {"class_0": 0, "class_1": 1}
 
 
-def test_missing_files_and_labels_outside_of_a_list(tmp_path: Path, train: Path, evaluation: Path) -> None:
+def test_faults_of_list_files(tmp_path: Path, train: Path, evaluation: Path) -> None:
     lines = lines_of(train, tmp_path, USUAL)
-    lines += ["train/class_0/gone.png 0", "train/class_1/99.png 7", "train/class_1/98.png -1"]
+    faulty = [*lines, "train/class_0/gone.png 0", "train/class_1/99.png 7", "train/class_1/98.png -1"]
     write_picture(train / "class_1" / "99.png", smooth_picture(99))
     write_picture(train / "class_1" / "98.png", smooth_picture(98))
-    config = list_config(tmp_path, tmp_path, lines, lines_of(evaluation, tmp_path, USUAL))
-    result = check(config)
+    # As ImageNet's validation images lie: all in one folder, which tells no names.
+    for number in range(4):
+        write_picture(tmp_path / "flat" / f"{number}.png", smooth_picture(600 + number))
+    flat = [f"flat/{number}.png {1 - number % 2}" for number in range(4)]
+    result = check(list_config(tmp_path, tmp_path, faulty, flat))
     assert kinds(result) == {"missing_image": "error", "label_outside": "error"}
     assert names(result, "missing_image") == [("class_0/gone.png",)]
     assert names(result, "label_outside") == [("class_1/99.png",), ("class_1/98.png",)]
     assert notes(result, "label_outside") == ["label 7", "label -1"]
-
-
-def test_a_list_that_orders_the_classes_otherwise(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    swapped = {"class_0": 1, "class_1": 0}
-    lists = lines_of(train, tmp_path, USUAL), lines_of(evaluation, tmp_path, swapped)
-    result = check(list_config(tmp_path, tmp_path, *lists))
+    swapped = lines_of(evaluation, tmp_path, {"class_0": 1, "class_1": 0})
+    result = check(list_config(tmp_path, tmp_path, lines, swapped))
     assert kinds(result) == {"class_names": "error"}
     assert notes(result, "class_names")[0] == "class 0 is 'class_0' in training and 'class_1' in validation"
-
-
-def test_a_list_without_class_folders_tells_no_names(tmp_path: Path, train: Path) -> None:
-    # As ImageNet's validation images lie: all in one folder.
-    for number in range(4):
-        write_picture(tmp_path / "flat" / f"{number}.png", smooth_picture(600 + number))
-    flat = [f"flat/{number}.png {1 - number % 2}" for number in range(4)]
-    assert kinds(check(list_config(tmp_path, tmp_path, lines_of(train, tmp_path, USUAL), flat))) == {}
 
 
 def test_classes_that_one_set_lacks(tmp_path: Path, train: Path) -> None:
@@ -141,18 +132,17 @@ def test_classes_that_one_set_lacks(tmp_path: Path, train: Path) -> None:
     assert notes(result, "class_not_trained") == ["2 (class_2): 3 validation images"]
     assert notes(result, "class_empty") == ["3", "4"]
     assert notes(result, "class_names") == ["class 2 'class_2' is known in validation only"]
+    write_picture(train / "class_3" / "only.png", smooth_picture(88))
+    result = check(folder_config(tmp_path, train, evaluation, class_num=5))
+    assert notes(result, "class_small") == ["2 (class_3): 1 image"]
+    result = check(folder_config(tmp_path, evaluation, train, class_num=5))
+    assert notes(result, "class_small")[0] == "0 (class_0): 3 images"
+    write_picture(evaluation / "class_4" / "only.png", smooth_picture(89))
+    result = check(folder_config(tmp_path, evaluation, train, class_num=5))
+    assert notes(result, "class_not_validated") == ["3 (class_4)"]
 
 
-def test_classes_with_few_or_no_images(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    write_picture(train / "class_2" / "only.png", smooth_picture(88))
-    result = check(folder_config(tmp_path, train, evaluation, class_num=3))
-    assert notes(result, "class_small") == ["2 (class_2): 1 image"]
-    assert notes(result, "class_not_validated") == ["2 (class_2)"]
-    assert finding(result, "class_small").severity == finding(result, "class_not_validated").severity
-    assert finding(result, "class_small").severity == Severity.WARNING
-
-
-def test_empty_class_folders_are_all_named(tmp_path: Path, train: Path, evaluation: Path) -> None:
+def test_sets_that_cannot_be_opened(tmp_path: Path, train: Path, evaluation: Path) -> None:
     for name in ("empty_a", "empty_b"):
         (train / name).mkdir()
     result = check(folder_config(tmp_path, train, evaluation, class_num=4))
@@ -160,33 +150,33 @@ def test_empty_class_folders_are_all_named(tmp_path: Path, train: Path, evaluati
     assert [Path(note).name for note in notes(result, "empty_folder_training")] == ["empty_a", "empty_b"]
     # The validation set is examined nevertheless.
     assert list(result.scan.datasets) == ["Eval"]
-
-
-def test_data_that_are_not_there_are_an_error(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    result = check(folder_config(tmp_path, tmp_path / "nowhere", evaluation))
-    assert "DataLoader.Train.dataset.image_root" in notes(result, "unopened_training")[0]
     result = check(folder_config(tmp_path, tmp_path / "nowhere", tmp_path / "nowhere"))
-    assert result.has_errors
-    assert not result.scan.datasets
+    assert "DataLoader.Train.dataset.image_root" in notes(result, "unopened_training")[0]
+    assert result.has_errors and not result.scan.datasets
     write_check(result, tmp_path / "out", result.draw_overview)
     assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 2
+    path = write_config(tmp_path, {**small_config(tmp_path / "run"), "DataLoader": None})
+    with pytest.raises(UserError, match="neither DataLoader.Train nor DataLoader.Eval"):
+        check(path)
 
 
 def test_the_same_pixels_twice_in_any_file(tmp_path: Path, train: Path, evaluation: Path) -> None:
     pixels = np.asarray(Image.open(train / "class_0" / "03.png"))
     write_picture(train / "class_0" / "copy.bmp", pixels)
     write_picture(evaluation / "class_0" / "leak.png", pixels, compress_level=1)
+    write_picture(train / "class_1" / "other.png", np.asarray(Image.open(train / "class_0" / "04.png")))
     result = check(folder_config(tmp_path, train, evaluation))
-    assert kinds(result) == {"duplicate_across": "warning", "duplicate_training": "warning"}
-    assert names(result, "duplicate_training") == [("class_0/copy.bmp", "class_0/03.png")]
+    assert kinds(result) == {
+        "label_conflict": "error",
+        "duplicate_across": "warning",
+        "duplicate_training": "warning",
+    }
+    assert names(result, "duplicate_training") == [
+        ("class_0/copy.bmp", "class_0/03.png"),
+        ("class_1/other.png", "class_0/04.png"),
+    ]
     assert names(result, "duplicate_across") == [("class_0/leak.png", "class_0/03.png")]
-
-
-def test_one_picture_with_two_labels(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    write_picture(train / "class_1" / "copy.png", np.asarray(Image.open(train / "class_0" / "03.png")))
-    result = check(folder_config(tmp_path, train, evaluation))
-    assert kinds(result) == {"label_conflict": "error", "duplicate_training": "warning"}
-    assert names(result, "label_conflict") == [("class_0/03.png", "class_1/copy.png")]
+    assert names(result, "label_conflict") == [("class_0/04.png", "class_1/other.png")]
     assert notes(result, "label_conflict") == ["0 (class_0) / 1 (class_1)"]
 
 
@@ -252,12 +242,6 @@ def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -
     assert not result.has_errors
 
 
-def test_limit_reads_that_many_of_each_set(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    result = check(folder_config(tmp_path, train, evaluation), limit=4)
-    assert [len(result.scan.readable(part)) for part in ("Train", "Eval")] == [4, 4]
-    assert kinds(result) == {}
-
-
 def cifar_archive(path: Path) -> Path:
     pictures = np.stack([smooth_picture(2000 + number, 32, 32) for number in range(24)])
     pictures[20] = pictures[0]
@@ -295,15 +279,6 @@ def test_archives_and_digits_are_checked_too(tmp_path: Path) -> None:
     # The tests' small sets are both drawn from the held-out digits.
     assert kinds(result)["duplicate_across"] == "warning"
     assert not result.has_errors
-
-
-def test_a_configuration_without_data_is_refused(tmp_path: Path) -> None:
-    config = small_config(tmp_path / "run")
-    config["DataLoader"] = None
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    with pytest.raises(UserError, match="neither DataLoader.Train nor DataLoader.Eval"):
-        check(path)
 
 
 def test_report_holds_everything_and_the_overview_is_a_picture(tmp_path: Path, train: Path, evaluation: Path) -> None:

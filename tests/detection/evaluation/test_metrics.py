@@ -12,7 +12,7 @@ import pytest
 
 from detection.evaluation import SUMMARY, evaluate_detections, read_detections
 from detection.evaluation.coco import Boxes
-from detection.evaluation.metrics import match_boxes, overlaps
+from detection.evaluation.metrics import match_boxes
 from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
 
@@ -42,25 +42,19 @@ def assert_equal(ours: dict, theirs: dict) -> None:
         assert ours[name] == expected, name
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_metrics_equal_pycocotools(tmp_path, seed):
-    data, detections = random_coco(seed)
-    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), detections)
+def test_metrics_equal_pycocotools(tmp_path):
+    data, detections = random_coco(1)
+    file = write_coco(tmp_path / "val.json", data)
+    metrics = evaluate_detections(file, detections)
     expected = by_pycocotools(data, detections)
     assert 0.05 < expected["AP"] < 0.95, "the test data must not be trivial"
     assert_equal(metrics.summary, expected)
     for row in metrics.classes:
         assert_equal(row.metrics, by_pycocotools(data, detections, category_ids=[row.category_id]))
     assert metrics.classes[-1].absent
-    assert metrics.classes[-1].metrics["AP"] is None
     assert metrics.crowds > 0
     assert metrics.images_without_boxes == 8
-
-
-def test_parts_of_images_and_classes_equal_pycocotools(tmp_path):
-    data, detections = random_coco(9)
-    file = write_coco(tmp_path / "val.json", data)
-    # The order of the classes is the caller's, and not that of their ids.
+    # A part of images and classes; the order of the classes is the caller's, and not that of their ids.
     metrics = evaluate_detections(file, detections, image_ids=range(1, 21), classes=["class 4", "class 1"])
     assert [row.category_id for row in metrics.classes] == [4, 1]
     assert metrics.images == 20
@@ -156,24 +150,16 @@ GOOD = detection(1, 1, [10, 10, 20, 20], 0.5)
         ({"category_id": 0}, "category_id 0 is not in .*its classes: 1, 2"),
         ({"bbox": [1, 2, float("nan"), 4]}, "bbox .* is not finite"),
         ({"bbox": [50, 50, -20, 10]}, "bbox .* negative side"),
-        ({"bbox": [1, 2, 3]}, "'bbox' must be"),
         ({"score": float("inf")}, "score inf is not finite"),
-        ({"score": "high"}, "'score' must be a number"),
-        ({"image_id": "1"}, "'image_id' must be a whole number"),
+        ({"bbox": [1, 2, 3]}, "need .*bbox"),
+        ({"score": "high"}, "need .*number score"),
+        ({"image_id": "1"}, "need whole numbers image_id"),
     ],
 )
 def test_faulty_detections_are_named(tmp_path, changes, message):
     file = write_coco(tmp_path / "val.json", coco_data(3, ["ball", "cube"], []))
-    with pytest.raises(UserError, match=rf"detections\[1\]: {message}"):
-        evaluate_detections(file, [GOOD, {**GOOD, **changes}])
-
-
-def test_a_missing_key_and_a_record_of_another_kind(tmp_path):
-    file = write_coco(tmp_path / "val.json", coco_data(3, ["ball"], []))
-    with pytest.raises(UserError, match=r"'score' is missing \(found: image_id, category_id, bbox\)"):
-        evaluate_detections(file, [{key: GOOD[key] for key in ("image_id", "category_id", "bbox")}])
-    with pytest.raises(UserError, match=r"found.json\[0\]: need an object"):
-        evaluate_detections(file, [[1, 2]], source="found.json")
+    with pytest.raises(UserError, match=rf"found\[1\]: {message}"):
+        evaluate_detections(file, [GOOD, {**GOOD, **changes}], source="found")
 
 
 def test_detections_of_images_and_classes_that_were_not_asked_for_are_left_out(tmp_path):
@@ -187,16 +173,12 @@ def test_detections_of_images_and_classes_that_were_not_asked_for_are_left_out(t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.pop("images"), "'images' must be a list"),
-        (lambda data: data["images"].clear(), "'images' is empty"),
+        (lambda data: data.pop("images"), "images"),
         (lambda data: data["categories"].clear(), "'categories' is empty"),
         (lambda data: data["images"].append(data["images"][0]), "images: 1 ids occur more than once"),
         (lambda data: data["categories"].append({"id": 9, "name": "ball"}), "several of them named 'ball'"),
         (lambda data: data["annotations"].append(annotation(2, 77, 1, [0, 0, 1, 1])), r"annotations\[1\]: image_id 77"),
-        (
-            lambda data: data["annotations"].append(annotation(2, 1, 7, [0, 0, 1, 1])),
-            "category_id 7 is not in the file",
-        ),
+        (lambda data: data["annotations"][0].update(category_id="1"), "'category_id' must be a whole number"),
         (lambda data: data["annotations"][0].update(bbox=[1, 2]), r"annotations\[0\]: 'bbox' must be"),
     ],
 )
@@ -207,16 +189,12 @@ def test_faulty_annotation_files_are_named(tmp_path, change, message):
         evaluate_detections(write_coco(tmp_path / "val.json", data), [])
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_files_of_detections_that_cannot_be_read(tmp_path):
     truncated = tmp_path / "cut.json"
-    truncated.write_text(json.dumps(coco_data(2, ["ball"], []))[:-20], encoding="utf-8")
-    with pytest.raises(UserError, match=r"cut.json, line 1: not valid JSON, probably truncated"):
-        evaluate_detections(truncated, [])
-    with pytest.raises(UserError, match=r"none.json: the annotation file does not exist"):
-        evaluate_detections(tmp_path / "none.json", [])
-    with pytest.raises(UserError, match="cut.json, line 1: not valid JSON"):
+    truncated.write_text(json.dumps([GOOD])[:-20], encoding="utf-8")
+    with pytest.raises(UserError, match="cut.json: not valid JSON, probably truncated"):
         read_detections(truncated)
-    with pytest.raises(UserError, match=r"does not exist"):
+    with pytest.raises(UserError, match="none.json"):
         read_detections(tmp_path / "none.json")
 
 
@@ -228,39 +206,17 @@ def test_unknown_names_are_answered_with_the_nearest(tmp_path):
         evaluate_detections(file, [], image_ids=[1, 8])
 
 
-def boxes(rows: list[list[float]], categories: list[int], weights=None, crowd=None) -> Boxes:
-    count = len(rows)
-    return Boxes(
-        np.array(rows, float).reshape(-1, 4),
-        np.array(categories, int),
-        np.array([1.0] * count if weights is None else weights),
-        np.array([False] * count if crowd is None else crowd, bool),
-    )
+def boxes(rows: list[list[float]], categories: list[int]) -> Boxes:
+    return Boxes(np.array(rows, float), np.array(categories), np.ones(len(rows)), np.zeros(len(rows), bool))
 
 
-def test_overlaps_equal_pycocotools():
-    from pycocotools import mask
-
-    generator = np.random.default_rng(0)
-    found, truth = (np.hstack([generator.uniform(0, 60, (n, 2)), generator.uniform(0, 50, (n, 2))]) for n in (30, 20))
-    crowd = generator.random(20) < 0.4
-    expected = mask.iou(found, truth, crowd.astype(np.uint8))
-    ours = overlaps(boxes(found, [1] * 30), boxes(truth, [1] * 20, crowd=crowd))
-    assert np.allclose(ours, expected)
-    assert (ours > 0.5).any()
-
-
-def test_of_several_boxes_the_nearest_of_the_own_class_is_taken():
+def test_the_nearest_box_of_the_own_class_is_taken_if_it_is_near_enough():
     truth = boxes([[0, 0, 10, 10], [0, 0, 10, 13], [0, 0, 10, 12]], [2, 1, 1])
-    assert match_boxes(boxes([[0, 0, 10, 10]], [1]), truth).box_of.tolist() == [2]
-    assert match_boxes(boxes([[0, 0, 10, 10]], [3]), truth).box_of.tolist() == [0]
-
-
-def test_too_little_overlap_is_no_match():
-    truth = boxes([[0, 0, 10, 10]], [1])
-    found = boxes([[0, 0, 10, 4.9]], [1])
-    assert match_boxes(found, truth).box_of.tolist() == [-1]
-    assert match_boxes(found, truth, iou_threshold=0.4).box_of.tolist() == [0]
+    assert match_boxes(boxes([[0, 0, 10, 10]], [1]), truth)[0].tolist() == [2]
+    assert match_boxes(boxes([[0, 0, 10, 10]], [3]), truth)[0].tolist() == [0]
+    few = boxes([[0, 0, 10, 4.9]], [1])
+    assert match_boxes(few, truth)[0].tolist() == [-1]
+    assert match_boxes(few, truth, iou_threshold=0.4)[0].tolist() == [2]
 
 
 @pytest.mark.parametrize("score_threshold", [0.3, 0.6])

@@ -10,7 +10,6 @@ import pytest
 from detection.prepare.split import (
     LARGEST_SHARE,
     THRESHOLDS,
-    alike_across,
     choose_validation,
     group_frames,
     hash_of,
@@ -62,19 +61,13 @@ def test_seeded_split_keeps_sequences_together_and_balances_classes(tmp_path: Pa
     assert result.reasons("alike_across_the_split") == []
 
 
-def test_same_seed_same_split(tmp_path: Path) -> None:
+def test_same_seed_same_split_and_written_lists_give_it_again(tmp_path: Path) -> None:
     raw = sequences(tmp_path / "raw")
-    splits = [prepared(raw, "--seed", str(seed)).names("val") for seed in (0, 0, 1, 2, 3)]
-    assert splits[0] == splits[1]
-    assert any(split != splits[0] for split in splits[2:])
-
-
-def test_written_lists_give_the_same_split_again(tmp_path: Path) -> None:
-    raw = sequences(tmp_path / "raw")
-    first = prepared(raw, "--seed", "4")
+    splits = [prepared(raw, "--seed", str(seed)).names("val") for seed in (1, 2, 0, 0)]
+    assert splits[2] == splits[3]
+    assert any(split != splits[2] for split in splits)
     lists = [tmp_path / "prepared" / "split" / f"{part}.txt" for part in ("train", "val")]
-    again = prepared(raw, "--split-files", *lists)
-    assert (again.names("train"), again.names("val")) == (first.names("train"), first.names("val"))
+    assert prepared(raw, "--split-files", *lists).names("val") == splits[3]
 
 
 def write_lists(folder: Path, train: list[str], val: list[str]) -> tuple[Path, Path]:
@@ -143,7 +136,6 @@ def test_looks_survive_darkness_and_a_single_channel() -> None:
     dark[..., 2] = bright[..., 0] // 8
     assert float(look_of(bright) @ look_of(dark)) > THRESHOLDS[0]
     assert float(look_of(bright) @ look_of(frame(2))) < 0.9
-    assert look_of(np.zeros((48, 64, 3), dtype=np.uint8)).tolist() == [0.0] * 1024
 
 
 def test_chain_of_alike_frames_is_one_group() -> None:
@@ -179,13 +171,6 @@ def test_hash_finds_what_comparing_all_pairs_finds(monkeypatch: pytest.MonkeyPat
     assert (hashed[0::3] == hashed[1::3]).all()
     assert len(np.unique(exact)) == 12
     assert hash_of(looks[0]) == hash_of(looks[1]) != hash_of(looks[3])
-
-
-def test_alike_across_counts_validation_frames() -> None:
-    train = np.stack([look_of(frame(seed)) for seed in range(4)])
-    val = np.stack([look_of(frame(2)), look_of(frame(3)), look_of(frame(9))])
-    assert alike_across(train, val) == 2
-    assert alike_across(train[:0], val) == 0
 
 
 def test_choice_meets_the_share_of_every_class() -> None:

@@ -15,12 +15,9 @@ from detection.yolov10.loss import (
     YOLOv10Assigner,
     anchor_points,
     box_losses,
-    boxes_around,
     class_loss,
     complete_iou,
-    distances_to,
     distribution_loss,
-    expected_distances,
     normalisers,
     objects_of,
 )
@@ -114,38 +111,11 @@ def test_the_normaliser_is_the_sum_of_the_scores_but_at_least_one() -> None:
     np.testing.assert_allclose(found.numpy(), [1.7, 1.0, 1.0], rtol=1e-6)
 
 
-def iou_of(first: list[float], second: list[float]) -> float:
-    return float(complete_iou(paddle.to_tensor(first), paddle.to_tensor(second)))
-
-
 def test_anchors_are_the_centres_of_the_cells() -> None:
     features = [paddle.zeros([1, 5, 2, 3]), paddle.zeros([1, 7, 1, 2])]
     points, strides = anchor_points(features, [8, 16])
     assert points.tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12], [8, 8], [24, 8]]
     assert strides.flatten().tolist() == [8] * 6 + [16] * 2
-
-
-def test_a_distance_is_the_expectation_of_its_bins() -> None:
-    logits = np.random.default_rng(0).normal(0, 2, (5, 4, 16)).astype("float32")
-    weights = np.exp(logits.astype(float))
-    expected = (weights / weights.sum(-1, keepdims=True) * np.arange(16)).sum(-1)
-    found = expected_distances(paddle.to_tensor(logits.reshape(5, 64)), 16)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
-
-
-def test_boxes_and_distances_are_each_others_reverse() -> None:
-    points = paddle.to_tensor([[10.0, 20.0]])
-    distances = paddle.to_tensor([[1.0, 2.0, 3.0, 4.0]])
-    boxes = boxes_around(points, distances)
-    assert boxes.tolist() == [[9.0, 18.0, 13.0, 24.0]]
-    assert distances_to(points, boxes).tolist() == distances.tolist()
-
-
-def test_other_proportions_cost_by_their_angles() -> None:
-    # One centre, shared 100 of 300: only the proportions count, 2 : 1 against 1 : 2.
-    skew = 4 / math.pi**2 * (math.atan(2) - math.atan(0.5)) ** 2
-    expected = 1 / 3 - skew**2 / (1 - 1 / 3 + skew)
-    assert iou_of([-10, -5, 10, 5], [-5, -10, 5, 10]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_random_boxes_agree_with_double_precision() -> None:
@@ -189,13 +159,12 @@ def skew_of(first: list[float], second: list[float]) -> float:
     return 4 / math.pi**2 * (angles[0] - angles[1]) ** 2
 
 
-@pytest.mark.parametrize("box", [[5, 5, 5, 5], [5, 5, 5, 9], [5, 5, 9, 5]])
+@pytest.mark.parametrize("box", [[5.0, 5.0, 5.0, 5.0], [5.0, 5.0, 5.0, 9.0], [5.0, 5.0, 9.0, 5.0]])
 def test_boxes_without_area_give_finite_values_and_gradients(box: list[float]) -> None:
-    predicted = paddle.to_tensor([float(value) for value in box], stop_gradient=False)
-    value = complete_iou(predicted, paddle.to_tensor([float(number) for number in box]))
+    predicted = paddle.to_tensor(box, stop_gradient=False)
+    value = complete_iou(predicted, paddle.to_tensor(box))
     value.backward()
-    assert math.isfinite(float(value))
-    assert np.isfinite(predicted.grad.numpy()).all()
+    assert math.isfinite(float(value)) and np.isfinite(predicted.grad.numpy()).all()
 
 
 SIDE = 64
@@ -248,19 +217,14 @@ def check(scores: np.ndarray, boxes: np.ndarray, shown: list[list[tuple[Any, int
 
 
 @pytest.mark.parametrize("most", [10, 1])
-@pytest.mark.parametrize("seed", range(2))
-def test_random_boxes_are_assigned_as_by_brute_force(seed: int, most: int) -> None:
-    generator = np.random.default_rng(seed)
+@pytest.mark.parametrize("pairs_at_once", [2**22, 200])
+def test_random_boxes_are_assigned_as_by_brute_force(pairs_at_once: int, most: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(loss, "PAIRS_AT_ONCE", pairs_at_once)
+    generator = np.random.default_rng(0)
     shown = [random_objects(generator, number) for number in (6, 0, 1, 12)]
     found = check(*predictions(generator, len(shown)), shown, most)
     assert found[1] == {}
     assert len(found[3]) > 3
-
-
-def test_many_boxes_that_are_compared_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "PAIRS_AT_ONCE", 200)
-    generator = np.random.default_rng(9)
-    check(*predictions(generator, 1), [random_objects(generator, 9)], 10)
 
 
 def test_an_anchor_that_two_boxes_want_goes_to_the_one_that_it_overlaps_more() -> None:
@@ -326,12 +290,3 @@ def test_a_reader_without_padding_is_named() -> None:
     del batch["pad_gt_mask"]
     with pytest.raises(UserError, match="TrainReader: .*'pad_gt_mask'.*PadGT"):
         objects_of(batch)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [({"one_to_many": 0}, "one_to_many: "), ({"one_to_one": True}, "one_to_one: "), ({"beta": -1}, "beta: ")],
-)
-def test_arguments_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        YOLOv10Assigner(**arguments)

@@ -244,11 +244,9 @@ def spoilt(folder: Path, name: str, content: str) -> Path:
     [
         ("report.json", '{"model": "ECon', "report.json: damaged"),
         ("report.json", "[1, 2]", "report.json: damaged, must hold a mapping, not list"),
-        ("report.json", '{"history": 3}', "report.json: damaged, history must be a list, got int"),
-        ("report.json", '{"history": [3]}', "report.json: damaged, history and figures must hold objects"),
-        ("report.json", '{"history": [{"eval": 5}]}', "report.json: damaged, history and figures must hold objects"),
-        ("report.json", '{"seconds": {"training": "long"}}', "report.json: damaged, training must be a number"),
-        ("report.json", '{"epochs": "many"}', "report.json: damaged, epochs must be a number, got 'many'"),
+        ("report.json", '{"history": 3}', "report.json: damaged, history must be a list, got 3"),
+        ("report.json", '{"history": [{"eval": 5}]}', r"report.json: damaged, history\[0\].eval must be a mapping"),
+        ("report.json", '{"epochs": "many"}', "report.json: damaged, epochs must be .*, got 'many'"),
         ("config.yaml", "Arch: [", "config.yaml: damaged"),
         ("report.json", '{"model": "ResNet50"}', "its files are of different models: EConvNeXt_mini, ResNet50"),
         ("checkpoints/best/state.json", "{", "state.json: damaged"),
@@ -280,7 +278,7 @@ def test_parts_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path
         ({"benchmark": benchmark}, "bench.json: has no measurement of EConvNeXt_mini; it holds ResNet50"),
         ({"benchmark": tmp_path / "empty.json"}, "empty.json: no benchmark of models"),
         ({"benchmark": tmp_path / "none.json"}, "none.json: cannot be read"),
-        ({"benchmark": lame}, "lame.json: damaged, a measured row lacks one of"),
+        ({"benchmark": lame}, "lame.json: damaged, .*median_ms must be a"),
     ):
         with pytest.raises(UserError, match=message):
             card_of(run, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 from pathlib import Path
@@ -37,32 +38,18 @@ def test_lossless_formats_come_back_exactly(image_format: str) -> None:
     assert np.array_equal(image, picture())
 
 
-def test_grey_jpeg_becomes_rgb() -> None:
-    grey = picture()[:, :, 0]
-    image = decode_image(encoded(Image.fromarray(grey), "JPEG", quality=95))
-    assert difference(image, np.repeat(grey[:, :, np.newaxis], 3, axis=2)) < 3
-
-
-def test_cmyk_jpeg_has_the_right_colours() -> None:
+def test_colour_modes_become_rgb() -> None:
+    pixels = picture()
+    grey = np.repeat(pixels[:, :, :1], 3, axis=2)
+    assert difference(decode_image(encoded(Image.fromarray(pixels[:, :, 0]), "JPEG", quality=95)), grey) < 3
     cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # no cyan, all magenta and yellow: red
-    image = decode_image(encoded(cmyk, "JPEG", quality=95))
-    assert image.shape == (16, 16, 3)
-    red, green, blue = image.reshape(-1, 3).mean(axis=0)
-    assert red > 240
-    assert green < 15
-    assert blue < 15
-
-
-def test_16_bit_grey_keeps_its_upper_byte() -> None:
-    samples = (np.arange(20 * 30).reshape(20, 30) * 109).astype(np.uint16)
-    image = decode_image(encoded(Image.fromarray(samples), "PNG"))
-    assert np.array_equal(image, np.repeat((samples >> 8).astype(np.uint8)[:, :, np.newaxis], 3, axis=2))
-
-
-def test_palette_picture_gets_its_colours() -> None:
-    palette = Image.fromarray(picture()).quantize(8)
-    image = decode_image(encoded(palette, "PNG"))
-    assert np.array_equal(image, np.asarray(palette.convert("RGB")))
+    red = np.full((16, 16, 3), [255, 0, 0], np.uint8)
+    assert difference(decode_image(encoded(cmyk, "JPEG", quality=95)), red) < 10
+    deep = (np.arange(20 * 30).reshape(20, 30) * 109).astype(np.uint16)
+    upper = np.repeat((deep >> 8).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
+    assert np.array_equal(decode_image(encoded(Image.fromarray(deep), "PNG")), upper)
+    palette = Image.fromarray(pixels).quantize(8)
+    assert np.array_equal(decode_image(encoded(palette, "PNG")), np.asarray(palette.convert("RGB")))
 
 
 def test_transparent_parts_are_white() -> None:
@@ -71,13 +58,9 @@ def test_transparent_parts_are_white() -> None:
     image = decode_image(encoded(Image.fromarray(alpha), "PNG"))
     assert np.array_equal(image[:, :20], picture()[:, :20])
     assert np.all(image[:, 20:] == 255)
-
-
-def test_palette_with_transparency() -> None:
     palette = Image.fromarray(picture()).quantize(8)
     transparent = np.asarray(palette) == 3
     image = decode_image(encoded(palette, "PNG", transparency=3))
-    assert transparent.any()
     assert np.all(image[transparent] == 255)
     assert np.array_equal(image[~transparent], np.asarray(palette.convert("RGB"))[~transparent])
 
@@ -115,40 +98,35 @@ def test_truncated_file_is_refused_by_name(tmp_path: Path, image_format: str, sh
         read_image(path)
 
 
-def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>not found</html>", "is not an image of a known format"),
+        (encoded(Image.fromarray(picture()), "PNG")[:16] + b"\xff" * 8 + bytes(100), ""),
+        (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), ".*floating-point"),
+    ],
+    ids=["empty", "a page", "damaged header", "floating-point"],
+)
+def test_what_is_no_image_is_refused_by_name(data: bytes, message: str) -> None:
+    with pytest.raises(ImageError, match=f"^a.jpg: {message}"):
+        decode_image(data, "a.jpg")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"absent\.png: the file does not exist"):
         read_image(tmp_path / "absent.png")
-    with pytest.raises(ImageError, match="empty.jpg: the file is empty"):
-        decode_image(b"", "empty.jpg")
-    with pytest.raises(ImageError, match="page.jpg: is not an image of a known format"):
-        decode_image(b"<html>not found</html>", "page.jpg")
 
 
-def test_damaged_header_is_refused() -> None:
-    data = bytearray(encoded(Image.fromarray(picture()), "PNG"))
-    data[16:24] = b"\xff" * 8  # width and height
-    with pytest.raises(ImageError, match=r"^image: "):
-        decode_image(bytes(data))
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_random_damage_never_raises_anything_else(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    data = bytearray(encoded(Image.fromarray(picture()), ["JPEG", "PNG", "TIFF", "GIF"][seed % 4]))
-    for position in generator.integers(0, len(data), 12):
-        data[position] = int(generator.integers(256))
-    try:
-        image = decode_image(bytes(data))
-    except ImageError:
-        return
-    assert image.dtype == np.uint8
-    assert image.ndim == 3
-    assert image.shape[2] == 3
-
-
-def test_floating_point_picture_is_refused() -> None:
-    with pytest.raises(ImageError, match="floating-point"):
-        decode_image(encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
+def test_random_damage_never_raises_anything_else() -> None:
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        data = bytearray(encoded(Image.fromarray(picture()), ["JPEG", "PNG", "TIFF", "GIF"][seed % 4]))
+        for position in generator.integers(0, len(data), 12):
+            data[position] = int(generator.integers(256))
+        with contextlib.suppress(ImageError):
+            image = decode_image(bytes(data))
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
 def test_error_travels_between_processes() -> None:
@@ -160,7 +138,6 @@ def test_cut_file_is_refused_whatever_another_package_allowed(monkeypatch: pytes
     from PIL import ImageFile
 
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as importing ppdet does
-    stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(stream, "PNG")
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     with pytest.raises(ImageError):
-        decode_image(stream.getvalue()[:2000])
+        decode_image(encoded(Image.fromarray(noise), "PNG")[:2000])

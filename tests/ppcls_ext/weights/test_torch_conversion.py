@@ -12,9 +12,8 @@ import pytest
 from ppcls_ext import build_model
 from ppcls_ext.arch.registry import families
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.weights import load_weights
-from ppcls_ext.weights.convert import Request, convert_weights
-from ppcls_ext.weights.torch_files import read_torch_weights
+from ppcls_ext.weights import load_weights, read_torch_weights
+from ppcls_ext.weights.convert import convert_weights
 from tests.support.seeded import seeded_array
 from tests.support.torch_files import Tensor, write_archive, write_old
 
@@ -124,11 +123,11 @@ def network_classes(network) -> int:
 def assert_equal_and_exported(tmp_path, network, origin, model_name) -> None:
     """Converted weights give the same logits, and what we export is strictly loaded and bit for bit the same."""
     safetensors = pytest.importorskip("safetensors.torch")
-    convert_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", Request(model_name, origin))
+    convert_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", model_name, origin)
     expected, actual = outputs(network, model_name, tmp_path / "ours.safetensors")
     assert np.abs(expected[0] - expected[1]).max() > 0.01, "the logits do not depend on the image: nothing is tested"
     assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
-    convert_weights(tmp_path / "ours.safetensors", tmp_path / "back.safetensors", Request(model_name, "ours", origin))
+    convert_weights(tmp_path / "ours.safetensors", tmp_path / "back.safetensors", model_name, "ours", origin)
     before, back = network.state_dict(), safetensors.load_file(tmp_path / "back.safetensors")
     assert sorted(back) == sorted(before)
     assert all(torch.equal(back[name], before[name]) for name in before)
@@ -164,7 +163,7 @@ def test_timm(tmp_path, version, pointwise):
     if not pointwise:
         assert_equal_and_exported(tmp_path, network, "timm", MODELS[version])
         return
-    convert_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", Request(MODELS[version], "timm"))
+    convert_weights(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", MODELS[version], "timm")
     expected, actual = outputs(network, MODELS[version], tmp_path / "ours.safetensors")
     assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
 

@@ -7,7 +7,7 @@ are those of boxes: the pixel in column i covers i to i + 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from ppcls_ext.preprocess import ImageError, sonar
 from ppcls_ext.preprocess import detection as preprocess
 from ppcls_ext.preprocess.detection import GREY, colour, height_and_width
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.signature import Limits, PositiveNumber, Probability
 
 # What PadGT pads.
 PADDED = {"gt_bbox", "gt_class", "gt_score", "is_crowd", "difficult", "pad_gt_mask"}
@@ -28,14 +29,23 @@ SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
 # OpenCV's hue of bytes goes from 0 to 179, two degrees a step.
 HUES, BYTES = 180, 256
 TILES = 4
-# The largest values of arguments whose smallest is 0.
-LIMITS = {"degrees": 180, "translate": 1, "scale": 0.99, "shear": 80, "perspective": 0.9, "prob": 1, "least_share": 1}
+NotNegative = Annotated[float, Limits(ge=0)]
+Degrees = Annotated[float, Limits(ge=0, le=180)]
+Slant = Annotated[float, Limits(ge=0, le=80)]
+Gain = Annotated[float, Limits(ge=0, le=0.99)]
+Tilt = Annotated[float, Limits(ge=0, le=0.9)]
 Size = tuple[int, int]
 
 
 def boxes_of(sample: dict[str, Any]) -> np.ndarray:
     """Returns the boxes of a sample, ``float64`` ``[N, 4]`` (x1, y1, x2, y2); none where it has no ``gt_bbox``."""
     return np.asarray(sample.get("gt_bbox", []), dtype=np.float64).reshape(-1, 4)
+
+
+def place_boxes(sample: dict[str, Any], place: preprocess.Placement, top: int, left: int) -> np.ndarray:
+    """Returns the boxes of a sample whose picture, not yet resized, goes to ``place`` at this top left corner."""
+    height, width = sample["image"].shape[:2]
+    return boxes_of(sample) * np.tile([place.width / width, place.height / height], 2) + np.tile([left, top], 2)
 
 
 def keep_boxes(sample: dict[str, Any], boxes: np.ndarray, kept: np.ndarray) -> None:
@@ -101,8 +111,8 @@ class SonarEnhance(BaseOperator):
         self,
         method: Literal["none", "gamma", "log", "equalize", "clahe"] = "none",
         channel: Literal["auto", "red", "green", "blue"] = "auto",
-        gamma: float = 0.5,
-        clip_limit: float = 2.0,
+        gamma: PositiveNumber = 0.5,
+        clip_limit: PositiveNumber = 2.0,
         tile_grid: int | list[int] = 8,
     ) -> None:
         super().__init__()
@@ -133,11 +143,7 @@ class SonarFlip(RandomFlip):
         ValueError: an argument is out of range; the message begins with its name.
     """
 
-    def __init__(self, prob: float = 0.5, axis: Literal["horizontal", "vertical", "none"] = "horizontal") -> None:
-        if not 0 <= prob <= 1:
-            raise ValueError(f"prob: must be from 0 to 1, got {prob}")
-        if axis not in ("horizontal", "vertical", "none"):
-            raise ValueError(f"axis: must be horizontal, vertical or none, got {axis!r}")
+    def __init__(self, prob: Probability = 0.5, axis: Literal["horizontal", "vertical", "none"] = "horizontal") -> None:
         super().__init__(float(prob))
         self.axis = axis
 
@@ -176,10 +182,12 @@ class RandomHSV(BaseOperator):
         ValueError: an argument is out of range; the message begins with its name.
     """
 
-    def __init__(self, hue: float = 0.015, saturation: float = 0.7, value: float = 0.4) -> None:
-        for name, number, largest in (("hue", hue, 0.5), ("saturation", saturation, 1), ("value", value, 1)):
-            if not 0 <= number <= largest:
-                raise ValueError(f"{name}: must be from 0 to {largest}, got {number}")
+    def __init__(
+        self,
+        hue: Annotated[float, Limits(ge=0, le=0.5)] = 0.015,
+        saturation: Probability = 0.7,
+        value: Probability = 0.4,
+    ) -> None:
         super().__init__()
         self.limits = np.array([hue, saturation, value])
 
@@ -215,7 +223,7 @@ class LetterResize(BaseOperator):
         self,
         target_size: int | list[int],
         fill_value: list[int] | None = None,
-        interp: int = cv2.INTER_LINEAR,
+        interp: preprocess.Interpolation = cv2.INTER_LINEAR,
         upscale: bool = True,
     ) -> None:
         super().__init__()
@@ -236,8 +244,8 @@ class LetterResize(BaseOperator):
         height, width = sample["image"].shape[:2]
         place = self._resize.placement(height, width)
         factors = np.array([place.height / height, place.width / width])
+        boxes = place_boxes(sample, place, place.top, place.left)
         sample["image"] = self._resize(sample["image"])
-        boxes = boxes_of(sample) * np.tile(factors[::-1], 2) + np.tile([place.left, place.top], 2)
         keep_boxes(sample, boxes, np.ones(len(boxes), dtype=bool))
         scale_factor = np.asarray(sample.get("scale_factor", np.ones(2)), dtype=np.float64)
         sample["scale_factor"] = (scale_factor * factors).astype(np.float32)
@@ -297,22 +305,6 @@ def areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1)
 
 
-def large_enough(seen: np.ndarray, whole: np.ndarray, least_share: float, least_side: float) -> np.ndarray:
-    """Tells which boxes are still worth learning from; a box without area never is.
-
-    Args:
-        seen: what is left of the boxes, ``[N, 4]``.
-        whole: the boxes as they would be if nothing had been cut off, ``[N, 4]``.
-        least_share: share of the whole area that must be left.
-        least_side: width and height in pixels that must be left.
-
-    Returns:
-        ``bool`` ``[N]``.
-    """
-    sides = (seen[:, 2:] - seen[:, :2]).min(axis=1, initial=np.inf)
-    return (sides > 0) & (sides >= least_side) & (areas(seen) >= least_share * areas(whole))
-
-
 class RandomPerspective(BaseOperator):
     """Rotates, shifts, scales, shears and tilts a picture at random; its size stays the same.
 
@@ -336,27 +328,21 @@ class RandomPerspective(BaseOperator):
 
     def __init__(
         self,
-        degrees: float = 0.0,
-        translate: float = 0.1,
-        scale: float = 0.5,
-        shear: float = 0.0,
-        perspective: float = 0.0,
+        degrees: Degrees = 0.0,
+        translate: Probability = 0.1,
+        scale: Gain = 0.5,
+        shear: Slant = 0.0,
+        perspective: Tilt = 0.0,
         fill_value: list[int] | None = None,
-        prob: float = 1.0,
-        least_share: float = 0.1,
-        least_side: float = 2.0,
+        prob: Probability = 1.0,
+        least_share: Probability = 0.1,
+        least_side: NotNegative = 2.0,
     ) -> None:
         super().__init__()
         self.degrees, self.translate, self.scale = degrees, translate, scale
         self.shear, self.perspective = shear, perspective
         self.fill_value = colour(fill_value, "fill_value", GREY)
         self.prob, self.least_share, self.least_side = float(prob), float(least_share), float(least_side)
-        for name, limit in LIMITS.items():
-            value = getattr(self, name)
-            if not 0 <= value <= limit:
-                raise ValueError(f"{name}: must be from 0 to {limit:g}, got {value}")
-        if least_side < 0:
-            raise ValueError(f"least_side: must be at least 0, got {least_side}")
 
     def draw_motion(self, source: Size, target: Size) -> np.ndarray:
         """Draws a motion that takes the centre of ``source`` to about the centre of ``target``.
@@ -382,8 +368,11 @@ class RandomPerspective(BaseOperator):
         return _translation(shift[0] * target[1], shift[1] * target[0]) @ sheared @ turned @ tilted @ centred
 
     def keep_what_is_left(self, sample: dict[str, Any], seen: np.ndarray, whole: np.ndarray) -> None:
-        """Gives a sample the parts of its boxes that are seen, ``[N, 4]``, where enough is left of the whole ones."""
-        keep_boxes(sample, seen, large_enough(seen, whole, self.least_share, self.least_side))
+        """Gives a sample the parts of its boxes that are seen, ``[N, 4]``, where enough is left of the whole ones to
+        learn from; a box without area never is."""
+        sides = (seen[:, 2:] - seen[:, :2]).min(axis=1, initial=np.inf)
+        large = (sides > 0) & (sides >= self.least_side) & (areas(seen) >= self.least_share * areas(whole))
+        keep_boxes(sample, seen, large)
 
     def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
         """Moves ``image`` ``[H, W, 3]`` and ``gt_bbox`` ``[N, 4]`` (corners), or leaves both.
@@ -427,15 +416,15 @@ class MosaicPerspective(RandomPerspective):
     def __init__(
         self,
         target_size: int | list[int],
-        degrees: float = 0.0,
-        translate: float = 0.1,
-        scale: float = 0.5,
-        shear: float = 0.0,
-        perspective: float = 0.0,
+        degrees: Degrees = 0.0,
+        translate: Probability = 0.1,
+        scale: Gain = 0.5,
+        shear: Slant = 0.0,
+        perspective: Tilt = 0.0,
         fill_value: list[int] | None = None,
-        prob: float = 1.0,
-        least_share: float = 0.1,
-        least_side: float = 2.0,
+        prob: Probability = 1.0,
+        least_share: Probability = 0.1,
+        least_side: NotNegative = 2.0,
     ) -> None:
         super().__init__(
             degrees, translate, scale, shear, perspective, fill_value, prob, least_share, least_side
@@ -467,12 +456,10 @@ class MosaicPerspective(RandomPerspective):
         return self._together(samples[:TILES])
 
     def _alone(self, sample: dict[str, Any]) -> dict[str, Any]:
-        height, width = sample["image"].shape[:2]
-        place = self._letterbox.placement(height, width)
+        place = self._letterbox.placement(*sample["image"].shape[:2])
+        boxes = place_boxes(sample, place, place.top, place.left)
         sample["image"] = self._letterbox(sample["image"])
-        boxes = boxes_of(sample) * np.tile([place.width / width, place.height / height], 2)
-        boxes += np.tile([place.left, place.top], 2)
-        keep_boxes(sample, boxes, large_enough(boxes, boxes, 0.0, 0.0))
+        keep_boxes(sample, boxes, areas(boxes) > 0)
         note_size(sample)
         return sample
 
@@ -513,8 +500,7 @@ class MosaicPerspective(RandomPerspective):
         first_column, last_column = max(left, 0), min(left + size.width, canvas.shape[1])
         part = image[first_row - top : last_row - top, first_column - left : last_column - left]
         canvas[first_row:last_row, first_column:last_column] = part
-        height, width = sample["image"].shape[:2]
-        whole = boxes_of(sample) * np.tile([size.width / width, size.height / height], 2) + np.tile([left, top], 2)
+        whole = place_boxes(sample, size, top, left)
         return clip_boxes(whole, first_column, first_row, last_column, last_row), whole
 
 

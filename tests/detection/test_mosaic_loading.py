@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from detection.configuration import load_config
-from detection.data.loader import build_loader
+from detection.loaders import training_loader
 from detection.toolkit import workspace
+from ppcls_ext.engine.environment import Environment
 from ppcls_ext.utils.errors import UserError
 from tests.support.detectors import NORMALIZE, make_frames, run_config
 
@@ -31,16 +32,13 @@ def config_of(folder: Path, mosaic_epoch: int = 2, batch: int = 3) -> Any:
     return load_config(run_config(folder, make_frames(folder / "data"), TrainReader=reader))
 
 
-def batches(config: Any, epoch: int, start: int = 0, workers: int = 0, seed: int = 3, **ranks: int) -> list[dict]:
+def batches(
+    config: Any, epoch: int, start: int = 0, workers: int = 0, seed: int = 3, rank: int = 0, world_size: int = 1
+) -> list[dict]:
     """Returns the batches of an epoch from ``start`` on as arrays."""
-    from ppdet.core.workspace import create
-
+    config.data["worker_num"] = workers
     with workspace(config):
-        dataset = create("TrainDataset")()
-        dataset.parse_dataset()
-        loader = build_loader(
-            dataset, create("TrainReader"), seed=seed, training=True, num_workers=workers, largest_side=64, **ranks
-        )
+        loader = training_loader(config, Environment("cpu", rank, world_size, seed))
         try:
             loader.sampler.set_position(epoch, start)
             return [{name: np.asarray(value) for name, value in batch.items()} for batch in loader]

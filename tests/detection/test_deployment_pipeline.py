@@ -48,12 +48,10 @@ def test_files_of_every_kind(kind):
 
 @pytest.mark.parametrize("interp", range(5))
 @pytest.mark.parametrize("keep_ratio", [False, True])
-@pytest.mark.parametrize("size", [(38, 53), (7, 200)])
-@pytest.mark.parametrize("target_size", [64, [48, 96]])
-def test_resizing(interp, keep_ratio, size, target_size):
-    pixels = smooth_picture(1, size[1], size[0])
-    resize = {"Resize": {"target_size": target_size, "keep_ratio": keep_ratio, "interp": interp}}
-    check_equal([resize, NORMALIZE, {"Permute": {}}], pixels)
+def test_resizing(interp, keep_ratio):
+    for target_size, size in ((64, (38, 53)), ([48, 96], (38, 53)), ([48, 96], (7, 200))):
+        resize = {"Resize": {"target_size": target_size, "keep_ratio": keep_ratio, "interp": interp}}
+        check_equal([resize, NORMALIZE, {"Permute": {}}], smooth_picture(1, size[1], size[0]))
 
 
 @pytest.mark.parametrize(
@@ -88,20 +86,18 @@ def test_other_orders_and_padding(operators):
     check_equal([*operators, {"Permute": {}}], FILES["png"])
 
 
-@pytest.mark.parametrize("size", [(38, 53), (100, 20), (7, 200), (64, 64), (1, 1)])
 @pytest.mark.parametrize("interp", [0, 1, 2])
 @pytest.mark.parametrize("upscale", [False, True])
-def test_letterbox(size, interp, upscale):
+def test_letterbox(interp, upscale):
     letterbox = {"LetterResize": {"target_size": [48, 96], "interp": interp, "upscale": upscale}}
-    check_equal([letterbox, NORMALIZE, {"Permute": {}}], smooth_picture(1, size[1], size[0]))
+    for size in ((38, 53), (100, 20), (7, 200), (64, 64), (1, 1)):
+        check_equal([letterbox, NORMALIZE, {"Permute": {}}], smooth_picture(1, size[1], size[0]))
 
 
-@pytest.mark.parametrize("kind", ["bmp", "jpeg"])
-def test_letterbox_behind_other_operators(kind):
+def test_letterbox_behind_other_operators():
     letterbox = {"LetterResize": {"target_size": 48, "fill_value": [0, 0, 0]}}
     resize = {"Resize": {"target_size": [31, 70], "keep_ratio": False, "interp": 2}}
-    enhance = {"SonarEnhance": {"method": "equalize"}}
-    check_equal([enhance, resize, letterbox, NORMALIZE, {"Permute": {}}], FILES[kind])
+    check_equal([{"SonarEnhance": {"method": "equalize"}}, resize, letterbox, NORMALIZE, {"Permute": {}}], FILES["bmp"])
 
 
 @pytest.mark.parametrize("stride", [0, 1, 32])
@@ -111,7 +107,6 @@ def test_stride_of_a_batch(stride):
 
 
 @pytest.mark.parametrize("method", ["none", "gamma", "log", "equalize", "clahe"])
-@pytest.mark.parametrize("kind", ["png of 16 bits", "jpeg"])
-def test_enhanced_sonar(method, kind):
+def test_enhanced_sonar(method):
     resize = {"Resize": {"target_size": [64, 64], "keep_ratio": False, "interp": 2}}
-    check_equal([{"SonarEnhance": {"method": method}}, resize, NORMALIZE, {"Permute": {}}], FILES[kind])
+    check_equal([{"SonarEnhance": {"method": method}}, resize, NORMALIZE, {"Permute": {}}], FILES["png of 16 bits"])

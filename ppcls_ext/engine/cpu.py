@@ -1,0 +1,727 @@
+"""Training on a CPU several times faster than with Paddle's own kernels, with the same numbers.
+
+`accelerate` exchanges the ``forward`` of layers for which Paddle's CPU kernels are slow: convolutions, batch norm, GELU
+and SiLU one by one in their NCHW layout; the stages of ConvNeXt and E-ConvNeXt as a whole in CNHW, where a 1x1
+convolution is one matrix product over the whole batch. Matrix products are NumPy's (OpenBLAS), everything else is in
+`cpu_kernels` (numba). Parameters, their names, buffers and hooks stay what they are, and so does everything that is not
+eager float32 on a CPU: it goes on to the layer's own ``forward``.
+
+Each function below computes on arrays and returns its result with a function for the gradients; `_Fused` ties them into
+Paddle's autograd.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.autograd import PyLayer
+from paddle.utils import dlpack
+
+from ppcls_ext.arch.convnext import NORM_EPSILON, SMALLEST_ENERGY, BlockV1, BlockV2, Stage
+from ppcls_ext.arch.econvnext import Block, ConvBNAct, CSPStage
+
+logger = logging.getLogger(__name__)
+kernels: Any = None  # The module of numba kernels, once `accelerate` has loaded it.
+# NumPy's OpenBLAS, and its threads; None where NumPy has another library.
+blas: Any = None
+blas_threads = 1
+# From so many FLOPs on, two threads are faster than one.
+LARGE_PRODUCT = 1e8
+# From so many positions in a map on, a product for each image is as fast as one over the batch.
+LARGE_MAP = 256
+Backward = Callable[..., Any]
+
+
+class _Memory:
+    """What NumPy asks an object for, to look at the memory of a tensor; keeps the tensor alive."""
+
+    def __init__(self, tensor: paddle.Tensor) -> None:
+        self.tensor = tensor
+        self.__array_interface__ = {
+            "data": (tensor.data_ptr(), False), "shape": tuple(tensor.shape), "typestr": "<f4", "version": 3
+        }  # fmt: skip
+
+
+def array_of(tensor: paddle.Tensor) -> np.ndarray:
+    """Returns the memory of a float32 CPU tensor as an array; a copy, if the tensor is not contiguous."""
+    return np.asarray(_Memory(tensor if tensor.is_contiguous() else tensor.contiguous()))
+
+
+def tensor_of(array: np.ndarray) -> paddle.Tensor:
+    """Returns a tensor over the memory of an array."""
+    return dlpack.from_dlpack(np.ascontiguousarray(array))
+
+
+class _Fused(PyLayer):
+    """Ties a function on arrays into autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable, *tensors: paddle.Tensor) -> paddle.Tensor:
+        """``compute(*arrays)`` gives an array and a function from its gradient to those of the arrays."""
+        result, ctx.gradients = compute(*(array_of(tensor) for tensor in tensors))
+        ctx.frozen = [tensor.stop_gradient for tensor in tensors]
+        return tensor_of(result)
+
+    @staticmethod
+    def backward(ctx: Any, grad: paddle.Tensor) -> Any:
+        gradients = ctx.gradients(array_of(grad))
+        answers = [None if fixed else tensor_of(g) for fixed, g in zip(ctx.frozen, gradients, strict=True)]
+        return answers[0] if len(answers) == 1 else tuple(answers)
+
+
+def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Matrix product ``a @ b``; a small one on one thread, because it is done before a second one has woken up."""
+    if blas is None or 2 * a.shape[0] * a.shape[1] * b.shape[1] >= LARGE_PRODUCT:
+        return a @ b
+    blas.set_num_threads(1)
+    product = a @ b
+    blas.set_num_threads(blas_threads)
+    return product
+
+
+# ---- the parts, on arrays [C, N, H, W] ----
+
+
+def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, images_first: bool = False) -> tuple:
+    """Stride 1, "same" padding. x [C, N, H, W] or, with ``images_first``, [N, C, H, W]; weight [C, 1, k, k]."""
+    height, width = x.shape[2:]
+    images, channels = x.shape[:2] if images_first else x.shape[1::-1]
+    plane = height * width
+    strides = (plane, channels * plane) if images_first else (images * plane, plane)
+    # A map of 4x4 sees 7x7 of a kernel, one of 1x1 only its middle.
+    taps = weight.shape[2]
+    cut = max(taps // 2 - max(height, width) + 1, 0)
+    visible = np.ascontiguousarray(weight[:, 0, cut : taps - cut, cut : taps - cut])
+    y = np.empty_like(x)
+    kernels.depthwise_forward(x.reshape(-1), visible, bias, y.reshape(-1), images, height, width, strides)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        dx, dvisible, dbias = np.empty_like(x), np.empty_like(visible), np.empty_like(bias)
+        kernels.depthwise_backward(
+            x.reshape(-1), visible, dy.reshape(-1), dx.reshape(-1), dvisible, dbias, images, height, width, strides
+        )
+        dweight = np.zeros_like(weight)
+        dweight[:, 0, cut : taps - cut, cut : taps - cut] = dvisible
+        return dx, dweight, dbias
+
+    return y, gradients
+
+
+def _batch_norm(
+    x: np.ndarray, norm: nn.Layer, weight: np.ndarray, bias: np.ndarray, shift: np.ndarray | None = None,
+    images_first: bool = False,
+) -> tuple:  # fmt: skip
+    """Batch norm of ``x + shift``, x [C, N, size] or [N, C, size]. Also returns the means of its planes [C, N].
+
+    The gradients are by x, weight, bias and shift. In training no shift changes the output: its gradient is zero.
+    """
+    images, channels = x.shape[:2] if images_first else x.shape[1::-1]
+    size = x.shape[2]
+    strides = (size, channels * size) if images_first else (images * size, size)
+    mean, variance, scale = np.empty((3, channels), np.float32)
+    running_mean, running_variance = array_of(norm._mean), array_of(norm._variance)
+    y, pooled = np.empty_like(x), np.empty((channels, images), np.float32)
+    epsilon = norm._epsilon
+    training = norm.training and not norm._use_global_stats
+    if training:
+        kernels.batch_norm_forward(
+            x.reshape(-1), weight, bias, epsilon, y.reshape(-1), pooled, mean, variance, scale, images, size, strides
+        )
+        momentum = np.float32(norm._momentum)
+        running_mean *= momentum
+        running_mean += (1 - momentum) * (mean if shift is None else mean + shift)
+        running_variance *= momentum
+        running_variance += (1 - momentum) * variance
+    else:
+        inverse = 1 / np.sqrt(running_variance + np.float32(epsilon))
+        center = running_mean if shift is None else running_mean - shift
+        scale = weight * inverse
+        kernels.affine(x.reshape(-1), scale, bias - center * scale, y.reshape(-1), images, size, strides)
+        pooled = np.ascontiguousarray(y.mean(axis=2).T if images_first else y.mean(axis=2))
+        # The statistics are copied: training may go on before the gradients are asked for.
+        center = center.copy()
+
+    def gradients(dy: np.ndarray, dpooled: np.ndarray | None = None) -> tuple:
+        dx, (dweight, dbias) = np.empty_like(x), np.empty((2, channels), np.float32)
+        extra = np.zeros((channels, images), np.float32) if dpooled is None else dpooled
+        kernels.batch_norm_backward(
+            x.reshape(-1), mean, variance, scale, epsilon, dy.reshape(-1), extra, dx.reshape(-1), dweight, dbias,
+            images, size, strides,
+        )  # fmt: skip
+        return dx, dweight, dbias, np.zeros_like(dbias)
+
+    def gradients_with_stored_statistics(dy: np.ndarray, dpooled: np.ndarray | None = None) -> tuple:
+        if dpooled is not None:
+            extra = dpooled / np.float32(size)
+            dy = dy + (extra.T if images_first else extra)[:, :, None]
+        dx = np.empty_like(x)
+        kernels.affine(dy.reshape(-1), scale, np.zeros_like(scale), dx.reshape(-1), images, size, strides)
+        dbias = dy.sum(axis=(0, 2) if images_first else (1, 2))
+        by_x = np.einsum("ncs,ncs->c" if images_first else "cns,cns->c", dy, x, optimize=True)
+        return dx, (by_x - dbias * center) * inverse, dbias, dbias * scale
+
+    return y, pooled, gradients if training else gradients_with_stored_statistics
+
+
+def _gelu(x: np.ndarray, bias: np.ndarray) -> tuple:
+    """GELU(x + bias) of x [C, M], bias [C]."""
+    y, slope = np.empty_like(x), np.empty_like(x)
+    kernels.gelu_forward(x, bias, y, slope)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        dx, dbias = np.empty_like(x), np.empty_like(bias)
+        kernels.multiply_and_sum(dy, slope, dx, dbias)
+        return dx, dbias
+
+    return y, gradients
+
+
+def _gate(pooled: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
+    """Effective squeeze-and-excitation from the means of planes [C, N]: hard sigmoid of a linear layer."""
+    matrix = weight.reshape(weight.shape[:2])
+    before = _times(matrix, pooled) + bias[:, None]
+    gate = np.clip(before / np.float32(6) + np.float32(0.5), 0, 1)
+
+    def gradients(dgate: np.ndarray) -> tuple:
+        dbefore = np.where(np.abs(before) < 3, dgate / np.float32(6), np.float32(0))
+        return _times(matrix.T, dbefore), _times(dbefore, pooled.T).reshape(weight.shape), dbefore.sum(axis=1)
+
+    return gate, gradients
+
+
+def _product(x: np.ndarray, weight: np.ndarray) -> tuple:
+    """weight [C_out, C_in] times x [C_in, M]."""
+
+    def gradients(dy: np.ndarray) -> tuple:
+        return _times(weight.T, dy), _times(dy, x.T)
+
+    return _times(weight, x), gradients
+
+
+# ---- blocks and stages in CNHW ----
+
+
+def _block(
+    layer: Block, kept: np.ndarray | None, x: np.ndarray, depthwise_w: np.ndarray, depthwise_b: np.ndarray,
+    norm_w: np.ndarray, norm_b: np.ndarray, expand_w: np.ndarray, expand_b: np.ndarray, project_w: np.ndarray,
+    project_b: np.ndarray, project_norm_w: np.ndarray, project_norm_b: np.ndarray, gate_w: np.ndarray,
+    gate_b: np.ndarray,
+) -> tuple:  # fmt: skip
+    """Block of E-ConvNeXt, x [C, N, H, W]; ``kept`` [N] scales the branch of each image (drop path)."""
+    channels, images = x.shape[:2]
+    planes = (channels, images, -1)
+    y, depthwise_back = _depthwise(x, depthwise_w, depthwise_b)
+    y, _, norm_back = _batch_norm(y.reshape(planes), layer.norm, norm_w, norm_b)
+    y, expand_back = _product(y.reshape(channels, -1), expand_w.reshape(expand_w.shape[:2]))
+    y, gelu_back = _gelu(y, expand_b)
+    y, project_back = _product(y, project_w.reshape(project_w.shape[:2]))
+    branch, pooled, project_norm_back = _batch_norm(
+        y.reshape(planes), layer.project_norm, project_norm_w, project_norm_b, project_b
+    )
+    gate, gate_back = _gate(pooled, gate_w, gate_b)
+    factor = gate if kept is None else gate * kept
+    result = np.empty_like(branch)
+    kernels.add_scaled_planes(x.reshape(branch.shape), branch, factor, result)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        d, dfactor = np.empty_like(branch), np.empty_like(factor)
+        kernels.scale_planes_backward(branch, factor, dy.reshape(branch.shape), d, dfactor)
+        dpooled, *gate_gradients = gate_back(dfactor if kept is None else dfactor * kept)
+        d, *project_norm_gradients, dproject_b = project_norm_back(d, dpooled)
+        d, dproject_w = project_back(d.reshape(channels, -1))
+        d, dexpand_b = gelu_back(d)
+        d, dexpand_w = expand_back(d)
+        d, *norm_gradients, _ = norm_back(d.reshape(planes))
+        d, *depthwise_gradients = depthwise_back(d.reshape(x.shape))
+        d += dy
+        return (
+            d, *depthwise_gradients, *norm_gradients, dexpand_w.reshape(expand_w.shape), dexpand_b,
+            dproject_w.reshape(project_w.shape), dproject_b, *project_norm_gradients, *gate_gradients,
+        )  # fmt: skip
+
+    return result.reshape(x.shape), gradients
+
+
+def _conv_norm_act(layer: ConvBNAct, x: np.ndarray, conv_w: np.ndarray, conv_b: np.ndarray, norm_w: np.ndarray,
+                   norm_b: np.ndarray) -> tuple:  # fmt: skip
+    """ConvBNAct whose kernel is as large as its stride, x [C, N, H, W]."""
+    channels, images, height, width = x.shape
+    side = conv_w.shape[2]
+    height, width = height // side, width // side
+    columns = x
+    if side > 1:
+        parts = x[:, :, : height * side, : width * side].reshape(channels, images, height, side, width, side)
+        columns = parts.transpose(0, 3, 5, 1, 2, 4)
+    columns = columns.reshape(channels * side * side, -1)
+    y, product_back = _product(columns, conv_w.reshape(len(conv_w), -1))
+    y, _, norm_back = _batch_norm(y.reshape(len(y), images, -1), layer.norm, norm_w, norm_b, conv_b)
+    shape = y.shape
+    y, gelu_back = _gelu(y.reshape(len(y), -1), np.zeros_like(conv_b))
+
+    def gradients(dy: np.ndarray) -> tuple:
+        d, _ = gelu_back(dy.reshape(y.shape))
+        d, *norm_gradients, dconv_b = norm_back(d.reshape(shape))
+        d, dweight = product_back(d.reshape(y.shape))
+        if side > 1:
+            dx = np.zeros_like(x)
+            d = d.reshape(channels, side, side, images, height, width).transpose(0, 3, 4, 1, 5, 2)
+            dx[:, :, : height * side, : width * side] = d.reshape(channels, images, height * side, width * side)
+        else:
+            dx = d.reshape(x.shape)
+        return dx, dweight.reshape(conv_w.shape), dconv_b, *norm_gradients
+
+    return y.reshape(len(y), images, height, width), gradients
+
+
+def _attention(x: np.ndarray, gate_w: np.ndarray, gate_b: np.ndarray) -> tuple:
+    """EffectiveSE of x [C, N, H, W]."""
+    planes = x.reshape(*x.shape[:2], -1)
+    size = np.float32(planes.shape[2])
+    pooled = planes.mean(axis=2)
+    gate, gate_back = _gate(pooled, gate_w, gate_b)
+    y = np.empty_like(planes)
+    kernels.scale_planes(planes, gate, y)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        d, dgate = np.empty_like(planes), np.empty_like(gate)
+        kernels.scale_planes_backward(planes, gate, dy.reshape(planes.shape), d, dgate)
+        dpooled, *gate_gradients = gate_back(dgate)
+        kernels.add_to_planes(d, dpooled / size, d)
+        return d.reshape(x.shape), *gate_gradients
+
+    return y.reshape(x.shape), gradients
+
+
+def _swap(x: np.ndarray) -> tuple:
+    """[A, B, H, W] -> [B, A, H, W]."""
+
+    def swapped(x: np.ndarray) -> np.ndarray:
+        y = np.empty((x.shape[1], x.shape[0], *x.shape[2:]), np.float32)
+        kernels.swap_axes(x.reshape(*x.shape[:2], -1), y.reshape(*y.shape[:2], -1))
+        return y
+
+    return swapped(x), lambda dy: (swapped(dy),)
+
+
+def _kept(drop_path: nn.Layer, images: int) -> np.ndarray | None:
+    """Draws the factor [N] of each image's branch, as the layer itself does."""
+    if not drop_path.training or drop_path.rate == 0:
+        return None
+    return drop_path(paddle.ones([images, 1, 1, 1])).numpy().reshape(-1)
+
+
+def _parameters(*layers: nn.Layer) -> list[paddle.Tensor]:
+    return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+
+
+def _run_conv_norm_act(layer: ConvBNAct, x: paddle.Tensor) -> paddle.Tensor:
+    return _Fused.apply(partial(_conv_norm_act, layer), x, *_parameters(layer.conv, layer.norm))
+
+
+def _econvnext_stage(layer: CSPStage, x: paddle.Tensor) -> paddle.Tensor:
+    """`CSPStage.forward` in CNHW: ``[N, C, H, W]`` -> ``[N, C', H', W']``."""
+    x = _Fused.apply(_swap, x)
+    if isinstance(layer.downsample, ConvBNAct):
+        x = _run_conv_norm_act(layer.downsample, x)
+    a, b = _run_conv_norm_act(layer.shortcut, x), _run_conv_norm_act(layer.entry, x)
+    for block in layer.blocks:
+        b = _Fused.apply(
+            partial(_block, block, _kept(block.drop_path, b.shape[1])), b,
+            *_parameters(block.depthwise, block.norm, block.expand, block.project, block.project_norm),
+            *_parameters(block.attention.conv),
+        )  # fmt: skip
+    x = paddle.concat([a, b], axis=0)
+    x = _Fused.apply(_attention, x, *_parameters(layer.attention.conv))
+    x = _run_conv_norm_act(layer.merge, x)
+    return _Fused.apply(_swap, x)
+
+
+def _convnext_block(
+    layer: BlockV1 | BlockV2, kept: np.ndarray | None, x: np.ndarray, depthwise_w: np.ndarray,
+    depthwise_b: np.ndarray, norm_w: np.ndarray, norm_b: np.ndarray, expand_w: np.ndarray, expand_b: np.ndarray,
+    project_w: np.ndarray, project_b: np.ndarray, *rest: np.ndarray,
+) -> tuple:  # fmt: skip
+    """Block of ConvNeXt, x [C, N, H, W]. ``rest`` is the layer scale of V1, those of V2's response norm."""
+    channels, images = x.shape[:2]
+    response_norm = len(rest) == 2
+    y, depthwise_back = _depthwise(x, depthwise_w, depthwise_b)
+    y, norm_back = _layer_norm(y.reshape(channels, -1), norm_w, norm_b, layer.norm._epsilon)
+    y, expand_back = _product(y, expand_w.T)
+    y, gelu_back = _gelu(y, expand_b)
+    if response_norm:
+        y, response_back = _response_norm(y.reshape(len(y), images, -1), *rest)
+    branch, project_back = _product(y.reshape(len(y), -1), project_w.T)
+    branch += project_b[:, None]
+    branch = branch.reshape(channels, images, -1)
+    factor = np.ones((channels, images), np.float32) if kept is None else np.tile(kept, (channels, 1))
+    if len(rest) == 1:
+        factor *= rest[0][:, None]
+    result = np.empty_like(branch)
+    kernels.add_scaled_planes(x.reshape(branch.shape), branch, factor, result)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        d, dfactor = np.empty_like(branch), np.empty_like(factor)
+        kernels.scale_planes_backward(branch, factor, dy.reshape(branch.shape), d, dfactor)
+        dproject_b = d.sum(axis=(1, 2))
+        d, dproject_w = project_back(d.reshape(channels, -1))
+        drest = []
+        if response_norm:
+            d, *drest = response_back(d.reshape(len(d), images, -1))
+        elif rest:
+            drest = [(dfactor if kept is None else dfactor * kept).sum(axis=1)]
+        d, dexpand_b = gelu_back(d.reshape(len(d), -1))
+        d, dexpand_w = expand_back(d)
+        d, *norm_gradients = norm_back(d)
+        d, *depthwise_gradients = depthwise_back(d.reshape(x.shape))
+        d += dy
+        return d, *depthwise_gradients, *norm_gradients, dexpand_w.T, dexpand_b, dproject_w.T, dproject_b, *drest
+
+    return result.reshape(x.shape), gradients
+
+
+def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float) -> tuple:
+    """Layer norm over the channels of x [C, M]."""
+    y, (mean, inverse) = np.empty_like(x), np.empty((2, x.shape[1]), np.float32)
+    kernels.layer_norm_forward(x, weight, bias, np.float32(epsilon), y, mean, inverse)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        dx, (dweight, dbias) = np.empty_like(x), np.empty((2, len(x)), np.float32)
+        kernels.layer_norm_backward(x, weight, mean, inverse, dy, dx)
+        kernels.layer_norm_parameters(x, mean, inverse, dy, dweight, dbias)
+        return dx, dweight, dbias
+
+    return y, gradients
+
+
+def _response_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
+    """Global response norm of ConvNeXt V2, x [C, N, size]: ``x * (weight * r + 1) + bias``, r [C, N]."""
+    squares = np.empty(x.shape[:2], np.float32)
+    kernels.plane_sums(x, x, squares)
+    energy = np.sqrt(np.maximum(squares, SMALLEST_ENERGY))
+    level = energy.mean(axis=0) + np.float32(NORM_EPSILON)
+    response = energy / level
+    factor = weight[:, None] * response + 1
+    y = np.empty_like(x)
+    kernels.scale_planes(x, factor, y)
+    kernels.add_to_planes(y, np.repeat(bias[:, None], x.shape[1], axis=1), y)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        dx, dfactor = np.empty_like(x), np.empty_like(factor)
+        kernels.scale_planes_backward(x, factor, dy, dx, dfactor)
+        dresponse = dfactor * weight[:, None]
+        denergy = dresponse / level - (dresponse * energy).sum(axis=0) / (level * level * len(x))
+        by_x = np.where(squares > SMALLEST_ENERGY, denergy / energy, np.float32(0))
+        through = np.empty_like(x)
+        kernels.add_scaled_planes(dx, x, by_x, through)
+        return through, (dfactor * response).sum(axis=1), dy.sum(axis=(1, 2))
+
+    return y, gradients
+
+
+def _convnext_stage(layer: Stage, x: paddle.Tensor) -> paddle.Tensor:
+    """`Stage.forward` with the blocks in CNHW: ``[N, C, H, W]`` -> ``[N, C', H', W']``."""
+    x = _Fused.apply(_swap, layer.downsample(x))
+    for block in layer.blocks:
+        parameters = _parameters(block.depthwise, block.norm, block.expand, block.project)
+        if isinstance(block, BlockV2):
+            parameters += _parameters(block.response_norm)
+        elif not isinstance(block.layer_scale, nn.Identity):
+            parameters.append(block.layer_scale.weight)
+        x = _Fused.apply(partial(_convnext_block, block, _kept(block.drop_path, x.shape[1])), x, *parameters)
+    return _Fused.apply(_swap, x)
+
+
+# ---- single layers in NCHW ----
+
+
+def _convolution(stride: int, padding: int, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
+    """Dense convolution, x [N, C, H, W], weight [C', C, k, k]."""
+    images, channels, height, width = x.shape
+    taps = weight.shape[2]
+    matrix = weight.reshape(len(weight), -1)
+    out_height, out_width = (height + 2 * padding - taps) // stride + 1, (width + 2 * padding - taps) // stride + 1
+    positions = out_height * out_width
+    shape = (channels, height, width, taps, stride, padding, out_height, out_width)
+    pointwise = taps == stride == 1 and padding == 0
+    # So many images at a time that the product is large, and the columns stay in the cache.
+    group = images if positions < LARGE_MAP and pointwise else max(1, min(images, LARGE_MAP // positions))
+    y = np.empty((images, len(weight), positions), np.float32)
+    groups = [slice(first, min(first + group, images)) for first in range(0, images, group)]
+
+    def columns_of(part: slice) -> np.ndarray:
+        """[n, C, H, W] -> [C * k * k, n * H' * W']."""
+        if pointwise:
+            return _images_last(x[part].reshape(-1, channels, positions))
+        columns = np.empty((part.stop - part.start, channels * taps * taps, positions), np.float32)
+        for image, target in zip(x[part], columns, strict=True):
+            kernels.gather_patches(image.reshape(-1), target, *shape)
+        return _images_last(columns)
+
+    for part in groups:
+        product = _times(matrix, columns_of(part))
+        y[part] = product.reshape(len(weight), -1, positions).swapaxes(0, 1)
+    if bias:
+        y += bias[0][:, None]
+
+    def gradients(dy: np.ndarray) -> tuple:
+        dy = dy.reshape(y.shape)
+        dx, dmatrix = np.empty_like(x), np.zeros_like(matrix)
+        for part in groups:
+            d = _images_last(dy[part])
+            dmatrix += _times(d, columns_of(part).T)
+            dcolumns = _times(matrix.T, d).reshape(len(matrix[0]), -1, positions)
+            if pointwise:
+                dx[part] = dcolumns.swapaxes(0, 1).reshape(x[part].shape)
+                continue
+            for index, target in enumerate(dx[part]):
+                kernels.scatter_patches(np.ascontiguousarray(dcolumns[:, index]), target.reshape(-1), *shape)
+        dbias = [dy.sum(axis=(0, 2))] if bias else []
+        return dx, dmatrix.reshape(weight.shape), *dbias
+
+    return y.reshape(images, len(weight), out_height, out_width), gradients
+
+
+def _images_last(x: np.ndarray) -> np.ndarray:
+    """[n, C, size] -> [C, n * size]; of one image without a copy."""
+    return x[0] if len(x) == 1 else np.ascontiguousarray(x.swapaxes(0, 1)).reshape(x.shape[1], -1)
+
+
+def _run_convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
+    return _Fused.apply(partial(_convolution, layer._stride[0], _padding_of(layer)), x, *_given(layer))
+
+
+def _run_depthwise(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
+    return _Fused.apply(partial(_depthwise_layer, layer._stride[0]), x, *_given(layer))
+
+
+def _depthwise_layer(stride: int, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
+    """Depthwise convolution, x [N, C, H, W]; with a stride, the positions that it leaves out are thrown away."""
+    y, back = _depthwise(x, weight, bias[0] if bias else np.zeros(len(weight), np.float32), images_first=True)
+    if stride == 1:
+        return y, lambda dy: back(dy)[: 2 + len(bias)]
+
+    def gradients(dy: np.ndarray) -> tuple:
+        everywhere = np.zeros_like(y)
+        everywhere[:, :, ::stride, ::stride] = dy
+        return back(everywhere)[: 2 + len(bias)]
+
+    return y[:, :, ::stride, ::stride], gradients
+
+
+def _run_batch_norm(layer: nn.BatchNorm2D, x: paddle.Tensor) -> paddle.Tensor:
+    return _Fused.apply(partial(_batch_norm_layer, layer), x, layer.weight, layer.bias)
+
+
+def _batch_norm_layer(layer: nn.BatchNorm2D, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
+    y, _, back = _batch_norm(x.reshape(*x.shape[:2], -1), layer, weight, bias, images_first=True)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        dx, dweight, dbias, _ = back(dy.reshape(y.shape))
+        return dx.reshape(x.shape), dweight, dbias
+
+    return y.reshape(x.shape), gradients
+
+
+def _run_gelu(layer: nn.GELU, x: paddle.Tensor) -> paddle.Tensor:
+    return _Fused.apply(partial(_activation_layer, _gelu), x)
+
+
+def _run_silu(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
+    return _Fused.apply(partial(_activation_layer, _silu), x)
+
+
+def _activation_layer(function: Callable, x: np.ndarray) -> tuple:
+    """An activation, x of any shape."""
+    rows = x.reshape(x.shape[0] * x.shape[1], -1) if x.ndim > 2 else x.reshape(1, -1)
+    y, back = function(rows, np.zeros(len(rows), np.float32))
+    return y.reshape(x.shape), lambda dy: (back(dy.reshape(rows.shape))[0].reshape(x.shape),)
+
+
+def _silu(x: np.ndarray, bias: np.ndarray) -> tuple:
+    """SiLU(x + bias) of x [C, M], bias [C]."""
+    y, slope = np.empty_like(x), np.empty_like(x)
+    kernels.silu_forward(x, bias, y, slope)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        dx, dbias = np.empty_like(x), np.empty_like(bias)
+        kernels.multiply_and_sum(dy, slope, dx, dbias)
+        return dx, dbias
+
+    return y, gradients
+
+
+def _given(layer: nn.Layer) -> list[paddle.Tensor]:
+    """Weight, and bias where there is one."""
+    return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+
+
+def _padding_of(layer: nn.Conv2D) -> int | None:
+    """Returns the padding, if it is one number for all four sides."""
+    padding = layer._padding
+    sides = set(padding) if isinstance(padding, list | tuple) else {padding}
+    only = next(iter(sides)) if len(sides) == 1 else None
+    return only if isinstance(only, int) else None
+
+
+# ---- what is exchanged ----
+
+
+def _convolution_for(layer: nn.Conv2D) -> Callable | None:
+    """Returns the function for a convolution, None where only Paddle's own will do."""
+    sides, strides, dilations = set(layer._kernel_size), set(layer._stride), set(np.ravel(layer._dilation).tolist())
+    plain = layer._data_format == "NCHW" and layer._padding_mode == "zeros" and dilations == {1}
+    if not plain or len(sides) > 1 or len(strides) > 1 or _padding_of(layer) is None:
+        return None
+    side = layer._kernel_size[0]
+    if layer._groups == 1:
+        return _run_convolution
+    if layer._groups == layer._in_channels == layer._out_channels and side % 2 and _padding_of(layer) == side // 2:
+        return _run_depthwise
+    return None
+
+
+def _batch_norm_for(layer: nn.BatchNorm2D) -> Callable | None:
+    learnt = layer.weight is not None and layer.bias is not None
+    return _run_batch_norm if learnt and layer._data_format == "NCHW" else None
+
+
+# Layer -> the function that runs it, or None for Paddle's own kernels.
+CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
+    CSPStage: lambda layer: _econvnext_stage,
+    Stage: lambda layer: _convnext_stage,
+    nn.Conv2D: _convolution_for,
+    nn.BatchNorm2D: _batch_norm_for,
+    nn.GELU: lambda layer: None if layer._approximate else _run_gelu,
+    nn.Silu: lambda layer: _run_silu,
+    nn.Swish: lambda layer: _run_silu,
+}
+
+
+def use_fast_kernels(models: Sequence[nn.Layer], choice: str = "auto") -> str:
+    """Accelerates networks that train on a CPU, and says so in one line of the log.
+
+    Args:
+        models: any networks.
+        choice: ``auto``, or ``paddle`` for Paddle's own kernels.
+
+    Returns:
+        ``fast``, or ``paddle`` where ours are not wanted or not to be had.
+    """
+    if choice == "paddle":
+        return "paddle"
+    try:
+        start = time.monotonic()
+        count = sum(accelerate(model) for model in models)
+        _check_kernels()
+    except Exception as error:  # noqa: BLE001 - whatever a compiler meets on this machine, training goes on
+        for model in models:
+            restore(model)
+        logger.info("Paddle's CPU kernels, which are slow: %s", str(error).strip().splitlines()[0])
+        return "paddle"
+    seconds = time.monotonic() - start
+    logger.info("fast CPU kernels for %d layers (ready in %.1f s; cpu_kernels: paddle for Paddle's)", count, seconds)
+    return "fast"
+
+
+def accelerate(model: nn.Layer) -> int:
+    """Exchanges the slow layers of a model; returns how many.
+
+    Args:
+        model: any network; its parameters, buffers and hooks stay as they are.
+
+    Raises:
+        ImportError, RuntimeError: numba is missing, or cannot be set up here.
+    """
+    load_kernels()
+    count = 0
+    for layer in model.sublayers(include_self=True):
+        choose = CHOICES.get(type(layer))
+        run = choose(layer) if choose else None
+        if run is not None:
+            layer.forward = MethodType(_exchanged(run, layer.sublayers()), layer)
+            count += 1
+    return count
+
+
+def restore(model: nn.Layer) -> None:
+    """Undoes `accelerate`."""
+    for layer in model.sublayers(include_self=True):
+        vars(layer).pop("forward", None)
+
+
+def _exchanged(run: Callable, inner: Sequence[nn.Layer]) -> Callable:
+    """Returns a ``forward`` that calls ``run`` where it can."""
+
+    def forward(self: nn.Layer, *inputs: Any, **options: Any) -> paddle.Tensor:
+        x = inputs[0] if len(inputs) == 1 and not options else None
+        usable = (
+            paddle.in_dynamic_mode() and isinstance(x, paddle.Tensor)
+            and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.ndim == 4
+        )  # fmt: skip
+        # A hook on an inner layer wants to see it called.
+        if not usable or any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in inner):
+            return type(self).forward(self, *inputs, **options)
+        return run(self, x)
+
+    return forward
+
+
+def load_kernels() -> None:
+    """Loads numba and the kernels, which are compiled when they are first called and then kept in numba's cache.
+
+    Raises:
+        ImportError, RuntimeError: numba is missing, or cannot be set up here.
+    """
+    global kernels, blas, blas_threads
+    if kernels is not None:
+        return
+    import numba
+    from threadpoolctl import ThreadpoolController
+
+    # Does not spin while it waits, unlike OpenMP, whose threads would fight with those of Paddle for the cores.
+    numba.config.THREADING_LAYER = "workqueue"
+    try:
+        from ppcls_ext.engine import cpu_kernels
+    except RuntimeError:
+        # Neither the folder of the code nor that of the user's caches can be written: compile anew in each process.
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="econvnext_kernels_")
+        atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
+        from ppcls_ext.engine import cpu_kernels
+    wanted = int(os.environ.get("OMP_NUM_THREADS") or numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(max(1, min(wanted, numba.config.NUMBA_NUM_THREADS)))
+    found = ThreadpoolController().select(internal_api="openblas").lib_controllers
+    blas = next((library for library in found if "numpy" in library.filepath), None)
+    blas_threads = blas.num_threads if blas else 1
+    kernels = cpu_kernels
+
+
+def _check_kernels() -> None:
+    """Compiles the kernels that most networks need, and compares one block with Paddle's kernels.
+
+    Raises:
+        RuntimeError: the results differ.
+    """
+    with paddle.utils.unique_name.guard("kernel_check_"):
+        generator = paddle.get_rng_state()
+        block, image = CSPStage(4, 6, 8, 2, [0.0], [None]), paddle.linspace(-2, 2, 2 * 4 * 64).reshape([2, 4, 8, 8])
+        expected = block(image)
+        accelerate(block)
+        found = block(image)
+        found.sum().backward()
+        paddle.set_rng_state(generator)
+    # Running statistics do not matter: both passes have their own batch's.
+    error, scale = float((found - expected).abs().max()), float(expected.abs().max())
+    if not error <= 1e-4 * scale:
+        raise RuntimeError(f"the fast CPU kernels compute something else here (off by {error:.1e} of {scale:.1e})")

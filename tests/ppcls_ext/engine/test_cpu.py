@@ -1,0 +1,298 @@
+"""CPU kernels: as near to float64 as Paddle's own, the same bits with any number of threads, Paddle's own elsewhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ppcls_ext import build_model, list_models
+from ppcls_ext.engine import cpu
+from ppcls_ext.engine.cpu import accelerate, restore
+
+pytestmark = pytest.mark.portable
+ROOT = Path(__file__).resolve().parents[3]
+# Largest error over the largest value of the reference.
+TOLERANCE = 1e-5
+CONVOLUTIONS = {
+    "depthwise 7x7": (dict(in_channels=6, out_channels=6, kernel_size=7, padding=3, groups=6), (2, 9, 12)),
+    "depthwise 7x7 of a map smaller than the kernel": (
+        dict(in_channels=6, out_channels=6, kernel_size=7, padding=3, groups=6), (3, 2, 3)
+    ),
+    "depthwise 7x7 of a map of 1x1": (
+        dict(in_channels=6, out_channels=6, kernel_size=7, padding=3, groups=6), (1, 1, 1)
+    ),
+    "depthwise 3x3, stride 2, odd map": (
+        dict(in_channels=5, out_channels=5, kernel_size=3, stride=2, padding=1, groups=5), (2, 7, 9)
+    ),
+    "depthwise 5x5, no bias": (
+        dict(in_channels=5, out_channels=5, kernel_size=5, padding=2, groups=5, bias_attr=False), (2, 8, 8)
+    ),
+    "1x1": (dict(in_channels=5, out_channels=7, kernel_size=1), (3, 4, 5)),
+    "1x1 of a large map": (dict(in_channels=3, out_channels=4, kernel_size=1), (2, 17, 19)),
+    "1x1, stride 2": (dict(in_channels=3, out_channels=4, kernel_size=1, stride=2), (2, 7, 8)),
+    "4x4, stride 4": (dict(in_channels=3, out_channels=8, kernel_size=4, stride=4), (2, 16, 20)),
+    "3x3": (dict(in_channels=5, out_channels=6, kernel_size=3, padding=1, bias_attr=False), (2, 6, 11)),
+    "3x3, stride 2, odd map": (dict(in_channels=5, out_channels=6, kernel_size=3, stride=2, padding=1), (2, 9, 7)),
+    "3x3 of a map of 1x1": (dict(in_channels=5, out_channels=6, kernel_size=3, padding=1), (1, 1, 1)),
+    "5x5, padding 1": (dict(in_channels=2, out_channels=3, kernel_size=5, padding=1), (1, 8, 9)),
+}  # fmt: skip
+
+
+def random_array(shape, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def as_float64(layer: nn.Layer) -> nn.Layer:
+    exact = copy.deepcopy(layer)
+    exact.to(dtype="float64")
+    return exact
+
+
+def outputs_and_gradients(layer: nn.Layer, image: np.ndarray, dtype: str = "float32") -> dict[str, np.ndarray]:
+    """Output, gradients of a random weighting of it by input and parameters, and the buffers afterwards."""
+    x = paddle.to_tensor(image.astype(dtype), stop_gradient=False)
+    paddle.seed(5)
+    y = layer(x)
+    (y * paddle.to_tensor(random_array(y.shape, 1).astype(dtype))).sum().backward()
+    found = {"output": y.numpy(), "input": x.grad.numpy()}
+    found |= {name: p.grad.numpy() for name, p in layer.named_parameters() if p.grad is not None}
+    return found | {name: buffer.numpy() for name, buffer in layer.named_buffers()}
+
+
+def assert_near(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float = TOLERANCE) -> None:
+    assert found.keys() == expected.keys()
+    scale = max(abs(values).max() for values in expected.values())
+    for name, values in expected.items():
+        # A bias in front of a batch norm has rounding noise as its gradient.
+        limit = tolerance * max(abs(values).max(), 1e-3 * scale)
+        error = abs(found[name].astype(np.float64) - values).max()
+        assert error <= limit, f"{name}: {error:.2e}, allowed {limit:.2e}"
+
+
+def check_layer(layer: nn.Layer, image: np.ndarray) -> None:
+    """An accelerated layer is as near to float64 as Paddle's own kernels must be."""
+    exact = as_float64(layer)
+    assert accelerate(layer) > 0
+    assert_near(outputs_and_gradients(layer, image), outputs_and_gradients(exact, image, "float64"))
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions(name: str) -> None:
+    arguments, (images, height, width) = CONVOLUTIONS[name]
+    paddle.seed(0)
+    check_layer(nn.Conv2D(**arguments), random_array((images, arguments["in_channels"], height, width)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(3, 4, 5, 7), (1, 3, 33, 40)])
+def test_batch_norm(shape: tuple[int, ...], training: bool) -> None:
+    norm = nn.BatchNorm2D(shape[1])
+    for index, array in enumerate((norm.weight, norm.bias, norm._mean)):
+        array.set_value(random_array([shape[1]], index) + 1.5)
+    norm.train() if training else norm.eval()
+    check_layer(norm, 3 * random_array(shape) + 2)
+
+
+@pytest.mark.parametrize("activation", [nn.GELU, nn.Silu, nn.Swish])
+def test_activations(activation: type[nn.Layer]) -> None:
+    image = np.linspace(-90, 90, 2 * 3 * 31 * 33, dtype=np.float32).reshape(2, 3, 31, 33)
+    check_layer(activation(), image)
+    check_layer(activation(), random_array((2, 3, 4, 5)))
+
+
+SMALL = {"class_num": 5, "width_multiplier": 0.25, "drop_path_rate": 0.2}
+
+
+def of_each_family() -> list[str]:
+    return ["EConvNeXt_mini", "EConvNeXt_tiny", "ConvNeXtV1_tiny", "ConvNeXtV2_atto"]
+
+
+@pytest.mark.parametrize("name", of_each_family())
+def test_networks(name: str) -> None:
+    """Values and gradients of a whole network in float32, by our kernels and by Paddle's, beside float64."""
+    paddle.seed(0)
+    model = build_model(name, **SMALL)
+    for parameter in model.parameters():
+        # Layer scales, response norms and biases begin too small or at zero, where they would hide mistakes.
+        if parameter.ndim == 1 and not parameter.stop_gradient:
+            parameter.set_value(parameter + 0.2 * paddle.to_tensor(random_array(parameter.shape, 3)))
+    model.train()
+    own, exact = copy.deepcopy(model), as_float64(model)
+    assert accelerate(own) > 0
+    image = random_array((4, 3, 96, 64))
+    reference = outputs_and_gradients(exact, image, "float64")
+    by_paddle = outputs_and_gradients(model, image)
+    scale = max(abs(values).max() for values in reference.values())
+    paddles_error = max(
+        abs(by_paddle[name] - values).max() / max(abs(values).max(), 1e-3 * scale) for name, values in reference.items()
+    )
+    assert_near(outputs_and_gradients(own, image), reference, tolerance=max(TOLERANCE, 3 * paddles_error))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(list_models()) - {"ConvNeXtV1_large", "ConvNeXtV2_large"}))
+def test_every_model_gives_the_same_logits_in_training(name: str) -> None:
+    paddle.seed(0)
+    model = build_model(name, class_num=7)
+    model.train()
+    own = copy.deepcopy(model)
+    accelerate(own)
+    image = paddle.to_tensor(random_array((2, 3, 128, 128)))
+    expected = model(image).numpy()
+    assert abs(own(image).numpy() - expected).max() <= 1e-3 * abs(expected).max()
+
+
+def test_names_state_and_structure_stay() -> None:
+    model = build_model("EConvNeXt_mini", **SMALL)
+    before = {name: value.numpy() for name, value in model.state_dict().items()}
+    accelerate(model)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(np.array_equal(after[name].numpy(), value) for name, value in before.items())
+    restore(model)
+    assert not any("forward" in vars(layer) for layer in model.sublayers(include_self=True))
+
+
+def test_a_copy_runs_with_its_own_weights() -> None:
+    layer = nn.Conv2D(3, 4, 1)
+    accelerate(layer)
+    twin = copy.deepcopy(layer)
+    twin.weight.set_value(2 * layer.weight)
+    twin.bias.set_value(2 * layer.bias)
+    image = paddle.to_tensor(random_array((2, 3, 5, 5)))
+    np.testing.assert_allclose(twin(image).numpy(), 2 * layer(image).numpy(), rtol=1e-6)
+
+
+def test_hooks_on_inner_layers_are_called() -> None:
+    model = build_model("EConvNeXt_mini", **SMALL)
+    model.eval()
+    image = paddle.to_tensor(random_array((1, 3, 64, 64)))
+    expected = model(image).numpy()
+    accelerate(model)
+    seen = []
+    model.stages[1].blocks[0].norm.register_forward_post_hook(lambda layer, inputs, output: seen.append(output.shape))
+    np.testing.assert_allclose(model(image).numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert len(seen) == 1
+
+
+def test_frozen_parameters_and_inputs_get_no_gradient() -> None:
+    model = build_model("EConvNeXt_mini", **SMALL)
+    accelerate(model)
+    frozen = model.stages[0].blocks[0].expand.weight
+    frozen.stop_gradient = True
+    image = paddle.to_tensor(random_array((2, 3, 64, 64)))
+    model(image).sum().backward()
+    assert frozen.grad is None and image.grad is None
+    assert model.stages[0].blocks[0].depthwise.weight.grad is not None
+
+
+def test_gradients_accumulate_and_are_cleared() -> None:
+    layer = nn.Conv2D(3, 4, 3, padding=1)
+    accelerate(layer)
+    image = paddle.to_tensor(random_array((2, 3, 5, 5)))
+    layer(image).sum().backward()
+    once = layer.weight.grad.numpy().copy()
+    layer(image).sum().backward()
+    np.testing.assert_allclose(layer.weight.grad.numpy(), 2 * once, rtol=1e-6)
+    layer.clear_gradients()
+    layer(image).sum().backward()
+    np.testing.assert_array_equal(layer.weight.grad.numpy(), once)
+
+
+def test_inputs_that_are_not_contiguous() -> None:
+    layer = nn.Conv2D(6, 6, 7, padding=3, groups=6)
+    image = paddle.to_tensor(random_array((2, 9, 8, 6))).transpose([0, 3, 1, 2])
+    expected = layer(image).numpy()
+    accelerate(layer)
+    np.testing.assert_allclose(layer(image).numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2D(4, 6, 3, groups=2),
+        nn.Conv2D(4, 4, 3, dilation=2),
+        nn.Conv2D(4, 4, 3, padding=[0, 1]),
+        nn.Conv2D(4, 4, 3, padding="SAME"),
+        nn.Conv2D(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2D(4, 4, [1, 3]),
+        nn.Conv2D(4, 4, 3, data_format="NHWC"),
+        nn.Conv2D(4, 8, 3, groups=4),
+        nn.GELU(approximate=True),
+        nn.Linear(4, 4),
+    ],
+    ids=["groups", "dilation", "sides", "same", "reflect", "oblong", "nhwc", "multiplier", "tanh", "linear"],
+)
+def test_what_no_kernel_fits_is_left_to_paddle(layer: nn.Layer) -> None:
+    assert accelerate(layer) == 0
+
+
+def test_other_dtypes_are_left_to_paddle() -> None:
+    layer = as_float64(nn.Conv2D(3, 4, 1))
+    accelerate(layer)
+    assert layer(paddle.to_tensor(random_array((1, 3, 4, 4)).astype("float64"))).dtype == paddle.float64
+
+
+def test_compiled_networks_never_see_the_kernels() -> None:
+    model = build_model("EConvNeXt_mini", **SMALL)
+    model.eval()
+    image = paddle.to_tensor(random_array((1, 3, 64, 64)))
+    expected = model(image).numpy()
+    accelerate(model)
+    specification = [paddle.static.InputSpec([None, 3, 64, 64], "float32")]
+    compiled = paddle.jit.to_static(model, input_spec=specification, full_graph=True)
+    np.testing.assert_allclose(compiled(image).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+STEP = """
+import hashlib, json, sys
+import numpy as np, paddle
+from ppcls_ext import build_model
+from ppcls_ext.engine.cpu import accelerate
+from paddle import nn
+layers = [nn.Conv2D(40, 40, 7, padding=3, groups=40), nn.BatchNorm2D(40), nn.GELU(), nn.Silu()]
+digest = {}
+for layer in layers:
+    paddle.seed(0)
+    for parameter in layer.parameters():
+        parameter.set_value(paddle.randn(parameter.shape))
+    accelerate(layer)
+    image = np.random.default_rng(0).standard_normal((4, 40, 30, 30)).astype("float32")
+    x = paddle.to_tensor(image, stop_gradient=False)
+    y = layer(x)
+    (y * y * x.detach()).sum().backward()
+    found = [y, x.grad, *(p.grad for p in layer.parameters() if p.grad is not None)]
+    digest[type(layer).__name__] = hashlib.sha256(b"".join(t.numpy().tobytes() for t in found)).hexdigest()
+sys.stdout.write(json.dumps(digest))
+"""
+
+
+def test_the_same_bits_with_any_number_of_threads() -> None:
+    results = []
+    for threads in (1, 2, 4):
+        # numba takes no more threads than there are processors, unless it is told how many there are.
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
+        run = subprocess.run(
+            [sys.executable, "-c", STEP], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
+        )
+        results.append(json.loads(run.stdout))
+    assert results[0] == results[1] == results[2]
+
+
+def test_without_numba_paddles_kernels_do_the_work(monkeypatch, caplog) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr(cpu, "kernels", None)
+    layer = nn.Conv2D(3, 4, 1)
+    with caplog.at_level("INFO"):
+        assert cpu.use_fast_kernels([layer], "auto") == "paddle"
+    assert "numba" in caplog.text and len(caplog.records) == 1
+    assert "forward" not in vars(layer)
