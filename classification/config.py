@@ -28,7 +28,7 @@ from classification.sections import (
     TopkSettings,
 )
 from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
-from ppcls_ext.preprocess.pipeline import build_operators
+from ppcls_ext.preprocess.operators import build_operators
 from ppcls_ext.utils.config import Document, is_detection_config, load_config_file, plain_copy
 from ppcls_ext.utils.errors import ConfigError, UserError
 from ppcls_ext.utils.schema import Checker

@@ -51,12 +51,11 @@ class Trained:
         return self.config.infer.transforms
 
     def predictor(self) -> Predictor:
-        """Returns a predictor that runs the model as it is, without an export."""
+        """Returns a predictor that runs the model as it is, without an export; the size of images is free."""
         pipeline = build_pipeline(self.transforms, "Infer.transforms")
-        # Without an export the size is free.
         shape = [-1, self.config.run.image_shape[0], -1, -1]
-        backend = EagerBackend(self.model)
-        return Predictor(backend, pipeline, self.class_names, self.topk, shape, self.config.arch.name)
+        name = self.config.arch.name
+        return Predictor(EagerBackend(self.model), pipeline, self.class_names, self.topk, shape, name)
 
     def export(
         self, folder: Path, formats: Sequence[str] = ("paddle",), precisions: Sequence[str] = ("fp32",)

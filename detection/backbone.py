@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from paddle import nn
 from ppdet.core.workspace import register, serializable
 from ppdet.modeling.shape_spec import ShapeSpec
 
-from ppcls_ext.arch.econvnext import MODELS, EConvNeXtTrunk
+from ppcls_ext.arch import econvnext
+from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.arch.layers import BATCH_NORM_EPSILON
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "EConvNeXt_"
 ARCHS = tuple(name.removeprefix(PREFIX) for name in MODELS)
+STAGES = 4
 # Where a detector keeps its backbone, and a classifier what a backbone has not.
 BACKBONE = "backbone."
 CLASSIFIER = ("norm.", "head.")
@@ -38,7 +39,7 @@ OUTPUT_NORMS = "norms."
 
 @register
 @serializable
-class EConvNeXt(EConvNeXtTrunk):
+class EConvNeXt(econvnext.EConvNeXt):
     """The backbone of E-ConvNeXt (arXiv 2508.20955) with a batch norm for each map that leaves it.
 
     Args:
@@ -52,6 +53,7 @@ class EConvNeXt(EConvNeXtTrunk):
             or ``.safetensors``. Stem and stages must fit; norms of outputs that the file lacks start fresh.
         expansion_channels: a list for each stage: the channels inside each of its blocks, if not four times the
             block's as published; ``tools/prune_model.py`` finds them.
+        depth_multiplier, width_multiplier: scale the blocks of each stage and the widths, as of a classifier.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -67,24 +69,42 @@ class EConvNeXt(EConvNeXtTrunk):
         freeze_at: int = -1,
         pretrained: str | None = None,
         expansion_channels: list | None = None,
+        depth_multiplier: float = 1.0,
+        width_multiplier: float = 1.0,
     ) -> None:
         if arch not in ARCHS:
             raise ValueError(f"arch: must be one of {', '.join(ARCHS)}, got '{arch}'{suggestion(str(arch), ARCHS)}")
+        try:
+            rate = float(drop_path_rate)  # YAML reads 1e-1 as a text.
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"drop_path_rate: must be a number, got {drop_path_rate!r}") from error
+        if pretrained and not isinstance(pretrained, str | os.PathLike):
+            raise ValueError(f"pretrained: must be the path of a weight file or checkpoint folder, got {pretrained!r}")
+        if type(freeze_at) is not int or not -1 <= freeze_at <= STAGES:
+            raise ValueError(f"freeze_at: must be -1 (nothing) to {STAGES} (everything), got {freeze_at!r}")
+        indices = list(return_idx) if isinstance(return_idx, Sequence) else []
+        if not indices or any(index not in range(STAGES) for index in indices) or sorted(set(indices)) != indices:
+            raise ValueError(f"return_idx: must be rising stage numbers from 0 to {STAGES - 1}, got {return_idx!r}")
         super().__init__(
-            **MODELS[PREFIX + arch], drop_path_rate=_checked_rate(drop_path_rate), expansion_channels=expansion_channels
+            **MODELS[PREFIX + arch],
+            drop_path_rate=rate,
+            expansion_channels=expansion_channels,
+            depth_multiplier=depth_multiplier,
+            width_multiplier=width_multiplier,
         )
-        self.arch = arch
-        self.return_idx = _checked_stages(return_idx, len(self.feature_channels))
-        self.freeze_at = _checked_freeze(freeze_at, len(self.feature_channels))
+        self.arch, self.return_idx, self.freeze_at = arch, indices, freeze_at
         self.norms = nn.LayerList(
             nn.BatchNorm2D(self.feature_channels[index], epsilon=BATCH_NORM_EPSILON)
             for index in (self.return_idx if norm_output else ())
         )
         if pretrained:
-            load_backbone_weights(self, _checked_path(pretrained))
+            load_backbone_weights(self, pretrained)
         for layer in self._frozen_layers():
             for parameter in layer.parameters():
                 parameter.trainable = False
+
+    def add_classifier(self, class_num: int) -> None:
+        """A backbone has none."""
 
     def _frozen_layers(self) -> list[nn.Layer]:
         if self.freeze_at < 0:
@@ -124,51 +144,6 @@ class CSPConvNeXt(EConvNeXt):
     """:class:`EConvNeXt` under the name that the paper's configurations use."""
 
 
-def _checked_stages(return_idx: Sequence[int], stages: int) -> list[int]:
-    indices = list(return_idx) if isinstance(return_idx, Sequence) else [return_idx]
-    whole = all(isinstance(index, int) and not isinstance(index, bool) for index in indices)
-    if not whole or not indices or sorted(set(indices)) != indices or indices[0] < 0 or indices[-1] >= stages:
-        raise ValueError(f"return_idx: must be rising stage numbers from 0 to {stages - 1}, got {return_idx!r}")
-    return indices
-
-
-def _checked_freeze(freeze_at: int, stages: int) -> int:
-    if not isinstance(freeze_at, int) or isinstance(freeze_at, bool) or not -1 <= freeze_at <= stages:
-        raise ValueError(f"freeze_at: must be -1 (nothing) to {stages} (everything), got {freeze_at!r}")
-    return freeze_at
-
-
-def _checked_rate(rate: float) -> float:
-    try:
-        # YAML reads 1e-1 as a text.
-        return float(rate)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"drop_path_rate: must be a number, got {rate!r}") from error
-
-
-def _checked_path(pretrained: str) -> str:
-    if not isinstance(pretrained, str | os.PathLike):
-        raise ValueError(f"pretrained: must be the path of a weight file or checkpoint folder, got {pretrained!r}")
-    return os.fspath(pretrained)
-
-
-@dataclass
-class _Found:
-    """What a file holds for a backbone.
-
-    Attributes:
-        body: stem and stages by our names.
-        norms: norms of outputs by number, each with its arrays by name.
-        left_out: names that belong to something else: a classifier, a neck, a head.
-        origin: whose names they were, for the report.
-    """
-
-    body: dict[str, np.ndarray] = field(default_factory=dict)
-    norms: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    origin: str = ""
-
-
 def load_backbone_weights(backbone: EConvNeXt, source: str | os.PathLike[str]) -> LoadReport:
     """Loads ``source`` into ``backbone`` in place, and says so in one line of the log; nothing in it is executed.
 
@@ -183,57 +158,52 @@ def load_backbone_weights(backbone: EConvNeXt, source: str | os.PathLike[str]) -
     Raises:
         UserError: the file cannot be read, or stem and stages differ in a name or a shape.
     """
-    label = str(find_weights(source))
-    found = _sort(read_weights(source), label)
+    label, weights = str(find_weights(source)), read_weights(source)
+    title = f"{type(backbone).__name__} {backbone.arch}"
+    left_out: list[str] = []
+    if any(name.startswith(BACKBONE) for name in weights):
+        left_out = [name for name in weights if not name.startswith(BACKBONE)]
+        weights = {name.removeprefix(BACKBONE): each for name, each in weights.items() if name.startswith(BACKBONE)}
+    norms = {name: each for name, each in weights.items() if name.startswith(OUTPUT_NORMS)}
+    if is_reference(weights):
+        title += " (names of the paper's repository)"
+        weights = LAYOUTS["reference"].to_ours(weights, label).weights
+    left_out += [name for name in weights if name.startswith(CLASSIFIER)]
+    body = {name: each for name, each in weights.items() if not name.startswith((*CLASSIFIER, OUTPUT_NORMS))}
+
     own = dict(backbone.state_dict())
     shapes = {name: tuple(value.shape) for name, value in own.items() if not name.startswith(OUTPUT_NORMS)}
-    report = compare(label, shapes, found.body)
+    report = compare(label, shapes, body)
     if not report.complete:
-        raise UserError(_refusal(backbone, report, found.body))
-    norms = _matching_norms(backbone, found.norms, label)
+        raise UserError(_refusal(backbone, report, body))
+    norms = _matching_norms(backbone, norms, label)
     fresh = [name for name in own if name.startswith(OUTPUT_NORMS) and name not in norms]
-    load_weights(backbone, {**found.body, **norms, **{name: own[name].numpy() for name in fresh}})
-    result = LoadReport(label, [*report.loaded, *norms], missing=fresh, unexpected=found.left_out)
-    logger.info(_summary(backbone, result, found))
+    load_weights(backbone, {**body, **norms, **{name: own[name].numpy() for name in fresh}})
+    result = LoadReport(label, [*report.loaded, *norms], missing=fresh, unexpected=left_out)
+
+    line = f"{label}: {len(result.loaded)} weights loaded into {title}"
+    if left_out:
+        parts = sorted({name.partition(".")[0] for name in left_out})  # files differ in their order
+        line += f"; left out: {', '.join(parts)} ({len(left_out)} weights)"
+    if fresh:
+        line += f"; start fresh: {', '.join(dict.fromkeys(name.rpartition('.')[0] for name in fresh))}"
+    logger.info(line)
     return result
 
 
-def _sort(weights: Mapping[str, np.ndarray], label: str) -> _Found:
-    """Sorts the weights of a file into those of the backbone, its output norms, and what belongs to something else."""
-    found = _Found()
-    of_detector = {name: value for name, value in weights.items() if name.startswith(BACKBONE)}
-    if of_detector:
-        found.left_out = [name for name in weights if name not in of_detector]
-        weights = {name.removeprefix(BACKBONE): value for name, value in of_detector.items()}
-    if is_reference(weights):
-        found.origin = " (names of the paper's repository)"
-        conversion = LAYOUTS["reference"].to_ours(weights, label)
-        norms = {name: weights[name] for name in conversion.dropped if name.startswith(OUTPUT_NORMS)}
-        weights = {**conversion.weights, **norms}
-    for name, value in weights.items():
-        if name.startswith(CLASSIFIER):
-            found.left_out.append(name)
-        elif name.startswith(OUTPUT_NORMS):
-            number, _, part = name.removeprefix(OUTPUT_NORMS).partition(".")
-            found.norms.setdefault(number, {})[part] = value
-        else:
-            found.body[name] = value
-    return found
-
-
-def _matching_norms(
-    backbone: EConvNeXt, norms: Mapping[str, Mapping[str, np.ndarray]], label: str
-) -> dict[str, np.ndarray]:
+def _matching_norms(backbone: EConvNeXt, norms: Mapping[str, np.ndarray], label: str) -> dict[str, np.ndarray]:
     """Returns the file's norms by our names. Channels tell the stage: the file may number other stages than ours."""
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, value in norms.items():
+        number, _, part = name.removeprefix(OUTPUT_NORMS).partition(".")
+        groups.setdefault(number, {})[part] = value
     matched: dict[str, np.ndarray] = {}
     for number, norm in enumerate(backbone.norms):
-        parts = {name: tuple(value.shape) for name, value in norm.state_dict().items()}
-        alike = [
-            theirs for theirs in norms.values() if tuple(theirs.get("weight", np.empty(0)).shape) == parts["weight"]
-        ]
+        shapes = {name: tuple(value.shape) for name, value in norm.state_dict().items()}
+        alike = [group for group in groups.values() if "weight" in group and group["weight"].shape == shapes["weight"]]
         if not alike:
             continue
-        report = compare(label, parts, alike[0])
+        report = compare(label, shapes, alike[0])
         if len(alike) > 1 or not report.complete:
             raise UserError(f"{label}: damaged norms of the outputs: {report.differences() or 'two of one stage'}")
         matched |= {f"{OUTPUT_NORMS}{number}.{name}": value for name, value in alike[0].items()}
@@ -246,7 +216,10 @@ def _refusal(backbone: EConvNeXt, report: LoadReport, body: Mapping[str, np.ndar
     if not body:
         return f"{report.source}: holds no backbone: no weight has a name such as stages.0... or backbone.stages.0..."
     for arch in ARCHS:
-        if arch != backbone.arch and compare(report.source, _shapes_of(arch), body).complete:
+        # Names that Paddle generates for parameters go on counting only outside of the guard.
+        with paddle.utils.unique_name.guard(), paddle.LazyGuard():
+            other = EConvNeXt(arch, norm_output=False).state_dict()
+        if compare("", {name: tuple(value.shape) for name, value in other.items()}, body).complete:
             return f"{report.source} is of arch '{arch}', the backbone is '{backbone.arch}': set {name}.arch to {arch}"
     if not (report.missing or report.unexpected) and all(weight.startswith("stem.") for weight in report.mismatched):
         return (
@@ -254,23 +227,3 @@ def _refusal(backbone: EConvNeXt, report: LoadReport, body: Mapping[str, np.ndar
             f"for small images, and detectors need 4; {report.differences()}"
         )
     return f"{report.source} fits {name} neither with arch '{backbone.arch}' nor with another: {report.differences()}"
-
-
-def _shapes_of(arch: str) -> dict[str, tuple[int, ...]]:
-    # Names that Paddle generates for parameters go on counting only outside of the guard.
-    with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-        trunk = EConvNeXtTrunk(**MODELS[PREFIX + arch])
-    return {name: tuple(value.shape) for name, value in trunk.state_dict().items()}
-
-
-def _summary(backbone: EConvNeXt, report: LoadReport, found: _Found) -> str:
-    """Returns the report in one line."""
-    line = f"{report.source}: {len(report.loaded)} weights loaded into {type(backbone).__name__} {backbone.arch}"
-    line += found.origin
-    if found.left_out:
-        parts = sorted({name.partition(".")[0] for name in found.left_out})  # files differ in their order
-        line += f"; left out: {', '.join(parts)} ({len(found.left_out)} weights)"
-    if report.missing:
-        fresh = dict.fromkeys(name.rpartition(".")[0] for name in report.missing)
-        line += f"; start fresh: {', '.join(fresh)}"
-    return line

@@ -70,7 +70,16 @@ class Evaluator:
                 detections += as_coco_results(model(batch), batch["im_id"].numpy(), self.category_ids)
                 display.advance()
         if self.environment.world_size > 1:
-            detections = _gather(detections, self.environment, folder / EXCHANGE)
+            # By files, because they differ in length and gloo moves tensors only.
+            exchange = folder / EXCHANGE
+            exchange.mkdir(parents=True, exist_ok=True)
+            files = [exchange / f"detections_{rank}.json" for rank in range(self.environment.world_size)]
+            files[self.environment.rank].write_text(json.dumps(detections), encoding="utf-8")
+            barrier(self.environment.world_size)
+            detections = [each for file in files for each in json.loads(file.read_text(encoding="utf-8"))]
+            barrier(self.environment.world_size)
+            if self.environment.is_main:
+                shutil.rmtree(exchange, ignore_errors=True)
         return sorted(detections, key=lambda detection: detection["image_id"])
 
     def evaluate(self, model: paddle.nn.Layer, folder: Path) -> dict[str, Any]:
@@ -105,34 +114,14 @@ def as_coco_results(
 ) -> list[dict[str, Any]]:
     """Turns ``bbox`` ``[M, 6]`` (class, score, x1, y1, x2, y2) and ``bbox_num`` ``[N]`` into COCO results."""
     boxes, counts = outputs["bbox"].numpy(), outputs["bbox_num"].numpy().reshape(-1)
-    owners = np.repeat(image_ids.reshape(-1), counts)
-    results = []
-    for image_id, (label, score, left, top, right, bottom) in zip(owners, boxes[: len(owners)].tolist(), strict=True):
-        # ppdet marks an image without detections with a row of class -1.
-        if label >= 0:
-            results.append(
-                {
-                    "image_id": int(image_id),
-                    "category_id": category_ids[int(label)],
-                    "bbox": [left, top, right - left, bottom - top],
-                    "score": score,
-                }
-            )
-    return results
-
-
-def _gather(detections: list[dict[str, Any]], environment: Environment, folder: Path) -> list[dict[str, Any]]:
-    """Returns the detections of all processes; by files, because they differ in length and gloo moves tensors only."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"detections_{environment.rank}.json").write_text(json.dumps(detections), encoding="utf-8")
-    barrier(environment.world_size)
-    everything = []
-    for rank in range(environment.world_size):
-        everything += json.loads((folder / f"detections_{rank}.json").read_text(encoding="utf-8"))
-    barrier(environment.world_size)
-    if environment.is_main:
-        shutil.rmtree(folder, ignore_errors=True)
-    return everything
+    owners = np.repeat(image_ids.reshape(-1), counts).tolist()
+    # ppdet marks an image without detections with a row of class -1.
+    return [
+        {"image_id": image, "category_id": category_ids[int(label)], "score": score,
+         "bbox": [x, y, right - x, bottom - y]}
+        for image, (label, score, x, y, right, bottom) in zip(owners, boxes[: len(owners)].tolist(), strict=True)
+        if label >= 0
+    ]  # fmt: skip
 
 
 def evaluate_config(

@@ -279,7 +279,12 @@ def with_size(preprocess: Sequence[Any], size: Sequence[int] | None) -> tuple[li
         UserError: they give no fixed size, or ``size`` is no size for a detector.
     """
     operators = [dict(entry) if isinstance(entry, Mapping) else entry for entry in preprocess]
-    places = _sizing(operators)
+    places = []
+    for index, entry in enumerate(operators):
+        name = next(iter(entry), "") if isinstance(entry, dict) else ""
+        arguments = dict(entry[name] or {}) if name in SIZES else {}
+        if name in SIZES and (name != "Pad" or arguments.get("size") is not None):
+            places.append((index, name, arguments))
     if not places:
         raise UserError(f"{OPERATORS}: Resize is missing (or LetterResize); it gives the size of the network's input")
     last, name, arguments = places[-1]
@@ -289,30 +294,13 @@ def with_size(preprocess: Sequence[Any], size: Sequence[int] | None) -> tuple[li
             f"{OPERATORS}: Resize: keep_ratio must be false, or a Pad with size follow it: an export has inputs of one "
             "size (LetterResize keeps the ratio, too)"
         )
-    wanted = _height_and_width(arguments.get(SIZES[name]) if size is None else size, f"{OPERATORS}: {name}")
-    operators[last] = {name: {**arguments, SIZES[name]: wanted}}
+    wanted = arguments.get(SIZES[name]) if size is None else size
+    wanted = [wanted, wanted] if isinstance(wanted, int) else wanted
+    if not isinstance(wanted, Sequence) or len(wanted) != 2 or not all(isinstance(side, int) for side in wanted):
+        raise UserError(f"{OPERATORS}: {name}: the size must be [height, width], got {wanted!r}")
+    if any(side < 32 or side % 32 for side in wanted):
+        raise UserError(f"the input of a detector must be multiples of 32 pixels, got {' x '.join(map(str, wanted))}")
+    operators[last] = {name: {**arguments, SIZES[name]: list(wanted)}}
     for index, other, its_arguments in keeps_ratio if size is not None and name == "Pad" else []:
-        operators[index] = {other: {**its_arguments, SIZES[other]: wanted}}
+        operators[index] = {other: {**its_arguments, SIZES[other]: list(wanted)}}
     return operators, [3, *wanted]
-
-
-def _sizing(operators: Sequence[Any]) -> list[tuple[int, str, dict[str, Any]]]:
-    """Returns place, name and arguments of the operators that name a size."""
-    found = []
-    for index, entry in enumerate(operators):
-        name = next(iter(entry), "") if isinstance(entry, dict) else ""
-        arguments = dict(entry[name] or {}) if name in SIZES else {}
-        if name in SIZES and (name != "Pad" or arguments.get("size") is not None):
-            found.append((index, name, arguments))
-    return found
-
-
-def _height_and_width(size: Any, where: str) -> list[int]:
-    pair = [size, size] if isinstance(size, int) else size
-    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(side, int) for side in pair):
-        raise UserError(f"{where}: the size must be [height, width], got {size!r}")
-    if any(side < 32 or side % 32 for side in pair):
-        raise UserError(f"the input of a detector must be multiples of 32 pixels, got {' x '.join(map(str, pair))}")
-    return list(pair)
-
-

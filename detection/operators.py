@@ -109,11 +109,11 @@ class SonarEnhance(BaseOperator):
 
     def __init__(
         self,
-        method: Literal["none", "gamma", "log", "equalize", "clahe"] = "none",
-        channel: Literal["auto", "red", "green", "blue"] = "auto",
+        method: sonar.Method = "none",
+        channel: sonar.Channel = "auto",
         gamma: PositiveNumber = 0.5,
         clip_limit: PositiveNumber = 2.0,
-        tile_grid: int | list[int] = 8,
+        tile_grid: sonar.Tiles = 8,
     ) -> None:
         super().__init__()
         self._enhance = sonar.SonarEnhance(method, channel, gamma, clip_limit, tile_grid)

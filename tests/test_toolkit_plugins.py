@@ -258,7 +258,7 @@ def small_run(name: str, folder: Path) -> Path:
     frames = make_frames(folder / "data", empty=False)
     test = {"name": "ImageFolder", "dataset_dir": str(frames.root), "anno_path": "annotations/val.json"}
     if name == "ppyoloe":
-        return run_config(folder, frames, "EConvNeXt", epoch=1, log_iter=1, TestDataset=test)
+        return run_config(folder, frames, epoch=1, log_iter=1, TestDataset=test)
     mosaic = {"MosaicPerspective": {"target_size": [64, 64], "translate": 0.1, "scale": 0.5}}
     training = {
         "sample_transforms": [{"Decode": {}}, mosaic, {"RandomHSV": {}}],

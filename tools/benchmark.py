@@ -79,31 +79,29 @@ def verdict(text: str, met: bool) -> str:
 
 
 def measure_inference(arguments: argparse.Namespace) -> Section:
-    """Measures the exported network in several engines."""
-    from ppcls_ext.deploy.benchmark import measure_inference
-    from ppcls_ext.utils.tables import markdown_table
+    """Measures one network in Paddle Inference and ONNX Runtime, as it is and pooled as in the paper's code."""
+    from ppcls_ext.deploy.benchmark import MEAN_POOLED, BenchmarkRequest, measure_models, models_page
 
     if arguments.model and len(arguments.model) > 1:
         raise UserError(f"inference: --model takes one network, got {len(arguments.model)}")
     network = arguments.model[0] if arguments.model else NETWORK
-    result = measure_inference(network, arguments.size, one_thread_count(arguments), arguments.rounds)
-    ratios = {name: row["ratio"] for name, row in result["engines"].items()}
-    rows = [
-        [name, *(f"{row[key]:.1f}" for key in ("median_ms", "p90_ms", "fastest_ms")), f"{row['ratio']:.2f}"]
-        for name, row in result["engines"].items()
-    ]
-    rows += [[name, "not measured", why, "", ""] for name, why in result["skipped"].items()]
-    text = (
-        f"Exported {result['model']}, {result['size']} px, batch 1, {result['threads']} threads, {result['samples']} "
-        "runs of each engine in processes of their own, in interleaved rounds; outputs equal to the network's.\n\n"
-    )
-    pooled = next(ratio for name, ratio in ratios.items() if "mean-pooled" in name)
-    text += verdict(f"at least 2 times as fast as the mean-pooled form ({pooled:.2f} times)", pooled >= 2)
-    if "ONNX Runtime" in ratios:
-        relative = 1 / ratios["ONNX Runtime"]
-        text += "\n" + verdict(f"at most 1.5 times the latency of ONNX Runtime ({relative:.2f} times)", relative <= 1.5)
-    columns = ["engine", "median, ms", "90th percentile, ms", "fastest, ms", "time relative to the first"]
-    return result, f"{text}\n\n{markdown_table(columns, rows)}"
+    pooled = "@".join([network.partition("@")[0] + MEAN_POOLED, *network.split("@")[1:]])
+    result = measure_models(BenchmarkRequest(
+        models=[network, pooled], backends=["paddle", "onnxruntime"], precisions=["fp32"],
+        threads=[one_thread_count(arguments)], size=arguments.size, cache=arguments.cache, rounds=arguments.rounds,
+        starts=1,
+    ))  # fmt: skip
+    medians = {(row["model"], row["backend"]): row.get("median_ms") for row in result["rows"]}
+    lines = []
+    for title, other, limit in (
+        ("at least 2 times as fast as the mean-pooled form", (pooled, "paddle"), 2),
+        ("at most 1.5 times the latency of ONNX Runtime", (network, "onnxruntime"), 1 / 1.5),
+    ):
+        own = medians[network, "paddle"]
+        if own and medians[other]:
+            ratio = medians[other] / own
+            lines.append(verdict(f"{title} ({ratio if limit > 1 else 1 / ratio:.2f} times)", ratio >= limit))
+    return result, "\n".join(lines) + "\n\n" + models_page(result)
 
 
 def measure_pipeline(arguments: argparse.Namespace) -> Section:

@@ -174,64 +174,50 @@ def scaling_steps(arguments: argparse.Namespace, chosen: dict[str, Any]) -> list
         UserError: numbers are out of range, or the model cannot be scaled.
         ValueError: the model is unknown.
     """
+    from ppcls_ext.arch.registry import architecture_parameters, list_models
+
     growth, factors = {**GROWTH, **given(arguments, list(GROWTH))}, given(arguments, FACTORS)
     if not (factors or arguments.phi):
         return []
-    check_scalable(arguments.model, chosen)
-    for name, value in growth.items():
-        if not 1 <= value <= 4:
-            raise UserError(f"{name}: must be from 1 (does not grow) to 4, got {value:g}")
-    if factors:
-        return [("as given", checked_factors({**dict.fromkeys(FACTORS, 1.0), **factors}))]
-    steps = []
-    for phi in arguments.phi:
-        if not math.isfinite(phi) or abs(phi) > 100:
-            raise UserError(f"phi: must be a number from -100 to 100, got {phi:g}")
-        grown = {name: round(base**phi, 4) for name, base in zip(FACTORS, growth.values(), strict=True)}
-        steps.append((f"phi {phi:g}", checked_factors(grown, f"phi {phi:g}: ")))
-    return steps
-
-
-def checked_factors(factors: dict[str, float], label: str = "") -> dict[str, float]:
-    """Returns ``factors``.
-
-    Raises:
-        UserError: one is out of range.
-    """
-    for name, value in factors.items():
-        if not LOWEST_FACTOR <= value <= HIGHEST_FACTOR:
-            raise UserError(f"{label}{name}: must be from {LOWEST_FACTOR} to {HIGHEST_FACTOR}, got {value:g}")
-    return factors
-
-
-def check_scalable(name: str, arguments: dict[str, Any]) -> None:
-    """Refuses to scale what has no multipliers, or what has them in its arguments already.
-
-    Raises:
-        UserError: the model cannot be scaled.
-        ValueError: the name is unknown.
-    """
-    from ppcls_ext.arch.registry import architecture_parameters, list_models
-
+    name = arguments.model
     if not set(MULTIPLIERS) <= set(architecture_parameters(name)):
         able = ", ".join(list_models())
         raise UserError(f"{name}: cannot be scaled, it takes no {' and no '.join(MULTIPLIERS)}; {able} do")
-    twice = [key for key in MULTIPLIERS if key in arguments]
+    twice = [key for key in MULTIPLIERS if key in chosen]
     if twice:
         raise UserError(f"-o {twice[0]}: the scaling chooses it; leave it out")
+    for key, value in growth.items():
+        if not 1 <= value <= 4:
+            raise UserError(f"{key}: must be from 1 (does not grow) to 4, got {value:g}")
+    steps = [("as given", {**dict.fromkeys(FACTORS, 1.0), **factors})] if factors else []
+    for phi in arguments.phi or ():
+        if not math.isfinite(phi) or abs(phi) > 100:
+            raise UserError(f"phi: must be a number from -100 to 100, got {phi:g}")
+        grown = {key: round(base**phi, 4) for key, base in zip(FACTORS, growth.values(), strict=True)}
+        steps.append((f"phi {phi:g}", grown))
+    for label, scaled in steps:
+        for key, value in scaled.items():
+            if not LOWEST_FACTOR <= value <= HIGHEST_FACTOR:
+                raise UserError(f"{label}: {key}: must be from {LOWEST_FACTOR} to {HIGHEST_FACTOR}, got {value:g}")
+    return steps
 
 
 def scaling_table(
     name: str, arguments: dict[str, Any], image_size: int, steps: Sequence[tuple[str, dict[str, float]]]
 ) -> str:
-    """Returns the table of a model's scaled forms, and below it what a configuration says for each."""
-    stem_stride, channels = arguments.get("stem_stride", 4), arguments.get("in_channels", 3)
+    """Returns the table of a model's scaled forms, and below it what a configuration says for each.
+
+    Images have ``image_size`` times the resolution, rounded to whole positions of the network's last map.
+    """
+    unit, channels = STAGE_STRIDES * arguments.get("stem_stride", 4), arguments.get("in_channels", 3)
     base = float(figures(name, arguments, image_size)[1])
     rows = []
     keys = ["# In a configuration; the sizes of crops and resizes in its transforms go with the images'."]
     for label, factors in steps:
-        depth, width, resolution = (factors[name] for name in FACTORS)
-        size = scaled_image(image_size, resolution, stem_stride)
+        depth, width, resolution = (factors[key] for key in FACTORS)
+        size = image_size if resolution == 1 else max(int(image_size * resolution / unit + 0.5), 1) * unit
+        if size > LARGEST_IMAGE:
+            raise UserError(f"resolution: images of {size} px are too large, at most {LARGEST_IMAGE}")
         multipliers = {key: value for key, value in zip(MULTIPLIERS, (depth, width), strict=True) if value != 1}
         counted = figures(name, {**arguments, **multipliers}, size)
         times = f"{float(counted[1]) / base:.2f}"
@@ -243,19 +229,6 @@ def scaling_table(
         ]
     table = markdown_table(["phi", "depth", "width", "image, px", *COUNTED, "times the FLOPs"], rows)
     return "\n".join([table, "", *keys])
-
-
-def scaled_image(base: int, resolution: float, stem_stride: int) -> int:
-    """Returns the side of the images: ``base`` times the resolution, rounded to whole positions of the last map.
-
-    Raises:
-        UserError: it would be larger than any network here is trained with.
-    """
-    unit = STAGE_STRIDES * stem_stride
-    size = base if resolution == 1 else max(int(base * resolution / unit + 0.5), 1) * unit
-    if size > LARGEST_IMAGE:
-        raise UserError(f"resolution: images of {size} px are too large, at most {LARGEST_IMAGE}")
-    return size
 
 
 if __name__ == "__main__":

@@ -31,16 +31,13 @@ def cifar100(arguments: argparse.Namespace) -> None:
 
 def detection_source(arguments: argparse.Namespace) -> None:
     """Converts a raw detection data set (``sonar``, ``duo`` or ``imagefolder``)."""
-    from detection.prepare.commands import Options, prepare_duo, prepare_imagefolder, prepare_sonar
+    from detection.prepare.commands import Options, prepare_source
 
+    given = vars(arguments)
     common = ("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed")
-    options = Options(**{name: getattr(arguments, name) for name in common if hasattr(arguments, name)})
-    if arguments.command == "sonar":
-        prepare_sonar(options, arguments.include_unlabelled)
-    elif arguments.command == "duo":
-        prepare_duo(options, arguments.annotations)
-    else:
-        prepare_imagefolder(options, arguments.annotations, arguments.format)
+    special = ("annotations", "form", "include_unlabelled")
+    options = Options(**{name: given[name] for name in common if name in given})
+    prepare_source(arguments.command, options, **{name: given[name] for name in special if name in given})
 
 
 def synthetic(arguments: argparse.Namespace) -> None:
@@ -133,7 +130,8 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
             help="COCO files: one, or those for training and validation, looked up here and in SRC (found by names)",
         )
     if name == "imagefolder":
-        parser.add_argument("--format", choices=("auto", "voc", "coco"), default="auto", help="form of the annotations")
+        choices = ("auto", "voc", "coco")
+        parser.add_argument("--format", dest="form", choices=choices, default="auto", help="form of the annotations")
 
 
 def main() -> None:

@@ -10,15 +10,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import run
 from ppcls_ext.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from ppcls_ext.deploy.profile import Subject
 
 DEFAULT_SIZE = (224, 224)
 PAGE_SUFFIX = ".md"
@@ -90,73 +87,56 @@ def model_arguments(overrides: list[str]) -> dict[str, Any]:
     return arguments
 
 
-def load_configs(paths: list[str], overrides: list[str]) -> list[Any]:
-    """Returns the configurations, of classifiers and of detectors."""
-    from ppcls_ext.utils.config import is_detection_config
-
-    configs = []
-    for path in paths:
-        if is_detection_config(path):
-            from detection.configuration import load_config
-        else:
-            from classification.config import load_config
-        configs.append(load_config(path, overrides))
-    return configs
-
-
-def named_subjects(names: list[str], arguments: dict[str, Any], size: tuple[int, int] | None) -> list[Subject]:
-    """Builds the models of ``--model``."""
-    from ppcls_ext.arch.registry import build_model
-    from ppcls_ext.deploy.profile import Subject
-
-    subjects = []
-    for name in names:
-        try:
-            model = build_model(name, **arguments)
-        except (ValueError, AssertionError) as error:
-            raise UserError(str(error)) from error
-        subjects.append(Subject(name, model, model, (arguments.get("in_channels", 3), *(size or DEFAULT_SIZE))))
-    return subjects
-
-
-def configured_subject(config: Any, size: tuple[int, int] | None) -> Subject:
-    """Builds the network of one configuration."""
-    if hasattr(config, "architecture"):
-        from detection.profile import detector_subject
-
-        return detector_subject(config, size)
-    from classification.build import build_network
-    from ppcls_ext.deploy.profile import Subject
-
-    model = build_network(config)
-    channels, height, width = config.run.image_shape
-    return Subject(config.document.path.stem, model, model, (channels, *(size or (height, width))))
-
-
 def main() -> None:
     """Profiles, prints the page and writes it."""
     arguments = parse_arguments()
     check(arguments)
-    from ppcls_ext.arch.registry import checked_arguments
+    from ppcls_ext.arch.registry import build_model, checked_arguments
+    from ppcls_ext.utils.config import is_detection_config
 
+    # Mistakes are told before anything is built.
     constructor = model_arguments(arguments.override) if arguments.model else {}
+    configs: list[tuple[bool, Any]] = []
     for name in arguments.model:
         try:
             checked_arguments(name, constructor)
         except ValueError as error:
             raise UserError(str(error)) from error
-    configs = load_configs(arguments.config, arguments.override)
+    for path in arguments.config:
+        detects = is_detection_config(path)
+        if detects:
+            from detection.configuration import load_config
+        else:
+            from classification.config import load_config
+        configs.append((detects, load_config(path, arguments.override)))
     # Paddle reads it when it is loaded.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    from ppcls_ext.deploy.profile import markdown_page, profile_networks, write_report
+    from ppcls_ext.deploy.profile import Subject, markdown_page, profile_networks, write_report
     from ppcls_ext.engine.environment import prepare_environment
     from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
     prepare_environment(arguments.device, 0, "--device")
     size = (arguments.size[0], arguments.size[-1]) if arguments.size else None
-    subjects = named_subjects(arguments.model, constructor, size)
-    subjects += [configured_subject(config, size) for config in configs]
+    subjects = []
+    for name in arguments.model:
+        try:
+            model = build_model(name, **constructor)
+        except (ValueError, AssertionError) as error:
+            raise UserError(str(error)) from error
+        subjects.append(Subject(name, model, model, (constructor.get("in_channels", 3), *(size or DEFAULT_SIZE))))
+    for detects, config in configs:
+        if detects:
+            from detection.profile import detector_subject
+
+            subjects.append(detector_subject(config, size))
+        else:
+            from classification.build import build_network
+
+            model = build_network(config)
+            channels, height, width = config.run.image_shape
+            shape = (channels, *(size or (height, width)))
+            subjects.append(Subject(config.document.path.stem, model, model, shape))
     profiles = profile_networks(subjects, arguments.batch, arguments.repeats)
     page = markdown_page(profiles, arguments.layers)
     print(f"\n{page}")

@@ -9,15 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import add_config_arguments, run
 from ppcls_ext.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from ppcls_ext.deploy.quantize import NamedImages
 
 TOO_MUCH_STATUS = 1
 
@@ -43,21 +40,6 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of the measurements (2)")
     return parser.parse_args()
-
-
-def folder_images(folder: Path, count: int) -> NamedImages:
-    """Returns up to ``count`` images below a folder with their names, spread over it.
-
-    Raises:
-        UserError: there is no such folder, or no image in it.
-    """
-    from ppcls_ext.utils.image_files import images_in
-
-    files = images_in(folder) if folder.is_dir() else []
-    if not files:
-        raise UserError(f"--images {folder}: {'no image there' if folder.is_dir() else 'no such folder'}")
-    step = max(1, len(files) // count)
-    return [(str(file), file) for file in files[::step][:count]]
 
 
 def print_report(description: Any) -> None:
@@ -89,6 +71,7 @@ def main() -> int:
         raise UserError("nothing to calibrate on is named: -c CONFIG, or --images FOLDER")
     from ppcls_ext.deploy.quantize import LimitExceededError, check_request, quantize_export
     from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.image_files import images_in
     from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
@@ -97,14 +80,17 @@ def main() -> int:
     if arguments.config is not None:
         if is_detection_config(arguments.config):
             from detection import compression
-            from detection.configuration import load_config
         else:
             from classification import compression
-            from classification.config import load_config
-        config: Any = load_config(arguments.config, arguments.override)
+        config: Any = compression.load_config(arguments.config, arguments.override)
         evaluation = compression.evaluation_of(config)
     if arguments.images is not None:
-        images = folder_images(arguments.images, arguments.count)
+        folder = arguments.images
+        files = images_in(folder) if folder.is_dir() else []
+        if not files:
+            raise UserError(f"--images {folder}: {'no image there' if folder.is_dir() else 'no such folder'}")
+        # Spread over the folder.
+        images: Any = [(str(file), file) for file in files[:: max(1, len(files) // arguments.count)]][: arguments.count]
     else:
         images = compression.calibration_images(config, arguments.calibrate, arguments.count)
     output = arguments.output or arguments.model

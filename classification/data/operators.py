@@ -13,8 +13,7 @@ import numpy as np
 
 from classification.data.colour import ColorJitter, RandomGrayscale, TimmAutoAugment
 from classification.data.geometry import Pad, RandCropImage, RandFlipImage, RandomCropImage, RandomRotation
-from ppcls_ext.preprocess.operators import OPERATORS
-from ppcls_ext.preprocess.pipeline import build_named, entries_of, split_entry
+from ppcls_ext.preprocess.operators import OPERATORS, build_named, entries_of, split_entry
 from ppcls_ext.utils.errors import ConfigError
 from ppcls_ext.utils.signature import Limits, PositiveNumber, Probability, convert
 

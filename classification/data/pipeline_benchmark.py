@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from classification.data.operators import TRAIN_OPERATORS
-from ppcls_ext.preprocess.pipeline import build_operators
+from ppcls_ext.preprocess.operators import build_operators
 from ppcls_ext.utils.config import load_config_file
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import images_in

@@ -92,11 +92,21 @@ class Options:
         return dict(zip(("train", "val"), files, strict=True))
 
 
-def prepare_sonar(options: Options, include_unlabelled: bool = False) -> dict[str, Any]:
-    """Converts a raw sonar folder: frames and VOC-like annotations, together or apart, in any nesting.
+def prepare_source(
+    kind: str,
+    options: Options,
+    annotations: Sequence[Path] = (),
+    form: str = "auto",
+    include_unlabelled: bool = False,
+) -> dict[str, Any]:
+    """Reads a raw data set, cleans, splits, writes and reports.
 
     Args:
+        kind: ``sonar`` (frames and VOC-like annotations, together or apart, in any nesting), ``duo`` (its training set
+            is ``train``, its test set ``val``) or ``imagefolder`` (a folder in VOC or COCO form).
         options: source, output, classes and split.
+        annotations: COCO files; empty finds them by their names.
+        form: of an image folder: ``voc``, ``coco`` or ``auto``.
         include_unlabelled: frames without an annotation file become the part ``test`` (else they are left out).
 
     Returns:
@@ -106,97 +116,36 @@ def prepare_sonar(options: Options, include_unlabelled: bool = False) -> dict[st
         UserError: the source, the classes, the split or the output cannot be used.
     """
     options.check()
-    ledger = Ledger()
-    annotated, bare = read_voc_folder(options.source, ledger)
-    if include_unlabelled:
-        return _finish(options, ledger, annotated, unlabelled=bare)
-    _leave_out(bare, ledger)
-    return _finish(options, ledger, annotated)
+    source, ledger = options.source, Ledger()
+    if kind == "imagefolder" and form == "auto" and not annotations:
+        form = "voc" if files_in(source, {".xml"}) else "coco"
+        if form == "voc" and find_coco_files(source):
+            raise UserError(f"{source}: holds both XML and COCO annotations; choose with --format voc or coco")
+    unlabelled: list[Frame] = []
+    # The source's own split files, if it has any.
+    lists = None
+    if kind == "duo" or form == "coco" or annotations:
+        read = read_coco_folder(source, annotations, ledger)
+    else:
+        read, unlabelled = read_voc_folder(source, ledger)
+        lists = voc_lists(source) if kind == "imagefolder" else None
+    if not include_unlabelled:
+        for frame in unlabelled:
+            ledger.reject("no_annotation", frame.name, "has no annotation file", image="left_out")
+        unlabelled = []
+    if kind == "duo":
+        counts = Counter(frame.part for frame in read)
+        for part, published in PUBLISHED_DUO.items():
+            if not counts[part]:
+                raise UserError(
+                    f"{source}: no usable annotation file for {'test' if part == 'val' else part}; known layouts: "
+                    "images/{train,test} with annotations/instances_{train,test}.json, and DUO_pic with DUO_ANN"
+                )
+            if counts[part] != published:
+                ledger.note("other_count", part, f"{counts[part]} images; DUO as published has {published}")
 
-
-def prepare_duo(options: Options, annotations: Sequence[Path] = ()) -> dict[str, Any]:
-    """Converts DUO: its training set is ``train``, its test set ``val``.
-
-    Args:
-        options: source and output.
-        annotations: the COCO files for training and validation; empty finds them by their names.
-
-    Returns:
-        The content of ``report.json``.
-
-    Raises:
-        UserError: the source or the output cannot be used, or one of the two parts is missing.
-    """
-    options.check()
-    ledger = Ledger()
-    frames = read_coco_folder(options.source, annotations, ledger)
-    counts = Counter(frame.part for frame in frames)
-    missing = [part for part in PUBLISHED_DUO if not counts[part]]
-    if missing:
-        wanted = "test" if missing == ["val"] else "train"
-        raise UserError(
-            f"{options.source}: no usable annotation file for {wanted}; known layouts: images/{{train,test}} with "
-            "annotations/instances_{train,test}.json, and DUO_pic with DUO_ANN"
-        )
-    for part, published in PUBLISHED_DUO.items():
-        if counts[part] != published:
-            ledger.note("other_count", part, f"{counts[part]} images; DUO as published has {published}")
-    return _finish(options, ledger, frames)
-
-
-def prepare_imagefolder(options: Options, annotations: Sequence[Path] = (), form: str = "auto") -> dict[str, Any]:
-    """Converts a folder in VOC or COCO form.
-
-    Args:
-        options: source, output, classes and split.
-        annotations: COCO files; empty finds them by their names.
-        form: ``voc``, ``coco`` or ``auto``.
-
-    Returns:
-        The content of ``report.json``.
-
-    Raises:
-        UserError: the source, the classes, the split or the output cannot be used.
-    """
-    options.check()
-    ledger = Ledger()
-    if form == "auto" and not annotations:
-        form = "voc" if files_in(options.source, {".xml"}) else "coco"
-        if form == "voc" and find_coco_files(options.source):
-            raise UserError(f"{options.source}: holds both XML and COCO annotations; choose with --format voc or coco")
-    if form == "coco" or annotations:
-        return _finish(options, ledger, read_coco_folder(options.source, annotations, ledger))
-    annotated, bare = read_voc_folder(options.source, ledger)
-    _leave_out(bare, ledger)
-    return _finish(options, ledger, annotated, lists=voc_lists(options.source))
-
-
-def _leave_out(frames: Sequence[Frame], ledger: Ledger) -> None:
-    for frame in frames:
-        ledger.reject("no_annotation", frame.name, "has no annotation file", image="left_out")
-
-
-def _finish(
-    options: Options,
-    ledger: Ledger,
-    read: Sequence[Frame],
-    unlabelled: Sequence[Frame] = (),
-    lists: dict[str, Path] | None = None,
-) -> dict[str, Any]:
-    """Cleans, splits, writes and reports.
-
-    Args:
-        options: what the user asks for.
-        ledger: what was met so far.
-        read: frames with annotations.
-        unlabelled: frames for a test part without annotations.
-        lists: the source's own split files by part.
-
-    Returns:
-        The report.
-    """
     if options.classes is None:
-        raise _without_classes(read, options.source)
+        raise _without_classes(read, source)
     classes = class_order(options.classes)
     logger.info("checking %d frames", len(read) + len(unlabelled))
     frames = clean_frames(read, classes, ledger)
@@ -204,7 +153,7 @@ def _finish(
         why = f"fewer than {FEWEST_FRAMES} frames with a usable box"
         if rejected := [entry for entry in ledger.entries if entry["action"] == "rejected"]:
             why += " ({file}: {reason}; {count} entries rejected in all)".format(count=len(rejected), **rejected[0])
-        raise UserError(f"{options.source}: {why}")
+        raise UserError(f"{source}: {why}")
 
     # As the options say, else as the source does, else by the seed.
     own = options.lists() is None and options.val_fraction is None
@@ -222,7 +171,7 @@ def _finish(
         parts["test"] = parts.get("test", []) + clean_frames(unlabelled, classes, ledger)
 
     _note_suspicions(parts, ledger)
-    report = write_output(options.output, options.source.name, parts, classes, split, ledger, options.images)
+    report = write_output(options.output, source.name, parts, classes, split, ledger, options.images)
     for line in lines_of(report):
         logger.info(line)
     ways = {"link": "linked", "copy": "copied"}

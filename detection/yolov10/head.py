@@ -53,6 +53,9 @@ class DetectionBranch(nn.Layer):
         class_num: number of classes.
         reg_max: bins of each distribution.
         strides: pixels between two anchors of each map; only the first biases depend on them.
+
+    Raises:
+        ValueError: there is no class.
     """
 
     def __init__(

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 import paddle
 from paddle import nn
 
 from ppcls_ext.arch.convnext import NORM_EPSILON, ChannelNorm, LayerScale
-from ppcls_ext.arch.econvnext import EffectiveSE
+from ppcls_ext.arch.econvnext import EConvNeXt, EffectiveSE
 from ppcls_ext.arch.layers import (
     BATCH_NORM_EPSILON,
     EXPANSION,
@@ -77,7 +77,8 @@ class Switches:
             pointwise layers; 0 for none.
 
     Raises:
-        ValueError: a value is not allowed; the message begins with the attribute's name.
+        ValueError: a number is out of range, or goes with another switch; the message begins with its name. (That
+            words are among those allowed, the schema of the constructors has checked.)
     """
 
     norm: Norm
@@ -92,12 +93,6 @@ class Switches:
     spatial_mlp_window: int = 0
 
     def __post_init__(self) -> None:
-        for name, annotation in get_type_hints(type(self)).items():
-            value, allowed = getattr(self, name), get_args(annotation)
-            if allowed and value not in allowed:
-                raise ValueError(f"{name}: must be one of {', '.join(map(str, allowed))}, got {value!r}")
-            if annotation is bool and not isinstance(value, bool):
-                raise ValueError(f"{name}: must be true or false, got {value!r}")
         scale = self.layer_scale_init_value
         if not 0 <= scale < math.inf:
             raise ValueError(f"layer_scale_init_value: must not be negative or infinite, got {scale}")
@@ -159,34 +154,23 @@ class SpatialMLP(nn.Layer):
         self.mix = convolution(positions, positions, 1, groups=self.heads)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """``[N, H, W, C]`` -> ``[N, H, W, C]``."""
-        images, height, width, channels = x.shape
+        """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
+        images, channels, height, width = x.shape
         n, heads, each = self.window, self.heads, channels // self.heads
         rows, columns = (height + n - 1) // n, (width + n - 1) // n
+        y = x.transpose([0, 2, 3, 1])
         # More zeros than are needed, then cut: how many are needed may not be known before an image is there. Not by
         # `pad`: in an exported network its oneDNN kernel destroys memory (paddlepaddle 3.2.2).
-        padded = paddle.concat([x, paddle.zeros([images, n - 1, width, channels], x.dtype)], axis=1)[:, : rows * n]
-        padded = paddle.concat([padded, paddle.zeros([images, rows * n, n - 1, channels], x.dtype)], axis=2)
-        padded = padded[:, :, : columns * n]
-        parts = padded.reshape([-1, n, columns, n, heads, each]).transpose([0, 4, 1, 3, 2, 5])
-        mixed = self.mix(parts.reshape([-1, heads * n * n, columns, each]))
-        mixed = mixed.reshape([-1, heads, n, n, columns, each]).transpose([0, 2, 4, 3, 1, 5])
-        return x + mixed.reshape([-1, rows * n, columns * n, channels])[:, :height, :width]
+        y = paddle.concat([y, paddle.zeros([images, n - 1, width, channels], y.dtype)], axis=1)[:, : rows * n]
+        y = paddle.concat([y, paddle.zeros([images, rows * n, n - 1, channels], y.dtype)], axis=2)[:, :, : columns * n]
+        y = y.reshape([-1, n, columns, n, heads, each]).transpose([0, 4, 1, 3, 2, 5])
+        y = self.mix(y.reshape([-1, heads * n * n, columns, each]))
+        y = y.reshape([-1, heads, n, n, columns, each]).transpose([0, 2, 4, 3, 1, 5])
+        y = y.reshape([-1, rows * n, columns * n, channels])[:, :height, :width]
+        return x + y.transpose([0, 3, 1, 2])
 
     def extra_repr(self) -> str:
         return f"window={self.window}, heads={self.heads}"
-
-
-class ChannelsFirst(nn.Layer):
-    """Mixin: a layer of maps with the channels last, for maps ``[N, C, H, W]``."""
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
-        return super().forward(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
-
-
-class MapSpatialMLP(ChannelsFirst, SpatialMLP):
-    """`SpatialMLP` of a map whose channels go first."""
 
 
 class MapLayerScale(LayerScale):
@@ -195,14 +179,6 @@ class MapLayerScale(LayerScale):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
         return x * self.weight.reshape([-1, 1, 1])
-
-
-class ChannelsLastSE(EffectiveSE):
-    """`EffectiveSE` of a map whose channels go last."""
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """``[N, H, W, C]`` -> ``[N, H, W, C]``."""
-        return super().forward(x.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
 
 
 class ConvNormAct(nn.Layer):
@@ -245,37 +221,33 @@ class AblatedBlock(nn.Layer):
         inside = expansion_channels or EXPANSION * channels
         self.channels_last = last = switches.norm == "layer_norm"
         side, window, scale = switches.kernel_size, switches.spatial_mlp_window, switches.branch_scale
+        factor = switches.layer_scale_init_value if scale == "layer_scale" else 0
         self.depthwise = convolution(channels, channels, side, padding=side // 2, groups=switches.groups(channels))
-        self.norm = nn.LayerNorm(channels, epsilon=NORM_EPSILON) if last else switches.map_norm(channels)
-        self.spatial_mlp: nn.Layer = nn.Identity()
-        if window:
-            self.spatial_mlp = SpatialMLP(channels, window) if last else MapSpatialMLP(channels, window)
+        self.norm = switches.map_norm(channels)
+        self.spatial_mlp = SpatialMLP(channels, window) if window else nn.Identity()
         self.expand = linear(channels, inside) if last else convolution(channels, inside, 1)
         self.activation = switches.activate()
         self.project = linear(inside, channels) if last else convolution(inside, channels, 1)
-        self.project_norm: nn.Layer = nn.Identity()
-        if switches.branch_norm:
-            self.project_norm = nn.LayerNorm(channels, epsilon=NORM_EPSILON) if last else switches.map_norm(channels)
-        self.attention: nn.Layer = nn.Identity()
-        if scale == "channel_attention":
-            self.attention = ChannelsLastSE(channels) if last else EffectiveSE(channels)
-        self.layer_scale: nn.Layer = nn.Identity()
-        if scale == "layer_scale" and switches.layer_scale_init_value:
-            kind = LayerScale if last else MapLayerScale
-            self.layer_scale = kind(channels, switches.layer_scale_init_value)
+        self.project_norm = switches.map_norm(channels) if switches.branch_norm else nn.Identity()
+        self.attention = EffectiveSE(channels) if scale == "channel_attention" else nn.Identity()
+        self.layer_scale = MapLayerScale(channels, factor) if factor else nn.Identity()
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
         y = self.depthwise(x)
-        if self.channels_last:
-            y = y.transpose([0, 2, 3, 1])
-        y = self.spatial_mlp(self.norm(y))
-        y = self.project(self.activation(self.expand(y)))
-        y = self.layer_scale(self.attention(self.project_norm(y)))
-        if self.channels_last:
-            y = y.transpose([0, 3, 1, 2])
-        return x + self.drop_path(y)
+        y = self.norm(y)
+        y = self.spatial_mlp(y)
+        y = y.transpose([0, 2, 3, 1]) if self.channels_last else y
+        y = self.expand(y)
+        y = self.activation(y)
+        y = self.project(y)
+        y = y.transpose([0, 3, 1, 2]) if self.channels_last else y
+        y = self.project_norm(y)
+        y = self.attention(y)
+        y = self.layer_scale(y)
+        y = self.drop_path(y)
+        return x + y
 
 
 class AblatedStage(nn.Layer):
@@ -305,23 +277,25 @@ class AblatedStage(nn.Layer):
         super().__init__()
         self.csp = switches.csp
         width = middle_channels // 2 if self.csp else middle_channels
-        rows = list(zip(drop_path_rates, expansion_channels, strict=True))
-        # The order in which the two published networks make their parameters.
-        if not self.csp:
-            blocks = nn.Sequential(*(AblatedBlock(switches, width, *row) for row in rows))
-        self.downsample: nn.Layer = nn.Identity()
-        if stride != 1 or in_channels != middle_channels:
-            if switches.downsampling == "norm_conv":
-                self.downsample = nn.Sequential(
-                    switches.map_norm(in_channels), convolution(in_channels, middle_channels, stride, stride)
-                )
-            else:
-                self.downsample = ConvNormAct(switches, in_channels, middle_channels, stride, stride)
+
+        def make_blocks() -> nn.Sequential:
+            rows = zip(drop_path_rates, expansion_channels, strict=True)
+            return nn.Sequential(*(AblatedBlock(switches, width, *row) for row in rows))
+
+        # Made first without ``csp``, as ConvNeXt makes its parameters.
+        blocks = None if self.csp else make_blocks()
+        if stride == 1 and in_channels == middle_channels:
+            self.downsample = nn.Identity()
+        elif switches.downsampling == "norm_conv":
+            self.downsample = nn.Sequential(
+                switches.map_norm(in_channels), convolution(in_channels, middle_channels, stride, stride)
+            )
+        else:
+            self.downsample = ConvNormAct(switches, in_channels, middle_channels, stride, stride)
         if self.csp:
             self.shortcut = ConvNormAct(switches, middle_channels, width, 1)
             self.entry = ConvNormAct(switches, middle_channels, width, 1)
-            blocks = nn.Sequential(*(AblatedBlock(switches, width, *row) for row in rows))
-        self.blocks = blocks
+        self.blocks = blocks or make_blocks()
         if self.csp:
             self.attention = EffectiveSE(2 * width)
             self.merge = ConvNormAct(switches, 2 * width, out_channels, 1)
@@ -343,8 +317,8 @@ class AblationNetwork(nn.Layer):
 
     Args:
         switches: what the parts are.
-        stem, dims, depths, strides: see `econvnext.EConvNeXtTrunk`.
-        class_num, drop_path_rate, stem_stride, in_channels, expansion_channels: see `econvnext.EConvNeXt`.
+        stem, dims, depths, strides: see `econvnext.EConvNeXt`.
+        class_num, drop_path_rate, stem_stride, in_channels, expansion_channels: likewise.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -403,19 +377,8 @@ class AblationNetwork(nn.Layer):
         self.feature_channels = list(dims[1:])
         self.feature_strides = [stem_stride * 2**i for i in range(len(depths))]
 
-    def forward_features(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Images ``[N, in_channels, H, W]`` -> the stage outputs ``[N, C_i, H / s_i, W / s_i]``, s = 4, 8, 16, 32."""
-        x = self.stem(x)
-        features = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images ``[N, in_channels, H, W]`` -> logits ``[N, class_num]``, or ``[N, C_4]`` without a classifier."""
-        x = self.stages(self.stem(x))
-        return self.head(self.norm(self.flatten(self.pool(x))))
+    forward_features = EConvNeXt.forward_features
+    forward = EConvNeXt.forward
 
 
 class AblatedEConvNeXt(AblationNetwork):

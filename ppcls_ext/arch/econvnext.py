@@ -35,16 +35,10 @@ from ppcls_ext.arch.layers import (
 
 # The published models. dims: channels d0 (of the stem) and d1..d4 (of the outputs of the four stages).
 MODELS: dict[str, dict[str, Any]] = {
-    "EConvNeXt_mini": {
-        "stem": "patchify", "dims": (48, 96, 192, 384, 768), "depths": (3, 3, 9, 3), "strides": (1, 2, 2, 2)
-    },
-    "EConvNeXt_tiny": {
-        "stem": "stepped", "dims": (64, 128, 256, 512, 1024), "depths": (3, 3, 9, 3), "strides": (2, 2, 2, 2)
-    },
-    "EConvNeXt_small": {
-        "stem": "stepped", "dims": (64, 128, 256, 512, 1024), "depths": (3, 3, 27, 3), "strides": (2, 2, 2, 2)
-    },
-}  # fmt: skip
+    "EConvNeXt_mini": dict(stem="patchify", dims=(48, 96, 192, 384, 768), depths=(3, 3, 9, 3), strides=(1, 2, 2, 2)),
+    "EConvNeXt_tiny": dict(stem="stepped", dims=(64, 128, 256, 512, 1024), depths=(3, 3, 9, 3), strides=(2, 2, 2, 2)),
+    "EConvNeXt_small": dict(stem="stepped", dims=(64, 128, 256, 512, 1024), depths=(3, 3, 27, 3), strides=(2, 2, 2, 2)),
+}
 
 
 class ConvBNAct(nn.Layer):
@@ -174,14 +168,15 @@ class CSPStage(nn.Layer):
         return self.merge(x)
 
 
-class EConvNeXtTrunk(nn.Layer):
-    """Stem and stages: what classifier and detectors share.
+class EConvNeXt(nn.Layer):
+    """E-ConvNeXt classifier; detectors leave the classifier out (see `add_classifier`).
 
     Args:
         stem: "patchify" is one 4x4 convolution of stride 4, "stepped" three small ones of total stride 2.
         dims: channels d0..d4: of the stem, then of the output of each stage.
         depths: blocks in each stage.
         strides: stride of each stage in the full-size network.
+        class_num: width of the classifier; 0 leaves it out, then the output is the normalised feature vector.
         drop_path_rate: rate of the last block; the rates rise linearly from 0 at the first block.
         stem_stride: total stride of the first stage's output: 4 as published; 2 and 1 are for small images such as
             CIFAR's.
@@ -205,6 +200,7 @@ class EConvNeXtTrunk(nn.Layer):
         dims: Sequence[int],
         depths: Sequence[int],
         strides: Sequence[int],
+        class_num: int = 1000,
         drop_path_rate: float = 0.0,
         stem_stride: StemStride = 4,
         in_channels: int = 3,
@@ -213,7 +209,7 @@ class EConvNeXtTrunk(nn.Layer):
         width_multiplier: float = 1.0,
     ) -> None:
         super().__init__()
-        check_arguments(0, drop_path_rate, stem_stride, in_channels)
+        check_arguments(class_num, drop_path_rate, stem_stride, in_channels)
         dims, depths = scaled_dims(dims, width_multiplier), scaled_depths(depths, depth_multiplier)
         middles = [(before + after) // 2 for before, after in zip(dims[:-1], dims[1:], strict=True)]
         inputs, strides = list(dims[:-1]), list(strides)
@@ -242,6 +238,17 @@ class EConvNeXtTrunk(nn.Layer):
         self.feature_channels = list(dims[1:])
         self.feature_strides = [stem_stride * 2**i for i in range(len(depths))]
 
+        self.add_classifier(class_num)
+
+    def add_classifier(self, class_num: int) -> None:
+        """Adds what follows the stages."""
+        channels = self.feature_channels[-1]
+        self.pool = GlobalAveragePool()
+        self.flatten = nn.Flatten()
+        self.norm = nn.BatchNorm1D(channels, epsilon=BATCH_NORM_EPSILON)
+        self.head = linear(channels, class_num) if class_num else nn.Identity()
+        self.class_num = class_num
+
     def forward_features(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Images ``[N, in_channels, H, W]`` -> the stage outputs ``[N, d_i, H / s_i, W / s_i]``, s = 4, 8, 16, 32."""
         x = self.stem(x)
@@ -250,46 +257,6 @@ class EConvNeXtTrunk(nn.Layer):
             x = stage(x)
             features.append(x)
         return features
-
-
-class EConvNeXt(EConvNeXtTrunk):
-    """E-ConvNeXt classifier.
-
-    Args:
-        stem, dims, depths, strides: a row of `MODELS`.
-        class_num: width of the classifier; 0 leaves it out, then the output is the normalised feature vector.
-        drop_path_rate, stem_stride, in_channels, expansion_channels, depth_multiplier, width_multiplier: see
-            `EConvNeXtTrunk`.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its name.
-    """
-
-    def __init__(
-        self,
-        stem: Literal["patchify", "stepped"],
-        dims: Sequence[int],
-        depths: Sequence[int],
-        strides: Sequence[int],
-        class_num: int = 1000,
-        drop_path_rate: float = 0.0,
-        stem_stride: StemStride = 4,
-        in_channels: int = 3,
-        expansion_channels: list | None = None,
-        depth_multiplier: float = 1.0,
-        width_multiplier: float = 1.0,
-    ) -> None:
-        check_arguments(class_num, drop_path_rate, stem_stride, in_channels)
-        super().__init__(
-            stem, dims, depths, strides, drop_path_rate, stem_stride, in_channels, expansion_channels,
-            depth_multiplier, width_multiplier,
-        )  # fmt: skip
-        channels = self.feature_channels[-1]
-        self.pool = GlobalAveragePool()
-        self.flatten = nn.Flatten()
-        self.norm = nn.BatchNorm1D(channels, epsilon=BATCH_NORM_EPSILON)
-        self.head = linear(channels, class_num) if class_num else nn.Identity()
-        self.class_num = class_num
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Images ``[N, in_channels, H, W]`` -> logits ``[N, class_num]``, or ``[N, d4]`` without a classifier."""

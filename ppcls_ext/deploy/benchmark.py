@@ -15,7 +15,6 @@ import itertools
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,6 +44,8 @@ DEFAULT_PRECISIONS = ("fp32", "bf16")
 MEASURED, FAILED, UNSUPPORTED = "measured", "failed", "unsupported"
 SETTINGS = ("backend", "precision", "threads", "batch")
 DETECTOR_SIZE, CLASSES = 640, 1000
+# Behind the name of a classifier: with ``x.mean([2, 3])`` in the place of global average pools, see `use_mean_pooling`.
+MEAN_POOLED = "+mean_pooled"
 EXPORT_SECONDS = 1800.0
 SOURCES = Path(__file__).resolve().parents[2]
 # A change of their versions makes the exports of earlier runs worthless.
@@ -119,6 +120,8 @@ def find_network(
         description = read_description(name)
         sides = " x ".join("any" if side < 0 else str(side) for side in description.input_shape[2:])
         return {"model": name, "architecture": description.model_name, "size": sides}, description
+    exporter = functools.partial(export_model, mean_pooled=True) if model.endswith(MEAN_POOLED) else export_model
+    model = model.removesuffix(MEAN_POOLED)
     try:
         architecture_parameters(model)
     except ValueError as error:
@@ -127,7 +130,7 @@ def find_network(
     facts = {} if published is None else {
         "top1": published.top1, "top1_size": published.size, "top1_source": published.source,
     }  # fmt: skip
-    return {"model": name, "architecture": model, "size": int(side or size), **facts}, export_model
+    return {"model": name, "architecture": model, "size": int(side or size), **facts}, exporter
 
 
 def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = None) -> list[Row]:
@@ -473,45 +476,6 @@ def measure_models(
             peak = fastest_product(peak_rows, row["computed_in"], row["threads"])
             row["share_of_peak"] = None if peak is None else row["gflops_per_second"] / peak
     return {"settings": asdict(request) | {"cache": str(request.cache)}, "peaks": peak_rows, "rows": rows}
-
-
-def measure_inference(
-    model_name: str = "EConvNeXt_mini", size: int = 224, threads: int = 2, rounds: int = 12, runs: int = 10
-) -> dict[str, Any]:
-    """Measures one network (random weights, batch 1) in Paddle Inference, as it is and mean-pooled, and ONNX Runtime.
-
-    Each export was compared with the network that it was made of when it was written.
-
-    Returns:
-        ``engines`` (by name: statistics of `Subject` and ``ratio`` to the first engine's median), ``skipped`` (engine
-        -> why), and the settings.
-
-    Raises:
-        UserError: an export or an engine fails.
-    """
-    engines = {
-        "Paddle Inference, oneDNN": ("paddle", False),
-        "Paddle Inference, oneDNN, mean-pooled form": ("paddle", True),
-        "ONNX Runtime": ("onnxruntime", False),
-    }
-    missing = [package for package in FORMATS["onnx"].packages if importlib.util.find_spec(package) is None]
-    skipped = {}
-    if missing:
-        del engines["ONNX Runtime"]
-        skipped["ONNX Runtime"] = f"{' and '.join(missing)} not installed (requirements-deploy.txt)"
-    subjects = {}
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as temporary:
-        for number, (name, (backend, mean_pooled)) in enumerate(engines.items()):
-            folder = Path(temporary) / str(number)
-            run_in_process(export_model, model_name, size, BACKENDS[backend].format, "fp32", folder, mean_pooled,
-                           seconds=EXPORT_SECONDS)  # fmt: skip
-            subjects[name] = export_subject(folder, generated_image(), backend, "fp32", threads)
-        measure_interleaved(list(subjects.values()), rounds, runs)
-    figures = {name: subject.statistics() for name, subject in subjects.items()}
-    first = next(iter(figures.values()))["median_ms"]
-    settings = {"model": model_name, "size": size, "batch": 1, "threads": threads, "samples": rounds * runs}
-    ratios = {name: {**row, "ratio": row["median_ms"] / first} for name, row in figures.items()}
-    return {**settings, "engines": ratios, "skipped": skipped}
 
 
 def measure_detectors(

@@ -6,6 +6,8 @@ the outputs on some images only, so that comparing outputs does not replace comp
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import logging
 import os
@@ -36,27 +38,18 @@ CONVERT = (
     "import sys, paddle2onnx; paddle2onnx.export(sys.argv[1], sys.argv[2], sys.argv[3], opset_version=int(sys.argv[4]))"
 )
 # Layers that divide by a deviation: their names in Paddle's programs (without the dialect's number) and in ONNX.
-PADDLE_LAYERS = {"batch_norm", "batch_norm_", "layer_norm", "instance_norm", "group_norm", "rms_norm"}
+PADDLE_LAYERS = {"batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_norm"}
 ONNX_LAYERS = {"BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization"}
-# A normalisation that is written out ends in the root of a sum of variance and epsilon.
-PADDLE_ROOTS = {"sqrt", "sqrt_", "rsqrt", "rsqrt_"}
-PADDLE_SUMS = {"scale", "scale_"}
-# What may stand between the sum and the root without changing a number.
-PASSING = {"Identity", "Cast"}
-RELATIVE_ROUNDING = 1e-6
 # Names that the outputs of a detector's graph without NMS must have.
 ANCHOR_BOXES, ANCHOR_SCORES = "anchor_boxes", "anchor_scores"
-# Stands for "dropped" among scores, which are not negative.
-DROPPED = -1.0
 
 
-def convert(program: Path, weights: Path, outputs: Sequence[str], attempts: int = ATTEMPTS) -> onnx.ModelProto:
+def convert(program: Path, weights: Path, outputs: Sequence[str]) -> onnx.ModelProto:
     """Converts a program, again and again while an epsilon comes out wrong.
 
     Args:
         program, weights: files of ``paddle.jit.save``.
         outputs: names that the outputs get, in their order.
-        attempts: how often to try.
 
     Raises:
         UserError: the network has an operator that ONNX or Paddle2ONNX has not, or every attempt was damaged.
@@ -65,16 +58,16 @@ def convert(program: Path, weights: Path, outputs: Sequence[str], attempts: int 
 
     expected = epsilons_of_program(program)
     wrong: str | None = None
-    for attempt in range(1, attempts + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         model = _converted(program, weights)
+        _gather_constants(model)
         wrong = damage(expected, epsilons_of_graph(model))
         if wrong is None:
             _rename_outputs(model, outputs)
-            _gather_constants(model)
             onnx.checker.check_model(model)
             return model
-        logger.warning("Paddle2ONNX damaged the network (%s), attempt %d of %d", wrong, attempt, attempts)
-    raise UserError(f"Paddle2ONNX damaged the network {attempts} times ({wrong}); nothing was written")
+        logger.warning("Paddle2ONNX damaged the network (%s), attempt %d of %d", wrong, attempt, ATTEMPTS)
+    raise UserError(f"Paddle2ONNX damaged the network {ATTEMPTS} times ({wrong}); nothing was written")
 
 
 def _converted(program: Path, weights: Path) -> onnx.ModelProto:
@@ -108,31 +101,24 @@ def _rename_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
 def _gather_constants(model: onnx.ModelProto) -> None:
     """Turns the constants of the graph into its weights; the converter writes every weight as an operator."""
     graph = model.graph
+    outputs = {output.name for output in graph.output}
     tensors, nodes = [], []
     for node in graph.node:
         value = [attribute.t for attribute in node.attribute if attribute.name == "value"]
-        if node.op_type == "Constant" and value and node.output[0] not in {output.name for output in graph.output}:
+        if node.op_type == "Constant" and value and node.output[0] not in outputs:
             value[0].name = node.output[0]
             tensors.append(value[0])
         else:
             nodes.append(node)
     # What no operator reads (the converter leaves some) would make engines warn. A nested graph may read anything.
     nested = any(attribute.HasField("g") for node in nodes for attribute in node.attribute)
-    used = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
+    used = {name for node in nodes for name in node.input} | outputs
     tensors = [tensor for tensor in [*graph.initializer, *tensors] if nested or tensor.name in used]
-    copies = _copies_of(tensors), _copies_of(nodes)
+    # Copied first: emptying a list takes its messages with it.
+    tensors, nodes = copy.deepcopy(tensors), copy.deepcopy(nodes)
     del graph.initializer[:], graph.node[:]
-    graph.initializer.extend(copies[0])
-    graph.node.extend(copies[1])
-
-
-def _copies_of(messages: Sequence[Any]) -> list[Any]:
-    """Copies messages of a list that is about to be emptied, which would take them with it."""
-    copies = []
-    for message in messages:
-        copies.append(type(message)())
-        copies[-1].CopyFrom(message)
-    return copies
+    graph.initializer.extend(tensors)
+    graph.node.extend(nodes)
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -141,11 +127,9 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     A ``Cast`` behind each weight brings it back; engines do that once, when they load the file. Weights beyond what
     float16 can hold stay as they are.
     """
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    halved = onnx.ModelProto()
-    halved.CopyFrom(model)
+    halved = copy.deepcopy(model)
     graph = halved.graph
     largest = float(np.finfo(np.float16).max)
     casts = []
@@ -158,100 +142,74 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}/float16"))
         casts.append(helper.make_node("Cast", [tensor.name], [name], name=f"{name}/cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *_copies_of(graph.node)]
+    nodes = [*casts, *copy.deepcopy(list(graph.node))]
     del graph.node[:]
     graph.node.extend(nodes)
     return halved
 
 
-# Epsilons
+# Epsilons: of normalising layers, and of normalisations that are written out, which end in the root of a sum of
+# variance and epsilon.
 
 
 def epsilons_of_program(program: Path) -> list[float]:
     """Returns the epsilons of a Paddle 3 program (``.json``), sorted."""
-    operators = list(_operators(json.loads(program.read_text(encoding="utf-8"))))
-    makers = {output["%"]: operator for operator in operators for output in _values(operator, "O")}
-    found = []
-    for operator in operators:
-        kind = _kind(operator)
-        if kind in PADDLE_LAYERS:
-            found.append(_attribute(operator, "epsilon"))
-        elif kind in PADDLE_ROOTS:
-            maker = makers.get(_values(operator, "I")[0]["%"])
-            if maker is not None and _kind(maker) in PADDLE_SUMS:
-                found.append(_attribute(maker, "bias"))
-    return sorted(float(value) for value in found if value is not None)
 
+    def operators(content: Any) -> Iterator[dict[str, Any]]:
+        """Walks all operators, those of nested blocks too: mappings with a kind (#), inputs (I) and attributes (A)."""
+        if isinstance(content, dict):
+            if isinstance(content.get("#"), str) and isinstance(content.get("A"), list):
+                yield content
+            content = list(content.values())
+        for value in content if isinstance(content, list) else []:
+            yield from operators(value)
 
-def _operators(content: Any) -> Iterator[dict[str, Any]]:
-    """Walks all operators, those of nested blocks too: mappings with a kind, inputs and attributes."""
-    if isinstance(content, dict):
-        if isinstance(content.get("#"), str) and isinstance(content.get("A"), list):
-            yield content
-        for value in content.values():
-            yield from _operators(value)
-    elif isinstance(content, list):
-        for value in content:
-            yield from _operators(value)
+    def values(operator: dict[str, Any], side: str) -> list[dict[str, Any]]:
+        found = operator.get(side) or []
+        return [value for value in (found if isinstance(found, list) else [found]) if isinstance(value, dict)]
 
+    def kind(operator: dict[str, Any] | None) -> str:
+        return operator["#"].rsplit(".", 1)[-1].removesuffix("_") if operator else ""
 
-def _kind(operator: dict[str, Any]) -> str:
-    return operator["#"].rsplit(".", 1)[-1]
+    def attribute(operator: dict[str, Any], name: str) -> list[float]:
+        return [one["AT"]["D"] for one in operator["A"] if isinstance(one, dict) and one.get("N") == name][:1]
 
-
-def _values(operator: dict[str, Any], side: str) -> list[dict[str, Any]]:
-    values = operator.get(side) or []
-    return [value for value in (values if isinstance(values, list) else [values]) if isinstance(value, dict)]
-
-
-def _attribute(operator: dict[str, Any], name: str) -> float | None:
-    for attribute in operator["A"]:
-        if isinstance(attribute, dict) and attribute.get("N") == name:
-            return attribute["AT"]["D"]
-    return None
+    every = list(operators(json.loads(program.read_text(encoding="utf-8"))))
+    makers = {output["%"]: operator for operator in every for output in values(operator, "O")}
+    found: list[float] = []
+    for operator in every:
+        if kind(operator) in PADDLE_LAYERS:
+            found += attribute(operator, "epsilon")
+        elif kind(operator) in ("sqrt", "rsqrt"):
+            maker = makers.get(values(operator, "I")[0]["%"])
+            if maker and kind(maker) == "scale":
+                found += attribute(maker, "bias")
+    return sorted(map(float, found))
 
 
 def epsilons_of_graph(model: onnx.ModelProto) -> list[float]:
-    """Returns the epsilons of an ONNX graph, sorted."""
-    graph = model.graph
-    makers = {output: node for node in graph.node for output in node.output}
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    found = []
-    for node in graph.node:
+    """Returns the epsilons of an ONNX graph whose constants are initializers, sorted."""
+    from onnx import numpy_helper
+
+    makers = {output: node for node in model.graph.node for output in node.output}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+    def source(name: str) -> str:
+        """Goes back over what may stand between the sum and the root without changing a number."""
+        while name in makers and makers[name].op_type in ("Identity", "Cast"):
+            name = makers[name].input[0]
+        return name
+
+    found: list[float] = []
+    for node in model.graph.node:
         if node.op_type in ONNX_LAYERS:
             found += [attribute.f for attribute in node.attribute if attribute.name == "epsilon"]
         elif node.op_type == "Sqrt":
-            addition = _behind(node.input[0], makers)
+            addition = makers.get(source(node.input[0]))
             if addition is not None and addition.op_type == "Add":
-                values = [_constant(name, makers, constants) for name in addition.input]
-                found += [value for value in values if value is not None][:1]
-    return sorted(float(value) for value in found)
-
-
-def _behind(name: str, makers: dict[str, onnx.NodeProto]) -> onnx.NodeProto | None:
-    node = makers.get(name)
-    while node is not None and node.op_type in PASSING:
-        node = makers.get(node.input[0])
-    return node
-
-
-def _constant(
-    name: str, makers: dict[str, onnx.NodeProto], constants: dict[str, onnx.TensorProto]
-) -> float | None:
-    """Returns the number that ``name`` stands for, or None if it is no constant of one number."""
-    import onnx
-
-    node = makers.get(name)
-    while node is not None and node.op_type in PASSING:
-        name = node.input[0]
-        node = makers.get(name)
-    tensor = constants.get(name)
-    if node is not None and node.op_type == "Constant":
-        tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
-    if tensor is None:
-        return None
-    values = onnx.numpy_helper.to_array(tensor)
-    return float(values.reshape(-1)[0]) if values.size == 1 else None
+                numbers = [constants[name] for name in map(source, addition.input) if name in constants]
+                found += [number.item() for number in numbers if number.size == 1][:1]
+    return sorted(map(float, found))
 
 
 def damage(expected: list[float], found: list[float]) -> str | None:
@@ -265,7 +223,7 @@ def damage(expected: list[float], found: list[float]) -> str | None:
     strange = list(found)
     lost = []
     for value in expected:
-        same = next((other for other in strange if np.isclose(other, value, rtol=RELATIVE_ROUNDING, atol=0)), None)
+        same = next((other for other in strange if np.isclose(other, value, rtol=1e-6, atol=0)), None)
         if same is None:
             lost.append(value)
         else:
@@ -298,36 +256,49 @@ def check_settings(settings: NmsSettings) -> None:
         )
 
 
-class _Graph:
-    """Appends operators to a graph; each call returns the name of the result."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self.graph = graph
-        self._number = 0
-
-    def constant(self, values: Any, dtype: type) -> str:
-        """A constant of ``values``."""
-        from onnx import numpy_helper
-
-        name = self._name("constant")
-        self.graph.initializer.append(numpy_helper.from_array(np.array(values, dtype=dtype), name))
-        return name
-
-    def add(self, kind: str, *inputs: str, outputs: int | Sequence[str] = 1, **attributes: Any) -> Any:
-        """An operator; the name of its result, or a list of them."""
-        from onnx import helper
-
-        names = [self._name(kind) for _ in range(outputs)] if isinstance(outputs, int) else list(outputs)
-        self.graph.node.append(helper.make_node(kind, list(inputs), names, name=self._name("node"), **attributes))
-        return names[0] if len(names) == 1 else names
-
-    def size(self, name: str, axis: int) -> str:
-        """The size of a tensor along an axis, ``int64`` ``[1]``."""
-        return self.add("Gather", self.add("Shape", name), self.constant([axis], np.int64))
-
-    def _name(self, kind: str) -> str:
-        self._number += 1
-        return f"suppression/{kind}.{self._number}"
+# What a detector's graph ends with: of the places that `NonMaxSuppression` gives it makes rows of boxes.
+# Limits of "all" are a number beyond all anchors; -1 stands for "dropped" among scores, which are not negative.
+SUPPRESSION = """
+<ir_version: 8, opset_import: ["": 17]>
+suppression (float[N, A, 4] anchor_boxes, float[N, C, A] anchor_scores)
+    => (float[detections, 6] boxes, int32[batch] count)
+<
+    int64[1] nms_top_k = {%(nms_top_k)d}, int64[1] keep_top_k = {%(keep_top_k)d}, float dropped = {-1.0},
+    float[1] nms_threshold = {%(nms_threshold)r}, float[1] score_threshold = {%(score_threshold)r},
+    int64[1] first = {1}, int64[1] last = {2}, int64[2] rows_of_six = {-1, 6}, int64[1] flat = {-1}
+>
+{
+    anchors = Shape <start = 1, end = 2> (anchor_boxes)
+    entering = Min (anchors, nms_top_k)
+    best, best_places = TopK <axis = 2> (anchor_scores, entering)
+    lowest = ReduceMin <axes = [2], keepdims = 1> (best)
+    is_enough = GreaterOrEqual (anchor_scores, lowest)
+    compared = Where (is_enough, anchor_scores, dropped)
+    chosen = NonMaxSuppression (anchor_boxes, compared, entering, nms_threshold, score_threshold)
+    scores_shape = Shape (compared)
+    all_dropped = Expand (dropped, scores_shape)
+    chosen_scores = GatherND (compared, chosen)
+    kept = ScatterND (all_dropped, chosen, chosen_scores)
+    candidates = Flatten <axis = 1> (kept)
+    candidate_count = Shape <start = 1, end = 2> (candidates)
+    limit = Min (candidate_count, keep_top_k)
+    scores, places = TopK <axis = 1> (candidates, limit)
+    label_numbers = Div (places, anchors)
+    labels = Cast <to = 1> (label_numbers)
+    anchor_numbers = Mod (places, anchors)
+    anchor_indices = Unsqueeze (anchor_numbers, last)
+    corners = GatherND <batch_dims = 1> (anchor_boxes, anchor_indices)
+    label_column = Unsqueeze (labels, last)
+    score_column = Unsqueeze (scores, last)
+    table = Concat <axis = 2> (label_column, score_column, corners)
+    rows = Reshape (table, rows_of_six)
+    is_valid = Greater (scores, score_threshold)
+    is_valid_row = Reshape (is_valid, flat)
+    boxes = Compress <axis = 0> (rows, is_valid_row)
+    valid_numbers = Cast <to = 6> (is_valid)
+    count = ReduceSum <keepdims = 0> (valid_numbers, first)
+}
+"""
 
 
 def add_suppression(model: onnx.ModelProto, settings: NmsSettings) -> onnx.ModelProto:
@@ -344,60 +315,14 @@ def add_suppression(model: onnx.ModelProto, settings: NmsSettings) -> onnx.Model
     Raises:
         UserError: see ``check_settings``.
     """
-    from onnx import TensorProto, checker, helper
+    from onnx import checker, compose, parser
 
     check_settings(settings)
-    completed = type(model)()
-    completed.CopyFrom(model)
-    graph = _Graph(completed.graph)
-    kept = _kept_scores(graph, settings)
-    # One row of candidates for each image: class by class, anchor by anchor.
-    candidates = graph.add("Flatten", kept, axis=1)
-    limit = graph.size(candidates, 1)
-    if settings.keep_top_k > -1:
-        limit = graph.add("Min", limit, graph.constant([settings.keep_top_k], np.int64))
-    scores, places = graph.add("TopK", candidates, limit, outputs=2, axis=1)
-    anchors = graph.size(ANCHOR_BOXES, 1)
-    labels = graph.add("Cast", graph.add("Div", places, anchors), to=TensorProto.FLOAT)
-    last = graph.constant([2], np.int64)
-    corners = graph.add(
-        "GatherND", ANCHOR_BOXES, graph.add("Unsqueeze", graph.add("Mod", places, anchors), last), batch_dims=1
-    )
-    columns = [graph.add("Unsqueeze", values, last) for values in (labels, scores)]
-    rows = graph.add("Reshape", graph.add("Concat", *columns, corners, axis=2), graph.constant([-1, 6], np.int64))
-    valid = graph.add("Greater", scores, graph.constant(settings.score_threshold, np.float32))
-    flat = graph.add("Reshape", valid, graph.constant([-1], np.int64))
-    graph.add("Compress", rows, flat, outputs=["boxes"], axis=0)
-    counted = graph.add("Cast", valid, to=TensorProto.INT32)
-    graph.add("ReduceSum", counted, graph.constant([1], np.int64), outputs=["count"], keepdims=0)
-    del completed.graph.output[:]
-    completed.graph.output.extend(
-        [
-            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["detections", 6]),
-            helper.make_tensor_value_info("count", TensorProto.INT32, ["batch"]),
-        ]
-    )
+    values = dataclasses.asdict(settings)
+    values |= {name: values[name] if values[name] > -1 else 2**40 for name in ("nms_top_k", "keep_top_k")}
+    suppression = parser.parse_model(SUPPRESSION % values)
+    suppression.ir_version = model.ir_version
+    joints = [(name, name) for name in (ANCHOR_BOXES, ANCHOR_SCORES)]
+    completed = compose.merge_models(model, suppression, joints)
     checker.check_model(completed)
     return completed
-
-
-def _kept_scores(graph: _Graph, settings: NmsSettings) -> str:
-    """Returns the scores ``[N, C, A]`` with ``DROPPED`` in place of those that suppression drops."""
-    scores = ANCHOR_SCORES
-    limit = graph.size(ANCHOR_BOXES, 1)
-    dropped = graph.constant(DROPPED, np.float32)
-    if settings.nms_top_k > -1:
-        limit = graph.add("Min", limit, graph.constant([settings.nms_top_k], np.int64))
-        best, _ = graph.add("TopK", scores, limit, outputs=2, axis=2)
-        lowest = graph.add("ReduceMin", best, axes=[2], keepdims=1)
-        scores = graph.add("Where", graph.add("GreaterOrEqual", scores, lowest), scores, dropped)
-    chosen = graph.add(
-        "NonMaxSuppression",
-        ANCHOR_BOXES,
-        scores,
-        limit,
-        graph.constant([settings.nms_threshold], np.float32),
-        graph.constant([settings.score_threshold], np.float32),
-    )
-    nothing = graph.add("Expand", dropped, graph.add("Shape", scores))
-    return graph.add("ScatterND", nothing, chosen, graph.add("GatherND", scores, chosen))

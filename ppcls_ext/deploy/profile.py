@@ -8,9 +8,7 @@ hooks.
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import io
 import logging
 import math
 import re
@@ -18,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -337,18 +336,14 @@ def _evaluation_mode(network: nn.Layer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hooks(
-    network: nn.Layer, before: Callable[[str, nn.Layer], None], after: Callable[[str, nn.Layer, Any, Any], None]
+    network: nn.Layer, before: Callable[[str], None], after: Callable[[str, nn.Layer, Any, Any], None]
 ) -> Iterator[None]:
     """Calls ``before`` and ``after`` around every call of a sublayer; nothing of it stays behind."""
     handles = []
-
-    def attach(name: str, layer: nn.Layer) -> None:
-        handles.append(layer.register_forward_pre_hook(lambda layer, _: before(name, layer)))
-        handles.append(layer.register_forward_post_hook(lambda layer, x, y: after(name, layer, x, y)))
-
     try:
         for name, layer in network.named_sublayers():
-            attach(name, layer)
+            handles.append(layer.register_forward_pre_hook(lambda layer, _, name=name: before(name)))
+            handles.append(layer.register_forward_post_hook(partial(after, name)))
         yield
     finally:
         for handle in handles:
@@ -393,7 +388,7 @@ def _look(subject: Subject, images: paddle.Tensor) -> list[LayerFigures]:
                 entry.activation_bytes += math.prod(tensor.shape) * tensor.element_size()
                 known[id(tensor)] = tensor
 
-    with _hooks(subject.network, lambda *_: None, after):
+    with _hooks(subject.network, lambda name: None, after):
         try:
             subject.forward(images)
         except (AssertionError, TypeError, ValueError, RuntimeError, IndexError) as error:
@@ -415,7 +410,7 @@ def _time_layers(subject: Subject, images: paddle.Tensor) -> dict[str, float]:
     # One entry for each open call: when it began, and what the calls inside it took.
     open_calls: list[list[float]] = [[0.0, 0.0]]
 
-    def before(_: str, __: nn.Layer) -> None:
+    def before(name: str) -> None:
         open_calls.append([_now(), 0.0])
 
     def after(name: str, *_: Any) -> None:
@@ -451,7 +446,6 @@ NOTES = (
     "'Between layers' is what layers with sublayers do themselves: adding, joining, changing the layout, activations "
     "that are no layers, and the measuring itself. Inside of attention everything counts as attention."
 )
-FIELDS = ("model", *(field.name for field in dataclasses.fields(LayerFigures)))
 
 
 def markdown_page(profiles: Sequence[Profile], slowest: int) -> str:
@@ -461,69 +455,56 @@ def markdown_page(profiles: Sequence[Profile], slowest: int) -> str:
         profiles: of networks on the same machine.
         slowest: how many layers of each network to show.
     """
-    parts = ["# Profile", f"{processor_name()}. {NOTES}", _overview(profiles)]
+    columns = ("network", "images", "parameters, M", "GFLOPs", "activations, MB", "forward, ms", "sum of layers, ms",
+               "of it between layers")  # fmt: skip
+    rows = []
+    for profile in profiles:
+        total = profile.total
+        rows.append((
+            profile.name, " x ".join(map(str, (profile.batch, *profile.image_shape))),
+            f"{total.parameters / MEGA:.2f}", f"{total.flops / 1e9:.3f}", f"{total.activation_bytes / MEGA:.1f}",
+            f"{profile.forward_milliseconds:.1f}", f"{total.milliseconds:.1f}",
+            _share(profile.by_kind()[BETWEEN].milliseconds, total.milliseconds),
+        ))  # fmt: skip
+    parts = ["# Profile", f"{processor_name()}. {NOTES}", markdown_table(columns, rows)]
     groups = (
         ("stage", STAGES, [profile.by_stage() for profile in profiles]),
         ("kind of operation", KINDS, [profile.by_kind() for profile in profiles]),
     )
     for title, labels, sums in groups if len(profiles) > 1 else ():
         rows = []
-        for label in labels:
-            if any(label in group for group in sums):
-                cells = ["" if label not in group else f"{group[label].milliseconds:.1f} "
-                         f"({_share(group[label].milliseconds, profile.total.milliseconds)})"
-                         for group, profile in zip(sums, profiles, strict=True)]  # fmt: skip
-                rows.append((label, *cells))
+        for label in (label for label in labels if any(label in group for group in sums)):
+            times = [group[label].milliseconds if label in group else None for group in sums]
+            rows.append((label, *("" if time is None else f"{time:.1f} ({_share(time, profile.total.milliseconds)})"
+                                  for time, profile in zip(times, profiles, strict=True))))  # fmt: skip
         table = markdown_table((title, *(profile.name for profile in profiles)), rows)
         parts += [f"## Time by {title}, ms", table]
     for index, profile in enumerate(profiles):
-        parts.append(f"## {profile.name}")
-        parts += [_group_table(title, sums[index], profile) for title, _, sums in groups]
-        if slowest:
-            parts += [f"Slowest layers of {profile.name}:", _slowest_layers(profile, slowest)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _overview(profiles: Sequence[Profile]) -> str:
-    columns = ("network", "images", "parameters, M", "GFLOPs", "activations, MB", "forward, ms", "sum of layers, ms",
-               "of it between layers")  # fmt: skip
-    rows = []
-    for profile in profiles:
         total = profile.total
-        between = profile.by_kind()[BETWEEN].milliseconds
-        size = " x ".join(map(str, (profile.batch, *profile.image_shape)))
-        rows.append((
-            profile.name, size, f"{total.parameters / MEGA:.2f}", f"{total.flops / 1e9:.3f}",
-            f"{total.activation_bytes / MEGA:.1f}", f"{profile.forward_milliseconds:.1f}", f"{total.milliseconds:.1f}",
-            _share(between, total.milliseconds),
-        ))  # fmt: skip
-    return markdown_table(columns, rows)
-
-
-def _group_table(title: str, group: Mapping[str, Sums], profile: Profile) -> str:
-    total = profile.total
-    columns = (title, "ms", "of the time", "MFLOPs", "of the FLOPs", "GFLOP/s", "parameters, M", "activations, MB")
-    rows = []
-    for label, sums in {**group, "sum": total}.items():
-        # FLOPs are of one image, the time is that of the batch.
-        speed = profile.batch * sums.flops / sums.milliseconds / MEGA if sums.milliseconds else 0.0
-        rows.append((
-            label, f"{sums.milliseconds:.2f}", _share(sums.milliseconds, total.milliseconds),
-            f"{sums.flops / MEGA:.1f}", _share(sums.flops, total.flops), f"{speed:.1f}",
-            f"{sums.parameters / MEGA:.3f}", f"{sums.activation_bytes / MEGA:.2f}",
-        ))  # fmt: skip
-    return markdown_table(columns, rows)
-
-
-def _slowest_layers(profile: Profile, count: int) -> str:
-    total = profile.total.milliseconds
-    layers = sorted(profile.layers, key=lambda layer: -layer.milliseconds)[:count]
-    rows = [
-        (layer.name, layer.type_name, layer.kind, " x ".join(map(str, layer.output_shape)),
-         f"{layer.milliseconds:.2f}", _share(layer.milliseconds, total), f"{layer.flops / MEGA:.1f}")
-        for layer in layers
-    ]  # fmt: skip
-    return markdown_table(("layer", "class", "kind", "output", "ms", "of the time", "MFLOPs"), rows)
+        parts.append(f"## {profile.name}")
+        for title, _, sums in groups:
+            columns = (title, "ms", "of the time", "MFLOPs", "of the FLOPs", "GFLOP/s", "parameters, M",
+                       "activations, MB")  # fmt: skip
+            rows = []
+            for label, one in {**sums[index], "sum": total}.items():
+                # FLOPs are of one image, the time is that of the batch.
+                speed = profile.batch * one.flops / one.milliseconds / MEGA if one.milliseconds else 0.0
+                rows.append((
+                    label, f"{one.milliseconds:.2f}", _share(one.milliseconds, total.milliseconds),
+                    f"{one.flops / MEGA:.1f}", _share(one.flops, total.flops), f"{speed:.1f}",
+                    f"{one.parameters / MEGA:.3f}", f"{one.activation_bytes / MEGA:.2f}",
+                ))  # fmt: skip
+            parts.append(markdown_table(columns, rows))
+        if slowest:
+            rows = [
+                (layer.name, layer.type_name, layer.kind, " x ".join(map(str, layer.output_shape)),
+                 f"{layer.milliseconds:.2f}", _share(layer.milliseconds, total.milliseconds),
+                 f"{layer.flops / MEGA:.1f}")
+                for layer in sorted(profile.layers, key=lambda layer: -layer.milliseconds)[:slowest]
+            ]  # fmt: skip
+            columns = ("layer", "class", "kind", "output", "ms", "of the time", "MFLOPs")
+            parts += [f"Slowest layers of {profile.name}:", markdown_table(columns, rows)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _share(part: float, whole: float) -> str:
@@ -532,28 +513,27 @@ def _share(part: float, whole: float) -> str:
 
 def csv_text(profiles: Sequence[Profile]) -> str:
     """Returns one row for each layer of each network, as CSV with a head."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for profile in profiles:
-        for layer in profile.layers:
-            shape = "x".join(map(str, layer.output_shape))
-            writer.writerow({"model": profile.name, **dataclasses.asdict(layer), "output_shape": shape})
-    return stream.getvalue()
+    import pandas
+
+    rows = [
+        {"model": profile.name, **dataclasses.asdict(layer), "output_shape": "x".join(map(str, layer.output_shape))}
+        for profile in profiles
+        for layer in profile.layers
+    ]
+    return pandas.DataFrame(rows).to_csv(index=False)
 
 
 def json_value(profiles: Sequence[Profile]) -> dict[str, Any]:
     """Returns all figures as plain values, with the sums of each stage and kind."""
-    networks = []
-    for profile in profiles:
-        networks.append(
-            {
-                **dataclasses.asdict(profile),
-                "total": dataclasses.asdict(profile.total),
-                "by_stage": {label: dataclasses.asdict(sums) for label, sums in profile.by_stage().items()},
-                "by_kind": {label: dataclasses.asdict(sums) for label, sums in profile.by_kind().items()},
-            }
-        )
+    networks = [
+        {
+            **dataclasses.asdict(profile),
+            "total": dataclasses.asdict(profile.total),
+            "by_stage": {label: dataclasses.asdict(sums) for label, sums in profile.by_stage().items()},
+            "by_kind": {label: dataclasses.asdict(sums) for label, sums in profile.by_kind().items()},
+        }
+        for profile in profiles
+    ]
     return {"mode": "eager", "processor": processor_name(), "networks": networks}
 
 

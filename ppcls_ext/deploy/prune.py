@@ -10,10 +10,11 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import paddle
@@ -143,7 +144,15 @@ def prune_model(task: Prunable, request: PruningRequest) -> dict[str, Any]:
     pruned = prune(task.model, evidence, request.criterion, request.ratio, request.multiple)
     small = task.with_channels(pruned.expansion_channels, pruned.weights)
     networks = {BEFORE: task, PRUNED: small}
-    latencies = _latencies(networks, request.threads)
+    with tempfile.TemporaryDirectory(prefix="pruning-") as scratch:
+        # Of the exports, for one image, a detector's NMS included.
+        runners = {}
+        for name, one in networks.items():
+            one.export(Path(scratch) / name)
+            predictor = load(Path(scratch) / name, threads=request.threads)
+            image = np.random.default_rng(0).normal(size=(1, *predictor.input_shape[1:])).astype(np.float32)
+            runners[name] = runner(predictor, image)
+        latencies = interleaved_latency(runners)
     figures = {name: {**one.accuracy(), **one.cost(), **latencies[name]} for name, one in networks.items()}
     config = request.output / task.config_name
     report = {
@@ -182,30 +191,17 @@ def prune_model(task: Prunable, request: PruningRequest) -> dict[str, Any]:
     return report
 
 
-def _latencies(networks: Mapping[str, Prunable], threads: int) -> dict[str, dict[str, float]]:
-    """Times the exports of the networks, a detector's NMS included, for one image."""
-    with tempfile.TemporaryDirectory(prefix="pruning-") as scratch:
-        runners = {}
-        for number, (name, one) in enumerate(networks.items()):
-            folder = Path(scratch) / str(number)
-            one.export(folder)
-            predictor = load(folder, threads=threads)
-            image = np.random.default_rng(0).normal(size=(1, *predictor.input_shape[1:])).astype(np.float32)
-            runners[name] = runner(predictor, image)
-        return interleaved_latency(runners)
-
-
 # The blocks
 
 
-@dataclass(frozen=True)
-class Expansion:
+class Expansion(NamedTuple):
     """The hidden channels of one block.
 
     Attributes:
         name: of the block in the network, such as ``stages.2.blocks.4``.
         stage: number of its stage, from 0.
-        block: the block; ``expand`` makes the hidden channels, ``project`` reads them.
+        block: the block; ``expand`` makes the hidden channels, ``project`` reads them. Both are 1x1 convolutions with
+            weights ``[out, in, 1, 1]``, or linear layers with ``[in, out]``.
     """
 
     name: str
@@ -217,25 +213,10 @@ class Expansion:
         """Number of hidden channels."""
         return int(self.block.expand.bias.shape[0])
 
-    def incoming(self) -> np.ndarray:
-        """Returns what makes each hidden channel, weights and bias: ``[hidden, C + 1]``."""
-        layer = self.block.expand
-        weight = np.moveaxis(layer.weight.numpy(), _output_axis(layer.weight.ndim), 0)
-        return np.concatenate([weight.reshape(len(weight), -1), layer.bias.numpy()[:, np.newaxis]], axis=1)
 
-    def outgoing(self) -> np.ndarray:
-        """Returns what is made of each hidden channel: ``[hidden, C]``."""
-        return _outgoing_rows(self.block.project.weight.numpy())
-
-
-def _output_axis(dimensions: int) -> int:
-    """Returns the axis of output channels in weights: 1x1 convolution ``[out, in, 1, 1]``, linear ``[in, out]``."""
-    return 0 if dimensions == 4 else 1
-
-
-def _outgoing_rows(weight: np.ndarray) -> np.ndarray:
-    """Weights of ``project`` (or their gradient), ``[C, hidden, 1, 1]`` or ``[hidden, C]`` -> ``[hidden, C]``."""
-    return weight[:, :, 0, 0].T if weight.ndim == 4 else weight
+def _outputs_first(weight: np.ndarray) -> np.ndarray:
+    """Weights of a 1x1 convolution or a linear layer, or their gradient -> a matrix ``[out, in]``."""
+    return weight[:, :, 0, 0] if weight.ndim == 4 else weight.T
 
 
 def find_expansions(model: nn.Layer) -> list[Expansion]:
@@ -263,18 +244,20 @@ def find_expansions(model: nn.Layer) -> list[Expansion]:
 
 
 def magnitude(expansion: Expansion) -> np.ndarray:
-    """Returns the norm of what makes a channel times the norm of what is made of it: ``[hidden]``.
+    """Returns the norm of what makes a channel (weights, bias) times the norm of what is made of it: ``[hidden]``.
 
     It is zero where either is: such a channel adds nothing. It is divided by its mean over the block, because the
     scales of weights differ between blocks for reasons other than importance (batch norms undo them).
     """
-    products = np.linalg.norm(expansion.incoming(), axis=1) * np.linalg.norm(expansion.outgoing(), axis=1)
+    expand, project = expansion.block.expand, expansion.block.project
+    incoming = np.column_stack([_outputs_first(expand.weight.numpy()), expand.bias.numpy()])
+    outgoing = _outputs_first(project.weight.numpy())
+    products = np.linalg.norm(incoming, axis=1) * np.linalg.norm(outgoing, axis=0)
     mean = products.mean()
     return products / mean if mean > 0 else products
 
 
-@dataclass
-class Evidence:
+class Evidence(NamedTuple):
     """What batches of real images tell about the hidden channels of each block.
 
     Attributes:
@@ -285,7 +268,7 @@ class Evidence:
 
     taylor: list[np.ndarray]
     activation: list[np.ndarray]
-    batches: int = 0
+    batches: int
 
 
 def gather_evidence(model: nn.Layer, expansions: Sequence[Expansion], losses: Iterable[paddle.Tensor]) -> Evidence:
@@ -300,49 +283,40 @@ def gather_evidence(model: nn.Layer, expansions: Sequence[Expansion], losses: It
         expansions: its prunable blocks.
         losses: runs the model on a batch whenever it is asked for the next loss, a scalar.
     """
-    evidence = Evidence([np.zeros(each.width) for each in expansions], [np.zeros(each.width) for each in expansions])
-    with _recorded_means(expansions, evidence.activation):
+    taylor, activation = ([np.zeros(each.width) for each in expansions] for _ in range(2))
+    batches = 0
+
+    def add_mean(total: np.ndarray, layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
+        # What enters a convolution is [N, hidden, H, W], a linear layer [N, H, W, hidden].
+        others = [0, 2, 3] if layer.weight.ndim == 4 else [0, 1, 2]
+        np.add(total, inputs[0].detach().mean(others).numpy(), out=total)
+
+    hooks = [
+        each.block.project.register_forward_pre_hook(partial(add_mean, total))
+        for each, total in zip(expansions, activation, strict=True)
+    ]
+    try:
         for loss in losses:
             loss.backward()
-            evidence.batches += 1
-            for expansion, total in zip(expansions, evidence.taylor, strict=True):
-                gradient = expansion.block.project.weight.grad
-                total += (expansion.outgoing() * _outgoing_rows(gradient.numpy())).sum(axis=1, dtype=np.float64) ** 2
+            batches += 1
+            for expansion, total in zip(expansions, taylor, strict=True):
+                weight = expansion.block.project.weight
+                products = _outputs_first(weight.numpy()) * _outputs_first(weight.grad.numpy())
+                total += products.sum(axis=0, dtype=np.float64) ** 2
             for parameter in model.parameters():
                 parameter.clear_gradient(set_to_zero=False)
-    for total in (*evidence.taylor, *evidence.activation):
-        total /= max(evidence.batches, 1)
-    return evidence
-
-
-@contextlib.contextmanager
-def _recorded_means(expansions: Sequence[Expansion], totals: Sequence[np.ndarray]) -> Iterator[None]:
-    """Adds to ``totals``, at each pass, the mean of each channel that enters ``project``, a convolution ``[N, hidden,
-    H, W]`` or a linear layer ``[N, H, W, hidden]``."""
-
-    def recorder(others: list[int], total: np.ndarray) -> Callable[[nn.Layer, tuple[paddle.Tensor, ...]], None]:
-        def record(_: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
-            np.add(total, inputs[0].detach().mean(others).numpy(), out=total)
-
-        return record
-
-    hooks = []
-    try:
-        for expansion, total in zip(expansions, totals, strict=True):
-            project = expansion.block.project
-            others = [0, 2, 3] if project.weight.ndim == 4 else [0, 1, 2]
-            hooks.append(project.register_forward_pre_hook(recorder(others, total)))
-        yield
     finally:
         for hook in hooks:
             hook.remove()
+    for total in (*taylor, *activation):
+        total /= max(batches, 1)
+    return Evidence(taylor, activation, batches)
 
 
 # The cut
 
 
-@dataclass(frozen=True)
-class Pruned:
+class Pruned(NamedTuple):
     """A pruned network, as weights and as a constructor argument.
 
     Attributes:
@@ -374,11 +348,7 @@ def prune(
         UserError: a number is out of range, or nothing can be pruned.
     """
     expansions = find_expansions(model)
-    if criterion == "taylor":
-        assert evidence is not None
-        importance = evidence.taylor
-    else:
-        importance = [magnitude(expansion) for expansion in expansions]
+    importance = evidence.taylor if criterion == "taylor" else [magnitude(expansion) for expansion in expansions]
     kept = choose_channels(importance, [expansion.stage for expansion in expansions], ratio, multiple)
     weights = {name: np.array(tensor.numpy()) for name, tensor in model.state_dict().items()}
     widths: list[list[int]] = [[] for _ in range(1 + max(expansion.stage for expansion in expansions))]
@@ -388,11 +358,12 @@ def prune(
         if evidence is not None:
             removed = np.setdiff1d(np.arange(expansion.width), channels)
             bias = weights[f"{project}.bias"]
-            shift = evidence.activation[number][removed] @ _outgoing_rows(outgoing)[removed]
+            shift = _outputs_first(outgoing)[:, removed] @ evidence.activation[number][removed]
             weights[f"{project}.bias"] = (bias + shift).astype(bias.dtype)
-        weights[f"{expand}.weight"] = incoming.take(channels, axis=_output_axis(incoming.ndim))
+        output_axis = 0 if incoming.ndim == 4 else 1
+        weights[f"{expand}.weight"] = incoming.take(channels, axis=output_axis)
         weights[f"{expand}.bias"] = weights[f"{expand}.bias"][channels]
-        weights[f"{project}.weight"] = outgoing.take(channels, axis=1 - _output_axis(outgoing.ndim))
+        weights[f"{project}.weight"] = outgoing.take(channels, axis=1 - output_axis)
         widths[expansion.stage].append(len(channels))
     before = sum(expansion.width for expansion in expansions)
     return Pruned(widths, weights, 1 - sum(map(sum, widths)) / before)

@@ -7,8 +7,7 @@ alone can make, and each box of the export must be one that the model's anchors 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,54 +53,32 @@ class MismatchError(Exception):
     """The outputs differ by more than rounding; the message says how."""
 
 
-class Comparison(ABC):
-    """Runs prepared images through the model, and then through every engine with the exported network.
+# Compares engines, given by a name for reports, with the model; returns what ``inference.yml`` holds as verification.
+Comparison = Callable[[Mapping[str, Any], PrecisionRow], dict[str, Any]]
 
-    Args:
-        inputs: by name, all of one shape; they run one by one and as one batch.
+
+def all_runs(inputs: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns batches of prepared images of one shape by a name for messages: one by one, and all as one batch."""
+    return {**{name: [one] for name, one in inputs.items()}, f"all {len(inputs)} images at once": [*inputs.values()]}
+
+
+def compare_runs(
+    runs: Mapping[str, list[Any]], engines: Mapping[str, Any], compare: Callable[[Any, str, str], None]
+) -> None:
+    """Calls ``compare(engine, name of the engine, name of the run)`` for all runs and engines.
+
+    Raises:
+        UserError: it raised a MismatchError; the message names engine, image and difference.
     """
-
-    def __init__(self, inputs: Mapping[str, Any]) -> None:
-        self.inputs = dict(inputs)
-        self.runs: dict[str, list[Any]] = {name: [one] for name, one in inputs.items()}
-        self.runs[f"all {len(inputs)} images at once"] = list(inputs.values())
-
-    def __call__(self, engines: Mapping[str, Any], limits: PrecisionRow = FLOAT32) -> dict[str, Any]:
-        """Compares engines, given by a name for the report.
-
-        Returns:
-            What was measured, as ``inference.yml`` holds it under ``verification``.
-
-        Raises:
-            UserError: an engine differs by more than ``limits``; the message names engine, image and difference.
-        """
-        found = {name: self.no_figures() for name in engines}
-        for run in self.runs:
-            for name, engine in engines.items():
-                try:
-                    self.compare(engine, run, found[name], limits)
-                except MismatchError as mismatch:
-                    raise UserError(
-                        f"the export does not compute what the model computes: {name}, {run}: {mismatch}; "
-                        "nothing was written"
-                    ) from mismatch
-        return {"images": list(self.inputs), **self.document(found, limits)}
-
-    @abstractmethod
-    def no_figures(self) -> Any:
-        """Returns what collects the figures of one engine."""
-
-    @abstractmethod
-    def compare(self, engine: Any, run: str, found: Any, limits: PrecisionRow) -> None:
-        """Compares one engine on one of ``runs`` and adds to ``found``.
-
-        Raises:
-            MismatchError: it differs.
-        """
-
-    @abstractmethod
-    def document(self, found: Mapping[str, Any], limits: PrecisionRow) -> dict[str, Any]:
-        """Returns the figures of all engines as ``inference.yml`` holds them."""
+    for run in runs:
+        for name, engine in engines.items():
+            try:
+                compare(engine, name, run)
+            except MismatchError as mismatch:
+                raise UserError(
+                    f"the export does not compute what the model computes: {name}, {run}: {mismatch}; "
+                    "nothing was written"
+                ) from mismatch
 
 
 # Classifiers
@@ -139,7 +116,7 @@ def decided(expected: np.ndarray, tolerance: float) -> np.ndarray:
     return best[:, 1] - best[:, 0] > tolerance * np.abs(expected).max(axis=1)
 
 
-class ClassifierComparison(Comparison):
+class ClassifierComparison:
     """Compares logits, and the best class of images about which the model is decided.
 
     Args:
@@ -149,36 +126,38 @@ class ClassifierComparison(Comparison):
     """
 
     def __init__(self, model: Backend, inputs: Mapping[str, np.ndarray], tolerance: float | None = None) -> None:
-        super().__init__(inputs)
-        self.tolerance = tolerance
-        self.batches = {run: np.stack(images) for run, images in self.runs.items()}
+        self.names, self.tolerance = list(inputs), tolerance
+        self.batches = {run: np.stack(images) for run, images in all_runs(inputs).items()}
         self.expected = {run: model.run(batch) for run, batch in self.batches.items()}
 
-    def no_figures(self) -> dict[str, list[Any]]:
-        """See ``Comparison``."""
-        return {"errors": [], "agreements": []}
+    def __call__(self, engines: Mapping[str, Backend], limits: PrecisionRow = FLOAT32) -> dict[str, Any]:
+        """Returns ``images``, ``tolerance``, and by engine the worst ``relative_error`` and the share of equal best
+        classes, ``top1_agreement``.
 
-    def compare(self, engine: Backend, run: str, found: dict[str, list[Any]], limits: PrecisionRow) -> None:
-        """See ``Comparison``."""
+        Raises:
+            UserError: an engine differs by more than the tolerance.
+        """
         tolerance = limits.relative_error if self.tolerance is None else self.tolerance
-        outputs, expected = engine.run(self.batches[run]), self.expected[run]
-        error = relative_error(outputs, expected)
-        if not error <= tolerance:
-            raise MismatchError(f"relative error {error:.1e}, allowed {tolerance:.0e}")
-        same = outputs.argmax(axis=1) == expected.argmax(axis=1)
-        if not same[decided(expected, tolerance)].all():
-            raise MismatchError("another best class")
-        found["errors"].append(error)
-        found["agreements"] += same.tolist()
+        errors: dict[str, list[float]] = {name: [] for name in engines}
+        agreements: dict[str, list[bool]] = {name: [] for name in engines}
 
-    def document(self, found: Mapping[str, dict[str, list[Any]]], limits: PrecisionRow) -> dict[str, Any]:
-        """Returns ``tolerance``, and by engine the worst ``relative_error`` and ``top1_agreement``, a share."""
+        def compare(engine: Backend, name: str, run: str) -> None:
+            outputs, expected = engine.run(self.batches[run]), self.expected[run]
+            error = relative_error(outputs, expected)
+            if not error <= tolerance:
+                raise MismatchError(f"relative error {error:.1e}, allowed {tolerance:.0e}")
+            same = outputs.argmax(axis=1) == expected.argmax(axis=1)
+            if not same[decided(expected, tolerance)].all():
+                raise MismatchError("another best class")
+            errors[name].append(error)
+            agreements[name] += same.tolist()
+
+        compare_runs(self.batches, engines, compare)
         return {
-            "tolerance": limits.relative_error if self.tolerance is None else self.tolerance,
-            "relative_error": {name: max(figures["errors"]) for name, figures in found.items()},
-            "top1_agreement": {
-                name: sum(figures["agreements"]) / len(figures["agreements"]) for name, figures in found.items()
-            },
+            "images": self.names,
+            "tolerance": tolerance,
+            "relative_error": {name: max(found) for name, found in errors.items()},
+            "top1_agreement": {name: sum(found) / len(found) for name, found in agreements.items()},
         }
 
 
@@ -215,7 +194,7 @@ class DetectionFigures:
         self.box_error, self.score_error = max(self.box_error, box_error), max(self.score_error, score_error)
 
 
-class DetectorComparison(Comparison):
+class DetectorComparison:
     """Compares detections, or the boxes and scores of all anchors, in pixels of the images.
 
     Args:
@@ -232,8 +211,7 @@ class DetectorComparison(Comparison):
         inputs: Mapping[str, Prepared],
         form: OutputForm,
     ) -> None:
-        super().__init__(inputs)
-        self.form = form
+        self.names, self.form, self.runs = list(inputs), form, all_runs(inputs)
         self.batches = {
             run: (np.stack([one.pixels for one in batch]), np.stack([one.scale_factor for one in batch]))
             for run, batch in self.runs.items()
@@ -245,13 +223,32 @@ class DetectorComparison(Comparison):
                 boxes, scores = anchors.detect(*batch)
                 self.anchors[run] = list(zip(form.boxes(boxes, self.runs[run]), scores, strict=True))
 
-    def no_figures(self) -> DetectionFigures:
-        """See ``Comparison``."""
-        return DetectionFigures()
+    def __call__(self, engines: Mapping[str, DetectionBackend], limits: PrecisionRow = FLOAT32) -> dict[str, Any]:
+        """Returns ``images``, ``tolerance``, and by engine what was measured under ``engines``.
 
-    def compare(self, engine: DetectionBackend, run: str, found: DetectionFigures, limits: PrecisionRow) -> None:
-        """See ``Comparison``."""
-        outputs, expected, batch = engine.detect(*self.batches[run]), self.expected[run], self.runs[run]
+        Raises:
+            UserError: an engine differs by more than ``limits``.
+        """
+        found = {name: DetectionFigures() for name in engines}
+        compare_runs(
+            self.runs, engines, lambda engine, name, run: self._compare(engine.detect, run, found[name], limits)
+        )
+        return {
+            "images": self.names,
+            "tolerance": {"box_px": limits.box_px, "score": limits.score},
+            "engines": {
+                name: {
+                    "box_error_px": round(figures.box_error, 6),
+                    "score_error": round(figures.score_error, 8),
+                    "compared": figures.matched,
+                    "ties": figures.tied,
+                }
+                for name, figures in found.items()
+            },
+        }
+
+    def _compare(self, detect: Callable[..., Any], run: str, found: DetectionFigures, limits: PrecisionRow) -> None:
+        outputs, expected, batch = detect(*self.batches[run]), self.expected[run], self.runs[run]
         if len(outputs) != len(expected):
             raise MismatchError(f"{len(outputs)} outputs, not {len(expected)}")
         if self.form.outputs == ["boxes", "count"]:
@@ -264,32 +261,17 @@ class DetectorComparison(Comparison):
             for name, values, wanted in zip(self.form.outputs, outputs, expected, strict=True):
                 if values.shape != wanted.shape:
                     raise MismatchError(f"{name} have shape {list(values.shape)}, not {list(wanted.shape)}")
+        own_limits = [limits.of_image(one.scale_factor) for one in batch]
         if self.form.final:
             pairs = zip(self.form.rows(outputs, batch), self.form.rows(expected, batch), strict=True)
-            for (rows, wanted), raw, one in zip(pairs, self.anchors[run], batch, strict=True):
-                own_limits = limits.of_image(one.scale_factor)
-                compare_detections(rows, wanted, raw, self.form.selection, found, own_limits)
+            for (rows, wanted), raw, own in zip(pairs, self.anchors[run], own_limits, strict=True):
+                compare_detections(rows, wanted, raw, self.form.selection, found, own)
             return
         boxes = self.form.boxes(outputs[0], batch).astype(np.float64) - self.form.boxes(expected[0], batch)
         scores = outputs[1].astype(np.float64) - expected[1]
-        for own_boxes, own_scores, one in zip(boxes, scores, batch, strict=True):
-            found.note(own_boxes, own_scores, limits.of_image(one.scale_factor))
+        for own_boxes, own_scores, own in zip(boxes, scores, own_limits, strict=True):
+            found.note(own_boxes, own_scores, own)
             found.matched += len(own_boxes)
-
-    def document(self, found: Mapping[str, DetectionFigures], limits: PrecisionRow) -> dict[str, Any]:
-        """Returns ``tolerance``, and by engine what was measured under ``engines``."""
-        return {
-            "tolerance": {"box_px": limits.box_px, "score": limits.score},
-            "engines": {
-                name: {
-                    "box_error_px": round(figures.box_error, 6),
-                    "score_error": round(figures.score_error, 8),
-                    "compared": figures.matched,
-                    "ties": figures.tied,
-                }
-                for name, figures in found.items()
-            },
-        }
 
 
 def compare_detections(
@@ -324,15 +306,17 @@ def compare_detections(
             if (overlaps > selection.nms_threshold + FLOAT32.overlap).any():
                 raise MismatchError(f"{_shown(row)} overlaps another box that is kept by the export")
     partners = _pair(rows, expected, limits)
-    for row, partner in partners:
+    for row, partner in partners.items():
         difference = rows[row].astype(np.float64) - expected[partner]
         found.note(difference[2:], difference[1:2], limits)
     found.matched += len(partners)
-    ours, theirs = {row for row, _ in partners}, {partner for _, partner in partners}
-    lonely = [rows[row] for row in range(len(rows)) if row not in ours]
-    missing = [expected[row] for row in range(len(expected)) if row not in theirs]
+    lonely = [row for number, row in enumerate(rows) if number not in partners]
+    missing = [row for number, row in enumerate(expected) if number not in partners.values()]
     for detection in lonely:
-        if anchors is None or not _has_anchor(detection, *anchors, limits):
+        if anchors is None or not (
+            (np.abs(anchors[0] - detection[2:]).max(axis=1) <= limits.box_px)
+            & (np.abs(anchors[1][int(detection[0])] - detection[1]) <= limits.score)
+        ).any():
             raise MismatchError(f"{_shown(detection)} is found by the export only")
         if not _explained(detection, expected, anchors, selection, limits):
             raise MismatchError(f"{_shown(detection)} is kept by the export, but not by the model")
@@ -342,7 +326,7 @@ def compare_detections(
     found.tied += len(lonely) + len(missing)
 
 
-def _pair(rows: np.ndarray, expected: np.ndarray, limits: PrecisionRow) -> list[tuple[int, int]]:
+def _pair(rows: np.ndarray, expected: np.ndarray, limits: PrecisionRow) -> dict[int, int]:
     """Pairs detections of one class that agree within the tolerances, the nearest first, each once."""
     near = (
         (np.abs(rows[:, None, 2:] - expected[None, :, 2:]).max(axis=2, initial=0.0) <= limits.box_px)
@@ -351,20 +335,11 @@ def _pair(rows: np.ndarray, expected: np.ndarray, limits: PrecisionRow) -> list[
     )
     candidates = np.argwhere(near)
     distances = np.abs(rows[candidates[:, 0], 1:] - expected[candidates[:, 1], 1:]).sum(axis=1)
-    pairs: list[tuple[int, int]] = []
-    ours: set[int] = set()
-    theirs: set[int] = set()
+    pairs: dict[int, int] = {}
     for row, partner in candidates[np.argsort(distances, kind="stable")].tolist():
-        if row not in ours and partner not in theirs:
-            pairs.append((row, partner))
-            ours.add(row)
-            theirs.add(partner)
+        if row not in pairs and partner not in pairs.values():
+            pairs[row] = partner
     return pairs
-
-
-def _has_anchor(detection: np.ndarray, boxes: np.ndarray, scores: np.ndarray, limits: PrecisionRow) -> bool:
-    same_score = np.abs(scores[int(detection[0])] - detection[1]) <= limits.score
-    return bool((same_score & (np.abs(boxes - detection[2:]).max(axis=1) <= limits.box_px)).any())
 
 
 def _explained(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ppcls_ext.preprocess.decode import ImageError, decode_image, read_image
-from ppcls_ext.preprocess.operators import OPERATORS
-from ppcls_ext.preprocess.pipeline import Pipeline, build_operators, build_pipeline
+from ppcls_ext.preprocess.operators import OPERATORS, Pipeline, build_operators, build_pipeline
 
 __all__ = ["OPERATORS", "ImageError", "Pipeline", "build_operators", "build_pipeline", "decode_image", "read_image"]

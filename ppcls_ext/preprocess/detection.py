@@ -16,8 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg, read_bytes
-from ppcls_ext.preprocess.operators import two_sides
-from ppcls_ext.preprocess.pipeline import build_operators
+from ppcls_ext.preprocess.operators import build_operators, two_sides
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
 from ppcls_ext.utils.signature import Limits

@@ -7,16 +7,18 @@ of this file, so that a network sees the same picture in both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
 
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.signature import PositiveNumber
+from ppcls_ext.utils.signature import Limits, PositiveNumber
 
 Method = Literal["none", "gamma", "log", "equalize", "clahe"]
 Channel = Literal["auto", "red", "green", "blue"]
+Count = Annotated[int, Limits(ge=1)]
+Tiles = Count | tuple[Count, Count]
 
 METHODS = ("none", "gamma", "log", "equalize", "clahe")
 CHANNELS = ("red", "green", "blue")
@@ -58,9 +60,6 @@ class SonarEnhance:
         gamma: exponent of ``gamma``; below 1 brightens.
         clip_limit: of ``clahe``: how often a value may occur in a tile, as a multiple of the average.
         tile_grid: of ``clahe``: so many tiles across and as many down, or ``[across, down]``.
-
-    Raises:
-        ValueError: ``tile_grid`` is neither a number nor a pair of numbers above 0.
     """
 
     def __init__(
@@ -69,17 +68,14 @@ class SonarEnhance:
         channel: Channel = "auto",
         gamma: PositiveNumber = 0.5,
         clip_limit: PositiveNumber = 2.0,
-        tile_grid: int | list[int] = 8,
+        tile_grid: Tiles = 8,
     ) -> None:
-        tiles = [tile_grid, tile_grid] if isinstance(tile_grid, int) else list(tile_grid)
-        if len(tiles) != 2 or any(not isinstance(count, int) or count < 1 for count in tiles):
-            raise ValueError(f"tile_grid: must be a positive number or [across, down], got {tile_grid}")
         self.method = method
         self.channel = channel
         self.gamma = float(gamma)
         self.clip_limit = float(clip_limit)
         self.tile_grid = tile_grid
-        self._tiles = (tiles[0], tiles[1])
+        self._tiles = (tile_grid, tile_grid) if isinstance(tile_grid, int) else tuple(tile_grid)
         # The value that each byte becomes; None where that depends on the frame.
         values = np.arange(256, dtype=np.float64)
         curves = {"gamma": 255.0 * (values / 255.0) ** self.gamma, "log": 255.0 * np.log1p(values) / np.log(256.0)}
@@ -132,9 +128,8 @@ class SonarEnhance:
 def enhancement_of(operators: Any) -> SonarEnhance | None:
     """Returns what a reader's ``sample_transforms`` do to the contrast of a sonar frame; ``None`` if nothing.
 
-    Pictures for people are drawn with it, so that they show what the detector sees.
-
-    The configuration is checked already.
+    Pictures for people are drawn with it, so that they show what the detector sees. The operators stand in a checked
+    configuration.
     """
     for step in operators or []:
         if isinstance(step, Mapping) and SonarEnhance.__name__ in step:

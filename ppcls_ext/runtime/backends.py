@@ -38,13 +38,16 @@ BFLOAT16 = "bfloat16"
 # ONNX Runtime also warns of optimisations that do not matter to anyone.
 ERRORS_ONLY = 3
 TELEMETRY = "openvino_telemetry"
+DEVICE = "CPU"
 # What OpenVINO is asked to compute in, by the precision of the export; float32 for all others. It is always said:
 # OpenVINO takes bfloat16 by itself on processors that have it.
 HINTS = {"bf16": "bf16", "fp16": "f16"}
 FLOAT32_HINT = "f32"
-TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-FLOAT16 = "FP16"
-DEVICE = "CPU"
+# OpenVINO's names of types.
+OPENVINO_TYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+
+
+AnyDescription = Description | DetectionDescription
 
 
 class Engine(ABC):
@@ -65,9 +68,7 @@ class Engine(ABC):
     input_names: Sequence[str]
 
     @abstractmethod
-    def __init__(
-        self, description: Description | DetectionDescription, artefact: Artefact, threads: int, onednn: bool = True
-    ) -> None: ...
+    def __init__(self, description: AnyDescription, artefact: Artefact, threads: int, onednn: bool = True) -> None: ...
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """See ``Backend``."""
@@ -87,9 +88,7 @@ class Engine(ABC):
 class PaddleBackend(Engine):
     """Paddle Inference; bfloat16 where it is asked for, with oneDNN, on a processor that has it."""
 
-    def __init__(
-        self, description: Description | DetectionDescription, artefact: Artefact, threads: int, onednn: bool = True
-    ) -> None:
+    def __init__(self, description: AnyDescription, artefact: Artefact, threads: int, onednn: bool = True) -> None:
         import paddle
         from paddle import inference
         from paddle.base import core
@@ -145,9 +144,7 @@ class PaddleBackend(Engine):
 class OnnxRuntimeBackend(Engine):
     """ONNX Runtime; computes in float32, also where weights are stored in float16."""
 
-    def __init__(
-        self, description: Description | DetectionDescription, artefact: Artefact, threads: int, onednn: bool = True
-    ) -> None:
+    def __init__(self, description: AnyDescription, artefact: Artefact, threads: int, onednn: bool = True) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -163,20 +160,17 @@ class OnnxRuntimeBackend(Engine):
 
     def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """See ``Engine``."""
-        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in inputs.items()}
-        return self._session.run(None, arrays)
+        return self._session.run(None, {n: np.ascontiguousarray(one, dtype=np.float32) for n, one in inputs.items()})
 
 
 class OpenVinoBackend(Engine):
     """OpenVINO."""
 
-    def __init__(
-        self, description: Description | DetectionDescription, artefact: Artefact, threads: int, onednn: bool = True
-    ) -> None:
+    def __init__(self, description: AnyDescription, artefact: Artefact, threads: int, onednn: bool = True) -> None:
         openvino = import_openvino()
         core = openvino.Core()
         hint = HINTS.get(artefact.precision, FLOAT32_HINT)
-        if hint == HINTS["fp16"] and FLOAT16 not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        if hint == HINTS["fp16"] and "FP16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
             # Asked for float16, it computes in bfloat16 where it has no float16: ten times the error.
             hint = FLOAT32_HINT
         settings: dict[str, Any] = {
@@ -185,17 +179,15 @@ class OpenVinoBackend(Engine):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        network = read_network(description.folder, artefact)
-        compiled = core.compile_model(network, DEVICE, settings)
-        self.computed_in = TYPES[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
+        compiled = core.compile_model(read_network(description.folder, artefact), DEVICE, settings)
+        self.computed_in = OPENVINO_TYPES[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
         self._request = compiled.create_infer_request()
         self.input_names = [port.get_any_name() for port in compiled.inputs]
         self._outputs = list(range(len(compiled.outputs)))
 
     def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """See ``Engine``."""
-        arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in inputs.items()}
-        self._request.infer(arrays)
+        self._request.infer({name: np.ascontiguousarray(one, dtype=np.float32) for name, one in inputs.items()})
         # The next run overwrites the tensors of the request.
         return [self._request.get_output_tensor(number).data.copy() for number in self._outputs]
 
@@ -268,7 +260,7 @@ BACKENDS: dict[str, BackendRow] = {
 
 
 def open_backend(
-    description: Description | DetectionDescription, artefact: Artefact, name: str, threads: int, onednn: bool = True
+    description: AnyDescription, artefact: Artefact, name: str, threads: int, onednn: bool = True
 ) -> Any:
     """Loads ``artefact`` of ``description`` into the backend of this name.
 
@@ -285,7 +277,7 @@ def open_backend(
 
 
 def choose(
-    description: Description | DetectionDescription, backend: str | None = None, precision: str | None = None
+    description: AnyDescription, backend: str | None = None, precision: str | None = None
 ) -> tuple[Artefact, str]:
     """Chooses what to open of an export.
 

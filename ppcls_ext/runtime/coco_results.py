@@ -105,28 +105,23 @@ def coco_results(
         that list under ``annotations``, and ``images`` and ``categories`` beside it.
     """
     readable = [prediction for prediction in predictions if prediction.error is None]
+    numbers: Sequence[int | None] = range(1, len(readable) + 1)
     if numbering is not None:
-        chosen = [one for one in readable if one.name in numbering.image_ids]
-        return [record for one in chosen for record in _records(one, numbering.image_ids[one.name], numbering)]
-    counted = Numbering(
-        {one.name: number for number, one in enumerate(readable, start=1)},
-        list(range(1, predictor.class_num + 1)),
-    )
+        numbers = [numbering.image_ids.get(one.name) for one in readable]
+    category_ids = list(range(1, predictor.class_num + 1)) if numbering is None else numbering.category_ids
+    records = []
+    for number, one in zip(numbers, readable, strict=True):
+        boxes = np.concatenate([one.boxes[:, :2], one.boxes[:, 2:] - one.boxes[:, :2]], axis=1).tolist()
+        records += [
+            {"image_id": number, "category_id": category_ids[label], "bbox": box, "score": score}
+            for label, box, score in zip(one.labels.tolist(), boxes, one.scores.tolist(), strict=True)
+            if number is not None
+        ]
+    if numbering is not None:
+        return records
     images = [
         {"id": number, "file_name": one.name, "width": one.width, "height": one.height}
         for number, one in enumerate(readable, start=1)
     ]
-    categories = [{"id": number, "name": predictor.label(number - 1)} for number in counted.category_ids]
-    records = [
-        record for image, one in zip(images, readable, strict=True) for record in _records(one, image["id"], counted)
-    ]
+    categories = [{"id": number, "name": predictor.label(number - 1)} for number in category_ids]
     return {"images": images, "categories": categories, "annotations": records}
-
-
-def _records(prediction: DetectionPrediction, image_id: int, numbering: Numbering) -> list[dict[str, Any]]:
-    sizes = prediction.boxes[:, 2:] - prediction.boxes[:, :2]
-    boxes = np.concatenate([prediction.boxes[:, :2], sizes], axis=1).tolist()
-    return [
-        {"image_id": image_id, "category_id": numbering.category_ids[label], "bbox": box, "score": score}
-        for label, box, score in zip(prediction.labels.tolist(), boxes, prediction.scores.tolist(), strict=True)
-    ]

@@ -281,6 +281,15 @@ def read_description(folder: str | os.PathLike[str]) -> Description | DetectionD
             f"and {FORMAT_VERSION} of '{CLASSIFICATION}' and '{DETECTION}'; export again with tools/export_model.py"
         )
     try:
+        entries = document.get("artefacts")
+        if version == FIRST_VERSION:
+            # It had one artefact, without saying so.
+            files, verification = document["files"], document.get("verification")
+            names = {"model": files["model"], "weights": files["params"]}
+            entry = {"format": "paddle", "precision": "fp32", "files": names, "sha256": files["sha256"]}
+            entries = [{**entry, "verification": verification}]
+        if not entries:
+            raise ValueError("artefacts: none")
         common = {
             "folder": root,
             "model_name": str(document["model"]["name"]),
@@ -288,25 +297,23 @@ def read_description(folder: str | os.PathLike[str]) -> Description | DetectionD
             "input_shape": [int(size) for size in document["input"]["shape"]],
             "preprocess": list(document["preprocess"]),
             "classes": [str(name) for name in document["classes"]] if document.get("classes") else None,
-            "artefacts": [_read_artefact(entry) for entry in _artefact_entries(document)],
+            "artefacts": [_read_artefact(entry) for entry in entries],
         }
+        postprocess = dict(document["postprocess"])
         if task == CLASSIFICATION:
-            return Description(**common, topk=int(document["postprocess"]["topk"]))
-        return DetectionDescription(**common, form=_read_form(document))
+            return Description(**common, topk=int(postprocess["topk"]))
+        name, final = postprocess.pop("name"), postprocess.pop("in_graph")
+        if name not in (*SELECTIONS, NO_SELECTION) or not isinstance(final, bool) or (name, final) == ("none", False):
+            raise ValueError(f"postprocess: name {name}, in_graph {final}")
+        selection = None
+        if name != NO_SELECTION:
+            kind = SELECTIONS[name]
+            types = {field.name: type(field.default) for field in dataclasses.fields(kind)}
+            selection = kind(**{key: types[key](value) for key, value in postprocess.items()})
+        form = OutputForm(selection, final, scaled="scale_factor" in document["input"])
+        return DetectionDescription(**common, form=form)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: damaged, a key is missing or of the wrong type ({error!r})") from error
-
-
-def _artefact_entries(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Returns the entries of the artefacts; the first version of the format had one, without saying so."""
-    if document["format_version"] == FIRST_VERSION:
-        files = document["files"]
-        names = {"model": files["model"], "weights": files["params"]}
-        known = {"format": "paddle", "precision": "fp32", "verification": document.get("verification")}
-        return [{**known, "files": names, "sha256": files["sha256"]}]
-    if not document["artefacts"]:
-        raise ValueError("artefacts: none")
-    return document["artefacts"]
 
 
 def _read_artefact(entry: Mapping[str, Any]) -> Artefact:
@@ -324,15 +331,3 @@ def _read_artefact(entry: Mapping[str, Any]) -> Artefact:
         if Path(name).name != name:
             raise ValueError(f"'{name}' must be a file name without a folder")
     return artefact
-
-
-def _read_form(document: Mapping[str, Any]) -> OutputForm:
-    postprocess = dict(document["postprocess"])
-    name, final = postprocess.pop("name"), postprocess.pop("in_graph")
-    if name not in (*SELECTIONS, NO_SELECTION) or not isinstance(final, bool) or (name == NO_SELECTION and not final):
-        raise ValueError(f"postprocess: name {name}, in_graph {final}")
-    scaled = "scale_factor" in document["input"]
-    if name == NO_SELECTION:
-        return OutputForm(None, final, scaled)
-    types = {field.name: type(field.default) for field in dataclasses.fields(SELECTIONS[name])}
-    return OutputForm(SELECTIONS[name](**{key: types[key](value) for key, value in postprocess.items()}), final, scaled)

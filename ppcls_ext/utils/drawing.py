@@ -237,9 +237,8 @@ def _label_place(
 
 def _overlap(first: Corners, second: Corners) -> float:
     """Returns the common area of two boxes, in square pixels."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(width, 0.0) * max(height, 0.0)
+    sides = (min(first[axis + 2], second[axis + 2]) - max(first[axis], second[axis]) for axis in (0, 1))
+    return math.prod(max(side, 0.0) for side in sides)
 
 
 @dataclass
@@ -270,8 +269,8 @@ class Card:
 def draw_card(card: Card) -> Image.Image:
     """Draws one picture in its own size (tiny ones enlarged, huge ones reduced) with its predictions below."""
     smallest, largest = SINGLE_SIDES
-    height, width = card.image.shape[:2]
-    picture = _fitted(card.image, min(largest, max(smallest, width)), min(largest, max(smallest, height)))
+    height, width = (min(largest, max(smallest, side)) for side in card.image.shape[:2])
+    picture = _fitted(card.image, width, height)
     return _card(card, picture, max(picture.width, smallest))
 
 
@@ -283,7 +282,11 @@ def draw_sheet(cards: Sequence[Card], title: str = "", side: int = SHEET_PICTURE
     """
     if not cards:
         raise ValueError("cards: need at least one")
-    drawn = [_card(card, _boxed(card.image, side), side) for card in cards]
+    drawn = []
+    for card in cards:
+        picture, square = _fitted(card.image, side, side), Image.new("RGB", (side, side), DESK)
+        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        drawn.append(_card(card, square, side))
     return contact_sheet(drawn, math.ceil(math.sqrt(1.6 * len(drawn))), title)
 
 
@@ -316,46 +319,30 @@ def _card(card: Card, picture: Image.Image, width: int) -> Image.Image:
     result = Image.new("RGB", (width + 2 * PADDING, picture.height + 2 * PADDING + panel), PAPER)
     result.paste(picture, (PADDING + (width - picture.width) // 2, PADDING))
     pen = ImageDraw.Draw(result)
+
+    def line(y: int, left: str, right: str, gap: int, font: ImageFont.FreeTypeFont, colours: Sequence[Colour],
+             keep_end: bool = False) -> None:  # fmt: skip
+        right_width = math.ceil(font.getlength(right))
+        left = shortened(left, font, width - right_width - gap, keep_end)
+        pen.text((PADDING, y), left, fill=colours[0], font=font)
+        pen.text((PADDING + width - right_width, y), right, fill=colours[1], font=font)
+
     y = PADDING + picture.height + 6
-    _draw_caption(pen, card, y, width, small)
+    truth = "" if card.truth is None else shortened(f"true: {card.truth}", small, width // 2)
+    line(y, card.caption, truth, PADDING if truth else 0, small, (SUBTLE, card.colour), keep_end=True)
     y += line_height(small) + 6
-    for number, entry in enumerate(ranking):
-        colours = (INK, card.colour) if number == 0 else (SUBTLE, FAINT)
-        _draw_row(pen, entry, y, width, font, colours)
+    for number, (label, score) in enumerate(ranking):
+        ink, bar = (INK, card.colour) if number == 0 else (SUBTLE, FAINT)
+        line(y, label, f"{100 * score:.1f} %", PADDING, font, (ink, ink))
+        top = y + line_height(font) + 2
+        pen.rectangle((PADDING, top, PADDING + width - 1, top + BAR_HEIGHT - 1), fill=TRACK)
+        filled = round(width * min(max(score, 0.0), 1.0))
+        if filled:
+            pen.rectangle((PADDING, top, PADDING + filled - 1, top + BAR_HEIGHT - 1), fill=bar)
         y += row_height
     if card.truth is not None:
         pen.rectangle((0, 0, result.width - 1, result.height - 1), outline=card.colour, width=3)
     return result
-
-
-def _draw_caption(pen: ImageDraw.ImageDraw, card: Card, y: int, width: int, font: ImageFont.FreeTypeFont) -> None:
-    truth = f"true: {card.truth}" if card.truth is not None else ""
-    truth = shortened(truth, font, width // 2)
-    truth_width = math.ceil(font.getlength(truth))
-    room = width - truth_width - (PADDING if truth else 0)
-    pen.text((PADDING, y), shortened(card.caption, font, room, keep_end=True), fill=SUBTLE, font=font)
-    pen.text((PADDING + width - truth_width, y), truth, fill=card.colour, font=font)
-
-
-def _draw_row(
-    pen: ImageDraw.ImageDraw,
-    entry: tuple[str, float],
-    y: int,
-    width: int,
-    font: ImageFont.FreeTypeFont,
-    colours: tuple[Colour, Colour],
-) -> None:
-    """Draws one class: its name on the left, its probability on the right, a bar below."""
-    label, score = entry
-    percent = f"{100 * score:.1f} %"
-    percent_width = math.ceil(font.getlength(percent))
-    pen.text((PADDING, y), shortened(label, font, width - percent_width - PADDING), fill=colours[0], font=font)
-    pen.text((PADDING + width - percent_width, y), percent, fill=colours[0], font=font)
-    top = y + line_height(font) + 2
-    pen.rectangle((PADDING, top, PADDING + width - 1, top + BAR_HEIGHT - 1), fill=TRACK)
-    filled = round(width * min(max(score, 0.0), 1.0))
-    if filled:
-        pen.rectangle((PADDING, top, PADDING + filled - 1, top + BAR_HEIGHT - 1), fill=colours[1])
 
 
 def _fitted(image: np.ndarray, width: int, height: int) -> Image.Image:
@@ -367,10 +354,3 @@ def _fitted(image: np.ndarray, width: int, height: int) -> Image.Image:
         factor, method = math.floor(factor), Image.Resampling.NEAREST
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     return picture.resize(size, method)
-
-
-def _boxed(image: np.ndarray, side: int) -> Image.Image:
-    picture = _fitted(image, side, side)
-    box = Image.new("RGB", (side, side), DESK)
-    box.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    return box

@@ -21,22 +21,22 @@ from ppcls_ext.deploy.prune import FINE_TUNED, PruningRequest
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
-from tests.support.runs import small_config
+from tests.support.runs import TINY, small_config
 from tests.support.seeded import seed_weights
 
 FINE_TUNING = Path(__file__).resolve().parents[2] / "configs" / "finetune_folder.yaml"
-NARROW = [[16] * 3, [16] * 3, [32] * 9, [32] * 3]
+NARROW = [[16], [16], [32], [32]]
 
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory: pytest.TempPathFactory):
     """A narrow network, pruned by half and fine-tuned for one short epoch."""
     folder = tmp_path_factory.mktemp("pruning")
-    model = build_model("EConvNeXt_mini", class_num=10, expansion_channels=NARROW)
+    model = build_model(**{**TINY, "expansion_channels": NARROW})
     seed_weights(model)
     write_weights(folder / "trained.safetensors", model.state_dict())
     data = small_config(folder / "run")
-    data["Arch"]["expansion_channels"] = NARROW
+    data["Arch"] = {**TINY, "expansion_channels": NARROW}
     data["Global"]["pretrained_model"] = str(folder / "trained.safetensors")
     file = folder / "small.yaml"
     file.write_text(yaml.safe_dump(data), encoding="utf-8")
@@ -55,9 +55,9 @@ def test_report_tells_the_figures_of_all_three(pruned):
     assert figures["pruned"]["flops"] < figures["before"]["flops"]
     assert figures["pruned"]["parameters"] == figures[FINE_TUNED]["parameters"]
     assert all({"top1", "median_ms", "p90_ms"} <= set(row) for row in figures.values())
-    widths = [width for stage in report["expansion_channels"] for width in stage]
+    widths = sum(report["expansion_channels"], [])
     assert all(width % 8 == 0 for width in widths)
-    assert report["removed"] == pytest.approx(1 - sum(widths) / (3 * 16 + 3 * 16 + 9 * 32 + 3 * 32))
+    assert report["removed"] == pytest.approx(1 - sum(widths) / (16 + 16 + 32 + 32))
 
 
 def test_configuration_and_weights_rebuild_the_pruned_network(pruned):

@@ -84,20 +84,14 @@ def test_a_checkpoint_says_what_its_network_is(tmp_path, checkpoint):
     assert teacher.file == checkpoint / "ema.pdparams"
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, checkpoint):
+    for changes, message in (
         ({"name": "ConvNeXtV1_small"}, r"teacher\.name: .* is a checkpoint of ConvNeXtV1_tiny, not of ConvNeXtV1_s"),
         ({"kernel_size": 7}, r"teacher\.kernel_size: .*best was trained with 3, here it is 7"),
         ({"activation": "relu"}, r"teacher\.activation: .*best was trained with gelu, here it is relu"),
-    ],
-)  # fmt: skip
-def test_a_checkpoint_of_another_network_is_refused(tmp_path, checkpoint, changes, message):
-    with pytest.raises(UserError, match=rf"Distillation\.{message}"):
-        found(tmp_path, checkpoint, **changes)
-
-
-def test_a_checkpoint_of_other_classes_is_refused(tmp_path, checkpoint):
+    ):
+        with pytest.raises(UserError, match=rf"Distillation\.{message}"):
+            found(tmp_path, checkpoint, **changes)
     section = {"teacher": {**TEACHER, "pretrained": str(checkpoint)}}
     config = load_config(configured(tmp_path, section, Arch__class_num=12))
     with pytest.raises(UserError, match=r"class_num: .* was trained with 10 classes, the student has 12 "):
@@ -151,21 +145,16 @@ def whitened(features: np.ndarray) -> np.ndarray:
     return (features - features.mean(1, keepdims=True)) / np.sqrt(features.var(1, keepdims=True) + 1e-5)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_soft_is_the_divergence_times_the_squared_temperature(temperature):
     p, q = softmax(THEIRS / temperature), softmax(OURS / temperature)
     expected = temperature**2 * (p * (np.log(p) - np.log(q))).sum(axis=1).mean()
-    loss = soft_loss(paddle.to_tensor(OURS), paddle.to_tensor(THEIRS), temperature)
+    logits = paddle.to_tensor(OURS, stop_gradient=False)
+    loss = soft_loss(logits, paddle.to_tensor(THEIRS), temperature)
     assert (loss.dtype, loss.shape) == (paddle.float32, [])
     assert float(loss) == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_the_gradient_of_soft_is_the_difference_of_probabilities(temperature):
-    logits = paddle.to_tensor(OURS, stop_gradient=False)
-    soft_loss(logits, paddle.to_tensor(THEIRS), temperature).backward()
-    expected = temperature * (softmax(OURS / temperature) - softmax(THEIRS / temperature)) / len(OURS)
-    np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=1e-4, atol=1e-6)
+    loss.backward()
+    np.testing.assert_allclose(logits.grad.numpy(), temperature * (q - p) / len(OURS), rtol=1e-4, atol=1e-6)
 
 
 def test_soft_is_nothing_for_the_same_answer_and_computed_in_float32():

@@ -34,20 +34,13 @@ def test_equals_the_toolkit_in_eager_mode(extra: dict[str, float]) -> None:
         np.testing.assert_array_equal(mine.numpy(), other.numpy())
 
 
-def test_background_is_left_out() -> None:
-    boxes, scores = candidates(images=1)
-    kept = MultiClassNMS3(**SETTINGS, background_label=1)(boxes, scores)[0].numpy()
-    assert set(kept[:, 0]) == {0.0, 2.0}
-    kept = MultiClassNMS3(**SETTINGS, background_label=1)(boxes, scores, background_label=2)[0].numpy()
-    assert set(kept[:, 0]) == {0.0, 1.0}
-
-
-def test_images_without_detections() -> None:
+def test_background_and_images_without_detections() -> None:
     boxes, scores = candidates(images=2)
-    kept, counts, index = MultiClassNMS3(**SETTINGS)(boxes, scores * 0.1)
-    assert kept.shape == [0, 6]
-    assert counts.numpy().tolist() == [0, 0]
-    assert index is None
+    nms = MultiClassNMS3(**SETTINGS, background_label=1)
+    assert set(nms(boxes, scores)[0].numpy()[:, 0]) == {0.0, 2.0}
+    assert set(nms(boxes, scores, background_label=2)[0].numpy()[:, 0]) == {0.0, 1.0}
+    kept, counts, index = nms(boxes, scores * 0.1)
+    assert (kept.shape, counts.numpy().tolist(), index) == ([0, 6], [0, 0], None)
 
 
 class _Network(paddle.nn.Layer):
@@ -87,11 +80,6 @@ def test_saved_graph(tmp_path: object) -> None:
 def test_values_out_of_range(argument: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"^{argument}: "):
         MultiClassNMS3(**{**SETTINGS, argument: value})
-
-
-def test_unknown_argument() -> None:
-    with pytest.raises(TypeError, match="score_treshold"):
-        MultiClassNMS3(score_treshold=0.1)  # type: ignore[call-arg]
 
 
 def test_registered_once_and_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def test_what_a_backbone_refuses_names_the_configuration(tmp_path: Path) -> None
 
 def test_backbone_weights_that_are_gone_stop_training_but_not_the_use_of_a_trained_detector(tmp_path: Path) -> None:
     gone = {"EConvNeXt__pretrained": str(tmp_path / "gone.pdparams")}
-    file = run_config(tmp_path, make_frames(tmp_path / "data"), "EConvNeXt", **gone)
+    file = run_config(tmp_path, make_frames(tmp_path / "data"), **gone)
     config = load_config(file)
     with pytest.raises(UserError, match=r"gone\.pdparams: no such weight file"):
         toolkit.build_model(config)

@@ -7,7 +7,6 @@ import sys
 
 import cv2
 import numpy as np
-import pytest
 
 from ppcls_ext.check.duplicates import LARGEST_DISTANCE, count_bits, near_pairs
 from ppcls_ext.check.images import difference_hash
@@ -32,14 +31,9 @@ def test_exactly_the_pairs_within_the_distance_are_found() -> None:
     np.testing.assert_array_equal(found, distances[near])
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_nothing_to_pair(count: int) -> None:
-    pairs, distances = near_pairs(np.zeros(count, dtype=np.uint64))
-    assert pairs.shape == (0, 2)
-    assert distances.shape == (0,)
-
-
 def test_each_of_many_alike_hashes_has_a_relative_but_not_all_pairs_are_listed() -> None:
+    for few in (0, 1):
+        assert near_pairs(np.zeros(few, dtype=np.uint64))[0].shape == (0, 2)
     hashes = np.zeros(1_200, dtype=np.uint64)
     pairs, distances = near_pairs(hashes)
     assert len(hashes) < len(pairs) < len(hashes) * (len(hashes) - 1) // 2

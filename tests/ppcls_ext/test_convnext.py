@@ -13,7 +13,6 @@ from ppcls_ext.arch.ablation import AblatedConvNeXt
 from ppcls_ext.arch.convnext import BlockV2, ConvNeXtV1, ConvNeXtV2, GlobalResponseNorm
 from ppcls_ext.deploy.export import export_classifier
 from ppcls_ext.deploy.formats import FORMATS
-from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, write_weights
 from ppcls_ext.weights.convert import convert_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
@@ -39,11 +38,6 @@ def test_global_response_norm_is_the_formula_of_the_paper():
             expected[n, :, :, c] = layer.weight.numpy()[c] * x[n, :, :, c] * response + layer.bias.numpy()[c]
     expected += x
     np.testing.assert_allclose(layer(paddle.to_tensor(x)).numpy(), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_untrained_global_response_norm_changes_nothing():
-    x = paddle.to_tensor(seeded_array("x", (2, 3, 4, 5)))
-    np.testing.assert_array_equal(GlobalResponseNorm(5)(x).numpy(), x.numpy())
 
 
 def test_a_channel_of_zeros_has_a_finite_gradient():
@@ -85,8 +79,6 @@ def test_block_of_v2_is_the_formula_of_the_paper():
     ("ours", "theirs"),
     [
         ("ConvNeXtV1_tiny", "ConvNeXt_tiny"),
-        pytest.param("ConvNeXtV1_small", "ConvNeXt_small", marks=pytest.mark.slow),
-        pytest.param("ConvNeXtV1_base", "ConvNeXt_base_224", marks=pytest.mark.slow),
         pytest.param("ConvNeXtV1_large", "ConvNeXt_large_224", marks=pytest.mark.slow),
     ],
 )
@@ -109,19 +101,6 @@ def test_v1_equals_paddleclas_on_its_weights(ours, theirs, tmp_path):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("stages.0.blocks.0.depthwise.weight", "not a checkpoint of PaddleClas's ConvNeXt, 1 of 1 names are unknown"),
-        ("stages.3.9.gamma", r"does not fit ConvNeXtV1_tiny: \d+ missing in the file"),
-    ],
-)
-def test_other_weights_are_refused(name, message, tmp_path):
-    write_weights(tmp_path / "file.pdparams", {name: np.zeros(1, np.float32)})
-    with pytest.raises(UserError, match=f"file.pdparams.*{message}"):
-        convert_weights(tmp_path / "file.pdparams", tmp_path / "o.pdparams", "ConvNeXtV1_tiny", "paddleclas")
-
-
 @NEEDS_ONNX
 @NEEDS_OPENVINO
 @pytest.mark.parametrize(
@@ -138,8 +117,3 @@ def test_every_engine_computes_what_the_model_computes(network, arguments, tmp_p
     )  # fmt: skip
     suffixes = {path.suffix for path in description.folder.iterdir()}
     assert {".onnx", ".xml", ".json"} <= suffixes
-
-
-def test_without_layer_scale():
-    names = build_model("ConvNeXtV1_tiny", class_num=2, layer_scale_init_value=0.0).state_dict()
-    assert not [name for name in names if "layer_scale" in name]

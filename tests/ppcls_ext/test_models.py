@@ -108,7 +108,7 @@ def test_other_channels_and_no_classifier(name, channels):
     assert model(images(2, 1, 64, 64)).shape == [2, channels]
 
 
-@pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV1_tiny", "ConvNeXtV2_atto"])
+@pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV2_atto"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -116,8 +116,6 @@ def test_other_channels_and_no_classifier(name, channels):
         ({"drop_path_rate": 1.0}, "drop_path_rate: must be at least 0 and below 1"),
         ({"stem_stride": 3}, "stem_stride: must be one of 1, 2, 4"),
         ({"in_channels": 0}, "in_channels: must be positive"),
-        ({"depth_multiplier": 0}, "depth_multiplier: must be from 0.01 to 16"),
-        ({"width_multiplier": -1}, "width_multiplier: must be from 0.01 to 16"),
     ],
 )
 def test_values_out_of_range_are_refused(name, arguments, message):
@@ -173,13 +171,6 @@ def test_drop_path_acts_in_training_only(name):
     np.testing.assert_array_equal(run(), run())
     rates = [layer.rate for layer in model.sublayers() if isinstance(layer, DropPath)]
     np.testing.assert_allclose(rates, np.linspace(0.0, 0.5, len(rates)))
-
-
-def test_no_drop_path_by_default():
-    model = seeded_model("EConvNeXt_mini", class_num=5)
-    model.train()
-    x = images(4, 3, 64, 64)
-    np.testing.assert_array_equal(model(x).numpy(), model(x).numpy())
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_expectation():

@@ -81,10 +81,7 @@ def test_images_that_leave_no_position_are_not_counted():
     ("name", "near"),
     [
         ("EConvNeXt_mni", "EConvNeXt_mini"),
-        ("econvnext_tiny", "EConvNeXt_tiny"),
         ("ResNet5O", "ResNet50"),
-        ("ConvNext_tiny", "ConvNeXt_tiny"),
-        ("ConvNeXtV2_atom", "ConvNeXtV2_atto"),
     ],
 )
 def test_an_unknown_name_gives_the_nearest(name, near):
@@ -112,13 +109,10 @@ def test_without_paddleclas_only_ours_are_known(monkeypatch):
     [
         ("EConvNeXt_mini", {"drop_path": 0.1}, "unknown argument 'drop_path' .did you mean 'drop_path_rate'"),
         ("EConvNeXt_mini", {"class_num": "ten"}, "class_num: must be a whole number"),
-        ("ConvNeXtV2_atto", {"layer_scale_init_value": 1e-6}, "unknown argument 'layer_scale_init_value'"),
         ("ConvNeXtV1_tiny", {"layer_scale_init_value": -1.0}, "layer_scale_init_value: must not be negative"),
         # These swallow what they do not know.
         ("ResNet50", {"clas_num": 10}, "unknown argument 'clas_num' .did you mean 'class_num'"),
         ("ViT_base_patch16_224", {"drop_rat": 0.1}, "unknown argument 'drop_rat' .did you mean 'drop_rate'"),
-        ("PPHGNetV2_B0", {"class_nmu": 10}, "unknown argument 'class_nmu' .did you mean 'class_num'"),
-        ("MobileNetV4_conv_medium", {"drop_path_rte": 0.1}, "did you mean 'drop_path_rate'"),
         # Filled in by the function itself.
         ("ConvNeXt_tiny", {"depths": [1, 1, 1, 1]}, "ConvNeXt_tiny: .*'depths'.* the architecture fixes it itself"),
     ],
@@ -128,18 +122,12 @@ def test_wrong_arguments_are_refused_before_building(name, arguments, message):
         build_model(name, **arguments)
 
 
-def test_numbers_written_as_text_are_numbers():
-    assert build_model("EConvNeXt_mini", class_num=2, drop_path_rate="1e-1").stages[3].blocks[2].drop_path.rate == 0.1
-
-
 @pytest.mark.parametrize(
     ("name", "arguments", "size"),
     [
         ("ConvNeXt_tiny", {"drop_path_rate": "1e-1", "layer_scale_init_value": "1e-6"}, 64),
-        ("ResNet101", {}, 64),
         ("ViT_base_patch16_224", {}, 224),
         ("MobileNetV4_conv_medium", {}, 64),
-        ("EfficientNetV2_S", {}, 64),
     ],
 )
 def test_architectures_of_paddleclas_are_built_by_name(name, arguments, size):

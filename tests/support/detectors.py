@@ -117,20 +117,22 @@ def _run(folder: Path, data: Path, evaluation: list[dict[str, Any]]) -> dict[str
     }  # fmt: skip
 
 
-def run_config(folder: Path, frames: Frames, backbone: str = "CSPResNet", **changes: Any) -> Path:
-    """Writes ``run.yml`` to ``folder``, which trains PP-YOLOE on ``frames`` for 2 x 4 batches.
+def run_config(folder: Path, frames: Frames, **changes: Any) -> Path:
+    """Writes ``run.yml`` to ``folder``, which trains PP-YOLOE with a narrow E-ConvNeXt on ``frames``, 2 x 4 batches.
 
     Args:
         folder: receives the file and, below ``runs``, the run.
         frames: what to train on.
-        backbone: ``CSPResNet``, or ``EConvNeXt`` (mini, with dropped paths), which takes ten times as long.
         **changes: values by dotted key with ``__`` for the dot, such as ``OptimizerBuilder__optimizer``.
     """
     config = _ppyoloe([384, 192, 96], keep_top_k=20, score_threshold=0.001)
     config |= _run(folder, frames.root, _resized(NORMALIZE))
     config |= {
         "ema_black_list": ["proj_conv.weight"],
-        "EConvNeXt": {"arch": "mini", "return_idx": [1, 2, 3], "drop_path_rate": 0.2},
+        "EConvNeXt": {
+            "arch": "mini", "depth_multiplier": 0.1, "width_multiplier": 0.125, "return_idx": [1, 2, 3],
+            "drop_path_rate": 0.2,
+        },
         "LearningRate": {
             "base_lr": 0.001,
             "schedulers": [
@@ -138,7 +140,8 @@ def run_config(folder: Path, frames: Frames, backbone: str = "CSPResNet", **chan
             ],
         },
     }  # fmt: skip
-    config["PPYOLOE"]["backbone"] = backbone
+    config["PPYOLOE"]["backbone"] = "EConvNeXt"
+    del config["CSPResNet"]
     config["TrainReader"] |= {
         "sample_transforms": [{"Decode": {}}, {"RandomCrop": {}}, {"RandomFlip": {}}],
         "batch_transforms": [

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
+import logging
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from ppcls_ext.utils.log import PACKAGES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -114,16 +121,43 @@ def tool_environment() -> dict[str, str]:
     return {**environment, "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1"}
 
 
-def run_tool(name: str, *arguments: str | Path, timeout: int = 300) -> subprocess.CompletedProcess[str]:
-    """Runs ``python tools/NAME ARGUMENTS`` from the root of the repository and returns what it printed."""
+def run_tool(
+    name: str, *arguments: str | Path, timeout: int = 300, folder: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Runs ``python tools/NAME ARGUMENTS`` in ``folder`` and returns what it printed."""
     command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=ROOT, env=tool_environment(), capture_output=True, text=True, timeout=timeout, check=False
+        command, cwd=folder, env=tool_environment(), capture_output=True, text=True, timeout=timeout, check=False
     )
     # Paddle's advice on OMP_NUM_THREADS, as it is imported, is for whoever sets that.
     advice = ("WARNING: OMP_NUM_THREADS", "PLEASE USE OMP_NUM_THREADS")
     done.stderr = "".join(line for line in done.stderr.splitlines(keepends=True) if not line.startswith(advice))
     return done
+
+
+def refusal(folder: Path, name: str, *arguments: str | Path) -> str:
+    """Runs a tool with a user's mistake in this process, which saves its imports, as if started in ``folder``.
+
+    Returns:
+        The last line of its standard error; that the exit status is 2 and no traceback is shown is checked here.
+    """
+    loggers = [logging.getLogger(package) for package in PACKAGES]
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    errors = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        patch.setattr(sys, "path", sys.path[:])
+        patch.setattr(sys, "stderr", errors)
+        try:
+            with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
+                runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
+        finally:
+            for logger, handlers, level, propagate in before:
+                logger.handlers, logger.level, logger.propagate = handlers, level, propagate
+    assert stop.value.code == 2
+    assert "Traceback" not in errors.getvalue()
+    return errors.getvalue().splitlines()[-1]
 
 
 def start_tool(name: str, *arguments: str | Path) -> subprocess.Popen[str]:

@@ -65,15 +65,21 @@ def make_batch(shown: Any = SHOWN, size: int = SIZE) -> dict[str, paddle.Tensor]
     return {name: paddle.to_tensor(array) for name, array in arrays.items()}
 
 
-def slow_iou(first: Any, second: Any) -> float:
-    """Complete IoU of two boxes, in double precision."""
+def iou_parts(first: Any, second: Any) -> tuple[float, float, float]:
+    """Of two boxes, in double precision: plain IoU, what the distance costs, and the difference of the proportions."""
     (l1, t1, r1, b1), (l2, t2, r2, b2) = np.asarray(first, float), np.asarray(second, float)
     shared = max(0.0, min(r1, r2) - max(l1, l2)) * max(0.0, min(b1, b2) - max(t1, t2))
     iou = shared / ((r1 - l1) * (b1 - t1) + (r2 - l2) * (b2 - t2) - shared)
     diagonal = (max(r1, r2) - min(l1, l2)) ** 2 + (max(b1, b2) - min(t1, t2)) ** 2
     centres = ((l1 + r1) / 2 - (l2 + r2) / 2) ** 2 + ((t1 + b1) / 2 - (t2 + b2) / 2) ** 2
     skew = 4 / math.pi**2 * (math.atan((r1 - l1) / (b1 - t1)) - math.atan((r2 - l2) / (b2 - t2))) ** 2
-    return iou - centres / diagonal - (skew**2 / (1 - iou + skew) if skew else 0.0)
+    return iou, centres / diagonal, skew
+
+
+def slow_iou(first: Any, second: Any) -> float:
+    """Complete IoU of two boxes, in double precision."""
+    iou, apart, skew = iou_parts(first, second)
+    return iou - apart - (skew**2 / (1 - iou + skew) if skew else 0.0)
 
 
 def slow_assignment(

@@ -31,6 +31,14 @@ def test_a_part_writes_markdown_and_json(tmp_path, part, line):
     assert json.loads((tmp_path / "results" / "bench.json").read_text())[part]["seconds"]
 
 
+@pytest.mark.slow
+def test_the_inference_engines_are_compared(tmp_path):
+    done = run(tmp_path, "inference", "--size", "64", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "| EConvNeXt_mini | 64 | paddle | fp32 | 2 | 1 |" in done.stdout
+    assert "as fast as the mean-pooled form (" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.support.detection_configs import write_config
-from tests.support.runs import run_tool, small_config
+from tests.support.runs import refusal, run_tool, small_config
 from tests.support.runs import write_config as write_classifier
 
 TOOL = "profile_model.py"
@@ -57,8 +57,5 @@ def test_configurations_of_both_worlds_are_profiled(tmp_path):
         ([], "name networks with --model NAME ... or with -c CONFIG ..."),
     ],
 )
-def test_mistakes_are_one_line(arguments, message):
-    result = run_tool(TOOL, *arguments)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+def test_mistakes_are_one_line(tmp_path, arguments, message):
+    assert message in refusal(tmp_path, TOOL, *arguments)

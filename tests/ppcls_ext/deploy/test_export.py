@@ -21,7 +21,6 @@ from tests.support.seeded import seed_weights
 PREPROCESS = [{"ResizeImage": {"size": [48, 64]}}, {"NormalizeImage": {"order": ""}}]
 ARGUMENTS = {"model_name": "small", "class_num": 4, "image_shape": [3, 64, 48], "preprocess": PREPROCESS}
 PAIRS = [(name, precision) for name, row in FORMATS.items() for precision in row.precisions]
-NARROW = [[8] * 3, [8] * 3, [8] * 9, [8] * 3]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,7 @@ def test_description_tells_what_was_measured_of_each_file(exported):
 
 
 def test_an_econvnext_is_exported_for_paddle(tmp_path):
-    model = build_model("EConvNeXt_mini", class_num=4, expansion_channels=NARROW)
+    model = build_model("EConvNeXt_mini", class_num=4, depth_multiplier=0.1, width_multiplier=0.125)
     seed_weights(model)
     description = export_classifier(model, tmp_path / "export", **ARGUMENTS)
     (artefact,) = description.artefacts

@@ -26,7 +26,10 @@ from ppcls_ext.weights import load_weights
 from tests.support.seeded import seed_weights
 
 # Convolutions [out, in, 1, 1], and linear layers [in, out].
-MODELS: dict[str, dict[str, Any]] = {"EConvNeXt_mini": {}, "ConvNeXtV1_tiny": {"width_multiplier": 0.25}}
+MODELS: dict[str, dict[str, Any]] = {
+    "EConvNeXt_mini": {"width_multiplier": 0.5, "depth_multiplier": 0.34},
+    "ConvNeXtV1_tiny": {"width_multiplier": 0.25, "depth_multiplier": 0.34},
+}
 
 
 def seeded(name: str) -> nn.Layer:
@@ -61,8 +64,8 @@ def check_same_outputs(name: str, pruned: Pruned, model: nn.Layer) -> None:
 
 def test_the_blocks_of_a_model_are_found() -> None:
     expansions = find_expansions(seeded("EConvNeXt_mini"))
-    assert [expansion.stage for expansion in expansions] == np.repeat(np.arange(4), [3, 3, 9, 3]).tolist()
-    assert [expansion.width for expansion in expansions][:4] == [144, 144, 144, 288]
+    assert [expansion.stage for expansion in expansions] == np.repeat(np.arange(4), [2, 2, 4, 2]).tolist()
+    assert [expansion.width for expansion in expansions][:4] == [72, 72, 144, 144]
     # The response norm of ConvNeXt V2 mixes the channels.
     for model in (nn.Sequential(nn.Linear(2, 2)), build_model("ConvNeXtV2_atto", width_multiplier=0.5)):
         with pytest.raises(UserError, match="no block that can be pruned"):
@@ -89,7 +92,7 @@ def test_channels_without_weight_go_and_outputs_stay(name: str) -> None:
     pruned = prune(model, None, "magnitude", [removed / total], multiple=1)
     assert pruned.removed == pytest.approx(removed / total)
     width = find_expansions(model)[0].width
-    assert pruned.expansion_channels[0] == [2 * width // 3] * 3
+    assert pruned.expansion_channels[0] == [2 * width // 3] * 2
     check_same_outputs(name, pruned, model)
 
 
@@ -154,8 +157,8 @@ def test_a_channel_that_is_constant_goes_into_the_bias(name: str) -> None:
     for importance in evidence.taylor:
         importance[:] = 1 + np.arange(len(importance))
     evidence.taylor[0][:8] = 0
-    pruned = prune(model, evidence, "taylor", [8 / (3 * first.width) + 1e-6, 0, 0, 0], multiple=8)
-    assert pruned.expansion_channels[0] == [first.width - 8, first.width, first.width]
+    pruned = prune(model, evidence, "taylor", [8 / (2 * first.width) + 1e-6, 0, 0, 0], multiple=8)
+    assert pruned.expansion_channels[0] == [first.width - 8, first.width]
     check_same_outputs(name, pruned, model)
 
 

@@ -123,6 +123,8 @@ LETTER, RESIZE = {"LetterResize": {"target_size": 32}}, {"Resize": {"target_size
         ([{"Pad": {"size": 32, "pad_mode": 1}}], "pad_mode: must be one of 0, got 1"),
         ([{"SonarEnhance": {"method": "clache"}}], "did you mean 'clahe'"),
         ([{"SonarEnhance": {"gamma": 0}}], "gamma: must be above 0, got 0"),
+        ([{"SonarEnhance": {"tile_grid": 0}}], "tile_grid: must be at least 1, got 0"),
+        ([{"SonarEnhance": {"tile_grid": [8]}}], "tile_grid: must be a whole number or a list of 2 entries"),
         ([RESIZE, {"SonarEnhance": {}}, PERMUTE], r"here\[1\]: SonarEnhance must stand before Resize"),
         ([LETTER, RESIZE, PERMUTE], r"here\[1\]: Resize cannot follow LetterResize, which gives the final size"),
         ([NORMALIZE, LETTER, PERMUTE], r"here\[1\]: LetterResize must stand before NormalizeImage"),

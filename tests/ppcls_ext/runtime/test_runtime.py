@@ -1,7 +1,10 @@
-"""Prediction from an export folder, without Paddle until a Paddle backend is opened."""
+"""Prediction from an export folder: the steps around the network, and one contract for all engines."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -11,15 +14,18 @@ import yaml
 from PIL import Image
 
 from ppcls_ext.deploy.export import example_images, export_classifier
+from ppcls_ext.deploy.formats import FORMATS
 from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.runtime import BACKENDS, Predictor, load
-from ppcls_ext.runtime.backends import BackendRow
+from ppcls_ext.runtime import BACKENDS, Predictor, load, read_description
 from ppcls_ext.runtime.predictor import softmax
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier
 
 PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
 FOREIGN = {"format": "paddle", "precision": "fp32", "files": {"model": "../x.json", "weights": "y"}, "sha256": {}}
 CLASSES = ["cube", "ball", "cylinder", "tyre"]
+FILES = {"paddle": "inference.pdiparams", "onnxruntime": "inference.onnx", "openvino": "inference.bin"}
 
 
 class Brightness:
@@ -47,41 +53,6 @@ def pictures(tmp_path):
         Image.new("RGB", (40 + index, 30), (level,) * 3).save(file)
         files.append(file)
     return files
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    import paddle
-    from paddle import nn
-
-    paddle.seed(0)
-    model = nn.Sequential(nn.Conv2D(3, 8, 4, 4), nn.GELU(), nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(8, 4))
-    folder = tmp_path_factory.mktemp("runtime") / "export"
-    export_classifier(
-        model,
-        folder,
-        model_name="small",
-        class_num=4,
-        image_shape=[3, 32, 32],
-        preprocess=PREPROCESS,
-        topk=2,
-        classes=CLASSES,
-    )
-    return folder
-
-
-@pytest.fixture
-def copied(exported, tmp_path):
-    folder = tmp_path / "copy"
-    folder.mkdir()
-    for file in exported.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
-
-
-def test_importing_the_runtime_loads_no_paddle():
-    code = "import sys, ppcls_ext.runtime; sys.exit(any(name.split('.')[0] == 'paddle' for name in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_names_labels_and_scores_come_in_order(predictor, pictures):
@@ -131,29 +102,168 @@ def test_softmax_is_stable():
     np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0], [-1000.0, 0.0]])), [[0.5, 0.5], [0.0, 1.0]])
 
 
-def test_loads_an_export_and_predicts_files_and_arrays(exported, tmp_path):
-    predictor = load(exported, threads=1)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runtime") / "export"
+    export_classifier(
+        small_classifier(), folder, model_name="small", class_num=4, image_shape=[3, 32, 32], preprocess=PREPROCESS,
+        classes=CLASSES, topk=4, formats=["paddle", "onnx", "openvino"],
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+def change(folder, **changes):
+    """Changes keys of ``inference.yml``; ``openvino`` is a function that changes the entry of that format."""
+    file = folder / "inference.yml"
+    document = yaml.safe_load(file.read_text())
+    edit = changes.pop("openvino", None)
+    if edit is not None:
+        edit(next(one for one in document["artefacts"] if one["format"] == "openvino"))
+    file.write_text(yaml.safe_dump({**document, **changes}))
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+def test_all_engines_predict_the_same(exported, tmp_path):
     images = list(example_images().values())
-    predictions = predictor(images, batch_size=2)
-    assert all(len(prediction.labels) == 2 and set(prediction.labels) <= set(CLASSES) for prediction in predictions)
+    expected = load(exported, "paddle", threads=1)(images, batch_size=2)
+    assert {prediction.labels[0] for prediction in expected} > {expected[0].labels[0]}, "all images look alike"
+    for backend in ("onnxruntime", "openvino"):
+        found = load(exported, backend, threads=1)(images, batch_size=3)
+        for one, other in zip(found, expected, strict=True):
+            assert one.labels == other.labels
+            np.testing.assert_allclose(one.scores, other.scores, rtol=1e-3, atol=1e-6)
     Image.fromarray(images[0]).save(tmp_path / "photo.png")
-    (from_file,) = predictor(tmp_path / "photo.png")
-    assert from_file.labels == predictions[0].labels
-    assert from_file.scores == pytest.approx(predictions[0].scores, rel=1e-5)
+    (from_file,) = load(exported, threads=1)(tmp_path / "photo.png")
+    assert (from_file.labels, from_file.scores) == (expected[0].labels, pytest.approx(expected[0].scores, rel=1e-5))
 
 
-def test_incomplete_and_foreign_folders_are_refused(copied, tmp_path):
-    with pytest.raises(UserError, match="not an export folder"):
-        load(tmp_path / "nothing")
-    (copied / "inference.pdiparams").unlink()
-    with pytest.raises(UserError, match=r"inference\.pdiparams: missing"):
+FORBIDDEN = {"paddle", "ppdet", "paddleclas", "ppcls", "classification", "detection", "onnx", "paddle2onnx"}
+FORBIDDEN_PARTS = ("ppcls_ext.deploy.export", "ppcls_ext.arch.econvnext", "ppcls_ext.engine", "ppcls_ext.weights")
+TELEMETRY = """
+import pathlib
+pathlib.Path(__file__).with_name("sent.txt").write_text("sent")
+"""
+
+
+def test_importing_the_runtime_loads_no_paddle():
+    code = "import sys, ppcls_ext.runtime; sys.exit(any(name.split('.')[0] == 'paddle' for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_prediction_loads_neither_paddle_nor_training_code_nor_telemetry(exported, tmp_path, backend):
+    (tmp_path / "openvino_telemetry.py").write_text(TELEMETRY)
+    code = (
+        "import json, sys; import numpy as np; from ppcls_ext.runtime import load; "
+        f"predictor = load({str(exported)!r}, {backend!r}, threads=1); "
+        "(one,) = predictor(np.full([40, 50, 3], 90, np.uint8)); assert one.labels, one; "
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    search = os.pathsep.join([str(tmp_path), os.getcwd()])
+    environment = {**os.environ, "PYTHONPATH": search}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    modules = json.loads(done.stdout.splitlines()[-1])
+    assert {name.split(".")[0] for name in modules} & (FORBIDDEN | {"openvino_telemetry"}) == set()
+    assert [name for name in modules if name.startswith(FORBIDDEN_PARTS)] == []
+    assert not (tmp_path / "sent.txt").exists()
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+@pytest.mark.parametrize("changed", sorted(FILES))
+def test_a_changed_file_is_refused_by_the_engine_that_opens_it(copied, changed):
+    content = bytearray((copied / FILES[changed]).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / FILES[changed]).write_bytes(content)
+    for backend in FILES:
+        if backend == changed:
+            with pytest.raises(UserError, match=f"{FILES[changed]}: refused, its content is not what was") as caught:
+                load(copied, backend, threads=1)
+            assert "\n" not in str(caught.value)
+        else:
+            assert load(copied, backend, threads=1).classes is not None
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+@pytest.mark.parametrize("decoyed", [True, False])
+def test_openvino_opens_the_weights_that_the_description_names(exported, copied, decoyed):
+    def rename(entry):
+        entry["files"]["weights"] = "weights_of_mine.bin"
+        entry["sha256"]["weights_of_mine.bin"] = entry["sha256"].pop("inference.bin")
+
+    images = list(example_images().values())[:2]
+    expected = load(exported, "openvino", threads=1)(images)
+    (copied / "inference.bin").rename(copied / "weights_of_mine.bin")
+    change(copied, openvino=rename)
+    content = bytearray((copied / "weights_of_mine.bin").read_bytes())
+    if decoyed:
+        # Where OpenVINO would look by itself.
+        (copied / "inference.bin").write_bytes(bytes(len(content)))
+    for one, other in zip(load(copied, "openvino", threads=1)(images), expected, strict=True):
+        assert one.scores == pytest.approx(other.scores, rel=1e-4)
+    content[len(content) // 2] ^= 1
+    (copied / "weights_of_mine.bin").write_bytes(content)
+    with pytest.raises(UserError, match="weights_of_mine.bin: refused, its content is not what was exported"):
+        load(copied, "openvino", threads=1)
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+def test_weights_without_a_checksum_or_too_short_are_one_line(copied):
+    (copied / "inference.bin").write_bytes(b"too short")
+    digest = sha256_of(copied / "inference.bin")
+    change(copied, openvino=lambda entry: entry["sha256"].update({"inference.bin": digest}))
+    with pytest.raises(UserError, match="inference.xml: cannot be read with the weights inference.bin") as caught:
+        load(copied, "openvino", threads=1)
+    assert "\n" not in str(caught.value)
+    change(copied, openvino=lambda entry: entry["files"].update(weights=None))
+    with pytest.raises(UserError, match="inference.yml: damaged, openvino fp32 names no file of weights"):
+        load(copied, "openvino", threads=1)
+
+
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+def test_the_first_engine_that_is_installed_is_taken(copied, monkeypatch):
+    assert type(load(copied, threads=1).backend).__name__ == "PaddleBackend"
+    hide(monkeypatch, "paddle")
+    assert type(load(copied, threads=1).backend).__name__ == "OnnxRuntimeBackend"
+    hide(monkeypatch, "paddle", "onnxruntime")
+    assert type(load(copied, threads=1).backend).__name__ == "OpenVinoBackend"
+
+
+@NEEDS_ONNX
+def test_what_an_export_does_not_hold_is_told_with_what_it_holds(copied, monkeypatch):
+    document = yaml.safe_load((copied / "inference.yml").read_text())
+    change(copied, artefacts=document["artefacts"][:2])
+    message = "has nothing for openvino, it holds paddle fp32, onnx fp32; tools/export_model.py --format openvino makes"
+    with pytest.raises(UserError, match=message):
+        load(copied, "openvino")
+    with pytest.raises(UserError, match="has nothing for onnx fp16, it holds paddle fp32, onnx fp32"):
+        load(copied, "onnxruntime", precision="fp16")
+    with pytest.raises(UserError, match=r"unknown backend 'padle' \(did you mean 'paddle'\?\); allowed: onnxruntime, "):
+        load(copied, "padle")
+    with pytest.raises(UserError, match="threads must be at least 1"):
+        load(copied, threads=0)
+    hide(monkeypatch, "paddle", "onnxruntime")
+    with pytest.raises(UserError, match="no engine for it is installed: pip install paddlepaddle==3.2.2 or pip"):
         load(copied)
+    with pytest.raises(UserError, match="backend 'onnxruntime' needs the missing package 'onnxruntime': pip install"):
+        load(copied, "onnxruntime")
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "message"),
     [
-        ({"format_version": 9}, "format 9 of task 'classification' is not supported"),
+        ({"format_version": 9}, r"format 9 of .* not supported; this version reads formats 1 and 2 .*export again"),
         ({"task": "segmentation"}, "task 'segmentation' is not supported"),
         ({"artefacts": [{"format": "paddle"}]}, "damaged, a key is missing"),
         ({"artefacts": []}, "damaged, a key is missing"),
@@ -161,26 +271,52 @@ def test_incomplete_and_foreign_folders_are_refused(copied, tmp_path):
         ({"preprocess": [{"Resize": {}}]}, r"preprocess\[0\]: unknown operator 'Resize'"),
     ],
 )
-def test_a_wrong_description_is_refused(copied, change, message):
-    file = copied / "inference.yml"
-    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **change}))
+def test_a_wrong_description_is_refused(copied, changes, message):
+    change(copied, **changes)
     with pytest.raises(UserError, match=message):
         load(copied)
 
 
-def test_a_damaged_description_is_refused(copied):
+def test_incomplete_damaged_and_foreign_folders_are_refused(copied, tmp_path):
+    with pytest.raises(UserError, match="not an export folder"):
+        load(tmp_path / "nothing")
+    (copied / "inference.pdiparams").unlink()
+    with pytest.raises(UserError, match=r"inference\.pdiparams: missing"):
+        load(copied)
     (copied / "inference.yml").write_text("files: [")
     with pytest.raises(UserError, match="damaged"):
         load(copied)
 
 
-def test_backends_are_rows_of_a_table(exported, monkeypatch):
-    allowed = "allowed: onnxruntime, openvino, paddle"
-    with pytest.raises(UserError, match=rf"unknown backend 'padle' \(did you mean 'paddle'\?\); {allowed}"):
-        load(exported, backend="padle")
-    other = BackendRow(None, "no_such_package", "pip install other", "paddle")
-    monkeypatch.setitem(BACKENDS, "other", other)
-    with pytest.raises(UserError, match="needs the missing package 'no_such_package': pip install other"):
-        load(exported, backend="other")
-    with pytest.raises(UserError, match="threads must be at least 1"):
-        load(exported, threads=0)
+@NEEDS_ONNX
+@NEEDS_OPENVINO
+def test_exports_of_the_first_version_still_load(copied):
+    file = copied / "inference.yml"
+    document = yaml.safe_load(file.read_text())
+    artefact = document.pop("artefacts")[0]
+    names = {"model": "inference.json", "params": "inference.pdiparams", "sha256": artefact["sha256"]}
+    file.write_text(yaml.safe_dump({**document, "format_version": 1, "files": names, "verification": {"images": []}}))
+    (only,) = read_description(copied).artefacts
+    assert (only.format, only.precision, only.files) == ("paddle", "fp32", ["inference.json", "inference.pdiparams"])
+    assert load(copied, threads=1)(np.zeros([9, 9, 3], np.uint8))[0].labels
+
+
+@NEEDS_OPENVINO
+def test_openvino_is_told_what_to_compute_in(exported, monkeypatch):
+    from ppcls_ext.runtime.backends import import_openvino
+
+    openvino = import_openvino()
+    seen = []
+
+    class Core(openvino.Core):
+        def compile_model(self, model, device, settings):
+            seen.append(settings)
+            return super().compile_model(model, device, settings)
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    assert load(exported, "openvino", threads=3).backend.computed_in == "float32"
+    assert (seen[0]["INFERENCE_PRECISION_HINT"], seen[0]["INFERENCE_NUM_THREADS"]) == ("f32", 3)
+
+
+def test_every_backend_opens_a_format_that_is_written():
+    assert {row.backend: name for name, row in FORMATS.items()} == {name: row.format for name, row in BACKENDS.items()}

@@ -22,11 +22,9 @@ def tree(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [
-        (["a"], ["a/1.png", "a/2.JPG"]),
         (["a/*.png"], ["a/1.png"]),
         (["**/*.jpeg"], ["b/deep/3.jpeg"]),
-        (["odd.data"], ["odd.data"]),
-        (["b", "a/1.png", "a"], ["b/deep/3.jpeg", "a/1.png", "a/2.JPG"]),
+        (["b", "odd.data", "a/1.png", "a"], ["b/deep/3.jpeg", "odd.data", "a/1.png", "a/2.JPG"]),
         (["[x]"], ["[x]/5.png"]),
         (["a/*"], ["a/1.png", "a/2.JPG"]),
     ],
