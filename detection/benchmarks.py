@@ -244,3 +244,52 @@ def _official_metrics(packages: tuple[str, str, str], file: Path, records: list[
         judge.accumulate()
         judge.summarize()
     return np.asarray(judge.stats)[: len(SUMMARY)]
+
+
+def open_training_step(config_file: str, size: int, batch: int, kernels: str) -> tuple[Callable[[], object], dict]:
+    """Returns one training step of a detector (forward, loss, backward, AdamW) on random frames, and its FLOPs.
+
+    Args:
+        config_file: the detector's configuration.
+        size: side of the frames in pixels.
+        batch: frames of a step, with three boxes each.
+        kernels: ``auto`` for the fast CPU kernels, ``paddle`` for Paddle's.
+    """
+    import paddle
+
+    from detection.configuration import load_config
+    from detection.counting import count_multiply_adds
+    from detection.toolkit import build_model
+    from ppcls_ext.engine.cpu import use_fast_kernels
+
+    paddle.seed(0)
+    config = load_config(config_file)
+    flops = 6.0 * batch * count_multiply_adds(build_model(config, pretrained=False), size)
+    model = build_model(config, pretrained=False)
+    model.train()
+    used = use_fast_kernels([model], kernels)
+    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
+    optimizer = paddle.optimizer.AdamW(2e-4, parameters=trained, weight_decay=5e-4)
+    generator, boxes = np.random.default_rng(0), 3
+    corners = generator.uniform(0, 0.6 * size, (batch, boxes, 2))
+    sides = generator.uniform(0.1 * size, 0.4 * size, (batch, boxes, 2))
+    frames = {
+        "image": generator.standard_normal((batch, 3, size, size)).astype(np.float32),
+        "gt_bbox": np.concatenate([corners, corners + sides], axis=2).astype(np.float32),
+        "gt_class": generator.integers(0, config.data["num_classes"], (batch, boxes, 1)),
+        "pad_gt_mask": np.ones((batch, boxes, 1), np.float32),
+        "gt_score": np.ones((batch, boxes, 1), np.float32),
+        "im_id": np.zeros((batch, 1), np.int64),
+        "im_shape": np.full((batch, 2), size, np.float32),
+        "scale_factor": np.ones((batch, 2), np.float32),
+    }
+    inputs = {name: paddle.to_tensor(values) for name, values in frames.items()}
+
+    def step() -> float:
+        loss = model({**inputs, "epoch_id": 0})["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        return float(loss)
+
+    return step, {"flops": flops, "kernels": used}

@@ -77,7 +77,6 @@ def cause_of(report: LoadReport, config: DetectionConfig, weights: Mapping[str, 
         config: the configuration of the model.
         weights: what the file holds.
     """
-    different = [*report.missing, *report.unexpected, *report.mismatched]
     if not any(name.startswith(BACKBONE) for name in weights) and any(
         name.startswith(CLASSIFIER_STARTS) for name in weights
     ):
@@ -91,7 +90,7 @@ def cause_of(report: LoadReport, config: DetectionConfig, weights: Mapping[str, 
     scale = _scale_of(weights)
     if scale is not None and config.data.get("scale") not in (None, scale):
         return f"the file is of scale {scale}, the configuration of scale {config.data['scale']}"
-    if report.loaded and all(name.startswith(BACKBONE) for name in different):
+    if report.loaded and all(name.startswith(BACKBONE) for name in report.different):
         return f"the backbone is another one than {backbone_name(config)}"
     if not report.missing and not report.unexpected:
         return "the channels differ: depth_mult, width_mult or the backbone's arch are other ones"

@@ -20,7 +20,21 @@ def test_pictures_and_links_lead_somewhere() -> None:
         if not target.startswith("http")
     ]
     assert len(targets) > len(PAGES)
-    assert [target for folder, target in targets if not (folder / target).exists()] == []
+    assert [target for folder, target in targets if not (folder / target.split("#")[0]).exists()] == []
+
+
+def test_anchors_are_headings() -> None:
+    def anchors(page: Path) -> set[str]:
+        headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    named = [
+        (page.parent / target.split("#")[0], target.split("#")[1])
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)]+\.md#[^)]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert named
+    assert [(page.name, anchor) for page, anchor in named if anchor not in anchors(page)] == []
 
 
 def test_no_figure_is_left_open() -> None:

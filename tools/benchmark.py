@@ -3,7 +3,8 @@
 Without a part it measures everything that needs no data of yours. ``models`` measures a list of models and exports in
 every backend and precision, ``operators`` asks the engines what each operator takes, ``detection-data -c CONFIG``
 measures how fast the training data of a detector come in, ``detection --model EXPORT [EXPORT ...]`` the latency of
-exported detectors. It writes a Markdown page and, beside it, the same as JSON (``models``: a chart, too).
+exported detectors, ``training`` steps of training on the CPU in several engines. It writes a Markdown page and, beside
+it, the same as JSON (``models``: a chart, too).
 """
 
 from __future__ import annotations
@@ -34,6 +35,15 @@ DETECTORS = tuple(
     for name in ("ppyoloe/ppyoloe_s_cspresnet", "ppyoloe/ppyoloe_s_econvnext_mini", "yolov10/yolov10_n",
                  "yolov10/yolov10_s", "yolov10/yolov10_s_econvnext_mini")
 )  # fmt: skip
+# Model, side of the images, images of a step.
+TRAINING_CLASSIFIERS = (
+    (NETWORK, 32, 16), (NETWORK, 64, 32), (NETWORK, 224, 8), ("ConvNeXtV1_tiny", 64, 16)
+)  # fmt: skip
+TRAINING_DETECTORS = {
+    name: ROOT / "configs" / "detection" / "marine_debris" / f"{file}.yml"
+    for name, file in {"PP-YOLOE-S + CSPResNet": "ppyoloe_s_cspresnet",
+                       "PP-YOLOE-S + mini": "ppyoloe_s_econvnext_mini", "YOLOv10-N": "yolov10_n"}.items()
+}  # fmt: skip
 # What was measured, for JSON, and the section of the page.
 Section = tuple[dict[str, Any], str]
 
@@ -53,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", type=Path, metavar="FILE.md", help="Markdown page to write; FILE.json beside it")
     add("--photos", metavar="FOLDER", help="pipeline: JPEG files (default: from scikit-learn's two)")
     add("--paddleclas", metavar="CHECKOUT", default=os.environ.get("PADDLECLAS_DIR"),
-        help="pipeline: measure this PaddleClas too (default: $PADDLECLAS_DIR)")
+        help="pipeline, training: measure this PaddleClas too (default: $PADDLECLAS_DIR)")
     add("--model", nargs="+", metavar="NAME|DIR",
         help=f"inference: the network (default: {NETWORK}); detection: exports; {both}: names, NAME@SIZE, "
         f"configurations of detectors or exports (models: nine classifiers and {len(DETECTORS)} detectors)")
@@ -226,6 +236,69 @@ def measure_operators(arguments: argparse.Namespace) -> Section:
     return result, operators_page(result)
 
 
+def measure_training(arguments: argparse.Namespace) -> Section:
+    """Measures training steps on the CPU: our kernels, Paddle's, PaddleClas's engine and PyTorch, interleaved."""
+    from classification.training_benchmark import has_torch, open_paddle, open_paddleclas, open_torch
+    from detection.benchmarks import open_training_step
+    from ppcls_ext.deploy.benchmark import fastest_product, peak_row, peak_subjects
+    from ppcls_ext.utils.tables import markdown_table
+    from ppcls_ext.utils.workers import Subject, measure_interleaved
+
+    threads = one_thread_count(arguments)
+    engines, subjects = ("ours", "Paddle's kernels", "PaddleClas", "PyTorch"), {}
+    for name, size, batch in TRAINING_CLASSIFIERS:
+        task, known = f"{name}, {size} px, batch {batch}", {"name": name, "size": size, "batch": batch}
+        subjects[task, "ours"] = Subject(task, open_paddle, known | {"kernels": "auto"}, threads)
+        subjects[task, "Paddle's kernels"] = Subject(task, open_paddle, known | {"kernels": "paddle"}, threads)
+        if arguments.paddleclas:
+            known_there = known | {"checkout": arguments.paddleclas}
+            subjects[task, "PaddleClas"] = Subject(task, open_paddleclas, known_there, threads)
+        if has_torch():
+            subjects[task, "PyTorch"] = Subject(task, open_torch, known, threads)
+    for name, config in TRAINING_DETECTORS.items():
+        for engine, kernels in (("ours", "auto"), ("Paddle's kernels", "paddle")):
+            task = f"{name}, 256 px, batch 8"
+            known = {"config_file": str(config), "size": 256, "batch": 8, "kernels": kernels}
+            subjects[task, engine] = Subject(task, open_training_step, known, threads)
+    if arguments.model:
+        subjects = {key: subject for key, subject in subjects.items() if key[0].split(",")[0] in arguments.model}
+        if not subjects:
+            names = dict.fromkeys(name for name, _, _ in TRAINING_CLASSIFIERS)
+            raise UserError(f"training: --model must be among {', '.join([*names, *TRAINING_DETECTORS])}")
+    peaks = peak_subjects([threads], bfloat16=False)
+    measure_interleaved([*peaks, *subjects.values()], arguments.rounds, runs=6, longest_turn=4.0)
+    peak = fastest_product([peak_row(subject) for subject in peaks], "float32", threads)
+    results, rows = [], []
+    for task in dict.fromkeys(task for task, _ in subjects):
+        batch, row = int(task.rsplit(" ", 1)[1]), [task]
+        speeds: dict[str, float] = {}
+        for engine in engines:
+            subject = subjects.get((task, engine))
+            if subject is None or subject.failure is not None:
+                continue
+            statistics = subject.statistics()
+            speeds[engine] = 1000 * batch / statistics["median_ms"]
+            results.append({
+                "task": task, "engine": engine, "images_per_second": speeds[engine], **statistics, **subject.facts,
+                "gflops_per_second": subject.facts["flops"] / statistics["median_ms"] / 1e6,
+                "peak_memory_mb": None if subject.peak_bytes is None else subject.peak_bytes / 1e6,
+            })  # fmt: skip
+        row += [f"{speeds[engine]:.1f}" if engine in speeds else "-" for engine in engines]
+        row += [f"{speeds['ours'] / speeds[engine]:.2f}" if engine in speeds else "-" for engine in engines[1:]]
+        row.append(f"{results[-1]['flops'] * speeds['ours'] / batch / 1e9:.0f}")
+        rows.append(row)
+    failed = [f"- {subject.title}: {subject.failure}" for subject in subjects.values() if subject.failure]
+    columns = ["step", *(f"{engine}, images/s" for engine in engines), *(f"ours / {engine}" for engine in engines[1:]),
+               "GFLOP/s of ours"]  # fmt: skip
+    text = (
+        f"Forward, loss, backward and AdamW on random images, {threads} threads, each engine in a process of its own, "
+        f"{arguments.rounds} interleaved rounds, medians. The product of two large matrices reaches {peak or 0:.0f} "
+        "GFLOP/s.\n\n"
+    )
+    page = text + markdown_table(columns, rows) + ("\n\nNot measured:\n" + "\n".join(failed) if failed else "")
+    return {"steps": results, "threads": threads, "peak_gflops_per_second": peak}, page
+
+
 def request_of(arguments: argparse.Namespace) -> BenchmarkRequest:
     """Returns which models, backends, precisions, threads and batch sizes are asked for."""
     from ppcls_ext.deploy.benchmark import DEFAULT_MODELS, BenchmarkRequest
@@ -274,6 +347,7 @@ PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], Section], bool]] = {
     "detection": ("Latency of exported detectors", measure_detection, False),
     "models": ("Models in every backend", measure_models, False),
     "operators": ("Time of each operation", measure_operators, False),
+    "training": ("Training on the CPU", measure_training, False),
 }
 
 

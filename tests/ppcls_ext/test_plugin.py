@@ -29,6 +29,7 @@ def images() -> paddle.Tensor:
 
 
 def test_every_model_is_an_architecture_of_paddleclas(architectures):
+    assert ppcls_ext.register() == ppcls_ext.list_models(), "the second time it does nothing"
     for name in ppcls_ext.list_models():
         composed = getattr(architectures, name)
         assert composed is getattr(architectures.backbone, name)
@@ -36,12 +37,6 @@ def test_every_model_is_an_architecture_of_paddleclas(architectures):
         assert issubclass(composed, family_of(name).network)
         assert issubclass(composed, architectures.TheseusLayer)
         assert composed.stages_pattern == ["stages[0]", "stages[1]", "stages[2]", "stages[3]"]
-
-
-def test_registering_again_changes_nothing(architectures):
-    before = getattr(architectures, NAME)
-    assert ppcls_ext.register() == ppcls_ext.list_models()
-    assert getattr(architectures, NAME) is before
 
 
 @pytest.mark.parametrize("place", ["arch", "backbone"])
@@ -62,7 +57,7 @@ def test_without_paddleclas_it_is_said(monkeypatch):
         ppcls_ext.register()
 
 
-@pytest.mark.parametrize("name", [NAME, "ConvNeXtV1_tiny", "ConvNeXtV2_atto"])
+@pytest.mark.parametrize("name", [NAME, "ConvNeXtV2_atto"])
 def test_paddleclas_builds_the_same_network(architectures, name):
     config = {"Arch": {"name": name, "class_num": 5, "drop_path_rate": "1e-1"}, "Global": {"device": "cpu"}}
     registered = architectures.build_model(config)
@@ -88,15 +83,9 @@ def test_stop_after(architectures, name, layer, shape):
     assert getattr(architectures, name)(class_num=5, stop_after=layer)(images()).shape == shape
 
 
-@pytest.mark.parametrize(
-    ("asked", "keys"),
-    [
-        (True, {"stages[0]", "stages[1]", "stages[2]", "stages[3]"}),
-        ([1, 3], {"stages[1]", "stages[3]"}),
-    ],
-)
-def test_return_stages(architectures, asked, keys):
-    model = getattr(architectures, NAME)(class_num=5, return_stages=asked)
+def test_return_stages(architectures):
+    keys = {"stages[1]", "stages[3]"}
+    model = getattr(architectures, NAME)(class_num=5, return_stages=[1, 3])
     seed_weights(model)
     model.eval()
     output = model(images())

@@ -236,7 +236,7 @@ def test_each_window_is_mixed_by_its_head(window, height, width, channels):
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_every_block_of_the_studied_model_has_one():
+def test_every_block_of_the_studied_model_has_a_spatial_mlp():
     with paddle.LazyGuard():
         model = build_model("ConvNeXtV1_tiny", spatial_mlp_window=4)
         plain = build_model("ConvNeXtV1_tiny")

@@ -39,20 +39,13 @@ def images(height: int = 32, width: int = 64) -> paddle.Tensor:
 def test_shapes_are_those_announced(arch: str, return_idx: list[int], norm_output: bool) -> None:
     backbone = make(arch, return_idx=return_idx, norm_output=norm_output)
     backbone.eval()
-    outputs = backbone({"image": images()})
+    outputs = backbone({"image": images(), "im_id": None})
     announced = [(shape.channels, shape.stride) for shape in backbone.out_shape]
     assert announced == [(CHANNELS[arch][index], 4 * 2**index) for index in return_idx]
     assert [output.shape for output in outputs] == [
         [2, channels, 32 // stride, 64 // stride] for channels, stride in announced
     ]
     assert len(backbone.norms) == (len(return_idx) if norm_output else 0)
-
-
-def test_a_tensor_and_a_batch_give_the_same() -> None:
-    backbone = make()
-    backbone.eval()
-    for one, other in zip(backbone(images()), backbone({"image": images(), "im_id": None}), strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 def test_features_are_those_of_the_classifier() -> None:
@@ -149,19 +142,11 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
         EConvNeXt(**arguments)
 
 
-def test_the_name_of_the_paper_is_the_same_network() -> None:
-    alias, plain = make(name="CSPConvNeXt"), make()
-    assert isinstance(alias, type(plain))
-    for backbone in (alias, plain):
-        backbone.eval()
-    for one, other in zip(alias(images()), plain(images()), strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
-
-
 @pytest.mark.parametrize("name", ["EConvNeXt", "CSPConvNeXt"])
 def test_ppdet_creates_it_by_name(name: str) -> None:
     toolkit.register()
     from ppdet.core.workspace import create, global_config
 
     assert type(create(name)).__name__ == name
+    assert isinstance(create(name), type(make()))
     assert global_config[name]["return_idx"] == (1, 2, 3)

@@ -143,10 +143,6 @@ def changed(arrays: dict[str, np.ndarray], case: str) -> dict[str, np.ndarray]:
     name = "stages.1.merge.conv.weight"
     if case == "missing":
         return {key: value for key, value in arrays.items() if key != name}
-    if case == "unknown":
-        return {**arrays, "stages.9.extra": np.zeros(1, np.float32)}
-    if case == "shape":
-        return {**arrays, name: arrays[name][:-1]}
     if case == "small images":
         return {**arrays, "stem.0.conv.weight": arrays["stem.0.conv.weight"][:, :, :2, :2]}
     if case == "classifier only":
@@ -159,8 +155,6 @@ def changed(arrays: dict[str, np.ndarray], case: str) -> dict[str, np.ndarray]:
     ("case", "message"),
     [
         ("missing", "neither with arch 'mini' nor with another: 1 missing in the file: stages.1.merge.conv.weight"),
-        ("unknown", "nor with another: 1 not in the model: stages.9.extra"),
-        ("shape", "nor with another: 1 of another shape: stages.1.merge.conv.weight"),
         ("small images", "but for the stem: it was trained with another stem_stride"),
         ("classifier only", "holds no backbone"),
         ("norms", "damaged norms of the outputs: 3 missing in the file: bias"),

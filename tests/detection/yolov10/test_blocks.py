@@ -61,21 +61,18 @@ def test_convolution_norm_and_silu(kernel_size: int, stride: int, groups: int, a
     np.testing.assert_allclose(output(layer, x), conv_norm(layer, x, stride, activate), **TOLERANCE)
 
 
-def test_the_norm_follows_three_percent_of_each_batch() -> None:
-    layer = ConvNorm(3, 4)
-    x = image(3)
-    layer.train()
-    layer(paddle.to_tensor(x.astype(np.float32)))
-    mean = convolve(x, layer.conv.weight.numpy().astype(np.float64)).mean(axis=(0, 2, 3))
-    np.testing.assert_allclose(layer.norm._mean.numpy(), 0.03 * mean, rtol=1e-4, atol=1e-7)
-
-
-def test_weights_begin_even_within_their_bound() -> None:
+def test_first_weights_and_the_norm_that_follows_three_percent_of_each_batch() -> None:
     paddle.seed(0)
     for layer, fan_in in ((ConvNorm(16, 64, 3), 16 * 9), (depthwise(512), 9)):
+        # Even within 1 / sqrt(number of inputs).
         weights = layer.conv.weight.numpy() * np.sqrt(fan_in)
         assert 0.97 < np.abs(weights).max() <= 1.0 + 1e-6
         assert abs(weights.std() - 1 / np.sqrt(3)) < 0.02
+    layer, x = ConvNorm(3, 4), image(3)
+    layer.train()
+    output(layer, x)
+    mean = convolve(x, layer.conv.weight.numpy().astype(np.float64)).mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(layer.norm._mean.numpy(), 0.03 * mean, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("shortcut", [False, True])

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -296,3 +297,67 @@ def test_without_numba_paddles_kernels_do_the_work(monkeypatch, caplog) -> None:
         assert cpu.use_fast_kernels([layer], "auto") == "paddle"
     assert "numba" in caplog.text and len(caplog.records) == 1
     assert "forward" not in vars(layer)
+
+
+def test_a_compilation_that_fails_leaves_the_work_to_paddle(monkeypatch, caplog) -> None:
+    class Broken:
+        def __getattr__(self, name: str):
+            raise RuntimeError("cannot compile for this processor")
+
+    monkeypatch.setattr(cpu, "kernels", Broken())
+    model = build_model("EConvNeXt_mini", **SMALL)
+    with caplog.at_level("INFO"):
+        assert cpu.use_fast_kernels([model], "auto") == "paddle"
+    assert "cannot compile for this processor" in caplog.text
+    assert model(paddle.to_tensor(random_array((1, 3, 32, 32)))).shape == [1, 5]
+
+
+def test_kernels_that_compute_something_else_are_not_used(monkeypatch, caplog) -> None:
+    cpu.load_kernels()
+    monkeypatch.setattr(cpu, "_times", lambda a, b: 1.01 * (a @ b))
+    with caplog.at_level("INFO"):
+        assert cpu.use_fast_kernels([nn.Conv2D(3, 4, 1)], "auto") == "paddle"
+    assert "something else" in caplog.text
+
+
+USE = """
+import sys
+import paddle
+from ppcls_ext.engine.cpu import use_fast_kernels
+sys.stdout.write(use_fast_kernels([paddle.nn.Conv2D(3, 3, 7, padding=3, groups=3)]))
+"""
+# As if no folder but the temporary one could be written.
+NO_FOLDER = """
+import os, tempfile
+from numba.core import caching
+ensure = caching._CacheLocator.ensure_cache_path
+def refuse(self):
+    if not self.get_cache_path().startswith(tempfile.gettempdir()):
+        raise OSError("read-only file system")
+    return ensure(self)
+caching._CacheLocator.ensure_cache_path = refuse
+"""
+
+
+@pytest.mark.slow
+def test_without_a_folder_for_the_cache(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", NO_FOLDER + USE], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
+    )
+    assert run.stdout.endswith("fast")
+    assert not list(tmp_path.glob("econvnext_kernels_*"))
+
+
+@pytest.mark.slow
+def test_killed_while_it_compiles(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", USE], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    while not list(tmp_path.rglob("*.nb?")) and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    run = subprocess.run(
+        [sys.executable, "-c", USE], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
+    )
+    assert run.stdout.endswith("fast")

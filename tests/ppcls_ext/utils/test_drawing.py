@@ -80,12 +80,9 @@ def test_a_class_keeps_its_colour_and_classes_differ():
     assert np.array_equal(one[:, :120], two[:, :120])
 
 
-def test_the_strong_detection_lies_on_top():
+def test_the_strong_detection_lies_on_top_and_a_broken_line_has_gaps():
     picture = pixels(black(), [[50, 50, 150, 150]] * 2, ["", ""], scores=[0.9, 0.2], classes=[0, 1], smallest=0)
     assert marked(picture, class_colour(0))[100, 50]
-
-
-def test_a_broken_line_has_gaps():
     whole, broken = (
         marked(pixels(black(), [[50, 50, 250, 150]], [""], classes=[0], dashed=[dashed], smallest=0), class_colour(0))
         for dashed in (False, True)
@@ -149,8 +146,7 @@ def test_extreme_shapes_fit(side):
 def test_long_names_are_cut_and_stay_inside():
     long = _card("w" * 300, labels=("w" * 300, "ω" * 200))
     sheet = draw_sheet([long, _card()], title="t" * 500)
-    right_edge = np.asarray(sheet)[:, -8:]
-    assert (right_edge == np.array(DESK, dtype=np.uint8)).all()
+    assert (np.asarray(sheet)[:, -8:] == np.array(DESK, dtype=np.uint8)).all()
 
 
 def test_a_sheet_shows_every_card_in_a_grid():
