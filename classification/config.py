@@ -13,7 +13,7 @@ from classification.data.datasets import DATASETS
 from classification.data.operators import TRAIN_OPERATORS, BatchOperator, build_batch_operator
 from classification.losses import LOSSES, WeightedSum
 from classification.metrics import METRICS, TopkAcc
-from classification.optimizers import OPTIMIZERS, REGULARIZERS, OptimizerSettings
+from classification.optimizers import OPTIMIZERS, OptimizerSettings, Regularizer
 from classification.schedules import SCHEDULES, Schedule
 from classification.sections import (
     AmpSettings,
@@ -237,28 +237,19 @@ def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPla
             schedule = checker.section(SCHEDULES[kind], rate, "Optimizer.lr", known)
     else:
         checker.add("Optimizer.lr", "must be a mapping such as {name: Cosine, learning_rate: 4e-3}")
-    _translate_spellings(checker, section)
+    # PaddleClas's other spellings of clip_norm and weight_decay.
+    limit, regularizer = section.pop("clip_grad", None), section.pop("regularizer", None)
+    for word, ours, value in (("clip_grad", "clip_norm", limit), ("regularizer", "weight_decay", regularizer)):
+        if value is not None and section.get(ours) is not None:
+            checker.add(f"Optimizer.{word}", f"is another name of {ours}; only one of them may stand")
+    if limit is not None:
+        section["clip_norm"] = limit
+    if regularizer is not None:
+        decay = checker.section(Regularizer, regularizer, "Optimizer.regularizer")
+        if decay is not None:
+            section["weight_decay"] = decay.coeff
     settings = checker.section(OPTIMIZERS[name], section, "Optimizer") if name else None
     return OptimizerPlan(settings, schedule) if settings and schedule else None
-
-
-def _translate_spellings(checker: Checker, section: dict[str, Any]) -> None:
-    """Puts PaddleClas's other spellings, ``clip_grad`` and ``regularizer``, under our names."""
-    limit = section.pop("clip_grad", None)
-    if limit is not None:
-        if section.get("clip_norm") is not None:
-            checker.add("Optimizer.clip_grad", "is another name of clip_norm; only one of them may stand")
-        section["clip_norm"] = limit
-    regularizer = section.pop("regularizer", None)
-    if regularizer is None:
-        return
-    if "weight_decay" in section:
-        checker.add("Optimizer.regularizer", "is another name of weight_decay; only one of them may stand")
-    kind = regularizer.pop("name", None) if isinstance(regularizer, dict) else None
-    if checker.choice(kind, "Optimizer.regularizer.name", REGULARIZERS):
-        built = checker.section(REGULARIZERS[kind], regularizer, "Optimizer.regularizer")
-        if built is not None:
-            section["weight_decay"] = built.coeff
 
 
 def _read_data(checker: Checker, section: Any, key: str) -> DataSettings | None:
