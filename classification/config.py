@@ -11,9 +11,9 @@ import yaml
 
 from classification.data.datasets import DATASETS
 from classification.data.operators import TRAIN_OPERATORS, BatchOperator, build_batch_operator
-from classification.losses import LOSSES, WeightedSum, loss_parameters
+from classification.losses import LOSSES, WeightedSum
 from classification.metrics import METRICS, TopkAcc
-from classification.optimizers import OPTIMIZERS, REGULARIZERS, OptimizerSettings
+from classification.optimizers import OPTIMIZERS, OptimizerSettings, Regularizer
 from classification.schedules import SCHEDULES, Schedule
 from classification.sections import (
     AmpSettings,
@@ -131,7 +131,13 @@ def check_config(document: Document) -> Config:
     checker = Checker(document)
     data = plain_copy(document.data)
     checker.known_keys("", data, SECTIONS)
-    run = _read_global(checker, data.get("Global"))
+    section = {} if data.get("Global") is None else data["Global"]
+    run = checker.section(GlobalSettings, section, "Global")
+    if run is None:
+        # The other sections are still checked, so that all problems are reported. The warm-up is compared with the
+        # epochs: where these are not known, with so many that it is not blamed for them.
+        epochs = section.get("epochs", 100) if isinstance(section, dict) else None
+        run = GlobalSettings(epochs=epochs if type(epochs) is int and epochs > 0 else 10**9)
     # PaddleClas accepts the number of classes under Global too, and so must its configs here.
     instead = "give a file with Global.pretrained_model=PATH instead"
     arch = _read_arch(checker, data.get("Arch"), "Arch", run.class_num, tuple(TRAINER_KEYS), instead)
@@ -139,7 +145,7 @@ def check_config(document: Document) -> Config:
     loader = checker.mapping(data.get("DataLoader"), "DataLoader", ("Train", "Eval"))
     metric = checker.mapping(data.get("Metric"), "Metric", ("Train", "Eval"))
     # `Metric.Train` of PaddleClas's configurations has no effect: top-1 of the training images is always shown.
-    _read_metrics(checker, metric.get("Train"), "Metric.Train")
+    checker.collected(build_operators, metric.get("Train"), "Metric.Train", METRICS, "metric")
     # The mere presence of these sections turns a feature on; null is as good as absent.
     amp = None if data.get("AMP") is None else checker.section(AmpSettings, data["AMP"], "AMP")
     ema = None if data.get("EMA") is None else checker.section(EmaSettings, data["EMA"], "EMA")
@@ -163,21 +169,12 @@ def check_config(document: Document) -> Config:
         eval=_read_data(checker, loader.get("Eval"), "DataLoader.Eval"),
         infer=infer,
         postprocess=postprocess,
-        metrics=_read_metrics(checker, metric.get("Eval"), "Metric.Eval") or [TopkAcc([1, 5])],
+        metrics=checker.collected(build_operators, metric.get("Eval"), "Metric.Eval", METRICS, "metric")
+        or [TopkAcc([1, 5])],
         distillation=_read_distillation(checker, data.get(DISTILLATION), arch),
     )
     checker.raise_any()
     return config
-
-
-def _read_global(checker: Checker, section: Any) -> GlobalSettings:
-    run = checker.section(GlobalSettings, {} if section is None else section, "Global")
-    if run is not None:
-        return run
-    # The other sections are still checked, so that all problems are reported. The warm-up is compared with the epochs:
-    # where these are not known, with so many that it is not blamed for them.
-    epochs = section.get("epochs", 100) if isinstance(section, dict) else None
-    return GlobalSettings(epochs=epochs if type(epochs) is int and epochs > 0 else 10**9)
 
 
 def _read_arch(
@@ -218,22 +215,8 @@ def _read_arch(
 
 
 def _read_losses(checker: Checker, section: Any, key: str) -> WeightedSum | None:
-    parts = []
-    for name, arguments, place in checker.named_list(section, key, LOSSES):
-        checked = checker.arguments(loss_parameters(name), arguments, place)
-        if checked is None:
-            continue
-        weight = checked.pop("weight", 1.0)
-        loss = checker.build(LOSSES[name], checked, place)
-        if loss is not None:
-            parts.append((weight, loss))
-    return WeightedSum(parts) if parts else None
-
-
-def _read_metrics(checker: Checker, section: Any, key: str) -> list[TopkAcc]:
-    entries = checker.named_list(section, key, METRICS)
-    built = [checker.build(METRICS[name], arguments, place) for name, arguments, place in entries]
-    return [metric for metric in built if metric is not None]
+    losses = checker.collected(build_operators, section, key, LOSSES, "loss")
+    return WeightedSum(losses) if losses else None
 
 
 def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPlan | None:
@@ -254,28 +237,19 @@ def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPla
             schedule = checker.section(SCHEDULES[kind], rate, "Optimizer.lr", known)
     else:
         checker.add("Optimizer.lr", "must be a mapping such as {name: Cosine, learning_rate: 4e-3}")
-    _translate_spellings(checker, section)
+    # PaddleClas's other spellings of clip_norm and weight_decay.
+    limit, regularizer = section.pop("clip_grad", None), section.pop("regularizer", None)
+    for word, ours, value in (("clip_grad", "clip_norm", limit), ("regularizer", "weight_decay", regularizer)):
+        if value is not None and section.get(ours) is not None:
+            checker.add(f"Optimizer.{word}", f"is another name of {ours}; only one of them may stand")
+    if limit is not None:
+        section["clip_norm"] = limit
+    if regularizer is not None:
+        decay = checker.section(Regularizer, regularizer, "Optimizer.regularizer")
+        if decay is not None:
+            section["weight_decay"] = decay.coeff
     settings = checker.section(OPTIMIZERS[name], section, "Optimizer") if name else None
     return OptimizerPlan(settings, schedule) if settings and schedule else None
-
-
-def _translate_spellings(checker: Checker, section: dict[str, Any]) -> None:
-    """Puts PaddleClas's other spellings, ``clip_grad`` and ``regularizer``, under our names."""
-    limit = section.pop("clip_grad", None)
-    if limit is not None:
-        if section.get("clip_norm") is not None:
-            checker.add("Optimizer.clip_grad", "is another name of clip_norm; only one of them may stand")
-        section["clip_norm"] = limit
-    regularizer = section.pop("regularizer", None)
-    if regularizer is None:
-        return
-    if "weight_decay" in section:
-        checker.add("Optimizer.regularizer", "is another name of weight_decay; only one of them may stand")
-    kind = regularizer.pop("name", None) if isinstance(regularizer, dict) else None
-    if checker.choice(kind, "Optimizer.regularizer.name", REGULARIZERS):
-        built = checker.section(REGULARIZERS[kind], regularizer, "Optimizer.regularizer")
-        if built is not None:
-            section["weight_decay"] = built.coeff
 
 
 def _read_data(checker: Checker, section: Any, key: str) -> DataSettings | None:
@@ -332,18 +306,15 @@ def _refuse_paddleclas_distillation(document: Document) -> None:
         ConfigError: this is such a configuration; its one line says how ours looks.
     """
     arch, loss = document.data.get("Arch"), document.data.get("Loss")
-    found = []
-    if isinstance(arch, dict) and arch.get("name") == "DistillationModel":
-        found.append(("Arch.name", "DistillationModel"))
+    named = {"Arch.name": arch.get("name") if isinstance(arch, dict) else None}
     entries = loss.get("Train") if isinstance(loss, dict) else None
     for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        words = [str(word) for word in (entry if isinstance(entry, dict) else [entry])]
-        found += [(f"Loss.Train[{index}]", word) for word in words if word.startswith("Distillation")]
-    if found:
-        key, name = found[0]
-        message = (
-            f"{name} is PaddleClas's way to distil; here Arch is the student, the section {DISTILLATION} names the "
-            f"teacher ({TEACHER}: {{name: ..., pretrained: PATH}}, temperature, weight), and Loss.Train stays CELoss: "
-            "see configs/quickstart_distilled.yaml"
-        )
-        raise ConfigError([document.problem(key, message)])
+        named[f"Loss.Train[{index}]"] = next(iter(entry), None) if isinstance(entry, dict) else entry
+    for key, name in named.items():
+        if name == "DistillationModel" or (key != "Arch.name" and str(name).startswith("Distillation")):
+            message = (
+                f"{name} is PaddleClas's way to distil; here Arch is the student, the section {DISTILLATION} names the "
+                f"teacher ({TEACHER}: {{name: ..., pretrained: PATH}}, temperature, weight), and Loss.Train stays "
+                "CELoss: see configs/quickstart_distilled.yaml"
+            )
+            raise ConfigError([document.problem(key, message)])

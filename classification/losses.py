@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from ppcls_ext.utils.signature import Limits, Parameter, parameters_of
+from ppcls_ext.utils.signature import Limits
 
 if TYPE_CHECKING:
     import paddle
@@ -15,10 +15,14 @@ class CELoss:
 
     Args:
         epsilon: the share of the probability that is spread evenly over all classes; null or 0 for none.
+        weight: its factor in a :class:`WeightedSum`.
     """
 
-    def __init__(self, epsilon: Annotated[float, Limits(ge=0, lt=1)] | None = None) -> None:
+    def __init__(
+        self, epsilon: Annotated[float, Limits(ge=0, lt=1)] | None = None, weight: Annotated[float, Limits(ge=0)] = 1.0
+    ) -> None:
         self.epsilon = epsilon or 0.0
+        self.weight = weight
 
     def __call__(
         self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0
@@ -52,17 +56,12 @@ LOSSES: dict[str, type] = {"CELoss": CELoss}
 class WeightedSum:
     """The losses of a YAML list, each times its ``weight``."""
 
-    def __init__(self, parts: list[tuple[float, CELoss]]) -> None:
-        self.parts = parts
+    def __init__(self, losses: list[CELoss]) -> None:
+        self.losses = losses
 
     def __call__(
         self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0
     ) -> paddle.Tensor:
         """Returns the weighted sum, a scalar; the arguments are those of :class:`CELoss`."""
-        weighted = [weight * loss(logits, label, label_mixed, lam) for weight, loss in self.parts]
+        weighted = [loss.weight * loss(logits, label, label_mixed, lam) for loss in self.losses]
         return sum(weighted[1:], weighted[0])
-
-
-def loss_parameters(name: str) -> dict[str, Parameter]:
-    """Returns the arguments of the loss ``name`` in YAML: its constructor's and ``weight``."""
-    return {**parameters_of(LOSSES[name]), "weight": Parameter("weight", Annotated[float, Limits(ge=0)], 1.0)}

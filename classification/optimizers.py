@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import paddle
 from pydantic import model_validator
@@ -126,10 +126,8 @@ OPTIMIZERS: dict[str, type[OptimizerSettings]] = {
 }
 
 
-class L2(Section):
+class Regularizer(Section):
     """PaddleClas's ``regularizer: {name: L2, coeff: 0.0001}``, another spelling of ``weight_decay``."""
 
+    name: Literal["L2"]
     coeff: NotNegative
-
-
-REGULARIZERS: dict[str, type[L2]] = {"L2": L2}

@@ -21,10 +21,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.support.detector_runs import STEPS, make_frames, run_config
+from tests.support.detectors import (
+    LETTERBOX,
+    PLAIN,
+    STEPS,
+    make_frames,
+    make_yolov10_lively,
+    run_config,
+    yolov10_run_config,
+)
 from tests.support.frames import NAMES
-from tests.support.yolov10_detectors import LETTERBOX, PLAIN, make_yolov10_lively
-from tests.support.yolov10_runs import write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
@@ -259,7 +265,7 @@ def small_run(name: str, folder: Path) -> Path:
         "batch_transforms": [PLAIN, {"Permute": {}}, {"PadGT": {}}, {"LabelsToInt64": {}}],
         "batch_size": 4, "shuffle": True, "drop_last": True, "mosaic_epoch": 1,
     }  # fmt: skip
-    return write_run(
+    return yolov10_run_config(
         folder, frames.root, len(NAMES), 64, log_iter=1, TestDataset=test, TrainReader=training,
         EvalReader__sample_transforms=LETTERBOX, TestReader__sample_transforms=LETTERBOX,
     )  # fmt: skip

@@ -32,10 +32,29 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def evaluate_classifier(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Evaluates the classifier of a configuration with ``Arch``; prints and returns the figures."""
-    from classification.config import load_config
+def evaluate(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Evaluates a classifier (``Arch``) or detector (``architecture``); prints and returns the metrics of rank 0."""
+    from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.errors import UserError
+
+    if is_detection_config(arguments.config):
+        from detection.configuration import check_annotations, load_config
+        from detection.weights import weights_file
+
+        if arguments.panels is not None and arguments.panels < 0:
+            raise UserError(f"--panels must not be negative, got {arguments.panels}")
+        config = load_config(arguments.config, arguments.override)
+        weights_file(config)
+        # Weights can be evaluated where nobody has the training data.
+        check_annotations(config, ["Eval"])
+
+        from detection.evaluator import evaluate_config
+        from detection.task import open_environment
+
+        folder = arguments.output or config.output_dir / "evaluation"
+        return evaluate_config(config, open_environment(config), folder, arguments.panels)
+
+    from classification.config import load_config
 
     if arguments.output is not None or arguments.panels is not None:
         raise UserError("--output and --panels go with a detection configuration")
@@ -49,36 +68,15 @@ def evaluate_classifier(arguments: argparse.Namespace) -> dict[str, Any] | None:
     return result if environment.is_main else None
 
 
-def evaluate_detector(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Evaluates the detector of a configuration with ``architecture``; prints, draws and returns the figures."""
-    from detection.configuration import check_annotations, load_config
-    from detection.weights import weights_file
-    from ppcls_ext.utils.errors import UserError
-
-    if arguments.panels is not None and arguments.panels < 0:
-        raise UserError(f"--panels must not be negative, got {arguments.panels}")
-    config = load_config(arguments.config, arguments.override)
-    weights_file(config)
-    # Weights can be evaluated where nobody has the training data.
-    check_annotations(config, ["Eval"])
-
-    from detection.evaluator import evaluate_config
-    from detection.task import open_environment
-
-    folder = arguments.output or config.output_dir / "evaluation"
-    return evaluate_config(config, open_environment(config), folder, arguments.panels)
-
-
 def main() -> None:
     """Evaluates and prints the figures."""
     arguments = parse_arguments()
-    from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.files import write_json
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.machine import rank_from_environment
 
     set_up_logging(quiet=rank_from_environment()[0] != 0)
-    result = (evaluate_detector if is_detection_config(arguments.config) else evaluate_classifier)(arguments)
+    result = evaluate(arguments)
     if arguments.json and result is not None:
         write_json(arguments.json, result)
 

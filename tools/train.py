@@ -24,39 +24,34 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train_classifier(arguments: argparse.Namespace) -> None:
-    """Trains the classifier of a configuration with ``Arch``."""
-    from classification.config import load_config
+def train(arguments: argparse.Namespace) -> None:
+    """Trains the classifier of a configuration with ``Arch``, or the detector of one with ``architecture``."""
+    from ppcls_ext.utils.config import is_detection_config
 
-    config = load_config(arguments.config, arguments.override)
-    from classification.task import train_config
+    if is_detection_config(arguments.config):
+        from detection.configuration import check_annotations, load_config
 
+        config = load_config(arguments.config, arguments.override)
+        check_annotations(config)
+        from detection.task import train_config
+    else:
+        from classification.config import load_config
+
+        config = load_config(arguments.config, arguments.override)
+        from classification.task import train_config
     train_config(config, resume=arguments.resume)
-
-
-def train_detector(arguments: argparse.Namespace) -> None:
-    """Trains the detector of a configuration with ``architecture``."""
-    from detection.configuration import check_annotations, load_config
-
-    config = load_config(arguments.config, arguments.override)
-    check_annotations(config)
-
-    from detection.task import train_config
-
-    train_config(config, arguments.resume)
 
 
 def main() -> int:
     """Trains; returns the exit status."""
     arguments = parse_arguments()
-    from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.errors import Interrupted, UserError
     from ppcls_ext.utils.log import note_in_files, set_up_logging
     from ppcls_ext.utils.machine import rank_from_environment
 
     set_up_logging(quiet=rank_from_environment()[0] != 0)
     try:
-        (train_detector if is_detection_config(arguments.config) else train_classifier)(arguments)
+        train(arguments)
     except Interrupted as stop:
         sys.stdout.write(f"{stop}\n")
         return INTERRUPTED_STATUS

@@ -53,13 +53,14 @@ def choose_device(wanted: str, key: str = "Global.device") -> str:
     """Returns the device to use; says so in one line where it is not the one that was asked for by ``key``."""
     if wanted == "cpu":
         return "cpu"
-    if wanted == "gpu" and paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0:
-        return f"gpu:{paddle.distributed.ParallelEnv().device_id}"
-    if wanted not in ("gpu", "cpu") and wanted in paddle.device.get_all_custom_device_type():
+    if wanted == "gpu":
+        if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0:
+            return f"gpu:{paddle.distributed.ParallelEnv().device_id}"
+        reason = "no GPU was found" if paddle.is_compiled_with_cuda() else "Paddle was built without GPU support"
+    elif wanted in paddle.device.get_all_custom_device_type():
         return wanted
-    reason = "Paddle was built without GPU support" if wanted == "gpu" else f"Paddle knows no device '{wanted}'"
-    if wanted == "gpu" and paddle.is_compiled_with_cuda():
-        reason = "no GPU was found"
+    else:
+        reason = f"Paddle knows no device '{wanted}'"
     logger.info("%s is '%s', but %s: running on the CPU", key, wanted, reason)
     return "cpu"
 

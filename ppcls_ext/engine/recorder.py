@@ -14,7 +14,6 @@ import paddle
 
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.checkpoint import list_checkpoints
-from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.task import RunProgress, Task
 from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.errors import UserError
@@ -176,16 +175,40 @@ class Recorder:
                 if isinstance(value, int | float):
                     self._scalar(f"{part}/{name}_by_epoch", value, record["epoch"])
 
-    def finish(self, report: dict[str, Any]) -> None:
-        """Writes ``report.json`` and ``curves.png``, and says how the run ended."""
-        if not self.folder.active:
-            return
-        write_json(self.folder.path / "report.json", report)
-        self._draw()
-        best, metric = report["best"], self.task.metric
-        result = f"best {metric} {best[metric]:.4f} (epoch {best['epoch']})" if best else "no evaluation"
-        training = clock(report["seconds"]["training"])
-        logger.info("done: %s, %s of training; see %s/report.json", result, training, self.folder.path)
+    def finish(self, seconds: float) -> dict[str, Any]:
+        """Writes ``report.json`` and ``curves.png``, and says how the run ended; returns the report, on every rank.
+
+        Args:
+            seconds: length of this session.
+        """
+        task, progress, history = self.task, self.progress, self.progress.history
+        best = {task.metric: progress.best_metric, "epoch": progress.best_epoch} if progress.best_epoch else None
+        training = sum(record["train"]["seconds"] for record in history)
+        evaluations = [record["eval"]["seconds"] for record in history if "seconds" in record.get("eval", {})]
+        report = {
+            **task.report(),
+            "trainable_parameters": count_parameters(task.model),
+            "epochs": progress.epoch,
+            "optimizer_steps": progress.updates,
+            "best": best,
+            "last": history[-1] if history else None,
+            "seconds": {
+                "training": training, **({"evaluation": sum(evaluations)} if evaluations else {}),
+                "this_session": seconds,
+            },
+            "peak_memory_mb": peak_memory(),
+            "device": task.environment.device,
+            "processes": task.environment.world_size,
+            "seed": task.environment.seed,
+            "paddle": paddle.__version__,
+            "history": history,
+        }  # fmt: skip
+        if self.folder.active:
+            write_json(self.folder.path / "report.json", report)
+            self._draw()
+            result = f"best {task.metric} {best[task.metric]:.4f} (epoch {best['epoch']})" if best else "no evaluation"
+            logger.info("done: %s, %s of training; see %s/report.json", result, clock(training), self.folder.path)
+        return report
 
     def close(self) -> None:
         """Closes the VisualDL file."""
@@ -208,34 +231,3 @@ class Recorder:
                 shutil.rmtree(self.folder.path / "vdl", ignore_errors=True)
             self._writer = LogWriter(logdir=str(self.folder.path / "vdl"))
         self._writer.add_scalar(tag=tag, step=step, value=value)
-
-
-def make_report(task: Task, progress: RunProgress, environment: Environment, seconds: float) -> dict[str, Any]:
-    """Returns the content of ``report.json``.
-
-    Args:
-        task: what was trained; its own part comes first.
-        progress: where the run stands.
-        environment: device, processes and seed.
-        seconds: length of this session.
-    """
-    history = progress.history
-    spent = {"training": sum(record["train"]["seconds"] for record in history)}
-    evaluations = [record["eval"]["seconds"] for record in history if "seconds" in record.get("eval", {})]
-    if evaluations:
-        spent["evaluation"] = sum(evaluations)
-    return {
-        **task.report(),
-        "trainable_parameters": count_parameters(task.model),
-        "epochs": progress.epoch,
-        "optimizer_steps": progress.updates,
-        "best": {task.metric: progress.best_metric, "epoch": progress.best_epoch} if progress.best_epoch else None,
-        "last": history[-1] if history else None,
-        "seconds": {**spent, "this_session": seconds},
-        "peak_memory_mb": peak_memory(),
-        "device": environment.device,
-        "processes": environment.world_size,
-        "seed": environment.seed,
-        "paddle": paddle.__version__,
-        "history": history,
-    }

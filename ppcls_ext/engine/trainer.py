@@ -17,7 +17,7 @@ import paddle
 from ppcls_ext.engine.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, write_checkpoint
 from ppcls_ext.engine.cpu import use_fast_kernels
 from ppcls_ext.engine.environment import InterruptWatch, barrier, check_same_start, random_states
-from ppcls_ext.engine.recorder import SPEED, Recorder, RunFolder, make_report
+from ppcls_ext.engine.recorder import SPEED, Recorder, RunFolder
 from ppcls_ext.engine.task import EpochSums, RunProgress, StepResult, Task
 from ppcls_ext.utils.display import Display
 from ppcls_ext.utils.errors import Interrupted, UserError
@@ -89,9 +89,7 @@ class Trainer:
                     self._finish_epoch()
                     if progress.epoch < epochs:
                         self._stop_if_asked(watch, update=0)
-            report = make_report(task, progress, environment, time.monotonic() - start)
-            self.recorder.finish(report)
-            return report
+            return self.recorder.finish(time.monotonic() - start)
         finally:
             task.close()
             self.recorder.close()

@@ -302,10 +302,12 @@ def split_entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
         ((name, arguments),) = entry.items()
         if isinstance(name, str) and (arguments is None or isinstance(arguments, Mapping)):
             return name, dict(arguments or {})
-    raise ConfigError([f"{where}: expected one operator as 'Name: {{arguments}}', got {entry!r}"])
+    raise ConfigError([f"{where}: expected one entry as 'Name: {{arguments}}', got {entry!r}"])
 
 
-def build_named(name: str, arguments: Mapping[str, Any], where: str, table: Mapping[str, Any]) -> Any:
+def build_named(
+    name: str, arguments: Mapping[str, Any], where: str, table: Mapping[str, Any], kind: str = "operator"
+) -> Any:
     """Builds one operator, its arguments checked against the annotations of its constructor.
 
     Args:
@@ -313,13 +315,14 @@ def build_named(name: str, arguments: Mapping[str, Any], where: str, table: Mapp
         arguments: what the file says.
         where: dotted path of the operator without its name, for messages.
         table: name -> class.
+        kind: what an entry of the table is called in messages.
 
     Raises:
         ConfigError: the name is unknown, or with all problems of the arguments.
     """
     if name not in table:
         hint = suggestion(name, table) or f"; known: {', '.join(sorted(table))}"
-        raise ConfigError([f"{where}: unknown operator '{name}'{hint}"])
+        raise ConfigError([f"{where}: unknown {kind} '{name}'{hint}"])
     converted, problems = check_arguments(parameters_of(table[name]), arguments)
     if not problems:
         try:
@@ -337,17 +340,20 @@ def entries_of(operations: Any, where: str) -> list[Any]:
     """
     operations = [] if operations is None else operations
     if not isinstance(operations, Sequence) or isinstance(operations, str):
-        raise ConfigError([f"{where}: expected a list of operators, got {operations!r}"])
+        raise ConfigError([f"{where}: expected a list of 'Name: {{arguments}}', got {operations!r}"])
     return list(operations)
 
 
-def build_operators(operations: Any, where: str, table: Mapping[str, Any] = OPERATORS) -> list[Any]:
-    """Builds the operators of a YAML list.
+def build_operators(
+    operations: Any, where: str, table: Mapping[str, Any] = OPERATORS, kind: str = "operator"
+) -> list[Any]:
+    """Builds the operators (losses, metrics) of a YAML list.
 
     Args:
         operations: list of ``{Name: {argument: value}}``; None is an empty list.
         where: dotted path of the list, for messages.
         table: name -> class.
+        kind: what an entry of the table is called in messages.
 
     Raises:
         ConfigError: with all problems of the list.
@@ -358,7 +364,7 @@ def build_operators(operations: Any, where: str, table: Mapping[str, Any] = OPER
         place = f"{where}[{number}]"
         try:
             name, arguments = split_entry(entry, place)
-            built.append(build_named(name, arguments, place, table))
+            built.append(build_named(name, arguments, place, table, kind))
         except ConfigError as error:
             problems.extend(error.problems)
     if problems:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ppcls_ext.utils.config import Problems
 from ppcls_ext.utils.errors import ConfigError, suggestion
-from ppcls_ext.utils.signature import Parameter, check_arguments, parameters_of, parse_number
+from ppcls_ext.utils.signature import Parameter, check_arguments, parse_number
 
 
 class Section(BaseModel):
@@ -183,42 +183,6 @@ class Checker(Problems):
         for name, message in problems:
             self.add(f"{key}.{name}" if name else key, message)
         return None if problems else converted
-
-    def build(self, factory: Callable[..., Any], values: Any, key: str) -> Any:
-        """Returns ``factory(**values)``, or (noted) ``None`` where the arguments do not fit or are refused."""
-        arguments = self.arguments(parameters_of(factory), values, key)
-        if arguments is None:
-            return None
-        try:
-            return factory(**arguments)
-        except ValueError as error:
-            name, separator, message = str(error).partition(": ")
-            known = separator and name in parameters_of(factory)
-            self.add(f"{key}.{name}" if known else key, message if known else str(error))
-            return None
-
-    def named_list(self, section: Any, key: str, allowed: Iterable[str]) -> list[tuple[str, Any, str]]:
-        """Reads PaddleClas's lists of ``- Name: {argument: value}``.
-
-        Returns:
-            Name, arguments and dotted key of each entry that has the right shape and an allowed name.
-        """
-        if section is None:
-            return []
-        if not isinstance(section, list):
-            self.add(key, f"must be a list of '- Name: {{arguments}}' entries, got {section!r}")
-            return []
-        entries = []
-        for index, entry in enumerate(section):
-            place = f"{key}[{index}]"
-            entry = {entry: None} if isinstance(entry, str) else entry
-            if not isinstance(entry, dict) or len(entry) != 1:
-                self.add(place, "must hold one name with its arguments; is an indentation wrong?")
-                continue
-            name, arguments = next(iter(entry.items()))
-            if self.choice(name, place, allowed) is not None:
-                entries.append((name, {} if arguments is None else arguments, f"{place}.{name}"))
-        return entries
 
     def collected(self, build: Callable[..., Any], *arguments: Any) -> Any:
         """Returns ``build(*arguments)``, or ``None`` where it raised a :class:`ConfigError`; its lines are noted."""

@@ -56,47 +56,34 @@ MISTAKES = [
     ("Globl.epochs=3", "", "unknown key 'Globl' (did you mean 'Global'?); allowed: Global, AMP, EMA, Arch, Loss,"),
     ("Global.epoks=3", "Global", "unknown argument 'epoks' (did you mean 'epochs'?); allowed: "),
     ("Arch.drop_path_rat=0.1", "Arch", "unknown argument 'drop_path_rat' (did you mean 'drop_path_rate'?)"),
-    ("Loss.Train[0].CELoss.epsilo=0.1", "Loss.Train[0].CELoss", "unknown argument 'epsilo' (did you mean 'epsilon'?)"),
     ("Optimizer.lr.learning_rat=1", "Optimizer.lr", "unknown argument 'learning_rat' (did you mean 'learning_rate'?)"),
     ("Optimizer.lr.epochs=3", "Optimizer.lr", "unknown argument 'epochs'"),
     ("DataLoader.Eval.sampelr={}", "DataLoader.Eval", "unknown key 'sampelr' (did you mean 'sampler'?)"),
-    ("DataLoader.Train.dataset.root=x", "DataLoader.Train.dataset", "unknown argument 'root'; allowed: image_root, cl"),
-    ("Infer.PostProcess.top=3", "Infer.PostProcess", "unknown argument 'top' (did you mean 'topk'?)"),
     # Unknown names of models, classes, operators.
     ("Arch.name=EConvNeXt_minni", None, "unknown model 'EConvNeXt_minni'; did you mean EConvNeXt_mini"),
     ("Optimizer.name=AdamV", None, "unknown name 'AdamV' (did you mean 'Adam'?); allowed: Adam, AdamW, Momentum,"),
     ("DataLoader.Train.dataset.name=ImageNet", None, "unknown name 'ImageNet' (did you mean 'ImageNetDa"),
     (f"{TRAIN_OPS}[1]={{RandCropImg: {{size: 3}}}}", None, "unknown operator 'RandCropImg' (did you mean 'RandCropIm"),
-    ("Infer.transforms[0]={RandFlipImage: null}", None, "unknown operator 'RandFlipImage'"),
-    ("Metric.Eval[0]={TopAcc: {topk: 1}}", None, "unknown name 'TopAcc' (did you mean 'TopkAcc'?)"),
     (f"{BATCH_OPS}[0]={{OpSampler: {{Mixup: {{}}}}}}", f"{BATCH_OPS}[0].OpSampler", "unknown operator 'Mixup'"),
     # Wrong types, of sections and of values.
-    ("Global=5", None, "must be a mapping"),
     ("DataLoader.Train=5", None, "must be a mapping with the keys dataset, sampler, loader, got 5"),
-    ("Loss.Train={CELoss: {}}", None, "must be a list of '- Name: {arguments}' entries, got {'CELoss': {}}"),
-    ("Loss.Train[0]={CELoss: {}, Other: {}}", None, "must hold one name with its arguments"),
-    (f"{TRAIN_OPS}[1]=5", None, "expected one operator as 'Name: {arguments}', got 5"),
+    ("Loss.Train={CELoss: {}}", None, "expected a list of 'Name: {arguments}', got {'CELoss': {}}"),
+    (f"{TRAIN_OPS}[1]=5", None, "expected one entry as 'Name: {arguments}', got 5"),
     ("Global.epochs=1.5", None, "must be a whole number, got 1.5 (float)"),
     ("Global.use_visualdl=3", None, "must be true or false, got 3 (int)"),
-    ("Global.output_dir=[a]", None, "must be a text, got ['a'] (list)"),
     ("Global.image_shape=[3, a, 224]", "Global.image_shape[1]", "must be a whole number, got 'a' (str)"),
     ("Arch.pretrained=5", None, "must be true or false or a text, got 5 (int)"),
     ("Optimizer.lr.learning_rate=.nan", None, "must be a finite number, got nan"),
-    (f"{TRAIN_OPS}[4].NormalizeImage.mean=[1, 2, x]", None, "must be "),
-    (f"{BATCH_OPS}[0].OpSampler.MixupOperator.prob=x", None, "must be a number"),
     # Wrong choices.
     ("Global.amp_dtype=float32", None, "must be one of float16, bfloat16, got 'float32' (did you mean 'float16'?)"),
     ("Arch.stem_stride=3", None, "must be one of 1, 2, 4, got 3"),
-    (f"{TRAIN_OPS}[1].RandCropImage.interpolation=cubik", None, "must be one of "),
     ("Arch.pretrained=True", None, "no weights are downloaded; give a file with Global.pretrained_model=PATH instead"),
     # Missing.
     ("Arch=null", "Arch.name", "must name the model"),
-    ("Optimizer.lr={name: Cosine}", None, "missing argument 'learning_rate'"),
     ("Optimizer.lr={learning_rate: 0.1}", "Optimizer.lr.name", "is missing; allowed: ConstLR, Constant, Cosine"),
     ("DataLoader.Train.dataset={name: ImageFolder}", None, "missing argument 'image_root'"),
     # Out of range.
     ("Global.epochs=0", None, "must be at least 1, got 0"),
-    ("Global.image_shape=[3, 224]", None, "must be "),
     ("EMA.decay=1.5", None, "must be below 1, got 1.5"),
     ("Arch.class_num=0", None, "must be at least 1, got 0"),
     ("Loss.Train[0].CELoss.epsilon=-0.1", None, "must be at least 0 and below 1, got -0.1"),
@@ -173,17 +160,15 @@ def test_shared_parts_are_read_independently(tmp_path):
     config = load_config(file, ["DataLoader.Train.sampler.batch_size=4"])
     assert config.train.dataset == config.eval.dataset == "Digits"
     assert (config.train.sampler.batch_size, config.eval.sampler.batch_size) == (4, 8)
-    assert config.train_loss.parts[0][0] == config.eval_loss.parts[0][0] == 2.0
+    assert config.train_loss.losses[0].weight == config.eval_loss.losses[0].weight == 2.0
 
 
 @pytest.mark.parametrize(
     ("overrides", "attribute", "value"),
     [
         (["Optimizer.regularizer={name: L2, coeff: 1e-4}"], "weight_decay", 1e-4),
-        (["Optimizer.regularizer=null", "Optimizer.weight_decay=0.3"], "weight_decay", 0.3),
         (["Optimizer.weight_decay=1.0/4.0"], "weight_decay", 0.25),
         (["Optimizer.clip_grad=2.0"], "clip_norm", 2.0),
-        (["Optimizer.clip_norm=3"], "clip_norm", 3.0),
         (["Optimizer.clip_grad=null"], "clip_norm", None),
         (["Optimizer.clip_value=0.5"], "clip_value", 0.5),
     ],
@@ -196,16 +181,11 @@ def test_spellings_of_decay_and_clip(tmp_path, overrides, attribute, value):
     assert getattr(config.optimizer.settings, attribute) == value
 
 
-def test_a_bare_number_is_a_constant_rate():
-    config = load_config(RECIPE, ["Optimizer.lr=0.01"])
-    schedule = config.optimizer.build_schedule(epochs=3, steps_each_epoch=5)
-    assert [schedule.rate_at(step) for step in (0, 7, 14)] == [0.01] * 3
-
-
-def test_numbers_spelt_as_texts_reach_the_constructors():
-    config = load_config(RECIPE, ["Optimizer.lr.learning_rate='4e-3'", "Optimizer.epsilon='1.0/1000.0'"])
-    assert config.optimizer.schedule.learning_rate == 0.004
+def test_numbers_spelt_as_texts_reach_the_constructors_and_a_bare_number_is_a_constant_rate():
+    config = load_config(RECIPE, ["Optimizer.lr=4e-3", "Optimizer.epsilon='1.0/1000.0'"])
     assert config.optimizer.settings.epsilon == 0.001
+    schedule = config.optimizer.build_schedule(epochs=3, steps_each_epoch=5)
+    assert [schedule.rate_at(step) for step in (0, 7, 14)] == [0.004] * 3
 
 
 def test_a_section_that_is_null_or_absent_is_off(tmp_path):
@@ -220,12 +200,9 @@ def test_a_section_that_is_null_or_absent_is_off(tmp_path):
     assert config.run.epochs == 100
 
 
-def test_amp_is_turned_on_by_its_section_and_off_by_its_key():
+def test_what_may_be_said_in_two_places():
     assert load_config(RECIPE).amp is None
     assert load_config(RECIPE, ["AMP.use_amp=True"]).amp.level == "O1"
-
-
-def test_classes_may_stand_under_global_as_well():
     config = load_config(RECIPE, ["Arch={name: EConvNeXt_tiny}", "Global.class_num=7"])
     assert config.arch.class_num == config.arch.arguments["class_num"] == 7
     assert load_config(RECIPE, ["Arch.class_num=9", "Global.class_num=7"]).arch.class_num == 9
@@ -258,17 +235,7 @@ def test_the_configuration_of_paddleclas_loads_unmodified():
     assert type(config.train.batch_operator).__name__ == "OpSampler"
 
 
-DETECTION = """# PP-YOLOE
-_BASE_: ['../datasets/coco_detection.yml']
-architecture: PPYOLOE
-LearningRate:
-  schedulers:
-    - !CosineDecay
-      max_epochs: 36
-"""
-
-
-@pytest.mark.parametrize("text", [DETECTION, "weights: x\narchitecture: YOLOv3\n", "_BASE_: []\n"])
+@pytest.mark.parametrize("text", ["_BASE_: ['../coco.yml']\narchitecture: PPYOLOE\nx: !Tag {}\n", "_BASE_: []\n"])
 def test_a_detection_configuration_is_told_in_one_line(tmp_path, text):
     path = tmp_path / "detector.yml"
     path.write_text(text)
@@ -276,12 +243,7 @@ def test_a_detection_configuration_is_told_in_one_line(tmp_path, text):
     with pytest.raises(UserError) as told:
         load_config(path)
     assert str(told.value) == f"{path}: {message}"
-
-
-def test_a_stray_key_does_not_make_a_detection_configuration(tmp_path):
-    config = {**small_config(tmp_path / "run"), "architecture": "PPYOLOE"}
-    with pytest.raises(ConfigError, match="unknown key 'architecture'"):
-        load_config(write_config(tmp_path, config))
+    assert "unknown key 'architecture'" in problems_of(RECIPE, "architecture=PPYOLOE")[0]
 
 
 def test_training_metrics_are_checked_and_change_nothing(tmp_path):
@@ -291,14 +253,6 @@ def test_training_metrics_are_checked_and_change_nothing(tmp_path):
     assert [metric.names for metric in config.metrics] == [metric.names for metric in plain.metrics]
     wrong = small_config(tmp_path / "run", Metric__Train=[{"TopkAcc": {"topk": 0}}])
     with pytest.raises(ConfigError, match=r"Metric\.Train\[0\]\.TopkAcc\.topk: "):
-        load_config(write_config(tmp_path, wrong))
-
-
-def test_rmsprop_cannot_keep_copies_in_full_precision(tmp_path):
-    optimizer = {"name": "RMSProp", "lr": 0.01, "multi_precision": False}
-    assert load_config(write_config(tmp_path, small_config(tmp_path / "run", Optimizer=optimizer))).optimizer
-    wrong = small_config(tmp_path / "run", Optimizer={**optimizer, "multi_precision": True})
-    with pytest.raises(ConfigError, match=r"Optimizer\.multi_precision: Paddle's RMSProp has no float32 copies"):
         load_config(write_config(tmp_path, wrong))
 
 
@@ -317,8 +271,3 @@ def test_help_needs_no_paddle():
     imports = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
     assert "argparse" in imports, "the imports were not recorded: the test proves nothing"
     assert not imports & {"paddle", "pydantic", "paddleclas", "ppdet"}
-
-
-def test_a_missing_file_names_its_neighbour():
-    with pytest.raises(UserError, match=r"no such configuration file \(did you mean 'quickstart.yaml'\?\)"):
-        load_config("configs/quikstart.yaml")

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from classification.config import load_config
+from classification.task import train_config
 from ppcls_ext import build_model
 from ppcls_ext.weights import read_weights, write_weights
-from tests.support.runs import NORMALIZE, TINY, launch_tool, run_tool, same_files, tiny_config, write_config
+from tests.support.runs import NORMALIZE, TINY, launch_tool, same_files, tiny_config, write_config
 from tests.support.seeded import seed_weights
 
 
@@ -31,26 +33,33 @@ def plain_config(output: Path, batch_size: int, **changes: Any) -> dict[str, Any
     return config
 
 
-def seeded_weights(folder: Path) -> Path:
-    """Writes weights through which signals and gradients pass; with frozen norms, fresh ones let them fade away."""
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights through which signals and gradients pass; with frozen norms, fresh ones let them fade away."""
     model = build_model(**TINY)
     seed_weights(model)
-    path = folder / "seeded.pdparams"
+    path = tmp_path_factory.mktemp("start") / "seeded.pdparams"
     write_weights(path, model.state_dict())
     return path
 
 
+def train(run: Path, config: dict[str, Any], processes: int, *arguments: str) -> None:
+    """Trains in this process, or in several."""
+    file = write_config(run.parent, config, f"{run.name}.yaml")
+    if processes == 1:
+        train_config(load_config(file))
+        return
+    result = launch_tool("train.py", "-c", file, *arguments, log=run.parent / f"log_{run.name}")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory, start: Path) -> tuple[Path, Path]:
     """One process with batches of 12, and two with batches of 6."""
     folder = tmp_path_factory.mktemp("runs")
     one, two = folder / "one", folder / "two"
-    start = {"Global__pretrained_model": str(seeded_weights(folder))}
-    single = run_tool("train.py", "-c", write_config(folder, plain_config(one, 12, **start), "one.yaml"))
-    assert single.returncode == 0, single.stdout + single.stderr
-    config = write_config(folder, plain_config(two, 6, **start), "two.yaml")
-    double = launch_tool("train.py", "-c", config, log=folder / "log")
-    assert double.returncode == 0, double.stdout + double.stderr
+    for run, processes in ((one, 1), (two, 2)):
+        train(run, plain_config(run, 12 // processes, Global__pretrained_model=str(start)), processes)
     return one, two
 
 
@@ -91,14 +100,14 @@ def test_only_the_first_process_writes(runs: tuple[Path, Path]) -> None:
     assert len([record for record in steps if record["kind"] == "epoch"]) == 1
 
 
-@pytest.mark.slow
-def test_accumulated_gradients_equal_those_of_a_larger_batch(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    """Two batches of 6 for one step do what one batch of 12 does."""
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_accumulated_gradients_equal_those_of_a_larger_batch(
+    runs: tuple[Path, Path], start: Path, tmp_path: Path, processes: int
+) -> None:
+    """Two batches of 6 images in all for one step do what one batch of 12 does."""
     run = tmp_path / "accumulated"
-    start = str(seeded_weights(tmp_path))
-    config = write_config(tmp_path, plain_config(run, 6, Global__update_freq=2, Global__pretrained_model=start))
-    result = run_tool("train.py", "-c", config)
-    assert result.returncode == 0, result.stdout + result.stderr
+    changes = {"Global__update_freq": 2, "Global__pretrained_model": str(start)}
+    train(run, plain_config(run, 6 // processes, **changes), processes)
     assert report_of(run)["optimizer_steps"] == report_of(runs[0])["optimizer_steps"]
     expected = read_weights(runs[0] / "checkpoints/epoch_0001/model.pdparams")
     for name, value in read_weights(run / "checkpoints/epoch_0001/model.pdparams").items():
@@ -109,24 +118,8 @@ def test_accumulated_gradients_equal_those_of_a_larger_batch(runs: tuple[Path, P
 def test_two_processes_resume_to_the_same_bits(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     tensors = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
-    for run in (whole, cut):
-        config = write_config(tmp_path, tiny_config(run, Global__save_steps=2), f"{run.name}.yaml")
-        result = launch_tool("train.py", "-c", config, log=tmp_path / f"log_{run.name}")
-        assert result.returncode == 0, result.stdout + result.stderr
+    train(whole, tiny_config(whole, Global__save_steps=2), 2)
+    shutil.copytree(whole, cut, symlinks=True)
     shutil.rmtree(cut / "checkpoints/epoch_0002")
-    result = launch_tool("train.py", "-c", config, "--resume", "auto", log=tmp_path / "log_resumed")
-    assert result.returncode == 0, result.stdout + result.stderr
+    train(cut, tiny_config(cut, Global__save_steps=2), 2, "--resume", "auto")
     assert same_files(whole / "checkpoints/epoch_0002", cut / "checkpoints/epoch_0002", tensors) == []
-
-
-@pytest.mark.slow
-def test_two_processes_accumulate_like_one(runs: tuple[Path, Path], tmp_path: Path) -> None:
-    """Two processes with two batches of 3 for one step do what one batch of 12 does."""
-    run = tmp_path / "accumulated"
-    start = str(seeded_weights(tmp_path))
-    config = write_config(tmp_path, plain_config(run, 3, Global__update_freq=2, Global__pretrained_model=start))
-    result = launch_tool("train.py", "-c", config, log=tmp_path / "log")
-    assert result.returncode == 0, result.stdout + result.stderr
-    expected = read_weights(runs[0] / "checkpoints/epoch_0001/model.pdparams")
-    for name, value in read_weights(run / "checkpoints/epoch_0001/model.pdparams").items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)

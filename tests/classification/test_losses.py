@@ -65,7 +65,7 @@ def test_the_gradient_is_probability_minus_target():
 
 
 def test_weighted_sum():
-    total = WeightedSum([(2.0, CELoss()), (0.5, CELoss(0.1))])
+    total = WeightedSum([CELoss(weight=2.0), CELoss(0.1, weight=0.5)])
     expected = 2 * by_hand(LOGITS, smoothed(LABEL, 0)) + 0.5 * by_hand(LOGITS, smoothed(LABEL, 0.1))
     assert compute(total) == pytest.approx(expected, rel=1e-5)
 

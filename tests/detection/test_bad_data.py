@@ -17,23 +17,13 @@ from detection.toolkit import build_model, workspace
 from detection.weights import load_start
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
-from tests.support.detector_runs import make_frames, run_config
+from tests.support.detectors import make_frames, run_config
 from tests.support.frames import Frames
-from tests.support.runs import run_tool
 
 
 @pytest.fixture
 def frames(tmp_path: Path) -> Frames:
     return make_frames(tmp_path / "data")
-
-
-def test_the_tool_tells_them_in_one_line(frames: Frames, tmp_path: Path) -> None:
-    frames.annotations("val").unlink()
-    result = run_tool("train.py", "-c", run_config(tmp_path, frames))
-    assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert "prepare the data first" in line
 
 
 def test_image_that_vanishes_during_training_is_named(frames: Frames, tmp_path: Path) -> None:
@@ -83,15 +73,13 @@ def test_a_run_starts_from_weights_for_other_classes_but_not_from_another_detect
     assert (started.state_dict()[name] == model.state_dict()[name]).all()
 
 
-def test_evaluation_covers_images_without_boxes(frames: Frames, tmp_path: Path) -> None:
-    """ppdet leaves them out by default; whatever a detector finds there is wrong and has to count."""
-    config = load_config(run_config(tmp_path, frames, EvalDataset__allow_empty=False))
+def test_evaluation_covers_all_images_and_only_all(frames: Frames, tmp_path: Path) -> None:
+    """ppdet leaves out those without boxes by default; whatever a detector finds there is wrong and has to count."""
+    file = run_config(tmp_path, frames, EvalDataset__allow_empty=False)
+    config = load_config(file)
     with workspace(config):
         assert Evaluator(config, open_environment(config)).loader.sampler.length == 6
-
-
-def test_evaluation_of_some_images_only_is_refused(frames: Frames, tmp_path: Path) -> None:
-    config = load_config(run_config(tmp_path, frames), ["EvalDataset.sample_num=4"])
+    config = load_config(file, ["EvalDataset.sample_num=4"])
     with workspace(config), pytest.raises(UserError, match="would evaluate 4 images, .* all 6 of .*val.json"):
         Evaluator(config, open_environment(config))
 

@@ -25,8 +25,7 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import read_weights, write_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs
-from tests.support.detector_runs import make_frames, run_config
-from tests.support.detectors import make_lively, tiny_config
+from tests.support.detectors import make_frames, make_lively, run_config, tiny_config
 from tests.support.frames import HEIGHT, NAMES, Frames
 from tests.support.frames import WIDTH as FRAME_WIDTH
 from tests.support.runs import run_tool

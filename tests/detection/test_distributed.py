@@ -10,7 +10,7 @@ import pytest
 from detection.configuration import load_config
 from detection.evaluator import evaluate_config
 from detection.task import open_environment
-from tests.support.detector_runs import STEPS, make_frames, run_config
+from tests.support.detectors import STEPS, make_frames, run_config
 from tests.support.runs import launch_tool
 
 

@@ -29,8 +29,17 @@ from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.utils.errors import UserError
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
-from tests.support.detectors import CLASSES, SIZE, draw_frames, make_lively, tiny_config
-from tests.support.yolov10_detectors import LETTERBOX, PLAIN, make_yolov10_lively, yolov10_config
+from tests.support.detectors import (
+    CLASSES,
+    LETTERBOX,
+    PLAIN,
+    SIZE,
+    draw_frames,
+    make_lively,
+    make_yolov10_lively,
+    tiny_config,
+    yolov10_config,
+)
 
 SETTINGS = {"model_name": "tiny", "class_num": len(CLASSES), "classes": CLASSES}
 MISSING = NEEDS_ONNX.args[0] or NEEDS_OPENVINO.args[0]

@@ -15,7 +15,7 @@ from detection.loaders import training_loader
 from detection.toolkit import workspace
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.utils.errors import UserError
-from tests.support.detector_runs import NORMALIZE, make_frames, run_config
+from tests.support.detectors import NORMALIZE, make_frames, run_config
 
 TRANSFORMS = [
     {"Decode": {}},

@@ -15,7 +15,7 @@ from detection.profile import detector_subject
 from ppcls_ext.deploy.profile import Profile, Subject, profile_networks
 from ppcls_ext.utils.errors import UserError
 from tests.support.detection_configs import write_config
-from tests.support.yolov10_detectors import yolov10_config
+from tests.support.detectors import yolov10_config
 
 SIZE = 64
 

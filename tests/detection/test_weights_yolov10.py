@@ -11,8 +11,7 @@ import pytest
 from detection.configuration import load_config
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
-from tests.support.detectors import tiny_config
-from tests.support.yolov10_detectors import make_yolov10_lively, yolov10_config
+from tests.support.detectors import make_yolov10_lively, tiny_config, yolov10_config
 
 OURS = {"backbone": "EConvNeXt", "neck": "YOLOv10Neck", "yolo_head": "YOLOv10Head"}
 NECK = {"depth_mult": 0.33, "cib": ["N5"], "large_kernel": ["N5"]}

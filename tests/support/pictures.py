@@ -6,10 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import yaml
 from PIL import Image
 
-from tests.support.runs import NORMALIZE, small_config
+from tests.support.runs import NORMALIZE, small_config, write_config
 
 
 def smooth_picture(seed: int, width: int = 48, height: int = 40) -> np.ndarray:
@@ -44,7 +43,4 @@ def folder_config(folder: Path, train: Path, evaluation: Path, class_num: int = 
         }
         for part, root in (("Train", train), ("Eval", evaluation))
     }
-    config = small_config(folder / "run", Arch__class_num=class_num, **{**sets, **changes})
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return path
+    return write_config(folder, small_config(folder / "run", Arch__class_num=class_num, **{**sets, **changes}))

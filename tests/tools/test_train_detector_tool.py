@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.detector_runs import make_frames, run_config
+from tests.support.detectors import make_frames, run_config
 from tests.support.runs import ROOT, refusal, run_tool, start_tool
 
 
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, int]:
-    """Folder, output and exit status of a run that Ctrl-C stopped after its first batches."""
-    folder = tmp_path_factory.mktemp("interrupted")
-    config = run_config(folder, make_frames(folder / "data"), epoch=6, log_iter=1)
+def test_ctrl_c_saves_then_resume_auto_finishes_and_evaluation_draws(tmp_path: Path) -> None:
+    config = run_config(tmp_path, make_frames(tmp_path / "data"), epoch=20, log_iter=1)
+    run = tmp_path / "runs" / "run"
     process = start_tool("train.py", "-c", config)
     assert process.stdout is not None
     lines = []
@@ -25,53 +23,37 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, in
         if "batch 2/4" in line:
             process.send_signal(signal.SIGINT)
             break
-    lines += list(process.stdout)
-    return folder, "".join(lines), process.wait(timeout=120)
-
-
-def test_ctrl_c_saves_and_says_how_to_go_on(interrupted: tuple[Path, str, int]) -> None:
-    folder, output, status = interrupted
-    assert status == 130, output
+    output = "".join([*lines, *process.stdout])
+    assert process.wait(timeout=120) == 130, output
     assert "continue with the same command and --resume auto" in output
     assert "Traceback" not in output
-    assert (folder / "runs" / "run" / "checkpoints" / "latest").is_dir()
+    assert (run / "checkpoints" / "latest").is_dir()
 
-
-def test_resume_auto_finishes_then_evaluation_draws(interrupted: tuple[Path, str, int]) -> None:
-    folder = interrupted[0]
-    result = run_tool("train.py", "-c", folder / "run.yml", "-o", "epoch=1", "--resume", "auto")
+    result = run_tool("train.py", "-c", config, "-o", "epoch=1", "--resume", "auto")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "resuming from" in result.stdout
-    assert "epoch 6 -> 1" in result.stdout
-    best = folder / "runs" / "run" / "checkpoints" / "best"
-    result = run_tool("eval.py", "-c", folder / "run.yml", "-o", f"weights={best}", "--json", folder / "figures.json")
+    assert "resuming from" in result.stdout and "epoch 20 -> 1" in result.stdout
+    weights = f"weights={run / 'checkpoints' / 'best'}"
+    result = run_tool("eval.py", "-c", config, "-o", weights, "--json", tmp_path / "figures.json")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "AP50" in result.stdout
-    names = {path.name for path in (folder / "runs" / "run" / "evaluation").iterdir()}
+    names = {path.name for path in (run / "evaluation").iterdir()}
     assert {"figures.json", "detections.json", "precision_recall.png", "confusion.png", "panels.png"} <= names
-    assert json.loads((folder / "figures.json").read_text(encoding="utf-8"))["counts"]["images"] == 6
+    assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["counts"]["images"] == 6
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("tool", "arguments", "message"),
     [
-        (("-o", "PPYOLOEHead.grid_cell_scal=4"), "did you mean 'grid_cell_scale'"),
-        (("-o", "num_classes=7"), "num_classes"),
-        (("--resume", "weights.pdparams"), "--resume wants a checkpoint folder"),
+        ("train.py", ("-o", "PPYOLOEHead.grid_cell_scal=4"), "did you mean 'grid_cell_scale'"),
+        ("train.py", ("-o", "EvalDataset.anno_path=none.json"), "prepare the data first"),
+        ("eval.py", (), "no weights are named"),
     ],
 )
-def test_mistakes_end_in_one_line(tmp_path: Path, arguments: tuple[str, str], message: str) -> None:
-    (tmp_path / "weights.pdparams").write_bytes(b"")
-    arguments = tuple(str(tmp_path / text) if text.endswith(".pdparams") else text for text in arguments)
+def test_mistakes_end_in_one_line(tmp_path: Path, tool: str, arguments: tuple[str, ...], message: str) -> None:
     config = run_config(tmp_path, make_frames(tmp_path / "data"))
-    assert message in refusal(ROOT, "train.py", "-c", config, *arguments)
+    assert message in refusal(ROOT, tool, "-c", config, *arguments)
 
 
 def test_options_of_detectors_are_refused_for_classifiers() -> None:
     line = refusal(ROOT, "eval.py", "-c", "configs/quickstart.yaml", "--panels", "3")
     assert "--output and --panels go with a detection configuration" in line
-
-
-def test_evaluation_without_weights_is_told(tmp_path: Path) -> None:
-    config = run_config(tmp_path, make_frames(tmp_path / "data"))
-    assert "no weights are named" in refusal(ROOT, "eval.py", "-c", config)

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from classification.config import load_config
 from classification.task import train_config
 from ppcls_ext.utils.errors import UserError
 from tests.support.cifar import cifar_archive
-from tests.support.runs import NORMALIZE, run_tool, tiny_config, write_config
-
-
-def write_folder(root: Path, classes: int = 2, images: int = 10, size: int = 40) -> Path:
-    """Writes class folders of coloured noise."""
-    generator = np.random.default_rng(0)
-    for label in range(classes):
-        folder = root / f"class_{label}"
-        folder.mkdir(parents=True)
-        for number in range(images):
-            noise = generator.integers(0, 100, (size, size, 3), dtype=np.uint8)
-            noise[..., label % 3] += 100
-            Image.fromarray(noise).save(folder / f"{number:03d}.png")
-    return root
+from tests.support.pictures import folder_config, write_class_folders
+from tests.support.runs import TINY, run_tool, tiny_config, write_config
 
 
 def use_dataset(config: dict[str, Any], train: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -39,32 +27,25 @@ def use_dataset(config: dict[str, Any], train: dict[str, Any], evaluation: dict[
     return config
 
 
-def folder_config(tmp_path: Path, root: Path, **changes: Any) -> dict[str, Any]:
-    """Trains on the folder ``root``."""
-    config = tiny_config(tmp_path / "run", Global__epochs=1, Arch__class_num=2, **changes)
-    parts = ({"name": "ImageFolder", "image_root": str(root), "split": split} for split in ("train", "val"))
-    config = use_dataset(config, *parts)
-    config["DataLoader"]["Eval"]["dataset"]["transform_ops"] = [{"ResizeImage": {"size": 32}}, NORMALIZE]
-    return config
+def train_on_folders(folder: Path, root: Path, classes: int = 2, **changes: Any) -> dict[str, Any]:
+    """Trains on class folders for one epoch; returns the report."""
+    narrow = {f"Arch__{key}": TINY[key] for key in ("depth_multiplier", "width_multiplier")}
+    return train_config(load_config(folder_config(folder, root, root, classes, Global__epochs=1, **narrow, **changes)))
 
 
-def test_folder_of_images_trains_and_fine_tunes_with_other_classes(tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "data")
-    config = folder_config(tmp_path, root)
-    train_config(load_config(write_config(tmp_path, config)))
+def test_folder_of_images_trains_and_fine_tunes_with_other_classes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train_on_folders(tmp_path, write_class_folders(tmp_path / "data", images=8))
     best = tmp_path / "run/checkpoints/best"
     state = json.loads((best / "state.json").read_text())
     assert state["class_names"] == ["class_0", "class_1"]
-
-    write_folder(tmp_path / "more" / "data", classes=3)
-    config = folder_config(tmp_path, tmp_path / "more" / "data")
-    config["Global"].update(output_dir=str(tmp_path / "tuned"), pretrained_model=str(best))
-    config["Arch"]["class_num"] = 3
-    second = run_tool("train.py", "-c", write_config(tmp_path, config, "tune.yaml"))
-    assert second.returncode == 0, second.stdout + second.stderr
-    lines = [line for line in second.stdout.splitlines() if "head.weight" in line]
-    assert len(lines) == 1, second.stdout
-    assert "the rest starts fresh" in lines[0]
+    more = write_class_folders(tmp_path / "more", classes=3, images=8)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        train_on_folders(tmp_path / "tuned", more, 3, Global__pretrained_model=str(best))
+    (line,) = [record.getMessage() for record in caplog.records if "head.weight" in record.getMessage()]
+    assert "the rest starts fresh" in line
 
 
 def test_evaluation_repeats_the_figures_of_the_report(tmp_path: Path) -> None:
@@ -82,7 +63,7 @@ def test_evaluation_repeats_the_figures_of_the_report(tmp_path: Path) -> None:
 
 
 def test_cifar_archive_trains_a_model_of_the_wheel(tmp_path: Path) -> None:
-    """CIFAR-100's archive, a 32 px stem of ours elsewhere, and PaddleClas's architectures go through the same door."""
+    """CIFAR-100's archive and PaddleClas's architectures are trained like our own."""
     archive = str(cifar_archive(tmp_path / "cifar-100-python.tar.gz"))
     config = tiny_config(tmp_path / "run", Global__epochs=1)
     config["Arch"] = {"name": "MobileNetV3_small_x0_35", "class_num": 3}
@@ -95,12 +76,9 @@ def test_cifar_archive_trains_a_model_of_the_wheel(tmp_path: Path) -> None:
 def test_compiled_training_equals_eager_training(tmp_path: Path) -> None:
     losses = []
     for compiled in (False, True):
-        run = tmp_path / f"run_{compiled}"
         changes = {"Global__to_static": compiled, "Arch__drop_path_rate": 0.0, "Global__epochs": 1}
-        path = write_config(tmp_path, tiny_config(run, **changes), f"{compiled}.yaml")
-        result = run_tool("train.py", "-c", path, timeout=600)
-        assert result.returncode == 0, result.stdout + result.stderr
-        losses.append(json.loads((run / "report.json").read_text())["last"]["train"]["loss"])
+        path = write_config(tmp_path, tiny_config(tmp_path / f"run_{compiled}", **changes))
+        losses.append(train_config(load_config(path))["last"]["train"]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
@@ -114,42 +92,23 @@ def assert_refused(path: Path, *parts: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "parts"),
+    ("listed", "parts"),
     [
-        (
-            {"name": "ImageFolder", "image_root": "no/such/folder"},
-            ("DataLoader.Train.dataset.image_root", "no/such/folder does not exist", "configs/quickstart.yaml"),
-        ),
-        (
-            {"name": "ImageNetDataset", "image_root": "{root}", "cls_label_path": "{root}/none.txt"},
-            ("DataLoader.Train.dataset.cls_label_path", "none.txt does not exist", "configs/quickstart.yaml"),
-        ),
-        (
-            {"name": "ImageNetDataset", "image_root": "{root}", "cls_label_path": "{root}/empty.txt"},
-            ("DataLoader.Train.dataset.cls_label_path", "empty.txt", "no image"),
-        ),
-        (
-            {"name": "ImageNetDataset", "image_root": "{root}", "cls_label_path": "{root}/high.txt"},
-            ("Arch.class_num", "label 10 of", "outside 0..9"),
-        ),
-        (
-            {"name": "ImageNetDataset", "image_root": "{root}", "cls_label_path": "{root}/malformed.txt"},
-            ("DataLoader.Train.dataset.cls_label_path", "malformed.txt", "2"),
-        ),
+        (None, ("DataLoader.Train.dataset.cls_label_path", "list.txt does not exist", "configs/quickstart.yaml")),
+        ("class_0/00.png 3\nclass_0/01.png 10\n", ("Arch.class_num", "label 10 of", "outside 0..9")),
+        ("class_0/00.png 3\nclass_0/01.png three\n", ("DataLoader.Train.dataset.cls_label_path", "list.txt", "2")),
     ],
 )
-def test_faulty_data_set_is_refused(tmp_path: Path, dataset: dict[str, str], parts: tuple[str, ...]) -> None:
-    root = write_folder(tmp_path / "data", classes=1, images=2)
-    (root / "empty.txt").write_text("\n")
-    (root / "high.txt").write_text("class_0/000.png 3\nclass_0/001.png 10\n")
-    (root / "malformed.txt").write_text("class_0/000.png 3\nclass_0/001.png three\n")
-    dataset = {key: value.format(root=root) for key, value in dataset.items()}
-    config = use_dataset(tiny_config(tmp_path / "run"), dataset, dataset)
-    assert_refused(write_config(tmp_path, config), *parts)
+def test_faulty_data_set_is_refused(tmp_path: Path, listed: str | None, parts: tuple[str, ...]) -> None:
+    root = write_class_folders(tmp_path / "data", classes=1, images=2)
+    if listed is not None:
+        (root / "list.txt").write_text(listed)
+    dataset = {"name": "ImageNetDataset", "image_root": str(root), "cls_label_path": str(root / "list.txt")}
+    assert_refused(write_config(tmp_path, use_dataset(tiny_config(tmp_path / "run"), dataset, dataset)), *parts)
 
 
-def test_evaluation_data_with_other_classes_are_refused(tmp_path: Path) -> None:
-    train, val = write_folder(tmp_path / "train", classes=3), write_folder(tmp_path / "val", classes=3)
+def test_evaluation_data_with_other_classes_and_output_below_a_file_are_refused(tmp_path: Path) -> None:
+    train, val = (write_class_folders(tmp_path / part, classes=3) for part in ("train", "val"))
     shutil.rmtree(val / "class_1")
     config = tiny_config(tmp_path / "run", Arch__class_num=3)
     use_dataset(config, *({"name": "ImageFolder", "image_root": str(root)} for root in (train, val)))
@@ -158,9 +117,6 @@ def test_evaluation_data_with_other_classes_are_refused(tmp_path: Path) -> None:
         "DataLoader.Eval.dataset and DataLoader.Train.dataset name different classes",
         "label 1 is 'class_2' and 'class_1'",
     )
-
-
-def test_output_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     config = write_config(tmp_path, tiny_config(tmp_path / "file" / "run"))
     assert_refused(config, "file/run", "Global.output_dir")
@@ -188,19 +144,13 @@ def test_loss_that_is_not_finite_stops_at_once_and_saves_the_batch(tmp_path: Pat
     assert not list((tmp_path / "run").glob("checkpoints/epoch_*")), "a broken model was saved"
 
 
-def test_few_unreadable_images_are_named_and_counted(tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "data")
-    (root / "class_0" / "004.png").write_bytes(b"")
-    config = folder_config(tmp_path, root, Global__max_bad_images=0.5)
-    report = train_config(load_config(write_config(tmp_path, config)))
+def test_few_unreadable_images_are_named_and_counted_and_many_stop_the_run(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "data", images=10)
+    (root / "class_0" / "04.png").write_bytes(b"")
+    report = train_on_folders(tmp_path / "one", root, Global__max_bad_images=0.5)
     assert report["epochs"] == 1
-    named = report["bad_images"] + report["bad_eval_images"]
-    assert [Path(name).name for name in named] == ["004.png"]
-
-
-def test_many_unreadable_images_stop_the_run(tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "data")
+    assert [Path(name).name for name in report["bad_images"] + report["bad_eval_images"]] == ["04.png"] * 2
     for number in range(8):
-        (root / "class_0" / f"{number:03d}.png").write_bytes(b"not an image")
-    config = folder_config(tmp_path, root)
-    assert_refused(write_config(tmp_path, config), "cannot be read", "class_0")
+        (root / "class_0" / f"{number:02d}.png").write_bytes(b"not an image")
+    with pytest.raises(UserError, match="cannot be read.*class_0"):
+        train_on_folders(tmp_path / "other", root)

@@ -11,11 +11,9 @@ import pytest
 import yaml
 
 from ppcls_ext.weights import write_weights
-from tests.support.detector_runs import make_frames
-from tests.support.detectors import tiny_config
+from tests.support.detectors import make_frames, make_yolov10_lively, tiny_config, yolov10_config
 from tests.support.frames import NAMES
 from tests.support.runs import refusal, run_tool
-from tests.support.yolov10_detectors import make_yolov10_lively, yolov10_config
 
 CHECKPOINT = "weights=run/checkpoints/epoch_0001"
 FRAMES = ("data/images/val_00.png", "data/images/val_01.png")

@@ -17,10 +17,6 @@ def problems_of(file, overrides=()) -> list[str]:
     return error.value.problems
 
 
-def test_the_small_configuration_itself_is_right(tmp_path):
-    assert load_config(write_config(tmp_path)).num_classes == 2
-
-
 @pytest.mark.parametrize(
     ("change", "line", "message"),
     [
@@ -72,17 +68,11 @@ def test_a_mistake_is_one_line_with_its_place_and_the_nearest_name(tmp_path, cha
     assert found[0].startswith(f"{file}:{line_of(file, line)}: {message}")
 
 
-@pytest.mark.parametrize("key", ["num_classes", "architecture", "epoch"])
-def test_a_key_that_must_be_there(tmp_path, key):
-    file = write_config(tmp_path, (f"\n{key}:", "\n# gone:"))
-    assert problems_of(file) == [f"{file}: missing key '{key}'"]
-
-
-def test_a_section_that_must_be_there(tmp_path):
-    file = write_config(tmp_path)
+def test_keys_and_sections_that_must_be_there(tmp_path):
+    file = write_config(tmp_path, ("\nepoch:", "\n# gone:"))
     text = file.read_text(encoding="utf-8")
     file.write_text(text[: text.index("TestReader:")], encoding="utf-8")
-    assert problems_of(file) == [f"{file}: missing section 'TestReader'"]
+    assert problems_of(file) == [f"{file}: missing key 'epoch'", f"{file}: missing section 'TestReader'"]
 
 
 def test_a_data_set_names_its_class(tmp_path):
@@ -118,22 +108,19 @@ def test_all_problems_are_reported_together(tmp_path):
     assert any(problem.startswith("-o use_emma=true: unknown key") for problem in problems)
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        "print_flops=false", "use_xpu=false", "find_unused_parameters=true", "weights=output/model_final",
-        "norm_type=sync_bn", "eval_size=[64, 64]", "seed=3", "keep_checkpoints=2", "eval_interval=2",
+def test_what_paddledetection_knows_is_accepted(tmp_path):
+    keys = [
+        "print_flops=false", "find_unused_parameters=true", "norm_type=sync_bn", "eval_size=[64, 64]", "seed=3",
         "export={post_process: true, nms: true}", "TrainReader.mosaic_epoch=-1", "TrainReader.use_shared_memory=true",
-        "OptimizerBuilder.regularizer=false", "OptimizerBuilder.clip_grad_by_norm=1.0", "PPYOLOE.post_process=null",
-        "OptimizerBuilder={optimizer: {type: AdamW, weight_decay: 0.05, beta1: 0.9}}",
-        "OptimizerBuilder={optimizer: {type: AdamWDL, layer_decay: 0.9}}",
+        "PPYOLOE.post_process=null", "PPYOLOE.backbone=CSPConvNeXt", "PPYOLOEHead.nms=MultiClassNMS",
+        "PPYOLOEHead.num_classes=2", "CSPResNet={layers: [3, 6, 6, 3], use_large_stem: true}",
+        "TrainDataset.allow_empty=true", "OptimizerBuilder.clip_grad_by_norm=1.0", "OptimizerBuilder.regularizer=false",
         "LearningRate.schedulers=[{name: PiecewiseDecay, milestones: [1], gamma: [1.0], use_warmup: false}]",
-        "PPYOLOE.backbone=CSPConvNeXt", "PPYOLOEHead.nms=MultiClassNMS", "PPYOLOEHead.num_classes=2",
-        "CSPResNet={layers: [3, 6, 6, 3], use_large_stem: true}", "TrainDataset.allow_empty=true",
-    ],
-)  # fmt: skip
-def test_what_paddledetection_knows_is_accepted(tmp_path, override):
-    load_config(write_config(tmp_path), [override])
+    ]  # fmt: skip
+    file = write_config(tmp_path)
+    load_config(file, keys)
+    for optimizer in ("{type: AdamW, weight_decay: 0.05, beta1: 0.9}", "{type: AdamWDL, layer_decay: 0.9}"):
+        load_config(file, [f"OptimizerBuilder={{optimizer: {optimizer}}}"])
 
 
 def test_a_key_that_is_there_for_its_anchor_is_no_mistake(tmp_path):
@@ -149,7 +136,7 @@ def test_no_paddledetection_at_all_is_one_line(tmp_path, monkeypatch):
         load_config(write_config(tmp_path))
 
 
-@pytest.mark.parametrize("value", ["null", "3", "[1]", "{1: 2}", "{name: 3}", "[{name: x}]", "[null]", "x"])
+@pytest.mark.parametrize("value", ["null", "[1]", "{1: 2}", "{name: [3]}", "[{name: x}]", "x"])
 def test_whatever_stands_in_place_of_a_section_is_answered_in_words(tmp_path, value):
     file = write_config(tmp_path)
     for section in load_config(file).data:

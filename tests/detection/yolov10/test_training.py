@@ -13,10 +13,9 @@ from detection.configuration import load_config
 from detection.synthetic import CLASSES, write_synthetic
 from detection.task import train_config
 from ppcls_ext.weights import read_weights
-from tests.support.detector_runs import make_frames
+from tests.support.detectors import make_frames, yolov10_run_config
 from tests.support.frames import NAMES
 from tests.support.runs import same_files
-from tests.support.yolov10_runs import write_run
 
 ARRAYS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
 MIDDLE = "epoch_0001_step_000002"
@@ -27,12 +26,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     """The folder and the report of a run of two epochs that nobody interrupted; one image has no boxes."""
     folder = tmp_path_factory.mktemp("whole")
     frames = make_frames(folder / "data")
-    return folder, train_config(load_config(write_run(folder, frames.root, len(NAMES), 64, save_steps=2)))
+    return folder, train_config(load_config(yolov10_run_config(folder, frames.root, len(NAMES), 64, save_steps=2)))
 
 
 def resumed(whole: tuple[Path, dict[str, Any]], folder: Path, **changes: Any) -> tuple[Path, dict[str, Any]]:
     """Continues the run from the middle of its second epoch; returns the new checkpoints and the report."""
-    config = load_config(write_run(folder, whole[0] / "data", len(NAMES), 64, save_steps=2, **changes))
+    config = load_config(yolov10_run_config(folder, whole[0] / "data", len(NAMES), 64, save_steps=2, **changes))
     target = config.output_dir / "checkpoints"
     shutil.copytree(whole[0] / "runs" / "run" / "checkpoints" / MIDDLE, target / MIDDLE)
     return target, train_config(config, "auto")
@@ -64,7 +63,7 @@ def test_weights_for_other_classes_start_all_but_the_class_layers(
     from detection.weights import load_start
 
     weights = whole[0] / "runs" / "run" / "checkpoints" / "epoch_0002" / "ema.pdparams"
-    file = write_run(tmp_path, whole[0] / "data", len(NAMES) + 70, 64, pretrain_weights=str(weights))
+    file = yolov10_run_config(tmp_path, whole[0] / "data", len(NAMES) + 70, 64, pretrain_weights=str(weights))
     config = load_config(file)
     model = build_model(config)
     load_start(config, model)
@@ -87,7 +86,7 @@ def test_sixteen_frames_are_learnt_by_heart(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "data", train=16, val=1, seed=0)
     warmup = {"name": "LinearWarmup", "start_factor": 0.1, "steps": 20}
     schedulers = [{"name": "CosineDecay", "max_epochs": 120}, warmup]
-    file = write_run(
+    file = yolov10_run_config(
         tmp_path, tmp_path / "data", len(CLASSES), 96, epoch=120, snapshot_epoch=120, keep_checkpoints=1,
         LearningRate={"base_lr": 0.002, "schedulers": schedulers}, EvalDataset__anno_path="annotations/train.json",
     )  # fmt: skip

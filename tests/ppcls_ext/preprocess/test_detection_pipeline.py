@@ -129,7 +129,7 @@ LETTER, RESIZE = {"LetterResize": {"target_size": 32}}, {"Resize": {"target_size
         ([LETTER, RESIZE, PERMUTE], r"here\[1\]: Resize cannot follow LetterResize, which gives the final size"),
         ([NORMALIZE, LETTER, PERMUTE], r"here\[1\]: LetterResize must stand before NormalizeImage"),
         ([RESIZE], "here: Permute is missing"),
-        ("Decode", "here: expected a list of operators"),
+        ("Decode", "here: expected a list of"),
     ],
 )
 def test_wrong_lists(operators, message):

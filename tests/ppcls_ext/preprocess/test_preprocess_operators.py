@@ -125,7 +125,7 @@ def test_all_problems_of_a_list_are_reported_with_their_places() -> None:
     expected = (
         "[0].ResizeImage: unknown argument 'sise'", "[0].ResizeImage.interpolation: ",
         "[1]: unknown operator 'CropImag' (did you mean 'CropImage'?)", "[2].CropImage: missing argument 'size'",
-        "[3].CropImage: size: must be", "[4]: expected one operator",
+        "[3].CropImage: size: must be", "[4]: expected one entry",
     )  # fmt: skip
     for problem, start in zip(caught.value.problems, expected, strict=True):
         assert problem.startswith(f"Infer.transforms{start}")
