@@ -1,4 +1,4 @@
-"""What pruning and int8 need to know of a classifier and its data (``ppcls_ext.deploy.prune``, ``.quantize``)."""
+"""Adapts a classifier and its data to pruning and int8 (``ppcls_ext.deploy.prune``, ``.quantize``)."""
 
 from __future__ import annotations
 

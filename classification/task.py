@@ -90,7 +90,7 @@ def require_sections(config: Config) -> None:
 
 @dataclasses.dataclass
 class TrainOutput:
-    """What a training pass gives.
+    """Output of a training pass.
 
     Attributes:
         logits: ``[N, class_num]``.

@@ -1,4 +1,4 @@
-"""What today's Paddle and Pillow need so that unmodified scripts of PaddleDetection run; ``python -m detection`` only.
+"""Patches by which PaddleDetection's unmodified scripts run with today's Paddle; for ``python -m detection`` only.
 
 Our own tools go round these faults without any patch. Each entry names its upstream issue, and has a test that fails
 once it is no longer needed.

@@ -47,7 +47,7 @@ NO_BOXES = Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), np.zeros(
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is in the images that are evaluated.
+    """Ground truth of the evaluated images.
 
     Attributes:
         source: the annotation file, for messages.

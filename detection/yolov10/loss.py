@@ -114,7 +114,7 @@ def complete_iou(first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
 
 @dataclass(frozen=True)
 class Objects:
-    """What one image shows: G objects, in the order of the annotation.
+    """Ground truth of one image: G objects, in the order of the annotation.
 
     Attributes:
         boxes: corners in pixels ``float32`` ``[G, 4]``.
@@ -127,7 +127,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the anchors of a batch have to learn.
+    """Training targets of the anchors of a batch.
 
     Attributes:
         positive: flat numbers ``int64`` ``[P]`` (image * A + anchor) of the anchors that learn a box, rising.

@@ -460,7 +460,7 @@ class YOLOv10Neck(nn.Layer):
 
     @classmethod
     def from_config(cls, cfg: Mapping[str, Any], input_shape: Sequence[ShapeSpec]) -> dict[str, Any]:
-        """What ppdet takes from the backbone's ``out_shape``."""
+        """The arguments that ppdet takes from the backbone's ``out_shape``."""
         return {
             "in_channels": [shape.channels for shape in input_shape],
             # ppdet's ConvNeXt names no strides; with the default return_idx they are these.

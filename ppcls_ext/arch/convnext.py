@@ -215,7 +215,7 @@ class Stage(nn.Layer):
 
 
 class _ConvNeXt(nn.Layer):
-    """What V1 and V2 share: all but the block.
+    """Base of V1 and V2, which differ in the block.
 
     Attributes:
         feature_channels: channels of the four stage outputs.

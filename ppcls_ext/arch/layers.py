@@ -1,4 +1,4 @@
-"""What ConvNeXt and E-ConvNeXt share: initialised layers, global pool, drop path, checks and scaling of arguments."""
+"""Shared by ConvNeXt and E-ConvNeXt: initialised layers, global pool, drop path, checks and scaling of arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models return besides plain logits: some of PaddleClas's return dictionaries or lists."""
+"""Takes the logits out of a model's output: some of PaddleClas's models return dictionaries or lists."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What happens to a trained model: export, quantise, prune, serve, benchmark, profile, model cards."""
+"""Deployment of a trained model: export, quantise, prune, serve, benchmark, profile, model cards."""

@@ -67,7 +67,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """What to measure: every combination of the lists.
+    """Request: every combination of the lists is measured.
 
     Attributes:
         models: names (``NAME`` or ``NAME@SIZE``), configurations of detectors (``FILE.yml[@SIZE]``), export folders;
@@ -554,7 +554,7 @@ def models_page(result: Mapping[str, Any]) -> str:
         "the time from the start of the process to the first prediction from a decoded image, median of "
         f"{settings['starts']} or more starts, with the files in the system's cache. Memory is the peak of the whole "
         "process. Models given by name have random weights and 1000 classes, detectors given by configuration random "
-        "weights, and PP-YOLOE its suppression inside; multiply-adds are those of `paddle.flops`.",
+        "weights, and PP-YOLOE its NMS inside; multiply-adds are those of `paddle.flops`.",
         "The peak of this machine is measured in the same rounds, by the product of two matrices of "
         f"{MATRIX_SIDE} x {MATRIX_SIDE}; 'of the peak' is twice the multiply-adds over the median time, relative to "
         "the fastest library's product of the same type:",

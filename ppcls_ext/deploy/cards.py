@@ -88,7 +88,7 @@ def paper_of(name: str) -> Paper | None:
 
 
 class Counts(NamedTuple):
-    """What a network costs: channels, height and width that were counted at; stage -> parameters, multiply-adds."""
+    """Cost of a network: channels, height and width that it was counted at; stage -> parameters, multiply-adds."""
 
     image_shape: tuple[int, int, int]
     stages: dict[str, tuple[int, int]]
@@ -221,7 +221,7 @@ def _checked(file: str | os.PathLike[str], kind: Any, values: Any) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """What is known of one model.
+    """Facts about one model, gathered from files.
 
     Attributes:
         model: name of the architecture: ``EConvNeXt_mini``, or ``PPYOLOE with EConvNeXt mini``.
@@ -264,7 +264,7 @@ class Source:
 
     @property
     def history(self) -> list[Epoch]:
-        """What was recorded of each epoch."""
+        """The records of the epochs."""
         return (self.report.history if self.report else []) or self.state.history
 
     @property

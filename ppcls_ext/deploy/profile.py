@@ -56,7 +56,7 @@ STAGES = (STEM, "stage 1", "stage 2", "stage 3", "stage 4", NECK, HEAD, REST)
 
 @dataclass
 class LayerFigures:
-    """What one layer costs.
+    """Cost of one layer.
 
     Attributes:
         name: its place in the network, such as ``stages.2.blocks.0.depthwise``.

@@ -92,7 +92,7 @@ class PruningRequest:
 
 
 class Prunable(Protocol):
-    """What a task knows of its trained model; see ``classification.compression`` and ``detection.compression``.
+    """A trained model as its task sees it; see ``classification.compression`` and ``detection.compression``.
 
     Attributes:
         model: the trained network.
@@ -258,7 +258,7 @@ def magnitude(expansion: Expansion) -> np.ndarray:
 
 
 class Evidence(NamedTuple):
-    """What batches of real images tell about the hidden channels of each block.
+    """Importance of the hidden channels of each block, from batches of real images.
 
     Attributes:
         taylor: first-order estimate of the squared change of the loss without the channel, mean over the batches.

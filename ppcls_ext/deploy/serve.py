@@ -215,7 +215,7 @@ def create_app(
 
     @app.get("/model")
     def describe() -> dict[str, Any]:
-        """What a visitor may know of the model: no paths, no checksums."""
+        """Public facts about the model: no paths, no checksums."""
         engine = type(predictor.backend)
         backend = next((name for name, row in BACKENDS.items() if row.engine is engine), engine.__name__)
         description = {

@@ -166,7 +166,7 @@ class ClassifierComparison:
 
 @dataclass
 class DetectionFigures:
-    """What the comparison of an engine with the model found, over all images so far.
+    """Result of comparing an engine with the model, over all images so far.
 
     Attributes:
         box_error: largest difference of a coordinate, in pixels of the image.

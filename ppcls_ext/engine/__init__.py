@@ -1,1 +1,1 @@
-"""What every training run needs, whatever it trains: processes, checkpoints, the run's folder, batches from workers."""
+"""Training of classifiers and detectors: loop, processes, checkpoints, the run's folder, batches from workers."""

@@ -36,7 +36,7 @@ _FOLDER = re.compile(r"^epoch_(\d+)(?:_step_(\d+))?$")
 
 @dataclasses.dataclass
 class Checkpoint:
-    """What a checkpoint holds, in memory.
+    """Contents of a checkpoint, in memory.
 
     Attributes:
         state: epoch, step, best metric, history, class names, arch, random states: everything that JSON can hold.

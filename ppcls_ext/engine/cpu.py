@@ -45,7 +45,7 @@ Backward = Callable[..., Any]
 
 
 class _Memory:
-    """What NumPy asks an object for, to look at the memory of a tensor; keeps the tensor alive."""
+    """Offers the memory of a tensor to NumPy (array interface) and keeps the tensor alive."""
 
     def __init__(self, tensor: paddle.Tensor) -> None:
         self.tensor = tensor
@@ -70,13 +70,16 @@ class _Fused(PyLayer):
     @staticmethod
     def forward(ctx: Any, compute: Callable, *tensors: paddle.Tensor) -> paddle.Tensor:
         """``compute(*arrays)`` gives an array and a function from its gradient to those of the arrays."""
-        result, ctx.gradients = compute(*(array_of(tensor) for tensor in tensors))
+        # A loss that is not finite is the loop's to tell of, in its own words.
+        with np.errstate(all="ignore"):
+            result, ctx.gradients = compute(*(array_of(tensor) for tensor in tensors))
         ctx.frozen = [tensor.stop_gradient for tensor in tensors]
         return tensor_of(result)
 
     @staticmethod
     def backward(ctx: Any, grad: paddle.Tensor) -> Any:
-        gradients = ctx.gradients(array_of(grad))
+        with np.errstate(all="ignore"):
+            gradients = ctx.gradients(array_of(grad))
         answers = [None if fixed else tensor_of(g) for fixed, g in zip(ctx.frozen, gradients, strict=True)]
         return answers[0] if len(answers) == 1 else tuple(answers)
 

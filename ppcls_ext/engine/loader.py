@@ -58,7 +58,7 @@ def batch_generator(seed: int, epoch: int, batch: int, rank: int) -> np.random.G
 
 
 class SampleKey(NamedTuple):
-    """What travels to the loader's workers in place of an index, so that they need to know nothing else.
+    """Identifies one sample to the loader's workers, who need to know nothing else.
 
     Attributes:
         epoch: number of the epoch.
@@ -255,7 +255,7 @@ class Loader:
 
 
 class _WorkerState:
-    """What a worker process inherits; set once, in the worker."""
+    """State of a worker process; set once, in the worker."""
 
     read_batch: Callable[[list[SampleKey]], Arrays]
     slots: Sequence[mmap.mmap]

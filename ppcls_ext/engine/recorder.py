@@ -1,4 +1,4 @@
-"""What a run leaves to read: its folder, ``log.jsonl``, VisualDL scalars, ``report.json`` and ``curves.png``."""
+"""Writes the records of a run: its folder, ``log.jsonl``, VisualDL scalars, ``report.json`` and ``curves.png``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training loop needs of whatever it trains, and where a run stands.
+"""The interface between the training loop and what it trains, and the progress of a run.
 
 A new kind of model is trained by a class derived from :class:`Task`; ``classification/task.py`` and
 ``detection/task.py`` are the two there are.
@@ -31,7 +31,7 @@ SHOWN_CHANGES = 6
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """What a configuration says of the run, whatever is trained.
+    """Settings of a run, alike for classifiers and detectors.
 
     Attributes:
         config: its data, by which a resumed run is compared with its checkpoint.
@@ -62,7 +62,7 @@ class RunOptions:
 
 @dataclasses.dataclass
 class StepResult:
-    """What one batch gave.
+    """Result of one batch.
 
     Attributes:
         loss: what is trained on. Where it is not finite, nothing was changed.
@@ -168,7 +168,7 @@ class RunProgress:
 
 
 class Task(abc.ABC):
-    """What is trained: data, model, optimizer and metrics, as the loop needs them.
+    """Data, model, optimizer and metrics, as the training loop needs them.
 
     Attributes:
         options: what the configuration says of the run.

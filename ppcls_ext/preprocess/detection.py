@@ -1,4 +1,4 @@
-"""What a detector sees at deployment: the operators of a reader of PaddleDetection 2.6, the same bit for bit.
+"""Preprocessing of a detector at deployment: the operators of a reader of PaddleDetection 2.6, bit for bit.
 
 Every file is decoded as ppdet's ``Decode`` does, by OpenCV, because the detector was trained on that: of a transparent
 picture the colours count and not the transparency, of 16 bits the upper eight. But files that ppdet would take although
@@ -349,7 +349,7 @@ class DetectionPipeline:
 
     @property
     def enhancement(self) -> SonarEnhance | None:
-        """What raises the contrast of a frame, so that people can be shown what the detector sees; else None."""
+        """The operator that raises the contrast of a frame, to show people what the detector sees; None without one."""
         return next((operator for operator in self.operators if isinstance(operator, SonarEnhance)), None)
 
     def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str | None = None) -> Prepared:

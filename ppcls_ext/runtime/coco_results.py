@@ -21,7 +21,7 @@ SHOWN_NAMES = 3
 
 @dataclass
 class Numbering:
-    """What an annotation file calls images and classes.
+    """Ids of images and classes in a COCO annotation file.
 
     Attributes:
         image_ids: image id by path.

@@ -89,7 +89,7 @@ class Artefact:
 
 @dataclass(frozen=True)
 class OutputForm:
-    """What the outputs of a detector's network mean.
+    """Form of the outputs of a detector's network.
 
     Attributes:
         selection: how detections are chosen among the candidates; None for a network that says nothing about it.
@@ -168,7 +168,7 @@ class OutputForm:
 
 @dataclass(kw_only=True)
 class Export:
-    """What ``inference.yml`` says of every export.
+    """The fields of ``inference.yml`` that every export has.
 
     Attributes:
         folder: where the files stand.

@@ -204,7 +204,7 @@ class Predictor:
 
 @dataclass
 class DetectionPrediction:
-    """What was found in one image, the best first; empty, with the reason in ``error``, if the image was unreadable.
+    """The detections in one image, best first; empty, with the reason in ``error``, if the image was unreadable.
 
     Attributes:
         name: path or number of the image.

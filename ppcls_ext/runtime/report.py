@@ -1,4 +1,4 @@
-"""What a person sees of predictions, classes or boxes: a table, JSON, and annotated pictures."""
+"""Shows predictions, classes or boxes, to people: a table, JSON, and annotated pictures."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every part shares: errors, configuration files, atomic files, logs and plots. Imports no Paddle."""
+"""Shared by all packages: errors, configuration files, atomic files, logs and plots. Imports no Paddle."""

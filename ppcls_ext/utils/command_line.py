@@ -1,4 +1,4 @@
-"""What every command line does alike: one clear line for a user's mistake, exit status 2, no traceback."""
+"""Entry of every command line: one clear line for a user's mistake, exit status 2, no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a progress bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a training: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class Subject:
         seconds: of each run.
         starts: seconds from the start of the process to the end of the first run, for each start.
         peak_bytes: largest resident memory of the process, None where the system does not tell.
-        cores_while_waiting: the part of a core that the process used while others worked, by turns.
+        cores_while_waiting: the part of a core that the process used while others worked, one value a turn.
         restarts: how often the process was ended for want of memory.
     """
 

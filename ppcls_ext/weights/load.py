@@ -24,7 +24,7 @@ CLASSIFIER = ("head.",)
 
 @dataclass
 class LoadReport:
-    """What ``load_weights`` did: lists of names, and for ``mismatched`` (shape in the file, shape in the model)."""
+    """Report of ``load_weights``: lists of names, and for ``mismatched`` (shape in the file, shape in the model)."""
 
     source: str
     loaded: list[str] = field(default_factory=list)

@@ -62,7 +62,7 @@ class RefusedError(Exception):
 
 
 class StandIn:
-    """What a pickle gets for a function: callable, and the pickle's BUILD instruction cannot alter it."""
+    """Stands for an allowed function in a pickle: callable, and the pickle's BUILD instruction cannot alter it."""
 
     __slots__ = ("_function",)
 
