@@ -9,6 +9,8 @@ Both, from their smallest layer to the published sizes:
 
 Maps between layers are NCHW; inside blocks the channels go last, because a layer norm takes the channels of a pixel
 together. All convolutions have a bias, all activations are the exact (erf) GELU.
+
+Training on a CPU computes `Stage` in another layout, in ppcls_ext/engine/cpu.py: a change here needs one there.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ The whole network, from its smallest layer to the published sizes:
     block:  x + attention(BN(1x1(GELU(1x1(BN(depthwise 7x7(x)))))))
 
 All tensors are NCHW, all convolutions have a bias, all activations are the exact (erf) GELU.
+
+Training on a CPU computes `CSPStage` in another layout, in ppcls_ext/engine/cpu.py: a change here needs one there.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Training on a CPU several times faster than with Paddle's own kernels, with the same numbers.
+"""Training on a CPU faster than with Paddle's own kernels, with equally exact numbers.
 
 `accelerate` exchanges the ``forward`` of layers for which Paddle's CPU kernels are slow: convolutions, batch norm, GELU
 and SiLU one by one in their NCHW layout; the stages of ConvNeXt and E-ConvNeXt as a whole in CNHW, where a 1x1
-convolution is one matrix product over the whole batch. Matrix products are NumPy's (OpenBLAS), everything else is in
-`cpu_kernels` (numba). Parameters, their names, buffers and hooks stay what they are, and so does everything that is not
-eager float32 on a CPU: it goes on to the layer's own ``forward``.
+convolution is one matrix product over the whole batch. Matrix products are NumPy's (OpenBLAS), what goes over whole
+maps is in `cpu_kernels` (numba). Parameters, their names, buffers and hooks stay what they are. What is not eager
+float32 on a CPU goes on to the layer's own ``forward``.
 
 Each function below computes on arrays and returns its result with a function for the gradients; `_Fused` ties them into
-Paddle's autograd.
+Paddle's autograd. Gradients of gradients, and `paddle.grad` by some of the inputs, need Paddle's kernels (`restore`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -29,19 +30,29 @@ from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.utils import dlpack
 
-from ppcls_ext.arch.convnext import NORM_EPSILON, SMALLEST_ENERGY, BlockV1, BlockV2, Stage
-from ppcls_ext.arch.econvnext import Block, ConvBNAct, CSPStage
+from ppcls_ext.arch.convnext import (
+    NORM_EPSILON,
+    SMALLEST_ENERGY,
+    BlockV1,
+    BlockV2,
+    ChannelNorm,
+    GlobalResponseNorm,
+    LayerScale,
+    Stage,
+)
+from ppcls_ext.arch.econvnext import Block, ConvBNAct, CSPStage, EffectiveSE
+from ppcls_ext.arch.layers import DropPath, GlobalAveragePool
 
 logger = logging.getLogger(__name__)
 kernels: Any = None  # The module of numba kernels, once `accelerate` has loaded it.
-# NumPy's OpenBLAS, and its threads; None where NumPy has another library.
+# Where an exchanged layer keeps the list of the layers inside it.
+INNER = "_layers_inside"
+# NumPy's OpenBLAS; None where NumPy has another library.
 blas: Any = None
-blas_threads = 1
 # From so many FLOPs on, two threads are faster than one.
 LARGE_PRODUCT = 1e8
 # From so many positions in a map on, a product for each image is as fast as one over the batch.
 LARGE_MAP = 256
-Backward = Callable[..., Any]
 
 
 class _Memory:
@@ -55,7 +66,13 @@ class _Memory:
 
 
 def array_of(tensor: paddle.Tensor) -> np.ndarray:
-    """Returns the memory of a float32 CPU tensor as an array; a copy, if the tensor is not contiguous."""
+    """Returns the memory of a float32 CPU tensor as an array; a copy, if the tensor is not contiguous.
+
+    Raises:
+        TypeError: the tensor is of another type, such as a parameter that was cast.
+    """
+    if tensor.dtype != paddle.float32:
+        raise TypeError(f"the fast CPU kernels compute in float32, got {tensor.dtype}")
     return np.asarray(_Memory(tensor if tensor.is_contiguous() else tensor.contiguous()))
 
 
@@ -74,10 +91,13 @@ class _Fused(PyLayer):
         with np.errstate(all="ignore"):
             result, ctx.gradients = compute(*(array_of(tensor) for tensor in tensors))
         ctx.frozen = [tensor.stop_gradient for tensor in tensors]
+        ctx.versions = [(tensor, tensor.inplace_version) for tensor in tensors]
         return tensor_of(result)
 
     @staticmethod
     def backward(ctx: Any, grad: paddle.Tensor) -> Any:
+        if any(tensor.inplace_version != version for tensor, version in ctx.versions):
+            raise RuntimeError("a tensor that the gradient needs was changed in place after the forward pass")
         with np.errstate(all="ignore"):
             gradients = ctx.gradients(array_of(grad))
         answers = [None if fixed else tensor_of(g) for fixed, g in zip(ctx.frozen, gradients, strict=True)]
@@ -88,10 +108,12 @@ def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Matrix product ``a @ b``; a small one on one thread, because it is done before a second one has woken up."""
     if blas is None or 2 * a.shape[0] * a.shape[1] * b.shape[1] >= LARGE_PRODUCT:
         return a @ b
+    before = blas.get_num_threads()
     blas.set_num_threads(1)
-    product = a @ b
-    blas.set_num_threads(blas_threads)
-    return product
+    try:
+        return a @ b
+    finally:
+        blas.set_num_threads(before)
 
 
 # ---- the parts, on arrays [C, N, H, W] ----
@@ -137,7 +159,7 @@ def _batch_norm(
     running_mean, running_variance = array_of(norm._mean), array_of(norm._variance)
     y, pooled = np.empty_like(x), np.empty((channels, images), np.float32)
     epsilon = norm._epsilon
-    training = norm.training and not norm._use_global_stats
+    training = norm.training if norm._use_global_stats is None else not norm._use_global_stats
     if training:
         kernels.batch_norm_forward(
             x.reshape(-1), weight, bias, epsilon, y.reshape(-1), pooled, mean, variance, scale, images, size, strides
@@ -178,13 +200,13 @@ def _batch_norm(
     return y, pooled, gradients if training else gradients_with_stored_statistics
 
 
-def _gelu(x: np.ndarray, bias: np.ndarray) -> tuple:
-    """GELU(x + bias) of x [C, M], bias [C]."""
+def _activation(kernel: Callable, x: np.ndarray, bias: np.ndarray) -> tuple:
+    """GELU or SiLU of ``x + bias``, x [C, M], bias [C]."""
     y, slope = np.empty_like(x), np.empty_like(x)
-    kernels.gelu_forward(x, bias, y, slope)
+    kernel(x, bias, y, slope)
 
     def gradients(dy: np.ndarray) -> tuple:
-        dx, dbias = np.empty_like(x), np.empty_like(bias)
+        dx, dbias = np.empty_like(slope), np.empty(len(slope), np.float32)
         kernels.multiply_and_sum(dy, slope, dx, dbias)
         return dx, dbias
 
@@ -228,7 +250,7 @@ def _block(
     y, depthwise_back = _depthwise(x, depthwise_w, depthwise_b)
     y, _, norm_back = _batch_norm(y.reshape(planes), layer.norm, norm_w, norm_b)
     y, expand_back = _product(y.reshape(channels, -1), expand_w.reshape(expand_w.shape[:2]))
-    y, gelu_back = _gelu(y, expand_b)
+    y, gelu_back = _activation(kernels.gelu_forward, y, expand_b)
     y, project_back = _product(y, project_w.reshape(project_w.shape[:2]))
     branch, pooled, project_norm_back = _batch_norm(
         y.reshape(planes), layer.project_norm, project_norm_w, project_norm_b, project_b
@@ -271,12 +293,13 @@ def _conv_norm_act(layer: ConvBNAct, x: np.ndarray, conv_w: np.ndarray, conv_b: 
     y, product_back = _product(columns, conv_w.reshape(len(conv_w), -1))
     y, _, norm_back = _batch_norm(y.reshape(len(y), images, -1), layer.norm, norm_w, norm_b, conv_b)
     shape = y.shape
-    y, gelu_back = _gelu(y.reshape(len(y), -1), np.zeros_like(conv_b))
+    y, gelu_back = _activation(kernels.gelu_forward, y.reshape(len(y), -1), np.zeros_like(conv_b))
+    rows = y.shape
 
     def gradients(dy: np.ndarray) -> tuple:
-        d, _ = gelu_back(dy.reshape(y.shape))
+        d, _ = gelu_back(dy.reshape(rows))
         d, *norm_gradients, dconv_b = norm_back(d.reshape(shape))
-        d, dweight = product_back(d.reshape(y.shape))
+        d, dweight = product_back(d.reshape(rows))
         if side > 1:
             dx = np.zeros_like(x)
             d = d.reshape(channels, side, side, images, height, width).transpose(0, 3, 4, 1, 5, 2)
@@ -362,7 +385,7 @@ def _convnext_block(
     y, depthwise_back = _depthwise(x, depthwise_w, depthwise_b)
     y, norm_back = _layer_norm(y.reshape(channels, -1), norm_w, norm_b, layer.norm._epsilon)
     y, expand_back = _product(y, expand_w.T)
-    y, gelu_back = _gelu(y, expand_b)
+    y, gelu_back = _activation(kernels.gelu_forward, y, expand_b)
     if response_norm:
         y, response_back = _response_norm(y.reshape(len(y), images, -1), *rest)
     branch, project_back = _product(y.reshape(len(y), -1), project_w.T)
@@ -502,6 +525,8 @@ def _images_last(x: np.ndarray) -> np.ndarray:
 
 
 def _run_convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
+    if min(x.shape[2:]) + 2 * _padding_of(layer) < layer._kernel_size[0]:
+        return type(layer).forward(layer, x)  # Refuses it in its own words.
     return _Fused.apply(partial(_convolution, layer._stride[0], _padding_of(layer)), x, *_given(layer))
 
 
@@ -538,31 +563,19 @@ def _batch_norm_layer(layer: nn.BatchNorm2D, x: np.ndarray, weight: np.ndarray, 
 
 
 def _run_gelu(layer: nn.GELU, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_activation_layer, _gelu), x)
+    return _Fused.apply(partial(_activation_layer, kernels.gelu_forward), x)
 
 
 def _run_silu(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_activation_layer, _silu), x)
+    return _Fused.apply(partial(_activation_layer, kernels.silu_forward), x)
 
 
-def _activation_layer(function: Callable, x: np.ndarray) -> tuple:
-    """An activation, x of any shape."""
-    rows = x.reshape(x.shape[0] * x.shape[1], -1) if x.ndim > 2 else x.reshape(1, -1)
-    y, back = function(rows, np.zeros(len(rows), np.float32))
-    return y.reshape(x.shape), lambda dy: (back(dy.reshape(rows.shape))[0].reshape(x.shape),)
-
-
-def _silu(x: np.ndarray, bias: np.ndarray) -> tuple:
-    """SiLU(x + bias) of x [C, M], bias [C]."""
-    y, slope = np.empty_like(x), np.empty_like(x)
-    kernels.silu_forward(x, bias, y, slope)
-
-    def gradients(dy: np.ndarray) -> tuple:
-        dx, dbias = np.empty_like(x), np.empty_like(bias)
-        kernels.multiply_and_sum(dy, slope, dx, dbias)
-        return dx, dbias
-
-    return y, gradients
+def _activation_layer(kernel: Callable, x: np.ndarray) -> tuple:
+    """An activation of x [N, C, H, W]."""
+    shape = x.shape
+    rows = x.reshape(shape[0] * shape[1], -1)
+    y, back = _activation(kernel, rows, np.zeros(len(rows), np.float32))
+    return y.reshape(shape), lambda dy: (back(dy.reshape(len(dy) * dy.shape[1], -1))[0].reshape(shape),)
 
 
 def _given(layer: nn.Layer) -> list[paddle.Tensor]:
@@ -600,16 +613,46 @@ def _batch_norm_for(layer: nn.BatchNorm2D) -> Callable | None:
     return _run_batch_norm if learnt and layer._data_format == "NCHW" else None
 
 
+# The layers that the functions for whole stages know; with any other inside, a stage is left as it is.
+STAGE_PARTS = (
+    Block, BlockV1, BlockV2, ConvBNAct, EffectiveSE, ChannelNorm, LayerScale, GlobalResponseNorm, GlobalAveragePool,
+    DropPath, nn.BatchNorm2D, nn.Conv2D, nn.GELU, nn.Hardsigmoid, nn.Identity, nn.LayerNorm, nn.Linear, nn.Sequential,
+)  # fmt: skip
+
+
+def _stage_for(run: Callable, layer: nn.Layer) -> Callable | None:
+    known = all(type(part) in STAGE_PARTS for part in layer.sublayers())
+    exact = not any(isinstance(part, nn.GELU) and part._approximate for part in layer.sublayers())
+    gated = all(type(block.attention) is EffectiveSE for block in layer.blocks if type(block) is Block)
+    return run if known and exact and gated else None
+
+
 # Layer -> the function that runs it, or None for Paddle's own kernels.
 CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
-    CSPStage: lambda layer: _econvnext_stage,
-    Stage: lambda layer: _convnext_stage,
+    CSPStage: partial(_stage_for, _econvnext_stage),
+    Stage: partial(_stage_for, _convnext_stage),
     nn.Conv2D: _convolution_for,
     nn.BatchNorm2D: _batch_norm_for,
     nn.GELU: lambda layer: None if layer._approximate else _run_gelu,
     nn.Silu: lambda layer: _run_silu,
     nn.Swish: lambda layer: _run_silu,
 }
+
+
+def _channels_of(layer: nn.Layer) -> int | None:
+    """Returns the channels that a layer takes, None for any number."""
+    if isinstance(layer, nn.Conv2D):
+        return layer._in_channels
+    if isinstance(layer, nn.BatchNorm2D):
+        return layer._num_features
+    if isinstance(layer, CSPStage | Stage):
+        return next(part._in_channels for part in _in_order(layer) if isinstance(part, nn.Conv2D))
+    return None
+
+
+def _in_order(layer: nn.Layer) -> list[nn.Layer]:
+    """Returns a stage's layers as the maps meet them."""
+    return [*layer.downsample.sublayers(include_self=True), *layer.sublayers()]
 
 
 def use_fast_kernels(models: Sequence[nn.Layer], choice: str = "auto") -> str:
@@ -631,7 +674,8 @@ def use_fast_kernels(models: Sequence[nn.Layer], choice: str = "auto") -> str:
     except Exception as error:  # noqa: BLE001 - whatever a compiler meets on this machine, training goes on
         for model in models:
             restore(model)
-        logger.info("Paddle's CPU kernels, which are slow: %s", str(error).strip().splitlines()[0])
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        logger.warning("training with Paddle's CPU kernels, which are slow: %s", reason)
         return "paddle"
     seconds = time.monotonic() - start
     logger.info("fast CPU kernels for %d layers (ready in %.1f s; cpu_kernels: paddle for Paddle's)", count, seconds)
@@ -652,8 +696,11 @@ def accelerate(model: nn.Layer) -> int:
     for layer in model.sublayers(include_self=True):
         choose = CHOICES.get(type(layer))
         run = choose(layer) if choose else None
-        if run is not None:
-            layer.forward = MethodType(_exchanged(run, layer.sublayers()), layer)
+        # An own ``forward`` of the layer is somebody else's wrapper.
+        if run is not None and "forward" not in vars(layer):
+            layer.forward = MethodType(_exchanged(run, _channels_of(layer)), layer)
+            # As an attribute, so that a copy of the layer looks at its own.
+            vars(layer)[INNER] = layer.sublayers()
             count += 1
     return count
 
@@ -661,10 +708,11 @@ def accelerate(model: nn.Layer) -> int:
 def restore(model: nn.Layer) -> None:
     """Undoes `accelerate`."""
     for layer in model.sublayers(include_self=True):
-        vars(layer).pop("forward", None)
+        if vars(layer).pop(INNER, None) is not None:
+            del vars(layer)["forward"]
 
 
-def _exchanged(run: Callable, inner: Sequence[nn.Layer]) -> Callable:
+def _exchanged(run: Callable, channels: int | None) -> Callable:
     """Returns a ``forward`` that calls ``run`` where it can."""
 
     def forward(self: nn.Layer, *inputs: Any, **options: Any) -> paddle.Tensor:
@@ -672,9 +720,11 @@ def _exchanged(run: Callable, inner: Sequence[nn.Layer]) -> Callable:
         usable = (
             paddle.in_dynamic_mode() and isinstance(x, paddle.Tensor)
             and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.ndim == 4
+            and (channels is None or x.shape[1] == channels)
         )  # fmt: skip
         # A hook on an inner layer wants to see it called.
-        if not usable or any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in inner):
+        hooked = any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in vars(self)[INNER])
+        if not usable or hooked:
             return type(self).forward(self, *inputs, **options)
         return run(self, x)
 
@@ -687,7 +737,7 @@ def load_kernels() -> None:
     Raises:
         ImportError, RuntimeError: numba is missing, or cannot be set up here.
     """
-    global kernels, blas, blas_threads
+    global kernels, blas
     if kernels is not None:
         return
     import numba
@@ -702,29 +752,37 @@ def load_kernels() -> None:
         numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="econvnext_kernels_")
         atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
         from ppcls_ext.engine import cpu_kernels
-    wanted = int(os.environ.get("OMP_NUM_THREADS") or numba.config.NUMBA_NUM_THREADS)
+    # The first number of a list is that of the outermost level.
+    wanted = int((os.environ.get("OMP_NUM_THREADS") or str(numba.config.NUMBA_NUM_THREADS)).split(",")[0])
     numba.set_num_threads(max(1, min(wanted, numba.config.NUMBA_NUM_THREADS)))
     found = ThreadpoolController().select(internal_api="openblas").lib_controllers
-    blas = next((library for library in found if "numpy" in library.filepath), None)
-    blas_threads = blas.num_threads if blas else 1
+    blas = next((library for library in found if Path(library.filepath).parent.name.startswith("numpy")), None)
     kernels = cpu_kernels
 
 
 def _check_kernels() -> None:
-    """Compiles the kernels that most networks need, and compares one block with Paddle's kernels.
+    """Compares values and gradients of one stage with those of Paddle's kernels.
 
     Raises:
-        RuntimeError: the results differ.
+        RuntimeError: they differ.
     """
-    with paddle.utils.unique_name.guard("kernel_check_"):
-        generator = paddle.get_rng_state()
-        block, image = CSPStage(4, 6, 8, 2, [0.0], [None]), paddle.linspace(-2, 2, 2 * 4 * 64).reshape([2, 4, 8, 8])
-        expected = block(image)
-        accelerate(block)
-        found = block(image)
-        found.sum().backward()
+    generator = paddle.get_rng_state()
+    try:
+        with paddle.utils.unique_name.guard("kernel_check_"):
+            stage = CSPStage(4, 6, 8, 2, [0.0], [None])
+            results = []
+            for _ in range(2):
+                image = paddle.linspace(-2, 2, 2 * 4 * 64).reshape([2, 4, 8, 8])
+                image.stop_gradient = False
+                found = stage(image)
+                (found * found).sum().backward()
+                # Running statistics do not matter: both passes have their own batch's.
+                results.append([found.numpy(), image.grad.numpy(), stage.merge.conv.weight.grad.numpy()])
+                stage.clear_gradients()
+                accelerate(stage)
+    finally:
         paddle.set_rng_state(generator)
-    # Running statistics do not matter: both passes have their own batch's.
-    error, scale = float((found - expected).abs().max()), float(expected.abs().max())
-    if not error <= 1e-4 * scale:
-        raise RuntimeError(f"the fast CPU kernels compute something else here (off by {error:.1e} of {scale:.1e})")
+    for expected, found in zip(*results, strict=True):
+        error, scale = abs(found - expected).max(), abs(expected).max()
+        if not error <= 1e-3 * scale:
+            raise RuntimeError(f"the fast CPU kernels compute something else here (off by {error:.1e} of {scale:.1e})")

@@ -4,25 +4,32 @@ A map is a flat float32 array of planes of ``size = H * W`` numbers; plane (chan
 ``c * strides[0] + n * strides[1]``. So each kernel takes both layouts: NCHW (``strides = (size, C * size)``) and CNHW
 (``strides = (N * size, size)``), in which a 1x1 convolution is one matrix product over the whole batch.
 
-Threads share the channels, and within a channel sums run in one order: the same bits with any number of threads. A loop
-that sums writes to no array: otherwise the compiler would choose between two orders by where the arrays lie in memory.
+Threads share the channels, and within a channel sums run in one order: the same bits with any number of threads. A
+loop that reduces an array to one number writes to no array: otherwise the compiler would choose between two orders by
+where the arrays lie in memory.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import threading
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
 
+# numba's threads take one task at a time and end the process when two Python threads come at once.
+ONE_AT_A_TIME = threading.Lock()
 # Sums may be reordered so that they fill vector registers; NaN and infinity keep their meaning.
 # A division by zero gives infinity: a check for it would keep loops out of vector registers, too.
 FAST = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 
 
-class kernel:  # noqa: N801 - a decorator
-    """Compiles a function for one thread and for several; the size of the first argument alone decides which runs.
+def kernel(threads_from: int) -> Callable[[Callable], Callable]:
+    """Compiles a function for one thread and for several; the size of its first argument decides which form runs.
 
     Small maps are done before a second thread has woken up. The number of threads does not decide, because the two
     forms may round differently.
@@ -31,18 +38,25 @@ class kernel:  # noqa: N801 - a decorator
         threads_from: size of the first array from which on threads share the work.
     """
 
-    def __init__(self, threads_from: int) -> None:
-        self.threads_from = threads_from
-
-    def __call__(self, function):
-        alone = njit(**FAST, cache=True)(function)
-        shared = njit(**FAST, cache=True, parallel=True)(function)
+    def compiled(function: Callable) -> Callable:
+        # Under a name of its own, because numba's cache tells functions apart by their names, not by `parallel`.
+        twin = FunctionType(function.__code__, function.__globals__, function.__name__ + "_threads")
+        twin.__qualname__ = twin.__name__
+        twin.__module__ = function.__module__
+        alone, shared = njit(**FAST, cache=True)(function), njit(**FAST, cache=True, parallel=True)(twin)
 
         @functools.wraps(function)
-        def run(first, *rest):
-            (shared if first.size >= self.threads_from else alone)(first, *rest)
+        def run(first: np.ndarray, *rest: Any) -> None:
+            if first.size < threads_from:
+                alone(first, *rest)
+            else:
+                with ONE_AT_A_TIME:
+                    shared(first, *rest)
 
+        run.forms = alone, shared
         return run
+
+    return compiled
 
 
 helper = njit(**FAST, cache=True)

@@ -361,3 +361,47 @@ def test_killed_while_it_compiles(tmp_path: Path) -> None:
         [sys.executable, "-c", USE], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
     )
     assert run.stdout.endswith("fast")
+
+
+def test_each_kernel_has_a_form_for_one_thread_and_one_for_several() -> None:
+    cpu.load_kernels()
+    for name in ("depthwise_forward", "batch_norm_backward", "gelu_forward"):
+        alone, shared = getattr(cpu.kernels, name).forms
+        assert shared.targetoptions.get("parallel") and not alone.targetoptions.get("parallel")
+        assert alone._cache._cache_file._index_name != shared._cache._cache_file._index_name
+
+
+def test_what_changes_in_place_after_the_forward_pass_is_refused() -> None:
+    layer = nn.Conv2D(3, 4, 1)
+    accelerate(layer)
+    image = paddle.to_tensor(random_array((1, 3, 4, 4)), stop_gradient=False)
+    inner = image * 1
+    result = layer(inner)
+    inner.add_(paddle.ones_like(inner))
+    with pytest.raises(Exception, match="changed in place"):
+        result.sum().backward()
+
+
+def test_other_numbers_of_channels_are_paddles_to_refuse() -> None:
+    layer = nn.BatchNorm2D(8)
+    layer.eval()
+    accelerate(layer)
+    with pytest.raises(ValueError):
+        layer(paddle.to_tensor(random_array((1, 12, 3, 3))))
+
+
+def test_a_hook_on_a_copy_is_called() -> None:
+    model = build_model("EConvNeXt_mini", **SMALL)
+    accelerate(model)
+    twin, seen = copy.deepcopy(model), []
+    twin.stages[0].blocks[0].norm.register_forward_post_hook(lambda layer, inputs, output: seen.append(1))
+    twin(paddle.to_tensor(random_array((1, 3, 32, 32))))
+    assert seen == [1]
+
+
+def test_a_stage_with_a_foreign_part_is_left_to_paddle() -> None:
+    model = build_model("EConvNeXt_mini", **SMALL)
+    model.stages[0].blocks[0].activation = nn.ReLU()
+    accelerate(model)
+    assert "forward" not in vars(model.stages[0])
+    assert "forward" in vars(model.stages[1])
