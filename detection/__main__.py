@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 if __package__ in (None, ""):
-    # Run as a file, Python has put this folder first: its `data` and `models` must not pass for packages, and ours
-    # cannot be found from there. The project goes last because its `tools` must not hide those of a checkout.
+    # Run as a file, Python has put this folder first: its `profile` must not hide the standard library's, and our
+    # packages cannot be found from there. The project goes last because its `tools` must not hide those of a checkout.
     FOLDER = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != FOLDER] + [str(FOLDER.parent)]
 

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 if __package__ in (None, ""):
-    # Run as a file, Python has put this folder first: its `data` and `models` must not pass for packages, and ours
-    # cannot be found from there. The project goes last because its `tools` must not hide those of a checkout.
+    # Run as a file, Python has put this folder first: its `utils` and `runtime` must not pass for packages, and
+    # ours cannot be found from there. The project goes last because its `tools` must not hide those of a checkout.
     FOLDER = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != FOLDER] + [str(FOLDER.parent)]
 

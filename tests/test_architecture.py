@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("ppcls_ext", "classification", "detection", "tools")
-# What each room may import of ours, besides itself (DESIGN, section 3).
+# What each room may import of ours, besides itself.
 FLOOR = {"ppcls_ext.utils", "ppcls_ext.preprocess"}
 MODELS = FLOOR | {"ppcls_ext.arch", "ppcls_ext.plugin"}
 ENGINE = MODELS | {"ppcls_ext.weights"}
