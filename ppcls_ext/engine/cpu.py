@@ -50,7 +50,7 @@ INNER = "_layers_inside"
 # NumPy's OpenBLAS; None where NumPy has another library.
 blas: Any = None
 # From so many FLOPs on, two threads are faster than one.
-LARGE_PRODUCT = 1e8
+LARGE_PRODUCT = 2e7
 # From so many positions in a map on, a product for each image is as fast as one over the batch.
 LARGE_MAP = 256
 

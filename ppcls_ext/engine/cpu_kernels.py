@@ -63,7 +63,7 @@ helper = njit(**FAST, cache=True)
 inlined = njit(**FAST, inline="always")
 
 # From so many numbers on threads gain, for functions with much and with little to do for each number.
-SOME, MANY = 2**14, 2**16
+SOME, MANY = 2**17, 2**19
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 SQRT_HALF = np.float32(math.sqrt(0.5))
 DENSITY_AT_ZERO = np.float32(1 / math.sqrt(2 * math.pi))

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.support.deployment import small_classifier
-
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
+from tests.support.runs import run_tool
 
 
 def run(folder, *options):
-    command = [sys.executable, str(TOOL), *options]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return run_tool("benchmark.py", *options, folder=folder)
 
 
 @pytest.mark.parametrize(
