@@ -13,7 +13,7 @@ import yaml
 
 from classification.config import load_config
 from ppcls_ext.utils.errors import ConfigError, UserError
-from tests.support.runs import small_config, write_config
+from tests.support.runs import run_tool, small_config, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "configs" / "econvnext_mini.yaml"
@@ -257,8 +257,7 @@ def test_training_metrics_are_checked_and_change_nothing(tmp_path):
 
 
 def test_the_tool_answers_mistakes_in_one_line_each_with_exit_status_2():
-    command = [sys.executable, "tools/train.py", "-c", str(RECIPE), "-o", "Global.epochs=-1", "Arch.name=Minni"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    answer = run_tool("train.py", "-c", RECIPE, "-o", "Global.epochs=-1", "Arch.name=Minni")
     lines = answer.stderr.splitlines()
     assert (answer.returncode, answer.stdout, len(lines)) == (2, "", 2)
     assert lines[0] == "error: -o Global.epochs=-1: Global.epochs: must be at least 1, got -1"

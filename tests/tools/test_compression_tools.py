@@ -71,6 +71,8 @@ def test_an_export_gets_int8_from_a_folder_of_images(tmp_path: Path) -> None:
     assert {artefact["precision"] for artefact in described["artefacts"]} == {"fp32", "int8"}
 
 
+@NEEDS_OPENVINO
+@needs("nncf")
 def test_a_loss_above_the_limit_is_exit_status_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -260,6 +260,8 @@ def test_what_an_export_does_not_hold_is_told_with_what_it_holds(copied, monkeyp
         load(copied, "onnxruntime")
 
 
+@NEEDS_ONNX
+@NEEDS_OPENVINO
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -277,6 +279,8 @@ def test_a_wrong_description_is_refused(copied, changes, message):
         load(copied)
 
 
+@NEEDS_ONNX
+@NEEDS_OPENVINO
 def test_incomplete_damaged_and_foreign_folders_are_refused(copied, tmp_path):
     with pytest.raises(UserError, match="not an export folder"):
         load(tmp_path / "nothing")
