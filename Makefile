@@ -38,7 +38,7 @@ $(DEPLOY_READY): requirements-deploy.lock $(READY)
 
 setup-deploy: $(DEPLOY_READY)  ## add ONNX Runtime, OpenVINO and NNCF to .venv
 
-quickstart: $(READY)  ## train on the digits, evaluate, export and predict (under 4 minutes on 2 cores)
+quickstart: $(READY)  ## train on the digits, evaluate, export and predict (under 2 minutes on 2 cores)
 	$(RUN) tools/train.py -c configs/quickstart.yaml --resume auto
 	$(RUN) tools/eval.py -c configs/quickstart.yaml -o Global.pretrained_model=$(QUICKSTART)/checkpoints/best
 	$(RUN) tools/export_model.py -c configs/quickstart.yaml \
