@@ -46,7 +46,7 @@ quickstart: $(READY)  ## train on the digits, evaluate, export and predict (unde
 	$(RUN) tools/prepare_data.py samples -c configs/quickstart.yaml --count 28 --output $(QUICKSTART)/samples
 	$(RUN) tools/infer.py --model $(QUICKSTART)/export --input $(QUICKSTART)/samples --save $(QUICKSTART)/predictions.png
 
-quickstart-detection: $(READY)  ## train a detector on synthetic sonar frames, export, draw what it finds (under 8 minutes)
+quickstart-detection: $(READY)  ## train a detector on synthetic sonar frames, export, draw what it finds (4 minutes on 2 cores)
 	[ -f $(SONAR)/.prepared ] || $(RUN) tools/prepare_data.py synthetic --output $(SONAR)
 	$(RUN) tools/check_data.py -c configs/detection/quickstart.yml --output $(DETECTION)/check
 	$(RUN) tools/train.py -c configs/detection/quickstart.yml --resume auto
