@@ -47,7 +47,7 @@ class Trainer:
             self.progress = task.resume(checkpoint)
             before = checkpoint.state.get("cpu_kernels", self.kernels)
             if before != self.kernels:
-                logger.info("CPU kernels: %s before, %s now; the last bits of the losses differ", before, self.kernels)
+                logger.info("CPU kernels: %s before, %s now; the losses differ by rounding", before, self.kernels)
         else:
             folder.refuse_second_run()
             task.start()
