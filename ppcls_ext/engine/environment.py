@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import os
 import random
 import signal
 from types import FrameType, TracebackType
@@ -215,8 +216,10 @@ class InterruptWatch:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self._requested:
-            logger.warning("finishing what is under way, then saving; Ctrl-C again stops at once, without saving")
+        if not self._requested and rank_from_environment()[0] == 0:
+            # The handler may run in the middle of a log line, whose stream refuses a second writer.
+            line = "\nfinishing what is under way, then saving; Ctrl-C again stops at once, without saving\n"
+            os.write(2, line.encode())
         self._requested = True
 
     def stop_after(self, update: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import random
 import signal
@@ -58,14 +59,32 @@ def test_one_seed_for_all_three_generators():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_batch_goes_on(number, caplog):
+def test_the_first_signal_is_noted_and_the_batch_goes_on(number, capfd):
     with InterruptWatch(world_size=1) as watch:
         assert not watch.stop_after(1)
-        with caplog.at_level(logging.WARNING):
-            signal.raise_signal(number)
-        assert "then saving" in caplog.text, "a user who sees nothing presses again"
+        signal.raise_signal(number)
+        assert "then saving" in capfd.readouterr().err, "a user who sees nothing presses again"
         assert watch.stop_after(1)
         assert watch.stop_after(2)
+
+
+def test_a_signal_in_the_middle_of_a_log_line_does_no_harm(capfd):
+    class Stream(io.StringIO):
+        def flush(self) -> None:
+            if not watch.stop_after(1):
+                signal.raise_signal(signal.SIGINT)
+
+    stream = Stream()
+    logger, handler = logging.getLogger("ppcls_ext"), logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    try:
+        with InterruptWatch(world_size=1) as watch:
+            logger.warning("a line")
+            assert watch.stop_after(1)
+    finally:
+        logger.removeHandler(handler)
+    assert stream.getvalue() == "a line\n", "the stream that is being written gets no second line"
+    assert "then saving" in capfd.readouterr().err
 
 
 def test_a_second_ctrl_c_stops_at_once_but_a_second_termination_does_not_break_the_save():
