@@ -50,7 +50,9 @@ INNER = "_layers_inside"
 # NumPy's OpenBLAS; None where NumPy has another library.
 blas: Any = None
 # From so many FLOPs on, two threads are faster than one.
-LARGE_PRODUCT = 2e7
+LARGE_PRODUCT = 3e6
+# Up to so many columns of its right side, a product with a transposed matrix is faster the other way round.
+FEW_COLUMNS = 64
 # From so many positions in a map on, a product for each image is as fast as one over the batch.
 LARGE_MAP = 256
 
@@ -114,6 +116,13 @@ def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a @ b
     finally:
         blas.set_num_threads(before)
+
+
+def _transposed_times(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Matrix product ``weight.T @ x``."""
+    if x.shape[1] <= FEW_COLUMNS:
+        return np.ascontiguousarray(_times(x.T, weight).T)
+    return _times(weight.T, x)
 
 
 # ---- the parts, on arrays [C, N, H, W] ----
@@ -230,9 +239,18 @@ def _product(x: np.ndarray, weight: np.ndarray) -> tuple:
     """weight [C_out, C_in] times x [C_in, M]."""
 
     def gradients(dy: np.ndarray) -> tuple:
-        return _times(weight.T, dy), _times(dy, x.T)
+        return _transposed_times(weight, dy), _times(dy, x.T)
 
     return _times(weight, x), gradients
+
+
+def _linear(x: np.ndarray, weight: np.ndarray) -> tuple:
+    """weight [C_in, C_out] of a linear layer, transposed, times x [C_in, M]."""
+
+    def gradients(dy: np.ndarray) -> tuple:
+        return _times(weight, dy), _times(x, dy.T)
+
+    return _transposed_times(weight, x), gradients
 
 
 # ---- blocks and stages in CNHW ----
@@ -384,11 +402,11 @@ def _convnext_block(
     response_norm = len(rest) == 2
     y, depthwise_back = _depthwise(x, depthwise_w, depthwise_b)
     y, norm_back = _layer_norm(y.reshape(channels, -1), norm_w, norm_b, layer.norm._epsilon)
-    y, expand_back = _product(y, expand_w.T)
+    y, expand_back = _linear(y, expand_w)
     y, gelu_back = _activation(kernels.gelu_forward, y, expand_b)
     if response_norm:
         y, response_back = _response_norm(y.reshape(len(y), images, -1), *rest)
-    branch, project_back = _product(y.reshape(len(y), -1), project_w.T)
+    branch, project_back = _linear(y.reshape(len(y), -1), project_w)
     branch += project_b[:, None]
     branch = branch.reshape(channels, images, -1)
     factor = np.ones((channels, images), np.float32) if kept is None else np.tile(kept, (channels, 1))
@@ -412,7 +430,7 @@ def _convnext_block(
         d, *norm_gradients = norm_back(d)
         d, *depthwise_gradients = depthwise_back(d.reshape(x.shape))
         d += dy
-        return d, *depthwise_gradients, *norm_gradients, dexpand_w.T, dexpand_b, dproject_w.T, dproject_b, *drest
+        return d, *depthwise_gradients, *norm_gradients, dexpand_w, dexpand_b, dproject_w, dproject_b, *drest
 
     return result.reshape(x.shape), gradients
 
@@ -474,54 +492,65 @@ def _convnext_stage(layer: Stage, x: paddle.Tensor) -> paddle.Tensor:
 
 def _convolution(stride: int, padding: int, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
     """Dense convolution, x [N, C, H, W], weight [C', C, k, k]."""
-    images, channels, height, width = x.shape
+    images, channels = x.shape[:2]
     taps = weight.shape[2]
-    matrix = weight.reshape(len(weight), -1)
-    out_height, out_width = (height + 2 * padding - taps) // stride + 1, (width + 2 * padding - taps) // stride + 1
+    out_height, out_width = ((side + 2 * padding - taps) // stride + 1 for side in x.shape[2:])
     positions = out_height * out_width
-    shape = (channels, height, width, taps, stride, padding, out_height, out_width)
-    pointwise = taps == stride == 1 and padding == 0
-    # So many images at a time that the product is large, and the columns stay in the cache.
-    group = images if positions < LARGE_MAP and pointwise else max(1, min(images, LARGE_MAP // positions))
-    y = np.empty((images, len(weight), positions), np.float32)
+    # So many images at a time that the product is large, and the patches stay in the cache.
+    group = images if positions < LARGE_MAP and taps == 1 else max(1, min(images, LARGE_MAP // positions))
     groups = [slice(first, min(first + group, images)) for first in range(0, images, group)]
-
-    def columns_of(part: slice) -> np.ndarray:
-        """[n, C, H, W] -> [C * k * k, n * H' * W']."""
-        if pointwise:
-            return _images_last(x[part].reshape(-1, channels, positions))
-        columns = np.empty((matrix.shape[1], (part.stop - part.start) * positions), np.float32)
-        for index, image in enumerate(x[part]):
-            kernels.gather_patches(image.reshape(-1), columns, index * positions, *shape)
-        return columns
-
+    matrix = weight.reshape(len(weight), -1)
+    y = np.empty((images, len(weight), out_height, out_width), np.float32)
     for part in groups:
-        product = _times(matrix, columns_of(part))
-        y[part] = product.reshape(len(weight), -1, positions).swapaxes(0, 1)
+        _to_images(_times(matrix, _patches(x[part], taps, stride, padding)), y[part])
     if bias:
-        y += bias[0][:, None]
+        y += bias[0][:, None, None]
 
     def gradients(dy: np.ndarray) -> tuple:
-        dy = dy.reshape(y.shape)
-        dx, dmatrix = np.empty_like(x), np.zeros_like(matrix)
+        dx, dweight = np.empty_like(x), np.zeros_like(weight)
         for part in groups:
-            d = _images_last(dy[part])
-            dmatrix += _times(d, columns_of(part).T)
-            dcolumns = _times(matrix.T, d)
-            if pointwise:
-                dx[part] = dcolumns.reshape(channels, -1, positions).swapaxes(0, 1).reshape(x[part].shape)
+            if stride == 1 and 2 * padding == taps - 1:
+                # The gradient of x is the convolution of dy with the kernels turned by 180 degrees.
+                turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3).reshape(channels, -1)
+                patches = _patches(dy[part], taps, 1, padding)
+                _to_images(_times(turned, patches), dx[part])
+                by_tap = _times(_patches(x[part], 1, 1, 0), patches.T).reshape(channels, len(weight), taps, taps)
+                dweight += by_tap[:, :, ::-1, ::-1].swapaxes(0, 1)
                 continue
-            for index, image in enumerate(dx[part]):
-                kernels.scatter_patches(image.reshape(-1), dcolumns, index * positions, *shape)
-        dbias = [dy.sum(axis=(0, 2))] if bias else []
-        return dx, dmatrix.reshape(weight.shape), *dbias
+            d = _patches(dy[part], 1, 1, 0)
+            dweight += _times(d, _patches(x[part], taps, stride, padding).T).reshape(weight.shape)
+            dpatches = _times(matrix.T, d).reshape(channels, taps, taps, -1, out_height, out_width)
+            height, width = x.shape[2:]
+            padded = np.zeros((len(x[part]), channels, height + 2 * padding, width + 2 * padding), np.float32)
+            for ky, kx in np.ndindex(taps, taps):
+                rows, columns = (
+                    slice(first, first + stride * (count - 1) + 1, stride)
+                    for first, count in ((ky, out_height), (kx, out_width))
+                )
+                padded[:, :, rows, columns] += dpatches[:, ky, kx].swapaxes(0, 1)
+            dx[part] = padded[:, :, padding : padding + height, padding : padding + width]
+        dbias = [dy.sum(axis=(0, 2, 3))] if bias else []
+        return dx, dweight, *dbias
 
-    return y.reshape(images, len(weight), out_height, out_width), gradients
+    return y, gradients
 
 
-def _images_last(x: np.ndarray) -> np.ndarray:
-    """[n, C, size] -> [C, n * size]; of one image without a copy."""
-    return x[0] if len(x) == 1 else np.ascontiguousarray(x.swapaxes(0, 1)).reshape(x.shape[1], -1)
+def _patches(x: np.ndarray, taps: int, stride: int, padding: int) -> np.ndarray:
+    """What each position of the result sees: x [n, C, H, W] -> [C * taps * taps, n * H' * W']."""
+    if padding:
+        padded = np.zeros((*x.shape[:2], *(side + 2 * padding for side in x.shape[2:])), np.float32)
+        padded[:, :, padding:-padding, padding:-padding] = x
+        x = padded
+    images, channels, height, width = x.shape
+    shape = (channels, taps, taps, images, (height - taps) // stride + 1, (width - taps) // stride + 1)
+    image, channel, row, column = x.strides
+    seen = np.lib.stride_tricks.as_strided(x, shape, (channel, row, column, image, row * stride, column * stride))
+    return np.ascontiguousarray(seen).reshape(channels * taps * taps, -1)
+
+
+def _to_images(product: np.ndarray, images: np.ndarray) -> None:
+    """Writes [C, n * H * W] into images [n, C, H, W]."""
+    images[:] = product.reshape(images.shape[1], images.shape[0], *images.shape[2:]).swapaxes(0, 1)
 
 
 def _run_convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
@@ -755,8 +784,13 @@ def load_kernels() -> None:
     # The first number of a list is that of the outermost level.
     wanted = int((os.environ.get("OMP_NUM_THREADS") or str(numba.config.NUMBA_NUM_THREADS)).split(",")[0])
     numba.set_num_threads(max(1, min(wanted, numba.config.NUMBA_NUM_THREADS)))
-    found = ThreadpoolController().select(internal_api="openblas").lib_controllers
-    blas = next((library for library in found if Path(library.filepath).parent.name.startswith("numpy")), None)
+    libraries = ThreadpoolController().lib_controllers
+    numpys = (library for library in libraries if library.internal_api == "openblas")
+    blas = next((library for library in numpys if Path(library.filepath).parent.name.startswith("numpy")), None)
+    for library in libraries:
+        if library.prefix == "libiomp":
+            # After each operator of Paddle its second thread waits 0.2 s for the next one and keeps a core busy.
+            library.dynlib.kmp_set_blocktime(0)
     kernels = cpu_kernels
 
 

@@ -217,59 +217,6 @@ def depthwise_backward(x, weight, dy, dx, dweight, dbias, images, height, width,
         dbias[c] = total
 
 
-# ---- dense convolution: patches as columns of a matrix ----
-
-
-@kernel(threads_from=MANY)
-def gather_patches(x, columns, first, channels, height, width, taps, stride, padding, out_height, out_width):
-    """One image [C, H, W] -> H' * W' columns of [C * taps * taps, M] from ``first`` on: what each position sees."""
-    for c in prange(channels):
-        for ky in range(taps):
-            for kx in range(taps):
-                line = columns[(c * taps + ky) * taps + kx, first : first + out_height * out_width]
-                for r in range(out_height):
-                    y = r * stride + ky - padding
-                    at = (c * height + y) * width + kx - padding
-                    low = max(0, -((kx - padding) // stride))
-                    high = min(out_width, (width - 1 - kx + padding) // stride + 1)
-                    if y < 0 or y >= height:
-                        low, high = out_width, out_width
-                    for i in range(min(low, out_width)):
-                        line[r * out_width + i] = ZERO
-                    if stride == 1:
-                        for i in range(low, high):
-                            line[r * out_width + i] = x[at + i]
-                    else:
-                        for i in range(low, high):
-                            line[r * out_width + i] = x[at + i * stride]
-                    for i in range(max(high, low), out_width):
-                        line[r * out_width + i] = ZERO
-
-
-@kernel(threads_from=MANY)
-def scatter_patches(x, columns, first, channels, height, width, taps, stride, padding, out_height, out_width):
-    """The transpose of `gather_patches`: sums columns into the image [C, H, W], which is written."""
-    for c in prange(channels):
-        for i in range(c * height * width, (c + 1) * height * width):
-            x[i] = ZERO
-        for ky in range(taps):
-            for kx in range(taps):
-                line = columns[(c * taps + ky) * taps + kx, first : first + out_height * out_width]
-                low = max(0, -((kx - padding) // stride))
-                high = min(out_width, (width - 1 - kx + padding) // stride + 1)
-                for r in range(out_height):
-                    y = r * stride + ky - padding
-                    if y < 0 or y >= height:
-                        continue
-                    at = (c * height + y) * width + kx - padding
-                    if stride == 1:
-                        for i in range(low, high):
-                            x[at + i] += line[r * out_width + i]
-                    else:
-                        for i in range(low, high):
-                            x[at + i * stride] += line[r * out_width + i]
-
-
 # ---- normalisation ----
 
 
