@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from detection.configuration import DatasetFiles, DetectionConfig
+from detection.configuration import DatasetFiles, DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.export import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
@@ -121,25 +121,13 @@ def load_trained(config: DetectionConfig) -> TrainedDetector:
     load_detector_weights(config, model)
     model.eval()
     names = class_names_of_weights(weights) or class_names_of(config)
+    if names is None:
+        logger.info("no annotation file is there: classes are shown by their numbers")
     if names is not None and len(names) != config.num_classes:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.num_classes)
         names = None
     warn_of_other_contrast(config, "Test")
     return TrainedDetector(config, model, names)
-
-
-def class_names_of(config: DetectionConfig) -> list[str] | None:
-    """Returns the class names of the first annotation file that is there, in the toolkit's order, or ``None``."""
-    for part in ("Eval", "Train", "Test"):
-        files = config.datasets.get(part)
-        if files is None or files.annotations is None or not files.annotations.is_file():
-            continue
-        categories = _read_annotations(files.annotations).get("categories") or []
-        if not all(isinstance(category, dict) and "name" in category for category in categories):
-            raise UserError(f"{files.annotations}: cannot be read as COCO annotations (a category has no name)")
-        return [str(category["name"]) for category in categories]
-    logger.info("no annotation file is there: classes are shown by their numbers")
-    return None
 
 
 def _read_annotations(file: Path) -> dict[str, Any]:

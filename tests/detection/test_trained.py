@@ -36,7 +36,7 @@ def test_a_category_without_a_name_is_told(tmp_path):
     frames = Frames(tmp_path)
     config = frames.write_config()
     assert class_names_of(load_config(config)) == ["cube", "ball", "tyre"]
-    del frames.val["categories"][1]["name"]
+    del frames.train["categories"][1]["name"]
     frames.write()
-    with pytest.raises(UserError, match=r"val\.json: .*a category has no name"):
+    with pytest.raises(UserError, match=r"train\.json: .*a category has no name"):
         class_names_of(load_config(config))
