@@ -17,6 +17,7 @@ from ppcls_ext.preprocess.operators import Backend
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
 from ppcls_ext.utils.signature import Limits
+from ppcls_ext.utils.texts import TextError, read_text
 from ppcls_ext.weights.pickles import unpickle
 
 
@@ -181,10 +182,10 @@ class ImageNetDataset(_Files):
         self.paths = []
         labels = []
         try:
-            text = file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DatasetError("cls_label_path", f"{file} is not a text file in UTF-8 ({error})") from error
-        for number, line in enumerate(text.splitlines(), start=1):
+            text = read_text(file)
+        except TextError as error:
+            raise DatasetError("cls_label_path", str(error)) from error
+        for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
             path, *rest = line.strip().rsplit(delimiter, 1)

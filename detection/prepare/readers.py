@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
@@ -16,6 +16,7 @@ from detection.annotations import Frame, Ledger, RawBox, folded
 from detection.coco import LARGEST_COORDINATE, NotCocoError, is_coordinate, load_coco
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
+from ppcls_ext.utils.texts import TextError, UnknownEncodingError, decode_text
 
 PART_WORDS = {
     "train": ("train", "training", "trn"),
@@ -88,30 +89,31 @@ def read_xml(path: Path) -> Element:
     """Reads an XML file.
 
     Raises:
-        XmlError: the file is no XML, declares a document type or an entity, or is too large or too deep.
+        UnknownEncodingError: its encoding has to be stated.
+        XmlError: the file is damaged, no XML, declares a document type or an entity, or is too large or too deep.
         OSError: the file cannot be read.
     """
     size = path.stat().st_size
     if size > LARGEST_XML:
         raise XmlError(f"{size} bytes are too many for an annotation")
-    data = path.read_bytes().lstrip(b" \t\r\n")
-    if not data:
+    data = path.read_bytes()
+    # The declaration is ASCII in every encoding but UTF-16 and UTF-32, which have no need of it.
+    declared = re.search(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']", data[:400])
+    try:
+        text = decode_text(data, str(path), declared and declared[1].decode("ascii")).lstrip()
+    except UnknownEncodingError:
+        raise
+    except TextError as error:
+        raise XmlError(error.reason) from error
+    if not text:
         raise XmlError("the file is empty")
-    # expat knows UTF-8, UTF-16, ASCII and Latin-1 only, but people use GBK.
-    declared = re.match(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']", data)
-    encoding = declared.group(1).decode("ascii") if declared else "utf-8"
-    if encoding.lower() not in ("utf-8", "utf8", "utf-16", "us-ascii", "iso-8859-1"):
-        try:
-            text = data.decode(encoding)
-        except (LookupError, UnicodeDecodeError) as error:
-            raise XmlError(f"its encoding '{encoding}' cannot be read") from error
-        data = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL).encode("utf-8")
+    text = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
     # Both can pull in other files or grow to gigabytes of text.
-    if re.search(rb"<!(DOCTYPE|ENTITY)", data.replace(b"\0", b"")):
+    if re.search("<!(DOCTYPE|ENTITY)", text):
         raise XmlError("it declares a document type or an entity, which annotations do not need")
     parser = XMLPullParser(("start", "end"))
     try:
-        parser.feed(data)
+        parser.feed(text.encode("utf-8"))
         parser.close()
         events = list(parser.read_events())
     except ParseError as error:
@@ -262,10 +264,17 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
 
     claims: dict[Path, list[tuple[str, VocAnnotation]]] = defaultdict(list)
     spoilt: set[Path] = set()
-    for file in files:
+    waiting: list[Path] = []
+    for file in chain(files, waiting):
         shown = shown_path(file, source)
         try:
             annotation = read_voc(file)
+        except UnknownEncodingError as error:
+            if not error.unclear or file in waiting:
+                raise
+            # A few characters that may be of several languages: the other files may tell.
+            waiting.append(file)
+            continue
         except (XmlError, OSError) as error:
             ledger.reject("malformed_xml", shown, str(error))
             spoilt.update(find(file, file.stem)[:1])

@@ -18,6 +18,7 @@ import numpy as np
 from detection.annotations import Frame, Ledger
 from ppcls_ext.check.duplicates import near_pairs
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.texts import read_text
 
 Parts = dict[str, list[Frame]]
 
@@ -48,11 +49,7 @@ def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[
     placed: dict[str, str] = {}
     parts: Parts = {part: [] for part in lists}
     for part, path in lists.items():
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not a text file in UTF-8") from error
-        names = [line.strip().replace("\\", "/") for line in text.splitlines() if line.strip()]
+        names = [line.strip().replace("\\", "/") for line in read_text(path).split("\n") if line.strip()]
         if not names:
             raise UserError(f"{path}: holds no names")
         for name in names:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.texts import TextError, read_text
 
 logger = logging.getLogger(__name__)
 SHOWN_NAMES = 3
@@ -69,10 +70,12 @@ def numbering_of(annotations: Path, images: Sequence[Path], predictor: Detection
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except FileNotFoundError:
         raise UserError(f"--annotations {file}: the file does not exist") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except TextError as error:
+        raise UserError(f"--annotations {error}") from error
+    except (OSError, ValueError) as error:
         raise UserError(f"--annotations {file}: cannot be read as COCO annotations ({error})") from error
     for key, needed in (("images", {"id", "file_name"}), ("categories", {"id", "name"})):
         records = content.get(key) if isinstance(content, dict) else None
