@@ -16,7 +16,8 @@ from detection.annotations import Frame, Ledger, RawBox, folded
 from detection.coco import LARGEST_COORDINATE, NotCocoError, is_coordinate, load_coco
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
-from ppcls_ext.utils.texts import TextError, UnknownEncodingError, decode_text
+from ppcls_ext.utils.names import NamedFiles, folded_name, is_left_behind, spellings
+from ppcls_ext.utils.texts import TextError, UnknownEncodingError, decode_text, shown_name
 
 PART_WORDS = {
     "train": ("train", "training", "trn"),
@@ -26,8 +27,8 @@ PART_WORDS = {
 
 
 def shown_path(path: Path, source: Path) -> str:
-    """Returns a path below the source folder as reports show it: with ``/``, and bytes that are no UTF-8 spelt out."""
-    return path.relative_to(source).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Returns a path below the source folder as reports show it: with ``/``, and readable where it is no UTF-8."""
+    return shown_name(path.relative_to(source).as_posix())
 
 
 def find_file(option: str, path: Path, source: Path) -> Path:
@@ -241,12 +242,10 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
     """
     images = _images_below(source, ledger)
     files = files_in(source, {".xml"})
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for image in images:
-        by_stem[image.stem].append(image)
+    by_stem = NamedFiles(images, lambda image: image.stem)
     # How many annotation files of one folder have an image of their name in another.
     shared = Counter(
-        (file.parent, folder) for file in files for folder in {image.parent for image in by_stem.get(file.stem, [])}
+        (file.parent, folder) for file in files for folder in {image.parent for image in by_stem.find(file.stem)}
     )
 
     def find(file: Path, stem: str, folder: str = "") -> list[Path]:
@@ -256,7 +255,7 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
         states, then those in the folder with most images for the annotation files beside it.
         """
         return _best(
-            by_stem.get(stem, []),
+            by_stem.find(stem),
             lambda image: _common_depth(file.parent, image.parent),
             lambda image: image.parent.name == folder,
             lambda image: shared[(file.parent, image.parent)],
@@ -282,16 +281,23 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
         ledger.take_in(annotation.boxes)
         # By the annotation file's own name, then by the name that it states.
         stated = annotation.filename
+        stated_stems = [Path(name).stem for name in spellings(stated)] if stated else []
         candidates = find(file, file.stem, annotation.folder)
         if candidates:
-            if Path(stated).suffix and Path(stated).stem != file.stem:
+            if Path(stated).suffix and folded_name(file.stem) not in map(folded_name, stated_stems):
                 ledger.note("other_name_stated", shown, f"names {stated}, taken for {candidates[0].name}")
-        elif candidates := find(file, Path(stated).stem, annotation.folder) if stated else []:
+            elif candidates[0].stem != file.stem:
+                ledger.note("other_spelling", shown, f"belongs to {candidates[0].name} (other case or accents)")
+        elif candidates := next(filter(None, (find(file, stem, annotation.folder) for stem in stated_stems)), []):
             ledger.repair("paired_by_stated_name", shown, f"belongs to {candidates[0].name}, which it names")
         else:
             ledger.reject("missing_image", shown, "has no image", len(annotation.boxes))
             continue
-        candidates = _best(candidates, lambda image, stated=stated: image.name == stated)
+        candidates = _best(
+            candidates,
+            lambda image, stated=stated: image.name == stated,
+            lambda image, stated=stated: folded_name(image.name) == folded_name(stated),
+        )
         if len(candidates) > 1:
             names = ", ".join(shown_path(image, image.parent) for image in candidates)
             ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
@@ -319,7 +325,12 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
 
 def voc_lists(source: Path) -> dict[str, Path] | None:
     """Returns ``ImageSets/Main/{train,val}.txt``; without ``val.txt`` the test list takes its place."""
-    folders = sorted(path for path in source.rglob("Main") if path.parent.name == "ImageSets" and path.is_dir())
+    folders = sorted(
+        path
+        for path in source.rglob("Main")
+        if path.parent.name == "ImageSets" and path.is_dir()
+        and not any(map(is_left_behind, path.relative_to(source).parts))
+    )
     if len(folders) != 1:
         return None
     lists = {name: folders[0] / f"{name}.txt" for name in ("train", "val", "trainval", "test")}

@@ -59,7 +59,7 @@ class TextError(UserError):
 
     def __init__(self, name: str, reason: str) -> None:
         self.reason = reason
-        super().__init__(f"{shown(name)}: {reason}")
+        super().__init__(f"{shown_name(name)}: {reason}")
 
 
 class UnknownEncodingError(TextError):
@@ -190,7 +190,7 @@ def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: boo
 def _note_guess(name: str, encoding: str, words: str) -> None:
     files = _guesses.setdefault(encoding, set())
     if not files:
-        logger.warning("%s %s; --encoding states another; the same holds for others like it", shown(name), words)
+        logger.warning("%s %s; --encoding states another; the same holds for others like it", shown_name(name), words)
     files.add(name)
 
 
@@ -261,7 +261,7 @@ def is_chinese(data: bytes) -> bool | None:
         if sum(syllable in COMMON_KOREAN for syllable in syllables) / len(hanzi) > common:
             return None
     # Capital letters of Western, Greek and Cyrillic words, two by two, are usual characters, too.
-    if all(min(code) >= 0xC0 for code in pairs) and common < 0.5:
+    if all(min(code) >= 0xC0 for code in pairs) and common <= 0.5:
         return None
     return True
 
@@ -273,7 +273,7 @@ def _mostly_utf8(data: bytes) -> bool:
     return 0 < bad <= len(foreign) - bad
 
 
-def shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """Returns a file name as a person can read it: one that is no UTF-8 is read as Chinese or its bytes spelt out."""
     try:
         name.encode("utf-8")
