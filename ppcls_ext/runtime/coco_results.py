@@ -101,7 +101,8 @@ def _best_match(image: Path, candidates: Sequence[tuple[str, int]]) -> int | Non
             common = [*(one == other for one, other in pairs), False].index(False)
             if common == len(stated) or (common and is_absolute(path)):
                 lengths.append((common, image_id))
-        found = {image_id for length, image_id in lengths if length == max(lengths)[0]}
+        longest = max((length for length, _ in lengths), default=0)
+        found = {image_id for length, image_id in lengths if length == longest}
         if found:
             return found.pop() if len(found) == 1 else None
     return None

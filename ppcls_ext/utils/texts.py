@@ -139,7 +139,7 @@ def _decode(data: bytes, name: str, declared: str | None) -> str:
         if codec is not None and codec not in UNICODE:
             _note_guess(name, "UTF-8", f"is UTF-8, not {stated or declared}")
         return as_utf8
-    if stated is not None:
+    if stated:
         try:
             return data.decode(codec)
         except UnicodeDecodeError as error:

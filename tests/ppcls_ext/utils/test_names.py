@@ -44,7 +44,7 @@ def log(caplog):
         ("%E6%B5%B7%E5%8F%82/1.png", "海参/1.png"),
         ("C:\\Users\\me\\data\\train\\cat\\a b.jpg", "train/cat/a b.jpg"),
         ("\\\\nas\\share\\val\\1.jpg", "val/1.jpg"),
-        ("/home/other/set/val/1.jpg", "val/1.jpg"),
+        ("/elsewhere/set/val/1.jpg", "val/1.jpg"),
         ("file:///D:/set/train/cat/a%20b.jpg", "train/cat/a b.jpg"),
         ("file://server/share/val/1.jpg", "val/1.jpg"),
         ("https://host/bucket/val/1.jpg", "val/1.jpg"),
