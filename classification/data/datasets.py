@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tarfile
 from abc import ABC, abstractmethod
@@ -12,12 +13,15 @@ from typing import Annotated, Any, ClassVar, Literal
 import cv2
 import numpy as np
 
+from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.operators import Backend
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
 from ppcls_ext.utils.signature import Limits
 from ppcls_ext.weights.pickles import unpickle
+
+logger = logging.getLogger(__name__)
 
 
 class DatasetError(UserError):
@@ -243,6 +247,8 @@ class ImageFolder(_Files):
             raise DatasetError("image_root", message)
         if not folders:
             raise DatasetError("image_root", f"{image_root} holds no class folders (expected one folder a class)")
+        if left_out := photographs_left_out(root):
+            logger.warning("%s", left_out)
         self.class_names = [folder.name for folder in folders]
         self.image_root = Path()
         self.paths = []

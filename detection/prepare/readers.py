@@ -14,6 +14,7 @@ from xml.parsers.expat import ErrorString
 
 from detection.annotations import Frame, Ledger, RawBox, folded
 from detection.coco import LARGEST_COORDINATE, NotCocoError, is_coordinate, load_coco
+from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
 
@@ -53,6 +54,8 @@ def part_of(path: Path, source: Path) -> str | None:
 
 def _images_below(source: Path, ledger: Ledger) -> list[Path]:
     images = images_in(source)
+    if left_out := photographs_left_out(source):
+        ledger.note("photographs_not_read", "all", left_out)
     if not images:
         raise UserError(f"{source}: no image below this folder")
     ledger.images["input"] = len(images)
