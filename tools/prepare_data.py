@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, add_encoding_argument, run
 
 
 def samples(arguments: argparse.Namespace) -> None:
@@ -116,6 +116,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         ("--turn-boxes", "boxes belong to the stored picture, and are turned with it as its EXIF data say"),
     ):
         parser.add_argument(option, action=argparse.BooleanOptionalAction, help=words)
+    add_encoding_argument(parser)
     if name != "duo":
         parser.add_argument(
             "--split-files",
