@@ -21,6 +21,7 @@ from typing import Any
 from detection.annotations import Corners, Frame, Ledger, RawBox, clean_frame, folded
 from ppcls_ext.preprocess.decode import ImageError, read_bytes, read_image
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import match_names
 from ppcls_ext.utils.texts import TextError, read_text
 
 COCO_LISTS = ("images", "categories", "annotations")
@@ -417,6 +418,13 @@ def read_coco(
         else:
             by_id[number].append(entry)
     numbers = _numbered(by_id)
+    meant: dict[str, str] = {}
+    if folder is not None and folder != Path():
+        stated = [entry["file_name"] for entries in by_id.values() for entry in entries]
+        try:
+            meant = dict(zip(stated, match_names(folder, stated, str(path)), strict=True))
+        except UserError as error:
+            raise AnnotationFileError(str(error)) from error
     frames: dict[str, Frame] = {}
     for image_id, entries in by_id.items():
         files, own = list(dict.fromkeys(entry["file_name"] for entry in entries)), boxes.pop(image_id, [])
@@ -426,7 +434,7 @@ def read_coco(
             continue
         if len(entries) > 1:
             ledger.repair("duplicate_image_id", shown, f"image {image_id} ({files[0]}) is listed {len(entries)} times")
-        name, entry = posixpath.normpath(files[0].replace("\\", "/")), entries[0]
+        name, entry = posixpath.normpath(meant.get(files[0], files[0])), entries[0]
         if name in frames:
             reason = f"image {image_id} is the same file as an image before it; their boxes are taken together"
             ledger.repair("duplicate_file_name", shown, reason)
