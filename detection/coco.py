@@ -16,6 +16,7 @@ import numpy as np
 
 from ppcls_ext.check.findings import ERROR, WARNING, Findings, Kind, Picture
 from ppcls_ext.preprocess.decode import read_bytes
+from ppcls_ext.preprocess.samples import Range
 from ppcls_ext.utils.errors import UserError
 
 COCO_LISTS = ("images", "categories", "annotations")
@@ -126,6 +127,7 @@ class CocoSet:
         areas: ``float64`` ``[A]``; NaN where it is missing.
         crowd, outlined: whether it is a crowd, and whether it has an outline (then its area is not the box's),
             ``bool`` ``[A]``.
+        value_range: what ``decode_image`` makes bytes of where samples have more than 8 bits.
     """
 
     part: str
@@ -143,6 +145,7 @@ class CocoSet:
     areas: np.ndarray
     crowd: np.ndarray
     outlined: np.ndarray
+    value_range: Range | None = None
 
     def __len__(self) -> int:
         return len(self.image_ids)

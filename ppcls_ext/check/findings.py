@@ -144,7 +144,8 @@ IMAGE_KINDS = {
     "extreme_aspect": Kind(WARNING, "more than 4 times as long as wide"),
     "exif_rotated": Kind(INFORMATION, "that EXIF data turn upright (the trainer does so too)"),
     "cmyk": Kind(INFORMATION, "in CMYK, converted to RGB"),
-    "sixteen_bit": Kind(INFORMATION, "of 16 bits, of which the upper 8 are used"),
+    "value_range": Kind(WARNING, "whose values do not fit the range that becomes bytes", "set"),
+    "sixteen_bit": Kind(INFORMATION, "with more than 8 bits a sample, made bytes"),
     "palette": Kind(INFORMATION, "with a palette, converted to RGB"),
     "transparent": Kind(INFORMATION, "with transparency, laid on white"),
 }
