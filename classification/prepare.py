@@ -64,7 +64,8 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
             target = folder / re.sub(r"[^\w .+-]", "_", name)
             target.mkdir(exist_ok=True)
             Image.fromarray(image).save(target / f"{index:06d}.png")
-        (folder / MARKER).write_text(f"{len(chosen)} samples of {settings.key} of {config.document.path}\n")
+        text = f"{len(chosen)} samples of {settings.key} of {config.document.path}\n"
+        (folder / MARKER).write_text(text, encoding="utf-8", errors="backslashreplace")
     return len(chosen)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.utils.errors import UserError, nearest_names, suggestion
+from ppcls_ext.utils.texts import read_text
 
 Corners = tuple[float, float, float, float]
 
@@ -160,10 +161,7 @@ def class_order(text: str) -> tuple[str, ...]:
     if "," in text:
         names = [part.strip() for part in text.split(",")]
     elif path.is_file():
-        try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise UserError(f"--classes {path}: not a text file in UTF-8") from error
+        names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     elif path.suffix or "/" in text:
         raise UserError(f"--classes {text}: no such file")
     elif match := nearest_names(text, CLASS_SETS, count=1):

@@ -18,6 +18,7 @@ from ppcls_ext.check.findings import ERROR, WARNING, Findings, Kind, Picture
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.samples import Range
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.texts import TextError, read_text
 
 COCO_LISTS = ("images", "categories", "annotations")
 # JSON knows whole numbers of any length; those beyond the reach of a float are no coordinates.
@@ -80,12 +81,12 @@ def load_coco(path: Path) -> dict[str, Any]:
         cause = "is a folder, not an annotation file" if path.is_dir() else "the annotation file does not exist"
         raise AnnotationFileError(f"{path}: {cause}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         data = json.loads(text)
+    except TextError as error:
+        raise AnnotationFileError(str(error)) from error
     except OSError as error:
         raise AnnotationFileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationFileError(f"{path}: is not a text file ({error.reason} at byte {error.start:,})") from error
     except json.JSONDecodeError as error:
         if not text.strip():
             raise AnnotationFileError(f"{path}: is empty") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, add_encoding_argument, run
 
 
 def samples(arguments: argparse.Namespace) -> None:
@@ -102,6 +102,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
     parser.add_argument("--output", type=Path, default=Path(output), metavar="OUT", help=f"folder to write ({output})")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if this tool wrote it")
     parser.add_argument("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
+    add_encoding_argument(parser)
     if name != "duo":
         parser.add_argument(
             "--split-files",

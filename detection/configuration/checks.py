@@ -24,6 +24,7 @@ from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import suggestion
 from ppcls_ext.utils.schema import Checker, Count, CountOrZero, NotNegative, Number, Section
 from ppcls_ext.utils.signature import REQUIRED, Parameter, parameters_of
+from ppcls_ext.utils.texts import read_text
 
 Multiple = Annotated[Number, Field(ge=0.01, le=100)]
 
@@ -216,7 +217,7 @@ def check_document(document: Document) -> None:
 def _anchored_keys(document: Document) -> set[str]:
     """Returns top-level keys that exist for their YAML anchor (``eval_size: &eval_size [640, 640]``)."""
     files = {line.rpartition(":")[0] for line in document.lines.values()}
-    texts = [Path(name).read_text(encoding="utf-8") for name in sorted(files) if name and Path(name).is_file()]
+    texts = [read_text(name) for name in sorted(files) if name and Path(name).is_file()]
     return {name for text in texts for name in _ANCHORED.findall(text)}
 
 

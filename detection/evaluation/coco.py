@@ -14,6 +14,7 @@ import numpy as np
 
 from detection.coco import load_coco
 from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.texts import read_text
 
 Detection = Mapping[str, Any]
 
@@ -137,7 +138,7 @@ def read_detections(path: str | Path) -> list[dict[str, Any]]:
         UserError: the file is missing or not a JSON list.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
     except OSError as error:
         raise UserError(f"{path}: the file of detections cannot be read ({error.strerror or error})") from error
     except ValueError as error:

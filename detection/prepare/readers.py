@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
@@ -16,6 +16,8 @@ from detection.annotations import Frame, Ledger, RawBox, folded
 from detection.coco import LARGEST_COORDINATE, NotCocoError, is_coordinate, load_coco
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
+from ppcls_ext.utils.names import NamedFiles, folded_name, is_left_behind, spellings
+from ppcls_ext.utils.texts import TextError, UnknownEncodingError, decode_text, shown_name
 
 PART_WORDS = {
     "train": ("train", "training", "trn"),
@@ -25,8 +27,8 @@ PART_WORDS = {
 
 
 def shown_path(path: Path, source: Path) -> str:
-    """Returns a path below the source folder as reports show it: with ``/``, and bytes that are no UTF-8 spelt out."""
-    return path.relative_to(source).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Returns a path below the source folder as reports show it: with ``/``, and readable where it is no UTF-8."""
+    return shown_name(path.relative_to(source).as_posix())
 
 
 def find_file(option: str, path: Path, source: Path) -> Path:
@@ -88,30 +90,31 @@ def read_xml(path: Path) -> Element:
     """Reads an XML file.
 
     Raises:
-        XmlError: the file is no XML, declares a document type or an entity, or is too large or too deep.
+        UnknownEncodingError: its encoding has to be stated.
+        XmlError: the file is damaged, no XML, declares a document type or an entity, or is too large or too deep.
         OSError: the file cannot be read.
     """
     size = path.stat().st_size
     if size > LARGEST_XML:
         raise XmlError(f"{size} bytes are too many for an annotation")
-    data = path.read_bytes().lstrip(b" \t\r\n")
-    if not data:
+    data = path.read_bytes()
+    # The declaration is ASCII in every encoding but UTF-16 and UTF-32, which have no need of it.
+    declared = re.search(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']", data[:400])
+    try:
+        text = decode_text(data, str(path), declared and declared[1].decode("ascii")).lstrip()
+    except UnknownEncodingError:
+        raise
+    except TextError as error:
+        raise XmlError(error.reason) from error
+    if not text:
         raise XmlError("the file is empty")
-    # expat knows UTF-8, UTF-16, ASCII and Latin-1 only, but people use GBK.
-    declared = re.match(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']", data)
-    encoding = declared.group(1).decode("ascii") if declared else "utf-8"
-    if encoding.lower() not in ("utf-8", "utf8", "utf-16", "us-ascii", "iso-8859-1"):
-        try:
-            text = data.decode(encoding)
-        except (LookupError, UnicodeDecodeError) as error:
-            raise XmlError(f"its encoding '{encoding}' cannot be read") from error
-        data = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL).encode("utf-8")
+    text = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
     # Both can pull in other files or grow to gigabytes of text.
-    if re.search(rb"<!(DOCTYPE|ENTITY)", data.replace(b"\0", b"")):
+    if re.search("<!(DOCTYPE|ENTITY)", text):
         raise XmlError("it declares a document type or an entity, which annotations do not need")
     parser = XMLPullParser(("start", "end"))
     try:
-        parser.feed(data)
+        parser.feed(text.encode("utf-8"))
         parser.close()
         events = list(parser.read_events())
     except ParseError as error:
@@ -239,12 +242,10 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
     """
     images = _images_below(source, ledger)
     files = files_in(source, {".xml"})
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for image in images:
-        by_stem[image.stem].append(image)
+    by_stem = NamedFiles(images, lambda image: image.stem)
     # How many annotation files of one folder have an image of their name in another.
     shared = Counter(
-        (file.parent, folder) for file in files for folder in {image.parent for image in by_stem.get(file.stem, [])}
+        (file.parent, folder) for file in files for folder in {image.parent for image in by_stem.find(file.stem)}
     )
 
     def find(file: Path, stem: str, folder: str = "") -> list[Path]:
@@ -254,7 +255,7 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
         states, then those in the folder with most images for the annotation files beside it.
         """
         return _best(
-            by_stem.get(stem, []),
+            by_stem.find(stem),
             lambda image: _common_depth(file.parent, image.parent),
             lambda image: image.parent.name == folder,
             lambda image: shared[(file.parent, image.parent)],
@@ -262,10 +263,17 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
 
     claims: dict[Path, list[tuple[str, VocAnnotation]]] = defaultdict(list)
     spoilt: set[Path] = set()
-    for file in files:
+    waiting: list[Path] = []
+    for file in chain(files, waiting):
         shown = shown_path(file, source)
         try:
             annotation = read_voc(file)
+        except UnknownEncodingError as error:
+            if not error.unclear or file in waiting:
+                raise
+            # A few characters that may be of several languages: the other files may tell.
+            waiting.append(file)
+            continue
         except (XmlError, OSError) as error:
             ledger.reject("malformed_xml", shown, str(error))
             spoilt.update(find(file, file.stem)[:1])
@@ -273,16 +281,23 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
         ledger.take_in(annotation.boxes)
         # By the annotation file's own name, then by the name that it states.
         stated = annotation.filename
+        stated_stems = [Path(name).stem for name in spellings(stated)] if stated else []
         candidates = find(file, file.stem, annotation.folder)
         if candidates:
-            if Path(stated).suffix and Path(stated).stem != file.stem:
+            if Path(stated).suffix and folded_name(file.stem) not in map(folded_name, stated_stems):
                 ledger.note("other_name_stated", shown, f"names {stated}, taken for {candidates[0].name}")
-        elif candidates := find(file, Path(stated).stem, annotation.folder) if stated else []:
+            elif candidates[0].stem != file.stem:
+                ledger.note("other_spelling", shown, f"belongs to {candidates[0].name} (other case or accents)")
+        elif candidates := next(filter(None, (find(file, stem, annotation.folder) for stem in stated_stems)), []):
             ledger.repair("paired_by_stated_name", shown, f"belongs to {candidates[0].name}, which it names")
         else:
             ledger.reject("missing_image", shown, "has no image", len(annotation.boxes))
             continue
-        candidates = _best(candidates, lambda image, stated=stated: image.name == stated)
+        candidates = _best(
+            candidates,
+            lambda image, stated=stated: image.name == stated,
+            lambda image, stated=stated: folded_name(image.name) == folded_name(stated),
+        )
         if len(candidates) > 1:
             names = ", ".join(shown_path(image, image.parent) for image in candidates)
             ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
@@ -310,7 +325,12 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
 
 def voc_lists(source: Path) -> dict[str, Path] | None:
     """Returns ``ImageSets/Main/{train,val}.txt``; without ``val.txt`` the test list takes its place."""
-    folders = sorted(path for path in source.rglob("Main") if path.parent.name == "ImageSets" and path.is_dir())
+    folders = sorted(
+        path
+        for path in source.rglob("Main")
+        if path.parent.name == "ImageSets" and path.is_dir()
+        and not any(map(is_left_behind, path.relative_to(source).parts))
+    )
     if len(folders) != 1:
         return None
     lists = {name: folders[0] / f"{name}.txt" for name in ("train", "val", "trainval", "test")}

@@ -58,7 +58,7 @@ def test_a_truncated_file(prepared):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xd8\xff\xe0 a picture", "is not a text file"),
+        (b"\xff\xd8\xff\xe0 a picture", "state its encoding with --encoding"),
         (b'{"images": [], "annotations": []}', "is no COCO annotation file: it has no list of categories"),
         (b'{"images": [], "annotations": [], "categories": []}', "lists no image"),
     ],

@@ -158,7 +158,7 @@ BAD_XML = {
     "external": ('<!DOCTYPE a SYSTEM "file:///etc/hostname"><annotation/>', "declares a document type"),
     "deep": ("<annotation>" + "<a>" * 100 + "</a>" * 100 + "</annotation>", "nested more than 64 deep"),
     "other": ("<html><body/></html>", "its root is <html>"),
-    "encoding": ('<?xml version="1.0" encoding="klingon"?><annotation/>', "encoding 'klingon' cannot be read"),
+    "damaged": ("<annotation>\0\0</annotation>", "holds zero bytes"),
 }
 
 
