@@ -43,13 +43,11 @@ class Evaluator:
         self.environment = environment
         self.loader = evaluation_loader(config, environment)
         # Category id in the annotations of each class of the model.
-        catalogue = self.loader.read_batch.dataset.catid2clsid
-        self.category_ids = {label: category for category, label in catalogue.items()}
+        dataset = self.loader.read_batch.dataset
+        self.category_ids = {label: category for category, label in dataset.catid2clsid.items()}
         self.files = config.datasets["Eval"]
-        categories = json.loads(self.files.annotations.read_text(encoding="utf-8"))["categories"]
-        names = {category["id"]: category["name"] for category in categories}
         # In the order of the model's classes.
-        self.class_names = [names[self.category_ids[label]] for label in sorted(self.category_ids)]
+        self.class_names = sorted(dataset.cname2cid, key=dataset.cname2cid.get)
 
     @paddle.no_grad()
     def detect(self, model: paddle.nn.Layer, folder: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import random
 from collections.abc import Sequence
@@ -19,7 +18,9 @@ import cv2
 import numpy as np
 import paddle
 
-from detection.configuration import DatasetFiles, DetectionConfig
+from detection.annotations import Ledger
+from detection.coco import CocoSet, open_coco
+from detection.configuration import DetectionConfig
 from detection.toolkit import quiet_toolkit, refusals
 from ppcls_ext.engine.environment import Environment, derive_seed
 from ppcls_ext.engine.loader import EpochBatchSampler, Loader, SampleKey, batch_generator, sample_generator
@@ -49,15 +50,14 @@ def training_loader(config: DetectionConfig, environment: Environment) -> Loader
     quiet_toolkit()
     with refusals(config):
         dataset = create("TrainDataset")()
-        _parse(dataset, environment)
+        coco = _parse(dataset, config, environment, "Train")
         loader = _loader(config, environment, "Train", dataset, create("TrainReader"))
-    if config.data["TrainDataset"].get("name") == COCO:
-        listed, used = _listed_images(config.datasets["Train"]), len(dataset.roidbs)
-        if used < listed:
-            logger.warning(
-                "TrainDataset: %d of %d images are left out: those without a usable box, unless allow_empty is true, "
-                "and what sample_num and empty_ratio cut off", listed - used, listed,
-            )  # fmt: skip
+    if coco is not None and len(dataset.roidbs) < len(coco):
+        logger.warning(
+            "TrainDataset: %d of %d images are left out: those without a usable box, unless allow_empty is true, "
+            "those with crowds only, and what sample_num and empty_ratio cut off",
+            len(coco) - len(dataset.roidbs), len(coco),
+        )  # fmt: skip
     return loader
 
 
@@ -74,29 +74,72 @@ def evaluation_loader(config: DetectionConfig, environment: Environment) -> Load
         dataset = create("EvalDataset")()
         # An image without boxes belongs to an evaluation: whatever is found there is wrong.
         dataset.allow_empty, dataset.empty_ratio = True, 1.0
-        _parse(dataset, environment)
+        coco = _parse(dataset, config, environment, "Eval")
         reader = create("EvalReader")
-    listed = _listed_images(config.datasets["Eval"])
-    if len(dataset) != listed:
+    if coco is not None and len(dataset) != len(coco):
         raise UserError(
             f"{config.path}: EvalDataset would evaluate {len(dataset)} images, but the figures are those of all "
-            f"{listed} of {config.datasets['Eval'].annotations}: leave out sample_num and repeat"
+            f"{len(coco)} of {coco.path}: leave out sample_num and repeat"
         )
     return _loader(config, environment, "Eval", dataset, reader)
 
 
-def _parse(dataset: Any, environment: Environment) -> None:
-    """Reads the annotations of a data set of ppdet."""
+def _parse(dataset: Any, config: DetectionConfig, environment: Environment, part: str) -> CocoSet | None:
+    """Reads the annotations of a data set of ppdet; those of a COCO file by our rules, and says what they left out."""
     # With `empty_ratio` it draws from the images without boxes, which has to be the same draw in all processes.
     random.seed(derive_seed(environment.seed, "images"))
-    dataset.check_or_download_dataset()
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        dataset.parse_dataset()
+    files = config.datasets[part]
+    if config.data[f"{part}Dataset"].get("name") != COCO or files.annotations is None:
+        dataset.check_or_download_dataset()
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            dataset.parse_dataset()
+        return None
+    ledger = Ledger()
+    coco = open_coco(files.annotations, files.image_dir, ledger)
+    fill_dataset(dataset, coco, part == "Train")
+    for line in ledger.summary() if environment.is_main else ():
+        logger.warning("%sDataset: %s", part, line)
+    crowds = sum(box.crowd for frame in coco.frames for box in frame.boxes)
+    if crowds and part == "Train" and not dataset.load_crowd and environment.is_main:
+        logger.info("TrainDataset: %d boxes of crowds are not learnt from", crowds)
+    return coco
 
 
-def _listed_images(files: DatasetFiles) -> int:
-    """Returns how many images an annotation file lists."""
-    return len(json.loads(files.annotations.read_text(encoding="utf-8"))["images"]) if files.annotations else 0
+def fill_dataset(dataset: Any, coco: CocoSet, training: bool) -> None:
+    """Gives a ``COCODataSet`` of ppdet the images and boxes of an annotation file, in place of its own parsing.
+
+    Its own rules drop boxes and images in silence; of data without faults both make the same records.
+
+    Args:
+        dataset: the data set; its keys ``data_fields``, ``sample_num``, ``load_crowd``, ``allow_empty`` and
+            ``empty_ratio`` mean what they mean there.
+        coco: images with their checked boxes.
+        training: leaves out images that show nothing but crowds, which would be taught as background.
+    """
+    dataset.load_image_only = False
+    dataset.catid2clsid = {category: label for label, category in enumerate(coco.category_ids)}
+    dataset.cname2cid = {name: label for label, name in enumerate(coco.names)}
+    full, empty = [], []
+    for frame in sorted(coco.frames, key=lambda frame: frame.image_id):
+        boxes = [box for box in frame.boxes if dataset.load_crowd or not box.crowd]
+        if not boxes and (not dataset.allow_empty or (training and frame.boxes)):
+            continue
+        # Rounded as ppdet rounds them.
+        corners = [[round(value, 3) for value in (x, y, x + w, y + h)] for x, y, w, h in (box.xywh for box in boxes)]
+        fields = {
+            "is_crowd": np.array([[box.crowd] for box in boxes], np.int32).reshape(-1, 1),
+            "gt_class": np.array([[box.category] for box in boxes], np.int32).reshape(-1, 1),
+            "gt_bbox": np.array(corners, np.float32).reshape(-1, 4),
+            "gt_poly": [None] * len(boxes),
+        }
+        record = {"im_file": str(frame.image), "im_id": np.array([frame.image_id]),
+                  "h": float(frame.height), "w": float(frame.width)}  # fmt: skip
+        record = record if "image" in dataset.data_fields else {}
+        record |= {name: value for name, value in fields.items() if name in dataset.data_fields}
+        (full if boxes else empty).append(record)
+        if 0 < dataset.sample_num <= len(full) + len(empty):
+            break
+    dataset.roidbs = full + (dataset._sample_empty(empty, len(full)) if empty else [])
 
 
 def _loader(config: DetectionConfig, environment: Environment, part: str, dataset: Any, reader: Any) -> Loader:

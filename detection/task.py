@@ -7,7 +7,6 @@ numbers that make a run reproducible; so its parts are put together here.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 import paddle
 
+from detection.annotations import Ledger
+from detection.coco import AnnotationFileError, read_coco
 from detection.configuration import DetectionConfig
 from detection.configuration.config import warn_of_other_contrast
 from detection.ema import DetectorEMA, as_arrays
@@ -95,12 +96,13 @@ def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -
 
 
 def _training_images(config: DetectionConfig) -> list[Path]:
-    """Returns the files that the annotations of the training set list; none where that cannot be read: told later."""
+    """Returns the files of the training set; none where its annotations cannot be read, which is told later."""
     files = config.datasets.get("Train")
+    if files is None or files.annotations is None:
+        return []
     try:
-        records = json.loads(files.annotations.read_text(encoding="utf-8"))["images"]
-        return [files.image_dir / str(record["file_name"]) for record in records]
-    except (AttributeError, OSError, ValueError, KeyError, TypeError):
+        return [frame.image for frame in read_coco(files.annotations, Ledger(), folder=files.image_dir).frames]
+    except AnnotationFileError:
         return []
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_boxes, folded
+from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_frame, folded
 from detection.prepare.readers import find_coco_files, find_file, read_coco_folder, read_voc_folder, voc_lists
 from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
 from detection.prepare.write import check_output, lines_of, write_output
@@ -224,13 +224,8 @@ def clean_frames(frames: Sequence[Frame], classes: Sequence[str], ledger: Ledger
             if frame.stated_size not in (None, seen[:2]):
                 words = "states {}x{}, the picture has {}x{}".format(*frame.stated_size, *seen[:2])
                 ledger.repair("size_disagrees", frame.source, words)
-            frame.boxes = clean_boxes(frame, classes, ledger)
-            if frame.raw and not frame.boxes:
-                # It shows something; without a box it would teach that it shows nothing.
-                reason = f"none of its {len(frame.raw)} boxes can be used"
-                ledger.reject("no_box_left", frame.name, reason, image="rejected")
-                continue
-            cleaned.append(frame)
+            if clean_frame(frame, classes, ledger):
+                cleaned.append(frame)
     return cleaned
 
 

@@ -28,7 +28,7 @@ from PIL import Image
 from ppcls_ext.check.findings import ERROR, PART_WORDS, WARNING, Findings, Kind, Picture
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.decode import ImageError, decode_image
-from ppcls_ext.preprocess.samples import Range, deep_form
+from ppcls_ext.preprocess.samples import AnyRange, Range, deep_form
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
 
@@ -161,7 +161,7 @@ class PictureSet(Protocol):
     ``value_range`` is what ``decode_image`` makes bytes of where samples have more than 8 bits.
     """
 
-    value_range: Range | None
+    value_range: AnyRange
 
     def __len__(self) -> int: ...
 

@@ -289,8 +289,10 @@ def found_statement(found: Survey) -> Statement:
     """Returns the range of a set in place of ``bits: auto``.
 
     Raises:
-        UserError: all samples are the same.
+        UserError: no picture could be read, or all samples are the same.
     """
+    if not found.seen:
+        raise UserError("bits: auto finds no range: no training image could be read; state the number")
     if not found.deep:
         return {"bits": 16}
     if found.whole and found.lowest >= 0:
