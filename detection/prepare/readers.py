@@ -24,6 +24,7 @@ from detection.coco import (
     number_of,
     read_coco,
 )
+from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
 from ppcls_ext.utils.names import NamedFiles, folded_name, is_left_behind, spellings
@@ -65,6 +66,8 @@ def part_of(path: Path, source: Path) -> str | None:
 
 def _images_below(source: Path, ledger: Ledger) -> list[Path]:
     images = images_in(source)
+    if left_out := photographs_left_out(source):
+        ledger.note("photographs_not_read", "all", left_out)
     if not images:
         raise UserError(f"{source}: no image below this folder")
     ledger.images["input"] = len(images)

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from ppcls_ext.preprocess.content import FORMATS
 from ppcls_ext.preprocess.decode import JPEG_START, ImageError, decode_image
 from ppcls_ext.preprocess.samples import AUTO, SIXTEEN_BITS, Range, deep_form, stated_range
 from ppcls_ext.utils.errors import UserError
@@ -267,7 +268,7 @@ def is_deep(data: bytes) -> bool:
     if data.startswith(JPEG_START):
         return False
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return deep_form(image) is not None
     except Exception:  # noqa: BLE001 - Pillow's readers raise nearly anything; what is wrong is said by the decoder.
         return False

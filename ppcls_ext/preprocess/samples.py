@@ -27,6 +27,10 @@ BITS_PER_SAMPLE = 258
 ADVICE = "state value_range: [low, high] or bits: auto at the decode operator"
 
 
+class SampleError(ValueError):
+    """Samples that cannot be used; the message is the cause, one line."""
+
+
 class DeepForm(NamedTuple):
     """How a picture with more than 8 bits a sample is stored.
 
@@ -70,14 +74,16 @@ def stored_samples(form: DeepForm, image: Image.Image, data: bytes, orientation:
         ``[H, W]``, or RGB ``[H, W, 3]``, or with transparency ``[H, W, 4]``: ``uint16``, ``int32`` or ``float32``.
 
     Raises:
-        ValueError: they cannot be read.
+        SampleError: they cannot be read, or are no numbers.
     """
     if not form.colour:
         values = np.asarray(image)
+        if values.dtype.kind == "f" and (bad := values.size - int(np.isfinite(values).sum())):
+            raise SampleError(f"{bad:,} of {values.size:,} samples are NaN or infinite")
         return np.rint(values * (form.largest / 65535)).astype(np.uint16) if form.rescaled else values
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (3, 4):
-        raise ValueError(f"the 16 bits of its {image.mode} samples cannot be read")
+        raise SampleError(f"the 16 bits of its {image.mode} samples cannot be read")
     values = cv2.cvtColor(values, cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     return turned(values, orientation)
 
@@ -93,12 +99,6 @@ def turned(pixels: np.ndarray, orientation: Any) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def check_finite(values: np.ndarray) -> None:
-    """Raises ``ValueError`` where samples are not numbers."""
-    if values.dtype.kind == "f" and (bad := values.size - int(np.isfinite(values).sum())):
-        raise ValueError(f"{bad:,} of {values.size:,} samples are NaN or infinite")
-
-
 def samples_to_image(values: np.ndarray, value_range: AnyRange, largest: int) -> Image.Image:
     """Returns samples ``[H, W]`` or ``[H, W, 3 or 4]``, as they are stored, as a picture of 8 bits a sample.
 
@@ -108,16 +108,16 @@ def samples_to_image(values: np.ndarray, value_range: AnyRange, largest: int) ->
         largest: the largest whole number that the samples can be.
 
     Raises:
-        ValueError: without a range, samples are not whole numbers of 16 bits; or the range is still to be found.
+        SampleError: without a range, samples are not whole numbers of 16 bits; or the range is still to be found.
     """
     if value_range == AUTO:
-        raise ValueError("bits: auto is a number only after it was found on a training set; state the number")
+        raise SampleError("bits: auto is a number only after it was found on a training set; state the number")
     if value_range is None:
         if values.dtype.kind == "f":
-            raise ValueError(f"floating-point samples have no agreed range; {ADVICE}")
+            raise SampleError(f"floating-point samples have no agreed range; {ADVICE}")
         lowest, highest = (int(values.min()), int(values.max())) if values.dtype != np.uint16 else (0, 0)
         if lowest < 0 or highest > 65535:
-            raise ValueError(f"samples from {lowest} to {highest} are no numbers of 16 bits; {ADVICE}")
+            raise SampleError(f"samples from {lowest} to {highest} are no numbers of 16 bits; {ADVICE}")
         value_range = (0.0, largest + 1.0)
     if values.ndim == 2:
         return Image.fromarray(to_bytes(values, value_range))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ppcls_ext.preprocess import ImageError, Pipeline
 from ppcls_ext.preprocess.detection import Prepared
-from ppcls_ext.preprocess.samples import Range
+from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.utils.errors import UserError
 
@@ -168,7 +168,7 @@ class Predictor:
         self.model_name = model_name
 
     @property
-    def value_range(self) -> Range | None:
+    def value_range(self) -> AnyRange:
         """What was made of samples of more than 8 bits, see ``decode_image``: how they are shown."""
         return self.pipeline.value_range
 
@@ -255,7 +255,7 @@ class DetectionPredictor:
         form: OutputForm,
         model_name: str = "model",
         enhance: Callable[[np.ndarray], np.ndarray] | None = None,
-        value_range: Range | None = None,
+        value_range: AnyRange = None,
     ) -> None:
         self.backend = backend
         self.classes = list(classes) if classes else None

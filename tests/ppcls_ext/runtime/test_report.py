@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.preprocess import build_pipeline
+from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.runtime import DetectionPrediction, DetectionPredictor, Prediction, Predictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
 from ppcls_ext.runtime.description import OutputForm
