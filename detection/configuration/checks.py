@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
@@ -232,7 +233,10 @@ def _check_top_section(checker: Checker, name: str, value: Any) -> None:
     elif module == "ppdet.data.reader":
         _check_reader(checker, name, value)
     elif module == "ppdet.data.source.dataset":
-        _check_named(checker, name, value, "data set", catalog().datasets)
+        # What the boxes of an annotation file are is said by keys that PaddleDetection does not know.
+        is_coco = isinstance(value, dict) and value.get("name") == "COCODataSet"
+        own = constructor_of(BoxReading) if is_coco else {}
+        _check_named(checker, name, value, "data set", catalog().datasets, extra=own)
         for key in ("dataset_dir", "image_dir", "anno_path") if isinstance(value, dict) else ():
             if value.get(key) is not None and not isinstance(value[key], str):
                 checker.add(f"{name}.{key}", f"must be a path, got {value[key]!r}")
@@ -288,10 +292,11 @@ def _check_module(checker: Checker, key: str, value: Any) -> None:
 
 def _check_call(
     checker: Checker, key: str, parameters: Mapping[str, Parameter], arguments: Mapping[str, Any],
-    extra: Iterable[str] = (),
+    extra: Iterable[str] | Mapping[str, Parameter] = (),
 ) -> None:  # fmt: skip
-    """Checks ``arguments`` against ``parameters`` and the names ``extra``, which take anything."""
-    parameters = {**parameters, **{name: Parameter(name, Any, None) for name in extra}}
+    """Checks ``arguments`` against ``parameters`` and ``extra``: further ones, or names that take anything."""
+    further = extra if isinstance(extra, Mapping) else {name: Parameter(name, Any, None) for name in extra}
+    parameters = {**parameters, **further}
     checker.arguments(parameters, arguments, key)
     for argument, value in arguments.items():
         # A toolkit's parameter has no annotation, but perhaps a default that tells its type.
@@ -305,7 +310,7 @@ def _check_call(
 
 def _check_named(
     checker: Checker, key: str, entry: Any, kind: str, parts: Mapping[str, Any], word: str = "name",
-    filled_in: Iterable[str] = (), extra: Iterable[str] = (),
+    filled_in: Iterable[str] = (), extra: Iterable[str] | Mapping[str, Parameter] = (),
 ) -> None:  # fmt: skip
     """Checks ``{name: X, ...}``, where X must be one of ``parts``; arguments ``filled_in`` may not be given."""
     if not _is_mapping(checker, key, entry):

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from detection.geometry import UNSAID, BoxReading
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import (
     ConfigLoader,
@@ -35,10 +36,12 @@ class DatasetFiles:
     Attributes:
         image_dir: the folder that the file names in the annotations start from.
         annotations: the COCO annotation file, or ``None`` where the section names none.
+        reading: what the section says about the boxes in it.
     """
 
     image_dir: Path
     annotations: Path | None
+    reading: BoxReading = UNSAID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +102,7 @@ class DetectionConfig:
             found[part] = DatasetFiles(
                 image_dir=root / (section.get("image_dir") or ""),
                 annotations=root / annotations if annotations else None,
+                reading=BoxReading.among(section),
             )
         return found
 

@@ -144,6 +144,9 @@ def test_a_picture_of_which_resizing_leaves_nothing_is_skipped_by_name(
     """Both where one picture is resized and where a batch is; a letterbox and a fixed size take it."""
     write_picture(frames.image("train_05.png"), np.zeros((size[1], size[0], 3), np.uint8))
     frames.train["images"][5] |= {"width": size[0], "height": size[1]}
+    for box in frames.train["annotations"]:
+        if box["image_id"] == 6:
+            box |= {"bbox": [0, 0, 2, 2], "area": 4}
     frames.write()
 
     def skipped(resize: dict[str, Any]) -> list[str]:
