@@ -13,7 +13,14 @@ from PIL import Image
 
 from classification.build import UnavailableDataError, evaluation_numbering, open_dataset
 from classification.config import Config
-from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset, relabel_hint
+from classification.data.datasets import (
+    DATASETS,
+    ImageDataset,
+    ImageFolder,
+    ImageNetDataset,
+    class_name,
+    relabel_hint,
+)
 from classification.data.geometry import Pad, RandCropImage, RandomCropImage
 from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
@@ -29,12 +36,14 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import Mark, Scan, WantedSize, Workers, find_image_faults, scan_images
+from ppcls_ext.check.images import Mark, Scan, WantedSize, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import CropImage, ResizeImage
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.fonts import drawable
 from ppcls_ext.utils.image_files import images_in
+from ppcls_ext.utils.names import is_left_behind
 
 # Below so many training images a class is hardly learnt, and its share of a validation set is luck.
 FEW_IMAGES = 10
@@ -220,11 +229,11 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
         root = Path(settings.dataset_arguments.get("image_root", ""))
         is_folder = DATASETS[settings.dataset] is ImageFolder and root.is_dir()
         folders = [path for path in sorted(root.iterdir()) if path.is_dir()] if is_folder else []
-        folders = [path for path in folders if path.name[0] != "."]
+        folders = [path for path in folders if not is_left_behind(path.name)]
         numbering = evaluation_numbering(config, datasets.get("Train")) if part == "Eval" else None
         if numbering is not None:
             # Training stops at a class that only the validation has; here it is one finding of several.
-            numbering += [path.name for path in folders if path.name not in numbering]
+            numbering += [name for path in folders if (name := class_name(path.name)) not in numbering]
         try:
             datasets[part] = open_dataset(config, settings, numbering)
         except UnavailableDataError as error:
@@ -240,6 +249,7 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
             part: choose_evenly(dataset.labels, limit, seed=0) if limit else np.arange(len(dataset))
             for part, dataset in datasets.items()
         }
+        settle_range(datasets, depth.statement_in(config.document.data), found)
         start = time.monotonic()
         with Workers(datasets, worker_count) as workers:
             scan = scan_images(workers, chosen)

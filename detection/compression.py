@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import json
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 import paddle
 import yaml
 
+from detection.annotations import Ledger
+from detection.coco import load_coco, read_coco
 from detection.configuration import DatasetFiles, DetectionConfig, load_config
 from detection.counting import count_gflops, count_parts
 from detection.evaluation import evaluate_detections
@@ -181,14 +182,8 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
 
 def image_files(files: DatasetFiles, annotations: Path) -> list[Path]:
     """Returns the files of all images that an annotation file lists."""
-    try:
-        records = json.loads(annotations.read_text(encoding="utf-8"))["images"]
-        images = [files.image_dir / str(record["file_name"]) for record in records]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{annotations}: cannot be read as COCO annotations ({error})") from error
-    if not images:
-        raise UserError(f"{annotations}: lists no image")
-    return images
+    content = load_coco(annotations, ("images",))
+    return [frame.image for frame in read_coco(annotations, Ledger(), content=content, folder=files.image_dir).frames]
 
 
 def _files(config: DetectionConfig, part: Part) -> tuple[DatasetFiles, Path]:

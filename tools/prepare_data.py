@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, add_encoding_argument, run
 
 
 def samples(arguments: argparse.Namespace) -> None:
@@ -31,12 +31,13 @@ def cifar100(arguments: argparse.Namespace) -> None:
 
 def detection_source(arguments: argparse.Namespace) -> None:
     """Converts a raw detection data set (``sonar``, ``duo`` or ``imagefolder``)."""
+    from detection.geometry import BoxReading
     from detection.prepare.commands import Options, prepare_source
 
     given = vars(arguments)
     common = ("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed")
     special = ("annotations", "form", "include_unlabelled")
-    options = Options(**{name: given[name] for name in common if name in given})
+    options = Options(**{name: given[name] for name in common if name in given}, reading=BoxReading.among(given))
     prepare_source(arguments.command, options, **{name: given[name] for name in special if name in given})
 
 
@@ -102,6 +103,20 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
     parser.add_argument("--output", type=Path, default=Path(output), metavar="OUT", help=f"folder to write ({output})")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if this tool wrote it")
     parser.add_argument("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
+    layouts = ("xyxy", "xywh", "cxcywh", "yxyx", "yxhw", "as-written")
+    parser.add_argument(
+        "--boxes",
+        choices=layouts,
+        help="what the four numbers of a box are: corners (xyxy), corner and size (xywh), centre and size (cxcywh), "
+        "y before x (yxyx, yxhw); as-written: what the form of the annotations says, whatever looks doubtful",
+    )
+    for option, words in (
+        ("--normalised", "boxes are fractions of the picture"),
+        ("--scale-boxes", "boxes belong to the stated size of a picture, and are scaled to the picture as it is"),
+        ("--turn-boxes", "boxes belong to the stored picture, and are turned with it as its EXIF data say"),
+    ):
+        parser.add_argument(option, action=argparse.BooleanOptionalAction, help=words)
+    add_encoding_argument(parser)
     if name != "duo":
         parser.add_argument(
             "--split-files",

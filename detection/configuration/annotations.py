@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detection.coco import FILE_KINDS, UNUSABLE, AnnotationFileError, CocoSet, load_coco, read_coco
+from detection.annotations import Ledger
+from detection.coco import AnnotationFileError, CocoSet, load_coco, open_coco, read_coco
 from detection.configuration.config import DatasetFiles, DetectionConfig
-from ppcls_ext.check.findings import Findings
 from ppcls_ext.utils.config import Problems
-from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.errors import suggestion
 
 _COCO_CLASS = "COCODataSet"
 _SHOWN = 12
@@ -42,7 +42,7 @@ def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", 
         if coco is None:
             continue
         read.append(coco)
-        names = coco.category_names
+        names = coco.names
         # An evaluation may lack classes.
         if len(names) > config.num_classes or (part == "Train" and len(names) != config.num_classes):
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
@@ -62,28 +62,21 @@ def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | 
     if not path.is_file():
         problems.add(key, f"{path}: no such file; prepare the data first (tools/prepare_data.py)")
         return None
-    found = Findings(FILE_KINDS)
+    ledger = Ledger()
     try:
-        coco = read_coco(part, path, folder, found)
+        coco = open_coco(path, folder, ledger)
     except AnnotationFileError as error:
         problems.add(key, str(error))
         return None
-    unusable = [finding for finding in found.worst_first() if finding.kind in UNUSABLE]
-    if unusable:
-        # One of them often causes the others, such as an image without an id its annotations' faults.
-        first = unusable[0]
-        more = " (tools/check_data.py lists all)" if len(unusable) > 1 or first.count > 1 else ""
-        problems.add(key, f"{path}: {first.summary}: {first.entries[0].note}{more}")
-        return None
-    # A detector learns from a box with an area that is no crowd; images without one teach what is background.
-    if part == "Train" and not ((coco.boxes[:, 2:] > 0).all(axis=1) & ~coco.crowd).any():
+    # A detector learns from a box that is no crowd; images without one teach what is background.
+    if part == "Train" and all(box.crowd for frame in coco.frames for box in frame.boxes):
         message = "nothing to learn from: no annotation is a box with an area that is no crowd"
-        problems.add(key, f"{path}: {len(coco.boxes)} annotations, {message}")
+        problems.add(key, f"{path}: {ledger.boxes['input']} annotations, {message}")
     key = f"{part}Dataset.image_dir"
     if not folder.is_dir():
         problems.add(key, f"{folder}: no such folder")
         return coco
-    missing = [name for name in coco.file_names if not (folder / name).is_file()]
+    missing = [frame.name for frame in coco.frames if not frame.image.is_file()]
     if len(missing) == len(coco):
         message = f"{path} is of another data set: none of its {len(coco)} images is in {folder}, such as {missing[0]}"
         problems.add(key, message)
@@ -95,18 +88,18 @@ def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | 
 
 def _compare(train: CocoSet, evaluation: CocoSet, problems: Problems) -> None:
     """Notes the classes that only the evaluation has; the others are matched by name, whatever their ids and order."""
-    only = [name for name in evaluation.category_names if name not in train.category_names]
+    only = [name for name in evaluation.names if name not in train.names]
     if only:
         shown = ", ".join(only[:_SHOWN]) + (", ..." if len(only) > _SHOWN else "")
         message = f"{evaluation.path} has categories that {train.path} has not: {shown}"
-        problems.add("EvalDataset.anno_path", f"{message}{suggestion(only[0], train.category_names)}")
+        problems.add("EvalDataset.anno_path", f"{message}{suggestion(only[0], train.names)}")
 
 
 def class_names_of(config: DetectionConfig, parts: Sequence[str] = ("Train", "Eval", "Test")) -> list[str] | None:
     """Returns the class names of the first annotation file that is there, in the toolkit's order, or ``None``.
 
     Raises:
-        UserError: the file cannot be read, or a category has no name.
+        UserError: the file cannot be read.
     """
     for part in parts:
         files = config.datasets.get(part)
@@ -114,8 +107,6 @@ def class_names_of(config: DetectionConfig, parts: Sequence[str] = ("Train", "Ev
             continue
         if part == "Train" and config.data["TrainDataset"].get("name", _COCO_CLASS) != _COCO_CLASS:
             continue
-        categories = load_coco(files.annotations)["categories"]
-        if not all(isinstance(category, dict) and "name" in category for category in categories):
-            raise UserError(f"{files.annotations}: cannot be read as COCO annotations (a category has no name)")
-        return [str(category["name"]) for category in categories]
+        content = load_coco(files.annotations, ("categories",))
+        return read_coco(files.annotations, Ledger(), content=content).names
     return None

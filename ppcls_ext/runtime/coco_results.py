@@ -14,6 +14,8 @@ import numpy as np
 
 from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import components, folded_name, is_absolute, spellings
+from ppcls_ext.utils.texts import TextError, read_text
 
 logger = logging.getLogger(__name__)
 SHOWN_NAMES = 3
@@ -55,13 +57,13 @@ def numbering_of(annotations: Path, images: Sequence[Path], predictor: Detection
     lacking = [name for name in classes if name not in ids]
     if lacking:
         logger.warning("%s lacks classes of the model, which get no COCO results: %s", annotations, ", ".join(lacking))
-    by_name: dict[str, list[tuple[PurePosixPath, int]]] = defaultdict(list)
+    by_name: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for record in content["images"]:
-        path = PurePosixPath(str(record["file_name"]).replace("\\", "/"))
-        by_name[path.name].append((path, int(record["id"])))
+        for path in spellings(str(record["file_name"])):
+            by_name[folded_name(PurePosixPath(path).name)].append((path, int(record["id"])))
     image_ids: dict[str, int] = {}
     for image in images:
-        found = _best_match(image, by_name.get(image.name, []))
+        found = _best_match(image, by_name.get(folded_name(image.name), []))
         if found is not None:
             image_ids[str(image)] = found
     missing = [str(image) for image in images if str(image) not in image_ids]
@@ -75,10 +77,12 @@ def numbering_of(annotations: Path, images: Sequence[Path], predictor: Detection
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except FileNotFoundError:
         raise UserError(f"--annotations {file}: the file does not exist") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except TextError as error:
+        raise UserError(f"--annotations {error}") from error
+    except (OSError, ValueError) as error:
         raise UserError(f"--annotations {file}: cannot be read as COCO annotations ({error})") from error
     for key, needed in (("images", {"id", "file_name"}), ("categories", {"id", "name"})):
         records = content.get(key) if isinstance(content, dict) else None
@@ -87,13 +91,27 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _best_match(image: Path, candidates: Sequence[tuple[PurePosixPath, int]]) -> int | None:
-    """Returns the id of the record whose path is the longest end of ``image``'s; None if none is, or if two are."""
-    path = PurePosixPath(image.absolute().as_posix())
-    fitting = [(len(own.parts), image_id) for own, image_id in candidates if path.parts[-len(own.parts) :] == own.parts]
-    longest = max((length for length, _ in fitting), default=0)
-    found = [image_id for length, image_id in fitting if length == longest]
-    return found[0] if len(found) == 1 else None
+def _best_match(image: Path, candidates: Sequence[tuple[str, int]]) -> int | None:
+    """Returns the id of the record that states the image: with its very letters, else with other case or accents.
+
+    Of several the one counts whose path is the longest end of the image's (of an absolute path its end is enough); None
+    if there is none, or if two are as good.
+    """
+    own = components(image.absolute().as_posix())
+    for form in (str, folded_name):
+        parts = [form(part) for part in own]
+        lengths = []
+        for path, image_id in candidates:
+            stated = [form(part) for part in components(path)]
+            pairs = zip(reversed(stated), reversed(parts), strict=False)
+            common = [*(one == other for one, other in pairs), False].index(False)
+            if common == len(stated) or (common and is_absolute(path)):
+                lengths.append((common, image_id))
+        longest = max((length for length, _ in lengths), default=0)
+        found = {image_id for length, image_id in lengths if length == longest}
+        if found:
+            return found.pop() if len(found) == 1 else None
+    return None
 
 
 def coco_results(

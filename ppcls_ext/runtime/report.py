@@ -189,12 +189,12 @@ def _card_of(prediction: Prediction | DetectionPrediction, predictor: AnyPredict
     if truth is not None:
         truth = drawable(truth, list(predictor.classes or []).index(truth))
     labels = [drawable(label, number) for label, number in zip(prediction.labels, prediction.class_ids, strict=True)]
-    return Card(read_image(prediction.name), caption, labels, prediction.scores, truth)
+    return Card(read_image(prediction.name, predictor.value_range), caption, labels, prediction.scores, truth)
 
 
 def _with_boxes(prediction: DetectionPrediction, predictor: DetectionPredictor) -> Image.Image:
     labels = prediction.labels.tolist()
-    pixels = read_image(prediction.name)
+    pixels = read_image(prediction.name, predictor.value_range)
     return draw_boxes(
         # Raw sonar frames are nearly black: a person must see what the detector saw.
         pixels if predictor.enhance is None else predictor.enhance(pixels),
