@@ -168,10 +168,11 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
         UserError: the configuration does not name that data set, or its annotations are not there.
     """
     files, annotations = _files(config, "eval")
-    images = image_files(files, annotations)
+    coco = read_coco(annotations, Ledger(), folder=files.image_dir)
+    images = [frame.image for frame in coco.frames]
 
     def score(predictor: DetectionPredictor) -> float:
-        numbering = numbering_of(annotations, images, predictor)
+        numbering = numbering_of(coco, images, predictor)
         return float(evaluate_detections(annotations, coco_results(predictor(images), predictor, numbering)).ap)
 
     return Evaluation("AP", score, "EvalDataset", len(images))
