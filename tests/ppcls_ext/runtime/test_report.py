@@ -11,6 +11,7 @@ from PIL import Image
 
 from detection.annotations import Ledger
 from detection.coco import load_coco, read_coco
+from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.runtime import DetectionPrediction, DetectionPredictor, Prediction, Predictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
@@ -24,7 +25,7 @@ DETECTED = ["cube", "ball"]
 
 @pytest.fixture
 def classifier():
-    return Predictor(None, None, CLASSES, 2, [-1, 3, 32, 32])
+    return Predictor(None, build_pipeline(None, "none"), CLASSES, 2, [-1, 3, 32, 32])
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_classes_as_table_summary_and_records(classifier, predictions):
     assert records[1]["true_class"] == "human body"
     assert records[1]["predictions"][0] == {"class_id": 0, "label": "cube", "score": 0.6}
     assert (records[3]["error"], records[3]["predictions"]) == ("is empty", [])
-    nameless = Predictor(None, None, None, 2, [-1, 3, 32, 32])
+    nameless = Predictor(None, build_pipeline(None, "none"), None, 2, [-1, 3, 32, 32])
     assert "true class" not in as_table(predictions, nameless)
     assert summary(predictions[:1], nameless) == "1 image predicted"
 
