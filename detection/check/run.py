@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detection.annotations import Frame, Ledger, clean_frame
-from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco, tell_areas
+from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
 from detection.configuration import DetectionConfig
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
@@ -29,8 +29,9 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_images
+from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import images_in
@@ -66,7 +67,7 @@ KINDS = {
     "annotation_id_zero": Kind(WARNING, "with id 0, which COCO evaluation takes for no match", "annotation"),
     "unknown_image": Kind(ERROR, "that annotations name, but no image has", "image id"),
     "unknown_category": Kind(ERROR, "of a category that is not listed", "annotation"),
-    **{kind: Kind(WARNING, f"in which {words}", "annotation file") for kind, words in MENDED.items()},
+    **{kind: Kind(WARNING, f"mended ({kind.replace('_', ' ')})", "annotation file") for kind in MENDED},
     "class_count": Kind(ERROR, "whose number of categories is not num_classes", "annotation file"),
     "class_order": Kind(ERROR, "that training and validation number or name differently", *_CLASS),
     "category_ids_differ": Kind(WARNING, "whose category ids differ between training and validation", *_CLASS),
@@ -131,6 +132,7 @@ class Plan:
         num_classes: outputs of the model.
         evaluation_size: the size that images have at the evaluation; ``None`` where the configuration sets none.
         enhance: raises the contrast of sonar frames; ``None`` shows images as they are.
+        statement: what the decode operators say of samples of more than 8 bits.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Plan:
     num_classes: int | None = None
     evaluation_size: EvaluationSize | None = None
     enhance: SonarEnhance | None = None
+    statement: depth.Statement = dataclasses.field(default_factory=dict)
 
 
 def plan_of(config: DetectionConfig) -> Plan:
@@ -158,7 +161,8 @@ def plan_of(config: DetectionConfig) -> Plan:
         raise UserError(f"{config.path}: has neither {names}: nothing to check")
     readers = [config.data.get(f"{part}Reader") or {} for part in ("Eval", "Train")]
     enhance = next(filter(None, (enhancement_of(reader.get("sample_transforms")) for reader in readers)), None)
-    return Plan(str(config.path), sets, config.data.get("num_classes"), evaluation_size(config.data), enhance)
+    size, statement = evaluation_size(config.data), depth.statement_in(config.data)
+    return Plan(str(config.path), sets, config.data.get("num_classes"), size, enhance, statement)
 
 
 def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
@@ -301,6 +305,7 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
             chosen[part] = np.linspace(0, count - 1, limit).round().astype(np.int64) if few else np.arange(count)
     scan, seconds, groups = Scan({}, {}), 0.0, []
     if sets:
+        settle_range(sets, plan.statement, found)
         start = time.monotonic()
         with Workers(sets, worker_count) as workers:
             scan = scan_images(workers, chosen)
@@ -316,7 +321,6 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
         for frame, (width, height) in zip(coco.frames, sizes[part].tolist(), strict=True):
             frame.width, frame.height = width, height
             clean_frame(frame, coco.names, ledgers[part])
-        tell_areas(coco, ledgers[part])
         tell_ledger(part, coco, ledgers[part], found)
         boxes[part] = table_of(coco.frames)
     classes = Classes(sets, boxes)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.runtime import DetectionPrediction, DetectionPredictor, Prediction, Predictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
@@ -22,7 +23,7 @@ DETECTED = ["cube", "ball"]
 
 @pytest.fixture
 def classifier():
-    return Predictor(None, None, CLASSES, 2, [-1, 3, 32, 32])
+    return Predictor(None, build_pipeline(None, "none"), CLASSES, 2, [-1, 3, 32, 32])
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_classes_as_table_summary_and_records(classifier, predictions):
     assert records[1]["true_class"] == "human body"
     assert records[1]["predictions"][0] == {"class_id": 0, "label": "cube", "score": 0.6}
     assert (records[3]["error"], records[3]["predictions"]) == ("is empty", [])
-    nameless = Predictor(None, None, None, 2, [-1, 3, 32, 32])
+    nameless = Predictor(None, build_pipeline(None, "none"), None, 2, [-1, 3, 32, 32])
     assert "true class" not in as_table(predictions, nameless)
     assert summary(predictions[:1], nameless) == "1 image predicted"
 
@@ -154,6 +155,13 @@ def test_coco_ids_come_from_an_annotation_file(detector, detections, tmp_path, c
     assert numbering_of(file, images[:1], detector).image_ids == {detections[0].name: 30}
     with pytest.raises(UserError, match="none of the 1 images is in it"):
         numbering_of(write_annotations(file, names=("dive/a.png", "dive/a.png")), images[:1], detector)
+    # Of other systems: the very letters first, then without case; of an absolute path the end is enough.
+    for name in ("dive\\a.png", "Dive/A.PNG", "dive/%61.png", "D:\\sets\\dive\\a.png", "file:///sets/dive/a.png"):
+        file = write_annotations(tmp_path / "val.json", names=("dive/b.png", name))
+        file.write_bytes(file.read_text(encoding="utf-8").encode("utf-16"))
+        assert numbering_of(file, images[:1], detector).image_ids == {detections[0].name: 20}
+    file = write_annotations(tmp_path / "val.json", names=("dive/A.png", "dive/a.png"))
+    assert numbering_of(file, images[:1], detector).image_ids == {detections[0].name: 20}
     # Images without a number are named and left out.
     with caplog.at_level("WARNING"):
         numbering = numbering_of(write_annotations(file, names=("dive/b.png",)), images, detector)
