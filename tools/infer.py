@@ -168,7 +168,8 @@ def main() -> None:
         written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
         print(f"drawn: {written[0] if len(written) == 1 else f'{len(written)} pictures in {arguments.save}'}")
     if all(prediction.error is not None for prediction in predictions):
-        raise UserError(f"none of the {len(images)} images could be read")
+        first = predictions[0]
+        raise UserError(f"none of the {len(images)} images could be read: {first.name}: {first.error}")
 
 
 if __name__ == "__main__":
