@@ -40,7 +40,7 @@ class Evaluator:
 
     def __init__(self, config: DetectionConfig, environment: Environment) -> None:
         self.environment = environment
-        self.loader = evaluation_loader(config, environment)
+        self.loader, self.coco = evaluation_loader(config, environment)
         # Category id in the annotations of each class of the model.
         dataset = self.loader.read_batch.dataset
         self.category_ids = {label: category for category, label in dataset.catid2clsid.items()}
@@ -87,7 +87,7 @@ class Evaluator:
             model, folder: see :meth:`detect`.
         """
         start = time.monotonic()
-        figures = evaluate_detections(self.files.annotations, self.detect(model, folder))
+        figures = evaluate_detections(self.coco, self.detect(model, folder))
         seconds = time.monotonic() - start
         logger.info(
             "evaluation: AP %.4f  AP50 %.4f  (%d images in %s)", figures.ap, figures.ap50, figures.images,
@@ -164,11 +164,11 @@ def evaluate_config(
     if not environment.is_main:
         return None
     start = time.monotonic()
-    figures = evaluate_detections(annotations, detections)
+    figures = evaluate_detections(evaluator.coco, detections)
     counting = time.monotonic() - start
     written = write_evaluation(
         folder,
-        annotations,
+        evaluator.coco,
         evaluator.files.image_dir,
         detections,
         figures,
