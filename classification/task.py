@@ -23,11 +23,12 @@ from classification.build import (
 )
 from classification.config import Config
 from classification.distillation import Distillation, find_teacher
-from classification.evaluation import BadImages, evaluate
+from classification.evaluation import BAD_IMAGES_KEY, evaluate
 from classification.metrics import TopkAcc
 from classification.precision import Precision
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.checkpoint import Checkpoint, export_optimizer_state, import_optimizer_state
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from ppcls_ext.engine.environment import (
@@ -156,14 +157,14 @@ class ClassificationTask(Task):
         config, run, environment = self.config, self.config.run, self.environment
         self.dataset = build_dataset(config, config.train)
         self.batches = build_batches(config, config.train, self.dataset, environment, training=True)
-        self.bad_images = BadImages(self.dataset, run.max_bad_images)
+        self.bad_images = BadImages(self.dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.eval_batches, self.bad_eval_images = None, None
         if run.eval_during_train and config.eval is not None:
             dataset = build_dataset(config, config.eval)
             place, eval_place = f"{config.train.key}.dataset", f"{config.eval.key}.dataset"
             check_same_classes(self.dataset.class_names, place, dataset.class_names, eval_place)
             self.eval_batches = build_batches(config, config.eval, dataset, environment, training=False)
-            self.bad_eval_images = BadImages(dataset, run.max_bad_images)
+            self.bad_eval_images = BadImages(dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.class_names = read_class_names(config, self.dataset)
         self.update_freq = run.update_freq
         if len(self.batches) < self.update_freq:
@@ -207,7 +208,7 @@ class ClassificationTask(Task):
         Raises:
             UserError: more images than allowed cannot be read.
         """
-        self.bad_images.note(batch["bad"].numpy())
+        self.bad_images.note(batch["bad"].numpy(), batch.pop("causes", []))
         closes_update = (progress.step + 1) % self.update_freq == 0
         seed = derive_seed(
             self.environment.seed, "batch", self.environment.rank, progress.epoch, progress.step

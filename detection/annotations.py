@@ -22,8 +22,6 @@ from ppcls_ext.utils.errors import UserError, nearest_names, suggestion
 from ppcls_ext.utils.texts import read_text
 
 Corners = tuple[float, float, float, float]
-# In square pixels; no picture has more.
-LARGEST_AREA = 1e18
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class RawBox:
         problem: why there are no corners, as kind and reason.
         extra: further keys for the annotation in the COCO file; ``iscrowd`` where it marks a group.
         identity: what its annotation is called in a COCO file.
-        area: its ``area`` as it stands in a COCO file, be it usable or not.
+        area: what a COCO file gives as its area, in square pixels; ``None`` where that is of no use.
         outlined: it has an outline, whose area need not be the box's.
         written: its ``bbox`` as it stands in a COCO file, for messages.
         numbers, layout: the four numbers that the corners come from, read as ``xyxy`` or ``xywh``; none for an
@@ -50,7 +48,7 @@ class RawBox:
     problem: tuple[str, str] = ("missing_coordinates", "has no coordinates")
     extra: dict[str, Any] = field(default_factory=dict)
     identity: Any = None
-    area: Any = None
+    area: float | None = None
     outlined: bool = False
     written: Any = None
     numbers: Corners | None = None
@@ -74,15 +72,10 @@ class Box:
         return bool(self.extra.get("iscrowd"))
 
     @property
-    def states_area(self) -> bool:
-        """Its annotation gives an area that can be one."""
-        area = self.raw.area if self.raw else None
-        return isinstance(area, int | float) and not isinstance(area, bool) and 0 < area < LARGEST_AREA
-
-    @property
     def area(self) -> float:
         """What the annotation gives as its area, else the area of the box, in square pixels."""
-        return float(self.raw.area) if self.states_area else self.xywh[2] * self.xywh[3]
+        stated = self.raw.area if self.raw else None
+        return self.xywh[2] * self.xywh[3] if stated is None else float(stated)
 
 
 @dataclass
@@ -175,8 +168,8 @@ class Ledger:
             for kind in self.kinds(action):
                 found = [entry for entry in self.entries if (entry["action"], entry["kind"]) == (action, kind)]
                 count = sum(entry["boxes"] or 1 for entry in found)
-                such = ", such as" if len(found) > 1 else ":"
-                yield f"{words}: {count:,} x {kind.replace('_', ' ')}{such} {found[0]['file']}: {found[0]['reason']}"
+                several = f"{count:,} x {kind.replace('_', ' ')}, such as " if len(found) > 1 else ""
+                yield f"{words}: {several}{found[0]['file']}: {found[0]['reason']}"
 
 
 # The order is the order of the category ids, from 1.

@@ -22,6 +22,7 @@ from detection.annotations import Corners, Frame, Ledger, RawBox, clean_frame, f
 from detection.geometry import SAMPLE, UNSAID, BoxReading, as_options, place_boxes
 from ppcls_ext.preprocess.decode import ImageError, read_bytes, read_image
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import match_names
 from ppcls_ext.utils.texts import TextError, read_text
 
 COCO_LISTS = ("images", "categories", "annotations")
@@ -30,6 +31,8 @@ COCO_FORM = "COCO bbox x y w h"
 LARGEST_COORDINATE = 1e9
 # A picture of more pixels across is none.
 LARGEST_SIDE = 2**20
+# No picture has more square pixels.
+LARGEST_AREA = LARGEST_COORDINATE**2
 # Whole numbers beyond are too large for NumPy; as ids they are text.
 LARGEST_ID = 2**62
 # Keys of an image that a COCO file has of its own.
@@ -46,7 +49,7 @@ MENDED = {
     "box_of_turned": "boxes are turned: the upright box around each is taken",
     "crowd_unclear": "annotations have an iscrowd that is neither yes nor no: they are taken for single objects",
     "crowd_by_flag": f"annotations are flagged ({', '.join(CROWD_FLAGS)}): they are taken for crowds",
-    "area_from_box": "boxes have no usable area: it is width times height",
+    "area_from_box": "annotations have no usable area: it is width times height",
 }
 
 
@@ -301,7 +304,6 @@ def open_coco(
     for frame in coco.frames:
         frame.width, frame.height = frame.stated_size or _size_of(frame.image)
     coco.frames = [frame for frame in coco.frames if clean_frame(frame, coco.names, ledger)]
-    tell_areas(coco, ledger)
     if not coco.frames:
         raise AnnotationFileError(f"{path}: none of its images can be used: {next(ledger.summary(), 'it lists none')}")
     return coco
@@ -314,14 +316,6 @@ def _size_of(image: Path) -> tuple[int, int]:
         # Whether an image is there and whole is told elsewhere.
         return 0, 0
     return width, height
-
-
-def tell_areas(coco: CocoSet, ledger: Ledger) -> None:
-    """Lists how many boxes of checked frames take their area from width and height."""
-    boxes = [box.raw for frame in coco.frames for box in frame.boxes if not box.states_area]
-    if boxes:
-        reason = f"{len(boxes)} {MENDED['area_from_box']}: annotation {boxes[0].identity}: area {_brief(boxes[0].area)}"
-        ledger.repair("area_from_box", str(coco.path), reason, len(boxes))
 
 
 def read_coco(
@@ -404,11 +398,15 @@ def read_coco(
         if not crowd and any(flag_of(_field(entry, flag)) for flag in CROWD_FLAGS):
             mended["crowd_by_flag"].append(place)
             crowd = True
+        area = entry.get("area")
+        if isinstance(area, bool) or not isinstance(area, int | float) or not 0 < area < LARGEST_AREA:
+            mended["area_from_box"].append(f"{place}: area {_brief(area)}")
+            area = None
         box = RawBox(
             name=names.get(category, f"category id {entry.get('category_id')}"),
             extra={"iscrowd": 1} if crowd else {},
             identity=f"[{position}]" if identity is None else identity,
-            area=entry.get("area"),
+            area=area,
             outlined=bool(entry.get("segmentation")),
             written=entry.get("bbox"),
             **where,
@@ -431,6 +429,13 @@ def read_coco(
         else:
             by_id[number].append(entry)
     numbers = _numbered(by_id)
+    meant: dict[str, str] = {}
+    if folder is not None and folder != Path():
+        stated = [entry["file_name"] for entries in by_id.values() for entry in entries]
+        try:
+            meant = dict(zip(stated, match_names(folder, stated, str(path)), strict=True))
+        except UserError as error:
+            raise AnnotationFileError(str(error)) from error
     frames: dict[str, Frame] = {}
     for image_id, entries in by_id.items():
         files, own = list(dict.fromkeys(entry["file_name"] for entry in entries)), boxes.pop(image_id, [])
@@ -440,7 +445,7 @@ def read_coco(
             continue
         if len(entries) > 1:
             ledger.repair("duplicate_image_id", shown, f"image {image_id} ({files[0]}) is listed {len(entries)} times")
-        name, entry = posixpath.normpath(files[0].replace("\\", "/")), entries[0]
+        name, entry = posixpath.normpath(meant.get(files[0], files[0])), entries[0]
         if name in frames:
             reason = f"image {image_id} is the same file as an image before it; their boxes are taken together"
             ledger.repair("duplicate_file_name", shown, reason)
@@ -464,7 +469,7 @@ def read_coco(
         reason = f"{len(orphans)} annotations belong to image {image_id!r}, which it does not list"
         ledger.reject("unknown_image", shown, reason, len(orphans))
     for kind, places in mended.items():
-        ledger.repair(kind, shown, f"{len(places)} {MENDED[kind]}: {places[0]}", len(places))
+        ledger.repair(kind, shown, f"{len(places)} {MENDED[kind]} (first {places[0]})", len(places))
     category_numbers = _numbered(names)
     return CocoSet(
         path,

@@ -20,7 +20,8 @@ from detection.toolkit import build_model
 from detection.weights import backbone_name, load_detector_weights, weights_file
 from ppcls_ext.deploy.export import example_images
 from ppcls_ext.preprocess import ImageError, read_image
-from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, build_detection_pipeline
+from ppcls_ext.preprocess.operators import with_limit
 from ppcls_ext.runtime import DetectionDescription, DetectionPredictor
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import class_names_of_weights
@@ -57,9 +58,10 @@ class TrainedDetector:
             raise UserError(self.config.document.problem(OPERATORS_KEY, message))
         return operators
 
-    def predictor(self) -> DetectionPredictor:
-        """Returns a predictor that runs the model as it is, without an export."""
-        prepare = build_detection_pipeline(self.transforms, OPERATORS_KEY)
+    def predictor(self, max_resized_megapixels: float | None = None) -> DetectionPredictor:
+        """Returns a predictor that runs the model as it is, without an export; the limit is that of ``with_limit``."""
+        operators = with_limit(self.transforms, max_resized_megapixels, DETECTION_OPERATORS)
+        prepare = build_detection_pipeline(operators, OPERATORS_KEY)
         return DetectionPredictor(
             EagerBackend(self.model),
             prepare,

@@ -47,6 +47,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, metavar="FILE",
                         help="COCO file that numbers images and classes for --coco (default: from 1)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default 8, or Infer.batch_size)")
+    parser.add_argument("--max-resized-megapixels", type=float, metavar="MP",
+                        help="refuse images that would be resized to more (default 64, or as the operators say)")
     parser.add_argument("--backend", metavar="NAME", help="engine for --model: paddle, onnxruntime or openvino "
                         "(default: the first in the export that is installed)")  # fmt: skip
     parser.add_argument("--precision", metavar="NAME", help="which files of --model, where it holds several precisions")
@@ -87,11 +89,12 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
     from ppcls_ext.runtime import load
     from ppcls_ext.utils.config import is_detection_config
 
-    inputs, batch_size = arguments.input, arguments.batch_size or 8
+    inputs, batch_size, limit = arguments.input, arguments.batch_size or 8, arguments.max_resized_megapixels
     if arguments.model is not None:
         predictor = load(
-            arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision
-        )
+            arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision,
+            max_resized_megapixels=limit,
+        )  # fmt: skip
         return predictor, inputs, batch_size
     if is_detection_config(arguments.config):
         from detection.configuration import load_config
@@ -102,7 +105,7 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
         if not inputs:
             raise UserError(NO_INPUT)
         open_environment(config)
-        return load_trained(config).predictor(), inputs, batch_size
+        return load_trained(config).predictor(limit), inputs, batch_size
 
     from classification.config import load_config
     from classification.trained import load_trained
@@ -115,7 +118,7 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
     if not inputs:
         raise UserError(NO_INPUT)
     prepare_environment(config.run.device, config.run.seed)
-    return load_trained(config).predictor(), inputs, batch_size
+    return load_trained(config).predictor(limit), inputs, batch_size
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tarfile
 import unicodedata
@@ -14,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import cv2
 import numpy as np
 
+from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.operators import Backend
 from ppcls_ext.utils.errors import UserError
@@ -22,6 +24,8 @@ from ppcls_ext.utils.names import match_names, visible_folders
 from ppcls_ext.utils.signature import Limits
 from ppcls_ext.utils.texts import TextError, read_text, shown_name
 from ppcls_ext.weights.pickles import unpickle
+
+logger = logging.getLogger(__name__)
 
 
 class DatasetError(UserError):
@@ -252,6 +256,8 @@ class ImageFolder(_Files):
             raise DatasetError("image_root", message)
         if not folders:
             raise DatasetError("image_root", f"{image_root} holds no class folders (expected one folder a class)")
+        if left_out := photographs_left_out(root):
+            logger.warning("%s", left_out)
         self.class_names = [class_name(folder.name) for folder in folders]
         for name, count in Counter(self.class_names).items():
             if count > 1:

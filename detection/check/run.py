@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detection.annotations import Frame, Ledger, clean_frame
-from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco, tell_areas
+from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
 from detection.configuration import DetectionConfig
 from detection.geometry import UNSAID, BoxReading, as_keys, place_boxes
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
@@ -67,7 +67,7 @@ KINDS = {
     "annotation_id_zero": Kind(WARNING, "with id 0, which COCO evaluation takes for no match", "annotation"),
     "unknown_image": Kind(ERROR, "that annotations name, but no image has", "image id"),
     "unknown_category": Kind(ERROR, "of a category that is not listed", "annotation"),
-    **{kind: Kind(WARNING, f"in which {words}", "annotation file") for kind, words in MENDED.items()},
+    **{kind: Kind(WARNING, f"mended ({kind.replace('_', ' ')})", "annotation file") for kind in MENDED},
     "box_geometry": Kind(ERROR, "whose boxes do not fit the images", "annotation file"),
     "box_reading": Kind(INFORMATION, "of which is told how its boxes are read", "annotation file"),
     "class_count": Kind(ERROR, "whose number of categories is not num_classes", "annotation file"),
@@ -325,7 +325,6 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
         for frame, (width, height) in zip(coco.frames, sizes[part].tolist(), strict=True):
             frame.width, frame.height = width, height
             clean_frame(frame, coco.names, ledgers[part])
-        tell_areas(coco, ledgers[part])
         tell_ledger(part, coco, ledgers[part], found)
         boxes[part] = table_of(coco.frames)
     classes = Classes(sets, boxes)

@@ -45,6 +45,8 @@ class RunKeys(Section):
     log_iter: Count = 1
     worker_num: CountOrZero = 0
     seed: CountOrZero | None = None
+    # Ours: share of unreadable images of a set above which a run stops.
+    max_bad_images: NotNegative = 0
     save_dir: str = ""
     weights: str | None = None
     pretrain_weights: str | None = None

@@ -30,6 +30,7 @@ from ppcls_ext.utils.drawing import (
     shortened,
 )
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
+from ppcls_ext.utils.names import match_names
 from ppcls_ext.utils.plots import draw_class_bars, draw_confusion, draw_precision_recall
 
 logger = logging.getLogger(__name__)
@@ -175,14 +176,16 @@ def draw_panels(
     """
     if not images:
         raise ValueError("images: need at least one image")
-    panels = [_panel(image, truth, Path(image_folder), enhance) for image in images]
+    stated = [str(truth.images[image.image_id].get("file_name", "")) for image in images]
+    files = [Path(image_folder) / name for name in match_names(Path(image_folder), stated, "")]
+    panels = [_panel(image, truth, file, enhance) for image, file in zip(images, files, strict=True)]
     columns = max(1, (SHEET_WIDTH - PADDING) // (max(panel.width for panel in panels) + PADDING))
     return contact_sheet(panels, columns, title, subtitle, title_size=22)
 
 
-def _panel(image: ImageErrors, truth: GroundTruth, folder: Path, enhance: Enhance | None) -> Image.Image:
+def _panel(image: ImageErrors, truth: GroundTruth, file: Path, enhance: Enhance | None) -> Image.Image:
     record = truth.images[image.image_id]
-    picture, factor = _picture(record, folder, enhance)
+    picture, factor = _picture(record, file, enhance)
     numbers = {category_id: index for index, category_id in enumerate(truth.classes)}
 
     def with_boxes(boxes: Boxes, dashed: np.ndarray, notes: Sequence[str], scores: list[float] | None) -> Image.Image:
@@ -226,11 +229,10 @@ def _panel(image: ImageErrors, truth: GroundTruth, folder: Path, enhance: Enhanc
     return panel
 
 
-def _picture(record: Mapping[str, Any], folder: Path, enhance: Enhance | None) -> tuple[Image.Image, float]:
+def _picture(record: Mapping[str, Any], file: Path, enhance: Enhance | None) -> tuple[Image.Image, float]:
     """Returns the picture with its longer side scaled to ``PICTURE_SIDE``, and the factor."""
-    path = folder / str(record.get("file_name", ""))
     try:
-        pixels = read_image(path)
+        pixels = read_image(file)
     except ImageError as error:
         logger.warning("panels: %s; drawn black", error)
         size = [record.get(side) for side in ("height", "width")]

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -24,9 +25,10 @@ from detection.coco import (
     number_of,
     read_coco,
 )
+from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
-from ppcls_ext.utils.names import NamedFiles, folded_name, is_left_behind, spellings
+from ppcls_ext.utils.names import NamedFiles, components, folded_name, is_left_behind, spellings
 from ppcls_ext.utils.texts import TextError, UnknownEncodingError, decode_text, shown_name
 
 PART_WORDS = {
@@ -65,6 +67,8 @@ def part_of(path: Path, source: Path) -> str | None:
 
 def _images_below(source: Path, ledger: Ledger) -> list[Path]:
     images = images_in(source)
+    if left_out := photographs_left_out(source):
+        ledger.note("photographs_not_read", "all", left_out)
     if not images:
         raise UserError(f"{source}: no image below this folder")
     ledger.images["input"] = len(images)
@@ -453,9 +457,7 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
         if not contents:
             raise UserError(f"{source}: no annotations below this folder, neither COCO JSON nor (for imagefolder) XML")
         parts = parts_of(source, list(contents))
-    by_name: dict[str, list[Path]] = defaultdict(list)
-    for image in images:
-        by_name[image.name].append(image)
+    by_name = NamedFiles(images)
     frames: list[Frame] = []
     for part, path in parts.items():
         frames += coco_frames(source, path, contents[path], None if part == "all" else part, by_name, ledger)
@@ -477,7 +479,7 @@ def coco_frames(
     file: Path,
     content: dict[str, Any],
     part: str | None,
-    images: dict[str, list[Path]],
+    images: NamedFiles,
     ledger: Ledger,
 ) -> list[Frame]:
     """Returns the frames of one COCO file, with their images.
@@ -497,17 +499,19 @@ def coco_frames(
         ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
     frames: dict[Path, Frame] = {}
     for frame in coco.frames:
-        path = PurePosixPath(frame.name).parts
+        readings = [parts for parts in map(components, spellings(frame.name)) if parts and images.find(parts[-1])]
+        path = readings[0] if readings else ()
 
-        def common_tail(image: Path, path: tuple[str, ...] = path) -> int:
+        def common_tail(image: Path, path: tuple[str, ...] = path, form: Callable[[str], str] = str) -> int:
             pairs = zip(reversed(image.relative_to(source).parts), reversed(path), strict=False)
-            return [*(one == other for one, other in pairs), False].index(False)
+            return [*(form(one) == form(other) for one, other in pairs), False].index(False)
 
         # Of several images of that base name, those count that end in the longest part of the name, then those in a
         # folder for the same part as the annotation file, then those nearest to that file.
         found = _best(
-            images.get(path[-1], []) if path else [],
+            images.find(path[-1]) if path else [],
             common_tail,
+            partial(common_tail, form=folded_name),
             lambda image: part_of(image.parent, source) == part_of(file, source),
             lambda image: _common_depth(file.parent, image.parent),
         )
@@ -518,6 +522,8 @@ def coco_frames(
             ledger.reject(kind, shown, f"{frame.name} {reason}", len(frame.raw))
             continue
         frame.image = found[0]
+        if frame.image.name != PurePosixPath(frame.name).name:
+            ledger.note("other_spelling", shown, f"{frame.name} is {shown_path(frame.image, source)}")
         if frame.image in frames:
             reason = f"image {frame.image_id} is the same file as an image before it; their boxes are taken together"
             ledger.repair("duplicate_file_name", shown, reason)

@@ -143,6 +143,7 @@ IMAGE_KINDS = {
     **{f"small_image_{word}": Kind(WARNING, "") for word in PART_WORDS.values()},
     "extreme_aspect": Kind(WARNING, "more than 4 times as long as wide"),
     "exif_rotated": Kind(INFORMATION, "that EXIF data turn upright (the trainer does so too)"),
+    "misnamed": Kind(INFORMATION, "whose content is of another format than the name says"),
     "cmyk": Kind(INFORMATION, "in CMYK, converted to RGB"),
     "sixteen_bit": Kind(INFORMATION, "of 16 bits, of which the upper 8 are used"),
     "palette": Kind(INFORMATION, "with a palette, converted to RGB"),

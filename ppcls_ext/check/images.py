@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.check.findings import ERROR, PART_WORDS, WARNING, Findings, Kind, Picture
+from ppcls_ext.preprocess.content import FORMATS, kind_of, what_is
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
@@ -53,7 +54,8 @@ FAINT = 64
 
 
 class Mark(enum.IntFlag):
-    """Flags of an image: not there, unreadable, without content, stored in an unusual form, or not looked at."""
+    """Flags of an image: not there, unreadable, without content, stored in an unusual form or under the suffix of
+    another format, or not looked at."""
 
     UNREADABLE = 1
     BLACK = 2
@@ -65,6 +67,7 @@ class Mark(enum.IntFlag):
     TRANSPARENT = 128
     UNSEEN = 256
     MISSING = 512
+    MISNAMED = 1024
 
 
 def examine(image: bytes | np.ndarray, name: str) -> tuple[int, int, int, int, int, int]:
@@ -124,7 +127,7 @@ def stored_form(data: bytes) -> Mark:
     """Tells from the header of a file that decodes which conversions the decoder made. Reads no pixels."""
     marks = Mark(0)
     try:
-        with Image.open(io.BytesIO(data)) as header:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
             if header.mode == "CMYK":
                 marks |= Mark.CMYK
             if header.mode == "P":
@@ -245,7 +248,7 @@ class Scan:
     Attributes:
         datasets: by set, ``Train`` before ``Eval``.
         records: for each set ``[length]`` of :data:`RECORD`; images left out by a limit bear ``Mark.UNSEEN``.
-        causes: why an image cannot be read.
+        causes: why an image cannot be read, or what it is if its name says otherwise.
     """
 
     datasets: Mapping[str, PictureSet]
@@ -300,14 +303,19 @@ def scan_images(workers: Workers, chosen: Mapping[str, np.ndarray]) -> Scan:
 
 
 def _examine_chunk(task: tuple[str, np.ndarray]) -> tuple[np.ndarray, dict[int, str]]:
-    """Runs in a worker: examines a few dozen images of a set; returns records and why images are unreadable."""
+    """Runs in a worker: examines a few dozen images of a set; returns records, and what is to be said of images."""
     part, indices = task
     dataset = worker_datasets[part]
     records = np.zeros(len(indices), dtype=RECORD)
     causes = {}
     for row, index in enumerate(indices.tolist()):
+        name = dataset.name_of(index)
         try:
-            records[row] = examine(dataset.load(index)[0], dataset.name_of(index))
+            image = dataset.load(index)[0]
+            records[row] = examine(image, name)
+            if isinstance(image, bytes) and what_is(image, name) != kind_of(image).words:
+                records[row]["marks"] |= Mark.MISNAMED
+                causes[index] = what_is(image, name)
         except ImageError as error:
             missing = isinstance(error.__context__, FileNotFoundError)
             records[row]["marks"] = Mark.UNREADABLE | (Mark.MISSING if missing else 0)
@@ -354,6 +362,8 @@ def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSi
                 found.add("missing_image", picture)
             else:
                 found.add("corrupt_image", picture, note=scan.causes[picture])
+        for picture in scan.marked(part, Mark.MISNAMED):
+            found.add("misnamed", picture, note=scan.causes[picture])
         for mark, kind in MARK_KINDS.items():
             for picture in scan.marked(part, mark):
                 found.add(kind, picture)

@@ -1,5 +1,8 @@
 """Image files and encoded bytes to ``uint8`` RGB arrays, whatever the colour mode, depth or orientation of the file.
 
+Everything that reads pictures reads them here: the checks, training, evaluation, prediction and the server take the
+same files and name the same cause where one cannot be read. What counts is the content, not the name.
+
 JPEG has no checksum: libjpeg invents what is missing. But it compares the length of the compressed data with the
 picture, and simplejpeg (libjpeg-turbo, the pixels of OpenCV bit for bit) can refuse what libjpeg only warns of.
 Together with a search for holes these are found: data that end too early; data left over when the picture is complete
@@ -18,13 +21,20 @@ from __future__ import annotations
 import io
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from ppcls_ext.preprocess.content import FORMATS, RAW, is_cut, kind_of, what_is, why_not_read
 from ppcls_ext.utils.errors import UserError
+
+# Pillow's own limit, for all formats: what a few bytes may make of themselves ("decompression bomb").
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**30 // 12)
+# Pillow warns from half of that on, without a name.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 JPEG_START = b"\xff\xd8\xff"
 JPEG_END = b"\xff\xd9"
@@ -35,6 +45,7 @@ TABLES, SCAN = 0xC4, 0xDA
 HOLE = bytes(128)
 # What libjpeg finds odd in headers, which says nothing of the data behind them.
 HARMLESS = re.compile(r"Adobe color transform|JFIF revision|SOS parameters|ICC")
+CUT = re.compile(r"[Pp]remature end")
 LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 # Some encoders fill the data up with zeros before the end marker. More zeros than these may be a hole in the file.
 HARMLESS_PADDING = 16
@@ -58,6 +69,10 @@ class ImageError(UserError):
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         return type(self), (self.name, self.cause)
+
+
+class TooManyPixelsError(ImageError):
+    """A picture that would need too much memory: of more pixels than are decoded, or than it may be resized to."""
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -90,18 +105,43 @@ def decode_image(data: bytes, name: str = "image") -> np.ndarray:
     white, and the EXIF orientation is applied.
 
     Raises:
-        ImageError: the bytes are empty, truncated, not a known image format, or a JPEG whose compressed data do not
-            fit its picture (what that finds and what not: the top of this file); the message begins with ``name``.
+        ImageError: the bytes are empty, truncated, of a kind that is not read, of more than ``MOST_PIXELS`` pixels, or
+            a JPEG whose compressed data do not fit its picture (what that finds and what not: the top of this file);
+            the message begins with ``name``, and says by what the file begins what it is.
     """
-    if not data:
-        raise ImageError(name, "the file is empty (0 bytes)")
     if data.startswith(JPEG_START):
-        image, damage = _decode_jpeg(data)
+        image, damage = _decode_jpeg(data, name)
         if damage:
+            if CUT.search(damage) and is_cut(data):
+                raise ImageError(name, _cut_off(data, name))
             raise ImageError(name, f"the JPEG data are damaged ({damage})")
         if image is not None:
             return image
     return _decode_with_pillow(data, name)
+
+
+def header_of(data: bytes, name: str = "image", most: int = MOST_PIXELS) -> tuple[str, int, int]:
+    """Returns format (of ``FORMATS``, or MPO), width and height as they are stored, from the header alone.
+
+    Raises:
+        TooManyPixelsError: it has more than ``most`` pixels.
+        ImageError: the file is none that is read, or its header is damaged.
+    """
+    with _opened(data, name, most) as image:
+        return str(image.format), *image.size
+
+
+def _refuse_excess(width: int, height: int, name: str, most: int = MOST_PIXELS) -> None:
+    if width * height > most:
+        raise TooManyPixelsError(name, f"has {width} x {height} pixels; {_limit(most)}")
+
+
+def _limit(most: int) -> str:
+    return f"at most {most / 1e6:.4g} megapixels are taken"
+
+
+def _cut_off(data: bytes, name: str) -> str:
+    return f"is truncated: {what_is(data, name)} that ends too early, after {len(data):,} bytes"
 
 
 def is_cmyk_jpeg(data: bytes) -> bool:
@@ -117,13 +157,21 @@ def _colour_space(data: bytes) -> str | None:
         return None
 
 
-def _decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str]:
+def _decode_jpeg(data: bytes, name: str) -> tuple[np.ndarray | None, str]:
     """Decodes grey and YCbCr JPEGs, upright as the EXIF data say.
 
     Returns:
         ``uint8`` RGB ``[H, W, 3]``, or None where Pillow has to decode; and what is wrong with the compressed data, one
         line, empty where nothing is known to be.
+
+    Raises:
+        TooManyPixelsError: the picture has more than ``MOST_PIXELS`` pixels.
     """
+    try:
+        height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+    except (ValueError, KeyError):  # of a colour space or subsampling without a name
+        height = width = 0
+    _refuse_excess(width, height, name)
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except ValueError as error:
@@ -207,19 +255,36 @@ def _has_hole(data: bytes) -> bool:
     return False
 
 
-def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
+def _opened(data: bytes, name: str, most: int = MOST_PIXELS) -> Image.Image:
+    """Opens a picture with Pillow; nothing but its header is read. Raises what :func:`header_of` raises."""
+    if kind_of(data).words == RAW:
+        # Pillow would read the preview in it.
+        raise ImageError(name, why_not_read(data, name))
     try:
-        # ppdet switches this on for the whole process when it is imported; a cut file is a damaged one.
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        with Image.open(io.BytesIO(data)) as image:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError(name, _cut_off(data, name) if is_cut(data) else why_not_read(data, name)) from None
+    except Image.DecompressionBombError as error:
+        count = re.search(r"\d+", str(error))
+        raise TooManyPixelsError(name, f"has {count[0] if count else 'too many'} pixels; {_limit(most)}") from error
+    except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
+        what = _cut_off(data, name) if is_cut(data) else f"is {what_is(data, name)} whose header is damaged ({error})"
+        raise ImageError(name, what) from error
+    _refuse_excess(*image.size, name, most)
+    return image
+
+
+def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
+    # ppdet switches this on for the whole process when it is imported; a cut file is a damaged one.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    with _opened(data, name) as image:
+        try:
             image.load()
             return _to_rgb_array(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError:
-        raise ImageError(name, "is not an image of a known format, or its header is damaged") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(name, f"is refused as too large ({error})") from error
-    except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
-        raise ImageError(name, f"cannot be decoded ({error})") from error
+        except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
+            if is_cut(data) or "truncated" in str(error):
+                raise ImageError(name, _cut_off(data, name)) from error
+            raise ImageError(name, f"is {what_is(data, name)} that cannot be decoded ({error})") from error
 
 
 def _to_rgb_array(image: Image.Image) -> np.ndarray:

@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ppcls_ext.preprocess.content import FORMATS
 from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg, read_bytes
-from ppcls_ext.preprocess.operators import build_operators, two_sides
+from ppcls_ext.preprocess.operators import MEGAPIXELS, build_operators, check_target, two_sides
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
-from ppcls_ext.utils.signature import Limits
+from ppcls_ext.utils.signature import Limits, PositiveNumber
 
 LARGEST_BYTE = 255
 GREY = 114
@@ -72,7 +73,7 @@ def _decoders_agree(data: bytes) -> bool:
     """Whether ``decode_image`` gives what OpenCV gives: plain pictures of eight bits, stored without loss or JPEG."""
     if data.startswith(JPEG_START):
         return not is_cmyk_jpeg(data)
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return (
             image.format in ("PNG", "BMP")
             and image.mode in ("RGB", "L")
@@ -97,14 +98,15 @@ def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, 
 class Decode:
     """A path or an encoded file's bytes to an array; an array passes through."""
 
-    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray) -> np.ndarray:
-        """Returns ``uint8`` RGB ``[H, W, 3]``; raises ``ImageError`` where that cannot be had."""
+    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str = "image") -> np.ndarray:
+        """Returns ``uint8`` RGB ``[H, W, 3]``; raises ``ImageError``, which begins with ``name``, where there is none.
+        """
         if isinstance(image, (str, os.PathLike)):
-            image = read_bytes(image)
+            image, name = read_bytes(image), os.fspath(image)
         if isinstance(image, bytes):
-            return decode_as_trained(image)
+            return decode_as_trained(image, name)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ImageError("image", f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+            raise ImageError(name, f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
         return image
 
 
@@ -117,12 +119,18 @@ class Resize:
             (PaddleDetection later than 2.6 rounds both sides to whole pixels and stretches accordingly; without
             ``keep_ratio`` it gives the same as 2.6.)
         interp: number of OpenCV's interpolation.
+        max_megapixels: ours; the largest ``target_size``. With or without the ratio kept, no result is larger than it.
     """
 
     def __init__(
-        self, target_size: int | list[int], keep_ratio: bool, interp: Interpolation = cv2.INTER_LINEAR
+        self,
+        target_size: int | list[int],
+        keep_ratio: bool,
+        interp: Interpolation = cv2.INTER_LINEAR,
+        max_megapixels: PositiveNumber = MEGAPIXELS,
     ) -> None:
         self.target_size = height_and_width(target_size, "target_size")
+        check_target(*self.target_size[::-1], max_megapixels, "target_size")
         self.keep_ratio = keep_ratio
         self.interp = interp
 
@@ -141,13 +149,21 @@ class Resize:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type; ``ImageError`` where nothing would remain."""
-        height, width = image.shape[:2]
-        (vertical, horizontal), _, _ = self.effect(height, width)
-        try:
-            # By factors and not by size: they decide where OpenCV samples.
-            return cv2.resize(image, None, None, fx=horizontal, fy=vertical, interpolation=self.interp)
-        except cv2.error:
-            raise ImageError("image", f"{width}x{height} pixels cannot be resized by a factor of {vertical}") from None
+        self.refuse_nothing(*image.shape[:2])
+        (vertical, horizontal), _, _ = self.effect(*image.shape[:2])
+        # By factors and not by size: they decide where OpenCV samples.
+        return cv2.resize(image, None, None, fx=horizontal, fy=vertical, interpolation=self.interp)
+
+    def refuse_nothing(self, height: int, width: int) -> None:
+        """Raises ``ImageError`` if nothing would remain of a picture of this size."""
+        factors, _, _ = self.effect(height, width)
+        # As OpenCV rounds.
+        if 0 in (round(height * factors[0]), round(width * factors[1])):
+            raise ImageError(
+                "image",
+                f"has {width} x {height} pixels, of which resizing by {factors[0]:.3g} leaves none of the short side "
+                "(keep_ratio: false, or LetterResize, would leave one)",
+            )
 
 
 class Placement(NamedTuple):
@@ -174,6 +190,7 @@ class LetterResize:
         fill_value: RGB of what is added, three bytes; a mid grey, 114, when absent.
         interp: number of OpenCV's interpolation.
         upscale: enlarge pictures that are smaller; else they are only padded.
+        max_megapixels: ours; the largest ``target_size``.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -185,8 +202,10 @@ class LetterResize:
         fill_value: list[int] | None = None,
         interp: Interpolation = cv2.INTER_LINEAR,
         upscale: bool = True,
+        max_megapixels: PositiveNumber = MEGAPIXELS,
     ) -> None:
         self.target_size = height_and_width(target_size, "target_size")
+        check_target(*self.target_size[::-1], max_megapixels, "target_size")
         self.fill_value = colour(fill_value, "fill_value", GREY)
         self.interp = interp
         self.upscale = upscale
@@ -365,7 +384,7 @@ class DetectionPipeline:
         if name is None:
             name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
         try:
-            pixels = self.decode(image)
+            pixels = self.decode(image, name)
             height, width = pixels.shape[:2]
             im_shape, scale_factor, pad = (float(height), float(width)), np.ones(2, dtype=np.float32), NO_PAD
             resized = False
@@ -380,7 +399,7 @@ class DetectionPipeline:
                     pad = pad + np.array(added, dtype=np.float32)
                 pixels = operator(pixels)
         except ImageError as error:
-            raise ImageError(name, error.cause) from error
+            raise type(error)(name, error.cause) from error
         tensor = np.ascontiguousarray(pixels, dtype=np.float32)
         return Prepared(tensor, scale_factor, np.array(im_shape, dtype=np.float32), height, width, pad)
 

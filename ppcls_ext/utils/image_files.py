@@ -10,7 +10,9 @@ from pathlib import Path
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import is_left_behind, spellings, visible_files
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
 SHOWN_OTHERS = 5
 
 

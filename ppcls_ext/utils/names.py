@@ -42,8 +42,8 @@ def is_left_behind(name: str) -> bool:
 
 
 @cache
-def _say_left_behind(name: str) -> None:
-    logger.info("left out wherever they stand, as systems make them for themselves: folders named %s", name)
+def _say_once(words: str) -> None:
+    logger.info(words)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
@@ -68,7 +68,7 @@ def visible_folders(names: Sequence[str]) -> list[str]:
     """Returns the names of folders that are not left behind; of those that are and are not hidden each is said once."""
     for name in names:
         if is_left_behind(name) and not name.startswith("."):
-            _say_left_behind(name)
+            _say_once(f"left out wherever they stand, as systems make them for themselves: folders named {name}")
     return [name for name in names if not is_left_behind(name)]
 
 
@@ -170,7 +170,7 @@ def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
     Args:
         root: the folder.
         names: as they are stated.
-        what: the file that states them, for messages.
+        what: the file that states them, for messages; empty to say nothing.
 
     Returns:
         The path below ``root`` of each; a name that leads nowhere stays as it is.
@@ -225,10 +225,10 @@ def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
     meant = Counter(os.path.normpath(path) for path, _ in found.values())
     meant.update(os.path.normpath(name) for name, is_there in there.items() if is_there)
     found = {name: (path, how) for name, (path, how) in found.items() if meant[os.path.normpath(path)] == 1}
-    if found:
+    if found and what:
         ways = Counter(how for _, how in found.values())
         first, (path, _) = next(iter(found.items()))
         listing = ", ".join(f"{count} {how}" for how, count in ways.most_common())
         example = f"{shown_name(first)}, which is {shown_name(path)}"
-        logger.info("%s: names respelt: %s (such as %s)", what, listing, example)
+        _say_once(f"{what}: names respelt: {listing} (such as {example})")
     return [found[name][0] if name in found else name for name in names]

@@ -9,9 +9,10 @@ of prose, and class names are a few characters.
 from __future__ import annotations
 
 import codecs
-import contextlib
 import logging
 import os
+import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -38,11 +39,6 @@ ZEROS = {
 }
 # People and programs name the smaller encoding and write the larger one.
 LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932"}
-SEVERAL_BYTES = frozenset({"gb18030", "hz", "big5", "big5hkscs", "cp950", "cp949", "johab", "cp932", "shift_jis_2004",
-                           "shift_jisx0213", "euc_jp", "euc_jis_2004", "euc_jisx0213",
-                           "iso2022_jp", "iso2022_jp_2", "iso2022_kr"})  # fmt: skip
-# Begins other characters in the ISO 2022 encodings, which are ASCII otherwise.
-ESCAPE = b"\x1b"
 WESTERN = frozenset({"ascii", "iso8859-1", "cp1252"})
 UNICODE = frozenset({"utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"})
 
@@ -125,35 +121,30 @@ def _decode(data: bytes, name: str, declared: str | None) -> str:
         except UnicodeDecodeError as error:
             reason = f"begins as {encoding.upper()} but is damaged at byte {error.start:,}"
             raise TextError(name, reason) from error
+    stated = os.environ.get(VARIABLE)
+    codec = _codec(stated or declared)
     try:
         as_utf8 = data.decode("utf-8")
     except UnicodeDecodeError:
         as_utf8 = None
-    if data.isascii() and ESCAPE not in data:
+    # ISO 2022 is ASCII for whoever does not know its escapes.
+    if as_utf8 is not None and not _is_doubtful_utf8(as_utf8) and not (codec or "").startswith("iso2022"):
+        if codec is not None and codec not in UNICODE and not data.isascii():
+            _note_guess(name, "UTF-8", f"is not {stated or declared} and was read as UTF-8")
         return as_utf8
-
-    stated = os.environ.get(VARIABLE)
-    codec = _codec(stated or declared)
-    # By chance the bytes of a Chinese text may be UTF-8 for characters of two bytes, never for those of three.
-    if as_utf8 is not None and (codec not in SEVERAL_BYTES or max(as_utf8) > "\u07ff"):
-        if codec is not None and codec not in UNICODE:
-            _note_guess(name, "UTF-8", f"is UTF-8, not {stated or declared}")
-        return as_utf8
-    if stated:
+    if stated or (codec is not None and codec not in UNICODE and not (codec in WESTERN and is_chinese(data))):
         try:
             return data.decode(codec)
         except UnicodeDecodeError as error:
-            reason = f"is neither UTF-8 nor {stated}, as --encoding says (byte {error.start:,})"
-            raise UnknownEncodingError(name, reason) from error
-    if codec is not None and codec not in UNICODE and not (codec in WESTERN and is_chinese(data)):
-        with contextlib.suppress(UnicodeDecodeError):
-            return data.decode(codec)
-    if as_utf8 is not None:
-        return as_utf8
+            if stated and as_utf8 is None:
+                reason = f"is neither UTF-8 nor {stated}, as --encoding says (byte {error.start:,})"
+                raise UnknownEncodingError(name, reason) from error
     verdict = is_chinese(data)
     if verdict or (verdict is None and "gb18030" in _guesses):
         _note_guess(name, "gb18030", "is not UTF-8 and was read as gb18030 (Chinese)")
         return data.decode("gb18030")
+    if as_utf8 is not None:
+        return as_utf8
     raise _unknown_encoding(data, name, declared, verdict is None)
 
 
@@ -177,7 +168,7 @@ def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: boo
     lossy = data.decode("utf-8", "surrogateescape")
     strange = [number for number, character in enumerate(lossy) if "\udc80" <= character <= "\udcff"]
     line = lossy.count("\n", 0, strange[0]) + 1 if strange else 1
-    if _mostly_utf8(data):
+    if _is_damaged_utf8(data):
         return TextError(name, f"line {line} is damaged: the text is UTF-8, but for {len(strange)} bytes")
     tried = ", ".join(filter(None, [declared and f"{declared} (declared)", "UTF-8", "gb18030 (Chinese)"]))
     why = "may be Chinese or of another language" if unclear else "cannot be read"
@@ -190,7 +181,7 @@ def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: boo
 def _note_guess(name: str, encoding: str, words: str) -> None:
     files = _guesses.setdefault(encoding, set())
     if not files:
-        logger.warning("%s %s; --encoding states another; the same holds for others like it", shown_name(name), words)
+        logger.warning("%s %s, as others like it will be; --encoding states another", shown_name(name), words)
     files.add(name)
 
 
@@ -224,15 +215,17 @@ COMMON_KOREAN = frozenset(
 # others by their radicals.
 SYMBOLS, USUAL, OTHERS = range(0xA1, 0xA4), range(0xB0, 0xD8), range(0xD8, 0xF8)
 MOST_RARE = 0.05
+LETTER = r"[^\W\d_\0-\x7f]"
+ALPHABETS = ("cp1251", "koi8_r", "cp1252", "cp1253")
 
 
 def is_chinese(data: bytes) -> bool | None:
-    """Tells whether bytes that are no UTF-8 are plausible as Chinese in gb18030.
+    """Tells whether bytes are plausible as Chinese in gb18030, and are no UTF-8.
 
     Returns:
         ``None`` where they are, but are as plausible in an encoding of another language.
     """
-    if _mostly_utf8(data):
+    if _is_damaged_utf8(data):
         return False
     try:
         text = data.decode("gb18030")
@@ -253,31 +246,58 @@ def is_chinese(data: bytes) -> bool | None:
         return False
     if kinds["rare"] > MOST_RARE * len(hanzi):
         return False
+    codes = [codes[character] for character in hanzi if codes[character]]
     common = sum(character in COMMON_CHINESE for character in hanzi) / len(hanzi)
-    pairs = [codes[character] for character in hanzi if codes[character]]
     # Korean: all of its syllables lie where Chinese has a part of its usual characters.
-    if all(0xB0 <= code[0] <= 0xC8 for code in pairs):
-        syllables = [code.decode("cp949", "ignore") for code in pairs]
-        if sum(syllable in COMMON_KOREAN for syllable in syllables) / len(hanzi) > common:
+    if all(0xB0 <= code[0] <= 0xC8 for code in codes):
+        syllables = [code.decode("cp949", "ignore") for code in codes]
+        if max(common, 1e-9) <= sum(syllable in COMMON_KOREAN for syllable in syllables) / len(hanzi):
             return None
-    # Capital letters of Western, Greek and Cyrillic words, two by two, are usual characters, too.
-    if all(min(code) >= 0xC0 for code in pairs) and common <= 0.5:
+    # Two letters of a Western, Greek or Cyrillic word are a usual character, too, if both are capitals.
+    if all(min(code) >= 0xC0 for code in codes) and common <= 0.5 and any(_is_cased(data, one) for one in ALPHABETS):
         return None
     return True
 
 
-def _mostly_utf8(data: bytes) -> bool:
-    """Tells whether more characters are good UTF-8 than bytes are not: a damaged text, not another encoding."""
+def _is_cased(data: bytes, encoding: str) -> bool:
+    """Tells whether all that is not ASCII in a text are words in lower case, capitals, or with a capital in front."""
+    text = data.decode(encoding, "replace")
+    words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
+    rest = re.sub(r"[^\W\d_]+", "", text)
+    return rest.isascii() and all(word.islower() or word.isupper() or word.istitle() for word in words)
+
+
+def _is_damaged_utf8(data: bytes) -> bool:
+    """Tells whether a text is UTF-8 but for some bytes: by characters of three bytes, which no other encoding has."""
     foreign = [character for character in data.decode("utf-8", "surrogateescape") if not character.isascii()]
     bad = sum("\udc80" <= character <= "\udcff" for character in foreign)
-    return 0 < bad <= len(foreign) - bad
+    wide = sum(character > "\u07ff" for character in foreign) - bad
+    return 0 < bad < len(foreign) - bad and wide > 0
+
+
+def _is_doubtful_utf8(text: str) -> bool:
+    """Tells whether a text that is UTF-8 makes no sense as such: rare letters of two bytes, in no word.
+
+    So it is with a few Chinese words, by chance (the GBK of ``水母`` is the UTF-8 of ``ˮĸ``). Western letters alone,
+    a single other alphabet and whatever takes three bytes are never doubtful, nor is what touches an ASCII letter.
+    """
+    if text.isascii() or not "\u0100" <= max(text) < "\u0800" or re.search(f"[a-z]{LETTER}|{LETTER}[a-z]", text, re.I):
+        return False
+    foreign = {character for character in text if not character.isascii()}
+    alphabets = {unicodedata.name(character, "").partition(" ")[0] for character in foreign}
+    return len(alphabets) > 1 or "LATIN" in alphabets
 
 
 def shown_name(name: str) -> str:
     """Returns a file name as a person can read it: one that is no UTF-8 is read as Chinese or its bytes spelt out."""
+    if name.isascii():
+        return name
     try:
-        name.encode("utf-8")
+        data = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        data = os.fsencode(name)
-        return data.decode("gb18030") if is_chinese(data) else data.decode("utf-8", "backslashreplace")
-    return name
+        # Half a character, as a broken JSON file may state.
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("gb18030" if is_chinese(data) else "utf-8", "backslashreplace")

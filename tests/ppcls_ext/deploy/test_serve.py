@@ -280,7 +280,9 @@ def test_an_error_of_the_program_is_logged_and_not_shown(monkeypatch, caplog):
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG"), (b"\x00\x00\x00\x20ftypheic" + bytes(90), "HEIC"),
         (b"\x00\x00\x00\x20ftypisom" + bytes(90), "a video"), (b"PK\x03\x04" + bytes(30), "an archive"),
         # Pillow could read it, by starting Ghostscript.
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a text file"), (b"\x80" * 99, "not a picture of a"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
+        (b"\x80" * 99, "a file of an unknown kind"),
+        (b"<!doctype html><html></html>", "an HTML page"), (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
     ],
 )  # fmt: skip
 def test_other_files_are_named(classifier, data, words):
@@ -310,6 +312,8 @@ def test_too_many_pixels_are_refused_by_the_header(classifier, size):
 
 
 def test_a_large_picture_behind_the_header_of_a_small_one(classifier, monkeypatch):
+    """Only readers of the formats that are let through are asked, when the header is looked at and when it is decoded.
+    """
     # A TIFF of 8 x 8 pixels that Pillow's reader of IFUNC files, which has no signature, takes for one of 2000 x 2000.
     # Readers are asked in the order in which they were loaded: here that of IFUNC first, as in a fresh process.
     Image.init()
@@ -319,7 +323,8 @@ def test_a_large_picture_behind_the_header_of_a_small_one(classifier, monkeypatc
     folder = struct.pack("<H", len(entries))
     folder += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items()) + bytes(4)
     data = (lines.ljust(511, b"\0") + b"\x1a").ljust(1024, b"\0") + folder
-    refused(classifier.post("/predict", data=data.ljust(5200, b"\0")), 422, "header of this TIFF picture is damaged")
+    answer = classifier.post("/predict", data=data.ljust(5200, b"\0"))
+    assert (answer.status_code, answer.json["type"]) == (200, "TIFF")
 
 
 def test_how_large_a_body_may_be(classifier):

@@ -154,6 +154,13 @@ def test_coco_ids_come_from_an_annotation_file(detector, detections, tmp_path, c
     assert numbering_of(file, images[:1], detector).image_ids == {detections[0].name: 30}
     with pytest.raises(UserError, match="none of the 1 images is in it"):
         numbering_of(write_annotations(file, names=("dive/a.png", "dive/a.png")), images[:1], detector)
+    # Of other systems: the very letters first, then without case; of an absolute path the end is enough.
+    for name in ("dive\\a.png", "Dive/A.PNG", "dive/%61.png", "D:\\sets\\dive\\a.png", "file:///sets/dive/a.png"):
+        file = write_annotations(tmp_path / "val.json", names=("dive/b.png", name))
+        file.write_bytes(file.read_text(encoding="utf-8").encode("utf-16"))
+        assert numbering_of(file, images[:1], detector).image_ids == {detections[0].name: 20}
+    file = write_annotations(tmp_path / "val.json", names=("dive/A.png", "dive/a.png"))
+    assert numbering_of(file, images[:1], detector).image_ids == {detections[0].name: 20}
     # Images without a number are named and left out.
     with caplog.at_level("WARNING"):
         numbering = numbering_of(write_annotations(file, names=("dive/b.png",)), images, detector)

@@ -68,7 +68,7 @@ def test_chinese_is_guessed_and_said_once_with_the_number_of_files(tmp_path, cap
     assert "4 texts were read as gb18030" in caplog.records[-1].message
 
 
-@pytest.mark.parametrize("name", ["海参", "海胆", "扇贝", "划痕", "缺陷", "轮胎", "圆柱体", "鲍鱼", "行人", "瓶（大）"])
+@pytest.mark.parametrize("name", ["海参", "海胆", "扇贝", "划痕", "缺陷", "轮胎", "鲍鱼", "行人", "香蕉", "摩托车"])
 def test_a_single_chinese_name_is_enough(name):
     assert decode_text(f"{name}\n".encode("gb18030"), "classes.txt") == f"{name}\n"
 
@@ -98,9 +98,17 @@ def test_what_is_declared_is_not_believed_against_better_evidence(caplog):
         assert decode_text(TEXT.encode(), "a.xml", declared) == TEXT
     assert decode_text("한국".encode("euc-kr"), "a.xml", "euc-kr") == "한국"
     assert decode_text("café".encode("latin-1"), "a.xml", "iso-8859-1") == "café"
+    assert decode_text("犬".encode("iso2022_jp"), "a.xml", "iso-2022-jp") == "犬"
     assert decode_text("①㈱".encode("cp932"), "a.xml", "shift_jis") == "①㈱"
-    # These are UTF-8 by chance, for two characters of two bytes.
-    assert decode_text("模漠".encode("gbk"), "a.xml", "gb2312") == "模漠"
+def test_chinese_that_is_utf8_by_chance_and_utf8_that_is_rare():
+    for name in ("水母", "联通", "牛", "模漠"):
+        for declared in ("gb2312", "utf-8", None):
+            assert decode_text(name.encode("gbk"), "a.xml", declared) == name
+    for text in ("5 µm, ±1°", "è", "łódź", "Škoda", "λ = 1", "мама", "α β γ", "ﬁ", "été"):
+        for declared in ("utf-8", "gb2312", None):
+            assert decode_text(text.encode(), "a.yaml", declared) == text
+    state_encoding("cp949")
+    assert decode_text("5 µm, ±1°".encode(), "a.yaml") == "5 µm, ±1°"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +146,9 @@ def test_names_that_are_no_utf8_are_shown_and_written(tmp_path: Path):
     name = os.fsdecode("海参.png".encode("gbk"))
     assert shown_name(name) == "海参.png"
     assert shown_name(os.fsdecode(b"caf\xe9.png")) == "caf\\xe9.png"
+    for plain in ("a.png", "é", "고양이.png"):
+        assert shown_name(plain) == plain
+    assert shown_name("\ud800") == "\\ud800"
     write_json(tmp_path / "report.json", {"file": name, "class": "海参"})
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert "海参" in text
