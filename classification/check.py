@@ -29,8 +29,9 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import Mark, Scan, WantedSize, Workers, find_image_faults, scan_images
+from ppcls_ext.check.images import Mark, Scan, WantedSize, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import CropImage, ResizeImage
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import images_in
@@ -229,6 +230,7 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
             part: choose_evenly(dataset.labels, limit, seed=0) if limit else np.arange(len(dataset))
             for part, dataset in datasets.items()
         }
+        settle_range(datasets, depth.statement_in(config.document.data), found)
         start = time.monotonic()
         with Workers(datasets, worker_count) as workers:
             scan = scan_images(workers, chosen)

@@ -114,8 +114,9 @@ def evaluate_config(config: Config, environment: Environment) -> dict[str, Any]:
         raise UserError(f"{config.document.path}: evaluation needs the section DataLoader.Eval")
     if config.run.pretrained_model is None:
         raise UserError("evaluation needs weights: -o Global.pretrained_model=RUN/checkpoints/best")
-    dataset = build_dataset(config, config.eval)
     weights = find_weights(config.run.pretrained_model)
+    config = config.as_trained(weights)
+    dataset = build_dataset(config, config.eval)
     check_same_classes(class_names_of_weights(weights), str(weights), dataset.class_names, f"{config.eval.key}.dataset")
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)

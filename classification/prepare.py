@@ -15,6 +15,7 @@ from PIL import Image
 from classification.build import open_dataset
 from classification.config import Config
 from classification.data.datasets import Cifar100
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.decode import decode_image
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, atomic_path
@@ -52,11 +53,12 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
         raise UserError(f"{output}: holds something else than samples; choose another folder")
     dataset = open_dataset(config, settings)
     chosen = choose_evenly(dataset.labels, count or len(dataset), seed)
+    value_range = depth.range_of(depth.settle(config.document.data, lambda index: dataset.load(index)[0], len(dataset)))
     with atomic_folder(output) as folder:
         for index in chosen.tolist():
             image, label = dataset.load(index)
             if isinstance(image, bytes):
-                image = decode_image(image, dataset.name_of(index))
+                image = decode_image(image, dataset.name_of(index), value_range)
             name = dataset.class_names[label] if dataset.class_names else str(label)
             # A class may be called "n/a"; a folder may not.
             target = folder / re.sub(r"[^\w .+-]", "_", name)

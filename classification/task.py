@@ -29,7 +29,12 @@ from classification.precision import Precision
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.engine.bad_images import BadImages
-from ppcls_ext.engine.checkpoint import Checkpoint, export_optimizer_state, import_optimizer_state
+from ppcls_ext.engine.checkpoint import (
+    Checkpoint,
+    depth_to_continue,
+    export_optimizer_state,
+    import_optimizer_state,
+)
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from ppcls_ext.engine.environment import (
     Environment,
@@ -41,6 +46,7 @@ from ppcls_ext.engine.environment import (
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.plots import draw_training_curves
 from ppcls_ext.weights import load_weights
@@ -71,9 +77,10 @@ def train_config(config: Config, environment: Environment | None = None, resume:
     """
     require_sections(config)
     environment = environment or prepare_environment(config.run.device, config.run.seed)
+    resume = resume or config.run.checkpoints
     with RunFolder(config.output_dir, environment.is_main) as folder:
-        task = ClassificationTask(config, environment)
-        return Trainer(task, folder, resume or config.run.checkpoints).run()
+        config = config.with_depth(depth_to_continue(config.document.data, resume, folder.checkpoints))
+        return Trainer(ClassificationTask(config, environment), folder, resume).run()
 
 
 def require_sections(config: Config) -> None:
@@ -123,6 +130,12 @@ class ClassificationTask(Task):
     advice = "try a lower Optimizer.lr.learning_rate, a longer warmup_epoch or Optimizer.clip_norm"
 
     def __init__(self, config: Config, environment: Environment) -> None:
+        assert config.train is not None
+        self.dataset = build_dataset(config, config.train)
+        # From here on the range of the samples is a number, in all that is written too.
+        images, seed = len(self.dataset), environment.seed
+        statement = depth.settle(config.document.data, lambda index: self.dataset.load(index)[0], images, seed)
+        config = config.with_depth(statement)
         assert config.train is not None and config.optimizer is not None and config.train_loss is not None
         run = config.run
         self.config, self.environment = config, environment
@@ -153,9 +166,8 @@ class ClassificationTask(Task):
         self.network = self._wrap()
 
     def _open_data(self) -> None:
-        """Opens the training data and, if the run evaluates, the evaluation data, whose labels must mean the same."""
+        """Opens the batches and, if the run evaluates, the evaluation data, whose labels must mean the same."""
         config, run, environment = self.config, self.config.run, self.environment
-        self.dataset = build_dataset(config, config.train)
         self.batches = build_batches(config, config.train, self.dataset, environment, training=True)
         self.bad_images = BadImages(self.dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.eval_batches, self.bad_eval_images = None, None

@@ -101,10 +101,12 @@ def load_trained(config: Config) -> Trained:
                 "Global.pretrained_model", "no weights are named: -o Global.pretrained_model=RUN/checkpoints/best"
             )
         )
+    weights = find_weights(config.run.pretrained_model)
+    config = config.as_trained(weights)
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
     model.eval()
-    names = class_names_of_weights(find_weights(config.run.pretrained_model))
+    names = class_names_of_weights(weights)
     names = names or read_class_names(config, _open_quietly(config))
     if names is not None and len(names) != config.arch.class_num:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.arch.class_num)

@@ -21,6 +21,7 @@ from typing import Any
 from detection.annotations import Corners, Frame, Ledger, RawBox, clean_frame, folded
 from detection.geometry import SAMPLE, UNSAID, BoxReading, as_options, place_boxes
 from ppcls_ext.preprocess.decode import ImageError, read_bytes, read_image
+from ppcls_ext.preprocess.samples import SIXTEEN_BITS, AnyRange
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import match_names
 from ppcls_ext.utils.texts import TextError, read_text
@@ -259,6 +260,7 @@ class CocoSet:
         category_ids: of these classes, ``[K]``.
         frames: its images.
         image_ids: of all images that it lists, used or not.
+        value_range: what ``decode_image`` makes bytes of where samples have more than 8 bits.
     """
 
     path: Path
@@ -266,6 +268,7 @@ class CocoSet:
     category_ids: list[int]
     frames: list[Frame]
     image_ids: frozenset[int]
+    value_range: AnyRange = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -311,7 +314,8 @@ def open_coco(
 
 def _size_of(image: Path) -> tuple[int, int]:
     try:
-        height, width = read_image(image).shape[:2]
+        # Any range will do for the size.
+        height, width = read_image(image, SIXTEEN_BITS).shape[:2]
     except ImageError:
         # Whether an image is there and whole is told elsewhere.
         return 0, 0

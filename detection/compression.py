@@ -169,11 +169,11 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
         UserError: the configuration does not name that data set, or its annotations are not there.
     """
     files, annotations = _files(config, "eval")
-    images = image_files(files, annotations)
     coco = open_coco(annotations, files.image_dir, Ledger(), files.reading, as_keys("EvalDataset"))
+    images = [frame.image for frame in coco.frames]
 
     def score(predictor: DetectionPredictor) -> float:
-        numbering = numbering_of(annotations, images, predictor)
+        numbering = numbering_of(coco, images, predictor)
         return float(evaluate_detections(coco, coco_results(predictor(images), predictor, numbering)).ap)
 
     return Evaluation("AP", score, "EvalDataset", len(images))

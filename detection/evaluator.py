@@ -21,6 +21,7 @@ from detection.toolkit import build_model, workspace
 from detection.weights import load_detector_weights, weights_file
 from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.environment import Environment, barrier
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import enhancement_of
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
@@ -164,6 +165,7 @@ def evaluate_config(
         raise UserError(f"{config.path}: evaluation needs the section EvalDataset")
     warn_of_other_contrast(config, "Eval")
     source = weights_file(config)
+    config = config.as_trained(source)
     model = build_model(config, pretrained=False)
     load_detector_weights(config, model)
     with workspace(config):
@@ -194,6 +196,7 @@ def evaluate_config(
         figures,
         title=config.path.stem,
         enhance=enhancement_of((config.data.get("EvalReader") or {}).get("sample_transforms")),
+        value_range=depth.range_of(depth.statement_in(config.data)),
         **({} if panels is None else {"panels": panels}),
     )
     logger.info("%s", figures.table())

@@ -19,6 +19,7 @@ from ppcls_ext.preprocess import ImageError, sonar
 from ppcls_ext.preprocess import detection as preprocess
 from ppcls_ext.preprocess.detection import GREY, colour, height_and_width
 from ppcls_ext.preprocess.operators import MEGAPIXELS, refuse_large_result
+from ppcls_ext.preprocess.samples import Bits, Range
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import Limits, PositiveNumber, Probability
 
@@ -107,12 +108,13 @@ class Decode(toolkit.Decode):
     """Reads pictures by the same code as deployed models and the checks: ``ppcls_ext.preprocess.detection.Decode``.
 
     Stands in the place of ppdet's operator of that name, which knows fewer formats, takes damaged files, and hands on
-    the bytes of what it cannot read. Of all others it makes the same pixels.
+    the bytes of what it cannot read. Of all others it makes the same pixels. Arguments and
+    errors are those of that class.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:
         super().__init__()
-        self._decode = preprocess.Decode()
+        self._decode = preprocess.Decode(bits, value_range)
 
     def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
         """Reads ``im_file``, unless the sample has an ``image`` (encoded, or decoded before), and notes its size.

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import paddle
 
+from detection.annotations import Ledger
+from detection.coco import AnnotationFileError, read_coco
 from detection.configuration import DetectionConfig
 from detection.configuration.config import warn_of_other_contrast
 from detection.ema import DetectorEMA, as_arrays
@@ -25,11 +27,18 @@ from detection.toolkit import refusals, workspace
 from detection.weights import load_start
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.bad_images import BadImages
-from ppcls_ext.engine.checkpoint import Checkpoint, export_optimizer_state, import_optimizer_state
+from ppcls_ext.engine.checkpoint import (
+    Checkpoint,
+    depth_to_continue,
+    export_optimizer_state,
+    import_optimizer_state,
+)
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
+from ppcls_ext.preprocess import depth
+from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.plots import draw_detection_curves
 from ppcls_ext.weights import load_weights
@@ -76,8 +85,27 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
     """
     warn_of_other_contrast(config, "Eval")
     environment = open_environment(config)
+    config = with_settled_depth(config, resume, environment.seed)
     with workspace(config) as settings, RunFolder(config.output_dir, environment.is_main, "save_dir") as folder:
         return Trainer(DetectionTask(config, settings, environment, folder.path), folder, resume).run()
+
+
+def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -> DetectionConfig:
+    """Returns the configuration with the range of values of its pictures as a number: see ``depth.settle``."""
+    config = config.with_depth(depth_to_continue(config.data, resume, config.output_dir / "checkpoints"))
+    files = _training_images(config)
+    return config.with_depth(depth.settle(config.data, lambda index: read_bytes(files[index]), len(files), seed))
+
+
+def _training_images(config: DetectionConfig) -> list[Path]:
+    """Returns the files of the training set; none where its annotations cannot be read, which is told later."""
+    files = config.datasets.get("Train")
+    if files is None or files.annotations is None:
+        return []
+    try:
+        return [frame.image for frame in read_coco(files.annotations, Ledger(), folder=files.image_dir).frames]
+    except AnnotationFileError:
+        return []
 
 
 class DetectionTask(Task):

@@ -19,7 +19,7 @@ from detection.export import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
 from detection.weights import backbone_name, load_detector_weights, weights_file
 from ppcls_ext.deploy.export import example_images
-from ppcls_ext.preprocess import ImageError, read_image
+from ppcls_ext.preprocess import ImageError, depth, read_image
 from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, build_detection_pipeline
 from ppcls_ext.preprocess.operators import with_limit
 from ppcls_ext.runtime import DetectionDescription, DetectionPredictor
@@ -71,6 +71,7 @@ class TrainedDetector:
             form_of(self.model),
             model_name=self.name,
             enhance=prepare.enhancement,
+            value_range=prepare.value_range,
         )
 
     def export(
@@ -120,6 +121,7 @@ def load_trained(config: DetectionConfig) -> TrainedDetector:
     """
     # What is wrong with the file is said before the network is built.
     weights = weights_file(config)
+    config = config.as_trained(weights)
     model = build_model(config, pretrained=False)
     load_detector_weights(config, model)
     model.eval()
@@ -152,10 +154,11 @@ def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:
     if files is None or files.annotations is None or not files.annotations.is_file():
         logger.info("EvalDataset is not there: the export is compared on generated pictures only")
         return {}
+    value_range = depth.range_of(depth.statement_in(config.data))
     images: dict[str, np.ndarray] = {}
     for index, file in _frames_of_several_sizes(files):
         try:
-            images[f"evaluation image {index}"] = read_image(file)
+            images[f"evaluation image {index}"] = read_image(file, value_range)
         except ImageError as error:
             logger.warning("not compared on %s", error)
     if images:

@@ -18,6 +18,7 @@ import numpy as np
 from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.operators import Backend
+from ppcls_ext.preprocess.samples import Range
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
 from ppcls_ext.utils.names import match_names, visible_folders
@@ -52,10 +53,12 @@ class ImageDataset(ABC):
     Attributes:
         labels: ``int64`` ``[length]``, the class of each image.
         class_names: name of each class by number, or None where the data carry none.
+        value_range: for those who decode without the operators: what ``decode_image`` makes bytes of.
     """
 
     labels: np.ndarray
     class_names: list[str] | None = None
+    value_range: Range | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -30,8 +30,9 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_images
+from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import images_in
@@ -136,6 +137,7 @@ class Plan:
         num_classes: outputs of the model.
         evaluation_size: the size that images have at the evaluation; ``None`` where the configuration sets none.
         enhance: raises the contrast of sonar frames; ``None`` shows images as they are.
+        statement: what the decode operators say of samples of more than 8 bits.
     """
 
     name: str
@@ -143,6 +145,7 @@ class Plan:
     num_classes: int | None = None
     evaluation_size: EvaluationSize | None = None
     enhance: SonarEnhance | None = None
+    statement: depth.Statement = dataclasses.field(default_factory=dict)
 
 
 def plan_of(config: DetectionConfig) -> Plan:
@@ -163,7 +166,8 @@ def plan_of(config: DetectionConfig) -> Plan:
         raise UserError(f"{config.path}: has neither {names}: nothing to check")
     readers = [config.data.get(f"{part}Reader") or {} for part in ("Eval", "Train")]
     enhance = next(filter(None, (enhancement_of(reader.get("sample_transforms")) for reader in readers)), None)
-    return Plan(str(config.path), sets, config.data.get("num_classes"), evaluation_size(config.data), enhance)
+    size, statement = evaluation_size(config.data), depth.statement_in(config.data)
+    return Plan(str(config.path), sets, config.data.get("num_classes"), size, enhance, statement)
 
 
 def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
@@ -306,6 +310,7 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
             chosen[part] = np.linspace(0, count - 1, limit).round().astype(np.int64) if few else np.arange(count)
     scan, seconds, groups = Scan({}, {}), 0.0, []
     if sets:
+        settle_range(sets, plan.statement, found)
         start = time.monotonic()
         with Workers(sets, worker_count) as workers:
             scan = scan_images(workers, chosen)

@@ -20,6 +20,7 @@ from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import suggestion
 from ppcls_ext.utils.schema import Checker, Count, CountOrZero, NotNegative, Number, Section
@@ -190,6 +191,8 @@ def check_document(document: Document) -> None:
         UserError: PaddleDetection cannot be imported.
     """
     known, checker, data = catalog(), Checker(document), document.data
+    for key, message in depth.agree(data):
+        checker.add(key, message)
     checker.section(RunKeys, {str(name): value for name, value in data.items()}, "")
     for name in (*REQUIRED_KEYS, *REQUIRED_SECTIONS):
         if name not in data:

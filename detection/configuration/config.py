@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from detection.geometry import UNSAID, BoxReading
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import (
     ConfigLoader,
     Document,
@@ -104,6 +105,17 @@ class DetectionConfig:
                 reading=BoxReading.among(section),
             )
         return found
+
+    def with_depth(self, statement: depth.Statement) -> DetectionConfig:
+        """Returns the configuration whose decode operators all state this range of values."""
+        if statement == depth.statement_in(self.data):
+            return self
+        data = depth.with_statement(self.data, statement)
+        return DetectionConfig(dataclasses.replace(self.document, data=data))
+
+    def as_trained(self, weights: Path) -> DetectionConfig:
+        """Returns the configuration with the range of values that the run of ``weights``, a file, used."""
+        return self.with_depth(depth.as_trained(self.data, weights, str(self.path)))
 
     def to_yaml(self) -> str:
         """Returns the resolved configuration as YAML, which we and PaddleDetection load to the same data."""

@@ -26,8 +26,10 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.check.findings import ERROR, PART_WORDS, WARNING, Findings, Kind, Picture
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.content import FORMATS, kind_of, what_is
 from ppcls_ext.preprocess.decode import ImageError, decode_image
+from ppcls_ext.preprocess.samples import AnyRange, Range, deep_form
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
 
@@ -70,15 +72,19 @@ class Mark(enum.IntFlag):
     MISNAMED = 1024
 
 
-def examine(image: bytes | np.ndarray, name: str) -> tuple[int, int, int, int, int, int]:
+def examine(
+    image: bytes | np.ndarray, name: str, value_range: Range | None = None
+) -> tuple[int, int, int, int, int, int]:
     """Returns the fields of :data:`RECORD` for an encoded file or an ``uint8`` RGB picture ``[H, W, 3]``.
+
+    What is made of samples of more than 8 bits follows from ``value_range``, see ``decode_image``.
 
     Raises:
         ImageError: the image cannot be decoded; the message begins with ``name``.
     """
     marks = Mark(0)
     if isinstance(image, bytes):
-        pixels = decode_image(image, name)
+        pixels = decode_image(image, name, value_range)
         marks |= stored_form(image)
     else:
         pixels = np.ascontiguousarray(image)
@@ -132,8 +138,7 @@ def stored_form(data: bytes) -> Mark:
                 marks |= Mark.CMYK
             if header.mode == "P":
                 marks |= Mark.PALETTE
-            # Pillow keeps the upper bytes of colour pictures of 16 bits; only their raw mode still tells.
-            if header.mode.startswith("I") or ";16" in str(header.tile):
+            if deep_form(header) is not None:
                 marks |= Mark.DEEP
             if header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info:
                 marks |= Mark.TRANSPARENT
@@ -156,7 +161,10 @@ class PictureSet(Protocol):
 
     ``load`` returns the encoded file or the ``uint8`` RGB picture ``[H, W, 3]``, and what belongs to it, or raises an
     ``ImageError``; ``name_of`` returns what a person would call the image: its path, or its place in the archive.
+    ``value_range`` is what ``decode_image`` makes bytes of where samples have more than 8 bits.
     """
+
+    value_range: AnyRange
 
     def __len__(self) -> int: ...
 
@@ -172,7 +180,9 @@ def load_pixels(dataset: PictureSet, index: int) -> np.ndarray:
         ImageError: it cannot be read.
     """
     data = dataset.load(index)[0]
-    return decode_image(data, dataset.name_of(index)) if isinstance(data, bytes) else np.ascontiguousarray(data)
+    if not isinstance(data, bytes):
+        return np.ascontiguousarray(data)
+    return decode_image(data, dataset.name_of(index), dataset.value_range)
 
 
 # In a worker process: the data sets by section of ``DataLoader``, inherited from the parent and so never copied.
@@ -312,7 +322,7 @@ def _examine_chunk(task: tuple[str, np.ndarray]) -> tuple[np.ndarray, dict[int, 
         name = dataset.name_of(index)
         try:
             image = dataset.load(index)[0]
-            records[row] = examine(image, name)
+            records[row] = examine(image, name, dataset.value_range)
             if isinstance(image, bytes) and what_is(image, name) != kind_of(image).words:
                 records[row]["marks"] |= Mark.MISNAMED
                 causes[index] = what_is(image, name)
@@ -344,6 +354,23 @@ class WantedSize(NamedTuple):
     width: int
     height: int
     strict: bool
+
+
+def settle_range(datasets: Mapping[str, PictureSet], statement: depth.Statement, found: Findings) -> None:
+    """Gives the sets the range of values that a training would use, and finds one that does not fit the pictures.
+
+    Args:
+        datasets: at least one; the first decides.
+        statement: of the configuration, see ``depth.statement_in``.
+        found: takes the fault.
+    """
+    part, dataset = next(iter(datasets.items()))
+    statement, looked_at = depth.settled(statement, lambda index: dataset.load(index)[0], len(dataset))
+    value_range = depth.range_of(statement)
+    if remark := depth.doubt(looked_at, value_range):
+        found.add("value_range", note=remark, part=part)
+    for each in datasets.values():
+        each.value_range = value_range
 
 
 def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSize] | None = None) -> None:

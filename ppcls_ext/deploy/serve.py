@@ -38,6 +38,7 @@ import ppcls_ext
 from ppcls_ext.preprocess import ImageError, decode_image
 from ppcls_ext.preprocess.content import READ, kind_of
 from ppcls_ext.preprocess.decode import TooManyPixelsError, header_of
+from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime import BACKENDS, DetectionPredictor, Predictor
 from ppcls_ext.utils.errors import UserError, suggestion
 
@@ -254,7 +255,7 @@ def create_app(
             "type": kind, "milliseconds": round(1000 * (time.perf_counter() - started), 1),
         }  # fmt: skip
         if preview:
-            answer["preview"] = preview_of(data, getattr(predictor, "enhance", None))
+            answer["preview"] = preview_of(data, getattr(predictor, "enhance", None), predictor.value_range)
         if not detects:
             rows = zip(prediction.class_ids, prediction.labels, prediction.scores, strict=True)
             rows = [{"class_id": index, "label": label, "score": score} for index, label, score in rows]
@@ -319,15 +320,16 @@ def check_picture(data: bytes, most_pixels: int) -> str:
     return "JPEG" if kind == "MPO" else kind
 
 
-def preview_of(data: bytes, enhance: Any) -> str:
+def preview_of(data: bytes, enhance: Any, value_range: AnyRange = None) -> str:
     """Returns a ``data:`` address of the picture, upright, at most ``PREVIEW_SIDE`` pixels wide and high.
 
     Args:
         data: an encoded picture that was checked.
         enhance: raises the contrast of ``uint8`` RGB ``[H, W, 3]``, so that people see what the detector sees; or None.
+        value_range: what the model makes of samples of more than 8 bits, see ``decode_image``.
     """
     try:
-        pixels = decode_image(data)
+        pixels = decode_image(data, value_range=value_range)
     except ImageError as error:
         flask.abort(422, f"the picture cannot be used: {' '.join(error.cause.split())}")
     picture = Image.fromarray(np.ascontiguousarray(pixels if enhance is None else enhance(pixels)))

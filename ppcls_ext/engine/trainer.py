@@ -61,7 +61,7 @@ class Trainer:
         if self.environment.on_gpu or not self.task.networks():
             return None
         kernels = use_fast_kernels(self.task.networks(), self.options.cpu_kernels)
-        if kernels == "fast":
+        if kernels == "fast" and self.task.optimizer is not None:
             fuse_update(self.task.optimizer)
         return kernels
 

@@ -29,6 +29,17 @@ import simplejpeg
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ppcls_ext.preprocess.content import FORMATS, RAW, is_cut, kind_of, what_is, why_not_read
+from ppcls_ext.preprocess.samples import (
+    SIXTEEN_BITS,
+    AnyRange,
+    Note,
+    SampleError,
+    deep_form,
+    samples_to_image,
+    stored_samples,
+    to_bytes,
+    turned,
+)
 from ppcls_ext.utils.errors import UserError
 
 # Pillow's own limit, for all formats: what a few bytes may make of themselves ("decompression bomb").
@@ -75,13 +86,17 @@ class TooManyPixelsError(ImageError):
     """A picture that would need too much memory: of more pixels than are decoded, or than it may be resized to."""
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads an image file as ``uint8`` RGB ``[H, W, 3]``, turned upright as its EXIF data say.
+def read_image(
+    path: str | os.PathLike[str],
+    value_range: AnyRange = None,
+    note: Note | None = None,
+) -> np.ndarray:
+    """Reads an image file as ``uint8`` RGB ``[H, W, 3]``, upright as its EXIF data say: see :func:`decode_image`.
 
     Raises:
         ImageError: the file is missing, empty, truncated or not an image; the message names it.
     """
-    return decode_image(read_bytes(path), str(path))
+    return decode_image(read_bytes(path), str(path), value_range, note)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -98,11 +113,25 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(str(path), f"cannot be read ({error.strerror or error})") from error
 
 
-def decode_image(data: bytes, name: str = "image") -> np.ndarray:
+def decode_image(
+    data: bytes,
+    name: str = "image",
+    value_range: AnyRange = None,
+    note: Note | None = None,
+) -> np.ndarray:
     """Decodes an image file's bytes to ``uint8`` RGB ``[H, W, 3]``.
 
-    Grey, palette and CMYK pictures become RGB, 16-bit ones keep their upper eight bits, transparent ones are laid on
-    white, and the EXIF orientation is applied.
+    Grey, palette and CMYK pictures become RGB, transparent ones are laid on white, and the EXIF orientation is applied.
+    Of several pictures in a file the first is taken.
+
+    Args:
+        data: the file.
+        name: what errors call it.
+        value_range: ``(low, high)``: of pictures with more than 8 bits a sample, values from low to high become bytes
+            (``samples.to_bytes``). None: of 16 bits the upper 8 remain, of 12 in a file of 12 as well; whole numbers of
+            32 bits count as such of 16, and where they are larger, or no whole numbers, the picture is refused.
+        note: is given the samples of such pictures as they are stored, ``[H, W]`` or ``[H, W, C]``, and the largest
+            value that they could have.
 
     Raises:
         ImageError: the bytes are empty, truncated, of a kind that is not read, of more than ``MOST_PIXELS`` pixels, or
@@ -117,7 +146,7 @@ def decode_image(data: bytes, name: str = "image") -> np.ndarray:
             raise ImageError(name, f"the JPEG data are damaged ({damage})")
         if image is not None:
             return image
-    return _decode_with_pillow(data, name)
+    return _decode_with_pillow(data, name, value_range, note)
 
 
 def header_of(data: bytes, name: str = "image", most: int = MOST_PIXELS) -> tuple[str, int, int]:
@@ -208,13 +237,7 @@ def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
         orientation = exif.get(ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - Pillow's reader raises nearly anything; damaged EXIF data turn nothing.
         return pixels
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    return turned(pixels, orientation)
 
 
 def _has_hole(data: bytes) -> bool:
@@ -274,13 +297,28 @@ def _opened(data: bytes, name: str, most: int = MOST_PIXELS) -> Image.Image:
     return image
 
 
-def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
+def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Note | None) -> np.ndarray:
     # ppdet switches this on for the whole process when it is imported; a cut file is a damaged one.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with _opened(data, name) as image:
+        form = deep_form(image)
         try:
+            # OpenCV, which reads the samples of colours, turns TIFFs only.
+            colour = form is not None and form.colour
+            orientation = image.getexif().get(ORIENTATION, 1) if colour and image.format != "TIFF" else 1
             image.load()
-            return _to_rgb_array(ImageOps.exif_transpose(image))
+            upright = ImageOps.exif_transpose(image)
+            # What Pillow makes of these by itself is the upper byte.
+            by_pillow = form is None or (value_range is None and (colour or form.rescaled))
+            if form is not None and (note is not None or not by_pillow):
+                values = stored_samples(form, upright, data, orientation)
+                if note is not None:
+                    note(values, form.largest)
+                if not by_pillow:
+                    upright = samples_to_image(values, value_range, form.largest)
+            return _to_rgb_array(upright)
+        except SampleError as error:
+            raise ImageError(name, str(error)) from error
         except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
             if is_cut(data) or "truncated" in str(error):
                 raise ImageError(name, _cut_off(data, name)) from error
@@ -289,12 +327,8 @@ def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
 
 def _to_rgb_array(image: Image.Image) -> np.ndarray:
     """Converts any of Pillow's modes to ``uint8`` RGB ``[H, W, 3]``."""
-    if image.mode.startswith("I"):
-        # The upper byte of 16 bits, three times.
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-        return np.repeat(grey.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError("floating-point samples have no agreed range; save the picture with 8 or 16 bits")
+    if image.mode == "I":
+        image = Image.fromarray(to_bytes(np.asarray(image), SIXTEEN_BITS))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         picture = image.convert("RGBA")
         background = Image.new("RGBA", picture.size, (255, 255, 255, 255))

@@ -1,12 +1,13 @@
 """Preprocessing of a detector at deployment: the operators of a reader of PaddleDetection 2.6, bit for bit.
 
 Every file is decoded as ppdet's ``Decode`` does, by OpenCV, because the detector was trained on that: of a transparent
-picture the colours count and not the transparency, of 16 bits the upper eight. But files that ppdet would take although
-they are damaged are refused.
+picture the colours count and not the transparency, of 16 bits the upper eight unless another range is stated. But files
+that ppdet would take although they are damaged are refused.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,7 +18,9 @@ from PIL import Image
 
 from ppcls_ext.preprocess.content import FORMATS
 from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg, read_bytes
+from ppcls_ext.preprocess.depth import RangeWatch, is_deep
 from ppcls_ext.preprocess.operators import MEGAPIXELS, build_operators, check_target, two_sides
+from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, deep_form, stated_range
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
 from ppcls_ext.utils.signature import Limits, PositiveNumber
@@ -51,16 +54,19 @@ class Prepared(NamedTuple):
     pad: np.ndarray = NO_PAD
 
 
-def decode_as_trained(data: bytes, name: str = "image") -> np.ndarray:
+def decode_as_trained(
+    data: bytes, name: str = "image", value_range: AnyRange = None, note: Note | None = None
+) -> np.ndarray:
     """Decodes an image file's bytes to the ``uint8`` RGB ``[H, W, 3]`` that ppdet's ``Decode`` makes of them.
 
-    Formats that OpenCV does not know, with which nobody can have trained, are decoded by ``decode_image`` alone.
+    Formats that OpenCV does not know, with which nobody can have trained, are decoded by ``decode_image`` alone; so are
+    samples of more than 8 bits whose range is stated.
 
     Raises:
         ImageError: as ``decode_image``; the message begins with ``name``.
     """
-    image = decode_image(data, name)
-    if _decoders_agree(data):
+    image = decode_image(data, name, value_range, note)
+    if _decoders_agree(data) or (value_range is not None and is_deep(data)):
         return image
     try:
         trained = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -70,10 +76,12 @@ def decode_as_trained(data: bytes, name: str = "image") -> np.ndarray:
 
 
 def _decoders_agree(data: bytes) -> bool:
-    """Whether ``decode_image`` gives what OpenCV gives: plain pictures of eight bits, stored without loss or JPEG."""
+    """Whether ``decode_image`` gives what OpenCV gives: opaque pictures, stored without loss or JPEG."""
     if data.startswith(JPEG_START):
         return not is_cmyk_jpeg(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if (form := deep_form(image)) is not None:
+            return image.mode not in ("RGBA", "LA") and not (form.colour and form.rescaled)
         return (
             image.format in ("PNG", "BMP")
             and image.mode in ("RGB", "L")
@@ -96,7 +104,19 @@ def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, 
 
 
 class Decode:
-    """A path or an encoded file's bytes to an array; an array passes through."""
+    """A path or an encoded file's bytes to an array; an array passes through.
+
+    Args:
+        bits, value_range: what becomes bytes where samples have more than 8 bits, as in ``operators.DecodeImage``.
+
+    Raises:
+        ValueError: both are given, or the range is empty; the message begins with the argument's name.
+    """
+
+    def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:
+        self.value_range = stated_range(bits, value_range)
+        # At inference: is given the samples of pictures that have more than 8 bits.
+        self.note: Note | None = None
 
     def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str = "image") -> np.ndarray:
         """Returns ``uint8`` RGB ``[H, W, 3]``; raises ``ImageError``, which begins with ``name``, where there is none.
@@ -104,7 +124,7 @@ class Decode:
         if isinstance(image, (str, os.PathLike)):
             image, name = read_bytes(image), os.fspath(image)
         if isinstance(image, bytes):
-            return decode_as_trained(image, name)
+            return decode_as_trained(image, name, self.value_range, self.note)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ImageError(name, f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
         return image
@@ -363,8 +383,16 @@ class DetectionPipeline:
     """
 
     def __init__(self, operators: list[Any]) -> None:
-        self.decode = Decode()
+        # A decoder of its own, which warns once of pictures that the range of values does not fit.
+        stated = next((operator for operator in operators if isinstance(operator, Decode)), Decode())
+        self.decode = copy.copy(stated)
+        self.decode.note = RangeWatch(self.value_range)
         self.operators = [operator for operator in operators if not isinstance(operator, Decode)]
+
+    @property
+    def value_range(self) -> AnyRange:
+        """What the decoder makes of samples of more than 8 bits, see ``decode_image``."""
+        return self.decode.value_range
 
     @property
     def enhancement(self) -> SonarEnhance | None:

@@ -7,6 +7,7 @@ are in ``ppcls_ext.preprocess.detection``: PaddleDetection has others of the sam
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -17,6 +18,8 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.preprocess.decode import ImageError, TooManyPixelsError, decode_image, read_image
+from ppcls_ext.preprocess.depth import RangeWatch
+from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, stated_range
 from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
 from ppcls_ext.utils.signature import PositiveNumber, check_arguments, parameters_of
 
@@ -145,20 +148,36 @@ class DecodeImage:
         to_np, backend: accepted because PaddleClas's configurations carry them; the result is always an array.
         to_rgb: RGB channel order, else BGR.
         channel_first: returns ``[3, H, W]`` instead of ``[H, W, 3]``.
+        bits: how many of the bits of a sample are in use where a file has more than 8, 8 to 32: values from 0 to 2 to
+            the power of ``bits`` become bytes (``samples.to_bytes``); all 16 when absent. ``auto`` is found on the
+            training set when training starts.
+        value_range: the same as lowest and highest value, ``[low, high]``.
+
+    Raises:
+        ValueError: both of the last two are given, or the range is empty; the message begins with the argument's name.
     """
 
     def __init__(
-        self, to_np: bool = True, to_rgb: bool = True, channel_first: bool = False, backend: Backend = "cv2"
+        self,
+        to_np: bool = True,
+        to_rgb: bool = True,
+        channel_first: bool = False,
+        backend: Backend = "cv2",
+        bits: Bits | None = None,
+        value_range: Range | None = None,
     ) -> None:
         self.to_rgb = to_rgb
         self.channel_first = channel_first
+        self.value_range = stated_range(bits, value_range)
+        # At inference: is given the samples of pictures that have more than 8 bits.
+        self.note: Note | None = None
 
     def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str = "image") -> np.ndarray:
         """Returns the decoded picture; raises ``ImageError`` where it cannot be decoded, which begins with ``name``."""
         if isinstance(image, bytes):
-            image = decode_image(image, name)
+            image = decode_image(image, name, self.value_range, self.note)
         elif isinstance(image, (str, os.PathLike)):
-            image = read_image(image)
+            image = read_image(image, self.value_range, self.note)
         elif image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(name, f"expected an array [H, W, 3], got shape {list(image.shape)}")
         if not self.to_rgb:
@@ -369,6 +388,9 @@ class Pipeline:
         tell_crops(self.operators)
         if not self.operators or not isinstance(self.operators[0], DecodeImage):
             self.operators.insert(0, DecodeImage())
+        # A decoder of its own, which warns once of pictures that the range of values does not fit.
+        self.operators[0] = copy.copy(self.operators[0])
+        self.operators[0].note = RangeWatch(self.value_range)
 
     def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str | None = None) -> np.ndarray:
         """Applies the operators.
@@ -393,6 +415,11 @@ class Pipeline:
         except ImageError as error:
             raise type(error)(name, error.cause) from error
         return image
+
+    @property
+    def value_range(self) -> AnyRange:
+        """What the decoder makes of samples of more than 8 bits, see ``decode_image``."""
+        return self.operators[0].value_range
 
     @property
     def channel_first(self) -> bool:

@@ -372,6 +372,7 @@ def load(
             description.form,
             description.model_name,
             prepare.enhancement,
+            prepare.value_range,
         )
     return Predictor(
         engine, prepare, description.classes, description.topk, description.input_shape, description.model_name
