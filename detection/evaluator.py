@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import paddle
 
+from detection.coco import CocoSet
 from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.evaluation import evaluate_detections, write_evaluation
-from detection.evaluation.coco import GroundTruth, read_ground_truth
 from detection.evaluation.metrics import figure_text
 from detection.loaders import BAD_IMAGES_KEY, evaluation_loader, max_bad_images
 from detection.toolkit import build_model, workspace
@@ -55,18 +55,14 @@ class Evaluator:
         self, config: DetectionConfig, environment: Environment, class_names: Sequence[str] | None = None
     ) -> None:
         self.environment = environment
-        self.loader = evaluation_loader(config, environment)
+        self.loader, self.coco = evaluation_loader(config, environment)
         self.files = config.datasets["Eval"]
         self.bad_images = BadImages(self.loader.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
         self.image_ids: list[int] = []
-        truth = read_ground_truth(self.files.annotations)
-        if class_names is None:
-            numbers = self.loader.read_batch.dataset.cname2cid
-            class_names = sorted(numbers, key=numbers.get)
-        self.class_names = list(class_names)
-        self.category_ids = categories_of_classes(self.class_names, truth)
-        if not any((~boxes.crowd).any() for boxes in truth.boxes.values()):
-            logger.warning("%s: no annotated box (crowds do not count), so AP is undefined", self.files.annotations)
+        self.class_names = list(self.coco.names if class_names is None else class_names)
+        self.category_ids = categories_of_classes(self.class_names, self.coco)
+        if all(box.crowd for frame in self.coco.frames for box in frame.boxes):
+            logger.warning("%s: no annotated box (crowds do not count), so AP is undefined", self.coco.path)
 
     @paddle.no_grad()
     def detect(self, model: paddle.nn.Layer, folder: Path) -> list[dict[str, Any]]:
@@ -124,7 +120,7 @@ class Evaluator:
         """
         start = time.monotonic()
         detections = self.detect(model, folder)
-        figures = evaluate_detections(self.files.annotations, detections, self.image_ids)
+        figures = evaluate_detections(self.coco, detections, self.image_ids)
         seconds = time.monotonic() - start
         logger.info(
             "evaluation: AP %s  AP50 %s  (%d images in %s)", figure_text(figures.ap, 4), figure_text(figures.ap50, 4),
@@ -142,7 +138,7 @@ class Evaluator:
         self.loader.close()
 
 
-def categories_of_classes(class_names: Sequence[str], truth: GroundTruth) -> dict[int, int]:
+def categories_of_classes(class_names: Sequence[str], coco: CocoSet) -> dict[int, int]:
     """Finds the classes of a model in an annotation file, by name; warns of those that it lacks.
 
     Returns:
@@ -151,17 +147,17 @@ def categories_of_classes(class_names: Sequence[str], truth: GroundTruth) -> dic
     Raises:
         UserError: the file has a class that the model does not.
     """
-    ids = {name: number for number, name in truth.classes.items()}
+    ids = dict(zip(coco.names, coco.category_ids, strict=True))
     unknown = [name for name in ids if name not in class_names]
     if unknown:
         raise UserError(
-            f"{truth.source}: has classes that the detector was not trained for: {', '.join(unknown)}"
+            f"{coco.path}: has classes that the detector was not trained for: {', '.join(unknown)}"
             f"{suggestion(unknown[0], class_names)}; those trained: {', '.join(class_names)}"
         )
     lacking = [name for name in class_names if name not in ids]
     if lacking:
         message = "%s: lacks %d of the %d classes (%s): they count in no figure; the others are matched by name"
-        logger.warning(message, truth.source, len(lacking), len(class_names), ", ".join(lacking))
+        logger.warning(message, coco.path, len(lacking), len(class_names), ", ".join(lacking))
     return {label: ids[name] for label, name in enumerate(class_names) if name in ids}
 
 
@@ -222,11 +218,11 @@ def evaluate_config(
     if not environment.is_main:
         return None
     start = time.monotonic()
-    figures = evaluate_detections(annotations, detections, evaluator.image_ids)
+    figures = evaluate_detections(evaluator.coco, detections, evaluator.image_ids)
     counting = time.monotonic() - start
     written = write_evaluation(
         folder,
-        annotations,
+        evaluator.coco,
         evaluator.files.image_dir,
         detections,
         figures,
