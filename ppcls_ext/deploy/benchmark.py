@@ -28,7 +28,8 @@ from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, Detec
 from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino
 from ppcls_ext.runtime.description import DESCRIPTION_FILE
 from ppcls_ext.utils.errors import UserError, suggestion
-from ppcls_ext.utils.files import write_json
+from ppcls_ext.utils.files import write_json, write_text
+from ppcls_ext.utils.outputs import CACHE
 from ppcls_ext.utils.tables import markdown_table
 from ppcls_ext.utils.workers import Subject, measure_interleaved, run_in_process
 
@@ -47,6 +48,8 @@ DETECTOR_SIZE, CLASSES = 640, 1000
 # Behind the name of a classifier: with ``x.mean([2, 3])`` in the place of global average pools, see `use_mean_pooling`.
 MEAN_POOLED = "+mean_pooled"
 EXPORT_SECONDS = 1800.0
+# Programs that make backups know by it what they may leave out (bford.info/cachedir).
+CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
 SOURCES = Path(__file__).resolve().parents[2]
 # A change of their versions makes the exports of earlier runs worthless.
 EXPORT_PACKAGES = (
@@ -210,6 +213,8 @@ def _find_export(network: Row, origin: Any, backend: str, precision: str, cache:
                 counts = earlier["counts"]
             else:
                 logger.info("exporting %s at %s px: %s", network["model"], network["size"], folder.name)
+                if not (cache / CACHE).exists():
+                    write_text(cache / CACHE, f"{CACHE_SIGNATURE}\n")
                 # A converter that crashes takes only its own process along.
                 counts = run_in_process(origin, network["architecture"], network["size"], BACKENDS[backend].format,
                                         precision, folder, seconds=EXPORT_SECONDS)  # fmt: skip

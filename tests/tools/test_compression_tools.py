@@ -42,7 +42,7 @@ def test_a_pruned_model_is_evaluated_from_its_own_configuration(trained: Path) -
     assert "before" in done.stdout and "pruned" in done.stdout
     evaluated = run_tool("eval.py", "-c", "pruned/small_pruned.yaml", folder=trained)
     assert evaluated.returncode == 0, evaluated.stderr
-    assert "exists; choose another folder" in refusal(trained, "prune_model.py", *options)
+    assert "is a pruned model already; give --overwrite" in refusal(trained, "prune_model.py", *options)
     for ratio in (["1.0"], ["0.3", "0.3"]):
         options = ["-c", "small.yaml", "--output", "never", "--ratio", *ratio]
         assert "--ratio: must be" in refusal(trained, "prune_model.py", *options)
