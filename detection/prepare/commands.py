@@ -82,7 +82,9 @@ class Options:
         lists = (self.lists() or {}).values()
         if self.classes is not None:
             class_order(self.classes)
-        reads = [*lists, *annotations, *(self.source / file for file in annotations), *filter(None, [self.classes])]
+        reads = [*lists, *annotations, *(self.source / file for file in annotations)]
+        if self.classes is not None and Path(self.classes).is_file():
+            reads.append(Path(self.classes))
         claim_outputs([Output("--output", self.output, "prepared")], reads, [self.source], self.overwrite)
 
     def lists(self) -> dict[str, Path] | None:

@@ -29,7 +29,7 @@ from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino
 from ppcls_ext.runtime.description import DESCRIPTION_FILE
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import write_json, write_text
-from ppcls_ext.utils.outputs import CACHE
+from ppcls_ext.utils.outputs import CACHE, folded_name
 from ppcls_ext.utils.tables import markdown_table
 from ppcls_ext.utils.workers import Subject, measure_interleaved, run_in_process
 
@@ -178,6 +178,14 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
             if request.models:
                 raise
             missing.append({"model": name, "backend": "", "precision": "", "status": FAILED, "reason": str(error)})
+    exported: dict[tuple[str, int], str] = {}
+    for network, _ in [one for one in networks if callable(one[1])]:
+        first = exported.setdefault((folded_name(network["model"]), network["size"]), network["architecture"])
+        if first != network["architecture"]:
+            raise UserError(
+                f"--model {network['architecture']}: is called like {first}, and the export of one would replace the "
+                "other's; measure them apart, or rename a file"
+            )
     rows: list[Row] = []
     for network, origin in networks:
         pairs = asked

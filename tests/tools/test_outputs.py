@@ -140,9 +140,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("study.py", "study.yaml", FOREIGN),
     ],
 )  # fmt: skip
-def test_no_tool_replaces_what_is_read_or_a_persons_own(
-    project: Path, tool: str, arguments: str, message: str
-) -> None:
+def test_no_tool_replaces_what_is_read_or_a_persons_own(project: Path, tool: str, arguments: str, message: str) -> None:
     before = content_of(project)
     line = refusal(project, tool, *arguments.split())
     assert line.startswith("error: ") and message in line
