@@ -64,7 +64,7 @@ KINDS = {
     "check": Kind("the folder of a data check", ("check.json",), files=("overview.png",)),
     "pictures": Kind("a folder of drawn pictures alone", ()),
     "cache": Kind("a cache of exports", (CACHE,)),
-    "export": Kind("an export", ("inference.yml",), text="artefacts:", whole=True),
+    "export": Kind("an export", ("inference.yml",), text="format_version:", whole=True),
     "samples": Kind("a folder of samples", (SAMPLES,), whole=True),
     "prepared": Kind("a prepared data set", (PREPARED,), whole=True, asked=True),
     "pruning": Kind("a pruned model", (PRUNED,), whole=True, asked=True),

@@ -55,7 +55,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "theirs").mkdir()
     (root / "theirs" / "inference.yml").write_text("Global: {model_name: theirs}\n")
     (root / "export").mkdir()
-    (root / "export" / "inference.yml").write_text("artefacts: []\n")
+    (root / "export" / "inference.yml").write_text("format_version: 2\n")
     write_detector(root)
     write_data(root)
     for name in ("one", "two"):
