@@ -79,9 +79,12 @@ class Options:
             raise UserError(f"--val-fraction must be above 0 and below 1, got {self.val_fraction:g}")
         if self.val_fraction is not None and self.split_files is not None:
             raise UserError("--split-files and --val-fraction exclude each other")
-        lists = (self.lists() or {}).values()
+        lists: Sequence[Path] = list((self.lists() or {}).values())
         if self.classes is not None:
             class_order(self.classes)
+        # The lists of the set that is replaced may give its split again: they are written with the same names.
+        own = (self.output / "split").resolve()
+        lists = [file for file in lists if file.resolve().parent != own]
         reads = [*lists, *annotations, *(self.source / file for file in annotations)]
         if self.classes is not None and Path(self.classes).is_file():
             reads.append(Path(self.classes))

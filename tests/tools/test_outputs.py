@@ -16,7 +16,7 @@ from tests.support.cifar import cifar_archive
 from tests.support.detection_configs import write_config as write_detector
 from tests.support.detection_configs import write_data
 from tests.support.raw_data import corners, write_image, write_voc
-from tests.support.runs import refusal, run_tool, tiny_config, write_config
+from tests.support.runs import refusal, run_here, tiny_config, write_config
 from tests.tools.test_compare_runs_tool import write_run
 
 READ, FOREIGN, INSIDE = "is read by this command", "--overwrite", "where everything is read"
@@ -149,14 +149,13 @@ def test_no_tool_replaces_what_is_read_or_a_persons_own(project: Path, tool: str
 
 def test_the_same_command_runs_again_until_a_person_edits_the_result(tmp_path: Path) -> None:
     run = write_run(tmp_path / "one", [(0.1, 0.2)])
-    command = ("compare_runs.py", run, "--output", tmp_path / "runs.png")
+    command = (tmp_path, "compare_runs.py", run, "--output", "runs.png")
     for _ in range(2):
-        assert run_tool(*command).returncode == 0
+        assert run_here(*command)[0] == 0
     write_pictures(tmp_path, "runs.png")
-    edited = run_tool(*command)
-    assert (edited.returncode, edited.stdout) == (2, "") and "--overwrite" in edited.stderr
+    assert "--overwrite" in refusal(*command)
     assert Image.open(tmp_path / "runs.png").width == 32
-    assert run_tool(*command, "--overwrite").returncode == 0
+    assert run_here(*command, "--overwrite")[0] == 0
     assert Image.open(tmp_path / "runs.png").width > 600
 
 
@@ -173,8 +172,7 @@ def test_pictures_of_one_name_are_drawn_apart_and_again(tmp_path: Path) -> None:
     before = content_of(tmp_path / "photos")
     command = ("infer.py", "--model", "export", "--input", "photos", "more", "--save", "drawn", "--json", "out.json")
     for _ in range(2):
-        done = run_tool(*command, folder=tmp_path)
-        assert done.returncode == 0, done.stderr
+        assert run_here(tmp_path, *command)[0] == 0
     names = sorted(path.name.casefold() for path in (tmp_path / "drawn").iterdir())
     assert names == ["a.png", "a_2.png", "a_3.png", "b.png", "b_2.png"]
     assert content_of(tmp_path / "photos") == before
@@ -183,14 +181,16 @@ def test_pictures_of_one_name_are_drawn_apart_and_again(tmp_path: Path) -> None:
     assert (tmp_path / "drawn" / "b.png").read_bytes() == b"mine"
 
 
-def test_a_folder_of_a_person_is_kept_where_it_would_be_replaced(tmp_path: Path) -> None:
+def test_a_folder_of_a_person_is_kept_where_it_would_be_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = write_config(tmp_path, tiny_config(tmp_path / "run"))
     write_pictures(tmp_path / "samples", "mine.png")
     before = content_of(tmp_path / "samples")
     command = ("prepare_data.py", "samples", "-c", config, "--count", "3", "--output", tmp_path / "samples")
     assert "--overwrite" in refusal(tmp_path, *command)
-    done = run_tool(*command, "--overwrite")
-    assert done.returncode == 0 and "samples_before" in done.stdout + done.stderr
+    assert run_here(tmp_path, *command, "--overwrite")[0] == 0
+    assert "samples_before" in capsys.readouterr().out
     kept = content_of(tmp_path / "samples_before")
     assert list(kept.values()) == list(before.values())
     assert len(list((tmp_path / "samples").rglob("*.png"))) == 3
