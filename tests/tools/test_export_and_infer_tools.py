@@ -137,7 +137,7 @@ def test_other_formats_predict_the_same(project):
         ("infer.py", "--model photos --input photos", "not an export folder"),
         ("infer.py", "--model export --input photos --backend openvino", "has nothing for openvino, it holds"),
         ("infer.py", "--model export --input photos --topk 0", "--topk must be at least 1"),
-        ("infer.py", "--model export --input photos --json photos", "error: photos: Is a directory"),
+        ("infer.py", "--model export --input photos --json photos", "error: --json photos: is a folder, not a file"),
         ("infer.py", "--model export --input photos -o Global.seed=1", "it goes with -c"),
         ("infer.py", "--model export --input photos/broken.png", "none of the 1 images could be read"),
         ("infer.py", "-c config.yaml --input photos", "Global.pretrained_model: no weights are named"),
