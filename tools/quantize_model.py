@@ -90,7 +90,7 @@ def main() -> int:
         reads, walked = inputs_of(config.document)
     output = arguments.output or arguments.model
     if arguments.images is not None:
-        walked.append(arguments.images)
+        reads.append(arguments.images)
     if arguments.output and os.path.realpath(output) != os.path.realpath(arguments.model):
         reads.append(arguments.model)
     claim_outputs([Output("--output", output, "export")], reads, walked, arguments.overwrite)

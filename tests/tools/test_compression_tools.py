@@ -84,6 +84,7 @@ def test_a_loss_above_the_limit_is_exit_status_1(
     Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
     tool = runpy.run_path(str(ROOT / "tools" / "quantize_model.py"))
     monkeypatch.setattr(quantize, "quantize_export", refuse)
-    monkeypatch.setattr(sys, "argv", ["quantize_model.py", "--model", str(tmp_path), "--images", str(tmp_path)])
+    options = ["--model", str(tmp_path / "export"), "--images", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["quantize_model.py", *options])
     assert tool["main"]() == 1
     assert capsys.readouterr().err == "error: int8 loses 1.20 points, allowed are 0.50; nothing was written\n"
