@@ -23,6 +23,7 @@ from ppcls_ext.arch.registry import build_model
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.loader import EpochBatchSampler, Loader
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.texts import read_text
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
         logger.info("no class names: %s (Infer.PostProcess.class_id_map_file) does not exist", file)
         return None
     names: dict[int, str] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
         identifier, _, name = line.strip().partition(config.postprocess.delimiter or " ")

@@ -29,11 +29,13 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import Mark, Scan, WantedSize, Workers, find_image_faults, scan_images
+from ppcls_ext.check.images import Mark, Scan, WantedSize, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import CropImage, ResizeImage
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import images_in
+from ppcls_ext.utils.names import is_left_behind
 
 # Below so many training images a class is hardly learnt, and its share of a validation set is luck.
 FEW_IMAGES = 10
@@ -217,7 +219,7 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
             root = Path(settings.dataset_arguments.get("image_root", ""))
             is_folder = DATASETS[settings.dataset] is ImageFolder and root.is_dir()
             folders = [path for path in sorted(root.iterdir()) if path.is_dir()] if is_folder else []
-            empty = [str(path) for path in folders if path.name[0] != "." and not images_in(path)]
+            empty = [str(path) for path in folders if not is_left_behind(path.name) and not images_in(path)]
             for note in empty or [str(error)]:
                 found.add(f"{'empty_folder' if empty else 'unopened'}_{PART_WORDS[part]}", note=note)
     classes = Classes(datasets, class_num)
@@ -228,6 +230,7 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
             part: choose_evenly(dataset.labels, limit, seed=0) if limit else np.arange(len(dataset))
             for part, dataset in datasets.items()
         }
+        settle_range(datasets, depth.statement_in(config.document.data), found)
         start = time.monotonic()
         with Workers(datasets, worker_count) as workers:
             scan = scan_images(workers, chosen)

@@ -28,6 +28,7 @@ from classification.sections import (
     TopkSettings,
 )
 from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import build_operators
 from ppcls_ext.utils.config import Document, is_detection_config, load_config_file, plain_copy
 from ppcls_ext.utils.errors import ConfigError, UserError
@@ -108,6 +109,17 @@ class Config:
         """Returns the resolved configuration as YAML, fit to be loaded again."""
         return yaml.safe_dump(self.document.data, sort_keys=False, allow_unicode=True)
 
+    def with_depth(self, statement: depth.Statement) -> Config:
+        """Returns the configuration whose decode operators all state this range of values."""
+        if statement == depth.statement_in(self.document.data):
+            return self
+        data = depth.with_statement(self.document.data, statement)
+        return check_config(dataclasses.replace(self.document, data=data))
+
+    def as_trained(self, weights: Path) -> Config:
+        """Returns the configuration with the range of values that the run of ``weights``, a file, used."""
+        return self.with_depth(depth.as_trained(self.document.data, weights, str(self.document.path)))
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads and checks a classification configuration.
@@ -129,6 +141,8 @@ def check_config(document: Document) -> Config:
     """
     _refuse_paddleclas_distillation(document)
     checker = Checker(document)
+    for key, message in depth.agree(document.data):
+        checker.add(key, message)
     data = plain_copy(document.data)
     checker.known_keys("", data, SECTIONS)
     section = {} if data.get("Global") is None else data["Global"]

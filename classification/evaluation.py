@@ -16,6 +16,7 @@ from classification.losses import WeightedSum
 from classification.metrics import TopkAcc
 from classification.precision import Precision
 from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.environment import Environment, sum_over_ranks
 from ppcls_ext.engine.loader import Loader
 from ppcls_ext.utils.display import Display, clock
@@ -24,75 +25,7 @@ from ppcls_ext.weights import class_names_of_weights, find_weights
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 3
-
-
-class BadImages:
-    """Unreadable images of one data set.
-
-    Over the epochs every process meets every image, so each compares its own count with the limit of the whole set.
-
-    Args:
-        dataset: knows the names.
-        limit: share of the data set above which the run stops.
-
-    Attributes:
-        names: the images met so far, each once.
-    """
-
-    def __init__(self, dataset: ImageDataset, limit: float) -> None:
-        self.names: list[str] = []
-        self._indices: set[int] = set()
-        self._dataset = dataset
-        self._limit = limit
-
-    def note(self, indices: np.ndarray) -> None:
-        """Names new unreadable images of a batch.
-
-        Args:
-            indices: ``[N]``, index of an unreadable image or -1.
-
-        Raises:
-            UserError: there are more of them than allowed.
-        """
-        for index in indices[indices >= 0].tolist():
-            if self._add(index):
-                logger.warning("skipped %s: it cannot be read (%d so far)", self.names[-1], len(self.names))
-        self._stop_beyond_limit()
-
-    def share(self, world_size: int) -> None:
-        """Adds what the other processes met, so that checkpoint and report name every image; all processes call it.
-
-        Raises:
-            UserError: together there are more of them than allowed.
-        """
-        if world_size == 1:
-            return
-        met = np.zeros(len(self._dataset))
-        met[sorted(self._indices)] = 1
-        for index in np.flatnonzero(sum_over_ranks(met, world_size)).tolist():
-            self._add(index)
-        self._stop_beyond_limit()
-
-    def _add(self, index: int) -> bool:
-        """Notes an index; tells whether its name is new."""
-        self._indices.add(index)
-        name = self._dataset.name_of(index)
-        if name in self.names:
-            return False
-        self.names.append(name)
-        return True
-
-    def _stop_beyond_limit(self) -> None:
-        bad, images = len(self.names), len(self._dataset)
-        if bad <= self._limit * images:
-            return
-        shown = ", ".join(self.names[:SHOWN])
-        raise UserError(
-            f"{bad} of {images} images cannot be read, more than Global.max_bad_images permits: {shown}"
-            f"{' ...' if bad > SHOWN else ''}; mend or remove them, or go on without them by "
-            f"-o Global.max_bad_images={min(np.ceil(100 * (bad + 1) / images) / 100, 1.0):g}"
-        )
+BAD_IMAGES_KEY = "Global.max_bad_images"
 
 
 @paddle.no_grad()
@@ -132,7 +65,7 @@ def evaluate(
     batches.sampler.set_position(0, 0)
     with Display(title, len(batches), every=0, active=environment.is_main) as display:
         for batch in batches:
-            bad_images.note(batch["bad"].numpy())
+            bad_images.note(batch["bad"].numpy(), batch["causes"])
             images = len(batch["label"])
             if images:
                 with precision.autocast(training=False):
@@ -161,7 +94,7 @@ def evaluate_model(
     dataset = dataset or build_dataset(config, config.eval)
     batches = build_batches(config, config.eval, dataset, environment, training=False)
     precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
-    bad_images = BadImages(dataset, config.run.max_bad_images)
+    bad_images = BadImages(dataset, config.run.max_bad_images, BAD_IMAGES_KEY)
     try:
         return evaluate(model, batches, config.metrics, config.eval_loss, precision, environment, title, bad_images)
     finally:
@@ -181,8 +114,9 @@ def evaluate_config(config: Config, environment: Environment) -> dict[str, Any]:
         raise UserError(f"{config.document.path}: evaluation needs the section DataLoader.Eval")
     if config.run.pretrained_model is None:
         raise UserError("evaluation needs weights: -o Global.pretrained_model=RUN/checkpoints/best")
-    dataset = build_dataset(config, config.eval)
     weights = find_weights(config.run.pretrained_model)
+    config = config.as_trained(weights)
+    dataset = build_dataset(config, config.eval)
     check_same_classes(class_names_of_weights(weights), str(weights), dataset.class_names, f"{config.eval.key}.dataset")
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)

@@ -15,10 +15,12 @@ from PIL import Image
 from classification.build import open_dataset
 from classification.config import Config
 from classification.data.datasets import Cifar100
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.decode import decode_image
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, atomic_path
-from ppcls_ext.utils.outputs import SAMPLES, Output, claim_outputs, folded_name, record_outputs
+from ppcls_ext.utils.names import folded_name
+from ppcls_ext.utils.outputs import SAMPLES, Output, claim_outputs, record_outputs
 
 CIFAR_FOLDER = "cifar-100-python"
 # As in the official archive, whose files Python 2 wrote.
@@ -50,13 +52,14 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
     claim_outputs([Output("--output", output, "samples")])
     dataset = open_dataset(config, settings)
     chosen = choose_evenly(dataset.labels, count or len(dataset), seed)
+    value_range = depth.range_of(depth.settle(config.document.data, lambda index: dataset.load(index)[0], len(dataset)))
     folders: dict[int, str] = {}
     used: set[str] = set()
     with atomic_folder(output) as folder:
         for index in chosen.tolist():
             image, label = dataset.load(index)
             if isinstance(image, bytes):
-                image = decode_image(image, dataset.name_of(index))
+                image = decode_image(image, dataset.name_of(index), value_range)
             if label not in folders:
                 # A class may be called "n/a"; a folder may not. Two classes never share one.
                 name = dataset.class_names[label] if dataset.class_names else str(label)
@@ -66,7 +69,8 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
             target = folder / folders[label]
             target.mkdir(exist_ok=True)
             Image.fromarray(image).save(target / f"{index:06d}.png")
-        (folder / SAMPLES).write_text(f"{len(chosen)} samples of {settings.key} of {config.document.path}\n")
+        text = f"{len(chosen)} samples of {settings.key} of {config.document.path}\n"
+        (folder / SAMPLES).write_text(text, encoding="utf-8", errors="backslashreplace")
     return len(chosen)
 
 

@@ -23,12 +23,18 @@ from classification.build import (
 )
 from classification.config import Config
 from classification.distillation import Distillation, find_teacher
-from classification.evaluation import BadImages, evaluate
+from classification.evaluation import BAD_IMAGES_KEY, evaluate
 from classification.metrics import TopkAcc
 from classification.precision import Precision
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
-from ppcls_ext.engine.checkpoint import Checkpoint, export_optimizer_state, import_optimizer_state
+from ppcls_ext.engine.bad_images import BadImages
+from ppcls_ext.engine.checkpoint import (
+    Checkpoint,
+    depth_to_continue,
+    export_optimizer_state,
+    import_optimizer_state,
+)
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from ppcls_ext.engine.environment import (
     Environment,
@@ -40,6 +46,7 @@ from ppcls_ext.engine.environment import (
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.plots import draw_training_curves
 from ppcls_ext.weights import load_weights
@@ -70,9 +77,10 @@ def train_config(config: Config, environment: Environment | None = None, resume:
     """
     require_sections(config)
     environment = environment or prepare_environment(config.run.device, config.run.seed)
+    resume = resume or config.run.checkpoints
     with RunFolder(config.output_dir, environment.is_main) as folder:
-        task = ClassificationTask(config, environment)
-        return Trainer(task, folder, resume or config.run.checkpoints).run()
+        config = config.with_depth(depth_to_continue(config.document.data, resume, folder.checkpoints))
+        return Trainer(ClassificationTask(config, environment), folder, resume).run()
 
 
 def require_sections(config: Config) -> None:
@@ -122,6 +130,12 @@ class ClassificationTask(Task):
     advice = "try a lower Optimizer.lr.learning_rate, a longer warmup_epoch or Optimizer.clip_norm"
 
     def __init__(self, config: Config, environment: Environment) -> None:
+        assert config.train is not None
+        self.dataset = build_dataset(config, config.train)
+        # From here on the range of the samples is a number, in all that is written too.
+        images, seed = len(self.dataset), environment.seed
+        statement = depth.settle(config.document.data, lambda index: self.dataset.load(index)[0], images, seed)
+        config = config.with_depth(statement)
         assert config.train is not None and config.optimizer is not None and config.train_loss is not None
         run = config.run
         self.config, self.environment = config, environment
@@ -152,18 +166,17 @@ class ClassificationTask(Task):
         self.network = self._wrap()
 
     def _open_data(self) -> None:
-        """Opens the training data and, if the run evaluates, the evaluation data, whose labels must mean the same."""
+        """Opens the batches and, if the run evaluates, the evaluation data, whose labels must mean the same."""
         config, run, environment = self.config, self.config.run, self.environment
-        self.dataset = build_dataset(config, config.train)
         self.batches = build_batches(config, config.train, self.dataset, environment, training=True)
-        self.bad_images = BadImages(self.dataset, run.max_bad_images)
+        self.bad_images = BadImages(self.dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.eval_batches, self.bad_eval_images = None, None
         if run.eval_during_train and config.eval is not None:
             dataset = build_dataset(config, config.eval)
             place, eval_place = f"{config.train.key}.dataset", f"{config.eval.key}.dataset"
             check_same_classes(self.dataset.class_names, place, dataset.class_names, eval_place)
             self.eval_batches = build_batches(config, config.eval, dataset, environment, training=False)
-            self.bad_eval_images = BadImages(dataset, run.max_bad_images)
+            self.bad_eval_images = BadImages(dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.class_names = read_class_names(config, self.dataset)
         self.update_freq = run.update_freq
         if len(self.batches) < self.update_freq:
@@ -207,7 +220,7 @@ class ClassificationTask(Task):
         Raises:
             UserError: more images than allowed cannot be read.
         """
-        self.bad_images.note(batch["bad"].numpy())
+        self.bad_images.note(batch["bad"].numpy(), batch.pop("causes", []))
         closes_update = (progress.step + 1) % self.update_freq == 0
         seed = derive_seed(
             self.environment.seed, "batch", self.environment.rank, progress.epoch, progress.step

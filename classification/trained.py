@@ -16,7 +16,8 @@ from classification.config import Config
 from classification.data.datasets import ImageDataset
 from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.deploy.verify import EagerBackend
-from ppcls_ext.preprocess import ImageError, build_pipeline
+from ppcls_ext.preprocess import OPERATORS, ImageError, build_pipeline
+from ppcls_ext.preprocess.operators import with_limit
 from ppcls_ext.runtime import Description, Predictor
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import class_names_of_weights, find_weights
@@ -50,9 +51,11 @@ class Trained:
             raise UserError(self.config.document.problem("Infer.transforms", message))
         return self.config.infer.transforms
 
-    def predictor(self) -> Predictor:
-        """Returns a predictor that runs the model as it is, without an export; the size of images is free."""
-        pipeline = build_pipeline(self.transforms, "Infer.transforms")
+    def predictor(self, max_resized_megapixels: float | None = None) -> Predictor:
+        """Returns a predictor that runs the model as it is, without an export; the size of images is free, but for the
+        limit of ``with_limit``."""
+        operators = with_limit(self.transforms, max_resized_megapixels, OPERATORS)
+        pipeline = build_pipeline(operators, "Infer.transforms")
         shape = [-1, self.config.run.image_shape[0], -1, -1]
         name = self.config.arch.name
         return Predictor(EagerBackend(self.model), pipeline, self.class_names, self.topk, shape, name)
@@ -98,10 +101,12 @@ def load_trained(config: Config) -> Trained:
                 "Global.pretrained_model", "no weights are named: -o Global.pretrained_model=RUN/checkpoints/best"
             )
         )
+    weights = find_weights(config.run.pretrained_model)
+    config = config.as_trained(weights)
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
     model.eval()
-    names = class_names_of_weights(find_weights(config.run.pretrained_model))
+    names = class_names_of_weights(weights)
     names = names or read_class_names(config, _open_quietly(config))
     if names is not None and len(names) != config.arch.class_num:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.arch.class_num)

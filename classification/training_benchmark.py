@@ -47,12 +47,15 @@ def open_paddle(name: str, size: int, batch: int, kernels: str) -> Opened:
 
     from ppcls_ext import build_model
     from ppcls_ext.engine.cpu import use_fast_kernels
+    from ppcls_ext.engine.cpu_update import fuse_update
 
     paddle.seed(0)
     model = build_model(name, class_num=CLASSES)
     model.train()
     used = use_fast_kernels([model], kernels)
     optimizer = paddle.optimizer.AdamW(LEARNING_RATE, parameters=model.parameters(), weight_decay=WEIGHT_DECAY)
+    if used == "fast":
+        fuse_update(optimizer)
     images, labels = (paddle.to_tensor(array) for array in random_batch(size, batch))
 
     def step() -> float:

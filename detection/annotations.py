@@ -1,14 +1,17 @@
-"""Annotated frames of a raw data set, the rules for their classes and boxes, and the ledger of what was changed.
+"""Annotated frames of a data set, the rules for their classes and boxes, and the ledger of what was changed.
 
 Readers turn any file into :class:`Frame` records, :func:`clean_boxes` checks and repairs their boxes, and a
-:class:`Ledger` lists all that was changed or left out on the way. Loads neither Paddle nor ppdet.
+:class:`Ledger` lists all that was changed or left out on the way: for a raw data set that is prepared, for the check,
+for training and for evaluation alike. Loads neither Paddle nor ppdet.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.utils.errors import UserError, nearest_names, suggestion
+from ppcls_ext.utils.texts import read_text
 
 Corners = tuple[float, float, float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawBox:
     """One object of an annotation file as it was written.
 
@@ -29,7 +33,13 @@ class RawBox:
         corners: ``x1, y1, x2, y2`` in pixels, not yet checked; ``None`` if they could not be read.
         form: how the box was written, such as ``xmin ymin xmax ymax`` or ``x y w h``.
         problem: why there are no corners, as kind and reason.
-        extra: further keys for the annotation in the COCO file.
+        extra: further keys for the annotation in the COCO file; ``iscrowd`` where it marks a group.
+        identity: what its annotation is called in a COCO file.
+        area: what a COCO file gives as its area, in square pixels; ``None`` where that is of no use.
+        outlined: it has an outline, whose area need not be the box's.
+        written: its ``bbox`` as it stands in a COCO file, for messages.
+        numbers, layout: the four numbers that the corners come from, read as ``xyxy`` or ``xywh``; none for an
+            outline.
     """
 
     name: str
@@ -37,16 +47,35 @@ class RawBox:
     form: str = ""
     problem: tuple[str, str] = ("missing_coordinates", "has no coordinates")
     extra: dict[str, Any] = field(default_factory=dict)
+    identity: Any = None
+    area: float | None = None
+    outlined: bool = False
+    written: Any = None
+    numbers: Corners | None = None
+    layout: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Box:
-    """A checked object: class number from 0 and ``x, y, w, h`` in pixels, inside the image and not empty."""
+    """A checked object: class number from 0 and ``x, y, w, h`` in pixels, inside the image and not empty; ``raw`` is
+    what it was read from."""
 
     category: int
     xywh: Corners
     extra: dict[str, Any] = field(default_factory=dict)
     repaired: bool = False
+    raw: RawBox | None = None
+
+    @property
+    def crowd(self) -> bool:
+        """It marks a group, or a region to ignore: nothing is learnt from it, and it may be found or not."""
+        return bool(self.extra.get("iscrowd"))
+
+    @property
+    def area(self) -> float:
+        """What the annotation gives as its area, else the area of the box, in square pixels."""
+        stated = self.raw.area if self.raw else None
+        return self.xywh[2] * self.xywh[3] if stated is None else float(stated)
 
 
 @dataclass
@@ -61,7 +90,8 @@ class Frame:
         stated_size: width and height that the annotation states.
         metadata: further keys for the image in the COCO file, such as ``sonar``.
         part: ``train``, ``val`` or ``test`` where the source itself is split.
-        width, height: of the decoded image, in pixels.
+        image_id: its id, if a COCO file lists it.
+        width, height: of the decoded image, in pixels; 0 where they are not known.
         boxes: what is left of the objects.
         look: a small grey version, ``float32`` ``[1024]``, to tell near-identical frames.
         target: file name in the prepared data set, relative to ``images``.
@@ -74,6 +104,7 @@ class Frame:
     stated_size: tuple[int, int] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     part: str | None = None
+    image_id: int | None = None
     width: int = 0
     height: int = 0
     boxes: list[Box] = field(default_factory=list)
@@ -99,17 +130,20 @@ class Ledger:
         self.forms: Counter[str] = Counter()
         self.respelled: Counter[tuple[str, str]] = Counter()
 
-    def note(self, kind: str, file: str, reason: str, boxes: int = 0, action: str = "noted") -> None:
-        """Lists something that was met and needed no change."""
-        self.entries.append({"action": action, "kind": kind, "file": file, "reason": reason, "boxes": boxes})
+    def note(self, kind: str, file: str, reason: str, boxes: int = 0, action: str = "noted", **details: Any) -> None:
+        """Lists something that was met and needed no change; ``details`` are for programs, such as an id."""
+        entry = {"action": action, "kind": kind, "file": file, "reason": reason, "boxes": boxes}
+        self.entries.append({**entry, **details})
 
-    def repair(self, kind: str, file: str, reason: str, boxes: int = 0) -> None:
+    def repair(self, kind: str, file: str, reason: str, boxes: int = 0, **details: Any) -> None:
         """Lists something that was mended."""
-        self.note(kind, file, reason, boxes, "repaired")
+        self.note(kind, file, reason, boxes, "repaired", **details)
 
-    def reject(self, kind: str, file: str, reason: str, boxes: int = 0, image: str = "") -> None:
+    def reject(
+        self, kind: str, file: str, reason: str, boxes: int = 0, image: str = "", **details: Any
+    ) -> None:
         """Lists something that was left out, and counts the boxes, and the ``image`` by its fate, that went with it."""
-        self.note(kind, file, reason, boxes, "rejected")
+        self.note(kind, file, reason, boxes, "rejected", **details)
         self.boxes["rejected"] += boxes
         if image:
             self.images[image] += 1
@@ -127,6 +161,15 @@ class Ledger:
     def kinds(self, action: str) -> dict[str, int]:
         """Returns how many entries of each kind an action has, most first."""
         return dict(Counter(entry["kind"] for entry in self.entries if entry["action"] == action).most_common())
+
+    def summary(self) -> Iterator[str]:
+        """Yields one line for each kind that was left out or mended: how many, and an example."""
+        for action, words in (("rejected", "left out"), ("repaired", "mended")):
+            for kind in self.kinds(action):
+                found = [entry for entry in self.entries if (entry["action"], entry["kind"]) == (action, kind)]
+                count = sum(entry["boxes"] or 1 for entry in found)
+                several = f"{count:,} x {kind.replace('_', ' ')}, such as " if len(found) > 1 else ""
+                yield f"{words}: {several}{found[0]['file']}: {found[0]['reason']}"
 
 
 # The order is the order of the category ids, from 1.
@@ -160,10 +203,7 @@ def class_order(text: str) -> tuple[str, ...]:
     if "," in text:
         names = [part.strip() for part in text.split(",")]
     elif path.is_file():
-        try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise UserError(f"--classes {path}: not a text file in UTF-8") from error
+        names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     elif path.suffix or "/" in text:
         raise UserError(f"--classes {text}: no such file")
     elif match := nearest_names(text, CLASS_SETS, count=1):
@@ -180,10 +220,34 @@ def class_order(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+# A box with a shorter side is empty, in pixels.
+SMALLEST_SIDE = 1e-5
+# What lies no further beyond the border is rounding, cut off without a word, in pixels.
+BORDER = 0.01
 # Less than this is left of a box after clipping: it is rejected as outside, in pixels.
 SMALLEST_REST = 1.0
 # Less of its area inside the picture than this is no box that someone drew a little too large, but a mistake.
 SMALLEST_SHARE = 0.25
+
+
+def clean_frame(frame: Frame, classes: Sequence[str], ledger: Ledger) -> bool:
+    """Checks the boxes of a frame, whose size is known, by :func:`clean_boxes`.
+
+    Returns:
+        ``False`` if it shows objects, but none of their boxes can be used: such a frame is left out, for without a box
+        it would teach that it shows nothing.
+    """
+    frame.boxes = clean_boxes(frame, classes, ledger)
+    if frame.raw and not frame.boxes:
+        reason = f"none of its {len(frame.raw)} boxes can be used"
+        details = {} if frame.image_id is None else {"image_id": frame.image_id}
+        ledger.reject("no_box_left", frame.name, reason, image="rejected", **details)
+    return bool(frame.boxes) or not frame.raw
+
+
+@functools.lru_cache(maxsize=8)
+def _numbers(classes: tuple[str, ...]) -> dict[str, int]:
+    return {folded(name): number for number, name in enumerate(classes)}
 
 
 def clean_boxes(frame: Frame, classes: Sequence[str], ledger: Ledger) -> list[Box]:
@@ -194,10 +258,10 @@ def clean_boxes(frame: Frame, classes: Sequence[str], ledger: Ledger) -> list[Bo
         classes: in their order; case, spaces and underscores in a name do not matter.
         ledger: gets the entries and the counts.
     """
-    number_of = {folded(name): number for number, name in enumerate(classes)}
+    number_of = _numbers(tuple(classes))
     boxes: list[Box] = []
+    seen: set[tuple[int | None, Corners, bool]] = set()
     for position, raw in enumerate(frame.raw, start=1):
-        place = f"object {position} ({raw.name or 'no name'})"
         category = number_of.get(folded(raw.name))
         if category is not None and raw.name != classes[category]:
             ledger.respelled[raw.name, classes[category]] += 1
@@ -205,22 +269,38 @@ def clean_boxes(frame: Frame, classes: Sequence[str], ledger: Ledger) -> list[Bo
         if problem is None and category is None:
             unknown = f"unknown class '{raw.name}'{suggestion(raw.name, classes)}"
             problem = ("unknown_class", unknown if raw.name else "has no class name")
-        if problem is None and any((box.category, box.xywh) == (category, xywh) for box in boxes):
+        what = (category, xywh, "iscrowd" in raw.extra)
+        if problem is None and what in seen:
             problem = ("duplicate_box", "the same class and corners as an object before it")
+        if problem is None:
+            seen.add(what)
+            ledger.boxes["repaired" if repairs else "kept"] += 1
+            boxes.append(Box(category, xywh, raw.extra, bool(repairs), raw))
+            if not repairs:
+                continue
+        place, details = f"object {position} ({raw.name or 'no name'})", {}
+        if raw.identity is not None:
+            place = f"annotation {raw.identity} ({raw.name or 'no name'})"
+            details = {"annotation_id": raw.identity, "image_id": frame.image_id, "bbox": _spelt(raw.written)}
         if problem is not None:
-            ledger.reject(problem[0], frame.source, f"{place}: {problem[1]}", boxes=1)
+            ledger.reject(problem[0], frame.source, f"{place}: {problem[1]}", boxes=1, **details)
             continue
         for kind, reason in repairs:
-            ledger.repair(kind, frame.source, f"{place}: {reason}", boxes=1)
-        ledger.boxes["repaired" if repairs else "kept"] += 1
-        boxes.append(Box(category, xywh, raw.extra, bool(repairs)))
+            ledger.repair(kind, frame.source, f"{place}: {reason}", boxes=1, **details)
     return boxes
+
+
+def _spelt(value: Any) -> Any:
+    """Returns a value of JSON with the numbers that strict JSON does not know spelt out."""
+    if isinstance(value, list):
+        return [_spelt(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def clean_box(
     raw: RawBox, width: int, height: int
 ) -> tuple[tuple[str, str] | None, list[tuple[str, str]], Corners]:
-    """Puts corners in order and clips a box to its image of ``width`` x ``height`` pixels.
+    """Puts corners in order and clips a box to its image of ``width`` x ``height`` pixels (0: not known).
 
     Returns:
         Kind and reason to reject the box or ``None``; kinds and reasons of the repairs; the box as ``x, y, w, h``.
@@ -235,15 +315,18 @@ def clean_box(
         repairs.append(("swapped_corners", f"corners {written} put in order"))
         left, right = min(left, right), max(left, right)
         top, bottom = min(top, bottom), max(top, bottom)
-    if right == left or bottom == top:
+    if right - left <= SMALLEST_SIDE or bottom - top <= SMALLEST_SIDE:
         return ("empty_box", f"corners {written} enclose nothing"), [], nothing
-    inside = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
+    edge_x, edge_y = float(width or math.inf), float(height or math.inf)
+    inside = (max(left, 0.0), max(top, 0.0), min(right, edge_x), min(bottom, edge_y))
     if inside != (left, top, right, bottom):
+        picture = f"{width}x{height} picture" if width and height else "picture"
         if inside[2] - inside[0] < SMALLEST_REST or inside[3] - inside[1] < SMALLEST_REST:
-            return ("box_outside", f"corners {written} lie outside the {width}x{height} picture"), [], nothing
+            return ("box_outside", f"corners {written} lie outside the {picture}"), [], nothing
         share = (inside[2] - inside[0]) * (inside[3] - inside[1]) / ((right - left) * (bottom - top))
         if share < SMALLEST_SHARE:
-            reason = f"corners {written} leave {share:.0%} of the box inside the {width}x{height} picture"
+            reason = f"corners {written} leave {share:.0%} of the box inside the {picture}"
             return ("box_outside", reason), [], nothing
-        repairs.append(("clipped_box", f"corners {written} clipped to the {width}x{height} picture"))
+        if max(inside[0] - left, inside[1] - top, right - inside[2], bottom - inside[3]) > BORDER:
+            repairs.append(("clipped_box", f"corners {written} clipped to the {picture}"))
     return None, repairs, (inside[0], inside[1], inside[2] - inside[0], inside[3] - inside[1])

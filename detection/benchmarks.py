@@ -261,6 +261,7 @@ def open_training_step(config_file: str, size: int, batch: int, kernels: str) ->
     from detection.counting import count_multiply_adds
     from detection.toolkit import build_model
     from ppcls_ext.engine.cpu import use_fast_kernels
+    from ppcls_ext.engine.cpu_update import fuse_update
 
     paddle.seed(0)
     config = load_config(config_file)
@@ -270,6 +271,8 @@ def open_training_step(config_file: str, size: int, batch: int, kernels: str) ->
     used = use_fast_kernels([model], kernels)
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     optimizer = paddle.optimizer.AdamW(2e-4, parameters=trained, weight_decay=5e-4)
+    if used == "fast":
+        fuse_update(optimizer)
     generator, boxes = np.random.default_rng(0), 3
     corners = generator.uniform(0, 0.6 * size, (batch, boxes, 2))
     sides = generator.uniform(0.1 * size, 0.4 * size, (batch, boxes, 2))

@@ -1,63 +1,56 @@
-"""Reads COCO annotation files however faulty they are: what can be used becomes tables, the rest becomes findings.
+"""Reads COCO annotation files however faulty they are: the one place that says what an image or a box is.
 
-The data check, and the check before every training and evaluation, both stand on :func:`read_coco`; a raw data set that
-is yet to be prepared, with all its repairs, is read by :mod:`detection.prepare.readers`.
+Preparation, the data check, training and evaluation all stand on :func:`read_coco`: it turns a file into frames, and
+lists in a ledger what was left out or mended. Their boxes are checked against the pictures by
+:func:`detection.annotations.clean_frame`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
+import posixpath
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ppcls_ext.check.findings import ERROR, WARNING, Findings, Kind, Picture
-from ppcls_ext.preprocess.decode import read_bytes
+from detection.annotations import Corners, Frame, Ledger, RawBox, clean_frame, folded
+from ppcls_ext.preprocess.decode import ImageError, read_bytes, read_image
+from ppcls_ext.preprocess.samples import SIXTEEN_BITS, AnyRange
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import match_names
+from ppcls_ext.utils.texts import TextError, read_text
 
 COCO_LISTS = ("images", "categories", "annotations")
-# JSON knows whole numbers of any length; those beyond the reach of a float are no coordinates.
-LARGEST = 2**53
+COCO_FORM = "COCO bbox x y w h"
 # No picture reaches as far.
 LARGEST_COORDINATE = 1e9
 # A picture of more pixels across is none.
 LARGEST_SIDE = 2**20
-FILE_KINDS = {
-    "malformed_image": Kind(ERROR, "without a usable id or file name", "image entry", "image entries"),
-    "image_without_size": Kind(ERROR, "without a usable width and height in the annotations"),
-    "duplicate_image_id": Kind(ERROR, "with an id that another image has"),
-    "duplicate_file_name": Kind(ERROR, "with a file that is listed already"),
-    "malformed_category": Kind(ERROR, "without a usable id or name", "category", "categories"),
-    "duplicate_category": Kind(ERROR, "with an id or a name that another category has", "category", "categories"),
-    "category_ids": Kind(WARNING, "whose category ids are not 1, 2, 3, ... or 0, 1, 2, ...", "annotation file"),
-    "malformed_annotation": Kind(ERROR, "without a usable image_id, category_id or bbox", "annotation"),
-    "incomplete_annotation": Kind(ERROR, "without an id, an area or iscrowd, which training needs", "annotation"),
-    "duplicate_annotation_id": Kind(ERROR, "with an id that another annotation has", "annotation"),
-    "annotation_id_zero": Kind(WARNING, "with id 0, which COCO evaluation takes for no match", "annotation"),
-    "unknown_image": Kind(ERROR, "of an image that is not listed", "annotation"),
-    "unknown_category": Kind(ERROR, "of a category that is not listed", "annotation"),
+# No picture has more square pixels.
+LARGEST_AREA = LARGEST_COORDINATE**2
+# Whole numbers beyond are too large for NumPy; as ids they are text.
+LARGEST_ID = 2**62
+# Keys of an image that a COCO file has of its own.
+OWN_KEYS = frozenset({"id", "file_name", "width", "height"})
+# Besides iscrowd: marks of objects from which nothing is learnt, and which may be found or not.
+CROWD_FLAGS = ("ignore", "isgroup", "is_group_of")
+FLAG_WORDS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+# What is mended all over a file is listed once, with the number of entries.
+MENDED = {
+    "ids_as_text": "ids are text: what spells a number is that number, other text is numbered",
+    "numbers_as_text": "entries hold numbers as text",
+    "image_without_size": "images have no usable width and height, which are taken from the picture",
+    "box_of_outline": "annotations have no usable bbox: it is the box around their outline",
+    "box_of_turned": "boxes are turned: the upright box around each is taken",
+    "crowd_unclear": "annotations have an iscrowd that is neither yes nor no: they are taken for single objects",
+    "crowd_by_flag": f"annotations are flagged ({', '.join(CROWD_FLAGS)}): they are taken for crowds",
+    "area_from_box": "annotations have no usable area: it is width times height",
 }
-# Of these, what no training and no evaluation gets over.
-UNUSABLE = ("malformed_image", "image_without_size", "duplicate_image_id", "malformed_category", "duplicate_category",
-            "malformed_annotation", "incomplete_annotation", "unknown_image", "unknown_category")  # fmt: skip
-
-
-def is_whole(value: Any) -> bool:
-    """Tells whether a JSON value is a whole number (``true`` is none)."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: Any) -> bool:
-    """Tells whether a JSON value is a number, finite or not, that fits into a float."""
-    return isinstance(value, float) or (is_whole(value) and abs(value) <= LARGEST)
-
-
-def is_coordinate(value: Any) -> bool:
-    """Tells whether a JSON value is a finite number of a size that pictures may have."""
-    return (isinstance(value, float) or is_whole(value)) and abs(value) < LARGEST_COORDINATE
 
 
 class AnnotationFileError(UserError):
@@ -68,8 +61,8 @@ class NotCocoError(AnnotationFileError):
     """JSON that is no COCO annotation file."""
 
 
-def load_coco(path: Path) -> dict[str, Any]:
-    """Reads a COCO file; that it has the lists ``images``, ``categories`` and ``annotations`` is all that is checked.
+def load_coco(path: Path, lists: Sequence[str] = COCO_LISTS) -> dict[str, Any]:
+    """Reads a COCO file; that it has the lists that are needed is all that is checked.
 
     Raises:
         NotCocoError: it is JSON of another kind.
@@ -79,12 +72,12 @@ def load_coco(path: Path) -> dict[str, Any]:
         cause = "is a folder, not an annotation file" if path.is_dir() else "the annotation file does not exist"
         raise AnnotationFileError(f"{path}: {cause}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         data = json.loads(text)
+    except TextError as error:
+        raise AnnotationFileError(str(error)) from error
     except OSError as error:
         raise AnnotationFileError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationFileError(f"{path}: is not a text file ({error.reason} at byte {error.start:,})") from error
     except json.JSONDecodeError as error:
         if not text.strip():
             raise AnnotationFileError(f"{path}: is empty") from error
@@ -102,190 +95,385 @@ def load_coco(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         what = "a list (results of a detector?)" if isinstance(data, list) else f"a single {type(data).__name__}"
         raise NotCocoError(f"{path}: holds {what}, not COCO annotations with {', '.join(COCO_LISTS)}")
-    wrong = [name for name in COCO_LISTS if not isinstance(data.get(name), list)]
+    wrong = [name for name in lists if not isinstance(data.get(name), list)]
     if wrong:
         raise NotCocoError(f"{path}: is no COCO annotation file: it has no list of {' and of '.join(wrong)}")
     return data
 
 
-@dataclasses.dataclass
-class CocoSet:
-    """Images, categories and boxes of one set, as far as they are usable.
+# Values
 
-    Attributes:
-        part: ``Train`` or ``Eval``.
-        path: the annotation file.
-        folder: the folder that the file names start from.
-        image_ids, file_names: of each image, ``[N]``.
-        sizes: annotated width and height of each image, ``int64`` ``[N, 2]``; 0 where they are missing.
-        category_ids, category_names: in the order of the file, which numbers the classes, ``[K]``.
-        annotation_ids: of each annotation whose image is known and whose box has four numbers, ``[A]``.
-        rows: image of each annotation, ``int64`` ``[A]``.
-        classes: class of each annotation, ``int64`` ``[A]``; -1 where the category is unknown.
-        boxes: ``x, y, width, height`` in pixels, ``float64`` ``[A, 4]``; may be not finite.
-        areas: ``float64`` ``[A]``; NaN where it is missing.
-        crowd, outlined: whether it is a crowd, and whether it has an outline (then its area is not the box's),
-            ``bool`` ``[A]``.
+
+def id_of(value: Any) -> int | str | None:
+    """Returns an id as it is compared: ``7``, ``7.0`` and ``"7"`` are the same, other text stays text.
+
+    ``None`` for anything else, such as ``true``, ``null`` or a list.
     """
-
-    part: str
-    path: Path
-    folder: Path
-    image_ids: list[int]
-    file_names: list[str]
-    sizes: np.ndarray
-    category_ids: list[int]
-    category_names: list[str]
-    annotation_ids: list[Any]
-    rows: np.ndarray
-    classes: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-    outlined: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def load(self, index: int) -> tuple[bytes, int]:
-        """Returns the file of an image, encoded, and the image's id; an ``ImageError`` if it cannot be read."""
-        return read_bytes(self.name_of(index)), self.image_ids[index]
-
-    def name_of(self, index: int) -> str:
-        """Returns the path of an image."""
-        return str(self.folder / self.file_names[index])
-
-    def class_name(self, annotation: int) -> str:
-        """Returns the name of the class of an annotation."""
-        number = int(self.classes[annotation])
-        return self.category_names[number] if number >= 0 else "unknown class"
-
-    def tell(self, found: Findings, kind: str, annotation: int, note: str = "") -> None:
-        """Adds a finding about one annotation."""
-        box, name = self.boxes[annotation].tolist(), self.class_name(annotation)
-        identity, picture = self.annotation_ids[annotation], Picture(self.part, int(self.rows[annotation]))
-        text = f"annotation {identity}, {name}: bbox [{', '.join(f'{value:.6g}' for value in box)}]"
-        details = {"annotation_id": identity, "class": name, "bbox": _finite(box)}
-        found.add(kind, picture, note="; ".join(filter(None, (text, note))), **details)
+    if isinstance(value, str):
+        text = value.strip()
+        value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else text or None
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) < LARGEST_ID else str(value)
+    return value if isinstance(value, str) else None
 
 
-def read_coco(part: str, path: Path, folder: Path, found: Findings) -> CocoSet:
-    """Reads an annotation file.
-
-    Args:
-        part: ``Train`` or ``Eval``.
-        path: the annotation file.
-        folder: the folder of the images.
-        found: takes the entries that cannot be used and those that contradict each other (:data:`FILE_KINDS`).
-
-    Raises:
-        AnnotationFileError: the file is missing, truncated, no JSON, no COCO annotations, or lists nothing.
-    """
-    data = load_coco(path)
-    for name in ("images", "categories"):
-        if not data[name]:
-            raise AnnotationFileError(f"{path}: lists no {name}")
-
-    image_ids: list[int] = []
-    file_names: list[str] = []
-    sizes: list[tuple[int, int]] = []
-    row_of: dict[int, int] = {}
-    row_of_name: dict[str, int] = {}
-    for number, image in enumerate(data["images"]):
-        name = _field(image, "file_name")
-        if not is_whole(_field(image, "id")) or not isinstance(name, str) or not name or "\0" in name:
-            found.add("malformed_image", note=f"images[{number}]: {_brief(image)}", part=part)
-            continue
-        row, identity = len(image_ids), image["id"]
-        picture, width, height = Picture(part, row), image.get("width"), image.get("height")
-        # Some tools write whole numbers as 640.0; a width that is none is as good as missing.
-        if not all(is_number(side) and 1 <= side <= LARGEST_SIDE and side % 1 == 0 for side in (width, height)):
-            found.add("image_without_size", picture, note=f"width {width}, height {height}")
-            width = height = 0
-        image_ids.append(identity)
-        file_names.append(name)
-        sizes.append((int(width), int(height)))
-        if (other := row_of.setdefault(identity, row)) != row:
-            found.add("duplicate_image_id", picture, Picture(part, other), note=f"id {identity}")
-        if (other := row_of_name.setdefault(name, row)) != row:
-            note = f"ids {identity} and {image_ids[other]}"
-            found.add("duplicate_file_name", picture, Picture(part, other), note=note)
-
-    category_ids: list[int] = []
-    category_names: list[str] = []
-    for number, category in enumerate(data["categories"]):
-        name = _field(category, "name")
-        if not is_whole(_field(category, "id")) or not isinstance(name, str) or not name:
-            found.add("malformed_category", note=f"categories[{number}] of {path}: {_brief(category)}", part=part)
-            continue
-        for field, known in (("id", category_ids), ("name", category_names)):
-            if category[field] in known:
-                note = f"{path}: categories[{number}] has the {field} '{category[field]}' of another one"
-                found.add("duplicate_category", note=note, part=part)
-        category_ids.append(category["id"])
-        category_names.append(name)
-    first = min(category_ids, default=1)
-    if category_ids != list(range(first, first + len(category_ids))) or first not in (0, 1):
-        rising = category_ids == sorted(category_ids)
-        order = "" if rising else "; the classes are numbered in the order of the file, not of the ids"
-        ids = ", ".join(map(str, category_ids[:20])) + (", ..." if len(category_ids) > 20 else "")
-        found.add("category_ids", note=f"{path}: {ids}{order}", part=part)
-    class_of = {identity: number for number, identity in reversed(list(enumerate(category_ids)))}
-
-    seen: set[int] = set()
-    records: list[tuple[Any, ...]] = []
-    for number, annotation in enumerate(data["annotations"]):
-        box = _field(annotation, "bbox")
-        wrong = [key for key in ("image_id", "category_id") if not is_whole(_field(annotation, key))]
-        problem = f"no usable {' and '.join(wrong)}" if wrong else ""
-        if not isinstance(annotation, dict):
-            problem = "is no mapping"
-        elif not wrong and not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
-            problem = "bbox is not four numbers"
-        if problem:
-            note = f"annotations[{number}]: {problem}: {_brief(annotation)}"
-            found.add("malformed_annotation", note=note, part=part)
-            continue
-        identity, image, category = (annotation.get(key) for key in ("id", "image_id", "category_id"))
-        area, row, usable_id = annotation.get("area"), row_of.get(image), is_whole(identity)
-        told = {"id": usable_id, "area": is_number(area), "iscrowd": annotation.get("iscrowd") in (0, 1)}
-        missing = " and ".join(key for key, good in told.items() if not good)
-        for kind, is_fault, note in (
-            ("incomplete_annotation", missing, f"no usable {missing}"),
-            ("duplicate_annotation_id", usable_id and identity in seen, f"id {identity} is taken"),
-            ("annotation_id_zero", usable_id and identity == 0 and identity not in seen, "ids should begin at 1"),
-            ("unknown_category", category not in class_of, f"category_id {category}"),
-            ("unknown_image", row is None, f"image_id {image}"),
-        ):
-            if is_fault:
-                pictures = () if row is None else (Picture(part, row),)
-                details = {"annotation_id": identity, "bbox": _finite(box)}
-                found.add(kind, *pictures, note=f"annotation {identity}: {note}", part=part, **details)
-        if usable_id:
-            seen.add(identity)
-        if row is not None:
-            flags = bool(annotation.get("iscrowd", 0)), bool(annotation.get("segmentation"))
-            records.append((identity, row, class_of.get(category, -1), box, area if told["area"] else math.nan, *flags))
-    columns = list(zip(*records, strict=True)) or [()] * 7
-    tables = [
-        np.array(column, dtype=kind)
-        for column, kind in zip(columns[1:], (np.int64, np.int64, np.float64, np.float64, bool, bool), strict=True)
-    ]
-    tables[2] = tables[2].reshape(-1, 4)
-    image_sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    names = (image_ids, file_names, image_sizes, category_ids, category_names, list(columns[0]))
-    return CocoSet(part, path, folder, *names, *tables)
+def number_of(value: Any) -> float | None:
+    """Returns a finite number of a size that pictures may have, also one written as text, else ``None``."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if abs(number) < LARGEST_COORDINATE else None
 
 
-def _field(entry: Any, key: str) -> Any:
-    return entry.get(key) if isinstance(entry, dict) else None
+def flag_of(value: Any) -> bool | None:
+    """Returns what a flag says, be it ``1``, ``true`` or ``"yes"``; ``None`` where it is neither yes nor no."""
+    if isinstance(value, str):
+        return FLAG_WORDS.get(value.strip().lower())
+    return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
 
 
-def _finite(values: list[float]) -> list[float | str]:
-    """Spells out numbers that JSON does not know."""
-    return [value if math.isfinite(value) else str(value) for value in values]
+def _field(entry: dict[str, Any], name: str) -> Any:
+    """Returns a field of an entry, or of its block ``attributes``, where tools put what COCO has no name for."""
+    attributes = entry.get("attributes")
+    return entry.get(name, attributes.get(name) if isinstance(attributes, dict) else None)
 
 
 def _brief(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+# Boxes
+
+
+def box_around(points: Sequence[float]) -> Corners:
+    """Returns the corners of the upright box around ``x1, y1, x2, y2, ...``."""
+    return min(points[0::2]), min(points[1::2]), max(points[0::2]), max(points[1::2])
+
+
+def box_around_turned(centre_x: float, centre_y: float, width: float, height: float, angle: float) -> Corners:
+    """Returns the corners of the upright box around one that is turned about its centre by ``angle``, in radians."""
+    cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
+    half_x, half_y = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
+    return centre_x - half_x, centre_y - half_y, centre_x + half_x, centre_y + half_y
+
+
+def _numbers(values: Any) -> list[float] | None:
+    """Returns the numbers of a list, or of a list of points, or ``None`` if it holds something else or nothing."""
+    if not isinstance(values, list) or not values:
+        return None
+    if all(isinstance(point, list) and len(point) == 2 for point in values):
+        values = list(itertools.chain.from_iterable(values))
+    numbers = [number_of(value) for value in values]
+    return None if None in numbers else numbers
+
+
+def outline_box(outline: Any) -> Corners | None:
+    """Returns the corners of the box around polygons or around a mask in COCO's run-length code, or ``None``."""
+    if isinstance(outline, dict):
+        return _mask_box(outline)
+    single = _numbers(outline)
+    polygons = [single] if single else [_numbers(part) for part in outline] if isinstance(outline, list) else []
+    points = [value for polygon in polygons if polygon and len(polygon) % 2 == 0 for value in polygon]
+    return box_around(points) if len(points) >= 4 else None
+
+
+def _mask_box(mask: dict[str, Any]) -> Corners | None:
+    from pycocotools import mask as masks
+
+    size, counts = mask.get("size"), mask.get("counts")
+    if not isinstance(size, list) or [type(side) is int and 0 < side < LARGEST_SIDE for side in size] != [True, True]:
+        return None
+    try:
+        if isinstance(counts, list):
+            if sum(counts) != math.prod(size) or min(counts) < 0:
+                return None
+            mask = masks.frPyObjects({"size": size, "counts": counts}, *size)
+        x, y, width, height = masks.toBbox({"size": size, "counts": mask["counts"]}).tolist()
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError):
+        return None
+    return (x, y, x + width, y + height) if width > 0 and height > 0 else None
+
+
+def _unit_of_angles(annotations: Sequence[Any]) -> float | None:
+    """Returns what an angle in a box of five numbers (centre, size, angle) is in radians, or ``None`` if it is unclear.
+
+    Of a fifth number between 0 and 1 nobody knows whether it is an angle at all, or the score of a detector.
+    """
+    boxes = [entry.get("bbox") for entry in annotations if isinstance(entry, dict)]
+    fifths = [numbers[4] for box in boxes if isinstance(box, list) and len(box) == 5 and (numbers := _numbers(box))]
+    if all(0 <= value <= 1 for value in fifths):
+        return None
+    return 1.0 if max(map(abs, fifths)) <= 2 * math.pi else math.pi / 180
+
+
+def _read_box(entry: dict[str, Any], unit: float | None, mend: Callable[[str], None]) -> dict[str, Any]:
+    """Returns the fields of :class:`RawBox` that tell where the object of an annotation is."""
+    values, turn = entry.get("bbox"), number_of(_field(entry, "rotation")) or 0.0
+    numbers = _numbers(values)
+    found: dict[str, Any] = {"corners": None, "form": COCO_FORM}
+    around = None
+    if values is None or values == []:
+        found["problem"] = ("missing_coordinates", "has no bbox")
+    elif numbers is None:
+        found["problem"] = ("not_a_number", f"bbox {_brief(values)} holds something else than numbers")
+    elif isinstance(values[0], list) or len(numbers) == 8:
+        around = box_around(numbers)
+    elif len(numbers) == 4:
+        x, y, width, height = numbers
+        found |= {"corners": (x, y, x + width, y + height), "numbers": tuple(numbers), "layout": "xywh"}
+        if turn:
+            around = box_around_turned(x + width / 2, y + height / 2, width, height, math.radians(turn))
+    elif len(numbers) == 5 and unit is not None:
+        around = box_around_turned(*numbers[:4], numbers[4] * unit)
+    else:
+        words = "; is the fifth an angle?" if len(numbers) == 5 else ""
+        found["problem"] = ("missing_coordinates", f"bbox {_brief(values)} is not a list of four numbers{words}")
+    corners = found["corners"]
+    if around or corners is None or corners[0] == corners[2] or corners[1] == corners[3]:
+        outline = outline_box(entry.get("segmentation"))
+        if outline or around:
+            mend("box_of_turned" if around else "box_of_outline")
+            form = "COCO turned box" if around else "COCO outline"
+            return {"corners": outline or around, "form": form}
+    elif any(isinstance(value, str) for value in values):
+        mend("numbers_as_text")
+    return found
+
+
+# Files
+
+
+@dataclasses.dataclass
+class CocoSet:
+    """What a COCO file holds, as far as it can be used.
+
+    Attributes:
+        path: the file.
+        names: its classes; their order in the file numbers them.
+        category_ids: of these classes, ``[K]``.
+        frames: its images.
+        image_ids: of all images that it lists, used or not.
+        value_range: what ``decode_image`` makes bytes of where samples have more than 8 bits.
+    """
+
+    path: Path
+    names: list[str]
+    category_ids: list[int]
+    frames: list[Frame]
+    image_ids: frozenset[int]
+    value_range: AnyRange = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def load(self, index: int) -> tuple[bytes, int]:
+        """Returns the file of an image, encoded, and the image's id; an ``ImageError`` if it cannot be read."""
+        return read_bytes(self.name_of(index)), self.frames[index].image_id
+
+    def name_of(self, index: int) -> str:
+        """Returns the path of an image."""
+        return str(self.frames[index].image)
+
+
+def open_coco(path: Path, folder: Path, ledger: Ledger) -> CocoSet:
+    """Reads a COCO file as training and evaluation use it: images with a size, and boxes that fit into them.
+
+    Args:
+        path: the file.
+        folder: the folder that the file names start from.
+        ledger: gets what was left out or mended.
+
+    Raises:
+        AnnotationFileError: the file cannot be read, is no COCO file, or nothing of it can be used.
+    """
+    coco = read_coco(path, ledger, folder=folder)
+    for frame in coco.frames:
+        frame.width, frame.height = frame.stated_size or _size_of(frame.image)
+    coco.frames = [frame for frame in coco.frames if clean_frame(frame, coco.names, ledger)]
+    if not coco.frames:
+        raise AnnotationFileError(f"{path}: none of its images can be used: {next(ledger.summary(), 'it lists none')}")
+    return coco
+
+
+def _size_of(image: Path) -> tuple[int, int]:
+    try:
+        # Any range will do for the size.
+        height, width = read_image(image, SIXTEEN_BITS).shape[:2]
+    except ImageError:
+        # Whether an image is there and whole is told elsewhere.
+        return 0, 0
+    return width, height
+
+
+def read_coco(
+    path: Path, ledger: Ledger, shown: str = "", content: dict[str, Any] | None = None, folder: Path | None = None
+) -> CocoSet:
+    """Reads a COCO file; boxes are read, but not yet compared with their images.
+
+    Args:
+        path: the file.
+        ledger: gets what was left out or mended; boxes that were read are counted as input.
+        shown: what the ledger calls the file; empty for its path.
+        content: what the file holds, if it was loaded already.
+        folder: the folder that the file names start from. With it, a file that lists no images or no categories is
+            refused.
+
+    Raises:
+        AnnotationFileError: the file cannot be read or is no COCO file.
+    """
+    content, shown = load_coco(path) if content is None else content, shown or str(path)
+    for name in ("images", "categories") if folder else ():
+        if content.get(name) == []:
+            raise AnnotationFileError(f"{path}: lists no {name}")
+    categories, annotations, images = (content.get(name) or [] for name in ("categories", "annotations", "images"))
+    mended: dict[str, list[str]] = defaultdict(list)
+
+    def key(entry: Any, name: str, place: str) -> int | str | None:
+        value = entry.get(name) if isinstance(entry, dict) else None
+        identity = id_of(value)
+        if identity is not None and isinstance(value, str):
+            mended["ids_as_text"].append(f"{place}: {name} {_brief(value)}")
+        return identity
+
+    # The class name of each category id; an id with two names is left out.
+    names: dict[int | str, str] = {}
+    ambiguous = set()
+    for position, entry in enumerate(categories):
+        place = f"categories[{position}]"
+        number, name = key(entry, "id", place), entry.get("name") if isinstance(entry, dict) else None
+        if isinstance(name, int | float) and not isinstance(name, bool):
+            name = str(name)
+        if number is None or not isinstance(name, str) or not name.strip():
+            ledger.reject("malformed_category", shown, f"{place} has no id or no name: {_brief(entry)}")
+        elif names.setdefault(number, name) != name:
+            ambiguous.add(number)
+    for number in sorted(ambiguous, key=str):
+        reason = f"category id {number} has several names; its boxes are rejected"
+        ledger.reject("duplicate_category_id", shown, reason)
+        del names[number]
+    classes: dict[str, list[int | str]] = defaultdict(list)
+    for number, name in names.items():
+        classes[folded(name)].append(number)
+    for same in classes.values():
+        if len(same) > 1:
+            reason = f"category ids {same} are one class, '{names[same[0]]}'"
+            ledger.repair("duplicate_category_name", shown, reason)
+
+    boxes: dict[int | str, list[RawBox]] = defaultdict(list)
+    unit = _unit_of_angles(annotations)
+    identities: Counter[int | str | None] = Counter()
+    for position, entry in enumerate(annotations):
+        place = f"annotations[{position}]"
+        image_id = key(entry, "image_id", place)
+        problem = None
+        if image_id is None:
+            problem = ("malformed_annotation", f"{place} names no image: {_brief(entry)}")
+        elif flag_of(_field(entry, "deleted")):
+            problem = ("deleted_annotation", f"{place} is marked as deleted")
+        if problem:
+            ledger.take_in([RawBox("", None)])
+            ledger.reject(problem[0], shown, problem[1], boxes=1)
+            continue
+        identity, category = id_of(entry.get("id")), key(entry, "category_id", place)
+        identities[identity] += 1
+        where = _read_box(entry, unit, lambda kind, place=place: mended[kind].append(place))
+        if category not in names:
+            where |= {"corners": None, "problem": ("unknown_class", "the file gives this id no single name")}
+        crowd = flag_of(_field(entry, "iscrowd"))
+        if crowd is None and entry.get("iscrowd") is not None:
+            mended["crowd_unclear"].append(f"{place}: iscrowd {_brief(entry['iscrowd'])}")
+        if not crowd and any(flag_of(_field(entry, flag)) for flag in CROWD_FLAGS):
+            mended["crowd_by_flag"].append(place)
+            crowd = True
+        area = entry.get("area")
+        if isinstance(area, bool) or not isinstance(area, int | float) or not 0 < area < LARGEST_AREA:
+            mended["area_from_box"].append(f"{place}: area {_brief(area)}")
+            area = None
+        box = RawBox(
+            name=names.get(category, f"category id {entry.get('category_id')}"),
+            extra={"iscrowd": 1} if crowd else {},
+            identity=f"[{position}]" if identity is None else identity,
+            area=area,
+            outlined=bool(entry.get("segmentation")),
+            written=entry.get("bbox"),
+            **where,
+        )
+        ledger.take_in([box])
+        boxes[image_id].append(box)
+    for number, count in identities.items():
+        if count > 1:
+            reason = "without an id" if number is None else f"with the id {number}"
+            ledger.repair("duplicate_annotation_id", shown, f"{count} annotations {reason}, numbered anew", count)
+
+    by_id: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
+    for position, entry in enumerate(images):
+        place = f"images[{position}]"
+        number, name = key(entry, "id", place), entry.get("file_name") if isinstance(entry, dict) else None
+        if number is None or not isinstance(name, str) or not name.strip() or "\0" in name:
+            ledger.reject("malformed_image", shown, f"{place} has no id or no file_name: {_brief(entry)}")
+        elif flag_of(_field(entry, "deleted")):
+            ledger.reject("deleted_image", shown, f"{name} is marked as deleted", len(boxes.pop(number, [])))
+        else:
+            by_id[number].append(entry)
+    numbers = _numbered(by_id)
+    meant: dict[str, str] = {}
+    if folder is not None and folder != Path():
+        stated = [entry["file_name"] for entries in by_id.values() for entry in entries]
+        try:
+            meant = dict(zip(stated, match_names(folder, stated, str(path)), strict=True))
+        except UserError as error:
+            raise AnnotationFileError(str(error)) from error
+    frames: dict[str, Frame] = {}
+    for image_id, entries in by_id.items():
+        files, own = list(dict.fromkeys(entry["file_name"] for entry in entries)), boxes.pop(image_id, [])
+        if len(files) > 1:
+            reason = f"image id {image_id} is that of {', '.join(files)}: their boxes cannot be told apart"
+            ledger.reject("duplicate_image_id", shown, reason, len(own))
+            continue
+        if len(entries) > 1:
+            ledger.repair("duplicate_image_id", shown, f"image {image_id} ({files[0]}) is listed {len(entries)} times")
+        name, entry = posixpath.normpath(meant.get(files[0], files[0])), entries[0]
+        if name in frames:
+            reason = f"image {image_id} is the same file as an image before it; their boxes are taken together"
+            ledger.repair("duplicate_file_name", shown, reason)
+            frames[name].raw.extend(own)
+            continue
+        sides = [number_of(entry.get(side)) for side in ("width", "height")]
+        usable = all(side is not None and 1 <= side <= LARGEST_SIDE for side in sides)
+        if not usable:
+            reason = f"{name}: width {_brief(entry.get('width'))}, height {_brief(entry.get('height'))}"
+            mended["image_without_size"].append(reason)
+        frames[name] = Frame(
+            name=name,
+            image=Path(name) if folder is None else folder / name,
+            raw=own,
+            source=f"{shown}: {files[0]}",
+            stated_size=(int(sides[0]), int(sides[1])) if usable else None,
+            metadata={field: value for field, value in entry.items() if field not in OWN_KEYS},
+            image_id=numbers[image_id],
+        )
+    for image_id, orphans in boxes.items():
+        reason = f"{len(orphans)} annotations belong to image {image_id!r}, which it does not list"
+        ledger.reject("unknown_image", shown, reason, len(orphans))
+    for kind, places in mended.items():
+        ledger.repair(kind, shown, f"{len(places)} {MENDED[kind]} (first {places[0]})", len(places))
+    category_numbers = _numbered(names)
+    return CocoSet(
+        path,
+        [names[same[0]] for same in classes.values()],
+        [category_numbers[same[0]] for same in classes.values()],
+        list(frames.values()),
+        frozenset(numbers.values()),
+    )
+
+
+def _numbered(ids: Iterable[int | str]) -> dict[int | str, int]:
+    """Returns each id with its number: its own, or for a text the next after the largest."""
+    free = itertools.count(max((number for number in ids if isinstance(number, int)), default=0) + 1)
+    return {number: number if isinstance(number, int) else next(free) for number in ids}

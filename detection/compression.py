@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-import json
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 import paddle
 import yaml
 
+from detection.annotations import Ledger
+from detection.coco import load_coco, read_coco
 from detection.configuration import DatasetFiles, DetectionConfig, load_config
 from detection.counting import count_gflops, count_parts
 from detection.evaluation import evaluate_detections
@@ -167,10 +168,11 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
         UserError: the configuration does not name that data set, or its annotations are not there.
     """
     files, annotations = _files(config, "eval")
-    images = image_files(files, annotations)
+    coco = read_coco(annotations, Ledger(), folder=files.image_dir)
+    images = [frame.image for frame in coco.frames]
 
     def score(predictor: DetectionPredictor) -> float:
-        numbering = numbering_of(annotations, images, predictor)
+        numbering = numbering_of(coco, images, predictor)
         return float(evaluate_detections(annotations, coco_results(predictor(images), predictor, numbering)).ap)
 
     return Evaluation("AP", score, "EvalDataset", len(images))
@@ -178,14 +180,8 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
 
 def image_files(files: DatasetFiles, annotations: Path) -> list[Path]:
     """Returns the files of all images that an annotation file lists."""
-    try:
-        records = json.loads(annotations.read_text(encoding="utf-8"))["images"]
-        images = [files.image_dir / str(record["file_name"]) for record in records]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{annotations}: cannot be read as COCO annotations ({error})") from error
-    if not images:
-        raise UserError(f"{annotations}: lists no image")
-    return images
+    content = load_coco(annotations, ("images",))
+    return [frame.image for frame in read_coco(annotations, Ledger(), content=content, folder=files.image_dir).frames]
 
 
 def _files(config: DetectionConfig, part: Part) -> tuple[DatasetFiles, Path]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls_ext.engine.cpu_update import move_averages
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights
 
@@ -32,8 +33,23 @@ class DetectorEMA:
 
     def update(self) -> None:
         """Moves the average towards the model's present state."""
-        self.average.update()
+        average, values = self.average, self.model.state_dict()
+        decay = self._decay_of(average.step + 1)
+        names = [name for name in average.state_dict if name not in average.ema_black_list]
+        if move_averages([average.state_dict[name] for name in names], [values[name] for name in names], decay):
+            average._decay = decay
+            average.step += 1
+        else:
+            average.update()
         self._finished_cycle = None
+
+    def _decay_of(self, step: int) -> float:
+        """Returns the factor of ppdet's update number ``step``, from 1."""
+        average = self.average
+        return {
+            "threshold": min(average.decay, step / (9 + step)),
+            "exponential": average.decay * (1 - float(np.exp(-step / 2000))),
+        }.get(average.ema_decay_type, average.decay)
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns the averaged weights as they are evaluated."""
@@ -101,10 +117,7 @@ class DetectorEMA:
         average.epoch = counts["epoch"]
         if step:
             # The factor of the last update, which ppdet remembers between two calls only.
-            average._decay = {
-                "threshold": min(average.decay, step / (9 + step)),
-                "exponential": average.decay * (1 - float(np.exp(-step / 2000))),
-            }.get(average.ema_decay_type, average.decay)
+            average._decay = self._decay_of(step)
 
 
 def as_arrays(state: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -16,10 +16,12 @@ import paddle
 from detection.configuration import DetectionConfig
 from detection.configuration.config import warn_of_other_contrast
 from detection.evaluation import evaluate_detections, write_evaluation
-from detection.loaders import evaluation_loader
+from detection.loaders import BAD_IMAGES_KEY, evaluation_loader, max_bad_images
 from detection.toolkit import build_model, workspace
 from detection.weights import load_detector_weights, weights_file
+from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.environment import Environment, barrier
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import enhancement_of
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
@@ -42,13 +44,13 @@ class Evaluator:
         self.environment = environment
         self.loader = evaluation_loader(config, environment)
         # Category id in the annotations of each class of the model.
-        catalogue = self.loader.read_batch.dataset.catid2clsid
-        self.category_ids = {label: category for category, label in catalogue.items()}
+        dataset = self.loader.read_batch.dataset
+        self.category_ids = {label: category for category, label in dataset.catid2clsid.items()}
         self.files = config.datasets["Eval"]
-        categories = json.loads(self.files.annotations.read_text(encoding="utf-8"))["categories"]
-        names = {category["id"]: category["name"] for category in categories}
+        self.bad_images = BadImages(self.loader.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
+        self.image_ids: list[int] = []
         # In the order of the model's classes.
-        self.class_names = [names[self.category_ids[label]] for label in sorted(self.category_ids)]
+        self.class_names = sorted(dataset.cname2cid, key=dataset.cname2cid.get)
 
     @paddle.no_grad()
     def detect(self, model: paddle.nn.Layer, folder: Path) -> list[dict[str, Any]]:
@@ -60,26 +62,42 @@ class Evaluator:
 
         Returns:
             COCO results, ``bbox`` as ``[x, y, width, height]`` in pixels of the original image, by image; the same on
-            every process.
+            every process. Afterwards ``image_ids`` has the images that could be read.
+
+        Raises:
+            UserError: more images than allowed cannot be read, or none can.
         """
         model.eval()
         detections: list[dict[str, Any]] = []
+        unreadable: set[int] = set()
         self.loader.sampler.set_position(0)
         with Display("evaluation", len(self.loader), every=0, active=self.environment.is_main) as display:
             for batch in self.loader:
-                detections += as_coco_results(model(batch), batch["im_id"].numpy(), self.category_ids)
+                unreadable.update(batch["bad"].tolist())
+                self.bad_images.note(batch.pop("bad"), batch.pop("causes"))
                 display.advance()
+                if not len(batch["image"]):
+                    continue
+                detections += as_coco_results(model(batch), batch["im_id"].numpy(), self.category_ids)
         if self.environment.world_size > 1:
             # By files, because they differ in length and gloo moves tensors only.
             exchange = folder / EXCHANGE
             exchange.mkdir(parents=True, exist_ok=True)
             files = [exchange / f"detections_{rank}.json" for rank in range(self.environment.world_size)]
-            files[self.environment.rank].write_text(json.dumps(detections), encoding="utf-8")
+            own = {"detections": detections, "unreadable": sorted(unreadable)}
+            files[self.environment.rank].write_text(json.dumps(own), encoding="utf-8")
             barrier(self.environment.world_size)
-            detections = [each for file in files for each in json.loads(file.read_text(encoding="utf-8"))]
+            parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+            detections = [each for part in parts for each in part["detections"]]
+            unreadable.update(index for part in parts for index in part["unreadable"])
             barrier(self.environment.world_size)
             if self.environment.is_main:
                 shutil.rmtree(exchange, ignore_errors=True)
+        self.bad_images.share(self.environment.world_size)
+        images = self.loader.read_batch
+        self.image_ids = sorted(images.image_id(index) for index in range(len(images)) if index not in unreadable)
+        if not self.image_ids:
+            raise UserError(f"{self.files.annotations}: not a single image of the data set could be read")
         return sorted(detections, key=lambda detection: detection["image_id"])
 
     def evaluate(self, model: paddle.nn.Layer, folder: Path) -> dict[str, Any]:
@@ -89,7 +107,8 @@ class Evaluator:
             model, folder: see :meth:`detect`.
         """
         start = time.monotonic()
-        figures = evaluate_detections(self.files.annotations, self.detect(model, folder))
+        detections = self.detect(model, folder)
+        figures = evaluate_detections(self.files.annotations, detections, self.image_ids)
         seconds = time.monotonic() - start
         logger.info(
             "evaluation: AP %.4f  AP50 %.4f  (%d images in %s)", figures.ap, figures.ap50, figures.images,
@@ -146,6 +165,7 @@ def evaluate_config(
         raise UserError(f"{config.path}: evaluation needs the section EvalDataset")
     warn_of_other_contrast(config, "Eval")
     source = weights_file(config)
+    config = config.as_trained(source)
     model = build_model(config, pretrained=False)
     load_detector_weights(config, model)
     with workspace(config):
@@ -166,7 +186,7 @@ def evaluate_config(
     if not environment.is_main:
         return None
     start = time.monotonic()
-    figures = evaluate_detections(annotations, detections)
+    figures = evaluate_detections(annotations, detections, evaluator.image_ids)
     counting = time.monotonic() - start
     written = write_evaluation(
         folder,
@@ -176,6 +196,7 @@ def evaluate_config(
         figures,
         title=config.path.stem,
         enhance=enhancement_of((config.data.get("EvalReader") or {}).get("sample_transforms")),
+        value_range=depth.range_of(depth.statement_in(config.data)),
         **({} if panels is None else {"panels": panels}),
     )
     logger.info("%s", figures.table())

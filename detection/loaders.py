@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import random
 from collections.abc import Sequence
@@ -19,16 +18,26 @@ import cv2
 import numpy as np
 import paddle
 
-from detection.configuration import DatasetFiles, DetectionConfig
+from detection.annotations import Ledger
+from detection.coco import CocoSet, open_coco
+from detection.configuration import DetectionConfig
 from detection.toolkit import quiet_toolkit, refusals
 from ppcls_ext.engine.environment import Environment, derive_seed
-from ppcls_ext.engine.loader import EpochBatchSampler, Loader, SampleKey, batch_generator, sample_generator
-from ppcls_ext.preprocess import ImageError, read_image
+from ppcls_ext.engine.loader import (
+    REPLACEMENT_TRIES,
+    EpochBatchSampler,
+    Loader,
+    SampleKey,
+    batch_generator,
+    sample_generator,
+)
+from ppcls_ext.preprocess import ImageError
+from ppcls_ext.preprocess import detection as preprocess
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# What ppdet's operators raise on an image that cannot be read, or that they cannot use.
+# What ppdet's operators raise on an image that they cannot use.
 DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, cv2.error)
 SHOWN = 2
 FLOAT_BYTES = 4
@@ -36,6 +45,14 @@ LARGEST_SEED = 2**32
 # What ppdet's operators call the sides of the images that they make.
 SIZE_ARGUMENT = "target_size"
 COCO = "COCODataSet"
+BAD_IMAGES_KEY, MOST_BAD_IMAGES = "max_bad_images", 0.01
+# Entries of a batch that are no tensors.
+TOLD = ("bad", "causes")
+
+
+def max_bad_images(config: DetectionConfig) -> float:
+    """Returns the share of a data set's images that may be unreadable."""
+    return float(config.data.get(BAD_IMAGES_KEY, MOST_BAD_IMAGES))
 
 
 def training_loader(config: DetectionConfig, environment: Environment) -> Loader:
@@ -49,15 +66,14 @@ def training_loader(config: DetectionConfig, environment: Environment) -> Loader
     quiet_toolkit()
     with refusals(config):
         dataset = create("TrainDataset")()
-        _parse(dataset, environment)
+        coco = _parse(dataset, config, environment, "Train")
         loader = _loader(config, environment, "Train", dataset, create("TrainReader"))
-    if config.data["TrainDataset"].get("name") == COCO:
-        listed, used = _listed_images(config.datasets["Train"]), len(dataset.roidbs)
-        if used < listed:
-            logger.warning(
-                "TrainDataset: %d of %d images are left out: those without a usable box, unless allow_empty is true, "
-                "and what sample_num and empty_ratio cut off", listed - used, listed,
-            )  # fmt: skip
+    if coco is not None and len(dataset.roidbs) < len(coco):
+        logger.warning(
+            "TrainDataset: %d of %d images are left out: those without a usable box, unless allow_empty is true, "
+            "those with crowds only, and what sample_num and empty_ratio cut off",
+            len(coco) - len(dataset.roidbs), len(coco),
+        )  # fmt: skip
     return loader
 
 
@@ -74,29 +90,72 @@ def evaluation_loader(config: DetectionConfig, environment: Environment) -> Load
         dataset = create("EvalDataset")()
         # An image without boxes belongs to an evaluation: whatever is found there is wrong.
         dataset.allow_empty, dataset.empty_ratio = True, 1.0
-        _parse(dataset, environment)
+        coco = _parse(dataset, config, environment, "Eval")
         reader = create("EvalReader")
-    listed = _listed_images(config.datasets["Eval"])
-    if len(dataset) != listed:
+    if coco is not None and len(dataset) != len(coco):
         raise UserError(
             f"{config.path}: EvalDataset would evaluate {len(dataset)} images, but the figures are those of all "
-            f"{listed} of {config.datasets['Eval'].annotations}: leave out sample_num and repeat"
+            f"{len(coco)} of {coco.path}: leave out sample_num and repeat"
         )
     return _loader(config, environment, "Eval", dataset, reader)
 
 
-def _parse(dataset: Any, environment: Environment) -> None:
-    """Reads the annotations of a data set of ppdet."""
+def _parse(dataset: Any, config: DetectionConfig, environment: Environment, part: str) -> CocoSet | None:
+    """Reads the annotations of a data set of ppdet; those of a COCO file by our rules, and says what they left out."""
     # With `empty_ratio` it draws from the images without boxes, which has to be the same draw in all processes.
     random.seed(derive_seed(environment.seed, "images"))
-    dataset.check_or_download_dataset()
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        dataset.parse_dataset()
+    files = config.datasets[part]
+    if config.data[f"{part}Dataset"].get("name") != COCO or files.annotations is None:
+        dataset.check_or_download_dataset()
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            dataset.parse_dataset()
+        return None
+    ledger = Ledger()
+    coco = open_coco(files.annotations, files.image_dir, ledger)
+    fill_dataset(dataset, coco, part == "Train")
+    for line in ledger.summary() if environment.is_main else ():
+        logger.warning("%sDataset: %s", part, line)
+    crowds = sum(box.crowd for frame in coco.frames for box in frame.boxes)
+    if crowds and part == "Train" and not dataset.load_crowd and environment.is_main:
+        logger.info("TrainDataset: %d boxes of crowds are not learnt from", crowds)
+    return coco
 
 
-def _listed_images(files: DatasetFiles) -> int:
-    """Returns how many images an annotation file lists."""
-    return len(json.loads(files.annotations.read_text(encoding="utf-8"))["images"]) if files.annotations else 0
+def fill_dataset(dataset: Any, coco: CocoSet, training: bool) -> None:
+    """Gives a ``COCODataSet`` of ppdet the images and boxes of an annotation file, in place of its own parsing.
+
+    Its own rules drop boxes and images in silence; of data without faults both make the same records.
+
+    Args:
+        dataset: the data set; its keys ``data_fields``, ``sample_num``, ``load_crowd``, ``allow_empty`` and
+            ``empty_ratio`` mean what they mean there.
+        coco: images with their checked boxes.
+        training: leaves out images that show nothing but crowds, which would be taught as background.
+    """
+    dataset.load_image_only = False
+    dataset.catid2clsid = {category: label for label, category in enumerate(coco.category_ids)}
+    dataset.cname2cid = {name: label for label, name in enumerate(coco.names)}
+    full, empty = [], []
+    for frame in sorted(coco.frames, key=lambda frame: frame.image_id):
+        boxes = [box for box in frame.boxes if dataset.load_crowd or not box.crowd]
+        if not boxes and (not dataset.allow_empty or (training and frame.boxes)):
+            continue
+        # Rounded as ppdet rounds them.
+        corners = [[round(value, 3) for value in (x, y, x + w, y + h)] for x, y, w, h in (box.xywh for box in boxes)]
+        fields = {
+            "is_crowd": np.array([[box.crowd] for box in boxes], np.int32).reshape(-1, 1),
+            "gt_class": np.array([[box.category] for box in boxes], np.int32).reshape(-1, 1),
+            "gt_bbox": np.array(corners, np.float32).reshape(-1, 4),
+            "gt_poly": [None] * len(boxes),
+        }
+        record = {"im_file": str(frame.image), "im_id": np.array([frame.image_id]),
+                  "h": float(frame.height), "w": float(frame.width)}  # fmt: skip
+        record = record if "image" in dataset.data_fields else {}
+        record |= {name: value for name, value in fields.items() if name in dataset.data_fields}
+        (full if boxes else empty).append(record)
+        if 0 < dataset.sample_num <= len(full) + len(empty):
+            break
+    dataset.roidbs = full + (dataset._sample_empty(empty, len(full)) if empty else [])
 
 
 def _loader(config: DetectionConfig, environment: Environment, part: str, dataset: Any, reader: Any) -> Loader:
@@ -120,14 +179,17 @@ def _loader(config: DetectionConfig, environment: Environment, part: str, datase
         )
     except ValueError as error:
         raise UserError(f"{part}Reader.{error}") from error
-    batches = reader._batch_transforms, environment.seed, environment.rank, sampler.global_batch_size
+    batches = DetectionBatchReader(
+        dataset, reader._batch_transforms, environment.seed, environment.rank, sampler.global_batch_size, training
+    )
     slot_bytes = FLOAT_BYTES * reader.batch_size * 3 * largest_side(config.data.get(f"{part}Reader")) ** 2
     workers = config.data.get("worker_num", 0)
-    return Loader(DetectionBatchReader(dataset, *batches), sampler, _to_tensors, workers, slot_bytes)
+    return Loader(batches, sampler, _to_tensors, workers, slot_bytes)
 
 
-def _to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, paddle.Tensor]:
-    return {name: paddle.to_tensor(array) for name, array in arrays.items()}
+def _to_tensors(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Copies arrays into tensors; what is told of unreadable images stays as it is."""
+    return {name: value if name in TOLD else paddle.to_tensor(value) for name, value in arrays.items()}
 
 
 def largest_side(reader: dict[str, Any] | None) -> int:
@@ -144,78 +206,107 @@ def largest_side(reader: dict[str, Any] | None) -> int:
 class DetectionBatchReader:
     """Loads, augments and collates the samples of a batch; runs in the loader's workers.
 
+    An image that cannot be read, or of which resizing would leave nothing, is never a sample: training takes the next
+    one for it, with that one's boxes, and an evaluation leaves it out.
+
     Args:
         dataset: a data set of ppdet, parsed, with its sample transforms set.
         batch_transforms: ppdet's ``BatchCompose``.
         seed: seed of the augmentation.
         rank: this process.
         global_batch_size: samples in a batch of all processes, by which the number of the batch is known.
+        training: what happens to unreadable images.
     """
 
-    def __init__(self, dataset: Any, batch_transforms: Any, seed: int, rank: int, global_batch_size: int) -> None:
+    def __init__(
+        self, dataset: Any, batch_transforms: Any, seed: int, rank: int, global_batch_size: int, training: bool = True
+    ) -> None:
         self.dataset = dataset
-        self.transforms = _Remembering(dataset.transform)
-        dataset.set_transform(self.transforms)
         self.batch_transforms = batch_transforms
         self.seed = seed
         self.rank = rank
         self.global_batch_size = global_batch_size
+        self.training = training
+        # Number of each file; the first of one that is listed twice.
+        files = [self.name_of(index) for index in range(len(self))]
+        self._numbers = {file: index for index, file in reversed(list(enumerate(files)))}
+        self._resizers = _resizers_of(batch_transforms)
 
-    def __call__(self, keys: Sequence[SampleKey]) -> dict[str, np.ndarray]:
+    def __len__(self) -> int:
+        """Number of images, each counted once."""
+        return len(self.dataset.roidbs)
+
+    def name_of(self, index: int) -> str:
+        """Returns the file of an image."""
+        return str(self.dataset.roidbs[index].get("im_file", f"image {index}"))
+
+    def image_id(self, index: int) -> int:
+        """Returns the id of an image in the annotation file."""
+        return int(np.ravel(self.dataset.roidbs[index]["im_id"])[0])
+
+    def __call__(self, keys: Sequence[SampleKey]) -> dict[str, Any]:
         """Returns the batch of these samples: ``image`` ``float32`` ``[B, 3, H, W]`` and whatever the operators add.
 
+        ``bad`` has the numbers of images that could not be read, ``int64``, and ``causes`` says why. In an evaluation B
+        is smaller by those, and may be 0.
+
         Raises:
-            UserError: an image is missing or damaged, or an operator refuses it; the message names the file.
+            UserError: an operator refuses an image, or none of many can be read; the message names the file.
         """
         self.dataset.set_epoch(keys[0].epoch)
-        samples = [self._read(key) for key in keys]
+        bad: dict[int, str] = {}
+        samples = [sample for key in keys if (sample := self._read(key, bad)) is not None]
+        told = {"bad": np.array(list(bad), dtype=np.int64), "causes": list(bad.values())}
+        if not samples:
+            return {"image": np.zeros((0, 3, 1, 1), dtype=np.float32), **told}
         number = keys[0].position // self.global_batch_size
         _seed_globally(batch_generator(self.seed, keys[0].epoch, number, self.rank))
         try:
             batch = self.batch_transforms(samples)
         except DAMAGE as error:
-            files = ", ".join(self._file_of(key) for key in keys[:SHOWN])
+            files = ", ".join(self._file_of(key.index) for key in keys[:SHOWN])
             raise UserError(f"batch_transforms refuse a batch ({_cause(error)}) of {files}, ...") from error
-        return {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
+        return {name: value for name, value in batch.items() if isinstance(value, np.ndarray)} | told
 
-    def _read(self, key: SampleKey) -> dict[str, Any]:
-        _seed_globally(sample_generator(self.seed, key.epoch, key.index))
-        # ppdet counts the samples that a process has loaded, for operators that grow stronger; we say it by position.
-        self.dataset._curr_iter = key.position
-        try:
-            return self.dataset[key.index]
-        except DAMAGE as error:
-            file = self.transforms.culprit() or self._file_of(key)
-            reason = f"cannot be used ({_cause(error)}); tools/check_data.py lists all such"
-            raise UserError(f"{file}: {reason}") from error
-
-    def _file_of(self, key: SampleKey) -> str:
-        record = self.dataset.roidbs[key.index % len(self.dataset.roidbs)]
-        return str(record.get("im_file", f"image {key.index}"))
-
-
-class _Remembering:
-    """The sample transforms of a reader, which remember the files that they were last given: of a mosaic, several."""
-
-    def __init__(self, transforms: Any) -> None:
-        self.transforms = transforms
-        self.files: list[str] = []
-
-    def __call__(self, records: Any) -> Any:
-        several = records if isinstance(records, list) else [records]
-        self.files = [str(record["im_file"]) for record in several if "im_file" in record]
-        return self.transforms(records)
-
-    def culprit(self) -> str | None:
-        """Returns which of several files cannot be read, or ``None`` where it was one, or can all be read."""
-        if len(self.files) < 2:
-            return None
-        for file in self.files:
+    def _read(self, key: SampleKey, bad: dict[int, str]) -> dict[str, Any] | None:
+        """Returns the sample, in training or its replacement, or ``None``; notes in ``bad`` what cannot be read."""
+        tries = min(REPLACEMENT_TRIES, len(self.dataset)) if self.training else 1
+        first: ImageError | None = None
+        for step in range(tries):
+            index = (key.index + step) % len(self.dataset)
+            file = self._file_of(index)
+            _seed_globally(sample_generator(self.seed, key.epoch, index))
+            # ppdet counts the samples that a process has loaded, for operators that grow stronger; we say it by
+            # position.
+            self.dataset._curr_iter = key.position
             try:
-                read_image(file)
-            except ImageError:
-                return file
+                sample = self.dataset[index]
+                for resizer in self._resizers:
+                    resizer.refuse_nothing(*sample["image"].shape[:2])
+                return sample
+            except ImageError as error:
+                # Of a mosaic it may be any of the pictures.
+                name = error.name if error.name in self._numbers else file
+                bad[self._numbers[name]] = error.cause
+                first = first or ImageError(name, error.cause)
+            except DAMAGE as error:
+                raise UserError(f"{file}: cannot be used ({_cause(error)})") from error
+        if self.training and first is not None:
+            raise UserError(f"{first.name} and the {tries - 1} images after it cannot be used: {first.cause}")
         return None
+
+    def _file_of(self, index: int) -> str:
+        return self.name_of(index % len(self))
+
+
+def _resizers_of(batch_transforms: Any) -> list[preprocess.Resize]:
+    """Returns what a batch's images may be resized to with their ratio kept, which may leave nothing of one of them."""
+    found = []
+    for operator in batch_transforms.transforms_cls:
+        if type(operator).__name__ == "BatchRandomResize" and operator.keep_ratio:
+            sizes = operator.target_size if operator.random_size else [operator.target_size]
+            found += [preprocess.Resize(size, keep_ratio=True) for size in sizes]
+    return found
 
 
 def _cause(error: Exception) -> str:

@@ -12,11 +12,14 @@ from typing import Annotated, Any, Literal
 import cv2
 import numpy as np
 import ppdet.data.transform
+from ppdet.data.transform import operators as toolkit
 from ppdet.data.transform.operators import BaseOperator, RandomFlip, register_op
 
 from ppcls_ext.preprocess import ImageError, sonar
 from ppcls_ext.preprocess import detection as preprocess
 from ppcls_ext.preprocess.detection import GREY, colour, height_and_width
+from ppcls_ext.preprocess.operators import MEGAPIXELS, refuse_large_result
+from ppcls_ext.preprocess.samples import Bits, Range
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import Limits, PositiveNumber, Probability
 
@@ -29,6 +32,7 @@ SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
 # OpenCV's hue of bytes goes from 0 to 179, two degrees a step.
 HUES, BYTES = 180, 256
 TILES = 4
+IMAGE_AXES = 3
 NotNegative = Annotated[float, Limits(ge=0)]
 Degrees = Annotated[float, Limits(ge=0, le=180)]
 Slant = Annotated[float, Limits(ge=0, le=80)]
@@ -98,6 +102,66 @@ class LabelsToInt64(BaseOperator):
             if "gt_class" in sample:
                 sample["gt_class"] = np.asarray(sample["gt_class"]).astype(np.int64, copy=False)
         return samples
+
+
+class Decode(toolkit.Decode):
+    """Reads pictures by the same code as deployed models and the checks: ``ppcls_ext.preprocess.detection.Decode``.
+
+    Stands in the place of ppdet's operator of that name, which knows fewer formats, takes damaged files, and hands on
+    the bytes of what it cannot read. Of all others it makes the same pixels. Arguments and
+    errors are those of that class.
+    """
+
+    def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:
+        super().__init__()
+        self._decode = preprocess.Decode(bits, value_range)
+
+    def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
+        """Reads ``im_file``, unless the sample has an ``image`` (encoded, or decoded before), and notes its size.
+
+        Raises:
+            ImageError: the file cannot be read; the message names it.
+        """
+        file = sample.pop("im_file", "image")
+        sample["image"] = self._decode(sample.get("image", file), file)
+        note_size(sample)
+        return sample
+
+
+class Resize(toolkit.Resize):
+    """ppdet's operator, in its place, which says in one line where nothing would remain of a picture.
+
+    Arguments are those of ``ppcls_ext.preprocess.detection.Resize``.
+    """
+
+    def __init__(
+        self,
+        target_size: int | list[int],
+        keep_ratio: bool,
+        interp: preprocess.Interpolation = cv2.INTER_LINEAR,
+        max_megapixels: PositiveNumber = MEGAPIXELS,
+    ) -> None:
+        super().__init__(target_size, keep_ratio, interp)
+        self._resize = preprocess.Resize(target_size, keep_ratio, interp, max_megapixels)
+
+    def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
+        """Resizes the picture ``[H, W, 3]`` and its boxes; ``ImageError`` where nothing would remain."""
+        if isinstance(sample["image"], np.ndarray) and sample["image"].ndim == IMAGE_AXES:
+            self._resize.refuse_nothing(*sample["image"].shape[:2])
+        return super().apply(sample, context)
+
+
+class RandomShortSideResize(toolkit.RandomShortSideResize):
+    """ppdet's operator, in its place, which refuses pictures that it would make larger than 64 megapixels.
+
+    Without its ``max_size``, a picture of 20000 x 2 pixels would become 8 million pixels wide.
+    """
+
+    def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
+        """Resizes the picture ``[H, W, 3]`` and its boxes; ``ImageError`` where it would become too large."""
+        size = self.get_size_with_aspect_ratio(sample["image"].shape[:2], max(self.short_side_sizes), self.max_size)
+        refuse_large_result(*size, MEGAPIXELS)
+        return super().apply(sample, context)
 
 
 class SonarEnhance(BaseOperator):
@@ -225,9 +289,10 @@ class LetterResize(BaseOperator):
         fill_value: list[int] | None = None,
         interp: preprocess.Interpolation = cv2.INTER_LINEAR,
         upscale: bool = True,
+        max_megapixels: PositiveNumber = MEGAPIXELS,
     ) -> None:
         super().__init__()
-        self._resize = preprocess.LetterResize(target_size, fill_value, interp, upscale)
+        self._resize = preprocess.LetterResize(target_size, fill_value, interp, upscale, max_megapixels)
 
     def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
         """Replaces ``image`` ``[H, W, 3]``, moves ``gt_bbox``, and notes what takes boxes back to the file's picture.
@@ -508,6 +573,9 @@ OPERATORS = (
     LabelsToInt64, LetterResize, MosaicPerspective, RandomHSV, RandomPerspective, SonarEnhance, SonarFlip,
 )  # fmt: skip
 
+# These stand in the place of ppdet's own.
+REPLACEMENTS = (Decode, RandomShortSideResize, Resize)
+
 
 def register() -> None:
     """Makes the operators known to ppdet's readers. May be called again.
@@ -524,3 +592,5 @@ def register() -> None:
             raise UserError(f"ppdet already has another image operator '{name}' ({present.__module__})")
         # The readers look here, where the decorator alone does not put it.
         setattr(ppdet.data.transform, name, operator)
+    for operator in REPLACEMENTS:
+        setattr(ppdet.data.transform, operator.__name__, operator)

@@ -16,19 +16,29 @@ from typing import Any
 import numpy as np
 import paddle
 
+from detection.annotations import Ledger
+from detection.coco import AnnotationFileError, read_coco
 from detection.configuration import DetectionConfig
 from detection.configuration.config import warn_of_other_contrast
 from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
-from detection.loaders import training_loader
+from detection.loaders import BAD_IMAGES_KEY, max_bad_images, training_loader
 from detection.toolkit import refusals, workspace
 from detection.weights import load_start
 from ppcls_ext.arch.flops import count_parameters
-from ppcls_ext.engine.checkpoint import Checkpoint, export_optimizer_state, import_optimizer_state
+from ppcls_ext.engine.bad_images import BadImages
+from ppcls_ext.engine.checkpoint import (
+    Checkpoint,
+    depth_to_continue,
+    export_optimizer_state,
+    import_optimizer_state,
+)
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
+from ppcls_ext.preprocess import depth
+from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.plots import draw_detection_curves
 from ppcls_ext.weights import load_weights
@@ -38,7 +48,8 @@ logger = logging.getLogger(__name__)
 # Keys that may change without any number of the run changing.
 WITHOUT_EFFECT = (
     "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter",
-    "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights", "worker_num",
+    "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights",
+    "worker_num",
 )  # fmt: skip
 # Keys of PaddleDetection's own trainer that this one does not act on: said aloud, never passed over.
 IGNORED = (
@@ -74,8 +85,27 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
     """
     warn_of_other_contrast(config, "Eval")
     environment = open_environment(config)
+    config = with_settled_depth(config, resume, environment.seed)
     with workspace(config) as settings, RunFolder(config.output_dir, environment.is_main, "save_dir") as folder:
         return Trainer(DetectionTask(config, settings, environment, folder.path), folder, resume).run()
+
+
+def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -> DetectionConfig:
+    """Returns the configuration with the range of values of its pictures as a number: see ``depth.settle``."""
+    config = config.with_depth(depth_to_continue(config.data, resume, config.output_dir / "checkpoints"))
+    files = _training_images(config)
+    return config.with_depth(depth.settle(config.data, lambda index: read_bytes(files[index]), len(files), seed))
+
+
+def _training_images(config: DetectionConfig) -> list[Path]:
+    """Returns the files of the training set; none where its annotations cannot be read, which is told later."""
+    files = config.datasets.get("Train")
+    if files is None or files.annotations is None:
+        return []
+    try:
+        return [frame.image for frame in read_coco(files.annotations, Ledger(), folder=files.image_dir).frames]
+    except AnnotationFileError:
+        return []
 
 
 class DetectionTask(Task):
@@ -113,6 +143,7 @@ class DetectionTask(Task):
             data.get("cpu_kernels", "auto"),
         )  # fmt: skip
         self.batches = training_loader(config, environment)
+        self.bad_images = BadImages(self.batches.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
         with refusals(config):
             self.model = create(config.architecture)
             self.model.load_meanstd(settings["TestReader"]["sample_transforms"])
@@ -173,7 +204,11 @@ class DetectionTask(Task):
         Args:
             batch: what the loader yields; ``image`` is ``[N, 3, H, W]``.
             progress: where the run stands before the batch; ppdet's heads choose their assigner by the epoch.
+
+        Raises:
+            UserError: more images than allowed cannot be read.
         """
+        self.bad_images.note(batch.pop("bad"), batch.pop("causes"))
         rate, images = float(self.optimizer.get_lr()), len(batch["image"])
         environment = self.environment
         # All randomness of the pass, such as which paths are dropped, follows from it.
@@ -233,7 +268,8 @@ class DetectionTask(Task):
             return {"eval": self.evaluator.evaluate(self.model, self.folder)}
 
     def end_epoch(self) -> None:
-        """Tells the average that an epoch ended."""
+        """Tells the average that an epoch ended; gathers the names of unreadable images from all processes."""
+        self.bad_images.share(self.environment.world_size)
         if self.ema is not None:
             self.ema.end_epoch()
 
@@ -260,6 +296,7 @@ class DetectionTask(Task):
             scaler = self.scaler.state_dict()
             loss_scale = {"scale": float(scaler["scale"][0]), **{name: int(scaler[name]) for name in SCALER_COUNTS}}
         return {
+            **self._bad_images(),
             "optimizer_name": type(self.optimizer).__name__,
             "rate_step": int(self.schedule.last_epoch),
             "average": self.ema.counts() if self.ema is not None else None,
@@ -268,6 +305,11 @@ class DetectionTask(Task):
             "class_names": self.evaluator.class_names if self.evaluator is not None else None,
             "evaluated_weights": "ema" if self.ema is not None else "model",
         }
+
+    def _bad_images(self) -> dict[str, list[str]]:
+        """Returns the names of the images that could not be read, by set."""
+        evaluated = self.evaluator.bad_images.names if self.evaluator is not None else []
+        return {"bad_images": self.bad_images.names, "bad_eval_images": evaluated}
 
     def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
         """Returns ``model``, ``ema`` (as evaluated) and ``optimizer`` (with ppdet's running sums)."""
@@ -307,6 +349,9 @@ class DetectionTask(Task):
             UserError: something is missing or does not fit; the run would go on as another one.
         """
         state, arrays = checkpoint.state, checkpoint.optimizer or {}
+        self.bad_images.names = list(state.get("bad_images", []))
+        if self.evaluator is not None:
+            self.evaluator.bad_images.names = list(state.get("bad_eval_images", []))
         load_weights(self.model, checkpoint.model)
         self.schedule.step(updates)
         sums = {name.removesuffix(AVERAGE_SUFFIX): value for name, value in arrays.items()
@@ -346,7 +391,7 @@ class DetectionTask(Task):
 
     def report(self) -> dict[str, Any]:
         """Returns the detector's part of ``report.json``."""
-        return {"architecture": self.config.architecture, "config": str(self.config.path)}
+        return {"architecture": self.config.architecture, "config": str(self.config.path), **self._bad_images()}
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
         """Draws losses, AP, learning rate and speed by epoch."""

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from detection.configuration.config import PARTS
+from detection.geometry import READING_KEYS
 from detection.registration import register
 from ppcls_ext.utils.errors import UserError
 
@@ -40,7 +42,12 @@ def workspace(config: DetectionConfig) -> Iterator[Any]:
 
     before = {key: _snapshot(value) for key, value in global_config.items()}
     try:
-        merge_config(copy.deepcopy(config.data))
+        data = copy.deepcopy(config.data)
+        for part in PARTS:
+            # What is said about the boxes is ours: ppdet gets the boxes read.
+            for key in READING_KEYS if isinstance(data.get(f"{part}Dataset"), dict) else ():
+                data[f"{part}Dataset"].pop(key, None)
+        merge_config(data)
         global_config["filename"] = config.path.stem
         yield global_config
     finally:

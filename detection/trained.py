@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +11,17 @@ from typing import Any
 import numpy as np
 import paddle
 
+from detection.annotations import Ledger
+from detection.coco import load_coco, read_coco
 from detection.configuration import DatasetFiles, DetectionConfig
 from detection.configuration.config import warn_of_other_contrast
 from detection.export import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
 from detection.weights import backbone_name, load_detector_weights, weights_file
 from ppcls_ext.deploy.export import example_images
-from ppcls_ext.preprocess import ImageError, read_image
-from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.preprocess import ImageError, depth, read_image
+from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, build_detection_pipeline
+from ppcls_ext.preprocess.operators import with_limit
 from ppcls_ext.runtime import DetectionDescription, DetectionPredictor
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import class_names_of_weights
@@ -56,9 +58,10 @@ class TrainedDetector:
             raise UserError(self.config.document.problem(OPERATORS_KEY, message))
         return operators
 
-    def predictor(self) -> DetectionPredictor:
-        """Returns a predictor that runs the model as it is, without an export."""
-        prepare = build_detection_pipeline(self.transforms, OPERATORS_KEY)
+    def predictor(self, max_resized_megapixels: float | None = None) -> DetectionPredictor:
+        """Returns a predictor that runs the model as it is, without an export; the limit is that of ``with_limit``."""
+        operators = with_limit(self.transforms, max_resized_megapixels, DETECTION_OPERATORS)
+        prepare = build_detection_pipeline(operators, OPERATORS_KEY)
         return DetectionPredictor(
             EagerBackend(self.model),
             prepare,
@@ -68,6 +71,7 @@ class TrainedDetector:
             form_of(self.model),
             model_name=self.name,
             enhance=prepare.enhancement,
+            value_range=prepare.value_range,
         )
 
     def export(
@@ -117,6 +121,7 @@ def load_trained(config: DetectionConfig) -> TrainedDetector:
     """
     # What is wrong with the file is said before the network is built.
     weights = weights_file(config)
+    config = config.as_trained(weights)
     model = build_model(config, pretrained=False)
     load_detector_weights(config, model)
     model.eval()
@@ -134,22 +139,10 @@ def class_names_of(config: DetectionConfig) -> list[str] | None:
         files = config.datasets.get(part)
         if files is None or files.annotations is None or not files.annotations.is_file():
             continue
-        categories = _read_annotations(files.annotations).get("categories") or []
-        if not all(isinstance(category, dict) and "name" in category for category in categories):
-            raise UserError(f"{files.annotations}: cannot be read as COCO annotations (a category has no name)")
-        return [str(category["name"]) for category in categories]
+        content = load_coco(files.annotations, ("categories",))
+        return read_coco(files.annotations, Ledger(), content=content).names
     logger.info("no annotation file is there: classes are shown by their numbers")
     return None
-
-
-def _read_annotations(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as COCO annotations ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: cannot be read as COCO annotations (no mapping)")
-    return content
 
 
 def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:
@@ -161,10 +154,11 @@ def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:
     if files is None or files.annotations is None or not files.annotations.is_file():
         logger.info("EvalDataset is not there: the export is compared on generated pictures only")
         return {}
+    value_range = depth.range_of(depth.statement_in(config.data))
     images: dict[str, np.ndarray] = {}
     for index, file in _frames_of_several_sizes(files):
         try:
-            images[f"evaluation image {index}"] = read_image(file)
+            images[f"evaluation image {index}"] = read_image(file, value_range)
         except ImageError as error:
             logger.warning("not compared on %s", error)
     if images:
@@ -175,12 +169,11 @@ def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:
 
 def _frames_of_several_sizes(files: DatasetFiles) -> list[tuple[int, Path]]:
     """Chooses frames: first one of each size, then any, spread over the data set."""
-    records = _read_annotations(files.annotations).get("images") or [] if files.annotations else []
-    records = [record for record in records if isinstance(record, dict) and record.get("file_name")]
-    spread = [int(index) for index in np.linspace(0, len(records) - 1, min(len(records), 64))]
-    first_of_size: dict[tuple[Any, Any], int] = {}
+    frames = read_coco(files.annotations, Ledger(), folder=files.image_dir).frames if files.annotations else []
+    spread = [int(index) for index in np.linspace(0, len(frames) - 1, min(len(frames), 64))]
+    first_of_size: dict[tuple[int, int] | None, int] = {}
     for index in spread:
-        first_of_size.setdefault((records[index].get("width"), records[index].get("height")), index)
+        first_of_size.setdefault(frames[index].stated_size, index)
     others = [spread[int(number)] for number in np.linspace(0, len(spread) - 1, COMPARED_IMAGES)] if spread else []
     chosen = list(dict.fromkeys([*first_of_size.values(), *others]))[:COMPARED_IMAGES]
-    return [(index, files.image_dir / str(records[index]["file_name"])) for index in chosen]
+    return [(index, frames[index].image) for index in chosen]

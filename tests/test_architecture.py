@@ -62,6 +62,7 @@ WITHOUT_PADDLE = (
     "detection/synthetic.py",
     "detection/annotations.py",
     "detection/coco.py",
+    "detection/geometry.py",
     "detection/configuration",
     "detection/evaluation",
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.command_line import add_encoding_argument, run
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.tables import markdown_table
 
@@ -48,6 +48,7 @@ def parse_arguments() -> argparse.Namespace:
         "-o", "--override", action="extend", nargs="+", default=[], metavar="KEY.SUB=VALUE",
         help="change keys of each configuration; with --model and --path arguments of Arch, such as class_num=100",
     )  # fmt: skip
+    add_encoding_argument(parser)
     parser.add_argument("--image-size", type=int, metavar="PX", help=f"of classifiers (default {DEFAULT_IMAGE})")
     scaling = parser.add_argument_group("compound scaling of --model")
     scaling.add_argument("--phi", type=float, nargs="+", help="steps of the scaling; 0 is the model itself")

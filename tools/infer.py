@@ -48,6 +48,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, metavar="FILE",
                         help="COCO file that numbers images and classes for --coco (default: from 1)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default 8, or Infer.batch_size)")
+    parser.add_argument("--max-resized-megapixels", type=float, metavar="MP",
+                        help="refuse images that would be resized to more (default 64, or as the operators say)")
     parser.add_argument("--backend", metavar="NAME", help="engine for --model: paddle, onnxruntime or openvino "
                         "(default: the first in the export that is installed)")  # fmt: skip
     parser.add_argument("--precision", metavar="NAME", help="which files of --model, where it holds several precisions")
@@ -104,14 +106,15 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
     """Returns the predictor, the inputs and the batch size."""
     from ppcls_ext.utils.config import is_detection_config
 
-    inputs, batch_size = arguments.input, arguments.batch_size or 8
+    inputs, batch_size, limit = arguments.input, arguments.batch_size or 8, arguments.max_resized_megapixels
     if arguments.model is not None:
         claim(arguments, inputs, [Path(arguments.model)])
         from ppcls_ext.runtime import load
 
         predictor = load(
-            arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision
-        )
+            arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision,
+            max_resized_megapixels=limit,
+        )  # fmt: skip
         return predictor, inputs, batch_size
     if is_detection_config(arguments.config):
         from detection.configuration import load_config
@@ -125,7 +128,7 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
         from detection.trained import load_trained
 
         open_environment(config)
-        return load_trained(config).predictor(), inputs, batch_size
+        return load_trained(config).predictor(limit), inputs, batch_size
 
     from classification.config import load_config
 
@@ -141,7 +144,15 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
     from ppcls_ext.engine.environment import prepare_environment
 
     prepare_environment(config.run.device, config.run.seed)
-    return load_trained(config).predictor(), inputs, batch_size
+    return load_trained(config).predictor(limit), inputs, batch_size
+
+
+def read_listing(annotations: Path) -> Any:
+    """Returns the images and classes of a COCO file, which need not have annotations, by the rules of training."""
+    from detection.annotations import Ledger
+    from detection.coco import load_coco, read_coco
+
+    return read_coco(annotations, Ledger(), content=load_coco(annotations, ("images", "categories")))
 
 
 def main() -> None:
@@ -163,7 +174,8 @@ def main() -> None:
     if isinstance(predictor, DetectionPredictor):
         if arguments.topk is not None:
             raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
-        numbering = numbering_of(arguments.annotations, images, predictor) if arguments.annotations else None
+        listing = read_listing(arguments.annotations) if arguments.annotations else None
+        numbering = numbering_of(listing, images, predictor) if listing is not None else None
         found = predictor(images, batch_size=batch_size, threshold=arguments.threshold or 0.0)
         predictions: Any = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
         if arguments.coco:
@@ -184,7 +196,8 @@ def main() -> None:
         written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
         print(f"drawn: {written[0] if len(written) == 1 else f'{len(written)} pictures in {arguments.save}'}")
     if all(prediction.error is not None for prediction in predictions):
-        raise UserError(f"none of the {len(images)} images could be read")
+        first = predictions[0]
+        raise UserError(f"none of the {len(images)} images could be read: {first.name}: {first.error}")
 
 
 if __name__ == "__main__":

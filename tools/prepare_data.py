@@ -8,7 +8,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
+from ppcls_ext.utils.command_line import (
+    add_config_arguments,
+    add_encoding_argument,
+    add_overwrite_argument,
+    run,
+)
 from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
 
@@ -18,9 +23,7 @@ def samples(arguments: argparse.Namespace) -> None:
     from classification.prepare import write_samples
 
     config = load_config(arguments.config, arguments.override)
-    claim_outputs(
-        [Output("--output", arguments.output, "samples")], *inputs_of(config.document), arguments.overwrite
-    )
+    claim_outputs([Output("--output", arguments.output, "samples")], *inputs_of(config.document), arguments.overwrite)
     count = write_samples(config, arguments.part, arguments.count, arguments.output, arguments.seed)
     print(f"wrote {count} images to {arguments.output}")
 
@@ -35,12 +38,13 @@ def cifar100(arguments: argparse.Namespace) -> None:
 
 def detection_source(arguments: argparse.Namespace) -> None:
     """Converts a raw detection data set (``sonar``, ``duo`` or ``imagefolder``)."""
+    from detection.geometry import BoxReading
     from detection.prepare.commands import Options, prepare_source
 
     given = vars(arguments)
     common = ("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed")
     special = ("annotations", "form", "include_unlabelled")
-    options = Options(**{name: given[name] for name in common if name in given})
+    options = Options(**{name: given[name] for name in common if name in given}, reading=BoxReading.among(given))
     prepare_source(arguments.command, options, **{name: given[name] for name in special if name in given})
 
 
@@ -108,6 +112,20 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
     parser.add_argument("--output", type=Path, default=Path(output), metavar="OUT", help=f"folder to write ({output})")
     add_overwrite_argument(parser)
     parser.add_argument("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
+    layouts = ("xyxy", "xywh", "cxcywh", "yxyx", "yxhw", "as-written")
+    parser.add_argument(
+        "--boxes",
+        choices=layouts,
+        help="what the four numbers of a box are: corners (xyxy), corner and size (xywh), centre and size (cxcywh), "
+        "y before x (yxyx, yxhw); as-written: what the form of the annotations says, whatever looks doubtful",
+    )
+    for option, words in (
+        ("--normalised", "boxes are fractions of the picture"),
+        ("--scale-boxes", "boxes belong to the stated size of a picture, and are scaled to the picture as it is"),
+        ("--turn-boxes", "boxes belong to the stored picture, and are turned with it as its EXIF data say"),
+    ):
+        parser.add_argument(option, action=argparse.BooleanOptionalAction, help=words)
+    add_encoding_argument(parser)
     if name != "duo":
         parser.add_argument(
             "--split-files",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_overwrite_argument, run
+from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_encoding_argument, add_overwrite_argument, run
 from ppcls_ext.utils.errors import Interrupted, UserError
 
 FAILED_STATUS = 1
@@ -27,6 +27,7 @@ def parse_arguments() -> argparse.Namespace:
         "-o", "--override", action="extend", nargs="+", default=[], metavar="KEY.SUB=VALUE",
         help="change a key in the configuration of every row, such as DataLoader.Train.dataset.data_file=PATH",
     )  # fmt: skip
+    add_encoding_argument(parser)
     parser.add_argument("--report-only", action="store_true", help="train nothing, compare what is there")
     parser.add_argument(
         "--no-latency", action="store_true", help="do not measure the time of an image; an earlier figure stays"

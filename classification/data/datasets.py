@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tarfile
+import unicodedata
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,12 +15,18 @@ from typing import Annotated, Any, ClassVar, Literal
 import cv2
 import numpy as np
 
+from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.operators import Backend
+from ppcls_ext.preprocess.samples import Range
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
+from ppcls_ext.utils.names import match_names, visible_folders
 from ppcls_ext.utils.signature import Limits
+from ppcls_ext.utils.texts import TextError, read_text, shown_name
 from ppcls_ext.weights.pickles import unpickle
+
+logger = logging.getLogger(__name__)
 
 
 class DatasetError(UserError):
@@ -44,10 +53,12 @@ class ImageDataset(ABC):
     Attributes:
         labels: ``int64`` ``[length]``, the class of each image.
         class_names: name of each class by number, or None where the data carry none.
+        value_range: for those who decode without the operators: what ``decode_image`` makes bytes of.
     """
 
     labels: np.ndarray
     class_names: list[str] | None = None
+    value_range: Range | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -170,7 +181,8 @@ class ImageNetDataset(_Files):
         relabel: numbers the labels that occur 0, 1, 2, ... in ascending order.
 
     Raises:
-        DatasetError: a path does not exist, the list is empty or a line is malformed (its number is given).
+        DatasetError: the folder or the list does not exist, the list is empty, a line is malformed (its number is
+            given), or a path that is not there fits several files.
     """
 
     def __init__(
@@ -181,10 +193,10 @@ class ImageNetDataset(_Files):
         self.paths = []
         labels = []
         try:
-            text = file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DatasetError("cls_label_path", f"{file} is not a text file in UTF-8 ({error})") from error
-        for number, line in enumerate(text.splitlines(), start=1):
+            text = read_text(file)
+        except TextError as error:
+            raise DatasetError("cls_label_path", str(error)) from error
+        for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
             path, *rest = line.strip().rsplit(delimiter, 1)
@@ -197,6 +209,10 @@ class ImageNetDataset(_Files):
             self.paths.append(path.strip())
         if not self.paths:
             raise DatasetError("cls_label_path", f"{file} lists no images")
+        try:
+            self.paths = match_names(self.image_root, self.paths, str(file))
+        except UserError as error:
+            raise DatasetError("cls_label_path", str(error)) from error
         self.labels = np.asarray(labels, dtype=np.int64)
         if relabel:
             self.labels = np.unique(self.labels, return_inverse=True)[1].astype(np.int64)
@@ -209,7 +225,7 @@ SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "eva
 class ImageFolder(_Files):
     """Class folders: ``image_root/<class name>/**/<image>``. Classes are numbered in alphabetical order.
 
-    Hidden files and folders are left out, and links to folders are followed.
+    Hidden files and folders and those that systems leave behind are left out, and links to folders are followed.
 
     Args:
         image_root: the folder that holds the class folders.
@@ -243,7 +259,13 @@ class ImageFolder(_Files):
             raise DatasetError("image_root", message)
         if not folders:
             raise DatasetError("image_root", f"{image_root} holds no class folders (expected one folder a class)")
-        self.class_names = [folder.name for folder in folders]
+        if left_out := photographs_left_out(root):
+            logger.warning("%s", left_out)
+        self.class_names = [class_name(folder.name) for folder in folders]
+        for name, count in Counter(self.class_names).items():
+            if count > 1:
+                message = f"{root} holds {count} folders of the class '{name}', whose names differ in their bytes only"
+                raise DatasetError("image_root", message)
         self.image_root = Path()
         self.paths = []
         labels = []
@@ -262,8 +284,14 @@ class ImageFolder(_Files):
                 raise DatasetError("image_root", f"{image_root} has too few images for a '{split}' split")
 
 
+def class_name(folder: str) -> str:
+    """Returns the class that a folder is named after: the same on systems that store accents in another form."""
+    return unicodedata.normalize("NFC", shown_name(folder))
+
+
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = visible_folders([path.name for path in folder.iterdir() if path.is_dir()])
+    return [folder / name for name in sorted(names, key=class_name)]
 
 
 PIXELS = 3 * 32 * 32

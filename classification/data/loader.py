@@ -3,31 +3,32 @@
 A batch is a dictionary of tensors: ``image`` ``float32`` ``[B, C, H, W]``; ``label`` and ``label_mixed`` ``int64``
 ``[B]``; ``lam`` ``float32`` scalar, the weight of ``label``; ``index`` ``int64`` ``[B]``, the samples in the batch;
 ``bad`` ``int64``, one entry for each sample asked for: its index if it could not be read, else -1. The last two are
-on the CPU. Training replaces unreadable samples, so B is constant; evaluation leaves them out, so B may be smaller,
-even 0 (``image`` is then ``[0, 3, 1, 1]``).
+on the CPU. ``causes`` is a list of texts: why each of the latter could not be read. Training replaces unreadable
+samples, so B is constant; evaluation leaves them out, so B may be smaller, even 0 (``image`` is then
+``[0, 3, 1, 1]``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from classification.data.datasets import ImageDataset
 from classification.data.operators import BatchOperator
-from ppcls_ext.engine.loader import EpochBatchSampler, Loader, SampleKey, batch_generator, sample_generator
+from ppcls_ext.engine.loader import (
+    REPLACEMENT_TRIES,
+    EpochBatchSampler,
+    Loader,
+    SampleKey,
+    batch_generator,
+    sample_generator,
+)
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.preprocess.operators import DecodeImage, ToCHWImage
+from ppcls_ext.preprocess.operators import DecodeImage, ToCHWImage, tell_crops
 from ppcls_ext.utils.errors import UserError
-
-if TYPE_CHECKING:
-    import paddle
-
-
-# So many neighbours in a row that cannot be read are no accident: the data are elsewhere or broken as a whole.
-REPLACEMENT_TRIES = 100
 
 
 class Sample(NamedTuple):
@@ -38,12 +39,14 @@ class Sample(NamedTuple):
         label: its class.
         index: the sample that was loaded in fact.
         bad: the sample that could not be read, or -1.
+        cause: why it could not.
     """
 
     image: np.ndarray | None
     label: int
     index: int
     bad: int
+    cause: str = ""
 
 
 class SampleReader:
@@ -59,6 +62,7 @@ class SampleReader:
     def __init__(self, dataset: ImageDataset, operators: Sequence[Any], seed: int, training: bool) -> None:
         self.dataset = dataset
         self.operators = list(operators)
+        tell_crops(self.operators)
         if not self.operators or not isinstance(self.operators[0], DecodeImage):
             self.operators.insert(0, DecodeImage())
         self.seed = seed
@@ -82,11 +86,11 @@ class SampleReader:
             except ImageError as error:
                 first_cause = first_cause or error.cause
                 continue
-            return Sample(image, label, index, -1 if step == 0 else key.index)
+            return Sample(image, label, index, -1 if step == 0 else key.index, first_cause)
         if self.training:
             name = self.dataset.name_of(key.index)
             raise UserError(f"{name} and the {tries - 1} images after it cannot be used: {first_cause}")
-        return Sample(None, int(self.dataset.labels[key.index]), key.index, key.index)
+        return Sample(None, int(self.dataset.labels[key.index]), key.index, key.index, first_cause)
 
     def prepare(self, index: int, epoch: int) -> tuple[np.ndarray, int]:
         """Returns the augmented image, ``float32`` ``[C, H, W]``, and its label.
@@ -96,7 +100,9 @@ class SampleReader:
         """
         image, label = self.dataset.load(index)
         generator = sample_generator(self.seed, epoch, index)
-        for operator in self.operators:
+        decode, *others = self.operators
+        image = decode(image, self.dataset.name_of(index))
+        for operator in others:
             image = operator(image, generator) if getattr(operator, "random", False) else operator(image)
         if not self.channel_first:
             image = image.transpose(2, 0, 1)
@@ -123,7 +129,7 @@ class BatchReader:
         self.rank = rank
         self.global_batch_size = global_batch_size
 
-    def __call__(self, keys: Sequence[SampleKey]) -> dict[str, np.ndarray]:
+    def __call__(self, keys: Sequence[SampleKey]) -> dict[str, Any]:
         """Returns the batch of these samples with the entries that ``loader.Loader`` describes, as arrays.
 
         Raises:
@@ -145,6 +151,7 @@ class BatchReader:
             "lam": np.asarray(weight, dtype=np.float32),
             "index": np.asarray([sample.index for sample in good], dtype=np.int64),
             "bad": np.asarray([sample.bad for sample in samples], dtype=np.int64),
+            "causes": [sample.cause for sample in samples if sample.bad >= 0],
         }
 
 
@@ -165,12 +172,13 @@ def stack_images(images: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(images)
 
 
-def to_tensors(arrays: dict[str, np.ndarray]) -> dict[str, paddle.Tensor]:
-    """Copies arrays into tensors: those for computing on the current device, the indices on the CPU."""
+def to_tensors(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Copies arrays into tensors: those to compute with on the current device, indices on the CPU; ``causes`` stays."""
     import paddle
 
     places = {"index": paddle.CPUPlace(), "bad": paddle.CPUPlace()}
-    return {name: paddle.to_tensor(array, place=places.get(name)) for name, array in arrays.items()}
+    causes = {"causes": arrays.pop("causes", [])}
+    return {name: paddle.to_tensor(array, place=places.get(name)) for name, array in arrays.items()} | causes
 
 
 def build_loader(

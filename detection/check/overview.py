@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from detection.check.run import DetectionCheck, scales
+from detection.coco import number_of
 from ppcls_ext.check.findings import PART_WORDS, Entry, Picture, count_of
 from ppcls_ext.check.images import load_pixels
 from ppcls_ext.check.overview import (
@@ -34,7 +35,7 @@ from ppcls_ext.check.overview import (
     write_instead,
 )
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.drawing import DESK, SUBTLE, WRONG, Colour, class_colour, draw_boxes, font_of, shortened
+from ppcls_ext.utils.drawing import DESK, SUBTLE, WRONG, class_colour, draw_boxes, font_of, shortened
 
 CHART_HEIGHT = 320
 # Boxes in one image from which all are counted together.
@@ -49,7 +50,6 @@ CAPTION = 28
 # What is shown around a box at fault: so many times its longer side, and at least so many pixels.
 AROUND = 4.0
 LEAST_AROUND = 48.0
-UNKNOWN_CLASS: Colour = (190, 190, 190)
 CANDIDATES = 2000
 
 
@@ -65,7 +65,7 @@ def draw_overview(check: DetectionCheck) -> Image.Image:
         facts.append("{} x {} px".format(*different[0]) if len(different) == 1 else several)
 
     def caption(picture: Picture) -> str:
-        return count_of(int((check.sets[picture.part].rows == picture.index).sum()), "box", "boxes")
+        return count_of(int((check.boxes[picture.part].rows == picture.index).sum()), "box", "boxes")
 
     return stack(
         [
@@ -82,10 +82,10 @@ def _charts(check: DetectionCheck) -> list[Image.Image]:
     # By set: width and height of the boxes in pixels, at the evaluation and in the image as it is, ``[B, 2]``;
     # left, top, right and bottom as shares of the image, clipped to it, ``[B, 4]``.
     sizes, shapes, corners = {}, {}, {}
-    for part, coco in check.sets.items():
+    for part, table in check.boxes.items():
         images = check.sizes[part]
-        usable = (check.classes.numbers[part] >= 0) & (images[coco.rows] > 0).all(axis=1)
-        rows, low, sides = coco.rows[usable], coco.boxes[usable, :2], coco.boxes[usable, 2:]
+        usable = (check.classes.numbers[part] >= 0) & (images[table.rows] > 0).all(axis=1)
+        rows, low, sides = table.rows[usable], table.boxes[usable, :2], table.boxes[usable, 2:]
         shapes[part] = sides
         sizes[part] = sides * scales(images, check.plan.evaluation_size)[rows]
         corners[part] = (np.concatenate([low, low + sides], axis=1) / np.tile(images[rows], 2)).clip(0.0, 1.0)
@@ -107,7 +107,8 @@ def _charts(check: DetectionCheck) -> list[Image.Image]:
     def boxes_per_image(axes: Any) -> None:
         shares = {}
         for part, coco in check.sets.items():
-            boxes = np.bincount(coco.rows[check.classes.numbers[part] >= 0], minlength=len(coco)).clip(max=MANY_BOXES)
+            rows = check.boxes[part].rows[check.classes.numbers[part] >= 0]
+            boxes = np.bincount(rows, minlength=len(coco)).clip(max=MANY_BOXES)
             shares[part] = 100 * np.bincount(boxes, minlength=MANY_BOXES + 1) / len(boxes)
         most = int(np.flatnonzero(sum(shares.values())).max())
         names = [f"{number}+" if number == MANY_BOXES else f"{number}" for number in range(most + 1)]
@@ -199,19 +200,18 @@ def with_boxes(
     check: DetectionCheck, picture: Picture, image: Image.Image, longest: int, named: bool = True
 ) -> Image.Image:
     """Scales an image to fit into a square of ``longest`` pixels and draws its boxes."""
-    coco = check.sets[picture.part]
+    table = check.boxes[picture.part]
     factor = longest / max(image.size)
     size = (max(round(image.width * factor), 1), max(round(image.height * factor), 1))
-    chosen = np.flatnonzero((coco.rows == picture.index) & np.isfinite(coco.boxes).all(axis=1)).tolist()
-    boxes = coco.boxes[chosen]
+    chosen = np.flatnonzero(table.rows == picture.index)
+    boxes = table.boxes[chosen]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    names = [coco.class_name(row) for row in chosen]
-    numbers = [check.classes.names.index(name) if name in check.classes.names else -1 for name in names]
+    names = [check.sets[picture.part].names[number] for number in table.classes[chosen]]
     return draw_boxes(
         image.resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC),
         corners * np.tile(np.divide(size, image.size), 2),
         names if named else [""] * len(names),
-        colours=[class_colour(number) if number >= 0 else UNKNOWN_CLASS for number in numbers],
+        colours=[class_colour(check.classes.names.index(name)) for name in names],
         smallest=0,
     )
 
@@ -229,10 +229,10 @@ def example_tile(check: DetectionCheck, entry: Entry, picture: Picture, side: in
         image = load_picture(check, picture)
     except ImageError as error:
         return crossed_box(side, error.cause)
-    box = entry.details.get("bbox")
-    if box is None or not all(isinstance(value, int | float) for value in box):
+    box = [number_of(value) for value in entry.details.get("bbox") or ()]
+    if len(box) != 4 or None in box:
         return ImageOps.pad(with_boxes(check, picture, image, side, named=False), (side, side), color=DESK)
-    x, y, width, height = (float(value) for value in box)
+    x, y, width, height = box
     left, top, reach = _view(image.size, (x, y, x + width, y + height))
     factor = side / reach
     canvas = Image.new("RGB", (side, side), DESK)
@@ -263,9 +263,9 @@ def _view(size: tuple[int, int], box: tuple[float, float, float, float]) -> tupl
 def samples_panel(check: DetectionCheck, part: str) -> Image.Image:
     """Draws rows of images of a set with their boxes; rare classes are shown as well as frequent ones."""
     readable = np.random.default_rng(0).permutation(check.scan.readable(part))[:CANDIDATES]
-    numbers, coco = check.classes.numbers[part], check.sets[part]
-    shows = np.zeros((len(coco), len(check.classes.names)), dtype=bool)
-    shows[coco.rows[numbers >= 0], numbers[numbers >= 0]] = True
+    numbers, rows_of = check.classes.numbers[part], check.boxes[part].rows
+    shows = np.zeros((len(check.sets[part]), len(check.classes.names)), dtype=bool)
+    shows[rows_of[numbers >= 0], numbers[numbers >= 0]] = True
     shows = shows[readable]
     seen, waiting = np.zeros(len(check.classes.names)), np.ones(len(readable), dtype=bool)
     count = min(len(readable), COLUMNS * ROWS[part])

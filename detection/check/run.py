@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detection.coco import FILE_KINDS, AnnotationFileError, CocoSet, read_coco
+from detection.annotations import Frame, Ledger, clean_frame
+from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
 from detection.configuration import DetectionConfig
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
@@ -29,8 +29,9 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_images
+from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
+from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import images_in
@@ -40,10 +41,6 @@ TINY_SIDE = 2.0
 TINY_AREA = 16.0
 # Below so many training boxes a class is hardly learnt.
 FEW_BOXES = 10
-# What ppdet's loader takes for no box, in pixels.
-NO_SIDE = 1e-5
-# Rounding in an annotation file; more than this beyond the border is a fault, in pixels.
-BORDER = 0.01
 # Overlap (intersection over union) from which two boxes are one box drawn twice.
 SAME_BOX = 0.95
 # Difference of an area from width times height that is told: this share of it, and a pixel more for rounding.
@@ -56,7 +53,21 @@ CORNER = 2.0
 _BOX, _CLASS = ("box", "boxes"), ("class", "classes")
 KINDS = {
     "image_folder_missing": Kind(ERROR, "that is not there; only the annotations were examined", "image folder"),
-    **FILE_KINDS,
+    "malformed_image": Kind(ERROR, "without a usable id or file name", "image entry", "image entries"),
+    "deleted_image": Kind(INFORMATION, "marked as deleted, so left out", "image entry", "image entries"),
+    "duplicate_image_id": Kind(ERROR, "listed more than once", "image id"),
+    "duplicate_file_name": Kind(WARNING, "with a file that is listed already; their boxes are taken together"),
+    "malformed_category": Kind(ERROR, "without a usable id or name", "category", "categories"),
+    "duplicate_category_id": Kind(ERROR, "with several names", "category id"),
+    "duplicate_category_name": Kind(WARNING, "with several category ids, taken for one", *_CLASS),
+    "category_ids": Kind(WARNING, "whose category ids are not 1, 2, 3, ... or 0, 1, 2, ...", "annotation file"),
+    "malformed_annotation": Kind(ERROR, "without a usable image_id or bbox", "annotation"),
+    "deleted_annotation": Kind(INFORMATION, "marked as deleted, so left out", "annotation"),
+    "duplicate_annotation_id": Kind(WARNING, "that several annotations share", "annotation id"),
+    "annotation_id_zero": Kind(WARNING, "with id 0, which COCO evaluation takes for no match", "annotation"),
+    "unknown_image": Kind(ERROR, "that annotations name, but no image has", "image id"),
+    "unknown_category": Kind(ERROR, "of a category that is not listed", "annotation"),
+    **{kind: Kind(WARNING, f"mended ({kind.replace('_', ' ')})", "annotation file") for kind in MENDED},
     "class_count": Kind(ERROR, "whose number of categories is not num_classes", "annotation file"),
     "class_order": Kind(ERROR, "that training and validation number or name differently", *_CLASS),
     "category_ids_differ": Kind(WARNING, "whose category ids differ between training and validation", *_CLASS),
@@ -68,7 +79,8 @@ KINDS = {
     "zero_area_box": Kind(ERROR, "without area (width or height is zero or less)", *_BOX),
     "box_outside": Kind(ERROR, "wholly outside of the image", *_BOX),
     "box_partly_outside": Kind(WARNING, "partly outside of the image", *_BOX),
-    "area_not_positive": Kind(ERROR, "whose area is given as zero or less, so that training drops it", *_BOX),
+    "swapped_corners": Kind(WARNING, "whose corners had to be put in order (a negative width or height)", *_BOX),
+    "no_box_left": Kind(WARNING, "of which no box can be used, so that they are left out"),
     "area_differs": Kind(INFORMATION, "whose area is not width times height (matters to AP by size)", *_BOX),
     "tiny_box": Kind(WARNING, f"with a side below {TINY_SIDE:g} px or under {TINY_AREA:g} px² when evaluated", *_BOX),
     "duplicate_box": Kind(WARNING, "that another one of the same class covers almost exactly", *_BOX),
@@ -82,6 +94,14 @@ KINDS = {
     **UNOPENED_KINDS,
     **IMAGE_KINDS,
     **DUPLICATE_KINDS,
+}
+# What the ledger calls otherwise.
+LEDGER_KINDS = {
+    "unknown_class": "unknown_category",
+    "missing_coordinates": "malformed_annotation",
+    "not_a_number": "non_finite_box",
+    "empty_box": "zero_area_box",
+    "clipped_box": "box_partly_outside",
 }
 
 
@@ -112,6 +132,7 @@ class Plan:
         num_classes: outputs of the model.
         evaluation_size: the size that images have at the evaluation; ``None`` where the configuration sets none.
         enhance: raises the contrast of sonar frames; ``None`` shows images as they are.
+        statement: what the decode operators say of samples of more than 8 bits.
     """
 
     name: str
@@ -119,6 +140,7 @@ class Plan:
     num_classes: int | None = None
     evaluation_size: EvaluationSize | None = None
     enhance: SonarEnhance | None = None
+    statement: depth.Statement = dataclasses.field(default_factory=dict)
 
 
 def plan_of(config: DetectionConfig) -> Plan:
@@ -139,7 +161,8 @@ def plan_of(config: DetectionConfig) -> Plan:
         raise UserError(f"{config.path}: has neither {names}: nothing to check")
     readers = [config.data.get(f"{part}Reader") or {} for part in ("Eval", "Train")]
     enhance = next(filter(None, (enhancement_of(reader.get("sample_transforms")) for reader in readers)), None)
-    return Plan(str(config.path), sets, config.data.get("num_classes"), evaluation_size(config.data), enhance)
+    size, statement = evaluation_size(config.data), depth.statement_in(config.data)
+    return Plan(str(config.path), sets, config.data.get("num_classes"), size, enhance, statement)
 
 
 def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
@@ -159,59 +182,75 @@ def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
     return found
 
 
+class BoxTable(NamedTuple):
+    """Boxes of a set that can be used, ``A`` of them.
+
+    Attributes:
+        identities: what each is called in the annotation file, ``[A]``.
+        rows, classes: number of its image and of its class, ``int64`` ``[A]``.
+        boxes: ``x, y, width, height`` in pixels, ``float64`` ``[A, 4]``.
+        areas: as annotated, else that of the box, ``float64`` ``[A]``.
+        crowd: whether it is a crowd, ``bool`` ``[A]``.
+        own_area: whether the area may differ from the box's: it has an outline, is a crowd or was clipped,
+            ``bool`` ``[A]``.
+    """
+
+    identities: list[Any]
+    rows: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    own_area: np.ndarray
+
+
+def table_of(frames: Sequence[Frame]) -> BoxTable:
+    """Returns the boxes of checked frames."""
+    pairs = [(row, box) for row, frame in enumerate(frames) for box in frame.boxes]
+    boxes = [box for _, box in pairs]
+    return BoxTable(
+        [box.raw.identity for box in boxes],
+        np.array([row for row, _ in pairs], np.int64),
+        np.array([box.category for box in boxes], np.int64),
+        np.array([box.xywh for box in boxes], np.float64).reshape(-1, 4),
+        np.array([box.area for box in boxes], np.float64),
+        np.array([box.crowd for box in boxes], bool),
+        np.array([box.crowd or box.repaired or box.raw.outlined for box in boxes], bool),
+    )
+
+
+def stated_sizes(coco: CocoSet) -> np.ndarray:
+    """Returns width and height of the images as annotated, ``int64`` ``[N, 2]``; 0 where they are missing."""
+    return np.array([frame.stated_size or (0, 0) for frame in coco.frames], np.int64).reshape(-1, 2)
+
+
 class Classes:
     """The classes of all sets, by name: those of the training set in its order, then those that only others know.
 
     Args:
         sets: ``Train`` before ``Eval``.
-        usable: which annotations of each set can be learnt from, ``bool`` ``[A]``.
+        boxes: their boxes.
 
     Attributes:
         names: ``[K]``.
         boxes, images: by set, boxes of each class and images that show it, ``int64`` ``[K]``.
-        numbers: by set, class of each annotation, ``int64`` ``[A]``; -1 where it cannot be learnt from.
+        numbers: by set, class of each box, ``int64`` ``[A]``; -1 where nothing is learnt from it.
     """
 
-    def __init__(self, sets: Mapping[str, CocoSet], usable: Mapping[str, np.ndarray]) -> None:
-        self.names = list(dict.fromkeys(name for coco in sets.values() for name in coco.category_names))
+    def __init__(self, sets: Mapping[str, CocoSet], boxes: Mapping[str, BoxTable]) -> None:
+        self.names = list(dict.fromkeys(name for coco in sets.values() for name in coco.names))
         number_of = {name: number for number, name in enumerate(self.names)}
         self.boxes: dict[str, np.ndarray] = {}
         self.images: dict[str, np.ndarray] = {}
         self.numbers: dict[str, np.ndarray] = {}
         for part, coco in sets.items():
-            merged = np.array([number_of[name] for name in coco.category_names] + [-1], dtype=np.int64)
-            numbers = np.where(usable[part], merged[coco.classes], -1)
-            shown = np.unique(np.stack([coco.rows, numbers], axis=1)[numbers >= 0], axis=0)[:, 1]
+            table = boxes[part]
+            merged = np.array([number_of[name] for name in coco.names], dtype=np.int64)
+            numbers = np.where(table.crowd, -1, merged[table.classes])
+            shown = np.unique(np.stack([table.rows, numbers], axis=1)[numbers >= 0], axis=0)[:, 1]
             self.numbers[part] = numbers
             self.boxes[part] = np.bincount(numbers[numbers >= 0], minlength=len(self.names))
             self.images[part] = np.bincount(shown, minlength=len(self.names))
-
-
-class BoxForms(NamedTuple):
-    """Forms of the boxes of a set as a detector's loader sees them, each ``bool`` ``[A]``.
-
-    Attributes:
-        finite: all four numbers are finite.
-        has_area: finite, and wide and high enough for ppdet's loader.
-        outside: has an area, but nothing of it lies in the image.
-        beyond: sticks out of the image by more than rounding.
-    """
-
-    finite: np.ndarray
-    has_area: np.ndarray
-    outside: np.ndarray
-    beyond: np.ndarray
-
-
-def box_forms(boxes: np.ndarray, sizes: np.ndarray) -> BoxForms:
-    """Tells the form of boxes ``x, y, w, h``, ``[A, 4]``, on images of ``sizes``, ``[A, 2]`` (0 where unknown)."""
-    finite = np.isfinite(boxes).all(axis=1)
-    boxes = np.where(finite[:, None], boxes, 0.0)
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    limits = np.where(sizes > 0, sizes.astype(np.float64), math.inf)
-    has_area = finite & (boxes[:, 2:] > NO_SIDE).all(axis=1)
-    outside = has_area & ((low >= limits) | (high <= 0)).any(axis=1)
-    return BoxForms(finite, has_area, outside, ((low < -BORDER) | (high > limits + BORDER)).any(axis=1))
 
 
 @dataclasses.dataclass
@@ -221,12 +260,14 @@ class DetectionCheck(DataCheck):
     Attributes:
         plan: what was checked.
         sets: the annotations of the sets that could be opened.
+        boxes: the boxes of these sets that can be used.
         sizes: width and height of their images, ``int64`` ``[N, 2]``: as read, else as annotated.
         classes: the classes of these sets.
     """
 
     plan: Plan
     sets: dict[str, CocoSet]
+    boxes: dict[str, BoxTable]
     sizes: dict[str, np.ndarray]
     classes: Classes
 
@@ -240,11 +281,13 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
         worker_count: processes; 0 does the work in this one.
     """
     found = Findings(KINDS)
+    ledgers: dict[str, Ledger] = {}
     sets: dict[str, CocoSet] = {}
     chosen: dict[str, np.ndarray] = {}
     for part, files in plan.sets.items():
         try:
-            coco = read_coco(part, files.annotations, files.folder, found)
+            ledger = Ledger()
+            coco = read_coco(files.annotations, ledger, folder=files.folder)
         except AnnotationFileError as error:
             found.add(f"unopened_{PART_WORDS[part]}", note=str(error))
             continue
@@ -253,12 +296,16 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
         if not files.folder.is_dir():
             cause = "is a file, not a folder" if files.folder.exists() else "no such folder"
             found.add("image_folder_missing", note=f"{files.folder}: {cause}", part=part)
-        if len(coco):
+        ledgers[part] = ledger
+        if not len(coco):
+            tell_ledger(part, coco, ledger, found)
+        else:
             sets[part] = coco
             few = limit and limit < count
             chosen[part] = np.linspace(0, count - 1, limit).round().astype(np.int64) if few else np.arange(count)
     scan, seconds, groups = Scan({}, {}), 0.0, []
     if sets:
+        settle_range(sets, plan.statement, found)
         start = time.monotonic()
         with Workers(sets, worker_count) as workers:
             scan = scan_images(workers, chosen)
@@ -267,68 +314,95 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
             groups = groups_of_copies(scan)
             find_exact_duplicates(groups, found)
             find_near_duplicates(groups, scan, workers, found)
-    sizes, forms, usable = {}, {}, {}
+    sizes, boxes = {}, {}
     for part, coco in sets.items():
-        sizes[part] = coco.sizes.copy()
+        sizes[part] = stated_sizes(coco)
         sizes[part][scan.readable(part)] = scan.sizes(part)
-        forms[part] = box_forms(coco.boxes, sizes[part][coco.rows])
-        usable[part] = forms[part].has_area & ~forms[part].outside & (coco.classes >= 0) & ~coco.crowd
-    classes = Classes(sets, usable)
+        for frame, (width, height) in zip(coco.frames, sizes[part].tolist(), strict=True):
+            frame.width, frame.height = width, height
+            clean_frame(frame, coco.names, ledgers[part])
+        tell_ledger(part, coco, ledgers[part], found)
+        boxes[part] = table_of(coco.frames)
+    classes = Classes(sets, boxes)
     find_class_faults(sets, classes, plan.num_classes, found)
     for part, coco in sets.items():
-        find_box_faults(coco, forms[part], sizes[part], plan.evaluation_size, found)
-        find_faults_of_annotated_images(coco, sizes[part], scan, plan.sets[part].keeps_empty, found)
-    find_copies_annotated_differently(groups, sets, found)
+        find_category_ids(part, coco, found)
+        find_box_faults(part, coco, boxes[part], sizes[part], plan.evaluation_size, found)
+        find_faults_of_annotated_images(part, coco, boxes[part], sizes[part], scan, plan.sets[part].keeps_empty, found)
+    find_copies_annotated_differently(groups, sets, boxes, found)
     if len(sets) == len(plan.sets):
         # Image files below the image folders that no set lists.
         listed = {os.path.normpath(coco.name_of(row)) for coco in sets.values() for row in range(len(coco))}
-        folders = sorted({os.path.normpath(coco.folder) for coco in sets.values() if coco.folder.is_dir()})
+        folders = sorted({os.path.normpath(each.folder) for each in plan.sets.values() if each.folder.is_dir()})
         for path in dict.fromkeys(os.path.normpath(path) for folder in folders for path in images_in(Path(folder))):
             if path not in listed:
                 found.add("unlisted_image", note=path)
 
     facts, tables = {}, {}
     for part, coco in sets.items():
-        boxes, images = classes.boxes[part], classes.images[part]
-        shown, total = count_of(int((boxes > 0).sum()), "class", "classes"), count_of(int(boxes.sum()), "box", "boxes")
+        each, images, ledger = classes.boxes[part], classes.images[part], ledgers[part]
+        shown, total = count_of(int((each > 0).sum()), "class", "classes"), count_of(int(each.sum()), "box", "boxes")
         facts[part] = f"{PART_WORDS[part]}: {count_of(len(coco), 'image')} with {total} of {shown}"
-        counts = zip(classes.names, boxes.tolist(), images.tolist(), strict=True)
+        counts = zip(classes.names, each.tolist(), images.tolist(), strict=True)
         tables[part] = {
             "annotations": str(coco.path),
-            "image_folder": str(coco.folder),
-            "boxes": int(boxes.sum()),
-            "boxes_not_used": int((classes.numbers[part] < 0).sum()),
-            "by_class": {name: {"boxes": boxes, "images": images} for name, boxes, images in counts},
+            "image_folder": str(plan.sets[part].folder),
+            "boxes": int(each.sum()),
+            "boxes_not_used": ledger.boxes["rejected"] + int(boxes[part].crowd.sum()),
+            "images_left_out": ledger.images["rejected"],
+            "by_class": {name: {"boxes": count, "images": number} for name, count, number in counts},
         }
 
     def about(picture: Picture) -> dict[str, Any]:
-        return {"image_id": sets[picture.part].image_ids[picture.index]} if picture.part in sets else {}
+        return {"image_id": sets[picture.part].frames[picture.index].image_id} if picture.part in sets else {}
 
     outputs, findings = {"num_classes": plan.num_classes}, found.worst_first()
     return DetectionCheck(
-        "detection", plan.name, findings, scan, seconds, outputs, facts, tables, about, plan, sets, sizes, classes
-    )
+        "detection", plan.name, findings, scan, seconds, outputs, facts, tables, about, plan, sets, boxes,
+        sizes, classes,
+    )  # fmt: skip
+
+
+def tell_ledger(part: str, coco: CocoSet, ledger: Ledger, found: Findings) -> None:
+    """Adds what was left out and mended to the findings."""
+    rows = {frame.image_id: row for row, frame in enumerate(coco.frames)}
+    for entry in ledger.entries:
+        row = rows.get(entry.get("image_id"))
+        pictures = () if row is None else (Picture(part, row),)
+        details = {key: entry[key] for key in ("annotation_id", "bbox") if key in entry}
+        kind = LEDGER_KINDS.get(entry["kind"], entry["kind"])
+        found.add(kind, *pictures, note=entry["reason"], part=part, **details)
+
+
+def find_category_ids(part: str, coco: CocoSet, found: Findings) -> None:
+    """Finds category ids that other tools may take amiss."""
+    ids = coco.category_ids
+    first = min(ids, default=1)
+    if ids != list(range(first, first + len(ids))) or first not in (0, 1):
+        order = "" if ids == sorted(ids) else "; the classes are numbered in the order of the file, not of the ids"
+        shown = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
+        found.add("category_ids", note=f"{coco.path}: {shown}{order}", part=part)
 
 
 def find_class_faults(sets: Mapping[str, CocoSet], classes: Classes, num_classes: int | None, found: Findings) -> None:
     """Finds where configuration and annotation files disagree about the classes, and classes with few or no boxes."""
     for part, coco in sets.items():
-        count = len(coco.category_names)
+        count = len(coco.names)
         if num_classes is not None and count != num_classes:
-            names = ", ".join(coco.category_names[:20]) + (", ..." if count > 20 else "")
+            names = ", ".join(coco.names[:20]) + (", ..." if count > 20 else "")
             categories = count_of(count, "category", "categories")
             note = f"num_classes is {num_classes}, but {coco.path} has {categories}: {names}"
             found.add("class_count", note=note, part=part)
     if len(sets) == 2:
         # The number of a class is its place in the file, so two files must list the same names in the same order.
         train, evaluation = sets["Train"], sets["Eval"]
-        pairs = itertools.zip_longest(train.category_names, evaluation.category_names)
+        pairs = itertools.zip_longest(train.names, evaluation.names)
         for number, names in enumerate(pairs):
             if names[0] != names[1]:
                 one, other = ("unknown" if name is None else f"'{name}'" for name in names)
                 found.add("class_order", note=f"class {number} is {one} in training and {other} in validation")
-        ids = dict(zip(train.category_names, train.category_ids, strict=True))
-        for name, identity in zip(evaluation.category_names, evaluation.category_ids, strict=True):
+        ids = dict(zip(train.names, train.category_ids, strict=True))
+        for name, identity in zip(evaluation.names, evaluation.category_ids, strict=True):
             if ids.get(name, identity) != identity:
                 found.add("category_ids_differ", note=f"'{name}' is {ids[name]} and {identity}")
     if "Train" not in classes.boxes:
@@ -362,46 +436,48 @@ def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
 
 
 def find_box_faults(
-    coco: CocoSet, forms: BoxForms, sizes: np.ndarray, wanted: EvaluationSize | None, found: Findings
+    part: str, coco: CocoSet, table: BoxTable, sizes: np.ndarray, wanted: EvaluationSize | None, found: Findings
 ) -> None:
-    """Finds boxes without area, outside of the image, too small to be seen, with a wrong area, or there twice.
+    """Finds boxes too small to be seen, with a doubtful area, or there twice.
 
     Args:
+        part: ``Train`` or ``Eval``.
         coco: the set.
-        forms: of its boxes.
+        table: its boxes.
         sizes: width and height of each image, ``int64`` ``[N, 2]``.
         wanted: the size at the evaluation.
         found: takes the faults.
     """
-    boxes = np.where(forms.finite[:, None], coco.boxes, 0.0)
-    good, inside = forms.has_area, forms.has_area & ~forms.outside
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = boxes[:, 2:] * scales(sizes, wanted)[coco.rows]
-        area = boxes[:, 2] * boxes[:, 3]
-        tiny = (scaled.min(axis=1, initial=np.inf) < TINY_SIDE) | (scaled.prod(axis=1) < TINY_AREA)
-        differs = np.abs(coco.areas - area) > AREA_SHARE * area + 1.0
-    for kind, chosen, note in (
-        ("non_finite_box", ~forms.finite, ""),
-        ("zero_area_box", forms.finite & ~good, ""),
-        ("area_not_positive", good & (coco.areas <= 0), "area {area:.6g}"),
-        ("area_differs", good & (coco.areas > 0) & differs & ~coco.outlined & ~coco.crowd, "area {area:.6g}"),
-        ("box_outside", forms.outside, "the image is {size[0]} x {size[1]}"),
-        ("box_partly_outside", inside & forms.beyond, "the image is {size[0]} x {size[1]}"),
-    ):
-        for row in np.flatnonzero(chosen).tolist():
-            coco.tell(found, kind, row, note.format(area=coco.areas[row], size=sizes[coco.rows[row]]))
-    small = np.flatnonzero(inside & tiny & ~coco.crowd)
+
+    def class_of(row: int) -> str:
+        return coco.names[table.classes[row]]
+
+    def tell(kind: str, row: int, note: str) -> None:
+        box = table.boxes[row].tolist()
+        text = f"annotation {table.identities[row]}, {class_of(row)}: bbox [{', '.join(f'{v:.6g}' for v in box)}]"
+        details = {"annotation_id": table.identities[row], "class": class_of(row), "bbox": box}
+        found.add(kind, Picture(part, int(table.rows[row])), note=f"{text}; {note}" if note else text, **details)
+
+    scaled = table.boxes[:, 2:] * scales(sizes, wanted)[table.rows]
+    area = table.boxes[:, 2:].prod(axis=1)
+    for row in np.flatnonzero((np.abs(table.areas - area) > AREA_SHARE * area + 1.0) & ~table.own_area).tolist():
+        tell("area_differs", row, f"area {table.areas[row]:.6g}")
+    for row, frame in enumerate(coco.frames):
+        for raw in frame.raw:
+            if raw.identity == 0:
+                found.add("annotation_id_zero", Picture(part, row), note="annotation 0: ids should begin at 1")
+    small = np.flatnonzero(((scaled < TINY_SIDE).any(axis=1) | (scaled.prod(axis=1) < TINY_AREA)) & ~table.crowd)
     for row in small[np.argsort(scaled[small].prod(axis=1), kind="stable")].tolist():
-        coco.tell(found, "tiny_box", row, "{:.3g} x {:.3g} px when evaluated".format(*scaled[row]))
+        tell("tiny_box", row, "{:.3g} x {:.3g} px when evaluated".format(*scaled[row]))
     # Boxes on top of each other, image by image.
-    annotations = np.flatnonzero(inside & ~coco.crowd)
-    annotations = annotations[np.argsort(coco.rows[annotations], kind="stable")]
-    for members in np.split(annotations, np.flatnonzero(np.diff(coco.rows[annotations])) + 1):
-        for second, first in _same_boxes(coco.boxes[members]):
+    annotations = np.flatnonzero(~table.crowd)
+    annotations = annotations[np.argsort(table.rows[annotations], kind="stable")]
+    for members in np.split(annotations, np.flatnonzero(np.diff(table.rows[annotations])) + 1):
+        for second, first in _same_boxes(table.boxes[members]):
             one, other = int(members[first]), int(members[second])
-            same = coco.classes[one] == coco.classes[other]
-            note = f"as annotation {coco.annotation_ids[one]}" + ("" if same else f" ({coco.class_name(one)})")
-            coco.tell(found, "duplicate_box" if same else "box_with_two_classes", other, note)
+            same = table.classes[one] == table.classes[other]
+            note = f"as annotation {table.identities[one]}" + ("" if same else f" ({class_of(one)})")
+            tell("duplicate_box" if same else "box_with_two_classes", other, note)
 
 
 def _same_boxes(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -419,38 +495,52 @@ def _same_boxes(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def find_faults_of_annotated_images(
-    coco: CocoSet, sizes: np.ndarray, scan: Scan, keeps_empty: bool, found: Findings
+    part: str,
+    coco: CocoSet,
+    table: BoxTable,
+    sizes: np.ndarray,
+    scan: Scan,
+    keeps_empty: bool,
+    found: Findings,
 ) -> None:
-    """Finds images without usable boxes and of another size than annotated, and sets whose images are all missing.
+    """Finds images without boxes and of another size than annotated, and sets whose images are all missing.
 
     Args:
+        part: ``Train`` or ``Eval``.
         coco: the set.
+        table: its boxes.
         sizes: width and height of each image, ``int64`` ``[N, 2]``.
         scan: what was read of the images.
         keeps_empty: whether images without boxes are used.
         found: takes the faults.
     """
-    boxes = np.bincount(coco.rows, minlength=len(coco))
-    crowds = np.bincount(coco.rows[coco.crowd], minlength=len(coco))
-    for row in np.flatnonzero(boxes == 0).tolist():
-        note = "" if keeps_empty else "left out, for allow_empty is not set"
-        found.add("image_without_boxes", Picture(coco.part, row), note=note)
+    boxes = np.bincount(table.rows, minlength=len(coco))
+    crowds = np.bincount(table.rows[table.crowd], minlength=len(coco))
+    for row, frame in enumerate(coco.frames):
+        if not frame.raw:
+            note = "" if keeps_empty else "left out, for allow_empty is not set"
+            found.add("image_without_boxes", Picture(part, row), note=note)
     for row in np.flatnonzero((boxes > 0) & (boxes == crowds)).tolist():
-        found.add("all_crowd", Picture(coco.part, row))
-    for row in np.flatnonzero((sizes != coco.sizes).any(axis=1) & (coco.sizes > 0).all(axis=1)).tolist():
-        true, annotated = tuple(sizes[row].tolist()), tuple(coco.sizes[row].tolist())
+        found.add("all_crowd", Picture(part, row))
+    stated = stated_sizes(coco)
+    for row in np.flatnonzero((sizes != stated).any(axis=1) & (stated > 0).all(axis=1)).tolist():
+        true, annotated = tuple(sizes[row].tolist()), tuple(stated[row].tolist())
         turned = " (turned by a quarter?)" if true == annotated[::-1] else ""
         note = "is {} x {}, annotated {} x {}{}".format(*true, *annotated, turned)
-        found.add("wrong_size", Picture(coco.part, row), note=note)
-    missing = len(scan.marked(coco.part, Mark.MISSING))
-    if missing and not len(scan.readable(coco.part)) and missing == len(scan.marked(coco.part, Mark.UNREADABLE)):
+        found.add("wrong_size", Picture(part, row), note=note)
+    missing = len(scan.marked(part, Mark.MISSING))
+    if missing and not len(scan.readable(part)) and missing == len(scan.marked(part, Mark.UNREADABLE)):
         images = count_of(len(coco), "image")
-        note = f"{coco.path} lists {images}, such as {coco.file_names[0]}; none is in {coco.folder}"
-        found.add("other_data", note=note, part=coco.part)
+        folder = coco.frames[0].image.parent
+        note = f"{coco.path} lists {images}, such as {coco.frames[0].name}; none is in {folder}"
+        found.add("other_data", note=note, part=part)
 
 
 def find_copies_annotated_differently(
-    groups: Sequence[Sequence[Picture]], sets: Mapping[str, CocoSet], found: Findings
+    groups: Sequence[Sequence[Picture]],
+    sets: Mapping[str, CocoSet],
+    tables: Mapping[str, BoxTable],
+    found: Findings,
 ) -> None:
     """Compares classes and boxes of the images in ``groups``, each of which have the same pixels."""
     for pictures in groups:
@@ -458,9 +548,9 @@ def find_copies_annotated_differently(
             continue
         names, boxes = [], []
         for part, index in pictures:
-            coco = sets[part]
-            rows = np.flatnonzero(coco.rows == index).tolist()
-            own = sorted((coco.class_name(row), np.nan_to_num(coco.boxes[row]).tolist()) for row in rows)
+            coco, table = sets[part], tables[part]
+            rows = np.flatnonzero(table.rows == index).tolist()
+            own = sorted((coco.names[table.classes[row]], table.boxes[row].tolist()) for row in rows)
             names.append([name for name, _ in own])
             boxes.append(np.reshape([box for _, box in own], (-1, 4)))
         for number in range(1, len(pictures)):

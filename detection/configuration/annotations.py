@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detection.coco import FILE_KINDS, UNUSABLE, AnnotationFileError, CocoSet, read_coco
+from detection.annotations import Ledger
+from detection.coco import AnnotationFileError, CocoSet, open_coco
 from detection.configuration.config import DatasetFiles, DetectionConfig
-from ppcls_ext.check.findings import Findings
 from ppcls_ext.utils.config import Problems
 
 _COCO_CLASS = "COCODataSet"
@@ -41,7 +41,7 @@ def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", 
         if coco is None:
             continue
         read.append(coco)
-        names = coco.category_names
+        names = coco.names
         if len(names) != config.num_classes:
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             message = f"is {config.num_classes}, but {coco.path} has {len(names)} categories ({shown})"
@@ -60,28 +60,21 @@ def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | 
     if not path.is_file():
         problems.add(key, f"{path}: no such file; prepare the data first (tools/prepare_data.py)")
         return None
-    found = Findings(FILE_KINDS)
+    ledger = Ledger()
     try:
-        coco = read_coco(part, path, folder, found)
+        coco = open_coco(path, folder, ledger)
     except AnnotationFileError as error:
         problems.add(key, str(error))
         return None
-    unusable = [finding for finding in found.worst_first() if finding.kind in UNUSABLE]
-    if unusable:
-        # One of them often causes the others, such as an image without an id its annotations' faults.
-        first = unusable[0]
-        more = " (tools/check_data.py lists all)" if len(unusable) > 1 or first.count > 1 else ""
-        problems.add(key, f"{path}: {first.summary}: {first.entries[0].note}{more}")
-        return None
-    # A detector learns from a box with an area that is no crowd; images without one teach what is background.
-    if part == "Train" and not ((coco.boxes[:, 2:] > 0).all(axis=1) & ~coco.crowd).any():
+    # A detector learns from a box that is no crowd; images without one teach what is background.
+    if part == "Train" and all(box.crowd for frame in coco.frames for box in frame.boxes):
         message = "nothing to learn from: no annotation is a box with an area that is no crowd"
-        problems.add(key, f"{path}: {len(coco.boxes)} annotations, {message}")
+        problems.add(key, f"{path}: {ledger.boxes['input']} annotations, {message}")
     key = f"{part}Dataset.image_dir"
     if not folder.is_dir():
         problems.add(key, f"{folder}: no such folder")
         return coco
-    missing = [name for name in coco.file_names if not (folder / name).is_file()]
+    missing = [frame.name for frame in coco.frames if not frame.image.is_file()]
     if len(missing) == len(coco):
         message = f"{path} is of another data set: none of its {len(coco)} images is in {folder}, such as {missing[0]}"
         problems.add(key, message)
@@ -93,13 +86,13 @@ def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | 
 
 def _compare(train: CocoSet, evaluation: CocoSet, problems: Problems) -> None:
     """Compares ids, names and order: the order of the categories in a file numbers the classes."""
-    ours, others = (list(zip(coco.category_ids, coco.category_names, strict=True)) for coco in (train, evaluation))
+    ours, others = (list(zip(coco.category_ids, coco.names, strict=True)) for coco in (train, evaluation))
     if ours == others:
         return
     only = [
         f"only {one.path} has {', '.join(names[:_SHOWN])}"
         for one, other in ((train, evaluation), (evaluation, train))
-        if (names := [name for name in one.category_names if name not in other.category_names])
+        if (names := [name for name in one.names if name not in other.names])
     ]
     if sorted(ours) == sorted(others):
         message = "list the same categories in a different order"

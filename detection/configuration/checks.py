@@ -16,13 +16,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import suggestion
 from ppcls_ext.utils.schema import Checker, Count, CountOrZero, NotNegative, Number, Section
 from ppcls_ext.utils.signature import REQUIRED, Parameter, parameters_of
+from ppcls_ext.utils.texts import read_text
 
 Multiple = Annotated[Number, Field(ge=0.01, le=100)]
 
@@ -43,6 +46,8 @@ class RunKeys(Section):
     log_iter: Count = 1
     worker_num: CountOrZero = 0
     seed: CountOrZero | None = None
+    # Ours: share of unreadable images of a set above which a run stops.
+    max_bad_images: NotNegative = 0
     save_dir: str = ""
     weights: str | None = None
     pretrain_weights: str | None = None
@@ -186,6 +191,8 @@ def check_document(document: Document) -> None:
         UserError: PaddleDetection cannot be imported.
     """
     known, checker, data = catalog(), Checker(document), document.data
+    for key, message in depth.agree(data):
+        checker.add(key, message)
     checker.section(RunKeys, {str(name): value for name, value in data.items()}, "")
     for name in (*REQUIRED_KEYS, *REQUIRED_SECTIONS):
         if name not in data:
@@ -213,7 +220,7 @@ def check_document(document: Document) -> None:
 def _anchored_keys(document: Document) -> set[str]:
     """Returns top-level keys that exist for their YAML anchor (``eval_size: &eval_size [640, 640]``)."""
     files = {line.rpartition(":")[0] for line in document.lines.values()}
-    texts = [Path(name).read_text(encoding="utf-8") for name in sorted(files) if name and Path(name).is_file()]
+    texts = [read_text(name) for name in sorted(files) if name and Path(name).is_file()]
     return {name for text in texts for name in _ANCHORED.findall(text)}
 
 
@@ -226,7 +233,10 @@ def _check_top_section(checker: Checker, name: str, value: Any) -> None:
     elif module == "ppdet.data.reader":
         _check_reader(checker, name, value)
     elif module == "ppdet.data.source.dataset":
-        _check_named(checker, name, value, "data set", catalog().datasets)
+        # What the boxes of an annotation file are is said by keys that PaddleDetection does not know.
+        is_coco = isinstance(value, dict) and value.get("name") == "COCODataSet"
+        own = constructor_of(BoxReading) if is_coco else {}
+        _check_named(checker, name, value, "data set", catalog().datasets, extra=own)
         for key in ("dataset_dir", "image_dir", "anno_path") if isinstance(value, dict) else ():
             if value.get(key) is not None and not isinstance(value[key], str):
                 checker.add(f"{name}.{key}", f"must be a path, got {value[key]!r}")
@@ -282,10 +292,11 @@ def _check_module(checker: Checker, key: str, value: Any) -> None:
 
 def _check_call(
     checker: Checker, key: str, parameters: Mapping[str, Parameter], arguments: Mapping[str, Any],
-    extra: Iterable[str] = (),
+    extra: Iterable[str] | Mapping[str, Parameter] = (),
 ) -> None:  # fmt: skip
-    """Checks ``arguments`` against ``parameters`` and the names ``extra``, which take anything."""
-    parameters = {**parameters, **{name: Parameter(name, Any, None) for name in extra}}
+    """Checks ``arguments`` against ``parameters`` and ``extra``: further ones, or names that take anything."""
+    further = extra if isinstance(extra, Mapping) else {name: Parameter(name, Any, None) for name in extra}
+    parameters = {**parameters, **further}
     checker.arguments(parameters, arguments, key)
     for argument, value in arguments.items():
         # A toolkit's parameter has no annotation, but perhaps a default that tells its type.
@@ -299,7 +310,7 @@ def _check_call(
 
 def _check_named(
     checker: Checker, key: str, entry: Any, kind: str, parts: Mapping[str, Any], word: str = "name",
-    filled_in: Iterable[str] = (), extra: Iterable[str] = (),
+    filled_in: Iterable[str] = (), extra: Iterable[str] | Mapping[str, Parameter] = (),
 ) -> None:  # fmt: skip
     """Checks ``{name: X, ...}``, where X must be one of ``parts``; arguments ``filled_in`` may not be given."""
     if not _is_mapping(checker, key, entry):

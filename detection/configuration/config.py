@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from detection.geometry import UNSAID, BoxReading
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import (
     ConfigLoader,
     Document,
@@ -34,10 +36,12 @@ class DatasetFiles:
     Attributes:
         image_dir: the folder that the file names in the annotations start from.
         annotations: the COCO annotation file, or ``None`` where the section names none.
+        reading: what the section says about the boxes in it.
     """
 
     image_dir: Path
     annotations: Path | None
+    reading: BoxReading = UNSAID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +102,20 @@ class DetectionConfig:
             found[part] = DatasetFiles(
                 image_dir=root / (section.get("image_dir") or ""),
                 annotations=root / annotations if annotations else None,
+                reading=BoxReading.among(section),
             )
         return found
+
+    def with_depth(self, statement: depth.Statement) -> DetectionConfig:
+        """Returns the configuration whose decode operators all state this range of values."""
+        if statement == depth.statement_in(self.data):
+            return self
+        data = depth.with_statement(self.data, statement)
+        return DetectionConfig(dataclasses.replace(self.document, data=data))
+
+    def as_trained(self, weights: Path) -> DetectionConfig:
+        """Returns the configuration with the range of values that the run of ``weights``, a file, used."""
+        return self.with_depth(depth.as_trained(self.data, weights, str(self.path)))
 
     def to_yaml(self) -> str:
         """Returns the resolved configuration as YAML, which we and PaddleDetection load to the same data."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -12,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from detection.coco import load_coco
+from detection.annotations import Ledger
+from detection.coco import open_coco
 from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.texts import read_text
 
 Detection = Mapping[str, Any]
 
@@ -72,7 +73,7 @@ class GroundTruth:
 def read_ground_truth(
     annotation_file: str | Path, image_ids: Sequence[int] | None = None, classes: Sequence[str] | None = None
 ) -> GroundTruth:
-    """Reads a COCO annotation file.
+    """Reads a COCO annotation file, by the rules of :mod:`detection.coco`, which leave out what cannot be used.
 
     Args:
         annotation_file: JSON with ``images``, ``annotations`` and ``categories``.
@@ -82,20 +83,9 @@ def read_ground_truth(
     Raises:
         UserError: the file is missing, truncated or not of this form, or it lacks one of ``image_ids`` or ``classes``.
     """
-    data, source = load_coco(Path(annotation_file)), str(annotation_file)
-    by_id: dict[str, dict[int, dict[str, Any]]] = {}
-    for part in ("images", "categories"):
-        by_id[part] = {_number(record, "id", f"{source}: {part}[{n}]"): record for n, record in enumerate(data[part])}
-        if not by_id[part]:
-            raise UserError(f"{source}: '{part}' is empty: there is nothing to evaluate")
-        if len(by_id[part]) < len(data[part]):
-            raise UserError(f"{source}: {part}: {len(data[part]) - len(by_id[part])} ids occur more than once")
-    images = by_id["images"]
-    names = {number: str(record.get("name", number)) for number, record in by_id["categories"].items()}
-    name, count = Counter(names.values()).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"{source}: categories: {len(names)} classes, several of them named '{name}'")
-    numbers = {name: number for number, name in names.items()}
+    source, coco = str(annotation_file), open_coco(Path(annotation_file), Path(), Ledger())
+    numbers = dict(zip(coco.names, coco.category_ids, strict=True))
+    images = {frame.image_id: frame for frame in sorted(coco.frames, key=lambda frame: frame.image_id)}
     for name in classes or []:
         if name not in numbers:
             near = suggestion(name, numbers)
@@ -103,31 +93,24 @@ def read_ground_truth(
     for number in image_ids if image_ids is not None else []:
         if number not in images:
             raise UserError(f"{source}: no image with id {number} ({_id_range(images)})")
-    chosen = dict(sorted(names.items())) if classes is None else {numbers[name]: name for name in classes}
-    wanted = {number: images[number] for number in sorted(images if image_ids is None else set(image_ids))}
-
-    rows: dict[int, list[tuple[list[float], int, float, bool]]] = {}
-    for index, record in enumerate(data["annotations"]):
-        place = f"{source}: annotations[{index}]"
-        image_id, category_id = _number(record, "image_id", place), _number(record, "category_id", place)
-        for name, number, ids in (("image_id", image_id, images), ("category_id", category_id, names)):
-            if number not in ids:
-                raise UserError(f"{place}: {name} {number} is not in the file ({_id_range(ids)})")
-        box = record.get("bbox")
-        numbers_only = isinstance(box, list) and all(isinstance(value, int | float) for value in box)
-        if not numbers_only or len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) < 0:
-            raise UserError(f"{place}: 'bbox' must be [x, y, width, height] in pixels, not {box!r}")
-        if image_id in wanted and category_id in chosen:
-            area = record.get("area")
-            # Without an area, that of the box is meant; the two differ where objects are outlined.
-            area = float(area) if isinstance(area, int | float) else box[2] * box[3]
-            rows.setdefault(image_id, []).append((box, category_id, area, bool(record.get("iscrowd", 0))))
-    types = (np.float64, np.int64, np.float64, bool)
-    boxes = {
-        image_id: Boxes(*(np.array(column, kind) for column, kind in zip(zip(*found, strict=True), types, strict=True)))
-        for image_id, found in rows.items()
+    names = sorted(numbers, key=numbers.get) if classes is None else classes
+    chosen = {numbers[name]: name for name in names}
+    wanted = images if image_ids is None else {number: images[number] for number in sorted(set(image_ids))}
+    boxes = {}
+    for image_id, frame in wanted.items():
+        found = [box for box in frame.boxes if coco.category_ids[box.category] in chosen]
+        if found:
+            boxes[image_id] = Boxes(
+                np.array([box.xywh for box in found], np.float64),
+                np.array([coco.category_ids[box.category] for box in found], np.int64),
+                np.array([box.area for box in found], np.float64),
+                np.array([box.crowd for box in found], bool),
+            )
+    records = {
+        image_id: {"file_name": frame.name, "width": frame.width, "height": frame.height}
+        for image_id, frame in wanted.items()
     }
-    return GroundTruth(source, chosen, wanted, boxes, frozenset(images), frozenset(names))
+    return GroundTruth(source, chosen, records, boxes, coco.image_ids, frozenset(coco.category_ids))
 
 
 def read_detections(path: str | Path) -> list[dict[str, Any]]:
@@ -137,7 +120,7 @@ def read_detections(path: str | Path) -> list[dict[str, Any]]:
         UserError: the file is missing or not a JSON list.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
     except OSError as error:
         raise UserError(f"{path}: the file of detections cannot be read ({error.strerror or error})") from error
     except ValueError as error:
@@ -213,13 +196,6 @@ def _is_result(record: Any) -> bool:
         return False
     whole = all(isinstance(number, Integral) and not isinstance(number, bool) for number in ids)
     return whole and len(values) == 5 and all(isinstance(value, Real) for value in values)
-
-
-def _number(record: Any, key: str, place: str) -> int:
-    value = record.get(key) if isinstance(record, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"{place}: '{key}' must be a whole number, not {value!r}")
-    return value
 
 
 def _id_range(ids: Collection[int]) -> str:

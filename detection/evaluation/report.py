@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth, check_detections, read_ground_truth
 from detection.evaluation.metrics import FREE, IGNORED, IOU_THRESHOLD, SIZES, DetectionMetrics, match_boxes
 from ppcls_ext.preprocess.decode import ImageError, read_image
+from ppcls_ext.preprocess.samples import Range
 from ppcls_ext.utils.drawing import (
     INK,
     PADDING,
@@ -29,6 +30,7 @@ from ppcls_ext.utils.drawing import (
     shortened,
 )
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
+from ppcls_ext.utils.names import match_names
 from ppcls_ext.utils.plots import draw_class_bars, draw_confusion, draw_precision_recall
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ def write_evaluation(
     title: str = "Evaluation",
     panels: int = PANELS,
     enhance: Enhance | None = None,
+    value_range: Range | None = None,
 ) -> list[Path]:
     """Writes ``figures.json``, ``detections.json``, three charts and ``panels.png``.
 
@@ -63,6 +66,7 @@ def write_evaluation(
         panels: how many images to show, the worst first (see :class:`ImageErrors`); 0 leaves the sheet out.
         enhance: what the detector does to the contrast of a picture (``uint8`` RGB in and out), so that dark sonar
             frames are shown as it sees them.
+        value_range: what the detector made of samples of more than 8 bits, see ``decode_image``; for the same reason.
 
     Returns:
         The files written.
@@ -99,7 +103,7 @@ def write_evaluation(
             f"the {len(worst)} worst of {metrics.images:,} images; {limits}; "
             "broken lines: missed (left), false or wrong class (right)"
         )
-        sheet = draw_panels(worst, truth, image_folder, summary, subtitle, enhance)
+        sheet = draw_panels(worst, truth, image_folder, summary, subtitle, enhance, value_range)
         written.append(folder / "panels.png")
         with atomic_path(written[-1]) as temporary:
             sheet.save(temporary)
@@ -157,6 +161,7 @@ def draw_panels(
     title: str,
     subtitle: str = "",
     enhance: Enhance | None = None,
+    value_range: Range | None = None,
 ) -> Image.Image:
     """Draws one sheet: for each image the annotation on the left and the detections on the right.
 
@@ -168,20 +173,25 @@ def draw_panels(
         image_folder: what ``file_name`` is relative to. An image that cannot be read is drawn black, with a warning.
         title, subtitle: stand above.
         enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast; for nearly black sonar frames.
+        value_range: what becomes bytes of samples of more than 8 bits, see ``decode_image``.
 
     Raises:
         ValueError: nothing to draw.
     """
     if not images:
         raise ValueError("images: need at least one image")
-    panels = [_panel(image, truth, Path(image_folder), enhance) for image in images]
+    stated = [str(truth.images[image.image_id].get("file_name", "")) for image in images]
+    files = [Path(image_folder) / name for name in match_names(Path(image_folder), stated, "")]
+    panels = [_panel(image, truth, file, enhance, value_range) for image, file in zip(images, files, strict=True)]
     columns = max(1, (SHEET_WIDTH - PADDING) // (max(panel.width for panel in panels) + PADDING))
     return contact_sheet(panels, columns, title, subtitle, title_size=22)
 
 
-def _panel(image: ImageErrors, truth: GroundTruth, folder: Path, enhance: Enhance | None) -> Image.Image:
+def _panel(
+    image: ImageErrors, truth: GroundTruth, file: Path, enhance: Enhance | None, value_range: Range | None
+) -> Image.Image:
     record = truth.images[image.image_id]
-    picture, factor = _picture(record, folder, enhance)
+    picture, factor = _picture(record, file, enhance, value_range)
     numbers = {category_id: index for index, category_id in enumerate(truth.classes)}
 
     def with_boxes(boxes: Boxes, dashed: np.ndarray, notes: Sequence[str], scores: list[float] | None) -> Image.Image:
@@ -225,11 +235,12 @@ def _panel(image: ImageErrors, truth: GroundTruth, folder: Path, enhance: Enhanc
     return panel
 
 
-def _picture(record: Mapping[str, Any], folder: Path, enhance: Enhance | None) -> tuple[Image.Image, float]:
+def _picture(
+    record: Mapping[str, Any], file: Path, enhance: Enhance | None, value_range: Range | None
+) -> tuple[Image.Image, float]:
     """Returns the picture with its longer side scaled to ``PICTURE_SIDE``, and the factor."""
-    path = folder / str(record.get("file_name", ""))
     try:
-        pixels = read_image(path)
+        pixels = read_image(file, value_range)
     except ImageError as error:
         logger.warning("panels: %s; drawn black", error)
         size = [record.get(side) for side in ("height", "width")]

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_boxes, folded
+from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_frame, folded
+from detection.geometry import UNSAID, BoxReading, place_boxes
 from detection.prepare.readers import find_coco_files, find_file, read_coco_folder, read_voc_folder, voc_lists
 from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
 from detection.prepare.write import lines_of, write_output
@@ -28,10 +29,6 @@ DEFAULT_FRACTION = 0.2
 PUBLISHED_DUO = {"train": 6671, "val": 1111}
 # One for training, one for validation.
 FEWEST_FRAMES = 2
-# Share of boxes with swapped corners above which the tags are doubted.
-MANY_SWAPPED = 0.1
-# Share of boxes beyond pictures of another size than stated above which their scale is doubted.
-MANY_BEYOND = 0.1
 # Decoders release the interpreter; each thread holds a picture.
 MOST_THREADS = 8
 # Frames between two lines of progress.
@@ -51,6 +48,7 @@ class Options:
         split_files: files that list the names of training and of validation.
         val_fraction: share of validation in a seeded split.
         seed: chooses the seeded split.
+        reading: what the numbers of boxes are.
     """
 
     source: Path
@@ -61,6 +59,7 @@ class Options:
     split_files: Sequence[Path] | None = None
     val_fraction: float | None = None
     seed: int = 0
+    reading: BoxReading = UNSAID
 
     def check(self, annotations: Sequence[Path] = ()) -> None:
         """Checks what can be checked before anything is read.
@@ -119,7 +118,8 @@ def prepare_source(
         The content of ``report.json``.
 
     Raises:
-        UserError: the source, the classes, the split or the output cannot be used.
+        UserError: the source, the classes, the split or the output cannot be used, or the boxes do not fit the
+            pictures and ``options.reading`` does not say how they are meant.
     """
     options.check(annotations)
     source, ledger = options.source, Ledger()
@@ -156,6 +156,12 @@ def prepare_source(
     if options.classes is None:
         raise _without_classes(read, source)
     classes = class_order(options.classes)
+    for part in dict.fromkeys(frame.part for frame in read):
+        doubt, words = place_boxes([frame for frame in read if frame.part == part], options.reading)
+        if doubt:
+            raise UserError(f"{source}{f' ({part})' if part else ''}: {doubt}")
+        if words:
+            ledger.note("box_reading", part or "all", words)
     logger.info("checking %d frames", len(read) + len(unlabelled))
     frames = clean_frames(read, classes, ledger)
     if sum(bool(frame.boxes) for frame in frames) < FEWEST_FRAMES:
@@ -179,7 +185,7 @@ def prepare_source(
     if unlabelled:
         parts["test"] = parts.get("test", []) + clean_frames(unlabelled, classes, ledger)
 
-    _note_suspicions(parts, ledger)
+    _note_alike(parts, ledger)
     report = write_output(options.output, source.name, parts, classes, split, ledger, options.images)
     for line in lines_of(report):
         logger.info(line)
@@ -231,33 +237,15 @@ def clean_frames(frames: Sequence[Frame], classes: Sequence[str], ledger: Ledger
                 continue
             frame.width, frame.height, frame.look = seen
             if frame.stated_size not in (None, seen[:2]):
-                words = "states {}x{}, the picture has {}x{}".format(*frame.stated_size, *seen[:2])
-                ledger.repair("size_disagrees", frame.source, words)
-            frame.boxes = clean_boxes(frame, classes, ledger)
-            if frame.raw and not frame.boxes:
-                # It shows something; without a box it would teach that it shows nothing.
-                reason = f"none of its {len(frame.raw)} boxes can be used"
-                ledger.reject("no_box_left", frame.name, reason, image="rejected")
-                continue
-            cleaned.append(frame)
+                words = "states {}x{}, the picture has {}x{}; boxes are those of the picture"
+                ledger.note("size_disagrees", frame.source, words.format(*frame.stated_size, *seen[:2]))
+            if clean_frame(frame, classes, ledger):
+                cleaned.append(frame)
     return cleaned
 
 
-def _note_suspicions(parts: Parts, ledger: Ledger) -> None:
-    """Lists what is no fault of a single frame, but makes the whole doubtful."""
-    swapped = ledger.kinds("repaired").get("swapped_corners", 0)
-    if swapped > MANY_SWAPPED * ledger.boxes["input"]:
-        reason = f"{swapped} of {ledger.boxes['input']} boxes had swapped corners: do the tags hold x y w h after all?"
-        ledger.note("corners_may_be_sizes", "all", reason)
-    resized = {entry["file"] for entry in ledger.entries if entry["kind"] == "size_disagrees"}
-    faults = [entry["file"] for entry in ledger.entries if entry["kind"] in ("clipped_box", "box_outside")]
-    beyond = sum(file in resized for file in faults)
-    if beyond > MANY_BEYOND * ledger.boxes["input"]:
-        reason = (
-            f"{beyond} of {ledger.boxes['input']} boxes reach beyond pictures of another size than stated: were they "
-            "drawn on larger pictures? Then those that were kept are wrong, too"
-        )
-        ledger.note("boxes_may_be_scaled", "all", reason)
+def _note_alike(parts: Parts, ledger: Ledger) -> None:
+    """Lists how many frames of validation look like one of training, which is no fault of a single frame."""
     looks = {part: np.stack([frame.look for frame in frames]) for part, frames in parts.items() if frames}
     if {"train", "val"} <= looks.keys():
         count = alike_across(looks["train"], looks["val"])

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from xml.parsers.expat import ErrorString
 
-from detection.annotations import Frame, Ledger, RawBox, folded
-from detection.coco import LARGEST_COORDINATE, NotCocoError, is_coordinate, load_coco
+from detection.annotations import Frame, Ledger, RawBox
+from detection.coco import (
+    CROWD_FLAGS,
+    MENDED,
+    NotCocoError,
+    box_around,
+    box_around_turned,
+    flag_of,
+    load_coco,
+    number_of,
+    read_coco,
+)
+from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
+from ppcls_ext.utils.names import NamedFiles, components, folded_name, is_left_behind, spellings
+from ppcls_ext.utils.texts import TextError, UnknownEncodingError, decode_text, shown_name
 
 PART_WORDS = {
     "train": ("train", "training", "trn"),
@@ -25,8 +40,8 @@ PART_WORDS = {
 
 
 def shown_path(path: Path, source: Path) -> str:
-    """Returns a path below the source folder as reports show it: with ``/``, and bytes that are no UTF-8 spelt out."""
-    return path.relative_to(source).as_posix().encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Returns a path below the source folder as reports show it: with ``/``, and readable where it is no UTF-8."""
+    return shown_name(path.relative_to(source).as_posix())
 
 
 def find_file(option: str, path: Path, source: Path) -> Path:
@@ -53,6 +68,8 @@ def part_of(path: Path, source: Path) -> str | None:
 
 def _images_below(source: Path, ledger: Ledger) -> list[Path]:
     images = images_in(source)
+    if left_out := photographs_left_out(source):
+        ledger.note("photographs_not_read", "all", left_out)
     if not images:
         raise UserError(f"{source}: no image below this folder")
     ledger.images["input"] = len(images)
@@ -88,30 +105,31 @@ def read_xml(path: Path) -> Element:
     """Reads an XML file.
 
     Raises:
-        XmlError: the file is no XML, declares a document type or an entity, or is too large or too deep.
+        UnknownEncodingError: its encoding has to be stated.
+        XmlError: the file is damaged, no XML, declares a document type or an entity, or is too large or too deep.
         OSError: the file cannot be read.
     """
     size = path.stat().st_size
     if size > LARGEST_XML:
         raise XmlError(f"{size} bytes are too many for an annotation")
-    data = path.read_bytes().lstrip(b" \t\r\n")
-    if not data:
+    data = path.read_bytes()
+    # The declaration is ASCII in every encoding but UTF-16 and UTF-32, which have no need of it.
+    declared = re.search(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']", data[:400])
+    try:
+        text = decode_text(data, str(path), declared and declared[1].decode("ascii")).lstrip()
+    except UnknownEncodingError:
+        raise
+    except TextError as error:
+        raise XmlError(error.reason) from error
+    if not text:
         raise XmlError("the file is empty")
-    # expat knows UTF-8, UTF-16, ASCII and Latin-1 only, but people use GBK.
-    declared = re.match(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']", data)
-    encoding = declared.group(1).decode("ascii") if declared else "utf-8"
-    if encoding.lower() not in ("utf-8", "utf8", "utf-16", "us-ascii", "iso-8859-1"):
-        try:
-            text = data.decode(encoding)
-        except (LookupError, UnicodeDecodeError) as error:
-            raise XmlError(f"its encoding '{encoding}' cannot be read") from error
-        data = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL).encode("utf-8")
+    text = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
     # Both can pull in other files or grow to gigabytes of text.
-    if re.search(rb"<!(DOCTYPE|ENTITY)", data.replace(b"\0", b"")):
+    if re.search("<!(DOCTYPE|ENTITY)", text):
         raise XmlError("it declares a document type or an entity, which annotations do not need")
     parser = XMLPullParser(("start", "end"))
     try:
-        parser.feed(data)
+        parser.feed(text.encode("utf-8"))
         parser.close()
         events = list(parser.read_events())
     except ParseError as error:
@@ -164,7 +182,7 @@ def read_voc(path: Path) -> VocAnnotation:
     file = _child(root, "file")
     size = None
     for block in (_child(root, "size"), file):
-        sides = [_number(_text(block, side)) for side in ("width", "height")]
+        sides = [number_of(_text(block, side)) for side in ("width", "height")]
         if size is None and None not in sides:
             size = (round(sides[0]), round(sides[1]))
     names = [_text(root, "filename") or _text(file, "filename"), _text(root, "folder")]
@@ -182,20 +200,11 @@ def _text(element: Element | None, tag: str) -> str:
     return "" if child is None or child.text is None else child.text.strip()
 
 
-def _number(text: str) -> float | None:
-    """Returns a finite number of ordinary size, or ``None``."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if abs(value) < LARGEST_COORDINATE else None
-
-
 def _block(element: Element) -> Any:
     """Returns a block as nested dictionaries; numbers become numbers; tags that repeat become lists."""
     if len(element) == 0:
         text = (element.text or "").strip()
-        value = _number(text)
+        value = number_of(text)
         return text if value is None else int(value) if value.is_integer() and text.lstrip("+-").isdigit() else value
     result: dict[str, list[Any]] = {}
     for child in element:
@@ -204,24 +213,66 @@ def _block(element: Element) -> Any:
 
 
 def _voc_box(element: Element) -> RawBox:
-    name, block = _text(element, "name"), _child(element, "bndbox")
-    if block is None:
-        return RawBox(name, None, problem=("missing_coordinates", "has no <bndbox>"))
-    texts = {child.tag.lower(): (child.text or "").strip() for child in block}
+    name = _text(element, "name")
+    if flag_of(_text(element, "deleted")):
+        return RawBox(name, None, problem=("deleted_annotation", "is marked as deleted"))
+    flags = {tag: 1 for tag in ("difficult", "truncated") if flag_of(_text(element, tag))}
+    crowd = {"iscrowd": 1} if any(flag_of(_text(element, tag)) for tag in CROWD_FLAGS) else {}
+    return RawBox(name, extra={**flags, **crowd}, **_voc_place(element))
+
+
+def _voc_place(element: Element) -> dict[str, Any]:
+    """Returns the fields of :class:`RawBox` that tell where an object is."""
+    block, turned = _child(element, "bndbox"), _child(element, "robndbox")
+    texts = {child.tag.lower(): (child.text or "").strip() for child in (() if block is None else block)}
     tags, are_corners = next((form for form in BOX_TAGS if all(tag in texts for tag in form[0])), ((), False))
-    if not tags:
-        return RawBox(
-            name, None, problem=("missing_coordinates", f"its <bndbox> holds {', '.join(texts) or 'nothing'}")
-        )
-    values = [_number(texts[tag]) for tag in tags]
-    if None in values:
+    values = [number_of(texts[tag]) for tag in tags]
+    corners = points = None
+    for outline in (_child(element, "polygon"), block):
+        points = points or _points(outline)
+    if tags and None not in values:
+        first_x, first_y, second_x, second_y = values
+        if not are_corners:
+            second_x, second_y = first_x + second_x, first_y + second_y
+        corners = (first_x, first_y, second_x, second_y)
+    if turned is not None:
+        sides = [number_of(_text(turned, tag)) for tag in ("cx", "cy", "w", "h", "angle")]
+        if None not in sides:
+            return {"corners": box_around_turned(*sides), "form": "robndbox"}
+    if turn := _rotation(element) if corners else 0.0:
+        width, height = corners[2] - corners[0], corners[3] - corners[1]
+        centre = (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2
+        return {"corners": box_around_turned(*centre, width, height, turn), "form": "turned box"}
+    # With three points or more it is an outline, whatever the tags are.
+    if points and (corners is None or corners[0] == corners[2] or corners[1] == corners[3] or _points(block)):
+        return {"corners": box_around(points), "form": "polygon"}
+    if corners:
+        layout = "xyxy" if are_corners else "xywh"
+        return {"corners": corners, "form": " ".join(tags), "numbers": tuple(values), "layout": layout}
+    if tags:
         tag = tags[values.index(None)]
-        return RawBox(name, None, " ".join(tags), ("not_a_number", f"{tag} is '{texts[tag]}', not a number"))
-    first_x, first_y, second_x, second_y = values
-    if not are_corners:
-        second_x, second_y = first_x + second_x, first_y + second_y
-    flags = {tag: 1 for tag in ("difficult", "truncated") if _text(element, tag) == "1"}
-    return RawBox(name, (first_x, first_y, second_x, second_y), " ".join(tags), extra=flags)
+        problem = ("not_a_number", f"{tag} is '{texts[tag]}', not a number")
+        return {"corners": None, "form": " ".join(tags), "problem": problem}
+    holds = "has no <bndbox>" if block is None else f"its <bndbox> holds {', '.join(texts) or 'nothing'}"
+    return {"corners": None, "problem": ("missing_coordinates", holds)}
+
+
+def _points(element: Element | None) -> list[float] | None:
+    """Returns ``x1, y1, x2, y2, ...`` of three points or more: ``<x1> <y1> ...`` or ``<pt><x> <y></pt> ...``."""
+    found: dict[str, list[float | None]] = {"x": [], "y": []}
+    for part in () if element is None else element.iter():
+        if re.fullmatch(r"[xy][0-9]*", part.tag.lower()):
+            found[part.tag[0].lower()].append(number_of((part.text or "").strip()))
+    points = [value for point in zip(found["x"], found["y"], strict=False) for value in point]
+    return points if len(points) >= 6 and None not in points else None
+
+
+def _rotation(element: Element) -> float:
+    """Returns by how much a box is turned about its centre, in radians: an attribute ``rotation``, in degrees."""
+    for attribute in element.iter("attribute"):
+        if _text(attribute, "name") == "rotation":
+            return math.radians(number_of(_text(attribute, "value")) or 0.0)
+    return 0.0
 
 
 def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Frame]]:
@@ -239,12 +290,10 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
     """
     images = _images_below(source, ledger)
     files = files_in(source, {".xml"})
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for image in images:
-        by_stem[image.stem].append(image)
+    by_stem = NamedFiles(images, lambda image: image.stem)
     # How many annotation files of one folder have an image of their name in another.
     shared = Counter(
-        (file.parent, folder) for file in files for folder in {image.parent for image in by_stem.get(file.stem, [])}
+        (file.parent, folder) for file in files for folder in {image.parent for image in by_stem.find(file.stem)}
     )
 
     def find(file: Path, stem: str, folder: str = "") -> list[Path]:
@@ -254,7 +303,7 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
         states, then those in the folder with most images for the annotation files beside it.
         """
         return _best(
-            by_stem.get(stem, []),
+            by_stem.find(stem),
             lambda image: _common_depth(file.parent, image.parent),
             lambda image: image.parent.name == folder,
             lambda image: shared[(file.parent, image.parent)],
@@ -262,27 +311,43 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
 
     claims: dict[Path, list[tuple[str, VocAnnotation]]] = defaultdict(list)
     spoilt: set[Path] = set()
-    for file in files:
+    waiting: list[Path] = []
+    for file in chain(files, waiting):
         shown = shown_path(file, source)
         try:
             annotation = read_voc(file)
+        except UnknownEncodingError as error:
+            if not error.unclear or file in waiting:
+                raise
+            # A few characters that may be of several languages: the other files may tell.
+            waiting.append(file)
+            continue
         except (XmlError, OSError) as error:
             ledger.reject("malformed_xml", shown, str(error))
             spoilt.update(find(file, file.stem)[:1])
             continue
         ledger.take_in(annotation.boxes)
+        if crowds := sum("iscrowd" in box.extra for box in annotation.boxes):
+            ledger.repair("crowd_by_flag", shown, f"{crowds} {MENDED['crowd_by_flag']}", crowds)
         # By the annotation file's own name, then by the name that it states.
         stated = annotation.filename
+        stated_stems = [Path(name).stem for name in spellings(stated)] if stated else []
         candidates = find(file, file.stem, annotation.folder)
         if candidates:
-            if Path(stated).suffix and Path(stated).stem != file.stem:
+            if Path(stated).suffix and folded_name(file.stem) not in map(folded_name, stated_stems):
                 ledger.note("other_name_stated", shown, f"names {stated}, taken for {candidates[0].name}")
-        elif candidates := find(file, Path(stated).stem, annotation.folder) if stated else []:
+            elif candidates[0].stem != file.stem:
+                ledger.note("other_spelling", shown, f"belongs to {candidates[0].name} (other case or accents)")
+        elif candidates := next(filter(None, (find(file, stem, annotation.folder) for stem in stated_stems)), []):
             ledger.repair("paired_by_stated_name", shown, f"belongs to {candidates[0].name}, which it names")
         else:
             ledger.reject("missing_image", shown, "has no image", len(annotation.boxes))
             continue
-        candidates = _best(candidates, lambda image, stated=stated: image.name == stated)
+        candidates = _best(
+            candidates,
+            lambda image, stated=stated: image.name == stated,
+            lambda image, stated=stated: folded_name(image.name) == folded_name(stated),
+        )
         if len(candidates) > 1:
             names = ", ".join(shown_path(image, image.parent) for image in candidates)
             ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
@@ -310,7 +375,12 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
 
 def voc_lists(source: Path) -> dict[str, Path] | None:
     """Returns ``ImageSets/Main/{train,val}.txt``; without ``val.txt`` the test list takes its place."""
-    folders = sorted(path for path in source.rglob("Main") if path.parent.name == "ImageSets" and path.is_dir())
+    folders = sorted(
+        path
+        for path in source.rglob("Main")
+        if path.parent.name == "ImageSets" and path.is_dir()
+        and not any(map(is_left_behind, path.relative_to(source).parts))
+    )
     if len(folders) != 1:
         return None
     lists = {name: folders[0] / f"{name}.txt" for name in ("train", "val", "trainval", "test")}
@@ -322,10 +392,6 @@ def voc_lists(source: Path) -> dict[str, Path] | None:
 
 
 # COCO
-
-COCO_FORM = "COCO bbox x y w h"
-# Keys of an image that the prepared file has of its own.
-OWN_KEYS = frozenset({"id", "file_name", "width", "height"})
 
 
 def find_coco_files(source: Path) -> dict[Path, dict[str, Any]]:
@@ -394,9 +460,7 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
         if not contents:
             raise UserError(f"{source}: no annotations below this folder, neither COCO JSON nor (for imagefolder) XML")
         parts = parts_of(source, list(contents))
-    by_name: dict[str, list[Path]] = defaultdict(list)
-    for image in images:
-        by_name[image.name].append(image)
+    by_name = NamedFiles(images)
     frames: list[Frame] = []
     for part, path in parts.items():
         frames += coco_frames(source, path, contents[path], None if part == "all" else part, by_name, ledger)
@@ -418,10 +482,10 @@ def coco_frames(
     file: Path,
     content: dict[str, Any],
     part: str | None,
-    images: dict[str, list[Path]],
+    images: NamedFiles,
     ledger: Ledger,
 ) -> list[Frame]:
-    """Returns the frames of one COCO file.
+    """Returns the frames of one COCO file, with their images.
 
     Args:
         source: the source folder.
@@ -433,72 +497,24 @@ def coco_frames(
         ledger: gets what could not be used; boxes that were read are counted as input.
     """
     shown = shown_path(file, source)
-
-    # The class name of each category id; an id with two names is left out.
-    names: dict[Any, str] = {}
-    ambiguous = set()
-    for position, entry in enumerate(content["categories"]):
-        number = _key(entry, "id")
-        if number is None or not isinstance(entry.get("name"), str):
-            ledger.reject("malformed_category", shown, f"categories[{position}] has no id or no name")
-        elif names.setdefault(number, entry["name"]) != entry["name"]:
-            ambiguous.add(number)
-    for number in ambiguous:
-        reason = f"category id {number} has several names; its boxes are rejected"
-        ledger.reject("duplicate_category_id", shown, reason)
-        del names[number]
-    for name, count in Counter(map(folded, names.values())).items():
-        if count > 1:
-            numbers = [number for number, other in names.items() if folded(other) == name]
-            reason = f"category ids {numbers} are one class, '{names[numbers[0]]}'"
-            ledger.repair("duplicate_category_name", shown, reason)
-
-    boxes: dict[Any, list[RawBox]] = defaultdict(list)
-    for position, entry in enumerate(content["annotations"]):
-        image_id = _key(entry, "image_id")
-        box = RawBox("", None) if image_id is None else _coco_box(entry, names)
-        ledger.take_in([box])
-        if image_id is None:
-            ledger.reject("malformed_annotation", shown, f"annotations[{position}] names no image", boxes=1)
-        else:
-            boxes[image_id].append(box)
-    usable = [entry for entry in content["annotations"] if _key(entry, "image_id") is not None]
-    for number, count in Counter(_key(entry, "id") for entry in usable).items():
-        if count > 1:
-            reason = "without an id" if number is None else f"with the id {number}"
-            ledger.repair("duplicate_annotation_id", shown, f"{count} annotations {reason}, numbered anew")
-    if outlines := sum(bool(entry.get("segmentation")) for entry in usable):
+    coco = read_coco(file, ledger, shown, content)
+    if outlines := sum(raw.outlined for frame in coco.frames for raw in frame.raw):
         ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
-
-    by_id: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for position, entry in enumerate(content["images"]):
-        number = _key(entry, "id")
-        if number is None or not isinstance(entry.get("file_name"), str):
-            ledger.reject("malformed_image_entry", shown, f"images[{position}] has no id or no file_name")
-        else:
-            by_id[number].append(entry)
-    for image_id, entries in list(by_id.items()):
-        files = list(dict.fromkeys(entry["file_name"] for entry in entries))
-        if len(files) > 1:
-            reason = f"image id {image_id} is that of {', '.join(files)}: their boxes cannot be told apart"
-            ledger.reject("duplicate_image_id", shown, reason, len(boxes.pop(image_id, [])))
-            del by_id[image_id]
-        elif len(entries) > 1:
-            ledger.repair("duplicate_image_id", shown, f"image {image_id} ({files[0]}) is listed {len(entries)} times")
     frames: dict[Path, Frame] = {}
-    for image_id, (entry, *_) in by_id.items():
-        own = boxes.pop(image_id, [])
-        path = PurePosixPath(entry["file_name"].replace("\\", "/")).parts
+    for frame in coco.frames:
+        readings = [parts for parts in map(components, spellings(frame.name)) if parts and images.find(parts[-1])]
+        path = readings[0] if readings else ()
 
-        def common_tail(image: Path, path: tuple[str, ...] = path) -> int:
+        def common_tail(image: Path, path: tuple[str, ...] = path, form: Callable[[str], str] = str) -> int:
             pairs = zip(reversed(image.relative_to(source).parts), reversed(path), strict=False)
-            return [*(one == other for one, other in pairs), False].index(False)
+            return [*(form(one) == form(other) for one, other in pairs), False].index(False)
 
         # Of several images of that base name, those count that end in the longest part of the name, then those in a
         # folder for the same part as the annotation file, then those nearest to that file.
         found = _best(
-            images.get(path[-1], []) if path else [],
+            images.find(path[-1]) if path else [],
             common_tail,
+            partial(common_tail, form=folded_name),
             lambda image: part_of(image.parent, source) == part_of(file, source),
             lambda image: _common_depth(file.parent, image.parent),
         )
@@ -506,48 +522,18 @@ def coco_frames(
             kind, reason = "missing_image", "is not there"
             if found:
                 kind, reason = "ambiguous_image", f"may be any of {', '.join(map(str, found[:3]))}"
-            ledger.reject(kind, shown, f"{entry['file_name']} {reason}", len(own))
+            ledger.reject(kind, shown, f"{frame.name} {reason}", len(frame.raw))
             continue
-        image = found[0]
-        if image in frames:
-            reason = f"image {image_id} is the same file as an image before it; their boxes are taken together"
+        frame.image = found[0]
+        if frame.image.name != PurePosixPath(frame.name).name:
+            ledger.note("other_spelling", shown, f"{frame.name} is {shown_path(frame.image, source)}")
+        if frame.image in frames:
+            reason = f"image {frame.image_id} is the same file as an image before it; their boxes are taken together"
             ledger.repair("duplicate_file_name", shown, reason)
-            frames[image].raw.extend(own)
+            frames[frame.image].raw.extend(frame.raw)
             continue
-        size = [entry.get(key) for key in ("width", "height")]
-        word = str(entry.get("split", "")).lower()
-        frames[image] = Frame(
-            name=shown_path(image, source),
-            image=image,
-            raw=own,
-            source=f"{shown}: {entry['file_name']}",
-            stated_size=(int(size[0]), int(size[1])) if all(map(is_coordinate, size)) else None,
-            metadata={key: value for key, value in entry.items() if key not in OWN_KEYS},
-            part=part or next((own_part for own_part, words in PART_WORDS.items() if word in words), None),
-        )
-    for image_id, orphans in boxes.items():
-        reason = f"{len(orphans)} annotations belong to image {image_id!r}, which it does not list"
-        ledger.reject("missing_image", shown, reason, len(orphans))
+        frame.name = shown_path(frame.image, source)
+        word = str(frame.metadata.get("split", "")).lower()
+        frame.part = part or next((own for own, words in PART_WORDS.items() if word in words), None)
+        frames[frame.image] = frame
     return list(frames.values())
-
-
-def _key(entry: Any, name: str) -> Any:
-    """Returns an id of a file that can be a key, else ``None``; ``1`` and ``1.0`` are the same, ``"1"`` is not."""
-    value = entry.get(name) if isinstance(entry, dict) else None
-    return value if isinstance(value, str | int | float) and not isinstance(value, bool) else None
-
-
-def _coco_box(entry: dict[str, Any], names: dict[Any, str]) -> RawBox:
-    number, values = _key(entry, "category_id"), entry.get("bbox")
-    name = names.get(number, "")
-    extra = {"iscrowd": 1} if entry.get("iscrowd") == 1 else {}
-    if not name:
-        problem = ("unknown_class", "the file gives this id no single name")
-        return RawBox(f"category id {number}", None, COCO_FORM, problem)
-    if not isinstance(values, list) or len(values) != 4:
-        return RawBox(name, None, COCO_FORM, ("missing_coordinates", "bbox is not a list of four numbers"), extra)
-    if not all(map(is_coordinate, values)):
-        problem = ("not_a_number", f"bbox {values} holds something else than numbers")
-        return RawBox(name, None, COCO_FORM, problem, extra)
-    left, top, width, height = map(float, values)
-    return RawBox(name, (left, top, left + width, top + height), COCO_FORM, extra=extra)

@@ -18,6 +18,8 @@ import numpy as np
 from detection.annotations import Frame, Ledger
 from ppcls_ext.check.duplicates import near_pairs
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import components, folded_name, is_absolute, spellings
+from ppcls_ext.utils.texts import read_text
 
 Parts = dict[str, list[Frame]]
 
@@ -40,29 +42,41 @@ def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[
         path = PurePosixPath(name)
         return {name, path.with_suffix("").as_posix(), path.name, path.stem}
 
+    def readings(line: str) -> list[str]:
+        """Returns the keys that a line may mean; of an absolute path, which may be another machine's, its ends too."""
+        keys = []
+        for path in (path for text in (line, line.split()[0]) for path in spellings(text)):
+            keys += [path, path.removeprefix("./")]
+            if is_absolute(path):
+                parts = components(path)
+                keys += ["/".join(parts[cut:]) for cut in range(len(parts))]
+        return keys
+
+    # By the very name, else without case and the form of accents.
     by_key: dict[str, list[Frame]] = defaultdict(list)
+    by_folded_key: dict[str, list[Frame]] = defaultdict(list)
     for frame in frames:
         for key in keys_of(frame.name):
             by_key[key].append(frame)
-    gone = {key for name in absent for key in keys_of(name)}
+        for key in set(map(folded_name, keys_of(frame.name))):
+            by_folded_key[key].append(frame)
+    gone = {folded_name(key) for name in absent for key in keys_of(name)}
     placed: dict[str, str] = {}
     parts: Parts = {part: [] for part in lists}
     for part, path in lists.items():
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not a text file in UTF-8") from error
-        names = [line.strip().replace("\\", "/") for line in text.splitlines() if line.strip()]
+        names = [line.strip() for line in read_text(path).split("\n") if line.strip()]
         if not names:
             raise UserError(f"{path}: holds no names")
         for name in names:
-            tried = [name, name.split()[0], name.removeprefix("./")]
-            found = next((by_key[key] for key in tried if key in by_key), [])
+            keys = readings(name)
+            found = next((by_key[key] for key in keys if key in by_key), [])
+            folded_keys = [folded_name(key) for key in keys]
+            found = found or next((by_folded_key[key] for key in folded_keys if key in by_folded_key), [])
             before = placed.get(found[0].name) if found else None
             if len(found) > 1:
                 files = ", ".join(frame.name for frame in found[:3])
                 raise UserError(f"{path}: {name} means several frames ({files}); list their paths")
-            if not found and not any(key in gone for key in tried):
+            if not found and not gone.intersection(folded_keys):
                 reason = f"lists {name}, which is no annotated frame of the source"
                 ledger.reject("listed_but_missing", path.name, reason)
             elif before == part:
@@ -70,6 +84,8 @@ def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[
             elif before is not None:
                 raise UserError(f"{path}: {name} is also listed for {before}; a frame belongs to one part")
             elif found:
+                if not keys_of(found[0].name).intersection((name, name.split()[0], name.removeprefix("./"))):
+                    ledger.note("listed_in_other_spelling", path.name, f"lists {name}, taken for {found[0].name}")
                 placed[found[0].name] = part
                 parts[part].append(found[0])
         if not parts[part]:

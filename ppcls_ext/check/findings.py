@@ -143,8 +143,10 @@ IMAGE_KINDS = {
     **{f"small_image_{word}": Kind(WARNING, "") for word in PART_WORDS.values()},
     "extreme_aspect": Kind(WARNING, "more than 4 times as long as wide"),
     "exif_rotated": Kind(INFORMATION, "that EXIF data turn upright (the trainer does so too)"),
+    "misnamed": Kind(INFORMATION, "whose content is of another format than the name says"),
     "cmyk": Kind(INFORMATION, "in CMYK, converted to RGB"),
-    "sixteen_bit": Kind(INFORMATION, "of 16 bits, of which the upper 8 are used"),
+    "value_range": Kind(WARNING, "whose values do not fit the range that becomes bytes", "set"),
+    "sixteen_bit": Kind(INFORMATION, "with more than 8 bits a sample, made bytes"),
     "palette": Kind(INFORMATION, "with a palette, converted to RGB"),
     "transparent": Kind(INFORMATION, "with transparency, laid on white"),
 }

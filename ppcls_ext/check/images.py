@@ -26,7 +26,10 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.check.findings import ERROR, PART_WORDS, WARNING, Findings, Kind, Picture
+from ppcls_ext.preprocess import depth
+from ppcls_ext.preprocess.content import FORMATS, kind_of, what_is
 from ppcls_ext.preprocess.decode import ImageError, decode_image
+from ppcls_ext.preprocess.samples import AnyRange, Range, deep_form
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
 
@@ -53,7 +56,8 @@ FAINT = 64
 
 
 class Mark(enum.IntFlag):
-    """Flags of an image: not there, unreadable, without content, stored in an unusual form, or not looked at."""
+    """Flags of an image: not there, unreadable, without content, stored in an unusual form or under the suffix of
+    another format, or not looked at."""
 
     UNREADABLE = 1
     BLACK = 2
@@ -65,17 +69,22 @@ class Mark(enum.IntFlag):
     TRANSPARENT = 128
     UNSEEN = 256
     MISSING = 512
+    MISNAMED = 1024
 
 
-def examine(image: bytes | np.ndarray, name: str) -> tuple[int, int, int, int, int, int]:
+def examine(
+    image: bytes | np.ndarray, name: str, value_range: Range | None = None
+) -> tuple[int, int, int, int, int, int]:
     """Returns the fields of :data:`RECORD` for an encoded file or an ``uint8`` RGB picture ``[H, W, 3]``.
+
+    What is made of samples of more than 8 bits follows from ``value_range``, see ``decode_image``.
 
     Raises:
         ImageError: the image cannot be decoded; the message begins with ``name``.
     """
     marks = Mark(0)
     if isinstance(image, bytes):
-        pixels = decode_image(image, name)
+        pixels = decode_image(image, name, value_range)
         marks |= stored_form(image)
     else:
         pixels = np.ascontiguousarray(image)
@@ -124,13 +133,12 @@ def stored_form(data: bytes) -> Mark:
     """Tells from the header of a file that decodes which conversions the decoder made. Reads no pixels."""
     marks = Mark(0)
     try:
-        with Image.open(io.BytesIO(data)) as header:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
             if header.mode == "CMYK":
                 marks |= Mark.CMYK
             if header.mode == "P":
                 marks |= Mark.PALETTE
-            # Pillow keeps the upper bytes of colour pictures of 16 bits; only their raw mode still tells.
-            if header.mode.startswith("I") or ";16" in str(header.tile):
+            if deep_form(header) is not None:
                 marks |= Mark.DEEP
             if header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info:
                 marks |= Mark.TRANSPARENT
@@ -153,7 +161,10 @@ class PictureSet(Protocol):
 
     ``load`` returns the encoded file or the ``uint8`` RGB picture ``[H, W, 3]``, and what belongs to it, or raises an
     ``ImageError``; ``name_of`` returns what a person would call the image: its path, or its place in the archive.
+    ``value_range`` is what ``decode_image`` makes bytes of where samples have more than 8 bits.
     """
+
+    value_range: AnyRange
 
     def __len__(self) -> int: ...
 
@@ -169,7 +180,9 @@ def load_pixels(dataset: PictureSet, index: int) -> np.ndarray:
         ImageError: it cannot be read.
     """
     data = dataset.load(index)[0]
-    return decode_image(data, dataset.name_of(index)) if isinstance(data, bytes) else np.ascontiguousarray(data)
+    if not isinstance(data, bytes):
+        return np.ascontiguousarray(data)
+    return decode_image(data, dataset.name_of(index), dataset.value_range)
 
 
 # In a worker process: the data sets by section of ``DataLoader``, inherited from the parent and so never copied.
@@ -245,7 +258,7 @@ class Scan:
     Attributes:
         datasets: by set, ``Train`` before ``Eval``.
         records: for each set ``[length]`` of :data:`RECORD`; images left out by a limit bear ``Mark.UNSEEN``.
-        causes: why an image cannot be read.
+        causes: why an image cannot be read, or what it is if its name says otherwise.
     """
 
     datasets: Mapping[str, PictureSet]
@@ -300,14 +313,19 @@ def scan_images(workers: Workers, chosen: Mapping[str, np.ndarray]) -> Scan:
 
 
 def _examine_chunk(task: tuple[str, np.ndarray]) -> tuple[np.ndarray, dict[int, str]]:
-    """Runs in a worker: examines a few dozen images of a set; returns records and why images are unreadable."""
+    """Runs in a worker: examines a few dozen images of a set; returns records, and what is to be said of images."""
     part, indices = task
     dataset = worker_datasets[part]
     records = np.zeros(len(indices), dtype=RECORD)
     causes = {}
     for row, index in enumerate(indices.tolist()):
+        name = dataset.name_of(index)
         try:
-            records[row] = examine(dataset.load(index)[0], dataset.name_of(index))
+            image = dataset.load(index)[0]
+            records[row] = examine(image, name, dataset.value_range)
+            if isinstance(image, bytes) and what_is(image, name) != kind_of(image).words:
+                records[row]["marks"] |= Mark.MISNAMED
+                causes[index] = what_is(image, name)
         except ImageError as error:
             missing = isinstance(error.__context__, FileNotFoundError)
             records[row]["marks"] = Mark.UNREADABLE | (Mark.MISSING if missing else 0)
@@ -338,6 +356,23 @@ class WantedSize(NamedTuple):
     strict: bool
 
 
+def settle_range(datasets: Mapping[str, PictureSet], statement: depth.Statement, found: Findings) -> None:
+    """Gives the sets the range of values that a training would use, and finds one that does not fit the pictures.
+
+    Args:
+        datasets: at least one; the first decides.
+        statement: of the configuration, see ``depth.statement_in``.
+        found: takes the fault.
+    """
+    part, dataset = next(iter(datasets.items()))
+    statement, looked_at = depth.settled(statement, lambda index: dataset.load(index)[0], len(dataset))
+    value_range = depth.range_of(statement)
+    if remark := depth.doubt(looked_at, value_range):
+        found.add("value_range", note=remark, part=part)
+    for each in datasets.values():
+        each.value_range = value_range
+
+
 def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSize] | None = None) -> None:
     """Finds images that are unreadable, empty of content, too small, of odd shape, or stored in an unusual form.
 
@@ -354,6 +389,8 @@ def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSi
                 found.add("missing_image", picture)
             else:
                 found.add("corrupt_image", picture, note=scan.causes[picture])
+        for picture in scan.marked(part, Mark.MISNAMED):
+            found.add("misnamed", picture, note=scan.causes[picture])
         for mark, kind in MARK_KINDS.items():
             for picture in scan.marked(part, mark):
                 found.add(kind, picture)

@@ -29,7 +29,8 @@ from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino
 from ppcls_ext.runtime.description import DESCRIPTION_FILE
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import write_json, write_text
-from ppcls_ext.utils.outputs import CACHE, folded_name
+from ppcls_ext.utils.names import folded_name
+from ppcls_ext.utils.outputs import CACHE
 from ppcls_ext.utils.tables import markdown_table
 from ppcls_ext.utils.workers import Subject, measure_interleaved, run_in_process
 

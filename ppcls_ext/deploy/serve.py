@@ -24,38 +24,29 @@ import socket
 import threading
 import time
 import urllib.parse
-import warnings
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 
 import flask
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from werkzeug.exceptions import ClientDisconnected, HTTPException, ServiceUnavailable
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 import ppcls_ext
 from ppcls_ext.preprocess import ImageError, decode_image
+from ppcls_ext.preprocess.content import READ, kind_of
+from ppcls_ext.preprocess.decode import TooManyPixelsError, header_of
+from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime import BACKENDS, DetectionPredictor, Predictor
 from ppcls_ext.utils.errors import UserError, suggestion
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_THRESHOLD = 0.3
-# Pillow's readers that are let through, by the content of a file; some of its others start programs (EPS: Ghostscript).
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 TYPES = ("JPEG", "PNG", "BMP", "WebP", "TIFF", "GIF", "PPM", "PGM")
-# What people often send by mistake, so that the answer can name it.
-OTHERS = {
-    "a HEIC or AVIF picture": rb".{4}ftyp(?:hei|hev|mif|msf|avi[fs])",
-    "a video": rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ",
-    "a PDF": rb"%PDF",
-    "an archive": rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf",
-    "an SVG drawing or a web page": rb"\s*<",
-    "a text file": rb"[\t\n\r\x20-\x7e]+$",
-}
-# Pillow itself refuses pictures of twice 2**30 / 4 / 3 pixels; a larger limit would promise what it does not keep.
+# The decoder itself refuses more than MOST_PIXELS; a larger limit would promise what it does not keep.
 LARGEST_MEGAPIXELS = 170
 PREVIEW_SIDE, LOSSLESS_PIXELS = 1280, 256 * 256
 # Headers and boundaries of a form around the picture.
@@ -264,7 +255,7 @@ def create_app(
             "type": kind, "milliseconds": round(1000 * (time.perf_counter() - started), 1),
         }  # fmt: skip
         if preview:
-            answer["preview"] = preview_of(data, getattr(predictor, "enhance", None))
+            answer["preview"] = preview_of(data, getattr(predictor, "enhance", None), predictor.value_range)
         if not detects:
             rows = zip(prediction.class_ids, prediction.labels, prediction.scores, strict=True)
             rows = [{"class_id": index, "label": label, "score": score} for index, label, score in rows]
@@ -318,42 +309,27 @@ def check_picture(data: bytes, most_pixels: int) -> str:
     if not data:
         flask.abort(400, "the picture is empty (0 bytes)")
     try:
-        Image.init()  # Pillow loads its readers when they are first needed; that of a named format must be there.
-        with warnings.catch_warnings():
-            # Our own limit, below, is told in our own words.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                kind = image.format
-            # Once more without naming the type, as the decoder opens it: some of Pillow's readers know no signature,
-            # and a picture of theirs could hide, with another size, behind the one that was found.
-            with Image.open(io.BytesIO(data)) as image:
-                opened, (width, height) = image.format, image.size
-    except UnidentifiedImageError:
-        other = next((name for name, start in OTHERS.items() if re.match(start, data[:512], re.DOTALL)), None)
-        guess = f"this is {other}" if other else "not a picture of a known type, or its header is damaged"
-        flask.abort(415, f"{guess}; it must be one of {', '.join(TYPES)}")
-    except Image.DecompressionBombError:
-        flask.abort(413, f"the picture has too many pixels; at most {most_pixels / 1e6:g} megapixels are taken")
-    except Exception:  # noqa: BLE001 (Pillow's format readers raise nearly anything for damaged data)
-        flask.abort(422, "the header of the picture is damaged")
-    if opened != kind:
-        flask.abort(422, f"the header of this {kind} picture is damaged")
-    if width * height > most_pixels:
-        flask.abort(
-            413, f"the picture has {width} x {height} pixels; at most {most_pixels / 1e6:g} megapixels are taken"
-        )
-    return "JPEG" if kind == "MPO" else str(kind)
+        kind, _, _ = header_of(data, most=most_pixels)
+    except TooManyPixelsError as error:
+        flask.abort(413, f"the picture {error.cause}")
+    except ImageError as error:
+        found = kind_of(data)
+        if found not in READ:
+            flask.abort(415, f"this is {found.words}; it must be one of {', '.join(TYPES)}")
+        flask.abort(422, f"the picture cannot be used: {' '.join(error.cause.split())}")
+    return "JPEG" if kind == "MPO" else kind
 
 
-def preview_of(data: bytes, enhance: Any) -> str:
+def preview_of(data: bytes, enhance: Any, value_range: AnyRange = None) -> str:
     """Returns a ``data:`` address of the picture, upright, at most ``PREVIEW_SIDE`` pixels wide and high.
 
     Args:
         data: an encoded picture that was checked.
         enhance: raises the contrast of ``uint8`` RGB ``[H, W, 3]``, so that people see what the detector sees; or None.
+        value_range: what the model makes of samples of more than 8 bits, see ``decode_image``.
     """
     try:
-        pixels = decode_image(data)
+        pixels = decode_image(data, value_range=value_range)
     except ImageError as error:
         flask.abort(422, f"the picture cannot be used: {' '.join(error.cause.split())}")
     picture = Image.fromarray(np.ascontiguousarray(pixels if enhance is None else enhance(pixels)))

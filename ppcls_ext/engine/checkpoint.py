@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder
 from ppcls_ext.weights import read_manifest, read_pickle, verify_file, write_manifest, write_weights
@@ -192,6 +193,23 @@ def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
         raise UserError(f"{root}: none of the {len(folders)} checkpoints is whole; remove them to start afresh")
     logger.info("no checkpoint in %s yet: starting afresh", root)
     return None
+
+
+def depth_to_continue(data: dict[str, Any], resume: str | None, root: Path) -> depth.Statement:
+    """Returns what a configuration states about the values of its pictures; of ``bits: auto`` the number of its run.
+
+    Args:
+        data: of the configuration.
+        resume, root: see :func:`find_checkpoint`.
+    """
+    statement = depth.statement_in(data)
+    if not depth.is_auto(statement) or resume is None:
+        return statement
+    for folder in reversed(list_checkpoints(root)) if resume == AUTO else [Path(resume)]:
+        if earlier := depth.statement_of_weights(folder / ARRAY_FILES[0]):
+            logger.info("bits: auto is %s, as %s says", depth.said(earlier), folder)
+            return earlier
+    return statement
 
 
 def export_optimizer_state(

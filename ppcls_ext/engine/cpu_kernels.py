@@ -19,7 +19,8 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import carray, njit, prange, types
+from numba.extending import intrinsic
 
 # numba's threads take one task at a time and end the process when two Python threads come at once.
 ONE_AT_A_TIME = threading.Lock()
@@ -475,3 +476,61 @@ def swap_axes(x, y):
             for i in range(y.shape[2]):
                 y[b, a, i] = x[a, b, i]
 
+
+# ---- the update of parameters, which lie where Paddle has put them ----
+
+
+@intrinsic
+def _at(_, address):
+    """The float32 numbers at an address."""
+
+    def pointer(context, builder, signature, values):
+        return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(address), pointer
+
+
+@helper
+def norm_of(addresses, sizes):
+    """Norm of the numbers in the arrays at addresses [P], of sizes [P]."""
+    total = 0.0
+    for i in range(len(sizes)):
+        x = carray(_at(addresses[i]), sizes[i])
+        squares = ZERO
+        for j in range(sizes[i]):
+            squares += x[j] * x[j]
+        total += squares
+    return math.sqrt(total)
+
+
+@helper
+def adamw(addresses, sizes, rates, decays, factors, beta1, beta2, epsilon):
+    """addresses [P, 6]: parameter, gradient, first and second moment, powers of beta1 and of beta2; the others [P]."""
+    keep1, share1, keep2, share2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
+    for i in range(len(sizes)):
+        w, g = carray(_at(addresses[i, 0]), sizes[i]), carray(_at(addresses[i, 1]), sizes[i])
+        m, v = carray(_at(addresses[i, 2]), sizes[i]), carray(_at(addresses[i, 3]), sizes[i])
+        power1, power2 = carray(_at(addresses[i, 4]), 1), carray(_at(addresses[i, 5]), 1)
+        # In float32 the power of beta2 leaves few digits of 1 - power; it is exact enough to count the steps.
+        steps = np.rint(math.log(power2[0]) / math.log(beta2))
+        root = math.sqrt(1 - beta2**steps)
+        rate, smallest = np.float32(rates[i] * root / (1 - beta1**steps)), np.float32(epsilon * root)
+        kept, factor = np.float32(rates[i] * decays[i]), np.float32(factors[i])
+        for j in range(sizes[i]):
+            d = factor * g[j]
+            first = keep1 * m[j] + share1 * d
+            second = keep2 * v[j] + share2 * d * d
+            m[j], v[j] = first, second
+            w[j] = w[j] - kept * w[j] - rate * first / (np.sqrt(second) + smallest)
+        power1[0] *= keep1
+        power2[0] *= keep2
+
+
+# Each product and sum is rounded, as with one operator after the other.
+@njit(cache=True, error_model="numpy", nogil=True)
+def move_averages(addresses, sizes, decay, share):
+    """addresses [P, 2]: average and value."""
+    for i in range(len(sizes)):
+        average, value = carray(_at(addresses[i, 0]), sizes[i]), carray(_at(addresses[i, 1]), sizes[i])
+        for j in range(sizes[i]):
+            average[j] = decay * average[j] + share * value[j]

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import paddle
 
+from ppcls_ext.engine.cpu_update import move_averages
+
 
 class ExponentialMovingAverage:
     """Keeps ``average = d * average + (1 - d) * value`` for every floating-point entry of a model's state.
@@ -35,11 +37,12 @@ class ExponentialMovingAverage:
         """Moves the average towards the model's present state."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in self._model.state_dict().items():
-            if name in self.average:
-                average = self.average[name]
-                average.scale_(decay)
-                average.add_(value.detach().astype("float32") * (1 - decay))
+        values = self._model.state_dict()
+        if move_averages(list(self.average.values()), [values[name] for name in self.average], decay):
+            return
+        for name, average in self.average.items():
+            average.scale_(decay)
+            average.add_(values[name].detach().astype("float32") * (1 - decay))
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns the averaged state as arrays, complete: entries that are not averaged are the model's."""

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 2
 PARENT_CHECK_SECONDS = 2.0
+# So many neighbours in a row that cannot be read are no accident: the data are elsewhere or broken as a whole.
+REPLACEMENT_TRIES = 100
 IN_SLOT = "image_in_slot"
 WORKER_KILLED = "a loader worker was killed, probably for lack of memory: lower num_workers or batch_size"
 

@@ -91,7 +91,7 @@ class RunFolder:
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _is_before(line, epoch, step)]
             write_text(file, "".join(f"{line}\n" for line in kept))
-        self._log = open(file, "a", encoding="utf-8")  # noqa: SIM115 (held open as long as the run lasts)
+        self._log = open(file, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 (held open as long as the run lasts)
 
     def log(self, kind: str, **values: Any) -> None:
         """Appends one record and hands it to the system, so that a killed run keeps it."""

@@ -174,6 +174,7 @@ class Task(abc.ABC):
         options: what the configuration says of the run.
         environment: device, rank and seed.
         model: the layer that is evaluated and saved.
+        optimizer: what updates it; ``None`` if the task does that itself.
         batches: the training data.
         update_freq: batches whose gradients make one optimizer step.
         metric: name of the metric, of those that :meth:`evaluate` returns, by which the best epoch is chosen.
@@ -183,6 +184,7 @@ class Task(abc.ABC):
     options: RunOptions
     environment: Environment
     model: paddle.nn.Layer
+    optimizer: paddle.optimizer.Optimizer | None = None
     batches: Loader
     update_freq: int = 1
     metric: str

@@ -16,6 +16,7 @@ import paddle
 
 from ppcls_ext.engine.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, write_checkpoint
 from ppcls_ext.engine.cpu import use_fast_kernels
+from ppcls_ext.engine.cpu_update import fuse_update
 from ppcls_ext.engine.environment import InterruptWatch, barrier, check_same_start, random_states
 from ppcls_ext.engine.recorder import SPEED, Recorder, RunFolder
 from ppcls_ext.engine.task import EpochSums, RunProgress, StepResult, Task
@@ -59,7 +60,10 @@ class Trainer:
     def _choose_kernels(self) -> str | None:
         if self.environment.on_gpu or not self.task.networks():
             return None
-        return use_fast_kernels(self.task.networks(), self.options.cpu_kernels)
+        kernels = use_fast_kernels(self.task.networks(), self.options.cpu_kernels)
+        if kernels == "fast" and self.task.optimizer is not None:
+            fuse_update(self.task.optimizer)
+        return kernels
 
     def run(self) -> dict[str, Any]:
         """Trains to the last epoch; returns the report that also stands in ``report.json``.

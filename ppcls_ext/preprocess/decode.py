@@ -1,5 +1,8 @@
 """Image files and encoded bytes to ``uint8`` RGB arrays, whatever the colour mode, depth or orientation of the file.
 
+Everything that reads pictures reads them here: the checks, training, evaluation, prediction and the server take the
+same files and name the same cause where one cannot be read. What counts is the content, not the name.
+
 JPEG has no checksum: libjpeg invents what is missing. But it compares the length of the compressed data with the
 picture, and simplejpeg (libjpeg-turbo, the pixels of OpenCV bit for bit) can refuse what libjpeg only warns of.
 Together with a search for holes these are found: data that end too early; data left over when the picture is complete
@@ -18,13 +21,31 @@ from __future__ import annotations
 import io
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from ppcls_ext.preprocess.content import FORMATS, RAW, is_cut, kind_of, what_is, why_not_read
+from ppcls_ext.preprocess.samples import (
+    SIXTEEN_BITS,
+    AnyRange,
+    Note,
+    SampleError,
+    deep_form,
+    samples_to_image,
+    stored_samples,
+    to_bytes,
+    turned,
+)
 from ppcls_ext.utils.errors import UserError
+
+# Pillow's own limit, for all formats: what a few bytes may make of themselves ("decompression bomb").
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**30 // 12)
+# Pillow warns from half of that on, without a name.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 JPEG_START = b"\xff\xd8\xff"
 JPEG_END = b"\xff\xd9"
@@ -35,6 +56,7 @@ TABLES, SCAN = 0xC4, 0xDA
 HOLE = bytes(128)
 # What libjpeg finds odd in headers, which says nothing of the data behind them.
 HARMLESS = re.compile(r"Adobe color transform|JFIF revision|SOS parameters|ICC")
+CUT = re.compile(r"[Pp]remature end")
 LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 # Some encoders fill the data up with zeros before the end marker. More zeros than these may be a hole in the file.
 HARMLESS_PADDING = 16
@@ -60,13 +82,21 @@ class ImageError(UserError):
         return type(self), (self.name, self.cause)
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads an image file as ``uint8`` RGB ``[H, W, 3]``, turned upright as its EXIF data say.
+class TooManyPixelsError(ImageError):
+    """A picture that would need too much memory: of more pixels than are decoded, or than it may be resized to."""
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    value_range: AnyRange = None,
+    note: Note | None = None,
+) -> np.ndarray:
+    """Reads an image file as ``uint8`` RGB ``[H, W, 3]``, upright as its EXIF data say: see :func:`decode_image`.
 
     Raises:
         ImageError: the file is missing, empty, truncated or not an image; the message names it.
     """
-    return decode_image(read_bytes(path), str(path))
+    return decode_image(read_bytes(path), str(path), value_range, note)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -83,25 +113,64 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(str(path), f"cannot be read ({error.strerror or error})") from error
 
 
-def decode_image(data: bytes, name: str = "image") -> np.ndarray:
+def decode_image(
+    data: bytes,
+    name: str = "image",
+    value_range: AnyRange = None,
+    note: Note | None = None,
+) -> np.ndarray:
     """Decodes an image file's bytes to ``uint8`` RGB ``[H, W, 3]``.
 
-    Grey, palette and CMYK pictures become RGB, 16-bit ones keep their upper eight bits, transparent ones are laid on
-    white, and the EXIF orientation is applied.
+    Grey, palette and CMYK pictures become RGB, transparent ones are laid on white, and the EXIF orientation is applied.
+    Of several pictures in a file the first is taken.
+
+    Args:
+        data: the file.
+        name: what errors call it.
+        value_range: ``(low, high)``: of pictures with more than 8 bits a sample, values from low to high become bytes
+            (``samples.to_bytes``). None: of 16 bits the upper 8 remain, of 12 in a file of 12 as well; whole numbers of
+            32 bits count as such of 16, and where they are larger, or no whole numbers, the picture is refused.
+        note: is given the samples of such pictures as they are stored, ``[H, W]`` or ``[H, W, C]``, and the largest
+            value that they could have.
 
     Raises:
-        ImageError: the bytes are empty, truncated, not a known image format, or a JPEG whose compressed data do not
-            fit its picture (what that finds and what not: the top of this file); the message begins with ``name``.
+        ImageError: the bytes are empty, truncated, of a kind that is not read, of more than ``MOST_PIXELS`` pixels, or
+            a JPEG whose compressed data do not fit its picture (what that finds and what not: the top of this file);
+            the message begins with ``name``, and says by what the file begins what it is.
     """
-    if not data:
-        raise ImageError(name, "the file is empty (0 bytes)")
     if data.startswith(JPEG_START):
-        image, damage = _decode_jpeg(data)
+        image, damage = _decode_jpeg(data, name)
         if damage:
+            if CUT.search(damage) and is_cut(data):
+                raise ImageError(name, _cut_off(data, name))
             raise ImageError(name, f"the JPEG data are damaged ({damage})")
         if image is not None:
             return image
-    return _decode_with_pillow(data, name)
+    return _decode_with_pillow(data, name, value_range, note)
+
+
+def header_of(data: bytes, name: str = "image", most: int = MOST_PIXELS) -> tuple[str, int, int]:
+    """Returns format (of ``FORMATS``, or MPO), width and height as they are stored, from the header alone.
+
+    Raises:
+        TooManyPixelsError: it has more than ``most`` pixels.
+        ImageError: the file is none that is read, or its header is damaged.
+    """
+    with _opened(data, name, most) as image:
+        return str(image.format), *image.size
+
+
+def _refuse_excess(width: int, height: int, name: str, most: int = MOST_PIXELS) -> None:
+    if width * height > most:
+        raise TooManyPixelsError(name, f"has {width} x {height} pixels; {_limit(most)}")
+
+
+def _limit(most: int) -> str:
+    return f"at most {most / 1e6:.4g} megapixels are taken"
+
+
+def _cut_off(data: bytes, name: str) -> str:
+    return f"is truncated: {what_is(data, name)} that ends too early, after {len(data):,} bytes"
 
 
 def is_cmyk_jpeg(data: bytes) -> bool:
@@ -117,13 +186,21 @@ def _colour_space(data: bytes) -> str | None:
         return None
 
 
-def _decode_jpeg(data: bytes) -> tuple[np.ndarray | None, str]:
+def _decode_jpeg(data: bytes, name: str) -> tuple[np.ndarray | None, str]:
     """Decodes grey and YCbCr JPEGs, upright as the EXIF data say.
 
     Returns:
         ``uint8`` RGB ``[H, W, 3]``, or None where Pillow has to decode; and what is wrong with the compressed data, one
         line, empty where nothing is known to be.
+
+    Raises:
+        TooManyPixelsError: the picture has more than ``MOST_PIXELS`` pixels.
     """
+    try:
+        height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+    except (ValueError, KeyError):  # of a colour space or subsampling without a name
+        height = width = 0
+    _refuse_excess(width, height, name)
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except ValueError as error:
@@ -160,13 +237,7 @@ def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
         orientation = exif.get(ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - Pillow's reader raises nearly anything; damaged EXIF data turn nothing.
         return pixels
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    return turned(pixels, orientation)
 
 
 def _has_hole(data: bytes) -> bool:
@@ -207,29 +278,57 @@ def _has_hole(data: bytes) -> bool:
     return False
 
 
-def _decode_with_pillow(data: bytes, name: str) -> np.ndarray:
+def _opened(data: bytes, name: str, most: int = MOST_PIXELS) -> Image.Image:
+    """Opens a picture with Pillow; nothing but its header is read. Raises what :func:`header_of` raises."""
+    if kind_of(data).words == RAW:
+        # Pillow would read the preview in it.
+        raise ImageError(name, why_not_read(data, name))
     try:
-        # ppdet switches this on for the whole process when it is imported; a cut file is a damaged one.
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return _to_rgb_array(ImageOps.exif_transpose(image))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(name, "is not an image of a known format, or its header is damaged") from None
+        raise ImageError(name, _cut_off(data, name) if is_cut(data) else why_not_read(data, name)) from None
     except Image.DecompressionBombError as error:
-        raise ImageError(name, f"is refused as too large ({error})") from error
+        count = re.search(r"\d+", str(error))
+        raise TooManyPixelsError(name, f"has {count[0] if count else 'too many'} pixels; {_limit(most)}") from error
     except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
-        raise ImageError(name, f"cannot be decoded ({error})") from error
+        what = _cut_off(data, name) if is_cut(data) else f"is {what_is(data, name)} whose header is damaged ({error})"
+        raise ImageError(name, what) from error
+    _refuse_excess(*image.size, name, most)
+    return image
+
+
+def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Note | None) -> np.ndarray:
+    # ppdet switches this on for the whole process when it is imported; a cut file is a damaged one.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    with _opened(data, name) as image:
+        form = deep_form(image)
+        try:
+            # OpenCV, which reads the samples of colours, turns TIFFs only.
+            colour = form is not None and form.colour
+            orientation = image.getexif().get(ORIENTATION, 1) if colour and image.format != "TIFF" else 1
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            # What Pillow makes of these by itself is the upper byte.
+            by_pillow = form is None or (value_range is None and (colour or form.rescaled))
+            if form is not None and (note is not None or not by_pillow):
+                values = stored_samples(form, upright, data, orientation)
+                if note is not None:
+                    note(values, form.largest)
+                if not by_pillow:
+                    upright = samples_to_image(values, value_range, form.largest)
+            return _to_rgb_array(upright)
+        except SampleError as error:
+            raise ImageError(name, str(error)) from error
+        except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
+            if is_cut(data) or "truncated" in str(error):
+                raise ImageError(name, _cut_off(data, name)) from error
+            raise ImageError(name, f"is {what_is(data, name)} that cannot be decoded ({error})") from error
 
 
 def _to_rgb_array(image: Image.Image) -> np.ndarray:
     """Converts any of Pillow's modes to ``uint8`` RGB ``[H, W, 3]``."""
-    if image.mode.startswith("I"):
-        # The upper byte of 16 bits, three times.
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-        return np.repeat(grey.astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
-    if image.mode == "F":
-        raise ValueError("floating-point samples have no agreed range; save the picture with 8 or 16 bits")
+    if image.mode == "I":
+        image = Image.fromarray(to_bytes(np.asarray(image), SIXTEEN_BITS))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         picture = image.convert("RGBA")
         background = Image.new("RGBA", picture.size, (255, 255, 255, 255))

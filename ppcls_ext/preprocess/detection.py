@@ -1,12 +1,13 @@
 """Preprocessing of a detector at deployment: the operators of a reader of PaddleDetection 2.6, bit for bit.
 
 Every file is decoded as ppdet's ``Decode`` does, by OpenCV, because the detector was trained on that: of a transparent
-picture the colours count and not the transparency, of 16 bits the upper eight. But files that ppdet would take although
-they are damaged are refused.
+picture the colours count and not the transparency, of 16 bits the upper eight unless another range is stated. But files
+that ppdet would take although they are damaged are refused.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,11 +16,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ppcls_ext.preprocess.content import FORMATS
 from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg, read_bytes
-from ppcls_ext.preprocess.operators import build_operators, two_sides
+from ppcls_ext.preprocess.depth import RangeWatch, is_deep
+from ppcls_ext.preprocess.operators import MEGAPIXELS, build_operators, check_target, two_sides
+from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, deep_form, stated_range
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
-from ppcls_ext.utils.signature import Limits
+from ppcls_ext.utils.signature import Limits, PositiveNumber
 
 LARGEST_BYTE = 255
 GREY = 114
@@ -50,16 +54,19 @@ class Prepared(NamedTuple):
     pad: np.ndarray = NO_PAD
 
 
-def decode_as_trained(data: bytes, name: str = "image") -> np.ndarray:
+def decode_as_trained(
+    data: bytes, name: str = "image", value_range: AnyRange = None, note: Note | None = None
+) -> np.ndarray:
     """Decodes an image file's bytes to the ``uint8`` RGB ``[H, W, 3]`` that ppdet's ``Decode`` makes of them.
 
-    Formats that OpenCV does not know, with which nobody can have trained, are decoded by ``decode_image`` alone.
+    Formats that OpenCV does not know, with which nobody can have trained, are decoded by ``decode_image`` alone; so are
+    samples of more than 8 bits whose range is stated.
 
     Raises:
         ImageError: as ``decode_image``; the message begins with ``name``.
     """
-    image = decode_image(data, name)
-    if _decoders_agree(data):
+    image = decode_image(data, name, value_range, note)
+    if _decoders_agree(data) or (value_range is not None and is_deep(data)):
         return image
     try:
         trained = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -69,10 +76,12 @@ def decode_as_trained(data: bytes, name: str = "image") -> np.ndarray:
 
 
 def _decoders_agree(data: bytes) -> bool:
-    """Whether ``decode_image`` gives what OpenCV gives: plain pictures of eight bits, stored without loss or JPEG."""
+    """Whether ``decode_image`` gives what OpenCV gives: opaque pictures, stored without loss or JPEG."""
     if data.startswith(JPEG_START):
         return not is_cmyk_jpeg(data)
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if (form := deep_form(image)) is not None:
+            return image.mode not in ("RGBA", "LA") and not (form.colour and form.rescaled)
         return (
             image.format in ("PNG", "BMP")
             and image.mode in ("RGB", "L")
@@ -95,16 +104,29 @@ def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, 
 
 
 class Decode:
-    """A path or an encoded file's bytes to an array; an array passes through."""
+    """A path or an encoded file's bytes to an array; an array passes through.
 
-    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray) -> np.ndarray:
-        """Returns ``uint8`` RGB ``[H, W, 3]``; raises ``ImageError`` where that cannot be had."""
+    Args:
+        bits, value_range: what becomes bytes where samples have more than 8 bits, as in ``operators.DecodeImage``.
+
+    Raises:
+        ValueError: both are given, or the range is empty; the message begins with the argument's name.
+    """
+
+    def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:
+        self.value_range = stated_range(bits, value_range)
+        # At inference: is given the samples of pictures that have more than 8 bits.
+        self.note: Note | None = None
+
+    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str = "image") -> np.ndarray:
+        """Returns ``uint8`` RGB ``[H, W, 3]``; raises ``ImageError``, which begins with ``name``, where there is none.
+        """
         if isinstance(image, (str, os.PathLike)):
-            image = read_bytes(image)
+            image, name = read_bytes(image), os.fspath(image)
         if isinstance(image, bytes):
-            return decode_as_trained(image)
+            return decode_as_trained(image, name, self.value_range, self.note)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ImageError("image", f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+            raise ImageError(name, f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
         return image
 
 
@@ -117,12 +139,18 @@ class Resize:
             (PaddleDetection later than 2.6 rounds both sides to whole pixels and stretches accordingly; without
             ``keep_ratio`` it gives the same as 2.6.)
         interp: number of OpenCV's interpolation.
+        max_megapixels: ours; the largest ``target_size``. With or without the ratio kept, no result is larger than it.
     """
 
     def __init__(
-        self, target_size: int | list[int], keep_ratio: bool, interp: Interpolation = cv2.INTER_LINEAR
+        self,
+        target_size: int | list[int],
+        keep_ratio: bool,
+        interp: Interpolation = cv2.INTER_LINEAR,
+        max_megapixels: PositiveNumber = MEGAPIXELS,
     ) -> None:
         self.target_size = height_and_width(target_size, "target_size")
+        check_target(*self.target_size[::-1], max_megapixels, "target_size")
         self.keep_ratio = keep_ratio
         self.interp = interp
 
@@ -141,13 +169,21 @@ class Resize:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``[height, width, 3]`` of the same type; ``ImageError`` where nothing would remain."""
-        height, width = image.shape[:2]
-        (vertical, horizontal), _, _ = self.effect(height, width)
-        try:
-            # By factors and not by size: they decide where OpenCV samples.
-            return cv2.resize(image, None, None, fx=horizontal, fy=vertical, interpolation=self.interp)
-        except cv2.error:
-            raise ImageError("image", f"{width}x{height} pixels cannot be resized by a factor of {vertical}") from None
+        self.refuse_nothing(*image.shape[:2])
+        (vertical, horizontal), _, _ = self.effect(*image.shape[:2])
+        # By factors and not by size: they decide where OpenCV samples.
+        return cv2.resize(image, None, None, fx=horizontal, fy=vertical, interpolation=self.interp)
+
+    def refuse_nothing(self, height: int, width: int) -> None:
+        """Raises ``ImageError`` if nothing would remain of a picture of this size."""
+        factors, _, _ = self.effect(height, width)
+        # As OpenCV rounds.
+        if 0 in (round(height * factors[0]), round(width * factors[1])):
+            raise ImageError(
+                "image",
+                f"has {width} x {height} pixels, of which resizing by {factors[0]:.3g} leaves none of the short side "
+                "(keep_ratio: false, or LetterResize, would leave one)",
+            )
 
 
 class Placement(NamedTuple):
@@ -174,6 +210,7 @@ class LetterResize:
         fill_value: RGB of what is added, three bytes; a mid grey, 114, when absent.
         interp: number of OpenCV's interpolation.
         upscale: enlarge pictures that are smaller; else they are only padded.
+        max_megapixels: ours; the largest ``target_size``.
 
     Raises:
         ValueError: an argument is out of range; the message begins with its name.
@@ -185,8 +222,10 @@ class LetterResize:
         fill_value: list[int] | None = None,
         interp: Interpolation = cv2.INTER_LINEAR,
         upscale: bool = True,
+        max_megapixels: PositiveNumber = MEGAPIXELS,
     ) -> None:
         self.target_size = height_and_width(target_size, "target_size")
+        check_target(*self.target_size[::-1], max_megapixels, "target_size")
         self.fill_value = colour(fill_value, "fill_value", GREY)
         self.interp = interp
         self.upscale = upscale
@@ -344,8 +383,16 @@ class DetectionPipeline:
     """
 
     def __init__(self, operators: list[Any]) -> None:
-        self.decode = Decode()
+        # A decoder of its own, which warns once of pictures that the range of values does not fit.
+        stated = next((operator for operator in operators if isinstance(operator, Decode)), Decode())
+        self.decode = copy.copy(stated)
+        self.decode.note = RangeWatch(self.value_range)
         self.operators = [operator for operator in operators if not isinstance(operator, Decode)]
+
+    @property
+    def value_range(self) -> AnyRange:
+        """What the decoder makes of samples of more than 8 bits, see ``decode_image``."""
+        return self.decode.value_range
 
     @property
     def enhancement(self) -> SonarEnhance | None:
@@ -365,7 +412,7 @@ class DetectionPipeline:
         if name is None:
             name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
         try:
-            pixels = self.decode(image)
+            pixels = self.decode(image, name)
             height, width = pixels.shape[:2]
             im_shape, scale_factor, pad = (float(height), float(width)), np.ones(2, dtype=np.float32), NO_PAD
             resized = False
@@ -380,7 +427,7 @@ class DetectionPipeline:
                     pad = pad + np.array(added, dtype=np.float32)
                 pixels = operator(pixels)
         except ImageError as error:
-            raise ImageError(name, error.cause) from error
+            raise type(error)(name, error.cause) from error
         tensor = np.ascontiguousarray(pixels, dtype=np.float32)
         return Prepared(tensor, scale_factor, np.array(im_shape, dtype=np.float32), height, width, pad)
 

@@ -7,17 +7,21 @@ are in ``ppcls_ext.preprocess.detection``: PaddleDetection has others of the sam
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.preprocess.decode import ImageError, decode_image, read_image
-from ppcls_ext.utils.errors import ConfigError, suggestion
-from ppcls_ext.utils.signature import check_arguments, parameters_of
+from ppcls_ext.preprocess.decode import ImageError, TooManyPixelsError, decode_image, read_image
+from ppcls_ext.preprocess.depth import RangeWatch
+from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, stated_range
+from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
+from ppcls_ext.utils.signature import PositiveNumber, check_arguments, parameters_of
 
 Backend = Literal["cv2", "pil"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos", "box", "hamming"]
@@ -51,6 +55,57 @@ def check_interpolation(interpolation: str, backend: str) -> None:
             f"interpolation: '{interpolation}' is not available with backend '{backend}'; "
             f"allowed: {', '.join(sorted(allowed))}"
         )
+
+
+# Megapixels of a resized picture, unless the operator says otherwise by this argument.
+LIMIT_ARGUMENT, MEGAPIXELS = "max_megapixels", 64.0
+# From so many pixels on, a picture that is cut afterwards is cut before it is resized.
+CROPPED_FIRST = 16_000_000
+# How many pixels around one any of the interpolations looks at.
+REACH = 4
+
+
+def refuse_large_result(width: int, height: int, megapixels: float) -> None:
+    """Refuses to resize a picture to more than ``megapixels``.
+
+    Raises:
+        TooManyPixelsError: the result would be larger; the message tells its size.
+    """
+    if width * height > megapixels * 1e6:
+        raise TooManyPixelsError(
+            "image",
+            f"would be resized to {width} x {height} pixels; at most {megapixels:g} megapixels are made "
+            f"({LIMIT_ARGUMENT} of the operator)",
+        )
+
+
+def check_target(width: int, height: int, megapixels: float, argument: str) -> None:
+    """Raises ``ValueError``, whose message begins with ``argument``, if a fixed size is larger than ``megapixels``."""
+    if width * height > megapixels * 1e6:
+        raise ValueError(f"{argument}: {width} x {height} pixels are above {LIMIT_ARGUMENT}, {megapixels:g}")
+
+
+def with_limit(operations: Any, megapixels: float | None, table: Mapping[str, Any]) -> Any:
+    """Returns a YAML list of operators in which each that resizes has this limit; ``None`` leaves the list as it is.
+
+    Args:
+        operations: as :func:`build_operators` takes them; what is malformed is left for it to tell.
+        megapixels: the limit.
+        table: name -> class.
+
+    Raises:
+        UserError: the limit is not positive.
+    """
+    if megapixels is None or not isinstance(operations, list):
+        return operations
+    if not megapixels > 0:
+        raise UserError(f"--max-resized-megapixels must be above 0, got {megapixels:g}")
+    changed = []
+    for entry in operations:
+        name, arguments = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else (entry, None)
+        known = name in table and LIMIT_ARGUMENT in parameters_of(table[name])
+        changed.append({name: {**(arguments or {}), LIMIT_ARGUMENT: megapixels}} if known else entry)
+    return changed
 
 
 def resize(image: np.ndarray, width: int, height: int, interpolation: str, backend: str) -> np.ndarray:
@@ -93,22 +148,38 @@ class DecodeImage:
         to_np, backend: accepted because PaddleClas's configurations carry them; the result is always an array.
         to_rgb: RGB channel order, else BGR.
         channel_first: returns ``[3, H, W]`` instead of ``[H, W, 3]``.
+        bits: how many of the bits of a sample are in use where a file has more than 8, 8 to 32: values from 0 to 2 to
+            the power of ``bits`` become bytes (``samples.to_bytes``); all 16 when absent. ``auto`` is found on the
+            training set when training starts.
+        value_range: the same as lowest and highest value, ``[low, high]``.
+
+    Raises:
+        ValueError: both of the last two are given, or the range is empty; the message begins with the argument's name.
     """
 
     def __init__(
-        self, to_np: bool = True, to_rgb: bool = True, channel_first: bool = False, backend: Backend = "cv2"
+        self,
+        to_np: bool = True,
+        to_rgb: bool = True,
+        channel_first: bool = False,
+        backend: Backend = "cv2",
+        bits: Bits | None = None,
+        value_range: Range | None = None,
     ) -> None:
         self.to_rgb = to_rgb
         self.channel_first = channel_first
+        self.value_range = stated_range(bits, value_range)
+        # At inference: is given the samples of pictures that have more than 8 bits.
+        self.note: Note | None = None
 
-    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray) -> np.ndarray:
-        """Returns the decoded picture; raises ``ImageError`` where it cannot be decoded."""
+    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str = "image") -> np.ndarray:
+        """Returns the decoded picture; raises ``ImageError`` where it cannot be decoded, which begins with ``name``."""
         if isinstance(image, bytes):
-            image = decode_image(image)
+            image = decode_image(image, name, self.value_range, self.note)
         elif isinstance(image, (str, os.PathLike)):
-            image = read_image(image)
+            image = read_image(image, self.value_range, self.note)
         elif image.ndim != 3 or image.shape[2] != 3:
-            raise ImageError("image", f"expected an array [H, W, 3], got shape {list(image.shape)}")
+            raise ImageError(name, f"expected an array [H, W, 3], got shape {list(image.shape)}")
         if not self.to_rgb:
             image = np.ascontiguousarray(image[:, :, ::-1])
         return np.ascontiguousarray(image.transpose(2, 0, 1)) if self.channel_first else image
@@ -123,6 +194,13 @@ class ResizeImage:
         interpolation: ``bilinear`` when absent.
         backend: ``pil`` is antialiased, ``cv2`` is not.
         return_numpy: accepted because PaddleClas's configurations carry it; the result is always an array.
+        max_megapixels: ours; a picture that would become larger is refused.
+
+    Attributes:
+        kept: width and height of what a ``CropImage`` directly behind cuts out of the centre, or None (see
+            :func:`tell_crops`). Of a picture that would have more than ``CROPPED_FIRST`` pixels (20000 x 2 with a short
+            side of 256 would have 655 million), only that part is computed. All others are resized whole, so that their
+            pixels are the same bit for bit with and without the crop.
     """
 
     def __init__(
@@ -132,6 +210,7 @@ class ResizeImage:
         interpolation: Interpolation | None = None,
         backend: Backend = "cv2",
         return_numpy: bool = True,
+        max_megapixels: PositiveNumber = MEGAPIXELS,
     ) -> None:
         if (size is None) == (resize_short is None):
             raise ValueError("size: give exactly one of 'size' and 'resize_short'")
@@ -142,16 +221,56 @@ class ResizeImage:
         self.interpolation = interpolation or "bilinear"
         check_interpolation(self.interpolation, backend)
         self.backend = backend
+        self.max_megapixels = float(max_megapixels)
+        if self.size is not None:
+            check_target(*self.size, self.max_megapixels, "size")
+        self.kept: tuple[int, int] | None = None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[height, width, 3]``."""
+        """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[height, width, 3]``.
+
+        Raises:
+            TooManyPixelsError: the result would be larger than ``max_megapixels``.
+        """
         if self.size is not None:
-            width, height = self.size
-        else:
-            image_height, image_width = image.shape[:2]
-            factor = self.resize_short / min(image_width, image_height)
-            width, height = round(image_width * factor), round(image_height * factor)
+            return resize(image, *self.size, self.interpolation, self.backend)
+        width, height = self._scaled(image)
+        crops_first = self.kept is not None and width * height > CROPPED_FIRST
+        if crops_first and width >= self.kept[0] and height >= self.kept[1]:
+            return self._resize_kept(image, max(width, height), axis=int(width > height))
+        refuse_large_result(width, height, self.max_megapixels)
         return resize(image, width, height, self.interpolation, self.backend)
+
+    def _resize_kept(self, image: np.ndarray, length: int, axis: int) -> np.ndarray:
+        """Returns the centre of the resized picture, as long as ``kept`` along its long side.
+
+        The picture is cut into squares of its short side, and whole squares become whole squares: so each pixel comes
+        from where it would come from if all of it were resized. A few more let the interpolation see its neighbours.
+
+        Args:
+            image: ``uint8`` ``[H, W, 3]``.
+            length: long side of the resized picture.
+            axis: number of the long axis.
+        """
+        short, kept, square = image.shape[1 - axis], self.kept[1 - axis], self.resize_short
+        begin, margin = (length - kept) // 2, -(-REACH // short)
+        first, last = max(begin // square - margin, 0), -(-(begin + kept) // square) + margin
+
+        def along(first: int, last: int) -> tuple[slice, ...]:
+            return (slice(None),) * axis + (slice(first, last),)
+
+        part = image[along(first * short, last * short)]
+        width, height = self._scaled(part)
+        refuse_large_result(width, height, self.max_megapixels)
+        resized = resize(part, width, height, self.interpolation, self.backend)
+        begin -= first * square
+        return resized[along(begin, begin + kept)]
+
+    def _scaled(self, image: np.ndarray) -> tuple[int, int]:
+        """Returns width and height of a picture whose short side gets the length ``resize_short``."""
+        height, width = image.shape[:2]
+        factor = self.resize_short / min(width, height)
+        return round(width * factor), round(height * factor)
 
 
 class CropImage:
@@ -245,6 +364,13 @@ class ToCHWImage:
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
+def tell_crops(operators: Sequence[Any]) -> None:
+    """Tells each ``ResizeImage`` what a ``CropImage`` directly behind it keeps."""
+    for before, after in pairwise(operators):
+        if isinstance(before, ResizeImage) and isinstance(after, CropImage):
+            before.kept = (after.width, after.height)
+
+
 OPERATORS: dict[str, type[Any]] = {
     operator.__name__: operator for operator in (DecodeImage, ResizeImage, CropImage, NormalizeImage, ToCHWImage)
 }
@@ -259,8 +385,12 @@ class Pipeline:
 
     def __init__(self, operators: Sequence[Any]) -> None:
         self.operators = list(operators)
+        tell_crops(self.operators)
         if not self.operators or not isinstance(self.operators[0], DecodeImage):
             self.operators.insert(0, DecodeImage())
+        # A decoder of its own, which warns once of pictures that the range of values does not fit.
+        self.operators[0] = copy.copy(self.operators[0])
+        self.operators[0].note = RangeWatch(self.value_range)
 
     def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str | None = None) -> np.ndarray:
         """Applies the operators.
@@ -278,11 +408,18 @@ class Pipeline:
         if name is None:
             name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
         try:
-            for operator in self.operators:
+            decode, *others = self.operators
+            image = decode(image, name)
+            for operator in others:
                 image = operator(image)
         except ImageError as error:
-            raise ImageError(name, error.cause) from error
+            raise type(error)(name, error.cause) from error
         return image
+
+    @property
+    def value_range(self) -> AnyRange:
+        """What the decoder makes of samples of more than 8 bits, see ``decode_image``."""
+        return self.operators[0].value_range
 
     @property
     def channel_first(self) -> bool:

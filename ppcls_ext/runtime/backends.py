@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.preprocess import OPERATORS, build_pipeline
+from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, build_detection_pipeline
+from ppcls_ext.preprocess.operators import with_limit
 from ppcls_ext.runtime.description import (
     DESCRIPTION_FILE,
     Artefact,
@@ -331,6 +332,7 @@ def load(
     threads: int | None = None,
     onednn: bool = True,
     precision: str | None = None,
+    max_resized_megapixels: float | None = None,
 ) -> Predictor | DetectionPredictor:
     """Opens an export folder for prediction.
 
@@ -340,6 +342,7 @@ def load(
         threads: threads of the network; None takes every core of this process.
         onednn: backend ``paddle``: use oneDNN (faster); the outputs agree to 1e-4.
         precision: of an export that holds several; None takes the first.
+        max_resized_megapixels: images that would be resized to more are refused; None takes what the export says.
 
     Returns:
         A ``DetectionPredictor`` for the export of a detector, else a ``Predictor``.
@@ -353,7 +356,10 @@ def load(
     artefact, name = choose(description, backend, precision)
     where = f"{description.folder / DESCRIPTION_FILE}: preprocess"
     detects = isinstance(description, DetectionDescription)
-    prepare = (build_detection_pipeline if detects else build_pipeline)(description.preprocess, where)
+    operators = with_limit(
+        description.preprocess, max_resized_megapixels, DETECTION_OPERATORS if detects else OPERATORS
+    )
+    prepare = (build_detection_pipeline if detects else build_pipeline)(operators, where)
     artefact.check_files(description.folder)
     engine = open_backend(description, artefact, name, threads or available_cores(), onednn)
     if isinstance(description, DetectionDescription):
@@ -366,6 +372,7 @@ def load(
             description.form,
             description.model_name,
             prepare.enhancement,
+            prepare.value_range,
         )
     return Predictor(
         engine, prepare, description.classes, description.topk, description.input_shape, description.model_name

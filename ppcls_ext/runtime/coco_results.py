@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import components, folded_name, is_absolute, spellings
 
 logger = logging.getLogger(__name__)
 SHOWN_NAMES = 3
@@ -32,16 +32,24 @@ class Numbering:
     category_ids: list[int]
 
 
-def numbering_of(annotations: Path, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
+class Listing(Protocol):
+    """What an annotation file lists, as ``detection.coco.CocoSet`` has it: frames with ``name`` and ``image_id``."""
+
+    path: Path
+    names: list[str]
+    category_ids: list[int]
+    frames: list[Any]
+
+
+def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
     """Finds each image in an annotation file, by the path that the file gives it.
 
     Images that are not there are named in one line; they get no results.
 
     Raises:
-        UserError: the file cannot be read, its classes are not the model's, or none of the images is in it.
+        UserError: the classes of the file are not the model's, or none of the images is in it.
     """
-    content = _read(annotations)
-    names = [str(category["name"]) for category in content["categories"]]
+    annotations, names = listing.path, listing.names
     if predictor.classes is not None and names != predictor.classes:
         raise UserError(
             f"{annotations}: its classes ({', '.join(names)}) are not those of the model "
@@ -49,13 +57,13 @@ def numbering_of(annotations: Path, images: Sequence[Path], predictor: Detection
         )
     if len(names) != predictor.class_num:
         raise UserError(f"{annotations}: has {len(names)} classes, the model {predictor.class_num}")
-    by_name: dict[str, list[tuple[PurePosixPath, int]]] = defaultdict(list)
-    for record in content["images"]:
-        path = PurePosixPath(str(record["file_name"]).replace("\\", "/"))
-        by_name[path.name].append((path, int(record["id"])))
+    by_name: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for frame in listing.frames:
+        for path in spellings(frame.name):
+            by_name[folded_name(PurePosixPath(path).name)].append((path, frame.image_id))
     image_ids: dict[str, int] = {}
     for image in images:
-        found = _best_match(image, by_name.get(image.name, []))
+        found = _best_match(image, by_name.get(folded_name(image.name), []))
         if found is not None:
             image_ids[str(image)] = found
     missing = [str(image) for image in images if str(image) not in image_ids]
@@ -64,30 +72,30 @@ def numbering_of(annotations: Path, images: Sequence[Path], predictor: Detection
     if missing:
         shown = ", ".join(missing[:SHOWN_NAMES]) + (", ..." if len(missing) > SHOWN_NAMES else "")
         logger.warning("%d images are not in %s and get no COCO results: %s", len(missing), annotations, shown)
-    return Numbering(image_ids, [int(category["id"]) for category in content["categories"]])
+    return Numbering(image_ids, listing.category_ids)
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"--annotations {file}: the file does not exist") from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"--annotations {file}: cannot be read as COCO annotations ({error})") from error
-    for key, needed in (("images", {"id", "file_name"}), ("categories", {"id", "name"})):
-        records = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(records, list) or not all(isinstance(one, dict) and needed <= set(one) for one in records):
-            raise UserError(f"--annotations {file}: no COCO annotations, '{key}' must list {', '.join(sorted(needed))}")
-    return content
+def _best_match(image: Path, candidates: Sequence[tuple[str, int]]) -> int | None:
+    """Returns the id of the record that states the image: with its very letters, else with other case or accents.
 
-
-def _best_match(image: Path, candidates: Sequence[tuple[PurePosixPath, int]]) -> int | None:
-    """Returns the id of the record whose path is the longest end of ``image``'s; None if none is, or if two are."""
-    path = PurePosixPath(image.absolute().as_posix())
-    fitting = [(len(own.parts), image_id) for own, image_id in candidates if path.parts[-len(own.parts) :] == own.parts]
-    longest = max((length for length, _ in fitting), default=0)
-    found = [image_id for length, image_id in fitting if length == longest]
-    return found[0] if len(found) == 1 else None
+    Of several the one counts whose path is the longest end of the image's (of an absolute path its end is enough); None
+    if there is none, or if two are as good.
+    """
+    own = components(image.absolute().as_posix())
+    for form in (str, folded_name):
+        parts = [form(part) for part in own]
+        lengths = []
+        for path, image_id in candidates:
+            stated = [form(part) for part in components(path)]
+            pairs = zip(reversed(stated), reversed(parts), strict=False)
+            common = [*(one == other for one, other in pairs), False].index(False)
+            if common == len(stated) or (common and is_absolute(path)):
+                lengths.append((common, image_id))
+        longest = max((length for length, _ in lengths), default=0)
+        found = {image_id for length, image_id in lengths if length == longest}
+        if found:
+            return found.pop() if len(found) == 1 else None
+    return None
 
 
 def coco_results(

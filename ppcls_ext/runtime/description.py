@@ -16,6 +16,7 @@ from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
+from ppcls_ext.utils.texts import read_text
 
 DESCRIPTION_FILE = "inference.yml"
 # The first version described the files of Paddle alone; it is still read.
@@ -268,8 +269,8 @@ def read_description(folder: str | os.PathLike[str]) -> Description | DetectionD
     if not file.is_file():
         raise UserError(f"{root}: not an export folder (no {DESCRIPTION_FILE}); tools/export_model.py makes one")
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = yaml.safe_load(read_text(file))
+    except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{file}: damaged ({' '.join(str(error).split())})") from error
     missing = [key for key in SECTIONS if not isinstance(document, dict) or key not in document]
     if missing:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ppcls_ext.preprocess import ImageError, Pipeline
 from ppcls_ext.preprocess.detection import Prepared
+from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.utils.errors import UserError
 
@@ -166,6 +167,11 @@ class Predictor:
         self.input_shape = list(input_shape)
         self.model_name = model_name
 
+    @property
+    def value_range(self) -> AnyRange:
+        """What was made of samples of more than 8 bits, see ``decode_image``: how they are shown."""
+        return self.pipeline.value_range
+
     def __call__(
         self, images: ImageSource | Sequence[ImageSource] | np.ndarray, batch_size: int = 8, topk: int | None = None
     ) -> list[Prediction]:
@@ -236,6 +242,7 @@ class DetectionPredictor:
         form: what the outputs of the network mean.
         model_name: the architecture, for people.
         enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast: how nearly black frames are shown.
+        value_range: what was made of samples of more than 8 bits, see ``decode_image``: how they are shown.
     """
 
     def __init__(
@@ -248,6 +255,7 @@ class DetectionPredictor:
         form: OutputForm,
         model_name: str = "model",
         enhance: Callable[[np.ndarray], np.ndarray] | None = None,
+        value_range: AnyRange = None,
     ) -> None:
         self.backend = backend
         self.classes = list(classes) if classes else None
@@ -256,6 +264,7 @@ class DetectionPredictor:
         self.form = form
         self.model_name = model_name
         self.enhance = enhance
+        self.value_range = value_range
         self._prepare = prepare
 
     def __call__(

@@ -18,7 +18,8 @@ from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor,
 from ppcls_ext.utils.drawing import Card, draw_boxes, draw_card, draw_sheet
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
-from ppcls_ext.utils.outputs import folded_name, record_outputs
+from ppcls_ext.utils.names import folded_name
+from ppcls_ext.utils.outputs import record_outputs
 
 logger = logging.getLogger(__name__)
 NAME_WIDTH = 48
@@ -208,12 +209,13 @@ def _card_of(prediction: Prediction | DetectionPrediction, predictor: AnyPredict
     if isinstance(prediction, DetectionPrediction):
         return Card(np.asarray(_with_boxes(prediction, predictor)), caption)
     truth = true_class(prediction.name, predictor.classes)
-    return Card(read_image(prediction.name), caption, prediction.labels, prediction.scores, truth)
+    pixels = read_image(prediction.name, predictor.value_range)
+    return Card(pixels, caption, prediction.labels, prediction.scores, truth)
 
 
 def _with_boxes(prediction: DetectionPrediction, predictor: DetectionPredictor) -> Image.Image:
     labels = prediction.labels.tolist()
-    pixels = read_image(prediction.name)
+    pixels = read_image(prediction.name, predictor.value_range)
     return draw_boxes(
         # Raw sonar frames are nearly black: a person must see what the detector saw.
         pixels if predictor.enhance is None else predictor.enhance(pixels),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import sys
 import warnings
 from collections.abc import Callable
 
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.texts import say_guesses, state_encoding
 
 USER_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -29,11 +31,16 @@ def run(main: Callable[[], int | None]) -> None:
 
     A disk or a path that cannot be used is such an error too, and a package that is not installed. Ctrl-C outside a
     part that handles it itself leaves with 130, as shells expect, and without a traceback.
+    A terminal that lacks a character gets its number (``\\u6d77``).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     try:
         status = main()
+        say_guesses()
     except UserError as error:
         status = _show(str(error))
     except KeyboardInterrupt:
@@ -85,4 +92,15 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True)
         default=[],
         metavar="KEY.SUB=VALUE",
         help="change a key of the configuration; VALUE is YAML (3, 4e-3, [1, 2], null); may be given several times",
+    )
+    add_encoding_argument(parser)
+
+
+def add_encoding_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--encoding``, which counts for every text that the command and its processes read."""
+    parser.add_argument(
+        "--encoding",
+        type=state_encoding,
+        metavar="NAME",
+        help="encoding of lists, annotations and other texts that are not UTF-8, such as gb18030, big5 or cp1252",
     )

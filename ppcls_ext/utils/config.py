@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
+from ppcls_ext.utils.texts import TextError, read_text
 
 _UNKNOWN = re.compile(r"unknown (?:argument|key) '([^']+)'")
 INSIDE_ITSELF = "an anchor stands inside itself"
@@ -74,14 +75,14 @@ def load_config_file(
         loader: reads the file; one of its own has constructors for tags such as ``!COCODataSet``.
 
     Raises:
-        UserError: the file is missing, is no YAML, holds a key twice or is not a mapping; a change has no ``=``,
-            names a list entry that does not exist, or goes below a scalar.
+        UserError: the file is missing, is no YAML, holds a key twice or is not a mapping; a change has no ``=``, names
+            a list entry that does not exist, or goes below a scalar.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: {missing_file_message(path)}")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=loader)
+        node = yaml.compose(read_text(path), Loader=loader)
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"{path}: must hold a mapping of sections such as Global, Arch and DataLoader")
         lines: dict[str, str] = {}
@@ -90,8 +91,6 @@ def load_config_file(
         data = plain_copy(loader("").construct_document(node))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not a UTF-8 text file ({error.reason})") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: is not valid YAML: {error.problem}") from error
@@ -111,8 +110,8 @@ def is_detection_config(path: str | Path) -> bool:
     A file that cannot be read is none; who loads it says what is wrong with it.
     """
     try:
-        node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        node = yaml.compose(read_text(path), Loader=yaml.SafeLoader)
+    except (OSError, TextError, yaml.YAMLError):
         return False
     keys = {str(key.value) for key, _value in node.value} if isinstance(node, yaml.MappingNode) else set()
     return bool(keys & {"architecture", "_BASE_"}) and "Arch" not in keys

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import is_left_behind, spellings, visible_files
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+)
 SHOWN_OTHERS = 5
 
 
@@ -19,21 +21,28 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 
     Args:
         inputs: files (taken whatever their suffix), folders (searched as :func:`images_in` does), and patterns with
-            ``*``, ``?`` or ``**``.
+            ``*``, ``?`` or ``**``; back slashes and addresses (``file:///...``) are understood.
 
     Raises:
         UserError: an input means no image at all.
     """
     found: dict[Path, None] = {}
     for given in inputs:
-        path = Path(given)
+        path = next((path for path in map(Path, spellings(given)) if path.exists()), Path(given))
         if path.is_file():
             images = [path]
         elif path.is_dir():
             images = images_in(path)
         elif glob.has_magic(given):
             matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
-            images = [match for match in matches if match.is_file() and match.suffix.lower() in SUFFIXES]
+            # What the pattern itself names is meant.
+            stated = Path(given).parts
+            left_behind = [any(is_left_behind(part) for part in match.parts if part not in stated) for match in matches]
+            images = [
+                match
+                for match, left in zip(matches, left_behind, strict=True)
+                if not left and match.is_file() and match.suffix.lower() in SUFFIXES
+            ]
         else:
             raise UserError(f"--input {given}: no such file or folder")
         if not images:
@@ -47,8 +56,8 @@ def left_out(inputs: Sequence[str]) -> str | None:
 
     A few are named; many are counted by suffix, for a folder of frames may hold as many annotations.
     """
-    folders = [Path(given) for given in inputs if Path(given).is_dir()]
-    visible = {path for folder in folders for path in _visible_files(folder)}
+    folders = [path for given in inputs for path in map(Path, spellings(given)) if path.is_dir()]
+    visible = {path for folder in folders for path in visible_files(folder)}
     files = sorted(path for path in visible if path.suffix.lower() not in SUFFIXES)
     if not files:
         return None
@@ -68,25 +77,11 @@ def images_in(folder: Path) -> list[Path]:
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Returns the files of some kinds in a folder and its sub-folders, sorted by path.
 
-    Hidden files and folders are left out, among them the ``._x.jpg`` that macOS adds. Links to folders are followed,
-    but no folder is searched twice, so links may form circles.
+    Hidden files and folders are left out, and what systems leave behind (``._x.jpg`` and ``__MACOSX`` of macOS). Links
+    to folders are followed, but no folder is searched twice, so links may form circles.
 
     Args:
         folder: where to search.
         suffixes: in lower case, with the dot.
     """
-    return sorted(path for path in _visible_files(folder) if path.suffix.lower() in suffixes)
-
-
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """Gives the files that are not hidden, in folders that are not; each folder once."""
-    searched = {os.path.realpath(folder)}
-    for place, folders, files in os.walk(folder, followlinks=True):
-        visible = {name: os.path.realpath(os.path.join(place, name)) for name in folders if not name.startswith(".")}
-        # The walk goes on in the folders that are left in its list.
-        folders.clear()
-        for name, real in sorted(visible.items()):
-            if real not in searched:
-                searched.add(real)
-                folders.append(name)
-        yield from (Path(place, name) for name in files if not name.startswith("."))
+    return sorted(path for path in visible_files(folder) if path.suffix.lower() in suffixes)

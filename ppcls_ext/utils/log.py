@@ -51,7 +51,7 @@ def set_up_logging(quiet: bool = False) -> None:
 
 def log_to_file(file: Path) -> None:
     """Sends the messages to ``file`` as well, with times; the file is appended to."""
-    writer = logging.FileHandler(file, encoding="utf-8")
+    writer = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
     writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for name in PACKAGES:
         logging.getLogger(name).addHandler(writer)

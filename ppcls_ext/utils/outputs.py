@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import LOCK, sha256_of
 from ppcls_ext.utils.image_files import SUFFIXES
 from ppcls_ext.utils.machine import rank_from_environment
+from ppcls_ext.utils.names import folded_name, is_left_behind
 
 logger = logging.getLogger(__name__)
 
@@ -189,11 +189,6 @@ def inputs_of(document: Document) -> tuple[list[Path], list[Path]]:
     return [path for path in dict.fromkeys(found) if path.name and os.path.exists(path)], walked
 
 
-def folded_name(name: str) -> str:
-    """Returns a name as file systems compare it that ignore case, or the form in which Unicode is written."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yields the texts of a configuration with the last part of their keys, without those that name outputs."""
     if isinstance(value, dict):
@@ -313,9 +308,9 @@ class _Records:
         return self._answers[place]
 
     def hold_all_of(self, folder: Path) -> bool:
-        """Tells whether nothing but outputs of ours lies in a folder, hidden files aside."""
+        """Tells whether nothing but outputs of ours lies in a folder, hidden files and those of the system aside."""
         for entry in folder.iterdir():
-            if entry.name.startswith("."):
+            if is_left_behind(entry.name):
                 continue
             if entry.is_symlink():
                 return False
@@ -357,10 +352,10 @@ def _refuse_place(shown: str, path: Path, kind: Kind | None) -> None:
 
 
 def _is_empty(folder: Path, kind: Kind) -> bool:
-    """Tells whether there is nothing that could be lost; hidden files are where only others are added."""
+    """Tells whether there is nothing that could be lost: hidden files count only where the folder is replaced."""
     if not folder.is_dir():
         return True
-    return not any(kind.whole or not entry.name.startswith(".") for entry in folder.iterdir())
+    return not any(kind.whole or not is_left_behind(entry.name) for entry in folder.iterdir())
 
 
 def _is_of(folder: Path, kind: Kind) -> bool:

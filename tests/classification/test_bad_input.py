@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from classification.data.datasets import ImageDataset
-from classification.evaluation import BadImages
+from classification.evaluation import BAD_IMAGES_KEY
+from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.utils.errors import UserError
 
 
@@ -28,35 +29,40 @@ class Named(ImageDataset):
 
 
 def note(bad: BadImages, *indices: int) -> None:
-    bad.note(np.array(indices, dtype=np.int64))
+    bad.note(np.array(indices, dtype=np.int64), ["is no picture but a PDF"] * sum(index >= 0 for index in indices))
+
+
+def bad_images(length: int, limit: float) -> BadImages:
+    return BadImages(Named(length), limit, BAD_IMAGES_KEY)
 
 
 def test_each_bad_image_is_named_once(caplog):
-    bad = BadImages(Named(1000), limit=0.01)
+    bad = bad_images(1000, 0.01)
     with caplog.at_level(logging.WARNING):
         note(bad, -1, 5, -1)
         note(bad, -1, -1)
         note(bad, 5, 8)
     assert bad.names == ["photos/5.jpg", "photos/8.jpg"]
     assert [record.getMessage() for record in caplog.records] == [
-        "skipped photos/5.jpg: it cannot be read (1 so far)",
-        "skipped photos/8.jpg: it cannot be read (2 so far)",
+        "skipped photos/5.jpg: is no picture but a PDF (1 so far)",
+        "skipped photos/8.jpg: is no picture but a PDF (2 so far)",
     ]
 
 
 def test_exactly_the_permitted_share_goes_on_and_one_more_stops_also_after_a_resume():
-    bad = BadImages(Named(1000), limit=0.01)
+    bad = bad_images(1000, 0.01)
     note(bad, *range(10))
-    resumed = BadImages(Named(1000), limit=0.01)
+    resumed = bad_images(1000, 0.01)
     resumed.names = list(bad.names)
     note(resumed, *range(10))
-    for each in (bad, resumed):
+    # The cause is known in the session that met the image.
+    for each, cause in ((bad, " (is no picture but a PDF)"), (resumed, "")):
         with pytest.raises(UserError) as error:
             note(each, 10)
         assert str(error.value) == (
             "11 of 1000 images cannot be read, more than Global.max_bad_images permits: "
-            "photos/0.jpg, photos/1.jpg, photos/2.jpg ...; mend or remove them, or go on without them by "
-            "-o Global.max_bad_images=0.02"
+            f"photos/0.jpg{cause}, photos/1.jpg{cause}, photos/2.jpg{cause} ...; mend or remove them, or go on "
+            "without them by -o Global.max_bad_images=0.02"
         )
 
 
@@ -65,8 +71,8 @@ def test_exactly_the_permitted_share_goes_on_and_one_more_stops_also_after_a_res
 )
 def test_one_bad_image_may_be_too_many(images, limit, message):
     with pytest.raises(UserError, match=message):
-        note(BadImages(Named(images), limit), 0)
-    note(BadImages(Named(5), limit=1.0), 0, 1, 2, 3, 4)
+        note(bad_images(images, limit), 0)
+    note(bad_images(5, 1.0), 0, 1, 2, 3, 4)
 
 
 def test_processes_add_up_what_they_met(monkeypatch):
@@ -77,8 +83,8 @@ def test_processes_add_up_what_they_met(monkeypatch):
         other[[4, 7]] = 1
         return values + other
 
-    monkeypatch.setattr("classification.evaluation.sum_over_ranks", sum_over_ranks)
-    bad = BadImages(Named(1000), limit=0.003)
+    monkeypatch.setattr("ppcls_ext.engine.bad_images.sum_over_ranks", sum_over_ranks)
+    bad = bad_images(1000, 0.003)
     note(bad, 2, 7)
     bad.share(world_size=2)
     assert bad.names == ["photos/2.jpg", "photos/7.jpg", "photos/4.jpg"]

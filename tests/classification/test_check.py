@@ -16,6 +16,7 @@ from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
 from ppcls_ext.utils.errors import UserError
 from tests.support.cifar import cifar_archive
+from tests.support.image_files import encoded_with_pillow
 from tests.support.pictures import folder_config, smooth_picture, write_class_folders, write_picture
 from tests.support.runs import NORMALIZE, small_config, write_config
 
@@ -225,12 +226,14 @@ def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -
     exif[0x0112] = 6
     Image.fromarray(smooth_picture(910)).save(folder / "turned.jpg", exif=exif)
     Image.fromarray(smooth_picture(911)).convert("CMYK").save(folder / "print.jpg")
+    (folder / "named.png").write_bytes(encoded_with_pillow(Image.fromarray(smooth_picture(915)), "BMP"))
     Image.fromarray(smooth_picture(912)).quantize(64).save(folder / "few_colours.png")
     Image.fromarray(smooth_picture(913)[:, :, 0].astype(np.uint16) * 257).save(folder / "deep.png")
     Image.fromarray(np.dstack([smooth_picture(914), np.full((40, 48), 128, np.uint8)])).save(folder / "glass.png")
     result = check(folder_config(tmp_path, train, evaluation))
     expected = {
         "exif_rotated": "turned.jpg",
+        "misnamed": "named.png",
         "cmyk": "print.jpg",
         "palette": "few_colours.png",
         "sixteen_bit": "deep.png",
@@ -238,6 +241,7 @@ def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -
     }
     assert kinds(result) == dict.fromkeys(expected, "information")
     assert {kind: names(result, kind)[0][0] for kind in expected} == {k: f"class_0/{v}" for k, v in expected.items()}
+    assert notes(result, "misnamed") == ["a BMP picture named .png"]
     assert not result.has_errors
 
 

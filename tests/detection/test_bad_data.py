@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from detection.configuration import load_config
 from detection.configuration.checks import RunKeys, catalog
@@ -17,8 +21,11 @@ from detection.toolkit import build_model, workspace
 from detection.weights import load_start
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
-from tests.support.detectors import make_frames, run_config
+from tests.support.detectors import make_frames, make_lively, run_config
 from tests.support.frames import Frames
+from tests.support.image_files import encoded_with_pillow
+from tests.support.pictures import smooth_picture, write_picture
+from tests.support.runs import same_files
 
 
 @pytest.fixture
@@ -31,14 +38,132 @@ def test_image_that_vanishes_during_training_is_named(frames: Frames, tmp_path: 
     with workspace(config):
         loader = training_loader(config, open_environment(config))
     frames.image("train_05.png").unlink()
-    with pytest.raises(UserError, match=r"train_05\.png: cannot be used \(the file is missing\)"):
-        list(loader)
+    batches = list(loader)
+    assert [cause for batch in batches for cause in batch["causes"]] == ["the file does not exist"]
+    assert [loader.read_batch.name_of(index)[-12:] for batch in batches for index in batch["bad"]] == ["train_05.png"]
 
 
-def test_damaged_image_is_named(frames: Frames, tmp_path: Path) -> None:
-    frames.image("train_05.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"train_05\.png: cannot be used"):
+CUT = encoded_with_pillow(Image.fromarray(smooth_picture(5, 96, 80)), "JPEG")[:-300]
+DAMAGED = {
+    "the file is empty": b"",
+    "is no picture but an HTML page named .png": b"<html>404 Not Found</html>",
+    "is truncated: a JPEG picture named .png": CUT,
+    "is a HEIC picture named .png, which is not read here": b"\0\0\0\x20ftypheic" + bytes(90),
+}
+
+
+@pytest.mark.parametrize("cause", DAMAGED)
+def test_one_damaged_image_of_few_stops_a_run_with_its_cause(frames: Frames, tmp_path: Path, cause: str) -> None:
+    frames.image("train_05.png").write_bytes(DAMAGED[cause])
+    message = rf"^1 of 18 images cannot be read, more than max_bad_images permits: .*train_05\.png \({cause}.*=0\.12$"
+    with pytest.raises(UserError, match=message):
         train_config(load_config(run_config(tmp_path, frames, worker_num=1)))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "JPEG"])
+def test_pictures_of_any_format_are_read_whatever_their_name(frames: Frames, tmp_path: Path, kind: str) -> None:
+    """And show the detector the same as under their own name: ppdet's decoder hands on the bytes of a GIF."""
+    images = []
+    for suffix in ("png", kind.lower()):
+        with Image.open(frames.image("train_03.png")) as picture:
+            data = encoded_with_pillow(picture.convert("RGB"), kind)
+        frames.image(f"copy.{suffix}").write_bytes(data)
+        frames.train["images"][3]["file_name"] = f"copy.{suffix}"
+        frames.write()
+        config = load_config(run_config(tmp_path, frames, TrainReader__sample_transforms=[{"Decode": {}}]))
+        with workspace(config):
+            batches = list(training_loader(config, open_environment(config)))
+        assert not any(len(batch["bad"]) for batch in batches)
+        images.append([batch["image"].numpy() for batch in batches])
+    assert all(np.array_equal(one, other) for one, other in zip(*images, strict=True))
+
+
+def test_few_damaged_images_are_skipped_and_counted_and_teach_nothing(
+    frames: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames.image("train_05.png").write_bytes(DAMAGED["the file is empty"])
+    frames.image("val_01.png").write_bytes(CUT)
+    changes = {"max_bad_images": 0.2, "TrainReader__sample_transforms": [{"Decode": {}}], "save_steps": 3}
+    config = load_config(run_config(tmp_path, frames, **changes))
+    with workspace(config):
+        loader = training_loader(config, open_environment(config))
+        seen = [row for batch in loader for row in zip(batch["im_id"].numpy().ravel(), batch["gt_bbox"], strict=True)]
+    # Image 2 has no boxes; 6 is the damaged one, in the place of which 7 is seen once more.
+    assert len(seen) == 16 and 6 not in [number for number, _ in seen]
+    assert all(bool((boxes.numpy() > 0).any()) == (number != 2) for number, boxes in seen)
+
+    logging.getLogger("ppcls_ext").propagate = True
+    report = train_config(config)
+    assert [Path(name).name for name in report["bad_images"] + report["bad_eval_images"]] == [
+        "train_05.png", "val_01.png",
+    ]  # fmt: skip
+    lines = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert len(lines) == 2 and lines[0].endswith("train_05.png: the file is empty (0 bytes) (1 so far)")
+    # In a resumed run they are known already, and it ends with the same bits.
+    last, resumed = config.output_dir / "checkpoints", load_config(run_config(tmp_path / "again", frames, **changes))
+    shutil.copytree(last / "epoch_0001", resumed.output_dir / "checkpoints" / "epoch_0001")
+    caplog.clear()
+    assert train_config(resumed, "auto")["bad_images"] == report["bad_images"]
+    assert not [record for record in caplog.records if "skipped" in record.getMessage()]
+    assert same_files(last / "epoch_0002", resumed.output_dir / "checkpoints" / "epoch_0002", ("model.pdparams",)) == []
+
+
+def test_an_unreadable_image_leaves_the_figures_with_its_boxes(frames: Frames, tmp_path: Path) -> None:
+    config = load_config(run_config(tmp_path, frames, max_bad_images=1))
+
+    def found() -> tuple[list[int], set[int]]:
+        with workspace(config):
+            evaluator = Evaluator(config, open_environment(config))
+            model = build_model(config)
+        make_lively(model)
+        detections = evaluator.detect(model, tmp_path)
+        return evaluator.image_ids, {detection["image_id"] for detection in detections}
+
+    assert found() == ([1, 2, 3, 4, 5, 6], {1, 2, 3, 4, 5, 6})
+    frames.image("val_02.png").write_bytes(b"")
+    assert found() == ([1, 2, 4, 5, 6], {1, 2, 4, 5, 6})
+    for number in (0, 1, 3, 4, 5):
+        frames.image(f"val_{number:02d}.png").write_bytes(b"")
+    with pytest.raises(UserError, match="not a single image"):
+        found()
+
+
+def test_all_images_damaged_end_training_at_once(frames: Frames, tmp_path: Path) -> None:
+    for number in range(18):
+        frames.image(f"train_{number:02d}.png").write_bytes(b"%PDF")
+    message = r"train_\d\d.png and the 17 images after it cannot be used: is no picture but a PDF"
+    with pytest.raises(UserError, match=message):
+        train_config(load_config(run_config(tmp_path, frames, max_bad_images=1)))
+
+
+@pytest.mark.parametrize("size", [(20000, 2), (2, 20000)])
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_picture_of_which_resizing_leaves_nothing_is_skipped_by_name(
+    frames: Frames, tmp_path: Path, size: tuple[int, int], batch: bool
+) -> None:
+    """Both where one picture is resized and where a batch is; a letterbox and a fixed size take it."""
+    write_picture(frames.image("train_05.png"), np.zeros((size[1], size[0], 3), np.uint8))
+    frames.train["images"][5] |= {"width": size[0], "height": size[1]}
+    for box in frames.train["annotations"]:
+        if box["image_id"] == 6:
+            box |= {"bbox": [0, 0, 2, 2], "area": 4}
+    frames.write()
+
+    def skipped(resize: dict[str, Any]) -> list[str]:
+        sample, first = ([], [resize]) if batch else ([resize], [])
+        pad = [{"Permute": {}}, {"PadBatch": {"pad_to_stride": 32}}, {"PadGT": {}}]
+        reader = {"sample_transforms": [{"Decode": {}}, *sample], "batch_transforms": [*first, *pad], "batch_size": 4}
+        config = load_config(run_config(tmp_path, frames, TrainReader=reader))
+        with workspace(config):
+            return [cause for each in training_loader(config, open_environment(config)) for cause in each["causes"]]
+
+    name = "BatchRandomResize" if batch else "Resize"
+    size_of = {"target_size": [[64, 64], [96, 96]] if batch else [64, 64]}
+    (cause,) = skipped({name: {**size_of, "keep_ratio": True}})
+    assert cause.startswith(f"has {size[0]} x {size[1]} pixels, of which resizing by 0.00")
+    assert skipped({name: {**size_of, "keep_ratio": False}}) == []
+    if not batch:
+        assert skipped({"LetterResize": {"target_size": 64}}) == []
 
 
 def test_loss_that_is_not_finite_stops_the_run(frames: Frames, tmp_path: Path) -> None:

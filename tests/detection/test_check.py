@@ -92,31 +92,45 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
 @pytest.mark.parametrize(
     ("spoil", "kind", "severity", "words"),
     [
-        (set_box(0, [10, 8, 0, 24], area=24.0), "zero_area_box", "error", "bbox [10, 8, 0, 24]"),
-        (set_box(0, [40, 8, -30, 24], area=720.0), "zero_area_box", "error", "annotation 1, cube"),
-        (set_box(0, [200, 8, 30, 24]), "box_outside", "error", "the image is 96 x 80"),
-        (set_box(1, [80, 60, 30, 24]), "box_partly_outside", "warning", "annotation 2, ball"),
-        (set_box(0, [10, 8, float("nan"), 24], area=1.0), "non_finite_box", "error", "nan"),
+        (set_box(0, [10, 8, 0, 24], area=24.0), "zero_area_box", "error", "annotation 1 (cube): corners 10 8 10 32"),
+        (set_box(0, [40, 8, -30, 24], area=720.0), "swapped_corners", "warning", "corners 40 8 10 32 put in order"),
+        (set_box(0, [200, 8, 30, 24]), "box_outside", "error", "outside the 96x80 picture"),
+        (set_box(1, [80, 60, 30, 24]), "box_partly_outside", "warning", "annotation 2 (ball)"),
+        (set_box(0, [10, 8, float("nan"), 24], area=1.0), "non_finite_box", "error", "NaN"),
         (set_box(0, [10, 8, 3, 3]), "tiny_box", "warning", "3 x 3 px when evaluated"),
         (set_box(0, [50.2, 40, 28, 32], category_id=2), "duplicate_box", "warning", "as annotation 1"),
         (set_box(1, [10, 8, 30, 24]), "box_with_two_classes", "warning", "as annotation 1 (cube)"),
-        (set_field("annotations", 0, area=0), "area_not_positive", "error", "area 0"),
+        (set_field("annotations", 0, area=0), "area_from_box", "warning", "area 0"),
+        (set_field("annotations", 0, area="720"), "area_from_box", "warning", 'area "720"'),
         (set_field("annotations", 0, area=100), "area_differs", "information", "area 100"),
-        (set_field("annotations", 0, category_id=9), "unknown_category", "error", "category_id 9"),
-        (set_field("annotations", 0, image_id=99), "unknown_image", "error", "annotation 1: image_id 99"),
-        (set_field("annotations", 0, id=2), "duplicate_annotation_id", "error", "id 2 is taken"),
+        (set_field("annotations", 0, category_id=9), "unknown_category", "error", "category id 9"),
+        (set_field("annotations", 0, image_id=99), "unknown_image", "error", "1 annotations belong to image 99"),
+        (set_field("annotations", 0, id=2), "duplicate_annotation_id", "warning", "2 annotations with the id 2"),
         (set_field("annotations", 0, id=0), "annotation_id_zero", "warning", "annotation 0"),
-        (set_field("annotations", 0, bbox=[1, 2, 3]), "malformed_annotation", "error", "annotations[0]: bbox is not"),
-        (set_field("annotations", 0, image_id=None), "malformed_annotation", "error", "no usable image_id"),
-        (drop_field("annotations", 0, "area"), "incomplete_annotation", "error", "no usable area"),
-        (drop_field("images", 0, "width"), "image_without_size", "error", "width None, height 80"),
+        (set_field("annotations", 0, bbox=[1, 2, 3]), "malformed_annotation", "error", "is not a list of four"),
+        (set_field("annotations", 0, image_id=None), "malformed_annotation", "error", "annotations[0] names no image"),
+        (drop_field("annotations", 0, "area"), "area_from_box", "warning", "area null"),
+        (set_field("annotations", 0, iscrowd="perhaps"), "crowd_unclear", "warning", 'iscrowd "perhaps"'),
+        (set_field("annotations", 0, deleted=True), "deleted_annotation", "information", "annotations[0] is marked"),
+        (drop_field("images", 0, "width"), "image_without_size", "warning", "width null, height 80"),
         (set_field("images", 0, width=80, height=96), "wrong_size", "error", "(turned by a quarter?)"),
-        (set_field("images", 0, height=10**30), "image_without_size", "error", "width 96"),
+        (set_field("images", 0, height=10**30), "image_without_size", "warning", "width 96"),
         (lambda frames: frames.train["images"].append("x"), "malformed_image", "error", "images[18]"),
         (lambda frames: frames.train["categories"].append({"id": 4}), "malformed_category", "error", "categories[3]"),
         (crowd_image, "all_crowd", "warning", ""),
         (lambda frames: frames.image("train_03.png").unlink(), "missing_image", "error", ""),
-        (lambda frames: frames.image("train_03.png").write_bytes(b"no picture"), "corrupt_image", "error", ""),
+        (
+            lambda frames: frames.image("train_03.png").write_bytes(b"<html>404</html>"),
+            "corrupt_image",
+            "error",
+            "is no picture but an HTML page named .png",
+        ),
+        (
+            lambda frames: Image.open(frames.image("train_03.png")).save(frames.image("train_03.png"), "BMP"),
+            "misnamed",
+            "information",
+            "a BMP picture named .png",
+        ),
         (
             lambda frames: write_picture(frames.root / "images" / "more" / "lone.png", smooth_picture(9)),
             "unlisted_image",
@@ -159,10 +173,11 @@ def test_images_that_share_an_id_or_a_file(frames: Frames) -> None:
     frames.train["images"][1]["id"] = 1
     frames.val["images"][1]["file_name"] = "val_00.png"
     result = check(frames)
-    assert files(result, "duplicate_image_id") == [("train_01.png", "train_00.png")]
-    assert files(result, "duplicate_file_name") == [("val_00.png", "val_00.png")]
-    assert finding(result, "duplicate_file_name").severity == Severity.ERROR
-    assert notes(result, "unknown_image") == ["annotation 3: image_id 2", "annotation 4: image_id 2"]
+    (note,) = notes(result, "duplicate_image_id")
+    assert note.startswith("image id 1 is that of train_00.png, train_01.png: their boxes cannot be told apart")
+    assert finding(result, "duplicate_image_id").severity == Severity.ERROR
+    assert notes(result, "duplicate_file_name")[0].startswith("image 2 is the same file as an image before it")
+    assert notes(result, "unknown_image") == ["2 annotations belong to image 2, which it does not list"]
 
 
 @pytest.mark.parametrize(("ids", "expected"), [([1, 2, 4], True), ([3, 1, 2], True), ([0, 1, 2], False)])

@@ -213,8 +213,8 @@ def test_what_annotations_lack_is_told_before_any_work(config: DetectionConfig, 
     annotations.write_text(json.dumps({"images": []}))
     with pytest.raises(UserError, match="val.json: lists no image"):
         image_files(files, annotations)
-    annotations.write_text('{"images": [{"id": 1}]}')
-    with pytest.raises(UserError, match=r"val.json: cannot be read as COCO annotations \('file_name'\)"):
+    annotations.write_text('{"images": {"id": 1}}')
+    with pytest.raises(UserError, match="val.json: is no COCO annotation file: it has no list of images"):
         evaluation_of(config)
     annotations.unlink()
     with pytest.raises(UserError, match="tiny.yml: int8 needs EvalDataset: .*val.json does not exist"):

@@ -22,8 +22,10 @@ def registered():
 def check_equal(operators: list[dict], data: bytes | np.ndarray, batch_operators: tuple[dict, ...] = ()) -> None:
     """Compares ours with ppdet's, which gets the operators that follow ``Permute`` as operators of a batch."""
     from ppdet.data.reader import BatchCompose, Compose
+    from ppdet.data.transform.operators import Decode
 
-    sample = Compose([{"Decode": {}}, *operators])({"image": data})
+    # ppdet's own decoder, in whose place ours stands elsewhere.
+    sample = Compose(operators)(Decode()({"image": data}))
     if batch_operators:
         sample = {name: value[0] for name, value in BatchCompose(list(batch_operators))([sample]).items()}
     renamed = [{"PadStride": {"stride": entry["PadBatch"]["pad_to_stride"]}} for entry in batch_operators]

@@ -80,10 +80,11 @@ def test_training_enhances_as_deployment_does(arguments):
 
 
 def test_operators_take_the_same_arguments_in_training_and_deployment():
-    from ppdet.data.transform import LetterResize, SonarEnhance
+    from ppdet.data.transform import LetterResize, Resize, SonarEnhance
 
     assert parameters_of(SonarEnhance) == parameters_of(sonar.SonarEnhance)
     assert parameters_of(LetterResize) == parameters_of(preprocess.LetterResize)
+    assert parameters_of(Resize) == parameters_of(preprocess.Resize)
 
 
 @pytest.mark.parametrize("name", ["SonarEnhance", "RandomHSV"])

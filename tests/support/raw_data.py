@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tools import prepare_data
 
@@ -150,7 +150,7 @@ class Prepared:
         sizes = {image["id"]: (image["width"], image["height"]) for image in everything}
         for image in everything:
             with Image.open(self.folder / "images" / image["file_name"]) as picture:
-                assert picture.size == sizes[image["id"]]
+                assert ImageOps.exif_transpose(picture).size == sizes[image["id"]]
         for entry in annotations:
             x, y, w, h = entry["bbox"]
             width, height = sizes[entry["image_id"]]

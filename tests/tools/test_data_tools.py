@@ -86,7 +86,7 @@ def test_errors_in_boxes_leave_with_1_and_one_line_a_kind(tmp_path: Path, tool: 
     assert len(lines) == 3
     assert "num_classes is 4" in lines[0]
     assert "5 training boxes without area" in lines[1] and "and 2 more" in lines[1]
-    assert "train_00.png (annotation 1, cube: bbox [10, 8, 0, 24])" in lines[1]
+    assert "train_00.png (annotation 1 (cube): corners 10 8 10 32 enclose nothing)" in lines[1]
     assert "1 validation image whose file does not exist" in lines[2]
     report = json.loads((tmp_path / "out" / "check.json").read_text())
     assert [finding["count"] for finding in report["findings"][:3]] == [2, 5, 1]

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import tarfile
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,24 @@ class TestImageNetDataset:
         assert caught.value.argument == "class_num"
         check_labels(listed(tmp_path, "a.png 0\nb.png 9\n"), 10)
 
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
+    def test_a_list_from_windows(self, tmp_path: Path, encoding: str) -> None:
+        for name in ("海参", "海胆"):
+            save(tmp_path / name / "1 2.PNG")
+        (tmp_path / "list.txt").write_bytes("海参\\1 2.png 0\r\n海胆\\1 2.PNG\t1\r\n".encode(encoding))
+        dataset = ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"))
+        assert dataset.labels.tolist() == [0, 1]
+        assert [dataset.name_of(index) for index in range(2)] == [
+            str(tmp_path / name / "1 2.PNG") for name in ("海参", "海胆")
+        ]
+        assert dataset.load(0)[0] == (tmp_path / "海参" / "1 2.PNG").read_bytes()
+
+    def test_a_list_in_an_encoding_that_cannot_be_told(self, tmp_path: Path) -> None:
+        (tmp_path / "list.txt").write_bytes("café/1.png 0\n".encode("cp1252"))
+        with pytest.raises(DatasetError, match=r"list\.txt: line 1 cannot be read .*--encoding") as caught:
+            ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"))
+        assert caught.value.argument == "cls_label_path"
+
 
 class TestImageFolder:
     @pytest.fixture
@@ -97,6 +116,30 @@ class TestImageFolder:
         assert dataset.class_names == ["ant", "zebra"]
         assert dataset.labels.tolist() == [0] * 5 + [1] * 10
         assert dataset.name_of(0).endswith("ant/0.png")
+
+    def test_classes_are_those_of_every_system(self, tmp_path: Path) -> None:
+        """What systems leave behind is no class, and accents stored as characters of their own change no order."""
+        for form, folder in (("NFC", "train"), ("NFD", "val")):
+            for name in ("été", "f", "z"):
+                save(tmp_path / folder / unicodedata.normalize(form, name) / "0.png")
+        for name in ("__MACOSX/é", "@eaDir", "$RECYCLE.BIN", "z/@eaDir/0.png"):
+            save(tmp_path / "val" / name / "0.png")
+        datasets = [ImageFolder(str(tmp_path / folder)) for folder in ("train", "val")]
+        assert datasets[0].class_names == datasets[1].class_names == ["f", "z", "été"]
+        assert [len(dataset) for dataset in datasets] == [3, 3]
+        save(tmp_path / "val" / "été" / "0.png")
+        with pytest.raises(DatasetError, match="2 folders of the class 'été'"):
+            ImageFolder(str(tmp_path / "val"))
+
+    def test_folders_named_in_gbk(self, tmp_path: Path) -> None:
+        try:
+            save(tmp_path / os.fsdecode("海参".encode("gbk")) / "0.png")
+        except OSError:
+            pytest.skip("this file system has UTF-8 names only")
+        save(tmp_path / "a" / "0.png")
+        dataset = ImageFolder(str(tmp_path))
+        assert dataset.class_names == ["a", "海参"]
+        assert dataset.load(1)[1] == 1
 
     def test_split_is_disjoint_complete_stratified_and_seeded(self, root: Path) -> None:
         train, val = (ImageFolder(str(root), split=split, holdout=0.2, seed=3) for split in ("train", "val"))
@@ -128,6 +171,15 @@ class TestImageFolder:
             save(tmp_path / "vehicles" / path)
         assert ImageFolder(str(tmp_path / "flat")).class_names == ["test", "train"]
         assert ImageFolder(str(tmp_path / "vehicles")).class_names == ["bus", "train"]
+
+    def test_photographs_that_are_not_read_are_counted(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A class might lose most of its pictures otherwise, without a word."""
+        for name in ("ant/1.HEIC", "ant/deep/2.heic", "zebra/3.dng", "zebra/4.pdf"):
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_bytes(b"\0\0\0\x20ftypheic")
+        save(root / "ant" / "more.JFIF")
+        assert ImageFolder(str(root)).labels.tolist() == [0] * 6 + [1] * 10
+        assert f"{root}: photographs that are not read here are left out (1 .dng, 2 .heic)" in caplog.text
 
     def test_links_to_folders_are_followed_and_circles_left(self, root: Path, tmp_path_factory: Any) -> None:
         elsewhere = tmp_path_factory.mktemp("elsewhere")

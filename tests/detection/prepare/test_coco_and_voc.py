@@ -165,9 +165,9 @@ COCO_FAULTS = {
     "path outside": (
         [image_entry(51, "../../outside.png")], [box_entry(51, 51)], "missing_image", "outside.png is not"
     ),
-    "annotation of no image": ([], [box_entry(52, 99)], "missing_image", "image 99, which it does not list"),
+    "annotation of no image": ([], [box_entry(52, 99)], "unknown_image", "image 99, which it does not list"),
     "annotation without image": ([], [{"id": 53}], "malformed_annotation", "names no image"),
-    "image without name": ([{"id": 54}], [box_entry(54, 54)], "malformed_image_entry", "images[10] has no"),
+    "image without name": ([{"id": 54}], [box_entry(54, 54)], "malformed_image", "images[10] has no"),
     "two images of one id": ([image_entry(0, "1.png")], [], "duplicate_image_id", "image id 0 is that of 0.png, 1.png"),
     "image listed twice": ([image_entry(1, "1.png")], [], "duplicate_image_id", "listed 2 times"),
     "file listed twice": (

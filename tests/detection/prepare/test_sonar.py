@@ -73,7 +73,9 @@ def test_every_way_to_write_an_annotation(tmp_path: Path) -> None:
     assert "sonar" not in images["frame_0.png"]
     assert (images["mixed.bmp"]["width"], images["mixed.bmp"]["height"]) == (WIDTH, HEIGHT)
     assert "BoxAnnotations/0017.xml: belongs to ping_17.png, which it names" in result.reasons("paired_by_stated_name")
-    assert result.reasons("size_disagrees") == ["BoxAnnotations/0001.xml: states 99x98, the picture has 64x48"]
+    assert result.reasons("size_disagrees") == [
+        "BoxAnnotations/0001.xml: states 99x98, the picture has 64x48; boxes are those of the picture"
+    ]
     respelled = [(entry["written"], entry["class"]) for entry in result.report["respelled_classes"]]
     assert sorted(respelled) == [("CUBE", "cube"), ("Human_Body", "human body"), ("humanbody", "human body")]
     assert result.report["boxes"] == {"input": 11, "kept": 11, "repaired": 0, "rejected": 0}
@@ -158,7 +160,7 @@ BAD_XML = {
     "external": ('<!DOCTYPE a SYSTEM "file:///etc/hostname"><annotation/>', "declares a document type"),
     "deep": ("<annotation>" + "<a>" * 100 + "</a>" * 100 + "</annotation>", "nested more than 64 deep"),
     "other": ("<html><body/></html>", "its root is <html>"),
-    "encoding": ('<?xml version="1.0" encoding="klingon"?><annotation/>', "encoding 'klingon' cannot be read"),
+    "damaged": ("<annotation>\0\0</annotation>", "holds zero bytes"),
 }
 
 
@@ -170,6 +172,7 @@ def test_frames_that_cannot_be_used(tmp_path: Path) -> None:
     damaged = raw / "Images" / "frame_1.png"
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     write_voc(raw / "BoxAnnotations" / "ghost.xml", corners("cube", 5, 6, 25, 36), corners("ball", 5, 6, 25, 36))
+    (raw / "Images" / "phone.heic").write_bytes(b"\0\0\0\x20ftypheic" + bytes(90))
     write_image(raw / "Images" / "bare.png", seed=90)
     # Nothing usable is left of it: it must not be taken for an empty frame.
     write_voc(raw / "BoxAnnotations" / "frame_2.xml", corners("anchor", 5, 6, 25, 36))
@@ -187,7 +190,8 @@ def test_frames_that_cannot_be_used(tmp_path: Path) -> None:
     for number, (_, reason) in enumerate(BAD_XML.values(), start=6):
         assert any(f"BoxAnnotations/frame_{number}.xml: " in line and reason in line for line in lines), reason
         assert f"Images/frame_{number}.png: its annotation file could not be read" in lines
-    assert result.reasons("undecodable_image")[0].startswith("Images/frame_1.png: ")
+    assert result.reasons("undecodable_image")[0].startswith("Images/frame_1.png: is truncated: a PNG pic")
+    assert "left out (1 .heic): convert them" in result.reasons("photographs_not_read")[0]
     assert result.reasons("missing_image") == ["BoxAnnotations/ghost.xml: has no image"]
     assert "Images/bare.png: has no annotation file" in result.reasons("no_annotation")
     assert result.reasons("no_box_left") == ["Images/frame_2.png: none of its 1 boxes can be used"]
@@ -196,7 +200,7 @@ def test_frames_that_cannot_be_used(tmp_path: Path) -> None:
         "Images/frame_4.png: has annotation files that differ: BoxAnnotations/frame_4.xml, Old/frame_4.xml",
     ]
     assert "frame_5.bmp, frame_5.png" in result.reasons("ambiguous_image")[0]
-    assert result.reasons("boxes_may_be_scaled")[0].startswith("all: 2 of 12 boxes reach beyond pictures")
+    assert result.reasons("size_disagrees")[0].startswith("BoxAnnotations/good.xml: states 1280x720")
     assert result.report["boxes"] == {"input": 12, "kept": 2, "repaired": 2, "rejected": 8}
 
 
@@ -285,9 +289,8 @@ def test_many_swapped_corners_are_doubted(tmp_path: Path) -> None:
     raw = sound_folder(tmp_path / "raw")
     for number in range(3):
         write_voc(raw / "BoxAnnotations" / f"frame_{number}.xml", corners("cube", 40, 30, 10, 8))
-    assert prepared(raw).reasons("corners_may_be_sizes") == [
-        "all: 3 of 6 boxes had swapped corners: do the tags hold x y w h after all?"
-    ]
+    with pytest.raises(UserError, match="3 of 6 boxes reach beyond .* end before they begin.*--boxes xywh reads them"):
+        prepared(raw)
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,9 @@ def test_an_error_of_the_program_is_logged_and_not_shown(monkeypatch, caplog):
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG"), (b"\x00\x00\x00\x20ftypheic" + bytes(90), "HEIC"),
         (b"\x00\x00\x00\x20ftypisom" + bytes(90), "a video"), (b"PK\x03\x04" + bytes(30), "an archive"),
         # Pillow could read it, by starting Ghostscript.
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a text file"), (b"\x80" * 99, "not a picture of a"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
+        (b"\x80" * 99, "a file of an unknown kind"),
+        (b"<!doctype html><html></html>", "an HTML page"), (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
     ],
 )  # fmt: skip
 def test_other_files_are_named(classifier, data, words):
@@ -310,6 +312,8 @@ def test_too_many_pixels_are_refused_by_the_header(classifier, size):
 
 
 def test_a_large_picture_behind_the_header_of_a_small_one(classifier, monkeypatch):
+    """Only readers of the formats that are let through are asked, when the header is looked at and when it is decoded.
+    """
     # A TIFF of 8 x 8 pixels that Pillow's reader of IFUNC files, which has no signature, takes for one of 2000 x 2000.
     # Readers are asked in the order in which they were loaded: here that of IFUNC first, as in a fresh process.
     Image.init()
@@ -319,7 +323,57 @@ def test_a_large_picture_behind_the_header_of_a_small_one(classifier, monkeypatc
     folder = struct.pack("<H", len(entries))
     folder += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items()) + bytes(4)
     data = (lines.ljust(511, b"\0") + b"\x1a").ljust(1024, b"\0") + folder
-    refused(classifier.post("/predict", data=data.ljust(5200, b"\0")), 422, "header of this TIFF picture is damaged")
+    answer = classifier.post("/predict", data=data.ljust(5200, b"\0"))
+    assert (answer.status_code, answer.json["type"]) == (200, "TIFF")
+
+
+LONG = pytest.mark.parametrize("size", [(20000, 2), (2, 20000)])
+
+
+class Nothing:
+    """Stands for an engine: sees nothing in a picture."""
+
+    computed_in = "float32"
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        return np.zeros([len(images), 3], np.float32)
+
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
+        return [np.zeros([0, 6], np.float32), np.zeros([len(images)], np.int32)]
+
+
+def served(*operators: dict, detector: bool = False) -> Predictor | DetectionPredictor:
+    """A predictor with these operators in front of a network that sees nothing."""
+    if detector:
+        prepare = build_detection_pipeline([*operators, {"Permute": {}}])
+        return DetectionPredictor(Nothing(), prepare, None, 1, [-1, 3, -1, -1], OutputForm())
+    return Predictor(Nothing(), build_pipeline([*operators, {"ToCHWImage": {}}], "here"), None, 1, [-1, 3, -1, -1])
+
+
+@LONG
+def test_long_narrow_pictures(size):
+    """What a crop keeps is computed; without one the result would be too large, or nothing would be left of it."""
+    short, crop = {"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 224}}
+    keep = {"Resize": {"target_size": 64, "keep_ratio": True}}
+    cases = [
+        (served(short, crop), ""), (served(short), "would be resized to"),
+        (served({"LetterResize": {"target_size": 64}}, detector=True), ""),
+        (served({"Resize": {"target_size": 64, "keep_ratio": False}}, detector=True), ""),
+        (served(keep, detector=True), f"has {size[0]} x {size[1]} pixels, of which resizing"),
+    ]  # fmt: skip
+    for predictor, problem in cases:
+        with OneThread(predictor) as model:
+            answer = client_of(model).post("/predict?preview=1", data=picture(RED, size=size))
+            if problem:
+                refused(answer, 422, problem)
+            else:
+                assert answer.status_code == 200, answer.json
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
+def test_a_detector_takes_the_types_that_its_training_takes(detector, kind):
+    answer = detector.post("/predict", data=picture(BLUE, kind, (90, 60))).json
+    assert (answer["type"], answer["width"], answer["height"]) == (kind, 90, 60)
 
 
 def test_how_large_a_body_may_be(classifier):

@@ -102,11 +102,12 @@ def test_truncated_file_is_refused_by_name(tmp_path: Path, image_format: str, sh
     ("data", "message"),
     [
         (b"", "the file is empty"),
-        (b"<html>not found</html>", "is not an image of a known format"),
+        (b"<html>not found</html>", "is no picture but an HTML page named .jpg"),
+        (b"\x80" * 99, "is not an image of a known format"),
         (encoded(Image.fromarray(picture()), "PNG")[:16] + b"\xff" * 8 + bytes(100), ""),
         (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), ".*floating-point"),
     ],
-    ids=["empty", "a page", "damaged header", "floating-point"],
+    ids=["empty", "a page", "unknown", "damaged header", "floating-point"],
 )
 def test_what_is_no_image_is_refused_by_name(data: bytes, message: str) -> None:
     with pytest.raises(ImageError, match=f"^a.jpg: {message}"):

@@ -15,6 +15,7 @@ import pytest
 
 from ppcls_ext.utils.command_line import add_config_arguments, run
 from ppcls_ext.utils.errors import ConfigError, UserError
+from ppcls_ext.utils.texts import VARIABLE
 
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
 
@@ -111,3 +112,37 @@ def test_overrides_gather():
     arguments = parser.parse_args(["-c", "a.yaml", "-o", "A.b=1", "C=2", "-o", "D=3"])
     assert (arguments.config, arguments.override) == ("a.yaml", ["A.b=1", "C=2", "D=3"])
     assert parser.parse_args(["-c", "a.yaml"]).override == []
+
+
+def test_a_terminal_without_utf8_stops_no_command(tmp_path):
+    code = """
+import logging, sys
+from pathlib import Path
+from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.log import log_to_file, set_up_logging
+def main():
+    set_up_logging()
+    log_to_file(Path(sys.argv[1]))
+    print("\\u6d77\\u53c2 caf\\xe9 \\xb2")
+    logging.getLogger("tools").warning("\\u6d77\\u80c6 \\udcba")
+run(main)
+"""
+    for settings in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "run.log")],
+            capture_output=True, cwd=TOOLS.parent, env={**os.environ, **settings},
+        )  # fmt: skip
+        assert done.returncode == 0
+        assert done.stderr == b""
+        assert b"\\u6d77\\u53c2 caf\\xe9 \\xb2" in done.stdout
+    assert "海胆 \\udcba" in (tmp_path / "run.log").read_text(encoding="utf-8")
+
+
+def test_the_encoding_of_texts_is_stated_once_for_all(monkeypatch, capsys):
+    monkeypatch.setenv(VARIABLE, "")
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    parser.parse_args(["-c", "a.yaml", "--encoding", "cp949"])
+    assert os.environ[VARIABLE] == "cp949"
+    assert leave(lambda: parser.parse_args(["-c", "a.yaml", "--encoding", "klingon"])) == 2
+    assert capsys.readouterr().err.startswith("error: --encoding klingon: unknown; such as gb18030")

@@ -1,0 +1,573 @@
+"""Where boxes lie: what the four numbers of an annotation mean, and whether they fit the pictures.
+
+:func:`corners_of` is the one place that turns numbers as they were written into corners in pixels of the upright
+picture. :func:`doubt_about` looks at all boxes of a set, before any is clipped, beside stated and real sizes of the
+pictures: where the usual reading does not fit and another does, or where the sizes are not the pictures', it names the
+likely cause and what a person can choose (:class:`BoxReading`). Nothing is chosen without the person. Loads neither
+Paddle nor ppdet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from detection.annotations import Frame
+
+# What the four numbers are, and how a message says it.
+LAYOUTS = {
+    "xyxy": "two corners, x y x y",
+    "xywh": "a corner, width and height, x y w h",
+    "cxcywh": "a centre, width and height",
+    "yxyx": "two corners, y before x",
+    "yxhw": "a corner, height and width, y before x",
+}
+# As each annotation file writes them, in pixels of the pictures.
+AS_WRITTEN = "as-written"
+# Corners of an outline: whatever boxes hold, these are corners, x before y.
+OUTLINE = "outline"
+# Training looks at so many pictures, spread over the set.
+SAMPLE = 1000
+# Reading a header is mostly waiting for the disk.
+THREADS = 8
+
+# A box fits if it reaches no further beyond its picture than this share of the picture's side and of its own, and a
+# pixel more: people draw a little too large.
+OVERHANG, OWN_OVERHANG = 0.02, 0.1
+# So many boxes, and this share of all, must not fit before the usual reading is doubted: a few bad boxes are usual.
+FEWEST, SHARE = 3, 0.1
+# The same by the layout that fits instead. Large objects fit as corners and as sides alike, so that the misfits must
+# tell; y before x shows on a part of the picture only, centres at two borders.
+EVIDENCE = {"xyxy": (3, 0.2), "xywh": (3, 0.2), "cxcywh": (2, 0.02), "yxyx": (2, 0.1), "yxhw": (2, 0.1)}
+# Of fewer boxes than these, three must not fit in any case.
+HANDFUL = 10
+# Centres are believed if they make what is seen twenty times as likely as one bad box in ten does.
+BAD_BOXES, LIKELIHOOD = 0.1, 20
+# Another reading must leave no more than this share of all boxes, and of the misfits, that do not fit.
+LEFT_OVER, LEFT_OF_MISFITS = 0.02, 0.1
+# A half: of the boxes that are fractions, of turned pictures whose stated sizes say so, and of those that fit nothing,
+# which must be more than a handful as well.
+MOST, FEWEST_LOST = 0.5, 5
+# Pixels by which rounding changes a side.
+ROUNDING = 1
+# One picture of another size is a slip; from so many on, and from this share of all, it is how the set was made.
+FEWEST_SIZES, SIZES = 2, 0.1
+# Difference of two shapes (width over height) that rounding explains.
+SHAPE = 0.03
+# EXIF's number for how the camera was held: from 5 on, the picture is turned by a quarter.
+ORIENTATION = 0x0112
+QUARTER = 5
+# By EXIF, which pictures are mirrored from left to right and from top to bottom, after a quarter turn has exchanged
+# rows and columns.
+MIRRORED = ((2, 3, 6, 7), (3, 4, 7, 8))
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxReading:
+    """What a person has said about the boxes of a set; ``None``: nothing, so that doubts stop the work.
+
+    The names are those of the options of ``tools/prepare_data.py`` and of the keys of a data set.
+
+    Attributes:
+        boxes: what the four numbers are, one of :data:`LAYOUTS`, or ``as-written``: as the annotation file's form has
+            them, in pixels of the pictures, which answers all doubts.
+        normalised: they are fractions of the picture, not pixels.
+        scale_boxes: they belong to a picture of the stated size, and are scaled to the picture as it is.
+        turn_boxes: they belong to the picture as it is stored, and are turned with it as its EXIF data say.
+    """
+
+    boxes: Literal["xyxy", "xywh", "cxcywh", "yxyx", "yxhw", "as-written"] | None = None
+    normalised: bool | None = None
+    scale_boxes: bool | None = None
+    turn_boxes: bool | None = None
+
+    @classmethod
+    def among(cls, entries: Mapping[str, Any]) -> BoxReading:
+        """Takes what is said from options or from the section of a data set, which hold other things, too."""
+        return cls(**{name: entries[name] for name in READING_KEYS if name in entries})
+
+    @property
+    def needs_pictures(self) -> bool:
+        """Whether the size or the orientation of each picture decides where its boxes lie."""
+        return bool(self.normalised or self.scale_boxes or self.turn_boxes)
+
+    def words(self) -> str:
+        """Says what the reading does; empty where nothing was chosen."""
+        chosen = []
+        if self.boxes is not None:
+            chosen.append("taken as written" if self.boxes == AS_WRITTEN else f"read as {LAYOUTS[self.boxes]}")
+        for answer, yes, no in (
+            (self.normalised, "as fractions of the picture", "as pixels"),
+            (self.scale_boxes, "scaled from the stated size to the picture's", "not scaled"),
+            (self.turn_boxes, "turned with the picture as EXIF data say", "not turned"),
+        ):
+            if answer is not None:
+                chosen.append(yes if answer else no)
+        return f"boxes are {', '.join(chosen)}" if chosen else ""
+
+
+READING_KEYS = tuple(field.name for field in dataclasses.fields(BoxReading))
+UNSAID = BoxReading()
+
+
+class Pictures(NamedTuple):
+    """Sizes of pictures, width before height, 0 where unknown.
+
+    Attributes:
+        shown: as decoded, upright, ``int64`` ``[N, 2]``.
+        orientation: EXIF's number, 1 to 8, ``int64`` ``[N]``.
+        stated: what the annotations say, ``int64`` ``[N, 2]``.
+    """
+
+    shown: np.ndarray
+    orientation: np.ndarray
+    stated: np.ndarray
+
+    @property
+    def quarter(self) -> np.ndarray:
+        """Which pictures EXIF data turn by a quarter, ``bool`` ``[N]``."""
+        return self.orientation >= QUARTER
+
+    @property
+    def square(self) -> np.ndarray:
+        """Which pictures are as wide as high, ``bool`` ``[N]``."""
+        return self.shown[:, 0] == self.shown[:, 1]
+
+    @property
+    def stored(self) -> np.ndarray:
+        """The sizes before that, ``[N, 2]``."""
+        return np.where(self.quarter[:, None], self.shown[:, ::-1], self.shown)
+
+
+class Boxes(NamedTuple):
+    """All boxes of a set as they were written.
+
+    Attributes:
+        numbers: ``float64`` ``[A, 4]``.
+        layouts: what the form of the file says that they are, of :data:`LAYOUTS` or :data:`OUTLINE`, ``[A]``.
+        rows: the picture of each, ``int64`` ``[A]``.
+    """
+
+    numbers: np.ndarray
+    layouts: np.ndarray
+    rows: np.ndarray
+
+    def on(self, pictures: np.ndarray) -> Boxes:
+        """Returns those on some of the pictures, ``bool`` ``[N]``."""
+        return Boxes(*(column[pictures[self.rows]] for column in self))
+
+
+def read_pictures(files: Iterable[Path], stated: Iterable[tuple[int, int] | None]) -> Pictures:
+    """Reads size and orientation from the headers of picture files, which takes some 0.1 ms each and decodes nothing.
+
+    A file that cannot be read has the size 0; a stated size of ``None`` is 0 as well.
+    """
+    with ThreadPoolExecutor(THREADS) as threads:
+        seen = list(threads.map(_header, files))
+    told = [size or (0, 0) for size in stated]
+    return Pictures(
+        np.array([size for size, _ in seen], np.int64).reshape(-1, 2),
+        np.array([orientation for _, orientation in seen], np.int64),
+        np.array(told, np.int64).reshape(-1, 2),
+    )
+
+
+def _header(file: Path) -> tuple[tuple[int, int], int]:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.format in ("JPEG", "MPO"):
+                # Pillow would heed XMP as well, which the decoder of JPEGs does not.
+                exif = Image.Exif()
+                exif.load(image.info.get("exif", b""))
+            elif image.format == "PNG" and "exif" not in image.info:
+                # Pillow would decode all of it to look for EXIF data at the end.
+                return image.size, 1
+            else:
+                exif = image.getexif()
+            orientation = exif.get(ORIENTATION, 1)
+            orientation = orientation if orientation in range(1, 9) else 1
+            # Of a TIFF, Pillow states the upright size.
+            turned = orientation >= QUARTER and image.format != "TIFF"
+            return image.size[::-1] if turned else image.size, orientation
+    except Exception:  # noqa: BLE001 - Pillow's readers raise nearly anything; the decoder will name what is wrong.
+        return (0, 0), 1
+
+
+def corners_of(boxes: Boxes, pictures: Pictures, reading: BoxReading = UNSAID) -> np.ndarray:
+    """Returns left, top, right and bottom of each box in pixels of the upright picture, ``float64`` ``[A, 4]``.
+
+    They are neither put in order nor clipped. A box stays as it is where the reading needs a size that is not known.
+    """
+    layouts = boxes.layouts
+    if reading.boxes not in (None, AS_WRITTEN):
+        layouts = np.where(layouts == OUTLINE, OUTLINE, reading.boxes)
+    corners = np.empty_like(boxes.numbers)
+    for layout in np.unique(layouts):
+        chosen = layouts == layout
+        corners[chosen] = _corners(boxes.numbers[chosen], str(layout))
+    if not reading.needs_pictures:
+        return corners
+    shown, stated = pictures.shown[boxes.rows], pictures.stated[boxes.rows]
+    base = pictures.stored[boxes.rows] if reading.turn_boxes else shown
+    if reading.normalised:
+        corners *= np.tile(np.where(base > 0, base, 1), 2)
+    elif reading.scale_boxes:
+        known = (stated > 0).all(axis=1, keepdims=True) & (base > 0).all(axis=1, keepdims=True)
+        corners *= np.tile(np.where(known, base / np.where(known, stated, 1), 1.0), 2)
+    if reading.turn_boxes:
+        orientation = np.where((shown > 0).all(axis=1), pictures.orientation[boxes.rows], 1)
+        corners = np.where((orientation >= QUARTER)[:, None], corners[:, [1, 0, 3, 2]], corners)
+        for axis, mirrored in enumerate(MIRRORED):
+            chosen = np.isin(orientation, mirrored)
+            corners[chosen, axis::2] = shown[chosen, axis, None] - corners[chosen, axis::2][:, ::-1]
+    return corners
+
+
+def _corners(numbers: np.ndarray, layout: str) -> np.ndarray:
+    first, second = numbers[:, :2], numbers[:, 2:]
+    if layout.startswith("y"):
+        first, second = first[:, ::-1], second[:, ::-1]
+    if layout == "cxcywh":
+        first, second = first - second / 2, first + second / 2
+    elif layout in ("xywh", "yxhw"):
+        second = first + second
+    return np.concatenate([first, second], axis=1)
+
+
+def misfits(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Tells which boxes reach far beyond their picture or end before they begin, ``bool`` ``[A]``.
+
+    Args:
+        corners: left, top, right, bottom, ``[A, 4]``.
+        sizes: width and height of the picture of each, ``[A, 2]``.
+    """
+    low, high = corners[:, :2], corners[:, 2:]
+    slack = ROUNDING + np.minimum(OVERHANG * sizes, OWN_OVERHANG * np.abs(high - low))
+    return ((low < -slack) | (high > sizes + slack) | (high < low)).any(axis=1)
+
+
+def as_options(**choices: str | bool) -> str:
+    """Spells choices as options of a command: ``--boxes xyxy --no-scale-boxes``."""
+    words = []
+    for name, value in choices.items():
+        option = name.replace("_", "-")
+        words.append(f"--{'no-' if value is False else ''}{option}" + ("" if isinstance(value, bool) else f" {value}"))
+    return " ".join(words)
+
+
+def as_keys(section: str) -> Callable[..., str]:
+    """Returns what spells choices as keys of a configuration's section: ``TrainDataset.boxes: xyxy``."""
+
+    def spell(**choices: str | bool) -> str:
+        values = {name: str(value).lower() for name, value in choices.items()}
+        return " and ".join(f"{section}.{name}: {value}" for name, value in values.items())
+
+    return spell
+
+
+class _Trial:
+    """Tries readings on all boxes of a set; ``spell`` says choices as options or as keys."""
+
+    def __init__(self, boxes: Boxes, pictures: Pictures, spell: Callable[..., str]) -> None:
+        self.boxes, self.pictures, self.spell, self.count = boxes, pictures, spell, len(boxes.rows)
+        self.seen = np.isin(np.arange(len(pictures.shown)), boxes.rows)
+        self.known: dict[BoxReading, int] = {}
+
+    def lost(self, reading: BoxReading) -> int:
+        """Returns how many boxes do not fit their pictures."""
+        if reading not in self.known:
+            corners = corners_of(self.boxes, self.pictures, reading)
+            self.known[reading] = int(misfits(corners, self.pictures.shown[self.boxes.rows]).sum())
+        return self.known[reading]
+
+    def fit(self, reading: BoxReading) -> str:
+        """Says how many boxes fit."""
+        return f"{self.count - self.lost(reading)} of {self.count} fit"
+
+    def is_doubtful(self, reading: BoxReading, fewest: int = FEWEST, share: float = SHARE) -> bool:
+        """Tells whether so many boxes do not fit that they are no slips."""
+        fewest = fewest if self.count >= HANDFUL else max(fewest, FEWEST)
+        return self.lost(reading) >= max(fewest, share * self.count)
+
+    def may_be_centres(self, reading: BoxReading) -> bool:
+        """Tells whether boxes that all fit as centres are centres, or corners of which a few are bad.
+
+        Of objects that lie anywhere, ``near`` are nearer to the left or upper border than half their side. If numbers
+        are centres, none are, and as many reach beyond the other two borders; if they are corners, that none are is
+        chance, and those that reach beyond are bad boxes. Both counts are taken for Poisson's.
+        """
+        corners = corners_of(self.boxes, self.pictures, reading)
+        sizes, sides = self.pictures.shown[self.boxes.rows], np.abs(corners[:, 2:] - corners[:, :2])
+        shares = (sides / 2 / np.maximum(sizes - sides, ROUNDING)).clip(max=1)
+        near, bad = (1 - (1 - shares).prod(axis=1)).sum(), BAD_BOXES * self.count
+        return near > 0 and self.lost(reading) * math.log(near / bad) + bad >= math.log(LIKELIHOOD)
+
+
+def doubt_about(
+    boxes: Boxes, pictures: Pictures, reading: BoxReading = UNSAID, spell: Callable[..., str] = as_options
+) -> str | None:
+    """Tells whether the boxes of a set, read as ``reading`` says, do not fit its pictures.
+
+    Only what the reading leaves open is asked about. A few bad boxes, a handful of boxes, small or large objects and
+    single pictures of another size raise no doubt; the limits are the constants at the top of this module.
+
+    Args:
+        boxes: all of the set.
+        pictures: of the set; boxes on those of unknown size are left out.
+        reading: what a person has said.
+        spell: says choices, given as attributes of :class:`BoxReading`, as options or as keys.
+
+    Returns:
+        One line, without the name of the set: how many of how many do not fit, the likely cause and what reads them;
+        ``None`` where nothing is doubtful.
+    """
+    boxes = boxes.on((pictures.shown > 0).all(axis=1))
+    if reading.boxes == AS_WRITTEN or not len(boxes.rows):
+        return None
+    trial = _Trial(boxes, pictures, spell)
+    unit, reading = _ask_unit(trial, reading)
+    sizes = _sizes(trial, reading)
+    layout, reading = _ask_layout(trial, reading, sizes)
+    turn, reading = _ask_turn(trial, reading, sizes)
+    questions = [unit, layout, turn, _ask_scale(trial, reading, sizes)]
+    if not any(questions):
+        questions = [_ask_exchange(trial, reading, sizes) or _ask_resolution(trial, reading)]
+    return "; ".join(filter(None, questions)) or None
+
+
+# Each question is a text, empty where there is nothing to ask, and the reading with its likely answer.
+
+
+def _ask_unit(trial: _Trial, reading: BoxReading) -> tuple[str, BoxReading]:
+    numbers = trial.boxes.numbers
+    # A box of zeros is a placeholder.
+    small = (np.abs(numbers) <= 1 + OVERHANG).all(axis=1) & numbers.any(axis=1)
+    if reading.normalised is not None or small.mean() <= MOST:
+        return "", reading
+    text = (
+        f"{small.sum()} of {trial.count} boxes hold no number above 1, as fractions of the picture do: "
+        f"{trial.spell(normalised=True)} reads them so, {trial.spell(normalised=False)} as pixels"
+    )
+    return text, dataclasses.replace(reading, normalised=True)
+
+
+class _Sizes(NamedTuple):
+    """Pictures with boxes, each ``bool`` ``[N]``.
+
+    Attributes:
+        told: the annotations state a size.
+        stored: that of the stored picture (or of its shape), which EXIF data turn by a quarter.
+        exchanged: width and height are exchanged, and no EXIF data explain it.
+        other: it is another one.
+    """
+
+    told: np.ndarray
+    stored: np.ndarray
+    exchanged: np.ndarray
+    other: np.ndarray
+
+
+def _sizes(trial: _Trial, reading: BoxReading) -> _Sizes:
+    pictures = trial.pictures
+    stated, shown, stored = pictures.stated, pictures.shown, pictures.stored
+    told = trial.seen & (stated > 0).all(axis=1) & (shown > 0).all(axis=1)
+    base = stored if reading.turn_boxes else shown
+
+    def alike(one: np.ndarray) -> np.ndarray:
+        return (np.abs(one - stated) <= ROUNDING).all(axis=1)
+
+    def shaped(one: np.ndarray) -> np.ndarray:
+        crossed = one * stated[:, ::-1]
+        return np.abs(crossed[:, 0] - crossed[:, 1]) <= SHAPE * crossed.max(axis=1)
+
+    differs = told & ~alike(base)
+    quarter = differs & pictures.quarter & (reading.turn_boxes is None)
+    of_stored = quarter & (alike(stored) | (shaped(stored) & ~shaped(shown)))
+    exchanged = differs & ~of_stored & alike(base[:, ::-1])
+    other = differs & ~exchanged & ~alike(stored)
+    return _Sizes(told, of_stored, exchanged, other)
+
+
+def _ask_layout(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> tuple[str, BoxReading]:
+    # The picture that boxes belong to may have to be chosen, too.
+    readings = [reading]
+    if reading.turn_boxes is None and trial.pictures.quarter[trial.seen].any():
+        readings.append(dataclasses.replace(reading, turn_boxes=True))
+    if reading.scale_boxes is None and sizes.other.any():
+        readings += [dataclasses.replace(each, scale_boxes=True) for each in readings]
+    usual = min(readings, key=trial.lost)
+    layouts = [layout for layout, needed in EVIDENCE.items() if trial.is_doubtful(usual, *needed)]
+    if reading.boxes is not None or not layouts:
+        return "", reading
+    if not trial.may_be_centres(usual) and not trial.is_doubtful(usual, FEWEST, MOST):
+        layouts.remove("cxcywh")
+    limit = min(LEFT_OVER * trial.count, LEFT_OF_MISFITS * trial.lost(usual))
+    others = [dataclasses.replace(each, boxes=layout) for layout in layouts for each in readings]
+    fits = sorted((each for each in others if trial.lost(each) <= limit), key=trial.lost)
+    if not fits:
+        return "", reading
+    best = fits[0].boxes
+    equal = sorted({each.boxes for each in fits if trial.lost(each) == trial.lost(fits[0])} - {best})
+    also = f" ({' or '.join(trial.spell(boxes=layout) for layout in equal)} would fit as well)" if equal else ""
+    text = (
+        f"{trial.lost(usual)} of {trial.count} boxes reach beyond their pictures or end before they begin, and "
+        f"{trial.fit(fits[0])} as {LAYOUTS[best]}: {trial.spell(boxes=best)} reads them so{also}, "
+        f"{trial.spell(boxes=AS_WRITTEN)} as they are"
+    )
+    return text, dataclasses.replace(reading, boxes=best)
+
+
+def _ask_turn(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> tuple[str, BoxReading]:
+    quarter = trial.seen & trial.pictures.quarter
+    if reading.turn_boxes is not None or not quarter.any():
+        return "", reading
+    stored, upright = (dataclasses.replace(reading, turn_boxes=answer) for answer in (True, False))
+    told = sizes.told & quarter & ~trial.pictures.square
+    turned = _Trial(trial.boxes.on(quarter), trial.pictures, trial.spell)
+    if sizes.stored.any() and sizes.stored.sum() >= MOST * told.sum():
+        cause = f"the sizes stated for {sizes.stored.sum()} of them are those of the stored pictures"
+    elif turned.is_doubtful(upright) and turned.lost(stored) <= LEFT_OF_MISFITS * turned.lost(upright):
+        cause = "boxes fit the stored pictures only"
+    else:
+        return "", reading
+    text = (
+        f"EXIF data turn {quarter.sum()} of {trial.seen.sum()} pictures by a quarter, and {cause}: "
+        f"{trial.spell(turn_boxes=True)} if the boxes belong to the stored pictures ({turned.fit(stored)}), "
+        f"{trial.spell(turn_boxes=False)} if to the upright ones ({turned.fit(upright)})"
+    )
+    return text, stored
+
+
+def _ask_scale(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> str:
+    if reading.scale_boxes is not None or reading.normalised or not _are_many(sizes.other, sizes.told):
+        return ""
+    first = int(sizes.other.argmax())
+    stated, shown = trial.pictures.stated[sizes.other], trial.pictures.shown[sizes.other]
+    base = trial.pictures.stored[sizes.other] if reading.turn_boxes else shown
+    factors = stated / base
+    low, high = factors.min(), factors.max()
+    by = f"{np.median(factors):.3g} times as large" if high - low <= SHAPE * high else "by several factors"
+    scaled, kept = (dataclasses.replace(reading, scale_boxes=answer) for answer in (True, False))
+    answers = [
+        f"{trial.spell(scale_boxes=True)} if the boxes belong to the stated sizes ({trial.fit(scaled)})",
+        f"{trial.spell(scale_boxes=False)} if to the pictures as they are ({trial.fit(kept)})",
+    ]
+    # Where boxes fit both, they rather belong to the smaller one, which they fill.
+    fits_both = not trial.is_doubtful(scaled) and not trial.is_doubtful(kept)
+    if np.median(factors) > 1 if fits_both else trial.is_doubtful(scaled):
+        answers.reverse()
+    return (
+        f"the sizes stated for {sizes.other.sum()} of {sizes.told.sum()} pictures are not theirs ({by}; one is stated "
+        "as {}x{} and has {}x{}), as of scaled copies: ".format(
+            *trial.pictures.stated[first], *trial.pictures.shown[first]
+        )
+        + ", ".join(answers)
+    )
+
+
+def _ask_exchange(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> str:
+    said = (reading.boxes, reading.turn_boxes, reading.scale_boxes)
+    if said != (None, None, None) or not _are_many(sizes.exchanged, sizes.told):
+        return ""
+    return (
+        f"width and height stated for {sizes.exchanged.sum()} of {sizes.told.sum()} pictures are exchanged, and no "
+        f"EXIF data say why: {trial.spell(boxes=AS_WRITTEN)} if only the sizes are wrong ({trial.fit(reading)}); if "
+        "the pictures were turned after they were annotated, turn them back"
+    )
+
+
+def _ask_resolution(trial: _Trial, reading: BoxReading) -> str:
+    said = (reading.boxes, reading.scale_boxes)
+    if said != (None, None) or trial.lost(reading) < max(FEWEST_LOST, MOST * trial.count):
+        return ""
+    reach = corners_of(trial.boxes, trial.pictures, reading)[:, 2:] / trial.pictures.shown[trial.boxes.rows]
+    return (
+        f"{trial.lost(reading)} of {trial.count} boxes reach beyond their pictures or end before they begin, and no "
+        f"other reading fits: pixels of another resolution (they reach to {np.quantile(reach, 0.98):.2g} times the "
+        f"picture)? Then state its width and height in the annotations and set {trial.spell(scale_boxes=True)}; "
+        f"{trial.spell(boxes=AS_WRITTEN)} takes them as they are"
+    )
+
+
+def _are_many(chosen: np.ndarray, among: np.ndarray) -> bool:
+    return bool(chosen.sum() >= max(FEWEST_SIZES, SIZES * among.sum()))
+
+
+# Frames, which every reader makes of its files.
+
+
+def place_boxes(
+    frames: Sequence[Frame], reading: BoxReading = UNSAID, spell: Callable[..., str] = as_options, sample: int = 0
+) -> tuple[str | None, str]:
+    """Gives the boxes of a set their corners in pixels of the upright pictures, in place.
+
+    A size that is stated for a picture, and that ``reading`` explains, becomes that of the picture.
+
+    Args:
+        frames: all of the set, with their images, stated sizes and boxes as written.
+        reading: what a person has said.
+        spell: see :func:`doubt_about`.
+        sample: look at so many pictures, spread over those with boxes, unless the reading needs the size of each; 0 for
+            all. A header takes some 0.1 ms from memory, but a slow disk some 10 ms.
+
+    Returns:
+        What is doubtful (see :func:`doubt_about`), and what a reading that was chosen does, each one line; ``None`` and
+        an empty text where there is nothing to say.
+    """
+    shown = [frame for frame in frames if frame.raw]
+    if sample and not reading.needs_pictures and len(shown) > sample:
+        chosen = np.linspace(0, len(shown) - 1, sample).astype(int)
+        looked_at = [shown[index] for index in chosen]
+    else:
+        looked_at = shown
+    pictures = read_pictures([frame.image for frame in looked_at], [frame.stated_size for frame in looked_at])
+    boxes, places = _table(looked_at)
+    doubt = doubt_about(boxes, pictures, reading, spell)
+    if doubt and looked_at is not shown:
+        doubt = f"{doubt} (seen on {sample} of {len(shown)} pictures)"
+    if reading == UNSAID:
+        telling = pictures.quarter & ~pictures.square & (pictures.stated > 0).all(axis=1)
+        unclear = (pictures.orientation > 1) & ~telling
+        if doubt or not unclear.any():
+            return doubt, ""
+        return None, (
+            f"EXIF data turn or mirror {unclear.sum()} of {len(looked_at)} pictures, and no stated size tells whether "
+            "boxes were drawn before or after: they are taken as those of the upright pictures; "
+            f"{spell(turn_boxes=True)} if they belong to the stored ones"
+        )
+    fits = int((~misfits(corners_of(boxes, pictures, reading), pictures.shown[boxes.rows])).sum())
+    line = f"{reading.words()}: {fits} of {len(boxes.rows)} fit their pictures"
+    explains_all = reading.scale_boxes is not None or reading.boxes == AS_WRITTEN
+    for frame, size, quarter in zip(looked_at, pictures.shown.tolist(), pictures.quarter.tolist(), strict=True):
+        if frame.stated_size and all(size) and (explains_all or (quarter and reading.turn_boxes is not None)):
+            frame.stated_size = (size[0], size[1])
+    if looked_at is not shown:
+        # The reading needs no pictures.
+        boxes, places = _table(shown)
+        pictures = read_pictures([], [])
+    for (frame, position), corners in zip(places, corners_of(boxes, pictures, reading).tolist(), strict=True):
+        frame.raw[position] = dataclasses.replace(frame.raw[position], corners=tuple(corners))
+    return doubt, line
+
+
+def _table(frames: Sequence[Frame]) -> tuple[Boxes, list[tuple[Frame, int]]]:
+    """Returns the boxes of frames whose numbers could be read, and frame and position of each."""
+    numbers, layouts, rows, places = [], [], [], []
+    for row, frame in enumerate(frames):
+        for position, raw in enumerate(frame.raw):
+            # An outline has corners only.
+            written = raw.numbers or raw.corners
+            if written is not None:
+                numbers.append(written)
+                layouts.append(raw.layout or OUTLINE)
+                rows.append(row)
+                places.append((frame, position))
+    return Boxes(np.array(numbers, np.float64).reshape(-1, 4), np.array(layouts, str), np.array(rows, np.int64)), places

@@ -1,0 +1,234 @@
+"""Names of files as other systems write them, and the files and folders that other systems leave behind.
+
+A list or an annotation file may come from Windows (``train\\a.jpg``, ``C:\\data\\a.jpg``), from a browser
+(``a%20b.jpg``), from a system that does not tell ``A.JPG`` from ``a.jpg`` or stores ``é`` as two characters; or
+it names absolute paths of another machine. What is really there counts first. A name is respelt only where that leads
+to a single file that no other name means, and it is said.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.texts import shown_name
+
+logger = logging.getLogger(__name__)
+
+# Of macOS, Windows, Linux and NAS boxes (Synology, QNAP), in lower case; those that begin with a dot are hidden anyway.
+LEFT_BEHIND = frozenset({
+    "__macosx", "network trash folder", "temporary items", "icon\r",
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
+    "lost+found",
+    "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp",
+})  # fmt: skip
+# Two letters or more: C:/ is a drive.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_DRIVE = re.compile(r"/?[A-Za-z]:")
+OTHER_LETTERS, OTHER_FOLDERS = "in other case or accents", "without the folders of another place"
+
+
+def is_left_behind(name: str) -> bool:
+    """Tells whether a file or folder is hidden or one that systems make for themselves, such as ``__MACOSX``."""
+    return name.startswith((".", "~$")) or name.casefold() in LEFT_BEHIND
+
+
+@cache
+def _say_once(words: str) -> None:
+    logger.info(words)
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Gives the files in a folder and its sub-folders, without those that :func:`is_left_behind` names.
+
+    Links to folders are followed, but no folder is searched twice, so links may form circles.
+    """
+    searched = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        inner = sorted(visible_folders(folders))
+        # The walk goes on in the folders that are left in its list.
+        folders.clear()
+        for name in inner:
+            real = os.path.realpath(os.path.join(place, name))
+            if real not in searched:
+                searched.add(real)
+                folders.append(name)
+        yield from (Path(place, name) for name in files if not is_left_behind(name))
+
+
+def visible_folders(names: Sequence[str]) -> list[str]:
+    """Returns the names of folders that are not left behind; of those that are and are not hidden each is said once."""
+    for name in names:
+        if is_left_behind(name) and not name.startswith("."):
+            _say_once(f"left out wherever they stand, as systems make them for themselves: folders named {name}")
+    return [name for name in names if not is_left_behind(name)]
+
+
+def folded_name(name: str) -> str:
+    """Returns what is left of a file name without case and the form of its accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", shown_name(name)).casefold())
+
+
+def spellings(name: str) -> dict[str, str]:
+    """Returns the paths with ``/`` that a stated name may mean, the most likely first, and how each is to be read."""
+    found = {name: "as it stands"}
+    path = name
+    if _ADDRESS.match(path):
+        # file:///data/a.jpg, file:///C:/data/a.jpg, file://server/data/a.jpg, https://host/data/a.jpg
+        path = re.sub(r"^/(?=[A-Za-z]:)", "", urlsplit(path).path)
+        found.setdefault(path, "as addresses")
+    if "\\" in path:
+        path = path.replace("\\", "/")
+        found.setdefault(path, "with back slashes")
+    if "%" in path:
+        found.setdefault(unquote(path, errors="surrogateescape").replace("\\", "/"), "with percent signs")
+    return found
+
+
+def is_absolute(path: str) -> bool:
+    """Tells whether a path with ``/`` begins at the root of a machine or of a drive."""
+    return path.startswith("/") or _DRIVE.match(path) is not None
+
+
+def components(path: str) -> tuple[str, ...]:
+    """Returns the components of a path with ``/``, without a drive, ``.`` and what is empty."""
+    return tuple(part for part in _DRIVE.sub("", path, count=1).split("/") if part not in ("", "."))
+
+
+class NamedFiles:
+    """Files by name; where none has the very name, those whose name differs in case or accents only.
+
+    Args:
+        files: the files.
+        name_of: the name of a file: the base name unless given.
+    """
+
+    def __init__(self, files: Iterable[Path], name_of: Callable[[Path], str] = lambda file: file.name) -> None:
+        self._exact: dict[str, list[Path]] = defaultdict(list)
+        self._folded: dict[str, list[Path]] = defaultdict(list)
+        for file in files:
+            self._exact[name_of(file)].append(file)
+            self._folded[folded_name(name_of(file))].append(file)
+
+    def find(self, name: str) -> list[Path]:
+        """Returns the files of a name."""
+        return self._exact.get(name) or self._folded.get(folded_name(name), [])
+
+
+class _Folders:
+    """What is in the folders below ``root``, each listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._names: dict[str, set[str]] = {}
+        self._folded: dict[str, dict[str, list[str]]] = {}
+
+    def _listed(self, folder: str) -> set[str]:
+        """Returns the names in a folder, which is empty or ends in ``/``."""
+        if folder not in self._names:
+            try:
+                self._names[folder] = set(os.listdir(os.path.join(self.root, folder)))
+            except (OSError, ValueError):
+                self._names[folder] = set()
+        return self._names[folder]
+
+    def has(self, path: str) -> bool:
+        """Tells whether a path is there, with these very letters."""
+        cut = path.rfind("/") + 1
+        return path[cut:] in self._listed(path[:cut])
+
+    def alike(self, parts: Sequence[str]) -> list[str]:
+        """Returns the paths that differ from the given one in case and accents only, or in nothing."""
+        places = [""]
+        for part in parts:
+            found = []
+            for place in places:
+                names = self._listed(place)
+                if part in names:
+                    found.append(f"{place}{part}/")
+                    continue
+                if place not in self._folded:
+                    self._folded[place] = defaultdict(list)
+                    for name in sorted(names):
+                        self._folded[place][folded_name(name)].append(name)
+                found += [f"{place}{name}/" for name in self._folded[place].get(folded_name(part), [])]
+            places = found
+        return [place.rstrip("/") for place in places]
+
+
+def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
+    """Finds the files below a folder that a list or an annotation file names, and logs one line if any was respelt.
+
+    Args:
+        root: the folder.
+        names: as they are stated.
+        what: the file that states them, for messages; empty to say nothing.
+
+    Returns:
+        The path below ``root`` of each; a name that leads nowhere stays as it is.
+
+    Raises:
+        UserError: a name fits several files.
+    """
+    folders = _Folders(root)
+    there = {name: folders.has(name) for name in names}
+    missing = [name for name, found in there.items() if not found]
+    if not missing:
+        return list(names)
+    found: dict[str, tuple[str, str]] = {}
+    dropped: dict[str, tuple[str, ...]] = {}
+    own_end = [folded_name(part) for part in components(root.resolve().as_posix())]
+
+    def look(name: str, parts: tuple[str, ...], how: str) -> bool:
+        paths = folders.alike(parts)
+        if len(paths) > 1:
+            raise UserError(f"{what}: {name} is not in {root}, but {' and '.join(paths[:3])} are: which one is meant?")
+        if paths:
+            found[name] = paths[0], how
+        return bool(paths)
+
+    for name in missing:
+        if found_as := next(((path, how) for path, how in spellings(name).items() if folders.has(path)), None):
+            found[name] = found_as
+            continue
+        for path in spellings(name):
+            parts, absolute = components(path), is_absolute(path)
+            if not absolute and parts and look(name, parts, OTHER_LETTERS):
+                break
+            # Of an absolute path any beginning may be another machine's, of another one only what `root` ends with.
+            cuts = [
+                cut
+                for cut in range(len(parts))
+                if absolute or (cut and [folded_name(part) for part in parts[:cut]] == own_end[-cut:])
+            ]
+            cut = next((cut for cut in cuts if look(name, parts[cut:], OTHER_FOLDERS)), None)
+            if cut is not None:
+                dropped[name] = parts[:cut]
+                break
+
+    # One set lies in one place: of two beginnings that contradict each other (/data and /data/train) the rarer is none.
+    counts = Counter(dropped.values())
+    for name, beginning in dropped.items():
+        rivals = [other for other in counts if other != beginning]
+        nested = [other for other in rivals if other[: len(beginning)] == beginning[: len(other)]]
+        if any(counts[other] >= counts[beginning] for other in nested):
+            del found[name]
+    # Two names of one file: one of them means another file, which is lost.
+    meant = Counter(os.path.normpath(path) for path, _ in found.values())
+    meant.update(os.path.normpath(name) for name, is_there in there.items() if is_there)
+    found = {name: (path, how) for name, (path, how) in found.items() if meant[os.path.normpath(path)] == 1}
+    if found and what:
+        ways = Counter(how for _, how in found.values())
+        first, (path, _) = next(iter(found.items()))
+        listing = ", ".join(f"{count} {how}" for how, count in ways.most_common())
+        example = f"{shown_name(first)}, which is {shown_name(path)}"
+        _say_once(f"{what}: names respelt: {listing} (such as {example})")
+    return [found[name][0] if name in found else name for name in names]

@@ -1,0 +1,303 @@
+"""Texts that people bring, in whatever encoding: one reader for lists, class files, JSON, XML and YAML.
+
+What this project writes is UTF-8. What it reads may come from a Chinese Windows (GBK), from Excel or Notepad (UTF-16, a
+byte-order mark), or say another encoding than it has. A guess is made for Chinese only, where the result is plausible,
+and is always said; everything else has to be stated with ``--encoding``. charset-normalizer is no help: it judges pages
+of prose, and class names are a few characters.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import os
+import re
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+from ppcls_ext.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# What --encoding states; in the environment, so that the processes that a command starts know it too.
+VARIABLE = "PPCLS_EXT_TEXT_ENCODING"
+# UTF-32 before UTF-16: the mark of the one begins with that of the other.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Without a mark: a text begins with ASCII characters, so zero bytes tell how many bytes each character takes.
+ZEROS = {
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+    (False, True, True, True): "utf-32-le",
+    (True, True, True, False): "utf-32-be",
+}
+# People and programs name the smaller encoding and write the larger one.
+LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932"}
+WESTERN = frozenset({"ascii", "iso8859-1", "cp1252"})
+UNICODE = frozenset({"utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"})
+
+# Encoding -> files that were read as it although they state nothing or another one.
+_guesses: dict[str, set[str]] = {}
+
+
+class TextError(UserError):
+    """A file that is damaged, or no text; the message names it.
+
+    Attributes:
+        reason: the message without the name of the file.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{shown_name(name)}: {reason}")
+
+
+class UnknownEncodingError(TextError):
+    """A text whose encoding cannot be told.
+
+    Attributes:
+        unclear: it may be Chinese or of another language, and is too short to tell.
+    """
+
+    unclear = False
+
+
+def state_encoding(encoding: str) -> str:
+    """Takes what ``--encoding`` says: the encoding of all texts that are not UTF-8 and have no byte-order mark.
+
+    Raises:
+        UserError: there is no such encoding.
+    """
+    if _codec(encoding) is None:
+        raise UserError(f"--encoding {encoding}: unknown; such as gb18030, big5, shift_jis, cp949, cp1252 or cp1251")
+    os.environ[VARIABLE] = encoding
+    return encoding
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Reads a text file of a person; lines end in ``\\n`` alone.
+
+    Raises:
+        UnknownEncodingError: its encoding has to be stated.
+        TextError: it is damaged, or no text.
+        OSError: the file cannot be read.
+    """
+    return decode_text(Path(path).read_bytes(), os.fspath(path))
+
+
+def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
+    """Decodes a text: by its byte-order mark, by what ``--encoding`` states or it declares, as UTF-8, as Chinese.
+
+    Args:
+        data: the text.
+        name: of the file, for messages.
+        declared: the encoding that the text names in itself, as XML does. It is not believed against better evidence.
+
+    Raises:
+        UnknownEncodingError: its encoding has to be stated.
+        TextError: it is damaged, or no text.
+    """
+    text = _decode(data, name, declared)
+    if "\0" in text:
+        place = f"character {text.index(chr(0)) + 1:,}"
+        raise TextError(name, f"holds zero bytes (the first is {place}): it is damaged, or no text")
+    # As Python's text files do; splitlines() would split at a dozen of other characters, too.
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _decode(data: bytes, name: str, declared: str | None) -> str:
+    marked = next(((encoding, data[len(mark) :]) for mark, encoding in MARKS if data.startswith(mark)), None)
+    zeros = tuple(byte == 0 for byte in data[:4])
+    if marked is not None or zeros in ZEROS:
+        encoding, rest = marked or (ZEROS[zeros], data)
+        try:
+            return rest.decode(encoding)
+        except UnicodeDecodeError as error:
+            reason = f"begins as {encoding.upper()} but is damaged at byte {error.start:,}"
+            raise TextError(name, reason) from error
+    stated = os.environ.get(VARIABLE)
+    codec = _codec(stated or declared)
+    try:
+        as_utf8 = data.decode("utf-8")
+    except UnicodeDecodeError:
+        as_utf8 = None
+    # ISO 2022 is ASCII for whoever does not know its escapes.
+    if as_utf8 is not None and not _is_doubtful_utf8(as_utf8) and not (codec or "").startswith("iso2022"):
+        if codec is not None and codec not in UNICODE and not data.isascii():
+            _note_guess(name, "UTF-8", f"is not {stated or declared} and was read as UTF-8")
+        return as_utf8
+    if stated or (codec is not None and codec not in UNICODE and not (codec in WESTERN and is_chinese(data))):
+        try:
+            return data.decode(codec)
+        except UnicodeDecodeError as error:
+            if stated and as_utf8 is None:
+                reason = f"is neither UTF-8 nor {stated}, as --encoding says (byte {error.start:,})"
+                raise UnknownEncodingError(name, reason) from error
+    verdict = is_chinese(data)
+    if verdict or (verdict is None and "gb18030" in _guesses):
+        _note_guess(name, "gb18030", "is not UTF-8 and was read as gb18030 (Chinese)")
+        return data.decode("gb18030")
+    if as_utf8 is not None:
+        return as_utf8
+    raise _unknown_encoding(data, name, declared, verdict is None)
+
+
+def _codec(encoding: str | None) -> str | None:
+    """Returns Python's name of an encoding of texts, the larger one of two that are mixed up; ``None`` if unknown."""
+    try:
+        found = codecs.lookup(encoding or "").name
+        b"a".decode(found)
+    except UnicodeError:
+        # A single byte is too little for UTF-16.
+        pass
+    except LookupError:
+        # Also of what decodes no text, such as base64.
+        return None
+    return LARGER.get(found, found)
+
+
+def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: bool) -> TextError:
+    if b"\0" in data:
+        return TextError(name, "holds zero bytes: it is damaged, or no text")
+    lossy = data.decode("utf-8", "surrogateescape")
+    strange = [number for number, character in enumerate(lossy) if "\udc80" <= character <= "\udcff"]
+    line = lossy.count("\n", 0, strange[0]) + 1 if strange else 1
+    if _is_damaged_utf8(data):
+        return TextError(name, f"line {line} is damaged: the text is UTF-8, but for {len(strange)} bytes")
+    tried = ", ".join(filter(None, [declared and f"{declared} (declared)", "UTF-8", "gb18030 (Chinese)"]))
+    why = "may be Chinese or of another language" if unclear else "cannot be read"
+    way = "state its encoding with --encoding (gb18030, big5, cp949, shift_jis, cp1252, ...)"
+    error = UnknownEncodingError(name, f"line {line} {why} (tried: {tried}); {way}")
+    error.unclear = unclear
+    return error
+
+
+def _note_guess(name: str, encoding: str, words: str) -> None:
+    files = _guesses.setdefault(encoding, set())
+    if not files:
+        logger.warning("%s %s, as others like it will be; --encoding states another", shown_name(name), words)
+    files.add(name)
+
+
+def say_guesses() -> None:
+    """Logs in how many files an encoding was guessed, where these are more than the first, and forgets them."""
+    for encoding, files in _guesses.items():
+        if len(files) > 1:
+            logger.info("%d texts were read as %s by a guess", len(files), encoding)
+    _guesses.clear()
+
+
+# Chinese or not
+
+# The commonest characters of Chinese and syllables of Korean: in GBK and in Korea's cp949 the same bytes are letters.
+COMMON_CHINESE = frozenset(
+    "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定"
+    "行学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其"
+    "些然前外天政四日那社义事平形相全表间样与关各重新线内数正心反你明看原又么利比或但质气第向道命此变条只没结解问意建"
+    "月公无系军很情者最立代想已通并提直题程展五果料象员位入常文总次品式活设及管特件长求老头基资边流路级少图山统接知较"
+    "将组见计别她手角期根论运农指几九区强放决西被干做必战先回则任取据处队南给色光门即保治北造百规热领七海口东导器压世"
+    "金增争油思术极交受联认六共收证改清己美再采转更单风切打白教速花带安场身车例真具万每目至达走示议声报完类八离名确才"
+    "科张信马节话米整空元集温传土许步群广石记段研界拉林装影算低持音布复容儿深难近千周素技备半青列感团毛快型眼江参鱼船"
+)
+COMMON_KOREAN = frozenset(
+    "이다는에의을가고지하를한로사은어서기리나자도대시아스그인정보부수들제만라전과장해여일있상원주으니세야신오면것마동구"
+    "조적거때유경비위관개공말안성연모회소중선방생무내년치간문발진실미국게분히입요저트드할려았었없습까했던와러물양재계우"
+    "속민식른남화바금영차단더두명산용후강포결운학호약점체반본등외날음건출업행집목심질추터당군통작론교레르프크카타파코토"
+    "노버디티피키린네배새돌불꽃닭람름몸눈손길빛별책삼조류복해상어족표번번호좌우앞뒤좋많말씀절감검갑병변별석설활환황혼"
+)
+# Lead bytes in GB 2312: symbols and full-width letters, then the 3755 characters of daily use by their sound, then 3008
+# others by their radicals.
+SYMBOLS, USUAL, OTHERS = range(0xA1, 0xA4), range(0xB0, 0xD8), range(0xD8, 0xF8)
+MOST_RARE = 0.05
+LETTER = r"[^\W\d_\0-\x7f]"
+ALPHABETS = ("cp1251", "koi8_r", "cp1252", "cp1253")
+
+
+def is_chinese(data: bytes) -> bool | None:
+    """Tells whether bytes are plausible as Chinese in gb18030, and are no UTF-8.
+
+    Returns:
+        ``None`` where they are, but are as plausible in an encoding of another language.
+    """
+    if _is_damaged_utf8(data):
+        return False
+    try:
+        text = data.decode("gb18030")
+    except UnicodeDecodeError:
+        return False
+    characters = {character for character in text if not character.isascii()}
+    codes = {character: character.encode("gb2312", "ignore") for character in characters}
+    hanzi = [character for character in characters if "\u3400" <= character <= "\u9fff" or character > "\uffff"]
+    kinds = Counter(
+        "usual" if code and code[0] in USUAL else "other" if code and code[0] in OTHERS else "rare"
+        for code in (codes[character] for character in hanzi)
+    )
+    symbols = sum(bool(code) and code[0] in SYMBOLS for code in codes.values())
+    strange = len(characters) - len(hanzi) - symbols
+    control = any(character < " " and character not in "\t\n\r\f\x1a" for character in text)
+    # Western words in GBK are characters that nobody uses, Japanese ones too; Big5 gives private characters and kana.
+    if strange or control or not kinds["usual"] or kinds["usual"] < kinds["other"]:
+        return False
+    if kinds["rare"] > MOST_RARE * len(hanzi):
+        return False
+    codes = [codes[character] for character in hanzi if codes[character]]
+    common = sum(character in COMMON_CHINESE for character in hanzi) / len(hanzi)
+    # Korean: all of its syllables lie where Chinese has a part of its usual characters.
+    if all(0xB0 <= code[0] <= 0xC8 for code in codes):
+        syllables = [code.decode("cp949", "ignore") for code in codes]
+        if max(common, 1e-9) <= sum(syllable in COMMON_KOREAN for syllable in syllables) / len(hanzi):
+            return None
+    # Two letters of a Western, Greek or Cyrillic word are a usual character, too, if both are capitals.
+    if all(min(code) >= 0xC0 for code in codes) and common <= 0.5 and any(_is_cased(data, one) for one in ALPHABETS):
+        return None
+    return True
+
+
+def _is_cased(data: bytes, encoding: str) -> bool:
+    """Tells whether all that is not ASCII in a text are words in lower case, capitals, or with a capital in front."""
+    text = data.decode(encoding, "replace")
+    words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
+    rest = re.sub(r"[^\W\d_]+", "", text)
+    return rest.isascii() and all(word.islower() or word.isupper() or word.istitle() for word in words)
+
+
+def _is_damaged_utf8(data: bytes) -> bool:
+    """Tells whether a text is UTF-8 but for some bytes: by characters of three bytes, which no other encoding has."""
+    foreign = [character for character in data.decode("utf-8", "surrogateescape") if not character.isascii()]
+    bad = sum("\udc80" <= character <= "\udcff" for character in foreign)
+    wide = sum(character > "\u07ff" for character in foreign) - bad
+    return 0 < bad < len(foreign) - bad and wide > 0
+
+
+def _is_doubtful_utf8(text: str) -> bool:
+    """Tells whether a text that is UTF-8 makes no sense as such: rare letters of two bytes, in no word.
+
+    So it is with a few Chinese words, by chance (the GBK of ``水母`` is the UTF-8 of ``ˮĸ``). Western letters alone,
+    a single other alphabet and whatever takes three bytes are never doubtful, nor is what touches an ASCII letter.
+    """
+    if text.isascii() or not "\u0100" <= max(text) < "\u0800" or re.search(f"[a-z]{LETTER}|{LETTER}[a-z]", text, re.I):
+        return False
+    foreign = {character for character in text if not character.isascii()}
+    alphabets = {unicodedata.name(character, "").partition(" ")[0] for character in foreign}
+    return len(alphabets) > 1 or "LATIN" in alphabets
+
+
+def shown_name(name: str) -> str:
+    """Returns a file name as a person can read it: one that is no UTF-8 is read as Chinese or its bytes spelt out."""
+    if name.isascii():
+        return name
+    try:
+        data = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # Half a character, as a broken JSON file may state.
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("gb18030" if is_chinese(data) else "utf-8", "backslashreplace")

@@ -1,0 +1,137 @@
+"""Annotations and lists in the encodings and with the names of other systems."""
+
+from __future__ import annotations
+
+import json
+import logging
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.texts import VARIABLE, say_guesses
+from tests.support.raw_data import (
+    Prepared,
+    box_entry,
+    corners,
+    image_entry,
+    prepare,
+    write_coco,
+    write_image,
+    write_voc,
+)
+
+DECLARED = '<?xml version="1.0" encoding="{}"?>'
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, caplog):
+    """Nothing is stated, nothing has been guessed."""
+    monkeypatch.setenv(VARIABLE, "")
+    say_guesses()
+    logging.getLogger("ppcls_ext").propagate = True
+    caplog.set_level(logging.INFO)
+
+
+def prepared(source: Path, *arguments: str | Path) -> Prepared:
+    output = source.parent / "prepared"
+    prepare("imagefolder", source, "--output", output, "--overwrite", *arguments)
+    result = Prepared(output)
+    result.check()
+    return result
+
+
+def annotated(source: Path, names: list[str], encodings: list[tuple[str, str]]) -> Path:
+    """One image and XML file for each way to declare and to write, with a box of each class."""
+    for number, (declaration, encoding) in enumerate(encodings):
+        write_image(source / f"{number}.png", seed=number)
+        objects = "".join(corners(name, 5 + 9 * place, 6, 12 + 9 * place, 30) for place, name in enumerate(names))
+        text = f"{declaration}\r\n<annotation><filename>{number}.png</filename>{objects}</annotation>"
+        (source / f"{number}.xml").write_bytes(text.encode(encoding))
+    return source
+
+
+def test_xml_in_every_encoding_that_tells_itself_or_is_chinese(tmp_path, caplog):
+    ways = [
+        (DECLARED.format("gb2312"), "gbk"), (DECLARED.format("utf-8"), "gb18030"), ("", "gbk"), ("", "utf-8-sig"),
+        (DECLARED.format("gb2312"), "utf-8"), (DECLARED.format("utf-16"), "utf-16"), ("\n", "utf-8"),
+        (DECLARED.format("big5"), "utf-8"),
+    ]  # fmt: skip
+    names = ["海参", "海胆"]
+    source = annotated(tmp_path / "raw", names, ways)
+    (tmp_path / "classes.txt").write_bytes("海胆\r\n海参\r\n".encode("gbk"))
+    result = prepared(source, "--classes", tmp_path / "classes.txt")
+    assert result.report["classes"] == ["海胆", "海参"]
+    assert result.kinds("rejected") == {}
+    for number in range(len(ways)):
+        assert sorted(name for name, _ in result.boxes(f"{number}.png")) == sorted(names)
+    guesses = [record.message for record in caplog.records if "was read as gb18030" in record.message]
+    assert len(guesses) == 1
+
+
+def test_a_name_too_short_to_tell_follows_the_others(tmp_path):
+    source = tmp_path / "raw"
+    # In cp949 it is a common syllable of Korean.
+    for name, number in (("俺", 0), ("扇贝", 1), ("海星", 2)):
+        write_image(source / f"{number}.png", seed=number)
+        text = f"<annotation>{corners(name, 5, 6, 20, 30)}</annotation>"
+        (source / f"{number}.xml").write_bytes(text.encode("gbk"))
+    result = prepared(source, "--classes", "俺,扇贝,海星")
+    assert result.boxes("0.png") == [("俺", [5, 6, 15, 24])]
+
+
+def test_korean_is_refused_until_it_is_stated(tmp_path):
+    source = annotated(tmp_path / "raw", ["해삼", "불가사리"], [("", "cp949"), (DECLARED.format("utf-8"), "cp949")])
+    with pytest.raises(UserError, match=r"0\.xml: line \d .*tried: UTF-8, gb18030.*--encoding"):
+        prepared(source, "--classes", "해삼,불가사리")
+    result = prepared(source, "--classes", "해삼,불가사리", "--encoding", "cp949")
+    assert result.report["boxes"]["kept"] == 4
+
+
+def test_split_lists_of_other_systems(tmp_path):
+    source = tmp_path / "raw"
+    names = ["é 1", "b", "C", "海参"]
+    for number, name in enumerate(names):
+        write_image(source / f"{name}.png", seed=number)
+        write_voc(source / f"{name}.xml", corners("cube", 5, 6, 25, 36))
+    accent = unicodedata.normalize("NFD", "é")
+    train = f"D:\\data\\b.png\r\n{accent}%201.png\r\n"
+    (tmp_path / "train.txt").write_bytes(train.encode("utf-16"))
+    (tmp_path / "val.txt").write_bytes("c.PNG\r海参.png\r".encode("gbk"))
+    lists = "--split-files", tmp_path / "train.txt", tmp_path / "val.txt"
+    result = prepared(source, "--classes", "cube", *lists)
+    assert sorted(result.names("train")) == ["b.png", "é 1.png"]
+    assert sorted(result.names("val")) == ["C.png", "海参.png"]
+    assert result.kinds("noted")["listed_in_other_spelling"] == 3
+
+
+def test_annotations_paired_without_case_and_form_of_accents(tmp_path):
+    source = tmp_path / "raw"
+    for number, (image, annotation) in enumerate((("A.PNG", "a"), (unicodedata.normalize("NFD", "é.png"), "é"))):
+        write_image(source / image, seed=number)
+        write_voc(source / "xml" / f"{annotation}.xml", corners("cube", 5, 6, 25, 36))
+    write_image(source / "b c.png", seed=3)
+    write_voc(source / "xml" / "3.xml", corners("cube", 5, 6, 25, 36), filename="file:///C:/x/b%20c.png")
+    # An archive of macOS and a NAS leave these behind.
+    write_voc(source / "__MACOSX" / "xml" / "._a.xml", corners("ball", 1, 2, 9, 9))
+    write_image(source / "xml" / "@eaDir" / "a.png", seed=5)
+    result = prepared(source, "--classes", "cube")
+    assert result.report["images"] == {"input": 3, "kept": 3, "rejected": 0, "left_out": 0}
+    assert result.kinds("noted")["other_spelling"] == 2
+    assert result.kinds("repaired")["paired_by_stated_name"] == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
+def test_coco_files_of_other_systems(tmp_path, encoding):
+    source = tmp_path / "raw"
+    stated = ["images\\b c.PNG", "images/d%20e.png", "C:\\x\\images\\海参.png", "https://host/images/f.png"]
+    for number, name in enumerate(("b c.png", "d e.png", "海参.png", "f.png")):
+        write_image(source / "images" / name, seed=number)
+    entries = [image_entry(number, name) for number, name in enumerate(stated, start=1)]
+    file = write_coco(source / "a.json", entries, [box_entry(number, number) for number in range(1, 5)])
+    text = json.dumps(json.loads(file.read_text(encoding="utf-8")), ensure_ascii=False)
+    file.write_bytes(text.replace("cube", "海参").encode(encoding))
+    result = prepared(source, "--classes", "海参,ball")
+    assert sorted(result.names("train") + result.names("val")) == ["b c.png", "d e.png", "f.png", "海参.png"]
+    assert result.report["boxes"]["kept"] == 4

@@ -1,0 +1,141 @@
+"""What is no readable picture is told by what it is; the decoder takes the same formats whatever the name."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_ext.preprocess import ImageError, build_pipeline, decode_image
+from ppcls_ext.preprocess.content import what_is
+from ppcls_ext.preprocess.decode import MOST_PIXELS, TooManyPixelsError, header_of
+from ppcls_ext.preprocess.detection import build_detection_pipeline
+from tests.support.image_files import encoded_with_pillow
+from tests.support.pictures import smooth_picture
+
+PIXELS = smooth_picture(1, 60, 40)
+PICTURE = Image.fromarray(PIXELS)
+
+
+def tiff(entries: dict[int, int]) -> bytes:
+    """A TIFF file of 8 x 8 grey pixels with further tags."""
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 300, 277: 1, 278: 8, 279: 64, **entries}
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return (b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(4)).ljust(300, b"\0") + bytes(range(64))
+
+
+NOT_READ = {
+    "a HEIC picture": b"\0\0\0\x20ftypheic" + bytes(90),
+    "an AVIF picture": b"\0\0\0\x20ftypavif" + bytes(90),
+    "a JPEG 2000 picture": encoded_with_pillow(PICTURE, "JPEG2000"),
+    "a JPEG XL picture": b"\xff\x0a" + bytes(range(90)),
+    "a raw photograph of a camera": tiff({50706: 0x01040000}),
+    "an icon": encoded_with_pillow(PICTURE, "ICO"),
+    "a PostScript drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    "an SVG drawing": b'\xef\xbb\xbf<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+}
+NO_PICTURE = {
+    "an HTML page": b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>",
+    "an XML or HTML text": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+    "a JSON text": b'{"message": "rate limit"}',
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "a git-annex pointer": b"../.git/annex/objects/Xx/Yy/SHA256E-s3--ab.jpg/SHA256E-s3--ab.jpg",
+    "a video": b"\0\0\0\x20ftypisom" + bytes(90),
+    "an archive": b"PK\3\4" + bytes(range(90)),
+    "a PDF": b"%PDF-1.7\n",
+    "a text file": "\u6d77\u53c2 no picture".encode(),
+    "a file of zeros": bytes(9000),
+    "a NumPy array": b"\x93NUMPY\x01\0v\0",
+}
+
+
+@pytest.mark.parametrize("words", NOT_READ)
+def test_pictures_of_other_kinds_are_named_with_what_helps(words: str) -> None:
+    with pytest.raises(ImageError, match=f"^photos/a.png: is {words}.* named .png, which is not read here: convert"):
+        decode_image(NOT_READ[words], "photos/a.png")
+
+
+@pytest.mark.parametrize("words", NO_PICTURE)
+def test_what_is_no_picture_is_named(words: str) -> None:
+    message = f"^a.jpg: is no picture but {words} named .jpg(, whose file was not fetched .*)?$"
+    for decode in (decode_image, lambda data, name: build_detection_pipeline([{"Permute": {}}])(data, name)):
+        with pytest.raises(ImageError, match=message):
+            decode(NO_PICTURE[words], "a.jpg")
+
+
+def test_the_suffix_is_named_only_where_it_says_otherwise() -> None:
+    gif = encoded_with_pillow(PICTURE, "GIF")
+    assert what_is(gif, "photos/a.PNG") == "a GIF picture named .png"
+    assert what_is(gif, "a.gif") == what_is(gif) == what_is(gif, "upload") == what_is(gif, "a.1") == "a GIF picture"
+    assert what_is(encoded_with_pillow(PICTURE, "JPEG"), "a.jfif") == "a JPEG picture"
+    assert what_is(b"", "a.png") == "an empty file"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])
+def test_content_counts_and_not_the_name(kind: str, tmp_path: Path) -> None:
+    data = encoded_with_pillow(PICTURE, kind)
+    path = tmp_path / "misnamed.png"
+    path.write_bytes(data)
+    pixels = decode_image(data, "a.jpg")
+    assert pixels.shape == PIXELS.shape
+    assert header_of(data) == (kind, 60, 40)
+    assert what_is(data) not in ("a file of an unknown kind", "an empty file")
+    permute, channels = [{"Permute": {}}], pixels.transpose(2, 0, 1)
+    assert np.abs(build_detection_pipeline(permute)(path).pixels - channels).max() < 3
+    assert np.array_equal(build_pipeline([{"ToCHWImage": {}}], "here")(path), channels)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "GIF"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_cut_files_are_called_truncated_with_their_length(kind: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded_with_pillow(Image.fromarray(noise), kind)
+    data = data[: int(share * len(data))]
+    with pytest.raises(ImageError, match=rf"^a.png: is truncated: a \w+ picture.* after {len(data):,} bytes$"):
+        decode_image(data, "a.png")
+
+
+def test_a_raw_photograph_is_not_read_as_its_preview() -> None:
+    """Pillow opens the small preview that stands first in it."""
+    assert decode_image(tiff({}), "a.tif").shape == decode_image(tiff({254: 0}), "a.tif").shape == (8, 8, 3)
+    for entries in ({50706: 0x01040000}, {254: 1}):
+        assert Image.open(io.BytesIO(tiff(entries))).size == (8, 8)
+        with pytest.raises(ImageError, match=r"^a.dng: is a raw photograph of a camera \(DNG, .*convert it"):
+            decode_image(tiff(entries), "a.dng")
+
+
+def bomb(kind: str) -> bytes:
+    """A few bytes whose header states 30000 x 30000 pixels."""
+    if kind == "PNG":
+        def chunk(name: bytes, content: bytes) -> bytes:
+            return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+        header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    data = bytearray(encoded_with_pillow(PICTURE, "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 30000, 30000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_decompression_bombs_are_refused_by_the_header_in_one_line(kind: str) -> None:
+    message = "^a: has (30000 x 30000|900000000) pixels; at most 179 megapixels are taken$"
+    for read in (decode_image, header_of):
+        with pytest.raises(TooManyPixelsError, match=message):
+            read(bomb(kind), "a")
+    assert 30000 * 30000 > MOST_PIXELS > 170e6
+
+
+def test_a_picture_of_one_pixel() -> None:
+    data = encoded_with_pillow(Image.new("RGB", (1, 1), (9, 200, 30)), "PNG")
+    assert decode_image(data).tolist() == [[[9, 200, 30]]]
+    keep = [{"Resize": {"target_size": 32, "keep_ratio": True}}, {"Permute": {}}]
+    assert build_detection_pipeline(keep)(data).pixels.shape == (3, 32, 32)
+    resize = [{"ResizeImage": {"resize_short": 20}}, {"CropImage": {"size": 16}}, {"ToCHWImage": {}}]
+    assert build_pipeline(resize, "here")(data).shape == (3, 16, 16)

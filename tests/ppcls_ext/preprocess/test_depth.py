@@ -1,0 +1,190 @@
+"""Samples of more than 8 bits: the same bytes from every kind of file, by one range that is stated or found."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls_ext.preprocess import ImageError, build_pipeline, decode_image, depth
+from ppcls_ext.preprocess.samples import to_bytes
+from ppcls_ext.utils.errors import UserError
+from tests.support.deep_files import colour_files, grey_files, twelve_bits
+from tests.support.image_files import encoded_with_pillow
+
+VALUES = twelve_bits(3)
+COLOURS = np.dstack([VALUES, VALUES[:, ::-1], VALUES // 2])
+GREY, COLOUR = grey_files(VALUES), colour_files(COLOURS)
+TWELVE = (0.0, 4096.0)
+
+
+def loading(*files: bytes) -> tuple[Callable[[int], bytes], int]:
+    return lambda index: files[index], len(files)
+
+
+def train(*decoders: dict) -> dict:
+    """Returns the data of a configuration with these arguments of ``DecodeImage`` for training and inference."""
+    lists = [[{"DecodeImage": dict(arguments)}, {"ResizeImage": {"size": 32}}] for arguments in decoders]
+    return {"DataLoader": {"Train": {"dataset": {"transform_ops": lists[0]}}}, "Infer": {"transforms": lists[1]}}
+
+
+def test_a_range_is_cut_into_256_equal_steps() -> None:
+    values = np.arange(65536, dtype=np.uint16)
+    assert np.array_equal(to_bytes(values, (0, 65536)), values >> 8)
+    assert np.array_equal(to_bytes(values[:4096], TWELVE), values[:4096] >> 4)
+    assert set(to_bytes(values[4096:], TWELVE).tolist()) == {255}
+    edges = np.array([-3.0, 10.0, 10.0 + 1 / 256, 10.5, 11.0, 99.0], dtype=np.float32)
+    assert to_bytes(edges, (10, 11)).tolist() == [0, 0, 1, 128, 255, 255]
+    assert np.array_equal(to_bytes(values[:300].astype(np.int32), (40, 200)), to_bytes(values[:300], (40, 200)))
+
+
+@pytest.mark.parametrize("kind", GREY)
+def test_grey_files_of_every_kind_become_the_same_bytes(kind: str) -> None:
+    expected = np.repeat((VALUES >> 4).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
+    assert np.array_equal(decode_image(GREY[kind], value_range=TWELVE), expected)
+    assert depth.survey(*loading(GREY[kind]), most=9)[:4] == (1, 1, 0, 4095)
+
+
+@pytest.mark.parametrize("kind", COLOUR)
+def test_colour_files_of_every_kind_become_the_same_bytes(kind: str) -> None:
+    assert np.array_equal(decode_image(COLOUR[kind], value_range=TWELVE), (COLOURS >> 4).astype(np.uint8))
+    assert depth.survey(*loading(COLOUR[kind]), most=9)[:4] == (1, 1, 0, 4095)
+    # Without a statement the upper byte remains, as ever; Pillow rounds PPM.
+    difference = decode_image(COLOUR[kind]).astype(int) - (COLOURS >> 8)
+    assert difference.min() == 0 and difference.max() == (kind == "ppm")
+
+
+def test_a_picture_held_sideways_is_turned() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = encoded_with_pillow(Image.fromarray(VALUES), "PNG", exif=exif)
+    assert np.array_equal(decode_image(grey, value_range=TWELVE)[:, :, 0], np.rot90(VALUES >> 4, -1))
+    # Behind the 33 bytes of signature and header, as Pillow writes it.
+    start = grey.index(b"eXIf") - 4
+    chunk = grey[start : start + 12 + int.from_bytes(grey[start : start + 4], "big")]
+    colours = COLOUR["png"][:33] + chunk + COLOUR["png"][33:]
+    expected = np.rot90((COLOURS >> 4).astype(np.uint8), -1)
+    assert np.array_equal(decode_image(colours, value_range=TWELVE), expected)
+
+
+def test_eight_bits_are_left_as_they_are() -> None:
+    picture = Image.fromarray((VALUES >> 4).astype(np.uint8))
+    for file in (picture, picture.convert("1"), picture.convert("P"), picture.convert("LA"), picture.convert("RGB")):
+        data = encoded_with_pillow(file, "PNG")
+        assert np.array_equal(decode_image(data, value_range=(0.0, 1.0)), decode_image(data))
+        assert depth.survey(*loading(data), most=9)[:2] == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "cause"),
+    [
+        (VALUES.astype(np.float32), "floating-point samples have no agreed range"),
+        (VALUES.astype(np.int32) * 100, "samples from 0 to 409500 are no numbers of 16 bits"),
+        (VALUES.astype(np.int32) - 1, "samples from -1 to 4094"),
+    ],
+)
+def test_samples_without_a_range_of_their_own_need_a_statement(values: np.ndarray, cause: str) -> None:
+    data = encoded_with_pillow(Image.fromarray(values), "TIFF")
+    with pytest.raises(ImageError, match=cause) as error:
+        decode_image(data, "a.tif")
+    assert "value_range" in str(error.value) and "bits: auto" in str(error.value)
+    with pytest.raises(UserError, match="have no agreed range"):
+        depth.settle(train({}, {}), *loading(data))
+    low, high = float(values.min()), float(values.max())
+    assert int(decode_image(data, value_range=(low, high)).max()) == 255
+    found = depth.settle(train({"bits": "auto"}, {}), *loading(data))
+    assert found == ({"bits": 19} if high == 409500 else {"value_range": [low, high]})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_that_are_no_numbers_are_told(bad: float) -> None:
+    values = VALUES.astype(np.float32)
+    values[3, 4] = bad
+    with pytest.raises(ImageError, match=r"a.tif: .*1 of 1,920 samples are NaN or infinite"):
+        decode_image(encoded_with_pillow(Image.fromarray(values), "TIFF"), "a.tif", TWELVE)
+
+
+def test_one_statement_holds_for_all_lists_of_a_configuration() -> None:
+    data = train({"to_rgb": True, "bits": 12}, {})
+    data["DataLoader"]["Eval"] = {"dataset": {"transform_ops": [{"ResizeImage": {"size": 32}}]}}
+    assert depth.agree(data) == []
+    assert list(depth.statements_in(data).values()) == [{"bits": 12}] * 3
+    assert data["DataLoader"]["Train"]["dataset"]["transform_ops"][0] == {"DecodeImage": {"to_rgb": True, "bits": 12}}
+    assert data["DataLoader"]["Eval"]["dataset"]["transform_ops"][0] == {"DecodeImage": {"bits": 12}}
+    detector = {"TrainReader": {"sample_transforms": [{"Decode": {}}]},
+                "TestReader": {"sample_transforms": [{"Decode": {"value_range": [5, 900]}}]}}  # fmt: skip
+    assert depth.agree(detector) == []
+    assert detector["TrainReader"]["sample_transforms"] == [{"Decode": {"value_range": [5, 900]}}]
+
+
+def test_statements_that_differ_are_refused_and_none_changes_nothing() -> None:
+    ((key, message),) = depth.agree(train({"bits": 12}, {"bits": 16}))
+    assert key == "Infer.transforms[0].DecodeImage.bits"
+    assert "bits: 16" in message and "bits: 12" in message
+    plain = train({}, {"to_rgb": True})
+    before = copy.deepcopy(plain)
+    assert depth.agree(plain) == [] and plain == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bits": 7}, "bits: must be from 8 to 32"),
+        ({"bits": "twelve"}, "bits: must be"),
+        ({"value_range": [9, 9]}, "value_range: must be .* with low below high"),
+        ({"bits": 12, "value_range": [0, 9]}, "value_range: .* only one"),
+    ],
+)
+def test_wrong_statements_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=rf"here\[0\].DecodeImage(\.|: ){message}"):
+        build_pipeline([{"DecodeImage": arguments}], "here")
+
+
+def test_the_range_is_found_on_the_set_and_not_by_file(caplog: pytest.LogCaptureFixture) -> None:
+    dark = encoded_with_pillow(Image.fromarray(VALUES // 8), "PNG")
+    with caplog.at_level(logging.INFO):
+        assert depth.settle(train({"bits": "auto"}, {}), *loading(dark, GREY["png"])) == {"bits": 12}
+    (line,) = caplog.messages
+    assert "bits: auto is bits: 12" in line and "0 to 4095" in line and "2 of 2 images" in line
+    eight = encoded_with_pillow(Image.fromarray((VALUES >> 4).astype(np.uint8)), "PNG")
+    assert depth.settle(train({"bits": "auto"}, {}), *loading(eight)) == {"bits": 16}
+
+
+def test_a_range_that_is_mostly_empty_or_too_small_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert depth.settle(train({}, {}), *loading(GREY["png"])) == {}
+    assert "4095" in caplog.text and "65535" in caplog.text and "state bits: 12" in caplog.text
+    caplog.clear()
+    depth.settle(train({"bits": 10}, {}), *loading(GREY["png"]))
+    assert "becomes white" in caplog.text
+    caplog.clear()
+    depth.settle(train({"bits": 12}, {}), *loading(GREY["png"]))
+    # A file that says itself that it holds 12 bits needs no statement.
+    depth.settle(train({}, {}), *loading(GREY["tiff of 12 bits, packed"]))
+    assert not caplog.messages
+
+
+def test_inference_warns_once(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = build_pipeline([{"DecodeImage": {}}], "here")
+    for _ in range(3):
+        pipeline(GREY["png"])
+    assert len(caplog.messages) == 1 and "state bits: 12" in caplog.text
+    caplog.clear()
+    # What was stated may meet a dark picture, but nothing beyond it.
+    pipeline = build_pipeline([{"DecodeImage": {"bits": 12}}], "here")
+    pipeline(encoded_with_pillow(Image.fromarray(VALUES // 8), "PNG"))
+    assert not caplog.messages
+    deep = cv2.imencode(".png", VALUES * 16)[1].tobytes()
+    pipeline(deep)
+    pipeline(deep)
+    assert len(caplog.messages) == 1 and "becomes white" in caplog.text
+
+
+def test_an_impossible_statement_of_a_detector_is_told_at_its_key() -> None:
+    data = {"TrainReader": {"sample_transforms": [{"Decode": {"bits": 40}}]}}
+    ((key, message),) = depth.agree(data)
+    assert key == "TrainReader.sample_transforms[0].Decode.bits" and message.startswith("must be from 8 to 32")

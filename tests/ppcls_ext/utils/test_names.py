@@ -1,0 +1,121 @@
+"""Names of files as other systems write them, and what systems leave behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.image_files import find_images, images_in
+from ppcls_ext.utils.names import match_names, spellings
+
+FILES = ("train/cat/a b.jpg", "train/cat/Big.JPG", "train/dog/café.png", "val/1.jpg", "海参/1.png", "50%25.jpg")
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    folder = tmp_path / "my set" / "images"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+@pytest.fixture
+def log(caplog):
+    logging.getLogger("ppcls_ext").propagate = True
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("stated", "meant"),
+    [
+        ("train\\cat\\a b.jpg", "train/cat/a b.jpg"),
+        (".\\train/cat\\a b.jpg", "train/cat/a b.jpg"),
+        ("train/cat/a%20b.jpg", "train/cat/a b.jpg"),
+        ("train%5Ccat%5Ca%20b.jpg", "train/cat/a b.jpg"),
+        ("Train/CAT/big.jpg", "train/cat/Big.JPG"),
+        (unicodedata.normalize("NFD", "train/dog/café.png"), "train/dog/café.png"),
+        ("%E6%B5%B7%E5%8F%82/1.png", "海参/1.png"),
+        ("C:\\Users\\me\\data\\train\\cat\\a b.jpg", "train/cat/a b.jpg"),
+        ("\\\\nas\\share\\val\\1.jpg", "val/1.jpg"),
+        ("/elsewhere/set/val/1.jpg", "val/1.jpg"),
+        ("file:///D:/set/train/cat/a%20b.jpg", "train/cat/a b.jpg"),
+        ("file://server/share/val/1.jpg", "val/1.jpg"),
+        ("https://host/bucket/val/1.jpg", "val/1.jpg"),
+        ("images/val/1.jpg", "val/1.jpg"),
+        ("my set\\Images\\val\\1.jpg", "val/1.jpg"),
+    ],
+)
+def test_a_name_of_another_system_finds_its_file_and_is_said(root, log, stated, meant):
+    (found,) = match_names(root, [stated], "list.txt")
+    assert os.path.normpath(found) == meant
+    assert "list.txt: names respelt: 1 " in log.text
+
+
+def test_what_is_there_counts_first_and_nothing_is_said(root, log):
+    (root / "val\\1.jpg").write_bytes(b"another picture")
+    (root / "train/cat/big.jpg").write_bytes(b"another picture")
+    names = ["val\\1.jpg", "train/cat/big.jpg", "50%25.jpg", str(root / "val/1.jpg"), "./val/1.jpg"]
+    assert match_names(root, names, "list.txt") == names
+    assert log.text == ""
+
+
+def test_one_line_counts_the_ways(root, log):
+    names = ["train\\cat\\a b.jpg", "train\\dog\\café.png", "val/1.JPG", "val/1.JPG"]
+    assert match_names(root, names, "list.txt") == [
+        "train/cat/a b.jpg", "train/dog/café.png", "val/1.jpg", "val/1.jpg"
+    ]  # fmt: skip
+    assert len(log.records) == 1
+    assert "2 with back slashes, 1 in other case or accents" in log.text
+
+
+def test_a_name_that_fits_several_files_is_refused(root):
+    (root / "train/cat/BIG.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"list\.txt: train/cat/big\.jpg is not in .*BIG\.jpg and .*Big\.JPG are"):
+        match_names(root, ["train/cat/big.jpg"], "list.txt")
+
+
+def test_no_name_takes_the_file_of_another_one(root):
+    # One of a pair is lost, as on a system that does not tell them apart; a base name alone is no match.
+    for names in (["val/1.jpg", "val/1.JPG"], ["train/1.jpg"], ["1.jpg"], ["other/1.jpg", "nowhere.png"]):
+        assert match_names(root, names, "list.txt") == names
+    # /old is what lies elsewhere: val/2.jpg is missing and is not the 2.jpg above.
+    (root / "2.jpg").write_bytes(b"x")
+    names = ["/old/val/1.jpg", "/old/train/cat/a b.jpg", "/old/val/2.jpg"]
+    assert match_names(root, names, "list.txt") == ["val/1.jpg", "train/cat/a b.jpg", "/old/val/2.jpg"]
+
+
+def test_names_in_bytes_of_gbk(root, log):
+    name = os.fsdecode("扇贝".encode("gbk"))
+    try:
+        (root / name).mkdir()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    (root / name / "1.jpg").write_bytes(b"x")
+    assert match_names(root, ["扇贝\\1.jpg"], "list.txt") == [f"{name}/1.jpg"]
+
+
+def test_spellings_begin_with_the_name_itself():
+    assert list(spellings("a\\b%20c")) == ["a\\b%20c", "a/b%20c", "a/b c"]
+    assert list(spellings("a.jpg")) == ["a.jpg"]
+
+
+def test_what_systems_leave_behind_is_nobodys_data(tmp_path, monkeypatch):
+    left = ("__MACOSX/._1.jpg", "__MACOSX/2.jpg", "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/3.jpg", "._1.jpg",
+            "$RECYCLE.BIN/4.jpg", ".Trash-1000/5.jpg", "System Volume Information/6.jpg", "lost+found/7.jpg",
+            ".ipynb_checkpoints/1-checkpoint.jpg", "Thumbs.db", "desktop.ini", ".DS_Store")  # fmt: skip
+    for name in ("1.jpg", "recycled/8.jpg", *left):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [str(path.relative_to(tmp_path)) for path in images_in(tmp_path)] == ["1.jpg", "recycled/8.jpg"]
+    monkeypatch.chdir(tmp_path)
+    assert [str(path) for path in find_images(["**/*.jpg"])] == ["1.jpg", "recycled/8.jpg"]
+    assert [str(path) for path in find_images(["@eaDir/1.jpg", "recycled\\8.jpg", "#recycle/*.jpg"])] == [
+        "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "recycled/8.jpg", "#recycle/3.jpg"
+    ]  # fmt: skip

@@ -1,0 +1,155 @@
+"""Texts of people in whatever encoding: what is read, what is guessed and said, what has to be stated."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from ppcls_ext.utils.config import load_config_file
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import write_json
+from ppcls_ext.utils.texts import (
+    VARIABLE,
+    TextError,
+    UnknownEncodingError,
+    decode_text,
+    read_text,
+    say_guesses,
+    shown_name,
+    state_encoding,
+)
+
+TEXT = "海参\n海胆\nstarfish\n"
+MARKS = {"utf-8": codecs.BOM_UTF8, "utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE,
+         "utf-32-le": codecs.BOM_UTF32_LE, "utf-32-be": codecs.BOM_UTF32_BE}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """Nothing is stated, nothing has been guessed."""
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.delenv(VARIABLE)
+    say_guesses()
+    logging.getLogger("ppcls_ext").propagate = True
+
+
+@pytest.mark.parametrize("encoding", MARKS)
+def test_a_mark_tells_the_encoding_and_zero_bytes_do(encoding):
+    assert decode_text(MARKS[encoding] + TEXT.encode(encoding), "a.txt") == TEXT
+    assert decode_text(f"<a>{TEXT}</a>".encode(encoding), "a.txt") == f"<a>{TEXT}</a>"
+    # Whatever is declared or stated besides.
+    state_encoding("big5")
+    assert decode_text(MARKS[encoding] + TEXT.encode(encoding), "a.txt", "utf-16") == TEXT
+
+
+def test_line_ends_of_every_system_and_no_others(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_bytes("a\r\nb\rc\n\u2028d\x0be".encode())
+    assert read_text(file) == "a\nb\nc\n\u2028d\x0be"
+    file.write_bytes(b"")
+    assert read_text(file) == ""
+
+
+def test_chinese_is_guessed_and_said_once_with_the_number_of_files(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for number, name in enumerate(("海参", "海胆", "扇贝", "海星")):
+        (tmp_path / f"{number}.txt").write_bytes(name.encode("gbk"))
+        assert read_text(tmp_path / f"{number}.txt") == name
+        assert read_text(tmp_path / f"{number}.txt") == name
+    assert len(caplog.records) == 1
+    assert "0.txt is not UTF-8 and was read as gb18030" in caplog.text
+    assert "--encoding" in caplog.text
+    say_guesses()
+    assert "4 texts were read as gb18030" in caplog.records[-1].message
+
+
+@pytest.mark.parametrize("name", ["海参", "海胆", "扇贝", "划痕", "缺陷", "轮胎", "鲍鱼", "行人", "香蕉", "摩托车"])
+def test_a_single_chinese_name_is_enough(name):
+    assert decode_text(f"{name}\n".encode("gb18030"), "classes.txt") == f"{name}\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "café\nseñor\n"), ("cp1252", "Größe\n"), ("latin-1", "naïve"), ("cp1252", "ÄÖ\n"),
+        ("cp949", "고양이\n강아지\n"), ("cp949", "불가사리\n"), ("cp949", "배\n"), ("cp949", "자동차 문어\n"),
+        ("cp932", "ヒトデ\nナマコ\n"), ("cp932", "猫\n犬\n"), ("euc_jp", "ウニ\n"),
+        ("big5", "海參\n海膽\n"), ("big5", "人\n"), ("cp1251", "Кошка\nсобака\n"), ("cp1251", "МОРЕ\n"),
+    ],
+)  # fmt: skip
+def test_another_language_never_becomes_chinese_and_can_be_stated(encoding, text):
+    with pytest.raises(UnknownEncodingError, match=r"classes\.txt: line 1 .*tried: UTF-8, gb18030.*--encoding"):
+        decode_text(text.encode(encoding), "classes.txt")
+    state_encoding(encoding)
+    assert decode_text(text.encode(encoding), "classes.txt") == text
+    # What is UTF-8 beyond doubt stays UTF-8.
+    assert decode_text("ヒトデ 海参".encode(), "classes.txt") == "ヒトデ 海参"
+
+
+def test_what_is_declared_is_not_believed_against_better_evidence(caplog):
+    chinese = TEXT.encode("gbk")
+    for declared in ("gb2312", "GBK", "gb18030", "utf-8", "utf-16", "iso-8859-1", "klingon", None):
+        assert decode_text(chinese, "a.xml", declared) == TEXT
+        assert decode_text(TEXT.encode(), "a.xml", declared) == TEXT
+    assert decode_text("한국".encode("euc-kr"), "a.xml", "euc-kr") == "한국"
+    assert decode_text("café".encode("latin-1"), "a.xml", "iso-8859-1") == "café"
+    assert decode_text("犬".encode("iso2022_jp"), "a.xml", "iso-2022-jp") == "犬"
+    assert decode_text("①㈱".encode("cp932"), "a.xml", "shift_jis") == "①㈱"
+def test_chinese_that_is_utf8_by_chance_and_utf8_that_is_rare():
+    for name in ("水母", "联通", "牛", "模漠"):
+        for declared in ("gb2312", "utf-8", None):
+            assert decode_text(name.encode("gbk"), "a.xml", declared) == name
+    for text in ("5 µm, ±1°", "è", "łódź", "Škoda", "λ = 1", "мама", "α β γ", "ﬁ", "été"):
+        for declared in ("utf-8", "gb2312", None):
+            assert decode_text(text.encode(), "a.yaml", declared) == text
+    state_encoding("cp949")
+    assert decode_text("5 µm, ±1°".encode(), "a.yaml") == "5 µm, ±1°"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (TEXT.encode()[:-12] + b"\xff\n", "line 2 is damaged: the text is UTF-8"),
+        (b"a.jpg 0\n\0\0\0\0", "holds zero bytes"),
+        (codecs.BOM_UTF16_LE + b"a\0b", "begins as UTF-16-LE but is damaged"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "holds zero bytes"),
+    ],
+)
+def test_damage_is_told_from_an_unknown_encoding(data, reason):
+    with pytest.raises(TextError, match=reason) as caught:
+        decode_text(data, "list.txt")
+    assert not isinstance(caught.value, UnknownEncodingError)
+
+
+def test_a_stated_encoding_counts_alone_and_has_to_exist():
+    state_encoding("cp949")
+    with pytest.raises(UnknownEncodingError, match="neither UTF-8 nor cp949, as --encoding says"):
+        decode_text(b"a \xff", "list.txt")
+    for wrong in ("klingon", "base64"):
+        with pytest.raises(UserError, match=f"--encoding {wrong}: unknown"):
+            state_encoding(wrong)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
+def test_configurations_are_read_in_any_encoding(tmp_path, encoding):
+    file = tmp_path / "run.yaml"
+    file.write_bytes("A:  # 海参和海胆\n  b: 海星\n".encode(encoding))
+    assert load_config_file(file).data == {"A": {"b": "海星"}}
+
+
+def test_names_that_are_no_utf8_are_shown_and_written(tmp_path: Path):
+    name = os.fsdecode("海参.png".encode("gbk"))
+    assert shown_name(name) == "海参.png"
+    assert shown_name(os.fsdecode(b"caf\xe9.png")) == "caf\\xe9.png"
+    for plain in ("a.png", "é", "고양이.png"):
+        assert shown_name(plain) == plain
+    assert shown_name("\ud800") == "\\ud800"
+    write_json(tmp_path / "report.json", {"file": name, "class": "海参"})
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert "海参" in text
+    assert json.loads(text) == {"file": name, "class": "海参"}
