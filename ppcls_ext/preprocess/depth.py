@@ -90,14 +90,18 @@ def statement_in(data: Any) -> Statement:
 def state_in(data: Any, statement: Statement) -> None:
     """Writes a statement into every list of operators of a configuration, in place."""
     for _, decoder, operators in _lists(data):
-        found = _decoder_in(operators, decoder)
-        if found is None:
-            operators.insert(0, {decoder: dict(statement)})
-            continue
-        index, arguments = found
-        kept = {name: value for name, value in arguments.items() if name not in KEYS}
-        rest = operators[index] if isinstance(operators[index], dict) else {}
-        operators[index] = {**rest, decoder: {**kept, **statement}}
+        operators[:] = stating(operators, decoder, statement)
+
+
+def stating(operators: list[Any], decoder: str, statement: Statement) -> list[Any]:
+    """Returns a list of operators whose decoder, of this name, states this; it is put in front where there is none."""
+    found = _decoder_in(operators, decoder)
+    if found is None:
+        return [{decoder: dict(statement)}, *operators]
+    index, arguments = found
+    kept = {name: value for name, value in arguments.items() if name not in KEYS}
+    rest = operators[index] if isinstance(operators[index], dict) else {}
+    return [*operators[:index], {**rest, decoder: {**kept, **statement}}, *operators[index + 1 :]]
 
 
 def agree(data: Any) -> list[tuple[str, str]]:
@@ -382,5 +386,5 @@ class RangeWatch:
         found = _joined(Survey(seen=1), values, largest)
         fits = self.value_range is not None and found.highest <= self.value_range[1]
         if not fits and (remark := doubt(found, self.value_range)):
-            logger.warning("%s", remark)
+            logger.warning("%s; for an export, infer.py and serve.py take --bits", remark)
             self.told = True
