@@ -291,10 +291,11 @@ def clean_boxes(frame: Frame, classes: Sequence[str], ledger: Ledger) -> list[Bo
 
 
 def _spelt(value: Any) -> Any:
-    """Returns a value of JSON with the numbers that strict JSON does not know spelt out."""
+    """Returns a ``bbox`` as a report can hold it: numbers that strict JSON does not know are spelt out."""
     if isinstance(value, list):
         return [_spelt(part) for part in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    unusual = isinstance(value, dict) or (isinstance(value, float) and not math.isfinite(value))
+    return str(value) if unusual else value
 
 
 def clean_box(

@@ -229,7 +229,8 @@ def example_tile(check: DetectionCheck, entry: Entry, picture: Picture, side: in
         image = load_picture(check, picture)
     except ImageError as error:
         return crossed_box(side, error.cause)
-    box = [number_of(value) for value in entry.details.get("bbox") or ()]
+    stated = entry.details.get("bbox")
+    box = [number_of(value) for value in stated] if isinstance(stated, list) else []
     if len(box) != 4 or None in box:
         return ImageOps.pad(with_boxes(check, picture, image, side, named=False), (side, side), color=DESK)
     x, y, width, height = box
