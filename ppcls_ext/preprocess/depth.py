@@ -260,6 +260,17 @@ def survey(load: Callable[[int], Any], count: int, most: int, seed: int = 0) -> 
     return found
 
 
+def own_range(data: bytes) -> Range | None:
+    """Returns the range of a single file's samples: for a look at it alone, whose brightness does not matter.
+
+    None for 8 bits a sample, and for what cannot be read.
+    """
+    found = survey(lambda _: data, 1, 1)
+    if not found.deep:
+        return None
+    return SIXTEEN_BITS if found.lowest == found.highest else range_of(found_statement(found))
+
+
 def _samples_of(data: bytes) -> tuple[np.ndarray, int]:
     """Returns the samples of a file as they are stored, and the largest value that they can have."""
     noted: list[tuple[np.ndarray, int]] = []
