@@ -89,6 +89,14 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
+def factor(text: str) -> float:
+    """Reads a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
 def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes: str | None) -> None:
     """Adds the options of a raw detection data set; ``classes`` are the default of ``--classes``."""
     output = f"dataset/{name}"
@@ -112,10 +120,12 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
     )
     for option, words in (
         ("--normalised", "boxes are fractions of the picture"),
-        ("--scale-boxes", "boxes belong to the stated size of a picture, and are scaled to the picture as it is"),
+        ("--scale-boxes", "boxes belong to the stated size of each picture, and are scaled to the picture as it is"),
         ("--turn-boxes", "boxes belong to the stored picture, and are turned with it as its EXIF data say"),
     ):
         parser.add_argument(option, action=argparse.BooleanOptionalAction, help=words)
+    words = "boxes are multiplied by F (0.5 where the pictures are copies of half the size)"
+    parser.add_argument("--scale-by", type=factor, metavar="F", help=words)
     add_encoding_argument(parser)
     if name != "duo":
         parser.add_argument(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import images_in
 
 # A box is tiny if, at the size at which the model is evaluated, a side or its area (in pixels) is below these.
@@ -71,9 +70,9 @@ KINDS = {
     **{kind: Kind(WARNING, f"mended ({kind.replace('_', ' ')})", "annotation file") for kind in MENDED},
     "box_geometry": Kind(ERROR, "whose boxes do not fit the images", "annotation file"),
     "box_reading": Kind(INFORMATION, "of which is told how its boxes are read", "annotation file"),
-    "class_count": Kind(ERROR, "whose number of categories is not num_classes", "annotation file"),
-    "class_order": Kind(ERROR, "that training and validation number or name differently", *_CLASS),
-    "category_ids_differ": Kind(WARNING, "whose category ids differ between training and validation", *_CLASS),
+    "class_count": Kind(ERROR, "whose number of categories does not fit num_classes", "annotation file"),
+    "class_unknown": Kind(ERROR, "in the annotations of the validation set only", *_CLASS),
+    "category_ids_differ": Kind(INFORMATION, "whose category ids differ in validation; names are compared", *_CLASS),
     "class_not_trained": Kind(ERROR, "with validation boxes but no training box", *_CLASS),
     "class_empty": Kind(WARNING, "without any box", *_CLASS),
     "class_not_validated": Kind(WARNING, "without a validation box", *_CLASS),
@@ -397,19 +396,17 @@ def find_class_faults(sets: Mapping[str, CocoSet], classes: Classes, num_classes
     """Finds where configuration and annotation files disagree about the classes, and classes with few or no boxes."""
     for part, coco in sets.items():
         count = len(coco.names)
-        if num_classes is not None and count != num_classes:
+        # A validation set may lack classes.
+        if num_classes is not None and (count > num_classes or (part == "Train" and count != num_classes)):
             names = ", ".join(coco.names[:20]) + (", ..." if count > 20 else "")
             categories = count_of(count, "category", "categories")
             note = f"num_classes is {num_classes}, but {coco.path} has {categories}: {names}"
             found.add("class_count", note=note, part=part)
     if len(sets) == 2:
-        # The number of a class is its place in the file, so two files must list the same names in the same order.
         train, evaluation = sets["Train"], sets["Eval"]
-        pairs = itertools.zip_longest(train.names, evaluation.names)
-        for number, names in enumerate(pairs):
-            if names[0] != names[1]:
-                one, other = ("unknown" if name is None else f"'{name}'" for name in names)
-                found.add("class_order", note=f"class {number} is {one} in training and {other} in validation")
+        for name in evaluation.names:
+            if name not in train.names:
+                found.add("class_unknown", note=f"'{name}'{suggestion(name, train.names)}")
         ids = dict(zip(train.names, train.category_ids, strict=True))
         for name, identity in zip(evaluation.names, evaluation.category_ids, strict=True):
             if ids.get(name, identity) != identity:
