@@ -19,6 +19,8 @@ from ppcls_ext.utils.drawing import Card, draw_boxes, draw_card, draw_sheet
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.utils.fonts import drawable
+from ppcls_ext.utils.names import class_of_folder
+from ppcls_ext.utils.texts import shown_name
 
 logger = logging.getLogger(__name__)
 NAME_WIDTH = 48
@@ -45,7 +47,7 @@ def true_class(name: str, classes: Sequence[str] | None) -> str | None:
 
     Class names with characters that a folder cannot have stand there with underscores in their place.
     """
-    folder = Path(name).parent.name
+    folder = class_of_folder(Path(name).parent.name)
     for label in classes or ():
         if folder in (label, re.sub(r"[^\w .+-]", "_", label)):
             return label
@@ -90,6 +92,7 @@ def as_table(predictions: Predictions, predictor: AnyPredictor) -> str:
 
 def _short(name: str) -> str:
     """Returns the end of a long path, which says more than its beginning."""
+    name = shown_name(name)
     return name if len(name) <= NAME_WIDTH else f"...{name[-(NAME_WIDTH - 3) :]}"
 
 
