@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from classification.build import open_dataset
+from classification.build import evaluation_numbering, open_dataset
 from classification.config import Config
 from classification.data.datasets import Cifar100
 from ppcls_ext.preprocess import depth
@@ -51,7 +51,7 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
         raise UserError(f"{config.document.path}: has no section DataLoader.{part}")
     if output.exists() and any(output.iterdir()) and not (output / MARKER).is_file():
         raise UserError(f"{output}: holds something else than samples; choose another folder")
-    dataset = open_dataset(config, settings)
+    dataset = open_dataset(config, settings, evaluation_numbering(config) if part == "Eval" else None)
     chosen = choose_evenly(dataset.labels, count or len(dataset), seed)
     value_range = depth.range_of(depth.settle(config.document.data, lambda index: dataset.load(index)[0], len(dataset)))
     with atomic_folder(output) as folder:

@@ -54,7 +54,8 @@ def main() -> None:
             train, evaluation = record["train"], evaluation_of(record)
             seconds += train["seconds"]
             if metrics[0] in evaluation:
-                rows.append([record["epoch"], *(f"{evaluation[metric]:.3f}" for metric in metrics),
+                values = (evaluation.get(metric) for metric in metrics)
+                rows.append([record["epoch"], *("-" if value is None else f"{value:.3f}" for value in values),
                              f"{train['loss']:.3f}", f"{seconds / 60:.1f}",
                              f"{train['images_per_second']:.1f}"])  # fmt: skip
         print(f"{name}\n{markdown_table(['epoch', *metrics, 'loss', 'minutes of training', 'images/s'], rows)}\n")

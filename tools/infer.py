@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NO_INPUT = "name images with --input: files, folders or patterns"
 DRAWN_THRESHOLD = 0.3
-EXPORT_ONLY = ("backend", "precision", "threads")
+EXPORT_ONLY = ("backend", "precision", "threads", "bits")
 DETECTION_ONLY = ("coco", "annotations", "threshold")
 
 
@@ -53,6 +53,8 @@ def parse_arguments() -> argparse.Namespace:
                         "(default: the first in the export that is installed)")  # fmt: skip
     parser.add_argument("--precision", metavar="NAME", help="which files of --model, where it holds several precisions")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for --model (default: all cores)")
+    parser.add_argument("--bits", type=int, metavar="N", help="bits in use where --model gets images with more than 8 "
+                        "bits a sample (default: as in its training; see docs/data.md)")  # fmt: skip
     return parser.parse_args()
 
 
@@ -93,7 +95,7 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
     if arguments.model is not None:
         predictor = load(
             arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision,
-            max_resized_megapixels=limit,
+            max_resized_megapixels=limit, bits=arguments.bits,
         )  # fmt: skip
         return predictor, inputs, batch_size
     if is_detection_config(arguments.config):

@@ -18,6 +18,7 @@ from detection.prepare.readers import find_coco_files, find_file, read_coco_fold
 from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
 from detection.prepare.write import check_output, lines_of, write_output
 from ppcls_ext.preprocess.decode import ImageError, decode_image
+from ppcls_ext.preprocess.depth import own_range
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in
 from ppcls_ext.utils.machine import available_cores
@@ -213,7 +214,8 @@ def clean_frames(frames: Sequence[Frame], classes: Sequence[str], ledger: Ledger
     def look(frame: Frame) -> tuple[int, int, np.ndarray] | str:
         """Returns width, height and a small version of the image, or why it cannot be decoded."""
         try:
-            pixels = decode_image(frame.image.read_bytes(), frame.name)
+            data = frame.image.read_bytes()
+            pixels = decode_image(data, frame.name, own_range(data))
         except (ImageError, OSError) as error:
             return str(error).removeprefix(frame.name).lstrip(": ")
         return pixels.shape[1], pixels.shape[0], look_of(pixels)

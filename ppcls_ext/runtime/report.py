@@ -18,6 +18,9 @@ from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor,
 from ppcls_ext.utils.drawing import Card, draw_boxes, draw_card, draw_sheet
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
+from ppcls_ext.utils.fonts import drawable
+from ppcls_ext.utils.names import class_of_folder
+from ppcls_ext.utils.texts import shown_name
 
 logger = logging.getLogger(__name__)
 NAME_WIDTH = 48
@@ -44,7 +47,7 @@ def true_class(name: str, classes: Sequence[str] | None) -> str | None:
 
     Class names with characters that a folder cannot have stand there with underscores in their place.
     """
-    folder = Path(name).parent.name
+    folder = class_of_folder(Path(name).parent.name)
     for label in classes or ():
         if folder in (label, re.sub(r"[^\w .+-]", "_", label)):
             return label
@@ -89,6 +92,7 @@ def as_table(predictions: Predictions, predictor: AnyPredictor) -> str:
 
 def _short(name: str) -> str:
     """Returns the end of a long path, which says more than its beginning."""
+    name = shown_name(name)
     return name if len(name) <= NAME_WIDTH else f"...{name[-(NAME_WIDTH - 3) :]}"
 
 
@@ -185,8 +189,10 @@ def _card_of(prediction: Prediction | DetectionPrediction, predictor: AnyPredict
     if isinstance(prediction, DetectionPrediction):
         return Card(np.asarray(_with_boxes(prediction, predictor)), caption)
     truth = true_class(prediction.name, predictor.classes)
-    pixels = read_image(prediction.name, predictor.value_range)
-    return Card(pixels, caption, prediction.labels, prediction.scores, truth)
+    if truth is not None:
+        truth = drawable(truth, list(predictor.classes or []).index(truth))
+    labels = [drawable(label, number) for label, number in zip(prediction.labels, prediction.class_ids, strict=True)]
+    return Card(read_image(prediction.name, predictor.value_range), caption, labels, prediction.scores, truth)
 
 
 def _with_boxes(prediction: DetectionPrediction, predictor: DetectionPredictor) -> Image.Image:
@@ -196,7 +202,7 @@ def _with_boxes(prediction: DetectionPrediction, predictor: DetectionPredictor) 
         # Raw sonar frames are nearly black: a person must see what the detector saw.
         pixels if predictor.enhance is None else predictor.enhance(pixels),
         prediction.boxes,
-        [predictor.label(label) for label in labels],
+        [drawable(predictor.label(label), label) for label in labels],
         prediction.scores.tolist(),
         classes=labels,
     )
