@@ -18,7 +18,6 @@ from classification.data.datasets import (
     ImageDataset,
     ImageFolder,
     ImageNetDataset,
-    class_name,
     relabel_hint,
 )
 from classification.data.geometry import Pad, RandCropImage, RandomCropImage
@@ -43,7 +42,7 @@ from ppcls_ext.preprocess.operators import CropImage, ResizeImage
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.fonts import drawable
 from ppcls_ext.utils.image_files import images_in
-from ppcls_ext.utils.names import is_left_behind
+from ppcls_ext.utils.names import class_of_folder, is_left_behind
 
 # Below so many training images a class is hardly learnt, and its share of a validation set is luck.
 FEW_IMAGES = 10
@@ -233,7 +232,8 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
         numbering = evaluation_numbering(config, datasets.get("Train")) if part == "Eval" else None
         if numbering is not None:
             # Training stops at a class that only the validation has; here it is one finding of several.
-            numbering += [each for each in map(class_name, (path.name for path in folders)) if each not in numbering]
+            names = [class_of_folder(path.name) for path in folders]
+            numbering += [each for each in names if each not in numbering]
         try:
             datasets[part] = open_dataset(config, settings, numbering)
         except UnavailableDataError as error:

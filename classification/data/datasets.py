@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import tarfile
-import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,9 +20,9 @@ from ppcls_ext.preprocess.operators import Backend
 from ppcls_ext.preprocess.samples import Range
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
-from ppcls_ext.utils.names import match_names, visible_folders
+from ppcls_ext.utils.names import class_of_folder, match_names, visible_folders
 from ppcls_ext.utils.signature import Limits
-from ppcls_ext.utils.texts import TextError, read_text, shown_name
+from ppcls_ext.utils.texts import TextError, read_text
 from ppcls_ext.weights.pickles import unpickle
 
 logger = logging.getLogger(__name__)
@@ -297,7 +296,7 @@ class ImageFolder(_Files):
             raise DatasetError("image_root", f"{image_root} holds no class folders (expected one folder a class)")
         if left_out := photographs_left_out(root):
             logger.warning("%s", left_out)
-        names = [class_name(folder.name) for folder in folders]
+        names = [class_of_folder(folder.name) for folder in folders]
         for name, count in Counter(names).items():
             if count > 1:
                 message = f"{root} holds {count} folders of the class '{name}', whose names differ in their bytes only"
@@ -329,14 +328,9 @@ class ImageFolder(_Files):
                 raise DatasetError("image_root", f"{image_root} has too few images for a '{split}' split")
 
 
-def class_name(folder: str) -> str:
-    """Returns the class that a folder is named after: the same on systems that store accents in another form."""
-    return unicodedata.normalize("NFC", shown_name(folder))
-
-
 def _folders_in(folder: Path) -> list[Path]:
     names = visible_folders([path.name for path in folder.iterdir() if path.is_dir()])
-    return [folder / name for name in sorted(names, key=class_name)]
+    return [folder / name for name in sorted(names, key=class_of_folder)]
 
 
 PIXELS = 3 * 32 * 32

@@ -72,9 +72,14 @@ def visible_folders(names: Sequence[str]) -> list[str]:
     return [name for name in names if not is_left_behind(name)]
 
 
+def class_of_folder(folder: str) -> str:
+    """Returns the class that a folder is named after: the same on systems that store accents in another form."""
+    return unicodedata.normalize("NFC", shown_name(folder))
+
+
 def folded_name(name: str) -> str:
     """Returns what is left of a file name without case and the form of its accents."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", shown_name(name)).casefold())
+    return unicodedata.normalize("NFC", class_of_folder(name).casefold())
 
 
 def spellings(name: str) -> dict[str, str]:

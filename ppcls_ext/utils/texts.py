@@ -9,6 +9,7 @@ of prose, and class names are a few characters.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import logging
 import os
 import re
@@ -107,6 +108,8 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
     if "\0" in text:
         place = f"character {text.index(chr(0)) + 1:,}"
         raise TextError(name, f"holds zero bytes (the first is {place}): it is damaged, or no text")
+    # Marks that stand inside are left of texts that someone put together.
+    text = text.replace("\ufeff", "")
     # As Python's text files do; splitlines() would split at a dozen of other characters, too.
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
@@ -281,7 +284,9 @@ def _is_doubtful_utf8(text: str) -> bool:
     So it is with a few Chinese words, by chance (the GBK of ``水母`` is the UTF-8 of ``ˮĸ``). Western letters alone,
     a single other alphabet and whatever takes three bytes are never doubtful, nor is what touches an ASCII letter.
     """
-    if text.isascii() or not "\u0100" <= max(text) < "\u0800" or re.search(f"[a-z]{LETTER}|{LETTER}[a-z]", text, re.I):
+    if text.isascii() or re.search("[^\0-\u07ff]", text) or not re.search("[^\0-\xff]", text):
+        return False
+    if re.search(f"[a-z]{LETTER}|{LETTER}[a-z]", text, re.IGNORECASE):
         return False
     foreign = {character for character in text if not character.isascii()}
     alphabets = {unicodedata.name(character, "").partition(" ")[0] for character in foreign}
@@ -289,7 +294,10 @@ def _is_doubtful_utf8(text: str) -> bool:
 
 
 def shown_name(name: str) -> str:
-    """Returns a file name as a person can read it: one that is no UTF-8 is read as Chinese or its bytes spelt out."""
+    """Returns a file name as a person can read it.
+
+    One that is no UTF-8 is read as ``--encoding`` says, as Chinese if that is plausible, or its bytes are spelt out.
+    """
     if name.isascii():
         return name
     try:
@@ -297,7 +305,8 @@ def shown_name(name: str) -> str:
     except UnicodeEncodeError:
         # Half a character, as a broken JSON file may state.
         return name.encode("utf-8", "backslashreplace").decode("utf-8")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("gb18030" if is_chinese(data) else "utf-8", "backslashreplace")
+    for encoding in ("utf-8", os.environ.get(VARIABLE), "gb18030" if is_chinese(data) else None):
+        with contextlib.suppress(UnicodeDecodeError):
+            if encoding:
+                return data.decode(encoding)
+    return data.decode("utf-8", "backslashreplace")

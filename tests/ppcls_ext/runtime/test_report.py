@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,13 @@ def detections(tmp_path):
         DetectionPrediction(str(folder / "b.png"), height=40, width=60),
         DetectionPrediction(str(folder / "c.txt"), error="is not an image"),
     ]
+
+
+def test_names_of_other_systems_are_shown_and_their_folders_are_classes(classifier):
+    name = os.fsdecode("photos/海参/海胆.png".encode("gbk"))
+    assert true_class(name, ["b", "海参"]) == "海参"
+    assert true_class(unicodedata.normalize("NFD", "photos/é/1.png"), ["é"]) == "é"
+    assert "photos/海参/海胆.png" in as_table([Prediction(name, [0], ["cube"], [0.9])], classifier)
 
 
 def test_classes_as_table_summary_and_records(classifier, predictions):
