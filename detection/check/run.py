@@ -29,9 +29,10 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_images, settle_range
+from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
-from ppcls_ext.preprocess import depth
+from ppcls_ext.preprocess import ImageError, build_operators, depth
+from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, Resize
 from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import images_in
@@ -90,6 +91,7 @@ KINDS = {
     "all_crowd": Kind(WARNING, "in which every box is a crowd, so that nothing is learnt from it"),
     "image_without_boxes": Kind(INFORMATION, "without boxes"),
     "wrong_size": Kind(ERROR, "of another size than the annotations say"),
+    "nothing_left": Kind(ERROR, "of which a Resize with keep_ratio leaves nothing, so that they cannot be used"),
     "other_data": Kind(ERROR, "of which no image is in the image folder: another image_dir or data set?", "set"),
     "copies_annotated_differently": Kind(WARNING, "found more than once, with different boxes", "picture"),
     "unlisted_image": Kind(INFORMATION, "in the image folders that no annotation file lists", "image file"),
@@ -137,6 +139,7 @@ class Plan:
         evaluation_size: the size that images have at the evaluation; ``None`` where the configuration sets none.
         enhance: raises the contrast of sonar frames; ``None`` shows images as they are.
         statement: what the decode operators say of samples of more than 8 bits.
+        resizers: by set, the ``Resize`` operators that keep the ratio of the sides.
     """
 
     name: str
@@ -145,6 +148,7 @@ class Plan:
     evaluation_size: EvaluationSize | None = None
     enhance: SonarEnhance | None = None
     statement: depth.Statement = dataclasses.field(default_factory=dict)
+    resizers: Mapping[str, Sequence[Resize]] = dataclasses.field(default_factory=dict)
 
 
 def plan_of(config: DetectionConfig) -> Plan:
@@ -166,7 +170,19 @@ def plan_of(config: DetectionConfig) -> Plan:
     readers = [config.data.get(f"{part}Reader") or {} for part in ("Eval", "Train")]
     enhance = next(filter(None, (enhancement_of(reader.get("sample_transforms")) for reader in readers)), None)
     size, statement = evaluation_size(config.data), depth.statement_in(config.data)
-    return Plan(str(config.path), sets, config.data.get("num_classes"), size, enhance, statement)
+    resizers = {part: resizers_of(config.data, f"{part}Reader") for part in sets}
+    return Plan(str(config.path), sets, config.data.get("num_classes"), size, enhance, statement, resizers)
+
+
+def resizers_of(data: Mapping[str, Any], reader: str) -> list[Resize]:
+    """Returns the ``Resize`` operators of a reader that keep the ratio of the sides.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+    steps = [step for step in (data.get(reader) or {}).get("sample_transforms") or [] if "Resize" in step]
+    built = build_operators(steps, f"{reader}.sample_transforms", DETECTION_OPERATORS)
+    return [resizer for resizer in built if resizer.keep_ratio]
 
 
 def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
@@ -337,6 +353,7 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
         find_category_ids(part, coco, found)
         find_box_faults(part, coco, boxes[part], sizes[part], plan.evaluation_size, found)
         find_faults_of_annotated_images(part, coco, boxes[part], sizes[part], scan, plan.sets[part].keeps_empty, found)
+        find_lost_images(part, sizes[part], plan.resizers.get(part, []), found)
     find_copies_annotated_differently(groups, sets, boxes, found)
     if len(sets) == len(plan.sets):
         # Image files below the image folders that no set lists.
@@ -498,6 +515,24 @@ def _same_boxes(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
         same &= np.arange(len(boxes))[None] < np.arange(start, start + len(same))[:, None]
         for row in np.flatnonzero(same.any(axis=1)).tolist():
             yield start + row, int(same[row].argmax())
+
+
+def find_lost_images(part: str, sizes: np.ndarray, resizers: Sequence[Resize], found: Findings) -> None:
+    """Finds images so long and narrow that resizing leaves nothing of them.
+
+    Args:
+        part: ``Train`` or ``Eval``.
+        sizes: width and height of each image, ``int64`` ``[N, 2]``; 0 where unknown.
+        resizers: operators that keep the ratio of the sides.
+        found: takes the faults.
+    """
+    for row in np.flatnonzero(sizes.max(axis=1) > EXTREME_ASPECT * np.maximum(sizes.min(axis=1), 1)).tolist():
+        width, height = sizes[row].tolist()
+        try:
+            for resizer in resizers if width and height else ():
+                resizer.refuse_nothing(height, width)
+        except ImageError as error:
+            found.add("nothing_left", Picture(part, row), note=error.cause)
 
 
 def find_faults_of_annotated_images(

@@ -14,7 +14,15 @@ import pytest
 from PIL import Image
 
 from detection.check.overview import draw_overview, samples_panel
-from detection.check.run import DetectionCheck, EvaluationSize, Plan, SetFiles, check_detection_data, plan_of
+from detection.check.run import (
+    DetectionCheck,
+    EvaluationSize,
+    Plan,
+    SetFiles,
+    check_detection_data,
+    plan_of,
+    resizers_of,
+)
 from detection.configuration import load_config
 from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
@@ -78,6 +86,20 @@ def set_box(number: int, box: list[float], **fields: Any) -> Callable[[Frames], 
 
 def set_field(list_name: str, number: int, **fields: Any) -> Callable[[Frames], None]:
     return lambda frames: frames.train[list_name][number].update(fields)
+
+
+@pytest.mark.parametrize("size", [(4000, 2), (2, 4000)])
+def test_pictures_that_training_would_skip_for_their_shape(frames: Frames, size: tuple[int, int]) -> None:
+    write_picture(frames.image("train_03.png"), np.zeros((size[1], size[0], 3), np.uint8))
+    set_field("images", 3, width=size[0], height=size[1])(frames)
+    for number in (6, 7):
+        set_box(number, [0, 0, 2, 2])(frames)
+    resize = {"target_size": 64, "keep_ratio": True}
+    config = {"TrainReader": {"sample_transforms": [{"Decode": {}}, {"Resize": resize}]}}
+    found = kinds(check(frames, resizers={"Train": resizers_of(config, "TrainReader")}))
+    assert found["nothing_left"] == "error"
+    resize["keep_ratio"] = False
+    assert resizers_of(config, "TrainReader") == []
 
 
 def crowd_image(frames: Frames) -> None:

@@ -188,3 +188,12 @@ def test_an_impossible_statement_of_a_detector_is_told_at_its_key() -> None:
     data = {"TrainReader": {"sample_transforms": [{"Decode": {"bits": 40}}]}}
     ((key, message),) = depth.agree(data)
     assert key == "TrainReader.sample_transforms[0].Decode.bits" and message.startswith("must be from 8 to 32")
+
+
+def test_a_look_at_one_file_needs_no_statement() -> None:
+    for kind, data in GREY.items():
+        pixels = decode_image(data, value_range=depth.own_range(data))
+        assert int(np.ptp(pixels)) == 255, kind
+    even = encoded_with_pillow(Image.fromarray(np.full((4, 5), 0.5, np.float32)), "TIFF")
+    assert decode_image(even, value_range=depth.own_range(even)).shape == (4, 5, 3)
+    assert depth.own_range(encoded_with_pillow(Image.new("L", (4, 5)), "PNG")) is None
