@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.utils.errors import UserError, nearest_names, suggestion
+from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.texts import read_text
 
 Corners = tuple[float, float, float, float]
@@ -201,7 +202,7 @@ def class_order(text: str) -> tuple[str, ...]:
     """
     if text in CLASS_SETS:
         return CLASS_SETS[text]
-    path = Path(text)
+    path = meant_path(text)
     if "," in text:
         names = [part.strip() for part in text.split(",")]
     elif path.is_file():
