@@ -232,7 +232,8 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
         numbering = evaluation_numbering(config, datasets.get("Train")) if part == "Eval" else None
         if numbering is not None:
             # Training stops at a class that only the validation has; here it is one finding of several.
-            numbering += [name for path in folders if (name := class_of_folder(path.name)) not in numbering]
+            names = [class_of_folder(path.name) for path in folders]
+            numbering += [each for each in names if each not in numbering]
         try:
             datasets[part] = open_dataset(config, settings, numbering)
         except UnavailableDataError as error:

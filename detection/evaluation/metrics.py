@@ -178,9 +178,7 @@ class DetectionMetrics:
             size_rows.append((size, text, f"{self.boxes_by_size[size]:,}", *cells))
         lines = [*_aligned(rows, left=1, rules=(1, len(rows) - 1)), "", *_aligned(size_rows, left=2, rules=(1,))]
         absent = [row.name for row in self.classes if row.absent]
-        if not self.boxes:
-            lines += ["", "no annotated boxes (crowds do not count): AP is undefined"]
-        elif absent:
+        if absent:
             lines += ["", f"without annotated boxes, in no average: {', '.join(absent)}"]
         empty = f", {self.images_without_boxes:,} of them without boxes" if self.images_without_boxes else ""
         lines += ["", f"{self.images:,} images{empty}"]
