@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from xml.parsers.expat import ErrorString
 
-from detection.annotations import Frame, Ledger, RawBox
+from detection.annotations import DELETED, Frame, Ledger, RawBox
 from detection.coco import (
     CROWD_FLAGS,
     MENDED,
@@ -215,7 +215,7 @@ def _block(element: Element) -> Any:
 def _voc_box(element: Element) -> RawBox:
     name = _text(element, "name")
     if flag_of(_text(element, "deleted")):
-        return RawBox(name, None, problem=("deleted_annotation", "is marked as deleted"))
+        return RawBox(name, None, problem=DELETED)
     flags = {tag: 1 for tag in ("difficult", "truncated") if flag_of(_text(element, tag))}
     crowd = {"iscrowd": 1} if any(flag_of(_text(element, tag)) for tag in CROWD_FLAGS) else {}
     return RawBox(name, extra={**flags, **crowd}, **_voc_place(element))
