@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.annotations import Corners, Frame, Ledger, RawBox, clean_frame, folded
+from detection.geometry import SAMPLE, UNSAID, BoxReading, as_options, place_boxes
 from ppcls_ext.preprocess.decode import ImageError, read_bytes, read_image
 from ppcls_ext.preprocess.samples import SIXTEEN_BITS, AnyRange
 from ppcls_ext.utils.errors import UserError
@@ -281,18 +282,28 @@ class CocoSet:
         return str(self.frames[index].image)
 
 
-def open_coco(path: Path, folder: Path, ledger: Ledger) -> CocoSet:
+def open_coco(
+    path: Path, folder: Path, ledger: Ledger, reading: BoxReading = UNSAID, spell: Callable[..., str] = as_options
+) -> CocoSet:
     """Reads a COCO file as training and evaluation use it: images with a size, and boxes that fit into them.
 
     Args:
         path: the file.
         folder: the folder that the file names start from.
-        ledger: gets what was left out or mended.
+        ledger: gets what was left out or mended, and what ``reading`` does.
+        reading: what is said about the boxes. Whether it fits the images is looked at on a sample of them.
+        spell: says choices that ``reading`` leaves open, see :func:`detection.geometry.doubt_about`.
 
     Raises:
-        AnnotationFileError: the file cannot be read, is no COCO file, or nothing of it can be used.
+        AnnotationFileError: the file cannot be read, is no COCO file, nothing of it can be used, or its boxes do not
+            fit the images and ``reading`` does not say how they are meant.
     """
     coco = read_coco(path, ledger, folder=folder)
+    doubt, words = place_boxes(coco.frames, reading, spell, SAMPLE)
+    if doubt:
+        raise AnnotationFileError(f"{path}: {doubt}")
+    if words:
+        ledger.note("box_reading", str(path), words)
     for frame in coco.frames:
         frame.width, frame.height = frame.stated_size or _size_of(frame.image)
     coco.frames = [frame for frame in coco.frames if clean_frame(frame, coco.names, ledger)]

@@ -15,11 +15,12 @@ import paddle
 import yaml
 
 from detection.annotations import Ledger
-from detection.coco import load_coco, read_coco
+from detection.coco import load_coco, open_coco, read_coco
 from detection.configuration import DatasetFiles, DetectionConfig, load_config
 from detection.counting import count_gflops, count_parts
 from detection.evaluation import evaluate_detections
 from detection.evaluator import Evaluator
+from detection.geometry import as_keys
 from detection.loaders import training_loader
 from detection.task import train_config
 from detection.toolkit import build_model, workspace
@@ -168,11 +169,12 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
         UserError: the configuration does not name that data set, or its annotations are not there.
     """
     files, annotations = _files(config, "eval")
-    images = image_files(files, annotations)
+    coco = open_coco(annotations, files.image_dir, Ledger(), files.reading, as_keys("EvalDataset"))
+    images = [frame.image for frame in coco.frames]
 
     def score(predictor: DetectionPredictor) -> float:
-        numbering = numbering_of(annotations, images, predictor)
-        return float(evaluate_detections(annotations, coco_results(predictor(images), predictor, numbering)).ap)
+        numbering = numbering_of(coco, images, predictor)
+        return float(evaluate_detections(coco, coco_results(predictor(images), predictor, numbering)).ap)
 
     return Evaluation("AP", score, "EvalDataset", len(images))
 

@@ -42,7 +42,7 @@ class Evaluator:
 
     def __init__(self, config: DetectionConfig, environment: Environment) -> None:
         self.environment = environment
-        self.loader = evaluation_loader(config, environment)
+        self.loader, self.coco = evaluation_loader(config, environment)
         # Category id in the annotations of each class of the model.
         dataset = self.loader.read_batch.dataset
         self.category_ids = {label: category for category, label in dataset.catid2clsid.items()}
@@ -108,7 +108,7 @@ class Evaluator:
         """
         start = time.monotonic()
         detections = self.detect(model, folder)
-        figures = evaluate_detections(self.files.annotations, detections, self.image_ids)
+        figures = evaluate_detections(self.coco, detections, self.image_ids)
         seconds = time.monotonic() - start
         logger.info(
             "evaluation: AP %.4f  AP50 %.4f  (%d images in %s)", figures.ap, figures.ap50, figures.images,
@@ -186,11 +186,11 @@ def evaluate_config(
     if not environment.is_main:
         return None
     start = time.monotonic()
-    figures = evaluate_detections(annotations, detections, evaluator.image_ids)
+    figures = evaluate_detections(evaluator.coco, detections, evaluator.image_ids)
     counting = time.monotonic() - start
     written = write_evaluation(
         folder,
-        annotations,
+        evaluator.coco,
         evaluator.files.image_dir,
         detections,
         figures,

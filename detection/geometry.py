@@ -166,13 +166,14 @@ class Boxes(NamedTuple):
 def read_pictures(files: Iterable[Path], stated: Iterable[tuple[int, int] | None]) -> Pictures:
     """Reads size and orientation from the headers of picture files, which takes some 0.1 ms each and decodes nothing.
 
-    A file that cannot be read has the size 0; a stated size of ``None`` is 0 as well.
+    A file that cannot be read has the size that is stated; a stated size of ``None`` is 0.
     """
     with ThreadPoolExecutor(THREADS) as threads:
         seen = list(threads.map(_header, files))
     told = [size or (0, 0) for size in stated]
+    shown = [size if all(size) else other for (size, _), other in zip(seen, told, strict=True)]
     return Pictures(
-        np.array([size for size, _ in seen], np.int64).reshape(-1, 2),
+        np.array(shown, np.int64).reshape(-1, 2),
         np.array([orientation for _, orientation in seen], np.int64),
         np.array(told, np.int64).reshape(-1, 2),
     )
@@ -515,27 +516,24 @@ def place_boxes(
         frames: all of the set, with their images, stated sizes and boxes as written.
         reading: what a person has said.
         spell: see :func:`doubt_about`.
-        sample: look at so many pictures, spread over those with boxes, unless the reading needs the size of each; 0 for
-            all. A header takes some 0.1 ms from memory, but a slow disk some 10 ms.
+        sample: look at so many pictures, spread over those with boxes, unless the reading needs the size of each; 0
+            looks at all. A header takes some 0.1 ms from memory, but a slow disk some 10 ms.
 
     Returns:
         What is doubtful (see :func:`doubt_about`), and what a reading that was chosen does, each one line; ``None`` and
         an empty text where there is nothing to say.
     """
-    shown = [frame for frame in frames if frame.raw]
-    if sample and not reading.needs_pictures and len(shown) > sample:
-        chosen = np.linspace(0, len(shown) - 1, sample).astype(int)
-        looked_at = [shown[index] for index in chosen]
-    else:
-        looked_at = shown
+    looked_at, full = frames, [frame for frame in frames if frame.raw]
+    if sample and not reading.needs_pictures and len(full) > sample:
+        looked_at = [full[index] for index in np.linspace(0, len(full) - 1, sample).astype(int)]
     pictures = read_pictures([frame.image for frame in looked_at], [frame.stated_size for frame in looked_at])
     boxes, places = _table(looked_at)
     doubt = doubt_about(boxes, pictures, reading, spell)
-    if doubt and looked_at is not shown:
-        doubt = f"{doubt} (seen on {sample} of {len(shown)} pictures)"
+    if doubt and looked_at is not frames:
+        doubt = f"{doubt} (seen on {sample} of {len(full)} pictures)"
     if reading == UNSAID:
         telling = pictures.quarter & ~pictures.square & (pictures.stated > 0).all(axis=1)
-        unclear = (pictures.orientation > 1) & ~telling
+        unclear = (pictures.orientation > 1) & ~telling & np.isin(np.arange(len(looked_at)), boxes.rows)
         if doubt or not unclear.any():
             return doubt, ""
         return None, (
@@ -549,9 +547,9 @@ def place_boxes(
     for frame, size, quarter in zip(looked_at, pictures.shown.tolist(), pictures.quarter.tolist(), strict=True):
         if frame.stated_size and all(size) and (explains_all or (quarter and reading.turn_boxes is not None)):
             frame.stated_size = (size[0], size[1])
-    if looked_at is not shown:
+    if looked_at is not frames:
         # The reading needs no pictures.
-        boxes, places = _table(shown)
+        boxes, places = _table(frames)
         pictures = read_pictures([], [])
     for (frame, position), corners in zip(places, corners_of(boxes, pictures, reading).tolist(), strict=True):
         frame.raw[position] = dataclasses.replace(frame.raw[position], corners=tuple(corners))

@@ -21,6 +21,7 @@ import paddle
 from detection.annotations import Ledger
 from detection.coco import CocoSet, open_coco
 from detection.configuration import DetectionConfig
+from detection.geometry import as_keys
 from detection.toolkit import quiet_toolkit, refusals
 from ppcls_ext.engine.environment import Environment, derive_seed
 from ppcls_ext.engine.loader import (
@@ -77,8 +78,10 @@ def training_loader(config: DetectionConfig, environment: Environment) -> Loader
     return loader
 
 
-def evaluation_loader(config: DetectionConfig, environment: Environment) -> Loader:
-    """Returns the loader of ``EvalDataset``; every image once, over all processes. The workspace must be open.
+def evaluation_loader(config: DetectionConfig, environment: Environment) -> tuple[Loader, CocoSet]:
+    """Returns the loader of ``EvalDataset``, and what was read of its annotations.
+
+    It gives every image once, over all processes. The workspace must be open.
 
     Raises:
         UserError: a part refuses its arguments, or would evaluate other images than the annotation file lists.
@@ -92,12 +95,14 @@ def evaluation_loader(config: DetectionConfig, environment: Environment) -> Load
         dataset.allow_empty, dataset.empty_ratio = True, 1.0
         coco = _parse(dataset, config, environment, "Eval")
         reader = create("EvalReader")
-    if coco is not None and len(dataset) != len(coco):
+    if coco is None:
+        raise UserError(f"{config.path}: EvalDataset: COCO's metrics need name: {COCO} and its anno_path")
+    if len(dataset) != len(coco):
         raise UserError(
             f"{config.path}: EvalDataset would evaluate {len(dataset)} images, but the figures are those of all "
             f"{len(coco)} of {coco.path}: leave out sample_num and repeat"
         )
-    return _loader(config, environment, "Eval", dataset, reader)
+    return _loader(config, environment, "Eval", dataset, reader), coco
 
 
 def _parse(dataset: Any, config: DetectionConfig, environment: Environment, part: str) -> CocoSet | None:
@@ -111,10 +116,13 @@ def _parse(dataset: Any, config: DetectionConfig, environment: Environment, part
             dataset.parse_dataset()
         return None
     ledger = Ledger()
-    coco = open_coco(files.annotations, files.image_dir, ledger)
+    coco = open_coco(files.annotations, files.image_dir, ledger, files.reading, as_keys(f"{part}Dataset"))
     fill_dataset(dataset, coco, part == "Train")
     for line in ledger.summary() if environment.is_main else ():
         logger.warning("%sDataset: %s", part, line)
+    for entry in ledger.entries if environment.is_main else ():
+        if entry["kind"] == "box_reading":
+            logger.info("%sDataset: %s", part, entry["reason"])
     crowds = sum(box.crowd for frame in coco.frames for box in frame.boxes)
     if crowds and part == "Train" and not dataset.load_crowd and environment.is_main:
         logger.info("TrainDataset: %d boxes of crowds are not learnt from", crowds)

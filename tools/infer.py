@@ -121,6 +121,14 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
     return load_trained(config).predictor(limit), inputs, batch_size
 
 
+def read_listing(annotations: Path) -> Any:
+    """Returns the images and classes of a COCO file, which need not have annotations, by the rules of training."""
+    from detection.annotations import Ledger
+    from detection.coco import load_coco, read_coco
+
+    return read_coco(annotations, Ledger(), content=load_coco(annotations, ("images", "categories")))
+
+
 def main() -> None:
     """Predicts, prints the table, and writes what was asked for."""
     arguments = parse_arguments()
@@ -140,7 +148,8 @@ def main() -> None:
     if isinstance(predictor, DetectionPredictor):
         if arguments.topk is not None:
             raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
-        numbering = numbering_of(arguments.annotations, images, predictor) if arguments.annotations else None
+        listing = read_listing(arguments.annotations) if arguments.annotations else None
+        numbering = numbering_of(listing, images, predictor) if listing is not None else None
         found = predictor(images, batch_size=batch_size, threshold=arguments.threshold or 0.0)
         predictions: Any = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
         if arguments.coco:
@@ -159,7 +168,8 @@ def main() -> None:
         written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
         print(f"drawn: {written[0] if len(written) == 1 else f'{len(written)} pictures in {arguments.save}'}")
     if all(prediction.error is not None for prediction in predictions):
-        raise UserError(f"none of the {len(images)} images could be read")
+        first = predictions[0]
+        raise UserError(f"none of the {len(images)} images could be read: {first.name}: {first.error}")
 
 
 if __name__ == "__main__":

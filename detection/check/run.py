@@ -15,6 +15,7 @@ import numpy as np
 from detection.annotations import Frame, Ledger, clean_frame
 from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
 from detection.configuration import DetectionConfig
+from detection.geometry import UNSAID, BoxReading, as_keys, place_boxes
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
     DUPLICATE_KINDS,
@@ -68,6 +69,8 @@ KINDS = {
     "unknown_image": Kind(ERROR, "that annotations name, but no image has", "image id"),
     "unknown_category": Kind(ERROR, "of a category that is not listed", "annotation"),
     **{kind: Kind(WARNING, f"mended ({kind.replace('_', ' ')})", "annotation file") for kind in MENDED},
+    "box_geometry": Kind(ERROR, "whose boxes do not fit the images", "annotation file"),
+    "box_reading": Kind(INFORMATION, "of which is told how its boxes are read", "annotation file"),
     "class_count": Kind(ERROR, "whose number of categories is not num_classes", "annotation file"),
     "class_order": Kind(ERROR, "that training and validation number or name differently", *_CLASS),
     "category_ids_differ": Kind(WARNING, "whose category ids differ between training and validation", *_CLASS),
@@ -115,11 +118,13 @@ class EvaluationSize(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SetFiles:
-    """Folder of the images and COCO file of one set, and whether its images without boxes are used."""
+    """Folder of the images and COCO file of one set, whether its images without boxes are used, and what is said about
+    its boxes."""
 
     folder: Path
     annotations: Path
     keeps_empty: bool = True
+    reading: BoxReading = UNSAID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +160,7 @@ def plan_of(config: DetectionConfig) -> Plan:
         annotations = files[part].annotations if part in files else None
         if annotations is not None:
             keeps_empty = bool(config.data[f"{part}Dataset"].get("allow_empty", False))
-            sets[part] = SetFiles(files[part].image_dir, annotations, keeps_empty)
+            sets[part] = SetFiles(files[part].image_dir, annotations, keeps_empty, files[part].reading)
     if not sets:
         names = " nor ".join(f"{part}Dataset.anno_path" for part in PART_WORDS)
         raise UserError(f"{config.path}: has neither {names}: nothing to check")
@@ -316,6 +321,10 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
             find_near_duplicates(groups, scan, workers, found)
     sizes, boxes = {}, {}
     for part, coco in sets.items():
+        doubt, words = place_boxes(coco.frames, plan.sets[part].reading, as_keys(f"{part}Dataset"), limit)
+        for kind, text in (("box_geometry", doubt), ("box_reading", words)):
+            if text:
+                found.add(kind, note=f"{coco.path}: {text}", part=part)
         sizes[part] = stated_sizes(coco)
         sizes[part][scan.readable(part)] = scan.sizes(part)
         for frame, (width, height) in zip(coco.frames, sizes[part].tolist(), strict=True):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from detection.annotations import Ledger
 from detection.coco import AnnotationFileError, CocoSet, open_coco
 from detection.configuration.config import DatasetFiles, DetectionConfig
+from detection.geometry import as_keys
 from ppcls_ext.utils.config import Problems
 
 _COCO_CLASS = "COCODataSet"
@@ -22,8 +23,8 @@ def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", 
 
     Raises:
         ConfigError: an annotation file is missing, truncated, no COCO file or of another data set; it holds another
-            number of classes than the configuration; there is nothing to learn from; training and evaluation differ in
-            their classes. One line each.
+            number of classes than the configuration; there is nothing to learn from; its boxes do not fit the images;
+            training and evaluation differ in their classes. One line each.
     """
     problems = Problems(config.document)
     read = []
@@ -62,7 +63,7 @@ def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | 
         return None
     ledger = Ledger()
     try:
-        coco = open_coco(path, folder, ledger)
+        coco = open_coco(path, folder, ledger, files.reading, as_keys(f"{part}Dataset"))
     except AnnotationFileError as error:
         problems.add(key, str(error))
         return None

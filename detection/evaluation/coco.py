@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from detection.annotations import Ledger
-from detection.coco import open_coco
+from detection.coco import CocoSet, open_coco
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.texts import read_text
 
@@ -71,19 +71,23 @@ class GroundTruth:
 
 
 def read_ground_truth(
-    annotation_file: str | Path, image_ids: Sequence[int] | None = None, classes: Sequence[str] | None = None
+    annotation_file: str | Path | CocoSet,
+    image_ids: Sequence[int] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> GroundTruth:
     """Reads a COCO annotation file, by the rules of :mod:`detection.coco`, which leave out what cannot be used.
 
     Args:
-        annotation_file: JSON with ``images``, ``annotations`` and ``categories``.
+        annotation_file: JSON with ``images``, ``annotations`` and ``categories``, or what was read of it.
         image_ids: the images to evaluate; default all.
         classes: the names of the classes to evaluate, in the order of the results; default all, by category id.
 
     Raises:
         UserError: the file is missing, truncated or not of this form, or it lacks one of ``image_ids`` or ``classes``.
     """
-    source, coco = str(annotation_file), open_coco(Path(annotation_file), Path(), Ledger())
+    opened = isinstance(annotation_file, CocoSet)
+    coco = annotation_file if opened else open_coco(Path(annotation_file), Path(), Ledger())
+    source = str(coco.path)
     numbers = dict(zip(coco.names, coco.category_ids, strict=True))
     images = {frame.image_id: frame for frame in sorted(coco.frames, key=lambda frame: frame.image_id)}
     for name in classes or []:

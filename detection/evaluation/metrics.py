@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from detection.coco import CocoSet
 from detection.evaluation.coco import (
     NO_BOXES,
     Boxes,
@@ -206,7 +207,7 @@ def _aligned(rows: list[tuple[str, ...]], left: int, rules: tuple[int, ...]) -> 
 
 
 def evaluate_detections(
-    annotation_file: str | Path,
+    annotation_file: str | Path | CocoSet,
     detections: Sequence[Detection],
     image_ids: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
@@ -216,7 +217,7 @@ def evaluate_detections(
     """Evaluates detections against an annotation file.
 
     Args:
-        annotation_file: COCO JSON.
+        annotation_file: COCO JSON, or what was read of it.
         detections: COCO results: ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in pixels), ``score``.
             An empty list gives AP 0.
         image_ids: the images to evaluate; default all of the file, also those without boxes.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from detection.coco import CocoSet
 from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth, check_detections, read_ground_truth
 from detection.evaluation.metrics import FREE, IGNORED, IOU_THRESHOLD, SIZES, DetectionMetrics, match_boxes
 from ppcls_ext.preprocess.decode import ImageError, read_image
@@ -45,7 +46,7 @@ GAP = 6
 
 def write_evaluation(
     folder: str | Path,
-    annotation_file: str | Path,
+    annotation_file: str | Path | CocoSet,
     image_folder: str | Path,
     detections: Sequence[Detection],
     metrics: DetectionMetrics,
@@ -58,7 +59,7 @@ def write_evaluation(
 
     Args:
         folder: is made if it is not there; files of an earlier evaluation are replaced.
-        annotation_file: the COCO file that ``metrics`` come from.
+        annotation_file: the COCO file that ``metrics`` come from, or what was read of it.
         image_folder: what ``file_name`` in it is relative to.
         detections: what ``metrics`` were computed from.
         metrics: result of ``evaluate_detections``.
@@ -80,7 +81,7 @@ def write_evaluation(
     found = check_detections(detections, truth)
     names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png")
     written = [folder / name for name in names]
-    write_json(written[0], {"annotation_file": str(annotation_file), **metrics.as_json()})
+    write_json(written[0], {"annotation_file": truth.source, **metrics.as_json()})
     # One record a line: small, and still readable. NumPy's numbers become Python's own.
     lines = ",\n".join(
         json.dumps({

@@ -17,6 +17,7 @@ from xml.parsers.expat import ErrorString
 from detection.annotations import Frame, Ledger, RawBox
 from detection.coco import (
     CROWD_FLAGS,
+    MENDED,
     NotCocoError,
     box_around,
     box_around_turned,
@@ -326,6 +327,8 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
             spoilt.update(find(file, file.stem)[:1])
             continue
         ledger.take_in(annotation.boxes)
+        if crowds := sum("iscrowd" in box.extra for box in annotation.boxes):
+            ledger.repair("crowd_by_flag", shown, f"{crowds} {MENDED['crowd_by_flag']}", crowds)
         # By the annotation file's own name, then by the name that it states.
         stated = annotation.filename
         stated_stems = [Path(name).stem for name in spellings(stated)] if stated else []

@@ -92,7 +92,7 @@ def kind_of(data: bytes) -> Kind:
     if not data:
         return Kind("an empty file", b"")
     if not any(data[:LOOKED_AT]):
-        return Kind("a file that begins with nothing but zeros", b"")
+        return Kind("a file of zeros", b"")
     # A mark of UTF-8 before a text.
     start = data[:LOOKED_AT].removeprefix(b"\xef\xbb\xbf")
     found = next((kind for kind, pattern in _PATTERNS if pattern.match(start)), Kind(UNKNOWN, b""))
@@ -110,7 +110,10 @@ def what_is(data: bytes, name: str = "") -> str:
     """
     kind, suffix = kind_of(data), PurePath(name).suffix.lower()
     is_known = any(suffix in other.suffixes for other in (*READ, *NOT_READ))
-    return f"{kind.words} named {suffix}" if is_known and suffix not in kind.suffixes and data else kind.words
+    if not is_known or suffix in kind.suffixes or not data:
+        return kind.words
+    words, whose, advice = kind.words.partition(", whose")
+    return f"{words} named {suffix}{whose}{advice}"
 
 
 def why_not_read(data: bytes, name: str = "") -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import components, folded_name, is_absolute, spellings
-from ppcls_ext.utils.texts import TextError, read_text
 
 logger = logging.getLogger(__name__)
 SHOWN_NAMES = 3
@@ -34,16 +32,24 @@ class Numbering:
     category_ids: list[int]
 
 
-def numbering_of(annotations: Path, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
+class Listing(Protocol):
+    """What an annotation file lists, as ``detection.coco.CocoSet`` has it: frames with ``name`` and ``image_id``."""
+
+    path: Path
+    names: list[str]
+    category_ids: list[int]
+    frames: list[Any]
+
+
+def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
     """Finds each image in an annotation file, by the path that the file gives it.
 
     Images that are not there are named in one line; they get no results.
 
     Raises:
-        UserError: the file cannot be read, its classes are not the model's, or none of the images is in it.
+        UserError: the classes of the file are not the model's, or none of the images is in it.
     """
-    content = _read(annotations)
-    names = [str(category["name"]) for category in content["categories"]]
+    annotations, names = listing.path, listing.names
     if predictor.classes is not None and names != predictor.classes:
         raise UserError(
             f"{annotations}: its classes ({', '.join(names)}) are not those of the model "
@@ -52,9 +58,9 @@ def numbering_of(annotations: Path, images: Sequence[Path], predictor: Detection
     if len(names) != predictor.class_num:
         raise UserError(f"{annotations}: has {len(names)} classes, the model {predictor.class_num}")
     by_name: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for record in content["images"]:
-        for path in spellings(str(record["file_name"])):
-            by_name[folded_name(PurePosixPath(path).name)].append((path, int(record["id"])))
+    for frame in listing.frames:
+        for path in spellings(frame.name):
+            by_name[folded_name(PurePosixPath(path).name)].append((path, frame.image_id))
     image_ids: dict[str, int] = {}
     for image in images:
         found = _best_match(image, by_name.get(folded_name(image.name), []))
@@ -66,23 +72,7 @@ def numbering_of(annotations: Path, images: Sequence[Path], predictor: Detection
     if missing:
         shown = ", ".join(missing[:SHOWN_NAMES]) + (", ..." if len(missing) > SHOWN_NAMES else "")
         logger.warning("%d images are not in %s and get no COCO results: %s", len(missing), annotations, shown)
-    return Numbering(image_ids, [int(category["id"]) for category in content["categories"]])
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_text(file))
-    except FileNotFoundError:
-        raise UserError(f"--annotations {file}: the file does not exist") from None
-    except TextError as error:
-        raise UserError(f"--annotations {error}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"--annotations {file}: cannot be read as COCO annotations ({error})") from error
-    for key, needed in (("images", {"id", "file_name"}), ("categories", {"id", "name"})):
-        records = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(records, list) or not all(isinstance(one, dict) and needed <= set(one) for one in records):
-            raise UserError(f"--annotations {file}: no COCO annotations, '{key}' must list {', '.join(sorted(needed))}")
-    return content
+    return Numbering(image_ids, listing.category_ids)
 
 
 def _best_match(image: Path, candidates: Sequence[tuple[str, int]]) -> int | None:

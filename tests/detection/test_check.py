@@ -119,7 +119,18 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
         (lambda frames: frames.train["categories"].append({"id": 4}), "malformed_category", "error", "categories[3]"),
         (crowd_image, "all_crowd", "warning", ""),
         (lambda frames: frames.image("train_03.png").unlink(), "missing_image", "error", ""),
-        (lambda frames: frames.image("train_03.png").write_bytes(b"no picture"), "corrupt_image", "error", ""),
+        (
+            lambda frames: frames.image("train_03.png").write_bytes(b"<html>404</html>"),
+            "corrupt_image",
+            "error",
+            "is no picture but an HTML page named .png",
+        ),
+        (
+            lambda frames: Image.open(frames.image("train_03.png")).save(frames.image("train_03.png"), "BMP"),
+            "misnamed",
+            "information",
+            "a BMP picture named .png",
+        ),
         (
             lambda frames: write_picture(frames.root / "images" / "more" / "lone.png", smooth_picture(9)),
             "unlisted_image",

@@ -226,7 +226,7 @@ def test_preparation_check_training_and_evaluation_agree(
     with workspace(config), caplog.at_level(logging.INFO):
         training = training_loader(config, open_environment(config)).read_batch.dataset
         said = caplog.text
-        evaluation = evaluation_loader(config, open_environment(config)).read_batch.dataset
+        evaluation = evaluation_loader(config, open_environment(config))[0].read_batch.dataset
     taught = {int(record["im_id"][0]): len(record["gt_bbox"]) for record in training.roidbs}
     assert all(box.dtype == np.float32 for box in (record["gt_bbox"] for record in training.roidbs))
     for line in (

@@ -139,7 +139,8 @@ def test_other_formats_predict_the_same(project):
         ("infer.py", "--model export --input photos --topk 0", "--topk must be at least 1"),
         ("infer.py", "--model export --input photos --json photos", "error: photos: Is a directory"),
         ("infer.py", "--model export --input photos -o Global.seed=1", "it goes with -c"),
-        ("infer.py", "--model export --input photos/broken.png", "none of the 1 images could be read"),
+        ("infer.py", "--model export --input photos/broken.png", "broken.png: is no picture but a text file named"),
+        ("infer.py", "--model export --input photos --max-resized-megapixels 0", "must be above 0, got 0"),
         ("infer.py", "-c config.yaml --input photos", "Global.pretrained_model: no weights are named"),
     ],
 )
@@ -147,3 +148,20 @@ def test_mistakes_are_one_clear_line(project, tool, arguments, message):
     config = ["-c", "config.yaml", "--output", "refused"] if tool == "export_model.py" else []
     assert message in refusal(project, tool, *config, *arguments.split())
     assert not (project / "refused").exists()
+
+
+def test_a_long_narrow_picture(project):
+    """What the crop keeps is predicted; without a crop the limit holds, and the option moves it."""
+    Image.new("RGB", (2000, 1)).save(project / "strip.png")
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    short, crop = {"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 32}}
+    for name, operators in (("whole", [short]), ("cropped", [short, crop])):
+        config["Infer"]["transforms"] = [*operators, NORMALIZE, {"ToCHWImage": None}]
+        (project / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["infer.py", "-o", WEIGHTS, "--input", "strip.png", "-c"]
+    message = refusal(project, *arguments, "whole.yaml")
+    assert "strip.png: would be resized to 512000 x 256 pixels; at most 64 megapixels are made" in message
+    assert "at most 0.1 megapixels" in refusal(project, *arguments, "cropped.yaml", "--max-resized-megapixels", "0.1")
+    done = run_tool(*arguments, "cropped.yaml", folder=project)
+    assert done.returncode == 0, done.stderr
+    assert "1 image predicted" in done.stdout

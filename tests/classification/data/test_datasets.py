@@ -172,6 +172,15 @@ class TestImageFolder:
         assert ImageFolder(str(tmp_path / "flat")).class_names == ["test", "train"]
         assert ImageFolder(str(tmp_path / "vehicles")).class_names == ["bus", "train"]
 
+    def test_photographs_that_are_not_read_are_counted(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A class might lose most of its pictures otherwise, without a word."""
+        for name in ("ant/1.HEIC", "ant/deep/2.heic", "zebra/3.dng", "zebra/4.pdf"):
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_bytes(b"\0\0\0\x20ftypheic")
+        save(root / "ant" / "more.JFIF")
+        assert ImageFolder(str(root)).labels.tolist() == [0] * 6 + [1] * 10
+        assert f"{root}: photographs that are not read here are left out (1 .dng, 2 .heic)" in caplog.text
+
     def test_links_to_folders_are_followed_and_circles_left(self, root: Path, tmp_path_factory: Any) -> None:
         elsewhere = tmp_path_factory.mktemp("elsewhere")
         save(elsewhere / "second" / "0.png")

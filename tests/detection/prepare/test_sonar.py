@@ -172,6 +172,7 @@ def test_frames_that_cannot_be_used(tmp_path: Path) -> None:
     damaged = raw / "Images" / "frame_1.png"
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     write_voc(raw / "BoxAnnotations" / "ghost.xml", corners("cube", 5, 6, 25, 36), corners("ball", 5, 6, 25, 36))
+    (raw / "Images" / "phone.heic").write_bytes(b"\0\0\0\x20ftypheic" + bytes(90))
     write_image(raw / "Images" / "bare.png", seed=90)
     # Nothing usable is left of it: it must not be taken for an empty frame.
     write_voc(raw / "BoxAnnotations" / "frame_2.xml", corners("anchor", 5, 6, 25, 36))
@@ -189,7 +190,8 @@ def test_frames_that_cannot_be_used(tmp_path: Path) -> None:
     for number, (_, reason) in enumerate(BAD_XML.values(), start=6):
         assert any(f"BoxAnnotations/frame_{number}.xml: " in line and reason in line for line in lines), reason
         assert f"Images/frame_{number}.png: its annotation file could not be read" in lines
-    assert result.reasons("undecodable_image")[0].startswith("Images/frame_1.png: ")
+    assert result.reasons("undecodable_image")[0].startswith("Images/frame_1.png: is truncated: a PNG pic")
+    assert "left out (1 .heic): convert them" in result.reasons("photographs_not_read")[0]
     assert result.reasons("missing_image") == ["BoxAnnotations/ghost.xml: has no image"]
     assert "Images/bare.png: has no annotation file" in result.reasons("no_annotation")
     assert result.reasons("no_box_left") == ["Images/frame_2.png: none of its 1 boxes can be used"]

@@ -327,6 +327,55 @@ def test_a_large_picture_behind_the_header_of_a_small_one(classifier, monkeypatc
     assert (answer.status_code, answer.json["type"]) == (200, "TIFF")
 
 
+LONG = pytest.mark.parametrize("size", [(20000, 2), (2, 20000)])
+
+
+class Nothing:
+    """Stands for an engine: sees nothing in a picture."""
+
+    computed_in = "float32"
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        return np.zeros([len(images), 3], np.float32)
+
+    def detect(self, images: np.ndarray, scale_factors: np.ndarray) -> list[np.ndarray]:
+        return [np.zeros([0, 6], np.float32), np.zeros([len(images)], np.int32)]
+
+
+def served(*operators: dict, detector: bool = False) -> Predictor | DetectionPredictor:
+    """A predictor with these operators in front of a network that sees nothing."""
+    if detector:
+        prepare = build_detection_pipeline([*operators, {"Permute": {}}])
+        return DetectionPredictor(Nothing(), prepare, None, 1, [-1, 3, -1, -1], OutputForm())
+    return Predictor(Nothing(), build_pipeline([*operators, {"ToCHWImage": {}}], "here"), None, 1, [-1, 3, -1, -1])
+
+
+@LONG
+def test_long_narrow_pictures(size):
+    """What a crop keeps is computed; without one the result would be too large, or nothing would be left of it."""
+    short, crop = {"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 224}}
+    keep = {"Resize": {"target_size": 64, "keep_ratio": True}}
+    cases = [
+        (served(short, crop), ""), (served(short), "would be resized to"),
+        (served({"LetterResize": {"target_size": 64}}, detector=True), ""),
+        (served({"Resize": {"target_size": 64, "keep_ratio": False}}, detector=True), ""),
+        (served(keep, detector=True), f"has {size[0]} x {size[1]} pixels, of which resizing"),
+    ]  # fmt: skip
+    for predictor, problem in cases:
+        with OneThread(predictor) as model:
+            answer = client_of(model).post("/predict?preview=1", data=picture(RED, size=size))
+            if problem:
+                refused(answer, 422, problem)
+            else:
+                assert answer.status_code == 200, answer.json
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
+def test_a_detector_takes_the_types_that_its_training_takes(detector, kind):
+    answer = detector.post("/predict", data=picture(BLUE, kind, (90, 60))).json
+    assert (answer["type"], answer["width"], answer["height"]) == (kind, 90, 60)
+
+
 def test_how_large_a_body_may_be(classifier):
     assert classifier.post("/predict", data=picture(RED, size=(1000, 1000))).status_code == 200
     data = picture(RED, "BMP", (600, 500))

@@ -49,7 +49,7 @@ NO_PICTURE = {
     "an archive": b"PK\3\4" + bytes(range(90)),
     "a PDF": b"%PDF-1.7\n",
     "a text file": "\u6d77\u53c2 no picture".encode(),
-    "a file that begins with nothing but zeros": bytes(9000),
+    "a file of zeros": bytes(9000),
     "a NumPy array": b"\x93NUMPY\x01\0v\0",
 }
 
@@ -62,8 +62,9 @@ def test_pictures_of_other_kinds_are_named_with_what_helps(words: str) -> None:
 
 @pytest.mark.parametrize("words", NO_PICTURE)
 def test_what_is_no_picture_is_named(words: str) -> None:
+    message = f"^a.jpg: is no picture but {words} named .jpg(, whose file was not fetched .*)?$"
     for decode in (decode_image, lambda data, name: build_detection_pipeline([{"Permute": {}}])(data, name)):
-        with pytest.raises(ImageError, match=f"^a.jpg: is no picture but {words}.* named .jpg$"):
+        with pytest.raises(ImageError, match=message):
             decode(NO_PICTURE[words], "a.jpg")
 
 

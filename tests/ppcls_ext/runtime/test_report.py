@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.annotations import Ledger
+from detection.coco import load_coco, read_coco
 from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.runtime import DetectionPrediction, DetectionPredictor, Prediction, Predictor
@@ -131,6 +133,11 @@ def test_dark_sonar_frames_are_drawn_as_the_detector_sees_them(detections, tmp_p
     assert drawn[drawn.shape[0] // 2, -10].tolist() == [0, 0, 0]
 
 
+def listing(file):
+    """Returns what an annotation file lists, as the tool reads it."""
+    return read_coco(file, Ledger(), content=load_coco(file, ("images", "categories")))
+
+
 def write_annotations(file, names=("dive/b.png", "dive/a.png"), categories=((7, "cube"), (3, "ball"))):
     content = {
         "images": [{"id": 10 * number, "file_name": name} for number, name in enumerate(names, start=1)],
@@ -143,7 +150,7 @@ def write_annotations(file, names=("dive/b.png", "dive/a.png"), categories=((7, 
 
 def test_coco_ids_come_from_an_annotation_file(detector, detections, tmp_path, caplog):
     images = [Path(one.name) for one in detections[:2]]
-    numbering = numbering_of(write_annotations(tmp_path / "val.json"), images, detector)
+    numbering = numbering_of(listing(write_annotations(tmp_path / "val.json")), images, detector)
     results = coco_results(detections, detector, numbering)
     assert [(one["image_id"], one["category_id"], one["bbox"]) for one in results] == [
         (20, 3, [5.0, 6.0, 20.0, 30.0]),
@@ -152,19 +159,20 @@ def test_coco_ids_come_from_an_annotation_file(detector, detections, tmp_path, c
     assert [one["score"] for one in results] == pytest.approx([0.9, 0.25])
     # The longest path decides between equal names; two records of one file are no number.
     file = write_annotations(tmp_path / "val.json", names=("other/a.png", "a.png", "dive/a.png"))
-    assert numbering_of(file, images[:1], detector).image_ids == {detections[0].name: 30}
+    assert numbering_of(listing(file), images[:1], detector).image_ids == {detections[0].name: 30}
     with pytest.raises(UserError, match="none of the 1 images is in it"):
-        numbering_of(write_annotations(file, names=("dive/a.png", "dive/a.png")), images[:1], detector)
+        alike = listing(write_annotations(file, names=("a.png", "A.png")))
+        numbering_of(alike, [Path("other/a.PNG")], detector)
     # Of other systems: the very letters first, then without case; of an absolute path the end is enough.
     for name in ("dive\\a.png", "Dive/A.PNG", "dive/%61.png", "D:\\sets\\dive\\a.png", "file:///sets/dive/a.png"):
         file = write_annotations(tmp_path / "val.json", names=("dive/b.png", name))
         file.write_bytes(file.read_text(encoding="utf-8").encode("utf-16"))
-        assert numbering_of(file, images[:1], detector).image_ids == {detections[0].name: 20}
+        assert numbering_of(listing(file), images[:1], detector).image_ids == {detections[0].name: 20}
     file = write_annotations(tmp_path / "val.json", names=("dive/A.png", "dive/a.png"))
-    assert numbering_of(file, images[:1], detector).image_ids == {detections[0].name: 20}
+    assert numbering_of(listing(file), images[:1], detector).image_ids == {detections[0].name: 20}
     # Images without a number are named and left out.
     with caplog.at_level("WARNING"):
-        numbering = numbering_of(write_annotations(file, names=("dive/b.png",)), images, detector)
+        numbering = numbering_of(listing(write_annotations(file, names=("dive/b.png",))), images, detector)
     assert "1 images are not in" in caplog.text
     assert "a.png" in caplog.text
     assert coco_results(detections, detector, numbering) == []
@@ -172,17 +180,17 @@ def test_coco_ids_come_from_an_annotation_file(detector, detections, tmp_path, c
 
 def test_annotations_that_do_not_fit(detector, tmp_path):
     file = tmp_path / "val.json"
-    with pytest.raises(UserError, match="the file does not exist"):
-        numbering_of(file, [Path("a.png")], detector)
+    with pytest.raises(UserError, match="the annotation file does not exist"):
+        numbering_of(listing(file), [Path("a.png")], detector)
     for content, message in (
-        ("[1, 2", "cannot be read as COCO annotations"),
-        ('{"images": [{"id": 1}], "categories": []}', "'images' must list file_name, id"),
+        ("[1, 2", "is truncated"),
+        ('{"images": {"id": 1}, "categories": []}', "it has no list of images"),
     ):
         file.write_text(content)
         with pytest.raises(UserError, match=message):
-            numbering_of(file, [Path("a.png")], detector)
+            numbering_of(listing(file), [Path("a.png")], detector)
     with pytest.raises(UserError, match=r"its classes \(ball, cube\) are not those of the model \(cube, ball\)"):
-        numbering_of(write_annotations(file, categories=((1, "ball"), (2, "cube"))), [Path("a.png")], detector)
+        numbering_of(listing(write_annotations(file, categories=((1, "ball"), (2, "cube")))), [Path("a.png")], detector)
 
 
 def test_counted_coco_ids_come_with_a_table_of_images(detector, detections):

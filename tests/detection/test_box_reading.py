@@ -1,0 +1,154 @@
+"""COCO files that nobody prepared: training, evaluation and the check refuse boxes that do not fit, or read them as the
+keys of the data set say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detection.check.run import check_detection_data, plan_of
+from detection.configuration import check_annotations, load_config
+from detection.evaluation import evaluate_detections
+from detection.evaluator import Evaluator
+from detection.loaders import training_loader
+from detection.task import open_environment
+from detection.toolkit import workspace
+from ppcls_ext.utils.config import ConfigError
+from tests.support.coco import detection
+from tests.support.detectors import make_frames, run_config
+from tests.support.frames import BOXES, HEIGHT, WIDTH, Frames
+
+LEFT, RIGHT = (np.array(box) for box in BOXES)
+CORNERS = [[x, y, x + w, y + h] for x, y, w, h in BOXES]
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Frames:
+    return make_frames(tmp_path / "data")
+
+
+def write_boxes(frames: Frames, part: str, boxes: list[list[float]], size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    """Writes the two boxes of each image otherwise, and another size of each image."""
+    data = getattr(frames, part)
+    for number, entry in enumerate(data["annotations"]):
+        entry["bbox"] = boxes[number % 2]
+        del entry["area"]
+    for image in data["images"]:
+        image["width"], image["height"] = size
+    frames.write()
+
+
+def kinds_of(config: Path, *changes: str) -> dict[str, str]:
+    """Returns severity of each kind that the check finds."""
+    check = check_detection_data(plan_of(load_config(config, changes)), worker_count=0)
+    return {finding.kind: finding.severity.name.lower() for finding in check.findings}
+
+
+# How boxes are written, the size that is stated, the key that the message names, and all keys that are needed.
+WRITTEN: dict[str, tuple[list[list[float]], tuple[int, int], str, dict[str, Any]]] = {
+    "corners": (CORNERS, (WIDTH, HEIGHT), "boxes: xyxy", {"boxes": "xyxy"}),
+    "fractions": (
+        [[x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT] for x, y, w, h in BOXES], (WIDTH, HEIGHT),
+        "normalised: true", {"normalised": True},
+    ),
+    "large": (
+        [[2 * value for value in box] for box in BOXES], (2 * WIDTH, 2 * HEIGHT),
+        "scale_boxes: true", {"scale_boxes": True},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_training_stops_until_the_keys_say_what_boxes_are(frames: Frames, tmp_path: Path, name: str) -> None:
+    boxes, size, key, keys = WRITTEN[name]
+    write_boxes(frames, "train", boxes, size)
+    file = run_config(tmp_path, frames)
+    with pytest.raises(ConfigError, match=f"TrainDataset.anno_path: .*train.json: .*TrainDataset.{key}"):
+        check_annotations(load_config(file))
+    assert kinds_of(file)["box_geometry"] == "error"
+    changes = [f"TrainDataset.{word}={str(value).lower()}" for word, value in keys.items()]
+    config = load_config(file, changes)
+    check_annotations(config)
+    with workspace(config):
+        dataset = training_loader(config, open_environment(config)).read_batch.dataset
+    assert sum(len(record["gt_bbox"]) for record in dataset.roidbs) == 34
+    for record in dataset.roidbs:
+        np.testing.assert_allclose(record["gt_bbox"], np.array(CORNERS)[: len(record["gt_bbox"])], atol=1e-3)
+        assert (record["w"], record["h"]) == (WIDTH, HEIGHT)
+    found = kinds_of(file, *changes)
+    assert found["box_reading"] == "information"
+    assert not {"box_geometry", "wrong_size", "box_outside", "box_partly_outside"} & found.keys()
+
+
+def test_evaluation_measures_the_boxes_as_they_are_meant(frames: Frames, tmp_path: Path) -> None:
+    write_boxes(frames, "val", CORNERS)
+    file = run_config(tmp_path, frames)
+    with pytest.raises(ConfigError, match="EvalDataset.anno_path: .* 5 of 10 boxes .*EvalDataset.boxes: xyxy"):
+        check_annotations(load_config(file), ["Eval"])
+    config = load_config(file, ["EvalDataset.boxes=xyxy"])
+    with workspace(config):
+        evaluator = Evaluator(config, open_environment(config))
+    evaluator.close()
+    perfect = [
+        detection(entry["image_id"], entry["category_id"], BOXES[number % 2], 0.9)
+        for number, entry in enumerate(frames.val["annotations"])
+    ]
+    assert evaluate_detections(evaluator.coco, perfect).ap == pytest.approx(1)
+
+
+@pytest.mark.parametrize("orientation", [6, 8, 5])
+def test_photos_that_exif_turns(frames: Frames, tmp_path: Path, orientation: int) -> None:
+    """Sizes and boxes are those of the stored pictures."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for file in (frames.root / "images").iterdir():
+        with Image.open(file) as image:
+            image.save(file, exif=exif)
+    file = run_config(tmp_path, frames)
+    for part in ("Train", "Eval"):
+        with pytest.raises(ConfigError, match=f"EXIF data turn .* pictures by a quarter.*{part}Dataset.turn_boxes: tr"):
+            check_annotations(load_config(file), [part])
+    found = kinds_of(file)
+    assert found["box_geometry"] == found["wrong_size"] == "error"
+    changes = ["TrainDataset.turn_boxes=true", "EvalDataset.turn_boxes=true"]
+    config = load_config(file, changes)
+    check_annotations(config)
+    with workspace(config):
+        dataset = training_loader(config, open_environment(config)).read_batch.dataset
+    x, y, w, h = BOXES[0]
+    turned = {
+        6: [HEIGHT - y - h, x, HEIGHT - y, x + w],
+        8: [y, WIDTH - x - w, y + h, WIDTH - x],
+        5: [y, x, y + h, x + w],
+    }
+    for record in dataset.roidbs:
+        assert record["gt_bbox"].tolist()[:1] in ([], [turned[orientation]])
+    assert not {"box_geometry", "wrong_size"} & kinds_of(file, *changes).keys()
+
+
+def test_a_person_who_insists_is_believed(frames: Frames, tmp_path: Path) -> None:
+    write_boxes(frames, "train", CORNERS)
+    config = load_config(run_config(tmp_path, frames), ["TrainDataset.boxes=as-written"])
+    check_annotations(config)
+    with workspace(config):
+        dataset = training_loader(config, open_environment(config)).read_batch.dataset
+    assert {tuple(box) for record in dataset.roidbs for box in record["gt_bbox"].tolist()} == {
+        (10, 8, 50, 40), (50, 40, WIDTH, HEIGHT),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("TrainDataset.boxes=xxyy", "TrainDataset.boxes: must be one of xyxy, xywh, .*got 'xxyy'"),
+        ("EvalDataset.scale_boxes=2", "EvalDataset.scale_boxes: must be true or false"),
+        ("TrainDataset.normalized=true", "did you mean 'normalised'"),
+    ],
+)
+def test_values_of_the_keys_are_checked(frames: Frames, tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(run_config(tmp_path, frames), [change])
