@@ -100,6 +100,11 @@ class BoxReading:
         """Whether it is said what stated sizes mean for the boxes."""
         return self.scale_boxes is not None or self.scale_by is not None
 
+    def resizes(self, layout: str) -> bool:
+        """Tells whether boxes of a layout (empty: outlines) become others in size than their form says."""
+        is_other = bool(layout) and self.boxes not in (None, AS_WRITTEN, layout)
+        return bool(is_other or self.normalised or self.scale_boxes or self.scale_by)
+
     @property
     def needs_pictures(self) -> bool:
         """Whether the size or the orientation of each picture matters, and not of a sample alone."""
@@ -566,7 +571,10 @@ def place_boxes(
         boxes, places = _table(frames)
         pictures = read_pictures([], [])
     for (frame, position), corners in zip(places, corners_of(boxes, pictures, reading).tolist(), strict=True):
-        frame.raw[position] = dataclasses.replace(frame.raw[position], corners=tuple(corners))
+        raw = frame.raw[position]
+        # An area that is stated belongs to what the numbers were before.
+        area = None if reading.resizes(raw.layout) else raw.area
+        frame.raw[position] = dataclasses.replace(raw, corners=tuple(corners), area=area)
     return doubt, line
 
 
