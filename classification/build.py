@@ -7,15 +7,21 @@ import dataclasses
 import itertools
 import logging
 import random
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import paddle
 
 from classification.config import Config, DataSettings
-from classification.data.datasets import DATASETS, DatasetError, ImageDataset, check_labels
+from classification.data.datasets import (
+    DATASETS,
+    DatasetError,
+    ImageDataset,
+    ImageFolder,
+    ImageNetDataset,
+    check_labels,
+)
 from classification.data.loader import build_loader
 from classification.sections import ArchSettings
 from ppcls_ext.arch.outputs import logits_of
@@ -23,11 +29,15 @@ from ppcls_ext.arch.registry import build_model
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.loader import EpochBatchSampler, Loader
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.texts import read_text
 from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
+# Data sets that may take the numbers of their classes from the training set.
+NUMBERED = (ImageFolder.__name__, ImageNetDataset.__name__)
+SHOWN_CLASSES = 8
 NO_DATA_HINT = "configs/quickstart.yaml trains without any download"
 # What a forward pass raises for shapes that do not fit; no memory or a broken device is another matter.
 SHAPE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -58,27 +68,106 @@ class UnavailableDataError(UserError):
         self.reason = reason
 
 
-def open_dataset(config: Config, settings: DataSettings) -> ImageDataset:
+def open_dataset(config: Config, settings: DataSettings, numbering: Sequence[Any] | None = None) -> ImageDataset:
     """Opens a data set.
+
+    Args:
+        config: the configuration.
+        settings: one of its two data sets.
+        numbering: of the training set, for the evaluation set of the same kind (``ImageDataset.numbering``).
 
     Raises:
         UnavailableDataError: it is missing, empty or malformed; the line begins with place and dotted key.
     """
+    arguments = settings.dataset_arguments
+    if numbering is not None and settings.dataset in NUMBERED:
+        arguments = {**arguments, "numbering": numbering}
     try:
-        return DATASETS[settings.dataset](**settings.dataset_arguments)
+        return DATASETS[settings.dataset](**arguments)
     except DatasetError as error:
         message = f"{error.message}; {NO_DATA_HINT}" if "does not exist" in error.message else error.message
         problem = config.document.problem(f"{settings.key}.dataset.{error.argument}", message)
         raise UnavailableDataError(problem, error.message) from error
 
 
-def build_dataset(config: Config, settings: DataSettings) -> ImageDataset:
+def open_quietly(
+    config: Config, settings: DataSettings | None, numbering: Sequence[Any] | None = None
+) -> ImageDataset | None:
+    """Opens a data set if it is there: a machine that evaluates, predicts or exports need not have all data."""
+    if settings is None:
+        return None
+    try:
+        return open_dataset(config, settings, numbering)
+    except UnavailableDataError as error:
+        logger.info("%s.dataset is not there (%s): going on without it", settings.key, error.reason)
+        return None
+
+
+def evaluation_numbering(
+    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None
+) -> list[Any] | None:
+    """Returns what numbers the classes of ``DataLoader.Eval``, which may lack some of them: the training set's folders
+    or, with ``relabel``, its labels; ``None`` where the data themselves state the numbers.
+
+    Args:
+        config: names both data sets.
+        training: the training set where it is open; else it is looked for, unless ``names`` say enough.
+        names: the classes that the weights were trained for, where they are known.
+    """
+    settings, train = config.eval, config.train
+    if settings is None or settings.dataset not in NUMBERED:
+        return None
+    is_list = settings.dataset == ImageNetDataset.__name__
+    if names and not is_list:
+        return list(names)
+    relabels = [bool(one and one.dataset_arguments.get("relabel")) for one in (settings, train)]
+    if is_list and not any(relabels):
+        return None
+    if train is None or train.dataset != settings.dataset:
+        return None
+    if is_list and not all(relabels):
+        logger.warning(
+            "%s.dataset.relabel is %s, but %s in %s.dataset: are these labels the same classes?",
+            settings.key, relabels[0], relabels[1], train.key,
+        )  # fmt: skip
+        return None
+    training = training or open_quietly(config, train)
+    return None if training is None or training.numbering is None else list(training.numbering)
+
+
+def build_evaluation_dataset(
+    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None
+) -> ImageDataset:
+    """Opens ``DataLoader.Eval`` with the classes of the training set; warns of those without an image.
+
+    Args:
+        config, training, names: see :func:`evaluation_numbering`.
+
+    Raises:
+        UserError: see :func:`build_dataset`; also a class that the training set does not have.
+    """
+    assert config.eval is not None
+    dataset = build_dataset(config, config.eval, evaluation_numbering(config, training, names))
+    lacking = getattr(dataset, "lacking", [])
+    if lacking:
+        logger.warning(
+            "%s.dataset: no image of %d of the %d classes (%s); names and numbers are those of the training",
+            config.eval.key, len(lacking), len(dataset.class_names), ", ".join(lacking[:SHOWN_CLASSES])
+            + (", ..." if len(lacking) > SHOWN_CLASSES else ""),
+        )  # fmt: skip
+    return dataset
+
+
+def build_dataset(config: Config, settings: DataSettings, numbering: Sequence[Any] | None = None) -> ImageDataset:
     """Opens a data set and checks its labels against the model.
+
+    Args:
+        config, settings, numbering: see :func:`open_dataset`.
 
     Raises:
         UserError: it cannot be opened (see :func:`open_dataset`), or a label has no output.
     """
-    dataset = open_dataset(config, settings)
+    dataset = open_dataset(config, settings, numbering)
     try:
         check_labels(dataset, config.arch.class_num)
     except DatasetError as error:
@@ -195,7 +284,7 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
         return list(dataset.class_names)
     if config.postprocess is None or not config.postprocess.class_id_map_file:
         return None
-    file = Path(config.postprocess.class_id_map_file)
+    file = meant_path(config.postprocess.class_id_map_file)
     if not file.is_file():
         logger.info("no class names: %s (Infer.PostProcess.class_id_map_file) does not exist", file)
         return None
@@ -203,7 +292,7 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
-        identifier, _, name = line.strip().partition(config.postprocess.delimiter or " ")
+        identifier, name = [*line.strip().split(config.postprocess.delimiter, 1), ""][:2]
         if not identifier.isdigit():
             raise UserError(f"{file}:{number}: must be a class number and a name, got '{line.strip()}'")
         names[int(identifier)] = name.strip()

@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from classification.build import UnavailableDataError, open_dataset
+from classification.build import UnavailableDataError, evaluation_numbering, open_dataset
 from classification.config import Config
-from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset
+from classification.data.datasets import (
+    DATASETS,
+    ImageDataset,
+    ImageFolder,
+    ImageNetDataset,
+    relabel_hint,
+)
 from classification.data.geometry import Pad, RandCropImage, RandomCropImage
 from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
@@ -34,8 +40,9 @@ from ppcls_ext.check.report import DataCheck
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import CropImage, ResizeImage
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.fonts import drawable
 from ppcls_ext.utils.image_files import images_in
-from ppcls_ext.utils.names import is_left_behind
+from ppcls_ext.utils.names import class_of_folder, is_left_behind, meant_path
 
 # Below so many training images a class is hardly learnt, and its share of a validation set is luck.
 FEW_IMAGES = 10
@@ -142,7 +149,11 @@ class ClassificationCheck(DataCheck):
             [
                 overview.draw_heading(f"Data of {self.name}", facts, self.findings),
                 overview.charts_panel(CHART_HEIGHT, charts),
-                overview.draw_findings(self.findings, self.scan, lambda picture: self.about(picture)["class"]),
+                overview.draw_findings(
+                    self.findings,
+                    self.scan,
+                    lambda picture: drawable(self.about(picture)["class"], self.classes.label_of(picture)),
+                ),
                 self._draw_samples(),
             ]
         )
@@ -153,7 +164,8 @@ class ClassificationCheck(DataCheck):
 
         counts = {part: values[used] for part, values in self.classes.counts.items()}
         if len(used) <= overview.MOST_BARS:
-            overview.draw_bars(axes, [self.classes.name(label) for label in used.tolist()], counts)
+            names = [drawable(self.classes.name(label), label, in_chart=True) for label in used.tolist()]
+            overview.draw_bars(axes, names, counts)
         else:
             for part, values in counts.items():
                 colour = overview.CHART_COLOURS[part]
@@ -167,7 +179,8 @@ class ClassificationCheck(DataCheck):
     def _draw_samples(self) -> Image.Image:
         """Draws two columns of rows, a class each, with images drawn at random (the same ones every time)."""
         from ppcls_ext.check.overview import COLUMN, PADDING, TOP, evenly, panel, thumbnail
-        from ppcls_ext.utils.drawing import INK, SUBTLE, font_of, shortened
+        from ppcls_ext.utils.drawing import INK, SUBTLE, shortened
+        from ppcls_ext.utils.fonts import font_of, write
 
         part = next(iter(self.scan.datasets))
         counts = self.classes.counts[part]
@@ -182,10 +195,10 @@ class ClassificationCheck(DataCheck):
         generator = np.random.default_rng(0)
         for number, label in enumerate(shown.tolist()):
             x, y = PADDING + number // rows * (COLUMN + PADDING), TOP + number % rows * step
-            name = shortened(self.classes.name(label, part), font_of(15), SAMPLE_TEXT - 12)
-            pen.text((x, y + SAMPLE_SIDE // 2 - 10), name, font=font_of(15), fill=INK, anchor="lm")
+            name = shortened(drawable(self.classes.name(label, part), label), font_of(15), SAMPLE_TEXT - 12)
+            write(pen, (x, y + SAMPLE_SIDE // 2 - 10), name, font_of(15), INK, anchor="lm")
             images = count_of(int(counts[label]), "image")
-            pen.text((x, y + SAMPLE_SIDE // 2 + 11), images, font=font_of(12), fill=SUBTLE, anchor="lm")
+            write(pen, (x, y + SAMPLE_SIDE // 2 + 11), images, font_of(12), SUBTLE, anchor="lm")
             chosen = generator.permutation(readable[labels == label])[: (COLUMN - SAMPLE_TEXT + SAMPLE_GAP) // step]
             for place, index in enumerate(chosen.tolist()):
                 tile = thumbnail(self.scan, Picture(part, index), SAMPLE_SIDE)
@@ -212,14 +225,20 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
     found = Findings(KINDS, class_num=class_num, last_class=class_num - 1)
     datasets: dict[str, ImageDataset] = {}
     for part, settings in sections.items():
+        root = meant_path(settings.dataset_arguments.get("image_root", ""))
+        is_folder = DATASETS[settings.dataset] is ImageFolder and root.is_dir()
+        folders = [path for path in sorted(root.iterdir()) if path.is_dir()] if is_folder else []
+        folders = [path for path in folders if not is_left_behind(path.name)]
+        numbering = evaluation_numbering(config, datasets.get("Train")) if part == "Eval" else None
+        if numbering is not None:
+            # Training stops at a class that only the validation has; here it is one finding of several.
+            names = [class_of_folder(path.name) for path in folders]
+            numbering += [each for each in names if each not in numbering]
         try:
-            datasets[part] = open_dataset(config, settings)
+            datasets[part] = open_dataset(config, settings, numbering)
         except UnavailableDataError as error:
             # The data set itself stops at the first class folder without images; a person wants to know them all.
-            root = Path(settings.dataset_arguments.get("image_root", ""))
-            is_folder = DATASETS[settings.dataset] is ImageFolder and root.is_dir()
-            folders = [path for path in sorted(root.iterdir()) if path.is_dir()] if is_folder else []
-            empty = [str(path) for path in folders if not is_left_behind(path.name) and not images_in(path)]
+            empty = [str(path) for path in folders if not images_in(path) and numbering is None]
             for note in empty or [str(error)]:
                 found.add(f"{'empty_folder' if empty else 'unopened'}_{PART_WORDS[part]}", note=note)
     classes = Classes(datasets, class_num)
@@ -272,8 +291,12 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
 def find_label_faults(classes: Classes, found: Findings) -> None:
     """Finds labels without an output, classes without images, and sets that disagree about the classes."""
     for part, dataset in classes.datasets.items():
+        hint = relabel_hint(dataset)
         for index in np.flatnonzero((dataset.labels < 0) | (dataset.labels >= classes.class_num)).tolist():
-            found.add("label_outside", Picture(part, index), note=f"label {int(dataset.labels[index])}")
+            note = f"label {int(dataset.labels[index])}"
+            # Once a set: it is long.
+            found.add("label_outside", Picture(part, index), note=f"{note}; {hint}" if hint else note)
+            hint = ""
     train, evaluation = classes.names.get("Train", {}), classes.names.get("Eval", {})
     if train and evaluation:
         for label in sorted(train.keys() & evaluation.keys()):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import paddle
 
-from classification.build import build_batches, build_dataset, build_network, open_dataset
+from classification.build import build_batches, build_dataset, build_network, evaluation_numbering, open_dataset
 from classification.config import Config, check_config, load_config
 from classification.data.datasets import ImageDataset
 from classification.evaluation import evaluate_model
@@ -187,4 +187,4 @@ def _opened(config: Config, part: Part) -> ImageDataset:
     settings = config.train if part == "train" else config.eval
     if settings is None:
         raise UserError(f"{config.document.path}: int8 needs the section DataLoader.{part.capitalize()}")
-    return open_dataset(config, settings)
+    return open_dataset(config, settings, evaluation_numbering(config) if part == "eval" else None)

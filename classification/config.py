@@ -279,7 +279,8 @@ def _read_data(checker: Checker, section: Any, key: str) -> DataSettings | None:
     place = f"{key}.dataset.batch_transform_ops"
     batch_operator = checker.collected(build_batch_operator, dataset.pop("batch_transform_ops", None), place)
     name = checker.choice(dataset.pop("name", None), f"{key}.dataset.name", DATASETS)
-    arguments = checker.arguments(parameters_of(DATASETS[name]), dataset, f"{key}.dataset") if name else None
+    place, supplied = f"{key}.dataset", ("numbering",)  # an evaluation set has it from the training set
+    arguments = checker.arguments(parameters_of(DATASETS[name]), dataset, place, supplied) if name else None
     sampler = checker.section(SamplerSettings, known.get("sampler") or {}, f"{key}.sampler")
     loader = checker.section(LoaderSettings, known.get("loader") or {}, f"{key}.loader")
     if name is None or arguments is None or sampler is None or loader is None:

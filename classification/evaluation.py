@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import build_batches, build_dataset, build_network, check_same_classes, load_pretrained
+from classification.build import (
+    build_batches,
+    build_evaluation_dataset,
+    build_network,
+    check_same_classes,
+    load_pretrained,
+)
 from classification.config import Config
 from classification.data.datasets import ImageDataset
 from classification.losses import WeightedSum
@@ -91,7 +97,7 @@ def evaluate_model(
 ) -> dict[str, float]:
     """Evaluates ``model`` on ``DataLoader.Eval``, which may be open already; see :func:`evaluate`."""
     assert config.eval is not None
-    dataset = dataset or build_dataset(config, config.eval)
+    dataset = dataset or build_evaluation_dataset(config)
     batches = build_batches(config, config.eval, dataset, environment, training=False)
     precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
     bad_images = BadImages(dataset, config.run.max_bad_images, BAD_IMAGES_KEY)
@@ -116,8 +122,9 @@ def evaluate_config(config: Config, environment: Environment) -> dict[str, Any]:
         raise UserError("evaluation needs weights: -o Global.pretrained_model=RUN/checkpoints/best")
     weights = find_weights(config.run.pretrained_model)
     config = config.as_trained(weights)
-    dataset = build_dataset(config, config.eval)
-    check_same_classes(class_names_of_weights(weights), str(weights), dataset.class_names, f"{config.eval.key}.dataset")
+    names = class_names_of_weights(weights)
+    dataset = build_evaluation_dataset(config, names=names)
+    check_same_classes(names, str(weights), dataset.class_names, f"{config.eval.key}.dataset")
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
     return evaluate_model(config, model, environment, config.arch.name, dataset)

@@ -16,6 +16,7 @@ import paddle
 from classification.build import (
     build_batches,
     build_dataset,
+    build_evaluation_dataset,
     build_network,
     check_same_classes,
     load_pretrained,
@@ -172,7 +173,7 @@ class ClassificationTask(Task):
         self.bad_images = BadImages(self.dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.eval_batches, self.bad_eval_images = None, None
         if run.eval_during_train and config.eval is not None:
-            dataset = build_dataset(config, config.eval)
+            dataset = build_evaluation_dataset(config, self.dataset)
             place, eval_place = f"{config.train.key}.dataset", f"{config.eval.key}.dataset"
             check_same_classes(self.dataset.class_names, place, dataset.class_names, eval_place)
             self.eval_batches = build_batches(config, config.eval, dataset, environment, training=False)

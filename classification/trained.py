@@ -11,9 +11,14 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import UnavailableDataError, build_network, load_pretrained, open_dataset, read_class_names
+from classification.build import (
+    build_network,
+    evaluation_numbering,
+    load_pretrained,
+    open_quietly,
+    read_class_names,
+)
 from classification.config import Config
-from classification.data.datasets import ImageDataset
 from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.deploy.verify import EagerBackend
 from ppcls_ext.preprocess import OPERATORS, ImageError, build_pipeline
@@ -81,7 +86,7 @@ class Trained:
             preprocess=self.transforms,
             topk=self.topk,
             classes=self.class_names,
-            images={**_evaluation_images(self.config), **example_images()},
+            images={**_evaluation_images(self.config, self.class_names), **example_images()},
             formats=formats,
             precisions=precisions,
         )
@@ -107,26 +112,15 @@ def load_trained(config: Config) -> Trained:
     load_pretrained(config, model, fine_tune=False)
     model.eval()
     names = class_names_of_weights(weights)
-    names = names or read_class_names(config, _open_quietly(config))
+    names = names or read_class_names(config, open_quietly(config, config.eval, evaluation_numbering(config)))
     if names is not None and len(names) != config.arch.class_num:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.arch.class_num)
         names = None
     return Trained(config, model, names)
 
 
-def _open_quietly(config: Config) -> ImageDataset | None:
-    """Opens ``DataLoader.Eval`` if it is there: a machine that predicts or exports need not have the data."""
-    if config.eval is None:
-        return None
-    try:
-        return open_dataset(config, config.eval)
-    except UnavailableDataError as error:
-        logger.info("%s.dataset is not there (%s): going on without it", config.eval.key, error.reason)
-        return None
-
-
-def _evaluation_images(config: Config) -> dict[str, bytes | np.ndarray]:
-    dataset = _open_quietly(config)
+def _evaluation_images(config: Config, names: Sequence[str] | None) -> dict[str, bytes | np.ndarray]:
+    dataset = open_quietly(config, config.eval, evaluation_numbering(config, names=names))
     images: dict[str, bytes | np.ndarray] = {}
     if dataset is None:
         return images

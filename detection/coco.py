@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from detection.annotations import Corners, Frame, Ledger, RawBox, clean_frame, folded
-from detection.geometry import SAMPLE, UNSAID, BoxReading, as_options, place_boxes
-from ppcls_ext.preprocess.decode import ImageError, read_bytes, read_image
-from ppcls_ext.preprocess.samples import SIXTEEN_BITS, AnyRange
+from detection.annotations import DELETED, Corners, Frame, Ledger, RawBox, clean_frame, folded
+from detection.geometry import SAMPLE, UNSAID, BoxReading, as_options, place_boxes, read_pictures
+from ppcls_ext.preprocess.decode import read_bytes
+from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import match_names
 from ppcls_ext.utils.texts import TextError, read_text
@@ -305,21 +305,21 @@ def open_coco(
     if words:
         ledger.note("box_reading", str(path), words)
     for frame in coco.frames:
-        frame.width, frame.height = frame.stated_size or _size_of(frame.image)
+        frame.width, frame.height = frame.stated_size or (0, 0)
+    # Of pictures the size that they have counts, which is looked up where it matters.
+    asked = [frame for frame in coco.frames if not frame.stated_size or _reaches_beyond(frame)]
+    sizes = read_pictures([frame.image for frame in asked], [frame.stated_size for frame in asked]).shown
+    for frame, (width, height) in zip(asked, sizes.tolist(), strict=True):
+        frame.width, frame.height = width, height
     coco.frames = [frame for frame in coco.frames if clean_frame(frame, coco.names, ledger)]
     if not coco.frames:
         raise AnnotationFileError(f"{path}: none of its images can be used: {next(ledger.summary(), 'it lists none')}")
     return coco
 
 
-def _size_of(image: Path) -> tuple[int, int]:
-    try:
-        # Any range will do for the size.
-        height, width = read_image(image, SIXTEEN_BITS).shape[:2]
-    except ImageError:
-        # Whether an image is there and whole is told elsewhere.
-        return 0, 0
-    return width, height
+def _reaches_beyond(frame: Frame) -> bool:
+    corners = [raw.corners for raw in frame.raw if raw.corners]
+    return any(max(x) > frame.width or max(y) > frame.height for x, y in ((box[::2], box[1::2]) for box in corners))
 
 
 def read_coco(
@@ -382,20 +382,18 @@ def read_coco(
     for position, entry in enumerate(annotations):
         place = f"annotations[{position}]"
         image_id = key(entry, "image_id", place)
-        problem = None
         if image_id is None:
-            problem = ("malformed_annotation", f"{place} names no image: {_brief(entry)}")
-        elif flag_of(_field(entry, "deleted")):
-            problem = ("deleted_annotation", f"{place} is marked as deleted")
-        if problem:
             ledger.take_in([RawBox("", None)])
-            ledger.reject(problem[0], shown, problem[1], boxes=1)
+            ledger.reject("malformed_annotation", shown, f"{place} names no image: {_brief(entry)}", boxes=1)
             continue
         identity, category = id_of(entry.get("id")), key(entry, "category_id", place)
         identities[identity] += 1
-        where = _read_box(entry, unit, lambda kind, place=place: mended[kind].append(place))
-        if category not in names:
-            where |= {"corners": None, "problem": ("unknown_class", "the file gives this id no single name")}
+        if flag_of(_field(entry, "deleted")):
+            where = {"corners": None, "problem": DELETED}
+        else:
+            where = _read_box(entry, unit, lambda kind, place=place: mended[kind].append(place))
+            if category not in names:
+                where |= {"corners": None, "problem": ("unknown_class", "the file gives this id no single name")}
         crowd = flag_of(_field(entry, "iscrowd"))
         if crowd is None and entry.get("iscrowd") is not None:
             mended["crowd_unclear"].append(f"{place}: iscrowd {_brief(entry['iscrowd'])}")

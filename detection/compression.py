@@ -103,7 +103,7 @@ class PrunableDetector:
     def accuracy(self) -> dict[str, float]:
         """Returns AP and AP50 on ``EvalDataset``."""
         with workspace(self.config):
-            evaluator = Evaluator(self.config, self.environment)
+            evaluator = Evaluator(self.config, self.environment, self.trained.class_names)
         try:
             with tempfile.TemporaryDirectory(prefix="pruning-") as exchange:
                 metrics = evaluator.evaluate(self.model, Path(exchange))
@@ -174,7 +174,10 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
 
     def score(predictor: DetectionPredictor) -> float:
         numbering = numbering_of(coco, images, predictor)
-        return float(evaluate_detections(coco, coco_results(predictor(images), predictor, numbering)).ap)
+        found = evaluate_detections(coco, coco_results(predictor(images), predictor, numbering))
+        if found.ap is None:
+            raise UserError(f"{coco.path}: no annotated box, so AP is undefined and int8 cannot be judged by it")
+        return found.ap
 
     return Evaluation("AP", score, "EvalDataset", len(images))
 

@@ -6,16 +6,18 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
-from detection.configuration import DetectionConfig
+from detection.coco import CocoSet
+from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.evaluation import evaluate_detections, write_evaluation
+from detection.evaluation.metrics import figure_text
 from detection.loaders import BAD_IMAGES_KEY, evaluation_loader, max_bad_images
 from detection.toolkit import build_model, workspace
 from detection.weights import load_detector_weights, weights_file
@@ -24,7 +26,7 @@ from ppcls_ext.engine.environment import Environment, barrier
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import enhancement_of
 from ppcls_ext.utils.display import Display, clock
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.weights import class_names_of_weights
 
 logger = logging.getLogger(__name__)
@@ -38,19 +40,29 @@ class Evaluator:
     Args:
         config: the configuration.
         environment: device and ranks.
+        class_names: of the model, by class number, where they are known; those of the annotation file are matched by
+            name. Else the order of the annotation file numbers the classes.
+
+    Attributes:
+        class_names: of the model, by class number.
+        category_ids: category id in the annotation file of each class number that it has.
+
+    Raises:
+        UserError: a part refuses its arguments, or the annotation file has a class that the model does not.
     """
 
-    def __init__(self, config: DetectionConfig, environment: Environment) -> None:
+    def __init__(
+        self, config: DetectionConfig, environment: Environment, class_names: Sequence[str] | None = None
+    ) -> None:
         self.environment = environment
         self.loader, self.coco = evaluation_loader(config, environment)
-        # Category id in the annotations of each class of the model.
-        dataset = self.loader.read_batch.dataset
-        self.category_ids = {label: category for category, label in dataset.catid2clsid.items()}
         self.files = config.datasets["Eval"]
         self.bad_images = BadImages(self.loader.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
         self.image_ids: list[int] = []
-        # In the order of the model's classes.
-        self.class_names = sorted(dataset.cname2cid, key=dataset.cname2cid.get)
+        self.class_names = list(self.coco.names if class_names is None else class_names)
+        self.category_ids = categories_of_classes(self.class_names, self.coco)
+        if all(box.crowd for frame in self.coco.frames for box in frame.boxes):
+            logger.warning("%s: no annotated box (crowds do not count), so AP is undefined", self.coco.path)
 
     @paddle.no_grad()
     def detect(self, model: paddle.nn.Layer, folder: Path) -> list[dict[str, Any]]:
@@ -108,16 +120,14 @@ class Evaluator:
         """
         start = time.monotonic()
         detections = self.detect(model, folder)
-        figures = evaluate_detections(self.coco, detections, self.image_ids)
+        figures = evaluate_detections(self.coco, detections, self.image_ids, class_names=self.class_names)
         seconds = time.monotonic() - start
         logger.info(
-            "evaluation: AP %.4f  AP50 %.4f  (%d images in %s)", figures.ap, figures.ap50, figures.images,
-            clock(seconds),
+            "evaluation: AP %s  AP50 %s  (%d images in %s)", figure_text(figures.ap, 4), figure_text(figures.ap50, 4),
+            figures.images, clock(seconds),
         )  # fmt: skip
         return {
             **figures.summary,
-            "AP": figures.ap,
-            "AP50": figures.ap50,
             "per_class": {row.name: row.metrics["AP"] for row in figures.classes},
             "detections": figures.detections,
             "seconds": seconds,
@@ -128,18 +138,41 @@ class Evaluator:
         self.loader.close()
 
 
+def categories_of_classes(class_names: Sequence[str], coco: CocoSet) -> dict[int, int]:
+    """Finds the classes of a model in an annotation file, by name; warns of those that it lacks.
+
+    Returns:
+        Category id by class number.
+
+    Raises:
+        UserError: the file has a class that the model does not.
+    """
+    ids = dict(zip(coco.names, coco.category_ids, strict=True))
+    unknown = [name for name in ids if name not in class_names]
+    if unknown:
+        raise UserError(
+            f"{coco.path}: has classes that the detector was not trained for: {', '.join(unknown)}"
+            f"{suggestion(unknown[0], class_names)}; those trained: {', '.join(class_names)}"
+        )
+    lacking = [name for name in class_names if name not in ids]
+    if lacking:
+        message = "%s: lacks %d of the %d classes (%s): they count in no figure; the others are matched by name"
+        logger.warning(message, coco.path, len(lacking), len(class_names), ", ".join(lacking))
+    return {label: ids[name] for label, name in enumerate(class_names) if name in ids}
+
+
 def as_coco_results(
     outputs: Mapping[str, paddle.Tensor], image_ids: np.ndarray, category_ids: Mapping[int, int]
 ) -> list[dict[str, Any]]:
     """Turns ``bbox`` ``[M, 6]`` (class, score, x1, y1, x2, y2) and ``bbox_num`` ``[N]`` into COCO results."""
     boxes, counts = outputs["bbox"].numpy(), outputs["bbox_num"].numpy().reshape(-1)
     owners = np.repeat(image_ids.reshape(-1), counts).tolist()
-    # ppdet marks an image without detections with a row of class -1.
+    # ppdet marks an image without detections with a row of class -1; a class that the file lacks has no category.
     return [
         {"image_id": image, "category_id": category_ids[int(label)], "score": score,
          "bbox": [x, y, right - x, bottom - y]}
         for image, (label, score, x, y, right, bottom) in zip(owners, boxes[: len(owners)].tolist(), strict=True)
-        if label >= 0
+        if label in category_ids
     ]  # fmt: skip
 
 
@@ -169,14 +202,13 @@ def evaluate_config(
     model = build_model(config, pretrained=False)
     load_detector_weights(config, model)
     with workspace(config):
-        evaluator = Evaluator(config, environment)
+        evaluator = Evaluator(config, environment, class_names_of_weights(source) or class_names_of(config, ["Train"]))
     annotations = evaluator.files.annotations
     try:
-        trained, annotated = class_names_of_weights(source), evaluator.class_names
-        if trained is not None and trained != annotated:
+        if len(evaluator.class_names) != config.num_classes:
             raise UserError(
-                f"{annotations} numbers the classes {', '.join(annotated)}, but {source} was trained for "
-                f"{', '.join(trained)}"
+                f"{annotations}: has {len(evaluator.class_names)} categories, num_classes is {config.num_classes}; "
+                f"which ones they are tells neither {source} nor TrainDataset.anno_path"
             )
         start = time.monotonic()
         detections = evaluator.detect(model, folder)
@@ -186,7 +218,8 @@ def evaluate_config(
     if not environment.is_main:
         return None
     start = time.monotonic()
-    figures = evaluate_detections(evaluator.coco, detections, evaluator.image_ids)
+    names = evaluator.class_names
+    figures = evaluate_detections(evaluator.coco, detections, evaluator.image_ids, class_names=names)
     counting = time.monotonic() - start
     written = write_evaluation(
         folder,

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from detection.annotations import Frame
+from ppcls_ext.utils.signature import PositiveNumber
 
 # What the four numbers are, and how a message says it.
 LAYOUTS = {
@@ -79,12 +80,14 @@ class BoxReading:
             them, in pixels of the pictures, which answers all doubts.
         normalised: they are fractions of the picture, not pixels.
         scale_boxes: they belong to a picture of the stated size, and are scaled to the picture as it is.
+        scale_by: they belong to a picture of another size, and are multiplied by this.
         turn_boxes: they belong to the picture as it is stored, and are turned with it as its EXIF data say.
     """
 
     boxes: Literal["xyxy", "xywh", "cxcywh", "yxyx", "yxhw", "as-written"] | None = None
     normalised: bool | None = None
     scale_boxes: bool | None = None
+    scale_by: PositiveNumber | None = None
     turn_boxes: bool | None = None
 
     @classmethod
@@ -93,9 +96,20 @@ class BoxReading:
         return cls(**{name: entries[name] for name in READING_KEYS if name in entries})
 
     @property
+    def scale_is_said(self) -> bool:
+        """Whether it is said what stated sizes mean for the boxes."""
+        return self.scale_boxes is not None or self.scale_by is not None
+
+    def resizes(self, layout: str) -> bool:
+        """Tells whether boxes of a layout (empty: outlines) become others in size than their form says."""
+        is_other = bool(layout) and self.boxes not in (None, AS_WRITTEN, layout)
+        return bool(is_other or self.normalised or self.scale_boxes or self.scale_by)
+
+    @property
     def needs_pictures(self) -> bool:
-        """Whether the size or the orientation of each picture decides where its boxes lie."""
-        return bool(self.normalised or self.scale_boxes or self.turn_boxes)
+        """Whether the size or the orientation of each picture matters, and not of a sample alone."""
+        answers = self.normalised, self.scale_is_said, self.turn_boxes is not None, self.boxes == AS_WRITTEN
+        return any(answers)
 
     def words(self) -> str:
         """Says what the reading does; empty where nothing was chosen."""
@@ -109,6 +123,8 @@ class BoxReading:
         ):
             if answer is not None:
                 chosen.append(yes if answer else no)
+        if self.scale_by is not None:
+            chosen.append(f"multiplied by {self.scale_by:g}")
         return f"boxes are {', '.join(chosen)}" if chosen else ""
 
 
@@ -220,6 +236,8 @@ def corners_of(boxes: Boxes, pictures: Pictures, reading: BoxReading = UNSAID) -
     base = pictures.stored[boxes.rows] if reading.turn_boxes else shown
     if reading.normalised:
         corners *= np.tile(np.where(base > 0, base, 1), 2)
+    elif reading.scale_by is not None:
+        corners *= reading.scale_by
     elif reading.scale_boxes:
         known = (stated > 0).all(axis=1, keepdims=True) & (base > 0).all(axis=1, keepdims=True)
         corners *= np.tile(np.where(known, base / np.where(known, stated, 1), 1.0), 2)
@@ -255,7 +273,7 @@ def misfits(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return ((low < -slack) | (high > sizes + slack) | (high < low)).any(axis=1)
 
 
-def as_options(**choices: str | bool) -> str:
+def as_options(**choices: str | float) -> str:
     """Spells choices as options of a command: ``--boxes xyxy --no-scale-boxes``."""
     words = []
     for name, value in choices.items():
@@ -267,7 +285,7 @@ def as_options(**choices: str | bool) -> str:
 def as_keys(section: str) -> Callable[..., str]:
     """Returns what spells choices as keys of a configuration's section: ``TrainDataset.boxes: xyxy``."""
 
-    def spell(**choices: str | bool) -> str:
+    def spell(**choices: str | float) -> str:
         values = {name: str(value).lower() for name, value in choices.items()}
         return " and ".join(f"{section}.{name}: {value}" for name, value in values.items())
 
@@ -402,7 +420,7 @@ def _ask_layout(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> tuple[str,
     readings = [reading]
     if reading.turn_boxes is None and trial.pictures.quarter[trial.seen].any():
         readings.append(dataclasses.replace(reading, turn_boxes=True))
-    if reading.scale_boxes is None and sizes.other.any():
+    if not reading.scale_is_said and sizes.other.any():
         readings += [dataclasses.replace(each, scale_boxes=True) for each in readings]
     usual = min(readings, key=trial.lost)
     layouts = [layout for layout, needed in EVIDENCE.items() if trial.is_doubtful(usual, *needed)]
@@ -448,7 +466,7 @@ def _ask_turn(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> tuple[str, B
 
 
 def _ask_scale(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> str:
-    if reading.scale_boxes is not None or reading.normalised or not _are_many(sizes.other, sizes.told):
+    if reading.scale_is_said or reading.normalised or not _are_many(sizes.other, sizes.told):
         return ""
     first = int(sizes.other.argmax())
     stated, shown = trial.pictures.stated[sizes.other], trial.pictures.shown[sizes.other]
@@ -475,8 +493,8 @@ def _ask_scale(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> str:
 
 
 def _ask_exchange(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> str:
-    said = (reading.boxes, reading.turn_boxes, reading.scale_boxes)
-    if said != (None, None, None) or not _are_many(sizes.exchanged, sizes.told):
+    said = reading.boxes is not None or reading.turn_boxes is not None or reading.scale_is_said
+    if said or not _are_many(sizes.exchanged, sizes.told):
         return ""
     return (
         f"width and height stated for {sizes.exchanged.sum()} of {sizes.told.sum()} pictures are exchanged, and no "
@@ -486,14 +504,15 @@ def _ask_exchange(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> str:
 
 
 def _ask_resolution(trial: _Trial, reading: BoxReading) -> str:
-    said = (reading.boxes, reading.scale_boxes)
-    if said != (None, None) or trial.lost(reading) < max(FEWEST_LOST, MOST * trial.count):
+    said = reading.boxes is not None or reading.scale_is_said
+    if said or trial.lost(reading) < max(FEWEST_LOST, MOST * trial.count):
         return ""
-    reach = corners_of(trial.boxes, trial.pictures, reading)[:, 2:] / trial.pictures.shown[trial.boxes.rows]
+    reaches = corners_of(trial.boxes, trial.pictures, reading)[:, 2:] / trial.pictures.shown[trial.boxes.rows]
+    reach = float(f"{max(np.quantile(reaches, 0.98), 1):.2g}")
     return (
         f"{trial.lost(reading)} of {trial.count} boxes reach beyond their pictures or end before they begin, and no "
-        f"other reading fits: pixels of another resolution (they reach to {np.quantile(reach, 0.98):.2g} times the "
-        f"picture)? Then state its width and height in the annotations and set {trial.spell(scale_boxes=True)}; "
+        f"other reading fits: pixels of another resolution (they reach to {reach:g} times the picture)? Then multiply "
+        f"them, {trial.spell(scale_by=float(f'{1 / reach:.2g}'))} for pictures {reach:g} times as large; "
         f"{trial.spell(boxes=AS_WRITTEN)} takes them as they are"
     )
 
@@ -543,7 +562,7 @@ def place_boxes(
         )
     fits = int((~misfits(corners_of(boxes, pictures, reading), pictures.shown[boxes.rows])).sum())
     line = f"{reading.words()}: {fits} of {len(boxes.rows)} fit their pictures"
-    explains_all = reading.scale_boxes is not None or reading.boxes == AS_WRITTEN
+    explains_all = reading.scale_is_said or reading.boxes == AS_WRITTEN
     for frame, size, quarter in zip(looked_at, pictures.shown.tolist(), pictures.quarter.tolist(), strict=True):
         if frame.stated_size and all(size) and (explains_all or (quarter and reading.turn_boxes is not None)):
             frame.stated_size = (size[0], size[1])
@@ -552,7 +571,10 @@ def place_boxes(
         boxes, places = _table(frames)
         pictures = read_pictures([], [])
     for (frame, position), corners in zip(places, corners_of(boxes, pictures, reading).tolist(), strict=True):
-        frame.raw[position] = dataclasses.replace(frame.raw[position], corners=tuple(corners))
+        raw = frame.raw[position]
+        # An area that is stated belongs to what the numbers were before.
+        area = None if reading.resizes(raw.layout) else raw.area
+        frame.raw[position] = dataclasses.replace(raw, corners=tuple(corners), area=area)
     return doubt, line
 
 

@@ -18,7 +18,7 @@ import paddle
 
 from detection.annotations import Ledger
 from detection.coco import AnnotationFileError, read_coco
-from detection.configuration import DetectionConfig
+from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
@@ -158,7 +158,11 @@ class DetectionTask(Task):
             enable=self.uses_amp, init_loss_scaling=float(data.get("init_loss_scaling", 1024))
         )
         self.ema = self._average() if data.get("use_ema", False) else None
-        self.evaluator = Evaluator(config, environment) if "EvalDataset" in data else None
+        self.class_names = class_names_of(config, ["Train"])
+        self.evaluator = None
+        if "EvalDataset" in data:
+            self.evaluator = Evaluator(config, environment, self.class_names)
+            self.class_names = self.evaluator.class_names
         self.network = self._wrap()
 
     def _average(self) -> DetectorEMA:
@@ -302,7 +306,7 @@ class DetectionTask(Task):
             "average": self.ema.counts() if self.ema is not None else None,
             "loss_scale": loss_scale,
             "architecture": architecture_of(self.config),
-            "class_names": self.evaluator.class_names if self.evaluator is not None else None,
+            "class_names": self.class_names,
             "evaluated_weights": "ema" if self.ema is not None else "model",
         }
 

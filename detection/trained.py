@@ -12,8 +12,8 @@ import numpy as np
 import paddle
 
 from detection.annotations import Ledger
-from detection.coco import load_coco, read_coco
-from detection.configuration import DatasetFiles, DetectionConfig
+from detection.coco import read_coco
+from detection.configuration import DatasetFiles, DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.export import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
@@ -126,23 +126,13 @@ def load_trained(config: DetectionConfig) -> TrainedDetector:
     load_detector_weights(config, model)
     model.eval()
     names = class_names_of_weights(weights) or class_names_of(config)
+    if names is None:
+        logger.info("no annotation file is there: classes are shown by their numbers")
     if names is not None and len(names) != config.num_classes:
         logger.warning("%d class names for %d classes: numbers are shown", len(names), config.num_classes)
         names = None
     warn_of_other_contrast(config, "Test")
     return TrainedDetector(config, model, names)
-
-
-def class_names_of(config: DetectionConfig) -> list[str] | None:
-    """Returns the class names of the first annotation file that is there, in the toolkit's order, or ``None``."""
-    for part in ("Eval", "Train", "Test"):
-        files = config.datasets.get(part)
-        if files is None or files.annotations is None or not files.annotations.is_file():
-            continue
-        content = load_coco(files.annotations, ("categories",))
-        return read_coco(files.annotations, Ledger(), content=content).names
-    logger.info("no annotation file is there: classes are shown by their numbers")
-    return None
 
 
 def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:

@@ -34,6 +34,8 @@ def parse_arguments() -> argparse.Namespace:
                         help="largest file that is taken (default 20)")  # fmt: skip
     parser.add_argument("--max-megapixels", type=float, default=50.0, metavar="MP",
                         help="largest picture that is decoded (default 50)")  # fmt: skip
+    parser.add_argument("--bits", type=int, metavar="N",
+                        help="bits in use where pictures have more than 8 bits a sample (default: as in the training)")
     parser.add_argument("--max-resized-megapixels", type=float, metavar="MP",
                         help="refuse pictures that would be resized to more (default 64, or as the export says)")
     return parser.parse_args()
@@ -59,7 +61,7 @@ def main() -> None:
         )
     predictor = load(
         arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision,
-        max_resized_megapixels=arguments.max_resized_megapixels,
+        max_resized_megapixels=arguments.max_resized_megapixels, bits=arguments.bits,
     )  # fmt: skip
     with OneThread(predictor) as model:
         app = create_app(model, arguments.host, arguments.max_megabytes, arguments.max_megapixels)

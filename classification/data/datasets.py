@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tarfile
-import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,11 +18,11 @@ from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.operators import Backend
 from ppcls_ext.preprocess.samples import Range
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
-from ppcls_ext.utils.names import match_names, visible_folders
+from ppcls_ext.utils.names import class_of_folder, match_names, meant_path, visible_folders
 from ppcls_ext.utils.signature import Limits
-from ppcls_ext.utils.texts import TextError, read_text, shown_name
+from ppcls_ext.utils.texts import TextError, read_text
 from ppcls_ext.weights.pickles import unpickle
 
 logger = logging.getLogger(__name__)
@@ -53,11 +52,14 @@ class ImageDataset(ABC):
     Attributes:
         labels: ``int64`` ``[length]``, the class of each image.
         class_names: name of each class by number, or None where the data carry none.
+        numbering: what an evaluation set takes over, so that its numbers mean the same: the folders, or the labels of
+            the list as they were before ``relabel``, by class number. None where the data state the numbers.
         value_range: for those who decode without the operators: what ``decode_image`` makes bytes of.
     """
 
     labels: np.ndarray
     class_names: list[str] | None = None
+    numbering: list[Any] | None = None
     value_range: Range | None = None
 
     def __len__(self) -> int:
@@ -123,7 +125,7 @@ def existing(path: str | os.PathLike[str], argument: str, folder: bool = False) 
     Raises:
         DatasetError: it does not exist, or is the other of the two.
     """
-    found = Path(path)
+    found = meant_path(path)
     if found.is_dir() if folder else found.is_file():
         return found
     other = "is a file, not a folder" if folder else "is a folder, not a file"
@@ -145,8 +147,23 @@ def check_labels(dataset: ImageDataset, class_num: int) -> None:
         advice = f"the largest label is {largest}: use -o Arch.class_num={largest + 1}"
         if smallest < 0:
             advice = f"the smallest label is {smallest}, and labels begin at 0"
+        elif hint := relabel_hint(dataset):
+            advice = f"{hint}; or use -o Arch.class_num={largest + 1}"
         name = f"label {int(dataset.labels[first])} of {dataset.name_of(first)}{others}"
         raise DatasetError("class_num", f"{name} is outside 0..{class_num - 1}; {advice}")
+
+
+def relabel_hint(dataset: ImageDataset) -> str:
+    """Says that ``relabel: True`` helps a list whose labels begin at 1 or have gaps; empty for any other data set."""
+    used = np.unique(dataset.labels)
+    if not isinstance(dataset, ImageNetDataset) or dataset.numbering is not None or used[0] < 0:
+        return ""
+    count = len(used)
+    if used[-1] == count - 1:
+        return ""
+    what = f"begin at {used[0]}" if used[-1] - used[0] == count - 1 else f"have gaps ({count} labels up to {used[-1]})"
+    numbered = f"numbers them 0 to {count - 1} (Arch.class_num={count})"
+    return f"the labels of the list {what}: relabel: True beside cls_label_path, in Train and in Eval, {numbered}"
 
 
 def stratified_holdout(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -179,14 +196,20 @@ class ImageNetDataset(_Files):
         delimiter: what stands between path and label; a space when absent. The last one of a line counts, so paths may
             hold it too.
         relabel: numbers the labels that occur 0, 1, 2, ... in ascending order.
+        numbering: of the training set; ``relabel`` numbers by it, for a list may lack some of its labels.
 
     Raises:
         DatasetError: the folder or the list does not exist, the list is empty, a line is malformed (its number is
-            given), or a path that is not there fits several files.
+            given), a path that is not there fits several files, or a label is not in ``numbering``.
     """
 
     def __init__(
-        self, image_root: str, cls_label_path: str, delimiter: str | None = None, relabel: bool = False
+        self,
+        image_root: str,
+        cls_label_path: str,
+        delimiter: str | None = None,
+        relabel: bool = False,
+        numbering: Sequence[Any] | None = None,
     ) -> None:
         self.image_root = existing(image_root, "image_root", folder=True)
         file = existing(cls_label_path, "cls_label_path")
@@ -215,7 +238,13 @@ class ImageNetDataset(_Files):
             raise DatasetError("cls_label_path", str(error)) from error
         self.labels = np.asarray(labels, dtype=np.int64)
         if relabel:
-            self.labels = np.unique(self.labels, return_inverse=True)[1].astype(np.int64)
+            self.numbering = np.unique(self.labels).tolist() if numbering is None else list(numbering)
+            new = {label: number for number, label in enumerate(self.numbering)}
+            unknown = [label for label in np.unique(self.labels).tolist() if label not in new]
+            if unknown:
+                message = f"{file} has the label {unknown[0]}, which the training list does not have"
+                raise DatasetError("cls_label_path", message)
+            self.labels = np.array([new[label] for label in labels], dtype=np.int64)
 
 
 HeldOut = Annotated[float, Limits(gt=0, lt=1)]
@@ -232,10 +261,15 @@ class ImageFolder(_Files):
         split: ``train`` or ``val`` side of a held-out part that is drawn at random; all images when absent.
         holdout: share of each class that goes to ``val``.
         seed: seed of that draw. The draw depends on the file names, so the same folder gives the same split anywhere.
+        numbering: the classes of the training set. Of these folders some may be missing or empty; without it every
+            class folder must hold images.
+
+    Attributes:
+        lacking: classes of ``numbering`` without images.
 
     Raises:
         DatasetError: the folder does not exist, holds no class folder with images, or holds ``train`` and the like
-            with the class folders below.
+            with the class folders below; or a class is not in ``numbering``.
     """
 
     def __init__(
@@ -244,6 +278,7 @@ class ImageFolder(_Files):
         split: Literal["train", "val"] | None = None,
         holdout: HeldOut = 0.2,
         seed: int = 0,
+        numbering: Sequence[Any] | None = None,
     ) -> None:
         root = existing(image_root, "image_root", folder=True)
         folders = _folders_in(root)
@@ -261,21 +296,30 @@ class ImageFolder(_Files):
             raise DatasetError("image_root", f"{image_root} holds no class folders (expected one folder a class)")
         if left_out := photographs_left_out(root):
             logger.warning("%s", left_out)
-        self.class_names = [class_name(folder.name) for folder in folders]
-        for name, count in Counter(self.class_names).items():
+        names = [class_of_folder(folder.name) for folder in folders]
+        for name, count in Counter(names).items():
             if count > 1:
                 message = f"{root} holds {count} folders of the class '{name}', whose names differ in their bytes only"
                 raise DatasetError("image_root", message)
+        self.class_names = self.numbering = names if numbering is None else [*numbering]
         self.image_root = Path()
         self.paths = []
         labels = []
-        for label, folder in enumerate(folders):
+        for folder, name in zip(folders, names, strict=True):
+            if name not in self.class_names:
+                near = suggestion(name, self.class_names)
+                message = f"{folder} is a class that the training data do not have{near}"
+                raise DatasetError("image_root", f"{message}; they have {', '.join(self.class_names)}")
             images = images_in(folder)
-            if not images:
+            if not images and numbering is None:
                 raise DatasetError("image_root", f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
             self.paths.extend(images)
-            labels.extend([label] * len(images))
+            labels.extend([self.class_names.index(name)] * len(images))
+        if not labels:
+            raise DatasetError("image_root", f"{image_root}: its class folders hold no images")
         self.labels = np.asarray(labels, dtype=np.int64)
+        present = set(labels)
+        self.lacking = [name for label, name in enumerate(self.class_names) if label not in present]
         if split is not None:
             chosen = stratified_holdout(self.labels, holdout, seed) == (split == "val")
             self.paths = [self.paths[index] for index in np.flatnonzero(chosen)]
@@ -284,14 +328,9 @@ class ImageFolder(_Files):
                 raise DatasetError("image_root", f"{image_root} has too few images for a '{split}' split")
 
 
-def class_name(folder: str) -> str:
-    """Returns the class that a folder is named after: the same on systems that store accents in another form."""
-    return unicodedata.normalize("NFC", shown_name(folder))
-
-
 def _folders_in(folder: Path) -> list[Path]:
     names = visible_folders([path.name for path in folder.iterdir() if path.is_dir()])
-    return [folder / name for name in sorted(names, key=class_name)]
+    return [folder / name for name in sorted(names, key=class_of_folder)]
 
 
 PIXELS = 3 * 32 * 32

@@ -35,7 +35,8 @@ from ppcls_ext.check.overview import (
     write_instead,
 )
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.drawing import DESK, SUBTLE, WRONG, class_colour, draw_boxes, font_of, shortened
+from ppcls_ext.utils.drawing import DESK, SUBTLE, WRONG, class_colour, draw_boxes, shortened
+from ppcls_ext.utils.fonts import drawable, font_of, write
 
 CHART_HEIGHT = 320
 # Boxes in one image from which all are counted together.
@@ -98,7 +99,7 @@ def _charts(check: DetectionCheck) -> list[Image.Image]:
     first = next(iter(check.sizes))
 
     def class_boxes(axes: Any) -> None:
-        names = [check.classes.names[number] for number in shown.tolist()]
+        names = [drawable(check.classes.names[number], number, in_chart=True) for number in shown.tolist()]
         counts = {part: values[shown] for part, values in check.classes.boxes.items()}
         draw_bars(axes, names, counts, numbers=len(shown) <= MOST_BARS // 2)
         # The only key; the colours mean the same in all charts.
@@ -207,11 +208,12 @@ def with_boxes(
     boxes = table.boxes[chosen]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     names = [check.sets[picture.part].names[number] for number in table.classes[chosen]]
+    numbers = [check.classes.names.index(name) for name in names]
     return draw_boxes(
         image.resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC),
         corners * np.tile(np.divide(size, image.size), 2),
-        names if named else [""] * len(names),
-        colours=[class_colour(check.classes.names.index(name)) for name in names],
+        [drawable(name, number) if named else "" for name, number in zip(names, numbers, strict=True)],
+        colours=[class_colour(number) for number in numbers],
         smallest=0,
     )
 
@@ -229,7 +231,8 @@ def example_tile(check: DetectionCheck, entry: Entry, picture: Picture, side: in
         image = load_picture(check, picture)
     except ImageError as error:
         return crossed_box(side, error.cause)
-    box = [number_of(value) for value in entry.details.get("bbox") or ()]
+    stated = entry.details.get("bbox")
+    box = [number_of(value) for value in stated] if isinstance(stated, list) else []
     if len(box) != 4 or None in box:
         return ImageOps.pad(with_boxes(check, picture, image, side, named=False), (side, side), color=DESK)
     x, y, width, height = box
@@ -273,7 +276,7 @@ def samples_panel(check: DetectionCheck, part: str) -> Image.Image:
     rows = max(math.ceil(count / COLUMNS), 1)
     sheet, pen = panel(top + rows * (height + CAPTION) + PADDING // 2, f"Samples, {PART_WORDS[part]}")
     if not count:
-        pen.text((PADDING, top), "no image could be read", font=font_of(15), fill=SUBTLE)
+        write(pen, (PADDING, top), "no image could be read", font_of(15), SUBTLE)
     for number in range(count):
         # An image is worth more the less its classes were seen; one without boxes is worth nothing.
         worth = np.where(waiting, (shows / (1.0 + seen) ** 2).sum(axis=1) / np.maximum(shows.sum(axis=1), 1) ** 0.5, -1)
@@ -291,5 +294,5 @@ def samples_panel(check: DetectionCheck, part: str) -> Image.Image:
         pen.rectangle((x, y, x + width - 1, y + height - 1), fill=DESK)
         sheet.paste(drawn, (x + (width - drawn.width) // 2, y + (height - drawn.height) // 2))
         name = shortened(PurePath(check.scan.name_of(picture)).name, font_of(11), width, keep_end=True)
-        pen.text((x, y + height + 3), name, font=font_of(11), fill=SUBTLE)
+        write(pen, (x, y + height + 3), name, font_of(11), SUBTLE)
     return sheet

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,11 +29,12 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import Mark, Scan, Workers, find_image_faults, scan_images, settle_range
+from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
-from ppcls_ext.preprocess import depth
+from ppcls_ext.preprocess import ImageError, build_operators, depth
+from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, Resize
 from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import images_in
 
 # A box is tiny if, at the size at which the model is evaluated, a side or its area (in pixels) is below these.
@@ -71,9 +71,9 @@ KINDS = {
     **{kind: Kind(WARNING, f"mended ({kind.replace('_', ' ')})", "annotation file") for kind in MENDED},
     "box_geometry": Kind(ERROR, "whose boxes do not fit the images", "annotation file"),
     "box_reading": Kind(INFORMATION, "of which is told how its boxes are read", "annotation file"),
-    "class_count": Kind(ERROR, "whose number of categories is not num_classes", "annotation file"),
-    "class_order": Kind(ERROR, "that training and validation number or name differently", *_CLASS),
-    "category_ids_differ": Kind(WARNING, "whose category ids differ between training and validation", *_CLASS),
+    "class_count": Kind(ERROR, "whose number of categories does not fit num_classes", "annotation file"),
+    "class_unknown": Kind(ERROR, "in the annotations of the validation set only", *_CLASS),
+    "category_ids_differ": Kind(INFORMATION, "whose category ids differ in validation; names are compared", *_CLASS),
     "class_not_trained": Kind(ERROR, "with validation boxes but no training box", *_CLASS),
     "class_empty": Kind(WARNING, "without any box", *_CLASS),
     "class_not_validated": Kind(WARNING, "without a validation box", *_CLASS),
@@ -91,6 +91,7 @@ KINDS = {
     "all_crowd": Kind(WARNING, "in which every box is a crowd, so that nothing is learnt from it"),
     "image_without_boxes": Kind(INFORMATION, "without boxes"),
     "wrong_size": Kind(ERROR, "of another size than the annotations say"),
+    "nothing_left": Kind(ERROR, "of which a Resize with keep_ratio leaves nothing, so that they cannot be used"),
     "other_data": Kind(ERROR, "of which no image is in the image folder: another image_dir or data set?", "set"),
     "copies_annotated_differently": Kind(WARNING, "found more than once, with different boxes", "picture"),
     "unlisted_image": Kind(INFORMATION, "in the image folders that no annotation file lists", "image file"),
@@ -138,6 +139,7 @@ class Plan:
         evaluation_size: the size that images have at the evaluation; ``None`` where the configuration sets none.
         enhance: raises the contrast of sonar frames; ``None`` shows images as they are.
         statement: what the decode operators say of samples of more than 8 bits.
+        resizers: by set, the ``Resize`` operators that keep the ratio of the sides.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Plan:
     evaluation_size: EvaluationSize | None = None
     enhance: SonarEnhance | None = None
     statement: depth.Statement = dataclasses.field(default_factory=dict)
+    resizers: Mapping[str, Sequence[Resize]] = dataclasses.field(default_factory=dict)
 
 
 def plan_of(config: DetectionConfig) -> Plan:
@@ -167,7 +170,19 @@ def plan_of(config: DetectionConfig) -> Plan:
     readers = [config.data.get(f"{part}Reader") or {} for part in ("Eval", "Train")]
     enhance = next(filter(None, (enhancement_of(reader.get("sample_transforms")) for reader in readers)), None)
     size, statement = evaluation_size(config.data), depth.statement_in(config.data)
-    return Plan(str(config.path), sets, config.data.get("num_classes"), size, enhance, statement)
+    resizers = {part: resizers_of(config.data, f"{part}Reader") for part in sets}
+    return Plan(str(config.path), sets, config.data.get("num_classes"), size, enhance, statement, resizers)
+
+
+def resizers_of(data: Mapping[str, Any], reader: str) -> list[Resize]:
+    """Returns the ``Resize`` operators of a reader that keep the ratio of the sides.
+
+    Raises:
+        ConfigError: an argument is out of range.
+    """
+    steps = [step for step in (data.get(reader) or {}).get("sample_transforms") or [] if "Resize" in step]
+    built = build_operators(steps, f"{reader}.sample_transforms", DETECTION_OPERATORS)
+    return [resizer for resizer in built if resizer.keep_ratio]
 
 
 def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
@@ -338,6 +353,7 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
         find_category_ids(part, coco, found)
         find_box_faults(part, coco, boxes[part], sizes[part], plan.evaluation_size, found)
         find_faults_of_annotated_images(part, coco, boxes[part], sizes[part], scan, plan.sets[part].keeps_empty, found)
+        find_lost_images(part, sizes[part], plan.resizers.get(part, []), found)
     find_copies_annotated_differently(groups, sets, boxes, found)
     if len(sets) == len(plan.sets):
         # Image files below the image folders that no set lists.
@@ -397,19 +413,17 @@ def find_class_faults(sets: Mapping[str, CocoSet], classes: Classes, num_classes
     """Finds where configuration and annotation files disagree about the classes, and classes with few or no boxes."""
     for part, coco in sets.items():
         count = len(coco.names)
-        if num_classes is not None and count != num_classes:
+        # A validation set may lack classes.
+        if num_classes is not None and (count > num_classes or (part == "Train" and count != num_classes)):
             names = ", ".join(coco.names[:20]) + (", ..." if count > 20 else "")
             categories = count_of(count, "category", "categories")
             note = f"num_classes is {num_classes}, but {coco.path} has {categories}: {names}"
             found.add("class_count", note=note, part=part)
     if len(sets) == 2:
-        # The number of a class is its place in the file, so two files must list the same names in the same order.
         train, evaluation = sets["Train"], sets["Eval"]
-        pairs = itertools.zip_longest(train.names, evaluation.names)
-        for number, names in enumerate(pairs):
-            if names[0] != names[1]:
-                one, other = ("unknown" if name is None else f"'{name}'" for name in names)
-                found.add("class_order", note=f"class {number} is {one} in training and {other} in validation")
+        for name in evaluation.names:
+            if name not in train.names:
+                found.add("class_unknown", note=f"'{name}'{suggestion(name, train.names)}")
         ids = dict(zip(train.names, train.category_ids, strict=True))
         for name, identity in zip(evaluation.names, evaluation.category_ids, strict=True):
             if ids.get(name, identity) != identity:
@@ -501,6 +515,24 @@ def _same_boxes(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
         same &= np.arange(len(boxes))[None] < np.arange(start, start + len(same))[:, None]
         for row in np.flatnonzero(same.any(axis=1)).tolist():
             yield start + row, int(same[row].argmax())
+
+
+def find_lost_images(part: str, sizes: np.ndarray, resizers: Sequence[Resize], found: Findings) -> None:
+    """Finds images so long and narrow that resizing leaves nothing of them.
+
+    Args:
+        part: ``Train`` or ``Eval``.
+        sizes: width and height of each image, ``int64`` ``[N, 2]``; 0 where unknown.
+        resizers: operators that keep the ratio of the sides.
+        found: takes the faults.
+    """
+    for row in np.flatnonzero(sizes.max(axis=1) > EXTREME_ASPECT * np.maximum(sizes.min(axis=1), 1)).tolist():
+        width, height = sizes[row].tolist()
+        try:
+            for resizer in resizers if width and height else ():
+                resizer.refuse_nothing(height, width)
+        except ImageError as error:
+            found.add("nothing_left", Picture(part, row), note=error.cause)
 
 
 def find_faults_of_annotated_images(

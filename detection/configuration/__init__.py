@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from detection.configuration.annotations import check_annotations
+from detection.configuration.annotations import check_annotations, class_names_of
 from detection.configuration.config import DatasetFiles, DetectionConfig, load_config, warn_of_other_contrast
 
-__all__ = ["DatasetFiles", "DetectionConfig", "check_annotations", "load_config", "warn_of_other_contrast"]
+__all__ = [
+    "DatasetFiles",
+    "DetectionConfig",
+    "check_annotations",
+    "class_names_of",
+    "load_config",
+    "warn_of_other_contrast",
+]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detection.annotations import Ledger
-from detection.coco import AnnotationFileError, CocoSet, open_coco
+from detection.coco import AnnotationFileError, CocoSet, load_coco, open_coco, read_coco
 from detection.configuration.config import DatasetFiles, DetectionConfig
 from detection.geometry import as_keys
 from ppcls_ext.utils.config import Problems
+from ppcls_ext.utils.errors import suggestion
 
 _COCO_CLASS = "COCODataSet"
 _SHOWN = 12
@@ -24,7 +25,7 @@ def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", 
     Raises:
         ConfigError: an annotation file is missing, truncated, no COCO file or of another data set; it holds another
             number of classes than the configuration; there is nothing to learn from; its boxes do not fit the images;
-            training and evaluation differ in their classes. One line each.
+            the evaluation has classes that the training has not (it may lack some). One line each.
     """
     problems = Problems(config.document)
     read = []
@@ -43,7 +44,8 @@ def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", 
             continue
         read.append(coco)
         names = coco.names
-        if len(names) != config.num_classes:
+        # An evaluation may lack classes.
+        if len(names) > config.num_classes or (part == "Train" and len(names) != config.num_classes):
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             message = f"is {config.num_classes}, but {coco.path} has {len(names)} categories ({shown})"
             problems.add("num_classes", message)
@@ -86,19 +88,26 @@ def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | 
 
 
 def _compare(train: CocoSet, evaluation: CocoSet, problems: Problems) -> None:
-    """Compares ids, names and order: the order of the categories in a file numbers the classes."""
-    ours, others = (list(zip(coco.category_ids, coco.names, strict=True)) for coco in (train, evaluation))
-    if ours == others:
-        return
-    only = [
-        f"only {one.path} has {', '.join(names[:_SHOWN])}"
-        for one, other in ((train, evaluation), (evaluation, train))
-        if (names := [name for name in one.names if name not in other.names])
-    ]
-    if sorted(ours) == sorted(others):
-        message = "list the same categories in a different order"
-    elif only:
-        message = f"have different categories: {'; '.join(only)}"
-    else:
-        message = "give the same categories different ids"
-    problems.add("EvalDataset.anno_path", f"{train.path} and {evaluation.path} {message}")
+    """Notes the classes that only the evaluation has; the others are matched by name, whatever their ids and order."""
+    only = [name for name in evaluation.names if name not in train.names]
+    if only:
+        shown = ", ".join(only[:_SHOWN]) + (", ..." if len(only) > _SHOWN else "")
+        message = f"{evaluation.path} has categories that {train.path} has not: {shown}"
+        problems.add("EvalDataset.anno_path", f"{message}{suggestion(only[0], train.names)}")
+
+
+def class_names_of(config: DetectionConfig, parts: Sequence[str] = ("Train", "Eval", "Test")) -> list[str] | None:
+    """Returns the class names of the first annotation file that is there, in the toolkit's order, or ``None``.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    for part in parts:
+        files = config.datasets.get(part)
+        if files is None or files.annotations is None or not files.annotations.is_file():
+            continue
+        if part == "Train" and config.data["TrainDataset"].get("name", _COCO_CLASS) != _COCO_CLASS:
+            continue
+        content = load_coco(files.annotations, ("categories",))
+        return read_coco(files.annotations, Ledger(), content=content).names
+    return None

@@ -104,6 +104,8 @@ ARCHS = tuple(name.removeprefix("EConvNeXt_") for name in MODELS)
 READ_ELSEWHERE = ("inputs_def", "fuse_normalize")
 # Arguments of an optimizer that PaddleDetection fills in.
 FILLED_IN = ("learning_rate", "parameters", "grad_clip", "model", "lr", "name")
+# Arguments of the toolkit's data sets that are paths; its constructors have no annotations.
+PATHS = ("dataset_dir", "image_dir", "anno_path")
 WARM_UPS = ("LinearWarmup", "ExpWarmup")
 MOSAICS = ("MosaicPerspective", "Mosaic")
 # They move pictures and leave nothing that takes boxes back.
@@ -170,7 +172,8 @@ def constructor_of(part: Any) -> dict[str, Parameter]:
         for parameter in parameters:
             named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
             if named and parameter.name != "self":
-                found.setdefault(parameter.name, Parameter(parameter.name, Any, parameter.default))
+                annotation = str | None if parameter.name in PATHS else Any
+                found.setdefault(parameter.name, Parameter(parameter.name, annotation, parameter.default))
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
     return found
@@ -237,9 +240,6 @@ def _check_top_section(checker: Checker, name: str, value: Any) -> None:
         is_coco = isinstance(value, dict) and value.get("name") == "COCODataSet"
         own = constructor_of(BoxReading) if is_coco else {}
         _check_named(checker, name, value, "data set", catalog().datasets, extra=own)
-        for key in ("dataset_dir", "image_dir", "anno_path") if isinstance(value, dict) else ():
-            if value.get(key) is not None and not isinstance(value[key], str):
-                checker.add(f"{name}.{key}", f"must be a path, got {value[key]!r}")
     else:
         _check_section(checker, name, name, value)
 

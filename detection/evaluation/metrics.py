@@ -66,6 +66,7 @@ class ClassMetrics:
 
     Attributes:
         category_id, name: as in the annotation file.
+        number: of the class in the model, from 0, by which pictures choose its colour.
         boxes, images: annotated boxes (without crowds), and images that hold some.
         detections: how many detections name the class, whatever their score.
         metrics: the twelve COCO metrics by name, of this class alone; None where there is no annotated box.
@@ -74,6 +75,7 @@ class ClassMetrics:
 
     category_id: int
     name: str
+    number: int
     boxes: int
     images: int
     detections: int
@@ -121,14 +123,14 @@ class DetectionMetrics:
     image_ids: tuple[int, ...] = field(repr=False)
 
     @property
-    def ap(self) -> float:
-        """AP at IoU 0.5 to 0.95, what runs are compared by; 0 if nothing is annotated."""
-        return self.summary["AP"] or 0.0
+    def ap(self) -> float | None:
+        """AP at IoU 0.5 to 0.95, what runs are compared by; ``None``, undefined, if nothing is annotated."""
+        return self.summary["AP"]
 
     @property
-    def ap50(self) -> float:
-        """AP at IoU 0.5; 0 if nothing is annotated."""
-        return self.summary["AP50"] or 0.0
+    def ap50(self) -> float | None:
+        """AP at IoU 0.5; ``None`` if nothing is annotated."""
+        return self.summary["AP50"]
 
     def as_json(self) -> dict[str, Any]:
         """Returns everything but the image ids as plain numbers, lists and dictionaries; absent metrics are None."""
@@ -169,12 +171,12 @@ class DetectionMetrics:
             *((row.name, row.boxes, row.detections, row.metrics, row.best) for row in self.classes), of_all
         ]:  # fmt: skip
             name = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
-            cells = [_text(metrics[metric]) for metric in rows[0][3:7]]
+            cells = [figure_text(metrics[metric]) for metric in rows[0][3:7]]
             best_cells = ("-", "-") if best is None else (f"{best.f1:.3f}", f"{best.threshold:.2f}")
             rows.append((name, f"{boxes:,}", f"{detections:,}", *cells, *best_cells))
         size_rows = [("box size", "", "boxes", "AP", "AR100")]
         for size, text in SIZES.items():
-            cells = [_text(self.summary[f"{name}_{size}"]) for name in ("AP", "AR")]
+            cells = [figure_text(self.summary[f"{name}_{size}"]) for name in ("AP", "AR")]
             size_rows.append((size, text, f"{self.boxes_by_size[size]:,}", *cells))
         lines = [*_aligned(rows, left=1, rules=(1, len(rows) - 1)), "", *_aligned(size_rows, left=2, rules=(1,))]
         absent = [row.name for row in self.classes if row.absent]
@@ -189,8 +191,9 @@ def _threshold_json(best: BestThreshold | None) -> dict[str, float] | None:
     return None if best is None else {name: round(value, 6) for name, value in vars(best).items()}
 
 
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def figure_text(value: float | None, decimals: int = 3) -> str:
+    """Returns a figure as text, ``-`` for one that is undefined."""
+    return "-" if value is None else f"{value:.{decimals}f}"
 
 
 def _aligned(rows: list[tuple[str, ...]], left: int, rules: tuple[int, ...]) -> list[str]:
@@ -213,18 +216,20 @@ def evaluate_detections(
     classes: Sequence[str] | None = None,
     score_threshold: float | None = None,
     source: str = "detections",
+    class_names: Sequence[str] | None = None,
 ) -> DetectionMetrics:
     """Evaluates detections against an annotation file.
 
     Args:
         annotation_file: COCO JSON, or what was read of it.
         detections: COCO results: ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in pixels), ``score``.
-            An empty list gives AP 0.
+            An empty list gives AP 0 (none where no box is annotated).
         image_ids: the images to evaluate; default all of the file, also those without boxes.
         classes: names of the classes to evaluate, in the order of the results; default all, by category id.
         score_threshold: detections below it are left out of the confusion matrix; default: the threshold with the
             highest F1 of all classes together. The COCO metrics count all detections.
         source: what messages call ``detections``, for instance their file.
+        class_names: of the model, by class number, all that are evaluated among them; default: those evaluated.
 
     Raises:
         UserError: the annotation file or a detection is faulty, or they do not belong together.
@@ -250,6 +255,7 @@ def evaluate_detections(
         ClassMetrics(
             category_id=category_id,
             name=name,
+            number=index if class_names is None else class_names.index(name),
             boxes=boxes_of[category_id],
             images=images_of[category_id],
             detections=detections_of[category_id],

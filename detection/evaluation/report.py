@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ from PIL import Image, ImageDraw
 
 from detection.coco import CocoSet
 from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth, check_detections, read_ground_truth
-from detection.evaluation.metrics import FREE, IGNORED, IOU_THRESHOLD, SIZES, DetectionMetrics, match_boxes
+from detection.evaluation.metrics import (
+    FREE,
+    IGNORED,
+    IOU_THRESHOLD,
+    SIZES,
+    DetectionMetrics,
+    figure_text,
+    match_boxes,
+)
 from ppcls_ext.preprocess.decode import ImageError, read_image
 from ppcls_ext.preprocess.samples import Range
 from ppcls_ext.utils.drawing import (
@@ -26,11 +34,11 @@ from ppcls_ext.utils.drawing import (
     WRONG,
     contact_sheet,
     draw_boxes,
-    font_of,
     line_height,
     shortened,
 )
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
+from ppcls_ext.utils.fonts import drawable, font_of, text_width, write
 from ppcls_ext.utils.names import match_names
 from ppcls_ext.utils.plots import draw_class_bars, draw_confusion, draw_precision_recall
 
@@ -78,6 +86,7 @@ def write_evaluation(
     """
     folder = Path(folder)
     truth = read_ground_truth(annotation_file, metrics.image_ids, [row.name for row in metrics.classes])
+    truth = replace(truth, numbers={row.category_id: row.number for row in metrics.classes})
     found = check_detections(detections, truth)
     names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png")
     written = [folder / name for name in names]
@@ -93,10 +102,11 @@ def write_evaluation(
         for record in detections
     )  # fmt: skip
     write_text(written[1], f"[\n{lines}\n]\n" if lines else "[]\n")
-    summary = f"{title}: AP {metrics.ap:.3f}, AP50 {metrics.ap50:.3f}"
+    summary = f"{title}: AP {figure_text(metrics.ap)}, AP50 {figure_text(metrics.ap50)}"
     draw_precision_recall(metrics, written[2], summary)
     limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {metrics.iou_threshold:.2f}"
-    draw_confusion(metrics.confusion, [row.name for row in metrics.classes], written[3], f"{summary}\n{limits}")
+    shown = [drawable(row.name, row.number, in_chart=True) for row in metrics.classes]
+    draw_confusion(metrics.confusion, shown, written[3], f"{summary}\n{limits}")
     draw_class_bars(metrics, SIZES, written[4], summary)
     if panels > 0:
         worst = worst_images(truth, found, metrics.score_threshold, metrics.iou_threshold)[:panels]
@@ -193,12 +203,13 @@ def _panel(
 ) -> Image.Image:
     record = truth.images[image.image_id]
     picture, factor = _picture(record, file, enhance, value_range)
-    numbers = {category_id: index for index, category_id in enumerate(truth.classes)}
+    numbers = {category_id: truth.number_of(category_id) for category_id in truth.classes}
 
     def with_boxes(boxes: Boxes, dashed: np.ndarray, notes: Sequence[str], scores: list[float] | None) -> Image.Image:
         low, size = boxes.boxes[:, :2], boxes.boxes[:, 2:]
         ids = boxes.category_ids.tolist()
-        labels = [f"{truth.classes[number]} {note}".strip() for number, note in zip(ids, notes, strict=True)]
+        names = [drawable(truth.classes[number], numbers[number]) for number in ids]
+        labels = [f"{name} {note}".strip() for name, note in zip(names, notes, strict=True)]
         return draw_boxes(
             picture, np.concatenate([low, low + size], axis=1) * factor, labels, scores,
             classes=[numbers[number] for number in ids], dashed=dashed.tolist(), smallest=0,
@@ -224,14 +235,14 @@ def _panel(
     panel = Image.new("RGB", (2 * picture.width + GAP + 2 * PADDING, top + picture.height + PADDING), PAPER)
     pen = ImageDraw.Draw(panel)
     verdict = shortened(verdict, font, panel.width * 0.62)
-    verdict_width = font.getlength(verdict)
+    verdict_width = text_width(verdict, font)
     name = str(record.get("file_name", f"image {image.image_id}"))
     name = shortened(name, font, panel.width - 3 * PADDING - verdict_width, keep_end=True)
-    pen.text((PADDING, PADDING - 2), name, fill=INK, font=font)
+    write(pen, (PADDING, PADDING - 2), name, font, INK)
     ink = WRONG if mistakes else RIGHT
-    pen.text((panel.width - PADDING - verdict_width, PADDING - 2), verdict, fill=ink, font=font)
+    write(pen, (panel.width - PADDING - verdict_width, PADDING - 2), verdict, font, ink)
     for x, word, part in ((PADDING, "annotated", annotated), (PADDING + picture.width + GAP, "detected", detected)):
-        pen.text((x, PADDING + line_height(font) + 4), shortened(word, small, picture.width), fill=SUBTLE, font=small)
+        write(pen, (x, PADDING + line_height(font) + 4), shortened(word, small, picture.width), small, SUBTLE)
         panel.paste(part, (x, top))
     return panel
 

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ppcls_ext.check.findings import PART_WORDS, Entry, Finding, Picture, Severity, count_of, count_severities
 from ppcls_ext.check.images import Scan, load_pixels
 from ppcls_ext.preprocess.decode import ImageError
-from ppcls_ext.utils.drawing import DESK, INK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour, font_of, shortened
+from ppcls_ext.utils.drawing import DESK, INK, PAPER, RIGHT, SUBTLE, UNKNOWN, WRONG, Colour, shortened
+from ppcls_ext.utils.fonts import font_of, prepare_figure, text_width, write
 
 WIDTH = 1600
 MARGIN = 24
@@ -51,7 +52,7 @@ def panel(height: int, title: str = "") -> tuple[Image.Image, ImageDraw.ImageDra
     image = Image.new("RGB", (INNER, height), DESK)
     pen = ImageDraw.Draw(image)
     pen.rounded_rectangle((0, 0, INNER - 1, height - 1), 10, fill=PAPER)
-    pen.text((PADDING, PADDING - 4), title, font=font_of(17), fill=INK)
+    write(pen, (PADDING, PADDING - 4), title, font_of(17), INK)
     return image, pen
 
 
@@ -61,7 +62,7 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, room: float, most_lines: int) 
     words = text.split()
     while words:
         count = 1
-        while count < len(words) and font.getlength(" ".join(words[: count + 1])) <= room:
+        while count < len(words) and text_width(" ".join(words[: count + 1]), font) <= room:
             count += 1
         if len(lines) == most_lines - 1:
             count = len(words)
@@ -79,7 +80,7 @@ def crossed_box(side: int, cause: str) -> Image.Image:
     for slope in (1, -1):
         pen.line((middle - arm, 14 - slope * arm, middle + arm, 14 + slope * arm), fill=WRONG, width=3)
     text = wrap(cause, font_of(10), side - 8, most_lines=max((side - 30) // 13, 1))
-    pen.multiline_text((middle, 28), text, font=font_of(10), fill=INK, anchor="ma", align="center")
+    write(pen, (middle, 28), text, font_of(10), INK, anchor="ma")
     return box
 
 
@@ -109,10 +110,10 @@ def draw_heading(title: str, facts: Sequence[str], findings: Sequence[Finding]) 
     for text, colour in badges:
         left = x - round(font_of(16).getlength(text)) - 28
         pen.rounded_rectangle((left, 4, x, 36), 16, fill=colour)
-        pen.text(((left + x) / 2, 20), text, font=font_of(16), fill=PAPER, anchor="mm")
+        write(pen, ((left + x) / 2, 20), text, font_of(16), PAPER, anchor="mm")
         x = left - 10
-    pen.text((0, 2), shortened(title, font_of(27), x - 20, keep_end=True), font=font_of(27), fill=INK)
-    pen.text((0, 44), shortened("   ·   ".join(facts), font_of(17), INNER), font=font_of(17), fill=SUBTLE)
+    write(pen, (0, 2), shortened(title, font_of(27), x - 20, keep_end=True), font_of(27), INK)
+    write(pen, (0, 44), shortened("   ·   ".join(facts), font_of(17), INNER), font_of(17), SUBTLE)
     return image
 
 
@@ -136,23 +137,22 @@ def draw_findings(
     title = "Findings" + (f"  (the {FINDINGS_SHOWN} worst kinds; {rest} more in check.json)" if rest else "")
     image, pen = panel(TOP + max((len(shown) + 1) // 2 * FINDING_HEIGHT, 30) + PADDING // 2, title)
     if not shown:
-        pen.text((PADDING, TOP - 2), "Nothing to mend, nothing to mention.", font=font_of(16), fill=RIGHT)
+        write(pen, (PADDING, TOP - 2), "Nothing to mend, nothing to mention.", font_of(16), RIGHT)
 
-    def write(text: str, x: int, y: int, size: int, colour: Colour, room: int, lines: int) -> None:
-        text = wrap(text, font_of(size), room, lines)
-        pen.multiline_text((x, y), text, font=font_of(size), fill=colour, spacing=6)
+    def paragraph(text: str, x: int, y: int, size: int, colour: Colour, room: int, lines: int) -> None:
+        write(pen, (x, y), wrap(text, font_of(size), room, lines), font_of(size), colour, spacing=6)
 
     for number, finding in enumerate(shown):
         left, y = PADDING + number % 2 * (COLUMN + PADDING), TOP + number // 2 * FINDING_HEIGHT
         colour = SEVERITY_COLOURS[finding.severity]
         pen.rounded_rectangle((left, y, left + 5, y + FINDING_HEIGHT - 18), 2, fill=colour)
-        pen.text((left + 18, y), finding.severity.word, font=font_of(14), fill=colour)
-        write(finding.summary, left + 18, y + 22, 15, INK, FINDING_TEXT - 34, 4)
+        write(pen, (left + 18, y), finding.severity.word, font_of(14), colour)
+        paragraph(finding.summary, left + 18, y + 22, 15, INK, FINDING_TEXT - 34, 4)
         x, end = left + FINDING_TEXT, left + COLUMN
         if not finding.entries[0].pictures:
             text = "; ".join(entry.note for entry in finding.entries[:NOTES])
             text += f"; and {finding.count - NOTES:,} more" if finding.count > NOTES else ""
-            write(text, x, y + 22, 15, SUBTLE, end - x, 4)
+            paragraph(text, x, y + 22, 15, SUBTLE, end - x, 4)
             continue
         notes = []
         for entry in finding.entries:
@@ -166,13 +166,13 @@ def draw_findings(
                 text = entry.note if len(entry.pictures) == 1 and entry.note else caption(picture)
                 for line, (words, ink) in enumerate(((name, SUBTLE), (text, INK))):
                     words = shortened(words, font_of(11), FINDING_SIDE, keep_end=line == 0)
-                    pen.text((x, y + FINDING_SIDE + 4 + 15 * line), words, font=font_of(11), fill=ink)
+                    write(pen, (x, y + FINDING_SIDE + 4 + 15 * line), words, font_of(11), ink)
                 x += FINDING_SIDE + 4
             x += 14
             notes.append(entry.note)
         if finding.count == len(notes) and any(notes) and end - x >= LEAST_NOTE:
             # A picture is too narrow for what is wrong with it; a few pictures leave room beside them.
-            write("; ".join(filter(None, notes)), x, y, 13, SUBTLE, end - x, 5)
+            paragraph("; ".join(filter(None, notes)), x, y, 13, SUBTLE, end - x, 5)
     return image
 
 
@@ -214,6 +214,7 @@ def charts_panel(height: int, charts: Sequence[tuple[float, str, Callable[[Any],
         axes.xaxis.label.set_color(CHART_SUBTLE)
         axes.yaxis.label.set_color(CHART_SUBTLE)
         draw(axes)
+    prepare_figure(figure)
     canvas.draw()
     card, _ = panel(height)
     card.paste(Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3].copy()), (PADDING, PADDING))

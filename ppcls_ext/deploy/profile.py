@@ -27,6 +27,7 @@ from paddle.hapi.dynamic_flops import register_hooks
 
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
+from ppcls_ext.utils.fonts import prepare_figure
 from ppcls_ext.utils.machine import processor_name
 from ppcls_ext.utils.tables import markdown_table
 
@@ -613,6 +614,7 @@ def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
         grid[-1][column].legend(
             ncols=3, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False
         )
+    prepare_figure(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
 

@@ -14,7 +14,7 @@ import paddle
 
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.checkpoint import list_checkpoints
-from ppcls_ext.engine.task import RunProgress, Task
+from ppcls_ext.engine.task import UNDEFINED, RunProgress, Task
 from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import lock_folder, write_json, write_text
@@ -161,8 +161,9 @@ class Recorder:
         train, epochs, metric = record["train"], self.task.options.epochs, self.task.metric
         shown = [f"{name.removeprefix('loss_')} {value:.4f}" for name, value in train.items() if name not in SPEED]
         if "eval" in record:
-            value = max(record[part][metric] for part in ("eval", "ema") if part in record)
-            shown.append(f"evaluated {metric} {value:.4f}")
+            values = [record[part][metric] for part in ("eval", "ema") if part in record]
+            known = [value for value in values if value is not None]
+            shown.append(f"evaluated {metric} " + (f"{max(known):.4f}" if known else "-"))
         logger.info(
             "epoch %d/%d: %s  lr %.2e  %.1f images/s  %s; about %s of training left",
             record["epoch"], epochs, "  ".join(shown), record["lr"], train["images_per_second"],
@@ -182,7 +183,8 @@ class Recorder:
             seconds: length of this session.
         """
         task, progress, history = self.task, self.progress, self.progress.history
-        best = {task.metric: progress.best_metric, "epoch": progress.best_epoch} if progress.best_epoch else None
+        value = None if progress.best_metric == UNDEFINED else progress.best_metric
+        best = {task.metric: value, "epoch": progress.best_epoch} if progress.best_epoch else None
         training = sum(record["train"]["seconds"] for record in history)
         evaluations = [record["eval"]["seconds"] for record in history if "seconds" in record.get("eval", {})]
         report = {
@@ -206,7 +208,11 @@ class Recorder:
         if self.folder.active:
             write_json(self.folder.path / "report.json", report)
             self._draw()
-            result = f"best {task.metric} {best[task.metric]:.4f} (epoch {best['epoch']})" if best else "no evaluation"
+            result = "no evaluation"
+            if best and value is None:
+                result = f"{task.metric} undefined: best is the last evaluated epoch ({best['epoch']})"
+            elif best:
+                result = f"best {task.metric} {value:.4f} (epoch {best['epoch']})"
             logger.info("done: %s, %s of training; see %s/report.json", result, clock(training), self.folder.path)
         return report
 

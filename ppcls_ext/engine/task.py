@@ -25,6 +25,8 @@ from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+# Stands for a metric that nothing was measured by, such as AP where no box is annotated; metrics are 0 or more.
+UNDEFINED = -1.0
 # Changes of the configuration that a resumed run lists.
 SHOWN_CHANGES = 6
 
@@ -127,8 +129,8 @@ class RunProgress:
         epoch: finished epochs.
         step: batches done in the epoch after these.
         updates: optimizer steps done.
-        best_metric: best value so far of the task's metric, -1 before the first evaluation.
-        best_epoch: the epoch (from 1) it belongs to.
+        best_metric: best value so far of the task's metric, ``UNDEFINED`` while there is none.
+        best_epoch: the epoch (from 1) it belongs to; where the metric is undefined the last one evaluated.
         evaluated_weights: ``ema`` or ``model``: which weights did better at the last evaluation.
         history: one record for each finished epoch.
         sums: sums over the epoch under way.
@@ -137,18 +139,22 @@ class RunProgress:
     epoch: int = 0
     step: int = 0
     updates: int = 0
-    best_metric: float = -1.0
+    best_metric: float = UNDEFINED
     best_epoch: int = 0
     evaluated_weights: str = "model"
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     sums: EpochSums = dataclasses.field(default_factory=EpochSums)
 
     def note_best(self, record: dict[str, Any], metric: str) -> bool:
-        """Notes which weights of an epoch did better by ``metric``; tells whether it is the best epoch so far."""
-        plain, averaged = record["eval"][metric], record.get("ema", {}).get(metric, -1.0)
-        self.evaluated_weights = "ema" if averaged >= plain else "model"
-        value = max(plain, averaged)
-        if value <= self.best_metric:
+        """Notes which weights of an epoch did better by ``metric``; tells whether it is the best epoch so far.
+
+        Of epochs whose metric is undefined (``None``) the last one is the best; one with a metric is better.
+        """
+        values = [record[part][metric] for part in ("eval", "ema") if part in record]
+        plain, *averaged = [UNDEFINED if value is None else value for value in values]
+        self.evaluated_weights = "ema" if averaged and averaged[0] >= plain else "model"
+        value = max([plain, *averaged])
+        if value <= self.best_metric and not value == self.best_metric == UNDEFINED:
             return False
         self.best_metric, self.best_epoch = value, record["epoch"]
         return True
@@ -252,7 +258,10 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self) -> dict[str, dict[str, Any]] | None:
-        """Returns metrics by name under ``eval`` and perhaps, for averaged weights, ``ema``; ``None`` without data."""
+        """Returns metrics by name under ``eval`` and perhaps, for averaged weights, ``ema``; ``None`` without data.
+
+        A metric may be ``None``: undefined, because nothing was there to measure it by.
+        """
 
     @abc.abstractmethod
     def rate(self, updates: int) -> float:

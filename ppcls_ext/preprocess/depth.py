@@ -90,14 +90,18 @@ def statement_in(data: Any) -> Statement:
 def state_in(data: Any, statement: Statement) -> None:
     """Writes a statement into every list of operators of a configuration, in place."""
     for _, decoder, operators in _lists(data):
-        found = _decoder_in(operators, decoder)
-        if found is None:
-            operators.insert(0, {decoder: dict(statement)})
-            continue
-        index, arguments = found
-        kept = {name: value for name, value in arguments.items() if name not in KEYS}
-        rest = operators[index] if isinstance(operators[index], dict) else {}
-        operators[index] = {**rest, decoder: {**kept, **statement}}
+        operators[:] = stating(operators, decoder, statement)
+
+
+def stating(operators: list[Any], decoder: str, statement: Statement) -> list[Any]:
+    """Returns a list of operators whose decoder, of this name, states this; it is put in front where there is none."""
+    found = _decoder_in(operators, decoder)
+    if found is None:
+        return [{decoder: dict(statement)}, *operators]
+    index, arguments = found
+    kept = {name: value for name, value in arguments.items() if name not in KEYS}
+    rest = operators[index] if isinstance(operators[index], dict) else {}
+    return [*operators[:index], {**rest, decoder: {**kept, **statement}}, *operators[index + 1 :]]
 
 
 def agree(data: Any) -> list[tuple[str, str]]:
@@ -256,6 +260,17 @@ def survey(load: Callable[[int], Any], count: int, most: int, seed: int = 0) -> 
     return found
 
 
+def own_range(data: bytes) -> Range | None:
+    """Returns the range of a single file's samples: for a look at it alone, whose brightness does not matter.
+
+    None for 8 bits a sample, and for what cannot be read.
+    """
+    found = survey(lambda _: data, 1, 1)
+    if not found.deep:
+        return None
+    return SIXTEEN_BITS if found.lowest == found.highest else range_of(found_statement(found))
+
+
 def _samples_of(data: bytes) -> tuple[np.ndarray, int]:
     """Returns the samples of a file as they are stored, and the largest value that they can have."""
     noted: list[tuple[np.ndarray, int]] = []
@@ -382,5 +397,5 @@ class RangeWatch:
         found = _joined(Survey(seen=1), values, largest)
         fits = self.value_range is not None and found.highest <= self.value_range[1]
         if not fits and (remark := doubt(found, self.value_range)):
-            logger.warning("%s", remark)
+            logger.warning("%s; for an export, infer.py and serve.py take --bits", remark)
             self.told = True

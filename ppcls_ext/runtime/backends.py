@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.preprocess import OPERATORS, build_pipeline
+from ppcls_ext.preprocess.depth import stating
 from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, build_detection_pipeline
 from ppcls_ext.preprocess.operators import with_limit
 from ppcls_ext.runtime.description import (
@@ -333,6 +334,7 @@ def load(
     onednn: bool = True,
     precision: str | None = None,
     max_resized_megapixels: float | None = None,
+    bits: int | None = None,
 ) -> Predictor | DetectionPredictor:
     """Opens an export folder for prediction.
 
@@ -343,6 +345,7 @@ def load(
         onednn: backend ``paddle``: use oneDNN (faster); the outputs agree to 1e-4.
         precision: of an export that holds several; None takes the first.
         max_resized_megapixels: images that would be resized to more are refused; None takes what the export says.
+        bits: how many are in use where samples have more than 8; None takes what the export says.
 
     Returns:
         A ``DetectionPredictor`` for the export of a detector, else a ``Predictor``.
@@ -359,6 +362,8 @@ def load(
     operators = with_limit(
         description.preprocess, max_resized_megapixels, DETECTION_OPERATORS if detects else OPERATORS
     )
+    if bits is not None:
+        operators = stating(operators, "Decode" if detects else "DecodeImage", {"bits": bits})
     prepare = (build_detection_pipeline if detects else build_pipeline)(operators, where)
     artefact.check_files(description.folder)
     engine = open_backend(description, artefact, name, threads or available_cores(), onednn)

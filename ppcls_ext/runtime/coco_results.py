@@ -25,11 +25,11 @@ class Numbering:
 
     Attributes:
         image_ids: image id by path.
-        category_ids: category id by class number.
+        category_ids: category id by class number, of the classes that the file has.
     """
 
     image_ids: dict[str, int]
-    category_ids: list[int]
+    category_ids: dict[int, int]
 
 
 class Listing(Protocol):
@@ -44,19 +44,25 @@ class Listing(Protocol):
 def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionPredictor) -> Numbering:
     """Finds each image in an annotation file, by the path that the file gives it.
 
-    Images that are not there are named in one line; they get no results.
+    Images that are not there are named in one line; they get no results. Classes are matched by name; those of the
+    model that the file lacks are named as well.
 
     Raises:
-        UserError: the classes of the file are not the model's, or none of the images is in it.
+        UserError: the file has classes that the model has not, or none of the images is in it.
     """
-    annotations, names = listing.path, listing.names
-    if predictor.classes is not None and names != predictor.classes:
+    annotations, ids = listing.path, dict(zip(listing.names, listing.category_ids, strict=True))
+    classes = predictor.classes
+    if classes is None and len(ids) != predictor.class_num:
+        raise UserError(f"{annotations}: has {len(ids)} classes, the model {predictor.class_num}, without names")
+    classes = list(ids) if classes is None else classes
+    if any(name not in classes for name in ids):
         raise UserError(
-            f"{annotations}: its classes ({', '.join(names)}) are not those of the model "
-            f"({', '.join(predictor.classes)})"
+            f"{annotations}: its classes ({', '.join(ids)}) are not those of the model ({', '.join(classes)})"
         )
-    if len(names) != predictor.class_num:
-        raise UserError(f"{annotations}: has {len(names)} classes, the model {predictor.class_num}")
+    category_ids = {label: ids[name] for label, name in enumerate(classes) if name in ids}
+    lacking = [name for name in classes if name not in ids]
+    if lacking:
+        logger.warning("%s lacks classes of the model, which get no COCO results: %s", annotations, ", ".join(lacking))
     by_name: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for frame in listing.frames:
         for path in spellings(frame.name):
@@ -72,7 +78,7 @@ def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionP
     if missing:
         shown = ", ".join(missing[:SHOWN_NAMES]) + (", ..." if len(missing) > SHOWN_NAMES else "")
         logger.warning("%d images are not in %s and get no COCO results: %s", len(missing), annotations, shown)
-    return Numbering(image_ids, listing.category_ids)
+    return Numbering(image_ids, category_ids)
 
 
 def _best_match(image: Path, candidates: Sequence[tuple[str, int]]) -> int | None:
@@ -116,14 +122,15 @@ def coco_results(
     numbers: Sequence[int | None] = range(1, len(readable) + 1)
     if numbering is not None:
         numbers = [numbering.image_ids.get(one.name) for one in readable]
-    category_ids = list(range(1, predictor.class_num + 1)) if numbering is None else numbering.category_ids
+    counted = {label: label + 1 for label in range(predictor.class_num)}
+    category_ids = counted if numbering is None else numbering.category_ids
     records = []
     for number, one in zip(numbers, readable, strict=True):
         boxes = np.concatenate([one.boxes[:, :2], one.boxes[:, 2:] - one.boxes[:, :2]], axis=1).tolist()
         records += [
             {"image_id": number, "category_id": category_ids[label], "bbox": box, "score": score}
             for label, box, score in zip(one.labels.tolist(), boxes, one.scores.tolist(), strict=True)
-            if number is not None
+            if number is not None and label in category_ids
         ]
     if numbering is not None:
         return records
@@ -131,5 +138,5 @@ def coco_results(
         {"id": number, "file_name": one.name, "width": one.width, "height": one.height}
         for number, one in enumerate(readable, start=1)
     ]
-    categories = [{"id": number, "name": predictor.label(number - 1)} for number in category_ids]
+    categories = [{"id": number, "name": predictor.label(label)} for label, number in category_ids.items()]
     return {"images": images, "categories": categories, "annotations": records}

@@ -18,6 +18,10 @@ from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor,
 from ppcls_ext.utils.drawing import Card, draw_boxes, draw_card, draw_sheet
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
+from ppcls_ext.utils.fonts import drawable
+from ppcls_ext.utils.names import class_of_folder, folded_name
+from ppcls_ext.utils.outputs import record_outputs
+from ppcls_ext.utils.texts import shown_name
 
 logger = logging.getLogger(__name__)
 NAME_WIDTH = 48
@@ -44,7 +48,7 @@ def true_class(name: str, classes: Sequence[str] | None) -> str | None:
 
     Class names with characters that a folder cannot have stand there with underscores in their place.
     """
-    folder = Path(name).parent.name
+    folder = class_of_folder(Path(name).parent.name)
     for label in classes or ():
         if folder in (label, re.sub(r"[^\w .+-]", "_", label)):
             return label
@@ -89,6 +93,7 @@ def as_table(predictions: Predictions, predictor: AnyPredictor) -> str:
 
 def _short(name: str) -> str:
     """Returns the end of a long path, which says more than its beginning."""
+    name = shown_name(name)
     return name if len(name) <= NAME_WIDTH else f"...{name[-(NAME_WIDTH - 3) :]}"
 
 
@@ -133,6 +138,28 @@ def as_records(predictions: Predictions, predictor: AnyPredictor) -> list[dict[s
     return records
 
 
+def is_folder(target: Path) -> bool:
+    """Tells whether ``--save`` means a folder with a picture for each image, and not one picture file."""
+    return not target.suffix or target.is_dir()
+
+
+def picture_files(names: Sequence[str | Path], folder: Path) -> list[Path]:
+    """Returns the file that each image's picture gets in ``folder``, all of them different.
+
+    Images of one name, from two folders or of two formats, get a number, also where the names differ in case only.
+    """
+    files: list[Path] = []
+    used: set[str] = set()
+    for stem in (Path(name).stem for name in names):
+        name, number = stem, 1
+        while folded_name(name) in used:
+            number += 1
+            name = f"{stem}_{number}"
+        used.add(folded_name(name))
+        files.append(folder / f"{name}.png")
+    return files
+
+
 def save_pictures(predictions: Predictions, predictor: AnyPredictor, target: Path, title: str) -> list[Path]:
     """Draws the readable images with their predictions; sonar frames with the contrast that the detector is given.
 
@@ -159,25 +186,25 @@ def save_pictures(predictions: Predictions, predictor: AnyPredictor, target: Pat
             return _with_boxes(prediction, predictor)
         return draw_card(_card_of(prediction, predictor))
 
-    if not target.suffix or target.is_dir():
-        files, used = [], set()
-        for prediction in readable:
-            # Files of one name from two folders get a number.
-            stem = name = Path(prediction.name).stem
-            number = 1
-            while name in used:
-                number += 1
-                name = f"{stem}_{number}"
-            used.add(name)
-            files.append(_write_picture(drawn(prediction), target / f"{name}.png"))
-        return files
+    if is_folder(target):
+        files, written = picture_files([prediction.name for prediction in predictions], target), []
+        try:
+            for prediction, file in zip(predictions, files, strict=True):
+                if prediction.error is None:
+                    written.append(_write_picture(drawn(prediction), file))
+        finally:
+            # Also of a command that is stopped: it may be given again.
+            record_outputs(written, target)
+        return written
     if detects and len(readable) == 1:
-        return [_write_picture(drawn(readable[0]), target)]
+        record_outputs([_write_picture(drawn(readable[0]), target)])
+        return [target]
     if len(readable) > SHEET_LIMIT:
         logger.info("%s shows the first %d of %d images; --save FOLDER draws all", target, SHEET_LIMIT, len(readable))
     cards = [_card_of(prediction, predictor) for prediction in readable[:SHEET_LIMIT]]
     sheet = draw_sheet(cards, title, DETECTION_SIDE) if detects else draw_sheet(cards, title)
-    return [_write_picture(sheet, target)]
+    record_outputs([_write_picture(sheet, target)])
+    return [target]
 
 
 def _card_of(prediction: Prediction | DetectionPrediction, predictor: AnyPredictor) -> Card:
@@ -185,8 +212,10 @@ def _card_of(prediction: Prediction | DetectionPrediction, predictor: AnyPredict
     if isinstance(prediction, DetectionPrediction):
         return Card(np.asarray(_with_boxes(prediction, predictor)), caption)
     truth = true_class(prediction.name, predictor.classes)
-    pixels = read_image(prediction.name, predictor.value_range)
-    return Card(pixels, caption, prediction.labels, prediction.scores, truth)
+    if truth is not None:
+        truth = drawable(truth, list(predictor.classes or []).index(truth))
+    labels = [drawable(label, number) for label, number in zip(prediction.labels, prediction.class_ids, strict=True)]
+    return Card(read_image(prediction.name, predictor.value_range), caption, labels, prediction.scores, truth)
 
 
 def _with_boxes(prediction: DetectionPrediction, predictor: DetectionPredictor) -> Image.Image:
@@ -196,7 +225,7 @@ def _with_boxes(prediction: DetectionPrediction, predictor: DetectionPredictor) 
         # Raw sonar frames are nearly black: a person must see what the detector saw.
         pixels if predictor.enhance is None else predictor.enhance(pixels),
         prediction.boxes,
-        [predictor.label(label) for label in labels],
+        [drawable(predictor.label(label), label) for label in labels],
         prediction.scores.tolist(),
         classes=labels,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ _UNKNOWN = re.compile(r"unknown (?:argument|key) '([^']+)'")
 INSIDE_ITSELF = "an anchor stands inside itself"
 _KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
 _KEY_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+# Words of YAML that are no text, whatever stands at their key so far.
+_TRUTH = ("true", "false")
 
 
 class ConfigLoader(yaml.SafeLoader):
@@ -36,11 +39,16 @@ class Document:
         path: the file it came from.
         data: plain dictionaries, lists and scalars.
         lines: ``"path:line"`` of each dotted key, e.g. ``{"Arch.name": "configs/quickstart.yaml:12"}``.
+        texts: what ``-o KEY=TEXT`` said for each dotted key, as it stands; the schema, which knows the types of keys,
+            has the last word about what it means.
+        refused: what is said of the texts that are no YAML, by dotted key, unless a key turns out to take text.
     """
 
     path: Path
     data: dict[str, Any]
     lines: dict[str, str]
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def place_of(self, key: str) -> str:
         """Returns ``path:line`` of ``key`` or, where the file lacks it, of the nearest key above it."""
@@ -56,6 +64,14 @@ class Document:
         unknown = _UNKNOWN.match(message)
         place = self.place_of(f"{key}.{unknown[1]}" if unknown and key else unknown[1] if unknown else key)
         return f"{place}: {key}: {message}" if key else f"{place}: {message}"
+
+    def put(self, key: str, value: Any) -> None:
+        """Exchanges what stands at a dotted key that is there."""
+        *above, last = _parts_of(key)
+        holder: Any = self.data
+        for part in above:
+            holder = holder[part]
+        holder[last] = value
 
 
 def parent_key(key: str) -> str:
@@ -160,27 +176,49 @@ def parse_value(text: str) -> Any:
         raise ValueError(f"'{text}' is not a YAML value") from error
 
 
+def parse_text(text: str) -> str:
+    """Returns ``text`` as it stands, for a key that takes text; what is wholly in quotes is read as in a YAML file."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        try:
+            inside = parse_value(text)
+        except ValueError:
+            return text
+        return inside if isinstance(inside, str) else text
+    return text
+
+
+def is_empty(text: str) -> bool:
+    """Tells whether the right side of ``-o KEY=`` empties a key that may be left out."""
+    return text in ("", "null")
+
+
 def apply_override(document: Document, change: str) -> None:
     """Applies one ``KEY.SUB=VALUE``; sections and keys that the file lacks are made (the schema judges them later).
 
-    List entries are named ``KEY[0]`` or, as in PaddleClas, ``KEY.0``.
+    List entries are named ``KEY[0]`` or, as in PaddleClas, ``KEY.0``. The value is read as YAML, or taken as it stands
+    where a text stands so far; the schema then goes by the type of the key, where it knows that.
 
     Raises:
         UserError: there is no ``=``, the list entry does not exist, or the key goes below a scalar.
     """
     key, separator, text = change.partition("=")
     key = key.strip()
-    parts = [name or int(index) for name, index in _KEY_PART.findall(key)]
+    parts = _parts_of(key)
     if not separator or not _KEY.fullmatch(key):
         raise UserError(f"-o {change}: must have the form KEY.SUB=VALUE, such as Global.epochs=10")
+    value: Any = text
+    refusal = ""
     try:
         value = parse_value(text)
     except ValueError as error:
-        raise UserError(f"-o {change}: {error}") from error
+        refusal = f"{error}; if a text is meant, quote it: -o '{key}={json.dumps(text, ensure_ascii=False)}'"
     holder: Any = document.data
     dotted = ""
     for position, part in enumerate(parts):
         last = position == len(parts) - 1
+        is_text = isinstance(_entry(holder, part), str) and not isinstance(value, dict | list)
+        if last and is_text and not is_empty(text) and text.lower() not in _TRUTH:
+            value, refusal = parse_text(text), ""
         if isinstance(holder, list):
             index = _list_index(change, dotted, holder, part)
             dotted = f"{dotted}[{index}]"
@@ -198,9 +236,26 @@ def apply_override(document: Document, change: str) -> None:
             holder = holder[name]
         else:
             raise UserError(f"-o {change}: '{dotted}' holds the value {holder!r} and has no keys below it")
-    for known in [name for name in document.lines if name.startswith((f"{dotted}.", f"{dotted}["))]:
-        del document.lines[known]
+    for known in (document.lines, document.texts, document.refused):
+        for name in [name for name in known if name == dotted or name.startswith((f"{dotted}.", f"{dotted}["))]:
+            del known[name]
     document.lines[dotted] = f"-o {change}"
+    document.texts[dotted] = text
+    if refusal:
+        document.refused[dotted] = refusal
+
+
+def _parts_of(key: str) -> list[str | int]:
+    """Returns ``["A", 0, "b"]`` for ``A[0].b``."""
+    return [name or int(index) for name, index in _KEY_PART.findall(key)]
+
+
+def _entry(holder: Any, part: str | int) -> Any:
+    """Returns what stands at one part of a key, or ``None``."""
+    if isinstance(holder, dict):
+        return holder.get(str(part))
+    there = isinstance(holder, list) and str(part).isdigit() and int(part) < len(holder)
+    return holder[int(part)] if there else None
 
 
 def _list_index(change: str, dotted: str, holder: list[Any], part: str | int) -> int:
@@ -260,16 +315,21 @@ class Problems:
     def __init__(self, document: Document) -> None:
         self.document = document
         self._lines: list[str] = []
+        self._keys: set[str] = set()
 
     def add(self, key: str, message: str) -> None:
         """Notes that ``key`` (dotted) is wrong."""
+        self._keys.add(key)
         line = self.document.problem(key, message)
         if line not in self._lines:
             self._lines.append(line)
 
     def raise_any(self) -> None:
         """Raises:
-        ConfigError: at least one problem was noted.
+        ConfigError: at least one problem was noted, or an ``-o`` is no YAML and its key takes no text.
         """
+        for key, message in self.document.refused.items():
+            if key not in self._keys:
+                self.add(key, message)
         if self._lines:
             raise ConfigError(self._lines)

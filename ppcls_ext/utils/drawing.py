@@ -11,10 +11,11 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from ppcls_ext.utils.fonts import font_of, text_width, write
 
 Colour = tuple[int, int, int]
 Corners = tuple[float, float, float, float]
@@ -50,20 +51,6 @@ LIGHT = 115
 DASH = 7
 
 
-@lru_cache(maxsize=8)
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Returns DejaVu Sans, of the system or of matplotlib (it knows most alphabets), else Pillow's own (Latin)."""
-    try:
-        return ImageFont.truetype("DejaVuSans.ttf", size)
-    except OSError:
-        pass
-    try:
-        from matplotlib import get_data_path
-    except ImportError:
-        return ImageFont.load_default(size)
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
-
-
 def line_height(font: ImageFont.FreeTypeFont) -> int:
     """Returns the pixels from the top of the tallest letter to the bottom of the deepest."""
     ascent, descent = font.getmetrics()
@@ -72,11 +59,11 @@ def line_height(font: ImageFont.FreeTypeFont) -> int:
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, room: float, keep_end: bool = False) -> str:
     """Cuts ``text`` so that it fits into ``room`` pixels; of a file's name the end says more than the beginning."""
-    if font.getlength(text) <= room:
+    if text_width(text, font) <= room:
         return text
     for kept in range(len(text) - 1, 0, -1):
         cut = f"…{text[-kept:]}" if keep_end else f"{text[:kept]}…"
-        if font.getlength(cut) <= room:
+        if text_width(cut, font) <= room:
             return cut
     return ""
 
@@ -159,8 +146,7 @@ def draw_boxes(
         text = labels[index] if scores is None else f"{labels[index]} {100 * scores[index]:.0f} %"
         text = shortened(text, font, picture.width - 2 * margin)
         if text:
-            left, _, right, _ = pen.textbbox((0, 0), text, font=font)
-            size = (math.ceil(right - left) + 2 * margin, height)
+            size = (math.ceil(text_width(text, font)) + 2 * margin, height)
             grounds.append(_label_place(place, size, picture.size, grounds, [other for _, other in drawn]))
             texts.append((text, colours[index], grounds[-1]))
     # Labels above all lines, so that no line crosses a label.
@@ -168,7 +154,7 @@ def draw_boxes(
         pen.rectangle((x, y, right - 1, bottom - 1), fill=colour)
         brightness = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
         ink = BLACK if brightness > LIGHT else WHITE
-        pen.text((x + margin, (y + bottom) / 2), text, fill=ink, font=font, anchor="lm")
+        write(pen, (x + margin, (y + bottom) / 2), text, font, ink, anchor="lm")
     return picture
 
 
@@ -301,9 +287,9 @@ def contact_sheet(
     top = PADDING + (line_height(heading) + PADDING if title else 0) + (line_height(small) + 4 if subtitle else 0)
     sheet = Image.new("RGB", (PADDING + columns * (width + PADDING), top + rows * (height + PADDING)), DESK)
     pen, room = ImageDraw.Draw(sheet), sheet.width - 2 * PADDING
-    pen.text((PADDING, PADDING), shortened(title, heading, room), fill=INK, font=heading)
+    write(pen, (PADDING, PADDING), shortened(title, heading, room), heading, INK)
     below = PADDING + line_height(heading) + 4
-    pen.text((PADDING, below), shortened(subtitle, small, room), fill=SUBTLE, font=small)
+    write(pen, (PADDING, below), shortened(subtitle, small, room), small, SUBTLE)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
         sheet.paste(picture, (PADDING + column * (width + PADDING), top + row * (height + PADDING)))
@@ -322,10 +308,10 @@ def _card(card: Card, picture: Image.Image, width: int) -> Image.Image:
 
     def line(y: int, left: str, right: str, gap: int, font: ImageFont.FreeTypeFont, colours: Sequence[Colour],
              keep_end: bool = False) -> None:  # fmt: skip
-        right_width = math.ceil(font.getlength(right))
+        right_width = math.ceil(text_width(right, font))
         left = shortened(left, font, width - right_width - gap, keep_end)
-        pen.text((PADDING, y), left, fill=colours[0], font=font)
-        pen.text((PADDING + width - right_width, y), right, fill=colours[1], font=font)
+        write(pen, (PADDING, y), left, font, colours[0])
+        write(pen, (PADDING + width - right_width, y), right, font, colours[1])
 
     y = PADDING + picture.height + 6
     truth = "" if card.truth is None else shortened(f"true: {card.truth}", small, width // 2)

@@ -72,9 +72,14 @@ def visible_folders(names: Sequence[str]) -> list[str]:
     return [name for name in names if not is_left_behind(name)]
 
 
+def class_of_folder(folder: str) -> str:
+    """Returns the class that a folder is named after: the same on systems that store accents in another form."""
+    return unicodedata.normalize("NFC", shown_name(folder))
+
+
 def folded_name(name: str) -> str:
     """Returns what is left of a file name without case and the form of its accents."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", shown_name(name)).casefold())
+    return unicodedata.normalize("NFC", class_of_folder(name).casefold())
 
 
 def spellings(name: str) -> dict[str, str]:
@@ -91,6 +96,15 @@ def spellings(name: str) -> dict[str, str]:
     if "%" in path:
         found.setdefault(unquote(path, errors="surrogateescape").replace("\\", "/"), "with percent signs")
     return found
+
+
+def meant_path(path: str | os.PathLike[str]) -> Path:
+    """Returns the file or folder that a person named, perhaps with back slashes or as an address; itself if none is."""
+    stated = os.fspath(path)
+    found = next((spelt for spelt in spellings(stated) if os.path.exists(spelt)), stated)
+    if found != stated:
+        _say_once(f"{shown_name(stated)} is taken for {shown_name(found)}")
+    return Path(found)
 
 
 def is_absolute(path: str) -> bool:

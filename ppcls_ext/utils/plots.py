@@ -16,6 +16,7 @@ import numpy as np
 
 from ppcls_ext.utils.drawing import class_colour
 from ppcls_ext.utils.files import atomic_path
+from ppcls_ext.utils.fonts import drawable, prepare_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +55,7 @@ def _new_figure(width: float, height: float, title: str = "") -> Figure:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
+    prepare_figure(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
@@ -331,11 +333,12 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
 
     figure = _new_figure(9.5, 6)
     axes = figure.add_subplot()
-    curves = [(number, row) for number, row in enumerate(metrics.classes) if not row.absent]
+    curves = [(row.number, row) for row in metrics.classes if not row.absent]
     named = len(curves) <= MOST_NAMED_CURVES
     for number, row in sorted(curves, key=lambda curve: -curve[1].metrics["AP50"]):
         colour = _on_paper(number) if named else "0.75"
-        label = f"{_cut(row.name, LONGEST_NAME)}  {row.metrics['AP50']:.3f}" if named else None
+        name = _cut(drawable(row.name, number, in_chart=True), LONGEST_NAME)
+        label = f"{name}  {row.metrics['AP50']:.3f}" if named else None
         draw(metrics.precision[row.name], color=colour, linewidth=1.4, label=label)
         if row.best is not None and named:
             axes.plot(row.best.recall, row.best.precision, "o", color=colour, markersize=5)
@@ -393,13 +396,15 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
         path: the PNG to write, whole or not at all.
         title: heading.
     """
+    drawn = [drawable(row.name, row.number, in_chart=True) for row in metrics.classes]
+    names = {row.name: _shortened(name) for row, name in zip(metrics.classes, drawn, strict=True)}
     present = sorted((row for row in metrics.classes if not row.absent), key=lambda row: row.metrics["AP"] or 0)
-    absent = ", ".join(_shortened(row.name) for row in metrics.classes if row.absent)
+    absent = ", ".join(names[row.name] for row in metrics.classes if row.absent)
     # Of each panel: what light and dark bars stand for, its rows from bottom to top, lines through all rows, heading
     # and note.
     panels = (
         (("AP50", "AP"),
-         [(f"{_shortened(row.name)} ({row.boxes:,})", row.metrics["AP50"], row.metrics["AP"]) for row in present],
+         [(f"{names[row.name]} ({row.boxes:,})", row.metrics["AP50"], row.metrics["AP"]) for row in present],
          (metrics.summary["AP50"], metrics.summary["AP"]), "by class (annotated boxes); broken: all",
          f"no annotated boxes: {absent}" if absent else ""),
         (("AR100", "AP"),
@@ -409,12 +414,12 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
     )  # fmt: skip
     figure = _new_figure(11, min(max(4.2, 1.9 + 0.42 * len(present)), 24), title)
     all_axes = figure.subplots(1, 2, width_ratios=(2, 1))
-    for axes, (names, rows, marks, heading, note) in zip(all_axes, panels, strict=True):
+    for axes, (columns, rows, marks, heading, note) in zip(all_axes, panels, strict=True):
         positions = np.arange(len(rows))
         for column, (shift, colour) in enumerate(((0.19, LIGHT_BAR), (-0.19, DARK_BAR))):
             values = [row[column + 1] for row in rows]
             axes.barh(positions + shift, [value or 0 for value in values], height=0.36, color=colour,
-                      label=names[column])  # fmt: skip
+                      label=columns[column])  # fmt: skip
             for position, value in zip(positions, values, strict=True):
                 text = "none annotated" if value is None else f"{value:.3f}"
                 ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}

@@ -6,14 +6,17 @@ pydantic.
 
 from __future__ import annotations
 
+import contextlib
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ppcls_ext.utils.config import Problems
+from ppcls_ext.utils.config import Problems, is_empty, parse_text, parse_value
 from ppcls_ext.utils.errors import ConfigError, suggestion
-from ppcls_ext.utils.signature import Parameter, check_arguments, parse_number
+from ppcls_ext.utils.signature import Parameter, check_arguments, convert, parse_number
 
 
 class Section(BaseModel):
@@ -77,6 +80,34 @@ def explain(error: ValidationError, values: Mapping[str, Any], allowed: Iterable
             lines = [line for line in lines if line[0] != key or not key]
             lines.append((key, f"must be {found[key]}, {got}"))
     return lines
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """Returns the types of a union, or the one type."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _is_text(annotation: Any) -> bool:
+    """Tells whether a type is text, any or one of several."""
+    words = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+    return annotation is str or (bool(words) and all(isinstance(word, str) for word in words))
+
+
+def read_override(text: str, annotation: Any) -> Any:
+    """Returns what ``-o KEY=TEXT`` means for a key that takes text, perhaps beside other types.
+
+    That is the whole text as it stands (see ``config.parse_text``), unless it is ``null`` or nothing for a key that may
+    be left out, or is YAML of another type that the key takes as well, such as ``false`` where a path or false is.
+    """
+    members = _members(annotation)
+    if type(None) in members and is_empty(text):
+        return None
+    for member in members:
+        if not _is_text(member) and member is not type(None):
+            with contextlib.suppress(ValueError):
+                return convert(parse_value(text), member)
+    return parse_text(text)
 
 
 def _dotted(location: tuple[Any, ...], values: Any) -> str:
@@ -154,6 +185,7 @@ class Checker(Problems):
         if not isinstance(values, dict):
             self.add(key, f"must be a mapping of arguments, got {values!r}")
             return None
+        values = self._with_texts(values, key, {name: field.annotation for name, field in model.model_fields.items()})
         taken = values.keys() & supplied.keys()
         for name in sorted(taken):
             self.add(key, f"unknown argument '{name}'; allowed: {', '.join(allowed)}")
@@ -179,10 +211,29 @@ class Checker(Problems):
         if not isinstance(values, dict):
             self.add(key, f"must be a mapping of arguments, got {values!r}")
             return None
+        values = self._with_texts(values, key, {name: one.annotation for name, one in parameters.items()})
         converted, problems = check_arguments(parameters, values, supplied)
         for name, message in problems:
             self.add(f"{key}.{name}" if name else key, message)
         return None if problems else converted
+
+    def _with_texts(self, values: Mapping[str, Any], key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns a section in which keys that take text have what ``-o`` said, as it stands; so has the document.
+
+        Args:
+            values: what the document says.
+            key: dotted key of the section.
+            annotations: the type of each key.
+        """
+        found = dict(values)
+        for name, annotation in annotations.items():
+            dotted = f"{key}.{name}" if key else name
+            if name in values and dotted in self.document.texts and any(map(_is_text, _members(annotation))):
+                # Taken once: a copy of the document with other values may be checked again.
+                found[name] = read_override(self.document.texts.pop(dotted), annotation)
+                self.document.put(dotted, found[name])
+                self.document.refused.pop(dotted, None)
+        return found
 
     def collected(self, build: Callable[..., Any], *arguments: Any) -> Any:
         """Returns ``build(*arguments)``, or ``None`` where it raised a :class:`ConfigError`; its lines are noted."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from classification.config import load_config
+from classification.config import check_config, load_config
 from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.runs import run_tool, small_config, write_config
 
@@ -72,7 +72,7 @@ MISTAKES = [
     ("Global.epochs=1.5", None, "must be a whole number, got 1.5 (float)"),
     ("Global.use_visualdl=3", None, "must be true or false, got 3 (int)"),
     ("Global.image_shape=[3, a, 224]", "Global.image_shape[1]", "must be a whole number, got 'a' (str)"),
-    ("Arch.pretrained=5", None, "must be true or false or a text, got 5 (int)"),
+    ("Arch.pretrained=true", None, "no weights are downloaded; give a file with Global.pretrained_model=PATH instead"),
     ("Optimizer.lr.learning_rate=.nan", None, "must be a finite number, got nan"),
     # Wrong choices.
     ("Global.amp_dtype=float32", None, "must be one of float16, bfloat16, got 'float32' (did you mean 'float16'?)"),
@@ -270,3 +270,42 @@ def test_help_needs_no_paddle():
     imports = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
     assert "argparse" in imports, "the imports were not recorded: the test proves nothing"
     assert not imports & {"paddle", "pydantic", "paddleclas", "ppdet"}
+
+
+TEXTS = ["my run #3", "a: b", "[x", "007", "yes", "1e3", "null and void", "*star", "&a", "!tag", "@at", "%d", "it's",
+         '"a" b', "`tick", "- dash", "? key", "{0}", "2024-13-45", "~", " spaces ", "海参 'x'"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_key_that_takes_text_takes_the_whole_text_as_it_stands(tmp_path, text):
+    """Where a text stands so far, where null does, where nothing does, and where false may stand as well."""
+    file = write_config(tmp_path, small_config(tmp_path / "run"))
+    keys = ("Global.output_dir", "Global.pretrained_model", "Global.save_inference_dir", "Arch.pretrained")
+    config = load_config(file, [f"{key}={text}" for key in keys if (key, text) != ("Arch.pretrained", "yes")])
+    assert (config.run.output_dir, config.run.pretrained_model, config.run.save_inference_dir) == (text,) * 3
+    assert config.arch.pretrained == (False if text == "yes" else text)
+    # What is written into the folder of the run says the same.
+    assert yaml.safe_load(config.to_yaml())["Global"]["output_dir"] == text
+
+
+def test_null_quotes_and_other_types(tmp_path):
+    file = write_config(tmp_path, small_config(tmp_path / "run", Global__pretrained_model="weights.pdparams"))
+    assert load_config(file).run.pretrained_model == "weights.pdparams"
+    for nothing in ("null", ""):
+        assert load_config(file, [f"Global.pretrained_model={nothing}"]).run.pretrained_model is None
+    # In quotes as in the file.
+    assert load_config(file, ['Global.pretrained_model="null"']).run.pretrained_model == "null"
+    assert load_config(file, ['Global.pretrained_model="a\\tb"']).run.pretrained_model == "a\tb"
+    config = load_config(file, ["Global.output_dir=null", "Global.epochs=007", "Arch.pretrained=false"])
+    assert (config.run.output_dir, config.run.epochs, config.arch.pretrained) == ("null", 7, False)
+    # Taken once: a changed copy is checked without the changes of before.
+    config.document.data["Global"]["output_dir"] = "elsewhere"
+    assert check_config(config.document).run.output_dir == "elsewhere"
+
+
+def test_text_for_a_key_of_another_type(tmp_path):
+    file = write_config(tmp_path, small_config(tmp_path / "run"))
+    (problem,) = problems_of(file, "Global.epochs=[3")
+    assert problem == "-o Global.epochs=[3: Global.epochs: must be a whole number, got '[3' (str)"
+    (problem,) = problems_of(file, "Optimizer.lr={x")
+    assert problem.startswith("-o Optimizer.lr={x: Optimizer.lr: must be a mapping")

@@ -63,6 +63,10 @@ def test_the_export_prepares_pictures_as_the_training_did(run: Path, tmp_path: P
         prepared = predictor.prepare(deep, "deep")
         assert np.array_equal(prepared, predictor.prepare(plain, "plain"))
         assert np.ptp(prepared) > 1
+    # Another camera: a number for this time.
+    ten = tmp_path / "ten.png"
+    Image.fromarray(twelve_bits(7) >> 2).save(ten)
+    assert np.array_equal(load(tmp_path / "export", threads=1, bits=10).prepare(ten, "ten"), prepared)
     reader = load_config(run / "run" / "config.yaml").train.operators[0]
     assert np.array_equal(reader(deep.read_bytes()), reader(plain.read_bytes()))
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
-from detection.configuration import load_config
+from detection.configuration import class_names_of, load_config
 from detection.configuration.checks import RunKeys, catalog
-from detection.evaluator import Evaluator, evaluate_config
+from detection.evaluator import Evaluator, as_coco_results, evaluate_config
 from detection.loaders import training_loader
 from detection.task import IGNORED, ignored_keys, open_environment, train_config
 from detection.toolkit import build_model, workspace
@@ -232,8 +233,38 @@ def test_classes_in_another_order_than_trained(frames: Frames, tmp_path: Path) -
     write_weights(folder / "model.pdparams", state)
     names = {"evaluated_weights": "model", "class_names": ["tyre", "ball", "cube"]}
     (folder / "state.json").write_text(json.dumps(names), encoding="utf-8")
-    with pytest.raises(UserError, match="val.json numbers the classes cube, ball, tyre, but .* tyre, ball, cube"):
-        evaluate_config(config, open_environment(config), tmp_path / "evaluation")
+    # The classes of the annotation file are found by name, whatever their order.
+    environment = open_environment(config)
+    with workspace(config):
+        evaluator = Evaluator(config, environment, names["class_names"])
+    assert evaluator.category_ids == {0: 3, 1: 2, 2: 1}
+    assert evaluate_config(config, environment, tmp_path / "evaluation")["counts"]["boxes"] > 0
+    frames.val["categories"][0]["name"] = "balls"
+    frames.write()
+    with pytest.raises(UserError, match="val.json: has classes that .* not trained for: balls .did you mean 'ball'"):
+        evaluate_config(config, environment, tmp_path / "evaluation")
+
+
+def test_an_evaluation_without_one_of_the_classes(
+    frames: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Detections of the class that is left out have no category to be counted in."""
+    lacking = frames.val["categories"].pop(1)
+    frames.val["annotations"] = [one for one in frames.val["annotations"] if one["category_id"] != lacking["id"]]
+    frames.write()
+    config = load_config(run_config(tmp_path, frames))
+    logging.getLogger("detection").propagate = True
+    with workspace(config):
+        evaluator = Evaluator(config, open_environment(config), class_names_of(config, ["Train"]))
+    assert evaluator.class_names == ["cube", "ball", "tyre"]
+    assert evaluator.category_ids == {0: 1, 2: 3}
+    assert caplog.text.count("lacks 1 of the 3 classes (ball)") == 1
+    outputs = {
+        "bbox": paddle.to_tensor([[label, 0.5, 1.0, 2.0, 5.0, 8.0] for label in (-1.0, 0.0, 1.0, 2.0)]),
+        "bbox_num": paddle.to_tensor([4]),
+    }
+    found = as_coco_results(outputs, np.array([7]), evaluator.category_ids)
+    assert [one["category_id"] for one in found] == [1, 3]
 
 
 def test_frames_without_any_box_train_and_evaluate(frames: Frames, tmp_path: Path) -> None:
@@ -243,7 +274,12 @@ def test_frames_without_any_box_train_and_evaluate(frames: Frames, tmp_path: Pat
     frames.write()
     report = train_config(load_config(run_config(tmp_path, frames)))
     assert report["epochs"] == 2
-    assert report["best"] == {"AP": 0.0, "epoch": 1}
+    # Nothing to measure by: the last epoch is the best, also of a run that is continued.
+    assert report["best"] == {"AP": None, "epoch": 2}
+    assert report["last"]["eval"]["AP"] is None
+    config = load_config(run_config(tmp_path, frames), ["epoch=3"])
+    assert train_config(config, "auto")["best"] == {"AP": None, "epoch": 3}
+    assert (config.output_dir / "checkpoints" / "best").resolve().name == "epoch_0003"
 
 
 def test_keys_that_do_nothing_here_are_named() -> None:

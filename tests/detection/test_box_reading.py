@@ -86,6 +86,9 @@ def test_training_stops_until_the_keys_say_what_boxes_are(frames: Frames, tmp_pa
 
 def test_evaluation_measures_the_boxes_as_they_are_meant(frames: Frames, tmp_path: Path) -> None:
     write_boxes(frames, "val", CORNERS)
+    for entry in frames.val["annotations"]:
+        entry["area"] = entry["bbox"][2] * entry["bbox"][3]
+    frames.write()
     file = run_config(tmp_path, frames)
     with pytest.raises(ConfigError, match="EvalDataset.anno_path: .* 5 of 10 boxes .*EvalDataset.boxes: xyxy"):
         check_annotations(load_config(file), ["Eval"])
@@ -97,7 +100,9 @@ def test_evaluation_measures_the_boxes_as_they_are_meant(frames: Frames, tmp_pat
         detection(entry["image_id"], entry["category_id"], BOXES[number % 2], 0.9)
         for number, entry in enumerate(frames.val["annotations"])
     ]
-    assert evaluate_detections(evaluator.coco, perfect).ap == pytest.approx(1)
+    figures = evaluate_detections(evaluator.coco, perfect)
+    # The area is that of the box as it is meant: all are small.
+    assert (figures.ap, figures.summary["AP_small"]) == (pytest.approx(1), pytest.approx(1))
 
 
 @pytest.mark.parametrize("orientation", [6, 8, 5])
@@ -146,6 +151,7 @@ def test_a_person_who_insists_is_believed(frames: Frames, tmp_path: Path) -> Non
     [
         ("TrainDataset.boxes=xxyy", "TrainDataset.boxes: must be one of xyxy, xywh, .*got 'xxyy'"),
         ("EvalDataset.scale_boxes=2", "EvalDataset.scale_boxes: must be true or false"),
+        ("EvalDataset.scale_by=0", "EvalDataset.scale_by: must be above 0"),
         ("TrainDataset.normalized=true", "did you mean 'normalised'"),
     ],
 )

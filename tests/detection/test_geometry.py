@@ -139,9 +139,13 @@ def test_width_and_height_exchanged() -> None:
     assert "--boxes as-written if only the sizes are wrong (100 of 100 fit)" in doubt
 
 
-def test_boxes_of_larger_pictures_than_stated() -> None:
-    doubt = doubt_about(boxes_of(written(3 * CORNERS, "xyxy"), "xyxy", ROWS), SIZES)
-    assert "no other reading fits: pixels of another resolution" in doubt and "--scale-boxes" in doubt
+@pytest.mark.parametrize("own", ["xyxy", "xywh"])
+def test_boxes_of_larger_pictures_than_stated(own: str) -> None:
+    boxes = boxes_of(written(3 * CORNERS, own), own, ROWS)
+    doubt = doubt_about(boxes, SIZES)
+    assert "no other reading fits: pixels of another resolution" in doubt and "--scale-by 0.3" in doubt
+    np.testing.assert_allclose(corners_of(boxes, SIZES, BoxReading(scale_by=1 / 3)), CORNERS)
+    assert doubt_about(boxes, SIZES, BoxReading(scale_by=1 / 3)) is None
 
 
 def picture_with_an_object(path: Path, orientation: int, scale: int = 1) -> Path:
@@ -284,7 +288,7 @@ def test_one_picture_of_another_size_raises_no_doubt() -> None:
 
 
 def test_choices_are_spelt_as_the_place_wants_them() -> None:
-    assert READING_KEYS == ("boxes", "normalised", "scale_boxes", "turn_boxes")
+    assert READING_KEYS == ("boxes", "normalised", "scale_boxes", "scale_by", "turn_boxes")
     section = {"boxes": "xyxy", "scale_boxes": False, "anno_path": "x"}
     assert BoxReading.among(section) == BoxReading("xyxy", None, False)
     assert BoxReading().words() == ""

@@ -283,3 +283,27 @@ def test_a_file_without_annotations_list_is_no_coco_file(tmp_path: Path) -> None
     path = write_coco(tmp_path / "a.json", {"images": [], "categories": []})
     with pytest.raises(NotCocoError, match="it has no list of annotations"):
         read_coco(path, Ledger())
+
+
+def test_the_size_that_a_picture_has_counts(tmp_path: Path) -> None:
+    """One picture is larger than its entry says, another has no size there: training and check keep the same boxes."""
+    frames = Frames(tmp_path)
+    frames.train["images"][0] |= {"width": 30, "height": 20}
+    frames.train["images"][1] |= {"width": None}
+    frames.train["annotations"][2]["bbox"] = [80, 8, 30, 24]
+    plan = frames.write()
+    opened = open_coco(frames.annotations("train"), frames.root / "images", Ledger())
+    assert [box.xywh for frame in opened.frames[:2] for box in frame.boxes] == [
+        (10, 8, 30, 24), (50, 40, 28, 32), (80, 8, 16, 24), (50, 40, 28, 32),
+    ]  # fmt: skip
+    checked = check_detection_data(plan, 0, 0)
+    assert checked.boxes["Train"].boxes[:4].tolist() == [list(box.xywh) for f in opened.frames[:2] for box in f.boxes]
+
+
+def test_an_image_of_deleted_objects_shows_nothing(tmp_path: Path) -> None:
+    """It teaches what is background; one whose boxes cannot be read is left out instead."""
+    images = [{"id": n, "file_name": f"{n}.png", "width": WIDTH, "height": HEIGHT} for n in (1, 2, 3)]
+    deleted = {**annotation(2, 2, 1, SQUARE), "deleted": 1}
+    coco, ledger = read(tmp_path, deleted, {**annotation(3, 3, 1, SQUARE), "bbox": None}, images=images)
+    assert [(frame.image_id, len(frame.boxes)) for frame in coco.frames] == [(1, 1), (2, 0)]
+    assert ledger.kinds("rejected") == {"deleted_annotation": 1, "missing_coordinates": 1, "no_box_left": 1}

@@ -33,6 +33,6 @@ def test_a_category_without_a_name_is_no_class(tmp_path):
     frames = Frames(tmp_path)
     config = frames.write_config()
     assert class_names_of(load_config(config)) == ["cube", "ball", "tyre"]
-    del frames.val["categories"][1]["name"]
+    del frames.train["categories"][1]["name"]
     frames.write()
     assert class_names_of(load_config(config)) == ["cube", "tyre"]

@@ -95,6 +95,19 @@ def test_a_person_may_insist(tmp_path: Path) -> None:
     assert result.boxes("5.png") == [("cube", [26, 20, 38, 26])]
 
 
+@pytest.mark.parametrize("form", ["voc", "coco"])
+def test_copies_whose_annotations_do_not_tell(tmp_path: Path, form: str) -> None:
+    """The stated size is that of the copies, the boxes are those of pictures twice as large."""
+    name = "corners" if form == "voc" else "sides"
+    source = write_source(
+        tmp_path / "raw", form, lambda *box: WRITTEN[name][0](*(2 * value for value in box)), (WIDTH, HEIGHT)
+    )
+    with pytest.raises(UserError, match="pixels of another resolution.*--scale-by 0.5"):
+        prepared(source)
+    result = prepared(source, "--scale-by", "0.5")
+    assert result.boxes("4.png") == [("cube", list(OBJECTS[4]))]
+
+
 def test_one_part_is_enough(tmp_path: Path) -> None:
     """Training written otherwise than validation; and duo reads as the others do."""
     source = tmp_path / "raw"

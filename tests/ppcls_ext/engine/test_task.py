@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from ppcls_ext.engine.environment import random_states, restore_random_states
-from ppcls_ext.engine.task import EpochSums, RunProgress, StepResult
+from ppcls_ext.engine.task import UNDEFINED, EpochSums, RunProgress, StepResult
 
 
 def test_means_weigh_batches_and_an_epoch_without_a_batch_divides_by_nothing():
@@ -47,6 +47,22 @@ def test_the_first_of_equal_epochs_stays_the_best():
                 for epoch, value in enumerate([0.0, 0.5, 0.5, 0.4, 0.6], start=1)]  # fmt: skip
     assert outcomes == [True, True, False, False, True]
     assert progress.best_epoch == 5
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_of_epochs_without_a_metric_the_last_is_the_best(averaged):
+    progress = RunProgress()
+
+    def note(epoch: int, value: float | None) -> bool:
+        ema = {"ema": {"AP": value}} if averaged else {}
+        return progress.note_best({"epoch": epoch, "eval": {"AP": value}, **ema}, "AP")
+
+    assert [note(1, None), note(2, None)] == [True, True]
+    assert (progress.best_epoch, progress.best_metric) == (2, UNDEFINED)
+    progress = RunProgress.from_json(json.loads(json.dumps(progress.to_json())), EpochSums())
+    # A figure is better than none, and stays so.
+    assert [note(3, None), note(4, 0.0), note(5, None), note(6, 0.1)] == [True, True, False, True]
+    assert progress.best_epoch == 6
 
 
 def test_json_round_trip_keeps_every_bit():

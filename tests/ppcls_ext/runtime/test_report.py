@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,13 @@ def detections(tmp_path):
         DetectionPrediction(str(folder / "b.png"), height=40, width=60),
         DetectionPrediction(str(folder / "c.txt"), error="is not an image"),
     ]
+
+
+def test_names_of_other_systems_are_shown_and_their_folders_are_classes(classifier):
+    name = os.fsdecode("photos/海参/海胆.png".encode("gbk"))
+    assert true_class(name, ["b", "海参"]) == "海参"
+    assert true_class(unicodedata.normalize("NFD", "photos/é/1.png"), ["é"]) == "é"
+    assert "photos/海参/海胆.png" in as_table([Prediction(name, [0], ["cube"], [0.9])], classifier)
 
 
 def test_classes_as_table_summary_and_records(classifier, predictions):
@@ -189,8 +198,19 @@ def test_annotations_that_do_not_fit(detector, tmp_path):
         file.write_text(content)
         with pytest.raises(UserError, match=message):
             numbering_of(listing(file), [Path("a.png")], detector)
-    with pytest.raises(UserError, match=r"its classes \(ball, cube\) are not those of the model \(cube, ball\)"):
-        numbering_of(listing(write_annotations(file, categories=((1, "ball"), (2, "cube")))), [Path("a.png")], detector)
+    with pytest.raises(UserError, match=r"its classes \(ball, tyre\) are not those of the model \(cube, ball\)"):
+        numbering_of(listing(write_annotations(file, categories=((1, "ball"), (2, "tyre")))), [Path("a.png")], detector)
+
+
+def test_classes_are_found_in_annotations_by_name(detector, detections, tmp_path, caplog):
+    images = [Path(one.name) for one in detections[:2]]
+    file = write_annotations(tmp_path / "val.json", categories=((1, "ball"), (2, "cube")))
+    results = coco_results(detections, detector, numbering_of(listing(file), images, detector))
+    assert [one["category_id"] for one in results] == [1, 2]
+    with caplog.at_level("WARNING"):
+        numbering = numbering_of(listing(write_annotations(file, categories=((1, "ball"),))), images, detector)
+    assert "lacks classes of the model, which get no COCO results: cube" in caplog.text
+    assert [one["category_id"] for one in coco_results(detections, detector, numbering)] == [1]
 
 
 def test_counted_coco_ids_come_with_a_table_of_images(detector, detections):

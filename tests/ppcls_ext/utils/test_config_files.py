@@ -87,7 +87,7 @@ def test_nothing_is_ever_run(write, tmp_path, tag):
     with pytest.raises(UserError, match="could not determine a constructor"):
         load_config_file(write(f"A: {value}\n"))
     with pytest.raises(UserError, match="is not a YAML value"):
-        load_config_file(write(TEXT), [f"Global.epochs={value}"])
+        Problems(load_config_file(write(TEXT), [f"Global.epochs={value}"])).raise_any()
     expression = f"__import__('os').system('touch {witness}')"
     document = load_config_file(write(f'A: "{expression}"\n'), [f"Global.name={expression}", "Global.n=1 + 1"])
     assert document.data["A"] == expression
@@ -123,7 +123,7 @@ def test_overrides(write, change, key, value):
     ("change", "message"),
     [
         ("Global.epochs", "must have the form KEY.SUB=VALUE"),
-        ("Global.epochs=[1", "'[1' is not a YAML value"),
+        ("Global.epochs=[1", "'[1' is not a YAML value; if a text is meant, quote it: -o 'Global.epochs=\"[1\"'"),
         ("Global.epochs.deeper=1", "'Global.epochs' holds the value 3 and has no keys below it"),
         ("DataLoader.Train.ops[2].Resize.size=1", "'2' is not one of its entries 0 to 1"),
         ("DataLoader.Train.ops.Resize.size=1", "'DataLoader.Train.ops' is a list; 'Resize' is not one of its entries"),
@@ -131,7 +131,7 @@ def test_overrides(write, change, key, value):
 )
 def test_overrides_that_make_no_sense(write, change, message):
     with pytest.raises(UserError) as error:
-        load_config_file(write(TEXT), [change])
+        Problems(load_config_file(write(TEXT), [change])).raise_any()
     assert str(error.value).startswith(f"-o {change}: ")
     assert message in str(error.value)
 

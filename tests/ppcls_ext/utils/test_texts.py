@@ -51,6 +51,8 @@ def test_line_ends_of_every_system_and_no_others(tmp_path):
     file = tmp_path / "list.txt"
     file.write_bytes("a\r\nb\rc\n\u2028d\x0be".encode())
     assert read_text(file) == "a\nb\nc\n\u2028d\x0be"
+    file.write_bytes(codecs.BOM_UTF8 + b"a 0\n" + codecs.BOM_UTF8 + b"b 1\n")
+    assert read_text(file) == "a 0\nb 1\n"
     file.write_bytes(b"")
     assert read_text(file) == ""
 
@@ -79,7 +81,8 @@ def test_a_single_chinese_name_is_enough(name):
         ("cp1252", "café\nseñor\n"), ("cp1252", "Größe\n"), ("latin-1", "naïve"), ("cp1252", "ÄÖ\n"),
         ("cp949", "고양이\n강아지\n"), ("cp949", "불가사리\n"), ("cp949", "배\n"), ("cp949", "자동차 문어\n"),
         ("cp932", "ヒトデ\nナマコ\n"), ("cp932", "猫\n犬\n"), ("euc_jp", "ウニ\n"),
-        ("big5", "海參\n海膽\n"), ("big5", "人\n"), ("cp1251", "Кошка\nсобака\n"), ("cp1251", "МОРЕ\n"),
+        ("euc_jp", "歩行者\n自転車\n"), ("big5", "海參\n海膽\n"), ("big5", "章魚\n"), ("big5", "船\n"),
+        ("cp1251", "Кошка\nсобака\n"), ("cp1251", "МОРЕ\n"),
     ],
 )  # fmt: skip
 def test_another_language_never_becomes_chinese_and_can_be_stated(encoding, text):
@@ -149,6 +152,8 @@ def test_names_that_are_no_utf8_are_shown_and_written(tmp_path: Path):
     for plain in ("a.png", "é", "고양이.png"):
         assert shown_name(plain) == plain
     assert shown_name("\ud800") == "\\ud800"
+    state_encoding("cp1252")
+    assert shown_name(os.fsdecode(b"caf\xe9.png")) == "café.png"
     write_json(tmp_path / "report.json", {"file": name, "class": "海参"})
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert "海参" in text

@@ -1,0 +1,123 @@
+"""Evaluation data that lack classes, and labels that do not begin at 0 or have gaps: numbers keep their meaning."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from classification.build import build_dataset, build_evaluation_dataset, open_dataset
+from classification.check import check_config_data
+from classification.config import load_config
+from classification.evaluation import evaluate_config
+from classification.task import train_config
+from ppcls_ext.engine.environment import prepare_environment
+from ppcls_ext.utils.errors import UserError
+from tests.support.pictures import folder_config, write_class_folders
+from tests.support.runs import TINY, small_config, write_config
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three classes to train on, of which the second is missing in ``val``."""
+    write_class_folders(tmp_path / "train", classes=3, images=8)
+    write_class_folders(tmp_path / "val", classes=3, images=4, first_seed=500)
+    shutil.rmtree(tmp_path / "val" / "class_1")
+    return tmp_path
+
+
+@pytest.mark.parametrize("left", ["missing", "empty", "no image"])
+def test_a_validation_folder_without_a_class_takes_names_and_numbers_from_training(root: Path, left: str, caplog):
+    if left != "missing":
+        (root / "val" / "class_1").mkdir()
+    if left == "no image":
+        (root / "val" / "class_1" / "notes.txt").write_text("none yet")
+    narrow = {f"Arch__{key}": TINY[key] for key in ("depth_multiplier", "width_multiplier")}
+    config = load_config(folder_config(root, root / "train", root / "val", 3, Global__epochs=1, **narrow))
+    logging.getLogger("classification").propagate = True
+    with caplog.at_level(logging.WARNING):
+        report = train_config(config)
+    (line,) = [message for message in caplog.messages if "class_1" in message]
+    assert line.startswith("DataLoader.Eval.dataset: no image of 1 of the 3 classes (class_1)")
+    assert report["class_names"] == ["class_0", "class_1", "class_2"]
+    assert build_evaluation_dataset(config).labels.tolist() == [0] * 4 + [2] * 4
+    # With the names of the weights, and no training data, the figures are the same.
+    shutil.rmtree(root / "train")
+    best = root / "run/checkpoints/best"
+    config = load_config(config.document.path, [f"Global.pretrained_model={best}"])
+    figures = evaluate_config(config, prepare_environment("cpu", 0))
+    assert figures["top1"] == report["history"][-1]["eval"]["top1"]
+
+
+def test_what_only_the_validation_has_and_what_training_lacks_is_refused(root: Path):
+    (root / "val" / "class_3").mkdir()
+    config = load_config(folder_config(root, root / "train", root / "val", 3))
+    with pytest.raises(UserError, match=r"Eval\.dataset\.image_root: .*class_3 is a class that the training data do"):
+        build_evaluation_dataset(config, build_dataset(config, config.train))
+    (root / "train" / "class_3").mkdir()
+    with pytest.raises(UserError, match=r"Train\.dataset\.image_root: .*class_3 holds no images"):
+        build_dataset(config, config.train)
+
+
+def test_the_check_of_the_data_has_a_warning_for_a_class_that_is_not_validated(root: Path):
+    result = check_config_data(load_config(folder_config(root, root / "train", root / "val", 3)), worker_count=0)
+    found = {finding.kind: finding for finding in result.findings}
+    assert "class_names" not in found and not result.has_errors
+    assert result.name == str(root / "config.yaml")
+    assert found["class_not_validated"].entries[0].note == "1 (class_1)"
+
+
+def list_config(root: Path, labels: dict[str, int], class_num: int, **options: bool) -> Path:
+    """Writes lists of ``train`` and ``val`` with these labels, and a configuration that reads them."""
+    sets = {}
+    for part, folder in (("Train", root / "train"), ("Eval", root / "val")):
+        lines = [f"{path.relative_to(root)} {labels[path.parent.name]}" for path in sorted(folder.rglob("*.png"))]
+        (root / f"{part}.txt").write_text("\n".join(lines), encoding="utf-8")
+        sets[f"DataLoader__{part}__dataset"] = {
+            "name": "ImageNetDataset", "image_root": str(root), "cls_label_path": str(root / f"{part}.txt"),
+            "transform_ops": [{"DecodeImage": {}}],
+            **({"relabel": options[part]} if part in options else {}),
+        }  # fmt: skip
+    return write_config(root, small_config(root / "run", Arch__class_num=class_num, **sets), "lists.yaml")
+
+
+FROM_ONE = {"class_0": 1, "class_1": 2, "class_2": 3}
+SPARSE = {"class_0": 3, "class_1": 10, "class_2": 70}
+
+
+@pytest.mark.parametrize("labels", [FROM_ONE, SPARSE])
+def test_relabelled_lists_are_numbered_by_the_training_list(root: Path, labels: dict[str, int]):
+    """The validation list lacks the second label: by its own labels the third class would become the second."""
+    config = load_config(list_config(root, labels, 3, Train=True, Eval=True))
+    train = build_dataset(config, config.train)
+    assert sorted(set(train.labels.tolist())) == [0, 1, 2]
+    for training in (train, None):
+        assert sorted(set(build_evaluation_dataset(config, training).labels.tolist())) == [0, 2]
+    (root / "Eval.txt").write_text((root / "Eval.txt").read_text().replace(f" {labels['class_0']}\n", " 99\n"))
+    with pytest.raises(UserError, match=r"Eval\.dataset\.cls_label_path: .* has the label 99, which the training"):
+        build_evaluation_dataset(config, train)
+
+
+def test_relabelling_one_list_only_is_told(root: Path, caplog):
+    config = load_config(list_config(root, FROM_ONE, 4, Train=True))
+    logging.getLogger("classification").propagate = True
+    with caplog.at_level(logging.WARNING):
+        assert sorted(set(build_evaluation_dataset(config).labels.tolist())) == [1, 3]
+    assert "DataLoader.Eval.dataset.relabel is False, but True in DataLoader.Train.dataset" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "what"), [(FROM_ONE, "begin at 1"), (SPARSE, r"have gaps \(3 labels up to 70\)")]
+)
+def test_labels_from_one_and_labels_with_gaps_name_the_option_that_reads_them(root: Path, labels, what: str):
+    config = load_config(list_config(root, labels, 3))
+    largest = max(labels.values())
+    message = rf"label \d+ of .* labels of the list {what}: relabel: True .* numbers them 0 to 2 \(Arch.class_num=3\)"
+    with pytest.raises(UserError, match=rf"{message}; or use -o Arch.class_num={largest + 1}$"):
+        build_dataset(config, config.train)
+    notes = [entry.note for finding in check_config_data(config, worker_count=0).findings
+             if finding.kind == "label_outside" for entry in finding.entries]  # fmt: skip
+    assert sum("relabel: True" in note for note in notes) == 2  # once a set
+    assert open_dataset(config, config.train).numbering is None
