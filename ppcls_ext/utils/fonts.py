@@ -191,7 +191,7 @@ def drawable(text: str, number: int | None = None, in_chart: bool = False) -> st
     missing = [character for character in text if not _is_blank(character) and character not in files]
     if not missing:
         return text
-    _tell(text, missing[0], in_chart)
+    _tell("".join(dict.fromkeys(missing)), in_chart)
     if number is not None:
         return f"class {number}"
     return "".join("?" if character in missing else character for character in text)
@@ -202,16 +202,16 @@ def _told() -> list[str]:
     return []
 
 
-def _tell(text: str, character: str, in_chart: bool) -> None:
+def _tell(characters: str, in_chart: bool) -> None:
     """Says once in a process why names are not drawn, and what to install."""
     if _told():
         return
-    _told().append(text)
-    package = "fonts-noto-cjk" if unicodedata.name(character, "").startswith(_CJK) else "fonts-noto-core"
+    _told().append(characters)
+    package = "fonts-noto-cjk" if unicodedata.name(characters[0], "").startswith(_CJK) else "fonts-noto-core"
     logger.warning(
-        "no font here%s has the characters of '%s': in pictures class numbers or question marks stand for such names; "
-        "install a font that has them (Debian, Ubuntu: apt install %s) or put its .ttf, .otf or .ttc file into %s",
-        " that matplotlib can read" if in_chart else "", text.encode("utf-8", "replace").decode(), package,
+        "no font here%s has '%s': in pictures class numbers or question marks stand for such names; install a font "
+        "that has them (Debian, Ubuntu: apt install %s) or put its .ttf, .otf or .ttc file into %s",
+        " that matplotlib can read" if in_chart else "", characters.encode("utf-8", "replace").decode(), package,
         font_folders()[0],
     )  # fmt: skip
 
@@ -296,7 +296,12 @@ def _runs(text: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, ImageFont.
 
 def text_width(text: str, font: ImageFont.FreeTypeFont) -> float:
     """Returns the pixels that one line of text takes when :func:`write` draws it."""
-    return sum(own.getlength(part) for part, own in _runs(text, font))
+    return sum(own.getlength(part, direction=_direction(part)) for part, own in _runs(text, font))
+
+
+def _direction(text: str) -> str | None:
+    """Returns the direction of a line for Pillow: from the left, whatever its first letter; words may run otherwise."""
+    return None if text.isascii() or not shapes_text() else "ltr"
 
 
 def write(
@@ -320,13 +325,13 @@ def write(
     for number, line in enumerate(text.split("\n")):
         runs, top = _runs(line, font), y + number * step
         if len(runs) == 1 and runs[0][1] is font:
-            pen.text((x, top), runs[0][0], fill=fill, font=font, anchor=anchor)
+            pen.text((x, top), runs[0][0], fill=fill, font=font, anchor=anchor, direction=_direction(line))
             continue
         left = x - (text_width(line, font) / 2 if anchor[0] == "m" else 0)
         baseline = top + ((ascent - descent) / 2 if anchor[1] == "m" else ascent)
         for part, own in runs:
-            pen.text((left, baseline), part, fill=fill, font=own, anchor="ls")
-            left += own.getlength(part)
+            pen.text((left, baseline), part, fill=fill, font=own, anchor="ls", direction=_direction(part))
+            left += own.getlength(part, direction=_direction(part))
 
 
 # Drawing with matplotlib
