@@ -44,7 +44,8 @@ quickstart: $(READY)  ## train on the digits, evaluate, export and predict (unde
 	$(RUN) tools/export_model.py -c configs/quickstart.yaml \
 		-o Global.pretrained_model=$(QUICKSTART)/checkpoints/best --output $(QUICKSTART)/export
 	$(RUN) tools/prepare_data.py samples -c configs/quickstart.yaml --count 28 --output $(QUICKSTART)/samples
-	$(RUN) tools/infer.py --model $(QUICKSTART)/export --input $(QUICKSTART)/samples --save $(QUICKSTART)/predictions.png
+	$(RUN) tools/infer.py --model $(QUICKSTART)/export --input $(QUICKSTART)/samples --save $(QUICKSTART)/predictions.png \
+		--overwrite
 
 quickstart-detection: $(READY)  ## train a detector on synthetic sonar frames, export, draw what it finds (4 minutes on 2 cores)
 	[ -f $(SONAR)/.prepared ] || $(RUN) tools/prepare_data.py synthetic --output $(SONAR)
@@ -53,7 +54,7 @@ quickstart-detection: $(READY)  ## train a detector on synthetic sonar frames, e
 	$(RUN) tools/export_model.py -c configs/detection/quickstart.yml \
 		-o weights=$(DETECTION)/checkpoints/best --output $(DETECTION)/export
 	$(RUN) tools/infer.py --model $(DETECTION)/export --input "$(SONAR)/images/val_0000*.png" \
-		--save $(DETECTION)/predictions.png
+		--save $(DETECTION)/predictions.png --overwrite
 	$(RUN) tools/eval.py -c configs/detection/quickstart.yml -o weights=$(DETECTION)/checkpoints/best
 
 test: $(READY)  ## the tests that every change must pass
@@ -80,7 +81,7 @@ lint: $(READY)  ## ruff
 	$(RUN) -m ruff check .
 
 bench: $(DEPLOY_READY)  ## measure the input pipeline, inference and start-up; writes output/benchmark.md
-	$(RUN) tools/benchmark.py --output output/benchmark.md
+	$(RUN) tools/benchmark.py --output output/benchmark.md --overwrite
 
 doctor: $(READY)  ## what is installed, what is refused and why, and whether this machine can train
 	$(RUN) tools/doctor.py

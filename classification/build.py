@@ -8,7 +8,6 @@ import itertools
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from ppcls_ext.arch.registry import build_model
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.loader import EpochBatchSampler, Loader
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.texts import read_text
 from ppcls_ext.weights import load_weights
 
@@ -284,7 +284,7 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
         return list(dataset.class_names)
     if config.postprocess is None or not config.postprocess.class_id_map_file:
         return None
-    file = Path(config.postprocess.class_id_map_file)
+    file = meant_path(config.postprocess.class_id_map_file)
     if not file.is_file():
         logger.info("no class names: %s (Infer.PostProcess.class_id_map_file) does not exist", file)
         return None
@@ -292,7 +292,7 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
-        identifier, _, name = line.strip().partition(config.postprocess.delimiter or " ")
+        identifier, name = [*line.strip().split(config.postprocess.delimiter, 1), ""][:2]
         if not identifier.isdigit():
             raise UserError(f"{file}:{number}: must be a class number and a name, got '{line.strip()}'")
         names[int(identifier)] = name.strip()

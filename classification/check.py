@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ from ppcls_ext.preprocess.operators import CropImage, ResizeImage
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.fonts import drawable
 from ppcls_ext.utils.image_files import images_in
-from ppcls_ext.utils.names import class_of_folder, is_left_behind
+from ppcls_ext.utils.names import class_of_folder, is_left_behind, meant_path
 
 # Below so many training images a class is hardly learnt, and its share of a validation set is luck.
 FEW_IMAGES = 10
@@ -225,14 +225,15 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
     found = Findings(KINDS, class_num=class_num, last_class=class_num - 1)
     datasets: dict[str, ImageDataset] = {}
     for part, settings in sections.items():
-        root = Path(settings.dataset_arguments.get("image_root", ""))
+        root = meant_path(settings.dataset_arguments.get("image_root", ""))
         is_folder = DATASETS[settings.dataset] is ImageFolder and root.is_dir()
         folders = [path for path in sorted(root.iterdir()) if path.is_dir()] if is_folder else []
         folders = [path for path in folders if not is_left_behind(path.name)]
         numbering = evaluation_numbering(config, datasets.get("Train")) if part == "Eval" else None
         if numbering is not None:
             # Training stops at a class that only the validation has; here it is one finding of several.
-            numbering += [name for path in folders if (name := class_of_folder(path.name)) not in numbering]
+            names = [class_of_folder(path.name) for path in folders]
+            numbering += [each for each in names if each not in numbering]
         try:
             datasets[part] = open_dataset(config, settings, numbering)
         except UnavailableDataError as error:

@@ -19,9 +19,9 @@ from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.decode import decode_image
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, atomic_path
+from ppcls_ext.utils.names import folded_name
+from ppcls_ext.utils.outputs import SAMPLES, Output, claim_outputs, record_outputs
 
-# Only a folder with this file in it is ever replaced.
-MARKER = ".samples"
 CIFAR_FOLDER = "cifar-100-python"
 # As in the official archive, whose files Python 2 wrote.
 PICKLE_PROTOCOL = 2
@@ -49,23 +49,28 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
     settings = config.eval if part == "Eval" else config.train
     if settings is None:
         raise UserError(f"{config.document.path}: has no section DataLoader.{part}")
-    if output.exists() and any(output.iterdir()) and not (output / MARKER).is_file():
-        raise UserError(f"{output}: holds something else than samples; choose another folder")
+    claim_outputs([Output("--output", output, "samples")])
     dataset = open_dataset(config, settings, evaluation_numbering(config) if part == "Eval" else None)
     chosen = choose_evenly(dataset.labels, count or len(dataset), seed)
     value_range = depth.range_of(depth.settle(config.document.data, lambda index: dataset.load(index)[0], len(dataset)))
+    folders: dict[int, str] = {}
+    used: set[str] = set()
     with atomic_folder(output) as folder:
         for index in chosen.tolist():
             image, label = dataset.load(index)
             if isinstance(image, bytes):
                 image = decode_image(image, dataset.name_of(index), value_range)
-            name = dataset.class_names[label] if dataset.class_names else str(label)
-            # A class may be called "n/a"; a folder may not.
-            target = folder / re.sub(r"[^\w .+-]", "_", name)
+            if label not in folders:
+                # A class may be called "n/a"; a folder may not. Two classes never share one.
+                name = dataset.class_names[label] if dataset.class_names else str(label)
+                name = re.sub(r"[^\w .+-]", "_", name)
+                folders[label] = f"{name}_{label}" if folded_name(name) in used else name
+                used.add(folded_name(folders[label]))
+            target = folder / folders[label]
             target.mkdir(exist_ok=True)
             Image.fromarray(image).save(target / f"{index:06d}.png")
         text = f"{len(chosen)} samples of {settings.key} of {config.document.path}\n"
-        (folder / MARKER).write_text(text, encoding="utf-8", errors="backslashreplace")
+        (folder / SAMPLES).write_text(text, encoding="utf-8", errors="backslashreplace")
     return len(chosen)
 
 
@@ -89,7 +94,7 @@ def choose_evenly(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(order[np.argsort(turn, kind="stable")[:count]])
 
 
-def write_subset(source: str, every: int, output: Path) -> list[str]:
+def write_subset(source: str, every: int, output: Path, overwrite: bool = False) -> list[str]:
     """Writes every ``every``-th class in alphabetical order to a new archive, with labels from 0 in that order.
 
     Coarse labels are all 0: of the official ones each groups five classes, of which few are left.
@@ -98,17 +103,18 @@ def write_subset(source: str, every: int, output: Path) -> list[str]:
         source: the official archive.
         every: 1 keeps all classes.
         output: archive to write, ``.tar.gz``.
+        overwrite: replace a file that is there and not ours.
 
     Returns:
         The names of the classes kept.
 
     Raises:
-        UserError: a number is out of range, the source is missing or damaged, or the output would replace it.
+        UserError: a number is out of range, the source is missing or damaged, or the output may not be
+            written.
     """
     if not output.name.endswith(".tar.gz"):
         raise UserError(f"--output {output}: must end with .tar.gz")
-    if output.exists() and output.samefile(source):
-        raise UserError(f"--output {output}: is the archive that is read; choose another file")
+    claim_outputs([Output("--output", output)], [source], overwrite=overwrite)
     parts = {mode: Cifar100(source, mode) for mode in ("train", "test")}
     names = parts["train"].class_names
     if not names:
@@ -125,6 +131,7 @@ def write_subset(source: str, every: int, output: Path) -> list[str]:
             member = tarfile.TarInfo(f"{CIFAR_FOLDER}/{name}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
+    record_outputs([output])
     return kept_names
 
 

@@ -19,9 +19,12 @@ from typing import Any
 import numpy as np
 
 from ppcls_ext.utils.errors import UserError, nearest_names, suggestion
+from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.texts import read_text
 
 Corners = tuple[float, float, float, float]
+# Why an object that an annotation tool only marked as deleted has no corners: there is nothing.
+DELETED = ("deleted_annotation", "is marked as deleted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,7 @@ def class_order(text: str) -> tuple[str, ...]:
     """
     if text in CLASS_SETS:
         return CLASS_SETS[text]
-    path = Path(text)
+    path = meant_path(text)
     if "," in text:
         names = [part.strip() for part in text.split(",")]
     elif path.is_file():
@@ -238,11 +241,12 @@ def clean_frame(frame: Frame, classes: Sequence[str], ledger: Ledger) -> bool:
         it would teach that it shows nothing.
     """
     frame.boxes = clean_boxes(frame, classes, ledger)
-    if frame.raw and not frame.boxes:
-        reason = f"none of its {len(frame.raw)} boxes can be used"
+    objects = sum(raw.problem != DELETED for raw in frame.raw)
+    if objects and not frame.boxes:
+        reason = f"none of its {objects} boxes can be used"
         details = {} if frame.image_id is None else {"image_id": frame.image_id}
         ledger.reject("no_box_left", frame.name, reason, image="rejected", **details)
-    return bool(frame.boxes) or not frame.raw
+    return bool(frame.boxes) or not objects
 
 
 @functools.lru_cache(maxsize=8)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from detection.annotations import Corners, Frame, Ledger, RawBox, clean_frame, folded
+from detection.annotations import DELETED, Corners, Frame, Ledger, RawBox, clean_frame, folded
 from detection.geometry import SAMPLE, UNSAID, BoxReading, as_options, place_boxes, read_pictures
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.samples import AnyRange
@@ -382,20 +382,18 @@ def read_coco(
     for position, entry in enumerate(annotations):
         place = f"annotations[{position}]"
         image_id = key(entry, "image_id", place)
-        problem = None
         if image_id is None:
-            problem = ("malformed_annotation", f"{place} names no image: {_brief(entry)}")
-        elif flag_of(_field(entry, "deleted")):
-            problem = ("deleted_annotation", f"{place} is marked as deleted")
-        if problem:
             ledger.take_in([RawBox("", None)])
-            ledger.reject(problem[0], shown, problem[1], boxes=1)
+            ledger.reject("malformed_annotation", shown, f"{place} names no image: {_brief(entry)}", boxes=1)
             continue
         identity, category = id_of(entry.get("id")), key(entry, "category_id", place)
         identities[identity] += 1
-        where = _read_box(entry, unit, lambda kind, place=place: mended[kind].append(place))
-        if category not in names:
-            where |= {"corners": None, "problem": ("unknown_class", "the file gives this id no single name")}
+        if flag_of(_field(entry, "deleted")):
+            where = {"corners": None, "problem": DELETED}
+        else:
+            where = _read_box(entry, unit, lambda kind, place=place: mended[kind].append(place))
+            if category not in names:
+                where |= {"corners": None, "problem": ("unknown_class", "the file gives this id no single name")}
         crowd = flag_of(_field(entry, "iscrowd"))
         if crowd is None and entry.get("iscrowd") is not None:
             mended["crowd_unclear"].append(f"{place}: iscrowd {_brief(entry['iscrowd'])}")

@@ -297,6 +297,10 @@ class DetectionBatchReader:
                 name = error.name if error.name in self._numbers else file
                 bad[self._numbers[name]] = error.cause
                 first = first or ImageError(name, error.cause)
+            except cv2.error as error:
+                # OpenCV minds shapes: too long, or nothing left. Of a mosaic it may be another picture's.
+                bad[self._numbers[file]] = f"an operator cannot use it, or what it is combined with ({_cause(error)})"
+                first = first or ImageError(file, bad[self._numbers[file]])
             except DAMAGE as error:
                 raise UserError(f"{file}: cannot be used ({_cause(error)})") from error
         if self.training and first is not None:

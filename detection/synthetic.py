@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 
 from detection.annotations import Box, Frame
-from detection.prepare.write import check_output, part_summary, write_annotations
+from detection.prepare.write import part_summary, write_annotations
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, write_json
+from ppcls_ext.utils.outputs import Output, claim_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -308,7 +309,7 @@ def write_synthetic(
     if train > FIRST_VALIDATION:
         raise UserError(f"--train must be at most {FIRST_VALIDATION}, got {train}")
     target = Path(output)
-    check_output(target, overwrite)
+    claim_outputs([Output("--output", target, "prepared")], overwrite=overwrite)
     parts: dict[str, list[Frame]] = {}
     with atomic_folder(target) as folder:
         (folder / "images").mkdir()

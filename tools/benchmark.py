@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.command_line import add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,22 @@ def parse_arguments() -> argparse.Namespace:
         help=f"{both}: keeps exports for the next run (output/benchmark)")
     add("--detections", type=int, default=20_000, metavar="N", help="coco: how many are evaluated")
     add("--rounds", type=int, default=12, metavar="N", help="rounds of each engine, passes, starts")
+    add_overwrite_argument(parser)
     return parser.parse_args()  # fmt: skip
+
+
+def claim(arguments: argparse.Namespace) -> None:
+    """Makes sure that the page, what lies beside it and the cache may be written."""
+    from ppcls_ext.utils.outputs import Output, claim_outputs
+
+    named = [arguments.config, arguments.photos, arguments.image, *(arguments.model or [])]
+    outputs = []
+    if arguments.output:
+        suffixes = (".md", ".json", ".png") if arguments.part == "models" else (".md", ".json")
+        outputs = [Output("--output", arguments.output.with_suffix(suffix)) for suffix in suffixes]
+    if arguments.part in ("all", "inference", "models", "operators"):
+        outputs.append(Output("--cache", arguments.cache, "cache"))
+    claim_outputs(outputs, [path for path in named if path is not None], overwrite=arguments.overwrite)
 
 
 def verdict(text: str, met: bool) -> str:
@@ -357,6 +372,7 @@ def main() -> None:
     from ppcls_ext.utils.files import write_json, write_text
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.machine import machine_line
+    from ppcls_ext.utils.outputs import record_outputs
 
     set_up_logging()
     for option in ("size", "threads", "batch", "detections", "rounds"):
@@ -366,6 +382,7 @@ def main() -> None:
                 raise UserError(f"--{option} must be at least 1, got {number}")
     if arguments.output and arguments.output.suffix != ".md":
         raise UserError(f"--output {arguments.output}: must end in .md; the figures go to a .json beside it")
+    claim(arguments)
     results, sections = {}, ["# Benchmark", f"{machine_line()}."]
     for part, (heading, measure, in_all) in PARTS.items():
         if arguments.part == part or (arguments.part == "all" and in_all):
@@ -376,13 +393,18 @@ def main() -> None:
     print(f"\n{page}")
     if arguments.output:
         write_text(arguments.output, page)
-        write_json(arguments.output.with_suffix(".json"), {"machine": machine_line(), **results})
+        figures = arguments.output.with_suffix(".json")
+        write_json(figures, {"machine": machine_line(), **results})
+        record_outputs([arguments.output, figures])
     if "models" not in results:
         return
     if arguments.output:
         from ppcls_ext.deploy.benchmark import draw_models
 
-        if not draw_models(results["models"], arguments.output.with_suffix(".png")):
+        chart = arguments.output.with_suffix(".png")
+        if draw_models(results["models"], chart):
+            record_outputs([chart])
+        else:
             print("no chart: no measured row has a published accuracy")
     if not any(row["status"] == "measured" for row in results["models"]["rows"]):
         raise UserError("models: nothing could be measured; the reasons stand in the table above")

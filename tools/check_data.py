@@ -6,10 +6,11 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
 
 ERRORS_FOUND_STATUS = 1
 
@@ -34,6 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=whole_number, default=0, metavar="N", help="read N images of each set (all)")
     parser.add_argument("--workers", type=whole_number, metavar="N", help="processes that read images (one a core)")
+    add_overwrite_argument(parser)
     return parser.parse_args()
 
 
@@ -44,23 +46,30 @@ def main() -> int:
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.machine import available_cores
+    from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
     set_up_logging()
     folder = arguments.output or Path("output") / "check" / Path(arguments.config).stem
+    output = Output("--output", folder, "check")
     workers = available_cores() if arguments.workers is None else arguments.workers
+    config: Any
     if is_detection_config(arguments.config):
         from detection.check.overview import draw_overview
         from detection.check.run import check_detection_data, plan_of
         from detection.configuration import load_config
 
-        plan = plan_of(load_config(arguments.config, arguments.override))
+        config = load_config(arguments.config, arguments.override)
+        claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
+        plan = plan_of(config)
         check = check_detection_data(plan, arguments.limit, workers)
         write_check(check, folder, partial(draw_overview, check))
     else:
         from classification.check import check_config_data
         from classification.config import load_config
 
-        check = check_config_data(load_config(arguments.config, arguments.override), arguments.limit, workers)
+        config = load_config(arguments.config, arguments.override)
+        claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
+        check = check_config_data(config, arguments.limit, workers)
         write_check(check, folder, check.draw_overview)
     return ERRORS_FOUND_STATUS if check.has_errors else 0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.command_line import add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
 
 # Metrics of a detector and of a classifier, the one that tells the kind first.
@@ -24,6 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="folder of a run (it holds log.jsonl)")
     parser.add_argument("--output", type=Path, metavar="FILE.png", help="also draw AP and AP50, or top-1 and top-5")
     parser.add_argument("--title", default="", help="heading of the picture")
+    add_overwrite_argument(parser)
     return parser.parse_args()
 
 
@@ -31,8 +32,11 @@ def main() -> None:
     """Prints a table for each run; draws all of them."""
     arguments = parse_arguments()
     from ppcls_ext.utils.history import read_history
+    from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
     from ppcls_ext.utils.tables import markdown_table
 
+    reads = [*arguments.folders, *(folder / "log.jsonl" for folder in arguments.folders)]
+    claim_outputs([Output("--output", arguments.output)], reads, overwrite=arguments.overwrite)
     names = [folder.name for folder in arguments.folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in arguments.folders]
@@ -63,6 +67,7 @@ def main() -> None:
         from ppcls_ext.utils.plots import draw_run_comparison
 
         draw_run_comparison(runs, arguments.output, arguments.title, metrics)
+        record_outputs([arguments.output])
         print(f"drawn: {arguments.output}")
 
 

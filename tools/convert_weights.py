@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.command_line import add_overwrite_argument, run
 
 ORIGINS = (
     "whose names and shapes the source has: 'facebook' is the official repositories of ConvNeXt and ConvNeXt V2, "
@@ -26,6 +26,7 @@ ORIGINS = (
 
 def main() -> int:
     """Parses the command line, converts, and prints what was kept, what was dropped and what begins anew."""
+    from ppcls_ext.utils.outputs import WEIGHT_SUFFIXES, Output, claim_outputs, record_outputs
     from ppcls_ext.weights.convert import LAYOUTS, TARGETS, convert_weights
 
     text = argparse.RawDescriptionHelpFormatter
@@ -42,14 +43,19 @@ def main() -> int:
         "--drop-head", action="store_true", help="leave the classifier out, to fine-tune with other classes"
     )
     parser.add_argument("--entry", metavar="NAME", help="which weights of a .pth that holds several, such as model_ema")
+    add_overwrite_argument(parser)
     arguments = parser.parse_args()
+    source, destination = arguments.source, Path(arguments.destination)
+    reads = [source, *(f"{source}{suffix}" for suffix in WEIGHT_SUFFIXES)]
+    claim_outputs([Output("DST", destination)], reads, overwrite=arguments.overwrite)
     conversion = convert_weights(
-        arguments.source, arguments.destination, arguments.model, arguments.origin, arguments.target,
+        source, destination, arguments.model, arguments.origin, arguments.target,
         arguments.class_num, arguments.drop_head, arguments.entry,
     )  # fmt: skip
+    record_outputs([destination])
     numbers = sum(array.size for array in conversion.weights.values())
     fit = arguments.model if arguments.target == "ours" else f"{arguments.model}, in the form of {arguments.target}"
-    print(f"{arguments.destination}: {len(conversion.weights)} weights, {numbers:,} numbers, fit {fit}")
+    print(f"{destination}: {len(conversion.weights)} weights, {numbers:,} numbers, fit {fit}")
     show("dropped {} weights that the model does not use:", conversion.dropped)
     show("{} weights are not in the source and begin anew:", conversion.fresh)
     return 0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def parse_arguments() -> argparse.Namespace:
         "--size", type=int, nargs="+", metavar="PIXELS", help="detector: side, or height and width, of the input "
         "(default: that of Resize or LetterResize in TestReader)"
     )  # fmt: skip
+    add_overwrite_argument(parser)
     return parser.parse_args()
 
 
@@ -69,9 +70,10 @@ def export(arguments: argparse.Namespace) -> None:
         LimitExceededError: int8 loses more than ``--max-drop``.
         UserError: the command line or the configuration is wrong, or an export differs from its model.
     """
-    from ppcls_ext.deploy.formats import check_target, plan
+    from ppcls_ext.deploy.formats import plan
     from ppcls_ext.deploy.quantize import check_request, quantize_export
     from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
     formats = [name.strip() for name in arguments.format.split(",")]
     wanted = [name.strip() for name in arguments.precision.split(",")]
@@ -91,32 +93,38 @@ def export(arguments: argparse.Namespace) -> None:
     if is_detection_config(arguments.config):
         from detection import compression
         from detection.configuration import load_config
-        from detection.task import open_environment
-        from detection.trained import load_trained
 
         config: Any = load_config(arguments.config, arguments.override)
         size = arguments.size
         if size and len(size) > 2:
             raise UserError(f"--size takes one side, or height and width, got {len(size)} numbers")
         options |= {"nms": not arguments.raw, "size": size * 2 if size and len(size) == 1 else size}
-        open_environment(config)
         target = arguments.output or config.output_dir / "export"
+        claim_outputs([Output("--output", target, "export")], *inputs_of(config.document), arguments.overwrite)
+
+        from detection.task import open_environment
+        from detection.trained import load_trained
+
+        open_environment(config)
     else:
         from classification import compression
         from classification.config import load_config
-        from classification.trained import load_trained
-        from ppcls_ext.engine.environment import prepare_environment
 
         config = load_config(arguments.config, arguments.override)
         if arguments.raw or arguments.size:
             raise UserError("--raw and --size are for detectors; a classifier's size is Global.image_shape")
-        prepare_environment(config.run.device, config.run.seed)
         target = Path(arguments.output or config.run.save_inference_dir)
+        option = "--output" if arguments.output else "Global.save_inference_dir"
+        claim_outputs([Output(option, target, "export")], *inputs_of(config.document), arguments.overwrite)
+
+        from classification.trained import load_trained
+        from ppcls_ext.engine.environment import prepare_environment
+
+        prepare_environment(config.run.device, config.run.seed)
 
     if INT8 not in wanted:
         print_report(load_trained(config).export(target, **options))
         return
-    check_target(target, None, 0)
     # Data that are not there are told before the long work.
     evaluation = compression.evaluation_of(config)
     images = compression.calibration_images(config, "train", arguments.calibration_images)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of, record_outputs
 
 if TYPE_CHECKING:
     from ppcls_ext.runtime import DetectionPredictor, Predictor
@@ -53,6 +54,7 @@ def parse_arguments() -> argparse.Namespace:
                         "(default: the first in the export that is installed)")  # fmt: skip
     parser.add_argument("--precision", metavar="NAME", help="which files of --model, where it holds several precisions")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for --model (default: all cores)")
+    add_overwrite_argument(parser)
     parser.add_argument("--bits", type=int, metavar="N", help="bits in use where --model gets images with more than 8 "
                         "bits a sample (default: as in its training; see docs/data.md)")  # fmt: skip
     return parser.parse_args()
@@ -86,13 +88,31 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError(NO_INPUT)
 
 
+def claim(arguments: argparse.Namespace, inputs: list[str], reads: list[Path]) -> None:
+    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files."""
+    from ppcls_ext.runtime.report import is_folder, picture_files
+    from ppcls_ext.utils.image_files import find_images
+
+    images = find_images(inputs)
+    outputs = [Output("--json", arguments.json), Output("--coco", arguments.coco)]
+    if arguments.save is not None and is_folder(arguments.save):
+        outputs.append(Output("--save", arguments.save, "pictures"))
+        outputs += [Output("--save", file) for file in picture_files(images, arguments.save)]
+    else:
+        outputs.append(Output("--save", arguments.save))
+    folders = [given for given in inputs if Path(given).is_dir()]
+    claim_outputs(outputs, [*images, *reads, *filter(None, [arguments.annotations])], folders, arguments.overwrite)
+
+
 def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | DetectionPredictor, list[str], int]:
     """Returns the predictor, the inputs and the batch size."""
-    from ppcls_ext.runtime import load
     from ppcls_ext.utils.config import is_detection_config
 
     inputs, batch_size, limit = arguments.input, arguments.batch_size or 8, arguments.max_resized_megapixels
     if arguments.model is not None:
+        claim(arguments, inputs, [Path(arguments.model)])
+        from ppcls_ext.runtime import load
+
         predictor = load(
             arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision,
             max_resized_megapixels=limit, bits=arguments.bits,
@@ -100,18 +120,19 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
         return predictor, inputs, batch_size
     if is_detection_config(arguments.config):
         from detection.configuration import load_config
-        from detection.task import open_environment
-        from detection.trained import load_trained
 
         config: Any = load_config(arguments.config, arguments.override)
         if not inputs:
             raise UserError(NO_INPUT)
+        claim(arguments, inputs, inputs_of(config.document)[0])
+
+        from detection.task import open_environment
+        from detection.trained import load_trained
+
         open_environment(config)
         return load_trained(config).predictor(limit), inputs, batch_size
 
     from classification.config import load_config
-    from classification.trained import load_trained
-    from ppcls_ext.engine.environment import prepare_environment
 
     config = load_config(arguments.config, arguments.override)
     if config.infer is not None:
@@ -119,6 +140,11 @@ def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | Detection
         batch_size = arguments.batch_size or config.infer.batch_size
     if not inputs:
         raise UserError(NO_INPUT)
+    claim(arguments, inputs, inputs_of(config.document)[0])
+
+    from classification.trained import load_trained
+    from ppcls_ext.engine.environment import prepare_environment
+
     prepare_environment(config.run.device, config.run.seed)
     return load_trained(config).predictor(limit), inputs, batch_size
 
@@ -156,6 +182,7 @@ def main() -> None:
         predictions: Any = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
         if arguments.coco:
             write_json(arguments.coco, coco_results(found, predictor, numbering))
+            record_outputs([arguments.coco])
     else:
         for option in DETECTION_ONLY:
             if getattr(arguments, option) is not None:
@@ -166,6 +193,7 @@ def main() -> None:
     print(counts)
     if arguments.json:
         write_json(arguments.json, as_records(predictions, predictor))
+        record_outputs([arguments.json])
     if arguments.save:
         written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
         print(f"drawn: {written[0] if len(written) == 1 else f'{len(written)} pictures in {arguments.save}'}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--all", action="store_true", help="a table of all our models instead of a card")
     add("--output", metavar="PATH", type=Path, help="page to write (CARD.md)")
     add_config_arguments(parser, required=False)
+    add_overwrite_argument(parser)
     arguments = parser.parse_args()
     sources = {"--model": arguments.model, "--run": arguments.run, "--export": arguments.export, "-c": arguments.config}
     named = [option for option, value in sources.items() if value is not None]
@@ -91,22 +92,28 @@ def main() -> None:
     arguments = parse_arguments()
     from ppcls_ext.deploy.cards import count_classifier, gather_facts, models_page, write_card
     from ppcls_ext.utils.files import write_text
+    from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
 
+    output = arguments.output or Path("CARD.md")
+    # Of the folders of runs and exports no page is read.
+    reads = [path for path in (arguments.benchmark, arguments.config) if path is not None]
+    claim_outputs([Output("--output", output)], reads, overwrite=arguments.overwrite)
     if arguments.all:
 
         def count(model: str) -> tuple[int, int]:
             counts = count_classifier(model, {})
             return counts.parameters, counts.multiply_adds
 
-        write_text(arguments.output, models_page(count))
-        print(f"written: {arguments.output}, the table of all models")
+        write_text(output, models_page(count))
+        record_outputs([output])
+        print(f"written: {output}, the table of all models")
         return
     source, counts = find_source(arguments)
     facts = gather_facts(
         source, model=arguments.model, counts=counts, export=arguments.export, benchmark=arguments.benchmark
     )
-    output = arguments.output or Path("CARD.md")
     write_card(facts, output)
+    record_outputs([output])
     print(f"written: {output}, the card of {facts.source.model}")
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, add_encoding_argument, run
+from ppcls_ext.utils.command_line import (
+    add_config_arguments,
+    add_encoding_argument,
+    add_overwrite_argument,
+    run,
+)
+from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
 
 def samples(arguments: argparse.Namespace) -> None:
@@ -17,6 +23,7 @@ def samples(arguments: argparse.Namespace) -> None:
     from classification.prepare import write_samples
 
     config = load_config(arguments.config, arguments.override)
+    claim_outputs([Output("--output", arguments.output, "samples")], *inputs_of(config.document), arguments.overwrite)
     count = write_samples(config, arguments.part, arguments.count, arguments.output, arguments.seed)
     print(f"wrote {count} images to {arguments.output}")
 
@@ -25,7 +32,7 @@ def cifar100(arguments: argparse.Namespace) -> None:
     """Writes a smaller CIFAR-100."""
     from classification.prepare import write_subset
 
-    names = write_subset(arguments.source, arguments.every, arguments.output)
+    names = write_subset(arguments.source, arguments.every, arguments.output, arguments.overwrite)
     print(f"{arguments.output}: {len(names)} classes: {', '.join(names)}")
 
 
@@ -65,11 +72,13 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("--count", type=int, default=30, help="how many images, spread over the classes; 0 for all")
     command.add_argument("--seed", type=int, default=0, help="chooses the images")
     command.add_argument("--output", type=Path, required=True, help="folder to write")
+    add_overwrite_argument(command)
 
     command = add("cifar100", "write every N-th class of CIFAR-100 to a smaller archive of the same layout", cifar100)
     command.add_argument("source", metavar="ARCHIVE", help="the official cifar-100-python.tar.gz")
     command.add_argument("--every", type=int, default=5, metavar="N", help="keep every N-th class by name (5)")
     command.add_argument("--output", type=Path, required=True, metavar="FILE.tar.gz", help="archive to write")
+    add_overwrite_argument(command)
 
     for name, words, classes in (
         ("sonar", "turn a raw sonar folder (images and VOC-like XML) into COCO JSON", None),
@@ -85,7 +94,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("--val", type=int, default=64, metavar="N", help="frames for validation (64)")
     command.add_argument("--size", type=int, default=160, help="side of a frame in pixels (160)")
     command.add_argument("--seed", type=int, default=0, help="chooses the frames (0)")
-    command.add_argument("--overwrite", action="store_true", help="replace OUT if this tool wrote it")
+    add_overwrite_argument(command)
     return parser.parse_args(given)
 
 
@@ -109,7 +118,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         + (f" ({classes})" if classes else "; must be given"),
     )
     parser.add_argument("--output", type=Path, default=Path(output), metavar="OUT", help=f"folder to write ({output})")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if this tool wrote it")
+    add_overwrite_argument(parser)
     parser.add_argument("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
     layouts = ("xyxy", "xywh", "cxcywh", "yxyx", "yxhw", "as-written")
     parser.add_argument(

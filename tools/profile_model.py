@@ -14,11 +14,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import run
+from ppcls_ext.utils.command_line import add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
 
 DEFAULT_SIZE = (224, 224)
 PAGE_SUFFIX = ".md"
+# The page and what lies beside it.
+PAGE_SUFFIXES = (PAGE_SUFFIX, ".csv", ".json", ".png")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -49,6 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="FILE.md", help="page to write; FILE.csv (every layer), .json and .png beside it"
     )
+    add_overwrite_argument(parser)
     return parser.parse_args()
 
 
@@ -93,6 +96,7 @@ def main() -> None:
     check(arguments)
     from ppcls_ext.arch.registry import build_model, checked_arguments
     from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of, record_outputs
 
     # Mistakes are told before anything is built.
     constructor = model_arguments(arguments.override) if arguments.model else {}
@@ -109,6 +113,10 @@ def main() -> None:
         else:
             from classification.config import load_config
         configs.append((detects, load_config(path, arguments.override)))
+    if arguments.output:
+        outputs = [Output("--output", arguments.output.with_suffix(suffix)) for suffix in PAGE_SUFFIXES]
+        reads = [path for _, config in configs for path in inputs_of(config.document)[0]]
+        claim_outputs(outputs, reads, overwrite=arguments.overwrite)
     # Paddle reads it when it is loaded.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from ppcls_ext.deploy.profile import Subject, markdown_page, profile_networks, write_report
@@ -141,7 +149,9 @@ def main() -> None:
     page = markdown_page(profiles, arguments.layers)
     print(f"\n{page}")
     if arguments.output:
-        for path in write_report(profiles, page, arguments.output):
+        written = write_report(profiles, page, arguments.output)
+        record_outputs(written)
+        for path in written:
             print(f"written: {path}")
 
 

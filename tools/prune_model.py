@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_config_arguments, run
+from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_config_arguments, add_overwrite_argument, run
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
         "configuration for tools/train.py that fine-tunes them."
     )
     add_config_arguments(parser)
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new folder")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--ratio", type=float, nargs="+", required=True, metavar="R",
         help="share of the channels to remove, 0 to 1: one number for the whole network, or one for each stage",
@@ -43,6 +43,7 @@ def parse_arguments() -> argparse.Namespace:
         "--learning-rate", type=float, metavar="R", help="of the fine-tuning (a tenth of that of CONFIG)"
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of the latency measurement (2)")
+    add_overwrite_argument(parser)
     return parser.parse_args()
 
 
@@ -73,27 +74,33 @@ def main() -> int:
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.errors import Interrupted
     from ppcls_ext.utils.log import set_up_logging
+    from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
-    names = ("output", "criterion", "multiple", "batches", "epochs", "learning_rate", "fine_tune", "threads")
+    names = ("output", "criterion", "multiple", "batches", "epochs", "learning_rate", "fine_tune", "threads",
+             "overwrite")  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
     request = PruningRequest(ratio=tuple(arguments.ratio), **options)
-    request.check()
+    output = Output("--output", request.output, "pruning")
     set_up_logging()
     try:
         if is_detection_config(arguments.config):
-            from detection.compression import prune_detector
             from detection.configuration import check_annotations, load_config
-            from detection.task import open_environment
 
             config: Any = load_config(arguments.config, arguments.override)
+            claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
             check_annotations(config)
+            from detection.compression import prune_detector
+            from detection.task import open_environment
+
             report = prune_detector(config, request, open_environment(config))
         else:
-            from classification.compression import prune_classifier
             from classification.config import load_config
-            from ppcls_ext.engine.environment import prepare_environment
 
             config = load_config(arguments.config, arguments.override)
+            claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
+            from classification.compression import prune_classifier
+            from ppcls_ext.engine.environment import prepare_environment
+
             report = prune_classifier(config, request, prepare_environment(config.run.device, config.run.seed))
     except Interrupted as stop:
         print(stop)

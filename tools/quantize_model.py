@@ -7,13 +7,14 @@ python tools/quantize_model.py --model EXPORT --images FOLDER              calib
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, run
+from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
 
 TOO_MUCH_STATUS = 1
@@ -39,6 +40,7 @@ def parse_arguments() -> argparse.Namespace:
         "--max-drop", type=float, metavar="POINTS", help="largest loss of top-1 or AP, in points, that is accepted"
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of the measurements (2)")
+    add_overwrite_argument(parser)
     return parser.parse_args()
 
 
@@ -73,16 +75,27 @@ def main() -> int:
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.image_files import images_in
     from ppcls_ext.utils.log import set_up_logging
+    from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
     set_up_logging()
-    check_request(arguments.max_drop, arguments.config is not None)
     evaluation = None
+    reads: list[Path] = []
+    walked: list[Path] = []
     if arguments.config is not None:
         if is_detection_config(arguments.config):
             from detection import compression
         else:
             from classification import compression
         config: Any = compression.load_config(arguments.config, arguments.override)
+        reads, walked = inputs_of(config.document)
+    output = arguments.output or arguments.model
+    if arguments.images is not None:
+        reads.append(arguments.images)
+    if arguments.output and os.path.realpath(output) != os.path.realpath(arguments.model):
+        reads.append(arguments.model)
+    claim_outputs([Output("--output", output, "export")], reads, walked, arguments.overwrite)
+    check_request(arguments.max_drop, arguments.config is not None)
+    if arguments.config is not None:
         evaluation = compression.evaluation_of(config)
     if arguments.images is not None:
         folder = arguments.images
@@ -93,7 +106,6 @@ def main() -> int:
         images: Any = [(str(file), file) for file in files[:: max(1, len(files) // arguments.count)]][: arguments.count]
     else:
         images = compression.calibration_images(config, arguments.calibrate, arguments.count)
-    output = arguments.output or arguments.model
     try:
         description = quantize_export(
             arguments.model, output, images, evaluation, arguments.max_drop, arguments.threads

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_encoding_argument, run
+from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_encoding_argument, add_overwrite_argument, run
 from ppcls_ext.utils.errors import Interrupted, UserError
 
 FAILED_STATUS = 1
@@ -33,6 +33,7 @@ def parse_arguments() -> argparse.Namespace:
         "--no-latency", action="store_true", help="do not measure the time of an image; an earlier figure stays"
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads to measure it with (1)")
+    add_overwrite_argument(parser)
     return parser.parse_args()
 
 
@@ -52,11 +53,17 @@ def main() -> int:
     )
     from classification.study_report import write_report
     from ppcls_ext.utils.log import set_up_logging
+    from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
     study = load_study(arguments.study, arguments.override)
     chosen = study.choose(arguments.rows)
     refuse_other_study(study)
     runs = runs_of(study, study.rows)
+    # A run of the study is inside its folder, and looks for itself when it begins.
+    found = [inputs_of(run.config.document) for run in runs]
+    reads, walked = ([path for pair in found for path in pair[number]] for number in (0, 1))
+    output = Output("output_dir", study.output_dir, "study")
+    claim_outputs([output], [study.path, *reads], walked, arguments.overwrite)
     refuse_changed_runs(runs, training=not arguments.report_only)
     set_up_logging()
     failures = []

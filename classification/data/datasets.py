@@ -20,7 +20,7 @@ from ppcls_ext.preprocess.operators import Backend
 from ppcls_ext.preprocess.samples import Range
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
-from ppcls_ext.utils.names import class_of_folder, match_names, visible_folders
+from ppcls_ext.utils.names import class_of_folder, match_names, meant_path, visible_folders
 from ppcls_ext.utils.signature import Limits
 from ppcls_ext.utils.texts import TextError, read_text
 from ppcls_ext.weights.pickles import unpickle
@@ -125,7 +125,7 @@ def existing(path: str | os.PathLike[str], argument: str, folder: bool = False) 
     Raises:
         DatasetError: it does not exist, or is the other of the two.
     """
-    found = Path(path)
+    found = meant_path(path)
     if found.is_dir() if folder else found.is_file():
         return found
     other = "is a file, not a folder" if folder else "is a folder, not a file"

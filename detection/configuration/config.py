@@ -21,6 +21,7 @@ from ppcls_ext.utils.config import (
     missing_file_message,
 )
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import meant_path
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +101,8 @@ class DetectionConfig:
             root = Path(section.get("dataset_dir") or "").expanduser()
             annotations = section.get("anno_path")
             found[part] = DatasetFiles(
-                image_dir=root / (section.get("image_dir") or ""),
-                annotations=root / annotations if annotations else None,
+                image_dir=meant_path(root / (section.get("image_dir") or "")),
+                annotations=meant_path(root / annotations) if annotations else None,
                 reading=BoxReading.among(section),
             )
         return found
@@ -207,7 +208,7 @@ def _base_files(document: Document) -> list[tuple[str, Path]]:
     if named is None or not all(isinstance(name, str) and name for _, name in named):
         raise UserError(document.problem(BASE_KEY, "must be the name of a file or a list of them"))
     folder = document.path.parent
-    return [(key, Path(os.path.normpath(folder / Path(name).expanduser()))) for key, name in named]
+    return [(key, Path(os.path.normpath(meant_path(folder / Path(name).expanduser())))) for key, name in named]
 
 
 def merge(below: Document, above: Document) -> None:

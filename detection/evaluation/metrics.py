@@ -66,6 +66,7 @@ class ClassMetrics:
 
     Attributes:
         category_id, name: as in the annotation file.
+        number: of the class in the model, from 0, by which pictures choose its colour.
         boxes, images: annotated boxes (without crowds), and images that hold some.
         detections: how many detections name the class, whatever their score.
         metrics: the twelve COCO metrics by name, of this class alone; None where there is no annotated box.
@@ -74,6 +75,7 @@ class ClassMetrics:
 
     category_id: int
     name: str
+    number: int
     boxes: int
     images: int
     detections: int
@@ -178,9 +180,7 @@ class DetectionMetrics:
             size_rows.append((size, text, f"{self.boxes_by_size[size]:,}", *cells))
         lines = [*_aligned(rows, left=1, rules=(1, len(rows) - 1)), "", *_aligned(size_rows, left=2, rules=(1,))]
         absent = [row.name for row in self.classes if row.absent]
-        if not self.boxes:
-            lines += ["", "no annotated boxes (crowds do not count): AP is undefined"]
-        elif absent:
+        if absent:
             lines += ["", f"without annotated boxes, in no average: {', '.join(absent)}"]
         empty = f", {self.images_without_boxes:,} of them without boxes" if self.images_without_boxes else ""
         lines += ["", f"{self.images:,} images{empty}"]
@@ -216,6 +216,7 @@ def evaluate_detections(
     classes: Sequence[str] | None = None,
     score_threshold: float | None = None,
     source: str = "detections",
+    class_names: Sequence[str] | None = None,
 ) -> DetectionMetrics:
     """Evaluates detections against an annotation file.
 
@@ -228,6 +229,7 @@ def evaluate_detections(
         score_threshold: detections below it are left out of the confusion matrix; default: the threshold with the
             highest F1 of all classes together. The COCO metrics count all detections.
         source: what messages call ``detections``, for instance their file.
+        class_names: of the model, by class number, all that are evaluated among them; default: those evaluated.
 
     Raises:
         UserError: the annotation file or a detection is faulty, or they do not belong together.
@@ -253,6 +255,7 @@ def evaluate_detections(
         ClassMetrics(
             category_id=category_id,
             name=name,
+            number=index if class_names is None else class_names.index(name),
             boxes=boxes_of[category_id],
             images=images_of[category_id],
             detections=detections_of[category_id],

@@ -16,12 +16,13 @@ from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_
 from detection.geometry import UNSAID, BoxReading, place_boxes
 from detection.prepare.readers import find_coco_files, find_file, read_coco_folder, read_voc_folder, voc_lists
 from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
-from detection.prepare.write import check_output, lines_of, write_output
+from detection.prepare.write import lines_of, write_output
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 from ppcls_ext.preprocess.depth import own_range
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in
 from ppcls_ext.utils.machine import available_cores
+from ppcls_ext.utils.outputs import Output, claim_outputs
 
 logger = logging.getLogger(__name__)
 DEFAULT_FRACTION = 0.2
@@ -61,12 +62,14 @@ class Options:
     seed: int = 0
     reading: BoxReading = UNSAID
 
-    def check(self) -> None:
+    def check(self, annotations: Sequence[Path] = ()) -> None:
         """Checks what can be checked before anything is read.
 
+        Args:
+            annotations: files that are read beside the source, or in it.
+
         Raises:
-            UserError: an option is out of range, two contradict each other, source and output overlap, or the output
-                may not be written.
+            UserError: an option is out of range, two contradict each other, or the output may not be written.
         """
         if not self.source.is_dir():
             raise UserError(f"{self.source}: no such folder")
@@ -78,13 +81,16 @@ class Options:
             raise UserError("--split-files and --val-fraction exclude each other")
         if names := self.reading.contradiction():
             raise UserError(" and ".join(f"--{name.replace('_', '-')}" for name in names) + " exclude each other")
-        source, output = self.source.resolve(), self.output.resolve()
-        if source == output or source in output.parents or output in source.parents:
-            raise UserError(f"--output {self.output}: must lie apart from the source {self.source}")
-        self.lists()
+        lists: Sequence[Path] = list((self.lists() or {}).values())
         if self.classes is not None:
             class_order(self.classes)
-        check_output(self.output, self.overwrite)
+        # The lists of the set that is replaced may give its split again: they are written with the same names.
+        own = (self.output / "split").resolve()
+        lists = [file for file in lists if file.resolve().parent != own]
+        reads = [*lists, *annotations, *(self.source / file for file in annotations)]
+        if self.classes is not None and Path(self.classes).is_file():
+            reads.append(Path(self.classes))
+        claim_outputs([Output("--output", self.output, "prepared")], reads, [self.source], self.overwrite)
 
     def lists(self) -> dict[str, Path] | None:
         """Returns the split files by part, looked up from here and from the source; ``None`` if none are given."""
@@ -118,7 +124,7 @@ def prepare_source(
         UserError: the source, the classes, the split or the output cannot be used, or the boxes do not fit the
             pictures and ``options.reading`` does not say how they are meant.
     """
-    options.check()
+    options.check(annotations)
     source, ledger = options.source, Ledger()
     if kind == "imagefolder" and form == "auto" and not annotations:
         form = "voc" if files_in(source, {".xml"}) else "coco"
@@ -136,6 +142,9 @@ def prepare_source(
         for frame in unlabelled:
             ledger.reject("no_annotation", frame.name, "has no annotation file", image="left_out")
         unlabelled = []
+    # Links in the source may lead into the output.
+    frames_read = [frame.image for frame in [*read, *unlabelled]]
+    claim_outputs([Output("--output", options.output, "prepared")], frames_read, overwrite=options.overwrite)
     if kind == "duo":
         counts = Counter(frame.part for frame in read)
         for part, published in PUBLISHED_DUO.items():

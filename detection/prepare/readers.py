@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from xml.parsers.expat import ErrorString
 
-from detection.annotations import Frame, Ledger, RawBox
+from detection.annotations import DELETED, Frame, Ledger, RawBox
 from detection.coco import (
     CROWD_FLAGS,
     MENDED,
@@ -29,7 +29,7 @@ from detection.coco import (
 from ppcls_ext.preprocess.content import photographs_left_out
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import files_in, images_in
-from ppcls_ext.utils.names import NamedFiles, components, folded_name, is_left_behind, spellings
+from ppcls_ext.utils.names import NamedFiles, components, folded_name, is_left_behind, meant_path, spellings
 from ppcls_ext.utils.texts import TextError, UnknownEncodingError, decode_text, shown_name
 
 PART_WORDS = {
@@ -50,7 +50,7 @@ def find_file(option: str, path: Path, source: Path) -> Path:
     Raises:
         UserError: it is in neither place.
     """
-    found = next((choice for choice in (path, source / path) if choice.is_file()), None)
+    found = next((choice for choice in map(meant_path, (path, source / path)) if choice.is_file()), None)
     if found is None:
         raise UserError(f"{option} {path}: no such file, neither here nor in {source}")
     return found
@@ -185,7 +185,7 @@ def read_voc(path: Path) -> VocAnnotation:
         sides = [number_of(_text(block, side)) for side in ("width", "height")]
         if size is None and None not in sides:
             size = (round(sides[0]), round(sides[1]))
-    names = [_text(root, "filename") or _text(file, "filename"), _text(root, "folder")]
+    names = [_text(root, "filename") or _text(file, "filename") or _text(root, "path"), _text(root, "folder")]
     names = [name.replace("\\", "/").rstrip("/").rpartition("/")[2] for name in names]
     boxes = [_voc_box(element) for element in root if element.tag.lower() == "object"]
     return VocAnnotation(*names, boxes, size, {} if sonar is None else {"sonar": _block(sonar)})
@@ -215,7 +215,7 @@ def _block(element: Element) -> Any:
 def _voc_box(element: Element) -> RawBox:
     name = _text(element, "name")
     if flag_of(_text(element, "deleted")):
-        return RawBox(name, None, problem=("deleted_annotation", "is marked as deleted"))
+        return RawBox(name, None, problem=DELETED)
     flags = {tag: 1 for tag in ("difficult", "truncated") if flag_of(_text(element, tag))}
     crowd = {"iscrowd": 1} if any(flag_of(_text(element, tag)) for tag in CROWD_FLAGS) else {}
     return RawBox(name, extra={**flags, **crowd}, **_voc_place(element))

@@ -11,29 +11,11 @@ from typing import Any
 
 from detection.annotations import Frame, Ledger
 from detection.prepare.split import Parts
-from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, write_json, write_text
+from ppcls_ext.utils.outputs import PREPARED
 
-# Only a folder with this file in it is ever replaced.
-MARKER = ".prepared"
 # Entries of one kind that the terminal shows; the report file has all.
 SHOWN = 3
-
-
-def check_output(output: Path, overwrite: bool) -> None:
-    """Makes sure that ``output`` may be written.
-
-    Raises:
-        UserError: it exists and is no prepared data set, or it is one and ``overwrite`` is false.
-    """
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file, not a folder")
-    if not output.exists() or not any(output.iterdir()):
-        return
-    if not (output / MARKER).is_file():
-        raise UserError(f"{output}: holds something else than a prepared data set; choose another folder")
-    if not overwrite:
-        raise UserError(f"{output}: is a prepared data set already; give --overwrite to replace it")
 
 
 def name_images(frames: Sequence[Frame], ledger: Ledger) -> None:
@@ -99,7 +81,7 @@ def write_annotations(folder: Path, parts: Parts, classes: Sequence[str]) -> Non
         coco = {"images": images, "annotations": annotations, "categories": categories}
         write_json(folder / "annotations" / f"{part}.json", coco)
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
-    write_text(folder / MARKER, "written by tools/prepare_data.py\n")
+    write_text(folder / PREPARED, "written by tools/prepare_data.py\n")
 
 
 def part_summary(frames: Sequence[Frame], classes: Sequence[str]) -> dict[str, Any]:

@@ -28,7 +28,9 @@ from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, Detec
 from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino
 from ppcls_ext.runtime.description import DESCRIPTION_FILE
 from ppcls_ext.utils.errors import UserError, suggestion
-from ppcls_ext.utils.files import write_json
+from ppcls_ext.utils.files import write_json, write_text
+from ppcls_ext.utils.names import folded_name
+from ppcls_ext.utils.outputs import CACHE
 from ppcls_ext.utils.tables import markdown_table
 from ppcls_ext.utils.workers import Subject, measure_interleaved, run_in_process
 
@@ -47,6 +49,8 @@ DETECTOR_SIZE, CLASSES = 640, 1000
 # Behind the name of a classifier: with ``x.mean([2, 3])`` in the place of global average pools, see `use_mean_pooling`.
 MEAN_POOLED = "+mean_pooled"
 EXPORT_SECONDS = 1800.0
+# Programs that make backups know by it what they may leave out (bford.info/cachedir).
+CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
 SOURCES = Path(__file__).resolve().parents[2]
 # A change of their versions makes the exports of earlier runs worthless.
 EXPORT_PACKAGES = (
@@ -175,6 +179,14 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
             if request.models:
                 raise
             missing.append({"model": name, "backend": "", "precision": "", "status": FAILED, "reason": str(error)})
+    exported: dict[tuple[str, int], str] = {}
+    for network, _ in [one for one in networks if callable(one[1])]:
+        first = exported.setdefault((folded_name(network["model"]), network["size"]), network["architecture"])
+        if first != network["architecture"]:
+            raise UserError(
+                f"--model {network['architecture']}: is called like {first}, and the export of one would replace the "
+                "other's; measure them apart, or rename a file"
+            )
     rows: list[Row] = []
     for network, origin in networks:
         pairs = asked
@@ -210,6 +222,8 @@ def _find_export(network: Row, origin: Any, backend: str, precision: str, cache:
                 counts = earlier["counts"]
             else:
                 logger.info("exporting %s at %s px: %s", network["model"], network["size"], folder.name)
+                if not (cache / CACHE).exists():
+                    write_text(cache / CACHE, f"{CACHE_SIGNATURE}\n")
                 # A converter that crashes takes only its own process along.
                 counts = run_in_process(origin, network["architecture"], network["size"], BACKENDS[backend].format,
                                         precision, folder, seconds=EXPORT_SECONDS)  # fmt: skip

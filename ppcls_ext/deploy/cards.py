@@ -682,8 +682,8 @@ def models_page(count_of: Callable[[str], tuple[int, int]]) -> str:
         ))  # fmt: skip
     columns = ("model", "family", "parameters, M", "GFLOPs", "top-1 on ImageNet-1k, published", "source")
     return (
-        "# Models\n\nWritten by `python tools/model_card.py --all --output docs/models/README.md`. Parameters and "
-        "multiply-adds (GFLOPs) are counted, for one image of 224 x 224 px and 1000 classes; accuracies are published "
-        "ones, not measured by this project. `python tools/model_card.py --model NAME` writes the card of one model, "
-        f"with its stages.\n\n{markdown_table(columns, rows, 'llrrrl')}\n"
+        "# Models\n\nWritten by `python tools/model_card.py --all --output docs/models/README.md --overwrite`. "
+        "Parameters and multiply-adds (GFLOPs) are counted, for one image of 224 x 224 px and 1000 classes; accuracies "
+        "are published ones, not measured by this project. `python tools/model_card.py --model NAME` writes the card "
+        f"of one model, with its stages.\n\n{markdown_table(columns, rows, 'llrrrl')}\n"
     )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ppcls_ext.runtime.description import DESCRIPTION_FILE
 from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.outputs import Output, claim_outputs
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,9 @@ def check_target(target: Path, classes: Sequence[str] | None, class_num: int) ->
         class_num: how many classes the model tells apart.
 
     Raises:
-        UserError: ``target`` holds something else, or the names are not as many as the classes.
+        UserError: ``target`` holds something else (which a tool's ``--overwrite`` has moved away before this), or the
+            names are not as many as the classes.
     """
     if classes is not None and len(classes) != class_num:
         raise UserError(f"there are {len(classes)} class names for {class_num} classes")
-    if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / DESCRIPTION_FILE).is_file()):
-        raise UserError(f"{target}: exists and is not an export; choose another folder, nothing was written")
+    claim_outputs([Output("export to", target, "export")])

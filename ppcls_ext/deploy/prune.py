@@ -25,6 +25,8 @@ from ppcls_ext.deploy.quantize import interleaved_latency, runner
 from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_folder, write_json
+from ppcls_ext.utils.outputs import PRUNED as MARK
+from ppcls_ext.utils.outputs import Output, claim_outputs
 from ppcls_ext.weights import write_manifest, write_weights
 
 CRITERIA = ("taylor", "magnitude")
@@ -47,6 +49,7 @@ class PruningRequest:
         learning_rate: of the fine-tuning; ``None`` takes a tenth of the configuration's.
         fine_tune: train at once.
         threads: of the latency measurement.
+        overwrite: replace a pruned model that is there.
     """
 
     output: Path
@@ -58,12 +61,13 @@ class PruningRequest:
     learning_rate: float | None = None
     fine_tune: bool = False
     threads: int = 2
+    overwrite: bool = False
 
     def check(self) -> None:
         """Checks what can be checked before anything is loaded.
 
         Raises:
-            UserError: a value is out of range, or ``output`` is there already.
+            UserError: a value is out of range, or ``output`` may not be written.
         """
         if self.criterion not in CRITERIA:
             hint = suggestion(self.criterion, CRITERIA)
@@ -77,8 +81,7 @@ class PruningRequest:
                 raise UserError(f"--{name}: must be at least 1, got {count}")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise UserError(f"--learning-rate: must be positive, got {self.learning_rate:g}")
-        if self.output.is_file() or (self.output.is_dir() and any(self.output.iterdir())):
-            raise UserError(f"{self.output}: exists; choose another folder, nothing was written")
+        claim_outputs([Output("--output", self.output, "pruning")], overwrite=self.overwrite)
 
     @property
     def weights(self) -> Path:
@@ -184,6 +187,7 @@ def prune_model(task: Prunable, request: PruningRequest) -> dict[str, Any]:
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None)
         (temporary / task.config_name).write_text(comment + text, encoding="utf-8")
         write_json(temporary / REPORT, report)
+        (temporary / MARK).write_text("written by tools/prune_model.py\n", encoding="utf-8")
     if request.fine_tune:
         # Only the weights change: what the network costs does not.
         figures[FINE_TUNED] = {**figures[PRUNED], **small.fine_tuned(config).accuracy()}

@@ -124,7 +124,8 @@ def why_not_read(data: bytes, name: str = "") -> str:
     if kind in NOT_READ:
         return f"is {what_is(data, name)}, which is not read here: convert it to PNG or JPEG"
     if kind in READ:
-        return f"is {what_is(data, name)} whose header is damaged"
+        rare = " or whose samples are not read (such as floating-point ones of 64 bits)" if "TIFF" in kind.words else ""
+        return f"is {what_is(data, name)} whose header is damaged{rare}"
     if kind.words == UNKNOWN:
         return "is not an image of a known format, or its header is damaged"
     return f"is no picture but {what_is(data, name)}"

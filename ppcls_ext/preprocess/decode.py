@@ -301,8 +301,8 @@ def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Not
     # ppdet switches this on for the whole process when it is imported; a cut file is a damaged one.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with _opened(data, name) as image:
-        form = deep_form(image)
         try:
+            form = deep_form(image)
             # OpenCV, which reads the samples of colours, turns TIFFs only.
             colour = form is not None and form.colour
             orientation = image.getexif().get(ORIENTATION, 1) if colour and image.format != "TIFF" else 1

@@ -23,7 +23,9 @@ AnyRange = Range | Literal["auto"] | None
 # What is given samples as they are stored, and the largest value that they could have.
 Note = Callable[[np.ndarray, int], None]
 SIXTEEN_BITS: Range = (0.0, 65536.0)
-BITS_PER_SAMPLE = 258
+# Tags of TIFF, and of these values: samples of one colour after the other; whole numbers without a sign.
+BITS_PER_SAMPLE, PLANES, SAMPLE_FORMAT = 258, 284, 339
+SEPARATE, UNSIGNED = 2, 1
 ADVICE = "state value_range: [low, high] or bits: auto at the decode operator"
 
 
@@ -38,25 +40,35 @@ class DeepForm(NamedTuple):
         largest: the largest whole number that its samples can be.
         colour: it has several channels, of which Pillow keeps the upper 8 bits only.
         rescaled: Pillow multiplies its samples so that ``largest`` becomes 65535.
+        unsigned: they are whole numbers of 32 bits without a sign, of which Pillow makes some negative.
     """
 
     largest: int = 65535
     colour: bool = False
     rescaled: bool = False
+    unsigned: bool = False
 
 
 def deep_form(image: Image.Image) -> DeepForm | None:
-    """Returns the form of an image that is opened and not loaded yet; None for 8 bits a sample and fewer."""
+    """Returns the form of an image that is opened and not loaded yet; None for 8 bits a sample and fewer.
+
+    Raises:
+        SampleError: neither Pillow nor OpenCV reads it right.
+    """
     if not getattr(image, "tile", None):
         return None
     codec, _, _, arguments = image.tile[0]
     if codec.startswith("ppm") and isinstance(arguments, tuple):
         largest = int(arguments[1])
         return DeepForm(largest, image.mode == "RGB", rescaled=True) if largest > 255 else None
+    tags: Any = getattr(image, "tag_v2", {})
+    bits = max(tags.get(BITS_PER_SAMPLE, (8,)))
     if image.mode == "F" or image.mode.startswith("I"):
-        return DeepForm(4095 if "I;12" in str(image.tile) else 65535)
-    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)) if image.format == "TIFF" else (8,)
-    if image.mode in ("RGB", "RGBA", "LA") and (max(bits) > 8 or ";16" in str(image.tile)):
+        unsigned = image.mode == "I" and bits == 32 and tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
+        return DeepForm(4095 if "I;12" in str(image.tile) else 65535, unsigned=unsigned)
+    if image.mode in ("RGB", "RGBA", "LA") and (bits > 8 or ";16" in str(image.tile)):
+        if tags.get(PLANES) == SEPARATE:
+            raise SampleError("has 16 bits a sample, and each colour in a plane of its own, which is not read")
         return DeepForm(colour=True)
     return None
 
@@ -71,7 +83,8 @@ def stored_samples(form: DeepForm, image: Image.Image, data: bytes, orientation:
         orientation: EXIF's number for how the stored picture has to be turned, 1 for not at all.
 
     Returns:
-        ``[H, W]``, or RGB ``[H, W, 3]``, or with transparency ``[H, W, 4]``: ``uint16``, ``int32`` or ``float32``.
+        ``[H, W]``, or RGB ``[H, W, 3]``, or with transparency ``[H, W, 4]``: ``uint16``, ``int32``, ``uint32`` or
+        ``float32``.
 
     Raises:
         SampleError: they cannot be read, or are no numbers.
@@ -80,6 +93,7 @@ def stored_samples(form: DeepForm, image: Image.Image, data: bytes, orientation:
         values = np.asarray(image)
         if values.dtype.kind == "f" and (bad := values.size - int(np.isfinite(values).sum())):
             raise SampleError(f"{bad:,} of {values.size:,} samples are NaN or infinite")
+        values = values.view(np.uint32) if form.unsigned else values
         return np.rint(values * (form.largest / 65535)).astype(np.uint16) if form.rescaled else values
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (3, 4):

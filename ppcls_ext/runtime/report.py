@@ -19,7 +19,8 @@ from ppcls_ext.utils.drawing import Card, draw_boxes, draw_card, draw_sheet
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.utils.fonts import drawable
-from ppcls_ext.utils.names import class_of_folder
+from ppcls_ext.utils.names import class_of_folder, folded_name
+from ppcls_ext.utils.outputs import record_outputs
 from ppcls_ext.utils.texts import shown_name
 
 logger = logging.getLogger(__name__)
@@ -137,6 +138,28 @@ def as_records(predictions: Predictions, predictor: AnyPredictor) -> list[dict[s
     return records
 
 
+def is_folder(target: Path) -> bool:
+    """Tells whether ``--save`` means a folder with a picture for each image, and not one picture file."""
+    return not target.suffix or target.is_dir()
+
+
+def picture_files(names: Sequence[str | Path], folder: Path) -> list[Path]:
+    """Returns the file that each image's picture gets in ``folder``, all of them different.
+
+    Images of one name, from two folders or of two formats, get a number, also where the names differ in case only.
+    """
+    files: list[Path] = []
+    used: set[str] = set()
+    for stem in (Path(name).stem for name in names):
+        name, number = stem, 1
+        while folded_name(name) in used:
+            number += 1
+            name = f"{stem}_{number}"
+        used.add(folded_name(name))
+        files.append(folder / f"{name}.png")
+    return files
+
+
 def save_pictures(predictions: Predictions, predictor: AnyPredictor, target: Path, title: str) -> list[Path]:
     """Draws the readable images with their predictions; sonar frames with the contrast that the detector is given.
 
@@ -163,25 +186,25 @@ def save_pictures(predictions: Predictions, predictor: AnyPredictor, target: Pat
             return _with_boxes(prediction, predictor)
         return draw_card(_card_of(prediction, predictor))
 
-    if not target.suffix or target.is_dir():
-        files, used = [], set()
-        for prediction in readable:
-            # Files of one name from two folders get a number.
-            stem = name = Path(prediction.name).stem
-            number = 1
-            while name in used:
-                number += 1
-                name = f"{stem}_{number}"
-            used.add(name)
-            files.append(_write_picture(drawn(prediction), target / f"{name}.png"))
-        return files
+    if is_folder(target):
+        files, written = picture_files([prediction.name for prediction in predictions], target), []
+        try:
+            for prediction, file in zip(predictions, files, strict=True):
+                if prediction.error is None:
+                    written.append(_write_picture(drawn(prediction), file))
+        finally:
+            # Also of a command that is stopped: it may be given again.
+            record_outputs(written, target)
+        return written
     if detects and len(readable) == 1:
-        return [_write_picture(drawn(readable[0]), target)]
+        record_outputs([_write_picture(drawn(readable[0]), target)])
+        return [target]
     if len(readable) > SHEET_LIMIT:
         logger.info("%s shows the first %d of %d images; --save FOLDER draws all", target, SHEET_LIMIT, len(readable))
     cards = [_card_of(prediction, predictor) for prediction in readable[:SHEET_LIMIT]]
     sheet = draw_sheet(cards, title, DETECTION_SIDE) if detects else draw_sheet(cards, title)
-    return [_write_picture(sheet, target)]
+    record_outputs([_write_picture(sheet, target)])
+    return [target]
 
 
 def _card_of(prediction: Prediction | DetectionPrediction, predictor: AnyPredictor) -> Card:

@@ -71,6 +71,16 @@ def _show(message: str) -> int:
     return USER_ERROR_STATUS
 
 
+def add_overwrite_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--overwrite`` to a tool's parser; see ``ppcls_ext.utils.outputs``."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="write also where something stands that no tool of this project wrote; a folder there that would be "
+        "replaced is kept under another name, and what the command reads is never replaced",
+    )
+
+
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Adds ``-c CONFIG`` and ``-o KEY.SUB=VALUE`` to a tool's parser."""
     parser.add_argument("-c", "--config", required=required, metavar="CONFIG", help="YAML configuration file")

@@ -191,7 +191,7 @@ def drawable(text: str, number: int | None = None, in_chart: bool = False) -> st
     missing = [character for character in text if not _is_blank(character) and character not in files]
     if not missing:
         return text
-    _tell(text, missing[0], in_chart)
+    _tell("".join(dict.fromkeys(missing)), in_chart)
     if number is not None:
         return f"class {number}"
     return "".join("?" if character in missing else character for character in text)
@@ -202,16 +202,16 @@ def _told() -> list[str]:
     return []
 
 
-def _tell(text: str, character: str, in_chart: bool) -> None:
+def _tell(characters: str, in_chart: bool) -> None:
     """Says once in a process why names are not drawn, and what to install."""
     if _told():
         return
-    _told().append(text)
-    package = "fonts-noto-cjk" if unicodedata.name(character, "").startswith(_CJK) else "fonts-noto-core"
+    _told().append(characters)
+    package = "fonts-noto-cjk" if unicodedata.name(characters[0], "").startswith(_CJK) else "fonts-noto-core"
     logger.warning(
-        "no font here%s has the characters of '%s': in pictures class numbers or question marks stand for such names; "
-        "install a font that has them (Debian, Ubuntu: apt install %s) or put its .ttf, .otf or .ttc file into %s",
-        " that matplotlib can read" if in_chart else "", text.encode("utf-8", "replace").decode(), package,
+        "no font here%s has '%s': in pictures class numbers or question marks stand for such names; install a font "
+        "that has them (Debian, Ubuntu: apt install %s) or put its .ttf, .otf or .ttc file into %s",
+        " that matplotlib can read" if in_chart else "", characters.encode("utf-8", "replace").decode(), package,
         font_folders()[0],
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.names import is_left_behind, spellings, visible_files
+from ppcls_ext.utils.names import is_left_behind, meant_path, visible_files
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -28,7 +28,7 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for given in inputs:
-        path = next((path for path in map(Path, spellings(given)) if path.exists()), Path(given))
+        path = meant_path(given)
         if path.is_file():
             images = [path]
         elif path.is_dir():
@@ -56,7 +56,7 @@ def left_out(inputs: Sequence[str]) -> str | None:
 
     A few are named; many are counted by suffix, for a folder of frames may hold as many annotations.
     """
-    folders = [path for given in inputs for path in map(Path, spellings(given)) if path.is_dir()]
+    folders = [path for path in map(meant_path, inputs) if path.is_dir()]
     visible = {path for folder in folders for path in visible_files(folder)}
     files = sorted(path for path in visible if path.suffix.lower() not in SUFFIXES)
     if not files:

@@ -98,6 +98,15 @@ def spellings(name: str) -> dict[str, str]:
     return found
 
 
+def meant_path(path: str | os.PathLike[str]) -> Path:
+    """Returns the file or folder that a person named, perhaps with back slashes or as an address; itself if none is."""
+    stated = os.fspath(path)
+    found = next((spelt for spelt in spellings(stated) if os.path.exists(spelt)), stated)
+    if found != stated:
+        _say_once(f"{shown_name(stated)} is taken for {shown_name(found)}")
+    return Path(found)
+
+
 def is_absolute(path: str) -> bool:
     """Tells whether a path with ``/`` begins at the root of a machine or of a drive."""
     return path.startswith("/") or _DRIVE.match(path) is not None

@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import unicodedata
-from collections import Counter
 from pathlib import Path
 
 from ppcls_ext.utils.errors import UserError
@@ -198,7 +197,8 @@ def say_guesses() -> None:
 
 # Chinese or not
 
-# The commonest characters of Chinese and syllables of Korean: in GBK and in Korea's cp949 the same bytes are letters.
+# The commonest characters of Chinese, Japanese and traditional Chinese, and syllables of Korean: the same bytes are one
+# of each in GBK, EUC-JP, Big5 and cp949.
 COMMON_CHINESE = frozenset(
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定"
     "行学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其"
@@ -214,11 +214,23 @@ COMMON_KOREAN = frozenset(
     "속민식른남화바금영차단더두명산용후강포결운학호약점체반본등외날음건출업행집목심질추터당군통작론교레르프크카타파코토"
     "노버디티피키린네배새돌불꽃닭람름몸눈손길빛별책삼조류복해상어족표번번호좌우앞뒤좋많말씀절감검갑병변별석설활환황혼"
 )
+COMMON_JAPANESE = frozenset(
+    "日一国年大十二本中長出三時行見月分後前生五間上東四今金九入学高円子外八六下来気小七山話女北午百書先名川千水半男"
+    "西電校語土木聞食車何南万毎白天母火右読友左休父雨人者動物転自信号機傷陥亀裂泡海魚貝船飛建道路犬牛馬鳥猫花石虫足"
+    "手目口耳力事社会業方地場的体発対関性成全定員部主理作用新通実化表度運線面正無文開画像検査工屋台品質不良穴欠異常"
+)
+COMMON_TRADITIONAL = frozenset(
+    "的一是不了人我在有他這為之大來以個中上們到說國和地也子時道出而要於就下得可你年生自會那後能對著事其裡所去行過家"
+    "十用發天如然作方成者多日都三小軍二無同麼經法當起與好看學進種將還分此心前面又定見只主沒公從車輛船貓狗魚鳥馬牛羊"
+    "豬雞橋樓門路燈樹花草蟲蟹蝦參海水火山石木金土紅黃藍綠黑白機電腳手口目耳頭"
+)
 # Lead bytes in GB 2312: symbols and full-width letters, then the 3755 characters of daily use by their sound, then 3008
 # others by their radicals.
 SYMBOLS, USUAL, OTHERS = range(0xA1, 0xA4), range(0xB0, 0xD8), range(0xD8, 0xF8)
 MOST_RARE = 0.05
 LETTER = r"[^\W\d_\0-\x7f]"
+# Of these the letters begin at 0xC0, but for the Russian yo.
+YO = (0xA8, 0xB8)
 ALPHABETS = ("cp1251", "koi8_r", "cp1252", "cp1253")
 
 
@@ -235,29 +247,29 @@ def is_chinese(data: bytes) -> bool | None:
     except UnicodeDecodeError:
         return False
     characters = {character for character in text if not character.isascii()}
-    codes = {character: character.encode("gb2312", "ignore") for character in characters}
+    code_of = {character: character.encode("gb2312", "ignore") for character in characters}
     hanzi = [character for character in characters if "\u3400" <= character <= "\u9fff" or character > "\uffff"]
-    kinds = Counter(
-        "usual" if code and code[0] in USUAL else "other" if code and code[0] in OTHERS else "rare"
-        for code in (codes[character] for character in hanzi)
-    )
-    symbols = sum(bool(code) and code[0] in SYMBOLS for code in codes.values())
+    codes = [code_of[character] for character in hanzi if code_of[character]]
+    usual, others = (sum(code[0] in rows for code in codes) for rows in (USUAL, OTHERS))
+    symbols = sum(bool(code) and code[0] in SYMBOLS for code in code_of.values())
     strange = len(characters) - len(hanzi) - symbols
     control = any(character < " " and character not in "\t\n\r\f\x1a" for character in text)
     # Western words in GBK are characters that nobody uses, Japanese ones too; Big5 gives private characters and kana.
-    if strange or control or not kinds["usual"] or kinds["usual"] < kinds["other"]:
+    if strange or control or not usual or usual < others or len(hanzi) - usual - others > MOST_RARE * len(hanzi):
         return False
-    if kinds["rare"] > MOST_RARE * len(hanzi):
-        return False
-    codes = [codes[character] for character in hanzi if codes[character]]
     common = sum(character in COMMON_CHINESE for character in hanzi) / len(hanzi)
+
+    def common_in(encoding: str, characters: frozenset[str]) -> float:
+        return sum(code.decode(encoding, "ignore") in characters for code in codes) / len(hanzi)
+
     # Korean: all of its syllables lie where Chinese has a part of its usual characters.
-    if all(0xB0 <= code[0] <= 0xC8 for code in codes):
-        syllables = [code.decode("cp949", "ignore") for code in codes]
-        if max(common, 1e-9) <= sum(syllable in COMMON_KOREAN for syllable in syllables) / len(hanzi):
-            return None
+    if all(0xB0 <= code[0] <= 0xC8 for code in codes) and common_in("cp949", COMMON_KOREAN) >= max(common, 1e-9):
+        return None
+    if max(common_in("euc_jp", COMMON_JAPANESE), common_in("big5", COMMON_TRADITIONAL)) > common:
+        return None
     # Two letters of a Western, Greek or Cyrillic word are a usual character, too, if both are capitals.
-    if all(min(code) >= 0xC0 for code in codes) and common <= 0.5 and any(_is_cased(data, one) for one in ALPHABETS):
+    letters = all(byte >= 0xC0 or byte in YO for code in codes for byte in code)
+    if letters and common <= 0.5 and any(_is_cased(data, encoding) for encoding in ALPHABETS):
         return None
     return True
 

@@ -65,6 +65,7 @@ def test_the_check_of_the_data_has_a_warning_for_a_class_that_is_not_validated(r
     result = check_config_data(load_config(folder_config(root, root / "train", root / "val", 3)), worker_count=0)
     found = {finding.kind: finding for finding in result.findings}
     assert "class_names" not in found and not result.has_errors
+    assert result.name == str(root / "config.yaml")
     assert found["class_not_validated"].entries[0].note == "1 (class_1)"
 
 

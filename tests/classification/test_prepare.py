@@ -29,7 +29,7 @@ def test_every_second_class_is_kept_with_new_labels(tmp_path):
         (0, "part.tar.gz", r"--every must be from 1 to 3, the number of classes, got 0"),
         (4, "part.tar.gz", r"--every must be from 1 to 3"),
         (2, "part.zip", r"part.zip: must end with .tar.gz"),
-        (2, "all.tar.gz", r"is the archive that is read"),
+        (2, "all.tar.gz", r"is read by this command"),
     ],
 )
 def test_mistakes_are_told_and_leave_no_file(tmp_path, every, name, message):

@@ -133,7 +133,7 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
         (set_field("annotations", 0, image_id=None), "malformed_annotation", "error", "annotations[0] names no image"),
         (drop_field("annotations", 0, "area"), "area_from_box", "warning", "area null"),
         (set_field("annotations", 0, iscrowd="perhaps"), "crowd_unclear", "warning", 'iscrowd "perhaps"'),
-        (set_field("annotations", 0, deleted=True), "deleted_annotation", "information", "annotations[0] is marked"),
+        (set_field("annotations", 0, deleted=True), "deleted_annotation", "information", "is marked as deleted"),
         (drop_field("images", 0, "width"), "image_without_size", "warning", "width null, height 80"),
         (set_field("images", 0, width=80, height=96), "wrong_size", "error", "(turned by a quarter?)"),
         (set_field("images", 0, height=10**30), "image_without_size", "warning", "width 96"),

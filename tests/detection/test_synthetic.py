@@ -160,8 +160,10 @@ def test_what_is_there_is_replaced_only_when_asked(tmp_path):
     assert write_synthetic(tmp_path / "set", train=2, val=1, size=64, overwrite=True)["parts"]["train"]["images"] == 2
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("keep")
-    with pytest.raises(UserError, match="holds something else"):
-        write_synthetic(tmp_path / "mine", overwrite=True)
+    with pytest.raises(UserError, match="exists and is not a prepared data set"):
+        write_synthetic(tmp_path / "mine")
+    write_synthetic(tmp_path / "mine", train=1, val=1, size=64, overwrite=True)
+    assert (tmp_path / "mine_before/notes.txt").read_text() == "keep"
 
 
 @pytest.mark.parametrize("arguments", [{"train": 0}, {"val": 0}, {"size": 20}, {"seed": -1}, {"train": 2_000_000}])

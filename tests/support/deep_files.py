@@ -24,10 +24,14 @@ def packed_tiff(values: np.ndarray) -> bytes:
     pairs = values.reshape(-1, 2).astype(np.uint32)
     joined = pairs[:, 0] << 12 | pairs[:, 1]
     data = np.stack([joined >> 16, joined >> 8 & 255, joined & 255], axis=1).astype(np.uint8).tobytes()
-    height, width = values.shape
-    # Width, height, bits, no compression, black is zero, where the data begin, one channel, rows, bytes.
-    tags = [(256, width), (257, height), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, height),
-            (279, len(data))]  # fmt: skip
+    return plain_tiff(data, *values.shape, bits=12)
+
+
+def plain_tiff(data: bytes, height: int, width: int, bits: int, form: int = 1) -> bytes:
+    """Returns an uncompressed grey TIFF; ``form`` is 1 for whole numbers without a sign, 2 with one, 3 for floats."""
+    # Width, height, bits, no compression, black is zero, where the data begin, one channel, rows, bytes, form.
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 8), (277, 1), (278, height),
+            (279, len(data)), (339, form)]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     directory = struct.pack("<H", len(tags)) + entries + bytes(4)
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory

@@ -135,11 +135,11 @@ def run_tool(
     return done
 
 
-def refusal(folder: Path, name: str, *arguments: str | Path) -> str:
-    """Runs a tool with a user's mistake in this process, which saves its imports, as if started in ``folder``.
+def run_here(folder: Path, name: str, *arguments: str | Path) -> tuple[int, str]:
+    """Runs a tool in this process, which saves its imports, as if started in ``folder``.
 
     Returns:
-        The last line of its standard error; that the exit status is 2 and no traceback is shown is checked here.
+        Exit status and standard error, in which no traceback stands.
     """
     loggers = [logging.getLogger(package) for package in PACKAGES]
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
@@ -155,9 +155,19 @@ def refusal(folder: Path, name: str, *arguments: str | Path) -> str:
         finally:
             for logger, handlers, level, propagate in before:
                 logger.handlers, logger.level, logger.propagate = handlers, level, propagate
-    assert stop.value.code == 2
     assert "Traceback" not in errors.getvalue()
-    return errors.getvalue().splitlines()[-1]
+    return int(stop.value.code or 0), errors.getvalue()
+
+
+def refusal(folder: Path, name: str, *arguments: str | Path) -> str:
+    """Runs a tool with a user's mistake; see :func:`run_here`.
+
+    Returns:
+        The last line of its standard error; that the exit status is 2 is checked here.
+    """
+    status, errors = run_here(folder, name, *arguments)
+    assert status == 2
+    return errors.splitlines()[-1]
 
 
 def start_tool(name: str, *arguments: str | Path) -> subprocess.Popen[str]:

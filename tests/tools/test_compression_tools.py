@@ -42,7 +42,7 @@ def test_a_pruned_model_is_evaluated_from_its_own_configuration(trained: Path) -
     assert "before" in done.stdout and "pruned" in done.stdout
     evaluated = run_tool("eval.py", "-c", "pruned/small_pruned.yaml", folder=trained)
     assert evaluated.returncode == 0, evaluated.stderr
-    assert "exists; choose another folder" in refusal(trained, "prune_model.py", *options)
+    assert "is a pruned model already; give --overwrite" in refusal(trained, "prune_model.py", *options)
     for ratio in (["1.0"], ["0.3", "0.3"]):
         options = ["-c", "small.yaml", "--output", "never", "--ratio", *ratio]
         assert "--ratio: must be" in refusal(trained, "prune_model.py", *options)
@@ -84,6 +84,7 @@ def test_a_loss_above_the_limit_is_exit_status_1(
     Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
     tool = runpy.run_path(str(ROOT / "tools" / "quantize_model.py"))
     monkeypatch.setattr(quantize, "quantize_export", refuse)
-    monkeypatch.setattr(sys, "argv", ["quantize_model.py", "--model", str(tmp_path), "--images", str(tmp_path)])
+    options = ["--model", str(tmp_path / "export"), "--images", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["quantize_model.py", *options])
     assert tool["main"]() == 1
     assert capsys.readouterr().err == "error: int8 loses 1.20 points, allowed are 0.50; nothing was written\n"

@@ -133,8 +133,8 @@ def test_samples_are_spread_over_the_classes_and_hold_the_pixels_of_the_data_set
     ("arguments", "message"),
     [
         (("--count", "-5"), "error: --count must not be negative, got -5\n"),
-        (("--output", "FILE"), "FILE: Not a directory\n"),
-        (("--output", "CATS"), "CATS: holds something else than samples; choose another folder\n"),
+        (("--output", "FILE"), "FILE: is a file, not a folder\n"),
+        (("--output", "CATS"), "or give --overwrite to keep it under another name; nothing was written\n"),
         (("-o", "DataLoader.Eval.dataset.holdout=2"), "dataset.holdout: must be above 0 and below 1, got 2.0\n"),
     ],
 )
@@ -180,7 +180,7 @@ def test_sonar_from_raw_folder_to_summary(tmp_path: Path, tool: Tool) -> None:
     assert (output / "classes.txt").read_text().splitlines()[3] == "human body"
     again = tool(prepare_data, "sonar", raw, "--classes", "sonar", "--output", output)
     assert again.status == 2
-    assert again.err == f"error: {output}: is a prepared data set already; give --overwrite to replace it\n"
+    assert again.err == f"error: --output {output}: is a prepared data set already; give --overwrite to replace it\n"
 
 
 @pytest.mark.parametrize(

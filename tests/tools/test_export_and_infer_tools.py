@@ -137,7 +137,7 @@ def test_other_formats_predict_the_same(project):
         ("infer.py", "--model photos --input photos", "not an export folder"),
         ("infer.py", "--model export --input photos --backend openvino", "has nothing for openvino, it holds"),
         ("infer.py", "--model export --input photos --topk 0", "--topk must be at least 1"),
-        ("infer.py", "--model export --input photos --json photos", "error: photos: Is a directory"),
+        ("infer.py", "--model export --input photos --json photos", "error: --json photos: is a folder, not a file"),
         ("infer.py", "--model export --input photos -o Global.seed=1", "it goes with -c"),
         ("infer.py", "--model export --input photos/broken.png", "broken.png: is no picture but a text file named"),
         ("infer.py", "--model export --input photos --max-resized-megapixels 0", "must be above 0, got 0"),

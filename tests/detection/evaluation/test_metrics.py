@@ -77,7 +77,7 @@ def test_nothing_annotated_gives_no_metric_and_counts_false_alarms(tmp_path):
     file = write_coco(tmp_path / "val.json", coco_data(3, ["ball"], []))
     metrics = evaluate_detections(file, [detection(2, 1, [1, 1, 9, 9], 0.8)])
     assert metrics.summary["AP"] is None
-    assert metrics.ap is None and "AP is undefined" in metrics.table()
+    assert metrics.ap is None and metrics.as_json()["summary"]["AP50"] is None
     assert metrics.confusion.tolist() == [[0, 0], [1, 0]]
     assert metrics.images_without_boxes == 3
     assert metrics.precision == {}
@@ -244,3 +244,11 @@ def test_confusion_matrix(tmp_path, score_threshold):
         [1, 0, 1, 0],
     ]
     assert metrics.score_threshold == score_threshold
+
+
+def test_a_class_keeps_the_number_that_it_has_in_the_model(tmp_path):
+    """Whatever its place in the annotation file, which may lack classes; the name or its number is drawn by it."""
+    file = write_coco(tmp_path / "val.json", coco_data(3, ["ball", "cube"], []))
+    found = evaluate_detections(file, [], class_names=["cube", "tyre", "ball"])
+    assert [(row.name, row.number) for row in found.classes] == [("ball", 2), ("cube", 0)]
+    assert [row.number for row in evaluate_detections(file, []).classes] == [0, 1]

@@ -113,13 +113,16 @@ def test_annotations_paired_without_case_and_form_of_accents(tmp_path):
         write_voc(source / "xml" / f"{annotation}.xml", corners("cube", 5, 6, 25, 36))
     write_image(source / "b c.png", seed=3)
     write_voc(source / "xml" / "3.xml", corners("cube", 5, 6, 25, 36), filename="file:///C:/x/b%20c.png")
+    write_image(source / "D.png", seed=4)
+    stated = "<path>C:\\x\\d.PNG</path>"
+    write_voc(source / "xml" / "4.xml", corners("cube", 5, 6, 25, 36), extra=stated)
     # An archive of macOS and a NAS leave these behind.
     write_voc(source / "__MACOSX" / "xml" / "._a.xml", corners("ball", 1, 2, 9, 9))
     write_image(source / "xml" / "@eaDir" / "a.png", seed=5)
     result = prepared(source, "--classes", "cube")
-    assert result.report["images"] == {"input": 3, "kept": 3, "rejected": 0, "left_out": 0}
+    assert result.report["images"] == {"input": 4, "kept": 4, "rejected": 0, "left_out": 0}
     assert result.kinds("noted")["other_spelling"] == 2
-    assert result.kinds("repaired")["paired_by_stated_name"] == 1
+    assert result.kinds("repaired")["paired_by_stated_name"] == 2
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])

@@ -263,10 +263,10 @@ def test_only_a_prepared_folder_is_replaced_and_only_when_asked(tmp_path: Path) 
     raw = sound_folder(tmp_path / "raw")
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "precious.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds something else than a prepared data set"):
-        prepared(raw, "--overwrite")
-    (tmp_path / "prepared" / "precious.txt").unlink()
-    prepared(raw)
+    with pytest.raises(UserError, match="exists and is not a prepared data set"):
+        prepared(raw)
+    prepared(raw, "--overwrite")
+    assert (tmp_path / "prepared_before" / "precious.txt").read_text() == "mine"
     with pytest.raises(UserError, match="give --overwrite"):
         prepared(raw)
     write_voc(raw / "BoxAnnotations" / "frame_0.xml", corners("ball", 5, 6, 25, 36))
@@ -300,7 +300,7 @@ def test_many_swapped_corners_are_doubted(tmp_path: Path) -> None:
         (("--classes", "cube,Cube"), "'cube' and 'Cube' are the same name"),
         (("--classes", "missing.txt"), "missing.txt: no such file"),
         (("--val-fraction", "0"), "--val-fraction must be above 0 and below 1, got 0"),
-        (("--output", "raw/prepared"), "must lie apart from the source"),
+        (("--output", "raw/prepared"), "lies in .*raw, where everything is read"),
         (("--seed", "-1"), "--seed must not be negative"),
         (("--split-files", "a.txt", "b.txt"), "--split-files a.txt: no such file"),
         (("--split-files", "a.txt", "b.txt", "--val-fraction", "0.3"), "exclude each other"),

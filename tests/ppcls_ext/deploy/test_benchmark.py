@@ -59,6 +59,16 @@ def test_what_cannot_be_measured_is_told_before_any_work(tmp_path, wrong, messag
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_configurations_of_one_name_do_not_share_an_export(tmp_path):
+    files = [tmp_path / folder / "x.yml" for folder in ("one", "two")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("architecture: PPYOLOE\n")
+    with pytest.raises(UserError, match=r"two/x.yml: is called like .*one/x.yml"):
+        find_rows(BenchmarkRequest(cache=tmp_path / "cache", models=[str(file) for file in files]), lambda: None)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_networks_are_models_of_a_size_detectors_and_exports(export, tmp_path):
     config = tmp_path / "small.yml"
     config.write_text("architecture: YOLOv10\n")

@@ -197,8 +197,8 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch, name, pac
 
 def test_a_folder_with_other_things_is_not_replaced(tmp_path, model):
     (tmp_path / "thesis.txt").write_text("three years of work")
-    for target in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(UserError, match="is not an export"):
+    for target, message in ((tmp_path, "is not an export"), (tmp_path / "thesis.txt", "is a file, not a folder")):
+        with pytest.raises(UserError, match=message):
             export_classifier(model, target, **ARGUMENTS)
     assert (tmp_path / "thesis.txt").read_text() == "three years of work"
 

@@ -193,7 +193,7 @@ def test_wrong_requests_are_told_before_any_work(tmp_path: Path, changes: dict[s
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"mine")
-    with pytest.raises(UserError, match="exists; choose another folder"):
+    with pytest.raises(UserError, match="exists and is not a pruned model; choose another folder"):
         PruningRequest(tmp_path, (0.3,)).check()
 
 

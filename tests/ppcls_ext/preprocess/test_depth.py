@@ -14,7 +14,7 @@ from PIL import Image
 from ppcls_ext.preprocess import ImageError, build_pipeline, decode_image, depth
 from ppcls_ext.preprocess.samples import to_bytes
 from ppcls_ext.utils.errors import UserError
-from tests.support.deep_files import colour_files, grey_files, twelve_bits
+from tests.support.deep_files import colour_files, grey_files, plain_tiff, twelve_bits
 from tests.support.image_files import encoded_with_pillow
 
 VALUES = twelve_bits(3)
@@ -197,3 +197,19 @@ def test_a_look_at_one_file_needs_no_statement() -> None:
     even = encoded_with_pillow(Image.fromarray(np.full((4, 5), 0.5, np.float32)), "TIFF")
     assert decode_image(even, value_range=depth.own_range(even)).shape == (4, 5, 3)
     assert depth.own_range(encoded_with_pillow(Image.new("L", (4, 5)), "PNG")) is None
+
+
+def test_numbers_of_32_bits_without_a_sign_stay_positive() -> None:
+    large = VALUES.astype("<u4") << 20
+    data = plain_tiff(large.tobytes(), *large.shape, bits=32)
+    assert depth.settle(train({"bits": "auto"}, {}), *loading(data)) == {"bits": 32}
+    assert np.array_equal(decode_image(data, value_range=(0.0, 2.0**32))[:, :, 0], VALUES >> 4)
+
+
+def test_what_would_be_misread_is_refused() -> None:
+    signed = plain_tiff((VALUES.astype("<i2") - 100).tobytes(), *VALUES.shape, bits=16, form=2)
+    with pytest.raises(ImageError, match="samples from -100 to 3995"):
+        decode_image(signed)
+    double = plain_tiff(VALUES.astype("<f8").tobytes(), *VALUES.shape, bits=64, form=3)
+    with pytest.raises(ImageError, match="floating-point ones of 64 bits"):
+        decode_image(double, value_range=TWELVE)

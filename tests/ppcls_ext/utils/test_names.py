@@ -11,7 +11,7 @@ import pytest
 
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.image_files import find_images, images_in
-from ppcls_ext.utils.names import match_names, spellings
+from ppcls_ext.utils.names import match_names, meant_path, spellings
 
 FILES = ("train/cat/a b.jpg", "train/cat/Big.JPG", "train/dog/café.png", "val/1.jpg", "海参/1.png", "50%25.jpg")
 
@@ -99,6 +99,14 @@ def test_names_in_bytes_of_gbk(root, log):
         pytest.skip("this file system has UTF-8 names only")
     (root / name / "1.jpg").write_bytes(b"x")
     assert match_names(root, ["扇贝\\1.jpg"], "list.txt") == [f"{name}/1.jpg"]
+
+
+def test_paths_of_configurations_and_options(root, log):
+    stated = str(root).replace("/", "\\")
+    assert meant_path(f"{stated}\\val") == root / "val"
+    assert meant_path(f"file://{root}/train/cat/a%20b.jpg") == root / "train/cat/a b.jpg"
+    assert "is taken for" in log.text
+    assert meant_path("no\\where") == Path("no\\where")
 
 
 def test_spellings_begin_with_the_name_itself():

@@ -81,7 +81,8 @@ def test_a_single_chinese_name_is_enough(name):
         ("cp1252", "café\nseñor\n"), ("cp1252", "Größe\n"), ("latin-1", "naïve"), ("cp1252", "ÄÖ\n"),
         ("cp949", "고양이\n강아지\n"), ("cp949", "불가사리\n"), ("cp949", "배\n"), ("cp949", "자동차 문어\n"),
         ("cp932", "ヒトデ\nナマコ\n"), ("cp932", "猫\n犬\n"), ("euc_jp", "ウニ\n"),
-        ("big5", "海參\n海膽\n"), ("big5", "人\n"), ("cp1251", "Кошка\nсобака\n"), ("cp1251", "МОРЕ\n"),
+        ("euc_jp", "歩行者\n自転車\n"), ("big5", "海參\n海膽\n"), ("big5", "章魚\n"), ("big5", "船\n"),
+        ("cp1251", "Кошка\nсобака\n"), ("cp1251", "МОРЕ\n"),
     ],
 )  # fmt: skip
 def test_another_language_never_becomes_chinese_and_can_be_stated(encoding, text):

@@ -1,0 +1,376 @@
+"""What a command may write: never onto what it reads, and onto a person's own files only when told to.
+
+Every tool names what it will write and what it reads to :func:`claim_outputs` before any work, and the single files
+that it wrote to :func:`record_outputs` afterwards. A folder is known as ours by a file that its tool always writes
+there (``KINDS``); a single file by its checksum in ``.outputs.sha256`` beside it. So the same command may run again,
+while a file that a person made, replaced or edited is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ppcls_ext.utils.config import Document
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import LOCK, sha256_of
+from ppcls_ext.utils.image_files import SUFFIXES
+from ppcls_ext.utils.machine import rank_from_environment
+from ppcls_ext.utils.names import folded_name, is_left_behind
+
+logger = logging.getLogger(__name__)
+
+# Lines as `sha256sum` writes them, of the files that our tools wrote beside it or in the folders beside it.
+RECORD = ".outputs.sha256"
+PREPARED, SAMPLES, PRUNED, CACHE = ".prepared", ".samples", ".pruned", "CACHEDIR.TAG"
+# Keys of configurations that name places to write.
+OUTPUT_KEYS = ("output_dir", "save_inference_dir", "save_dir")
+WEIGHT_SUFFIXES = (".pdparams", ".safetensors", ".pdopt")
+
+
+class Kind(NamedTuple):
+    """A folder that a tool writes.
+
+    Attributes:
+        words: what it is, for messages.
+        marks: names of files; a folder with one of them is such a folder.
+        text: what the mark must contain, where other software writes files of that name.
+        files: names of other files that are written directly in it.
+        whole: the tool replaces the folder; otherwise it adds files to it.
+        asked: even a folder of ours is replaced only with ``--overwrite``.
+    """
+
+    words: str
+    marks: tuple[str, ...]
+    text: str = ""
+    files: tuple[str, ...] = ()
+    whole: bool = False
+    asked: bool = False
+
+
+KINDS = {
+    # The log of a study's run begins before the run does.
+    "run": Kind("the folder of a run", (LOCK, "log.jsonl", "console.log"),
+                files=("train.log", "config.yaml", "report.json", "curves.png")),
+    "study": Kind("the folder of a study", ("study.json",),
+                  files=("comparison.csv", "comparison.md", "runs.csv", "curves.png", "accuracy_cost.png")),
+    "evaluation": Kind("the folder of an evaluation", ("figures.json",),
+                       files=("detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png",
+                              "panels.png")),
+    "check": Kind("the folder of a data check", ("check.json",), files=("overview.png",)),
+    "pictures": Kind("a folder of drawn pictures alone", ()),
+    "cache": Kind("a cache of exports", (CACHE,)),
+    "export": Kind("an export", ("inference.yml",), text="format_version:", whole=True),
+    "samples": Kind("a folder of samples", (SAMPLES,), whole=True),
+    "prepared": Kind("a prepared data set", (PREPARED,), whole=True, asked=True),
+    "pruning": Kind("a pruned model", (PRUNED,), whole=True, asked=True),
+}  # fmt: skip
+
+
+class Output(NamedTuple):
+    """Something that a command will write.
+
+    Attributes:
+        option: what chooses its place, for messages.
+        path: the place; ``None`` where nothing is written.
+        kind: a key of ``KINDS`` for a folder, ``None`` for a single file.
+    """
+
+    option: str
+    path: Path | None
+    kind: str | None = None
+
+
+def claim_outputs(
+    outputs: Iterable[Output],
+    reads: Iterable[str | os.PathLike[str]] = (),
+    walked: Iterable[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
+) -> None:
+    """Makes sure that a command may write its outputs; called before any work, it changes nothing if one is refused.
+
+    With ``overwrite``, a folder that would be replaced whole and is not ours gets another name (``NAME_before``): a
+    slip of the keyboard must not remove a tree of files. In a distributed run, the first process looks for all.
+
+    Args:
+        outputs: what will be written; those without a path are left out.
+        reads: files and folders that are read. An output that lies in such a folder may be new, or ours.
+        walked: folders in which whatever lies there is read. Pictures and folders are not written into them.
+        overwrite: outputs may replace what is not ours.
+
+    Raises:
+        UserError: an output is an input, holds one or would become one; two are the same; one is not ours and there is
+            no ``overwrite``; or its place cannot be written.
+    """
+    if rank_from_environment()[0] > 0:
+        return
+    wanted = [output for output in outputs if output.path is not None]
+    if not wanted:
+        return
+    inputs, records = _Inputs([*reads, *walked], list(walked)), _Records()
+    taken: dict[str, str] = {}
+    aside: list[Path] = []
+    for option, path, name in wanted:
+        assert path is not None
+        shown, kind = f"{option} {path}", KINDS[name] if name else None
+        _refuse_place(shown, path, kind)
+        inputs.refuse(shown, path, kind, records)
+        places = [_key(path / file) for file in ("", *(kind.marks + kind.files if kind else ()))]
+        for place in places:
+            if place in taken:
+                raise UserError(f"{shown}: {taken[place]} is written there too; choose another name")
+        taken.update(dict.fromkeys(places, option))
+        if kind is None:
+            if os.path.lexists(path) and not overwrite and not records.hold(path):
+                raise UserError(
+                    f"{shown}: exists and is not, or no longer, what a tool of this project wrote; choose another "
+                    "name, or replace it with --overwrite"
+                )
+        elif not _is_empty(path, kind):
+            if _is_of(path, kind):
+                if kind.asked and not overwrite:
+                    raise UserError(f"{shown}: is {kind.words} already; give --overwrite to replace it")
+            elif kind.whole and overwrite:
+                aside.append(path)
+            elif not overwrite and (kind.whole or not records.hold_all_of(path)):
+                what = "to keep it under another name" if kind.whole else "to write into it"
+                raise UserError(
+                    f"{shown}: exists and is not {kind.words}; choose another folder, or give --overwrite {what}; "
+                    "nothing was written"
+                )
+    for path in aside:
+        _set_aside(path)
+
+
+def record_outputs(files: Iterable[Path], folder: Path | None = None) -> None:
+    """Notes single files as ours, as they are now.
+
+    Args:
+        files: what was written.
+        folder: the folder that the person named, where the files lie directly in it; it stays free of notes.
+    """
+    lines: dict[Path, list[str]] = {}
+    for file in files:
+        place = Path(os.path.abspath(file))
+        base, name = (place.parent, place.name) if folder is None else _in_folder(place)
+        lines.setdefault(base, []).append(f"{sha256_of(place)}  {_as_line(name)}")
+    for base, new in lines.items():
+        try:
+            # Appended in one piece, so that commands that write side by side lose nothing.
+            with open(base / RECORD, "a+", encoding="utf-8", errors="surrogateescape") as stream:
+                stream.seek(0)
+                known = set(stream.read().split("\n"))
+                stream.write("".join(f"{line}\n" for line in new if line not in known))
+        except OSError as error:
+            # The results are there; only the next command will ask for --overwrite.
+            logger.info("%s: cannot note what was written (%s)", base / RECORD, error.strerror)
+
+
+def inputs_of(document: Document) -> tuple[list[Path], list[Path]]:
+    """Returns what a configuration makes a command read: the existing paths that it names, and roots of class folders.
+
+    Texts are tried as they stand, below each ``dataset_dir``, and with the suffix of a weight file. The files that it
+    was made from (``_BASE_``) are among them.
+
+    Returns:
+        The files and folders, and those of the folders in which every picture is read.
+    """
+    texts = list(dict.fromkeys(_texts(document.data)))
+    roots = [Path(value).expanduser() for key, value in texts if key == "dataset_dir"]
+    walked = [Path(value).expanduser() for key, value in texts if key == "ImageFolder"]
+    found = [document.path, *(Path(place.rpartition(":")[0]) for place in document.lines.values())]
+    for _, value in texts:
+        path = Path(value).expanduser()
+        found += [path, *(root / path for root in roots), *(Path(f"{path}{suffix}") for suffix in WEIGHT_SUFFIXES)]
+    return [path for path in dict.fromkeys(found) if path.name and os.path.exists(path)], walked
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the texts of a configuration with the last part of their keys, without those that name outputs."""
+    if isinstance(value, dict):
+        if value.get("name") == "ImageFolder" and isinstance(value.get("image_root"), str):
+            yield "ImageFolder", value["image_root"]
+        for name, part in value.items():
+            if name not in OUTPUT_KEYS:
+                yield from _texts(part, str(name))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part, key)
+    elif isinstance(value, str) and value:
+        yield key, value
+
+
+def _as_line(name: str) -> str:
+    return name.replace("\n", "\\n")
+
+
+def _in_folder(file: Path) -> tuple[Path, str]:
+    """Returns where and under which name a file is recorded whose folder was named."""
+    return file.parent.parent, f"{file.parent.name}/{file.name}"
+
+
+def _key(path: str | os.PathLike[str]) -> str:
+    """Returns one spelling for all spellings of a place, also on file systems that ignore case."""
+    return folded_name(os.path.realpath(path))
+
+
+def _lies_in(place: str, folder: str) -> bool:
+    return place.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+class _Inputs:
+    """What is read, by place and by number on the disk (which hard links share)."""
+
+    def __init__(self, reads: Sequence[str | os.PathLike[str]], walked: Sequence[str | os.PathLike[str]]) -> None:
+        self._walked = {_key(folder): folder for folder in walked}
+        self._folders: dict[str, Any] = {}
+        self._places: dict[str, Any] = {}
+        self._numbers: dict[tuple[int, int], Any] = {}
+        parents: dict[str, str] = {}
+        for read in reads:
+            try:
+                state = os.stat(read)
+            except OSError:
+                continue  # whoever reads it says that it is missing
+            self._numbers.setdefault((state.st_dev, state.st_ino), read)
+            if stat.S_ISDIR(state.st_mode):
+                self._folders.setdefault(_key(read), read)
+                continue
+            # There may be a hundred thousand pictures in one folder, and each real path takes a look at every level.
+            parent, name = os.path.split(os.path.abspath(read))
+            if parent not in parents:
+                parents[parent] = _key(parent)
+            self._places.setdefault(os.path.join(parents[parent], folded_name(name)), read)
+            if os.path.islink(read):
+                self._places.setdefault(_key(read), read)
+
+    def refuse(self, shown: str, path: Path, kind: Kind | None, records: _Records) -> None:
+        """Raises a UserError if an output is something that is read, holds such a thing or would become one."""
+        place = _key(path)
+        same = self._places.get(place, self._folders.get(place))
+        if same is None and path.exists():
+            state = path.stat()
+            same = self._numbers.get((state.st_dev, state.st_ino))
+        if same is not None:
+            raise UserError(f"{shown}: {_named(same, path)} is read by this command; choose another place to write")
+        if kind is None:
+            if path.exists() and not records.hold(path):
+                for folder, name in self._folders.items():
+                    if _lies_in(place, folder):
+                        raise UserError(
+                            f"{shown}: is a file in {name}, which this command reads; choose another place to write"
+                        )
+        elif kind.whole:
+            for inner, name in [*self._places.items(), *self._folders.items()]:
+                if _lies_in(inner, place):
+                    raise UserError(
+                        f"{shown}: would be replaced, and {name}, which this command reads, lies in it; choose another "
+                        "folder"
+                    )
+        elif not _is_of(path, kind):
+            for name in (*kind.marks, *kind.files):
+                if _key(path / name) in self._places:
+                    raise UserError(
+                        f"{shown}: {name} in it is read by this command and would be replaced; choose another folder"
+                    )
+        if kind is not None or path.suffix.lower() in SUFFIXES:
+            for folder, name in self._walked.items():
+                if _lies_in(place, folder):
+                    raise UserError(
+                        f"{shown}: lies in {name}, where everything is read, so that the next command would take it "
+                        "for data; choose a place outside"
+                    )
+
+
+def _named(read: str | os.PathLike[str], path: Path) -> str:
+    """Returns how an input is named beside an output's path."""
+    return "it" if os.fspath(read) == os.fspath(path) else f"it is {read}, which"
+
+
+class _Records:
+    """Which files are as our tools left them; each record and each file is read once."""
+
+    def __init__(self) -> None:
+        self._records: dict[Path, dict[str, set[str]]] = {}
+        self._answers: dict[Path, bool] = {}
+
+    def hold(self, file: Path) -> bool:
+        """Tells whether a file is ours and unchanged."""
+        place = Path(os.path.abspath(file))
+        if place not in self._answers:
+            sums = self._sums(place.parent, place.name) | self._sums(*_in_folder(place))
+            ordinary = place.is_file() and not place.is_symlink()
+            self._answers[place] = bool(sums) and ordinary and sha256_of(place) in sums
+        return self._answers[place]
+
+    def hold_all_of(self, folder: Path) -> bool:
+        """Tells whether nothing but outputs of ours lies in a folder, hidden files and those of the system aside."""
+        for entry in folder.iterdir():
+            if is_left_behind(entry.name):
+                continue
+            if entry.is_symlink():
+                return False
+            if entry.is_dir():
+                if not any(_is_of(entry, kind) for kind in KINDS.values()) and not self.hold_all_of(entry):
+                    return False
+            elif not self.hold(entry):
+                return False
+        return True
+
+    def _sums(self, base: Path, name: str) -> set[str]:
+        if base not in self._records:
+            found: dict[str, set[str]] = {}
+            try:
+                text = (base / RECORD).read_text(encoding="utf-8", errors="surrogateescape")
+            except OSError:
+                text = ""
+            for line in text.split("\n"):
+                checksum, _, written = line.partition("  ")
+                found.setdefault(written, set()).add(checksum)
+            self._records[base] = found
+        return self._records[base].get(_as_line(name), set())
+
+
+def _refuse_place(shown: str, path: Path, kind: Kind | None) -> None:
+    """Raises a UserError if something of another sort stands there, or the place cannot be written."""
+    if kind is None and path.is_dir():
+        raise UserError(f"{shown}: is a folder, not a file")
+    if kind is None and path.exists() and not path.is_file():
+        raise UserError(f"{shown}: is no ordinary file; choose another name")
+    if kind is not None and os.path.lexists(path) and not path.is_dir():
+        raise UserError(f"{shown}: is a file, not a folder")
+    place = Path(os.path.abspath(path))
+    above = next(folder for folder in (place, *place.parents) if folder.exists() and (folder != place or kind))
+    if not above.is_dir():
+        raise UserError(f"{shown}: {above} is a file, not a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{shown}: cannot be written ({above}: permission denied); choose another place")
+
+
+def _is_empty(folder: Path, kind: Kind) -> bool:
+    """Tells whether there is nothing that could be lost: hidden files count only where the folder is replaced."""
+    if not folder.is_dir():
+        return True
+    return not any(kind.whole or not is_left_behind(entry.name) for entry in folder.iterdir())
+
+
+def _is_of(folder: Path, kind: Kind) -> bool:
+    """Tells whether a folder bears a mark of its kind."""
+    for file in (folder / mark for mark in kind.marks):
+        if file.is_file() and (not kind.text or kind.text in file.read_text(encoding="utf-8", errors="replace")):
+            return True
+    return False
+
+
+def _set_aside(folder: Path) -> None:
+    """Gives a folder that is not ours another name."""
+    place = Path(os.path.abspath(folder))
+    kept, number = place.with_name(f"{place.name}_before"), 2
+    while os.path.lexists(kept):
+        kept, number = place.with_name(f"{place.name}_before_{number}"), number + 1
+    os.rename(place, kept)
+    logger.warning("%s: was not written by a tool of this project; kept as %s", folder, kept)

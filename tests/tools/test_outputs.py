@@ -1,0 +1,221 @@
+"""No tool writes onto what it reads or onto a person's files: refused before any work, by one rule for all tools."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
+from tests.support.cifar import cifar_archive
+from tests.support.detection_configs import write_config as write_detector
+from tests.support.detection_configs import write_data
+from tests.support.raw_data import corners, write_image, write_voc
+from tests.support.runs import refusal, run_here, tiny_config, write_config
+from tests.tools.test_compare_runs_tool import write_run
+
+READ, FOREIGN, INSIDE = "is read by this command", "--overwrite", "where everything is read"
+INFER = "--model export --input"
+RUN = "Global.pretrained_model=run/checkpoints/best"
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Returns every file below a folder."""
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_pictures(folder: Path, *names: str) -> None:
+    """Writes small pictures of one colour each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        Image.fromarray(np.full((24, 32, 3), 40 * number, np.uint8)).save(folder / name)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of everything that tools read, and files and folders of a person."""
+    root = tmp_path_factory.mktemp("project")
+    write_pictures(root / "photos", "a.jpg", "a.png", "b.jpg")
+    (root / "link").symlink_to("photos")
+    (root / "link.png").symlink_to("photos/a.png")
+    os.link(root / "photos" / "b.jpg", root / "hard.jpg")
+    (root / "notes.txt").write_text("mine")
+    (root / "CARD.md").write_text("mine")
+    (root / "notes.csv").write_text("mine")
+    (root / "notes.json").write_text("{}")
+    for name in ("full", "runs/tiny"):
+        (root / name).mkdir(parents=True)
+        (root / name / "notes.txt").write_text("mine")
+    # Another project's export has the same name for its description.
+    (root / "theirs").mkdir()
+    (root / "theirs" / "inference.yml").write_text("Global: {model_name: theirs}\n")
+    (root / "export").mkdir()
+    (root / "export" / "inference.yml").write_text("format_version: 2\n")
+    write_detector(root)
+    write_data(root)
+    for name in ("one", "two"):
+        write_pictures(root / "classes" / name, "1.png", "2.png")
+    folder = {"name": "ImageFolder", "image_root": "classes", "transform_ops": []}
+    config = tiny_config(root / "out", DataLoader__Eval__dataset=folder, DataLoader__Train__dataset=folder)
+    config["Global"]["output_dir"] = "out"
+    write_config(root, config, "folder.yaml")
+    best = root / "run" / "checkpoints" / "best"
+    best.mkdir(parents=True)
+    (best / "model.pdparams").write_bytes(b"weights")
+    (best / "state.json").write_text("{}")
+    write_run(root / "runs" / "one", [(0.1, 0.2)])
+    (root / "runs" / "one" / "report.json").write_text("{}")
+    for number in range(3):
+        write_image(root / "raw" / "Images" / f"{number}.png", seed=number)
+        write_voc(root / "raw" / "Annotations" / f"{number}.xml", corners("cube", 5, 6, 25, 36))
+    cifar_archive(root / "all.tar.gz", images=8)
+    (root / "all_link.tar.gz").symlink_to("all.tar.gz")
+    (root / "weights.safetensors").write_bytes(b"weights")
+    study = {"output_dir": "full", "seeds": [0], "rows": [{"name": "one", "config": "folder.yaml"}]}
+    (root / "study.yaml").write_text(yaml.safe_dump(study))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("infer.py", f"{INFER} photos --save photos", READ),
+        ("infer.py", f"{INFER} photos --save link --overwrite", READ),
+        ("infer.py", f"{INFER} photos/a.jpg --save photos/a.jpg", READ),
+        ("infer.py", f"{INFER} photos/a.jpg --save full/../photos/a.jpg --overwrite", READ),
+        ("infer.py", f"{INFER} photos/a.jpg --save photos/A.JPG", READ),
+        ("infer.py", f"{INFER} link.png --save photos/a.png", READ),
+        ("infer.py", f"{INFER} photos/b.jpg --save hard.jpg --overwrite", READ),
+        ("infer.py", f"{INFER} photos/*.png --save photos --overwrite", READ),
+        ("infer.py", f"{INFER} photos --save photos/drawn", INSIDE),
+        ("infer.py", f"{INFER} photos --save link/sheet.png --overwrite", INSIDE),
+        ("infer.py", f"{INFER} photos --save full", FOREIGN),
+        ("infer.py", f"{INFER} photos --json notes.txt", FOREIGN),
+        ("infer.py", f"{INFER} photos --json full", "is a folder, not a file"),
+        ("infer.py", f"{INFER} photos --json notes.txt/x.json", "is a file, not a folder"),
+        ("infer.py", f"{INFER} photos --json new.json --coco ./new.json", "--json is written there too"),
+        ("infer.py", f"{INFER} photos --coco data/val.json --annotations data/val.json", READ),
+        ("infer.py", f"{INFER} photos --json export/inference.yml --overwrite", "is a file in export"),
+        ("infer.py", f"-c folder.yaml -o {RUN} --input photos --json folder.yaml", READ),
+        ("eval.py", "-c tiny.yml --json tiny.yml --overwrite", READ),
+        ("eval.py", "-c tiny.yml --json data/train.json", READ),
+        ("eval.py", "-c tiny.yml --output data/images", READ),
+        ("eval.py", "-c tiny.yml --output new --json new/figures.json", "is written there too"),
+        ("eval.py", f"-c folder.yaml -o {RUN} --json notes.txt", FOREIGN),
+        ("eval.py", f"-c folder.yaml -o {RUN} --json run/checkpoints/best/state.json --overwrite", "is a file in"),
+        ("train.py", "-c folder.yaml -o Global.output_dir=classes --overwrite", READ),
+        ("train.py", "-c folder.yaml -o Global.output_dir=classes/run", INSIDE),
+        ("train.py", "-c folder.yaml -o Global.output_dir=full", FOREIGN),
+        ("train.py", "-c tiny.yml -o save_dir=runs --resume auto", FOREIGN),
+        ("export_model.py", f"-c folder.yaml -o {RUN} --output run/checkpoints/best", READ),
+        ("export_model.py", f"-c folder.yaml -o {RUN} --output run --overwrite", "lies in it"),
+        ("export_model.py", f"-c folder.yaml -o {RUN} Global.save_inference_dir=theirs", FOREIGN),
+        ("export_model.py", "-c tiny.yml -o weights=run/checkpoints/best/model --output data --overwrite", READ),
+        ("quantize_model.py", "--model export --images photos --output photos", READ),
+        ("quantize_model.py", "--model export --images photos --output full", FOREIGN),
+        ("prune_model.py", f"-c folder.yaml -o {RUN} --ratio 0.3 --output full", FOREIGN),
+        ("prune_model.py", f"-c folder.yaml -o {RUN} --ratio 0.3 --output classes --overwrite", READ),
+        ("check_data.py", "-c tiny.yml --output data/images --overwrite", READ),
+        ("check_data.py", "-c folder.yaml --output classes/two", INSIDE),
+        ("check_data.py", "-c folder.yaml --output full", FOREIGN),
+        ("prepare_data.py", "sonar raw --classes cube --output raw", READ),
+        ("prepare_data.py", "imagefolder raw --classes cube --output raw/new", INSIDE),
+        ("prepare_data.py", "imagefolder raw --classes cube --output . --overwrite", "lies in it"),
+        ("prepare_data.py", "sonar raw --classes cube --output full", FOREIGN),
+        ("prepare_data.py", "samples -c folder.yaml --output classes --overwrite", READ),
+        ("prepare_data.py", "cifar100 all.tar.gz --every 2 --output all_link.tar.gz --overwrite", READ),
+        ("prepare_data.py", "synthetic --output full", FOREIGN),
+        ("compare_runs.py", "runs/one --output runs/one/log.jsonl --overwrite", READ),
+        ("compare_runs.py", "runs/one --output runs/one/report.json --overwrite", "is a file in"),
+        ("convert_weights.py", "weights weights.safetensors --model EConvNeXt_mini --from ours --overwrite", READ),
+        ("model_card.py", "--model EConvNeXt_mini", FOREIGN),
+        ("profile_model.py", "--model EConvNeXt_mini --output notes.md", "notes.csv: exists"),
+        ("benchmark.py", "startup --output notes.md", "notes.json: exists"),
+        ("benchmark.py", "operators --model EConvNeXt_mini --cache full", FOREIGN),
+        ("study.py", "study.yaml", FOREIGN),
+    ],
+)  # fmt: skip
+def test_no_tool_replaces_what_is_read_or_a_persons_own(project: Path, tool: str, arguments: str, message: str) -> None:
+    before = content_of(project)
+    line = refusal(project, tool, *arguments.split())
+    assert line.startswith("error: ") and message in line
+    assert content_of(project) == before
+
+
+def test_the_same_command_runs_again_until_a_person_edits_the_result(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "one", [(0.1, 0.2)])
+    command = (tmp_path, "compare_runs.py", run, "--output", "runs.png")
+    for _ in range(2):
+        assert run_here(*command)[0] == 0
+    write_pictures(tmp_path, "runs.png")
+    assert "--overwrite" in refusal(*command)
+    assert Image.open(tmp_path / "runs.png").width == 32
+    assert run_here(*command, "--overwrite")[0] == 0
+    assert Image.open(tmp_path / "runs.png").width > 600
+
+
+def test_pictures_of_one_name_are_drawn_apart_and_again(tmp_path: Path) -> None:
+    from ppcls_ext.deploy.export import export_classifier
+    from tests.support.deployment import small_classifier
+
+    write_pictures(tmp_path / "photos", "a.jpg", "a.png", "A.bmp", "b.png")
+    write_pictures(tmp_path / "more", "b.png")
+    export_classifier(
+        small_classifier(), tmp_path / "export", model_name="small", class_num=4, image_shape=[3, 64, 48],
+        preprocess=[{"ResizeImage": {"size": [48, 64]}}, {"NormalizeImage": {"order": ""}}],
+    )  # fmt: skip
+    before = content_of(tmp_path / "photos")
+    command = ("infer.py", "--model", "export", "--input", "photos", "more", "--save", "drawn", "--json", "out.json")
+    for _ in range(2):
+        assert run_here(tmp_path, *command)[0] == 0
+    names = sorted(path.name.casefold() for path in (tmp_path / "drawn").iterdir())
+    assert names == ["a.png", "a_2.png", "a_3.png", "b.png", "b_2.png"]
+    assert content_of(tmp_path / "photos") == before
+    (tmp_path / "drawn" / "b.png").write_bytes(b"mine")
+    assert "--overwrite" in refusal(tmp_path, *command)
+    assert (tmp_path / "drawn" / "b.png").read_bytes() == b"mine"
+
+
+def test_a_folder_of_a_person_is_kept_where_it_would_be_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, tiny_config(tmp_path / "run"))
+    write_pictures(tmp_path / "samples", "mine.png")
+    before = content_of(tmp_path / "samples")
+    command = ("prepare_data.py", "samples", "-c", config, "--count", "3", "--output", tmp_path / "samples")
+    assert "--overwrite" in refusal(tmp_path, *command)
+    assert run_here(tmp_path, *command, "--overwrite")[0] == 0
+    assert "samples_before" in capsys.readouterr().out
+    kept = content_of(tmp_path / "samples_before")
+    assert list(kept.values()) == list(before.values())
+    assert len(list((tmp_path / "samples").rglob("*.png"))) == 3
+
+
+def test_a_run_may_begin_where_only_other_results_of_ours_lie(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "check").mkdir(parents=True)
+    (run / "check" / "check.json").write_text("{}")
+    (run / "figures.json.txt").write_text("written by a tool")
+    record_outputs([run / "figures.json.txt"])
+    claim_outputs([Output("Global.output_dir", run, "run")])
+    with pytest.raises(UserError, match="is not an export"):
+        claim_outputs([Output("--output", run, "export")])
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists and is not the folder of a run"):
+        claim_outputs([Output("Global.output_dir", run, "run")])
+
+
+def test_the_other_processes_of_a_run_leave_the_check_to_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train.log").write_text("the first process has begun")
+    outputs = [Output("Global.output_dir", tmp_path, "run")]
+    with pytest.raises(UserError):
+        claim_outputs(outputs)
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+    claim_outputs(outputs)
