@@ -83,7 +83,7 @@ KINDS = {
     "box_outside": Kind(ERROR, "wholly outside of the image", *_BOX),
     "box_partly_outside": Kind(WARNING, "partly outside of the image", *_BOX),
     "swapped_corners": Kind(WARNING, "whose corners had to be put in order (a negative width or height)", *_BOX),
-    "no_box_left": Kind(WARNING, "of which no box can be used, so that they are left out"),
+    "no_box_left": Kind(WARNING, "of which no box can be used: left out"),
     "area_differs": Kind(INFORMATION, "whose area is not width times height (matters to AP by size)", *_BOX),
     "tiny_box": Kind(WARNING, f"with a side below {TINY_SIDE:g} px or under {TINY_AREA:g} px² when evaluated", *_BOX),
     "duplicate_box": Kind(WARNING, "that another one of the same class covers almost exactly", *_BOX),
