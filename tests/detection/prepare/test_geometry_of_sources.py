@@ -88,6 +88,12 @@ def test_refused_until_the_person_has_chosen(tmp_path: Path, name: str, form: st
         np.testing.assert_allclose(found, object_, atol=1e-6)
 
 
+def test_options_that_exclude_each_other(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "raw", "voc", WRITTEN["corners"][0], (WIDTH, HEIGHT))
+    with pytest.raises(UserError, match="--normalised and --scale-by exclude each other"):
+        prepared(source, "--normalised", "--scale-by", "2")
+
+
 def test_a_person_may_insist(tmp_path: Path) -> None:
     source = write_source(tmp_path / "raw", "coco", lambda x, y, w, h: (x, y, x + w, y + h), (WIDTH, HEIGHT))
     result = prepared(source, "--boxes", "as-written")
