@@ -292,7 +292,7 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
-        identifier, _, name = line.strip().partition(config.postprocess.delimiter or " ")
+        identifier, name = [*line.strip().split(config.postprocess.delimiter, 1), ""][:2]
         if not identifier.isdigit():
             raise UserError(f"{file}:{number}: must be a class number and a name, got '{line.strip()}'")
         names[int(identifier)] = name.strip()

@@ -120,7 +120,7 @@ class Evaluator:
         """
         start = time.monotonic()
         detections = self.detect(model, folder)
-        figures = evaluate_detections(self.coco, detections, self.image_ids)
+        figures = evaluate_detections(self.coco, detections, self.image_ids, class_names=self.class_names)
         seconds = time.monotonic() - start
         logger.info(
             "evaluation: AP %s  AP50 %s  (%d images in %s)", figure_text(figures.ap, 4), figure_text(figures.ap50, 4),
@@ -218,7 +218,8 @@ def evaluate_config(
     if not environment.is_main:
         return None
     start = time.monotonic()
-    figures = evaluate_detections(evaluator.coco, detections, evaluator.image_ids)
+    names = evaluator.class_names
+    figures = evaluate_detections(evaluator.coco, detections, evaluator.image_ids, class_names=names)
     counting = time.monotonic() - start
     written = write_evaluation(
         folder,

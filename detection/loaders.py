@@ -111,6 +111,10 @@ def _parse(dataset: Any, config: DetectionConfig, environment: Environment, part
     random.seed(derive_seed(environment.seed, "images"))
     files = config.datasets[part]
     if config.data[f"{part}Dataset"].get("name") != COCO or files.annotations is None:
+        logger.warning(
+            "%sDataset: %s is read by PaddleDetection, which drops boxes and images without a word: prepare COCO files",
+            part, config.data[f"{part}Dataset"].get("name"),
+        )  # fmt: skip
         dataset.check_or_download_dataset()
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             dataset.parse_dataset()
@@ -297,6 +301,10 @@ class DetectionBatchReader:
                 name = error.name if error.name in self._numbers else file
                 bad[self._numbers[name]] = error.cause
                 first = first or ImageError(name, error.cause)
+            except cv2.error as error:
+                # OpenCV minds shapes: too long, or nothing left. Of a mosaic it may be another picture's.
+                bad[self._numbers[file]] = f"an operator cannot use it, or what it is combined with ({_cause(error)})"
+                first = first or ImageError(file, bad[self._numbers[file]])
             except DAMAGE as error:
                 raise UserError(f"{file}: cannot be used ({_cause(error)})") from error
         if self.training and first is not None:

@@ -33,6 +33,8 @@ SHAPES = ("gt_poly", "gt_segm", "gt_keypoint", "semantic", "gt_rbox")
 HUES, BYTES = 180, 256
 TILES = 4
 IMAGE_AXES = 3
+# Of what OpenCV warps, in pixels.
+LONGEST_SIDE = 2**15 - 2
 NotNegative = Annotated[float, Limits(ge=0)]
 Degrees = Annotated[float, Limits(ge=0, le=180)]
 Slant = Annotated[float, Limits(ge=0, le=80)]
@@ -162,6 +164,19 @@ class RandomShortSideResize(toolkit.RandomShortSideResize):
         size = self.get_size_with_aspect_ratio(sample["image"].shape[:2], max(self.short_side_sizes), self.max_size)
         refuse_large_result(*size, MEGAPIXELS)
         return super().apply(sample, context)
+
+
+class Mixup(toolkit.Mixup):
+    """ppdet's operator, in its place, which refuses pairs whose mixture would be larger than 64 megapixels.
+
+    It is as wide and as high as the larger of the two: of 20000 x 2 and 2 x 20000 pixels, 400 megapixels.
+    """
+
+    def apply_image(self, img1: np.ndarray, img2: np.ndarray, factor: float) -> np.ndarray:
+        """Mixes two pictures ``[H, W, 3]``; ``ImageError`` where the result would be too large."""
+        height, width = (max(sides) for sides in zip(img1.shape[:2], img2.shape[:2], strict=True))
+        refuse_large_result(width, height, MEGAPIXELS)
+        return super().apply_image(img1, img2, factor)
 
 
 class SonarEnhance(BaseOperator):
@@ -444,11 +459,15 @@ class RandomPerspective(BaseOperator):
 
         Raises:
             ValueError: the sample has outlines or key points besides boxes.
+            ImageError: a side is longer than OpenCV can move.
         """
         refuse_shapes(sample, type(self).__name__)
         if np.random.uniform() >= self.prob:
             return sample
         size = sample["image"].shape[:2]
+        if max(size) > LONGEST_SIDE:
+            limit = f"RandomPerspective takes sides of up to {LONGEST_SIDE}"
+            raise ImageError("image", f"has {size[1]} x {size[0]} pixels; {limit}")
         matrix = self.draw_motion(size, size)
         sample["image"] = warp(sample["image"], matrix, size, self.fill_value)
         whole = move_boxes(boxes_of(sample), matrix)
@@ -574,7 +593,7 @@ OPERATORS = (
 )  # fmt: skip
 
 # These stand in the place of ppdet's own.
-REPLACEMENTS = (Decode, RandomShortSideResize, Resize)
+REPLACEMENTS = (Decode, Mixup, RandomShortSideResize, Resize)
 
 
 def register() -> None:

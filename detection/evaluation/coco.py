@@ -56,6 +56,7 @@ class GroundTruth:
         images: image id -> its COCO record, of the images that are evaluated.
         boxes: image id -> annotated boxes of ``classes``, only of images that have some.
         all_image_ids, all_category_ids: what the file knows, evaluated or not.
+        numbers: category id -> number of the class in the model, from 0.
     """
 
     source: str
@@ -64,6 +65,11 @@ class GroundTruth:
     boxes: dict[int, Boxes] = field(repr=False)
     all_image_ids: frozenset[int] = field(repr=False)
     all_category_ids: frozenset[int] = field(repr=False)
+    numbers: dict[int, int] = field(default_factory=dict)
+
+    def number_of(self, category_id: int) -> int:
+        """Returns the number of a class, which chooses its colour; where none are told, its place in ``classes``."""
+        return self.numbers[category_id] if self.numbers else list(self.classes).index(category_id)
 
     def of(self, image_id: int) -> Boxes:
         """Returns the annotated boxes of an image, none if it is empty."""

@@ -66,6 +66,7 @@ class ClassMetrics:
 
     Attributes:
         category_id, name: as in the annotation file.
+        number: of the class in the model, from 0, by which pictures choose its colour.
         boxes, images: annotated boxes (without crowds), and images that hold some.
         detections: how many detections name the class, whatever their score.
         metrics: the twelve COCO metrics by name, of this class alone; None where there is no annotated box.
@@ -74,6 +75,7 @@ class ClassMetrics:
 
     category_id: int
     name: str
+    number: int
     boxes: int
     images: int
     detections: int
@@ -214,6 +216,7 @@ def evaluate_detections(
     classes: Sequence[str] | None = None,
     score_threshold: float | None = None,
     source: str = "detections",
+    class_names: Sequence[str] | None = None,
 ) -> DetectionMetrics:
     """Evaluates detections against an annotation file.
 
@@ -226,6 +229,7 @@ def evaluate_detections(
         score_threshold: detections below it are left out of the confusion matrix; default: the threshold with the
             highest F1 of all classes together. The COCO metrics count all detections.
         source: what messages call ``detections``, for instance their file.
+        class_names: of the model, by class number, all that are evaluated among them; default: those evaluated.
 
     Raises:
         UserError: the annotation file or a detection is faulty, or they do not belong together.
@@ -251,6 +255,7 @@ def evaluate_detections(
         ClassMetrics(
             category_id=category_id,
             name=name,
+            number=index if class_names is None else class_names.index(name),
             boxes=boxes_of[category_id],
             images=images_of[category_id],
             detections=detections_of[category_id],

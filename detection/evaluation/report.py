@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ def write_evaluation(
     """
     folder = Path(folder)
     truth = read_ground_truth(annotation_file, metrics.image_ids, [row.name for row in metrics.classes])
+    truth = replace(truth, numbers={row.category_id: row.number for row in metrics.classes})
     found = check_detections(detections, truth)
     names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png")
     written = [folder / name for name in names]
@@ -104,7 +105,8 @@ def write_evaluation(
     summary = f"{title}: AP {figure_text(metrics.ap)}, AP50 {figure_text(metrics.ap50)}"
     draw_precision_recall(metrics, written[2], summary)
     limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {metrics.iou_threshold:.2f}"
-    draw_confusion(metrics.confusion, [row.name for row in metrics.classes], written[3], f"{summary}\n{limits}")
+    shown = [drawable(row.name, row.number, in_chart=True) for row in metrics.classes]
+    draw_confusion(metrics.confusion, shown, written[3], f"{summary}\n{limits}")
     draw_class_bars(metrics, SIZES, written[4], summary)
     if panels > 0:
         worst = worst_images(truth, found, metrics.score_threshold, metrics.iou_threshold)[:panels]
@@ -201,7 +203,7 @@ def _panel(
 ) -> Image.Image:
     record = truth.images[image.image_id]
     picture, factor = _picture(record, file, enhance, value_range)
-    numbers = {category_id: index for index, category_id in enumerate(truth.classes)}
+    numbers = {category_id: truth.number_of(category_id) for category_id in truth.classes}
 
     def with_boxes(boxes: Boxes, dashed: np.ndarray, notes: Sequence[str], scores: list[float] | None) -> Image.Image:
         low, size = boxes.boxes[:, :2], boxes.boxes[:, 2:]

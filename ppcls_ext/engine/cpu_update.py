@@ -8,6 +8,7 @@ states stay Paddle's. The averages are the same bits as with Paddle's operators,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from types import MethodType
 
 import numpy as np
@@ -34,6 +35,8 @@ def fuse_update(optimizer: paddle.optimizer.Optimizer) -> bool:
     )
     if plain:
         optimizer.step = MethodType(_step, optimizer)
+        # Gradients are dropped in place of filled with zeros, to which the next ones would have to be added.
+        optimizer.clear_grad = partial(type(optimizer).clear_grad, optimizer, set_to_zero=False)
     return plain
 
 

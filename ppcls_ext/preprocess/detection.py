@@ -60,7 +60,8 @@ def decode_as_trained(
     """Decodes an image file's bytes to the ``uint8`` RGB ``[H, W, 3]`` that ppdet's ``Decode`` makes of them.
 
     Formats that OpenCV does not know, with which nobody can have trained, are decoded by ``decode_image`` alone; so are
-    samples of more than 8 bits whose range is stated.
+    samples of more than 8 bits whose range is stated, and WebP pictures that EXIF turns: OpenCV leaves them as they are
+    stored, but boxes belong to the upright picture, as in all other formats.
 
     Raises:
         ImageError: as ``decode_image``; the message begins with ``name``.
@@ -76,18 +77,18 @@ def decode_as_trained(
 
 
 def _decoders_agree(data: bytes) -> bool:
-    """Whether ``decode_image`` gives what OpenCV gives: opaque pictures, stored without loss or JPEG."""
+    """Whether ``decode_image`` gives what OpenCV gives, or should give: opaque pictures, stored without loss or JPEG,
+    and turned WebP."""
     if data.startswith(JPEG_START):
         return not is_cmyk_jpeg(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if (form := deep_form(image)) is not None:
             return image.mode not in ("RGBA", "LA") and not (form.colour and form.rescaled)
-        return (
-            image.format in ("PNG", "BMP")
-            and image.mode in ("RGB", "L")
-            and "transparency" not in image.info
-            and image.getexif().get(ORIENTATION, 1) == 1
-        )
+        upright = image.getexif().get(ORIENTATION, 1) == 1
+        if image.format == "WEBP":
+            return not upright
+        opaque = image.mode in ("RGB", "L") and "transparency" not in image.info
+        return image.format in ("PNG", "BMP") and opaque and upright
 
 
 def height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:

@@ -143,7 +143,9 @@ def draw_boxes(
     grounds: list[Corners] = []
     texts = []
     for index, place in reversed(drawn):
-        text = labels[index] if scores is None else f"{labels[index]} {100 * scores[index]:.0f} %"
+        # Behind a name that is written from the right the mark keeps the number on its right.
+        mark = "" if labels[index].isascii() else "\u200e"
+        text = labels[index] if scores is None else f"{labels[index]}{mark} {100 * scores[index]:.0f} %"
         text = shortened(text, font, picture.width - 2 * margin)
         if text:
             size = (math.ceil(text_width(text, font)) + 2 * margin, height)

@@ -296,7 +296,12 @@ def _runs(text: str, font: ImageFont.FreeTypeFont) -> list[tuple[str, ImageFont.
 
 def text_width(text: str, font: ImageFont.FreeTypeFont) -> float:
     """Returns the pixels that one line of text takes when :func:`write` draws it."""
-    return sum(own.getlength(part) for part, own in _runs(text, font))
+    return sum(own.getlength(part, direction=_direction(part)) for part, own in _runs(text, font))
+
+
+def _direction(text: str) -> str | None:
+    """Returns the direction of a line for Pillow: from the left, whatever its first letter; words may run otherwise."""
+    return None if text.isascii() or not shapes_text() else "ltr"
 
 
 def write(
@@ -320,13 +325,13 @@ def write(
     for number, line in enumerate(text.split("\n")):
         runs, top = _runs(line, font), y + number * step
         if len(runs) == 1 and runs[0][1] is font:
-            pen.text((x, top), runs[0][0], fill=fill, font=font, anchor=anchor)
+            pen.text((x, top), runs[0][0], fill=fill, font=font, anchor=anchor, direction=_direction(line))
             continue
         left = x - (text_width(line, font) / 2 if anchor[0] == "m" else 0)
         baseline = top + ((ascent - descent) / 2 if anchor[1] == "m" else ascent)
         for part, own in runs:
-            pen.text((left, baseline), part, fill=fill, font=own, anchor="ls")
-            left += own.getlength(part)
+            pen.text((left, baseline), part, fill=fill, font=own, anchor="ls", direction=_direction(part))
+            left += own.getlength(part, direction=_direction(part))
 
 
 # Drawing with matplotlib

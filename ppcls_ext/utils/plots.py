@@ -333,7 +333,7 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
 
     figure = _new_figure(9.5, 6)
     axes = figure.add_subplot()
-    curves = [(number, row) for number, row in enumerate(metrics.classes) if not row.absent]
+    curves = [(row.number, row) for row in metrics.classes if not row.absent]
     named = len(curves) <= MOST_NAMED_CURVES
     for number, row in sorted(curves, key=lambda curve: -curve[1].metrics["AP50"]):
         colour = _on_paper(number) if named else "0.75"
@@ -375,7 +375,7 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], path: str | Path, t
                 ink = "white" if shares[row, column] > 0.55 else "black"
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=ink, fontsize="small")
     if side <= MOST_NAMED_CELLS:
-        names = [_cut(drawable(name, number, in_chart=True), LONGEST_NAME) for number, name in enumerate(names)]
+        names = [_cut(name, LONGEST_NAME) for name in names]
         axes.set_xticks(range(side), [*names, "missed"], rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(side), [*names, "nothing there"])
     # The background stands apart: misses on the right, false alarms below.
@@ -396,7 +396,7 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
         path: the PNG to write, whole or not at all.
         title: heading.
     """
-    drawn = [drawable(row.name, number, in_chart=True) for number, row in enumerate(metrics.classes)]
+    drawn = [drawable(row.name, row.number, in_chart=True) for row in metrics.classes]
     names = {row.name: _shortened(name) for row, name in zip(metrics.classes, drawn, strict=True)}
     present = sorted((row for row in metrics.classes if not row.absent), key=lambda row: row.metrics["AP"] or 0)
     absent = ", ".join(names[row.name] for row in metrics.classes if row.absent)

@@ -246,14 +246,16 @@ def is_chinese(data: bytes) -> bool | None:
         text = data.decode("gb18030")
     except UnicodeDecodeError:
         return False
-    characters = {character for character in text if not character.isascii()}
+    # Each character once: files may be large.
+    every = set(text)
+    characters = {character for character in every if not character.isascii()}
     code_of = {character: character.encode("gb2312", "ignore") for character in characters}
     hanzi = [character for character in characters if "\u3400" <= character <= "\u9fff" or character > "\uffff"]
     codes = [code_of[character] for character in hanzi if code_of[character]]
     usual, others = (sum(code[0] in rows for code in codes) for rows in (USUAL, OTHERS))
     symbols = sum(bool(code) and code[0] in SYMBOLS for code in code_of.values())
     strange = len(characters) - len(hanzi) - symbols
-    control = any(character < " " and character not in "\t\n\r\f\x1a" for character in text)
+    control = any(character < " " and character not in "\t\n\r\f\x1a" for character in every)
     # Western words in GBK are characters that nobody uses, Japanese ones too; Big5 gives private characters and kana.
     if strange or control or not usual or usual < others or len(hanzi) - usual - others > MOST_RARE * len(hanzi):
         return False
@@ -284,10 +286,9 @@ def _is_cased(data: bytes, encoding: str) -> bool:
 
 def _is_damaged_utf8(data: bytes) -> bool:
     """Tells whether a text is UTF-8 but for some bytes: by characters of three bytes, which no other encoding has."""
-    foreign = [character for character in data.decode("utf-8", "surrogateescape") if not character.isascii()]
-    bad = sum("\udc80" <= character <= "\udcff" for character in foreign)
-    wide = sum(character > "\u07ff" for character in foreign) - bad
-    return 0 < bad < len(foreign) - bad and wide > 0
+    lossy = data.decode("utf-8", "surrogateescape")
+    foreign, bad = (len(re.findall(kind, lossy)) for kind in ("[^\0-\x7f]", "[\udc80-\udcff]"))
+    return 0 < bad < foreign - bad and re.search("[\u0800-\udc7f\ue000-\U0010ffff]", lossy) is not None
 
 
 def _is_doubtful_utf8(text: str) -> bool:

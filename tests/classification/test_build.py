@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -16,6 +18,7 @@ from classification.build import (
     check_image_shape,
     check_same_classes,
     open_dataset,
+    read_class_names,
 )
 from classification.config import load_config
 from classification.prepare import write_samples
@@ -59,6 +62,14 @@ def test_only_training_speaks_of_synchronised_batch_norm(tmp_path, caplog):
     assert "Arch.use_sync_bn needs a GPU" in caplog.text
     kinds = {type(layer).__name__ for layer in build_network(config, environment_on_gpu=True).sublayers()}
     assert "SyncBatchNorm" in kinds and "BatchNorm2D" not in kinds
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
+def test_class_names_of_a_file_of_another_system(tmp_path, encoding):
+    (tmp_path / "names.txt").write_bytes("0 海参\r\n2\t海 胆\r\n".encode(encoding))
+    processing = SimpleNamespace(class_id_map_file=str(tmp_path / "names.txt"), delimiter=None)
+    config = dataclasses.replace(config_of(tmp_path), postprocess=processing)
+    assert read_class_names(config, None) == ["海参", "1", "海 胆"]
 
 
 def test_class_names_that_differ_are_told_by_the_first_difference():

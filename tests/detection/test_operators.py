@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from detection.toolkit import register
+from ppcls_ext.preprocess import ImageError, sonar
 from ppcls_ext.preprocess import detection as preprocess
-from ppcls_ext.preprocess import sonar
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import check_arguments, parameters_of
 from tests.support.coloured_boxes import coloured_sample, seen_box
@@ -229,3 +229,26 @@ def test_arguments_out_of_range_are_refused_by_the_check_of_configurations(opera
 def test_sizes_and_colours_are_refused_by_the_operator(arguments):
     with pytest.raises(ValueError, match="must be"):
         apply("MosaicPerspective", arguments, coloured_sample(0, 20, 30, []))
+
+
+def test_a_side_longer_than_opencv_moves_is_the_fault_of_the_picture():
+    sample = {"image": np.zeros([2, 32767, 3], np.uint8)}
+    with pytest.raises(ImageError, match="has 32767 x 2 pixels; RandomPerspective takes sides of up to 32766"):
+        transformed([{"RandomPerspective": {}}], sample)
+    whole = {"image": np.zeros([2, 32766, 3], np.uint8)}
+    assert transformed([{"RandomPerspective": {}}], whole)["image"].shape == (2, 32766, 3)
+
+
+def test_a_short_side_may_not_make_the_long_one_endless():
+    resize = {"RandomShortSideResize": {"short_side_sizes": [400, 480]}}
+    with pytest.raises(ImageError, match="would be resized to 4800000 x 480 pixels; at most 64 megapixels"):
+        transformed([resize], {"image": np.zeros([2, 20000, 3], np.uint8)})
+    assert transformed([resize], {"image": frame(40, 56)})["image"].shape[0] in (400, 480)
+
+
+def test_a_mixture_of_a_wide_and_a_tall_picture_is_refused():
+    pair = [{"image": np.zeros([*size, 3], np.uint8)} for size in ((2, 20000), (20000, 2))]
+    with pytest.raises(ImageError, match="would be resized to 20000 x 20000 pixels"):
+        apply("Mixup", {}, pair)
+    pair = [{"image": np.zeros([*size, 3], np.uint8)} for size in ((40, 50), (30, 60))]
+    assert apply("Mixup", {}, pair)["image"].shape == (40, 60, 3)

@@ -244,3 +244,11 @@ def test_confusion_matrix(tmp_path, score_threshold):
         [1, 0, 1, 0],
     ]
     assert metrics.score_threshold == score_threshold
+
+
+def test_a_class_keeps_the_number_that_it_has_in_the_model(tmp_path):
+    """Whatever its place in the annotation file, which may lack classes; the name or its number is drawn by it."""
+    file = write_coco(tmp_path / "val.json", coco_data(3, ["ball", "cube"], []))
+    found = evaluate_detections(file, [], class_names=["cube", "tyre", "ball"])
+    assert [(row.name, row.number) for row in found.classes] == [("ball", 2), ("cube", 0)]
+    assert [row.number for row in evaluate_detections(file, []).classes] == [0, 1]

@@ -139,3 +139,16 @@ def test_a_picture_of_one_pixel() -> None:
     assert build_detection_pipeline(keep)(data).pixels.shape == (3, 32, 32)
     resize = [{"ResizeImage": {"resize_short": 20}}, {"CropImage": {"size": 16}}, {"ToCHWImage": {}}]
     assert build_pipeline(resize, "here")(data).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_detectors_see_every_format_upright(kind: str, orientation: int) -> None:
+    """Boxes belong to what the preparation and the checks see; OpenCV turns no WebP."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    data = encoded_with_pillow(PICTURE, kind, exif=exif, **options)
+    seen = build_detection_pipeline([{"Permute": {}}])(data).pixels.transpose(1, 2, 0)
+    assert np.array_equal(seen, decode_image(data))
+    assert np.abs(seen - np.rot90(PIXELS, 2 if orientation == 3 else -1)).mean() < 4

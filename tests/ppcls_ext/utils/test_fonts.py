@@ -136,3 +136,12 @@ def test_arabic_letters_join_their_neighbours() -> None:
     assert fonts.visual_order("بدب") == "\ufe8f\ufeaa\ufe91"
     assert fonts.visual_order("a بَ b") == "a \ufe8f\u064e b"
     assert fonts.visual_order("sea star 12") == "sea star 12"
+
+
+def test_a_score_stands_on_the_right_of_a_name_that_runs_from_the_right(machine) -> None:
+    picture = np.zeros((200, 640, 3), np.uint8)
+    labels = [np.asarray(draw_boxes(picture, [[10, 60, 600, 150]], ["نجم"], [score])) for score in (0.51, 0.99)]
+    # With another score the name, which comes first, stays as it is.
+    different = np.flatnonzero((labels[0] != labels[1]).any(axis=(0, 2)))
+    name = round(fonts.text_width("نجم", fonts.font_of(14)))
+    assert len(different) and different.min() > 10 + name
