@@ -191,7 +191,7 @@ class Boxes(NamedTuple):
 
 
 def read_pictures(files: Iterable[Path], stated: Iterable[tuple[int, int] | None]) -> Pictures:
-    """Reads size and orientation from the headers of picture files, which takes some 0.1 ms each and decodes nothing.
+    """Reads size and orientation from the headers of picture files, which takes some 0.2 ms each and decodes nothing.
 
     A file that cannot be read has the size that is stated; a stated size of ``None`` is 0.
     """
@@ -545,7 +545,7 @@ def place_boxes(
         reading: what a person has said.
         spell: see :func:`doubt_about`.
         sample: look at so many pictures, spread over those with boxes, unless the reading needs the size of each; 0
-            looks at all. A header takes some 0.1 ms from memory, but a slow disk some 10 ms.
+            looks at all. A header takes some 0.2 ms from memory, but a slow disk some 10 ms.
 
     Returns:
         What is doubtful (see :func:`doubt_about`), and what a reading that was chosen does, each one line; ``None`` and
