@@ -172,7 +172,8 @@ def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: boo
     line = lossy.count("\n", 0, strange[0]) + 1 if strange else 1
     if _is_damaged_utf8(data):
         return TextError(name, f"line {line} is damaged: the text is UTF-8, but for {len(strange)} bytes")
-    tried = ", ".join(filter(None, [declared and f"{declared} (declared)", "UTF-8", "gb18030 (Chinese)"]))
+    claim = [f"{declared} (declared)"] if declared and _codec(declared) != "utf-8" else []
+    tried = ", ".join([*claim, "UTF-8", "gb18030 (Chinese)"])
     why = "may be Chinese or of another language" if unclear else "cannot be read"
     way = "state its encoding with --encoding (gb18030, big5, cp949, shift_jis, cp1252, ...)"
     error = UnknownEncodingError(name, f"line {line} {why} (tried: {tried}); {way}")
