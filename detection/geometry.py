@@ -559,21 +559,17 @@ def place_boxes(
     doubt = doubt_about(boxes, pictures, reading, spell)
     if doubt and looked_at is not frames:
         doubt = f"{doubt} (seen on {sample} of {len(full)} pictures)"
-    if reading == UNSAID and doubt:
-        return doubt, ""
+    words = []
     if reading == UNSAID:
-        telling = pictures.quarter & ~pictures.square & (pictures.stated > 0).all(axis=1)
-        unclear = (pictures.orientation > 1) & ~telling & np.isin(np.arange(len(looked_at)), boxes.rows)
-        words = [_where_all_are(boxes, pictures, spell)]
-        if unclear.any():
-            words.append(
-                f"EXIF data turn or mirror {unclear.sum()} of {len(looked_at)} pictures, and no stated size tells "
-                "whether boxes were drawn before or after: they are taken as those of the upright pictures; "
-                f"{spell(turn_boxes=True)} if they belong to the stored ones"
-            )
-        return None, "; ".join(filter(None, words))
-    fits = int((~misfits(corners_of(boxes, pictures, reading), pictures.shown[boxes.rows])).sum())
-    line = f"{reading.words()}: {fits} of {len(boxes.rows)} fit their pictures"
+        words.append("" if doubt else _where_all_are(boxes, pictures, spell))
+    else:
+        fits = ~misfits(corners_of(boxes, pictures, reading), pictures.shown[boxes.rows])
+        words.append(f"{reading.words()}: {fits.sum()} of {len(boxes.rows)} fit their pictures")
+    if not doubt and reading.turn_boxes is None and reading.boxes != AS_WRITTEN:
+        words.append(_which_may_be_turned(boxes, pictures, spell))
+    line = "; ".join(filter(None, words))
+    if reading == UNSAID:
+        return doubt, line
     explains_all = reading.scale_is_said or reading.boxes == AS_WRITTEN
     for frame, size, quarter in zip(looked_at, pictures.shown.tolist(), pictures.quarter.tolist(), strict=True):
         if frame.stated_size and all(size) and (explains_all or (quarter and reading.turn_boxes is not None)):
@@ -588,6 +584,20 @@ def place_boxes(
         area = None if reading.resizes(raw.layout) else raw.area
         frame.raw[position] = dataclasses.replace(raw, corners=tuple(corners), area=area)
     return doubt, line
+
+
+def _which_may_be_turned(boxes: Boxes, pictures: Pictures, spell: Callable[..., str]) -> str:
+    """Says how many pictures with boxes EXIF data turn in a way that no stated size tells of."""
+    shown = np.isin(np.arange(len(pictures.shown)), boxes.rows)
+    telling = pictures.quarter & ~pictures.square & (pictures.stated > 0).all(axis=1)
+    unclear = shown & (pictures.orientation > 1) & ~telling
+    if not unclear.any():
+        return ""
+    return (
+        f"EXIF data turn or mirror {unclear.sum()} of {shown.sum()} pictures, and no stated size tells whether boxes "
+        "were drawn before or after: they are taken as those of the upright pictures; "
+        f"{spell(turn_boxes=True)} if they belong to the stored ones"
+    )
 
 
 def _where_all_are(boxes: Boxes, pictures: Pictures, spell: Callable[..., str]) -> str:

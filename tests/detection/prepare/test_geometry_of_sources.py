@@ -209,6 +209,8 @@ def test_turns_that_no_size_tells_are_said(tmp_path: Path, orientation: int, sta
     source = write_turned(tmp_path / "raw", "coco", orientation, stated=stated)
     result = prepared(source)
     assert "EXIF data turn or mirror 6 of 6 pictures" in result.reasons("box_reading")[0]
+    result = prepared(source, "--boxes", "xywh", "--overwrite")
+    assert "6 of 6 fit their pictures; EXIF data turn or mirror 6 of 6" in result.reasons("box_reading")[0]
     assert result.boxes("0.jpg") == [("cube", [4, 8, 20, 30])]
     assert prepared(source, "--turn-boxes", "--overwrite").boxes("0.jpg") == [("cube", box)]
 
