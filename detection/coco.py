@@ -165,7 +165,9 @@ def box_around_turned(centre_x: float, centre_y: float, width: float, height: fl
 
 
 def _numbers(values: Any) -> list[float] | None:
-    """Returns the numbers of a list, or of a list of points, or ``None`` if it holds something else or nothing."""
+    """Returns the numbers of a list, a list of points or a text, or ``None`` if it holds something else or nothing."""
+    if isinstance(values, str):
+        values = values.strip(" []()").replace(",", " ").split()
     if not isinstance(values, list) or not values:
         return None
     if all(isinstance(point, list) and len(point) == 2 for point in values):
@@ -362,6 +364,8 @@ def read_coco(
             name = str(name)
         if number is None or not isinstance(name, str) or not name.strip():
             ledger.reject("malformed_category", shown, f"{place} has no id or no name: {_brief(entry)}")
+        elif names.get(number) == name:
+            ledger.repair("duplicate_category_name", shown, f"category {number} ('{name}') is listed more than once")
         elif names.setdefault(number, name) != name:
             ambiguous.add(number)
     for number in sorted(ambiguous, key=str):

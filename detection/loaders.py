@@ -111,6 +111,10 @@ def _parse(dataset: Any, config: DetectionConfig, environment: Environment, part
     random.seed(derive_seed(environment.seed, "images"))
     files = config.datasets[part]
     if config.data[f"{part}Dataset"].get("name") != COCO or files.annotations is None:
+        logger.warning(
+            "%sDataset: %s is read by PaddleDetection, which drops boxes and images without a word: prepare COCO files",
+            part, config.data[f"{part}Dataset"].get("name"),
+        )  # fmt: skip
         dataset.check_or_download_dataset()
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             dataset.parse_dataset()

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from detection.check.run import DetectionCheck, scales
 from detection.coco import number_of
@@ -29,6 +29,7 @@ from ppcls_ext.check.overview import (
     draw_heading,
     draw_key,
     evenly,
+    fitted_square,
     logarithmic,
     panel,
     stack,
@@ -234,7 +235,8 @@ def example_tile(check: DetectionCheck, entry: Entry, picture: Picture, side: in
     stated = entry.details.get("bbox")
     box = [number_of(value) for value in stated] if isinstance(stated, list) else []
     if len(box) != 4 or None in box:
-        return ImageOps.pad(with_boxes(check, picture, image, side, named=False), (side, side), color=DESK)
+        drawn = with_boxes(check, picture, image, side, named=False)
+        return fitted_square(drawn, side, Image.Resampling.BICUBIC)
     x, y, width, height = box
     left, top, reach = _view(image.size, (x, y, x + width, y + height))
     factor = side / reach

@@ -240,6 +240,8 @@ def _check_top_section(checker: Checker, name: str, value: Any) -> None:
         is_coco = isinstance(value, dict) and value.get("name") == "COCODataSet"
         own = constructor_of(BoxReading) if is_coco else {}
         _check_named(checker, name, value, "data set", catalog().datasets, extra=own)
+        if is_coco and (names := BoxReading.among(value).contradiction()):
+            checker.add(f"{name}.{names[0]}", f"{names[0]} and {names[1]} exclude each other")
     else:
         _check_section(checker, name, name, value)
 

@@ -79,6 +79,8 @@ class Options:
             raise UserError(f"--val-fraction must be above 0 and below 1, got {self.val_fraction:g}")
         if self.val_fraction is not None and self.split_files is not None:
             raise UserError("--split-files and --val-fraction exclude each other")
+        if names := self.reading.contradiction():
+            raise UserError(" and ".join(f"--{name.replace('_', '-')}" for name in names) + " exclude each other")
         lists: Sequence[Path] = list((self.lists() or {}).values())
         if self.classes is not None:
             class_order(self.classes)
@@ -238,7 +240,7 @@ def clean_frames(frames: Sequence[Frame], classes: Sequence[str], ledger: Ledger
                 ledger.reject("undecodable_image", frame.name, seen, len(frame.raw), "rejected")
                 continue
             frame.width, frame.height, frame.look = seen
-            if frame.stated_size not in (None, seen[:2]):
+            if frame.stated_size not in (None, (0, 0), seen[:2]):
                 words = "states {}x{}, the picture has {}x{}; boxes are those of the picture"
                 ledger.note("size_disagrees", frame.source, words.format(*frame.stated_size, *seen[:2]))
             if clean_frame(frame, classes, ledger):

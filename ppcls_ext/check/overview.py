@@ -93,8 +93,16 @@ def thumbnail(scan: Scan, picture: Picture, side: int, whole: bool = False) -> I
     # Tiny pictures keep their pixels visible as squares.
     method = Image.Resampling.NEAREST if max(image.size) <= side // 2 else Image.Resampling.LANCZOS
     if whole:
-        return ImageOps.pad(image, (side, side), method, color=DESK)
+        return fitted_square(image, side, method)
     return ImageOps.fit(image, (side, side), method)
+
+
+def fitted_square(image: Image.Image, side: int, method: Image.Resampling) -> Image.Image:
+    """Returns a square with all of an image in its middle; of a long, narrow one at least a line is seen."""
+    width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
+    square = Image.new("RGB", (side, side), DESK)
+    square.paste(image.resize((width, height), method), (round((side - width) / 2), round((side - height) / 2)))
+    return square
 
 
 def draw_heading(title: str, facts: Sequence[str], findings: Sequence[Finding]) -> Image.Image:

@@ -156,8 +156,8 @@ class _Folders:
 
     def has(self, path: str) -> bool:
         """Tells whether a path is there, with these very letters."""
-        cut = path.rfind("/") + 1
-        return path[cut:] in self._listed(path[:cut])
+        folder, slash, name = path.rpartition("/")
+        return name in self._listed(folder + slash)
 
     def alike(self, parts: Sequence[str]) -> list[str]:
         """Returns the paths that differ from the given one in case and accents only, or in nothing."""

@@ -13,14 +13,16 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import LOCK, sha256_of
 from ppcls_ext.utils.image_files import SUFFIXES
 from ppcls_ext.utils.machine import rank_from_environment
 from ppcls_ext.utils.names import folded_name, is_left_behind
+
+if TYPE_CHECKING:
+    from ppcls_ext.utils.config import Document
 
 logger = logging.getLogger(__name__)
 

@@ -172,7 +172,8 @@ def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: boo
     line = lossy.count("\n", 0, strange[0]) + 1 if strange else 1
     if _is_damaged_utf8(data):
         return TextError(name, f"line {line} is damaged: the text is UTF-8, but for {len(strange)} bytes")
-    tried = ", ".join(filter(None, [declared and f"{declared} (declared)", "UTF-8", "gb18030 (Chinese)"]))
+    claim = [f"{declared} (declared)"] if declared and _codec(declared) != "utf-8" else []
+    tried = ", ".join([*claim, "UTF-8", "gb18030 (Chinese)"])
     why = "may be Chinese or of another language" if unclear else "cannot be read"
     way = "state its encoding with --encoding (gb18030, big5, cp949, shift_jis, cp1252, ...)"
     error = UnknownEncodingError(name, f"line {line} {why} (tried: {tried}); {way}")
@@ -246,14 +247,16 @@ def is_chinese(data: bytes) -> bool | None:
         text = data.decode("gb18030")
     except UnicodeDecodeError:
         return False
-    characters = {character for character in text if not character.isascii()}
+    # Each character once: files may be large.
+    every = set(text)
+    characters = {character for character in every if not character.isascii()}
     code_of = {character: character.encode("gb2312", "ignore") for character in characters}
     hanzi = [character for character in characters if "\u3400" <= character <= "\u9fff" or character > "\uffff"]
     codes = [code_of[character] for character in hanzi if code_of[character]]
     usual, others = (sum(code[0] in rows for code in codes) for rows in (USUAL, OTHERS))
     symbols = sum(bool(code) and code[0] in SYMBOLS for code in code_of.values())
     strange = len(characters) - len(hanzi) - symbols
-    control = any(character < " " and character not in "\t\n\r\f\x1a" for character in text)
+    control = any(character < " " and character not in "\t\n\r\f\x1a" for character in every)
     # Western words in GBK are characters that nobody uses, Japanese ones too; Big5 gives private characters and kana.
     if strange or control or not usual or usual < others or len(hanzi) - usual - others > MOST_RARE * len(hanzi):
         return False
@@ -284,10 +287,9 @@ def _is_cased(data: bytes, encoding: str) -> bool:
 
 def _is_damaged_utf8(data: bytes) -> bool:
     """Tells whether a text is UTF-8 but for some bytes: by characters of three bytes, which no other encoding has."""
-    foreign = [character for character in data.decode("utf-8", "surrogateescape") if not character.isascii()]
-    bad = sum("\udc80" <= character <= "\udcff" for character in foreign)
-    wide = sum(character > "\u07ff" for character in foreign) - bad
-    return 0 < bad < len(foreign) - bad and wide > 0
+    lossy = data.decode("utf-8", "surrogateescape")
+    foreign, bad = (len(re.findall(kind, lossy)) for kind in ("[^\0-\x7f]", "[\udc80-\udcff]"))
+    return 0 < bad < foreign - bad and re.search("[\u0800-\udc7f\ue000-\U0010ffff]", lossy) is not None
 
 
 def _is_doubtful_utf8(text: str) -> bool:

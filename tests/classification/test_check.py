@@ -289,6 +289,8 @@ def test_report_holds_everything_and_the_overview_is_a_picture(tmp_path: Path, t
 
 def test_the_overview_stands_many_classes_and_odd_data(tmp_path: Path) -> None:
     train = write_class_folders(tmp_path / "train", classes=45, images=1)
+    for name, size in (("class_2", (1, 3000)), ("class_3", (3000, 1))):
+        write_picture(train / name / "00.png", smooth_picture(1, *size))
     (train / "class_1").rename(train / "US$ and a very long name of a class $")
     result = check(folder_config(tmp_path, train, train, class_num=45))
     write_check(result, tmp_path / "many", result.draw_overview)

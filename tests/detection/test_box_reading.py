@@ -152,6 +152,7 @@ def test_a_person_who_insists_is_believed(frames: Frames, tmp_path: Path) -> Non
         ("TrainDataset.boxes=xxyy", "TrainDataset.boxes: must be one of xyxy, xywh, .*got 'xxyy'"),
         ("EvalDataset.scale_boxes=2", "EvalDataset.scale_boxes: must be true or false"),
         ("EvalDataset.scale_by=0", "EvalDataset.scale_by: must be above 0"),
+        ("TrainDataset={scale_by: 0.5, scale_boxes: true, name: COCODataSet}", "scale_boxes and scale_by exclude"),
         ("TrainDataset.normalized=true", "did you mean 'normalised'"),
     ],
 )

@@ -89,15 +89,18 @@ def set_field(list_name: str, number: int, **fields: Any) -> Callable[[Frames], 
 
 
 @pytest.mark.parametrize("size", [(4000, 2), (2, 4000)])
-def test_pictures_that_training_would_skip_for_their_shape(frames: Frames, size: tuple[int, int]) -> None:
+def test_pictures_that_training_would_skip_for_their_shape(
+    frames: Frames, tmp_path: Path, size: tuple[int, int]
+) -> None:
     write_picture(frames.image("train_03.png"), np.zeros((size[1], size[0], 3), np.uint8))
     set_field("images", 3, width=size[0], height=size[1])(frames)
     for number in (6, 7):
         set_box(number, [0, 0, 2, 2])(frames)
     resize = {"target_size": 64, "keep_ratio": True}
     config = {"TrainReader": {"sample_transforms": [{"Decode": {}}, {"Resize": resize}]}}
-    found = kinds(check(frames, resizers={"Train": resizers_of(config, "TrainReader")}))
-    assert found["nothing_left"] == "error"
+    result = check(frames, resizers={"Train": resizers_of(config, "TrainReader")})
+    assert kinds(result)["nothing_left"] == "error"
+    write_check(result, tmp_path / "out", partial(draw_overview, result))
     resize["keep_ratio"] = False
     assert resizers_of(config, "TrainReader") == []
 

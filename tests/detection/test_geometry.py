@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.annotations import Frame, RawBox
 from detection.geometry import (
     LAYOUTS,
     READING_KEYS,
@@ -17,6 +18,7 @@ from detection.geometry import (
     Pictures,
     corners_of,
     doubt_about,
+    place_boxes,
     read_pictures,
 )
 from ppcls_ext.preprocess import read_image
@@ -277,6 +279,28 @@ def test_a_handful_of_boxes_tells_nothing(own: str) -> None:
     corners = np.array([[10.0, 10, 700, 300], [50, 60, 660, 400], [20, 30, 90, 80]])
     assert doubt_about(boxes_of(written(corners, own), own, np.arange(3)), SIZES) is None
     assert doubt_about(boxes_of(np.empty((0, 4)), own, np.array([], np.int64)), SIZES) is None
+
+
+def test_what_cannot_be_told_is_said() -> None:
+    """Sides taken for corners where all objects are large, and pixels of smaller pictures."""
+
+    def words(corners: np.ndarray, layout: str, own: str) -> str:
+        numbers = written(corners, layout).tolist()
+        raw = [RawBox("cube", (0, 0, 1, 1), numbers=tuple(each), layout=own) for each in numbers]
+        frames = [
+            Frame(str(row), Path("none.png"), raw[5 * row : 5 * row + 5], "", tuple(size))
+            for row, size in enumerate(SIZES.shown.tolist())
+        ]
+        doubt, text = place_boxes(frames)
+        assert doubt is None
+        return text
+
+    large = random_corners(ROWS, SIZES.shown, 0.6, 0.9)
+    text = words(large, "xywh", "xyxy")
+    assert "all 100 boxes lie in the upper left quarter" in text and "(--boxes xywh)" in text
+    assert "--scale-by 2 for half the size" in words(CORNERS / 2, "xywh", "xywh")
+    for corners in (CORNERS, large, FULL, LARGE):
+        assert words(corners, "xyxy", "xyxy") == words(corners, "xywh", "xywh") == ""
 
 
 def test_one_picture_of_another_size_raises_no_doubt() -> None:

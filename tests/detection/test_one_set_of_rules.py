@@ -62,6 +62,7 @@ def kinds(ledger: Ledger) -> dict[str, int]:
         ({"id": 100}, "duplicate_annotation_id"),
         ({"difficult": 1, "attributes": {"occluded": True}}, None),
         ({"bbox": ["10", "8", "30", "24.0"]}, "numbers_as_text"),
+        ({"bbox": "[10, 8, 30, 24]"}, "numbers_as_text"),
         ({"bbox": [40, 32, -30, -24]}, "swapped_corners"),
         ({"bbox": None, "segmentation": POLYGON}, "box_of_outline"),
         ({"bbox": [], "segmentation": POLYGON[0]}, "box_of_outline"),
@@ -87,6 +88,8 @@ def test_boxes_that_are_read_or_mended(tmp_path: Path, change: dict[str, Any], k
         ({"bbox": [1, 2, 3, 4, 0.9]}, "missing_coordinates"),
         ({"bbox": [1, 2, math.inf, 4]}, "not_a_number"),
         ({"bbox": [1, 2, None, 4]}, "not_a_number"),
+        ({"bbox": "left"}, "not_a_number"),
+        ({"bbox": {"x": 1}}, "not_a_number"),
         ({"bbox": [1, 2, 0, 4]}, "empty_box"),
         ({"bbox": [500, 2, 9, 4]}, "box_outside"),
         ({"bbox": None, "segmentation": [[1, 2]]}, "missing_coordinates"),
@@ -307,3 +310,17 @@ def test_an_image_of_deleted_objects_shows_nothing(tmp_path: Path) -> None:
     coco, ledger = read(tmp_path, deleted, {**annotation(3, 3, 1, SQUARE), "bbox": None}, images=images)
     assert [(frame.image_id, len(frame.boxes)) for frame in coco.frames] == [(1, 1), (2, 0)]
     assert ledger.kinds("rejected") == {"deleted_annotation": 1, "missing_coordinates": 1, "no_box_left": 1}
+
+
+def test_categories_that_are_listed_twice(tmp_path: Path) -> None:
+    categories = [
+        {"id": 1, "name": "cube"}, {"id": 1, "name": "cube"}, {"id": 2, "name": "ball"}, {"id": 5, "name": "Cube"},
+        {"id": 6, "name": "tyre"}, {"id": 6, "name": "cone"}, {"id": 7},
+    ]  # fmt: skip
+    extra = annotation(1, 1, 5, SQUARE), annotation(2, 1, 6, [1, 1, 9, 9])
+    coco, ledger = read(tmp_path, *extra, categories=categories)
+    assert (coco.names, coco.category_ids) == (["cube", "ball"], [1, 2])
+    assert [box.category for box in coco.frames[0].boxes] == [1, 0]
+    assert kinds(ledger) == {
+        "duplicate_category_name": 2, "duplicate_category_id": 1, "malformed_category": 1, "unknown_class": 1,
+    }  # fmt: skip

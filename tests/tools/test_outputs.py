@@ -64,6 +64,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(root / "out", DataLoader__Eval__dataset=folder, DataLoader__Train__dataset=folder)
     config["Global"]["output_dir"] = "out"
     write_config(root, config, "folder.yaml")
+    (root / "list.txt").write_text("photos/a.jpg 0\nphotos/b.jpg 1\n")
+    listed = {"name": "ImageNetDataset", "image_root": ".", "cls_label_path": "list.txt", "transform_ops": []}
+    write_config(root, tiny_config(root / "out", DataLoader__Eval__dataset=listed), "list.yaml")
     best = root / "run" / "checkpoints" / "best"
     best.mkdir(parents=True)
     (best / "model.pdparams").write_bytes(b"weights")
@@ -107,6 +110,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("eval.py", "-c tiny.yml --output data/images", READ),
         ("eval.py", "-c tiny.yml --output new --json new/figures.json", "is written there too"),
         ("eval.py", f"-c folder.yaml -o {RUN} --json notes.txt", FOREIGN),
+        ("eval.py", f"-c list.yaml -o {RUN} --json full/../list.txt --overwrite", READ),
         ("eval.py", f"-c folder.yaml -o {RUN} --json run/checkpoints/best/state.json --overwrite", "is a file in"),
         ("train.py", "-c folder.yaml -o Global.output_dir=classes --overwrite", READ),
         ("train.py", "-c folder.yaml -o Global.output_dir=classes/run", INSIDE),
@@ -196,6 +200,16 @@ def test_a_folder_of_a_person_is_kept_where_it_would_be_replaced(
     assert len(list((tmp_path / "samples").rglob("*.png"))) == 3
 
 
+def test_samples_of_two_classes_never_share_a_folder(tmp_path: Path) -> None:
+    for name in ("cat!", "cat?", "dog"):
+        write_pictures(tmp_path / "data" / name, "1.png", "2.png")
+    data = {"name": "ImageFolder", "image_root": "data", "transform_ops": []}
+    config = write_config(tmp_path, tiny_config(tmp_path / "run", DataLoader__Eval__dataset=data))
+    assert run_here(tmp_path, "prepare_data.py", "samples", "-c", config, "--count", "0", "--output", "out")[0] == 0
+    folders = {path.name: len(list(path.iterdir())) for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert folders == {"cat_": 2, "cat__1": 2, "dog": 2}
+
+
 def test_a_run_may_begin_where_only_other_results_of_ours_lie(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "check").mkdir(parents=True)
@@ -208,6 +222,15 @@ def test_a_run_may_begin_where_only_other_results_of_ours_lie(tmp_path: Path) ->
     (run / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="exists and is not the folder of a run"):
         claim_outputs([Output("Global.output_dir", run, "run")])
+
+
+def test_a_run_is_continued_with_the_configuration_that_it_wrote(tmp_path: Path) -> None:
+    config = write_config(tmp_path, tiny_config(tmp_path))
+    outputs = [Output("Global.output_dir", tmp_path, "run")]
+    with pytest.raises(UserError, match="config.yaml in it is read"):
+        claim_outputs(outputs, [config], overwrite=True)
+    (tmp_path / "log.jsonl").write_text("")
+    claim_outputs(outputs, [config])
 
 
 def test_the_other_processes_of_a_run_leave_the_check_to_the_first(

@@ -30,7 +30,7 @@ def test_measures_each_operator_and_counts_failures(tmp_path: Path) -> None:
     results = run_pipeline_benchmark(tmp_path, repeats=2)
     ours = results["ours"]
     assert (ours["images"], ours["failed"]) == (2, 2)
-    assert "not an image" in ours["failure"]
+    assert "no picture" in ours["failure"]
     assert list(ours["milliseconds"]) == NAMES
     assert all(value > 0 for value in ours["milliseconds"].values())
     assert ours["images_per_second_without_decoding"] > ours["images_per_second"] > 0

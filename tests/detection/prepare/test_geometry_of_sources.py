@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from detection.geometry import AS_WRITTEN, LAYOUTS, BoxReading
 from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import (
     HEIGHT,
@@ -24,6 +26,7 @@ from tests.support.raw_data import (
     write_image,
     write_voc,
 )
+from tools.prepare_data import parse_arguments
 
 # Left, top, width and height of an object on each of ten frames of 64 x 48 pixels.
 OBJECTS = [
@@ -86,6 +89,23 @@ def test_refused_until_the_person_has_chosen(tmp_path: Path, name: str, form: st
     for number, object_ in enumerate(OBJECTS):
         ((_, found),) = result.boxes(f"{number}.png")
         np.testing.assert_allclose(found, object_, atol=1e-6)
+
+
+def test_each_command_takes_what_the_keys_take() -> None:
+    for command in ("sonar", "duo", "imagefolder"):
+        for layout in (*LAYOUTS, AS_WRITTEN):
+            given = parse_arguments([command, "raw", "--boxes", layout, "--no-scale-boxes", "--normalised"])
+            assert BoxReading.among(vars(given)) == BoxReading(layout, normalised=True, scale_boxes=False)
+    annotation = get_args(get_type_hints(BoxReading)["boxes"])[0]
+    assert get_args(annotation) == (*LAYOUTS, AS_WRITTEN)
+    with pytest.raises(SystemExit):
+        parse_arguments(["sonar", "raw", "--scale-by", "0"])
+
+
+def test_options_that_exclude_each_other(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "raw", "voc", WRITTEN["corners"][0], (WIDTH, HEIGHT))
+    with pytest.raises(UserError, match="--normalised and --scale-by exclude each other"):
+        prepared(source, "--normalised", "--scale-by", "2")
 
 
 def test_a_person_may_insist(tmp_path: Path) -> None:
@@ -189,6 +209,8 @@ def test_turns_that_no_size_tells_are_said(tmp_path: Path, orientation: int, sta
     source = write_turned(tmp_path / "raw", "coco", orientation, stated=stated)
     result = prepared(source)
     assert "EXIF data turn or mirror 6 of 6 pictures" in result.reasons("box_reading")[0]
+    result = prepared(source, "--boxes", "xywh", "--overwrite")
+    assert "6 of 6 fit their pictures; EXIF data turn or mirror 6 of 6" in result.reasons("box_reading")[0]
     assert result.boxes("0.jpg") == [("cube", [4, 8, 20, 30])]
     assert prepared(source, "--turn-boxes", "--overwrite").boxes("0.jpg") == [("cube", box)]
 
