@@ -355,6 +355,8 @@ class ClassificationTask(Task):
             "loss_scaler": self.precision.state(),
             "ema_updates": self.ema.updates if self.ema else 0,
             "class_names": self.class_names,
+            # Class folders are told by their names.
+            "label_numbering": None if self.dataset.class_names else self.dataset.numbering,
             "arch": {"name": self.config.arch.name, "arguments": self.config.arch.arguments},
         }
 
