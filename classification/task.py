@@ -79,7 +79,7 @@ def train_config(config: Config, environment: Environment | None = None, resume:
     require_sections(config)
     environment = environment or prepare_environment(config.run.device, config.run.seed)
     resume = resume or config.run.checkpoints
-    with RunFolder(config.output_dir, environment.is_main) as folder:
+    with RunFolder(config.output_dir, environment.is_main, fresh=resume is None) as folder:
         config = config.with_depth(depth_to_continue(config.document.data, resume, folder.checkpoints))
         return Trainer(ClassificationTask(config, environment), folder, resume).run()
 
