@@ -394,15 +394,16 @@ def voc_lists(source: Path) -> dict[str, Path] | None:
 # COCO
 
 
-def find_coco_files(source: Path) -> dict[Path, dict[str, Any]]:
-    """Returns the COCO files below a folder with their contents, sorted by path; hidden files are left out."""
-    contents = {}
+def find_coco_files(source: Path) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+    """Returns the COCO files below a folder with their contents, sorted by path, and what is wrong with other JSON
+    files; hidden files are left out."""
+    contents, others = {}, []
     for path in files_in(source, {".json"}):
         try:
             contents[path] = load_coco(path)
-        except NotCocoError:
-            continue
-    return contents
+        except NotCocoError as error:
+            others.append(str(error))
+    return contents, others
 
 
 def parts_of(source: Path, paths: Sequence[Path]) -> dict[str, Path]:
@@ -456,9 +457,13 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
         parts = {"all": found[0]} if len(found) == 1 else dict(zip(("train", "val"), found, strict=True))
         contents = {path: load_coco(path) for path in found}
     else:
-        contents = find_coco_files(source)
+        contents, others = find_coco_files(source)
         if not contents:
-            raise UserError(f"{source}: no annotations below this folder, neither COCO JSON nor (for imagefolder) XML")
+            message = f"{source}: no annotations below this folder, neither COCO JSON nor (for imagefolder) XML"
+            if others:
+                more = f" (and {len(others) - 1} more JSON files)" if len(others) > 1 else ""
+                message = f"{others[0]}{more}; there are no other annotations below {source}"
+            raise UserError(message)
         parts = parts_of(source, list(contents))
     by_name = NamedFiles(images)
     frames: list[Frame] = []

@@ -249,7 +249,10 @@ def test_voc_folder_with_its_lists(tmp_path: Path, lists: dict[str, str], expect
     ("content", "message"),
     [
         ('{"images": [', r"labels.json: is truncated: it ends in the middle.*line 1, column"),
-        ('{"images": {}}', "no annotations below this folder"),
+        ('{"images": {}}', r"labels.json: is no COCO .* no list of images and of categories and of annotations; there"),
+        ('{"images": [], "categories": []}', r"labels.json: is no COCO annotation file: it has no list of annotations"),
+        ('{"images": null, "categories": [], "annotations": null}', "labels.json: .* no list of images and of annot"),
+        ("[null]", r"labels.json: holds a list .*not COCO annotations with"),
     ],
 )
 def test_coco_files_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:
