@@ -191,6 +191,16 @@ def folded(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
+def spelled_as(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Returns class names in the spelling of ``known``, where one class there differs in case, spaces, underscores and
+    hyphens only; others stay as they are."""
+    spellings: dict[str, list[str]] = {}
+    for name in known:
+        spellings.setdefault(folded(name), []).append(name)
+    alike = [[] if name in known else spellings.get(folded(name), []) for name in names]
+    return [found[0] if len(found) == 1 else name for name, found in zip(names, alike, strict=True)]
+
+
 def class_order(text: str) -> tuple[str, ...]:
     """Returns the class names that ``--classes`` means, in their order.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from detection.annotations import DELETED, Corners, Frame, Ledger, RawBox, clean_frame, folded
+from detection.annotations import DELETED, Corners, Frame, Ledger, RawBox, clean_frame, folded, spelled_as
 from detection.geometry import SAMPLE, UNSAID, BoxReading, as_options, place_boxes, read_pictures
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.samples import AnyRange
@@ -274,6 +274,16 @@ class CocoSet:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def spell_classes_as(self, known: Sequence[str]) -> list[str]:
+        """Gives the classes the spelling of ``known`` (of the training set, of a model); see
+        :func:`detection.annotations.spelled_as`.
+
+        Returns:
+            What was spelled otherwise: ``'Dog' is 'dog'``.
+        """
+        before, self.names = self.names, spelled_as(self.names, known)
+        return [f"'{old}' is '{new}'" for old, new in zip(before, self.names, strict=True) if old != new]
 
     def load(self, index: int) -> tuple[bytes, int]:
         """Returns the file of an image, encoded, and the image's id; an ``ImageError`` if it cannot be read."""

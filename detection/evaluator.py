@@ -60,6 +60,8 @@ class Evaluator:
         self.bad_images = BadImages(self.loader.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
         self.image_ids: list[int] = []
         self.class_names = list(self.coco.names if class_names is None else class_names)
+        if respelled := self.coco.spell_classes_as(self.class_names):
+            logger.info("%s: of the classes %s", self.coco.path, ", ".join(respelled))
         self.category_ids = categories_of_classes(self.class_names, self.coco)
         if all(box.crowd for frame in self.coco.frames for box in frame.boxes):
             logger.warning("%s: no annotated box (crowds do not count), so AP is undefined", self.coco.path)

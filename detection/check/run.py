@@ -73,6 +73,7 @@ KINDS = {
     "box_reading": Kind(INFORMATION, "of which is told how its boxes are read", "annotation file"),
     "class_count": Kind(ERROR, "whose number of categories does not fit num_classes", "annotation file"),
     "class_unknown": Kind(ERROR, "in the annotations of the validation set only", *_CLASS),
+    "class_spelling": Kind(INFORMATION, "spelled otherwise in validation than in training, taken for one", *_CLASS),
     "category_ids_differ": Kind(INFORMATION, "whose category ids differ in validation; names are compared", *_CLASS),
     "nothing_to_learn": Kind(ERROR, "without any box with an area that is no crowd", "training set"),
     "class_not_trained": Kind(ERROR, "with validation boxes but no training box", *_CLASS),
@@ -335,6 +336,9 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
             groups = groups_of_copies(scan)
             find_exact_duplicates(groups, found)
             find_near_duplicates(groups, scan, workers, found)
+    if len(sets) == 2:
+        for note in sets["Eval"].spell_classes_as(sets["Train"].names):
+            found.add("class_spelling", note=note)
     sizes, boxes = {}, {}
     for part, coco in sets.items():
         doubt, words = place_boxes(coco.frames, plan.sets[part].reading, as_keys(f"{part}Dataset"), limit)

@@ -89,6 +89,7 @@ def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | 
 
 def _compare(train: CocoSet, evaluation: CocoSet, problems: Problems) -> None:
     """Notes the classes that only the evaluation has; the others are matched by name, whatever their ids and order."""
+    evaluation.spell_classes_as(train.names)
     only = [name for name in evaluation.names if name not in train.names]
     if only:
         shown = ", ".join(only[:_SHOWN]) + (", ..." if len(only) > _SHOWN else "")

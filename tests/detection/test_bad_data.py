@@ -235,6 +235,8 @@ def test_classes_in_another_order_than_trained(frames: Frames, tmp_path: Path) -
     (folder / "state.json").write_text(json.dumps(names), encoding="utf-8")
     # The classes of the annotation file are found by name, whatever their order.
     environment = open_environment(config)
+    frames.val["categories"][1]["name"] = "Ball"
+    frames.write()
     with workspace(config):
         evaluator = Evaluator(config, environment, names["class_names"])
     assert evaluator.category_ids == {0: 3, 1: 2, 2: 1}

@@ -231,6 +231,14 @@ def test_sets_that_disagree_about_the_classes(frames: Frames) -> None:
     assert finding(check(frames, num_classes=80), "class_count").summary.startswith("1 training annotation file")
 
 
+def test_a_class_that_validation_spells_otherwise_is_one_class(frames: Frames) -> None:
+    frames.val["categories"][1]["name"] = frames.val["categories"][1]["name"].upper()
+    result = check(frames)
+    assert kinds(result) == {"class_spelling": "information"}
+    assert notes(result, "class_spelling") == ["'BALL' is 'ball'"]
+    assert result.classes.boxes["Eval"].tolist() == [4, 4, 4]
+
+
 def test_classes_with_few_or_no_boxes(frames: Frames) -> None:
     for data, category in ((frames.train, 1), (frames.val, 2)):
         data["annotations"] = [entry for entry in data["annotations"] if entry["category_id"] != category]

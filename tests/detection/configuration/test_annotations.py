@@ -123,6 +123,14 @@ def test_the_evaluation_may_lack_classes_and_number_them_otherwise(prepared, cat
     check_annotations(load_config(file))
 
 
+@pytest.mark.parametrize("name", ["Ball", "b_all"])
+def test_the_evaluation_may_spell_classes_otherwise(prepared, name):
+    """As preparation does: ``Cube`` and ``cube`` are one class."""
+    file, data = prepared
+    change(data, "val", categories=[{"id": 1, "name": "cube"}, {"id": 2, "name": name}])
+    check_annotations(load_config(file))
+
+
 def test_a_class_that_only_the_evaluation_has_is_refused(prepared):
     file, data = prepared
     change(data, "val", categories=[{"id": 1, "name": "cube"}, {"id": 2, "name": "balls"}])
