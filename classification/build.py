@@ -8,6 +8,7 @@ import itertools
 import logging
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from ppcls_ext.engine.loader import EpochBatchSampler, Loader
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.texts import read_text
-from ppcls_ext.weights import load_weights
+from ppcls_ext.weights import label_numbering_of_weights, load_weights, training_set_of_weights
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,10 @@ def open_quietly(
 
 
 def evaluation_numbering(
-    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None
+    config: Config,
+    training: ImageDataset | None = None,
+    names: Sequence[str] | None = None,
+    weights: Path | None = None,
 ) -> list[Any] | None:
     """Returns what numbers the classes of ``DataLoader.Eval``, which may lack some of them: the training set's folders
     or, with ``relabel``, its labels; ``None`` where the data themselves state the numbers.
@@ -113,6 +117,7 @@ def evaluation_numbering(
         config: names both data sets.
         training: the training set where it is open; else it is looked for, unless ``names`` say enough.
         names: the classes that the weights were trained for, where they are known.
+        weights: the file that is evaluated; its checkpoint may say how ``relabel`` numbered the labels of the run.
     """
     settings, train = config.eval, config.train
     if settings is None or settings.dataset not in NUMBERED:
@@ -123,31 +128,88 @@ def evaluation_numbering(
     relabels = [bool(one and one.dataset_arguments.get("relabel")) for one in (settings, train)]
     if is_list and not any(relabels):
         return None
+    trained = label_numbering_of_weights(weights) if weights is not None else None
+    if is_list and relabels[0] and trained is not None:
+        return trained
     if train is None or train.dataset != settings.dataset:
         return None
     if is_list and not all(relabels):
-        logger.warning(
-            "%s.dataset.relabel is %s, but %s in %s.dataset: are these labels the same classes?",
-            settings.key, relabels[0], relabels[1], train.key,
-        )  # fmt: skip
         return None
     training = training or open_quietly(config, train)
     return None if training is None or training.numbering is None else list(training.numbering)
 
 
+def relabel_difference(config: Config) -> str | None:
+    """Returns what is wrong where only one of two lists, ``DataLoader.Train`` and ``.Eval``, has ``relabel``."""
+    settings = [config.train, config.eval]
+    if any(one is None or one.dataset != ImageNetDataset.__name__ for one in settings):
+        return None
+    train, evaluation = (_relabels(one) for one in settings)
+    if train == evaluation:
+        return None
+    keys = [f"{one.key}.dataset.relabel" for one in settings]
+    message = f"is {evaluation}, but {keys[0]} is {train}: the same label would mean two classes"
+    advice = f"write relabel: True in both, or in neither (-o {keys[1]}={train})"
+    return config.document.problem(keys[1], f"{message}; {advice}")
+
+
+def _relabels(settings: DataSettings) -> bool:
+    return bool(settings.dataset_arguments.get("relabel"))
+
+
+def refuse_other_labels(config: Config, weights: Path | None = None) -> None:
+    """Makes sure that the labels of the list ``DataLoader.Eval`` mean the classes that were learnt.
+
+    Args:
+        config: names the data sets.
+        weights: the file that is evaluated, if it is not this configuration's training.
+
+    Raises:
+        UserError: only one of training and evaluation has ``relabel``, or they number the labels differently.
+    """
+    if problem := relabel_difference(config):
+        raise UserError(problem)
+    if weights is None or config.eval is None or config.eval.dataset != ImageNetDataset.__name__:
+        return
+    trained = training_set_of_weights(weights)
+    if trained.get("name") != ImageNetDataset.__name__:
+        return
+    key, before, now = f"{config.eval.key}.dataset.relabel", bool(trained.get("relabel")), _relabels(config.eval)
+    if before != now:
+        train = config.train
+        also = f" -o {train.key}.dataset.relabel={before}" if train and train.dataset == config.eval.dataset else ""
+        message = f"is {now}, but {weights} was trained with {before}: the same label would mean two classes"
+        raise UserError(config.document.problem(key, f"{message}; use -o {key}={before}{also}"))
+    numbering = label_numbering_of_weights(weights)
+    ours = evaluation_numbering(config) if now else None
+    if numbering is not None and ours is not None and ours != numbering:
+        number, first = next(
+            (number, pair) for number, pair in enumerate(itertools.zip_longest(ours, numbering)) if pair[0] != pair[1]
+        )
+        labels = ["no label" if label is None else f"label {label}" for label in first]
+        message = f"numbers the labels of {config.train.key}.dataset otherwise than the run of {weights}"
+        message = f"{message}: class {number} is {labels[0]} here, {labels[1]} there"
+        raise UserError(config.document.problem(key, message))
+
+
 def build_evaluation_dataset(
-    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None
+    config: Config,
+    training: ImageDataset | None = None,
+    names: Sequence[str] | None = None,
+    weights: Path | None = None,
 ) -> ImageDataset:
     """Opens ``DataLoader.Eval`` with the classes of the training set; warns of those without an image.
 
     Args:
-        config, training, names: see :func:`evaluation_numbering`.
+        config, training, names, weights: see :func:`evaluation_numbering`.
 
     Raises:
-        UserError: see :func:`build_dataset`; also a class that the training set does not have.
+        UserError: see :func:`build_dataset`, :func:`refuse_other_labels`; also a class that the training set does not
+            have.
     """
     assert config.eval is not None
-    dataset = build_dataset(config, config.eval, evaluation_numbering(config, training, names))
+    refuse_other_labels(config, weights)
+    dataset = build_dataset(config, config.eval, evaluation_numbering(config, training, names, weights))
     lacking = getattr(dataset, "lacking", [])
     if lacking:
         logger.warning(

@@ -12,7 +12,14 @@ from typing import Any, Literal
 import numpy as np
 import paddle
 
-from classification.build import build_batches, build_dataset, build_network, evaluation_numbering, open_dataset
+from classification.build import (
+    build_batches,
+    build_dataset,
+    build_network,
+    evaluation_numbering,
+    open_dataset,
+    refuse_other_labels,
+)
 from classification.config import Config, check_config, load_config
 from classification.data.datasets import ImageDataset
 from classification.evaluation import evaluate_model
@@ -28,7 +35,7 @@ from ppcls_ext.runtime import Predictor
 from ppcls_ext.runtime.predictor import ImageSource
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import parse_number
-from ppcls_ext.weights import load_weights
+from ppcls_ext.weights import find_weights, load_weights
 
 BATCH = 32
 Part = Literal["train", "eval"]
@@ -187,4 +194,8 @@ def _opened(config: Config, part: Part) -> ImageDataset:
     settings = config.train if part == "train" else config.eval
     if settings is None:
         raise UserError(f"{config.document.path}: int8 needs the section DataLoader.{part.capitalize()}")
-    return open_dataset(config, settings, evaluation_numbering(config) if part == "eval" else None)
+    if part == "train":
+        return open_dataset(config, settings)
+    weights = find_weights(config.run.pretrained_model) if config.run.pretrained_model else None
+    refuse_other_labels(config, weights)
+    return open_dataset(config, settings, evaluation_numbering(config, weights=weights))

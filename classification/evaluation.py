@@ -97,7 +97,9 @@ def evaluate_model(
 ) -> dict[str, float]:
     """Evaluates ``model`` on ``DataLoader.Eval``, which may be open already; see :func:`evaluate`."""
     assert config.eval is not None
-    dataset = dataset or build_evaluation_dataset(config)
+    if dataset is None:
+        weights = config.run.pretrained_model
+        dataset = build_evaluation_dataset(config, weights=find_weights(weights) if weights else None)
     batches = build_batches(config, config.eval, dataset, environment, training=False)
     precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
     bad_images = BadImages(dataset, config.run.max_bad_images, BAD_IMAGES_KEY)
@@ -123,7 +125,7 @@ def evaluate_config(config: Config, environment: Environment) -> dict[str, Any]:
     weights = find_weights(config.run.pretrained_model)
     config = config.as_trained(weights)
     names = class_names_of_weights(weights)
-    dataset = build_evaluation_dataset(config, names=names)
+    dataset = build_evaluation_dataset(config, names=names, weights=weights)
     check_same_classes(names, str(weights), dataset.class_names, f"{config.eval.key}.dataset")
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)

@@ -79,7 +79,7 @@ def train_config(config: Config, environment: Environment | None = None, resume:
     require_sections(config)
     environment = environment or prepare_environment(config.run.device, config.run.seed)
     resume = resume or config.run.checkpoints
-    with RunFolder(config.output_dir, environment.is_main) as folder:
+    with RunFolder(config.output_dir, environment.is_main, fresh=resume is None) as folder:
         config = config.with_depth(depth_to_continue(config.document.data, resume, folder.checkpoints))
         return Trainer(ClassificationTask(config, environment), folder, resume).run()
 
@@ -355,6 +355,8 @@ class ClassificationTask(Task):
             "loss_scaler": self.precision.state(),
             "ema_updates": self.ema.updates if self.ema else 0,
             "class_names": self.class_names,
+            # Class folders are told by their names.
+            "label_numbering": None if self.dataset.class_names else self.dataset.numbering,
             "arch": {"name": self.config.arch.name, "arguments": self.config.arch.arguments},
         }
 

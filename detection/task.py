@@ -85,9 +85,10 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
     """
     warn_of_other_contrast(config, "Eval")
     environment = open_environment(config)
-    config = with_settled_depth(config, resume, environment.seed)
-    with workspace(config) as settings, RunFolder(config.output_dir, environment.is_main, "save_dir") as folder:
-        return Trainer(DetectionTask(config, settings, environment, folder.path), folder, resume).run()
+    with RunFolder(config.output_dir, environment.is_main, "save_dir", fresh=resume is None) as folder:
+        config = with_settled_depth(config, resume, environment.seed)
+        with workspace(config) as settings:
+            return Trainer(DetectionTask(config, settings, environment, folder.path), folder, resume).run()
 
 
 def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -> DetectionConfig:

@@ -74,6 +74,7 @@ KINDS = {
     "class_count": Kind(ERROR, "whose number of categories does not fit num_classes", "annotation file"),
     "class_unknown": Kind(ERROR, "in the annotations of the validation set only", *_CLASS),
     "category_ids_differ": Kind(INFORMATION, "whose category ids differ in validation; names are compared", *_CLASS),
+    "nothing_to_learn": Kind(ERROR, "without any box with an area that is no crowd", "training set"),
     "class_not_trained": Kind(ERROR, "with validation boxes but no training box", *_CLASS),
     "class_empty": Kind(WARNING, "without any box", *_CLASS),
     "class_not_validated": Kind(WARNING, "without a validation box", *_CLASS),
@@ -347,6 +348,9 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
             clean_frame(frame, coco.names, ledgers[part])
         tell_ledger(part, coco, ledgers[part], found)
         boxes[part] = table_of(coco.frames)
+    if "Train" in sets and boxes["Train"].crowd.all():
+        note = f"{sets['Train'].path}: {count_of(ledgers['Train'].boxes['input'], 'annotation')}, nothing to learn from"
+        found.add("nothing_to_learn", note=note, part="Train")
     classes = Classes(sets, boxes)
     find_class_faults(sets, classes, plan.num_classes, found)
     for part, coco in sets.items():

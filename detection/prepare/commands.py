@@ -128,7 +128,7 @@ def prepare_source(
     source, ledger = options.source, Ledger()
     if kind == "imagefolder" and form == "auto" and not annotations:
         form = "voc" if files_in(source, {".xml"}) else "coco"
-        if form == "voc" and find_coco_files(source):
+        if form == "voc" and find_coco_files(source)[0]:
             raise UserError(f"{source}: holds both XML and COCO annotations; choose with --format voc or coco")
     unlabelled: list[Frame] = []
     # The source's own split files, if it has any.

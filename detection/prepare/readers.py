@@ -76,7 +76,7 @@ def _images_below(source: Path, ledger: Ledger) -> list[Path]:
     return images
 
 
-def _best(images: Sequence[Path], *scores: Callable[[Path], int]) -> list[Path]:
+def _best(images: Sequence[Path], *scores: Callable[[Path], Any]) -> list[Path]:
     """Returns the images with the highest score; of several, those with the highest next score, and so on."""
     found = list(images)
     for score in scores:
@@ -88,6 +88,32 @@ def _best(images: Sequence[Path], *scores: Callable[[Path], int]) -> list[Path]:
 
 def _common_depth(first: Path, second: Path) -> int:
     return len(Path(os.path.commonpath([first, second])).parts)
+
+
+def _common_tail(first: Path, second: Path, source: Path) -> int:
+    """Returns how many of the last folders of two folders below ``source`` have the same names."""
+    parts = zip(*(reversed(folder.relative_to(source).parts) for folder in (first, second)), strict=False)
+    return [*(folded_name(one) == folded_name(other) for one, other in parts), False].index(False)
+
+
+def _mirrored(files: Sequence[Path], by_stem: NamedFiles, source: Path) -> dict[Path, list[Path]]:
+    """Pairs trees that mirror each other: ``Annotations/cam1/0.xml`` belongs to ``JPEGImages/cam1/0.jpg``, and to no
+    other picture of that name.
+
+    Returns:
+        The annotation files by image.
+    """
+    claims: dict[Path, list[tuple[tuple[int, int], Path]]] = defaultdict(list)
+    for file in files:
+
+        def closeness(image: Path, folder: Path = file.parent) -> tuple[int, int]:
+            depth = _common_depth(folder, image.parent)
+            return depth + _common_tail(folder, image.parent, source), depth
+
+        for image in _best(by_stem.find(file.stem), closeness):
+            if image.parent != file.parent and _common_tail(file.parent, image.parent, source):
+                claims[image].append((closeness(image), file))
+    return {image: [file for close, file in found if close == max(found)[0]] for image, found in claims.items()}
 
 
 # XML of unknown origin: no document types, no entities, no huge files.
@@ -296,14 +322,22 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
         (file.parent, folder) for file in files for folder in {image.parent for image in by_stem.find(file.stem)}
     )
 
+    mirrored = _mirrored(files, by_stem, source)
+    image_of: dict[Path, list[Path]] = defaultdict(list)
+    for image, owners in mirrored.items():
+        for file in owners:
+            image_of[file].append(image)
+
     def find(file: Path, stem: str, folder: str = "") -> list[Path]:
         """Returns the images of a name that ``file`` may belong to: one if it is clear.
 
-        Of several, those count that share the longest path with the annotation file, then those in the folder that it
-        states, then those in the folder with most images for the annotation files beside it.
+        In trees that mirror each other that is the image at the same place. Else, of several, those count that share
+        the longest path with the annotation file, then those in the folder that it states, then those in the folder
+        with most images for the annotation files beside it.
         """
+        free = [image for image in by_stem.find(stem) if image not in mirrored]
         return _best(
-            by_stem.find(stem),
+            image_of.get(file) or free,
             lambda image: _common_depth(file.parent, image.parent),
             lambda image: image.parent.name == folder,
             lambda image: shared[(file.parent, image.parent)],
@@ -349,7 +383,7 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
             lambda image, stated=stated: folded_name(image.name) == folded_name(stated),
         )
         if len(candidates) > 1:
-            names = ", ".join(shown_path(image, image.parent) for image in candidates)
+            names = ", ".join(shown_path(image, source) for image in candidates)
             ledger.reject("ambiguous_image", shown, f"fits several images: {names}", len(annotation.boxes))
             continue
         claims[candidates[0]].append((shown, annotation))
@@ -394,15 +428,16 @@ def voc_lists(source: Path) -> dict[str, Path] | None:
 # COCO
 
 
-def find_coco_files(source: Path) -> dict[Path, dict[str, Any]]:
-    """Returns the COCO files below a folder with their contents, sorted by path; hidden files are left out."""
-    contents = {}
+def find_coco_files(source: Path) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+    """Returns the COCO files below a folder with their contents, sorted by path, and what is wrong with other JSON
+    files; hidden files are left out."""
+    contents, others = {}, []
     for path in files_in(source, {".json"}):
         try:
             contents[path] = load_coco(path)
-        except NotCocoError:
-            continue
-    return contents
+        except NotCocoError as error:
+            others.append(str(error))
+    return contents, others
 
 
 def parts_of(source: Path, paths: Sequence[Path]) -> dict[str, Path]:
@@ -456,9 +491,13 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
         parts = {"all": found[0]} if len(found) == 1 else dict(zip(("train", "val"), found, strict=True))
         contents = {path: load_coco(path) for path in found}
     else:
-        contents = find_coco_files(source)
+        contents, others = find_coco_files(source)
         if not contents:
-            raise UserError(f"{source}: no annotations below this folder, neither COCO JSON nor (for imagefolder) XML")
+            message = f"{source}: no annotations below this folder, neither COCO JSON nor (for imagefolder) XML"
+            if others:
+                more = f" (and {len(others) - 1} more JSON files)" if len(others) > 1 else ""
+                message = f"{others[0]}{more}; there are no other annotations below {source}"
+            raise UserError(message)
         parts = parts_of(source, list(contents))
     by_name = NamedFiles(images)
     frames: list[Frame] = []

@@ -133,7 +133,10 @@ def write_output(
     names = {part: [frame.name for frame in frames] for part, frames in parts.items()}
     with atomic_folder(output) as folder:
         (folder / "images").mkdir()
-        placed = Counter(place_image(frame.image, folder / "images" / frame.target, mode) for frame in everything)
+        # As UTF-8 also where the system's own encoding is ASCII.
+        targets = [os.fsdecode(frame.target.encode("utf-8", "surrogateescape")) for frame in everything]
+        pairs = zip(everything, targets, strict=True)
+        placed = Counter(place_image(frame.image, folder / "images" / target, mode) for frame, target in pairs)
         write_annotations(folder, parts, classes)
         write_json(folder / "split.json", {**split, "parts": names})
         (folder / "split").mkdir()

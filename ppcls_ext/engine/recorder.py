@@ -34,12 +34,13 @@ class RunFolder:
         path: the folder.
         active: only rank 0 writes; every method of an inactive folder does nothing.
         key: the configuration's key that chooses the folder, for messages.
+        fresh: nobody asked to continue a run, so a folder that holds one is refused, before a byte of it changes.
 
     Raises:
-        UserError: another process is training in this folder, or it cannot be written.
+        UserError: another process is training in this folder, it cannot be written, or it holds a run.
     """
 
-    def __init__(self, path: Path, active: bool, key: str = "Global.output_dir") -> None:
+    def __init__(self, path: Path, active: bool, key: str = "Global.output_dir", fresh: bool = False) -> None:
         self.path = path
         self.key = key
         self.active = active
@@ -47,7 +48,9 @@ class RunFolder:
         self._lock: Any = None
         if active:
             self._lock = lock_folder(path, "another process is training in this folder", self.key)
-            # Only now: before the lock is taken, the file may be another run's.
+            if fresh:
+                self._refuse_second_run()
+            # Only now: before this, the file may be another run's.
             log_to_file(path / "train.log")
 
     def __enter__(self) -> RunFolder:
@@ -63,17 +66,13 @@ class RunFolder:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def refuse_second_run(self) -> None:
-        """Checks that nobody starts a second run over the checkpoints of a first.
-
-        Raises:
-            UserError: the folder already holds checkpoints of a run that nobody asked to continue.
-        """
-        existing = list_checkpoints(self.checkpoints)
-        if self.active and existing:
+    def _refuse_second_run(self) -> None:
+        """Raises a UserError if the folder holds checkpoints."""
+        if existing := list_checkpoints(self.checkpoints):
+            self.close()
             raise UserError(
                 f"{self.path}: already holds a run ({existing[-1].name}); continue it with --resume auto, "
-                f"choose another {self.key}, or remove the folder"
+                f"choose another {self.key}, or remove the folder (--overwrite never replaces a run)"
             )
 
     def write_config(self, text: str) -> None:

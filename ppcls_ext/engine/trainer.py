@@ -32,11 +32,11 @@ class Trainer:
 
     Args:
         task: what is trained.
-        folder: the folder of the run, held by this process.
+        folder: the folder of the run, held by this process; without ``resume`` a fresh one.
         resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
 
     Raises:
-        UserError: the folder holds another run, or the checkpoint cannot be continued.
+        UserError: the checkpoint cannot be continued.
     """
 
     def __init__(self, task: Task, folder: RunFolder, resume: str | None = None) -> None:
@@ -50,7 +50,6 @@ class Trainer:
             if before != self.kernels:
                 logger.info("CPU kernels: %s before, %s now; the losses differ by rounding", before, self.kernels)
         else:
-            folder.refuse_second_run()
             task.start()
             self.progress = RunProgress()
         position = (self.progress.epoch, self.progress.step, self.progress.updates)

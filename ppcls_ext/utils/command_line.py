@@ -102,5 +102,5 @@ def add_encoding_argument(parser: argparse.ArgumentParser) -> None:
         "--encoding",
         type=state_encoding,
         metavar="NAME",
-        help="encoding of lists, annotations and other texts that are not UTF-8, such as gb18030, big5 or cp1252",
+        help="encoding of lists, annotations and other texts not surely UTF-8, such as gb18030, big5 or cp1252",
     )

@@ -151,7 +151,7 @@ def lock_folder(path: Path, taken: str, key: str) -> TextIO:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / LOCK, "w")  # noqa: SIM115 (held open as long as the lock is needed)
+        lock = open(path / LOCK, "a")  # noqa: SIM115 (held open as long as the lock is needed)
     except OSError as error:
         raise UserError(f"{path}: cannot write here ({error.strerror}); choose another {key}") from error
     try:

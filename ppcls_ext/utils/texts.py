@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 from ppcls_ext.utils.errors import UserError
@@ -42,8 +43,13 @@ LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis":
 WESTERN = frozenset({"ascii", "iso8859-1", "cp1252"})
 UNICODE = frozenset({"utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"})
 
+# Of two bytes for a character, which may be UTF-8 by chance; a text in an encoding of single bytes never is.
+EAST_ASIAN = frozenset({"gb18030", "big5", "big5hkscs", "cp950", "cp949", "johab", "cp932", "euc_jp"})
+
 # Encoding -> files that were read as it although they state nothing or another one.
 _guesses: dict[str, set[str]] = {}
+# Whether a text was Chinese beyond doubt: what may be either follows.
+_chinese: set[str] = set()
 
 
 class TextError(UserError):
@@ -69,7 +75,7 @@ class UnknownEncodingError(TextError):
 
 
 def state_encoding(encoding: str) -> str:
-    """Takes what ``--encoding`` says: the encoding of all texts that are not UTF-8 and have no byte-order mark.
+    """Takes what ``--encoding`` says: the encoding of all texts but those that are marked or surely UTF-8.
 
     Raises:
         UserError: there is no such encoding.
@@ -94,6 +100,10 @@ def read_text(path: str | os.PathLike[str]) -> str:
 def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
     """Decodes a text: by its byte-order mark, by what ``--encoding`` states or it declares, as UTF-8, as Chinese.
 
+    UTF-8 that no other encoding gives by chance comes before what is stated or declared, and this is said: characters
+    of three bytes, or anything where an encoding of single bytes is stated. Short Chinese may be UTF-8 by chance
+    (``虾`` in GBK is ``Ϻ``): a stated encoding wins there, a declared one unless UTF-8 gives words, and else a guess.
+
     Args:
         data: the text.
         name: of the file, for messages.
@@ -107,6 +117,9 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
     if "\0" in text:
         place = f"character {text.index(chr(0)) + 1:,}"
         raise TextError(name, f"holds zero bytes (the first is {place}): it is damaged, or no text")
+    # DOS ends a text with Ctrl-Z.
+    if text.rstrip().endswith("\x1a"):
+        text = text[: text.rindex("\x1a")].rstrip("\x1a")
     # Marks that stand inside are left of texts that someone put together.
     text = text.replace("\ufeff", "")
     # As Python's text files do; splitlines() would split at a dozen of other characters, too.
@@ -130,24 +143,65 @@ def _decode(data: bytes, name: str, declared: str | None) -> str:
     except UnicodeDecodeError:
         as_utf8 = None
     # ISO 2022 is ASCII for whoever does not know its escapes.
-    if as_utf8 is not None and not _is_doubtful_utf8(as_utf8) and not (codec or "").startswith("iso2022"):
-        if codec is not None and codec not in UNICODE and not data.isascii():
-            _note_guess(name, "UTF-8", f"is not {stated or declared} and was read as UTF-8")
-        return as_utf8
+    if as_utf8 is not None and not (codec or "").startswith("iso2022"):
+        return as_utf8 if data.isascii() else _decode_either(data, as_utf8, name, stated, declared)
     if stated or (codec is not None and codec not in UNICODE and not (codec in WESTERN and is_chinese(data))):
         try:
-            return data.decode(codec)
+            return _noted(data.decode(codec), codec)
         except UnicodeDecodeError as error:
             if stated and as_utf8 is None:
                 reason = f"is neither UTF-8 nor {stated}, as --encoding says (byte {error.start:,})"
                 raise UnknownEncodingError(name, reason) from error
-    verdict = is_chinese(data)
-    if verdict or (verdict is None and "gb18030" in _guesses):
-        _note_guess(name, "gb18030", "is not UTF-8 and was read as gb18030 (Chinese)")
-        return data.decode("gb18030")
     if as_utf8 is not None:
         return as_utf8
+    verdict = is_chinese(data)
+    if verdict or (verdict is None and _chinese):
+        _note_guess(name, "gb18030", "is not UTF-8 and was read as gb18030 (Chinese)")
+        return _noted(data.decode("gb18030"), "gb18030")
     raise _unknown_encoding(data, name, declared, verdict is None)
+
+
+def _decode_either(data: bytes, as_utf8: str, name: str, stated: str | None, declared: str | None) -> str:
+    """Decodes what is UTF-8, but perhaps by chance."""
+    claimed = stated or declared
+    codec = _codec(claimed)
+    other = None
+    if codec in EAST_ASIAN and not re.search("[^\0-\u07ff]", as_utf8):
+        with contextlib.suppress(UnicodeDecodeError):
+            other = data.decode(codec)
+        if other is not None and re.search("[\0-\x08\x0e-\x19\x1b-\x1f\x7f-\x9f\ue000-\uf8ff]", other):
+            other = None
+    kinds = _kinds_of_words(as_utf8)
+    words, odd = kinds["word"], kinds["odd"]
+    if other is not None and (stated or not words or odd >= words):
+        if words:
+            _note_guess(name, codec, f"may be UTF-8, too, and was read as {claimed}, which is stated")
+        return _noted(other, codec)
+    if codec is not None and codec not in UNICODE:
+        _note_guess(name, "UTF-8", f"is not {claimed} and was read as UTF-8")
+        return as_utf8
+    doubtful = odd >= words if odd else not words and bool(kinds["lone"] or kinds["sign"])
+    if stated or not doubtful:
+        return as_utf8
+    verdict = is_chinese(data)
+    # Signs and Greek letters stand alone in formulas; of other letters what is declared tells, and common use.
+    usual = {character in COMMON_CHINESE for character in data.decode("gb18030", "ignore") if not character.isascii()}
+    certain = odd or (kinds["lone"] and codec != "utf-8" and usual == {True})
+    if (verdict and certain) or (verdict is not False and _chinese):
+        _note_guess(name, "gb18030", "makes no sense as UTF-8 and was read as gb18030 (Chinese)")
+        return _noted(data.decode("gb18030"), "gb18030")
+    if verdict is None and odd:
+        raise _unknown_encoding(data, name, declared, True)
+    if verdict is not False:
+        _note_guess(name, "UTF-8", "was read as UTF-8, but may be Chinese (gb18030)")
+    return as_utf8
+
+
+def _noted(text: str, encoding: str) -> str:
+    """Returns the text; keeps in mind that there was a Chinese one."""
+    if encoding == "gb18030" and not text.isascii():
+        _chinese.add(encoding)
+    return text
 
 
 def _codec(encoding: str | None) -> str | None:
@@ -194,6 +248,7 @@ def say_guesses() -> None:
         if len(files) > 1:
             logger.info("%d texts were read as %s by a guess", len(files), encoding)
     _guesses.clear()
+    _chinese.clear()
 
 
 # Chinese or not
@@ -207,6 +262,7 @@ COMMON_CHINESE = frozenset(
     "月公无系军很情者最立代想已通并提直题程展五果料象员位入常文总次品式活设及管特件长求老头基资边流路级少图山统接知较"
     "将组见计别她手角期根论运农指几九区强放决西被干做必战先回则任取据处队南给色光门即保治北造百规热领七海口东导器压世"
     "金增争油思术极交受联认六共收证改清己美再采转更单风切打白教速花带安场身车例真具万每目至达走示议声报完类八离名确才"
+    "虾蟹猫狗牛鸟母狮鹿鸡猪羊驴贝桥楼树花草砖漏霉煤"
     "科张信马节话米整空元集温传土许步群广石记段研界拉林装影算低持音布复容儿深难近千周素技备半青列感团毛快型眼江参鱼船"
 )
 COMMON_KOREAN = frozenset(
@@ -229,7 +285,11 @@ COMMON_TRADITIONAL = frozenset(
 # others by their radicals.
 SYMBOLS, USUAL, OTHERS = range(0xA1, 0xA4), range(0xB0, 0xD8), range(0xD8, 0xF8)
 MOST_RARE = 0.05
-LETTER = r"[^\W\d_\0-\x7f]"
+# Letters that words of today are written with, of those that take two bytes in UTF-8.
+EVERYDAY = re.compile(
+    "[ªºµ\u00c0-\u0137\u0139-\u0148\u014a-\u017e\u01a0\u01a1\u01af\u01b0\u0218-\u021b"
+    "\u0386-\u03ce\u0400-\u045f\u0490\u0491\u0531-\u0586\u05d0-\u05ea\u0620-\u064a]"
+)
 # Of these the letters begin at 0xC0, but for the Russian yo.
 YO = (0xA8, 0xB8)
 ALPHABETS = ("cp1251", "koi8_r", "cp1252", "cp1253")
@@ -292,19 +352,59 @@ def _is_damaged_utf8(data: bytes) -> bool:
     return 0 < bad < foreign - bad and re.search("[\u0800-\udc7f\ue000-\U0010ffff]", lossy) is not None
 
 
-def _is_doubtful_utf8(text: str) -> bool:
-    """Tells whether a text that is UTF-8 makes no sense as such: rare letters of two bytes, in no word.
+def _kinds_of_words(text: str) -> Counter[str]:
+    """Counts how much sense a text makes as UTF-8 where its characters take two bytes.
 
-    So it is with a few Chinese words, by chance (the GBK of ``水母`` is the UTF-8 of ``ˮĸ``). Western letters alone,
-    a single other alphabet and whatever takes three bytes are never doubtful, nor is what touches an ASCII letter.
+    Returns:
+        How many there are of these: ``word`` (of one alphabet, such as ``café`` or ``рыба``, or anything of three
+        bytes), ``odd`` (letters of rare use or of several alphabets in one word, as GBK gives them by chance: ``水母``
+        is ``ˮĸ``), ``lone`` (a single letter or sign, such as ``з``, which is ``蟹``) and ``sign`` (a Greek letter or a
+        sign of formulas by itself).
     """
-    if text.isascii() or re.search("[^\0-\u07ff]", text) or not re.search("[^\0-\xff]", text):
-        return False
-    if re.search(f"[a-z]{LETTER}|{LETTER}[a-z]", text, re.IGNORECASE):
-        return False
-    foreign = {character for character in text if not character.isascii()}
-    alphabets = {unicodedata.name(character, "").partition(" ")[0] for character in foreign}
-    return len(alphabets) > 1 or "LATIN" in alphabets
+    if re.search("[^\0-\u07ff]", text):
+        return Counter(word=1)
+    found: Counter[str] = Counter()
+    lone: dict[str, set[str]] = {}
+    # Once each: files may be large.
+    text = text.replace(" · ", " ")
+    runs = re.finditer(r"[^\W\d_¹²³¼½¾]+|[^\0-\x7f]", text)
+    for run, before, after in {(each[0], *_neighbours(text, each.start(), each.end())) for each in runs}:
+        if run.isascii():
+            continue
+        foreign = [character for character in run if not character.isascii()]
+        alphabets = {unicodedata.name(character, "ODD").partition(" ")[0] for character in run}
+        alphabets = {"LATIN" if alphabet in ("MICRO", "FEMININE", "MASCULINE") else alphabet for alphabet in alphabets}
+        everyday = [character for character in foreign if EVERYDAY.match(character)]
+        # Hebrew and Arabic have no capitals.
+        cased = run.islower() or run.isupper() or run.istitle() or run.lower() == run.upper()
+        if not run.isalpha():
+            if run >= "\u0100":
+                # An accent belongs to the letter before it, as macOS writes them.
+                found["word" if unicodedata.combining(run) and before.isalpha() else "odd"] += 1
+            elif not ((before and run in "°²³¹®»") or (after and run in "±©§£«") or (before and after)):
+                # Not beside a number or word, as in 1° and © 2024.
+                found["sign" if run in "°±²³§®×÷" else "lone"] += 1
+        elif len(alphabets) > 1 or 2 * len(everyday) < len(foreign):
+            found["odd"] += 1
+        elif alphabets == {"LATIN"}:
+            # Words of one letter stand between others (``à``); no language has those of the longer alphabets alone.
+            prose = len(foreign) < len(run) or before.isalpha() or after.isalpha()
+            rare = run >= "\u0100" if len(run) == 1 else not cased
+            found["sign" if run == "µ" else "word" if prose else "odd" if rare else "lone"] += 1
+        elif len(run) > 1:
+            found["word" if cased else "odd"] += 1
+        else:
+            lone.setdefault(alphabets.pop(), set()).add(run)
+    for alphabet, letters in lone.items():
+        found["word" if len(letters) > 2 else "sign" if alphabet == "GREEK" else "lone"] += 1
+    return found
+
+
+def _neighbours(text: str, start: int, end: int) -> tuple[str, str]:
+    """Returns the ASCII letters or digits before and after a part of a text, over a space or none; else ``""``."""
+    before = text[max(start - 2, 0) : start].removesuffix(" ")[-1:]
+    after = text[end : end + 2].removeprefix(" ")[:1]
+    return tuple(beside if beside.isascii() and beside.isalnum() else "" for beside in (before, after))
 
 
 def shown_name(name: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_path, sha256_of
@@ -97,6 +98,29 @@ def class_names_of_weights(weights: Path) -> list[str] | None:
         return None
     names = _read_state(weights.parent).get("class_names")
     return [str(name) for name in names] if names else None
+
+
+def label_numbering_of_weights(weights: Path) -> list[int] | None:
+    """Returns the labels of the training list by class number, as ``relabel`` numbered them, from the ``state.json``
+    beside a weight file of a checkpoint; ``None`` where it says nothing.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not (weights.parent / STATE).is_file():
+        return None
+    return _read_state(weights.parent).get("label_numbering")
+
+
+def training_set_of_weights(weights: Path) -> dict[str, Any]:
+    """Returns ``DataLoader.Train.dataset`` of the configuration beside a weight file of a checkpoint, else ``{}``."""
+    try:
+        value = yaml.safe_load((weights.parent / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    for key in ("DataLoader", "Train", "dataset"):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

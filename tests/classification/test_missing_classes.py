@@ -15,6 +15,7 @@ from classification.evaluation import evaluate_config
 from classification.task import train_config
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.weights import find_weights
 from tests.support.pictures import folder_config, write_class_folders
 from tests.support.runs import TINY, small_config, write_config
 
@@ -100,12 +101,41 @@ def test_relabelled_lists_are_numbered_by_the_training_list(root: Path, labels: 
         build_evaluation_dataset(config, train)
 
 
-def test_relabelling_one_list_only_is_told(root: Path, caplog):
-    config = load_config(list_config(root, FROM_ONE, 4, Train=True))
-    logging.getLogger("classification").propagate = True
-    with caplog.at_level(logging.WARNING):
-        assert sorted(set(build_evaluation_dataset(config).labels.tolist())) == [1, 3]
-    assert "DataLoader.Eval.dataset.relabel is False, but True in DataLoader.Train.dataset" in caplog.text
+@pytest.mark.parametrize("options", [{"Train": True}, {"Eval": True, "Train": False}])
+def test_relabelling_one_list_only_is_refused(root: Path, options: dict[str, bool]):
+    config = load_config(list_config(root, FROM_ONE, 4, **options))
+    told = r"DataLoader\.Eval\.dataset\.relabel: is .*DataLoader\.Train\.dataset\.relabel is .*in both, or in neither"
+    with pytest.raises(UserError, match=told):
+        build_evaluation_dataset(config)
+    found = {finding.kind: finding for finding in check_config_data(config, worker_count=0).findings}
+    assert found["relabel_differs"].severity.name == "ERROR"
+
+
+@pytest.fixture
+def relabelled_weights(root: Path) -> Path:
+    """A checkpoint of a run with ``relabel`` in both lists."""
+    narrow = [f"Arch.{key}={TINY[key]}" for key in ("depth_multiplier", "width_multiplier")]
+    train_config(load_config(list_config(root, FROM_ONE, 4, Train=True, Eval=True), ["Global.epochs=1", *narrow]))
+    return find_weights(root / "run" / "checkpoints" / "best")
+
+
+def test_weights_are_evaluated_with_the_labels_that_they_were_trained_with(root: Path, relabelled_weights: Path):
+    same = load_config(list_config(root, FROM_ONE, 4, Train=True, Eval=True))
+    assert sorted(set(build_evaluation_dataset(same, weights=relabelled_weights).labels.tolist())) == [0, 2]
+    config = load_config(list_config(root, FROM_ONE, 4), [f"Global.pretrained_model={relabelled_weights}"])
+    told = r"Eval\.dataset\.relabel: is False, but .* trained with True: .*use -o DataLoader\.Eval\..*relabel=True"
+    with pytest.raises(UserError, match=told):
+        evaluate_config(config, prepare_environment("cpu", 0))
+    # The training list is not there: the checkpoint tells the numbers.
+    alone = load_config(list_config(root, FROM_ONE, 4, Train=True, Eval=True))
+    (root / "Train.txt").unlink()
+    assert sorted(set(build_evaluation_dataset(alone, weights=relabelled_weights).labels.tolist())) == [0, 2]
+
+
+def test_a_training_list_that_numbers_otherwise_than_the_run_is_refused(root: Path, relabelled_weights: Path):
+    config = load_config(list_config(root, SPARSE, 4, Train=True, Eval=True))
+    with pytest.raises(UserError, match="otherwise than the run of .*: class 0 is label 3 here, label 1 there"):
+        build_evaluation_dataset(config, weights=relabelled_weights)
 
 
 @pytest.mark.parametrize(

@@ -405,3 +405,15 @@ def test_plan_of_a_configuration(frames: Frames) -> None:
         config.data[f"{part}Dataset"]["anno_path"] = None
     with pytest.raises(UserError, match=r"TrainDataset\.anno_path nor EvalDataset\.anno_path: nothing to check"):
         plan_of(config)
+
+
+@pytest.mark.parametrize("spoil", [lambda one: {**one, "iscrowd": 1}, lambda one: {**one, "bbox": [1, 1, 0, 5]}, None])
+def test_a_training_set_that_teaches_nothing_is_an_error(frames: Frames, spoil: Callable[..., Any] | None) -> None:
+    """As training says; a validation set of that kind is no error."""
+    frames.train["annotations"] = [spoil(one) for one in frames.train["annotations"]] if spoil else []
+    result = check(frames)
+    assert kinds(result)["nothing_to_learn"] == "error"
+    count = 36 if spoil else 0
+    assert notes(result, "nothing_to_learn")[0].endswith(f"train.json: {count} annotations, nothing to learn from")
+    frames.val["annotations"] = [{**one, "iscrowd": 1} for one in frames.val["annotations"]]
+    assert finding(check(frames), "nothing_to_learn").count == 1

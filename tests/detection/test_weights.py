@@ -143,7 +143,8 @@ def test_frames_to_compare_on(weights: Path, tmp_path: Path, caplog: Any) -> Non
     ]
     annotations = tmp_path / "data" / "annotations" / "val.json"
     annotations.parent.mkdir()
-    annotations.write_text(json.dumps({"images": records, "annotations": [], "categories": []}))
+    content = {"images": records, "annotations": [], "categories": [{"id": 1, "name": "cube"}]}
+    annotations.write_text(json.dumps(content))
     images = evaluation_images(config)
     assert {image.shape[:2] for image in images.values()} == {(80, 100), (64, 64), (90, 120), (120, 90), (80, 50)}
     assert not any(str(tmp_path) in name for name in images)

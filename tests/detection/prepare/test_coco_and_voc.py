@@ -245,11 +245,32 @@ def test_voc_folder_with_its_lists(tmp_path: Path, lists: dict[str, str], expect
     assert (result.names("train"), result.names("val")) == expected
 
 
+@pytest.mark.parametrize("roots", [("JPEGImages", "Annotations"), ("set/images", "set/labels/xml"), ("", "xml")])
+def test_trees_that_mirror_each_other(tmp_path: Path, roots: tuple[str, str]) -> None:
+    """The same names in every folder: each annotation belongs to the image at the same place, or to none."""
+    source, size = tmp_path / "raw", 5
+    for camera, count in (("cam1", size), ("cam2", size + 1)):
+        for number in range(count):
+            write_image(source / roots[0] / camera / f"i{number}.jpg", seed=number + 20 * count)
+            box = corners("cube", 5, 6, 20 + count, 36)
+            write_voc(source / roots[1] / camera / f"i{number}.xml", box, filename=f"i{number}.jpg")
+    (source / roots[0] / "cam1" / "i0.jpg").unlink()
+    result = imagefolder(source)
+    assert result.report["images"]["kept"] == 2 * size
+    assert [reason.rpartition("/")[2] for reason in result.reasons("missing_image")] == ["i0.xml: has no image"]
+    boxes = {name: result.boxes(name) for part in ("train", "val") for name in result.names(part)}
+    for name, ((_, (_, _, width, _)),) in boxes.items():
+        assert width == (15 + size if "cam1" in name else 16 + size), name
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ('{"images": [', r"labels.json: is truncated: it ends in the middle.*line 1, column"),
-        ('{"images": {}}', "no annotations below this folder"),
+        ('{"images": {}}', r"labels.json: is no COCO .* no list of images and of categories and of annotations; there"),
+        ('{"images": [], "categories": []}', r"labels.json: is no COCO annotation file: it has no list of annotations"),
+        ('{"images": null, "categories": [], "annotations": null}', "labels.json: .* no list of images and of annot"),
+        ("[null]", r"labels.json: holds a list .*not COCO annotations with"),
     ],
 )
 def test_coco_files_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:

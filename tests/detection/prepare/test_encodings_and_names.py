@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -138,3 +141,41 @@ def test_coco_files_of_other_systems(tmp_path, encoding):
     result = prepared(source, "--classes", "海参,ball")
     assert sorted(result.names("train") + result.names("val")) == ["b c.png", "d e.png", "f.png", "海参.png"]
     assert result.report["boxes"]["kept"] == 4
+
+
+@pytest.mark.parametrize("declared", [DECLARED.format("gb2312"), ""])
+def test_chinese_that_is_utf8_by_chance_in_every_kind_of_text(tmp_path, declared):
+    source = annotated(tmp_path / "raw", ["虾"], [(declared, "gbk")] * 2)
+    for number, name in enumerate(("图00", "图01")):
+        (source / f"{number}.png").rename(source / f"{name}.png")
+        (source / f"{number}.xml").rename(source / f"{name}.xml")
+    (tmp_path / "classes.txt").write_bytes("虾\r\n\x1a".encode("gbk"))
+    for part, name in (("train", "图00.png"), ("val", "图01.png")):
+        (tmp_path / f"{part}.txt").write_bytes(f"{name}\r\n\x1a".encode("gbk"))
+    lists = "--split-files", tmp_path / "train.txt", tmp_path / "val.txt"
+    result = prepared(source, "--classes", tmp_path / "classes.txt", *lists)
+    assert result.names("train") == ["图00.png"]
+    assert result.boxes("图01.png") == result.boxes("图00.png") == [("虾", [5, 6, 7, 24])]
+
+
+def test_a_coco_file_with_one_chinese_character(tmp_path):
+    source = tmp_path / "raw"
+    for number in (1, 2):
+        write_image(source / f"{number}.png", seed=number)
+    images = [image_entry(number, f"{number}.png") for number in (1, 2)]
+    file = write_coco(source / "a.json", images, [box_entry(1, 1), box_entry(2, 2)])
+    file.write_bytes(file.read_text(encoding="utf-8").replace("cube", "虾").encode("gbk"))
+    assert prepared(source, "--classes", "虾,ball").report["boxes"]["kept"] == 2
+
+
+def test_names_beyond_ascii_where_the_system_is_ascii(tmp_path):
+    source = tmp_path / "raw"
+    for number, name in enumerate(("海参é.png", "b.png")):
+        write_image(source / name, seed=number)
+        write_voc(source / f"{Path(name).stem}.xml", corners("cube", 5, 6, 25, 36))
+    output = tmp_path / "prepared"
+    command = [sys.executable, "tools/prepare_data.py", "imagefolder", source, "--classes", "cube", "--output", output]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=os.environ | ascii_only, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (output / "images").iterdir()) == ["b.png", "海参é.png"]

@@ -199,7 +199,7 @@ def test_frames_that_cannot_be_used(tmp_path: Path) -> None:
         "Old/frame_3.xml: says the same as BoxAnnotations/frame_3.xml",
         "Images/frame_4.png: has annotation files that differ: BoxAnnotations/frame_4.xml, Old/frame_4.xml",
     ]
-    assert "frame_5.bmp, frame_5.png" in result.reasons("ambiguous_image")[0]
+    assert "Images/frame_5.bmp, Images/frame_5.png" in result.reasons("ambiguous_image")[0]
     assert result.reasons("size_disagrees")[0].startswith("BoxAnnotations/good.xml: states 1280x720")
     assert result.report["boxes"] == {"input": 12, "kept": 2, "repaired": 2, "rejected": 8}
 

@@ -32,8 +32,8 @@ sys.stdin.readline()
 def open_folder(tmp_path):
     opened = []
 
-    def open_one(name: str = "run", active: bool = True) -> RunFolder:
-        opened.append(RunFolder(tmp_path / name, active))
+    def open_one(name: str = "run", active: bool = True, fresh: bool = False) -> RunFolder:
+        opened.append(RunFolder(tmp_path / name, active, fresh=fresh))
         return opened[-1]
 
     yield open_one
@@ -51,16 +51,25 @@ def records(folder: RunFolder) -> list[dict]:
     return [json.loads(line) for line in (folder.path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_second_run_is_refused_and_told_what_to_do(open_folder):
-    folder = open_folder()
-    folder.refuse_second_run()
+def content(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Returns bytes and time of change of every file below a folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_a_second_run_is_refused_before_a_byte_of_the_first_changes(open_folder):
+    folder = open_folder(fresh=True)
     save(folder, 3)
+    folder.close()
+    before = content(folder.path)
     with pytest.raises(UserError) as error:
-        folder.refuse_second_run()
+        open_folder(fresh=True)
     assert str(error.value) == (
         f"{folder.path}: already holds a run (epoch_0003); continue it with --resume auto, "
-        "choose another Global.output_dir, or remove the folder"
+        "choose another Global.output_dir, or remove the folder (--overwrite never replaces a run)"
     )
+    assert content(folder.path) == before
+    open_folder()
 
 
 def test_a_folder_is_held_by_one_process_until_that_is_gone(tmp_path, open_folder):
@@ -91,8 +100,7 @@ def test_a_file_system_without_locks_is_warned_of(open_folder, monkeypatch, capl
 
 def test_other_ranks_write_nothing(tmp_path, open_folder):
     open_folder()
-    rank_1 = open_folder(active=False)
-    rank_1.refuse_second_run()
+    rank_1 = open_folder(active=False, fresh=True)
     rank_1.write_config("a: 1")
     rank_1.open_log(0, 0)
     rank_1.log("step", epoch=1, step=1)

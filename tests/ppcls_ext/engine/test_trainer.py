@@ -93,7 +93,7 @@ class OneWeight(Task):
 
 
 def train(folder: Path, task: OneWeight, resume: str | None = None) -> dict[str, Any]:
-    with RunFolder(folder, active=True) as held:
+    with RunFolder(folder, active=True, fresh=resume is None) as held:
         return Trainer(task, held, resume).run()
 
 

@@ -103,15 +103,70 @@ def test_what_is_declared_is_not_believed_against_better_evidence(caplog):
     assert decode_text("café".encode("latin-1"), "a.xml", "iso-8859-1") == "café"
     assert decode_text("犬".encode("iso2022_jp"), "a.xml", "iso-2022-jp") == "犬"
     assert decode_text("①㈱".encode("cp932"), "a.xml", "shift_jis") == "①㈱"
-def test_chinese_that_is_utf8_by_chance_and_utf8_that_is_rare():
-    for name in ("水母", "联通", "牛", "模漠"):
-        for declared in ("gb2312", "utf-8", None):
-            assert decode_text(name.encode("gbk"), "a.xml", declared) == name
-    for text in ("5 µm, ±1°", "è", "łódź", "Škoda", "λ = 1", "мама", "α β γ", "ﬁ", "été"):
-        for declared in ("utf-8", "gb2312", None):
-            assert decode_text(text.encode(), "a.yaml", declared) == text
-    state_encoding("cp949")
-    assert decode_text("5 µm, ±1°".encode(), "a.yaml") == "5 µm, ±1°"
+
+
+BY_CHANCE = ["虾", "图", "水母", "联通", "牛", "模漠", "图00.jpg", "a图.jpg", "fish虾", "虾\n蟹"]
+LONE = ["蟹", "猫", "猫00.jpg 0", "鹿00.jpg", "路"]
+WORDS = ["рыба", "café", "łódź", "Škoda", "été", "мама", "ψάρι", "нож\nвилка", "5 µm, 1 m², ±1°", "à côté", "c\u0327a",
+         "海参", "ﬁ"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BY_CHANCE)
+def test_chinese_that_is_utf8_by_chance(text, caplog):
+    for declared in ("gb2312", "utf-8", None):
+        assert decode_text(text.encode("gbk"), "a.xml", declared) == text
+    assert len([record for record in caplog.records if "was read as gb18030" in record.message]) == 1
+
+
+@pytest.mark.parametrize("text", LONE)
+def test_a_single_character_follows_what_is_declared_and_other_files(text, caplog):
+    data = text.encode("gbk")
+    # Russian letters are shown to detectors, too.
+    assert decode_text(data, "a.xml", "utf-8") == data.decode()
+    assert "may be Chinese" in caplog.text
+    for declared in ("gb2312", None, "utf-8"):
+        assert decode_text(data, "a.xml", declared) == text
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_words_stay_utf8_whatever_is_declared(text):
+    for declared in ("utf-8", "gb2312", "big5", "iso-8859-1", None):
+        assert decode_text(text.encode(), "a.yaml", declared) == text
+
+
+def test_signs_and_greek_letters_stay_utf8_until_a_file_is_chinese(caplog):
+    for text in ("λ = 1", "α β γ", "[°]", "±1°", "© 2024", "'é'"):
+        assert decode_text(text.encode(), "a.yaml") == text
+    assert len([record for record in caplog.records if "may be Chinese" in record.message]) == 1
+    assert decode_text("尾".encode("gbk"), "a.yaml") == "β"
+    assert decode_text("海参".encode("gbk"), "b.yaml", "gbk") == "海参"
+    assert decode_text("尾".encode("gbk"), "a.yaml") == "尾"
+
+
+def test_what_may_be_chinese_or_korean_and_is_no_sense_as_utf8_is_refused():
+    data = "苹".encode("gbk")
+    with pytest.raises(UnknownEncodingError, match="may be Chinese or of another language") as caught:
+        decode_text(data, "a.txt")
+    assert caught.value.unclear
+    state_encoding("utf-8")
+    assert decode_text(data, "a.txt") == data.decode()
+
+
+def test_a_stated_encoding_wins_unless_utf8_is_beyond_doubt(caplog):
+    state_encoding("gb18030")
+    for text in (*BY_CHANCE, *LONE, "cat猫", "谢谢"):
+        assert decode_text(text.encode("gbk"), "a.txt", "utf-8") == text
+    assert "may be UTF-8, too, and was read as gb18030" in caplog.text
+    assert decode_text("海参".encode(), "a.txt") == "海参"
+    assert "is not gb18030 and was read as UTF-8" in caplog.text
+    # Words of single bytes are no UTF-8 by chance.
+    state_encoding("cp1252")
+    assert decode_text("café".encode(), "a.txt") == "café"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "utf-16"])
+def test_the_end_of_a_text_of_dos_is_left_out(encoding):
+    assert decode_text("海参\r\n海胆\r\n\x1a".encode(encoding), "a.txt") == "海参\n海胆\n"
 
 
 @pytest.mark.parametrize(
