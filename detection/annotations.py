@@ -237,6 +237,8 @@ def class_order(text: str) -> tuple[str, ...]:
 SMALLEST_SIDE = 1e-5
 # What lies no further beyond the border is rounding, cut off without a word, in pixels.
 BORDER = 0.01
+# A box with a smaller area is empty, in square pixels: one pixel, less what rounding takes.
+SMALLEST_AREA = 0.99
 # Less than this is left of a box after clipping: it is rejected as outside, in pixels.
 SMALLEST_REST = 1.0
 # Less of its area inside the picture than this is no box that someone drew a little too large, but a mistake.
@@ -332,6 +334,8 @@ def clean_box(
         top, bottom = min(top, bottom), max(top, bottom)
     if right - left <= SMALLEST_SIDE or bottom - top <= SMALLEST_SIDE:
         return ("empty_box", f"corners {written} enclose nothing"), [], nothing
+    if (right - left) * (bottom - top) < SMALLEST_AREA:
+        return ("empty_box", f"corners {written} enclose less than a pixel"), [], nothing
     edge_x, edge_y = float(width or math.inf), float(height or math.inf)
     inside = (max(left, 0.0), max(top, 0.0), min(right, edge_x), min(bottom, edge_y))
     if inside != (left, top, right, bottom):

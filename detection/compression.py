@@ -173,6 +173,7 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
     images = [frame.image for frame in coco.frames]
 
     def score(predictor: DetectionPredictor) -> float:
+        coco.spell_classes_as(predictor.classes or ())
         numbering = numbering_of(coco, images, predictor)
         found = evaluate_detections(coco, coco_results(predictor(images), predictor, numbering))
         if found.ap is None:

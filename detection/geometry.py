@@ -60,6 +60,20 @@ LEFT_OVER, LEFT_OF_MISFITS = 0.02, 0.1
 MOST, FEWEST_LOST = 0.5, 5
 # So many boxes are not in one quarter of their pictures by chance.
 MANY_BOXES = 20
+# So many boxes, and this share of all, are fractions of the picture in a set of pixels, and no slips.
+FEWEST_FRACTIONS, FRACTIONS = 2, 0.1
+# Shares of the picture are also written from 0 to 100 (percent), or from 0 to 1000.
+RANGES = (100, 1000)
+# So many boxes that reach to this share of the range, right and below, on pictures so many times as large, are asked
+# about in passing; and these stop the work, if their centres are spread over this share of the range as well.
+HINT_BOXES, HINT_REACH, HINT_SIDES = 8, 0.6, 1.5
+SURE_BOXES, SURE_REACH, SURE_SIDES, SURE_SPREAD = 20, 0.85, 2.0, 0.2
+# Boxes that were written in two ways: so many, and this share of all, that do not fit as the others do but fit nearly
+# all in one other way. Corners are exchanged and sides are taken for others by mistake more easily than x y w h for
+# corners.
+PARTS = {"xyxy": (3, 0.05), "xywh": (4, 0.1), "yxyx": (5, 0.1), "yxhw": (5, 0.1)}
+# Half of them must reach so far beyond, as a share of the picture's side: objects at the border are drawn whole.
+FAR = 0.1
 # Pixels by which rounding changes a side.
 ROUNDING = 1
 # One picture of another size is a slip; from so many on, and from this share of all, it is how the set was made.
@@ -84,14 +98,14 @@ class BoxReading:
     Attributes:
         boxes: what the four numbers are, one of :data:`LAYOUTS`, or ``as-written``: as the annotation file's form has
             them, in pixels of the pictures, which answers all doubts.
-        normalised: they are fractions of the picture, not pixels.
+        normalised: they are fractions of the picture, not pixels; a number: they go from 0 to this, as percent to 100.
         scale_boxes: they belong to a picture of the stated size, and are scaled to the picture as it is.
         scale_by: they belong to a picture of another size, and are multiplied by this.
         turn_boxes: they belong to the picture as it is stored, and are turned with it as its EXIF data say.
     """
 
     boxes: Literal["xyxy", "xywh", "cxcywh", "yxyx", "yxhw", "as-written"] | None = None
-    normalised: bool | None = None
+    normalised: bool | PositiveNumber | None = None
     scale_boxes: bool | None = None
     scale_by: PositiveNumber | None = None
     turn_boxes: bool | None = None
@@ -128,7 +142,7 @@ class BoxReading:
         if self.boxes is not None:
             chosen.append("taken as written" if self.boxes == AS_WRITTEN else f"read as {LAYOUTS[self.boxes]}")
         for answer, yes, no in (
-            (self.normalised, "as fractions of the picture", "as pixels"),
+            (self.normalised, self._range_in_words(), "as pixels"),
             (self.scale_boxes, "scaled from the stated size to the picture's", "not scaled"),
             (self.turn_boxes, "turned with the picture as EXIF data say", "not turned"),
         ):
@@ -137,6 +151,10 @@ class BoxReading:
         if self.scale_by is not None:
             chosen.append(f"multiplied by {self.scale_by:g}")
         return f"boxes are {', '.join(chosen)}" if chosen else ""
+
+    def _range_in_words(self) -> str:
+        whole = float(self.normalised or 1)
+        return "as fractions of the picture" if whole == 1 else f"as numbers from 0 to {whole:g} of the picture"
 
 
 READING_KEYS = tuple(field.name for field in dataclasses.fields(BoxReading))
@@ -150,11 +168,13 @@ class Pictures(NamedTuple):
         shown: as decoded, upright, ``int64`` ``[N, 2]``.
         orientation: EXIF's number, 1 to 8, ``int64`` ``[N]``.
         stated: what the annotations say, ``int64`` ``[N, 2]``.
+        names: of their files, for messages, or empty.
     """
 
     shown: np.ndarray
     orientation: np.ndarray
     stated: np.ndarray
+    names: Sequence[str] = ()
 
     @property
     def quarter(self) -> np.ndarray:
@@ -195,6 +215,7 @@ def read_pictures(files: Iterable[Path], stated: Iterable[tuple[int, int] | None
 
     A file that cannot be read has the size that is stated; a stated size of ``None`` is 0.
     """
+    files = list(files)
     with ThreadPoolExecutor(THREADS) as threads:
         seen = list(threads.map(_header, files))
     told = [size or (0, 0) for size in stated]
@@ -203,6 +224,7 @@ def read_pictures(files: Iterable[Path], stated: Iterable[tuple[int, int] | None
         np.array(shown, np.int64).reshape(-1, 2),
         np.array([orientation for _, orientation in seen], np.int64),
         np.array(told, np.int64).reshape(-1, 2),
+        [file.name for file in files],
     )
 
 
@@ -244,7 +266,7 @@ def corners_of(boxes: Boxes, pictures: Pictures, reading: BoxReading = UNSAID) -
     shown, stated = pictures.shown[boxes.rows], pictures.stated[boxes.rows]
     base = pictures.stored[boxes.rows] if reading.turn_boxes else shown
     if reading.normalised:
-        corners *= np.tile(np.where(base > 0, base, 1), 2)
+        corners *= np.tile(np.where(base > 0, base, 1), 2) / float(reading.normalised)
     elif reading.scale_by is not None:
         corners *= reading.scale_by
     elif reading.scale_boxes:
@@ -316,6 +338,12 @@ class _Trial:
             self.known[reading] = int(misfits(corners, self.pictures.shown[self.boxes.rows]).sum())
         return self.known[reading]
 
+    def on_pictures(self, chosen: np.ndarray) -> str:
+        """Says how many pictures hold the chosen boxes, ``bool`` ``[A]``, and names the first."""
+        rows = np.unique(self.boxes.rows[chosen])
+        example = f" such as {self.pictures.names[rows[0]]}" if len(self.pictures.names) else ""
+        return f"on {len(rows)} picture{'s' if len(rows) > 1 else ''}{example}"
+
     def fit(self, reading: BoxReading) -> str:
         """Says how many boxes fit."""
         return f"{self.count - self.lost(reading)} of {self.count} fit"
@@ -361,13 +389,20 @@ def doubt_about(
     if reading.boxes == AS_WRITTEN or not len(boxes.rows):
         return None
     trial = _Trial(boxes, pictures, spell)
-    unit, reading = _ask_unit(trial, reading)
     sizes = _sizes(trial, reading)
+    unit, reading = _ask_unit(trial, reading)
+    if not unit and not _are_many(sizes.other, sizes.told):
+        unit, reading = _ask_range(trial, reading)
     layout, reading = _ask_layout(trial, reading, sizes)
     turn, reading = _ask_turn(trial, reading, sizes)
     questions = [unit, layout, turn, _ask_scale(trial, reading, sizes)]
     if not any(questions):
-        questions = [_ask_exchange(trial, reading, sizes) or _ask_resolution(trial, reading)]
+        questions = [
+            _ask_exchange(trial, reading, sizes)
+            or _ask_parts(trial, reading)
+            or _ask_range(trial, reading, are_pixels_lost=trial.is_doubtful(reading))[0]
+            or _ask_resolution(trial, reading)
+        ]
     return "; ".join(filter(None, questions)) or None
 
 
@@ -378,13 +413,81 @@ def _ask_unit(trial: _Trial, reading: BoxReading) -> tuple[str, BoxReading]:
     numbers = trial.boxes.numbers
     # A box of zeros is a placeholder.
     small = (np.abs(numbers) <= 1 + OVERHANG).all(axis=1) & numbers.any(axis=1)
-    if reading.normalised is not None or small.mean() <= MOST:
+    if reading.normalised is not None:
+        return "", reading
+    if small.mean() > MOST:
+        text = (
+            f"{small.sum()} of {trial.count} boxes hold no number above 1, as fractions of the picture do: "
+            f"{trial.spell(normalised=True)} reads them so, {trial.spell(normalised=False)} as pixels"
+        )
+        return text, dataclasses.replace(reading, normalised=True)
+    # A first pixel, 0 0 1 1, is a placeholder as well.
+    small &= (numbers % 1 > 0).any(axis=1)
+    if small.sum() < max(FEWEST_FRACTIONS, FRACTIONS * trial.count):
         return "", reading
     text = (
-        f"{small.sum()} of {trial.count} boxes hold no number above 1, as fractions of the picture do: "
-        f"{trial.spell(normalised=True)} reads them so, {trial.spell(normalised=False)} as pixels"
+        f"{small.sum()} of {trial.count} boxes, {trial.on_pictures(small)}, hold no number above 1, as fractions of "
+        "the picture do, and the others are pixels: split the set and read that part with "
+        f"{trial.spell(normalised=True)}; {trial.spell(normalised=False)} takes all as pixels"
     )
-    return text, dataclasses.replace(reading, normalised=True)
+    return text, reading
+
+
+def _ask_range(trial: _Trial, reading: BoxReading, are_pixels_lost: bool = False) -> tuple[str, BoxReading]:
+    """Asks whether numbers go from 0 to 100 or 1000; ``are_pixels_lost``: they do not fit the pictures as pixels."""
+    found = _range_of(trial.boxes, trial.pictures, reading)
+    if found is None or not found.is_full or not (are_pixels_lost or found.least >= SURE_SIDES * found.whole):
+        return "", reading
+    text = (
+        f"{trial.count} boxes reach to {found.reach[0]:.4g} and {found.reach[1]:.4g}, while pictures have "
+        f"{found.example}: they look like numbers from 0 to {found.whole} of the picture: "
+        f"{trial.spell(normalised=found.whole)} reads them so, {trial.spell(normalised=False)} as pixels"
+    )
+    return text, dataclasses.replace(reading, normalised=found.whole)
+
+
+class _Range(NamedTuple):
+    """Numbers that may be shares of the picture from 0 to ``whole``.
+
+    Attributes:
+        whole: the end of the range.
+        reach: how far boxes reach to the right and down.
+        is_full: so many boxes fill the range that nothing else is likely, if the pictures are larger.
+        least: the shorter side of the pictures, of which a tenth may be smaller.
+        longer: their longer side likewise.
+        example: the size of a picture, in words.
+    """
+
+    whole: int
+    reach: tuple[float, float]
+    is_full: bool
+    least: float
+    longer: float
+    example: str
+
+
+def _range_of(boxes: Boxes, pictures: Pictures, reading: BoxReading) -> _Range | None:
+    boxes = Boxes(*(column[boxes.numbers.any(axis=1)] for column in boxes))
+    sizes = pictures.shown[boxes.rows]
+    is_asked = reading.normalised is None and not reading.scale_is_said and reading.boxes != AS_WRITTEN
+    if not is_asked or len(sizes) < HINT_BOXES or not sizes.all():
+        return None
+    example = "{}x{} pixels".format(*sizes[0])
+    for layout in [reading.boxes] if reading.boxes else [None, "xyxy", "xywh", "cxcywh"]:
+        corners = corners_of(boxes, pictures, BoxReading(boxes=layout))
+        for whole in RANGES:
+            fits = ~misfits(corners, np.full_like(sizes, whole))
+            if fits.mean() < 1 - LEFT_OVER:
+                continue
+            reach = corners[fits, 2:].max(axis=0)
+            centres = (corners[fits, :2] + corners[fits, 2:]) / 2
+            spread = np.quantile(centres, 0.9, axis=0) - np.quantile(centres, 0.1, axis=0)
+            fills = (reach >= SURE_REACH * whole) & (spread >= SURE_SPREAD * whole)
+            is_full = len(sizes) >= SURE_BOXES and bool(fills.all())
+            if (reach >= HINT_REACH * whole).all() and (is_full or layout == reading.boxes):
+                least, longer = np.quantile(sizes.min(axis=1), 0.1), np.quantile(sizes.max(axis=1), 0.1)
+                return _Range(whole, (reach[0], reach[1]), is_full, least, longer, example)
+    return None
 
 
 class _Sizes(NamedTuple):
@@ -512,6 +615,29 @@ def _ask_exchange(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> str:
     )
 
 
+def _ask_parts(trial: _Trial, reading: BoxReading) -> str:
+    """Asks whether a part of the set was written in another way than the rest."""
+    sizes = trial.pictures.shown[trial.boxes.rows]
+    corners = corners_of(trial.boxes, trial.pictures, reading)
+    lost = misfits(corners, sizes)
+    over = np.maximum(corners[:, 2:] - sizes, -corners[:, :2])
+    far = (lost & ((over > FAR * sizes) | (corners[:, 2:] < corners[:, :2])).any(axis=1)).sum()
+    # A part is made of whole pictures.
+    beside = np.isin(trial.boxes.rows, trial.boxes.rows[lost])
+    for layout, (fewest, share) in PARTS.items():
+        fits = ~misfits(corners_of(trial.boxes, trial.pictures, dataclasses.replace(reading, boxes=layout)), sizes)
+        if lost.sum() < max(fewest, share * trial.count) or far < max(FEWEST, MOST * lost.sum()):
+            continue
+        if min(fits[lost].mean(), fits[beside].mean()) >= 1 - LEFT_OF_MISFITS:
+            return (
+                f"{lost.sum()} of {trial.count} boxes, {trial.on_pictures(lost)}, reach beyond their pictures or end "
+                f"before they begin, and fit as {LAYOUTS[layout]}, as the others do not: a part of the set is written "
+                f"in another way; split the set and read that part with {trial.spell(boxes=layout)}; "
+                f"{trial.spell(boxes=AS_WRITTEN)} takes all as they are"
+            )
+    return ""
+
+
 def _ask_resolution(trial: _Trial, reading: BoxReading) -> str:
     said = reading.boxes is not None or reading.scale_is_said
     if said or trial.lost(reading) < max(FEWEST_LOST, MOST * trial.count):
@@ -565,6 +691,9 @@ def place_boxes(
     else:
         fits = ~misfits(corners_of(boxes, pictures, reading), pictures.shown[boxes.rows])
         words.append(f"{reading.words()}: {fits.sum()} of {len(boxes.rows)} fit their pictures")
+    if not doubt and (hint := _which_range(boxes, pictures, reading, spell)):
+        # This says more than that all boxes lie in the first quarter.
+        words = [hint] if reading == UNSAID else [*words, hint]
     if not doubt and reading.turn_boxes is None and reading.boxes != AS_WRITTEN:
         words.append(_which_may_be_turned(boxes, pictures, spell))
     line = "; ".join(filter(None, words))
@@ -597,6 +726,22 @@ def _which_may_be_turned(boxes: Boxes, pictures: Pictures, spell: Callable[..., 
         f"EXIF data turn or mirror {unclear.sum()} of {shown.sum()} pictures, and no stated size tells whether boxes "
         "were drawn before or after: they are taken as those of the upright pictures; "
         f"{spell(turn_boxes=True)} if they belong to the stored ones"
+    )
+
+
+def _which_range(boxes: Boxes, pictures: Pictures, reading: BoxReading, spell: Callable[..., str]) -> str:
+    """Says that numbers may go from 0 to 100 or 1000, where it is likely, but not nearly certain."""
+    found = _range_of(boxes, pictures, reading)
+    if found is None:
+        return ""
+    # A full range is believed on pictures of which one side alone is much longer.
+    shorter = found.whole if found.is_full else HINT_SIDES * found.whole
+    if found.least < shorter or found.longer < HINT_SIDES * found.whole:
+        return ""
+    return (
+        f"{len(boxes.rows)} boxes reach to {found.reach[0]:.4g} and {found.reach[1]:.4g} only, while pictures have "
+        f"{found.example}: are they numbers from 0 to {found.whole} of the picture ({spell(normalised=found.whole)})? "
+        f"They are taken as pixels, which {spell(normalised=False)} confirms"
     )
 
 

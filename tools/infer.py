@@ -177,7 +177,10 @@ def main() -> None:
         if arguments.topk is not None:
             raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
         listing = read_listing(arguments.annotations) if arguments.annotations else None
-        numbering = numbering_of(listing, images, predictor) if listing is not None else None
+        numbering = None
+        if listing is not None:
+            listing.spell_classes_as(predictor.classes or ())
+            numbering = numbering_of(listing, images, predictor)
         found = predictor(images, batch_size=batch_size, threshold=arguments.threshold or 0.0)
         predictions: Any = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
         if arguments.coco:

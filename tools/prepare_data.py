@@ -100,9 +100,12 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def factor(text: str) -> float:
     """Reads a number above 0."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
     return value
 
 
@@ -128,11 +131,13 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         "y before x (yxyx, yxhw); as-written: what the form of the annotations says, whatever looks doubtful",
     )
     for option, words in (
-        ("--normalised", "boxes are fractions of the picture"),
         ("--scale-boxes", "boxes belong to the stated size of each picture, and are scaled to the picture as it is"),
         ("--turn-boxes", "boxes belong to the stored picture, and are turned with it as its EXIF data say"),
     ):
         parser.add_argument(option, action=argparse.BooleanOptionalAction, help=words)
+    words = "boxes are fractions of the picture, or numbers from 0 to N of it (100: percent; 1000)"
+    parser.add_argument("--normalised", nargs="?", const=True, type=factor, metavar="N", help=words)
+    parser.add_argument("--no-normalised", dest="normalised", action="store_const", const=False, help="they are pixels")
     words = "boxes are multiplied by F (0.5 where the pictures are copies of half the size)"
     parser.add_argument("--scale-by", type=factor, metavar="F", help=words)
     add_encoding_argument(parser)

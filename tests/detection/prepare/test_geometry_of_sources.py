@@ -96,6 +96,8 @@ def test_each_command_takes_what_the_keys_take() -> None:
         for layout in (*LAYOUTS, AS_WRITTEN):
             given = parse_arguments([command, "raw", "--boxes", layout, "--no-scale-boxes", "--normalised"])
             assert BoxReading.among(vars(given)) == BoxReading(layout, normalised=True, scale_boxes=False)
+        for words, value in ((["--normalised", "1000"], 1000), (["--no-normalised"], False), ([], None)):
+            assert parse_arguments([command, "raw", *words]).normalised == value
     annotation = get_args(get_type_hints(BoxReading)["boxes"])[0]
     assert get_args(annotation) == (*LAYOUTS, AS_WRITTEN)
     with pytest.raises(SystemExit):
