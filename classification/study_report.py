@@ -62,7 +62,7 @@ def write_report(
         latencies = measure_latencies({row.name: row.config for row in built}, threads, rounds)
     elif table.is_file():
         try:
-            latencies = pandas.read_csv(table)[NETWORK + LATENCY]
+            latencies = pandas.read_csv(table, float_precision="round_trip")[NETWORK + LATENCY]
         except (ValueError, KeyError) as error:
             logger.warning("%s: no earlier times of an image to keep: %s", table, error)
     rows = rows.merge(latencies, how="left", on=[name for name in NETWORK if name in latencies])
