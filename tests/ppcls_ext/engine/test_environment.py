@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import random
@@ -58,8 +59,21 @@ def test_one_seed_for_all_three_generators():
     assert draw() == first
 
 
+class SignalStack(ctypes.Structure):
+    """``stack_t`` of ``sigaltstack(2)``."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@pytest.fixture
+def own_stack() -> None:
+    """Handlers run on the thread's own stack: libraries of other tests may have freed the one they set for signals."""
+    disabled = SignalStack(None, 2, 0)
+    assert ctypes.CDLL(None).sigaltstack(ctypes.byref(disabled), None) == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_batch_goes_on(number, capfd):
+def test_the_first_signal_is_noted_and_the_batch_goes_on(number, own_stack, capfd):
     with InterruptWatch(world_size=1) as watch:
         assert not watch.stop_after(1)
         signal.raise_signal(number)
@@ -68,7 +82,7 @@ def test_the_first_signal_is_noted_and_the_batch_goes_on(number, capfd):
         assert watch.stop_after(2)
 
 
-def test_a_signal_in_the_middle_of_a_log_line_does_no_harm(capfd):
+def test_a_signal_in_the_middle_of_a_log_line_does_no_harm(own_stack, capfd):
     class Stream(io.StringIO):
         def flush(self) -> None:
             if not watch.stop_after(1):
@@ -87,7 +101,7 @@ def test_a_signal_in_the_middle_of_a_log_line_does_no_harm(capfd):
     assert "then saving" in capfd.readouterr().err
 
 
-def test_a_second_ctrl_c_stops_at_once_but_a_second_termination_does_not_break_the_save():
+def test_a_second_ctrl_c_stops_at_once_but_a_second_termination_does_not_break_the_save(own_stack):
     with InterruptWatch(world_size=1) as watch:
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)
