@@ -380,7 +380,8 @@ def settle(data: Any, load: Callable[[int], Any], count: int, seed: int = 0) -> 
 class RangeWatch:
     """Warns, once, where a picture at inference does not fit the range that the model was given.
 
-    A single picture may be dark: that most of a stated range is empty says nothing then.
+    A single picture may be dark: that most of a stated range is empty says nothing then, unless all of its samples
+    would become the byte 0, as fractions of a camera that counts do.
 
     Args:
         value_range: see ``decode_image``.
@@ -395,7 +396,9 @@ class RangeWatch:
         if self.told:
             return
         found = _joined(Survey(seen=1), values, largest)
-        fits = self.value_range is not None and found.highest <= self.value_range[1]
+        low, high = self.value_range or (math.nan, math.nan)
+        black = found.lowest < found.highest < low + (high - low) / 256
+        fits = found.highest <= high and not black
         if not fits and (remark := doubt(found, self.value_range)):
             logger.warning("%s; for an export, infer.py and serve.py take --bits", remark)
             self.told = True

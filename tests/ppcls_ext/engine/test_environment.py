@@ -67,7 +67,7 @@ class SignalStack(ctypes.Structure):
 
 @pytest.fixture
 def own_stack() -> None:
-    """Handlers run on the thread's own stack: OpenVINO sets another one, which may be freed with its model elsewhere."""
+    """Handlers run on the thread's own stack: OpenVINO sets another one, which another thread may free."""
     disabled = SignalStack(None, 2, 0)
     assert ctypes.CDLL(None).sigaltstack(ctypes.byref(disabled), None) == 0
 

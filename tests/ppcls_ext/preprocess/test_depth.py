@@ -178,6 +178,10 @@ def test_inference_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     pipeline = build_pipeline([{"DecodeImage": {"bits": 12}}], "here")
     pipeline(encoded_with_pillow(Image.fromarray(VALUES // 8), "PNG"))
     assert not caplog.messages
+    fractions = build_pipeline([{"DecodeImage": {"bits": 12}}], "here")
+    fractions(encoded_with_pillow(Image.fromarray((VALUES / 4096).astype(np.float32)), "TIFF"))
+    assert "nearly black" in caplog.text, "that is another unit"
+    caplog.clear()
     deep = cv2.imencode(".png", VALUES * 16)[1].tobytes()
     pipeline(deep)
     pipeline(deep)
