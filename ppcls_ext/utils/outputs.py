@@ -63,7 +63,7 @@ KINDS = {
     "evaluation": Kind("the folder of an evaluation", ("figures.json",),
                        files=("detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png",
                               "panels.png")),
-    "check": Kind("the folder of a data check", ("check.json",), files=("overview.png",)),
+    "check": Kind("the folder of a data check", ("check.json", "augmented.png"), files=("overview.png",)),
     "pictures": Kind("a folder of drawn pictures alone", ()),
     "cache": Kind("a cache of exports", (CACHE,)),
     "export": Kind("an export", ("inference.yml",), text="format_version:", whole=True),
