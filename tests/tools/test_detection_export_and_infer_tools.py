@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from ppcls_ext.weights import write_weights
+from ppcls_ext.weights import read_weights, write_weights
 from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
-from tests.support.runs import refusal, run_tool
+from tests.support.runs import refusal, run_here, run_tool
 
 WEIGHTS = "weights=run/checkpoints/epoch_0001"
 
@@ -105,6 +107,49 @@ def test_weights_find_without_an_export(project):
     assert Image.open(project / "sheet.png").width > 400
 
 
+def test_recommended_thresholds_travel_with_the_weights_that_were_evaluated(project):
+    """The annotations are what the detector finds best, so that there is something to recommend."""
+    from detection.configuration import load_config
+    from detection.trained import load_trained
+
+    val = project / "data" / "annotations" / "val.json"
+    options = ["-c", "tiny.yml", "-o", WEIGHTS, "-o", "EvalDataset.anno_path=annotations/judged.json"]
+    found = ["--input", "data/images", "--threshold", "0.1", "--coco", "own.json", "--annotations", val]
+    assert run_here(project, "infer.py", "-c", "tiny.yml", "-o", WEIGHTS, *found)[0] == 0
+    content, results = json.loads(val.read_text()), json.loads((project / "own.json").read_text())
+    best = {one["image_id"]: one for one in sorted(results, key=lambda one: one["score"])}.values()
+    content["annotations"] = [{**one, "id": number, "iscrowd": 0} for number, one in enumerate(best, start=1)]
+    val.with_name("judged.json").write_text(json.dumps(content))
+    assert run_here(project, "eval.py", *options, "--panels", "0")[0] == 0
+    figures = json.loads((project / "run" / "tiny" / "evaluation" / "figures.json").read_text())
+    assert run_here(project, "export_model.py", *options, "--output", "judged")[0] == 0
+
+    thresholds = yaml.safe_load((project / "judged" / "inference.yml").read_text())["thresholds"]
+    assert thresholds["images"] == 3
+    for row, limit in zip(figures["classes"], thresholds["by_class"], strict=True):
+        assert (limit is None) == (row["best_threshold"] is None)
+        assert limit is None or 0 <= row["best_threshold"]["threshold"] - limit < 0.00101
+    assert any(thresholds["by_class"])
+    written = ["--input", "data/images", "--threshold", "recommended", "--json", "recommended.json"]
+    assert run_here(project, "infer.py", "--model", "judged", *written)[0] == 0
+    records = json.loads((project / "recommended.json").read_text())
+    kept = [(one["class_id"], one["score"]) for record in records for one in record["detections"]]
+    limits = [thresholds["overall"] if limit is None else limit for limit in thresholds["by_class"]]
+    assert kept and all(score >= limits[label] for label, score in kept)
+    assert len(kept) < len(results)
+
+    # Other weights have no thresholds, and an export without any says what to do.
+    other = project / "run" / "checkpoints" / "epoch_0002"
+    shutil.copytree((project / "run" / "checkpoints" / "epoch_0001"), other)
+    write_weights(other / "ema.pdparams", {"changed": np.zeros(1, np.float32), **read_weights(other / "ema.pdparams")})
+    trained = load_trained(load_config(project / "tiny.yml", [WEIGHTS]))
+    assert trained.recommended()[0] is not None
+    trained.config.data["weights"] = str(other)
+    assert trained.recommended()[0] is None and "is of other weights" in trained.recommended()[1]
+    message = refusal(project, "infer.py", "--model", "export", *written)
+    assert "no recommended thresholds are known: evaluate its weights with tools/eval.py" in message
+
+
 def test_latency_of_the_export(project):
     done = run_tool(
         "benchmark.py", "detection", "--model", "export", "--rounds", "1", "--threads", "1",
@@ -122,7 +167,8 @@ def test_latency_of_the_export(project):
     ("tool", "arguments", "message"),
     [
         ("infer.py", "--model export --input clip.mp4 notes.txt", "none of the 2 images could be read"),
-        ("infer.py", "--model export --input data --threshold 30", "--threshold must be from 0 to 1, got 30.0"),
+        ("infer.py", "--model export --input data --threshold 30",
+         "--threshold must be a number from 0 to 1 or 'recommended', got '30'"),
         ("infer.py", "--model export --input data --annotations x.json", "numbers the results of --coco FILE"),
         ("infer.py", "-c tiny.yml --input data/images", "weights: no weights are named"),
         ("export_model.py", f"-c tiny.yml -o {WEIGHTS} --size 1 2 3", "--size takes one side"),
