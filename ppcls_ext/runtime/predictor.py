@@ -363,8 +363,8 @@ class DetectionPredictor:
         return self.classes[number] if self.classes and number < len(self.classes) else str(number)
 
 
-def threshold_of(value: float | str) -> float | str:
-    """Returns a score threshold: a number from 0 to 1, or ``"recommended"``.
+def threshold_of(value: float | str, name: str = "threshold") -> float | str:
+    """Returns a score threshold: a number from 0 to 1, or ``"recommended"``; ``name`` is what messages call it.
 
     Raises:
         UserError: it is something else.
@@ -376,5 +376,5 @@ def threshold_of(value: float | str) -> float | str:
     except (TypeError, ValueError):
         number = -1.0
     if not 0 <= number <= 1:
-        raise UserError(f"threshold must be a number from 0 to 1 or '{RECOMMENDED}', got {value!r}")
+        raise UserError(f"{name} must be a number from 0 to 1 or '{RECOMMENDED}', got {value!r}")
     return number

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from ppcls_ext.weights import read_weights, write_weights
+from detection.evaluation import evaluate_detections, write_evaluation
+from ppcls_ext.utils.files import sha256_of
+from ppcls_ext.weights import write_weights
+from tests.support.coco import annotation, detection, write_coco
 from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
 from tests.support.runs import refusal, run_here, run_tool
 
@@ -47,6 +48,13 @@ def project(tmp_path_factory):
     }
     (root / "data" / "annotations").mkdir()
     (root / "data" / "annotations" / "val.json").write_text(json.dumps(content))
+    judged = [annotation(1, 50, 1, [10, 10, 40, 40]), annotation(2, 51, 2, [10, 10, 40, 40])]
+    file = write_coco(root / "judged.json", {**content, "annotations": judged})
+    found = [detection(50, 1, [10, 10, 40, 40], 0.456789)]
+    write_evaluation(
+        root / "run" / "tiny" / "evaluation", file, root / "data" / "images", found, evaluate_detections(file, found),
+        panels=0, weights={"file": "ema.pdparams", "sha256": sha256_of(checkpoint / "ema.pdparams")},
+    )  # fmt: skip
     (root / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
     (root / "notes.txt").write_text("dive 7, good visibility")
     (root / "data" / "images" / "sound.wav").write_bytes(b"RIFF")
@@ -108,46 +116,23 @@ def test_weights_find_without_an_export(project):
 
 
 def test_recommended_thresholds_travel_with_the_weights_that_were_evaluated(project):
-    """The annotations are what the detector finds best, so that there is something to recommend."""
     from detection.configuration import load_config
     from detection.trained import load_trained
 
-    val = project / "data" / "annotations" / "val.json"
-    options = ["-c", "tiny.yml", "-o", WEIGHTS, "-o", "EvalDataset.anno_path=annotations/judged.json"]
-    found = ["--input", "data/images", "--threshold", "0.1", "--coco", "own.json", "--annotations", val]
-    assert run_here(project, "infer.py", "-c", "tiny.yml", "-o", WEIGHTS, *found)[0] == 0
-    content, results = json.loads(val.read_text()), json.loads((project / "own.json").read_text())
-    best = {one["image_id"]: one for one in sorted(results, key=lambda one: one["score"])}.values()
-    content["annotations"] = [{**one, "id": number, "iscrowd": 0} for number, one in enumerate(best, start=1)]
-    val.with_name("judged.json").write_text(json.dumps(content))
-    assert run_here(project, "eval.py", *options, "--panels", "0")[0] == 0
-    figures = json.loads((project / "run" / "tiny" / "evaluation" / "figures.json").read_text())
-    assert run_here(project, "export_model.py", *options, "--output", "judged")[0] == 0
-
-    thresholds = yaml.safe_load((project / "judged" / "inference.yml").read_text())["thresholds"]
-    assert thresholds["images"] == 3
-    for row, limit in zip(figures["classes"], thresholds["by_class"], strict=True):
-        assert (limit is None) == (row["best_threshold"] is None)
-        assert limit is None or 0 <= row["best_threshold"]["threshold"] - limit < 0.00101
-    assert any(thresholds["by_class"])
+    thresholds = yaml.safe_load((project / "export" / "inference.yml").read_text())["thresholds"]
+    # Rounded down, so that the very detection stays; a class without a box or a find takes that of all.
+    assert thresholds == {"overall": 0.456, "by_class": [0.456, None, None], "images": 3}
     written = ["--input", "data/images", "--threshold", "recommended", "--json", "recommended.json"]
-    assert run_here(project, "infer.py", "--model", "judged", *written)[0] == 0
+    assert run_here(project, "infer.py", "--model", "export", *written)[0] == 0
     records = json.loads((project / "recommended.json").read_text())
-    kept = [(one["class_id"], one["score"]) for record in records for one in record["detections"]]
-    limits = [thresholds["overall"] if limit is None else limit for limit in thresholds["by_class"]]
-    assert kept and all(score >= limits[label] for label, score in kept)
-    assert len(kept) < len(results)
-
-    # Other weights have no thresholds, and an export without any says what to do.
-    other = project / "run" / "checkpoints" / "epoch_0002"
-    shutil.copytree((project / "run" / "checkpoints" / "epoch_0001"), other)
-    write_weights(other / "ema.pdparams", {"changed": np.zeros(1, np.float32), **read_weights(other / "ema.pdparams")})
-    trained = load_trained(load_config(project / "tiny.yml", [WEIGHTS]))
-    assert trained.recommended()[0] is not None
+    scores = [one["score"] for record in records for one in record["detections"]]
+    assert scores and min(scores) >= 0.456
+    trained = load_trained(load_config(project / "tiny.yml", [f"weights={project / 'run/checkpoints/epoch_0001'}"]))
+    assert trained.predictor().thresholds.limits().tolist() == [0.456] * 3
+    other = project / "other.pdparams"
+    write_weights(other, {name: 2 * value for name, value in trained.model.state_dict().items()})
     trained.config.data["weights"] = str(other)
     assert trained.recommended()[0] is None and "is of other weights" in trained.recommended()[1]
-    message = refusal(project, "infer.py", "--model", "export", *written)
-    assert "no recommended thresholds are known: evaluate its weights with tools/eval.py" in message
 
 
 def test_latency_of_the_export(project):
