@@ -14,7 +14,7 @@ from typing import Any
 
 from ppcls_ext.runtime.backends import load
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
-from ppcls_ext.runtime.predictor import DetectionPredictor, Predictor
+from ppcls_ext.runtime.predictor import DetectionPredictor, Predictor, threshold_of
 from ppcls_ext.runtime.report import above, as_records, as_table, is_folder, picture_files, save_pictures, summary
 from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
@@ -26,7 +26,7 @@ from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
 NO_INPUT = "name images with --input: files, folders or patterns"
 DRAWN_THRESHOLD = 0.3
 EXPORT_ONLY = ("backend", "precision", "threads", "bits")
-DETECTION_ONLY = ("coco", "annotations", "threshold")
+DETECTION_ONLY = ("coco", "annotations", "threshold", "class_agnostic")
 # The predictor, the inputs and the batch size.
 Opened = tuple[Predictor | DetectionPredictor, list[str], int]
 
@@ -45,9 +45,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions to FILE")
     parser.add_argument("--topk", type=int, metavar="K", help="classifier: classes to show for each image")
-    parser.add_argument("--threshold", type=float, metavar="SCORE",
-                        help=f"detector: leave out boxes below this score (default {DRAWN_THRESHOLD}; "
-                        "--coco leaves out none unless told)")  # fmt: skip
+    parser.add_argument("--threshold", metavar="SCORE", help="detector: leave out boxes below this score (default "
+                        f"{DRAWN_THRESHOLD}; --coco leaves out none unless told), or 'recommended': below the best one "
+                        "of each class, which tools/eval.py found")  # fmt: skip
+    parser.add_argument("--class-agnostic", action="store_true", default=None,
+                        help="detector: of boxes that overlap keep the best alone, whatever their classes")
     parser.add_argument("--coco", type=Path, metavar="FILE", help="detector: also write COCO results to FILE")
     parser.add_argument("--annotations", type=Path, metavar="FILE",
                         help="COCO file that numbers images and classes for --coco (default: from 1)")  # fmt: skip
@@ -81,8 +83,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for option in EXPORT_ONLY:
         if arguments.config is not None and getattr(arguments, option) is not None:
             raise UserError(f"--{option} chooses how an export is run: it goes with --model, not with -c")
-    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
-        raise UserError(f"--threshold must be from 0 to 1, got {arguments.threshold}")
+    if arguments.threshold is not None:
+        arguments.threshold = threshold_of(arguments.threshold, "--threshold")
     if arguments.annotations is not None and arguments.coco is None:
         raise UserError("--annotations numbers the results of --coco FILE, which is missing")
     if arguments.input:
@@ -158,7 +160,10 @@ def predict_images(
         if listing is not None:
             listing.spell_classes_as(predictor.classes or ())
             numbering = numbering_of(listing, images, predictor)
-        found = predictor(images, batch_size=batch_size, threshold=arguments.threshold or 0.0)
+        found = predictor(
+            images, batch_size=batch_size, threshold=arguments.threshold or 0.0,
+            class_agnostic=bool(arguments.class_agnostic),
+        )  # fmt: skip
         predictions: Any = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
         if arguments.coco:
             write_json(arguments.coco, coco_results(found, predictor, numbering))
@@ -166,7 +171,8 @@ def predict_images(
     else:
         for option in DETECTION_ONLY:
             if getattr(arguments, option) is not None:
-                raise UserError(f"--{option} is for detectors; {predictor.model_name} is a classifier")
+                name = option.replace("_", "-")
+                raise UserError(f"--{name} is for detectors; {predictor.model_name} is a classifier")
         predictions = predictor(images, batch_size=batch_size, topk=arguments.topk)
     counts = summary(predictions, predictor)
     say(arguments, as_table(predictions, predictor))
