@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ppcls_ext.engine.loggers import LoggerName
 from ppcls_ext.utils.schema import Count, CountOrZero, NotNegative, Number, Positive, Section, Share
 
 STAGES = 4
@@ -28,7 +29,7 @@ class GlobalSettings(Section):
         eval_during_train: evaluate every ``eval_interval`` epochs and after the last.
         epochs: passes over the training data.
         print_batch_step: batches between two log lines.
-        use_visualdl: write VisualDL scalars to ``output_dir/vdl``.
+        use_visualdl: write VisualDL scalars to ``output_dir/vdl``, as ``loggers: [visualdl]`` does.
         image_shape: ``[channels, height, width]`` of the model's input.
         save_inference_dir: where ``tools/export_model.py`` writes unless told otherwise.
         to_static: train the compiled graph instead of eager operators.
@@ -42,6 +43,7 @@ class GlobalSettings(Section):
         amp_dtype: ours; ``float16`` (with loss scaling) or ``bfloat16`` (without) for the ``AMP`` section.
         freeze_norm: ours; keep batch norms in evaluation mode while training.
         cpu_kernels: ours; ``auto`` trains with fast kernels where there is no GPU, ``paddle`` with Paddle's own.
+        loggers: ours; who gets the curves: ``visualdl``, ``tensorboard``, ``mlflow``, ``wandb``.
     """
 
     checkpoints: str | None = None
@@ -70,6 +72,12 @@ class GlobalSettings(Section):
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     freeze_norm: bool = False
     cpu_kernels: Literal["auto", "paddle"] = "auto"
+    loggers: list[LoggerName] = []
+
+    @property
+    def all_loggers(self) -> list[str]:
+        """``loggers``, and VisualDL with ``use_visualdl``."""
+        return [*(["visualdl"] if self.use_visualdl else []), *self.loggers]
 
 
 class AmpSettings(Section):

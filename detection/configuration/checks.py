@@ -20,6 +20,7 @@ from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
+from ppcls_ext.engine.loggers import LoggerName
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import suggestion
@@ -71,6 +72,7 @@ class RunKeys(Section):
     print_flops: bool = False
     print_params: bool = False
     use_vdl: bool = False
+    loggers: list[LoggerName] = []
     classwise: bool = False
     export: dict[str, Any] = {}
     output_eval: str | None = None
