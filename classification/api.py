@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppcls_ext.engine.session import Overrides, as_changes, fresh_paddle, session
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
 if TYPE_CHECKING:
@@ -44,17 +45,25 @@ def train(
 
 
 def evaluate(
-    config: str | Path, overrides: Overrides = (), json: str | Path | None = None, overwrite: bool = False
+    config: str | Path,
+    overrides: Overrides = (),
+    output: str | Path | None = None,
+    panels: int | None = None,
+    json: str | Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any] | None:
-    """Evaluates ``Global.pretrained_model`` on ``DataLoader.Eval``.
+    """Evaluates ``Global.pretrained_model`` on ``DataLoader.Eval`` and writes figures, tables, charts and pictures.
 
     Args:
         config, overrides: see :func:`train`.
+        output: folder to write, ``evaluation`` in that of the run unless given.
+        panels: wrong predictions to show, the surest first; 30 unless given.
         json: also write the figures to this file.
-        overwrite: replace a file that no tool of this project wrote.
+        overwrite: write also where no tool of this project wrote.
 
     Returns:
-        ``{"loss": mean, "top1": share, ..., "images": number}``; ``None`` on every rank but the first.
+        ``{"loss": mean, "top1": share, ..., "images": number}`` and the figures of the report; ``None`` on every
+        rank but the first.
 
     Raises:
         UserError: something that the user can mend; the message says what and where.
@@ -62,16 +71,21 @@ def evaluate(
     with session():
         from classification.config import load_config
 
+        if panels is not None and panels < 0:
+            raise UserError(f"--panels must not be negative, got {panels}")
         checked = load_config(config, as_changes(overrides))
+        folder = Path(output or checked.output_dir / "evaluation")
         file = Path(json) if json else None
-        claim_outputs([Output("--json", file)], *inputs_of(checked.document), overwrite)
-        from classification.evaluation import evaluate_config
+        outputs = [Output("--output", folder, "evaluation"), Output("--json", file)]
+        claim_outputs(outputs, *inputs_of(checked.document), overwrite)
+        from classification.evaluation import MISTAKES, evaluate_config
         from ppcls_ext.engine.environment import prepare_environment
         from ppcls_ext.utils.outputs import write_figures
 
         with fresh_paddle():
             environment = prepare_environment(checked.run.device, checked.run.seed)
-            figures = evaluate_config(checked, environment)
+            mistakes = MISTAKES if panels is None else panels
+            figures = evaluate_config(checked, environment, folder, mistakes)
         if not environment.is_main:
             return None
         write_figures(file, figures)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -26,9 +25,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path,
-        help="detectors: folder for figures, charts and panels (save_dir/NAME OF THE CONFIGURATION/evaluation)",
+        help="folder for figures, tables, charts and pictures (the folder of the run, with /evaluation)",
     )  # fmt: skip
-    parser.add_argument("--panels", metavar="N", type=int, help="detectors: images to show, the worst first (12)")
+    parser.add_argument("--panels", metavar="N", type=int, help="images to show, the worst first (12 of a detector, 30 "
+                        "of a classifier)")  # fmt: skip
     add_overwrite_argument(parser)
     return parser.parse_args()
 
@@ -37,22 +37,17 @@ def main() -> None:
     """Evaluates a classifier (`Arch`) or detector (`architecture`) and shows the figures."""
     arguments = parse_arguments()
     from ppcls_ext.utils.config import is_detection_config
-    from ppcls_ext.utils.errors import UserError
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.machine import rank_from_environment
 
     set_up_logging(quiet=rank_from_environment()[0] != 0)
-    options: dict[str, Any] = {"json": arguments.json, "overwrite": arguments.overwrite}
     if is_detection_config(arguments.config):
         from detection import evaluate
-
-        options |= {"output": arguments.output, "panels": arguments.panels}
     else:
         from classification import evaluate
-
-        if arguments.output is not None or arguments.panels is not None:
-            raise UserError("--output and --panels go with a detection configuration")
-    evaluate(arguments.config, arguments.override, **options)
+    evaluate(
+        arguments.config, arguments.override, arguments.output, arguments.panels, arguments.json, arguments.overwrite
+    )
 
 
 if __name__ == "__main__":
