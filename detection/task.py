@@ -47,9 +47,9 @@ logger = logging.getLogger(__name__)
 
 # Keys that may change without any number of the run changing.
 WITHOUT_EFFECT = (
-    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter",
-    "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights",
-    "worker_num",
+    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "image_size", "keep_checkpoints",
+    "log_iter", "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl",
+    "weights", "worker_num",
 )  # fmt: skip
 # Keys of PaddleDetection's own trainer that this one does not act on: said aloud, never passed over.
 IGNORED = (

@@ -25,8 +25,8 @@ PROBE = 64
 
 
 def detector_configs() -> list[Path]:
-    """Returns the configurations that are complete: not those that others name in ``_BASE_``."""
-    files = sorted(CONFIGS.rglob("*.yml"))
+    """Returns the configurations that are complete: not those that others name in ``_BASE_``, nor that of own data."""
+    files = sorted(file for file in CONFIGS.rglob("*.yml") if file.stem != "finetune")
     return [file for file in files if file.parent.name != "datasets" and "_" not in (file.name[0], file.parent.name[0])]
 
 
