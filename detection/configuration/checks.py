@@ -23,7 +23,7 @@ from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
-from ppcls_ext.utils.errors import suggestion
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.schema import Checker, Count, CountOrZero, NotNegative, Number, Section
 from ppcls_ext.utils.signature import REQUIRED, Parameter, parameters_of
 from ppcls_ext.utils.texts import read_text
@@ -115,6 +115,8 @@ MOSAICS = ("MosaicPerspective", "Mosaic")
 TRAINING_ONLY = ("MosaicPerspective", "RandomPerspective")
 LETTERBOX = "LetterResize"
 YOLOV10 = "YOLOv10"
+# What our tools train, evaluate and export.
+DETECTORS = ("PPYOLOE", YOLOV10)
 YOLOV10_BACKBONE = "YOLOv10Backbone"
 YOLOV10_NECK = "YOLOv10Neck"
 _ANCHORED = re.compile(r"^(\w+)\s*:\s+&\w", re.MULTILINE)
@@ -197,6 +199,11 @@ def check_document(document: Document) -> None:
         UserError: PaddleDetection cannot be imported.
     """
     known, checker, data = catalog(), Checker(document), document.data
+    architecture = data.get("architecture")
+    if isinstance(architecture, str) and architecture in known.modules and architecture not in DETECTORS:
+        way = f"python -m detection PATH/TO/PaddleDetection/tools/train.py -c {document.path}"
+        message = f"only {' and '.join(DETECTORS)} go through these tools, got {architecture}; for others use {way}"
+        raise UserError(document.problem("architecture", message))
     for key, message in depth.agree(data):
         checker.add(key, message)
     checker.section(RunKeys, {str(name): value for name, value in data.items()}, "")
@@ -217,7 +224,6 @@ def check_document(document: Document) -> None:
     for name in unknown:
         if name not in helpers:
             checker.add("", f"unknown key '{name}'{suggestion(str(name), names)}")
-    architecture = data.get("architecture")
     if isinstance(architecture, str) and architecture not in known.modules:
         checker.add("architecture", f"unknown class '{architecture}'{suggestion(architecture, known.modules)}")
     checker.raise_any()

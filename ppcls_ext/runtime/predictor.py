@@ -13,10 +13,12 @@ import numpy as np
 from ppcls_ext.preprocess import ImageError, Pipeline
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.preprocess.samples import AnyRange
-from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime.description import OutputForm, Thresholds
+from ppcls_ext.runtime.nms import NmsSettings, suppress_across_classes
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
+RECOMMENDED = "recommended"
 ImageSource = str | os.PathLike[str] | bytes | np.ndarray
 
 
@@ -243,6 +245,7 @@ class DetectionPredictor:
         model_name: the architecture, for people.
         enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast: how nearly black frames are shown.
         value_range: what was made of samples of more than 8 bits, see ``decode_image``: how they are shown.
+        thresholds: the recommended ones, where the weights were evaluated.
     """
 
     def __init__(
@@ -256,8 +259,10 @@ class DetectionPredictor:
         model_name: str = "model",
         enhance: Callable[[np.ndarray], np.ndarray] | None = None,
         value_range: AnyRange = None,
+        thresholds: Thresholds | None = None,
     ) -> None:
         self.backend = backend
+        self.thresholds = thresholds
         self.classes = list(classes) if classes else None
         self.class_num = class_num
         self.input_shape = list(input_shape)
@@ -271,7 +276,8 @@ class DetectionPredictor:
         self,
         images: ImageSource | Sequence[ImageSource] | np.ndarray,
         batch_size: int = 8,
-        threshold: float = 0.0,
+        threshold: float | str = 0.0,
+        class_agnostic: bool = False,
     ) -> list[DetectionPrediction]:
         """Finds objects.
 
@@ -280,26 +286,51 @@ class DetectionPredictor:
                 ``[N, H, W, 3]``.
             batch_size: how many run through the network at a time.
             threshold: boxes with a lower score are left out; those below the model's own threshold are never there.
+                ``"recommended"``: that of each class with the highest F1 on the evaluation set.
+            class_agnostic: of boxes that overlap too much the best alone stays, whatever their classes.
 
         Returns:
             One prediction for each image, in their order. An unreadable one is logged by name and carries an ``error``;
             the others are not affected.
 
         Raises:
-            UserError: the operators make inputs that the network does not take.
+            UserError: the operators make inputs that the network does not take, there are no recommended thresholds,
+                or the model has no NMS.
         """
+        limits, nms = self.limits(threshold), self.form.selection
+        if class_agnostic and not isinstance(nms, NmsSettings):
+            raise UserError(
+                f"class_agnostic: changes the NMS, and {self.model_name} has none: it gives each object one box"
+            )
         predictions: list[DetectionPrediction] = []
         groups = batches(
             images, batch_size, predictions, DetectionPrediction, self.prepare, lambda one: one.pixels.shape
         )
         for waiting, inputs in groups:
             for prediction, prepared, rows in zip(waiting, inputs, self.detect(inputs), strict=True):
-                best = rows[rows[:, 1] >= threshold]
+                if class_agnostic:
+                    rows = suppress_across_classes(rows, nms)
+                best = rows[rows[:, 1] >= limits[rows[:, 0].astype(np.int64)]]
                 best = best[np.argsort(-best[:, 1], kind="stable")]
                 prediction.labels = best[:, 0].astype(np.int64)
                 prediction.scores, prediction.boxes = best[:, 1].copy(), best[:, 2:].copy()
                 prediction.height, prediction.width = prepared.height, prepared.width
         return predictions
+
+    def limits(self, threshold: float | str) -> np.ndarray:
+        """Returns the lowest score of each class, ``[class_num]``; see ``__call__``.
+
+        Raises:
+            UserError: there are no recommended thresholds.
+        """
+        if threshold != RECOMMENDED:
+            return np.full(self.class_num, threshold_of(threshold))
+        if self.thresholds is None:
+            raise UserError(
+                f"{self.model_name}: no recommended thresholds are known: evaluate its weights with tools/eval.py, "
+                "then export them with tools/export_model.py"
+            )
+        return self.thresholds.limits()
 
     def detect(self, inputs: Sequence[Prepared]) -> list[np.ndarray]:
         """Runs one batch of prepared images of one shape.
@@ -330,3 +361,20 @@ class DetectionPredictor:
     def label(self, number: int) -> str:
         """Returns the name of class ``number``, or the number where names are unknown."""
         return self.classes[number] if self.classes and number < len(self.classes) else str(number)
+
+
+def threshold_of(value: float | str, name: str = "threshold") -> float | str:
+    """Returns a score threshold: a number from 0 to 1, or ``"recommended"``; ``name`` is what messages call it.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if value == RECOMMENDED:
+        return RECOMMENDED
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise UserError(f"{name} must be a number from 0 to 1 or '{RECOMMENDED}', got {value!r}")
+    return number

@@ -1,7 +1,7 @@
 """All charts, drawn by matplotlib without a screen; matplotlib is imported when one is asked for.
 
-Training curves of both worlds, comparisons of runs, bars, trade-offs, and what an evaluation of a detector shows:
-precision over recall, the confusion matrix, bars by class. Every chart is written whole or not at all.
+Training curves of both worlds, comparisons of runs, bars, trade-offs, and what an evaluation shows: precision over
+recall, the confusion matrix, calibration, bars by class. Every chart is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ LEGEND_COLUMNS = 4
 MOST_NAMED_CURVES = 20
 MOST_COUNTED_CELLS = 16
 MOST_NAMED_CELLS = 40
+MOST_PAIRS = 25
 LONGEST_NAME = 24
 # Class colours are bright, for dark pictures; on white paper the light ones need less light.
 PAPER_BRIGHTNESS = 0.62
@@ -353,36 +354,86 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
     _save(figure, path)
 
 
-def draw_confusion(counts: np.ndarray, names: Sequence[str], path: str | Path, title: str) -> None:
-    """Draws a detector's confusion matrix: shades are shares of a row, numbers are counts.
+def draw_confusion(
+    counts: np.ndarray, names: Sequence[str], path: str | Path, title: str, background: bool = True
+) -> None:
+    """Draws a confusion matrix: shades are shares of a row, numbers are counts.
+
+    Of many classes the pairs that are confused most often are listed beside it, because the cells have no room for
+    numbers; of still more, axes count the classes.
 
     Args:
-        counts: ``[K + 1, K + 1]``: rows annotated, columns detected, background last.
+        counts: of a detector ``[K + 1, K + 1]``: rows annotated, columns detected, background last. Of a classifier,
+            without ``background``, ``[K, K]``: rows true, columns predicted.
         names: of the K classes.
         path: the PNG to write, whole or not at all.
         title: heading.
+        background: whether the last row and column are nothing.
     """
+    from matplotlib.colors import PowerNorm
+
     side = len(counts)
     inches = min(max(4.5, 2.2 + 0.55 * side), 14)
-    figure = _new_figure(inches + 1.4, inches + 0.6)
-    axes = figure.add_subplot()
+    listed = side > MOST_COUNTED_CELLS
+    figure = _new_figure(inches + (6 if listed else 1.4), inches + 0.6)
+    axes, beside = figure.subplots(1, 2, width_ratios=(inches, 5)) if listed else (figure.add_subplot(), None)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # A mistake is a small share of one of many classes, which an even scale would not show.
+    shown = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5 if listed else 1, 0, 1))
     figure.colorbar(shown, ax=axes, shrink=0.75, label="share of the row")
     if side <= MOST_COUNTED_CELLS:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 ink = "white" if shares[row, column] > 0.55 else "black"
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=ink, fontsize="small")
+    names = [_cut(name, LONGEST_NAME) for name in names]
+    rows, columns = ([*names, *extra] for extra in ((["nothing there"], ["missed"]) if background else ([], [])))
     if side <= MOST_NAMED_CELLS:
-        names = [_cut(name, LONGEST_NAME) for name in names]
-        axes.set_xticks(range(side), [*names, "missed"], rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(side), [*names, "nothing there"])
-    # The background stands apart: misses on the right, false alarms below.
-    axes.axhline(side - 1.5, color="0.4", linewidth=1)
-    axes.axvline(side - 1.5, color="0.4", linewidth=1)
-    axes.set(xlabel="detected", ylabel="annotated")
+        axes.set_xticks(range(side), columns, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(side), rows)
+    if background:
+        # It stands apart: misses on the right, false alarms below.
+        axes.axhline(side - 1.5, color="0.4", linewidth=1)
+        axes.axvline(side - 1.5, color="0.4", linewidth=1)
+    unit = "" if side <= MOST_NAMED_CELLS else " class, by number"
+    words = ("detected", "annotated") if background else ("predicted", "true")
+    axes.set(xlabel=f"{words[0]}{unit}", ylabel=f"{words[1]}{unit}")
+    if beside is not None:
+        wrong = counts * ~np.eye(side, dtype=bool)
+        most = [divmod(place, side) for place in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS].tolist()]
+        pairs = [pair for pair in most if wrong[pair]]
+        lines = [f"{wrong[row, column]:,} of {counts[row].sum():,}: {rows[row]} → {columns[column]}"
+                 for row, column in pairs]  # fmt: skip
+        beside.text(0, 1, "\n".join(["confused most often (circled):", *lines]), va="top", fontsize="small")
+        beside.axis("off")
+        true, predicted = np.array(pairs).reshape(-1, 2).T
+        axes.scatter(predicted, true, s=90, facecolors="none", edgecolors="tab:red", linewidths=0.8)
     axes.set_title(title, fontsize="medium")
+    _save(figure, path)
+
+
+def draw_reliability(bins: Any, path: str | Path, title: str) -> None:
+    """Draws accuracy by confidence (a reliability diagram: Guo et al., arXiv 1706.04599, figure 1), and below it how
+    many images each bin holds.
+
+    Args:
+        bins: a pandas table with ``above``, ``to``, ``images``, ``confidence`` and ``accuracy``, NaN in an empty bin.
+        path: the PNG to write, whole or not at all.
+        title: heading.
+    """
+    figure = _new_figure(6.4, 7.2, title)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    middles, width = (bins["above"] + bins["to"]) / 2, 0.94 / len(bins)
+    upper.bar(middles, bins["accuracy"], width, color=DARK_BAR, label="share that is right")
+    upper.bar(middles, bins["confidence"] - bins["accuracy"], width, bottom=bins["accuracy"], color="none",
+              edgecolor="tab:red", hatch="//", label="gap to the mean confidence")  # fmt: skip
+    upper.plot([0, 1], [0, 1], color="0.4", linestyle="--", label="as often right as confident")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
+    upper.legend(loc="upper left", fontsize="small")
+    lower.bar(middles, bins["images"], width, color=LIGHT_BAR)
+    # On a linear scale the few doubtful images would not show beside the many sure ones.
+    lower.set(xlabel="confidence (probability of the predicted class)", ylabel="images", yscale="log")
+    lower.set_ylim(bottom=0.5)
     _save(figure, path)
 
 
@@ -436,6 +487,47 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
         axes.set_title(heading, fontsize="medium", loc="left")
         axes.set_xlabel(_cut(note, 90), fontsize="small")
         axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
+    _save(figure, path)
+
+
+def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
+    """Draws what each kind of error costs and, where frames tell their range, figures by distance from the sonar.
+
+    Args:
+        metrics: ``detection.evaluation.DetectionMetrics``.
+        path: the PNG to write, whole or not at all.
+        title: heading.
+    """
+    losses = list(metrics.errors.items())[::-1]
+    figure = _new_figure(11 if metrics.rings else 7, 4.2, title)
+    all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
+    axes = all_axes[0]
+    values = [loss.ap50_lost for _, loss in losses]
+    bars = axes.barh([f"{name} ({loss.number:,})" for name, loss in losses], values,
+                     color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
+    axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")
+    axes.set_xlim(min(0.0, *values) if values else 0, 1.18 * max([0.01, *values]))
+    axes.set_title("AP50 lost to errors (number of them)", fontsize="medium", loc="left")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    if not losses:
+        _say(axes, "no annotated boxes")
+    if metrics.rings:
+        axes = all_axes[1]
+        places = np.arange(len(metrics.rings))
+        for shift, colour, label, name in ((-0.19, LIGHT_BAR, "recall", "recall"), (0.19, DARK_BAR, "AP50", "ap50")):
+            values = [getattr(ring, name) for ring in metrics.rings]
+            bars = axes.bar(places + shift, [value or 0 for value in values], width=0.36, color=colour, label=label)
+            texts = ["-" if value is None else f"{value:.2f}" for value in values]
+            axes.bar_label(bars, texts, padding=2, fontsize="x-small")
+        names = [f"{ring.nearest:g} to {ring.farthest:g}\n({ring.boxes:,})" for ring in metrics.rings]
+        axes.set_xticks(places, names, fontsize="small")
+        axes.set_ylim(0, 1.08)
+        axes.set_xlabel("metres from the sonar (annotated boxes)")
+        axes.set_title("by range ring", fontsize="medium", loc="left")
+        axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
         axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
     _save(figure, path)
