@@ -244,9 +244,14 @@ def build_dataset(config: Config, settings: DataSettings, numbering: Sequence[An
 
 
 def build_batches(
-    config: Config, settings: DataSettings, dataset: ImageDataset, environment: Environment, training: bool
-) -> Loader:
+    config: Config, settings: DataSettings, dataset: ImageDataset, environment: Environment, training: bool,
+    factors: np.ndarray | None = None,
+) -> Loader:  # fmt: skip
     """Returns the loader over ``dataset`` of one of the two ``DataLoader`` sections.
+
+    Args:
+        config, settings, dataset, environment, training: what to load, and for what.
+        factors: how often an epoch shows each image on average; once each where it is None.
 
     Raises:
         UserError: the data do not fill a single batch on every process.
@@ -261,6 +266,7 @@ def build_batches(
             rank=environment.rank,
             world_size=environment.world_size,
             in_step=training,
+            factors=factors,
         )
     except ValueError as error:
         key = f"{settings.key}.sampler.batch_size"

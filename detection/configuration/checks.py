@@ -21,6 +21,7 @@ from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
+from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError, suggestion
@@ -31,7 +32,7 @@ from ppcls_ext.utils.texts import read_text
 Multiple = Annotated[Number, Field(ge=0.01, le=100)]
 
 
-class RunKeys(Section):
+class RunKeys(SharedKeys):
     """Top-level keys with a single value; sections stand beside them."""
 
     model_config = ConfigDict(extra="ignore")
@@ -57,6 +58,8 @@ class RunKeys(Section):
     pretrain_weights: str | None = None
     use_gpu: bool = False
     cpu_kernels: Literal["auto", "paddle"] = "auto"
+    # Ours: classes in a smaller share of the images are repeated.
+    repeat_threshold: Annotated[Number, Field(gt=0, le=1)] | None = None
     use_xpu: bool = False
     use_npu: bool = False
     use_mlu: bool = False

@@ -7,7 +7,7 @@ import logging
 import os.path
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,6 +23,9 @@ from ppcls_ext.utils.config import (
 )
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import meant_path
+
+if TYPE_CHECKING:
+    from detection.configuration.checks import RunKeys
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +67,13 @@ class DetectionConfig:
     def data(self) -> dict[str, Any]:
         """PaddleDetection's sections, as plain dictionaries, lists and scalars."""
         return self.document.data
+
+    @property
+    def run_keys(self) -> RunKeys:
+        """The top-level keys with a single value, with their defaults."""
+        from detection.configuration.checks import RunKeys
+
+        return RunKeys.model_validate({str(name): value for name, value in self.data.items()})
 
     @property
     def architecture(self) -> str:
