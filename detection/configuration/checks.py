@@ -22,7 +22,7 @@ from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_p
 from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
-from ppcls_ext.utils.errors import suggestion
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.schema import Checker, Count, CountOrZero, NotNegative, Number, Section
 from ppcls_ext.utils.signature import REQUIRED, Parameter, parameters_of
 from ppcls_ext.utils.texts import read_text
@@ -112,6 +112,8 @@ MOSAICS = ("MosaicPerspective", "Mosaic")
 TRAINING_ONLY = ("MosaicPerspective", "RandomPerspective")
 LETTERBOX = "LetterResize"
 YOLOV10 = "YOLOv10"
+# What our tools train, evaluate and export.
+DETECTORS = ("PPYOLOE", YOLOV10)
 YOLOV10_BACKBONE = "YOLOv10Backbone"
 YOLOV10_NECK = "YOLOv10Neck"
 _ANCHORED = re.compile(r"^(\w+)\s*:\s+&\w", re.MULTILINE)
@@ -194,6 +196,11 @@ def check_document(document: Document) -> None:
         UserError: PaddleDetection cannot be imported.
     """
     known, checker, data = catalog(), Checker(document), document.data
+    architecture = data.get("architecture")
+    if isinstance(architecture, str) and architecture in known.modules and architecture not in DETECTORS:
+        way = f"python -m detection PATH/TO/PaddleDetection/tools/train.py -c {document.path}"
+        message = f"only {' and '.join(DETECTORS)} go through these tools, got {architecture}; for others use {way}"
+        raise UserError(document.problem("architecture", message))
     for key, message in depth.agree(data):
         checker.add(key, message)
     checker.section(RunKeys, {str(name): value for name, value in data.items()}, "")
@@ -214,7 +221,6 @@ def check_document(document: Document) -> None:
     for name in unknown:
         if name not in helpers:
             checker.add("", f"unknown key '{name}'{suggestion(str(name), names)}")
-    architecture = data.get("architecture")
     if isinstance(architecture, str) and architecture not in known.modules:
         checker.add("architecture", f"unknown class '{architecture}'{suggestion(architecture, known.modules)}")
     checker.raise_any()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ import numpy as np
 
 from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_frame, folded
 from detection.geometry import UNSAID, BoxReading, place_boxes
+from detection.prepare.projection import Projection, project_frames
 from detection.prepare.readers import find_coco_files, find_file, read_coco_folder, read_voc_folder, voc_lists
 from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
 from detection.prepare.write import lines_of, write_output
@@ -106,6 +109,7 @@ def prepare_source(
     annotations: Sequence[Path] = (),
     form: str = "auto",
     include_unlabelled: bool = False,
+    projection: Projection | None = None,
 ) -> dict[str, Any]:
     """Reads a raw data set, cleans, splits, writes and reports.
 
@@ -116,6 +120,7 @@ def prepare_source(
         annotations: COCO files; empty finds them by their names.
         form: of an image folder: ``voc``, ``coco`` or ``auto``.
         include_unlabelled: frames without an annotation file become the part ``test`` (else they are left out).
+        projection: what the frames of a sonar are turned into; ``None`` leaves them as they are.
 
     Returns:
         The content of ``report.json``.
@@ -126,6 +131,8 @@ def prepare_source(
     """
     options.check(annotations)
     source, ledger = options.source, Ledger()
+    if kind == "sonar" and not files_in(source, {".xml"}):
+        form = "coco"  # a set that was prepared before
     if kind == "imagefolder" and form == "auto" and not annotations:
         form = "voc" if files_in(source, {".xml"}) else "coco"
         if form == "voc" and find_coco_files(source)[0]:
@@ -142,6 +149,8 @@ def prepare_source(
         for frame in unlabelled:
             ledger.reject("no_annotation", frame.name, "has no annotation file", image="left_out")
         unlabelled = []
+    for frame in [*read, *unlabelled] if projection else ():
+        projection.settings(frame)  # what is missing is told before the long work
     # Links in the source may lead into the output.
     frames_read = [frame.image for frame in [*read, *unlabelled]]
     claim_outputs([Output("--output", options.output, "prepared")], frames_read, overwrite=options.overwrite)
@@ -189,7 +198,12 @@ def prepare_source(
         parts["test"] = parts.get("test", []) + clean_frames(unlabelled, classes, ledger)
 
     _note_alike(parts, ledger)
-    report = write_output(options.output, source.name, parts, classes, split, ledger, options.images)
+    with contextlib.ExitStack() as stack:
+        if projection:
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".fans-", dir=options.output.parent))
+            project_frames([frame for part in parts.values() for frame in part], projection, Path(scratch), ledger)
+        report = write_output(options.output, source.name, parts, classes, split, ledger, options.images)
     for line in lines_of(report):
         logger.info(line)
     ways = {"link": "linked", "copy": "copied"}

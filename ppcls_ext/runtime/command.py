@@ -21,7 +21,7 @@ import numpy as np
 
 from ppcls_ext.runtime.backends import load
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
-from ppcls_ext.runtime.predictor import TRACKED_THRESHOLD, DetectionPredictor, Predictor
+from ppcls_ext.runtime.predictor import TRACKED_THRESHOLD, DetectionPredictor, Predictor, threshold_of
 from ppcls_ext.runtime.report import (
     above,
     as_records,
@@ -45,7 +45,7 @@ from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
 NO_INPUT = "name images with --input (files, folders or patterns), or a video, camera:0 or a stream (rtsp://...)"
 DRAWN_THRESHOLD = TRACKED_THRESHOLD
 EXPORT_ONLY = ("backend", "precision", "threads", "bits")
-DETECTION_ONLY = ("coco", "annotations", "threshold", "track")
+DETECTION_ONLY = ("coco", "annotations", "threshold", "class_agnostic", "track")
 IMAGES_ONLY = ("coco", "annotations")
 # Seconds between two looks at the progress of a video.
 SHOWN_EVERY = 0.2
@@ -72,9 +72,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions to FILE "
                         "(of a video FILE.jsonl: a line for each frame)")  # fmt: skip
     parser.add_argument("--topk", type=int, metavar="K", help="classifier: classes to show for each image")
-    parser.add_argument("--threshold", type=float, metavar="SCORE",
-                        help=f"detector: leave out boxes below this score (default {DRAWN_THRESHOLD}; "
-                        "--coco leaves out none unless told)")  # fmt: skip
+    parser.add_argument("--threshold", metavar="SCORE", help="detector: leave out boxes below this score (default "
+                        f"{DRAWN_THRESHOLD}; --coco leaves out none unless told), or 'recommended': below the best one "
+                        "of each class, which tools/eval.py found")  # fmt: skip
+    parser.add_argument("--class-agnostic", action="store_true", default=None,
+                        help="detector: of boxes that overlap keep the best alone, whatever their classes")
     parser.add_argument("--coco", type=Path, metavar="FILE", help="detector: also write COCO results to FILE")
     parser.add_argument("--annotations", type=Path, metavar="FILE",
                         help="COCO file that numbers images and classes for --coco (default: from 1)")  # fmt: skip
@@ -112,8 +114,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for option in EXPORT_ONLY:
         if arguments.config is not None and getattr(arguments, option) is not None:
             raise UserError(f"--{option} chooses how an export is run: it goes with --model, not with -c")
-    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
-        raise UserError(f"--threshold must be from 0 to 1, got {arguments.threshold}")
+    if arguments.threshold is not None:
+        arguments.threshold = threshold_of(arguments.threshold, "--threshold")
     if arguments.annotations is not None and arguments.coco is None:
         raise UserError("--annotations numbers the results of --coco FILE, which is missing")
     if arguments.input:
@@ -196,7 +198,8 @@ def predict(
     predictor, inputs, batch_size = open_run(arguments) if arguments.config and open_run else open_export(arguments)
     for option in () if isinstance(predictor, DetectionPredictor) else DETECTION_ONLY:
         if getattr(arguments, option) is not None:
-            raise UserError(f"--{option} is for detectors; {predictor.model_name} is a classifier")
+            name = option.replace("_", "-")
+            raise UserError(f"--{name} is for detectors; {predictor.model_name} is a classifier")
     if arguments.topk is not None and isinstance(predictor, DetectionPredictor):
         raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
     if source := only_video(inputs):
@@ -223,7 +226,10 @@ def predict_images(
             listing.spell_classes_as(predictor.classes or ())
             numbering = numbering_of(listing, images, predictor)
         tracks = bool(arguments.track)
-        found = predictor(images, batch_size=batch_size, threshold=arguments.threshold, track=tracks)
+        found = predictor(
+            images, batch_size=batch_size, threshold=arguments.threshold, track=tracks,
+            class_agnostic=bool(arguments.class_agnostic),
+        )  # fmt: skip
         is_final = tracks or arguments.threshold is not None
         predictions: Any = found if is_final else above(found, DRAWN_THRESHOLD)
         if arguments.coco:
@@ -260,6 +266,7 @@ def predict_video(arguments: argparse.Namespace, predictor: Predictor | Detectio
     if isinstance(predictor, DetectionPredictor):
         threshold = DRAWN_THRESHOLD if arguments.threshold is None else arguments.threshold
         options: dict[str, Any] = {"threshold": threshold, "track": bool(arguments.track)}
+        options["class_agnostic"] = bool(arguments.class_agnostic)
     else:
         options = {"topk": arguments.topk}
     waiting: deque[Frame] = deque()

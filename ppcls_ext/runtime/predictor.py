@@ -17,11 +17,13 @@ from ppcls_ext.preprocess import ImageError, Pipeline
 from ppcls_ext.preprocess.decode import Picture
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.preprocess.samples import AnyRange
-from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime.description import OutputForm, Thresholds
+from ppcls_ext.runtime.nms import NmsSettings, suppress_across_classes
 from ppcls_ext.runtime.tracking import LOWEST_SCORE, Tracker
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
+RECOMMENDED = "recommended"
 # What holds an image file; all others are pictures that the program made itself.
 FILES = (str, bytes, os.PathLike)
 ImageSource = str | os.PathLike[str] | bytes | Picture
@@ -327,6 +329,7 @@ class DetectionPredictor:
         model_name: the architecture, for people.
         enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast: how nearly black frames are shown.
         value_range: what was made of samples of more than 8 bits, see ``decode_image``: how they are shown.
+        thresholds: the recommended ones, where the weights were evaluated.
     """
 
     def __init__(
@@ -340,8 +343,10 @@ class DetectionPredictor:
         model_name: str = "model",
         enhance: Callable[[np.ndarray], np.ndarray] | None = None,
         value_range: AnyRange = None,
+        thresholds: Thresholds | None = None,
     ) -> None:
         self.backend = backend
+        self.thresholds = thresholds
         self.classes = list(classes) if classes else None
         self.class_num = class_num
         self.input_shape = list(input_shape)
@@ -356,7 +361,8 @@ class DetectionPredictor:
         self,
         images: Images,
         batch_size: int | None = None,
-        threshold: float | None = None,
+        threshold: float | str | None = None,
+        class_agnostic: bool = False,
         channels: str = "rgb",
         track: bool = False,
     ) -> list[DetectionPrediction] | Iterator[DetectionPrediction]:
@@ -365,7 +371,9 @@ class DetectionPredictor:
         Args:
             images, batch_size, channels: see ``Predictor``; with ``track``, the frames of one video in their order.
             threshold: boxes with a lower score are left out; those below the model's own threshold are never there.
-                None leaves out none, with ``track`` those below ``TRACKED_THRESHOLD``.
+                ``"recommended"``: that of each class with the highest F1 on the evaluation set. None leaves out none,
+                with ``track`` those below ``TRACKED_THRESHOLD``.
+            class_agnostic: of boxes that overlap too much the best alone stays, whatever their classes.
             track: give objects numbers that they keep from frame to frame, see ``tracking.Tracker``. Boxes that show a
                 known object then stay down to a score of ``LOWEST_SCORE``.
 
@@ -375,14 +383,21 @@ class DetectionPredictor:
             are not affected.
 
         Raises:
-            UserError: what is no file is no image either, or the operators make inputs that the network does not take.
+            UserError: what is no file is no image either, the operators make inputs that the network does not take,
+                there are no recommended thresholds, or the model has no NMS.
         """
-        least = (TRACKED_THRESHOLD if track else 0.0) if threshold is None else threshold
-        kept = min(least, LOWEST_SCORE) if track else least
+        limits = self.limits((TRACKED_THRESHOLD if track else 0.0) if threshold is None else threshold)
+        kept, nms = np.minimum(limits, LOWEST_SCORE) if track else limits, self.form.selection
+        if class_agnostic and not isinstance(nms, NmsSettings):
+            raise UserError(
+                f"class_agnostic: changes the NMS, and {self.model_name} has none: it gives each object one box"
+            )
 
         def fill(predictions: list[DetectionPrediction], inputs: list[Prepared]) -> None:
             for prediction, prepared, rows in zip(predictions, inputs, self.detect(inputs), strict=True):
-                best = rows[rows[:, 1] >= kept]
+                if class_agnostic:
+                    rows = suppress_across_classes(rows, nms)
+                best = rows[rows[:, 1] >= kept[rows[:, 0].astype(np.int64)]]
                 best = best[np.argsort(-best[:, 1], kind="stable")]
                 prediction.labels = best[:, 0].astype(np.int64)
                 prediction.scores, prediction.boxes = best[:, 1].copy(), best[:, 2:].copy()
@@ -393,8 +408,23 @@ class DetectionPredictor:
 
         found = in_order(images, batch_size, channels, DetectionPrediction, self.prepare, fill, shape)
         if track:
-            found = tracked(found, Tracker(least))
+            found = tracked(found, Tracker(limits))
         return found if is_stream(images) else list(found)
+
+    def limits(self, threshold: float | str) -> np.ndarray:
+        """Returns the lowest score of each class, ``[class_num]``; see ``__call__``.
+
+        Raises:
+            UserError: there are no recommended thresholds.
+        """
+        if threshold != RECOMMENDED:
+            return np.full(self.class_num, threshold_of(threshold))
+        if self.thresholds is None:
+            raise UserError(
+                f"{self.model_name}: no recommended thresholds are known: evaluate its weights with tools/eval.py, "
+                "then export them with tools/export_model.py"
+            )
+        return self.thresholds.limits()
 
     def detect(self, inputs: Sequence[Prepared]) -> list[np.ndarray]:
         """Runs one batch of prepared images of one shape.
@@ -427,3 +457,20 @@ class DetectionPredictor:
     def label(self, number: int) -> str:
         """Returns the name of class ``number``, or the number where names are unknown."""
         return self.classes[number] if self.classes and number < len(self.classes) else str(number)
+
+
+def threshold_of(value: float | str, name: str = "threshold") -> float | str:
+    """Returns a score threshold: a number from 0 to 1, or ``"recommended"``; ``name`` is what messages call it.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if value == RECOMMENDED:
+        return RECOMMENDED
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise UserError(f"{name} must be a number from 0 to 1 or '{RECOMMENDED}', got {value!r}")
+    return number

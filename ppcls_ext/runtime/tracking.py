@@ -83,26 +83,26 @@ class Tracker:
     """Gives boxes the numbers of the objects that they show; one tracker for one video.
 
     Args:
-        threshold: the score from which a box is a high one, and may begin an object: a number, or one for each class.
+        thresholds: for each class the score from which a box is a high one, and may begin an object.
 
     Raises:
         UserError: SciPy is missing.
     """
 
-    def __init__(self, threshold: float | Sequence[float] | np.ndarray) -> None:
+    def __init__(self, thresholds: Sequence[float] | np.ndarray) -> None:
         try:
             from scipy.optimize import linear_sum_assignment
         except ModuleNotFoundError:
             raise UserError("tracking needs the package scipy: pip install 'scipy>=1.11,<2'") from None
         self._assign = linear_sum_assignment
-        self.threshold = np.asarray(threshold, np.float32)
+        self.thresholds = np.asarray(thresholds, np.float32)
         self.tracks: list[Track] = []
         self.identities = 0
         self._begun = False
 
     def is_high(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Tells for each box whether its score ``[n]`` may begin an object of its class ``[n]``."""
-        return scores >= (self.threshold[labels] if self.threshold.ndim else self.threshold)
+        return scores >= self.thresholds[labels]
 
     def update(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Takes in the next frame.

@@ -62,7 +62,7 @@ KINDS = {
                   files=("comparison.csv", "comparison.md", "runs.csv", "curves.png", "accuracy_cost.png")),
     "evaluation": Kind("the folder of an evaluation", ("figures.json",),
                        files=("detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png",
-                              "panels.png")),
+                              "errors.png", "panels.png")),
     "check": Kind("the folder of a data check", ("check.json",), files=("overview.png",)),
     "pictures": Kind("a folder of drawn pictures alone", ()),
     "cache": Kind("a cache of exports", (CACHE,)),

@@ -441,6 +441,47 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
     _save(figure, path)
 
 
+def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
+    """Draws what each kind of error costs and, where frames tell their range, figures by distance from the sonar.
+
+    Args:
+        metrics: ``detection.evaluation.DetectionMetrics``.
+        path: the PNG to write, whole or not at all.
+        title: heading.
+    """
+    losses = list(metrics.errors.items())[::-1]
+    figure = _new_figure(11 if metrics.rings else 7, 4.2, title)
+    all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
+    axes = all_axes[0]
+    values = [loss.ap50_lost for _, loss in losses]
+    bars = axes.barh([f"{name} ({loss.number:,})" for name, loss in losses], values,
+                     color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
+    axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")
+    axes.set_xlim(min(0.0, *values) if values else 0, 1.18 * max([0.01, *values]))
+    axes.set_title("AP50 lost to errors (number of them)", fontsize="medium", loc="left")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    if not losses:
+        _say(axes, "no annotated boxes")
+    if metrics.rings:
+        axes = all_axes[1]
+        places = np.arange(len(metrics.rings))
+        for shift, colour, label, name in ((-0.19, LIGHT_BAR, "recall", "recall"), (0.19, DARK_BAR, "AP50", "ap50")):
+            values = [getattr(ring, name) for ring in metrics.rings]
+            bars = axes.bar(places + shift, [value or 0 for value in values], width=0.36, color=colour, label=label)
+            texts = ["-" if value is None else f"{value:.2f}" for value in values]
+            axes.bar_label(bars, texts, padding=2, fontsize="x-small")
+        names = [f"{ring.nearest:g} to {ring.farthest:g}\n({ring.boxes:,})" for ring in metrics.rings]
+        axes.set_xticks(places, names, fontsize="small")
+        axes.set_ylim(0, 1.08)
+        axes.set_xlabel("metres from the sonar (annotated boxes)")
+        axes.set_title("by range ring", fontsize="medium", loc="left")
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
+    _save(figure, path)
+
+
 def _shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 

@@ -25,9 +25,11 @@ PROBE = 64
 
 
 def detector_configs() -> list[Path]:
-    """Returns the configurations that are complete: not those that others name in ``_BASE_``."""
+    """Returns the configurations that are complete, not those that others name in ``_BASE_``; without those of
+    ``other``, which PaddleDetection's own tools run."""
     files = sorted(CONFIGS.rglob("*.yml"))
-    return [file for file in files if file.parent.name != "datasets" and "_" not in (file.name[0], file.parent.name[0])]
+    files = [file for file in files if file.parent.name not in ("datasets", "other")]
+    return [file for file in files if "_" not in (file.name[0], file.parent.name[0])]
 
 
 def golden_numbers(config: DetectionConfig, with_gflops: bool) -> dict[str, Any]:
