@@ -138,7 +138,7 @@ class ClassificationTask(Task):
         images, seed = len(self.dataset), environment.seed
         statement = depth.settle(config.document.data, lambda index: self.dataset.load(index)[0], images, seed)
         config = config.with_depth(statement)
-        assert config.train is not None and config.optimizer is not None and config.train_loss is not None
+        assert config.train is not None and config.optimizer is not None
         run = config.run
         self.config, self.environment = config, environment
         self.options = RunOptions(
