@@ -26,7 +26,7 @@ from ppcls_ext.engine.checkpoint import depth_to_continue
 from ppcls_ext.engine.environment import Environment, derive_seed, prepare_environment, seed_everything
 from ppcls_ext.engine.loader import SampleKey
 from ppcls_ext.engine.recorder import RunFolder
-from ppcls_ext.engine.task import EpochSums, RunProgress, StepResult
+from ppcls_ext.engine.task import EpochSums
 from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.preprocess.operators import NormalizeImage
 from ppcls_ext.utils.drawing import contact_sheet
@@ -102,10 +102,10 @@ class PretrainingTask(ClassificationTask):
                 len(small), len(indices), patch, ", ".join(small[:3]),
             )  # fmt: skip
 
-    def train_step(self, batch: dict[str, Any], progress: RunProgress) -> StepResult:
-        """Does one batch; see `ClassificationTask.train_step`."""
-        self._epoch = progress.epoch
-        return super().train_step(batch, progress)
+    def begin_epoch(self, epoch: int) -> None:
+        """Is called before the batches of an epoch (from 0) and before its end."""
+        super().begin_epoch(epoch)
+        self._epoch = epoch
 
     def scores(self, output: TrainOutput, batch: dict[str, Any]) -> dict[str, float]:
         """Returns nothing: there are no labels."""

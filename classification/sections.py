@@ -11,14 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.utils.schema import Count, CountOrZero, NotNegative, Number, Positive, Section, Share
 
 STAGES = 4
 DEFAULT_TEMPERATURE = 4.0
 
 
-class GlobalSettings(Section):
-    """``Global``: the run as a whole.
+class GlobalSettings(SharedKeys):
+    """``Global``: the run as a whole; the keys of :class:`SharedKeys` are ours.
 
     Attributes:
         checkpoints: resume from this checkpoint folder (PaddleClas's name for ``--resume PATH``).
@@ -43,6 +44,10 @@ class GlobalSettings(Section):
         amp_dtype: ours; ``float16`` (with loss scaling) or ``bfloat16`` (without) for the ``AMP`` section.
         freeze_norm: ours; keep batch norms in evaluation mode while training.
         cpu_kernels: ours; ``auto`` trains with fast kernels where there is no GPU, ``paddle`` with Paddle's own.
+        class_sampling: ours; how often an epoch shows each image, see `class_balance.class_sampling`.
+
+    Raises:
+        ValueError: a value is out of range, or two do not go together.
     """
 
     checkpoints: str | None = None
@@ -71,6 +76,13 @@ class GlobalSettings(Section):
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     freeze_norm: bool = False
     cpu_kernels: Literal["auto", "paddle"] = "auto"
+    class_sampling: Literal["square_root", "full"] | None = None
+
+    @model_validator(mode="after")
+    def _check_graph(self) -> GlobalSettings:
+        if self.to_static and self.freeze_stages is not None:
+            raise ValueError("freeze_stages: needs to_static: False; a compiled graph keeps all gradients as they are")
+        return self
 
 
 class AmpSettings(Section):

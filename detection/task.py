@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
-from detection.loaders import BAD_IMAGES_KEY, max_bad_images, training_loader
+from detection.loaders import BAD_IMAGES_KEY, boxes_of, max_bad_images, training_loader
 from detection.toolkit import refusals, workspace
 from detection.weights import load_start
 from ppcls_ext.arch.flops import count_parameters
@@ -33,7 +34,9 @@ from ppcls_ext.engine.checkpoint import (
     export_optimizer_state,
     import_optimizer_state,
 )
+from ppcls_ext.engine.class_balance import settle_class_weights
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
+from ppcls_ext.engine.finetuning import fine_tune
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -47,9 +50,9 @@ logger = logging.getLogger(__name__)
 
 # Keys that may change without any number of the run changing.
 WITHOUT_EFFECT = (
-    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter",
-    "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights",
-    "worker_num",
+    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "image_size", "keep_checkpoints",
+    "log_iter", "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl",
+    "weights", "worker_num",
 )  # fmt: skip
 # Keys of PaddleDetection's own trainer that this one does not act on: said aloud, never passed over.
 IGNORED = (
@@ -134,6 +137,8 @@ class DetectionTask(Task):
         import ppdet.engine  # noqa: F401  (registers what the workspace may name)
         from ppdet.core.workspace import create
 
+        from detection.backbone import WITH_TRUNKS, trunk_of_backbone
+
         data = config.data
         self.config, self.settings, self.environment, self.folder = config, data, environment, folder
         save_interval = data.get("snapshot_epoch", 1)
@@ -150,6 +155,11 @@ class DetectionTask(Task):
             self.model.load_meanstd(settings["TestReader"]["sample_transforms"])
             self.schedule = create("LearningRate")(len(self.batches))
             self.optimizer = create("OptimizerBuilder")(self.schedule, self.model)
+        self.class_names = class_names_of(config, ["Train"])
+        self._weigh_classes()
+        self.frozen = fine_tune(
+            self.model, trunk_of_backbone(self.model.backbone), WITH_TRUNKS, config.run_keys, config.document.problem
+        )
         self.uses_amp = bool(data.get("amp", False)) and environment.on_gpu
         if data.get("amp", False) and not environment.on_gpu:
             logger.info("amp needs a GPU: computing in float32 on the CPU")
@@ -159,12 +169,29 @@ class DetectionTask(Task):
             enable=self.uses_amp, init_loss_scaling=float(data.get("init_loss_scaling", 1024))
         )
         self.ema = self._average() if data.get("use_ema", False) else None
-        self.class_names = class_names_of(config, ["Train"])
         self.evaluator = None
         if "EvalDataset" in data:
             self.evaluator = Evaluator(config, environment, self.class_names)
             self.class_names = self.evaluator.class_names
         self.network = self._wrap()
+
+    def _weigh_classes(self) -> None:
+        """Gives the class loss its ``class_weights``, if there are any."""
+        from detection.class_weights import weigh_classes
+
+        stated = self.config.run_keys.class_weights
+        if stated is None:
+            return
+        names = self.class_names or list(map(str, range(self.config.num_classes)))
+        dataset, factors = self.batches.read_batch.dataset, self.batches.sampler.factors
+        rows, classes = boxes_of(dataset)
+        counts = np.bincount(classes, None if factors is None else factors[rows], len(names))
+        problem = partial(self.config.document.problem, "class_weights")
+        weights = settle_class_weights(stated, names, counts, problem)
+        try:
+            weigh_classes(self.model.yolo_head, weights)
+        except ValueError as error:
+            raise UserError(problem(str(error))) from error
 
     def _average(self) -> DetectorEMA:
         from ppdet.optimizer import ModelEMA
@@ -194,7 +221,8 @@ class DetectionTask(Task):
                 self.model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             else:
                 logger.info("norm_type: sync_bn needs GPUs: each process norms its own batches")
-        unused = bool(data.get("find_unused_parameters", False))
+        # What is frozen for a while has no gradient to wait for.
+        unused = bool(data.get("find_unused_parameters", False)) or self.frozen is not None
         return paddle.DataParallel(self.model, find_unused_parameters=unused)
 
     # The training step.
@@ -284,14 +312,15 @@ class DetectionTask(Task):
         """Loads ``pretrain_weights``, if there are any."""
         load_start(self.config, self.model)
 
-    def data_order(self) -> dict[str, int]:
+    def data_order(self) -> dict[str, Any]:
         """Returns what decides which images form batch k."""
-        sampler = self.batches.sampler
+        sampler, threshold = self.batches.sampler, self.config.run_keys.repeat_threshold
         return {
             "seed": self.environment.seed,
             "images": sampler.length,
             "images_per_step": sampler.global_batch_size,
             "steps": self.steps,
+            **({"repeat_threshold": threshold} if threshold is not None else {}),
         }
 
     def state(self) -> dict[str, Any]:

@@ -26,9 +26,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path,
-        help="detectors: folder for figures, charts and panels (save_dir/NAME OF THE CONFIGURATION/evaluation)",
+        help="folder for figures, tables, charts and pictures (the folder of the run, with /evaluation)",
     )  # fmt: skip
-    parser.add_argument("--panels", metavar="N", type=int, help="detectors: images to show, the worst first (12)")
+    parser.add_argument("--panels", metavar="N", type=int, help="images to show, the worst first (12 of a detector, 30 "
+                        "of a classifier)")  # fmt: skip
     add_overwrite_argument(parser)
     return parser.parse_args()
 
@@ -40,12 +41,12 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
     figures = Output("--json", arguments.json)
+    if arguments.panels is not None and arguments.panels < 0:
+        raise UserError(f"--panels must not be negative, got {arguments.panels}")
     if is_detection_config(arguments.config):
         from detection.configuration import check_annotations, load_config
         from detection.weights import weights_file
 
-        if arguments.panels is not None and arguments.panels < 0:
-            raise UserError(f"--panels must not be negative, got {arguments.panels}")
         config = load_config(arguments.config, arguments.override)
         folder = arguments.output or config.output_dir / "evaluation"
         outputs = [Output("--output", folder, "evaluation"), figures]
@@ -61,16 +62,16 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
     from classification.config import load_config
 
-    if arguments.output is not None or arguments.panels is not None:
-        raise UserError("--output and --panels go with a detection configuration")
     config = load_config(arguments.config, arguments.override)
-    claim_outputs([figures], *inputs_of(config.document), arguments.overwrite)
+    folder = arguments.output or config.output_dir / "evaluation"
+    claim_outputs([Output("--output", folder, "evaluation"), figures], *inputs_of(config.document), arguments.overwrite)
 
-    from classification.evaluation import evaluate_config
+    from classification.evaluation import MISTAKES, evaluate_config
     from ppcls_ext.engine.environment import prepare_environment
 
     environment = prepare_environment(config.run.device, config.run.seed)
-    result = evaluate_config(config, environment)
+    mistakes = MISTAKES if arguments.panels is None else arguments.panels
+    result = evaluate_config(config, environment, folder, mistakes)
     return result if environment.is_main else None
 
 

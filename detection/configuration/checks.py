@@ -16,10 +16,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from detection.configuration.short_keys import STRIDE
 from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
+from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError, suggestion
@@ -30,7 +32,7 @@ from ppcls_ext.utils.texts import read_text
 Multiple = Annotated[Number, Field(ge=0.01, le=100)]
 
 
-class RunKeys(Section):
+class RunKeys(SharedKeys):
     """Top-level keys with a single value; sections stand beside them."""
 
     model_config = ConfigDict(extra="ignore")
@@ -38,6 +40,9 @@ class RunKeys(Section):
     architecture: str = ""
     metric: str = ""
     num_classes: Count = 1
+    # Ours, see short_keys.py.
+    image_size: Count = STRIDE
+    dataset_dir: str = ""
     epoch: Count = 1
     snapshot_epoch: Count = 1
     eval_interval: Count = 1
@@ -53,6 +58,8 @@ class RunKeys(Section):
     pretrain_weights: str | None = None
     use_gpu: bool = False
     cpu_kernels: Literal["auto", "paddle"] = "auto"
+    # Ours: classes in a smaller share of the images are repeated.
+    repeat_threshold: Annotated[Number, Field(gt=0, le=1)] | None = None
     use_xpu: bool = False
     use_npu: bool = False
     use_mlu: bool = False
@@ -90,7 +97,7 @@ REQUIRED_SECTIONS = (
 # Further keys that PaddleDetection's engine and command lines read, and those that its files hold for anchors.
 OTHER_KEYS = frozenset({
     "bias", "custom_black_list", "custom_white_list", "ema_skip_names", "ema_start_iters", "eval_height", "eval_size",
-    "eval_width", "filename", "fleet", "fuse_conv_bn", "image_height", "image_size", "image_width", "infer_img",
+    "eval_width", "filename", "fleet", "fuse_conv_bn", "image_height", "image_width", "infer_img",
     "init_loss_scaling", "map_type", "model", "multi_scale_eval", "num_joints", "pretrain_student_weights",
     "pretrain_teacher_weights", "profiler_options", "proposals_path", "pruner", "quant_batch_num",
     "save_prediction_only", "save_proposals", "scale", "semi_start_iters", "slim", "slim_method", "slim_type",

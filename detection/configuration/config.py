@@ -7,10 +7,11 @@ import logging
 import os.path
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from detection.configuration.short_keys import PARTS, SHORT_KEYS, set_class_count
 from detection.geometry import UNSAID, BoxReading
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import (
@@ -23,10 +24,12 @@ from ppcls_ext.utils.config import (
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import meant_path
 
+if TYPE_CHECKING:
+    from detection.configuration.checks import RunKeys
+
 logger = logging.getLogger(__name__)
 
 BASE_KEY = "_BASE_"
-PARTS = ("Train", "Eval", "Test")
 ENHANCEMENT = "SonarEnhance"
 
 
@@ -64,6 +67,13 @@ class DetectionConfig:
     def data(self) -> dict[str, Any]:
         """PaddleDetection's sections, as plain dictionaries, lists and scalars."""
         return self.document.data
+
+    @property
+    def run_keys(self) -> RunKeys:
+        """The top-level keys with a single value, with their defaults."""
+        from detection.configuration.checks import RunKeys
+
+        return RunKeys.model_validate({str(name): value for name, value in self.data.items()})
 
     @property
     def architecture(self) -> str:
@@ -127,7 +137,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
     """Reads ``path`` with its ``_BASE_`` files, applies ``KEY.SUB=VALUE`` changes and checks the result.
 
     Raises:
-        UserError: a file is missing, is no YAML or includes itself; a change has no ``=`` or no place.
+        UserError: a file is missing, is no YAML or includes itself; a change has no ``=`` or no place; ``image_size``
+            is none; ``num_classes: auto`` without the annotation file that has the classes.
         ConfigError: all that is wrong with the values, one line each.
     """
     from detection.configuration.checks import check_document
@@ -136,6 +147,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
     document.data = _plain(document.data)
     for change in overrides:
         apply_override(document, change)
+        if spread := SHORT_KEYS.get(change.partition("=")[0].strip()):
+            spread(document)
+    set_class_count(document)
     check_document(document)
     return DetectionConfig(document)
 
@@ -196,6 +210,9 @@ def load_with_bases(path: str | Path, _above: tuple[Path, ...] = ()) -> Document
     for line in [line for line in document.lines if line == BASE_KEY or line.startswith(f"{BASE_KEY}[")]:
         del document.lines[line]
     merge(merged, document)
+    for key, spread in SHORT_KEYS.items():
+        if key in document.data:
+            spread(merged)
     return merged
 
 

@@ -100,10 +100,11 @@ class Trainer:
     def _train_epoch(self, watch: InterruptWatch) -> None:
         """Trains from ``progress.step`` to the end of the epoch."""
         task, progress, options = self.task, self.progress, self.options
+        task.train_mode()
+        task.begin_epoch(progress.epoch)
         if progress.step >= task.steps:
             # Interrupted before its evaluation. The loader may hold a rest of batches that make no whole update.
             return
-        task.train_mode()
         task.batches.sampler.set_position(progress.epoch, progress.step)
         title = f"epoch {progress.epoch + 1}/{options.epochs}"
         with Display(title, task.steps, progress.step, options.log_interval, self.environment.is_main) as display:

@@ -1,7 +1,7 @@
 """All charts, drawn by matplotlib without a screen; matplotlib is imported when one is asked for.
 
-Training curves of both worlds, comparisons of runs, bars, trade-offs, and what an evaluation of a detector shows:
-precision over recall, the confusion matrix, bars by class. Every chart is written whole or not at all.
+Training curves of both worlds, comparisons of runs, bars, trade-offs, and what an evaluation shows: precision over
+recall, the confusion matrix, calibration, bars by class. Every chart is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ LEGEND_COLUMNS = 4
 MOST_NAMED_CURVES = 20
 MOST_COUNTED_CELLS = 16
 MOST_NAMED_CELLS = 40
+MOST_PAIRS = 25
 LONGEST_NAME = 24
 # Class colours are bright, for dark pictures; on white paper the light ones need less light.
 PAPER_BRIGHTNESS = 0.62
@@ -372,36 +373,86 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
     _save(figure, path)
 
 
-def draw_confusion(counts: np.ndarray, names: Sequence[str], path: str | Path, title: str) -> None:
-    """Draws a detector's confusion matrix: shades are shares of a row, numbers are counts.
+def draw_confusion(
+    counts: np.ndarray, names: Sequence[str], path: str | Path, title: str, background: bool = True
+) -> None:
+    """Draws a confusion matrix: shades are shares of a row, numbers are counts.
+
+    Of many classes the pairs that are confused most often are listed beside it, because the cells have no room for
+    numbers; of still more, axes count the classes.
 
     Args:
-        counts: ``[K + 1, K + 1]``: rows annotated, columns detected, background last.
+        counts: of a detector ``[K + 1, K + 1]``: rows annotated, columns detected, background last. Of a classifier,
+            without ``background``, ``[K, K]``: rows true, columns predicted.
         names: of the K classes.
         path: the PNG to write, whole or not at all.
         title: heading.
+        background: whether the last row and column are nothing.
     """
+    from matplotlib.colors import PowerNorm
+
     side = len(counts)
     inches = min(max(4.5, 2.2 + 0.55 * side), 14)
-    figure = _new_figure(inches + 1.4, inches + 0.6)
-    axes = figure.add_subplot()
+    listed = side > MOST_COUNTED_CELLS
+    figure = _new_figure(inches + (6 if listed else 1.4), inches + 0.6)
+    axes, beside = figure.subplots(1, 2, width_ratios=(inches, 5)) if listed else (figure.add_subplot(), None)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # A mistake is a small share of one of many classes, which an even scale would not show.
+    shown = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5 if listed else 1, 0, 1))
     figure.colorbar(shown, ax=axes, shrink=0.75, label="share of the row")
     if side <= MOST_COUNTED_CELLS:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 ink = "white" if shares[row, column] > 0.55 else "black"
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=ink, fontsize="small")
+    names = [_cut(name, LONGEST_NAME) for name in names]
+    rows, columns = ([*names, *extra] for extra in ((["nothing there"], ["missed"]) if background else ([], [])))
     if side <= MOST_NAMED_CELLS:
-        names = [_cut(name, LONGEST_NAME) for name in names]
-        axes.set_xticks(range(side), [*names, "missed"], rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(side), [*names, "nothing there"])
-    # The background stands apart: misses on the right, false alarms below.
-    axes.axhline(side - 1.5, color="0.4", linewidth=1)
-    axes.axvline(side - 1.5, color="0.4", linewidth=1)
-    axes.set(xlabel="detected", ylabel="annotated")
+        axes.set_xticks(range(side), columns, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(side), rows)
+    if background:
+        # It stands apart: misses on the right, false alarms below.
+        axes.axhline(side - 1.5, color="0.4", linewidth=1)
+        axes.axvline(side - 1.5, color="0.4", linewidth=1)
+    unit = "" if side <= MOST_NAMED_CELLS else " class, by number"
+    words = ("detected", "annotated") if background else ("predicted", "true")
+    axes.set(xlabel=f"{words[0]}{unit}", ylabel=f"{words[1]}{unit}")
+    if beside is not None:
+        wrong = counts * ~np.eye(side, dtype=bool)
+        most = [divmod(place, side) for place in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS].tolist()]
+        pairs = [pair for pair in most if wrong[pair]]
+        lines = [f"{wrong[row, column]:,} of {counts[row].sum():,}: {rows[row]} → {columns[column]}"
+                 for row, column in pairs]  # fmt: skip
+        beside.text(0, 1, "\n".join(["confused most often (circled):", *lines]), va="top", fontsize="small")
+        beside.axis("off")
+        true, predicted = np.array(pairs).reshape(-1, 2).T
+        axes.scatter(predicted, true, s=90, facecolors="none", edgecolors="tab:red", linewidths=0.8)
     axes.set_title(title, fontsize="medium")
+    _save(figure, path)
+
+
+def draw_reliability(bins: Any, path: str | Path, title: str) -> None:
+    """Draws accuracy by confidence (a reliability diagram: Guo et al., arXiv 1706.04599, figure 1), and below it how
+    many images each bin holds.
+
+    Args:
+        bins: a pandas table with ``above``, ``to``, ``images``, ``confidence`` and ``accuracy``, NaN in an empty bin.
+        path: the PNG to write, whole or not at all.
+        title: heading.
+    """
+    figure = _new_figure(6.4, 7.2, title)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    middles, width = (bins["above"] + bins["to"]) / 2, 0.94 / len(bins)
+    upper.bar(middles, bins["accuracy"], width, color=DARK_BAR, label="share that is right")
+    upper.bar(middles, bins["confidence"] - bins["accuracy"], width, bottom=bins["accuracy"], color="none",
+              edgecolor="tab:red", hatch="//", label="gap to the mean confidence")  # fmt: skip
+    upper.plot([0, 1], [0, 1], color="0.4", linestyle="--", label="as often right as confident")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
+    upper.legend(loc="upper left", fontsize="small")
+    lower.bar(middles, bins["images"], width, color=LIGHT_BAR)
+    # On a linear scale the few doubtful images would not show beside the many sure ones.
+    lower.set(xlabel="confidence (probability of the predicted class)", ylabel="images", yscale="log")
+    lower.set_ylim(bottom=0.5)
     _save(figure, path)
 
 

@@ -55,8 +55,3 @@ def test_ctrl_c_saves_then_resume_auto_finishes_and_evaluation_draws(tmp_path: P
 def test_mistakes_end_in_one_line(tmp_path: Path, tool: str, arguments: tuple[str, ...], message: str) -> None:
     config = run_config(tmp_path, make_frames(tmp_path / "data"))
     assert message in refusal(ROOT, tool, "-c", config, *arguments)
-
-
-def test_options_of_detectors_are_refused_for_classifiers() -> None:
-    line = refusal(ROOT, "eval.py", "-c", "configs/quickstart.yaml", "--panels", "3")
-    assert "--output and --panels go with a detection configuration" in line
