@@ -45,7 +45,7 @@ class OnnxTeacher(nn.Layer):
         image_shape: ``[channels, height, width]`` that it sees; images of another size are resized to it.
 
     Raises:
-        UserError: ONNX Runtime is missing, the file is damaged or lacks its weights, or its input or outputs do not fit.
+        UserError: ONNX Runtime is missing, the file is damaged or lacks its weights, or input or outputs do not fit.
     """
 
     def __init__(self, config: Config, settings: OnnxTeacherSettings) -> None:

@@ -46,7 +46,9 @@ MASK = 7
 PREFIX = "decoder."
 
 
-def pretrain_config(config: Config, environment: Environment | None = None, resume: str | None = None) -> dict[str, Any]:
+def pretrain_config(
+    config: Config, environment: Environment | None = None, resume: str | None = None
+) -> dict[str, Any]:
     """Pretrains the network of a configuration with ``Pretraining``; returns the report, as in ``report.json``.
 
     Args:
@@ -116,20 +118,17 @@ class PretrainingTask(ClassificationTask):
         super().end_epoch()
         every, number = self.config.pretraining.picture_interval, self._epoch + 1
         if self.environment.is_main and every and (number % every == 0 or number == self.config.run.epochs):
-            images, names = self._first_images()
+            images = self._shown_images()
             self.network.eval()
             with paddle.no_grad():
                 rows = self.pictures(images)
             draw_rows(rows, self.captions, self.config.output_dir / "pictures" / f"epoch_{number:04d}.png")
 
-    def _first_images(self) -> tuple[paddle.Tensor, list[str]]:
-        """Returns the first readable images of an even choice ``[n, C, H, W]``, as in the first epoch, and their names."""
-        reader = SampleReader(self.dataset, self.config.train.operators, self.environment.seed, True)
-        indices = np.linspace(0, len(self.dataset) - 1, min(PICTURES, len(self.dataset))).astype(int)
-        samples = [reader.read(SampleKey(0, index, index)) for index in indices.tolist()]
-        return paddle.to_tensor(stack_images([sample.image for sample in samples])), [
-            self.dataset.name_of(sample.index) for sample in samples
-        ]
+    def _shown_images(self) -> paddle.Tensor:
+        """Returns the same few images for every picture, ``[n, C, H, W]``, augmented as in the first epoch."""
+        reader = SampleReader(self.dataset, self.config.train.operators, self.environment.seed, training=True)
+        indices = np.linspace(0, len(self.dataset) - 1, min(PICTURES, len(self.dataset))).astype(int).tolist()
+        return paddle.to_tensor(stack_images([reader.read(SampleKey(0, index, index)).image for index in indices]))
 
     captions: tuple[str, ...]
 

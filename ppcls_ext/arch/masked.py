@@ -13,6 +13,8 @@ This is what the paper's sparse convolutions compute, with two fifths of the wor
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import paddle
 from paddle import nn
@@ -122,9 +124,8 @@ class MaskedAutoencoder(nn.Layer):
                 "predict": convolution(decoder_channels, in_channels * self.patch**2, 1),
             }
         )
-        self.token = self.decoder.create_parameter([decoder_channels], default_initializer=nn.initializer.Normal(std=0.02))
-        self.decoder.add_parameter("token", self.token)
-        # The classifier behind the stages takes no part; without a gradient no optimizer step moves it.
+        normal = nn.initializer.Normal(std=0.02)
+        self.decoder.add_parameter("token", self.create_parameter([decoder_channels], default_initializer=normal))
         self._piles: Piles | None = None
         for layer in model.sublayers():
             if isinstance(layer, nn.Conv2D) and layer._kernel_size[0] > layer._stride[0]:
@@ -134,7 +135,7 @@ class MaskedAutoencoder(nn.Layer):
     def _lay_out(self, _layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> tuple[paddle.Tensor, ...] | None:
         return None if self._piles is None else (self._piles.lay_out(inputs[0]),)
 
-    def _pile(self, _layer: nn.Layer, _inputs: tuple[paddle.Tensor, ...], output: paddle.Tensor) -> paddle.Tensor | None:
+    def _pile(self, _layer: nn.Layer, _inputs: Any, output: paddle.Tensor) -> paddle.Tensor | None:
         return None if self._piles is None else self._piles.pile(output)
 
     def forward(self, image: paddle.Tensor, visible: np.ndarray) -> tuple[paddle.Tensor, paddle.Tensor]:
@@ -152,7 +153,7 @@ class MaskedAutoencoder(nn.Layer):
         finally:
             self._piles = None
         x = self.decoder["project"](features)
-        x = piles.lay_out(x, self.token)  # [N, D, rows, columns]
+        x = piles.lay_out(x, self.decoder.token)  # [N, D, rows, columns]
         x = self.decoder["block"](x)
         x = self.decoder["norm"](x)
         x = self.decoder["predict"](x)  # [N, C * P * P, rows, columns]
