@@ -366,7 +366,8 @@ def _read_onnx_distillation(
             checker.add(f"{key}.outputs", message)
     if teacher is None:
         return None
-    settings = checker.section(DistillationSettings, {**section, "teacher": teacher, "features": features}, DISTILLATION)
+    section = {**section, "teacher": teacher, "features": features}
+    settings = checker.section(DistillationSettings, section, DISTILLATION)
     if settings is not None and settings.weight > 0 and teacher.logits is None:
         message = "is missing: the name of the teacher's output [N, class_num]"
         checker.add(f"{TEACHER}.logits", f"{message}; or learn from its features only ({DISTILLATION}.weight: 0)")

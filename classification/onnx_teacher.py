@@ -27,7 +27,7 @@ from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_folder, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
-# Logits ``[N, class_num]`` or None, and the outputs that are compared with the student's stages, ``[N, C_i, H_i, W_i]``.
+# Logits ``[N, class_num]`` or None, and what is compared with the student's stages, ``[N, C_i, H_i, W_i]`` each.
 Outputs = tuple[paddle.Tensor | None, list[paddle.Tensor]]
 MEGABYTE = 1e6
 CACHE_BATCH = 32

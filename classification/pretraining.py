@@ -169,7 +169,7 @@ class PretrainingTask(ClassificationTask):
 class MaskedTask(PretrainingTask):
     """``Pretraining.name: Masked``: the network paints hidden patches."""
 
-    captions = ("what it sees", "what it paints", "the image")
+    captions = ("seen", "painted", "image")
 
     def build_auxiliary(self) -> list[tuple[str, paddle.Tensor]]:
         """Puts the network into an autoencoder; returns the decoder's parameters by name."""
@@ -247,7 +247,7 @@ class MaskedTask(PretrainingTask):
 class DistilledTask(PretrainingTask):
     """``Pretraining.name: Distilled``: the network follows the teacher of ``Distillation``."""
 
-    captions = ("the image", "likeness to the teacher's features, 0 black to 1 white")
+    captions = ("image", "likeness to the teacher, white: 1")
 
     def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
         """Returns the loss of a batch: ``image`` ``[N, C, H, W]``, ``index`` ``[N]``."""
