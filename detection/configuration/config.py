@@ -145,6 +145,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
 
     document = load_with_bases(path)
     document.data = _plain(document.data)
+    if "Arch" in document.data:
+        raise UserError(f"{path}: this is a classification configuration; use a detection configuration (architecture)")
     for change in overrides:
         apply_override(document, change)
         if spread := SHORT_KEYS.get(change.partition("=")[0].strip()):

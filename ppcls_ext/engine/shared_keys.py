@@ -6,13 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ppcls_ext.engine.loggers import LoggerName
 from ppcls_ext.utils.schema import Count, CountOrZero, Number, Positive, Section
 
 
 class SharedKeys(Section):
-    """Rare classes, frozen parts and learning rates by depth; what is null changes nothing.
+    """Loggers, rare classes, frozen parts and learning rates by depth; what is null or empty changes nothing.
 
     Attributes:
+        loggers: who gets the curves beside ``log.jsonl``, see `loggers.LOGGERS`.
         class_weights: what an example of each class counts in the loss, see `class_balance.class_weights`.
         freeze_stages: the stem and so many stages do not learn.
         freeze_epochs: they do learn after so many epochs; null: never.
@@ -23,6 +25,7 @@ class SharedKeys(Section):
         ValueError: a value is out of range, or two do not go together.
     """
 
+    loggers: list[LoggerName] = []
     class_weights: Literal["balanced", "effective_number"] | list[float] | dict[str | int, float] | None = None
     freeze_stages: CountOrZero | None = None
     freeze_epochs: Count | None = None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.files import LOCK, sha256_of
+from ppcls_ext.utils.files import LOCK, sha256_of, write_json
 from ppcls_ext.utils.image_files import SUFFIXES
 from ppcls_ext.utils.machine import rank_from_environment
 from ppcls_ext.utils.names import folded_name, is_left_behind
@@ -171,6 +171,13 @@ def record_outputs(files: Iterable[Path], folder: Path | None = None) -> None:
         except OSError as error:
             # The results are there; only the next command will ask for --overwrite.
             logger.info("%s: cannot note what was written (%s)", base / RECORD, error.strerror)
+
+
+def write_figures(file: Path | None, figures: Any) -> None:
+    """Writes figures as JSON and notes the file as ours; nothing where no file is asked for."""
+    if file is not None:
+        write_json(file, figures)
+        record_outputs([file])
 
 
 def inputs_of(document: Document) -> tuple[list[Path], list[Path]]:
