@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 Outputs = tuple[paddle.Tensor | None, list[paddle.Tensor]]
 MEGABYTE = 1e6
 CACHE_BATCH = 32
-ONNX_ERRORS_ONLY = 3
+# ONNX Runtime would write the fault to the terminal as well.
+FATAL_ONLY = 4
 
 
 class OnnxTeacher(nn.Layer):
@@ -87,13 +88,13 @@ class OnnxTeacher(nn.Layer):
         threads = (os.environ.get("OMP_NUM_THREADS") or "").split(",")[0]
         if threads.isdigit():
             options.intra_op_num_threads = int(threads)
-        options.log_severity_level = ONNX_ERRORS_ONLY
+        options.log_severity_level = FATAL_ONLY
         try:
             return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # ONNX Runtime has a class of its own for each fault, without a common base but Exception.
             reason = str(error).strip().splitlines()[0]
-            if "external" in reason.lower() or "initializer" in reason.lower():
+            if "external" in reason.lower() or "no such file" in reason.lower():
                 reason = f"its weights lie in another file, which is not beside it ({reason})"
             raise self._refuse("onnx", f"{file} cannot be opened: {reason}") from error
 

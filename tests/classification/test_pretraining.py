@@ -42,7 +42,7 @@ def masked(output: Path, frames: Path, **changes: Any) -> dict[str, Any]:
     for section in ("Loss", "Infer", "Metric"):
         del config[section]
     del config["DataLoader"]["Eval"]
-    config["Pretraining"] = config.get("Pretraining") or {"name": "Masked", "decoder_channels": 8, "picture_interval": 1}
+    config.setdefault("Pretraining", {"name": "Masked", "decoder_channels": 8, "picture_interval": 1})
     operators = [{"RandCropImage": {"size": 32, "scale": [0.6, 1.0]}}, {"RandFlipImage": {}}, NORMALIZE]
     config["DataLoader"]["Train"] = {
         "dataset": {"name": "UnlabelledImages", "image_root": str(frames), "transform_ops": operators},
@@ -156,7 +156,8 @@ def onnx_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         for name, shape in (("images", ["n", 3, 64, 64]), ("map", ["n", 5, 8, 8]), ("logits", ["n", 5]))
     ]
-    graph = onnx.helper.make_graph(nodes, "teacher", values[:1], values[1:], [onnx.numpy_helper.from_array(weight, "weight")])
+    constants = [onnx.numpy_helper.from_array(weight, "weight")]
+    graph = onnx.helper.make_graph(nodes, "teacher", values[:1], values[1:], constants)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
     folder = tmp_path_factory.mktemp("onnx")
     onnx.save(model, str(folder / "teacher.onnx"))
@@ -178,7 +179,7 @@ def test_any_onnx_file_teaches(onnx_teacher, frames, tmp_path):
     assert report["teacher"]["name"] == "teacher.onnx" and len(report["teacher"]["sha256"]) == 64
     shutil.rmtree(tmp_path / "run")
     for changes, message in (
-        ({"features": {"outputs": ["mop"]}}, "no output 'mop', did you mean 'map'"),
+        ({"features": {"outputs": ["mop"]}}, "no output 'mop' (did you mean 'map'?)"),
         ({"features": {"outputs": ["logits"]}}, "expected [N, C, H, W]"),
         ({"image_size": 32}, "takes images of 64 x 64 only"),
         ({"teacher": {"onnx": str(onnx_teacher.with_name("apart.onnx"))}}, "weights lie in another file"),
