@@ -544,11 +544,11 @@ def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
     all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
     axes = all_axes[0]
     values = [loss.ap50_lost for _, loss in losses]
-    bars = axes.barh([f"{name} ({loss.number:,})" for name, loss in losses], values,
+    bars = axes.barh([name for name, _ in losses], values,
                      color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
     axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")
     axes.set_xlim(min(0.0, *values) if values else 0, 1.18 * max([0.01, *values]))
-    axes.set_title("AP50 lost to errors (number of them)", fontsize="medium", loc="left")
+    axes.set_title("AP50 lost to errors (TIDE)", fontsize="medium", loc="left")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     if not losses:
