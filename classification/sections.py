@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ppcls_ext.engine.plan import EarlyStopping
 from ppcls_ext.utils.schema import Count, CountOrZero, NotNegative, Number, Positive, Section, Share
 
 STAGES = 4
@@ -41,6 +42,8 @@ class GlobalSettings(Section):
         max_bad_images: ours; share of unreadable training images above which the run stops.
         amp_dtype: ours; ``float16`` (with loss scaling) or ``bfloat16`` (without) for the ``AMP`` section.
         freeze_norm: ours; keep batch norms in evaluation mode while training.
+        early_stopping: ours; ends a run whose metric no longer rises: ``{patience: 10, min_delta: 0}``.
+        tuned_batch_size: ours; images of a step that the learning rate was tuned for; with others it is scaled alike.
         cpu_kernels: ours; ``auto`` trains with fast kernels where there is no GPU, ``paddle`` with Paddle's own.
     """
 
@@ -69,6 +72,8 @@ class GlobalSettings(Section):
     max_bad_images: NotNegative = 0.01
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     freeze_norm: bool = False
+    early_stopping: EarlyStopping | None = None
+    tuned_batch_size: Count | None = None
     cpu_kernels: Literal["auto", "paddle"] = "auto"
 
 

@@ -20,6 +20,7 @@ from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
+from ppcls_ext.engine.plan import EarlyStopping
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import suggestion
@@ -53,6 +54,9 @@ class RunKeys(Section):
     pretrain_weights: str | None = None
     use_gpu: bool = False
     cpu_kernels: Literal["auto", "paddle"] = "auto"
+    # Ours, see ppcls_ext/engine/plan.py.
+    early_stopping: dict[str, Any] | None = None
+    tuned_batch_size: Count | None = None
     use_xpu: bool = False
     use_npu: bool = False
     use_mlu: bool = False
@@ -197,6 +201,8 @@ def check_document(document: Document) -> None:
     for key, message in depth.agree(data):
         checker.add(key, message)
     checker.section(RunKeys, {str(name): value for name, value in data.items()}, "")
+    if isinstance(data.get("early_stopping"), dict):
+        checker.section(EarlyStopping, data["early_stopping"], "early_stopping")
     for name in (*REQUIRED_KEYS, *REQUIRED_SECTIONS):
         if name not in data:
             checker.add("", f"missing {'section' if name in REQUIRED_SECTIONS else 'key'} '{name}'")

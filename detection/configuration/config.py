@@ -12,15 +12,17 @@ from typing import Any
 import yaml
 
 from detection.geometry import UNSAID, BoxReading
+from detection.schedule import EPOCHS, LENGTHS
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import (
     ConfigLoader,
     Document,
-    apply_override,
+    flatten,
     load_config_file,
     missing_file_message,
 )
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.lengths import apply_overrides, follow_epochs
 from ppcls_ext.utils.names import meant_path
 
 logger = logging.getLogger(__name__)
@@ -134,8 +136,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
 
     document = load_with_bases(path)
     document.data = _plain(document.data)
-    for change in overrides:
-        apply_override(document, change)
+    apply_overrides(document, overrides, EPOCHS, LENGTHS)
     check_document(document)
     return DetectionConfig(document)
 
@@ -212,7 +213,11 @@ def _base_files(document: Document) -> list[tuple[str, Path]]:
 
 
 def merge(below: Document, above: Document) -> None:
-    """Merges ``above`` into ``below``, in place, with the places of its keys."""
+    """Merges ``above`` into ``below``, in place, with the places of its keys.
+
+    Where it changes the number of epochs, the lengths of ``below`` that it does not state follow.
+    """
+    before, stated = below.data.get(EPOCHS), flatten(above.data)
 
     def merge_data(below: dict[str, Any], above: dict[str, Any]) -> None:
         for name, value in above.items():
@@ -224,6 +229,8 @@ def merge(below: Document, above: Document) -> None:
 
     merge_data(below.data, above.data)
     below.lines.update(above.lines)
+    below.notes += above.notes
+    follow_epochs(below, EPOCHS, LENGTHS, before, stated.__contains__)
 
 
 def warn_of_other_contrast(config: DetectionConfig, part: str) -> None:

@@ -20,6 +20,7 @@ import yaml
 from ppcls_ext.engine.checkpoint import Checkpoint
 from ppcls_ext.engine.environment import Environment, restore_random_states, sum_over_ranks
 from ppcls_ext.engine.loader import Loader
+from ppcls_ext.engine.plan import EarlyStopping, evaluated
 from ppcls_ext.utils.config import changed_keys
 from ppcls_ext.utils.errors import UserError
 
@@ -47,6 +48,7 @@ class RunOptions:
         keep_checkpoints: how many of the newest checkpoints stay, besides the best.
         use_visualdl: write curves for VisualDL.
         cpu_kernels: ``auto`` or ``paddle``, see `ppcls_ext.engine.cpu.use_fast_kernels`.
+        early_stopping: when a run ends before its last epoch, or ``None``.
     """
 
     config: dict[str, Any]
@@ -60,6 +62,7 @@ class RunOptions:
     keep_checkpoints: int
     use_visualdl: bool
     cpu_kernels: str = "auto"
+    early_stopping: EarlyStopping | None = None
 
 
 @dataclasses.dataclass
@@ -133,6 +136,7 @@ class RunProgress:
         best_epoch: the epoch (from 1) it belongs to; where the metric is undefined the last one evaluated.
         evaluated_weights: ``ema`` or ``model``: which weights did better at the last evaluation.
         history: one record for each finished epoch.
+        patience_from: finished epochs whose evaluations early stopping does not wait for: those of another plan.
         sums: sums over the epoch under way.
     """
 
@@ -143,6 +147,7 @@ class RunProgress:
     best_epoch: int = 0
     evaluated_weights: str = "model"
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    patience_from: int = 0
     sums: EpochSums = dataclasses.field(default_factory=EpochSums)
 
     def note_best(self, record: dict[str, Any], metric: str) -> bool:
@@ -150,8 +155,7 @@ class RunProgress:
 
         Of epochs whose metric is undefined (``None``) the last one is the best; one with a metric is better.
         """
-        values = [record[part][metric] for part in ("eval", "ema") if part in record]
-        plain, *averaged = [UNDEFINED if value is None else value for value in values]
+        plain, *averaged = [UNDEFINED if value is None else value for value in evaluated(record, metric)]
         self.evaluated_weights = "ema" if averaged and averaged[0] >= plain else "model"
         value = max([plain, *averaged])
         if value <= self.best_metric and not value == self.best_metric == UNDEFINED:
@@ -185,6 +189,7 @@ class Task(abc.ABC):
         update_freq: batches whose gradients make one optimizer step.
         metric: name of the metric, of those that :meth:`evaluate` returns, by which the best epoch is chosen.
         advice: what helps when the loss is not finite, for the message.
+        notes: what is said of the plan of the run before it begins, a line each.
     """
 
     options: RunOptions
@@ -195,6 +200,7 @@ class Task(abc.ABC):
     update_freq: int = 1
     metric: str
     advice: str
+    notes: Sequence[str] = ()
 
     def networks(self) -> list[paddle.nn.Layer]:
         """Returns the networks that run in eager mode, for which fast CPU kernels are worth while."""
