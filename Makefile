@@ -13,6 +13,7 @@ QUICKSTART := output/quickstart
 DETECTION := output/detection/quickstart
 SONAR := dataset/synthetic_sonar
 PYTEST_OPTIONS ?=
+TEST_PROCESSES ?= 2
 
 .PHONY: help setup setup-deploy quickstart quickstart-detection test test-slow test-portable test-gpu test-browser lint bench doctor clean
 
@@ -58,7 +59,7 @@ quickstart-detection: $(READY)  ## train a detector on synthetic sonar frames, e
 	$(RUN) tools/eval.py -c configs/detection/quickstart.yml -o weights=$(DETECTION)/checkpoints/best
 
 test: $(READY)  ## the tests that every change must pass
-	$(RUN) -m pytest -m "not slow" $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_OPTIONS)
 
 test-slow: $(READY)  ## the long tests: compiled training, resuming in two processes, the whole benchmark
 	$(RUN) -m pytest -m slow $(PYTEST_OPTIONS)

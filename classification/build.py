@@ -234,13 +234,24 @@ def build_dataset(config: Config, settings: DataSettings, numbering: Sequence[An
         check_labels(dataset, config.arch.class_num)
     except DatasetError as error:
         raise UserError(config.document.problem("Arch.class_num", error.message)) from error
+    words = ""
+    if held_out := getattr(dataset, "held_out", 0):
+        words = f" of {len(dataset) + held_out}, the other {held_out} are held out (split, holdout)"
+    elif settings.is_whole:
+        words = ", all of the folder: training and evaluation have one each, so that none are held out"
+    logger.info("%s.dataset: %d images%s", settings.key, len(dataset), words)
     return dataset
 
 
 def build_batches(
-    config: Config, settings: DataSettings, dataset: ImageDataset, environment: Environment, training: bool
-) -> Loader:
+    config: Config, settings: DataSettings, dataset: ImageDataset, environment: Environment, training: bool,
+    factors: np.ndarray | None = None,
+) -> Loader:  # fmt: skip
     """Returns the loader over ``dataset`` of one of the two ``DataLoader`` sections.
+
+    Args:
+        config, settings, dataset, environment, training: what to load, and for what.
+        factors: how often an epoch shows each image on average; once each where it is None.
 
     Raises:
         UserError: the data do not fill a single batch on every process.
@@ -255,6 +266,7 @@ def build_batches(
             rank=environment.rank,
             world_size=environment.world_size,
             in_step=training,
+            factors=factors,
         )
     except ValueError as error:
         key = f"{settings.key}.sampler.batch_size"

@@ -37,6 +37,7 @@ from ppcls_ext.check.findings import (
 )
 from ppcls_ext.check.images import Mark, Scan, WantedSize, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
+from ppcls_ext.engine.class_balance import class_sampling
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import CropImage, ResizeImage
 from ppcls_ext.utils.errors import UserError
@@ -279,6 +280,9 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
         facts[part] = f"{PART_WORDS[part]}: {count_of(total, 'image')} in {count_of(len(used), 'class', 'classes')}"
         unseen = len(scan.marked(part, Mark.UNSEEN))
         facts[part] += f", {total - unseen:,} of them read" if unseen else ""
+        if part == "Train" and config.run.class_sampling is not None and counts.any():
+            names, labels = list(map(classes.name, range(class_num))), np.repeat(np.arange(class_num), counts)
+            facts[part] += f"; {class_sampling(config.run.class_sampling, labels, names)[1]}"
         tables[part] = {"images_by_class": {classes.name(label, part): int(counts[label]) for label in used}}
 
     def about(picture: Picture) -> dict[str, Any]:

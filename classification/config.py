@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from classification.data.datasets import DATASETS
+from classification.data.datasets import DATASETS, ImageFolder, shared_folder
 from classification.data.operators import TRAIN_OPERATORS, BatchOperator, build_batch_operator
 from classification.losses import LOSSES, WeightedSum
 from classification.metrics import METRICS, TopkAcc
@@ -29,12 +29,18 @@ from classification.sections import (
     TopkSettings,
 )
 from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
-from ppcls_ext.engine.plan import EarlyStopping
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import build_operators
-from ppcls_ext.utils.config import Document, is_detection_config, load_config_file, plain_copy
+from ppcls_ext.utils.config import (
+    Document,
+    apply_override,
+    flatten,
+    is_detection_config,
+    load_config_file,
+    plain_copy,
+)
 from ppcls_ext.utils.errors import ConfigError, UserError
-from ppcls_ext.utils.lengths import apply_overrides
+from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.utils.schema import Checker
 from ppcls_ext.utils.signature import Parameter, parameters_of
 
@@ -66,6 +72,7 @@ class DataSettings:
         batch_operator: mixes the images of a batch, or ``None``.
         sampler: batch size and order.
         loader: worker processes.
+        is_whole: ``split`` is not applied, because training and evaluation have folders of their own.
     """
 
     key: str
@@ -75,6 +82,7 @@ class DataSettings:
     batch_operator: BatchOperator | None
     sampler: SamplerSettings
     loader: LoaderSettings
+    is_whole: bool = False
 
 
 @dataclasses.dataclass
@@ -139,7 +147,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if is_detection_config(path):
         raise UserError(f"{path}: this is a detection configuration; use a classification configuration (with Arch)")
     document = load_config_file(path)
-    apply_overrides(document, overrides, EPOCHS, LENGTHS)
+    epochs = flatten(document.data).get(EPOCHS)
+    for change in overrides:
+        apply_override(document, change)
+    follow_epochs(document, EPOCHS, LENGTHS, epochs, document.is_overridden)
     return check_config(document)
 
 
@@ -156,9 +167,6 @@ def check_config(document: Document) -> Config:
     data = plain_copy(document.data)
     checker.known_keys("", data, SECTIONS)
     section = {} if data.get("Global") is None else data["Global"]
-    if isinstance(section, dict) and section.get("early_stopping") is not None:
-        stopping = checker.section(EarlyStopping, section["early_stopping"], "Global.early_stopping")
-        section["early_stopping"] = stopping
     # Where it is wrong the other sections are still checked, so that all problems are reported.
     run = checker.section(GlobalSettings, section, "Global") or GlobalSettings()
     # PaddleClas accepts the number of classes under Global too, and so must its configs here.
@@ -196,8 +204,29 @@ def check_config(document: Document) -> Config:
         or [TopkAcc([1, 5])],
         distillation=_read_distillation(checker, data.get(DISTILLATION), arch),
     )
+    _apply_holdout(checker, config.train, config.eval)
     checker.raise_any()
     return config
+
+
+def _apply_holdout(checker: Checker, train: DataSettings | None, evaluation: DataSettings | None) -> None:
+    """Takes all images of both folders where training and evaluation have one each: ``split`` is for a single folder.
+
+    Folders that share images are refused, for the evaluation would be of images that were learnt.
+    """
+    both = [one for one in (train, evaluation) if one is not None and one.dataset == ImageFolder.__name__]
+    if len(both) < 2:
+        return
+    roots = [one.dataset_arguments["image_root"] for one in both]
+    shared = shared_folder(*roots)
+    if shared == "same":
+        return
+    if shared is not None:
+        message = f"{shared}: images would be learnt and evaluated; use two folders side by side, or one for both"
+        checker.add(f"{both[1].key}.dataset.image_root", message)
+        return
+    for one in both:
+        one.is_whole = one.dataset_arguments.pop("split", None) is not None
 
 
 def _read_arch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from classification.build import (
     build_network,
     check_same_classes,
     load_pretrained,
+    read_class_names,
 )
 from classification.config import Config
 from classification.data.datasets import ImageDataset
 from classification.losses import WeightedSum
 from classification.metrics import TopkAcc
 from classification.precision import Precision
+from classification.report import MISTAKES, Answers, write_report
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.environment import Environment, sum_over_ranks
@@ -32,6 +35,8 @@ from ppcls_ext.weights import class_names_of_weights, find_weights
 logger = logging.getLogger(__name__)
 
 BAD_IMAGES_KEY = "Global.max_bad_images"
+# Classes that the table of predictions shows of each image, where Infer.PostProcess does not say.
+DEFAULT_TOPK = 5
 
 
 @paddle.no_grad()
@@ -44,6 +49,7 @@ def evaluate(
     environment: Environment,
     title: str,
     bad_images: BadImages,
+    answers: Answers | None = None,
 ) -> dict[str, float]:
     """Evaluates ``model``, which is in evaluation mode afterwards as well.
 
@@ -56,6 +62,7 @@ def evaluate(
         environment: rank and number of processes, whose sums are added.
         title: what the display calls it.
         bad_images: gathers unreadable images, which are left out.
+        answers: gathers what the model says of each image, where that is wanted.
 
     Returns:
         ``{"loss": mean, "top1": share, ..., "images": number}``.
@@ -68,6 +75,7 @@ def evaluate(
     names = [name for metric in metrics for name in metric.names]
     # Of each metric the images that are right; then the sum of losses, and the number of images.
     sums = np.zeros(len(names) + 2)
+    trivial: set[str] = set()
     batches.sampler.set_position(0, 0)
     with Display(title, len(batches), every=0, active=environment.is_main) as display:
         for batch in batches:
@@ -76,10 +84,16 @@ def evaluate(
             if images:
                 with precision.autocast(training=False):
                     logits = logits_of(model(batch["image"]))
+                trivial = {f"top{k}" for metric in metrics for k in metric.topk if k > 1 and k >= logits.shape[1]}
                 total = float(loss(logits, batch["label"])) * images if loss is not None else 0.0
                 sums += np.concatenate([*(metric.hits(logits, batch["label"]) for metric in metrics), [total, images]])
+                if answers is not None:
+                    indices, labels = batch["index"].numpy(), batch["label"].numpy()
+                    answers.note(indices, labels, logits.astype("float32").numpy())
             display.advance()
     bad_images.share(environment.world_size)
+    if answers is not None:
+        answers.share(environment.world_size)
     sums = sum_over_ranks(sums, environment.world_size)
     images = int(sums[-1])
     if images == 0:
@@ -87,13 +101,20 @@ def evaluate(
     result = dict(zip(names, (sums[: len(names)] / images).tolist(), strict=True))
     if loss is not None:
         result = {"loss": float(sums[-2] / images), **result}
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
+    # With no more classes than k, every image counts as right: true, and not worth saying.
+    telling = {name: value for name, value in result.items() if name not in trivial}
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in telling.items())
     logger.info("%s: %s  (%d images in %s)", title, shown, images, clock(time.monotonic() - start))
     return {**result, "images": images}
 
 
 def evaluate_model(
-    config: Config, model: paddle.nn.Layer, environment: Environment, title: str, dataset: ImageDataset | None = None
+    config: Config,
+    model: paddle.nn.Layer,
+    environment: Environment,
+    title: str,
+    dataset: ImageDataset | None = None,
+    answers: Answers | None = None,
 ) -> dict[str, float]:
     """Evaluates ``model`` on ``DataLoader.Eval``, which may be open already; see :func:`evaluate`."""
     assert config.eval is not None
@@ -104,16 +125,26 @@ def evaluate_model(
     precision = Precision(config.amp, config.run.amp_dtype, environment.on_gpu)
     bad_images = BadImages(dataset, config.run.max_bad_images, BAD_IMAGES_KEY)
     try:
-        return evaluate(model, batches, config.metrics, config.eval_loss, precision, environment, title, bad_images)
+        return evaluate(
+            model, batches, config.metrics, config.eval_loss, precision, environment, title, bad_images, answers
+        )
     finally:
         batches.close()
 
 
-def evaluate_config(config: Config, environment: Environment) -> dict[str, Any]:
+def evaluate_config(
+    config: Config, environment: Environment, folder: Path | None = None, mistakes: int = MISTAKES
+) -> dict[str, Any]:
     """Evaluates ``Global.pretrained_model`` of ``config``.
 
+    Args:
+        config: the configuration.
+        environment: device and ranks; every process evaluates its share of the images.
+        folder: the first process writes a report into it, see ``classification.report.write_report``.
+        mistakes: how many wrong predictions the report shows.
+
     Returns:
-        ``{"loss": mean, "top1": share, ..., "images": number}``.
+        ``{"loss": mean, "top1": share, ..., "images": number}``; of the process that wrote a report also its figures.
 
     Raises:
         UserError: no weights or no data are named, or they do not fit the model.
@@ -129,4 +160,12 @@ def evaluate_config(config: Config, environment: Environment) -> dict[str, Any]:
     check_same_classes(names, str(weights), dataset.class_names, f"{config.eval.key}.dataset")
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
-    return evaluate_model(config, model, environment, config.arch.name, dataset)
+    topk = min(config.postprocess.topk if config.postprocess else DEFAULT_TOPK, config.arch.class_num)
+    answers = Answers(len(dataset), topk) if folder is not None else None
+    figures = evaluate_model(config, model, environment, config.arch.name, dataset, answers)
+    if answers is None or folder is None or not environment.is_main:
+        return figures
+    names = names or read_class_names(config, dataset) or []
+    if len(names) != config.arch.class_num:
+        names = [str(number) for number in range(config.arch.class_num)]
+    return write_report(folder, dataset, answers.table(dataset), names, figures, config.arch.name, mistakes)

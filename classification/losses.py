@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class CELoss:
-    """Cross-entropy, with label smoothing (arXiv 1512.00567, section 7) and mixed labels (mixup, cutmix).
+    """Cross-entropy, with label smoothing (arXiv 1512.00567, section 7), mixed labels (mixup, cutmix), class weights.
 
     Args:
         epsilon: the share of the probability that is spread evenly over all classes; null or 0 for none.
@@ -25,15 +25,18 @@ class CELoss:
         self.weight = weight
 
     def __call__(
-        self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0
-    ) -> paddle.Tensor:
-        """Returns ``lam * CE(label) + (1 - lam) * CE(label_mixed)``.
+        self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0,
+        class_weights: paddle.Tensor | None = None,
+    ) -> paddle.Tensor:  # fmt: skip
+        """Returns ``lam * CE(label) + (1 - lam) * CE(label_mixed)``, the mean over the images.
 
         Args:
             logits: ``[N, class_num]``, any float type; the loss is computed in float32.
             label: ``[N]``, int64.
             label_mixed: ``[N]``, int64, the second label of mixup and cutmix; ``None`` where nothing is mixed.
             lam: share of ``label``, 0 to 1.
+            class_weights: ``[class_num]``, float32: each CE, smoothing included, times the weight of its label's
+                class, so that a weight of 2 does what showing the image twice does; ``None`` for 1.
 
         Returns:
             A float32 scalar.
@@ -41,6 +44,15 @@ class CELoss:
         from paddle.nn import functional
 
         log_probabilities = functional.log_softmax(logits.astype("float32"), axis=-1)
+        if class_weights is not None:
+            even = self.epsilon * log_probabilities.mean(axis=-1)
+
+            def weighted(label: paddle.Tensor) -> paddle.Tensor:
+                entropies = (1 - self.epsilon) * functional.nll_loss(log_probabilities, label, reduction="none") - even
+                return (class_weights.gather(label) * entropies).mean()
+
+            mixed = label_mixed is not None and lam < 1
+            return lam * weighted(label) + (1 - lam) * weighted(label_mixed) if mixed else lam * weighted(label)
         loss = lam * functional.nll_loss(log_probabilities, label)
         if label_mixed is not None and lam < 1:
             loss = loss + (1 - lam) * functional.nll_loss(log_probabilities, label_mixed)
@@ -60,8 +72,9 @@ class WeightedSum:
         self.losses = losses
 
     def __call__(
-        self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0
-    ) -> paddle.Tensor:
+        self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0,
+        class_weights: paddle.Tensor | None = None,
+    ) -> paddle.Tensor:  # fmt: skip
         """Returns the weighted sum, a scalar; the arguments are those of :class:`CELoss`."""
-        weighted = [loss.weight * loss(logits, label, label_mixed, lam) for loss in self.losses]
+        weighted = [loss.weight * loss(logits, label, label_mixed, lam, class_weights) for loss in self.losses]
         return sum(weighted[1:], weighted[0])

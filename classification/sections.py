@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from ppcls_ext.engine.plan import EarlyStopping
+from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.utils.schema import Count, CountOrZero, NotNegative, Number, Positive, Section, Share
 
 STAGES = 4
 DEFAULT_TEMPERATURE = 4.0
 
 
-class GlobalSettings(Section):
-    """``Global``: the run as a whole.
+class GlobalSettings(SharedKeys):
+    """``Global``: the run as a whole; the keys of :class:`SharedKeys` are ours.
 
     Attributes:
         checkpoints: resume from this checkpoint folder (PaddleClas's name for ``--resume PATH``).
@@ -29,7 +29,7 @@ class GlobalSettings(Section):
         eval_during_train: evaluate every ``eval_interval`` epochs and after the last.
         epochs: passes over the training data.
         print_batch_step: batches between two log lines.
-        use_visualdl: write VisualDL scalars to ``output_dir/vdl``.
+        use_visualdl: write VisualDL scalars to ``output_dir/vdl``, as ``loggers: [visualdl]`` does.
         image_shape: ``[channels, height, width]`` of the model's input.
         save_inference_dir: where ``tools/export_model.py`` writes unless told otherwise.
         to_static: train the compiled graph instead of eager operators.
@@ -42,9 +42,11 @@ class GlobalSettings(Section):
         max_bad_images: ours; share of unreadable training images above which the run stops.
         amp_dtype: ours; ``float16`` (with loss scaling) or ``bfloat16`` (without) for the ``AMP`` section.
         freeze_norm: ours; keep batch norms in evaluation mode while training.
-        early_stopping: ours; ends a run whose metric no longer rises: ``{patience: 10, min_delta: 0}``.
-        tuned_batch_size: ours; images of a step that the learning rate was tuned for; with others it is scaled alike.
         cpu_kernels: ours; ``auto`` trains with fast kernels where there is no GPU, ``paddle`` with Paddle's own.
+        class_sampling: ours; how often an epoch shows each image, see `class_balance.class_sampling`.
+
+    Raises:
+        ValueError: a value is out of range, or two do not go together.
     """
 
     checkpoints: str | None = None
@@ -72,9 +74,19 @@ class GlobalSettings(Section):
     max_bad_images: NotNegative = 0.01
     amp_dtype: Literal["float16", "bfloat16"] = "float16"
     freeze_norm: bool = False
-    early_stopping: EarlyStopping | None = None
-    tuned_batch_size: Count | None = None
     cpu_kernels: Literal["auto", "paddle"] = "auto"
+    class_sampling: Literal["square_root", "full"] | None = None
+
+    @model_validator(mode="after")
+    def _check_graph(self) -> GlobalSettings:
+        if self.to_static and self.freeze_stages is not None:
+            raise ValueError("freeze_stages: needs to_static: False; a compiled graph keeps all gradients as they are")
+        return self
+
+    @property
+    def all_loggers(self) -> list[str]:
+        """``loggers``, and VisualDL with ``use_visualdl``."""
+        return [*(["visualdl"] if self.use_visualdl else []), *self.loggers]
 
 
 class AmpSettings(Section):

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from classification.metrics import TopkAcc
 from classification.precision import Precision
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
+from ppcls_ext.arch.registry import list_models
 from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.checkpoint import (
     Checkpoint,
@@ -36,6 +38,7 @@ from ppcls_ext.engine.checkpoint import (
     export_optimizer_state,
     import_optimizer_state,
 )
+from ppcls_ext.engine.class_balance import class_sampling, settle_class_weights
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from ppcls_ext.engine.environment import (
     Environment,
@@ -44,6 +47,8 @@ from ppcls_ext.engine.environment import (
     prepare_environment,
     seed_everything,
 )
+from ppcls_ext.engine.finetuning import fine_tune, trunk_of
+from ppcls_ext.engine.loggers import require_packages
 from ppcls_ext.engine.plan import RateScale
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
@@ -58,7 +63,7 @@ logger = logging.getLogger(__name__)
 # Keys that may change without any number of the run changing.
 WITHOUT_EFFECT = (
     "Global.checkpoints", "Global.device", "Global.eval_during_train", "Global.eval_interval",
-    "Global.keep_checkpoints", "Global.log_ranks", "Global.max_bad_images", "Global.output_dir",
+    "Global.keep_checkpoints", "Global.log_ranks", "Global.loggers", "Global.max_bad_images", "Global.output_dir",
     "Global.pretrained_model", "Global.print_batch_step", "Global.save_", "Global.use_visualdl",
     "DataLoader.Train.loader", "Distillation.evaluate_teacher", "Distillation.teacher.pretrained", "DataLoader.Eval",
     "Infer",
@@ -78,6 +83,7 @@ def train_config(config: Config, environment: Environment | None = None, resume:
         UserError: something that the user can mend: a missing section, missing data, a folder that is in use.
     """
     require_sections(config)
+    require_packages(config.run.all_loggers, "Global.loggers")
     environment = environment or prepare_environment(config.run.device, config.run.seed)
     resume = resume or config.run.checkpoints
     with RunFolder(config.output_dir, environment.is_main, fresh=resume is None) as folder:
@@ -146,8 +152,8 @@ class ClassificationTask(Task):
         self.config, self.environment = config, environment
         self.options = RunOptions(
             config.document.data, config.to_yaml(), WITHOUT_EFFECT, run.epochs, run.print_batch_step,
-            run.eval_interval, run.save_interval, run.save_steps, run.keep_checkpoints, run.use_visualdl,
-            run.cpu_kernels, run.early_stopping,
+            run.eval_interval, run.save_interval, run.save_steps, run.keep_checkpoints, run.all_loggers,
+            run.cpu_kernels, config.document.overrides, run.early_stopping,
         )  # fmt: skip
         self.metric = config.metrics[0].names[0]
         self._open_data()
@@ -172,13 +178,25 @@ class ClassificationTask(Task):
         self.optimizer_name = type(config.optimizer.settings).__name__
         self.precision = Precision(config.amp, run.amp_dtype, environment.on_gpu)
         self.model, self.optimizer = self.precision.decorate(self.model, optimizer)
+        known = ", ".join(list_models())
+        self.frozen = fine_tune(self.model, trunk_of(self.model), known, run, config.document.problem, "Global.")
         self.ema: ExponentialMovingAverage | None = None
         self.network = self._wrap()
 
     def _open_data(self) -> None:
         """Opens the batches and, if the run evaluates, the evaluation data, whose labels must mean the same."""
         config, run, environment = self.config, self.config.run, self.environment
-        self.batches = build_batches(config, config.train, self.dataset, environment, training=True)
+        self.class_names = read_class_names(config, self.dataset)
+        names = [*(self.class_names or []), *map(str, range(len(self.class_names or []), config.arch.class_num))]
+        factors, self.class_weights = None, None
+        if run.class_sampling is not None:
+            factors, line = class_sampling(run.class_sampling, self.dataset.labels, names)
+            logger.info(line)
+        if run.class_weights is not None:
+            counts = np.bincount(self.dataset.labels, factors, len(names))
+            problem = partial(config.document.problem, "Global.class_weights")
+            self.class_weights = paddle.to_tensor(settle_class_weights(run.class_weights, names, counts, problem))
+        self.batches = build_batches(config, config.train, self.dataset, environment, True, factors)
         self.bad_images = BadImages(self.dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.eval_batches, self.bad_eval_images = None, None
         if run.eval_during_train and config.eval is not None:
@@ -187,7 +205,6 @@ class ClassificationTask(Task):
             check_same_classes(self.dataset.class_names, place, dataset.class_names, eval_place)
             self.eval_batches = build_batches(config, config.eval, dataset, environment, training=False)
             self.bad_eval_images = BadImages(dataset, run.max_bad_images, BAD_IMAGES_KEY)
-        self.class_names = read_class_names(config, self.dataset)
         self.update_freq = run.update_freq
         if len(self.batches) < self.update_freq:
             logger.warning(
@@ -202,7 +219,10 @@ class ClassificationTask(Task):
             specification = paddle.static.InputSpec([None, *self.config.run.image_shape], "float32", name="image")
             # Without full_graph Paddle compiles piece by piece and ignores the specification.
             network = paddle.jit.to_static(network, input_spec=[specification], full_graph=True)
-        return paddle.DataParallel(network) if self.environment.world_size > 1 else network
+        if self.environment.world_size == 1:
+            return network
+        # What is frozen for a while has no gradient to wait for.
+        return paddle.DataParallel(network, find_unused_parameters=self.frozen is not None)
 
     def networks(self) -> list[paddle.nn.Layer]:
         """Returns the network and its teacher; none where a compiled graph is trained."""
@@ -260,7 +280,8 @@ class ClassificationTask(Task):
             seed_everything(seed)
             output = self.network(batch["image"])
         logits = logits_of(output)
-        loss = self.config.train_loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
+        label, label_mixed, share = batch["label"], batch["label_mixed"], float(batch["lam"])
+        loss = self.config.train_loss(logits, label, label_mixed, share, self.class_weights)
         if self.distillation is None or taught is None:
             return TrainOutput(logits, loss)
         return TrainOutput(logits, *self.distillation.losses(loss, output, taught))
@@ -344,13 +365,15 @@ class ClassificationTask(Task):
         if self.config.ema is not None:
             self.ema = ExponentialMovingAverage(self.model, self.config.ema.decay)
 
-    def data_order(self) -> dict[str, int]:
+    def data_order(self) -> dict[str, Any]:
         """Returns what decides which images form batch k."""
+        sampling = self.config.run.class_sampling
         return {
             "seed": self.environment.seed,
             "images": len(self.dataset),
             "images_per_step": self.batches.sampler.global_batch_size,
             "update_freq": self.update_freq,
+            **({"class_sampling": sampling} if sampling is not None else {}),
         }
 
     def state(self) -> dict[str, Any]:
@@ -466,7 +489,7 @@ class ClassificationTask(Task):
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
         """Draws loss, accuracies and learning rate by epoch."""
-        draw_training_curves(history, path, self.config.arch.name)
+        draw_training_curves(history, path, self.config.arch.name, self.config.arch.class_num)
 
     def image_names(self, batch: dict[str, Any]) -> list[str]:
         """Returns the names of the images in a batch."""

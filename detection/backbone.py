@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from ppdet.modeling.shape_spec import ShapeSpec
 from ppcls_ext.arch import econvnext
 from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.arch.layers import BATCH_NORM_EPSILON
+from ppcls_ext.engine.finetuning import Trunk, trunk_of
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
 from ppcls_ext.weights.convert import LAYOUTS, is_reference
@@ -142,6 +143,28 @@ class EConvNeXt(econvnext.EConvNeXt):
 @serializable
 class CSPConvNeXt(EConvNeXt):
     """:class:`EConvNeXt` under the name that the paper's configurations use."""
+
+
+# How deep the parts of backbones lie that have no stem, or no stages with blocks, by class. PaddleDetection's ConvNeXt
+# keeps its stem before its downsampling; the first of the stages of `YOLOv10Backbone` has stride 4.
+TRUNKS: dict[str, Callable[[Any], Trunk]] = {
+    "ConvNeXt": lambda backbone: Trunk(
+        backbone.downsample_layers[0],
+        [([before] if number else [], list(blocks), [])
+         for number, (before, blocks) in enumerate(zip(backbone.downsample_layers, backbone.stages, strict=True))],
+    ),
+    "YOLOv10Backbone": lambda backbone: Trunk(
+        backbone.to_p3[0],
+        [([down], [blocks], behind) for down, blocks, *behind in (
+            list(backbone.to_p3)[1:3], list(backbone.to_p3)[3:], list(backbone.to_p4), list(backbone.to_p5))],
+    ),
+}  # fmt: skip
+WITH_TRUNKS = "EConvNeXt, CSPConvNeXt, CSPResNet, ConvNeXt, YOLOv10Backbone"
+
+
+def trunk_of_backbone(backbone: nn.Layer) -> Trunk | None:
+    """Returns the stem and stages of a backbone, ``None`` where they are not known."""
+    return TRUNKS.get(type(backbone).__name__, trunk_of)(backbone)
 
 
 def load_backbone_weights(backbone: EConvNeXt, source: str | os.PathLike[str]) -> LoadReport:

@@ -7,7 +7,7 @@ Classifiers average otherwise: ppdet begins with zeros and corrects for them, ma
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class DetectorEMA:
         self.model, self.average = model, average
         # The average of a cycle (`cycle_epoch`) that has just ended, until the next one has its first step.
         self._finished_cycle: dict[str, np.ndarray] | None = None
+        self._held: list[str] = []
 
     def update(self) -> None:
         """Moves the average towards the model's present state."""
@@ -42,6 +43,13 @@ class DetectorEMA:
         else:
             average.update()
         self._finished_cycle = None
+
+    def hold(self, names: Collection[str]) -> None:
+        """Evaluates and saves entries that do not change now as they are: ppdet's sums are not exact.
+
+        The sums themselves go on, as those of all other entries do.
+        """
+        self._held = list(names)
 
     def _decay_of(self, step: int) -> float:
         """Returns the factor of ppdet's update number ``step``, from 1."""
@@ -65,7 +73,8 @@ class DetectorEMA:
         # It also freezes what is never averaged, and these are the model's own parameters.
         never_averaged = [average.state_dict[name] for name in average.ema_black_list]
         frozen = [parameter.stop_gradient for parameter in never_averaged]
-        applied = as_arrays(average.apply())
+        values = self.model.state_dict()
+        applied = as_arrays(average.apply() | {name: values[name] for name in self._held})
         for parameter, was_frozen in zip(never_averaged, frozen, strict=True):
             parameter.stop_gradient = was_frozen
         average.epoch, average.cycle_epoch = epoch, cycle_epoch

@@ -27,6 +27,7 @@ from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import enhancement_of
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import class_names_of_weights
 
 logger = logging.getLogger(__name__)
@@ -223,6 +224,7 @@ def evaluate_config(
     names = evaluator.class_names
     figures = evaluate_detections(evaluator.coco, detections, evaluator.image_ids, class_names=names)
     counting = time.monotonic() - start
+    evaluated = {"file": str(source), "sha256": sha256_of(source)}
     written = write_evaluation(
         folder,
         evaluator.coco,
@@ -230,6 +232,7 @@ def evaluate_config(
         detections,
         figures,
         title=config.path.stem,
+        weights=evaluated,
         enhance=enhancement_of((config.data.get("EvalReader") or {}).get("sample_transforms")),
         value_range=depth.range_of(depth.statement_in(config.data)),
         **({} if panels is None else {"panels": panels}),
@@ -240,4 +243,4 @@ def evaluate_config(
         source, figures.images, seconds, figures.images / max(seconds, 1e-9), figures.detections, counting,
         ", ".join(str(path) for path in written),
     )  # fmt: skip
-    return {**figures.as_json(), "seconds": {"detection": seconds, "counting": counting}}
+    return {**figures.as_json(), "weights": evaluated, "seconds": {"detection": seconds, "counting": counting}}

@@ -23,6 +23,7 @@ from detection.coco import CocoSet, open_coco
 from detection.configuration import DetectionConfig
 from detection.geometry import as_keys
 from detection.toolkit import quiet_toolkit, refusals
+from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.engine.environment import Environment, derive_seed
 from ppcls_ext.engine.loader import (
     REPLACEMENT_TRIES,
@@ -68,7 +69,13 @@ def training_loader(config: DetectionConfig, environment: Environment) -> Loader
     with refusals(config):
         dataset = create("TrainDataset")()
         coco = _parse(dataset, config, environment, "Train")
-        loader = _loader(config, environment, "Train", dataset, create("TrainReader"))
+        factors, threshold = None, config.run_keys.repeat_threshold
+        if threshold is not None:
+            names = coco.names if coco is not None else list(map(str, range(config.num_classes)))
+            factors, line = repeat_sampling(threshold, *boxes_of(dataset), len(dataset.roidbs), names)
+            factors = np.tile(factors, dataset.repeat)
+            logger.info(line)
+        loader = _loader(config, environment, "Train", dataset, create("TrainReader"), factors)
     if coco is not None and len(dataset.roidbs) < len(coco):
         logger.warning(
             "TrainDataset: %d of %d images are left out: those without a usable box, unless allow_empty is true, "
@@ -76,6 +83,12 @@ def training_loader(config: DetectionConfig, environment: Environment) -> Loader
             len(coco) - len(dataset.roidbs), len(coco),
         )  # fmt: skip
     return loader
+
+
+def boxes_of(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the number of the image and of the class of each box of a data set of ppdet, ``int64`` ``[A]`` both."""
+    classes = [np.ravel(record.get("gt_class", [])).astype(np.int64) for record in dataset.roidbs]
+    return np.repeat(np.arange(len(classes)), list(map(len, classes))), np.concatenate(classes)
 
 
 def evaluation_loader(config: DetectionConfig, environment: Environment) -> tuple[Loader, CocoSet]:
@@ -170,9 +183,12 @@ def fill_dataset(dataset: Any, coco: CocoSet, training: bool) -> None:
     dataset.roidbs = full + (dataset._sample_empty(empty, len(full)) if empty else [])
 
 
-def _loader(config: DetectionConfig, environment: Environment, part: str, dataset: Any, reader: Any) -> Loader:
+def _loader(
+    config: DetectionConfig, environment: Environment, part: str, dataset: Any, reader: Any,
+    factors: np.ndarray | None = None,
+) -> Loader:  # fmt: skip
     """Builds the loader of ``part``, ``Train`` or ``Eval``, from ppdet's data set and its reader of it (transforms,
-    batch size, order)."""
+    batch size, order); ``factors``: how often an epoch shows each image."""
     logging.getLogger("reader").setLevel(logging.CRITICAL)  # it would print the stack of what we report in one line
     dataset.set_transform(reader._sample_transforms)
     dataset.set_kwargs(**reader.kwargs)
@@ -188,6 +204,7 @@ def _loader(config: DetectionConfig, environment: Environment, part: str, datase
             rank=environment.rank,
             world_size=environment.world_size,
             in_step=training,
+            factors=factors,
         )
     except ValueError as error:
         raise UserError(f"{part}Reader.{error}") from error
@@ -287,7 +304,7 @@ class DetectionBatchReader:
         for step in range(tries):
             index = (key.index + step) % len(self.dataset)
             file = self._file_of(index)
-            _seed_globally(sample_generator(self.seed, key.epoch, index))
+            _seed_globally(sample_generator(self.seed, key.epoch, index, key.copy))
             # ppdet counts the samples that a process has loaded, for operators that grow stronger; we say it by
             # position.
             self.dataset._curr_iter = key.position

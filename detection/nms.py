@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from ppcls_ext.runtime.nms import NmsSettings, suppress_across_classes
 from ppcls_ext.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ class MultiClassNMS3:
         background_label: a class that is left out; -1 leaves out none.
         return_index: also return where each kept box stood among the candidates.
         return_rois_num: also return the number of boxes of each image.
+        class_agnostic: thin out what is left once more, whatever the classes; in the graph of an export the runtime
+            does that, as ``inference.yml`` says.
 
     Raises:
         ValueError: a value is out of range; the message begins with its name.
@@ -44,6 +49,7 @@ class MultiClassNMS3:
         background_label: int = -1,
         return_index: bool = False,
         return_rois_num: bool = True,
+        class_agnostic: bool = False,
     ) -> None:
         for name, value in (("nms_top_k", nms_top_k), ("keep_top_k", keep_top_k)):
             if value != -1 and value < 1:
@@ -61,6 +67,9 @@ class MultiClassNMS3:
         self.background_label = background_label
         self.return_index = return_index
         self.return_rois_num = return_rois_num
+        self.class_agnostic = class_agnostic
+        if class_agnostic and return_index:
+            raise ValueError("class_agnostic: goes without return_index")
 
     def __call__(
         self,
@@ -95,6 +104,12 @@ class MultiClassNMS3:
                 boxes, score, self.score_threshold, self.nms_top_k, self.keep_top_k, self.nms_threshold,
                 self.normalized, self.nms_eta, background, return_index=True, rois_num=counts_in,
             )  # fmt: skip
+        if self.class_agnostic and paddle.in_dynamic_mode():
+            parts = np.split(kept.numpy().reshape(-1, 6), np.cumsum(counts.numpy())[:-1])
+            settings = NmsSettings(nms_threshold=self.nms_threshold, normalized=self.normalized)
+            parts = [suppress_across_classes(rows, settings) for rows in parts]
+            kept = paddle.to_tensor(np.concatenate(parts))
+            counts = paddle.to_tensor(np.array([len(rows) for rows in parts], np.int32))
         return kept, counts if self.return_rois_num else None, index if self.return_index else None
 
 

@@ -12,7 +12,8 @@ from ppcls_ext.engine.plan import RateScale
 EPOCHS = "epoch"
 # Numbers that are shares of the run: they were written for the `epoch` of the file that states them.
 LENGTHS = re.compile(
-    r"(?P<whole>LearningRate\.schedulers\[\d+\]\.(?:max_epochs|last_plateau_epochs|epochs|steps|milestones\[\d+\])"
+    r"LearningRate\.schedulers\[\d+\]\.epochs"
+    r"|(?P<whole>LearningRate\.schedulers\[\d+\]\.(?:max_epochs|last_plateau_epochs|steps|milestones\[\d+\])"
     r"|(?:\w+\.)+static_assigner_epoch|TrainReader\.mosaic_epoch)"
 )
 
@@ -36,13 +37,15 @@ def fit(rate: Any, epochs: int, steps: int, scale: RateScale) -> list[str]:
     run, warm_up = epochs * steps, 0
     if others and decay.use_warmup:
         first, half = others[0], math.ceil(run / 2)
-        warm_up = first.steps if first.epochs is None else first.epochs * steps
+        # Epochs of a warm-up may be a fraction here, which ppdet does not take.
+        warm_up = first.steps if first.epochs is None else round(first.epochs * steps)
         if warm_up > half:
             lines.append(
                 f"LearningRate.schedulers[1]: {warm_up} steps of warm-up are more than half of this run ({run} steps): "
                 f"shortened to {half}"
             )
-            first.steps, first.epochs, warm_up = half, None, half
+            warm_up = half
+        first.steps, first.epochs = warm_up, None
     if hasattr(decay, "max_epochs"):
         lines += _fit_cosine(rate.base_lr, decay, epochs, steps, warm_up)
     if hasattr(decay, "milestones"):

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
-from detection.loaders import BAD_IMAGES_KEY, max_bad_images, training_loader
+from detection.loaders import BAD_IMAGES_KEY, boxes_of, max_bad_images, training_loader
 from detection.schedule import fit, late_epochs
 from detection.toolkit import refusals, workspace
 from detection.weights import load_start
@@ -34,8 +35,11 @@ from ppcls_ext.engine.checkpoint import (
     export_optimizer_state,
     import_optimizer_state,
 )
+from ppcls_ext.engine.class_balance import settle_class_weights
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
-from ppcls_ext.engine.plan import EarlyStopping, RateScale
+from ppcls_ext.engine.finetuning import fine_tune
+from ppcls_ext.engine.loggers import require_packages
+from ppcls_ext.engine.plan import RateScale
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -49,9 +53,9 @@ logger = logging.getLogger(__name__)
 
 # Keys that may change without any number of the run changing.
 WITHOUT_EFFECT = (
-    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter",
-    "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights",
-    "worker_num",
+    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "image_size", "keep_checkpoints",
+    "log_iter", "loggers", "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu",
+    "use_vdl", "weights", "worker_num",
 )  # fmt: skip
 # Keys of PaddleDetection's own trainer that this one does not act on: said aloud, never passed over.
 IGNORED = (
@@ -85,12 +89,18 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
         Interrupted: the user stopped the run; it has been saved.
         UserError: something that the user can mend: missing data, a folder that is in use, weights that do not fit.
     """
+    require_packages(loggers_of(config), "loggers")
     warn_of_other_contrast(config, "Eval")
     environment = open_environment(config)
     with RunFolder(config.output_dir, environment.is_main, "save_dir", fresh=resume is None) as folder:
         config = with_settled_depth(config, resume, environment.seed)
         with workspace(config) as settings:
             return Trainer(DetectionTask(config, settings, environment, folder.path), folder, resume).run()
+
+
+def loggers_of(config: DetectionConfig) -> list[str]:
+    """Returns who gets the curves: ``loggers``, and VisualDL with ``use_vdl``."""
+    return [*(["visualdl"] if config.data.get("use_vdl") else []), *config.data.get("loggers", [])]
 
 
 def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -> DetectionConfig:
@@ -136,15 +146,16 @@ class DetectionTask(Task):
         import ppdet.engine  # noqa: F401  (registers what the workspace may name)
         from ppdet.core.workspace import create
 
+        from detection.backbone import WITH_TRUNKS, trunk_of_backbone
+
         data = config.data
         self.config, self.settings, self.environment, self.folder = config, data, environment, folder
         save_interval = data.get("snapshot_epoch", 1)
         self.options = RunOptions(
             data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, data.get("log_iter", 20),
             data.get("eval_interval", save_interval), save_interval, data.get("save_steps", 0),
-            data.get("keep_checkpoints", KEPT_CHECKPOINTS), bool(data.get("use_vdl", False)),
-            data.get("cpu_kernels", "auto"),
-            EarlyStopping(**data["early_stopping"]) if data.get("early_stopping") else None,
+            data.get("keep_checkpoints", KEPT_CHECKPOINTS), loggers_of(config), data.get("cpu_kernels", "auto"),
+            config.document.overrides, config.run_keys.early_stopping,
         )  # fmt: skip
         self.batches = training_loader(config, environment)
         self.bad_images = BadImages(self.batches.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
@@ -160,6 +171,11 @@ class DetectionTask(Task):
             self.notes += late_epochs(data, getattr(self.model, "yolo_head", None), config.epochs)
             self.schedule = plan(len(self.batches))
             self.optimizer = create("OptimizerBuilder")(self.schedule, self.model)
+        self.class_names = class_names_of(config, ["Train"])
+        self._weigh_classes()
+        self.frozen = fine_tune(
+            self.model, trunk_of_backbone(self.model.backbone), WITH_TRUNKS, config.run_keys, config.document.problem
+        )
         self.uses_amp = bool(data.get("amp", False)) and environment.on_gpu
         if data.get("amp", False) and not environment.on_gpu:
             logger.info("amp needs a GPU: computing in float32 on the CPU")
@@ -169,12 +185,29 @@ class DetectionTask(Task):
             enable=self.uses_amp, init_loss_scaling=float(data.get("init_loss_scaling", 1024))
         )
         self.ema = self._average() if data.get("use_ema", False) else None
-        self.class_names = class_names_of(config, ["Train"])
         self.evaluator = None
         if "EvalDataset" in data:
             self.evaluator = Evaluator(config, environment, self.class_names)
             self.class_names = self.evaluator.class_names
         self.network = self._wrap()
+
+    def _weigh_classes(self) -> None:
+        """Gives the class loss its ``class_weights``, if there are any."""
+        from detection.class_weights import weigh_classes
+
+        stated = self.config.run_keys.class_weights
+        if stated is None:
+            return
+        names = self.class_names or list(map(str, range(self.config.num_classes)))
+        dataset, factors = self.batches.read_batch.dataset, self.batches.sampler.factors
+        rows, classes = boxes_of(dataset)
+        counts = np.bincount(classes, None if factors is None else factors[rows], len(names))
+        problem = partial(self.config.document.problem, "class_weights")
+        weights = settle_class_weights(stated, names, counts, problem)
+        try:
+            weigh_classes(self.model.yolo_head, weights)
+        except ValueError as error:
+            raise UserError(problem(str(error))) from error
 
     def _average(self) -> DetectorEMA:
         from ppdet.optimizer import ModelEMA
@@ -204,7 +237,8 @@ class DetectionTask(Task):
                 self.model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             else:
                 logger.info("norm_type: sync_bn needs GPUs: each process norms its own batches")
-        unused = bool(data.get("find_unused_parameters", False))
+        # What is frozen for a while has no gradient to wait for.
+        unused = bool(data.get("find_unused_parameters", False)) or self.frozen is not None
         return paddle.DataParallel(self.model, find_unused_parameters=unused)
 
     # The training step.
@@ -294,14 +328,15 @@ class DetectionTask(Task):
         """Loads ``pretrain_weights``, if there are any."""
         load_start(self.config, self.model)
 
-    def data_order(self) -> dict[str, int]:
+    def data_order(self) -> dict[str, Any]:
         """Returns what decides which images form batch k."""
-        sampler = self.batches.sampler
+        sampler, threshold = self.batches.sampler, self.config.run_keys.repeat_threshold
         return {
             "seed": self.environment.seed,
             "images": sampler.length,
             "images_per_step": sampler.global_batch_size,
             "steps": self.steps,
+            **({"repeat_threshold": threshold} if threshold is not None else {}),
         }
 
     def state(self) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from detection.annotations import Ledger
 from detection.coco import read_coco
 from detection.configuration import DatasetFiles, DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
-from detection.export import EagerBackend, export_detector, form_of
+from detection.exporting import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
 from detection.weights import backbone_name, load_detector_weights, weights_file
 from ppcls_ext.deploy.export import example_images
@@ -23,7 +25,10 @@ from ppcls_ext.preprocess import ImageError, depth, read_image
 from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, build_detection_pipeline
 from ppcls_ext.preprocess.operators import with_limit
 from ppcls_ext.runtime import DetectionDescription, DetectionPredictor
+from ppcls_ext.runtime.description import Thresholds
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
+from ppcls_ext.utils.texts import read_text
 from ppcls_ext.weights import class_names_of_weights
 
 logger = logging.getLogger(__name__)
@@ -72,6 +77,7 @@ class TrainedDetector:
             model_name=self.name,
             enhance=prepare.enhancement,
             value_range=prepare.value_range,
+            thresholds=self.recommended()[0],
         )
 
     def export(
@@ -96,6 +102,10 @@ class TrainedDetector:
         evaluated = (self.config.data.get("EvalReader") or {}).get("sample_transforms")
         if evaluated is not None and evaluated != self.transforms:
             logger.warning("TestReader, by which the export prepares images, is not EvalReader: figures may differ")
+        thresholds, words = self.recommended()
+        logger.info("%s", words)
+        if thresholds is not None and size is not None:
+            logger.warning("the recommended thresholds were found at the size of EvalReader, not at %s", size)
         return export_detector(
             self.model,
             folder,
@@ -108,7 +118,36 @@ class TrainedDetector:
             images={**evaluation_images(self.config), **example_images()},
             formats=formats,
             precisions=precisions,
+            thresholds=thresholds,
         )
+
+    def recommended(self) -> tuple[Thresholds | None, str]:
+        """Returns the thresholds that ``tools/eval.py`` found for these very weights, and a line that says whence.
+
+        Raises:
+            UserError: the figures of the evaluation are damaged.
+        """
+        file, evaluate = self.config.output_dir / "evaluation" / "figures.json", "tools/eval.py on these weights"
+        if self.class_names is None or not file.is_file():
+            return None, f"no recommended thresholds: {file} is not there; {evaluate} writes it"
+        try:
+            figures = json.loads(read_text(file))
+            if (figures.get("weights") or {}).get("sha256") != sha256_of(weights_file(self.config)):
+                return None, f"no recommended thresholds: {file} is of other weights; {evaluate} renews it"
+            best = {row["name"]: row["best_threshold"] for row in figures["classes"]}
+            overall = figures["best_threshold"]
+            if overall is None:
+                return None, f"no recommended thresholds: nothing was found in {file}"
+            limits = [_lowered(best[name]) if best.get(name) else None for name in self.class_names]
+            found = Thresholds(_lowered(overall), limits, int(figures["counts"]["images"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{file}: damaged ({error!r}); {evaluate} writes it anew") from error
+        return found, f"recommended thresholds: of {file}, found on {found.images} images"
+
+
+def _lowered(best: dict[str, float]) -> float:
+    """Returns a threshold with three decimals, none of which cuts off the detection that it stands for."""
+    return math.floor(1000 * best["threshold"]) / 1000
 
 
 def load_trained(config: DetectionConfig) -> TrainedDetector:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detection.annotations import spelled_as
+from detection.configuration.annotations import class_names_of
 from detection.yolov10.scales import BASE_REPEATS, SCALES, Scale, scaled_repeats
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
+from ppcls_ext.weights import LoadReport, class_names_of_weights, find_weights, load_weights, read_weights
 from ppcls_ext.weights.load import compare
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ CLASSIFIER_STARTS = ("stages.", "stem.", "Down_Conv.", "head.")
 HEAD = "yolo_head."
 # Layers of ppdet's heads whose shape follows the number of classes; a head of ours names its own as `class_layers`.
 CLASS_LAYERS = ("pred_cls.",)
+SHOWN_CLASSES = 4
 # What only a detector of this architecture has.
 MARKS = {"PPYOLOE": "yolo_head.pred_cls.", "YOLOv10": "yolo_head.one_to_one."}
 # Layers that deployment leaves out, besides those that it merges.
@@ -168,19 +171,29 @@ def load_start(config: DetectionConfig, model: paddle.nn.Layer) -> None:
     report = compare(str(find_weights(source)), shapes, weights)
     head = getattr(model, HEAD.removesuffix("."), None)
     classifiers = tuple(f"{HEAD}{name}" for name in getattr(head, "class_layers", CLASS_LAYERS))
-    kept = {
-        name: value
-        for name, value in weights.items()
-        if not (name in report.mismatched and name.startswith(classifiers))
-    }
     differing = report.outside(classifiers)
     if not differing.complete:
         raise UserError(
             f"pretrain_weights: {report.source} does not fit {config.path}: {cause_of(differing, config, weights)}. "
             f"{differing.differences()}"
         )
-    load_weights(model, kept, may_differ=classifiers)
+    if report.mismatched:
+        count = _class_count(report, config.num_classes)
+        classes = "other classes" if count is None else f"{count} classes"
+        logger.warning(
+            "%s: of a detector for %s, num_classes is %d: the %d weights of the class outputs start fresh",
+            source, classes, config.num_classes, len(report.mismatched),
+        )  # fmt: skip
+        own = model.state_dict()
+        weights = {**weights, **{name: own[name].numpy() for name in report.mismatched}}
+    load_weights(model, weights, may_differ=classifiers)
     logger.info("%s: %d weights loaded", source, len(report.loaded))
+    theirs, ours = class_names_of_weights(find_weights(str(source))), class_names_of(config, ["Train"])
+    if theirs and ours and len(theirs) == len(ours) and (others := spelled_as(ours, theirs)) != theirs:
+        pairs = [f"{own} from {other}" for own, other in zip(others, theirs, strict=True) if own != other]
+        more = f" and {len(pairs) - SHOWN_CLASSES} more" if len(pairs) > SHOWN_CLASSES else ""
+        logger.warning("pretrain_weights: as many classes, but other ones: the class outputs start from another's (%s)",
+                       ", ".join(pairs[:SHOWN_CLASSES]) + more)  # fmt: skip
 
 
 def _with_backbone(label: str, model: paddle.nn.Layer, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

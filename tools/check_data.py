@@ -35,6 +35,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=whole_number, default=0, metavar="N", help="read N images of each set (all)")
     parser.add_argument("--workers", type=whole_number, metavar="N", help="processes that read images (one a core)")
+    parser.add_argument(
+        "--augmented", action="store_true",
+        help="only draw a sheet of training samples as the network gets them, after all operators: augmented.png",
+    )  # fmt: skip
     add_overwrite_argument(parser)
     return parser.parse_args()
 
@@ -43,6 +47,7 @@ def main() -> int:
     """Checks; returns the exit status."""
     arguments = parse_arguments()
     from ppcls_ext.check.report import write_check
+    from ppcls_ext.engine.augmented import write_augmented
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.machine import available_cores
@@ -60,6 +65,11 @@ def main() -> int:
 
         config = load_config(arguments.config, arguments.override)
         claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
+        if arguments.augmented:
+            from detection.augmented import draw_augmented
+
+            write_augmented(draw_augmented(config), folder)
+            return 0
         plan = plan_of(config)
         check = check_detection_data(plan, arguments.limit, workers)
         write_check(check, folder, partial(draw_overview, check))
@@ -69,6 +79,11 @@ def main() -> int:
 
         config = load_config(arguments.config, arguments.override)
         claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
+        if arguments.augmented:
+            from classification.augmented import draw_augmented
+
+            write_augmented(draw_augmented(config), folder)
+            return 0
         check = check_config_data(config, arguments.limit, workers)
         write_check(check, folder, check.draw_overview)
     return ERRORS_FOUND_STATUS if check.has_errors else 0

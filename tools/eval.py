@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -26,67 +25,29 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path,
-        help="detectors: folder for figures, charts and panels (save_dir/NAME OF THE CONFIGURATION/evaluation)",
+        help="folder for figures, tables, charts and pictures (the folder of the run, with /evaluation)",
     )  # fmt: skip
-    parser.add_argument("--panels", metavar="N", type=int, help="detectors: images to show, the worst first (12)")
+    parser.add_argument("--panels", metavar="N", type=int, help="images to show, the worst first (12 of a detector, 30 "
+                        "of a classifier)")  # fmt: skip
     add_overwrite_argument(parser)
     return parser.parse_args()
 
 
-def evaluate(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Evaluates a classifier (``Arch``) or detector (``architecture``); prints and returns the metrics of rank 0."""
-    from ppcls_ext.utils.config import is_detection_config
-    from ppcls_ext.utils.errors import UserError
-    from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
-
-    figures = Output("--json", arguments.json)
-    if is_detection_config(arguments.config):
-        from detection.configuration import check_annotations, load_config
-        from detection.weights import weights_file
-
-        if arguments.panels is not None and arguments.panels < 0:
-            raise UserError(f"--panels must not be negative, got {arguments.panels}")
-        config = load_config(arguments.config, arguments.override)
-        folder = arguments.output or config.output_dir / "evaluation"
-        outputs = [Output("--output", folder, "evaluation"), figures]
-        claim_outputs(outputs, *inputs_of(config.document), arguments.overwrite)
-        weights_file(config)
-        # Weights can be evaluated where nobody has the training data.
-        check_annotations(config, ["Eval"])
-
-        from detection.evaluator import evaluate_config
-        from detection.task import open_environment
-
-        return evaluate_config(config, open_environment(config), folder, arguments.panels)
-
-    from classification.config import load_config
-
-    if arguments.output is not None or arguments.panels is not None:
-        raise UserError("--output and --panels go with a detection configuration")
-    config = load_config(arguments.config, arguments.override)
-    claim_outputs([figures], *inputs_of(config.document), arguments.overwrite)
-
-    from classification.evaluation import evaluate_config
-    from ppcls_ext.engine.environment import prepare_environment
-
-    environment = prepare_environment(config.run.device, config.run.seed)
-    result = evaluate_config(config, environment)
-    return result if environment.is_main else None
-
-
 def main() -> None:
-    """Evaluates and prints the figures."""
+    """Evaluates a classifier (`Arch`) or detector (`architecture`) and shows the figures."""
     arguments = parse_arguments()
-    from ppcls_ext.utils.files import write_json
+    from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.machine import rank_from_environment
-    from ppcls_ext.utils.outputs import record_outputs
 
     set_up_logging(quiet=rank_from_environment()[0] != 0)
-    result = evaluate(arguments)
-    if arguments.json and result is not None:
-        write_json(arguments.json, result)
-        record_outputs([arguments.json])
+    if is_detection_config(arguments.config):
+        from detection import evaluate
+    else:
+        from classification import evaluate
+    evaluate(
+        arguments.config, arguments.override, arguments.output, arguments.panels, arguments.json, arguments.overwrite
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 python tools/infer.py --model output/quickstart/export --input photos/ --save predictions.png
 python tools/infer.py -c CONFIG -o Global.pretrained_model=CHECKPOINT --input a.jpg "more/*.png" --json out.json
 python tools/infer.py -c DETECTION_CONFIG -o weights=CHECKPOINT --input frames/ --save drawn/ --coco found.json
+
+The options and what they do are in ppcls_ext/runtime/command.py, which an installed package runs as econvnext-predict;
+here is what needs the training packages.
 """
 
 from __future__ import annotations
@@ -14,110 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
+from ppcls_ext.runtime.command import NO_INPUT, claim, predict
+from ppcls_ext.utils.command_line import run
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of, record_outputs
+from ppcls_ext.utils.outputs import inputs_of
 
 if TYPE_CHECKING:
-    from ppcls_ext.runtime import DetectionPredictor, Predictor
-
-NO_INPUT = "name images with --input: files, folders or patterns"
-DRAWN_THRESHOLD = 0.3
-EXPORT_ONLY = ("backend", "precision", "threads", "bits")
-DETECTION_ONLY = ("coco", "annotations", "threshold")
+    from ppcls_ext.runtime.command import Opened
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description="Predict images with an export (--model DIR) or with the weights of a run "
-        "(-c CONFIG -o Global.pretrained_model=PATH; of a detector -o weights=PATH)."
-    )
-    add_config_arguments(parser, required=False)
-    parser.add_argument("--model", metavar="DIR", help="export folder of tools/export_model.py, instead of -c")
-    parser.add_argument("--input", nargs="+", metavar="PATH", help="images, folders, or patterns such as 'a/*.png'")
-    parser.add_argument(
-        "--save", type=Path, metavar="FILE|FOLDER", help="FILE.png: one sheet of all images; FOLDER: one picture each"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions to FILE")
-    parser.add_argument("--topk", type=int, metavar="K", help="classifier: classes to show for each image")
-    parser.add_argument("--threshold", type=float, metavar="SCORE",
-                        help=f"detector: leave out boxes below this score (default {DRAWN_THRESHOLD}; "
-                        "--coco leaves out none unless told)")  # fmt: skip
-    parser.add_argument("--coco", type=Path, metavar="FILE", help="detector: also write COCO results to FILE")
-    parser.add_argument("--annotations", type=Path, metavar="FILE",
-                        help="COCO file that numbers images and classes for --coco (default: from 1)")  # fmt: skip
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default 8, or Infer.batch_size)")
-    parser.add_argument("--max-resized-megapixels", type=float, metavar="MP",
-                        help="refuse images that would be resized to more (default 64, or as the operators say)")
-    parser.add_argument("--backend", metavar="NAME", help="engine for --model: paddle, onnxruntime or openvino "
-                        "(default: the first in the export that is installed)")  # fmt: skip
-    parser.add_argument("--precision", metavar="NAME", help="which files of --model, where it holds several precisions")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for --model (default: all cores)")
-    add_overwrite_argument(parser)
-    parser.add_argument("--bits", type=int, metavar="N", help="bits in use where --model gets images with more than 8 "
-                        "bits a sample (default: as in its training; see docs/data.md)")  # fmt: skip
-    return parser.parse_args()
-
-
-def check_arguments(arguments: argparse.Namespace) -> None:
-    """Checks what can be told without loading a model.
-
-    Raises:
-        UserError: the command line names no model, two models, no images, or a value out of range.
-    """
-    from ppcls_ext.utils.image_files import find_images
-
-    if (arguments.model is None) == (arguments.config is None):
-        raise UserError("give either --model DIR (an export) or -c CONFIG (weights of a run)")
-    if arguments.model is not None and arguments.override:
-        raise UserError("-o changes a configuration: it goes with -c, not with --model")
-    for option, value in (("--topk", arguments.topk), ("--batch-size", arguments.batch_size)):
-        if value is not None and value < 1:
-            raise UserError(f"{option} must be at least 1, got {value}")
-    for option in EXPORT_ONLY:
-        if arguments.config is not None and getattr(arguments, option) is not None:
-            raise UserError(f"--{option} chooses how an export is run: it goes with --model, not with -c")
-    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
-        raise UserError(f"--threshold must be from 0 to 1, got {arguments.threshold}")
-    if arguments.annotations is not None and arguments.coco is None:
-        raise UserError("--annotations numbers the results of --coco FILE, which is missing")
-    if arguments.input:
-        find_images(arguments.input)  # a misspelt path is told before the model is loaded
-    elif arguments.model is not None:
-        raise UserError(NO_INPUT)
-
-
-def claim(arguments: argparse.Namespace, inputs: list[str], reads: list[Path]) -> None:
-    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files."""
-    from ppcls_ext.runtime.report import is_folder, picture_files
-    from ppcls_ext.utils.image_files import find_images
-
-    images = find_images(inputs)
-    outputs = [Output("--json", arguments.json), Output("--coco", arguments.coco)]
-    if arguments.save is not None and is_folder(arguments.save):
-        outputs.append(Output("--save", arguments.save, "pictures"))
-        outputs += [Output("--save", file) for file in picture_files(images, arguments.save)]
-    else:
-        outputs.append(Output("--save", arguments.save))
-    folders = [given for given in inputs if Path(given).is_dir()]
-    claim_outputs(outputs, [*images, *reads, *filter(None, [arguments.annotations])], folders, arguments.overwrite)
-
-
-def open_predictor(arguments: argparse.Namespace) -> tuple[Predictor | DetectionPredictor, list[str], int]:
-    """Returns the predictor, the inputs and the batch size."""
+def open_run(arguments: argparse.Namespace) -> Opened:
+    """Opens the weights of the run that ``-c`` describes; returns the predictor, the inputs and the batch size."""
     from ppcls_ext.utils.config import is_detection_config
 
     inputs, batch_size, limit = arguments.input, arguments.batch_size or 8, arguments.max_resized_megapixels
-    if arguments.model is not None:
-        claim(arguments, inputs, [Path(arguments.model)])
-        from ppcls_ext.runtime import load
-
-        predictor = load(
-            arguments.model, backend=arguments.backend, threads=arguments.threads, precision=arguments.precision,
-            max_resized_megapixels=limit, bits=arguments.bits,
-        )  # fmt: skip
-        return predictor, inputs, batch_size
     if is_detection_config(arguments.config):
         from detection.configuration import load_config
 
@@ -157,53 +70,5 @@ def read_listing(annotations: Path) -> Any:
     return read_coco(annotations, Ledger(), content=load_coco(annotations, ("images", "categories")))
 
 
-def main() -> None:
-    """Predicts, prints the table, and writes what was asked for."""
-    arguments = parse_arguments()
-    from ppcls_ext.runtime import DetectionPredictor
-    from ppcls_ext.runtime.coco_results import coco_results, numbering_of
-    from ppcls_ext.runtime.report import above, as_records, as_table, save_pictures, summary
-    from ppcls_ext.utils.files import write_json
-    from ppcls_ext.utils.image_files import find_images, left_out
-    from ppcls_ext.utils.log import set_up_logging
-
-    set_up_logging()
-    check_arguments(arguments)
-    predictor, inputs, batch_size = open_predictor(arguments)
-    images, others = find_images(inputs), left_out(inputs)
-    if others:
-        print(others)
-    if isinstance(predictor, DetectionPredictor):
-        if arguments.topk is not None:
-            raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
-        listing = read_listing(arguments.annotations) if arguments.annotations else None
-        numbering = None
-        if listing is not None:
-            listing.spell_classes_as(predictor.classes or ())
-            numbering = numbering_of(listing, images, predictor)
-        found = predictor(images, batch_size=batch_size, threshold=arguments.threshold or 0.0)
-        predictions: Any = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
-        if arguments.coco:
-            write_json(arguments.coco, coco_results(found, predictor, numbering))
-            record_outputs([arguments.coco])
-    else:
-        for option in DETECTION_ONLY:
-            if getattr(arguments, option) is not None:
-                raise UserError(f"--{option} is for detectors; {predictor.model_name} is a classifier")
-        predictions = predictor(images, batch_size=batch_size, topk=arguments.topk)
-    counts = summary(predictions, predictor)
-    print(as_table(predictions, predictor))
-    print(counts)
-    if arguments.json:
-        write_json(arguments.json, as_records(predictions, predictor))
-        record_outputs([arguments.json])
-    if arguments.save:
-        written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
-        print(f"drawn: {written[0] if len(written) == 1 else f'{len(written)} pictures in {arguments.save}'}")
-    if all(prediction.error is not None for prediction in predictions):
-        first = predictions[0]
-        raise UserError(f"none of the {len(images)} images could be read: {first.name}: {first.error}")
-
-
 if __name__ == "__main__":
-    run(main)
+    run(lambda: predict(open_run, read_listing))

@@ -82,7 +82,7 @@ class SampleReader:
         for step in range(tries):
             index = (key.index + step) % len(self.dataset)
             try:
-                image, label = self.prepare(index, key.epoch)
+                image, label = self.prepare(index, key.epoch, key.copy)
             except ImageError as error:
                 first_cause = first_cause or error.cause
                 continue
@@ -92,14 +92,14 @@ class SampleReader:
             raise UserError(f"{name} and the {tries - 1} images after it cannot be used: {first_cause}")
         return Sample(None, int(self.dataset.labels[key.index]), key.index, key.index, first_cause)
 
-    def prepare(self, index: int, epoch: int) -> tuple[np.ndarray, int]:
-        """Returns the augmented image, ``float32`` ``[C, H, W]``, and its label.
+    def prepare(self, index: int, epoch: int, copy: int = 0) -> tuple[np.ndarray, int]:
+        """Returns the augmented image, ``float32`` ``[C, H, W]``, and its label; each copy is augmented otherwise.
 
         Raises:
             ImageError: the image cannot be read or does not fit an operator.
         """
         image, label = self.dataset.load(index)
-        generator = sample_generator(self.seed, epoch, index)
+        generator = sample_generator(self.seed, epoch, index, copy)
         decode, *others = self.operators
         image = decode(image, self.dataset.name_of(index))
         for operator in others:

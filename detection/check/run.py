@@ -31,6 +31,7 @@ from ppcls_ext.check.findings import (
 )
 from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, Workers, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
+from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.preprocess import ImageError, build_operators, depth
 from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, Resize
 from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
@@ -142,6 +143,7 @@ class Plan:
         enhance: raises the contrast of sonar frames; ``None`` shows images as they are.
         statement: what the decode operators say of samples of more than 8 bits.
         resizers: by set, the ``Resize`` operators that keep the ratio of the sides.
+        repeat_threshold: classes in a smaller share of the training images are repeated; ``None`` for none.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Plan:
     enhance: SonarEnhance | None = None
     statement: depth.Statement = dataclasses.field(default_factory=dict)
     resizers: Mapping[str, Sequence[Resize]] = dataclasses.field(default_factory=dict)
+    repeat_threshold: float | None = None
 
 
 def plan_of(config: DetectionConfig) -> Plan:
@@ -173,7 +176,10 @@ def plan_of(config: DetectionConfig) -> Plan:
     enhance = next(filter(None, (enhancement_of(reader.get("sample_transforms")) for reader in readers)), None)
     size, statement = evaluation_size(config.data), depth.statement_in(config.data)
     resizers = {part: resizers_of(config.data, f"{part}Reader") for part in sets}
-    return Plan(str(config.path), sets, config.data.get("num_classes"), size, enhance, statement, resizers)
+    return Plan(
+        str(config.path), sets, config.data.get("num_classes"), size, enhance, statement, resizers,
+        config.run_keys.repeat_threshold,
+    )  # fmt: skip
 
 
 def resizers_of(data: Mapping[str, Any], reader: str) -> list[Resize]:
@@ -376,6 +382,8 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
         each, images, ledger = classes.boxes[part], classes.images[part], ledgers[part]
         shown, total = count_of(int((each > 0).sum()), "class", "classes"), count_of(int(each.sum()), "box", "boxes")
         facts[part] = f"{PART_WORDS[part]}: {count_of(len(coco), 'image')} with {total} of {shown}"
+        if part == "Train" and plan.repeat_threshold is not None and each.any():
+            facts[part] += f"; {_repeated(coco, boxes[part], classes, plan)}"
         counts = zip(classes.names, each.tolist(), images.tolist(), strict=True)
         tables[part] = {
             "annotations": str(coco.path),
@@ -394,6 +402,15 @@ def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> D
         "detection", plan.name, findings, scan, seconds, outputs, facts, tables, about, plan, sets, boxes,
         sizes, classes,
     )  # fmt: skip
+
+
+def _repeated(coco: CocoSet, table: BoxTable, classes: Classes, plan: Plan) -> str:
+    """Returns how often an epoch shows the training images, of which some are left out as in training."""
+    numbers, shown = classes.numbers["Train"], classes.numbers["Train"] >= 0
+    rows = np.unique(table.rows[shown], return_inverse=True)[1]
+    empty = len(coco) - len(np.unique(table.rows)) if plan.sets["Train"].keeps_empty else 0
+    images = int(rows.max()) + 1 + empty
+    return repeat_sampling(plan.repeat_threshold, rows, numbers[shown], images, classes.names)[1]
 
 
 def tell_ledger(part: str, coco: CocoSet, ledger: Ledger, found: Findings) -> None:

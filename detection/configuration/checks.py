@@ -16,14 +16,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from detection.configuration.short_keys import STRIDE
 from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
-from ppcls_ext.engine.plan import EarlyStopping
+from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
-from ppcls_ext.utils.errors import suggestion
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.schema import Checker, Count, CountOrZero, NotNegative, Number, Section
 from ppcls_ext.utils.signature import REQUIRED, Parameter, parameters_of
 from ppcls_ext.utils.texts import read_text
@@ -31,7 +32,7 @@ from ppcls_ext.utils.texts import read_text
 Multiple = Annotated[Number, Field(ge=0.01, le=100)]
 
 
-class RunKeys(Section):
+class RunKeys(SharedKeys):
     """Top-level keys with a single value; sections stand beside them."""
 
     model_config = ConfigDict(extra="ignore")
@@ -39,6 +40,9 @@ class RunKeys(Section):
     architecture: str = ""
     metric: str = ""
     num_classes: Count = 1
+    # Ours, see short_keys.py.
+    image_size: Count = STRIDE
+    dataset_dir: str = ""
     epoch: Count = 1
     snapshot_epoch: Count = 1
     eval_interval: Count = 1
@@ -54,9 +58,8 @@ class RunKeys(Section):
     pretrain_weights: str | None = None
     use_gpu: bool = False
     cpu_kernels: Literal["auto", "paddle"] = "auto"
-    # Ours, see ppcls_ext/engine/plan.py.
-    early_stopping: dict[str, Any] | None = None
-    tuned_batch_size: Count | None = None
+    # Ours: classes in a smaller share of the images are repeated.
+    repeat_threshold: Annotated[Number, Field(gt=0, le=1)] | None = None
     use_xpu: bool = False
     use_npu: bool = False
     use_mlu: bool = False
@@ -94,7 +97,7 @@ REQUIRED_SECTIONS = (
 # Further keys that PaddleDetection's engine and command lines read, and those that its files hold for anchors.
 OTHER_KEYS = frozenset({
     "bias", "custom_black_list", "custom_white_list", "ema_skip_names", "ema_start_iters", "eval_height", "eval_size",
-    "eval_width", "filename", "fleet", "fuse_conv_bn", "image_height", "image_size", "image_width", "infer_img",
+    "eval_width", "filename", "fleet", "fuse_conv_bn", "image_height", "image_width", "infer_img",
     "init_loss_scaling", "map_type", "model", "multi_scale_eval", "num_joints", "pretrain_student_weights",
     "pretrain_teacher_weights", "profiler_options", "proposals_path", "pruner", "quant_batch_num",
     "save_prediction_only", "save_proposals", "scale", "semi_start_iters", "slim", "slim_method", "slim_type",
@@ -116,6 +119,8 @@ MOSAICS = ("MosaicPerspective", "Mosaic")
 TRAINING_ONLY = ("MosaicPerspective", "RandomPerspective")
 LETTERBOX = "LetterResize"
 YOLOV10 = "YOLOv10"
+# What our tools train, evaluate and export.
+DETECTORS = ("PPYOLOE", YOLOV10)
 YOLOV10_BACKBONE = "YOLOv10Backbone"
 YOLOV10_NECK = "YOLOv10Neck"
 _ANCHORED = re.compile(r"^(\w+)\s*:\s+&\w", re.MULTILINE)
@@ -198,11 +203,14 @@ def check_document(document: Document) -> None:
         UserError: PaddleDetection cannot be imported.
     """
     known, checker, data = catalog(), Checker(document), document.data
+    architecture = data.get("architecture")
+    if isinstance(architecture, str) and architecture in known.modules and architecture not in DETECTORS:
+        way = f"python -m detection PATH/TO/PaddleDetection/tools/train.py -c {document.path}"
+        message = f"only {' and '.join(DETECTORS)} go through these tools, got {architecture}; for others use {way}"
+        raise UserError(document.problem("architecture", message))
     for key, message in depth.agree(data):
         checker.add(key, message)
     checker.section(RunKeys, {str(name): value for name, value in data.items()}, "")
-    if isinstance(data.get("early_stopping"), dict):
-        checker.section(EarlyStopping, data["early_stopping"], "early_stopping")
     for name in (*REQUIRED_KEYS, *REQUIRED_SECTIONS):
         if name not in data:
             checker.add("", f"missing {'section' if name in REQUIRED_SECTIONS else 'key'} '{name}'")
@@ -220,7 +228,6 @@ def check_document(document: Document) -> None:
     for name in unknown:
         if name not in helpers:
             checker.add("", f"unknown key '{name}'{suggestion(str(name), names)}")
-    architecture = data.get("architecture")
     if isinstance(architecture, str) and architecture not in known.modules:
         checker.add("architecture", f"unknown class '{architecture}'{suggestion(architecture, known.modules)}")
     checker.raise_any()

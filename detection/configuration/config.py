@@ -7,28 +7,32 @@ import logging
 import os.path
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from detection.configuration.short_keys import PARTS, SHORT_KEYS, set_class_count
 from detection.geometry import UNSAID, BoxReading
 from detection.schedule import EPOCHS, LENGTHS
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import (
     ConfigLoader,
     Document,
+    apply_override,
     flatten,
     load_config_file,
     missing_file_message,
 )
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.lengths import apply_overrides, follow_epochs
+from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.utils.names import meant_path
+
+if TYPE_CHECKING:
+    from detection.configuration.checks import RunKeys
 
 logger = logging.getLogger(__name__)
 
 BASE_KEY = "_BASE_"
-PARTS = ("Train", "Eval", "Test")
 ENHANCEMENT = "SonarEnhance"
 
 
@@ -66,6 +70,13 @@ class DetectionConfig:
     def data(self) -> dict[str, Any]:
         """PaddleDetection's sections, as plain dictionaries, lists and scalars."""
         return self.document.data
+
+    @property
+    def run_keys(self) -> RunKeys:
+        """The top-level keys with a single value, with their defaults."""
+        from detection.configuration.checks import RunKeys
+
+        return RunKeys.model_validate({str(name): value for name, value in self.data.items()})
 
     @property
     def architecture(self) -> str:
@@ -129,14 +140,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
     """Reads ``path`` with its ``_BASE_`` files, applies ``KEY.SUB=VALUE`` changes and checks the result.
 
     Raises:
-        UserError: a file is missing, is no YAML or includes itself; a change has no ``=`` or no place.
+        UserError: a file is missing, is no YAML or includes itself; a change has no ``=`` or no place; ``image_size``
+            is none; ``num_classes: auto`` without the annotation file that has the classes.
         ConfigError: all that is wrong with the values, one line each.
     """
     from detection.configuration.checks import check_document
 
     document = load_with_bases(path)
     document.data = _plain(document.data)
-    apply_overrides(document, overrides, EPOCHS, LENGTHS)
+    if "Arch" in document.data:
+        raise UserError(f"{path}: this is a classification configuration; use a detection configuration (architecture)")
+    epochs = document.data.get(EPOCHS)
+    for change in overrides:
+        apply_override(document, change)
+        if spread := SHORT_KEYS.get(change.partition("=")[0].strip()):
+            spread(document)
+    follow_epochs(document, EPOCHS, LENGTHS, epochs, document.is_overridden)
+    set_class_count(document)
     check_document(document)
     return DetectionConfig(document)
 
@@ -197,6 +217,9 @@ def load_with_bases(path: str | Path, _above: tuple[Path, ...] = ()) -> Document
     for line in [line for line in document.lines if line == BASE_KEY or line.startswith(f"{BASE_KEY}[")]:
         del document.lines[line]
     merge(merged, document)
+    for key, spread in SHORT_KEYS.items():
+        if key in document.data:
+            spread(merged)
     return merged
 
 

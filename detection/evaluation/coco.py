@@ -117,9 +117,10 @@ def read_ground_truth(
                 np.array([box.crowd for box in found], bool),
             )
     records = {
-        image_id: {"file_name": frame.name, "width": frame.width, "height": frame.height}
+        image_id: {"file_name": frame.name, "width": frame.width, "height": frame.height,
+                   "sonar": frame.metadata.get("sonar")}
         for image_id, frame in wanted.items()
-    }
+    }  # fmt: skip
     return GroundTruth(source, chosen, records, boxes, coco.image_ids, frozenset(coco.category_ids))
 
 

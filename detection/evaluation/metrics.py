@@ -1,16 +1,18 @@
 """COCO metrics of detections, by faster-coco-eval: equal to those of pycocotools, several times faster.
 
 :func:`evaluate_detections` is the whole of it: average precision and recall, of all classes and of each, the score
-thresholds with the highest F1, and the confusion matrix. A further analysis, such as errors by kind, is a function of
-(truth, detections) below and a field of :class:`DetectionMetrics`. The classes know how they look in a terminal and in
-``figures.json``; charts and panels are in ``detection.evaluation.report``.
+thresholds with the highest F1, the confusion matrix, what each kind of error costs (TIDE), and figures by distance from
+the sonar. A further analysis is a function of (truth, detections) below and a field of :class:`DetectionMetrics`. The
+classes know how they look in a terminal and in ``figures.json``; charts and panels are in
+``detection.evaluation.report``.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from detection.evaluation.coco import (
     check_detections,
     read_ground_truth,
 )
+from detection.fan import fan_of, opening_and_range
 
 # Names of the twelve COCO metrics, in COCO's order.
 SUMMARY = (
@@ -41,6 +44,14 @@ IOU_THRESHOLD = 0.5
 FALLBACK_THRESHOLD = 0.5
 FREE, IGNORED = -1, -2
 NAME_WIDTH = 28
+# Kinds of errors, and below which overlap a detection has nothing to do with a box.
+ERRORS = ("classification", "localisation", "both", "duplicate", "background", "missed")
+FALSE_POSITIVES, FALSE_NEGATIVES = "all false positives", "all false negatives"
+CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(len(ERRORS))
+CORRECT = -1
+BACKGROUND_IOU = 0.1
+# So many rings at most, of a width that begins with one of these digits.
+MOST_RINGS, RING_WIDTHS = 6, (1, 2, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,38 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
+class ErrorLoss:
+    """What one kind of error costs.
+
+    Attributes:
+        number: how many detections are such errors, whatever their score; of missed ones, how many boxes.
+        ap50_lost: AP50 with all of them mended, minus AP50.
+    """
+
+    number: int
+    ap50_lost: float
+
+
+@dataclass(frozen=True)
+class RingMetrics:
+    """Figures of the objects whose centre is ``nearest`` to ``farthest`` metres from the sonar.
+
+    Attributes:
+        nearest, farthest: limits of the ring in metres.
+        boxes: annotated boxes in it, without crowds.
+        ap, ap50, recall: AP at IoU 0.5 to 0.95 and at 0.5, and recall at IoU 0.5 with 100 detections an image, the
+            mean over classes; ``None`` without boxes.
+    """
+
+    nearest: float
+    farthest: float
+    boxes: int
+    ap: float | None
+    ap50: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True)
 class DetectionMetrics:
     """Results of one evaluation.
 
@@ -104,6 +147,9 @@ class DetectionMetrics:
         recall: ``[101]``: the recalls at which precision is known.
         precision: class name -> interpolated precision ``[101]`` at IoU 0.5; classes without boxes are left out.
         image_ids: the images that were evaluated.
+        errors: what each kind of ``ERRORS`` costs, then all false positives and all false negatives; see
+            :func:`error_breakdown`. Empty where nothing is annotated.
+        rings: by distance from the sonar; empty where no frame says its range.
     """
 
     summary: dict[str, float | None]
@@ -121,6 +167,8 @@ class DetectionMetrics:
     recall: np.ndarray = field(repr=False)
     precision: dict[str, np.ndarray] = field(repr=False)
     image_ids: tuple[int, ...] = field(repr=False)
+    errors: dict[str, ErrorLoss] = field(default_factory=dict)
+    rings: tuple[RingMetrics, ...] = ()
 
     @property
     def ap(self) -> float | None:
@@ -161,6 +209,8 @@ class DetectionMetrics:
                 "recall": np.round(self.recall, 2).tolist(),
                 "precision": {name: np.round(values, 5).tolist() for name, values in self.precision.items()},
             },
+            "errors": {name: vars(loss) for name, loss in self.errors.items()},
+            **({"rings": [vars(ring) for ring in self.rings]} if self.rings else {}),
         }
 
     def table(self) -> str:
@@ -179,6 +229,16 @@ class DetectionMetrics:
             cells = [figure_text(self.summary[f"{name}_{size}"]) for name in ("AP", "AR")]
             size_rows.append((size, text, f"{self.boxes_by_size[size]:,}", *cells))
         lines = [*_aligned(rows, left=1, rules=(1, len(rows) - 1)), "", *_aligned(size_rows, left=2, rules=(1,))]
+        if self.rings:
+            ring_rows = [("metres from the sonar", "boxes", "AP", "AP50", "recall")]
+            for ring in self.rings:
+                cells = map(figure_text, (ring.ap, ring.ap50, ring.recall))
+                ring_rows.append((f"{ring.nearest:g} to {ring.farthest:g}", f"{ring.boxes:,}", *cells))
+            lines += ["", *_aligned(ring_rows, left=1, rules=(1,))]
+        if self.errors:
+            error_rows = [("error", "AP50 lost")]
+            error_rows += [(name, f"{loss.ap50_lost:.3f}") for name, loss in self.errors.items()]
+            lines += ["", *_aligned(error_rows, left=1, rules=(1, 1 + len(ERRORS)))]
         absent = [row.name for row in self.classes if row.absent]
         if absent:
             lines += ["", f"without annotated boxes, in no average: {', '.join(absent)}"]
@@ -280,13 +340,19 @@ def evaluate_detections(
         recall=np.linspace(0, 1, 101),
         precision={row.name: precision[IOU_50, :, index, 0, -1] for index, row in enumerate(rows) if not row.absent},
         image_ids=tuple(truth.images),
+        errors=error_breakdown(truth, found),
+        rings=by_ring(truth, found),
     )
 
 
-def _accumulate(truth: GroundTruth, detections: Mapping[int, Boxes]) -> tuple[np.ndarray, np.ndarray]:
+def _accumulate(
+    truth: GroundTruth, detections: Mapping[int, Boxes], distances: Sequence[Mapping[int, np.ndarray]] = (),
+    rings: Sequence[tuple[float, float]] = (),
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Returns precision ``[IoU, recall, class, size, limit]`` and recall ``[IoU, class, size, limit]``, -1 for none.
 
-    Classes are in the order of ``truth.classes``; sizes are all, small, medium, large.
+    Classes are in the order of ``truth.classes``; sizes are all, small, medium, large. With ``distances`` of the
+    annotated boxes and of the detections (by image, ``[N]`` each), ``rings`` take the place of the sizes.
     """
     from faster_coco_eval import COCO
     from faster_coco_eval.core.faster_eval_api import COCOeval_faster
@@ -294,14 +360,21 @@ def _accumulate(truth: GroundTruth, detections: Mapping[int, Boxes]) -> tuple[np
     images = [{"id": number} for number in truth.images]
     categories = [{"id": number, "name": name} for number, name in truth.classes.items()]
     data = {"images": images, "categories": categories}
-    annotated = COCO({**data, "annotations": _records(truth.boxes, "area")})
-    detected = COCO({**data, "annotations": _records(detections, "score")})
+    records = [_records(truth.boxes, "area"), _records(detections, "score")]
+    for part, of_image in zip(records, distances, strict=False):
+        measured = [value for values in of_image.values() for value in values.tolist()]
+        for record, distance in zip(part, measured, strict=True):
+            record["area"] = distance  # What COCO sorts boxes into sizes by.
+    annotated, detected = (COCO({**data, "annotations": part}) for part in records)
     evaluation = COCOeval_faster(annotated, detected, "bbox", print_function=lambda *texts: None)
     evaluation.params.maxDets = list(MOST_DETECTIONS)
+    if rings:
+        evaluation.params.areaRng = [list(ring) for ring in rings]
+        evaluation.params.areaRngLbl = [str(ring) for ring in rings]
     evaluation.evaluate()
     evaluation.accumulate()
     order = np.argsort(np.argsort(list(truth.classes)))
-    shape = (10, 101, len(order), 4, len(MOST_DETECTIONS))
+    shape = (10, 101, len(order), len(rings) or 4, len(MOST_DETECTIONS))
     precision = np.asarray(evaluation.eval["precision"], np.float64).reshape(shape)
     recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape[:1] + shape[2:])
     return precision[:, :, order], recall[:, order]
@@ -441,3 +514,165 @@ def _best(scores: np.ndarray, correct: np.ndarray, total: int) -> BestThreshold 
     f1 = np.where(np.append(scores[1:] != scores[:-1], True), 2 * hits / (kept + total), 0.0)
     best = int(np.argmax(f1))
     return BestThreshold(*(float(value[best]) for value in (scores, f1, hits / kept, hits / total)))
+
+
+def error_breakdown(truth: GroundTruth, detections: Mapping[int, Boxes]) -> dict[str, ErrorLoss]:
+    """Tells how much AP50 each kind of error costs, after TIDE (Bolya et al. 2020, arXiv 2008.08115, section 2).
+
+    Detections are matched as by COCO: class by class, the 100 best of each class and image; those in crowds are left
+    out. A detection without a box is, the first that holds:
+
+    - duplicate: a box of its class overlaps by at least 0.5, but a better detection has it;
+    - classification: a box of another class overlaps by at least 0.5;
+    - localisation: a box of its class overlaps by at least 0.1;
+    - both: a box of another class overlaps by at least 0.1;
+    - background: nothing overlaps as much.
+
+    A box that no detection has is missed, unless an error of class or place is on it. A kind is mended by giving the
+    detections the class or the box that they nearly have (of several on one box the best remains), by taking away
+    duplicates, background and those that are wrong in both, and by not counting missed boxes. The losses need not add
+    up to 1 - AP50, since precision counts all errors together.
+
+    Returns:
+        Kind -> its loss, in the order of ``ERRORS``, then those of all false positives (all taken away) and of all
+        false negatives (none counted); empty where nothing is annotated.
+    """
+    columns: list[tuple[np.ndarray, ...]] = [(np.zeros(0), *(np.zeros(0, np.int64) for _ in range(3)))]
+    owners, found_of = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+    first = 0
+    for image_id in truth.images:
+        boxes, found = truth.of(image_id), _best_of_each_class(detections.get(image_id, NO_BOXES))
+        box_of, detection_of = match_boxes(found, boxes, own_class_only=True)
+        kinds, targets = _kinds_of_errors(found, boxes, box_of)
+        counted = box_of != IGNORED
+        one = (found.weights, found.category_ids, kinds, targets + first)
+        columns.append(tuple(column[counted] for column in one))
+        # Crowds count as found: they need no detection.
+        owners.append(np.where(boxes.crowd, FREE, boxes.category_ids))
+        found_of.append(detection_of != FREE)
+        first += len(boxes)
+    scores, labels, kinds, targets = (np.concatenate(column) for column in zip(*columns, strict=True))
+    owner, found_box = np.concatenate(owners), np.concatenate(found_of)
+    totals = Counter(owner[owner != FREE].tolist())
+    if not totals:
+        return {}
+    best_first = np.argsort(-scores, kind="stable")
+    nearly = np.isin(kinds, (CLASSIFICATION, LOCALISATION))
+    missed = ~found_box
+    missed[targets[nearly]] = False
+    correct = kinds == CORRECT
+
+    def ap50(kept: np.ndarray, labels: np.ndarray, correct: np.ndarray, left_out: np.ndarray | None = None) -> float:
+        gone = Counter() if left_out is None else Counter(owner[left_out].tolist())
+        remaining = {name: total - gone[name] for name, total in totals.items()}
+        order = best_first[kept[best_first]]
+        return _mean_ap50(labels[order], correct[order], remaining)
+
+    def mended(kind: int) -> float:
+        wrong = kinds == kind
+        if kind not in (CLASSIFICATION, LOCALISATION):
+            return ap50(~wrong, labels, correct)
+        right = correct | wrong
+        order = best_first[right[best_first]]
+        kept = ~right
+        kept[order[np.unique(targets[order], return_index=True)[1]]] = True
+        renamed = labels.copy()
+        renamed[wrong] = owner[targets[wrong]]
+        return ap50(kept, renamed, right)
+
+    everything = np.ones(len(scores), bool)
+    before = ap50(everything, labels, correct)
+    losses = {ERRORS[kind]: ErrorLoss(int((kinds == kind).sum()), mended(kind) - before) for kind in range(MISSED)}
+    losses[ERRORS[MISSED]] = ErrorLoss(int(missed.sum()), ap50(everything, labels, correct, missed) - before)
+    losses[FALSE_POSITIVES] = ErrorLoss(int((~correct).sum()), ap50(correct, labels, correct) - before)
+    unfound = ~found_box
+    losses[FALSE_NEGATIVES] = ErrorLoss(int(unfound.sum()), ap50(everything, labels, correct, unfound) - before)
+    return losses
+
+
+def _best_of_each_class(found: Boxes) -> Boxes:
+    """Returns the detections of one image that COCO counts."""
+    order, most = np.argsort(-found.weights, kind="stable"), MOST_DETECTIONS[-1]
+    if len(order) <= most:
+        return found
+    ids = found.category_ids[order]
+    return found.part(np.sort(np.concatenate([order[ids == number][:most] for number in np.unique(ids)])))
+
+
+def _kinds_of_errors(found: Boxes, boxes: Boxes, box_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what is wrong with the detections of an image, an index of ``ERRORS`` or ``CORRECT``, ``[detections]``;
+    and the box that each has or nearly has, ``[detections]``, 0 where there is none."""
+    if not len(found) or not len(boxes):
+        return np.full(len(found), BACKGROUND), np.zeros(len(found), np.int64)
+    iou = np.where(boxes.crowd, 0.0, overlaps(found, boxes))
+    same = found.category_ids[:, None] == boxes.category_ids
+    own, other = np.where(same, iou, 0.0), np.where(same, 0.0, iou)
+    on_own, on_other = own.max(axis=1), other.max(axis=1)
+    conditions = (on_own >= IOU_THRESHOLD, on_other >= IOU_THRESHOLD, on_own >= BACKGROUND_IOU,
+                  on_other >= BACKGROUND_IOU)  # fmt: skip
+    kinds = np.select(conditions, (DUPLICATE, CLASSIFICATION, LOCALISATION, BOTH), BACKGROUND)
+    kinds[box_of >= 0] = CORRECT
+    targets = np.where(kinds == CLASSIFICATION, other.argmax(axis=1), own.argmax(axis=1))
+    return kinds, np.where(box_of >= 0, box_of, targets)
+
+
+def _mean_ap50(labels: np.ndarray, correct: np.ndarray, totals: Mapping[int, int]) -> float:
+    """Returns the mean over classes of COCO's AP, precision at 101 recalls.
+
+    Of a class whose boxes are all left out, the AP is 1 if nothing is detected either, else 0, its precision.
+
+    Args:
+        labels, correct: class and verdict of the detections, the best first, ``[N]``.
+        totals: class -> how many boxes count.
+    """
+    values = []
+    for category_id, total in totals.items():
+        hits = np.cumsum(correct[labels == category_id])
+        if total == 0:
+            values.append(float(len(hits) == 0))
+            continue
+        precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
+        places = np.searchsorted(hits / total, np.linspace(0, 1, 101))
+        values.append(float(np.append(precision, 0.0)[places].mean()))
+    return float(np.mean(values))
+
+
+def by_ring(truth: GroundTruth, detections: Mapping[int, Boxes]) -> tuple[RingMetrics, ...]:
+    """Evaluates the frames whose metadata tell where the sonar is, by rings around it; none where no frame tells.
+
+    An object belongs to the ring in which the centre of its box is. As COCO does with sizes, a detection without a box
+    counts in its own ring only. Rings are equally wide, up to the largest range.
+    """
+    ranges = {number: found[2] for number, record in truth.images.items()
+              if isinstance(record["sonar"], Mapping) and (found := opening_and_range(record["sonar"]))}  # fmt: skip
+    if not ranges:
+        return ()
+    longest = max(ranges.values())
+    power = 10.0 ** math.floor(math.log10(longest / MOST_RINGS))
+    width = next(digit * power for digit in RING_WIDTHS if digit * power * MOST_RINGS >= longest * (1 - 1e-9))
+    count = math.ceil(longest / width - 1e-9)
+    # Corners of the picture may be a little farther than the range: they belong to the last ring.
+    limits = [(number * width, (number + 1) * width if number < count - 1 else math.inf) for number in range(count)]
+    sets = [{number: boxes for number, boxes in part.items() if number in ranges} for part in (truth.boxes, detections)]
+    distances = [{number: _distances(boxes, truth.images[number]) for number, boxes in part.items()} for part in sets]
+    part = replace(truth, images={number: truth.images[number] for number in ranges}, boxes=sets[0])
+    precision, recall = _accumulate(part, sets[1], distances, limits)
+    metres = np.concatenate([np.zeros(0), *(distances[0][number][~boxes.crowd] for number, boxes in sets[0].items())])
+    rings = []
+    for number, (nearest, farthest) in enumerate(limits):
+        figures = (precision[..., number, -1], precision[IOU_50, ..., number, -1], recall[IOU_50, ..., number, -1])
+        known = (values[values > -1] for values in figures)
+        means = [float(values.mean()) if values.size else None for values in known]
+        boxes = int(((metres >= nearest) & (metres < farthest)).sum())
+        rings.append(RingMetrics(nearest, min(farthest, count * width), boxes, *means))
+    return tuple(rings)
+
+
+def _distances(boxes: Boxes, record: Mapping[str, Any]) -> np.ndarray:
+    """Returns how many metres from the sonar the centres of boxes are, ``[N]``; the frame's settings say its range."""
+    sonar, centres = record["sonar"], boxes.boxes[:, :2] + boxes.boxes[:, 2:] / 2
+    if sonar.get("projection") != "polar":
+        return fan_of(sonar, record["width"], record["height"]).distance_and_bearing(centres)[:, 0]
+    _, near, far = opening_and_range(sonar)
+    share = centres[:, 1] / record["height"]
+    return far - (far - (near or 0.0)) * (1 - share if sonar.get("nearest") == "top" else share)

@@ -40,7 +40,7 @@ from ppcls_ext.utils.drawing import (
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
 from ppcls_ext.utils.fonts import drawable, font_of, text_width, write
 from ppcls_ext.utils.names import match_names
-from ppcls_ext.utils.plots import draw_class_bars, draw_confusion, draw_precision_recall
+from ppcls_ext.utils.plots import draw_class_bars, draw_confusion, draw_losses, draw_precision_recall
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,9 @@ def write_evaluation(
     panels: int = PANELS,
     enhance: Enhance | None = None,
     value_range: Range | None = None,
+    weights: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Writes ``figures.json``, ``detections.json``, three charts and ``panels.png``.
+    """Writes ``figures.json``, ``detections.json``, four charts and ``panels.png``.
 
     Args:
         folder: is made if it is not there; files of an earlier evaluation are replaced.
@@ -75,6 +76,7 @@ def write_evaluation(
         panels: how many images to show, the worst first (see :class:`ImageErrors`); 0 leaves the sheet out.
         enhance: what the detector does to the contrast of a picture (``uint8`` RGB in and out), so that dark sonar
             frames are shown as it sees them.
+        weights: ``file`` and ``sha256`` of what was evaluated: an export of the same takes the thresholds over.
         value_range: what the detector made of samples of more than 8 bits, see ``decode_image``; for the same reason.
 
     Returns:
@@ -88,9 +90,10 @@ def write_evaluation(
     truth = read_ground_truth(annotation_file, metrics.image_ids, [row.name for row in metrics.classes])
     truth = replace(truth, numbers={row.category_id: row.number for row in metrics.classes})
     found = check_detections(detections, truth)
-    names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png")
+    names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png",
+             "errors.png")  # fmt: skip
     written = [folder / name for name in names]
-    write_json(written[0], {"annotation_file": truth.source, **metrics.as_json()})
+    write_json(written[0], {"annotation_file": truth.source, "weights": weights, **metrics.as_json()})
     # One record a line: small, and still readable. NumPy's numbers become Python's own.
     lines = ",\n".join(
         json.dumps({
@@ -108,6 +111,7 @@ def write_evaluation(
     shown = [drawable(row.name, row.number, in_chart=True) for row in metrics.classes]
     draw_confusion(metrics.confusion, shown, written[3], f"{summary}\n{limits}")
     draw_class_bars(metrics, SIZES, written[4], summary)
+    draw_losses(metrics, written[5], summary)
     if panels > 0:
         worst = worst_images(truth, found, metrics.score_threshold, metrics.iou_threshold)[:panels]
         subtitle = (

@@ -120,7 +120,7 @@ def split_by_seed(frames: Sequence[Frame], classes: int, fraction: float, seed: 
     Raises:
         UserError: all frames look the same.
     """
-    groups, threshold = group_frames(np.stack([frame.look for frame in frames]))
+    groups, threshold = group_frames(np.stack([frame.look for frame in frames]), _tiles_of_one_picture(frames))
     number = int(groups.max()) + 1
     if number < 2:
         raise UserError(f"all {len(frames)} frames look nearly the same, so they cannot be split; give --split-files")
@@ -175,11 +175,19 @@ def hash_of(look: np.ndarray) -> int:
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
-def group_frames(looks: np.ndarray) -> tuple[np.ndarray, float]:
+def _tiles_of_one_picture(frames: Sequence[Frame]) -> list[tuple[int, int]]:
+    """Returns pairs of frames, by number, that were cut from one picture (``prepare_data.py tile``)."""
+    first: dict[str, int] = {}
+    names = [str(frame.metadata.get("tile_of", number)) for number, frame in enumerate(frames)]
+    return [(first.setdefault(name, number), number) for number, name in enumerate(names)]
+
+
+def group_frames(looks: np.ndarray, together: Sequence[tuple[int, int]] = ()) -> tuple[np.ndarray, float]:
     """Puts frames that look nearly the same into one group, with all that look like any of them.
 
     Args:
         looks: ``float32`` ``[N, 1024]`` of :func:`look_of`.
+        together: pairs of frames, by number, that belong to one group whatever they look like.
 
     Returns:
         The group of each frame, ``int64`` ``[N]``, numbered from 0 in the order of their first frames, and the
@@ -192,7 +200,7 @@ def group_frames(looks: np.ndarray) -> tuple[np.ndarray, float]:
     pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *(pairs for pairs, _ in found)])
     values = np.concatenate([np.empty(0, dtype=np.float32), *(values for _, values in found)])
     for threshold in THRESHOLDS:
-        first, second = pairs[values >= threshold].T
+        first, second = np.concatenate([pairs[values >= threshold], np.array(together, np.int64).reshape(-1, 2)]).T
         graph = coo_matrix((np.ones(len(first), dtype=bool), (first, second)), shape=(len(looks), len(looks)))
         # Numbered by first members, whatever order the library finds them in.
         _, components = connected_components(graph, directed=False)

@@ -20,10 +20,11 @@ SHOWN = 3
 
 def name_images(frames: Sequence[Frame], ledger: Ledger) -> None:
     """Gives each frame its file name below ``images``: the base name, with its folder in front where two are alike."""
-    counts = Counter(PurePosixPath(frame.name).name.casefold() for frame in frames)
+    # A picture may have been written anew, in another format.
+    paths = [PurePosixPath(frame.name).with_suffix(frame.image.suffix) for frame in frames]
+    counts = Counter(path.name.casefold() for path in paths)
     taken: set[str] = set()
-    for frame in frames:
-        path = PurePosixPath(frame.name)
+    for frame, path in zip(frames, paths, strict=True):
         target = path.name if counts[path.name.casefold()] == 1 else "__".join(path.parts)
         # Where a name is no UTF-8, the frame's name spells bytes out with backslashes, which some systems refuse.
         target = target.replace("\\", "_")

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional
@@ -115,6 +116,9 @@ class YOLOv10Head(nn.Layer):
         assigner: chooses the anchors that learn a box.
         loss_weight: gains of the parts of the loss, ``class``, ``iou`` and ``dfl``.
 
+    Attributes:
+        class_weights: what an object of each class counts in the class loss, ``[num_classes]``, or ``None``.
+
     Raises:
         ValueError: a gain is negative or unknown; the message begins with its key.
     """
@@ -141,6 +145,7 @@ class YOLOv10Head(nn.Layer):
         self.strides, self.num_classes, self.reg_max = list(strides), num_classes, reg_max
         self.assigner = YOLOv10Assigner() if isinstance(assigner, str) else assigner
         self.gains = {**GAINS, **loss_weight}
+        self.class_weights: np.ndarray | None = None
         self.one_to_many: DetectionBranch | None = DetectionBranch(in_channels, num_classes, reg_max, strides)
         self.one_to_one = copy.deepcopy(self.one_to_many)
 
@@ -200,7 +205,7 @@ class YOLOv10Head(nn.Layer):
             parts = []
             for branch, (distributions, logits) in enumerate(predictions):
                 iou, dfl = box_losses(distributions, points, strides, assignments[branch], self.reg_max)
-                entropy = class_loss(logits, assignments[branch])
+                entropy = class_loss(logits, assignments[branch], self.class_weights)
                 gains = [self.gains["class"] * entropy, self.gains["iou"] * iou, self.gains["dfl"] * dfl]
                 parts.append(paddle.stack(gains) / scale[branch])
             one_to_many, one_to_one = parts

@@ -272,12 +272,15 @@ def first_of_best(values: paddle.Tensor, most: int) -> paddle.Tensor:
     return above | (equal & (equal.astype("int64").cumsum(axis=-1) <= left))
 
 
-def class_loss(logits: paddle.Tensor, assignment: Assignment) -> paddle.Tensor:
+def class_loss(
+    logits: paddle.Tensor, assignment: Assignment, class_weights: np.ndarray | None = None
+) -> paddle.Tensor:
     """Returns the sum of the binary cross-entropies of all anchors and classes.
 
     Args:
         logits: ``[N, A, K]``.
         assignment: the score that each positive anchor has to learn for its class; all else has to learn 0.
+        class_weights: factors ``[K]`` of what positive anchors have to learn for their class.
 
     Returns:
         A scalar, to be divided by the normaliser.
@@ -286,7 +289,12 @@ def class_loss(logits: paddle.Tensor, assignment: Assignment) -> paddle.Tensor:
     # With logit x and target t an entropy is softplus(x) - x t, and t is 0 nearly everywhere.
     total = functional.softplus(logits).sum()
     cells = assignment.positive * classes + assignment.labels
-    return total - (paddle.gather(logits.flatten(), cells) * assignment.scores).sum()
+    chosen = paddle.gather(logits.flatten(), cells)
+    total = total - (chosen * assignment.scores).sum()
+    if class_weights is None:
+        return total
+    more = paddle.gather(paddle.to_tensor(class_weights) - 1, assignment.labels)
+    return total + (more * (functional.softplus(chosen) - chosen * assignment.scores)).sum()
 
 
 def distribution_loss(distributions: paddle.Tensor, distances: paddle.Tensor, reg_max: int) -> paddle.Tensor:

@@ -335,6 +335,8 @@ def _examine_chunk(task: tuple[str, np.ndarray]) -> tuple[np.ndarray, dict[int, 
 
 # Faults of single images
 
+# Enlarged so many times in width or height, an image shows no more than a smaller input would, at many times the cost.
+MUCH_ENLARGED = 3.0
 # Long side over short side above which a square crop shows less than a quarter of the picture.
 EXTREME_ASPECT = 4.0
 MARK_KINDS = {
@@ -379,7 +381,8 @@ def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSi
     Args:
         scan: the records.
         found: takes the faults (``IMAGE_KINDS``).
-        wanted: for each set the size that its operators lead to; smaller images are found. Left out: any size will do.
+        wanted: for each set the size that its operators lead to; smaller images are found,
+            or much smaller ones where they are enlarged. Left out: any size will do.
     """
     extreme: list[tuple[float, Picture, str]] = []
     for part in scan.records:
@@ -399,9 +402,13 @@ def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSi
         if wanted and part in wanted:
             width, height, strict = wanted[part]
             kind = f"small_image_{PART_WORDS[part]}"
-            what = "too small for the crop" if strict else "enlarged by the operators"
-            found.kinds[kind] = Kind(ERROR if strict else WARNING, f"smaller than {width}x{height}, {what}")
-            small = np.flatnonzero((sizes < (width, height)).any(axis=1))
+            if strict:
+                found.kinds[kind] = Kind(ERROR, f"smaller than {width}x{height}, too small for the crop")
+            else:
+                what = f"enlarged more than {MUCH_ENLARGED:g} times to {width}x{height} (a smaller input shows as much)"
+                found.kinds[kind] = Kind(WARNING, what)
+            least = np.array([width, height]) / (1.0 if strict else MUCH_ENLARGED)
+            small = np.flatnonzero((sizes < least).any(axis=1))
             for row in small[np.argsort(sizes[small].prod(axis=1), kind="stable")].tolist():
                 found.add(kind, pictures[row], note="{}x{}".format(*sizes[row]))
         aspects = sizes.max(axis=1) / sizes.min(axis=1)

@@ -40,6 +40,7 @@ from ppcls_ext.preprocess.content import READ, kind_of
 from ppcls_ext.preprocess.decode import TooManyPixelsError, header_of
 from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime import BACKENDS, DetectionPredictor, Predictor
+from ppcls_ext.runtime.predictor import RECOMMENDED, threshold_of
 from ppcls_ext.utils.errors import UserError, suggestion
 
 logger = logging.getLogger(__name__)
@@ -220,6 +221,7 @@ def create_app(
         enhances = predictor.enhance is not None
         return {
             **description, "class_num": predictor.class_num, "threshold": DEFAULT_THRESHOLD, "enhances": enhances,
+            "recommended": predictor.thresholds.limits().tolist() if predictor.thresholds else None,
         }  # fmt: skip
 
     @app.post("/predict")
@@ -233,6 +235,8 @@ def create_app(
             the upright picture); and ``preview``, a ``data:`` address, with ``?preview=1``.
         """
         options, preview = read_parameters(flask.request.args.to_dict(), detects)
+        if options.get("threshold") == RECOMMENDED and predictor.thresholds is None:
+            flask.abort(400, "this model has no recommended thresholds; threshold must be a number from 0 to 1")
         if not places.acquire(timeout=patience):
             raise ServiceUnavailable("too many pictures at a time; try again", retry_after=2)
 
@@ -283,11 +287,9 @@ def read_parameters(values: dict[str, str], detects: bool) -> tuple[dict[str, An
         options["topk"] = int(values["topk"])
     if "threshold" in values:
         try:
-            options["threshold"] = float(values["threshold"])
-        except ValueError:
-            options["threshold"] = -1.0
-        if not 0 <= options["threshold"] <= 1:
-            flask.abort(400, "threshold must be a number from 0 to 1")
+            options["threshold"] = threshold_of(values["threshold"])
+        except UserError as error:
+            flask.abort(400, str(error))
     return options, values.get("preview") == "1"
 
 

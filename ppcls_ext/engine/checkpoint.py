@@ -274,3 +274,10 @@ def import_optimizer_state(
         # Paddle insists on it; where the learning rate stands is the caller's business.
         restored["LR_Scheduler"] = schedule
     optimizer.set_state_dict(restored)
+    stated = {key.rpartition("/")[0] for key in state}
+    learning = [(name, parameter) for name, parameter in named_parameters if not parameter.stop_gradient]
+    if state and not stated.issuperset(name for name, _ in learning):
+        # Frozen so far, some have no state yet. Paddle would insist on it once it wants to make theirs.
+        block = paddle.static.default_main_program().global_block()
+        optimizer._create_accumulators(block, [parameter for name, parameter in learning if name in stated])
+        optimizer._accumulators_holder = {}

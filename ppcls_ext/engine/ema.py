@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import paddle
@@ -26,6 +26,7 @@ class ExponentialMovingAverage:
         self._model = model
         self.decay = decay
         self.updates = 0
+        self._held: frozenset[str] = frozenset()
         self.average = {
             name: value.detach().clone().astype("float32")
             for name, value in model.state_dict().items()
@@ -38,11 +39,20 @@ class ExponentialMovingAverage:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         values = self._model.state_dict()
-        if move_averages(list(self.average.values()), [values[name] for name in self.average], decay):
+        names = [name for name in self.average if name not in self._held]
+        if move_averages([self.average[name] for name in names], [values[name] for name in names], decay):
             return
-        for name, average in self.average.items():
-            average.scale_(decay)
-            average.add_(values[name].detach().astype("float32") * (1 - decay))
+        for name in names:
+            self.average[name].scale_(decay)
+            self.average[name].add_(values[name].detach().astype("float32") * (1 - decay))
+
+    @paddle.no_grad()
+    def hold(self, names: Collection[str]) -> None:
+        """Leaves entries that do not change now at the model's very values, which sums would only round."""
+        values = self._model.state_dict()
+        self._held = frozenset(names)
+        for name in self._held & self.average.keys():
+            self.average[name].set_value(values[name].astype("float32"))
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns the averaged state as arrays, complete: entries that are not averaged are the model's."""

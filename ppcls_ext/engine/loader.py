@@ -49,9 +49,9 @@ Arrays = dict[str, Any]
 ORDER, SAMPLE, BATCH = 1, 2, 3
 
 
-def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """For the augmentation of one sample in one epoch."""
-    return np.random.default_rng([SAMPLE, seed, epoch, index])
+def sample_generator(seed: int, epoch: int, index: int, copy: int = 0) -> np.random.Generator:
+    """For the augmentation of one sample in one epoch; each copy of it has another."""
+    return np.random.default_rng([SAMPLE, seed, epoch, index, copy])
 
 
 def batch_generator(seed: int, epoch: int, batch: int, rank: int) -> np.random.Generator:
@@ -66,18 +66,21 @@ class SampleKey(NamedTuple):
         epoch: number of the epoch.
         position: place in the epoch's order, over all processes.
         index: place in the data set.
+        copy: how often the epoch has shown it before.
     """
 
     epoch: int
     position: int
     index: int
+    copy: int = 0
 
 
 class EpochBatchSampler:
     """Yields lists of :class:`SampleKey`; may begin in the middle of an epoch.
 
     The k-th batches of all processes together hold exactly the samples of the k-th batch of one process with
-    ``world_size`` times the batch size, but for what ``in_step`` leaves out of the last. No sample is repeated.
+    ``world_size`` times the batch size, but for what ``in_step`` leaves out of the last. Without ``factors`` no sample
+    is repeated.
 
     Args:
         length: number of samples.
@@ -90,6 +93,8 @@ class EpochBatchSampler:
             averaged over the processes, and only so is that the average over the samples. Of the last batch, fewer
             than ``world_size`` samples are left out for it; one process leaves out none. Evaluation switches it off
             and sees every sample.
+        factors: how often an epoch shows each sample on average, ``[length]``; once each where it is None. All epochs
+            are equally long, and in each a factor of 2.3 means two or three times.
 
     Raises:
         ValueError: the arguments leave no batch; the message begins with the argument's name.
@@ -105,6 +110,7 @@ class EpochBatchSampler:
         rank: int = 0,
         world_size: int = 1,
         in_step: bool = True,
+        factors: np.ndarray | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: must be positive, got {batch_size}")
@@ -119,12 +125,14 @@ class EpochBatchSampler:
         self.world_size = world_size
         self.epoch = 0
         self.start_batch = 0
-        rest = length % self.global_batch_size
+        self.factors = factors
+        self.shown = length if factors is None else round(float(factors.sum()))
+        rest = self.shown % self.global_batch_size
         left_out = rest if drop_last else rest % world_size if in_step else 0
-        self.used = length - left_out
+        self.used = self.shown - left_out
         if self.used == 0:
             raise ValueError(
-                f"batch_size: {length} samples do not fill a batch of {batch_size} on {world_size} process(es)"
+                f"batch_size: {self.shown} samples do not fill a batch of {batch_size} on {world_size} process(es)"
             )
 
     @property
@@ -138,10 +146,17 @@ class EpochBatchSampler:
         self.start_batch = start_batch
 
     def order(self) -> np.ndarray:
-        """Returns the epoch's order of the whole data set, ``int64`` ``[length]``."""
-        if self.shuffle:
-            return np.random.default_rng([ORDER, self.seed, self.epoch]).permutation(self.length)
-        return np.arange(self.length)
+        """Returns the epoch's order of the whole data set, ``int64`` ``[length]``; with ``factors`` of all it shows."""
+        generator = np.random.default_rng([ORDER, self.seed, self.epoch])
+        order = generator.permutation(self.length) if self.shuffle else np.arange(self.length)
+        if self.factors is None:
+            return order
+        # Systematic sampling: the factors lie end to end, and marks at equal distances fall on them.
+        factors = self.factors[order]
+        marks = np.floor(np.cumsum(factors) * (self.shown / factors.sum()) + generator.random()).astype(np.int64)
+        marks[-1] = self.shown
+        order = np.repeat(order, np.diff(marks, prepend=0))
+        return generator.permutation(order) if self.shuffle else order
 
     def __len__(self) -> int:
         """Number of batches of a whole epoch, wherever the iteration begins."""
@@ -150,12 +165,21 @@ class EpochBatchSampler:
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = self.order()
+        copies = _copies(order)
         epoch = self.epoch
         for number in range(self.start_batch, len(self)):
             first = number * self.global_batch_size + self.rank
             last = min((number + 1) * self.global_batch_size, self.used)
             positions = range(first, last, self.world_size)
-            yield [SampleKey(epoch, position, int(order[position])) for position in positions]
+            yield [SampleKey(epoch, position, int(order[position]), int(copies[position])) for position in positions]
+
+
+def _copies(order: np.ndarray) -> np.ndarray:
+    """Returns how often each entry of an order stands before its place, ``int64`` like ``order``."""
+    places = np.argsort(order, kind="stable")
+    found = np.empty_like(order)
+    found[places] = np.arange(len(order)) - np.searchsorted(order[places], order[places])
+    return found
 
 
 class Loader:

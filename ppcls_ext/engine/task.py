@@ -19,6 +19,7 @@ import yaml
 
 from ppcls_ext.engine.checkpoint import Checkpoint
 from ppcls_ext.engine.environment import Environment, restore_random_states, sum_over_ranks
+from ppcls_ext.engine.finetuning import FrozenStages
 from ppcls_ext.engine.loader import Loader
 from ppcls_ext.engine.plan import EarlyStopping, evaluated
 from ppcls_ext.utils.config import changed_keys
@@ -46,8 +47,9 @@ class RunOptions:
         save_interval: epochs between two checkpoints; the last and each best epoch are always saved.
         save_steps: batches between two checkpoints inside an epoch; 0 for none.
         keep_checkpoints: how many of the newest checkpoints stay, besides the best.
-        use_visualdl: write curves for VisualDL.
+        loggers: who gets the curves, keys of `ppcls_ext.engine.loggers.LOGGERS`.
         cpu_kernels: ``auto`` or ``paddle``, see `ppcls_ext.engine.cpu.use_fast_kernels`.
+        overrides: changes of the configuration that the command line made, for the report.
         early_stopping: when a run ends before its last epoch, or ``None``.
     """
 
@@ -60,8 +62,9 @@ class RunOptions:
     save_interval: int
     save_steps: int
     keep_checkpoints: int
-    use_visualdl: bool
+    loggers: Sequence[str]
     cpu_kernels: str = "auto"
+    overrides: Sequence[str] = ()
     early_stopping: EarlyStopping | None = None
 
 
@@ -187,6 +190,8 @@ class Task(abc.ABC):
         optimizer: what updates it; ``None`` if the task does that itself.
         batches: the training data.
         update_freq: batches whose gradients make one optimizer step.
+        frozen: stages that do not learn for a while, or ``None``.
+        ema: the averaged weights, or ``None``.
         metric: name of the metric, of those that :meth:`evaluate` returns, by which the best epoch is chosen.
         advice: what helps when the loss is not finite, for the message.
         notes: what is said of the plan of the run before it begins, a line each.
@@ -198,6 +203,8 @@ class Task(abc.ABC):
     optimizer: paddle.optimizer.Optimizer | None = None
     batches: Loader
     update_freq: int = 1
+    frozen: FrozenStages | None = None
+    ema: Any = None
     metric: str
     advice: str
     notes: Sequence[str] = ()
@@ -221,7 +228,9 @@ class Task(abc.ABC):
         state, where = checkpoint.state, f"checkpoint of epoch {checkpoint.state['epoch']}"
         self.check(checkpoint, where)
         before = state["data_order"]
-        cut = "; ".join(f"{key} {before[key]} -> {now}" for key, now in self.data_order().items() if before[key] != now)
+        now = self.data_order()
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        cut = "; ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys)
         if cut and state["step"]:
             raise UserError(
                 f"{where}: stands inside an epoch whose batches are cut otherwise now ({cut}); "
@@ -274,7 +283,7 @@ class Task(abc.ABC):
         """Returns the learning rate that the record of an epoch shows, after so many optimizer steps."""
 
     @abc.abstractmethod
-    def data_order(self) -> dict[str, int]:
+    def data_order(self) -> dict[str, Any]:
         """Returns what decides which images form batch k; a run inside an epoch resumes only where it agrees."""
 
     @abc.abstractmethod
@@ -311,6 +320,16 @@ class Task(abc.ABC):
 
     def begin(self, log: Callable[..., None]) -> None:  # noqa: B027 (not every task has something to do then)
         """Is called before the first batch of a run that is not over yet; ``log(kind, **values)`` writes a record."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Is called in training mode before the first batch of an epoch, or where it is taken up; holds what is frozen.
+
+        So the gradients, the batch norms and the average depend on the number of the epoch alone.
+        """
+        if self.frozen is not None:
+            names = self.frozen.hold(epoch)
+            if self.ema is not None:
+                self.ema.hold(names)
 
     def logged(self, result: StepResult, sums: EpochSums) -> dict[str, float]:
         """Returns the figures that a line of the log shows: the means of the epoch so far."""

@@ -108,6 +108,7 @@ class Trainer:
         start = time.monotonic()
         try:
             if not self._is_over():
+                self.recorder.open()
                 task.begin(self.folder.log)
             with InterruptWatch(environment.world_size) as watch:
                 while not self._is_over():
@@ -135,10 +136,11 @@ class Trainer:
     def _train_epoch(self, watch: InterruptWatch) -> None:
         """Trains from ``progress.step`` to the end of the epoch."""
         task, progress, options = self.task, self.progress, self.options
+        task.train_mode()
+        task.begin_epoch(progress.epoch)
         if progress.step >= task.steps:
             # Interrupted before its evaluation. The loader may hold a rest of batches that make no whole update.
             return
-        task.train_mode()
         task.batches.sampler.set_position(progress.epoch, progress.step)
         title = f"epoch {progress.epoch + 1}/{options.epochs}"
         with Display(title, task.steps, progress.step, options.log_interval, self.environment.is_main) as display:

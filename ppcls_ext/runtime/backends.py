@@ -378,6 +378,7 @@ def load(
             description.model_name,
             prepare.enhancement,
             prepare.value_range,
+            description.thresholds,
         )
     return Predictor(
         engine, prepare, description.classes, description.topk, description.input_shape, description.model_name

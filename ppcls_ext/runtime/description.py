@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from ppcls_ext.preprocess.detection import Prepared
-from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
+from ppcls_ext.runtime.nms import NmsSettings, TopkSettings, suppress_across_classes
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.utils.texts import read_text
@@ -135,6 +135,8 @@ class OutputForm:
         else:
             rows, counts = outputs
             chosen = np.split(rows.reshape(-1, 6), np.cumsum(counts)[:-1])
+        if isinstance(self.selection, NmsSettings) and self.selection.class_agnostic:
+            chosen = [suppress_across_classes(rows, self.selection) for rows in chosen]
         return [
             np.concatenate([rows[:, :2], self._in_image(rows[:, 2:], prepared)], axis=1)
             for rows, prepared in zip(chosen, inputs, strict=True)
@@ -165,6 +167,26 @@ class OutputForm:
                 "scores": {"shape": [-1, class_num, -1], "dtype": "float32"},
             }
         return [{"name": name, **meanings[name]} for name in self.outputs]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Score thresholds with the highest F1 on an evaluation set: the recommended ones.
+
+    Attributes:
+        overall: of all classes together.
+        by_class: by class number; ``None``, for which ``overall`` counts, where no box of the class is annotated or
+            found.
+        images: how many they were found on.
+    """
+
+    overall: float
+    by_class: list[float | None]
+    images: int
+
+    def limits(self) -> np.ndarray:
+        """Returns the threshold of each class, ``[class_num]``."""
+        return np.array([self.overall if limit is None else limit for limit in self.by_class])
 
 
 @dataclass(kw_only=True)
@@ -235,9 +257,11 @@ class DetectionDescription(Export):
 
     Attributes:
         form: what the outputs of the network mean.
+        thresholds: recommended ones, where these very weights were evaluated.
     """
 
     form: OutputForm
+    thresholds: Thresholds | None = None
 
     def to_document(self) -> dict[str, Any]:
         """Returns the content of ``inference.yml``."""
@@ -250,6 +274,8 @@ class DetectionDescription(Export):
             "output": self.form.to_document(self.class_num),
             "postprocess": {"name": name, "in_graph": self.form.final, **settings},
         }
+        if self.thresholds is not None:
+            document["thresholds"] = dataclasses.asdict(self.thresholds)
         if self.form.scaled:
             document["input"]["scale_factor"] = {
                 "name": "scale_factor", "shape": [-1, 2], "dtype": "float32",
@@ -312,7 +338,13 @@ def read_description(folder: str | os.PathLike[str]) -> Description | DetectionD
             types = {field.name: type(field.default) for field in dataclasses.fields(kind)}
             selection = kind(**{key: types[key](value) for key, value in postprocess.items()})
         form = OutputForm(selection, final, scaled="scale_factor" in document["input"])
-        return DetectionDescription(**common, form=form)
+        thresholds = document.get("thresholds")
+        if thresholds is not None:
+            by_class = [None if limit is None else float(limit) for limit in thresholds["by_class"]]
+            if len(by_class) != common["class_num"]:
+                raise ValueError(f"thresholds: {len(by_class)} for {common['class_num']} classes")
+            thresholds = Thresholds(float(thresholds["overall"]), by_class, int(thresholds["images"]))
+        return DetectionDescription(**common, form=form, thresholds=thresholds)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: damaged, a key is missing or of the wrong type ({error!r})") from error
 

@@ -25,6 +25,7 @@ class NmsSettings:
         normalized: whether a box from x 3 to x 5 is 2 wide; if not, it covers the pixels 3, 4 and 5 and is 3 wide.
         nms_eta: below 1, the threshold (while above 0.5) is multiplied by it after each box that is kept.
         background_label: a class that is left out; -1 leaves out none.
+        class_agnostic: what is left is thinned out once more, by the same threshold, whatever the classes.
     """
 
     score_threshold: float = 0.05
@@ -34,6 +35,7 @@ class NmsSettings:
     normalized: bool = True
     nms_eta: float = 1.0
     background_label: int = -1
+    class_agnostic: bool = False
 
     def select(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """See :func:`suppress`."""
@@ -94,15 +96,32 @@ def _suppress_class(boxes: np.ndarray, scores: np.ndarray, settings: NmsSettings
     order = candidates[np.argsort(-scores[candidates], kind="stable")]
     if settings.nms_top_k > -1:
         order = order[: settings.nms_top_k]
-    threshold = np.float32(settings.nms_threshold)
     if settings.nms_eta < 1:
         return _suppress_adaptively(boxes, order, settings)
-    kept = []
+    return _suppress_in_order(boxes, order, settings)
+
+
+def _suppress_in_order(boxes: np.ndarray, order: np.ndarray, settings: NmsSettings) -> list[int]:
+    kept, threshold = [], np.float32(settings.nms_threshold)
     while order.size:
         best, order = int(order[0]), order[1:]
         kept.append(best)
         order = order[intersection_over_union(boxes[best], boxes[order], settings.normalized) <= threshold]
     return kept
+
+
+def suppress_across_classes(rows: np.ndarray, settings: NmsSettings) -> np.ndarray:
+    """Thins out the detections of one image whatever their classes: of two that overlap, the better one stays.
+
+    Args:
+        rows: ``float32`` ``[n, 6]``: class, score, x1, y1, x2, y2.
+        settings: ``nms_threshold`` and ``normalized`` of them.
+
+    Returns:
+        The rows that stay, in their order.
+    """
+    kept = _suppress_in_order(rows[:, 2:], np.argsort(-rows[:, 1], kind="stable"), settings)
+    return rows[np.sort(np.array(kept, np.int64))]
 
 
 def _suppress_adaptively(boxes: np.ndarray, order: np.ndarray, settings: NmsSettings) -> list[int]:

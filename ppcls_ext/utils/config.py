@@ -42,6 +42,7 @@ class Document:
         texts: what ``-o KEY=TEXT`` said for each dotted key, as it stands; the schema, which knows the types of keys,
             has the last word about what it means.
         refused: what is said of the texts that are no YAML, by dotted key, unless a key turns out to take text.
+        overrides: the changes that were applied, as they stand after ``-o``.
         notes: what was changed beyond what was asked for; a training says it.
     """
 
@@ -50,6 +51,7 @@ class Document:
     lines: dict[str, str]
     texts: dict[str, str] = dataclasses.field(default_factory=dict)
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    overrides: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def place_of(self, key: str) -> str:
@@ -59,6 +61,10 @@ class Document:
                 return self.lines[key]
             key = parent_key(key)
         return str(self.path)
+
+    def is_overridden(self, key: str) -> bool:
+        """Tells whether what stands at ``key`` comes from ``-o``."""
+        return self.place_of(key).startswith("-o ")
 
     def problem(self, key: str, message: str) -> str:
         """Returns the line that is shown to the user: place, dotted key, what is wrong."""
@@ -245,6 +251,7 @@ def apply_override(document: Document, change: str) -> None:
     document.texts[dotted] = text
     if refusal:
         document.refused[dotted] = refusal
+    document.overrides.append(change)
 
 
 def _parts_of(key: str) -> list[str | int]:

@@ -3,26 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from ppcls_ext.utils.config import Document, apply_override, flatten
-
-
-def apply_overrides(document: Document, changes: Sequence[str], key: str, lengths: re.Pattern[str]) -> None:
-    """Applies the changes of ``-o``; where they change the number of epochs, lengths that they leave alone follow it.
-
-    Args:
-        document: what the file says; changed in place.
-        changes: ``KEY.SUB=VALUE`` each.
-        key, lengths: see :func:`follow_epochs`.
-
-    Raises:
-        UserError: see ``apply_override``.
-    """
-    before = flatten(document.data).get(key)
-    for change in changes:
-        apply_override(document, change)
-    follow_epochs(document, key, lengths, before, lambda name: document.place_of(name).startswith("-o "))
+from ppcls_ext.utils.config import Document, flatten
 
 
 def follow_epochs(

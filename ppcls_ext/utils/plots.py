@@ -1,12 +1,13 @@
 """All charts, drawn by matplotlib without a screen; matplotlib is imported when one is asked for.
 
-Training curves of both worlds, comparisons of runs, bars, trade-offs, and what an evaluation of a detector shows:
-precision over recall, the confusion matrix, bars by class. Every chart is written whole or not at all.
+Training curves of both worlds, comparisons of runs, bars, trade-offs, and what an evaluation shows: precision over
+recall, the confusion matrix, calibration, bars by class. Every chart is written whole or not at all.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # A part has one colour in every panel.
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange", "evaluation, EMA": "tab:green"}
-LOSS_COLOURS = {"loss": "black", "loss_cls": "tab:blue", "loss_iou": "tab:orange", "loss_dfl": "tab:green"}
 RUN_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 DARK_BAR, LIGHT_BAR = "#1f5a96", "#9cc3e6"
 FEW_EPOCHS = 15
@@ -33,6 +33,7 @@ LEGEND_COLUMNS = 4
 MOST_NAMED_CURVES = 20
 MOST_COUNTED_CELLS = 16
 MOST_NAMED_CELLS = 40
+MOST_PAIRS = 25
 LONGEST_NAME = 24
 # Class colours are bright, for dark pictures; on white paper the light ones need less light.
 PAPER_BRIGHTNESS = 0.62
@@ -40,6 +41,8 @@ PAPER_BRIGHTNESS = 0.62
 History = Sequence[Mapping[str, Any]]
 # A line of a panel: its name in the legend (none if empty), its points and further arguments of ``plot``.
 Line = tuple[str, list[float], list[float], dict[str, Any]]
+# A panel: its heading, what stands below it, its lines, and the largest value that there can be, if there is one.
+Panel = tuple[str, str, Sequence[Line], float | None]
 
 
 def _new_figure(width: float, height: float, title: str = "") -> Figure:
@@ -64,21 +67,31 @@ def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="grey")
 
 
-def draw_training_curves(history: History, path: str | Path, title: str) -> None:
+def draw_training_curves(history: History, path: str | Path, title: str, classes: int | None = None) -> None:
     """Draws loss, top-1, top-5 and learning rate by epoch.
+
+    Where top-5 would count every image as right, because there are no more classes, the training speed stands there.
 
     Args:
         history: records with ``epoch``, ``lr``, ``train`` (``loss``, ``top1``) and, where evaluated, ``eval`` and
             ``ema`` (``loss``, ``top1``, ``top5``).
         path: the PNG to write, whole or not at all.
         title: heading of the figure.
+        classes: how many there are, if known.
     """
     parts = (("train", "training"), ("eval", "evaluation"), ("ema", "evaluation, EMA"))
-    panels = [
-        ("loss", "epoch", [_line(history, part, "loss", label) for part, label in parts]),
-        ("top-1 (%)", "epoch", [_line(history, part, "top1", label, 100) for part, label in parts]),
-        ("top-5 (%)", "epoch", [_line(history, part, "top5", label, 100) for part, label in parts]),
-        ("learning rate", "epoch", [_line(history, "", "lr", "")]),
+    names = {name for record in history for name in record.get("eval", {}) if re.fullmatch(r"top\d+", name)}
+    ranks = sorted(int(name[3:]) for name in names)
+    second = next((k for k in ranks if 1 < k < (classes or math.inf)), None if ranks else 5)
+    third: Panel = _speed(history)
+    if second is not None:
+        lines = [_line(history, part, f"top{second}", label, 100) for part, label in parts]
+        third = (f"top-{second} (%)", "epoch", lines, 100)
+    panels: list[Panel] = [
+        ("loss", "epoch", [_line(history, part, "loss", label) for part, label in parts], None),
+        ("top-1 (%)", "epoch", [_line(history, part, "top1", label, 100) for part, label in parts], 100),
+        third,
+        ("learning rate", "epoch", [_line(history, "", "lr", "")], None),
     ]
     _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
 
@@ -94,19 +107,19 @@ def draw_detection_curves(history: History, path: str | Path, title: str) -> Non
         title: heading of the figure.
     """
     parts = [name for record in history for name in (record.get("train") or {}) if name.startswith("loss_")]
-    losses = [
-        _line(history, "train", name, name, color=LOSS_COLOURS.get(name)) for name in dict.fromkeys(["loss", *parts])
-    ]
+    names = list(dict.fromkeys(["loss", *parts]))
+    colours = ["black", *_many_colours(len(names) - 1)]
+    losses = [_line(history, "train", name, name, color=colour) for name, colour in zip(names, colours, strict=True)]
     precision = [
         _line(history, part, name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
         for name, linestyle in (("AP50", "--"), ("AP", "-"))
         for part, label in (("eval", "evaluation"), ("ema", "evaluation, EMA"))
     ]
-    panels = [
-        ("training loss and its parts", "epoch", losses),
-        ("average precision", "epoch", precision),
-        ("learning rate", "epoch", [_line(history, "", "lr", "")]),
-        ("training speed (images per second)", "epoch", [_line(history, "train", "images_per_second", "")]),
+    panels: list[Panel] = [
+        ("training loss and its parts", "epoch", losses, None),
+        ("average precision", "epoch", precision, 1),
+        ("learning rate", "epoch", [_line(history, "", "lr", "")], None),
+        _speed(history),
     ]
     _draw_panels(panels, path, title, _last_epoch(history))
 
@@ -125,8 +138,8 @@ def draw_run_comparison(
         title: heading of the figure.
         metrics: keys of the evaluations.
     """
-    panels = []
-    for name in ("AP50", "AP"):
+    panels: list[Panel] = []
+    for name in reversed(metrics):
         by_epoch: list[Line] = []
         by_minutes: list[Line] = []
         for number, (run, history) in enumerate(runs.items()):
@@ -140,7 +153,7 @@ def draw_run_comparison(
             if None not in seconds:
                 minutes = dict(zip((record["epoch"] for record in history), np.cumsum(seconds) / 60, strict=True))
                 by_minutes.append((label, [minutes[epoch] for epoch in epochs], values, style))
-        panels += [(name, "epoch", by_epoch), (name, "minutes of training", by_minutes)]
+        panels += [(name, "epoch", by_epoch, 1), (name, "minutes of training", by_minutes, 1)]
     _draw_panels(panels, path, title)
 
 
@@ -151,28 +164,32 @@ def _line(history: History, part: str, name: str, label: str, scale: float = 1.0
     return label, [epoch for epoch, _ in points], [value for _, value in points], {"color": COLOURS.get(label), **style}
 
 
+def _speed(history: History) -> Panel:
+    return "training speed (images per second)", "epoch", [_line(history, "train", "images_per_second", "")], None
+
+
 def _last_epoch(history: History) -> int:
     return max((record["epoch"] for record in history), default=1)
 
 
 def _draw_panels(
-    panels: Sequence[tuple[str, str, Sequence[Line]]],
+    panels: Sequence[Panel],
     path: str | Path,
     title: str,
     last_epoch: int | None = None,
     from_zero: bool = True,
 ) -> None:
-    """Draws four panels, each of a heading, what stands below it and its lines, and writes the picture.
+    """Draws four panels and writes the picture.
 
     The horizontal axis spans the epochs up to ``last_epoch``, or begins at 0; ``from_zero`` lets the vertical one too.
     """
     figure = _new_figure(10, 7, title)
-    for axes, (heading, unit, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    for axes, (heading, unit, lines, most) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         lines = [line for line in lines if line[1]]
         for label, xs, ys, style in lines:
             # Few epochs are points, which a thin line alone would hardly show.
             marker = "o" if len(xs) < FEW_EPOCHS else None
-            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, **style)
+            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, clip_on=False, **style)
         axes.set_title(heading)
         axes.grid(alpha=0.3)
         if any(label for label, *_ in lines):
@@ -186,6 +203,9 @@ def _draw_panels(
         if from_zero:
             highest = max((max(ys) for _, _, ys, _ in lines), default=0)
             axes.set_ylim(0, 1.06 * highest if highest > 0 else 1)
+        if most is not None and lines:
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, 0), min(high, most))
         axes.set_xlabel(unit)
         if unit == "epoch":
             _whole_numbers(axes)
@@ -353,36 +373,86 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
     _save(figure, path)
 
 
-def draw_confusion(counts: np.ndarray, names: Sequence[str], path: str | Path, title: str) -> None:
-    """Draws a detector's confusion matrix: shades are shares of a row, numbers are counts.
+def draw_confusion(
+    counts: np.ndarray, names: Sequence[str], path: str | Path, title: str, background: bool = True
+) -> None:
+    """Draws a confusion matrix: shades are shares of a row, numbers are counts.
+
+    Of many classes the pairs that are confused most often are listed beside it, because the cells have no room for
+    numbers; of still more, axes count the classes.
 
     Args:
-        counts: ``[K + 1, K + 1]``: rows annotated, columns detected, background last.
+        counts: of a detector ``[K + 1, K + 1]``: rows annotated, columns detected, background last. Of a classifier,
+            without ``background``, ``[K, K]``: rows true, columns predicted.
         names: of the K classes.
         path: the PNG to write, whole or not at all.
         title: heading.
+        background: whether the last row and column are nothing.
     """
+    from matplotlib.colors import PowerNorm
+
     side = len(counts)
     inches = min(max(4.5, 2.2 + 0.55 * side), 14)
-    figure = _new_figure(inches + 1.4, inches + 0.6)
-    axes = figure.add_subplot()
+    listed = side > MOST_COUNTED_CELLS
+    figure = _new_figure(inches + (6 if listed else 1.4), inches + 0.6)
+    axes, beside = figure.subplots(1, 2, width_ratios=(inches, 5)) if listed else (figure.add_subplot(), None)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # A mistake is a small share of one of many classes, which an even scale would not show.
+    shown = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5 if listed else 1, 0, 1))
     figure.colorbar(shown, ax=axes, shrink=0.75, label="share of the row")
     if side <= MOST_COUNTED_CELLS:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 ink = "white" if shares[row, column] > 0.55 else "black"
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=ink, fontsize="small")
+    names = [_cut(name, LONGEST_NAME) for name in names]
+    rows, columns = ([*names, *extra] for extra in ((["nothing there"], ["missed"]) if background else ([], [])))
     if side <= MOST_NAMED_CELLS:
-        names = [_cut(name, LONGEST_NAME) for name in names]
-        axes.set_xticks(range(side), [*names, "missed"], rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(side), [*names, "nothing there"])
-    # The background stands apart: misses on the right, false alarms below.
-    axes.axhline(side - 1.5, color="0.4", linewidth=1)
-    axes.axvline(side - 1.5, color="0.4", linewidth=1)
-    axes.set(xlabel="detected", ylabel="annotated")
+        axes.set_xticks(range(side), columns, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(side), rows)
+    if background:
+        # It stands apart: misses on the right, false alarms below.
+        axes.axhline(side - 1.5, color="0.4", linewidth=1)
+        axes.axvline(side - 1.5, color="0.4", linewidth=1)
+    unit = "" if side <= MOST_NAMED_CELLS else " class, by number"
+    words = ("detected", "annotated") if background else ("predicted", "true")
+    axes.set(xlabel=f"{words[0]}{unit}", ylabel=f"{words[1]}{unit}")
+    if beside is not None:
+        wrong = counts * ~np.eye(side, dtype=bool)
+        most = [divmod(place, side) for place in np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS].tolist()]
+        pairs = [pair for pair in most if wrong[pair]]
+        lines = [f"{wrong[row, column]:,} of {counts[row].sum():,}: {rows[row]} → {columns[column]}"
+                 for row, column in pairs]  # fmt: skip
+        beside.text(0, 1, "\n".join(["confused most often (circled):", *lines]), va="top", fontsize="small")
+        beside.axis("off")
+        true, predicted = np.array(pairs).reshape(-1, 2).T
+        axes.scatter(predicted, true, s=90, facecolors="none", edgecolors="tab:red", linewidths=0.8)
     axes.set_title(title, fontsize="medium")
+    _save(figure, path)
+
+
+def draw_reliability(bins: Any, path: str | Path, title: str) -> None:
+    """Draws accuracy by confidence (a reliability diagram: Guo et al., arXiv 1706.04599, figure 1), and below it how
+    many images each bin holds.
+
+    Args:
+        bins: a pandas table with ``above``, ``to``, ``images``, ``confidence`` and ``accuracy``, NaN in an empty bin.
+        path: the PNG to write, whole or not at all.
+        title: heading.
+    """
+    figure = _new_figure(6.4, 7.2, title)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    middles, width = (bins["above"] + bins["to"]) / 2, 0.94 / len(bins)
+    upper.bar(middles, bins["accuracy"], width, color=DARK_BAR, label="share that is right")
+    upper.bar(middles, bins["confidence"] - bins["accuracy"], width, bottom=bins["accuracy"], color="none",
+              edgecolor="tab:red", hatch="//", label="gap to the mean confidence")  # fmt: skip
+    upper.plot([0, 1], [0, 1], color="0.4", linestyle="--", label="as often right as confident")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
+    upper.legend(loc="upper left", fontsize="small")
+    lower.bar(middles, bins["images"], width, color=LIGHT_BAR)
+    # On a linear scale the few doubtful images would not show beside the many sure ones.
+    lower.set(xlabel="confidence (probability of the predicted class)", ylabel="images", yscale="log")
+    lower.set_ylim(bottom=0.5)
     _save(figure, path)
 
 
@@ -436,6 +506,47 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
         axes.set_title(heading, fontsize="medium", loc="left")
         axes.set_xlabel(_cut(note, 90), fontsize="small")
         axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
+    _save(figure, path)
+
+
+def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
+    """Draws what each kind of error costs and, where frames tell their range, figures by distance from the sonar.
+
+    Args:
+        metrics: ``detection.evaluation.DetectionMetrics``.
+        path: the PNG to write, whole or not at all.
+        title: heading.
+    """
+    losses = list(metrics.errors.items())[::-1]
+    figure = _new_figure(11 if metrics.rings else 7, 4.2, title)
+    all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
+    axes = all_axes[0]
+    values = [loss.ap50_lost for _, loss in losses]
+    bars = axes.barh([name for name, _ in losses], values,
+                     color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
+    axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")
+    axes.set_xlim(min(0.0, *values) if values else 0, 1.18 * max([0.01, *values]))
+    axes.set_title("AP50 lost to errors (TIDE)", fontsize="medium", loc="left")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    if not losses:
+        _say(axes, "no annotated boxes")
+    if metrics.rings:
+        axes = all_axes[1]
+        places = np.arange(len(metrics.rings))
+        for shift, colour, label, name in ((-0.19, LIGHT_BAR, "recall", "recall"), (0.19, DARK_BAR, "AP50", "ap50")):
+            values = [getattr(ring, name) for ring in metrics.rings]
+            bars = axes.bar(places + shift, [value or 0 for value in values], width=0.36, color=colour, label=label)
+            texts = ["-" if value is None else f"{value:.2f}" for value in values]
+            axes.bar_label(bars, texts, padding=2, fontsize="x-small")
+        names = [f"{ring.nearest:g} to {ring.farthest:g}\n({ring.boxes:,})" for ring in metrics.rings]
+        axes.set_xticks(places, names, fontsize="small")
+        axes.set_ylim(0, 1.08)
+        axes.set_xlabel("metres from the sonar (annotated boxes)")
+        axes.set_title("by range ring", fontsize="medium", loc="left")
+        axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
         axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
     _save(figure, path)

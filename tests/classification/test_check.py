@@ -209,12 +209,13 @@ def test_pictures_that_show_nothing(tmp_path: Path, train: Path, evaluation: Pat
 
 
 def test_small_pictures_and_odd_shapes(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    write_picture(train / "class_0" / "tiny.png", smooth_picture(901, 20, 20))
+    write_picture(train / "class_0" / "tiny.png", smooth_picture(901, 10, 20))
     write_picture(train / "class_0" / "low.png", smooth_picture(902, 40, 30))
     write_picture(evaluation / "class_0" / "strip.png", smooth_picture(903, 300, 40))
     result = check(folder_config(tmp_path, train, evaluation))
     assert kinds(result) == {"small_image_training": "warning", "extreme_aspect": "warning"}
-    assert names(result, "small_image_training") == [("class_0/tiny.png",), ("class_0/low.png",)]
+    assert names(result, "small_image_training") == [("class_0/tiny.png",)]
+    assert "enlarged more than 3 times to 32x32" in finding(result, "small_image_training").summary
     assert notes(result, "extreme_aspect") == ["300x40"]
     # Where nothing enlarges the picture before the crop, training would stop at it.
     crop = "DataLoader.Train.dataset.transform_ops=[{DecodeImage: {}}, {RandomCropImage: {size: 32}}]"

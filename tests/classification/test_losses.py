@@ -97,3 +97,15 @@ def test_topk_against_sorting():
 )
 def test_topk_of_unusual_scores(topk, logits, label, expected):
     assert hits(topk, logits, label) == expected
+
+
+@pytest.mark.parametrize("epsilon", [None, 0.1])
+@pytest.mark.parametrize("lam", [0.3, 1.0])
+def test_a_class_weight_counts_an_image_as_often_as_it_says(epsilon, lam):
+    weights = np.array([1.0, 3.0, 0.5, 0.0])
+    target = lam * weights[LABEL][:, None] * smoothed(LABEL, epsilon or 0.0)
+    target = target + (1 - lam) * weights[MIXED][:, None] * smoothed(MIXED, epsilon or 0.0)
+    tensors = [paddle.to_tensor(value) for value in (LOGITS, LABEL, MIXED)]
+    for loss in (CELoss(epsilon), WeightedSum([CELoss(epsilon)])):
+        found = loss(*tensors, lam, paddle.to_tensor(weights.astype("float32")))
+        assert float(found) == pytest.approx(by_hand(LOGITS, target), rel=1e-5)

@@ -181,7 +181,7 @@ def test_fewer_images_than_a_batch(frames: Frames, tmp_path: Path) -> None:
 
 
 def test_a_run_starts_from_weights_for_other_classes_but_not_from_another_detector(
-    frames: Frames, tmp_path: Path
+    frames: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     weights = tmp_path / "weights.pdparams"
     model = build_model(load_config(run_config(tmp_path / "one", frames)))
@@ -197,6 +197,27 @@ def test_a_run_starts_from_weights_for_other_classes_but_not_from_another_detect
     load_start(more, started)
     name = "yolo_head.pred_reg.0.weight"
     assert (started.state_dict()[name] == model.state_dict()[name]).all()
+    assert "a detector for 3 classes, num_classes is 4: the 6 weights of the class outputs start fresh" in caplog.text
+    assert "missing in the file" not in caplog.text
+
+
+def test_weights_of_as_many_other_classes_are_told(frames: Frames, tmp_path: Path, caplog: Any) -> None:
+    """A class in another spelling is the same; the same classes in another order are not."""
+    checkpoint = tmp_path / "checkpoint"
+    model = build_model(load_config(run_config(tmp_path / "one", frames)))
+    write_weights(checkpoint / "model.pdparams", model.state_dict())
+    config = load_config(run_config(tmp_path / "two", frames, pretrain_weights=str(checkpoint)))
+    line = "the class outputs start from another's"
+    for names, said in (
+        (["Cube", "ball", "tyre"], ""),
+        (["cube", "ball", "wreck"], f"{line} (tyre from wreck)"),
+        (["cube", "tyre", "ball"], f"{line} (ball from tyre, tyre from ball)"),
+    ):
+        caplog.clear()
+        state = {"evaluated_weights": "model", "class_names": names}
+        (checkpoint / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        load_start(config, model)
+        assert said in caplog.text and (line in caplog.text) == bool(said)
 
 
 def test_evaluation_covers_all_images_and_only_all(frames: Frames, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from detection.nms import MultiClassNMS3, register
+from ppcls_ext.runtime.nms import NmsSettings, suppress_across_classes
 from ppcls_ext.utils.errors import UserError
 
 SETTINGS = {"score_threshold": 0.3, "nms_top_k": 20, "keep_top_k": 15, "nms_threshold": 0.5}
@@ -41,6 +42,20 @@ def test_background_and_images_without_detections() -> None:
     assert set(nms(boxes, scores, background_label=2)[0].numpy()[:, 0]) == {0.0, 1.0}
     kept, counts, index = nms(boxes, scores * 0.1)
     assert (kept.shape, counts.numpy().tolist(), index) == ([0, 6], [0, 0], None)
+
+
+def test_class_agnostic_keeps_the_best_of_what_overlaps() -> None:
+    boxes, scores = candidates(images=2)
+    rows, counts, _ = MultiClassNMS3(**SETTINGS)(boxes, scores)
+    kept, kept_counts, _ = MultiClassNMS3(**SETTINGS, class_agnostic=True)(boxes, scores)
+    parts = np.split(rows.numpy(), np.cumsum(counts.numpy())[:-1])
+    settings = NmsSettings(nms_threshold=SETTINGS["nms_threshold"], normalized=True)
+    expected = [suppress_across_classes(part, settings) for part in parts]
+    assert 0 < len(kept) < len(rows)
+    np.testing.assert_array_equal(kept.numpy(), np.concatenate(expected))
+    assert kept_counts.numpy().tolist() == [len(part) for part in expected]
+    nothing, none, _ = MultiClassNMS3(**SETTINGS, class_agnostic=True)(boxes, scores * 0.1)
+    assert (nothing.shape, none.numpy().tolist()) == ([0, 6], [0, 0])
 
 
 class _Network(paddle.nn.Layer):

@@ -190,7 +190,7 @@ def test_sonar_from_raw_folder_to_summary(tmp_path: Path, tool: Tool) -> None:
         (("sonar", "RAW"), "try --classes sonar\n"),
         (("sonar", "EMPTY", "--classes", "sonar"), "EMPTY: no image below this folder\n"),
         (("sonar", "RAW", "--classes", "sonar", "--split-files", "x", "y"), "neither here nor in RAW\n"),
-        (("duo", "RAW"), "no annotations below this folder, neither COCO JSON nor (for imagefolder) XML\n"),
+        (("duo", "RAW"), "(0.xml): use python tools/prepare_data.py import RAW --output OUT\n"),
     ],
 )
 def test_unusable_sources_are_one_line_and_status_2(
@@ -211,3 +211,55 @@ def test_unusable_sources_are_one_line_and_status_2(
         message = message.replace(name, place)
     assert result.err.endswith(message)
     assert not output.exists()
+
+
+def test_a_sheet_shows_training_samples_as_the_network_gets_them(
+    tmp_path: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from classification import augmented
+
+    drawn = []
+    draw = augmented.draw_sheet
+    monkeypatch.setattr(augmented, "draw_sheet", lambda cards, title: drawn.append(cards) or draw(cards, title))
+    train = write_class_folders(tmp_path / "train")
+    config = folder_config(tmp_path, train, train)
+    arguments = ("-c", config, "--output", tmp_path / "out", "--augmented")
+    results = [tool(check_data, *arguments, "-o", "DataLoader.Train.sampler.shuffle=False") for _ in range(2)]
+    assert [result.status for result in results] == [0, 0], results
+    assert f"wrote {tmp_path / 'out' / 'augmented.png'}" in results[1].out
+    first, again = drawn
+    # The first samples of each of the three batches of 8; twice the same. Nothing but their size was changed.
+    numbers = (*range(6), *range(8, 12), 0, 1, *range(4, 10))
+    assert [card.caption for card in first] == [f"{number:02d}.png" for number in numbers]
+    assert all((one.image == other.image).all() for one, other in zip(first, again, strict=True))
+    resized = Image.open(train / "class_0" / "00.png").resize((32, 32), Image.Resampling.BILINEAR)
+    assert np.abs(first[0].image.astype(int) - np.asarray(resized)).mean() < 8
+    assert (first[0].labels, first[0].scores) == (["class_0"], [1.0])
+    mixing = "DataLoader.Train.dataset.batch_transform_ops=[{MixupOperator: {alpha: 0.8}}]"
+    assert tool(check_data, *arguments, "-o", mixing).status == 0
+    shares = [card.scores for card in drawn[2]]
+    assert any(len(share) == 2 for share in shares)
+    assert all(sum(share) == pytest.approx(1) and share == sorted(share, reverse=True) for share in shares)
+    assert tool(check_data, *arguments, "-o", "DataLoader.Train=null").err.count("\n") == 1
+
+
+def test_a_sheet_of_a_detector_shows_its_boxes(tmp_path: Path, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from detection import augmented
+
+    drawn = []
+    draw = augmented.draw_boxes
+    monkeypatch.setattr(augmented, "draw_boxes", lambda *given, **more: drawn.append(given) or draw(*given, **more))
+    steps = "[{Decode: {}}, {Resize: {target_size: [40, 48], keep_ratio: false, interp: 2}}]"
+    batch = "[{NormalizeImage: {is_scale: true}}, {Permute: {}}, {PadGT: {}}]"
+    changes = [f"TrainReader.sample_transforms={steps}", f"TrainReader.batch_transforms={batch}"]
+    arguments = ("-c", Frames(tmp_path).write_config(), "--output", tmp_path / "out", "--augmented", "-o", *changes)
+    result = tool(check_data, *arguments, "TrainReader.shuffle=false", "TrainReader.batch_size=2")
+    assert result.status == 0 and (tmp_path / "out" / "augmented.png").is_file(), result.err
+    assert len(drawn) == 8
+    picture, boxes, names = drawn[0]
+    image = np.asarray(Image.open(tmp_path / "images" / "train_00.png").resize((48, 40), Image.Resampling.BICUBIC))
+    assert np.abs(picture.astype(int) - image).mean() < 8
+    np.testing.assert_allclose(boxes, [[5, 4, 20, 16], [25, 20, 39, 36]], atol=0.01)
+    assert names == ["cube", "ball"]
+    changes[1] = "TrainReader.batch_transforms=[{Permute: {}}]"
+    assert "needs PadGT" in tool(check_data, *arguments[:-1], changes[1]).err

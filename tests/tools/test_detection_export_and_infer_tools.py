@@ -9,9 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from detection.evaluation import evaluate_detections, write_evaluation
+from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import write_weights
+from tests.support.coco import annotation, detection, write_coco
 from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
-from tests.support.runs import refusal, run_tool
+from tests.support.runs import refusal, run_here, run_tool
 
 WEIGHTS = "weights=run/checkpoints/epoch_0001"
 
@@ -45,7 +48,14 @@ def project(tmp_path_factory):
     }
     (root / "data" / "annotations").mkdir()
     (root / "data" / "annotations" / "val.json").write_text(json.dumps(content))
-    (root / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
+    judged = [annotation(1, 50, 1, [10, 10, 40, 40]), annotation(2, 51, 2, [10, 10, 40, 40])]
+    file = write_coco(root / "judged.json", {**content, "annotations": judged})
+    found = [detection(50, 1, [10, 10, 40, 40], 0.456789)]
+    write_evaluation(
+        root / "run" / "tiny" / "evaluation", file, root / "data" / "images", found, evaluate_detections(file, found),
+        panels=0, weights={"file": "ema.pdparams", "sha256": sha256_of(checkpoint / "ema.pdparams")},
+    )  # fmt: skip
+    (root / "clip.bin").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
     (root / "notes.txt").write_text("dive 7, good visibility")
     (root / "data" / "images" / "sound.wav").write_bytes(b"RIFF")
     done = run_tool(
@@ -68,7 +78,7 @@ def test_export_is_compared_on_evaluation_images(project):
 
 def test_export_finds_and_draws_and_goes_on_past_other_files(project):
     done = run_tool(
-        "infer.py", "--model", "export", "--input", "clip.mp4", "data/images", "notes.txt",
+        "infer.py", "--model", "export", "--input", "clip.bin", "data/images", "notes.txt",
         "--threshold", "0.1", "--json", "found.json", "--coco", "coco.json", "--save", "drawn",
         "--annotations", "data/annotations/val.json", folder=project,
     )  # fmt: skip
@@ -76,11 +86,11 @@ def test_export_finds_and_draws_and_goes_on_past_other_files(project):
     assert "2 unreadable and skipped" in done.stdout
     assert "left out as no images: data/images/sound.wav" in done.stdout
     named = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if "skipped" in line]
-    assert sum("clip.mp4" in line for line in named) == 1
+    assert sum("clip.bin" in line for line in named) == 1
     assert sum("notes.txt" in line for line in named) == 1
     assert sorted(file.name for file in (project / "drawn").iterdir()) == [f"frame_{n}.png" for n in range(3)]
     records = json.loads((project / "found.json").read_text())
-    assert [Path(record["file"]).name for record in records if record["error"]] == ["clip.mp4", "notes.txt"]
+    assert [Path(record["file"]).name for record in records if record["error"]] == ["clip.bin", "notes.txt"]
     found = [one for record in records for one in record["detections"]]
     assert found
     assert all(one["label"] == CLASSES[one["class_id"]] and one["score"] >= 0.1 for one in found)
@@ -105,6 +115,26 @@ def test_weights_find_without_an_export(project):
     assert Image.open(project / "sheet.png").width > 400
 
 
+def test_recommended_thresholds_travel_with_the_weights_that_were_evaluated(project):
+    from detection.configuration import load_config
+    from detection.trained import load_trained
+
+    thresholds = yaml.safe_load((project / "export" / "inference.yml").read_text())["thresholds"]
+    # Rounded down, so that the very detection stays; a class without a box or a find takes that of all.
+    assert thresholds == {"overall": 0.456, "by_class": [0.456, None, None], "images": 3}
+    written = ["--input", "data/images", "--threshold", "recommended", "--json", "recommended.json"]
+    assert run_here(project, "infer.py", "--model", "export", *written)[0] == 0
+    records = json.loads((project / "recommended.json").read_text())
+    scores = [one["score"] for record in records for one in record["detections"]]
+    assert scores and min(scores) >= 0.456
+    trained = load_trained(load_config(project / "tiny.yml", [f"weights={project / 'run/checkpoints/epoch_0001'}"]))
+    assert trained.predictor().thresholds.limits().tolist() == [0.456] * 3
+    other = project / "other.pdparams"
+    write_weights(other, {name: 2 * value for name, value in trained.model.state_dict().items()})
+    trained.config.data["weights"] = str(other)
+    assert trained.recommended()[0] is None and "is of other weights" in trained.recommended()[1]
+
+
 def test_latency_of_the_export(project):
     done = run_tool(
         "benchmark.py", "detection", "--model", "export", "--rounds", "1", "--threads", "1",
@@ -121,8 +151,9 @@ def test_latency_of_the_export(project):
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [
-        ("infer.py", "--model export --input clip.mp4 notes.txt", "none of the 2 images could be read"),
-        ("infer.py", "--model export --input data --threshold 30", "--threshold must be from 0 to 1, got 30.0"),
+        ("infer.py", "--model export --input clip.bin notes.txt", "none of the 2 images could be read"),
+        ("infer.py", "--model export --input data --threshold 30",
+         "--threshold must be a number from 0 to 1 or 'recommended', got '30'"),
         ("infer.py", "--model export --input data --annotations x.json", "numbers the results of --coco FILE"),
         ("infer.py", "-c tiny.yml --input data/images", "weights: no weights are named"),
         ("export_model.py", f"-c tiny.yml -o {WEIGHTS} --size 1 2 3", "--size takes one side"),

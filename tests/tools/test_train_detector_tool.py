@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ppcls_ext.utils.files import sha256_of
 from tests.support.detectors import make_frames, run_config
 from tests.support.runs import ROOT, refusal, run_tool, start_tool
 
@@ -38,7 +39,9 @@ def test_ctrl_c_saves_then_resume_auto_finishes_and_evaluation_draws(tmp_path: P
     assert "AP50" in result.stdout
     names = {path.name for path in (run / "evaluation").iterdir()}
     assert {"figures.json", "detections.json", "precision_recall.png", "confusion.png", "panels.png"} <= names
-    assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["counts"]["images"] == 6
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert figures["counts"]["images"] == 6
+    assert figures["weights"]["sha256"] == sha256_of(Path(figures["weights"]["file"]))
 
 
 @pytest.mark.parametrize(
@@ -52,8 +55,3 @@ def test_ctrl_c_saves_then_resume_auto_finishes_and_evaluation_draws(tmp_path: P
 def test_mistakes_end_in_one_line(tmp_path: Path, tool: str, arguments: tuple[str, ...], message: str) -> None:
     config = run_config(tmp_path, make_frames(tmp_path / "data"))
     assert message in refusal(ROOT, tool, "-c", config, *arguments)
-
-
-def test_options_of_detectors_are_refused_for_classifiers() -> None:
-    line = refusal(ROOT, "eval.py", "-c", "configs/quickstart.yaml", "--panels", "3")
-    assert "--output and --panels go with a detection configuration" in line

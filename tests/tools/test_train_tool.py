@@ -58,7 +58,9 @@ def test_evaluation_repeats_the_figures_of_the_report(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "figures.json").read_text())
     report = json.loads((tmp_path / "run/report.json").read_text())
     which = {"ema": "ema", "model": "eval"}[json.loads((best / "state.json").read_text())["evaluated_weights"]]
-    assert figures == pytest.approx(report["last"][which], rel=1e-5)
+    expected = report["last"][which]
+    assert {key: figures[key] for key in expected} == pytest.approx(expected, rel=1e-5)
+    assert (tmp_path / "run/evaluation/predictions.csv").is_file()
 
 
 def test_cifar_archive_trains_a_model_of_the_wheel(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from detection.evaluation.coco import check_detections, read_ground_truth
 from detection.evaluation.report import draw_panels, worst_images
 from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
 
-FILES = ["confusion.png", "detections.json", "figures.json", "panels.png", "per_class_ap.png", "precision_recall.png"]
+FILES = ["confusion.png", "detections.json", "errors.png", "figures.json", "panels.png", "per_class_ap.png",
+         "precision_recall.png"]  # fmt: skip
 
 
 def write_images(folder, data, level: int = 90) -> None:

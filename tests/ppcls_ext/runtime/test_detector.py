@@ -8,7 +8,7 @@ from PIL import Image
 
 from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionPredictor
-from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime.description import OutputForm, Thresholds
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.utils.errors import UserError
 
@@ -84,6 +84,37 @@ def test_boxes_scores_and_labels_of_each_image(pictures, final):
 def test_threshold(pictures):
     predictions = make_predictor(BrightnessDetector())(pictures, threshold=0.45)
     assert [prediction.labels.tolist() for prediction in predictions] == [[1, 0], [], [1]]
+
+
+def test_recommended_thresholds_are_those_of_the_classes(pictures):
+    """Of a class without one, that of all classes counts."""
+    predictor = make_predictor(BrightnessDetector(), thresholds=Thresholds(0.9, [0.45, None], images=3))
+    predictions = predictor(pictures, threshold="recommended")
+    assert [prediction.labels.tolist() for prediction in predictions] == [[1, 0], [], []]
+
+
+def test_mistakes_in_a_threshold_are_one_line(pictures):
+    with pytest.raises(UserError, match="no recommended thresholds are known: evaluate its weights"):
+        make_predictor(BrightnessDetector())(pictures, threshold="recommended")
+    with pytest.raises(UserError, match="threshold must be a number from 0 to 1 or 'recommended', got 'recomended'"):
+        make_predictor(BrightnessDetector())(pictures, threshold="recomended")
+
+
+@pytest.mark.parametrize("final", [True, False])
+@pytest.mark.parametrize("by", ["the caller", "the configuration"])
+def test_the_best_of_overlapping_boxes_stays_whatever_the_classes(pictures, final, by):
+    """The quarter scores higher than the whole, whose overlap with it is 0.25."""
+    for threshold, expected in ((0.2, [1]), (0.3, [1, 0])):
+        nms = NmsSettings(score_threshold=0.1, nms_threshold=threshold, class_agnostic=by == "the configuration")
+        predictor = make_predictor(BrightnessDetector(final), form=OutputForm(nms, final))
+        predictions = predictor(pictures, class_agnostic=by == "the caller")
+        assert [prediction.labels.tolist() for prediction in predictions] == [expected, [], expected]
+
+
+def test_what_has_no_nms_says_so(pictures):
+    predictor = make_predictor(BrightnessDetector(), form=OutputForm(TopkSettings()), model_name="YOLOv10")
+    with pytest.raises(UserError, match="class_agnostic: changes the NMS, and YOLOv10 has none"):
+        predictor(pictures, class_agnostic=True)
 
 
 @pytest.mark.parametrize(("batch_size", "batches"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])

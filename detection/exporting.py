@@ -25,7 +25,7 @@ from ppcls_ext.deploy.formats import check_target, plan
 from ppcls_ext.deploy.onnx import check_settings
 from ppcls_ext.deploy.verify import DetectorComparison
 from ppcls_ext.preprocess.detection import Prepared, build_detection_pipeline
-from ppcls_ext.runtime.description import DetectionDescription, OutputForm
+from ppcls_ext.runtime.description import DetectionDescription, OutputForm, Thresholds
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.runtime.predictor import ImageSource
 from ppcls_ext.utils.errors import UserError
@@ -82,6 +82,8 @@ class Deployed(nn.Layer):
             head = getattr(self.network, "yolo_head", None)
             if head is not None and hasattr(head, "nms"):
                 head.nms = exportable_nms(head.nms)
+                # Not in the graph: the runtime does it, whichever engine ran the network.
+                head.nms.class_agnostic = False
             if not final:
                 if not hasattr(head, "exclude_nms"):
                     raise UserError(f"{type(model).__name__}: has no raw outputs to export; leave --raw out")
@@ -204,6 +206,7 @@ def export_detector(
     images: Mapping[str, ImageSource] | None = None,
     formats: Sequence[str] = ("paddle",),
     precisions: Sequence[str] = ("fp32",),
+    thresholds: Thresholds | None = None,
 ) -> DetectionDescription:
     """Exports a detector, reloads every file with the engine that will run it, and compares that with the model.
 
@@ -217,6 +220,7 @@ def export_detector(
         size: height and width that replace those of the operators, in pixels, multiples of the largest stride.
         images: pictures to compare on, by name; None takes ``example_images()``.
         formats, precisions: keys of ``FORMATS`` and ``PRECISIONS``; every pair of them is written.
+        thresholds: recommended ones, which travel in ``inference.yml``.
 
     Returns:
         What was written, with what was measured of each artefact.
@@ -252,6 +256,7 @@ def export_detector(
         preprocess=operators,
         classes=list(classes) if classes else None,
         form=form,
+        thresholds=thresholds,
     )
     shapes: dict[str, list[int | None]] = {"image": [None, *image_shape]}
     if form.scaled:

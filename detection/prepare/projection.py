@@ -1,0 +1,181 @@
+"""Turns sonar frames and their boxes from fans into polar form or back (``prepare_data.py sonar --projection``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detection.annotations import Box, Frame, Ledger
+from detection.fan import Fan, fan_of, opening_and_range
+from detection.prepare.stored import read_stored, write_stored
+from ppcls_ext.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+# Brightness above which a pixel belongs to the fan; what compression leaves around it is darker.
+DARK = 4
+# So many frames of a size show where it is ever lit.
+LOOKED_AT = 64
+# Points on each side of a box whose outline is transformed.
+OUTLINE = 65
+# Less than this is left of a box, in pixels: it is left out.
+SMALLEST_REST = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """What the options say.
+
+    Attributes:
+        form: ``polar`` or ``fan``, that the frames are turned into.
+        opening_angle: in degrees; ``None`` takes that of each frame's settings.
+        window: nearest and farthest range in metres; ``None`` takes those of each frame's settings.
+        nearest: the end of a polar frame, ``top`` or ``bottom``, where the nearest range is.
+    """
+
+    form: str
+    opening_angle: float | None = None
+    window: tuple[float, float] | None = None
+    nearest: str = "bottom"
+
+    def settings(self, frame: Frame) -> dict[str, Any]:
+        """Returns the settings of a frame's sonar, with those of the options.
+
+        Raises:
+            UserError: they do not tell opening angle and range.
+        """
+        sonar = frame.metadata.get("sonar")
+        sonar = dict(sonar) if isinstance(sonar, dict) else {}
+        if self.opening_angle is not None:
+            sonar["horizontal_opening_angle"] = self.opening_angle
+        if self.window is not None:
+            sonar["range_window"] = list(self.window)
+        if opening_and_range(sonar) is None:
+            raise UserError(
+                f"{frame.name}: its annotation tells no usable opening angle and range of the sonar: give "
+                "--opening-angle DEGREES (below 180) and --range NEAR FAR (metres, NEAR below FAR)"
+            )
+        return sonar
+
+
+@dataclasses.dataclass(frozen=True)
+class PolarForm:
+    """Size of a polar frame of a fan, and where its nearest range is."""
+
+    fan: Fan
+    width: int
+    height: int
+    nearest: str
+
+    def from_fan(self, points: np.ndarray) -> np.ndarray:
+        """Points of the fan ``[..., 2]`` -> points of the polar frame ``[..., 2]``."""
+        fan, places = self.fan, self.fan.distance_and_bearing(points)
+        share = (fan.far - places[..., 0]) / (fan.far - fan.near)
+        share = 1 - share if self.nearest == "top" else share
+        return np.stack([(places[..., 1] / fan.half + 1) / 2 * self.width, share * self.height], axis=-1)
+
+    def to_fan(self, points: np.ndarray) -> np.ndarray:
+        """Points of the polar frame ``[..., 2]`` -> points of the fan ``[..., 2]``."""
+        fan, share = self.fan, points[..., 1] / self.height
+        share = 1 - share if self.nearest == "top" else share
+        distance = fan.far - share * (fan.far - fan.near)
+        return fan.points(np.stack([distance, (2 * points[..., 0] / self.width - 1) * fan.half], axis=-1))
+
+
+def project_frames(frames: Sequence[Frame], projection: Projection, scratch: Path, ledger: Ledger) -> None:
+    """Gives frames the picture, the boxes and the settings that they have in the other form.
+
+    Args:
+        frames: clean; they are changed.
+        projection: what to turn them into.
+        scratch: folder for the pictures.
+        ledger: gets the boxes of which nothing lies in the fan.
+
+    Raises:
+        UserError: a frame's opening angle or range is unknown, or the frames are no such fans.
+    """
+    settings = [projection.settings(frame) for frame in frames]
+    lit = _lit_parts(frames) if projection.form == "polar" else {}
+    for number, (frame, sonar) in enumerate(zip(frames, settings, strict=True)):
+        size = (frame.width, frame.height)
+        if projection.form == "polar":
+            fan = fan_of(sonar, *size, lit[size])
+            rows, columns = (fan.far - fan.near) * fan.pixels_a_metre, 2 * fan.half * fan.far * fan.pixels_a_metre
+            polar = PolarForm(fan, round(columns), round(rows), projection.nearest)
+            new_size, forward, backward = (polar.width, polar.height), polar.from_fan, polar.to_fan
+        else:
+            fan, new_size = _drawn_fan(sonar, frame.height)
+            polar = PolarForm(fan, *size, projection.nearest)
+            forward, backward = polar.to_fan, polar.from_fan
+        source = read_stored(frame.image)
+        columns, rows = np.meshgrid(np.arange(new_size[0]) + 0.5, np.arange(new_size[1]) + 0.5)
+        places = backward(np.stack([columns, rows], axis=-1))
+        maps = (places - 0.5).astype(np.float32)
+        pixels = cv2.remap(source, maps[..., 0], maps[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        pixels[((places < 0) | (places >= size)).any(axis=-1)] = 0
+        frame.image = write_stored(scratch / f"{number:06d}", pixels)
+        frame.boxes = _moved_boxes(frame, forward, new_size, ledger)
+        frame.width, frame.height = new_size
+        window = [round(fan.near, 4), round(fan.far, 4)]
+        frame.metadata["sonar"] = {**sonar, "range_window": window, "projection": projection.form}
+        if projection.form == "polar":
+            frame.metadata["sonar"]["nearest"] = projection.nearest
+
+
+def _drawn_fan(sonar: dict[str, Any], rows: int) -> tuple[Fan, tuple[int, int]]:
+    """Returns the fan, and the size of its picture, in which a metre ahead has as many pixels as in ``rows`` ranges."""
+    opening, near, far = opening_and_range(sonar)
+    half, near = math.radians(opening / 2), near or 0.0
+    scale = rows / (far - near)
+    width, height = 2 * far * math.sin(half) * scale, (far - near * math.cos(half)) * scale
+    return Fan(half, near, far, math.ceil(width) / 2, far * scale, scale), (math.ceil(width), math.ceil(height))
+
+
+def _lit_parts(frames: Sequence[Frame]) -> dict[tuple[int, int], tuple[float, float, float, float]]:
+    """Returns for each size of frames ``x1, y1, x2, y2`` around what is lit in any of them.
+
+    Raises:
+        UserError: the frames of a size are black.
+    """
+    by_size: dict[tuple[int, int], list[Frame]] = defaultdict(list)
+    for frame in frames:
+        by_size[frame.width, frame.height].append(frame)
+    found = {}
+    for size, group in by_size.items():
+        brightest = np.zeros(size[::-1])
+        for frame in group[:: max(len(group) // LOOKED_AT, 1)]:
+            pixels = read_stored(frame.image)
+            values = pixels.reshape(*pixels.shape[:2], -1).max(axis=2)
+            brightest = np.maximum(brightest, values / (257 if values.dtype == np.uint16 else 1))
+        rows, columns = np.nonzero(brightest > DARK)
+        if not len(rows):
+            raise UserError(f"{group[0].name}: it and all frames of its size are black; where is the fan?")
+        left, top, right, bottom = float(columns.min()), float(rows.min()), columns.max() + 1.0, rows.max() + 1.0
+        logger.info("fan of frames of %d x %d: lit from x %g to %g, from y %g to %g", *size, left, right, top, bottom)
+        found[size] = left, top, right, bottom
+    return found
+
+
+def _moved_boxes(frame: Frame, forward: Any, size: tuple[int, int], ledger: Ledger) -> list[Box]:
+    """Returns the boxes around the transformed outlines, clipped to the new picture."""
+    boxes = []
+    along = np.linspace(0.0, 1.0, OUTLINE)
+    sides = [(along, 0 * along), (along, 0 * along + 1), (0 * along, along), (0 * along + 1, along)]
+    outline = np.concatenate([np.stack(side, axis=1) for side in sides])
+    for box in frame.boxes:
+        x, y, width, height = box.xywh
+        points = np.clip(forward(outline * (width, height) + (x, y)), 0, size)
+        (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        if min(x2 - x1, y2 - y1) >= SMALLEST_REST:
+            boxes.append(dataclasses.replace(box, xywh=(x1, y1, x2 - x1, y2 - y1), raw=None))
+            continue
+        ledger.boxes["repaired" if box.repaired else "kept"] -= 1
+        ledger.reject("outside_the_fan", frame.name, f"box {box.xywh} lies outside of the fan", boxes=1)
+    return boxes

@@ -1,0 +1,47 @@
+"""Keys of a run that mean the same under a classifier's ``Global`` and at the top of a detector's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ppcls_ext.engine.loggers import LoggerName
+from ppcls_ext.engine.plan import EarlyStopping
+from ppcls_ext.utils.schema import Count, CountOrZero, Number, Positive, Section
+
+
+class SharedKeys(Section):
+    """Plan of the run, loggers, rare classes, frozen parts and rates by depth; null or empty changes nothing.
+
+    Attributes:
+        early_stopping: ends a run whose metric no longer rises: ``{patience: 10, min_delta: 0}``.
+        tuned_batch_size: images of a step that the learning rate was tuned for; with others it is scaled alike.
+        loggers: who gets the curves beside ``log.jsonl``, see `loggers.LOGGERS`.
+        class_weights: what an example of each class counts in the loss, see `class_balance.class_weights`.
+        freeze_stages: the stem and so many stages do not learn.
+        freeze_epochs: they do learn after so many epochs; null: never.
+        backbone_lr_mult: factor of the learning rate of stem and stages.
+        layer_decay: factor of the learning rate from each group of blocks to the one before it.
+
+    Raises:
+        ValueError: a value is out of range, or two do not go together.
+    """
+
+    early_stopping: EarlyStopping | None = None
+    tuned_batch_size: Count | None = None
+    loggers: list[LoggerName] = []
+    class_weights: Literal["balanced", "effective_number"] | list[float] | dict[str | int, float] | None = None
+    freeze_stages: CountOrZero | None = None
+    freeze_epochs: Count | None = None
+    backbone_lr_mult: Positive | None = None
+    layer_decay: Annotated[Number, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check_fine_tuning(self) -> SharedKeys:
+        if self.freeze_epochs is not None and self.freeze_stages is None:
+            raise ValueError("freeze_epochs: needs freeze_stages: how many stages to freeze, 0 for the stem alone")
+        numbers = self.class_weights.values() if isinstance(self.class_weights, dict) else self.class_weights
+        if numbers is not None and not isinstance(numbers, str) and not all(number >= 0 for number in numbers):
+            raise ValueError("class_weights: must be numbers of at least 0")
+        return self
