@@ -20,6 +20,7 @@ from PIL import Image
 from ppcls_ext.preprocess.decode import ImageError, Picture, TooManyPixelsError, decode_image, read_image, rgb_of
 from ppcls_ext.preprocess.depth import RangeWatch
 from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, stated_range
+from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
 from ppcls_ext.utils.signature import PositiveNumber, check_arguments, parameters_of
 
@@ -372,7 +373,8 @@ def tell_crops(operators: Sequence[Any]) -> None:
 
 
 OPERATORS: dict[str, type[Any]] = {
-    operator.__name__: operator for operator in (DecodeImage, ResizeImage, CropImage, NormalizeImage, ToCHWImage)
+    operator.__name__: operator
+    for operator in (DecodeImage, ResizeImage, CropImage, SonarEnhance, NormalizeImage, ToCHWImage)
 }
 
 
