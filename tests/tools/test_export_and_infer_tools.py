@@ -153,7 +153,7 @@ def test_other_formats_predict_the_same(project):
     [
         ("export_model.py", "--format onnx --precision bf16", "'onnx' cannot be written in bf16; what works is paddle"),
         ("export_model.py", "--max-drop 0.5", "--max-drop limits what int8 may lose: add int8 to --precision"),
-        ("export_model.py", "--precision int8", "int8 is written for openvino only, not for paddle: add --format"),
+        ("export_model.py", "--precision int8", "int8 is written for openvino and onnx, not for paddle: add --format"),
         ("infer.py", "", "give either --model DIR"),
         ("infer.py", "--model export -c config.yaml", "give either --model DIR"),
         ("infer.py", "--model export", "name images with --input"),
