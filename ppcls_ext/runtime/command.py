@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -299,11 +299,11 @@ def predict_video(arguments: argparse.Namespace, predictor: Predictor | Detectio
     stopped = False
     with ExitStack() as opened:
         opened.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
-        video = opened.enter_context(Video(source))
+        video = opened.enter_context(closing(Video(source)))
         drawn = lines = None
         if arguments.save is not None:
             video_file = opened.enter_context(atomic_path(arguments.save))
-            drawn = opened.enter_context(VideoFile(video_file, video.rate / every))
+            drawn = opened.enter_context(closing(VideoFile(video_file, video.rate / every)))
         if arguments.json is not None:
             line_file = opened.enter_context(atomic_path(arguments.json))
             lines = opened.enter_context(open(line_file, "w", encoding="utf-8"))
