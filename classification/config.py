@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,24 @@ from classification.sections import (
 from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import build_operators
-from ppcls_ext.utils.config import Document, is_detection_config, load_config_file, plain_copy
+from ppcls_ext.utils.config import (
+    Document,
+    apply_override,
+    flatten,
+    is_detection_config,
+    load_config_file,
+    plain_copy,
+)
 from ppcls_ext.utils.errors import ConfigError, UserError
+from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.utils.schema import Checker
 from ppcls_ext.utils.signature import Parameter, parameters_of
 
+EPOCHS = "Global.epochs"
+# Lengths that are shares of the run: they were written for the epochs that the file states.
+LENGTHS = re.compile(
+    r"Optimizer\.lr\.(?:warmup_epoch|step_size|(?P<whole>(?:milestones|decay_epochs)\[\d+\]))"
+)
 SECTIONS = (
     "Global", "AMP", "EMA", "Arch", "Loss", "Pretraining", "Distillation", "Optimizer", "DataLoader", "Infer", "Metric",
 )  # fmt: skip
@@ -84,9 +98,9 @@ class OptimizerPlan:
     settings: OptimizerSettings
     schedule: Schedule
 
-    def build_schedule(self, epochs: int, steps_each_epoch: int) -> Schedule:
-        """Returns the learning rate as a function of the optimizer step."""
-        return self.schedule.over(epochs, steps_each_epoch)
+    def build_schedule(self, epochs: int, steps_each_epoch: int, factor: float = 1.0) -> Schedule:
+        """Returns the learning rate as a function of the optimizer step, every rate times ``factor``."""
+        return self.schedule.over(epochs, steps_each_epoch, factor)
 
 
 @dataclasses.dataclass
@@ -139,7 +153,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     if is_detection_config(path):
         raise UserError(f"{path}: this is a detection configuration; use a classification configuration (with Arch)")
-    return check_config(load_config_file(path, overrides))
+    document = load_config_file(path)
+    epochs = flatten(document.data).get(EPOCHS)
+    for change in overrides:
+        apply_override(document, change)
+    follow_epochs(document, EPOCHS, LENGTHS, epochs, document.is_overridden)
+    return check_config(document)
 
 
 def check_config(document: Document) -> Config:
@@ -155,12 +174,8 @@ def check_config(document: Document) -> Config:
     data = plain_copy(document.data)
     checker.known_keys("", data, SECTIONS)
     section = {} if data.get("Global") is None else data["Global"]
-    run = checker.section(GlobalSettings, section, "Global")
-    if run is None:
-        # The other sections are still checked, so that all problems are reported. The warm-up is compared with the
-        # epochs: where these are not known, with so many that it is not blamed for them.
-        epochs = section.get("epochs", 100) if isinstance(section, dict) else None
-        run = GlobalSettings(epochs=epochs if type(epochs) is int and epochs > 0 else 10**9)
+    # Where it is wrong the other sections are still checked, so that all problems are reported.
+    run = checker.section(GlobalSettings, section, "Global") or GlobalSettings()
     # PaddleClas accepts the number of classes under Global too, and so must its configs here.
     instead = "give a file with Global.pretrained_model=PATH instead"
     arch = _read_arch(checker, data.get("Arch"), "Arch", run.class_num, tuple(TRAINER_KEYS), instead)

@@ -49,6 +49,7 @@ from ppcls_ext.engine.environment import (
 )
 from ppcls_ext.engine.finetuning import fine_tune, trunk_of
 from ppcls_ext.engine.loggers import require_packages
+from ppcls_ext.engine.plan import RateScale
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -101,6 +102,9 @@ def require_sections(config: Config) -> None:
     missing = [key for key, value in needed.items() if value is None]
     if missing:
         raise UserError(f"{config.document.path}: training needs {', '.join(missing)}")
+    if config.run.early_stopping is not None and not (config.run.eval_during_train and config.eval):
+        wanted = "DataLoader.Eval" if config.run.eval_during_train else "Global.eval_during_train=true"
+        raise UserError(config.document.problem("Global.early_stopping", f"has nothing to go by: it needs {wanted}"))
     find_teacher(config)
 
 
@@ -150,7 +154,7 @@ class ClassificationTask(Task):
         self.options = RunOptions(
             config.document.data, config.to_yaml(), WITHOUT_EFFECT, run.epochs, run.print_batch_step,
             run.eval_interval, run.save_interval, run.save_steps, run.keep_checkpoints, run.all_loggers,
-            run.cpu_kernels, config.document.overrides,
+            run.cpu_kernels, config.document.overrides, run.early_stopping,
         )  # fmt: skip
         self.metric = config.metrics[0].names[0]
         self._open_data()
@@ -160,7 +164,12 @@ class ClassificationTask(Task):
         self.distillation: Distillation | None = None
         self.teacher: dict[str, Any] | None = None
         self.named_parameters = [*self.model.named_parameters(), *self.build_auxiliary()]
-        self.schedule = config.optimizer.build_schedule(run.epochs, self.steps // self.update_freq)
+        images = self.batches.sampler.global_batch_size * self.update_freq
+        self.scale = RateScale(run.tuned_batch_size, images, "Global.tuned_batch_size")
+        self.stated_rate = config.optimizer.schedule.learning_rate
+        steps = self.steps // self.update_freq
+        self.schedule = config.optimizer.build_schedule(run.epochs, steps, self.scale.factor)
+        self.notes = [*config.document.notes, *self.scale.notes(self.stated_rate), *self.schedule.notes()]
         optimizer = config.optimizer.settings.build(self.named_parameters)
         self.optimizer_name = type(config.optimizer.settings).__name__
         self.precision = Precision(config.amp, run.amp_dtype, environment.on_gpu)
@@ -489,6 +498,7 @@ class ClassificationTask(Task):
             "bad_images": self.bad_images.names,
             "bad_eval_images": self.bad_eval_images.names if self.bad_eval_images else [],
             "class_names": self.class_names,
+            **self.scale.report(self.stated_rate),
         }
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
