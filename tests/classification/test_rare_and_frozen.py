@@ -118,7 +118,7 @@ def test_two_processes_freeze_and_free_alike(tmp_path: Path) -> None:
     for processes in (1, 2):
         config = tiny_config(
             tmp_path / f"run_{processes}", **CHANGES, Global__freeze_norm=True, Arch__drop_path_rate=0.0,
-            DataLoader__Train__sampler={"batch_size": 12 // processes, "shuffle": True},
+            DataLoader__Train__sampler={"batch_size": 12 // processes, "shuffle": True, "drop_last": True},
         )  # fmt: skip
         config["Optimizer"] = {"name": "SGD", "weight_decay": 0.1, "lr": {"name": "ConstLR", "learning_rate": 0.01}}
         del config["DataLoader"]["Train"]["dataset"]["batch_transform_ops"]
