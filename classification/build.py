@@ -234,6 +234,12 @@ def build_dataset(config: Config, settings: DataSettings, numbering: Sequence[An
         check_labels(dataset, config.arch.class_num)
     except DatasetError as error:
         raise UserError(config.document.problem("Arch.class_num", error.message)) from error
+    words = ""
+    if held_out := getattr(dataset, "held_out", 0):
+        words = f" of {len(dataset) + held_out}, the other {held_out} are held out (split, holdout)"
+    elif settings.is_whole:
+        words = ", all of the folder: training and evaluation have one each, so that none are held out"
+    logger.info("%s.dataset: %d images%s", settings.key, len(dataset), words)
     return dataset
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from classification.data.datasets import DATASETS
+from classification.data.datasets import DATASETS, ImageFolder, shared_folder
 from classification.data.operators import TRAIN_OPERATORS, BatchOperator, build_batch_operator
 from classification.losses import LOSSES, WeightedSum
 from classification.metrics import METRICS, TopkAcc
@@ -58,6 +58,7 @@ class DataSettings:
         batch_operator: mixes the images of a batch, or ``None``.
         sampler: batch size and order.
         loader: worker processes.
+        is_whole: ``split`` is not applied, because training and evaluation have folders of their own.
     """
 
     key: str
@@ -67,6 +68,7 @@ class DataSettings:
     batch_operator: BatchOperator | None
     sampler: SamplerSettings
     loader: LoaderSettings
+    is_whole: bool = False
 
 
 @dataclasses.dataclass
@@ -187,8 +189,29 @@ def check_config(document: Document) -> Config:
         or [TopkAcc([1, 5])],
         distillation=_read_distillation(checker, data.get(DISTILLATION), arch),
     )
+    _apply_holdout(checker, config.train, config.eval)
     checker.raise_any()
     return config
+
+
+def _apply_holdout(checker: Checker, train: DataSettings | None, evaluation: DataSettings | None) -> None:
+    """Takes all images of both folders where training and evaluation have one each: ``split`` is for a single folder.
+
+    Folders that share images are refused, for the evaluation would be of images that were learnt.
+    """
+    both = [one for one in (train, evaluation) if one is not None and one.dataset == ImageFolder.__name__]
+    if len(both) < 2:
+        return
+    roots = [one.dataset_arguments["image_root"] for one in both]
+    shared = shared_folder(*roots)
+    if shared == "same":
+        return
+    if shared is not None:
+        message = f"{shared}: images would be learnt and evaluated; use two folders side by side, or one for both"
+        checker.add(f"{both[1].key}.dataset.image_root", message)
+        return
+    for one in both:
+        one.is_whole = one.dataset_arguments.pop("split", None) is not None
 
 
 def _read_arch(

@@ -75,6 +75,7 @@ def evaluate(
     names = [name for metric in metrics for name in metric.names]
     # Of each metric the images that are right; then the sum of losses, and the number of images.
     sums = np.zeros(len(names) + 2)
+    trivial: set[str] = set()
     batches.sampler.set_position(0, 0)
     with Display(title, len(batches), every=0, active=environment.is_main) as display:
         for batch in batches:
@@ -83,6 +84,7 @@ def evaluate(
             if images:
                 with precision.autocast(training=False):
                     logits = logits_of(model(batch["image"]))
+                trivial = {f"top{k}" for metric in metrics for k in metric.topk if k > 1 and k >= logits.shape[1]}
                 total = float(loss(logits, batch["label"])) * images if loss is not None else 0.0
                 sums += np.concatenate([*(metric.hits(logits, batch["label"]) for metric in metrics), [total, images]])
                 if answers is not None:
@@ -99,7 +101,9 @@ def evaluate(
     result = dict(zip(names, (sums[: len(names)] / images).tolist(), strict=True))
     if loss is not None:
         result = {"loss": float(sums[-2] / images), **result}
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items())
+    # With no more classes than k, every image counts as right: true, and not worth saying.
+    telling = {name: value for name, value in result.items() if name not in trivial}
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in telling.items())
     logger.info("%s: %s  (%d images in %s)", title, shown, images, clock(time.monotonic() - start))
     return {**result, "images": images}
 

@@ -29,7 +29,7 @@ class GlobalSettings(SharedKeys):
         eval_during_train: evaluate every ``eval_interval`` epochs and after the last.
         epochs: passes over the training data.
         print_batch_step: batches between two log lines.
-        use_visualdl: write VisualDL scalars to ``output_dir/vdl``.
+        use_visualdl: write VisualDL scalars to ``output_dir/vdl``, as ``loggers: [visualdl]`` does.
         image_shape: ``[channels, height, width]`` of the model's input.
         save_inference_dir: where ``tools/export_model.py`` writes unless told otherwise.
         to_static: train the compiled graph instead of eager operators.
@@ -82,6 +82,11 @@ class GlobalSettings(SharedKeys):
         if self.to_static and self.freeze_stages is not None:
             raise ValueError("freeze_stages: needs to_static: False; a compiled graph keeps all gradients as they are")
         return self
+
+    @property
+    def all_loggers(self) -> list[str]:
+        """``loggers``, and VisualDL with ``use_visualdl``."""
+        return [*(["visualdl"] if self.use_visualdl else []), *self.loggers]
 
 
 class AmpSettings(Section):

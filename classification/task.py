@@ -48,6 +48,7 @@ from ppcls_ext.engine.environment import (
     seed_everything,
 )
 from ppcls_ext.engine.finetuning import fine_tune, trunk_of
+from ppcls_ext.engine.loggers import require_packages
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -61,7 +62,7 @@ logger = logging.getLogger(__name__)
 # Keys that may change without any number of the run changing.
 WITHOUT_EFFECT = (
     "Global.checkpoints", "Global.device", "Global.eval_during_train", "Global.eval_interval",
-    "Global.keep_checkpoints", "Global.log_ranks", "Global.max_bad_images", "Global.output_dir",
+    "Global.keep_checkpoints", "Global.log_ranks", "Global.loggers", "Global.max_bad_images", "Global.output_dir",
     "Global.pretrained_model", "Global.print_batch_step", "Global.save_", "Global.use_visualdl",
     "DataLoader.Train.loader", "Distillation.evaluate_teacher", "Distillation.teacher.pretrained", "DataLoader.Eval",
     "Infer",
@@ -81,6 +82,7 @@ def train_config(config: Config, environment: Environment | None = None, resume:
         UserError: something that the user can mend: a missing section, missing data, a folder that is in use.
     """
     require_sections(config)
+    require_packages(config.run.all_loggers, "Global.loggers")
     environment = environment or prepare_environment(config.run.device, config.run.seed)
     resume = resume or config.run.checkpoints
     with RunFolder(config.output_dir, environment.is_main, fresh=resume is None) as folder:
@@ -146,8 +148,8 @@ class ClassificationTask(Task):
         self.config, self.environment = config, environment
         self.options = RunOptions(
             config.document.data, config.to_yaml(), WITHOUT_EFFECT, run.epochs, run.print_batch_step,
-            run.eval_interval, run.save_interval, run.save_steps, run.keep_checkpoints, run.use_visualdl,
-            run.cpu_kernels,
+            run.eval_interval, run.save_interval, run.save_steps, run.keep_checkpoints, run.all_loggers,
+            run.cpu_kernels, config.document.overrides,
         )  # fmt: skip
         self.metric = config.metrics[0].names[0]
         self._open_data()
@@ -477,7 +479,7 @@ class ClassificationTask(Task):
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
         """Draws loss, accuracies and learning rate by epoch."""
-        draw_training_curves(history, path, self.config.arch.name)
+        draw_training_curves(history, path, self.config.arch.name, self.config.arch.class_num)
 
     def image_names(self, batch: dict[str, Any]) -> list[str]:
         """Returns the names of the images in a batch."""

@@ -6,6 +6,7 @@ once it is no longer needed.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -22,6 +23,7 @@ def apply() -> None:
     convert_whole_graphs()
     restore_textsize()
     replace_missing_font()
+    concatenate_numbers()
 
 
 def convert_whole_graphs() -> None:
@@ -45,6 +47,27 @@ def restore_textsize() -> None:
 
     if not hasattr(ImageDraw.ImageDraw, "textsize"):
         ImageDraw.ImageDraw.textsize = textsize
+
+
+def concatenate_numbers() -> None:
+    """Lets ``paddle.concat`` join tensors without axes, as which Paddle 3 gives the counts of Faster R-CNN's proposals.
+
+    Upstream: ``RPNHead._gen_proposal`` of 2.6, mended after 2.7.
+    """
+    import paddle
+
+    concat = paddle.concat
+    if hasattr(concat, "of_numbers"):
+        return
+
+    @functools.wraps(concat)
+    def with_numbers(x: Any, *arguments: Any, **options: Any) -> paddle.Tensor:
+        if isinstance(x, list) and x and all(part.ndim == 0 for part in x):
+            x = [part.reshape([1]) for part in x]
+        return concat(x, *arguments, **options)
+
+    with_numbers.of_numbers = True
+    paddle.concat = with_numbers
 
 
 def replace_missing_font() -> None:

@@ -37,6 +37,7 @@ from ppcls_ext.engine.checkpoint import (
 from ppcls_ext.engine.class_balance import settle_class_weights
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
 from ppcls_ext.engine.finetuning import fine_tune
+from ppcls_ext.engine.loggers import require_packages
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -50,9 +51,9 @@ logger = logging.getLogger(__name__)
 
 # Keys that may change without any number of the run changing.
 WITHOUT_EFFECT = (
-    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "keep_checkpoints", "log_iter",
-    "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu", "use_vdl", "weights",
-    "worker_num",
+    "EvalDataset", "EvalReader", "TestDataset", "TestReader", "eval_interval", "image_size", "keep_checkpoints",
+    "log_iter", "loggers", "max_bad_images", "pretrain_weights", "save_dir", "save_steps", "snapshot_epoch", "use_gpu",
+    "use_vdl", "weights", "worker_num",
 )  # fmt: skip
 # Keys of PaddleDetection's own trainer that this one does not act on: said aloud, never passed over.
 IGNORED = (
@@ -86,12 +87,18 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
         Interrupted: the user stopped the run; it has been saved.
         UserError: something that the user can mend: missing data, a folder that is in use, weights that do not fit.
     """
+    require_packages(loggers_of(config), "loggers")
     warn_of_other_contrast(config, "Eval")
     environment = open_environment(config)
     with RunFolder(config.output_dir, environment.is_main, "save_dir", fresh=resume is None) as folder:
         config = with_settled_depth(config, resume, environment.seed)
         with workspace(config) as settings:
             return Trainer(DetectionTask(config, settings, environment, folder.path), folder, resume).run()
+
+
+def loggers_of(config: DetectionConfig) -> list[str]:
+    """Returns who gets the curves: ``loggers``, and VisualDL with ``use_vdl``."""
+    return [*(["visualdl"] if config.data.get("use_vdl") else []), *config.data.get("loggers", [])]
 
 
 def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -> DetectionConfig:
@@ -145,8 +152,8 @@ class DetectionTask(Task):
         self.options = RunOptions(
             data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, data.get("log_iter", 20),
             data.get("eval_interval", save_interval), save_interval, data.get("save_steps", 0),
-            data.get("keep_checkpoints", KEPT_CHECKPOINTS), bool(data.get("use_vdl", False)),
-            data.get("cpu_kernels", "auto"),
+            data.get("keep_checkpoints", KEPT_CHECKPOINTS), loggers_of(config), data.get("cpu_kernels", "auto"),
+            config.document.overrides,
         )  # fmt: skip
         self.batches = training_loader(config, environment)
         self.bad_images = BadImages(self.batches.read_batch, max_bad_images(config), BAD_IMAGES_KEY)

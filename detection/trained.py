@@ -17,7 +17,7 @@ from detection.annotations import Ledger
 from detection.coco import read_coco
 from detection.configuration import DatasetFiles, DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
-from detection.export import EagerBackend, export_detector, form_of
+from detection.exporting import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
 from detection.weights import backbone_name, load_detector_weights, weights_file
 from ppcls_ext.deploy.export import example_images

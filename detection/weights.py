@@ -171,18 +171,22 @@ def load_start(config: DetectionConfig, model: paddle.nn.Layer) -> None:
     report = compare(str(find_weights(source)), shapes, weights)
     head = getattr(model, HEAD.removesuffix("."), None)
     classifiers = tuple(f"{HEAD}{name}" for name in getattr(head, "class_layers", CLASS_LAYERS))
-    kept = {
-        name: value
-        for name, value in weights.items()
-        if not (name in report.mismatched and name.startswith(classifiers))
-    }
     differing = report.outside(classifiers)
     if not differing.complete:
         raise UserError(
             f"pretrain_weights: {report.source} does not fit {config.path}: {cause_of(differing, config, weights)}. "
             f"{differing.differences()}"
         )
-    load_weights(model, kept, may_differ=classifiers)
+    if report.mismatched:
+        count = _class_count(report, config.num_classes)
+        classes = "other classes" if count is None else f"{count} classes"
+        logger.warning(
+            "%s: of a detector for %s, num_classes is %d: the %d weights of the class outputs start fresh",
+            source, classes, config.num_classes, len(report.mismatched),
+        )  # fmt: skip
+        own = model.state_dict()
+        weights = {**weights, **{name: own[name].numpy() for name in report.mismatched}}
+    load_weights(model, weights, may_differ=classifiers)
     logger.info("%s: %d weights loaded", source, len(report.loaded))
     theirs, ours = class_names_of_weights(find_weights(str(source))), class_names_of(config, ["Train"])
     if theirs and ours and len(theirs) == len(ours) and (others := spelled_as(ours, theirs)) != theirs:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,76 +62,28 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def export(arguments: argparse.Namespace) -> None:
-    """Exports the model of a configuration and prints what was measured.
-
-    Raises:
-        LimitExceededError: int8 loses more than ``--max-drop``.
-        UserError: the command line or the configuration is wrong, or an export differs from its model.
-    """
-    from ppcls_ext.deploy.formats import plan
-    from ppcls_ext.deploy.quantize import check_request, quantize_export
+def export(arguments: argparse.Namespace) -> Description | DetectionDescription:
+    """Exports the model of a configuration; see ``classification.export`` and ``detection.export``."""
     from ppcls_ext.utils.config import is_detection_config
-    from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
-    formats = [name.strip() for name in arguments.format.split(",")]
-    wanted = [name.strip() for name in arguments.precision.split(",")]
-    # The float32 network is what int8 is made of and compared with.
-    precisions = list(dict.fromkeys("fp32" if name == INT8 else name for name in wanted))
-    if arguments.max_drop is not None and INT8 not in wanted:
-        raise UserError("--max-drop limits what int8 may lose: add int8 to --precision")
-    if arguments.calibration_images < 1:
-        raise UserError(f"--calibration-images must be at least 1, got {arguments.calibration_images}")
-    if INT8 in wanted:
-        if "openvino" not in formats:
-            raise UserError(f"int8 is written for openvino only, not for {', '.join(formats)}: add --format openvino")
-        check_request(arguments.max_drop, labelled=True)
-    plan(formats, precisions)  # what cannot be written is told before a configuration is read
-
-    options: dict[str, Any] = {"formats": formats, "precisions": precisions}
+    options: dict[str, Any] = {
+        "output": arguments.output,
+        "formats": [name.strip() for name in arguments.format.split(",")],
+        "precisions": [name.strip() for name in arguments.precision.split(",")],
+        "max_drop": arguments.max_drop,
+        "calibration_images": arguments.calibration_images,
+        "overwrite": arguments.overwrite,
+    }
     if is_detection_config(arguments.config):
-        from detection import compression
-        from detection.configuration import load_config
+        from detection import export
 
-        config: Any = load_config(arguments.config, arguments.override)
-        size = arguments.size
-        if size and len(size) > 2:
-            raise UserError(f"--size takes one side, or height and width, got {len(size)} numbers")
-        options |= {"nms": not arguments.raw, "size": size * 2 if size and len(size) == 1 else size}
-        target = arguments.output or config.output_dir / "export"
-        claim_outputs([Output("--output", target, "export")], *inputs_of(config.document), arguments.overwrite)
-
-        from detection.task import open_environment
-        from detection.trained import load_trained
-
-        open_environment(config)
+        options |= {"raw": arguments.raw, "size": arguments.size}
     else:
-        from classification import compression
-        from classification.config import load_config
+        from classification import export
 
-        config = load_config(arguments.config, arguments.override)
         if arguments.raw or arguments.size:
             raise UserError("--raw and --size are for detectors; a classifier's size is Global.image_shape")
-        target = Path(arguments.output or config.run.save_inference_dir)
-        option = "--output" if arguments.output else "Global.save_inference_dir"
-        claim_outputs([Output(option, target, "export")], *inputs_of(config.document), arguments.overwrite)
-
-        from classification.trained import load_trained
-        from ppcls_ext.engine.environment import prepare_environment
-
-        prepare_environment(config.run.device, config.run.seed)
-
-    if INT8 not in wanted:
-        print_report(load_trained(config).export(target, **options))
-        return
-    # Data that are not there are told before the long work.
-    evaluation = compression.evaluation_of(config)
-    images = compression.calibration_images(config, "train", arguments.calibration_images)
-    with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
-        folder = Path(scratch) / "export"
-        load_trained(config).export(folder, **options)
-        first = "fp32" not in wanted
-        print_report(quantize_export(folder, target, images, evaluation, arguments.max_drop, first=first))
+    return export(arguments.config, arguments.override, **options)
 
 
 def print_report(description: Description | DetectionDescription) -> None:
@@ -174,7 +125,7 @@ def main() -> int:
 
     set_up_logging()
     try:
-        export(arguments)
+        print_report(export(arguments))
     except LimitExceededError as error:
         sys.stderr.write(f"error: {error}\n")
         return TOO_MUCH_STATUS

@@ -25,44 +25,24 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(arguments: argparse.Namespace) -> None:
-    """Trains the classifier of a configuration with ``Arch``, or the detector of one with ``architecture``."""
-    from ppcls_ext.utils.config import is_detection_config
-    from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
-
-    if is_detection_config(arguments.config):
-        from detection.configuration import check_annotations, load_config
-
-        config = load_config(arguments.config, arguments.override)
-        claim_outputs([Output("save_dir", config.output_dir, "run")], *inputs_of(config.document), arguments.overwrite)
-        check_annotations(config)
-        from detection.task import train_config
-    else:
-        from classification.config import load_config
-
-        config = load_config(arguments.config, arguments.override)
-        run_folder = Output("Global.output_dir", config.output_dir, "run")
-        claim_outputs([run_folder], *inputs_of(config.document), arguments.overwrite)
-        from classification.task import train_config
-    train_config(config, resume=arguments.resume)
-
-
 def main() -> int:
-    """Trains; returns the exit status."""
+    """Trains the classifier (`Arch`) or detector (`architecture`) of a configuration; returns the exit status."""
     arguments = parse_arguments()
-    from ppcls_ext.utils.errors import Interrupted, UserError
-    from ppcls_ext.utils.log import note_in_files, set_up_logging
+    from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.errors import Interrupted
+    from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.machine import rank_from_environment
 
     set_up_logging(quiet=rank_from_environment()[0] != 0)
+    if is_detection_config(arguments.config):
+        from detection import train
+    else:
+        from classification import train
     try:
-        train(arguments)
+        train(arguments.config, arguments.override, arguments.resume, arguments.overwrite)
     except Interrupted as stop:
         sys.stdout.write(f"{stop}\n")
         return INTERRUPTED_STATUS
-    except UserError as error:
-        note_in_files(str(error))
-        raise
     return 0
 
 

@@ -247,6 +247,27 @@ class ImageNetDataset(_Files):
             self.labels = np.array([new[label] for label in labels], dtype=np.int64)
 
 
+def shared_folder(first: str, second: str) -> str | None:
+    """Says how two roots of class folders share images; ``None`` where they share none, or one of them is not there.
+
+    Returns:
+        ``same`` for one folder, however it is named (links, relative paths, another case of letters), else the words
+        of a message: one lies in the other, or a class folder is a link to one of the other.
+    """
+    roots = [meant_path(root).resolve() for root in (first, second)]
+    if not all(root.is_dir() for root in roots):
+        return "same" if roots[0] == roots[1] else None
+    if os.path.samefile(*roots):
+        return "same"
+    for inner, outer in (roots, reversed(roots)):
+        if outer in inner.parents:
+            return f"{inner} lies in {outer}"
+    mine, theirs = ({os.path.realpath(folder): folder for folder in _folders_in(root)} for root in roots)
+    if both := sorted(mine.keys() & theirs.keys()):
+        return f"{mine[both[0]]} and {theirs[both[0]]} are one folder"
+    return None
+
+
 HeldOut = Annotated[float, Limits(gt=0, lt=1)]
 SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "eval", "test", "testing"})
 
@@ -266,6 +287,7 @@ class ImageFolder(_Files):
 
     Attributes:
         lacking: classes of ``numbering`` without images.
+        held_out: how many of the images below ``image_root`` belong to the other side of ``split``.
 
     Raises:
         DatasetError: the folder does not exist, holds no class folder with images, or holds ``train`` and the like
@@ -320,10 +342,12 @@ class ImageFolder(_Files):
         self.labels = np.asarray(labels, dtype=np.int64)
         present = set(labels)
         self.lacking = [name for label, name in enumerate(self.class_names) if label not in present]
+        self.held_out = 0
         if split is not None:
             chosen = stratified_holdout(self.labels, holdout, seed) == (split == "val")
             self.paths = [self.paths[index] for index in np.flatnonzero(chosen)]
             self.labels = self.labels[chosen]
+            self.held_out = int((~chosen).sum())
             if not self.paths:
                 raise DatasetError("image_root", f"{image_root} has too few images for a '{split}' split")
 

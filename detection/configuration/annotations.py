@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from detection.annotations import Ledger
 from detection.coco import AnnotationFileError, CocoSet, load_coco, open_coco, read_coco
 from detection.configuration.config import DatasetFiles, DetectionConfig
+from detection.configuration.short_keys import how_to_prepare
 from detection.geometry import as_keys
 from ppcls_ext.utils.config import Problems
 from ppcls_ext.utils.errors import suggestion
@@ -61,7 +62,7 @@ def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | 
         problems.add(f"{part}Dataset", "missing argument 'anno_path'")
         return None
     if not path.is_file():
-        problems.add(key, f"{path}: no such file; prepare the data first (tools/prepare_data.py)")
+        problems.add(key, f"{path}: no such file; {how_to_prepare(path)}")
         return None
     ledger = Ledger()
     try:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from detection.configuration.short_keys import STRIDE
 from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
@@ -39,6 +40,9 @@ class RunKeys(SharedKeys):
     architecture: str = ""
     metric: str = ""
     num_classes: Count = 1
+    # Ours, see short_keys.py.
+    image_size: Count = STRIDE
+    dataset_dir: str = ""
     epoch: Count = 1
     snapshot_epoch: Count = 1
     eval_interval: Count = 1
@@ -93,7 +97,7 @@ REQUIRED_SECTIONS = (
 # Further keys that PaddleDetection's engine and command lines read, and those that its files hold for anchors.
 OTHER_KEYS = frozenset({
     "bias", "custom_black_list", "custom_white_list", "ema_skip_names", "ema_start_iters", "eval_height", "eval_size",
-    "eval_width", "filename", "fleet", "fuse_conv_bn", "image_height", "image_size", "image_width", "infer_img",
+    "eval_width", "filename", "fleet", "fuse_conv_bn", "image_height", "image_width", "infer_img",
     "init_loss_scaling", "map_type", "model", "multi_scale_eval", "num_joints", "pretrain_student_weights",
     "pretrain_teacher_weights", "profiler_options", "proposals_path", "pruner", "quant_batch_num",
     "save_prediction_only", "save_proposals", "scale", "semi_start_iters", "slim", "slim_method", "slim_type",

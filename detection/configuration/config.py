@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from detection.configuration.short_keys import PARTS, SHORT_KEYS, set_class_count
 from detection.geometry import UNSAID, BoxReading
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import (
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BASE_KEY = "_BASE_"
-PARTS = ("Train", "Eval", "Test")
 ENHANCEMENT = "SonarEnhance"
 
 
@@ -137,15 +137,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
     """Reads ``path`` with its ``_BASE_`` files, applies ``KEY.SUB=VALUE`` changes and checks the result.
 
     Raises:
-        UserError: a file is missing, is no YAML or includes itself; a change has no ``=`` or no place.
+        UserError: a file is missing, is no YAML or includes itself; a change has no ``=`` or no place; ``image_size``
+            is none; ``num_classes: auto`` without the annotation file that has the classes.
         ConfigError: all that is wrong with the values, one line each.
     """
     from detection.configuration.checks import check_document
 
     document = load_with_bases(path)
     document.data = _plain(document.data)
+    if "Arch" in document.data:
+        raise UserError(f"{path}: this is a classification configuration; use a detection configuration (architecture)")
     for change in overrides:
         apply_override(document, change)
+        if spread := SHORT_KEYS.get(change.partition("=")[0].strip()):
+            spread(document)
+    set_class_count(document)
     check_document(document)
     return DetectionConfig(document)
 
@@ -206,6 +212,9 @@ def load_with_bases(path: str | Path, _above: tuple[Path, ...] = ()) -> Document
     for line in [line for line in document.lines if line == BASE_KEY or line.startswith(f"{BASE_KEY}[")]:
         del document.lines[line]
     merge(merged, document)
+    for key, spread in SHORT_KEYS.items():
+        if key in document.data:
+            spread(merged)
     return merged
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.deploy.formats import EXACT, check_packages, check_target
+from ppcls_ext.deploy.formats import EXACT, check_packages, check_target, plan
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Description, DetectionDescription, DetectionPredictor, Predictor, load, read_description
 from ppcls_ext.runtime.backends import choose, import_openvino, read_network, without_telemetry
@@ -69,6 +70,65 @@ def check_request(max_drop: float | None, labelled: bool) -> None:
         raise UserError(f"--max-drop: must be at least 0, got {max_drop:g}")
     if max_drop is not None and not labelled:
         raise UserError("--max-drop: needs labelled images to evaluate on")
+
+
+def check_export(
+    formats: Sequence[str], precisions: Sequence[str], max_drop: float | None, calibration_images: int
+) -> None:
+    """Checks what an export is asked for, before a configuration is read.
+
+    Raises:
+        UserError: a format or precision does not exist, cannot be written here, or does not go with the others.
+    """
+    if max_drop is not None and INT8 not in precisions:
+        raise UserError("--max-drop limits what int8 may lose: add int8 to --precision")
+    if calibration_images < 1:
+        raise UserError(f"--calibration-images must be at least 1, got {calibration_images}")
+    if INT8 in precisions:
+        if BACKEND not in formats:
+            raise UserError(f"int8 is written for openvino only, not for {', '.join(formats)}: add --format openvino")
+        check_request(max_drop, labelled=True)
+    plan(formats, _floats(precisions))
+
+
+def _floats(precisions: Sequence[str]) -> list[str]:
+    """Returns the precisions of the trained network: the float32 one is what int8 is made of and compared with."""
+    return list(dict.fromkeys(EXACT if name == INT8 else name for name in precisions))
+
+
+def export_in_precisions(
+    world: Any,
+    config: Any,
+    target: Path,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    max_drop: float | None,
+    calibration_images: int,
+    **options: Any,
+) -> Description | DetectionDescription:
+    """Exports the trained model of a configuration, and its int8 network if that is among the ``precisions``.
+
+    Args:
+        world: ``classification.compression`` or ``detection.compression``: ``load_trained``, and the data for int8.
+        config: its checked configuration.
+        target: the folder to write.
+        formats, precisions, max_drop, calibration_images: see :func:`check_export`, which has accepted them.
+        **options: of the world's ``export``.
+
+    Raises:
+        LimitExceededError: int8 loses more than ``max_drop``.
+        UserError: weights or data are missing or do not fit, or an export differs from its model.
+    """
+    options |= {"formats": formats, "precisions": _floats(precisions)}
+    if INT8 not in precisions:
+        return world.load_trained(config).export(target, **options)
+    # Data that are not there are told before the long work.
+    evaluation = world.evaluation_of(config)
+    images = world.calibration_images(config, "train", calibration_images)
+    with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
+        folder = Path(scratch) / "export"
+        world.load_trained(config).export(folder, **options)
+        return quantize_export(folder, target, images, evaluation, max_drop, first=EXACT not in precisions)
 
 
 def quantize_export(

@@ -1,11 +1,10 @@
-"""Writes the records of a run: its folder, ``log.jsonl``, VisualDL scalars, ``report.json`` and ``curves.png``."""
+"""Writes the records of a run: its folder, ``log.jsonl``, what loggers show, ``report.json`` and ``curves.png``."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -14,12 +13,13 @@ import paddle
 
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.checkpoint import list_checkpoints
+from ppcls_ext.engine.loggers import EPOCH, UPDATE, Loggers
 from ppcls_ext.engine.task import UNDEFINED, RunProgress, Task
 from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import lock_folder, write_json, write_text
-from ppcls_ext.utils.log import log_to_file
-from ppcls_ext.utils.machine import memory_in_use, peak_memory
+from ppcls_ext.utils.log import close_file, log_to_file, note_in_files
+from ppcls_ext.utils.machine import TRAINING_PACKAGES, memory_in_use, package_versions, peak_memory, source_version
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,13 @@ class RunFolder:
         self.active = active
         self._log: TextIO | None = None
         self._lock: Any = None
+        self._messages: logging.Handler | None = None
         if active:
             self._lock = lock_folder(path, "another process is training in this folder", self.key)
             if fresh:
                 self._refuse_second_run()
             # Only now: before this, the file may be another run's.
-            log_to_file(path / "train.log")
+            self._messages = log_to_file(path / "train.log")
 
     def __enter__(self) -> RunFolder:
         return self
@@ -59,6 +60,8 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(value, UserError) and self._messages is not None:
+            note_in_files(str(value))
         self.close()
 
     @property
@@ -108,6 +111,9 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        if self._messages is not None:
+            close_file(self._messages)
+            self._messages = None
 
 
 def _is_before(line: str, epoch: int, step: int) -> bool:
@@ -138,9 +144,21 @@ class Recorder:
 
     def __init__(self, folder: RunFolder, task: Task, progress: RunProgress) -> None:
         self.folder, self.task, self.progress = folder, task, progress
-        # VisualDL cannot cut its file back, so a run that starts at its beginning starts with none.
-        self._fresh = progress.epoch == 0 and progress.step == 0
-        self._writer: Any = None
+        self._loggers: Loggers | None = None
+        self._finished = False
+        # Now: by the end of a long run, the files may be others than those that train.
+        self._source = source_version()
+
+    def open(self) -> None:
+        """Starts the loggers, before the first batch.
+
+        Raises:
+            UserError: one of them does not start.
+        """
+        options = self.task.options
+        if self.folder.active and options.loggers:
+            updates = self.progress.updates
+            self._loggers = Loggers(options.loggers, self.folder.path, options.config, updates)
 
     def step(self, figures: dict[str, float], rate: float) -> None:
         """Records figures of the epoch under way, and the learning rate of the last optimizer step."""
@@ -148,8 +166,9 @@ class Recorder:
         self.folder.log(
             "step", epoch=progress.epoch + 1, step=progress.step, updates=progress.updates, lr=rate, **figures
         )
-        self._scalar("train/loss", figures["loss"], progress.updates)
-        self._scalar("train/learning_rate", rate, progress.updates)
+        if self._loggers is not None:
+            values = {"train/loss": figures["loss"], "train/learning_rate": rate}
+            self._loggers.write(values, progress.updates, UPDATE)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Records a finished epoch, with the memory that this process holds, and draws the curves anew.
@@ -170,10 +189,14 @@ class Recorder:
         )  # fmt: skip
         self.folder.log(**{"kind": "epoch", **record})
         self._draw()
-        for part in ("train", "eval", "ema"):
-            for name, value in record.get(part, {}).items():
-                if isinstance(value, int | float):
-                    self._scalar(f"{part}/{name}_by_epoch", value, record["epoch"])
+        if self._loggers is not None:
+            figures = {
+                f"{part}/{name}_by_epoch": value
+                for part in ("train", "eval", "ema")
+                for name, value in record.get(part, {}).items()
+                if isinstance(value, int | float)
+            }
+            self._loggers.write(figures, record["epoch"], EPOCH)
 
     def finish(self, seconds: float) -> dict[str, Any]:
         """Writes ``report.json`` and ``curves.png``, and says how the run ended; returns the report, on every rank.
@@ -182,6 +205,7 @@ class Recorder:
             seconds: length of this session.
         """
         task, progress, history = self.task, self.progress, self.progress.history
+        self._finished = True
         value = None if progress.best_metric == UNDEFINED else progress.best_metric
         best = {task.metric: value, "epoch": progress.best_epoch} if progress.best_epoch else None
         training = sum(record["train"]["seconds"] for record in history)
@@ -202,6 +226,9 @@ class Recorder:
             "processes": task.environment.world_size,
             "seed": task.environment.seed,
             "paddle": paddle.__version__,
+            "packages": package_versions(TRAINING_PACKAGES),
+            "source": self._source,
+            "overrides": list(task.options.overrides),
             "history": history,
         }  # fmt: skip
         if self.folder.active:
@@ -216,23 +243,11 @@ class Recorder:
         return report
 
     def close(self) -> None:
-        """Closes the VisualDL file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Closes the loggers."""
+        if self._loggers is not None:
+            self._loggers.close(self._finished)
+            self._loggers = None
 
     def _draw(self) -> None:
         if self.folder.active:
             self.task.draw_curves(self.progress.history, self.folder.path / "curves.png")
-
-    def _scalar(self, tag: str, value: float, step: int) -> None:
-        """Writes one value into ``RUN/vdl``; the file is opened with the first of them."""
-        if not (self.folder.active and self.task.options.use_visualdl):
-            return
-        if self._writer is None:
-            from visualdl import LogWriter
-
-            if self._fresh:
-                shutil.rmtree(self.folder.path / "vdl", ignore_errors=True)
-            self._writer = LogWriter(logdir=str(self.folder.path / "vdl"))
-        self._writer.add_scalar(tag=tag, step=step, value=value)

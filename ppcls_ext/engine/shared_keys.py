@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from ppcls_ext.engine.class_balance import RULES
+from ppcls_ext.engine.loggers import LoggerName
 from ppcls_ext.utils.errors import suggestion
 from ppcls_ext.utils.schema import Count, CountOrZero, Number, Positive, Section
 
@@ -25,9 +26,10 @@ def _check_weights(stated: Any) -> Any:
 
 
 class SharedKeys(Section):
-    """Rare classes, frozen parts and learning rates by depth; what is null changes nothing.
+    """Loggers, rare classes, frozen parts and learning rates by depth; what is null or empty changes nothing.
 
     Attributes:
+        loggers: who gets the curves beside ``log.jsonl``, see `loggers.LOGGERS`.
         class_weights: what an example of each class counts in the loss, see `class_balance.class_weights`.
         freeze_stages: the stem and so many stages do not learn.
         freeze_epochs: they do learn after so many epochs; null: never.
@@ -38,6 +40,7 @@ class SharedKeys(Section):
         ValueError: a value is out of range, or two do not go together.
     """
 
+    loggers: list[LoggerName] = []
     class_weights: Annotated[Any, AfterValidator(_check_weights)] = None
     freeze_stages: CountOrZero | None = None
     freeze_epochs: Count | None = None

@@ -46,8 +46,9 @@ class RunOptions:
         save_interval: epochs between two checkpoints; the last and each best epoch are always saved.
         save_steps: batches between two checkpoints inside an epoch; 0 for none.
         keep_checkpoints: how many of the newest checkpoints stay, besides the best.
-        use_visualdl: write curves for VisualDL.
+        loggers: who gets the curves, keys of `ppcls_ext.engine.loggers.LOGGERS`.
         cpu_kernels: ``auto`` or ``paddle``, see `ppcls_ext.engine.cpu.use_fast_kernels`.
+        overrides: changes of the configuration that the command line made, for the report.
     """
 
     config: dict[str, Any]
@@ -59,8 +60,9 @@ class RunOptions:
     save_interval: int
     save_steps: int
     keep_checkpoints: int
-    use_visualdl: bool
+    loggers: Sequence[str]
     cpu_kernels: str = "auto"
+    overrides: Sequence[str] = ()
 
 
 @dataclasses.dataclass

@@ -83,6 +83,7 @@ class Trainer:
         start = time.monotonic()
         try:
             if progress.epoch < epochs:
+                self.recorder.open()
                 task.begin(self.folder.log)
             with InterruptWatch(environment.world_size) as watch:
                 while progress.epoch < epochs:

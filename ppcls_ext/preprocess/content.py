@@ -17,6 +17,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 LOOKED_AT = 4096
 RAW = "a raw photograph of a camera (DNG, NEF, CR2, ...)"
 UNKNOWN = "a file of an unknown kind"
+VIDEO = "a video"
 # Tags of a TIFF file: what its first picture is (1: a small preview), and the version of DNG.
 PREVIEW_TAG, DNG_TAG = 254, 50706
 
@@ -70,7 +71,7 @@ OTHERS = (
     Kind("a side file of macOS", rb"\0\x05\x16\x07"),
     Kind("an HTML page", rb"\s*(?:<!--.*?-->\s*)?<(?i:!doctype html|html|head|body|title|script|meta)\b"),
     Kind("an XML or HTML text", rb"\s*<[?!A-Za-z]"),
-    Kind("a video", rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01[\xb3\xba]|OggS|FLV\x01"),
+    Kind(VIDEO, rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01[\xb3\xba]|OggS|FLV\x01"),
     Kind("a sound", rb"RIFF.{4}WAVE|ID3|fLaC"),
     Kind("a PDF", rb"%PDF"),
     Kind("an archive", rb"PK[\x03\x05]|\x1f\x8b|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar"),

@@ -23,6 +23,7 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -63,6 +64,9 @@ HARMLESS_PADDING = 16
 # EXIF's number for how the camera was held; 1 is upright.
 ORIENTATION = 0x0112
 EXIF = b"Exif\0\0"
+# What programs hold.
+Picture = np.ndarray | Image.Image
+ARRAYS = "arrays must be uint8 or uint16 of shape [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]"
 
 
 class ImageError(UserError):
@@ -147,6 +151,69 @@ def decode_image(
         if image is not None:
             return image
     return _decode_with_pillow(data, name, value_range, note)
+
+
+def rgb_of(
+    image: Picture,
+    name: str = "image",
+    value_range: AnyRange = None,
+    note: Note | None = None,
+    on_white: bool = True,
+) -> np.ndarray:
+    """Makes ``uint8`` RGB ``[H, W, 3]`` of a picture that a program holds, as :func:`decode_image` does of a file.
+
+    Args:
+        image: an array of ``uint8`` or ``uint16``: grey ``[H, W]`` or ``[H, W, 1]``, RGB ``[H, W, 3]``, with
+            transparency ``[H, W, 4]``; or a Pillow image of any mode, which is turned upright as its EXIF data say.
+        name, value_range, note: see :func:`decode_image`.
+        on_white: transparent pictures are laid on white; else their colours count alone.
+
+    Raises:
+        ImageError: it is anything else, or its samples have no agreed range; the message begins with ``name``.
+    """
+    if isinstance(image, Image.Image):
+        try:
+            upright = ImageOps.exif_transpose(image)
+        except Exception as error:  # Pillow loads files when they are used, and its readers raise nearly anything.
+            raise ImageError(name, f"is a Pillow image that cannot be loaded ({error})") from error
+        if upright.mode != "F" and not upright.mode.startswith("I"):
+            return _to_rgb_array(upright, on_white)
+        values = np.asarray(upright)
+    else:
+        values = _checked_array(image, name)
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        values = values.astype(np.uint16, copy=False)
+    if values.dtype != np.uint8:
+        try:
+            if note is not None:
+                note(values, 65535)
+            upright = samples_to_image(values, value_range, 65535)
+        except SampleError as error:
+            raise ImageError(name, str(error)) from error
+    elif values.ndim == 3 and values.shape[2] == 3:
+        return values
+    else:
+        upright = Image.fromarray(np.ascontiguousarray(values))
+    return _to_rgb_array(upright, on_white)
+
+
+def _checked_array(image: Any, name: str) -> np.ndarray:
+    """Returns an array of a picture, grey ones as ``[H, W]``; raises ``ImageError`` if it is none."""
+    if not isinstance(image, np.ndarray):
+        what = "None (did a camera or file give no frame?)" if image is None else f"of type {type(image).__name__}"
+        raise ImageError(name, f"is no image but {what}; images are arrays, Pillow images, paths or encoded files")
+    shape = image.shape
+    known = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,), (4,))
+    if known and image.size and image.dtype.kind == "u" and image.dtype.itemsize <= 2:
+        return image[:, :, 0] if shape[2:] == (1,) else image
+    advice = ""
+    if image.dtype.kind == "f":
+        advice = "; make values from 0 to 1 bytes by (255 * image).astype(numpy.uint8)"
+    elif len(shape) == 3 and shape[0] in (1, 3, 4):
+        advice = "; put channels last by image.transpose(1, 2, 0)"
+    elif len(shape) == 3 and shape[2] > 4:
+        advice = "; give several grey images as a list"
+    raise ImageError(name, f"is an array of {image.dtype} and shape {list(shape)}, but {ARRAYS}{advice}")
 
 
 def header_of(data: bytes, name: str = "image", most: int = MOST_PIXELS) -> tuple[str, int, int]:
@@ -325,11 +392,11 @@ def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Not
             raise ImageError(name, f"is {what_is(data, name)} that cannot be decoded ({error})") from error
 
 
-def _to_rgb_array(image: Image.Image) -> np.ndarray:
-    """Converts any of Pillow's modes to ``uint8`` RGB ``[H, W, 3]``."""
+def _to_rgb_array(image: Image.Image, on_white: bool = True) -> np.ndarray:
+    """Converts any of Pillow's modes to ``uint8`` RGB ``[H, W, 3]``; what is transparent lies on white, if asked."""
     if image.mode == "I":
         image = Image.fromarray(to_bytes(np.asarray(image), SIXTEEN_BITS))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if on_white and (image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
         picture = image.convert("RGBA")
         background = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         image = Image.alpha_composite(background, picture)

@@ -17,7 +17,16 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.preprocess.content import FORMATS
-from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg, read_bytes
+from ppcls_ext.preprocess.decode import (
+    JPEG_START,
+    ORIENTATION,
+    ImageError,
+    Picture,
+    decode_image,
+    is_cmyk_jpeg,
+    read_bytes,
+    rgb_of,
+)
 from ppcls_ext.preprocess.depth import RangeWatch, is_deep
 from ppcls_ext.preprocess.operators import MEGAPIXELS, build_operators, check_target, two_sides
 from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, deep_form, stated_range
@@ -105,7 +114,7 @@ def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, 
 
 
 class Decode:
-    """A path or an encoded file's bytes to an array; an array passes through.
+    """A path, an encoded file's bytes or a picture that a program holds to an array.
 
     Args:
         bits, value_range: what becomes bytes where samples have more than 8 bits, as in ``operators.DecodeImage``.
@@ -119,16 +128,14 @@ class Decode:
         # At inference: is given the samples of pictures that have more than 8 bits.
         self.note: Note | None = None
 
-    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str = "image") -> np.ndarray:
+    def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str = "image") -> np.ndarray:
         """Returns ``uint8`` RGB ``[H, W, 3]``; raises ``ImageError``, which begins with ``name``, where there is none.
         """
         if isinstance(image, (str, os.PathLike)):
             image, name = read_bytes(image), os.fspath(image)
         if isinstance(image, bytes):
             return decode_as_trained(image, name, self.value_range, self.note)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ImageError(name, f"expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
-        return image
+        return rgb_of(image, name, self.value_range, self.note, on_white=False)
 
 
 class Resize:
@@ -400,11 +407,11 @@ class DetectionPipeline:
         """The operator that raises the contrast of a frame, to show people what the detector sees; None without one."""
         return next((operator for operator in self.operators if isinstance(operator, SonarEnhance)), None)
 
-    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str | None = None) -> Prepared:
+    def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str | None = None) -> Prepared:
         """Makes a model input of one image.
 
         Args:
-            image: a path, an encoded file's bytes, or ``uint8`` RGB ``[H, W, 3]``.
+            image: a path, an encoded file's bytes, or what ``rgb_of`` takes.
             name: what errors call the picture; its path when absent.
 
         Raises:

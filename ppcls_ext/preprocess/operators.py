@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.preprocess.decode import ImageError, TooManyPixelsError, decode_image, read_image
+from ppcls_ext.preprocess.decode import ImageError, Picture, TooManyPixelsError, decode_image, read_image, rgb_of
 from ppcls_ext.preprocess.depth import RangeWatch
 from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, stated_range
 from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
@@ -172,14 +172,14 @@ class DecodeImage:
         # At inference: is given the samples of pictures that have more than 8 bits.
         self.note: Note | None = None
 
-    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str = "image") -> np.ndarray:
+    def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str = "image") -> np.ndarray:
         """Returns the decoded picture; raises ``ImageError`` where it cannot be decoded, which begins with ``name``."""
         if isinstance(image, bytes):
             image = decode_image(image, name, self.value_range, self.note)
         elif isinstance(image, (str, os.PathLike)):
             image = read_image(image, self.value_range, self.note)
-        elif image.ndim != 3 or image.shape[2] != 3:
-            raise ImageError(name, f"expected an array [H, W, 3], got shape {list(image.shape)}")
+        else:
+            image = rgb_of(image, name, self.value_range, self.note)
         if not self.to_rgb:
             image = np.ascontiguousarray(image[:, :, ::-1])
         return np.ascontiguousarray(image.transpose(2, 0, 1)) if self.channel_first else image
@@ -392,11 +392,11 @@ class Pipeline:
         self.operators[0] = copy.copy(self.operators[0])
         self.operators[0].note = RangeWatch(self.value_range)
 
-    def __call__(self, image: bytes | str | os.PathLike[str] | np.ndarray, name: str | None = None) -> np.ndarray:
+    def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str | None = None) -> np.ndarray:
         """Applies the operators.
 
         Args:
-            image: a path, an encoded file's bytes, or ``uint8`` RGB ``[H, W, 3]``.
+            image: a path, an encoded file's bytes, or what :func:`rgb_of` takes.
             name: what errors call the picture; its path when absent.
 
         Returns:

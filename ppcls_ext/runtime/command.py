@@ -7,26 +7,50 @@ files that number the results), ``tools/infer.py`` hands to :func:`predict`.
 from __future__ import annotations
 
 import argparse
+import json
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppcls_ext.runtime.backends import load
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
-from ppcls_ext.runtime.predictor import DetectionPredictor, Predictor, threshold_of
-from ppcls_ext.runtime.report import above, as_records, as_table, is_folder, picture_files, save_pictures, summary
+from ppcls_ext.runtime.predictor import TRACKED_THRESHOLD, DetectionPredictor, Predictor, threshold_of
+from ppcls_ext.runtime.report import (
+    above,
+    as_records,
+    as_table,
+    draw_prediction,
+    is_folder,
+    picture_files,
+    results_of,
+    save_pictures,
+    summary,
+)
+from ppcls_ext.runtime.video import CODECS, Frame, Video, VideoFile, only_video, shown
 from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
-from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.files import write_json
+from ppcls_ext.utils.display import clock
+from ppcls_ext.utils.errors import Interrupted, UserError
+from ppcls_ext.utils.files import atomic_path, write_json
 from ppcls_ext.utils.image_files import find_images, left_out
 from ppcls_ext.utils.log import set_up_logging
 from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
 
-NO_INPUT = "name images with --input: files, folders or patterns"
-DRAWN_THRESHOLD = 0.3
+NO_INPUT = "name images with --input (files, folders or patterns), or a video, camera:0 or a stream (rtsp://...)"
+DRAWN_THRESHOLD = TRACKED_THRESHOLD
 EXPORT_ONLY = ("backend", "precision", "threads", "bits")
-DETECTION_ONLY = ("coco", "annotations", "threshold", "class_agnostic")
+DETECTION_ONLY = ("coco", "annotations", "threshold", "class_agnostic", "track")
+IMAGES_ONLY = ("coco", "annotations")
+# Seconds between two looks at the progress of a video.
+SHOWN_EVERY = 0.2
+# Brings a terminal back to the beginning of the line and empties it.
+CLEARED = "\r\033[K"
 # The predictor, the inputs and the batch size.
 Opened = tuple[Predictor | DetectionPredictor, list[str], int]
 
@@ -39,11 +63,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_config_arguments(parser, required=False)
     parser.add_argument("--model", metavar="DIR", help="export folder of tools/export_model.py, instead of -c")
-    parser.add_argument("--input", nargs="+", metavar="PATH", help="images, folders, or patterns such as 'a/*.png'")
+    parser.add_argument("--input", nargs="+", metavar="PATH", help="images, folders, or patterns such as "
+                        "'a/*.png'; or a video file, a camera (camera:0) or a stream (rtsp://...)")  # fmt: skip
     parser.add_argument(
-        "--save", type=Path, metavar="FILE|FOLDER", help="FILE.png: one sheet of all images; FOLDER: one picture each"
+        "--save", type=Path, metavar="FILE|FOLDER", help="FILE.png: one sheet of all images; FOLDER: one picture each; "
+        "FILE.mp4 or FILE.avi: the frames of a video",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions to FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions to FILE "
+                        "(of a video FILE.jsonl: a line for each frame)")  # fmt: skip
     parser.add_argument("--topk", type=int, metavar="K", help="classifier: classes to show for each image")
     parser.add_argument("--threshold", metavar="SCORE", help="detector: leave out boxes below this score (default "
                         f"{DRAWN_THRESHOLD}; --coco leaves out none unless told), or 'recommended': below the best one "
@@ -63,6 +90,9 @@ def parse_arguments() -> argparse.Namespace:
     add_overwrite_argument(parser)
     parser.add_argument("--bits", type=int, metavar="N", help="bits in use where --model gets images with more than 8 "
                         "bits a sample (default: as in its training; see docs/data.md)")  # fmt: skip
+    parser.add_argument("--every", type=int, metavar="N", help="video: predict every N-th frame (default 1)")
+    parser.add_argument("--track", action="store_true", default=None, help="detector: number the objects, and keep "
+                        "their numbers from frame to frame of a video or of a folder of frames")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
     return parser.parse_args()
 
@@ -77,7 +107,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError("give either --model DIR (an export) or -c CONFIG (weights of a run)")
     if arguments.model is not None and arguments.override:
         raise UserError("-o changes a configuration: it goes with -c, not with --model")
-    for option, value in (("--topk", arguments.topk), ("--batch-size", arguments.batch_size)):
+    for option, value in (("--topk", arguments.topk), ("--batch-size", arguments.batch_size),
+                          ("--every", arguments.every)):  # fmt: skip
         if value is not None and value < 1:
             raise UserError(f"{option} must be at least 1, got {value}")
     for option in EXPORT_ONLY:
@@ -88,16 +119,43 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.annotations is not None and arguments.coco is None:
         raise UserError("--annotations numbers the results of --coco FILE, which is missing")
     if arguments.input:
-        find_images(arguments.input)  # a misspelt path is told before the model is loaded
+        check_inputs(arguments, arguments.input)  # a misspelt path is told before the model is loaded
     elif arguments.model is not None:
         raise UserError(NO_INPUT)
 
 
+def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None:
+    """Returns the video among the inputs, or None for images.
+
+    Raises:
+        UserError: an input is not there, or an option does not go with it.
+    """
+    source = only_video(inputs)
+    if source is None:
+        find_images(inputs)
+        if arguments.every is not None:
+            raise UserError("--every is for videos, cameras and streams; the input is images")
+        if arguments.save is not None and arguments.save.suffix.lower() in CODECS:
+            raise UserError(f"--save {arguments.save}: images are drawn into a FOLDER or a FILE.png, not into a video")
+        if arguments.coco is not None and arguments.track:
+            raise UserError("--coco holds boxes without numbers of objects: leave out --track, or take --json")
+        return None
+    for option in IMAGES_ONLY:
+        if getattr(arguments, option) is not None:
+            raise UserError(f"--{option} is for images; {shown(source)} is a video, camera or stream (see --json)")
+    if arguments.save is not None and arguments.save.suffix.lower() not in CODECS:
+        raise UserError(f"--save {arguments.save}: frames are drawn into a video: FILE.mp4 or FILE.avi")
+    if arguments.json is not None and arguments.json.suffix.lower() != ".jsonl":
+        raise UserError(f"--json {arguments.json}: each frame gets a line of its own: name it FILE.jsonl")
+    return source
+
+
 def claim(arguments: argparse.Namespace, inputs: list[str], reads: list[Path]) -> None:
     """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files."""
-    images = find_images(inputs)
     outputs = [Output("--json", arguments.json), Output("--coco", arguments.coco)]
-    if arguments.save is not None and is_folder(arguments.save):
+    source = check_inputs(arguments, inputs)
+    images = [Path(source)] if source else find_images(inputs)
+    if arguments.save is not None and not source and is_folder(arguments.save):
         outputs.append(Output("--save", arguments.save, "pictures"))
         outputs += [Output("--save", file) for file in picture_files(images, arguments.save)]
     else:
@@ -138,7 +196,16 @@ def predict(
             raise UserError(f"{option} needs the training packages: run tools/infer.py, with the same options, in a "
                             "checkout after make setup")  # fmt: skip
     predictor, inputs, batch_size = open_run(arguments) if arguments.config and open_run else open_export(arguments)
-    predict_images(arguments, predictor, inputs, batch_size, read_listing)
+    for option in () if isinstance(predictor, DetectionPredictor) else DETECTION_ONLY:
+        if getattr(arguments, option) is not None:
+            name = option.replace("_", "-")
+            raise UserError(f"--{name} is for detectors; {predictor.model_name} is a classifier")
+    if arguments.topk is not None and isinstance(predictor, DetectionPredictor):
+        raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
+    if source := only_video(inputs):
+        predict_video(arguments, predictor, source)
+    else:
+        predict_images(arguments, predictor, inputs, batch_size, read_listing)
 
 
 def predict_images(
@@ -153,30 +220,29 @@ def predict_images(
     if others:
         say(arguments, others)
     if isinstance(predictor, DetectionPredictor):
-        if arguments.topk is not None:
-            raise UserError(f"--topk is for classifiers; {predictor.model_name} is a detector (see --threshold)")
         listing = read_listing(arguments.annotations) if arguments.annotations and read_listing else None
         numbering = None
         if listing is not None:
             listing.spell_classes_as(predictor.classes or ())
             numbering = numbering_of(listing, images, predictor)
+        tracks = bool(arguments.track)
         found = predictor(
-            images, batch_size=batch_size, threshold=arguments.threshold or 0.0,
+            images, batch_size=batch_size, threshold=arguments.threshold, track=tracks,
             class_agnostic=bool(arguments.class_agnostic),
         )  # fmt: skip
-        predictions: Any = above(found, DRAWN_THRESHOLD) if arguments.threshold is None else found
+        is_final = tracks or arguments.threshold is not None
+        predictions: Any = found if is_final else above(found, DRAWN_THRESHOLD)
         if arguments.coco:
             write_json(arguments.coco, coco_results(found, predictor, numbering))
             record_outputs([arguments.coco])
     else:
-        for option in DETECTION_ONLY:
-            if getattr(arguments, option) is not None:
-                name = option.replace("_", "-")
-                raise UserError(f"--{name} is for detectors; {predictor.model_name} is a classifier")
         predictions = predictor(images, batch_size=batch_size, topk=arguments.topk)
     counts = summary(predictions, predictor)
     say(arguments, as_table(predictions, predictor))
     say(arguments, counts)
+    if arguments.track:
+        seen = {number: label for one in predictions for number, label in _objects(one)}
+        say(arguments, _counted("objects seen", Counter(map(predictor.label, seen.values()))))
     if arguments.json:
         write_json(arguments.json, as_records(predictions, predictor))
         record_outputs([arguments.json])
@@ -189,10 +255,108 @@ def predict_images(
         raise UserError(f"none of the {len(images)} images could be read: {first.name}: {first.error}")
 
 
-def say(arguments: argparse.Namespace, text: str) -> None:
+def predict_video(arguments: argparse.Namespace, predictor: Predictor | DetectionPredictor, source: str) -> None:
+    """Predicts the frames of a video, camera or stream until it ends or Ctrl-C (or SIGTERM) ends it.
+
+    Raises:
+        Interrupted: after Ctrl-C; what was drawn and found until then is written.
+        UserError: the source cannot be opened, or has no frame.
+    """
+    every, batch_size = arguments.every or 1, arguments.batch_size or 1
+    if isinstance(predictor, DetectionPredictor):
+        threshold = DRAWN_THRESHOLD if arguments.threshold is None else arguments.threshold
+        options: dict[str, Any] = {"threshold": threshold, "track": bool(arguments.track)}
+        options["class_agnostic"] = bool(arguments.class_agnostic)
+    else:
+        options = {"topk": arguments.topk}
+    waiting: deque[Frame] = deque()
+    counts: Counter[str] = Counter()
+    seen: dict[int, int] = {}
+    done = with_objects = 0
+    stopped = False
+    with ExitStack() as opened:
+        opened.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
+        video = opened.enter_context(Video(source))
+        drawn = lines = None
+        if arguments.save is not None:
+            video_file = opened.enter_context(atomic_path(arguments.save))
+            drawn = opened.enter_context(VideoFile(video_file, video.rate / every))
+        if arguments.json is not None:
+            line_file = opened.enter_context(atomic_path(arguments.json))
+            lines = opened.enter_context(open(line_file, "w", encoding="utf-8"))
+
+        def frames() -> Iterator[Any]:
+            for frame in video.frames(every):
+                waiting.append(frame)
+                yield frame.pixels
+
+        begin = last = time.monotonic()
+        try:
+            for prediction in predictor(frames(), batch_size=batch_size, **options):
+                frame = waiting.popleft()
+                if drawn is not None:
+                    picture = draw_prediction(frame.pixels, prediction, predictor)
+                    drawn.write(np.asarray(picture), frame.seconds)
+                results = results_of(prediction, predictor)
+                if lines is not None:
+                    record = {"frame": frame.number, "seconds": round(frame.seconds, 3), **results}
+                    lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+                found = results.get("detections", results.get("predictions", [])[:1])
+                counts.update(one["label"] for one in found)
+                seen.update(_objects(prediction))
+                with_objects += bool(found)
+                done += 1
+                now = time.monotonic()
+                if sys.stdout.isatty() and now - last >= SHOWN_EVERY:
+                    last = now
+                    say(arguments, _progress(frame.number + 1, video.total, done, now - begin), end="")
+        except KeyboardInterrupt:
+            if not done:
+                raise
+            stopped = True
+        seconds = time.monotonic() - begin
+    record_outputs([file for file in (arguments.save, arguments.json) if file is not None])
+    of_all = f" of {video.total}" if video.total else ""
+    over = f", {video.passed_over} that came meanwhile passed over" if video.passed_over else ""
+    say(arguments, f"{CLEARED if sys.stdout.isatty() else ''}{done}{of_all} frames predicted in {seconds:.1f} s "
+        f"({done / seconds:.1f} frames/s){over}")  # fmt: skip
+    if isinstance(predictor, DetectionPredictor):
+        say(arguments, _counted(f"boxes in {with_objects} of {done} frames", counts))
+    else:
+        say(arguments, _counted("frames by their best class", counts))
+    if arguments.track:
+        say(arguments, _counted("objects seen", Counter(map(predictor.label, seen.values()))))
+    for word, place in (("drawn", arguments.save), ("lines", arguments.json)):
+        if place is not None:
+            say(arguments, f"{word}: {place}")
+    if stopped:
+        raise Interrupted
+
+
+def _objects(prediction: Any) -> list[tuple[int, int]]:
+    """Returns number and class of each object in a tracked prediction."""
+    identities = getattr(prediction, "identities", None)
+    if identities is None:
+        return []
+    pairs = zip(identities.tolist(), prediction.labels.tolist(), strict=True)
+    return [(number, label) for number, label in pairs if number]
+
+
+def _counted(title: str, counts: Counter[str]) -> str:
+    return f"{title}: {', '.join(f'{count} {label}' for label, count in counts.most_common()) or 'none'}"
+
+
+def _progress(number: int, total: int, done: int, seconds: float) -> str:
+    """Returns the line that stands for the progress of a video, and lets the next one overwrite it."""
+    of_all = f"/{total}  left {clock(seconds / number * (total - number))}" if total else ""
+    return f"{CLEARED}frame {number}{of_all}  {done / seconds:.1f} frames/s"
+
+
+def say(arguments: argparse.Namespace, text: str, end: str = "\n") -> None:
     """Shows a line or a table, unless ``--quiet`` was given."""
     if not arguments.quiet:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{text}{end}")
+        sys.stdout.flush()
 
 
 def main() -> None:

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
+from PIL import Image
 
 from ppcls_ext.preprocess import ImageError, Pipeline
+from ppcls_ext.preprocess.decode import Picture
 from ppcls_ext.preprocess.detection import Prepared
 from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime.description import OutputForm, Thresholds
 from ppcls_ext.runtime.nms import NmsSettings, suppress_across_classes
+from ppcls_ext.runtime.tracking import LOWEST_SCORE, Tracker
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 RECOMMENDED = "recommended"
-ImageSource = str | os.PathLike[str] | bytes | np.ndarray
+# What holds an image file; all others are pictures that the program made itself.
+FILES = (str, bytes, os.PathLike)
+ImageSource = str | os.PathLike[str] | bytes | Picture
+Images = ImageSource | Iterable[ImageSource]
+# Channel orders of arrays, and how OpenCV turns them to RGB, by the number of channels.
+CHANNELS = {"rgb": {}, "bgr": {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}}
+BATCH_SIZE = 8
+# From which score an object begins to be tracked, unless told.
+TRACKED_THRESHOLD = 0.3
 
 
 class Backend(Protocol):
@@ -55,49 +68,87 @@ class DetectionBackend(Protocol):
         """
 
 
-def batches(
-    images: ImageSource | Sequence[ImageSource] | np.ndarray,
-    batch_size: int,
-    predictions: list[Any],
+def is_stream(images: Images) -> bool:
+    """Tells whether images come one by one and nobody knows how many: of an iterator or a generator."""
+    return isinstance(images, Iterable) and not isinstance(images, (*FILES, Image.Image, Sized))
+
+
+def in_order(
+    images: Images,
+    batch_size: int | None,
+    channels: str,
     empty: Callable[[str], Any],
     prepare: Callable[[ImageSource, str], Any],
+    fill: Callable[[list[Any], list[Any]], None],
     shape: Callable[[Any], tuple[int, ...]] = np.shape,
-) -> Iterator[tuple[list[Any], list[Any]]]:
-    """Gives batches of prepared images, all of one shape, with the still empty predictions that they belong to.
+) -> Iterator[Any]:
+    """Gives a prediction for each image, in their order, as soon as its batch is complete.
 
     Args:
-        images: one image, a list of them, or an array ``[N, H, W, 3]``.
-        batch_size: how many at most are in a batch.
-        predictions: gets a prediction for every image, in their order; an unreadable one is logged by name, carries
-            its ``error``, and is in no batch.
+        images: one image, or anything that gives images one after the other, an array ``[N, H, W, C]`` too.
+        batch_size: how many at most are in a batch, all of one shape; None is 1 for a stream, whose next image may be
+            a long time coming, and ``BATCH_SIZE`` otherwise.
+        channels: order of the channels of arrays, a key of ``CHANNELS``.
         empty: makes a prediction of a name.
         prepare: makes a model input of an image and its name; ``shape`` gives the shape of that input.
+        fill: runs a batch: the empty predictions and their inputs.
 
     Raises:
-        UserError: ``batch_size`` is below 1.
+        UserError: ``batch_size`` is below 1, the channels are unknown, or an image that is no file cannot be used. A
+            file that cannot be used is logged by name, and its prediction carries the ``error``.
     """
-    if batch_size < 1:
+    if channels not in CHANNELS:
+        raise UserError(f"channels must be one of {', '.join(CHANNELS)}, got {channels!r}")
+    if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
-    if isinstance(images, (str, bytes, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim == 3):
-        images = [images]
-    waiting: list[Any] = []
-    inputs: list[Any] = []
-    for number, image in enumerate(images):
-        name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"
-        predictions.append(empty(name))
-        try:
-            prepared = prepare(image, name)
-        except ImageError as error:
-            logger.warning("skipped %s", error)
-            predictions[-1].error = error.cause
-            continue
-        if inputs and (len(inputs) == batch_size or shape(inputs[0]) != shape(prepared)):
-            yield waiting, inputs
-            waiting, inputs = [], []
-        waiting.append(predictions[-1])
-        inputs.append(prepared)
-    if inputs:
-        yield waiting, inputs
+    most = batch_size or (1 if is_stream(images) else BATCH_SIZE)
+    if isinstance(images, np.ndarray):
+        given: Iterable[Any] = images if images.ndim == 4 else [images]
+    else:
+        given = [images] if isinstance(images, (*FILES, Image.Image)) or not isinstance(images, Iterable) else images
+
+    def predictions() -> Iterator[Any]:
+        # Predictions that wait for a batch, those of unreadable files among them; those of the batch; its inputs.
+        waiting: list[Any] = []
+        batch: list[Any] = []
+        inputs: list[Any] = []
+        for number, image in enumerate(given):
+            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {number}"
+            prediction = empty(name)
+            try:
+                prepared = prepare(_as_rgb(image, CHANNELS[channels]), name)
+            except ImageError as error:
+                if not isinstance(image, FILES):
+                    raise
+                logger.warning("skipped %s", error)
+                prediction.error = error.cause
+            else:
+                if inputs and shape(inputs[0]) != shape(prepared):
+                    fill(batch, inputs)
+                    yield from waiting
+                    waiting, batch, inputs = [], [], []
+                batch.append(prediction)
+                inputs.append(prepared)
+            waiting.append(prediction)
+            if len(inputs) == most:
+                fill(batch, inputs)
+            if len(inputs) in (0, most):
+                yield from waiting
+                waiting, batch, inputs = [], [], []
+        if inputs:
+            fill(batch, inputs)
+        yield from waiting
+
+    return predictions()
+
+
+def _as_rgb(image: ImageSource, codes: dict[int, int]) -> ImageSource:
+    """Brings the channels of an array into the order RGB; what is no picture is left for ``prepare`` to refuse."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] not in codes or not image.size:
+        return image
+    if image.dtype.kind != "u" or image.dtype.itemsize > 2:
+        return image
+    return cv2.cvtColor(image.astype(image.dtype.newbyteorder("="), copy=False), codes[image.shape[2]])
 
 
 @dataclass
@@ -144,6 +195,8 @@ def prepare_input(pipeline: Pipeline, image: ImageSource, name: str, expected: S
 class Predictor:
     """Prepares images, runs the network and names the best classes.
 
+    Threads may share one: the network runs for one of them at a time.
+
     Args:
         backend: runs the network.
         pipeline: makes a model input of an image.
@@ -168,6 +221,7 @@ class Predictor:
         self.topk = topk
         self.input_shape = list(input_shape)
         self.model_name = model_name
+        self._lock = threading.Lock()
 
     @property
     def value_range(self) -> AnyRange:
@@ -175,31 +229,41 @@ class Predictor:
         return self.pipeline.value_range
 
     def __call__(
-        self, images: ImageSource | Sequence[ImageSource] | np.ndarray, batch_size: int = 8, topk: int | None = None
-    ) -> list[Prediction]:
+        self,
+        images: Images,
+        batch_size: int | None = None,
+        topk: int | None = None,
+        channels: str = "rgb",
+    ) -> list[Prediction] | Iterator[Prediction]:
         """Predicts images.
 
         Args:
-            images: paths, encoded files, or RGB arrays ``uint8`` ``[H, W, 3]``; one of them, a list, or an array
-                ``[N, H, W, 3]``.
-            batch_size: how many run through the network at a time.
+            images: one image or many. An image is a path, the bytes of a file, a Pillow image, or an array of
+                ``uint8`` or ``uint16``: ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]`` or ``[H, W, 4]``. Many are a list, an
+                array ``[N, H, W, C]``, or an iterator such as a generator, which may be endless.
+            batch_size: how many run through the network at a time; 8, and of an iterator 1, unless told.
             topk: how many classes to list, if not as many as the predictor was made for.
+            channels: order of the channels of arrays: ``rgb``, or ``bgr`` as OpenCV has them.
 
         Returns:
-            One prediction for each image, in their order. An unreadable one is logged by name and carries an ``error``;
-            the others are not affected.
+            One prediction for each image, in their order: a list, or for an iterator an iterator, which reads an image
+            when its prediction is asked for. An unreadable file is logged by name and carries an ``error``; the others
+            are not affected.
 
         Raises:
-            UserError: the pipeline makes inputs that the network does not take.
+            UserError: what is no file is no image either, or the pipeline makes inputs that the network does not take.
         """
-        predictions: list[Prediction] = []
-        for waiting, batch in batches(images, batch_size, predictions, Prediction, self.prepare):
-            probabilities = softmax(self.backend.run(np.stack(batch)))
-            for prediction, scores in zip(waiting, probabilities, strict=True):
+
+        def fill(predictions: list[Prediction], inputs: list[np.ndarray]) -> None:
+            with self._lock:
+                probabilities = softmax(self.backend.run(np.stack(inputs)))
+            for prediction, scores in zip(predictions, probabilities, strict=True):
                 prediction.class_ids = [int(index) for index in np.argsort(-scores, kind="stable")[: topk or self.topk]]
                 prediction.labels = [self.label(index) for index in prediction.class_ids]
                 prediction.scores = [float(scores[index]) for index in prediction.class_ids]
-        return predictions
+
+        found = in_order(images, batch_size, channels, Prediction, self.prepare, fill)
+        return found if is_stream(images) else list(found)
 
     def prepare(self, image: ImageSource, name: str) -> np.ndarray:
         """Makes one model input ``float32`` ``[3, H, W]``; see ``prepare_input``."""
@@ -219,6 +283,8 @@ class DetectionPrediction:
         boxes: ``float32`` ``[n, 4]``: x1, y1, x2, y2 in pixels of the image. They may reach a little beyond its edge.
         scores: ``float32`` ``[n]``, 0 to 1.
         labels: ``int64`` ``[n]``, class numbers from 0.
+        identities: of the objects, ``int64`` ``[n]``, from 1, and 0 for a box that shows none yet; None where nothing
+            is tracked.
         height, width: of the image, 0 if it was unreadable.
         error: why the image could not be read.
     """
@@ -230,10 +296,28 @@ class DetectionPrediction:
     height: int = 0
     width: int = 0
     error: str | None = None
+    identities: np.ndarray | None = None
+
+    def where(self, kept: np.ndarray) -> DetectionPrediction:
+        """Returns the same with the boxes that a mask ``[n]`` keeps."""
+        values = {name: getattr(self, name) for name in ("boxes", "scores", "labels", "identities")}
+        return replace(self, **{name: value[kept] for name, value in values.items() if value is not None})
+
+
+def tracked(found: Iterable[DetectionPrediction], tracker: Tracker) -> Iterator[DetectionPrediction]:
+    """Gives boxes the numbers of their objects; leaves out those of low score that show no known object."""
+    for prediction in found:
+        if prediction.error is None:
+            boxes, scores, labels = prediction.boxes, prediction.scores, prediction.labels
+            prediction.identities = tracker.update(boxes, scores, labels)
+            prediction = prediction.where((prediction.identities > 0) | tracker.is_high(scores, labels))
+        yield prediction
 
 
 class DetectionPredictor:
     """Prepares images, runs the network and reads boxes from its outputs.
+
+    Threads may share one: the network runs for one of them at a time.
 
     Args:
         backend: runs the network.
@@ -271,51 +355,61 @@ class DetectionPredictor:
         self.enhance = enhance
         self.value_range = value_range
         self._prepare = prepare
+        self._lock = threading.Lock()
 
     def __call__(
         self,
-        images: ImageSource | Sequence[ImageSource] | np.ndarray,
-        batch_size: int = 8,
-        threshold: float | str = 0.0,
+        images: Images,
+        batch_size: int | None = None,
+        threshold: float | str | None = None,
         class_agnostic: bool = False,
-    ) -> list[DetectionPrediction]:
+        channels: str = "rgb",
+        track: bool = False,
+    ) -> list[DetectionPrediction] | Iterator[DetectionPrediction]:
         """Finds objects.
 
         Args:
-            images: paths, encoded files, or RGB arrays ``uint8`` ``[H, W, 3]``; one of them, a list, or an array
-                ``[N, H, W, 3]``.
-            batch_size: how many run through the network at a time.
+            images, batch_size, channels: see ``Predictor``; with ``track``, the frames of one video in their order.
             threshold: boxes with a lower score are left out; those below the model's own threshold are never there.
-                ``"recommended"``: that of each class with the highest F1 on the evaluation set.
+                ``"recommended"``: that of each class with the highest F1 on the evaluation set. None leaves out none,
+                with ``track`` those below ``TRACKED_THRESHOLD``.
             class_agnostic: of boxes that overlap too much the best alone stays, whatever their classes.
+            track: give objects numbers that they keep from frame to frame, see ``tracking.Tracker``. Boxes that show a
+                known object then stay down to a score of ``LOWEST_SCORE``.
 
         Returns:
-            One prediction for each image, in their order. An unreadable one is logged by name and carries an ``error``;
-            the others are not affected.
+            One prediction for each image, in their order: a list, or for an iterator an iterator, which reads an image
+            when its prediction is asked for. An unreadable file is logged by name and carries an ``error``; the others
+            are not affected.
 
         Raises:
-            UserError: the operators make inputs that the network does not take, there are no recommended thresholds,
-                or the model has no NMS.
+            UserError: what is no file is no image either, the operators make inputs that the network does not take,
+                there are no recommended thresholds, or the model has no NMS.
         """
-        limits, nms = self.limits(threshold), self.form.selection
+        limits = self.limits((TRACKED_THRESHOLD if track else 0.0) if threshold is None else threshold)
+        kept, nms = np.minimum(limits, LOWEST_SCORE) if track else limits, self.form.selection
         if class_agnostic and not isinstance(nms, NmsSettings):
             raise UserError(
                 f"class_agnostic: changes the NMS, and {self.model_name} has none: it gives each object one box"
             )
-        predictions: list[DetectionPrediction] = []
-        groups = batches(
-            images, batch_size, predictions, DetectionPrediction, self.prepare, lambda one: one.pixels.shape
-        )
-        for waiting, inputs in groups:
-            for prediction, prepared, rows in zip(waiting, inputs, self.detect(inputs), strict=True):
+
+        def fill(predictions: list[DetectionPrediction], inputs: list[Prepared]) -> None:
+            for prediction, prepared, rows in zip(predictions, inputs, self.detect(inputs), strict=True):
                 if class_agnostic:
                     rows = suppress_across_classes(rows, nms)
-                best = rows[rows[:, 1] >= limits[rows[:, 0].astype(np.int64)]]
+                best = rows[rows[:, 1] >= kept[rows[:, 0].astype(np.int64)]]
                 best = best[np.argsort(-best[:, 1], kind="stable")]
                 prediction.labels = best[:, 0].astype(np.int64)
                 prediction.scores, prediction.boxes = best[:, 1].copy(), best[:, 2:].copy()
                 prediction.height, prediction.width = prepared.height, prepared.width
-        return predictions
+
+        def shape(one: Prepared) -> tuple[int, ...]:
+            return one.pixels.shape
+
+        found = in_order(images, batch_size, channels, DetectionPrediction, self.prepare, fill, shape)
+        if track:
+            found = tracked(found, Tracker(limits))
+        return found if is_stream(images) else list(found)
 
     def limits(self, threshold: float | str) -> np.ndarray:
         """Returns the lowest score of each class, ``[class_num]``; see ``__call__``.
@@ -340,7 +434,9 @@ class DetectionPredictor:
         """
         images = np.stack([prepared.pixels for prepared in inputs])
         scale_factors = np.stack([prepared.scale_factor for prepared in inputs])
-        return self.form.rows(self.backend.detect(images, scale_factors), inputs)
+        with self._lock:
+            outputs = self.backend.detect(images, scale_factors)
+        return self.form.rows(outputs, inputs)
 
     def prepare(self, image: ImageSource, name: str) -> Prepared:
         """Makes one model input.

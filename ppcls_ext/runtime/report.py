@@ -6,7 +6,6 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,7 @@ Predictions = Sequence[Prediction] | Sequence[DetectionPrediction]
 
 def above(predictions: Sequence[DetectionPrediction], threshold: float) -> list[DetectionPrediction]:
     """Returns the predictions without the boxes whose score is below ``threshold``."""
-    kept = [prediction.scores >= threshold for prediction in predictions]
-    return [
-        replace(
-            prediction, boxes=prediction.boxes[best], scores=prediction.scores[best], labels=prediction.labels[best]
-        )
-        for prediction, best in zip(predictions, kept, strict=True)
-    ]
+    return [prediction.where(prediction.scores >= threshold) for prediction in predictions]
 
 
 def true_class(name: str, classes: Sequence[str] | None) -> str | None:
@@ -117,25 +110,30 @@ def summary(predictions: Predictions, predictor: AnyPredictor) -> str:
 
 
 def as_records(predictions: Predictions, predictor: AnyPredictor) -> list[dict[str, Any]]:
-    """Returns the predictions as JSON holds them; boxes are x1, y1, x2, y2 in pixels of the image."""
+    """Returns the predictions as JSON holds them, see :func:`results_of`, with the names of the files."""
     records: list[dict[str, Any]] = []
     for one in predictions:
         record: dict[str, Any] = {"file": one.name, "error": one.error}
-        if isinstance(predictor, DetectionPredictor):
-            found = zip(one.labels.tolist(), one.scores.tolist(), one.boxes.tolist(), strict=True)
-            record |= {"width": one.width, "height": one.height}
-            record["detections"] = [
-                {"class_id": label, "label": predictor.label(label), "score": score, "box": box}
-                for label, score, box in found
-            ]
-        else:
-            ranking = zip(one.class_ids, one.labels, one.scores, strict=True)
+        if isinstance(one, Prediction):
             record["true_class"] = true_class(one.name, predictor.classes)
-            record["predictions"] = [
-                {"class_id": index, "label": label, "score": score} for index, label, score in ranking
-            ]
-        records.append(record)
+        records.append(record | results_of(one, predictor))
     return records
+
+
+def results_of(one: Prediction | DetectionPrediction, predictor: AnyPredictor) -> dict[str, Any]:
+    """Returns what was found in one image as JSON holds it; boxes are x1, y1, x2, y2 in pixels of the image."""
+    if isinstance(one, DetectionPrediction):
+        found = zip(one.labels.tolist(), one.scores.tolist(), one.boxes.tolist(), strict=True)
+        detections: list[dict[str, Any]] = [
+            {"class_id": label, "label": predictor.label(label), "score": score, "box": box}
+            for label, score, box in found
+        ]
+        if one.identities is not None:
+            for detection, identity in zip(detections, one.identities.tolist(), strict=True):
+                detection["identity"] = identity or None
+        return {"width": one.width, "height": one.height, "detections": detections}
+    ranking = zip(one.class_ids, one.labels, one.scores, strict=True)
+    return {"predictions": [{"class_id": index, "label": label, "score": score} for index, label, score in ranking]}
 
 
 def is_folder(target: Path) -> bool:
@@ -219,16 +217,35 @@ def _card_of(prediction: Prediction | DetectionPrediction, predictor: AnyPredict
 
 
 def _with_boxes(prediction: DetectionPrediction, predictor: DetectionPredictor) -> Image.Image:
-    labels = prediction.labels.tolist()
-    pixels = read_image(prediction.name, predictor.value_range)
-    return draw_boxes(
-        # Raw sonar frames are nearly black: a person must see what the detector saw.
-        pixels if predictor.enhance is None else predictor.enhance(pixels),
-        prediction.boxes,
-        [drawable(predictor.label(label), label) for label in labels],
-        prediction.scores.tolist(),
-        classes=labels,
-    )
+    return draw_prediction(read_image(prediction.name, predictor.value_range), prediction, predictor)
+
+
+def draw_prediction(
+    pixels: np.ndarray, prediction: Prediction | DetectionPrediction, predictor: AnyPredictor
+) -> Image.Image:
+    """Draws boxes with their classes and the objects' numbers, or around a classifier's picture its best class.
+
+    Args:
+        pixels: ``uint8`` RGB ``[H, W, 3]``; a frame is drawn with the contrast that the detector is given.
+        prediction: of this picture.
+        predictor: knows the names of the classes, and how frames are enhanced.
+
+    Returns:
+        A picture of the same size, or of a whole number of times this size.
+    """
+    if isinstance(prediction, Prediction):
+        height, width = pixels.shape[:2]
+        labels, scores, boxes = prediction.class_ids[:1], prediction.scores[:1], [[0, 0, width, height]]
+        texts = [drawable(label, number) for label, number in zip(prediction.labels, labels, strict=False)]
+    else:
+        labels, scores, boxes = prediction.labels.tolist(), prediction.scores.tolist(), prediction.boxes
+        texts = [drawable(predictor.label(label), label) for label in labels]
+        if prediction.identities is not None:
+            identities = prediction.identities.tolist()
+            texts = [f"{text} #{number}" if number else text for text, number in zip(texts, identities, strict=True)]
+    enhance = getattr(predictor, "enhance", None)
+    # Raw sonar frames are nearly black: a person must see what the detector saw.
+    return draw_boxes(pixels if enhance is None else enhance(pixels), boxes, texts, scores, classes=labels)
 
 
 def _write_picture(picture: Image.Image, file: Path) -> Path:

@@ -42,6 +42,7 @@ class Document:
         texts: what ``-o KEY=TEXT`` said for each dotted key, as it stands; the schema, which knows the types of keys,
             has the last word about what it means.
         refused: what is said of the texts that are no YAML, by dotted key, unless a key turns out to take text.
+        overrides: the changes that were applied, as they stand after ``-o``.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Document:
     lines: dict[str, str]
     texts: dict[str, str] = dataclasses.field(default_factory=dict)
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
+    overrides: list[str] = dataclasses.field(default_factory=list)
 
     def place_of(self, key: str) -> str:
         """Returns ``path:line`` of ``key`` or, where the file lacks it, of the nearest key above it."""
@@ -243,6 +245,7 @@ def apply_override(document: Document, change: str) -> None:
     document.texts[dotted] = text
     if refusal:
         document.refused[dotted] = refusal
+    document.overrides.append(change)
 
 
 def _parts_of(key: str) -> list[str | int]:

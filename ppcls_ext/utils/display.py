@@ -10,6 +10,9 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+# Characters of the bar, and between and behind the columns of its line.
+BAR_WIDTH, GAPS = 16, 5
+
 
 def clock(seconds: float) -> str:
     """Returns ``1:02:03`` for 3,723 seconds."""
@@ -46,10 +49,10 @@ class Display:
 
             self._progress = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=BAR_WIDTH),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
                 transient=True,
             )
             self._progress.start()
@@ -67,12 +70,26 @@ class Display:
         self.done += 1
         if not self.active:
             return
-        text = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
         if self._progress is not None:
-            self._progress.update(self._task, completed=self.done, figures=text)
-        elif self.every and (self.done % self.every == 0 or self.done == self.total):
+            self._progress.update(self._task, completed=self.done, figures=self._fitting(figures))
+            return
+        text = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
+        if self.every and (self.done % self.every == 0 or self.done == self.total):
             left = clock(self.time_left())
             logger.info("%s  batch %d/%d  %s  left %s", self.title, self.done, self.total, text, left)
+
+    def _fitting(self, figures: dict[str, str]) -> str:
+        """Returns as many figures as stand beside title, bar, counts and time left in one line of the terminal."""
+        # Rich would take the room from the columns before.
+        counts = 2 * len(str(self.total)) + 1
+        room = self._progress.console.width - len(self.title) - BAR_WIDTH - counts - len("0:00:00") - GAPS
+        text = ""
+        for name, value in figures.items():
+            longer = f"{text}  " * bool(text) + f"{name.removeprefix('loss_')} {value}"
+            if len(longer) > room:
+                break
+            text = longer
+        return text
 
     def time_left(self) -> float:
         """Returns the seconds that the remaining batches take at the speed so far."""

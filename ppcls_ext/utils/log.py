@@ -49,12 +49,20 @@ def set_up_logging(quiet: bool = False) -> None:
         package.addHandler(terminal)
 
 
-def log_to_file(file: Path) -> None:
-    """Sends the messages to ``file`` as well, with times; the file is appended to."""
+def log_to_file(file: Path) -> logging.Handler:
+    """Sends the messages to ``file`` as well, with times; it is appended to until :func:`close_file`."""
     writer = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
     writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for name in PACKAGES:
         logging.getLogger(name).addHandler(writer)
+    return writer
+
+
+def close_file(writer: logging.Handler) -> None:
+    """Ends what :func:`log_to_file` began."""
+    for name in PACKAGES:
+        logging.getLogger(name).removeHandler(writer)
+    writer.close()
 
 
 def note_in_files(message: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import resource
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 GIB = 1024**3
 # Limits of a container. psutil tells the whole machine's memory and cores, whatever the container may use of them.
@@ -18,6 +22,8 @@ MEASURED_PACKAGES = (
     "paddlepaddle", "paddlepaddle-gpu", "numpy", "opencv-python-headless", "pillow", "onnxruntime", "openvino",
     "paddle2onnx", "pycocotools", "faster-coco-eval",
 )  # fmt: skip
+# Those that a training uses beside them.
+TRAINING_PACKAGES = (*MEASURED_PACKAGES, "paddleclas", "paddledet", "numba", "scipy")
 # This trainer's workers share anonymous memory, but those of Paddle's own loader (PaddleClas, PaddleDetection) use
 # /dev/shm. A batch of 64 images of 224 px is 37 MiB, and each worker prefetches two: below this, they die of SIGBUS.
 ENOUGH_SHARED_MEMORY = GIB
@@ -85,15 +91,38 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def package_versions(packages: Sequence[str] = MEASURED_PACKAGES) -> dict[str, str]:
+    """Returns the versions of Python and of those ``packages`` that are installed."""
+    versions = {"Python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
 def machine_line() -> str:
     """Returns what figures were measured on: processor, cores that this process may use, versions of the packages."""
-    parts = [processor_name(), f"{available_cores()} cores", f"Python {platform.python_version()}"]
-    for package in MEASURED_PACKAGES:
-        try:
-            parts.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join(parts)
+    versions = (f"{package} {version}" for package, version in package_versions().items())
+    return ", ".join([processor_name(), f"{available_cores()} cores", *versions])
+
+
+def source_version() -> dict[str, Any] | None:
+    """Returns the ``commit`` of the checkout that this code stands in, and whether files were ``changed`` since.
+
+    ``None`` where there is none (an installed package), or no git.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def memory_in_use() -> float:

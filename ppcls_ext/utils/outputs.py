@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.files import LOCK, sha256_of
+from ppcls_ext.utils.files import LOCK, sha256_of, write_json
 from ppcls_ext.utils.image_files import SUFFIXES
 from ppcls_ext.utils.machine import rank_from_environment
 from ppcls_ext.utils.names import folded_name, is_left_behind
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Lines as `sha256sum` writes them, of the files that our tools wrote beside it or in the folders beside it.
 RECORD = ".outputs.sha256"
-PREPARED, SAMPLES, PRUNED, CACHE = ".prepared", ".samples", ".pruned", "CACHEDIR.TAG"
+PREPARED, EXPORTED, SAMPLES, PRUNED, CACHE = ".prepared", ".exported", ".samples", ".pruned", "CACHEDIR.TAG"
 # Keys of configurations that name places to write.
 OUTPUT_KEYS = ("output_dir", "save_inference_dir", "save_dir")
 WEIGHT_SUFFIXES = (".pdparams", ".safetensors", ".pdopt")
@@ -70,6 +70,7 @@ KINDS = {
     "export": Kind("an export", ("inference.yml",), text="format_version:", whole=True),
     "samples": Kind("a folder of samples", (SAMPLES,), whole=True),
     "prepared": Kind("a prepared data set", (PREPARED,), whole=True, asked=True),
+    "exported": Kind("an exported data set", (EXPORTED,), whole=True, asked=True),
     "pruning": Kind("a pruned model", (PRUNED,), whole=True, asked=True),
 }  # fmt: skip
 
@@ -171,6 +172,13 @@ def record_outputs(files: Iterable[Path], folder: Path | None = None) -> None:
         except OSError as error:
             # The results are there; only the next command will ask for --overwrite.
             logger.info("%s: cannot note what was written (%s)", base / RECORD, error.strerror)
+
+
+def write_figures(file: Path | None, figures: Any) -> None:
+    """Writes figures as JSON and notes the file as ours; nothing where no file is asked for."""
+    if file is not None:
+        write_json(file, figures)
+        record_outputs([file])
 
 
 def inputs_of(document: Document) -> tuple[list[Path], list[Path]]:

@@ -7,6 +7,7 @@ recall, the confusion matrix, calibration, bars by class. Every chart is written
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 # A part has one colour in every panel.
 COLOURS = {"training": "tab:blue", "evaluation": "tab:orange", "evaluation, EMA": "tab:green"}
-LOSS_COLOURS = {"loss": "black", "loss_cls": "tab:blue", "loss_iou": "tab:orange", "loss_dfl": "tab:green"}
 RUN_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 DARK_BAR, LIGHT_BAR = "#1f5a96", "#9cc3e6"
 FEW_EPOCHS = 15
@@ -41,6 +41,8 @@ PAPER_BRIGHTNESS = 0.62
 History = Sequence[Mapping[str, Any]]
 # A line of a panel: its name in the legend (none if empty), its points and further arguments of ``plot``.
 Line = tuple[str, list[float], list[float], dict[str, Any]]
+# A panel: its heading, what stands below it, its lines, and the largest value that there can be, if there is one.
+Panel = tuple[str, str, Sequence[Line], float | None]
 
 
 def _new_figure(width: float, height: float, title: str = "") -> Figure:
@@ -65,21 +67,31 @@ def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="grey")
 
 
-def draw_training_curves(history: History, path: str | Path, title: str) -> None:
+def draw_training_curves(history: History, path: str | Path, title: str, classes: int | None = None) -> None:
     """Draws loss, top-1, top-5 and learning rate by epoch.
+
+    Where top-5 would count every image as right, because there are no more classes, the training speed stands there.
 
     Args:
         history: records with ``epoch``, ``lr``, ``train`` (``loss``, ``top1``) and, where evaluated, ``eval`` and
             ``ema`` (``loss``, ``top1``, ``top5``).
         path: the PNG to write, whole or not at all.
         title: heading of the figure.
+        classes: how many there are, if known.
     """
     parts = (("train", "training"), ("eval", "evaluation"), ("ema", "evaluation, EMA"))
-    panels = [
-        ("loss", "epoch", [_line(history, part, "loss", label) for part, label in parts]),
-        ("top-1 (%)", "epoch", [_line(history, part, "top1", label, 100) for part, label in parts]),
-        ("top-5 (%)", "epoch", [_line(history, part, "top5", label, 100) for part, label in parts]),
-        ("learning rate", "epoch", [_line(history, "", "lr", "")]),
+    names = {name for record in history for name in record.get("eval", {}) if re.fullmatch(r"top\d+", name)}
+    ranks = sorted(int(name[3:]) for name in names)
+    second = next((k for k in ranks if 1 < k < (classes or math.inf)), None if ranks else 5)
+    third: Panel = _speed(history)
+    if second is not None:
+        lines = [_line(history, part, f"top{second}", label, 100) for part, label in parts]
+        third = (f"top-{second} (%)", "epoch", lines, 100)
+    panels: list[Panel] = [
+        ("loss", "epoch", [_line(history, part, "loss", label) for part, label in parts], None),
+        ("top-1 (%)", "epoch", [_line(history, part, "top1", label, 100) for part, label in parts], 100),
+        third,
+        ("learning rate", "epoch", [_line(history, "", "lr", "")], None),
     ]
     _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
 
@@ -95,19 +107,19 @@ def draw_detection_curves(history: History, path: str | Path, title: str) -> Non
         title: heading of the figure.
     """
     parts = [name for record in history for name in (record.get("train") or {}) if name.startswith("loss_")]
-    losses = [
-        _line(history, "train", name, name, color=LOSS_COLOURS.get(name)) for name in dict.fromkeys(["loss", *parts])
-    ]
+    names = list(dict.fromkeys(["loss", *parts]))
+    colours = ["black", *_many_colours(len(names) - 1)]
+    losses = [_line(history, "train", name, name, color=colour) for name, colour in zip(names, colours, strict=True)]
     precision = [
         _line(history, part, name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
         for name, linestyle in (("AP50", "--"), ("AP", "-"))
         for part, label in (("eval", "evaluation"), ("ema", "evaluation, EMA"))
     ]
-    panels = [
-        ("training loss and its parts", "epoch", losses),
-        ("average precision", "epoch", precision),
-        ("learning rate", "epoch", [_line(history, "", "lr", "")]),
-        ("training speed (images per second)", "epoch", [_line(history, "train", "images_per_second", "")]),
+    panels: list[Panel] = [
+        ("training loss and its parts", "epoch", losses, None),
+        ("average precision", "epoch", precision, 1),
+        ("learning rate", "epoch", [_line(history, "", "lr", "")], None),
+        _speed(history),
     ]
     _draw_panels(panels, path, title, _last_epoch(history))
 
@@ -126,8 +138,8 @@ def draw_run_comparison(
         title: heading of the figure.
         metrics: keys of the evaluations.
     """
-    panels = []
-    for name in ("AP50", "AP"):
+    panels: list[Panel] = []
+    for name in reversed(metrics):
         by_epoch: list[Line] = []
         by_minutes: list[Line] = []
         for number, (run, history) in enumerate(runs.items()):
@@ -141,7 +153,7 @@ def draw_run_comparison(
             if None not in seconds:
                 minutes = dict(zip((record["epoch"] for record in history), np.cumsum(seconds) / 60, strict=True))
                 by_minutes.append((label, [minutes[epoch] for epoch in epochs], values, style))
-        panels += [(name, "epoch", by_epoch), (name, "minutes of training", by_minutes)]
+        panels += [(name, "epoch", by_epoch, 1), (name, "minutes of training", by_minutes, 1)]
     _draw_panels(panels, path, title)
 
 
@@ -152,28 +164,32 @@ def _line(history: History, part: str, name: str, label: str, scale: float = 1.0
     return label, [epoch for epoch, _ in points], [value for _, value in points], {"color": COLOURS.get(label), **style}
 
 
+def _speed(history: History) -> Panel:
+    return "training speed (images per second)", "epoch", [_line(history, "train", "images_per_second", "")], None
+
+
 def _last_epoch(history: History) -> int:
     return max((record["epoch"] for record in history), default=1)
 
 
 def _draw_panels(
-    panels: Sequence[tuple[str, str, Sequence[Line]]],
+    panels: Sequence[Panel],
     path: str | Path,
     title: str,
     last_epoch: int | None = None,
     from_zero: bool = True,
 ) -> None:
-    """Draws four panels, each of a heading, what stands below it and its lines, and writes the picture.
+    """Draws four panels and writes the picture.
 
     The horizontal axis spans the epochs up to ``last_epoch``, or begins at 0; ``from_zero`` lets the vertical one too.
     """
     figure = _new_figure(10, 7, title)
-    for axes, (heading, unit, lines) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    for axes, (heading, unit, lines, most) in zip(figure.subplots(2, 2).flat, panels, strict=True):
         lines = [line for line in lines if line[1]]
         for label, xs, ys, style in lines:
             # Few epochs are points, which a thin line alone would hardly show.
             marker = "o" if len(xs) < FEW_EPOCHS else None
-            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, **style)
+            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, clip_on=False, **style)
         axes.set_title(heading)
         axes.grid(alpha=0.3)
         if any(label for label, *_ in lines):
@@ -187,6 +203,9 @@ def _draw_panels(
         if from_zero:
             highest = max((max(ys) for _, _, ys, _ in lines), default=0)
             axes.set_ylim(0, 1.06 * highest if highest > 0 else 1)
+        if most is not None and lines:
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, 0), min(high, most))
         axes.set_xlabel(unit)
         if unit == "epoch":
             _whole_numbers(axes)
@@ -505,11 +524,11 @@ def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
     all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
     axes = all_axes[0]
     values = [loss.ap50_lost for _, loss in losses]
-    bars = axes.barh([f"{name} ({loss.number:,})" for name, loss in losses], values,
+    bars = axes.barh([name for name, _ in losses], values,
                      color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
     axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")
     axes.set_xlim(min(0.0, *values) if values else 0, 1.18 * max([0.01, *values]))
-    axes.set_title("AP50 lost to errors (number of them)", fontsize="medium", loc="left")
+    axes.set_title("AP50 lost to errors (TIDE)", fontsize="medium", loc="left")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     if not losses:

@@ -104,7 +104,9 @@ def import_fault(error: Exception, toolkit: Toolkit, script: Path, checkout: Pat
     if missing and ((root / missing).exists() or (root / f"{missing}.py").exists()):
         return f"{owner} is incomplete: it has no module '{error.name}' ({place})"
     if missing:
-        return f"{owner} needs the package '{missing}', which is not installed ({place})"
+        # Packages such as imgaug would bring a NumPy and an OpenCV that Paddle cannot use.
+        advice = "install it with pip's --no-deps, which keeps the other packages as they are"
+        return f"{owner} needs the package '{missing}', which is not installed; {advice} ({place})"
     if isinstance(error, ImportError):
         return f"{owner} does not load on this machine: {error} ({place})"
     if str(error).startswith("module '"):

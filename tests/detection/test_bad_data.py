@@ -181,7 +181,7 @@ def test_fewer_images_than_a_batch(frames: Frames, tmp_path: Path) -> None:
 
 
 def test_a_run_starts_from_weights_for_other_classes_but_not_from_another_detector(
-    frames: Frames, tmp_path: Path
+    frames: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     weights = tmp_path / "weights.pdparams"
     model = build_model(load_config(run_config(tmp_path / "one", frames)))
@@ -197,6 +197,8 @@ def test_a_run_starts_from_weights_for_other_classes_but_not_from_another_detect
     load_start(more, started)
     name = "yolo_head.pred_reg.0.weight"
     assert (started.state_dict()[name] == model.state_dict()[name]).all()
+    assert "a detector for 3 classes, num_classes is 4: the 6 weights of the class outputs start fresh" in caplog.text
+    assert "missing in the file" not in caplog.text
 
 
 def test_weights_of_as_many_other_classes_are_told(frames: Frames, tmp_path: Path, caplog: Any) -> None:

@@ -230,7 +230,7 @@ def test_what_annotations_lack_is_told_before_any_work(config: DetectionConfig, 
 def test_an_export_of_a_detector_gets_int8_by_the_command_line(config: DetectionConfig, tmp_path: Path) -> None:
     import paddle
 
-    from detection.export import export_detector
+    from detection.exporting import export_detector
     from ppcls_ext.runtime import load
 
     paddle.seed(0)

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from PIL import Image
 
-import detection.export as exporter
-from detection.export import Deployed, EagerBackend, export_detector, form_of, nms_settings, with_size
+import detection.exporting as exporter
+from detection.exporting import Deployed, EagerBackend, export_detector, form_of, nms_settings, with_size
 from ppcls_ext.deploy import export as shared
 from ppcls_ext.deploy.formats import PRECISIONS
 from ppcls_ext.deploy.onnx import add_suppression

@@ -95,7 +95,7 @@ def test_weights_of_a_classifier(tmp_path: Path) -> None:
 
 
 def test_merged_weights(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
-    from detection.export import Deployed
+    from detection.exporting import Deployed
     from detection.toolkit import build_model
 
     network = Deployed(build_model(load_config(tiny_config(tmp_path))), final=True, fused=True).network

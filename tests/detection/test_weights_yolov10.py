@@ -90,7 +90,7 @@ def test_those_of_another_architecture(weights: Path, tmp_path: Path) -> None:
 
 
 def test_merged_ones(model: Any, tmp_path: Path) -> None:
-    from detection.export import Deployed
+    from detection.exporting import Deployed
 
     merged = Deployed(model, final=True, fused=True).network
     write_weights(tmp_path / "merged.pdparams", merged.state_dict())

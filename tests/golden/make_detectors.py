@@ -26,8 +26,8 @@ PROBE = 64
 
 def detector_configs() -> list[Path]:
     """Returns the configurations that are complete, not those that others name in ``_BASE_``; without those of
-    ``other``, which PaddleDetection's own tools run."""
-    files = sorted(CONFIGS.rglob("*.yml"))
+    ``other``, which PaddleDetection's own tools run, and that of own data, which has the number of their classes."""
+    files = sorted(file for file in CONFIGS.rglob("*.yml") if file.stem != "finetune")
     files = [file for file in files if file.parent.name not in ("datasets", "other")]
     return [file for file in files if "_" not in (file.name[0], file.parent.name[0])]
 

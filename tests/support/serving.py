@@ -42,7 +42,7 @@ def export_tiny_detector(folder: Path) -> Path:
     import paddle
 
     from detection.configuration import load_config
-    from detection.export import export_detector
+    from detection.exporting import export_detector
     from detection.toolkit import build_model
     from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
 

@@ -55,7 +55,7 @@ def project(tmp_path_factory):
         root / "run" / "tiny" / "evaluation", file, root / "data" / "images", found, evaluate_detections(file, found),
         panels=0, weights={"file": "ema.pdparams", "sha256": sha256_of(checkpoint / "ema.pdparams")},
     )  # fmt: skip
-    (root / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
+    (root / "clip.bin").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
     (root / "notes.txt").write_text("dive 7, good visibility")
     (root / "data" / "images" / "sound.wav").write_bytes(b"RIFF")
     done = run_tool(
@@ -78,7 +78,7 @@ def test_export_is_compared_on_evaluation_images(project):
 
 def test_export_finds_and_draws_and_goes_on_past_other_files(project):
     done = run_tool(
-        "infer.py", "--model", "export", "--input", "clip.mp4", "data/images", "notes.txt",
+        "infer.py", "--model", "export", "--input", "clip.bin", "data/images", "notes.txt",
         "--threshold", "0.1", "--json", "found.json", "--coco", "coco.json", "--save", "drawn",
         "--annotations", "data/annotations/val.json", folder=project,
     )  # fmt: skip
@@ -86,11 +86,11 @@ def test_export_finds_and_draws_and_goes_on_past_other_files(project):
     assert "2 unreadable and skipped" in done.stdout
     assert "left out as no images: data/images/sound.wav" in done.stdout
     named = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if "skipped" in line]
-    assert sum("clip.mp4" in line for line in named) == 1
+    assert sum("clip.bin" in line for line in named) == 1
     assert sum("notes.txt" in line for line in named) == 1
     assert sorted(file.name for file in (project / "drawn").iterdir()) == [f"frame_{n}.png" for n in range(3)]
     records = json.loads((project / "found.json").read_text())
-    assert [Path(record["file"]).name for record in records if record["error"]] == ["clip.mp4", "notes.txt"]
+    assert [Path(record["file"]).name for record in records if record["error"]] == ["clip.bin", "notes.txt"]
     found = [one for record in records for one in record["detections"]]
     assert found
     assert all(one["label"] == CLASSES[one["class_id"]] and one["score"] >= 0.1 for one in found)
@@ -151,7 +151,7 @@ def test_latency_of_the_export(project):
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [
-        ("infer.py", "--model export --input clip.mp4 notes.txt", "none of the 2 images could be read"),
+        ("infer.py", "--model export --input clip.bin notes.txt", "none of the 2 images could be read"),
         ("infer.py", "--model export --input data --threshold 30",
          "--threshold must be a number from 0 to 1 or 'recommended', got '30'"),
         ("infer.py", "--model export --input data --annotations x.json", "numbers the results of --coco FILE"),

@@ -41,7 +41,8 @@ def test_a_missing_file_says_what_to_do(prepared):
     file, data = prepared
     (data / "train.json").unlink()
     place = f"{file}:{line_of(file, 'anno_path: train.json')}"
-    message = "TrainDataset.anno_path: data/train.json: no such file; prepare the data first (tools/prepare_data.py)"
+    message = "TrainDataset.anno_path: data/train.json: no such file; prepare the data first: "
+    message += "python tools/prepare_data.py import FOLDER --output data"
     assert problems_of(file) == [f"{place}: {message}"]
     check_annotations(load_config(file), ["Eval"])
 

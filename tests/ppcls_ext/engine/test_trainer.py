@@ -29,7 +29,7 @@ class OneWeight(Task):
 
     def __init__(self, bad_step: int = -1, update_freq: int = 1, **options: Any) -> None:
         defaults = {"epochs": 4, "log_interval": 2, "eval_interval": 1, "save_interval": 10, "save_steps": 0,
-                    "keep_checkpoints": 99, "use_visualdl": False}  # fmt: skip
+                    "keep_checkpoints": 99, "loggers": ()}  # fmt: skip
         self.options = RunOptions({}, "", (), **{**defaults, **options})
         self.bad_step, self.update_freq = bad_step, update_freq
         self.model = paddle.nn.Linear(1, 1)

@@ -1,0 +1,255 @@
+"""Frames of videos, cameras and network streams, and videos of drawn frames, by OpenCV."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from ppcls_ext.preprocess.content import LOOKED_AT, UNKNOWN, VIDEO, what_is
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.names import meant_path
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".m2ts", ".3gp", ".ogv"}
+)
+CAMERA = re.compile(r"camera:(\d+)")
+STREAM = re.compile(r"(?:rtsps?|rtmps?|https?|udp|tcp|srt)://", re.IGNORECASE)
+# The names of what is written, and the codec of each that OpenCV's own FFmpeg has.
+CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+# Frames a second where the source does not say it, and the most that is believed.
+USUAL_RATE, HIGHEST_RATE = 25.0, 1000.0
+# A file of which less than this share of the stated frames can be read is told to be cut.
+WHOLE = 0.95
+TIMEOUT = 10
+LOUDNESS = "OPENCV_FFMPEG_LOGLEVEL"
+SILENT = "-8"
+
+
+class Frame(NamedTuple):
+    """One frame.
+
+    Attributes:
+        number: of all frames of the source, from 0.
+        seconds: since its beginning.
+        pixels: ``uint8`` RGB ``[H, W, 3]``.
+    """
+
+    number: int
+    seconds: float
+    pixels: np.ndarray
+
+
+def is_video(source: str) -> bool:
+    """Tells by its name whether an input is a video file, a camera (``camera:0``) or a stream (``rtsp://...``)."""
+    name = source.lower()
+    named = Path(name).suffix in SUFFIXES and not os.path.isdir(source)
+    return name.startswith("camera:") or bool(STREAM.match(name)) or named
+
+
+def only_video(inputs: Sequence[str]) -> str | None:
+    """Returns the video among the inputs, or None.
+
+    Raises:
+        UserError: there is something else beside it.
+    """
+    found = next((source for source in inputs if is_video(source)), None)
+    if found is not None and len(inputs) > 1:
+        raise UserError(f"--input {shown(found)}: a video, camera or stream stands alone, without other inputs")
+    return found
+
+
+def shown(source: str) -> str:
+    """Returns the name of a source without the password that an address may hold."""
+    return re.sub(r"//[^/@]*@", "//", source)
+
+
+class Video:
+    """An open video file, camera or stream.
+
+    A camera and a stream are read by a thread, and whoever is slower gets the newest frame and not a growing queue of
+    old ones; ``passed_over`` counts the others.
+
+    Args:
+        source: a file, ``camera:NUMBER``, or an address such as ``rtsp://host/path``.
+
+    Attributes:
+        name: of the source, for people.
+        is_live: a camera or a stream.
+        rate: frames a second.
+        total: frames that a file says it has, else 0.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.name = f"--input {shown(source)}"
+        camera, is_stream = CAMERA.fullmatch(source), bool(STREAM.match(source))
+        self.is_live = bool(camera) or is_stream
+        self.passed_over = 0
+        self._stop = threading.Event()
+        self._reader: threading.Thread | None = None
+        # FFmpeg's own lines about a damaged file say nothing that ours does not.
+        os.environ.setdefault(LOUDNESS, SILENT)
+        if camera:
+            reason = "no such camera, or another program has it, or this user may not use it"
+            self._capture = _opened(int(camera[1]))
+        elif is_stream:
+            reason = f"no connection within {TIMEOUT} s, or no video there"
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 1000 * TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 1000 * TIMEOUT]
+            self._capture = _opened(source, cv2.CAP_FFMPEG, limits)
+        elif source.lower().startswith("camera:"):
+            raise UserError(f"{self.name}: name a camera by its number, such as camera:0")
+        else:
+            path = meant_path(source)
+            if not path.is_file():
+                raise UserError(f"{self.name}: no such file")
+            with open(path, "rb") as stream:
+                what = what_is(stream.read(LOOKED_AT), path.name)
+            is_known = what not in (VIDEO, UNKNOWN)
+            reason = f"it is {what}" if is_known else "damaged, cut off, or of a codec that OpenCV does not read"
+            self._capture = _opened(str(path), cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            raise UserError(f"{self.name}: cannot be opened as a video: {reason}")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 0 < rate <= HIGHEST_RATE else USUAL_RATE
+        total = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.total = int(total) if not self.is_live and 0 < total < 1e9 else 0
+
+    def frames(self, every: int = 1) -> Iterator[Frame]:
+        """Reads the frames, once; of ``every`` so many one, the first among them.
+
+        Raises:
+            UserError: not a single frame can be read.
+        """
+        number = -1
+        for number, image in self._newest(every) if self.is_live else self._all(every):
+            if image is not None:
+                seconds = time.monotonic() - self._begin if self.is_live else number / self.rate
+                yield Frame(number, seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        if number < 0:
+            raise UserError(f"{self.name}: not a single frame can be read: damaged, cut off, or of a codec that OpenCV "
+                            "does not read")  # fmt: skip
+        if self.is_live:
+            logger.warning("%s: gives no more frames; it gave %d", self.name, number + 1)
+        elif number + 1 < WHOLE * self.total:
+            logger.warning("%s: ends after %d of %d frames: cut off or damaged", self.name, number + 1, self.total)
+
+    def _all(self, every: int) -> Iterator[tuple[int, np.ndarray | None]]:
+        """Gives numbers and frames, without those that are left out, which need not be decoded."""
+        for number in itertools.count():
+            if not self._capture.grab():
+                return
+            yield number, self._capture.retrieve()[1] if number % every == 0 else None
+
+    def _newest(self, every: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Gives numbers and frames as they come, those left out that were not taken in time."""
+        place: queue.Queue[tuple[int, np.ndarray]] = queue.Queue(maxsize=1)
+        over = threading.Event()
+
+        def read() -> None:
+            try:
+                for number, image in self._all(every):
+                    if self._stop.is_set():
+                        break
+                    if image is not None:
+                        with contextlib.suppress(queue.Empty):
+                            place.get_nowait()
+                            self.passed_over += 1
+                        place.put((number, image))
+            finally:
+                over.set()
+
+        self._reader = threading.Thread(target=read, daemon=True, name="camera")
+        self._begin = time.monotonic()
+        self._reader.start()
+        while not (over.is_set() and place.empty()):
+            try:
+                found = place.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            yield found
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._reader is not None:
+            self._reader.join(TIMEOUT)
+        self._capture.release()
+
+
+def _opened(*arguments: Any) -> cv2.VideoCapture:
+    """Opens a source; OpenCV's own warnings of one that is not there are kept quiet."""
+    before = cv2.getLogLevel()
+    cv2.setLogLevel(0)
+    try:
+        return cv2.VideoCapture(*arguments)
+    finally:
+        cv2.setLogLevel(before)
+
+
+class VideoFile:
+    """Writes frames to a video, as many in a second as it plays: those of a slow camera repeatedly, so that the video
+    takes as long as what it shows.
+
+    Args:
+        path: its suffix is one of ``CODECS``.
+        rate: frames a second.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path = path
+        self.rate = rate
+        self._written = 0
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def write(self, pixels: np.ndarray, seconds: float) -> None:
+        """Adds a picture ``uint8`` RGB ``[H, W, 3]`` that was taken at this time; the first one decides the size.
+
+        Raises:
+            UserError: OpenCV cannot write such a video.
+        """
+        if self._writer is None:
+            # The codecs want even sides.
+            self._size = (pixels.shape[1] // 2 * 2, pixels.shape[0] // 2 * 2)
+            code = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self.path), code, self.rate, self._size)
+            if not self._writer.isOpened():
+                raise UserError(f"--save: this OpenCV cannot write {self.path.suffix} videos of {self._size} pixels")
+        pixels = pixels[: self._size[1], : self._size[0]]
+        if pixels.shape[1::-1] != self._size:
+            pixels = cv2.resize(pixels, self._size, interpolation=cv2.INTER_AREA)
+        image = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        while self._written <= math.floor(seconds * self.rate + 0.5):
+            self._writer.write(image)
+            self._written += 1
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()

@@ -1,0 +1,82 @@
+"""One key for several places, and the configuration of own data, which has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detection.configuration import check_annotations, load_config
+from detection.toolkit import build_model
+from ppcls_ext.utils.errors import UserError
+from tests.support.detection_configs import write_data
+from tests.support.runs import ROOT
+
+CONFIGS = ROOT / "configs" / "detection"
+ROW = CONFIGS / "ppyoloe" / "ppyoloe_s_econvnext_mini_duo.yml"
+
+
+def sizes(data: dict[str, Any]) -> dict[str, Any]:
+    """Returns the sizes of a reader's operators by reader, and of the input."""
+    found = {}
+    for part in ("Train", "Eval", "Test"):
+        reader = data[f"{part}Reader"]
+        for entry in [*reader["sample_transforms"], *reader.get("batch_transforms", [])]:
+            for name, arguments in entry.items():
+                if "target_size" in (arguments or {}):
+                    found[f"{part}.{name}"] = arguments["target_size"]
+    return {**found, "input": data["TestReader"]["inputs_def"]["image_shape"]}
+
+
+def test_image_size_changes_all_readers() -> None:
+    before, after = sizes(load_config(ROW).data), sizes(load_config(ROW, ["image_size=320"]).data)
+    assert before["Train.BatchRandomResize"] == list(range(320, 769, 32))
+    assert after == {
+        "Train.BatchRandomResize": list(range(160, 385, 32)), "Eval.Resize": [320, 320], "Test.Resize": [320, 320],
+        "input": [3, 320, 320],
+    }  # fmt: skip
+    assert sizes(load_config(ROW, ["image_size=640"]).data) == before
+    yolov10 = sizes(load_config(CONFIGS / "yolov10" / "yolov10_n_duo.yml", ["image_size=416"]).data)
+    assert yolov10 == {
+        "Train.MosaicPerspective": [416, 416], "Eval.LetterResize": [416, 416], "Test.LetterResize": [416, 416],
+        "input": [3, 416, 416],
+    }  # fmt: skip
+
+
+def test_what_is_said_later_counts(tmp_path: Path) -> None:
+    changes = ["image_size=320", "EvalReader.sample_transforms.1.Resize.target_size=[96, 64]"]
+    later = sizes(load_config(ROW, changes).data)
+    assert (later["Eval.Resize"], later["Test.Resize"]) == ([96, 64], [320, 320])
+    base, file = tmp_path / "base.yml", tmp_path / "own.yml"
+    base.write_text(f"_BASE_: [{ROW}]\nimage_size: 320\n", encoding="utf-8")
+    file.write_text("_BASE_: [base.yml]\nTestReader:\n  inputs_def: {image_shape: [3, 64, 96]}\n", encoding="utf-8")
+    assert sizes(load_config(file).data)["input"] == [3, 64, 96]
+    assert sizes(load_config(file, ["image_size=192"]).data)["input"] == [3, 128, 192]
+
+
+@pytest.mark.parametrize(("value", "words"), [("330", "such as 320, got 330"), ("big", "got 'big'"), ("-32", "-32")])
+def test_a_size_that_no_detector_takes(value: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"image_size: must be a multiple of 32 .*{words}"):
+        load_config(ROW, [f"image_size={value}"])
+
+
+def test_the_configuration_of_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = CONFIGS / "finetune.yml"
+    with pytest.raises(UserError) as caught:
+        load_config(file, ["dataset_dir=dataset/none"])
+    message = str(caught.value)
+    assert "num_classes: auto counts the classes of dataset/none/annotations/train.json: no such file" in message
+    assert "python tools/prepare_data.py import FOLDER --output dataset/none" in message
+    assert "\n" not in message
+    data = write_data(tmp_path)
+    (data / "annotations").mkdir()
+    for part in ("train", "val"):
+        (data / f"{part}.json").rename(data / "annotations" / f"{part}.json")
+    monkeypatch.chdir(tmp_path)
+    config = load_config(file, [f"dataset_dir={data}", "epoch=2", "image_size=64"])
+    assert (config.num_classes, config.epochs) == (2, 2)
+    assert sizes(config.data)["input"] == [3, 64, 64]
+    check_annotations(config)
+    assert build_model(config).yolo_head.num_classes == 2
+    assert load_config(file, ["dataset_dir=dataset/none", "num_classes=3"]).num_classes == 3

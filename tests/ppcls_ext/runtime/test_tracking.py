@@ -1,0 +1,112 @@
+"""Identities of objects from frame to frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.runtime import DetectionPredictor
+from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime.tracking import PATIENCE, Tracker
+from ppcls_ext.utils.errors import UserError
+
+OPERATORS = [{"Decode": {}}, {"NormalizeImage": {}}, {"Permute": {}}]
+
+
+def square(x, y=50.0, side=20.0):
+    return [x - side / 2, y - side / 2, x + side / 2, y + side / 2]
+
+
+def follow(frames, threshold=0.5):
+    """Tracks frames of ``(x, score, class)``; returns the numbers of each frame."""
+    tracker = Tracker([threshold] * 3)
+    found = []
+    for objects in frames:
+        boxes = np.array([square(x) for x, _, _ in objects], np.float32).reshape(-1, 4)
+        scores, labels = (np.array([one[place] for one in objects]) for place in (1, 2))
+        found.append(tracker.update(boxes, scores, labels.astype(np.int64)).tolist())
+    return found
+
+
+def test_two_that_pass_each_other_keep_their_numbers():
+    # One comes from the left, the other from the right, on top of each other in the middle; listed in changing order.
+    frames = [[(5 * step, 0.9, 0), (100 - 5 * step, 0.8, 0)][:: 1 if step % 2 else -1] for step in range(21)]
+    found = follow(frames)
+    ordered = [numbers[:: 1 if step % 2 else -1] for step, numbers in enumerate(found)]
+    assert {tuple(numbers) for numbers in ordered} == {tuple(ordered[0])}
+    assert sorted(ordered[0]) == [1, 2]
+
+
+def test_a_low_score_keeps_an_object_but_begins_none():
+    assert follow([[(10, 0.9, 0)], [(11, 0.2, 0)], [(12, 0.05, 0)], [(13, 0.9, 0)]]) == [[1], [1], [0], [1]]
+    assert follow([[(10, 0.3, 0)]] * 4) == [[0]] * 4
+
+
+def test_what_flickers_up_once_gets_no_number():
+    still = (10, 0.9, 0)
+    found = follow([[still], [still, (60, 0.9, 0)], [still], [still, (90, 0.9, 0)], [still, (91, 0.9, 0)]])
+    assert found == [[1], [1, 0], [1], [1, 0], [1, 2]]
+
+
+def test_classes_are_not_mixed():
+    assert follow([[(10, 0.9, 0)], [(10, 0.9, 1)], [(10, 0.9, 1)], [(10, 0.9, 0)]]) == [[1], [0], [2], [1]]
+
+
+@pytest.mark.parametrize(("gap", "number"), [(PATIENCE - 1, 1), (PATIENCE + 1, 2)])
+def test_an_object_is_looked_for_as_long_as_patience_lasts(gap, number):
+    found = follow([[(10, 0.9, 0)]] * 3 + [[]] * gap + [[(10, 0.9, 0)]] * 2)
+    assert found[-1] == [number]
+
+
+def test_a_hidden_object_is_expected_where_its_way_leads():
+    frames = [[(6.0 * step, 0.9, 0)] if not 10 <= step < 16 else [] for step in range(20)]
+    assert follow(frames)[16:] == [[1]] * 4
+
+
+class Drifting:
+    """One object of high score that moves on with each frame, one of low score, and now and then another."""
+
+    def __init__(self):
+        self.step = 0
+
+    def detect(self, images, scale_factors):
+        rows = []
+        for _ in images:
+            score = 0.2 if self.step == 2 else 0.9
+            rows.append([[0, score, *square(20 + 3 * self.step)], [1, 0.15, *square(70.0)]])
+            self.step += 1
+        return np.array(rows, np.float32).reshape(-1, 6), np.full(len(rows), 2, np.int32)
+
+
+def detector():
+    settings = {"classes": ["cube", "ball"], "class_num": 2, "input_shape": [-1, 3, -1, -1], "form": OutputForm()}
+    return DetectionPredictor(Drifting(), build_detection_pipeline(OPERATORS), **settings)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_predictor_tracks(batch_size, tmp_path):
+    frames = [np.zeros([100, 100, 3], np.uint8)] * 3 + [tmp_path / "absent.png"] + [np.zeros([100, 100], np.uint8)]
+    predictions = list(detector()(iter(frames), batch_size=batch_size, track=True))
+    assert [prediction.identities is None for prediction in predictions] == [False, False, False, True, False]
+    found = [prediction for prediction in predictions if prediction.error is None]
+    # The known object stays when its score falls; a box of low score that shows no object is left out.
+    assert [prediction.identities.tolist() for prediction in found] == [[1]] * 4
+    assert [prediction.labels.tolist() for prediction in found] == [[0]] * 4
+    assert found[2].scores[0] == pytest.approx(0.2)
+    # Without tracking nothing changes.
+    assert [len(one.scores) for one in detector()(frames[:3])] == [2] * 3
+    assert all(one.identities is None for one in detector()(frames[:3]))
+
+
+def test_each_call_begins_anew():
+    predictor, frame = detector(), np.zeros([100, 100], np.uint8)
+    for _ in range(2):
+        (prediction,) = predictor([frame], track=True, threshold=0.5)
+        assert prediction.identities.tolist() == [1]
+
+
+def test_a_missing_scipy_is_one_line(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "scipy.optimize", None)
+    with pytest.raises(UserError, match="tracking needs the package scipy: pip install"):
+        detector()([], track=True)

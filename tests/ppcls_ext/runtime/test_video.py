@@ -1,0 +1,249 @@
+"""Videos, cameras and streams through the command, with networks whose answers are known."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from ppcls_ext.preprocess import build_pipeline
+from ppcls_ext.preprocess.detection import build_detection_pipeline
+from ppcls_ext.runtime import DetectionPredictor, Predictor, command, video
+from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.utils.command_line import run
+
+OPERATORS = [{"Decode": {}}, {"NormalizeImage": {"mean": [0] * 3, "std": [1] * 3}}, {"Permute": {}}]
+RATE, WIDTH, HEIGHT, FRAMES = 10.0, 64, 48, 12
+
+
+class WhiteSquare:
+    """Finds the white square of a frame, as class 1; and tells a classifier whether there is one."""
+
+    def __init__(self, interrupt_at=None):
+        self.count = 0
+        self.interrupt_at = interrupt_at
+
+    def detect(self, images, scale_factors):
+        rows = []
+        for image in images:
+            if self.count == self.interrupt_at:
+                os.kill(os.getpid(), signal.SIGINT)
+            self.count += 1
+            y, x = np.nonzero(image.mean(axis=0) > 0.5)
+            rows.append([1, 0.9, x.min(), y.min(), x.max() + 1, y.max() + 1])
+        return np.array(rows, np.float32), np.ones(len(rows), np.int32)
+
+    def run(self, images):
+        return np.array([[0.0, 5.0]] * len(images))
+
+
+def frames():
+    for number in range(FRAMES):
+        image = np.zeros([HEIGHT, WIDTH, 3], np.uint8)
+        image[20:36, 3 * number : 3 * number + 16] = 255
+        # The blue of OpenCV's order, where nothing is found.
+        image[:8, :, 0] = 200
+        yield image
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, code in (("dive.mp4", "mp4v"), ("dive.avi", "MJPG")):
+        writer = cv2.VideoWriter(name, cv2.VideoWriter_fourcc(*code), RATE, (WIDTH, HEIGHT))
+        for image in frames():
+            writer.write(image)
+        writer.release()
+    (tmp_path / "export").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def predict(project, monkeypatch, capsys):
+    """Runs the command with a stub for the export; returns its exit status and what it wrote to the terminal."""
+
+    def predict(arguments, backend=None, classifier=False):
+        network = backend or WhiteSquare()
+        if classifier:
+            operators = [{"NormalizeImage": {"order": ""}}]
+            predictor = Predictor(network, build_pipeline(operators, "test"), ["mud", "tyre"], 1, [-1, 3, -1, -1])
+        else:
+            pipeline = build_detection_pipeline(OPERATORS)
+            predictor = DetectionPredictor(network, pipeline, ["mud", "tyre"], 2, [-1, 3, -1, -1], OutputForm())
+        monkeypatch.setattr(command, "load", lambda *_, **__: predictor)
+        monkeypatch.setattr(sys, "argv", ["econvnext-predict", "--model", "export", *arguments.split()])
+        with pytest.raises(SystemExit) as left:
+            run(command.predict)
+        shown = capsys.readouterr()
+        return left.value.code, shown.out + shown.err
+
+    return predict
+
+
+def played(file):
+    capture = cv2.VideoCapture(str(file))
+    images = []
+    while (found := capture.read())[0]:
+        images.append(found[1])
+    return images, capture.get(cv2.CAP_PROP_FPS)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.avi"])
+def test_a_video_is_drawn_and_described(project, predict, name):
+    status, text = predict(f"--input dive.mp4 --save {name} --json out.jsonl --track")
+    assert status == 0, text
+    assert "12 of 12 frames predicted" in text
+    assert "boxes in 12 of 12 frames: 12 tyre" in text
+    assert "objects seen: 1 tyre" in text
+    images, rate = played(project / name)
+    assert (len(images), rate) == (FRAMES, RATE)
+    # Small frames are enlarged by whole factors, so that labels have room; blue stays blue.
+    assert images[0].shape == (480, 640, 3)
+    blue, _, red = images[0][40, 500].astype(int)
+    assert blue > 150 > 60 > red
+    records = [json.loads(line) for line in (project / "out.jsonl").read_text().splitlines()]
+    assert [(one["frame"], one["seconds"]) for one in records[:3]] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    (found,) = records[4]["detections"]
+    assert (found["label"], found["identity"], records[4]["width"]) == ("tyre", 1, WIDTH)
+    np.testing.assert_allclose(found["box"], [12, 20, 28, 36], atol=1.5)
+    # The same command may run again, and a hand-made file is not replaced.
+    assert predict(f"--input dive.mp4 --save {name}")[0] == 0
+    (project / "mine.mp4").write_bytes(b"mine")
+    status, text = predict("--input dive.mp4 --save mine.mp4")
+    assert status == 2
+    assert "exists and is not" in text
+    assert (project / "mine.mp4").read_bytes() == b"mine"
+
+
+def test_every_third_frame_plays_as_long(project, predict):
+    status, text = predict("--input dive.mp4 --every 3 --save out.mp4 --json out.jsonl")
+    assert status == 0, text
+    images, rate = played(project / "out.mp4")
+    assert (len(images), rate) == (4, pytest.approx(RATE / 3, abs=0.01))
+    assert [json.loads(line)["frame"] for line in (project / "out.jsonl").read_text().splitlines()] == [0, 3, 6, 9]
+
+
+def test_a_classifier_names_each_frame(project, predict):
+    status, text = predict("--input dive.avi --save out.mp4 --json out.jsonl", classifier=True)
+    assert status == 0, text
+    assert "frames by their best class: 12 tyre" in text
+    assert json.loads((project / "out.jsonl").read_text().splitlines()[0])["predictions"][0]["label"] == "tyre"
+    drawn, plain = played(project / "out.mp4")[0][0], cv2.resize(next(frames()), (640, 480))
+    assert np.abs(drawn.astype(int) - plain).max(axis=2)[:30].mean() > 10
+    assert "--track is for detectors" in predict("--input dive.avi --track", classifier=True)[1]
+
+
+def test_after_ctrl_c_what_is_written_plays(project, predict):
+    status, text = predict("--input dive.mp4 --save out.mp4 --json out.jsonl", WhiteSquare(interrupt_at=5))
+    assert status == 130
+    assert "5 of 12 frames predicted" in text
+    assert text.endswith("interrupted\n")
+    assert len(played(project / "out.mp4")[0]) == len((project / "out.jsonl").read_text().splitlines()) == 5
+    # Before the first frame there is nothing to keep.
+    assert predict("--input dive.mp4 --save none.mp4", WhiteSquare(interrupt_at=0))[0] == 130
+    assert sorted(file.name for file in project.glob("*none*")) == []
+
+
+def test_quiet(predict):
+    assert predict("--input dive.mp4 --quiet") == (0, "")
+
+
+def test_a_cut_video_is_told(project, predict):
+    data = (project / "dive.avi").read_bytes()
+    (project / "cut.avi").write_bytes(data[: len(data) * 3 // 4])
+    status, text = predict("--input cut.avi --json out.jsonl")
+    assert status == 0
+    assert "of 12 frames: cut off or damaged" in text
+    assert 0 < len((project / "out.jsonl").read_text().splitlines()) < FRAMES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--input notes.mp4", "--input notes.mp4: cannot be opened as a video: it is a text file"),
+        ("--input cut.mp4 --save o.mp4", "cut.mp4: cannot be opened as a video: damaged, cut off, or of a codec"),
+        ("--input absent.mp4", "--input absent.mp4: no such file"),
+        ("--input camera:front", "name a camera by its number, such as camera:0"),
+        ("--input camera:97", "--input camera:97: cannot be opened as a video: no such camera"),
+        ("--input dive.mp4 notes.mp4", "a video, camera or stream stands alone"),
+        ("--input dive.mp4 --save drawn", "--save drawn: frames are drawn into a video: FILE.mp4 or FILE.avi"),
+        ("--input dive.mp4 --json out.json", "name it FILE.jsonl"),
+        ("--input dive.mp4 --coco out.json", "--coco is for images"),
+        ("--input dive.mp4 --save dive.mp4 --overwrite", "is read by this command"),
+        ("--input dive.mp4 --every 0", "--every must be at least 1, got 0"),
+        ("--input frame.png --every 2", "--every is for videos"),
+        ("--input frame.png --save out.mp4", "images are drawn into a FOLDER or a FILE.png"),
+        ("--input frame.png --coco c.json --annotations a.json", "--annotations needs the training packages"),
+    ],
+)
+def test_mistakes_are_one_clear_line(project, predict, arguments, message):
+    (project / "notes.mp4").write_text("dive 7, good visibility")
+    (project / "cut.mp4").write_bytes((project / "dive.mp4").read_bytes()[:900])
+    cv2.imwrite("frame.png", next(frames()))
+    before = sorted(project.iterdir())
+    status, text = predict(arguments)
+    assert status == 2
+    assert message in text
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert sorted(project.iterdir()) == before
+
+
+class StubCamera:
+    """Stands for ``cv2.VideoCapture`` of a camera or stream: gives the frames once, and says nothing about itself."""
+
+    opened: list = []
+
+    def __init__(self, *arguments):
+        StubCamera.opened.append(arguments)
+        self.images = frames()
+        self.image = None
+
+    def isOpened(self):  # noqa: N802 (OpenCV's name)
+        return True
+
+    def get(self, _):
+        return 0.0
+
+    def grab(self):
+        self.image = next(self.images, None)
+        return self.image is not None
+
+    def retrieve(self):
+        return True, self.image
+
+    def release(self):
+        self.images = None
+
+
+@pytest.mark.parametrize("source", ["camera:3", "rtsp://me:secret@boat/front"])
+def test_a_live_source_ends(project, predict, monkeypatch, source):
+    monkeypatch.setattr(cv2, "VideoCapture", StubCamera)
+    StubCamera.opened.clear()
+    status, text = predict(f"--input {source} --json out.jsonl")
+    assert status == 0, text
+    assert "gives no more frames; it gave 12" in text
+    assert "secret" not in text
+    ((first, *others),) = StubCamera.opened
+    assert first == (3 if source == "camera:3" else source)
+    assert others[:1] == ([] if source == "camera:3" else [cv2.CAP_FFMPEG])
+    numbers = [json.loads(line)["frame"] for line in (project / "out.jsonl").read_text().splitlines()]
+    # Frames that came while the network was busy are passed over and counted; the last one is always seen.
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] == FRAMES - 1
+    if len(numbers) < FRAMES:
+        assert f"{FRAMES - len(numbers)} that came meanwhile passed over" in text
+
+
+def test_a_slow_camera_is_written_at_its_own_pace(tmp_path):
+    with video.VideoFile(tmp_path / "out.avi", rate=10.0) as file:
+        for seconds in (0.0, 0.5, 0.51, 1.0):
+            file.write(np.zeros([31, 33, 3], np.uint8), seconds)
+    images, _ = played(tmp_path / "out.avi")
+    assert len(images) == 11
+    assert images[0].shape == (30, 32, 3)
