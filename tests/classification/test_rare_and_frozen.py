@@ -63,6 +63,7 @@ def test_a_run_with_all_of_it_resumes_to_the_same_bits_and_says_what_it_does(
         train_config(run_of(tmp_path, DataLoader__Train__loader={"num_workers": 1}), resume="auto")
     target = "checkpoints/epoch_0002"
     assert same_files(whole / target, tmp_path / "run" / target, TENSORS) == []
+    assert "freezes random weights" not in caplog.text, "those of the checkpoint are not"
     assert "class_sampling full: an epoch shows 39 images" in caplog.text
     assert "class_weights, effective_number: " in caplog.text
     rates = "stem 0.164, stage 1 0.205, stage 2 0.256, stage 3 0.32, stage 4 0.4, what follows 1"
