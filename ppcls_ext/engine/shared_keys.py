@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ppcls_ext.engine.class_balance import RULES
 from ppcls_ext.engine.loggers import LoggerName
+from ppcls_ext.engine.plan import EarlyStopping
 from ppcls_ext.utils.errors import suggestion
 from ppcls_ext.utils.schema import Count, CountOrZero, Number, Positive, Section
 
@@ -26,9 +27,11 @@ def _check_weights(stated: Any) -> Any:
 
 
 class SharedKeys(Section):
-    """Loggers, rare classes, frozen parts and learning rates by depth; what is null or empty changes nothing.
+    """Plan of the run, loggers, rare classes, frozen parts and rates by depth; null or empty changes nothing.
 
     Attributes:
+        early_stopping: ends a run whose metric no longer rises: ``{patience: 10, min_delta: 0}``.
+        tuned_batch_size: images of a step that the learning rate was tuned for; with others it is scaled alike.
         loggers: who gets the curves beside ``log.jsonl``, see `loggers.LOGGERS`.
         class_weights: what an example of each class counts in the loss, see `class_balance.class_weights`.
         freeze_stages: the stem and so many stages do not learn.
@@ -40,6 +43,8 @@ class SharedKeys(Section):
         ValueError: a value is out of range, or two do not go together.
     """
 
+    early_stopping: EarlyStopping | None = None
+    tuned_batch_size: Count | None = None
     loggers: list[LoggerName] = []
     class_weights: Annotated[Any, AfterValidator(_check_weights)] = None
     freeze_stages: CountOrZero | None = None
