@@ -38,10 +38,12 @@ def train(
         checked = load_config(config, as_changes(overrides))
         run_folder = Output("Global.output_dir", checked.output_dir, "run")
         claim_outputs([run_folder], *inputs_of(checked.document), overwrite)
+        from classification.pretraining import pretrain_config
         from classification.task import train_config
 
+        run = train_config if checked.pretraining is None else pretrain_config
         with fresh_paddle():
-            return train_config(checked, resume=resume)
+            return run(checked, resume=resume)
 
 
 def evaluate(

@@ -20,7 +20,7 @@ from classification.build import (
     open_dataset,
     refuse_other_labels,
 )
-from classification.config import Config, check_config, load_config
+from classification.config import EPOCHS, LENGTHS, Config, check_config, load_config
 from classification.data.datasets import ImageDataset
 from classification.evaluation import evaluate_model
 from classification.task import require_sections, train_config
@@ -33,7 +33,9 @@ from ppcls_ext.engine.environment import Environment, derive_seed, seed_everythi
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Predictor
 from ppcls_ext.runtime.predictor import ImageSource
+from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.utils.signature import parse_number
 from ppcls_ext.weights import find_weights, load_weights
 
@@ -130,9 +132,7 @@ class PrunableClassifier:
             schedule["learning_rate"] = (parse_number(rate) if isinstance(rate, str) else rate) / 10
         if request.epochs is not None:
             data["Global"]["epochs"] = request.epochs
-            if "warmup_epoch" in schedule:
-                # What a short run leaves no room for.
-                schedule["warmup_epoch"] = min(schedule["warmup_epoch"], request.epochs / 10)
+            follow_epochs(Document(self.config.document.path, data, {}), EPOCHS, LENGTHS, self.config.run.epochs)
         return data
 
     def fine_tuned(self, config: Path) -> PrunableClassifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,39 @@ from classification.sections import (
     GlobalSettings,
     InferSettings,
     LoaderSettings,
+    OnnxTeacherSettings,
+    PretrainingSettings,
     SamplerSettings,
     TopkSettings,
 )
 from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import build_operators
-from ppcls_ext.utils.config import Document, is_detection_config, load_config_file, plain_copy
+from ppcls_ext.utils.config import (
+    Document,
+    apply_override,
+    flatten,
+    is_detection_config,
+    load_config_file,
+    plain_copy,
+)
 from ppcls_ext.utils.errors import ConfigError, UserError
+from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.utils.schema import Checker
 from ppcls_ext.utils.signature import Parameter, parameters_of
 
-SECTIONS = ("Global", "AMP", "EMA", "Arch", "Loss", "Distillation", "Optimizer", "DataLoader", "Infer", "Metric")
+EPOCHS = "Global.epochs"
+# Lengths that are shares of the run: they were written for the epochs that the file states.
+LENGTHS = re.compile(
+    r"Optimizer\.lr\.(?:warmup_epoch|step_size|(?P<whole>(?:milestones|decay_epochs)\[\d+\]))"
+)
+SECTIONS = (
+    "Global", "AMP", "EMA", "Arch", "Loss", "Pretraining", "Distillation", "Optimizer", "DataLoader", "Infer", "Metric",
+)  # fmt: skip
+PRETRAINING = "Pretraining"
 DISTILLATION = "Distillation"
 TEACHER = f"{DISTILLATION}.teacher"
+CACHE = f"{DISTILLATION}.cache"
 # Keys of Arch that are the trainer's, not the model's.
 TRAINER_KEYS = {
     "use_sync_bn": Parameter("use_sync_bn", bool, False),
@@ -78,9 +98,9 @@ class OptimizerPlan:
     settings: OptimizerSettings
     schedule: Schedule
 
-    def build_schedule(self, epochs: int, steps_each_epoch: int) -> Schedule:
-        """Returns the learning rate as a function of the optimizer step."""
-        return self.schedule.over(epochs, steps_each_epoch)
+    def build_schedule(self, epochs: int, steps_each_epoch: int, factor: float = 1.0) -> Schedule:
+        """Returns the learning rate as a function of the optimizer step, every rate times ``factor``."""
+        return self.schedule.over(epochs, steps_each_epoch, factor)
 
 
 @dataclasses.dataclass
@@ -101,6 +121,7 @@ class Config:
     postprocess: TopkSettings | None
     metrics: list[TopkAcc]
     distillation: DistillationSettings | None = None
+    pretraining: PretrainingSettings | None = None
 
     @property
     def output_dir(self) -> Path:
@@ -132,7 +153,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     if is_detection_config(path):
         raise UserError(f"{path}: this is a detection configuration; use a classification configuration (with Arch)")
-    return check_config(load_config_file(path, overrides))
+    document = load_config_file(path)
+    epochs = flatten(document.data).get(EPOCHS)
+    for change in overrides:
+        apply_override(document, change)
+    follow_epochs(document, EPOCHS, LENGTHS, epochs, document.is_overridden)
+    return check_config(document)
 
 
 def check_config(document: Document) -> Config:
@@ -148,12 +174,8 @@ def check_config(document: Document) -> Config:
     data = plain_copy(document.data)
     checker.known_keys("", data, SECTIONS)
     section = {} if data.get("Global") is None else data["Global"]
-    run = checker.section(GlobalSettings, section, "Global")
-    if run is None:
-        # The other sections are still checked, so that all problems are reported. The warm-up is compared with the
-        # epochs: where these are not known, with so many that it is not blamed for them.
-        epochs = section.get("epochs", 100) if isinstance(section, dict) else None
-        run = GlobalSettings(epochs=epochs if type(epochs) is int and epochs > 0 else 10**9)
+    # Where it is wrong the other sections are still checked, so that all problems are reported.
+    run = checker.section(GlobalSettings, section, "Global") or GlobalSettings()
     # PaddleClas accepts the number of classes under Global too, and so must its configs here.
     instead = "give a file with Global.pretrained_model=PATH instead"
     arch = _read_arch(checker, data.get("Arch"), "Arch", run.class_num, tuple(TRAINER_KEYS), instead)
@@ -188,8 +210,10 @@ def check_config(document: Document) -> Config:
         metrics=checker.collected(build_operators, metric.get("Eval"), "Metric.Eval", METRICS, "metric")
         or [TopkAcc([1, 5])],
         distillation=_read_distillation(checker, data.get(DISTILLATION), arch),
+        pretraining=_read_pretraining(checker, data.get(PRETRAINING), arch),
     )
     _apply_holdout(checker, config.train, config.eval)
+    _check_pretraining(checker, config)
     checker.raise_any()
     return config
 
@@ -319,6 +343,8 @@ def _read_distillation(checker: Checker, section: Any, student: ArchSettings) ->
         checker.add(DISTILLATION, f"must be a mapping with the keys {allowed}, got {section!r}")
         return None
     given = section.get("teacher")
+    if isinstance(given, dict) and "onnx" in given:
+        return _read_onnx_distillation(checker, section, student)
     teacher = _read_arch(checker, given, TEACHER, student.class_num, ("pretrained",), WEIGHTS_WANTED)
     if isinstance(given, dict) and given.get("pretrained") in (None, False):
         message = f"is missing: a teacher with random weights teaches noise; {WEIGHTS_WANTED}"
@@ -333,8 +359,68 @@ def _read_distillation(checker: Checker, section: Any, student: ArchSettings) ->
             if not is_ours(network.name):
                 message = f"needs the outputs of stages, which {network.name} ({place}) does not give"
                 checker.add(key, f"{message}; these do: {', '.join(list_models())}")
-        section["features"] = checker.section(FeatureSettings, section["features"], key)
+        features = section["features"] = checker.section(FeatureSettings, section["features"], key)
+        if features is not None and features.outputs is not None:
+            checker.add(f"{key}.outputs", f"names the outputs of an ONNX file; {teacher.name} has stages")
     return checker.section(DistillationSettings, section, DISTILLATION)
+
+
+def _read_onnx_distillation(
+    checker: Checker, section: dict[str, Any], student: ArchSettings
+) -> DistillationSettings | None:
+    key = f"{DISTILLATION}.features"
+    teacher = checker.section(OnnxTeacherSettings, section["teacher"], TEACHER)
+    features = None
+    if section.get("features") is not None:
+        if not is_ours(student.name):
+            message = f"needs the outputs of stages, which {student.name} (Arch.name) does not give"
+            checker.add(key, f"{message}; these do: {', '.join(list_models())}")
+        features = checker.section(FeatureSettings, section["features"], key)
+        if features is not None and len(features.outputs or []) != len(features.stages):
+            message = f"names the teacher's output for each of the stages {features.stages}, got {features.outputs}"
+            checker.add(f"{key}.outputs", message)
+    if teacher is None:
+        return None
+    section = {**section, "teacher": teacher, "features": features}
+    settings = checker.section(DistillationSettings, section, DISTILLATION)
+    if settings is not None and settings.weight > 0 and teacher.logits is None:
+        message = "is missing: the name of the teacher's output [N, class_num]"
+        checker.add(f"{TEACHER}.logits", f"{message}; or learn from its features only ({DISTILLATION}.weight: 0)")
+    return settings
+
+
+def _read_pretraining(checker: Checker, section: Any, arch: ArchSettings) -> PretrainingSettings | None:
+    if section is None:
+        return None
+    settings = checker.section(PretrainingSettings, section, PRETRAINING)
+    if settings is not None and not is_ours(arch.name):
+        message = f"needs a network with stages, which {arch.name} does not give"
+        checker.add("Arch.name", f"{message}; these do: {', '.join(list_models())}")
+    return settings
+
+
+def _check_pretraining(checker: Checker, config: Config) -> None:
+    """Notes what does not go together with ``Pretraining``, and random views where a cache needs one view."""
+    if config.pretraining is not None:
+        distilled = config.pretraining.name == "Distilled"
+        if distilled and config.distillation is None and config.document.data.get(DISTILLATION) is None:
+            checker.add(DISTILLATION, f"is missing: {PRETRAINING}.name Distilled follows its teacher")
+        if not distilled and config.document.data.get(DISTILLATION) is not None:
+            checker.add(DISTILLATION, f"has no effect with {PRETRAINING}.name Masked; remove one of the two")
+        unused = {
+            "Loss": config.train_loss, "DataLoader.Eval": config.eval, "Global.to_static": config.run.to_static,
+            "DataLoader.Train.dataset.batch_transform_ops": config.train and config.train.batch_operator,
+        }  # fmt: skip
+        for key, value in unused.items():
+            if value:
+                checker.add(key, f"has no effect with {PRETRAINING}, which knows no labels; remove it")
+    if config.distillation is not None and config.distillation.cache and config.train is not None:
+        operators = [*config.train.operators, config.train.batch_operator]
+        random = [type(one).__name__ for one in operators if getattr(one, "random", False)]
+        random += [type(config.train.batch_operator).__name__] if config.train.batch_operator else []
+        if random:
+            message = "needs the same view of an image in every epoch, but DataLoader.Train.dataset.transform_ops has"
+            checker.add(CACHE, f"{message} {', '.join(dict.fromkeys(random))}")
 
 
 def _refuse_paddleclas_distillation(document: Document) -> None:

@@ -20,12 +20,15 @@ from paddle.nn import functional
 
 from classification.build import Place, construct_network, stage_widths
 from classification.config import DISTILLATION, TEACHER, Config
-from classification.sections import ArchSettings
+from classification.data.datasets import ImageDataset
+from classification.onnx_teacher import OnnxTeacher, Outputs, TeacherCache, open_cache
+from classification.sections import ArchSettings, OnnxTeacherSettings
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import architecture_parameters
-from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.engine.environment import Environment, barrier, derive_seed, seed_everything
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
+from ppcls_ext.utils.names import meant_path
 from ppcls_ext.weights import class_names_of_weights, find_weights, load_weights
 
 logger = logging.getLogger(__name__)
@@ -41,13 +44,14 @@ class TeacherFiles:
     """A teacher whose weights are there.
 
     Attributes:
-        arch: its name and arguments; those that the configuration leaves out are the checkpoint's.
+        arch: its name and arguments; those that the configuration leaves out are the checkpoint's. For a file in ONNX
+            the section that names it.
         file: its weight file.
         sha256: checksum of the file.
         class_names: names of its classes, where a checkpoint tells them.
     """
 
-    arch: ArchSettings
+    arch: ArchSettings | OnnxTeacherSettings
     file: Path
     sha256: str
     class_names: list[str] | None
@@ -67,6 +71,11 @@ def find_teacher(config: Config) -> TeacherFiles | None:
     def refuse(key: str, message: str) -> UserError:
         return UserError(config.document.problem(f"{TEACHER}.{key}", message))
 
+    if isinstance(arch, OnnxTeacherSettings):
+        file = meant_path(arch.onnx)
+        if not file.is_file():
+            raise refuse("onnx", f"{arch.onnx} {'is a folder, not a file' if file.is_dir() else 'does not exist'}")
+        return TeacherFiles(arch, file, sha256_of(file), None)
     try:
         file = find_weights(str(arch.pretrained))
     except UserError as error:
@@ -94,7 +103,8 @@ def find_teacher(config: Config) -> TeacherFiles | None:
                 message = f"{folder} was trained with {before} classes, the student has {value} (Arch.class_num)"
             raise refuse(name, message)
         arch = dataclasses.replace(arch, arguments={**saved["arguments"], **arch.arguments})
-    if arch.class_num != config.arch.class_num:
+    # A teacher of features only may know other classes.
+    if arch.class_num != config.arch.class_num and config.distillation.weight > 0:
         message = f"the teacher has {arch.class_num} classes, the student {config.arch.class_num} (Arch.class_num)"
         raise refuse("class_num", f"{message}; they must be the same")
     return TeacherFiles(arch, file, sha256_of(file), class_names_of_weights(file))
@@ -102,10 +112,6 @@ def find_teacher(config: Config) -> TeacherFiles | None:
 
 def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
-
-
-# Logits ``[N, class_num]``, and the outputs of the stages that are compared, ``[N, C_i, H_i, W_i]`` each.
-Outputs = tuple[paddle.Tensor, list[paddle.Tensor]]
 
 
 def logits_and_features(network: nn.Layer, image: paddle.Tensor) -> Outputs:
@@ -160,6 +166,11 @@ class Teacher(nn.Layer):
             return logits_of(self.network(image)), []
         logits, features = logits_and_features(self.network, image)
         return logits, [features[stage - 1] for stage in stages]
+
+    def widths(self, stages: Sequence[int]) -> list[int]:
+        """Returns the channels of the outputs of some stages, counted from 1."""
+        widths = stage_widths(self.network, self.image_shape)
+        return [widths[stage - 1] for stage in stages]
 
 
 class FeatureStudent(nn.Layer):
@@ -259,6 +270,7 @@ class Distillation:
     Attributes:
         teacher: the frozen network.
         network: what the training pass runs: the student, with projections where features are compared.
+        has_logits: whether the teacher's logits are of the student's classes.
         class_names: the teacher's, where they are known.
 
     Raises:
@@ -269,7 +281,14 @@ class Distillation:
         found = find_teacher(config)
         assert found is not None and config.distillation is not None
         self.settings = config.distillation
-        self.teacher = Teacher(config, found)
+        self.teacher: Teacher | OnnxTeacher = (
+            OnnxTeacher(config, found.arch) if isinstance(found.arch, OnnxTeacherSettings) else Teacher(config, found)
+        )
+        self.cache: TeacherCache | None = None
+        if isinstance(found.arch, OnnxTeacherSettings):
+            self.has_logits = found.arch.logits is not None and self.settings.weight > 0
+        else:
+            self.has_logits = found.arch.class_num == config.arch.class_num
         self.class_names = found.class_names
         self._identity = {"name": found.arch.name, "weights": str(found.file), "sha256": found.sha256}
         self.network: paddle.nn.Layer = model
@@ -277,10 +296,10 @@ class Distillation:
         if self.settings.features is not None:
             stages = self.settings.features.stages
             ours = stage_widths(model, config.run.image_shape)
-            theirs = stage_widths(self.teacher.network, self.teacher.image_shape)
+            theirs = self.teacher.widths(stages)
             # A seed of their own: the student starts as it would without a teacher.
             seed_everything(derive_seed(environment.seed, "distillation"))
-            widths = [(ours[stage - 1], theirs[stage - 1]) for stage in stages]
+            widths = [(ours[stage - 1], their_width) for stage, their_width in zip(stages, theirs, strict=True)]
             self.network = FeatureStudent(model, stages, widths)
             self.projections = self.network.projections
 
@@ -306,31 +325,56 @@ class Distillation:
         if len(self.projections):
             load_weights(self.projections, arrays or {})
 
+    def use_cache(self, config: Config, dataset: ImageDataset, environment: Environment) -> None:
+        """Opens ``Distillation.cache`` for a training set, if the configuration names one; see `open_cache`."""
+        if self.settings.cache is None:
+            return
+        arguments = (config, dataset, self.teacher, self._stages(), self._identity)
+        if environment.is_main:
+            self.cache = open_cache(*arguments, fill=True)
+        barrier(environment.world_size)
+        self.cache = self.cache or open_cache(*arguments, fill=False)
+
+    def _stages(self) -> list[int]:
+        return self.settings.features.stages if self.settings.features else []
+
     @paddle.no_grad()
-    def teach(self, image: paddle.Tensor) -> Outputs:
-        """Returns the teacher's output for the student's very own images ``[N, channels, H, W]``, mixed or not."""
-        return self.teacher.outputs(image, self.settings.features.stages if self.settings.features else [])
+    def teach(self, image: paddle.Tensor, index: paddle.Tensor | None = None) -> Outputs:
+        """Returns the teacher's output for the student's very own images ``[N, channels, H, W]``, mixed or not.
+
+        Args:
+            image: the images.
+            index: their numbers ``[N]`` in the data set, by which a cache finds its outputs.
+        """
+        if self.cache is not None and index is not None:
+            return self.cache.outputs(index.numpy())
+        logits, features = self.teacher.outputs(image, self._stages())
+        return (logits if self.has_logits else None), features
 
     def losses(
-        self, label_loss: paddle.Tensor, output: paddle.Tensor | Outputs, taught: Outputs
+        self, label_loss: paddle.Tensor | None, output: paddle.Tensor | Outputs, taught: Outputs
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         """Returns the loss that is trained on, and its parts before their weights, all scalars.
 
         Args:
-            label_loss: of the labels.
+            label_loss: of the labels, None where there are none.
             output: of ``network``: the student's logits, with its projected features where they are compared.
-            taught: the teacher's output for the same images.
+            taught: the teacher's output for the same images; without logits where ``weight`` is 0.
         """
-        logits = logits_of(output)
         settings = self.settings
-        if settings.kind == "hard":
-            loss = hard_loss(logits, taught[0])
-        else:
-            assert settings.temperature is not None
-            loss = soft_loss(logits, taught[0], settings.temperature)
-        total = (1 - settings.weight) * label_loss + settings.weight * loss
-        parts = {"loss_label": label_loss, "loss_distillation": loss}
+        # Factor and loss by name, in the order in which they are added.
+        parts: dict[str, tuple[float, paddle.Tensor]] = {}
+        if label_loss is not None:
+            parts["loss_label"] = (1 - settings.weight, label_loss)
+        if taught[0] is not None and (label_loss is not None or settings.weight > 0):
+            logits = logits_of(output)
+            if settings.kind == "hard":
+                loss = hard_loss(logits, taught[0])
+            else:
+                assert settings.temperature is not None
+                loss = soft_loss(logits, taught[0], settings.temperature)
+            parts["loss_distillation"] = (settings.weight, loss)
         if settings.features is not None:
-            parts["loss_features"] = feature_loss(output[1], taught[1])
-            total = total + settings.features.weight * parts["loss_features"]
-        return total, parts
+            parts["loss_features"] = (settings.features.weight, feature_loss(output[1], taught[1]))
+        first, *others = [factor * loss for factor, loss in parts.values()]
+        return sum(others, first), {name: loss for name, (_, loss) in parts.items()}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from classification.data.datasets import ImageDataset
 from ppcls_ext.engine.environment import sum_over_ranks
@@ -18,6 +17,9 @@ from ppcls_ext.utils.files import atomic_path, write_json
 from ppcls_ext.utils.fonts import drawable
 from ppcls_ext.utils.plots import draw_confusion, draw_reliability
 from ppcls_ext.utils.texts import shown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class Answers:
         Columns are ``image``, ``true_class``, ``right`` (0 or 1), ``true_score``, then ``top1``, ``score1`` and so on.
         Classes are numbers; NaN stands where there is no answer.
         """
+        import pandas as pd
+
         indices = np.flatnonzero(self._table[:, 0])
         rows = self._table[indices]
         rows[rows[:, -self._topk] == 0] = np.nan  # The best of some classes cannot have the probability 0.
@@ -88,6 +92,8 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[pd.DataFrame
         ``BINS`` rows of ``above``, ``to`` (a bin holds confidences above the first, up to the second), ``images``, and
         the means ``confidence`` and ``accuracy``, NaN in an empty bin. The error is NaN without images.
     """
+    import pandas as pd
+
     edges = np.linspace(0, 1, BINS + 1)
     bins = pd.Series(np.digitize(confidence, edges[1:-1], right=True))
     means = pd.DataFrame({"confidence": confidence, "accuracy": right}).astype(float).groupby(bins).mean()
@@ -119,6 +125,8 @@ def write_report(
     Returns:
         The content of ``figures.json``.
     """
+    import pandas as pd
+
     answered = table.dropna(subset=["top1"])
     counts = np.zeros([len(names)] * 2, np.int64)
     np.add.at(counts, (answered["true_class"], answered["top1"].astype(int)), 1)
@@ -177,6 +185,8 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _text(classes: pd.DataFrame) -> str:
     """Returns the classes for a terminal; of many those with the lowest F1."""
+    import pandas as pd
+
     rows, notes = classes, []
     if len(classes) > MOST_ROWS:
         rows = classes.sort_values("f1")[:WORST_ROWS]

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, PrivateAttr, model_validator
 
-from ppcls_ext.utils.schema import NotNegative, Number, Positive, Section
+from ppcls_ext.utils.schema import NotNegative, Positive, Section
 
 
 def _rising(values: list[int]) -> list[int]:
@@ -24,6 +24,9 @@ def _rising(values: list[int]) -> list[int]:
 
 
 Epochs = Annotated[list[int], AfterValidator(_rising)]
+RATES = {"learning_rate", "warmup_start_lr", "eta_min", "end_lr", "values"}
+# Lengths, from the end of the warm-up, after which the rate changes.
+CHANGES = ("step_size", "milestones", "decay_epochs")
 
 
 class Schedule(Section):
@@ -33,7 +36,7 @@ class Schedule(Section):
         epochs: epochs of the whole run (known to the program; YAML may not name it).
         steps_each_epoch: optimizer steps in an epoch: batches divided by ``Global.update_freq`` (likewise).
         learning_rate: the rate after the warm-up.
-        warmup_epoch: length of the linear warm-up, in epochs.
+        warmup_epoch: length of the linear warm-up, in epochs; it takes at most half of the run.
         warmup_start_lr: the rate at step 0 of the warm-up.
         by_epoch: change the rate only at the beginning of an epoch.
 
@@ -44,24 +47,44 @@ class Schedule(Section):
     epochs: int
     steps_each_epoch: int
     learning_rate: NotNegative
-    warmup_epoch: Number = 0
+    warmup_epoch: NotNegative = 0
     warmup_start_lr: NotNegative = 0.0
     by_epoch: bool = False
     _warmup_steps: int = PrivateAttr(0)
 
     @model_validator(mode="after")
     def _plan_warmup(self) -> Schedule:
-        if not 0 <= self.warmup_epoch <= self.epochs:
-            raise ValueError(
-                f"warmup_epoch: must lie between 0 and Global.epochs ({self.epochs}), got {self.warmup_epoch}"
-            )
         self.steps_each_epoch = max(self.steps_each_epoch, 1)
-        self._warmup_steps = round(self.warmup_epoch * self.steps_each_epoch)
+        half = math.ceil(self.epochs * self.steps_each_epoch / 2)
+        self._warmup_steps = min(round(self.warmup_epoch * self.steps_each_epoch), half)
         return self
 
-    def over(self, epochs: int, steps_each_epoch: int) -> Schedule:
-        """Returns this schedule for a run of another length."""
-        return type(self)(**{**self.model_dump(), "epochs": epochs, "steps_each_epoch": steps_each_epoch})
+    def over(self, epochs: int, steps_each_epoch: int, factor: float = 1.0) -> Schedule:
+        """Returns this schedule for a run of another length, with every rate times ``factor``."""
+        values = {**self.model_dump(), "epochs": epochs, "steps_each_epoch": steps_each_epoch}
+        for name in RATES & values.keys():
+            rate = values[name]
+            values[name] = [each * factor for each in rate] if isinstance(rate, list) else rate * factor
+        return type(self)(**values)
+
+    def notes(self) -> list[str]:
+        """Returns a line for each length that does not fit the run, with what happens."""
+        lines, wanted = [], round(self.warmup_epoch * self.steps_each_epoch)
+        if wanted > self._warmup_steps:
+            lines.append(
+                f"Optimizer.lr.warmup_epoch: {wanted} steps of warm-up are more than half of this run "
+                f"({self.epochs * self.steps_each_epoch} steps): shortened to {self._warmup_steps}"
+            )
+        rest = self.epochs - self._warmup_steps / self.steps_each_epoch
+        for name in CHANGES:
+            values = getattr(self, name, [])
+            late = [each for each in (values if isinstance(values, list) else [values]) if each >= rest]
+            if late:
+                lines.append(
+                    f"Optimizer.lr.{name}: {', '.join(f'{each:g}' for each in late)} is not reached in the {rest:g} "
+                    "epochs after the warm-up: the rate does not change there"
+                )
+        return lines
 
     def rate_at(self, step: int) -> float:
         """Returns the learning rate of optimizer step ``step``, counted from 0."""

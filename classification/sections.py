@@ -6,6 +6,7 @@ The keys are PaddleClas's; those marked "ours" may stand only under ``Global``, 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -143,10 +144,12 @@ class FeatureSettings(Section):
 
     Attributes:
         stages: which, 1 to 4.
+        outputs: of a teacher in ONNX: the names of the outputs that the stages resemble, one for each stage.
         weight: factor of this loss; it is added to the others.
     """
 
     stages: list[int] = [STAGES]
+    outputs: list[str] | None = None
     weight: Positive = 1.0
 
     @model_validator(mode="after")
@@ -157,11 +160,50 @@ class FeatureSettings(Section):
         return self
 
 
+class OnnxTeacherSettings(Section):
+    """``Distillation.teacher`` in the form of a file: any network in ONNX, run by ONNX Runtime.
+
+    Attributes:
+        onnx: the file; ``Distillation.features.outputs`` names the outputs that are compared with the student's stages.
+        logits: name of the output ``[N, class_num]``, for ``Distillation.weight`` above 0.
+        mean, std: what it was trained with: it sees ``(byte - mean) / std``, three numbers each.
+        channel_order: order of the colours that it sees.
+    """
+
+    onnx: str
+    logits: str | None = None
+    mean: Annotated[list[Number], Field(min_length=3, max_length=3)] = [123.675, 116.28, 103.53]
+    std: Annotated[list[Positive], Field(min_length=3, max_length=3)] = [58.395, 57.12, 57.375]
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return Path(self.onnx).name
+
+
+class PretrainingSettings(Section):
+    """``Pretraining``: the network of ``Arch`` learns from images without labels.
+
+    Attributes:
+        name: ``Masked`` paints hidden patches (arXiv 2301.00808); ``Distilled`` follows the teacher of
+            ``Distillation``.
+        mask_ratio: share of the patches that are hidden, for ``Masked``.
+        decoder_channels: width of the decoder of ``Masked``, which is thrown away.
+        picture_interval: epochs between two pictures in ``pictures/`` of the run; 0 for none.
+    """
+
+    name: Literal["Masked", "Distilled"]
+    mask_ratio: Annotated[Number, Field(gt=0, lt=1)] = 0.6
+    decoder_channels: Count = 512
+    picture_interval: CountOrZero = 5
+
+
 class DistillationSettings(Section):
     """``Distillation``: a teacher for the network of ``Arch``.
 
     Attributes:
-        teacher: the network that teaches; ``pretrained`` names its weights.
+        teacher: the network that teaches; ``pretrained`` names its weights, or ``onnx`` a file of any network.
         kind: ``soft`` for the teacher's probabilities (arXiv 1503.02531), ``hard`` for its best class (arXiv
             2012.12877, section 4).
         temperature: divides the logits of both networks; for ``soft`` only, where it is 4 unless given.
@@ -169,15 +211,18 @@ class DistillationSettings(Section):
         features: stage outputs to imitate too, or ``None``.
         image_size: the teacher sees images of this many pixels a side, resized from those of the student.
         evaluate_teacher: measure the teacher before the first epoch.
+        cache: folder that keeps the teacher's outputs, which are then computed once; every epoch must show the same
+            view of an image, so no operator may be random.
     """
 
-    teacher: ArchSettings
+    teacher: ArchSettings | OnnxTeacherSettings
     kind: Literal["soft", "hard"] = "soft"
     temperature: Positive | None = None
     weight: Annotated[Number, Field(ge=0, le=1)] = 0.7
     features: FeatureSettings | None = None
     image_size: Count | None = None
     evaluate_teacher: bool = True
+    cache: str | None = None
 
     @model_validator(mode="after")
     def _check_together(self) -> DistillationSettings:

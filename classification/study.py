@@ -264,13 +264,16 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any] | None:
-        """The run's own report if it is there and tells that all epochs are done, else None."""
+        """The run's own report if it is there and tells that the run is over, else None."""
         try:
             report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         is_whole = isinstance(report, dict) and isinstance(report.get("history"), list)
-        return report if is_whole and report.get("epochs") == self.config.run.epochs else None
+        if not is_whole:
+            return None
+        is_over = report.get("epochs") == self.config.run.epochs or report.get("early_stopping", {}).get("stopped")
+        return report if is_over else None
 
 
 def runs_of(study: Study, rows: Sequence[Row]) -> list[Run]:

@@ -49,6 +49,7 @@ from ppcls_ext.engine.environment import (
 )
 from ppcls_ext.engine.finetuning import fine_tune, trunk_of
 from ppcls_ext.engine.loggers import require_packages
+from ppcls_ext.engine.plan import RateScale
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -64,6 +65,7 @@ WITHOUT_EFFECT = (
     "Global.checkpoints", "Global.device", "Global.eval_during_train", "Global.eval_interval",
     "Global.keep_checkpoints", "Global.log_ranks", "Global.loggers", "Global.max_bad_images", "Global.output_dir",
     "Global.pretrained_model", "Global.print_batch_step", "Global.save_", "Global.use_visualdl",
+    "Pretraining.picture_interval",
     "DataLoader.Train.loader", "Distillation.evaluate_teacher", "Distillation.teacher.pretrained", "DataLoader.Eval",
     "Infer",
 )  # fmt: skip
@@ -100,6 +102,9 @@ def require_sections(config: Config) -> None:
     missing = [key for key, value in needed.items() if value is None]
     if missing:
         raise UserError(f"{config.document.path}: training needs {', '.join(missing)}")
+    if config.run.early_stopping is not None and not (config.run.eval_during_train and config.eval):
+        wanted = "DataLoader.Eval" if config.run.eval_during_train else "Global.eval_during_train=true"
+        raise UserError(config.document.problem("Global.early_stopping", f"has nothing to go by: it needs {wanted}"))
     find_teacher(config)
 
 
@@ -143,28 +148,28 @@ class ClassificationTask(Task):
         images, seed = len(self.dataset), environment.seed
         statement = depth.settle(config.document.data, lambda index: self.dataset.load(index)[0], images, seed)
         config = config.with_depth(statement)
-        assert config.train is not None and config.optimizer is not None and config.train_loss is not None
+        assert config.train is not None and config.optimizer is not None
         run = config.run
         self.config, self.environment = config, environment
         self.options = RunOptions(
             config.document.data, config.to_yaml(), WITHOUT_EFFECT, run.epochs, run.print_batch_step,
             run.eval_interval, run.save_interval, run.save_steps, run.keep_checkpoints, run.all_loggers,
-            run.cpu_kernels, config.document.overrides,
+            run.cpu_kernels, config.document.overrides, run.early_stopping,
         )  # fmt: skip
         self.metric = config.metrics[0].names[0]
         self._open_data()
         # The same seed on every rank, so that all start from the same weights.
         seed_everything(derive_seed(environment.seed, "model"))
         self.model = build_network(config, environment.on_gpu)
-        self.distillation = Distillation(config, self.model, environment) if config.distillation else None
+        self.distillation: Distillation | None = None
         self.teacher: dict[str, Any] | None = None
-        self.named_parameters = list(self.model.named_parameters())
-        if self.distillation is not None:
-            self.teacher = self.distillation.identity()
-            names, place = self.distillation.class_names, self.teacher["weights"]
-            check_same_classes(names, place, self.dataset.class_names, f"{config.train.key}.dataset")
-            self.named_parameters += self.distillation.named_parameters()
-        self.schedule = config.optimizer.build_schedule(run.epochs, self.steps // self.update_freq)
+        self.named_parameters = [*self.model.named_parameters(), *self.build_auxiliary()]
+        images = self.batches.sampler.global_batch_size * self.update_freq
+        self.scale = RateScale(run.tuned_batch_size, images, "Global.tuned_batch_size")
+        self.stated_rate = config.optimizer.schedule.learning_rate
+        steps = self.steps // self.update_freq
+        self.schedule = config.optimizer.build_schedule(run.epochs, steps, self.scale.factor)
+        self.notes = [*config.document.notes, *self.scale.notes(self.stated_rate), *self.schedule.notes()]
         optimizer = config.optimizer.settings.build(self.named_parameters)
         self.optimizer_name = type(config.optimizer.settings).__name__
         self.precision = Precision(config.amp, run.amp_dtype, environment.on_gpu)
@@ -173,6 +178,18 @@ class ClassificationTask(Task):
         self.frozen = fine_tune(self.model, trunk_of(self.model), known, run, config.document.problem, "Global.")
         self.ema: ExponentialMovingAverage | None = None
         self.network = self._wrap()
+
+    def build_auxiliary(self) -> list[tuple[str, paddle.Tensor]]:
+        """Builds what is trained beside the network and thrown away; returns its parameters by name."""
+        config = self.config
+        if config.distillation is None:
+            return []
+        self.distillation = Distillation(config, self.model, self.environment)
+        self.teacher = self.distillation.identity()
+        names, place = self.distillation.class_names, self.teacher["weights"]
+        check_same_classes(names, place, self.dataset.class_names, f"{config.train.key}.dataset")
+        self.distillation.use_cache(config, self.dataset, self.environment)
+        return self.distillation.named_parameters()
 
     def _open_data(self) -> None:
         """Opens the batches and, if the run evaluates, the evaluation data, whose labels must mean the same."""
@@ -256,7 +273,7 @@ class ClassificationTask(Task):
             self.update(progress.updates)
         images = len(batch["label"])
         losses = {"loss": loss, **parts}
-        sums = {**{name: value * images for name, value in losses.items()}, "top1": self._hits(output.logits, batch)}
+        sums = {**{name: value * images for name, value in losses.items()}, **self.scores(output, batch)}
         return StepResult(loss, sums, images, images, losses, self.rate(progress.updates + closes_update))
 
     def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
@@ -267,7 +284,7 @@ class ClassificationTask(Task):
             seed: all randomness of the pass (dropped paths) follows from it.
         """
         with self.precision.autocast():
-            taught = self.distillation.teach(batch["image"]) if self.distillation else None
+            taught = self.distillation.teach(batch["image"], batch.get("index")) if self.distillation else None
             seed_everything(seed)
             output = self.network(batch["image"])
         logits = logits_of(output)
@@ -295,13 +312,13 @@ class ClassificationTask(Task):
         if self.ema is not None:
             self.ema.update()
 
-    def _hits(self, logits: paddle.Tensor, batch: dict[str, Any]) -> float:
-        """Returns how many images are right; of mixed labels each counts by its share."""
+    def scores(self, output: TrainOutput, batch: dict[str, Any]) -> dict[str, float]:
+        """Returns under ``top1`` how many images are right; of mixed labels each counts by its share."""
         accuracy, share = TopkAcc([1]), float(batch["lam"])
-        hits = share * accuracy.hits(logits, batch["label"])[0]
+        hits = share * accuracy.hits(output.logits, batch["label"])[0]
         if share < 1:
-            hits += (1 - share) * accuracy.hits(logits, batch["label_mixed"])[0]
-        return float(hits)
+            hits += (1 - share) * accuracy.hits(output.logits, batch["label_mixed"])[0]
+        return {"top1": float(hits)}
 
     def rate(self, updates: int) -> float:
         """Returns the learning rate of the last of so many optimizer steps."""
@@ -334,7 +351,7 @@ class ClassificationTask(Task):
         teacher = self.teacher
         if self.distillation is None or teacher is None or self.eval_batches is None or "eval" in teacher:
             return
-        if not self.distillation.settings.evaluate_teacher:
+        if not self.distillation.settings.evaluate_teacher or not self.distillation.has_logits:
             return
         metrics = teacher["eval"] = self._evaluate(self.distillation.teacher, f"teacher {teacher['name']}")
         log("teacher", **teacher)
@@ -381,6 +398,7 @@ class ClassificationTask(Task):
             # Class folders are told by their names.
             "label_numbering": None if self.dataset.class_names else self.dataset.numbering,
             "arch": {"name": self.config.arch.name, "arguments": self.config.arch.arguments},
+            "pretraining": self.config.pretraining.name if self.config.pretraining else None,
         }
 
     def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
@@ -402,6 +420,11 @@ class ClassificationTask(Task):
         state, config = checkpoint.state, self.config
         if "arch" not in state:
             raise UserError(f"{where}: is not of a classifier, but {config.document.path} is of one")
+        kinds = state.get("pretraining"), config.pretraining.name if config.pretraining else None
+        if kinds[0] != kinds[1]:
+            kinds = [f"pretraining ({kind})" if kind else "training with labels" for kind in kinds]
+            advice = "its weights can be used as Global.pretrained_model"
+            raise UserError(f"{where}: is of {kinds[0]}, this is {kinds[1]}; {advice}")
         if state["arch"]["name"] != config.arch.name:
             raise UserError(f"{where}: is of model {state['arch']['name']}, but Arch.name is {config.arch.name}")
         theirs, ours = state["arch"]["arguments"], config.arch.arguments
@@ -475,6 +498,7 @@ class ClassificationTask(Task):
             "bad_images": self.bad_images.names,
             "bad_eval_images": self.bad_eval_images.names if self.bad_eval_images else [],
             "class_names": self.class_names,
+            **self.scale.report(self.stated_rate),
         }
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:

@@ -61,7 +61,7 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
         from ppcls_ext.deploy.export import example_images
         from ppcls_ext.deploy.quantize import quantize_export
 
-        quantize_export(folder, folder, list(example_images().items()), None)
+        quantize_export(folder, folder, list(example_images().items()), None, format_name=format_name)
     return {
         "parameters": count_parameters(detector.model),
         "multiply_adds": count_multiply_adds(detector.model, size),

@@ -22,6 +22,7 @@ from detection.evaluation import evaluate_detections
 from detection.evaluator import Evaluator
 from detection.geometry import as_keys
 from detection.loaders import training_loader
+from detection.schedule import EPOCHS, LENGTHS
 from detection.task import train_config
 from detection.toolkit import build_model, workspace
 from detection.trained import TrainedDetector, load_trained
@@ -31,7 +32,9 @@ from ppcls_ext.engine.environment import Environment, derive_seed, seed_everythi
 from ppcls_ext.runtime import DetectionPredictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
 from ppcls_ext.runtime.predictor import ImageSource
+from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.utils.signature import parse_number
 from ppcls_ext.weights import load_weights
 
@@ -126,10 +129,8 @@ class PrunableDetector:
         rate = parse_number(rate) if isinstance(rate, str) else rate
         data["LearningRate"]["base_lr"] = rate / 10 if request.learning_rate is None else request.learning_rate
         if request.epochs is not None:
-            data["epoch"] = request.epochs
-            for schedule in data["LearningRate"].get("schedulers") or []:
-                if isinstance(schedule, dict) and "max_epochs" in schedule:
-                    schedule["max_epochs"] = request.epochs
+            before, data[EPOCHS] = data[EPOCHS], request.epochs
+            follow_epochs(Document(self.config.path, data, {}), EPOCHS, LENGTHS, before)
         # Plain YAML: no tags, no bases.
         return yaml.safe_load(yaml.safe_dump(data))
 

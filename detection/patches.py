@@ -6,10 +6,18 @@ once it is no longer needed.
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from detection.schedule import EPOCHS, LENGTHS, fit
+from ppcls_ext.engine.plan import RateScale
+from ppcls_ext.utils.config import Document, flatten
+from ppcls_ext.utils.lengths import follow_epochs
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +30,8 @@ def apply() -> None:
     convert_whole_graphs()
     restore_textsize()
     replace_missing_font()
+    follow_run_length()
+    concatenate_numbers()
 
 
 def convert_whole_graphs() -> None:
@@ -45,6 +55,27 @@ def restore_textsize() -> None:
 
     if not hasattr(ImageDraw.ImageDraw, "textsize"):
         ImageDraw.ImageDraw.textsize = textsize
+
+
+def concatenate_numbers() -> None:
+    """Lets ``paddle.concat`` join tensors without axes, as which Paddle 3 gives the counts of Faster R-CNN's proposals.
+
+    Upstream: ``RPNHead._gen_proposal`` of 2.6, mended after 2.7.
+    """
+    import paddle
+
+    concat = paddle.concat
+    if hasattr(concat, "of_numbers"):
+        return
+
+    @functools.wraps(concat)
+    def with_numbers(x: Any, *arguments: Any, **options: Any) -> paddle.Tensor:
+        if isinstance(x, list) and x and all(part.ndim == 0 for part in x):
+            x = [part.reshape([1]) for part in x]
+        return concat(x, *arguments, **options)
+
+    with_numbers.of_numbers = True
+    paddle.concat = with_numbers
 
 
 def replace_missing_font() -> None:
@@ -71,3 +102,48 @@ def replace_missing_font() -> None:
 
     get_path.without_network = download
     visualizer.get_path = get_path
+
+
+def follow_run_length() -> None:
+    """Lets the learning rate follow ``epoch`` and ``tuned_batch_size``, as in our own trainer.
+
+    Upstream plans each schedule for one length of the run, which ``-o epoch=N`` leaves as it is.
+    """
+    from ppdet.core import workspace
+    from ppdet.optimizer.optimizer import LearningRate
+
+    plan, merge = LearningRate.__call__, workspace.merge_config
+    if hasattr(plan, "without_run"):
+        return
+
+    def fitted(self: Any, step_per_epoch: int) -> Any:
+        import paddle.distributed
+
+        rate, settings = copy.deepcopy(self), workspace.global_config
+        images = settings["TrainReader"].get("batch_size", 1) * paddle.distributed.get_world_size()
+        scale = RateScale(settings.get("tuned_batch_size"), images, "tuned_batch_size")
+        for note in fit(rate, settings[EPOCHS], int(step_per_epoch), scale):
+            logger.warning("%s", note)
+        return plan(rate, step_per_epoch)
+
+    def merged(config: dict[str, Any], another_cfg: dict[str, Any] | None = None) -> dict[str, Any]:
+        below = another_cfg or workspace.global_config
+        before, stated = below.get(EPOCHS), flatten(config)
+        result = merge(config, another_cfg)
+        document = Document(Path(), _lengths_of(result), {})
+        follow_epochs(document, EPOCHS, LENGTHS, before, lambda key: key in stated)
+        for note in document.notes:
+            logger.warning("%s", note)
+        return result
+
+    fitted.without_run = plan
+    LearningRate.__call__, workspace.merge_config = fitted, merged
+
+
+def _lengths_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the sections that hold lengths of the run; a change of their numbers is one of ``settings``."""
+    head = (settings.get(settings.get("architecture")) or {}).get("yolo_head")
+    found = {name: settings[name] for name in (EPOCHS, "TrainReader", head) if name in settings}
+    schedulers = (settings.get("LearningRate") or {}).get("schedulers") or []
+    plain = [entry if isinstance(entry, dict) else vars(entry) for entry in schedulers]
+    return {**found, "LearningRate": {"schedulers": plain}}

@@ -24,6 +24,7 @@ from detection.configuration.config import warn_of_other_contrast
 from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
 from detection.loaders import BAD_IMAGES_KEY, boxes_of, max_bad_images, training_loader
+from detection.schedule import fit, late_epochs
 from detection.toolkit import deviation_of_one_type, refusals, workspace
 from detection.weights import load_start
 from ppcls_ext.arch.flops import count_parameters
@@ -38,6 +39,7 @@ from ppcls_ext.engine.class_balance import settle_class_weights
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
 from ppcls_ext.engine.finetuning import fine_tune
 from ppcls_ext.engine.loggers import require_packages
+from ppcls_ext.engine.plan import RateScale
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -153,14 +155,21 @@ class DetectionTask(Task):
             data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, data.get("log_iter", 20),
             data.get("eval_interval", save_interval), save_interval, data.get("save_steps", 0),
             data.get("keep_checkpoints", KEPT_CHECKPOINTS), loggers_of(config), data.get("cpu_kernels", "auto"),
-            config.document.overrides,
+            config.document.overrides, config.run_keys.early_stopping,
         )  # fmt: skip
         self.batches = training_loader(config, environment)
         self.bad_images = BadImages(self.batches.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
         with refusals(config):
             self.model = create(config.architecture)
             self.model.load_meanstd(settings["TestReader"]["sample_transforms"])
-            self.schedule = create("LearningRate")(len(self.batches))
+            plan = create("LearningRate")
+            self.scale = RateScale(
+                data.get("tuned_batch_size"), self.batches.sampler.global_batch_size, "tuned_batch_size"
+            )
+            self.stated_rate = float(plan.base_lr)
+            self.notes = [*config.document.notes, *fit(plan, config.epochs, len(self.batches), self.scale)]
+            self.notes += late_epochs(data, getattr(self.model, "yolo_head", None), config.epochs)
+            self.schedule = plan(len(self.batches))
             self.optimizer = create("OptimizerBuilder")(self.schedule, self.model)
         self.class_names = class_names_of(config, ["Train"])
         self._weigh_classes()
@@ -432,7 +441,10 @@ class DetectionTask(Task):
 
     def report(self) -> dict[str, Any]:
         """Returns the detector's part of ``report.json``."""
-        return {"architecture": self.config.architecture, "config": str(self.config.path), **self._bad_images()}
+        return {
+            "architecture": self.config.architecture, "config": str(self.config.path), **self._bad_images(),
+            **self.scale.report(self.stated_rate),
+        }  # fmt: skip
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
         """Draws losses, AP, learning rate and speed by epoch."""

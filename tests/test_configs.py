@@ -81,7 +81,14 @@ def test_the_comment_names_purpose_command_hardware_and_result():
         assert f"Expected:  mAP {precision} (the paper's" in comment
 
 
-@pytest.mark.parametrize("file", CLASSIFICATION, ids=name_of)
+@pytest.mark.parametrize("file", [file for file in CLASSIFICATION if file.parent.name == "pretrain"], ids=name_of)
+def test_what_pretrains_needs_no_labels_and_builds(file):
+    config = load_classification_config(file)
+    assert config.pretraining is not None and config.train is not None and config.optimizer is not None
+    assert build_network(config).feature_strides[-1] == 32
+
+
+@pytest.mark.parametrize("file", [file for file in CLASSIFICATION if file.parent.name != "pretrain"], ids=name_of)
 def test_it_loads_with_all_that_training_evaluation_and_prediction_need_and_its_model_builds(file):
     config = load_classification_config(file)
     for part in ("train", "eval", "train_loss", "eval_loss", "optimizer", "infer", "postprocess"):

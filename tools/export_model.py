@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--precision", metavar="NAME[,NAME]", default="fp32", help="precisions: fp32 (default), fp16 (onnx, openvino), "
-        "bf16 (paddle, openvino), int8 (openvino); every format is written in every precision named"
+        "bf16 (paddle, openvino), int8 (openvino, onnx); every format is written in every precision named"
     )  # fmt: skip
     parser.add_argument(
         "--max-drop", type=float, metavar="POINTS", help="int8: largest loss of top-1 or AP on the evaluation data of "
@@ -88,6 +88,7 @@ def export(arguments: argparse.Namespace) -> Description | DetectionDescription:
 
 def print_report(description: Description | DetectionDescription) -> None:
     """Prints what was measured of each file."""
+    from ppcls_ext.deploy.formats import FORMATS
     from ppcls_ext.runtime import DetectionDescription
 
     images = next(len(one.verification["images"]) for one in description.artefacts if one.precision != INT8)
@@ -102,7 +103,8 @@ def print_report(description: Description | DetectionDescription) -> None:
         found = artefact.verification
         if artefact.precision == INT8:
             latency, sizes = found["latency_ms"], found["bytes"]
-            print(f"  {artefact.model_file}, OpenVINO, int8: {found['metric']} {100 * found['int8']:.2f} % (fp32 "
+            engine = FORMATS[artefact.format].engine
+            print(f"  {artefact.model_file}, {engine}, int8: {found['metric']} {100 * found['int8']:.2f} % (fp32 "
                   f"{100 * found['fp32']:.2f} %) on {found['images']} images, {latency['int8']:.2f} ms (fp32 "
                   f"{latency['fp32']:.2f}), {sizes['int8'] / 1e6:.2f} MB (fp32 {sizes['fp32'] / 1e6:.2f})")  # fmt: skip
         for name, error in found.get("relative_error", {}).items():

@@ -1,4 +1,4 @@
-"""Prepares data: python tools/prepare_data.py {samples,cifar100,sonar,duo,imagefolder,tile,...} ... --output PATH."""
+"""Prepares data: python tools/prepare_data.py {import,export,sonar,duo,imagefolder,tile,...} ... --output PATH."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ def cifar100(arguments: argparse.Namespace) -> None:
 
 
 def detection_source(arguments: argparse.Namespace) -> None:
-    """Converts a raw detection data set (``sonar``, ``duo`` or ``imagefolder``)."""
+    """Converts a raw detection data set (``import``, ``sonar``, ``duo`` or ``imagefolder``)."""
     from detection.geometry import BoxReading
     from detection.prepare.commands import Options, prepare_source
 
     given = vars(arguments)
-    common = ("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed")
+    common = ("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed", "rename",
+              "drop")  # fmt: skip
     special = ("annotations", "form", "include_unlabelled")
     options = Options(**{name: given[name] for name in common if name in given}, reading=BoxReading.among(given))
     more = {name: given[name] for name in special if name in given}
@@ -72,6 +73,13 @@ def tile(arguments: argparse.Namespace) -> None:
 
     names = ("source", "output", "tile", "overlap", "min_visible", "keep_empty", "seed", "overwrite")
     cut_tiles(TileOptions(**{name: getattr(arguments, name) for name in names}))
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Writes a prepared data set in the form of other tools."""
+    from detection.prepare.export import export_set
+
+    export_set(arguments.source, arguments.to, arguments.output, arguments.images, arguments.overwrite)
 
 
 def synthetic(arguments: argparse.Namespace) -> None:
@@ -107,6 +115,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     add_overwrite_argument(command)
 
     for name, words, classes in (
+        ("import", "turn images with YOLO, Labelme, CVAT, COCO or Pascal VOC annotations into COCO JSON", None),
         ("sonar", "turn a raw sonar folder (images and VOC-like XML) into COCO JSON", None),
         ("duo", "turn DUO into the form that the detectors read", "duo"),
         ("imagefolder", "turn a folder in VOC or COCO form into COCO JSON with an explicit order of classes", None),
@@ -124,6 +133,13 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     words = "share of the training tiles without boxes that are kept (1)"
     command.add_argument("--keep-empty", type=float, default=1.0, metavar="F", help=words)
     command.add_argument("--seed", type=int, default=0, help="chooses these tiles (0)")
+    add_overwrite_argument(command)
+
+    command = add("export", "write a prepared data set as YOLO (with data.yaml) or Pascal VOC", export)
+    command.add_argument("source", type=Path, metavar="DATASET", help="a prepared data set")
+    command.add_argument("--to", choices=("yolo", "voc"), required=True, help="the form to write")
+    command.add_argument("--output", type=Path, required=True, metavar="OUT", help="folder to write")
+    command.add_argument("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
     add_overwrite_argument(command)
 
     command = add("synthetic", "write synthetic sonar frames with exact boxes, as a prepared data set", synthetic)
@@ -157,9 +173,16 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         metavar="LIST",
         default=classes,
         help="the classes in their order: sonar, duo, marine_debris, a,b,c or a file with one name a line"
-        + (f" ({classes})" if classes else "; must be given"),
+        + (f" ({classes})" if classes else " (those of the annotations)" if name == "import" else "; must be given"),
     )
-    parser.add_argument("--output", type=Path, default=Path(output), metavar="OUT", help=f"folder to write ({output})")
+    for option, metavar, words in (
+        ("--rename", "A=B", "the class A is called B; may be given several times, and several classes may become one"),
+        ("--drop", "A", "boxes of the class A are left out; may be given several times"),
+    ):
+        parser.add_argument(option, action="append", default=[], metavar=metavar, help=words)
+    place = {"required": True} if name == "import" else {"default": Path(output)}
+    words = "folder to write" if name == "import" else f"folder to write ({output})"
+    parser.add_argument("--output", type=Path, metavar="OUT", help=words, **place)
     add_overwrite_argument(parser)
     parser.add_argument("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
     layouts = ("xyxy", "xywh", "cxcywh", "yxyx", "yxhw", "as-written")
@@ -206,7 +229,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         parser.add_argument("--range", dest="window", nargs=2, type=float, metavar=("NEAR", "FAR"), help=words)
         words = "end of polar frames where the nearest range is (bottom)"
         parser.add_argument("--nearest", choices=("top", "bottom"), help=words)
-    else:
+    elif name != "import":
         parser.add_argument(
             "--annotations",
             nargs="+",
@@ -215,9 +238,11 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
             metavar="JSON",
             help="COCO files: one, or those for training and validation, looked up here and in SRC (found by names)",
         )
-    if name == "imagefolder":
-        choices = ("auto", "voc", "coco")
-        parser.add_argument("--format", dest="form", choices=choices, default="auto", help="form of the annotations")
+    if name in ("imagefolder", "import"):
+        option, choices = "--format", ("auto", "voc", "coco")
+        if name == "import":
+            option, choices = "--from", ("auto", "yolo", "labelme", "cvat", "coco", "voc")
+        parser.add_argument(option, dest="form", choices=choices, default="auto", help="form of the annotations (auto)")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Adds an int8 network to an export with OpenVINO files, and tells what it gains and costs.
+"""Adds an int8 network to an export with OpenVINO or ONNX files, and tells what it gains and costs.
 
 python tools/quantize_model.py --model EXPORT -c CONFIG [--max-drop 0.5]   calibrated and judged on CONFIG's data
 python tools/quantize_model.py --model EXPORT --images FOLDER              calibrated on a folder, not judged
@@ -23,10 +23,12 @@ TOO_MUCH_STATUS = 1
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Quantise the float32 OpenVINO network of an export to int8 (NNCF, after training). Scales come "
-        "from images that are prepared as at deployment. Past --max-drop nothing is written, and the exit status is 1."
+        description="Quantise the float32 network of an export to int8 after training (OpenVINO: with NNCF; ONNX: "
+        "with ONNX Runtime). Scales come from images that are prepared as at deployment. Past --max-drop nothing is "
+        "written, and the exit status is 1."
     )
     parser.add_argument("--model", metavar="EXPORT", type=Path, required=True, help="what tools/export_model.py wrote")
+    parser.add_argument("--format", choices=("openvino", "onnx"), help="of the network (the first that EXPORT holds)")
     add_config_arguments(parser, required=False)
     parser.add_argument(
         "--output", metavar="DIR", type=Path, help="folder to write: a copy of EXPORT with int8 (default: EXPORT)"
@@ -44,12 +46,13 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def print_report(description: Any) -> None:
-    """Prints what was measured."""
-    measured = next(one.verification for one in description.artefacts if one.precision == "int8")
+def print_report(description: Any, quantized: str) -> None:
+    """Prints what was measured of a format."""
+    found = (one for one in description.artefacts if (one.format, one.precision) == (quantized, "int8"))
+    measured = next(found).verification
     latency, sizes = measured["latency_ms"], measured["bytes"]
-    print(f"{description.folder}: {description.model_name}, int8, calibrated on {measured['calibration_images']} "
-          "images")  # fmt: skip
+    print(f"{description.folder}: {description.model_name}, int8 of format {quantized}, calibrated on "
+          f"{measured['calibration_images']} images")  # fmt: skip
     print(f"  {'':10}{'fp32':>10}{'int8':>10}")
     print(f"  {'MB':10}{sizes['fp32'] / 1e6:>10.2f}{sizes['int8'] / 1e6:>10.2f}")
     ratio = latency["int8"] / latency["fp32"]
@@ -71,7 +74,7 @@ def main() -> int:
         raise UserError("--count and --threads must be at least 1")
     if arguments.config is None and arguments.images is None:
         raise UserError("nothing to calibrate on is named: -c CONFIG, or --images FOLDER")
-    from ppcls_ext.deploy.quantize import LimitExceededError, check_request, quantize_export
+    from ppcls_ext.deploy.quantize import LimitExceededError, check_request, format_to_quantize, quantize_export
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.image_files import images_in
     from ppcls_ext.utils.log import set_up_logging
@@ -94,7 +97,8 @@ def main() -> int:
     if arguments.output and os.path.realpath(output) != os.path.realpath(arguments.model):
         reads.append(arguments.model)
     claim_outputs([Output("--output", output, "export")], reads, walked, arguments.overwrite)
-    check_request(arguments.max_drop, arguments.config is not None)
+    quantized = arguments.format or format_to_quantize(arguments.model)
+    check_request(arguments.max_drop, arguments.config is not None, quantized)
     if arguments.config is not None:
         evaluation = compression.evaluation_of(config)
     if arguments.images is not None:
@@ -108,12 +112,12 @@ def main() -> int:
         images = compression.calibration_images(config, arguments.calibrate, arguments.count)
     try:
         description = quantize_export(
-            arguments.model, output, images, evaluation, arguments.max_drop, arguments.threads
+            arguments.model, output, images, evaluation, arguments.max_drop, arguments.threads, format_name=quantized
         )
     except LimitExceededError as error:
         sys.stderr.write(f"error: {error}\n")
         return TOO_MUCH_STATUS
-    print_report(description)
+    print_report(description, quantized)
     return 0
 
 

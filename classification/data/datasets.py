@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tarfile
@@ -352,6 +353,56 @@ class ImageFolder(_Files):
                 raise DatasetError("image_root", f"{image_root} has too few images for a '{split}' split")
 
 
+class UnlabelledImages(_Files):
+    """All images in a folder and its sub-folders, for pretraining; every label is 0.
+
+    Args:
+        image_root: the folder.
+        file_list: only these: a text with one path a line, or a COCO file; paths relative to ``image_root``. It keeps
+            the images of a validation set out.
+
+    Raises:
+        DatasetError: the folder or the list does not exist, or holds no images.
+    """
+
+    def __init__(self, image_root: str, file_list: str | None = None) -> None:
+        self.image_root = existing(image_root, "image_root", folder=True)
+        if file_list is None:
+            self.paths = [path.relative_to(self.image_root) for path in images_in(self.image_root)]
+            if not self.paths:
+                message = f"{image_root} holds no images ({', '.join(sorted(SUFFIXES))})"
+                raise DatasetError("image_root", message)
+        else:
+            self.paths = match_listed(self.image_root, existing(file_list, "file_list"))
+        if left_out := photographs_left_out(self.image_root):
+            logger.warning("%s", left_out)
+        self.labels = np.zeros(len(self.paths), dtype=np.int64)
+
+
+def match_listed(root: Path, file: Path) -> list[str | Path]:
+    """Returns the images that a text (one path a line) or a COCO file lists, each once.
+
+    Raises:
+        DatasetError: it lists none, is no such file, or a path fits several files.
+    """
+    try:
+        text = read_text(file)
+        if file.suffix.lower() == ".json":
+            names = [image["file_name"] for image in json.loads(text)["images"]]
+        else:
+            names = [line.strip() for line in text.split("\n") if line.strip()]
+        if not names:
+            raise DatasetError("file_list", f"{file} lists no images")
+        return match_names(root, list(dict.fromkeys(names)), str(file))
+    except (ValueError, LookupError, TypeError) as error:
+        message = f"{file} is neither a text with one path a line nor a COCO file ({type(error).__name__}: {error})"
+        raise DatasetError("file_list", message) from error
+    except DatasetError:
+        raise
+    except UserError as error:
+        raise DatasetError("file_list", str(error)) from error
+
+
 def _folders_in(folder: Path) -> list[Path]:
     names = visible_folders([path.name for path in folder.iterdir() if path.is_dir()])
     return [folder / name for name in sorted(names, key=class_of_folder)]
@@ -493,5 +544,5 @@ class Digits(_Pictures):
 
 
 DATASETS: dict[str, type[ImageDataset]] = {
-    dataset.__name__: dataset for dataset in (ImageNetDataset, ImageFolder, Cifar10, Cifar100, Digits)
+    dataset.__name__: dataset for dataset in (ImageNetDataset, ImageFolder, UnlabelledImages, Cifar10, Cifar100, Digits)
 }

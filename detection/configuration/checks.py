@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from detection.configuration.short_keys import STRIDE
+from detection.configuration.short_keys import SMALLEST
 from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
@@ -41,7 +41,7 @@ class RunKeys(SharedKeys):
     metric: str = ""
     num_classes: Count = 1
     # Ours, see short_keys.py.
-    image_size: Count = STRIDE
+    image_size: Count = SMALLEST
     dataset_dir: str = ""
     epoch: Count = 1
     snapshot_epoch: Count = 1

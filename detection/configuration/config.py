@@ -13,15 +13,18 @@ import yaml
 
 from detection.configuration.short_keys import PARTS, SHORT_KEYS, set_class_count
 from detection.geometry import UNSAID, BoxReading
+from detection.schedule import EPOCHS, LENGTHS
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import (
     ConfigLoader,
     Document,
     apply_override,
+    flatten,
     load_config_file,
     missing_file_message,
 )
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.utils.names import meant_path
 
 if TYPE_CHECKING:
@@ -147,10 +150,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DetectionCon
     document.data = _plain(document.data)
     if "Arch" in document.data:
         raise UserError(f"{path}: this is a classification configuration; use a detection configuration (architecture)")
+    epochs = document.data.get(EPOCHS)
     for change in overrides:
         apply_override(document, change)
         if spread := SHORT_KEYS.get(change.partition("=")[0].strip()):
             spread(document)
+    follow_epochs(document, EPOCHS, LENGTHS, epochs, document.is_overridden)
     set_class_count(document)
     check_document(document)
     return DetectionConfig(document)
@@ -231,7 +236,11 @@ def _base_files(document: Document) -> list[tuple[str, Path]]:
 
 
 def merge(below: Document, above: Document) -> None:
-    """Merges ``above`` into ``below``, in place, with the places of its keys."""
+    """Merges ``above`` into ``below``, in place, with the places of its keys.
+
+    Where it changes the number of epochs, the lengths of ``below`` that it does not state follow.
+    """
+    before, stated = below.data.get(EPOCHS), flatten(above.data)
 
     def merge_data(below: dict[str, Any], above: dict[str, Any]) -> None:
         for name, value in above.items():
@@ -243,6 +252,8 @@ def merge(below: Document, above: Document) -> None:
 
     merge_data(below.data, above.data)
     below.lines.update(above.lines)
+    below.notes += above.notes
+    follow_epochs(below, EPOCHS, LENGTHS, before, stated.__contains__)
 
 
 def warn_of_other_contrast(config: DetectionConfig, part: str) -> None:

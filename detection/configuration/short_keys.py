@@ -20,8 +20,10 @@ from ppcls_ext.utils.names import meant_path
 logger = logging.getLogger(__name__)
 
 PARTS = ("Train", "Eval", "Test")
-# The coarsest feature map of a detector: an input is a multiple of its stride.
+# The coarsest feature map of a detector: an input is a multiple of its stride, and PP-YOLOE assigns (ATSS) the nine
+# nearest cells of each map.
 STRIDE = 32
+SMALLEST = 3 * STRIDE
 # Arguments of operators that are the size of the picture, or several sizes of which one is drawn.
 SIZE_ARGUMENTS = ("target_size", "input_dim")
 # Keys of heads that fix the size of the evaluation.
@@ -35,14 +37,14 @@ def set_image_size(document: Document) -> None:
     keep their proportion.
 
     Raises:
-        UserError: it is no multiple of 32, or ``TestReader`` states no size that could follow it.
+        UserError: it is too small, no multiple of 32, or ``TestReader`` states no size that could follow it.
     """
     data, key = document.data, "image_size"
     wanted = data[key]
-    if type(wanted) is not int or wanted < STRIDE or wanted % STRIDE:
-        number = wanted if isinstance(wanted, int | float) else 0
-        nearest = max(round(number / STRIDE), 1) * STRIDE if number > 0 else 640
-        message = f"must be a multiple of {STRIDE} (pixels of the longer side), such as {nearest}, got {wanted!r}"
+    if type(wanted) is not int or wanted < SMALLEST or wanted % STRIDE:
+        nearest = max(round(wanted / STRIDE) * STRIDE, SMALLEST) if isinstance(wanted, int | float) else 640
+        words = f"must be a multiple of {STRIDE} from {SMALLEST} on (pixels of the longer side), such as {nearest}"
+        message = f"{words}, got {wanted!r}"
         raise UserError(document.problem(key, message))
     readers = [data[f"{part}Reader"] for part in PARTS if isinstance(data.get(f"{part}Reader"), dict)]
     before = _size_of(data.get("TestReader"))
@@ -57,7 +59,9 @@ def set_image_size(document: Document) -> None:
             sizes = [scaled(part) for part in value]
             # Of many sizes to draw from, none twice; of two, height and width may be the same.
             return list(dict.fromkeys(sizes)) if len(sizes) > 2 and type(sizes[0]) is int else sizes
-        return max(round(value * wanted / before / STRIDE), 1) * STRIDE if type(value) is int and value > 0 else value
+        if type(value) is not int or value < 1:
+            return value
+        return max(round(value * wanted / before / STRIDE) * STRIDE, SMALLEST)
 
     for reader in readers:
         _change_sizes(reader, scaled)

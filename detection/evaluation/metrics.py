@@ -236,8 +236,8 @@ class DetectionMetrics:
                 ring_rows.append((f"{ring.nearest:g} to {ring.farthest:g}", f"{ring.boxes:,}", *cells))
             lines += ["", *_aligned(ring_rows, left=1, rules=(1,))]
         if self.errors:
-            error_rows = [("error", "number", "AP50 lost")]
-            error_rows += [(name, f"{one.number:,}", f"{one.ap50_lost:.3f}") for name, one in self.errors.items()]
+            error_rows = [("error", "AP50 lost")]
+            error_rows += [(name, f"{loss.ap50_lost:.3f}") for name, loss in self.errors.items()]
             lines += ["", *_aligned(error_rows, left=1, rules=(1, 1 + len(ERRORS)))]
         absent = [row.name for row in self.classes if row.absent]
         if absent:

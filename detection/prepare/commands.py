@@ -1,8 +1,9 @@
-"""The commands ``tools/prepare_data.py {sonar,duo,imagefolder}``: read a source, clean, split, write and report."""
+"""``tools/prepare_data.py {import,sonar,duo,imagefolder}``: read a source, clean, split, write and report."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import tempfile
 from collections import Counter
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_frame, folded
-from detection.geometry import UNSAID, BoxReading, place_boxes
+from detection.geometry import OVERHANG, UNSAID, BoxReading, place_boxes
+from detection.prepare.formats import FORMATS, change_classes, find_format, read_format
 from detection.prepare.projection import Projection, project_frames
 from detection.prepare.readers import find_coco_files, find_file, read_coco_folder, read_voc_folder, voc_lists
 from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
@@ -53,6 +55,8 @@ class Options:
         val_fraction: share of validation in a seeded split.
         seed: chooses the seeded split.
         reading: what the numbers of boxes are.
+        rename: texts ``A=B``: classes that get another name, several of which may be one.
+        drop: classes whose boxes are left out.
     """
 
     source: Path
@@ -64,6 +68,8 @@ class Options:
     val_fraction: float | None = None
     seed: int = 0
     reading: BoxReading = UNSAID
+    rename: Sequence[str] = ()
+    drop: Sequence[str] = ()
 
     def check(self, annotations: Sequence[Path] = ()) -> None:
         """Checks what can be checked before anything is read.
@@ -114,11 +120,12 @@ def prepare_source(
     """Reads a raw data set, cleans, splits, writes and reports.
 
     Args:
-        kind: ``sonar`` (frames and VOC-like annotations, together or apart, in any nesting), ``duo`` (its training set
-            is ``train``, its test set ``val``) or ``imagefolder`` (a folder in VOC or COCO form).
+        kind: ``import`` (a folder in any form of :data:`FORMATS`), ``sonar`` (frames and VOC-like annotations, together
+            or apart, in any nesting), ``duo`` (its training set is ``train``, its test set ``val``) or ``imagefolder``
+            (a folder in VOC or COCO form).
         options: source, output, classes and split.
         annotations: COCO files; empty finds them by their names.
-        form: of an image folder: ``voc``, ``coco`` or ``auto``.
+        form: of an image folder: ``voc``, ``coco`` or ``auto``; of an import one of :data:`FORMATS` or ``auto``.
         include_unlabelled: frames without an annotation file become the part ``test`` (else they are left out).
         projection: what the frames of a sonar are turned into; ``None`` leaves them as they are.
 
@@ -131,20 +138,33 @@ def prepare_source(
     """
     options.check(annotations)
     source, ledger = options.source, Ledger()
+    reading, names = options.reading, []
     if kind == "sonar" and not files_in(source, {".xml"}):
         form = "coco"  # a set that was prepared before
-    if kind == "imagefolder" and form == "auto" and not annotations:
+    if kind == "import" and form == "auto":
+        form = find_format(source, FORMATS) or "coco"
+        logger.info("%s: read as %s", source, FORMATS[form].words)
+    elif kind == "imagefolder" and form == "auto" and not annotations:
         form = "voc" if files_in(source, {".xml"}) else "coco"
         if form == "voc" and find_coco_files(source)[0]:
             raise UserError(f"{source}: holds both XML and COCO annotations; choose with --format voc or coco")
+    if kind != "import" and not annotations:
+        find_format(source, ("coco",) if kind == "duo" or form == "coco" else ("voc",))
     unlabelled: list[Frame] = []
     # The source's own split files, if it has any.
     lists = None
-    if kind == "duo" or form == "coco" or annotations:
-        read = read_coco_folder(source, annotations, ledger)
+    if kind == "import":
+        read, unlabelled, names = read_format(form, source, ledger, options.classes)
+        lists = voc_lists(source, test=True) if form == "voc" else None
+        if form == "yolo" and reading.normalised is None:
+            reading = _fractions(source, read, reading)
+    elif kind == "duo" or form == "coco" or annotations:
+        read, _ = read_coco_folder(source, annotations, ledger)
     else:
         read, unlabelled = read_voc_folder(source, ledger)
         lists = voc_lists(source) if kind == "imagefolder" else None
+    has_order = bool(names)
+    names = change_classes(read, names, options.rename, options.drop, ledger)
     if not include_unlabelled:
         for frame in unlabelled:
             ledger.reject("no_annotation", frame.name, "has no annotation file", image="left_out")
@@ -165,11 +185,14 @@ def prepare_source(
             if counts[part] != published:
                 ledger.note("other_count", part, f"{counts[part]} images; DUO as published has {published}")
 
-    if options.classes is None:
+    if options.classes is None and not (kind == "import" and names):
         raise _without_classes(read, source)
-    classes = class_order(options.classes)
+    classes = tuple(names) if options.classes is None else class_order(options.classes)
+    if kind == "import" and options.classes is None:
+        order = "as the source has them" if has_order else "by name, for the source has no order"
+        logger.info("classes: %s (%s)", ", ".join(classes), order)
     for part in dict.fromkeys(frame.part for frame in read):
-        doubt, words = place_boxes([frame for frame in read if frame.part == part], options.reading)
+        doubt, words = place_boxes([frame for frame in read if frame.part == part], reading)
         if doubt:
             raise UserError(f"{source}{f' ({part})' if part else ''}: {doubt}")
         if words:
@@ -210,6 +233,22 @@ def prepare_source(
     placed = " and ".join(f"{count} {ways[way]}" for way, count in report["placed"].items())
     logger.info("wrote %s (images: %s)", options.output, placed)
     return report
+
+
+def _fractions(source: Path, frames: Sequence[Frame], reading: BoxReading) -> BoxReading:
+    """Returns the reading of YOLO's numbers, which are fractions of the picture.
+
+    Raises:
+        UserError: most of them are no fractions.
+    """
+    boxes = [box for frame in frames for box in frame.raw if box.corners]
+    beyond = sum(max(box.numbers or box.corners) > 1 + OVERHANG for box in boxes)
+    if beyond > len(boxes) / 2:
+        raise UserError(
+            f"{source}: {beyond} of {len(boxes)} boxes hold numbers above 1, and YOLO's are fractions of the picture: "
+            "--no-normalised reads them as pixels, --normalised 100 as percent"
+        )
+    return dataclasses.replace(reading, normalised=True)
 
 
 def _without_classes(frames: Sequence[Frame], source: Path) -> UserError:

@@ -66,7 +66,7 @@ def part_of(path: Path, source: Path) -> str | None:
     return None
 
 
-def _images_below(source: Path, ledger: Ledger) -> list[Path]:
+def images_below(source: Path, ledger: Ledger) -> list[Path]:
     images = images_in(source)
     if left_out := photographs_left_out(source):
         ledger.note("photographs_not_read", "all", left_out)
@@ -123,21 +123,21 @@ LARGEST_XML = 16 << 20
 DEEPEST_XML = 64
 
 
-class XmlError(ValueError):
-    """An XML file that cannot be used; the message says why, without the name of the file."""
+class AnnotationError(ValueError):
+    """An annotation file that cannot be used; the message says why, without the name of the file."""
 
 
-def read_xml(path: Path) -> Element:
-    """Reads an XML file.
+def read_xml(path: Path, largest: int = LARGEST_XML) -> Element:
+    """Reads an XML file of at most ``largest`` bytes.
 
     Raises:
         UnknownEncodingError: its encoding has to be stated.
-        XmlError: the file is damaged, no XML, declares a document type or an entity, or is too large or too deep.
+        AnnotationError: the file is damaged, no XML, declares a document type or an entity, is too large or too deep.
         OSError: the file cannot be read.
     """
     size = path.stat().st_size
-    if size > LARGEST_XML:
-        raise XmlError(f"{size} bytes are too many for an annotation")
+    if size > largest:
+        raise AnnotationError(f"{size} bytes are too many for an annotation")
     data = path.read_bytes()
     # The declaration is ASCII in every encoding but UTF-16 and UTF-32, which have no need of it.
     declared = re.search(rb"<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']", data[:400])
@@ -146,22 +146,22 @@ def read_xml(path: Path) -> Element:
     except UnknownEncodingError:
         raise
     except TextError as error:
-        raise XmlError(error.reason) from error
+        raise AnnotationError(error.reason) from error
     if not text:
-        raise XmlError("the file is empty")
+        raise AnnotationError("the file is empty")
     text = re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL)
     # Both can pull in other files or grow to gigabytes of text.
     if re.search("<!(DOCTYPE|ENTITY)", text):
-        raise XmlError("it declares a document type or an entity, which annotations do not need")
+        raise AnnotationError("it declares a document type or an entity, which annotations do not need")
     parser = XMLPullParser(("start", "end"))
     try:
         parser.feed(text.encode("utf-8"))
         parser.close()
         events = list(parser.read_events())
     except ParseError as error:
-        raise XmlError(f"line {error.position[0]}: {ErrorString(error.code)}") from error
+        raise AnnotationError(f"line {error.position[0]}: {ErrorString(error.code)}") from error
     if max(accumulate(1 if event == "start" else -1 for event, _ in events)) > DEEPEST_XML:
-        raise XmlError(f"elements are nested more than {DEEPEST_XML} deep")
+        raise AnnotationError(f"elements are nested more than {DEEPEST_XML} deep")
     return events[-1][1]
 
 
@@ -197,12 +197,12 @@ def read_voc(path: Path) -> VocAnnotation:
     """Reads a VOC-like file.
 
     Raises:
-        XmlError: it is no XML or no annotation.
+        AnnotationError: it is no XML or no annotation.
         OSError: it cannot be read.
     """
     root = read_xml(path)
     if root.tag.lower() != "annotation":
-        raise XmlError(f"its root is <{root.tag}>, not <annotation>")
+        raise AnnotationError(f"its root is <{root.tag}>, not <annotation>")
     sonar = _child(root, "sonar")
     # Some sonar sets have a block <file> with what else stands in <filename> and <size>.
     file = _child(root, "file")
@@ -301,12 +301,16 @@ def _rotation(element: Element) -> float:
     return 0.0
 
 
-def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Frame]]:
+def read_voc_folder(
+    source: Path, ledger: Ledger, read: Callable[[Path], VocAnnotation] = read_voc, files: Sequence[Path] | None = None
+) -> tuple[list[Frame], list[Frame]]:
     """Reads all annotation files below a folder, in any nesting, and finds the image of each.
 
     Args:
         source: the raw folder.
         ledger: gets what could not be read or paired; boxes that were read are counted as input.
+        read: reads one of them; raises :class:`AnnotationError` where it is none.
+        files: the annotation files, each of one image; all XML files unless given.
 
     Returns:
         Frames with an annotation file, and frames without one.
@@ -314,8 +318,8 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
     Raises:
         UserError: ``source`` holds no image.
     """
-    images = _images_below(source, ledger)
-    files = files_in(source, {".xml"})
+    images = images_below(source, ledger)
+    files = files_in(source, {".xml"}) if files is None else files
     by_stem = NamedFiles(images, lambda image: image.stem)
     # How many annotation files of one folder have an image of their name in another.
     shared = Counter(
@@ -349,15 +353,15 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
     for file in chain(files, waiting):
         shown = shown_path(file, source)
         try:
-            annotation = read_voc(file)
+            annotation = read(file)
         except UnknownEncodingError as error:
             if not error.unclear or file in waiting:
                 raise
             # A few characters that may be of several languages: the other files may tell.
             waiting.append(file)
             continue
-        except (XmlError, OSError) as error:
-            ledger.reject("malformed_xml", shown, str(error))
+        except (AnnotationError, TextError, OSError) as error:
+            ledger.reject(f"malformed_{file.suffix[1:].lower()}", shown, getattr(error, "reason", str(error)))
             spoilt.update(find(file, file.stem)[:1])
             continue
         ledger.take_in(annotation.boxes)
@@ -392,7 +396,8 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
     for image in images:
         name, found = shown_path(image, source), claims.get(image, [])
         if not found and image in spoilt:
-            ledger.reject("malformed_xml", name, "its annotation file could not be read", image="rejected")
+            kind = f"malformed_{files[0].suffix[1:].lower()}"
+            ledger.reject(kind, name, "its annotation file could not be read", image="rejected")
         elif not found:
             bare.append(Frame(name, image))
         elif any(other != found[0][1] for _, other in found):
@@ -407,8 +412,9 @@ def read_voc_folder(source: Path, ledger: Ledger) -> tuple[list[Frame], list[Fra
     return annotated, bare
 
 
-def voc_lists(source: Path) -> dict[str, Path] | None:
-    """Returns ``ImageSets/Main/{train,val}.txt``; without ``val.txt`` the test list takes its place."""
+def voc_lists(source: Path, test: bool = False) -> dict[str, Path] | None:
+    """Returns ``ImageSets/Main/{train,val}.txt``, and ``test.txt`` if asked for; without ``val.txt`` the test list is
+    that of validation."""
     folders = sorted(
         path
         for path in source.rglob("Main")
@@ -420,7 +426,7 @@ def voc_lists(source: Path) -> dict[str, Path] | None:
     lists = {name: folders[0] / f"{name}.txt" for name in ("train", "val", "trainval", "test")}
     lists = {name: path for name, path in lists.items() if path.is_file() and path.stat().st_size}
     if "train" in lists and "val" in lists:
-        return {part: lists[part] for part in ("train", "val")}
+        return {part: lists[part] for part in ("train", "val", *(("test",) if test and "test" in lists else ()))}
     training = lists.get("train") or lists.get("trainval")
     return {"train": training, "val": lists["test"]} if training and "test" in lists else None
 
@@ -466,7 +472,9 @@ def parts_of(source: Path, paths: Sequence[Path]) -> dict[str, Path]:
     return {part: parts[part] for part in PART_WORDS if part in parts}
 
 
-def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) -> list[Frame]:
+def read_coco_folder(
+    source: Path, annotations: Sequence[Path], ledger: Ledger
+) -> tuple[list[Frame], list[dict[str, Any]]]:
     """Reads the COCO files of a folder and finds their images.
 
     Args:
@@ -475,10 +483,13 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
             empty finds them by their names.
         ledger: gets what could not be used; boxes that were read are counted as input.
 
+    Returns:
+        The frames, and what each file holds.
+
     Raises:
         UserError: there is no image or no annotation file, or a file cannot be used.
     """
-    images = _images_below(source, ledger)
+    images = images_below(source, ledger)
     if len(annotations) > 2:
         raise UserError(f"--annotations takes one or two files, got {len(annotations)}")
     if annotations:
@@ -493,7 +504,7 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
     else:
         contents, others = find_coco_files(source)
         if not contents:
-            message = f"{source}: no annotations below this folder, neither COCO JSON nor (for imagefolder) XML"
+            message = f"{source}: no annotations below this folder in a format that is read"
             if others:
                 more = f" (and {len(others) - 1} more JSON files)" if len(others) > 1 else ""
                 message = f"{others[0]}{more}; there are no other annotations below {source}"
@@ -513,7 +524,7 @@ def read_coco_folder(source: Path, annotations: Sequence[Path], ledger: Ledger) 
         if image not in last:
             name = shown_path(image, source)
             ledger.reject("no_annotation", name, "no annotation file lists it", image="left_out")
-    return [frame for frame in frames if last[frame.image] is frame]
+    return [frame for frame in frames if last[frame.image] is frame], [contents[path] for path in parts.values()]
 
 
 def coco_frames(
@@ -539,8 +550,16 @@ def coco_frames(
     coco = read_coco(file, ledger, shown, content)
     if outlines := sum(raw.outlined for frame in coco.frames for raw in frame.raw):
         ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
+    return pair_frames(coco.frames, source, file, part, images, ledger)
+
+
+def pair_frames(
+    read: Sequence[Frame], source: Path, file: Path, part: str | None, images: NamedFiles, ledger: Ledger
+) -> list[Frame]:
+    """Finds the images of frames that one file lists by name; arguments and result as of :func:`coco_frames`."""
+    shown = shown_path(file, source)
     frames: dict[Path, Frame] = {}
-    for frame in coco.frames:
+    for frame in read:
         readings = [parts for parts in map(components, spellings(frame.name)) if parts and images.find(parts[-1])]
         path = readings[0] if readings else ()
 
@@ -567,7 +586,8 @@ def coco_frames(
         if frame.image.name != PurePosixPath(frame.name).name:
             ledger.note("other_spelling", shown, f"{frame.name} is {shown_path(frame.image, source)}")
         if frame.image in frames:
-            reason = f"image {frame.image_id} is the same file as an image before it; their boxes are taken together"
+            image = frame.name if frame.image_id is None else frame.image_id
+            reason = f"image {image} is the same file as an image before it; their boxes are taken together"
             ledger.repair("duplicate_file_name", shown, reason)
             frames[frame.image].raw.extend(frame.raw)
             continue

@@ -192,19 +192,19 @@ class Stage(nn.Layer):
     """Downsampling, then blocks.
 
     Args:
-        in_channels: channels of the input; if they are ``channels``, nothing is downsampled.
+        in_channels: channels of the input; None in the first stage, where nothing is downsampled.
         channels: channels of the blocks and of the output.
         block: class of the blocks.
         block_arguments: for each block what its class takes behind the channels.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, block: type[nn.Layer], block_arguments: Sequence[tuple]
+        self, in_channels: int | None, channels: int, block: type[nn.Layer], block_arguments: Sequence[tuple]
     ) -> None:
         super().__init__()
         # Made first, so that a seed gives the weights that it always gave.
         blocks = nn.Sequential(*(block(channels, *arguments) for arguments in block_arguments))
-        if in_channels == channels:
+        if in_channels is None:
             self.downsample = nn.Identity()
         else:
             self.downsample = nn.Sequential(ChannelNorm(in_channels), convolution(in_channels, channels, 2, 2))
@@ -240,7 +240,7 @@ class _ConvNeXt(nn.Layer):
             convolution(in_channels, dims[0], kernel, stem_stride, padding),
             ChannelNorm(dims[0]),
         )
-        inputs = [dims[0], *dims[:-1]]
+        inputs = [None, *dims[:-1]]
         self.stages = nn.Sequential(
             *(Stage(inputs[i], dims[i], block, block_arguments[i]) for i in range(len(dims)))
         )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls_ext.deploy.formats import FORMATS, PRECISIONS
+from ppcls_ext.deploy.formats import FORMATS, PRECISIONS, made_of_an_export
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, DetectionPredictor, load, read_description
 from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino
@@ -163,8 +163,7 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
         for name in names or ():
             if name not in allowed:
                 raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
-    takes = {form.backend: list(form.precisions) for form in FORMATS.values()}
-    takes["openvino"].append("int8")  # Made of the float32 network by quantisation.
+    takes = {form.backend: [*form.precisions, *made_of_an_export(name)] for name, form in FORMATS.items()}
     works = "; ".join(f"{backend}: {', '.join(takes[backend])}" for backend in BACKENDS)
     backends, precisions = list(dict.fromkeys(request.backends or BACKENDS)), dict.fromkeys(request.precisions or ())
     asked = [(backend, precision) for backend in backends for precision in precisions or DEFAULT_PRECISIONS
@@ -300,7 +299,7 @@ def export_model(
     if precision == "int8":
         from ppcls_ext.deploy.quantize import quantize_export
 
-        quantize_export(folder, folder, list(example_images().items()), None)
+        quantize_export(folder, folder, list(example_images().items()), None, format_name=format_name)
     count = count_network(model, size)
     return {"parameters": count.parameters, "multiply_adds": count.flops}
 

@@ -60,8 +60,8 @@ PRECISIONS: dict[str, PrecisionRow] = {
 }  # fmt: skip
 # Every model can be exported in it.
 EXACT = "fp32"
-# Precisions that are made of a finished export, because they need data, and the format that takes them.
-MADE_OF_AN_EXPORT = {"int8": "openvino"}
+# Precisions that are made of a finished export, because they need data, and the formats that take them.
+MADE_OF_AN_EXPORT = {"int8": ("openvino", "onnx")}
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,16 @@ class Request(NamedTuple):
     precision: str
 
 
+def made_of_an_export(format_name: str) -> list[str]:
+    """Returns the precisions in which a finished export gets a network of a format."""
+    return [precision for precision, takers in MADE_OF_AN_EXPORT.items() if format_name in takers]
+
+
 def supported_pairs(without: Request | None = None) -> str:
     """Returns which format takes which precisions, as one line; ``without`` is left out of it."""
     parts = []
     for name, row in FORMATS.items():
-        precisions = [*row.precisions, *(made for made, taker in MADE_OF_AN_EXPORT.items() if taker == name)]
+        precisions = [*row.precisions, *made_of_an_export(name)]
         kept = [precision for precision in precisions if without != (name, precision)]
         parts.append(f"{name}: {', '.join(kept)}")
     return "; ".join(parts)

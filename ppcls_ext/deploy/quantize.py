@@ -1,7 +1,7 @@
 """Adds a network with weights and activations of 8 bits to an export, measured against the float32 one.
 
-NNCF quantises the OpenVINO network after training, on images that are prepared as at deployment. Past a limit on what
-may be lost nothing is written. Loads no Paddle.
+NNCF quantises the OpenVINO network and ONNX Runtime its own, both after training, on images that are prepared as at
+deployment. Past a limit on what may be lost nothing is written. Loads no Paddle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,9 +30,6 @@ from ppcls_ext.utils.files import atomic_folder, sha256_of
 
 logger = logging.getLogger(__name__)
 INT8 = "int8"
-BACKEND = "openvino"
-PACKAGES = ("openvino", "nncf")
-FILES = ("inference_int8.xml", "inference_int8.bin")
 WARM_UP = 3
 AnyPredictor = Predictor | DetectionPredictor
 NamedImages = Iterable[tuple[str, ImageSource]]
@@ -59,17 +56,23 @@ class Evaluation:
     images: int
 
 
-def check_request(max_drop: float | None, labelled: bool) -> None:
+def check_request(max_drop: float | None, labelled: bool, format_name: str = "openvino") -> None:
     """Checks what can be checked before any work.
 
     Raises:
         UserError: a package is missing, the limit is none, or it cannot be judged without labelled images.
     """
-    check_packages(INT8, PACKAGES)
+    check_packages(f"int8 of format '{format_name}'", QUANTIZERS[format_name].packages)
     if max_drop is not None and not max_drop >= 0:
         raise UserError(f"--max-drop: must be at least 0, got {max_drop:g}")
     if max_drop is not None and not labelled:
         raise UserError("--max-drop: needs labelled images to evaluate on")
+
+
+def format_to_quantize(folder: str | os.PathLike[str]) -> str:
+    """Returns the first key of ``QUANTIZERS`` of which an export holds a float32 network; the first of all if none."""
+    held = [one.format for one in read_description(folder).artefacts if one.precision == EXACT]
+    return next((name for name in QUANTIZERS if name in held), next(iter(QUANTIZERS)))
 
 
 def check_export(
@@ -85,9 +88,13 @@ def check_export(
     if calibration_images < 1:
         raise UserError(f"--calibration-images must be at least 1, got {calibration_images}")
     if INT8 in precisions:
-        if BACKEND not in formats:
-            raise UserError(f"int8 is written for openvino only, not for {', '.join(formats)}: add --format openvino")
-        check_request(max_drop, labelled=True)
+        takers = [name for name in formats if name in QUANTIZERS]
+        if not takers:
+            raise UserError(
+                f"int8 is written for openvino and onnx, not for {', '.join(formats)}: add --format openvino or onnx"
+            )
+        for name in takers:
+            check_request(max_drop, labelled=True, format_name=name)
     plan(formats, _floats(precisions))
 
 
@@ -124,11 +131,16 @@ def export_in_precisions(
         return world.load_trained(config).export(target, **options)
     # Data that are not there are told before the long work.
     evaluation = world.evaluation_of(config)
-    images = world.calibration_images(config, "train", calibration_images)
+    takers = [name for name in formats if name in QUANTIZERS]
     with tempfile.TemporaryDirectory(prefix="int8-") as scratch:
         folder = Path(scratch) / "export"
-        world.load_trained(config).export(folder, **options)
-        return quantize_export(folder, target, images, evaluation, max_drop, first=EXACT not in precisions)
+        description = world.load_trained(config).export(folder, **options)
+        for name in takers:
+            images = world.calibration_images(config, "train", calibration_images)
+            goal = target if name == takers[-1] else folder
+            first = EXACT not in precisions and name == takers[0]
+            description = quantize_export(folder, goal, images, evaluation, max_drop, first=first, format_name=name)
+        return description
 
 
 def quantize_export(
@@ -139,17 +151,19 @@ def quantize_export(
     max_drop: float | None = None,
     threads: int = 2,
     first: bool = False,
+    format_name: str = "openvino",
 ) -> Description | DetectionDescription:
-    """Quantises the float32 OpenVINO network of an export and adds the result to it.
+    """Quantises the float32 network of an export and adds the result to it.
 
     Args:
-        source: export folder with an OpenVINO network in float32.
+        source: export folder with a float32 network in ``format_name``.
         target: folder to write in one step: all that ``source`` holds, and the int8 network; may be ``source``.
         calibration: images that show which values occur; they are prepared as at deployment, and none is kept.
         evaluation: measures both networks; None leaves that out.
         max_drop: the largest loss that is accepted, in points (hundredths of the metric).
         threads: of the measurements.
         first: the int8 network becomes the one that is opened unless another is asked for.
+        format_name: a key of ``QUANTIZERS``.
 
     Returns:
         The description of the export with the int8 network in it, and what was measured under its ``verification``.
@@ -159,37 +173,39 @@ def quantize_export(
         UserError: a package is missing, the export has no such network or was changed, ``target`` holds something
             else than an export, or no image can be read.
     """
-    check_request(max_drop, evaluation is not None)
+    check_request(max_drop, evaluation is not None, format_name)
+    row = QUANTIZERS[format_name]
     folder, wanted = Path(source), Path(target)
     description = read_description(folder)
     check_target(wanted, description.classes, description.class_num)
-    original, _ = choose(description, BACKEND, EXACT)
+    original, _ = choose(description, row.backend, EXACT)
     # It also checks the checksums of what will be quantised.
-    samples = _prepare(load(folder, BACKEND, threads, precision=EXACT), description, calibration)
+    samples = _prepare(load(folder, row.backend, threads, precision=EXACT), description, calibration)
     with atomic_folder(wanted) as temporary:
-        description.artefacts = [one for one in description.artefacts if one.precision != INT8]
+        earlier = (format_name, INT8)
+        description.artefacts = [one for one in description.artefacts if (one.format, one.precision) != earlier]
         for name in {name for artefact in description.artefacts for name in artefact.files}:
             shutil.copyfile(folder / name, temporary / name)
-        quantize_network(folder, original, samples, temporary / FILES[0])
+        row.quantize(folder, original, samples, temporary / row.files[0])
         artefact = Artefact(
-            format="openvino",
+            format=format_name,
             precision=INT8,
-            model_file=FILES[0],
-            weights_file=FILES[1],
-            checksums={name: sha256_of(temporary / name) for name in FILES},
+            model_file=row.files[0],
+            weights_file=row.files[1] if len(row.files) > 1 else None,
+            checksums={name: sha256_of(temporary / name) for name in row.files},
             computed_in=INT8,
         )
         description.artefacts.insert(0 if first else len(description.artefacts), artefact)
         description.folder = temporary
         # Written twice: the networks are opened from the folder as a user will open them.
         description.write()
-        measured = artefact.verification = _measure(description, original, samples, evaluation, threads)
+        measured = artefact.verification = _measure(description, original, artefact, samples, evaluation, threads)
         if max_drop is not None:
             measured["max_drop_points"] = max_drop
             # The share of one image is not representable: what is equal to the limit may exceed it in the last digit.
             if not measured["drop_points"] <= max_drop + 1e-9:
                 raise LimitExceededError(
-                    f"int8 loses {measured['drop_points']:.2f} points of {measured['metric']} "
+                    f"int8 of {format_name} loses {measured['drop_points']:.2f} points of {measured['metric']} "
                     f"({100 * measured[EXACT]:.2f} to {100 * measured[INT8]:.2f} on {measured['images']} images), "
                     f"allowed are {max_drop:g}; nothing was written"
                 )
@@ -220,7 +236,7 @@ def _prepare(
     return samples
 
 
-def quantize_network(folder: Path, artefact: Artefact, samples: Sequence[dict[str, np.ndarray]], target: Path) -> None:
+def quantize_openvino(folder: Path, artefact: Artefact, samples: Sequence[dict[str, np.ndarray]], target: Path) -> None:
     """Writes ``artefact`` with weights and activations of 8 bits.
 
     Scales come from the ranges that the activations have on ``samples``; the mean errors of layers are taken off their
@@ -282,23 +298,105 @@ def behind_last_layers(network: Any) -> list[str]:
     return list(seen)
 
 
+def quantize_onnx(folder: Path, artefact: Artefact, samples: Sequence[dict[str, np.ndarray]], target: Path) -> None:
+    """Writes ``artefact`` with weights and activations of 8 bits for ONNX Runtime (static, QDQ).
+
+    Convolutions and matrix products are quantised, their weights for each output channel, their inputs between the
+    smallest and the largest value of ``samples``; all else stays in float32. So do products with a single output, the
+    expectations of a detector's distributions (see :func:`behind_last_layers`).
+
+    Args:
+        folder: of the export.
+        artefact: its ONNX network in float32.
+        samples: inputs by name, each with a batch of 1.
+        target: the ``.onnx`` to write.
+
+    Raises:
+        UserError: the network cannot be quantised.
+    """
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):
+        """Gives the samples one by one, as the quantiser asks for them."""
+
+        def __init__(self) -> None:
+            self.waiting = iter(samples)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            """Returns the inputs of one image, ``None`` after the last."""
+            return next(self.waiting, None)
+
+    # Folds batch norms into convolutions.
+    prepared = target.with_suffix(".prepared.onnx")
+    try:
+        quant_pre_process(str(folder / artefact.model_file), str(prepared), skip_symbolic_shape=True)
+        model = onnx.load(str(prepared))
+        # A network that was joined to its NMS imports one set of operators twice, which the quantiser refuses.
+        opsets = list({opset.domain: opset for opset in model.opset_import}.values())
+        del model.opset_import[:]
+        model.opset_import.extend(opsets)
+        shapes = {weight.name: list(weight.dims) for weight in model.graph.initializer}
+        single = [node.name for node in model.graph.node if node.op_type in LAYERS and len(node.input) > 1
+                  and shapes.get(node.input[1], [0])[LAYERS[node.op_type]] == 1]  # fmt: skip
+        quantization.quantize_static(
+            model,
+            str(target),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(LAYERS),
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=single,
+        )
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder / artefact.model_file}: ONNX Runtime cannot quantise it ({reason})") from error
+    finally:
+        prepared.unlink(missing_ok=True)
+
+
+# ONNX operators that are quantised, and the axis of their weights that counts the outputs.
+LAYERS = {"Conv": 0, "MatMul": -1, "Gemm": -1}
+
+
+class Quantizer(NamedTuple):
+    """How a format is quantised: the engine that opens it, packages, files, and what writes the first of these."""
+
+    backend: str
+    packages: tuple[str, ...]
+    files: tuple[str, ...]
+    quantize: Callable[[Path, Artefact, Sequence[dict[str, np.ndarray]], Path], None]
+
+
+QUANTIZERS = {
+    "openvino": Quantizer(
+        "openvino", ("openvino", "nncf"), ("inference_int8.xml", "inference_int8.bin"), quantize_openvino
+    ),
+    "onnx": Quantizer("onnxruntime", ("onnx", "onnxruntime", "sympy"), ("inference_int8.onnx",), quantize_onnx),
+}
+
+
 def _measure(
     description: Description | DetectionDescription,
     original: Artefact,
+    quantized: Artefact,
     samples: Sequence[dict[str, np.ndarray]],
     evaluation: Evaluation | None,
     threads: int,
 ) -> dict[str, Any]:
     """Compares both networks, opened as a user will open them."""
-    folder = description.folder
-    predictors = {name: load(folder, BACKEND, threads, precision=name) for name in (EXACT, INT8)}
+    folder, backend = description.folder, QUANTIZERS[original.format].backend
+    predictors = {name: load(folder, backend, threads, precision=name) for name in (EXACT, INT8)}
     latencies = interleaved_latency({name: runner(one, samples[0]["image"]) for name, one in predictors.items()})
     measured: dict[str, Any] = {
         "compared_with": original.title,
         "calibration_images": len(samples),
         "bytes": {
             name: sum((folder / file).stat().st_size for file in files)
-            for name, files in ((EXACT, original.files), (INT8, FILES))
+            for name, files in ((EXACT, original.files), (INT8, quantized.files))
         },
         "latency_ms": {name: round(row["median_ms"], 3) for name, row in latencies.items()},
         "threads": threads,

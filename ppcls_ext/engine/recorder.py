@@ -14,6 +14,7 @@ import paddle
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.checkpoint import list_checkpoints
 from ppcls_ext.engine.loggers import EPOCH, UPDATE, Loggers
+from ppcls_ext.engine.plan import evaluated
 from ppcls_ext.engine.task import UNDEFINED, RunProgress, Task
 from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.errors import UserError
@@ -179,8 +180,7 @@ class Recorder:
         train, epochs, metric = record["train"], self.task.options.epochs, self.task.metric
         shown = [f"{name.removeprefix('loss_')} {value:.4f}" for name, value in train.items() if name not in SPEED]
         if "eval" in record:
-            values = [record[part][metric] for part in ("eval", "ema") if part in record]
-            known = [value for value in values if value is not None]
+            known = [value for value in evaluated(record, metric) if value is not None]
             shown.append(f"evaluated {metric} " + (f"{max(known):.4f}" if known else "-"))
         logger.info(
             "epoch %d/%d: %s  lr %.2e  %.1f images/s  %s; about %s of training left",
@@ -198,11 +198,12 @@ class Recorder:
             }
             self._loggers.write(figures, record["epoch"], EPOCH)
 
-    def finish(self, seconds: float) -> dict[str, Any]:
+    def finish(self, seconds: float, stopped: str | None = None) -> dict[str, Any]:
         """Writes ``report.json`` and ``curves.png``, and says how the run ended; returns the report, on every rank.
 
         Args:
             seconds: length of this session.
+            stopped: why the run ended before its last epoch, if it did.
         """
         task, progress, history = self.task, self.progress, self.progress.history
         self._finished = True
@@ -231,6 +232,8 @@ class Recorder:
             "overrides": list(task.options.overrides),
             "history": history,
         }  # fmt: skip
+        if (stopping := task.options.early_stopping) is not None:
+            report["early_stopping"] = {**stopping.model_dump(), "stopped": stopped is not None, "reason": stopped}
         if self.folder.active:
             write_json(self.folder.path / "report.json", report)
             self._draw()

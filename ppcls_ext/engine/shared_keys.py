@@ -7,13 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ppcls_ext.engine.loggers import LoggerName
+from ppcls_ext.engine.plan import EarlyStopping
 from ppcls_ext.utils.schema import Count, CountOrZero, Number, Positive, Section
 
 
 class SharedKeys(Section):
-    """Loggers, rare classes, frozen parts and learning rates by depth; what is null or empty changes nothing.
+    """Plan of the run, loggers, rare classes, frozen parts and rates by depth; null or empty changes nothing.
 
     Attributes:
+        early_stopping: ends a run whose metric no longer rises: ``{patience: 10, min_delta: 0}``.
+        tuned_batch_size: images of a step that the learning rate was tuned for; with others it is scaled alike.
         loggers: who gets the curves beside ``log.jsonl``, see `loggers.LOGGERS`.
         class_weights: what an example of each class counts in the loss, see `class_balance.class_weights`.
         freeze_stages: the stem and so many stages do not learn.
@@ -25,6 +28,8 @@ class SharedKeys(Section):
         ValueError: a value is out of range, or two do not go together.
     """
 
+    early_stopping: EarlyStopping | None = None
+    tuned_batch_size: Count | None = None
     loggers: list[LoggerName] = []
     class_weights: Literal["balanced", "effective_number"] | list[float] | dict[str | int, float] | None = None
     freeze_stages: CountOrZero | None = None

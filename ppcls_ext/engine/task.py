@@ -21,6 +21,7 @@ from ppcls_ext.engine.checkpoint import Checkpoint
 from ppcls_ext.engine.environment import Environment, restore_random_states, sum_over_ranks
 from ppcls_ext.engine.finetuning import FrozenStages
 from ppcls_ext.engine.loader import Loader
+from ppcls_ext.engine.plan import EarlyStopping, evaluated
 from ppcls_ext.utils.config import changed_keys
 from ppcls_ext.utils.errors import UserError
 
@@ -49,6 +50,7 @@ class RunOptions:
         loggers: who gets the curves, keys of `ppcls_ext.engine.loggers.LOGGERS`.
         cpu_kernels: ``auto`` or ``paddle``, see `ppcls_ext.engine.cpu.use_fast_kernels`.
         overrides: changes of the configuration that the command line made, for the report.
+        early_stopping: when a run ends before its last epoch, or ``None``.
     """
 
     config: dict[str, Any]
@@ -63,6 +65,7 @@ class RunOptions:
     loggers: Sequence[str]
     cpu_kernels: str = "auto"
     overrides: Sequence[str] = ()
+    early_stopping: EarlyStopping | None = None
 
 
 @dataclasses.dataclass
@@ -136,6 +139,7 @@ class RunProgress:
         best_epoch: the epoch (from 1) it belongs to; where the metric is undefined the last one evaluated.
         evaluated_weights: ``ema`` or ``model``: which weights did better at the last evaluation.
         history: one record for each finished epoch.
+        patience_from: finished epochs whose evaluations early stopping does not wait for: those of another plan.
         sums: sums over the epoch under way.
     """
 
@@ -146,6 +150,7 @@ class RunProgress:
     best_epoch: int = 0
     evaluated_weights: str = "model"
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    patience_from: int = 0
     sums: EpochSums = dataclasses.field(default_factory=EpochSums)
 
     def note_best(self, record: dict[str, Any], metric: str) -> bool:
@@ -153,8 +158,7 @@ class RunProgress:
 
         Of epochs whose metric is undefined (``None``) the last one is the best; one with a metric is better.
         """
-        values = [record[part][metric] for part in ("eval", "ema") if part in record]
-        plain, *averaged = [UNDEFINED if value is None else value for value in values]
+        plain, *averaged = [UNDEFINED if value is None else value for value in evaluated(record, metric)]
         self.evaluated_weights = "ema" if averaged and averaged[0] >= plain else "model"
         value = max([plain, *averaged])
         if value <= self.best_metric and not value == self.best_metric == UNDEFINED:
@@ -190,6 +194,7 @@ class Task(abc.ABC):
         ema: the averaged weights, or ``None``.
         metric: name of the metric, of those that :meth:`evaluate` returns, by which the best epoch is chosen.
         advice: what helps when the loss is not finite, for the message.
+        notes: what is said of the plan of the run before it begins, a line each.
     """
 
     options: RunOptions
@@ -202,6 +207,7 @@ class Task(abc.ABC):
     ema: Any = None
     metric: str
     advice: str
+    notes: Sequence[str] = ()
 
     def networks(self) -> list[paddle.nn.Layer]:
         """Returns the networks that run in eager mode, for which fast CPU kernels are worth while."""

@@ -46,6 +46,7 @@ class Trainer:
         checkpoint = find_checkpoint(resume, folder.checkpoints)
         if checkpoint is not None:
             self.progress = task.resume(checkpoint)
+            self._compare_plans(checkpoint.state)
             before = checkpoint.state.get("cpu_kernels", self.kernels)
             if before != self.kernels:
                 logger.info("CPU kernels: %s before, %s now; the losses differ by rounding", before, self.kernels)
@@ -55,6 +56,23 @@ class Trainer:
         position = (self.progress.epoch, self.progress.step, self.progress.updates)
         check_same_start(position, task.model, self.environment, folder.key)
         self.recorder = Recorder(folder, task, self.progress)
+
+    def _compare_plans(self, state: dict[str, Any]) -> None:
+        """Says at which learning rate a run goes on that is planned anew; early stopping then waits from here on."""
+        progress, epochs = self.progress, self.options.epochs
+        rate = self._next_rate()
+        before, planned = state.get("next_rate", rate), state.get("epochs", epochs)
+        replanned = not math.isclose(rate, before, rel_tol=1e-6)
+        if replanned and progress.epoch < epochs:
+            logger.info(
+                "the learning rate is planned anew, over %d epochs: after epoch %d it goes on at %.3g (before: %.3g)",
+                epochs, progress.epoch, rate, before,
+            )  # fmt: skip
+        if replanned or epochs > planned:
+            progress.patience_from = progress.epoch
+
+    def _next_rate(self) -> float:
+        return self.task.rate(self.progress.updates + 1)
 
     def _choose_kernels(self) -> str | None:
         if self.environment.on_gpu or not self.task.networks():
@@ -76,27 +94,44 @@ class Trainer:
             "%s, device %s, %d process(es), seed %d",
             task.describe(), environment.device, environment.world_size, environment.seed,
         )  # fmt: skip
+        for note in task.notes:
+            logger.info("%s", note)
         if progress.epoch >= epochs:
             logger.info("all %d epochs are done already", epochs)
+        elif reason := self._reason_to_stop():
+            logger.info(
+                "finished already, early after epoch %d: %s; more patience or more epochs continue the run",
+                progress.epoch, reason,
+            )  # fmt: skip
         self.folder.write_config(self.options.config_text)
         self.folder.open_log(progress.epoch, progress.step)
         start = time.monotonic()
         try:
-            if progress.epoch < epochs:
+            if not self._is_over():
                 self.recorder.open()
                 task.begin(self.folder.log)
             with InterruptWatch(environment.world_size) as watch:
-                while progress.epoch < epochs:
+                while not self._is_over():
                     self._train_epoch(watch)
                     # Before an evaluation that may take long; the resumed run begins with it.
                     self._stop_if_asked(watch, update=0)
                     self._finish_epoch()
-                    if progress.epoch < epochs:
+                    if not self._is_over():
                         self._stop_if_asked(watch, update=0)
-            return self.recorder.finish(time.monotonic() - start)
+            return self.recorder.finish(time.monotonic() - start, self._reason_to_stop())
         finally:
             task.close()
             self.recorder.close()
+
+    def _reason_to_stop(self) -> str | None:
+        """Returns why the run ends before its last epoch, or ``None`` where it does not; alike on every process."""
+        stopping, progress = self.options.early_stopping, self.progress
+        if stopping is None or progress.epoch >= self.options.epochs:
+            return None
+        return stopping.reason(progress.history, self.task.metric, progress.patience_from)
+
+    def _is_over(self) -> bool:
+        return self.progress.epoch >= self.options.epochs or self._reason_to_stop() is not None
 
     def _train_epoch(self, watch: InterruptWatch) -> None:
         """Trains from ``progress.step`` to the end of the epoch."""
@@ -178,8 +213,10 @@ class Trainer:
         progress.history.append(record)
         progress.epoch, progress.step, progress.sums = number, 0, EpochSums()
         self.recorder.epoch(record)
-        if best or last or number % options.save_interval == 0:
+        if best or self._is_over() or number % options.save_interval == 0:
             self._save(best)
+        if reason := self._reason_to_stop():
+            logger.info("stopped early, after epoch %d of %d: %s", number, options.epochs, reason)
 
     def _stop_if_asked(self, watch: InterruptWatch, update: int) -> None:
         """Saves and leaves if the user interrupted the run."""
@@ -199,6 +236,8 @@ class Trainer:
                 "sums": task.sums_to_json(progress.sums),
                 **task.state(),
                 "data_order": task.data_order(),
+                "epochs": self.options.epochs,
+                "next_rate": self._next_rate(),
                 "random": random_states(),
                 "cpu_kernels": self.kernels,
                 "paddle": paddle.__version__,

@@ -303,8 +303,7 @@ def choose(
     ]
     if not found:
         asked = " ".join(filter(None, [wanted, precision]))
-        # int8 exists as OpenVINO files only.
-        made = "openvino" if precision == "int8" else wanted
+        made = wanted or ("openvino" if precision == "int8" else None)
         flags = "".join(f" --{key} {value}" for key, value in (("format", made), ("precision", precision)) if value)
         raise UserError(
             f"{description.folder}: has nothing for {asked}, it holds {held}; tools/export_model.py{flags} makes it"

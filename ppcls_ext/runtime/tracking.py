@@ -5,7 +5,8 @@ of low score, which often are the same objects, hidden or blurred. A Kalman filt
 and height (position and constant velocity, as in SORT, Bewley et al. 2016) expects the places. Only boxes of one class
 are matched, as classes are counted.
 
-Ours and not supervision's or norfair's: those bring a second OpenCV that overwrites the headless one, or filterpy.
+Ours and not a library's: supervision brings a second OpenCV that overwrites the headless one (and matplotlib), norfair
+brings filterpy, and trackers wants NumPy 2.
 """
 
 from __future__ import annotations

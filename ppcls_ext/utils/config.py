@@ -43,6 +43,7 @@ class Document:
             has the last word about what it means.
         refused: what is said of the texts that are no YAML, by dotted key, unless a key turns out to take text.
         overrides: the changes that were applied, as they stand after ``-o``.
+        notes: what was changed beyond what was asked for; a training says it.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Document:
     texts: dict[str, str] = dataclasses.field(default_factory=dict)
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
     overrides: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def place_of(self, key: str) -> str:
         """Returns ``path:line`` of ``key`` or, where the file lacks it, of the nearest key above it."""
@@ -59,6 +61,10 @@ class Document:
                 return self.lines[key]
             key = parent_key(key)
         return str(self.path)
+
+    def is_overridden(self, key: str) -> bool:
+        """Tells whether what stands at ``key`` comes from ``-o``."""
+        return self.place_of(key).startswith("-o ")
 
     def problem(self, key: str, message: str) -> str:
         """Returns the line that is shown to the user: place, dotted key, what is wrong."""

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Lines as `sha256sum` writes them, of the files that our tools wrote beside it or in the folders beside it.
 RECORD = ".outputs.sha256"
-PREPARED, SAMPLES, PRUNED, CACHE = ".prepared", ".samples", ".pruned", "CACHEDIR.TAG"
+PREPARED, EXPORTED, SAMPLES, PRUNED, CACHE = ".prepared", ".exported", ".samples", ".pruned", "CACHEDIR.TAG"
 # Keys of configurations that name places to write.
 OUTPUT_KEYS = ("output_dir", "save_inference_dir", "save_dir")
 WEIGHT_SUFFIXES = (".pdparams", ".safetensors", ".pdopt")
@@ -70,6 +70,7 @@ KINDS = {
     "export": Kind("an export", ("inference.yml",), text="format_version:", whole=True),
     "samples": Kind("a folder of samples", (SAMPLES,), whole=True),
     "prepared": Kind("a prepared data set", (PREPARED,), whole=True, asked=True),
+    "exported": Kind("an exported data set", (EXPORTED,), whole=True, asked=True),
     "pruning": Kind("a pruned model", (PRUNED,), whole=True, asked=True),
 }  # fmt: skip
 

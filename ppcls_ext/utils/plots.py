@@ -96,6 +96,25 @@ def draw_training_curves(history: History, path: str | Path, title: str, classes
     _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
 
 
+def draw_loss_curves(history: History, path: str | Path, title: str) -> None:
+    """Draws the training loss and its parts, and the learning rate, by epoch.
+
+    Args:
+        history: records with ``epoch``, ``lr`` and ``train`` (``loss``, its parts, whose names begin with ``loss_``).
+        path: the PNG to write, whole or not at all.
+        title: heading of the figure.
+    """
+    parts = [name for record in history for name in record["train"] if name.startswith("loss_")]
+    names = dict.fromkeys(["loss", *parts])
+    losses = [
+        _line(history, "train", name, name, color=RUN_COLOURS[number % len(RUN_COLOURS)])
+        for number, name in enumerate(names)
+    ]
+    rate = [_line(history, "", "lr", "")]
+    panels: list[Panel] = [("training loss", "epoch", losses, None), ("learning rate", "epoch", rate, None)]
+    _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
+
+
 def draw_detection_curves(history: History, path: str | Path, title: str) -> None:
     """Draws a detector's losses, AP and AP50, learning rate and training speed by epoch.
 
@@ -179,12 +198,13 @@ def _draw_panels(
     last_epoch: int | None = None,
     from_zero: bool = True,
 ) -> None:
-    """Draws four panels and writes the picture.
+    """Draws two or four panels and writes the picture.
 
     The horizontal axis spans the epochs up to ``last_epoch``, or begins at 0; ``from_zero`` lets the vertical one too.
     """
-    figure = _new_figure(10, 7, title)
-    for axes, (heading, unit, lines, most) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    rows = len(panels) // 2
+    figure = _new_figure(10, 3.5 * rows, title)
+    for axes, (heading, unit, lines, most) in zip(figure.subplots(rows, 2).flat, panels, strict=True):
         lines = [line for line in lines if line[1]]
         for label, xs, ys, style in lines:
             # Few epochs are points, which a thin line alone would hardly show.
@@ -524,11 +544,11 @@ def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
     all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
     axes = all_axes[0]
     values = [loss.ap50_lost for _, loss in losses]
-    bars = axes.barh([f"{name} ({loss.number:,})" for name, loss in losses], values,
+    bars = axes.barh([name for name, _ in losses], values,
                      color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
     axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")
     axes.set_xlim(min(0.0, *values) if values else 0, 1.18 * max([0.01, *values]))
-    axes.set_title("AP50 lost to errors (number of them)", fontsize="medium", loc="left")
+    axes.set_title("AP50 lost to errors (TIDE)", fontsize="medium", loc="left")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     if not losses:

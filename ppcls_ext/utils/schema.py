@@ -43,6 +43,7 @@ CountOrZero = Annotated[int, Field(ge=0)]
 _TYPES = {
     "int_type": "a whole number", "float_type": "a number", "finite_number": "a finite number",
     "bool_type": "true or false", "string_type": "a text", "list_type": "a list", "dict_type": "a mapping",
+    "model_type": "a mapping",
 }  # fmt: skip
 _LIMITS = {
     "greater_than_equal": ("ge", "at least"), "greater_than": ("gt", "above"),
@@ -186,6 +187,11 @@ class Checker(Problems):
             self.add(key, f"must be a mapping of arguments, got {values!r}")
             return None
         values = self._with_texts(values, key, {name: field.annotation for name, field in model.model_fields.items()})
+        for name, field in model.model_fields.items():
+            members = _members(field.annotation)
+            parts = [part for part in members if isinstance(part, type) and issubclass(part, Section)]
+            if parts and isinstance(values.get(name), dict):
+                values[name] = self.section(parts[0], values[name], f"{key}.{name}" if key else name)
         taken = values.keys() & supplied.keys()
         for name in sorted(taken):
             self.add(key, f"unknown argument '{name}'; allowed: {', '.join(allowed)}")

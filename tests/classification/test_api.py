@@ -75,7 +75,7 @@ def test_mistakes_are_errors_and_nothing_leaves_the_program(tmp_path: Path) -> N
         classification.evaluate(config)
     with pytest.raises(UserError, match="this is a classification configuration; use a detection configuration"):
         detection.train(config)
-    with pytest.raises(UserError, match="int8 is written for openvino only"):
+    with pytest.raises(UserError, match="int8 is written for openvino"):
         classification.export(config, precisions=["int8"])
 
 

@@ -89,7 +89,10 @@ MISTAKES = [
     ("Loss.Train[0].CELoss.epsilon=-0.1", None, "must be at least 0 and below 1, got -0.1"),
     ("Loss.Train[0].CELoss.weight=-1", None, "must be at least 0, got -1.0"),
     ("Optimizer.clip_grad=-1", "Optimizer.clip_norm", "must be above 0, got -1"),
-    ("Optimizer.lr.warmup_epoch=301", None, "must lie between 0 and Global.epochs (300), got 301"),
+    ("Optimizer.lr.warmup_epoch=-1", None, "must be at least 0, got -1"),
+    ("Global.early_stopping={patience: 0}", "Global.early_stopping.patience", "must be at least 1, got 0"),
+    ("Global.early_stopping=3", "Global.early_stopping", "must be a mapping, got 3 (int)"),
+    ("Global.tuned_batch_size=0", None, "must be at least 1, got 0"),
     (f"{BATCH_OPS}[0].OpSampler.MixupOperator.prob=0.7", f"{BATCH_OPS}[0].OpSampler.prob", "the sum over the operator"),
     ("Metric.Eval[0].TopkAcc.topk=[1, 0]", None, "must hold whole numbers of at least 1, got [1, 0]"),
     # Two names of one thing.
@@ -127,6 +130,17 @@ def test_all_mistakes_of_a_file_come_at_once():
     for change in changes:
         assert any(problem.startswith(f"-o {change}: ") for problem in problems), (change, problems)
     assert len(problems) == len(changes)
+
+
+@pytest.mark.parametrize(("change", "warm_up"), [
+    ([], 20), (["Global.epochs=15"], 1), (["Global.epochs=15", "Optimizer.lr.warmup_epoch=3"], 3),
+    (["Global.epochs=1"], 0.0666667),
+])  # fmt: skip
+def test_the_warm_up_is_a_share_of_the_epochs_unless_it_is_stated(change, warm_up):
+    config = load_config(RECIPE, change)
+    assert config.optimizer.schedule.warmup_epoch == config.document.data["Optimizer"]["lr"]["warmup_epoch"] == warm_up
+    expected = f"Global.epochs 300 -> {config.run.epochs}: Optimizer.lr.warmup_epoch 20 -> {warm_up:g}; -o KEY=VALUE"
+    assert (warm_up in (20, 3)) or config.document.notes[0].startswith(expected)
 
 
 @pytest.mark.parametrize("broken", ["Global.sise=3", "Global.seed=-1", "Global.epochs=many", "Global=5"])

@@ -141,6 +141,21 @@ def test_resume_refuses_weights_alone_and_a_run_is_not_begun_twice(
         train_config(load_config(whole[0].parents[1] / "run.yml"))
 
 
+def test_more_epochs_are_planned_anew(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("detection", "ppcls_ext"):
+        logging.getLogger(name).propagate = True
+    caplog.set_level(logging.INFO, "ppcls_ext")
+    longer = load_config(config_of(whole[0], tmp_path).path, ["epoch=4", "tuned_batch_size=8"])
+    _, report = resume(whole[0], longer, "epoch_0002")
+    assert "epoch 2 -> 4: PPYOLOEHead.static_assigner_epoch 1 -> 2, LearningRate.schedulers[0]" in caplog.text
+    assert "learning rate 0.001 -> 0.0005: it was tuned for 8 images a step" in caplog.text
+    assert "planned anew, over 4 epochs: after epoch 2 it goes on at 0.000452 (before: 9.55e-05)" in caplog.text
+    assert [record["lr"] > 1e-4 for record in report["history"]] == [True, False, True, False]
+    assert report["learning_rate"]["used"] == 0.0005
+
+
 def test_changed_keys_are_listed(
     whole: tuple[Path, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -80,3 +80,15 @@ def test_without_a_download_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delattr(visualizer, "get_path", raising=False)
     patches.replace_missing_font()
     assert not hasattr(visualizer, "get_path")
+
+
+def test_numbers_still_cannot_be_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    import paddle
+
+    monkeypatch.setattr(paddle, "concat", inspect.unwrap(paddle.concat))
+    counts = [paddle.shape(paddle.zeros([number, 4]))[0] for number in (3, 2)]
+    with pytest.raises(ValueError, match="axis"):
+        paddle.concat(counts)
+    patches.concatenate_numbers()
+    assert paddle.concat(counts).tolist() == [3, 2]
+    assert paddle.concat([paddle.zeros([1, 2]), paddle.zeros([1, 3])], axis=1).shape == [1, 5]

@@ -44,6 +44,7 @@ def export_tiny_detector(folder: Path) -> Path:
     from detection.configuration import load_config
     from detection.exporting import export_detector
     from detection.toolkit import build_model
+    from ppcls_ext.runtime.description import Thresholds
     from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +62,7 @@ def export_tiny_detector(folder: Path) -> Path:
         preprocess=config.data["TestReader"]["sample_transforms"],
         nms=True,
         images={file.name: np.asarray(Image.open(file)) for file in files},
+        thresholds=Thresholds(0.3, [0.2, None, 0.12], len(files)),
     )
     return folder / "export"
 

@@ -66,7 +66,7 @@ def test_an_export_gets_int8_from_a_folder_of_images(tmp_path: Path) -> None:
         "quantize_model.py", "--model", "export", "--images", "images", "--output", "smaller", folder=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert "int8, calibrated on 12 images" in done.stdout
+    assert "int8 of format openvino, calibrated on 12 images" in done.stdout
     described = yaml.safe_load((tmp_path / "smaller" / "inference.yml").read_text(encoding="utf-8"))
     assert {artefact["precision"] for artefact in described["artefacts"]} == {"fp32", "int8"}
 
@@ -78,13 +78,13 @@ def test_a_loss_above_the_limit_is_exit_status_1(
 ) -> None:
     from ppcls_ext.deploy import quantize
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise quantize.LimitExceededError("int8 loses 1.20 points, allowed are 0.50; nothing was written")
 
     Image.new("RGB", (8, 8)).save(tmp_path / "black.png")
     tool = runpy.run_path(str(ROOT / "tools" / "quantize_model.py"))
     monkeypatch.setattr(quantize, "quantize_export", refuse)
-    options = ["--model", str(tmp_path / "export"), "--images", str(tmp_path)]
+    options = ["--model", str(tmp_path / "export"), "--images", str(tmp_path), "--format", "openvino"]
     monkeypatch.setattr(sys, "argv", ["quantize_model.py", *options])
     assert tool["main"]() == 1
     assert capsys.readouterr().err == "error: int8 loses 1.20 points, allowed are 0.50; nothing was written\n"

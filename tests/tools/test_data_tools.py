@@ -190,7 +190,7 @@ def test_sonar_from_raw_folder_to_summary(tmp_path: Path, tool: Tool) -> None:
         (("sonar", "RAW"), "try --classes sonar\n"),
         (("sonar", "EMPTY", "--classes", "sonar"), "EMPTY: no image below this folder\n"),
         (("sonar", "RAW", "--classes", "sonar", "--split-files", "x", "y"), "neither here nor in RAW\n"),
-        (("duo", "RAW"), "no annotations below this folder, neither COCO JSON nor (for imagefolder) XML\n"),
+        (("duo", "RAW"), "(0.xml): use python tools/prepare_data.py import RAW --output OUT\n"),
     ],
 )
 def test_unusable_sources_are_one_line_and_status_2(

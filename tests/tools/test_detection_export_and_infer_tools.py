@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import yaml
 from PIL import Image
@@ -14,7 +19,7 @@ from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import write_weights
 from tests.support.coco import annotation, detection, write_coco
 from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
-from tests.support.runs import refusal, run_here, run_tool
+from tests.support.runs import ROOT, refusal, run_here, run_tool
 
 WEIGHTS = "weights=run/checkpoints/epoch_0001"
 
@@ -133,6 +138,26 @@ def test_recommended_thresholds_travel_with_the_weights_that_were_evaluated(proj
     write_weights(other, {name: 2 * value for name, value in trained.model.state_dict().items()})
     trained.config.data["weights"] = str(other)
     assert trained.recommended()[0] is None and "is of other weights" in trained.recommended()[1]
+
+
+def test_the_robots_program_of_the_docs(project):
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r'```python\n("""Prints the boxes of a camera or a video.*?)```', page, re.DOTALL)
+    assert program.count("\n") <= 30
+    (project / "robot.py").write_text(program, encoding="utf-8")
+    frames = [cv2.imread(str(project / "data" / "images" / f"frame_{number}.png")) for number in (0, 1, 2)]
+    writer = cv2.VideoWriter(str(project / "dive.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 96))
+    for frame in frames:
+        writer.write(cv2.resize(frame, (96, 96)))
+    writer.release()
+    done = subprocess.run(
+        [sys.executable, "robot.py", "export", "dive.mp4", "0.1"], cwd=project, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [re.fullmatch(r"frame (\d): (\w+) 0\.\d\d at( -?\d+){4}", line) for line in done.stdout.splitlines()]
+    assert lines
+    assert all(line is not None and line[2] in CLASSES for line in lines)
 
 
 def test_latency_of_the_export(project):

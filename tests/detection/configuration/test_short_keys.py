@@ -37,6 +37,8 @@ def test_image_size_changes_all_readers() -> None:
         "input": [3, 320, 320],
     }  # fmt: skip
     assert sizes(load_config(ROW, ["image_size=640"]).data) == before
+    small = sizes(load_config(ROW, ["image_size=128"]).data)
+    assert small["Train.BatchRandomResize"] == [96, 128, 160]
     yolov10 = sizes(load_config(CONFIGS / "yolov10" / "yolov10_n_duo.yml", ["image_size=416"]).data)
     assert yolov10 == {
         "Train.MosaicPerspective": [416, 416], "Eval.LetterResize": [416, 416], "Test.LetterResize": [416, 416],
@@ -55,9 +57,9 @@ def test_what_is_said_later_counts(tmp_path: Path) -> None:
     assert sizes(load_config(file, ["image_size=192"]).data)["input"] == [3, 128, 192]
 
 
-@pytest.mark.parametrize(("value", "words"), [("330", "such as 320, got 330"), ("big", "got 'big'"), ("-32", "-32")])
+@pytest.mark.parametrize(("value", "words"), [("330", "320, got 330"), ("big", "got 'big'"), ("64", "96, got 64")])
 def test_a_size_that_no_detector_takes(value: str, words: str) -> None:
-    with pytest.raises(UserError, match=f"image_size: must be a multiple of 32 .*{words}"):
+    with pytest.raises(UserError, match=f"image_size: must be a multiple of 32 from 96 on .*{words}"):
         load_config(ROW, [f"image_size={value}"])
 
 
@@ -74,9 +76,9 @@ def test_the_configuration_of_own_data(tmp_path: Path, monkeypatch: pytest.Monke
     for part in ("train", "val"):
         (data / f"{part}.json").rename(data / "annotations" / f"{part}.json")
     monkeypatch.chdir(tmp_path)
-    config = load_config(file, [f"dataset_dir={data}", "epoch=2", "image_size=64"])
+    config = load_config(file, [f"dataset_dir={data}", "epoch=2", "image_size=96"])
     assert (config.num_classes, config.epochs) == (2, 2)
-    assert sizes(config.data)["input"] == [3, 64, 64]
+    assert sizes(config.data)["input"] == [3, 96, 96]
     check_annotations(config)
     assert build_model(config).yolo_head.num_classes == 2
     assert load_config(file, ["dataset_dir=dataset/none", "num_classes=3"]).num_classes == 3

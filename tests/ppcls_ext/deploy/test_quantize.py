@@ -43,38 +43,44 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quantization") / "export"
     export_classifier(
         model, folder, model_name="EConvNeXt_mini", class_num=5, image_shape=[3, 32, 32], preprocess=PREPROCESS,
-        formats=["openvino"],
+        formats=["openvino", "onnx"],
     )  # fmt: skip
     return folder
 
 
 @pytest.fixture(scope="module")
-def quantized(export: Path):
-    """The export with int8 added, judged by how often it agrees with itself in float32."""
+def judged(export: Path) -> Evaluation:
+    """How often a network agrees with the one in float32."""
     images = [image for _, image in pictures(12, seed=1)]
     truth = [one.class_ids[0] for one in load(export)(images)]
 
     def score(predictor) -> float:
         return float(np.mean([one.class_ids[0] == label for one, label in zip(predictor(images), truth, strict=True)]))
 
-    evaluation = Evaluation("top1", score, "drawn pictures", len(images))
+    return Evaluation("top1", score, "drawn pictures", len(images))
+
+
+@pytest.fixture(scope="module")
+def quantized(export: Path, judged: Evaluation):
+    """The export with int8 added."""
     folder = export.parent / "with_int8"
-    return folder, quantize_export(export, folder, pictures(4), evaluation, max_drop=100.0, threads=1)
+    return folder, quantize_export(export, folder, pictures(4), judged, max_drop=100.0, threads=1)
 
 
 def test_int8_stands_beside_float32_with_its_measurements(quantized):
     folder, result = quantized
     entries = yaml.safe_load((folder / "inference.yml").read_text())["artefacts"]
-    assert [(entry["format"], entry["precision"]) for entry in entries] == [("openvino", "fp32"), ("openvino", "int8")]
-    record = entries[1]["verification"]
-    assert record == result.artefacts[1].verification
+    pairs = [("openvino", "fp32"), ("onnx", "fp32"), ("openvino", "int8")]
+    assert [(entry["format"], entry["precision"]) for entry in entries] == pairs
+    record = entries[2]["verification"]
+    assert record == result.artefacts[2].verification
     assert record["fp32"] == 1.0
     assert record["drop_points"] == pytest.approx(100 * (1 - record["int8"]))
     assert record["calibration_images"] == 4
     assert record["bytes"]["int8"] < 0.6 * record["bytes"]["fp32"]
     assert set(record["latency_ms"]) == {"fp32", "int8"}
     for name in ("inference_int8.xml", "inference_int8.bin"):
-        assert entries[1]["sha256"][name] == sha256_of(folder / name)
+        assert entries[2]["sha256"][name] == sha256_of(folder / name)
 
 
 def test_int8_computes_nearly_the_same_with_weights_of_8_bits(quantized):
@@ -92,6 +98,28 @@ def test_int8_computes_nearly_the_same_with_weights_of_8_bits(quantized):
     shapes = [(list(one.get_output_shape(0)), one.get_element_type().get_type_name()) for one in constants]
     # Weights of convolutions; what has one size above 1 is a bias or a scale.
     assert {kind for shape, kind in shapes if len(shape) >= 4 and max(shape) < np.prod(shape)} == {"i8"}
+
+
+@needs("sympy")
+def test_int8_for_onnx_runtime_stands_beside_that_for_openvino(quantized, judged: Evaluation, tmp_path: Path):
+    import onnx
+
+    folder, _ = quantized
+    both = tmp_path / "both"
+    result = quantize_export(folder, both, pictures(4), judged, max_drop=100.0, threads=1, format_name="onnx")
+    assert [one.title for one in result.artefacts][2:] == ["openvino int8", "onnx int8"]
+    record = result.artefacts[3].verification
+    assert record["fp32"] == 1.0 and record["bytes"]["int8"] < 0.6 * record["bytes"]["fp32"]
+    exact, rounded = (load(both, "onnxruntime", precision=name) for name in ("fp32", "int8"))
+    batch = np.stack([exact.prepare(image, name) for name, image in pictures(8, seed=2)])
+    expected, found = exact.backend.run(batch), rounded.backend.run(batch)
+    assert np.abs(found - expected).max() > 1e-5, "the float32 network was opened"
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.8
+    graph = onnx.load(both / "inference_int8.onnx").graph
+    kinds = {weight.name: weight.data_type for weight in graph.initializer}
+    inputs = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    weights = [kinds.get(inputs.get(node.input[1])) for node in graph.node if node.op_type == "Conv"]
+    assert len(weights) > 4 and set(weights) == {onnx.TensorProto.INT8}
 
 
 def test_what_makes_boxes_of_the_last_layers_stays_in_float():
@@ -118,7 +146,8 @@ def test_what_loses_too_much_leaves_no_file(export: Path, tmp_path: Path, monkey
             target.with_suffix(Path(name).suffix).write_bytes((folder / name).read_bytes())
 
     # What the network is does not matter here, only what its evaluation says.
-    monkeypatch.setattr(quantize, "quantize_network", copy)
+    row = quantize.QUANTIZERS["openvino"]._replace(quantize=copy)
+    monkeypatch.setitem(quantize.QUANTIZERS, "openvino", row)
     scores = iter([0.9, 0.85])
     evaluation = Evaluation("top1", lambda predictor: next(scores), "invented", 20)
     before = sorted(tmp_path.iterdir())
@@ -133,7 +162,7 @@ def test_what_cannot_be_quantised_is_refused(export: Path, tmp_path: Path):
     for folder in (other, changed):
         shutil.copytree(export, folder)
     document = yaml.safe_load((export / "inference.yml").read_text())
-    document["artefacts"][0]["format"] = "onnx"
+    document["artefacts"] = document["artefacts"][1:]
     (other / "inference.yml").write_text(yaml.safe_dump(document))
     with pytest.raises(UserError, match="has nothing for openvino fp32.*tools/export_model.py --format openvino"):
         quantize_export(other, tmp_path / "new", pictures(1), None)
@@ -156,6 +185,7 @@ def test_what_cannot_be_done_is_told_before_any_work(monkeypatch: pytest.MonkeyP
         check_request(-1.0, labelled=True)
     with pytest.raises(UserError, match="--max-drop: .*labelled"):
         check_request(0.5, labelled=False)
-    monkeypatch.setattr(quantize, "PACKAGES", ("openvino", "nncf_that_is_not_there"))
+    row = quantize.QUANTIZERS["openvino"]._replace(packages=("openvino", "nncf_that_is_not_there"))
+    monkeypatch.setitem(quantize.QUANTIZERS, "openvino", row)
     with pytest.raises(UserError, match="missing package nncf_that_is_not_there.*requirements-deploy.lock"):
         check_request(None, labelled=False)

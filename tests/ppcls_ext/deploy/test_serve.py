@@ -100,8 +100,24 @@ def test_a_detector_answers_as_the_runtime_does(detector_folder, detector):
         boxes = np.reshape([one["box"] for one in answer["detections"]], (-1, 4))
         np.testing.assert_allclose(boxes, expected.boxes, atol=1e-2)
         assert (answer["width"], answer["height"]) == (expected.width, expected.height)
-    usual = detector.post("/predict", data=files[-1].read_bytes()).json["detections"]
-    assert usual == [one for one in answer["detections"] if one["score"] >= 0.3]
+    found, usual, chosen = (
+        detector.post(f"/predict?threshold={threshold}", data=files[0].read_bytes()).json["detections"]
+        for threshold in ("0.1", "0.3", "recommended")
+    )
+    assert usual == detector.post("/predict", data=files[0].read_bytes()).json["detections"]
+    assert usual == [one for one in found if one["score"] >= 0.3]
+    limits = detector.get("/model").json["recommended"]
+    assert limits == [0.2, 0.3, 0.12]
+    assert chosen == [one for one in found if one["score"] >= limits[one["class_id"]]] != usual
+
+
+def test_a_detector_that_nobody_evaluated_has_no_recommended_thresholds(detector_folder):
+    with OneThread(load(detector_folder, threads=1)) as model:
+        model.predictor.thresholds = None
+        client = client_of(model)
+        assert client.get("/model").json["recommended"] is None
+        answer = client.post("/predict?threshold=recommended", data=picture(RED))
+        refused(answer, 400, "no recommended thresholds; threshold must be a number")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])

@@ -224,4 +224,8 @@ def test_a_detector_draws_boxes_and_the_slider_thins_them_out(
         shown = float(page.text("threshold-value"))
         assert len(page.rows()) == sum(score >= shown for score in scores) < len(scores)
         assert "not shown" in page.text("status")
+        browser.find_element(By.ID, "recommended").click()
+        limits = (0.2, 0.3, 0.12)
+        assert len(page.rows()) == sum(one["score"] >= limits[one["class_id"]] for one in found["detections"])
+        assert not slider.is_enabled()
     assert browser.get_log("browser") == []

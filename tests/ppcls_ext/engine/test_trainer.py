@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 from ppcls_ext.engine.environment import Environment, InterruptWatch
 from ppcls_ext.engine.loader import EpochBatchSampler, Loader
+from ppcls_ext.engine.plan import EarlyStopping
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -24,7 +27,7 @@ from ppcls_ext.utils.errors import Interrupted, UserError
 class OneWeight(Task):
     """Ten samples in batches of two; the weight counts optimizer steps, and the metric falls after its third value."""
 
-    metric, advice = "score", "try something else"
+    metric, advice, constant = "score", "try something else", 0.1
     environment = Environment("cpu", 0, 1, 0)
 
     def __init__(self, bad_step: int = -1, update_freq: int = 1, **options: Any) -> None:
@@ -55,10 +58,10 @@ class OneWeight(Task):
 
     def evaluate(self) -> dict[str, dict[str, Any]]:
         self.evaluated += 1
-        return {"eval": {"score": [0.0, 0.5, 0.4, 0.3][self.evaluated - 1]}}
+        return {"eval": {"score": [0.0, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0][self.evaluated - 1]}}
 
     def rate(self, updates: int) -> float:
-        return 0.1
+        return self.constant
 
     def data_order(self) -> dict[str, int]:
         return {"images": 10}
@@ -123,6 +126,47 @@ def test_inside_an_epoch_only_whole_updates_are_saved_and_a_rest_of_batches_is_l
     report = train(tmp_path, OneWeight(update_freq=2, save_steps=1, epochs=1))
     assert saved(tmp_path) == ["epoch_0000_step_000002", "epoch_0001"]
     assert report["optimizer_steps"] == 2
+
+
+STOPS = {"patience": 2, "min_delta": 0.05}
+
+
+def stopping(epochs: int = 6, **changes: Any) -> OneWeight:
+    return OneWeight(epochs=epochs, early_stopping=EarlyStopping(**{**STOPS, **changes}))
+
+
+def test_a_run_whose_metric_no_longer_rises_ends_early(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "ppcls_ext"):
+        report = train(tmp_path, stopping())
+    reason = "score has not risen by more than 0.05 above 0.5000 (epoch 2) in 2 evaluations"
+    assert f"stopped early, after epoch 4 of 6: {reason}" in caplog.text
+    assert report["early_stopping"] == {**STOPS, "stopped": True, "reason": reason}
+    assert saved(tmp_path) == ["epoch_0001", "epoch_0002", "epoch_0004"]
+    assert "early_stopping" not in train(tmp_path / "without", OneWeight())
+
+
+def test_a_rise_must_be_larger_than_min_delta(tmp_path):
+    assert train(tmp_path, stopping(patience=1, min_delta=0.5))["epochs"] == 2
+
+
+def test_a_run_that_ended_early_goes_on_with_more_patience_epochs_or_another_rate_only(tmp_path, caplog):
+    def go_on(task: OneWeight) -> int:
+        shutil.copytree(tmp_path / "run", tmp_path / "next", symlinks=True)
+        epochs = train(tmp_path / "next", task, "auto")["epochs"]
+        shutil.rmtree(tmp_path / "next")
+        return epochs
+
+    train(tmp_path / "run", stopping())
+    with caplog.at_level(logging.INFO, "ppcls_ext"):
+        assert go_on(stopping()) == 4
+    assert "finished already, early after epoch 4: score has not risen" in caplog.text
+    assert go_on(stopping(patience=3)) == 5
+    assert go_on(stopping(epochs=7)) == 6, "it waits anew"
+    other = stopping()
+    other.constant = 0.05
+    with caplog.at_level(logging.INFO, "ppcls_ext"):
+        assert go_on(other) == 6
+    assert "planned anew, over 6 epochs: after epoch 4 it goes on at 0.05 (before: 0.1)" in caplog.text
 
 
 @pytest.mark.parametrize("stop_at", [0, 3])

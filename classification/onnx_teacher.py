@@ -1,0 +1,289 @@
+"""A teacher of distillation that is any network in an ONNX file, and a cache for the outputs of any teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.nn import functional
+
+from classification.config import CACHE, DISTILLATION, TEACHER, Config
+from classification.data.datasets import ImageDataset
+from classification.data.loader import SampleReader
+from classification.sections import OnnxTeacherSettings
+from ppcls_ext.engine.loader import SampleKey
+from ppcls_ext.preprocess.operators import NormalizeImage
+from ppcls_ext.utils.display import Display
+from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.files import atomic_folder, sha256_of, write_json
+
+logger = logging.getLogger(__name__)
+# Logits ``[N, class_num]`` or None, and what is compared with the student's stages, ``[N, C_i, H_i, W_i]`` each.
+Outputs = tuple[paddle.Tensor | None, list[paddle.Tensor]]
+MEGABYTE = 1e6
+CACHE_BATCH = 32
+# ONNX Runtime would write the fault to the terminal as well.
+FATAL_ONLY = 4
+
+
+class OnnxTeacher(nn.Layer):
+    """Runs the file with ONNX Runtime; no gradient reaches it, and no checkpoint of the student holds it.
+
+    Args:
+        config: the configuration, with ``Distillation``.
+        settings: its teacher.
+
+    Attributes:
+        image_shape: ``[channels, height, width]`` that it sees; images of another size are resized to it.
+
+    Raises:
+        UserError: ONNX Runtime is missing, the file is damaged or lacks its weights, or input or outputs do not fit.
+    """
+
+    def __init__(self, config: Config, settings: OnnxTeacherSettings) -> None:
+        super().__init__()
+        distillation = config.distillation
+        assert distillation is not None and config.train is not None
+        self._refuse = lambda key, message: UserError(config.document.problem(f"{TEACHER}.{key}", message))
+        self.settings = settings
+        self._session = self._open(Path(settings.onnx))
+        self._names = [settings.logits] if settings.logits and distillation.weight > 0 else []
+        self._with_logits = bool(self._names)
+        features_key = f"{DISTILLATION}.features.outputs"
+        known = [node.name for node in self._session.get_outputs()]
+        wanted = [(name, f"{TEACHER}.logits") for name in self._names]
+        wanted += [(name, features_key) for name in (distillation.features.outputs if distillation.features else [])]
+        for name, key in wanted:
+            if name not in known:
+                message = f"{settings.onnx} has no output '{name}'{suggestion(name, known)}; it has {', '.join(known)}"
+                raise UserError(config.document.problem(key, message))
+        self._names = [name for name, _ in wanted]
+        channels, *size = config.run.image_shape
+        self.image_shape = [3, *self._input_size(config, size)]
+        normalise = next((one for one in reversed(config.train.operators) if isinstance(one, NormalizeImage)), None)
+        factors = np.ones(3) if normalise is None else normalise.factors.astype(np.float64)
+        offsets = np.zeros(3) if normalise is None else normalise.offsets.astype(np.float64)
+        # The student's (byte * factor + offset) -> the teacher's (byte - mean) / std, in the student's order: RGB.
+        mean, std = np.array(settings.mean), np.array(settings.std)
+        self._scale = (1 / (factors * std)).astype(np.float32).reshape(3, 1, 1)
+        self._shift = ((-offsets / factors - mean) / std).astype(np.float32).reshape(3, 1, 1)
+        outputs = self._run(np.zeros([1, channels, *size], np.float32))
+        self._check_outputs(config, outputs)
+
+    def _open(self, file: Path) -> Any:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise self._refuse("onnx", "needs ONNX Runtime: make setup-deploy, or pip install onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        threads = (os.environ.get("OMP_NUM_THREADS") or "").split(",")[0]
+        if threads.isdigit():
+            options.intra_op_num_threads = int(threads)
+        options.log_severity_level = FATAL_ONLY
+        try:
+            return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            # ONNX Runtime has a class of its own for each fault, without a common base but Exception.
+            reason = str(error).strip().splitlines()[0]
+            if "external" in reason.lower() or "no such file" in reason.lower():
+                reason = f"its weights lie in another file, which is not beside it ({reason})"
+            raise self._refuse("onnx", f"{file} cannot be opened: {reason}") from error
+
+    def _input_size(self, config: Config, size: list[int]) -> list[int]:
+        """Returns height and width that the file wants: its own, or ``Distillation.image_size``, or the student's."""
+        inputs, file = self._session.get_inputs(), self.settings.onnx
+        shape = list(inputs[0].shape) if inputs else []
+        what = ", ".join(f"{node.name} {list(node.shape)} {node.type}" for node in inputs)
+        if len(inputs) != 1 or len(shape) != 4 or "float" not in inputs[0].type:
+            raise self._refuse("onnx", f"{file} must take one float input [N, 3, H, W]; it takes {what}")
+        if shape[1] != 3:
+            hint = "; channels last are not supported: export it with channels first" if shape[-1] == 3 else ""
+            raise self._refuse("onnx", f"{file} must take colours first, [N, 3, H, W]; it takes {what}{hint}")
+        stated = config.distillation.image_size
+        sides = [stated, stated] if stated is not None else size
+        fixed = [side if isinstance(side, int) else None for side in shape[2:]]
+        for side, own in zip(sides, fixed, strict=True):
+            if stated is not None and own is not None and own != side:
+                message = f"is {stated}, but {file} takes images of {fixed[0]} x {fixed[1]} only; leave the key out"
+                raise UserError(config.document.problem(f"{DISTILLATION}.image_size", message))
+        return [own or side for side, own in zip(sides, fixed, strict=True)]
+
+    def _check_outputs(self, config: Config, outputs: list[np.ndarray]) -> None:
+        for name, output in zip(self._names[self._with_logits :], outputs[self._with_logits :], strict=True):
+            if output.ndim != 4:
+                message = f"'{name}' of {self.settings.onnx} has the shape {list(output.shape)}, expected [N, C, H, W]"
+                raise UserError(config.document.problem(f"{DISTILLATION}.features.outputs", message))
+        if self._with_logits:
+            expected, found = [1, config.arch.class_num], list(outputs[0].shape)
+            if found != expected:
+                message = f"'{self._names[0]}' of {self.settings.onnx} has the shape {found}, expected {expected}"
+                raise self._refuse("logits", f"{message} (Arch.class_num); or use {DISTILLATION}.weight: 0")
+
+    def widths(self, stages: Sequence[int]) -> list[int]:
+        """Returns the channels of the outputs that are compared with these stages."""
+        zeros = np.zeros([1, *self.image_shape], np.float32)
+        return [int(output.shape[1]) for output in self._run(zeros)[self._with_logits :]][: len(stages)]
+
+    def _run(self, images: np.ndarray) -> list[np.ndarray]:
+        """Images ``[N, channels, H, W]`` of the student -> the outputs, logits first."""
+        if images.shape[1] == 1:
+            images = np.repeat(images, 3, axis=1)
+        images = images * self._scale + self._shift
+        if list(images.shape[2:]) != self.image_shape[1:]:
+            tensor = paddle.to_tensor(images)
+            images = functional.interpolate(tensor, self.image_shape[1:], mode="bilinear", align_corners=False).numpy()
+        if self.settings.channel_order == "bgr":
+            images = images[:, ::-1]
+        name = self._session.get_inputs()[0].name
+        dtype = np.float16 if "float16" in self._session.get_inputs()[0].type else np.float32
+        return self._session.run(self._names, {name: np.ascontiguousarray(images, dtype=dtype)})
+
+    def forward(self, image: paddle.Tensor) -> paddle.Tensor:
+        """Images ``[N, channels, H, W]`` of the student -> the teacher's logits ``[N, class_num]``."""
+        return self.outputs(image, [])[0]
+
+    def outputs(self, image: paddle.Tensor, stages: Sequence[int]) -> Outputs:
+        """Images as for `forward` -> logits (None if they are not wanted), and the outputs for some stages."""
+        found = [paddle.to_tensor(output.astype(np.float32)) for output in self._run(image.numpy())]
+        logits = found.pop(0) if self._with_logits else None
+        return logits, found[: len(stages)]
+
+
+class TeacherCache:
+    """The outputs of a teacher for every image of a data set, in one folder: arrays and ``cache.json``.
+
+    Args:
+        folder: an existing cache; see :func:`open_cache`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        self._arrays = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(self._record["outputs"])]
+
+    def outputs(self, indices: np.ndarray) -> Outputs:
+        """Numbers of images ``[N]`` -> what the teacher gave for them."""
+        found = [paddle.to_tensor(np.asarray(array[indices], dtype=np.float32)) for array in self._arrays]
+        logits = found.pop(0) if self._record["with_logits"] else None
+        return logits, found
+
+
+RECORD = "cache.json"
+
+
+def open_cache(
+    config: Config, dataset: ImageDataset, teacher: nn.Layer, stages: Sequence[int], identity: dict[str, Any],
+    fill: bool,
+) -> TeacherCache:  # fmt: skip
+    """Opens ``Distillation.cache``, or fills it: one pass of the teacher over all images.
+
+    Args:
+        config: the configuration; its operators must give the same view of an image in every epoch.
+        dataset: the training set.
+        teacher: has ``outputs``, see :meth:`OnnxTeacher.outputs`.
+        stages: the stages that are compared.
+        identity: of the teacher.
+        fill: fill it if it is not there.
+
+    Raises:
+        UserError: it is of another teacher, of other images or damaged, or the disk has no room for it.
+    """
+    assert config.distillation is not None and config.train is not None and config.distillation.cache is not None
+    folder = Path(config.distillation.cache)
+
+    def refuse(message: str) -> UserError:
+        return UserError(config.document.problem(CACHE, message))
+
+    data = config.document.data
+    operators = data["DataLoader"]["Train"]["dataset"].get("transform_ops")
+    asked = [data[DISTILLATION].get("features"), dict(data[DISTILLATION]["teacher"])]
+    for place in ("onnx", "pretrained"):
+        # The checksum tells the teacher, wherever it lies.
+        asked[1].pop(place, None)
+    wanted = {
+        "teacher": identity["sha256"],
+        "stages": list(stages),
+        "settings": json.loads(json.dumps([teacher.image_shape, config.run.image_shape, operators, asked])),
+        "images": _checksum_of(dataset),
+    }
+    meanings = {"teacher": "another teacher", "stages": "other stages", "settings": "other operators, sizes or outputs",
+                "images": "other images"}  # fmt: skip
+    if folder.exists():
+        try:
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            damaged = [name for name, checksum in record["files"].items() if sha256_of(folder / name) != checksum]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise refuse(f"{folder} is no whole cache ({error}); remove it") from error
+        for key, value in wanted.items():
+            if record.get(key) != value:
+                raise refuse(f"{folder} is of {meanings[key]}; remove it, or name another folder")
+        if damaged:
+            raise refuse(f"{folder}/{damaged[0]} is damaged (its checksum differs); remove the folder")
+        logger.info("teacher's outputs: from %s", folder)
+        return TeacherCache(folder)
+    if fill:
+        _fill(config, dataset, teacher, stages, wanted, folder, refuse)
+    return TeacherCache(folder)
+
+
+def _fill(
+    config: Config, dataset: ImageDataset, teacher: nn.Layer, stages: Sequence[int], wanted: dict[str, Any],
+    folder: Path, refuse: Any,
+) -> None:  # fmt: skip
+    example = teacher.outputs(paddle.zeros([1, *config.run.image_shape]), stages)
+    shapes = [list(output.shape[1:]) for output in _as_list(example)]
+    size = len(dataset) * sum(int(np.prod(shape)) for shape in shapes) * 2
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    text = f"{size / MEGABYTE:,.0f} MB for {len(dataset):,} images"
+    if size > free:
+        raise refuse(f"{folder} would take {text}, but only {free / MEGABYTE:,.0f} MB are free")
+    logger.info("teacher's outputs: writing %s, %s", folder, text)
+    reader = SampleReader(dataset, config.train.operators, seed=0, training=False)
+    with atomic_folder(folder) as temporary:
+        arrays = [
+            np.lib.format.open_memmap(temporary / f"{number}.npy", "w+", np.float16, (len(dataset), *shape))
+            for number, shape in enumerate(shapes)
+        ]
+        batches = range(0, len(dataset), CACHE_BATCH)
+        with Display("teacher", len(batches)) as display:
+            for first in batches:
+                indices = range(first, min(first + CACHE_BATCH, len(dataset)))
+                # An image that cannot be read keeps zeros, which nobody asks for.
+                samples = [reader.read(SampleKey(0, index, index)) for index in indices]
+                good = [sample for sample in samples if sample.image is not None]
+                if good:
+                    images = paddle.to_tensor(np.stack([sample.image for sample in good]))
+                    for array, output in zip(arrays, _as_list(teacher.outputs(images, stages)), strict=True):
+                        array[[sample.index for sample in good]] = output.numpy().astype(np.float16)
+                display.advance()
+        for array in arrays:
+            array.flush()
+        files = {f"{number}.npy": sha256_of(temporary / f"{number}.npy") for number in range(len(arrays))}
+        record = {**wanted, "outputs": len(arrays), "with_logits": example[0] is not None, "files": files}
+        write_json(temporary / RECORD, record)
+
+
+def _as_list(outputs: Outputs) -> list[paddle.Tensor]:
+    logits, features = outputs
+    return [*([] if logits is None else [logits]), *features]
+
+
+def _checksum_of(dataset: ImageDataset) -> str:
+    """Returns a checksum of all images, in their order."""
+    total = hashlib.sha256()
+    for index in range(len(dataset)):
+        try:
+            image, _ = dataset.load(index)
+        except UserError:
+            image = b""
+        total.update(hashlib.sha256(image if isinstance(image, bytes) else np.ascontiguousarray(image)).digest())
+    return total.hexdigest()

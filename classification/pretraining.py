@@ -1,0 +1,299 @@
+"""Pretraining on images without labels: masked images (arXiv 2301.00808), or a teacher whose features are followed.
+
+The result is a checkpoint of the network like every other; decoder and projections lie beside it, for resuming.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle.nn import functional
+from PIL import Image
+
+from classification.config import Config
+from classification.data.loader import SampleReader, stack_images
+from classification.distillation import find_teacher
+from classification.task import ClassificationTask, TrainOutput
+from ppcls_ext.arch.flops import count_parameters
+from ppcls_ext.arch.masked import MaskedAutoencoder, draw_visible, enlarged, join_patches, normalised_patches
+from ppcls_ext.engine.checkpoint import depth_to_continue
+from ppcls_ext.engine.environment import Environment, derive_seed, prepare_environment, seed_everything
+from ppcls_ext.engine.loader import SampleKey
+from ppcls_ext.engine.recorder import RunFolder
+from ppcls_ext.engine.task import EpochSums
+from ppcls_ext.engine.trainer import Trainer
+from ppcls_ext.preprocess.operators import NormalizeImage
+from ppcls_ext.utils.drawing import contact_sheet
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_path
+from ppcls_ext.utils.plots import draw_loss_curves
+from ppcls_ext.weights import load_weights
+
+logger = logging.getLogger(__name__)
+
+# With fewer patches on a side, too little is visible to tell what is hidden.
+FEWEST_PATCHES = 4
+# Of the images in ``pictures/``, and the side in pixels that small ones are shown at.
+PICTURES, PICTURE_SIDE, GAP = 8, 160, 4
+# Keeps the draw of hidden patches apart from that of the augmentation, which has the same seed, epoch and sample.
+MASK = 7
+PREFIX = "decoder."
+
+
+def pretrain_config(
+    config: Config, environment: Environment | None = None, resume: str | None = None
+) -> dict[str, Any]:
+    """Pretrains the network of a configuration with ``Pretraining``; returns the report, as in ``report.json``.
+
+    Args:
+        config: the configuration.
+        environment: device, rank and seed; those of the configuration unless given.
+        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run (or for ``Global.checkpoints``).
+
+    Raises:
+        Interrupted: the user stopped the run; it has been saved.
+        UserError: something that the user can mend.
+    """
+    needed = {"DataLoader.Train": config.train, "Optimizer": config.optimizer}
+    missing = [key for key, value in needed.items() if value is None]
+    if missing:
+        raise UserError(f"{config.document.path}: pretraining needs {', '.join(missing)}")
+    find_teacher(config)
+    environment = environment or prepare_environment(config.run.device, config.run.seed)
+    resume = resume or config.run.checkpoints
+    task = TASKS[config.pretraining.name]
+    with RunFolder(config.output_dir, environment.is_main, fresh=resume is None) as folder:
+        config = config.with_depth(depth_to_continue(config.document.data, resume, folder.checkpoints))
+        return Trainer(task(config, environment), folder, resume).run()
+
+
+class PretrainingTask(ClassificationTask):
+    """What both ways have in common: no labels, no evaluation, a picture every few epochs.
+
+    Args:
+        config: the configuration; needs ``Arch``, ``Optimizer``, ``DataLoader.Train`` and ``Pretraining``.
+        environment: device, rank and seed.
+    """
+
+    def __init__(self, config: Config, environment: Environment) -> None:
+        super().__init__(config, environment)
+        self._warn_of_small_images()
+
+    def _warn_of_small_images(self) -> None:
+        """Says how many pictures have fewer pixels than a patch, of which the network sees nothing but a blur."""
+        patch = self.model.feature_strides[-1]
+        indices = np.linspace(0, len(self.dataset) - 1, min(len(self.dataset), 200)).astype(int)
+        small = []
+        for index in dict.fromkeys(indices.tolist()):
+            try:
+                decode, *_ = SampleReader(self.dataset, self.config.train.operators, 0, True).operators
+                image = decode(self.dataset.load(index)[0], self.dataset.name_of(index))
+            except UserError:
+                continue
+            if min(image.shape[:2]) < patch:
+                small.append(f"{self.dataset.name_of(index)} ({image.shape[1]} x {image.shape[0]})")
+        if small:
+            logger.warning(
+                "%d of %d images that were looked at are smaller than a patch of %d px and are enlarged: %s",
+                len(small), len(indices), patch, ", ".join(small[:3]),
+            )  # fmt: skip
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Is called before the batches of an epoch (from 0) and before its end."""
+        super().begin_epoch(epoch)
+        self._epoch = epoch
+
+    def scores(self, output: TrainOutput, batch: dict[str, Any]) -> dict[str, float]:
+        """Returns nothing: there are no labels."""
+        return {}
+
+    def end_epoch(self) -> None:
+        """Draws a picture every ``Pretraining.picture_interval`` epochs and after the last."""
+        super().end_epoch()
+        every, number = self.config.pretraining.picture_interval, self._epoch + 1
+        if self.environment.is_main and every and (number % every == 0 or number == self.config.run.epochs):
+            images = self._shown_images()
+            self.network.eval()
+            with paddle.no_grad():
+                rows = self.pictures(images)
+            draw_rows(rows, self.captions, self.config.output_dir / "pictures" / f"epoch_{number:04d}.png")
+
+    def _shown_images(self) -> paddle.Tensor:
+        """Returns the same few images for every picture, ``[n, C, H, W]``, augmented as in the first epoch."""
+        reader = SampleReader(self.dataset, self.config.train.operators, self.environment.seed, training=True)
+        indices = np.linspace(0, len(self.dataset) - 1, min(PICTURES, len(self.dataset))).astype(int).tolist()
+        return paddle.to_tensor(stack_images([reader.read(SampleKey(0, index, index)).image for index in indices]))
+
+    captions: tuple[str, ...]
+
+    def pictures(self, images: paddle.Tensor) -> list[list[np.ndarray]]:
+        """Returns for each image ``[C, H, W]`` a row of pictures ``uint8`` ``[H, W, 3]``, one for each caption."""
+        raise NotImplementedError
+
+    def as_bytes(self, images: np.ndarray) -> np.ndarray:
+        """Normalised images ``[..., C, H, W]`` -> ``uint8`` ``[..., H, W, 3]``."""
+        operators = self.config.train.operators
+        normalise = next((one for one in reversed(operators) if isinstance(one, NormalizeImage)), None)
+        if normalise is not None:
+            images = (images - normalise.offsets.reshape(-1, 1, 1)) / normalise.factors.reshape(-1, 1, 1)
+        images = np.moveaxis(np.clip(np.rint(images), 0, 255).astype(np.uint8), -3, -1)
+        return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+
+    def describe(self) -> str:
+        """Returns what is trained on what."""
+        arch, parameters = self.config.arch, count_parameters(self.model)
+        kind = self.config.pretraining.name.lower()
+        return f"{kind} pretraining of {arch.name}: {parameters:,} trainable parameters, {len(self.dataset)} images"
+
+    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
+        """Takes over what :meth:`sums_to_json` returned."""
+        sums = super().sums_from_json(values)
+        sums.values.pop("top1", None)
+        return sums
+
+    def report(self) -> dict[str, Any]:
+        """Returns the task's part of ``report.json``."""
+        return {**super().report(), "pretraining": self.config.pretraining.model_dump()}
+
+    def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:
+        """Draws loss and learning rate by epoch."""
+        draw_loss_curves(history, path, f"{self.config.pretraining.name}, {self.config.arch.name}")
+
+
+class MaskedTask(PretrainingTask):
+    """``Pretraining.name: Masked``: the network paints hidden patches."""
+
+    captions = ("seen", "painted", "image")
+
+    def build_auxiliary(self) -> list[tuple[str, paddle.Tensor]]:
+        """Puts the network into an autoencoder; returns the decoder's parameters by name."""
+        channels, *size = self.config.run.image_shape
+        # A seed of its own: the network starts as it would without a decoder.
+        seed_everything(derive_seed(self.environment.seed, "decoder"))
+        self.autoencoder = MaskedAutoencoder(self.model, channels, self.config.pretraining.decoder_channels)
+        patch = self.autoencoder.patch
+        self.size = [max(math.ceil(side / patch), FEWEST_PATCHES) * patch for side in size]
+        if self.size != size:
+            logger.info(
+                "images of %d x %d px are enlarged to %d x %d: whole patches of %d px, at least %d on a side",
+                size[1], size[0], self.size[1], self.size[0], patch, FEWEST_PATCHES,
+            )  # fmt: skip
+        self.patches = math.prod(side // patch for side in self.size)
+        return [(PREFIX + name, value) for name, value in self.autoencoder.decoder.named_parameters()]
+
+    def _wrap(self) -> paddle.nn.Layer:
+        if self.environment.world_size > 1:
+            # The classifier has no gradient.
+            return paddle.DataParallel(self.autoencoder, find_unused_parameters=True)
+        return self.autoencoder
+
+    def networks(self) -> list[paddle.nn.Layer]:
+        """Returns the network with its decoder."""
+        return [self.autoencoder]
+
+    def _visible(self, indices: Sequence[int], epoch: int) -> np.ndarray:
+        seeds = [[MASK, self.environment.seed, epoch, index] for index in indices]
+        return draw_visible(self.patches, self.config.pretraining.mask_ratio, seeds)
+
+    def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
+        """Returns the loss of a batch, ``image`` ``[N, C, H, W]``; patches are hidden by seed, epoch and sample."""
+        visible = self._visible(batch["index"].numpy().tolist(), self._epoch)
+        with self.precision.autocast():
+            seed_everything(seed)
+            loss, painted = self.network(enlarged(batch["image"], *self.size), visible)
+        return TrainOutput(painted, loss)
+
+    def pictures(self, images: paddle.Tensor) -> list[list[np.ndarray]]:
+        """Returns for each image what the network sees, what it paints into the hidden patches, and the image."""
+        images = enlarged(images, *self.size)
+        visible = self._visible(range(len(images)), 0)
+        _, painted = self.autoencoder(images, visible)
+        patch = self.autoencoder.patch
+        rows, columns = (side // patch for side in self.size)
+        _, mean, deviation = normalised_patches(images, patch)
+        hidden = np.ones([len(images), self.patches, 1, 1, 1], bool)
+        np.put_along_axis(hidden, visible[:, :, None, None, None], False, axis=1)
+        full = join_patches((painted * deviation + mean), rows, columns).numpy()
+        mask = join_patches(paddle.to_tensor(hidden.astype("float32")).expand([-1, -1, 1, patch, patch]), rows, columns)
+        mask, original = mask.numpy() > 0, images.numpy()
+        pictures = self.as_bytes(original)
+        seen = np.where(np.moveaxis(mask, 1, -1), np.uint8(127), pictures)
+        filled = self.as_bytes(np.where(mask, full, original))
+        return [list(row) for row in zip(seen, filled, pictures, strict=True)]
+
+    def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
+        """Returns the arrays of a checkpoint, the decoder's under ``auxiliary``."""
+        decoder = {name: value.numpy() for name, value in self.autoencoder.decoder.state_dict().items()}
+        return {**super().arrays(), "auxiliary": decoder}
+
+    def restore(self, checkpoint: Any, updates: int, where: str) -> None:
+        """Takes over a checkpoint; see `ClassificationTask.restore`.
+
+        Raises:
+            UserError: names or shapes do not fit, or it holds no decoder.
+        """
+        if not checkpoint.auxiliary:
+            raise UserError(f"{where}: holds no decoder; its weights can be used as Global.pretrained_model")
+        load_weights(self.autoencoder.decoder, checkpoint.auxiliary)
+        super().restore(checkpoint, updates, where)
+
+
+class DistilledTask(PretrainingTask):
+    """``Pretraining.name: Distilled``: the network follows the teacher of ``Distillation``."""
+
+    captions = ("image", "likeness to the teacher, white: 1")
+
+    def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
+        """Returns the loss of a batch: ``image`` ``[N, C, H, W]``, ``index`` ``[N]``."""
+        with self.precision.autocast():
+            taught = self.distillation.teach(batch["image"], batch["index"])
+            seed_everything(seed)
+            output = self.network(batch["image"])
+        return TrainOutput(output, *self.distillation.losses(None, output, taught))
+
+    def _wrap(self) -> paddle.nn.Layer:
+        network = self.distillation.network
+        if self.environment.world_size > 1:
+            # Without logits the classifier has no gradient.
+            return paddle.DataParallel(network, find_unused_parameters=True)
+        return network
+
+    def pictures(self, images: paddle.Tensor) -> list[list[np.ndarray]]:
+        """Returns for each image itself, and how alike the features of the last compared stage are, by position."""
+        pictures = self.as_bytes(images.numpy())
+        if self.distillation.settings.features is None:
+            return [[picture, picture] for picture in pictures]
+        ours = self.distillation.network(images)[1][-1].astype("float32")
+        theirs = self.distillation.teach(images)[1][-1].astype("float32")
+        if theirs.shape[2:] != ours.shape[2:]:
+            theirs = functional.adaptive_avg_pool2d(theirs, ours.shape[2:])
+        ours, theirs = ours - ours.mean(axis=1, keepdim=True), theirs - theirs.mean(axis=1, keepdim=True)
+        alike = functional.cosine_similarity(ours, theirs, axis=1).unsqueeze(1)  # [n, 1, h, w]
+        alike = functional.interpolate(alike, images.shape[2:], mode="nearest").clip(0, 1).numpy()[:, 0]
+        maps = np.repeat(np.rint(255 * alike).astype(np.uint8)[..., None], 3, axis=-1)
+        return [list(row) for row in zip(pictures, maps, strict=True)]
+
+
+TASKS: dict[str, type[PretrainingTask]] = {"Masked": MaskedTask, "Distilled": DistilledTask}
+
+
+def draw_rows(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str], path: Path) -> None:
+    """Draws pictures ``uint8`` ``[H, W, 3]``, one image a row, into the PNG ``path``; the captions are its title."""
+    pictures = []
+    for row in rows:
+        for image in row:
+            picture = Image.fromarray(np.ascontiguousarray(image))
+            factor = PICTURE_SIDE / max(picture.size)
+            if factor > 1:
+                picture = picture.resize([round(side * factor) for side in picture.size], Image.Resampling.NEAREST)
+            pictures.append(picture)
+    sheet = contact_sheet(pictures, len(captions), "; ".join(captions), title_size=13)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG")

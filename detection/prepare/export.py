@@ -1,0 +1,159 @@
+"""Writes a prepared data set in the forms of other tools: YOLO's text files with ``data.yaml``, or Pascal VOC."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import yaml
+
+from detection.annotations import Frame, Ledger
+from detection.coco import open_coco
+from detection.prepare.write import place_image
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import atomic_folder, write_text
+from ppcls_ext.utils.outputs import EXPORTED, Output, claim_outputs
+
+logger = logging.getLogger(__name__)
+PARTS = ("train", "val", "test")
+
+
+class Layout(NamedTuple):
+    """Where a form keeps images and annotations (with the part in place of ``{}``), and how it writes them.
+
+    Attributes:
+        images, annotations: folders.
+        suffix: of the annotation files.
+        text: writes the annotation of an image, called by its file name.
+        finish: writes what describes the set: its folder, the classes, and the file names by part.
+        crowds: there is a mark for boxes of which nothing is learnt.
+    """
+
+    images: str
+    annotations: str
+    suffix: str
+    text: Callable[[Frame, str, Sequence[str]], str]
+    finish: Callable[[Path, Sequence[str], dict[str, list[str]]], None]
+    crowds: bool
+
+
+def _yolo_text(frame: Frame, name: str, classes: Sequence[str]) -> str:
+    """Returns a line ``class x y w h`` for each box: centre and size as fractions of the picture."""
+    lines = []
+    for box in frame.boxes:
+        x, y, width, height = box.xywh
+        values = ((x + width / 2) / frame.width, (y + height / 2) / frame.height, width / frame.width,
+                  height / frame.height)  # fmt: skip
+        lines.append(" ".join([str(box.category), *(f"{value:.8f}" for value in values)]))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _finish_yolo(folder: Path, classes: Sequence[str], names: dict[str, list[str]]) -> None:
+    # Without `path`, the folder that the file lies in counts.
+    data = {**{part: f"images/{part}" for part in names}, "nc": len(classes), "names": dict(enumerate(classes))}
+    write_text(folder / "data.yaml", yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+
+
+def _voc_text(frame: Frame, name: str, classes: Sequence[str]) -> str:
+    """Returns Pascal VOC's XML; corners are counted from 0, with fractions of a pixel."""
+    root = ElementTree.Element("annotation")
+
+    def add(parent: ElementTree.Element, tag: str, value: object = "") -> ElementTree.Element:
+        element = ElementTree.SubElement(parent, tag)
+        element.text = str(value)
+        return element
+
+    add(root, "filename", name)
+    size = add(root, "size")
+    for tag, value in (("width", frame.width), ("height", frame.height), ("depth", 3)):
+        add(size, tag, value)
+    for box in frame.boxes:
+        element = add(root, "object")
+        add(element, "name", classes[box.category])
+        for flag in ("difficult", "truncated"):
+            add(element, flag, int(bool(box.extra.get(flag))))
+        if box.crowd:
+            add(element, "ignore", 1)
+        x, y, width, height = box.xywh
+        corners = add(element, "bndbox")
+        for tag, value in (("xmin", x), ("ymin", y), ("xmax", x + width), ("ymax", y + height)):
+            add(corners, tag, f"{value:.3f}")
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _finish_voc(folder: Path, classes: Sequence[str], names: dict[str, list[str]]) -> None:
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for part, members in names.items():
+        write_text(lists / f"{part}.txt", "".join(f"{Path(name).stem}\n" for name in members))
+    # Pascal VOC has no order of classes.
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
+
+
+LAYOUTS = {
+    "yolo": Layout("images/{}", "labels/{}", ".txt", _yolo_text, _finish_yolo, crowds=False),
+    "voc": Layout("JPEGImages", "Annotations", ".xml", _voc_text, _finish_voc, crowds=True),
+}
+
+
+def export_set(source: Path, form: str, output: Path, images: str = "link", overwrite: bool = False) -> None:
+    """Writes a prepared data set in another form; order of classes and parts stay, names of images unless two differ in
+    their suffix only.
+
+    Args:
+        source: a folder with ``images`` and ``annotations/PART.json``.
+        form: a key of :data:`LAYOUTS`.
+        output: the folder to write.
+        images: ``link`` or ``copy``.
+        overwrite: replace an exported set that is there.
+
+    Raises:
+        UserError: ``source`` is no prepared set, or ``output`` may not be written.
+    """
+    files = {part: source / "annotations" / f"{part}.json" for part in PARTS}
+    files = {part: file for part, file in files.items() if file.is_file()}
+    if not files:
+        advice = "prepare it with python tools/prepare_data.py import FOLDER --output OUT"
+        raise UserError(f"{source}: is no prepared data set (it has no annotations/train.json); {advice}")
+    claim_outputs([Output("--output", output, "exported")], files.values(), [source], overwrite)
+    layout, ledger, lost = LAYOUTS[form], Ledger(), Counter[str]()
+    sets = {part: open_coco(file, source / "images", ledger) for part, file in files.items()}
+    classes = next(iter(sets.values())).names
+    names: dict[str, list[str]] = {part: [] for part in sets}
+    taken: set[str] = set()
+    with atomic_folder(output) as folder:
+        for part, coco in sets.items():
+            if coco.names != classes:
+                raise UserError(f"{files[part]}: lists other classes than {next(iter(files.values()))}")
+            pictures, texts = (folder / place.format(part) for place in (layout.images, layout.annotations))
+            for place in (pictures, texts):
+                place.mkdir(parents=True, exist_ok=True)
+            for frame in coco.frames:
+                path = Path(frame.name.replace("/", "__"))
+                name = path.name
+                while Path(name).stem.casefold() in taken:
+                    name = f"{Path(name).stem}_{path.suffix[1:]}{path.suffix}"
+                lost["images that got another name, for two differ in their suffix only"] += name != path.name
+                taken.add(Path(name).stem.casefold())
+                kept = [box for box in frame.boxes if layout.crowds or not box.crowd]
+                lost["boxes of crowds, for which the form has no mark"] += len(frame.boxes) - len(kept)
+                frame.boxes = kept
+                if not frame.image.is_file():
+                    raise UserError(f"{files[part]}: {frame.name} is not in {source / 'images'}")
+                place_image(frame.image, pictures / name, images)
+                write_text(texts / f"{Path(name).stem}{layout.suffix}", layout.text(frame, name, classes))
+                names[part].append(name)
+        layout.finish(folder, classes, names)
+        write_text(folder / EXPORTED, "written by tools/prepare_data.py\n")
+    for line in ledger.summary():
+        logger.warning("%s", line)
+    for words, count in lost.items():
+        if count:
+            logger.warning("%d %s", count, words)
+    counts = ", ".join(f"{len(members)} images for {part}" for part, members in names.items())
+    logger.info("wrote %s: %s, %d classes (%s)", output, counts, len(classes), ", ".join(classes))

@@ -1,0 +1,87 @@
+"""How long a run lasts and how fast it learns: early stopping, and a rate that follows the images of a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ppcls_ext.utils.schema import Count, NotNegative, Section
+
+
+def evaluated(record: dict[str, Any], metric: str) -> list[float | None]:
+    """Returns the metric of an epoch's trained and, with EMA, averaged weights; empty where it was not evaluated."""
+    return [record[part][metric] for part in ("eval", "ema") if part in record]
+
+
+class EarlyStopping(Section):
+    """``early_stopping``: ends a run whose metric, the one that the best epoch is chosen by, no longer rises.
+
+    It is a function of the run's history alone, so a resumed run and every process decide alike.
+
+    Attributes:
+        patience: evaluations without a rise after which the run ends.
+        min_delta: what counts as a rise is larger than this, in the metric's unit (0.001: 0.1 % of top-1 or AP).
+    """
+
+    patience: Count
+    min_delta: NotNegative = 0.0
+
+    def reason(self, history: Sequence[dict[str, Any]], metric: str, counted_from: int = 0) -> str | None:
+        """Returns why the run ends, or ``None`` while it goes on.
+
+        Args:
+            history: one record for each finished epoch.
+            metric: name of the metric; an evaluation that leaves it undefined does not count.
+            counted_from: finished epochs whose evaluations do not count as waited for.
+        """
+        best, best_epoch, waited = -math.inf, 0, 0
+        for record in history:
+            known = [value for value in evaluated(record, metric) if value is not None]
+            if known and max(known) > best + self.min_delta:
+                best, best_epoch, waited = max(known), record["epoch"], 0
+            elif known and record["epoch"] > counted_from:
+                waited += 1
+        if waited < self.patience:
+            return None
+        delta = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        return (
+            f"{metric} has not risen{delta} above {best:.4f} (epoch {best_epoch}) in {waited} "
+            f"evaluation{'s' if waited > 1 else ''}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RateScale:
+    """Scales a learning rate with the images of a step (linear scaling rule, arXiv 1706.02677, section 2.1).
+
+    Attributes:
+        tuned: images of a step that the stated rate was tuned for; ``None`` leaves every rate as it is stated.
+        images: images of a step now: batch size x processes x accumulated batches.
+        key: the configuration's key that states ``tuned``.
+    """
+
+    tuned: int | None
+    images: int
+    key: str
+
+    @property
+    def factor(self) -> float:
+        """What every rate is multiplied by."""
+        return self.images / self.tuned if self.tuned else 1.0
+
+    def notes(self, rate: float) -> list[str]:
+        """Says, in one line, what becomes of the stated ``rate``; nothing where it stays."""
+        if self.factor == 1:
+            return []
+        used = rate * self.factor
+        reason = f"it was tuned for {self.tuned} images a step ({self.key}), this run has {self.images}"
+        return [f"learning rate {rate:g} -> {used:g}: {reason}"]
+
+    def report(self, rate: float) -> dict[str, Any]:
+        """Returns what ``report.json`` holds of it; nothing where no ``tuned`` is stated."""
+        if self.tuned is None:
+            return {}
+        rates = {"stated": rate, "used": rate * self.factor}
+        return {"learning_rate": {**rates, "tuned_batch_size": self.tuned, "images_per_step": self.images}}

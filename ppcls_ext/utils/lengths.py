@@ -1,0 +1,45 @@
+"""Lengths in a configuration that are shares of the run, such as a warm-up: they follow the number of epochs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from ppcls_ext.utils.config import Document, flatten
+
+
+def follow_epochs(
+    document: Document, key: str, lengths: re.Pattern[str], before: object,
+    stated: Callable[[str], bool] = lambda name: False,
+) -> None:  # fmt: skip
+    """Scales the lengths of a configuration whose number of epochs has changed, and notes it in ``document.notes``.
+
+    A warm-up of 2 of 30 epochs becomes one of 4 of 60. A whole number stays one and at least 1; an epoch before the
+    last one stays before it where there is room.
+
+    Args:
+        document: the configuration; changed in place.
+        key: dotted key of the number of epochs.
+        lengths: matches the dotted keys of the lengths; those that its group ``whole`` matches are whole numbers.
+            Lengths of 0 or less have a meaning of their own and stay.
+        before: the number of epochs that the lengths were written for; nothing happens unless it is a whole number.
+        stated: tells of a dotted key whether it was written for the present number of epochs.
+    """
+    values = flatten(document.data)
+    now = values.get(key)
+    if type(before) is not int or type(now) is not int or before == now or min(before, now) < 1:
+        return
+    changed = []
+    for name, value in values.items():
+        match = lengths.fullmatch(name)
+        if match is None or type(value) not in (int, float) or value <= 0 or stated(name):
+            continue
+        scaled = float(f"{value * now / before:.6g}")
+        if match["whole"]:
+            last = now - 1 if value < before else value * now
+            scaled = max(1, round(min(scaled, last)))
+        if scaled != value:
+            document.put(name, scaled)
+            changed.append(f"{name} {value:g} -> {scaled:g}")
+    if changed:
+        document.notes.append(f"{key} {before} -> {now}: {', '.join(changed)}; -o KEY=VALUE states another length")

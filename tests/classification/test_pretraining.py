@@ -1,0 +1,207 @@
+"""Pretraining without labels: what it writes, that it resumes to the same bits, and what users do wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from classification.config import load_config
+from classification.pretraining import pretrain_config
+from classification.task import train_config
+from ppcls_ext import build_model
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.weights import load_weights
+from tests.support.runs import NORMALIZE, TINY, launch_tool, same_files, small_config, write_config
+
+TENSORS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "auxiliary.pdparams")
+NETWORK = {key: value for key, value in TINY.items() if key != "name"}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen pictures of gradients and blobs in two folders."""
+    folder = tmp_path_factory.mktemp("frames")
+    generator = np.random.default_rng(0)
+    for number in range(16):
+        path = folder / f"dive {number % 2}" / f"{number:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        image = cv2.resize(generator.integers(0, 256, (6, 6, 3), np.uint8), (80, 60), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(path), image)
+    return folder
+
+
+def masked(output: Path, frames: Path, **changes: Any) -> dict[str, Any]:
+    """Returns a configuration that paints the hidden patches of the frames, at 32 px enlarged to 128."""
+    config = small_config(output, Arch=dict(TINY), **{"Global__save_steps": 2, **changes})
+    for section in ("Loss", "Infer", "Metric"):
+        del config[section]
+    del config["DataLoader"]["Eval"]
+    config.setdefault("Pretraining", {"name": "Masked", "decoder_channels": 8, "picture_interval": 1})
+    operators = [{"RandCropImage": {"size": 32, "scale": [0.6, 1.0]}}, {"RandFlipImage": {}}, NORMALIZE]
+    config["DataLoader"]["Train"] = {
+        "dataset": {"name": "UnlabelledImages", "image_root": str(frames), "transform_ops": operators},
+        "sampler": {"batch_size": 4, "drop_last": True, "shuffle": True},
+    }
+    return config
+
+
+def pretrain(folder: Path, config: dict[str, Any], resume: str | None = None, *changes: str) -> dict[str, Any]:
+    return pretrain_config(load_config(write_config(folder, config), changes), resume=resume)
+
+
+@pytest.fixture(scope="module")
+def run(frames, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("masked")
+    pretrain(folder, masked(folder / "run", frames))
+    return folder / "run"
+
+
+def test_a_run_leaves_a_network_like_every_other_with_loss_and_pictures(run, tmp_path):
+    report = json.loads((run / "report.json").read_text())
+    assert report["pretraining"]["name"] == "Masked" and report["best"] is None
+    assert all("top1" not in record["train"] and record["train"]["loss"] > 0 for record in report["history"])
+    assert cv2.imread(str(run / "pictures/epoch_0002.png")).shape[0] > 100 and (run / "curves.png").is_file()
+    model = build_model("EConvNeXt_mini", **NETWORK)
+    assert load_weights(model, run / "checkpoints/epoch_0002/ema.pdparams").complete
+    # Any classifier starts from it.
+    config = small_config(tmp_path / "run", Arch=dict(TINY), Global__epochs=1)
+    config["Global"]["pretrained_model"] = str(run / "checkpoints/latest")
+    assert train_config(load_config(write_config(tmp_path, config)))["epochs"] == 1
+
+
+def test_it_resumes_to_the_same_bits(run, frames, tmp_path):
+    part = tmp_path / "run"
+    shutil.copytree(run, part, symlinks=True)
+    shutil.rmtree(part / "checkpoints/epoch_0002")
+    pretrain(tmp_path, masked(part, frames), "auto")
+    assert same_files(run / "checkpoints/epoch_0002", part / "checkpoints/epoch_0002", TENSORS) == []
+    assert (run / "pictures/epoch_0002.png").read_bytes() == (part / "pictures/epoch_0002.png").read_bytes()
+
+
+def test_a_teacher_of_this_project_is_followed_without_labels(run, frames, tmp_path):
+    teacher = {"name": "EConvNeXt_mini", "pretrained": str(run / "checkpoints/latest")}
+    config = masked(tmp_path / "run", frames, Pretraining={"name": "Distilled", "picture_interval": 2})
+    config["Distillation"] = {"teacher": teacher, "weight": 0.0, "features": {"stages": [3, 4]}}
+    config["DataLoader"]["Train"]["dataset"]["transform_ops"] = [{"ResizeImage": {"size": [32, 32]}}, NORMALIZE]
+    report = pretrain(tmp_path, config)
+    assert set(report["history"][0]["train"]) >= {"loss", "loss_features"}
+    # What is cached gives the same losses but for its rounding to float16, and belongs to these images alone.
+    cache = tmp_path / "cache"
+    config["Distillation"]["cache"] = str(cache)
+    cached = pretrain(tmp_path, config, None, f"Global.output_dir={tmp_path / 'cached'}")
+    losses = [[record["train"]["loss"] for record in one["history"]] for one in (report, cached)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    others = shutil.copytree(frames, tmp_path / "others")
+    (others / "dive 0/00.png").write_bytes((others / "dive 0/02.png").read_bytes())
+    changes = [f"DataLoader.Train.dataset.image_root={others}", f"Global.output_dir={tmp_path / 'third'}"]
+    with pytest.raises(UserError, match=r"Distillation\.cache: .*cache is of other images"):
+        pretrain(tmp_path, config, None, *changes)
+    (cache / "0.npy").write_bytes((cache / "0.npy").read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match="damaged"):
+        pretrain(tmp_path, config, None, f"Global.output_dir={tmp_path / 'third'}")
+
+
+def test_a_list_keeps_the_images_of_the_validation_out(frames, tmp_path):
+    (tmp_path / "train.json").write_text(json.dumps({"images": [{"file_name": f"dive 0/{n:02d}.png"} for n in (0, 2)]}))
+    (tmp_path / "train.txt").write_text("dive 1/01.png\ndive 0/02.png\ndive 1/01.png\n")
+    for name in ("train.json", "train.txt"):
+        config = masked(tmp_path / f"run of {name}", frames)
+        config["DataLoader"]["Train"]["dataset"]["file_list"] = str(tmp_path / name)
+        config["DataLoader"]["Train"]["sampler"]["batch_size"] = 2
+        assert pretrain(tmp_path, config)["optimizer_steps"] == 2
+
+
+def test_mistakes_are_one_line_each(run, frames, tmp_path):
+    def problem(**changes: Any) -> str:
+        config = masked(tmp_path / "run", frames, **changes)
+        with pytest.raises(UserError) as error:
+            pretrain(tmp_path, config)
+        return str(error.value)
+
+    distilled = {"name": "Distilled"}
+    teacher = {"teacher": {"name": "EConvNeXt_mini", "pretrained": str(run / "checkpoints/latest")}}
+    onnx = {"teacher": {"onnx": str(tmp_path / "none.onnx")}, "weight": 0.0, "features": {"outputs": ["a"]}}
+    (tmp_path / "empty").mkdir()
+    assert "Pretraining.mask_ratio" in problem(Pretraining={"name": "Masked", "mask_ratio": 1.0})
+    assert "Masked" in problem(Pretraining={"name": "Maskd"})
+    assert "Distillation: is missing" in problem(Pretraining=distilled)
+    assert "RandFlipImage" in problem(Pretraining=distilled, Distillation={**teacher, "cache": "cache"})
+    assert "none.onnx does not exist" in problem(Pretraining=distilled, Distillation=onnx)
+    assert "features.outputs" in problem(Pretraining=distilled, Distillation={**onnx, "features": {"stages": [3, 4]}})
+    config = masked(tmp_path / "run", tmp_path / "empty")
+    with pytest.raises(UserError, match="image_root: .*holds no images"):
+        pretrain(tmp_path, config)
+    labelled = small_config(run, Arch=dict(TINY))
+    with pytest.raises(UserError, match="is of pretraining .*, this is training with labels"):
+        train_config(load_config(write_config(tmp_path, labelled)), resume="auto")
+
+
+@pytest.fixture(scope="module")
+def onnx_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A convolution whose output is ``map`` [N, 5, H / 8, W / 8], and its mean ``logits`` [N, 5]; weights apart."""
+    onnx = pytest.importorskip("onnx", reason="needs the packages of deployment")
+    pytest.importorskip("onnxruntime", reason="needs the packages of deployment")
+    weight = np.random.default_rng(0).standard_normal((5, 3, 8, 8)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Conv", ["images", "weight"], ["map"], strides=[8, 8]),
+        onnx.helper.make_node("ReduceMean", ["map"], ["logits"], axes=[2, 3], keepdims=0),
+    ]
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("images", ["n", 3, 64, 64]), ("map", ["n", 5, 8, 8]), ("logits", ["n", 5]))
+    ]
+    constants = [onnx.numpy_helper.from_array(weight, "weight")]
+    graph = onnx.helper.make_graph(nodes, "teacher", values[:1], values[1:], constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    folder = tmp_path_factory.mktemp("onnx")
+    onnx.save(model, str(folder / "teacher.onnx"))
+    onnx.save(model, str(folder / "apart.onnx"), save_as_external_data=True, size_threshold=0, location="weights.bin")
+    (folder / "weights.bin").unlink()
+    return folder / "teacher.onnx"
+
+
+def test_any_onnx_file_teaches(onnx_teacher, frames, tmp_path):
+    def run(**changes: Any) -> dict[str, Any]:
+        config = masked(tmp_path / "run", frames, Pretraining={"name": "Distilled", "picture_interval": 2})
+        teacher = {"onnx": str(onnx_teacher), "mean": [127.0] * 3, "std": [128.0] * 3, **changes.pop("teacher", {})}
+        features = {"stages": [2], "outputs": ["map"], **changes.pop("features", {})}
+        config["Distillation"] = {"teacher": teacher, "weight": 0.0, "features": features, **changes}
+        return pretrain(tmp_path, config, None, *(["Arch.class_num=5"] if changes.get("weight") else []))
+
+    report = run(teacher={"logits": "logits"}, weight=0.5)
+    assert set(report["history"][0]["train"]) >= {"loss_distillation", "loss_features"}
+    assert report["teacher"]["name"] == "teacher.onnx" and len(report["teacher"]["sha256"]) == 64
+    shutil.rmtree(tmp_path / "run")
+    for changes, message in (
+        ({"features": {"outputs": ["mop"]}}, "no output 'mop' (did you mean 'map'?)"),
+        ({"features": {"outputs": ["logits"]}}, "expected [N, C, H, W]"),
+        ({"image_size": 32}, "takes images of 64 x 64 only"),
+        ({"teacher": {"onnx": str(onnx_teacher.with_name("apart.onnx"))}}, "weights lie in another file"),
+        ({"weight": 0.5}, "Distillation.teacher.logits: is missing"),
+    ):
+        with pytest.raises(UserError) as error:
+            run(**changes)
+        assert message in str(error.value)
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_network(frames, tmp_path):
+    config = write_config(tmp_path, masked(tmp_path / "run", frames))
+    done = launch_tool("train.py", "-c", config, log=tmp_path / "log")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "run/report.json").read_text())["processes"] == 2
+
+
+def test_unreadable_frames_are_counted_and_too_many_stop_the_run(frames, tmp_path):
+    some = shutil.copytree(frames, tmp_path / "frames")
+    (some / "dive 0/00.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="1 of 16"):
+        pretrain(tmp_path, masked(tmp_path / "run", some))
+    report = pretrain(tmp_path, masked(tmp_path / "other", some, Global__max_bad_images=0.1))
+    assert [Path(name).name for name in report["bad_images"]] == ["00.png"]
