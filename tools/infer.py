@@ -3,6 +3,7 @@
 python tools/infer.py --model output/quickstart/export --input photos/ --save predictions.png
 python tools/infer.py -c CONFIG -o Global.pretrained_model=CHECKPOINT --input a.jpg "more/*.png" --json out.json
 python tools/infer.py -c DETECTION_CONFIG -o weights=CHECKPOINT --input frames/ --save drawn/ --coco found.json
+python tools/infer.py -c CONFIG -o ... --input photos/ --save why/ --explain --embeddings features.npz
 
 The options and what they do are in ppcls_ext/runtime/command.py, which an installed package runs as econvnext-predict;
 here is what needs the training packages.
@@ -70,5 +71,20 @@ def read_listing(annotations: Path) -> Any:
     return read_coco(annotations, Ledger(), content=load_coco(annotations, ("images", "categories")))
 
 
+def look_inside(arguments: argparse.Namespace, predictor: Any) -> tuple[Any, Any]:
+    """Returns what draws an explanation, for ``--explain``, and what gathers and writes features, or None."""
+    if arguments.explain is None and not arguments.embeddings and not arguments.neighbours:
+        return None, None
+    from ppcls_ext.deploy.inspection import Features
+    from ppcls_ext.runtime import DetectionPredictor
+
+    if isinstance(predictor, DetectionPredictor):
+        from detection import explain
+    else:
+        from classification import explain
+    draw = None if arguments.explain is None else explain.explainer(predictor, arguments.explain)
+    return draw, Features(*explain.feature_layers(predictor)) if arguments.embeddings or arguments.neighbours else None
+
+
 if __name__ == "__main__":
-    run(lambda: predict(open_run, read_listing))
+    run(lambda: predict(open_run, read_listing, look_inside))

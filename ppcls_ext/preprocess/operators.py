@@ -235,7 +235,7 @@ class ResizeImage:
         """
         if self.size is not None:
             return resize(image, *self.size, self.interpolation, self.backend)
-        width, height = self._scaled(image)
+        width, height = self.scaled(*image.shape[:2])
         crops_first = self.kept is not None and width * height > CROPPED_FIRST
         if crops_first and width >= self.kept[0] and height >= self.kept[1]:
             return self._resize_kept(image, max(width, height), axis=int(width > height))
@@ -261,15 +261,14 @@ class ResizeImage:
             return (slice(None),) * axis + (slice(first, last),)
 
         part = image[along(first * short, last * short)]
-        width, height = self._scaled(part)
+        width, height = self.scaled(*part.shape[:2])
         refuse_large_result(width, height, self.max_megapixels)
         resized = resize(part, width, height, self.interpolation, self.backend)
         begin -= first * square
         return resized[along(begin, begin + kept)]
 
-    def _scaled(self, image: np.ndarray) -> tuple[int, int]:
-        """Returns width and height of a picture whose short side gets the length ``resize_short``."""
-        height, width = image.shape[:2]
+    def scaled(self, height: int, width: int) -> tuple[int, int]:
+        """Returns width and height of a picture of this size whose short side gets the length ``resize_short``."""
         factor = self.resize_short / min(width, height)
         return round(width * factor), round(height * factor)
 
@@ -417,6 +416,20 @@ class Pipeline:
         except ImageError as error:
             raise type(error)(name, error.cause) from error
         return image
+
+    def seen_part(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Returns what remains of a picture of this size behind all crops: left, top, right, bottom in its pixels."""
+        left, top, right, bottom = 0.0, 0.0, float(width), float(height)
+        for operator in self.operators:
+            if isinstance(operator, ResizeImage):
+                width, height = operator.size or operator.scaled(height, width)
+            elif isinstance(operator, CropImage):
+                begins = ((width - operator.width) // 2, (height - operator.height) // 2)
+                steps = ((right - left) / width, (bottom - top) / height)
+                left, top = left + begins[0] * steps[0], top + begins[1] * steps[1]
+                width, height = operator.width, operator.height
+                right, bottom = left + width * steps[0], top + height * steps[1]
+        return left, top, right, bottom
 
     @property
     def value_range(self) -> AnyRange:

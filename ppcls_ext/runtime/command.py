@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,11 @@ from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
 
 NO_INPUT = "name images with --input (files, folders or patterns), or a video, camera:0 or a stream (rtsp://...)"
 DRAWN_THRESHOLD = TRACKED_THRESHOLD
+# These look into a model in memory.
+INSIDE = ("explain", "embeddings", "neighbours")
 EXPORT_ONLY = ("backend", "precision", "threads", "bits")
 DETECTION_ONLY = ("coco", "annotations", "threshold", "class_agnostic", "track")
-IMAGES_ONLY = ("coco", "annotations")
+IMAGES_ONLY = ("coco", "annotations", *INSIDE)
 # Seconds between two looks at the progress of a video.
 SHOWN_EVERY = 0.2
 # Brings a terminal back to the beginning of the line and empties it.
@@ -71,6 +73,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions to FILE "
                         "(of a video FILE.jsonl: a line for each frame)")  # fmt: skip
+    parser.add_argument("--explain", nargs="?", const="", metavar="CLASS", help="with -c: let --save draw what speaks "
+                        "for the predicted class or for CLASS; of a detector, for each box (of CLASS)")  # fmt: skip
+    parser.add_argument("--embeddings", type=Path, metavar="FILE.npz", help="with -c: write the images' features")
+    parser.add_argument("--neighbours", type=Path, metavar="FILE.png",
+                        help="with -c: draw each image beside those with the most similar features")  # fmt: skip
     parser.add_argument("--topk", type=int, metavar="K", help="classifier: classes to show for each image")
     parser.add_argument("--threshold", metavar="SCORE", help="detector: leave out boxes below this score (default "
                         f"{DRAWN_THRESHOLD}; --coco leaves out none unless told), or 'recommended': below the best one "
@@ -114,6 +121,14 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for option in EXPORT_ONLY:
         if arguments.config is not None and getattr(arguments, option) is not None:
             raise UserError(f"--{option} chooses how an export is run: it goes with --model, not with -c")
+    for option in INSIDE:
+        if arguments.model is not None and getattr(arguments, option) is not None:
+            raise UserError(f"--{option} needs weights (-c CONFIG -o ...): an export has no gradients or features")
+    if arguments.explain is not None and arguments.save is None:
+        raise UserError("--explain draws pictures: say where with --save FILE.png or --save FOLDER")
+    for option, suffixes in (("embeddings", [".npz"]), ("neighbours", [".png", ".jpg"])):
+        if (file := getattr(arguments, option)) is not None and file.suffix.lower() not in suffixes:
+            raise UserError(f"--{option} {file}: must end in {' or '.join(suffixes)}")
     if arguments.threshold is not None:
         arguments.threshold = threshold_of(arguments.threshold, "--threshold")
     if arguments.annotations is not None and arguments.coco is None:
@@ -152,7 +167,7 @@ def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None
 
 def claim(arguments: argparse.Namespace, inputs: list[str], reads: list[Path]) -> None:
     """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files."""
-    outputs = [Output("--json", arguments.json), Output("--coco", arguments.coco)]
+    outputs = [Output(f"--{name}", getattr(arguments, name)) for name in ("json", "coco", "embeddings", "neighbours")]
     source = check_inputs(arguments, inputs)
     images = [Path(source)] if source else find_images(inputs)
     if arguments.save is not None and not source and is_folder(arguments.save):
@@ -177,12 +192,15 @@ def open_export(arguments: argparse.Namespace) -> Opened:
 def predict(
     open_run: Callable[[argparse.Namespace], Opened] | None = None,
     read_listing: Callable[[Path], Any] | None = None,
+    look_inside: Callable[..., Any] | None = None,
 ) -> None:
     """Predicts what the command line names, shows the table, and writes what was asked for.
 
     Args:
         open_run: opens the weights of a run for ``-c``, and claims the outputs.
         read_listing: reads the images and classes of a COCO file for ``--annotations``.
+        look_inside: of the arguments and the predictor: returns what draws an explanation (``--explain``), and what
+            gathers features while images are predicted and writes them (``--embeddings``, ``--neighbours``), or None.
 
     Raises:
         UserError: a mistake on the command line, or one of the options that need these functions without them.
@@ -205,7 +223,7 @@ def predict(
     if source := only_video(inputs):
         predict_video(arguments, predictor, source)
     else:
-        predict_images(arguments, predictor, inputs, batch_size, read_listing)
+        predict_images(arguments, predictor, inputs, batch_size, read_listing, look_inside)
 
 
 def predict_images(
@@ -214,8 +232,10 @@ def predict_images(
     inputs: list[str],
     batch_size: int,
     read_listing: Callable[[Path], Any] | None,
+    look_inside: Callable[..., Any] | None,
 ) -> None:
     """Predicts image files."""
+    explain, features = look_inside(arguments, predictor) if look_inside and arguments.config else (None, None)
     images, others = find_images(inputs), left_out(inputs)
     if others:
         say(arguments, others)
@@ -246,8 +266,11 @@ def predict_images(
     if arguments.json:
         write_json(arguments.json, as_records(predictions, predictor))
         record_outputs([arguments.json])
+    # First, because explanations run the network once more.
+    for file in features.write(predictions, predictor, arguments.embeddings, arguments.neighbours) if features else ():
+        say(arguments, f"wrote: {file}")
     if arguments.save:
-        written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}")
+        written = save_pictures(predictions, predictor, arguments.save, f"{predictor.model_name}: {counts}", explain)
         drawn = written[0] if len(written) == 1 else f"{len(written)} pictures in {arguments.save}"
         say(arguments, f"drawn: {drawn}")
     if all(prediction.error is not None for prediction in predictions):
@@ -276,11 +299,11 @@ def predict_video(arguments: argparse.Namespace, predictor: Predictor | Detectio
     stopped = False
     with ExitStack() as opened:
         opened.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
-        video = opened.enter_context(Video(source))
+        video = opened.enter_context(closing(Video(source)))
         drawn = lines = None
         if arguments.save is not None:
             video_file = opened.enter_context(atomic_path(arguments.save))
-            drawn = opened.enter_context(VideoFile(video_file, video.rate / every))
+            drawn = opened.enter_context(closing(VideoFile(video_file, video.rate / every)))
         if arguments.json is not None:
             line_file = opened.enter_context(atomic_path(arguments.json))
             lines = opened.enter_context(open(line_file, "w", encoding="utf-8"))

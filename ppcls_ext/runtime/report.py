@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,10 @@ def picture_files(names: Sequence[str | Path], folder: Path) -> list[Path]:
     return files
 
 
-def save_pictures(predictions: Predictions, predictor: AnyPredictor, target: Path, title: str) -> list[Path]:
+def save_pictures(
+    predictions: Predictions, predictor: AnyPredictor, target: Path, title: str,
+    draw: Callable[[Any], Image.Image] | None = None,
+) -> list[Path]:  # fmt: skip
     """Draws the readable images with their predictions; sonar frames with the contrast that the detector is given.
 
     Args:
@@ -167,6 +170,7 @@ def save_pictures(predictions: Predictions, predictor: AnyPredictor, target: Pat
         target: a picture file (one image of a detector: that image; else a sheet of at most ``SHEET_LIMIT``), or a
             folder for one file an image.
         title: heading of the sheet.
+        draw: draws a prediction otherwise.
 
     Returns:
         The files that were written.
@@ -180,6 +184,8 @@ def save_pictures(predictions: Predictions, predictor: AnyPredictor, target: Pat
     detects = isinstance(predictor, DetectionPredictor)
 
     def drawn(prediction: Prediction | DetectionPrediction) -> Image.Image:
+        if draw is not None:
+            return draw(prediction)
         if detects:
             return _with_boxes(prediction, predictor)
         return draw_card(_card_of(prediction, predictor))
@@ -194,13 +200,17 @@ def save_pictures(predictions: Predictions, predictor: AnyPredictor, target: Pat
             # Also of a command that is stopped: it may be given again.
             record_outputs(written, target)
         return written
-    if detects and len(readable) == 1:
+    if (detects or draw) and len(readable) == 1:
         record_outputs([_write_picture(drawn(readable[0]), target)])
         return [target]
     if len(readable) > SHEET_LIMIT:
         logger.info("%s shows the first %d of %d images; --save FOLDER draws all", target, SHEET_LIMIT, len(readable))
-    cards = [_card_of(prediction, predictor) for prediction in readable[:SHEET_LIMIT]]
-    sheet = draw_sheet(cards, title, DETECTION_SIDE) if detects else draw_sheet(cards, title)
+    shown = readable[:SHEET_LIMIT]
+    if draw is not None:
+        cards = [Card(np.asarray(draw(prediction)), Path(prediction.name).name) for prediction in shown]
+    else:
+        cards = [_card_of(prediction, predictor) for prediction in shown]
+    sheet = draw_sheet(cards, title, DETECTION_SIDE) if detects or draw else draw_sheet(cards, title)
     record_outputs([_write_picture(sheet, target)])
     return [target]
 

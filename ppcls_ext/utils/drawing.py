@@ -262,8 +262,12 @@ def draw_card(card: Card) -> Image.Image:
     return _card(card, picture, max(picture.width, smallest))
 
 
-def draw_sheet(cards: Sequence[Card], title: str = "", side: int = SHEET_PICTURE) -> Image.Image:
+def draw_sheet(
+    cards: Sequence[Card], title: str = "", side: int = SHEET_PICTURE, columns: int | None = None
+) -> Image.Image:
     """Draws many pictures in a grid, each fitted into a square of ``side`` pixels, with ``title`` above.
+
+    Without ``columns`` the sheet becomes somewhat wider than high.
 
     Raises:
         ValueError: there are no cards.
@@ -275,7 +279,7 @@ def draw_sheet(cards: Sequence[Card], title: str = "", side: int = SHEET_PICTURE
         picture, square = _fitted(card.image, side, side), Image.new("RGB", (side, side), DESK)
         square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
         drawn.append(_card(card, square, side))
-    return contact_sheet(drawn, math.ceil(math.sqrt(1.6 * len(drawn))), title)
+    return contact_sheet(drawn, columns or math.ceil(math.sqrt(1.6 * len(drawn))), title)
 
 
 def contact_sheet(

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from ppcls_ext.weights import write_weights
+from ppcls_ext.weights import read_weights, write_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
-from tests.support.runs import refusal, run_tool
+from tests.support.runs import refusal, run_here, run_tool
 
 CLASSES = [f"digit {index}" for index in range(10)]
 SMALL = {"name": "EConvNeXt_mini", "class_num": 10, "depth_multiplier": 0.1, "width_multiplier": 0.125}
@@ -95,6 +95,31 @@ def test_export_and_weights_predict_the_same(project):
     assert sorted(file.name for file in (project / "each").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
+def test_weights_explain_themselves_and_describe_images(project):
+    wanted = ("--explain", "digit 3", "--save", "why", "--embeddings", "features.npz", "--neighbours", "near.png")
+    status, errors = run_here(project, "infer.py", "-c", "config.yaml", "-o", WEIGHTS, "--input", "photos", *wanted)
+    assert status == 0, errors
+    assert sorted(file.name for file in (project / "why").iterdir()) == ["0.png", "1.png", "2.png"]
+    with np.load(project / "features.npz") as arrays:
+        features, files, labels = arrays["features"], arrays["files"], arrays["labels"]
+    assert (features.dtype, features.shape[0]) == (np.float32, 3)
+    assert files.tolist() == [f"photos/digit 1/{index}.png" for index in range(3)]
+    assert labels.tolist() == ["digit 1"] * 3
+    # What the classifier makes of the features are its probabilities.
+    weights = read_weights(project / "run/checkpoints/epoch_0001/ema.pdparams")
+    logits = features @ weights["head.weight"] + weights["head.bias"]
+    run_here(project, "infer.py", "-c", "config.yaml", "-o", WEIGHTS, "--input", "photos", "--json", "again.json")
+    records = [record for record in json.loads((project / "again.json").read_text()) if not record["error"]]
+    for row, record in zip(logits, records, strict=True):
+        assert record["predictions"][0]["score"] == pytest.approx(1 / np.exp(row - row.max()).sum(), rel=1e-4)
+    first = (project / "features.npz").read_bytes()
+    again = ("--input", "photos", "--embeddings", "features.npz")
+    run_here(project, "infer.py", "-c", "config.yaml", "-o", WEIGHTS, *again)
+    assert (project / "features.npz").read_bytes() == first
+    with Image.open(project / "near.png") as sheet:
+        assert sheet.height > 3 * 200 and sheet.width > 3 * 200
+
+
 @NEEDS_ONNX
 @NEEDS_OPENVINO
 def test_other_formats_predict_the_same(project):
@@ -142,6 +167,12 @@ def test_other_formats_predict_the_same(project):
         ("infer.py", "--model export --input photos/broken.png", "broken.png: is no picture but a text file named"),
         ("infer.py", "--model export --input photos --max-resized-megapixels 0", "must be above 0, got 0"),
         ("infer.py", "-c config.yaml --input photos", "Global.pretrained_model: no weights are named"),
+        ("infer.py", "--model export --input photos --save why --explain", "--explain needs weights (-c CONFIG -o"),
+        ("infer.py", "--model export --input photos --embeddings f.npz", "an export has no gradients or features"),
+        ("infer.py", f"-c config.yaml -o {WEIGHTS} --input photos --explain", "--explain draws pictures: say where"),
+        ("infer.py", f"-c config.yaml -o {WEIGHTS} --input photos --save why --explain digit1", "mean 'digit 1'"),
+        ("infer.py", f"-c config.yaml -o {WEIGHTS} --input photos --embeddings f.txt", "f.txt: must end in .npz"),
+        ("infer.py", f"-c config.yaml -o {WEIGHTS} --input photos --neighbours photos/0.png", "lies in photos, where"),
     ],
 )
 def test_mistakes_are_one_clear_line(project, tool, arguments, message):
