@@ -327,6 +327,9 @@ class DetectionTask(Task):
     def start(self) -> None:
         """Loads ``pretrain_weights``, if there are any."""
         load_start(self.config, self.model)
+        backbone = self.config.data.get(str(architecture_of(self.config)["backbone"])) or {}
+        if self.frozen is not None and not (self.config.data.get("pretrain_weights") or backbone.get("pretrained")):
+            self.frozen.warn_of_random_weights("pretrain_weights")
 
     def data_order(self) -> dict[str, Any]:
         """Returns what decides which images form batch k."""

@@ -102,7 +102,7 @@ def grad_cam(
         label: the class, by default the predicted one; its logit is derived.
 
     Raises:
-        UserError: the logits do not depend on that layer.
+        UserError: the logits do not depend on that layer, or there is no such class.
 
     Returns:
         How much each place of the map speaks for it, ``float32`` ``[h, w]``, at least 0; and the logits ``[K]``.
@@ -112,6 +112,8 @@ def grad_cam(
         logits = logits_of(model(image))[0]
     finally:
         hook.remove()
+    if label is not None and label >= len(logits):
+        raise UserError(f"--explain {label}: {type(model).__name__} has {len(logits)} classes, numbered from 0")
     chosen = int(logits.numpy().argmax()) if label is None else label
     (slope,) = paddle.grad(logits[chosen], kept[-1], allow_unused=True)
     if slope is None:

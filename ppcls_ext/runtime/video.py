@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import cv2
@@ -55,23 +54,20 @@ class Frame(NamedTuple):
     pixels: np.ndarray
 
 
-def is_video(source: str) -> bool:
-    """Tells by its name whether an input is a video file, a camera (``camera:0``) or a stream (``rtsp://...``)."""
-    name = source.lower()
-    named = Path(name).suffix in SUFFIXES and not os.path.isdir(source)
-    return name.startswith("camera:") or bool(STREAM.match(name)) or named
-
-
 def only_video(inputs: Sequence[str]) -> str | None:
-    """Returns the video among the inputs, or None.
+    """Returns the video file, camera (``camera:0``) or stream (``rtsp://...``) among the inputs by its name, or None.
 
     Raises:
         UserError: there is something else beside it.
     """
-    found = next((source for source in inputs if is_video(source)), None)
-    if found is not None and len(inputs) > 1:
-        raise UserError(f"--input {shown(found)}: a video, camera or stream stands alone, without other inputs")
-    return found
+    for source in inputs:
+        name = source.lower()
+        is_file = Path(name).suffix in SUFFIXES and not os.path.isdir(source)
+        if is_file or name.startswith("camera:") or STREAM.match(name):
+            if len(inputs) > 1:
+                raise UserError(f"--input {shown(source)}: a video, camera or stream stands alone")
+            return source
+    return None
 
 
 def shown(source: str) -> str:
@@ -186,12 +182,8 @@ class Video:
                 continue
             yield found
 
-    def __enter__(self) -> Video:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Lets the source go."""
         self._stop.set()
         if self._reader is not None:
             self._reader.join(TIMEOUT)
@@ -245,11 +237,15 @@ class VideoFile:
             self._writer.write(image)
             self._written += 1
 
-    def __enter__(self) -> VideoFile:
-        return self
+    def close(self) -> None:
+        """Ends the video.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+        Raises:
+            UserError: it cannot be read again: OpenCV says nothing where it cannot write.
+        """
         if self._writer is not None:
             self._writer.release()
+            written = _opened(str(self.path), cv2.CAP_FFMPEG)
+            if not written.isOpened():
+                raise UserError("--save: the video could not be written whole; is the disk full?")
+            written.release()

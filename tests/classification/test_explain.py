@@ -132,6 +132,8 @@ def test_a_tiny_picture_is_enlarged_and_its_predicted_class_explained(tmp_path: 
     assert explainer(predictor, "")(Prediction(str(file))).width == 2 * SIDE + 30
     with pytest.raises(UserError, match="Colours has no class 'purple'"):
         explainer(predictor, "purple")
+    with pytest.raises(UserError, match="--explain 3: Colours has 3 classes, numbered from 0"):
+        explainer(predictor, "3")(Prediction(str(file)))
 
 
 def test_the_part_of_a_picture_that_is_seen() -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -149,6 +151,21 @@ def test_after_ctrl_c_what_is_written_plays(project, predict):
     assert sorted(file.name for file in project.glob("*none*")) == []
 
 
+def test_a_disk_that_is_full_leaves_no_half_video(project, predict, monkeypatch):
+    draw = command.draw_prediction
+
+    def draw_and_lose(*arguments):
+        for half in project.glob(".none*.mp4"):
+            half.write_bytes(b"")
+        return draw(*arguments)
+
+    monkeypatch.setattr(command, "draw_prediction", draw_and_lose)
+    monkeypatch.setattr(cv2.VideoWriter, "release", lambda self: None, raising=False)
+    status, text = predict("--input dive.mp4 --save none.mp4")
+    assert (status, list(project.glob("*none*"))) == (2, [])
+    assert text == "error: --save: the video could not be written whole; is the disk full?\n"
+
+
 def test_quiet(predict):
     assert predict("--input dive.mp4 --quiet") == (0, "")
 
@@ -241,9 +258,15 @@ def test_a_live_source_ends(project, predict, monkeypatch, source):
 
 
 def test_a_slow_camera_is_written_at_its_own_pace(tmp_path):
-    with video.VideoFile(tmp_path / "out.avi", rate=10.0) as file:
+    with closing(video.VideoFile(tmp_path / "out.avi", rate=10.0)) as file:
         for seconds in (0.0, 0.5, 0.51, 1.0):
             file.write(np.zeros([31, 33, 3], np.uint8), seconds)
     images, _ = played(tmp_path / "out.avi")
     assert len(images) == 11
     assert images[0].shape == (30, 32, 3)
+
+
+def test_the_console_command_leads_to_the_same_code():
+    text = (Path(command.__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'econvnext-predict = "ppcls_ext.runtime.command:main"' in text
+    assert callable(command.main)
