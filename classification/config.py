@@ -49,7 +49,8 @@ from ppcls_ext.utils.signature import Parameter, parameters_of
 EPOCHS = "Global.epochs"
 # Lengths that are shares of the run: they were written for the epochs that the file states.
 LENGTHS = re.compile(
-    r"Optimizer\.lr\.(?:warmup_epoch|step_size|(?P<whole>(?:milestones|decay_epochs)\[\d+\]))"
+    r"Optimizer\.lr\.(?:warmup_epoch|step_size)"
+    r"|(?P<whole>Optimizer\.lr\.(?:milestones|decay_epochs)\[\d+\]|Global\.freeze_epochs)"
 )
 SECTIONS = (
     "Global", "AMP", "EMA", "Arch", "Loss", "Pretraining", "Distillation", "Optimizer", "DataLoader", "Infer", "Metric",

@@ -78,11 +78,11 @@ class Schedule(Section):
         rest = self.epochs - self._warmup_steps / self.steps_each_epoch
         for name in CHANGES:
             values = getattr(self, name, [])
-            late = [each for each in (values if isinstance(values, list) else [values]) if each >= rest]
+            late = [f"{each:g}" for each in (values if isinstance(values, list) else [values]) if each >= rest]
             if late:
                 lines.append(
-                    f"Optimizer.lr.{name}: {', '.join(f'{each:g}' for each in late)} is not reached in the {rest:g} "
-                    "epochs after the warm-up: the rate does not change there"
+                    f"Optimizer.lr.{name}: the {rest:g} epochs after the warm-up end before {', '.join(late)}: "
+                    "the rate does not change there"
                 )
         return lines
 

@@ -102,9 +102,6 @@ def require_sections(config: Config) -> None:
     missing = [key for key, value in needed.items() if value is None]
     if missing:
         raise UserError(f"{config.document.path}: training needs {', '.join(missing)}")
-    if config.run.early_stopping is not None and not (config.run.eval_during_train and config.eval):
-        wanted = "DataLoader.Eval" if config.run.eval_during_train else "Global.eval_during_train=true"
-        raise UserError(config.document.problem("Global.early_stopping", f"has nothing to go by: it needs {wanted}"))
     find_teacher(config)
 
 
@@ -158,6 +155,9 @@ class ClassificationTask(Task):
         )  # fmt: skip
         self.metric = config.metrics[0].names[0]
         self._open_data()
+        if run.early_stopping is not None and self.eval_batches is None:
+            needed = "nothing is evaluated that it could follow: it needs DataLoader.Eval and Global.eval_during_train"
+            raise UserError(config.document.problem("Global.early_stopping", needed))
         # The same seed on every rank, so that all start from the same weights.
         seed_everything(derive_seed(environment.seed, "model"))
         self.model = build_network(config, environment.on_gpu)
@@ -367,6 +367,8 @@ class ClassificationTask(Task):
     def start(self) -> None:
         """Loads ``Global.pretrained_model``, if there is one, and begins the average."""
         load_pretrained(self.config, self.model, fine_tune=True)
+        if self.frozen is not None and not (self.config.run.pretrained_model or self.config.arch.pretrained):
+            self.frozen.warn_of_random_weights("Global.pretrained_model")
         self._begin_average()
 
     def _begin_average(self) -> None:

@@ -14,7 +14,7 @@ EPOCHS = "epoch"
 LENGTHS = re.compile(
     r"LearningRate\.schedulers\[\d+\]\.epochs"
     r"|(?P<whole>LearningRate\.schedulers\[\d+\]\.(?:max_epochs|last_plateau_epochs|steps|milestones\[\d+\])"
-    r"|(?:\w+\.)+static_assigner_epoch|TrainReader\.mosaic_epoch)"
+    r"|(?:\w+\.)+static_assigner_epoch|TrainReader\.mosaic_epoch|freeze_epochs)"
 )
 
 

@@ -134,6 +134,10 @@ class FrozenStages:
         self.names = [name for name, parameter in model.named_parameters() if id(parameter) in held]
         self._before: bool | None = None
 
+    def warn_of_random_weights(self, key: str) -> None:
+        """Warns that what is frozen was never trained: ``key`` would name the weights."""
+        logger.warning("freeze_stages without %s freezes random weights (%s): little will be learnt", key, self.what)
+
     def hold(self, epoch: int) -> list[str]:
         """Freezes or frees for an epoch, counted from 0, of a model in training mode; returns the names held."""
         frozen = self.epochs is None or epoch < self.epochs

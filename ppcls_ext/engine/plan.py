@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ppcls_ext.utils.schema import Count, NotNegative, Section
+from ppcls_ext.utils.schema import Count, Section, Share
 
 
 def evaluated(record: dict[str, Any], metric: str) -> list[float | None]:
@@ -22,11 +22,11 @@ class EarlyStopping(Section):
 
     Attributes:
         patience: evaluations without a rise after which the run ends.
-        min_delta: what counts as a rise is larger than this, in the metric's unit (0.001: 0.1 % of top-1 or AP).
+        min_delta: what counts as a rise is larger than this, in the metric's unit: 0.001 is 0.1 % of top-1 or AP.
     """
 
     patience: Count
-    min_delta: NotNegative = 0.0
+    min_delta: Share = 0.0
 
     def reason(self, history: Sequence[dict[str, Any]], metric: str, counted_from: int = 0) -> str | None:
         """Returns why the run ends, or ``None`` while it goes on.

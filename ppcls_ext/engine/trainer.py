@@ -100,7 +100,7 @@ class Trainer:
             logger.info("all %d epochs are done already", epochs)
         elif reason := self._reason_to_stop():
             logger.info(
-                "finished already, early after epoch %d: %s; more patience or more epochs continue the run",
+                "finished already, early after epoch %d: %s; more patience, more epochs or another rate continue it",
                 progress.epoch, reason,
             )  # fmt: skip
         self.folder.write_config(self.options.config_text)

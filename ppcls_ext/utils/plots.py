@@ -209,7 +209,7 @@ def _draw_panels(
         for label, xs, ys, style in lines:
             # Few epochs are points, which a thin line alone would hardly show.
             marker = "o" if len(xs) < FEW_EPOCHS else None
-            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, clip_on=False, **style)
+            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, clip_on=most is None, **style)
         axes.set_title(heading)
         axes.grid(alpha=0.3)
         if any(label for label, *_ in lines):

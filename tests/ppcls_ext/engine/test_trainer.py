@@ -169,17 +169,19 @@ def test_a_run_that_ended_early_goes_on_with_more_patience_epochs_or_another_rat
     assert "planned anew, over 6 epochs: after epoch 4 it goes on at 0.05 (before: 0.1)" in caplog.text
 
 
-@pytest.mark.parametrize("stop_at", [0, 3])
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch, stop_at):
+@pytest.mark.parametrize(("stop_at", "make"), [(0, OneWeight), (3, OneWeight), (18, stopping)])
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch, stop_at, make):
     """At update 0: between the last batch of an epoch and its evaluation, with which the resumed run begins."""
-    whole = train(tmp_path / "whole", OneWeight())
+    whole = train(tmp_path / "whole", make())
     with monkeypatch.context() as patched:
         patched.setattr(InterruptWatch, "stop_after", lambda _watch, update: update == stop_at)
         with pytest.raises(Interrupted, match="everything is saved in .* --resume auto"):
-            train(tmp_path / "run", OneWeight())
-    assert saved(tmp_path / "run") == [f"epoch_0000_step_{stop_at or 5:06d}"]
-    resumed = train(tmp_path / "run", OneWeight(), "auto")
-    assert saved(tmp_path / "run")[1:] == saved(tmp_path / "whole")
+            train(tmp_path / "run", make())
+    partial = f"epoch_{stop_at // 5:04d}_step_{stop_at % 5 or 5:06d}"
+    assert partial in saved(tmp_path / "run")
+    resumed = train(tmp_path / "run", make(), "auto")
+    assert [name for name in saved(tmp_path / "run") if name != partial] == saved(tmp_path / "whole")
+    assert resumed.get("early_stopping") == whole.get("early_stopping")
     for ours, theirs in zip(resumed["history"], whole["history"], strict=True):
         assert (ours["eval"], ours["train"]["loss"]) == (theirs["eval"], theirs["train"]["loss"])
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("run", "whole")]
