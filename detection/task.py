@@ -25,7 +25,7 @@ from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
 from detection.loaders import BAD_IMAGES_KEY, boxes_of, max_bad_images, training_loader
 from detection.schedule import fit, late_epochs
-from detection.toolkit import refusals, workspace
+from detection.toolkit import deviation_of_one_type, refusals, workspace
 from detection.weights import load_start
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.bad_images import BadImages
@@ -263,7 +263,7 @@ class DetectionTask(Task):
         # All randomness of the pass, such as which paths are dropped, follows from it.
         paddle.seed(derive_seed(environment.seed, "batch", environment.rank, progress.epoch, progress.step))
         try:
-            with self._autocast():
+            with self._autocast(), deviation_of_one_type():
                 outputs = self.network({**batch, "epoch_id": progress.epoch})
         except ValueError:
             # Paddle's losses refuse scores that are not numbers before there is a loss to look at.
