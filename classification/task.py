@@ -366,6 +366,8 @@ class ClassificationTask(Task):
     def start(self) -> None:
         """Loads ``Global.pretrained_model``, if there is one, and begins the average."""
         load_pretrained(self.config, self.model, fine_tune=True)
+        if self.frozen is not None and not (self.config.run.pretrained_model or self.config.arch.pretrained):
+            self.frozen.warn_of_random_weights("Global.pretrained_model")
         self._begin_average()
 
     def _begin_average(self) -> None:

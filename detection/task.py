@@ -25,7 +25,7 @@ from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
 from detection.loaders import BAD_IMAGES_KEY, boxes_of, max_bad_images, training_loader
 from detection.schedule import fit, late_epochs
-from detection.toolkit import refusals, workspace
+from detection.toolkit import deviation_of_one_type, refusals, workspace
 from detection.weights import load_start
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.bad_images import BadImages
@@ -261,7 +261,7 @@ class DetectionTask(Task):
         # All randomness of the pass, such as which paths are dropped, follows from it.
         paddle.seed(derive_seed(environment.seed, "batch", environment.rank, progress.epoch, progress.step))
         try:
-            with self._autocast():
+            with self._autocast(), deviation_of_one_type():
                 outputs = self.network({**batch, "epoch_id": progress.epoch})
         except ValueError:
             # Paddle's losses refuse scores that are not numbers before there is a loss to look at.
@@ -325,6 +325,9 @@ class DetectionTask(Task):
     def start(self) -> None:
         """Loads ``pretrain_weights``, if there are any."""
         load_start(self.config, self.model)
+        backbone = self.config.data.get(str(architecture_of(self.config)["backbone"])) or {}
+        if self.frozen is not None and not (self.config.data.get("pretrain_weights") or backbone.get("pretrained")):
+            self.frozen.warn_of_random_weights("pretrain_weights")
 
     def data_order(self) -> dict[str, Any]:
         """Returns what decides which images form batch k."""

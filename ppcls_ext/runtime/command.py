@@ -21,7 +21,7 @@ import numpy as np
 
 from ppcls_ext.runtime.backends import load
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
-from ppcls_ext.runtime.predictor import TRACKED_THRESHOLD, DetectionPredictor, Predictor, threshold_of
+from ppcls_ext.runtime.predictor import BATCH_SIZE, TRACKED_THRESHOLD, DetectionPredictor, Predictor, threshold_of
 from ppcls_ext.runtime.report import (
     above,
     as_records,
@@ -33,6 +33,7 @@ from ppcls_ext.runtime.report import (
     save_pictures,
     summary,
 )
+from ppcls_ext.runtime.tiles import OVERLAP, windows
 from ppcls_ext.runtime.video import CODECS, Frame, Video, VideoFile, only_video, shown
 from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
 from ppcls_ext.utils.display import clock
@@ -47,7 +48,7 @@ DRAWN_THRESHOLD = TRACKED_THRESHOLD
 # These look into a model in memory.
 INSIDE = ("explain", "embeddings", "neighbours")
 EXPORT_ONLY = ("backend", "precision", "threads", "bits")
-DETECTION_ONLY = ("coco", "annotations", "threshold", "class_agnostic", "track")
+DETECTION_ONLY = ("coco", "annotations", "threshold", "class_agnostic", "track", "tile", "overlap")
 IMAGES_ONLY = ("coco", "annotations", *INSIDE)
 # Seconds between two looks at the progress of a video.
 SHOWN_EVERY = 0.2
@@ -84,6 +85,10 @@ def parse_arguments() -> argparse.Namespace:
                         "of each class, which tools/eval.py found")  # fmt: skip
     parser.add_argument("--class-agnostic", action="store_true", default=None,
                         help="detector: of boxes that overlap keep the best alone, whatever their classes")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="detector: cut pictures into tiles of this side, "
+                        "for pictures much larger than the network's input")  # fmt: skip
+    parser.add_argument("--overlap", type=float, metavar="F",
+                        help=f"share of a tile's side that neighbours have in common ({OVERLAP})")
     parser.add_argument("--coco", type=Path, metavar="FILE", help="detector: also write COCO results to FILE")
     parser.add_argument("--annotations", type=Path, metavar="FILE",
                         help="COCO file that numbers images and classes for --coco (default: from 1)")  # fmt: skip
@@ -131,6 +136,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{option} {file}: must end in {' or '.join(suffixes)}")
     if arguments.threshold is not None:
         arguments.threshold = threshold_of(arguments.threshold, "--threshold")
+    if arguments.overlap is not None and arguments.tile is None:
+        raise UserError("--overlap is that of tiles: give --tile PIXELS")
+    if arguments.tile is not None:
+        windows(1, 1, **_tiling(arguments))  # what is out of range is told before the model is loaded
     if arguments.annotations is not None and arguments.coco is None:
         raise UserError("--annotations numbers the results of --coco FILE, which is missing")
     if arguments.input:
@@ -165,8 +174,14 @@ def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None
     return source
 
 
-def claim(arguments: argparse.Namespace, inputs: list[str], reads: list[Path]) -> None:
-    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files."""
+def claim(arguments: argparse.Namespace, inputs: list[str] | None, reads: list[Path]) -> None:
+    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files.
+
+    Raises:
+        UserError: there are no inputs, an option does not go with them, or a place may not be written.
+    """
+    if not inputs:
+        raise UserError(NO_INPUT)
     outputs = [Output(f"--{name}", getattr(arguments, name)) for name in ("json", "coco", "embeddings", "neighbours")]
     source = check_inputs(arguments, inputs)
     images = [Path(source)] if source else find_images(inputs)
@@ -248,7 +263,7 @@ def predict_images(
         tracks = bool(arguments.track)
         found = predictor(
             images, batch_size=batch_size, threshold=arguments.threshold, track=tracks,
-            class_agnostic=bool(arguments.class_agnostic),
+            class_agnostic=bool(arguments.class_agnostic), **_tiling(arguments),
         )  # fmt: skip
         is_final = tracks or arguments.threshold is not None
         predictions: Any = found if is_final else above(found, DRAWN_THRESHOLD)
@@ -285,11 +300,11 @@ def predict_video(arguments: argparse.Namespace, predictor: Predictor | Detectio
         Interrupted: after Ctrl-C; what was drawn and found until then is written.
         UserError: the source cannot be opened, or has no frame.
     """
-    every, batch_size = arguments.every or 1, arguments.batch_size or 1
+    every, batch_size = arguments.every or 1, arguments.batch_size or (BATCH_SIZE if arguments.tile else 1)
     if isinstance(predictor, DetectionPredictor):
         threshold = DRAWN_THRESHOLD if arguments.threshold is None else arguments.threshold
         options: dict[str, Any] = {"threshold": threshold, "track": bool(arguments.track)}
-        options["class_agnostic"] = bool(arguments.class_agnostic)
+        options |= {"class_agnostic": bool(arguments.class_agnostic), **_tiling(arguments)}
     else:
         options = {"topk": arguments.topk}
     waiting: deque[Frame] = deque()
@@ -373,6 +388,12 @@ def _progress(number: int, total: int, done: int, seconds: float) -> str:
     """Returns the line that stands for the progress of a video, and lets the next one overwrite it."""
     of_all = f"/{total}  left {clock(seconds / number * (total - number))}" if total else ""
     return f"{CLEARED}frame {number}{of_all}  {done / seconds:.1f} frames/s"
+
+
+def _tiling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments of a detector that tell how pictures are cut."""
+    overlap = OVERLAP if arguments.overlap is None else arguments.overlap
+    return {} if arguments.tile is None else {"tile": arguments.tile, "overlap": overlap}
 
 
 def say(arguments: argparse.Namespace, text: str, end: str = "\n") -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import cv2
@@ -15,10 +16,11 @@ from PIL import Image
 
 from ppcls_ext.preprocess import ImageError, Pipeline
 from ppcls_ext.preprocess.decode import Picture
-from ppcls_ext.preprocess.detection import Prepared
+from ppcls_ext.preprocess.detection import DetectionPipeline, Prepared
 from ppcls_ext.preprocess.samples import AnyRange
 from ppcls_ext.runtime.description import OutputForm, Thresholds
 from ppcls_ext.runtime.nms import NmsSettings, suppress_across_classes
+from ppcls_ext.runtime.tiles import OVERLAP, Whole, merge, windows
 from ppcls_ext.runtime.tracking import LOWEST_SCORE, Tracker
 from ppcls_ext.utils.errors import UserError
 
@@ -335,7 +337,7 @@ class DetectionPredictor:
     def __init__(
         self,
         backend: DetectionBackend,
-        prepare: Callable[[ImageSource, str], Prepared],
+        prepare: DetectionPipeline,
         classes: Sequence[str] | None,
         class_num: int,
         input_shape: Sequence[int],
@@ -365,6 +367,8 @@ class DetectionPredictor:
         class_agnostic: bool = False,
         channels: str = "rgb",
         track: bool = False,
+        tile: int | None = None,
+        overlap: float = OVERLAP,
     ) -> list[DetectionPrediction] | Iterator[DetectionPrediction]:
         """Finds objects.
 
@@ -376,6 +380,10 @@ class DetectionPredictor:
             class_agnostic: of boxes that overlap too much the best alone stays, whatever their classes.
             track: give objects numbers that they keep from frame to frame, see ``tracking.Tracker``. Boxes that show a
                 known object then stay down to a score of ``LOWEST_SCORE``.
+            tile: cut pictures into tiles of so many pixels a side, ``batch_size`` of which run at a time, and merge
+                their boxes, see ``tiles.merge``. A picture that is no larger is one tile: nothing changes for it.
+            overlap: share of a side that neighbouring tiles have in common, at least; as wide as the largest object, so
+                that a tile shows it whole.
 
         Returns:
             One prediction for each image, in their order: a list, or for an iterator an iterator, which reads an image
@@ -392,9 +400,16 @@ class DetectionPredictor:
             raise UserError(
                 f"class_agnostic: changes the NMS, and {self.model_name} has none: it gives each object one box"
             )
+        prepare: Callable[[Any, str], Any] = self.prepare
+        detect: Callable[[Any], list[np.ndarray]] = self.detect
+        at_a_time = batch_size
+        if tile is not None:
+            windows(1, 1, tile, overlap)  # what is out of range is told now
+            prepare, detect = self._whole, partial(self._detect_tiles, tile, overlap, batch_size or BATCH_SIZE)
+            at_a_time = 1 if batch_size is None else min(batch_size, 1)
 
         def fill(predictions: list[DetectionPrediction], inputs: list[Prepared]) -> None:
-            for prediction, prepared, rows in zip(predictions, inputs, self.detect(inputs), strict=True):
+            for prediction, prepared, rows in zip(predictions, inputs, detect(inputs), strict=True):
                 if class_agnostic:
                     rows = suppress_across_classes(rows, nms)
                 best = rows[rows[:, 1] >= kept[rows[:, 0].astype(np.int64)]]
@@ -406,7 +421,7 @@ class DetectionPredictor:
         def shape(one: Prepared) -> tuple[int, ...]:
             return one.pixels.shape
 
-        found = in_order(images, batch_size, channels, DetectionPrediction, self.prepare, fill, shape)
+        found = in_order(images, at_a_time, channels, DetectionPrediction, prepare, fill, shape)
         if track:
             found = tracked(found, Tracker(limits))
         return found if is_stream(images) else list(found)
@@ -437,6 +452,22 @@ class DetectionPredictor:
         with self._lock:
             outputs = self.backend.detect(images, scale_factors)
         return self.form.rows(outputs, inputs)
+
+    def _whole(self, image: ImageSource, name: str) -> Whole:
+        """Decodes a picture that is to be cut into tiles."""
+        return Whole(self._prepare.decode(image, name), name)
+
+    def _detect_tiles(self, tile: int, overlap: float, most: int, inputs: Sequence[Whole]) -> list[np.ndarray]:
+        """As :meth:`detect`, of whole pictures, by their tiles, ``most`` of which run at a time."""
+        results = []
+        for whole in inputs:
+            places = windows(whole.width, whole.height, tile, overlap)
+            found: list[np.ndarray] = []
+            for start in range(0, len(places), most):
+                parts = [whole.part(place) for place in places[start : start + most]]
+                found += self.detect([self.prepare(part, whole.name) for part in parts])
+            results.append(merge(found, places, whole.width, whole.height))
+        return results
 
     def prepare(self, image: ImageSource, name: str) -> Prepared:
         """Makes one model input.

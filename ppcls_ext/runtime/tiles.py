@@ -31,6 +31,27 @@ class Window(NamedTuple):
     height: int
 
 
+class Whole(NamedTuple):
+    """A picture to be cut into tiles, ``uint8`` RGB ``[H, W, 3]``, and what errors call it."""
+
+    pixels: np.ndarray
+    name: str
+
+    @property
+    def height(self) -> int:
+        """Of the picture."""
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Of the picture."""
+        return self.pixels.shape[1]
+
+    def part(self, place: Window) -> np.ndarray:
+        """Returns the pixels of a tile."""
+        return self.pixels[place.y : place.y + place.height, place.x : place.x + place.width]
+
+
 def windows(width: int, height: int, tile: int, overlap: float = OVERLAP) -> list[Window]:
     """Returns windows of ``tile`` x ``tile`` pixels that cover a picture to its edges, row by row.
 
