@@ -25,6 +25,7 @@ from ppcls_ext.arch.masked import MaskedAutoencoder, draw_visible, enlarged, joi
 from ppcls_ext.engine.checkpoint import depth_to_continue
 from ppcls_ext.engine.environment import Environment, derive_seed, prepare_environment, seed_everything
 from ppcls_ext.engine.loader import SampleKey
+from ppcls_ext.engine.loggers import require_packages
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums
 from ppcls_ext.engine.trainer import Trainer
@@ -65,6 +66,7 @@ def pretrain_config(
     if missing:
         raise UserError(f"{config.document.path}: pretraining needs {', '.join(missing)}")
     find_teacher(config)
+    require_packages(config.run.all_loggers, "Global.loggers")
     environment = environment or prepare_environment(config.run.device, config.run.seed)
     resume = resume or config.run.checkpoints
     task = TASKS[config.pretraining.name]

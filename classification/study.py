@@ -41,8 +41,8 @@ OWN_KEYS = ("Global.output_dir", "Global.seed", "Global.checkpoints")
 CHOSEN = "is chosen by the study for each run (output_dir, seeds)"
 # Keys that may differ between what was trained and what is asked for: no figure of the comparison depends on them.
 WITHOUT_EFFECT = (
-    "Global.device", "Global.keep_checkpoints", "Global.log_ranks", "Global.max_bad_images", "Global.output_dir",
-    "Global.print_batch_step", "Global.save_", "Global.use_visualdl", "DataLoader.Train.loader",
+    "Global.device", "Global.keep_checkpoints", "Global.log_ranks", "Global.loggers", "Global.max_bad_images",
+    "Global.output_dir", "Global.print_batch_step", "Global.save_", "Global.use_visualdl", "DataLoader.Train.loader",
     "DataLoader.Eval.loader", "Infer",
 )  # fmt: skip
 # Where data stand. A run that goes on elsewhere may go on with other data; of a finished one the place means nothing.

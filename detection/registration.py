@@ -18,6 +18,9 @@ NETWORK_PARTS = {
     "detection.yolov10.loss": ("YOLOv10Assigner",),
     "detection.yolov10.head": ("YOLOv10Head", "YOLOv10"),
 }
+# What to install for a package, if not that of its name. Always without dependencies: imgaug's, for one, replace NumPy
+# and OpenCV by others than Paddle can use.
+WHEELS = {"ppdet": "paddledet", "imgaug": "imgaug imageio scikit-image shapely lazy_loader tifffile"}
 
 
 def register() -> None:
@@ -34,9 +37,9 @@ def register() -> None:
         package = (error.name or "").partition(".")[0]
         if package in OUR_PACKAGES:
             raise
-        name = "paddledet --no-deps" if package == "ppdet" else package
+        name = WHEELS.get(package, package)
         raise UserError(
-            f"PaddleDetection cannot be imported: package {package} is missing; pip install {name}"
+            f"PaddleDetection cannot be imported: package {package} is missing; pip install --no-deps {name}"
         ) from error
 
 

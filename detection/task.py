@@ -25,7 +25,7 @@ from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
 from detection.loaders import BAD_IMAGES_KEY, boxes_of, max_bad_images, training_loader
 from detection.schedule import fit, late_epochs
-from detection.toolkit import refusals, workspace
+from detection.toolkit import deviation_of_one_type, refusals, workspace
 from detection.weights import load_start
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.bad_images import BadImages
@@ -39,7 +39,7 @@ from ppcls_ext.engine.class_balance import settle_class_weights
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
 from ppcls_ext.engine.finetuning import fine_tune
 from ppcls_ext.engine.loggers import require_packages
-from ppcls_ext.engine.plan import RateScale
+from ppcls_ext.engine.plan import scale_rate
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -163,11 +163,9 @@ class DetectionTask(Task):
             self.model = create(config.architecture)
             self.model.load_meanstd(settings["TestReader"]["sample_transforms"])
             plan = create("LearningRate")
-            self.scale = RateScale(
-                data.get("tuned_batch_size"), self.batches.sampler.global_batch_size, "tuned_batch_size"
-            )
-            self.stated_rate = float(plan.base_lr)
-            self.notes = [*config.document.notes, *fit(plan, config.epochs, len(self.batches), self.scale)]
+            images, tuned = self.batches.sampler.global_batch_size, config.run_keys.tuned_batch_size
+            factor, notes, self.scaling = scale_rate(float(plan.base_lr), tuned, images, "tuned_batch_size")
+            self.notes = [*config.document.notes, *notes, *fit(plan, config.epochs, len(self.batches), factor)]
             self.notes += late_epochs(data, getattr(self.model, "yolo_head", None), config.epochs)
             self.schedule = plan(len(self.batches))
             self.optimizer = create("OptimizerBuilder")(self.schedule, self.model)
@@ -263,7 +261,7 @@ class DetectionTask(Task):
         # All randomness of the pass, such as which paths are dropped, follows from it.
         paddle.seed(derive_seed(environment.seed, "batch", environment.rank, progress.epoch, progress.step))
         try:
-            with self._autocast():
+            with self._autocast(), deviation_of_one_type():
                 outputs = self.network({**batch, "epoch_id": progress.epoch})
         except ValueError:
             # Paddle's losses refuse scores that are not numbers before there is a loss to look at.
@@ -327,6 +325,9 @@ class DetectionTask(Task):
     def start(self) -> None:
         """Loads ``pretrain_weights``, if there are any."""
         load_start(self.config, self.model)
+        backbone = self.config.data.get(str(architecture_of(self.config)["backbone"])) or {}
+        if self.frozen is not None and not (self.config.data.get("pretrain_weights") or backbone.get("pretrained")):
+            self.frozen.warn_of_random_weights("pretrain_weights")
 
     def data_order(self) -> dict[str, Any]:
         """Returns what decides which images form batch k."""
@@ -443,7 +444,7 @@ class DetectionTask(Task):
         """Returns the detector's part of ``report.json``."""
         return {
             "architecture": self.config.architecture, "config": str(self.config.path), **self._bad_images(),
-            **self.scale.report(self.stated_rate),
+            **self.scaling,
         }  # fmt: skip
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:

@@ -94,6 +94,28 @@ def refusals(config: DetectionConfig) -> Iterator[None]:
         raise UserError(f"{config.path}: {reason}") from error
 
 
+@contextlib.contextmanager
+def deviation_of_one_type() -> Iterator[None]:
+    """While open, ``Tensor.std`` divides by a number of the tensor's own type; the result has the same bits.
+
+    Paddle's divides two int64 for that number, and warns in each training of the type that comes out ("got different
+    data type, run type promotion automatically"): PP-YOLOE's ATSS assigner takes the deviation of overlaps.
+    """
+    import paddle
+
+    before = paddle.Tensor.std
+
+    def std(x: paddle.Tensor, axis: int | None = None, keepdim: bool = False) -> paddle.Tensor:
+        total = paddle.pow(x - x.mean(axis, keepdim=True), 2).sum(axis, keepdim=keepdim)
+        return paddle.sqrt(total / paddle.to_tensor(x.size // total.size - 1, dtype=x.dtype))
+
+    paddle.Tensor.std = std
+    try:
+        yield
+    finally:
+        paddle.Tensor.std = before
+
+
 def quiet_toolkit() -> None:
     """Keeps the messages of what is loaded of ppdet to warnings: what matters is said by us."""
     for name in list(logging.root.manager.loggerDict):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from detection.configuration.short_keys import PARTS, SHORT_KEYS, set_class_count
+from detection.configuration.short_keys import PARTS, SHORT_KEYS, set_class_count, warn_of_other_size
 from detection.geometry import UNSAID, BoxReading
 from detection.schedule import EPOCHS, LENGTHS
 from ppcls_ext.preprocess import depth
@@ -128,7 +128,9 @@ class DetectionConfig:
         return DetectionConfig(dataclasses.replace(self.document, data=data))
 
     def as_trained(self, weights: Path) -> DetectionConfig:
-        """Returns the configuration with the range of values that the run of ``weights``, a file, used."""
+        """Returns the configuration with the range of values that the run of ``weights``, a file, used; warns where its
+        inputs had another size."""
+        warn_of_other_size(self.data, weights, self.path)
         return self.with_depth(depth.as_trained(self.data, weights, str(self.path)))
 
     def to_yaml(self) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from detection.annotations import Ledger
 from detection.coco import load_coco, read_coco
 from ppcls_ext.utils.config import Document
@@ -69,6 +71,19 @@ def set_image_size(document: Document) -> None:
         if SIZE_KEY in section:
             section[SIZE_KEY] = scaled(section[SIZE_KEY])
     logger.info("image_size: inputs of %d pixels instead of %d; other sizes in proportion", wanted, before)
+
+
+def warn_of_other_size(data: dict[str, Any], weights: Path, where: Path) -> None:
+    """Warns if trained weights were evaluated at another size in their run, by the configuration beside them."""
+    try:
+        trained = yaml.safe_load((weights.parent / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return
+    theirs = _size_of(trained.get("TestReader")) if isinstance(trained, dict) else None
+    ours = _size_of(data.get("TestReader"))
+    if theirs and ours and theirs != ours:
+        advice = f"-o image_size={theirs} if that is not meant"
+        logger.warning("%s: inputs of %d pixels, but %s was trained for %d: %s", where, ours, weights, theirs, advice)
 
 
 def _size_of(reader: Any) -> int | None:

@@ -116,7 +116,11 @@ class MLflow:
         from mlflow.tracking import MlflowClient
 
         self._metric = Metric
-        place = os.environ.get("MLFLOW_TRACKING_URI") or (start.folder / "mlruns").resolve().as_uri()
+        place = os.environ.get("MLFLOW_TRACKING_URI")
+        if not place:
+            # MLflow 3 wants to be asked for a folder, which alone needs neither a server nor a database.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+            place = (start.folder / "mlruns").resolve().as_uri()
         self._client = MlflowClient(place)
         if start.name is not None:
             self.name = start.name

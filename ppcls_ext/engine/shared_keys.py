@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from ppcls_ext.engine.class_balance import RULES
 from ppcls_ext.engine.loggers import LoggerName
 from ppcls_ext.engine.plan import EarlyStopping
+from ppcls_ext.utils.errors import suggestion
 from ppcls_ext.utils.schema import Count, CountOrZero, Number, Positive, Section
+
+
+def _check_weights(stated: Any) -> Any:
+    """Returns what ``class_balance.class_weights`` takes, or ``None``; whose classes these are only the data tell."""
+    numbers = list(stated.values()) if isinstance(stated, dict) else stated
+    if stated in (None, *RULES) or (
+        isinstance(numbers, list) and all(type(each) in (int, float) and 0 <= each < math.inf for each in numbers)
+    ):
+        return stated
+    near = suggestion(str(stated), RULES)
+    wanted = f"{', '.join(RULES)}, a list of numbers (one a class, 0 or more) or numbers by class"
+    raise ValueError(f"must be {wanted} such as {{cat: 2}}, got {stated!r}{near}")
 
 
 class SharedKeys(Section):
@@ -31,7 +46,7 @@ class SharedKeys(Section):
     early_stopping: EarlyStopping | None = None
     tuned_batch_size: Count | None = None
     loggers: list[LoggerName] = []
-    class_weights: Literal["balanced", "effective_number"] | list[float] | dict[str | int, float] | None = None
+    class_weights: Annotated[Any, AfterValidator(_check_weights)] = None
     freeze_stages: CountOrZero | None = None
     freeze_epochs: Count | None = None
     backbone_lr_mult: Positive | None = None
@@ -41,7 +56,4 @@ class SharedKeys(Section):
     def _check_fine_tuning(self) -> SharedKeys:
         if self.freeze_epochs is not None and self.freeze_stages is None:
             raise ValueError("freeze_epochs: needs freeze_stages: how many stages to freeze, 0 for the stem alone")
-        numbers = self.class_weights.values() if isinstance(self.class_weights, dict) else self.class_weights
-        if numbers is not None and not isinstance(numbers, str) and not all(number >= 0 for number in numbers):
-            raise ValueError("class_weights: must be numbers of at least 0")
         return self

@@ -176,8 +176,14 @@ def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None
     return source
 
 
-def claim(arguments: argparse.Namespace, inputs: list[str], reads: list[Path]) -> None:
-    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files."""
+def claim(arguments: argparse.Namespace, inputs: list[str] | None, reads: list[Path]) -> None:
+    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files.
+
+    Raises:
+        UserError: there are no inputs, an option does not go with them, or a place may not be written.
+    """
+    if not inputs:
+        raise UserError(NO_INPUT)
     outputs = [Output(f"--{name}", getattr(arguments, name)) for name in ("json", "coco", "embeddings", "neighbours")]
     source = check_inputs(arguments, inputs)
     images = [Path(source)] if source else find_images(inputs)

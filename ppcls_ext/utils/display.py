@@ -45,6 +45,7 @@ class Display:
 
     def __enter__(self) -> Display:
         if self.active and sys.stdout.isatty():
+            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._progress = Progress(
@@ -53,6 +54,7 @@ class Display:
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[figures]}"),
+                console=Console(),
                 transient=True,
             )
             self._progress.start()

@@ -209,7 +209,7 @@ def _draw_panels(
         for label, xs, ys, style in lines:
             # Few epochs are points, which a thin line alone would hardly show.
             marker = "o" if len(xs) < FEW_EPOCHS else None
-            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, clip_on=False, **style)
+            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, clip_on=most is None, **style)
         axes.set_title(heading)
         axes.grid(alpha=0.3)
         if any(label for label, *_ in lines):
@@ -543,7 +543,7 @@ def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
     figure = _new_figure(11 if metrics.rings else 7, 4.2, title)
     all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
     axes = all_axes[0]
-    values = [loss.ap50_lost for _, loss in losses]
+    values = [loss for _, loss in losses]
     bars = axes.barh([name for name, _ in losses], values,
                      color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
     axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")

@@ -56,8 +56,9 @@ def test_a_foreign_name_is_not_overwritten(
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        ("ppdet", "package ppdet is missing; pip install paddledet --no-deps"),
-        ("shapely.geometry", "package shapely is missing; pip install shapely"),
+        ("ppdet", "package ppdet is missing; pip install --no-deps paddledet"),
+        ("shapely.geometry", "package shapely is missing; pip install --no-deps shapely"),
+        ("imgaug", "package imgaug is missing; pip install --no-deps imgaug imageio scikit-image"),
     ],
 )
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, module: str, message: str) -> None:
@@ -125,3 +126,16 @@ def test_backbone_weights_that_are_gone_stop_training_but_not_the_use_of_a_train
         toolkit.build_model(config)
     assert toolkit.build_model(config, pretrained=False).backbone.arch == "mini"
     assert config.data["EConvNeXt"]["pretrained"].endswith("gone.pdparams")
+
+
+def test_the_deviation_of_one_type_has_the_bits_of_paddle() -> None:
+    import numpy as np
+    import paddle
+
+    x = paddle.to_tensor(np.random.default_rng(0).normal(size=(3, 5, 27)).astype("float32"))
+    wanted = x.std(axis=-1, keepdim=True).numpy()
+    before = paddle.Tensor.std
+    with toolkit.deviation_of_one_type():
+        found = x.std(axis=-1, keepdim=True).numpy()
+    assert paddle.Tensor.std is before
+    assert found.tobytes() == wanted.tobytes()

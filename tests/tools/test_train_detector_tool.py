@@ -28,6 +28,7 @@ def test_ctrl_c_saves_then_resume_auto_finishes_and_evaluation_draws(tmp_path: P
     assert process.wait(timeout=120) == 130, output
     assert "continue with the same command and --resume auto" in output
     assert "Traceback" not in output
+    assert "type promotion" not in output, "numbers of two types meet in the training step"
     assert (run / "checkpoints" / "latest").is_dir()
 
     result = run_tool("train.py", "-c", config, "-o", "epoch=1", "--resume", "auto")

@@ -35,7 +35,11 @@ def train_on_folders(folder: Path, root: Path, classes: int = 2, **changes: Any)
 def test_folder_of_images_trains_and_fine_tunes_with_other_classes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train_on_folders(tmp_path, write_class_folders(tmp_path / "data", images=8))
+    with caplog.at_level(logging.INFO):
+        report = train_on_folders(tmp_path, write_class_folders(tmp_path / "data", images=8))
+    # Of two classes all images are among the five best: told in the report, where its key is, and on no screen.
+    assert report["last"]["eval"]["top5"] == 1
+    assert "evaluation: loss" in caplog.text and "top5" not in caplog.text
     best = tmp_path / "run/checkpoints/best"
     state = json.loads((best / "state.json").read_text())
     assert state["class_names"] == ["class_0", "class_1"]

@@ -144,3 +144,30 @@ def test_float32_copies_of_low_precision_weights_move_too(dtype):
         first.step(number)
         second.step(number)
     assert equal(first.state(), second.state())
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Adam", "Momentum", "RMSProp", "SGD"])
+def test_parameters_that_were_frozen_begin_after_a_resume_as_without_it(name: str) -> None:
+    found = []
+    for resumed in (False, True):
+        paddle.seed(0)
+        layer = paddle.nn.Linear(3, 2)
+        named = list(layer.named_parameters())
+
+        state: dict[str, np.ndarray] = {}
+        for first, last in ((0, 2), (2, 4)) if resumed else ((0, 4),):
+            # Paddle numbers the moments of a process; a resumed process begins anew.
+            with paddle.utils.unique_name.guard():
+                own = getattr(paddle.optimizer, name)(learning_rate=0.1, parameters=layer.parameters())
+                if state:
+                    layer.bias.stop_gradient = False
+                    import_optimizer_state(own, named, state, "here")
+                for step in range(first, last):
+                    layer.bias.stop_gradient = step < 2
+                    layer(paddle.ones([1, 3])).square().sum().backward()
+                    own.step()
+                    own.clear_grad()
+                state = export_optimizer_state(own, named)
+        found.append([value.numpy() for _, value in named])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -62,6 +62,26 @@ def test_on_a_terminal_there_is_a_bar_with_figures_and_no_lines(caplog, monkeypa
     assert terminal.getvalue() == shown, "another rank shows nothing"
 
 
+@pytest.mark.parametrize("columns", [60, 80, 100, 160])
+def test_the_bar_fits_and_keeps_epoch_counts_and_time_left(monkeypatch, columns):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    figures = {name: "0.5000" for name in ("loss", "loss_cls", "loss_iou", "loss_dfl", "loss_l1", "lr", "images/s")}
+    with Display("epoch 12/300", total=4000, done=3998) as display:
+        for _ in range(2):
+            display.advance(**figures)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    last = re.split(r"[\r\n]", plain.rstrip())[-1].rstrip()
+    assert len(last) <= columns
+    line = re.fullmatch(r"epoch 12/300 \S{16} 4000/4000 \d:\d\d:\d\d ?(.*)", last)
+    shown = re.findall(r"(\S+) 0\.5000", line[1])
+    everything = ["loss", "cls", "iou", "dfl", "l1", "lr", "images/s"]
+    assert shown == everything[: {60: 1, 80: 2, 100: 4, 160: 7}[columns]]
+    assert "  ".join(f"{name} 0.5000" for name in shown) == line[1], "no figure is cut"
+
+
 def test_time_left_follows_from_the_speed_of_this_session(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])

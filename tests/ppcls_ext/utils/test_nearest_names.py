@@ -1,0 +1,42 @@
+"""The name that was probably meant: slips and left-out parts are recognised, a name that merely looks alike is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from ppcls_ext.utils.errors import nearest_names, suggestion
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("epcoh", "epoch"), ("epoch", "epochs"), ("sampelr", "sampler"), ("batchsize", "batch_size"), ("top", "topk"),
+        ("clas_num", "class_num"), ("drop_path", "drop_path_rate"), ("size", "image_size"), ("XL", "X"), ("f4", "F4"),
+        ("Rezise", "Resize"), ("RandomErase", "RandomErasing"), ("Cosine", "CosineDecay"), ("output", "output_dir"),
+        ("fp23", "fp32"), ("adamw", "AdamW"), ("plane", "plain"), ("overides", "overrides"), ("wnadb", "wandb"),
+        ("normalized", "normalised"), ("model_emma", "model_ema"), ("EConvNext2", "EConvNeXt"),
+    ],
+)  # fmt: skip
+def test_slips_and_left_out_parts(name: str, meant: str) -> None:
+    others = ["scale", "trt", "anchors", "use_gpu", "norm_type", "milestones"]
+    assert suggestion(name, [*others, meant]) == f" (did you mean '{meant}'?)"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("sampler", "scale"), ("tta", "trt"), ("loggers", "layers"), ("mixup", "setup"),
+        ("early_stopping", "milestones"),
+        ("patience", "pad_gt"), ("ema", "seed"), ("imgsz", "images"), ("warmup", "amp"), ("device", "decay"),
+        ("workers", "weights"), ("lr", "lars"), ("batch", "bias"), ("optimizer", "prefix"),
+    ],
+)  # fmt: skip
+def test_names_that_merely_look_alike_are_not_offered(name: str, other: str) -> None:
+    assert suggestion(name, [other]) == ""
+
+
+def test_the_best_comes_first_and_no_more_than_asked_for() -> None:
+    allowed = ["EConvNeXt_tiny", "EConvNeXt_mini", "ConvNeXtV1_tiny", "ResNet50"]
+    assert nearest_names("EConvNeXt_mni", allowed)[0] == "EConvNeXt_mini"
+    assert nearest_names("EConvNeXt", allowed, count=1) == ["EConvNeXt_tiny"]
+    assert nearest_names("anything", []) == []
