@@ -18,10 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.runtime.command import NO_INPUT, claim, predict
 from ppcls_ext.utils.command_line import run
-from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.outputs import inputs_of
 
 if TYPE_CHECKING:
     from ppcls_ext.runtime.command import Opened
@@ -29,15 +26,15 @@ if TYPE_CHECKING:
 
 def open_run(arguments: argparse.Namespace) -> Opened:
     """Opens the weights of the run that ``-c`` describes; returns the predictor, the inputs and the batch size."""
+    from ppcls_ext.runtime.command import claim
     from ppcls_ext.utils.config import is_detection_config
+    from ppcls_ext.utils.outputs import inputs_of
 
     inputs, batch_size, limit = arguments.input, arguments.batch_size or 8, arguments.max_resized_megapixels
     if is_detection_config(arguments.config):
         from detection.configuration import load_config
 
         config: Any = load_config(arguments.config, arguments.override)
-        if not inputs:
-            raise UserError(NO_INPUT)
         claim(arguments, inputs, inputs_of(config.document)[0])
 
         from detection.task import open_environment
@@ -52,8 +49,6 @@ def open_run(arguments: argparse.Namespace) -> Opened:
     if config.infer is not None:
         inputs = inputs or ([config.infer.infer_imgs] if config.infer.infer_imgs else [])
         batch_size = arguments.batch_size or config.infer.batch_size
-    if not inputs:
-        raise UserError(NO_INPUT)
     claim(arguments, inputs, inputs_of(config.document)[0])
 
     from classification.trained import load_trained
@@ -86,5 +81,12 @@ def look_inside(arguments: argparse.Namespace, predictor: Any) -> tuple[Any, Any
     return draw, Features(*explain.feature_layers(predictor)) if arguments.embeddings or arguments.neighbours else None
 
 
+def main() -> None:
+    """Hands the command what needs the training packages."""
+    from ppcls_ext.runtime.command import predict
+
+    predict(open_run, read_listing, look_inside)
+
+
 if __name__ == "__main__":
-    run(lambda: predict(open_run, read_listing, look_inside))
+    run(main)

@@ -239,10 +239,9 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
             help="COCO files: one, or those for training and validation, looked up here and in SRC (found by names)",
         )
     if name in ("imagefolder", "import"):
-        option, choices = "--format", ("auto", "voc", "coco")
-        if name == "import":
-            option, choices = "--from", ("auto", "yolo", "labelme", "cvat", "coco", "voc")
-        parser.add_argument(option, dest="form", choices=choices, default="auto", help="form of the annotations (auto)")
+        choices = ("auto", "coco", "voc", *(("yolo", "labelme", "cvat") if name == "import" else ()))
+        words = "format of the annotations (auto)"
+        parser.add_argument("--from", "--format", dest="form", choices=choices, default="auto", help=words)
 
 
 def main() -> None:

@@ -100,19 +100,6 @@ class ClassMetrics:
 
 
 @dataclass(frozen=True)
-class ErrorLoss:
-    """What one kind of error costs.
-
-    Attributes:
-        number: how many detections are such errors, whatever their score; of missed ones, how many boxes.
-        ap50_lost: AP50 with all of them mended, minus AP50.
-    """
-
-    number: int
-    ap50_lost: float
-
-
-@dataclass(frozen=True)
 class RingMetrics:
     """Figures of the objects whose centre is ``nearest`` to ``farthest`` metres from the sonar.
 
@@ -147,7 +134,7 @@ class DetectionMetrics:
         recall: ``[101]``: the recalls at which precision is known.
         precision: class name -> interpolated precision ``[101]`` at IoU 0.5; classes without boxes are left out.
         image_ids: the images that were evaluated.
-        errors: what each kind of ``ERRORS`` costs, then all false positives and all false negatives; see
+        errors: AP50 lost to each kind of ``ERRORS``, then to all false positives and all false negatives; see
             :func:`error_breakdown`. Empty where nothing is annotated.
         rings: by distance from the sonar; empty where no frame says its range.
     """
@@ -167,7 +154,7 @@ class DetectionMetrics:
     recall: np.ndarray = field(repr=False)
     precision: dict[str, np.ndarray] = field(repr=False)
     image_ids: tuple[int, ...] = field(repr=False)
-    errors: dict[str, ErrorLoss] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
     rings: tuple[RingMetrics, ...] = ()
 
     @property
@@ -209,7 +196,7 @@ class DetectionMetrics:
                 "recall": np.round(self.recall, 2).tolist(),
                 "precision": {name: np.round(values, 5).tolist() for name, values in self.precision.items()},
             },
-            "errors": {name: vars(loss) for name, loss in self.errors.items()},
+            "errors_ap50_lost": self.errors,
             **({"rings": [vars(ring) for ring in self.rings]} if self.rings else {}),
         }
 
@@ -237,7 +224,7 @@ class DetectionMetrics:
             lines += ["", *_aligned(ring_rows, left=1, rules=(1,))]
         if self.errors:
             error_rows = [("error", "AP50 lost")]
-            error_rows += [(name, f"{loss.ap50_lost:.3f}") for name, loss in self.errors.items()]
+            error_rows += [(name, figure_text(loss)) for name, loss in self.errors.items()]
             lines += ["", *_aligned(error_rows, left=1, rules=(1, 1 + len(ERRORS)))]
         absent = [row.name for row in self.classes if row.absent]
         if absent:
@@ -516,7 +503,7 @@ def _best(scores: np.ndarray, correct: np.ndarray, total: int) -> BestThreshold 
     return BestThreshold(*(float(value[best]) for value in (scores, f1, hits / kept, hits / total)))
 
 
-def error_breakdown(truth: GroundTruth, detections: Mapping[int, Boxes]) -> dict[str, ErrorLoss]:
+def error_breakdown(truth: GroundTruth, detections: Mapping[int, Boxes]) -> dict[str, float]:
     """Tells how much AP50 each kind of error costs, after TIDE (Bolya et al. 2020, arXiv 2008.08115, section 2).
 
     Detections are matched as by COCO: class by class, the 100 best of each class and image; those in crowds are left
@@ -534,8 +521,8 @@ def error_breakdown(truth: GroundTruth, detections: Mapping[int, Boxes]) -> dict
     up to 1 - AP50, since precision counts all errors together.
 
     Returns:
-        Kind -> its loss, in the order of ``ERRORS``, then those of all false positives (all taken away) and of all
-        false negatives (none counted); empty where nothing is annotated.
+        Kind -> AP50 with it mended, minus AP50; in the order of ``ERRORS``, then those of all false positives (all
+        taken away) and of all false negatives (none counted); empty where nothing is annotated.
     """
     columns: list[tuple[np.ndarray, ...]] = [(np.zeros(0), *(np.zeros(0, np.int64) for _ in range(3)))]
     owners, found_of = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
@@ -582,11 +569,10 @@ def error_breakdown(truth: GroundTruth, detections: Mapping[int, Boxes]) -> dict
 
     everything = np.ones(len(scores), bool)
     before = ap50(everything, labels, correct)
-    losses = {ERRORS[kind]: ErrorLoss(int((kinds == kind).sum()), mended(kind) - before) for kind in range(MISSED)}
-    losses[ERRORS[MISSED]] = ErrorLoss(int(missed.sum()), ap50(everything, labels, correct, missed) - before)
-    losses[FALSE_POSITIVES] = ErrorLoss(int((~correct).sum()), ap50(correct, labels, correct) - before)
-    unfound = ~found_box
-    losses[FALSE_NEGATIVES] = ErrorLoss(int(unfound.sum()), ap50(everything, labels, correct, unfound) - before)
+    losses = {ERRORS[kind]: mended(kind) - before for kind in range(MISSED)}
+    losses[ERRORS[MISSED]] = ap50(everything, labels, correct, missed) - before
+    losses[FALSE_POSITIVES] = ap50(correct, labels, correct) - before
+    losses[FALSE_NEGATIVES] = ap50(everything, labels, correct, ~found_box) - before
     return losses
 
 

@@ -19,7 +19,7 @@ from detection.annotations import CLASS_SETS, Frame, Ledger, class_order, clean_
 from detection.geometry import OVERHANG, UNSAID, BoxReading, place_boxes
 from detection.prepare.formats import FORMATS, change_classes, find_format, read_format
 from detection.prepare.projection import Projection, project_frames
-from detection.prepare.readers import find_coco_files, find_file, read_coco_folder, read_voc_folder, voc_lists
+from detection.prepare.readers import find_file, read_coco_folder, read_voc_folder, voc_lists
 from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
 from detection.prepare.write import lines_of, write_output
 from ppcls_ext.preprocess.decode import ImageError, decode_image
@@ -141,15 +141,15 @@ def prepare_source(
     reading, names = options.reading, []
     if kind == "sonar" and not files_in(source, {".xml"}):
         form = "coco"  # a set that was prepared before
-    if kind == "import" and form == "auto":
-        form = find_format(source, FORMATS) or "coco"
-        logger.info("%s: read as %s", source, FORMATS[form].words)
-    elif kind == "imagefolder" and form == "auto" and not annotations:
-        form = "voc" if files_in(source, {".xml"}) else "coco"
-        if form == "voc" and find_coco_files(source)[0]:
-            raise UserError(f"{source}: holds both XML and COCO annotations; choose with --format voc or coco")
-    if kind != "import" and not annotations:
-        find_format(source, ("coco",) if kind == "duo" or form == "coco" else ("voc",))
+    if not annotations:
+        own = ("coco",) if kind == "duo" or form == "coco" else ("voc",)
+        own = ("voc", "coco") if kind == "imagefolder" and form == "auto" else own
+        found = find_format(source, (FORMATS if form == "auto" else (form,)) if kind == "import" else own)
+        if kind in ("import", "imagefolder") and form == "auto":
+            # Where there are none, the reader says what is wrong with JSON files.
+            form = found or "coco"
+        if found:
+            logger.info("%s: read as %s", source, FORMATS[found].words)
     unlabelled: list[Frame] = []
     # The source's own split files, if it has any.
     lists = None

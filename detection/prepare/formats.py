@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ from detection.prepare.readers import (
 )
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import files_in
-from ppcls_ext.utils.names import NamedFiles, components, match_names, spellings
+from ppcls_ext.utils.names import NamedFiles, components, folded_name, match_names, spellings
 from ppcls_ext.utils.texts import TextError, read_text
 
 # So many files of a folder tell what all are.
@@ -235,17 +235,21 @@ def _yolo_parts(
     source: Path, file: Path, data: dict[str, Any], images: Sequence[Path], ledger: Ledger
 ) -> dict[Path, str]:
     """Returns the part of each image that ``data.yaml`` puts in one; empty if training and validation are the same."""
+    # Nothing else is ever looked at, whatever the file names: `..`, paths of another machine.
+    there = {place for image in images for place in image.parents if place.is_relative_to(source)}
+    places = {_key(place, source): place for place in (*there, *files_in(source, {".txt"}))}
     found: dict[str, set[Path]] = {}
     for part, words in PART_WORDS.items():
         entries = next((data[word] for word in words if data.get(word)), [])
         for entry in [entries] if isinstance(entries, str) else entries:
-            place = _place_below(source, file.parent, f"{data.get('path', '')}/{entry}", str(entry))
+            stated = f"{data.get('path', '')}/{entry}", str(entry)
+            place = next((places[key] for key in _keys(stated, _key(file.parent, source)) if key in places), None)
             if place is None and part == "test":
                 continue
             if place is None:
                 raise UserError(f"{file}: {part}: {entry} is neither a folder nor a list of images below {source}")
             found.setdefault(part, set()).update(_images_of(place, source, images))
-    if found.get("train") == found.get("val"):
+    if found and found.get("train") == found.get("val"):
         ledger.note("one_part", shown_path(file, source), "training and validation are the same images: split anew")
         return {}
     placed: dict[Path, str] = {}
@@ -259,15 +263,17 @@ def _yolo_parts(
     return placed
 
 
-def _place_below(source: Path, folder: Path, *stated: str) -> Path | None:
-    """Returns the file or folder below ``source`` that ``data.yaml`` means, perhaps one of another machine."""
+def _key(place: Path, source: Path) -> str:
+    return folded_name(place.relative_to(source).as_posix())
+
+
+def _keys(stated: Sequence[str], folder: str) -> Iterator[str]:
+    """Yields what the paths of ``data.yaml`` may mean, below its folder or the source, the whole path first."""
     for text in (spelt for each in stated for spelt in spellings(each)):
         parts = [part for part in components(text) if part != ".."]
-        for cut in range(len(parts)):
-            for base in (folder, source):
-                if (place := base.joinpath(*parts[cut:])).exists():
-                    return place
-    return source if stated[-1].strip("./") == "" else None
+        for cut in range(max(len(parts), 1)):
+            for base in dict.fromkeys((folder, ".")):
+                yield folded_name(Path(base, *parts[cut:]).as_posix())
 
 
 def _images_of(place: Path, source: Path, images: Sequence[Path]) -> set[Path]:

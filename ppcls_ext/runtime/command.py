@@ -138,6 +138,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         arguments.threshold = threshold_of(arguments.threshold, "--threshold")
     if arguments.overlap is not None and arguments.tile is None:
         raise UserError("--overlap is that of tiles: give --tile PIXELS")
+    if arguments.tile is not None and arguments.explain is not None:
+        raise UserError("--explain looks at whole pictures: leave out --tile")
     if arguments.tile is not None:
         windows(1, 1, **_tiling(arguments))  # what is out of range is told before the model is loaded
     if arguments.annotations is not None and arguments.coco is None:
@@ -174,8 +176,14 @@ def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None
     return source
 
 
-def claim(arguments: argparse.Namespace, inputs: list[str], reads: list[Path]) -> None:
-    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files."""
+def claim(arguments: argparse.Namespace, inputs: list[str] | None, reads: list[Path]) -> None:
+    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files.
+
+    Raises:
+        UserError: there are no inputs, an option does not go with them, or a place may not be written.
+    """
+    if not inputs:
+        raise UserError(NO_INPUT)
     outputs = [Output(f"--{name}", getattr(arguments, name)) for name in ("json", "coco", "embeddings", "neighbours")]
     source = check_inputs(arguments, inputs)
     images = [Path(source)] if source else find_images(inputs)

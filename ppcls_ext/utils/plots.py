@@ -543,7 +543,7 @@ def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
     figure = _new_figure(11 if metrics.rings else 7, 4.2, title)
     all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
     axes = all_axes[0]
-    values = [loss.ap50_lost for _, loss in losses]
+    values = [loss for _, loss in losses]
     bars = axes.barh([name for name, _ in losses], values,
                      color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
     axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")

@@ -283,6 +283,6 @@ def test_coco_files_that_cannot_be_used(tmp_path: Path, content: str, message: s
 
 def test_folder_with_both_forms(tmp_path: Path) -> None:
     source = coco_folder(voc_folder(tmp_path / "raw"))
-    with pytest.raises(UserError, match="choose with --format voc or coco"):
+    with pytest.raises(UserError, match="choose with --from voc or coco"):
         imagefolder(source)
     assert imagefolder(source, "--format", "voc").report["boxes"]["kept"] == 6

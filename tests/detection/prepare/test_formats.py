@@ -74,7 +74,7 @@ LINES = {
     "description",
     [
         {"path": "../datasets/x", "train": "images/train", "val": "images/val", "names": NAMES},
-        {"train": "../images/train", "val": ["../images/val"], "nc": 3, "names": dict(enumerate(NAMES))},
+        {"train": "..\\Images\\train", "val": ["../images/val"], "nc": 3, "names": dict(enumerate(NAMES))},
         {"path": "/somewhere/else", "train": "lists/train.txt", "val": "lists/val.txt", "names": NAMES},
         None,
     ],
