@@ -69,21 +69,16 @@ class Schedule(Section):
 
     def notes(self) -> list[str]:
         """Returns a line for each length that does not fit the run, with what happens."""
-        lines, wanted = [], round(self.warmup_epoch * self.steps_each_epoch)
+        lines, steps, wanted = [], self.steps_each_epoch, round(self.warmup_epoch * self.steps_each_epoch)
         if wanted > self._warmup_steps:
-            lines.append(
-                f"Optimizer.lr.warmup_epoch: {wanted} steps of warm-up are more than half of this run "
-                f"({self.epochs * self.steps_each_epoch} steps): shortened to {self._warmup_steps}"
-            )
-        rest = self.epochs - self._warmup_steps / self.steps_each_epoch
+            run = f"more than half of this run ({self.epochs * steps} steps): shortened to {self._warmup_steps}"
+            lines.append(f"Optimizer.lr.warmup_epoch: {wanted} steps of warm-up are {run}")
+        rest = self.epochs - self._warmup_steps / steps
         for name in CHANGES:
             values = getattr(self, name, [])
             late = [f"{each:g}" for each in (values if isinstance(values, list) else [values]) if each >= rest]
             if late:
-                lines.append(
-                    f"Optimizer.lr.{name}: the {rest:g} epochs after the warm-up end before {', '.join(late)}: "
-                    "the rate does not change there"
-                )
+                lines.append(f"Optimizer.lr.{name}: {rest:g} epochs after the warm-up end before {', '.join(late)}")
         return lines
 
     def rate_at(self, step: int) -> float:

@@ -49,7 +49,7 @@ from ppcls_ext.engine.environment import (
 )
 from ppcls_ext.engine.finetuning import fine_tune, trunk_of
 from ppcls_ext.engine.loggers import require_packages
-from ppcls_ext.engine.plan import RateScale
+from ppcls_ext.engine.plan import scale_rate
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -165,11 +165,10 @@ class ClassificationTask(Task):
         self.teacher: dict[str, Any] | None = None
         self.named_parameters = [*self.model.named_parameters(), *self.build_auxiliary()]
         images = self.batches.sampler.global_batch_size * self.update_freq
-        self.scale = RateScale(run.tuned_batch_size, images, "Global.tuned_batch_size")
-        self.stated_rate = config.optimizer.schedule.learning_rate
-        steps = self.steps // self.update_freq
-        self.schedule = config.optimizer.build_schedule(run.epochs, steps, self.scale.factor)
-        self.notes = [*config.document.notes, *self.scale.notes(self.stated_rate), *self.schedule.notes()]
+        rate, steps = config.optimizer.schedule.learning_rate, self.steps // self.update_freq
+        factor, notes, self.scaling = scale_rate(rate, run.tuned_batch_size, images, "Global.tuned_batch_size")
+        self.schedule = config.optimizer.build_schedule(run.epochs, steps, factor)
+        self.notes = [*config.document.notes, *notes, *self.schedule.notes()]
         optimizer = config.optimizer.settings.build(self.named_parameters)
         self.optimizer_name = type(config.optimizer.settings).__name__
         self.precision = Precision(config.amp, run.amp_dtype, environment.on_gpu)
@@ -500,7 +499,7 @@ class ClassificationTask(Task):
             "bad_images": self.bad_images.names,
             "bad_eval_images": self.bad_eval_images.names if self.bad_eval_images else [],
             "class_names": self.class_names,
-            **self.scale.report(self.stated_rate),
+            **self.scaling,
         }
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:

@@ -19,8 +19,8 @@ from ppcls_ext.utils.errors import UserError
 OPENING_KEYS = ("horizontal_opening_angle", "opening_angle", "azimuth")
 RANGE_KEYS = ("range_window", "range")
 WIDEST = 180.0
-# How far, as a share of the largest range, the lit part of frames may differ from the fan that is stated.
-TOLERANCE = 0.05
+# Recorders stretch frames; beyond that, in one direction against the other, the stated angle or range must be wrong.
+MOST_STRETCHED = 1.3
 
 
 def opening_and_range(sonar: Mapping[str, Any]) -> tuple[float, float | None, float] | None:
@@ -29,12 +29,10 @@ def opening_and_range(sonar: Mapping[str, Any]) -> tuple[float, float | None, fl
     opening = next((sonar[key] for key in OPENING_KEYS if key in sonar), None)
     window = next((sonar[key] for key in RANGE_KEYS if key in sonar), None)
     near, far = window if isinstance(window, list) and len(window) == 2 else (None, window)
-    numbers = [value for value in (opening, far, *([] if near is None else [near]))]
+    numbers = [opening, far, 0.0 if near is None else near]
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in numbers):
         return None
-    if not 0 < opening < WIDEST or not 0 <= (near or 0) < far:
-        return None
-    return float(opening), None if near is None else float(near), float(far)
+    return (opening, near, far) if 0 < opening < WIDEST and 0 <= numbers[2] < far else None
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Fan:
         half: half of the opening angle.
         near, far: nearest and farthest range.
         x, y: where the sonar stands, in pixels of the picture; it may be below it.
-        pixels_a_metre: scale of the picture.
+        scale: pixels a metre, across and ahead.
     """
 
     half: float
@@ -53,17 +51,23 @@ class Fan:
     far: float
     x: float
     y: float
-    pixels_a_metre: float
+    scale: tuple[float, float]
 
     def distance_and_bearing(self, points: np.ndarray) -> np.ndarray:
         """Points ``[..., 2]`` -> distance from the sonar and bearing (0 ahead, growing to the right) ``[..., 2]``."""
-        aside, ahead = points[..., 0] - self.x, self.y - points[..., 1]
-        return np.stack([np.hypot(aside, ahead) / self.pixels_a_metre, np.arctan2(aside, ahead)], axis=-1)
+        aside, ahead = (points[..., 0] - self.x) / self.scale[0], (self.y - points[..., 1]) / self.scale[1]
+        return np.stack([np.hypot(aside, ahead), np.arctan2(aside, ahead)], axis=-1)
 
-    def points(self, places: np.ndarray) -> np.ndarray:
-        """Distances and bearings ``[..., 2]`` -> points ``[..., 2]``."""
-        length, bearing = places[..., 0] * self.pixels_a_metre, places[..., 1]
-        return np.stack([self.x + length * np.sin(bearing), self.y - length * np.cos(bearing)], axis=-1)
+    def points(self, distance: np.ndarray, bearing: np.ndarray) -> np.ndarray:
+        """Distances and bearings -> points ``[..., 2]``."""
+        aside, ahead = distance * np.sin(bearing), distance * np.cos(bearing)
+        return np.stack([self.x + aside * self.scale[0], self.y - ahead * self.scale[1]], axis=-1)
+
+
+def extent(opening: float, near: float | None, far: float) -> tuple[float, float]:
+    """Returns width and height of a fan in metres; ``opening`` in degrees."""
+    half = math.radians(opening / 2)
+    return 2 * far * math.sin(half), far - (near or 0.0) * math.cos(half)
 
 
 def fan_of(
@@ -84,19 +88,20 @@ def fan_of(
     if found is None:
         return None
     opening, near, far = found
-    half = math.radians(opening / 2)
-    across, ahead = 2 * far * math.sin(half), far - (near or 0.0) * math.cos(half)
+    half, (across, ahead) = math.radians(opening / 2), extent(*found)
     if lit is None:
         scale = min(width / across, height / ahead)
-        return Fan(half, near or 0.0, far, width / 2, (height - ahead * scale) / 2 + far * scale, scale)
+        return Fan(half, near or 0.0, far, width / 2, (height - ahead * scale) / 2 + far * scale, (scale, scale))
     x1, y1, x2, y2 = lit
-    scale = (x2 - x1) / across
-    y = y1 + far * scale
-    seen = (y - y2) / scale / math.cos(half)
-    if abs(seen - (near or 0.0)) > TOLERANCE * far if near is not None else not -TOLERANCE * far <= seen < far:
-        stated = f"{opening:g} degrees from {near or 0:g} to {far:g} m"
+    scales = (x2 - x1) / across, (y2 - y1) / ahead
+    if near is None:
+        # What the picture shows then tells the nearest range.
+        near = (far - (y2 - y1) / scales[0]) / math.cos(half)
+        scales = scales[0], (y2 - y1) / extent(opening, max(near, 0.0), far)[1]
+    if near >= far or max(scales) > MOST_STRETCHED * min(scales):
         raise UserError(
-            f"the lit part of the frames, {x2 - x1:.0f} x {y2 - y1:.0f} pixels, is no fan of {stated} with the sonar "
-            "below: check --opening-angle and --range, and that the frames are not polar already"
+            f"the lit part of the frames, {x2 - x1:.0f} x {y2 - y1:.0f} pixels, is no fan of {opening:g} degrees from "
+            f"{max(near, 0.0):.3g} to {far:g} m with the sonar below: check --opening-angle and --range, and that the "
+            "frames are not polar already"
         )
-    return Fan(half, max(seen, 0.0) if near is None else near, far, (x1 + x2) / 2, y, scale)
+    return Fan(half, max(near, 0.0), far, (x1 + x2) / 2, y1 + far * scales[1], scales)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from detection.schedule import EPOCHS, LENGTHS, fit
-from ppcls_ext.engine.plan import RateScale
+from ppcls_ext.engine.plan import scale_rate
 from ppcls_ext.utils.config import Document, flatten
 from ppcls_ext.utils.lengths import follow_epochs
 
@@ -105,10 +105,8 @@ def replace_missing_font() -> None:
 
 
 def follow_run_length() -> None:
-    """Lets the learning rate follow ``epoch`` and ``tuned_batch_size``, as in our own trainer.
-
-    Upstream plans each schedule for one length of the run, which ``-o epoch=N`` leaves as it is.
-    """
+    """Lets the learning rate follow ``epoch`` and ``tuned_batch_size`` as in our own trainer; upstream, it does not."""
+    from paddle.distributed import get_world_size
     from ppdet.core import workspace
     from ppdet.optimizer.optimizer import LearningRate
 
@@ -117,33 +115,26 @@ def follow_run_length() -> None:
         return
 
     def fitted(self: Any, step_per_epoch: int) -> Any:
-        import paddle.distributed
-
         rate, settings = copy.deepcopy(self), workspace.global_config
-        images = settings["TrainReader"].get("batch_size", 1) * paddle.distributed.get_world_size()
-        scale = RateScale(settings.get("tuned_batch_size"), images, "tuned_batch_size")
-        for note in fit(rate, settings[EPOCHS], int(step_per_epoch), scale):
+        images, key = settings["TrainReader"].get("batch_size", 1) * get_world_size(), "tuned_batch_size"
+        factor, notes, _ = scale_rate(float(rate.base_lr), settings.get(key), images, key)
+        for note in (*notes, *fit(rate, settings[EPOCHS], int(step_per_epoch), factor)):
             logger.warning("%s", note)
         return plan(rate, step_per_epoch)
 
     def merged(config: dict[str, Any], another_cfg: dict[str, Any] | None = None) -> dict[str, Any]:
-        below = another_cfg or workspace.global_config
-        before, stated = below.get(EPOCHS), flatten(config)
+        before, stated = (another_cfg or workspace.global_config).get(EPOCHS), flatten(config)
         result = merge(config, another_cfg)
-        document = Document(Path(), _lengths_of(result), {})
-        follow_epochs(document, EPOCHS, LENGTHS, before, lambda key: key in stated)
+        head = (result.get(result.get("architecture")) or {}).get("yolo_head")
+        sections = {name: result[name] for name in (EPOCHS, "TrainReader", head) if name in result}
+        schedulers = (result.get("LearningRate") or {}).get("schedulers") or []
+        # Those of a YAML tag are objects; a change of their attributes is one of the configuration.
+        plain = [entry if isinstance(entry, dict) else vars(entry) for entry in schedulers]
+        document = Document(Path(), {**sections, "LearningRate": {"schedulers": plain}}, {})
+        follow_epochs(document, EPOCHS, LENGTHS, before, stated.__contains__)
         for note in document.notes:
             logger.warning("%s", note)
         return result
 
     fitted.without_run = plan
     LearningRate.__call__, workspace.merge_config = fitted, merged
-
-
-def _lengths_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the sections that hold lengths of the run; a change of their numbers is one of ``settings``."""
-    head = (settings.get(settings.get("architecture")) or {}).get("yolo_head")
-    found = {name: settings[name] for name in (EPOCHS, "TrainReader", head) if name in settings}
-    schedulers = (settings.get("LearningRate") or {}).get("schedulers") or []
-    plain = [entry if isinstance(entry, dict) else vars(entry) for entry in schedulers]
-    return {**found, "LearningRate": {"schedulers": plain}}

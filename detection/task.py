@@ -39,7 +39,7 @@ from ppcls_ext.engine.class_balance import settle_class_weights
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
 from ppcls_ext.engine.finetuning import fine_tune
 from ppcls_ext.engine.loggers import require_packages
-from ppcls_ext.engine.plan import RateScale
+from ppcls_ext.engine.plan import scale_rate
 from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
@@ -163,11 +163,9 @@ class DetectionTask(Task):
             self.model = create(config.architecture)
             self.model.load_meanstd(settings["TestReader"]["sample_transforms"])
             plan = create("LearningRate")
-            self.scale = RateScale(
-                data.get("tuned_batch_size"), self.batches.sampler.global_batch_size, "tuned_batch_size"
-            )
-            self.stated_rate = float(plan.base_lr)
-            self.notes = [*config.document.notes, *fit(plan, config.epochs, len(self.batches), self.scale)]
+            images, tuned = self.batches.sampler.global_batch_size, config.run_keys.tuned_batch_size
+            factor, notes, self.scaling = scale_rate(float(plan.base_lr), tuned, images, "tuned_batch_size")
+            self.notes = [*config.document.notes, *notes, *fit(plan, config.epochs, len(self.batches), factor)]
             self.notes += late_epochs(data, getattr(self.model, "yolo_head", None), config.epochs)
             self.schedule = plan(len(self.batches))
             self.optimizer = create("OptimizerBuilder")(self.schedule, self.model)
@@ -446,7 +444,7 @@ class DetectionTask(Task):
         """Returns the detector's part of ``report.json``."""
         return {
             "architecture": self.config.architecture, "config": str(self.config.path), **self._bad_images(),
-            **self.scale.report(self.stated_rate),
+            **self.scaling,
         }  # fmt: skip
 
     def draw_curves(self, history: Sequence[dict[str, Any]], path: Path) -> None:

@@ -122,11 +122,7 @@ class TrainedDetector:
         )
 
     def recommended(self) -> tuple[Thresholds | None, str]:
-        """Returns the thresholds that ``tools/eval.py`` found for these very weights, and a line that says whence.
-
-        Raises:
-            UserError: the figures of the evaluation are damaged.
-        """
+        """Returns the thresholds that ``tools/eval.py`` found for these very weights, and a line that says whence."""
         file, evaluate = self.config.output_dir / "evaluation" / "figures.json", "tools/eval.py on these weights"
         if self.class_names is None or not file.is_file():
             return None, f"no recommended thresholds: {file} is not there; {evaluate} writes it"
@@ -141,7 +137,7 @@ class TrainedDetector:
             limits = [_lowered(best[name]) if best.get(name) else None for name in self.class_names]
             found = Thresholds(_lowered(overall), limits, int(figures["counts"]["images"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{file}: damaged ({error!r}); {evaluate} writes it anew") from error
+            return None, f"no recommended thresholds: {file} is damaged ({error!r}); {evaluate} writes it anew"
         return found, f"recommended thresholds: of {file}, found on {found.images} images"
 
 

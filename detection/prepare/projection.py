@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 
 from detection.annotations import Box, Frame, Ledger
-from detection.fan import Fan, fan_of, opening_and_range
+from detection.fan import Fan, extent, fan_of, opening_and_range
 from detection.prepare.stored import read_stored, write_stored
 from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
+Transform = Callable[[np.ndarray], np.ndarray]
 # Brightness above which a pixel belongs to the fan; what compression leaves around it is darker.
 DARK = 4
 # So many frames of a size show where it is ever lit.
@@ -65,28 +66,22 @@ class Projection:
         return sonar
 
 
-@dataclasses.dataclass(frozen=True)
-class PolarForm:
-    """Size of a polar frame of a fan, and where its nearest range is."""
+def polar_form(fan: Fan, width: int, height: int, nearest: str) -> tuple[Transform, Transform]:
+    """Returns what turns points of a fan, ``[..., 2]``, into those of its polar frame of a size, and back."""
 
-    fan: Fan
-    width: int
-    height: int
-    nearest: str
+    def rows(share: np.ndarray) -> np.ndarray:
+        return 1 - share if nearest == "top" else share
 
-    def from_fan(self, points: np.ndarray) -> np.ndarray:
-        """Points of the fan ``[..., 2]`` -> points of the polar frame ``[..., 2]``."""
-        fan, places = self.fan, self.fan.distance_and_bearing(points)
-        share = (fan.far - places[..., 0]) / (fan.far - fan.near)
-        share = 1 - share if self.nearest == "top" else share
-        return np.stack([(places[..., 1] / fan.half + 1) / 2 * self.width, share * self.height], axis=-1)
+    def from_fan(points: np.ndarray) -> np.ndarray:
+        distance, bearing = np.moveaxis(fan.distance_and_bearing(points), -1, 0)
+        share = rows((fan.far - distance) / (fan.far - fan.near))
+        return np.stack([(bearing / fan.half + 1) / 2 * width, share * height], axis=-1)
 
-    def to_fan(self, points: np.ndarray) -> np.ndarray:
-        """Points of the polar frame ``[..., 2]`` -> points of the fan ``[..., 2]``."""
-        fan, share = self.fan, points[..., 1] / self.height
-        share = 1 - share if self.nearest == "top" else share
-        distance = fan.far - share * (fan.far - fan.near)
-        return fan.points(np.stack([distance, (2 * points[..., 0] / self.width - 1) * fan.half], axis=-1))
+    def to_fan(points: np.ndarray) -> np.ndarray:
+        distance = fan.far - rows(points[..., 1] / height) * (fan.far - fan.near)
+        return fan.points(distance, (2 * points[..., 0] / width - 1) * fan.half)
+
+    return from_fan, to_fan
 
 
 def project_frames(frames: Sequence[Frame], projection: Projection, scratch: Path, ledger: Ledger) -> None:
@@ -107,13 +102,16 @@ def project_frames(frames: Sequence[Frame], projection: Projection, scratch: Pat
         size = (frame.width, frame.height)
         if projection.form == "polar":
             fan = fan_of(sonar, *size, lit[size])
-            rows, columns = (fan.far - fan.near) * fan.pixels_a_metre, 2 * fan.half * fan.far * fan.pixels_a_metre
-            polar = PolarForm(fan, round(columns), round(rows), projection.nearest)
-            new_size, forward, backward = (polar.width, polar.height), polar.from_fan, polar.to_fan
+            sides = 2 * fan.half * fan.far * fan.scale[0], (fan.far - fan.near) * fan.scale[1]
+            new_size = round(sides[0]), round(sides[1])
+            forward, backward = polar_form(fan, *new_size, projection.nearest)
         else:
-            fan, new_size = _drawn_fan(sonar, frame.height)
-            polar = PolarForm(fan, *size, projection.nearest)
-            forward, backward = polar.to_fan, polar.from_fan
+            # As many pixels a metre ahead as the polar frame has.
+            opening, near, far = opening_and_range(sonar)
+            across, ahead = (side * frame.height / (far - (near or 0.0)) for side in extent(opening, near, far))
+            new_size = math.ceil(across), math.ceil(ahead)
+            fan = fan_of(sonar, *new_size)
+            backward, forward = polar_form(fan, *size, projection.nearest)
         source = read_stored(frame.image)
         columns, rows = np.meshgrid(np.arange(new_size[0]) + 0.5, np.arange(new_size[1]) + 0.5)
         places = backward(np.stack([columns, rows], axis=-1))
@@ -127,15 +125,6 @@ def project_frames(frames: Sequence[Frame], projection: Projection, scratch: Pat
         frame.metadata["sonar"] = {**sonar, "range_window": window, "projection": projection.form}
         if projection.form == "polar":
             frame.metadata["sonar"]["nearest"] = projection.nearest
-
-
-def _drawn_fan(sonar: dict[str, Any], rows: int) -> tuple[Fan, tuple[int, int]]:
-    """Returns the fan, and the size of its picture, in which a metre ahead has as many pixels as in ``rows`` ranges."""
-    opening, near, far = opening_and_range(sonar)
-    half, near = math.radians(opening / 2), near or 0.0
-    scale = rows / (far - near)
-    width, height = 2 * far * math.sin(half) * scale, (far - near * math.cos(half)) * scale
-    return Fan(half, near, far, math.ceil(width) / 2, far * scale, scale), (math.ceil(width), math.ceil(height))
 
 
 def _lit_parts(frames: Sequence[Frame]) -> dict[tuple[int, int], tuple[float, float, float, float]]:
@@ -163,7 +152,7 @@ def _lit_parts(frames: Sequence[Frame]) -> dict[tuple[int, int], tuple[float, fl
     return found
 
 
-def _moved_boxes(frame: Frame, forward: Any, size: tuple[int, int], ledger: Ledger) -> list[Box]:
+def _moved_boxes(frame: Frame, forward: Transform, size: tuple[int, int], ledger: Ledger) -> list[Box]:
     """Returns the boxes around the transformed outlines, clipped to the new picture."""
     boxes = []
     along = np.linspace(0.0, 1.0, OUTLINE)

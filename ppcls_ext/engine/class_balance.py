@@ -58,11 +58,7 @@ def class_weights(
 def settle_class_weights(
     stated: Any, names: Sequence[str], counts: np.ndarray, problem: Callable[[str], str]
 ) -> np.ndarray:
-    """Returns :func:`class_weights` and says them in one line of the log.
-
-    Raises:
-        UserError: they do not fit the classes; ``problem`` makes the line.
-    """
+    """Returns :func:`class_weights` and says them; ``problem`` makes the line of a UserError if they do not fit."""
     try:
         weights = class_weights(stated, names, counts)
     except ValueError as error:

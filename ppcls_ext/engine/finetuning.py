@@ -67,15 +67,17 @@ def fine_tune(
     model: nn.Layer, trunk: Trunk | None, known: str, keys: SharedKeys, problem: Callable[[str, str], str],
     section: str = "",
 ) -> FrozenStages | None:  # fmt: skip
-    """Scales the learning rates by depth; returns what is to be frozen, if anything is.
+    """Scales the learning rates by depth and says how; returns what is to be frozen, if anything is.
+
+    Of G groups (see :meth:`Trunk.groups`), group g from 0 gets the factor backbone_lr_mult * layer_decay^(G - g); what
+    follows the trunk learns at the full rate. Every optimizer reads the factors from the parameters at each step.
 
     Args:
         model: the whole network.
         trunk: its stem and stages; ``None`` where they are not known.
-        known: those of which they are, for the message.
+        known: the networks of which they are, for the message.
         keys: what is wanted.
-        problem: gives the line about a key.
-        section: what stands before the keys' names.
+        problem: gives the line about a key, which ``section`` stands before.
 
     Raises:
         UserError: the stem and stages are not known, or not as many.
@@ -88,18 +90,6 @@ def fine_tune(
     if keys.freeze_stages is not None and keys.freeze_stages > len(trunk.stages):
         message = f"must be 0 (the stem alone) to {len(trunk.stages)}, got {keys.freeze_stages}"
         raise UserError(problem(f"{section}freeze_stages", message))
-    scale_rates(trunk, keys)
-    return FrozenStages(model, trunk, keys) if keys.freeze_stages is not None else None
-
-
-def scale_rates(trunk: Trunk, keys: SharedKeys) -> None:
-    """Multiplies the learning rates of a trunk's parameters by ``backbone_lr_mult`` and ``layer_decay``; says how.
-
-    Of G groups (see :meth:`Trunk.groups`), group g from 0 gets the factor decay^(G - g); what follows the trunk learns
-    at the full rate. Paddle's optimizers and ours read the factors from the parameters at each step.
-    """
-    if keys.backbone_lr_mult is None and keys.layer_decay is None:
-        return
     groups, shown = trunk.groups(), []
     for number, (name, layers) in enumerate(groups):
         factor = (keys.backbone_lr_mult or 1.0) * (keys.layer_decay or 1.0) ** (len(groups) - number)
@@ -107,20 +97,17 @@ def scale_rates(trunk: Trunk, keys: SharedKeys) -> None:
             rate = parameter.optimize_attr["learning_rate"] * factor
             parameter.optimize_attr = {**parameter.optimize_attr, "learning_rate": rate}
         shown.append(f"{name} {factor:.3g}")
-    shown = shown if keys.layer_decay is not None else [f"stem and {len(trunk.stages)} stages {factor:.3g}"]
-    logger.info("learning rates, times: %s, what follows 1", ", ".join(shown))
+    if wanted != ["freeze_stages"]:
+        logger.info("learning rates, times: %s, what follows 1", ", ".join(shown))
+    return FrozenStages(model, trunk, keys) if keys.freeze_stages is not None else None
 
 
 class FrozenStages:
     """A stem and first stages that do not learn until an epoch: no gradient, no decay, fixed batch norms, no drop path.
 
     Args:
-        model: the whole network.
-        trunk: its stem and stages.
+        model, trunk: the whole network, its stem and stages.
         keys: ``freeze_stages`` and ``freeze_epochs``.
-
-    Attributes:
-        names: what they hold in the model's state: weights and running statistics.
     """
 
     def __init__(self, model: nn.Layer, trunk: Trunk, keys: SharedKeys) -> None:
@@ -139,7 +126,11 @@ class FrozenStages:
         logger.warning("freeze_stages without %s freezes random weights (%s): little will be learnt", key, self.what)
 
     def hold(self, epoch: int) -> list[str]:
-        """Freezes or frees for an epoch, counted from 0, of a model in training mode; returns the names held."""
+        """Freezes or frees for an epoch, counted from 0, of a model in training mode.
+
+        Returns:
+            The names of the weights and running statistics that the epoch does not change.
+        """
         frozen = self.epochs is None or epoch < self.epochs
         for parameter in self.learning:
             # Paddle records no gradient work where none of the inputs wants one.

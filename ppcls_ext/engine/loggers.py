@@ -116,6 +116,8 @@ class MLflow:
         from mlflow.tracking import MlflowClient
 
         self._metric = Metric
+        # Seven tries, its default, hold a training up for minutes where the server is away.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
         place = os.environ.get("MLFLOW_TRACKING_URI")
         if not place:
             # MLflow 3 wants to be asked for a folder, which alone needs neither a server nor a database.

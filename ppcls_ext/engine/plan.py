@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -52,36 +51,21 @@ class EarlyStopping(Section):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class RateScale:
+def scale_rate(rate: float, tuned: int | None, images: int, key: str) -> tuple[float, list[str], dict[str, Any]]:
     """Scales a learning rate with the images of a step (linear scaling rule, arXiv 1706.02677, section 2.1).
 
-    Attributes:
-        tuned: images of a step that the stated rate was tuned for; ``None`` leaves every rate as it is stated.
+    Args:
+        rate: as it is stated.
+        tuned: images of a step that it was tuned for; ``None`` leaves it as it is.
         images: images of a step now: batch size x processes x accumulated batches.
         key: the configuration's key that states ``tuned``.
+
+    Returns:
+        What every rate of the schedule is multiplied by, what is said of it, and what ``report.json`` holds of it.
     """
-
-    tuned: int | None
-    images: int
-    key: str
-
-    @property
-    def factor(self) -> float:
-        """What every rate is multiplied by."""
-        return self.images / self.tuned if self.tuned else 1.0
-
-    def notes(self, rate: float) -> list[str]:
-        """Says, in one line, what becomes of the stated ``rate``; nothing where it stays."""
-        if self.factor == 1:
-            return []
-        used = rate * self.factor
-        reason = f"it was tuned for {self.tuned} images a step ({self.key}), this run has {self.images}"
-        return [f"learning rate {rate:g} -> {used:g}: {reason}"]
-
-    def report(self, rate: float) -> dict[str, Any]:
-        """Returns what ``report.json`` holds of it; nothing where no ``tuned`` is stated."""
-        if self.tuned is None:
-            return {}
-        rates = {"stated": rate, "used": rate * self.factor}
-        return {"learning_rate": {**rates, "tuned_batch_size": self.tuned, "images_per_step": self.images}}
+    if tuned is None:
+        return 1.0, [], {}
+    used = rate * images / tuned
+    note = f"learning rate {rate:g} -> {used:g}: it was tuned for {tuned} images a step ({key}), this run has {images}"
+    report = {"stated": rate, "used": used, "tuned_batch_size": tuned, "images_per_step": images}
+    return images / tuned, [note] if images != tuned else [], {"learning_rate": report}

@@ -99,10 +99,7 @@ class Trainer:
         if progress.epoch >= epochs:
             logger.info("all %d epochs are done already", epochs)
         elif reason := self._reason_to_stop():
-            logger.info(
-                "finished already, early after epoch %d: %s; more patience, more epochs or another rate continue it",
-                progress.epoch, reason,
-            )  # fmt: skip
+            logger.info("finished early already: %s; more patience, epochs or another rate continue the run", reason)
         self.folder.write_config(self.options.config_text)
         self.folder.open_log(progress.epoch, progress.step)
         start = time.monotonic()

@@ -138,6 +138,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         arguments.threshold = threshold_of(arguments.threshold, "--threshold")
     if arguments.overlap is not None and arguments.tile is None:
         raise UserError("--overlap is that of tiles: give --tile PIXELS")
+    if arguments.tile is not None and arguments.explain is not None:
+        raise UserError("--explain looks at whole pictures: leave out --tile")
     if arguments.tile is not None:
         windows(1, 1, **_tiling(arguments))  # what is out of range is told before the model is loaded
     if arguments.annotations is not None and arguments.coco is None:

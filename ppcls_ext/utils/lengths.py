@@ -14,30 +14,25 @@ def follow_epochs(
 ) -> None:  # fmt: skip
     """Scales the lengths of a configuration whose number of epochs has changed, and notes it in ``document.notes``.
 
-    A warm-up of 2 of 30 epochs becomes one of 4 of 60. A whole number stays one and at least 1; an epoch before the
-    last one stays before it where there is room.
-
     Args:
         document: the configuration; changed in place.
         key: dotted key of the number of epochs.
-        lengths: matches the dotted keys of the lengths; those that its group ``whole`` matches are whole numbers.
-            Lengths of 0 or less have a meaning of their own and stay.
-        before: the number of epochs that the lengths were written for; nothing happens unless it is a whole number.
+        lengths: matches the dotted keys of the lengths; those in its group ``whole`` stay whole numbers of at least 1,
+            before the last epoch if they were. Lengths of 0 or less have a meaning of their own and stay.
+        before: the epochs that the lengths were written for; nothing happens unless it is a whole number.
         stated: tells of a dotted key whether it was written for the present number of epochs.
     """
-    values = flatten(document.data)
+    values, changed = flatten(document.data), []
     now = values.get(key)
     if type(before) is not int or type(now) is not int or before == now or min(before, now) < 1:
         return
-    changed = []
     for name, value in values.items():
         match = lengths.fullmatch(name)
         if match is None or type(value) not in (int, float) or value <= 0 or stated(name):
             continue
         scaled = float(f"{value * now / before:.6g}")
         if match["whole"]:
-            last = now - 1 if value < before else value * now
-            scaled = max(1, round(min(scaled, last)))
+            scaled = max(1, round(min(scaled, now - 1) if value < before else scaled))
         if scaled != value:
             document.put(name, scaled)
             changed.append(f"{name} {value:g} -> {scaled:g}")

@@ -159,7 +159,7 @@ def test_a_run_that_ended_early_goes_on_with_more_patience_epochs_or_another_rat
     train(tmp_path / "run", stopping())
     with caplog.at_level(logging.INFO, "ppcls_ext"):
         assert go_on(stopping()) == 4
-    assert "finished already, early after epoch 4: score has not risen" in caplog.text
+    assert "finished early already: score has not risen" in caplog.text
     assert go_on(stopping(patience=3)) == 5
     assert go_on(stopping(epochs=7)) == 6, "it waits anew"
     other = stopping()
