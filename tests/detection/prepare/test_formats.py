@@ -268,6 +268,7 @@ def test_classes_are_renamed_merged_and_dropped_by_every_reader(tmp_path: Path) 
         (("--drop", "ski"), "no class 'ski' (did you mean 'sky'?)"),
         (("--rename", "car"), "must have the form OLD=NEW"),
         (("--rename", "car=x", "--drop", "car"), "'car' is renamed or dropped already"),
+        (("--drop", "car", "--drop", "lorry", "--drop", "bike", "--drop", "sky"), "raw: no class is left (all: 'car'"),
     ):
         assert words in error_of(source, *arguments)
 
