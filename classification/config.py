@@ -411,6 +411,7 @@ def _check_pretraining(checker: Checker, config: Config) -> None:
         unused = {
             "Loss": config.train_loss, "DataLoader.Eval": config.eval, "Global.to_static": config.run.to_static,
             "DataLoader.Train.dataset.batch_transform_ops": config.train and config.train.batch_operator,
+            "Global.class_weights": config.run.class_weights, "Global.class_sampling": config.run.class_sampling,
         }  # fmt: skip
         for key, value in unused.items():
             if value:

@@ -30,10 +30,11 @@ def fit(rate: Any, epochs: int, steps: int, factor: float) -> list[str]:
     rate.base_lr = float(rate.base_lr) * factor
     lines, place = [], "LearningRate.schedulers"
     decay, *others = rate.schedulers
-    if others and decay.use_warmup:
+    if others and getattr(decay, "use_warmup", False):
         warm_up, half = others[0], math.ceil(epochs * steps / 2)
         # Epochs of a warm-up may be a fraction here, which ppdet does not take.
-        wanted = warm_up.steps if warm_up.epochs is None else round(warm_up.epochs * steps)
+        in_epochs = warm_up.epochs is not None and getattr(warm_up, "epochs_first", True)
+        wanted = round(warm_up.epochs * steps) if in_epochs else warm_up.steps
         warm_up.steps, warm_up.epochs = min(wanted, half), None
         if wanted > half:
             run = f"more than half of this run ({epochs * steps} steps)"

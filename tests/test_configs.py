@@ -150,6 +150,7 @@ def test_a_detector_loads_and_sees_the_same_picture_everywhere(file):
     assert isinstance(bases, list) and bases, "PaddleDetection takes a list only"
     assert not any("_BASE_" in load_config_file(file.parent / base).data for base in bases)
     config = load_config(file)
+    assert config.document.notes == [], "its lengths are of another number of epochs"
     train, evaluation = operators_of(config, "TrainReader"), operators_of(config, "EvalReader")
     assert list(operators_of(config, "TestReader").items()) == list(evaluation.items())
     for name in ("SonarEnhance", "NormalizeImage"):

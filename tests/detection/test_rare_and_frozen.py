@@ -60,7 +60,7 @@ def test_a_run_with_all_of_it_says_so_holds_its_stages_and_resumes_to_the_same_b
 
     resumed = config_of(tmp_path / "resumed", data, worker_num=1)
     target = resumed.output_dir / "checkpoints"
-    shutil.copytree(run / "epoch_0000_step_000002", target / "epoch_0000_step_000002")
+    shutil.copytree(run / "epoch_0001", target / "epoch_0001")
     train_config(resumed, "auto")
     assert same_files(run / "epoch_0002", target / "epoch_0002", ARRAYS) == []
 
