@@ -53,10 +53,6 @@ def draw_augmented(config: DetectionConfig) -> Image.Image:
         chosen = batch["pad_gt_mask"][number].ravel() > 0
         boxes, labels = batch["gt_bbox"][number][chosen], batch["gt_class"][number][chosen].ravel().tolist()
         picture = as_picture(batch["image"][number], low, high)
-        if "NormalizeBox" in steps:
-            boxes = boxes * np.tile(picture.shape[1::-1], 2)
-        if "BboxXYXY2XYWH" in steps:
-            boxes = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
         factor = min(SIDE / max(picture.shape[:2]), 1.0)
         picture, boxes = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), boxes * factor
         texts = [drawable(names[label] if label < len(names) else str(label), label) for label in labels]

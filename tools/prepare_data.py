@@ -229,7 +229,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         parser.add_argument("--range", dest="window", nargs=2, type=float, metavar=("NEAR", "FAR"), help=words)
         words = "end of polar frames where the nearest range is (bottom)"
         parser.add_argument("--nearest", choices=("top", "bottom"), help=words)
-    elif name != "import":
+    else:
         parser.add_argument(
             "--annotations",
             nargs="+",

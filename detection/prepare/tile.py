@@ -16,6 +16,7 @@ import numpy as np
 from detection.annotations import Box, Frame, Ledger
 from detection.coco import open_coco
 from detection.prepare.commands import MOST_THREADS, PROGRESS
+from detection.prepare.readers import part_of
 from detection.prepare.stored import read_stored, write_stored
 from detection.prepare.write import part_summary, place_image, write_annotations
 from ppcls_ext.runtime.tiles import OVERLAP, Window, windows
@@ -75,7 +76,7 @@ def cut_tiles(options: TileOptions) -> dict[str, Any]:
     if options.seed < 0:
         raise UserError(f"--seed must not be negative, got {options.seed}")
     windows(1, 1, options.tile, options.overlap)
-    files = sorted((options.source / "annotations").glob("*.json"), key=lambda file: (file.stem != "train", file.stem))
+    files = sorted((options.source / "annotations").glob("*.json"))
     if not files or not (options.source / "images").is_dir():
         raise UserError(
             f"{options.source}: no prepared data set (annotations/*.json and images/); make one with "
@@ -94,7 +95,8 @@ def cut_tiles(options: TileOptions) -> dict[str, Any]:
         (folder / "images").mkdir()
         for file, coco in sets.items():
             parts[file.stem] = []
-            work = partial(_tiles_of, options, folder / "images", stems, file.stem == "train")
+            training = part_of(file, options.source) == "train"
+            work = partial(_tiles_of, options, folder / "images", stems, training)
             for tiles, own in threads.map(work, coco.frames):
                 parts[file.stem] += tiles
                 counts.update(own)

@@ -165,7 +165,7 @@ class EpochBatchSampler:
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = self.order()
-        copies = _copies(order)
+        copies = np.zeros_like(order) if self.factors is None else _copies(order)
         epoch = self.epoch
         for number in range(self.start_batch, len(self)):
             first = number * self.global_batch_size + self.rank
