@@ -23,8 +23,7 @@ def fit(rate: Any, epochs: int, steps: int, factor: float) -> list[str]:
 
     Args:
         rate: ppdet's ``LearningRate``, changed in place before it is called.
-        epochs: length of the run.
-        steps: optimizer steps of an epoch.
+        epochs, steps: length of the run, and of an epoch in optimizer steps.
         factor: what every rate is multiplied by.
     """
     rate.base_lr = float(rate.base_lr) * factor
@@ -55,13 +54,7 @@ def fit(rate: Any, epochs: int, steps: int, factor: float) -> list[str]:
 
 
 def late_epochs(data: Mapping[str, Any], head: Any, epochs: int) -> list[str]:
-    """Returns a line for each first part of the training that lasts as long as the run of so many ``epochs``.
-
-    Args:
-        data: of the configuration.
-        head: the detector's head.
-        epochs: length of the run.
-    """
+    """Returns a line for each first part of the training that lasts as long as the run of so many ``epochs``."""
     parts = {
         f"{type(head).__name__}.static_assigner_epoch": getattr(head, "static_assigner_epoch", 0),
         "TrainReader.mosaic_epoch": data["TrainReader"].get("mosaic_epoch") or 0,
