@@ -17,21 +17,7 @@ if TYPE_CHECKING:
 def train(
     config: str | Path, overrides: Overrides = (), resume: str | None = None, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Trains the detector of a configuration.
-
-    Args:
-        config: the YAML file.
-        overrides: changes of its keys, such as ``{"epoch": 1}``.
-        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
-        overwrite: write also into a folder that no tool of this project wrote.
-
-    Returns:
-        What stands in the ``report.json`` of the run.
-
-    Raises:
-        Interrupted: the user stopped the run; it has been saved.
-        UserError: something that the user can mend; the message says what and where.
-    """
+    """Trains the detector of a configuration; arguments, result and errors are those of ``classification.train``."""
     with session():
         from detection.configuration import check_annotations, load_config
 
@@ -52,20 +38,10 @@ def evaluate(
     json: str | Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any] | None:
-    """Evaluates ``weights`` on ``EvalDataset`` and writes figures, charts and panels.
-
-    Args:
-        config, overrides: see :func:`train`.
-        output: folder to write, ``evaluation`` in that of the run unless given.
-        panels: images to show, the worst first; 12 unless given.
-        json: also write the figures to this file.
-        overwrite: write also where no tool of this project wrote.
+    """Evaluates ``weights`` on ``EvalDataset`` as ``classification.evaluate`` does; shows 12 images, the worst first.
 
     Returns:
         The figures as they stand in ``figures.json``; ``None`` on every rank but the first.
-
-    Raises:
-        UserError: something that the user can mend; the message says what and where.
     """
     with session():
         from detection.configuration import check_annotations, load_config
@@ -104,25 +80,12 @@ def export(
     size: int | Sequence[int] | None = None,
     overwrite: bool = False,
 ) -> Description | DetectionDescription:
-    """Exports ``weights``; every file is reloaded and compared with the model.
+    """Exports ``weights`` as ``classification.export`` does, into ``export`` of the run's folder unless told otherwise.
 
     Args:
-        config, overrides: see :func:`train`.
-        output: folder to write, ``export`` in that of the run unless given.
-        formats: ``paddle``, ``onnx``, ``openvino``.
-        precisions: ``fp32``, ``fp16``, ``bf16``, ``int8``; every format is written in each.
-        max_drop: what int8 may lose, in points of AP on ``EvalDataset``.
-        calibration_images: training images for int8.
+        config, overrides, output, formats, precisions, max_drop, calibration_images, overwrite: see there.
         raw: give the boxes and scores of all anchors, without any choice.
         size: side, or height and width, of the input in pixels; that of ``TestReader`` unless given.
-        overwrite: replace a folder that is no export; it is kept under another name.
-
-    Returns:
-        The description of the export; ``ppcls_ext.runtime.load(description.folder)`` predicts with it.
-
-    Raises:
-        LimitExceededError: int8 loses more than ``max_drop``.
-        UserError: something that the user can mend, or an export differs from its model.
     """
     with session():
         from ppcls_ext.deploy.quantize import check_export, export_in_precisions

@@ -180,8 +180,7 @@ def measure_coco(detections: int = 20_000, rounds: int = 5, seed: int = 0) -> di
     """Measures three ways of COCO evaluation in interleaved rounds, on the same annotations and detections.
 
     Each run reads the annotation file, takes the detections and computes the twelve figures. The third way,
-    ``evaluate_detections``, also checks the detections and computes figures of each class, the best thresholds and the
-    confusion matrix.
+    ``evaluate_detections``, also checks the detections and computes figures of each class and the best thresholds.
 
     Returns:
         ``detections``, ``images``, ``rounds``, ``seconds`` by way (``median``, ``fastest``), ``speedup`` over

@@ -210,7 +210,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         words = f"nearest and farthest range in metres {words}"
         add("--range", dest="window", nargs=2, type=float, metavar=("NEAR", "FAR"), help=words)
         add("--nearest", choices=("top", "bottom"), help="end of polar frames where the nearest range is (bottom)")
-    elif name != "import":
+    else:
         words = "COCO files: one, or those for training and validation, looked up here and in SRC (found by names)"
         add("--annotations", nargs="+", type=Path, default=[], metavar="JSON", help=words)
     if name in ("imagefolder", "import"):

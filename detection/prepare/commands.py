@@ -154,7 +154,8 @@ def prepare_source(
     # The source's own split files, if it has any.
     lists = None
     if kind == "import":
-        read, unlabelled, names = read_format(form, source, ledger, options.classes)
+        form = "coco" if annotations else form
+        read, unlabelled, names = read_format(form, source, ledger, options.classes, annotations)
         lists = voc_lists(source, test=True) if form == "voc" else None
         if form == "yolo" and reading.normalised is None:
             reading = _fractions(source, read, reading)
@@ -185,7 +186,9 @@ def prepare_source(
             if counts[part] != published:
                 ledger.note("other_count", part, f"{counts[part]} images; DUO as published has {published}")
 
-    if options.classes is None and not (kind == "import" and names):
+    if options.classes is None and kind == "import" and not names:
+        raise UserError(f"{source}: no class is left{_first_rejected(ledger)}")
+    if options.classes is None and kind != "import":
         raise _without_classes(read, source)
     classes = tuple(names) if options.classes is None else class_order(options.classes)
     if kind == "import" and options.classes is None:
@@ -200,10 +203,7 @@ def prepare_source(
     logger.info("checking %d frames", len(read) + len(unlabelled))
     frames = clean_frames(read, classes, ledger)
     if sum(bool(frame.boxes) for frame in frames) < FEWEST_FRAMES:
-        why = f"fewer than {FEWEST_FRAMES} frames with a usable box"
-        if rejected := [entry for entry in ledger.entries if entry["action"] == "rejected"]:
-            why += " ({file}: {reason}; {count} entries rejected in all)".format(count=len(rejected), **rejected[0])
-        raise UserError(f"{source}: {why}")
+        raise UserError(f"{source}: fewer than {FEWEST_FRAMES} frames with a usable box{_first_rejected(ledger)}")
 
     # As the options say, else as the source does, else by the seed.
     own = options.lists() is None and options.val_fraction is None
@@ -233,6 +233,12 @@ def prepare_source(
     placed = " and ".join(f"{count} {ways[way]}" for way, count in report["placed"].items())
     logger.info("wrote %s (images: %s)", options.output, placed)
     return report
+
+
+def _first_rejected(ledger: Ledger) -> str:
+    rejected = [entry for entry in ledger.entries if entry["action"] == "rejected"]
+    words = " ({file}: {reason}; {count} entries rejected in all)"
+    return words.format(count=len(rejected), **rejected[0]) if rejected else ""
 
 
 def _fractions(source: Path, frames: Sequence[Frame], reading: BoxReading) -> BoxReading:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import yaml
 
@@ -45,9 +45,8 @@ def _yolo_text(frame: Frame, name: str, classes: Sequence[str]) -> str:
     """Returns a line ``class x y w h`` for each box: centre and size as fractions of the picture."""
     lines = []
     for box in frame.boxes:
-        x, y, width, height = box.xywh
-        values = ((x + width / 2) / frame.width, (y + height / 2) / frame.height, width / frame.width,
-                  height / frame.height)  # fmt: skip
+        (x, y, width, height), across, down = box.xywh, frame.width, frame.height
+        values = (x + width / 2) / across, (y + height / 2) / down, width / across, height / down
         lines.append(" ".join([str(box.category), *(f"{value:.8f}" for value in values)]))
     return "".join(f"{line}\n" for line in lines)
 
@@ -60,30 +59,16 @@ def _finish_yolo(folder: Path, classes: Sequence[str], names: dict[str, list[str
 
 def _voc_text(frame: Frame, name: str, classes: Sequence[str]) -> str:
     """Returns Pascal VOC's XML; corners are counted from 0, with fractions of a pixel."""
-    root = ElementTree.Element("annotation")
-
-    def add(parent: ElementTree.Element, tag: str, value: object = "") -> ElementTree.Element:
-        element = ElementTree.SubElement(parent, tag)
-        element.text = str(value)
-        return element
-
-    add(root, "filename", name)
-    size = add(root, "size")
-    for tag, value in (("width", frame.width), ("height", frame.height), ("depth", 3)):
-        add(size, tag, value)
+    lines = [f"<filename>{escape(name)}</filename>"]
+    lines.append(f"<size><width>{frame.width}</width><height>{frame.height}</height><depth>3</depth></size>")
     for box in frame.boxes:
-        element = add(root, "object")
-        add(element, "name", classes[box.category])
-        for flag in ("difficult", "truncated"):
-            add(element, flag, int(bool(box.extra.get(flag))))
-        if box.crowd:
-            add(element, "ignore", 1)
         x, y, width, height = box.xywh
-        corners = add(element, "bndbox")
-        for tag, value in (("xmin", x), ("ymin", y), ("xmax", x + width), ("ymax", y + height)):
-            add(corners, tag, f"{value:.3f}")
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
+        flags = {flag: int(bool(box.extra.get(flag))) for flag in ("difficult", "truncated")}
+        flags["ignore"] = int(box.crowd)
+        corners = {"xmin": f"{x:.3f}", "ymin": f"{y:.3f}", "xmax": f"{x + width:.3f}", "ymax": f"{y + height:.3f}"}
+        marks, numbers = ("".join(f"<{tag}>{text}</{tag}>" for tag, text in part.items()) for part in (flags, corners))
+        lines.append(f"<object><name>{escape(classes[box.category])}</name>{marks}<bndbox>{numbers}</bndbox></object>")
+    return "\n  ".join(["<annotation>", *lines]) + "\n</annotation>\n"
 
 
 def _finish_voc(folder: Path, classes: Sequence[str], names: dict[str, list[str]]) -> None:

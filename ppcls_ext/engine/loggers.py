@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from ppcls_ext.utils.config import flatten
 from ppcls_ext.utils.errors import UserError
@@ -31,46 +31,18 @@ UPDATE, EPOCH = "update", "epoch"
 LONGEST_VALUE, MOST_VALUES = 500, 100
 
 
-class Start(NamedTuple):
-    """What a logger begins with.
-
-    Attributes:
-        folder: of the run.
-        config: its configuration.
-        updates: optimizer steps done.
-        name: of the run with the service as it began; ``None`` in a fresh run.
-    """
-
-    folder: Path
-    config: Mapping[str, Any]
-    updates: int
-    name: str | None
-
-
-class Writer(Protocol):
-    """A logger at work; ``name`` is that of the run with a service, by which a resumed run finds it again."""
-
-    name: str | None
-
-    def write(self, values: Mapping[str, float], step: int, axis: str) -> None:
-        """Writes values by tag, after ``step`` of what ``axis`` counts: ``UPDATE`` or ``EPOCH``."""
-
-    def close(self, finished: bool) -> None:
-        """Writes what is left; ``finished`` tells whether the run reached its last epoch."""
-
-
 class VisualDL:
     """Files in ``RUN/vdl``, shown by ``visualdl --logdir RUN/vdl``."""
 
     name = None
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], updates: int, name: str | None) -> None:
         from visualdl import LogWriter
 
         # Its file cannot be cut back: a run that starts at its beginning starts with none.
-        if start.updates == 0:
-            shutil.rmtree(start.folder / "vdl", ignore_errors=True)
-        self._writer = LogWriter(logdir=str(start.folder / "vdl"))
+        if updates == 0:
+            shutil.rmtree(folder / "vdl", ignore_errors=True)
+        self._writer = LogWriter(logdir=str(folder / "vdl"))
 
     def write(self, values: Mapping[str, float], step: int, axis: str) -> None:
         for tag, value in values.items():
@@ -85,19 +57,19 @@ class TensorBoard:
 
     name = None
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], updates: int, name: str | None) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event, self._summary = Event, Summary
-        if start.updates == 0:
-            shutil.rmtree(start.folder / "tensorboard", ignore_errors=True)
-        self._writer = EventFileWriter(str(start.folder / "tensorboard"))
-        if start.updates:
+        if updates == 0:
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        self._writer = EventFileWriter(str(folder / "tensorboard"))
+        if updates:
             # The viewer drops what an earlier file says of later steps.
             restart = SessionLog(status=SessionLog.START)
-            self._writer.add_event(Event(wall_time=time.time(), step=start.updates + 1, session_log=restart))
+            self._writer.add_event(Event(wall_time=time.time(), step=updates + 1, session_log=restart))
 
     def write(self, values: Mapping[str, float], step: int, axis: str) -> None:
         entries = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
@@ -111,26 +83,28 @@ class TensorBoard:
 class MLflow:
     """A run with the server of ``MLFLOW_TRACKING_URI``, without it in the folder ``RUN/mlruns``."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], updates: int, name: str | None) -> None:
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 
         self._metric = Metric
+        # Seven tries, its default, hold a training up for minutes where the server is away.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
         place = os.environ.get("MLFLOW_TRACKING_URI")
         if not place:
             # MLflow 3 wants to be asked for a folder, which alone needs neither a server nor a database.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-            place = (start.folder / "mlruns").resolve().as_uri()
+            place = (folder / "mlruns").resolve().as_uri()
         self._client = MlflowClient(place)
-        if start.name is not None:
-            self.name = start.name
+        if name is not None:
+            self.name = name
             self._client.update_run(self.name, status="RUNNING")
             return
         title = os.environ.get("MLFLOW_EXPERIMENT_NAME", "Default")
         experiment = self._client.get_experiment_by_name(title)
         number = experiment.experiment_id if experiment else self._client.create_experiment(title)
-        self.name = self._client.create_run(number, run_name=start.folder.resolve().name).info.run_id
-        keys = [Param(_allowed(key), str(value)[:LONGEST_VALUE]) for key, value in flatten(dict(start.config)).items()]
+        self.name = self._client.create_run(number, run_name=folder.resolve().name).info.run_id
+        keys = [Param(_allowed(key), str(value)[:LONGEST_VALUE]) for key, value in flatten(dict(config)).items()]
         for first in range(0, len(keys), MOST_VALUES):
             self._client.log_batch(self.name, params=keys[first : first + MOST_VALUES])
 
@@ -152,12 +126,12 @@ def _allowed(key: str) -> str:
 class WeightsAndBiases:
     """A run of the project ``WANDB_PROJECT``; with ``WANDB_MODE=offline`` in ``RUN/wandb`` alone."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], updates: int, name: str | None) -> None:
         import wandb
 
         self._run = wandb.init(
-            dir=str(start.folder), name=start.folder.resolve().name, id=start.name, resume="allow",
-            config=dict(start.config), allow_val_change=True, settings=wandb.Settings(console="off"),
+            dir=str(folder), name=folder.resolve().name, id=name, resume="allow",
+            config=dict(config), allow_val_change=True, settings=wandb.Settings(console="off"),
         )  # fmt: skip
         self.name = self._run.id
         self._known: set[str] = set()
@@ -173,7 +147,12 @@ class WeightsAndBiases:
 
 
 class Row(NamedTuple):
-    """A logger: its class, the module that it needs, and what to install."""
+    """A logger: its class, the module that it needs, and what to install.
+
+    The class begins with the run's folder, its configuration, the optimizer steps done (0: a fresh run), and the
+    ``name`` that an earlier session of the run has with the service. ``write(values, step, axis)`` takes values by tag
+    after ``step`` of what ``axis`` counts; ``close(finished)`` tells whether the run reached its last epoch.
+    """
 
     writer: type[Any]
     module: str
@@ -218,10 +197,10 @@ class Loggers:
     def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any], updates: int) -> None:
         file = folder / RUN_NAMES
         known = json.loads(file.read_text(encoding="utf-8")) if updates and file.is_file() else {}
-        self._writers: dict[str, Writer] = {}
+        self._writers: dict[str, Any] = {}
         for name in dict.fromkeys(names):
             try:
-                self._writers[name] = LOGGERS[name].writer(Start(folder, config, updates, known.get(name)))
+                self._writers[name] = LOGGERS[name].writer(folder, config, updates, known.get(name))
             except Exception as error:
                 self.close(finished=False)
                 raise UserError(f"the logger {name} does not start: {_in_one_line(error)}") from error
@@ -230,7 +209,7 @@ class Loggers:
             write_json(file, {**known, **runs})
 
     def write(self, values: Mapping[str, float], step: int, axis: str) -> None:
-        """Writes values by tag; see :meth:`Writer.write`."""
+        """Writes values by tag, after ``step`` of what ``axis`` counts: ``UPDATE`` or ``EPOCH``."""
         self._each("write", values, step, axis)
 
     def close(self, finished: bool) -> None:

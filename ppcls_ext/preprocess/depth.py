@@ -29,14 +29,14 @@ from ppcls_ext.utils.signature import check_arguments, parameters_of
 logger = logging.getLogger(__name__)
 
 # Where configurations of classifiers and of detectors list operators, and what is called the decoder there.
-PLACES = (
-    ("DecodeImage", ("DataLoader", "Train", "dataset", "transform_ops")),
-    ("DecodeImage", ("DataLoader", "Eval", "dataset", "transform_ops")),
-    ("DecodeImage", ("Infer", "transforms")),
-    ("Decode", ("TrainReader", "sample_transforms")),
-    ("Decode", ("EvalReader", "sample_transforms")),
-    ("Decode", ("TestReader", "sample_transforms")),
-)
+PLACES = {
+    "DataLoader.Train.dataset.transform_ops": "DecodeImage",
+    "DataLoader.Eval.dataset.transform_ops": "DecodeImage",
+    "Infer.transforms": "DecodeImage",
+    "TrainReader.sample_transforms": "Decode",
+    "EvalReader.sample_transforms": "Decode",
+    "TestReader.sample_transforms": "Decode",
+}
 KEYS = ("bits", "value_range")
 # What cameras and sonars deliver.
 DEPTHS = (8, 10, 12, 14, 16)
@@ -53,20 +53,19 @@ Statement = dict[str, Any]
 
 def _lists(data: Any) -> Iterator[tuple[str, str, list[Any]]]:
     """Gives dotted key, name of the decoder and operators of each list in the data of a configuration."""
-    for decoder, place in PLACES:
+    for place, decoder in PLACES.items():
         value = data
-        for key in place:
+        for key in place.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if isinstance(value, list):
-            yield ".".join(place), decoder, value
+            yield place, decoder, value
 
 
 def _decoder_in(operators: list[Any], decoder: str) -> tuple[int, dict[str, Any]] | None:
     """Returns place and arguments of the decoder in a list of operators."""
     for index, entry in enumerate(operators):
-        if entry == decoder:
-            return index, {}
-        if isinstance(entry, dict) and decoder in entry and isinstance(entry[decoder], dict | None):
+        entry = {decoder: None} if entry == decoder else entry
+        if isinstance(entry, dict) and isinstance(entry.get(decoder, ""), dict | None):
             return index, entry[decoder] or {}
     return None
 
@@ -87,12 +86,6 @@ def statement_in(data: Any) -> Statement:
     return next(iter(statements_in(data).values()), {})
 
 
-def state_in(data: Any, statement: Statement) -> None:
-    """Writes a statement into every list of operators of a configuration, in place."""
-    for _, decoder, operators in _lists(data):
-        operators[:] = stating(operators, decoder, statement)
-
-
 def stating(operators: list[Any], decoder: str, statement: Statement) -> list[Any]:
     """Returns a list of operators whose decoder, of this name, states this; it is put in front where there is none."""
     found = _decoder_in(operators, decoder)
@@ -102,6 +95,18 @@ def stating(operators: list[Any], decoder: str, statement: Statement) -> list[An
     kept = {name: value for name, value in arguments.items() if name not in KEYS}
     rest = operators[index] if isinstance(operators[index], dict) else {}
     return [*operators[:index], {**rest, decoder: {**kept, **statement}}, *operators[index + 1 :]]
+
+
+def with_statement(data: Any, statement: Statement) -> Any:
+    """Returns a copy of a configuration's data that states this everywhere."""
+    data = copy.deepcopy(data)
+    _state_in(data, statement)
+    return data
+
+
+def _state_in(data: Any, statement: Statement) -> None:
+    for _, decoder, operators in _lists(data):
+        operators[:] = stating(operators, decoder, statement)
 
 
 def agree(data: Any) -> list[tuple[str, str]]:
@@ -114,33 +119,19 @@ def agree(data: Any) -> list[tuple[str, str]]:
     if not statements:
         return []
     (first, statement), *others = statements.items()
-    if wrong := _problem_of(statement):
+    try:
+        range_of(statement)
+    except ValueError as error:
         # The operators of classifiers are built when they are checked, and tell it themselves.
-        return [(first, wrong)] if ".Decode." in first else []
+        return [(first, str(error).partition(": ")[2])] if ".Decode." in first else []
     problems = [
         (key, f"states {said(other)}, but {first} states {said(statement)}: training and deployment must agree")
         for key, other in others
         if other != statement
     ]
     if not problems:
-        state_in(data, statement)
+        _state_in(data, statement)
     return problems
-
-
-def with_statement(data: Any, statement: Statement) -> Any:
-    """Returns a copy of a configuration's data that states this everywhere."""
-    data = copy.deepcopy(data)
-    state_in(data, statement)
-    return data
-
-
-def _problem_of(statement: Statement) -> str:
-    """Returns what is wrong with a statement; empty if nothing is."""
-    try:
-        range_of(statement)
-    except ValueError as error:
-        return str(error).partition(": ")[2]
-    return ""
 
 
 def range_of(statement: Statement) -> Range | None:
@@ -179,13 +170,8 @@ def statement_of_weights(weights: Path) -> Statement:
 def as_trained(data: Any, weights: Path, where: str) -> Statement:
     """Returns what holds for trained weights: what the configuration states, else what their run stated.
 
-    Args:
-        data: of the configuration.
-        weights: the weight file.
-        where: the configuration, for messages.
-
     Raises:
-        UserError: the configuration says ``bits: auto``, and nobody knows the number.
+        UserError: the configuration (``where``, for messages) says ``bits: auto``, and nobody knows the number.
     """
     statement, trained = statement_in(data), statement_of_weights(weights)
     if is_auto(statement) and not trained:
@@ -206,15 +192,8 @@ def as_trained(data: Any, weights: Path, where: str) -> Statement:
 
 
 class Survey(NamedTuple):
-    """What was found on the pictures with more than 8 bits a sample among those that were looked at.
-
-    Attributes:
-        seen: pictures that were looked at.
-        deep: those with more than 8 bits a sample.
-        lowest, highest: value of all their samples.
-        largest: the largest value that their files can hold.
-        whole: all samples are whole numbers.
-    """
+    """What was found on ``seen`` pictures, ``deep`` of which have more than 8 bits a sample: values of their samples,
+    the ``largest`` that their files can hold, and whether all are ``whole`` numbers."""
 
     seen: int = 0
     deep: int = 0
@@ -229,21 +208,42 @@ class Survey(NamedTuple):
         return bool(self.deep) and (not self.whole or self.lowest < 0 or self.highest > 65535)
 
     @property
-    def depth(self) -> int:
-        """The next usual number of bits that holds all samples, which are whole and not negative."""
-        needed = int(self.highest).bit_length()
-        return next((bits for bits in DEPTHS if bits >= needed), needed)
+    def statement(self) -> Statement:
+        """The range in place of ``bits: auto``: the next usual number of bits that holds all samples, if that can be.
+
+        Raises:
+            UserError: no picture could be read, or all samples are the same.
+        """
+        if not self.seen:
+            raise UserError("bits: auto finds no range: no training image could be read; state the number")
+        if not self.deep:
+            return {"bits": 16}
+        if self.whole and self.lowest >= 0:
+            needed = int(self.highest).bit_length()
+            return {"bits": next((bits for bits in DEPTHS if bits >= needed), needed)}
+        if self.lowest == self.highest:
+            raise UserError(f"bits: auto finds no range: every sample of {self.deep} images is {self.lowest:g}")
+        return {"value_range": [self.lowest, self.highest]}
+
+    def with_samples(self, values: np.ndarray, largest: int) -> Survey:
+        """Returns what was found with one picture more: its samples as they are stored, and its file's largest."""
+        colours = values[:, :, :3] if values.ndim == 3 else values
+        return Survey(
+            self.seen,
+            self.deep + 1,
+            min(self.lowest, float(colours.min())),
+            max(self.highest, float(colours.max())),
+            max(self.largest, largest),
+            self.whole and colours.dtype.kind != "f",
+        )
 
 
 def survey(load: Callable[[int], Any], count: int, most: int, seed: int = 0) -> Survey:
-    """Looks at the values that the pictures of a set hold.
+    """Looks at the values that the pictures of a set hold: at ``most``, drawn by ``seed`` if there are more.
 
     Args:
         load: returns the file of picture ``index``, as bytes; anything else has 8 bits a sample. What cannot be read
             (``ImageError``) is left out.
-        count: pictures in the set.
-        most: how many to look at; more are drawn by ``seed``.
-        seed: of the draw.
     """
     chosen = np.arange(count)
     if count > most:
@@ -254,7 +254,9 @@ def survey(load: Callable[[int], Any], count: int, most: int, seed: int = 0) -> 
             data = load(index)
             found = found._replace(seen=found.seen + 1)
             if isinstance(data, bytes) and is_deep(data):
-                found = _joined(found, *_samples_of(data))
+                noted: list[tuple[np.ndarray, int]] = []
+                decode_image(data, value_range=SIXTEEN_BITS, note=lambda *samples, noted=noted: noted.append(samples))
+                found = found.with_samples(*noted[0])
         except ImageError:
             continue
     return found
@@ -268,14 +270,7 @@ def own_range(data: bytes) -> Range | None:
     found = survey(lambda _: data, 1, 1)
     if not found.deep:
         return None
-    return SIXTEEN_BITS if found.lowest == found.highest else range_of(found_statement(found))
-
-
-def _samples_of(data: bytes) -> tuple[np.ndarray, int]:
-    """Returns the samples of a file as they are stored, and the largest value that they can have."""
-    noted: list[tuple[np.ndarray, int]] = []
-    decode_image(data, value_range=SIXTEEN_BITS, note=lambda *samples: noted.append(samples))
-    return noted[0]
+    return SIXTEEN_BITS if found.lowest == found.highest else range_of(found.statement)
 
 
 def is_deep(data: bytes) -> bool:
@@ -289,42 +284,8 @@ def is_deep(data: bytes) -> bool:
         return False
 
 
-def _joined(found: Survey, values: np.ndarray, largest: int) -> Survey:
-    colours = values[:, :, :3] if values.ndim == 3 else values
-    return Survey(
-        found.seen,
-        found.deep + 1,
-        min(found.lowest, float(colours.min())),
-        max(found.highest, float(colours.max())),
-        max(found.largest, largest),
-        found.whole and colours.dtype.kind != "f",
-    )
-
-
-def found_statement(found: Survey) -> Statement:
-    """Returns the range of a set in place of ``bits: auto``.
-
-    Raises:
-        UserError: no picture could be read, or all samples are the same.
-    """
-    if not found.seen:
-        raise UserError("bits: auto finds no range: no training image could be read; state the number")
-    if not found.deep:
-        return {"bits": 16}
-    if found.whole and found.lowest >= 0:
-        return {"bits": found.depth}
-    if found.lowest == found.highest:
-        raise UserError(f"bits: auto finds no range: every sample of {found.deep} images is {found.lowest:g}")
-    return {"value_range": [found.lowest, found.highest]}
-
-
 def doubt(found: Survey, value_range: Range | None) -> str | None:
-    """Says in one line that most of the range in use is empty, or that samples lie beyond it; None where it fits.
-
-    Args:
-        found: what the pictures hold.
-        value_range: the range in use; None for that of the files.
-    """
+    """Says in one line that most of the range in use (None: of the files) is empty, or that samples lie beyond it."""
     if not found.deep or found.needs_range and value_range is None:
         return None
     low, high = value_range or (0.0, found.largest)
@@ -334,25 +295,21 @@ def doubt(found: Survey, value_range: Range | None) -> str | None:
         f"{high:.10g}"
     )
     if found.highest < low + EMPTY_SHARE * (high - low):
-        near = "bits: auto" if not found.whole or found.lowest < 0 else f"bits: {found.depth}"
-        advice = f"state {near} at the decode operator (DecodeImage, Decode)"
-        return f"{words}: most of it is empty, which leaves nearly black pictures; {advice}"
+        near = said(found.statement) if found.whole and found.lowest >= 0 else "bits: auto"
+        return (
+            f"{words}: most of it is empty, which leaves nearly black pictures; state {near} at the decode operator "
+            "(DecodeImage, Decode)"
+        )
     if found.highest > high:
         return f"{words}: all that lies above becomes white"
     return None
 
 
-def settled(
-    statement: Statement, load: Callable[[int], Any], count: int, seed: int = 0
-) -> tuple[Statement, Survey]:
-    """Returns a statement with the number that fits a training set in place of ``bits: auto``, and what the set holds.
-
-    Args:
-        statement: of the configuration.
-        load, count, seed: see :func:`survey`.
-    """
+def settled(statement: Statement, load: Callable[[int], Any], count: int, seed: int = 0) -> tuple[Statement, Survey]:
+    """Returns a statement with the number that fits a training set in place of ``bits: auto``, and what the set holds;
+    see :func:`survey`."""
     found = survey(load, count, FOUND_ON if is_auto(statement) else WARNED_ON, seed)
-    return found_statement(found) if is_auto(statement) else statement, found
+    return found.statement if is_auto(statement) else statement, found
 
 
 def settle(data: Any, load: Callable[[int], Any], count: int, seed: int = 0) -> Statement:
@@ -382,9 +339,6 @@ class RangeWatch:
 
     A single picture may be dark: that most of a stated range is empty says nothing then, unless all of its samples
     would become the byte 0, as fractions of a camera that counts do.
-
-    Args:
-        value_range: see ``decode_image``.
     """
 
     def __init__(self, value_range: Range | None) -> None:
@@ -395,7 +349,7 @@ class RangeWatch:
         """Looks at the samples ``[H, W]`` or ``[H, W, C]`` of a picture, and the largest value of its file."""
         if self.told:
             return
-        found = _joined(Survey(seen=1), values, largest)
+        found = Survey(seen=1).with_samples(values, largest)
         low, high = self.value_range or (math.nan, math.nan)
         black = found.lowest < found.highest < low + (high - low) / 256
         fits = found.highest <= high and not black

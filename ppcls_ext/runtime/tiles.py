@@ -74,6 +74,12 @@ def windows(width: int, height: int, tile: int, overlap: float = OVERLAP) -> lis
     return [Window(x, y, *sides) for y in starts(height) for x in starts(width)]
 
 
+def _meet(one: Window, other: Window) -> bool:
+    """Tells whether two tiles have pixels in common, or edges: boxes may reach a little beyond their tile."""
+    across, along = abs(one.x - other.x), abs(one.y - other.y)
+    return across <= one.width and along <= one.height
+
+
 def merge(found: Sequence[np.ndarray], places: Sequence[Window], width: int, height: int) -> np.ndarray:
     """Returns the boxes of a picture from those of its tiles.
 
@@ -103,17 +109,22 @@ def merge(found: Sequence[np.ndarray], places: Sequence[Window], width: int, hei
     tiles = np.repeat(np.arange(len(found)), [len(each) for each in found])
     areas = np.maximum(rows[:, 4:] - rows[:, 2:4], 0).prod(axis=1)
     ranks = rows[:, 1] * np.where(cut, CUT_WEIGHT, 1.0)
-    kept: list[int] = []
-    for label in np.unique(rows[:, 0]):
-        order = np.flatnonzero(rows[:, 0] == label)
-        order = order[np.argsort(-ranks[order], kind="stable")]
-        while order.size:
-            best, order = order[0], order[1:]
-            kept.append(int(best))
-            low, high = np.maximum(rows[order, 2:4], rows[best, 2:4]), np.minimum(rows[order, 4:], rows[best, 4:])
-            common = np.maximum(high - low, 0).prod(axis=1)
-            same = common > SAME_OBJECT * (areas[order] + areas[best] - common)
-            same |= cut[order] & (common > SAME_OBJECT * areas[order])
-            order = order[~(same & (tiles[order] != tiles[best]))]
-    result = rows[sorted(kept)]
+    # Only boxes of tiles that meet can be one object.
+    members = [np.flatnonzero(tiles == number) for number in range(len(places))]
+    near = [np.concatenate([members[other] for other in range(len(places)) if other != number
+                            and _meet(places[number], places[other])] or [members[number][:0]])
+            for number in range(len(places))]  # fmt: skip
+    waiting, kept = np.ones(len(rows), bool), np.zeros(len(rows), bool)
+    for best in np.argsort(-ranks, kind="stable").tolist():
+        if not waiting[best]:
+            continue
+        waiting[best], kept[best] = False, True
+        others = near[tiles[best]]
+        others = others[waiting[others] & (rows[others, 0] == rows[best, 0])]
+        low, high = np.maximum(rows[others, 2:4], rows[best, 2:4]), np.minimum(rows[others, 4:], rows[best, 4:])
+        common = np.maximum(high - low, 0).prod(axis=1)
+        same = common > SAME_OBJECT * (areas[others] + areas[best] - common)
+        same |= cut[others] & (common > SAME_OBJECT * areas[others])
+        waiting[others[same]] = False
+    result = rows[kept]
     return result[np.argsort(-result[:, 1], kind="stable")]

@@ -41,14 +41,17 @@ ZEROS = {
 # People and programs name the smaller encoding and write the larger one.
 LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932"}
 WESTERN = frozenset({"ascii", "iso8859-1", "cp1252"})
-UNICODE = frozenset({"utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"})
-
 # Of two bytes for a character, which may be UTF-8 by chance; a text in an encoding of single bytes never is.
 EAST_ASIAN = frozenset({"gb18030", "big5", "big5hkscs", "cp950", "cp949", "johab", "cp932", "euc_jp"})
+# Control and private characters, which no text holds.
+NO_TEXT = re.compile("[\0-\x08\x0e-\x19\x1b-\x1f\x7f-\x9f\ue000-\uf8ff]")
+# Bytes that are no UTF-8, as "surrogateescape" decodes them.
+NO_UTF8 = re.compile("[\udc80-\udcff]")
+THREE_BYTES = re.compile("[^\0-\u07ff]")
 
 # Encoding -> files that were read as it although they state nothing or another one.
 _guesses: dict[str, set[str]] = {}
-# Whether a text was Chinese beyond doubt: what may be either follows.
+# Files that were Chinese beyond doubt: what may be either follows.
 _chinese: set[str] = set()
 
 
@@ -113,10 +116,12 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
         UnknownEncodingError: its encoding has to be stated.
         TextError: it is damaged, or no text.
     """
-    text = _decode(data, name, declared)
+    text, encoding = _decode(data, name, declared)
     if "\0" in text:
         place = f"character {text.index(chr(0)) + 1:,}"
         raise TextError(name, f"holds zero bytes (the first is {place}): it is damaged, or no text")
+    if encoding == "gb18030":
+        _chinese.add(name)
     # DOS ends a text with Ctrl-Z.
     if text.rstrip().endswith("\x1a"):
         text = text[: text.rindex("\x1a")].rstrip("\x1a")
@@ -126,82 +131,71 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def _decode(data: bytes, name: str, declared: str | None) -> str:
+def _decode(data: bytes, name: str, declared: str | None) -> tuple[str, str]:
+    """Returns the text and its encoding."""
     marked = next(((encoding, data[len(mark) :]) for mark, encoding in MARKS if data.startswith(mark)), None)
     zeros = tuple(byte == 0 for byte in data[:4])
     if marked is not None or zeros in ZEROS:
         encoding, rest = marked or (ZEROS[zeros], data)
         try:
-            return rest.decode(encoding)
+            return rest.decode(encoding), encoding
         except UnicodeDecodeError as error:
             reason = f"begins as {encoding.upper()} but is damaged at byte {error.start:,}"
             raise TextError(name, reason) from error
+    as_utf8 = _decoded(data, "utf-8")
+    if as_utf8 is not None and data.isascii() and b"\x1b" not in data:
+        return as_utf8, "utf-8"
     stated = os.environ.get(VARIABLE)
-    codec = _codec(stated or declared)
-    try:
-        as_utf8 = data.decode("utf-8")
-    except UnicodeDecodeError:
-        as_utf8 = None
-    # ISO 2022 is ASCII for whoever does not know its escapes.
-    if as_utf8 is not None and not (codec or "").startswith("iso2022"):
-        return as_utf8 if data.isascii() else _decode_either(data, as_utf8, name, stated, declared)
-    if stated or (codec is not None and codec not in UNICODE and not (codec in WESTERN and is_chinese(data))):
-        try:
-            return _noted(data.decode(codec), codec)
-        except UnicodeDecodeError as error:
-            if stated and as_utf8 is None:
-                reason = f"is neither UTF-8 nor {stated}, as --encoding says (byte {error.start:,})"
-                raise UnknownEncodingError(name, reason) from error
-    if as_utf8 is not None:
-        return as_utf8
-    verdict = is_chinese(data)
-    if verdict or (verdict is None and _chinese):
-        _note_guess(name, "gb18030", "is not UTF-8 and was read as gb18030 (Chinese)")
-        return _noted(data.decode("gb18030"), "gb18030")
-    raise _unknown_encoding(data, name, declared, verdict is None)
-
-
-def _decode_either(data: bytes, as_utf8: str, name: str, stated: str | None, declared: str | None) -> str:
-    """Decodes what is UTF-8, but perhaps by chance."""
     claimed = stated or declared
     codec = _codec(claimed)
-    other = None
-    if codec in EAST_ASIAN and not re.search("[^\0-\u07ff]", as_utf8):
-        with contextlib.suppress(UnicodeDecodeError):
-            other = data.decode(codec)
-        if other is not None and re.search("[\0-\x08\x0e-\x19\x1b-\x1f\x7f-\x9f\ue000-\uf8ff]", other):
-            other = None
-    kinds = _kinds_of_words(as_utf8)
-    words, odd = kinds["word"], kinds["odd"]
-    if other is not None and (stated or not words or odd >= words):
-        if words:
-            _note_guess(name, codec, f"may be UTF-8, too, and was read as {claimed}, which is stated")
-        return _noted(other, codec)
-    if codec is not None and codec not in UNICODE:
-        _note_guess(name, "UTF-8", f"is not {claimed} and was read as UTF-8")
-        return as_utf8
-    doubtful = odd >= words if odd else not words and bool(kinds["lone"] or kinds["sign"])
-    if stated or not doubtful:
-        return as_utf8
+    as_claimed = _decoded(data, codec) if codec else None
+    # ISO 2022 is ASCII for whoever does not know its escapes.
+    if as_utf8 is not None and not (codec or "").startswith("iso2022"):
+        return _decode_either(data, as_utf8, as_claimed, name, stated, declared)
+    believed = stated or not (codec or "utf").startswith("utf") and not (codec in WESTERN and is_chinese(data))
+    if believed and as_claimed is not None:
+        return as_claimed, codec
+    if as_utf8 is not None:
+        return as_utf8, "utf-8"
+    if stated:
+        raise UnknownEncodingError(name, f"is neither UTF-8 nor {stated}, as --encoding says")
     verdict = is_chinese(data)
-    # Signs and Greek letters stand alone in formulas; of other letters what is declared tells, and common use.
-    usual = {character in COMMON_CHINESE for character in data.decode("gb18030", "ignore") if not character.isascii()}
-    certain = odd or (kinds["lone"] and codec != "utf-8" and usual == {True})
-    if (verdict and certain) or (verdict is not False and _chinese):
-        _note_guess(name, "gb18030", "makes no sense as UTF-8 and was read as gb18030 (Chinese)")
-        return _noted(data.decode("gb18030"), "gb18030")
-    if verdict is None and odd:
-        raise _unknown_encoding(data, name, declared, True)
-    if verdict is not False:
-        _note_guess(name, "UTF-8", "was read as UTF-8, but may be Chinese (gb18030)")
-    return as_utf8
+    if verdict is False or (verdict is None and not _chinese):
+        raise _unknown_encoding(data, name, declared, verdict is None)
+    _note_guess(name, "gb18030", "is not UTF-8 and was read as gb18030 (Chinese)")
+    return data.decode("gb18030"), "gb18030"
 
 
-def _noted(text: str, encoding: str) -> str:
-    """Returns the text; keeps in mind that there was a Chinese one."""
-    if encoding == "gb18030" and not text.isascii():
-        _chinese.add(encoding)
-    return text
+def _decoded(data: bytes, encoding: str) -> str | None:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _decode_either(
+    data: bytes, as_utf8: str, as_claimed: str | None, name: str, stated: str | None, declared: str | None
+) -> tuple[str, str]:
+    """Decodes what is UTF-8, but perhaps by chance."""
+    claimed = stated or declared
+    codec, sense = _codec(claimed), _sense(as_utf8)
+    by_chance = codec in EAST_ASIAN and not THREE_BYTES.search(as_utf8)
+    if by_chance and as_claimed and not NO_TEXT.search(as_claimed) and (stated or sense != "words"):
+        if sense == "words":
+            _note_guess(name, codec, f"may be UTF-8, too, and was read as {claimed}, which is stated")
+        return as_claimed, codec
+    if codec is not None and not codec.startswith("utf"):
+        _note_guess(name, "UTF-8", f"is not {claimed} and was read as UTF-8")
+    elif not stated and sense != "words":
+        verdict = is_chinese(data)
+        if (verdict and sense == "odd") or (verdict is not False and _chinese):
+            _note_guess(name, "gb18030", "makes no sense as UTF-8 and was read as gb18030 (Chinese)")
+            return data.decode("gb18030"), "gb18030"
+        if verdict is None and sense == "odd":
+            raise _unknown_encoding(data, name, declared, True)
+        if verdict is not False:
+            _note_guess(name, "UTF-8", "was read as UTF-8, but may be Chinese (gb18030)")
+    return as_utf8, "utf-8"
 
 
 def _codec(encoding: str | None) -> str | None:
@@ -222,15 +216,15 @@ def _unknown_encoding(data: bytes, name: str, declared: str | None, unclear: boo
     if b"\0" in data:
         return TextError(name, "holds zero bytes: it is damaged, or no text")
     lossy = data.decode("utf-8", "surrogateescape")
-    strange = [number for number, character in enumerate(lossy) if "\udc80" <= character <= "\udcff"]
-    line = lossy.count("\n", 0, strange[0]) + 1 if strange else 1
+    first = NO_UTF8.search(lossy)
+    line = lossy.count("\n", 0, first.start()) + 1 if first else 1
     if _is_damaged_utf8(data):
-        return TextError(name, f"line {line} is damaged: the text is UTF-8, but for {len(strange)} bytes")
-    claim = [f"{declared} (declared)"] if declared and _codec(declared) != "utf-8" else []
-    tried = ", ".join([*claim, "UTF-8", "gb18030 (Chinese)"])
+        strange = len(NO_UTF8.findall(lossy))
+        return TextError(name, f"line {line} is damaged: the text is UTF-8, but for {strange} bytes")
+    claim = f"{declared} (declared), " if declared and _codec(declared) != "utf-8" else ""
     why = "may be Chinese or of another language" if unclear else "cannot be read"
     way = "state its encoding with --encoding (gb18030, big5, cp949, shift_jis, cp1252, ...)"
-    error = UnknownEncodingError(name, f"line {line} {why} (tried: {tried}); {way}")
+    error = UnknownEncodingError(name, f"line {line} {why} (tried: {claim}UTF-8, gb18030 (Chinese)); {way}")
     error.unclear = unclear
     return error
 
@@ -253,8 +247,8 @@ def say_guesses() -> None:
 
 # Chinese or not
 
-# The commonest characters of Chinese, Japanese and traditional Chinese, and syllables of Korean: the same bytes are one
-# of each in GBK, EUC-JP, Big5 and cp949.
+# The commonest characters of Chinese, of Japanese and traditional Chinese, and syllables of Korean: the same bytes are
+# one of each in GBK, EUC-JP, Big5 and cp949.
 COMMON_CHINESE = frozenset(
     "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定"
     "行学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其"
@@ -265,34 +259,30 @@ COMMON_CHINESE = frozenset(
     "虾蟹猫狗牛鸟母狮鹿鸡猪羊驴贝桥楼树花草砖漏霉煤"
     "科张信马节话米整空元集温传土许步群广石记段研界拉林装影算低持音布复容儿深难近千周素技备半青列感团毛快型眼江参鱼船"
 )
-COMMON_KOREAN = frozenset(
-    "이다는에의을가고지하를한로사은어서기리나자도대시아스그인정보부수들제만라전과장해여일있상원주으니세야신오면것마동구"
-    "조적거때유경비위관개공말안성연모회소중선방생무내년치간문발진실미국게분히입요저트드할려았었없습까했던와러물양재계우"
-    "속민식른남화바금영차단더두명산용후강포결운학호약점체반본등외날음건출업행집목심질추터당군통작론교레르프크카타파코토"
-    "노버디티피키린네배새돌불꽃닭람름몸눈손길빛별책삼조류복해상어족표번번호좌우앞뒤좋많말씀절감검갑병변별석설활환황혼"
-)
-COMMON_JAPANESE = frozenset(
-    "日一国年大十二本中長出三時行見月分後前生五間上東四今金九入学高円子外八六下来気小七山話女北午百書先名川千水半男"
-    "西電校語土木聞食車何南万毎白天母火右読友左休父雨人者動物転自信号機傷陥亀裂泡海魚貝船飛建道路犬牛馬鳥猫花石虫足"
-    "手目口耳力事社会業方地場的体発対関性成全定員部主理作用新通実化表度運線面正無文開画像検査工屋台品質不良穴欠異常"
-)
-COMMON_TRADITIONAL = frozenset(
-    "的一是不了人我在有他這為之大來以個中上們到說國和地也子時道出而要於就下得可你年生自會那後能對著事其裡所去行過家"
-    "十用發天如然作方成者多日都三小軍二無同麼經法當起與好看學進種將還分此心前面又定見只主沒公從車輛船貓狗魚鳥馬牛羊"
-    "豬雞橋樓門路燈樹花草蟲蟹蝦參海水火山石木金土紅黃藍綠黑白機電腳手口目耳頭"
-)
-# Lead bytes in GB 2312: symbols and full-width letters, then the 3755 characters of daily use by their sound, then 3008
-# others by their radicals.
-SYMBOLS, USUAL, OTHERS = range(0xA1, 0xA4), range(0xB0, 0xD8), range(0xD8, 0xF8)
-MOST_RARE = 0.05
+COMMON_ELSEWHERE = {
+    "cp949": frozenset(
+        "이다는에의을가고지하를한로사은어서기리나자도대시아스그인정보부수들제만라전과장해여일있상원주으니세야신오면것마동구"
+        "조적거때유경비위관개공말안성연모회소중선방생무내년치간문발진실미국게분히입요저트드할려았었없습까했던와러물양재계우"
+        "속민식른남화바금영차단더두명산용후강포결운학호약점체반본등외날음건출업행집목심질추터당군통작론교레르프크카타파코토"
+        "노버디티피키린네배새돌불꽃닭람름몸눈손길빛별책삼조류복해상어족표번번호좌우앞뒤좋많말씀절감검갑병변별석설활환황혼"
+    ),
+    "euc_jp": frozenset(
+        "日一国年大十二本中長出三時行見月分後前生五間上東四今金九入学高円子外八六下来気小七山話女北午百書先名川千水半男"
+        "西電校語土木聞食車何南万毎白天母火右読友左休父雨人者動物転自信号機傷陥亀裂泡海魚貝船飛建道路犬牛馬鳥猫花石虫足"
+        "手目口耳力事社会業方地場的体発対関性成全定員部主理作用新通実化表度運線面正無文開画像検査工屋台品質不良穴欠異常"
+    ),
+    "big5": frozenset(
+        "的一是不了人我在有他這為之大來以個中上們到說國和地也子時道出而要於就下得可你年生自會那後能對著事其裡所去行過家"
+        "十用發天如然作方成者多日都三小軍二無同麼經法當起與好看學進種將還分此心前面又定見只主沒公從車輛船貓狗魚鳥馬牛羊"
+        "豬雞橋樓門路燈樹花草蟲蟹蝦參海水火山石木金土紅黃藍綠黑白機電腳手口目耳頭"
+    ),
+}
+ALPHABETS = ("cp1251", "koi8_r", "cp1252", "cp1253")
 # Letters that words of today are written with, of those that take two bytes in UTF-8.
 EVERYDAY = re.compile(
-    "[ªºµ\u00c0-\u0137\u0139-\u0148\u014a-\u017e\u01a0\u01a1\u01af\u01b0\u0218-\u021b"
-    "\u0386-\u03ce\u0400-\u045f\u0490\u0491\u0531-\u0586\u05d0-\u05ea\u0620-\u064a]"
+    "[\0-\x7fªºµ\u00c0-\u0137\u0139-\u0148\u014a-\u017e\u01a0\u01a1\u01af\u01b0\u0218-\u021b"
+    "\u0386-\u03ce\u0400-\u045f\u0490\u0491\u0531-\u0586\u05d0-\u05ea\u0620-\u064a]+"
 )
-# Of these the letters begin at 0xC0, but for the Russian yo.
-YO = (0xA8, 0xB8)
-ALPHABETS = ("cp1251", "koi8_r", "cp1252", "cp1253")
 
 
 def is_chinese(data: bytes) -> bool | None:
@@ -301,110 +291,69 @@ def is_chinese(data: bytes) -> bool | None:
     Returns:
         ``None`` where they are, but are as plausible in an encoding of another language.
     """
-    if _is_damaged_utf8(data):
-        return False
-    try:
-        text = data.decode("gb18030")
-    except UnicodeDecodeError:
-        return False
+    text = None if _is_damaged_utf8(data) else _decoded(data, "gb18030")
     # Each character once: files may be large.
-    every = set(text)
-    characters = {character for character in every if not character.isascii()}
-    code_of = {character: character.encode("gb2312", "ignore") for character in characters}
-    hanzi = [character for character in characters if "\u3400" <= character <= "\u9fff" or character > "\uffff"]
-    codes = [code_of[character] for character in hanzi if code_of[character]]
-    usual, others = (sum(code[0] in rows for code in codes) for rows in (USUAL, OTHERS))
-    symbols = sum(bool(code) and code[0] in SYMBOLS for code in code_of.values())
-    strange = len(characters) - len(hanzi) - symbols
-    control = any(character < " " and character not in "\t\n\r\f\x1a" for character in every)
+    characters = {character for character in text or "" if not character.isascii()}
+    # By their first bytes in GB 2312: symbols and full-width letters, then the 3755 characters of daily use by their
+    # sound, then 3008 others by their radicals. Kana, Greek and what GB 2312 lacks is foreign.
+    codes = [character.encode("gb2312", "ignore") for character in characters]
+    hanzi = [code for code in codes if code and code[0] >= 0xB0]
+    usual = sum(code[0] < 0xD8 for code in hanzi)
+    foreign = sum(not code or 0xA4 <= code[0] < 0xB0 for code in codes)
     # Western words in GBK are characters that nobody uses, Japanese ones too; Big5 gives private characters and kana.
-    if strange or control or not usual or usual < others or len(hanzi) - usual - others > MOST_RARE * len(hanzi):
+    if not usual or 2 * usual < len(hanzi) or foreign > 0.05 * len(hanzi):
         return False
-    common = sum(character in COMMON_CHINESE for character in hanzi) / len(hanzi)
-
-    def common_in(encoding: str, characters: frozenset[str]) -> float:
-        return sum(code.decode(encoding, "ignore") in characters for code in codes) / len(hanzi)
-
-    # Korean: all of its syllables lie where Chinese has a part of its usual characters.
-    if all(0xB0 <= code[0] <= 0xC8 for code in codes) and common_in("cp949", COMMON_KOREAN) >= max(common, 1e-9):
-        return None
-    if max(common_in("euc_jp", COMMON_JAPANESE), common_in("big5", COMMON_TRADITIONAL)) > common:
-        return None
-    # Two letters of a Western, Greek or Cyrillic word are a usual character, too, if both are capitals.
-    letters = all(byte >= 0xC0 or byte in YO for code in codes for byte in code)
-    if letters and common <= 0.5 and any(_is_cased(data, encoding) for encoding in ALPHABETS):
-        return None
-    return True
+    common = len(characters & COMMON_CHINESE)
+    for encoding, others in COMMON_ELSEWHERE.items():
+        if sum(code.decode(encoding, "ignore") in others for code in hanzi) > common:
+            return None
+    # Two letters of a Western, Greek or Cyrillic word are a usual character, too, if both are capitals; of these the
+    # letters begin at 0xC0, but for the Russian yo.
+    letters = all(byte >= 0xC0 or byte in (0xA8, 0xB8) for code in hanzi for byte in code)
+    readings = [data.decode(encoding, "replace") for encoding in ALPHABETS if letters and 2 * common <= len(hanzi)]
+    return None if any(map(_is_cased, readings)) else True
 
 
-def _is_cased(data: bytes, encoding: str) -> bool:
+def _is_cased(text: str) -> bool:
     """Tells whether all that is not ASCII in a text are words in lower case, capitals, or with a capital in front."""
-    text = data.decode(encoding, "replace")
-    words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
-    rest = re.sub(r"[^\W\d_]+", "", text)
-    return rest.isascii() and all(word.islower() or word.isupper() or word.istitle() for word in words)
+    words = re.findall(r"[^\W\d_]+|[^\0-\x7f]", text)
+    return all(word.isascii() or word.islower() or word.isupper() or word.istitle() for word in words)
 
 
 def _is_damaged_utf8(data: bytes) -> bool:
     """Tells whether a text is UTF-8 but for some bytes: by characters of three bytes, which no other encoding has."""
     lossy = data.decode("utf-8", "surrogateescape")
-    foreign, bad = (len(re.findall(kind, lossy)) for kind in ("[^\0-\x7f]", "[\udc80-\udcff]"))
+    foreign, bad = len(re.findall("[^\0-\x7f]", lossy)), len(NO_UTF8.findall(lossy))
     return 0 < bad < foreign - bad and re.search("[\u0800-\udc7f\ue000-\U0010ffff]", lossy) is not None
 
 
-def _kinds_of_words(text: str) -> Counter[str]:
-    """Counts how much sense a text makes as UTF-8 where its characters take two bytes.
+def _sense(text: str) -> str:
+    """Tells how a text reads as UTF-8: as ``words``, or, where its characters take two bytes, perhaps by chance.
 
-    Returns:
-        How many there are of these: ``word`` (of one alphabet, such as ``café`` or ``рыба``, or anything of three
-        bytes), ``odd`` (letters of rare use or of several alphabets in one word, as GBK gives them by chance: ``水母``
-        is ``ˮĸ``), ``lone`` (a single letter or sign, such as ``з``, which is ``蟹``) and ``sign`` (a Greek letter or a
-        sign of formulas by itself).
+    ``odd`` are letters of rare use, as GBK gives them by chance (``水母`` is ``ˮĸ``); ``lone`` is a single letter or
+    sign, such as ``з``, which is ``蟹``.
     """
-    if re.search("[^\0-\u07ff]", text):
-        return Counter(word=1)
-    found: Counter[str] = Counter()
-    lone: dict[str, set[str]] = {}
-    # Once each: files may be large.
-    text = text.replace(" · ", " ")
-    runs = re.finditer(r"[^\W\d_¹²³¼½¾]+|[^\0-\x7f]", text)
-    for run, before, after in {(each[0], *_neighbours(text, each.start(), each.end())) for each in runs}:
+    if THREE_BYTES.search(text):
+        return "words"
+    counts: Counter[str] = Counter()
+    # An accent belongs to the letter before it, as macOS writes them. Each run once: files may be large.
+    for run in set(re.findall(r"[^\W\d_¹²³¼½¾]+|[^\0-\x7f]", unicodedata.normalize("NFC", text))):
         if run.isascii():
             continue
-        foreign = [character for character in run if not character.isascii()]
-        alphabets = {unicodedata.name(character, "ODD").partition(" ")[0] for character in run}
-        alphabets = {"LATIN" if alphabet in ("MICRO", "FEMININE", "MASCULINE") else alphabet for alphabet in alphabets}
-        everyday = [character for character in foreign if EVERYDAY.match(character)]
-        # Hebrew and Arabic have no capitals.
-        cased = run.islower() or run.isupper() or run.istitle() or run.lower() == run.upper()
         if not run.isalpha():
-            if run >= "\u0100":
-                # An accent belongs to the letter before it, as macOS writes them.
-                found["word" if unicodedata.combining(run) and before.isalpha() else "odd"] += 1
-            elif not ((before and run in "°²³¹®»") or (after and run in "±©§£«") or (before and after)):
-                # Not beside a number or word, as in 1° and © 2024.
-                found["sign" if run in "°±²³§®×÷" else "lone"] += 1
-        elif len(alphabets) > 1 or 2 * len(everyday) < len(foreign):
-            found["odd"] += 1
-        elif alphabets == {"LATIN"}:
-            # Words of one letter stand between others (``à``); no language has those of the longer alphabets alone.
-            prose = len(foreign) < len(run) or before.isalpha() or after.isalpha()
-            rare = run >= "\u0100" if len(run) == 1 else not cased
-            found["sign" if run == "µ" else "word" if prose else "odd" if rare else "lone"] += 1
+            kind = "lone" if run < "\u0100" else "odd"
+        # Hebrew and Arabic have no capitals.
+        elif not EVERYDAY.fullmatch(run) or not (_is_cased(run) or run.lower() == run.upper()):
+            kind = "odd"
         elif len(run) > 1:
-            found["word" if cased else "odd"] += 1
+            kind = "words"
         else:
-            lone.setdefault(alphabets.pop(), set()).add(run)
-    for alphabet, letters in lone.items():
-        found["word" if len(letters) > 2 else "sign" if alphabet == "GREEK" else "lone"] += 1
-    return found
-
-
-def _neighbours(text: str, start: int, end: int) -> tuple[str, str]:
-    """Returns the ASCII letters or digits before and after a part of a text, over a space or none; else ``""``."""
-    before = text[max(start - 2, 0) : start].removesuffix(" ")[-1:]
-    after = text[end : end + 2].removeprefix(" ")[:1]
-    return tuple(beside if beside.isascii() and beside.isalnum() else "" for beside in (before, after))
+            # No language has words of a single letter of the longer Latin alphabets.
+            kind = "odd" if "\u0100" <= run < "\u0250" else "lone"
+        counts[kind] += 1
+    if counts["odd"] and counts["odd"] >= counts["words"]:
+        return "odd"
+    return "lone" if counts["lone"] and not counts["words"] else "words"
 
 
 def shown_name(name: str) -> str:

@@ -453,7 +453,7 @@ def test_boxes_that_few_bits_move_are_refused_with_the_pairs_that_remain(
     monkeypatch.setitem(PRECISIONS, "bf16", strict)
     message = (
         r"Paddle Inference, oneDNN, bf16, .*nothing was written: bf16 of format 'paddle' does not suit this model; "
-        r"other pairs are paddle: fp32; onnx: fp32, fp16; openvino: fp32, fp16, bf16, int8$"
+        r"other pairs are paddle: fp32; onnx: fp32, fp16, int8; openvino: fp32, fp16, bf16, int8$"
     )
     with pytest.raises(UserError, match=message) as caught:
         export_detector(

@@ -14,6 +14,8 @@ import pytest
 from classification import train
 from ppcls_ext.engine import loggers
 from ppcls_ext.engine.loggers import EPOCH, LOGGERS, UPDATE, Loggers
+from ppcls_ext.engine.recorder import Recorder, RunFolder
+from ppcls_ext.engine.task import RunProgress
 from ppcls_ext.utils.errors import UserError
 from tests.support.runs import tiny_config, write_config
 
@@ -177,3 +179,13 @@ def test_an_unknown_logger_is_refused(tmp_path: Path) -> None:
     config = write_config(tmp_path, tiny_config(tmp_path / "run"))
     with pytest.raises(UserError, match=r"Global\.loggers\[0\]: must be one of visualdl, .* \(did you mean 'wandb'"):
         train(config, {"Global.loggers": ["wnadb"]})
+
+
+def test_only_the_first_process_writes(tmp_path, services) -> None:
+    for active in (False, True):
+        with RunFolder(tmp_path / "run", active) as folder:
+            task = SimpleNamespace(options=SimpleNamespace(loggers=OPTIONAL, config={}))
+            recorder = Recorder(folder, task, RunProgress())
+            recorder.open()
+            recorder.close()
+            assert [len(service.began) for service in services.values()] == [int(active)] * 3
