@@ -513,6 +513,39 @@ def measure_detectors(
     return {"image": list(image.shape[:2]), "batch": 1, "threads": threads, "samples": samples, "models": models}
 
 
+def training_step(
+    model: nn.Layer, loss_of: Callable[[], Any], kernels: str, rate: float, decay: float
+) -> tuple[Callable[[], float], str]:
+    """Returns one step of training (forward, loss, backward, AdamW), and whose kernels it has: ``fast``, ``paddle``.
+
+    Args:
+        model: to train.
+        loss_of: runs it on a batch.
+        kernels: ``auto`` for the fast CPU kernels, ``paddle`` for Paddle's.
+        rate, decay: learning rate and weight decay.
+    """
+    import paddle
+
+    from ppcls_ext.engine.cpu import use_fast_kernels
+    from ppcls_ext.engine.cpu_update import fuse_update
+
+    model.train()
+    used = use_fast_kernels([model], kernels)
+    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
+    optimizer = paddle.optimizer.AdamW(rate, parameters=trained, weight_decay=decay)
+    if used == "fast":
+        fuse_update(optimizer)
+
+    def step() -> float:
+        loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        return float(loss)
+
+    return step, used
+
+
 def generated_image() -> np.ndarray:
     """Draws an image ``uint8`` RGB ``[480, 640, 3]``: noise of a sonar's background with a few bright spots."""
     width, height = 640, 480
