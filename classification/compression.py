@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,16 +26,15 @@ from classification.task import require_sections, train_config
 from classification.trained import Trained, load_trained
 from ppcls_ext.arch.flops import count_flops, count_parameters
 from ppcls_ext.arch.outputs import logits_of
-from ppcls_ext.deploy.prune import PruningRequest, prune_model
+from ppcls_ext.deploy.prune import Prunable, PruningRequest, prune_model
 from ppcls_ext.deploy.quantize import Evaluation
-from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.engine.environment import Environment
 from ppcls_ext.preprocess import ImageError
 from ppcls_ext.runtime import Predictor
 from ppcls_ext.runtime.predictor import ImageSource
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.lengths import follow_epochs
-from ppcls_ext.utils.signature import parse_number
 from ppcls_ext.weights import find_weights, load_weights
 
 BATCH = 32
@@ -56,39 +54,24 @@ def prune_classifier(config: Config, request: PruningRequest, environment: Envir
     return prune_model(PrunableClassifier(load_trained(config), environment), request)
 
 
-class PrunableClassifier:
-    """A trained classifier; see ``ppcls_ext.deploy.prune.Prunable``.
+class PrunableClassifier(Prunable):
+    """A trained classifier."""
 
-    Args:
-        trained: model and configuration, with data to train and to evaluate on.
-        environment: device and seed.
-    """
-
-    def __init__(self, trained: Trained, environment: Environment) -> None:
-        self.trained = trained
-        self.config = trained.config
-        self.environment = environment
-        self.model = trained.model
-        self.config_name = f"{self.config.document.path.stem}_pruned.yaml"
-        arch = {"name": self.config.arch.name, "arguments": self.config.arch.arguments}
-        self.state = {"class_names": trained.class_names, "arch": arch}
-        self.export = trained.export
-
-    def losses(self, batches: int) -> Generator[paddle.Tensor, None, None]:
-        """Gives the losses of the first batches, in the order and with the operators of training."""
-        assert self.config.train is not None and self.config.train_loss is not None
-        dataset = build_dataset(self.config, self.config.train)
-        loader = build_batches(self.config, self.config.train, dataset, self.environment, training=True)
-        # Running statistics as in deployment, and no dropped paths.
+    def training_batches(self) -> Any:
+        """Opens ``DataLoader.Train``; in evaluation mode no paths are dropped."""
         self.model.eval()
-        seed_everything(derive_seed(self.environment.seed, "pruning"))
-        try:
-            loader.sampler.set_position(0, 0)
-            for batch in itertools.islice(loader, batches):
-                logits = logits_of(self.model(batch["image"]))
-                yield self.config.train_loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
-        finally:
-            loader.close()
+        dataset = build_dataset(self.config, self.config.train)
+        return build_batches(self.config, self.config.train, dataset, self.environment, training=True)
+
+    def loss(self, batch: dict[str, Any]) -> paddle.Tensor:
+        """Returns ``Loss.Train`` of a batch."""
+        logits = logits_of(self.model(batch["image"]))
+        return self.config.train_loss(logits, batch["label"], batch["label_mixed"], float(batch["lam"]))
+
+    def description(self) -> dict[str, Any]:
+        """Returns the names of classes, and name and arguments of the model."""
+        arch = {"name": self.config.arch.name, "arguments": self.config.arch.arguments}
+        return {"class_names": self.trained.class_names, "arch": arch}
 
     def with_channels(self, channels: list[list[int]], weights: dict[str, np.ndarray]) -> PrunableClassifier:
         """Returns the classifier with ``Arch.expansion_channels``."""
@@ -116,20 +99,15 @@ class PrunableClassifier:
         """Returns the data of the configuration that fine-tunes this classifier."""
         data = copy.deepcopy(self.config.document.data)
         data["Global"] |= {
-            "pretrained_model": str(request.weights),
-            "output_dir": str(request.fine_tuning),
-            "save_inference_dir": str(request.output / "export"),
-            "checkpoints": None,
-        }
+            "pretrained_model": str(request.weights), "output_dir": str(request.fine_tuning),
+            "save_inference_dir": str(request.output / "export"), "checkpoints": None,
+        }  # fmt: skip
         data["Arch"].pop("pretrained", None)
         if not isinstance(data["Optimizer"]["lr"], dict):
             data["Optimizer"]["lr"] = {"name": "ConstLR", "learning_rate": data["Optimizer"]["lr"]}
         schedule = data["Optimizer"]["lr"]
-        rate = schedule.get("learning_rate")
-        if request.learning_rate is not None:
-            schedule["learning_rate"] = request.learning_rate
-        elif rate is not None:
-            schedule["learning_rate"] = (parse_number(rate) if isinstance(rate, str) else rate) / 10
+        if request.learning_rate is not None or schedule.get("learning_rate") is not None:
+            schedule["learning_rate"] = request.tuned_rate(schedule.get("learning_rate"))
         if request.epochs is not None:
             data["Global"]["epochs"] = request.epochs
             follow_epochs(Document(self.config.document.path, data, {}), EPOCHS, LENGTHS, self.config.run.epochs)
@@ -139,9 +117,8 @@ class PrunableClassifier:
         """Trains ``config`` and returns its best network."""
         checked = load_config(config)
         train_config(checked, self.environment)
-        best = checked.output_dir / "checkpoints" / "best"
-        tuned = load_trained(load_config(config, [f"Global.pretrained_model={best}"]))
-        return PrunableClassifier(tuned, self.environment)
+        best = f"Global.pretrained_model={checked.output_dir / 'checkpoints' / 'best'}"
+        return PrunableClassifier(load_trained(load_config(config, [best])), self.environment)
 
 
 def calibration_images(config: Config, part: Part, count: int) -> Iterator[tuple[str, ImageSource]]:
@@ -167,17 +144,16 @@ def evaluation_of(config: Config) -> Evaluation:
     dataset = _opened(config, "eval")
 
     def score(predictor: Predictor) -> float:
-        hits = images = 0
+        hits = []
         for start in range(0, len(dataset), BATCH):
             samples = [_loaded(dataset, index) for index in range(start, min(start + BATCH, len(dataset)))]
             batch = [sample for sample in samples if sample is not None]
             predictions = predictor([image for image, _ in batch], batch_size=BATCH, topk=1)
-            readable = [(one, label) for one, (_, label) in zip(predictions, batch, strict=True) if one.error is None]
-            hits += sum(one.class_ids[0] == label for one, label in readable)
-            images += len(readable)
-        if not images:
+            hits += [one.class_ids[0] == label for one, (_, label) in zip(predictions, batch, strict=True)
+                     if one.error is None]  # fmt: skip
+        if not hits:
             raise UserError(f"{config.document.path}: not a single image of DataLoader.Eval could be read")
-        return hits / images
+        return sum(hits) / len(hits)
 
     return Evaluation("top1", score, "DataLoader.Eval", len(dataset))
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,16 +25,15 @@ from detection.schedule import EPOCHS, LENGTHS
 from detection.task import train_config
 from detection.toolkit import build_model, workspace
 from detection.trained import TrainedDetector, load_trained
-from ppcls_ext.deploy.prune import PruningRequest, prune_model
+from ppcls_ext.deploy.prune import Prunable, PruningRequest, prune_model
 from ppcls_ext.deploy.quantize import Evaluation
-from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
+from ppcls_ext.engine.environment import Environment
 from ppcls_ext.runtime import DetectionPredictor
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
 from ppcls_ext.runtime.predictor import ImageSource
 from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.lengths import follow_epochs
-from ppcls_ext.utils.signature import parse_number
 from ppcls_ext.weights import load_weights
 
 Part = Literal["train", "eval"]
@@ -54,43 +52,28 @@ def prune_detector(config: DetectionConfig, request: PruningRequest, environment
     return prune_model(PrunableDetector(load_trained(config), environment), request)
 
 
-class PrunableDetector:
-    """A trained detector; see ``ppcls_ext.deploy.prune.Prunable``.
+class PrunableDetector(Prunable):
+    """A trained detector."""
 
-    Args:
-        trained: model and configuration, with data to train and to evaluate on.
-        environment: device and seed.
-    """
-
-    def __init__(self, trained: TrainedDetector, environment: Environment) -> None:
-        self.trained = trained
-        self.config = trained.config
-        self.environment = environment
-        self.model = trained.model
-        self.config_name = f"{self.config.path.stem}_pruned.yml"
-        self.state = {"class_names": trained.class_names, "arch": {"name": trained.name}}
-        self.export = trained.export
-
-    def losses(self, batches: int) -> Generator[paddle.Tensor, None, None]:
-        """Gives the losses of the first batches, in the order and with the operators of training."""
+    def training_batches(self) -> Any:
+        """Opens ``TrainDataset``; only in training mode do ppdet's detectors compute losses."""
         import ppdet.engine  # noqa: F401  (registers what the workspace may name)
 
-        seed_everything(derive_seed(self.environment.seed, "pruning"))
         with workspace(self.config):
             loader = training_loader(self.config, self.environment)
-        # Only in training mode do ppdet's detectors compute losses; running statistics stay as they are in deployment.
         self.model.train()
         for layer in self.model.sublayers():
             if isinstance(layer, paddle.nn.layer.norm._BatchNormBase):
                 layer.eval()
-        last_epoch = max(int(self.config.data.get("epoch", 1)) - 1, 0)
-        try:
-            loader.sampler.set_position(0, 0)
-            for batch in itertools.islice(loader, batches):
-                yield self.model({**batch, "epoch_id": last_epoch})["loss"]
-        finally:
-            loader.close()
-            self.model.eval()
+        return loader
+
+    def loss(self, batch: dict[str, Any]) -> paddle.Tensor:
+        """Returns the loss of a batch in the last epoch."""
+        return self.model({**batch, "epoch_id": max(int(self.config.data.get("epoch", 1)) - 1, 0)})["loss"]
+
+    def description(self) -> dict[str, Any]:
+        """Returns the names of classes, and of the detector."""
+        return {"class_names": self.trained.class_names, "arch": {"name": self.trained.name}}
 
     def with_channels(self, channels: list[list[int]], weights: dict[str, np.ndarray]) -> PrunableDetector:
         """Returns the detector whose backbone has these ``expansion_channels``."""
@@ -125,9 +108,7 @@ class PrunableDetector:
         data["weights"] = data["pretrain_weights"] = str(request.weights)
         data["save_dir"] = str(request.fine_tuning)
         _backbone_section(data, self.config.architecture)["pretrained"] = None
-        rate = data["LearningRate"]["base_lr"]
-        rate = parse_number(rate) if isinstance(rate, str) else rate
-        data["LearningRate"]["base_lr"] = rate / 10 if request.learning_rate is None else request.learning_rate
+        data["LearningRate"]["base_lr"] = request.tuned_rate(data["LearningRate"]["base_lr"])
         if request.epochs is not None:
             before, data[EPOCHS] = data[EPOCHS], request.epochs
             follow_epochs(Document(self.config.path, data, {}), EPOCHS, LENGTHS, before)
@@ -138,8 +119,8 @@ class PrunableDetector:
         """Trains ``config`` and returns its best network."""
         checked = load_config(config)
         train_config(checked)
-        tuned = load_trained(load_config(config, [f"weights={checked.output_dir / 'checkpoints' / 'best'}"]))
-        return PrunableDetector(tuned, self.environment)
+        best = checked.output_dir / "checkpoints" / "best"
+        return PrunableDetector(load_trained(load_config(config, [f"weights={best}"])), self.environment)
 
 
 def _backbone_section(data: dict[str, Any], architecture: str) -> dict[str, Any]:
@@ -147,8 +128,7 @@ def _backbone_section(data: dict[str, Any], architecture: str) -> dict[str, Any]
     backbone = data[architecture]["backbone"]
     if isinstance(backbone, dict):
         return backbone
-    if data.get(backbone) is None:
-        data[backbone] = {}
+    data[backbone] = data.get(backbone) or {}
     return data[backbone]
 
 

@@ -223,11 +223,11 @@ def evaluate_config(
     start = time.monotonic()
     names = evaluator.class_names
     figures = evaluate_detections(evaluator.coco, detections, evaluator.image_ids, class_names=names)
+    as_json = figures.as_json()
     counting = time.monotonic() - start
     evaluated = {"file": str(source), "sha256": sha256_of(source)}
     written = write_evaluation(
         folder,
-        evaluator.coco,
         evaluator.files.image_dir,
         detections,
         figures,
@@ -243,4 +243,4 @@ def evaluate_config(
         source, figures.images, seconds, figures.images / max(seconds, 1e-9), figures.detections, counting,
         ", ".join(str(path) for path in written),
     )  # fmt: skip
-    return {**figures.as_json(), "weights": evaluated, "seconds": {"detection": seconds, "counting": counting}}
+    return {**as_json, "weights": evaluated, "seconds": {"detection": seconds, "counting": counting}}

@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from ppcls_ext.utils.command_line import add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.tables import markdown_table
 
 if TYPE_CHECKING:
     from ppcls_ext.deploy.benchmark import BenchmarkRequest
@@ -99,7 +100,7 @@ def claim(arguments: argparse.Namespace) -> None:
 
 
 def verdict(text: str, met: bool) -> str:
-    """Returns one line of a list that says whether a target was met."""
+    """Returns a line that says whether a target was met."""
     return f"- {text}: **{'met' if met else 'NOT met'}**"
 
 
@@ -146,7 +147,6 @@ def measure_pipeline(arguments: argparse.Namespace) -> Section:
 
 def measure_startup(arguments: argparse.Namespace) -> Section:
     """Measures how soon tools/train.py shows its help, and an error in a configuration, as fresh processes."""
-    from ppcls_ext.utils.tables import markdown_table
 
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         config = Path(folder) / "broken.yaml"
@@ -174,7 +174,6 @@ def measure_startup(arguments: argparse.Namespace) -> Section:
 def measure_coco(arguments: argparse.Namespace) -> Section:
     """Measures the COCO evaluation of synthetic detections."""
     from detection.benchmarks import FASTER, measure_coco
-    from ppcls_ext.utils.tables import markdown_table
 
     result = measure_coco(arguments.detections, arguments.rounds)
     speedup = result["speedup"][FASTER]
@@ -195,7 +194,6 @@ def measure_detection_data(arguments: argparse.Namespace) -> Section:
         raise UserError("detection-data: name a detection configuration with -c")
     from detection.benchmarks import measure_loading
     from detection.configuration import load_config
-    from ppcls_ext.utils.tables import markdown_table
 
     result = measure_loading(load_config(arguments.config), arguments.rounds)
     text = (
@@ -211,7 +209,6 @@ def measure_detection_data(arguments: argparse.Namespace) -> Section:
 def measure_detection(arguments: argparse.Namespace) -> Section:
     """Measures the latency of exported detectors."""
     from ppcls_ext.deploy.benchmark import measure_detectors
-    from ppcls_ext.utils.tables import markdown_table
 
     threads = one_thread_count(arguments)
     result = measure_detectors(arguments.model or [], image_of(arguments), threads, arguments.rounds)
@@ -256,30 +253,29 @@ def measure_training(arguments: argparse.Namespace) -> Section:
     from classification.training_benchmark import has_torch, open_paddle, open_paddleclas, open_torch
     from detection.benchmarks import open_training_step
     from ppcls_ext.deploy.benchmark import fastest_product, peak_row, peak_subjects
-    from ppcls_ext.utils.tables import markdown_table
     from ppcls_ext.utils.workers import Subject, measure_interleaved
 
     threads = one_thread_count(arguments)
     engines, subjects = ("ours", "Paddle's kernels", "PaddleClas", "PyTorch"), {}
+
+    def add(name: str, engine: str, opener: Callable[..., Any], size: int, batch: int, **options: Any) -> None:
+        if not arguments.model or name in arguments.model:
+            task = f"{name}, {size} px, batch {batch}"
+            subjects[task, engine] = Subject(task, opener, {"size": size, "batch": batch, **options}, threads)
+
     for name, size, batch in TRAINING_CLASSIFIERS:
-        task, known = f"{name}, {size} px, batch {batch}", {"name": name, "size": size, "batch": batch}
-        subjects[task, "ours"] = Subject(task, open_paddle, known | {"kernels": "auto"}, threads)
-        subjects[task, "Paddle's kernels"] = Subject(task, open_paddle, known | {"kernels": "paddle"}, threads)
+        add(name, "ours", open_paddle, size, batch, name=name, kernels="auto")
+        add(name, "Paddle's kernels", open_paddle, size, batch, name=name, kernels="paddle")
         if arguments.paddleclas:
-            known_there = known | {"checkout": arguments.paddleclas}
-            subjects[task, "PaddleClas"] = Subject(task, open_paddleclas, known_there, threads)
+            add(name, "PaddleClas", open_paddleclas, size, batch, name=name, checkout=arguments.paddleclas)
         if has_torch():
-            subjects[task, "PyTorch"] = Subject(task, open_torch, known, threads)
+            add(name, "PyTorch", open_torch, size, batch, name=name)
     for name, config in TRAINING_DETECTORS.items():
         for engine, kernels in (("ours", "auto"), ("Paddle's kernels", "paddle")):
-            task = f"{name}, 256 px, batch 8"
-            known = {"config_file": str(config), "size": 256, "batch": 8, "kernels": kernels}
-            subjects[task, engine] = Subject(task, open_training_step, known, threads)
-    if arguments.model:
-        subjects = {key: subject for key, subject in subjects.items() if key[0].split(",")[0] in arguments.model}
-        if not subjects:
-            names = dict.fromkeys(name for name, _, _ in TRAINING_CLASSIFIERS)
-            raise UserError(f"training: --model must be among {', '.join([*names, *TRAINING_DETECTORS])}")
+            add(name, engine, open_training_step, 256, 8, config_file=str(config), kernels=kernels)
+    if not subjects:
+        names = dict.fromkeys(name for name, _, _ in TRAINING_CLASSIFIERS)
+        raise UserError(f"training: --model must be among {', '.join([*names, *TRAINING_DETECTORS])}")
     peaks = peak_subjects([threads], bfloat16=False)
     measure_interleaved([*peaks, *subjects.values()], arguments.rounds, runs=6, longest_turn=4.0)
     peak = fastest_product([peak_row(subject) for subject in peaks], "float32", threads)
@@ -291,11 +287,11 @@ def measure_training(arguments: argparse.Namespace) -> Section:
             subject = subjects.get((task, engine))
             if subject is None or subject.failure is not None:
                 continue
-            statistics = subject.statistics()
-            speeds[engine] = 1000 * batch / statistics["median_ms"]
+            figures = subject.statistics()
+            speeds[engine] = 1000 * batch / figures["median_ms"]
             results.append({
-                "task": task, "engine": engine, "images_per_second": speeds[engine], **statistics, **subject.facts,
-                "gflops_per_second": subject.facts["flops"] / statistics["median_ms"] / 1e6,
+                "task": task, "engine": engine, "images_per_second": speeds[engine], **figures, **subject.facts,
+                "gflops_per_second": subject.facts["flops"] / figures["median_ms"] / 1e6,
                 "peak_memory_mb": None if subject.peak_bytes is None else subject.peak_bytes / 1e6,
             })  # fmt: skip
         row += [f"{speeds[engine]:.1f}" if engine in speeds else "-" for engine in engines]
@@ -323,16 +319,10 @@ def request_of(arguments: argparse.Namespace) -> BenchmarkRequest:
 
     amount = {"rounds": 2, "runs": 3, "starts": 1} if arguments.quick else {"rounds": arguments.rounds}
     return BenchmarkRequest(
-        models=arguments.model,
-        defaults=[*DEFAULT_MODELS, *map(str, DETECTORS)],
-        backends=names(arguments.backend),
-        precisions=names(arguments.precision),
-        threads=arguments.threads,
-        batches=arguments.batch,
-        size=arguments.size,
-        cache=arguments.cache,
-        **amount,
-    )
+        models=arguments.model, defaults=[*DEFAULT_MODELS, *map(str, DETECTORS)], backends=names(arguments.backend),
+        precisions=names(arguments.precision), threads=arguments.threads, batches=arguments.batch,
+        size=arguments.size, cache=arguments.cache, **amount,
+    )  # fmt: skip
 
 
 def image_of(arguments: argparse.Namespace) -> Any:

@@ -56,7 +56,7 @@ class GroundTruth:
         images: image id -> its COCO record, of the images that are evaluated.
         boxes: image id -> annotated boxes of ``classes``, only of images that have some.
         all_image_ids, all_category_ids: what the file knows, evaluated or not.
-        numbers: category id -> number of the class in the model, from 0.
+        numbers: category id -> number of the class in the model, from 0, which chooses its colour.
     """
 
     source: str
@@ -65,11 +65,7 @@ class GroundTruth:
     boxes: dict[int, Boxes] = field(repr=False)
     all_image_ids: frozenset[int] = field(repr=False)
     all_category_ids: frozenset[int] = field(repr=False)
-    numbers: dict[int, int] = field(default_factory=dict)
-
-    def number_of(self, category_id: int) -> int:
-        """Returns the number of a class, which chooses its colour; where none are told, its place in ``classes``."""
-        return self.numbers[category_id] if self.numbers else list(self.classes).index(category_id)
+    numbers: dict[int, int] = field(repr=False)
 
     def of(self, image_id: int) -> Boxes:
         """Returns the annotated boxes of an image, none if it is empty."""
@@ -80,6 +76,7 @@ def read_ground_truth(
     annotation_file: str | Path | CocoSet,
     image_ids: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> GroundTruth:
     """Reads a COCO annotation file, by the rules of :mod:`detection.coco`, which leave out what cannot be used.
 
@@ -87,24 +84,26 @@ def read_ground_truth(
         annotation_file: JSON with ``images``, ``annotations`` and ``categories``, or what was read of it.
         image_ids: the images to evaluate; default all.
         classes: the names of the classes to evaluate, in the order of the results; default all, by category id.
+        class_names: of the model, by class number; default: those evaluated.
 
     Raises:
         UserError: the file is missing, truncated or not of this form, or it lacks one of ``image_ids`` or ``classes``.
     """
-    opened = isinstance(annotation_file, CocoSet)
-    coco = annotation_file if opened else open_coco(Path(annotation_file), Path(), Ledger())
+    coco = annotation_file
+    if not isinstance(coco, CocoSet):
+        coco = open_coco(Path(coco), Path(), Ledger())
     source = str(coco.path)
-    numbers = dict(zip(coco.names, coco.category_ids, strict=True))
+    ids = dict(zip(coco.names, coco.category_ids, strict=True))
     images = {frame.image_id: frame for frame in sorted(coco.frames, key=lambda frame: frame.image_id)}
     for name in classes or []:
-        if name not in numbers:
-            near = suggestion(name, numbers)
-            raise UserError(f"{source}: no class '{name}'{near}; the file has: {', '.join(numbers)}")
+        if name not in ids:
+            raise UserError(f"{source}: no class '{name}'{suggestion(name, ids)}; the file has: {', '.join(ids)}")
     for number in image_ids if image_ids is not None else []:
         if number not in images:
             raise UserError(f"{source}: no image with id {number} ({_id_range(images)})")
-    names = sorted(numbers, key=numbers.get) if classes is None else classes
-    chosen = {numbers[name]: name for name in names}
+    names = sorted(ids, key=ids.get) if classes is None else classes
+    chosen = {ids[name]: name for name in names}
+    numbers = {ids[name]: (class_names or names).index(name) for name in names}
     wanted = images if image_ids is None else {number: images[number] for number in sorted(set(image_ids))}
     boxes = {}
     for image_id, frame in wanted.items():
@@ -121,7 +120,7 @@ def read_ground_truth(
                    "sonar": frame.metadata.get("sonar")}
         for image_id, frame in wanted.items()
     }  # fmt: skip
-    return GroundTruth(source, chosen, records, boxes, coco.image_ids, frozenset(coco.category_ids))
+    return GroundTruth(source, chosen, records, boxes, coco.image_ids, frozenset(coco.category_ids), numbers)
 
 
 def read_detections(path: str | Path) -> list[dict[str, Any]]:

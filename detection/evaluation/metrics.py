@@ -1,10 +1,8 @@
 """COCO metrics of detections, by faster-coco-eval: equal to those of pycocotools, several times faster.
 
-:func:`evaluate_detections` is the whole of it: average precision and recall, of all classes and of each, the score
-thresholds with the highest F1, the confusion matrix, what each kind of error costs (TIDE), and figures by distance from
-the sonar. A further analysis is a function of (truth, detections) below and a field of :class:`DetectionMetrics`. The
-classes know how they look in a terminal and in ``figures.json``; charts and panels are in
-``detection.evaluation.report``.
+:func:`evaluate_detections` gives :class:`DetectionMetrics`: average precision and recall, of all classes and of each,
+and the score thresholds with the highest F1; on demand the confusion matrix, what each kind of error costs (TIDE), and
+figures by distance from the sonar. Charts and panels are in ``detection.evaluation.report``.
 """
 
 from __future__ import annotations
@@ -13,20 +11,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from detection.coco import CocoSet
-from detection.evaluation.coco import (
-    NO_BOXES,
-    Boxes,
-    Detection,
-    GroundTruth,
-    check_detections,
-    read_ground_truth,
-)
+from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth, check_detections, read_ground_truth
 from detection.fan import fan_of, opening_and_range
 
 # Names of the twelve COCO metrics, in COCO's order.
@@ -40,6 +32,7 @@ SMALL, LARGE = 32**2, 96**2
 MOST_DETECTIONS = (1, 10, 100)
 IOU_50, IOU_75 = 0, 5
 IOU_THRESHOLD = 0.5
+RECALLS = np.linspace(0, 1, 101)
 # Where no detection is correct, no threshold is best.
 FALLBACK_THRESHOLD = 0.5
 FREE, IGNORED = -1, -2
@@ -56,13 +49,9 @@ MOST_RINGS, RING_WIDTHS = 6, (1, 2, 5, 10)
 
 @dataclass(frozen=True)
 class BestThreshold:
-    """The score threshold with the highest F1 (harmonic mean of precision and recall) at IoU 0.5.
+    """The score threshold (keep what has at least it) with the highest F1 at IoU 0.5, and what it gives.
 
     It is chosen on the very images that it is judged on, so its numbers are a little better than on new images.
-
-    Attributes:
-        threshold: keep detections whose score is at least this.
-        f1, precision, recall: what it gives.
     """
 
     threshold: float
@@ -103,11 +92,8 @@ class ClassMetrics:
 class RingMetrics:
     """Figures of the objects whose centre is ``nearest`` to ``farthest`` metres from the sonar.
 
-    Attributes:
-        nearest, farthest: limits of the ring in metres.
-        boxes: annotated boxes in it, without crowds.
-        ap, ap50, recall: AP at IoU 0.5 to 0.95 and at 0.5, and recall at IoU 0.5 with 100 detections an image, the
-            mean over classes; ``None`` without boxes.
+    ``boxes`` counts those annotated, without crowds. AP at IoU 0.5 to 0.95 and at 0.5, and recall at IoU 0.5 with 100
+    detections an image, are means over classes; ``None`` without boxes.
     """
 
     nearest: float
@@ -123,22 +109,20 @@ class DetectionMetrics:
     """Results of one evaluation.
 
     Attributes:
+        truth, found: what was annotated and what was detected.
         summary: the twelve COCO metrics by name (``AP``, ``AP50``, ... ``AR_large``), between 0 and 1; None where
             there is no annotated box that could count, such as no small ones.
         classes: the metrics of each class.
         images, images_without_boxes, boxes, crowds, detections: counts.
         boxes_by_size: annotated boxes (without crowds) that COCO calls small, medium and large.
         best: the score threshold with the highest F1 of all classes together; None if no detection is correct.
-        score_threshold, iou_threshold: what the confusion matrix was counted with.
-        confusion: ``int64`` ``[K + 1, K + 1]``: rows annotated, columns detected, background last.
-        recall: ``[101]``: the recalls at which precision is known.
+        score_threshold: what the confusion matrix is counted with.
         precision: class name -> interpolated precision ``[101]`` at IoU 0.5; classes without boxes are left out.
-        image_ids: the images that were evaluated.
-        errors: AP50 lost to each kind of ``ERRORS``, then to all false positives and all false negatives; see
-            :func:`error_breakdown`. Empty where nothing is annotated.
-        rings: by distance from the sonar; empty where no frame says its range.
+        recall: ``[101]``: the recalls at which precision is known.
     """
 
+    truth: GroundTruth = field(repr=False)
+    found: dict[int, Boxes] = field(repr=False)
     summary: dict[str, float | None]
     classes: tuple[ClassMetrics, ...]
     images: int
@@ -149,13 +133,23 @@ class DetectionMetrics:
     boxes_by_size: dict[str, int]
     best: BestThreshold | None
     score_threshold: float
-    iou_threshold: float
-    confusion: np.ndarray = field(repr=False)
-    recall: np.ndarray = field(repr=False)
     precision: dict[str, np.ndarray] = field(repr=False)
-    image_ids: tuple[int, ...] = field(repr=False)
-    errors: dict[str, float] = field(default_factory=dict)
-    rings: tuple[RingMetrics, ...] = ()
+    recall = RECALLS
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """See :func:`confusion_matrix`."""
+        return confusion_matrix(self.truth, self.found, self.score_threshold)
+
+    @cached_property
+    def errors(self) -> dict[str, float]:
+        """AP50 lost to each kind of ``ERRORS``, then to all false positives and negatives: :func:`error_breakdown`."""
+        return error_breakdown(self.truth, self.found)
+
+    @cached_property
+    def rings(self) -> tuple[RingMetrics, ...]:
+        """Figures by distance from the sonar; empty where no frame says its range."""
+        return by_ring(self.truth, self.found)
 
     @property
     def ap(self) -> float | None:
@@ -168,7 +162,7 @@ class DetectionMetrics:
         return self.summary["AP50"]
 
     def as_json(self) -> dict[str, Any]:
-        """Returns everything but the image ids as plain numbers, lists and dictionaries; absent metrics are None."""
+        """Returns all figures as plain numbers, lists and dictionaries; absent metrics are None."""
         counts = ("images", "images_without_boxes", "boxes", "crowds", "detections", "boxes_by_size")
         plain = ("category_id", "name", "absent", "boxes", "images", "detections")
         return {
@@ -176,23 +170,20 @@ class DetectionMetrics:
             "counts": {name: getattr(self, name) for name in counts},
             "best_threshold": _threshold_json(self.best),
             "classes": [
-                {
-                    **{name: getattr(row, name) for name in plain},
-                    **row.metrics,
-                    "best_threshold": _threshold_json(row.best),
-                }
+                {**{name: getattr(row, name) for name in plain}, **row.metrics,
+                 "best_threshold": _threshold_json(row.best)}
                 for row in self.classes
-            ],
+            ],  # fmt: skip
             "confusion": {
                 "score_threshold": self.score_threshold,
-                "iou_threshold": self.iou_threshold,
+                "iou_threshold": IOU_THRESHOLD,
                 "rows": "annotated",
                 "columns": "detected",
                 "names": [*(row.name for row in self.classes), "background"],
                 "counts": self.confusion.tolist(),
             },
             "precision_recall": {
-                "iou_threshold": 0.5,
+                "iou_threshold": IOU_THRESHOLD,
                 "recall": np.round(self.recall, 2).tolist(),
                 "precision": {name: np.round(values, 5).tolist() for name, values in self.precision.items()},
             },
@@ -281,7 +272,7 @@ def evaluate_detections(
     Raises:
         UserError: the annotation file or a detection is faulty, or they do not belong together.
     """
-    truth = read_ground_truth(annotation_file, image_ids, classes)
+    truth = read_ground_truth(annotation_file, image_ids, classes, class_names)
     found = check_detections(detections, truth, source)
     precision, recall = _accumulate(truth, found)
     of_class, best = best_thresholds(truth, found)
@@ -290,19 +281,14 @@ def evaluate_detections(
     annotated = [boxes.part(~boxes.crowd) for boxes in truth.boxes.values()]
     areas = np.concatenate([np.zeros(0), *(boxes.weights for boxes in annotated)])
     sizes = np.digitize(areas, (SMALL, LARGE))
-    boxes_of, images_of, detections_of = (
-        Counter(number for ids in parts for number in ids.tolist())
-        for parts in (
-            [boxes.category_ids for boxes in annotated],
-            [np.unique(boxes.category_ids) for boxes in annotated],
-            [boxes.category_ids for boxes in found.values()],
-        )
-    )
+    boxes_of = Counter(number for boxes in annotated for number in boxes.category_ids.tolist())
+    images_of = Counter(number for boxes in annotated for number in set(boxes.category_ids.tolist()))
+    detections_of = Counter(number for boxes in found.values() for number in boxes.category_ids.tolist())
     rows = tuple(
         ClassMetrics(
             category_id=category_id,
             name=name,
-            number=index if class_names is None else class_names.index(name),
+            number=truth.numbers[category_id],
             boxes=boxes_of[category_id],
             images=images_of[category_id],
             detections=detections_of[category_id],
@@ -312,47 +298,40 @@ def evaluate_detections(
         for index, (category_id, name) in enumerate(truth.classes.items())
     )
     return DetectionMetrics(
+        truth=truth,
+        found=found,
         summary=_summary(precision, recall),
         classes=rows,
         images=len(truth.images),
         images_without_boxes=len(truth.images) - len(truth.boxes),
         boxes=len(areas),
         crowds=sum(int(boxes.crowd.sum()) for boxes in truth.boxes.values()),
-        detections=sum(len(boxes) for boxes in found.values()),
+        detections=detections_of.total(),
         boxes_by_size={name: int((sizes == number).sum()) for number, name in enumerate(SIZES)},
         best=best,
         score_threshold=score_threshold,
-        iou_threshold=IOU_THRESHOLD,
-        confusion=confusion_matrix(truth, found, score_threshold),
-        recall=np.linspace(0, 1, 101),
         precision={row.name: precision[IOU_50, :, index, 0, -1] for index, row in enumerate(rows) if not row.absent},
-        image_ids=tuple(truth.images),
-        errors=error_breakdown(truth, found),
-        rings=by_ring(truth, found),
     )
 
 
 def _accumulate(
-    truth: GroundTruth, detections: Mapping[int, Boxes], distances: Sequence[Mapping[int, np.ndarray]] = (),
-    rings: Sequence[tuple[float, float]] = (),
+    truth: GroundTruth, detections: Mapping[int, Boxes], rings: Sequence[tuple[float, float]] = (),
+    distances: Mapping[int, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Returns precision ``[IoU, recall, class, size, limit]`` and recall ``[IoU, class, size, limit]``, -1 for none.
 
-    Classes are in the order of ``truth.classes``; sizes are all, small, medium, large. With ``distances`` of the
-    annotated boxes and of the detections (by image, ``[N]`` each), ``rings`` take the place of the sizes.
+    Classes are in the order of ``truth.classes``; sizes are all, small, medium, large. ``rings`` take their place
+    where the weights of the annotated boxes are distances; ``distances`` are then those of the detections.
     """
     from faster_coco_eval import COCO
     from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
     images = [{"id": number} for number in truth.images]
     categories = [{"id": number, "name": name} for number, name in truth.classes.items()]
-    data = {"images": images, "categories": categories}
-    records = [_records(truth.boxes, "area"), _records(detections, "score")]
-    for part, of_image in zip(records, distances, strict=False):
-        measured = [value for values in of_image.values() for value in values.tolist()]
-        for record, distance in zip(part, measured, strict=True):
-            record["area"] = distance  # What COCO sorts boxes into sizes by.
-    annotated, detected = (COCO({**data, "annotations": part}) for part in records)
+    annotated, detected = (
+        COCO({"images": images, "categories": categories, "annotations": records})
+        for records in (_records(truth.boxes, "area"), _records(detections, "score", distances))
+    )
     evaluation = COCOeval_faster(annotated, detected, "bbox", print_function=lambda *texts: None)
     evaluation.params.maxDets = list(MOST_DETECTIONS)
     if rings:
@@ -361,26 +340,25 @@ def _accumulate(
     evaluation.evaluate()
     evaluation.accumulate()
     order = np.argsort(np.argsort(list(truth.classes)))
-    shape = (10, 101, len(order), len(rings) or 4, len(MOST_DETECTIONS))
+    shape = (10, len(RECALLS), len(order), len(rings) or 4, len(MOST_DETECTIONS))
     precision = np.asarray(evaluation.eval["precision"], np.float64).reshape(shape)
     recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape[:1] + shape[2:])
     return precision[:, :, order], recall[:, order]
 
 
-def _records(boxes: Mapping[int, Boxes], weight: str) -> list[dict[str, Any]]:
+def _records(
+    boxes: Mapping[int, Boxes], weight: str, areas: Mapping[int, np.ndarray] | None = None
+) -> list[dict[str, Any]]:
     """Returns boxes as COCO records; ``weight`` says whether their weights are areas or scores."""
-    rows = (
-        (image_id, *row)
-        for image_id, found in boxes.items()
-        for row in zip(found.boxes.tolist(), found.category_ids.tolist(), found.weights.tolist(), found.crowd.tolist(),
-                       strict=True)
-    )  # fmt: skip
-    return [
-        # Numbered anew from 1: with an id of 0 a match looks like none.
-        {"id": number, "image_id": image_id, "category_id": category_id, "bbox": box, "area": box[2] * box[3],
-         "iscrowd": int(crowd), weight: value}
-        for number, (image_id, box, category_id, value, crowd) in enumerate(rows, start=1)
-    ]  # fmt: skip
+    records: list[dict[str, Any]] = []
+    for image_id, found in boxes.items():
+        area = found.boxes[:, 2:].prod(axis=1) if areas is None else areas[image_id]
+        columns = (found.boxes, found.category_ids, found.crowd.astype(int), area, found.weights)
+        for row in zip(*(column.tolist() for column in columns), strict=True):
+            # Numbered anew from 1: with an id of 0 a match looks like none.
+            names = ("bbox", "category_id", "iscrowd", "area", weight)
+            records.append({"id": len(records) + 1, "image_id": image_id, **dict(zip(names, row, strict=True))})
+    return records
 
 
 def _summary(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
@@ -391,9 +369,13 @@ def _summary(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | Non
         *(recall[..., 0, limit] for limit in (0, 1, 2)),
         *(recall[..., size, -1] for size in (1, 2, 3)),
     )  # fmt: skip
-    # -1 marks what has no annotated boxes.
-    known = (part[part > -1] for part in parts)
-    return {name: float(part.mean()) if part.size else None for name, part in zip(SUMMARY, known, strict=True)}
+    return {name: _mean(part) for name, part in zip(SUMMARY, parts, strict=True)}
+
+
+def _mean(figures: np.ndarray) -> float | None:
+    """Returns the mean of what is known; -1 marks what has no annotated boxes."""
+    known = figures[figures > -1]
+    return float(known.mean()) if known.size else None
 
 
 def overlaps(detections: Boxes, truth: Boxes) -> np.ndarray:
@@ -403,14 +385,12 @@ def overlaps(detections: Boxes, truth: Boxes) -> np.ndarray:
     return np.asarray(mask.iou(detections.boxes, truth.boxes, truth.crowd.astype(np.uint8)))
 
 
-def match_boxes(
-    detections: Boxes, truth: Boxes, iou_threshold: float = IOU_THRESHOLD, own_class_only: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def match_boxes(detections: Boxes, truth: Boxes, own_class_only: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Matches one image greedily: the detection with the highest score chooses first.
 
-    It takes, among the boxes that are still free and overlap by at least ``iou_threshold``, one of its own class if
-    there is one, else any (with ``own_class_only``: none); of several the one with the greatest overlap. A detection
-    that finds none but lies in a crowd of its class is ignored.
+    It takes, among the boxes that are still free and overlap by at least 0.5, one of its own class if there is one,
+    else any (with ``own_class_only``: none); of several the one with the greatest overlap. A detection that finds none
+    but lies in a crowd of its class is ignored.
 
     Returns:
         For each detection, ``int64`` ``[detections]``, the index of its box: -1 for none, -2 for one that lies in a
@@ -422,7 +402,7 @@ def match_boxes(
     if not len(detections) or not len(truth):
         return box_of, detection_of
     iou = overlaps(detections, truth)
-    near = iou >= iou_threshold
+    near = iou >= IOU_THRESHOLD
     same = detections.category_ids[:, None] == truth.category_ids[None, :]
     if own_class_only:
         near &= same
@@ -439,9 +419,7 @@ def match_boxes(
     return box_of, detection_of
 
 
-def confusion_matrix(
-    truth: GroundTruth, detections: Mapping[int, Boxes], score_threshold: float, iou_threshold: float = IOU_THRESHOLD
-) -> np.ndarray:
+def confusion_matrix(truth: GroundTruth, detections: Mapping[int, Boxes], score_threshold: float) -> np.ndarray:
     """Counts what each annotated box was taken for.
 
     Returns:
@@ -455,7 +433,7 @@ def confusion_matrix(
     for image_id in truth.images:
         boxes, found = truth.of(image_id), detections.get(image_id, NO_BOXES)
         found = found.part(found.weights >= score_threshold)
-        box_of, detection_of = match_boxes(found, boxes, iou_threshold)
+        box_of, detection_of = match_boxes(found, boxes)
         # Classes by their place; the one behind the last box is that of box -1.
         annotated = [*(position[number] for number in boxes.category_ids.tolist()), background]
         detected = [position[number] for number in found.category_ids.tolist()]
@@ -468,7 +446,7 @@ def confusion_matrix(
 
 
 def best_thresholds(
-    truth: GroundTruth, detections: Mapping[int, Boxes], iou_threshold: float = IOU_THRESHOLD
+    truth: GroundTruth, detections: Mapping[int, Boxes]
 ) -> tuple[dict[int, BestThreshold], BestThreshold | None]:
     """Finds the score threshold with the highest F1 of each class, and of all classes together.
 
@@ -480,7 +458,7 @@ def best_thresholds(
     """
     judged = [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))]
     for image_id, found in detections.items():
-        box_of, _ = match_boxes(found, truth.of(image_id), iou_threshold, own_class_only=True)
+        box_of, _ = match_boxes(found, truth.of(image_id), own_class_only=True)
         counted = box_of != IGNORED
         judged.append((found.weights[counted], found.category_ids[counted], box_of[counted] >= 0))
     scores, labels, correct = (np.concatenate(column) for column in zip(*judged, strict=True))
@@ -618,7 +596,7 @@ def _mean_ap50(labels: np.ndarray, correct: np.ndarray, totals: Mapping[int, int
             values.append(float(len(hits) == 0))
             continue
         precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
-        places = np.searchsorted(hits / total, np.linspace(0, 1, 101))
+        places = np.searchsorted(hits / total, RECALLS)
         values.append(float(np.append(precision, 0.0)[places].mean()))
     return float(np.mean(values))
 
@@ -639,18 +617,18 @@ def by_ring(truth: GroundTruth, detections: Mapping[int, Boxes]) -> tuple[RingMe
     count = math.ceil(longest / width - 1e-9)
     # Corners of the picture may be a little farther than the range: they belong to the last ring.
     limits = [(number * width, (number + 1) * width if number < count - 1 else math.inf) for number in range(count)]
-    sets = [{number: boxes for number, boxes in part.items() if number in ranges} for part in (truth.boxes, detections)]
-    distances = [{number: _distances(boxes, truth.images[number]) for number, boxes in part.items()} for part in sets]
-    part = replace(truth, images={number: truth.images[number] for number in ranges}, boxes=sets[0])
-    precision, recall = _accumulate(part, sets[1], distances, limits)
-    metres = np.concatenate([np.zeros(0), *(distances[0][number][~boxes.crowd] for number, boxes in sets[0].items())])
+    boxes = {number: replace(found, weights=_distances(found, truth.images[number]))
+             for number, found in truth.boxes.items() if number in ranges}  # fmt: skip
+    detected = {number: found for number, found in detections.items() if number in ranges}
+    distances = {number: _distances(found, truth.images[number]) for number, found in detected.items()}
+    part = replace(truth, images={number: truth.images[number] for number in ranges}, boxes=boxes)
+    precision, recall = _accumulate(part, detected, limits, distances)
+    metres = np.concatenate([np.zeros(0), *(found.weights[~found.crowd] for found in boxes.values())])
     rings = []
     for number, (nearest, farthest) in enumerate(limits):
         figures = (precision[..., number, -1], precision[IOU_50, ..., number, -1], recall[IOU_50, ..., number, -1])
-        known = (values[values > -1] for values in figures)
-        means = [float(values.mean()) if values.size else None for values in known]
-        boxes = int(((metres >= nearest) & (metres < farthest)).sum())
-        rings.append(RingMetrics(nearest, min(farthest, count * width), boxes, *means))
+        counted = int(((metres >= nearest) & (metres < farthest)).sum())
+        rings.append(RingMetrics(nearest, min(farthest, count * width), counted, *map(_mean, figures)))
     return tuple(rings)
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detection.coco import CocoSet
-from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth, check_detections, read_ground_truth
+from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth
 from detection.evaluation.metrics import (
     FREE,
     IGNORED,
@@ -54,7 +53,6 @@ GAP = 6
 
 def write_evaluation(
     folder: str | Path,
-    annotation_file: str | Path | CocoSet,
     image_folder: str | Path,
     detections: Sequence[Detection],
     metrics: DetectionMetrics,
@@ -68,10 +66,8 @@ def write_evaluation(
 
     Args:
         folder: is made if it is not there; files of an earlier evaluation are replaced.
-        annotation_file: the COCO file that ``metrics`` come from, or what was read of it.
-        image_folder: what ``file_name`` in it is relative to.
+        image_folder: what ``file_name`` in the annotation file is relative to.
         detections: what ``metrics`` were computed from.
-        metrics: result of ``evaluate_detections``.
         title: heading of the charts, for instance the name of the configuration and of the checkpoint.
         panels: how many images to show, the worst first (see :class:`ImageErrors`); 0 leaves the sheet out.
         enhance: what the detector does to the contrast of a picture (``uint8`` RGB in and out), so that dark sonar
@@ -83,17 +79,13 @@ def write_evaluation(
         The files written.
 
     Raises:
-        UserError: the annotation file or the detections are faulty.
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
-    truth = read_ground_truth(annotation_file, metrics.image_ids, [row.name for row in metrics.classes])
-    truth = replace(truth, numbers={row.category_id: row.number for row in metrics.classes})
-    found = check_detections(detections, truth)
     names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png",
              "errors.png")  # fmt: skip
     written = [folder / name for name in names]
-    write_json(written[0], {"annotation_file": truth.source, "weights": weights, **metrics.as_json()})
+    write_json(written[0], {"annotation_file": metrics.truth.source, "weights": weights, **metrics.as_json()})
     # One record a line: small, and still readable. NumPy's numbers become Python's own.
     lines = ",\n".join(
         json.dumps({
@@ -107,18 +99,18 @@ def write_evaluation(
     write_text(written[1], f"[\n{lines}\n]\n" if lines else "[]\n")
     summary = f"{title}: AP {figure_text(metrics.ap)}, AP50 {figure_text(metrics.ap50)}"
     draw_precision_recall(metrics, written[2], summary)
-    limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {metrics.iou_threshold:.2f}"
+    limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {IOU_THRESHOLD:.2f}"
     shown = [drawable(row.name, row.number, in_chart=True) for row in metrics.classes]
     draw_confusion(metrics.confusion, shown, written[3], f"{summary}\n{limits}")
     draw_class_bars(metrics, SIZES, written[4], summary)
     draw_losses(metrics, written[5], summary)
     if panels > 0:
-        worst = worst_images(truth, found, metrics.score_threshold, metrics.iou_threshold)[:panels]
+        worst = worst_images(metrics.truth, metrics.found, metrics.score_threshold)[:panels]
         subtitle = (
             f"the {len(worst)} worst of {metrics.images:,} images; {limits}; "
             "broken lines: missed (left), false or wrong class (right)"
         )
-        sheet = draw_panels(worst, truth, image_folder, summary, subtitle, enhance, value_range)
+        sheet = draw_panels(worst, metrics.truth, image_folder, summary, subtitle, enhance, value_range)
         written.append(folder / "panels.png")
         with atomic_path(written[-1]) as temporary:
             sheet.save(temporary)
@@ -127,16 +119,12 @@ def write_evaluation(
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """One image with what was detected in it, and what is wrong with that.
+    """One image with what was detected in it at or above the score threshold, and what is wrong with that.
 
     Attributes:
-        image_id: which image.
-        boxes: what is annotated.
-        found: detections at or above the score threshold.
         missed: ``bool`` ``[boxes]``: annotated boxes that no detection found.
-        false_alarms: ``bool`` ``[detections]``: detections where nothing is.
-        wrong_class: ``bool`` ``[detections]``: detections on a box of another class.
-        ignored: ``bool`` ``[detections]``: detections in a crowd.
+        false_alarms, wrong_class, ignored: ``bool`` ``[detections]``: where nothing is, on a box of another class, and
+            in a crowd.
         penalty: 1 for each missed box, and the score of each false alarm or wrong class. So a confident mistake weighs
             as much as a miss, and a doubtful one less.
     """
@@ -152,14 +140,14 @@ class ImageErrors:
 
 
 def worst_images(
-    truth: GroundTruth, detections: Mapping[int, Boxes], score_threshold: float, iou_threshold: float = IOU_THRESHOLD
+    truth: GroundTruth, detections: Mapping[int, Boxes], score_threshold: float
 ) -> list[ImageErrors]:
     """Returns all images, worst first (by their penalty), equal ones by id."""
     images = []
     for image_id in truth.images:
         boxes, found = truth.of(image_id), detections.get(image_id, NO_BOXES)
         found = found.part(found.weights >= score_threshold)
-        box_of, detection_of = match_boxes(found, boxes, iou_threshold)
+        box_of, detection_of = match_boxes(found, boxes)
         missed, false_alarms, hit = detection_of == FREE, box_of == FREE, box_of >= 0
         wrong_class = np.zeros(len(found), bool)
         wrong_class[hit] = boxes.category_ids[box_of[hit]] != found.category_ids[hit]
@@ -180,15 +168,8 @@ def draw_panels(
 ) -> Image.Image:
     """Draws one sheet: for each image the annotation on the left and the detections on the right.
 
-    Broken lines mark mistakes: on the left what was missed, on the right false alarms and wrong classes.
-
-    Args:
-        images: the images to draw, at least one.
-        truth: names of classes and files.
-        image_folder: what ``file_name`` is relative to. An image that cannot be read is drawn black, with a warning.
-        title, subtitle: stand above.
-        enhance: turns ``uint8`` RGB ``[H, W, 3]`` into the same with more contrast; for nearly black sonar frames.
-        value_range: what becomes bytes of samples of more than 8 bits, see ``decode_image``.
+    Broken lines mark mistakes: on the left what was missed, on the right false alarms and wrong classes. An image that
+    cannot be read is drawn black, with a warning. Arguments are those of :func:`write_evaluation`.
 
     Raises:
         ValueError: nothing to draw.
@@ -207,16 +188,15 @@ def _panel(
 ) -> Image.Image:
     record = truth.images[image.image_id]
     picture, factor = _picture(record, file, enhance, value_range)
-    numbers = {category_id: truth.number_of(category_id) for category_id in truth.classes}
 
     def with_boxes(boxes: Boxes, dashed: np.ndarray, notes: Sequence[str], scores: list[float] | None) -> Image.Image:
         low, size = boxes.boxes[:, :2], boxes.boxes[:, 2:]
         ids = boxes.category_ids.tolist()
-        names = [drawable(truth.classes[number], numbers[number]) for number in ids]
+        names = [drawable(truth.classes[number], truth.numbers[number]) for number in ids]
         labels = [f"{name} {note}".strip() for name, note in zip(names, notes, strict=True)]
         return draw_boxes(
             picture, np.concatenate([low, low + size], axis=1) * factor, labels, scores,
-            classes=[numbers[number] for number in ids], dashed=dashed.tolist(), smallest=0,
+            classes=[truth.numbers[number] for number in ids], dashed=dashed.tolist(), smallest=0,
         )  # fmt: skip
 
     notes = ["missed" if missed else "crowd" if crowd else ""

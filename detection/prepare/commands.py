@@ -154,7 +154,8 @@ def prepare_source(
     # The source's own split files, if it has any.
     lists = None
     if kind == "import":
-        read, unlabelled, names = read_format(form, source, ledger, options.classes)
+        form = "coco" if annotations else form
+        read, unlabelled, names = read_format(form, source, ledger, options.classes, annotations)
         lists = voc_lists(source, test=True) if form == "voc" else None
         if form == "yolo" and reading.normalised is None:
             reading = _fractions(source, read, reading)

@@ -399,8 +399,8 @@ def _cvat_place(shape: Element) -> dict[str, Any]:
 # All of them
 
 
-def _read_coco(source: Path, ledger: Ledger) -> Source:
-    frames, contents = read_coco_folder(source, (), ledger)
+def _read_coco(source: Path, ledger: Ledger, annotations: Sequence[Path]) -> Source:
+    frames, contents = read_coco_folder(source, annotations, ledger)
     entries = [entry for content in contents for entry in content["categories"] if isinstance(entry, dict)]
     used = {box.name for frame in frames for box in frame.raw}
     above = {entry.get("supercategory") for entry in entries}
@@ -413,7 +413,8 @@ def _read_coco(source: Path, ledger: Ledger) -> Source:
 
 
 class Format(NamedTuple):
-    """A format that is read: its name and its reader ``(folder, ledger)``; YOLO's takes ``--classes``, too."""
+    """A format that is read: its name and its reader ``(folder, ledger)``, with ``--classes`` (YOLO), ``--annotations``
+    (COCO)."""
 
     words: str
     read: Callable[..., Source]
@@ -433,13 +434,16 @@ FORMATS = {
 }
 
 
-def read_format(kind: str, source: Path, ledger: Ledger, classes: str | None) -> Source:
+def read_format(
+    kind: str, source: Path, ledger: Ledger, classes: str | None, annotations: Sequence[Path] = ()
+) -> Source:
     """Reads a folder in a format of :data:`FORMATS`; parts are also those that folders are named after, and a test set
     without a validation set is one.
 
     Classes without an order have that of a file of :data:`CLASS_FILES`, if it names all of them.
     """
-    read = FORMATS[kind].read(source, ledger, *((classes,) if kind == "yolo" else ()))
+    options = {"yolo": (classes,), "coco": (annotations,)}
+    read = FORMATS[kind].read(source, ledger, *options.get(kind, ()))
     parts = {frame.part for frame in read.frames}
     if parts <= {None}:
         for frame in read.frames:

@@ -1,12 +1,12 @@
 """Latency of networks in every runtime and precision, beside what the machine reaches at best.
 
-Read from top to bottom: which networks (`find_rows` exports those that are given by name, with random weights), what
-runs in the measured processes, the measurements, the page and the chart. Each combination of network, runtime,
-precision, threads and batch size has a process of its own (`ppcls_ext.utils.workers`).
+Each combination of network, runtime, precision, threads and batch size has a process of its own
+(`ppcls_ext.utils.workers`); networks that are given by name have random weights.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls_ext.deploy.formats import FORMATS, PRECISIONS, made_of_an_export
+from ppcls_ext.deploy.formats import FORMATS, INT8, PRECISIONS
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, DetectionPredictor, load, read_description
 from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino
@@ -118,23 +118,21 @@ def find_network(
     if Path(model).suffix in (".yml", ".yaml"):
         if not Path(model).is_file():
             raise UserError(f"--model {name}: there is no such configuration")
-        network = {"model": Path(model).stem, "architecture": model, "size": int(side or DETECTOR_SIZE)}
-        return network, detector_exporter
+        return {"model": Path(model).stem, "architecture": model, "size": int(side or DETECTOR_SIZE)}, detector_exporter
     if (Path(name) / DESCRIPTION_FILE).is_file() or os.sep in name:
         description = read_description(name)
         sides = " x ".join("any" if side < 0 else str(side) for side in description.input_shape[2:])
         return {"model": name, "architecture": description.model_name, "size": sides}, description
-    exporter = functools.partial(export_model, mean_pooled=True) if model.endswith(MEAN_POOLED) else export_model
+    exporter = functools.partial(export_model, mean_pooled=model.endswith(MEAN_POOLED))
     model = model.removesuffix(MEAN_POOLED)
     try:
         architecture_parameters(model)
     except ValueError as error:
         raise UserError(f"--model {name}: {error}; an export folder has an {DESCRIPTION_FILE}") from error
-    published = PUBLISHED.get(model)
-    facts = {} if published is None else {
-        "top1": published.top1, "top1_size": published.size, "top1_source": published.source,
-    }  # fmt: skip
-    return {"model": name, "architecture": model, "size": int(side or size), **facts}, exporter
+    network = {"model": name, "architecture": model, "size": int(side or size)}
+    if published := PUBLISHED.get(model):
+        network |= {"top1": published.top1, "top1_size": published.size, "top1_source": published.source}
+    return network, exporter
 
 
 def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = None) -> list[Row]:
@@ -157,13 +155,12 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
         if not values or min(values) < 1:
             raise UserError(f"--{option} must be at least 1, got {' '.join(map(str, values)) or 'nothing'}")
     for kind, names, allowed in (
-        ("backend", request.backends, list(BACKENDS)),
-        ("precision", request.precisions, list(dict.fromkeys([*PRECISIONS, "int8"]))),
-    ):
+        ("backend", request.backends, list(BACKENDS)), ("precision", request.precisions, [*PRECISIONS, INT8]),
+    ):  # fmt: skip
         for name in names or ():
             if name not in allowed:
                 raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
-    takes = {form.backend: [*form.precisions, *made_of_an_export(name)] for name, form in FORMATS.items()}
+    takes = {row.backend: row.all_precisions for row in FORMATS.values()}
     works = "; ".join(f"{backend}: {', '.join(takes[backend])}" for backend in BACKENDS)
     backends, precisions = list(dict.fromkeys(request.backends or BACKENDS)), dict.fromkeys(request.precisions or ())
     asked = [(backend, precision) for backend in backends for precision in precisions or DEFAULT_PRECISIONS
@@ -179,7 +176,7 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
                 raise
             missing.append({"model": name, "backend": "", "precision": "", "status": FAILED, "reason": str(error)})
     exported: dict[tuple[str, int], str] = {}
-    for network, _ in [one for one in networks if callable(one[1])]:
+    for network in (network for network, origin in networks if callable(origin)):
         first = exported.setdefault((folded_name(network["model"]), network["size"]), network["architecture"])
         if first != network["architecture"]:
             raise UserError(
@@ -212,21 +209,7 @@ def _find_export(network: Row, origin: Any, backend: str, precision: str, cache:
     try:
         if callable(origin):
             folder = cache / f"{network['model']}_{network['size']}" / f"{BACKENDS[backend].format}_{precision}"
-            record, digest = folder.with_suffix(".json"), export_digest(network["architecture"])
-            try:
-                earlier = json.loads(record.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                earlier = {}
-            if earlier.get("digest") == digest and (folder / DESCRIPTION_FILE).is_file():
-                counts = earlier["counts"]
-            else:
-                logger.info("exporting %s at %s px: %s", network["model"], network["size"], folder.name)
-                if not (cache / CACHE).exists():
-                    write_text(cache / CACHE, f"{CACHE_SIGNATURE}\n")
-                # A converter that crashes takes only its own process along.
-                counts = run_in_process(origin, network["architecture"], network["size"], BACKENDS[backend].format,
-                                        precision, folder, seconds=EXPORT_SECONDS)  # fmt: skip
-                write_json(record, {"digest": digest, "counts": counts})
+            counts = _cached_export(network, origin, BACKENDS[backend].format, precision, folder, cache)
             description = read_description(folder)
         artefact, _ = choose(description, backend, precision)
         size = sum((description.folder / name).stat().st_size for name in artefact.files)
@@ -236,12 +219,31 @@ def _find_export(network: Row, origin: Any, backend: str, precision: str, cache:
     return counts | {"folder": description.folder, "file_size_mb": size / 1e6}
 
 
+def _cached_export(
+    network: Row, exporter: Exporter, format_name: str, precision: str, folder: Path, cache: Path
+) -> dict[str, int]:
+    """Writes an export that is not there or of other code; returns what the exporter counted."""
+    record, digest = folder.with_suffix(".json"), export_digest(network["architecture"])
+    with contextlib.suppress(OSError, ValueError):
+        earlier = json.loads(record.read_text(encoding="utf-8"))
+        if earlier.get("digest") == digest and (folder / DESCRIPTION_FILE).is_file():
+            return earlier["counts"]
+    logger.info("exporting %s at %s px: %s", network["model"], network["size"], folder.name)
+    if not (cache / CACHE).exists():
+        write_text(cache / CACHE, f"{CACHE_SIGNATURE}\n")
+    # A converter that crashes takes only its own process along.
+    counts = run_in_process(exporter, network["architecture"], network["size"], format_name, precision, folder,
+                            seconds=EXPORT_SECONDS)  # fmt: skip
+    write_json(record, {"digest": digest, "counts": counts})
+    return counts
+
+
 @functools.cache
 def export_digest(architecture: str) -> str:
     """Returns a checksum of our code, of the packages that export, and of the file if ``architecture`` is one."""
     digest = hashlib.sha256()
-    files = [file for package in ("ppcls_ext", "detection") for file in sorted((SOURCES / package).rglob("*.py"))]
-    for file in [*files, Path(architecture)]:
+    for file in [*sorted(SOURCES.glob("ppcls_ext/**/*.py")), *sorted(SOURCES.glob("detection/**/*.py")),
+                 Path(architecture)]:  # fmt: skip
         digest.update(file.read_bytes() if file.is_file() else b"")
     for distribution in importlib.metadata.distributions():
         if distribution.name in EXPORT_PACKAGES:
@@ -254,13 +256,7 @@ def export_model(
 ) -> dict[str, int]:
     """Exports a classifier with random weights, always the same ones, and 1000 classes; an `Exporter`.
 
-    Args:
-        model_name: a name of ``list_models()`` or of PaddleClas.
-        size: side of the images in pixels.
-        format_name: a key of ``FORMATS``.
-        precision: a key of ``PRECISIONS``, or int8.
-        folder: is replaced by the export.
-        mean_pooled: with ``x.mean([2, 3])`` in the place of global average pools, see `use_mean_pooling`.
+    ``mean_pooled``: with ``x.mean([2, 3])`` in the place of global average pools, see `use_mean_pooling`.
     """
     import paddle
 
@@ -294,9 +290,9 @@ def export_model(
         settle_batch_norms(model, images)
     export_classifier(
         model, folder, model_name=model_name, class_num=CLASSES, image_shape=[3, size, size], preprocess=preprocess,
-        formats=[format_name], precisions=["fp32" if precision == "int8" else precision],
+        formats=[format_name], precisions=["fp32" if precision == INT8 else precision],
     )  # fmt: skip
-    if precision == "int8":
+    if precision == INT8:
         from ppcls_ext.deploy.quantize import quantize_export
 
         quantize_export(folder, folder, list(example_images().items()), None, format_name=format_name)
@@ -345,28 +341,23 @@ def open_export(
     folder: str, backend: str | None, precision: str | None, threads: int, batch: int, image: np.ndarray,
     whole: bool = False,
 ) -> tuple[Callable[[], object], dict[str, Any]]:  # fmt: skip
-    """Opens an export and predicts one image, as a program would that needs one answer.
-
-    Args:
-        folder, backend, precision, threads: see `ppcls_ext.runtime.load`.
-        batch: images in a run.
-        image: ``uint8`` RGB ``[H, W, 3]``.
-        whole: prepare the image in each run; else the network alone runs (of a detector with the choice of boxes).
+    """Opens an export and predicts one image, ``uint8`` RGB ``[H, W, 3]``, as a program would that needs one answer.
 
     Returns:
-        The run, and ``computed_in``, the type of the numbers; of a detector also the number of ``boxes``.
+        What runs ``batch`` images: the network for prepared ones (of a detector with the choice of boxes), or with
+        ``whole`` the preparation as well; and ``computed_in``, of a detector also the number of ``boxes``.
     """
     predictor = load(folder, backend, threads, precision=precision)
     predictor(image)
     inputs = [predictor.prepare(image, "image")] * batch
     facts: dict[str, Any] = {"computed_in": predictor.backend.computed_in}
-    if isinstance(predictor, DetectionPredictor):
-        facts["boxes"] = len(predictor.detect(inputs)[0])
-        if whole:
-            return lambda: predictor.detect([predictor.prepare(image, "image")] * batch), facts
-        return lambda: predictor.detect(inputs), facts
-    stacked = np.stack(inputs)
-    return lambda: predictor.backend.run(stacked), facts
+    if not isinstance(predictor, DetectionPredictor):
+        stacked = np.stack(inputs)
+        return lambda: predictor.backend.run(stacked), facts
+    facts["boxes"] = len(predictor.detect(inputs)[0])
+    if whole:
+        return lambda: predictor.detect([predictor.prepare(image, "image")] * batch), facts
+    return lambda: predictor.detect(inputs), facts
 
 
 def export_subject(
@@ -378,6 +369,12 @@ def export_subject(
     arguments = {"folder": str(folder), "backend": backend, "precision": precision, "threads": threads, "batch": batch,
                  "image": image, "whole": whole}  # fmt: skip
     return Subject(title, open_export, arguments, threads)
+
+
+def openvino_settings(precision_hint: str, threads: int) -> dict[str, Any]:
+    """Returns the settings of a network that OpenVINO runs for one asker at a time."""
+    return {"INFERENCE_PRECISION_HINT": precision_hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
 
 
 def open_matrix_product(library: str, precision: str, threads: int) -> tuple[Callable[[], object], dict[str, Any]]:
@@ -392,9 +389,7 @@ def open_matrix_product(library: str, precision: str, threads: int) -> tuple[Cal
     parameter = opset13.parameter(list(left.shape), np.float32)
     network = openvino.Model([opset13.matmul(parameter, opset13.constant(right), False, False)], [parameter])
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
-                "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
-    compiled = openvino.Core().compile_model(network, DEVICE, settings)
+    compiled = openvino.Core().compile_model(network, DEVICE, openvino_settings(hint, threads))
     chosen = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if chosen != hint:
         raise UserError(f"this processor computes in {chosen} instead")
@@ -409,7 +404,7 @@ def peak_subjects(threads: Sequence[int], bfloat16: bool) -> list[Subject]:
     """Returns the matrix products that show what the machine reaches at best."""
     kinds = [("numpy", "float32")]
     if importlib.util.find_spec("openvino") is not None:
-        kinds += [("openvino", "float32"), *([("openvino", "bfloat16")] if bfloat16 else [])]
+        kinds += [("openvino", "float32"), ("openvino", "bfloat16")][: 1 + bfloat16]
     return [
         Subject(f"matrix product, {library} {precision}, threads: {count}", open_matrix_product,
                 {"library": library, "precision": precision, "threads": count}, count)
@@ -424,12 +419,9 @@ def peak_row(subject: Subject) -> Row:
     row = {"library": asked["library"], "computed_in": asked["precision"], "threads": asked["threads"]}
     if subject.failure is not None:
         return row | {"status": FAILED, "reason": subject.failure}
-    statistics, operations = subject.statistics(), 2 * MATRIX_SIDE**3
-    return row | {
-        "status": MEASURED,
-        "gflops_per_second": operations / statistics["median_ms"] / 1e6,
-        "fastest_gflops_per_second": operations / statistics["fastest_ms"] / 1e6,
-    }
+    statistics, gflop = subject.statistics(), 2 * MATRIX_SIDE**3 / 1e9
+    return row | {"status": MEASURED, "gflops_per_second": 1000 * gflop / statistics["median_ms"],
+                  "fastest_gflops_per_second": 1000 * gflop / statistics["fastest_ms"]}  # fmt: skip
 
 
 def fastest_product(peaks: Sequence[Row], computed_in: str, threads: int) -> float | None:
@@ -442,12 +434,7 @@ def fastest_product(peaks: Sequence[Row], computed_in: str, threads: int) -> flo
 def measure_models(
     request: BenchmarkRequest, image: np.ndarray | None = None, detector_exporter: Exporter | None = None
 ) -> dict[str, Any]:
-    """Measures every combination in interleaved rounds.
-
-    Args:
-        request: what to measure.
-        image: ``uint8`` RGB ``[H, W, 3]``; None draws one.
-        detector_exporter: see `find_rows`.
+    """Measures every combination in interleaved rounds on ``image``, ``uint8`` RGB ``[H, W, 3]``; None draws one.
 
     Returns:
         ``settings``; ``peaks``: matrix products by library, type and threads; ``rows``: one for each combination, with
@@ -472,7 +459,7 @@ def measure_models(
         row |= {
             "status": MEASURED,
             # Layers that quantisation left out, and what lies between layers, are in float32.
-            "computed_in": "int8" if row["precision"] == "int8" else subject.facts["computed_in"],
+            "computed_in": INT8 if row["precision"] == INT8 else subject.facts["computed_in"],
             **statistics,
             "samples": len(subject.seconds),
             "images_per_second": 1000 * row["batch"] / statistics["mean_ms"],
@@ -496,10 +483,7 @@ def measure_detectors(
 ) -> dict[str, Any]:
     """Measures exported detectors at batch 1, from the prepared input (``network``) and from the image (``whole``).
 
-    Args:
-        exports: folders of ``tools/export_model.py``.
-        image: ``uint8`` RGB ``[H, W, 3]``; None draws one. How many boxes it gives matters a little.
-        threads, rounds, runs: see `measure_interleaved`.
+    How many boxes the image (``uint8`` RGB ``[H, W, 3]``; None draws one) gives matters a little.
 
     Returns:
         ``models`` (by folder: ``name``, ``input``, ``in_graph``, ``suppression``, ``boxes``, and the statistics of
@@ -529,6 +513,39 @@ def measure_detectors(
     return {"image": list(image.shape[:2]), "batch": 1, "threads": threads, "samples": samples, "models": models}
 
 
+def training_step(
+    model: nn.Layer, loss_of: Callable[[], Any], kernels: str, rate: float, decay: float
+) -> tuple[Callable[[], float], str]:
+    """Returns one step of training (forward, loss, backward, AdamW), and whose kernels it has: ``fast``, ``paddle``.
+
+    Args:
+        model: to train.
+        loss_of: runs it on a batch.
+        kernels: ``auto`` for the fast CPU kernels, ``paddle`` for Paddle's.
+        rate, decay: learning rate and weight decay.
+    """
+    import paddle
+
+    from ppcls_ext.engine.cpu import use_fast_kernels
+    from ppcls_ext.engine.cpu_update import fuse_update
+
+    model.train()
+    used = use_fast_kernels([model], kernels)
+    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
+    optimizer = paddle.optimizer.AdamW(rate, parameters=trained, weight_decay=decay)
+    if used == "fast":
+        fuse_update(optimizer)
+
+    def step() -> float:
+        loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        return float(loss)
+
+    return step, used
+
+
 def generated_image() -> np.ndarray:
     """Draws an image ``uint8`` RGB ``[480, 640, 3]``: noise of a sonar's background with a few bright spots."""
     width, height = 640, 480
@@ -544,17 +561,12 @@ def generated_image() -> np.ndarray:
 
 # Heading -> key, factor and format of a column; rows that were not measured have their reason in the first of them.
 FIGURES = {
-    "median, ms": ("median_ms", 1, ".1f"),
-    "90th percentile, ms": ("p90_ms", 1, ".1f"),
-    "images/s": ("images_per_second", 1, ".1f"),
-    "peak memory, MB": ("peak_memory_mb", 1, ".0f"),
-    "on disk, MB": ("file_size_mb", 1, ".1f"),
-    "cold start, s": ("cold_start_s", 1, ".2f"),
-    "G multiply-adds": ("multiply_adds", 1e-9, ".3f"),
-    "GFLOP/s": ("gflops_per_second", 1, ".0f"),
-    "of the peak": ("share_of_peak", 1, ".0%"),
-    "top-1, published": ("top1", 1, "g"),
-}
+    "median, ms": ("median_ms", 1, ".1f"), "90th percentile, ms": ("p90_ms", 1, ".1f"),
+    "images/s": ("images_per_second", 1, ".1f"), "peak memory, MB": ("peak_memory_mb", 1, ".0f"),
+    "on disk, MB": ("file_size_mb", 1, ".1f"), "cold start, s": ("cold_start_s", 1, ".2f"),
+    "G multiply-adds": ("multiply_adds", 1e-9, ".3f"), "GFLOP/s": ("gflops_per_second", 1, ".0f"),
+    "of the peak": ("share_of_peak", 1, ".0%"), "top-1, published": ("top1", 1, "g"),
+}  # fmt: skip
 
 
 def models_page(result: Mapping[str, Any]) -> str:
@@ -573,22 +585,21 @@ def models_page(result: Mapping[str, Any]) -> str:
         "the fastest library's product of the same type:",
         peak_table(result["peaks"]),
     ]
-    sources = {
+    accuracies = {
         row["architecture"]: f"- {row['architecture']}: {row['top1']:g} at {row['top1_size']} px ({row['top1_source']})"
         for row in result["rows"]
         if row["status"] == MEASURED and "top1" in row
     }
-    if sources:
-        lines = "\n".join(sources.values())
-        parts.append(f"Accuracies are published ones, not measured here:\n\n{lines}")
-    plain = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
+    if accuracies:
+        parts.append("\n".join(["Accuracies are published ones, not measured here:\n", *accuracies.values()]))
+    types = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", INT8: INT8}
     table = []
     for row in result["rows"]:
         cells = [row.get(key) for key in ("model", "size", *SETTINGS)]
         if row["status"] != MEASURED:
             table.append([*cells, told(row), *[""] * (len(FIGURES) - 1)])
             continue
-        if row["computed_in"] != plain.get(row["precision"]):
+        if row["computed_in"] != types.get(row["precision"]):
             cells[3] = f"{row['precision']} (computes {row['computed_in']})"
         for key, factor, form in FIGURES.values():
             cells.append("" if row.get(key) is None else format(row[key] * factor, form))
@@ -606,25 +617,20 @@ def told(row: Row) -> str:
 
 def peak_table(peaks: Sequence[Row]) -> str:
     """Returns what matrix products reached as a Markdown table, one row for each library, type and thread number."""
-    table = []
-    for peak in peaks:
-        keys = ("gflops_per_second", "fastest_gflops_per_second")
-        figures = [f"{peak[key]:.0f}" for key in keys] if peak["status"] == MEASURED else [told(peak), ""]
-        table.append([peak["library"], peak["computed_in"], peak["threads"], *figures])
+    table = [
+        [peak["library"], peak["computed_in"], peak["threads"],
+         *([f"{peak['gflops_per_second']:.0f}", f"{peak['fastest_gflops_per_second']:.0f}"]
+           if peak["status"] == MEASURED else [told(peak), ""])]
+        for peak in peaks
+    ]  # fmt: skip
     return markdown_table(["matrix product", "type", "threads", "GFLOP/s, median", "fastest"], table)
 
 
 def draw_models(result: Mapping[str, Any], path: Path) -> bool:
-    """Draws published accuracy over latency and over multiply-adds: most threads, smallest batch.
+    """Draws published accuracy over latency and over multiply-adds (most threads, smallest batch) into a PNG.
 
-    A hollow mark says that the accuracy was published for images of another size than the measured ones.
-
-    Args:
-        result: of `measure_models`.
-        path: the PNG to write, whole or not at all.
-
-    Returns:
-        False, and nothing is written, if no measured row has a published accuracy.
+    A hollow mark says that the accuracy was published for images of another size than the measured ones. If no measured
+    row has a published accuracy, nothing is written, and it returns False.
     """
     from ppcls_ext.utils.plots import Point, draw_tradeoff
 
@@ -633,9 +639,7 @@ def draw_models(result: Mapping[str, Any], path: Path) -> bool:
     colours = {"paddle": "tab:blue", "onnxruntime": "tab:orange", "openvino": "tab:green"}
     markers = {"fp32": "o", "fp16": "s", "bf16": "^", "int8": "D"}
     latency, operations = [], {}
-    for row in rows:
-        if (row["threads"], row["batch"]) != (threads, batch):
-            continue
+    for row in (row for row in rows if (row["threads"], row["batch"]) == (threads, batch)):
         is_hollow = row["top1_size"] != row["size"]
         label = row["model"].replace("_patch4_window7_224", "")
         label += f" (accuracy at {row['top1_size']} px)" if is_hollow else ""

@@ -5,10 +5,8 @@ A new format or precision is a row of these tables and a function of ``ppcls_ext
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +14,13 @@ from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.outputs import Output, claim_outputs
 
 
-@dataclass(frozen=True)
-class PrecisionRow:
+class PrecisionRow(NamedTuple):
     """How far the outputs of an export may be from those of the model that was trained.
 
     The limits of the 16-bit rows are about ten times what was measured for E-ConvNeXt-mini (relative errors 5e-4 for
     fp16, 6e-3 for bf16): room for deeper networks, and far below what a wrong weight does.
 
     Attributes:
-        meaning: one line for people.
         relative_error: classifiers: largest difference of an image's logits, relative to its largest logit.
         box_px: detectors: largest difference of a coordinate, in pixels of an image with the size of the network's
             input; it grows with the image.
@@ -32,40 +28,30 @@ class PrecisionRow:
         overlap: detectors: how far rounding may move the overlap of two boxes.
     """
 
-    meaning: str
     relative_error: float
     box_px: float
     score: float
     overlap: float
 
     def of_image(self, scale_factor: Sequence[float]) -> PrecisionRow:
-        """Returns the limits in pixels of an image.
-
-        Args:
-            scale_factor: height and width of the network's input, divided by those of the image.
-        """
-        return dataclasses.replace(self, box_px=self.box_px * max(1.0, 1.0 / float(min(scale_factor))))
+        """Returns the limits in pixels of an image whose height and width times ``scale_factor`` are the input's."""
+        return self._replace(box_px=self.box_px * max(1.0, 1.0 / float(min(scale_factor))))
 
 
 PRECISIONS: dict[str, PrecisionRow] = {
-    "fp32": PrecisionRow("stored and computed in float32", 1e-4, box_px=0.1, score=1e-3, overlap=0.02),
-    "fp16": PrecisionRow(
-        "weights stored in float16, computed in float32 where the processor has no float16",
-        5e-3, box_px=1.0, score=0.01, overlap=0.05,
-    ),
-    "bf16": PrecisionRow(
-        "computed in bfloat16 where the processor has it, in float32 elsewhere",
-        5e-2, box_px=8.0, score=0.05, overlap=0.2,
-    ),
-}  # fmt: skip
+    "fp32": PrecisionRow(1e-4, box_px=0.1, score=1e-3, overlap=0.02),
+    # Weights are stored in float16, and computed in float32 where the processor has no float16.
+    "fp16": PrecisionRow(5e-3, box_px=1.0, score=0.01, overlap=0.05),
+    # Computed in bfloat16 where the processor has it, in float32 elsewhere.
+    "bf16": PrecisionRow(5e-2, box_px=8.0, score=0.05, overlap=0.2),
+}
 # Every model can be exported in it.
 EXACT = "fp32"
-# Precisions that are made of a finished export, because they need data, and the formats that take them.
-MADE_OF_AN_EXPORT = {"int8": ("openvino", "onnx")}
+# It is made of a finished export, because it needs data.
+INT8 = "int8"
 
 
-@dataclass(frozen=True)
-class FormatRow:
+class FormatRow(NamedTuple):
     """One file format.
 
     Attributes:
@@ -73,19 +59,23 @@ class FormatRow:
         backend: key of ``ppcls_ext.runtime.BACKENDS`` that opens it, and that it is checked with.
         packages: what writing and checking it needs beside Paddle.
         precisions: keys of ``PRECISIONS`` in which it can be written.
+        all_precisions: these, and what a finished export can be made to hold.
     """
 
     engine: str
     backend: str
     packages: tuple[str, ...]
     precisions: tuple[str, ...]
+    all_precisions: tuple[str, ...]
 
 
 FORMATS: dict[str, FormatRow] = {
-    "paddle": FormatRow("Paddle Inference", "paddle", (), ("fp32", "bf16")),
-    "onnx": FormatRow("ONNX Runtime", "onnxruntime", ("paddle2onnx", "onnx", "onnxruntime"), ("fp32", "fp16")),
-    "openvino": FormatRow("OpenVINO", "openvino", ("paddle2onnx", "onnx", "openvino"), ("fp32", "fp16", "bf16")),
-}
+    "paddle": FormatRow("Paddle Inference", "paddle", (), ("fp32", "bf16"), ("fp32", "bf16")),
+    "onnx": FormatRow("ONNX Runtime", "onnxruntime", ("paddle2onnx", "onnx", "onnxruntime"), ("fp32", "fp16"),
+                      ("fp32", "fp16", INT8)),
+    "openvino": FormatRow("OpenVINO", "openvino", ("paddle2onnx", "onnx", "openvino"), ("fp32", "fp16", "bf16"),
+                          ("fp32", "fp16", "bf16", INT8)),
+}  # fmt: skip
 
 
 class Request(NamedTuple):
@@ -95,19 +85,12 @@ class Request(NamedTuple):
     precision: str
 
 
-def made_of_an_export(format_name: str) -> list[str]:
-    """Returns the precisions in which a finished export gets a network of a format."""
-    return [precision for precision, takers in MADE_OF_AN_EXPORT.items() if format_name in takers]
-
-
 def supported_pairs(without: Request | None = None) -> str:
     """Returns which format takes which precisions, as one line; ``without`` is left out of it."""
-    parts = []
-    for name, row in FORMATS.items():
-        precisions = [*row.precisions, *made_of_an_export(name)]
-        kept = [precision for precision in precisions if without != (name, precision)]
-        parts.append(f"{name}: {', '.join(kept)}")
-    return "; ".join(parts)
+    return "; ".join(
+        f"{name}: {', '.join(precision for precision in row.all_precisions if without != (name, precision))}"
+        for name, row in FORMATS.items()
+    )
 
 
 def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
@@ -116,17 +99,16 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
     Raises:
         UserError: a name is unknown, a pair cannot be written, or a package is missing. All of it is told before work.
     """
-    for kind, names, table in (("format", formats, FORMATS), ("precision", precisions, PRECISIONS)):
+    for kind, names, allowed in (("format", formats, [*FORMATS]), ("precision", precisions, [*PRECISIONS, INT8])):
         if not names:
-            raise UserError(f"no {kind} is named; allowed: {', '.join(table)}")
+            raise UserError(f"no {kind} is named; allowed: {', '.join(allowed)}")
         for name in names:
-            if name in MADE_OF_AN_EXPORT:
+            if name == INT8:
                 raise UserError(
                     f"precision '{name}' needs images to calibrate on: tools/export_model.py (or "
                     "tools/quantize_model.py) makes it of an export; nothing was written"
                 )
-            if name not in table:
-                allowed = [*table, *(MADE_OF_AN_EXPORT if kind == "precision" else ())]
+            if name not in allowed:
                 raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
     requests = [Request(name, precision) for name in dict.fromkeys(formats) for precision in dict.fromkeys(precisions)]
     for request in requests:
@@ -153,14 +135,9 @@ def check_packages(user: str, packages: Sequence[str]) -> None:
 def check_target(target: Path, classes: Sequence[str] | None, class_num: int) -> None:
     """Checks an export before any work.
 
-    Args:
-        target: the folder to write; an earlier export there will be replaced.
-        classes: names of the classes, where they are known.
-        class_num: how many classes the model tells apart.
-
     Raises:
-        UserError: ``target`` holds something else (which a tool's ``--overwrite`` has moved away before this), or the
-            names are not as many as the classes.
+        UserError: the folder ``target`` holds something else than an export (which a tool's ``--overwrite`` has moved
+            away before this), or the names of classes are not as many as the classes.
     """
     if classes is not None and len(classes) != class_num:
         raise UserError(f"there are {len(classes)} class names for {class_num} classes")

@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +28,7 @@ from ppcls_ext.deploy.benchmark import (
     Exporter,
     fastest_product,
     find_rows,
+    openvino_settings,
     peak_row,
     peak_subjects,
     peak_table,
@@ -156,8 +158,7 @@ def _operator_of_event(event: Mapping[str, Any]) -> Operator:
         operation = _convolution(operation, shapes[1][1] == 1 < shapes[1][0], shapes[1][2])
     elif operation in ("Gemm", "MatMul", "FusedMatMul") and results:
         flops = 2 * math.prod(results[0]) * shapes[0][-1]
-    layout = "NCHWc" if name.endswith("_nchwc") else ""
-    return _operator(name, operation, layout, event["dur"] / 1000, flops)
+    return _operator(name, operation, "NCHWc" if name.endswith("_nchwc") else "", event["dur"] / 1000, flops)
 
 
 def _convolution(operation: str, is_depthwise: bool, height: Any) -> str:
@@ -172,13 +173,8 @@ def _operator(name: str, operation: str, implementation: str, milliseconds: floa
 def _profile_openvino(
     description: Any, artefact: Artefact, inputs: Mapping[str, np.ndarray], threads: int, runs: int
 ) -> list[Profile]:
-    settings = {
-        "PERF_COUNT": True,
-        "INFERENCE_PRECISION_HINT": HINTS["bf16"] if artefact.precision == "bf16" else FLOAT32_HINT,
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
+    hint = HINTS["bf16"] if artefact.precision == "bf16" else FLOAT32_HINT
+    settings = {"PERF_COUNT": True, **openvino_settings(hint, threads)}
     compiled = import_openvino().Core().compile_model(read_network(description.folder, artefact), DEVICE, settings)
     flops = {}
     for node in compiled.get_runtime_model().get_ops():
@@ -207,14 +203,14 @@ def _profile_paddle(
 ) -> list[Profile]:
     """Reads the log that oneDNN writes to standard output, which is a file in a worker process."""
     engine = open_backend(description, artefact, "paddle", threads)
-    is_detector = isinstance(description, DetectionDescription)
+    if isinstance(description, DetectionDescription):
+        run = partial(engine.detect, inputs["image"], inputs["scale_factor"])
+    else:
+        run = partial(engine.run, inputs["image"])
     profiles = []
     for _ in range(runs):
         begin = os.lseek(1, 0, os.SEEK_CUR)
-        if is_detector:
-            milliseconds = _milliseconds_of(lambda: engine.detect(inputs["image"], inputs["scale_factor"]))
-        else:
-            milliseconds = _milliseconds_of(lambda: engine.run(inputs["image"]))
+        milliseconds = _milliseconds_of(run)
         log = os.pread(1, os.lseek(1, 0, os.SEEK_CUR) - begin, begin).decode(errors="replace")
         operators = []
         for line in log.splitlines():
@@ -233,12 +229,8 @@ def _profile_paddle(
 
 
 def flops_of_problem(primitive: str, problem: str) -> int:
-    """Returns the floating-point operations of a oneDNN problem that is a convolution or a matrix product, else 0.
-
-    Args:
-        primitive: ``convolution``, ``inner_product``, ``matmul`` or another.
-        problem: as in oneDNN's log: ``g96mb1_ic96oc96_ih56oh56kh7..._iw56ow56kw7...``, ``mb1ic768oc1000`` or
-            ``1x768:768x1000``.
+    """Returns the floating-point operations of a convolution or a matrix product in oneDNN's log, else 0: of problems
+    such as ``g96mb1_ic96oc96_ih56oh56kh7..._iw56ow56kw7...``, ``mb1ic768oc1000`` or ``1x768:768x1000``.
     """
     # Groups, images, channels, height, width and kernel.
     sizes = {name: int(number) for name, number in re.findall(r"(mb|ic|oc|oh|ow|kh|kw|g)(\d+)", problem)}

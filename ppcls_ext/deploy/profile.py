@@ -1,8 +1,7 @@
 """Profiles networks in eager mode: FLOPs, parameters, activations and time of each layer, by stage and by kind.
 
-`profile_networks` measures with hooks on every layer, `count_network` only counts; `markdown_page`, `write_report` and
-`draw_profiles` show the result. FLOPs are counted by the rules of ``paddle.flops``, those that it keeps for its own
-hooks.
+`profile_networks` measures with hooks on every layer, `count_network` only counts; `markdown_page` and `write_report`
+show the result. FLOPs are counted by the rules of ``paddle.flops``, those that it keeps for its own hooks.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import logging
 import math
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,26 +32,24 @@ from ppcls_ext.utils.tables import markdown_table
 
 logger = logging.getLogger(__name__)
 
-WARM_UPS = 2
 NETWORK = "(network)"
 MEGA = 1e6
 # Kinds of operations, in the order of tables and charts.
-DEPTHWISE = "depthwise convolution"
-POINTWISE = "1x1 convolution, linear"
-CONVOLUTION = "other convolution"
-NORM = "normalisation"
-ACTIVATION = "activation"
-ATTENTION = "attention"
-POOLING = "pooling"
-OTHER = "other layers"
-BETWEEN = "between layers"
-KINDS = (DEPTHWISE, POINTWISE, CONVOLUTION, NORM, ACTIVATION, ATTENTION, POOLING, OTHER, BETWEEN)
+KINDS = DEPTHWISE, POINTWISE, CONVOLUTION, NORM, ACTIVATION, ATTENTION, POOLING, OTHER, BETWEEN = (
+    "depthwise convolution", "1x1 convolution, linear", "other convolution", "normalisation", "activation",
+    "attention", "pooling", "other layers", "between layers",
+)  # fmt: skip
 # Parts of a network, in the order of the data; "rest" is what belongs to none, such as handing on between stages.
-STEM = "stem"
-NECK = "neck"
-HEAD = "head"
-REST = "rest"
+STEM, NECK, HEAD, REST = "stem", "neck", "head", "rest"
 STAGES = (STEM, "stage 1", "stage 2", "stage 3", "stage 4", NECK, HEAD, REST)
+# Titles in tables and charts, labels and their colours, by the attribute of a layer that they group.
+GROUPINGS = {
+    # One hue from the images to the deepest stage, others for what is no stage.
+    "stage": ("stage", STAGES, ("#9e9e9e", "#c6dbef", "#6baed6", "#2171b5", "#08306b", "#74c476", "#fd8d3c",
+                                "#e0e0e0")),
+    "kind": ("kind of operation", KINDS, ("#d62728", "#1f77b4", "#9ecae1", "#2ca02c", "#ff7f0e", "#9467bd",
+                                          "#8c564b", "#bcbd22", "#c7c7c7")),
+}  # fmt: skip
 
 
 @dataclass
@@ -94,6 +91,11 @@ class Sums:
     activation_bytes: int
     milliseconds: float
 
+    @classmethod
+    def of(cls, layers: Sequence[LayerFigures]) -> Sums:
+        """Adds up layers."""
+        return cls(*(sum(getattr(layer, field.name) for layer in layers) for field in dataclasses.fields(cls)))
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -116,28 +118,15 @@ class Profile:
     @property
     def total(self) -> Sums:
         """Sums over all layers; the time is that of the measured passes, a little more than of unmeasured ones."""
-        return _sums(self.layers)
+        return Sums.of(self.layers)
 
-    def by_stage(self) -> dict[str, Sums]:
-        """Sums of each stage that the network has, in the order of ``STAGES``."""
-        return self._grouped(STAGES, lambda layer: layer.stage)
-
-    def by_kind(self) -> dict[str, Sums]:
-        """Sums of each kind of operation that the network has, in the order of ``KINDS``."""
-        return self._grouped(KINDS, lambda layer: layer.kind)
-
-    def _grouped(self, labels: Sequence[str], label_of: Callable[[LayerFigures], str]) -> dict[str, Sums]:
-        groups = {label: [layer for layer in self.layers if label_of(layer) == label] for label in labels}
-        return {label: _sums(layers) for label, layers in groups.items() if layers}
+    def by(self, grouping: str) -> dict[str, Sums]:
+        """Sums of each ``stage`` or ``kind`` that the network has, in the order of ``GROUPINGS``."""
+        groups = {label: [layer for layer in self.layers if getattr(layer, grouping) == label]
+                  for label in GROUPINGS[grouping][1]}  # fmt: skip
+        return {label: Sums.of(layers) for label, layers in groups.items() if layers}
 
 
-def _sums(layers: Sequence[LayerFigures]) -> Sums:
-    return Sums(*(sum(getattr(layer, field.name) for layer in layers) for field in dataclasses.fields(Sums)))
-
-
-CONVOLUTIONS = (
-    nn.Conv1D, nn.Conv2D, nn.Conv3D, nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose,
-)  # fmt: skip
 # Blocks that weigh channels or positions: all inside them is the price of attention.
 ATTENTION_NAME = re.compile(r"Attention|Attn|Squeeze|PSA|SE(Module|Block|Layer|Unit)?$")
 # Where Paddle defines a layer tells its kind; other packages' own layers only their names do.
@@ -150,17 +139,12 @@ KIND_OF_NAME = {
 
 
 def kind_of(layer: nn.Layer, inside_attention: bool) -> str:
-    """Returns the kind of operation of ``layer``.
-
-    Args:
-        layer: any layer.
-        inside_attention: whether it, or a layer around it, is attention.
-    """
+    """Returns the kind of operation of ``layer``; ``inside_attention``: it, or a layer around it, is attention."""
     if inside_attention:
         return ATTENTION
     if layer._sub_layers:
         return BETWEEN
-    if isinstance(layer, CONVOLUTIONS):
+    if isinstance(layer, nn.layer.conv._ConvNd):
         if layer._groups > 1 and layer._groups == layer._in_channels:
             return DEPTHWISE
         return POINTWISE if layer._groups == 1 and math.prod(layer.weight.shape[2:]) == 1 else CONVOLUTION
@@ -190,14 +174,13 @@ def count_flops(layer: nn.Layer, inputs: Any, output: Any) -> int:
     return flops
 
 
-BACKBONE = "backbone."
+BACKBONE = "backbone"
 STEM_NAME = re.compile(r"(stem\w*|patch_embed|conv_stem|downsample_layers\.0|conv1|bn1|max_?pool\w*)(\.|$)")
 HEAD_NAME = re.compile(
     r"(head\w*|yolo_head|fc\d?|classifier\w*|norm|(global_?|adaptive_?)?(avg_?)?pool\w*|flatten|last_\w+)(\.|$)"
 )
 NECK_NAME = re.compile(r"neck(\.|$)")
 NUMBERED = re.compile(r"(stages|layers|downsample_layers)\.(\d+)(\.|$)")
-ALL_STAGES = {"0", "1", "2", "3"}
 STAGE_OF_STRIDE = {1: STEM, 2: STEM, 4: "stage 1", 8: "stage 2", 16: "stage 3", 32: "stage 4"}
 
 
@@ -212,41 +195,40 @@ def assign_stages(shapes: Mapping[str, tuple[int, ...]], image_size: tuple[int, 
         shapes: layer name -> shape of its output (``[N, C, H, W]``, or ``[N, L, C]`` of tokens), empty if unknown.
         image_size: height and width of the images.
     """
+
     def unit_of(name: str) -> str:
         """Returns the beginning of a name up to its first number (``blocks.3``), or its first word."""
         parts = name.split(".")
         number = next((index for index, part in enumerate(parts) if part.isdigit()), 0)
         return ".".join(parts[: number + 1])
 
-    names = {name: name.removeprefix(BACKBONE) for name in shapes}
+    short_names = {name: name.removeprefix(f"{BACKBONE}.") for name in shapes}
     # Numbers that are not those of four stages are of blocks.
-    numbers: dict[str, set[str]] = {}
-    strides: dict[str, Counter[int]] = {}
-    for name, short in names.items():
+    numbers: defaultdict[str, set[str]] = defaultdict(set)
+    strides: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for name, short in short_names.items():
         if match := NUMBERED.match(short):
-            numbers.setdefault(match[1], set()).add(match[2])
+            numbers[match[1]].add(match[2])
         shape = shapes[name]
         positions = math.prod(shape[2:]) if len(shape) == 4 else shape[1] if len(shape) == 3 else 0
         if positions > 0:
             stride = 2 ** round(math.log2(math.prod(image_size) / positions) / 2)
             if stride in STAGE_OF_STRIDE:
-                strides.setdefault(unit_of(short), Counter())[stride] += 1
-    staged = {word for word, found in numbers.items() if found == ALL_STAGES}
-    present = set(names.values())
-    containers = {BACKBONE.removesuffix("."), *(name for name in present if f"{name}.0" in present)}
+                strides[unit_of(short)][stride] += 1
+    present = set(short_names.values())
     stages = {}
-    for name, short in names.items():
+    for name, short in short_names.items():
         match = NUMBERED.match(short)
         counts = strides.get(unit_of(short))
         if STEM_NAME.match(short):
             stages[name] = STEM
         elif NECK_NAME.match(short):
             stages[name] = NECK
-        elif match and match[1] in staged:
+        elif match and numbers[match[1]] == set("0123"):
             stages[name] = f"stage {int(match[2]) + 1}"
         elif HEAD_NAME.match(short):
             stages[name] = HEAD
-        elif short in containers or not shapes[name]:
+        elif short == BACKBONE or f"{short}.0" in present or not shapes[name]:
             stages[name] = REST
         elif counts is None:
             stages[name] = HEAD
@@ -289,13 +271,13 @@ def profile_networks(subjects: Sequence[Subject], batch: int = 1, repeats: int =
         stack.enter_context(paddle.no_grad())
         for subject in subjects:
             stack.enter_context(_evaluation_mode(subject.network))
-        images = [paddle.to_tensor(_pixels(batch, *subject.image_shape)) for subject in subjects]
+        images = [_noise(batch, *subject.image_shape) for subject in subjects]
         layers = [_look(subject, image) for subject, image in zip(subjects, images, strict=True)]
         # Of each network: seconds of each layer without its sublayers, and of whole passes without hooks.
         measured: list[list[dict[str, float]]] = [[] for _ in subjects]
         plain: list[list[float]] = [[] for _ in subjects]
-        for turn in range(WARM_UPS - 1 + repeats):
-            logger.info("pass %d of %d", turn + 1, WARM_UPS - 1 + repeats)
+        for turn in range(1 + repeats):
+            logger.info("pass %d of %d", turn + 1, 1 + repeats)
             for index, (subject, image) in enumerate(zip(subjects, images, strict=True)):
                 measured[index].append(_time_layers(subject, image))
                 start = _now()
@@ -304,10 +286,11 @@ def profile_networks(subjects: Sequence[Subject], batch: int = 1, repeats: int =
     profiles = []
     half = (repeats + 1) // 2
     for index, subject in enumerate(subjects):
-        passes = sorted(measured[index][WARM_UPS - 1 :], key=lambda each: sum(each.values()))[:half]
+        # The first turn warmed up.
+        passes = sorted(measured[index][1:], key=lambda each: sum(each.values()))[:half]
         for layer in layers[index]:
             layer.milliseconds = 1e3 * sum(each.get(layer.name, 0.0) for each in passes) / half
-        forward = 1e3 * sum(sorted(plain[index][WARM_UPS - 1 :])[:half]) / half
+        forward = 1e3 * sum(sorted(plain[index][1:])[:half]) / half
         profiles.append(Profile(subject.name, subject.image_shape, batch, tuple(layers[index]), forward))
     return profiles
 
@@ -319,8 +302,8 @@ def count_network(subject: Subject) -> Profile:
         UserError: the network does not take such images.
     """
     with paddle.no_grad(), _evaluation_mode(subject.network):
-        image = paddle.to_tensor(_pixels(1, *subject.image_shape))
-        return Profile(subject.name, subject.image_shape, 1, tuple(_look(subject, image)), 0.0)
+        layers = _look(subject, _noise(1, *subject.image_shape))
+    return Profile(subject.name, subject.image_shape, 1, tuple(layers), 0.0)
 
 
 @contextlib.contextmanager
@@ -336,14 +319,12 @@ def _evaluation_mode(network: nn.Layer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hooks(
-    network: nn.Layer, before: Callable[[str], None], after: Callable[[str, nn.Layer, Any, Any], None]
-) -> Iterator[None]:
-    """Calls ``before`` and ``after`` around every call of a sublayer; nothing of it stays behind."""
+def _hooks(network: nn.Layer, before: Callable[..., None], after: Callable[..., None]) -> Iterator[None]:
+    """Calls ``before(name, layer, inputs)`` and ``after(name, layer, inputs, output)`` around calls of sublayers."""
     handles = []
     try:
         for name, layer in network.named_sublayers():
-            handles.append(layer.register_forward_pre_hook(lambda layer, _, name=name: before(name)))
+            handles.append(layer.register_forward_pre_hook(partial(before, name)))
             handles.append(layer.register_forward_post_hook(partial(after, name)))
         yield
     finally:
@@ -389,7 +370,7 @@ def _look(subject: Subject, images: paddle.Tensor) -> list[LayerFigures]:
                 entry.activation_bytes += math.prod(tensor.shape) * tensor.element_size()
                 known[id(tensor)] = tensor
 
-    with _hooks(subject.network, lambda name: None, after):
+    with _hooks(subject.network, lambda *_: None, after):
         try:
             subject.forward(images)
         except (AssertionError, TypeError, ValueError, RuntimeError, IndexError) as error:
@@ -407,18 +388,18 @@ def _look(subject: Subject, images: paddle.Tensor) -> list[LayerFigures]:
 
 def _time_layers(subject: Subject, images: paddle.Tensor) -> dict[str, float]:
     """Runs one pass; returns the seconds of each layer less those of the layers inside it."""
-    seconds: dict[str, float] = {}
+    seconds: defaultdict[str, float] = defaultdict(float)
     # One entry for each open call: when it began, and what the calls inside it took.
     open_calls: list[list[float]] = [[0.0, 0.0]]
 
-    def before(name: str) -> None:
+    def before(*_: Any) -> None:
         open_calls.append([_now(), 0.0])
 
     def after(name: str, *_: Any) -> None:
         end = _now()
         start, inside = open_calls.pop()
         open_calls[-1][1] += end - start
-        seconds[name] = seconds.get(name, 0.0) + end - start - inside
+        seconds[name] += end - start - inside
 
     with _hooks(subject.network, before, after):
         start = _now()
@@ -434,9 +415,9 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def _pixels(*shape: int) -> np.ndarray:
-    """Returns pictures of noise in [-1, 1), float32."""
-    return np.random.default_rng(0).random(shape, dtype=np.float32) * 2 - 1
+def _noise(*shape: int) -> paddle.Tensor:
+    """Returns pictures of noise in [-1, 1)."""
+    return paddle.to_tensor(np.random.default_rng(0).random(shape, dtype=np.float32) * 2 - 1)
 
 
 NOTES = (
@@ -450,106 +431,74 @@ NOTES = (
 
 
 def markdown_page(profiles: Sequence[Profile], slowest: int) -> str:
-    """Returns the whole page.
+    """Returns the page of networks that were profiled on the same machine, with the ``slowest`` layers of each."""
 
-    Args:
-        profiles: of networks on the same machine.
-        slowest: how many layers of each network to show.
-    """
+    def share(part: float, whole: float) -> str:
+        return f"{100 * part / whole:.0f} %" if whole else "0 %"
+
     columns = ("network", "images", "parameters, M", "GFLOPs", "activations, MB", "forward, ms", "sum of layers, ms",
                "of it between layers")  # fmt: skip
-    rows = []
-    for profile in profiles:
-        total = profile.total
-        rows.append((
-            profile.name, " x ".join(map(str, (profile.batch, *profile.image_shape))),
-            f"{total.parameters / MEGA:.2f}", f"{total.flops / 1e9:.3f}", f"{total.activation_bytes / MEGA:.1f}",
-            f"{profile.forward_milliseconds:.1f}", f"{total.milliseconds:.1f}",
-            _share(profile.by_kind()[BETWEEN].milliseconds, total.milliseconds),
-        ))  # fmt: skip
+    rows = [(
+        profile.name, " x ".join(map(str, (profile.batch, *profile.image_shape))), f"{total.parameters / MEGA:.2f}",
+        f"{total.flops / 1e9:.3f}", f"{total.activation_bytes / MEGA:.1f}", f"{profile.forward_milliseconds:.1f}",
+        f"{total.milliseconds:.1f}", share(profile.by("kind")[BETWEEN].milliseconds, total.milliseconds),
+    ) for profile in profiles for total in [profile.total]]  # fmt: skip
     parts = ["# Profile", f"{processor_name()}. {NOTES}", markdown_table(columns, rows)]
-    groups = (
-        ("stage", STAGES, [profile.by_stage() for profile in profiles]),
-        ("kind of operation", KINDS, [profile.by_kind() for profile in profiles]),
-    )
-    for title, labels, sums in groups if len(profiles) > 1 else ():
-        rows = []
-        for label in (label for label in labels if any(label in group for group in sums)):
-            times = [group[label].milliseconds if label in group else None for group in sums]
-            rows.append((label, *("" if time is None else f"{time:.1f} ({_share(time, profile.total.milliseconds)})"
-                                  for time, profile in zip(times, profiles, strict=True))))  # fmt: skip
+    for grouping, (title, labels, _) in GROUPINGS.items() if len(profiles) > 1 else ():
+        times = [{label: f"{sums.milliseconds:.1f} ({share(sums.milliseconds, profile.total.milliseconds)})"
+                  for label, sums in profile.by(grouping).items()} for profile in profiles]  # fmt: skip
+        present = [label for label in labels if any(label in each for each in times)]
+        rows = [(label, *(each.get(label) for each in times)) for label in present]
         table = markdown_table((title, *(profile.name for profile in profiles)), rows)
         parts += [f"## Time by {title}, ms", table]
-    for index, profile in enumerate(profiles):
+    for profile in profiles:
         total = profile.total
         parts.append(f"## {profile.name}")
-        for title, _, sums in groups:
+        for grouping, (title, _, _) in GROUPINGS.items():
             columns = (title, "ms", "of the time", "MFLOPs", "of the FLOPs", "GFLOP/s", "parameters, M",
                        "activations, MB")  # fmt: skip
-            rows = []
-            for label, one in {**sums[index], "sum": total}.items():
-                # FLOPs are of one image, the time is that of the batch.
-                speed = profile.batch * one.flops / one.milliseconds / MEGA if one.milliseconds else 0.0
-                rows.append((
-                    label, f"{one.milliseconds:.2f}", _share(one.milliseconds, total.milliseconds),
-                    f"{one.flops / MEGA:.1f}", _share(one.flops, total.flops), f"{speed:.1f}",
-                    f"{one.parameters / MEGA:.3f}", f"{one.activation_bytes / MEGA:.2f}",
-                ))  # fmt: skip
+            # FLOPs are of one image, the time is that of the batch.
+            rows = [(
+                label, f"{one.milliseconds:.2f}", share(one.milliseconds, total.milliseconds),
+                f"{one.flops / MEGA:.1f}", share(one.flops, total.flops),
+                f"{profile.batch * one.flops / one.milliseconds / MEGA if one.milliseconds else 0.0:.1f}",
+                f"{one.parameters / MEGA:.3f}", f"{one.activation_bytes / MEGA:.2f}",
+            ) for label, one in {**profile.by(grouping), "sum": total}.items()]  # fmt: skip
             parts.append(markdown_table(columns, rows))
         if slowest:
+            columns = ("layer", "class", "kind", "output", "ms", "of the time", "MFLOPs")
             rows = [
                 (layer.name, layer.type_name, layer.kind, " x ".join(map(str, layer.output_shape)),
-                 f"{layer.milliseconds:.2f}", _share(layer.milliseconds, total.milliseconds),
+                 f"{layer.milliseconds:.2f}", share(layer.milliseconds, total.milliseconds),
                  f"{layer.flops / MEGA:.1f}")
                 for layer in sorted(profile.layers, key=lambda layer: -layer.milliseconds)[:slowest]
             ]  # fmt: skip
-            columns = ("layer", "class", "kind", "output", "ms", "of the time", "MFLOPs")
             parts += [f"Slowest layers of {profile.name}:", markdown_table(columns, rows)]
     return "\n\n".join(parts) + "\n"
 
 
-def _share(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else "0 %"
-
-
-def csv_text(profiles: Sequence[Profile]) -> str:
-    """Returns one row for each layer of each network, as CSV with a head."""
+def write_report(profiles: Sequence[Profile], page: str, path: Path) -> list[Path]:
+    """Writes ``path`` (the page) and beside it ``.csv`` (a row for each layer of each network), ``.json`` (all figures
+    with the sums of stages and kinds) and ``.png``, each whole or not at all; returns the four files.
+    """
     import pandas
 
+    table, figures, chart = (path.with_suffix(suffix) for suffix in (".csv", ".json", ".png"))
+    write_text(path, page)
     rows = [
         {"model": profile.name, **dataclasses.asdict(layer), "output_shape": "x".join(map(str, layer.output_shape))}
         for profile in profiles
         for layer in profile.layers
     ]
-    return pandas.DataFrame(rows).to_csv(index=False)
-
-
-def json_value(profiles: Sequence[Profile]) -> dict[str, Any]:
-    """Returns all figures as plain values, with the sums of each stage and kind."""
-    networks = [
-        {
-            **dataclasses.asdict(profile),
-            "total": dataclasses.asdict(profile.total),
-            "by_stage": {label: dataclasses.asdict(sums) for label, sums in profile.by_stage().items()},
-            "by_kind": {label: dataclasses.asdict(sums) for label, sums in profile.by_kind().items()},
-        }
-        for profile in profiles
-    ]
-    return {"mode": "eager", "processor": processor_name(), "networks": networks}
-
-
-def write_report(profiles: Sequence[Profile], page: str, path: Path) -> list[Path]:
-    """Writes ``path`` (the page) and beside it the same as ``.csv``, ``.json`` and ``.png``, each whole or not at all.
-
-    Returns:
-        The four files.
-    """
-    table, value, chart = (path.with_suffix(suffix) for suffix in (".csv", ".json", ".png"))
-    write_text(path, page)
-    write_text(table, csv_text(profiles))
-    write_json(value, json_value(profiles))
+    write_text(table, pandas.DataFrame(rows).to_csv(index=False))
+    networks = []
+    for profile in profiles:
+        sums = {f"by_{grouping}": {label: dataclasses.asdict(each) for label, each in profile.by(grouping).items()}
+                for grouping in GROUPINGS}  # fmt: skip
+        networks.append({**dataclasses.asdict(profile), "total": dataclasses.asdict(profile.total), **sums})
+    write_json(figures, {"mode": "eager", "processor": processor_name(), "networks": networks})
     draw_profiles(profiles, chart)
-    return [path, table, value, chart]
+    return [path, table, figures, chart]
 
 
 QUANTITIES = (
@@ -557,37 +506,29 @@ QUANTITIES = (
     ("multiply-adds for one image (G)", "flops", 1e9),
     ("activations of the batch (MB)", "activation_bytes", 1e6),
 )
-# One hue from the images to the deepest stage, others for what is no stage.
-STAGE_COLOURS = ("#9e9e9e", "#c6dbef", "#6baed6", "#2171b5", "#08306b", "#74c476", "#fd8d3c", "#e0e0e0")
-KIND_COLOURS = (
-    "#d62728", "#1f77b4", "#9ecae1", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#bcbd22", "#c7c7c7",
-)  # fmt: skip
 WHITE_LABELS = ("#2171b5", "#08306b", "#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#8c564b")
 # Shares below this have no room for their label.
 LABELLED_SHARE = 0.07
 
 
 def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
-    """Draws one bar for each network in six panels: time, multiply-adds and activations, by stage and by kind.
-
-    Args:
-        profiles: the networks, drawn from top to bottom.
-        path: the PNG to write, whole or not at all.
-    """
+    """Draws a PNG with one bar for each network in six panels: time, multiply-adds and activations, by stage and by
+    kind."""
     from matplotlib.figure import Figure
+
+    def number(value: float) -> str:
+        """Returns three significant digits, and no fewer than the whole number."""
+        return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
     figure = Figure(figsize=(15, 3 + 3 * (0.7 + 0.45 * len(profiles))), layout="constrained")
     sizes = sorted({(profile.batch, *profile.image_shape) for profile in profiles})
     text = ", ".join(" x ".join(map(str, size)) for size in sizes)
     figure.suptitle(f"Where time, multiply-adds and activations go (images: {text})")
     grid = figure.subplots(len(QUANTITIES), 2, squeeze=False)
-    groupings = (
-        ("by stage", STAGES, STAGE_COLOURS, [profile.by_stage() for profile in profiles]),
-        ("by kind of operation", KINDS, KIND_COLOURS, [profile.by_kind() for profile in profiles]),
-    )
-    for column, (title, labels, colours, groups) in enumerate(groupings):
-        for row, (quantity, field, scale) in enumerate(QUANTITIES):
-            axes = grid[row][column]
+    places = range(len(profiles))
+    for column, (grouping, (title, labels, colours)) in enumerate(GROUPINGS.items()):
+        groups = [profile.by(grouping) for profile in profiles]
+        for axes, (quantity, field, scale) in zip(grid[:, column], QUANTITIES, strict=True):
             widest = max(getattr(profile.total, field) / scale for profile in profiles) or 1.0
             ends = np.zeros(len(profiles))
             for label, colour in zip(labels, colours, strict=True):
@@ -595,30 +536,22 @@ def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
                     continue
                 widths = np.array([getattr(group[label], field) / scale if label in group else 0.0 for group in groups])
                 bars = axes.barh(
-                    range(len(profiles)), widths, left=ends, height=0.7, color=colour, edgecolor="white", linewidth=0.5,
-                    label=label,
-                )  # fmt: skip
-                texts = [_number(width) if width / widest >= LABELLED_SHARE else "" for width in widths]
+                    places, widths, left=ends, height=0.7, color=colour, edgecolor="white", linewidth=0.5, label=label
+                )
+                texts = [number(width) if width / widest >= LABELLED_SHARE else "" for width in widths]
                 ink = "white" if colour in WHITE_LABELS else "black"
                 axes.bar_label(bars, texts, label_type="center", fontsize="small", color=ink)
                 ends += widths
-            axes.bar_label(bars, [_number(end) for end in ends], padding=4, fontsize="small", fontweight="bold")
-            axes.set_yticks(range(len(profiles)), [profile.name for profile in profiles])
+            axes.bar_label(bars, [number(end) for end in ends], padding=4, fontsize="small", fontweight="bold")
+            axes.set_yticks(places, [profile.name for profile in profiles])
             axes.invert_yaxis()
             axes.set_xlim(0, 1.12 * widest)
             axes.grid(axis="x", alpha=0.3)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.set_title(f"{quantity} {title}", fontsize="medium")
+            axes.set_title(f"{quantity} by {title}", fontsize="medium")
             axes.tick_params(axis="y", labelleft=column == 0)
-        grid[-1][column].legend(
-            ncols=3, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False
-        )
+        axes.legend(ncols=3, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
     prepare_figure(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
-
-
-def _number(value: float) -> str:
-    """Returns three significant digits, and no fewer than the whole number."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -7,14 +7,14 @@ through the constructor argument ``expansion_channels``: it is a model like any 
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import re
 import tempfile
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -22,16 +22,18 @@ import yaml
 from paddle import nn
 
 from ppcls_ext.deploy.quantize import interleaved_latency, runner
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError, suggestion
-from ppcls_ext.utils.files import atomic_folder, write_json
+from ppcls_ext.utils.files import atomic_folder, write_json, write_text
 from ppcls_ext.utils.outputs import PRUNED as MARK
 from ppcls_ext.utils.outputs import Output, claim_outputs
+from ppcls_ext.utils.signature import parse_number
 from ppcls_ext.weights import write_manifest, write_weights
 
 CRITERIA = ("taylor", "magnitude")
 BEFORE, PRUNED, FINE_TUNED = "before", "pruned", "fine-tuned"
-WEIGHTS, REPORT = "weights", "report.json"
+REPORT = "report.json"
 _PLACE = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)$")
 
 
@@ -75,8 +77,8 @@ class PruningRequest:
         for value in self.ratio:
             if not 0 <= value < 1:
                 raise UserError(f"--ratio: must be at least 0 and below 1, got {value:g}")
-        counts = {"multiple": self.multiple, "batches": self.batches, "epochs": self.epochs, "threads": self.threads}
-        for name, count in counts.items():
+        for name in ("multiple", "batches", "epochs", "threads"):
+            count = getattr(self, name)
             if count is not None and count < 1:
                 raise UserError(f"--{name}: must be at least 1, got {count}")
         if self.learning_rate is not None and not self.learning_rate > 0:
@@ -86,47 +88,55 @@ class PruningRequest:
     @property
     def weights(self) -> Path:
         """The checkpoint folder with the pruned weights."""
-        return self.output / WEIGHTS
+        return self.output / "weights"
 
     @property
     def fine_tuning(self) -> Path:
         """The folder of the fine-tuning run."""
         return self.output / "fine_tuning"
 
+    def tuned_rate(self, rate: float | str) -> float:
+        """Returns the learning rate of the fine-tuning of a model that was trained with ``rate``."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return (parse_number(rate) if isinstance(rate, str) else rate) / 10
 
-class Prunable(Protocol):
-    """A trained model as its task sees it; see ``classification.compression`` and ``detection.compression``.
 
-    Attributes:
-        model: the trained network.
-        config_name: file name for the configuration of the fine-tuning.
-        state: ``class_names`` and ``arch``, for the ``state.json`` beside the weights.
+class Prunable:
+    """A trained model as its task sees it, with data to train and to evaluate on; ``classification.compression`` and
+    ``detection.compression`` define
+
+    - ``training_batches()``: opens the loader of the training data, and puts the model into the mode that losses need;
+    - ``loss(batch)``; ``accuracy()``, the metrics on the evaluation data;
+    - ``cost()``: ``parameters`` and ``flops``, the multiply-adds of one image;
+    - ``description()``: ``class_names`` and ``arch``, for the ``state.json`` beside the weights;
+    - ``with_channels(channels, weights)``: the model as its configuration builds it with ``expansion_channels``;
+    - ``tuning_data(request)``: the data of the configuration that fine-tunes this model;
+    - ``fine_tuned(config)``: trains that configuration, as ``tools/train.py`` does, and returns its best network.
+
+    Args:
+        trained: ``classification.trained.Trained`` or ``detection.trained.TrainedDetector``.
+        environment: device and seed.
     """
 
-    model: nn.Layer
-    config_name: str
-    state: dict[str, Any]
+    def __init__(self, trained: Any, environment: Environment) -> None:
+        self.trained, self.environment = trained, environment
+        self.config, self.model = trained.config, trained.model
 
     def losses(self, batches: int) -> Generator[paddle.Tensor, None, None]:
-        """Gives the losses of the first batches of the training data, scalars; closes the data when it is closed."""
+        """Gives the losses of the first batches, scalars, in the order and with the operators of training.
 
-    def with_channels(self, channels: list[list[int]], weights: dict[str, np.ndarray]) -> Prunable:
-        """Returns the model as its configuration builds it with ``expansion_channels``, with these weights."""
-
-    def accuracy(self) -> dict[str, float]:
-        """Returns the metrics on the evaluation data."""
-
-    def cost(self) -> dict[str, float]:
-        """Returns ``parameters`` and ``flops``, the multiply-adds of one image."""
-
-    def export(self, folder: Path) -> Any:
-        """Exports the model."""
-
-    def tuning_data(self, request: PruningRequest) -> dict[str, Any]:
-        """Returns the data of the configuration that fine-tunes this model."""
-
-    def fine_tuned(self, config: Path) -> Prunable:
-        """Trains that configuration, as ``tools/train.py`` does, and returns its best network."""
+        Running statistics stay as they are in deployment. Closes the data when it is closed.
+        """
+        seed_everything(derive_seed(self.environment.seed, "pruning"))
+        loader = self.training_batches()
+        try:
+            loader.sampler.set_position(0, 0)
+            for batch in itertools.islice(loader, batches):
+                yield self.loss(batch)
+        finally:
+            loader.close()
+            self.model.eval()
 
 
 def prune_model(task: Prunable, request: PruningRequest) -> dict[str, Any]:
@@ -138,9 +148,8 @@ def prune_model(task: Prunable, request: PruningRequest) -> dict[str, Any]:
         of one image in Paddle Inference.
 
     Raises:
-        UserError: a value is out of range, the model has nothing to prune, or data or weights are missing.
+        UserError: the model has nothing to prune, or data or weights are missing.
     """
-    request.check()
     expansions = find_expansions(task.model)
     with contextlib.closing(task.losses(request.batches)) as losses:
         evidence = gather_evidence(task.model, expansions, losses)
@@ -151,43 +160,37 @@ def prune_model(task: Prunable, request: PruningRequest) -> dict[str, Any]:
         # Of the exports, for one image, a detector's NMS included.
         runners = {}
         for name, one in networks.items():
-            one.export(Path(scratch) / name)
+            one.trained.export(Path(scratch) / name)
             predictor = load(Path(scratch) / name, threads=request.threads)
             image = np.random.default_rng(0).normal(size=(1, *predictor.input_shape[1:])).astype(np.float32)
             runners[name] = runner(predictor, image)
         latencies = interleaved_latency(runners)
     figures = {name: {**one.accuracy(), **one.cost(), **latencies[name]} for name, one in networks.items()}
-    config = request.output / task.config_name
+    origin = task.config.document.path
+    config = request.output / f"{origin.stem}_pruned{origin.suffix}"
     report = {
-        "criterion": request.criterion,
-        "ratio": list(request.ratio),
-        "multiple": request.multiple,
-        "batches": evidence.batches,
-        "removed": pruned.removed,
-        "expansion_channels": pruned.expansion_channels,
-        "config": str(config),
-        "figures": figures,
-    }
+        "criterion": request.criterion, "ratio": list(request.ratio), "multiple": request.multiple,
+        "batches": evidence.batches, "removed": pruned.removed, "expansion_channels": pruned.expansion_channels,
+        "config": str(config), "figures": figures,
+    }  # fmt: skip
     comment = (
         f"# Fine-tunes a pruned network: {100 * pruned.removed:.1f} % of the channels inside its blocks were removed "
-        f"(criterion {request.criterion}).\n"
-        "#\n"
+        f"(criterion {request.criterion}).\n#\n"
         f"# Command:   python tools/train.py -c {config}\n"
         "# Hardware:  that of the configuration it was made from.\n"
         f"# Expected:  see {REPORT} beside this file for the figures before fine-tuning.\n"
     )
     data = small.tuning_data(request)
     with atomic_folder(request.output) as temporary:
-        folder = temporary / WEIGHTS
+        folder = temporary / request.weights.name
         folder.mkdir()
         write_weights(folder / "model.pdparams", pruned.weights)
-        state = json.dumps({"evaluated_weights": "model", **small.state}, indent=1, ensure_ascii=False)
-        (folder / "state.json").write_text(state, encoding="utf-8")
+        write_json(folder / "state.json", {"evaluated_weights": "model", **small.description()})
         write_manifest(folder)
         text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None)
-        (temporary / task.config_name).write_text(comment + text, encoding="utf-8")
+        write_text(temporary / config.name, comment + text)
         write_json(temporary / REPORT, report)
-        (temporary / MARK).write_text("written by tools/prune_model.py\n", encoding="utf-8")
+        write_text(temporary / MARK, "written by tools/prune_model.py\n")
     if request.fine_tune:
         # Only the weights change: what the network costs does not.
         figures[FINE_TUNED] = {**figures[PRUNED], **small.fine_tuned(config).accuracy()}
@@ -199,13 +202,10 @@ def prune_model(task: Prunable, request: PruningRequest) -> dict[str, Any]:
 
 
 class Expansion(NamedTuple):
-    """The hidden channels of one block.
+    """The hidden channels of one block: its name in the network (``stages.2.blocks.4``), its stage from 0, and itself.
 
-    Attributes:
-        name: of the block in the network, such as ``stages.2.blocks.4``.
-        stage: number of its stage, from 0.
-        block: the block; ``expand`` makes the hidden channels, ``project`` reads them. Both are 1x1 convolutions with
-            weights ``[out, in, 1, 1]``, or linear layers with ``[in, out]``.
+    ``expand`` makes the hidden channels, ``project`` reads them. Both are 1x1 convolutions with weights
+    ``[out, in, 1, 1]``, or linear layers with ``[in, out]``.
     """
 
     name: str
@@ -231,13 +231,12 @@ def find_expansions(model: nn.Layer) -> list[Expansion]:
     Raises:
         UserError: there is none.
     """
-    found = []
-    for name, layer in model.named_sublayers():
-        place = _PLACE.search(name)
-        if place is None or not hasattr(layer, "expand") or not hasattr(layer, "project"):
-            continue
-        if getattr(layer, "response_norm", None) is None:
-            found.append(Expansion(name, int(place[1]), layer))
+    found = [
+        Expansion(name, int(place[1]), layer)
+        for name, layer in model.named_sublayers()
+        if (place := _PLACE.search(name)) and hasattr(layer, "expand") and hasattr(layer, "project")
+        and getattr(layer, "response_norm", None) is None
+    ]  # fmt: skip
     if not found:
         kind = type(model).__name__
         raise UserError(f"{kind} has no block that can be pruned: those of E-ConvNeXt and ConvNeXt can")
@@ -262,13 +261,8 @@ def magnitude(expansion: Expansion) -> np.ndarray:
 
 
 class Evidence(NamedTuple):
-    """Importance of the hidden channels of each block, from batches of real images.
-
-    Attributes:
-        taylor: first-order estimate of the squared change of the loss without the channel, mean over the batches.
-        activation: mean of the channel's values after the activation.
-        batches: how many batches were seen.
-    """
+    """Of the hidden channels of each block, means over ``batches`` of real images: the first-order estimate of the
+    squared change of the loss without the channel, and its value after the activation."""
 
     taylor: list[np.ndarray]
     activation: list[np.ndarray]
@@ -282,10 +276,8 @@ def gather_evidence(model: nn.Layer, expansions: Sequence[Expansion], losses: It
     equation 8, at a gate behind the activation): the squared sum over a channel of value times gradient. As the next
     layer is linear, that sum equals the one over its weights of weight times gradient, which costs no memory.
 
-    Args:
-        model: the network; its mode decides how batch norms act, and is the caller's.
-        expansions: its prunable blocks.
-        losses: runs the model on a batch whenever it is asked for the next loss, a scalar.
+    ``losses`` runs the model on a batch whenever it is asked for the next loss, a scalar; the model's mode is the
+    caller's.
     """
     taylor, activation = ([np.zeros(each.width) for each in expansions] for _ in range(2))
     batches = 0
@@ -321,13 +313,8 @@ def gather_evidence(model: nn.Layer, expansions: Sequence[Expansion], losses: It
 
 
 class Pruned(NamedTuple):
-    """A pruned network, as weights and as a constructor argument.
-
-    Attributes:
-        expansion_channels: what the model or the backbone is built with.
-        weights: arrays by name, for a model that was built so.
-        removed: share of the hidden channels of all blocks that went.
-    """
+    """A pruned network: what the model or the backbone is built with, its weights by name, and the share of the hidden
+    channels of all blocks that went."""
 
     expansion_channels: list[list[int]]
     weights: dict[str, np.ndarray]
@@ -349,7 +336,7 @@ def prune(
         ratio, multiple: see ``choose_channels``.
 
     Raises:
-        UserError: a number is out of range, or nothing can be pruned.
+        UserError: nothing can be pruned, or ``ratio`` does not fit the stages.
     """
     expansions = find_expansions(model)
     importance = evidence.taylor if criterion == "taylor" else [magnitude(expansion) for expansion in expansions]
@@ -397,7 +384,7 @@ def choose_channels(
         raise UserError(f"--ratio: must be one number, or {count}, one for each stage, got {len(ratio)}")
     groups = [range(len(stages))]
     if len(ratio) > 1:
-        groups = [[block for block, own in enumerate(stages) if own == stage] for stage in range(count)]
+        groups = [np.flatnonzero(np.equal(stages, stage)).tolist() for stage in range(count)]
     chosen: list[np.ndarray] = [np.empty(0, int)] * len(stages)
     for blocks, share in zip(groups, ratio, strict=True):
         if not blocks:

@@ -23,13 +23,8 @@ PREVIEW_TAG, DNG_TAG = 254, 50706
 
 
 class Kind(NamedTuple):
-    """A kind of file.
-
-    Attributes:
-        words: what people call it, with an article.
-        start: regular expression of its first bytes.
-        suffixes: of names that fit it; empty where no picture is meant by any name.
-    """
+    """What people call a kind of file, with an article; a regular expression of its first bytes; suffixes of names that
+    fit it, empty where no picture is meant by any name."""
 
     words: str
     start: bytes
@@ -105,9 +100,7 @@ def kind_of(data: bytes) -> Kind:
 def what_is(data: bytes, name: str = "") -> str:
     """Tells in a few words what a file is by its first bytes: ``a GIF picture``, ``an HTML page``, ``an empty file``.
 
-    Args:
-        data: the file's bytes, ``LOOKED_AT`` of them or more.
-        name: its name or path; if that says otherwise, its suffix is added: ``a GIF picture named .png``.
+    If its ``name`` says otherwise, its suffix is added: ``a GIF picture named .png``.
     """
     kind, suffix = kind_of(data), PurePath(name).suffix.lower()
     is_known = any(suffix in other.suffixes for other in (*READ, *NOT_READ))

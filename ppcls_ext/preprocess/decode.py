@@ -29,18 +29,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from ppcls_ext.preprocess import samples
 from ppcls_ext.preprocess.content import FORMATS, RAW, is_cut, kind_of, what_is, why_not_read
-from ppcls_ext.preprocess.samples import (
-    SIXTEEN_BITS,
-    AnyRange,
-    Note,
-    SampleError,
-    deep_form,
-    samples_to_image,
-    stored_samples,
-    to_bytes,
-    turned,
-)
+from ppcls_ext.preprocess.samples import SIXTEEN_BITS, AnyRange, Note, SampleError, samples_to_image
 from ppcls_ext.utils.errors import UserError
 
 # Pillow's own limit, for all formats: what a few bytes may make of themselves ("decompression bomb").
@@ -70,12 +61,7 @@ ARRAYS = "arrays must be uint8 or uint16 of shape [H, W], [H, W, 1], [H, W, 3] o
 
 
 class ImageError(UserError):
-    """An image that cannot be used.
-
-    Args:
-        name: the file, or whatever name the caller knows the picture by.
-        cause: what is wrong with it, one line.
-    """
+    """An image that cannot be used: the ``name`` that the caller knows it by, and the ``cause``, one line."""
 
     def __init__(self, name: str, cause: str) -> None:
         self.name = name
@@ -90,11 +76,7 @@ class TooManyPixelsError(ImageError):
     """A picture that would need too much memory: of more pixels than are decoded, or than it may be resized to."""
 
 
-def read_image(
-    path: str | os.PathLike[str],
-    value_range: AnyRange = None,
-    note: Note | None = None,
-) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], value_range: AnyRange = None, note: Note | None = None) -> np.ndarray:
     """Reads an image file as ``uint8`` RGB ``[H, W, 3]``, upright as its EXIF data say: see :func:`decode_image`.
 
     Raises:
@@ -104,11 +86,7 @@ def read_image(
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Returns the bytes of an image file.
-
-    Raises:
-        ImageError: the file cannot be read.
-    """
+    """Returns the bytes of an image file; ``ImageError`` if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
@@ -118,10 +96,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode_image(
-    data: bytes,
-    name: str = "image",
-    value_range: AnyRange = None,
-    note: Note | None = None,
+    data: bytes, name: str = "image", value_range: AnyRange = None, note: Note | None = None
 ) -> np.ndarray:
     """Decodes an image file's bytes to ``uint8`` RGB ``[H, W, 3]``.
 
@@ -129,8 +104,7 @@ def decode_image(
     Of several pictures in a file the first is taken.
 
     Args:
-        data: the file.
-        name: what errors call it.
+        data, name: the file, and what errors call it.
         value_range: ``(low, high)``: of pictures with more than 8 bits a sample, values from low to high become bytes
             (``samples.to_bytes``). None: of 16 bits the upper 8 remain, of 12 in a file of 12 as well; whole numbers of
             32 bits count as such of 16, and where they are larger, or no whole numbers, the picture is refused.
@@ -154,11 +128,7 @@ def decode_image(
 
 
 def rgb_of(
-    image: Picture,
-    name: str = "image",
-    value_range: AnyRange = None,
-    note: Note | None = None,
-    on_white: bool = True,
+    image: Picture, name: str = "image", value_range: AnyRange = None, note: Note | None = None, on_white: bool = True
 ) -> np.ndarray:
     """Makes ``uint8`` RGB ``[H, W, 3]`` of a picture that a program holds, as :func:`decode_image` does of a file.
 
@@ -220,20 +190,15 @@ def header_of(data: bytes, name: str = "image", most: int = MOST_PIXELS) -> tupl
     """Returns format (of ``FORMATS``, or MPO), width and height as they are stored, from the header alone.
 
     Raises:
-        TooManyPixelsError: it has more than ``most`` pixels.
-        ImageError: the file is none that is read, or its header is damaged.
+        ImageError: the file is none that is read, or its header is damaged; TooManyPixelsError above ``most`` pixels.
     """
     with _opened(data, name, most) as image:
         return str(image.format), *image.size
 
 
-def _refuse_excess(width: int, height: int, name: str, most: int = MOST_PIXELS) -> None:
-    if width * height > most:
-        raise TooManyPixelsError(name, f"has {width} x {height} pixels; {_limit(most)}")
-
-
-def _limit(most: int) -> str:
-    return f"at most {most / 1e6:.4g} megapixels are taken"
+def _refuse_excess(pixels: int | None, shape: str, name: str, most: int) -> None:
+    if pixels is None or pixels > most:
+        raise TooManyPixelsError(name, f"has {shape} pixels; at most {most / 1e6:.4g} megapixels are taken")
 
 
 def _cut_off(data: bytes, name: str) -> str:
@@ -242,15 +207,15 @@ def _cut_off(data: bytes, name: str) -> str:
 
 def is_cmyk_jpeg(data: bytes) -> bool:
     """Tells whether the bytes are a JPEG of four inks, which OpenCV and Pillow turn into different colours."""
-    return data.startswith(JPEG_START) and _colour_space(data) in ("CMYK", "YCCK")
+    return data.startswith(JPEG_START) and _jpeg_header(data)[2] in ("CMYK", "YCCK")
 
 
-def _colour_space(data: bytes) -> str | None:
-    """Returns libjpeg's name of the colours of a JPEG, None where its headers are not those of a picture."""
+def _jpeg_header(data: bytes) -> tuple[int, int, str | None]:
+    """Returns height, width and libjpeg's name of the colours; no name where the headers are not those of a picture."""
     try:
-        return simplejpeg.decode_jpeg_header(data, strict=False)[2]
+        return simplejpeg.decode_jpeg_header(data, strict=False)[:3]
     except (ValueError, KeyError):  # of a colour space or subsampling without a name
-        return None
+        return 0, 0, None
 
 
 def _decode_jpeg(data: bytes, name: str) -> tuple[np.ndarray | None, str]:
@@ -259,22 +224,19 @@ def _decode_jpeg(data: bytes, name: str) -> tuple[np.ndarray | None, str]:
     Returns:
         ``uint8`` RGB ``[H, W, 3]``, or None where Pillow has to decode; and what is wrong with the compressed data, one
         line, empty where nothing is known to be.
-
-    Raises:
-        TooManyPixelsError: the picture has more than ``MOST_PIXELS`` pixels.
     """
-    try:
-        height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
-    except (ValueError, KeyError):  # of a colour space or subsampling without a name
-        height = width = 0
-    _refuse_excess(width, height, name)
+    height, width, colours = _jpeg_header(data)
+    _refuse_excess(width * height, f"{width} x {height}", name, MOST_PIXELS)
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except ValueError as error:
         damage = str(error).removeprefix("Corrupt JPEG data: ")
-        if _colour_space(data) is None:
+        if colours is None:
             return None, ""
-        if not HARMLESS.search(damage) and not _is_padding(damage, data):
+        left_over = LEFT_OVER.fullmatch(damage)
+        count, end = int(left_over[1]) if left_over else HARMLESS_PADDING + 1, data.rfind(JPEG_END)
+        is_padding = count <= HARMLESS_PADDING and data[end - count : end] == bytes(count)
+        if not is_padding and not HARMLESS.search(damage):
             return None, damage
         try:
             pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=False)
@@ -283,14 +245,7 @@ def _decode_jpeg(data: bytes, name: str) -> tuple[np.ndarray | None, str]:
     if _has_hole(data):
         return None, f"{len(HOLE)} zeros or more in a row"
     # Adobe's CMYK is inverted, which Pillow knows.
-    return (None if is_cmyk_jpeg(data) else _upright(pixels, data)), ""
-
-
-def _is_padding(damage: str, data: bytes) -> bool:
-    left_over = LEFT_OVER.fullmatch(damage)
-    count = int(left_over[1]) if left_over else HARMLESS_PADDING + 1
-    end = data.rfind(JPEG_END)
-    return count <= HARMLESS_PADDING and data[end - count : end] == bytes(count)
+    return (None if colours in ("CMYK", "YCCK") else _upright(pixels, data)), ""
 
 
 def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
@@ -304,7 +259,7 @@ def _upright(pixels: np.ndarray, data: bytes) -> np.ndarray:
         orientation = exif.get(ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - Pillow's reader raises nearly anything; damaged EXIF data turn nothing.
         return pixels
-    return turned(pixels, orientation)
+    return samples.turned(pixels, orientation)
 
 
 def _has_hole(data: bytes) -> bool:
@@ -355,12 +310,11 @@ def _opened(data: bytes, name: str, most: int = MOST_PIXELS) -> Image.Image:
     except UnidentifiedImageError:
         raise ImageError(name, _cut_off(data, name) if is_cut(data) else why_not_read(data, name)) from None
     except Image.DecompressionBombError as error:
-        count = re.search(r"\d+", str(error))
-        raise TooManyPixelsError(name, f"has {count[0] if count else 'too many'} pixels; {_limit(most)}") from error
+        _refuse_excess(None, (re.findall(r"\d+", str(error)) or ["too many"])[0], name, most)
     except Exception as error:  # Pillow's format readers raise nearly anything for damaged data.
         what = _cut_off(data, name) if is_cut(data) else f"is {what_is(data, name)} whose header is damaged ({error})"
         raise ImageError(name, what) from error
-    _refuse_excess(*image.size, name, most)
+    _refuse_excess(image.width * image.height, f"{image.width} x {image.height}", name, most)
     return image
 
 
@@ -369,7 +323,7 @@ def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Not
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     with _opened(data, name) as image:
         try:
-            form = deep_form(image)
+            form = samples.deep_form(image)
             # OpenCV, which reads the samples of colours, turns TIFFs only.
             colour = form is not None and form.colour
             orientation = image.getexif().get(ORIENTATION, 1) if colour and image.format != "TIFF" else 1
@@ -378,7 +332,7 @@ def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Not
             # What Pillow makes of these by itself is the upper byte.
             by_pillow = form is None or (value_range is None and (colour or form.rescaled))
             if form is not None and (note is not None or not by_pillow):
-                values = stored_samples(form, upright, data, orientation)
+                values = samples.stored_samples(form, upright, data, orientation)
                 if note is not None:
                     note(values, form.largest)
                 if not by_pillow:
@@ -395,7 +349,7 @@ def _decode_with_pillow(data: bytes, name: str, value_range: AnyRange, note: Not
 def _to_rgb_array(image: Image.Image, on_white: bool = True) -> np.ndarray:
     """Converts any of Pillow's modes to ``uint8`` RGB ``[H, W, 3]``; what is transparent lies on white, if asked."""
     if image.mode == "I":
-        image = Image.fromarray(to_bytes(np.asarray(image), SIXTEEN_BITS))
+        image = Image.fromarray(samples.to_bytes(np.asarray(image), SIXTEEN_BITS))
     if on_white and (image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
         picture = image.convert("RGBA")
         background = Image.new("RGBA", picture.size, (255, 255, 255, 255))

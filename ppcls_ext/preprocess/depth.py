@@ -170,13 +170,8 @@ def statement_of_weights(weights: Path) -> Statement:
 def as_trained(data: Any, weights: Path, where: str) -> Statement:
     """Returns what holds for trained weights: what the configuration states, else what their run stated.
 
-    Args:
-        data: of the configuration.
-        weights: the weight file.
-        where: the configuration, for messages.
-
     Raises:
-        UserError: the configuration says ``bits: auto``, and nobody knows the number.
+        UserError: the configuration (``where``, for messages) says ``bits: auto``, and nobody knows the number.
     """
     statement, trained = statement_in(data), statement_of_weights(weights)
     if is_auto(statement) and not trained:
@@ -197,15 +192,8 @@ def as_trained(data: Any, weights: Path, where: str) -> Statement:
 
 
 class Survey(NamedTuple):
-    """What was found on the pictures with more than 8 bits a sample among those that were looked at.
-
-    Attributes:
-        seen: pictures that were looked at.
-        deep: those with more than 8 bits a sample.
-        lowest, highest: value of all their samples.
-        largest: the largest value that their files can hold.
-        whole: all samples are whole numbers.
-    """
+    """What was found on ``seen`` pictures, ``deep`` of which have more than 8 bits a sample: values of their samples,
+    the ``largest`` that their files can hold, and whether all are ``whole`` numbers."""
 
     seen: int = 0
     deep: int = 0
@@ -251,14 +239,11 @@ class Survey(NamedTuple):
 
 
 def survey(load: Callable[[int], Any], count: int, most: int, seed: int = 0) -> Survey:
-    """Looks at the values that the pictures of a set hold.
+    """Looks at the values that the pictures of a set hold: at ``most``, drawn by ``seed`` if there are more.
 
     Args:
         load: returns the file of picture ``index``, as bytes; anything else has 8 bits a sample. What cannot be read
             (``ImageError``) is left out.
-        count: pictures in the set.
-        most: how many to look at; more are drawn by ``seed``.
-        seed: of the draw.
     """
     chosen = np.arange(count)
     if count > most:
@@ -300,12 +285,7 @@ def is_deep(data: bytes) -> bool:
 
 
 def doubt(found: Survey, value_range: Range | None) -> str | None:
-    """Says in one line that most of the range in use is empty, or that samples lie beyond it; None where it fits.
-
-    Args:
-        found: what the pictures hold.
-        value_range: the range in use; None for that of the files.
-    """
+    """Says in one line that most of the range in use (None: of the files) is empty, or that samples lie beyond it."""
     if not found.deep or found.needs_range and value_range is None:
         return None
     low, high = value_range or (0.0, found.largest)
@@ -326,12 +306,8 @@ def doubt(found: Survey, value_range: Range | None) -> str | None:
 
 
 def settled(statement: Statement, load: Callable[[int], Any], count: int, seed: int = 0) -> tuple[Statement, Survey]:
-    """Returns a statement with the number that fits a training set in place of ``bits: auto``, and what the set holds.
-
-    Args:
-        statement: of the configuration.
-        load, count, seed: see :func:`survey`.
-    """
+    """Returns a statement with the number that fits a training set in place of ``bits: auto``, and what the set holds;
+    see :func:`survey`."""
     found = survey(load, count, FOUND_ON if is_auto(statement) else WARNED_ON, seed)
     return found.statement if is_auto(statement) else statement, found
 
@@ -363,9 +339,6 @@ class RangeWatch:
 
     A single picture may be dark: that most of a stated range is empty says nothing then, unless all of its samples
     would become the byte 0, as fractions of a camera that counts do.
-
-    Args:
-        value_range: see ``decode_image``.
     """
 
     def __init__(self, value_range: Range | None) -> None:

@@ -26,9 +26,9 @@ from ppcls_ext.preprocess.decode import (
     is_cmyk_jpeg,
     read_bytes,
     rgb_of,
-)
+)  # fmt: skip
 from ppcls_ext.preprocess.depth import RangeWatch, is_deep
-from ppcls_ext.preprocess.operators import MEGAPIXELS, build_operators, check_target, two_sides
+from ppcls_ext.preprocess.operators import MEGAPIXELS, build_operators, check_target, name_of, two_sides
 from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, deep_form, stated_range
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
@@ -86,8 +86,7 @@ def decode_as_trained(
 
 
 def _decoders_agree(data: bytes) -> bool:
-    """Whether ``decode_image`` gives what OpenCV gives, or should give: opaque pictures, stored without loss or JPEG,
-    and turned WebP."""
+    """Whether ``decode_image`` gives what OpenCV does or should: for opaque lossless pictures, JPEG, turned WebP."""
     if data.startswith(JPEG_START):
         return not is_cmyk_jpeg(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -118,9 +117,6 @@ class Decode:
 
     Args:
         bits, value_range: what becomes bytes where samples have more than 8 bits, as in ``operators.DecodeImage``.
-
-    Raises:
-        ValueError: both are given, or the range is empty; the message begins with the argument's name.
     """
 
     def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:
@@ -129,8 +125,7 @@ class Decode:
         self.note: Note | None = None
 
     def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str = "image") -> np.ndarray:
-        """Returns ``uint8`` RGB ``[H, W, 3]``; raises ``ImageError``, which begins with ``name``, where there is none.
-        """
+        """Returns ``uint8`` RGB ``[H, W, 3]``; ``ImageError``, which begins with ``name``, where there is none."""
         if isinstance(image, (str, os.PathLike)):
             image, name = read_bytes(image), os.fspath(image)
         if isinstance(image, bytes):
@@ -195,12 +190,7 @@ class Resize:
 
 
 class Placement(NamedTuple):
-    """Where a picture lies in the input, in whole pixels.
-
-    Attributes:
-        height, width: of the picture after resizing, at least 1.
-        top, left: of the padding above it and to its left.
-    """
+    """Where a picture lies in the input, in whole pixels: its size (at least 1), the padding above and to its left."""
 
     height: int
     width: int
@@ -239,11 +229,7 @@ class LetterResize:
         self.upscale = upscale
 
     def placement(self, height: int, width: int) -> Placement:
-        """Returns where a picture of this size goes.
-
-        A side of it divided by its length before is the exact factor of that axis; for rounding to whole pixels, the
-        factors of the two axes may differ a little.
-        """
+        """Returns where a picture of this size goes; for rounding, the factors of the two axes may differ a little."""
         ratio = min(self.target_size[0] / height, self.target_size[1] / width)
         if not self.upscale:
             ratio = min(ratio, 1.0)
@@ -370,10 +356,8 @@ class PadStride:
         """``[3, H, W]`` -> ``float32`` ``[3, height, width]``."""
         if self.stride <= 0:
             return image
-        channels, height, width = image.shape
-        padded = np.zeros([channels, _multiple(height, self.stride), _multiple(width, self.stride)], dtype=np.float32)
-        padded[:, :height, :width] = image
-        return padded
+        added = [(0, _multiple(size, self.stride) - size) for size in image.shape[1:]]
+        return np.pad(image.astype(np.float32, copy=False), [(0, 0), *added])
 
 
 # Each operator may stand behind those of its own rank and of lower ranks.
@@ -384,11 +368,7 @@ DETECTION_OPERATORS = {operator.__name__: operator for operator in RANKS}
 
 
 class DetectionPipeline:
-    """Operators in a row.
-
-    Args:
-        operators: callables ``op(image) -> image`` of this file. Decoding goes before them.
-    """
+    """Operators of this file in a row: callables ``op(image) -> image``. Decoding goes before them."""
 
     def __init__(self, operators: list[Any]) -> None:
         # A decoder of its own, which warns once of pictures that the range of values does not fit.
@@ -408,17 +388,12 @@ class DetectionPipeline:
         return next((operator for operator in self.operators if isinstance(operator, SonarEnhance)), None)
 
     def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str | None = None) -> Prepared:
-        """Makes a model input of one image.
-
-        Args:
-            image: a path, an encoded file's bytes, or what ``rgb_of`` takes.
-            name: what errors call the picture; its path when absent.
+        """Makes a model input of a path, an encoded file's bytes, or what ``rgb_of`` takes.
 
         Raises:
-            ImageError: the picture cannot be decoded or does not fit an operator.
+            ImageError: the picture cannot be decoded or does not fit an operator; the message begins with its ``name``.
         """
-        if name is None:
-            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
+        name = name_of(image, name)
         try:
             pixels = self.decode(image, name)
             height, width = pixels.shape[:2]
@@ -441,11 +416,7 @@ class DetectionPipeline:
 
 
 def build_detection_pipeline(operators: Any, where: str = "sample_transforms") -> DetectionPipeline:
-    """Builds what prepares images for a detector.
-
-    Args:
-        operators: ``sample_transforms`` of a reader for evaluation or testing: a list of ``{Name: {argument: value}}``.
-        where: dotted path of the list, for messages.
+    """Builds what prepares images for a detector, of ``sample_transforms`` of a reader for evaluation or testing.
 
     Raises:
         ConfigError: with all problems of the list: an unknown operator or argument, a value out of range, an order

@@ -28,34 +28,20 @@ Backend = Literal["cv2", "pil"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos", "box", "hamming"]
 
 CV2_INTERPOLATIONS = {
-    "nearest": cv2.INTER_NEAREST,
-    "bilinear": cv2.INTER_LINEAR,
-    "area": cv2.INTER_AREA,
-    "bicubic": cv2.INTER_CUBIC,
+    "nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "bicubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
-}
+}  # fmt: skip
 PIL_INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "lanczos": Image.Resampling.LANCZOS,
-    "hamming": Image.Resampling.HAMMING,
+    name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "box", "lanczos", "hamming")
 }
 
 
 def check_interpolation(interpolation: str, backend: str) -> None:
-    """Checks that the backend knows the interpolation.
-
-    Raises:
-        ValueError: it does not; the message begins with the argument's name.
-    """
+    """Raises ``ValueError``, which begins with the argument's name, if the backend does not know the interpolation."""
     allowed = CV2_INTERPOLATIONS if backend == "cv2" else PIL_INTERPOLATIONS
     if interpolation not in allowed:
-        raise ValueError(
-            f"interpolation: '{interpolation}' is not available with backend '{backend}'; "
-            f"allowed: {', '.join(sorted(allowed))}"
-        )
+        known = f"not available with backend '{backend}'; allowed: {', '.join(sorted(allowed))}"
+        raise ValueError(f"interpolation: '{interpolation}' is {known}")
 
 
 # Megapixels of a resized picture, unless the operator says otherwise by this argument.
@@ -67,11 +53,7 @@ REACH = 4
 
 
 def refuse_large_result(width: int, height: int, megapixels: float) -> None:
-    """Refuses to resize a picture to more than ``megapixels``.
-
-    Raises:
-        TooManyPixelsError: the result would be larger; the message tells its size.
-    """
+    """Raises ``TooManyPixelsError``, which tells the size, if a picture would become larger than ``megapixels``."""
     if width * height > megapixels * 1e6:
         raise TooManyPixelsError(
             "image",
@@ -89,13 +71,8 @@ def check_target(width: int, height: int, megapixels: float, argument: str) -> N
 def with_limit(operations: Any, megapixels: float | None, table: Mapping[str, Any]) -> Any:
     """Returns a YAML list of operators in which each that resizes has this limit; ``None`` leaves the list as it is.
 
-    Args:
-        operations: as :func:`build_operators` takes them; what is malformed is left for it to tell.
-        megapixels: the limit.
-        table: name -> class.
-
     Raises:
-        UserError: the limit is not positive.
+        UserError: the limit is not positive. What is malformed is left for :func:`build_operators` to tell.
     """
     if megapixels is None or not isinstance(operations, list):
         return operations
@@ -110,18 +87,8 @@ def with_limit(operations: Any, megapixels: float | None, table: Mapping[str, An
 
 
 def resize(image: np.ndarray, width: int, height: int, interpolation: str, backend: str) -> np.ndarray:
-    """Resizes an image.
-
-    Args:
-        image: ``uint8`` ``[H, W, 3]``.
-        width, height: size of the result in pixels.
-        interpolation: a name of ``CV2_INTERPOLATIONS`` or ``PIL_INTERPOLATIONS``.
-        backend: ``pil`` low-pass filters when it makes an image smaller (antialiasing); ``cv2`` does so only with
-            ``area``.
-
-    Returns:
-        ``uint8`` ``[height, width, 3]``.
-    """
+    """Resizes ``uint8`` ``[H, W, 3]``; ``pil`` low-pass filters when it makes an image smaller (antialiasing), ``cv2``
+    does so only with ``area``."""
     if image.shape[0] == height and image.shape[1] == width:
         return image
     if backend == "cv2":
@@ -133,8 +100,7 @@ def resize(image: np.ndarray, width: int, height: int, interpolation: str, backe
 def two_sides(size: int | list[int], argument: str = "size", order: str = "[width, height]") -> tuple[int, int]:
     """Returns both sides, in the given order, of a size that may be one number for a square.
 
-    Raises:
-        ValueError: not one or two positive numbers; the message begins with ``argument``.
+    Raises ``ValueError``, which begins with ``argument``, where these are not one or two positive numbers.
     """
     pair = [size, size] if isinstance(size, int) else list(size)
     if len(pair) != 2 or any(number <= 0 for number in pair):
@@ -146,7 +112,7 @@ class DecodeImage:
     """Encoded bytes or a path to an ``uint8`` array; an array passes through (data sets in memory have RGB arrays).
 
     Args:
-        to_np, backend: accepted because PaddleClas's configurations carry them; the result is always an array.
+        to_np, backend: accepted because PaddleClas's configurations carry them, as ``return_numpy`` of ``ResizeImage``.
         to_rgb: RGB channel order, else BGR.
         channel_first: returns ``[3, H, W]`` instead of ``[H, W, 3]``.
         bits: how many of the bits of a sample are in use where a file has more than 8, 8 to 32: values from 0 to 2 to
@@ -194,7 +160,6 @@ class ResizeImage:
         resize_short: length of the short side; the ratio of the sides is kept.
         interpolation: ``bilinear`` when absent.
         backend: ``pil`` is antialiased, ``cv2`` is not.
-        return_numpy: accepted because PaddleClas's configurations carry it; the result is always an array.
         max_megapixels: ours; a picture that would become larger is refused.
 
     Attributes:
@@ -228,11 +193,7 @@ class ResizeImage:
         self.kept: tuple[int, int] | None = None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[height, width, 3]``.
-
-        Raises:
-            TooManyPixelsError: the result would be larger than ``max_megapixels``.
-        """
+        """``uint8`` ``[H, W, 3]`` -> ``[height, width, 3]``; ``TooManyPixelsError`` above ``max_megapixels``."""
         if self.size is not None:
             return resize(image, *self.size, self.interpolation, self.backend)
         width, height = self.scaled(*image.shape[:2])
@@ -247,11 +208,6 @@ class ResizeImage:
 
         The picture is cut into squares of its short side, and whole squares become whole squares: so each pixel comes
         from where it would come from if all of it were resized. A few more let the interpolation see its neighbours.
-
-        Args:
-            image: ``uint8`` ``[H, W, 3]``.
-            length: long side of the resized picture.
-            axis: number of the long axis.
         """
         short, kept, square = image.shape[1 - axis], self.kept[1 - axis], self.resize_short
         begin, margin = (length - kept) // 2, -(-REACH // short)
@@ -332,21 +288,17 @@ class NormalizeImage:
         self.offsets = (-means / deviations).astype(np.float32)
         # A byte has 256 values: the arithmetic is done once for each of them.
         values = np.arange(256, dtype=np.float64)
-        self.tables = [
-            np.ascontiguousarray(((values * factor - means[channel]) / deviations[channel]).astype(np.float32))
-            for channel in range(3)
-        ]
+        tables = (values[:, np.newaxis] * factor - means) / deviations
+        self.tables = np.ascontiguousarray(tables.T.astype(np.float32))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``uint8`` or ``float32`` image -> ``float32`` image of the same shape."""
         if image.ndim != 3 or image.shape[self.channel_axis] != 3:
             layout = "[3, H, W]" if self.channel_axis == 0 else "[H, W, 3]"
             raise ImageError("image", f"NormalizeImage expected {layout} by its 'order', got {list(image.shape)}")
-        planes = [
-            image[channel] if self.channel_axis == 0 else cv2.extractChannel(image, channel) for channel in range(3)
-        ]
-        result = np.empty((3, *planes[0].shape), dtype=np.float32)
-        for channel, plane in enumerate(planes):
+        result = np.empty((3, *np.delete(image.shape, self.channel_axis)), dtype=np.float32)
+        for channel in range(3):
+            plane = image[channel] if self.channel_axis == 0 else cv2.extractChannel(image, channel)
             if plane.dtype == np.uint8:
                 cv2.LUT(np.ascontiguousarray(plane), self.tables[channel], result[channel])
             else:
@@ -377,12 +329,15 @@ OPERATORS: dict[str, type[Any]] = {
 }
 
 
-class Pipeline:
-    """Deterministic operators in a row.
+def name_of(image: Any, name: str | None) -> str:
+    """Returns what errors call a picture: ``name``, its path when absent."""
+    if name is not None:
+        return name
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
 
-    Args:
-        operators: callables ``op(image) -> image``.
-    """
+
+class Pipeline:
+    """Deterministic operators in a row: callables ``op(image) -> image``."""
 
     def __init__(self, operators: Sequence[Any]) -> None:
         self.operators = list(operators)
@@ -394,20 +349,15 @@ class Pipeline:
         self.operators[0].note = RangeWatch(self.value_range)
 
     def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str | None = None) -> np.ndarray:
-        """Applies the operators.
-
-        Args:
-            image: a path, an encoded file's bytes, or what :func:`rgb_of` takes.
-            name: what errors call the picture; its path when absent.
+        """Applies the operators to a path, an encoded file's bytes, or what :func:`rgb_of` takes.
 
         Returns:
             ``float32`` ``[3, H, W]`` or ``[H, W, 3]``, as the operators say.
 
         Raises:
-            ImageError: the picture cannot be decoded or does not fit an operator.
+            ImageError: the picture cannot be decoded or does not fit an operator; the message begins with its ``name``.
         """
-        if name is None:
-            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
+        name = name_of(image, name)
         try:
             decode, *others = self.operators
             image = decode(image, name)
@@ -443,11 +393,8 @@ class Pipeline:
 
 
 def split_entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
-    """Splits one entry of an operator list, ``{Name: {argument: value}}``, ``{Name: null}`` or ``Name``.
-
-    Raises:
-        ConfigError: the entry has another form.
-    """
+    """Splits an entry of an operator list, ``{Name: {argument: value}}``, ``{Name: null}`` or ``Name``, else raises
+    ``ConfigError``."""
     if isinstance(entry, str):
         return entry, {}
     if isinstance(entry, Mapping) and len(entry) == 1:
@@ -460,17 +407,11 @@ def split_entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
 def build_named(
     name: str, arguments: Mapping[str, Any], where: str, table: Mapping[str, Any], kind: str = "operator"
 ) -> Any:
-    """Builds one operator, its arguments checked against the annotations of its constructor.
-
-    Args:
-        name: key of ``table``.
-        arguments: what the file says.
-        where: dotted path of the operator without its name, for messages.
-        table: name -> class.
-        kind: what an entry of the table is called in messages.
+    """Builds ``table[name]``, its arguments checked against the annotations of its constructor.
 
     Raises:
-        ConfigError: the name is unknown, or with all problems of the arguments.
+        ConfigError: the name is unknown, or with all problems of the arguments; the messages begin with ``where`` and
+            call what is in the table ``kind``.
     """
     if name not in table:
         hint = suggestion(name, table) or f"; known: {', '.join(sorted(table))}"
@@ -485,11 +426,7 @@ def build_named(
 
 
 def entries_of(operations: Any, where: str) -> list[Any]:
-    """Returns a YAML list of operators; None is an empty one.
-
-    Raises:
-        ConfigError: it is not a list.
-    """
+    """Returns a YAML list of operators; None is an empty one. ``ConfigError`` if it is no list."""
     operations = [] if operations is None else operations
     if not isinstance(operations, Sequence) or isinstance(operations, str):
         raise ConfigError([f"{where}: expected a list of 'Name: {{arguments}}', got {operations!r}"])
@@ -499,13 +436,7 @@ def entries_of(operations: Any, where: str) -> list[Any]:
 def build_operators(
     operations: Any, where: str, table: Mapping[str, Any] = OPERATORS, kind: str = "operator"
 ) -> list[Any]:
-    """Builds the operators (losses, metrics) of a YAML list.
-
-    Args:
-        operations: list of ``{Name: {argument: value}}``; None is an empty list.
-        where: dotted path of the list, for messages.
-        table: name -> class.
-        kind: what an entry of the table is called in messages.
+    """Builds the operators (losses, metrics) of a YAML list of ``{Name: {argument: value}}``; see :func:`build_named`.
 
     Raises:
         ConfigError: with all problems of the list.
@@ -525,9 +456,5 @@ def build_operators(
 
 
 def build_pipeline(operations: Any, where: str) -> Pipeline:
-    """Builds the deterministic pipeline of evaluation, inference and export.
-
-    Raises:
-        ConfigError: with all problems of the list.
-    """
+    """Builds the deterministic pipeline of evaluation, inference and export; see :func:`build_operators`."""
     return Pipeline(build_operators(operations, where))

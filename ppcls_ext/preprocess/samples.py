@@ -77,9 +77,7 @@ def stored_samples(form: DeepForm, image: Image.Image, data: bytes, orientation:
     """Returns the samples of a picture as the file holds them.
 
     Args:
-        form: of the picture.
-        image: the same, loaded and turned upright.
-        data: the file.
+        form, image, data: of the picture; the same, loaded and turned upright; the file.
         orientation: EXIF's number for how the stored picture has to be turned, 1 for not at all.
 
     Returns:
@@ -143,13 +141,6 @@ def to_bytes(values: np.ndarray, value_range: Range) -> np.ndarray:
     """Cuts a range into 256 equal steps: ``floor(256 * (value - low) / (high - low))``, kept within 0 to 255.
 
     So values below ``low`` become 0, and from ``high`` on 255; of 16 bits, ``(0, 65536)``, the upper byte remains.
-
-    Args:
-        values: numbers of any type and shape.
-        value_range: ``(low, high)``, high above low.
-
-    Returns:
-        ``uint8`` of the same shape.
     """
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         return _table(*value_range)[values]
@@ -170,8 +161,7 @@ def _table(low: float, high: float) -> np.ndarray:
 def stated_range(bits: Bits | None, value_range: Range | None) -> AnyRange:
     """Returns the range that the arguments of a decode operator state; None where they state none.
 
-    Raises:
-        ValueError: both are given, or one is out of range; the message begins with the argument's name.
+    Raises ``ValueError``, which begins with the argument's name, if both are given or one is out of range.
     """
     if bits is not None and value_range is not None:
         raise ValueError("value_range: is another way to say bits; only one of them may stand")

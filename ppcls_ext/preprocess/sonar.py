@@ -7,7 +7,7 @@ of this file, so that a network sees the same picture in both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ Channel = Literal["auto", "red", "green", "blue"]
 Count = Annotated[int, Limits(ge=1)]
 Tiles = Count | tuple[Count, Count]
 
-METHODS = ("none", "gamma", "log", "equalize", "clahe")
+METHODS = get_args(Method)
 CHANNELS = ("red", "green", "blue")
 
 
@@ -28,13 +28,7 @@ def echo_channel(image: np.ndarray) -> int:
     """Finds the channel that carries the echo: the one with the most energy about its mean.
 
     A channel with the same value everywhere tells nothing, however bright it is. Among equals, as in grey frames, the
-    first one is taken.
-
-    Args:
-        image: ``uint8`` ``[H, W, C]``.
-
-    Returns:
-        Number of the channel.
+    first one is taken. Of ``uint8`` ``[H, W, C]``, the number of the channel is returned.
     """
     image = np.ascontiguousarray(image)
     pixels, values = image.shape[0] * image.shape[1], np.arange(256)
@@ -86,13 +80,10 @@ class SonarEnhance:
 
         Args:
             image: ``uint8`` ``[H, W, 3]`` (RGB), ``[H, W, 1]`` or ``[H, W]``; of ``uint16`` the upper byte counts, as
-                when a file of 16 bits is read.
+                when a file of 16 bits is read. Anything else is an ``ImageError``.
 
         Returns:
             ``uint8`` ``[H, W, 3]``, three equal channels.
-
-        Raises:
-            ImageError: the image has another type or shape, or no pixels.
         """
         echo = self.enhance(self.echo(image))
         return cv2.merge([echo, echo, echo])

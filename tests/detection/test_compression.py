@@ -246,7 +246,7 @@ def test_an_export_of_a_detector_gets_int8_by_the_command_line(config: Detection
         "--output", tmp_path / "smaller", "--threads", "1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "int8, calibrated on 5 images" in done.stdout and "AP, %" in done.stdout
+    assert "int8 of format openvino, calibrated on 5 images" in done.stdout and "AP, %" in done.stdout
     entries = yaml.safe_load((tmp_path / "smaller" / "inference.yml").read_text(encoding="utf-8"))["artefacts"]
     assert [entry["precision"] for entry in entries] == ["fp32", "int8"]
     measured = entries[1]["verification"]

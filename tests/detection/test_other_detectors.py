@@ -84,5 +84,6 @@ def test_it_trains_two_steps_and_evaluates(tmp_path, name):
     assert done.returncode == 0, text[-3000:]
     losses = losses_of(text, r"Epoch: \[\d+\] \[\d+/\d+\]")
     assert len(losses) == 2 and np.isfinite(losses).all(), text[-3000:]
+    assert max(losses) < 100, "boxes are not where the head expects them"
     weights = read_weights(next((tmp_path / "runs").rglob("model_final.pdparams")))
     assert (weights["backbone.norms.0.weight"] != 1).any(), "the backbone has not learned"

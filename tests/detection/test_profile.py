@@ -49,7 +49,7 @@ def test_totals_are_those_of_paddle(subject, profile):
 
 
 def test_parts_are_stages_neck_and_head(subject, profile):
-    by_stage = profile.by_stage()
+    by_stage = profile.by("stage")
     assert list(by_stage) == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "neck", "head", "rest"]
     parameters = count_parts(subject.network)
     assert by_stage["neck"].parameters == parameters.neck

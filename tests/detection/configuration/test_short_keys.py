@@ -82,3 +82,12 @@ def test_the_configuration_of_own_data(tmp_path: Path, monkeypatch: pytest.Monke
     check_annotations(config)
     assert build_model(config).yolo_head.num_classes == 2
     assert load_config(file, ["dataset_dir=dataset/none", "num_classes=3"]).num_classes == 3
+
+
+def test_another_size_than_that_of_the_training_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config(ROW, ["image_size=320"])
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    config.as_trained(tmp_path / "model.pdparams")
+    assert not caplog.text
+    load_config(ROW).as_trained(tmp_path / "model.pdparams")
+    assert "inputs of 640 pixels, but" in caplog.text and "trained for 320: -o image_size=320" in caplog.text

@@ -82,6 +82,13 @@ def test_crowds_are_no_error_and_nothing_annotated_gives_no_losses(tmp_path):
     assert evaluate_detections(write_coco(tmp_path / "val.json", data), found).errors == {}
 
 
+def test_what_training_does_not_log_is_computed_on_demand_only(tmp_path, monkeypatch):
+    for name in ("error_breakdown", "by_ring", "confusion_matrix"):
+        monkeypatch.setattr(f"detection.evaluation.metrics.{name}", None)
+    file = write_coco(tmp_path / "val.json", coco_data(1, ["ball"], [annotation(1, 1, BALL, FIRST)]))
+    assert evaluate_detections(file, [detection(1, BALL, FIRST, 0.6)]).ap == 1
+
+
 def test_losses_of_many_images_are_those_of_coco_without_the_errors(tmp_path):
     """Crowds, equal scores, over a hundred detections in an image; false positives can be taken out of the list."""
     data, detections = random_coco(1)

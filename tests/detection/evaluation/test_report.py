@@ -26,7 +26,7 @@ def write_images(folder, data, level: int = 90) -> None:
 def evaluate(tmp_path, data, detections, **options):
     file = write_coco(tmp_path / "val.json", data)
     metrics = evaluate_detections(file, detections)
-    written = write_evaluation(tmp_path / "run" / "eval", file, tmp_path / "images", detections, metrics, **options)
+    written = write_evaluation(tmp_path / "run" / "eval", tmp_path / "images", detections, metrics, **options)
     assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "run" / "eval").iterdir())
     return metrics, tmp_path / "run" / "eval"
 

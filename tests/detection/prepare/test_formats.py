@@ -201,6 +201,9 @@ def test_roboflows_coco(tmp_path: Path) -> None:
     assert result.report["classes"] == NAMES
     assert {part: len(result.names(part)) for part in result.parts} == {"train": 1, "val": 1, "test": 1}
     assert result.boxes("train_png.rf.0123.png") == [("cube", [5, 5, 10, 10])]
+    files = [f"{part}/_annotations.coco.json" for part in ("test", "valid")]
+    other = result_of(source, "--annotations", *files)
+    assert [other.names(part) for part in ("train", "val")] == [["test_png.rf.0123.png"], ["valid_png.rf.0123.png"]]
 
 
 @pytest.mark.parametrize("form", ["yolo", "voc"])

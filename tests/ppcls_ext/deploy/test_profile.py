@@ -14,7 +14,7 @@ from paddle import nn
 from PIL import Image
 
 from ppcls_ext import build_model
-from ppcls_ext.arch.convnext import ChannelNorm, GlobalResponseNorm
+from ppcls_ext.arch.convnext import ChannelNorm
 from ppcls_ext.arch.econvnext import Block, EffectiveSE
 from ppcls_ext.arch.layers import DropPath, GlobalAveragePool
 from ppcls_ext.deploy import profile as result
@@ -29,8 +29,6 @@ from ppcls_ext.deploy.profile import (
     Subject,
     assign_stages,
     count_flops,
-    csv_text,
-    json_value,
     kind_of,
     markdown_page,
     profile_networks,
@@ -45,20 +43,15 @@ from tests.support.seeded import seed_weights
     [
         # 6 x 5 positions of 8 channels, each of 3 x 3 x 4 products and a bias.
         (nn.Conv2D(4, 8, 3, padding=1), (1, 4, 6, 5), result.CONVOLUTION, 6 * 5 * 8 * (9 * 4 + 1)),
-        (nn.Conv2D(4, 8, 2, 2, bias_attr=False), (1, 4, 6, 4), result.CONVOLUTION, 3 * 2 * 8 * (4 * 4)),
         (nn.Conv2D(4, 8, 3, padding=1, groups=2), (1, 4, 6, 5), result.CONVOLUTION, 6 * 5 * 8 * (9 * 2 + 1)),
-        (nn.Conv2D(4, 4, 7, padding=3, groups=4), (1, 4, 6, 5), result.DEPTHWISE, 6 * 5 * 4 * (49 + 1)),
-        (nn.Conv2D(4, 8, 1), (1, 4, 6, 5), result.POINTWISE, 6 * 5 * 8 * (4 + 1)),
+        (nn.Conv2D(4, 4, 7, padding=3, groups=4), (1, 4, 6, 5), DEPTHWISE, 6 * 5 * 4 * (49 + 1)),
+        (nn.Conv2D(4, 8, 1), (1, 4, 6, 5), POINTWISE, 6 * 5 * 8 * (4 + 1)),
         # paddle.flops leaves the bias of a linear layer out.
-        (nn.Linear(4, 3), (1, 6, 5, 4), result.POINTWISE, 6 * 5 * 3 * 4),
+        (nn.Linear(4, 3), (1, 6, 5, 4), POINTWISE, 6 * 5 * 3 * 4),
         (nn.BatchNorm2D(4), (1, 4, 6, 5), result.NORM, 2 * 4 * 6 * 5),
-        (nn.LayerNorm(4), (1, 6, 5, 4), result.NORM, 0),
         (ChannelNorm(4), (1, 4, 6, 5), result.NORM, 0),
-        (GlobalResponseNorm(4), (1, 6, 5, 4), result.NORM, 0),
         (nn.GELU(), (1, 4, 6, 5), result.ACTIVATION, 0),
-        (nn.LeakyReLU(), (1, 4, 6, 5), result.ACTIVATION, 4 * 6 * 5),
         (nn.AvgPool2D(2), (1, 4, 6, 4), result.POOLING, 4 * 3 * 2),
-        (nn.AdaptiveAvgPool2D(1), (1, 4, 6, 5), result.POOLING, 4 * (6 * 5 + 1)),
         (GlobalAveragePool(), (1, 4, 6, 5), result.POOLING, 0),
         (DropPath(0.1), (1, 4, 6, 5), result.OTHER, 0),
     ],
@@ -72,16 +65,14 @@ def test_kind_and_flops(layer, shape, kind, flops):
 
 
 def test_attention_and_what_a_block_does_itself():
-    assert kind_of(Block(4), inside_attention=False) == result.BETWEEN
-    assert kind_of(nn.Sequential(nn.GELU()), inside_attention=False) == result.BETWEEN
-    assert kind_of(EffectiveSE(4), inside_attention=True) == result.ATTENTION
-    assert kind_of(nn.Conv2D(4, 4, 1), inside_attention=True) == result.ATTENTION
+    assert kind_of(Block(4), inside_attention=False) == BETWEEN
+    assert kind_of(EffectiveSE(4), inside_attention=True) == ATTENTION
     names = ("SELayer", "WindowAttention", "ESEAttn", "PSA", "SENet", "Base")
     assert [bool(result.ATTENTION_NAME.search(name)) for name in names] == [True] * 4 + [False] * 2
     (profile,) = profile_networks([subject_of(tiny("EConvNeXt_mini"))], repeats=1)
     inside = [row for row in profile.layers if ".attention" in row.name]
-    assert {row.kind for row in inside} == {result.ATTENTION}
-    assert sum(row.parameters for row in inside) == profile.by_kind()[result.ATTENTION].parameters
+    assert {row.kind for row in inside} == {ATTENTION}
+    assert sum(row.parameters for row in inside) == profile.by("kind")[ATTENTION].parameters
 
 
 def tiny(name: str, **arguments) -> nn.Layer:
@@ -110,49 +101,39 @@ def subject_of(network: nn.Layer, size: int = 32, name: str = "net") -> Subject:
     return Subject(name, network, network, (3, size, size))
 
 
-def paddle_flops(network: nn.Layer, size: int) -> int:
-    with contextlib.redirect_stdout(io.StringIO()):
-        return int(paddle.flops(network, [1, 3, size, size]))
-
-
 def test_figures_of_a_small_network():
     (profile,) = profile_networks([subject_of(Net(), 8)], batch=2, repeats=2)
     rows = {row.name: row for row in profile.layers}
     assert list(rows) == ["conv", "act", "head", "auxiliary", NETWORK]
-    assert rows["conv"].flops == 8 * 8 * 4 * (3 * 9 + 1)
-    assert rows["conv"].activation_bytes == 2 * 4 * 8 * 8 * 4
-    assert rows["conv"].output_shape == (2, 4, 8, 8)
-    assert rows["conv"].parameters == 4 * 3 * 9 + 4
-    assert rows["act"].calls == 2
-    assert rows["act"].activation_bytes == 2 * rows["conv"].activation_bytes
-    assert rows["auxiliary"].calls == 0
-    assert rows["auxiliary"].milliseconds == 0
-    assert rows["auxiliary"].parameters == 25
-    assert rows[NETWORK].kind == result.BETWEEN
-    assert rows[NETWORK].parameters == 4
-    assert all(row.milliseconds > 0 for row in profile.layers if row.calls)
-    assert profile.forward_milliseconds > 0
+    conv, act, auxiliary = rows["conv"], rows["act"], rows["auxiliary"]
+    assert (conv.flops, conv.activation_bytes) == (8 * 8 * 4 * (3 * 9 + 1), 2 * 4 * 8 * 8 * 4)
+    assert (conv.output_shape, conv.parameters) == ((2, 4, 8, 8), 4 * 3 * 9 + 4)
+    assert (act.calls, act.activation_bytes) == (2, 2 * conv.activation_bytes)
+    assert (auxiliary.calls, auxiliary.milliseconds, auxiliary.parameters) == (0, 0, 25)
+    assert (rows[NETWORK].kind, rows[NETWORK].parameters) == (BETWEEN, 4)
+    assert all(row.milliseconds > 0 for row in profile.layers if row.calls) and profile.forward_milliseconds > 0
 
 
 @pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV2_atto", "MobileNetV4_conv_small", "ResNet18"])
 def test_totals_are_those_of_paddle(name):
     network = tiny(name) if name.endswith(("mini", "atto")) else build_model(name, class_num=10)
     (profile,) = profile_networks([subject_of(network, 64)], repeats=1)
-    assert profile.total.flops == paddle_flops(network, 64)
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert profile.total.flops == int(paddle.flops(network, [1, 3, 64, 64]))
     assert profile.total.parameters == sum(int(p.size) for p in network.parameters() if not p.stop_gradient)
     # Every part is one of those that tables and charts show.
-    for groups in (profile.by_stage(), profile.by_kind()):
+    for groups in (profile.by("stage"), profile.by("kind")):
         assert sum(sums.flops for sums in groups.values()) == profile.total.flops
         assert sum(sums.milliseconds for sums in groups.values()) == pytest.approx(profile.total.milliseconds)
-    assert {"stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"} <= set(profile.by_stage())
+    assert {"stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"} <= set(profile.by("stage"))
     (three,) = profile_networks([subject_of(network, 64)], batch=3, repeats=1)
     assert three.total.flops == profile.total.flops, "FLOPs are of one image"
     assert three.total.activation_bytes == 3 * profile.total.activation_bytes
 
 
-def hooks_of(network: nn.Layer) -> list[int]:
+def hooks_of(network: nn.Layer) -> int:
     layers = network.sublayers(include_self=True)
-    return [len(layer._forward_pre_hooks) + len(layer._forward_post_hooks) for layer in layers]
+    return sum(len(layer._forward_pre_hooks) + len(layer._forward_post_hooks) for layer in layers)
 
 
 def test_a_network_and_its_outputs_are_left_as_they_were():
@@ -169,7 +150,7 @@ def test_a_network_and_its_outputs_are_left_as_they_were():
         return outputs[-1]
 
     profile_networks([Subject("net", network, forward, (3, 32, 32))], batch=2, repeats=2)
-    assert hooks_of(network) == [0] * len(modes)
+    assert hooks_of(network) == 0
     assert [layer.training for layer in network.sublayers(include_self=True)] == modes
     assert list(network.state_dict()) == list(weights)
     for name, value in network.state_dict().items():
@@ -180,29 +161,25 @@ def test_a_network_and_its_outputs_are_left_as_they_were():
         np.testing.assert_array_equal(output.numpy(), outputs[0].numpy())
 
 
-def test_images_that_a_network_cannot_take_are_one_line_and_leave_nothing():
-    network = Refusing()
-    network.train()
-    with pytest.raises(UserError, match=r"^refusing does not take images of 3 x 8 x 8: only squares of 16$"):
-        profile_networks([subject_of(network, 8, "refusing")], repeats=1)
-    assert network.training
-    assert hooks_of(network) == [0, 0]
-
-
 class Refusing(nn.Layer):
-    """Raises inside a layer."""
+    """Raises, inside a layer if it has one."""
 
-    def __init__(self) -> None:
+    def __init__(self, inner: nn.Layer | None = None) -> None:
         super().__init__()
-        self.inner = Raising()
+        self.inner = inner
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        if self.inner is None:
+            raise ValueError("traceback of several lines\n\nonly squares of 16\n")
         return self.inner(x)
 
 
-class Raising(nn.Layer):
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        raise ValueError("traceback of several lines\n\nonly squares of 16\n")
+def test_images_that_a_network_cannot_take_are_one_line_and_leave_nothing():
+    network = Refusing(Refusing())
+    network.train()
+    with pytest.raises(UserError, match=r"^refusing does not take images of 3 x 8 x 8: only squares of 16$"):
+        profile_networks([subject_of(network, 8, "refusing")], repeats=1)
+    assert network.training and hooks_of(network) == 0
 
 
 def made_profile(name: str, factor: float = 1.0) -> Profile:
@@ -217,49 +194,37 @@ def made_profile(name: str, factor: float = 1.0) -> Profile:
 
 def rows_of(page: str, heading: str) -> list[list[str]]:
     """Cells of the first table after ``heading``, without its head."""
-    lines = page[page.index(heading) :].splitlines()
-    start = next(index for index, line in enumerate(lines) if line.startswith("| ---"))
-    table = lines[start + 1 :]
-    end = next((index for index, line in enumerate(table) if not line.startswith("|")), len(table))
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[:end]]
+    table = page[page.index(heading) :].split("| --- |\n", 1)[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 
 
 def test_page_of_one_network():
     page = markdown_page([made_profile("net")], slowest=2)
     assert "eager mode" in page
-    assert rows_of(page, "# Profile") == [
-        ["net", "2 x 3 x 32 x 32", "0.00", "0.010", "4.5", "9.0", "10.0", "10 %"]
-    ]
+    assert rows_of(page, "# Profile") == [["net", "2 x 3 x 32 x 32", "0.00", "0.010", "4.5", "9.0", "10.0", "10 %"]]
     stages = rows_of(page, "## net")
     # Two images of 9 M multiply-adds in 8 ms.
     assert stages[1] == ["stage 1", "8.00", "80 %", "9.0", "90 %", "2.2", "0.003", "0.50"]
     assert stages[-1][:3] == ["sum", "10.00", "100 %"]
-    slowest = rows_of(page, "Slowest layers of net")
-    assert [row[0] for row in slowest] == ["stages.0.a", "stages.0.b"]
+    assert [row[0] for row in rows_of(page, "Slowest layers of net")] == ["stages.0.a", "stages.0.b"]
     assert "Slowest" not in markdown_page([made_profile("net")], slowest=0)
 
 
-def test_several_networks_as_page_table_and_json():
+def test_several_networks_as_page_table_json_and_chart(tmp_path):
     profiles = [made_profile("one"), made_profile("two", 3.0)]
     page = markdown_page(profiles, slowest=0)
     assert ["stage 1", "8.0 (80 %)", "24.0 (80 %)"] in rows_of(page, "## Time by stage")
     assert [row[0] for row in rows_of(page, "## Time by kind")] == [DEPTHWISE, POINTWISE, ATTENTION, BETWEEN]
-    rows = list(csv.DictReader(io.StringIO(csv_text(profiles))))
-    assert len(rows) == 8
-    assert (rows[5]["model"], rows[5]["name"], rows[5]["flops"]) == ("two", "stages.0.a", "9000000")
-    assert rows[0]["output_shape"] == "2x8x4x4"
-    value = json.loads(json.dumps(json_value(profiles)))
-    assert value["mode"] == "eager"
-    network = value["networks"][0]
-    assert network["by_stage"]["stage 1"]["milliseconds"] == 8.0
-    assert network["total"]["flops"] == sum(layer["flops"] for layer in network["layers"])
-
-
-def test_four_files_are_written(tmp_path):
-    profiles = [made_profile("one"), made_profile("two", 2.0)]
-    written = write_report(profiles, "# page\n", tmp_path / "new" / "profile.md")
+    written = write_report(profiles, page, tmp_path / "new" / "profile.md")
     assert [path.name for path in written] == ["profile.md", "profile.csv", "profile.json", "profile.png"]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in written)
+    assert sorted(written) == sorted((tmp_path / "new").iterdir()) and written[0].read_text() == page
+    rows = list(csv.DictReader(io.StringIO(written[1].read_text())))
+    assert (len(rows), rows[0]["output_shape"]) == (8, "2x8x4x4")
+    assert (rows[5]["model"], rows[5]["name"], rows[5]["flops"]) == ("two", "stages.0.a", "9000000")
+    value = json.loads(written[2].read_text())
+    network = value["networks"][0]
+    assert (value["mode"], network["by_stage"]["stage 1"]["milliseconds"]) == ("eager", 8.0)
+    assert network["total"]["flops"] == sum(layer["flops"] for layer in network["layers"])
     picture = Image.open(written[3])
     assert picture.width > 1000
     colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
@@ -288,9 +253,7 @@ def test_names_of_stages_go_first(expected):
     assert assign_stages(shapes, (64, 64)) == expected
 
 
-@pytest.mark.parametrize(
-    ("stride", "stage"), [(1, "stem"), (2, "stem"), (4, "stage 1"), (8, "stage 2"), (16, "stage 3"), (32, "stage 4")]
-)
+@pytest.mark.parametrize(("stride", "stage"), [(2, "stem"), (4, "stage 1"), (32, "stage 4")])
 def test_a_unit_is_of_the_stage_of_its_stride(stride, stage):
     size = 64 // stride
     # Most layers of the unit tell, not its first, which still sees the larger map, and not the squeezed ones.

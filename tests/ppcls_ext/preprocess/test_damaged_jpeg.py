@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ppcls_ext.preprocess import ImageError, decode_image, read_image
+from tests.support.image_files import encoded_with_pillow
 
 KINDS: dict[str, dict[str, Any]] = {
     "standard tables": {},
@@ -36,9 +36,7 @@ def scenery(width: int = 320, height: int = 240) -> np.ndarray:
 
 
 def encoded(picture: np.ndarray, mode: str | None = None, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(picture).convert(mode).save(stream, "JPEG", **{"quality": 90, **options})
-    return stream.getvalue()
+    return encoded_with_pillow(Image.fromarray(picture).convert(mode), "JPEG", **{"quality": 90, **options})
 
 
 def damaged(data: bytes) -> dict[str, bytes]:
@@ -86,15 +84,12 @@ def test_every_hole_is_found_even_where_the_rest_fits_again(kind: str) -> None:
             decode_image(data[:start] + bytes(512) + data[start + 512 :])
 
 
-def test_cmyk_is_checked_too() -> None:
-    data = encoded(scenery(), "CMYK")
-    assert decode_image(data).shape == (240, 320, 3)
+@pytest.mark.parametrize("kind", KINDS)
+def test_even_pictures_noise_and_cmyk_are_accepted(kind: str) -> None:
+    options = KINDS[kind]
+    assert decode_image(encoded(scenery(), "CMYK", **options)).shape == (240, 320, 3)
     with pytest.raises(ImageError, match="damaged"):
-        decode_image(data[: len(data) // 3] + END)
-
-
-@pytest.mark.parametrize("options", list(KINDS.values()), ids=list(KINDS))
-def test_even_pictures_and_noise_are_accepted(options: dict[str, Any]) -> None:
+        decode_image(damaged(encoded(scenery(), "CMYK", **options))["cut at a third"])
     for value in (0, 128, 255):
         for shape in ((512, 512), (512, 512, 3)):
             picture = np.full(shape, value, np.uint8)

@@ -15,8 +15,6 @@ from ppcls_ext.preprocess.operators import CropImage, ResizeImage, tell_crops, w
 from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.pictures import smooth_picture
 
-CROPPED = [{"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 224}}]
-
 
 def resized_and_cropped(image: np.ndarray, crop: list[int], told: bool, **arguments: Any) -> np.ndarray:
     operators = [ResizeImage(**arguments), CropImage(crop)]
@@ -62,17 +60,11 @@ def test_pictures_of_usual_shapes_are_the_same_bit_for_bit() -> None:
         assert np.array_equal(part, whole)
 
 
-@pytest.mark.parametrize("size", [(20000, 2), (2, 20000)])
-def test_a_result_above_the_limit_is_refused_in_one_line(size: tuple[int, int]) -> None:
-    image = np.zeros((size[1], size[0], 3), np.uint8)
-    message = r"^strip: would be resized to \d+ x \d+ pixels; at most 64 megapixels are made \(max_megapixels"
-    with pytest.raises(TooManyPixelsError, match=message) as error:
-        build_pipeline(CROPPED[:1], "here")(image, "strip")
-    assert "\n" not in str(error.value)
-
-
 def test_the_limit_is_an_argument() -> None:
     image = np.zeros((10, 400, 3), np.uint8)
+    message = r"^strip: would be resized to \d+ x \d+ pixels; at most 64 megapixels are made \(max_megapixels.*\)$"
+    with pytest.raises(TooManyPixelsError, match=message):
+        build_pipeline([{"ResizeImage": {"resize_short": 256}}], "here")(np.zeros((20000, 2, 3), np.uint8), "strip")
     resize = {"resize_short": 100, "max_megapixels": 0.4}
     assert build_pipeline([{"ResizeImage": resize}], "here")(image).shape == (100, 4000, 3)
     with pytest.raises(ImageError, match="would be resized to 4000 x 100 pixels; at most 0.3 megapixels"):
@@ -83,18 +75,11 @@ def test_the_limit_is_an_argument() -> None:
         build_pipeline([{"ResizeImage": {"size": 9000}}], "here")
 
 
-@pytest.mark.parametrize(
-    "operator",
-    [{"Resize": {"target_size": [9000, 8000], "keep_ratio": False}}, {"LetterResize": {"target_size": 9000}}],
-)
-def test_the_target_of_a_detector_has_the_limit_too(operator: dict[str, Any]) -> None:
-    operators = [operator, {"Permute": {}}]
-    with pytest.raises(ConfigError, match="target_size: [89]000 x 9000 pixels are above max_megapixels, 64"):
-        build_detection_pipeline(operators, "here")
-    build_detection_pipeline(with_limit(operators, 100, DETECTION_OPERATORS), "here")
-
-
 def test_an_option_sets_the_limit_of_all_operators_that_resize() -> None:
+    letter = [{"LetterResize": {"target_size": 9000}}, {"Permute": {}}]
+    with pytest.raises(ConfigError, match="target_size: 9000 x 9000 pixels are above max_megapixels, 64"):
+        build_detection_pipeline(letter, "here")
+    build_detection_pipeline(with_limit(letter, 100, DETECTION_OPERATORS), "here")
     operators = [{"DecodeImage": {}}, {"ResizeImage": {"resize_short": 256}}, {"ToCHWImage": None}, "ToCHWImage"]
     changed = with_limit(operators, 2.5, OPERATORS)
     assert changed == [operators[0], {"ResizeImage": {"resize_short": 256, "max_megapixels": 2.5}}, *operators[2:]]

@@ -48,21 +48,16 @@ def test_a_path_that_cannot_be_used_is_a_users_problem(capsys, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "other").write_text("")
     mistakes = {
-        "folder": lambda: (tmp_path / "folder").write_text(""),
-        "file/below": lambda: (tmp_path / "file" / "below").write_text(""),
-        "absent": lambda: (tmp_path / "absent").read_text(),
-        "file": lambda: (tmp_path / "file").mkdir(),
-        "full": lambda: os.replace(tmp_path / "other", tmp_path / "folder"),
+        "folder: Is a directory": lambda: (tmp_path / "folder").write_text(""),
+        "file/below: Not a directory": lambda: (tmp_path / "file" / "below").write_text(""),
+        "absent: No such file or directory": lambda: (tmp_path / "absent").read_text(),
+        "file: File exists": lambda: (tmp_path / "file").mkdir(),
     }
-    reasons = {
-        "folder": "Is a directory", "file/below": "Not a directory", "absent": "No such file or directory",
-        "file": "File exists",
-    }  # fmt: skip
-    for name, reason in reasons.items():
-        assert leave(mistakes[name]) == 2
-        assert capsys.readouterr().err == f"error: {tmp_path / name}: {reason}\n"
+    for line, mistake in mistakes.items():
+        assert leave(mistake) == 2
+        assert capsys.readouterr().err == f"error: {tmp_path}/{line}\n"
     # Of the two files of a rename the user knows the second.
-    assert leave(mistakes["full"]) == 2
+    assert leave(lambda: os.replace(tmp_path / "other", tmp_path / "folder")) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'folder'}: Is a directory\n"
     for number in (errno.EACCES, errno.ENOSPC, errno.EROFS):
         assert leave(raising(OSError(number, os.strerror(number), "locked.json"))) == 2
@@ -79,22 +74,14 @@ def test_a_missing_package_is_one_line_and_a_missing_part_of_ours_a_traceback(ca
         run(lambda: importlib.import_module("ppcls_ext.no_such_part"))
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("train.py", "-c", "absent.yaml"),
-        ("infer.py", "-c", "absent.yaml"),
-        ("prepare_data.py", "samples", "-c", "absent.yaml", "--output", "absent"),
-        ("convert_weights.py", "a.pdparams", "b.pdparams", "--model", "EConvNeXt_mini", "--from", "ours"),
-    ],
-    ids=lambda arguments: arguments[0],
-)
-def test_tools_say_so_where_no_package_is_installed(arguments):
+def test_tools_say_so_where_no_package_is_installed():
     """``-S`` keeps Python from looking where packages are installed."""
-    command = [sys.executable, "-S", str(TOOLS / arguments[0]), *arguments[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert re.fullmatch(r"error: package \w+ is missing: run make setup and use \.venv/bin/python.*\n", done.stderr)
+    convert = ("convert_weights.py", "a.pdparams", "b.pdparams", "--model", "EConvNeXt_mini", "--from", "ours")
+    for arguments in (("train.py", "-c", "absent.yaml"), convert):
+        command = [sys.executable, "-S", str(TOOLS / arguments[0]), *arguments[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert re.fullmatch(r"error: package \w+ is missing: run make setup and use \.venv/bin/python.*\n", done.stderr)
 
 
 def test_our_own_mistakes_keep_their_traceback():
@@ -104,14 +91,6 @@ def test_our_own_mistakes_keep_their_traceback():
         run(raising(PermissionError(errno.EPERM, "a system call that names no file")))
     with pytest.raises(ZeroDivisionError):
         run(raising(ZeroDivisionError()))
-
-
-def test_overrides_gather():
-    parser = argparse.ArgumentParser()
-    add_config_arguments(parser)
-    arguments = parser.parse_args(["-c", "a.yaml", "-o", "A.b=1", "C=2", "-o", "D=3"])
-    assert (arguments.config, arguments.override) == ("a.yaml", ["A.b=1", "C=2", "D=3"])
-    assert parser.parse_args(["-c", "a.yaml"]).override == []
 
 
 def test_a_terminal_without_utf8_stops_no_command(tmp_path):
@@ -138,10 +117,12 @@ run(main)
     assert "海胆 \\udcba" in (tmp_path / "run.log").read_text(encoding="utf-8")
 
 
-def test_the_encoding_of_texts_is_stated_once_for_all(monkeypatch, capsys):
+def test_overrides_gather_and_the_encoding_of_texts_is_stated_for_all(monkeypatch, capsys):
     monkeypatch.setenv(VARIABLE, "")
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
+    arguments = parser.parse_args(["-c", "a.yaml", "-o", "A.b=1", "C=2", "-o", "D=3"])
+    assert (arguments.config, arguments.override) == ("a.yaml", ["A.b=1", "C=2", "D=3"])
     parser.parse_args(["-c", "a.yaml", "--encoding", "cp949"])
     assert os.environ[VARIABLE] == "cp949"
     assert leave(lambda: parser.parse_args(["-c", "a.yaml", "--encoding", "klingon"])) == 2

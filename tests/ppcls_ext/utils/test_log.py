@@ -33,12 +33,9 @@ def test_information_is_bare_and_the_rest_says_what_it_is(capsys):
     logger.debug("never shown")
     logging.getLogger("somebody.else").info("not ours")
     assert capsys.readouterr().out == "epoch 1\nwarning: skipped a.jpg\nerror: wrong\n"
-
-
-def test_quiet_ranks_show_warnings_only(capsys):
     set_up_logging(quiet=True)
-    logging.getLogger("ppcls_ext.weights").info("loaded")
-    logging.getLogger("ppcls_ext.weights").warning("careful")
+    logger.info("loaded")
+    logger.warning("careful")
     assert capsys.readouterr().out == "warning: careful\n"
 
 
@@ -52,10 +49,6 @@ def test_the_file_gets_the_same_messages_with_times_and_is_appended_to(tmp_path,
     set_up_logging()
     note_in_files("there is no file now")
     logging.getLogger("classification").info("not in the file")
-    lines = file.read_text(encoding="utf-8").splitlines()
-    assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", "", line) for line in lines] == [
-        "INFO first run",
-        "INFO second run: ü",
-        "ERROR it failed",
-    ]
+    shown = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (.*)$", file.read_text(encoding="utf-8"), re.M)
+    assert shown == ["INFO first run", "INFO second run: ü", "ERROR it failed"]
     assert capsys.readouterr().out == "first run\nsecond run: ü\nnot in the file\n"

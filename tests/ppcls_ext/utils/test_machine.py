@@ -18,18 +18,16 @@ def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("quota", "cores"),
-    [("150000 100000", 1), ("50000 100000", 1), ("900000 100000", 3), ("max 100000", 3), ("", 3), ("nonsense", 3)],
-)
-def test_cores_keep_to_the_quota(container: Path, quota: str, cores: int) -> None:
-    (container / "cpu.max").write_text(quota)
-    assert available_cores() == read_machine().cores == cores
+def test_cores_keep_to_the_quota(container: Path) -> None:
+    for quota, cores in (("150000 100000", 1), ("50000 100000", 1), ("900000 100000", 3), ("max 100000", 3), ("", 3)):
+        (container / "cpu.max").write_text(quota)
+        assert available_cores() == read_machine().cores == cores
 
 
 def test_memory_keeps_to_the_limit(container: Path) -> None:
     whole = read_machine()
     assert 0 < whole.memory_available <= whole.memory
+    assert 10 < memory_in_use() <= 1.01 * peak_memory()
     (container / "memory.max").write_text("max\n")
     assert read_machine().memory == whole.memory
     (container / "memory.max").write_text("1000\n")
@@ -39,7 +37,3 @@ def test_memory_keeps_to_the_limit(container: Path) -> None:
 def test_no_shared_memory_is_no_error(container: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "SHARED_MEMORY", container / "shm")
     assert (read_machine().shared_memory, read_machine().shared_memory_advice) == (None, "")
-
-
-def test_memory_of_this_process() -> None:
-    assert 10 < memory_in_use() <= 1.01 * peak_memory()

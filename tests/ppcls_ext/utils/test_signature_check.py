@@ -32,13 +32,6 @@ def test_parameters_of_a_class():
     assert parameters_of(Resize(1).method) == {"untyped": Parameter("untyped", Any, REQUIRED)}
 
 
-def test_what_fits_is_converted():
-    assert check({"size": 4, "ratio": "1.0/4.0", "mode": "b", "name": None}) == (
-        {"size": 4, "ratio": 0.25, "mode": "b", "name": None},
-        [],
-    )
-
-
 def test_all_problems_come_at_once():
     converted, problems = check({"sise": 4, 5: 2, "ratio": "much", "mode": "c", "name": "x"})
     assert converted == {"name": "x"}
@@ -52,6 +45,8 @@ def test_all_problems_come_at_once():
 
 
 def test_what_the_program_supplies_may_not_be_named_and_is_not_missing():
+    fitting = {"size": 4, "ratio": "1.0/4.0", "mode": "b", "name": None}
+    assert check(fitting) == ({**fitting, "ratio": 0.25}, [])
     assert check({}, supplied=["size"]) == ({}, [])
     _, problems = check({"size": 1}, supplied=["size"])
     assert problems == [("", "unknown argument 'size'; allowed: ratio, mode, name")]
@@ -69,7 +64,6 @@ def test_what_the_program_supplies_may_not_be_named_and_is_not_missing():
         ([0.1, 1], tuple[float, float], (0.1, 1.0)),
         ([1, 2, 3], tuple[int, ...], (1, 2, 3)),
         ({"a": 1}, Mapping[str, Any], {"a": 1}),
-        (2, Literal[1, 2, 4], 2),
         ([1, 2], int | list[int], [1, 2]),
     ],
 )
@@ -85,18 +79,15 @@ def test_values_that_fit(value, annotation, expected):
         (1.5, Annotated[float, Limits(ge=0, le=1)], "must be at least 0 and at most 1, got 1.5"),
         (-1, Annotated[float, Limits(gt=0)] | None, "must be above 0, got -1"),
         (3.0, int, "must be a whole number, got 3.0 (float)"),
-        (True, int, "must be a whole number, got True (bool)"),
         ("1/0", float, "must be a number, got '1/0' (str)"),
         (float("nan"), float, "must be a finite number, got nan"),
         ("1e999", float, "must be a finite number, got inf"),
         (10**400, float, "must be a finite number"),
-        (5, str | None, "must be a text or null, got 5 (int)"),
         ("a", list[float], "must be a list, each entry a number, got 'a' (str)"),
         ([1, "a"], list[float], "entry 1: must be a number, got 'a' (str)"),
         ([1], tuple[float, float], "must be a list of 2 entries (a number, a number), got [1] (list)"),
         (4.0, Literal[1, 2, 4], "must be one of 1, 2, 4, got 4.0"),
         ("bicubik", Literal["bicubic", "pil"], "must be one of bicubic, pil, got 'bicubik' (did you mean 'bicubic'?)"),
-        ("bicubik", Literal["bicubic"] | None, "must be one of bicubic, got 'bicubik' (did you mean 'bicubic'?)"),
         ([1], int | str, "must be a whole number or a text, got [1] (list)"),
     ],
 )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Checkpoints of facebook, timm and torchvision: equal outputs, the way back bit for bit, and clear refusals.
+"""Checkpoints of facebook, timm, torchvision and the paper's repository: equal outputs, the way back bit for bit,
+clear refusals.
 
 The checkpoints are made in numpy; ``test_torch_conversion.py`` compares with PyTorch itself.
 """
@@ -15,6 +16,9 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import CLASSIFIER, load_weights, read_metadata, read_weights, write_weights
 from ppcls_ext.weights.convert import convert_weights
 from tests.support.foreign_convnext import CLASSES, DEPTHS, DIMS, ForeignConvNeXt
+from tests.support.reference import CLASSES as PAPER_CLASSES
+from tests.support.reference import DEPTHS as PAPER_DEPTHS
+from tests.support.reference import Reference
 from tests.support.torch_files import Call, write_archive, write_old
 
 NAMES = {1: "ConvNeXtV1_test", 2: "ConvNeXtV2_test"}
@@ -210,3 +214,36 @@ def test_arguments_that_contradict_each_other(tmp_path, arguments, options, dest
     write_weights(tmp_path / "source.pdparams", {"norm.bias": np.zeros(1, np.float32)})
     with pytest.raises(UserError, match=message):
         convert_weights(tmp_path / "source.pdparams", tmp_path / destination, *arguments, **options)
+
+
+@pytest.mark.portable
+@pytest.mark.parametrize(("variant", "suffix"), [("mini", ".pdparams"), ("tiny", ".safetensors")])
+def test_the_papers_weights_give_the_same_logits(tmp_path, variant, suffix):
+    """An independent forward of them."""
+    reference, name, ours = Reference(variant), f"EConvNeXt_{variant}", tmp_path / f"ours{suffix}"
+    write_weights(tmp_path / "paper.pdparams", reference.weights)
+    conversion = convert_weights(tmp_path / "paper.pdparams", ours, name, "reference")
+    images = images_of()
+    assert_same_logits(logits(name, ours, images, PAPER_CLASSES), reference.forward(images))
+    expected_drops = [key for key in reference.weights if key.endswith("gamma") or key.startswith("norms.")]
+    assert sorted(conversion.dropped) == sorted(expected_drops)
+    assert len(expected_drops) == sum(PAPER_DEPTHS[variant]) + 12
+    other = tmp_path / f"other{'.safetensors' if suffix == '.pdparams' else '.pdparams'}"
+    convert_weights(ours, other, name, "ours")
+    assert_same_weights(read_weights(ours), read_weights(other))
+    metadata = read_metadata(ours if suffix == ".safetensors" else other)
+    assert (metadata["model"], metadata["class_num"]) == (name, str(PAPER_CLASSES))
+
+
+def test_the_wrong_model_or_size_is_a_clear_error_and_writes_nothing(tmp_path):
+    write_weights(tmp_path / "paper.pdparams", Reference("mini").weights)
+    for model, class_num, message in (
+        ("EConvNeXt_tiny", None, "does not fit EConvNeXt_tiny: this is EConvNeXt_mini: choose --model EConvNeXt_mini"),
+        ("EConvNeXt_mini", 1000, "Only the classifier differs: say --class-num 10"),
+        ("EConvNeXt_minni", None, "EConvNeXt_mini"),
+    ):
+        with pytest.raises(UserError, match=message):
+            convert_weights(
+                tmp_path / "paper.pdparams", tmp_path / "ours.pdparams", model, "reference", class_num=class_num
+            )
+    assert len(list(tmp_path.iterdir())) == 1

@@ -45,10 +45,8 @@ def test_fine_tuning_keeps_all_but_the_classifier_and_says_so_in_one_line(source
     assert sorted(report.loaded) == sorted(kept)
     for name in kept:
         np.testing.assert_array_equal(after[name], weights[name])
-    (record,) = caplog.records
-    line = record.getMessage()
-    assert "\n" not in line
-    assert f"loaded {len(kept)} of {len(weights)} weights" in line
+    (line,) = caplog.messages
+    assert "\n" not in line and f"loaded {len(kept)} of {len(weights)} weights" in line
     assert "head.weight (file [80, 10], model [80, 4])" in line
 
 
@@ -61,29 +59,19 @@ def test_another_class_num_is_an_error_unless_permitted_and_changes_nothing(sour
         np.testing.assert_array_equal(array, before[name])
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda weights: weights.pop("norm.weight"), r"1 missing in the file: norm\.weight\. Choose the model"),
-        (lambda weights: weights.update(extra=np.ones(1)), "1 not in the model: extra"),
-        (lambda weights: weights.update({"norm.bias": np.ones(3)}), r"1 of another shape: norm\.bias \(file \[3\]"),
-        (lambda weights: weights.update({"Down_Conv.conv1.conv.bias": np.ones(3)}), "--from reference"),
-    ],
-)
-def test_every_difference_is_named_even_when_the_classifier_may_differ(source, change, message):
-    weights = dict(source[1])
-    change(weights)
-    with pytest.raises(UserError, match=message):
-        load_weights(small(10), weights, may_differ=CLASSIFIER)
-
-
-def test_another_architecture_is_refused_with_few_names_and_the_count(source):
-    with pytest.raises(UserError) as refusal:
+def test_every_difference_is_named_even_when_the_classifier_may_differ(source):
+    weights = source[1]
+    for changed, message in (
+        ({name: weights[name] for name in weights if name != "norm.weight"}, "1 missing in the file: norm.weight. Cho"),
+        ({**weights, "extra": np.ones(1)}, "1 not in the model: extra"),
+        ({**weights, "norm.bias": np.ones(3)}, r"1 of another shape: norm\.bias \(file \[3\]"),
+        ({**weights, "Down_Conv.conv1.conv.bias": np.ones(3)}, "--from reference"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_weights(small(10), changed, may_differ=CLASSIFIER)
+    # Of another architecture a few names are shown, and the count.
+    with pytest.raises(UserError, match="^.{,200} missing in the file: stem.1.conv.weight, .{,700}$"):
         load_weights(small(10, "EConvNeXt_tiny"), source[0])
-    message = str(refusal.value)
-    assert "missing in the file: stem.1.conv.weight, " in message
-    assert len(message) < 1000
-    assert "\n" not in message
 
 
 def test_other_precisions_are_converted():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 import zipfile
 
 import numpy as np
@@ -38,10 +37,7 @@ def assert_refused(read, file, message="") -> None:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-@pytest.mark.parametrize(
-    ("function", "name"),
-    [(os.system, r"posix\.system"), (eval, r"\.eval"), (subprocess.getoutput, r"\.getoutput")],
-)
+@pytest.mark.parametrize(("function", "name"), [(os.system, r"posix\.system"), (eval, r"\.eval")])
 def test_a_hostile_file_of_paddle_is_refused_by_name_and_nothing_runs(tmp_path, function, name, protocol):
     witness, hostile = tmp_path / "witness", tmp_path / "hostile.pdparams"
     command = f"open({str(witness)!r}, 'w')" if function is eval else f"touch {witness}"
@@ -128,18 +124,15 @@ def test_what_is_made_of_a_file_is_no_more_than_a_few_times_its_size(tmp_path, w
     assert_refused(read_torch_weights, write(tmp_path / "alike.pth", alike), "larger than the file")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_archives_that_torch_never_writes_are_refused(tmp_path):
+    for options, message in (
         ({"without": ("data.pkl",)}, r"holds 0 data\.pkl"),
         ({"without": ("data/0",)}, "data/0 is missing"),
         ({"more": {"other/data.pkl": b"x"}}, r"holds 2 data\.pkl"),
         ({"compression": zipfile.ZIP_DEFLATED}, "compressed"),
         ({"byte_order": b"middle"}, "byte order is b'middle'"),
-    ],
-)
-def test_archives_that_torch_never_writes_are_refused(tmp_path, options, message):
-    assert_refused(read_torch_weights, write_archive(tmp_path / "odd.pth", {"w": NUMBERS}, **options), message)
+    ):
+        assert_refused(read_torch_weights, write_archive(tmp_path / "odd.pth", {"w": NUMBERS}, **options), message)
 
 
 @WRITERS
@@ -153,19 +146,15 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, write):
         assert_refused(read_pickle, tmp_path / "cut.pdparams", "damaged")
 
 
-def test_numbers_that_changed_are_found(tmp_path):
+def test_changed_other_and_missing_files_are_refused(tmp_path):
     file = write_archive(tmp_path / "changed.pth", {"w": NUMBERS})
+    assert_refused(read_weights, file, r"a format of PyTorch: convert it with tools/convert_weights\.py")
     file.write_bytes(file.read_bytes().replace(NUMBERS.tobytes(), (NUMBERS + 1).tobytes()))
     assert_refused(read_torch_weights, file, "CRC-32.*data/0")
-
-
-def test_other_and_missing_files_are_refused(tmp_path):
     for content in (b"hello", pickle.dumps({"w": 1}, protocol=2), b"\x80\x02K\x01.", b"PK\x03\x04"):
         (tmp_path / "other.pth").write_bytes(content)
         assert_refused(read_torch_weights, tmp_path / "other.pth", "refused|damaged")
     assert_refused(read_torch_weights, tmp_path / "none.pth", "cannot be read")
-    file = write_archive(tmp_path / "theirs.pth", {"w": NUMBERS})
-    assert_refused(read_weights, file, r"a format of PyTorch: convert it with tools/convert_weights\.py")
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
@@ -215,28 +204,24 @@ def test_reads_what_paddle_saves(tmp_path, protocol):
 
 
 @WRITERS
-def test_tensors_of_every_kind_come_back_exactly(tmp_path, write):
+def test_tensors_of_every_kind_views_bfloat16_and_plain_bytes(tmp_path, write):
     kinds = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "c8")
     arrays = {kind: np.arange(6, dtype=kind).reshape(2, 3) for kind in kinds}
     arrays |= {"flags": np.array([True, False]), "scalar": np.array(2.5, np.float32), "none": np.zeros((0, 3))}
-    read = read_torch_weights(write(tmp_path / "kinds.pth", arrays))
-    assert list(read) == list(arrays)
-    for name, array in arrays.items():
-        assert (read[name].dtype, read[name].shape) == (array.dtype, array.shape)
-        np.testing.assert_array_equal(read[name], array)
-
-
-@WRITERS
-def test_views_bfloat16_and_plain_bytes(tmp_path, write):
     weights = {
-        "whole": Tensor(NUMBERS, (4, 6), (6, 1), key="7"),
-        "transposed": Tensor(NUMBERS, (6, 4), (1, 6), key="7"),
-        "part": Tensor(NUMBERS, (2, 2), (6, 1), offset=8, key="7"),
-        "parameter": Parameter(Tensor(NUMBERS, (24,), (1,), key="7")),
+        **arrays,
+        "whole": Tensor(NUMBERS, (4, 6), (6, 1), key="base"),
+        "transposed": Tensor(NUMBERS, (6, 4), (1, 6), key="base"),
+        "part": Tensor(NUMBERS, (2, 2), (6, 1), offset=8, key="base"),
+        "parameter": Parameter(Tensor(NUMBERS, (24,), (1,), key="base")),
         "brain": Tensor(np.array([0x3FC0, 0xC000], dtype=np.uint16), storage="BFloat16Storage"),
         "bytes": Tensor(NUMBERS.view(np.uint8), (24,), (1,), storage="UntypedStorage", element_type="float32"),
     }
     read = read_torch_weights(write(tmp_path / "views.pth", weights))
+    assert list(read) == list(weights)
+    for name, array in arrays.items():
+        assert (read[name].dtype, read[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(read[name], array)
     np.testing.assert_array_equal(read["transposed"], NUMBERS.reshape(4, 6).T)
     np.testing.assert_array_equal(read["part"], NUMBERS.reshape(4, 6)[1:3, 2:4])
     np.testing.assert_array_equal(read["parameter"], NUMBERS)
@@ -283,15 +268,12 @@ def test_several_sets_of_weights_are_chosen_by_name(tmp_path):
         read_torch_weights(plain, "model")
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
+def test_files_without_weights_are_refused(tmp_path):
+    for value, message in (
         ([1, 2], "holds a list, expected a dictionary"),
         (NUMBERS, "holds a tensor, expected"),
         ({}, "holds no weights by name, only: nothing"),
         ({"w": NUMBERS, "note": "text"}, "entry 'note' is a str, not a weight"),
         ({"two\nlines": 3}, r"only: 'two\\nlines'$"),
-    ],
-)
-def test_files_without_weights_are_refused(tmp_path, value, message):
-    assert_refused(read_torch_weights, write_archive(tmp_path / "odd.pth", value), message)
+    ):
+        assert_refused(read_torch_weights, write_archive(tmp_path / "odd.pth", value), message)
