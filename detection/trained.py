@@ -58,47 +58,26 @@ class TrainedDetector:
         """
         section = self.config.data.get("TestReader")
         operators = section.get("sample_transforms") if isinstance(section, dict) else None
-        if not isinstance(operators, list) or not operators:
-            message = "is missing: it says how an image is prepared for prediction and export"
-            raise UserError(self.config.document.problem(OPERATORS_KEY, message))
-        return operators
+        if isinstance(operators, list) and operators:
+            return operators
+        message = "is missing: it says how an image is prepared for prediction and export"
+        raise UserError(self.config.document.problem(OPERATORS_KEY, message))
 
     def predictor(self, max_resized_megapixels: float | None = None) -> DetectionPredictor:
         """Returns a predictor that runs the model as it is, without an export; the limit is that of ``with_limit``."""
         operators = with_limit(self.transforms, max_resized_megapixels, DETECTION_OPERATORS)
         prepare = build_detection_pipeline(operators, OPERATORS_KEY)
         return DetectionPredictor(
-            EagerBackend(self.model),
-            prepare,
-            self.class_names,
-            self.config.num_classes,
-            [-1, 3, -1, -1],
-            form_of(self.model),
-            model_name=self.name,
-            enhance=prepare.enhancement,
-            value_range=prepare.value_range,
+            EagerBackend(self.model), prepare, self.class_names, self.config.num_classes, [-1, 3, -1, -1],
+            form_of(self.model), model_name=self.name, enhance=prepare.enhancement, value_range=prepare.value_range,
             thresholds=self.recommended()[0],
-        )
+        )  # fmt: skip
 
     def export(
-        self,
-        folder: Path,
-        nms: bool = True,
-        size: Sequence[int] | None = None,
-        formats: Sequence[str] = ("paddle",),
+        self, folder: Path, nms: bool = True, size: Sequence[int] | None = None, formats: Sequence[str] = ("paddle",),
         precisions: Sequence[str] = ("fp32",),
-    ) -> DetectionDescription:
-        """Exports the model to ``folder``, compared on images of ``EvalDataset`` where they are there.
-
-        Args:
-            folder: is replaced by the export.
-            nms: let the network give detections; if not, it gives the boxes of all anchors.
-            size: height and width of the network's input, if not those of ``TestReader``.
-            formats, precisions: see ``export_detector``.
-
-        Raises:
-            UserError: see ``export_detector``.
-        """
+    ) -> DetectionDescription:  # fmt: skip
+        """Exports the model, compared on images of ``EvalDataset`` where they are there; see ``export_detector``."""
         evaluated = (self.config.data.get("EvalReader") or {}).get("sample_transforms")
         if evaluated is not None and evaluated != self.transforms:
             logger.warning("TestReader, by which the export prepares images, is not EvalReader: figures may differ")
@@ -107,19 +86,10 @@ class TrainedDetector:
         if thresholds is not None and size is not None:
             logger.warning("the recommended thresholds were found at the size of EvalReader, not at %s", size)
         return export_detector(
-            self.model,
-            folder,
-            model_name=self.name,
-            class_num=self.config.num_classes,
-            preprocess=self.transforms,
-            nms=nms,
-            size=size,
-            classes=self.class_names,
-            images={**evaluation_images(self.config), **example_images()},
-            formats=formats,
-            precisions=precisions,
-            thresholds=thresholds,
-        )
+            self.model, folder, model_name=self.name, class_num=self.config.num_classes, preprocess=self.transforms,
+            nms=nms, size=size, classes=self.class_names, formats=formats, precisions=precisions,
+            images={**evaluation_images(self.config), **example_images()}, thresholds=thresholds,
+        )  # fmt: skip
 
     def recommended(self) -> tuple[Thresholds | None, str]:
         """Returns the thresholds that ``tools/eval.py`` found for these very weights, and a line that says whence."""

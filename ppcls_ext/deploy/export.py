@@ -40,20 +40,11 @@ FILE_STEM = "inference"
 
 
 def export_classifier(
-    model: nn.Layer,
-    folder: str | os.PathLike[str],
-    *,
-    model_name: str,
-    class_num: int,
-    image_shape: Sequence[int],
-    preprocess: list[Any],
-    topk: int = 5,
-    classes: Sequence[str] | None = None,
-    images: Mapping[str, ImageSource] | None = None,
-    tolerance: float | None = None,
-    formats: Sequence[str] = ("paddle",),
-    precisions: Sequence[str] = (EXACT,),
-) -> Description:
+    model: nn.Layer, folder: str | os.PathLike[str], *, model_name: str, class_num: int, image_shape: Sequence[int],
+    preprocess: list[Any], topk: int = 5, classes: Sequence[str] | None = None,
+    images: Mapping[str, ImageSource] | None = None, tolerance: float | None = None,
+    formats: Sequence[str] = ("paddle",), precisions: Sequence[str] = (EXACT,),
+) -> Description:  # fmt: skip
     """Exports ``model``, reloads every file with the engine that will run it, and compares that with the model.
 
     Args:
@@ -88,14 +79,9 @@ def export_classifier(
                 "it is no classifier of that many classes"
             )
         description = Description(
-            folder=target,
-            model_name=model_name,
-            class_num=class_num,
-            input_shape=[-1, *image_shape],
-            preprocess=preprocess,
-            topk=min(topk, class_num),
-            classes=list(classes) if classes else None,
-        )
+            folder=target, model_name=model_name, class_num=class_num, input_shape=[-1, *image_shape],
+            preprocess=preprocess, topk=min(topk, class_num), classes=list(classes) if classes else None,
+        )  # fmt: skip
         network = Network(lambda: _Deployed(model), {"image": [None, *image_shape]}, ["logits"])
         write_export(description, network, requests, ClassifierComparison(trained, inputs, tolerance))
     finally:
@@ -105,8 +91,7 @@ def export_classifier(
 
 
 class _Deployed(nn.Layer):
-    """The classifier that is exported: a layer of its own, because ``to_static`` replaces the ``forward`` of its
-    layer."""
+    """The classifier that is exported: its own layer, because ``to_static`` replaces the ``forward`` of its layer."""
 
     def __init__(self, network: nn.Layer) -> None:
         super().__init__()
@@ -181,11 +166,9 @@ class Network:
 
 
 def write_export(
-    description: Description | DetectionDescription,
-    network: Network,
-    requests: Sequence[Request],
+    description: Description | DetectionDescription, network: Network, requests: Sequence[Request],
     comparison: Comparison,
-) -> None:
+) -> None:  # fmt: skip
     """Writes an export folder in one step, and only if every artefact agrees with the model.
 
     Args:
@@ -206,12 +189,10 @@ def write_export(
             stem = FILE_STEM if first else f"{FILE_STEM}_{request.precision}"
             files = WRITERS[request.format](network, temporary, stem, request.precision)
             artefact = Artefact(
-                format=request.format,
-                precision=request.precision,
-                model_file=files[0],
+                format=request.format, precision=request.precision, model_file=files[0],
                 weights_file=files[1] if len(files) > 1 else None,
                 checksums={name: sha256_of(temporary / name) for name in files},
-            )
+            )  # fmt: skip
             engines = _open_engines(description, artefact)
             artefact.computed_in = next(iter(engines.values())).computed_in
             try:
@@ -262,10 +243,8 @@ def _write_openvino(network: Network, folder: Path, stem: str, precision: str) -
 
 # How each format is written: network, folder, stem of the file names, precision -> names of the files.
 WRITERS: dict[str, Callable[[Network, Path, str, str], list[str]]] = {
-    "paddle": _write_paddle,
-    "onnx": _write_onnx,
-    "openvino": _write_openvino,
-}
+    "paddle": _write_paddle, "onnx": _write_onnx, "openvino": _write_openvino,
+}  # fmt: skip
 
 
 def _open_engines(description: Description | DetectionDescription, artefact: Artefact) -> dict[str, Any]:
@@ -283,8 +262,7 @@ def _open_engines(description: Description | DetectionDescription, artefact: Art
 def example_images() -> dict[str, np.ndarray]:
     """Returns pictures by name, ``uint8`` RGB ``[H, W, 3]``: shapes and lights that photographs come in.
 
-    They are drawn from fixed numbers: smooth light, sharp edges and sensor noise; wide, high, nearly black,
-    overexposed, and smaller than any network's input. They are the same on every machine.
+    They are drawn from fixed numbers, the same on every machine: smooth light, sharp edges and sensor noise.
     """
     generator = np.random.default_rng(20250829)
     return {

@@ -59,7 +59,7 @@ class Document:
         while key:
             if key in self.lines:
                 return self.lines[key]
-            key = parent_key(key)
+            key = key[: max(key.rfind("."), key.rfind("["), 0)]
         return str(self.path)
 
     def is_overridden(self, key: str) -> bool:
@@ -82,21 +82,10 @@ class Document:
         holder[last] = value
 
 
-def parent_key(key: str) -> str:
-    """Returns ``A.b`` for ``A.b[0]`` and ``A.b.c``; an empty string for a key at the top."""
-    cut = max(key.rfind("."), key.rfind("["))
-    return key[:cut] if cut > 0 else ""
-
-
 def load_config_file(
     path: str | Path, overrides: Sequence[str] = (), loader: type[ConfigLoader] = ConfigLoader
 ) -> Document:
-    """Reads a YAML file and applies ``KEY.SUB=VALUE`` changes.
-
-    Args:
-        path: the file.
-        overrides: the changes.
-        loader: reads the file; one of its own has constructors for tags such as ``!COCODataSet``.
+    """Reads a YAML file with ``loader``, whose own kinds have constructors for tags, and applies ``KEY.SUB=VALUE``.
 
     Raises:
         UserError: the file is missing, is no YAML, holds a key twice or is not a mapping; a change has no ``=``, names
@@ -228,7 +217,10 @@ def apply_override(document: Document, change: str) -> None:
         if last and is_text and not is_empty(text) and text.lower() not in _TRUTH:
             value, refusal = parse_text(text), ""
         if isinstance(holder, list):
-            index = _list_index(change, dotted, holder, part)
+            if not str(part).isdigit() or int(part) >= len(holder):
+                allowed = f"0 to {len(holder) - 1}" if holder else "none (the list is empty)"
+                raise UserError(f"-o {change}: '{dotted}' is a list; '{part}' is not one of its entries {allowed}")
+            index = int(part)
             dotted = f"{dotted}[{index}]"
             if last:
                 holder[index] = value
@@ -267,13 +259,6 @@ def _entry(holder: Any, part: str | int) -> Any:
     return holder[int(part)] if there else None
 
 
-def _list_index(change: str, dotted: str, holder: list[Any], part: str | int) -> int:
-    if not str(part).isdigit() or int(part) >= len(holder):
-        allowed = f"0 to {len(holder) - 1}" if holder else "none (the list is empty)"
-        raise UserError(f"-o {change}: '{dotted}' is a list; '{part}' is not one of its entries {allowed}")
-    return int(part)
-
-
 def plain_copy(value: Any, _above: tuple[int, ...] = ()) -> Any:
     """Returns a copy of dictionaries and lists in which no part stands twice (YAML anchors share theirs).
 
@@ -306,9 +291,7 @@ def flatten(value: Any, key: str = "") -> dict[str, Any]:
 def changed_keys(before: dict[str, Any], now: dict[str, Any], without_effect: tuple[str, ...] = ()) -> list[str]:
     """Returns ``KEY BEFORE -> NOW`` for each dotted key that differs between two configurations, sorted.
 
-    Args:
-        before, now: nested mappings.
-        without_effect: beginnings of dotted keys that may differ.
+    Keys that begin with one of ``without_effect`` may differ.
     """
     old, new = flatten(before), flatten(now)
     return [

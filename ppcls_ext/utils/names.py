@@ -33,7 +33,6 @@ LEFT_BEHIND = frozenset({
 # Two letters or more: C:/ is a drive.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _DRIVE = re.compile(r"/?[A-Za-z]:")
-OTHER_LETTERS, OTHER_FOLDERS = "in other case or accents", "without the folders of another place"
 
 
 def is_left_behind(name: str) -> bool:
@@ -118,12 +117,7 @@ def components(path: str) -> tuple[str, ...]:
 
 
 class NamedFiles:
-    """Files by name; where none has the very name, those whose name differs in case or accents only.
-
-    Args:
-        files: the files.
-        name_of: the name of a file: the base name unless given.
-    """
+    """Files by name (``name_of``); where none has the very name, those that differ in case or accents only."""
 
     def __init__(self, files: Iterable[Path], name_of: Callable[[Path], str] = lambda file: file.name) -> None:
         self._exact: dict[str, list[Path]] = defaultdict(list)
@@ -181,13 +175,7 @@ class _Folders:
 def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
     """Finds the files below a folder that a list or an annotation file names, and logs one line if any was respelt.
 
-    Args:
-        root: the folder.
-        names: as they are stated.
-        what: the file that states them, for messages; empty to say nothing.
-
-    Returns:
-        The path below ``root`` of each; a name that leads nowhere stays as it is.
+    ``what`` is the file that states them, for messages; empty to say nothing. A name that leads nowhere stays as it is.
 
     Raises:
         UserError: a name fits several files.
@@ -210,12 +198,12 @@ def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
         return bool(paths)
 
     for name in missing:
-        if found_as := next(((path, how) for path, how in spellings(name).items() if folders.has(path)), None):
-            found[name] = found_as
+        if spelt := next((spelt for spelt in spellings(name).items() if folders.has(spelt[0])), None):
+            found[name] = spelt
             continue
         for path in spellings(name):
             parts, absolute = components(path), is_absolute(path)
-            if not absolute and parts and look(name, parts, OTHER_LETTERS):
+            if not absolute and parts and look(name, parts, "in other case or accents"):
                 break
             # Of an absolute path any beginning may be another machine's, of another one only what `root` ends with.
             cuts = [
@@ -223,7 +211,8 @@ def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
                 for cut in range(len(parts))
                 if absolute or (cut and [folded_name(part) for part in parts[:cut]] == own_end[-cut:])
             ]
-            cut = next((cut for cut in cuts if look(name, parts[cut:], OTHER_FOLDERS)), None)
+            other = "without the folders of another place"
+            cut = next((cut for cut in cuts if look(name, parts[cut:], other)), None)
             if cut is not None:
                 dropped[name] = parts[:cut]
                 break

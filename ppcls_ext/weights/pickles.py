@@ -328,10 +328,8 @@ class SafeUnpickler(pickle.Unpickler):
     def plain(self, value: Any, made: dict[int, Any]) -> Any:
         """Returns ``value`` with arrays in the place of their pickled forms, through dictionaries, lists and tuples.
 
-        Args:
-            value: part of what was loaded.
-            made: results by the id of their source: what a file mentions twice is made once, or lists of the same lists
-                would become endless.
+        ``made`` are results by the id of their source: what a file mentions twice is made once, or lists of the same
+        lists would become endless.
         """
         if id(value) not in made:
             result = value
@@ -390,11 +388,8 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
 
 
 def read_torch_weights(path: str | os.PathLike[str], entry: str | None = None) -> dict[str, np.ndarray]:
-    """Reads one set of weights of a file of ``torch.save`` (``.pth``, ``.pt``).
-
-    Args:
-        path: the file.
-        entry: which entry of the file holds the weights ("model", "model_ema"); None: there must be one only.
+    """Reads one set of weights of a file of ``torch.save`` (``.pth``, ``.pt``): that under ``entry`` ("model",
+    "model_ema"), or the only one.
 
     Returns:
         Arrays by name, not to be written to; bfloat16 is widened to float32.
@@ -457,9 +452,7 @@ def _load_old(content: bytes) -> tuple[Any, SafeUnpickler]:
         raise RefusedError("it is of an unknown version of torch.save; save it anew with today's PyTorch")
     system = SafeUnpickler(stream, size).load()
     order = "<" if not isinstance(system, dict) or system.get("little_endian", True) else ">"
-    unpickler = SafeUnpickler(
-        stream, size, read_storage=lambda _key, bytes_: np.zeros(bytes_, np.uint8), order=order
-    )
+    unpickler = SafeUnpickler(stream, size, read_storage=lambda _, count: np.zeros(count, np.uint8), order=order)
     value = unpickler.load()
     for key in SafeUnpickler(stream, size).load():
         stream.read(8)
