@@ -23,15 +23,9 @@ PARTS = ("train", "val", "test")
 
 
 class Layout(NamedTuple):
-    """Where a form keeps images and annotations (with the part in place of ``{}``), and how it writes them.
-
-    Attributes:
-        images, annotations: folders.
-        suffix: of the annotation files.
-        text: writes the annotation of an image, called by its file name.
-        finish: writes what describes the set: its folder, the classes, and the file names by part.
-        crowds: there is a mark for boxes of which nothing is learnt.
-    """
+    """Where a form keeps images and annotations (with the part in place of ``{}``) and its suffix; what writes the
+    annotation of an image, called by its file name, and what describes the set (folder, classes, file names by part);
+    whether it has a mark for boxes of which nothing is learnt."""
 
     images: str
     annotations: str
@@ -87,15 +81,8 @@ LAYOUTS = {
 
 
 def export_set(source: Path, form: str, output: Path, images: str = "link", overwrite: bool = False) -> None:
-    """Writes a prepared data set in another form; order of classes and parts stay, names of images unless two differ in
-    their suffix only.
-
-    Args:
-        source: a folder with ``images`` and ``annotations/PART.json``.
-        form: a key of :data:`LAYOUTS`.
-        output: the folder to write.
-        images: ``link`` or ``copy``.
-        overwrite: replace an exported set that is there.
+    """Writes a prepared data set in another form, a key of :data:`LAYOUTS`; order of classes and parts stay, names of
+    images unless two differ in their suffix only. ``images``: ``link`` or ``copy``.
 
     Raises:
         UserError: ``source`` is no prepared set, or ``output`` may not be written.

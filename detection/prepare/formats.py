@@ -192,11 +192,8 @@ def _yolo_description(source: Path) -> tuple[Path | None, dict[str, Any]]:
 def _read_yolo_file(path: Path, names: dict[int, str], pose: bool, unknown: list[str]) -> VocAnnotation:
     """Reads ``class x y w h`` (centre and size) or ``class x y x y x y ...`` (an outline), as fractions of the picture.
 
-    Args:
-        path: the file.
-        names: of the classes by number.
-        pose: what follows the fifth number are key points.
-        unknown: gets file, line and number of each class that has no name.
+    ``pose``: what follows the fifth number are key points. ``unknown`` gets file, line and number of classes without a
+    name.
     """
     boxes = []
     for line, text in enumerate(read_text(path).split("\n"), start=1):
@@ -440,17 +437,11 @@ def read_format(
 def change_classes(
     frames: Sequence[Frame], classes: Sequence[str], rename: Sequence[str], drop: Sequence[str], ledger: Ledger
 ) -> list[str]:
-    """Renames, merges and drops classes in place, by ``--rename A=B`` and ``--drop A``, all at once.
-
-    Args:
-        frames: as they were read.
-        classes: in their order, as far as the source states one.
-        rename: texts ``A=B``; classes that get one name are merged.
-        drop: names of classes whose boxes are left out; an image that showed nothing else shows nothing.
-        ledger: gets how many boxes each concerned.
+    """Renames, merges and drops classes in place, by ``--rename A=B`` and ``--drop A``, all at once. An image that
+    showed dropped classes only shows nothing.
 
     Returns:
-        The classes in their order: the source's, else by their names.
+        The classes in their order: the source's (``classes``), else by their names.
 
     Raises:
         UserError: there is no such class, a text is no ``A=B``, or a class is meant twice.
