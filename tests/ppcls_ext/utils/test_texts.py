@@ -160,7 +160,7 @@ def test_a_stated_encoding_wins_unless_utf8_is_beyond_doubt(caplog):
     [
         (TEXT.encode()[:-12] + b"\xff\n", "line 2 is damaged: the text is UTF-8"),
         (b"a.jpg 0\n\0\0\0\0", "holds zero bytes"),
-        (codecs.BOM_UTF16_LE + b"a\0b", "begins as UTF-16-LE but is damaged"),
+        (codecs.BOM_UTF16_LE + b"a\0b", "begins as UTF-16 but is damaged"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "holds zero bytes"),
     ],
 )
