@@ -17,11 +17,7 @@ from detection.yolov10.head import YOLOv10Head
 
 
 def weigh_classes(head: Any, weights: np.ndarray) -> None:
-    """Gives the head of a detector its class weights, in place.
-
-    Args:
-        head: a ``PPYOLOEHead`` or ``YOLOv10Head``.
-        weights: ``float32`` ``[K]``.
+    """Gives a ``PPYOLOEHead`` or ``YOLOv10Head`` its class weights, ``float32`` ``[K]``, in place.
 
     Raises:
         ValueError: the head has no loss that takes them.

@@ -17,15 +17,10 @@ LENGTHS = re.compile(
 
 
 def fit(rate: Any, epochs: int, steps: int, factor: float) -> list[str]:
-    """Fits a schedule to its run; returns what is said of it, a line each.
+    """Fits ppdet's ``LearningRate`` to a run, in place; returns what is said of it, a line each.
 
-    A warm-up takes at most half of the run. A cosine is not shorter than the run, whose rest would not learn.
-
-    Args:
-        rate: ppdet's ``LearningRate``, changed in place before it is called.
-        epochs: length of the run.
-        steps: optimizer steps of an epoch.
-        factor: what every rate is multiplied by.
+    A warm-up takes at most half of the run. A cosine is not shorter than the run, whose rest would not learn. An epoch
+    has so many optimizer ``steps``; every rate is multiplied by ``factor``.
     """
     rate.base_lr = float(rate.base_lr) * factor
     lines, place = [], "LearningRate.schedulers"
@@ -55,13 +50,7 @@ def fit(rate: Any, epochs: int, steps: int, factor: float) -> list[str]:
 
 
 def late_epochs(data: Mapping[str, Any], head: Any, epochs: int) -> list[str]:
-    """Returns a line for each first part of the training that lasts as long as the run of so many ``epochs``.
-
-    Args:
-        data: of the configuration.
-        head: the detector's head.
-        epochs: length of the run.
-    """
+    """Returns a line for each first part of the training that lasts as long as the run of so many ``epochs``."""
     parts = {
         f"{type(head).__name__}.static_assigner_epoch": getattr(head, "static_assigner_epoch", 0),
         "TrainReader.mosaic_epoch": data["TrainReader"].get("mosaic_epoch") or 0,

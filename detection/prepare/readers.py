@@ -45,11 +45,7 @@ def shown_path(path: Path, source: Path) -> str:
 
 
 def find_file(option: str, path: Path, source: Path) -> Path:
-    """Returns a file that an option names, looked up from here and from the source folder.
-
-    Raises:
-        UserError: it is in neither place.
-    """
+    """Returns a file that an option names, here or in the source folder; a ``UserError`` if it is in neither."""
     found = next((choice for choice in map(meant_path, (path, source / path)) if choice.is_file()), None)
     if found is None:
         raise UserError(f"{option} {path}: no such file, neither here nor in {source}")
@@ -177,14 +173,8 @@ BOX_TAGS = (
 
 
 class VocAnnotation(NamedTuple):
-    """Content of one annotation file.
-
-    Attributes:
-        filename, folder: base names of the image that it names and of the folder that it states; empty if none.
-        boxes: its objects.
-        size: width and height that it states.
-        metadata: ``{"sonar": {...}}`` if there is such a block.
-    """
+    """Content of one annotation file: base names of the image and of the folder that it states (empty if none),
+    objects, stated width and height, and ``{"sonar": {...}}`` if there is such a block."""
 
     filename: str
     folder: str
@@ -194,12 +184,7 @@ class VocAnnotation(NamedTuple):
 
 
 def read_voc(path: Path) -> VocAnnotation:
-    """Reads a VOC-like file.
-
-    Raises:
-        AnnotationError: it is no XML or no annotation.
-        OSError: it cannot be read.
-    """
+    """Reads a VOC-like file; an :class:`AnnotationError` if it is none."""
     root = read_xml(path)
     if root.tag.lower() != "annotation":
         raise AnnotationError(f"its root is <{root.tag}>, not <annotation>")
@@ -307,16 +292,13 @@ def read_voc_folder(
     """Reads all annotation files below a folder, in any nesting, and finds the image of each.
 
     Args:
-        source: the raw folder.
+        source: the raw folder; a ``UserError`` if it holds no image.
         ledger: gets what could not be read or paired; boxes that were read are counted as input.
         read: reads one of them; raises :class:`AnnotationError` where it is none.
         files: the annotation files, each of one image; all XML files unless given.
 
     Returns:
         Frames with an annotation file, and frames without one.
-
-    Raises:
-        UserError: ``source`` holds no image.
     """
     images = images_below(source, ledger)
     files = files_in(source, {".xml"}) if files is None else files
@@ -335,9 +317,8 @@ def read_voc_folder(
     def find(file: Path, stem: str, folder: str = "") -> list[Path]:
         """Returns the images of a name that ``file`` may belong to: one if it is clear.
 
-        In trees that mirror each other that is the image at the same place. Else, of several, those count that share
-        the longest path with the annotation file, then those in the folder that it states, then those in the folder
-        with most images for the annotation files beside it.
+        The image at the same place in trees that mirror each other; else those that share the longest path with the
+        file, that lie in the folder that it states, in the folder with most images for the files beside it.
         """
         free = [image for image in by_stem.find(stem) if image not in mirrored]
         return _best(
@@ -479,8 +460,7 @@ def read_coco_folder(
 
     Args:
         source: the raw folder.
-        annotations: one file, or those for training and validation, looked up from here and from the source folder;
-            empty finds them by their names.
+        annotations: one file, or those for training and validation; empty finds them by their names.
         ledger: gets what could not be used; boxes that were read are counted as input.
 
     Returns:
@@ -535,17 +515,8 @@ def coco_frames(
     images: NamedFiles,
     ledger: Ledger,
 ) -> list[Frame]:
-    """Returns the frames of one COCO file, with their images.
-
-    Args:
-        source: the source folder.
-        file: the COCO file, named from ``source`` on.
-        content: what it holds.
-        part: the part that it describes, if it does.
-        images: the images below the source folder by base name; no others are ever found, whatever a file holds
-            (``..``, an absolute path).
-        ledger: gets what could not be used; boxes that were read are counted as input.
-    """
+    """Returns the frames of one COCO file, which describes ``part``, with their images, taken from ``images`` and
+    nowhere else, whatever a file holds (``..``, an absolute path)."""
     shown = shown_path(file, source)
     coco = read_coco(file, ledger, shown, content)
     if outlines := sum(raw.outlined for frame in coco.frames for raw in frame.raw):

@@ -25,13 +25,9 @@ Parts = dict[str, list[Frame]]
 
 
 def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[str], ledger: Ledger) -> Parts:
-    """Splits by files that list names: base names with or without suffix, or paths below the source folder.
-
-    Args:
-        frames: all frames.
-        lists: for each part its file; what follows white space on a line (labels) is left out.
-        absent: names of frames that were rejected before, so that a list may still name them.
-        ledger: gets names without a frame, names listed twice, and frames that no list names.
+    """Splits by files that list names: base names with or without suffix, or paths below the source folder; what
+    follows white space on a line (labels) is left out. ``absent`` are frames that were rejected before, so that a list
+    may name them.
 
     Raises:
         UserError: a list holds no text or no name, a frame is in two lists, or a part would be empty.
@@ -106,13 +102,8 @@ def split_by_source(frames: Sequence[Frame], ledger: Ledger) -> Parts:
 
 
 def split_by_seed(frames: Sequence[Frame], classes: int, fraction: float, seed: int) -> tuple[Parts, dict[str, Any]]:
-    """Splits groups of near-identical frames, so that no frame of validation looks like one of training.
-
-    Args:
-        frames: all frames, at least one.
-        classes: how many classes there are.
-        fraction: wanted share of validation, above 0 and below 1.
-        seed: chooses among splits of equal worth.
+    """Splits groups of near-identical frames, so that no frame of validation looks like one of training; ``fraction``
+    is the wanted share of validation, above 0 and below 1.
 
     Returns:
         The parts, and how they were made, for ``split.json``.
@@ -190,8 +181,8 @@ def group_frames(looks: np.ndarray, together: Sequence[tuple[int, int]] = ()) ->
         together: pairs of frames, by number, that belong to one group whatever they look like.
 
     Returns:
-        The group of each frame, ``int64`` ``[N]``, numbered from 0 in the order of their first frames, and the
-        correlation from which two frames were taken to be alike.
+        The group of each, ``int64`` ``[N]``, numbered in the order of first frames, and the correlation that counts as
+        alike.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -254,8 +245,6 @@ def choose_validation(counts: np.ndarray, fraction: float, seed: int) -> np.ndar
 
     Args:
         counts: ``int64`` ``[G, 1 + K]``: for each group its frames and its boxes of each class.
-        fraction: wanted share of validation, above 0 and below 1.
-        seed: chooses the starts.
 
     Returns:
         ``bool`` ``[G]``: true for validation. Neither side is empty if there are at least two groups.

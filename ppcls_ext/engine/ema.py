@@ -23,15 +23,10 @@ class ExponentialMovingAverage:
     """
 
     def __init__(self, model: paddle.nn.Layer, decay: float) -> None:
-        self._model = model
-        self.decay = decay
-        self.updates = 0
+        self._model, self.decay, self.updates = model, decay, 0
         self._held: frozenset[str] = frozenset()
-        self.average = {
-            name: value.detach().clone().astype("float32")
-            for name, value in model.state_dict().items()
-            if value.is_floating_point()
-        }
+        values = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+        self.average = {name: value.detach().clone().astype("float32") for name, value in values.items()}
 
     @paddle.no_grad()
     def update(self) -> None:
@@ -56,9 +51,7 @@ class ExponentialMovingAverage:
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns the averaged state as arrays, complete: entries that are not averaged are the model's."""
-        state = {name: value.numpy() for name, value in self._model.state_dict().items()}
-        state.update({name: value.numpy() for name, value in self.average.items()})
-        return state
+        return {name: value.numpy() for name, value in {**self._model.state_dict(), **self.average}.items()}
 
     def restore(self, state: dict[str, np.ndarray], updates: int) -> None:
         """Takes over a state that :meth:`state` returned."""

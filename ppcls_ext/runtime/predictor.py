@@ -491,11 +491,7 @@ class DetectionPredictor:
 
 
 def threshold_of(value: float | str, name: str = "threshold") -> float | str:
-    """Returns a score threshold: a number from 0 to 1, or ``"recommended"``; ``name`` is what messages call it.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """Returns a score threshold: a number from 0 to 1, or ``"recommended"``; ``name`` is what messages call it."""
     if value == RECOMMENDED:
         return RECOMMENDED
     try:
