@@ -28,18 +28,14 @@ class CELoss:
         self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0,
         class_weights: paddle.Tensor | None = None,
     ) -> paddle.Tensor:  # fmt: skip
-        """Returns ``lam * CE(label) + (1 - lam) * CE(label_mixed)``, the mean over the images.
+        """Returns ``lam * CE(label) + (1 - lam) * CE(label_mixed)``, the mean over the images, a float32 scalar.
 
         Args:
             logits: ``[N, class_num]``, any float type; the loss is computed in float32.
-            label: ``[N]``, int64.
-            label_mixed: ``[N]``, int64, the second label of mixup and cutmix; ``None`` where nothing is mixed.
+            label, label_mixed: ``[N]``, int64; the second is that of mixup and cutmix, ``None`` where nothing is mixed.
             lam: share of ``label``, 0 to 1.
             class_weights: ``[class_num]``, float32: each CE, smoothing included, times the weight of its label's
                 class, so that a weight of 2 does what showing the image twice does; ``None`` for 1.
-
-        Returns:
-            A float32 scalar.
         """
         from paddle.nn import functional
 

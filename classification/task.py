@@ -107,13 +107,7 @@ def require_sections(config: Config) -> None:
 
 @dataclasses.dataclass
 class TrainOutput:
-    """Output of a training pass.
-
-    Attributes:
-        logits: ``[N, class_num]``.
-        loss: what is trained on, a scalar.
-        parts: the losses that it is made of, scalars by name; empty where there is but one.
-    """
+    """Logits ``[N, class_num]`` of a training pass, the loss, and the losses that it is made of if they are several."""
 
     logits: paddle.Tensor
     loss: paddle.Tensor
@@ -121,11 +115,7 @@ class TrainOutput:
 
 
 class ClassificationTask(Task):
-    """Trains the network of ``Arch``.
-
-    Args:
-        config: the configuration; needs ``Arch``, ``Optimizer``, ``Loss.Train`` and ``DataLoader.Train``.
-        environment: device, rank and seed.
+    """Trains the network of ``Arch``; the configuration has passed :func:`require_sections`.
 
     Attributes:
         network: the weights of ``model`` as the training pass sees them: compiled, or wrapped for several processes.
@@ -167,7 +157,7 @@ class ClassificationTask(Task):
         images = self.batches.sampler.global_batch_size * self.update_freq
         rate, steps = config.optimizer.schedule.learning_rate, self.steps // self.update_freq
         factor, notes, self.scaling = scale_rate(rate, run.tuned_batch_size, images, "Global.tuned_batch_size")
-        self.schedule = config.optimizer.build_schedule(run.epochs, steps, factor)
+        self.schedule = config.optimizer.schedule.over(run.epochs, steps, factor)
         self.notes = [*config.document.notes, *notes, *self.schedule.notes()]
         optimizer = config.optimizer.settings.build(self.named_parameters)
         self.optimizer_name = type(config.optimizer.settings).__name__
@@ -250,38 +240,28 @@ class ClassificationTask(Task):
     def train_step(self, batch: dict[str, Any], progress: RunProgress) -> StepResult:
         """Does forward and backward pass of one batch, and the optimizer step after every ``update_freq`` batches.
 
-        Args:
-            batch: ``image`` ``[N, 3, H, W]``, ``label``, ``label_mixed`` and ``index`` ``[N]``, ``lam`` a scalar.
-            progress: where the run stands before the batch.
+        The batch is that of ``classification.data.loader``.
 
         Raises:
             UserError: more images than allowed cannot be read.
         """
         self.bad_images.note(batch["bad"].numpy(), batch.pop("causes", []))
         closes_update = (progress.step + 1) % self.update_freq == 0
-        seed = derive_seed(
-            self.environment.seed, "batch", self.environment.rank, progress.epoch, progress.step
-        )
+        seed = derive_seed(self.environment.seed, "batch", self.environment.rank, progress.epoch, progress.step)
         with self.no_sync_until_update(closes_update):
             output = self.forward(batch, seed)
             loss = float(output.loss)
             if math.isfinite(loss):
                 self.backward(output.loss)
-        parts = {name: float(part) for name, part in output.parts.items()}
         if math.isfinite(loss) and closes_update:
             self.update(progress.updates)
         images = len(batch["label"])
-        losses = {"loss": loss, **parts}
+        losses = {"loss": loss, **{name: float(part) for name, part in output.parts.items()}}
         sums = {**{name: value * images for name, value in losses.items()}, **self.scores(output, batch)}
         return StepResult(loss, sums, images, images, losses, self.rate(progress.updates + closes_update))
 
     def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
-        """Returns logits ``[N, class_num]`` and the loss.
-
-        Args:
-            batch: ``image`` ``[N, 3, H, W]``, ``label`` and ``label_mixed`` ``[N]``, ``lam`` a scalar.
-            seed: all randomness of the pass (dropped paths) follows from it.
-        """
+        """Returns logits and loss of a batch; all randomness of the pass (dropped paths) follows from ``seed``."""
         with self.precision.autocast():
             taught = self.distillation.teach(batch["image"], batch.get("index")) if self.distillation else None
             seed_everything(seed)
@@ -412,48 +392,54 @@ class ClassificationTask(Task):
         }
 
     def check(self, checkpoint: Checkpoint, where: str) -> None:
-        """Compares a checkpoint with this run.
-
-        Raises:
-            UserError: it belongs to another model, optimizer or teacher, holds no optimizer state, or lacks the
-                average or the kind of weights that this run needs.
-        """
+        """Raises a UserError for a checkpoint of another model, optimizer or teacher, or one that lacks something."""
         state, config = checkpoint.state, self.config
+
+        def refuse(difference: str) -> None:
+            raise UserError(f"{where}: {difference}")
+
         if "arch" not in state:
-            raise UserError(f"{where}: is not of a classifier, but {config.document.path} is of one")
+            refuse(f"is not of a classifier, but {config.document.path} is of one")
+        usable = "its weights can be used as Global.pretrained_model"
         kinds = state.get("pretraining"), config.pretraining.name if config.pretraining else None
         if kinds[0] != kinds[1]:
             kinds = [f"pretraining ({kind})" if kind else "training with labels" for kind in kinds]
-            advice = "its weights can be used as Global.pretrained_model"
-            raise UserError(f"{where}: is of {kinds[0]}, this is {kinds[1]}; {advice}")
+            refuse(f"is of {kinds[0]}, this is {kinds[1]}; {usable}")
         if state["arch"]["name"] != config.arch.name:
-            raise UserError(f"{where}: is of model {state['arch']['name']}, but Arch.name is {config.arch.name}")
-        theirs, ours = state["arch"]["arguments"], config.arch.arguments
-        for key in sorted(theirs.keys() | ours.keys()):
-            if theirs.get(key) != ours.get(key):
-                raise UserError(f"{where}: was trained with Arch.{key}={theirs.get(key)}, now it is {ours.get(key)}")
+            refuse(f"is of model {state['arch']['name']}, but Arch.name is {config.arch.name}")
         if checkpoint.optimizer is None:
-            raise UserError(f"{where}: holds no optimizer state; its weights can be used as Global.pretrained_model")
-        if config.ema is not None and checkpoint.ema is None:
-            raise UserError(f"{where}: was trained without EMA; remove the section EMA to continue it")
-        if config.ema is None and checkpoint.ema is not None:
-            raise UserError(f"{where}: was trained with EMA; keep the section EMA to continue it")
+            refuse(f"holds no optimizer state; {usable}")
+        optional = (
+            ("EMA", "EMA", checkpoint.ema, config.ema),
+            ("Distillation", "a teacher", state.get("teacher"), self.teacher),
+        )
+        for section, what, before, now in optional:
+            if before is not None and now is None:
+                refuse(f"was trained with {what}; keep the section {section} to continue it")
+            if before is None and now is not None:
+                refuse(f"was trained without {what}; remove the section {section} to continue it")
+        theirs, ours = state["arch"]["arguments"], config.arch.arguments
+        settings = [(f"Arch.{key}", theirs.get(key), ours.get(key)) for key in sorted(theirs.keys() | ours.keys())]
         # Paddle ignores moments that another optimizer left, and would begin with none.
-        before = state.get("optimizer_name", self.optimizer_name)
-        if before != self.optimizer_name:
-            raise UserError(f"{where}: was trained with Optimizer.name={before}, now it is {self.optimizer_name}")
+        settings.append(("Optimizer.name", state.get("optimizer_name", self.optimizer_name), self.optimizer_name))
+        if self.teacher is not None:
+            # By content: the same weights may lie elsewhere by now.
+            before, now = state["teacher"], self.teacher
+            if before["sha256"] != now["sha256"]:
+                old = f"{before['name']}, {before['weights']}, SHA-256 {before['sha256'][:12]}..."
+                refuse(f"was trained with another teacher ({old}), now it is {now['name']}, {now['weights']} "
+                       f"({now['sha256'][:12]}...)")  # fmt: skip
+            settings.append(("Distillation.features.stages", before["stages"], now["stages"]))
+        for key, before, now in settings:
+            if before != now:
+                refuse(f"was trained with {key}={before}, now it is {now}")
         # The moments of O2 belong to float32 copies that another precision has not.
         kept, now = state.get("weight_precision", "float32"), self.precision.weights
         if kept != now:
-            raise UserError(f"{where}: was trained with weights in {kept}, now they are in {now}; keep the section AMP")
-        _compare_teacher(where, state.get("teacher"), self.teacher)
+            refuse(f"was trained with weights in {kept}, now they are in {now}; keep the section AMP")
 
     def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
-        """Takes over what :meth:`state` and :meth:`arrays` returned.
-
-        Raises:
-            UserError: names or shapes do not fit this model.
-        """
+        """Takes over what :meth:`state` and :meth:`arrays` returned, if names and shapes fit this model."""
         state = checkpoint.state
         self.bad_images.names = list(state.get("bad_images", []))
         if self.bad_eval_images is not None:
@@ -485,8 +471,7 @@ class ClassificationTask(Task):
 
     def describe(self) -> str:
         """Returns what is trained on what."""
-        arch, parameters = self.config.arch, count_parameters(self.model)
-        images = len(self.dataset)
+        arch, parameters, images = self.config.arch, count_parameters(self.model), len(self.dataset)
         return f"{arch.name}: {parameters:,} trainable parameters, {images} training images, {arch.class_num} classes"
 
     def report(self) -> dict[str, Any]:
@@ -515,25 +500,6 @@ class ClassificationTask(Task):
         self.batches.close()
         if self.eval_batches is not None:
             self.eval_batches.close()
-
-
-def _compare_teacher(where: str, before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
-    if now is None:
-        if before is not None:
-            raise UserError(f"{where}: was trained with a teacher; keep the section Distillation to continue it")
-        return
-    if before is None:
-        raise UserError(f"{where}: was trained without a teacher; remove the section Distillation to continue it")
-    # By content: the same weights may lie elsewhere by now.
-    if before["sha256"] != now["sha256"]:
-        raise UserError(
-            f"{where}: was trained with another teacher ({before['name']}, {before['weights']}, SHA-256 "
-            f"{before['sha256'][:12]}...), now it is {now['name']}, {now['weights']} ({now['sha256'][:12]}...)"
-        )
-    if before["stages"] != now["stages"]:
-        raise UserError(
-            f"{where}: was trained with Distillation.features.stages={before['stages']}, now it is {now['stages']}"
-        )
 
 
 def _as_array(value: paddle.Tensor) -> np.ndarray:

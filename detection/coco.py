@@ -276,12 +276,8 @@ class CocoSet:
         return len(self.frames)
 
     def spell_classes_as(self, known: Sequence[str]) -> list[str]:
-        """Gives the classes the spelling of ``known`` (of the training set, of a model); see
-        :func:`detection.annotations.spelled_as`.
-
-        Returns:
-            What was spelled otherwise: ``'Dog' is 'dog'``.
-        """
+        """Gives the classes the spelling of ``known`` (of the training set, of a model) and returns what was spelled
+        otherwise: ``'Dog' is 'dog'``."""
         before, self.names = self.names, spelled_as(self.names, known)
         return [f"'{old}' is '{new}'" for old, new in zip(before, self.names, strict=True) if old != new]
 

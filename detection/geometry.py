@@ -273,12 +273,7 @@ def _corners(numbers: np.ndarray, layout: str) -> np.ndarray:
 
 
 def misfits(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Tells which boxes reach far beyond their picture or end before they begin, ``bool`` ``[A]``.
-
-    Args:
-        corners: left, top, right, bottom, ``[A, 4]``.
-        sizes: width and height of the picture of each, ``[A, 2]``.
-    """
+    """Tells which boxes reach far beyond their picture or end before they begin, ``bool`` ``[A]``."""
     low, high = corners[:, :2], corners[:, 2:]
     slack = ROUNDING + np.minimum(OVERHANG * sizes, OWN_OVERHANG * np.abs(high - low))
     return ((low < -slack) | (high > sizes + slack) | (high < low)).any(axis=1)

@@ -68,10 +68,10 @@ def projection_of(arguments: argparse.Namespace) -> Projection | None:
 
 def tile(arguments: argparse.Namespace) -> None:
     """Cuts a prepared data set into tiles."""
-    from detection.prepare.tile import TileOptions, cut_tiles
+    from detection.prepare.tile import cut_tiles
 
     names = ("source", "output", "tile", "overlap", "min_visible", "keep_empty", "seed", "overwrite")
-    cut_tiles(TileOptions(**{name: getattr(arguments, name) for name in names}))
+    cut_tiles(**{name: getattr(arguments, name) for name in names})
 
 
 def export(arguments: argparse.Namespace) -> None:

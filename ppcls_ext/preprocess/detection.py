@@ -100,7 +100,7 @@ def _decoders_agree(data: bytes) -> bool:
 
 
 def height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:
-    """Returns height and width of a size that may be the side of a square; raises ``ValueError`` on anything else."""
+    """As ``two_sides``, but the height first."""
     return two_sides(size, argument, "[height, width]")
 
 

@@ -110,11 +110,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Checks what can be told without loading a model.
-
-    Raises:
-        UserError: the command line names no model, two models, no images, or a value out of range.
-    """
+    """Checks what can be told without loading a model; a ``UserError`` names the mistake."""
     if (arguments.model is None) == (arguments.config is None):
         raise UserError("give either --model DIR (an export) or -c CONFIG (weights of a run)")
     if arguments.model is not None and arguments.override:
@@ -151,11 +147,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None:
-    """Returns the video among the inputs, or None for images.
-
-    Raises:
-        UserError: an input is not there, or an option does not go with it.
-    """
+    """Returns the video among the inputs, or None for images; a ``UserError`` if an option does not go with them."""
     source = only_video(inputs)
     if source is None:
         find_images(inputs)
@@ -177,11 +169,7 @@ def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None
 
 
 def claim(arguments: argparse.Namespace, inputs: list[str] | None, reads: list[Path]) -> None:
-    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files.
-
-    Raises:
-        UserError: there are no inputs, an option does not go with them, or a place may not be written.
-    """
+    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files."""
     if not inputs:
         raise UserError(NO_INPUT)
     outputs = [Output(f"--{name}", getattr(arguments, name)) for name in ("json", "coco", "embeddings", "neighbours")]
@@ -218,9 +206,6 @@ def predict(
         read_listing: reads the images and classes of a COCO file for ``--annotations``.
         look_inside: of the arguments and the predictor: returns what draws an explanation (``--explain``), and what
             gathers features while images are predicted and writes them (``--embeddings``, ``--neighbours``), or None.
-
-    Raises:
-        UserError: a mistake on the command line, or one of the options that need these functions without them.
     """
     arguments = parse_arguments()
     set_up_logging(arguments.quiet)

@@ -43,12 +43,7 @@ class NmsSettings:
 
 
 def intersection_over_union(box: np.ndarray, others: np.ndarray, normalized: bool = True) -> np.ndarray:
-    """Returns the overlap of ``box`` ``[4]`` with each of ``others`` ``[N, 4]`` as ``[N]``, 0 to 1.
-
-    Args:
-        box, others: corners x1, y1, x2, y2.
-        normalized: see :class:`NmsSettings`.
-    """
+    """Returns the overlap of ``box`` ``[4]`` (x1, y1, x2, y2) with each of ``others`` ``[N, 4]`` as ``[N]``, 0 to 1."""
     extra = box.dtype.type(0 if normalized else 1)
     x1, y1 = np.maximum(others[:, 0], box[0]), np.maximum(others[:, 1], box[1])
     x2, y2 = np.minimum(others[:, 2], box[2]), np.minimum(others[:, 3], box[3])

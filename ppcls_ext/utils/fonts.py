@@ -193,16 +193,14 @@ def drawable(text: str, number: int | None = None, in_chart: bool = False) -> st
     return "".join("?" if character in missing else character for character in text)
 
 
-@cache
-def _told() -> list[str]:
-    return []
+_told: list[str] = []
 
 
 def _tell(characters: str, in_chart: bool) -> None:
     """Says once in a process why names are not drawn, and what to install."""
-    if _told():
+    if _told:
         return
-    _told().append(characters)
+    _told.append(characters)
     package = "fonts-noto-cjk" if unicodedata.name(characters[0], "").startswith(_CJK) else "fonts-noto-core"
     logger.warning(
         "no font here%s has '%s': in pictures class numbers or question marks stand for such names; install a font "

@@ -198,7 +198,7 @@ def test_spellings_of_decay_and_clip(tmp_path, overrides, attribute, value):
 def test_numbers_spelt_as_texts_reach_the_constructors_and_a_bare_number_is_a_constant_rate():
     config = load_config(RECIPE, ["Optimizer.lr=4e-3", "Optimizer.epsilon='1.0/1000.0'"])
     assert config.optimizer.settings.epsilon == 0.001
-    schedule = config.optimizer.build_schedule(epochs=3, steps_each_epoch=5)
+    schedule = config.optimizer.schedule.over(epochs=3, steps_each_epoch=5)
     assert [schedule.rate_at(step) for step in (0, 7, 14)] == [0.004] * 3
 
 
