@@ -71,7 +71,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """Request: every combination of the lists is measured.
+    """Every combination of the lists is measured.
 
     Attributes:
         models: names (``NAME`` or ``NAME@SIZE``), configurations of detectors (``FILE.yml[@SIZE]``), export folders;
@@ -136,12 +136,7 @@ def find_network(
 
 
 def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = None) -> list[Row]:
-    """Finds and exports what is to be measured.
-
-    Args:
-        request: what to measure.
-        detector_exporter: exports a detector from its configuration (`detection` has one, which this package does not
-            import).
+    """Finds and exports what is to be measured; ``detector_exporter`` is `detection`'s, which this does not import.
 
     Returns:
         A row for each combination. It has the ``folder`` of the export, the ``file_size_mb`` of its files, and of a
@@ -305,16 +300,14 @@ def settle_batch_norms(model: nn.Layer, images: np.ndarray) -> None:
     import paddle
     from paddle.nn.layer.norm import _BatchNormBase
 
-    norms = [layer for layer in model.sublayers() if isinstance(layer, _BatchNormBase)]
-    momenta = [norm._momentum for norm in norms]
-    for norm in norms:
-        norm._momentum = 0.0  # The share of the old statistics.
-        norm.training = True
+    momenta = {layer: layer._momentum for layer in model.sublayers() if isinstance(layer, _BatchNormBase)}
+    for norm in momenta:
+        # The momentum is the share of the old statistics.
+        norm._momentum, norm.training = 0.0, True
     with paddle.no_grad():
         model(paddle.to_tensor(images))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm._momentum = momentum
-        norm.training = False
+    for norm, momentum in momenta.items():
+        norm._momentum, norm.training = momentum, False
 
 
 def use_mean_pooling(model: nn.Layer) -> None:

@@ -11,8 +11,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,32 +137,28 @@ class Network:
     suppression: NmsSettings | None = None
     build_raw: Callable[[], nn.Layer] | None = None
     scratch: Path = Path()
-    _onnx: onnx.ModelProto | None = field(default=None, repr=False)
 
+    @cached_property
     def paddle(self) -> list[Path]:
-        """Returns the files ``.json`` and ``.pdiparams`` of the whole network."""
+        """The files ``.json`` and ``.pdiparams`` of the whole network."""
         return self._saved("whole", self.build)
 
+    @cached_property
     def onnx(self) -> onnx.ModelProto:
-        """Returns the network as ONNX, whole and with undamaged epsilons."""
-        if self._onnx is None:
-            if self.suppression is None:
-                self._onnx = convert(*self.paddle(), self.outputs)
-            else:
-                assert self.build_raw is not None
-                raw = convert(*self._saved("raw", self.build_raw), [ANCHOR_BOXES, ANCHOR_SCORES])
-                self._onnx = add_suppression(raw, self.suppression)
-        return self._onnx
+        """The network as ONNX, whole and with undamaged epsilons."""
+        if self.suppression is None:
+            return convert(*self.paddle, self.outputs)
+        assert self.build_raw is not None
+        raw = convert(*self._saved("raw", self.build_raw), [ANCHOR_BOXES, ANCHOR_SCORES])
+        return add_suppression(raw, self.suppression)
 
     def _saved(self, name: str, build: Callable[[], nn.Layer]) -> list[Path]:
-        files = [self.scratch / f"{name}{suffix}" for suffix in (".json", ".pdiparams")]
-        if not files[0].is_file():
-            layer = build()
-            layer.eval()
-            inputs = [paddle.static.InputSpec(list(shape), "float32", name) for name, shape in self.inputs.items()]
-            # Without full_graph the specification would be ignored.
-            paddle.jit.save(paddle.jit.to_static(layer, input_spec=inputs, full_graph=True), str(self.scratch / name))
-        return files
+        layer = build()
+        layer.eval()
+        inputs = [paddle.static.InputSpec(list(shape), "float32", name) for name, shape in self.inputs.items()]
+        # Without full_graph the specification would be ignored.
+        paddle.jit.save(paddle.jit.to_static(layer, input_spec=inputs, full_graph=True), str(self.scratch / name))
+        return [self.scratch / f"{name}{suffix}" for suffix in (".json", ".pdiparams")]
 
 
 def write_export(
@@ -213,7 +209,7 @@ def write_export(
 def _write_paddle(network: Network, folder: Path, stem: str, precision: str) -> list[str]:
     """Writes ``inference.json`` and ``.pdiparams``. The precision is chosen by the engine: all share these files."""
     # A network without weights has one file only.
-    files = {f"{FILE_STEM}{file.suffix}": file for file in network.paddle() if file.is_file()}
+    files = {f"{FILE_STEM}{file.suffix}": file for file in network.paddle if file.is_file()}
     for name, file in files.items():
         shutil.copyfile(file, folder / name)
     return list(files)
@@ -223,7 +219,7 @@ def _write_onnx(network: Network, folder: Path, stem: str, precision: str) -> li
     """Writes ``STEM.onnx``."""
     import onnx
 
-    model = halve_weights(network.onnx()) if precision == "fp16" else network.onnx()
+    model = halve_weights(network.onnx) if precision == "fp16" else network.onnx
     onnx.save(model, str(folder / f"{stem}.onnx"))
     return [f"{stem}.onnx"]
 
@@ -231,7 +227,7 @@ def _write_onnx(network: Network, folder: Path, stem: str, precision: str) -> li
 def _write_openvino(network: Network, folder: Path, stem: str, precision: str) -> list[str]:
     """Writes ``STEM.xml`` and ``STEM.bin``; 16-bit precisions store their weights in float16."""
     openvino = import_openvino()
-    source = network.onnx().SerializeToString()
+    source = network.onnx.SerializeToString()
     try:
         model = openvino.Core().read_model(source)
     except RuntimeError as error:

@@ -1,10 +1,5 @@
 """An HTTP demonstration of an export: a page that takes a picture and shows classes or boxes, and a JSON endpoint.
 
-    predictor = ppcls_ext.runtime.load("output/quickstart/export")
-    with OneThread(predictor) as model:
-        server = listen(create_app(model), "127.0.0.1", 8000)
-        run_until_interrupted(server)
-
 Flask and Werkzeug's own threaded server; no Paddle beyond what the export's engine loads. It is a demonstration:
 nothing that a visitor sends chooses a file, pictures are kept in memory and forgotten, and there is no password.
 """
@@ -26,7 +21,7 @@ import time
 import urllib.parse
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 import flask
 import numpy as np
@@ -101,11 +96,7 @@ class OneThread:
 
 
 def is_loopback(host: str) -> bool:
-    """Tells whether only programs of this computer reach ``host``.
-
-    Raises:
-        UserError: ``host`` is not known.
-    """
+    """Tells whether only programs of this computer reach ``host``; a UserError if it is not known."""
     try:
         found = socket.getaddrinfo(host or "?", 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
@@ -249,7 +240,7 @@ def create_app(
         started = time.perf_counter()
         (prediction,) = model([data], **options)
         if prediction.error is not None:
-            flask.abort(422, f"the picture cannot be used: {' '.join(prediction.error.split())}")
+            refuse(prediction.error)
         answer = {
             "task": "detection" if detects else "classification", "model": predictor.model_name, "file": name,
             "type": kind, "milliseconds": round(1000 * (time.perf_counter() - started), 1),
@@ -266,6 +257,11 @@ def create_app(
         return {**answer, "width": prediction.width, "height": prediction.height, "detections": rows}
 
     return app
+
+
+def refuse(cause: str) -> NoReturn:
+    """Aborts with 422."""
+    flask.abort(422, f"the picture cannot be used: {' '.join(cause.split())}")
 
 
 def read_parameters(values: dict[str, str], detects: bool) -> tuple[dict[str, Any], bool]:
@@ -314,7 +310,7 @@ def check_picture(data: bytes, most_pixels: int) -> str:
         found = kind_of(data)
         if found not in READ:
             flask.abort(415, f"this is {found.words}; it must be one of {', '.join(TYPES)}")
-        flask.abort(422, f"the picture cannot be used: {' '.join(error.cause.split())}")
+        refuse(error.cause)
     return "JPEG" if kind == "MPO" else kind
 
 
@@ -327,7 +323,7 @@ def preview_of(data: bytes, enhance: Any, value_range: AnyRange = None) -> str:
     try:
         pixels = decode_image(data, value_range=value_range)
     except ImageError as error:
-        flask.abort(422, f"the picture cannot be used: {' '.join(error.cause.split())}")
+        refuse(error.cause)
     picture = Image.fromarray(np.ascontiguousarray(pixels if enhance is None else enhance(pixels)))
     picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
     # Smaller previews keep every pixel; larger ones are photographs to look at.
