@@ -44,8 +44,7 @@ Downsampling = Literal["norm_conv", "conv_norm_activation"]
 LAYER_SCALE = 1e-6
 # Sides of windows. A head has the fourth power as weights: a million at the end.
 WINDOWS = range(2, 33)
-# Channels that share the weights of a spatial MLP's head, as in Swin, and channels in a group of a grouped convolution:
-# as many as divide the channels, up to this.
+# Most channels that share the weights of a spatial MLP's head, as in Swin, or a group of a grouped convolution.
 GROUP_CHANNELS = 32
 
 
