@@ -14,15 +14,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import (
-    build_batches,
-    build_dataset,
-    build_evaluation_dataset,
-    build_network,
-    check_same_classes,
-    load_pretrained,
-    read_class_names,
-)
+from classification import build
 from classification.config import Config
 from classification.distillation import Distillation, find_teacher
 from classification.evaluation import BAD_IMAGES_KEY, evaluate
@@ -32,12 +24,7 @@ from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import list_models
 from ppcls_ext.engine.bad_images import BadImages
-from ppcls_ext.engine.checkpoint import (
-    Checkpoint,
-    depth_to_continue,
-    export_optimizer_state,
-    import_optimizer_state,
-)
+from ppcls_ext.engine.checkpoint import Checkpoint, depth_to_continue, export_optimizer_state, import_optimizer_state
 from ppcls_ext.engine.class_balance import class_sampling, settle_class_weights
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from ppcls_ext.engine.environment import (
@@ -72,16 +59,9 @@ WITHOUT_EFFECT = (
 
 
 def train_config(config: Config, environment: Environment | None = None, resume: str | None = None) -> dict[str, Any]:
-    """Trains a classifier; returns the report that also stands in ``report.json``.
+    """Trains a classifier; returns the report that also stands in ``report.json``. See :func:`classification.train`.
 
-    Args:
-        config: the configuration.
-        environment: device, rank and seed; those of the configuration unless given.
-        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run (or for ``Global.checkpoints``).
-
-    Raises:
-        Interrupted: the user stopped the run; it has been saved.
-        UserError: something that the user can mend: a missing section, missing data, a folder that is in use.
+    ``environment`` is that of the configuration unless given; without ``resume`` ``Global.checkpoints`` counts.
     """
     require_sections(config)
     require_packages(config.run.all_loggers, "Global.loggers")
@@ -93,11 +73,7 @@ def train_config(config: Config, environment: Environment | None = None, resume:
 
 
 def require_sections(config: Config) -> None:
-    """Checks that the configuration says enough to train, and that its teacher is there.
-
-    Raises:
-        UserError: a section is missing, or the teacher's weights are.
-    """
+    """Raises a UserError if a section that training needs is missing, or the teacher's weights are."""
     needed = {"DataLoader.Train": config.train, "Optimizer": config.optimizer, "Loss.Train": config.train_loss}
     missing = [key for key, value in needed.items() if value is None]
     if missing:
@@ -130,7 +106,7 @@ class ClassificationTask(Task):
 
     def __init__(self, config: Config, environment: Environment) -> None:
         assert config.train is not None
-        self.dataset = build_dataset(config, config.train)
+        self.dataset = build.build_dataset(config, config.train)
         # From here on the range of the samples is a number, in all that is written too.
         images, seed = len(self.dataset), environment.seed
         statement = depth.settle(config.document.data, lambda index: self.dataset.load(index)[0], images, seed)
@@ -150,7 +126,7 @@ class ClassificationTask(Task):
             raise UserError(config.document.problem("Global.early_stopping", needed))
         # The same seed on every rank, so that all start from the same weights.
         seed_everything(derive_seed(environment.seed, "model"))
-        self.model = build_network(config, environment.on_gpu)
+        self.model = build.build_network(config, environment.on_gpu)
         self.distillation: Distillation | None = None
         self.teacher: dict[str, Any] | None = None
         self.named_parameters = [*self.model.named_parameters(), *self.build_auxiliary()]
@@ -176,14 +152,14 @@ class ClassificationTask(Task):
         self.distillation = Distillation(config, self.model, self.environment)
         self.teacher = self.distillation.identity()
         names, place = self.distillation.class_names, self.teacher["weights"]
-        check_same_classes(names, place, self.dataset.class_names, f"{config.train.key}.dataset")
+        build.check_same_classes(names, place, self.dataset.class_names, f"{config.train.key}.dataset")
         self.distillation.use_cache(config, self.dataset, self.environment)
         return self.distillation.named_parameters()
 
     def _open_data(self) -> None:
         """Opens the batches and, if the run evaluates, the evaluation data, whose labels must mean the same."""
         config, run, environment = self.config, self.config.run, self.environment
-        self.class_names = read_class_names(config, self.dataset)
+        self.class_names = build.read_class_names(config, self.dataset)
         names = [*(self.class_names or []), *map(str, range(len(self.class_names or []), config.arch.class_num))]
         factors, self.class_weights = None, None
         if run.class_sampling is not None:
@@ -193,14 +169,14 @@ class ClassificationTask(Task):
             counts = np.bincount(self.dataset.labels, factors, len(names))
             problem = partial(config.document.problem, "Global.class_weights")
             self.class_weights = paddle.to_tensor(settle_class_weights(run.class_weights, names, counts, problem))
-        self.batches = build_batches(config, config.train, self.dataset, environment, True, factors)
+        self.batches = build.build_batches(config, config.train, self.dataset, environment, True, factors)
         self.bad_images = BadImages(self.dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.eval_batches, self.bad_eval_images = None, None
         if run.eval_during_train and config.eval is not None:
-            dataset = build_evaluation_dataset(config, self.dataset)
+            dataset = build.build_evaluation_dataset(config, self.dataset)
             place, eval_place = f"{config.train.key}.dataset", f"{config.eval.key}.dataset"
-            check_same_classes(self.dataset.class_names, place, dataset.class_names, eval_place)
-            self.eval_batches = build_batches(config, config.eval, dataset, environment, training=False)
+            build.check_same_classes(self.dataset.class_names, place, dataset.class_names, eval_place)
+            self.eval_batches = build.build_batches(config, config.eval, dataset, environment, training=False)
             self.bad_eval_images = BadImages(dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.update_freq = run.update_freq
         if len(self.batches) < self.update_freq:
@@ -345,7 +321,7 @@ class ClassificationTask(Task):
 
     def start(self) -> None:
         """Loads ``Global.pretrained_model``, if there is one, and begins the average."""
-        load_pretrained(self.config, self.model, fine_tune=True)
+        build.load_pretrained(self.config, self.model, fine_tune=True)
         if self.frozen is not None and not (self.config.run.pretrained_model or self.config.arch.pretrained):
             self.frozen.warn_of_random_weights("Global.pretrained_model")
         self._begin_average()
@@ -358,12 +334,10 @@ class ClassificationTask(Task):
         """Returns what decides which images form batch k."""
         sampling = self.config.run.class_sampling
         return {
-            "seed": self.environment.seed,
-            "images": len(self.dataset),
+            "seed": self.environment.seed, "images": len(self.dataset), "update_freq": self.update_freq,
             "images_per_step": self.batches.sampler.global_batch_size,
-            "update_freq": self.update_freq,
             **({"class_sampling": sampling} if sampling is not None else {}),
-        }
+        }  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """Returns the small part of the state, as JSON values."""

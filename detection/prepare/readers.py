@@ -415,18 +415,6 @@ def voc_lists(source: Path, test: bool = False) -> dict[str, Path] | None:
 # COCO
 
 
-def find_coco_files(source: Path) -> tuple[dict[Path, dict[str, Any]], list[str]]:
-    """Returns the COCO files below a folder with their contents, sorted by path, and what is wrong with other JSON
-    files; hidden files are left out."""
-    contents, others = {}, []
-    for path in files_in(source, {".json"}):
-        try:
-            contents[path] = load_coco(path)
-        except NotCocoError as error:
-            others.append(str(error))
-    return contents, others
-
-
 def parts_of(source: Path, paths: Sequence[Path]) -> dict[str, Path]:
     """Tells which part each COCO file describes.
 
@@ -482,7 +470,12 @@ def read_coco_folder(
         parts = {"all": found[0]} if len(found) == 1 else dict(zip(("train", "val"), found, strict=True))
         contents = {path: load_coco(path) for path in found}
     else:
-        contents, others = find_coco_files(source)
+        contents, others = {}, []
+        for path in files_in(source, {".json"}):
+            try:
+                contents[path] = load_coco(path)
+            except NotCocoError as error:
+                others.append(str(error))
         if not contents:
             message = f"{source}: no annotations below this folder in a format that is read"
             if others:
@@ -493,7 +486,11 @@ def read_coco_folder(
     by_name = NamedFiles(images)
     frames: list[Frame] = []
     for part, path in parts.items():
-        frames += coco_frames(source, path, contents[path], None if part == "all" else part, by_name, ledger)
+        shown = shown_path(path, source)
+        coco = read_coco(path, ledger, shown, contents[path])
+        if outlines := sum(raw.outlined for frame in coco.frames for raw in frame.raw):
+            ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
+        frames += pair_frames(coco.frames, source, path, None if part == "all" else part, by_name, ledger)
     # Of an image that several parts list the last is kept: validation stays whole, and training has not seen it.
     last = {frame.image: frame for frame in frames}
     for frame in frames:
@@ -507,27 +504,11 @@ def read_coco_folder(
     return [frame for frame in frames if last[frame.image] is frame], [contents[path] for path in parts.values()]
 
 
-def coco_frames(
-    source: Path,
-    file: Path,
-    content: dict[str, Any],
-    part: str | None,
-    images: NamedFiles,
-    ledger: Ledger,
-) -> list[Frame]:
-    """Returns the frames of one COCO file, which describes ``part``, with their images, taken from ``images`` and
-    nowhere else, whatever a file holds (``..``, an absolute path)."""
-    shown = shown_path(file, source)
-    coco = read_coco(file, ledger, shown, content)
-    if outlines := sum(raw.outlined for frame in coco.frames for raw in frame.raw):
-        ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
-    return pair_frames(coco.frames, source, file, part, images, ledger)
-
-
 def pair_frames(
     read: Sequence[Frame], source: Path, file: Path, part: str | None, images: NamedFiles, ledger: Ledger
 ) -> list[Frame]:
-    """Finds the images of frames that one file lists by name; arguments and result as of :func:`coco_frames`."""
+    """Finds the images of frames that one file, which describes ``part``, lists by name; they are taken from ``images``
+    and nowhere else, whatever the file holds (``..``, an absolute path)."""
     shown = shown_path(file, source)
     frames: dict[Path, Frame] = {}
     for frame in read:

@@ -37,13 +37,11 @@ _FOLDER = re.compile(r"^epoch_(\d+)(?:_step_(\d+))?$")
 
 @dataclasses.dataclass
 class Checkpoint:
-    """Contents of a checkpoint, in memory.
+    """Contents of a checkpoint, in memory; the arrays by structured name.
 
     Attributes:
         state: epoch, step, best metric, history, class names, arch, random states: everything that JSON can hold.
-        model: state of the model by structured name.
-        ema: averaged state, or ``None``.
-        optimizer: optimizer state by structured name, or ``None`` in a folder that was stripped for sharing.
+        optimizer: ``None`` in a folder that was stripped for sharing.
         config: text of the resolved configuration.
         auxiliary: weights that only training needs, such as the projections of a distillation, or ``None``.
     """
@@ -228,11 +226,7 @@ def import_optimizer_state(
     optimizer: paddle.optimizer.Optimizer, named_parameters: list[tuple[str, paddle.Tensor]],
     state: dict[str, np.ndarray], where: str,
 ) -> None:  # fmt: skip
-    """Puts a state that :func:`export_optimizer_state` returned into ``optimizer``.
-
-    Raises:
-        UserError: an entry belongs to no parameter of the model; continuing would silently change the run.
-    """
+    """Puts a state of :func:`export_optimizer_state` into ``optimizer``; a UserError if it is of another model."""
     by_name = dict(named_parameters)
     restored: dict[str, Any] = {}
     masters: dict[str, Any] = {}

@@ -17,9 +17,7 @@ class ExponentialMovingAverage:
     ``d`` rises with the number ``n`` of updates as ``min(decay, (1 + n) / (10 + n))``, so that the average of a short
     run does not remember its random start (the rule of TensorFlow's ``ExponentialMovingAverage``).
 
-    Args:
-        model: the model that is trained; its state is read at every update.
-        decay: the final value of ``d``.
+    The state of ``model`` is read at every update.
     """
 
     def __init__(self, model: paddle.nn.Layer, decay: float) -> None:

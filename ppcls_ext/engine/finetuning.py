@@ -47,10 +47,7 @@ class Trunk:
 
 
 def trunk_of(network: nn.Layer) -> Trunk | None:
-    """Returns the depth of a network that has a ``stem`` and ``stages`` with ``blocks``, else ``None``.
-
-    So are E-ConvNeXt, ConvNeXt and PP-YOLOE's CSPResNet.
-    """
+    """Returns the depth of a network with ``stem`` and ``stages`` of ``blocks`` (E-ConvNeXt, ConvNeXt, CSPResNet)."""
     stem, stages = getattr(network, "stem", None), getattr(network, "stages", None)
     if stem is None or stages is None or not all(hasattr(stage, "blocks") for stage in stages):
         return None
@@ -116,7 +113,7 @@ class FrozenStages:
         self._before: bool | None = None
 
     def warn_of_random_weights(self, key: str) -> None:
-        """Warns that what is frozen was never trained: ``key`` would name the weights."""
+        """Warns that what is frozen was never trained, for want of ``key``."""
         logger.warning("freeze_stages without %s freezes random weights (%s): little will be learnt", key, self.what)
 
     def hold(self, epoch: int) -> list[str]:

@@ -144,14 +144,14 @@ class EpochBatchSampler:
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = self.order()
-        copies = np.zeros_like(order) if self.factors is None else _copies(order)
+        copies = np.zeros_like(order) if self.factors is None else copies_before(order)
         epoch, size = self.epoch, self.global_batch_size
         for number in range(self.start_batch, len(self)):
             positions = range(number * size + self.rank, min((number + 1) * size, self.used), self.world_size)
             yield [SampleKey(epoch, position, int(order[position]), int(copies[position])) for position in positions]
 
 
-def _copies(order: np.ndarray) -> np.ndarray:
+def copies_before(order: np.ndarray) -> np.ndarray:
     """Returns how often each entry of an order stands before its place, ``int64`` like ``order``."""
     places = np.argsort(order, kind="stable")
     found = np.empty_like(order)
