@@ -90,10 +90,8 @@ def claim(arguments: argparse.Namespace) -> None:
     from ppcls_ext.utils.outputs import Output, claim_outputs
 
     named = [arguments.config, arguments.photos, arguments.image, *(arguments.model or [])]
-    outputs = []
-    if arguments.output:
-        suffixes = (".md", ".json", ".png") if arguments.part == "models" else (".md", ".json")
-        outputs = [Output("--output", arguments.output.with_suffix(suffix)) for suffix in suffixes]
+    suffixes = (".md", ".json", ".png") if arguments.part == "models" else (".md", ".json")
+    outputs = [Output("--output", arguments.output.with_suffix(suffix)) for suffix in suffixes if arguments.output]
     if arguments.part in ("all", "inference", "models", "operators"):
         outputs.append(Output("--cache", arguments.cache, "cache"))
     claim_outputs(outputs, [path for path in named if path is not None], overwrite=arguments.overwrite)
@@ -151,9 +149,9 @@ def measure_startup(arguments: argparse.Namespace) -> Section:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         config = Path(folder) / "broken.yaml"
         config.write_text("Arch:\n  name: EConvNeXt_mini\n  clas_num: 10\n", encoding="utf-8")
-        help_title, error_title = "train.py --help", "train.py, error in the configuration"
         seconds: dict[str, dict[str, float]] = {}
-        for title, options, status in ((help_title, ["--help"], 0), (error_title, ["-c", str(config)], 2)):
+        for title, options, status in (("train.py --help", ["--help"], 0),
+                                       ("train.py, error in the configuration", ["-c", str(config)], 2)):  # fmt: skip
             times = []
             for _ in range(arguments.rounds):
                 start = time.perf_counter()
@@ -163,9 +161,10 @@ def measure_startup(arguments: argparse.Namespace) -> Section:
                 if done.returncode != status:
                     raise UserError(f"startup: {title} left with status {done.returncode}: {done.stderr}")
             seconds[title] = {"median": statistics.median(times), "slowest": max(times)}
+    of_help, of_error = (row["median"] for row in seconds.values())
     text = f"Fresh processes, {arguments.rounds} of each.\n\n"
-    text += verdict("the help in under 1 second", seconds[help_title]["median"] < 1) + "\n"
-    text += verdict("an error in under 5 seconds", seconds[error_title]["median"] < 5)
+    text += verdict("the help in under 1 second", of_help < 1) + "\n"
+    text += verdict("an error in under 5 seconds", of_error < 5)
     rows = [[title, f"{row['median']:.2f}", f"{row['slowest']:.2f}"] for title, row in seconds.items()]
     table = markdown_table(["command", "median, s", "slowest, s"], rows)
     return {"repeats": arguments.rounds, "seconds": seconds}, f"{text}\n\n{table}"
@@ -327,11 +326,9 @@ def request_of(arguments: argparse.Namespace) -> BenchmarkRequest:
 
 def image_of(arguments: argparse.Namespace) -> Any:
     """Returns the picture of ``--image``, ``uint8`` RGB ``[H, W, 3]``, or None."""
-    if arguments.image is None:
-        return None
     from ppcls_ext.preprocess import read_image
 
-    return read_image(arguments.image)
+    return arguments.image and read_image(arguments.image)
 
 
 def one_thread_count(arguments: argparse.Namespace) -> int:

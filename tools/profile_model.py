@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ppcls_ext.utils.command_line import add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
 
-DEFAULT_SIZE = (224, 224)
 # The page and what lies beside it.
 PAGE_SUFFIXES = (".md", ".csv", ".json", ".png")
 
@@ -119,7 +118,7 @@ def main() -> None:
             model = build_model(name, **constructor)
         except (ValueError, AssertionError) as error:
             raise UserError(str(error)) from error
-        subjects.append(Subject(name, model, model, (constructor.get("in_channels", 3), *(size or DEFAULT_SIZE))))
+        subjects.append(Subject(name, model, model, (constructor.get("in_channels", 3), *(size or (224, 224)))))
     for detects, config in configs:
         if detects:
             from detection.profile import detector_subject
@@ -129,8 +128,7 @@ def main() -> None:
             from classification.build import build_network
 
             model = build_network(config)
-            channels, height, width = config.run.image_shape
-            shape = (channels, *(size or (height, width)))
+            shape = (config.run.image_shape[0], *(size or config.run.image_shape[1:]))
             subjects.append(Subject(config.document.path.stem, model, model, shape))
     profiles = profile_networks(subjects, arguments.batch, arguments.repeats)
     page = markdown_page(profiles, arguments.layers)

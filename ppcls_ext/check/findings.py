@@ -34,13 +34,8 @@ class Picture(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One instance of a finding.
-
-    Attributes:
-        pictures: the image, or the images that belong together; none where the instance is a class.
-        note: what a person wants to know besides the names.
-        details: what a program wants to know besides, such as numbers of annotations; goes into ``check.json``.
-    """
+    """One instance of a finding: the image, or those that belong together (none where the instance is a class), what a
+    person wants to know besides the names, and what a program does (numbers of annotations), for ``check.json``."""
 
     pictures: tuple[Picture, ...] = ()
     note: str = ""

@@ -138,9 +138,8 @@ def stored_form(data: bytes) -> Mark:
 class PictureSet(Protocol):
     """A data set as far as a check needs it: pictures by number.
 
-    ``load`` returns the encoded file or the ``uint8`` RGB picture ``[H, W, 3]``, and what belongs to it, or raises an
-    ``ImageError``; ``name_of`` returns what a person would call the image: its path, or its place in the archive.
-    ``value_range`` is what ``decode_image`` makes bytes of where samples have more than 8 bits.
+    ``load`` returns the encoded file or the ``uint8`` RGB picture, and what belongs to it, or raises an ``ImageError``;
+    ``name_of`` returns what a person would call the image; for ``value_range`` see ``decode_image``.
     """
 
     value_range: AnyRange
@@ -223,13 +222,8 @@ LINE_EVERY = 10_000
 
 @dataclasses.dataclass
 class Scan:
-    """All that was learnt from reading the images.
-
-    Attributes:
-        datasets: by set, ``Train`` before ``Eval``.
-        records: for each set ``[length]`` of :data:`RECORD`; images left out by a limit bear ``Mark.UNSEEN``.
-        causes: why an image cannot be read, or what it is if its name says otherwise.
-    """
+    """All that was learnt from reading the images: by set, ``Train`` before ``Eval``, records ``[length]`` of
+    :data:`RECORD` (images left out by a limit bear ``Mark.UNSEEN``), and why an image cannot be read, or what it is."""
 
     datasets: Mapping[str, PictureSet]
     records: dict[str, np.ndarray]

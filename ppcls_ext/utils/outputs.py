@@ -108,12 +108,13 @@ def claim_outputs(
     """
     if rank_from_environment()[0] > 0:
         return
+    wanted = [output for output in outputs if output.path is not None]
+    if not wanted:
+        return
     inputs, records = _Inputs([*reads, *walked], list(walked)), _Records()
     taken: dict[str, str] = {}
     aside: list[Path] = []
-    for option, path, name in outputs:
-        if path is None:
-            continue
+    for option, path, name in wanted:
         shown, kind = f"{option} {path}", KINDS[name] if name else None
         _refuse_place(shown, path, kind)
         inputs.refuse(shown, path, kind, records)

@@ -119,14 +119,10 @@ def draw_detection_curves(history: History, path: str | Path, title: str) -> Non
 def draw_run_comparison(
     runs: Mapping[str, History], path: str | Path, title: str = "", metrics: Sequence[str] = ("AP", "AP50")
 ) -> None:
-    """Draws two metrics of several runs by epoch, and by the minutes that were spent on training.
+    """Draws two metrics of several runs (name -> records) by epoch, and by the minutes that were spent on training.
 
     The metrics of the EMA weights (``ema``) are drawn, or those of the plain ones (``eval``) where a run has no
     others. Minutes are the sum of ``train.seconds`` up to the epoch, without evaluation.
-
-    Args:
-        runs: name of the run -> its records, as for :func:`draw_detection_curves`.
-        metrics: keys of the evaluations.
     """
     panels: list[Panel] = []
     for name in reversed(metrics):
@@ -227,11 +223,7 @@ class Band:
 
 
 def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: str) -> None:
-    """Draws up to four panels over epochs, with one legend for all of them; a label has one colour in every panel.
-
-    Args:
-        panels: heading -> its curves.
-    """
+    """Draws up to four panels over epochs, with one legend for all of them; a label has one colour in every panel."""
     labels = list(dict.fromkeys(band.label for bands in panels.values() for band in bands))
     colours = dict(zip(labels, _many_colours(len(labels)), strict=True))
     figure = _new_figure(10, 7 + 0.25 * math.ceil(len(labels) / LEGEND_COLUMNS), title)
@@ -258,14 +250,9 @@ def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: st
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a trade-off.
+    """A point of a trade-off, ``value`` with its ``deviation`` at its ``cost``; ``series`` is its name in the legend.
 
-    Attributes:
-        label: its name, written at the point; of several points with one label at the one that costs most.
-        cost, value: what it costs and what it reaches.
-        deviation: of the value, drawn as a bar.
-        series: a name in the legend, none where it is empty.
-        colour, marker, is_hollow: how it is drawn.
+    The label is written at the point; of several points with one label at the one that costs most.
     """
 
     label: str
@@ -279,12 +266,7 @@ class Point:
 
 
 def draw_tradeoff(panels: Mapping[str, Sequence[Point]], path: str | Path, title: str, value_name: str) -> None:
-    """Draws values over costs on a logarithmic scale, one panel for each kind of cost.
-
-    Args:
-        panels: name of the cost -> its points.
-        value_name: label of the vertical axis.
-    """
+    """Draws values over costs on a logarithmic scale, one panel for each kind of cost, by its name."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     figure = _new_figure(max(7 * len(panels), 8), 6, title)
@@ -500,17 +482,15 @@ def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
 
     ``metrics``: a `DetectionMetrics` of ``detection.evaluation``.
     """
-    losses = list(metrics.errors.items())[::-1]
+    names, values = list(metrics.errors)[::-1], list(metrics.errors.values())[::-1]
     figure = _new_figure(11 if metrics.rings else 7, 4.2, title)
     all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
     axes = all_axes[0]
-    values = [loss for _, loss in losses]
-    bars = axes.barh([name for name, _ in losses], values,
-                     color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
+    bars = axes.barh(names, values, color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name in names])
     axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")
     axes.set_xlim(min(0.0, *values) if values else 0, 1.18 * max([0.01, *values]))
     _dress_bars(axes, "AP50 lost to errors (TIDE)", "x")
-    if not losses:
+    if not values:
         _say(axes, "no annotated boxes")
     if metrics.rings:
         axes = all_axes[1]

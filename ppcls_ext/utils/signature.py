@@ -61,8 +61,8 @@ class Limits:
         ValueError: ``number`` lies outside; the message names the range.
         """
         limits = (
-            ("above", self.gt, operator.gt), ("at least", self.ge, operator.ge), ("below", self.lt, operator.lt),
-            ("at most", self.le, operator.le),
+            ("above", self.gt, operator.gt), ("at least", self.ge, operator.ge),
+            ("below", self.lt, operator.lt), ("at most", self.le, operator.le),
         )  # fmt: skip
         # No comparison with NaN is true.
         if not all(limit is None or compare(number, limit) for _, limit, compare in limits):
@@ -78,12 +78,11 @@ def parameters_of(factory: Callable[..., Any]) -> dict[str, Parameter]:
     """Returns the named parameters of a class or function, with their annotations resolved."""
     function = factory.__init__ if inspect.isclass(factory) else factory
     hints = typing.get_type_hints(function, include_extras=True)
-    result = {}
-    for parameter in inspect.signature(factory).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        result[parameter.name] = Parameter(parameter.name, hints.get(parameter.name, Any), parameter.default)
-    return result
+    return {
+        each.name: Parameter(each.name, hints.get(each.name, Any), each.default)
+        for each in inspect.signature(factory).parameters.values()
+        if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    }
 
 
 def check_arguments(
@@ -173,12 +172,11 @@ def _finite(value: Any) -> float:
         number = parse_number(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise ValueError(f"must be {describe(float)}, got {value!r} ({type(value).__name__})")
-    # Every comparison with NaN is false, so that no later check of a range would stop it.
-    try:
+    # Every comparison with NaN is false, so that no later check of a range would stop it. A whole number may be beyond
+    # the largest float.
+    with contextlib.suppress(OverflowError):
         if math.isfinite(number):
             return float(number)
-    except OverflowError:  # a whole number beyond the largest float
-        pass
     raise ValueError(f"must be a finite number, got {number!r}")
 
 

@@ -319,16 +319,6 @@ def test_annotation_files_that_cannot_be_used(tmp_path: Path, text: str | None, 
     assert not (tmp_path / "out" / "overview.png").exists()
 
 
-def test_whole_files_cut_anywhere_are_errors(frames: Frames) -> None:
-    plan = frames.write()
-    path = frames.annotations("train")
-    whole = path.read_text(encoding="utf-8")
-    for length in range(1, len(whole) - 1, len(whole) // 23):
-        path.write_text(whole[:length], encoding="utf-8")
-        note = notes(check_detection_data(replace(plan, sets={"Train": plan.sets["Train"]}), 0, 0), "unopened_training")
-        assert "is truncated" in note[0], whole[max(length - 40, 0) : length]
-
-
 def test_annotations_are_examined_and_drawn_without_images_and_boxes(frames: Frames, tmp_path: Path) -> None:
     plan = frames.write()
     many = [{"id": number, "name": f"class $_{number}"} for number in range(1, 61)]

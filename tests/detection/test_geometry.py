@@ -115,15 +115,6 @@ def test_copies_of_another_size(own: str, factor: float | tuple[float, float]) -
     assert ("(100 of 100 fit), --scale-boxes if" in doubt) and doubt.index("--no-scale") < doubt.index("--scale")
 
 
-def test_half_of_the_pictures_are_copies() -> None:
-    stated = [(2 * w, 2 * h) if number % 2 else (w, h) for number, (w, h) in enumerate(SIZES.shown.tolist())]
-    pictures = pictures_of(*map(tuple, SIZES.shown), stated=stated)
-    factors = np.where(ROWS % 2, 2, 1)[:, None]
-    boxes = boxes_of(written(CORNERS * factors, "xywh"), "xywh", ROWS)
-    assert "sizes stated for 10 of 20 pictures are not theirs" in doubt_about(boxes, pictures)
-    np.testing.assert_allclose(corners_of(boxes, pictures, BoxReading(scale_boxes=True)), CORNERS)
-
-
 def test_two_questions_at_once() -> None:
     stated = [(2 * w, 2 * h) for w, h in SIZES.shown.tolist()]
     pictures = pictures_of(*map(tuple, SIZES.shown), stated=stated)

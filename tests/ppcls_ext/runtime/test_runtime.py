@@ -65,14 +65,6 @@ def test_names_labels_and_scores_come_in_order(predictor, pictures):
         assert prediction.scores[0] + prediction.scores[1] == pytest.approx(1.0)
 
 
-def test_takes_paths_arrays_bytes_and_batches_alike(predictor, pictures):
-    array = np.asarray(Image.open(pictures[1]))
-    for given in (pictures[1], str(pictures[1]), pictures[1].read_bytes(), array, [array], array[np.newaxis]):
-        (prediction,) = predictor(given)
-        assert prediction.labels[0] == "ball"
-    assert [p.name for p in predictor([array, array])] == ["image 0", "image 1"]
-
-
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
 def test_batches_do_not_change_the_result(predictor, pictures, batch_size, sizes):
     expected = [prediction.scores for prediction in predictor(pictures)]
