@@ -77,9 +77,8 @@ def measure_loading(
     samples; the clock starts when the first batch of a pass has come, so that workers are awake.
 
     Args:
-        config: a detection configuration with ``TrainDataset`` and ``TrainReader``.
-        rounds: passes with each number of workers.
-        images: images of a pass, rounded up to whole batches.
+        config: names the data (``TrainDataset``, ``TrainReader``).
+        rounds, images: passes with each number of workers, and images of a pass, rounded up to whole batches.
         workers: numbers of worker processes; 0 loads in a thread.
 
     Returns:

@@ -15,7 +15,7 @@ import paddle
 
 from detection.annotations import Ledger
 from detection.coco import read_coco
-from detection.configuration import DatasetFiles, DetectionConfig, class_names_of
+from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.exporting import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
@@ -149,26 +149,19 @@ def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:
     if files is None or files.annotations is None or not files.annotations.is_file():
         logger.info("EvalDataset is not there: the export is compared on generated pictures only")
         return {}
+    frames = read_coco(files.annotations, Ledger(), folder=files.image_dir).frames
+    spread = np.linspace(0, len(frames) - 1, min(len(frames), 64)).astype(int).tolist()
+    # First one of each size, then any, spread over the data set.
+    chosen = sorted({frames[index].stated_size: index for index in reversed(spread)}.values())
+    chosen += [spread[number] for number in np.linspace(0, len(spread) - 1, COMPARED_IMAGES).astype(int) if spread]
     value_range = depth.range_of(depth.statement_in(config.data))
     images: dict[str, np.ndarray] = {}
-    for index, file in _frames_of_several_sizes(files):
+    for index in list(dict.fromkeys(chosen))[:COMPARED_IMAGES]:
         try:
-            images[f"evaluation image {index}"] = read_image(file, value_range)
+            images[f"evaluation image {index}"] = read_image(frames[index].image, value_range)
         except ImageError as error:
             logger.warning("not compared on %s", error)
     if images:
         name, frame = next(iter(images.items()))
         images[f"{name}, left half"] = frame[:, : max(1, frame.shape[1] // 2)]
     return images
-
-
-def _frames_of_several_sizes(files: DatasetFiles) -> list[tuple[int, Path]]:
-    """Chooses frames: first one of each size, then any, spread over the data set."""
-    frames = read_coco(files.annotations, Ledger(), folder=files.image_dir).frames if files.annotations else []
-    spread = [int(index) for index in np.linspace(0, len(frames) - 1, min(len(frames), 64))]
-    first_of_size: dict[tuple[int, int] | None, int] = {}
-    for index in spread:
-        first_of_size.setdefault(frames[index].stated_size, index)
-    others = [spread[int(number)] for number in np.linspace(0, len(spread) - 1, COMPARED_IMAGES)] if spread else []
-    chosen = list(dict.fromkeys([*first_of_size.values(), *others]))[:COMPARED_IMAGES]
-    return [(index, frames[index].image) for index in chosen]

@@ -53,25 +53,22 @@ class Switches:
     """How the parts of a network are made, alike in all of its stages.
 
     Attributes:
-        norm: every normalisation: of the stem, downsampling, blocks, the 1x1 convolutions around the blocks of a
-            cross-stage partial stage, and of the vector in front of the classifier. With ``layer_norm`` blocks keep
+        norm: every normalisation, that of the vector in front of the classifier too. With ``layer_norm`` blocks keep
             the channels of a pixel side by side and their pointwise layers are linear layers, with ``batch_norm`` they
             are 1x1 convolutions: the same function, each in its faster form.
         spatial: the convolution over positions of each block: ``depthwise`` sees one channel, ``grouped`` as many as
-            the largest divisor of the block's channels up to 32 (one group, so ``dense``, if a block has no more),
-            ``dense`` all. No other convolution changes.
+            the largest divisor of the block's channels up to 32, ``dense`` all. No other convolution changes.
         branch_scale: what ends the branch of each block: ``channel_attention`` (a gate for each channel), or
             ``layer_scale`` (a learnt factor for each channel), or nothing. The attention that a cross-stage partial
             stage has in front of its last convolution belongs to ``csp`` and stays.
-        activation: inside blocks, and behind every convolution that has an activation (stem, downsampling, the 1x1
-            convolutions of cross-stage partial stages). The gate of the attention stays a hard sigmoid.
-        kernel_size: side of the window of each block's convolution over positions. Nothing else changes.
+        activation: inside blocks, and behind every convolution that has one; the gate of the attention stays a hard
+            sigmoid.
+        kernel_size: side of the window of each block's convolution over positions.
         csp: whether stages are cross-stage partial: half of the channels pass by the blocks. Without it a stage is
             its downsampling, then blocks at the full width of the stage's output.
         branch_norm: whether the branch of each block has a second norm behind its last pointwise layer.
-        downsampling: order of the layers of stem and downsampling: ``norm_conv`` is convolution -> norm in the stem,
-            norm -> convolution between stages, without activation, as in ConvNeXt; ``conv_norm_activation`` is that
-            order in both, as in E-ConvNeXt.
+        downsampling: ``norm_conv`` is convolution -> norm in the stem and norm -> convolution between stages, without
+            activation, as in ConvNeXt; ``conv_norm_activation`` is that order in both, as in E-ConvNeXt.
         layer_scale_init_value: first value of the layer scale; 0 leaves it out.
         spatial_mlp_window: side of the windows of a `SpatialMLP` between the first norm of each block and its
             pointwise layers; 0 for none.

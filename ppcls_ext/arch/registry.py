@@ -152,10 +152,7 @@ def register() -> list[str]:
     """Puts every model of ours into PaddleClas's architecture namespace under its own name.
 
     The namespace is that of a source checkout on ``sys.path`` (``ppcls.arch``), else that of the wheel
-    (``paddleclas.ppcls.arch``). Registering twice does nothing the second time.
-
-    Returns:
-        The names, sorted.
+    (``paddleclas.ppcls.arch``). Registering twice does nothing the second time. Returns the names, sorted.
 
     Raises:
         UserError: PaddleClas is not there, or one of the names already means something else (then nothing is set).

@@ -188,11 +188,7 @@ class Latency(_Part):
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """Reads a mapping from a JSON or YAML file.
-
-    Raises:
-        UserError: the file is not there, damaged, or holds something else.
-    """
+    """Reads a mapping from a JSON or YAML file; a UserError if it is not there, damaged, or holds something else."""
     try:
         text = file.read_text(encoding="utf-8")
         value = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
@@ -351,11 +347,8 @@ def detector_name(config: dict[str, Any]) -> str:
 
 
 def changed_arguments(model: str, arguments: Mapping[str, Any]) -> list[str]:
-    """Returns the arguments of a classifier that make its network another one than the published one.
-
-    Raises:
-        ValueError: there is no such model.
-    """
+    """Returns the arguments of a classifier that make its network another one than the published one; a ValueError if
+    there is no such model."""
     defaults = architecture_parameters(model) if arguments else {}
     return [name for name, value in arguments.items()
             if name not in HARMLESS and (name not in defaults or defaults[name].default != value)]  # fmt: skip
@@ -513,13 +506,9 @@ class Facts(NamedTuple):
 
 
 def gather_facts(
-    source: Source | str | os.PathLike[str] | None = None,
-    *,
-    model: str | None = None,
-    counts: Counts | None = None,
-    export: str | os.PathLike[str] | None = None,
-    benchmark: str | os.PathLike[str] | None = None,
-) -> Facts:
+    source: Source | str | os.PathLike[str] | None = None, *, model: str | None = None, counts: Counts | None = None,
+    export: str | os.PathLike[str] | None = None, benchmark: str | os.PathLike[str] | None = None,
+) -> Facts:  # fmt: skip
     """Collects what files tell of a model, and counts a classifier (which loads Paddle).
 
     Args:

@@ -50,12 +50,9 @@ FORM_OVERHEAD = 16_384
 # Pictures in memory at a time, seconds that a request waits for a place, and seconds of grace when the server stops.
 PLACES, PATIENCE, FAREWELL = 8, 20.0, 10.0
 HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+    "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store",
+}  # fmt: skip
 # The page's own script and style, known by a number that is new for each visit, and nothing from elsewhere.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src blob: data:; connect-src 'self'; "

@@ -68,14 +68,13 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def test_report_tells_the_figures_of_all_three(case: Case) -> None:
     assert json.loads((case.folder / "report.json").read_text()) == case.report
-    figures = case.report["figures"]
-    assert list(figures) == [BEFORE, PRUNED, FINE_TUNED]
-    assert all({"AP", "AP50", "parameters", "flops", "median_ms", "p90_ms"} <= set(row) for row in figures.values())
+    before, pruned, tuned = (case.report["figures"][name] for name in (BEFORE, PRUNED, FINE_TUNED))
+    for row in (before, pruned, tuned):
+        assert {"AP", "AP50", "parameters", "flops", "median_ms", "p90_ms"} <= set(row)
     for key in ("parameters", "flops"):
-        assert figures[PRUNED][key] < figures[BEFORE][key]
-        assert figures[PRUNED][key] == figures[FINE_TUNED][key]
-    widths = sum(case.report["expansion_channels"], [])
+        assert pruned[key] == tuned[key] < before[key]
     assert [len(stage) for stage in case.report["expansion_channels"]] == list(DEPTHS)
+    widths = sum(case.report["expansion_channels"], [])
     assert set(widths) == {8, WIDTH}, "one ratio for the whole network ranks all of its blocks together"
     assert case.report["removed"] == pytest.approx(1 - sum(widths) / (WIDTH * sum(DEPTHS)))
 
@@ -99,21 +98,17 @@ def test_channels_that_stay_have_their_weights_and_nothing_else_changes(case: Ca
     assert shifted == narrowed, "the mean of what went goes into the bias behind it, and only there"
 
 
-def test_configuration_and_weights_rebuild_the_pruned_detector(case: Case) -> None:
+def test_configuration_and_weights_rebuild_the_pruned_detector_and_fine_tune_it_as_asked(case: Case) -> None:
     config = load_config(case.folder / "run_pruned.yml")
-    assert config.data["EConvNeXt"]["expansion_channels"] == case.report["expansion_channels"]
+    data = config.data
+    assert data["EConvNeXt"]["expansion_channels"] == case.report["expansion_channels"]
     detector = load_trained(config)
     assert detector.class_names == ["cube", "ball", "tyre"]
     accuracy = PrunableDetector(detector, ALONE).accuracy()
     assert accuracy == pytest.approx({name: case.report["figures"][PRUNED][name] for name in accuracy}, abs=1e-6)
-
-
-def test_fine_tuning_has_the_settings_that_were_asked_for(case: Case) -> None:
-    data = load_config(case.folder / "run_pruned.yml").data
     assert (data["epoch"], data["LearningRate"]["schedulers"][0]["max_epochs"]) == (1, 1)
     assert data["LearningRate"]["base_lr"] == pytest.approx(1e-4)
     assert case.config.data["LearningRate"]["base_lr"] == 1e-3, "the configuration that was pruned is changed"
-    assert "expansion_channels" in case.config.data["EConvNeXt"]
     best = next((case.folder / "fine_tuning").rglob("checkpoints/best"))
     assert (best / "model.pdparams").is_file()
 

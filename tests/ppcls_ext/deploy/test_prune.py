@@ -79,20 +79,19 @@ def test_channels_without_weight_go_and_outputs_stay(name: str) -> None:
     for number, expansion in enumerate(find_expansions(model)):
         dead = np.arange(number % 3, expansion.width, 3)
         layer = expansion.block.expand if number % 2 else expansion.block.project
-        weight = layer.weight.numpy()
+        weight, bias = layer.weight.numpy(), layer.bias.numpy()
         channel_last = (weight.ndim == 4) != (number % 2 == 1)
         weight[(slice(None), dead) if channel_last else dead] = 0
         layer.weight.set_value(weight)
         if number % 2:
-            bias = layer.bias.numpy()
             bias[dead] = 0
             layer.bias.set_value(bias)
         removed += len(dead)
-    total = sum(expansion.width for expansion in find_expansions(model))
-    pruned = prune(model, None, "magnitude", [removed / total], multiple=1)
-    assert pruned.removed == pytest.approx(removed / total)
-    width = find_expansions(model)[0].width
-    assert pruned.expansion_channels[0] == [2 * width // 3] * 2
+    expansions = find_expansions(model)
+    share = removed / sum(expansion.width for expansion in expansions)
+    pruned = prune(model, None, "magnitude", [share], multiple=1)
+    assert pruned.removed == pytest.approx(share)
+    assert pruned.expansion_channels[0] == [2 * expansions[0].width // 3] * 2
     check_same_outputs(name, pruned, model)
 
 

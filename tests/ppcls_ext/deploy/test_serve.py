@@ -270,12 +270,10 @@ def test_a_closed_model_answers_nobody_and_one_that_does_not_fit_is_never_opened
         OneThread(made_classifier(shape=16))
 
 
-def test_an_error_of_the_program_is_logged_and_not_shown(monkeypatch, caplog):
+def test_an_error_of_the_program_is_logged_and_not_shown(monkeypatch, caplog, classifier):
     monkeypatch.setattr(logging.getLogger("ppcls_ext"), "propagate", True)
-    with OneThread(made_classifier()) as model:
-        client = client_of(model)
-        monkeypatch.setattr(serve, "check_picture", lambda *_: 1 / 0)
-        answer = client.post("/predict", data=picture(RED))
+    monkeypatch.setattr(serve, "check_picture", lambda *_: 1 / 0)
+    answer = classifier.post("/predict", data=picture(RED))
     refused(answer, 500, "error of this program")
     assert "ZeroDivision" not in answer.text and "ZeroDivisionError" in caplog.text
 
@@ -352,20 +350,15 @@ def test_unknown_paths_and_wrong_methods(classifier):
         assert allowed in answer.headers["Allow"]
 
 
-def test_on_loopback_only_its_own_names_are_answered(classifier):
-    for host in ("evil.example:8000", "127.0.0.1.evil.example", "10.0.0.1", "[::2]"):
-        refused(classifier.get("/model", headers={"Host": host}), 421, "host name")
-        refused(classifier.post("/predict", data=picture(RED), headers={"Host": host}), 421)
+def test_on_loopback_only_its_own_names_and_pages_are_answered(classifier):
+    for host in ("evil.example:8000", "127.0.0.1.evil.example", "[::2]"):
+        refused(classifier.post("/predict", data=picture(RED), headers={"Host": host}), 421, "host name")
     for host in ("localhost", "127.0.0.1:9", "[::1]:8000"):
         assert classifier.get("/model", headers={"Host": host}).status_code == 200
     with OneThread(made_classifier()) as model:
         client = client_of(model, host="0.0.0.0")
         assert client.get("/health", headers={"Host": "robot.local:8000"}).status_code == 200
-    assert all(is_loopback(host) for host in ("127.0.0.1", "localhost", "127.3.2.1"))
-    assert not any(is_loopback(host) for host in ("0.0.0.0", "192.0.2.1", "::"))
-
-
-def test_pages_of_other_sites_may_not_use_it(classifier):
+    assert is_loopback("127.3.2.1") and not any(is_loopback(host) for host in ("0.0.0.0", "192.0.2.1", "::"))
     for origin in ("http://evil.example", "null", "http://localhost:9", ""):
         refused(classifier.post("/predict", data=picture(RED), headers={"Origin": origin}), 403, "other sites")
     own = {"Origin": "http://localhost:8000", "Host": "localhost:8000"}

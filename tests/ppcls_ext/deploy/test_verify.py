@@ -39,11 +39,9 @@ def compare(rows: np.ndarray, expected: np.ndarray, raw: tuple[np.ndarray, np.nd
 def test_rounding_is_measured_in_any_order() -> None:
     raw = anchors()
     expected = suppress(*raw, NMS)
-    rows = expected + np.array([0, 2e-4, 0.03, -0.03, 0, 0], np.float32)
-    found = compare(rows[::-1], expected, raw)
+    found = compare((expected + np.array([0, 2e-4, 0.03, -0.03, 0, 0], np.float32))[::-1], expected, raw)
     assert (found.matched, found.tied) == (len(expected), 0)
-    assert found.box_error == pytest.approx(0.03, abs=1e-4)
-    assert found.score_error == pytest.approx(2e-4, abs=1e-6)
+    assert (found.box_error, found.score_error) == (pytest.approx(0.03, abs=1e-4), pytest.approx(2e-4, abs=1e-6))
 
 
 def test_choices_that_rounding_makes_are_ties() -> None:
