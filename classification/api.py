@@ -47,13 +47,9 @@ def train(
 
 
 def evaluate(
-    config: str | Path,
-    overrides: Overrides = (),
-    output: str | Path | None = None,
-    panels: int | None = None,
-    json: str | Path | None = None,
-    overwrite: bool = False,
-) -> dict[str, Any] | None:
+    config: str | Path, overrides: Overrides = (), output: str | Path | None = None, panels: int | None = None,
+    json: str | Path | None = None, overwrite: bool = False,
+) -> dict[str, Any] | None:  # fmt: skip
     """Evaluates ``Global.pretrained_model`` on ``DataLoader.Eval`` and writes figures, tables, charts and pictures.
 
     Args:
@@ -95,15 +91,10 @@ def evaluate(
 
 
 def export(
-    config: str | Path,
-    overrides: Overrides = (),
-    output: str | Path | None = None,
-    formats: Sequence[str] = ("paddle",),
-    precisions: Sequence[str] = ("fp32",),
-    max_drop: float | None = None,
-    calibration_images: int = 300,
-    overwrite: bool = False,
-) -> Description | DetectionDescription:
+    config: str | Path, overrides: Overrides = (), output: str | Path | None = None,
+    formats: Sequence[str] = ("paddle",), precisions: Sequence[str] = ("fp32",), max_drop: float | None = None,
+    calibration_images: int = 300, overwrite: bool = False,
+) -> Description | DetectionDescription:  # fmt: skip
     """Exports ``Global.pretrained_model``; every file is reloaded and compared with the model.
 
     Args:

@@ -31,11 +31,10 @@ def draw_augmented(config: Config) -> Image.Image:
     config = config.with_depth(depth.settle(config.document.data, lambda index: dataset.load(index)[0], images, seed))
     loader = build_batches(config, config.train, dataset, environment, training=True)
     names = read_class_names(config, dataset) or []
-    normalise = [operator for operator in config.train.operators if isinstance(operator, NormalizeImage)]
     low, high = 0.0, 255.0
-    if normalise:
-        low = normalise[-1].offsets
-        high = low + 255 * normalise[-1].factors
+    for operator in config.train.operators:
+        if isinstance(operator, NormalizeImage):
+            low, high = operator.offsets, operator.offsets + 255 * operator.factors
     cards = []
     for batch, number in first_samples(loader):
         shares: dict[str, float] = {}

@@ -46,14 +46,7 @@ SHAPE_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, Ru
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A network of a configuration.
-
-    Attributes:
-        arch: its name and arguments.
-        image_shape: ``[channels, height, width]`` of what it sees.
-        key: dotted key of the section that describes it.
-        shape_key: dotted key of its images' shape.
-    """
+    """A network of a configuration, ``[channels, height, width]`` of what it sees, and the dotted keys of both."""
 
     arch: ArchSettings
     image_shape: list[int]
@@ -70,12 +63,7 @@ class UnavailableDataError(UserError):
 
 
 def open_dataset(config: Config, settings: DataSettings, numbering: Sequence[Any] | None = None) -> ImageDataset:
-    """Opens a data set.
-
-    Args:
-        config: the configuration.
-        settings: one of its two data sets.
-        numbering: of the training set, for the evaluation set of the same kind (``ImageDataset.numbering``).
+    """Opens a data set; one for evaluation with the ``numbering`` of the training set of the same kind.
 
     Raises:
         UnavailableDataError: it is missing, empty or malformed; the line begins with place and dotted key.
@@ -105,11 +93,9 @@ def open_quietly(
 
 
 def evaluation_numbering(
-    config: Config,
-    training: ImageDataset | None = None,
-    names: Sequence[str] | None = None,
+    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None,
     weights: Path | None = None,
-) -> list[Any] | None:
+) -> list[Any] | None:  # fmt: skip
     """Returns what numbers the classes of ``DataLoader.Eval``, which may lack some of them: the training set's folders
     or, with ``relabel``, its labels; ``None`` where the data themselves state the numbers.
 
@@ -144,13 +130,12 @@ def relabel_difference(config: Config) -> str | None:
     settings = [config.train, config.eval]
     if any(one is None or one.dataset != ImageNetDataset.__name__ for one in settings):
         return None
-    train, evaluation = (_relabels(one) for one in settings)
+    (key, train), (eval_key, evaluation) = ((f"{one.key}.dataset.relabel", _relabels(one)) for one in settings)
     if train == evaluation:
         return None
-    keys = [f"{one.key}.dataset.relabel" for one in settings]
-    message = f"is {evaluation}, but {keys[0]} is {train}: the same label would mean two classes"
-    advice = f"write relabel: True in both, or in neither (-o {keys[1]}={train})"
-    return config.document.problem(keys[1], f"{message}; {advice}")
+    message = f"is {evaluation}, but {key} is {train}: the same label would mean two classes"
+    advice = f"write relabel: True in both, or in neither (-o {eval_key}={train})"
+    return config.document.problem(eval_key, f"{message}; {advice}")
 
 
 def _relabels(settings: DataSettings) -> bool:
@@ -158,11 +143,7 @@ def _relabels(settings: DataSettings) -> bool:
 
 
 def refuse_other_labels(config: Config, weights: Path | None = None) -> None:
-    """Makes sure that the labels of the list ``DataLoader.Eval`` mean the classes that were learnt.
-
-    Args:
-        config: names the data sets.
-        weights: the file that is evaluated, if it is not this configuration's training.
+    """Makes sure that the labels of the list ``DataLoader.Eval`` mean the classes that ``weights`` were trained for.
 
     Raises:
         UserError: only one of training and evaluation has ``relabel``, or they number the labels differently.
@@ -193,19 +174,12 @@ def refuse_other_labels(config: Config, weights: Path | None = None) -> None:
 
 
 def build_evaluation_dataset(
-    config: Config,
-    training: ImageDataset | None = None,
-    names: Sequence[str] | None = None,
+    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None,
     weights: Path | None = None,
-) -> ImageDataset:
+) -> ImageDataset:  # fmt: skip
     """Opens ``DataLoader.Eval`` with the classes of the training set; warns of those without an image.
 
-    Args:
-        config, training, names, weights: see :func:`evaluation_numbering`.
-
-    Raises:
-        UserError: see :func:`build_dataset`, :func:`refuse_other_labels`; also a class that the training set does not
-            have.
+    For arguments see :func:`evaluation_numbering`, for errors :func:`build_dataset` and :func:`refuse_other_labels`.
     """
     assert config.eval is not None
     refuse_other_labels(config, weights)
@@ -222,9 +196,6 @@ def build_evaluation_dataset(
 
 def build_dataset(config: Config, settings: DataSettings, numbering: Sequence[Any] | None = None) -> ImageDataset:
     """Opens a data set and checks its labels against the model.
-
-    Args:
-        config, settings, numbering: see :func:`open_dataset`.
 
     Raises:
         UserError: it cannot be opened (see :func:`open_dataset`), or a label has no output.
@@ -249,48 +220,32 @@ def build_batches(
 ) -> Loader:  # fmt: skip
     """Returns the loader over ``dataset`` of one of the two ``DataLoader`` sections.
 
-    Args:
-        config, settings, dataset, environment, training: what to load, and for what.
-        factors: how often an epoch shows each image on average; once each where it is None.
+    ``factors`` say how often an epoch shows each image on average; once each where they are None.
 
     Raises:
         UserError: the data do not fill a single batch on every process.
     """
     try:
         sampler = EpochBatchSampler(
-            len(dataset),
-            settings.sampler.batch_size,
-            shuffle=settings.sampler.shuffle,
-            drop_last=settings.sampler.drop_last and training,
-            seed=environment.seed,
-            rank=environment.rank,
-            world_size=environment.world_size,
-            in_step=training,
-            factors=factors,
-        )
+            len(dataset), settings.sampler.batch_size, settings.sampler.shuffle,
+            settings.sampler.drop_last and training, environment.seed, environment.rank, environment.world_size,
+            in_step=training, factors=factors,
+        )  # fmt: skip
     except ValueError as error:
         key = f"{settings.key}.sampler.batch_size"
         raise UserError(config.document.problem(key, str(error).partition(": ")[2])) from error
     return build_loader(
-        dataset,
-        settings.operators,
-        settings.batch_operator,
-        sampler,
-        num_workers=settings.loader.num_workers,
-        use_shared_memory=settings.loader.use_shared_memory,
-        seed=environment.seed,
-        training=training,
+        dataset, settings.operators, settings.batch_operator, sampler, seed=environment.seed, training=training,
+        num_workers=settings.loader.num_workers, use_shared_memory=settings.loader.use_shared_memory,
         image_shape=config.run.image_shape,
-    )
+    )  # fmt: skip
 
 
 def build_network(config: Config, environment_on_gpu: bool | None = None) -> paddle.nn.Layer:
     """Builds the model of ``Arch`` (random weights): ``[N, 3, H, W]`` -> ``[N, class_num]``.
 
-    Args:
-        config: names the model.
-        environment_on_gpu: for training, whether it runs on a GPU, where ``Arch.use_sync_bn`` takes effect; ``None``
-            to evaluate, predict or export, where that key means nothing.
+    ``environment_on_gpu`` says whether a training runs on a GPU, where ``Arch.use_sync_bn`` takes effect; it is
+    ``None`` to evaluate, predict or export, where that key means nothing.
 
     Raises:
         UserError: the constructor refuses a value, or the model cannot take images of ``Global.image_shape``.
@@ -321,10 +276,7 @@ def construct_network(config: Config, place: Place) -> paddle.nn.Layer:
 def load_pretrained(config: Config, model: paddle.nn.Layer, fine_tune: bool) -> None:
     """Loads ``Global.pretrained_model`` (or a path under ``Arch.pretrained``) if there is one.
 
-    Args:
-        config: names the file.
-        model: receives the weights.
-        fine_tune: let the classifier start fresh where only its number of classes differs, with one line about it.
+    With ``fine_tune`` the classifier starts fresh where only its number of classes differs, with one line about it.
 
     Raises:
         UserError: the file is missing, damaged or of another model.
@@ -388,12 +340,7 @@ def check_same_classes(names: list[str] | None, place: str, others: list[str] | 
 
 
 def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | None = None) -> None:
-    """Runs one image through ``model``; weights, statistics and randomness stay as they are.
-
-    Args:
-        config: where mistakes are reported.
-        model: the network.
-        place: where it stands in the configuration; ``Arch`` and ``Global.image_shape`` unless given.
+    """Runs one image through ``model`` of a place (``Arch`` unless given); weights, statistics, randomness stay.
 
     Raises:
         UserError: the model cannot take it, or its logits are not ``[1, class_num]``.

@@ -13,13 +13,7 @@ from PIL import Image
 
 from classification.build import UnavailableDataError, evaluation_numbering, open_dataset, relabel_difference
 from classification.config import Config
-from classification.data.datasets import (
-    DATASETS,
-    ImageDataset,
-    ImageFolder,
-    ImageNetDataset,
-    relabel_hint,
-)
+from classification.data.datasets import DATASETS, ImageDataset, ImageFolder, ImageNetDataset, relabel_hint
 from classification.data.geometry import Pad, RandCropImage, RandomCropImage
 from classification.prepare import choose_evenly
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
@@ -73,11 +67,7 @@ KINDS = {
 
 
 class Classes:
-    """The classes of the data sets of one configuration.
-
-    Args:
-        datasets: by section of ``DataLoader``.
-        class_num: outputs of the model.
+    """The classes of the data sets of one configuration, by section of ``DataLoader``.
 
     Attributes:
         names: by set, the names of the classes by number, as far as the data tell.
@@ -85,20 +75,16 @@ class Classes:
     """
 
     def __init__(self, datasets: Mapping[str, ImageDataset], class_num: int) -> None:
-        self.datasets = datasets
-        self.class_num = class_num
-        self.names: dict[str, dict[int, str]] = {}
-        self.counts: dict[str, np.ndarray] = {}
-        for part, dataset in datasets.items():
-            labels = dataset.labels
-            self.names[part] = class_names_of(dataset)
-            self.counts[part] = np.bincount(labels[(labels >= 0) & (labels < class_num)], minlength=class_num)
+        self.datasets, self.class_num = datasets, class_num
+        self.names = {part: class_names_of(dataset) for part, dataset in datasets.items()}
+        labels = {part: dataset.labels for part, dataset in datasets.items()}
+        inside = {part: values[(values >= 0) & (values < class_num)] for part, values in labels.items()}
+        self.counts = {part: np.bincount(values, minlength=class_num) for part, values in inside.items()}
 
     def name(self, label: int, part: str = "Train") -> str:
         """Returns the name of a class, taken from ``part`` if it has any, else from the other set, else its number."""
-        return next(
-            (names[label] for names in (self.names.get(part, {}), *self.names.values()) if label in names), str(label)
-        )
+        sets = (self.names.get(part, {}), *self.names.values())
+        return next((names[label] for names in sets if label in names), str(label))
 
     def text(self, label: int, part: str = "Train") -> str:
         """Returns ``3 (cat)``, or ``3`` for a class without a name."""
@@ -147,18 +133,12 @@ class ClassificationCheck(DataCheck):
             (2.2, f"Images by class{hidden}", lambda axes: self._draw_class_counts(used, axes)),
             (1.0, "Image sizes", lambda axes: overview.draw_sizes(self.scan, axes)),
         ]
-        return overview.stack(
-            [
-                overview.draw_heading(f"Data of {self.name}", facts, self.findings),
-                overview.charts_panel(CHART_HEIGHT, charts),
-                overview.draw_findings(
-                    self.findings,
-                    self.scan,
-                    lambda picture: drawable(self.about(picture)["class"], self.classes.label_of(picture)),
-                ),
-                self._draw_samples(),
-            ]
-        )
+        heading = overview.draw_heading(f"Data of {self.name}", facts, self.findings)
+        found = overview.draw_findings(
+            self.findings, self.scan,
+            lambda picture: drawable(self.about(picture)["class"], self.classes.label_of(picture)),
+        )  # fmt: skip
+        return overview.stack([heading, overview.charts_panel(CHART_HEIGHT, charts), found, self._draw_samples()])
 
     def _draw_class_counts(self, used: np.ndarray, axes: Any) -> None:
         """Draws the images of each class that has any: bars, or a curve where there are too many."""
@@ -209,12 +189,9 @@ class ClassificationCheck(DataCheck):
 
 
 def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> ClassificationCheck:
-    """Looks for faults in the data of a configuration.
+    """Looks for faults in the data of a configuration, in so many processes (0: in this one).
 
-    Args:
-        config: names the data sets, the operators and the number of classes.
-        limit: images to read of each set, spread over the classes; 0 for all. Labels are always examined all.
-        worker_count: processes; 0 does the work in this one.
+    At most ``limit`` images of each set are read, spread over the classes (0: all); labels are always examined all.
 
     Raises:
         UserError: the configuration names no data, or a value in it is refused.
@@ -333,12 +310,7 @@ def find_label_faults(classes: Classes, found: Findings) -> None:
 
 
 def wanted_size(operators: Sequence[object], image_shape: Sequence[int]) -> WantedSize:
-    """Returns the size that the operators of a section lead to.
-
-    Args:
-        operators: ``transform_ops``, built.
-        image_shape: ``[channels, height, width]``, which holds where no operator changes the size.
-    """
+    """Returns the size that operators lead to; that of ``image_shape``, ``[C, H, W]``, where none changes it."""
     width, height, strict, may_have_grown = image_shape[2], image_shape[1], False, False
     for operator in operators:
         if isinstance(operator, CropImage | RandomCropImage):

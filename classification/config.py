@@ -10,37 +10,18 @@ from typing import Any
 
 import yaml
 
+from classification import sections
 from classification.data.datasets import DATASETS, ImageFolder, shared_folder
 from classification.data.operators import TRAIN_OPERATORS, BatchOperator, build_batch_operator
 from classification.losses import LOSSES, WeightedSum
 from classification.metrics import METRICS, TopkAcc
 from classification.optimizers import OPTIMIZERS, OptimizerSettings, Regularizer
 from classification.schedules import SCHEDULES, Schedule
-from classification.sections import (
-    AmpSettings,
-    ArchSettings,
-    DistillationSettings,
-    EmaSettings,
-    FeatureSettings,
-    GlobalSettings,
-    InferSettings,
-    LoaderSettings,
-    OnnxTeacherSettings,
-    PretrainingSettings,
-    SamplerSettings,
-    TopkSettings,
-)
+from classification.sections import ArchSettings, DistillationSettings, FeatureSettings, OnnxTeacherSettings
 from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import build_operators
-from ppcls_ext.utils.config import (
-    Document,
-    apply_override,
-    flatten,
-    is_detection_config,
-    load_config_file,
-    plain_copy,
-)
+from ppcls_ext.utils.config import Document, apply_override, flatten, is_detection_config, load_config_file, plain_copy
 from ppcls_ext.utils.errors import ConfigError, UserError
 from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.utils.schema import Checker
@@ -69,17 +50,10 @@ WEIGHTS_WANTED = "give a checkpoint folder such as RUN/checkpoints/best, or a we
 
 @dataclasses.dataclass
 class DataSettings:
-    """One of ``DataLoader.Train`` and ``DataLoader.Eval``.
+    """One of ``DataLoader.Train`` and ``DataLoader.Eval``, whose dotted key is ``key``.
 
-    Attributes:
-        key: dotted key of the section, for messages.
-        dataset: name of the data set's class.
-        dataset_arguments: its checked arguments.
-        operators: per-image operators, built.
-        batch_operator: mixes the images of a batch, or ``None``.
-        sampler: batch size and order.
-        loader: worker processes.
-        is_whole: ``split`` is not applied, because training and evaluation have folders of their own.
+    Of the data set it holds the name and the checked arguments; the operators are built. With ``is_whole`` ``split`` is
+    not applied, because training and evaluation have folders of their own.
     """
 
     key: str
@@ -87,8 +61,8 @@ class DataSettings:
     dataset_arguments: dict[str, Any]
     operators: list[Callable[..., Any]]
     batch_operator: BatchOperator | None
-    sampler: SamplerSettings
-    loader: LoaderSettings
+    sampler: sections.SamplerSettings
+    loader: sections.LoaderSettings
     is_whole: bool = False
 
 
@@ -99,30 +73,26 @@ class OptimizerPlan:
     settings: OptimizerSettings
     schedule: Schedule
 
-    def build_schedule(self, epochs: int, steps_each_epoch: int, factor: float = 1.0) -> Schedule:
-        """Returns the learning rate as a function of the optimizer step, every rate times ``factor``."""
-        return self.schedule.over(epochs, steps_each_epoch, factor)
-
 
 @dataclasses.dataclass
 class Config:
     """A whole checked configuration; ``document.data`` is what the file said, with the changes of ``-o``."""
 
     document: Document
-    run: GlobalSettings
+    run: sections.GlobalSettings
     arch: ArchSettings
-    amp: AmpSettings | None
-    ema: EmaSettings | None
+    amp: sections.AmpSettings | None
+    ema: sections.EmaSettings | None
     train_loss: WeightedSum | None
     eval_loss: WeightedSum | None
     optimizer: OptimizerPlan | None
     train: DataSettings | None
     eval: DataSettings | None
-    infer: InferSettings | None
-    postprocess: TopkSettings | None
+    infer: sections.InferSettings | None
+    postprocess: sections.TopkSettings | None
     metrics: list[TopkAcc]
     distillation: DistillationSettings | None = None
-    pretraining: PretrainingSettings | None = None
+    pretraining: sections.PretrainingSettings | None = None
 
     @property
     def output_dir(self) -> Path:
@@ -176,7 +146,7 @@ def check_config(document: Document) -> Config:
     checker.known_keys("", data, SECTIONS)
     section = {} if data.get("Global") is None else data["Global"]
     # Where it is wrong the other sections are still checked, so that all problems are reported.
-    run = checker.section(GlobalSettings, section, "Global") or GlobalSettings()
+    run = checker.section(sections.GlobalSettings, section, "Global") or sections.GlobalSettings()
     # PaddleClas accepts the number of classes under Global too, and so must its configs here.
     instead = "give a file with Global.pretrained_model=PATH instead"
     arch = _read_arch(checker, data.get("Arch"), "Arch", run.class_num, tuple(TRAINER_KEYS), instead)
@@ -186,15 +156,15 @@ def check_config(document: Document) -> Config:
     # `Metric.Train` of PaddleClas's configurations has no effect: top-1 of the training images is always shown.
     checker.collected(build_operators, metric.get("Train"), "Metric.Train", METRICS, "metric")
     # The mere presence of these sections turns a feature on; null is as good as absent.
-    amp = None if data.get("AMP") is None else checker.section(AmpSettings, data["AMP"], "AMP")
-    ema = None if data.get("EMA") is None else checker.section(EmaSettings, data["EMA"], "EMA")
-    infer = postprocess = None
-    if data.get("Infer") is not None:
-        infer = checker.section(InferSettings, data["Infer"], "Infer")
+    kinds = {"AMP": sections.AmpSettings, "EMA": sections.EmaSettings, "Infer": sections.InferSettings}
+    amp, ema, infer = (
+        None if data.get(key) is None else checker.section(kind, data[key], key) for key, kind in kinds.items()
+    )
+    postprocess = None
     if infer is not None:
         # Checked here; the list itself is kept as written, because it travels into the export.
         checker.collected(build_operators, infer.transforms, "Infer.transforms")
-        postprocess = checker.section(TopkSettings, infer.PostProcess, "Infer.PostProcess")
+        postprocess = checker.section(sections.TopkSettings, infer.PostProcess, "Infer.PostProcess")
     config = Config(
         document=document,
         run=run,
@@ -227,16 +197,13 @@ def _apply_holdout(checker: Checker, train: DataSettings | None, evaluation: Dat
     both = [one for one in (train, evaluation) if one is not None and one.dataset == ImageFolder.__name__]
     if len(both) < 2:
         return
-    roots = [one.dataset_arguments["image_root"] for one in both]
-    shared = shared_folder(*roots)
-    if shared == "same":
-        return
-    if shared is not None:
+    shared = shared_folder(*(one.dataset_arguments["image_root"] for one in both))
+    if shared is None:
+        for one in both:
+            one.is_whole = one.dataset_arguments.pop("split", None) is not None
+    elif shared != "same":
         message = f"{shared}: images would be learnt and evaluated; use two folders side by side, or one for both"
         checker.add(f"{both[1].key}.dataset.image_root", message)
-        return
-    for one in both:
-        one.is_whole = one.dataset_arguments.pop("split", None) is not None
 
 
 def _read_arch(
@@ -244,13 +211,8 @@ def _read_arch(
 ) -> ArchSettings:
     """Reads a section that describes a network; where it is wrong (noted), another network stands in for it.
 
-    Args:
-        checker: gathers the problems.
-        section: what the file says.
-        key: dotted key of the section.
-        class_num: number of classes where the section names none.
-        own_keys: which of the trainer's keys may stand here.
-        instead: what is said to those who ask for a download.
+    ``class_num`` holds where the section names none; ``own_keys`` of the trainer may stand here; ``instead`` is said to
+    those who ask for a download.
     """
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         checker.add(f"{key}.name", "must name the model, such as EConvNeXt_mini")
@@ -300,16 +262,15 @@ def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPla
     else:
         checker.add("Optimizer.lr", "must be a mapping such as {name: Cosine, learning_rate: 4e-3}")
     # PaddleClas's other spellings of clip_norm and weight_decay.
-    limit, regularizer = section.pop("clip_grad", None), section.pop("regularizer", None)
-    for word, ours, value in (("clip_grad", "clip_norm", limit), ("regularizer", "weight_decay", regularizer)):
+    for word, ours in (("clip_grad", "clip_norm"), ("regularizer", "weight_decay")):
+        value = section.pop(word, None)
         if value is not None and section.get(ours) is not None:
             checker.add(f"Optimizer.{word}", f"is another name of {ours}; only one of them may stand")
-    if limit is not None:
-        section["clip_norm"] = limit
-    if regularizer is not None:
-        decay = checker.section(Regularizer, regularizer, "Optimizer.regularizer")
-        if decay is not None:
-            section["weight_decay"] = decay.coeff
+        if value is not None and word == "regularizer":
+            decay = checker.section(Regularizer, value, "Optimizer.regularizer")
+            value = decay and decay.coeff
+        if value is not None:
+            section[ours] = value
     settings = checker.section(OPTIMIZERS[name], section, "Optimizer") if name else None
     return OptimizerPlan(settings, schedule) if settings and schedule else None
 
@@ -329,8 +290,8 @@ def _read_data(checker: Checker, section: Any, key: str) -> DataSettings | None:
     name = checker.choice(dataset.pop("name", None), f"{key}.dataset.name", DATASETS)
     place, supplied = f"{key}.dataset", ("numbering",)  # an evaluation set has it from the training set
     arguments = checker.arguments(parameters_of(DATASETS[name]), dataset, place, supplied) if name else None
-    sampler = checker.section(SamplerSettings, known.get("sampler") or {}, f"{key}.sampler")
-    loader = checker.section(LoaderSettings, known.get("loader") or {}, f"{key}.loader")
+    sampler = checker.section(sections.SamplerSettings, known.get("sampler") or {}, f"{key}.sampler")
+    loader = checker.section(sections.LoaderSettings, known.get("loader") or {}, f"{key}.loader")
     if name is None or arguments is None or sampler is None or loader is None:
         return None
     return DataSettings(key, name, arguments, operators or [], batch_operator, sampler, loader)
@@ -353,33 +314,36 @@ def _read_distillation(checker: Checker, section: Any, student: ArchSettings) ->
     if "class_num" in teacher.arguments and teacher.class_num != student.class_num:
         message = f"the teacher has {teacher.class_num} classes, the student {student.class_num} (Arch.class_num)"
         checker.add(f"{TEACHER}.class_num", f"{message}; they must be the same")
-    section = {**section, "teacher": teacher}
-    if section.get("features") is not None:
-        key = f"{DISTILLATION}.features"
-        for network, place in ((student, "Arch.name"), (teacher, f"{TEACHER}.name")):
-            if not is_ours(network.name):
-                message = f"needs the outputs of stages, which {network.name} ({place}) does not give"
-                checker.add(key, f"{message}; these do: {', '.join(list_models())}")
-        features = section["features"] = checker.section(FeatureSettings, section["features"], key)
-        if features is not None and features.outputs is not None:
-            checker.add(f"{key}.outputs", f"names the outputs of an ONNX file; {teacher.name} has stages")
+    networks = ((student, "Arch.name"), (teacher, f"{TEACHER}.name"))
+    features = _read_features(checker, section.get("features"), networks)
+    if features is not None and features.outputs is not None:
+        checker.add(f"{DISTILLATION}.features.outputs", f"names the outputs of an ONNX file; {teacher.name} has stages")
+    section = {**section, "teacher": teacher, "features": features}
     return checker.section(DistillationSettings, section, DISTILLATION)
+
+
+def _read_features(
+    checker: Checker, section: Any, networks: Sequence[tuple[ArchSettings, str]]
+) -> FeatureSettings | None:
+    """Reads ``Distillation.features``, for which each of the networks (and their places) must have stages."""
+    if section is None:
+        return None
+    key = f"{DISTILLATION}.features"
+    for network, place in networks:
+        if not is_ours(network.name):
+            message = f"needs the outputs of stages, which {network.name} ({place}) does not give"
+            checker.add(key, f"{message}; these do: {', '.join(list_models())}")
+    return checker.section(FeatureSettings, section, key)
 
 
 def _read_onnx_distillation(
     checker: Checker, section: dict[str, Any], student: ArchSettings
 ) -> DistillationSettings | None:
-    key = f"{DISTILLATION}.features"
     teacher = checker.section(OnnxTeacherSettings, section["teacher"], TEACHER)
-    features = None
-    if section.get("features") is not None:
-        if not is_ours(student.name):
-            message = f"needs the outputs of stages, which {student.name} (Arch.name) does not give"
-            checker.add(key, f"{message}; these do: {', '.join(list_models())}")
-        features = checker.section(FeatureSettings, section["features"], key)
-        if features is not None and len(features.outputs or []) != len(features.stages):
-            message = f"names the teacher's output for each of the stages {features.stages}, got {features.outputs}"
-            checker.add(f"{key}.outputs", message)
+    features = _read_features(checker, section.get("features"), [(student, "Arch.name")])
+    if features is not None and len(features.outputs or []) != len(features.stages):
+        message = f"names the teacher's output for each of the stages {features.stages}, got {features.outputs}"
+        checker.add(f"{DISTILLATION}.features.outputs", message)
     if teacher is None:
         return None
     section = {**section, "teacher": teacher, "features": features}
@@ -390,10 +354,10 @@ def _read_onnx_distillation(
     return settings
 
 
-def _read_pretraining(checker: Checker, section: Any, arch: ArchSettings) -> PretrainingSettings | None:
+def _read_pretraining(checker: Checker, section: Any, arch: ArchSettings) -> sections.PretrainingSettings | None:
     if section is None:
         return None
-    settings = checker.section(PretrainingSettings, section, PRETRAINING)
+    settings = checker.section(sections.PretrainingSettings, section, PRETRAINING)
     if settings is not None and not is_ours(arch.name):
         message = f"needs a network with stages, which {arch.name} does not give"
         checker.add("Arch.name", f"{message}; these do: {', '.join(list_models())}")
@@ -403,10 +367,10 @@ def _read_pretraining(checker: Checker, section: Any, arch: ArchSettings) -> Pre
 def _check_pretraining(checker: Checker, config: Config) -> None:
     """Notes what does not go together with ``Pretraining``, and random views where a cache needs one view."""
     if config.pretraining is not None:
-        distilled = config.pretraining.name == "Distilled"
-        if distilled and config.distillation is None and config.document.data.get(DISTILLATION) is None:
+        distilled, stated = config.pretraining.name == "Distilled", config.document.data.get(DISTILLATION) is not None
+        if distilled and not stated:
             checker.add(DISTILLATION, f"is missing: {PRETRAINING}.name Distilled follows its teacher")
-        if not distilled and config.document.data.get(DISTILLATION) is not None:
+        if stated and not distilled:
             checker.add(DISTILLATION, f"has no effect with {PRETRAINING}.name Masked; remove one of the two")
         unused = {
             "Loss": config.train_loss, "DataLoader.Eval": config.eval, "Global.to_static": config.run.to_static,
@@ -417,8 +381,7 @@ def _check_pretraining(checker: Checker, config: Config) -> None:
             if value:
                 checker.add(key, f"has no effect with {PRETRAINING}, which knows no labels; remove it")
     if config.distillation is not None and config.distillation.cache and config.train is not None:
-        operators = [*config.train.operators, config.train.batch_operator]
-        random = [type(one).__name__ for one in operators if getattr(one, "random", False)]
+        random = [type(one).__name__ for one in config.train.operators if getattr(one, "random", False)]
         random += [type(config.train.batch_operator).__name__] if config.train.batch_operator else []
         if random:
             message = "needs the same view of an image in every epoch, but DataLoader.Train.dataset.transform_ops has"
@@ -438,9 +401,7 @@ def _refuse_paddleclas_distillation(document: Document) -> None:
         named[f"Loss.Train[{index}]"] = next(iter(entry), None) if isinstance(entry, dict) else entry
     for key, name in named.items():
         if name == "DistillationModel" or (key != "Arch.name" and str(name).startswith("Distillation")):
-            message = (
-                f"{name} is PaddleClas's way to distil; here Arch is the student, the section {DISTILLATION} names the "
-                f"teacher ({TEACHER}: {{name: ..., pretrained: PATH}}, temperature, weight), and Loss.Train stays "
-                "CELoss: see configs/quickstart_distilled.yaml"
-            )
-            raise ConfigError([document.problem(key, message)])
+            teacher = f"teacher ({TEACHER}: {{name: ..., pretrained: PATH}}, temperature, weight)"
+            message = f"is PaddleClas's way to distil; here Arch is the student, the section {DISTILLATION} names the"
+            rest = "and Loss.Train stays CELoss: see configs/quickstart_distilled.yaml"
+            raise ConfigError([document.problem(key, f"{name} {message} {teacher}, {rest}")])

@@ -41,14 +41,9 @@ NORM_EPSILON = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class TeacherFiles:
-    """A teacher whose weights are there.
+    """A teacher whose weights are there; ``class_names`` where a checkpoint tells them.
 
-    Attributes:
-        arch: its name and arguments; those that the configuration leaves out are the checkpoint's. For a file in ONNX
-            the section that names it.
-        file: its weight file.
-        sha256: checksum of the file.
-        class_names: names of its classes, where a checkpoint tells them.
+    The arguments in ``arch`` that the configuration leaves out are the checkpoint's; for ONNX it is the section.
     """
 
     arch: ArchSettings | OnnxTeacherSettings
@@ -124,12 +119,7 @@ def logits_and_features(network: nn.Layer, image: paddle.Tensor) -> Outputs:
 class Teacher(nn.Layer):
     """The teacher's network in evaluation mode: no gradient reaches it, and no checkpoint of the student holds it.
 
-    Args:
-        config: the configuration, with ``Distillation``.
-        found: the teacher's network and weights.
-
-    Attributes:
-        image_shape: ``[channels, height, width]`` that it sees; images of another size are resized to it.
+    It sees ``image_shape``, ``[channels, height, width]``; images of another size are resized to it.
 
     Raises:
         UserError: the network cannot take the images, or the weights are not this network's.
@@ -174,25 +164,16 @@ class Teacher(nn.Layer):
 
 
 class FeatureStudent(nn.Layer):
-    """The student in training: gives its logits and its features, projected to the teacher's widths.
+    """The student in training, with stages: gives its logits and its features, projected to the teacher's widths.
 
-    Args:
-        model: the network that is trained and saved; one of this project's, which have stages.
-        stages: which outputs are compared, from 1.
-        widths: channels of these outputs, of ``model`` and of the teacher.
+    The outputs of ``stages``, counted from 1, are compared; ``widths`` are their channels, of student and teacher.
     """
 
     def __init__(self, model: nn.Layer, stages: Sequence[int], widths: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        self.model = model
-        self.stages = list(stages)
-        self.projections = nn.LayerDict(
-            {
-                f"stage_{stage}": nn.Conv2D(ours, theirs, 1)
-                for stage, (ours, theirs) in zip(stages, widths, strict=True)
-                if ours != theirs
-            }
-        )
+        self.model, self.stages = model, list(stages)
+        differ = [(stage, pair) for stage, pair in zip(stages, widths, strict=True) if pair[0] != pair[1]]
+        self.projections = nn.LayerDict({f"stage_{stage}": nn.Conv2D(*pair, 1) for stage, pair in differ})
 
     def forward(self, image: paddle.Tensor) -> Outputs:
         """Images ``[N, channels, H, W]`` -> logits ``[N, class_num]``, and for each stage ``[N, C_i, H_i, W_i]``."""
@@ -208,12 +189,8 @@ def soft_loss(logits: paddle.Tensor, taught: paddle.Tensor, temperature: float) 
     """Returns ``T^2 * KL(softmax(taught / T) || softmax(logits / T))``, the mean over the images, a scalar.
 
     Hinton, Vinyals and Dean (arXiv 1503.02531, section 2): a temperature T shows how likely the teacher holds the wrong
-    classes to be; T squared keeps the gradient's size, so that the shares of the losses mean the same at every T.
-
-    Args:
-        logits: the student's, ``[N, class_num]``.
-        taught: the teacher's for the same images, ``[N, class_num]``.
-        temperature: T, above 0.
+    classes to be; T squared keeps the gradient's size, so that the shares of the losses mean the same at every T. Both
+    logits, the student's and the teacher's for the same images, are ``[N, class_num]``.
     """
     ours = functional.log_softmax(logits.astype("float32") / temperature, axis=-1)
     theirs = functional.log_softmax(taught.astype("float32") / temperature, axis=-1)
@@ -224,11 +201,7 @@ def soft_loss(logits: paddle.Tensor, taught: paddle.Tensor, temperature: float) 
 def hard_loss(logits: paddle.Tensor, taught: paddle.Tensor) -> paddle.Tensor:
     """Returns the mean cross-entropy with the teacher's best class as the label, a scalar.
 
-    Touvron et al. (arXiv 2012.12877, section 4, "hard-label distillation").
-
-    Args:
-        logits: the student's, ``[N, class_num]``.
-        taught: the teacher's for the same images, ``[N, class_num]``.
+    Touvron et al. (arXiv 2012.12877, section 4, "hard-label distillation"); arguments as those of :func:`soft_loss`.
     """
     return functional.cross_entropy(logits.astype("float32"), taught.argmax(axis=-1))
 
@@ -239,11 +212,7 @@ def feature_loss(features: Sequence[paddle.Tensor], taught: Sequence[paddle.Tens
     The student's features were brought to the teacher's width by learnt 1x1 convolutions, as the regressors of FitNets
     (arXiv 1412.6550, section 2.2) do; each position is then normalised over its channels, without learnt scale, as
     in arXiv 2205.14141 (section 2). We normalise both sides, so that neither's scale counts. A teacher's map of another
-    size is averaged to the student's (or repeated, where it is smaller).
-
-    Args:
-        features: of the student, for each stage ``[N, C_i, H_i, W_i]``.
-        taught: of the teacher, for each stage ``[N, C_i, H'_i, W'_i]``.
+    size is averaged to the student's, or repeated if smaller. Features of a stage are ``[N, C_i, H_i, W_i]``.
     """
     losses = []
     for ours, theirs in zip(features, taught, strict=True):
@@ -262,11 +231,6 @@ def _normalised(features: paddle.Tensor) -> paddle.Tensor:
 class Distillation:
     """Teacher and losses of one run.
 
-    Args:
-        config: the configuration, with ``Distillation``.
-        model: the student.
-        environment: the seed.
-
     Attributes:
         teacher: the frozen network.
         network: what the training pass runs: the student, with projections where features are compared.
@@ -281,14 +245,14 @@ class Distillation:
         found = find_teacher(config)
         assert found is not None and config.distillation is not None
         self.settings = config.distillation
-        self.teacher: Teacher | OnnxTeacher = (
-            OnnxTeacher(config, found.arch) if isinstance(found.arch, OnnxTeacherSettings) else Teacher(config, found)
-        )
-        self.cache: TeacherCache | None = None
+        self.teacher: Teacher | OnnxTeacher
         if isinstance(found.arch, OnnxTeacherSettings):
+            self.teacher = OnnxTeacher(config, found.arch)
             self.has_logits = found.arch.logits is not None and self.settings.weight > 0
         else:
+            self.teacher = Teacher(config, found)
             self.has_logits = found.arch.class_num == config.arch.class_num
+        self.cache: TeacherCache | None = None
         self.class_names = found.class_names
         self._identity = {"name": found.arch.name, "weights": str(found.file), "sha256": found.sha256}
         self.network: paddle.nn.Layer = model
@@ -317,11 +281,7 @@ class Distillation:
         return {name: value.numpy() for name, value in self.projections.state_dict().items()} or None
 
     def restore(self, arrays: dict[str, np.ndarray] | None) -> None:
-        """Takes over what :meth:`arrays` returned.
-
-        Raises:
-            UserError: these are other projections.
-        """
+        """Takes over what :meth:`arrays` returned, if it is of these projections."""
         if len(self.projections):
             load_weights(self.projections, arrays or {})
 
@@ -342,9 +302,7 @@ class Distillation:
     def teach(self, image: paddle.Tensor, index: paddle.Tensor | None = None) -> Outputs:
         """Returns the teacher's output for the student's very own images ``[N, channels, H, W]``, mixed or not.
 
-        Args:
-            image: the images.
-            index: their numbers ``[N]`` in the data set, by which a cache finds its outputs.
+        By their numbers ``[N]`` in the data set a cache finds its outputs.
         """
         if self.cache is not None and index is not None:
             return self.cache.outputs(index.numpy())
@@ -356,10 +314,7 @@ class Distillation:
     ) -> tuple[paddle.Tensor, dict[str, paddle.Tensor]]:
         """Returns the loss that is trained on, and its parts before their weights, all scalars.
 
-        Args:
-            label_loss: of the labels, None where there are none.
-            output: of ``network``: the student's logits, with its projected features where they are compared.
-            taught: the teacher's output for the same images; without logits where ``weight`` is 0.
+        ``label_loss`` is None without labels; ``output`` is that of ``network``, ``taught`` that of :meth:`teach`.
         """
         settings = self.settings
         # Factor and loss by name, in the order in which they are added.
@@ -367,12 +322,8 @@ class Distillation:
         if label_loss is not None:
             parts["loss_label"] = (1 - settings.weight, label_loss)
         if taught[0] is not None and (label_loss is not None or settings.weight > 0):
-            logits = logits_of(output)
-            if settings.kind == "hard":
-                loss = hard_loss(logits, taught[0])
-            else:
-                assert settings.temperature is not None
-                loss = soft_loss(logits, taught[0], settings.temperature)
+            pair = logits_of(output), taught[0]
+            loss = hard_loss(*pair) if settings.kind == "hard" else soft_loss(*pair, settings.temperature)
             parts["loss_distillation"] = (settings.weight, loss)
         if settings.features is not None:
             parts["loss_features"] = (settings.features.weight, feature_loss(output[1], taught[1]))

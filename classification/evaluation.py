@@ -41,25 +41,16 @@ DEFAULT_TOPK = 5
 
 @paddle.no_grad()
 def evaluate(
-    model: paddle.nn.Layer,
-    batches: Loader,
-    metrics: list[TopkAcc],
-    loss: WeightedSum | None,
-    precision: Precision,
-    environment: Environment,
-    title: str,
-    bad_images: BadImages,
-    answers: Answers | None = None,
-) -> dict[str, float]:
+    model: paddle.nn.Layer, batches: Loader, metrics: list[TopkAcc], loss: WeightedSum | None, precision: Precision,
+    environment: Environment, title: str, bad_images: BadImages, answers: Answers | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Evaluates ``model``, which is in evaluation mode afterwards as well.
 
     Args:
         model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``.
         batches: this process's share of the data; shares of all processes are disjoint.
-        metrics: what to count.
-        loss: mean loss to report, or ``None``.
-        precision: how the forward pass computes.
-        environment: rank and number of processes, whose sums are added.
+        metrics, loss: what to measure.
+        precision, environment: how the forward pass computes, and the processes, whose sums are added.
         title: what the display calls it.
         bad_images: gathers unreadable images, which are left out.
         answers: gathers what the model says of each image, where that is wanted.
@@ -102,8 +93,7 @@ def evaluate(
     if loss is not None:
         result = {"loss": float(sums[-2] / images), **result}
     # With no more classes than k, every image counts as right: true, and not worth saying.
-    telling = {name: value for name, value in result.items() if name not in trivial}
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in telling.items())
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in result.items() if name not in trivial)
     logger.info("%s: %s  (%d images in %s)", title, shown, images, clock(time.monotonic() - start))
     return {**result, "images": images}
 
@@ -135,13 +125,9 @@ def evaluate_model(
 def evaluate_config(
     config: Config, environment: Environment, folder: Path | None = None, mistakes: int = MISTAKES
 ) -> dict[str, Any]:
-    """Evaluates ``Global.pretrained_model`` of ``config``.
+    """Evaluates ``Global.pretrained_model`` of ``config``; every process evaluates its share of the images.
 
-    Args:
-        config: the configuration.
-        environment: device and ranks; every process evaluates its share of the images.
-        folder: the first process writes a report into it, see ``classification.report.write_report``.
-        mistakes: how many wrong predictions the report shows.
+    The first one writes a report into ``folder``, with so many ``mistakes``; see `report.write_report`.
 
     Returns:
         ``{"loss": mean, "top1": share, ..., "images": number}``; of the process that wrote a report also its figures.

@@ -30,13 +30,9 @@ def feature_layers(predictor: Predictor) -> tuple[nn.Layer, list[nn.Layer]]:
 
 
 def explainer(predictor: Predictor, wanted: str) -> Callable[[Prediction], Image.Image]:
-    """Returns what draws a picture beside itself with the places that speak for a class.
+    """Returns what draws a picture beside itself with the places that speak for a class, by default the predicted one.
 
     Both have the size of the original; a tiny one is enlarged by a whole factor.
-
-    Args:
-        predictor: of a model in memory.
-        wanted: the class, empty for the predicted one.
 
     Raises:
         UserError: there is no such class; while drawing, that the network has no map.
@@ -57,7 +53,7 @@ def explainer(predictor: Predictor, wanted: str) -> Callable[[Prediction], Image
         name, score = drawable(predictor.label(shown), shown), 100 * softmax(logits[np.newaxis])[0, shown]
         title = f"{'predicted' if label is None else 'class'}: {name}, {score:.1f} %"
         note = "red: speaks for it" if heat.any() else "nothing speaks for it"
-        pair = [enlarged(picture, SIDE)[0] for picture in (pixels, heat_over(pixels, whole))]
+        pair = [enlarged(one, SIDE)[0] for one in (pixels, heat_over(pixels, whole))]
         return contact_sheet(pair, 2, title, f"{shown_name(Path(prediction.name).name)}; {note}")
 
     return draw

@@ -28,35 +28,29 @@ class CELoss:
         self, logits: paddle.Tensor, label: paddle.Tensor, label_mixed: paddle.Tensor | None = None, lam: float = 1.0,
         class_weights: paddle.Tensor | None = None,
     ) -> paddle.Tensor:  # fmt: skip
-        """Returns ``lam * CE(label) + (1 - lam) * CE(label_mixed)``, the mean over the images.
+        """Returns ``lam * CE(label) + (1 - lam) * CE(label_mixed)``, the mean over the images, a float32 scalar.
 
         Args:
             logits: ``[N, class_num]``, any float type; the loss is computed in float32.
-            label: ``[N]``, int64.
-            label_mixed: ``[N]``, int64, the second label of mixup and cutmix; ``None`` where nothing is mixed.
+            label, label_mixed: ``[N]``, int64; the second is that of mixup and cutmix, ``None`` where nothing is mixed.
             lam: share of ``label``, 0 to 1.
             class_weights: ``[class_num]``, float32: each CE, smoothing included, times the weight of its label's
                 class, so that a weight of 2 does what showing the image twice does; ``None`` for 1.
-
-        Returns:
-            A float32 scalar.
         """
         from paddle.nn import functional
 
         log_probabilities = functional.log_softmax(logits.astype("float32"), axis=-1)
-        if class_weights is not None:
-            even = self.epsilon * log_probabilities.mean(axis=-1)
 
-            def weighted(label: paddle.Tensor) -> paddle.Tensor:
-                entropies = (1 - self.epsilon) * functional.nll_loss(log_probabilities, label, reduction="none") - even
-                return (class_weights.gather(label) * entropies).mean()
+        def entropy(label: paddle.Tensor) -> paddle.Tensor:
+            if class_weights is None:
+                return functional.nll_loss(log_probabilities, label)
+            entropies = (1 - self.epsilon) * functional.nll_loss(log_probabilities, label, reduction="none")
+            return (class_weights.gather(label) * (entropies - self.epsilon * log_probabilities.mean(axis=-1))).mean()
 
-            mixed = label_mixed is not None and lam < 1
-            return lam * weighted(label) + (1 - lam) * weighted(label_mixed) if mixed else lam * weighted(label)
-        loss = lam * functional.nll_loss(log_probabilities, label)
+        loss = lam * entropy(label)
         if label_mixed is not None and lam < 1:
-            loss = loss + (1 - lam) * functional.nll_loss(log_probabilities, label_mixed)
-        if self.epsilon:
+            loss = loss + (1 - lam) * entropy(label_mixed)
+        if self.epsilon and class_weights is None:
             # The even share is the same whatever the labels are, so mixing leaves it alone.
             loss = (1 - self.epsilon) * loss - self.epsilon * log_probabilities.mean()
         return loss

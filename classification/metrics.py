@@ -32,15 +32,7 @@ class TopkAcc:
         return [f"top{k}" for k in self.topk]
 
     def hits(self, logits: paddle.Tensor, label: paddle.Tensor) -> np.ndarray:
-        """Returns how many images of the batch are right, for each ``k``.
-
-        Args:
-            logits: ``[N, class_num]``.
-            label: ``[N]``, int64.
-
-        Returns:
-            ``[len(topk)]``, float64.
-        """
+        """Returns how many images of a batch are right, ``float64`` ``[len(topk)]``: ``[N, class_num]`` and ``[N]``."""
         scores = logits.astype("float32").numpy()
         labels = label.numpy().reshape(-1)
         # The rank of the true class: how many others score strictly higher, ties broken by class number, so that a

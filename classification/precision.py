@@ -7,6 +7,7 @@ import logging
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import paddle
 
 from classification.sections import AmpSettings
@@ -15,12 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 class Precision:
-    """How numbers are computed.
+    """How numbers are computed: by the ``AMP`` section in ``float16`` or ``bfloat16``, else in float32.
 
-    Args:
-        settings: the ``AMP`` section, or ``None`` for float32.
-        dtype: ``float16`` or ``bfloat16``.
-        on_gpu: on the CPU, Paddle's ``auto_cast`` computes in float32 whatever it is asked for, so nothing is cast.
+    On the CPU Paddle's ``auto_cast`` computes in float32 whatever it is asked for, so nothing is cast.
     """
 
     def __init__(self, settings: AmpSettings | None, dtype: str, on_gpu: bool) -> None:
@@ -82,7 +80,5 @@ class Precision:
             return
         current = self.scaler.state_dict()
         for key, value in state.items():
-            current[key] = (
-                paddle.to_tensor([value]).numpy().astype("float32") if key == "scale" else type(current[key])(value)
-            )
+            current[key] = np.array([value], "float32") if key == "scale" else type(current[key])(value)
         self.scaler.load_state_dict(current)

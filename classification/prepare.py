@@ -15,6 +15,7 @@ from PIL import Image
 from classification.build import evaluation_numbering, open_dataset
 from classification.config import Config
 from classification.data.datasets import Cifar100
+from ppcls_ext.engine.loader import copies_before
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.decode import decode_image
 from ppcls_ext.utils.errors import UserError
@@ -28,17 +29,9 @@ PICKLE_PROTOCOL = 2
 
 
 def write_samples(config: Config, part: str, count: int, output: Path, seed: int = 0) -> int:
-    """Writes ``count`` images of a data set, as even over the classes as it goes, to ``output/CLASS/INDEX.png``.
+    """Writes ``count`` images (0: all) of ``DataLoader.PART``, as even over the classes as it goes; returns how many.
 
-    Args:
-        config: names the data set.
-        part: ``Eval`` or ``Train``, the section of ``DataLoader``.
-        count: how many images; 0 for all of them.
-        output: the folder to write, whole or not at all.
-        seed: chooses the images; not negative.
-
-    Returns:
-        The number of images written.
+    They go to ``output/CLASS/INDEX.png``, a folder that is written whole or not at all.
 
     Raises:
         UserError: a number is negative, the section or the data are missing, or ``output`` holds something else.
@@ -75,38 +68,18 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
 
 
 def choose_evenly(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Returns up to ``count`` indices, taking one of each class in turn.
-
-    Args:
-        labels: ``[N]``, int64.
-        count: how many at most.
-        seed: chooses among the images of a class.
-
-    Returns:
-        ``[min(count, N)]``, int64, rising.
-    """
+    """Returns up to ``count`` indices into labels, ``int64`` rising, taking one of each class in turn."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    shuffled = labels[order]
     # The how-manieth of its class each image is: all first ones come before all second ones.
-    turn = np.zeros(len(labels), dtype=np.int64)
-    for label in np.unique(shuffled):
-        turn[shuffled == label] = np.arange((shuffled == label).sum())
+    turn = copies_before(labels[order])
     return np.sort(order[np.argsort(turn, kind="stable")[:count]])
 
 
 def write_subset(source: str, every: int, output: Path, overwrite: bool = False) -> list[str]:
-    """Writes every ``every``-th class in alphabetical order to a new archive, with labels from 0 in that order.
+    """Writes every ``every``-th class in alphabetical order to a new archive, with labels from 0; returns their names.
 
-    Coarse labels are all 0: of the official ones each groups five classes, of which few are left.
-
-    Args:
-        source: the official archive.
-        every: 1 keeps all classes.
-        output: archive to write, ``.tar.gz``.
-        overwrite: replace a file that is there and not ours.
-
-    Returns:
-        The names of the classes kept.
+    Source is the official archive. Coarse labels are all 0: of the official ones each groups five classes, of which few
+    are left. With ``overwrite`` a file that is there and not ours is replaced.
 
     Raises:
         UserError: a number is out of range, the source is missing or damaged, or the output may not be

@@ -32,12 +32,7 @@ FIGURES = ["precision", "recall", "f1"]
 
 
 class Answers:
-    """The best classes of each image, gathered over batches, and over processes whose shares are disjoint.
-
-    Args:
-        images: how many the data set has.
-        topk: how many classes to keep of each.
-    """
+    """The best ``topk`` classes of each of so many images, gathered over batches, and over processes with shares."""
 
     def __init__(self, images: int, topk: int) -> None:
         self._topk = topk
@@ -84,13 +79,8 @@ class Answers:
 def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[pd.DataFrame, float]:
     """Returns accuracy by confidence, and the expected calibration error (Guo et al., arXiv 1706.04599, equation 3).
 
-    Args:
-        confidence: probability of each predicted class, ``[N]``.
-        right: whether it is the true one, ``[N]``.
-
-    Returns:
-        ``BINS`` rows of ``above``, ``to`` (a bin holds confidences above the first, up to the second), ``images``, and
-        the means ``confidence`` and ``accuracy``, NaN in an empty bin. The error is NaN without images.
+    The table has ``BINS`` rows of ``above``, ``to`` (a bin holds confidences above the first, up to the second),
+    ``images``, and the means ``confidence`` and ``accuracy``, NaN in an empty bin. The error is NaN without images.
     """
     import pandas as pd
 
@@ -113,14 +103,8 @@ def write_report(
     A class without images has no figures, one that is never predicted has no precision: null, an empty cell, ``-``, and
     in no mean.
 
-    Args:
-        folder: is made if it is not there; files of an earlier evaluation are replaced.
-        dataset: the images.
-        table: of :class:`Answers`.
-        names: of all K classes.
-        figures: loss and accuracies.
-        title: heading of the pictures.
-        mistakes: how many wrong predictions to draw, the most confident first; below each the true class.
+    The folder is made, files of an earlier evaluation are replaced. ``table`` is that of :class:`Answers`, ``names``
+    are those of all K classes. So many ``mistakes`` are drawn, the most confident first, below each the true class.
 
     Returns:
         The content of ``figures.json``.

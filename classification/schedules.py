@@ -90,7 +90,6 @@ class Schedule(Section):
         return self._rate_after_warmup(step)
 
     def _epochs_after_warmup(self, step: int) -> float:
-        """Returns the epochs, with their fraction, that have passed since the warm-up ended."""
         return (step - self._warmup_steps) / self.steps_each_epoch
 
     def _progress(self, step: int) -> float:
@@ -164,10 +163,9 @@ class Piecewise(Schedule):
 
     @model_validator(mode="after")
     def _match_lengths(self) -> Piecewise:
-        if len(self.values) != len(self.decay_epochs) + 1:
-            raise ValueError(
-                f"values: needs one entry more than decay_epochs, got {len(self.values)} and {len(self.decay_epochs)}"
-            )
+        values, epochs = len(self.values), len(self.decay_epochs)
+        if values != epochs + 1:
+            raise ValueError(f"values: needs one entry more than decay_epochs, got {values} and {epochs}")
         if self.learning_rate is None:
             self.learning_rate = self.values[0]
         return self

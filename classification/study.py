@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,11 +47,8 @@ WITHOUT_EFFECT = (
     "DataLoader.Eval.loader", "Infer",
 )  # fmt: skip
 # Where data stand. A run that goes on elsewhere may go on with other data; of a finished one the place means nothing.
-PLACES = tuple(
-    f"DataLoader.{part}.dataset.{name}"
-    for part in ("Train", "Eval")
-    for name in ("data_file", "image_root", "cls_label_path")
-)
+PLACES = tuple(f"DataLoader.{part}.dataset.{name}" for part in ("Train", "Eval")
+               for name in ("data_file", "image_root", "cls_label_path"))  # fmt: skip
 SHOWN_CHANGES = 3
 POLL_SECONDS = 0.25
 
@@ -72,9 +70,8 @@ def _check_seeds(seeds: list[int]) -> list[int]:
 
 
 def _check_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
-    for name in overrides:
-        if name in OWN_KEYS:
-            raise ValueError(f"{name} {CHOSEN}")
+    if own := overrides.keys() & set(OWN_KEYS):
+        raise ValueError(f"{own.pop()} {CHOSEN}")
     return overrides
 
 
@@ -85,14 +82,10 @@ Overrides = Annotated[dict[str, Any], AfterValidator(_check_overrides)]
 
 
 class RowSection(Section):
-    """One entry of ``rows``.
+    """One entry of ``rows``: a configuration and changes of it.
 
-    Attributes:
-        name: of the row and of its folder.
-        config: a classification configuration; the path is relative to the working directory, as all paths are.
-        overrides: of that configuration.
-        seeds: of this row, where they differ from those of the study.
-        published: a name of the table of published figures on CIFAR-100, shown beside the row's own.
+    ``seeds`` are given where they differ from those of the study; ``published`` is a name of the table of published
+    figures on CIFAR-100, shown beside the row's own.
     """
 
     name: RowName
@@ -103,7 +96,7 @@ class RowSection(Section):
 
 
 class AblationSection(Section):
-    """One entry of ``ablations``: the row ``base`` with the changes ``overrides``; for the others see `RowSection`."""
+    """One entry of ``ablations``: the row ``base`` with the changes ``overrides``."""
 
     name: RowName
     base: str
@@ -123,17 +116,9 @@ class StudySection(Section):
 
 @dataclass(frozen=True)
 class Row:
-    """A row to train, once for each seed.
+    """A row to train, once for each seed: ``config`` is ``config_file`` with ``changes`` (``KEY=VALUE``).
 
-    Attributes:
-        name: of the row and of its folder.
-        config_file: its configuration.
-        changes: of that configuration, ``KEY=VALUE``, in the order in which they are applied.
-        config: what results.
-        seeds: one run each.
-        base: for an ablation the row that it differs from, else None.
-        differences: for an ablation what differs, ``KEY=VALUE``.
-        published: figures of others, or None.
+    An ablation also has ``base``, the row that it differs from, and ``differences`` (``KEY=VALUE``).
     """
 
     name: str
@@ -156,11 +141,7 @@ class Study:
     rows: tuple[Row, ...]
 
     def choose(self, names: Sequence[str]) -> tuple[Row, ...]:
-        """Returns the rows of these names in the order of the file; all if there are no names.
-
-        Raises:
-            UserError: there is no such row.
-        """
+        """Returns the rows of these names in the order of the file; all if there are no names."""
         known = [row.name for row in self.rows]
         for name in names:
             if name not in known:
@@ -171,9 +152,7 @@ class Study:
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Reads and checks a study and the configuration of each of its rows, before anything is trained.
 
-    Args:
-        path: the file.
-        overrides: ``KEY=VALUE`` changes of the configuration of every row; they go last.
+    ``overrides`` are ``KEY=VALUE`` changes of the configuration of every row; they go last.
 
     Raises:
         ConfigError: the mistakes of the file, one line each with its place.
@@ -199,22 +178,23 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     rows: dict[str, Row] = {}
     changes_of: dict[str, tuple[str, ...]] = {}
     for key, entry in sections.items():
-        name, differences, base, published = entry.name, _as_changes(entry.overrides), None, None
+        name, changes, more = entry.name, _as_changes(entry.overrides), {}
         if name in rows:
             check.add(f"{key}.name", f"'{name}' stands twice; each row has a folder of its own")
         if isinstance(entry, AblationSection):
-            if not differences:
+            if not changes:
                 check.add(f"{key}.overrides", "is empty: an ablation changes something of its base")
             bases = [row.name for row in rows.values() if row.base is None]
             base = check.choice(entry.base, f"{key}.base", bases)
             if base is None:
                 continue
-            config_file, changes = rows[base].config_file, changes_of[base] + differences
+            more = {"base": base, "differences": changes}
+            config_file, changes = rows[base].config_file, changes_of[base] + changes
         else:
             if entry.published is not None:
                 known = check.choice(entry.published, f"{key}.published", PUBLISHED_ON_CIFAR100)
-                published = PUBLISHED_ON_CIFAR100.get(known or "")
-            config_file, changes = entry.config, _as_changes(file.overrides or {}) + differences
+                more = {"published": PUBLISHED_ON_CIFAR100.get(known or "")}
+            config_file, changes = entry.config, _as_changes(file.overrides or {}) + changes
         config: Any = None
         try:
             config = load_config(config_file, (*changes, *overrides))
@@ -224,8 +204,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
             for line in str(error).splitlines():
                 check.add(key, f"{name}: {line}")
         changes_of[name] = changes
-        rows[name] = Row(name, config_file, (*changes, *overrides), config, tuple(entry.seeds or file.seeds), base,
-                         differences if base else (), published)  # fmt: skip
+        rows[name] = Row(name, config_file, (*changes, *overrides), config, tuple(entry.seeds or file.seeds), **more)
     check.raise_any()
     return Study(document.path.stem, document.path, Path(file.output_dir), tuple(rows.values()))
 
@@ -241,15 +220,7 @@ def _as_changes(overrides: Mapping[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: a row with a seed.
-
-    Attributes:
-        row: the row.
-        seed: the seed.
-        folder: what the run writes stands here.
-        changes: of the row's configuration, ``KEY=VALUE``, seed and folder included.
-        config: the configuration that results.
-    """
+    """One training run, a row with a seed, in its folder; ``config`` is the row's with ``changes`` (``KEY=VALUE``)."""
 
     row: Row
     seed: int
@@ -269,8 +240,7 @@ class Run:
             report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        is_whole = isinstance(report, dict) and isinstance(report.get("history"), list)
-        if not is_whole:
+        if not isinstance(report, dict) or not isinstance(report.get("history"), list):
             return None
         is_over = report.get("epochs") == self.config.run.epochs or report.get("early_stopping", {}).get("stopped")
         return report if is_over else None
@@ -293,21 +263,16 @@ def runs_of(study: Study, rows: Sequence[Row]) -> list[Run]:
 def refuse_changed_runs(runs: Sequence[Run], training: bool = True) -> None:
     """Checks that what stands in the folders was trained as the study says now.
 
-    Args:
-        runs: of the study.
-        training: whether they are to be trained; if not, the data may have been moved since.
-
     Raises:
-        ConfigError: it was not; one line for each run.
+        ConfigError: it was not; one line for each run. Unless they are for ``training``, data may have been moved.
     """
-    lines = []
+    lines, without_effect = [], WITHOUT_EFFECT if training else WITHOUT_EFFECT + PLACES
     for run in runs:
         try:
             before = yaml.load((run.folder / "config.yaml").read_text(encoding="utf-8"), Loader=ConfigLoader)
         except (OSError, ValueError, yaml.YAMLError):
             continue
         now = yaml.load(run.config.to_yaml(), Loader=ConfigLoader)
-        without_effect = WITHOUT_EFFECT if training else WITHOUT_EFFECT + PLACES
         changed = changed_keys(before, now, without_effect) if isinstance(before, dict) else []
         if changed:
             shown = "; ".join(changed[:SHOWN_CHANGES]) + ("; ..." if len(changed) > SHOWN_CHANGES else "")
@@ -321,11 +286,7 @@ def refuse_changed_runs(runs: Sequence[Run], training: bool = True) -> None:
 
 @contextlib.contextmanager
 def open_study(study: Study) -> Iterator[None]:
-    """Holds the study's output folder while it trains, and marks it as this study's.
-
-    Raises:
-        UserError: another process trains a study there, or the folder cannot be written.
-    """
+    """Holds the study's output folder while it trains, and marks it as its own; a UserError if it is not."""
     with lock_folder(study.output_dir, "another process is training a study in this folder", "output_dir"):
         # Again: only now is it certain that nobody else is marking the folder.
         refuse_other_study(study)
@@ -335,11 +296,7 @@ def open_study(study: Study) -> Iterator[None]:
 
 
 def refuse_other_study(study: Study) -> None:
-    """Checks that the output folder is this study's.
-
-    Raises:
-        UserError: another study has written there.
-    """
+    """Raises a UserError if another study has written into the output folder."""
     try:
         mark = json.loads((study.output_dir / "study.json").read_text(encoding="utf-8"))
         other, rows = mark["study"], dict(mark["rows"])
@@ -364,8 +321,7 @@ def train_runs(runs: Sequence[Run], script: Path, jobs: int = 1) -> list[tuple[R
     Args:
         runs: to train, in their order.
         script: ``tools/train.py``.
-        jobs: runs at a time. One that another process trains, such as one that outlived a killed study, has its place
-            until that ends.
+        jobs: runs at a time; one that another process trains, as after a killed study, has a place until that ends.
 
     Returns:
         The runs that failed, each with the reason in one line; they do not stop the others.
@@ -382,10 +338,7 @@ def train_runs(runs: Sequence[Run], script: Path, jobs: int = 1) -> list[tuple[R
     # By place, of which there are as many as jobs: the run and its training.
     active: dict[int, tuple[Run, Generator[None, None, str | None]]] = {}
     with InterruptWatch(world_size=1) as watch:
-
-        def is_stopping() -> bool:
-            return watch.stop_after(0)
-
+        is_stopping = partial(watch.stop_after, 0)
         try:
             while active or (waiting and not is_stopping()):
                 for place in range(jobs):
@@ -444,8 +397,8 @@ def _train(
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
                                    env=environment, start_new_session=True)  # fmt: skip
         logger.info("%s: %s", run.label, f"continued after epoch {told}" if told else "started")
+        is_over = False
         try:
-            is_over = False
             while not is_over:
                 yield
                 is_over = process.poll() is not None

@@ -32,18 +32,14 @@ METRICS = ["top1", "top5", "loss", "best_top1", "training_seconds"]
 def write_report(
     study: Study, runs: Sequence[Run], threads: int | None, failures: Sequence[tuple[Run, str]] = (), rounds: int = 12
 ) -> Path:
-    """Gathers what the runs left, counts and times the networks, and writes the comparison.
+    """Gathers what the runs left, counts and times the networks, writes the comparison and returns its page.
 
     Args:
-        study: the study.
-        runs: all its runs, finished or not.
+        study, runs: the study and all its runs, finished or not.
         threads: to measure the time of an image with; None keeps what an earlier comparison measured of the same
             networks.
         failures: runs that failed in this session, with the reason.
         rounds: of the measurement of that time.
-
-    Returns:
-        The page.
 
     Raises:
         UserError: not one of the networks can be built.
@@ -156,8 +152,7 @@ def compare(rows: Sequence[Row], costs: Mapping[str, Any], results: pandas.DataF
             # The network of a base may be one that cannot be built.
             "base": row.base if row.base in costs else None,
             "change": ", ".join(row.differences) or None,
-            "config": row.config_file,
-            "model": row.config.arch.name,
+            "config": row.config_file, "model": row.config.arch.name,
             "arguments": json.dumps(row.config.arch.arguments, default=str),
             "image_shape": " x ".join(map(str, row.config.run.image_shape)),
             **costs[row.name],
@@ -210,8 +205,7 @@ def measure_latencies(configs: Mapping[str, Config], threads: int, rounds: int =
                 lines.append({"row": name, "no_latency": str(error)})
         logger.info("measuring the time of an image of %d networks in interleaved rounds", len(subjects))
         measure_interleaved(list(subjects.values()), rounds)
-    machine = f"{processor_name()}, {available_cores()} cores"
-    how = f"median of {rounds} interleaved rounds, {threads} thread(s); {machine}"
+    how = f"median of {rounds} interleaved rounds, {threads} thread(s); {processor_name()}, {available_cores()} cores"
     for name, subject in subjects.items():
         if subject.failure is None:
             figures = {key: value for key, value in subject.statistics().items() if key in LATENCY}
@@ -260,13 +254,13 @@ def draw(
     if len(measured) > 1:
         points: dict[str, list[Point]] = {}
         for line in measured.to_dict("records"):
-            series, colour, marker = ("ablation", "tab:orange", "s") if line["base"] else ("row", "tab:blue", "o")
+            style = ("ablation", "tab:orange", "s") if line["base"] else ("row", "tab:blue", "o")
             deviation = 100 * line["top1_deviation"] if line["n"] > 1 else None
             costs = {f"FLOPs ({prefix})": line["flops"] / unit, "parameters (M)": line["parameters"] / 1e6,
                      "ms/image": line["median_ms"]}  # fmt: skip
             for title, cost in costs.items():
                 if cost == cost:  # Not every network's time was measured.
-                    point = Point(line["row"], cost, 100 * line["top1"], deviation, series, colour, marker)
+                    point = Point(line["row"], cost, 100 * line["top1"], deviation, *style)
                     points.setdefault(title, []).append(point)
         draw_tradeoff(points, study.output_dir / "accuracy_cost.png", f"Study {study.name}", "top-1 (%)")
         pictures.append(("top-1 by FLOPs, parameters and time of an image", "accuracy_cost.png"))

@@ -14,15 +14,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import (
-    build_batches,
-    build_dataset,
-    build_evaluation_dataset,
-    build_network,
-    check_same_classes,
-    load_pretrained,
-    read_class_names,
-)
+from classification import build
 from classification.config import Config
 from classification.distillation import Distillation, find_teacher
 from classification.evaluation import BAD_IMAGES_KEY, evaluate
@@ -32,12 +24,7 @@ from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import list_models
 from ppcls_ext.engine.bad_images import BadImages
-from ppcls_ext.engine.checkpoint import (
-    Checkpoint,
-    depth_to_continue,
-    export_optimizer_state,
-    import_optimizer_state,
-)
+from ppcls_ext.engine.checkpoint import Checkpoint, depth_to_continue, export_optimizer_state, import_optimizer_state
 from ppcls_ext.engine.class_balance import class_sampling, settle_class_weights
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from ppcls_ext.engine.environment import (
@@ -72,16 +59,9 @@ WITHOUT_EFFECT = (
 
 
 def train_config(config: Config, environment: Environment | None = None, resume: str | None = None) -> dict[str, Any]:
-    """Trains a classifier; returns the report that also stands in ``report.json``.
+    """Trains a classifier; returns the report that also stands in ``report.json``. See :func:`classification.train`.
 
-    Args:
-        config: the configuration.
-        environment: device, rank and seed; those of the configuration unless given.
-        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run (or for ``Global.checkpoints``).
-
-    Raises:
-        Interrupted: the user stopped the run; it has been saved.
-        UserError: something that the user can mend: a missing section, missing data, a folder that is in use.
+    ``environment`` is that of the configuration unless given; without ``resume`` ``Global.checkpoints`` counts.
     """
     require_sections(config)
     require_packages(config.run.all_loggers, "Global.loggers")
@@ -93,11 +73,7 @@ def train_config(config: Config, environment: Environment | None = None, resume:
 
 
 def require_sections(config: Config) -> None:
-    """Checks that the configuration says enough to train, and that its teacher is there.
-
-    Raises:
-        UserError: a section is missing, or the teacher's weights are.
-    """
+    """Raises a UserError if a section that training needs is missing, or the teacher's weights are."""
     needed = {"DataLoader.Train": config.train, "Optimizer": config.optimizer, "Loss.Train": config.train_loss}
     missing = [key for key, value in needed.items() if value is None]
     if missing:
@@ -107,13 +83,7 @@ def require_sections(config: Config) -> None:
 
 @dataclasses.dataclass
 class TrainOutput:
-    """Output of a training pass.
-
-    Attributes:
-        logits: ``[N, class_num]``.
-        loss: what is trained on, a scalar.
-        parts: the losses that it is made of, scalars by name; empty where there is but one.
-    """
+    """Logits ``[N, class_num]`` of a training pass, the loss, and the losses that it is made of if they are several."""
 
     logits: paddle.Tensor
     loss: paddle.Tensor
@@ -121,11 +91,7 @@ class TrainOutput:
 
 
 class ClassificationTask(Task):
-    """Trains the network of ``Arch``.
-
-    Args:
-        config: the configuration; needs ``Arch``, ``Optimizer``, ``Loss.Train`` and ``DataLoader.Train``.
-        environment: device, rank and seed.
+    """Trains the network of ``Arch``; the configuration has passed :func:`require_sections`.
 
     Attributes:
         network: the weights of ``model`` as the training pass sees them: compiled, or wrapped for several processes.
@@ -140,7 +106,7 @@ class ClassificationTask(Task):
 
     def __init__(self, config: Config, environment: Environment) -> None:
         assert config.train is not None
-        self.dataset = build_dataset(config, config.train)
+        self.dataset = build.build_dataset(config, config.train)
         # From here on the range of the samples is a number, in all that is written too.
         images, seed = len(self.dataset), environment.seed
         statement = depth.settle(config.document.data, lambda index: self.dataset.load(index)[0], images, seed)
@@ -160,14 +126,14 @@ class ClassificationTask(Task):
             raise UserError(config.document.problem("Global.early_stopping", needed))
         # The same seed on every rank, so that all start from the same weights.
         seed_everything(derive_seed(environment.seed, "model"))
-        self.model = build_network(config, environment.on_gpu)
+        self.model = build.build_network(config, environment.on_gpu)
         self.distillation: Distillation | None = None
         self.teacher: dict[str, Any] | None = None
         self.named_parameters = [*self.model.named_parameters(), *self.build_auxiliary()]
         images = self.batches.sampler.global_batch_size * self.update_freq
         rate, steps = config.optimizer.schedule.learning_rate, self.steps // self.update_freq
         factor, notes, self.scaling = scale_rate(rate, run.tuned_batch_size, images, "Global.tuned_batch_size")
-        self.schedule = config.optimizer.build_schedule(run.epochs, steps, factor)
+        self.schedule = config.optimizer.schedule.over(run.epochs, steps, factor)
         self.notes = [*config.document.notes, *notes, *self.schedule.notes()]
         optimizer = config.optimizer.settings.build(self.named_parameters)
         self.optimizer_name = type(config.optimizer.settings).__name__
@@ -186,14 +152,14 @@ class ClassificationTask(Task):
         self.distillation = Distillation(config, self.model, self.environment)
         self.teacher = self.distillation.identity()
         names, place = self.distillation.class_names, self.teacher["weights"]
-        check_same_classes(names, place, self.dataset.class_names, f"{config.train.key}.dataset")
+        build.check_same_classes(names, place, self.dataset.class_names, f"{config.train.key}.dataset")
         self.distillation.use_cache(config, self.dataset, self.environment)
         return self.distillation.named_parameters()
 
     def _open_data(self) -> None:
         """Opens the batches and, if the run evaluates, the evaluation data, whose labels must mean the same."""
         config, run, environment = self.config, self.config.run, self.environment
-        self.class_names = read_class_names(config, self.dataset)
+        self.class_names = build.read_class_names(config, self.dataset)
         names = [*(self.class_names or []), *map(str, range(len(self.class_names or []), config.arch.class_num))]
         factors, self.class_weights = None, None
         if run.class_sampling is not None:
@@ -203,14 +169,14 @@ class ClassificationTask(Task):
             counts = np.bincount(self.dataset.labels, factors, len(names))
             problem = partial(config.document.problem, "Global.class_weights")
             self.class_weights = paddle.to_tensor(settle_class_weights(run.class_weights, names, counts, problem))
-        self.batches = build_batches(config, config.train, self.dataset, environment, True, factors)
+        self.batches = build.build_batches(config, config.train, self.dataset, environment, True, factors)
         self.bad_images = BadImages(self.dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.eval_batches, self.bad_eval_images = None, None
         if run.eval_during_train and config.eval is not None:
-            dataset = build_evaluation_dataset(config, self.dataset)
+            dataset = build.build_evaluation_dataset(config, self.dataset)
             place, eval_place = f"{config.train.key}.dataset", f"{config.eval.key}.dataset"
-            check_same_classes(self.dataset.class_names, place, dataset.class_names, eval_place)
-            self.eval_batches = build_batches(config, config.eval, dataset, environment, training=False)
+            build.check_same_classes(self.dataset.class_names, place, dataset.class_names, eval_place)
+            self.eval_batches = build.build_batches(config, config.eval, dataset, environment, training=False)
             self.bad_eval_images = BadImages(dataset, run.max_bad_images, BAD_IMAGES_KEY)
         self.update_freq = run.update_freq
         if len(self.batches) < self.update_freq:
@@ -250,38 +216,28 @@ class ClassificationTask(Task):
     def train_step(self, batch: dict[str, Any], progress: RunProgress) -> StepResult:
         """Does forward and backward pass of one batch, and the optimizer step after every ``update_freq`` batches.
 
-        Args:
-            batch: ``image`` ``[N, 3, H, W]``, ``label``, ``label_mixed`` and ``index`` ``[N]``, ``lam`` a scalar.
-            progress: where the run stands before the batch.
+        The batch is that of ``classification.data.loader``.
 
         Raises:
             UserError: more images than allowed cannot be read.
         """
         self.bad_images.note(batch["bad"].numpy(), batch.pop("causes", []))
         closes_update = (progress.step + 1) % self.update_freq == 0
-        seed = derive_seed(
-            self.environment.seed, "batch", self.environment.rank, progress.epoch, progress.step
-        )
+        seed = derive_seed(self.environment.seed, "batch", self.environment.rank, progress.epoch, progress.step)
         with self.no_sync_until_update(closes_update):
             output = self.forward(batch, seed)
             loss = float(output.loss)
             if math.isfinite(loss):
                 self.backward(output.loss)
-        parts = {name: float(part) for name, part in output.parts.items()}
         if math.isfinite(loss) and closes_update:
             self.update(progress.updates)
         images = len(batch["label"])
-        losses = {"loss": loss, **parts}
+        losses = {"loss": loss, **{name: float(part) for name, part in output.parts.items()}}
         sums = {**{name: value * images for name, value in losses.items()}, **self.scores(output, batch)}
         return StepResult(loss, sums, images, images, losses, self.rate(progress.updates + closes_update))
 
     def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
-        """Returns logits ``[N, class_num]`` and the loss.
-
-        Args:
-            batch: ``image`` ``[N, 3, H, W]``, ``label`` and ``label_mixed`` ``[N]``, ``lam`` a scalar.
-            seed: all randomness of the pass (dropped paths) follows from it.
-        """
+        """Returns logits and loss of a batch; all randomness of the pass (dropped paths) follows from ``seed``."""
         with self.precision.autocast():
             taught = self.distillation.teach(batch["image"], batch.get("index")) if self.distillation else None
             seed_everything(seed)
@@ -365,7 +321,7 @@ class ClassificationTask(Task):
 
     def start(self) -> None:
         """Loads ``Global.pretrained_model``, if there is one, and begins the average."""
-        load_pretrained(self.config, self.model, fine_tune=True)
+        build.load_pretrained(self.config, self.model, fine_tune=True)
         if self.frozen is not None and not (self.config.run.pretrained_model or self.config.arch.pretrained):
             self.frozen.warn_of_random_weights("Global.pretrained_model")
         self._begin_average()
@@ -378,12 +334,10 @@ class ClassificationTask(Task):
         """Returns what decides which images form batch k."""
         sampling = self.config.run.class_sampling
         return {
-            "seed": self.environment.seed,
-            "images": len(self.dataset),
+            "seed": self.environment.seed, "images": len(self.dataset), "update_freq": self.update_freq,
             "images_per_step": self.batches.sampler.global_batch_size,
-            "update_freq": self.update_freq,
             **({"class_sampling": sampling} if sampling is not None else {}),
-        }
+        }  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """Returns the small part of the state, as JSON values."""
@@ -412,48 +366,54 @@ class ClassificationTask(Task):
         }
 
     def check(self, checkpoint: Checkpoint, where: str) -> None:
-        """Compares a checkpoint with this run.
-
-        Raises:
-            UserError: it belongs to another model, optimizer or teacher, holds no optimizer state, or lacks the
-                average or the kind of weights that this run needs.
-        """
+        """Raises a UserError for a checkpoint of another model, optimizer or teacher, or one that lacks something."""
         state, config = checkpoint.state, self.config
+
+        def refuse(difference: str) -> None:
+            raise UserError(f"{where}: {difference}")
+
         if "arch" not in state:
-            raise UserError(f"{where}: is not of a classifier, but {config.document.path} is of one")
+            refuse(f"is not of a classifier, but {config.document.path} is of one")
+        usable = "its weights can be used as Global.pretrained_model"
         kinds = state.get("pretraining"), config.pretraining.name if config.pretraining else None
         if kinds[0] != kinds[1]:
             kinds = [f"pretraining ({kind})" if kind else "training with labels" for kind in kinds]
-            advice = "its weights can be used as Global.pretrained_model"
-            raise UserError(f"{where}: is of {kinds[0]}, this is {kinds[1]}; {advice}")
+            refuse(f"is of {kinds[0]}, this is {kinds[1]}; {usable}")
         if state["arch"]["name"] != config.arch.name:
-            raise UserError(f"{where}: is of model {state['arch']['name']}, but Arch.name is {config.arch.name}")
-        theirs, ours = state["arch"]["arguments"], config.arch.arguments
-        for key in sorted(theirs.keys() | ours.keys()):
-            if theirs.get(key) != ours.get(key):
-                raise UserError(f"{where}: was trained with Arch.{key}={theirs.get(key)}, now it is {ours.get(key)}")
+            refuse(f"is of model {state['arch']['name']}, but Arch.name is {config.arch.name}")
         if checkpoint.optimizer is None:
-            raise UserError(f"{where}: holds no optimizer state; its weights can be used as Global.pretrained_model")
-        if config.ema is not None and checkpoint.ema is None:
-            raise UserError(f"{where}: was trained without EMA; remove the section EMA to continue it")
-        if config.ema is None and checkpoint.ema is not None:
-            raise UserError(f"{where}: was trained with EMA; keep the section EMA to continue it")
+            refuse(f"holds no optimizer state; {usable}")
+        optional = (
+            ("EMA", "EMA", checkpoint.ema, config.ema),
+            ("Distillation", "a teacher", state.get("teacher"), self.teacher),
+        )
+        for section, what, before, now in optional:
+            if before is not None and now is None:
+                refuse(f"was trained with {what}; keep the section {section} to continue it")
+            if before is None and now is not None:
+                refuse(f"was trained without {what}; remove the section {section} to continue it")
+        theirs, ours = state["arch"]["arguments"], config.arch.arguments
+        settings = [(f"Arch.{key}", theirs.get(key), ours.get(key)) for key in sorted(theirs.keys() | ours.keys())]
         # Paddle ignores moments that another optimizer left, and would begin with none.
-        before = state.get("optimizer_name", self.optimizer_name)
-        if before != self.optimizer_name:
-            raise UserError(f"{where}: was trained with Optimizer.name={before}, now it is {self.optimizer_name}")
+        settings.append(("Optimizer.name", state.get("optimizer_name", self.optimizer_name), self.optimizer_name))
+        if self.teacher is not None:
+            # By content: the same weights may lie elsewhere by now.
+            before, now = state["teacher"], self.teacher
+            if before["sha256"] != now["sha256"]:
+                old = f"{before['name']}, {before['weights']}, SHA-256 {before['sha256'][:12]}..."
+                refuse(f"was trained with another teacher ({old}), now it is {now['name']}, {now['weights']} "
+                       f"({now['sha256'][:12]}...)")  # fmt: skip
+            settings.append(("Distillation.features.stages", before["stages"], now["stages"]))
+        for key, before, now in settings:
+            if before != now:
+                refuse(f"was trained with {key}={before}, now it is {now}")
         # The moments of O2 belong to float32 copies that another precision has not.
         kept, now = state.get("weight_precision", "float32"), self.precision.weights
         if kept != now:
-            raise UserError(f"{where}: was trained with weights in {kept}, now they are in {now}; keep the section AMP")
-        _compare_teacher(where, state.get("teacher"), self.teacher)
+            refuse(f"was trained with weights in {kept}, now they are in {now}; keep the section AMP")
 
     def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
-        """Takes over what :meth:`state` and :meth:`arrays` returned.
-
-        Raises:
-            UserError: names or shapes do not fit this model.
-        """
+        """Takes over what :meth:`state` and :meth:`arrays` returned, if names and shapes fit this model."""
         state = checkpoint.state
         self.bad_images.names = list(state.get("bad_images", []))
         if self.bad_eval_images is not None:
@@ -485,8 +445,7 @@ class ClassificationTask(Task):
 
     def describe(self) -> str:
         """Returns what is trained on what."""
-        arch, parameters = self.config.arch, count_parameters(self.model)
-        images = len(self.dataset)
+        arch, parameters, images = self.config.arch, count_parameters(self.model), len(self.dataset)
         return f"{arch.name}: {parameters:,} trainable parameters, {images} training images, {arch.class_num} classes"
 
     def report(self) -> dict[str, Any]:
@@ -515,25 +474,6 @@ class ClassificationTask(Task):
         self.batches.close()
         if self.eval_batches is not None:
             self.eval_batches.close()
-
-
-def _compare_teacher(where: str, before: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
-    if now is None:
-        if before is not None:
-            raise UserError(f"{where}: was trained with a teacher; keep the section Distillation to continue it")
-        return
-    if before is None:
-        raise UserError(f"{where}: was trained without a teacher; remove the section Distillation to continue it")
-    # By content: the same weights may lie elsewhere by now.
-    if before["sha256"] != now["sha256"]:
-        raise UserError(
-            f"{where}: was trained with another teacher ({before['name']}, {before['weights']}, SHA-256 "
-            f"{before['sha256'][:12]}...), now it is {now['name']}, {now['weights']} ({now['sha256'][:12]}...)"
-        )
-    if before["stages"] != now["stages"]:
-        raise UserError(
-            f"{where}: was trained with Distillation.features.stages={before['stages']}, now it is {now['stages']}"
-        )
 
 
 def _as_array(value: paddle.Tensor) -> np.ndarray:

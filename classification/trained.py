@@ -11,13 +11,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from classification.build import (
-    build_network,
-    evaluation_numbering,
-    load_pretrained,
-    open_quietly,
-    read_class_names,
-)
+from classification.build import build_network, evaluation_numbering, load_pretrained, open_quietly, read_class_names
 from classification.config import Config
 from ppcls_ext.deploy.export import example_images, export_classifier
 from ppcls_ext.deploy.verify import EagerBackend
@@ -68,28 +62,14 @@ class Trained:
     def export(
         self, folder: Path, formats: Sequence[str] = ("paddle",), precisions: Sequence[str] = ("fp32",)
     ) -> Description:
-        """Exports the model to ``folder``, compared on images of ``DataLoader.Eval`` where they are there.
-
-        Args:
-            folder: is replaced by the export.
-            formats, precisions: see ``export_classifier``.
-
-        Raises:
-            UserError: see ``export_classifier``.
-        """
+        """Exports the model, compared on images of ``DataLoader.Eval`` where they are there; see
+        ``export_classifier``."""
         return export_classifier(
-            self.model,
-            folder,
-            model_name=self.config.arch.name,
-            class_num=self.config.arch.class_num,
-            image_shape=self.config.run.image_shape,
-            preprocess=self.transforms,
-            topk=self.topk,
-            classes=self.class_names,
+            self.model, folder, model_name=self.config.arch.name, class_num=self.config.arch.class_num,
+            image_shape=self.config.run.image_shape, preprocess=self.transforms, topk=self.topk,
+            classes=self.class_names, formats=formats, precisions=precisions,
             images={**_evaluation_images(self.config, self.class_names), **example_images()},
-            formats=formats,
-            precisions=precisions,
-        )
+        )  # fmt: skip
 
 
 def load_trained(config: Config) -> Trained:
@@ -101,11 +81,8 @@ def load_trained(config: Config) -> Trained:
         UserError: no weights are named, or they do not fit.
     """
     if config.run.pretrained_model is None:
-        raise UserError(
-            config.document.problem(
-                "Global.pretrained_model", "no weights are named: -o Global.pretrained_model=RUN/checkpoints/best"
-            )
-        )
+        message = "no weights are named: -o Global.pretrained_model=RUN/checkpoints/best"
+        raise UserError(config.document.problem("Global.pretrained_model", message))
     weights = find_weights(config.run.pretrained_model)
     config = config.as_trained(weights)
     model = build_network(config)
@@ -122,9 +99,7 @@ def load_trained(config: Config) -> Trained:
 def _evaluation_images(config: Config, names: Sequence[str] | None) -> dict[str, bytes | np.ndarray]:
     dataset = open_quietly(config, config.eval, evaluation_numbering(config, names=names))
     images: dict[str, bytes | np.ndarray] = {}
-    if dataset is None:
-        return images
-    for index in np.linspace(0, len(dataset) - 1, COMPARED_IMAGES).astype(int):
+    for index in [] if dataset is None else np.linspace(0, len(dataset) - 1, COMPARED_IMAGES).astype(int):
         try:
             # The name goes into inference.yml, which travels: no paths of this machine.
             images[f"evaluation image {index}"] = dataset.load(int(index))[0]

@@ -6,6 +6,7 @@ Each ``open_...`` is called in a process of its own (`ppcls_ext.utils.workers.Su
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import tempfile
@@ -20,11 +21,12 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
 Opened = tuple[Callable[[], object], dict[str, Any]]
 
 
-def step_flops(model: Any, size: int, batch: int) -> float:
+def step_flops(name: str, size: int, batch: int) -> float:
     """Returns the FLOPs of a step: forward, and twice as much backward, two for each multiply-add."""
+    from ppcls_ext import build_model
     from ppcls_ext.arch.flops import count_flops
 
-    return 3 * 2.0 * batch * count_flops(model, [1, 3, size, size])
+    return 3 * 2.0 * batch * count_flops(build_model(name, class_num=CLASSES), [1, 3, size, size])
 
 
 def random_batch(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -35,46 +37,23 @@ def random_batch(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_paddle(name: str, size: int, batch: int, kernels: str) -> Opened:
-    """A step of this project's network in eager mode.
-
-    Args:
-        name: the model.
-        size: side of the images.
-        batch: images of a step.
-        kernels: ``auto`` for the fast CPU kernels, ``paddle`` for Paddle's.
-    """
+    """A step of this project's network in eager mode; ``kernels``: ``auto`` (the fast ones) or ``paddle``."""
     import paddle
 
     from ppcls_ext import build_model
-    from ppcls_ext.engine.cpu import use_fast_kernels
-    from ppcls_ext.engine.cpu_update import fuse_update
+    from ppcls_ext.deploy.benchmark import training_step
 
     paddle.seed(0)
     model = build_model(name, class_num=CLASSES)
-    model.train()
-    used = use_fast_kernels([model], kernels)
-    optimizer = paddle.optimizer.AdamW(LEARNING_RATE, parameters=model.parameters(), weight_decay=WEIGHT_DECAY)
-    if used == "fast":
-        fuse_update(optimizer)
     images, labels = (paddle.to_tensor(array) for array in random_batch(size, batch))
-
-    def step() -> float:
-        loss = paddle.nn.functional.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        return float(loss)
-
-    return step, {"flops": step_flops(build_model(name, class_num=CLASSES), size, batch), "kernels": used}
+    step, used = training_step(
+        model, lambda: paddle.nn.functional.cross_entropy(model(images), labels), kernels, LEARNING_RATE, WEIGHT_DECAY
+    )
+    return step, {"flops": step_flops(name, size, batch), "kernels": used}
 
 
 def open_paddleclas(name: str, size: int, batch: int, checkout: str) -> Opened:
-    """A step of PaddleClas's own engine, with this project's network registered in it.
-
-    Args:
-        name, size, batch: see `open_paddle`.
-        checkout: root of a PaddleClas checkout.
-    """
+    """A step of PaddleClas's own engine, of the checkout with this root, with our network registered in it."""
     from PIL import Image
 
     from ppcls_ext import plugin, register
@@ -117,21 +96,12 @@ def open_paddleclas(name: str, size: int, batch: int, checkout: str) -> Opened:
     def step() -> None:
         engine.train_epoch_func(engine, next(steps), 10**9)
 
-    from ppcls_ext import build_model
-
-    return step, {"flops": step_flops(build_model(name, class_num=CLASSES), size, batch)}
+    return step, {"flops": step_flops(name, size, batch)}
 
 
 def open_torch(name: str, size: int, batch: int) -> Opened:
-    """A step of the same network written with torch.nn (requirements-torch.txt).
-
-    Args:
-        name: ``EConvNeXt_mini`` or ``ConvNeXtV1_tiny``.
-        size, batch: see `open_paddle`.
-    """
+    """A step of ``EConvNeXt_mini`` or ``ConvNeXtV1_tiny`` written with torch.nn (requirements-torch.txt)."""
     import torch
-
-    from ppcls_ext import build_model
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
@@ -147,7 +117,7 @@ def open_torch(name: str, size: int, batch: int) -> Opened:
         optimizer.zero_grad()
         return float(loss)
 
-    return step, {"flops": step_flops(build_model(name, class_num=CLASSES), size, batch), "torch": torch.__version__}
+    return step, {"flops": step_flops(name, size, batch), "torch": torch.__version__}
 
 
 def _torch_networks() -> dict[str, Any]:
@@ -163,12 +133,10 @@ def _torch_networks() -> dict[str, Any]:
             self.conv = nn.Conv2d(channels, channels, 1)
 
         def forward(self, x: Any) -> Any:
-            """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
             return x * nn.functional.hardsigmoid(self.conv(nn.functional.adaptive_avg_pool2d(x, 1)))
 
     class Residual(nn.Sequential):
         def forward(self, x: Any) -> Any:
-            """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
             return x + super().forward(x)
 
     def block(channels: int) -> nn.Module:
@@ -189,7 +157,6 @@ def _torch_networks() -> dict[str, Any]:
             self.attention, self.merge = EffectiveSE(middle), conv_bn_act(middle, outputs, 1)
 
         def forward(self, x: Any) -> Any:
-            """``[N, C, H, W]`` -> ``[N, C', H', W']``."""
             x = self.downsample(x)
             x = concat([self.shortcut(x), self.blocks(self.entry(x))], 1)
             return self.merge(self.attention(x))
@@ -202,7 +169,6 @@ def _torch_networks() -> dict[str, Any]:
 
     class ChannelNorm(nn.LayerNorm):
         def forward(self, x: Any) -> Any:
-            """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
             return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     class LayerScale(nn.Module):
@@ -211,7 +177,6 @@ def _torch_networks() -> dict[str, Any]:
             self.weight = nn.Parameter(1e-6 * ones(channels))
 
         def forward(self, x: Any) -> Any:
-            """``[N, H, W, C]`` -> ``[N, H, W, C]``."""
             return x * self.weight
 
     class ConvNeXtBlock(nn.Module):
@@ -224,7 +189,6 @@ def _torch_networks() -> dict[str, Any]:
             )  # fmt: skip
 
         def forward(self, x: Any) -> Any:
-            """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
             return x + self.branch(self.depthwise(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def tiny(classes: int) -> nn.Module:
@@ -241,7 +205,5 @@ def _torch_networks() -> dict[str, Any]:
 
 def has_torch() -> bool:
     """Whether PyTorch is installed."""
-    import importlib.util
-
     return importlib.util.find_spec("torch") is not None
 

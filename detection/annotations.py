@@ -267,13 +267,8 @@ def _numbers(classes: tuple[str, ...]) -> dict[str, int]:
 
 
 def clean_boxes(frame: Frame, classes: Sequence[str], ledger: Ledger) -> list[Box]:
-    """Returns the objects of a frame that can be used; counts and lists what happened to each.
-
-    Args:
-        frame: the frame, with the size of its image.
-        classes: in their order; case, spaces and underscores in a name do not matter.
-        ledger: gets the entries and the counts.
-    """
+    """Returns the objects of a frame that can be used; counts and lists what happened to each. Case, spaces and
+    underscores in the name of a class do not matter."""
     number_of = _numbers(tuple(classes))
     boxes: list[Box] = []
     seen: set[tuple[int | None, Corners, bool]] = set()

@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,7 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
     Args:
         config_file: its configuration.
         size: side of the input in pixels.
-        format_name: a key of ``FORMATS``.
-        precision: a key of ``PRECISIONS``, or int8.
+        format_name, precision: keys of ``FORMATS`` and ``PRECISIONS``, or int8.
         folder: is replaced by the export.
 
     Returns:
@@ -77,9 +77,8 @@ def measure_loading(
     samples; the clock starts when the first batch of a pass has come, so that workers are awake.
 
     Args:
-        config: a detection configuration with ``TrainDataset`` and ``TrainReader``.
-        rounds: passes with each number of workers.
-        images: images of a pass, rounded up to whole batches.
+        config: names the data (``TrainDataset``, ``TrainReader``).
+        rounds, images: passes with each number of workers, and images of a pass, rounded up to whole batches.
         workers: numbers of worker processes; 0 loads in a thread.
 
     Returns:
@@ -139,14 +138,9 @@ def measure_loading(
 
 
 def synthetic_coco(detections: int, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns random annotations and detections, the same ones for the same seed.
+    """Returns a random COCO object, boxes of eight classes in 640 x 480 pixels, and that many COCO results.
 
-    Args:
-        detections: how many detections; 40 an image, of which about five lie near annotated boxes.
-        seed: chooses the random numbers.
-
-    Returns:
-        A COCO object with boxes of eight classes in 640 x 480 pixels, and COCO results.
+    There are 40 an image, of which about five lie near annotated boxes.
     """
     generator = np.random.default_rng(seed)
     images = -(-detections // PER_IMAGE)
@@ -200,23 +194,12 @@ def measure_coco(detections: int = 20_000, rounds: int = 5, seed: int = 0) -> di
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         file = Path(folder) / "annotations.json"
         file.write_text(json.dumps(data), encoding="utf-8")
-        ways: dict[str, Callable[[list[dict[str, Any]]], np.ndarray]] = {
-            PYCOCOTOOLS: lambda records: _official_metrics(
-                ("pycocotools.coco", "pycocotools.cocoeval", "COCOeval"), file, records
-            ),
-            FASTER: lambda records: _official_metrics(
-                ("faster_coco_eval", "faster_coco_eval", "COCOeval_faster"), file, records
-            ),
-            OURS: lambda records: np.array(
-                [value if value is not None else -1 for value in evaluate_detections(file, records).summary.values()]
-            ),
-        }
         # A first round that does not count: it imports the packages.
         for number in range(rounds + 1):
-            for name, way in ways.items():
+            for name, way in WAYS.items():
                 records = copy.deepcopy(found)
                 start = time.perf_counter()
-                figures[name] = way(records)
+                figures[name] = way(file, records)
                 if number:
                     seconds.setdefault(name, []).append(time.perf_counter() - start)
     difference = max(float(np.abs(figures[name] - figures[PYCOCOTOOLS]).max()) for name in (FASTER, OURS))
@@ -233,9 +216,8 @@ def measure_coco(detections: int = 20_000, rounds: int = 5, seed: int = 0) -> di
     }
 
 
-def _official_metrics(packages: tuple[str, str, str], file: Path, records: list[dict[str, Any]]) -> np.ndarray:
+def _official_metrics(coco: str, module: str, evaluator: str, file: Path, records: list[dict[str, Any]]) -> np.ndarray:
     """Returns the twelve figures of pycocotools or of faster-coco-eval: modules of ``COCO`` and of the evaluator."""
-    coco, module, evaluator = packages
     with contextlib.redirect_stdout(io.StringIO()):
         truth = importlib.import_module(coco).COCO(str(file))
         judge = getattr(importlib.import_module(module), evaluator)(truth, truth.loadRes(records), "bbox")
@@ -245,33 +227,31 @@ def _official_metrics(packages: tuple[str, str, str], file: Path, records: list[
     return np.asarray(judge.stats)[: len(SUMMARY)]
 
 
-def open_training_step(config_file: str, size: int, batch: int, kernels: str) -> tuple[Callable[[], object], dict]:
-    """Returns one training step of a detector (forward, loss, backward, AdamW) on random frames, and its FLOPs.
+def _our_metrics(file: Path, records: list[dict[str, Any]]) -> np.ndarray:
+    summary = evaluate_detections(file, records).summary
+    return np.array([-1 if value is None else value for value in summary.values()])
 
-    Args:
-        config_file: the detector's configuration.
-        size: side of the frames in pixels.
-        batch: frames of a step, with three boxes each.
-        kernels: ``auto`` for the fast CPU kernels, ``paddle`` for Paddle's.
-    """
+
+WAYS: dict[str, Callable[[Path, list[dict[str, Any]]], np.ndarray]] = {
+    PYCOCOTOOLS: partial(_official_metrics, "pycocotools.coco", "pycocotools.cocoeval", "COCOeval"),
+    FASTER: partial(_official_metrics, "faster_coco_eval", "faster_coco_eval", "COCOeval_faster"),
+    OURS: _our_metrics,
+}
+
+
+def open_training_step(config_file: str, size: int, batch: int, kernels: str) -> tuple[Callable[[], object], dict]:
+    """Returns a `training_step` of a configuration's detector on random frames with three boxes each, and its FLOPs."""
     import paddle
 
     from detection.configuration import load_config
     from detection.counting import count_multiply_adds
     from detection.toolkit import build_model
-    from ppcls_ext.engine.cpu import use_fast_kernels
-    from ppcls_ext.engine.cpu_update import fuse_update
+    from ppcls_ext.deploy.benchmark import training_step
 
     paddle.seed(0)
     config = load_config(config_file)
     flops = 6.0 * batch * count_multiply_adds(build_model(config, pretrained=False), size)
     model = build_model(config, pretrained=False)
-    model.train()
-    used = use_fast_kernels([model], kernels)
-    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-    optimizer = paddle.optimizer.AdamW(2e-4, parameters=trained, weight_decay=5e-4)
-    if used == "fast":
-        fuse_update(optimizer)
     generator, boxes = np.random.default_rng(0), 3
     corners = generator.uniform(0, 0.6 * size, (batch, boxes, 2))
     sides = generator.uniform(0.1 * size, 0.4 * size, (batch, boxes, 2))
@@ -286,12 +266,5 @@ def open_training_step(config_file: str, size: int, batch: int, kernels: str) ->
         "scale_factor": np.ones((batch, 2), np.float32),
     }
     inputs = {name: paddle.to_tensor(values) for name, values in frames.items()}
-
-    def step() -> float:
-        loss = model({**inputs, "epoch_id": 0})["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        return float(loss)
-
+    step, used = training_step(model, lambda: model({**inputs, "epoch_id": 0})["loss"], kernels, 2e-4, 5e-4)
     return step, {"flops": flops, "kernels": used}

@@ -17,7 +17,11 @@ from detection.yolov10.head import YOLOv10Head
 
 
 def weigh_classes(head: Any, weights: np.ndarray) -> None:
-    """Gives the head of a detector its class weights ``[K]``, in place; ``ValueError`` if no loss of it takes them."""
+    """Gives a ``PPYOLOEHead`` or ``YOLOv10Head`` its class weights, ``float32`` ``[K]``, in place.
+
+    Raises:
+        ValueError: the head has no loss that takes them.
+    """
     if isinstance(head, YOLOv10Head):
         head.class_weights = weights
         return

@@ -17,14 +17,10 @@ LENGTHS = re.compile(
 
 
 def fit(rate: Any, epochs: int, steps: int, factor: float) -> list[str]:
-    """Fits a schedule to its run; returns what is said of it, a line each.
+    """Fits ppdet's ``LearningRate`` to a run, in place; returns what is said of it, a line each.
 
-    A warm-up takes at most half of the run. A cosine is not shorter than the run, whose rest would not learn.
-
-    Args:
-        rate: ppdet's ``LearningRate``, changed in place before it is called.
-        epochs, steps: length of the run, and of an epoch in optimizer steps.
-        factor: what every rate is multiplied by.
+    A warm-up takes at most half of the run. A cosine is not shorter than the run, whose rest would not learn. An epoch
+    has so many optimizer ``steps``; every rate is multiplied by ``factor``.
     """
     rate.base_lr = float(rate.base_lr) * factor
     lines, place = [], "LearningRate.schedulers"

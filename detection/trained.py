@@ -15,7 +15,7 @@ import paddle
 
 from detection.annotations import Ledger
 from detection.coco import read_coco
-from detection.configuration import DatasetFiles, DetectionConfig, class_names_of
+from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.exporting import EagerBackend, export_detector, form_of
 from detection.toolkit import build_model
@@ -58,47 +58,26 @@ class TrainedDetector:
         """
         section = self.config.data.get("TestReader")
         operators = section.get("sample_transforms") if isinstance(section, dict) else None
-        if not isinstance(operators, list) or not operators:
-            message = "is missing: it says how an image is prepared for prediction and export"
-            raise UserError(self.config.document.problem(OPERATORS_KEY, message))
-        return operators
+        if isinstance(operators, list) and operators:
+            return operators
+        message = "is missing: it says how an image is prepared for prediction and export"
+        raise UserError(self.config.document.problem(OPERATORS_KEY, message))
 
     def predictor(self, max_resized_megapixels: float | None = None) -> DetectionPredictor:
         """Returns a predictor that runs the model as it is, without an export; the limit is that of ``with_limit``."""
         operators = with_limit(self.transforms, max_resized_megapixels, DETECTION_OPERATORS)
         prepare = build_detection_pipeline(operators, OPERATORS_KEY)
         return DetectionPredictor(
-            EagerBackend(self.model),
-            prepare,
-            self.class_names,
-            self.config.num_classes,
-            [-1, 3, -1, -1],
-            form_of(self.model),
-            model_name=self.name,
-            enhance=prepare.enhancement,
-            value_range=prepare.value_range,
+            EagerBackend(self.model), prepare, self.class_names, self.config.num_classes, [-1, 3, -1, -1],
+            form_of(self.model), model_name=self.name, enhance=prepare.enhancement, value_range=prepare.value_range,
             thresholds=self.recommended()[0],
-        )
+        )  # fmt: skip
 
     def export(
-        self,
-        folder: Path,
-        nms: bool = True,
-        size: Sequence[int] | None = None,
-        formats: Sequence[str] = ("paddle",),
+        self, folder: Path, nms: bool = True, size: Sequence[int] | None = None, formats: Sequence[str] = ("paddle",),
         precisions: Sequence[str] = ("fp32",),
-    ) -> DetectionDescription:
-        """Exports the model to ``folder``, compared on images of ``EvalDataset`` where they are there.
-
-        Args:
-            folder: is replaced by the export.
-            nms: let the network give detections; if not, it gives the boxes of all anchors.
-            size: height and width of the network's input, if not those of ``TestReader``.
-            formats, precisions: see ``export_detector``.
-
-        Raises:
-            UserError: see ``export_detector``.
-        """
+    ) -> DetectionDescription:  # fmt: skip
+        """Exports the model, compared on images of ``EvalDataset`` where they are there; see ``export_detector``."""
         evaluated = (self.config.data.get("EvalReader") or {}).get("sample_transforms")
         if evaluated is not None and evaluated != self.transforms:
             logger.warning("TestReader, by which the export prepares images, is not EvalReader: figures may differ")
@@ -107,19 +86,10 @@ class TrainedDetector:
         if thresholds is not None and size is not None:
             logger.warning("the recommended thresholds were found at the size of EvalReader, not at %s", size)
         return export_detector(
-            self.model,
-            folder,
-            model_name=self.name,
-            class_num=self.config.num_classes,
-            preprocess=self.transforms,
-            nms=nms,
-            size=size,
-            classes=self.class_names,
-            images={**evaluation_images(self.config), **example_images()},
-            formats=formats,
-            precisions=precisions,
-            thresholds=thresholds,
-        )
+            self.model, folder, model_name=self.name, class_num=self.config.num_classes, preprocess=self.transforms,
+            nms=nms, size=size, classes=self.class_names, formats=formats, precisions=precisions,
+            images={**evaluation_images(self.config), **example_images()}, thresholds=thresholds,
+        )  # fmt: skip
 
     def recommended(self) -> tuple[Thresholds | None, str]:
         """Returns the thresholds that ``tools/eval.py`` found for these very weights, and a line that says whence."""
@@ -179,26 +149,19 @@ def evaluation_images(config: DetectionConfig) -> dict[str, np.ndarray]:
     if files is None or files.annotations is None or not files.annotations.is_file():
         logger.info("EvalDataset is not there: the export is compared on generated pictures only")
         return {}
+    frames = read_coco(files.annotations, Ledger(), folder=files.image_dir).frames
+    spread = np.linspace(0, len(frames) - 1, min(len(frames), 64)).astype(int).tolist()
+    # First one of each size, then any, spread over the data set.
+    chosen = sorted({frames[index].stated_size: index for index in reversed(spread)}.values())
+    chosen += [spread[number] for number in np.linspace(0, len(spread) - 1, COMPARED_IMAGES).astype(int) if spread]
     value_range = depth.range_of(depth.statement_in(config.data))
     images: dict[str, np.ndarray] = {}
-    for index, file in _frames_of_several_sizes(files):
+    for index in list(dict.fromkeys(chosen))[:COMPARED_IMAGES]:
         try:
-            images[f"evaluation image {index}"] = read_image(file, value_range)
+            images[f"evaluation image {index}"] = read_image(frames[index].image, value_range)
         except ImageError as error:
             logger.warning("not compared on %s", error)
     if images:
         name, frame = next(iter(images.items()))
         images[f"{name}, left half"] = frame[:, : max(1, frame.shape[1] // 2)]
     return images
-
-
-def _frames_of_several_sizes(files: DatasetFiles) -> list[tuple[int, Path]]:
-    """Chooses frames: first one of each size, then any, spread over the data set."""
-    frames = read_coco(files.annotations, Ledger(), folder=files.image_dir).frames if files.annotations else []
-    spread = [int(index) for index in np.linspace(0, len(frames) - 1, min(len(frames), 64))]
-    first_of_size: dict[tuple[int, int] | None, int] = {}
-    for index in spread:
-        first_of_size.setdefault(frames[index].stated_size, index)
-    others = [spread[int(number)] for number in np.linspace(0, len(spread) - 1, COMPARED_IMAGES)] if spread else []
-    chosen = list(dict.fromkeys([*first_of_size.values(), *others]))[:COMPARED_IMAGES]
-    return [(index, frames[index].image) for index in chosen]

@@ -11,8 +11,7 @@ import importlib.util
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -24,23 +23,9 @@ from ppcls_ext.utils.signature import REQUIRED, Parameter
 _registered: dict[tuple[str, str], type] = {}
 
 
-@dataclass(frozen=True)
-class Constructor:
-    """How a model of ours is built.
-
-    Attributes:
-        network: its class.
-        ablation: the class that is built in its place if an argument is one of ``switches``, or None.
-        switches: arguments that only ``ablation`` takes.
-        arguments_of: from what the configuration says to all arguments of the class, checked.
-
-            Raises ``ValueError`` where they are wrong.
-    """
-
-    network: type
-    ablation: type | None
-    switches: frozenset[str]
-    arguments_of: Callable[[Mapping[str, Any]], dict[str, Any]]
+# The class of a model of ours for the arguments of a configuration, and all arguments of that class.
+NetworkOf = Callable[[str, Mapping[str, Any]], type]
+ArgumentsOf = Callable[[str, Mapping[str, Any]], dict[str, Any]]
 
 
 def find_toolkit() -> str | None:
@@ -159,15 +144,8 @@ def _takes_keywords(function: FunctionType) -> bool:
     return bool(function.__code__.co_flags & inspect.CO_VARKEYWORDS)
 
 
-def put_into_namespace(models: Mapping[str, Constructor]) -> list[str]:
-    """Puts models of ours into PaddleClas's architecture namespace; see `ppcls_ext.arch.registry.register`.
-
-    Returns:
-        Their names.
-
-    Raises:
-        UserError: PaddleClas is not there, or one of the names already means something else (then nothing is set).
-    """
+def put_into_namespace(models: Sequence[str], network_of: NetworkOf, arguments_of: ArgumentsOf) -> None:
+    """Puts models of ours into PaddleClas's architecture namespace; see `ppcls_ext.arch.registry.register`."""
     architectures = _import_toolkit()
     # PaddleClas looks names up in its architecture package, and in the package of backbones below it.
     namespaces = (architectures, architectures.backbone)
@@ -176,44 +154,36 @@ def put_into_namespace(models: Mapping[str, Constructor]) -> list[str]:
             present = getattr(namespace, name, None)
             if present is not None and present is not _registered.get((namespace.__name__, name)):
                 raise UserError(f"{namespace.__name__} already has a '{name}' that is not ours; it is left as it is")
-    for name, constructor in models.items():
+    for name in models:
         if (architectures.__name__, name) in _registered:
             continue
-        composed = _compose(name, constructor, architectures.TheseusLayer)
+        composed = _compose(name, network_of(name, {}), architectures.TheseusLayer, network_of, arguments_of)
         for namespace in namespaces:
             setattr(namespace, name, composed)
             _registered[namespace.__name__, name] = composed
-    return list(models)
 
 
-def _compose(name: str, constructor: Constructor, theseus_layer: type, ablated: bool = False) -> type:
-    """Returns ``class name(OurModel, theseus_layer)``, whose constructor takes what PaddleClas gives its own models.
+def _compose(
+    name: str, model_class: type, theseus_layer: type, network_of: NetworkOf, arguments_of: ArgumentsOf
+) -> type:
+    """Returns ``class name(model_class, theseus_layer)``, whose constructor takes what PaddleClas gives its own models.
 
-    Args:
-        name: one of our models.
-        constructor: how it is built.
-        theseus_layer: PaddleClas's base class; it cuts networks (``stop_after``) and taps them (``return_stages``).
-        ablated: builds the class with switches.
+    PaddleClas's base class cuts networks (``stop_after``) and taps them (``return_stages``).
     """
-    model_class = constructor.ablation if ablated and constructor.ablation else constructor.network
     pattern = [f"stages[{index}]" for index in range(4)]
 
     def choose(cls: type, *positional: Any, **arguments: Any) -> Any:
         """Makes the network with switches where one is given: an instance of another class is not initialised again."""
-        if not ablated and constructor.switches & set(arguments):
-            return _compose(name, constructor, theseus_layer, ablated=True)(*positional, **arguments)
+        wanted = network_of(name, arguments)
+        if not issubclass(cls, wanted):
+            return _compose(name, wanted, theseus_layer, network_of, arguments_of)(*positional, **arguments)
         return object.__new__(cls)
 
     def construct(
-        self: Any,
-        pretrained: bool | str | None = False,
-        use_ssld: bool = False,
-        return_patterns: list[str] | str | None = None,
-        return_stages: list[int] | int | bool | None = None,
-        freeze_befor: str | None = None,
-        stop_after: str | None = None,
-        **arguments: Any,
-    ) -> None:
+        self: Any, pretrained: bool | str | None = False, use_ssld: bool = False,
+        return_patterns: list[str] | str | None = None, return_stages: list[int] | int | bool | None = None,
+        freeze_befor: str | None = None, stop_after: str | None = None, **arguments: Any,
+    ) -> None:  # fmt: skip
         if pretrained or use_ssld:
             raise UserError(
                 f"{name}: there are no pretrained weights to download; set Arch.pretrained to False and name a "
@@ -222,38 +192,22 @@ def _compose(name: str, constructor: Constructor, theseus_layer: type, ablated: 
         # Runs the constructor of TheseusLayer too (without arguments): it is next after our class in the order of
         # base classes. Cutting and tapping need the sublayers, so they come after.
         try:
-            model_class.__init__(self, **constructor.arguments_of(arguments))
+            model_class.__init__(self, **arguments_of(name, arguments))
         except ValueError as error:
             raise UserError(f"Arch: {error}") from error
-        self.init_net(
-            stages_pattern=pattern,
-            return_patterns=return_patterns,
-            return_stages=return_stages,
-            freeze_befor=freeze_befor,
-            stop_after=stop_after,
-        )
+        self.init_net(stages_pattern=pattern, return_patterns=return_patterns, return_stages=return_stages,
+                      freeze_befor=freeze_befor, stop_after=stop_after)  # fmt: skip
 
-    body = {
-        "__new__": choose,
-        "__init__": construct,
-        "__module__": __name__,
-        "__doc__": f"{name} as an architecture of PaddleClas; see `{model_class.__name__}`.",
-        "stages_pattern": pattern,
-    }
+    doc = f"{name} as an architecture of PaddleClas; see `{model_class.__name__}`."
+    body = {"__new__": choose, "__init__": construct, "__module__": __name__, "__doc__": doc,
+            "stages_pattern": pattern}  # fmt: skip
     return type(name, (model_class, theseus_layer), body)
 
 
 def checkout_operators(checkout: str, operators: list[dict[str, dict[str, Any]]]) -> list[Any]:
-    """Builds image operators of a PaddleClas checkout, to measure them beside ours; the wheel has none.
+    """Builds image operators of a PaddleClas checkout, as in YAML, to measure them beside ours; the wheel has none.
 
     The checkout goes first on ``sys.path`` and stays there: call it in a process of its own.
-
-    Args:
-        checkout: root of the checkout.
-        operators: ``{name: arguments}`` for each, as in YAML.
-
-    Raises:
-        UserError: the folder is no checkout, or cannot be imported.
     """
     data = _import_from_checkout(checkout, "ppcls.data")
     return data.create_operators([{name: dict(arguments) for name, arguments in entry.items()} for entry in operators])
@@ -262,15 +216,8 @@ def checkout_operators(checkout: str, operators: list[dict[str, dict[str, Any]]]
 def checkout_engine(checkout: str, config: dict[str, Any], register: Callable[[], Any]) -> Any:
     """Builds the training engine of a PaddleClas checkout with our models registered in it, to measure it beside ours.
 
-    The checkout goes first on ``sys.path`` and stays there: call it in a process of its own.
-
-    Args:
-        checkout: root of the checkout.
-        config: what its trainer reads from YAML.
-        register: `ppcls_ext.register`, called once the checkout can be imported.
-
-    Raises:
-        UserError: the folder is no checkout, or cannot be imported.
+    The checkout goes first on ``sys.path`` and stays there: call it in a process of its own. ``config`` is what its
+    trainer reads from YAML, ``register`` is `ppcls_ext.register`, called once the checkout can be imported.
     """
     engine = _import_from_checkout(checkout, "ppcls.engine.engine")
     config_reader = _import_from_checkout(checkout, "ppcls.utils.config")

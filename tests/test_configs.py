@@ -124,7 +124,7 @@ def test_what_paddleclas_reads_as_well_stays_within_its_schema(name):
 def test_the_published_recipe_reaches_the_trainer():
     config = load_classification_config(CONFIGS / "econvnext_mini.yaml")
     assert config.optimizer.settings.one_dim_param_no_weight_decay
-    schedule = config.optimizer.build_schedule(epochs=300, steps_each_epoch=1)
+    schedule = config.optimizer.schedule.over(epochs=300, steps_each_epoch=1)
     assert [schedule.rate_at(epoch) for epoch in (0, 20, 300)] == pytest.approx([0, 2.5e-4, 1e-6])
     assert [(loss.weight, loss.epsilon) for loss in config.train_loss.losses] == [(1.0, 0.1)]
 

@@ -26,10 +26,11 @@ from tests.support.detectors import (
     PLAIN,
     STEPS,
     make_frames,
+    make_lively,
     make_yolov10_lively,
     run_config,
     yolov10_run_config,
-)
+)  # fmt: skip
 from tests.support.frames import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -292,7 +293,6 @@ def lively_detector(name: str, config: Path) -> Any:
     from detection.configuration import load_config
     from detection.toolkit import build_model
     from ppcls_ext.weights import write_weights
-    from tests.support.detectors import make_lively
 
     model = build_model(load_config(config))
     if name == "ppyoloe":
@@ -336,51 +336,31 @@ def check_drawn_and_exported(name: str, folder: Path, model: Any) -> None:
         assert near.any(axis=0).all() and near.any(axis=1).all()
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("real", [pytest.param(False, marks=pytest.mark.slow), True])
 @EITHER
-def test_the_installed_paddledetection_trains_our_detectors(name, tmp_path):
+def test_paddledetection_trains_evaluates_draws_and_exports_our_detectors(name, real, tmp_path):
     config = small_run(name, tmp_path)
-    text = succeed(["-m", "detection", str(write_script(tmp_path, WORK)), "train", "-c", str(config)], tmp_path)
-    check_trained(name, config, text, BATCHES[name])
-
-
-@pytest.mark.slow
-@EITHER
-def test_the_installed_paddledetection_evaluates_draws_and_exports_our_detectors(name, tmp_path):
-    config = small_run(name, tmp_path)
-    model = lively_detector(name, config)
-    image = tmp_path / "data" / "images" / "val_00.png"
-    options = ["-c", str(config), "--image", str(image), "-o", f"weights={tmp_path / 'lively.pdparams'}"]
-    text = succeed(["-m", "detection", str(write_script(tmp_path, WORK)), "rest", *options], tmp_path)
-    assert PRECISION in text
-    check_drawn_and_exported(name, tmp_path, model)
-
-
-@EITHER
-def test_the_real_paddledetection_trains_evaluates_draws_and_exports(name, tmp_path):
-    config = small_run(name, tmp_path)
+    image, weights = str(tmp_path / "data/images/val_00.png"), f"weights={tmp_path / 'lively.pdparams'}"
+    written = None if real else str(write_script(tmp_path, WORK))
 
     def tool(tool_name: str, *options: str) -> str:
-        script = real_script("PADDLEDET_DIR", tool_name)
-        return succeed(["-m", "detection", str(script), "-c", str(config), *options], tmp_path)
+        script = [str(real_script("PADDLEDET_DIR", tool_name))] if written is None else [written, tool_name]
+        return succeed(["-m", "detection", *script, "-c", str(config), *options], tmp_path)
 
-    check_trained(name, config, tool("train", "--eval"), BATCHES[name])
+    check_trained(name, config, tool("train", *(["--eval"] if real else [])), BATCHES[name])
     model = lively_detector(name, config)
-    weights = ["-o", f"weights={tmp_path / 'lively.pdparams'}"]
-    assert PRECISION in tool("eval", *weights)
-    image = tmp_path / "data" / "images" / "val_00.png"
-    drawing = ["--infer_img", str(image), "--output_dir", str(tmp_path / "drawn"), "--draw_threshold", "0.0"]
-    tool("infer", *drawing, *weights)
-    tool("export_model", "--output_dir", str(tmp_path / "exported"), *weights)
+    if real:
+        assert PRECISION in tool("eval", "-o", weights)
+        drawing = ["--infer_img", image, "--output_dir", str(tmp_path / "drawn"), "--draw_threshold", "0.0"]
+        tool("infer", *drawing, "-o", weights)
+        tool("export_model", "--output_dir", str(tmp_path / "exported"), "-o", weights)
+    else:
+        assert PRECISION in tool("rest", "--image", image, "-o", weights)
     check_drawn_and_exported(name, tmp_path, model)
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("ppyoloe_s_econvnext_mini", ["width_mult=0.25"]),
-        ("yolov10_s_econvnext_mini", []),
-    ],
+    ("name", "options"), [("ppyoloe_s_econvnext_mini", ["width_mult=0.25"]), ("yolov10_s_econvnext_mini", [])]
 )
 def test_the_real_paddledetection_takes_our_configurations(name, options, tmp_path):
     frames = make_frames(tmp_path / "data", empty=False)

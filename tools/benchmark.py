@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from ppcls_ext.utils.command_line import add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.tables import markdown_table
 
 if TYPE_CHECKING:
     from ppcls_ext.deploy.benchmark import BenchmarkRequest
@@ -89,17 +90,15 @@ def claim(arguments: argparse.Namespace) -> None:
     from ppcls_ext.utils.outputs import Output, claim_outputs
 
     named = [arguments.config, arguments.photos, arguments.image, *(arguments.model or [])]
-    outputs = []
-    if arguments.output:
-        suffixes = (".md", ".json", ".png") if arguments.part == "models" else (".md", ".json")
-        outputs = [Output("--output", arguments.output.with_suffix(suffix)) for suffix in suffixes]
+    suffixes = (".md", ".json", ".png") if arguments.part == "models" else (".md", ".json")
+    outputs = [Output("--output", arguments.output.with_suffix(suffix)) for suffix in suffixes if arguments.output]
     if arguments.part in ("all", "inference", "models", "operators"):
         outputs.append(Output("--cache", arguments.cache, "cache"))
     claim_outputs(outputs, [path for path in named if path is not None], overwrite=arguments.overwrite)
 
 
 def verdict(text: str, met: bool) -> str:
-    """Returns one line of a list that says whether a target was met."""
+    """Returns a line that says whether a target was met."""
     return f"- {text}: **{'met' if met else 'NOT met'}**"
 
 
@@ -146,14 +145,13 @@ def measure_pipeline(arguments: argparse.Namespace) -> Section:
 
 def measure_startup(arguments: argparse.Namespace) -> Section:
     """Measures how soon tools/train.py shows its help, and an error in a configuration, as fresh processes."""
-    from ppcls_ext.utils.tables import markdown_table
 
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         config = Path(folder) / "broken.yaml"
         config.write_text("Arch:\n  name: EConvNeXt_mini\n  clas_num: 10\n", encoding="utf-8")
-        help_title, error_title = "train.py --help", "train.py, error in the configuration"
         seconds: dict[str, dict[str, float]] = {}
-        for title, options, status in ((help_title, ["--help"], 0), (error_title, ["-c", str(config)], 2)):
+        for title, options, status in (("train.py --help", ["--help"], 0),
+                                       ("train.py, error in the configuration", ["-c", str(config)], 2)):  # fmt: skip
             times = []
             for _ in range(arguments.rounds):
                 start = time.perf_counter()
@@ -163,9 +161,10 @@ def measure_startup(arguments: argparse.Namespace) -> Section:
                 if done.returncode != status:
                     raise UserError(f"startup: {title} left with status {done.returncode}: {done.stderr}")
             seconds[title] = {"median": statistics.median(times), "slowest": max(times)}
+    of_help, of_error = (row["median"] for row in seconds.values())
     text = f"Fresh processes, {arguments.rounds} of each.\n\n"
-    text += verdict("the help in under 1 second", seconds[help_title]["median"] < 1) + "\n"
-    text += verdict("an error in under 5 seconds", seconds[error_title]["median"] < 5)
+    text += verdict("the help in under 1 second", of_help < 1) + "\n"
+    text += verdict("an error in under 5 seconds", of_error < 5)
     rows = [[title, f"{row['median']:.2f}", f"{row['slowest']:.2f}"] for title, row in seconds.items()]
     table = markdown_table(["command", "median, s", "slowest, s"], rows)
     return {"repeats": arguments.rounds, "seconds": seconds}, f"{text}\n\n{table}"
@@ -174,7 +173,6 @@ def measure_startup(arguments: argparse.Namespace) -> Section:
 def measure_coco(arguments: argparse.Namespace) -> Section:
     """Measures the COCO evaluation of synthetic detections."""
     from detection.benchmarks import FASTER, measure_coco
-    from ppcls_ext.utils.tables import markdown_table
 
     result = measure_coco(arguments.detections, arguments.rounds)
     speedup = result["speedup"][FASTER]
@@ -195,7 +193,6 @@ def measure_detection_data(arguments: argparse.Namespace) -> Section:
         raise UserError("detection-data: name a detection configuration with -c")
     from detection.benchmarks import measure_loading
     from detection.configuration import load_config
-    from ppcls_ext.utils.tables import markdown_table
 
     result = measure_loading(load_config(arguments.config), arguments.rounds)
     text = (
@@ -211,7 +208,6 @@ def measure_detection_data(arguments: argparse.Namespace) -> Section:
 def measure_detection(arguments: argparse.Namespace) -> Section:
     """Measures the latency of exported detectors."""
     from ppcls_ext.deploy.benchmark import measure_detectors
-    from ppcls_ext.utils.tables import markdown_table
 
     threads = one_thread_count(arguments)
     result = measure_detectors(arguments.model or [], image_of(arguments), threads, arguments.rounds)
@@ -256,30 +252,29 @@ def measure_training(arguments: argparse.Namespace) -> Section:
     from classification.training_benchmark import has_torch, open_paddle, open_paddleclas, open_torch
     from detection.benchmarks import open_training_step
     from ppcls_ext.deploy.benchmark import fastest_product, peak_row, peak_subjects
-    from ppcls_ext.utils.tables import markdown_table
     from ppcls_ext.utils.workers import Subject, measure_interleaved
 
     threads = one_thread_count(arguments)
     engines, subjects = ("ours", "Paddle's kernels", "PaddleClas", "PyTorch"), {}
+
+    def add(name: str, engine: str, opener: Callable[..., Any], size: int, batch: int, **options: Any) -> None:
+        if not arguments.model or name in arguments.model:
+            task = f"{name}, {size} px, batch {batch}"
+            subjects[task, engine] = Subject(task, opener, {"size": size, "batch": batch, **options}, threads)
+
     for name, size, batch in TRAINING_CLASSIFIERS:
-        task, known = f"{name}, {size} px, batch {batch}", {"name": name, "size": size, "batch": batch}
-        subjects[task, "ours"] = Subject(task, open_paddle, known | {"kernels": "auto"}, threads)
-        subjects[task, "Paddle's kernels"] = Subject(task, open_paddle, known | {"kernels": "paddle"}, threads)
+        add(name, "ours", open_paddle, size, batch, name=name, kernels="auto")
+        add(name, "Paddle's kernels", open_paddle, size, batch, name=name, kernels="paddle")
         if arguments.paddleclas:
-            known_there = known | {"checkout": arguments.paddleclas}
-            subjects[task, "PaddleClas"] = Subject(task, open_paddleclas, known_there, threads)
+            add(name, "PaddleClas", open_paddleclas, size, batch, name=name, checkout=arguments.paddleclas)
         if has_torch():
-            subjects[task, "PyTorch"] = Subject(task, open_torch, known, threads)
+            add(name, "PyTorch", open_torch, size, batch, name=name)
     for name, config in TRAINING_DETECTORS.items():
         for engine, kernels in (("ours", "auto"), ("Paddle's kernels", "paddle")):
-            task = f"{name}, 256 px, batch 8"
-            known = {"config_file": str(config), "size": 256, "batch": 8, "kernels": kernels}
-            subjects[task, engine] = Subject(task, open_training_step, known, threads)
-    if arguments.model:
-        subjects = {key: subject for key, subject in subjects.items() if key[0].split(",")[0] in arguments.model}
-        if not subjects:
-            names = dict.fromkeys(name for name, _, _ in TRAINING_CLASSIFIERS)
-            raise UserError(f"training: --model must be among {', '.join([*names, *TRAINING_DETECTORS])}")
+            add(name, engine, open_training_step, 256, 8, config_file=str(config), kernels=kernels)
+    if not subjects:
+        names = dict.fromkeys(name for name, _, _ in TRAINING_CLASSIFIERS)
+        raise UserError(f"training: --model must be among {', '.join([*names, *TRAINING_DETECTORS])}")
     peaks = peak_subjects([threads], bfloat16=False)
     measure_interleaved([*peaks, *subjects.values()], arguments.rounds, runs=6, longest_turn=4.0)
     peak = fastest_product([peak_row(subject) for subject in peaks], "float32", threads)
@@ -291,11 +286,11 @@ def measure_training(arguments: argparse.Namespace) -> Section:
             subject = subjects.get((task, engine))
             if subject is None or subject.failure is not None:
                 continue
-            statistics = subject.statistics()
-            speeds[engine] = 1000 * batch / statistics["median_ms"]
+            figures = subject.statistics()
+            speeds[engine] = 1000 * batch / figures["median_ms"]
             results.append({
-                "task": task, "engine": engine, "images_per_second": speeds[engine], **statistics, **subject.facts,
-                "gflops_per_second": subject.facts["flops"] / statistics["median_ms"] / 1e6,
+                "task": task, "engine": engine, "images_per_second": speeds[engine], **figures, **subject.facts,
+                "gflops_per_second": subject.facts["flops"] / figures["median_ms"] / 1e6,
                 "peak_memory_mb": None if subject.peak_bytes is None else subject.peak_bytes / 1e6,
             })  # fmt: skip
         row += [f"{speeds[engine]:.1f}" if engine in speeds else "-" for engine in engines]
@@ -323,25 +318,17 @@ def request_of(arguments: argparse.Namespace) -> BenchmarkRequest:
 
     amount = {"rounds": 2, "runs": 3, "starts": 1} if arguments.quick else {"rounds": arguments.rounds}
     return BenchmarkRequest(
-        models=arguments.model,
-        defaults=[*DEFAULT_MODELS, *map(str, DETECTORS)],
-        backends=names(arguments.backend),
-        precisions=names(arguments.precision),
-        threads=arguments.threads,
-        batches=arguments.batch,
-        size=arguments.size,
-        cache=arguments.cache,
-        **amount,
-    )
+        models=arguments.model, defaults=[*DEFAULT_MODELS, *map(str, DETECTORS)], backends=names(arguments.backend),
+        precisions=names(arguments.precision), threads=arguments.threads, batches=arguments.batch,
+        size=arguments.size, cache=arguments.cache, **amount,
+    )  # fmt: skip
 
 
 def image_of(arguments: argparse.Namespace) -> Any:
     """Returns the picture of ``--image``, ``uint8`` RGB ``[H, W, 3]``, or None."""
-    if arguments.image is None:
-        return None
     from ppcls_ext.preprocess import read_image
 
-    return read_image(arguments.image)
+    return arguments.image and read_image(arguments.image)
 
 
 def one_thread_count(arguments: argparse.Namespace) -> int:

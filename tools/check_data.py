@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from functools import partial
 from pathlib import Path
@@ -27,18 +28,15 @@ def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         description="Look for faults in the data of a configuration before training. "
-        "Leaves with 0 if there are no errors, 1 if there are, 2 if it could not look.",
+        "Leaves with 0 if there are no errors, 1 if there are, 2 if it could not look."
     )
     add_config_arguments(parser)
-    parser.add_argument(
-        "--output", type=Path, help="folder for check.json and overview.png (output/check/NAME OF THE CONFIGURATION)"
-    )
-    parser.add_argument("--limit", type=whole_number, default=0, metavar="N", help="read N images of each set (all)")
-    parser.add_argument("--workers", type=whole_number, metavar="N", help="processes that read images (one a core)")
-    parser.add_argument(
-        "--augmented", action="store_true",
-        help="only draw a sheet of training samples as the network gets them, after all operators: augmented.png",
-    )  # fmt: skip
+    add = parser.add_argument
+    add("--output", type=Path, help="folder for check.json and overview.png (output/check/NAME OF THE CONFIGURATION)")
+    add("--limit", type=whole_number, default=0, metavar="N", help="read N images of each set (all)")
+    add("--workers", type=whole_number, metavar="N", help="processes that read images (one a core)")
+    words = "only draw a sheet of training samples as the network gets them, after all operators: augmented.png"
+    add("--augmented", action="store_true", help=words)
     add_overwrite_argument(parser)
     return parser.parse_args()
 
@@ -55,35 +53,26 @@ def main() -> int:
 
     set_up_logging()
     folder = arguments.output or Path("output") / "check" / Path(arguments.config).stem
-    output = Output("--output", folder, "check")
-    workers = available_cores() if arguments.workers is None else arguments.workers
-    config: Any
-    if is_detection_config(arguments.config):
+    detects = is_detection_config(arguments.config)
+    if detects:
         from detection.check.overview import draw_overview
         from detection.check.run import check_detection_data, plan_of
         from detection.configuration import load_config
-
-        config = load_config(arguments.config, arguments.override)
-        claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
-        if arguments.augmented:
-            from detection.augmented import draw_augmented
-
-            write_augmented(draw_augmented(config), folder)
-            return 0
-        plan = plan_of(config)
-        check = check_detection_data(plan, arguments.limit, workers)
-        write_check(check, folder, partial(draw_overview, check))
     else:
         from classification.check import check_config_data
         from classification.config import load_config
-
-        config = load_config(arguments.config, arguments.override)
-        claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
-        if arguments.augmented:
-            from classification.augmented import draw_augmented
-
-            write_augmented(draw_augmented(config), folder)
-            return 0
+    config: Any = load_config(arguments.config, arguments.override)
+    claim_outputs([Output("--output", folder, "check")], *inputs_of(config.document), arguments.overwrite)
+    if arguments.augmented:
+        # Only now: the loaders of a detector bring Paddle.
+        augmented = importlib.import_module("detection.augmented" if detects else "classification.augmented")
+        write_augmented(augmented.draw_augmented(config), folder)
+        return 0
+    workers = available_cores() if arguments.workers is None else arguments.workers
+    if detects:
+        check = check_detection_data(plan_of(config), arguments.limit, workers)
+        write_check(check, folder, partial(draw_overview, check))
+    else:
         check = check_config_data(config, arguments.limit, workers)
         write_check(check, folder, check.draw_overview)
     return ERRORS_FOUND_STATUS if check.has_errors else 0

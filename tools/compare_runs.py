@@ -37,11 +37,11 @@ def main() -> None:
 
     reads = [*arguments.folders, *(folder / "log.jsonl" for folder in arguments.folders)]
     claim_outputs([Output("--output", arguments.output)], reads, overwrite=arguments.overwrite)
-    names = [folder.name for folder in arguments.folders]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in arguments.folders]
+    folders = {folder.name: folder for folder in arguments.folders}
+    if len(folders) < len(arguments.folders):
+        folders = {str(folder): folder for folder in arguments.folders}
     runs = {}
-    for name, folder in zip(names, arguments.folders, strict=True):
+    for name, folder in folders.items():
         if not (folder / "log.jsonl").is_file():
             raise UserError(f"{folder}: not the folder of a run (no log.jsonl)")
         runs[name] = read_history(folder)

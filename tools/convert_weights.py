@@ -24,25 +24,22 @@ ORIGINS = (
 )
 
 
-def main() -> int:
+def main() -> None:
     """Parses the command line, converts, and prints what was kept, what was dropped and what begins anew."""
     from ppcls_ext.utils.outputs import WEIGHT_SUFFIXES, Output, claim_outputs, record_outputs
     from ppcls_ext.weights.convert import LAYOUTS, TARGETS, convert_weights
 
     text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=text)
-    parser.add_argument(
-        "source", metavar="SRC", help="weight file (.pth, .pt, .safetensors, .pdparams) or checkpoint folder"
-    )
-    parser.add_argument("destination", metavar="DST", help="file to write (.pdparams, .safetensors)")
-    parser.add_argument("--model", required=True, metavar="NAME", help="model of ours that the weights belong to")
-    parser.add_argument("--from", dest="origin", required=True, choices=sorted(LAYOUTS), help=ORIGINS)
-    parser.add_argument("--to", dest="target", default="ours", choices=TARGETS, help="whose to write (default: ours)")
-    parser.add_argument("--class-num", type=int, metavar="N", help="number of classes (default: as in the source)")
-    parser.add_argument(
-        "--drop-head", action="store_true", help="leave the classifier out, to fine-tune with other classes"
-    )
-    parser.add_argument("--entry", metavar="NAME", help="which weights of a .pth that holds several, such as model_ema")
+    add = parser.add_argument
+    add("source", metavar="SRC", help="weight file (.pth, .pt, .safetensors, .pdparams) or checkpoint folder")
+    add("destination", metavar="DST", help="file to write (.pdparams, .safetensors)")
+    add("--model", required=True, metavar="NAME", help="model of ours that the weights belong to")
+    add("--from", dest="origin", required=True, choices=sorted(LAYOUTS), help=ORIGINS)
+    add("--to", dest="target", default="ours", choices=TARGETS, help="whose to write (default: ours)")
+    add("--class-num", type=int, metavar="N", help="number of classes (default: as in the source)")
+    add("--drop-head", action="store_true", help="leave the classifier out, to fine-tune with other classes")
+    add("--entry", metavar="NAME", help="which weights of a .pth that holds several, such as model_ema")
     add_overwrite_argument(parser)
     arguments = parser.parse_args()
     source, destination = arguments.source, Path(arguments.destination)
@@ -58,7 +55,6 @@ def main() -> int:
     print(f"{destination}: {len(conversion.weights)} weights, {numbers:,} numbers, fit {fit}")
     show("dropped {} weights that the model does not use:", conversion.dropped)
     show("{} weights are not in the source and begin anew:", conversion.fresh)
-    return 0
 
 
 def show(title: str, names: list[str]) -> None:

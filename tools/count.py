@@ -59,20 +59,15 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Counts and prints; returns the exit status."""
+def main() -> None:
+    """Counts and prints."""
     arguments = parse_arguments()
     check_options(arguments)
     print(count_detectors(arguments) if arguments.config else count_classifiers(arguments))
-    return 0
 
 
 def check_options(arguments: argparse.Namespace) -> None:
-    """Refuses options that do not go together.
-
-    Raises:
-        UserError: always one line.
-    """
+    """Refuses options that do not go together."""
     growth, factors = given(arguments, list(GROWTH)), given(arguments, FACTORS)
     if (growth or factors or arguments.phi) and not arguments.model:
         raise UserError("scaling needs --model NAME")
@@ -111,11 +106,7 @@ def count_detectors(arguments: argparse.Namespace) -> str:
 
 
 def count_classifiers(arguments: argparse.Namespace) -> str:
-    """Returns the table of a classifier, of the path, or of a scaling.
-
-    Raises:
-        UserError: a model, argument or number is wrong.
-    """
+    """Returns the table of a classifier, of the path, or of a scaling."""
     from ppcls_ext.arch.ablation import CHOICES, PATH
     from ppcls_ext.arch.registry import checked_arguments
     from ppcls_ext.utils.config import Document, apply_override
@@ -169,12 +160,7 @@ def path_table(image_size: int, arguments: dict[str, Any]) -> str:
 
 
 def scaling_steps(arguments: argparse.Namespace, chosen: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
-    """Returns the scaled forms that were asked for: a label, and the factors of depth, width and resolution.
-
-    Raises:
-        UserError: numbers are out of range, or the model cannot be scaled.
-        ValueError: the model is unknown.
-    """
+    """Returns the scaled forms that were asked for: a label, and the factors of depth, width and resolution."""
     from ppcls_ext.arch.registry import architecture_parameters, list_models
 
     growth, factors = {**GROWTH, **given(arguments, list(GROWTH))}, given(arguments, FACTORS)
@@ -223,11 +209,8 @@ def scaling_table(
         counted = figures(name, {**arguments, **multipliers}, size)
         times = f"{float(counted[1]) / base:.2f}"
         rows.append([label.removeprefix("phi "), f"{depth:g}", f"{width:g}", size, *counted, times])
-        keys += [
-            f"# {label}",
-            f"Arch: {architecture(name, {**arguments, **multipliers})}",
-            f"Global: {{image_shape: [{channels}, {size}, {size}]}}",
-        ]
+        keys += [f"# {label}", f"Arch: {architecture(name, {**arguments, **multipliers})}",
+                 f"Global: {{image_shape: [{channels}, {size}, {size}]}}"]  # fmt: skip
     table = markdown_table(["phi", "depth", "width", "image, px", *COUNTED, "times the FLOPs"], rows)
     return "\n".join([table, "", *keys])
 

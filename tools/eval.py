@@ -22,13 +22,12 @@ def parse_arguments() -> argparse.Namespace:
         "a classifier (DataLoader.Eval), -o weights=PATH for a detector (EvalDataset)."
     )
     add_config_arguments(parser)
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
-    parser.add_argument(
-        "--output", metavar="FOLDER", type=Path,
-        help="folder for figures, tables, charts and pictures (the folder of the run, with /evaluation)",
-    )  # fmt: skip
-    parser.add_argument("--panels", metavar="N", type=int, help="images to show, the worst first (12 of a detector, 30 "
-                        "of a classifier)")  # fmt: skip
+    add = parser.add_argument
+    add("--json", metavar="FILE", type=Path, help="also write the figures to FILE")
+    words = "folder for figures, tables, charts and pictures (the folder of the run, with /evaluation)"
+    add("--output", metavar="FOLDER", type=Path, help=words)
+    words = "images to show, the worst first (12 of a detector, 30 of a classifier)"
+    add("--panels", metavar="N", type=int, help=words)
     add_overwrite_argument(parser)
     return parser.parse_args()
 
@@ -45,9 +44,8 @@ def main() -> None:
         from detection import evaluate
     else:
         from classification import evaluate
-    evaluate(
-        arguments.config, arguments.override, arguments.output, arguments.panels, arguments.json, arguments.overwrite
-    )
+    evaluate(arguments.config, arguments.override, arguments.output, arguments.panels, arguments.json,
+             arguments.overwrite)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -32,34 +32,20 @@ def parse_arguments() -> argparse.Namespace:
         "reloaded by its engine and compared with the model; if they disagree, nothing is written."
     )
     add_config_arguments(parser)
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, help="folder to write (default: Global.save_inference_dir; of a detector "
-        "the folder 'export' of its run)"
-    )  # fmt: skip
-    parser.add_argument(
-        "--format", metavar="NAME[,NAME]", default="paddle",
-        help="file formats: paddle (default), onnx, openvino",
-    )  # fmt: skip
-    parser.add_argument(
-        "--precision", metavar="NAME[,NAME]", default="fp32", help="precisions: fp32 (default), fp16 (onnx, openvino), "
-        "bf16 (paddle, openvino), int8 (openvino, onnx); every format is written in every precision named"
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-drop", type=float, metavar="POINTS", help="int8: largest loss of top-1 or AP on the evaluation data of "
-        "CONFIG, in points; past it nothing is written, and the exit status is 1"
-    )  # fmt: skip
-    parser.add_argument(
-        "--calibration-images", type=int, default=300, metavar="N", help="int8: training images to calibrate on (300)"
-    )
-    parser.add_argument(
-        "--raw", action="store_true", help="detector: give the boxes and scores of all anchors, without any choice"
-    )
-    parser.add_argument(
-        "--size", type=int, nargs="+", metavar="PIXELS", help="detector: side, or height and width, of the input "
-        "(default: that of Resize or LetterResize in TestReader)"
-    )  # fmt: skip
+    add = parser.add_argument
+    add("--output", metavar="DIR", type=Path, help="folder to write (default: Global.save_inference_dir; of a detector "
+        "the folder 'export' of its run)")
+    add("--format", metavar="NAME[,NAME]", default="paddle", help="file formats: paddle (default), onnx, openvino")
+    add("--precision", metavar="NAME[,NAME]", default="fp32", help="precisions: fp32 (default), fp16 (onnx, openvino), "
+        "bf16 (paddle, openvino), int8 (openvino, onnx); every format is written in every precision named")
+    add("--max-drop", type=float, metavar="POINTS", help="int8: largest loss of top-1 or AP on the evaluation data of "
+        "CONFIG, in points; past it nothing is written, and the exit status is 1")
+    add("--calibration-images", type=int, default=300, metavar="N", help="int8: training images to calibrate on (300)")
+    add("--raw", action="store_true", help="detector: give the boxes and scores of all anchors, without any choice")
+    add("--size", type=int, nargs="+", metavar="PIXELS", help="detector: side, or height and width, of the input "
+        "(default: that of Resize or LetterResize in TestReader)")
     add_overwrite_argument(parser)
-    return parser.parse_args()
+    return parser.parse_args()  # fmt: skip
 
 
 def export(arguments: argparse.Namespace) -> Description | DetectionDescription:
@@ -100,20 +86,19 @@ def print_report(description: Description | DetectionDescription) -> None:
     print(f"{description.folder}: {description.model_name}, {description.class_num} classes{kind}, verified on "
           f"{images} images")  # fmt: skip
     for artefact in description.artefacts:
-        found = artefact.verification
+        found, name = artefact.verification, artefact.model_file
         if artefact.precision == INT8:
             latency, sizes = found["latency_ms"], found["bytes"]
-            engine = FORMATS[artefact.format].engine
-            print(f"  {artefact.model_file}, {engine}, int8: {found['metric']} {100 * found['int8']:.2f} % (fp32 "
-                  f"{100 * found['fp32']:.2f} %) on {found['images']} images, {latency['int8']:.2f} ms (fp32 "
+            print(f"  {name}, {FORMATS[artefact.format].engine}, int8: {found['metric']} {100 * found['int8']:.2f} % "
+                  f"(fp32 {100 * found['fp32']:.2f} %) on {found['images']} images, {latency['int8']:.2f} ms (fp32 "
                   f"{latency['fp32']:.2f}), {sizes['int8'] / 1e6:.2f} MB (fp32 {sizes['fp32'] / 1e6:.2f})")  # fmt: skip
-        for name, error in found.get("relative_error", {}).items():
-            same = found["top1_agreement"][name]
-            print(f"  {artefact.model_file}, {name}: relative error {error:.1e} (allowed {found['tolerance']:.0e}), "
-                  f"same best class {same:.0%}, computed in {artefact.computed_in}")  # fmt: skip
-        for name, figures in found.get("engines", {}).items():
+        for engine, error in found.get("relative_error", {}).items():
+            same = found["top1_agreement"][engine]
+            print(f"  {name}, {engine}: relative error {error:.1e} (allowed {found['tolerance']:.0e}), same best class "
+                  f"{same:.0%}, computed in {artefact.computed_in}")  # fmt: skip
+        for engine, figures in found.get("engines", {}).items():
             allowed, ties = found["tolerance"], f", {figures['ties']} ties" if figures["ties"] else ""
-            print(f"  {artefact.model_file}, {name}: {figures['compared']} boxes compared, largest difference "
+            print(f"  {name}, {engine}: {figures['compared']} boxes compared, largest difference "
                   f"{figures['box_error_px']:.1e} px (allowed {allowed['box_px']}), of scores "
                   f"{figures['score_error']:.1e} (allowed {allowed['score']:.0e}){ties}, computed in "
                   f"{artefact.computed_in}")  # fmt: skip

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ppcls_ext.deploy.cards import Counts, Source
 
 
-
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
@@ -105,16 +104,16 @@ def main() -> None:
             return counts.parameters, counts.multiply_adds
 
         write_text(output, models_page(count))
-        record_outputs([output])
-        print(f"written: {output}, the table of all models")
-        return
-    source, counts = find_source(arguments)
-    facts = gather_facts(
-        source, model=arguments.model, counts=counts, export=arguments.export, benchmark=arguments.benchmark
-    )
-    write_card(facts, output)
+        words = "the table of all models"
+    else:
+        source, counts = find_source(arguments)
+        facts = gather_facts(
+            source, model=arguments.model, counts=counts, export=arguments.export, benchmark=arguments.benchmark
+        )
+        write_card(facts, output)
+        words = f"the card of {facts.source.model}"
     record_outputs([output])
-    print(f"written: {output}, the card of {facts.source.model}")
+    print(f"written: {output}, {words}")
 
 
 if __name__ == "__main__":

@@ -5,16 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls_ext.utils.command_line import (
-    add_config_arguments,
-    add_encoding_argument,
-    add_overwrite_argument,
-    run,
-)
+from ppcls_ext.utils.command_line import add_config_arguments, add_encoding_argument, add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
@@ -47,12 +42,16 @@ def detection_source(arguments: argparse.Namespace) -> None:
     from detection.prepare.commands import Options, prepare_source
 
     given = vars(arguments)
-    common = ("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed", "rename",
-              "drop")  # fmt: skip
-    special = ("annotations", "form", "include_unlabelled")
-    options = Options(**{name: given[name] for name in common if name in given}, reading=BoxReading.among(given))
-    more = {name: given[name] for name in special if name in given}
-    prepare_source(arguments.command, options, projection=projection_of(arguments), **more)
+
+    def among(*names: str) -> dict[str, Any]:
+        return {name: given[name] for name in names if name in given}
+
+    common = among("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed",
+                   "rename", "drop")  # fmt: skip
+    prepare_source(
+        arguments.command, Options(**common, reading=BoxReading.among(given)), projection=projection_of(arguments),
+        **among("annotations", "form", "include_unlabelled"),
+    )  # fmt: skip
 
 
 def projection_of(arguments: argparse.Namespace) -> Projection | None:
@@ -69,10 +68,10 @@ def projection_of(arguments: argparse.Namespace) -> Projection | None:
 
 def tile(arguments: argparse.Namespace) -> None:
     """Cuts a prepared data set into tiles."""
-    from detection.prepare.tile import TileOptions, cut_tiles
+    from detection.prepare.tile import cut_tiles
 
     names = ("source", "output", "tile", "overlap", "min_visible", "keep_empty", "seed", "overwrite")
-    cut_tiles(TileOptions(**{name: getattr(arguments, name) for name in names}))
+    cut_tiles(**{name: getattr(arguments, name) for name in names})
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -95,24 +94,26 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Prepare data.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, words: str, work: object) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=words, description=words)
-        command.set_defaults(run=work)
-        return command
+    def command(name: str, words: str, work: object) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=words, description=words)
+        parser.set_defaults(run=work)
+        add_overwrite_argument(parser)
+        return parser
 
-    command = add("samples", "write images of a configuration's data set as files, one folder for each class", samples)
-    add_config_arguments(command)
-    command.add_argument("--part", choices=("Eval", "Train"), default="Eval", help="section of DataLoader (Eval)")
-    command.add_argument("--count", type=int, default=30, help="how many images, spread over the classes; 0 for all")
-    command.add_argument("--seed", type=int, default=0, help="chooses the images")
-    command.add_argument("--output", type=Path, required=True, help="folder to write")
-    add_overwrite_argument(command)
+    words = "write images of a configuration's data set as files, one folder for each class"
+    parser_of_samples = command("samples", words, samples)
+    add_config_arguments(parser_of_samples)
+    add = parser_of_samples.add_argument
+    add("--part", choices=("Eval", "Train"), default="Eval", help="section of DataLoader (Eval)")
+    add("--count", type=int, default=30, help="how many images, spread over the classes; 0 for all")
+    add("--seed", type=int, default=0, help="chooses the images")
+    add("--output", type=Path, required=True, help="folder to write")
 
-    command = add("cifar100", "write every N-th class of CIFAR-100 to a smaller archive of the same layout", cifar100)
-    command.add_argument("source", metavar="ARCHIVE", help="the official cifar-100-python.tar.gz")
-    command.add_argument("--every", type=int, default=5, metavar="N", help="keep every N-th class by name (5)")
-    command.add_argument("--output", type=Path, required=True, metavar="FILE.tar.gz", help="archive to write")
-    add_overwrite_argument(command)
+    words = "write every N-th class of CIFAR-100 to a smaller archive of the same layout"
+    add = command("cifar100", words, cifar100).add_argument
+    add("source", metavar="ARCHIVE", help="the official cifar-100-python.tar.gz")
+    add("--every", type=int, default=5, metavar="N", help="keep every N-th class by name (5)")
+    add("--output", type=Path, required=True, metavar="FILE.tar.gz", help="archive to write")
 
     for name, words, classes in (
         ("import", "turn images with YOLO, Labelme, CVAT, COCO or Pascal VOC annotations into COCO JSON", None),
@@ -120,36 +121,35 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
         ("duo", "turn DUO into the form that the detectors read", "duo"),
         ("imagefolder", "turn a folder in VOC or COCO form into COCO JSON with an explicit order of classes", None),
     ):
-        add_detection_arguments(add(name, words, detection_source), name, classes)
+        add_detection_arguments(command(name, words, detection_source), name, classes)
 
-    command = add("tile", "cut a prepared data set of large pictures into tiles, as infer.py --tile does", tile)
-    command.add_argument("source", type=Path, metavar="SRC", help="prepared data set: images/ and annotations/*.json")
-    command.add_argument("--output", type=Path, required=True, metavar="OUT", help="folder to write")
-    command.add_argument("--tile", type=int, default=640, metavar="PIXELS", help="side of a tile (640)")
-    words = "share of a side that neighbouring tiles have in common (0.2)"
-    command.add_argument("--overlap", type=float, default=0.2, metavar="F", help=words)
-    words = "boxes of which a smaller share lies in a tile are regions to ignore there (0.3)"
-    command.add_argument("--min-visible", type=float, default=0.3, metavar="F", help=words)
-    words = "share of the training tiles without boxes that are kept (1)"
-    command.add_argument("--keep-empty", type=float, default=1.0, metavar="F", help=words)
-    command.add_argument("--seed", type=int, default=0, help="chooses these tiles (0)")
-    add_overwrite_argument(command)
+    words = "cut a prepared data set of large pictures into tiles, as infer.py --tile does"
+    add = command("tile", words, tile).add_argument
+    add("source", type=Path, metavar="SRC", help="prepared data set: images/ and annotations/*.json")
+    add("--output", type=Path, required=True, metavar="OUT", help="folder to write")
+    add("--tile", type=int, default=640, metavar="PIXELS", help="side of a tile (640)")
+    for option, default, words in (
+        ("--overlap", 0.2, "share of a side that neighbouring tiles have in common (0.2)"),
+        ("--min-visible", 0.3, "boxes of which a smaller share lies in a tile are regions to ignore there (0.3)"),
+        ("--keep-empty", 1.0, "share of the training tiles without boxes that are kept (1)"),
+    ):
+        add(option, type=float, default=default, metavar="F", help=words)
+    add("--seed", type=int, default=0, help="chooses these tiles (0)")
 
-    command = add("export", "write a prepared data set as YOLO (with data.yaml) or Pascal VOC", export)
-    command.add_argument("source", type=Path, metavar="DATASET", help="a prepared data set")
-    command.add_argument("--to", choices=("yolo", "voc"), required=True, help="the form to write")
-    command.add_argument("--output", type=Path, required=True, metavar="OUT", help="folder to write")
-    command.add_argument("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
-    add_overwrite_argument(command)
+    add = command("export", "write a prepared data set as YOLO (with data.yaml) or Pascal VOC", export).add_argument
+    add("source", type=Path, metavar="DATASET", help="a prepared data set")
+    add("--to", choices=("yolo", "voc"), required=True, help="the form to write")
+    add("--output", type=Path, required=True, metavar="OUT", help="folder to write")
+    add("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
 
-    command = add("synthetic", "write synthetic sonar frames with exact boxes, as a prepared data set", synthetic)
-    output = "dataset/synthetic_sonar"
-    command.add_argument("--output", type=Path, default=Path(output), metavar="OUT", help=f"folder to write ({output})")
-    command.add_argument("--train", type=int, default=320, metavar="N", help="frames for training (320)")
-    command.add_argument("--val", type=int, default=64, metavar="N", help="frames for validation (64)")
-    command.add_argument("--size", type=int, default=160, help="side of a frame in pixels (160)")
-    command.add_argument("--seed", type=int, default=0, help="chooses the frames (0)")
-    add_overwrite_argument(command)
+    words, output = "write synthetic sonar frames with exact boxes, as a prepared data set", "dataset/synthetic_sonar"
+    add = command("synthetic", words, synthetic).add_argument
+    add("--output", type=Path, default=Path(output), metavar="OUT", help=f"folder to write ({output})")
+    for option, default, words in (
+        ("--train", 320, "frames for training"), ("--val", 64, "frames for validation"),
+        ("--size", 160, "side of a frame in pixels"), ("--seed", 0, "chooses the frames"),
+    ):  # fmt: skip
+        add(option, type=int, default=default, metavar="N", help=f"{words} ({default})")
     return parser.parse_args(given)
 
 
@@ -166,82 +166,56 @@ def factor(text: str) -> float:
 
 def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes: str | None) -> None:
     """Adds the options of a raw detection data set; ``classes`` are the default of ``--classes``."""
-    output = f"dataset/{name}"
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder to read")
-    parser.add_argument(
-        "--classes",
-        metavar="LIST",
-        default=classes,
-        help="the classes in their order: sonar, duo, marine_debris, a,b,c or a file with one name a line"
-        + (f" ({classes})" if classes else " (those of the annotations)" if name == "import" else "; must be given"),
-    )
+    output, add = f"dataset/{name}", parser.add_argument
+    add("source", type=Path, metavar="SRC", help="folder to read")
+    words = "the classes in their order: sonar, duo, marine_debris, a,b,c or a file with one name a line"
+    words += f" ({classes})" if classes else " (those of the annotations)" if name == "import" else "; must be given"
+    add("--classes", metavar="LIST", default=classes, help=words)
     for option, metavar, words in (
         ("--rename", "A=B", "the class A is called B; may be given several times, and several classes may become one"),
         ("--drop", "A", "boxes of the class A are left out; may be given several times"),
     ):
-        parser.add_argument(option, action="append", default=[], metavar=metavar, help=words)
-    place = {"required": True} if name == "import" else {"default": Path(output)}
-    words = "folder to write" if name == "import" else f"folder to write ({output})"
-    parser.add_argument("--output", type=Path, metavar="OUT", help=words, **place)
-    add_overwrite_argument(parser)
-    parser.add_argument("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
-    layouts = ("xyxy", "xywh", "cxcywh", "yxyx", "yxhw", "as-written")
-    parser.add_argument(
-        "--boxes",
-        choices=layouts,
-        help="what the four numbers of a box are: corners (xyxy), corner and size (xywh), centre and size (cxcywh), "
-        "y before x (yxyx, yxhw); as-written: what the form of the annotations says, whatever looks doubtful",
-    )
+        add(option, action="append", default=[], metavar=metavar, help=words)
+    if name == "import":
+        add("--output", type=Path, metavar="OUT", help="folder to write", required=True)
+    else:
+        add("--output", type=Path, metavar="OUT", help=f"folder to write ({output})", default=Path(output))
+    add("--images", choices=("link", "copy"), default="link", help="hard links (default) or copies")
+    words = ("what the four numbers of a box are: corners (xyxy), corner and size (xywh), centre and size (cxcywh), y "
+             "before x (yxyx, yxhw); as-written: what the form of the annotations says, whatever looks doubtful")
+    add("--boxes", choices=("xyxy", "xywh", "cxcywh", "yxyx", "yxhw", "as-written"), help=words)
     for option, words in (
         ("--scale-boxes", "boxes belong to the stated size of each picture, and are scaled to the picture as it is"),
         ("--turn-boxes", "boxes belong to the stored picture, and are turned with it as its EXIF data say"),
     ):
-        parser.add_argument(option, action=argparse.BooleanOptionalAction, help=words)
+        add(option, action=argparse.BooleanOptionalAction, help=words)
     words = "boxes are fractions of the picture, or numbers from 0 to N of it (100: percent; 1000)"
-    parser.add_argument("--normalised", nargs="?", const=True, type=factor, metavar="N", help=words)
-    parser.add_argument("--no-normalised", dest="normalised", action="store_const", const=False, help="they are pixels")
+    add("--normalised", nargs="?", const=True, type=factor, metavar="N", help=words)
+    add("--no-normalised", dest="normalised", action="store_const", const=False, help="they are pixels")
     words = "boxes are multiplied by F (0.5 where the pictures are copies of half the size)"
-    parser.add_argument("--scale-by", type=factor, metavar="F", help=words)
+    add("--scale-by", type=factor, metavar="F", help=words)
     add_encoding_argument(parser)
     if name != "duo":
-        parser.add_argument(
-            "--split-files",
-            nargs=2,
-            type=Path,
-            metavar=("TRAIN", "VAL"),
-            help="text files with one name a line, looked up here and in SRC",
-        )
-        parser.add_argument(
-            "--val-fraction", type=float, metavar="F", help="share of validation in a seeded split (0.2)"
-        )
-        parser.add_argument("--seed", type=int, default=0, help="chooses the seeded split (0)")
+        words = "text files with one name a line, looked up here and in SRC"
+        add("--split-files", nargs=2, type=Path, metavar=("TRAIN", "VAL"), help=words)
+        add("--val-fraction", type=float, metavar="F", help="share of validation in a seeded split (0.2)")
+        add("--seed", type=int, default=0, help="chooses the seeded split (0)")
     if name == "sonar":
-        parser.add_argument(
-            "--include-unlabelled",
-            action="store_true",
-            help="put frames without an annotation file into annotations/test.json (else they are left out and listed)",
-        )
+        words = "put frames without an annotation file into annotations/test.json (else they are left out and listed)"
+        add("--include-unlabelled", action="store_true", help=words)
         words = "turn fans (the sonar below) into polar frames (rows: ranges, columns: bearings), or these into fans"
-        parser.add_argument("--projection", choices=("polar", "fan"), help=words)
+        add("--projection", choices=("polar", "fan"), help=words)
         words = "of the fan, instead of what the annotations say"
-        parser.add_argument("--opening-angle", type=factor, metavar="DEGREES", help=f"horizontal opening angle {words}")
+        add("--opening-angle", type=factor, metavar="DEGREES", help=f"horizontal opening angle {words}")
         words = f"nearest and farthest range in metres {words}"
-        parser.add_argument("--range", dest="window", nargs=2, type=float, metavar=("NEAR", "FAR"), help=words)
-        words = "end of polar frames where the nearest range is (bottom)"
-        parser.add_argument("--nearest", choices=("top", "bottom"), help=words)
+        add("--range", dest="window", nargs=2, type=float, metavar=("NEAR", "FAR"), help=words)
+        add("--nearest", choices=("top", "bottom"), help="end of polar frames where the nearest range is (bottom)")
     else:
-        parser.add_argument(
-            "--annotations",
-            nargs="+",
-            type=Path,
-            default=[],
-            metavar="JSON",
-            help="COCO files: one, or those for training and validation, looked up here and in SRC (found by names)",
-        )
+        words = "COCO files: one, or those for training and validation, looked up here and in SRC (found by names)"
+        add("--annotations", nargs="+", type=Path, default=[], metavar="JSON", help=words)
     if name in ("imagefolder", "import"):
         choices = ("auto", "coco", "voc", *(("yolo", "labelme", "cvat") if name == "import" else ()))
-        words = "format of the annotations (auto)"
-        parser.add_argument("--from", "--format", dest="form", choices=choices, default="auto", help=words)
+        add("--from", "--format", dest="form", choices=choices, default="auto", help="format of the annotations (auto)")
 
 
 def main() -> None:

@@ -17,10 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ppcls_ext.utils.command_line import add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
 
-DEFAULT_SIZE = (224, 224)
-PAGE_SUFFIX = ".md"
 # The page and what lies beside it.
-PAGE_SUFFIXES = (PAGE_SUFFIX, ".csv", ".json", ".png")
+PAGE_SUFFIXES = (".md", ".csv", ".json", ".png")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,38 +27,26 @@ def parse_arguments() -> argparse.Namespace:
         description="Profile networks in Paddle's eager mode: FLOPs, parameters, activations and time of each layer, "
         "summed by stage and by kind of operation; several networks side by side."
     )
-    parser.add_argument(
-        "--model", nargs="+", default=[], metavar="NAME", help="models by name, ours and PaddleClas's (ConvNeXt_tiny)"
-    )
-    parser.add_argument(
-        "-c", "--config", nargs="+", default=[], metavar="CONFIG", help="configurations of classifiers and detectors"
-    )
-    parser.add_argument(
-        "-o", "--override", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
-        help="with --model: arguments of each constructor (class_num=10); with -c: keys of each configuration",
-    )  # fmt: skip
-    parser.add_argument(
-        "--size", nargs="+", type=int, metavar="PIXELS",
-        help="side of the images, or height and width (224; of configurations their own; detectors 640)",
-    )  # fmt: skip
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images in a forward pass (1)")
-    parser.add_argument("--repeats", type=int, default=10, metavar="N", help="timed passes of each network (10)")
-    parser.add_argument("--layers", type=int, default=10, metavar="N", help="slowest layers to show of each (10)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of Paddle on the CPU (1)")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, gpu or a custom device of Paddle (cpu)")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE.md", help="page to write; FILE.csv (every layer), .json and .png beside it"
-    )
+    add = parser.add_argument
+    add("--model", nargs="+", default=[], metavar="NAME", help="models by name, ours and PaddleClas's (ConvNeXt_tiny)")
+    add("-c", "--config", nargs="+", default=[], metavar="CONFIG", help="configurations of classifiers and detectors")
+    add("-o", "--override", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
+        help="with --model: arguments of each constructor (class_num=10); with -c: keys of each configuration")
+    add("--size", nargs="+", type=int, metavar="PIXELS",
+        help="side of the images, or height and width (224; of configurations their own; detectors 640)")
+    add("--batch", type=int, default=1, metavar="N", help="images in a forward pass (1)")
+    add("--repeats", type=int, default=10, metavar="N", help="timed passes of each network (10)")
+    add("--layers", type=int, default=10, metavar="N", help="slowest layers to show of each (10)")
+    add("--threads", type=int, default=1, metavar="N", help="threads of Paddle on the CPU (1)")
+    add("--device", default="cpu", metavar="NAME", help="cpu, gpu or a custom device of Paddle (cpu)")
+    add("--output", type=Path, metavar="FILE.md",
+        help="page to write; FILE.csv (every layer), .json and .png beside it")
     add_overwrite_argument(parser)
-    return parser.parse_args()
+    return parser.parse_args()  # fmt: skip
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Refuses what cannot be, before anything slow is loaded.
-
-    Raises:
-        UserError: an option is out of range, or options contradict each other.
-    """
+    """Refuses options that are out of range or contradict each other, before anything slow is loaded."""
     if not arguments.model and not arguments.config:
         raise UserError("name networks with --model NAME ... or with -c CONFIG ...")
     if arguments.override and arguments.model and arguments.config:
@@ -70,8 +56,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{option} must be at least {least}, got {getattr(arguments, option)}")
     if arguments.size and (len(arguments.size) > 2 or min(arguments.size) < 1):
         raise UserError(f"--size must be one or two positive numbers, got {' '.join(map(str, arguments.size))}")
-    if arguments.output and arguments.output.suffix != PAGE_SUFFIX:
-        raise UserError(f"--output must end in {PAGE_SUFFIX}, got {arguments.output}")
+    if arguments.output and arguments.output.suffix != ".md":
+        raise UserError(f"--output must end in .md, got {arguments.output}")
 
 
 def model_arguments(overrides: list[str]) -> dict[str, Any]:
@@ -132,7 +118,7 @@ def main() -> None:
             model = build_model(name, **constructor)
         except (ValueError, AssertionError) as error:
             raise UserError(str(error)) from error
-        subjects.append(Subject(name, model, model, (constructor.get("in_channels", 3), *(size or DEFAULT_SIZE))))
+        subjects.append(Subject(name, model, model, (constructor.get("in_channels", 3), *(size or (224, 224)))))
     for detects, config in configs:
         if detects:
             from detection.profile import detector_subject
@@ -142,8 +128,7 @@ def main() -> None:
             from classification.build import build_network
 
             model = build_network(config)
-            channels, height, width = config.run.image_shape
-            shape = (channels, *(size or (height, width)))
+            shape = (config.run.image_shape[0], *(size or config.run.image_shape[1:]))
             subjects.append(Subject(config.document.path.stem, model, model, shape))
     profiles = profile_networks(subjects, arguments.batch, arguments.repeats)
     page = markdown_page(profiles, arguments.layers)

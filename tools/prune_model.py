@@ -24,27 +24,20 @@ def parse_arguments() -> argparse.Namespace:
         "configuration for tools/train.py that fine-tunes them."
     )
     add_config_arguments(parser)
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder to write")
-    parser.add_argument(
-        "--ratio", type=float, nargs="+", required=True, metavar="R",
-        help="share of the channels to remove, 0 to 1: one number for the whole network, or one for each stage",
-    )  # fmt: skip
-    parser.add_argument(
-        "--criterion", default="taylor", metavar="taylor|magnitude",
-        help="importance of a channel: first-order change of the loss on training images (taylor), or norms of weights",
-    )  # fmt: skip
-    parser.add_argument(
-        "--multiple", type=int, default=8, metavar="N", help="round widths to multiples of N, which kernels like (8)"
-    )
-    parser.add_argument("--batches", type=int, default=16, metavar="N", help="training batches to look at (16)")
-    parser.add_argument("--fine-tune", action="store_true", help="train the pruned network at once, and report again")
-    parser.add_argument("--epochs", type=int, metavar="N", help="of the fine-tuning (those of CONFIG)")
-    parser.add_argument(
-        "--learning-rate", type=float, metavar="R", help="of the fine-tuning (a tenth of that of CONFIG)"
-    )
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of the latency measurement (2)")
+    add = parser.add_argument
+    add("--output", metavar="DIR", type=Path, required=True, help="folder to write")
+    add("--ratio", type=float, nargs="+", required=True, metavar="R",
+        help="share of the channels to remove, 0 to 1: one number for the whole network, or one for each stage")
+    add("--criterion", default="taylor", metavar="taylor|magnitude",
+        help="importance of a channel: first-order change of the loss on training images (taylor), or norms of weights")
+    add("--multiple", type=int, default=8, metavar="N", help="round widths to multiples of N, which kernels like (8)")
+    add("--batches", type=int, default=16, metavar="N", help="training batches to look at (16)")
+    add("--fine-tune", action="store_true", help="train the pruned network at once, and report again")
+    add("--epochs", type=int, metavar="N", help="of the fine-tuning (those of CONFIG)")
+    add("--learning-rate", type=float, metavar="R", help="of the fine-tuning (a tenth of that of CONFIG)")
+    add("--threads", type=int, default=2, metavar="N", help="threads of the latency measurement (2)")
     add_overwrite_argument(parser)
-    return parser.parse_args()
+    return parser.parse_args()  # fmt: skip
 
 
 LABELS = {"parameters": "parameters, M", "flops": "FLOPs, G", "median_ms": "median, ms", "p90_ms": "p90, ms"}
@@ -76,28 +69,25 @@ def main() -> int:
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
-    names = ("output", "criterion", "multiple", "batches", "epochs", "learning_rate", "fine_tune", "threads",
-             "overwrite")  # fmt: skip
-    options = {name: getattr(arguments, name) for name in names}
-    request = PruningRequest(ratio=tuple(arguments.ratio), **options)
-    output = Output("--output", request.output, "pruning")
+    own = ("config", "override", "encoding")
+    options = {name: value for name, value in vars(arguments).items() if name not in own}
+    request = PruningRequest(**options | {"ratio": tuple(arguments.ratio)})
     set_up_logging()
+    detects = is_detection_config(arguments.config)
+    if detects:
+        from detection.configuration import check_annotations, load_config
+    else:
+        from classification.config import load_config
+    config: Any = load_config(arguments.config, arguments.override)
+    claim_outputs([Output("--output", request.output, "pruning")], *inputs_of(config.document), arguments.overwrite)
     try:
-        if is_detection_config(arguments.config):
-            from detection.configuration import check_annotations, load_config
-
-            config: Any = load_config(arguments.config, arguments.override)
-            claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
+        if detects:
             check_annotations(config)
             from detection.compression import prune_detector
             from detection.task import open_environment
 
             report = prune_detector(config, request, open_environment(config))
         else:
-            from classification.config import load_config
-
-            config = load_config(arguments.config, arguments.override)
-            claim_outputs([output], *inputs_of(config.document), arguments.overwrite)
             from classification.compression import prune_classifier
             from ppcls_ext.engine.environment import prepare_environment
 

@@ -27,21 +27,16 @@ def parse_arguments() -> argparse.Namespace:
         "with ONNX Runtime). Scales come from images that are prepared as at deployment. Past --max-drop nothing is "
         "written, and the exit status is 1."
     )
-    parser.add_argument("--model", metavar="EXPORT", type=Path, required=True, help="what tools/export_model.py wrote")
-    parser.add_argument("--format", choices=("openvino", "onnx"), help="of the network (the first that EXPORT holds)")
+    add = parser.add_argument
+    add("--model", metavar="EXPORT", type=Path, required=True, help="what tools/export_model.py wrote")
+    add("--format", choices=("openvino", "onnx"), help="of the network (the first that EXPORT holds)")
     add_config_arguments(parser, required=False)
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, help="folder to write: a copy of EXPORT with int8 (default: EXPORT)"
-    )
-    parser.add_argument(
-        "--calibrate", choices=("train", "eval"), default="train", help="data of CONFIG to calibrate on (train)"
-    )
-    parser.add_argument("--images", metavar="FOLDER", type=Path, help="calibrate on the images of this folder instead")
-    parser.add_argument("--count", type=int, default=300, metavar="N", help="images to calibrate on, at most (300)")
-    parser.add_argument(
-        "--max-drop", type=float, metavar="POINTS", help="largest loss of top-1 or AP, in points, that is accepted"
-    )
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of the measurements (2)")
+    add("--output", metavar="DIR", type=Path, help="folder to write: a copy of EXPORT with int8 (default: EXPORT)")
+    add("--calibrate", choices=("train", "eval"), default="train", help="data of CONFIG to calibrate on (train)")
+    add("--images", metavar="FOLDER", type=Path, help="calibrate on the images of this folder instead")
+    add("--count", type=int, default=300, metavar="N", help="images to calibrate on, at most (300)")
+    add("--max-drop", type=float, metavar="POINTS", help="largest loss of top-1 or AP, in points, that is accepted")
+    add("--threads", type=int, default=2, metavar="N", help="threads of the measurements (2)")
     add_overwrite_argument(parser)
     return parser.parse_args()
 
@@ -81,9 +76,7 @@ def main() -> int:
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
     set_up_logging()
-    evaluation = None
-    reads: list[Path] = []
-    walked: list[Path] = []
+    evaluation, reads, walked = None, [], []
     if arguments.config is not None:
         if is_detection_config(arguments.config):
             from detection import compression

@@ -23,22 +23,21 @@ def parse_arguments() -> argparse.Namespace:
         description="Show an export in a browser, and answer programs: POST /predict takes a picture (as the body, or "
         "in the field 'image' of a form), GET /model and GET /health describe the server."
     )
-    parser.add_argument("model", metavar="EXPORT_DIR", help="export folder of tools/export_model.py")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this "
-                        "computer; 0.0.0.0: every network, without any password)")  # fmt: skip
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="default 8000; 0 takes any free one")
-    parser.add_argument("--backend", metavar="NAME", help="engine (default: the runtime's for this export)")
-    parser.add_argument("--precision", metavar="NAME", help="of an export that holds several (default: its first)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the network (default: all cores)")
-    parser.add_argument("--max-megabytes", type=float, default=20.0, metavar="MB",
-                        help="largest file that is taken (default 20)")  # fmt: skip
-    parser.add_argument("--max-megapixels", type=float, default=50.0, metavar="MP",
-                        help="largest picture that is decoded (default 50)")  # fmt: skip
-    parser.add_argument("--bits", type=int, metavar="N",
-                        help="bits in use where pictures have more than 8 bits a sample (default: as in the training)")
-    parser.add_argument("--max-resized-megapixels", type=float, metavar="MP",
-                        help="refuse pictures that would be resized to more (default 64, or as the export says)")
-    return parser.parse_args()
+    add = parser.add_argument
+    add("model", metavar="EXPORT_DIR", help="export folder of tools/export_model.py")
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: only this computer; 0.0.0.0: "
+        "every network, without any password)")
+    add("--port", type=int, default=8000, metavar="N", help="default 8000; 0 takes any free one")
+    add("--backend", metavar="NAME", help="engine (default: the runtime's for this export)")
+    add("--precision", metavar="NAME", help="of an export that holds several (default: its first)")
+    add("--threads", type=int, metavar="N", help="threads of the network (default: all cores)")
+    add("--max-megabytes", type=float, default=20.0, metavar="MB", help="largest file that is taken (default 20)")
+    add("--max-megapixels", type=float, default=50.0, metavar="MP", help="largest picture that is decoded (default 50)")
+    add("--bits", type=int, metavar="N",
+        help="bits in use where pictures have more than 8 bits a sample (default: as in the training)")
+    add("--max-resized-megapixels", type=float, metavar="MP",
+        help="refuse pictures that would be resized to more (default 64, or as the export says)")
+    return parser.parse_args()  # fmt: skip
 
 
 def interrupt(signal_number: int, frame: object) -> None:

@@ -20,19 +20,16 @@ def parse_arguments() -> argparse.Namespace:
         description="Train every row of a study with every seed, each in OUTPUT/ROW/seed_N, then compare them. The "
         "same command continues a study that was stopped; what is finished is not repeated."
     )
-    parser.add_argument("study", metavar="STUDY", help="YAML file of a study (configs/studies)")
-    parser.add_argument("--rows", nargs="+", default=[], metavar="NAME", help="train these rows only")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side (1)")
-    parser.add_argument(
-        "-o", "--override", action="extend", nargs="+", default=[], metavar="KEY.SUB=VALUE",
-        help="change a key in the configuration of every row, such as DataLoader.Train.dataset.data_file=PATH",
-    )  # fmt: skip
+    add = parser.add_argument
+    add("study", metavar="STUDY", help="YAML file of a study (configs/studies)")
+    add("--rows", nargs="+", default=[], metavar="NAME", help="train these rows only")
+    add("--jobs", type=int, default=1, metavar="N", help="runs side by side (1)")
+    words = "change a key in the configuration of every row, such as DataLoader.Train.dataset.data_file=PATH"
+    add("-o", "--override", action="extend", nargs="+", default=[], metavar="KEY.SUB=VALUE", help=words)
     add_encoding_argument(parser)
-    parser.add_argument("--report-only", action="store_true", help="train nothing, compare what is there")
-    parser.add_argument(
-        "--no-latency", action="store_true", help="do not measure the time of an image; an earlier figure stays"
-    )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads to measure it with (1)")
+    add("--report-only", action="store_true", help="train nothing, compare what is there")
+    add("--no-latency", action="store_true", help="do not measure the time of an image; an earlier figure stays")
+    add("--threads", type=int, default=1, metavar="N", help="threads to measure it with (1)")
     add_overwrite_argument(parser)
     return parser.parse_args()
 
@@ -43,35 +40,28 @@ def main() -> int:
     for option in ("jobs", "threads"):
         if getattr(arguments, option) < 1:
             raise UserError(f"--{option} must be at least 1, got {getattr(arguments, option)}")
-    from classification.study import (
-        load_study,
-        open_study,
-        refuse_changed_runs,
-        refuse_other_study,
-        runs_of,
-        train_runs,
-    )
+    from classification import study as studies
     from classification.study_report import write_report
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
-    study = load_study(arguments.study, arguments.override)
+    study = studies.load_study(arguments.study, arguments.override)
     chosen = study.choose(arguments.rows)
-    refuse_other_study(study)
-    runs = runs_of(study, study.rows)
+    studies.refuse_other_study(study)
+    runs = studies.runs_of(study, study.rows)
     # A run of the study is inside its folder, and looks for itself when it begins.
     found = [inputs_of(run.config.document) for run in runs]
     reads, walked = ([path for pair in found for path in pair[number]] for number in (0, 1))
     output = Output("output_dir", study.output_dir, "study")
     claim_outputs([output], [study.path, *reads], walked, arguments.overwrite)
-    refuse_changed_runs(runs, training=not arguments.report_only)
+    studies.refuse_changed_runs(runs, training=not arguments.report_only)
     set_up_logging()
     failures = []
     if not arguments.report_only:
-        with open_study(study):
+        with studies.open_study(study):
             try:
-                failures = train_runs([run for run in runs if run.row in chosen],
-                                      Path(__file__).resolve().parent / "train.py", arguments.jobs)  # fmt: skip
+                script = Path(__file__).resolve().parent / "train.py"
+                failures = studies.train_runs([run for run in runs if run.row in chosen], script, arguments.jobs)
             except Interrupted as stop:
                 print(stop)
                 return INTERRUPTED_STATUS

@@ -15,12 +15,9 @@ def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description="Train the model of a configuration.")
     add_config_arguments(parser)
-    parser.add_argument(
-        "--resume",
-        metavar="auto|PATH",
-        help="continue: 'auto' from the newest whole checkpoint of the run (a fresh start if there is none), "
-        "or from the checkpoint folder PATH",
-    )
+    words = ("continue: 'auto' from the newest whole checkpoint of the run (a fresh start if there is none), or from "
+             "the checkpoint folder PATH")  # fmt: skip
+    parser.add_argument("--resume", metavar="auto|PATH", help=words)
     add_overwrite_argument(parser)
     return parser.parse_args()
 

@@ -29,11 +29,6 @@ def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
     return cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8))
 
 
-def invert(image: np.ndarray) -> np.ndarray:
-    """Negative of ``uint8`` ``[H, W, 3]``."""
-    return cv2.bitwise_not(image)
-
-
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
     """Inverts the values from ``threshold`` on."""
     return _look_up(image, np.where(threshold > BYTES, BYTES, 255 - BYTES))
@@ -115,19 +110,12 @@ class ColorJitter:
     random = True
 
     def __init__(
-        self,
-        prob: float = 2.0,
-        brightness: float | list[float] = 0.0,
-        contrast: float | list[float] = 0.0,
-        saturation: float | list[float] = 0.0,
-        hue: float | list[float] = 0.0,
-    ) -> None:
+        self, prob: float = 2.0, brightness: float | list[float] = 0.0, contrast: float | list[float] = 0.0,
+        saturation: float | list[float] = 0.0, hue: float | list[float] = 0.0,
+    ) -> None:  # fmt: skip
         self.prob = prob
-        values = (brightness, contrast, saturation, hue)
-        self.steps = [
-            (change, _limits(value, name, neutral))
-            for (name, change, neutral), value in zip(JITTERS, values, strict=True)
-        ]
+        values = zip(JITTERS, (brightness, contrast, saturation, hue), strict=True)
+        self.steps = [(change, _limits(value, name, neutral)) for (name, change, neutral), value in values]
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[H, W, 3]``."""
@@ -141,11 +129,7 @@ class ColorJitter:
 
 
 class RandomGrayscale:
-    """Takes the colour out of some images.
-
-    Args:
-        p: share of the images.
-    """
+    """Takes the colour out of a share ``p`` of the images."""
 
     random = True
 
@@ -159,12 +143,10 @@ class RandomGrayscale:
 
 def _limits(value: float | list[float], argument: str, centre: float) -> tuple[float, float] | None:
     """Returns the range to draw from, or None where nothing is to change."""
-    if isinstance(value, list):
-        limits = tuple(value)
-    else:
-        lowest = 0.0 if centre else -value
-        limits = (max(lowest, centre - value), centre + value)
-    bounds = (0.0, float("inf")) if centre else (-0.5, 0.5)
+    bounds = (0.0, math.inf) if centre else (-0.5, 0.5)
+    # Less than no brightness is none; a hue has no such end.
+    lowest = 0.0 if centre else -math.inf
+    limits = tuple(value) if isinstance(value, list) else (max(lowest, centre - value), centre + value)
     if len(limits) != 2 or not bounds[0] <= limits[0] <= limits[1] <= bounds[1]:
         raise ValueError(f"{argument}: must be a number or [smallest, largest] within {bounds}, got {value}")
     return None if limits == (centre, centre) else limits
@@ -198,23 +180,6 @@ def _slide(axis: int, shear: bool) -> Change:
     return change
 
 
-def _bits(strength: float, increasing: bool) -> int:
-    """Bits that posterizing keeps. The strongest increasing level asks for none, which is no image: one is kept."""
-    level = int(strength * 4)
-    return min(max(4 - level if increasing else level, 1), 8)
-
-
-def _enhancement(strength: float, sign: float, increasing: bool) -> float:
-    """Factor of an enhancement: away from 1 on either side, or from 0.1 to 1.9 where strength is not "increasing"."""
-    return max(0.1, 1.0 + sign * 0.9 * strength) if increasing else 0.1 + 1.8 * strength
-
-
-def _enhance(function: Callable[[np.ndarray, float], np.ndarray], increasing: bool) -> Change:
-    return lambda image, strength, sign, _interpolation, _fill: function(
-        image, _enhancement(strength, sign, increasing)
-    )
-
-
 def changes(increasing: bool) -> dict[str, Change]:
     """Returns the fifteen operations by name.
 
@@ -223,22 +188,31 @@ def changes(increasing: bool) -> dict[str, Change]:
             enhancements keep the directions of the paper's first version.
     """
 
-    def solarize_threshold(strength: float) -> int:
-        level = min(int(strength * 256), 256)
+    def bits(level: int) -> int:
+        # The strongest increasing level asks for 0 bits, which is no image: one is kept.
+        return min(max(4 - level if increasing else level, 1), 8)
+
+    def threshold(level: int) -> int:
         return 256 - level if increasing else level
+
+    def enhance(function: Callable[[np.ndarray, float], np.ndarray]) -> Change:
+        # Away from 1 on either side, or from 0.1 to 1.9.
+        return lambda image, strength, sign, *_: function(
+            image, max(0.1, 1.0 + sign * 0.9 * strength) if increasing else 0.1 + 1.8 * strength
+        )
 
     return {
         "AutoContrast": lambda image, *_: auto_contrast(image),
         "Equalize": lambda image, *_: equalize(image),
-        "Invert": lambda image, *_: invert(image),
+        "Invert": lambda image, *_: cv2.bitwise_not(image),
         "Rotate": _rotate,
-        "Posterize": lambda image, strength, *_: posterize(image, _bits(strength, increasing)),
-        "Solarize": lambda image, strength, *_: solarize(image, solarize_threshold(strength)),
+        "Posterize": lambda image, strength, *_: posterize(image, bits(int(strength * 4))),
+        "Solarize": lambda image, strength, *_: solarize(image, threshold(min(int(strength * 256), 256))),
         "SolarizeAdd": lambda image, strength, *_: solarize_add(image, min(int(strength * 110), 128)),
-        "Color": _enhance(color, increasing),
-        "Contrast": _enhance(contrast, increasing),
-        "Brightness": _enhance(brightness, increasing),
-        "Sharpness": _enhance(sharpness, increasing),
+        "Color": enhance(color),
+        "Contrast": enhance(contrast),
+        "Brightness": enhance(brightness),
+        "Sharpness": enhance(sharpness),
         "ShearX": _slide(0, shear=True),
         "ShearY": _slide(1, shear=True),
         "TranslateX": _slide(0, shear=False),
@@ -276,21 +250,16 @@ class Policy:
         for section in sections:
             match = re.fullmatch(rf"({'|'.join(self.keys)})(\d+(?:\.\d+)?|inf)", section)
             if match is None:
-                raise ValueError(
-                    f"config_str: '{section}' in '{text}' is not one of {', '.join(self.keys)} and a number"
-                )
+                known = ", ".join(self.keys)
+                raise ValueError(f"config_str: '{section}' in '{text}' is not one of {known} and a number")
             values[match[1]] = float(match[2])
         if values.get("w", 0.0) != 0.0:
             raise ValueError(f"config_str: '{text}': only the weight set w0 is known")
         if not values["n"].is_integer() or values["n"] < 1 or not 0 <= values["p"] <= 1:
             raise ValueError(f"config_str: '{text}': n must be a whole number from 1, p from 0 to 1")
-        self.magnitude = values["m"]
-        self.highest = values["mmax"]
-        self.layers = int(values["n"])
-        self.probability = values["p"]
-        self.deviation = values["mstd"]
-        self.increasing = bool(values["inc"])
-        self.weighted = "w" in values
+        self.magnitude, self.highest, self.deviation = values["m"], values["mmax"], values["mstd"]
+        self.layers, self.probability = int(values["n"]), values["p"]
+        self.increasing, self.weighted = bool(values["inc"]), "w" in values
 
     def draw_strength(self, generator: np.random.Generator) -> float:
         """Draws the magnitude of one operation, as a share of the scale's end."""
@@ -316,30 +285,28 @@ class TimmAutoAugment:
     random = True
 
     def __init__(
-        self,
-        prob: Probability = 1.0,
-        config_str: str = "rand-m9-mstd0.5-inc1",
-        interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic",
-        img_size: int | list[int] = 224,
+        self, prob: Probability = 1.0, config_str: str = "rand-m9-mstd0.5-inc1",
+        interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic", img_size: int | list[int] = 224,
         mean: tuple[float, float, float] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.prob = prob
         self.policy = Policy(config_str)
         self.interpolation = interpolation
         self.fill = [min(max(round(255 * value), 0), 255) for value in mean or (0.485, 0.456, 0.406)]
         operations = changes(self.policy.increasing)
-        weights = [WEIGHTS_0[name] for name in operations]
-        self.weights = np.asarray(weights) / math.fsum(weights) if self.policy.weighted else None
+        weights = np.asarray([WEIGHTS_0[name] for name in operations])
+        self.weights = weights / math.fsum(weights) if self.policy.weighted else None
         self.changes = list(operations.values())
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[H, W, 3]``."""
         if generator.random() >= self.prob:
             return image
+        count, size = len(self.changes), self.policy.layers
         if self.weights is None:
-            chosen = generator.integers(len(self.changes), size=self.policy.layers)
+            chosen = generator.integers(count, size=size)
         else:
-            chosen = generator.choice(len(self.changes), size=self.policy.layers, replace=False, p=self.weights)
+            chosen = generator.choice(count, size=size, replace=False, p=self.weights)
         for number in chosen:
             if generator.random() >= self.policy.probability:
                 continue

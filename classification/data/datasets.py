@@ -30,17 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetError(UserError):
-    """A data set that is missing, empty or malformed.
-
-    Args:
-        argument: name of the constructor argument that led there, for example ``image_root``; the caller puts the
-            dotted path of the configuration before it.
-        message: what is wrong, one line.
-    """
+    """A data set that is missing, empty or malformed: ``argument`` of its constructor, and one line about it."""
 
     def __init__(self, argument: str, message: str) -> None:
-        self.argument = argument
-        self.message = message
+        self.argument, self.message = argument, message
         super().__init__(f"{argument}: {message}")
 
     def __reduce__(self) -> tuple[type[DatasetError], tuple[str, str]]:
@@ -88,7 +81,7 @@ class _Files(ImageDataset):
     paths: list[str | Path]
 
     def load(self, index: int) -> tuple[bytes, int]:
-        """Returns the encoded file and its label; raises ``ImageError`` where the file cannot be read."""
+        """Returns the encoded file and its label."""
         return read_bytes(self.image_root / self.paths[index]), int(self.labels[index])
 
     def name_of(self, index: int) -> str:
@@ -97,22 +90,15 @@ class _Files(ImageDataset):
 
 
 class _Pictures(ImageDataset):
-    """Base of data sets in memory.
-
-    Attributes:
-        source: the archive or what the pictures are, for messages.
-        images: ``uint8`` RGB ``[N, H, W, 3]``, not writable.
-    """
+    """Base of data sets in memory: ``images``, ``uint8`` RGB ``[N, H, W, 3]``; ``source`` names them in messages."""
 
     def __init__(self, source: str, images: np.ndarray, labels: Any, class_names: list[str] | None) -> None:
-        self.source = source
-        self.images = images
+        self.source, self.images, self.class_names = source, images, class_names
         self.images.setflags(write=False)
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.class_names = class_names
 
     def load(self, index: int) -> tuple[np.ndarray, int]:
-        """Returns the ``uint8`` RGB picture ``[H, W, 3]``, which cannot be written to, and its label."""
+        """Returns the picture and its label."""
         return self.images[index], int(self.labels[index])
 
     def name_of(self, index: int) -> str:
@@ -121,11 +107,7 @@ class _Pictures(ImageDataset):
 
 
 def existing(path: str | os.PathLike[str], argument: str, folder: bool = False) -> Path:
-    """Returns the file, or the folder, as a path.
-
-    Raises:
-        DatasetError: it does not exist, or is the other of the two.
-    """
+    """Returns the file, or the folder, as a path; raises a DatasetError if it is not there, or is the other of both."""
     found = meant_path(path)
     if found.is_dir() if folder else found.is_file():
         return found
@@ -137,8 +119,7 @@ def check_labels(dataset: ImageDataset, class_num: int) -> None:
     """Checks that the model has an output for each label.
 
     Raises:
-        DatasetError: a label is negative or not below ``class_num``; the message names the first such image, and the
-            setting that fits the labels if there is one. Its ``argument`` is ``class_num``.
+        DatasetError: a label is not; the message names the first such image, and the setting that fits if there is one.
     """
     outside = np.flatnonzero((dataset.labels < 0) | (dataset.labels >= class_num))
     if len(outside):
@@ -168,15 +149,10 @@ def relabel_hint(dataset: ImageDataset) -> str:
 
 
 def stratified_holdout(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Chooses the same share of every class for validation.
+    """Chooses a share (0 to 1) of every class of ``labels`` ``[N]`` for validation: ``bool`` ``[N]``.
 
-    Args:
-        labels: ``int64`` ``[N]``.
-        share: above 0 and below 1; each class keeps at least one image on either side if it has two or more.
-        seed: the same seed gives the same choice on every machine.
-
-    Returns:
-        ``bool`` ``[N]``, true for the images held out.
+    Each class keeps at least one image on either side if it has two or more. The same seed gives the same choice on
+    every machine.
     """
     held_out = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
@@ -205,17 +181,12 @@ class ImageNetDataset(_Files):
     """
 
     def __init__(
-        self,
-        image_root: str,
-        cls_label_path: str,
-        delimiter: str | None = None,
-        relabel: bool = False,
+        self, image_root: str, cls_label_path: str, delimiter: str | None = None, relabel: bool = False,
         numbering: Sequence[Any] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.image_root = existing(image_root, "image_root", folder=True)
         file = existing(cls_label_path, "cls_label_path")
-        self.paths = []
-        labels = []
+        self.paths, labels = [], []
         try:
             text = read_text(file)
         except TextError as error:
@@ -251,9 +222,8 @@ class ImageNetDataset(_Files):
 def shared_folder(first: str, second: str) -> str | None:
     """Says how two roots of class folders share images; ``None`` where they share none, or one of them is not there.
 
-    Returns:
-        ``same`` for one folder, however it is named (links, relative paths, another case of letters), else the words
-        of a message: one lies in the other, or a class folder is a link to one of the other.
+    ``same`` is one folder, however it is named (links, relative paths, another case of letters); else these are words
+    for a message: one lies in the other, or a class folder is a link to one of the other.
     """
     roots = [meant_path(root).resolve() for root in (first, second)]
     if not all(root.is_dir() for root in roots):
@@ -296,13 +266,9 @@ class ImageFolder(_Files):
     """
 
     def __init__(
-        self,
-        image_root: str,
-        split: Literal["train", "val"] | None = None,
-        holdout: HeldOut = 0.2,
-        seed: int = 0,
+        self, image_root: str, split: Literal["train", "val"] | None = None, holdout: HeldOut = 0.2, seed: int = 0,
         numbering: Sequence[Any] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         root = existing(image_root, "image_root", folder=True)
         folders = _folders_in(root)
         parts = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
@@ -325,9 +291,7 @@ class ImageFolder(_Files):
                 message = f"{root} holds {count} folders of the class '{name}', whose names differ in their bytes only"
                 raise DatasetError("image_root", message)
         self.class_names = self.numbering = names if numbering is None else [*numbering]
-        self.image_root = Path()
-        self.paths = []
-        labels = []
+        self.image_root, self.paths, labels = Path(), [], []
         for folder, name in zip(folders, names, strict=True):
             if name not in self.class_names:
                 near = suggestion(name, self.class_names)
@@ -435,21 +399,14 @@ class Cifar10(_Pictures):
     """
 
     files: ClassVar[dict[str, tuple[str, ...]]] = {
-        "train": ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
-        "test": ("test_batch",),
-    }
-    meta_file = "batches.meta"
-    label_key = "labels"
-    names_key = "label_names"
+        "train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",),
+    }  # fmt: skip
+    meta_file, label_key, names_key = "batches.meta", "labels", "label_names"
 
     def __init__(
-        self,
-        data_file: str | None = None,
-        mode: Literal["train", "test"] = "train",
-        download: bool = False,
-        backend: Backend = "cv2",
-        data_dir: str | None = None,
-    ) -> None:
+        self, data_file: str | None = None, mode: Literal["train", "test"] = "train", download: bool = False,
+        backend: Backend = "cv2", data_dir: str | None = None,
+    ) -> None:  # fmt: skip
         if (data_file is None) == (data_dir is None):
             message = "give either 'data_file' (the official archive) or 'data_dir' (its unpacked folder)"
             raise DatasetError("data_file", message)
@@ -483,9 +440,7 @@ class Cifar100(Cifar10):
     """CIFAR-100 with its fine labels: ``cifar-100-python.tar.gz`` or ``cifar-100-python``; as :class:`Cifar10`."""
 
     files: ClassVar[dict[str, tuple[str, ...]]] = {"train": ("train",), "test": ("test",)}
-    meta_file = "meta"
-    label_key = "fine_labels"
-    names_key = "fine_label_names"
+    meta_file, label_key, names_key = "meta", "fine_labels", "fine_label_names"
 
 
 def _archive_members(data_file: str, wanted: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
@@ -523,12 +478,9 @@ class Digits(_Pictures):
     """
 
     def __init__(
-        self,
-        split: Literal["train", "val"] = "train",
-        holdout: HeldOut = 0.2,
-        seed: int = 0,
+        self, split: Literal["train", "val"] = "train", holdout: HeldOut = 0.2, seed: int = 0,
         size: Annotated[int, Limits(ge=8)] = 32,
-    ) -> None:
+    ) -> None:  # fmt: skip
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:

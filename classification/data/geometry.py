@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -46,18 +46,13 @@ def _bicubic(distance: np.ndarray) -> np.ndarray:
 
 
 # Filter and the distance at which it ends, in pixels of the result.
-FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
-    "bilinear": (_bilinear, 1.0),
-    "bicubic": (_bicubic, 2.0),
-}
+FILTERS = {"bilinear": (_bilinear, 1.0), "bicubic": (_bicubic, 2.0)}
 
 
 class Bands:
-    """The matrix that resizes a line, as blocks of rows without the zeros on either side.
+    """The matrix that resizes a line of ``source`` to ``target`` pixels, as blocks of rows without the outer zeros.
 
-    Args:
-        source, target: lengths in pixels.
-        interpolation: a key of ``FILTERS``; when the line gets shorter the filter is stretched accordingly.
+    When the line gets shorter the filter, a key of ``FILTERS``, is stretched accordingly.
 
     Attributes:
         weights: ``float32`` ``[target, width]``; each block of ``BLOCK`` rows begins at a column of its own.
@@ -84,12 +79,9 @@ class Bands:
         np.put_along_axis(self.weights, taps, values.astype(np.float32), axis=1)
 
     def apply(self, lines: np.ndarray, result: np.ndarray, converted: np.ndarray | None = None) -> None:
-        """Multiplies the matrix with ``[source, N]`` into ``float32`` ``[target, N]``.
+        """Multiplies the matrix with ``lines`` ``[source, N]`` into ``result``, ``float32`` ``[target, N]``.
 
-        Args:
-            lines: what is resized, along its first axis.
-            result: receives the product.
-            converted: memory for as many lines as a block needs, if ``lines`` are not ``float32``.
+        ``converted`` is memory for as many lines as a block needs, if ``lines`` are not ``float32``.
         """
         for number, (begin, end) in enumerate(zip(self.begin, self.end, strict=True)):
             band = lines[begin:end]
@@ -129,15 +121,9 @@ _memory = _Memory()
 
 
 def resize_antialiased(image: np.ndarray, width: int, height: int, interpolation: str) -> np.ndarray:
-    """Resizes with a low-pass filter; equals Pillow's ``resize`` but for its rounding between the two directions.
+    """Resizes ``uint8`` ``[H, W, 3]`` with a filter of ``FILTERS`` to ``uint8`` ``[height, width, 3]``.
 
-    Args:
-        image: ``uint8`` ``[H, W, 3]``.
-        width, height: size of the result.
-        interpolation: a key of ``FILTERS``.
-
-    Returns:
-        ``uint8`` ``[height, width, 3]``.
+    Equals Pillow's ``resize`` but for its rounding between the two directions.
     """
     source_height, source_width = image.shape[:2]
     rows = bands(source_height, height, interpolation)
@@ -154,14 +140,10 @@ def resize_antialiased(image: np.ndarray, width: int, height: int, interpolation
 
 
 def tap_weights(fractions: np.ndarray, interpolation: str) -> np.ndarray:
-    """Returns the weights of the pixels one before, at, one after and two after a position.
+    """Returns the weights, ``float32`` ``[4, N]``, of the pixels one before, at, one after and two after positions.
 
-    Args:
-        fractions: ``[N]``, the part of each position behind the decimal point.
-        interpolation: ``bilinear`` or ``bicubic`` (cubic convolution with a = -1, as Pillow's transforms have it).
-
-    Returns:
-        ``float32`` ``[4, N]``; each column sums to 1.
+    ``fractions`` ``[N]`` are what stands behind the decimal points; ``bicubic`` is the cubic convolution with a = -1,
+    as Pillow's transforms have it.
     """
     d = fractions
     if interpolation == "bilinear":
@@ -172,16 +154,10 @@ def tap_weights(fractions: np.ndarray, interpolation: str) -> np.ndarray:
 
 
 def slide_rows(image: np.ndarray, amounts: np.ndarray, interpolation: str, fill: Sequence[int]) -> np.ndarray:
-    """Takes the pixel at (x, y) from (x + amounts[y], y).
+    """Takes the pixel at (x, y) of ``uint8`` ``[H, W, 3]`` from (x + amounts[y], y), or ``fill`` from outside.
 
-    Args:
-        image: ``uint8`` ``[H, W, 3]``.
-        amounts: ``float64`` ``[H]``, in pixels; positive ones move the picture to the left.
-        interpolation: ``bilinear`` or ``bicubic``.
-        fill: colour of what comes from outside.
-
-    Returns:
-        ``uint8`` ``[H, W, 3]``.
+    Amounts, ``float64`` ``[H]`` in pixels, move the picture to the left where positive; interpolation is ``bilinear``
+    or ``bicubic``.
     """
     height, width = image.shape[:2]
     amounts = np.clip(amounts, -width - 1.0, width + 1.0)
@@ -218,21 +194,13 @@ Coefficients = tuple[float, float, float, float, float, float]
 
 
 def affine(image: np.ndarray, coefficients: Coefficients, interpolation: str, fill: Sequence[int]) -> np.ndarray:
-    """Maps an image.
+    """Takes the pixel at (x, y) of ``uint8`` ``[H, W, 3]`` from (ax + by + c, dx + ey + f), or ``fill`` from outside.
 
-    Args:
-        image: ``uint8`` ``[H, W, 3]``.
-        coefficients: a, b, c, d, e, f: the pixel at (x, y) of the result comes from (ax + by + c, dx + ey + f).
-        interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
-        fill: colour of what comes from outside.
-
-    Returns:
-        ``uint8`` ``[H, W, 3]``.
+    The coefficients are a to f; interpolation is ``nearest``, ``bilinear`` or ``bicubic``.
     """
-    picture = Image.fromarray(image)
-    method = PIL_INTERPOLATIONS[interpolation]
-    mapped = picture.transform(picture.size, Image.Transform.AFFINE, coefficients, method, fillcolor=tuple(fill))
-    return np.asarray(mapped)
+    picture, method = Image.fromarray(image), PIL_INTERPOLATIONS[interpolation]
+    kind = Image.Transform.AFFINE
+    return np.asarray(picture.transform(picture.size, kind, coefficients, method, fillcolor=tuple(fill)))
 
 
 def rotation(width: int, height: int, degrees: float) -> Coefficients:
@@ -243,11 +211,7 @@ def rotation(width: int, height: int, degrees: float) -> Coefficients:
 
 
 class RandFlipImage:
-    """Flips every second image.
-
-    Args:
-        flip_code: 1 left-right, 0 upside down, -1 both.
-    """
+    """Flips every second image: left-right (``flip_code`` 1), upside down (0) or both (-1)."""
 
     random = True
 
@@ -273,19 +237,14 @@ class RandomRotation:
     random = True
 
     def __init__(
-        self,
-        prob: Probability = 0.5,
-        degrees: float | list[float] = 0.0,
-        interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest",
-        expand: Literal[False] = False,
+        self, prob: Probability = 0.5, degrees: float | list[float] = 0.0,
+        interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest", expand: Literal[False] = False,
         fill: int | tuple[int, int, int] = 0,
-    ) -> None:
-        limits = list(degrees) if isinstance(degrees, list) else [-abs(degrees), abs(degrees)]
-        if len(limits) != 2 or limits[0] > limits[1]:
+    ) -> None:  # fmt: skip
+        self.limits = list(degrees) if isinstance(degrees, list) else [-abs(degrees), abs(degrees)]
+        if len(self.limits) != 2 or self.limits[0] > self.limits[1]:
             raise ValueError(f"degrees: must be one number or [smallest, largest], got {degrees}")
-        self.prob = prob
-        self.limits = limits
-        self.interpolation = interpolation
+        self.prob, self.interpolation = prob, interpolation
         self.fill = [fill] * 3 if isinstance(fill, int) else list(fill)
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -315,22 +274,16 @@ class RandCropImage:
     random = True
 
     def __init__(
-        self,
-        size: int | list[int],
-        progress_size: None = None,
-        scale: list[float] | None = None,
-        ratio: list[float] | None = None,
-        interpolation: Interpolation | None = None,
-        use_log_aspect: bool = False,
+        self, size: int | list[int], progress_size: None = None, scale: list[float] | None = None,
+        ratio: list[float] | None = None, interpolation: Interpolation | None = None, use_log_aspect: bool = False,
         backend: Backend = "cv2",
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.width, self.height = two_sides(size)
         self.scale = _range(scale or [0.08, 1.0], "scale")
         self.ratio = _range(ratio or [3.0 / 4.0, 4.0 / 3.0], "ratio")
         self.interpolation = interpolation or "bilinear"
         check_interpolation(self.interpolation, backend)
-        self.use_log_aspect = use_log_aspect
-        self.backend = backend
+        self.use_log_aspect, self.backend = use_log_aspect, backend
 
     def draw(self, width: int, height: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws a part of a picture of this size: left, top, width, height in pixels."""
@@ -358,11 +311,7 @@ class RandCropImage:
 
 
 class RandomCropImage:
-    """Cuts a part of fixed size out of a random place.
-
-    Args:
-        size: side of the square, or ``[width, height]``.
-    """
+    """Cuts a part of fixed size, the side of a square or ``[width, height]``, out of a random place."""
 
     random = True
 
@@ -373,10 +322,8 @@ class RandomCropImage:
         """``[H, W, 3]`` -> ``[height, width, 3]``; raises ``ImageError`` where the image is smaller."""
         height, width = image.shape[:2]
         if width < self.width or height < self.height:
-            raise ImageError(
-                "image",
-                f"RandomCropImage cannot cut {self.width}x{self.height} out of {width}x{height}; put a Pad first",
-            )
+            wanted = f"{self.width}x{self.height} out of {width}x{height}"
+            raise ImageError("image", f"RandomCropImage cannot cut {wanted}; put a Pad first")
         left = int(generator.integers(width - self.width + 1))
         top = int(generator.integers(height - self.height + 1))
         return image[top : top + self.height, left : left + self.width]
@@ -394,31 +341,25 @@ class Pad:
     """
 
     borders = {
-        "constant": cv2.BORDER_CONSTANT,
-        "edge": cv2.BORDER_REPLICATE,
-        "reflect": cv2.BORDER_REFLECT_101,
+        "constant": cv2.BORDER_CONSTANT, "edge": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101,
         "symmetric": cv2.BORDER_REFLECT,
-    }
+    }  # fmt: skip
 
     def __init__(
-        self,
-        padding: int | list[int],
-        fill: int | tuple[int, int, int] = 0,
-        padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant",
-        backend: Backend = "pil",
-    ) -> None:
+        self, padding: int | list[int], fill: int | tuple[int, int, int] = 0,
+        padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant", backend: Backend = "pil",
+    ) -> None:  # fmt: skip
         sides = [padding] if isinstance(padding, int) else list(padding)
         if len(sides) not in (1, 2, 4) or min(sides) < 0:
             raise ValueError(f"padding: must be one, two or four numbers of pixels, got {padding}")
-        self.left, self.top, self.right, self.bottom = (sides * (4 // len(sides)))[:4]
+        left, top, right, bottom = sides * (4 // len(sides))
+        self.margins = top, bottom, left, right
         self.fill = [fill] * 3 if isinstance(fill, int) else list(fill)
         self.border = self.borders[padding_mode]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """``[H, W, 3]`` -> ``[top + H + bottom, left + W + right, 3]``."""
-        return cv2.copyMakeBorder(
-            image, self.top, self.bottom, self.left, self.right, self.border, value=tuple(self.fill)
-        )
+        return cv2.copyMakeBorder(image, *self.margins, self.border, value=tuple(self.fill))
 
 
 def _range(numbers: list[float], argument: str) -> tuple[float, float]:

@@ -32,14 +32,9 @@ from ppcls_ext.utils.errors import UserError
 
 
 class Sample(NamedTuple):
-    """One prepared sample.
+    """One prepared sample: ``float32`` ``[C, H, W]`` or None, its class, and the number of what was loaded in fact.
 
-    Attributes:
-        image: ``float32`` ``[C, H, W]``, or None where it could not be read.
-        label: its class.
-        index: the sample that was loaded in fact.
-        bad: the sample that could not be read, or -1.
-        cause: why it could not.
+    ``bad`` is the number of the sample that could not be read, or -1; ``cause`` says why.
     """
 
     image: np.ndarray | None
@@ -53,20 +48,17 @@ class SampleReader:
     """Loads and augments one sample.
 
     Args:
-        dataset: the data set.
+        dataset: where from.
         operators: deterministic ones ``op(image)`` and, with ``random = True``, ``op(image, generator)``.
         seed: seed of the augmentation.
         training: replaces an unreadable sample by the next readable one; else leaves it out.
     """
 
     def __init__(self, dataset: ImageDataset, operators: Sequence[Any], seed: int, training: bool) -> None:
-        self.dataset = dataset
-        self.operators = list(operators)
+        self.dataset, self.operators, self.seed, self.training = dataset, list(operators), seed, training
         tell_crops(self.operators)
         if not self.operators or not isinstance(self.operators[0], DecodeImage):
             self.operators.insert(0, DecodeImage())
-        self.seed = seed
-        self.training = training
         self.channel_first = any(
             isinstance(operator, ToCHWImage) or getattr(operator, "channel_first", False) for operator in operators
         )
@@ -110,27 +102,16 @@ class SampleReader:
 
 
 class BatchReader:
-    """Loads the samples of a batch, stacks and mixes them.
-
-    Args:
-        reader: loads the samples.
-        batch_operator: mixes the batch; None leaves it as it is.
-        seed: seed of the mixing.
-        rank: this process.
-        global_batch_size: samples in a batch of all processes, by which the number of the batch is known.
-    """
+    """Loads the samples of a batch of ``sampler``, stacks and mixes them; the seed is that of the samples."""
 
     def __init__(
-        self, reader: SampleReader, batch_operator: BatchOperator | None, seed: int, rank: int, global_batch_size: int
+        self, reader: SampleReader, batch_operator: BatchOperator | None, sampler: EpochBatchSampler
     ) -> None:
-        self.reader = reader
-        self.batch_operator = batch_operator
-        self.seed = seed
-        self.rank = rank
-        self.global_batch_size = global_batch_size
+        self.reader, self.batch_operator, self.seed = reader, batch_operator, reader.seed
+        self.rank, self.global_batch_size = sampler.rank, sampler.global_batch_size
 
     def __call__(self, keys: Sequence[SampleKey]) -> dict[str, Any]:
-        """Returns the batch of these samples with the entries that ``loader.Loader`` describes, as arrays.
+        """Returns the batch of these samples with the entries that this module describes, as arrays.
 
         Raises:
             UserError: images differ in size, or none of many can be read.
@@ -182,31 +163,20 @@ def to_tensors(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_loader(
-    dataset: ImageDataset,
-    operators: Sequence[Any],
-    batch_operator: BatchOperator | None,
-    sampler: EpochBatchSampler,
-    *,
-    seed: int,
-    training: bool,
-    num_workers: int = 0,
-    use_shared_memory: bool = True,
+    dataset: ImageDataset, operators: Sequence[Any], batch_operator: BatchOperator | None, sampler: EpochBatchSampler,
+    *, seed: int, training: bool, num_workers: int = 0, use_shared_memory: bool = True,
     image_shape: Sequence[int] = (3, 224, 224),
-) -> Loader:
+) -> Loader:  # fmt: skip
     """Builds the loader.
 
     Args:
-        dataset: the data set.
-        operators: built by ``build_operators(..., table=TRAIN_OPERATORS)``.
-        batch_operator: built by ``build_batch_operator``, or None.
-        sampler: order, batch size and position.
+        dataset, operators, batch_operator, sampler: what is loaded, and in which order.
         seed: seed of augmentation and mixing.
         training: what happens to unreadable images, see above.
         num_workers: worker processes, which live as long as the loader; 0 loads in a thread of this process.
         use_shared_memory: how workers hand over their images; pipes are slower.
         image_shape: ``[C, H, W]`` of a prepared image; larger ones go through pipes.
     """
-    reader = SampleReader(dataset, operators, seed, training)
-    batch_reader = BatchReader(reader, batch_operator, seed, sampler.rank, sampler.global_batch_size)
+    batch_reader = BatchReader(SampleReader(dataset, operators, seed, training), batch_operator, sampler)
     slot_bytes = 4 * sampler.batch_size * math.prod(image_shape) if use_shared_memory else 0
     return Loader(batch_reader, sampler, to_tensors, num_workers, slot_bytes)

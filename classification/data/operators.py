@@ -41,25 +41,17 @@ class RandomErasing:
     random = True
 
     def __init__(
-        self,
-        EPSILON: Probability = 0.5,  # noqa: N803  (PaddleClas's name)
-        sl: float = 0.02,
-        sh: float = 0.4,
-        r1: Annotated[float, Limits(gt=0, le=1)] = 0.3,
-        mean: tuple[float, float, float] | None = None,
-        attempt: int = 100,
-        use_log_aspect: bool = False,
-        mode: Literal["const", "rand", "pixel"] = "const",
-    ) -> None:
+        self, EPSILON: Probability = 0.5, sl: float = 0.02, sh: float = 0.4,  # noqa: N803  (PaddleClas's name)
+        r1: Annotated[float, Limits(gt=0, le=1)] = 0.3, mean: tuple[float, float, float] | None = None,
+        attempt: int = 100, use_log_aspect: bool = False, mode: Literal["const", "rand", "pixel"] = "const",
+    ) -> None:  # fmt: skip
         if not 0.0 < sl <= sh <= 1.0:
             raise ValueError(f"sl: must be above 0 and not above sh, and sh at most 1, got {sl} and {sh}")
         self.probability = EPSILON
         self.smallest, self.largest = sl, sh
         self.ratios = (math.log(r1), -math.log(r1)) if use_log_aspect else (r1, 1.0 / r1)
         self.mean = np.asarray(mean or [0.0, 0.0, 0.0], dtype=np.float32)
-        self.attempt = attempt
-        self.use_log_aspect = use_log_aspect
-        self.mode = mode
+        self.attempt, self.use_log_aspect, self.mode = attempt, use_log_aspect, mode
 
     def draw(self, width: int, height: int, generator: np.random.Generator) -> tuple[int, int, int, int] | None:
         """Draws left, top, width and height of the rectangle, or None where none of the attempts fits."""
@@ -125,15 +117,13 @@ class BatchOperator(Protocol):
 class MixupOperator:
     """Weighted mean of each image and another of the batch (Zhang et al., "mixup", arXiv 1710.09412).
 
-    Args:
-        alpha: the weight is drawn from Beta(alpha, alpha).
+    The weight is drawn from Beta(alpha, alpha).
     """
 
     def __init__(self, alpha: PositiveNumber = 1.0) -> None:
         self.alpha = alpha
 
     def __call__(self, images: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> MixedBatch:
-        """``[B, C, H, W]``, ``[B]`` -> images, labels, labels mixed in, weight."""
         weight = float(generator.beta(self.alpha, self.alpha))
         partner = generator.permutation(len(images))
         mixed = images * np.float32(weight)
@@ -144,15 +134,13 @@ class MixupOperator:
 class CutmixOperator:
     """Puts a rectangle of another image of the batch into each (Yun et al., "CutMix", arXiv 1905.04899).
 
-    Args:
-        alpha: the share of the image that stays is drawn from Beta(alpha, alpha).
+    The share of the image that stays is drawn from Beta(alpha, alpha).
     """
 
     def __init__(self, alpha: PositiveNumber = 0.2) -> None:
         self.alpha = alpha
 
     def __call__(self, images: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> MixedBatch:
-        """``[B, C, H, W]``, ``[B]`` -> images, labels, labels mixed in, share of the pixels that stayed."""
         height, width = images.shape[2:]
         side = float(np.sqrt(1.0 - generator.beta(self.alpha, self.alpha)))
         partner = generator.permutation(len(images))
@@ -167,11 +155,9 @@ class CutmixOperator:
 
 
 class OpSampler:
-    """Applies one of several batch operators, drawn anew for each batch; the remaining probability leaves it as it is.
+    """Applies one of several batch operators, drawn anew for each batch by ``probabilities``, whose sum is at most 1.
 
-    Args:
-        operators: the operators.
-        probabilities: one for each; their sum is at most 1.
+    The remaining probability leaves the batch as it is.
     """
 
     def __init__(self, operators: Sequence[BatchOperator], probabilities: Sequence[float]) -> None:
@@ -181,7 +167,6 @@ class OpSampler:
         self.limits = np.cumsum(probabilities)
 
     def __call__(self, images: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> MixedBatch:
-        """``[B, C, H, W]``, ``[B]`` -> images, labels, labels mixed in, weight."""
         chosen = int(np.searchsorted(self.limits, generator.random(), side="right"))
         if chosen == len(self.operators):
             return images, labels, labels, 1.0
@@ -215,22 +200,18 @@ def _build_sampler(nested: Mapping[str, Any], where: str) -> OpSampler:
 
 
 def build_batch_operator(operations: Any, where: str) -> BatchOperator | None:
-    """Builds the operator of ``batch_transform_ops``, or None where there is none.
+    """Builds the operator of ``batch_transform_ops``, a list of at most one ``{Name: {argument: value}}``, else None.
 
-    Args:
-        operations: list of at most one ``{Name: {argument: value}}``. ``OpSampler`` holds further operators, each with
-            its ``prob`` (1 when absent).
-        where: dotted path of the list, for messages.
+    ``OpSampler`` holds further operators, each with its ``prob`` (1 when absent); ``where`` is the list's dotted path.
 
     Raises:
         ConfigError: with all problems of the list.
     """
-    entries = entries_of(operations, where)
+    entries, place = entries_of(operations, where), f"{where}[0]"
     if not entries:
         return None
     if len(entries) > 1:
         raise ConfigError([f"{where}: only one operator may mix a batch; put alternatives into one OpSampler"])
-    place = f"{where}[0]"
     name, arguments = split_entry(entries[0], place)
     if name == "OpSampler":
         return _build_sampler(arguments, f"{place}.OpSampler")

@@ -31,9 +31,6 @@ def sample_photos(count: int = 36, seed: int = 0) -> list[bytes]:
     """Returns JPEG files of different sizes, 300 x 400 to 640 x 480 pixels, lying and standing, quality 88 to 96.
 
     They are parts of the two photographs that scikit-learn ships (a palace and a flower, 640 x 427).
-
-    Raises:
-        UserError: scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_sample_images
@@ -68,10 +65,8 @@ def run_pipeline_benchmark(
 ) -> dict[str, Any]:
     """Measures the training operators of the ImageNet recipe on one core, in a fresh process without loader workers.
 
-    Args:
-        photo_folder: JPEG photographs; `sample_photos` when absent.
-        paddleclas_dir: a PaddleClas checkout to measure in the same run.
-        repeats: passes over the photographs after one to warm up.
+    It takes the JPEG photographs of a folder (else `sample_photos`), ``repeats`` times after once to warm up, and a
+    PaddleClas checkout to measure in the same run.
 
     Returns:
         ``ours`` and ``paddleclas`` (if asked for): ``milliseconds`` by operator, ``images_per_second``,
@@ -93,12 +88,9 @@ def _measure(photo_folder: Any, paddleclas_dir: Any, repeats: int) -> dict[str, 
     cv2.setNumThreads(1)
     random.seed(0)
     np.random.seed(0)
-    if photo_folder is None:
-        photos = sample_photos()
-    else:
-        photos = [path.read_bytes() for path in images_in(Path(photo_folder))]
-        if not photos:
-            raise UserError(f"{photo_folder} holds no images to measure with")
+    photos = [path.read_bytes() for path in images_in(Path(photo_folder))] if photo_folder else sample_photos()
+    if not photos:
+        raise UserError(f"{photo_folder} holds no images to measure with")
     recipe = load_config_file(CONFIG).data["DataLoader"]["Train"]["dataset"]["transform_ops"]
     generator = np.random.default_rng(0)
 
@@ -154,15 +146,12 @@ def _measure(photo_folder: Any, paddleclas_dir: Any, repeats: int) -> dict[str, 
 def pipeline_table(results: dict[str, Any]) -> str:
     """Returns the results as a Markdown table: one row an operator, images/s, failures."""
     sides = [side for side in ("ours", "paddleclas") if side in results]
-    rows = [
-        [name, *(f"{results[side]['milliseconds'][name]:.2f}" for side in sides)]
-        for name in results["ours"]["milliseconds"]
-    ]
-    for key, title in (
-        ("images_per_second", "images/s"),
-        ("images_per_second_without_decoding", "images/s without decoding"),
-    ):
-        rows.append([title, *(f"{results[side][key]:.0f}" for side in sides)])
-    attempts = {side: results[side]["images"] + results[side]["failed"] for side in sides}
-    rows.append(["images that failed", *(f"{results[side]['failed']} of {attempts[side]}" for side in sides)])
+    columns = []
+    for result in (results[side] for side in sides):
+        speeds = [result["images_per_second"], result["images_per_second_without_decoding"]]
+        attempts = result["images"] + result["failed"]
+        columns.append([*(f"{time:.2f}" for time in result["milliseconds"].values()),
+                        *(f"{speed:.0f}" for speed in speeds), f"{result['failed']} of {attempts}"])  # fmt: skip
+    titles = [*results["ours"]["milliseconds"], "images/s", "images/s without decoding", "images that failed"]
+    rows = [list(row) for row in zip(titles, *columns, strict=True)]
     return markdown_table(["operator, ms an image", *sides], rows)

@@ -220,14 +220,7 @@ def with_boxes(
 
 
 def example_tile(check: DetectionCheck, entry: Entry, picture: Picture, side: int) -> Image.Image:
-    """Draws an image of an instance: around its box if it has one, else whole with all boxes.
-
-    Args:
-        check: holds the annotations.
-        entry: the instance; ``details["bbox"]`` is its box.
-        picture: one of its images.
-        side: of the square, in pixels.
-    """
+    """Draws an image of an instance in a square: around its box (``entry.details``) if it has one, else whole."""
     try:
         image = load_picture(check, picture)
     except ImageError as error:

@@ -157,11 +157,7 @@ class Plan:
 
 
 def plan_of(config: DetectionConfig) -> Plan:
-    """Returns what is to be checked.
-
-    Raises:
-        UserError: the configuration names no annotation file for training or validation.
-    """
+    """Returns what is to be checked; a ``UserError`` if no annotation file is named."""
     files = config.datasets
     sets = {}
     for part in PART_WORDS:
@@ -183,11 +179,7 @@ def plan_of(config: DetectionConfig) -> Plan:
 
 
 def resizers_of(data: Mapping[str, Any], reader: str) -> list[Resize]:
-    """Returns the ``Resize`` operators of a reader that keep the ratio of the sides.
-
-    Raises:
-        ConfigError: an argument is out of range.
-    """
+    """Returns the ``Resize`` operators of a reader that keep the ratio of the sides."""
     steps = [step for step in (data.get(reader) or {}).get("sample_transforms") or [] if "Resize" in step]
     built = build_operators(steps, f"{reader}.sample_transforms", DETECTION_OPERATORS)
     return [resizer for resizer in built if resizer.keep_ratio]
@@ -255,10 +247,6 @@ def stated_sizes(coco: CocoSet) -> np.ndarray:
 class Classes:
     """The classes of all sets, by name: those of the training set in its order, then those that only others know.
 
-    Args:
-        sets: ``Train`` before ``Eval``.
-        boxes: their boxes.
-
     Attributes:
         names: ``[K]``.
         boxes, images: by set, boxes of each class and images that show it, ``int64`` ``[K]``.
@@ -283,15 +271,8 @@ class Classes:
 
 @dataclasses.dataclass
 class DetectionCheck(DataCheck):
-    """The result of a check.
-
-    Attributes:
-        plan: what was checked.
-        sets: the annotations of the sets that could be opened.
-        boxes: the boxes of these sets that can be used.
-        sizes: width and height of their images, ``int64`` ``[N, 2]``: as read, else as annotated.
-        classes: the classes of these sets.
-    """
+    """The result of a check; ``sizes`` are width and height of the images, ``int64`` ``[N, 2]``, as read, else as
+    annotated."""
 
     plan: Plan
     sets: dict[str, CocoSet]
@@ -470,12 +451,8 @@ def find_class_faults(sets: Mapping[str, CocoSet], classes: Classes, num_classes
 
 
 def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
-    """Returns by how much images shrink or grow for the evaluation, ``float64`` ``[N, 2]`` (across, down).
-
-    Args:
-        sizes: width and height, ``[N, 2]``; images of unknown size (0) keep it.
-        wanted: ``None`` leaves the images as they are.
-    """
+    """Returns by how much images shrink or grow for the evaluation, ``float64`` ``[N, 2]`` (across, down); images of
+    unknown size (0) keep it."""
     if wanted is None:
         return np.ones((len(sizes), 2))
     known = np.where(sizes > 0, sizes, 1)
@@ -486,16 +463,7 @@ def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
 def find_box_faults(
     part: str, coco: CocoSet, table: BoxTable, sizes: np.ndarray, wanted: EvaluationSize | None, found: Findings
 ) -> None:
-    """Finds boxes too small to be seen, with a doubtful area, or there twice.
-
-    Args:
-        part: ``Train`` or ``Eval``.
-        coco: the set.
-        table: its boxes.
-        sizes: width and height of each image, ``int64`` ``[N, 2]``.
-        wanted: the size at the evaluation.
-        found: takes the faults.
-    """
+    """Finds boxes too small to be seen, with a doubtful area, or there twice."""
 
     def class_of(row: int) -> str:
         return coco.names[table.classes[row]]
@@ -543,14 +511,7 @@ def _same_boxes(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def find_lost_images(part: str, sizes: np.ndarray, resizers: Sequence[Resize], found: Findings) -> None:
-    """Finds images so long and narrow that resizing leaves nothing of them.
-
-    Args:
-        part: ``Train`` or ``Eval``.
-        sizes: width and height of each image, ``int64`` ``[N, 2]``; 0 where unknown.
-        resizers: operators that keep the ratio of the sides.
-        found: takes the faults.
-    """
+    """Finds images so long and narrow that resizing leaves nothing of them."""
     for row in np.flatnonzero(sizes.max(axis=1) > EXTREME_ASPECT * np.maximum(sizes.min(axis=1), 1)).tolist():
         width, height = sizes[row].tolist()
         try:
@@ -569,17 +530,7 @@ def find_faults_of_annotated_images(
     keeps_empty: bool,
     found: Findings,
 ) -> None:
-    """Finds images without boxes and of another size than annotated, and sets whose images are all missing.
-
-    Args:
-        part: ``Train`` or ``Eval``.
-        coco: the set.
-        table: its boxes.
-        sizes: width and height of each image, ``int64`` ``[N, 2]``.
-        scan: what was read of the images.
-        keeps_empty: whether images without boxes are used.
-        found: takes the faults.
-    """
+    """Finds images without boxes and of another size than annotated, and sets whose images are all missing."""
     boxes = np.bincount(table.rows, minlength=len(coco))
     crowds = np.bincount(table.rows[table.crowd], minlength=len(coco))
     for row, frame in enumerate(coco.frames):

@@ -43,21 +43,8 @@ PROGRESS = 1000
 
 @dataclass(frozen=True)
 class Options:
-    """Options that all sources share.
-
-    Attributes:
-        source: the folder to read.
-        output: the folder to write.
-        classes: what ``--classes`` says; ``None`` where it is missing.
-        overwrite: replace a prepared data set that is there.
-        images: ``link`` or ``copy``.
-        split_files: files that list the names of training and of validation.
-        val_fraction: share of validation in a seeded split.
-        seed: chooses the seeded split.
-        reading: what the numbers of boxes are.
-        rename: texts ``A=B``: classes that get another name, several of which may be one.
-        drop: classes whose boxes are left out.
-    """
+    """Options that all sources share: those of ``tools/prepare_data.py`` by their names; ``reading``: what the numbers
+    of boxes are."""
 
     source: Path
     output: Path
@@ -72,10 +59,7 @@ class Options:
     drop: Sequence[str] = ()
 
     def check(self, annotations: Sequence[Path] = ()) -> None:
-        """Checks what can be checked before anything is read.
-
-        Args:
-            annotations: files that are read beside the source, or in it.
+        """Checks what can be checked before anything is read; ``annotations`` are read beside the source, or in it.
 
         Raises:
             UserError: an option is out of range, two contradict each other, or the output may not be written.
@@ -120,9 +104,7 @@ def prepare_source(
     """Reads a raw data set, cleans, splits, writes and reports.
 
     Args:
-        kind: ``import`` (a folder in any form of :data:`FORMATS`), ``sonar`` (frames and VOC-like annotations, together
-            or apart, in any nesting), ``duo`` (its training set is ``train``, its test set ``val``) or ``imagefolder``
-            (a folder in VOC or COCO form).
+        kind: ``import``, ``sonar`` (VOC-like annotations in any nesting), ``duo`` or ``imagefolder``.
         options: source, output, classes and split.
         annotations: COCO files; empty finds them by their names.
         form: of an image folder: ``voc``, ``coco`` or ``auto``; of an import one of :data:`FORMATS` or ``auto``.
@@ -242,11 +224,7 @@ def _first_rejected(ledger: Ledger) -> str:
 
 
 def _fractions(source: Path, frames: Sequence[Frame], reading: BoxReading) -> BoxReading:
-    """Returns the reading of YOLO's numbers, which are fractions of the picture.
-
-    Raises:
-        UserError: most of them are no fractions.
-    """
+    """Returns the reading of YOLO's numbers, which are fractions of the picture; a ``UserError`` if most are none."""
     boxes = [box for frame in frames for box in frame.raw if box.corners]
     beyond = sum(max(box.numbers or box.corners) > 1 + OVERHANG for box in boxes)
     if beyond > len(boxes) / 2:
@@ -273,13 +251,8 @@ def _without_classes(frames: Sequence[Frame], source: Path) -> UserError:
 
 
 def clean_frames(frames: Sequence[Frame], classes: Sequence[str], ledger: Ledger) -> list[Frame]:
-    """Decodes the image of each frame and checks its boxes; everything that is changed or left out is listed.
-
-    Args:
-        frames: what was read; their boxes have been taken in by the ledger. They get their size, look and boxes.
-        classes: in their order.
-        ledger: gets the entries and the counts.
-    """
+    """Decodes the image of each frame and checks its boxes; what is changed or left out is listed. The frames get their
+    size, look and boxes."""
 
     def look(frame: Frame) -> tuple[int, int, np.ndarray] | str:
         """Returns width, height and a small version of the image, or why it cannot be decoded."""

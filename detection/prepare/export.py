@@ -12,26 +12,20 @@ from xml.sax.saxutils import escape
 import yaml
 
 from detection.annotations import Frame, Ledger
-from detection.coco import open_coco
+from detection.prepare.stored import open_prepared
 from detection.prepare.write import place_image
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, write_text
-from ppcls_ext.utils.outputs import EXPORTED, Output, claim_outputs
+from ppcls_ext.utils.outputs import EXPORTED
 
 logger = logging.getLogger(__name__)
 PARTS = ("train", "val", "test")
 
 
 class Layout(NamedTuple):
-    """Where a form keeps images and annotations (with the part in place of ``{}``), and how it writes them.
-
-    Attributes:
-        images, annotations: folders.
-        suffix: of the annotation files.
-        text: writes the annotation of an image, called by its file name.
-        finish: writes what describes the set: its folder, the classes, and the file names by part.
-        crowds: there is a mark for boxes of which nothing is learnt.
-    """
+    """Where a form keeps images and annotations (with the part in place of ``{}``) and its suffix; what writes the
+    annotation of an image, called by its file name, and what describes the set (folder, classes, file names by part);
+    whether it has a mark for boxes of which nothing is learnt."""
 
     images: str
     annotations: str
@@ -87,34 +81,19 @@ LAYOUTS = {
 
 
 def export_set(source: Path, form: str, output: Path, images: str = "link", overwrite: bool = False) -> None:
-    """Writes a prepared data set in another form; order of classes and parts stay, names of images unless two differ in
-    their suffix only.
-
-    Args:
-        source: a folder with ``images`` and ``annotations/PART.json``.
-        form: a key of :data:`LAYOUTS`.
-        output: the folder to write.
-        images: ``link`` or ``copy``.
-        overwrite: replace an exported set that is there.
+    """Writes a prepared data set in another form, a key of :data:`LAYOUTS`; order of classes and parts stay, names of
+    images unless two differ in their suffix only. ``images``: ``link`` or ``copy``.
 
     Raises:
         UserError: ``source`` is no prepared set, or ``output`` may not be written.
     """
-    files = {part: source / "annotations" / f"{part}.json" for part in PARTS}
-    files = {part: file for part, file in files.items() if file.is_file()}
-    if not files:
-        advice = "prepare it with python tools/prepare_data.py import FOLDER --output OUT"
-        raise UserError(f"{source}: is no prepared data set (it has no annotations/train.json); {advice}")
-    claim_outputs([Output("--output", output, "exported")], files.values(), [source], overwrite)
     layout, ledger, lost = LAYOUTS[form], Ledger(), Counter[str]()
-    sets = {part: open_coco(file, source / "images", ledger) for part, file in files.items()}
-    classes = next(iter(sets.values())).names
+    found, classes = open_prepared(source, output, "exported", overwrite, ledger)
+    sets = {part: found[part] for part in PARTS if part in found}
     names: dict[str, list[str]] = {part: [] for part in sets}
     taken: set[str] = set()
     with atomic_folder(output) as folder:
         for part, coco in sets.items():
-            if coco.names != classes:
-                raise UserError(f"{files[part]}: lists other classes than {next(iter(files.values()))}")
             pictures, texts = (folder / place.format(part) for place in (layout.images, layout.annotations))
             for place in (pictures, texts):
                 place.mkdir(parents=True, exist_ok=True)
@@ -129,7 +108,7 @@ def export_set(source: Path, form: str, output: Path, images: str = "link", over
                 lost["boxes of crowds, for which the form has no mark"] += len(frame.boxes) - len(kept)
                 frame.boxes = kept
                 if not frame.image.is_file():
-                    raise UserError(f"{files[part]}: {frame.name} is not in {source / 'images'}")
+                    raise UserError(f"{coco.path}: {frame.name} is not in {source / 'images'}")
                 place_image(frame.image, pictures / name, images)
                 write_text(texts / f"{Path(name).stem}{layout.suffix}", layout.text(frame, name, classes))
                 names[part].append(name)

@@ -55,52 +55,42 @@ class Source(NamedTuple):
 
 # Which format
 
-# What a JSON object, or the first of a list, of each format has.
-JSON_KEYS = {
-    "coco": {"images", "annotations", "categories"}, "labelme": {"shapes"}, "Supervisely JSON": {"objects", "size"},
-    "Label Studio JSON": {"annotations", "data"}, "CreateML JSON": {"annotations", "image"},
-    "VIA JSON": {"_via_img_metadata"}, "Datumaro JSON": {"items", "categories"},
-}  # fmt: skip
+# What a JSON object of each format has.
+JSON_KEYS = {"coco": {"images", "annotations", "categories"}, "labelme": {"shapes"}}
 
 
 def _kind_of_json(path: Path) -> str | None:
     data = json.loads(read_text(path))
-    data = data[0] if isinstance(data, list) and data else data
     return next((kind for kind, keys in JSON_KEYS.items() if isinstance(data, dict) and keys <= data.keys()), None)
 
 
 def _kind_of_xml(path: Path) -> str | None:
     root = read_xml(path, LARGEST_CVAT)
     if root.tag == "annotations":
-        return "CVAT XML for video" if root.find("track") is not None else "cvat"
+        return OTHER if root.find("track") is not None else "cvat"
     return "voc" if root.tag.lower() == "annotation" else None
 
 
 def _kind_of_text(path: Path) -> str | None:
-    lines = [line.split() for line in read_text(path).split("\n") if line.strip()]
-    words = next((line for line in lines if not line[0].startswith(("imagesource", "gsd"))), [])
-    is_number = [number_of(word) is not None for word in words]
-    if len(words) in (9, 10) and all(is_number[:8]) and not is_number[8]:
-        return "DOTA txt"
-    if len(words) < 5 or not all(is_number[1:]):
-        return None
-    return "yolo" if len(words) < 15 or is_number[0] else "KITTI txt"
+    words = next((line.split() for line in read_text(path).split("\n") if line.strip()), [])
+    return "yolo" if len(words) >= 5 and None not in map(number_of, words[1:]) else None
 
 
-# Files of these suffixes are looked at, or are of a format that is not read.
+# Files of these suffixes are looked at, or are annotations that are not read.
+OTHER = "annotations of another tool"
 LOOK: dict[str, Callable[[Path], str | None]] = {".json": _kind_of_json, ".xml": _kind_of_xml, ".txt": _kind_of_text}
-NOT_READ = {".tfrecord": "TFRecord", ".tfrecords": "TFRecord", ".record": "TFRecord", ".csv": "CSV", ".mat": "MATLAB"}
+NOT_READ = (".tfrecord", ".tfrecords", ".record", ".csv", ".mat")
 
 
 def formats_below(source: Path) -> dict[str, Path]:
-    """Returns the formats of the annotations below a folder, each with an example: keys of :data:`FORMATS`, or the name
-    of one that is not read."""
+    """Returns the formats of the annotations below a folder, each with an example: keys of :data:`FORMATS`, or
+    :data:`OTHER`."""
     looked_at: Counter[tuple[str, Path]] = Counter()
     found: dict[str, Path] = {}
     for path in files_in(source, {*LOOK, *NOT_READ}):
         suffix = path.suffix.lower()
         looked_at[suffix, path.parent] += 1
-        kind = NOT_READ.get(suffix)
+        kind = OTHER if suffix in NOT_READ else None
         if kind is None and looked_at[suffix, path.parent] <= LOOKED_AT and path.name.lower() not in CLASS_FILES:
             try:
                 kind = LOOK[suffix](path)
@@ -123,11 +113,11 @@ def find_format(source: Path, allowed: Iterable[str]) -> str | None:
     if len(read) > 1:
         listing = " and ".join(f"{FORMATS[kind].words} ({shown_path(found[kind], source)})" for kind in read)
         raise UserError(f"{source}: holds {listing}; choose with --from {' or '.join(read)}")
-    for kind, path in () if read else found.items():
-        words = FORMATS[kind].words if kind in FORMATS else kind
-        advice = f"use python tools/prepare_data.py import {source} --output OUT"
-        if kind not in FORMATS:
-            advice = "which is not read; export it there as COCO, YOLO or Pascal VOC"
+    if found and not read:
+        kind, path = min(found.items(), key=lambda item: item[0] == OTHER)
+        words, advice = OTHER, "which are not read; export them there as COCO, YOLO or Pascal VOC"
+        if kind in FORMATS:
+            words, advice = FORMATS[kind].words, f"use python tools/prepare_data.py import {source} --output OUT"
         raise UserError(f"{source}: holds {words} ({shown_path(path, source)}): {advice}")
     return read[0] if read else None
 
@@ -202,11 +192,8 @@ def _yolo_description(source: Path) -> tuple[Path | None, dict[str, Any]]:
 def _read_yolo_file(path: Path, names: dict[int, str], pose: bool, unknown: list[str]) -> VocAnnotation:
     """Reads ``class x y w h`` (centre and size) or ``class x y x y x y ...`` (an outline), as fractions of the picture.
 
-    Args:
-        path: the file.
-        names: of the classes by number.
-        pose: what follows the fifth number are key points.
-        unknown: gets file, line and number of each class that has no name.
+    ``pose``: what follows the fifth number are key points. ``unknown`` gets file, line and number of classes without a
+    name.
     """
     boxes = []
     for line, text in enumerate(read_text(path).split("\n"), start=1):
@@ -335,7 +322,7 @@ def _labelme_box(shape: dict[str, Any]) -> RawBox:
 
 
 def read_cvat(source: Path, ledger: Ledger) -> Source:
-    """Reads CVAT's XML "for images 1.1": boxes (also turned), polygons, ellipses and masks."""
+    """Reads CVAT's XML "for images 1.1": boxes (also turned), polygons and masks."""
     images = NamedFiles(images_below(source, ledger))
     frames: dict[Path, Frame] = {}
     classes: dict[str, None] = {}
@@ -362,11 +349,7 @@ def read_cvat(source: Path, ledger: Ledger) -> Source:
     return Source(list(frames.values()), [], [name for name in classes if name])
 
 
-CVAT_NUMBERS = {
-    "box": ("xtl", "ytl", "xbr", "ybr"),
-    "ellipse": ("cx", "cy", "rx", "ry"),
-    "mask": ("left", "top", "width", "height"),
-}
+CVAT_NUMBERS = {"box": ("xtl", "ytl", "xbr", "ybr"), "mask": ("left", "top", "width", "height")}
 
 
 def _cvat_place(shape: Element) -> dict[str, Any]:
@@ -379,21 +362,15 @@ def _cvat_place(shape: Element) -> dict[str, Any]:
         return {"corners": None, "problem": ("no_area", f"is a {kind}, of which no box is made")}
     if None in values or len(values) < 4:
         return {"corners": None, "problem": ("missing_coordinates", f"its <{kind}> lacks numbers for its corners")}
-    place: dict[str, Any] = {"form": f"CVAT {kind}"}
-    first, second, third, fourth = values[:4]
-    if kind == "box" and not turn:
-        return place | {"corners": tuple(values), "numbers": tuple(values), "layout": "xyxy"}
-    if kind == "box":
-        sides = third - first, fourth - second
-        centre = (first + third) / 2, (second + fourth) / 2
-        return {"corners": box_around_turned(*centre, *sides, turn), "form": "CVAT turned box"}
-    if kind == "ellipse":
-        half_x = math.hypot(third * math.cos(turn), fourth * math.sin(turn))
-        half_y = math.hypot(third * math.sin(turn), fourth * math.cos(turn))
-        return place | {"corners": (first - half_x, second - half_y, first + half_x, second + half_y)}
+    if kind == "polygon":
+        return {"corners": box_around(values), "form": "CVAT polygon"}
+    x, y, right, bottom = values
     if kind == "mask":
-        return place | {"corners": (first, second, first + third, second + fourth)}
-    return place | {"corners": box_around(values)}
+        return {"corners": (x, y, x + right, y + bottom), "form": "CVAT mask"}
+    if turn:
+        centre = (x + right) / 2, (y + bottom) / 2
+        return {"corners": box_around_turned(*centre, right - x, bottom - y, turn), "form": "CVAT turned box"}
+    return {"corners": tuple(values), "form": "CVAT box", "numbers": tuple(values), "layout": "xyxy"}
 
 
 # All of them
@@ -460,17 +437,11 @@ def read_format(
 def change_classes(
     frames: Sequence[Frame], classes: Sequence[str], rename: Sequence[str], drop: Sequence[str], ledger: Ledger
 ) -> list[str]:
-    """Renames, merges and drops classes in place, by ``--rename A=B`` and ``--drop A``, all at once.
-
-    Args:
-        frames: as they were read.
-        classes: in their order, as far as the source states one.
-        rename: texts ``A=B``; classes that get one name are merged.
-        drop: names of classes whose boxes are left out; an image that showed nothing else shows nothing.
-        ledger: gets how many boxes each concerned.
+    """Renames, merges and drops classes in place, by ``--rename A=B`` and ``--drop A``, all at once. An image that
+    showed dropped classes only shows nothing.
 
     Returns:
-        The classes in their order: the source's, else by their names.
+        The classes in their order: the source's (``classes``), else by their names.
 
     Raises:
         UserError: there is no such class, a text is no ``A=B``, or a class is meant twice.

@@ -32,14 +32,9 @@ SMALLEST_REST = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Projection:
-    """What the options say.
-
-    Attributes:
-        form: ``polar`` or ``fan``, that the frames are turned into.
-        opening_angle: in degrees; ``None`` takes that of each frame's settings.
-        window: nearest and farthest range in metres; ``None`` takes those of each frame's settings.
-        nearest: the end of a polar frame, ``top`` or ``bottom``, where the nearest range is.
-    """
+    """What the options say: the form (``polar`` or ``fan``), the opening angle in degrees and the range in metres
+    (``None`` takes those of each frame's settings), and at which end of a polar frame (``top`` or ``bottom``) the
+    nearest range is."""
 
     form: str
     opening_angle: float | None = None
@@ -47,11 +42,8 @@ class Projection:
     nearest: str = "bottom"
 
     def settings(self, frame: Frame) -> dict[str, Any]:
-        """Returns the settings of a frame's sonar, with those of the options.
-
-        Raises:
-            UserError: they do not tell opening angle and range.
-        """
+        """Returns the settings of a frame's sonar with those of the options; a ``UserError`` if angle or range is
+        unknown."""
         sonar = frame.metadata.get("sonar")
         sonar = dict(sonar) if isinstance(sonar, dict) else {}
         if self.opening_angle is not None:
@@ -85,13 +77,8 @@ def polar_form(fan: Fan, width: int, height: int, nearest: str) -> tuple[Transfo
 
 
 def project_frames(frames: Sequence[Frame], projection: Projection, scratch: Path, ledger: Ledger) -> None:
-    """Gives frames the picture, the boxes and the settings that they have in the other form.
-
-    Args:
-        frames: clean; they are changed.
-        projection: what to turn them into.
-        scratch: folder for the pictures.
-        ledger: gets the boxes of which nothing lies in the fan.
+    """Gives clean frames the picture (written into ``scratch``), the boxes and the settings that they have in the other
+    form.
 
     Raises:
         UserError: a frame's opening angle or range is unknown, or the frames are no such fans.
@@ -128,10 +115,7 @@ def project_frames(frames: Sequence[Frame], projection: Projection, scratch: Pat
 
 
 def _lit_parts(frames: Sequence[Frame]) -> dict[tuple[int, int], tuple[float, float, float, float]]:
-    """Returns for each size of frames ``x1, y1, x2, y2`` around what is lit in any of them.
-
-    Raises:
-        UserError: the frames of a size are black.
+    """Returns for each size of frames ``x1, y1, x2, y2`` around what is lit in any; a ``UserError`` if all are black.
     """
     by_size: dict[tuple[int, int], list[Frame]] = defaultdict(list)
     for frame in frames:

@@ -45,11 +45,7 @@ def shown_path(path: Path, source: Path) -> str:
 
 
 def find_file(option: str, path: Path, source: Path) -> Path:
-    """Returns a file that an option names, looked up from here and from the source folder.
-
-    Raises:
-        UserError: it is in neither place.
-    """
+    """Returns a file that an option names, here or in the source folder; a ``UserError`` if it is in neither."""
     found = next((choice for choice in map(meant_path, (path, source / path)) if choice.is_file()), None)
     if found is None:
         raise UserError(f"{option} {path}: no such file, neither here nor in {source}")
@@ -177,14 +173,8 @@ BOX_TAGS = (
 
 
 class VocAnnotation(NamedTuple):
-    """Content of one annotation file.
-
-    Attributes:
-        filename, folder: base names of the image that it names and of the folder that it states; empty if none.
-        boxes: its objects.
-        size: width and height that it states.
-        metadata: ``{"sonar": {...}}`` if there is such a block.
-    """
+    """Content of one annotation file: base names of the image and of the folder that it states (empty if none),
+    objects, stated width and height, and ``{"sonar": {...}}`` if there is such a block."""
 
     filename: str
     folder: str
@@ -194,12 +184,7 @@ class VocAnnotation(NamedTuple):
 
 
 def read_voc(path: Path) -> VocAnnotation:
-    """Reads a VOC-like file.
-
-    Raises:
-        AnnotationError: it is no XML or no annotation.
-        OSError: it cannot be read.
-    """
+    """Reads a VOC-like file; an :class:`AnnotationError` if it is none."""
     root = read_xml(path)
     if root.tag.lower() != "annotation":
         raise AnnotationError(f"its root is <{root.tag}>, not <annotation>")
@@ -307,16 +292,13 @@ def read_voc_folder(
     """Reads all annotation files below a folder, in any nesting, and finds the image of each.
 
     Args:
-        source: the raw folder.
+        source: the raw folder; a ``UserError`` if it holds no image.
         ledger: gets what could not be read or paired; boxes that were read are counted as input.
         read: reads one of them; raises :class:`AnnotationError` where it is none.
         files: the annotation files, each of one image; all XML files unless given.
 
     Returns:
         Frames with an annotation file, and frames without one.
-
-    Raises:
-        UserError: ``source`` holds no image.
     """
     images = images_below(source, ledger)
     files = files_in(source, {".xml"}) if files is None else files
@@ -335,9 +317,8 @@ def read_voc_folder(
     def find(file: Path, stem: str, folder: str = "") -> list[Path]:
         """Returns the images of a name that ``file`` may belong to: one if it is clear.
 
-        In trees that mirror each other that is the image at the same place. Else, of several, those count that share
-        the longest path with the annotation file, then those in the folder that it states, then those in the folder
-        with most images for the annotation files beside it.
+        The image at the same place in trees that mirror each other; else those that share the longest path with the
+        file, that lie in the folder that it states, in the folder with most images for the files beside it.
         """
         free = [image for image in by_stem.find(stem) if image not in mirrored]
         return _best(
@@ -434,18 +415,6 @@ def voc_lists(source: Path, test: bool = False) -> dict[str, Path] | None:
 # COCO
 
 
-def find_coco_files(source: Path) -> tuple[dict[Path, dict[str, Any]], list[str]]:
-    """Returns the COCO files below a folder with their contents, sorted by path, and what is wrong with other JSON
-    files; hidden files are left out."""
-    contents, others = {}, []
-    for path in files_in(source, {".json"}):
-        try:
-            contents[path] = load_coco(path)
-        except NotCocoError as error:
-            others.append(str(error))
-    return contents, others
-
-
 def parts_of(source: Path, paths: Sequence[Path]) -> dict[str, Path]:
     """Tells which part each COCO file describes.
 
@@ -479,8 +448,7 @@ def read_coco_folder(
 
     Args:
         source: the raw folder.
-        annotations: one file, or those for training and validation, looked up from here and from the source folder;
-            empty finds them by their names.
+        annotations: one file, or those for training and validation; empty finds them by their names.
         ledger: gets what could not be used; boxes that were read are counted as input.
 
     Returns:
@@ -502,7 +470,12 @@ def read_coco_folder(
         parts = {"all": found[0]} if len(found) == 1 else dict(zip(("train", "val"), found, strict=True))
         contents = {path: load_coco(path) for path in found}
     else:
-        contents, others = find_coco_files(source)
+        contents, others = {}, []
+        for path in files_in(source, {".json"}):
+            try:
+                contents[path] = load_coco(path)
+            except NotCocoError as error:
+                others.append(str(error))
         if not contents:
             message = f"{source}: no annotations below this folder in a format that is read"
             if others:
@@ -513,7 +486,11 @@ def read_coco_folder(
     by_name = NamedFiles(images)
     frames: list[Frame] = []
     for part, path in parts.items():
-        frames += coco_frames(source, path, contents[path], None if part == "all" else part, by_name, ledger)
+        shown = shown_path(path, source)
+        coco = read_coco(path, ledger, shown, contents[path])
+        if outlines := sum(raw.outlined for frame in coco.frames for raw in frame.raw):
+            ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
+        frames += pair_frames(coco.frames, source, path, None if part == "all" else part, by_name, ledger)
     # Of an image that several parts list the last is kept: validation stays whole, and training has not seen it.
     last = {frame.image: frame for frame in frames}
     for frame in frames:
@@ -527,36 +504,11 @@ def read_coco_folder(
     return [frame for frame in frames if last[frame.image] is frame], [contents[path] for path in parts.values()]
 
 
-def coco_frames(
-    source: Path,
-    file: Path,
-    content: dict[str, Any],
-    part: str | None,
-    images: NamedFiles,
-    ledger: Ledger,
-) -> list[Frame]:
-    """Returns the frames of one COCO file, with their images.
-
-    Args:
-        source: the source folder.
-        file: the COCO file, named from ``source`` on.
-        content: what it holds.
-        part: the part that it describes, if it does.
-        images: the images below the source folder by base name; no others are ever found, whatever a file holds
-            (``..``, an absolute path).
-        ledger: gets what could not be used; boxes that were read are counted as input.
-    """
-    shown = shown_path(file, source)
-    coco = read_coco(file, ledger, shown, content)
-    if outlines := sum(raw.outlined for frame in coco.frames for raw in frame.raw):
-        ledger.note("outlines_left_out", shown, f"{outlines} annotations have outlines, of which the box is kept")
-    return pair_frames(coco.frames, source, file, part, images, ledger)
-
-
 def pair_frames(
     read: Sequence[Frame], source: Path, file: Path, part: str | None, images: NamedFiles, ledger: Ledger
 ) -> list[Frame]:
-    """Finds the images of frames that one file lists by name; arguments and result as of :func:`coco_frames`."""
+    """Finds the images of frames that one file, which describes ``part``, lists by name; they are taken from ``images``
+    and nowhere else, whatever the file holds (``..``, an absolute path)."""
     shown = shown_path(file, source)
     frames: dict[Path, Frame] = {}
     for frame in read:

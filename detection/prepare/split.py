@@ -16,7 +16,6 @@ import cv2
 import numpy as np
 
 from detection.annotations import Frame, Ledger
-from ppcls_ext.check.duplicates import near_pairs
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import components, folded_name, is_absolute, spellings
 from ppcls_ext.utils.texts import read_text
@@ -25,13 +24,9 @@ Parts = dict[str, list[Frame]]
 
 
 def split_by_lists(frames: Sequence[Frame], lists: dict[str, Path], absent: set[str], ledger: Ledger) -> Parts:
-    """Splits by files that list names: base names with or without suffix, or paths below the source folder.
-
-    Args:
-        frames: all frames.
-        lists: for each part its file; what follows white space on a line (labels) is left out.
-        absent: names of frames that were rejected before, so that a list may still name them.
-        ledger: gets names without a frame, names listed twice, and frames that no list names.
+    """Splits by files that list names: base names with or without suffix, or paths below the source folder; what
+    follows white space on a line (labels) is left out. ``absent`` are frames that were rejected before, so that a list
+    may name them.
 
     Raises:
         UserError: a list holds no text or no name, a frame is in two lists, or a part would be empty.
@@ -106,13 +101,8 @@ def split_by_source(frames: Sequence[Frame], ledger: Ledger) -> Parts:
 
 
 def split_by_seed(frames: Sequence[Frame], classes: int, fraction: float, seed: int) -> tuple[Parts, dict[str, Any]]:
-    """Splits groups of near-identical frames, so that no frame of validation looks like one of training.
-
-    Args:
-        frames: all frames, at least one.
-        classes: how many classes there are.
-        fraction: wanted share of validation, above 0 and below 1.
-        seed: chooses among splits of equal worth.
+    """Splits groups of near-identical frames, so that no frame of validation looks like one of training; ``fraction``
+    is the wanted share of validation, above 0 and below 1.
 
     Returns:
         The parts, and how they were made, for ``split.json``.
@@ -151,8 +141,6 @@ LOOK_SIDE = 32
 THRESHOLDS = (0.98, 0.99, 0.995, 0.998)
 # A group may hold this share of all frames before the threshold rises.
 LARGEST_SHARE = 0.25
-# Up to so many frames all pairs are compared; beyond, those only whose perceptual hashes agree.
-ALL_PAIRS = 20_000
 BLOCK = 1024
 
 
@@ -167,12 +155,6 @@ def look_of(pixels: np.ndarray) -> np.ndarray:
     small = cv2.resize(grey, (LOOK_SIDE, LOOK_SIDE), interpolation=cv2.INTER_AREA).ravel()
     small -= small.mean()
     return small / max(float(np.linalg.norm(small)), 1e-6)
-
-
-def hash_of(look: np.ndarray) -> int:
-    """Returns the difference hash of a look, 64 bits: whether each of 9 x 8 values is above its left neighbour."""
-    small = cv2.resize(look.reshape(LOOK_SIDE, LOOK_SIDE), (9, 8), interpolation=cv2.INTER_AREA)
-    return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes(), "big")
 
 
 def _tiles_of_one_picture(frames: Sequence[Frame]) -> list[tuple[int, int]]:
@@ -190,13 +172,13 @@ def group_frames(looks: np.ndarray, together: Sequence[tuple[int, int]] = ()) ->
         together: pairs of frames, by number, that belong to one group whatever they look like.
 
     Returns:
-        The group of each frame, ``int64`` ``[N]``, numbered from 0 in the order of their first frames, and the
-        correlation from which two frames were taken to be alike.
+        The group of each, ``int64`` ``[N]``, numbered in the order of first frames, and the correlation that counts as
+        alike.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    found = list(_exact_pairs(looks) if len(looks) <= ALL_PAIRS else _hashed_pairs(looks))
+    found = list(_alike_pairs(looks))
     pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *(pairs for pairs, _ in found)])
     values = np.concatenate([np.empty(0, dtype=np.float32), *(values for _, values in found)])
     for threshold in THRESHOLDS:
@@ -219,7 +201,7 @@ def alike_across(first: np.ndarray, second: np.ndarray) -> int:
     return int(sum((values >= THRESHOLDS[0]).sum() for values in best))
 
 
-def _exact_pairs(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _alike_pairs(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields pairs, ``int64`` ``[P, 2]``, as alike as the lowest threshold or more, and their correlations ``[P]``."""
     for start in range(0, len(looks), BLOCK):
         rows = looks[start : start + BLOCK]
@@ -229,15 +211,6 @@ def _exact_pairs(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             wanted = first + start < second + other
             first, second = first[wanted], second[wanted]
             yield np.stack([first + start, second + other], axis=1), values[first, second]
-
-
-def _hashed_pairs(looks: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    pairs, _ = near_pairs(np.array([hash_of(look) for look in looks], dtype=np.uint64))
-    for start in range(0, len(pairs), BLOCK):
-        some = pairs[start : start + BLOCK]
-        values = (looks[some[:, 0]] * looks[some[:, 1]]).sum(axis=1)
-        alike = values >= THRESHOLDS[0]
-        yield some[alike], values[alike]
 
 
 # The choice of groups for validation
@@ -254,8 +227,6 @@ def choose_validation(counts: np.ndarray, fraction: float, seed: int) -> np.ndar
 
     Args:
         counts: ``int64`` ``[G, 1 + K]``: for each group its frames and its boxes of each class.
-        fraction: wanted share of validation, above 0 and below 1.
-        seed: chooses the starts.
 
     Returns:
         ``bool`` ``[G]``: true for validation. Neither side is empty if there are at least two groups.

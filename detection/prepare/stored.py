@@ -1,4 +1,4 @@
-"""Pictures that a preparation changes, with the samples that their files hold: grey, colours, 8 or 16 bits."""
+"""Prepared data sets, and pictures that are changed with the samples that their files hold: grey, colours, 16 bits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,37 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from detection.annotations import Ledger
+from detection.coco import CocoSet, open_coco
 from ppcls_ext.preprocess.decode import read_bytes
 from ppcls_ext.preprocess.depth import own_range
 from ppcls_ext.preprocess.detection import decode_as_trained
+from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.outputs import Output, claim_outputs
+
+
+def open_prepared(
+    source: Path, output: Path, kind: str, overwrite: bool, ledger: Ledger
+) -> tuple[dict[str, CocoSet], list[str]]:
+    """Opens a prepared data set, of which ``output`` is to be made.
+
+    Returns:
+        Its parts by name, and their classes.
+
+    Raises:
+        UserError: it is none, its parts have different classes, or ``output`` may not be written.
+    """
+    files = {file.stem: file for file in sorted((source / "annotations").glob("*.json"))}
+    if not files or not (source / "images").is_dir():
+        advice = "prepare it with python tools/prepare_data.py import FOLDER --output OUT"
+        raise UserError(f"{source}: is no prepared data set (annotations/*.json and images/); {advice}")
+    claim_outputs([Output("--output", output, kind)], files.values(), [source], overwrite)
+    sets = {part: open_coco(file, source / "images", ledger) for part, file in files.items()}
+    first, *others = sets.values()
+    for coco in others:
+        if coco.names != first.names:
+            raise UserError(f"{coco.path}: its classes are not those of {first.path}")
+    return sets, first.names
 
 
 def read_stored(path: Path) -> np.ndarray:

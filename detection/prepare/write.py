@@ -39,11 +39,8 @@ def name_images(frames: Sequence[Frame], ledger: Ledger) -> None:
 
 
 def place_image(source: Path, target: Path, mode: str) -> str:
-    """Puts an image at ``target``, as a hard link if ``mode`` is ``link`` and the file system allows it, else a copy.
-
-    Returns:
-        ``link`` or ``copy``, whichever it became.
-    """
+    """Puts an image at ``target``, as a hard link if ``mode`` is ``link`` and the file system allows it, else a copy;
+    returns which it became."""
     if mode == "link":
         try:
             # Of a symbolic link, what it points to.
@@ -99,19 +96,9 @@ def part_summary(frames: Sequence[Frame], classes: Sequence[str]) -> dict[str, A
 def write_output(
     output: Path, source: str, parts: Parts, classes: Sequence[str], split: dict[str, Any], ledger: Ledger, mode: str
 ) -> dict[str, Any]:
-    """Writes the data set to ``output`` in one step.
+    """Writes the data set in one step and returns the content of ``report.json``; frames get their ``target``.
 
-    Args:
-        output: the folder.
-        source: name of the raw folder.
-        parts: the frames by part; they get their ``target``.
-        classes: in their order.
-        split: how the parts were made, for ``split.json`` and, without long lists, for the report.
-        ledger: what was counted and listed.
-        mode: ``link`` or ``copy`` images.
-
-    Returns:
-        The content of ``report.json``.
+    ``split`` tells how the parts were made, for ``split.json`` and, without long lists, for the report.
     """
     everything = [frame for frames in parts.values() for frame in frames]
     name_images(everything, ledger)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import paddle
 from paddle import nn
@@ -33,6 +33,7 @@ from ppcls_ext.arch.layers import (
     scaled_dims,
 )
 
+Stem = Literal["patchify", "stepped"]
 Norm = Literal["batch_norm", "layer_norm"]
 Spatial = Literal["depthwise", "grouped", "dense"]
 BranchScale = Literal["channel_attention", "layer_scale", "none"]
@@ -43,8 +44,7 @@ Downsampling = Literal["norm_conv", "conv_norm_activation"]
 LAYER_SCALE = 1e-6
 # Sides of windows. A head has the fourth power as weights: a million at the end.
 WINDOWS = range(2, 33)
-# Channels that share the weights of a spatial MLP's head, as in Swin, and channels in a group of a grouped convolution:
-# as many as divide the channels, up to this.
+# Most channels that share the weights of a spatial MLP's head, as in Swin, or a group of a grouped convolution.
 GROUP_CHANNELS = 32
 
 
@@ -53,25 +53,22 @@ class Switches:
     """How the parts of a network are made, alike in all of its stages.
 
     Attributes:
-        norm: every normalisation: of the stem, downsampling, blocks, the 1x1 convolutions around the blocks of a
-            cross-stage partial stage, and of the vector in front of the classifier. With ``layer_norm`` blocks keep
+        norm: every normalisation, that of the vector in front of the classifier too. With ``layer_norm`` blocks keep
             the channels of a pixel side by side and their pointwise layers are linear layers, with ``batch_norm`` they
             are 1x1 convolutions: the same function, each in its faster form.
         spatial: the convolution over positions of each block: ``depthwise`` sees one channel, ``grouped`` as many as
-            the largest divisor of the block's channels up to 32 (one group, so ``dense``, if a block has no more),
-            ``dense`` all. No other convolution changes.
+            the largest divisor of the block's channels up to 32, ``dense`` all. No other convolution changes.
         branch_scale: what ends the branch of each block: ``channel_attention`` (a gate for each channel), or
             ``layer_scale`` (a learnt factor for each channel), or nothing. The attention that a cross-stage partial
             stage has in front of its last convolution belongs to ``csp`` and stays.
-        activation: inside blocks, and behind every convolution that has an activation (stem, downsampling, the 1x1
-            convolutions of cross-stage partial stages). The gate of the attention stays a hard sigmoid.
-        kernel_size: side of the window of each block's convolution over positions. Nothing else changes.
+        activation: inside blocks, and behind every convolution that has one; the gate of the attention stays a hard
+            sigmoid.
+        kernel_size: side of the window of each block's convolution over positions.
         csp: whether stages are cross-stage partial: half of the channels pass by the blocks. Without it a stage is
             its downsampling, then blocks at the full width of the stage's output.
         branch_norm: whether the branch of each block has a second norm behind its last pointwise layer.
-        downsampling: order of the layers of stem and downsampling: ``norm_conv`` is convolution -> norm in the stem,
-            norm -> convolution between stages, without activation, as in ConvNeXt; ``conv_norm_activation`` is that
-            order in both, as in E-ConvNeXt.
+        downsampling: ``norm_conv`` is convolution -> norm in the stem and norm -> convolution between stages, without
+            activation, as in ConvNeXt; ``conv_norm_activation`` is that order in both, as in E-ConvNeXt.
         layer_scale_init_value: first value of the layer scale; 0 leaves it out.
         spatial_mlp_window: side of the windows of a `SpatialMLP` between the first norm of each block and its
             pointwise layers; 0 for none.
@@ -99,10 +96,8 @@ class Switches:
         if self.branch_scale != "layer_scale" and scale not in (0, LAYER_SCALE):
             raise ValueError(f"layer_scale_init_value: needs branch_scale: layer_scale, but it is {self.branch_scale}")
         if self.spatial_mlp_window not in (0, *WINDOWS):
-            raise ValueError(
-                f"spatial_mlp_window: must be 0 (none) or from {WINDOWS[0]} to {WINDOWS[-1]}, "
-                f"got {self.spatial_mlp_window!r}"
-            )
+            allowed = f"0 (none) or from {WINDOWS[0]} to {WINDOWS[-1]}"
+            raise ValueError(f"spatial_mlp_window: must be {allowed}, got {self.spatial_mlp_window!r}")
 
     def map_norm(self, channels: int) -> nn.Layer:
         """A norm of maps ``[N, channels, H, W]``."""
@@ -122,8 +117,7 @@ class Switches:
 
     def groups(self, channels: int) -> int:
         """Groups of a block's convolution over positions."""
-        of_each = {"depthwise": 1, "grouped": group_width(channels), "dense": channels}
-        return channels // of_each[self.spatial]
+        return channels // {"depthwise": 1, "grouped": group_width(channels), "dense": channels}[self.spatial]
 
 
 def group_width(channels: int) -> int:
@@ -140,9 +134,7 @@ class SpatialMLP(nn.Layer):
     (arXiv 2103.14030) shifts every second layer's windows so that neighbours meet; here nothing is shifted, because
     the blocks' convolutions reach across windows.
 
-    Args:
-        channels: channels of input and output.
-        window: side n of the windows.
+    ``window`` is the side n; ``channels`` come in and go out.
     """
 
     def __init__(self, channels: int, window: int) -> None:
@@ -185,14 +177,9 @@ class ConvNormAct(nn.Layer):
     """Convolution -> norm -> activation, by the switches; see `econvnext.ConvBNAct`."""
 
     def __init__(
-        self,
-        switches: Switches,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
+        self, switches: Switches, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
         padding: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.conv = convolution(in_channels, out_channels, kernel_size, stride, padding)
         self.norm = switches.map_norm(out_channels)
@@ -204,15 +191,7 @@ class ConvNormAct(nn.Layer):
 
 
 class AblatedBlock(nn.Layer):
-    """Residual block by the switches; see `econvnext.Block` and `convnext.BlockV1`. A part that is left out is an
-    identity.
-
-    Args:
-        switches: what the parts are.
-        channels: channels of input and output.
-        drop_path_rate: probability of dropping the branch of a sample in training.
-        expansion_channels: channels between the two pointwise layers; four times ``channels`` if None.
-    """
+    """Residual block by the switches; see `econvnext.Block` and `convnext.BlockV1`. What is left out is an identity."""
 
     def __init__(
         self, switches: Switches, channels: int, drop_path_rate: float = 0.0, expansion_channels: int | None = None
@@ -235,45 +214,29 @@ class AblatedBlock(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
-        y = self.depthwise(x)
-        y = self.norm(y)
-        y = self.spatial_mlp(y)
+        y = self.spatial_mlp(self.norm(self.depthwise(x)))
         y = y.transpose([0, 2, 3, 1]) if self.channels_last else y
-        y = self.expand(y)
-        y = self.activation(y)
-        y = self.project(y)
+        y = self.project(self.activation(self.expand(y)))
         y = y.transpose([0, 3, 1, 2]) if self.channels_last else y
-        y = self.project_norm(y)
-        y = self.attention(y)
-        y = self.layer_scale(y)
-        y = self.drop_path(y)
-        return x + y
+        y = self.layer_scale(self.attention(self.project_norm(y)))
+        return x + self.drop_path(y)
 
 
 class AblatedStage(nn.Layer):
     """Stage by the switches; see `econvnext.CSPStage` and `convnext.Stage`.
 
     Args:
-        switches: what the parts are.
-        in_channels: channels of the input.
+        switches, in_channels, out_channels: what the parts are, and channels of the ends.
         middle_channels: channels behind the downsampling; without ``csp`` those of the output.
-        out_channels: channels of the output.
         stride: 2 halves the resolution with a 2x2 convolution; 1 keeps it (by a 1x1 convolution if the input does not
             have ``middle_channels`` yet).
-        drop_path_rates: one for each block.
-        expansion_channels: the channels inside each block, None for four times the block's.
+        drop_path_rates, expansion_channels: of each block; None for four times the block's channels.
     """
 
     def __init__(
-        self,
-        switches: Switches,
-        in_channels: int,
-        middle_channels: int,
-        out_channels: int,
-        stride: int,
-        drop_path_rates: Sequence[float],
-        expansion_channels: Sequence[int | None],
-    ) -> None:
+        self, switches: Switches, in_channels: int, middle_channels: int, out_channels: int, stride: int,
+        drop_path_rates: Sequence[float], expansion_channels: Sequence[int | None],
+    ) -> None:  # fmt: skip
         super().__init__()
         self.csp = switches.csp
         width = middle_channels // 2 if self.csp else middle_channels
@@ -315,28 +278,14 @@ class AblationNetwork(nn.Layer):
     With ``csp`` stage i takes d_i channels to d_{i+1}, at a width between; without it the channels of a stage are
     d_{i+1} from its downsampling on, and a patchify stem gives d_1.
 
-    Args:
-        switches: what the parts are.
-        stem, dims, depths, strides: see `econvnext.EConvNeXt`.
-        class_num, drop_path_rate, stem_stride, in_channels, expansion_channels: likewise.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its name.
+    The arguments are those of `econvnext.EConvNeXt`; a ValueError names the one that is out of range first.
     """
 
     def __init__(
-        self,
-        switches: Switches,
-        stem: Literal["patchify", "stepped"],
-        dims: Sequence[int],
-        depths: Sequence[int],
-        strides: Sequence[int],
-        class_num: int,
-        drop_path_rate: float,
-        stem_stride: StemStride,
-        in_channels: int,
+        self, switches: Switches, stem: Stem, dims: Sequence[int], depths: Sequence[int], strides: Sequence[int],
+        class_num: int, drop_path_rate: float, stem_stride: StemStride, in_channels: int,
         expansion_channels: list | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         check_arguments(class_num, drop_path_rate, stem_stride, in_channels)
         middles = list(dims[1:])
@@ -351,10 +300,8 @@ class AblationNetwork(nn.Layer):
         else:
             half = dims[0] // 2
             first = (2, 2, 0) if stem_stride == 4 else (3, 1, 1)
-            convolutions = [
-                ConvNormAct(switches, in_channels, half, *first),
-                ConvNormAct(switches, half, half, 3, padding=1),
-            ]
+            convolutions = [ConvNormAct(switches, in_channels, half, *first),
+                            ConvNormAct(switches, half, half, 3, padding=1)]  # fmt: skip
             last = (half, dims[0], 3, 1, 1)
             strides[0] = 1 if stem_stride == 1 else strides[0]
         if switches.downsampling == "norm_conv":
@@ -363,12 +310,8 @@ class AblationNetwork(nn.Layer):
             convolutions.append(ConvNormAct(switches, *last))
         self.stem = nn.Sequential(*convolutions)
         rates, inside = drop_path_ramp(drop_path_rate, depths), block_expansions(expansion_channels, depths)
-        self.stages = nn.Sequential(
-            *(
-                AblatedStage(switches, inputs[i], middles[i], dims[i + 1], strides[i], rates[i], inside[i])
-                for i in range(len(depths))
-            )
-        )
+        rows = zip(inputs, middles, dims[1:], strides, rates, inside, strict=True)
+        self.stages = nn.Sequential(*(AblatedStage(switches, *row) for row in rows))
         self.pool = GlobalAveragePool()
         self.flatten = nn.Flatten()
         self.norm = switches.vector_norm(dims[-1])
@@ -388,28 +331,13 @@ class AblatedEConvNeXt(AblationNetwork):
     """
 
     def __init__(
-        self,
-        stem: Literal["patchify", "stepped"],
-        dims: Sequence[int],
-        depths: Sequence[int],
-        strides: Sequence[int],
-        class_num: int = 1000,
-        drop_path_rate: float = 0.0,
-        stem_stride: StemStride = 4,
-        in_channels: int = 3,
-        expansion_channels: list | None = None,
-        norm: Norm = "batch_norm",
-        spatial: Spatial = "depthwise",
-        branch_scale: BranchScale = "channel_attention",
-        activation: Activation = "gelu",
-        kernel_size: KernelSize = 7,
-        csp: bool = True,
-        branch_norm: bool = True,
-        downsampling: Downsampling = "conv_norm_activation",
-        layer_scale_init_value: float = LAYER_SCALE,
-        depth_multiplier: float = 1.0,
-        width_multiplier: float = 1.0,
-    ) -> None:
+        self, stem: Stem, dims: Sequence[int], depths: Sequence[int], strides: Sequence[int], class_num: int = 1000,
+        drop_path_rate: float = 0.0, stem_stride: StemStride = 4, in_channels: int = 3,
+        expansion_channels: list | None = None, norm: Norm = "batch_norm", spatial: Spatial = "depthwise",
+        branch_scale: BranchScale = "channel_attention", activation: Activation = "gelu", kernel_size: KernelSize = 7,
+        csp: bool = True, branch_norm: bool = True, downsampling: Downsampling = "conv_norm_activation",
+        layer_scale_init_value: float = LAYER_SCALE, depth_multiplier: float = 1.0, width_multiplier: float = 1.0,
+    ) -> None:  # fmt: skip
         switches = Switches(
             norm, spatial, branch_scale, activation, kernel_size, csp, branch_norm, downsampling,
             layer_scale_init_value,
@@ -430,27 +358,13 @@ class AblatedConvNeXt(AblationNetwork):
     """
 
     def __init__(
-        self,
-        dims: Sequence[int],
-        depths: Sequence[int],
-        class_num: int = 1000,
-        drop_path_rate: float = 0.0,
-        stem_stride: StemStride = 4,
-        in_channels: int = 3,
-        layer_scale_init_value: float = LAYER_SCALE,
-        norm: Norm = "layer_norm",
-        spatial: Spatial = "depthwise",
-        branch_scale: BranchScale = "layer_scale",
-        activation: Activation = "gelu",
-        kernel_size: KernelSize = 7,
-        csp: bool = False,
-        branch_norm: bool = False,
-        downsampling: Downsampling = "norm_conv",
-        depth_multiplier: float = 1.0,
-        width_multiplier: float = 1.0,
-        spatial_mlp_window: int = 0,
-        expansion_channels: list | None = None,
-    ) -> None:
+        self, dims: Sequence[int], depths: Sequence[int], class_num: int = 1000, drop_path_rate: float = 0.0,
+        stem_stride: StemStride = 4, in_channels: int = 3, layer_scale_init_value: float = LAYER_SCALE,
+        norm: Norm = "layer_norm", spatial: Spatial = "depthwise", branch_scale: BranchScale = "layer_scale",
+        activation: Activation = "gelu", kernel_size: KernelSize = 7, csp: bool = False, branch_norm: bool = False,
+        downsampling: Downsampling = "norm_conv", depth_multiplier: float = 1.0, width_multiplier: float = 1.0,
+        spatial_mlp_window: int = 0, expansion_channels: list | None = None,
+    ) -> None:  # fmt: skip
         switches = Switches(
             norm, spatial, branch_scale, activation, kernel_size, csp, branch_norm, downsampling,
             layer_scale_init_value, spatial_mlp_window,
@@ -463,19 +377,12 @@ class AblatedConvNeXt(AblationNetwork):
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Step:
-    """A network on the path from ConvNeXt to E-ConvNeXt.
-
-    Attributes:
-        change: what differs from the step before.
-        model: its name.
-        arguments: of its constructor, as they stand in ``Arch``.
-    """
+class Step(NamedTuple):
+    """A network on the path from ConvNeXt to E-ConvNeXt: what differs from the step before, and what ``Arch`` says."""
 
     change: str
     model: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any]
 
 
 NORM = {"norm": "batch_norm"}
@@ -490,14 +397,14 @@ TO_CONVNEXT = {
 }  # fmt: skip
 
 PATH: tuple[Step, ...] = (
-    Step("ConvNeXt-T", "ConvNeXtV1_tiny"),
+    Step("ConvNeXt-T", "ConvNeXtV1_tiny", {}),
     Step("batch norm in the place of every layer norm, the classifier's too", "ConvNeXtV1_tiny", NORM),
     Step("stem and downsampling: convolution, norm, GELU", "ConvNeXtV1_tiny", DOWNSAMPLING),
     Step("cross-stage partial stages, and the narrower stem that goes with them", "ConvNeXtV1_tiny", CSP),
     Step("channel attention in the place of the layer scale", "ConvNeXtV1_tiny", ATTENTION),
-    Step("a second norm in each block: this is E-ConvNeXt-mini", "EConvNeXt_mini"),
+    Step("a second norm in each block: this is E-ConvNeXt-mini", "EConvNeXt_mini", {}),
     Step("a stem of three small convolutions", "EConvNeXt_tiny", {"width_multiplier": 0.75}),
-    Step("a third wider: this is E-ConvNeXt-tiny", "EConvNeXt_tiny"),
+    Step("a third wider: this is E-ConvNeXt-tiny", "EConvNeXt_tiny", {}),
 )
 # What the path changes.
 CHOICES = {name for step in PATH for name in step.arguments} | set(TO_CONVNEXT)

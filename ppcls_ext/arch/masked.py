@@ -13,14 +13,12 @@ This is what the paper's sparse convolutions compute, with two fifths of the wor
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from ppcls_ext.arch.convnext import BlockV2, ChannelNorm
+from ppcls_ext.arch.convnext import BlockV2, ChannelNorm, Stage
 from ppcls_ext.arch.layers import convolution
 
 # A patch of one colour has no deviation to divide by; in the unit of normalised images, squared.
@@ -59,45 +57,59 @@ def join_patches(patches: paddle.Tensor, rows: int, columns: int) -> paddle.Tens
 
 
 class Piles:
-    """Moves maps between the image and the pile of its visible patches, for one batch.
+    """Where the visible patches of a batch lie.
 
     Args:
         visible: ``[N, V]``, numbers of the visible patches.
         rows, columns: patches of an image.
+
+    Attributes:
+        images: ``[N * V]``, the image of each visible patch; ``row``, ``column``: its place there.
     """
 
     def __init__(self, visible: np.ndarray, rows: int, columns: int) -> None:
         self.rows, self.columns = rows, columns
-        images, count = visible.shape
-        patches = rows * columns
-        places = visible + patches * np.arange(images)[:, None]
-        # Patch k of the batch lies at row `rank` of the piles; those that are hidden are a row of zeros at the end.
-        ranks = np.full(images * patches, images * count)
-        ranks[places.reshape(-1)] = np.arange(images * count)
-        self.places, self.ranks = paddle.to_tensor(places.reshape(-1)), paddle.to_tensor(ranks)
+        count, self.visible = visible.shape
+        self.images = np.repeat(np.arange(count), self.visible)
+        self.row, self.column = np.divmod(visible.reshape(-1), columns)
 
-    def pile(self, image: paddle.Tensor) -> paddle.Tensor:
+
+class Pile(nn.Layer):
+    """Piles up the visible patches of maps. ``piles`` says which they are; None leaves a map as it is."""
+
+    piles: Piles | None = None
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """``[N, C, rows * P, columns * P]`` -> ``[N, C, V * P, P]``."""
-        images, channels, _, width = image.shape
-        side = width // self.columns
-        patches = cut_patches(image, side).reshape([-1, channels, side, side])
-        visible = patches.index_select(self.places).reshape([images, -1, channels, side, side])
+        if self.piles is None:
+            return x
+        piles, (images, channels, _, width) = self.piles, x.shape
+        side = width // piles.columns
+        places = piles.images * piles.rows * piles.columns + piles.row * piles.columns + piles.column
+        patches = cut_patches(x, side).reshape([-1, channels, side, side])
+        visible = patches.index_select(paddle.to_tensor(places)).reshape([images, -1, channels, side, side])
         return visible.transpose([0, 2, 1, 3, 4]).reshape([images, channels, -1, side])
 
-    def lay_out(self, pile: paddle.Tensor, hidden: paddle.Tensor | None = None) -> paddle.Tensor:
-        """``[N, C, V * P, P]`` -> ``[N, C, rows * P, columns * P]``.
 
-        Args:
-            pile: the visible patches.
-            hidden: ``[C]``, what stands where nothing is visible; zeros unless given.
-        """
-        images, channels, _, side = pile.shape
-        patches = pile.reshape([images, channels, -1, side, side]).transpose([0, 2, 1, 3, 4])
-        shape = [1, channels, side, side]
-        rest = paddle.zeros(shape) if hidden is None else hidden.reshape([1, channels, 1, 1]).expand(shape)
-        patches = paddle.concat([patches.reshape([-1, channels, side, side]), rest.astype(pile.dtype)])
-        patches = patches.index_select(self.ranks).reshape([images, -1, channels, side, side])
-        return join_patches(patches, self.rows, self.columns)
+class LayOut(nn.Layer):
+    """Lays the patches of a pile out in their images, zeros between them; see `Pile`."""
+
+    piles: Piles | None = None
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """``[N, C, V * P, P]`` -> ``[N, C, rows * P, columns * P]``."""
+        if self.piles is None:
+            return x
+        piles, (images, channels, _, side) = self.piles, x.shape
+        count = piles.rows * piles.columns
+        # Hidden patches are a row of zeros at the end.
+        ranks = np.full([images, piles.rows, piles.columns], len(piles.images))
+        ranks[piles.images, piles.row, piles.column] = np.arange(len(piles.images))
+        patches = x.reshape([images, channels, -1, side, side]).transpose([0, 2, 1, 3, 4])
+        patches = patches.reshape([-1, channels, side, side])
+        patches = paddle.concat([patches, paddle.zeros([1, channels, side, side], x.dtype)])
+        patches = patches.index_select(paddle.to_tensor(ranks.reshape(-1)))
+        return join_patches(patches.reshape([images, count, channels, side, side]), piles.rows, piles.columns)
 
 
 class MaskedAutoencoder(nn.Layer):
@@ -116,27 +128,25 @@ class MaskedAutoencoder(nn.Layer):
         super().__init__()
         self.model = model
         self.patch = model.feature_strides[-1]
+        self.pile, self.lay_out = Pile(), LayOut()
         self.decoder = nn.LayerDict(
             {
                 "project": convolution(model.feature_channels[-1], decoder_channels, 1),
-                "block": BlockV2(decoder_channels),
+                "stage": Stage(None, decoder_channels, BlockV2, [()]),
                 "norm": ChannelNorm(decoder_channels),
                 "predict": convolution(decoder_channels, in_channels * self.patch**2, 1),
             }
         )
         normal = nn.initializer.Normal(std=0.02)
         self.decoder.add_parameter("token", self.create_parameter([decoder_channels], default_initializer=normal))
-        self._piles: Piles | None = None
         for layer in model.sublayers():
             if isinstance(layer, nn.Conv2D) and layer._kernel_size[0] > layer._stride[0]:
-                layer.register_forward_pre_hook(self._lay_out)
-                layer.register_forward_post_hook(self._pile)
+                layer.register_forward_pre_hook(lambda _layer, inputs: (self.lay_out(inputs[0]),))
+                layer.register_forward_post_hook(lambda _layer, _inputs, output: self.pile(output))
 
-    def _lay_out(self, _layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> tuple[paddle.Tensor, ...] | None:
-        return None if self._piles is None else (self._piles.lay_out(inputs[0]),)
-
-    def _pile(self, _layer: nn.Layer, _inputs: Any, output: paddle.Tensor) -> paddle.Tensor | None:
-        return None if self._piles is None else self._piles.pile(output)
+    def use(self, piles: Piles | None) -> None:
+        """Makes the encoder compute on piles of patches; None lets it compute on images again."""
+        self.pile.piles = self.lay_out.piles = piles
 
     def forward(self, image: paddle.Tensor, visible: np.ndarray) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Images ``[N, C, H, W]`` and visible patches ``[N, V]`` -> loss, and the painted patches ``[N, G, C, P, P]``.
@@ -146,21 +156,21 @@ class MaskedAutoencoder(nn.Layer):
         """
         images, channels, height, width = image.shape
         rows, columns = height // self.patch, width // self.patch
-        piles = Piles(visible, rows, columns)
-        self._piles = piles
+        hidden = np.ones([images, rows * columns], np.float32)
+        np.put_along_axis(hidden, visible, 0, axis=1)
+        self.use(Piles(visible, rows, columns))
         try:
-            features = self.model.forward_features(piles.pile(image))[-1]  # [N, d4, V, 1]
+            x = self.model.forward_features(self.pile(image))[-1]  # [N, d4, V, 1]
+            x = self.decoder["project"](x)
+            x = self.lay_out(x)  # [N, D, rows, columns]
         finally:
-            self._piles = None
-        x = self.decoder["project"](features)
-        x = piles.lay_out(x, self.decoder.token)  # [N, D, rows, columns]
-        x = self.decoder["block"](x)
+            self.use(None)
+        x = x + paddle.to_tensor(hidden.reshape([images, 1, rows, columns])) * self.decoder.token.reshape([1, -1, 1, 1])
+        x = self.decoder["stage"](x)
         x = self.decoder["norm"](x)
         x = self.decoder["predict"](x)  # [N, C * P * P, rows, columns]
         painted = x.flatten(2).transpose([0, 2, 1]).reshape([images, rows * columns, channels, self.patch, self.patch])
         target, _, _ = normalised_patches(image, self.patch)
-        hidden = np.ones((images, rows * columns), np.float32)
-        np.put_along_axis(hidden, visible, 0, axis=1)
         errors = (painted.astype("float32") - target).square().mean(axis=[2, 3, 4])  # [N, G]
         return (errors * paddle.to_tensor(hidden)).sum() / float(hidden.sum()), painted
 

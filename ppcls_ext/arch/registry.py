@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """Models of one class.
+    """Models of one class, whose constructor takes a row of ``models``, a table by their names, and what a user sets.
 
-    Attributes:
-        network: the class; its constructor takes a row and what a user may set.
-        models: the rows by the names of the models.
-        ablation: the same network with switches for studies, or None.
+    ``ablation`` is the same network with switches for studies, or None.
     """
 
     network: type[nn.Layer]
@@ -155,10 +152,7 @@ def register() -> list[str]:
     """Puts every model of ours into PaddleClas's architecture namespace under its own name.
 
     The namespace is that of a source checkout on ``sys.path`` (``ppcls.arch``), else that of the wheel
-    (``paddleclas.ppcls.arch``). Registering twice does nothing the second time.
-
-    Returns:
-        The names, sorted.
+    (``paddleclas.ppcls.arch``). Registering twice does nothing the second time. Returns the names, sorted.
 
     Raises:
         UserError: PaddleClas is not there, or one of the names already means something else (then nothing is set).
@@ -166,13 +160,9 @@ def register() -> list[str]:
     """
     from ppcls_ext import plugin
 
-    def constructor(name: str) -> plugin.Constructor:
-        family = family_of(name)
-        assert family is not None
-
-        def arguments_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-            return {**family.models[name], **checked_arguments(name, arguments)}
-
-        return plugin.Constructor(family.network, family.ablation, family.switches, arguments_of)
-
-    return plugin.put_into_namespace({name: constructor(name) for name in list_models()})
+    owners = {name: family for family in families() for name in family.models}
+    plugin.put_into_namespace(
+        list_models(), network_of=lambda name, arguments: owners[name].network_for(arguments),
+        arguments_of=lambda name, arguments: {**owners[name].models[name], **checked_arguments(name, arguments)},
+    )  # fmt: skip
+    return list_models()

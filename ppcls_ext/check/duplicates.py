@@ -68,9 +68,7 @@ def find_near_duplicates(
 
     Args:
         groups: from :func:`groups_of_copies`; of images with the same pixels the first speaks for all.
-        scan: the records.
-        workers: processes that read the candidates again.
-        found: takes the faults (``DUPLICATE_KINDS``).
+        scan, workers, found: the records; processes that read the candidates again; takes the faults.
         remark: what a person must know first of two alike pictures, such as that their labels differ; else the empty
             text. Pairs with a remark come first.
     """
@@ -142,14 +140,10 @@ def count_bits(words: np.ndarray) -> np.ndarray:
 
 
 def near_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finds hashes that differ in at most :data:`LARGEST_DISTANCE` bits.
-
-    Args:
-        hashes: ``uint64`` ``[N]``.
+    """Finds hashes (``uint64`` ``[N]``) that differ in at most :data:`LARGEST_DISTANCE` bits.
 
     Returns:
-        The pairs, ``int64`` ``[P, 2]`` with the smaller number first, each once and sorted, and their distances,
-        ``int64`` ``[P]``.
+        The pairs, ``int64`` ``[P, 2]`` with the smaller number first, each once and sorted, and their distances.
     """
     # A pair as one number, which sorts many times faster than two columns.
     codes = np.empty(0, dtype=np.int64)

@@ -34,13 +34,8 @@ class Picture(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One instance of a finding.
-
-    Attributes:
-        pictures: the image, or the images that belong together; none where the instance is a class.
-        note: what a person wants to know besides the names.
-        details: what a program wants to know besides, such as numbers of annotations; goes into ``check.json``.
-    """
+    """One instance of a finding: the image, or those that belong together (none where the instance is a class), what a
+    person wants to know besides the names, and what a program does (numbers of annotations), for ``check.json``."""
 
     pictures: tuple[Picture, ...] = ()
     note: str = ""
@@ -89,10 +84,9 @@ class Findings:
         self._found: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
 
     def add(self, kind: str, *pictures: Picture, note: str = "", part: str | None = None, **details: Any) -> None:
-        """Adds an instance (see :class:`Entry`) of the set ``part``.
+        """Adds an instance (see :class:`Entry`) of the set ``part``: ``Train``, ``Eval``, or empty if about both.
 
-        ``part`` is ``Train`` or ``Eval``, or empty where the instance is about both; left out, it is that of the first
-        picture, if there is one.
+        Left out, it is that of the first picture, if there is one.
         """
         if part is None:
             part = pictures[0].part if pictures else ""
@@ -152,10 +146,8 @@ IMAGE_KINDS = {
 }
 DUPLICATE_KINDS = {
     "duplicate_across": Kind(WARNING, "that the training set holds too (same pixels)"),
-    **{
-        f"duplicate_{word}": Kind(WARNING, "that the same set holds already (same pixels)")
-        for word in PART_WORDS.values()
-    },
+    "duplicate_training": Kind(WARNING, "that the same set holds already (same pixels)"),
+    "duplicate_validation": Kind(WARNING, "that the same set holds already (same pixels)"),
     "near_duplicate_across": Kind(WARNING, "nearly the same as a training image"),
     "near_duplicate_training": Kind(INFORMATION, "nearly the same as another training image"),
     "near_duplicate_validation": Kind(INFORMATION, "nearly the same as another validation image"),

@@ -28,7 +28,7 @@ from PIL import Image
 from ppcls_ext.check.findings import ERROR, PART_WORDS, WARNING, Findings, Kind, Picture
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.content import FORMATS, kind_of, what_is
-from ppcls_ext.preprocess.decode import ImageError, decode_image
+from ppcls_ext.preprocess.decode import ORIENTATION, ImageError, decode_image
 from ppcls_ext.preprocess.samples import AnyRange, Range, deep_form
 from ppcls_ext.utils.display import Display, clock
 from ppcls_ext.utils.errors import UserError
@@ -37,16 +37,8 @@ logger = logging.getLogger(__name__)
 
 # The record of one image: a hash of its pixels, a perceptual hash, its size and a few marks, 34 bytes in all.
 RECORD = np.dtype(
-    [
-        ("pixels_low", np.uint64),
-        ("pixels_high", np.uint64),
-        ("look", np.uint64),
-        ("width", np.int32),
-        ("height", np.int32),
-        ("marks", np.uint16),
-    ]
+    [("pixels_low", "u8"), ("pixels_high", "u8"), ("look", "u8"), ("width", "i4"), ("height", "i4"), ("marks", "u2")]
 )
-ORIENTATION_TAG = 0x0112
 # The brightest sample of a frame that shows nothing; a lens cap leaves some noise.
 BLACK = 10
 # Standard deviation of every channel below which an image is one colour; rounding in a JPEG leaves less.
@@ -59,22 +51,20 @@ class Mark(enum.IntFlag):
     """Flags of an image: not there, unreadable, without content, stored in an unusual form or under the suffix of
     another format, or not looked at."""
 
-    UNREADABLE = 1
-    BLACK = 2
-    CONSTANT = 4
-    ROTATED = 8
-    CMYK = 16
-    DEEP = 32
-    PALETTE = 64
-    TRANSPARENT = 128
-    UNSEEN = 256
-    MISSING = 512
-    MISNAMED = 1024
+    UNREADABLE = enum.auto()
+    BLACK = enum.auto()
+    CONSTANT = enum.auto()
+    ROTATED = enum.auto()
+    CMYK = enum.auto()
+    DEEP = enum.auto()
+    PALETTE = enum.auto()
+    TRANSPARENT = enum.auto()
+    UNSEEN = enum.auto()
+    MISSING = enum.auto()
+    MISNAMED = enum.auto()
 
 
-def examine(
-    image: bytes | np.ndarray, name: str, value_range: Range | None = None
-) -> tuple[int, int, int, int, int, int]:
+def examine(image: bytes | np.ndarray, name: str, value_range: Range | None = None) -> tuple[int, ...]:
     """Returns the fields of :data:`RECORD` for an encoded file or an ``uint8`` RGB picture ``[H, W, 3]``.
 
     What is made of samples of more than 8 bits follows from ``value_range``, see ``decode_image``.
@@ -103,22 +93,15 @@ def difference_hash(pixels: np.ndarray) -> int:
 
     The picture is reduced to 9 x 8 grey values; each bit tells whether a value is above its left neighbour
     (N. Krawetz, "Kind of like that", 2013).
-
-    Args:
-        pixels: ``uint8`` RGB ``[H, W, 3]``.
     """
     grey = reduced_grey(pixels, 9, 8)
     return int.from_bytes(np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes(), "big")
 
 
 def reduced_grey(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Returns a small grey version; a faint one is stretched to the whole range before it is rounded.
+    """Returns a small grey version of ``uint8`` RGB; a faint one is stretched to the whole range before it is rounded.
 
     Without that, raw sonar frames (nearly black, one channel) would all look the same.
-
-    Args:
-        pixels: ``uint8`` RGB ``[H, W, 3]``.
-        width, height: of the result, ``uint8`` ``[height, width]``.
     """
     small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
@@ -134,22 +117,18 @@ def stored_form(data: bytes) -> Mark:
     marks = Mark(0)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            if header.mode == "CMYK":
-                marks |= Mark.CMYK
-            if header.mode == "P":
-                marks |= Mark.PALETTE
+            marks |= {"CMYK": Mark.CMYK, "P": Mark.PALETTE}.get(header.mode, Mark(0))
             if deep_form(header) is not None:
                 marks |= Mark.DEEP
             if header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info:
                 marks |= Mark.TRANSPARENT
             # For a PNG without EXIF data at the front, Pillow would decode all of it to look for them at the end.
             if header.format != "PNG" or "exif" in header.info:
-                orientation = header.getexif().get(ORIENTATION_TAG, 1)
+                orientation = header.getexif().get(ORIENTATION, 1)
                 if isinstance(orientation, int) and orientation > 1:
                     marks |= Mark.ROTATED
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, EOFError, struct.error):
-        # OpenCV decoded it, Pillow does not even know its header: nothing to tell.
-        return marks
+        pass  # OpenCV decoded it, Pillow does not even know its header: nothing to tell.
     return marks
 
 
@@ -159,9 +138,8 @@ def stored_form(data: bytes) -> Mark:
 class PictureSet(Protocol):
     """A data set as far as a check needs it: pictures by number.
 
-    ``load`` returns the encoded file or the ``uint8`` RGB picture ``[H, W, 3]``, and what belongs to it, or raises an
-    ``ImageError``; ``name_of`` returns what a person would call the image: its path, or its place in the archive.
-    ``value_range`` is what ``decode_image`` makes bytes of where samples have more than 8 bits.
+    ``load`` returns the encoded file or the ``uint8`` RGB picture, and what belongs to it, or raises an ``ImageError``;
+    ``name_of`` returns what a person would call the image; for ``value_range`` see ``decode_image``.
     """
 
     value_range: AnyRange
@@ -174,11 +152,7 @@ class PictureSet(Protocol):
 
 
 def load_pixels(dataset: PictureSet, index: int) -> np.ndarray:
-    """Reads and decodes an image; ``uint8`` RGB ``[H, W, 3]``.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
+    """Reads and decodes an image; ``uint8`` RGB ``[H, W, 3]``; ``ImageError`` if it cannot be read."""
     data = dataset.load(index)[0]
     if not isinstance(data, bytes):
         return np.ascontiguousarray(data)
@@ -196,12 +170,7 @@ def _prepare_worker(datasets: Mapping[str, PictureSet]) -> None:
 
 
 class Workers:
-    """A pool of processes that share the data sets.
-
-    Args:
-        datasets: by section of ``DataLoader``.
-        count: processes; 0 does the work in this one.
-    """
+    """A pool of ``count`` processes that share the data sets (by section of ``DataLoader``); 0 works in this one."""
 
     def __init__(self, datasets: Mapping[str, PictureSet], count: int) -> None:
         self.datasets = dict(datasets)
@@ -253,13 +222,8 @@ LINE_EVERY = 10_000
 
 @dataclasses.dataclass
 class Scan:
-    """All that was learnt from reading the images.
-
-    Attributes:
-        datasets: by set, ``Train`` before ``Eval``.
-        records: for each set ``[length]`` of :data:`RECORD`; images left out by a limit bear ``Mark.UNSEEN``.
-        causes: why an image cannot be read, or what it is if its name says otherwise.
-    """
+    """All that was learnt from reading the images: by set, ``Train`` before ``Eval``, records ``[length]`` of
+    :data:`RECORD` (images left out by a limit bear ``Mark.UNSEEN``), and why an image cannot be read, or what it is."""
 
     datasets: Mapping[str, PictureSet]
     records: dict[str, np.ndarray]
@@ -284,12 +248,7 @@ class Scan:
 
 
 def scan_images(workers: Workers, chosen: Mapping[str, np.ndarray]) -> Scan:
-    """Reads images and shows how far it is.
-
-    Args:
-        workers: processes that hold the data sets.
-        chosen: for each set the numbers of the images to read, ``int64`` ``[n]``.
-    """
+    """Reads the images of these numbers (``int64`` ``[n]``) of each set and shows how far it is."""
     records = {part: np.zeros(len(dataset), dtype=RECORD) for part, dataset in workers.datasets.items()}
     for table in records.values():
         table["marks"] = Mark.UNSEEN
@@ -359,12 +318,9 @@ class WantedSize(NamedTuple):
 
 
 def settle_range(datasets: Mapping[str, PictureSet], statement: depth.Statement, found: Findings) -> None:
-    """Gives the sets the range of values that a training would use, and finds one that does not fit the pictures.
+    """Gives the sets the range of values that a training would use, and finds one that does not fit the first set.
 
-    Args:
-        datasets: at least one; the first decides.
-        statement: of the configuration, see ``depth.statement_in``.
-        found: takes the fault.
+    ``statement`` is that of the configuration, see ``depth.statement_in``.
     """
     part, dataset = next(iter(datasets.items()))
     statement, looked_at = depth.settled(statement, lambda index: dataset.load(index)[0], len(dataset))
@@ -379,8 +335,7 @@ def find_image_faults(scan: Scan, found: Findings, wanted: Mapping[str, WantedSi
     """Finds images that are unreadable, empty of content, too small, of odd shape, or stored in an unusual form.
 
     Args:
-        scan: the records.
-        found: takes the faults (``IMAGE_KINDS``).
+        scan, found: the records; takes the faults (``IMAGE_KINDS``).
         wanted: for each set the size that its operators lead to; smaller images are found,
             or much smaller ones where they are enlarged. Left out: any size will do.
     """

@@ -22,11 +22,7 @@ INNER = WIDTH - 2 * MARGIN
 COLUMN = (INNER - 3 * PADDING) // 2
 # The content of a card begins so far down, below its title.
 TOP = PADDING + 34
-SEVERITY_COLOURS: dict[Severity, Colour] = {
-    Severity.ERROR: WRONG,
-    Severity.WARNING: (196, 120, 14),
-    Severity.INFORMATION: UNKNOWN,
-}
+SEVERITY_COLOURS = {Severity.ERROR: WRONG, Severity.WARNING: (196, 120, 14), Severity.INFORMATION: UNKNOWN}
 FINDINGS_SHOWN = 10
 # Classes named where a finding has no pictures.
 NOTES = 20
@@ -131,13 +127,10 @@ def draw_findings(
     caption: Callable[[Picture], str],
     tile: Callable[[Entry, Picture, int], Image.Image] | None = None,
 ) -> Image.Image:
-    """Draws two columns of findings: what it is on the left, the first examples beside it.
+    """Draws two columns of findings, worst first: what it is on the left, the first examples beside it.
 
-    Args:
-        findings: worst first.
-        scan: reads and names the images.
-        caption: what to write below an image besides its name.
-        tile: draws an image of an instance as a square of so many pixels; left out, the image as it is.
+    ``caption`` says what to write below an image besides its name; ``tile`` draws an image of an instance as a square
+    of so many pixels, left out the image as it is.
     """
     tile = tile or (lambda entry, picture, side: thumbnail(scan, picture, side, whole=True))
     shown = findings[:FINDINGS_SHOWN]
@@ -200,12 +193,8 @@ MOST_LETTERS = 130
 
 
 def charts_panel(height: int, charts: Sequence[tuple[float, str, Callable[[Any], None]]]) -> Image.Image:
-    """Draws charts beside each other on a card of ``height`` pixels.
-
-    Args:
-        height: in pixels.
-        charts: for each its share of the width, its title, and what draws it on given axes.
-    """
+    """Draws charts beside each other on a card of ``height`` pixels: for each its share of the width, its title, and
+    what draws it on given axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -219,8 +208,8 @@ def charts_panel(height: int, charts: Sequence[tuple[float, str, Callable[[Any],
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color("#b0b6be")
         axes.tick_params(colors=CHART_SUBTLE, labelsize=9)
-        axes.xaxis.label.set_color(CHART_SUBTLE)
-        axes.yaxis.label.set_color(CHART_SUBTLE)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.label.set_color(CHART_SUBTLE)
         draw(axes)
     prepare_figure(figure)
     canvas.draw()

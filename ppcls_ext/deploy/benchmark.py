@@ -71,7 +71,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """Request: every combination of the lists is measured.
+    """Every combination of the lists is measured.
 
     Attributes:
         models: names (``NAME`` or ``NAME@SIZE``), configurations of detectors (``FILE.yml[@SIZE]``), export folders;
@@ -136,12 +136,7 @@ def find_network(
 
 
 def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = None) -> list[Row]:
-    """Finds and exports what is to be measured.
-
-    Args:
-        request: what to measure.
-        detector_exporter: exports a detector from its configuration (`detection` has one, which this package does not
-            import).
+    """Finds and exports what is to be measured; ``detector_exporter`` is `detection`'s, which this does not import.
 
     Returns:
         A row for each combination. It has the ``folder`` of the export, the ``file_size_mb`` of its files, and of a
@@ -305,16 +300,14 @@ def settle_batch_norms(model: nn.Layer, images: np.ndarray) -> None:
     import paddle
     from paddle.nn.layer.norm import _BatchNormBase
 
-    norms = [layer for layer in model.sublayers() if isinstance(layer, _BatchNormBase)]
-    momenta = [norm._momentum for norm in norms]
-    for norm in norms:
-        norm._momentum = 0.0  # The share of the old statistics.
-        norm.training = True
+    momenta = {layer: layer._momentum for layer in model.sublayers() if isinstance(layer, _BatchNormBase)}
+    for norm in momenta:
+        # The momentum is the share of the old statistics.
+        norm._momentum, norm.training = 0.0, True
     with paddle.no_grad():
         model(paddle.to_tensor(images))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm._momentum = momentum
-        norm.training = False
+    for norm, momentum in momenta.items():
+        norm._momentum, norm.training = momentum, False
 
 
 def use_mean_pooling(model: nn.Layer) -> None:
@@ -511,6 +504,39 @@ def measure_detectors(
         models[folder] |= {stage: subject.statistics(), "boxes": subject.facts["boxes"]}
     samples = rounds * runs
     return {"image": list(image.shape[:2]), "batch": 1, "threads": threads, "samples": samples, "models": models}
+
+
+def training_step(
+    model: nn.Layer, loss_of: Callable[[], Any], kernels: str, rate: float, decay: float
+) -> tuple[Callable[[], float], str]:
+    """Returns one step of training (forward, loss, backward, AdamW), and whose kernels it has: ``fast``, ``paddle``.
+
+    Args:
+        model: to train.
+        loss_of: runs it on a batch.
+        kernels: ``auto`` for the fast CPU kernels, ``paddle`` for Paddle's.
+        rate, decay: learning rate and weight decay.
+    """
+    import paddle
+
+    from ppcls_ext.engine.cpu import use_fast_kernels
+    from ppcls_ext.engine.cpu_update import fuse_update
+
+    model.train()
+    used = use_fast_kernels([model], kernels)
+    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
+    optimizer = paddle.optimizer.AdamW(rate, parameters=trained, weight_decay=decay)
+    if used == "fast":
+        fuse_update(optimizer)
+
+    def step() -> float:
+        loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        return float(loss)
+
+    return step, used
 
 
 def generated_image() -> np.ndarray:

@@ -57,28 +57,22 @@ class Paper(NamedTuple):
 CONVNEXT = Paper("ConvNeXt", "A ConvNet for the 2020s", "2201.03545")
 # By the beginning of a model's name; where two fit, the longer one counts.
 PAPERS: dict[str, Paper] = {
-    "EConvNeXt": Paper(
-        "E-ConvNeXt",
-        "E-ConvNeXt: A Lightweight and Efficient ConvNeXt Variant with Cross-Stage Partial Connections",
-        "2508.20955",
-    ),
+    "EConvNeXt": Paper("E-ConvNeXt", "E-ConvNeXt: A Lightweight and Efficient ConvNeXt Variant with Cross-Stage "
+                       "Partial Connections", "2508.20955"),
     "ConvNeXt": CONVNEXT,
     "ConvNeXtV1": CONVNEXT,
-    "ConvNeXtV2": Paper(
-        "ConvNeXt V2", "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", "2301.00808"
-    ),
+    "ConvNeXtV2": Paper("ConvNeXt V2", "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders",
+                        "2301.00808"),
     "ResNet": Paper("ResNet", "Deep Residual Learning for Image Recognition", "1512.03385"),
-    "ViT": Paper(
-        "Vision Transformer", "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale", "2010.11929"
-    ),
-    "SwinTransformer": Paper(
-        "Swin Transformer", "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", "2103.14030"
-    ),
+    "ViT": Paper("Vision Transformer", "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
+                 "2010.11929"),
+    "SwinTransformer": Paper("Swin Transformer", "Swin Transformer: Hierarchical Vision Transformer using Shifted "
+                             "Windows", "2103.14030"),
     "MobileNetV4": Paper("MobileNetV4", "MobileNetV4: Universal Models for the Mobile Ecosystem", "2404.10518"),
     "EfficientNetV2": Paper("EfficientNetV2", "EfficientNetV2: Smaller Models and Faster Training", "2104.00298"),
     "PPYOLOE": Paper("PP-YOLOE", "PP-YOLOE: An evolved version of YOLO", "2203.16250"),
     "YOLOv10": Paper("YOLOv10", "YOLOv10: Real-Time End-to-End Object Detection", "2405.14458"),
-}
+}  # fmt: skip
 
 
 def paper_of(name: str) -> Paper | None:
@@ -194,11 +188,7 @@ class Latency(_Part):
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """Reads a mapping from a JSON or YAML file.
-
-    Raises:
-        UserError: the file is not there, damaged, or holds something else.
-    """
+    """Reads a mapping from a JSON or YAML file; a UserError if it is not there, damaged, or holds something else."""
     try:
         text = file.read_text(encoding="utf-8")
         value = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
@@ -211,8 +201,9 @@ def read_mapping(file: Path) -> dict[str, Any]:
     return value
 
 
-def _checked(file: str | os.PathLike[str], kind: Any, values: Any) -> Any:
-    """Returns ``values`` as a ``kind``; the first fault is an error with its key."""
+def _checked(file: str | os.PathLike[str], kind: Any, values: Any = None) -> Any:
+    """Returns ``values``, or what ``file`` holds, as a ``kind``; the first fault is an error with its key."""
+    values = read_mapping(Path(file)) if values is None else values
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -221,16 +212,13 @@ def _checked(file: str | os.PathLike[str], kind: Any, values: Any) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """Facts about one model, gathered from files.
+    """Facts about one model, gathered from files; what none of them tells is empty or ``None``.
 
     Attributes:
         model: name of the architecture: ``EConvNeXt_mini``, or ``PPYOLOE with EConvNeXt mini``.
-        task: ``classification`` or ``detection``.
         arguments: of the classifier's constructor.
-        config: the resolved configuration; empty where none is known.
-        config_file: where the resolved configuration stands; ``None`` where none is known.
-        report: ``report.json`` of the run, ``None`` without one.
-        state: ``state.json`` of the checkpoint.
+        config, config_file: the resolved configuration, and where it stands.
+        report, state: ``report.json`` of the run, ``state.json`` of the checkpoint.
         folder: of the run or of the checkpoint.
         weights: the file with the weights that were evaluated.
         pruning: ``report.json`` of ``tools/prune_model.py``, for a pruned network.
@@ -290,11 +278,10 @@ class Source:
     @property
     def date(self) -> str | None:
         """The day of the last line of the training log, as that line says."""
-        log = None if self.folder is None else self.folder / LOG
-        if log is None or not log.is_file():
+        if self.folder is None or not (self.folder / LOG).is_file():
             return None
-        dates = re.findall(r"^(\d{4}-\d\d-\d\d)[ T]", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        return dates[-1] if dates else None
+        text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
+        return next(reversed(re.findall(r"^(\d{4}-\d\d-\d\d)[ T]", text, re.MULTILINE)), None)
 
 
 def read_run(folder: str | os.PathLike[str]) -> Source:
@@ -310,7 +297,7 @@ def read_run(folder: str | os.PathLike[str]) -> Source:
         raise UserError(f"{root}: no such folder")
     places = (root, root / "checkpoints" / "best", root / "checkpoints" / "latest")
     checkpoint = next((each for each in places if (each / STATE).is_file()), None)
-    report = _checked(root / REPORT, Record, read_mapping(root / REPORT)) if (root / REPORT).is_file() else None
+    report = _checked(root / REPORT, Record) if (root / REPORT).is_file() else None
     config_file, pruning = root / CONFIG, None
     if report is not None and report.criterion is not None:
         runs = sorted(file.parent for file in (root / FINE_TUNING).rglob(CONFIG) if "checkpoints" not in file.parts)
@@ -329,8 +316,8 @@ def read_run(folder: str | os.PathLike[str]) -> Source:
     # A detector's run lies one folder deeper than a classifier's.
     for tuning in (root.absolute(), root.absolute().parent):
         if tuning.name == FINE_TUNING and (tuning.parent / REPORT).is_file():
-            pruning = _checked(tuning.parent / REPORT, Record, read_mapping(tuning.parent / REPORT))
-    state = _checked(checkpoint / STATE, Record, read_mapping(checkpoint / STATE)) if checkpoint else Record()
+            pruning = _checked(tuning.parent / REPORT, Record)
+    state = _checked(checkpoint / STATE, Record) if checkpoint else Record()
     config = read_mapping(config_file) if config_file.is_file() else {}
     told, arch = report or Record(), section_of(config, "Arch")
     detects = told.architecture is not None or "architecture" in config
@@ -360,11 +347,8 @@ def detector_name(config: dict[str, Any]) -> str:
 
 
 def changed_arguments(model: str, arguments: Mapping[str, Any]) -> list[str]:
-    """Returns the arguments of a classifier that make its network another one than the published one.
-
-    Raises:
-        ValueError: there is no such model.
-    """
+    """Returns the arguments of a classifier that make its network another one than the published one; a ValueError if
+    there is no such model."""
     defaults = architecture_parameters(model) if arguments else {}
     return [name for name, value in arguments.items()
             if name not in HARMLESS and (name not in defaults or defaults[name].default != value)]  # fmt: skip
@@ -398,10 +382,10 @@ def shown_value(value: Any) -> str:
     if isinstance(value, str):
         return (shown_path(value) if "/" in value or "\\" in value else value) or "''"
     if isinstance(value, Sequence):
-        return f"[{', '.join(shown_value(each) for each in value)}]"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return f"[{', '.join(map(shown_value, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def shown_operators(entries: Any) -> str:
@@ -508,14 +492,8 @@ def input_size(source: Source) -> list[int] | None:
 class Facts(NamedTuple):
     """All that a card is made of. What is ``None`` or empty is told to be unknown, or left out.
 
-    Attributes:
-        source: the model, and the run that trained it.
-        counts: parameters and multiply-adds.
-        export: what was exported.
-        latency: what a benchmark measured of the export, or of the model by its name (with random weights).
-        machine: where it was measured.
-        latency_by_name: whether it was measured by its name.
-        checksum: SHA-256 of the weights.
+    ``latency`` is what a benchmark measured on ``machine`` of the export, or of the model by its name, which has random
+    weights (``latency_by_name``); ``checksum`` is the SHA-256 of the weights.
     """
 
     source: Source
@@ -528,13 +506,9 @@ class Facts(NamedTuple):
 
 
 def gather_facts(
-    source: Source | str | os.PathLike[str] | None = None,
-    *,
-    model: str | None = None,
-    counts: Counts | None = None,
-    export: str | os.PathLike[str] | None = None,
-    benchmark: str | os.PathLike[str] | None = None,
-) -> Facts:
+    source: Source | str | os.PathLike[str] | None = None, *, model: str | None = None, counts: Counts | None = None,
+    export: str | os.PathLike[str] | None = None, benchmark: str | os.PathLike[str] | None = None,
+) -> Facts:  # fmt: skip
     """Collects what files tell of a model, and counts a classifier (which loads Paddle).
 
     Args:
@@ -666,10 +640,8 @@ def write_card(facts: Facts, path: str | os.PathLike[str]) -> str:
 
 
 def models_page(count_of: Callable[[str], tuple[int, int]]) -> str:
-    """Returns docs/models/README.md: a table of all our models.
-
-    Args:
-        count_of: parameters and multiply-adds of a model by its name, with 1000 classes at 224 px.
+    """Returns docs/models/README.md: a table of all our models, of whose names ``count_of`` makes parameters and
+    multiply-adds, with 1000 classes at 224 px.
     """
     rows = []
     for model in list_models():

@@ -11,8 +11,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,20 +40,11 @@ FILE_STEM = "inference"
 
 
 def export_classifier(
-    model: nn.Layer,
-    folder: str | os.PathLike[str],
-    *,
-    model_name: str,
-    class_num: int,
-    image_shape: Sequence[int],
-    preprocess: list[Any],
-    topk: int = 5,
-    classes: Sequence[str] | None = None,
-    images: Mapping[str, ImageSource] | None = None,
-    tolerance: float | None = None,
-    formats: Sequence[str] = ("paddle",),
-    precisions: Sequence[str] = (EXACT,),
-) -> Description:
+    model: nn.Layer, folder: str | os.PathLike[str], *, model_name: str, class_num: int, image_shape: Sequence[int],
+    preprocess: list[Any], topk: int = 5, classes: Sequence[str] | None = None,
+    images: Mapping[str, ImageSource] | None = None, tolerance: float | None = None,
+    formats: Sequence[str] = ("paddle",), precisions: Sequence[str] = (EXACT,),
+) -> Description:  # fmt: skip
     """Exports ``model``, reloads every file with the engine that will run it, and compares that with the model.
 
     Args:
@@ -88,14 +79,9 @@ def export_classifier(
                 "it is no classifier of that many classes"
             )
         description = Description(
-            folder=target,
-            model_name=model_name,
-            class_num=class_num,
-            input_shape=[-1, *image_shape],
-            preprocess=preprocess,
-            topk=min(topk, class_num),
-            classes=list(classes) if classes else None,
-        )
+            folder=target, model_name=model_name, class_num=class_num, input_shape=[-1, *image_shape],
+            preprocess=preprocess, topk=min(topk, class_num), classes=list(classes) if classes else None,
+        )  # fmt: skip
         network = Network(lambda: _Deployed(model), {"image": [None, *image_shape]}, ["logits"])
         write_export(description, network, requests, ClassifierComparison(trained, inputs, tolerance))
     finally:
@@ -105,8 +91,7 @@ def export_classifier(
 
 
 class _Deployed(nn.Layer):
-    """The classifier that is exported: a layer of its own, because ``to_static`` replaces the ``forward`` of its
-    layer."""
+    """The classifier that is exported: its own layer, because ``to_static`` replaces the ``forward`` of its layer."""
 
     def __init__(self, network: nn.Layer) -> None:
         super().__init__()
@@ -152,40 +137,34 @@ class Network:
     suppression: NmsSettings | None = None
     build_raw: Callable[[], nn.Layer] | None = None
     scratch: Path = Path()
-    _onnx: onnx.ModelProto | None = field(default=None, repr=False)
 
+    @cached_property
     def paddle(self) -> list[Path]:
-        """Returns the files ``.json`` and ``.pdiparams`` of the whole network."""
+        """The files ``.json`` and ``.pdiparams`` of the whole network."""
         return self._saved("whole", self.build)
 
+    @cached_property
     def onnx(self) -> onnx.ModelProto:
-        """Returns the network as ONNX, whole and with undamaged epsilons."""
-        if self._onnx is None:
-            if self.suppression is None:
-                self._onnx = convert(*self.paddle(), self.outputs)
-            else:
-                assert self.build_raw is not None
-                raw = convert(*self._saved("raw", self.build_raw), [ANCHOR_BOXES, ANCHOR_SCORES])
-                self._onnx = add_suppression(raw, self.suppression)
-        return self._onnx
+        """The network as ONNX, whole and with undamaged epsilons."""
+        if self.suppression is None:
+            return convert(*self.paddle, self.outputs)
+        assert self.build_raw is not None
+        raw = convert(*self._saved("raw", self.build_raw), [ANCHOR_BOXES, ANCHOR_SCORES])
+        return add_suppression(raw, self.suppression)
 
     def _saved(self, name: str, build: Callable[[], nn.Layer]) -> list[Path]:
-        files = [self.scratch / f"{name}{suffix}" for suffix in (".json", ".pdiparams")]
-        if not files[0].is_file():
-            layer = build()
-            layer.eval()
-            inputs = [paddle.static.InputSpec(list(shape), "float32", name) for name, shape in self.inputs.items()]
-            # Without full_graph the specification would be ignored.
-            paddle.jit.save(paddle.jit.to_static(layer, input_spec=inputs, full_graph=True), str(self.scratch / name))
-        return files
+        layer = build()
+        layer.eval()
+        inputs = [paddle.static.InputSpec(list(shape), "float32", name) for name, shape in self.inputs.items()]
+        # Without full_graph the specification would be ignored.
+        paddle.jit.save(paddle.jit.to_static(layer, input_spec=inputs, full_graph=True), str(self.scratch / name))
+        return [self.scratch / f"{name}{suffix}" for suffix in (".json", ".pdiparams")]
 
 
 def write_export(
-    description: Description | DetectionDescription,
-    network: Network,
-    requests: Sequence[Request],
+    description: Description | DetectionDescription, network: Network, requests: Sequence[Request],
     comparison: Comparison,
-) -> None:
+) -> None:  # fmt: skip
     """Writes an export folder in one step, and only if every artefact agrees with the model.
 
     Args:
@@ -206,12 +185,10 @@ def write_export(
             stem = FILE_STEM if first else f"{FILE_STEM}_{request.precision}"
             files = WRITERS[request.format](network, temporary, stem, request.precision)
             artefact = Artefact(
-                format=request.format,
-                precision=request.precision,
-                model_file=files[0],
+                format=request.format, precision=request.precision, model_file=files[0],
                 weights_file=files[1] if len(files) > 1 else None,
                 checksums={name: sha256_of(temporary / name) for name in files},
-            )
+            )  # fmt: skip
             engines = _open_engines(description, artefact)
             artefact.computed_in = next(iter(engines.values())).computed_in
             try:
@@ -232,7 +209,7 @@ def write_export(
 def _write_paddle(network: Network, folder: Path, stem: str, precision: str) -> list[str]:
     """Writes ``inference.json`` and ``.pdiparams``. The precision is chosen by the engine: all share these files."""
     # A network without weights has one file only.
-    files = {f"{FILE_STEM}{file.suffix}": file for file in network.paddle() if file.is_file()}
+    files = {f"{FILE_STEM}{file.suffix}": file for file in network.paddle if file.is_file()}
     for name, file in files.items():
         shutil.copyfile(file, folder / name)
     return list(files)
@@ -242,7 +219,7 @@ def _write_onnx(network: Network, folder: Path, stem: str, precision: str) -> li
     """Writes ``STEM.onnx``."""
     import onnx
 
-    model = halve_weights(network.onnx()) if precision == "fp16" else network.onnx()
+    model = halve_weights(network.onnx) if precision == "fp16" else network.onnx
     onnx.save(model, str(folder / f"{stem}.onnx"))
     return [f"{stem}.onnx"]
 
@@ -250,7 +227,7 @@ def _write_onnx(network: Network, folder: Path, stem: str, precision: str) -> li
 def _write_openvino(network: Network, folder: Path, stem: str, precision: str) -> list[str]:
     """Writes ``STEM.xml`` and ``STEM.bin``; 16-bit precisions store their weights in float16."""
     openvino = import_openvino()
-    source = network.onnx().SerializeToString()
+    source = network.onnx.SerializeToString()
     try:
         model = openvino.Core().read_model(source)
     except RuntimeError as error:
@@ -262,10 +239,8 @@ def _write_openvino(network: Network, folder: Path, stem: str, precision: str) -
 
 # How each format is written: network, folder, stem of the file names, precision -> names of the files.
 WRITERS: dict[str, Callable[[Network, Path, str, str], list[str]]] = {
-    "paddle": _write_paddle,
-    "onnx": _write_onnx,
-    "openvino": _write_openvino,
-}
+    "paddle": _write_paddle, "onnx": _write_onnx, "openvino": _write_openvino,
+}  # fmt: skip
 
 
 def _open_engines(description: Description | DetectionDescription, artefact: Artefact) -> dict[str, Any]:
@@ -283,8 +258,7 @@ def _open_engines(description: Description | DetectionDescription, artefact: Art
 def example_images() -> dict[str, np.ndarray]:
     """Returns pictures by name, ``uint8`` RGB ``[H, W, 3]``: shapes and lights that photographs come in.
 
-    They are drawn from fixed numbers: smooth light, sharp edges and sensor noise; wide, high, nearly black,
-    overexposed, and smaller than any network's input. They are the same on every machine.
+    They are drawn from fixed numbers, the same on every machine: smooth light, sharp edges and sensor noise.
     """
     generator = np.random.default_rng(20250829)
     return {

@@ -93,19 +93,13 @@ def watch_outputs(layer: nn.Layer) -> tuple[list[list[paddle.Tensor]], Any]:
 def grad_cam(
     model: nn.Layer, layer: nn.Layer, image: paddle.Tensor, label: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds where a classifier sees a class (Grad-CAM: Selvaraju et al., ICCV 2017, equations 1 and 2).
+    """Finds where a classifier sees a class, by default the predicted one, in an image ``[1, 3, H, W]``.
 
-    Args:
-        model: in evaluation mode.
-        layer: see :func:`map_layer`.
-        image: ``[1, 3, H, W]``.
-        label: the class, by default the predicted one; its logit is derived.
+    Grad-CAM: Selvaraju et al., ICCV 2017, equations 1 and 2. Returns how much each place of the map of ``layer`` (see
+    :func:`map_layer`) speaks for the class, ``float32`` ``[h, w]``, at least 0; and the logits ``[K]``.
 
     Raises:
         UserError: the logits do not depend on that layer, or there is no such class.
-
-    Returns:
-        How much each place of the map speaks for it, ``float32`` ``[h, w]``, at least 0; and the logits ``[K]``.
     """
     kept, hook = watch_outputs(layer)
     try:
@@ -133,11 +127,7 @@ def heat_over(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def class_number(wanted: str, predictor: AnyPredictor) -> int | None:
-    """Returns the number of the class that ``--explain`` names, None where it names none.
-
-    Raises:
-        UserError: there is no such class.
-    """
+    """Returns the number of the class that ``--explain`` names, None where it names none; refuses an unknown one."""
     if not wanted or wanted in (predictor.classes or ()):
         return predictor.classes.index(wanted) if wanted and predictor.classes else None
     if predictor.classes is None and wanted.isdecimal():
@@ -149,10 +139,8 @@ def class_number(wanted: str, predictor: AnyPredictor) -> int | None:
 class Features:
     """Gathers features of the images that go through a network, in their order.
 
-    Args:
-        network: gives them, or computes with them last. Of several maps the last one counts, and a map
-            ``[N, C, h, w]`` is averaged over its places.
-        layers: of the network: the features are what the last one of them takes; without them what the network gives.
+    They are what the last one of ``layers`` takes; without layers what the network gives. Of several maps the last one
+    counts, and a map ``[N, C, h, w]`` is averaged over its places.
     """
 
     def __init__(self, network: nn.Layer, layers: Sequence[nn.Layer]) -> None:
@@ -175,15 +163,9 @@ class Features:
     ) -> list[Path]:
         """Writes the features of the readable images, all that were predicted, and a sheet of nearest neighbours.
 
-        Args:
-            predictions: their names are paths of image files.
-            predictor: made them.
-            embeddings: an .npz file: ``features`` ``float32`` ``[N, C]``, ``files``, and ``labels`` where folders are
-                called after classes, empty for other images; the same images give the same bytes.
-            neighbours: a picture.
-
-        Returns:
-            The files that were written.
+        The names of the predictions are paths of image files. The .npz file ``embeddings`` holds ``features``
+        ``float32`` ``[N, C]``, ``files``, and ``labels`` where folders are called after classes, empty for other
+        images; the same images give the same bytes. Returns the files that were written.
         """
         names = [prediction.name for prediction in predictions if prediction.error is None]
         if not names:

@@ -45,11 +45,9 @@ ANCHOR_BOXES, ANCHOR_SCORES = "anchor_boxes", "anchor_scores"
 
 
 def convert(program: Path, weights: Path, outputs: Sequence[str]) -> onnx.ModelProto:
-    """Converts a program, again and again while an epsilon comes out wrong.
+    """Converts a program (files of ``paddle.jit.save``), again and again while an epsilon comes out wrong.
 
-    Args:
-        program, weights: files of ``paddle.jit.save``.
-        outputs: names that the outputs get, in their order.
+    The outputs get the names ``outputs``, in their order.
 
     Raises:
         UserError: the network has an operator that ONNX or Paddle2ONNX has not, or every attempt was damaged.
@@ -168,23 +166,21 @@ def epsilons_of_program(program: Path) -> list[float]:
         found = operator.get(side) or []
         return [value for value in (found if isinstance(found, list) else [found]) if isinstance(value, dict)]
 
-    def kind(operator: dict[str, Any] | None) -> str:
-        return operator["#"].rsplit(".", 1)[-1].removesuffix("_") if operator else ""
-
-    def attribute(operator: dict[str, Any], name: str) -> list[float]:
-        return [one["AT"]["D"] for one in operator["A"] if isinstance(one, dict) and one.get("N") == name][:1]
-
     every = list(operators(json.loads(program.read_text(encoding="utf-8"))))
     makers = {output["%"]: operator for operator in every for output in values(operator, "O")}
     found: list[float] = []
     for operator in every:
-        if kind(operator) in PADDLE_LAYERS:
-            found += attribute(operator, "epsilon")
-        elif kind(operator) in ("sqrt", "rsqrt"):
-            maker = makers.get(values(operator, "I")[0]["%"])
-            if maker and kind(maker) == "scale":
-                found += attribute(maker, "bias")
+        name = "epsilon"
+        if _kind(operator) in ("sqrt", "rsqrt"):
+            operator, name = makers.get(values(operator, "I")[0]["%"], {}), "bias"
+        if _kind(operator) in (PADDLE_LAYERS if name == "epsilon" else {"scale"}):
+            numbers = [one["AT"]["D"] for one in operator["A"] if isinstance(one, dict) and one.get("N") == name]
+            found += numbers[:1]
     return sorted(map(float, found))
+
+
+def _kind(operator: dict[str, Any]) -> str:
+    return operator.get("#", "").rsplit(".", 1)[-1].removesuffix("_")
 
 
 def epsilons_of_graph(model: onnx.ModelProto) -> list[float]:
@@ -213,15 +209,12 @@ def epsilons_of_graph(model: onnx.ModelProto) -> list[float]:
 
 
 def damage(expected: list[float], found: list[float]) -> str | None:
-    """Compares the epsilons of a graph with those of the program that it was made of.
-
-    Returns:
-        What is wrong, as half a sentence; None if nothing is.
+    """Compares the epsilons of a graph with those of the program that it was made of: what is wrong, as half a
+    sentence; None if nothing is.
     """
     if len(expected) != len(found):
         return f"it has {len(found)} epsilons, the model has {len(expected)}"
-    strange = list(found)
-    lost = []
+    strange, lost = list(found), []
     for value in expected:
         same = next((other for other in strange if np.isclose(other, value, rtol=1e-6, atol=0)), None)
         if same is None:
@@ -237,11 +230,7 @@ def damage(expected: list[float], found: list[float]) -> str | None:
 
 
 def check_settings(settings: NmsSettings) -> None:
-    """Checks that ONNX's ``NonMaxSuppression`` can do what ``settings`` say.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Raises a UserError if ONNX's ``NonMaxSuppression`` cannot do what ``settings`` say."""
     problems = {
         "normalized: false": not settings.normalized,
         f"nms_eta: {settings.nms_eta}": settings.nms_eta != 1,
@@ -304,13 +293,8 @@ suppression (float[N, A, 4] anchor_boxes, float[N, C, A] anchor_scores)
 def add_suppression(model: onnx.ModelProto, settings: NmsSettings) -> onnx.ModelProto:
     """Returns a copy of ``model`` that gives detections.
 
-    Args:
-        model: its outputs are ``anchor_boxes`` ``[N, A, 4]`` and ``anchor_scores`` ``[N, C, A]``.
-        settings: see ``check_settings``.
-
-    Returns:
-        A model with the outputs ``boxes`` ``[M, 6]`` (class, score, x1, y1, x2, y2), those of the first image first,
-        and ``count`` ``int32`` ``[N]``.
+    Its outputs ``anchor_boxes`` ``[N, A, 4]`` and ``anchor_scores`` ``[N, C, A]`` become ``boxes`` ``[M, 6]`` (class,
+    score, x1, y1, x2, y2), those of the first image first, and ``count`` ``int32`` ``[N]``.
 
     Raises:
         UserError: see ``check_settings``.

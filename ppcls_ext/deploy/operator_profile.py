@@ -20,20 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from ppcls_ext.deploy.benchmark import (
-    FAILED,
-    MATRIX_SIDE,
-    MEASURED,
-    BenchmarkRequest,
-    Exporter,
-    fastest_product,
-    find_rows,
-    openvino_settings,
-    peak_row,
-    peak_subjects,
-    peak_table,
-    told,
-)
+from ppcls_ext.deploy import benchmark
+from ppcls_ext.deploy.benchmark import FAILED, MATRIX_SIDE, MEASURED, BenchmarkRequest, Exporter
 from ppcls_ext.runtime import DetectionDescription, read_description
 from ppcls_ext.runtime.backends import DEVICE, FLOAT32_HINT, HINTS, choose, import_openvino, open_backend, read_network
 from ppcls_ext.runtime.description import Artefact
@@ -57,9 +45,8 @@ Profile = tuple[float, list[Operator]]
 def profile_operators(request: BenchmarkRequest, detector_exporter: Exporter | None = None) -> dict[str, Any]:
     """Profiles every combination, one after the other.
 
-    Args:
-        request: what to profile; its rounds are those of the machine's peak.
-        detector_exporter: see `find_rows`.
+    ``request`` says what to profile; its rounds are those of the machine's peak. For ``detector_exporter`` see
+    `find_rows`.
 
     Returns:
         ``runs``, ``peaks`` (what products of large matrices reach, see `peak_row`), ``networks``: for each combination
@@ -72,7 +59,7 @@ def profile_operators(request: BenchmarkRequest, detector_exporter: Exporter | N
     """
     import pandas
 
-    networks = [row for row in find_rows(request, detector_exporter) if "threads" in row]
+    networks = [row for row in benchmark.find_rows(request, detector_exporter) if "threads" in row]
     for network in networks:
         if "folder" not in network:
             continue
@@ -97,9 +84,9 @@ def profile_operators(request: BenchmarkRequest, detector_exporter: Exporter | N
                 "milliseconds": milliseconds - float(table["milliseconds"].sum())}  # fmt: skip
         groups = groups.sort_values("milliseconds", ascending=False).to_dict("records")
         network |= {"status": MEASURED, "milliseconds": milliseconds, "groups": [*groups, rest], "operators": operators}
-    peaks = peak_subjects(request.threads, any(network["precision"] == "bf16" for network in networks))
+    peaks = benchmark.peak_subjects(request.threads, any(network["precision"] == "bf16" for network in networks))
     measure_interleaved(peaks, request.rounds, request.runs)
-    return {"runs": request.runs, "peaks": [peak_row(subject) for subject in peaks], "networks": networks}
+    return {"runs": request.runs, "peaks": [benchmark.peak_row(subject) for subject in peaks], "networks": networks}
 
 
 def profile_export(folder: Path, backend: str, precision: str, threads: int, batch: int, runs: int) -> list[Profile]:
@@ -174,7 +161,7 @@ def _profile_openvino(
     description: Any, artefact: Artefact, inputs: Mapping[str, np.ndarray], threads: int, runs: int
 ) -> list[Profile]:
     hint = HINTS["bf16"] if artefact.precision == "bf16" else FLOAT32_HINT
-    settings = {"PERF_COUNT": True, **openvino_settings(hint, threads)}
+    settings = {"PERF_COUNT": True, **benchmark.openvino_settings(hint, threads)}
     compiled = import_openvino().Core().compile_model(read_network(description.folder, artefact), DEVICE, settings)
     flops = {}
     for node in compiled.get_runtime_model().get_ops():
@@ -257,9 +244,9 @@ def operators_page(result: Mapping[str, Any]) -> str:
     for network in result["networks"]:
         names = [network["model"], network["backend"], network["precision"]]
         if network["status"] != MEASURED:
-            table.append([*names, told(network), *[""] * 7])
+            table.append([*names, benchmark.told(network), *[""] * 7])
             continue
-        peak = fastest_product(result["peaks"], COMPUTED_IN.get(network["precision"], ""), network["threads"])
+        peak = benchmark.fastest_product(result["peaks"], COMPUTED_IN.get(network["precision"], ""), network["threads"])
         total = network["milliseconds"]
         gflops = sum(group["gflops"] for group in network["groups"])
         whole = {"operation": "whole run", "implementation": "", "calls": "", "milliseconds": total, "gflops": gflops}
@@ -276,6 +263,6 @@ def operators_page(result: Mapping[str, Any]) -> str:
         "ONNX Runtime's profile, OpenVINO's performance counters, and for Paddle the log of oneDNN; what Paddle "
         f"computes without oneDNN is in '{REST}'. Operations are those of convolutions and matrix products, two for a "
         f"multiply-add; 'of the peak' compares them with a product of two matrices of {MATRIX_SIDE} x {MATRIX_SIDE} on "
-        f"this machine:\n\n{peak_table(result['peaks'])}\n\nThe JSON file holds every operator."
+        f"this machine:\n\n{benchmark.peak_table(result['peaks'])}\n\nThe JSON file holds every operator."
     )
     return f"{text}\n\n{markdown_table(columns, table)}"

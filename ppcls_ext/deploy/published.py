@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PAPER = "E-ConvNeXt paper, arXiv 2508.20955"
 PADDLECLAS = "PaddleClas, docs/zh_CN/models/ImageNet1k"
@@ -11,8 +11,7 @@ CONVNEXT_V2 = (
 )
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """The accuracy of a model as its source states it.
 
     Attributes:
@@ -45,18 +44,16 @@ PUBLISHED: dict[str, Published] = {
     "ConvNeXtV2_tiny": Published(83.0, 224, CONVNEXT_V2),
     "ConvNeXtV2_base": Published(84.9, 224, CONVNEXT_V2),
     "ConvNeXtV2_large": Published(85.8, 224, CONVNEXT_V2),
-    "MobileNetV4_conv_medium": Published(
-        79.9, 320, f"{PADDLECLAS}/MobileNetV4.md; 320 px as in its configuration's evaluation"
-    ),
-    "EfficientNetV2_S": Published(
-        83.9, 384, "google/automl, efficientnetv2/README.md; 384 px as in PaddleClas's configuration"
-    ),
+    "MobileNetV4_conv_medium": Published(79.9, 320, f"{PADDLECLAS}/MobileNetV4.md; 320 px as in its configuration's "
+                                         "evaluation"),
+    "EfficientNetV2_S": Published(83.9, 384, "google/automl, efficientnetv2/README.md; 384 px as in PaddleClas's "
+                                  "configuration"),
     "PPHGNetV2_B0": Published(77.77, 224, f"{PADDLECLAS}/PP-HGNetV2.md; distilled (SSLD)"),
     "ResNet50": Published(76.5, 224, f"{PADDLECLAS}/ResNet.md"),
     "SwinTransformer_tiny_patch4_window7_224": Published(
         81.10, 224, f"{PADDLECLAS}/SwinTransformer.md; the list in README.md there still says 80.69"
     ),
-}
+}  # fmt: skip
 
 CIFAR100_STUDY = "the published CIFAR-100 study of ConvNeXt, ViT and ResNet, as quoted in this project's issue 6"
 # Top-1 on the test images of CIFAR-100. "ResNet" in the source; 44.5 M parameters are those of ResNet-101.

@@ -1,10 +1,5 @@
 """An HTTP demonstration of an export: a page that takes a picture and shows classes or boxes, and a JSON endpoint.
 
-    predictor = ppcls_ext.runtime.load("output/quickstart/export")
-    with OneThread(predictor) as model:
-        server = listen(create_app(model), "127.0.0.1", 8000)
-        run_until_interrupted(server)
-
 Flask and Werkzeug's own threaded server; no Paddle beyond what the export's engine loads. It is a demonstration:
 nothing that a visitor sends chooses a file, pictures are kept in memory and forgotten, and there is no password.
 """
@@ -26,7 +21,7 @@ import time
 import urllib.parse
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 import flask
 import numpy as np
@@ -55,12 +50,9 @@ FORM_OVERHEAD = 16_384
 # Pictures in memory at a time, seconds that a request waits for a place, and seconds of grace when the server stops.
 PLACES, PATIENCE, FAREWELL = 8, 20.0, 10.0
 HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+    "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store",
+}  # fmt: skip
 # The page's own script and style, known by a number that is new for each visit, and nothing from elsewhere.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; img-src blob: data:; connect-src 'self'; "
@@ -73,9 +65,6 @@ class OneThread:
 
     An engine keeps a pool of threads, and Paddle's oneDNN its cached kernels, for every thread that ever called it, and
     every visitor comes with a new one.
-
-    Args:
-        predictor: what ``ppcls_ext.runtime.load`` returned.
 
     Raises:
         UserError: the export's preprocessing does not fit its network (a black picture is tried).
@@ -104,11 +93,7 @@ class OneThread:
 
 
 def is_loopback(host: str) -> bool:
-    """Tells whether only programs of this computer reach ``host``.
-
-    Raises:
-        UserError: ``host`` is not known.
-    """
+    """Tells whether only programs of this computer reach ``host``; a UserError if it is not known."""
     try:
         found = socket.getaddrinfo(host or "?", 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
@@ -117,12 +102,9 @@ def is_loopback(host: str) -> bool:
 
 
 def create_app(
-    model: OneThread,
-    host: str = "127.0.0.1",
-    megabytes: float = 20.0,
-    megapixels: float = 50.0,
+    model: OneThread, host: str = "127.0.0.1", megabytes: float = 20.0, megapixels: float = 50.0,
     patience: float = PATIENCE,
-) -> flask.Flask:
+) -> flask.Flask:  # fmt: skip
     """Builds the application: ``/`` is the page, POST ``/predict`` answers a picture, GET ``/model`` and ``/health``.
 
     Args:
@@ -136,10 +118,9 @@ def create_app(
     Raises:
         UserError: a limit is not positive, or larger than the decoder's own.
     """
-    if not 0 < megabytes <= 1000:
-        raise UserError(f"--max-megabytes must be above 0 and at most 1000, got {megabytes:g}")
-    if not 0 < megapixels <= LARGEST_MEGAPIXELS:
-        raise UserError(f"--max-megapixels must be above 0 and at most {LARGEST_MEGAPIXELS}, got {megapixels:g}")
+    for name, value, most in (("megabytes", megabytes, 1000), ("megapixels", megapixels, LARGEST_MEGAPIXELS)):
+        if not 0 < value <= most:
+            raise UserError(f"--max-{name} must be above 0 and at most {most}, got {value:g}")
     predictor = model.predictor
     detects = isinstance(predictor, DetectionPredictor)
     page = importlib.resources.files("ppcls_ext.deploy").joinpath("serve.html").read_text(encoding="utf-8")
@@ -170,12 +151,13 @@ def create_app(
     @app.errorhandler(HTTPException)
     def as_json(error: HTTPException) -> flask.Response:
         response = error.get_response()
-        messages = {404: "nothing is here; there are /, /predict, /model and /health"}
-        messages[405] = f"{flask.request.method} is not for {flask.request.path}"
+        asked = flask.request
+        messages = {404: "nothing is here; there are /, /predict, /model and /health",
+                    405: f"{asked.method} is not for {asked.path}"}  # fmt: skip
         if isinstance(error, ClientDisconnected):
             messages[400] = "the upload ended before its announced length"
-        if error.code == 413 and flask.request.content_length and flask.request.content_length > most_bytes:
-            messages[413] = too_large(flask.request.content_length)
+        if error.code == 413 and asked.content_length and asked.content_length > most_bytes:
+            messages[413] = too_large(asked.content_length)
         message = messages.get(error.code, error.description)
         response.data = flask.json.dumps({"error": message, "status": error.code})
         response.content_type = "application/json"
@@ -183,13 +165,15 @@ def create_app(
 
     @app.errorhandler(Exception)
     def unforeseen(error: Exception) -> tuple[dict[str, Any], int]:
+        status, text = 500, "an error of this program; see its terminal"
         if model.closed and isinstance(error, RuntimeError | CancelledError):
-            return {"error": "the server is stopping", "status": 503}, 503
-        if isinstance(error, UserError):
+            status, text = 503, "the server is stopping"
+        elif isinstance(error, UserError):
             logger.error("%s", error)
-            return {"error": f"the model cannot be used: {error}", "status": 500}, 500
-        logger.error("a request ended in an error of this program", exc_info=error)
-        return {"error": "an error of this program; see its terminal", "status": 500}, 500
+            text = f"the model cannot be used: {error}"
+        else:
+            logger.error("a request ended in an error of this program", exc_info=error)
+        return {"error": text, "status": status}, status
 
     def too_large(size: int) -> str:
         return f"the picture has {size / 1e6:.1f} MB; at most {megabytes:g} MB are taken"
@@ -253,7 +237,7 @@ def create_app(
         started = time.perf_counter()
         (prediction,) = model([data], **options)
         if prediction.error is not None:
-            flask.abort(422, f"the picture cannot be used: {' '.join(prediction.error.split())}")
+            refuse(prediction.error)
         answer = {
             "task": "detection" if detects else "classification", "model": predictor.model_name, "file": name,
             "type": kind, "milliseconds": round(1000 * (time.perf_counter() - started), 1),
@@ -262,14 +246,19 @@ def create_app(
             answer["preview"] = preview_of(data, getattr(predictor, "enhance", None), predictor.value_range)
         if not detects:
             rows = zip(prediction.class_ids, prediction.labels, prediction.scores, strict=True)
-            rows = [{"class_id": index, "label": label, "score": score} for index, label, score in rows]
-            return {**answer, "predictions": rows}
+            return {**answer, "predictions": [dict(zip(("class_id", "label", "score"), row, strict=True))
+                                              for row in rows]}  # fmt: skip
         rows = zip(prediction.labels.tolist(), prediction.scores.tolist(), prediction.boxes.tolist(), strict=True)
         rows = [{"class_id": index, "label": predictor.label(index), "score": score, "box": box}
                 for index, score, box in rows]  # fmt: skip
         return {**answer, "width": prediction.width, "height": prediction.height, "detections": rows}
 
     return app
+
+
+def refuse(cause: str) -> NoReturn:
+    """Aborts with 422."""
+    flask.abort(422, f"the picture cannot be used: {' '.join(cause.split())}")
 
 
 def read_parameters(values: dict[str, str], detects: bool) -> tuple[dict[str, Any], bool]:
@@ -318,22 +307,20 @@ def check_picture(data: bytes, most_pixels: int) -> str:
         found = kind_of(data)
         if found not in READ:
             flask.abort(415, f"this is {found.words}; it must be one of {', '.join(TYPES)}")
-        flask.abort(422, f"the picture cannot be used: {' '.join(error.cause.split())}")
+        refuse(error.cause)
     return "JPEG" if kind == "MPO" else kind
 
 
 def preview_of(data: bytes, enhance: Any, value_range: AnyRange = None) -> str:
-    """Returns a ``data:`` address of the picture, upright, at most ``PREVIEW_SIDE`` pixels wide and high.
+    """Returns a ``data:`` address of a checked picture, upright, at most ``PREVIEW_SIDE`` pixels wide and high.
 
-    Args:
-        data: an encoded picture that was checked.
-        enhance: raises the contrast of ``uint8`` RGB ``[H, W, 3]``, so that people see what the detector sees; or None.
-        value_range: what the model makes of samples of more than 8 bits, see ``decode_image``.
+    ``enhance`` (or None) raises the contrast of ``uint8`` RGB ``[H, W, 3]``, so that people see what the detector sees;
+    for ``value_range`` see ``decode_image``.
     """
     try:
         pixels = decode_image(data, value_range=value_range)
     except ImageError as error:
-        flask.abort(422, f"the picture cannot be used: {' '.join(error.cause.split())}")
+        refuse(error.cause)
     picture = Image.fromarray(np.ascontiguousarray(pixels if enhance is None else enhance(pixels)))
     picture.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
     # Smaller previews keep every pixel; larger ones are photographs to look at.
@@ -364,12 +351,7 @@ class RequestHandler(WSGIRequestHandler):
 
 
 def listen(app: flask.Flask, host: str, port: int) -> BaseWSGIServer:
-    """Starts to listen; requests are answered from ``run_until_interrupted`` (or ``serve_forever``) on.
-
-    Args:
-        app: of ``create_app``.
-        host: name or address; that of another network than loopback lets other computers in.
-        port: 0 takes any free one; ``server.port`` tells which.
+    """Starts to listen (port 0 takes any free one, ``server.port``); ``run_until_interrupted`` answers requests.
 
     Raises:
         UserError: the port is in use or not allowed, or the host is not an address of this computer.

@@ -28,12 +28,7 @@ FLOAT32 = PRECISIONS[EXACT]
 
 
 class EagerBackend:
-    """Runs a classifier that was not exported, behind the interface of one that was.
-
-    Args:
-        model: images ``[N, 3, H, W]`` -> logits ``[N, class_num]``, or what holds them (see ``logits_of``); is put into
-            evaluation mode.
-    """
+    """Runs a classifier that was not exported, behind the interface of one that was; puts it into evaluation mode."""
 
     computed_in = "float32"
 
@@ -85,13 +80,8 @@ def compare_runs(
 
 
 def relative_error(outputs: np.ndarray, expected: np.ndarray) -> float:
-    """Returns the largest difference of an image's outputs, relative to the largest expected output of that image.
-
-    Args:
-        outputs, expected: ``[N, C]``.
-
-    Returns:
-        The worst image's error; infinite where an output is no number or the shapes differ.
+    """Returns the largest difference of an image's outputs ``[N, C]``, relative to its largest expected output: of the
+    worst image; infinite where an output is no number or the shapes differ.
     """
     if outputs.shape != expected.shape or not (np.isfinite(outputs).all() and np.isfinite(expected).all()):
         return float("inf")
@@ -101,14 +91,8 @@ def relative_error(outputs: np.ndarray, expected: np.ndarray) -> float:
 
 
 def decided(expected: np.ndarray, tolerance: float) -> np.ndarray:
-    """Tells the images whose best class the model itself tells from the second by more than rounding can turn round.
-
-    Args:
-        expected: logits ``[N, C]``.
-        tolerance: of ``relative_error``.
-
-    Returns:
-        ``bool`` ``[N]``; False everywhere for a single class.
+    """Tells the images (``bool`` ``[N]``) whose best class the model tells from the second by more than rounding can
+    turn round; ``expected`` are its logits ``[N, C]``. False everywhere for a single class.
     """
     if expected.shape[1] < 2:
         return np.zeros(len(expected), bool)
@@ -166,13 +150,8 @@ class ClassifierComparison:
 
 @dataclass
 class DetectionFigures:
-    """Result of comparing an engine with the model, over all images so far.
-
-    Attributes:
-        box_error: largest difference of a coordinate, in pixels of the image.
-        score_error: largest difference of a score.
-        matched: detections with a partner; of raw outputs, anchors.
-        tied: detections without one, for a reason that rounding can make.
+    """Result of comparing an engine with the model: the largest differences of a coordinate (in pixels of the image)
+    and of a score, and how many detections (of raw outputs, anchors) have a partner, or a reason to have none.
     """
 
     box_error: float = 0.0
@@ -181,11 +160,7 @@ class DetectionFigures:
     tied: int = 0
 
     def note(self, boxes: np.ndarray, scores: np.ndarray, limits: PrecisionRow) -> None:
-        """Adds the differences of boxes and scores.
-
-        Raises:
-            MismatchError: one is above its limit.
-        """
+        """Adds differences of boxes and scores; raises a MismatchError if one is above its limit."""
         box_error, score_error = (float(np.abs(one).max(initial=0.0)) for one in (boxes, scores))
         if not box_error <= limits.box_px:
             raise MismatchError(f"boxes differ by {box_error:.3g} px, allowed {limits.box_px:.3g} px")
@@ -205,12 +180,9 @@ class DetectorComparison:
     """
 
     def __init__(
-        self,
-        model: DetectionBackend,
-        anchors: DetectionBackend | None,
-        inputs: Mapping[str, Prepared],
+        self, model: DetectionBackend, anchors: DetectionBackend | None, inputs: Mapping[str, Prepared],
         form: OutputForm,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.names, self.form, self.runs = list(inputs), form, all_runs(inputs)
         self.batches = {
             run: (np.stack([one.pixels for one in batch]), np.stack([one.scale_factor for one in batch]))
@@ -233,19 +205,13 @@ class DetectorComparison:
         compare_runs(
             self.runs, engines, lambda engine, name, run: self._compare(engine.detect, run, found[name], limits)
         )
-        return {
-            "images": self.names,
-            "tolerance": {"box_px": limits.box_px, "score": limits.score},
-            "engines": {
-                name: {
-                    "box_error_px": round(figures.box_error, 6),
-                    "score_error": round(figures.score_error, 8),
-                    "compared": figures.matched,
-                    "ties": figures.tied,
-                }
-                for name, figures in found.items()
-            },
-        }
+        measured = {
+            name: {"box_error_px": round(figures.box_error, 6), "score_error": round(figures.score_error, 8),
+                   "compared": figures.matched, "ties": figures.tied}
+            for name, figures in found.items()
+        }  # fmt: skip
+        tolerance = {"box_px": limits.box_px, "score": limits.score}
+        return {"images": self.names, "tolerance": tolerance, "engines": measured}
 
     def _compare(self, detect: Callable[..., Any], run: str, found: DetectionFigures, limits: PrecisionRow) -> None:
         outputs, expected, batch = detect(*self.batches[run]), self.expected[run], self.runs[run]
@@ -254,9 +220,7 @@ class DetectorComparison:
         if self.form.outputs == ["boxes", "count"]:
             counts = outputs[1]
             if counts.shape != expected[1].shape or counts.sum() != len(outputs[0]):
-                raise MismatchError(
-                    f"{len(outputs[0])} boxes for counts {counts.tolist()} of {len(expected[1])} images"
-                )
+                raise MismatchError(f"{len(outputs[0])} boxes, {len(expected[1])} images, counts {counts.tolist()}")
         else:
             for name, values, wanted in zip(self.form.outputs, outputs, expected, strict=True):
                 if values.shape != wanted.shape:
@@ -275,13 +239,9 @@ class DetectorComparison:
 
 
 def compare_detections(
-    rows: np.ndarray,
-    expected: np.ndarray,
-    anchors: tuple[np.ndarray, np.ndarray] | None,
-    selection: NmsSettings | TopkSettings | None,
-    found: DetectionFigures,
-    limits: PrecisionRow = FLOAT32,
-) -> None:
+    rows: np.ndarray, expected: np.ndarray, anchors: tuple[np.ndarray, np.ndarray] | None,
+    selection: NmsSettings | TopkSettings | None, found: DetectionFigures, limits: PrecisionRow = FLOAT32,
+) -> None:  # fmt: skip
     """Compares the detections of one image.
 
     Args:
@@ -343,12 +303,9 @@ def _pair(rows: np.ndarray, expected: np.ndarray, limits: PrecisionRow) -> dict[
 
 
 def _explained(
-    detection: np.ndarray,
-    others: np.ndarray,
-    anchors: tuple[np.ndarray, np.ndarray] | None,
-    selection: NmsSettings | TopkSettings | None,
-    limits: PrecisionRow,
-) -> bool:
+    detection: np.ndarray, others: np.ndarray, anchors: tuple[np.ndarray, np.ndarray] | None,
+    selection: NmsSettings | TopkSettings | None, limits: PrecisionRow,
+) -> bool:  # fmt: skip
     """Whether rounding alone can have kept ``detection`` from being among ``others``."""
     if not isinstance(selection, NmsSettings) or anchors is None:
         # A network without NMS keeps so many of the best.
@@ -363,9 +320,7 @@ def _explained(
         return True
     rivals = others[(others[:, 0] == detection[0]) & (others[:, 1] >= detection[1] - limits.score)]
     overlaps = intersection_over_union(detection[2:], rivals[:, 2:], selection.normalized)
-    lowest = selection.nms_threshold
-    if selection.nms_eta != 1:
-        lowest = min(lowest, LOWEST_ADAPTED * selection.nms_eta)
+    lowest = min(selection.nms_threshold, LOWEST_ADAPTED * selection.nms_eta if selection.nms_eta != 1 else np.inf)
     return bool((overlaps > lowest - limits.overlap).any())
 
 

@@ -31,14 +31,9 @@ def first_samples(loader: Loader) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def as_picture(image: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
-    """Takes back the normalisation.
+    """Takes the normalisation back: ``float32`` ``[3, H, W]`` -> ``uint8`` RGB ``[H, W, 3]``.
 
-    Args:
-        image: of the batch, ``float32`` ``[3, H, W]``.
-        low, high: what the normalisation made of 0 and of 255, for each channel.
-
-    Returns:
-        ``uint8`` RGB ``[H, W, 3]``.
+    ``low`` and ``high`` are what it made of 0 and of 255, for each channel.
     """
     pixels = (image.transpose(1, 2, 0) - low) * (255.0 / (np.asarray(high) - low))
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

@@ -29,31 +29,18 @@ class BadImages:
     """Unreadable images of one data set. Training takes the next one for each, with its label or boxes; an evaluation
     leaves them out, with their label or boxes: none is ever shown as an image of nothing.
 
-    Over the epochs every process meets every image, so each compares its own count with the limit of the whole set.
-
-    Args:
-        images: knows the names.
-        limit: share of the data set above which the run stops.
-        key: dotted key of the limit in the configuration.
-
-    Attributes:
-        names: the images met so far, each once.
+    Over the epochs every process meets every image, so each compares its own count with the limit of the whole set: the
+    share ``limit``, whose dotted key is ``key``. ``names`` are the images met so far, each once.
     """
 
     def __init__(self, images: NamedImages, limit: float, key: str) -> None:
         self.names: list[str] = []
         self._indices: set[int] = set()
         self._causes: dict[str, str] = {}
-        self._images = images
-        self._limit = limit
-        self._key = key
+        self._images, self._limit, self._key = images, limit, key
 
     def note(self, indices: np.ndarray, causes: Sequence[str]) -> None:
-        """Names new unreadable images of a batch.
-
-        Args:
-            indices: ``int64`` ``[N]``, number of an unreadable image or -1.
-            causes: why each of them cannot be read.
+        """Names new unreadable images of a batch: ``indices`` ``int64`` ``[N]``, -1 for the others, and their causes.
 
         Raises:
             UserError: there are more of them than allowed.
@@ -65,11 +52,7 @@ class BadImages:
         self._stop_beyond_limit()
 
     def share(self, world_size: int) -> None:
-        """Adds what the other processes met, so that checkpoint and report name every image; all processes call it.
-
-        Raises:
-            UserError: together there are more of them than allowed.
-        """
+        """Adds what the other processes met, so that checkpoint and report name every image; all processes call it."""
         if world_size == 1:
             return
         met = np.zeros(len(self._images))
@@ -92,11 +75,10 @@ class BadImages:
         if bad <= self._limit * images:
             return
         # Causes are known of those that this process met in this session.
-        shown = ", ".join(
-            f"{name} ({self._causes[name]})" if name in self._causes else name for name in self.names[:SHOWN]
-        )
+        causes = {name: f" ({cause})" for name, cause in self._causes.items()}
+        shown = ", ".join(name + causes.get(name, "") for name in self.names[:SHOWN]) + (" ..." if bad > SHOWN else "")
+        advice = f"-o {self._key}={min(math.ceil(100 * (bad + 1) / images) / 100, 1.0):g}"
         raise UserError(
-            f"{bad} of {images} images cannot be read, more than {self._key} permits: {shown}"
-            f"{' ...' if bad > SHOWN else ''}; mend or remove them, or go on without them by "
-            f"-o {self._key}={min(math.ceil(100 * (bad + 1) / images) / 100, 1.0):g}"
+            f"{bad} of {images} images cannot be read, more than {self._key} permits: {shown}; mend or remove them, "
+            f"or go on without them by {advice}"
         )

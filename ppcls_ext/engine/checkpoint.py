@@ -37,13 +37,11 @@ _FOLDER = re.compile(r"^epoch_(\d+)(?:_step_(\d+))?$")
 
 @dataclasses.dataclass
 class Checkpoint:
-    """Contents of a checkpoint, in memory.
+    """Contents of a checkpoint, in memory; the arrays by structured name.
 
     Attributes:
         state: epoch, step, best metric, history, class names, arch, random states: everything that JSON can hold.
-        model: state of the model by structured name.
-        ema: averaged state, or ``None``.
-        optimizer: optimizer state by structured name, or ``None`` in a folder that was stripped for sharing.
+        optimizer: ``None`` in a folder that was stripped for sharing.
         config: text of the resolved configuration.
         auxiliary: weights that only training needs, such as the projections of a distillation, or ``None``.
     """
@@ -76,13 +74,9 @@ def list_checkpoints(root: Path) -> list[Path]:
 
 
 def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) -> Path:
-    """Writes a checkpoint, points ``latest`` (and ``best``) to it, and removes what is no longer kept.
+    """Writes a checkpoint below ``root``, points ``latest`` (and ``best``) to it, and removes what is no longer kept.
 
-    Args:
-        root: the folder ``checkpoints`` of a run.
-        checkpoint: what to write.
-        keep: how many of the newest stay; the one ``best`` points to stays too.
-        best: whether this is the best one so far; until one was evaluated, the newest counts as the best.
+    The ``keep`` newest stay, and the one ``best`` points to; until one was evaluated, the newest counts as the best.
 
     Raises:
         UserError: the disk is full or cannot be written; every older checkpoint is still there.
@@ -158,33 +152,27 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
-    """Returns the checkpoint that ``--resume`` means.
+    """Returns the checkpoint that ``--resume`` means: ``auto``, a checkpoint's folder, or ``None``.
 
-    ``auto`` means the newest one that is whole: the one that ``latest`` points to, then those before it; each damaged
-    one is named in the log. What lies beyond ``latest`` was left by a run that has since been taken up again from an
-    earlier checkpoint, and comes last.
-
-    Args:
-        resume: ``auto`` (no checkpoint at all: a fresh start), a checkpoint's folder, or ``None``.
-        root: the folder ``checkpoints`` of the run.
+    ``auto`` means the newest one below ``root`` that is whole: the one that ``latest`` points to, then those before it;
+    each damaged one is named in the log. What lies beyond ``latest`` was left by a run that has since been taken up
+    again from an earlier checkpoint, and comes last. Without any the run starts afresh.
 
     Raises:
         UserError: the folder is damaged, foreign or missing; or there are checkpoints, but none is whole.
     """
     if resume is None:
         return None
-    if resume != AUTO:
-        checkpoint = read_checkpoint(Path(resume))
-        logger.info("resuming from %s", resume)
-        return checkpoint
-    folders = list_checkpoints(root)
+    folders = list_checkpoints(root) if resume == AUTO else [Path(resume)]
     latest = position_of((root / LATEST).resolve())
-    if latest is not None:
+    if resume == AUTO and latest is not None:
         folders.sort(key=lambda folder: position_of(folder) <= latest)
     for folder in reversed(folders):
         try:
             checkpoint = read_checkpoint(folder)
         except UserError as error:
+            if resume != AUTO:
+                raise
             logger.warning("%s; trying the one before", error)
             continue
         logger.info("resuming from %s", folder)
@@ -196,12 +184,7 @@ def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
 
 
 def depth_to_continue(data: dict[str, Any], resume: str | None, root: Path) -> depth.Statement:
-    """Returns what a configuration states about the values of its pictures; of ``bits: auto`` the number of its run.
-
-    Args:
-        data: of the configuration.
-        resume, root: see :func:`find_checkpoint`.
-    """
+    """Returns what a configuration states about the values of its pictures; of ``bits: auto`` the number of its run."""
     statement = depth.statement_in(data)
     if not depth.is_auto(statement) or resume is None:
         return statement
@@ -240,16 +223,10 @@ def export_optimizer_state(
 
 
 def import_optimizer_state(
-    optimizer: paddle.optimizer.Optimizer,
-    named_parameters: list[tuple[str, paddle.Tensor]],
-    state: dict[str, np.ndarray],
-    where: str,
-) -> None:
-    """Puts a state that :func:`export_optimizer_state` returned into ``optimizer``.
-
-    Raises:
-        UserError: an entry belongs to no parameter of the model; continuing would silently change the run.
-    """
+    optimizer: paddle.optimizer.Optimizer, named_parameters: list[tuple[str, paddle.Tensor]],
+    state: dict[str, np.ndarray], where: str,
+) -> None:  # fmt: skip
+    """Puts a state of :func:`export_optimizer_state` into ``optimizer``; a UserError if it is of another model."""
     by_name = dict(named_parameters)
     restored: dict[str, Any] = {}
     masters: dict[str, Any] = {}
@@ -257,8 +234,7 @@ def import_optimizer_state(
         name, _, accumulator = key.rpartition("/")
         if name not in by_name:
             raise UserError(f"{where}: holds optimizer state for '{name}', which the model lacks")
-        generated = by_name[name].name
-        tensor = paddle.to_tensor(value)
+        generated, tensor = by_name[name].name, paddle.to_tensor(value)
         if accumulator == MASTER:
             tensor.name = f"{generated}_fp32_master_0"
             masters[generated] = tensor

@@ -41,10 +41,9 @@ def class_weights(
     """
     if isinstance(stated, dict):
         given = {str(name): weight for name, weight in stated.items()}
-        for name in given:
-            if name not in names:
-                classes = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-                raise ValueError(f"there is no class '{name}'{suggestion(name, names)}; the classes: {classes}")
+        if unknown := [name for name in given if name not in names]:
+            classes = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            raise ValueError(f"there is no class '{unknown[0]}'{suggestion(unknown[0], names)}; the classes: {classes}")
         return np.array([given.get(name, 1.0) for name in names], np.float32)
     if not isinstance(stated, str):
         if len(stated) != len(names):
@@ -80,13 +79,8 @@ def by_class(names: Sequence[str], values: np.ndarray, counts: np.ndarray) -> st
 def class_sampling(kind: str, labels: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, str]:
     """Plans an epoch of as many images as the set has, in which rare classes come more often and common ones less.
 
-    Args:
-        kind: ``full`` shows all classes equally often; ``square_root`` goes half the way.
-        labels: ``int64`` ``[N]``.
-        names: of the K classes.
-
-    Returns:
-        How often an epoch shows each image on average, ``[N]``, and a line about it.
+    ``full`` shows all classes equally often; ``square_root`` goes half the way. Returns how often an epoch shows each
+    image of ``labels`` ``[N]`` on average, ``[N]``, and a line about it.
     """
     counts = np.bincount(labels, minlength=len(names))
     shares = np.where(counts > 0, counts ** SAMPLING[kind], 0.0)
@@ -101,16 +95,8 @@ def repeat_sampling(
     """Plans an epoch in which images with rare classes are repeated (Gupta et al., LVIS, arXiv 1908.03195, section 4).
 
     A class in the share f of the images has the factor max(1, sqrt(threshold / f)), an image the largest of those of
-    its classes.
-
-    Args:
-        threshold: classes in a smaller share of the images are repeated.
-        rows, classes: number of the image and of the class of each box, ``int64`` ``[A]``.
-        images: how many there are.
-        names: of the K classes.
-
-    Returns:
-        How often an epoch shows each image on average, ``[images]``, and a line about it.
+    its classes. ``rows`` and ``classes`` are the numbers of the image and of the class of each box, ``int64`` ``[A]``.
+    Returns how often an epoch shows each image on average, ``[images]``, and a line about it.
     """
     pairs = np.unique(np.stack([rows, classes], axis=1), axis=0)
     counts = np.bincount(pairs[:, 1], minlength=len(names))

@@ -42,6 +42,7 @@ from ppcls_ext.arch.convnext import (
 )
 from ppcls_ext.arch.econvnext import Block, ConvBNAct, CSPStage, EffectiveSE
 from ppcls_ext.arch.layers import DropPath, GlobalAveragePool
+from ppcls_ext.arch.masked import LayOut, Pile, Piles
 
 logger = logging.getLogger(__name__)
 kernels: Any = None  # The module of numba kernels, once `accelerate` has loaded it.
@@ -607,6 +608,37 @@ def _activation_layer(kernel: Callable, x: np.ndarray) -> tuple:
     return y.reshape(shape), lambda dy: (back(dy.reshape(len(dy) * dy.shape[1], -1))[0].reshape(shape),)
 
 
+def _run_pile(layer: Pile, x: paddle.Tensor) -> paddle.Tensor:
+    return x if layer.piles is None else _Fused.apply(partial(_moved, layer.piles, _piled, _laid_out), x)
+
+
+def _run_lay_out(layer: LayOut, x: paddle.Tensor) -> paddle.Tensor:
+    return x if layer.piles is None else _Fused.apply(partial(_moved, layer.piles, _laid_out, _piled), x)
+
+
+def _moved(piles: Piles, move: Callable, back: Callable, x: np.ndarray) -> tuple:
+    return move(piles, x), lambda dy: (back(piles, dy),)
+
+
+def _piled(piles: Piles, x: np.ndarray) -> np.ndarray:
+    """See `Pile`."""
+    images, channels, height, width = x.shape
+    rows, columns = height // piles.rows, width // piles.columns
+    patches = x.reshape(images, channels, piles.rows, rows, piles.columns, columns).transpose(0, 2, 4, 1, 3, 5)
+    visible = patches[piles.images, piles.row, piles.column].reshape(images, -1, channels, rows, columns)
+    return np.ascontiguousarray(visible.transpose(0, 2, 1, 3, 4)).reshape(images, channels, -1, columns)
+
+
+def _laid_out(piles: Piles, x: np.ndarray) -> np.ndarray:
+    """See `LayOut`."""
+    images, channels, _, side = x.shape
+    y = np.zeros((images, channels, piles.rows, side, piles.columns, side), np.float32)
+    patches = x.reshape(images, channels, -1, side, side).transpose(0, 2, 1, 3, 4)
+    places = piles.images, piles.row, piles.column
+    y.transpose(0, 2, 4, 1, 3, 5)[places] = patches.reshape(-1, channels, side, side)
+    return y.reshape(images, channels, piles.rows * side, piles.columns * side)
+
+
 def _given(layer: nn.Layer) -> list[paddle.Tensor]:
     """Weight, and bias where there is one."""
     return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
@@ -660,6 +692,8 @@ def _stage_for(run: Callable, layer: nn.Layer) -> Callable | None:
 CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
     CSPStage: partial(_stage_for, _econvnext_stage),
     Stage: partial(_stage_for, _convnext_stage),
+    Pile: lambda layer: _run_pile,
+    LayOut: lambda layer: _run_lay_out,
     nn.Conv2D: _convolution_for,
     nn.BatchNorm2D: _batch_norm_for,
     nn.GELU: lambda layer: None if layer._approximate else _run_gelu,

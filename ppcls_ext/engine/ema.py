@@ -17,21 +17,14 @@ class ExponentialMovingAverage:
     ``d`` rises with the number ``n`` of updates as ``min(decay, (1 + n) / (10 + n))``, so that the average of a short
     run does not remember its random start (the rule of TensorFlow's ``ExponentialMovingAverage``).
 
-    Args:
-        model: the model that is trained; its state is read at every update.
-        decay: the final value of ``d``.
+    The state of ``model`` is read at every update.
     """
 
     def __init__(self, model: paddle.nn.Layer, decay: float) -> None:
-        self._model = model
-        self.decay = decay
-        self.updates = 0
+        self._model, self.decay, self.updates = model, decay, 0
         self._held: frozenset[str] = frozenset()
-        self.average = {
-            name: value.detach().clone().astype("float32")
-            for name, value in model.state_dict().items()
-            if value.is_floating_point()
-        }
+        values = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+        self.average = {name: value.detach().clone().astype("float32") for name, value in values.items()}
 
     @paddle.no_grad()
     def update(self) -> None:
@@ -56,9 +49,7 @@ class ExponentialMovingAverage:
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns the averaged state as arrays, complete: entries that are not averaged are the model's."""
-        state = {name: value.numpy() for name, value in self._model.state_dict().items()}
-        state.update({name: value.numpy() for name, value in self.average.items()})
-        return state
+        return {name: value.numpy() for name, value in {**self._model.state_dict(), **self.average}.items()}
 
     def restore(self, state: dict[str, np.ndarray], updates: int) -> None:
         """Takes over a state that :meth:`state` returned."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
 import random
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -67,12 +68,7 @@ def choose_device(wanted: str, key: str = "Global.device") -> str:
 
 
 def prepare_environment(device: str, seed: int | None, key: str = "Global.device") -> Environment:
-    """Chooses the device, joins the other processes if there are any, and seeds everything.
-
-    Args:
-        device: ``gpu``, ``cpu`` or a custom device of Paddle.
-        seed: the run's seed; 0 if ``None``.
-        key: the configuration's key of the device, for messages.
+    """Chooses the device, joins the other processes if there are any, and seeds everything (0 where there is no seed).
 
     Raises:
         UserError: the processes cannot find each other.
@@ -157,13 +153,8 @@ def barrier(world_size: int) -> None:
 def check_same_start(position: tuple[int, int, int], model: Any, environment: Environment, folder_key: str) -> None:
     """Checks that all processes begin at the same place with the same weights, as copies of one run must.
 
-    They do not where machines share no disk and ``--resume auto`` finds checkpoints on the first one only.
-
-    Args:
-        position: finished epochs, batches of the next one, optimizer steps.
-        model: the network, a ``paddle.nn.Layer``.
-        environment: rank and number of processes.
-        folder_key: the configuration's key of the folder that the processes must share.
+    They do not where machines share no disk and ``--resume auto`` finds checkpoints on the first one only. The position
+    is finished epochs, batches of the next one, optimizer steps; ``folder_key`` names the folder to share.
 
     Raises:
         UserError: a process differs; all of them raise it.
@@ -187,29 +178,23 @@ def check_same_start(position: tuple[int, int, int], model: Any, environment: En
 class InterruptWatch:
     """While open, the first SIGINT or SIGTERM only sets a flag; a second SIGINT stops at once.
 
-    Args:
-        world_size: with several processes the flag is all-reduced now and then, so that all stop after the same update.
+    With several processes the flag is all-reduced now and then, so that all stop after the same update.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self, world_size: int) -> None:
-        self._world_size = world_size
-        self._requested = False
+        self._world_size, self._requested = world_size, False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> InterruptWatch:
         for number in self.SIGNALS:
-            try:
+            # Only the main thread may set handlers; elsewhere the surrounding program decides.
+            with contextlib.suppress(ValueError):
                 self._before[number] = signal.signal(number, self._note)
-            except ValueError:
-                # Only the main thread may set handlers; elsewhere the surrounding program decides.
-                continue
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -47,10 +47,7 @@ class Trunk:
 
 
 def trunk_of(network: nn.Layer) -> Trunk | None:
-    """Returns the depth of a network that has a ``stem`` and ``stages`` with ``blocks``, else ``None``.
-
-    So are E-ConvNeXt, ConvNeXt and PP-YOLOE's CSPResNet.
-    """
+    """Returns the depth of a network with ``stem`` and ``stages`` of ``blocks`` (E-ConvNeXt, ConvNeXt, CSPResNet)."""
     stem, stages = getattr(network, "stem", None), getattr(network, "stages", None)
     if stem is None or stages is None or not all(hasattr(stage, "blocks") for stage in stages):
         return None
@@ -72,12 +69,8 @@ def fine_tune(
     Of G groups (see :meth:`Trunk.groups`), group g from 0 gets the factor backbone_lr_mult * layer_decay^(G - g); what
     follows the trunk learns at the full rate. Every optimizer reads the factors from the parameters at each step.
 
-    Args:
-        model: the whole network.
-        trunk: its stem and stages; ``None`` where they are not known.
-        known: the networks of which they are, for the message.
-        keys: what is wanted.
-        problem: gives the line about a key, which ``section`` stands before.
+    ``trunk`` is ``None`` where stem and stages are not known, which they are of the networks ``known``; ``problem``
+    gives the line about a key, which ``section`` stands before.
 
     Raises:
         UserError: the stem and stages are not known, or not as many.
@@ -94,8 +87,8 @@ def fine_tune(
     for number, (name, layers) in enumerate(groups):
         factor = (keys.backbone_lr_mult or 1.0) * (keys.layer_decay or 1.0) ** (len(groups) - number)
         for parameter in _parameters(layers):
-            rate = parameter.optimize_attr["learning_rate"] * factor
-            parameter.optimize_attr = {**parameter.optimize_attr, "learning_rate": rate}
+            attributes = parameter.optimize_attr
+            parameter.optimize_attr = {**attributes, "learning_rate": attributes["learning_rate"] * factor}
         shown.append(f"{name} {factor:.3g}")
     if wanted != ["freeze_stages"]:
         logger.info("learning rates, times: %s, what follows 1", ", ".join(shown))
@@ -105,9 +98,7 @@ def fine_tune(
 class FrozenStages:
     """A stem and first stages that do not learn until an epoch: no gradient, no decay, fixed batch norms, no drop path.
 
-    Args:
-        model, trunk: the whole network, its stem and stages.
-        keys: ``freeze_stages`` and ``freeze_epochs``.
+    ``keys`` has ``freeze_stages`` and ``freeze_epochs``.
     """
 
     def __init__(self, model: nn.Layer, trunk: Trunk, keys: SharedKeys) -> None:
@@ -122,7 +113,7 @@ class FrozenStages:
         self._before: bool | None = None
 
     def warn_of_random_weights(self, key: str) -> None:
-        """Warns that what is frozen was never trained: ``key`` would name the weights."""
+        """Warns that what is frozen was never trained, for want of ``key``."""
         logger.warning("freeze_stages without %s freezes random weights (%s): little will be learnt", key, self.what)
 
     def hold(self, epoch: int) -> list[str]:
@@ -140,8 +131,8 @@ class FrozenStages:
         if frozen != self._before and (frozen or self._before):
             count = sum(parameter.size for parameter in self.learning)
             until = "" if self.epochs is None else f" to the end of epoch {self.epochs}"
-            logger.info("epoch %d: %s", epoch + 1, f"{self.what} ({count:,} parameters) "
-                        + (f"frozen{until}, batch norms included" if frozen else "learn from here on"))  # fmt: skip
+            outcome = f"frozen{until}, batch norms included" if frozen else "learn from here on"
+            logger.info("epoch %d: %s (%s parameters) %s", epoch + 1, self.what, f"{count:,}", outcome)
         self._before = frozen
         return self.names if frozen else []
 

@@ -50,7 +50,7 @@ ORDER, SAMPLE, BATCH = 1, 2, 3
 
 
 def sample_generator(seed: int, epoch: int, index: int, copy: int = 0) -> np.random.Generator:
-    """For the augmentation of one sample in one epoch; each copy of it has another."""
+    """For the augmentation of a copy of one sample in one epoch."""
     return np.random.default_rng([SAMPLE, seed, epoch, index, copy])
 
 
@@ -60,13 +60,8 @@ def batch_generator(seed: int, epoch: int, batch: int, rank: int) -> np.random.G
 
 
 class SampleKey(NamedTuple):
-    """Identifies one sample to the loader's workers, who need to know nothing else.
-
-    Attributes:
-        epoch: number of the epoch.
-        position: place in the epoch's order, over all processes.
-        index: place in the data set.
-        copy: how often the epoch has shown it before.
+    """Identifies one sample to the loader's workers, who need to know nothing else: its place in the epoch's order,
+    over all processes, and in the data set, and how often the epoch has shown it before.
     """
 
     epoch: int
@@ -101,31 +96,16 @@ class EpochBatchSampler:
     """
 
     def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        in_step: bool = True,
-        factors: np.ndarray | None = None,
-    ) -> None:
+        self, length: int, batch_size: int, shuffle: bool = False, drop_last: bool = False, seed: int = 0,
+        rank: int = 0, world_size: int = 1, in_step: bool = True, factors: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         if batch_size < 1:
             raise ValueError(f"batch_size: must be positive, got {batch_size}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: must be at least 0 and below {world_size}, got {rank}")
-        self.length = length
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.drop_last = drop_last
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.start_batch = 0
-        self.factors = factors
+        self.length, self.batch_size, self.shuffle, self.drop_last = length, batch_size, shuffle, drop_last
+        self.seed, self.rank, self.world_size, self.factors = seed, rank, world_size, factors
+        self.epoch = self.start_batch = 0
         self.shown = length if factors is None else round(float(factors.sum()))
         rest = self.shown % self.global_batch_size
         left_out = rest if drop_last else rest % world_size if in_step else 0
@@ -142,8 +122,7 @@ class EpochBatchSampler:
 
     def set_position(self, epoch: int, start_batch: int = 0) -> None:
         """Chooses the epoch and the first batch of the next iteration; batches before it are skipped, not loaded."""
-        self.epoch = epoch
-        self.start_batch = start_batch
+        self.epoch, self.start_batch = epoch, start_batch
 
     def order(self) -> np.ndarray:
         """Returns the epoch's order of the whole data set, ``int64`` ``[length]``; with ``factors`` of all it shows."""
@@ -165,16 +144,14 @@ class EpochBatchSampler:
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = self.order()
-        copies = np.zeros_like(order) if self.factors is None else _copies(order)
-        epoch = self.epoch
+        copies = np.zeros_like(order) if self.factors is None else copies_before(order)
+        epoch, size = self.epoch, self.global_batch_size
         for number in range(self.start_batch, len(self)):
-            first = number * self.global_batch_size + self.rank
-            last = min((number + 1) * self.global_batch_size, self.used)
-            positions = range(first, last, self.world_size)
+            positions = range(number * size + self.rank, min((number + 1) * size, self.used), self.world_size)
             yield [SampleKey(epoch, position, int(order[position]), int(copies[position])) for position in positions]
 
 
-def _copies(order: np.ndarray) -> np.ndarray:
+def copies_before(order: np.ndarray) -> np.ndarray:
     """Returns how often each entry of an order stands before its place, ``int64`` like ``order``."""
     places = np.argsort(order, kind="stable")
     found = np.empty_like(order)
@@ -194,17 +171,10 @@ class Loader:
     """
 
     def __init__(
-        self,
-        read_batch: Callable[[list[SampleKey]], Arrays],
-        sampler: EpochBatchSampler,
-        convert: Callable[[Arrays], dict[str, paddle.Tensor]],
-        num_workers: int = 0,
-        slot_bytes: int = 0,
-    ) -> None:
-        self.read_batch = read_batch
-        self.sampler = sampler
-        self.convert = convert
-        self.num_workers = num_workers
+        self, read_batch: Callable[[list[SampleKey]], Arrays], sampler: EpochBatchSampler,
+        convert: Callable[[Arrays], dict[str, paddle.Tensor]], num_workers: int = 0, slot_bytes: int = 0,
+    ) -> None:  # fmt: skip
+        self.read_batch, self.sampler, self.convert, self.num_workers = read_batch, sampler, convert, num_workers
         self.ahead = BATCHES_AHEAD * max(num_workers, 1)
         self.slots = shared_slots(self.ahead, slot_bytes) if num_workers > 0 else []
         self.free_slots = list(range(len(self.slots)))
@@ -250,7 +220,6 @@ class Loader:
         return future, slot
 
     def _take(self, future: Future[Arrays], slot: int | None) -> dict[str, paddle.Tensor]:
-        """Waits for a batch and converts it."""
         try:
             arrays = future.result()
             shape = arrays.pop(IN_SLOT, None)
@@ -266,12 +235,8 @@ class Loader:
             return ThreadPoolExecutor(1, thread_name_prefix="batches")
         # A pool of OpenCV's threads does not survive the fork; without one, there is nothing to lose.
         cv2.setNumThreads(1)
-        return ProcessPoolExecutor(
-            self.num_workers,
-            mp_context=multiprocessing.get_context("fork"),
-            initializer=_start_worker,
-            initargs=(self.read_batch, self.slots, os.getpid()),
-        )
+        arguments = (self.read_batch, self.slots, os.getpid())
+        return ProcessPoolExecutor(self.num_workers, multiprocessing.get_context("fork"), _start_worker, arguments)
 
     def close(self) -> None:
         """Ends the workers; a later iteration starts new ones."""

@@ -30,10 +30,8 @@ class EarlyStopping(Section):
     def reason(self, history: Sequence[dict[str, Any]], metric: str, counted_from: int = 0) -> str | None:
         """Returns why the run ends, or ``None`` while it goes on.
 
-        Args:
-            history: one record for each finished epoch.
-            metric: name of the metric; an evaluation that leaves it undefined does not count.
-            counted_from: finished epochs whose evaluations do not count as waited for.
+        Evaluations that leave the metric undefined do not count, nor those of the first ``counted_from`` epochs as
+        waited for.
         """
         best, best_epoch, waited = -math.inf, 0, 0
         for record in history:
@@ -45,23 +43,16 @@ class EarlyStopping(Section):
         if waited < self.patience:
             return None
         delta = f" by more than {self.min_delta:g}" if self.min_delta else ""
-        return (
-            f"{metric} has not risen{delta} above {best:.4f} (epoch {best_epoch}) in {waited} "
-            f"evaluation{'s' if waited > 1 else ''}"
-        )
+        evaluations = "evaluations" if waited > 1 else "evaluation"
+        return f"{metric} has not risen{delta} above {best:.4f} (epoch {best_epoch}) in {waited} {evaluations}"
 
 
 def scale_rate(rate: float, tuned: int | None, images: int, key: str) -> tuple[float, list[str], dict[str, Any]]:
     """Scales a learning rate with the images of a step (linear scaling rule, arXiv 1706.02677, section 2.1).
 
-    Args:
-        rate: as it is stated.
-        tuned: images of a step that it was tuned for; ``None`` leaves it as it is.
-        images: images of a step now: batch size x processes x accumulated batches.
-        key: the configuration's key that states ``tuned``.
-
-    Returns:
-        What every rate of the schedule is multiplied by, what is said of it, and what ``report.json`` holds of it.
+    It was tuned for ``tuned`` images a step, by the configuration's ``key`` (``None`` leaves it as it is); now they are
+    ``images``: batch size x processes x accumulated batches. Returns what every rate of the schedule is multiplied by,
+    what is said of it, and what ``report.json`` holds of it.
     """
     if tuned is None:
         return 1.0, [], {}

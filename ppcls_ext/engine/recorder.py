@@ -32,7 +32,6 @@ class RunFolder:
     """The folder of one run: held by one process, never mixed with another run, its log free of what is done again.
 
     Args:
-        path: the folder.
         active: only rank 0 writes; every method of an inactive folder does nothing.
         key: the configuration's key that chooses the folder, for messages.
         fresh: nobody asked to continue a run, so a folder that holds one is refused, before a byte of it changes.
@@ -42,25 +41,25 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, active: bool, key: str = "Global.output_dir", fresh: bool = False) -> None:
-        self.path = path
-        self.key = key
-        self.active = active
+        self.path, self.key, self.active = path, key, active
         self._log: TextIO | None = None
         self._lock: Any = None
         self._messages: logging.Handler | None = None
         if active:
-            self._lock = lock_folder(path, "another process is training in this folder", self.key)
-            if fresh:
-                self._refuse_second_run()
+            self._lock = lock_folder(path, "another process is training in this folder", key)
+            if fresh and (existing := list_checkpoints(self.checkpoints)):
+                self.close()
+                raise UserError(
+                    f"{path}: already holds a run ({existing[-1].name}); continue it with --resume auto, choose "
+                    f"another {key}, or remove the folder (--overwrite never replaces a run)"
+                )
             # Only now: before this, the file may be another run's.
             self._messages = log_to_file(path / "train.log")
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(value, UserError) and self._messages is not None:
             note_in_files(str(value))
         self.close()
@@ -69,15 +68,6 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
-
-    def _refuse_second_run(self) -> None:
-        """Raises a UserError if the folder holds checkpoints."""
-        if existing := list_checkpoints(self.checkpoints):
-            self.close()
-            raise UserError(
-                f"{self.path}: already holds a run ({existing[-1].name}); continue it with --resume auto, "
-                f"choose another {self.key}, or remove the folder (--overwrite never replaces a run)"
-            )
 
     def write_config(self, text: str) -> None:
         """Writes the resolved configuration."""
@@ -128,20 +118,12 @@ def _is_before(line: str, epoch: int, step: int) -> bool:
         return False
     if not isinstance(record, dict):
         return False
-    number = record.get("epoch", 0)
-    if number <= epoch:
-        return True
-    return record.get("kind") == "step" and number == epoch + 1 and record.get("step", 0) <= step
+    number, is_step = record.get("epoch", 0), record.get("kind") == "step"
+    return number <= epoch or (is_step and number == epoch + 1 and record.get("step", 0) <= step)
 
 
 class Recorder:
-    """Writes the figures of a run into its folder; on every rank but the first it does nothing.
-
-    Args:
-        folder: the run's folder.
-        task: what is trained.
-        progress: where the run stands; its figures are read at each call.
-    """
+    """Writes the figures of a run, as ``progress`` holds them, into its folder; only the first rank does anything."""
 
     def __init__(self, folder: RunFolder, task: Task, progress: RunProgress) -> None:
         self.folder, self.task, self.progress = folder, task, progress
@@ -151,15 +133,10 @@ class Recorder:
         self._source = source_version()
 
     def open(self) -> None:
-        """Starts the loggers, before the first batch.
-
-        Raises:
-            UserError: one of them does not start.
-        """
+        """Starts the loggers, before the first batch; raises a UserError if one of them does not start."""
         options = self.task.options
         if self.folder.active and options.loggers:
-            updates = self.progress.updates
-            self._loggers = Loggers(options.loggers, self.folder.path, options.config, updates)
+            self._loggers = Loggers(options.loggers, self.folder.path, options.config, self.progress.updates)
 
     def step(self, figures: dict[str, float], rate: float) -> None:
         """Records figures of the epoch under way, and the learning rate of the last optimizer step."""
@@ -201,9 +178,7 @@ class Recorder:
     def finish(self, seconds: float, stopped: str | None = None) -> dict[str, Any]:
         """Writes ``report.json`` and ``curves.png``, and says how the run ended; returns the report, on every rank.
 
-        Args:
-            seconds: length of this session.
-            stopped: why the run ended before its last epoch, if it did.
+        ``seconds`` is the length of this session, ``stopped`` why the run ended before its last epoch, if it did.
         """
         task, progress, history = self.task, self.progress, self.progress.history
         self._finished = True

@@ -7,6 +7,7 @@ A new kind of model is trained by a class derived from :class:`Task`; ``classifi
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
@@ -91,13 +92,8 @@ class StepResult:
 
 @dataclasses.dataclass
 class EpochSums:
-    """Sums over the batches of the present epoch on this process.
-
-    Attributes:
-        values: losses and metrics by name.
-        weight: what the values are divided by: images, or batches.
-        images: number of images.
-        seconds: time spent, over all sessions of an interrupted epoch.
+    """Sums over the batches of the present epoch on this process: losses and metrics by name, to be divided by
+    ``weight`` (images, or batches), images, and the seconds over all sessions of an interrupted epoch.
     """
 
     values: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -114,11 +110,8 @@ class EpochSums:
 
     def mean(self) -> dict[str, float]:
         """Returns mean losses and metrics, images per second, and the seconds they took."""
-        return {
-            **{name: value / max(self.weight, 1) for name, value in self.values.items()},
-            "images_per_second": self.images / max(self.seconds, 1e-9),
-            "seconds": self.seconds,
-        }
+        means = {name: value / max(self.weight, 1) for name, value in self.values.items()}
+        return {**means, "images_per_second": self.images / max(self.seconds, 1e-9), "seconds": self.seconds}
 
     def over_ranks(self, world_size: int) -> EpochSums:
         """Returns the sums over all processes; the seconds are this process's, for all work at the same time."""
@@ -238,10 +231,9 @@ class Task(abc.ABC):
             )
         if cut:
             logger.warning("%s: %s; the run goes on, but not to the same numbers", where, cut)
-        try:
+        old_config = self.options.config
+        with contextlib.suppress(yaml.YAMLError):
             old_config = yaml.safe_load(checkpoint.config) or {}
-        except yaml.YAMLError:
-            old_config = self.options.config
         changed = changed_keys(old_config, self.options.config, self.options.without_effect)
         if changed:
             shown = "; ".join([*changed[:SHOWN_CHANGES], *(["..."] if len(changed) > SHOWN_CHANGES else [])])

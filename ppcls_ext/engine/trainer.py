@@ -30,10 +30,7 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """One training run, from its first or next epoch to its report.
 
-    Args:
-        task: what is trained.
-        folder: the folder of the run, held by this process; without ``resume`` a fresh one.
-        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
+    This process holds the folder; ``resume`` is ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
 
     Raises:
         UserError: the checkpoint cannot be continued.
@@ -60,7 +57,7 @@ class Trainer:
     def _compare_plans(self, state: dict[str, Any]) -> None:
         """Says at which learning rate a run goes on that is planned anew; early stopping then waits from here on."""
         progress, epochs = self.progress, self.options.epochs
-        rate = self._next_rate()
+        rate = self.task.rate(progress.updates + 1)
         before, planned = state.get("next_rate", rate), state.get("epochs", epochs)
         replanned = not math.isclose(rate, before, rel_tol=1e-6)
         if replanned and progress.epoch < epochs:
@@ -70,9 +67,6 @@ class Trainer:
             )  # fmt: skip
         if replanned or epochs > planned:
             progress.patience_from = progress.epoch
-
-    def _next_rate(self) -> float:
-        return self.task.rate(self.progress.updates + 1)
 
     def _choose_kernels(self) -> str | None:
         if self.environment.on_gpu or not self.task.networks():
@@ -170,15 +164,10 @@ class Trainer:
         display.advance(**shown, lr=f"{rate:.2e}", **{"images/s": f"{speed:.1f}"})
 
     def _stop_at_bad_loss(self, batch: dict[str, Any], result: StepResult) -> None:
-        """Saves the batch and stops; the weights have not seen its gradient.
-
-        Raises:
-            UserError: always; the message names the step, the file and what to try.
-        """
-        progress = self.progress
-        epoch, step = progress.epoch + 1, progress.step + 1
-        name = f"bad_batch_epoch_{epoch:04d}_step_{step:06d}_rank_{self.environment.rank}.npz"
-        file = self.folder.path / name
+        """Saves the batch and raises a UserError; the weights have not seen its gradient."""
+        epoch, step = self.progress.epoch + 1, self.progress.step + 1
+        rank = self.environment.rank
+        file = self.folder.path / f"bad_batch_epoch_{epoch:04d}_step_{step:06d}_rank_{rank}.npz"
         arrays = {name: value.numpy() for name, value in batch.items()}
         try:
             with atomic_path(file) as temporary:
@@ -190,7 +179,7 @@ class Trainer:
         kept = list_checkpoints(self.folder.checkpoints)
         newest = f"the newest checkpoint is {kept[-1]}" if kept else "nothing was saved yet"
         raise UserError(
-            f"the loss became {result.loss} at epoch {epoch}, batch {step} (optimizer step {progress.updates + 1}"
+            f"the loss became {result.loss} at epoch {epoch}, batch {step} (optimizer step {self.progress.updates + 1}"
             f"{parts}); {outcome}; {newest}; {self.task.advice}"
         )
 
@@ -200,12 +189,9 @@ class Trainer:
         number = progress.epoch + 1
         last = number == options.epochs
         means = progress.sums.over_ranks(self.environment.world_size).mean()
-        record: dict[str, Any] = {"epoch": number, "lr": task.rate(progress.updates), "train": means}
         metrics = task.evaluate() if last or number % options.eval_interval == 0 else None
-        best = False
-        if metrics is not None:
-            record.update(metrics)
-            best = progress.note_best(record, task.metric)
+        record = {"epoch": number, "lr": task.rate(progress.updates), "train": means, **(metrics or {})}
+        best = metrics is not None and progress.note_best(record, task.metric)
         task.end_epoch()
         progress.history.append(record)
         progress.epoch, progress.step, progress.sums = number, 0, EpochSums()
@@ -234,7 +220,7 @@ class Trainer:
                 **task.state(),
                 "data_order": task.data_order(),
                 "epochs": self.options.epochs,
-                "next_rate": self._next_rate(),
+                "next_rate": task.rate(progress.updates + 1),
                 "random": random_states(),
                 "cpu_kernels": self.kernels,
                 "paddle": paddle.__version__,

@@ -5,15 +5,13 @@ same files and name the same cause where one cannot be read. What counts is the 
 
 JPEG has no checksum: libjpeg invents what is missing. But it compares the length of the compressed data with the
 picture, and simplejpeg (libjpeg-turbo, the pixels of OpenCV bit for bit) can refuse what libjpeg only warns of.
-Together with a search for holes these are found: data that end too early; data left over when the picture is complete
-(bytes inserted, or overwritten by others that decode to less); markers in the middle of the data, restart markers out
-of order, codes that no table of the file has; and 128 zeros or more in a row, as lost blocks of a disk leave them,
-where no picture has them.
+Together with a search for holes these are found: data that end too early or are left over, markers in the middle or out
+of order, codes that no table of the file has, and 128 zeros or more in a row, as lost blocks of a disk leave them.
 
-Not found: overwritten data that decode to as many blocks as before, so that the rest of the file fits again, and damage
-behind a header that libjpeg already finds odd. Measured with two photographs, 240 damaged places each: cuts were always
-found; random bytes over 512 and more in 99 of 100 cases, over 64 in 9 of 10; zeros over 512 and more always, in
-progressive files in 9 of 10; a single changed byte in 4 of 10. Whoever must know more needs checksums of the files.
+Not found: overwritten data that decode to as many blocks as before, and damage behind a header that libjpeg already
+finds odd. Measured with two photographs, 240 damaged places each: cuts were always found; random bytes over 512 and
+more in 99 of 100 cases, over 64 in 9 of 10; zeros over 512 and more always, in progressive files in 9 of 10; a single
+changed byte in 4 of 10. Whoever must know more needs checksums of the files.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ that ppdet would take although they are damaged are refused.
 
 from __future__ import annotations
 
-import copy
 import io
 import os
 from typing import Annotated, Any, Literal, NamedTuple
@@ -27,8 +26,8 @@ from ppcls_ext.preprocess.decode import (
     read_bytes,
     rgb_of,
 )  # fmt: skip
-from ppcls_ext.preprocess.depth import RangeWatch, is_deep
-from ppcls_ext.preprocess.operators import MEGAPIXELS, build_operators, check_target, name_of, two_sides
+from ppcls_ext.preprocess.depth import is_deep
+from ppcls_ext.preprocess.operators import MEGAPIXELS, Decoding, build_operators, check_target, two_sides
 from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, deep_form, stated_range
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
@@ -100,7 +99,7 @@ def _decoders_agree(data: bytes) -> bool:
 
 
 def height_and_width(size: int | list[int], argument: str) -> tuple[int, int]:
-    """Returns height and width of a size that may be the side of a square; raises ``ValueError`` on anything else."""
+    """As ``two_sides``, but the height first."""
     return two_sides(size, argument, "[height, width]")
 
 
@@ -367,50 +366,32 @@ RANKS: dict[type[Any], int] = {
 DETECTION_OPERATORS = {operator.__name__: operator for operator in RANKS}
 
 
-class DetectionPipeline:
-    """Operators of this file in a row: callables ``op(image) -> image``. Decoding goes before them."""
+class DetectionPipeline(Decoding):
+    """Operators of this file in a row."""
 
     def __init__(self, operators: list[Any]) -> None:
-        # A decoder of its own, which warns once of pictures that the range of values does not fit.
-        stated = next((operator for operator in operators if isinstance(operator, Decode)), Decode())
-        self.decode = copy.copy(stated)
-        self.decode.note = RangeWatch(self.value_range)
-        self.operators = [operator for operator in operators if not isinstance(operator, Decode)]
-
-    @property
-    def value_range(self) -> AnyRange:
-        """What the decoder makes of samples of more than 8 bits, see ``decode_image``."""
-        return self.decode.value_range
+        super().__init__(operators, Decode)
 
     @property
     def enhancement(self) -> SonarEnhance | None:
         """The operator that raises the contrast of a frame, to show people what the detector sees; None without one."""
         return next((operator for operator in self.operators if isinstance(operator, SonarEnhance)), None)
 
-    def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str | None = None) -> Prepared:
-        """Makes a model input of a path, an encoded file's bytes, or what ``rgb_of`` takes.
-
-        Raises:
-            ImageError: the picture cannot be decoded or does not fit an operator; the message begins with its ``name``.
-        """
-        name = name_of(image, name)
-        try:
-            pixels = self.decode(image, name)
-            height, width = pixels.shape[:2]
-            im_shape, scale_factor, pad = (float(height), float(width)), np.ones(2, dtype=np.float32), NO_PAD
-            resized = False
-            for operator in self.operators:
-                if isinstance(operator, Resize | LetterResize):
-                    if resized:
-                        # What ppdet resizes once is float32 from then on; we keep bytes as long as they hold the same.
-                        pixels = pixels.astype(np.float32, copy=False)
-                    resized = True
-                    factors, im_shape, added = operator.effect(*pixels.shape[:2])
-                    scale_factor = (scale_factor.astype(np.float64) * factors).astype(np.float32)
-                    pad = pad + np.array(added, dtype=np.float32)
-                pixels = operator(pixels)
-        except ImageError as error:
-            raise type(error)(name, error.cause) from error
+    def prepare(self, pixels: np.ndarray) -> Prepared:
+        """Makes a model input of a decoded picture."""
+        height, width = pixels.shape[:2]
+        im_shape, scale_factor, pad = (float(height), float(width)), np.ones(2, dtype=np.float32), NO_PAD
+        resized = False
+        for operator in self.operators:
+            if isinstance(operator, Resize | LetterResize):
+                if resized:
+                    # What ppdet resizes once is float32 from then on; we keep bytes as long as they hold the same.
+                    pixels = pixels.astype(np.float32, copy=False)
+                resized = True
+                factors, im_shape, added = operator.effect(*pixels.shape[:2])
+                scale_factor = (scale_factor.astype(np.float64) * factors).astype(np.float32)
+                pad = pad + np.array(added, dtype=np.float32)
+            pixels = operator(pixels)
         tensor = np.ascontiguousarray(pixels, dtype=np.float32)
         return Prepared(tensor, scale_factor, np.array(im_shape, dtype=np.float32), height, width, pad)
 

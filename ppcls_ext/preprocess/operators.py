@@ -329,42 +329,51 @@ OPERATORS: dict[str, type[Any]] = {
 }
 
 
-def name_of(image: Any, name: str | None) -> str:
-    """Returns what errors call a picture: ``name``, its path when absent."""
-    if name is not None:
-        return name
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
+class Decoding:
+    """Operators behind a decoder of their own, which warns once of pictures that the range of values does not fit.
 
+    Args:
+        operators: callables ``op(image) -> image``.
+        decoder: class of the first one; one without arguments is put in front where there is none.
+    """
 
-class Pipeline:
-    """Deterministic operators in a row: callables ``op(image) -> image``."""
+    def __init__(self, operators: Sequence[Any], decoder: type) -> None:
+        is_stated = bool(operators) and isinstance(operators[0], decoder)
+        self.decode = copy.copy(operators[0]) if is_stated else decoder()
+        self.decode.note = RangeWatch(self.value_range)
+        self.operators = list(operators[1:] if is_stated else operators)
 
-    def __init__(self, operators: Sequence[Any]) -> None:
-        self.operators = list(operators)
-        tell_crops(self.operators)
-        if not self.operators or not isinstance(self.operators[0], DecodeImage):
-            self.operators.insert(0, DecodeImage())
-        # A decoder of its own, which warns once of pictures that the range of values does not fit.
-        self.operators[0] = copy.copy(self.operators[0])
-        self.operators[0].note = RangeWatch(self.value_range)
-
-    def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str | None = None) -> np.ndarray:
-        """Applies the operators to a path, an encoded file's bytes, or what :func:`rgb_of` takes.
-
-        Returns:
-            ``float32`` ``[3, H, W]`` or ``[H, W, 3]``, as the operators say.
+    def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str | None = None) -> Any:
+        """Makes a model input of a path, an encoded file's bytes, or what :func:`rgb_of` takes; see ``prepare``.
 
         Raises:
-            ImageError: the picture cannot be decoded or does not fit an operator; the message begins with its ``name``.
+            ImageError: the picture cannot be decoded or does not fit an operator; the message begins with ``name``, its
+                path when absent.
         """
-        name = name_of(image, name)
+        if name is None:
+            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
         try:
-            decode, *others = self.operators
-            image = decode(image, name)
-            for operator in others:
-                image = operator(image)
+            return self.prepare(self.decode(image, name))
         except ImageError as error:
             raise type(error)(name, error.cause) from error
+
+    @property
+    def value_range(self) -> AnyRange:
+        """What the decoder makes of samples of more than 8 bits, see ``decode_image``."""
+        return self.decode.value_range
+
+
+class Pipeline(Decoding):
+    """Deterministic operators of a classifier in a row."""
+
+    def __init__(self, operators: Sequence[Any]) -> None:
+        super().__init__(operators, DecodeImage)
+        tell_crops(self.operators)
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """Returns ``float32`` ``[3, H, W]`` or ``[H, W, 3]``, as the operators say, of a decoded picture."""
+        for operator in self.operators:
+            image = operator(image)
         return image
 
     def seen_part(self, height: int, width: int) -> tuple[float, float, float, float]:
@@ -382,14 +391,9 @@ class Pipeline:
         return left, top, right, bottom
 
     @property
-    def value_range(self) -> AnyRange:
-        """What the decoder makes of samples of more than 8 bits, see ``decode_image``."""
-        return self.operators[0].value_range
-
-    @property
     def channel_first(self) -> bool:
         """Whether the result is ``[3, H, W]``."""
-        return any(isinstance(op, ToCHWImage) or getattr(op, "channel_first", False) for op in self.operators)
+        return self.decode.channel_first or any(isinstance(operator, ToCHWImage) for operator in self.operators)
 
 
 def split_entry(entry: Any, where: str) -> tuple[str, dict[str, Any]]:

@@ -112,12 +112,9 @@ def turned(pixels: np.ndarray, orientation: Any) -> np.ndarray:
 
 
 def samples_to_image(values: np.ndarray, value_range: AnyRange, largest: int) -> Image.Image:
-    """Returns samples ``[H, W]`` or ``[H, W, 3 or 4]``, as they are stored, as a picture of 8 bits a sample.
+    """Returns finite samples ``[H, W]`` or ``[H, W, 3 or 4]``, as they are stored, as a picture of 8 bits a sample.
 
-    Args:
-        values: finite numbers. Of transparency the upper 8 of 16 bits count.
-        value_range: see :func:`to_bytes`; None takes 0 to ``largest``.
-        largest: the largest whole number that the samples can be.
+    Without a range (see :func:`to_bytes`) it is 0 to ``largest``; of transparency the upper 8 of 16 bits count.
 
     Raises:
         SampleError: without a range, samples are not whole numbers of 16 bits; or the range is still to be found.

@@ -195,18 +195,8 @@ class OpenVinoBackend(Engine):
 
 
 def read_network(folder: Path, artefact: Artefact) -> Any:
-    """Reads an OpenVINO network with the weights that its description names.
-
-    Args:
-        folder: of the export.
-        artefact: names both files, whose checksums ``Artefact.check_files`` compares.
-
-    Returns:
-        The ``openvino.Model``.
-
-    Raises:
-        UserError: the description names no weights, or they do not belong to the network.
-    """
+    """Reads an OpenVINO network with the weights that its description names, whose checksums ``Artefact.check_files``
+    compares; a ``UserError`` if it names none, or they do not belong to the network."""
     model = folder / artefact.model_file
     if artefact.weights_file is None:
         # OpenVINO would look for a file beside the network by itself, one whose checksum nobody knows.
@@ -264,14 +254,8 @@ BACKENDS: dict[str, BackendRow] = {
 def open_backend(
     description: AnyDescription, artefact: Artefact, name: str, threads: int, onednn: bool = True
 ) -> Any:
-    """Loads ``artefact`` of ``description`` into the backend of this name.
-
-    Returns:
-        A ``Backend`` for a classifier, a ``DetectionBackend`` for a detector.
-
-    Raises:
-        UserError: the name is unknown, or its package is not installed.
-    """
+    """Loads ``artefact`` into the backend of this name: a ``Backend`` for a classifier, else a ``DetectionBackend``; a
+    ``UserError`` if the name is unknown, or its package is not installed."""
     row = _row_of(name)
     if not row.is_installed:
         raise UserError(f"backend '{name}' needs the missing package '{row.package}': {row.installation}")
@@ -281,18 +265,10 @@ def open_backend(
 def choose(
     description: AnyDescription, backend: str | None = None, precision: str | None = None
 ) -> tuple[Artefact, str]:
-    """Chooses what to open of an export.
+    """Chooses what to open of an export, and the name of the backend for it.
 
-    Args:
-        description: of the export.
-        backend: a key of ``BACKENDS``; None takes that of the first artefact for which one is installed.
-        precision: the one to take where an export has several; None takes the first.
-
-    Returns:
-        The artefact, and the name of the backend for it.
-
-    Raises:
-        UserError: the export has no such artefact, or no backend for it is installed.
+    Without a backend (a key of ``BACKENDS``), that of the first artefact for which one is installed; without a
+    precision, the first artefact. A ``UserError`` if the export has no such artefact, or no backend is installed.
     """
     wanted = None if backend is None else _row_of(backend).format
     held = ", ".join(artefact.title for artefact in description.artefacts)

@@ -65,60 +65,63 @@ def parse_arguments() -> argparse.Namespace:
         "(-c CONFIG -o Global.pretrained_model=PATH; of a detector -o weights=PATH)."
     )
     add_config_arguments(parser, required=False)
-    parser.add_argument("--model", metavar="DIR", help="export folder of tools/export_model.py, instead of -c")
-    parser.add_argument("--input", nargs="+", metavar="PATH", help="images, folders, or patterns such as "
-                        "'a/*.png'; or a video file, a camera (camera:0) or a stream (rtsp://...)")  # fmt: skip
-    parser.add_argument(
-        "--save", type=Path, metavar="FILE|FOLDER", help="FILE.png: one sheet of all images; FOLDER: one picture each; "
-        "FILE.mp4 or FILE.avi: the frames of a video",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the predictions to FILE "
-                        "(of a video FILE.jsonl: a line for each frame)")  # fmt: skip
+    for option, kind, metavar, words in (
+        ("model", str, "DIR", "export folder of tools/export_model.py, instead of -c"),
+        ("save", Path, "FILE|FOLDER", "FILE.png: one sheet of all images; FOLDER: one picture each; FILE.mp4 or "
+         "FILE.avi: the frames of a video"),
+        ("json", Path, "FILE", "also write the predictions to FILE (of a video FILE.jsonl: a line for each frame)"),
+        ("embeddings", Path, "FILE.npz", "with -c: write the images' features"),
+        ("neighbours", Path, "FILE.png", "with -c: draw each image beside those with the most similar features"),
+        ("topk", int, "K", "classifier: classes to show for each image"),
+        ("threshold", str, "SCORE", f"detector: leave out boxes below this score (default {DRAWN_THRESHOLD}; --coco "
+         "leaves out none unless told), or 'recommended': below the best one of each class, which tools/eval.py found"),
+        ("tile", int, "PIXELS", "detector: cut pictures into tiles of this side, for pictures much larger than the "
+         "network's input"),
+        ("overlap", float, "F", f"share of a tile's side that neighbours have in common ({OVERLAP})"),
+        ("coco", Path, "FILE", "detector: also write COCO results to FILE"),
+        ("annotations", Path, "FILE", "COCO file that numbers images and classes for --coco (default: from 1)"),
+        ("batch-size", int, "N", "images at a time (default 8, or Infer.batch_size)"),
+        ("max-resized-megapixels", float, "MP", "refuse images that would be resized to more (default 64, or as the "
+         "operators say)"),
+        ("backend", str, "NAME", "engine for --model: paddle, onnxruntime or openvino (default: the first in the "
+         "export that is installed)"),
+        ("precision", str, "NAME", "which files of --model, where it holds several precisions"),
+        ("threads", int, "N", "threads for --model (default: all cores)"),
+        ("bits", int, "N", "bits in use where --model gets images with more than 8 bits a sample (default: as in its "
+         "training; see docs/data.md)"),
+        ("every", int, "N", "video: predict every N-th frame (default 1)"),
+    ):  # fmt: skip
+        parser.add_argument(f"--{option}", type=kind, metavar=metavar, help=words)
+    parser.add_argument("--input", nargs="+", metavar="PATH", help="images, folders, or patterns such as 'a/*.png'; or "
+                        "a video file, a camera (camera:0) or a stream (rtsp://...)")  # fmt: skip
     parser.add_argument("--explain", nargs="?", const="", metavar="CLASS", help="with -c: let --save draw what speaks "
                         "for the predicted class or for CLASS; of a detector, for each box (of CLASS)")  # fmt: skip
-    parser.add_argument("--embeddings", type=Path, metavar="FILE.npz", help="with -c: write the images' features")
-    parser.add_argument("--neighbours", type=Path, metavar="FILE.png",
-                        help="with -c: draw each image beside those with the most similar features")  # fmt: skip
-    parser.add_argument("--topk", type=int, metavar="K", help="classifier: classes to show for each image")
-    parser.add_argument("--threshold", metavar="SCORE", help="detector: leave out boxes below this score (default "
-                        f"{DRAWN_THRESHOLD}; --coco leaves out none unless told), or 'recommended': below the best one "
-                        "of each class, which tools/eval.py found")  # fmt: skip
-    parser.add_argument("--class-agnostic", action="store_true", default=None,
-                        help="detector: of boxes that overlap keep the best alone, whatever their classes")
-    parser.add_argument("--tile", type=int, metavar="PIXELS", help="detector: cut pictures into tiles of this side, "
-                        "for pictures much larger than the network's input")  # fmt: skip
-    parser.add_argument("--overlap", type=float, metavar="F",
-                        help=f"share of a tile's side that neighbours have in common ({OVERLAP})")
-    parser.add_argument("--coco", type=Path, metavar="FILE", help="detector: also write COCO results to FILE")
-    parser.add_argument("--annotations", type=Path, metavar="FILE",
-                        help="COCO file that numbers images and classes for --coco (default: from 1)")  # fmt: skip
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default 8, or Infer.batch_size)")
-    parser.add_argument("--max-resized-megapixels", type=float, metavar="MP",
-                        help="refuse images that would be resized to more (default 64, or as the operators say)")
-    parser.add_argument("--backend", metavar="NAME", help="engine for --model: paddle, onnxruntime or openvino "
-                        "(default: the first in the export that is installed)")  # fmt: skip
-    parser.add_argument("--precision", metavar="NAME", help="which files of --model, where it holds several precisions")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads for --model (default: all cores)")
+    for option, words in (
+        ("class-agnostic", "detector: of boxes that overlap keep the best alone, whatever their classes"),
+        ("track", "detector: number the objects, and keep their numbers from frame to frame of a video or of a folder "
+         "of frames"),
+    ):  # fmt: skip
+        parser.add_argument(f"--{option}", action="store_true", default=None, help=words)
     add_overwrite_argument(parser)
-    parser.add_argument("--bits", type=int, metavar="N", help="bits in use where --model gets images with more than 8 "
-                        "bits a sample (default: as in its training; see docs/data.md)")  # fmt: skip
-    parser.add_argument("--every", type=int, metavar="N", help="video: predict every N-th frame (default 1)")
-    parser.add_argument("--track", action="store_true", default=None, help="detector: number the objects, and keep "
-                        "their numbers from frame to frame of a video or of a folder of frames")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
     return parser.parse_args()
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    """Checks what can be told without loading a model.
-
-    Raises:
-        UserError: the command line names no model, two models, no images, or a value out of range.
-    """
-    if (arguments.model is None) == (arguments.config is None):
-        raise UserError("give either --model DIR (an export) or -c CONFIG (weights of a run)")
-    if arguments.model is not None and arguments.override:
-        raise UserError("-o changes a configuration: it goes with -c, not with --model")
+    """Checks what can be told without loading a model; a ``UserError`` names the mistake."""
+    model, config, tile = arguments.model, arguments.config, arguments.tile
+    for is_wrong, message in (
+        ((model is None) == (config is None), "give either --model DIR (an export) or -c CONFIG (weights of a run)"),
+        (model is not None and arguments.override, "-o changes a configuration: it goes with -c, not with --model"),
+        (arguments.explain is not None and arguments.save is None,
+         "--explain draws pictures: say where with --save FILE.png or --save FOLDER"),
+        (arguments.overlap is not None and tile is None, "--overlap is that of tiles: give --tile PIXELS"),
+        (tile is not None and arguments.explain is not None, "--explain looks at whole pictures: leave out --tile"),
+        (arguments.annotations is not None and arguments.coco is None,
+         "--annotations numbers the results of --coco FILE, which is missing"),
+    ):  # fmt: skip
+        if is_wrong:
+            raise UserError(message)
     for option, value in (("--topk", arguments.topk), ("--batch-size", arguments.batch_size),
                           ("--every", arguments.every)):  # fmt: skip
         if value is not None and value < 1:
@@ -129,21 +132,13 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for option in INSIDE:
         if arguments.model is not None and getattr(arguments, option) is not None:
             raise UserError(f"--{option} needs weights (-c CONFIG -o ...): an export has no gradients or features")
-    if arguments.explain is not None and arguments.save is None:
-        raise UserError("--explain draws pictures: say where with --save FILE.png or --save FOLDER")
     for option, suffixes in (("embeddings", [".npz"]), ("neighbours", [".png", ".jpg"])):
         if (file := getattr(arguments, option)) is not None and file.suffix.lower() not in suffixes:
             raise UserError(f"--{option} {file}: must end in {' or '.join(suffixes)}")
     if arguments.threshold is not None:
         arguments.threshold = threshold_of(arguments.threshold, "--threshold")
-    if arguments.overlap is not None and arguments.tile is None:
-        raise UserError("--overlap is that of tiles: give --tile PIXELS")
-    if arguments.tile is not None and arguments.explain is not None:
-        raise UserError("--explain looks at whole pictures: leave out --tile")
     if arguments.tile is not None:
         windows(1, 1, **_tiling(arguments))  # what is out of range is told before the model is loaded
-    if arguments.annotations is not None and arguments.coco is None:
-        raise UserError("--annotations numbers the results of --coco FILE, which is missing")
     if arguments.input:
         check_inputs(arguments, arguments.input)  # a misspelt path is told before the model is loaded
     elif arguments.model is not None:
@@ -151,11 +146,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None:
-    """Returns the video among the inputs, or None for images.
-
-    Raises:
-        UserError: an input is not there, or an option does not go with it.
-    """
+    """Returns the video among the inputs, or None for images; a ``UserError`` if an option does not go with them."""
     source = only_video(inputs)
     if source is None:
         find_images(inputs)
@@ -177,11 +168,7 @@ def check_inputs(arguments: argparse.Namespace, inputs: list[str]) -> str | None
 
 
 def claim(arguments: argparse.Namespace, inputs: list[str] | None, reads: list[Path]) -> None:
-    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files.
-
-    Raises:
-        UserError: there are no inputs, an option does not go with them, or a place may not be written.
-    """
+    """Makes sure that nothing is written onto an image or whatever else is read; ``reads`` are those other files."""
     if not inputs:
         raise UserError(NO_INPUT)
     outputs = [Output(f"--{name}", getattr(arguments, name)) for name in ("json", "coco", "embeddings", "neighbours")]
@@ -218,9 +205,6 @@ def predict(
         read_listing: reads the images and classes of a COCO file for ``--annotations``.
         look_inside: of the arguments and the predictor: returns what draws an explanation (``--explain``), and what
             gathers features while images are predicted and writes them (``--embeddings``, ``--neighbours``), or None.
-
-    Raises:
-        UserError: a mistake on the command line, or one of the options that need these functions without them.
     """
     arguments = parse_arguments()
     set_up_logging(arguments.quiet)
@@ -262,12 +246,8 @@ def predict_images(
         if listing is not None:
             listing.spell_classes_as(predictor.classes or ())
             numbering = numbering_of(listing, images, predictor)
-        tracks = bool(arguments.track)
-        found = predictor(
-            images, batch_size=batch_size, threshold=arguments.threshold, track=tracks,
-            class_agnostic=bool(arguments.class_agnostic), **_tiling(arguments),
-        )  # fmt: skip
-        is_final = tracks or arguments.threshold is not None
+        found = predictor(images, batch_size=batch_size, **_detecting(arguments, arguments.threshold))
+        is_final = arguments.track or arguments.threshold is not None
         predictions: Any = found if is_final else above(found, DRAWN_THRESHOLD)
         if arguments.coco:
             write_json(arguments.coco, coco_results(found, predictor, numbering))
@@ -305,8 +285,7 @@ def predict_video(arguments: argparse.Namespace, predictor: Predictor | Detectio
     every, batch_size = arguments.every or 1, arguments.batch_size or (BATCH_SIZE if arguments.tile else 1)
     if isinstance(predictor, DetectionPredictor):
         threshold = DRAWN_THRESHOLD if arguments.threshold is None else arguments.threshold
-        options: dict[str, Any] = {"threshold": threshold, "track": bool(arguments.track)}
-        options |= {"class_agnostic": bool(arguments.class_agnostic), **_tiling(arguments)}
+        options = _detecting(arguments, threshold)
     else:
         options = {"topk": arguments.topk}
     waiting: deque[Frame] = deque()
@@ -396,6 +375,12 @@ def _tiling(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the arguments of a detector that tell how pictures are cut."""
     overlap = OVERLAP if arguments.overlap is None else arguments.overlap
     return {} if arguments.tile is None else {"tile": arguments.tile, "overlap": overlap}
+
+
+def _detecting(arguments: argparse.Namespace, threshold: float | str | None) -> dict[str, Any]:
+    """Returns the arguments of a detector, for images and for videos."""
+    flags = {"track": bool(arguments.track), "class_agnostic": bool(arguments.class_agnostic)}
+    return {"threshold": threshold, **flags, **_tiling(arguments)}
 
 
 def say(arguments: argparse.Namespace, text: str, end: str = "\n") -> None:

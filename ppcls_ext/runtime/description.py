@@ -72,11 +72,7 @@ class Artefact:
         }
 
     def check_files(self, folder: Path) -> None:
-        """Checks that the files are those that were exported.
-
-        Raises:
-            UserError: a file is missing or was changed since the export.
-        """
+        """Checks that the files are those that were exported; a ``UserError`` if one is missing or was changed."""
         for name in self.files:
             file = folder / name
             if not file.is_file():
@@ -118,11 +114,7 @@ class OutputForm:
         return ["detections"] if isinstance(self.selection, TopkSettings) else ["boxes", "count"]
 
     def rows(self, outputs: Sequence[np.ndarray], inputs: Sequence[Prepared]) -> list[np.ndarray]:
-        """Reads what a backend gave.
-
-        Args:
-            outputs: what ``DetectionBackend.detect`` returns.
-            inputs: the prepared images of the batch.
+        """Reads what ``DetectionBackend.detect`` gave for the prepared images of a batch.
 
         Returns:
             For each image ``float32`` ``[n, 6]``: class, score, x1, y1, x2, y2 in pixels of the image.
@@ -233,11 +225,7 @@ class Export:
 
 @dataclass(kw_only=True)
 class Description(Export):
-    """The content of a classifier's ``inference.yml``.
-
-    Attributes:
-        topk: how many classes a prediction shows.
-    """
+    """The content of a classifier's ``inference.yml``; ``topk``: how many classes a prediction shows."""
 
     topk: int
 
@@ -253,12 +241,7 @@ class Description(Export):
 
 @dataclass(kw_only=True)
 class DetectionDescription(Export):
-    """The content of a detector's ``inference.yml``.
-
-    Attributes:
-        form: what the outputs of the network mean.
-        thresholds: recommended ones, where these very weights were evaluated.
-    """
+    """The content of a detector's ``inference.yml``; thresholds are there where these very weights were evaluated."""
 
     form: OutputForm
     thresholds: Thresholds | None = None

@@ -43,12 +43,7 @@ class NmsSettings:
 
 
 def intersection_over_union(box: np.ndarray, others: np.ndarray, normalized: bool = True) -> np.ndarray:
-    """Returns the overlap of ``box`` ``[4]`` with each of ``others`` ``[N, 4]`` as ``[N]``, 0 to 1.
-
-    Args:
-        box, others: corners x1, y1, x2, y2.
-        normalized: see :class:`NmsSettings`.
-    """
+    """Returns the overlap of ``box`` ``[4]`` (x1, y1, x2, y2) with each of ``others`` ``[N, 4]`` as ``[N]``, 0 to 1."""
     extra = box.dtype.type(0 if normalized else 1)
     x1, y1 = np.maximum(others[:, 0], box[0]), np.maximum(others[:, 1], box[1])
     x2, y2 = np.minimum(others[:, 2], box[2]), np.minimum(others[:, 3], box[3])
@@ -69,13 +64,8 @@ def _area(boxes: np.ndarray, extra: np.floating) -> np.ndarray:
 def suppress(boxes: np.ndarray, scores: np.ndarray, settings: NmsSettings) -> np.ndarray:
     """Thins out the candidates of one image exactly as the operator ``multiclass_nms3`` does.
 
-    Args:
-        boxes: ``float32`` ``[A, 4]``, corners.
-        scores: ``float32`` ``[C, A]``.
-        settings: thresholds and limits.
-
-    Returns:
-        ``float32`` ``[K, 6]``: class, score, x1, y1, x2, y2; class by class, the best of each class first.
+    ``boxes`` are ``float32`` ``[A, 4]``, corners, and ``scores`` ``[C, A]``. Returns ``float32`` ``[K, 6]``: class,
+    score, x1, y1, x2, y2; class by class, the best of each class first.
     """
     boxes = np.ascontiguousarray(boxes, dtype=np.float32)
     kept: list[tuple[int, int]] = []
@@ -111,15 +101,8 @@ def _suppress_in_order(boxes: np.ndarray, order: np.ndarray, settings: NmsSettin
 
 
 def suppress_across_classes(rows: np.ndarray, settings: NmsSettings) -> np.ndarray:
-    """Thins out the detections of one image whatever their classes: of two that overlap, the better one stays.
-
-    Args:
-        rows: ``float32`` ``[n, 6]``: class, score, x1, y1, x2, y2.
-        settings: ``nms_threshold`` and ``normalized`` of them.
-
-    Returns:
-        The rows that stay, in their order.
-    """
+    """Thins out the detections of one image, ``float32`` ``[n, 6]`` (class, score, x1, y1, x2, y2), whatever their
+    classes: of two that overlap, the better one stays. Keeps the order."""
     kept = _suppress_in_order(rows[:, 2:], np.argsort(-rows[:, 1], kind="stable"), settings)
     return rows[np.sort(np.array(kept, np.int64))]
 
@@ -149,12 +132,8 @@ class TopkSettings:
     def select(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Takes the ``keep`` anchors whose best class scores highest, and of their classes the ``keep`` best.
 
-        Args:
-            boxes: ``float32`` ``[A, 4]``, corners.
-            scores: ``float32`` ``[C, A]``.
-
-        Returns:
-            ``float32`` ``[min(keep, A), 6]``: class, score, x1, y1, x2, y2; the best first.
+        ``boxes`` and ``scores`` as of :func:`suppress`. Returns ``float32`` ``[min(keep, A), 6]``: class, score, x1,
+        y1, x2, y2; the best first.
         """
         keep = min(self.keep, len(boxes))
         anchors = np.argsort(-scores.max(axis=0), kind="stable")[:keep]

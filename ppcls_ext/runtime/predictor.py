@@ -194,7 +194,24 @@ def prepare_input(pipeline: Pipeline, image: ImageSource, name: str, expected: S
     return np.ascontiguousarray(prepared, dtype=np.float32)
 
 
-class Predictor:
+class _AnyPredictor:
+    """What the predictors of both tasks know."""
+
+    def __init__(
+        self, backend: Any, classes: Sequence[str] | None, input_shape: Sequence[int], model_name: str
+    ) -> None:
+        self.backend = backend
+        self.classes = list(classes) if classes else None
+        self.input_shape = list(input_shape)
+        self.model_name = model_name
+        self._lock = threading.Lock()
+
+    def label(self, number: int) -> str:
+        """Returns the name of class ``number``, or the number where names are unknown."""
+        return self.classes[number] if self.classes and number < len(self.classes) else str(number)
+
+
+class Predictor(_AnyPredictor):
     """Prepares images, runs the network and names the best classes.
 
     Threads may share one: the network runs for one of them at a time.
@@ -217,13 +234,9 @@ class Predictor:
         input_shape: Sequence[int],
         model_name: str = "model",
     ) -> None:
-        self.backend = backend
+        super().__init__(backend, classes, input_shape, model_name)
         self.pipeline = pipeline
-        self.classes = list(classes) if classes else None
         self.topk = topk
-        self.input_shape = list(input_shape)
-        self.model_name = model_name
-        self._lock = threading.Lock()
 
     @property
     def value_range(self) -> AnyRange:
@@ -271,11 +284,6 @@ class Predictor:
         """Makes one model input ``float32`` ``[3, H, W]``; see ``prepare_input``."""
         return prepare_input(self.pipeline, image, name, self.input_shape[1:])
 
-    def label(self, number: int) -> str:
-        """Returns the name of class ``number``, or the number where names are unknown."""
-        return self.classes[number] if self.classes and number < len(self.classes) else str(number)
-
-
 @dataclass
 class DetectionPrediction:
     """The detections in one image, best first; empty, with the reason in ``error``, if the image was unreadable.
@@ -316,7 +324,7 @@ def tracked(found: Iterable[DetectionPrediction], tracker: Tracker) -> Iterator[
         yield prediction
 
 
-class DetectionPredictor:
+class DetectionPredictor(_AnyPredictor):
     """Prepares images, runs the network and reads boxes from its outputs.
 
     Threads may share one: the network runs for one of them at a time.
@@ -347,17 +355,13 @@ class DetectionPredictor:
         value_range: AnyRange = None,
         thresholds: Thresholds | None = None,
     ) -> None:
-        self.backend = backend
+        super().__init__(backend, classes, input_shape, model_name)
         self.thresholds = thresholds
-        self.classes = list(classes) if classes else None
         self.class_num = class_num
-        self.input_shape = list(input_shape)
         self.form = form
-        self.model_name = model_name
         self.enhance = enhance
         self.value_range = value_range
         self._prepare = prepare
-        self._lock = threading.Lock()
 
     def __call__(
         self,
@@ -485,17 +489,8 @@ class DetectionPredictor:
             )
         return prepared
 
-    def label(self, number: int) -> str:
-        """Returns the name of class ``number``, or the number where names are unknown."""
-        return self.classes[number] if self.classes and number < len(self.classes) else str(number)
-
-
 def threshold_of(value: float | str, name: str = "threshold") -> float | str:
-    """Returns a score threshold: a number from 0 to 1, or ``"recommended"``; ``name`` is what messages call it.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """Returns a score threshold: a number from 0 to 1, or ``"recommended"``; ``name`` is what messages call it."""
     if value == RECOMMENDED:
         return RECOMMENDED
     try:

@@ -235,13 +235,8 @@ def draw_prediction(
 ) -> Image.Image:
     """Draws boxes with their classes and the objects' numbers, or around a classifier's picture its best class.
 
-    Args:
-        pixels: ``uint8`` RGB ``[H, W, 3]``; a frame is drawn with the contrast that the detector is given.
-        prediction: of this picture.
-        predictor: knows the names of the classes, and how frames are enhanced.
-
-    Returns:
-        A picture of the same size, or of a whole number of times this size.
+    ``pixels`` are ``uint8`` RGB ``[H, W, 3]``; a frame is drawn with the contrast that the detector is given. The
+    result has the same size, or a whole number of times this size.
     """
     if isinstance(prediction, Prediction):
         height, width = pixels.shape[:2]

@@ -31,15 +31,8 @@ POSITION, VELOCITY = 1 / 20, 1 / 160
 
 @dataclass
 class Track:
-    """An object.
-
-    Attributes:
-        state: ``[4, 2]``: value and change a frame of centre x, centre y, width and height.
-        covariance: ``[4, 2, 2]`` of each row of ``state``.
-        label: its class.
-        identity: its number, from 1; 0 as long as it was seen in one frame only.
-        missed: frames since it was seen.
-    """
+    """An object: ``state`` ``[4, 2]`` holds value and change a frame of centre x, centre y, width and height,
+    ``covariance`` ``[4, 2, 2]`` that of each row; the identity is 0 as long as it was seen in one frame only."""
 
     state: np.ndarray
     covariance: np.ndarray
@@ -83,11 +76,7 @@ class Track:
 class Tracker:
     """Gives boxes the numbers of the objects that they show; one tracker for one video.
 
-    Args:
-        thresholds: for each class the score from which a box is a high one, and may begin an object.
-
-    Raises:
-        UserError: SciPy is missing.
+    ``thresholds``: for each class the score from which a box is a high one, and may begin an object. Needs SciPy.
     """
 
     def __init__(self, thresholds: Sequence[float] | np.ndarray) -> None:
@@ -106,15 +95,10 @@ class Tracker:
         return scores >= self.thresholds[labels]
 
     def update(self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Takes in the next frame.
+        """Takes in boxes ``[n, 4]`` (x1, y1, x2, y2), scores ``[n]`` and classes ``[n]`` of the next frame.
 
         An object gets its number in the second frame in which it is seen (those of the first frame at once), so that
         what flickers up once is not counted.
-
-        Args:
-            boxes: ``[n, 4]``: x1, y1, x2, y2.
-            scores: ``[n]``.
-            labels: ``[n]``: numbers of the classes.
 
         Returns:
             ``int64`` ``[n]``: the number of the object that each box shows, from 1; 0 for none.

@@ -41,13 +41,7 @@ SILENT = "-8"
 
 
 class Frame(NamedTuple):
-    """One frame.
-
-    Attributes:
-        number: of all frames of the source, from 0.
-        seconds: since its beginning.
-        pixels: ``uint8`` RGB ``[H, W, 3]``.
-    """
+    """One frame: its number of all frames of the source, seconds since its beginning, ``uint8`` RGB ``[H, W, 3]``."""
 
     number: int
     seconds: float
@@ -55,11 +49,8 @@ class Frame(NamedTuple):
 
 
 def only_video(inputs: Sequence[str]) -> str | None:
-    """Returns the video file, camera (``camera:0``) or stream (``rtsp://...``) among the inputs by its name, or None.
-
-    Raises:
-        UserError: there is something else beside it.
-    """
+    """Returns the video file, camera (``camera:0``) or stream (``rtsp://...``) among the inputs by its name, or None; a
+    ``UserError`` if there is something else beside it."""
     for source in inputs:
         name = source.lower()
         is_file = Path(name).suffix in SUFFIXES and not os.path.isdir(source)
@@ -76,22 +67,17 @@ def shown(source: str) -> str:
 
 
 class Video:
-    """An open video file, camera or stream.
+    """An open video file, camera (``camera:NUMBER``) or stream (``rtsp://host/path``); a ``UserError`` if it cannot be
+    opened.
 
     A camera and a stream are read by a thread, and whoever is slower gets the newest frame and not a growing queue of
     old ones; ``passed_over`` counts the others.
-
-    Args:
-        source: a file, ``camera:NUMBER``, or an address such as ``rtsp://host/path``.
 
     Attributes:
         name: of the source, for people.
         is_live: a camera or a stream.
         rate: frames a second.
         total: frames that a file says it has, else 0.
-
-    Raises:
-        UserError: it cannot be opened.
     """
 
     def __init__(self, source: str) -> None:
@@ -129,11 +115,7 @@ class Video:
         self.total = int(total) if not self.is_live and 0 < total < 1e9 else 0
 
     def frames(self, every: int = 1) -> Iterator[Frame]:
-        """Reads the frames, once; of ``every`` so many one, the first among them.
-
-        Raises:
-            UserError: not a single frame can be read.
-        """
+        """Reads the frames, once; of ``every`` so many one, the first among them. A ``UserError`` if there is none."""
         number = -1
         for number, image in self._newest(every) if self.is_live else self._all(every):
             if image is not None:
@@ -202,12 +184,7 @@ def _opened(*arguments: Any) -> cv2.VideoCapture:
 
 class VideoFile:
     """Writes frames to a video, as many in a second as it plays: those of a slow camera repeatedly, so that the video
-    takes as long as what it shows.
-
-    Args:
-        path: its suffix is one of ``CODECS``.
-        rate: frames a second.
-    """
+    takes as long as what it shows. The suffix is one of ``CODECS``."""
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path = path
@@ -217,11 +194,8 @@ class VideoFile:
         self._size = (0, 0)
 
     def write(self, pixels: np.ndarray, seconds: float) -> None:
-        """Adds a picture ``uint8`` RGB ``[H, W, 3]`` that was taken at this time; the first one decides the size.
-
-        Raises:
-            UserError: OpenCV cannot write such a video.
-        """
+        """Adds a picture ``uint8`` RGB ``[H, W, 3]`` that was taken at this time; the first one decides the size. A
+        ``UserError`` if OpenCV cannot write such a video."""
         if self._writer is None:
             # The codecs want even sides.
             self._size = (pixels.shape[1] // 2 * 2, pixels.shape[0] // 2 * 2)
@@ -238,11 +212,7 @@ class VideoFile:
             self._written += 1
 
     def close(self) -> None:
-        """Ends the video.
-
-        Raises:
-            UserError: it cannot be read again: OpenCV says nothing where it cannot write.
-        """
+        """Ends the video; a ``UserError`` if it cannot be read again: OpenCV says nothing where it cannot write."""
         if self._writer is not None:
             self._writer.release()
             written = _opened(str(self.path), cv2.CAP_FFMPEG)

@@ -59,7 +59,7 @@ class Document:
         while key:
             if key in self.lines:
                 return self.lines[key]
-            key = parent_key(key)
+            key = key[: max(key.rfind("."), key.rfind("["), 0)]
         return str(self.path)
 
     def is_overridden(self, key: str) -> bool:
@@ -82,21 +82,10 @@ class Document:
         holder[last] = value
 
 
-def parent_key(key: str) -> str:
-    """Returns ``A.b`` for ``A.b[0]`` and ``A.b.c``; an empty string for a key at the top."""
-    cut = max(key.rfind("."), key.rfind("["))
-    return key[:cut] if cut > 0 else ""
-
-
 def load_config_file(
     path: str | Path, overrides: Sequence[str] = (), loader: type[ConfigLoader] = ConfigLoader
 ) -> Document:
-    """Reads a YAML file and applies ``KEY.SUB=VALUE`` changes.
-
-    Args:
-        path: the file.
-        overrides: the changes.
-        loader: reads the file; one of its own has constructors for tags such as ``!COCODataSet``.
+    """Reads a YAML file with ``loader``, whose own kinds have constructors for tags, and applies ``KEY.SUB=VALUE``.
 
     Raises:
         UserError: the file is missing, is no YAML, holds a key twice or is not a mapping; a change has no ``=``, names
@@ -222,28 +211,18 @@ def apply_override(document: Document, change: str) -> None:
         refusal = f"{error}; if a text is meant, quote it: -o '{key}={json.dumps(text, ensure_ascii=False)}'"
     holder: Any = document.data
     dotted = ""
-    for position, part in enumerate(parts):
-        last = position == len(parts) - 1
-        is_text = isinstance(_entry(holder, part), str) and not isinstance(value, dict | list)
-        if last and is_text and not is_empty(text) and text.lower() not in _TRUTH:
-            value, refusal = parse_text(text), ""
-        if isinstance(holder, list):
-            index = _list_index(change, dotted, holder, part)
-            dotted = f"{dotted}[{index}]"
-            if last:
-                holder[index] = value
-            holder = holder[index]
-        elif isinstance(holder, dict):
-            name = str(part)
-            dotted = f"{dotted}.{name}" if dotted else name
-            if last:
-                holder[name] = value
-            elif holder.get(name) is None:
-                holder[name] = {}
-                document.lines[dotted] = f"-o {change}"
-            holder = holder[name]
-        else:
-            raise UserError(f"-o {change}: '{dotted}' holds the value {holder!r} and has no keys below it")
+    for part in parts[:-1]:
+        place, dotted = _place(holder, part, dotted, change)
+        if isinstance(holder, dict) and holder.get(place) is None:
+            holder[place] = {}
+            document.lines[dotted] = f"-o {change}"
+        holder = holder[place]
+    place, dotted = _place(holder, parts[-1], dotted, change)
+    before = holder.get(place) if isinstance(holder, dict) else holder[place]
+    is_text = isinstance(before, str) and not isinstance(value, dict | list)
+    if is_text and not is_empty(text) and text.lower() not in _TRUTH:
+        value, refusal = parse_text(text), ""
+    holder[place] = value
     for known in (document.lines, document.texts, document.refused):
         for name in [name for name in known if name == dotted or name.startswith((f"{dotted}.", f"{dotted}["))]:
             del known[name]
@@ -259,19 +238,16 @@ def _parts_of(key: str) -> list[str | int]:
     return [name or int(index) for name, index in _KEY_PART.findall(key)]
 
 
-def _entry(holder: Any, part: str | int) -> Any:
-    """Returns what stands at one part of a key, or ``None``."""
+def _place(holder: Any, part: str | int, dotted: str, change: str) -> tuple[str | int, str]:
+    """Returns what a part of a key means in a section or list at the key ``dotted``, and the key with this part."""
     if isinstance(holder, dict):
-        return holder.get(str(part))
-    there = isinstance(holder, list) and str(part).isdigit() and int(part) < len(holder)
-    return holder[int(part)] if there else None
-
-
-def _list_index(change: str, dotted: str, holder: list[Any], part: str | int) -> int:
+        return str(part), f"{dotted}.{part}" if dotted else str(part)
+    if not isinstance(holder, list):
+        raise UserError(f"-o {change}: '{dotted}' holds the value {holder!r} and has no keys below it")
     if not str(part).isdigit() or int(part) >= len(holder):
         allowed = f"0 to {len(holder) - 1}" if holder else "none (the list is empty)"
         raise UserError(f"-o {change}: '{dotted}' is a list; '{part}' is not one of its entries {allowed}")
-    return int(part)
+    return int(part), f"{dotted}[{part}]"
 
 
 def plain_copy(value: Any, _above: tuple[int, ...] = ()) -> Any:
@@ -306,9 +282,7 @@ def flatten(value: Any, key: str = "") -> dict[str, Any]:
 def changed_keys(before: dict[str, Any], now: dict[str, Any], without_effect: tuple[str, ...] = ()) -> list[str]:
     """Returns ``KEY BEFORE -> NOW`` for each dotted key that differs between two configurations, sorted.
 
-    Args:
-        before, now: nested mappings.
-        without_effect: beginnings of dotted keys that may differ.
+    Keys that begin with one of ``without_effect`` may differ.
     """
     old, new = flatten(before), flatten(now)
     return [

@@ -107,11 +107,7 @@ def examine_packages() -> list[dict[str, Any]]:
 
 
 def examine_paddle(python: str = sys.executable, timeout: float = 120) -> dict[str, Any]:
-    """Imports Paddle in a fresh process, multiplies two matrices, and counts GPUs.
-
-    Returns:
-        ``problem`` (empty if Paddle works), ``version``, ``built_for_gpu``, ``gpus``, ``device`` (that of training).
-    """
+    """Imports Paddle in a fresh process, multiplies two matrices, and counts GPUs; ``problem`` is empty if it works."""
     finding = {"problem": "", "version": None, "built_for_gpu": False, "gpus": 0, "device": None}
     try:
         result = subprocess.run(
@@ -127,17 +123,15 @@ def examine_paddle(python: str = sys.executable, timeout: float = 120) -> dict[s
     if result.returncode > 0:
         lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
         return {**finding, "problem": f"does not load: {lines[-1] if lines else f'status {result.returncode}'}"}
-    finding |= json.loads(result.stdout.splitlines()[-1])
-    return {**finding, "device": "gpu" if finding["gpus"] else "cpu"}
+    found = json.loads(result.stdout.splitlines()[-1])
+    return {**finding, **found, "device": "gpu" if found["gpus"] else "cpu"}
 
 
 def examine(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Examines this machine and this Python.
+    """Examines this machine and this Python; returns the report as plain values, what ``--json`` prints.
 
-    Returns:
-        The report as plain values (it is what ``--json`` prints): ``can_train``, ``problems`` (what stands between this
-        machine and training, a line each), ``python``, ``packages``, ``paddle``, ``machine`` (None without psutil) and
-        ``toolkits`` (the checkouts that environment variables name).
+    ``problems`` stand between this machine and training, a line each; ``machine`` is None without psutil; ``toolkits``
+    are the checkouts that environment variables name.
     """
     version = platform.python_version()
     accepted = SpecifierSet(ACCEPTED_PYTHON).contains(version, prereleases=True)

@@ -94,10 +94,9 @@ def draw_boxes(
         image: ``uint8`` RGB ``[H, W, 3]`` or grey ``[H, W]``, or a Pillow image.
         boxes: ``[N, 4]`` of ``x_min, y_min, x_max, y_max`` in pixels of ``image``; they are clipped to it, and those
             that lie outside are left out.
-        labels: N texts, usually class names.
-        scores: N scores between 0 and 1, written behind the labels as per cent.
-        classes: N class numbers from 0, which choose the colours; without them the label's text does.
-        colours: N colours, instead of those of the classes.
+        labels, scores: N texts, and N numbers between 0 and 1 that are written behind them as per cent.
+        classes, colours: N class numbers from 0, which choose the colours (without them the label's text does), or N
+            colours.
         dashed: N marks of boxes to be drawn with a broken line.
         smallest: a picture whose longer side is shorter than this is enlarged by a whole factor; 0 keeps its size.
 
@@ -108,16 +107,14 @@ def draw_boxes(
         ValueError: lists of different lengths, boxes that are not four finite numbers, or an image of another shape.
     """
     picture, factor = enlarged(image, smallest)
-    corners = np.asarray(boxes, dtype=np.float64)
-    corners = np.zeros((0, 4)) if corners.size == 0 else corners
+    corners = np.asarray(boxes if len(boxes) else np.zeros((0, 4)), dtype=np.float64)
     if corners.ndim != 2 or corners.shape[1] != 4:
         raise ValueError(f"boxes: need [N, 4], not {list(corners.shape)}")
     if not np.isfinite(corners).all():
         raise ValueError("boxes: need finite numbers")
     count = len(corners)
-    for name, values in (
-        ("labels", labels), ("scores", scores), ("classes", classes), ("colours", colours), ("dashed", dashed)
-    ):  # fmt: skip
+    lists = {"labels": labels, "scores": scores, "classes": classes, "colours": colours, "dashed": dashed}
+    for name, values in lists.items():
         if values is not None and len(values) != count:
             raise ValueError(f"{name}: {len(values)} for {count} boxes")
     if colours is None:
@@ -170,9 +167,7 @@ def enlarged(image: np.ndarray | Image.Image, smallest: int = READABLE_SIDE) -> 
         if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (3,)):
             raise ValueError(f"image: need uint8 [H, W, 3] or [H, W], not {image.dtype} {list(image.shape)}")
         image = Image.fromarray(np.ascontiguousarray(image))
-    picture = image.convert("RGB")
-    if picture is image:
-        picture = image.copy()
+    picture = image.copy() if image.mode == "RGB" else image.convert("RGB")
     longer = max(picture.size)
     factor = min(max(math.ceil(smallest / longer), 1), LARGEST_FACTOR)
     if factor > 1:
@@ -215,9 +210,8 @@ def _label_place(
     for rank, (x, y) in enumerate(candidates):
         x, y = min(max(x, 0), size[0] - width), min(max(y, 0), size[1] - height)
         place = (x, y, x + width, y + height)
-        labels = sum(_overlap(place, other) for other in taken)
-        targets = sum(_overlap(place, other) for other in boxes)
-        cost = 4 * labels + targets + rank
+        hidden = 4 * sum(_overlap(place, other) for other in taken) + sum(_overlap(place, other) for other in boxes)
+        cost = hidden + rank
         if cost < least:
             best, least = place, cost
     return best
@@ -231,13 +225,9 @@ def _overlap(first: Corners, second: Corners) -> float:
 
 @dataclass
 class Card:
-    """One picture and what was predicted for it.
+    """One picture, ``uint8`` RGB ``[H, W, 3]``, and what was predicted for it: the best classes, best first.
 
-    Attributes:
-        image: ``uint8`` RGB ``[H, W, 3]``.
-        caption: usually the file's name.
-        labels, scores: the best classes, best first.
-        truth: the true class where it is known; the first label is then drawn green or red.
+    Where ``truth``, the true class, is known, the first label is drawn green or red. Captions are file names.
     """
 
     image: np.ndarray

@@ -25,19 +25,16 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"
 
 
-def flush_folder(folder: Path) -> None:
-    """Makes the names inside ``folder`` durable (a rename is lost in a power cut until its folder is flushed)."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Forces a file, or the names in a folder, to the disk: else a rename is lost in a power cut.
+
+    A full disk shows here as ``OSError``.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def flush_file(path: Path) -> None:
-    """Forces the content of ``path`` to the disk; a full disk shows here as ``OSError``."""
-    with open(path, "rb") as stream:
-        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager
@@ -56,11 +53,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        flush_file(temporary)
+        flush(temporary)
         # mkstemp makes private files; a result is as readable as any other new file of this user.
         temporary.chmod(0o666 & ~_current_umask())
         os.replace(temporary, target)
-        flush_folder(target.parent)
+        flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -87,16 +84,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         for part in sorted(temporary.rglob("*")):
-            if part.is_file():
-                flush_file(part)
-            elif part.is_dir():
-                flush_folder(part)
-        flush_folder(temporary)
+            if part.is_file() or part.is_dir():
+                flush(part)
+        flush(temporary)
         if target.exists():
             _replace_folder(temporary, target)
         else:
             os.rename(temporary, target)
-        flush_folder(target.parent)
+        flush(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -141,13 +136,9 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 def lock_folder(path: Path, taken: str, key: str) -> TextIO:
     """Makes a folder and locks it; the lock lasts until the returned file is closed or the process ends.
 
-    Args:
-        path: the folder.
-        taken: what it means that another process holds it, for messages.
-        key: the configuration's key that chooses the folder, for messages.
-
     Raises:
-        UserError: another process holds it, or it cannot be written.
+        UserError: another process holds it (``taken`` says what that means), or it cannot be written; the message names
+            the configuration's ``key`` that chooses the folder.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -86,8 +86,11 @@ def font_files() -> tuple[str, ...]:
     files = {str(path) for folder in font_folders() if folder.is_dir() for path in folder.rglob("*")}
     for package in importlib.metadata.distributions():
         files |= {str(package.locate_file(file)) for file in package.files or () if file.suffix.lower() in SUFFIXES}
-    files = {file for file in files if file.lower().endswith(SUFFIXES)}
-    files = {file for file in files if not Path(file).name.lower().startswith(_STAND_INS)}
+    files = {
+        file
+        for file in files
+        if file.lower().endswith(SUFFIXES) and not Path(file).name.lower().startswith(_STAND_INS)
+    }
     return tuple(sorted(files, key=lambda file: (bool(_FANCY.search(Path(file).stem)), file)))
 
 
@@ -146,15 +149,11 @@ def _is_blank(character: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _files_of(text: str, in_chart: bool) -> dict[str, str]:
-    """Returns the font for each visible character of ``text``, without those that no font has.
-
-    Args:
-        text: to be drawn.
-        in_chart: by matplotlib, which cannot use all fonts that Pillow can.
-    """
-    visible = {character for character in text if not _is_blank(character)}
-    # Lone surrogates stand for bytes of file names that are no text; nothing can draw them.
-    visible = {character for character in visible if unicodedata.category(character) != "Cs"}
+    """Returns the font for each visible character that has one; matplotlib (``in_chart``) cannot use all fonts."""
+    # Lone surrogates ("Cs") stand for bytes of file names that are no text; nothing can draw them.
+    visible = {
+        character for character in text if not _is_blank(character) and unicodedata.category(character) != "Cs"
+    }
     base = BASE
     if in_chart:
         from matplotlib import get_data_path
@@ -175,18 +174,15 @@ def _files_of(text: str, in_chart: bool) -> dict[str, str]:
 
 
 def drawable(text: str, number: int | None = None, in_chart: bool = False) -> str:
-    """Returns ``text`` if there are fonts for all of it; else, with one line in the log, what stands for it.
+    """Returns ``text`` if there are fonts for all of it (in matplotlib's hands if ``in_chart``); else, with one line in
+    the log, what stands for it.
 
-    Args:
-        text: for instance the name of a class; tabulators and the like become spaces.
-        number: of that class, from 0; ``class 7`` then stands for the name. Without it each character that cannot be
-            drawn becomes a question mark.
-        in_chart: whether matplotlib will draw it.
+    For the name of a class, whose ``number`` from 0 is given, that is ``class 7``; else each character that cannot be
+    drawn becomes a question mark. Tabulators and the like become spaces.
     """
     if text.isascii() and text.isprintable():
         return text
-    text = "".join(" " if character != "\n" and unicodedata.category(character) == "Cc" else character
-                   for character in text)  # fmt: skip
+    text = "".join(" " if unicodedata.category(one) == "Cc" and one != "\n" else one for one in text)
     files = _files_of(text, in_chart)
     missing = [character for character in text if not _is_blank(character) and character not in files]
     if not missing:
@@ -197,16 +193,14 @@ def drawable(text: str, number: int | None = None, in_chart: bool = False) -> st
     return "".join("?" if character in missing else character for character in text)
 
 
-@cache
-def _told() -> list[str]:
-    return []
+_told: list[str] = []
 
 
 def _tell(characters: str, in_chart: bool) -> None:
     """Says once in a process why names are not drawn, and what to install."""
-    if _told():
+    if _told:
         return
-    _told().append(characters)
+    _told.append(characters)
     package = "fonts-noto-cjk" if unicodedata.name(characters[0], "").startswith(_CJK) else "fonts-noto-core"
     logger.warning(
         "no font here%s has '%s': in pictures class numbers or question marks stand for such names; install a font "
@@ -311,11 +305,9 @@ def write(
     """Draws text as Pillow's ``ImageDraw.text``, with other fonts for the characters that ``font`` lacks.
 
     Args:
-        pen: draws on a picture.
-        place: the point that ``anchor`` is about, in pixels.
+        pen, place: draws on a picture; the point that ``anchor`` is about, in pixels.
         text: one line, or several between line feeds.
-        font: of :func:`font_of`.
-        fill: the colour.
+        font, fill: of :func:`font_of`; the colour.
         anchor: ``l`` or ``m``, and ``a`` or ``m`` (of the first line), as Pillow has them.
         spacing: pixels between two lines.
     """

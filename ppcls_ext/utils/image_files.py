@@ -34,14 +34,14 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
         elif path.is_dir():
             images = images_in(path)
         elif glob.has_magic(given):
-            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
             # What the pattern itself names is meant.
             stated = Path(given).parts
-            left_behind = [any(is_left_behind(part) for part in match.parts if part not in stated) for match in matches]
             images = [
                 match
-                for match, left in zip(matches, left_behind, strict=True)
-                if not left and match.is_file() and match.suffix.lower() in SUFFIXES
+                for match in map(Path, sorted(glob.glob(given, recursive=True)))
+                if match.is_file()
+                and match.suffix.lower() in SUFFIXES
+                and not any(is_left_behind(part) for part in match.parts if part not in stated)
             ]
         else:
             raise UserError(f"--input {given}: no such file or folder")
@@ -65,8 +65,7 @@ def left_out(inputs: Sequence[str]) -> str | None:
         return f"left out as no images: {', '.join(map(str, files))}"
     counts = Counter(path.suffix.lower() or "no suffix" for path in files)
     kinds = [f"{count} {suffix}" for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    more = ", ..." if len(kinds) > SHOWN_OTHERS else ""
-    return f"left out as no images: {', '.join(kinds[:SHOWN_OTHERS])}{more}"
+    return f"left out as no images: {', '.join(kinds[:SHOWN_OTHERS])}{', ...' if len(kinds) > SHOWN_OTHERS else ''}"
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -75,13 +74,8 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Returns the files of some kinds in a folder and its sub-folders, sorted by path.
+    """Returns the files of some suffixes (in lower case, with the dot) in a folder and its sub-folders, sorted by path.
 
-    Hidden files and folders are left out, and what systems leave behind (``._x.jpg`` and ``__MACOSX`` of macOS). Links
-    to folders are followed, but no folder is searched twice, so links may form circles.
-
-    Args:
-        folder: where to search.
-        suffixes: in lower case, with the dot.
+    Which are visible, :func:`visible_files` says.
     """
     return sorted(path for path in visible_files(folder) if path.suffix.lower() in suffixes)

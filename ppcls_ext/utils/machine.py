@@ -82,12 +82,10 @@ def available_cores() -> int:
 
 def processor_name() -> str:
     """Returns the processor's name as the system knows it."""
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 

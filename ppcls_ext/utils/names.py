@@ -33,7 +33,6 @@ LEFT_BEHIND = frozenset({
 # Two letters or more: C:/ is a drive.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _DRIVE = re.compile(r"/?[A-Za-z]:")
-OTHER_LETTERS, OTHER_FOLDERS = "in other case or accents", "without the folders of another place"
 
 
 def is_left_behind(name: str) -> bool:
@@ -118,12 +117,7 @@ def components(path: str) -> tuple[str, ...]:
 
 
 class NamedFiles:
-    """Files by name; where none has the very name, those whose name differs in case or accents only.
-
-    Args:
-        files: the files.
-        name_of: the name of a file: the base name unless given.
-    """
+    """Files by name (``name_of``); where none has the very name, those that differ in case or accents only."""
 
     def __init__(self, files: Iterable[Path], name_of: Callable[[Path], str] = lambda file: file.name) -> None:
         self._exact: dict[str, list[Path]] = defaultdict(list)
@@ -178,54 +172,45 @@ class _Folders:
         return [place.rstrip("/") for place in places]
 
 
+def _readings(path: str, own_end: list[str]) -> Iterator[tuple[tuple[str, ...], str, tuple[str, ...] | None]]:
+    """Gives the components that a stated path may mean below a folder, how it is read then, and what was taken away."""
+    parts, absolute = components(path), is_absolute(path)
+    if parts and not absolute:
+        yield parts, "in other case or accents", None
+    # Of an absolute path any beginning may be another machine's, of another one only what the folder's path ends with.
+    for cut in range(len(parts)):
+        if absolute or (cut and [folded_name(part) for part in parts[:cut]] == own_end[-cut:]):
+            yield parts[cut:], "without the folders of another place", parts[:cut]
+
+
 def match_names(root: Path, names: Sequence[str], what: str) -> list[str]:
     """Finds the files below a folder that a list or an annotation file names, and logs one line if any was respelt.
 
-    Args:
-        root: the folder.
-        names: as they are stated.
-        what: the file that states them, for messages; empty to say nothing.
-
-    Returns:
-        The path below ``root`` of each; a name that leads nowhere stays as it is.
+    ``what`` is the file that states them, for messages; empty to say nothing. A name that leads nowhere stays as it is.
 
     Raises:
         UserError: a name fits several files.
     """
     folders = _Folders(root)
     there = {name: folders.has(name) for name in names}
-    missing = [name for name, found in there.items() if not found]
-    if not missing:
+    if all(there.values()):
         return list(names)
     found: dict[str, tuple[str, str]] = {}
     dropped: dict[str, tuple[str, ...]] = {}
     own_end = [folded_name(part) for part in components(root.resolve().as_posix())]
-
-    def look(name: str, parts: tuple[str, ...], how: str) -> bool:
-        paths = folders.alike(parts)
-        if len(paths) > 1:
-            raise UserError(f"{what}: {name} is not in {root}, but {' and '.join(paths[:3])} are: which one is meant?")
-        if paths:
-            found[name] = paths[0], how
-        return bool(paths)
-
-    for name in missing:
-        if found_as := next(((path, how) for path, how in spellings(name).items() if folders.has(path)), None):
-            found[name] = found_as
+    for name in (name for name, is_there in there.items() if not is_there):
+        if spelt := next((spelt for spelt in spellings(name).items() if folders.has(spelt[0])), None):
+            found[name] = spelt
             continue
-        for path in spellings(name):
-            parts, absolute = components(path), is_absolute(path)
-            if not absolute and parts and look(name, parts, OTHER_LETTERS):
-                break
-            # Of an absolute path any beginning may be another machine's, of another one only what `root` ends with.
-            cuts = [
-                cut
-                for cut in range(len(parts))
-                if absolute or (cut and [folded_name(part) for part in parts[:cut]] == own_end[-cut:])
-            ]
-            cut = next((cut for cut in cuts if look(name, parts[cut:], OTHER_FOLDERS)), None)
-            if cut is not None:
-                dropped[name] = parts[:cut]
+        for parts, how, beginning in (each for path in spellings(name) for each in _readings(path, own_end)):
+            paths = folders.alike(parts)
+            if len(paths) > 1:
+                near = " and ".join(paths[:3])
+                raise UserError(f"{what}: {name} is not in {root}, but {near} are: which one is meant?")
+            if paths:
+                found[name] = paths[0], how
+                if beginning is not None:
+                    dropped[name] = beginning
                 break
 
     # One set lies in one place: of two beginnings that contradict each other (/data and /data/train) the rarer is none.

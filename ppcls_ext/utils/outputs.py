@@ -8,6 +8,7 @@ while a file that a person made, replaced or edited is left alone.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -76,13 +77,8 @@ KINDS = {
 
 
 class Output(NamedTuple):
-    """Something that a command will write.
-
-    Attributes:
-        option: what chooses its place, for messages.
-        path: the place; ``None`` where nothing is written.
-        kind: a key of ``KINDS`` for a folder, ``None`` for a single file.
-    """
+    """Something that a command will write: the option that chooses its place, the place (``None``: nothing is written),
+    and a key of ``KINDS`` for a folder, ``None`` for a single file."""
 
     option: str
     path: Path | None
@@ -101,7 +97,7 @@ def claim_outputs(
     slip of the keyboard must not remove a tree of files. In a distributed run, the first process looks for all.
 
     Args:
-        outputs: what will be written; those without a path are left out.
+        outputs: what will be written.
         reads: files and folders that are read. An output that lies in such a folder may be new, or ours.
         walked: folders in which whatever lies there is read. Pictures and folders are not written into them.
         overwrite: outputs may replace what is not ours.
@@ -119,7 +115,6 @@ def claim_outputs(
     taken: dict[str, str] = {}
     aside: list[Path] = []
     for option, path, name in wanted:
-        assert path is not None
         shown, kind = f"{option} {path}", KINDS[name] if name else None
         _refuse_place(shown, path, kind)
         inputs.refuse(shown, path, kind, records)
@@ -151,17 +146,12 @@ def claim_outputs(
 
 
 def record_outputs(files: Iterable[Path], folder: Path | None = None) -> None:
-    """Notes single files as ours, as they are now.
-
-    Args:
-        files: what was written.
-        folder: the folder that the person named, where the files lie directly in it; it stays free of notes.
-    """
+    """Notes single files as ours, as they are now; in a ``folder`` that the person named, beside it: it stays free."""
     lines: dict[Path, list[str]] = {}
     for file in files:
         place = Path(os.path.abspath(file))
         base, name = (place.parent, place.name) if folder is None else _in_folder(place)
-        lines.setdefault(base, []).append(f"{sha256_of(place)}  {_as_line(name)}")
+        lines.setdefault(base, []).append(f"{sha256_of(place)}  {name}".replace("\n", "\\n"))
     for base, new in lines.items():
         try:
             # Appended in one piece, so that commands that write side by side lose nothing.
@@ -185,10 +175,7 @@ def inputs_of(document: Document) -> tuple[list[Path], list[Path]]:
     """Returns what a configuration makes a command read: the existing paths that it names, and roots of class folders.
 
     Texts are tried as they stand, below each ``dataset_dir``, and with the suffix of a weight file. The files that it
-    was made from (``_BASE_``) are among them.
-
-    Returns:
-        The files and folders, and those of the folders in which every picture is read.
+    was made from (``_BASE_``) are among them. The second list are the folders in which every picture is read.
     """
     texts = list(dict.fromkeys(_texts(document.data)))
     roots = [Path(value).expanduser() for key, value in texts if key == "dataset_dir"]
@@ -213,10 +200,6 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(part, key)
     elif isinstance(value, str) and value:
         yield key, value
-
-
-def _as_line(name: str) -> str:
-    return name.replace("\n", "\\n")
 
 
 def _in_folder(file: Path) -> tuple[Path, str]:
@@ -267,39 +250,26 @@ class _Inputs:
             state = path.stat()
             same = self._numbers.get((state.st_dev, state.st_ino))
         if same is not None:
-            raise UserError(f"{shown}: {_named(same, path)} is read by this command; choose another place to write")
-        if kind is None:
-            if path.exists() and not records.hold(path):
-                for folder, name in self._folders.items():
-                    if _lies_in(place, folder):
-                        raise UserError(
-                            f"{shown}: is a file in {name}, which this command reads; choose another place to write"
-                        )
-        elif kind.whole:
-            for inner, name in [*self._places.items(), *self._folders.items()]:
-                if _lies_in(inner, place):
-                    raise UserError(
-                        f"{shown}: would be replaced, and {name}, which this command reads, lies in it; choose another "
-                        "folder"
-                    )
-        elif not _is_of(path, kind):
-            for name in (*kind.marks, *kind.files):
-                if _key(path / name) in self._places:
-                    raise UserError(
-                        f"{shown}: {name} in it is read by this command and would be replaced; choose another folder"
-                    )
+            which = "it" if os.fspath(same) == os.fspath(path) else f"it is {same}, which"
+            raise UserError(f"{shown}: {which} is read by this command; choose another place to write")
+        reasons: dict[str, Iterable[Any]] = {}
+        if kind is None and path.exists() and not records.hold(path):
+            folders = [name for folder, name in self._folders.items() if _lies_in(place, folder)]
+            reasons["is a file in {}, which this command reads; choose another place to write"] = folders
+        elif kind is not None and kind.whole:
+            inner = [name for read, name in [*self._places.items(), *self._folders.items()] if _lies_in(read, place)]
+            reasons["would be replaced, and {}, which this command reads, lies in it; choose another folder"] = inner
+        elif kind is not None and not _is_of(path, kind):
+            files = [name for name in (*kind.marks, *kind.files) if _key(path / name) in self._places]
+            reasons["{} in it is read by this command and would be replaced; choose another folder"] = files
         if kind is not None or path.suffix.lower() in SUFFIXES:
-            for folder, name in self._walked.items():
-                if _lies_in(place, folder):
-                    raise UserError(
-                        f"{shown}: lies in {name}, where everything is read, so that the next command would take it "
-                        "for data; choose a place outside"
-                    )
-
-
-def _named(read: str | os.PathLike[str], path: Path) -> str:
-    """Returns how an input is named beside an output's path."""
-    return "it" if os.fspath(read) == os.fspath(path) else f"it is {read}, which"
+            reasons[
+                "lies in {}, where everything is read, so that the next command would take it for data; choose a place "
+                "outside"
+            ] = [name for folder, name in self._walked.items() if _lies_in(place, folder)]
+        for reason, names in reasons.items():
+            for name in names:
+                raise UserError(f"{shown}: {reason.format(name)}")
 
 
 class _Records:
@@ -334,16 +304,12 @@ class _Records:
 
     def _sums(self, base: Path, name: str) -> set[str]:
         if base not in self._records:
-            found: dict[str, set[str]] = {}
-            try:
-                text = (base / RECORD).read_text(encoding="utf-8", errors="surrogateescape")
-            except OSError:
-                text = ""
-            for line in text.split("\n"):
-                checksum, _, written = line.partition("  ")
-                found.setdefault(written, set()).add(checksum)
-            self._records[base] = found
-        return self._records[base].get(_as_line(name), set())
+            found = self._records[base] = {}
+            with contextlib.suppress(OSError):
+                for line in (base / RECORD).read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
+                    checksum, _, written = line.partition("  ")
+                    found.setdefault(written, set()).add(checksum)
+        return self._records[base].get(name.replace("\n", "\\n"), set())
 
 
 def _refuse_place(shown: str, path: Path, kind: Kind | None) -> None:
@@ -371,10 +337,11 @@ def _is_empty(folder: Path, kind: Kind) -> bool:
 
 def _is_of(folder: Path, kind: Kind) -> bool:
     """Tells whether a folder bears a mark of its kind."""
-    for file in (folder / mark for mark in kind.marks):
-        if file.is_file() and (not kind.text or kind.text in file.read_text(encoding="utf-8", errors="replace")):
-            return True
-    return False
+    files = (folder / mark for mark in kind.marks)
+    return any(
+        file.is_file() and (not kind.text or kind.text in file.read_text(encoding="utf-8", errors="replace"))
+        for file in files
+    )
 
 
 def _set_aside(folder: Path) -> None:

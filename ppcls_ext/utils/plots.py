@@ -1,7 +1,8 @@
 """All charts, drawn by matplotlib without a screen; matplotlib is imported when one is asked for.
 
 Training curves of both worlds, comparisons of runs, bars, trade-offs, and what an evaluation shows: precision over
-recall, the confusion matrix, calibration, bars by class. Every chart is written whole or not at all.
+recall, the confusion matrix, calibration, bars by class. Every function draws a chart under a ``title`` and writes it
+as PNG to ``path``, whole or not at all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -75,43 +76,25 @@ def draw_training_curves(history: History, path: str | Path, title: str, classes
     Args:
         history: records with ``epoch``, ``lr``, ``train`` (``loss``, ``top1``) and, where evaluated, ``eval`` and
             ``ema`` (``loss``, ``top1``, ``top5``).
-        path: the PNG to write, whole or not at all.
-        title: heading of the figure.
         classes: how many there are, if known.
     """
-    parts = (("train", "training"), ("eval", "evaluation"), ("ema", "evaluation, EMA"))
+
+    def parts(name: str, scale: float = 1.0) -> list[Line]:
+        labels = (("train", "training"), ("eval", "evaluation"), ("ema", "evaluation, EMA"))
+        return [_line(history, part, name, label, scale) for part, label in labels]
+
     names = {name for record in history for name in record.get("eval", {}) if re.fullmatch(r"top\d+", name)}
     ranks = sorted(int(name[3:]) for name in names)
     second = next((k for k in ranks if 1 < k < (classes or math.inf)), None if ranks else 5)
-    third: Panel = _speed(history)
-    if second is not None:
-        lines = [_line(history, part, f"top{second}", label, 100) for part, label in parts]
-        third = (f"top-{second} (%)", "epoch", lines, 100)
-    panels: list[Panel] = [
-        ("loss", "epoch", [_line(history, part, "loss", label) for part, label in parts], None),
-        ("top-1 (%)", "epoch", [_line(history, part, "top1", label, 100) for part, label in parts], 100),
-        third,
-        ("learning rate", "epoch", [_line(history, "", "lr", "")], None),
-    ]
+    third = _speed(history) if second is None else (f"top-{second} (%)", "epoch", parts(f"top{second}", 100), 100)
+    panels = [("loss", "epoch", parts("loss"), None), ("top-1 (%)", "epoch", parts("top1", 100), 100), third,
+              _rate(history)]  # fmt: skip
     _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
 
 
 def draw_loss_curves(history: History, path: str | Path, title: str) -> None:
-    """Draws the training loss and its parts, and the learning rate, by epoch.
-
-    Args:
-        history: records with ``epoch``, ``lr`` and ``train`` (``loss``, its parts, whose names begin with ``loss_``).
-        path: the PNG to write, whole or not at all.
-        title: heading of the figure.
-    """
-    parts = [name for record in history for name in record["train"] if name.startswith("loss_")]
-    names = dict.fromkeys(["loss", *parts])
-    losses = [
-        _line(history, "train", name, name, color=RUN_COLOURS[number % len(RUN_COLOURS)])
-        for number, name in enumerate(names)
-    ]
-    rate = [_line(history, "", "lr", "")]
-    panels: list[Panel] = [("training loss", "epoch", losses, None), ("learning rate", "epoch", rate, None)]
+    """Draws the training loss and its parts, and the learning rate, by epoch; see `draw_detection_curves`."""
+    panels = [("training loss", "epoch", _losses(history), None), _rate(history)]
     _draw_panels(panels, path, title, _last_epoch(history), from_zero=False)
 
 
@@ -122,40 +105,24 @@ def draw_detection_curves(history: History, path: str | Path, title: str) -> Non
         history: records with ``epoch``, ``lr``, ``train`` (``loss`` and its parts, whose names begin with ``loss_``;
             ``images_per_second``) and, where evaluated, ``eval`` and ``ema`` (``AP``, ``AP50``, between 0 and 1).
             Metrics may be missing or None.
-        path: the PNG to write, whole or not at all.
-        title: heading of the figure.
     """
-    parts = [name for record in history for name in (record.get("train") or {}) if name.startswith("loss_")]
-    names = list(dict.fromkeys(["loss", *parts]))
-    colours = ["black", *_many_colours(len(names) - 1)]
-    losses = [_line(history, "train", name, name, color=colour) for name, colour in zip(names, colours, strict=True)]
     precision = [
         _line(history, part, name, f"{name}, {label}", color=COLOURS[label], linestyle=linestyle)
         for name, linestyle in (("AP50", "--"), ("AP", "-"))
         for part, label in (("eval", "evaluation"), ("ema", "evaluation, EMA"))
     ]
-    panels: list[Panel] = [
-        ("training loss and its parts", "epoch", losses, None),
-        ("average precision", "epoch", precision, 1),
-        ("learning rate", "epoch", [_line(history, "", "lr", "")], None),
-        _speed(history),
-    ]
+    losses = "training loss and its parts", "epoch", _losses(history, "black"), None
+    panels = [losses, ("average precision", "epoch", precision, 1), _rate(history), _speed(history)]
     _draw_panels(panels, path, title, _last_epoch(history))
 
 
 def draw_run_comparison(
     runs: Mapping[str, History], path: str | Path, title: str = "", metrics: Sequence[str] = ("AP", "AP50")
 ) -> None:
-    """Draws two metrics of several runs by epoch, and by the minutes that were spent on training.
+    """Draws two metrics of several runs (name -> records) by epoch, and by the minutes that were spent on training.
 
     The metrics of the EMA weights (``ema``) are drawn, or those of the plain ones (``eval``) where a run has no
     others. Minutes are the sum of ``train.seconds`` up to the epoch, without evaluation.
-
-    Args:
-        runs: name of the run -> its records, as for :func:`draw_detection_curves`.
-        path: the PNG to write, whole or not at all.
-        title: heading of the figure.
-        metrics: keys of the evaluations.
     """
     panels: list[Panel] = []
     for name in reversed(metrics):
@@ -183,8 +150,20 @@ def _line(history: History, part: str, name: str, label: str, scale: float = 1.0
     return label, [epoch for epoch, _ in points], [value for _, value in points], {"color": COLOURS.get(label), **style}
 
 
+def _losses(history: History, *first: str) -> list[Line]:
+    """Returns the training loss, in the colour ``first`` if one is given, and its parts."""
+    parts = [name for record in history for name in (record.get("train") or {}) if name.startswith("loss_")]
+    names = list(dict.fromkeys(["loss", *parts]))
+    colours = [*first, *_many_colours(len(names) - len(first))]
+    return [_line(history, "train", name, name, color=each) for name, each in zip(names, colours, strict=True)]
+
+
 def _speed(history: History) -> Panel:
     return "training speed (images per second)", "epoch", [_line(history, "train", "images_per_second", "")], None
+
+
+def _rate(history: History) -> Panel:
+    return "learning rate", "epoch", [_line(history, "", "lr", "")], None
 
 
 def _last_epoch(history: History) -> int:
@@ -192,11 +171,7 @@ def _last_epoch(history: History) -> int:
 
 
 def _draw_panels(
-    panels: Sequence[Panel],
-    path: str | Path,
-    title: str,
-    last_epoch: int | None = None,
-    from_zero: bool = True,
+    panels: Sequence[Panel], path: str | Path, title: str, last_epoch: int | None = None, from_zero: bool = True
 ) -> None:
     """Draws two or four panels and writes the picture.
 
@@ -248,13 +223,7 @@ class Band:
 
 
 def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: str) -> None:
-    """Draws up to four panels over epochs, with one legend for all of them; a label has one colour in every panel.
-
-    Args:
-        panels: heading -> its curves.
-        path: the PNG to write, whole or not at all.
-        title: heading of the figure.
-    """
+    """Draws up to four panels over epochs, with one legend for all of them; a label has one colour in every panel."""
     labels = list(dict.fromkeys(band.label for bands in panels.values() for band in bands))
     colours = dict(zip(labels, _many_colours(len(labels)), strict=True))
     figure = _new_figure(10, 7 + 0.25 * math.ceil(len(labels) / LEGEND_COLUMNS), title)
@@ -281,14 +250,9 @@ def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: st
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a trade-off.
+    """A point of a trade-off, ``value`` with its ``deviation`` at its ``cost``; ``series`` is its name in the legend.
 
-    Attributes:
-        label: its name, written at the point; of several points with one label at the one that costs most.
-        cost, value: what it costs and what it reaches.
-        deviation: of the value, drawn as a bar.
-        series: a name in the legend, none where it is empty.
-        colour, marker, is_hollow: how it is drawn.
+    The label is written at the point; of several points with one label at the one that costs most.
     """
 
     label: str
@@ -302,14 +266,7 @@ class Point:
 
 
 def draw_tradeoff(panels: Mapping[str, Sequence[Point]], path: str | Path, title: str, value_name: str) -> None:
-    """Draws values over costs on a logarithmic scale, one panel for each kind of cost.
-
-    Args:
-        panels: name of the cost -> its points.
-        path: the PNG to write, whole or not at all.
-        title: heading of the figure.
-        value_name: label of the vertical axis.
-    """
+    """Draws values over costs on a logarithmic scale, one panel for each kind of cost, by its name."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     figure = _new_figure(max(7 * len(panels), 8), 6, title)
@@ -361,8 +318,6 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
 
     Args:
         metrics: ``detection.evaluation.DetectionMetrics``; where no class has annotated boxes the chart says so.
-        path: the PNG to write, whole or not at all.
-        title: heading.
     """
 
     def draw(precision: np.ndarray, **style: object) -> None:
@@ -377,7 +332,7 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
     named = len(curves) <= MOST_NAMED_CURVES
     for number, row in sorted(curves, key=lambda curve: -curve[1].metrics["AP50"]):
         colour = _on_paper(number) if named else "0.75"
-        name = _cut(drawable(row.name, number, in_chart=True), LONGEST_NAME)
+        name = _cut(drawable(row.name, number, in_chart=True))
         label = f"{name}  {row.metrics['AP50']:.3f}" if named else None
         draw(metrics.precision[row.name], color=colour, linewidth=1.4, label=label)
         if row.best is not None and named:
@@ -405,8 +360,6 @@ def draw_confusion(
         counts: of a detector ``[K + 1, K + 1]``: rows annotated, columns detected, background last. Of a classifier,
             without ``background``, ``[K, K]``: rows true, columns predicted.
         names: of the K classes.
-        path: the PNG to write, whole or not at all.
-        title: heading.
         background: whether the last row and column are nothing.
     """
     from matplotlib.colors import PowerNorm
@@ -425,7 +378,7 @@ def draw_confusion(
             if count:
                 ink = "white" if shares[row, column] > 0.55 else "black"
                 axes.text(column, row, f"{count:,}", ha="center", va="center", color=ink, fontsize="small")
-    names = [_cut(name, LONGEST_NAME) for name in names]
+    names = [_cut(name) for name in names]
     rows, columns = ([*names, *extra] for extra in ((["nothing there"], ["missed"]) if background else ([], [])))
     if side <= MOST_NAMED_CELLS:
         axes.set_xticks(range(side), columns, rotation=40, ha="right", rotation_mode="anchor")
@@ -457,8 +410,6 @@ def draw_reliability(bins: Any, path: str | Path, title: str) -> None:
 
     Args:
         bins: a pandas table with ``above``, ``to``, ``images``, ``confidence`` and ``accuracy``, NaN in an empty bin.
-        path: the PNG to write, whole or not at all.
-        title: heading.
     """
     figure = _new_figure(6.4, 7.2, title)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -483,8 +434,6 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
     Args:
         metrics: ``detection.evaluation.DetectionMetrics``.
         size_names: COCO's name of each size -> what it means, from small to large.
-        path: the PNG to write, whole or not at all.
-        title: heading.
     """
     drawn = [drawable(row.name, row.number, in_chart=True) for row in metrics.classes]
     names = {row.name: _shortened(name) for row, name in zip(metrics.classes, drawn, strict=True)}
@@ -523,35 +472,25 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
         axes.set_xlim(0, 1.12)
         axes.set_xticks(np.arange(0, 1.01, 0.2))
         axes.set_ylim(-0.6, max(len(rows), 1) - 0.4)
-        axes.set_title(heading, fontsize="medium", loc="left")
         axes.set_xlabel(_cut(note, 90), fontsize="small")
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_axisbelow(True)
-        axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
+        _dress_bars(axes, heading, "x", legend=True)
     _save(figure, path)
 
 
 def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
     """Draws what each kind of error costs and, where frames tell their range, figures by distance from the sonar.
 
-    Args:
-        metrics: ``detection.evaluation.DetectionMetrics``.
-        path: the PNG to write, whole or not at all.
-        title: heading.
+    ``metrics``: a `DetectionMetrics` of ``detection.evaluation``.
     """
-    losses = list(metrics.errors.items())[::-1]
+    names, values = list(metrics.errors)[::-1], list(metrics.errors.values())[::-1]
     figure = _new_figure(11 if metrics.rings else 7, 4.2, title)
     all_axes = np.atleast_1d(figure.subplots(1, 2 if metrics.rings else 1))
     axes = all_axes[0]
-    values = [loss for _, loss in losses]
-    bars = axes.barh([name for name, _ in losses], values,
-                     color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name, _ in losses])  # fmt: skip
+    bars = axes.barh(names, values, color=[LIGHT_BAR if name.startswith("all ") else DARK_BAR for name in names])
     axes.bar_label(bars, fmt="{:.3f}", padding=3, fontsize="small")
     axes.set_xlim(min(0.0, *values) if values else 0, 1.18 * max([0.01, *values]))
-    axes.set_title("AP50 lost to errors (TIDE)", fontsize="medium", loc="left")
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
-    if not losses:
+    _dress_bars(axes, "AP50 lost to errors (TIDE)", "x")
+    if not values:
         _say(axes, "no annotated boxes")
     if metrics.rings:
         axes = all_axes[1]
@@ -565,21 +504,25 @@ def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
         axes.set_xticks(places, names, fontsize="small")
         axes.set_ylim(0, 1.08)
         axes.set_xlabel("metres from the sonar (annotated boxes)")
-        axes.set_title("by range ring", fontsize="medium", loc="left")
-        axes.grid(axis="y", alpha=0.3)
-        axes.set_axisbelow(True)
-        axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
+        _dress_bars(axes, "by range ring", "y", legend=True)
     _save(figure, path)
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+def _dress_bars(axes: Axes, heading: str, along: Literal["x", "y"], legend: bool = False) -> None:
+    axes.set_title(heading, fontsize="medium", loc="left")
+    axes.grid(axis=along, alpha=0.3)
+    axes.set_axisbelow(True)
+    if legend:
+        axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.995), ncols=2, fontsize="small", frameon=False)
 
 
-def _cut(text: str, length: int) -> str:
+def _shortened(text: str, length: int = LONGEST_NAME) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _cut(text: str, length: int = LONGEST_NAME) -> str:
     """Cuts a text to ``length`` characters; a dollar sign would begin a formula."""
-    text = text if len(text) <= length else f"{text[: length - 1]}…"
-    return text.replace("$", r"\$")
+    return _shortened(text, length).replace("$", r"\$")
 
 
 def _on_paper(number: int) -> tuple[float, float, float]:

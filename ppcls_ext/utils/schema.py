@@ -55,9 +55,8 @@ def explain(error: ValidationError, values: Mapping[str, Any], allowed: Iterable
     """Returns each fault of a section as the dotted key below it (empty for the section itself) and a message.
 
     Args:
-        error: what validating ``values`` raised.
-        values: the section as the file has it.
-        allowed: keys that it may have, for messages about unknown ones.
+        error: what validating ``values``, the section as the file has it, raised.
+        values, allowed: the section, and keys that it may have, for messages about unknown ones.
     """
     allowed = list(allowed)
     found: dict[str, str] = {}
@@ -173,14 +172,7 @@ class Checker(Problems):
     def section(
         self, model: type[Model], values: Any, key: str, supplied: Mapping[str, Any] | None = None
     ) -> Model | None:
-        """Returns ``values`` as a ``model``, or (noted) ``None``.
-
-        Args:
-            model: the section's schema.
-            values: what the file says.
-            key: dotted key of the section.
-            supplied: fields that the program fills in; the file may not name them.
-        """
+        """Returns the section at ``key`` as a ``model``, or (noted) ``None``; it may not name what is supplied."""
         supplied = supplied or {}
         allowed = [name for name in model.model_fields if name not in supplied]
         if not isinstance(values, dict):
@@ -206,13 +198,9 @@ class Checker(Problems):
     def arguments(
         self, parameters: Mapping[str, Parameter], values: Any, key: str, supplied: Iterable[str] = ()
     ) -> dict[str, Any] | None:
-        """Returns the arguments of a constructor, converted by its annotations, or (noted) ``None``.
+        """Returns the arguments of a constructor at ``key``, converted by its annotations, or (noted) ``None``.
 
-        Args:
-            parameters: what it takes, see ``signature.parameters_of``.
-            values: what the file says.
-            key: dotted key of the section.
-            supplied: parameters that the program fills in; the file may not name them.
+        The file may not name those that are ``supplied``.
         """
         if not isinstance(values, dict):
             self.add(key, f"must be a mapping of arguments, got {values!r}")
@@ -224,13 +212,7 @@ class Checker(Problems):
         return None if problems else converted
 
     def _with_texts(self, values: Mapping[str, Any], key: str, annotations: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a section in which keys that take text have what ``-o`` said, as it stands; so has the document.
-
-        Args:
-            values: what the document says.
-            key: dotted key of the section.
-            annotations: the type of each key.
-        """
+        """Returns a section in which keys that take text have what ``-o`` said, as it stands; so has the document."""
         found = dict(values)
         for name, annotation in annotations.items():
             dotted = f"{key}.{name}" if key else name

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import inspect
 import math
+import operator
 import re
 import types
 import typing
@@ -26,18 +27,15 @@ REQUIRED = inspect.Parameter.empty
 def parse_number(text: str) -> float:
     """Reads ``4e-3`` or ``1.0/255.0``, the two spellings of PaddleClas's YAML that YAML itself leaves as strings.
 
-    Raises:
-        ValueError: ``text`` is neither a number nor a fraction of two numbers, or it divides by zero.
+    Raises ``ValueError`` where there is no such number, or a division by zero.
     """
     match = _FRACTION.match(text)
     if match is None:
         raise ValueError(f"'{text}' is not a number")
-    numerator, denominator = match.groups()
-    if denominator is None:
-        return float(numerator)
-    if float(denominator) == 0:
+    numerator, denominator = float(match[1]), float(match[2] or 1)
+    if denominator == 0:
         raise ValueError(f"'{text}' divides by zero")
-    return float(numerator) / float(denominator)
+    return numerator / denominator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +60,13 @@ class Limits:
         """Raises:
         ValueError: ``number`` lies outside; the message names the range.
         """
-        limits = (("above", self.gt), ("at least", self.ge), ("below", self.lt), ("at most", self.le))
-        # Written so that NaN is outside.
-        inside = (self.gt is None or number > self.gt) and (self.ge is None or number >= self.ge)
-        if not (inside and (self.lt is None or number < self.lt) and (self.le is None or number <= self.le)):
-            words = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+        limits = (
+            ("above", self.gt, operator.gt), ("at least", self.ge, operator.ge),
+            ("below", self.lt, operator.lt), ("at most", self.le, operator.le),
+        )  # fmt: skip
+        # No comparison with NaN is true.
+        if not all(limit is None or compare(number, limit) for _, limit, compare in limits):
+            words = " and ".join(f"{word} {limit:g}" for word, limit, _ in limits if limit is not None)
             raise ValueError(f"must be {words}, got {number}")
 
 
@@ -78,30 +78,23 @@ def parameters_of(factory: Callable[..., Any]) -> dict[str, Parameter]:
     """Returns the named parameters of a class or function, with their annotations resolved."""
     function = factory.__init__ if inspect.isclass(factory) else factory
     hints = typing.get_type_hints(function, include_extras=True)
-    result = {}
-    for parameter in inspect.signature(factory).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        result[parameter.name] = Parameter(parameter.name, hints.get(parameter.name, Any), parameter.default)
-    return result
+    return {
+        each.name: Parameter(each.name, hints.get(each.name, Any), each.default)
+        for each in inspect.signature(factory).parameters.values()
+        if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    }
 
 
 def check_arguments(
     parameters: Mapping[str, Parameter], arguments: Mapping[str, Any], supplied: Iterable[str] = ()
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Checks ``arguments`` from YAML against ``parameters``.
-
-    Args:
-        parameters: what is allowed, as :func:`parameters_of` returns it.
-        arguments: what the file says.
-        supplied: parameters that the program fills in; YAML may not name them, and they are not missing.
+    """Checks ``arguments`` from YAML against ``parameters``; it may not name those that are ``supplied``.
 
     Returns:
         The arguments converted by their annotations (``"4e-3"`` becomes 0.004 for a float), and the problems as
         pairs of argument name (empty for a missing argument) and message.
     """
-    hidden = set(supplied)
-    allowed = [name for name in parameters if name not in hidden]
+    allowed = [name for name in parameters if name not in set(supplied)]
     converted: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
     for name, value in arguments.items():
@@ -153,7 +146,12 @@ def convert(value: Any, annotation: Any) -> Any:
         fixed = origin is tuple and members[-1:] != (Ellipsis,)
         if isinstance(value, list | tuple) and not (fixed and len(value) != len(members)):
             each = members if fixed else (members[0] if members else Any,) * len(value)
-            entries = [_entry(index, *pair) for index, pair in enumerate(zip(value, each, strict=True))]
+            entries = []
+            for index, pair in enumerate(zip(value, each, strict=True)):
+                try:
+                    entries.append(convert(*pair))
+                except ValueError as error:
+                    raise ValueError(f"entry {index}: {error}") from error
             return tuple(entries) if origin is tuple else entries
     elif annotation is float:
         return _finite(value)
@@ -168,25 +166,17 @@ def convert(value: Any, annotation: Any) -> Any:
     raise ValueError(f"must be {describe(annotation)}, got {value!r} ({type(value).__name__})")
 
 
-def _entry(index: int, value: Any, annotation: Any) -> Any:
-    try:
-        return convert(value, annotation)
-    except ValueError as error:
-        raise ValueError(f"entry {index}: {error}") from error
-
-
 def _finite(value: Any) -> float:
     number = value
     with contextlib.suppress(ValueError):
         number = parse_number(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise ValueError(f"must be {describe(float)}, got {value!r} ({type(value).__name__})")
-    # Every comparison with NaN is false, so that no later check of a range would stop it.
-    try:
+    # Every comparison with NaN is false, so that no later check of a range would stop it. A whole number may be beyond
+    # the largest float.
+    with contextlib.suppress(OverflowError):
         if math.isfinite(number):
             return float(number)
-    except OverflowError:  # a whole number beyond the largest float
-        pass
     raise ValueError(f"must be a finite number, got {number!r}")
 
 

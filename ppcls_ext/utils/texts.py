@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import json
 import logging
 import os
 import re
@@ -23,21 +24,6 @@ logger = logging.getLogger(__name__)
 
 # What --encoding states; in the environment, so that the processes that a command starts know it too.
 VARIABLE = "PPCLS_EXT_TEXT_ENCODING"
-# UTF-32 before UTF-16: the mark of the one begins with that of the other.
-MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-# Without a mark: a text begins with ASCII characters, so zero bytes tell how many bytes each character takes.
-ZEROS = {
-    (False, True, False, True): "utf-16-le",
-    (True, False, True, False): "utf-16-be",
-    (False, True, True, True): "utf-32-le",
-    (True, True, True, False): "utf-32-be",
-}
 # People and programs name the smaller encoding and write the larger one.
 LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "shift_jis": "cp932"}
 WESTERN = frozenset({"ascii", "iso8859-1", "cp1252"})
@@ -56,11 +42,7 @@ _chinese: set[str] = set()
 
 
 class TextError(UserError):
-    """A file that is damaged, or no text; the message names it.
-
-    Attributes:
-        reason: the message without the name of the file.
-    """
+    """A file that is damaged, or no text; the message names it, ``reason`` is the message without the name."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.reason = reason
@@ -68,11 +50,7 @@ class TextError(UserError):
 
 
 class UnknownEncodingError(TextError):
-    """A text whose encoding cannot be told.
-
-    Attributes:
-        unclear: it may be Chinese or of another language, and is too short to tell.
-    """
+    """A text whose encoding cannot be told; ``unclear``: it may be Chinese or of another language, and is too short."""
 
     unclear = False
 
@@ -108,8 +86,7 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
     (``虾`` in GBK is ``Ϻ``): a stated encoding wins there, a declared one unless UTF-8 gives words, and else a guess.
 
     Args:
-        data: the text.
-        name: of the file, for messages.
+        data, name: the text, and its file, for messages.
         declared: the encoding that the text names in itself, as XML does. It is not believed against better evidence.
 
     Raises:
@@ -118,8 +95,8 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
     """
     text, encoding = _decode(data, name, declared)
     if "\0" in text:
-        place = f"character {text.index(chr(0)) + 1:,}"
-        raise TextError(name, f"holds zero bytes (the first is {place}): it is damaged, or no text")
+        first = text.index("\0") + 1
+        raise TextError(name, f"holds zero bytes (the first is character {first:,}): it is damaged, or no text")
     if encoding == "gb18030":
         _chinese.add(name)
     # DOS ends a text with Ctrl-Z.
@@ -133,14 +110,13 @@ def decode_text(data: bytes, name: str, declared: str | None = None) -> str:
 
 def _decode(data: bytes, name: str, declared: str | None) -> tuple[str, str]:
     """Returns the text and its encoding."""
-    marked = next(((encoding, data[len(mark) :]) for mark, encoding in MARKS if data.startswith(mark)), None)
-    zeros = tuple(byte == 0 for byte in data[:4])
-    if marked is not None or zeros in ZEROS:
-        encoding, rest = marked or (ZEROS[zeros], data)
+    # By a mark, or by zero bytes: a text begins with ASCII characters.
+    encoding = json.detect_encoding(data)
+    if encoding != "utf-8":
         try:
-            return rest.decode(encoding), encoding
+            return data.decode(encoding), encoding
         except UnicodeDecodeError as error:
-            reason = f"begins as {encoding.upper()} but is damaged at byte {error.start:,}"
+            reason = f"begins as {encoding.upper().removesuffix('-SIG')} but is damaged at byte {error.start:,}"
             raise TextError(name, reason) from error
     as_utf8 = _decoded(data, "utf-8")
     if as_utf8 is not None and data.isascii() and b"\x1b" not in data:

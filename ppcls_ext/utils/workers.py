@@ -80,9 +80,8 @@ class WorkerProcess:
             self._process.join()
             status = self._process.exitcode or 0
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
-            notes = Path(self._notes).read_text(encoding="utf-8", errors="replace").split("\n")
-            lines = [line.strip() for line in notes if line.strip()]
-            last = f": {lines[-1][:LONGEST_REASON]}" if lines else ""
+            notes = Path(self._notes).read_text(encoding="utf-8", errors="replace").strip()
+            last = f": {notes.splitlines()[-1].strip()[:LONGEST_REASON]}" if notes else ""
             raise UserError(f"the process ended with {how}{last}") from None
         if error is not None:
             raise UserError(error)
@@ -113,16 +112,10 @@ def _work(connection: Connection, notes: str, function: Callable[..., None], arg
 
 
 def run_in_process(
-    function: Callable[..., Any],
-    *arguments: Any,
-    seconds: float = ANSWER_SECONDS,
+    function: Callable[..., Any], *arguments: Any, seconds: float = ANSWER_SECONDS,
     environment: Mapping[str, str] | None = None,
-) -> Any:
-    """Returns ``function(*arguments)``, computed in a process of its own.
-
-    Raises:
-        UserError: the function raised something, the process died, or it took longer than ``seconds``.
-    """
+) -> Any:  # fmt: skip
+    """Returns ``function(*arguments)``, computed in a process of its own; see :meth:`WorkerProcess.answer`."""
     process = WorkerProcess(_answer_once, (function, arguments), environment)
     try:
         return process.answer(seconds)
@@ -166,11 +159,7 @@ class Subject:
     restarts: int = 0
 
     def statistics(self) -> dict[str, float]:
-        """Returns median, 90th percentile, minimum and mean of the runs in milliseconds.
-
-        Raises:
-            UserError: it could not be measured.
-        """
+        """Returns median, 90th percentile, minimum and mean of the runs in ms; ``UserError`` if it failed."""
         if self.failure is not None:
             raise UserError(f"{self.title}: {self.failure}")
         milliseconds = 1000 * np.array(self.seconds)
@@ -193,9 +182,8 @@ def measure_interleaved(
     Args:
         subjects: what to measure; their figures are filled in.
         rounds: turns of each.
-        runs: runs in a turn after two to warm up, fewer (two at least) where they take longer than ``longest_turn``.
+        runs: runs in a turn after two to warm up, fewer (two at least) where they take longer than ``longest_turn`` s.
         starts: how often each process is started, to time that.
-        longest_turn: seconds.
     """
     processes: dict[int, WorkerProcess] = {}
     try:

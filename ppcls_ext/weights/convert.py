@@ -93,13 +93,8 @@ class Row(NamedTuple):
 
 @dataclass
 class Conversion:
-    """Converted weights by our names.
-
-    Attributes:
-        weights: the arrays.
-        dropped: names of the source that have no counterpart.
-        fresh: our names of weights that the source does not hold and that begin anew.
-    """
+    """Converted weights by our names, names of the source that have no counterpart, and our names of weights that the
+    source does not hold and that begin anew."""
 
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
@@ -123,14 +118,10 @@ class Layout:
     unused: tuple[str, ...] = ()
 
     def to_ours(self, weights: Mapping[str, np.ndarray], label: str) -> Conversion:
-        """Renames and reshapes ``weights``, without asking which model they fit.
-
-        Args:
-            weights: arrays by their names.
-            label: names the source in messages.
+        """Renames and reshapes weights by their names, without asking which model they fit.
 
         Raises:
-            UserError: names are unknown, or two mean the same weight.
+            UserError: names are unknown, or two mean the same weight; the message begins with ``label``.
         """
         conversion, unknown = Conversion(), []
         for name, array in _unwrapped(weights).items():
@@ -151,11 +142,7 @@ class Layout:
         return conversion
 
     def to_theirs(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Names and shapes weights of one of our models as this layout has them; the inverse of ``to_ours``.
-
-        Raises:
-            ValueError: the layout has no such weight.
-        """
+        """The inverse of ``to_ours``; ``ValueError`` where the layout has no such weight."""
         rows = [row for row in self.rows if row.form.write is not None]
         converted = {}
         for name, array in weights.items():
@@ -195,20 +182,24 @@ DOWNSAMPLE = "stages.{stage}.downsample"
 
 def _official(linear: Form) -> list[Row]:
     """The names of the official ConvNeXt, which PaddleClas took over with Paddle's form of linear layers."""
+    block = "stages.{stage}.{block}."
     return [
         Row("downsample_layers.0.{layer}.{part}", "stem.{layer}.{part}"),
         Row("downsample_layers.{stage}.{layer}.{part}", DOWNSAMPLE + ".{layer}.{part}"),
-        Row("stages.{stage}.{block}.dwconv.{part}", BLOCK + ".depthwise.{part}"),
-        Row("stages.{stage}.{block}.norm.{part}", BLOCK + ".norm.{part}"),
-        Row("stages.{stage}.{block}.pwconv1.{part}", BLOCK + ".expand.{part}", linear),
-        Row("stages.{stage}.{block}.pwconv2.{part}", BLOCK + ".project.{part}", linear),
-        Row("stages.{stage}.{block}.gamma", BLOCK + ".layer_scale.weight"),
+        *_parts(block, {"dwconv": "depthwise", "norm": "norm"}),
+        *_parts(block, {"pwconv1": "expand", "pwconv2": "project"}, linear),
+        Row(block + "gamma", BLOCK + ".layer_scale.weight"),
         # ConvNeXt V2 shapes what its normalisation learns like a map with the channels last.
-        Row("stages.{stage}.{block}.grn.gamma", BLOCK + ".response_norm.weight", LAST_AXIS),
-        Row("stages.{stage}.{block}.grn.beta", BLOCK + ".response_norm.bias", LAST_AXIS),
+        Row(block + "grn.gamma", BLOCK + ".response_norm.weight", LAST_AXIS),
+        Row(block + "grn.beta", BLOCK + ".response_norm.bias", LAST_AXIS),
         Row("norm.{part}", "norm.{part}"),
         Row("head.{part}", "head.{part}", linear),
     ]
+
+
+def _parts(prefix: str, names: Mapping[str, str], form: Form = SAME, block: str = BLOCK) -> list[Row]:
+    """Rows of the layers of a block that hold weights and biases, by their names and ours."""
+    return [Row(f"{prefix}{theirs}.{{part}}", f"{block}.{ours}.{{part}}", form) for theirs, ours in names.items()]
 
 
 def _sparse(prefix: str) -> list[Row]:
@@ -236,11 +227,8 @@ def _timm(linear: Form) -> list[Row]:
     return [
         Row("stem.{layer}.{part}", "stem.{layer}.{part}"),
         Row(DOWNSAMPLE + ".{layer}.{part}", DOWNSAMPLE + ".{layer}.{part}"),
-        Row(BLOCK + ".conv_dw.{part}", BLOCK + ".depthwise.{part}"),
-        Row(BLOCK + ".norm.{part}", BLOCK + ".norm.{part}"),
-        Row(BLOCK + ".mlp.fc1.{part}", BLOCK + ".expand.{part}", linear),
-        Row(BLOCK + ".mlp.grn.{part}", BLOCK + ".response_norm.{part}"),
-        Row(BLOCK + ".mlp.fc2.{part}", BLOCK + ".project.{part}", linear),
+        *_parts(BLOCK + ".", {"conv_dw": "depthwise", "norm": "norm", "mlp.grn": "response_norm"}),
+        *_parts(BLOCK + ".", {"mlp.fc1": "expand", "mlp.fc2": "project"}, linear),
         Row(BLOCK + ".gamma", BLOCK + ".layer_scale.weight"),
         Row("head.norm.{part}", "norm.{part}"),
         Row("head.fc.{part}", "head.{part}", LINEAR),
@@ -255,36 +243,26 @@ def _torchvision() -> list[Row]:
         rows += [
             Row(f"features.{2 * stage}.{{layer}}.{{part}}", f"stages.{stage}.downsample.{{layer}}.{{part}}"),
             Row(theirs + ".layer_scale", ours + ".layer_scale.weight", FIRST_AXIS),
-            Row(theirs + ".block.0.{part}", ours + ".depthwise.{part}"),
-            Row(theirs + ".block.2.{part}", ours + ".norm.{part}"),
-            Row(theirs + ".block.3.{part}", ours + ".expand.{part}", LINEAR),
-            Row(theirs + ".block.5.{part}", ours + ".project.{part}", LINEAR),
+            *_parts(theirs + ".block.", {"0": "depthwise", "2": "norm"}, block=ours),
+            *_parts(theirs + ".block.", {"3": "expand", "5": "project"}, LINEAR, block=ours),
         ]
     return [*rows, Row("classifier.0.{part}", "norm.{part}"), Row("classifier.2.{part}", "head.{part}", LINEAR)]
 
 
 def _reference() -> list[Row]:
     """The names of the paper's repository, whose stem counts from one."""
-    stem = [
-        Row(f"Down_Conv.conv{layer + 1}.{theirs}.{{part}}", f"stem.{layer}.{ours}.{{part}}")
-        for layer in range(3)
-        for theirs, ours in (("conv", "conv"), ("bn", "norm"))
-    ]
-    stage = [
-        Row(f"stages.{{stage}}.{theirs}.{their_layer}.{{part}}", f"stages.{{stage}}.{ours}.{our_layer}.{{part}}")
-        for theirs, ours in (("down.0", "downsample"), ("conv1", "shortcut"), ("conv2", "entry"), ("conv3", "merge"))
-        for their_layer, our_layer in (("conv", "conv"), ("bn", "norm"))
-    ]
+    places = {f"Down_Conv.conv{layer + 1}": f"stem.{layer}" for layer in range(3)}
+    stages = {"down.0": "downsample", "conv1": "shortcut", "conv2": "entry", "conv3": "merge"}
+    places |= {f"stages.{{stage}}.{theirs}": f"stages.{{stage}}.{ours}" for theirs, ours in stages.items()}
+    block = {
+        "dwconv": "depthwise", "norm": "norm", "pwconv1": "expand", "pwconv2": "project", "norm2": "project_norm",
+        "ese.fc": "attention.conv",
+    }  # fmt: skip
     return [
-        *stem,
-        *stage,
+        *(Row(f"{theirs}.conv.{{part}}", f"{ours}.conv.{{part}}") for theirs, ours in places.items()),
+        *(Row(f"{theirs}.bn.{{part}}", f"{ours}.norm.{{part}}") for theirs, ours in places.items()),
         Row("stages.{stage}.attn.fc.{part}", "stages.{stage}.attention.conv.{part}"),
-        Row(BLOCK + ".dwconv.{part}", BLOCK + ".depthwise.{part}"),
-        Row(BLOCK + ".norm.{part}", BLOCK + ".norm.{part}"),
-        Row(BLOCK + ".pwconv1.{part}", BLOCK + ".expand.{part}"),
-        Row(BLOCK + ".pwconv2.{part}", BLOCK + ".project.{part}"),
-        Row(BLOCK + ".norm2.{part}", BLOCK + ".project_norm.{part}"),
-        Row(BLOCK + ".ese.fc.{part}", BLOCK + ".attention.conv.{part}"),
+        *_parts(BLOCK + ".", block),
         Row("norm.{part}", "norm.{part}"),
         Row("head.fc_cls.{part}", "head.{part}"),
     ]
@@ -341,14 +319,10 @@ def convert_weights(
         source: weight file (``.pdparams``, ``.safetensors``, ``.pth``, ``.pt``) or checkpoint folder.
         destination: file to write, ``.safetensors``, or for Paddle also ``.pdparams``.
         model_name: a name of ``list_models()``; the converted weights must fit it exactly.
-        origin: a key of ``LAYOUTS``: whose names the source uses.
-        target: one of ``TARGETS``: whose names are written.
+        origin, target: a key of ``LAYOUTS`` and one of ``TARGETS``: whose names the source uses and are written.
         class_num: number of classes; None takes it from the source's classifier.
         drop_head: leave the classifier out; the last norm may then be missing as well, and begins anew.
         entry: which entry of a file of ``torch.save`` holds the weights, if several do.
-
-    Returns:
-        The weights by our names, what was dropped and what begins anew.
 
     Raises:
         UserError: the source cannot be read or does not fit the model, or the arguments contradict each other.

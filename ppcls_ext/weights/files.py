@@ -5,11 +5,12 @@ The manifest of a checkpoint folder lists size and SHA-256 of each file in it; t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,9 @@ def widened(array: np.ndarray) -> np.ndarray:
 def find_weights(path: str | os.PathLike[str]) -> Path:
     """Returns the weight file that ``path`` means.
 
-    Args:
-        path: a weight file; the same without its suffix (as PaddleClas writes ``Global.pretrained_model``); or a
-            checkpoint folder, whose ``state.json`` says under ``evaluated_weights`` whether the reported metrics belong
-            to the averaged weights (``ema``) or to the plain ones (``model``).
+    That is a weight file; the same without its suffix (as PaddleClas writes ``Global.pretrained_model``); or a
+    checkpoint folder, whose ``state.json`` says under ``evaluated_weights`` whether the reported metrics belong to the
+    averaged weights (``ema``) or to the plain ones (``model``).
 
     Raises:
         UserError: there is no such file, or the folder is not a checkpoint.
@@ -59,16 +59,15 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     raise UserError(f"{given}: no such weight file or checkpoint folder{suggestion(given.name, neighbours)}")
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
-    """Returns what ``state.json`` says.
+def _state_beside(weights: Path) -> dict[str, Any]:
+    """Returns what ``state.json`` beside a file of a checkpoint says, nothing where there is none.
 
     Raises:
         UserError: it is damaged.
     """
-    file = folder / STATE
+    file = weights.parent / STATE
     try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        return dict(state)
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file}: damaged ({error})") from error
 
@@ -79,7 +78,7 @@ def _file_of_checkpoint(folder: Path) -> Path:
             f"{folder}: not a checkpoint folder (no state.json); give a checkpoint such as "
             f"RUN/checkpoints/best, or a weight file ({', '.join(SUFFIXES)})"
         )
-    which = _read_state(folder).get("evaluated_weights")
+    which = _state_beside(folder / STATE).get("evaluated_weights")
     if which not in ("ema", "model"):
         raise UserError(f"{folder / STATE}: 'evaluated_weights' must be 'ema' or 'model', got {which!r}")
     file = folder / f"{which}.pdparams"
@@ -89,27 +88,15 @@ def _file_of_checkpoint(folder: Path) -> Path:
 
 
 def class_names_of_weights(weights: Path) -> list[str] | None:
-    """Returns the class names that lie in ``state.json`` beside a weight file of a checkpoint, or ``None``.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    if not (weights.parent / STATE).is_file():
-        return None
-    names = _read_state(weights.parent).get("class_names")
+    """Returns the class names of the checkpoint that a weight file stands in, or ``None``; see ``_state_beside``."""
+    names = _state_beside(weights).get("class_names")
     return [str(name) for name in names] if names else None
 
 
 def label_numbering_of_weights(weights: Path) -> list[int] | None:
-    """Returns the labels of the training list by class number, as ``relabel`` numbered them, from the ``state.json``
-    beside a weight file of a checkpoint; ``None`` where it says nothing.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    if not (weights.parent / STATE).is_file():
-        return None
-    return _read_state(weights.parent).get("label_numbering")
+    """Returns the labels of the training list by class number, as ``relabel`` numbered them for the checkpoint that a
+    weight file stands in, or ``None``; see ``_state_beside``."""
+    return _state_beside(weights).get("label_numbering")
 
 
 def training_set_of_weights(weights: Path) -> dict[str, Any]:
@@ -168,25 +155,32 @@ def _read_pdparams(file: Path) -> dict[str, np.ndarray]:
     return weights
 
 
-def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
+@contextlib.contextmanager
+def _faults_of_safetensors(file: Path) -> Iterator[None]:
     import safetensors
 
     try:
-        entries = safetensors.deserialize(file.read_bytes())
+        yield
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{file}: damaged or not a safetensors file ({error})") from error
-    return {name: _array_of_entry(file, name, entry) for name, entry in entries}
 
 
-def _array_of_entry(file: Path, name: str, entry: dict[str, Any]) -> np.ndarray:
-    content, shape, kind = bytes(entry["data"]), entry["shape"], entry["dtype"]
-    if kind == "BF16":
-        return bfloat16_to_float32(np.frombuffer(content, dtype="<u2")).reshape(shape)
-    number = re.fullmatch("([IUF])(8|16|32|64)", kind)
-    if number is None and kind != "BOOL":
-        raise UserError(f"{file}: entry {shown(repr(name))} has the unsupported type {kind}")
-    element_type = np.dtype(f"<{number[1].lower()}{int(number[2]) // 8}" if number else "?")
-    return np.frombuffer(content, dtype=element_type).reshape(shape).astype(element_type.newbyteorder("="))
+def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    import safetensors
+
+    with _faults_of_safetensors(file):
+        entries = safetensors.deserialize(file.read_bytes())
+    arrays = {}
+    for name, entry in entries:
+        content, kind = bytes(entry["data"]), entry["dtype"]
+        number = re.fullmatch("([IUF])(8|16|32|64)", kind)
+        if number is None and kind not in ("BOOL", "BF16"):
+            raise UserError(f"{file}: entry {shown(repr(name))} has the unsupported type {kind}")
+        code = f"{number[1].lower()}{int(number[2]) // 8}" if number else {"BOOL": "?", "BF16": "u2"}[kind]
+        array = np.frombuffer(content, dtype=f"<{code}").reshape(entry["shape"])
+        array = array.astype(array.dtype.newbyteorder("="))
+        arrays[name] = bfloat16_to_float32(array) if kind == "BF16" else array
+    return arrays
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -200,11 +194,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         return {}
     import safetensors
 
-    try:
-        with safetensors.safe_open(file, framework="numpy") as reader:
-            return dict(reader.metadata() or {})
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{file}: damaged or not a safetensors file ({error})") from error
+    with _faults_of_safetensors(file), safetensors.safe_open(file, framework="numpy") as reader:
+        return dict(reader.metadata() or {})
 
 
 def write_weights(
@@ -219,7 +210,6 @@ def write_weights(
 
     Raises:
         UserError: the suffix is unknown.
-        OSError: the disk is full; an older file at ``path`` is then untouched.
     """
     file = Path(path)
     _check_suffix(file)
@@ -251,32 +241,29 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: there is no manifest, it is damaged or of another format, or it names files outside the folder.
     """
+    damaged = f"{folder}: damaged checkpoint: {MANIFEST}"
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{folder}: not a checkpoint of this trainer: {MANIFEST} is missing") from error
     except (ValueError, OSError) as error:
-        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} cannot be read ({error})") from error
+        raise UserError(f"{damaged} cannot be read ({error})") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{folder}: not a checkpoint of this trainer: {MANIFEST} does not say '{FORMAT}'")
     if manifest.get("version") != FORMAT_VERSION:
         raise UserError(f"{folder}: checkpoint version {manifest.get('version')}; this software reads {FORMAT_VERSION}")
     files = manifest.get("files")
     if not isinstance(files, dict) or not {"model.pdparams", STATE} <= set(files):
-        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} lists no model.pdparams and {STATE}")
+        raise UserError(f"{damaged} lists no model.pdparams and {STATE}")
     if any(Path(name).name != name or name == ".." for name in files):
         raise UserError(f"{folder}: refused: {MANIFEST} names files outside the checkpoint")
     if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in files.values()):
-        raise UserError(f"{folder}: damaged checkpoint: {MANIFEST} lacks a size or a checksum")
+        raise UserError(f"{damaged} lacks a size or a checksum")
     return files
 
 
 def verify_file(folder: Path, name: str, expected: dict[str, Any]) -> None:
-    """Compares one file of a checkpoint with its entry of :func:`read_manifest`.
-
-    Raises:
-        UserError: it is missing, cut short or changed; the message names it.
-    """
+    """Raises ``UserError`` if a file of a checkpoint differs from its entry of :func:`read_manifest`."""
     file = folder / name
     if not file.is_file():
         raise UserError(f"{folder}: damaged checkpoint: {name} is missing")
@@ -288,15 +275,10 @@ def verify_file(folder: Path, name: str, expected: dict[str, Any]) -> None:
 
 
 def verify_weights(file: Path, chosen_by_name: bool) -> None:
-    """Compares a weight file, and the ``state.json`` beside it, with the manifest beside them, if there is one.
+    """Raises ``UserError`` if a weight file, or the ``state.json`` beside it, differs from the manifest beside them.
 
-    Args:
-        file: the weight file.
-        chosen_by_name: the user named this very file, and not the folder; it may then have been put there later, as a
-            converted file is, and a manifest of other software beside it is none of our business.
-
-    Raises:
-        UserError: a file is damaged, or the manifest does not list it.
+    If a person named this very file and not the folder (``chosen_by_name``), it may have been put there later, as a
+    converted file is, and a manifest of other software beside it is none of our business.
     """
     folder = file.parent
     if not (folder / MANIFEST).is_file() or (chosen_by_name and not (folder / STATE).is_file()):

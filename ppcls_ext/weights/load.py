@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -47,23 +47,18 @@ class LoadReport:
         mismatched = [
             f"{name} (file {list(theirs)}, model {list(ours)})" for name, (theirs, ours) in self.mismatched.items()
         ]
-        kinds = (
-            ("missing in the file", self.missing),
-            ("not in the model", self.unexpected),
-            ("of another shape", mismatched),
-        )
-        return "; ".join(f"{len(names)} {kind}: {first_of(names)}" for kind, names in kinds if names)
+        kinds = {"missing in the file": self.missing, "not in the model": self.unexpected}
+        kinds["of another shape"] = mismatched
+        return "; ".join(f"{len(names)} {kind}: {first_of(names)}" for kind, names in kinds.items() if names)
 
     def outside(self, prefixes: Sequence[str]) -> LoadReport:
         """Returns the report without the differences in names that begin with one of ``prefixes``."""
-        permitted = tuple(prefixes)
-        return LoadReport(
-            self.source,
-            self.loaded,
-            [name for name in self.missing if not name.startswith(permitted)],
-            [name for name in self.unexpected if not name.startswith(permitted)],
-            {name: shapes for name, shapes in self.mismatched.items() if not name.startswith(permitted)},
-        )
+
+        def others(names: Iterable[str]) -> list[str]:
+            return [name for name in names if not name.startswith(tuple(prefixes))]
+
+        mismatched = {name: self.mismatched[name] for name in others(self.mismatched)}
+        return LoadReport(self.source, self.loaded, others(self.missing), others(self.unexpected), mismatched)
 
     def summary(self) -> str:
         """Returns one line: how many weights were loaded and what was left as it was."""

@@ -145,10 +145,10 @@ def whole_numbers(value: Any) -> bool:
 
 # PyTorch's tensors. Tuples, because a pickle can alter the attributes of an object, but not a tuple.
 class ElementType(NamedTuple):
-    """A type of numbers by PyTorch's name; ``code`` is numpy's ("u2" for bfloat16's bits), None if it has none."""
+    """A type of numbers by PyTorch's name; ``code`` is numpy's ("u2" for bfloat16's bits)."""
 
     name: str
-    code: str | None
+    code: str
     size: int
 
 
@@ -176,7 +176,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_unused: Any, 
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if math.prod(shape) and (last >= count or math.prod(shape) > count):
         raise RefusedError(f"it holds a tensor of shape {shown(shape)} that reaches beyond its {count} numbers")
-    numbers = storage.content[: count * kind.size].view(storage.order + (kind.code or "u1"))
+    numbers = storage.content[: count * kind.size].view(storage.order + kind.code)
     if not math.prod(shape):
         return Tensor(kind, np.empty(shape, numbers.dtype))
     steps = [stride * kind.size for stride in strides]
@@ -201,9 +201,6 @@ ELEMENT_TYPES = {
         "uint8": "u1", "bool": "b1",
     }.items()
 }  # fmt: skip
-ELEMENT_TYPES |= {
-    f"float8_{kind}": ElementType(f"float8_{kind}", None, 1) for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz")
-}
 STORAGES = {
     "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "ComplexFloat": "complex64",
     "ComplexDouble": "complex128", "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8",
@@ -264,13 +261,9 @@ class SafeUnpickler(pickle.Unpickler):
     """
 
     def __init__(
-        self,
-        stream: IO[bytes],
-        size: int,
-        encoding: str = "latin1",
-        read_storage: Callable[[str, int], np.ndarray] | None = None,
-        order: str = "<",
-    ) -> None:
+        self, stream: IO[bytes], size: int, encoding: str = "latin1",
+        read_storage: Callable[[str, int], np.ndarray] | None = None, order: str = "<",
+    ) -> None:  # fmt: skip
         super().__init__(stream, encoding=encoding)
         self.stream, self.left, self.read_storage, self.order = stream, ROOM * size, read_storage, order
         self.storages: dict[str, np.ndarray] = {}
@@ -315,7 +308,7 @@ class SafeUnpickler(pickle.Unpickler):
         known = isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" and pid[5:] in ((), (None,))
         if not known or self.read_storage is None:
             raise RefusedError("it names an unknown kind of content")
-        _storage, kind, key, _device, count = pid[:5]
+        kind, key, _device, count = pid[1:5]
         if not isinstance(kind, ElementType) or not isinstance(key, str) or not whole_numbers((count,)):
             raise RefusedError("it holds numbers without a type, a name or a count")
         if key not in self.storages:
@@ -328,10 +321,8 @@ class SafeUnpickler(pickle.Unpickler):
     def plain(self, value: Any, made: dict[int, Any]) -> Any:
         """Returns ``value`` with arrays in the place of their pickled forms, through dictionaries, lists and tuples.
 
-        Args:
-            value: part of what was loaded.
-            made: results by the id of their source: what a file mentions twice is made once, or lists of the same lists
-                would become endless.
+        ``made`` are results by the id of their source: what a file mentions twice is made once, or lists of the same
+        lists would become endless.
         """
         if id(value) not in made:
             result = value
@@ -390,11 +381,8 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
 
 
 def read_torch_weights(path: str | os.PathLike[str], entry: str | None = None) -> dict[str, np.ndarray]:
-    """Reads one set of weights of a file of ``torch.save`` (``.pth``, ``.pt``).
-
-    Args:
-        path: the file.
-        entry: which entry of the file holds the weights ("model", "model_ema"); None: there must be one only.
+    """Reads one set of weights of a file of ``torch.save`` (``.pth``, ``.pt``): that under ``entry`` ("model",
+    "model_ema"), or the only one.
 
     Returns:
         Arrays by name, not to be written to; bfloat16 is widened to float32.
@@ -410,8 +398,6 @@ def read_torch_weights(path: str | os.PathLike[str], entry: str | None = None) -
         value, unpickler = read(content)
         arrays = {}
         for name, tensor in _chosen(value, entry, str(file)).items():
-            if tensor.kind.code is None:
-                raise RefusedError(f"tensor '{shown(name)}' is of type {tensor.kind.name}, which numpy has not")
             array = tensor.view
             if tensor.kind.name == "bfloat16" or not array.dtype.isnative:
                 unpickler.take(2 * array.nbytes)
@@ -457,9 +443,7 @@ def _load_old(content: bytes) -> tuple[Any, SafeUnpickler]:
         raise RefusedError("it is of an unknown version of torch.save; save it anew with today's PyTorch")
     system = SafeUnpickler(stream, size).load()
     order = "<" if not isinstance(system, dict) or system.get("little_endian", True) else ">"
-    unpickler = SafeUnpickler(
-        stream, size, read_storage=lambda _key, bytes_: np.zeros(bytes_, np.uint8), order=order
-    )
+    unpickler = SafeUnpickler(stream, size, read_storage=lambda _, count: np.zeros(count, np.uint8), order=order)
     value = unpickler.load()
     for key in SafeUnpickler(stream, size).load():
         stream.read(8)

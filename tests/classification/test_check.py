@@ -167,15 +167,9 @@ def test_the_same_pixels_twice_in_any_file(tmp_path: Path, train: Path, evaluati
     write_picture(evaluation / "class_0" / "leak.png", pixels, compress_level=1)
     write_picture(train / "class_1" / "other.png", np.asarray(Image.open(train / "class_0" / "04.png")))
     result = check(folder_config(tmp_path, train, evaluation))
-    assert kinds(result) == {
-        "label_conflict": "error",
-        "duplicate_across": "warning",
-        "duplicate_training": "warning",
-    }
-    assert names(result, "duplicate_training") == [
-        ("class_0/copy.bmp", "class_0/03.png"),
-        ("class_1/other.png", "class_0/04.png"),
-    ]
+    assert kinds(result) == {"label_conflict": "error", "duplicate_across": "warning", "duplicate_training": "warning"}
+    copies = [("class_0/copy.bmp", "class_0/03.png"), ("class_1/other.png", "class_0/04.png")]
+    assert names(result, "duplicate_training") == copies
     assert names(result, "duplicate_across") == [("class_0/leak.png", "class_0/03.png")]
     assert names(result, "label_conflict") == [("class_0/04.png", "class_1/other.png")]
     assert notes(result, "label_conflict") == ["0 (class_0) / 1 (class_1)"]
@@ -234,13 +228,9 @@ def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -
     Image.fromarray(np.dstack([smooth_picture(914), np.full((40, 48), 128, np.uint8)])).save(folder / "glass.png")
     result = check(folder_config(tmp_path, train, evaluation))
     expected = {
-        "exif_rotated": "turned.jpg",
-        "misnamed": "named.png",
-        "cmyk": "print.jpg",
-        "palette": "few_colours.png",
-        "sixteen_bit": "deep.png",
-        "transparent": "glass.png",
-    }
+        "exif_rotated": "turned.jpg", "misnamed": "named.png", "cmyk": "print.jpg", "palette": "few_colours.png",
+        "sixteen_bit": "deep.png", "transparent": "glass.png",
+    }  # fmt: skip
     assert kinds(result) == dict.fromkeys(expected, "information")
     assert {kind: names(result, kind)[0][0] for kind in expected} == {k: f"class_0/{v}" for k, v in expected.items()}
     assert notes(result, "misnamed") == ["a BMP picture named .png"]
@@ -249,10 +239,8 @@ def test_unusual_forms_are_told(tmp_path: Path, train: Path, evaluation: Path) -
 
 def test_archives_and_digits_are_checked_too(tmp_path: Path) -> None:
     archive = str(cifar_archive(tmp_path / "cifar.tar.gz"))
-    sets = {
-        f"DataLoader__{part}__dataset": {"name": "Cifar100", "data_file": archive, "mode": "train"}
-        for part in ("Train", "Eval")
-    }
+    dataset = {"name": "Cifar100", "data_file": archive, "mode": "train"}
+    sets = {f"DataLoader__{part}__dataset": dataset for part in ("Train", "Eval")}
     result = check(write_config(tmp_path, small_config(tmp_path / "run", Arch__class_num=3, **sets)), workers=2)
     assert kinds(result) == {"duplicate_across": "warning"}
     place = f"{tmp_path.name}/cifar.tar.gz#0"

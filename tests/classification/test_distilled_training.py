@@ -193,19 +193,15 @@ def test_the_teacher_may_see_images_of_another_size(tmp_path):
     assert np.isfinite(float(learner.forward(batch, seed=0).loss))
 
 
-def test_a_teacher_that_cannot_take_the_images_is_told_with_the_key_that_helps(tmp_path):
-    data = distilled(tmp_path / "run", write_teacher(tmp_path / "teacher.pdparams"))
-    data["Distillation"]["teacher"]["in_channels"] = 1
-    with pytest.raises(UserError, match=r"Distillation\.image_size: EConvNeXt_mini cannot take images of shape \[3"):
-        trainer_of(loaded(tmp_path, data))
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    data = distilled(tmp_path / "run", write_teacher(tmp_path / "teacher.pdparams"))
-    data["Distillation"]["teacher"]["width_multiplier"] = 0.25
-    key = r"Distillation\.teacher\.pretrained: "
-    with pytest.raises(UserError, match=rf"{key}.*does not fit the model.*\(Distillation\.teacher\.name"):
-        trainer_of(loaded(tmp_path, data))
+def test_a_teacher_of_other_images_or_weights_is_refused_with_the_key_that_helps(tmp_path):
+    for change, message in (
+        ({"in_channels": 1}, r"image_size: EConvNeXt_mini cannot take images of shape \[3"),
+        ({"width_multiplier": 0.25}, r"teacher\.pretrained: .*does not fit the model.*\(Distillation\.teacher\.name"),
+    ):
+        data = distilled(tmp_path / "run", write_teacher(tmp_path / "teacher.pdparams"))
+        data["Distillation"]["teacher"].update(change)
+        with pytest.raises(UserError, match=rf"Distillation\.{message}"):
+            trainer_of(loaded(tmp_path, data))
 
 
 def test_fine_tuning_after_pruning_has_the_teacher_too(tmp_path):

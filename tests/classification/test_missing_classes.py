@@ -62,14 +62,6 @@ def test_what_only_the_validation_has_and_what_training_lacks_is_refused(root: P
         build_dataset(config, config.train)
 
 
-def test_the_check_of_the_data_has_a_warning_for_a_class_that_is_not_validated(root: Path):
-    result = check_config_data(load_config(folder_config(root, root / "train", root / "val", 3)), worker_count=0)
-    found = {finding.kind: finding for finding in result.findings}
-    assert "class_names" not in found and not result.has_errors
-    assert result.name == str(root / "config.yaml")
-    assert found["class_not_validated"].entries[0].note == "1 (class_1)"
-
-
 def list_config(root: Path, labels: dict[str, int], class_num: int, **options: bool) -> Path:
     """Writes lists of ``train`` and ``val`` with these labels, and a configuration that reads them."""
     sets = {}

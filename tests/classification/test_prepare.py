@@ -30,19 +30,15 @@ def test_every_second_class_is_kept_with_new_labels(tmp_path):
         (4, "part.tar.gz", r"--every must be from 1 to 3"),
         (2, "part.zip", r"part.zip: must end with .tar.gz"),
         (2, "all.tar.gz", r"is read by this command"),
+        (5, "part.tar.gz", r"none.tar.gz"),
     ],
 )
 def test_mistakes_are_told_and_leave_no_file(tmp_path, every, name, message):
     source = cifar_archive(tmp_path / "all.tar.gz", images=8)
     before = source.read_bytes()
     with pytest.raises(UserError, match=message):
-        write_subset(str(source), every, tmp_path / name)
+        write_subset(str(source if every < 5 else tmp_path / "none.tar.gz"), every, tmp_path / name)
     assert [file.name for file in tmp_path.iterdir()] == ["all.tar.gz"] and source.read_bytes() == before
-
-
-def test_a_missing_archive_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"none.tar.gz"):
-        write_subset(str(tmp_path / "none.tar.gz"), 5, tmp_path / "part.tar.gz")
 
 
 def test_choice_takes_one_of_each_class_in_turn():

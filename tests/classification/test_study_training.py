@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from classification.study import (
-    Run,
-    load_study,
-    open_study,
-    refuse_changed_runs,
-    refuse_other_study,
-    train_runs,
-)
+from classification.study import Run, load_study, open_study, refuse_changed_runs, refuse_other_study, train_runs
 from ppcls_ext.utils.errors import Interrupted, UserError
 from ppcls_ext.utils.files import lock_folder
 from tests.support.studies import all_runs, epoch_record, pretend_training, small_study
@@ -78,6 +73,22 @@ def runs_in(folder: Path) -> list[Run]:
     return all_runs(small_study(folder))
 
 
+@contextlib.contextmanager
+def meanwhile(ready: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
+    """Calls ``act`` in a thread, as soon as it is ``ready``, while the body runs."""
+
+    def wait() -> None:
+        until = time.monotonic() + 60
+        while not ready() and time.monotonic() < until:
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
+
+
 def test_each_run_is_trained_once_and_resumes_what_it_finds(tmp_path: Path) -> None:
     runs = runs_in(tmp_path)
     pretend_training(runs[1], [0.2, 0.3])
@@ -116,18 +127,12 @@ def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkey
 
 def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Path) -> None:
     runs = runs_in(tmp_path)
-
-    def send() -> None:
-        until = time.monotonic() + 60
-        while sum((run.folder / "waiting.txt").exists() for run in runs) < 2 and time.monotonic() < until:
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    with pytest.raises(Interrupted, match="continue with the same command"):
+    with (
+        meanwhile(lambda: sum((run.folder / "waiting.txt").exists() for run in runs) == 2,
+                  lambda: os.kill(os.getpid(), signal.SIGINT)),
+        pytest.raises(Interrupted, match="continue with the same command"),
+    ):  # fmt: skip
         train_runs(runs, script(tmp_path, plain="wait", wide="wait"), jobs=2)
-    sender.join()
     # Once, and not the SIGINT that would stop a trainer at once if it came second.
     assert [(run.folder / "saved.txt").read_text() for run in runs[:2]] == ["SIGTERM", "SIGTERM"]
     assert len(started(tmp_path)) == 2
@@ -142,19 +147,14 @@ def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(
     seen = []
 
     def end() -> None:
-        until = time.monotonic() + 60
-        while not all((run.folder / "report.json").exists() for run in runs[2:]) and time.monotonic() < until:
-            time.sleep(0.05)
         seen.extend(started(tmp_path))
         pretend_training(runs[0], [0.2, 0.3])
         for lock in locks:
             lock.close()
 
-    ender = threading.Thread(target=end)
-    ender.start()
-    with caplog.at_level(logging.INFO):
+    others_end = meanwhile(lambda: all((run.folder / "report.json").exists() for run in runs[2:]), end)
+    with others_end, caplog.at_level(logging.INFO):
         failures = train_runs(runs, script(tmp_path), jobs=3)
-    ender.join()
     assert caplog.text.count("plain, seed 0: another process trains it") == 1
     assert sorted(row for row, *_ in seen) == ["plain", "relu"], "the others go on meanwhile"
     assert [(row, seed) for row, seed, *_ in started(tmp_path)[2:]] == [("wide", "seed_0")]
@@ -176,19 +176,13 @@ def test_epochs_are_told_as_they_are_finished(tmp_path: Path, caplog: pytest.Log
     path = script(tmp_path, plain="together")
 
     def train_second_epoch() -> None:
-        until = time.monotonic() + 60
-        while not list(tmp_path.glob("together_*")) and time.monotonic() < until:
-            time.sleep(0.02)
         # The resumed trainer writes its log anew, without the half line of the one that was killed.
         lines = [json.dumps({"kind": "epoch", **epoch_record(number, 0.25 * number)}) for number in (1, 2)]
         (run.folder / "log.jsonl").write_text("\n".join(lines) + "\n")
         (tmp_path / "together_other").touch()
 
-    writer = threading.Thread(target=train_second_epoch)
-    writer.start()
-    with caplog.at_level(logging.INFO):
+    with meanwhile(lambda: bool(list(tmp_path.glob("together_*"))), train_second_epoch), caplog.at_level(logging.INFO):
         train_runs([run], path)
-    writer.join()
     told = [record.getMessage() for record in caplog.records if "epoch" in record.getMessage()]
     finished = "plain, seed 0: epoch 2/2  loss 1.500  top-1 50.00 %  (30 s)"
     assert told == ["plain, seed 0: continued after epoch 1", finished]

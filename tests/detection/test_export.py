@@ -449,7 +449,7 @@ def test_a_graph_that_drops_other_boxes_leaves_no_file(
 def test_boxes_that_few_bits_move_are_refused_with_the_pairs_that_remain(
     ppyoloe: Any, operators: Any, images: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    strict = dataclasses.replace(PRECISIONS["bf16"], box_px=0.0, score=0.0)
+    strict = PRECISIONS["bf16"]._replace(box_px=0.0, score=0.0)
     monkeypatch.setitem(PRECISIONS, "bf16", strict)
     message = (
         r"Paddle Inference, oneDNN, bf16, .*nothing was written: bf16 of format 'paddle' does not suit this model; "

@@ -71,7 +71,6 @@ print("done")
 
 
 def test_workers_start_after_opencv_used_its_threads() -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+    command = [sys.executable, "-c", SCRIPT]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert result.stdout == "done\n", result.stderr

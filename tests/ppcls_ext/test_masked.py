@@ -33,8 +33,10 @@ def test_hidden_pixels_reach_neither_what_is_painted_nor_the_statistics(name):
     network.train()
     images = paddle.randn([2, 3, 128, 96])
     visible = draw_visible(12, 0.6, [[0], [1]])
-    piles = Piles(visible, 4, 3)
-    others = paddle.where(piles.lay_out(paddle.ones([2, 1, 5 * 32, 32])) > 0, images, paddle.full_like(images, 9.0))
+    network.use(Piles(visible, 4, 3))
+    seen = network.lay_out(paddle.ones([2, 1, 5 * 32, 32])) > 0
+    network.use(None)
+    others = paddle.where(seen, images, paddle.full_like(images, 9.0))
     states = []
     for batch in (images, others):
         start = {key: value.clone() for key, value in network.state_dict().items()}
@@ -52,8 +54,8 @@ def test_with_all_patches_visible_the_encoder_is_the_network(name):
     hooked = MaskedAutoencoder(network, decoder_channels=16)
     images = paddle.randn([2, 3, 64, 64])
     expected = [feature.numpy() for feature in network.forward_features(images)]
-    piles = hooked._piles = Piles(np.tile(np.arange(4), (2, 1)), 2, 2)
-    found = [piles.lay_out(feature).numpy() for feature in network.forward_features(piles.pile(images))]
+    hooked.use(Piles(np.tile(np.arange(4), (2, 1)), 2, 2))
+    found = [hooked.lay_out(feature).numpy() for feature in network.forward_features(hooked.pile(images))]
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 

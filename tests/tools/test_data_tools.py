@@ -18,13 +18,7 @@ from ppcls_ext.utils.command_line import run
 from ppcls_ext.utils.log import PACKAGES
 from tests.support.frames import Frames
 from tests.support.pictures import folder_config, write_class_folders
-from tests.support.raw_data import (
-    Prepared,
-    corners,
-    sides,
-    write_image,
-    write_voc,
-)
+from tests.support.raw_data import Prepared, corners, sides, write_image, write_voc
 from tests.support.runs import run_tool, small_config, write_config
 from tools import check_data, prepare_data
 
@@ -129,32 +123,6 @@ def test_samples_are_spread_over_the_classes_and_hold_the_pixels_of_the_data_set
         assert file.parent.name == str(label)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--count", "-5"), "error: --count must not be negative, got -5\n"),
-        (("--output", "FILE"), "FILE: is a file, not a folder\n"),
-        (("--output", "CATS"), "or give --overwrite to keep it under another name; nothing was written\n"),
-        (("-o", "DataLoader.Eval.dataset.holdout=2"), "dataset.holdout: must be above 0 and below 1, got 2.0\n"),
-    ],
-)
-def test_mistakes_about_samples_are_one_clear_line(
-    tmp_path: Path, tool: Tool, arguments: tuple[str, ...], message: str
-) -> None:
-    config = write_config(tmp_path, small_config(tmp_path / "run"))
-    (tmp_path / "FILE").write_text("precious")
-    (tmp_path / "CATS").mkdir()
-    (tmp_path / "CATS" / "tom.jpg").write_text("precious")
-    places = {name: str(tmp_path / name) for name in ("FILE", "CATS")}
-    given = [places.get(argument, argument) for argument in arguments]
-    result = tool(prepare_data, "samples", "-c", config, "--output", tmp_path / "samples", *given)
-    assert result.status == 2
-    assert result.err.endswith(message)
-    assert result.err.count("\n") == 1
-    assert (tmp_path / "FILE").read_text() == (tmp_path / "CATS" / "tom.jpg").read_text() == "precious"
-    assert not (tmp_path / "samples").exists()
-
-
 def test_sonar_from_raw_folder_to_summary(tmp_path: Path, tool: Tool) -> None:
     raw, output = tmp_path / "raw", tmp_path / "dataset" / "sonar"
     for number in range(8):
@@ -183,34 +151,44 @@ def test_sonar_from_raw_folder_to_summary(tmp_path: Path, tool: Tool) -> None:
     assert again.err == f"error: --output {output}: is a prepared data set already; give --overwrite to replace it\n"
 
 
+SONAR = ("--classes", "sonar")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sonar", "MISSING", "--classes", "sonar"), "MISSING: no such folder\n"),
-        (("sonar", "RAW"), "try --classes sonar\n"),
-        (("sonar", "EMPTY", "--classes", "sonar"), "EMPTY: no image below this folder\n"),
-        (("sonar", "RAW", "--classes", "sonar", "--split-files", "x", "y"), "neither here nor in RAW\n"),
-        (("duo", "RAW"), "(0.xml): use python tools/prepare_data.py import RAW --output OUT\n"),
+        (("samples", "-c", "CONFIG", "--count", "-5"), "error: --count must not be negative, got -5"),
+        (("samples", "-c", "CONFIG", "--output", "FILE"), "FILE: is a file, not a folder"),
+        (("samples", "-c", "CONFIG", "--output", "CATS"), "give --overwrite to keep it under another name"),
+        (("samples", "-c", "CONFIG", "-o", "DataLoader.Eval.dataset.holdout=2"), "must be above 0 and below 1, got"),
+        (("sonar", "MISSING", *SONAR), "MISSING: no such folder"),
+        (("sonar", "RAW"), "try --classes sonar"),
+        (("sonar", "EMPTY", *SONAR), "EMPTY: no image below this folder"),
+        (("sonar", "RAW", *SONAR, "--split-files", "x", "y"), "neither here nor in RAW"),
+        (("duo", "RAW"), "(0.xml): use python tools/prepare_data.py import RAW --output OUT"),
     ],
 )
-def test_unusable_sources_are_one_line_and_status_2(
+def test_mistakes_are_one_line_and_nothing_is_written(
     tmp_path: Path, tool: Tool, arguments: tuple[str, ...], message: str
 ) -> None:
-    raw = tmp_path / "RAW"
+    places = {name: tmp_path / name for name in ("FILE", "CATS", "MISSING", "RAW", "EMPTY")}
     for number in range(3):
-        write_image(raw / f"{number}.png", seed=number)
-        write_voc(raw / f"{number}.xml", corners("cube", 5, 6, 25, 36))
-    (tmp_path / "EMPTY").mkdir()
-    places = {name: str(tmp_path / name) for name in ("MISSING", "RAW", "EMPTY")}
+        write_image(places["RAW"] / f"{number}.png", seed=number)
+        write_voc(places["RAW"] / f"{number}.xml", corners("cube", 5, 6, 25, 36))
+    for name in ("CATS", "EMPTY"):
+        places[name].mkdir()
+    kept = [places["FILE"], places["CATS"] / "tom.jpg"]
+    for file in kept:
+        file.write_text("precious")
+    places["CONFIG"] = write_config(tmp_path, small_config(tmp_path / "run"))
     output = tmp_path / "prepared"
-    given = [places.get(argument, argument) for argument in arguments]
-    result = tool(prepare_data, *given, "--output", output)
+    result = tool(prepare_data, arguments[0], "--output", output, *(places.get(word, word) for word in arguments[1:]))
     assert result.status == 2
     assert result.err.startswith("error: ") and result.err.count("\n") == 1
     for name, place in places.items():
-        message = message.replace(name, place)
-    assert result.err.endswith(message)
-    assert not output.exists()
+        message = message.replace(name, str(place))
+    assert message in result.err
+    assert [file.read_text() for file in kept] == ["precious", "precious"] and not output.exists()
 
 
 def test_a_sheet_shows_training_samples_as_the_network_gets_them(

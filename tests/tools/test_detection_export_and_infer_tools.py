@@ -19,7 +19,7 @@ from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import write_weights
 from tests.support.coco import annotation, detection, write_coco
 from tests.support.detectors import CLASSES, draw_frames, make_lively, tiny_config
-from tests.support.runs import ROOT, refusal, run_here, run_tool
+from tests.support.runs import ROOT, output_of, refusal, run_here, run_tool
 
 WEIGHTS = "weights=run/checkpoints/epoch_0001"
 
@@ -63,12 +63,10 @@ def project(tmp_path_factory):
     (root / "clip.bin").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
     (root / "notes.txt").write_text("dive 7, good visibility")
     (root / "data" / "images" / "sound.wav").write_bytes(b"RIFF")
-    done = run_tool(
-        "export_model.py", "-c", "tiny.yml", "-o", WEIGHTS, "--output", "export", "--size", "96", folder=root
-    )
-    assert done.returncode == 0, done.stderr
-    assert "96 x 96 px, suppression inside" in done.stdout
-    assert "Paddle Inference, oneDNN off: " in done.stdout
+    options = ("-c", "tiny.yml", "-o", WEIGHTS, "--output", "export", "--size", "96")
+    printed = output_of("export_model.py", *options, folder=root)
+    assert "96 x 96 px, suppression inside" in printed
+    assert "Paddle Inference, oneDNN off: " in printed
     return root
 
 
@@ -105,11 +103,8 @@ def test_export_finds_and_draws_and_goes_on_past_other_files(project):
 
 
 def test_weights_find_without_an_export(project):
-    done = run_tool(
-        "infer.py", "-c", "tiny.yml", "-o", WEIGHTS, "--input", "data/images", "--coco", "all.json",
-        "--save", "sheet.png", "--threshold", "0.05", folder=project,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    options = ("--input", "data/images", "--coco", "all.json", "--save", "sheet.png", "--threshold", "0.05")
+    output_of("infer.py", "-c", "tiny.yml", "-o", WEIGHTS, *options, folder=project)
     results = json.loads((project / "all.json").read_text())
     assert [image["width"] for image in results["images"]] == [100, 64, 200]
     assert [category["name"] for category in results["categories"]] == CLASSES
@@ -158,12 +153,8 @@ def test_the_robots_program_of_the_docs(project):
 
 
 def test_latency_of_the_export(project):
-    done = run_tool(
-        "benchmark.py", "detection", "--model", "export", "--rounds", "1", "--threads", "1",
-        "--image", "data/images/frame_2.png", "--output", "latency.md",
-        folder=project,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    options = ("--rounds", "1", "--threads", "1", "--image", "data/images/frame_2.png", "--output", "latency.md")
+    output_of("benchmark.py", "detection", "--model", "export", *options, folder=project)
     assert "one image of 200 x 120 px" in (project / "latency.md").read_text()
     (row,) = json.loads((project / "latency.json").read_text())["detection"]["models"].values()
     assert (row["input"], row["in_graph"], row["name"]) == ([96, 96], True, "PPYOLOE with CSPResNet")

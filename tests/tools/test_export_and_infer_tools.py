@@ -11,7 +11,7 @@ from PIL import Image
 
 from ppcls_ext.weights import read_weights, write_weights
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
-from tests.support.runs import refusal, run_here, run_tool
+from tests.support.runs import output_of, refusal, run_here, run_tool
 
 CLASSES = [f"digit {index}" for index in range(10)]
 SMALL = {"name": "EConvNeXt_mini", "class_num": 10, "depth_multiplier": 0.1, "width_multiplier": 0.125}
@@ -52,9 +52,8 @@ def project(tmp_path_factory):
         pixels = generator.integers(0, 255, size=(40 + 9 * index, 50, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "photos" / "digit 1" / f"{index}.png")
     (root / "photos" / "broken.png").write_bytes(b"not a picture")
-    done = run_tool("export_model.py", "-c", "config.yaml", "-o", WEIGHTS, "--output", "export", folder=root)
-    assert done.returncode == 0, done.stderr
-    assert "relative error" in done.stdout
+    printed = output_of("export_model.py", "-c", "config.yaml", "-o", WEIGHTS, "--output", "export", folder=root)
+    assert "relative error" in printed
     return root
 
 
@@ -68,24 +67,27 @@ def test_export_carries_the_class_names_of_the_checkpoint(project):
     assert document["model"] == {"name": "EConvNeXt_mini", "class_num": 10}
 
 
+def check_same(one: list, other: list) -> None:
+    """Two lists of predictions name the same classes, in the same order, with nearly the same scores."""
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours["error"] == theirs["error"]
+        labels, scores = ([[each[key] for each in record["predictions"]] for record in (ours, theirs)]
+                          for key in ("label", "score"))  # fmt: skip
+        assert labels[0] == labels[1]
+        assert scores[0] == pytest.approx(scores[1], rel=1e-3)
+
+
 def test_export_and_weights_predict_the_same(project):
     shared = ["--input", "photos", "--json"]
     exported = run_tool(
         "infer.py", "--model", "export", *shared, "export.json", "--save", "sheet.png", folder=project
     )
     assert exported.returncode == 0, exported.stderr
-    eager = run_tool(
-        "infer.py", "-c", "config.yaml", "-o", WEIGHTS, *shared, "eager.json", "--save", "each", folder=project
-    )
-    assert eager.returncode == 0, eager.stderr
+    options = ("-c", "config.yaml", "-o", WEIGHTS, *shared, "eager.json", "--save", "each")
+    output_of("infer.py", *options, folder=project)
     first, second = (json.loads((project / name).read_text()) for name in ("export.json", "eager.json"))
     assert [record["file"] for record in first] == [record["file"] for record in second]
-    for ours, theirs in zip(first, second, strict=True):
-        assert ours["error"] == theirs["error"]
-        assert [p["label"] for p in ours["predictions"]] == [p["label"] for p in theirs["predictions"]]
-        assert [p["score"] for p in ours["predictions"]] == pytest.approx(
-            [p["score"] for p in theirs["predictions"]], rel=1e-3
-        )
+    check_same(first, second)
     assert sum(record["error"] is not None for record in first) == 1
     assert all(record["predictions"][0]["label"] in CLASSES for record in first if not record["error"])
     assert "broken.png" in exported.stdout + exported.stderr
@@ -123,29 +125,23 @@ def test_weights_explain_themselves_and_describe_images(project):
 @NEEDS_ONNX
 @NEEDS_OPENVINO
 def test_other_formats_predict_the_same(project):
-    done = run_tool(
+    printed = output_of(
         "export_model.py", "-c", "config.yaml", "-o", WEIGHTS, "--output", "formats", "--format",
         "onnx,openvino", "--precision", "fp32", folder=project,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "inference.onnx, ONNX Runtime: relative error" in done.stdout
-    assert "inference.xml, OpenVINO: relative error" in done.stdout
-    assert done.stdout.count("(allowed 1e-04), same best class 100%, computed in float32") == 2
+    assert "inference.onnx, ONNX Runtime: relative error" in printed
+    assert "inference.xml, OpenVINO: relative error" in printed
+    assert printed.count("(allowed 1e-04), same best class 100%, computed in float32") == 2
     found = {}
     for name, options in {
         "export": (), "formats": (), "openvino": ("--backend", "openvino", "--precision", "fp32", "--threads", "1"),
     }.items():  # fmt: skip
         model = "export" if name == "export" else "formats"
         arguments = ("--model", model, "--input", "photos", "--json", f"{name}.json", *options)
-        done = run_tool("infer.py", *arguments, folder=project)
-        assert done.returncode == 0, done.stderr
+        output_of("infer.py", *arguments, folder=project)
         found[name] = json.loads((project / f"{name}.json").read_text())
     for name in ("formats", "openvino"):
-        for ours, theirs in zip(found[name], found["export"], strict=True):
-            assert [p["label"] for p in ours["predictions"]] == [p["label"] for p in theirs["predictions"]]
-            assert [p["score"] for p in ours["predictions"]] == pytest.approx(
-                [p["score"] for p in theirs["predictions"]], rel=1e-3
-            )
+        check_same(found[name], found["export"])
 
 
 @pytest.mark.parametrize(
@@ -196,6 +192,4 @@ def test_a_long_narrow_picture(project):
     message = refusal(project, *arguments, "whole.yaml")
     assert "strip.png: would be resized to 512000 x 256 pixels; at most 64 megapixels are made" in message
     assert "at most 0.1 megapixels" in refusal(project, *arguments, "cropped.yaml", "--max-resized-megapixels", "0.1")
-    done = run_tool(*arguments, "cropped.yaml", folder=project)
-    assert done.returncode == 0, done.stderr
-    assert "1 image predicted" in done.stdout
+    assert "1 image predicted" in output_of(*arguments, "cropped.yaml", folder=project)

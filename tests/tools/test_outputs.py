@@ -16,8 +16,7 @@ from tests.support.cifar import cifar_archive
 from tests.support.detection_configs import write_config as write_detector
 from tests.support.detection_configs import write_data
 from tests.support.raw_data import corners, write_image, write_voc
-from tests.support.runs import refusal, run_here, tiny_config, write_config
-from tests.tools.test_compare_runs_tool import write_run
+from tests.support.runs import refusal, run_here, tiny_config, write_config, write_run
 
 READ, FOREIGN, INSIDE = "is read by this command", "--overwrite", "where everything is read"
 INFER = "--model export --input"

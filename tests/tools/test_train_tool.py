@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 from classification.config import load_config
 from classification.task import train_config
 from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.files import sha256_of
 from tests.support.cifar import cifar_archive
+from tests.support.detectors import make_frames, run_config
 from tests.support.pictures import folder_config, write_class_folders
-from tests.support.runs import TINY, run_tool, tiny_config, write_config
+from tests.support.runs import ROOT, TINY, output_of, refusal, run_tool, start_tool, tiny_config, write_config
 
 
 def use_dataset(config: dict[str, Any], train: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -55,10 +58,7 @@ def test_evaluation_repeats_the_figures_of_the_report(tmp_path: Path) -> None:
     config = write_config(tmp_path, tiny_config(tmp_path / "run", Global__epochs=1))
     train_config(load_config(config))
     best = tmp_path / "run/checkpoints/best"
-    result = run_tool(
-        "eval.py", "-c", config, "-o", f"Global.pretrained_model={best}", "--json", tmp_path / "figures.json"
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    output_of("eval.py", "-c", config, "-o", f"Global.pretrained_model={best}", "--json", tmp_path / "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
     report = json.loads((tmp_path / "run/report.json").read_text())
     which = {"ema": "ema", "model": "eval"}[json.loads((best / "state.json").read_text())["evaluated_weights"]]
@@ -159,3 +159,42 @@ def test_few_unreadable_images_are_named_and_counted_and_many_stop_the_run(tmp_p
         (root / "class_0" / f"{number:02d}.png").write_bytes(b"not an image")
     with pytest.raises(UserError, match="cannot be read.*class_0"):
         train_on_folders(tmp_path / "other", root)
+
+
+def test_ctrl_c_saves_a_detector_then_resume_auto_finishes_and_evaluation_draws(tmp_path: Path) -> None:
+    config = run_config(tmp_path, make_frames(tmp_path / "data"), epoch=20, log_iter=1)
+    run = tmp_path / "runs" / "run"
+    process = start_tool("train.py", "-c", config)
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "batch 2/4" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    output = "".join([*lines, *process.stdout])
+    assert process.wait(timeout=120) == 130, output
+    assert "continue with the same command and --resume auto" in output
+    assert "Traceback" not in output
+    assert "type promotion" not in output, "numbers of two types meet in the training step"
+    assert (run / "checkpoints" / "latest").is_dir()
+
+    printed = output_of("train.py", "-c", config, "-o", "epoch=1", "--resume", "auto")
+    assert "resuming from" in printed and "epoch 20 -> 1" in printed
+    weights = f"weights={run / 'checkpoints' / 'best'}"
+    assert "AP50" in output_of("eval.py", "-c", config, "-o", weights, "--json", tmp_path / "figures.json")
+    names = {path.name for path in (run / "evaluation").iterdir()}
+    assert {"figures.json", "detections.json", "precision_recall.png", "confusion.png", "panels.png"} <= names
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    assert figures["counts"]["images"] == 6
+    assert figures["weights"]["sha256"] == sha256_of(Path(figures["weights"]["file"]))
+
+
+@pytest.mark.parametrize(("tool", "arguments", "message"), [
+    ("train.py", ("-o", "PPYOLOEHead.grid_cell_scal=4"), "did you mean 'grid_cell_scale'"),
+    ("train.py", ("-o", "EvalDataset.anno_path=none.json"), "prepare the data first"),
+    ("eval.py", (), "no weights are named"),
+])  # fmt: skip
+def test_mistakes_about_a_detector_are_one_line(tmp_path: Path, tool: str, arguments: Any, message: str) -> None:
+    config = run_config(tmp_path, make_frames(tmp_path / "data"))
+    assert message in refusal(ROOT, tool, "-c", config, *arguments)

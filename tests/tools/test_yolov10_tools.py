@@ -13,7 +13,7 @@ import yaml
 from ppcls_ext.weights import write_weights
 from tests.support.detectors import make_frames, make_yolov10_lively, tiny_config, yolov10_config
 from tests.support.frames import NAMES
-from tests.support.runs import refusal, run_tool
+from tests.support.runs import output_of, refusal
 
 CHECKPOINT = "weights=run/checkpoints/epoch_0001"
 FRAMES = ("data/images/val_00.png", "data/images/val_01.png")
@@ -32,17 +32,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = root / "run" / "checkpoints" / "epoch_0001"
     write_weights(checkpoint / "model.pdparams", model.state_dict())
     (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": "model", "class_names": NAMES}))
-    done = run_tool("export_model.py", "-c", "tiny.yml", "-o", CHECKPOINT, "--output", "export", folder=root)
-    assert done.returncode == 0, done.stderr
-    assert "YOLOv10 with YOLOv10Backbone N, 3 classes, 64 x 64 px, suppression not needed" in done.stdout
+    printed = output_of("export_model.py", "-c", "tiny.yml", "-o", CHECKPOINT, "--output", "export", folder=root)
+    assert "YOLOv10 with YOLOv10Backbone N, 3 classes, 64 x 64 px, suppression not needed" in printed
     return root
 
 
 def found_in(project: Path, *arguments: Any) -> list[dict[str, Any]]:
     """Runs tools/infer.py and returns what it wrote as JSON."""
     options = ("--input", *FRAMES, "--threshold", "0.3", "--json", "found.json")
-    done = run_tool("infer.py", *arguments, *options, folder=project)
-    assert done.returncode == 0, done.stderr
+    output_of("infer.py", *arguments, *options, folder=project)
     return json.loads((project / "found.json").read_text())
 
 
@@ -61,8 +59,7 @@ def test_the_export_and_the_weights_find_the_same(project: Path) -> None:
 
 def test_evaluation(project: Path) -> None:
     options = ("--output", "evaluation", "--panels", "1")
-    done = run_tool("eval.py", "-c", "tiny.yml", "-o", CHECKPOINT, *options, folder=project)
-    assert done.returncode == 0, done.stderr
+    output_of("eval.py", "-c", "tiny.yml", "-o", CHECKPOINT, *options, folder=project)
     counts = json.loads((project / "evaluation" / "figures.json").read_text())["counts"]
     # Each of the 84 anchors is a detection in each of the 6 images.
     assert (counts["images"], counts["detections"]) == (6, 6 * 84)
@@ -76,9 +73,8 @@ def test_evaluation(project: Path) -> None:
 
 
 def test_latency_of_the_export(project: Path) -> None:
-    done = run_tool("benchmark.py", "detection", "--model", "export", "--rounds", "1", "--threads", "1",
-                    "--image", FRAMES[0], "--output", "latency.md", folder=project)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    options = ("--rounds", "1", "--threads", "1", "--image", FRAMES[0], "--output", "latency.md")
+    output_of("benchmark.py", "detection", "--model", "export", *options, folder=project)
     (row,) = json.loads((project / "latency.json").read_text())["detection"]["models"].values()
     assert (row["input"], row["suppression"], row["boxes"]) == ([64, 64], "not needed", 84)
     assert row["whole"]["median_ms"] > 0

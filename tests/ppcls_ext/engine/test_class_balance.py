@@ -81,10 +81,3 @@ def test_a_sampler_shows_each_sample_as_often_as_its_factor_says(world_size: int
     np.testing.assert_allclose(np.mean(counts, axis=0), factors, atol=0.25)
     assert len({tuple(count) for count in counts}) == 60
 
-
-def test_a_sampler_with_factors_goes_on_in_the_middle_of_an_epoch() -> None:
-    sampler = EpochBatchSampler(20, 4, True, seed=1, factors=np.full(20, 1.7))
-    sampler.set_position(2)
-    whole = list(sampler)
-    sampler.set_position(2, 5)
-    assert list(sampler) == whole[5:] and len(whole) == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ppcls_ext.engine.loader import EpochBatchSampler
@@ -58,16 +59,16 @@ def test_order_changes_with_epoch_and_seed_only() -> None:
     assert sorted(sum(second, [])) == list(range(40))
 
 
-def test_start_in_the_middle_of_an_epoch() -> None:
-    sampler = EpochBatchSampler(40, 8, shuffle=True, seed=1)
+@pytest.mark.parametrize("factors", [None, np.full(40, 1.7)])
+def test_start_in_the_middle_of_an_epoch(factors: np.ndarray | None) -> None:
+    sampler = EpochBatchSampler(40, 8, shuffle=True, seed=1, factors=factors)
+    count = 5 if factors is None else 9
     sampler.set_position(3)
     whole = list(sampler)
-    sampler.set_position(3, start_batch=2)
-    assert list(sampler) == whole[2:]
-    assert len(sampler) == 5
-    assert whole[0][0].epoch == 3
-    sampler.set_position(3, start_batch=5)
-    assert list(sampler) == []
+    assert (len(sampler), len(whole), whole[0][0].epoch) == (count, count, 3)
+    for start in (2, count):
+        sampler.set_position(3, start_batch=start)
+        assert list(sampler) == whole[start:]
 
 
 def test_too_few_samples_for_a_batch() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_ext.preprocess import ImageError, decode_image, read_image
+from ppcls_ext.preprocess import ImageError, decode_image
 from tests.support.image_files import encoded_with_pillow
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -67,11 +64,9 @@ def test_damage_is_refused_and_whole_files_have_the_pixels_of_opencv(kind: str) 
         assert np.abs(decode_image(data).astype(int) - expected.astype(int)).max() <= 3
 
 
-def test_damage_is_named_and_nothing_else_is_printed(tmp_path: Path, capfd: Any) -> None:
-    path = tmp_path / "hole.jpg"
-    path.write_bytes(damaged(encoded(scenery()))["a hole"])
-    with pytest.raises(ImageError, match=r"hole\.jpg: the JPEG data are damaged \(.+\)$"):
-        read_image(path)
+def test_damage_is_named_and_nothing_else_is_printed(capfd: Any) -> None:
+    with pytest.raises(ImageError, match=r"^hole\.jpg: the JPEG data are damaged \(.+\)$"):
+        decode_image(damaged(encoded(scenery()))["a hole"], "hole.jpg")
     assert capfd.readouterr().err == ""
 
 
@@ -98,13 +93,3 @@ def test_even_pictures_noise_and_cmyk_are_accepted(kind: str) -> None:
     noise = np.random.default_rng(2).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     for quality in (1, 100):
         assert decode_image(encoded(noise, **{**options, "quality": quality})).shape == (200, 300, 3)
-
-
-def test_a_process_without_standard_error_decodes(tmp_path: Path) -> None:
-    path = tmp_path / "whole.jpg"
-    path.write_bytes(encoded(scenery()))
-    script = (
-        "import os, sys; os.close(2); from ppcls_ext.preprocess import read_image; "
-        f"sys.exit(0 if read_image({str(path)!r}).shape == (240, 320, 3) else 1)"
-    )
-    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", script]) == 0

@@ -88,9 +88,8 @@ def test_eight_bits_are_left_as_they_are() -> None:
 )
 def test_samples_without_a_range_of_their_own_need_a_statement(values: np.ndarray, cause: str) -> None:
     data = encoded_with_pillow(Image.fromarray(values), "TIFF")
-    with pytest.raises(ImageError, match=cause) as error:
+    with pytest.raises(ImageError, match=f"{cause}.*value_range.*bits: auto"):
         decode_image(data, "a.tif")
-    assert "value_range" in str(error.value) and "bits: auto" in str(error.value)
     with pytest.raises(UserError, match="have no agreed range"):
         depth.settle(train({}, {}), *loading(data))
     low, high = float(values.min()), float(values.max())

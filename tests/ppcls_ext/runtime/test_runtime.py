@@ -65,31 +65,12 @@ def test_names_labels_and_scores_come_in_order(predictor, pictures):
         assert prediction.scores[0] + prediction.scores[1] == pytest.approx(1.0)
 
 
-def test_takes_paths_arrays_bytes_and_batches_alike(predictor, pictures):
-    array = np.asarray(Image.open(pictures[1]))
-    for given in (pictures[1], str(pictures[1]), pictures[1].read_bytes(), array, [array], array[np.newaxis]):
-        (prediction,) = predictor(given)
-        assert prediction.labels[0] == "ball"
-    assert [p.name for p in predictor([array, array])] == ["image 0", "image 1"]
-
-
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
 def test_batches_do_not_change_the_result(predictor, pictures, batch_size, sizes):
     expected = [prediction.scores for prediction in predictor(pictures)]
     predictor.backend.batch_sizes.clear()
     assert [prediction.scores for prediction in predictor(pictures, batch_size=batch_size)] == expected
     assert predictor.backend.batch_sizes == sizes
-
-
-def test_an_unreadable_image_is_named_and_the_others_are_predicted(predictor, pictures, tmp_path, caplog):
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(pictures[0].read_bytes()[:40])
-    with caplog.at_level("WARNING"):
-        predictions = predictor([pictures[0], broken, tmp_path / "absent.png", pictures[1]], batch_size=2)
-    assert [bool(prediction.error) for prediction in predictions] == [False, True, True, False]
-    assert [prediction.labels[:1] for prediction in predictions] == [["cube"], [], [], ["ball"]]
-    assert "broken.png" in caplog.text
-    assert "absent.png" in caplog.text
 
 
 def test_without_names_the_class_numbers_are_shown(pictures):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from ppcls_ext.utils.config import Problems, load_config_file, parse_value
@@ -26,9 +28,8 @@ DataLoader:
 @pytest.fixture
 def write(tmp_path):
     def write_file(text: str, name: str = "settings.yaml"):
-        file = tmp_path / name
-        file.write_text(text, encoding="utf-8")
-        return file
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
 
     return write_file
 
@@ -62,9 +63,7 @@ def test_files_that_are_no_configuration(write, text, message):
     file = write(text)
     with pytest.raises(UserError) as error:
         load_config_file(file)
-    assert str(error.value).startswith(str(file))
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(file)) and message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_files_that_cannot_be_read(write, tmp_path):
@@ -79,18 +78,16 @@ def test_files_that_cannot_be_read(write, tmp_path):
         load_config_file(file)
 
 
-@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['touch {witness}']", "!!python/name:os.system"])
-def test_nothing_is_ever_run(write, tmp_path, tag):
+def test_nothing_is_ever_run(write, tmp_path):
     witness = tmp_path / "witness"
-    value = tag.format(witness=witness)
-    with pytest.raises(UserError, match="could not determine a constructor"):
-        load_config_file(write(f"A: {value}\n"))
-    with pytest.raises(UserError, match="is not a YAML value"):
-        Problems(load_config_file(write(TEXT), [f"Global.epochs={value}"])).raise_any()
+    for value in (f"!!python/object/apply:os.system ['touch {witness}']", "!!python/name:os.system"):
+        with pytest.raises(UserError, match="could not determine a constructor"):
+            load_config_file(write(f"A: {value}\n"))
+        with pytest.raises(UserError, match="is not a YAML value"):
+            Problems(load_config_file(write(TEXT), [f"Global.epochs={value}"])).raise_any()
     expression = f"__import__('os').system('touch {witness}')"
     document = load_config_file(write(f'A: "{expression}"\n'), [f"Global.name={expression}", "Global.n=1 + 1"])
-    assert document.data["A"] == expression
-    assert document.data["Global"] == {"name": expression, "n": "1 + 1"}
+    assert document.data == {"A": expression, "Global": {"name": expression, "n": "1 + 1"}}
     assert not witness.exists()
 
 
@@ -109,11 +106,8 @@ def test_nothing_is_ever_run(write, tmp_path, tag):
 )
 def test_overrides(write, change, key, value):
     document = load_config_file(write(TEXT), [change])
-    found = document.data
-    for part in key:
-        found = found[part]
-    assert found == value
-    assert type(found) is type(value)
+    found = functools.reduce(lambda holder, part: holder[part], key, document.data)
+    assert found == value and type(found) is type(value)
     dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)[1:]
     assert document.place_of(dotted) == f"-o {change}"
 

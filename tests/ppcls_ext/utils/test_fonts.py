@@ -24,8 +24,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A machine with no fonts but DejaVu Sans; returns what installs one with the letters of some names."""
 
     def forget() -> None:
-        for cached in (fonts.font_files, fonts._files_of, fonts._told):
-            cached.cache_clear()
+        fonts.font_files.cache_clear()
+        fonts._files_of.cache_clear()
+        fonts._told.clear()
 
     def install(*names: str) -> Path:
         file = write_font(tmp_path / "fonts" / "Some Sans.ttf", "".join(names))
@@ -51,8 +52,9 @@ def write_font(file: Path, characters: str) -> Path:
 
     def block(height: int):
         pen = TTGlyphPen(None)
-        for place in ((50, 0), (50, height), (850, height), (850, 0)):
-            (pen.moveTo if place == (50, 0) else pen.lineTo)(place)
+        pen.moveTo((50, 0))
+        for place in ((50, height), (850, height), (850, 0)):
+            pen.lineTo(place)
         pen.closePath()
         return pen.glyph()
 

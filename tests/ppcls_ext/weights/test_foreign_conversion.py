@@ -199,21 +199,18 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path, layout, chang
     assert "\n" not in str(error.value) and len(str(error.value)) < 700
 
 
-@pytest.mark.parametrize(
-    ("arguments", "options", "destination", "message"),
-    [
+def test_arguments_that_contradict_each_other(tmp_path):
+    write_weights(tmp_path / "source.pdparams", {"norm.bias": np.zeros(1, np.float32)})
+    for arguments, options, destination, message in (
         (("ConvNeXtV2_atto", "torchvision"), {}, "o.pdparams", "--from torchvision is for .* not for ConvNeXtV2_"),
         (("EConvNeXt_mini", "ours", "timm"), {}, "o.safetensors", "--to timm is for .* choose --model among ConvN"),
         (("ConvNeXtV1_tiny", "ours", "timm"), {}, "o.pdparams", r"weights for timm must be \.safetensors"),
         (("ConvNeXtV1_tiny", "ours"), {}, "o.pth", r"the suffix must be \.pdparams or \.safetensors"),
         (("ConvNeXtV1_tiny", "timm", "ours", 3), {"drop_head": True}, "o.pdparams", "leave --class-num out too"),
         (("ConvNeXtV1_tiny", "timm"), {"entry": "model"}, "o.pdparams", "--entry model is for files of torch"),
-    ],
-)
-def test_arguments_that_contradict_each_other(tmp_path, arguments, options, destination, message):
-    write_weights(tmp_path / "source.pdparams", {"norm.bias": np.zeros(1, np.float32)})
-    with pytest.raises(UserError, match=message):
-        convert_weights(tmp_path / "source.pdparams", tmp_path / destination, *arguments, **options)
+    ):
+        with pytest.raises(UserError, match=message):
+            convert_weights(tmp_path / "source.pdparams", tmp_path / destination, *arguments, **options)
 
 
 @pytest.mark.portable

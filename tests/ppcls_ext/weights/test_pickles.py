@@ -77,11 +77,9 @@ WRONG_SHAPE = pickle.dumps({"w": np.ones((2, 4), np.uint8)}, 4).replace(b"K\x02K
         (ALIKE, "larger than the file: they share their content"),
         (b"})" + b"\x85" * 100_000 + b"K\x01s", "it holds TUPLE1"),  # its hash ends the process
         (b"\x8f(" + b")" + b"\x90", "it holds EMPTY_SET"),
-        (b"Pkey\n", "an unknown kind of content"),
         (b"cnumpy\ndtype\n)\x81", "damaged"),  # NEWOBJ of what is no class
         (b"cnumpy\ndtype\n(N}X\x09\x00\x00\x00_functionNstb", "alter a function"),
         (b"(S'x'\niposix\nsystem\n", r"asks for 'posix\.system'"),
-        (b"(cposix\nsystem\nS'x'\no", r"asks for 'posix\.system'"),
         (b"X\x05\x00\x00\x00numpyX\x0d\x00\x00\x00dtype.__new__\x93", r"asks for 'numpy\.dtype\.__new__'"),
         (b"}X\x88\x13\x00\x00" + b"k" * 5000 + b"Ns", r"entry 'k+\.\.\. is a NoneType"),
         (pickle.dumps({"w": np.array([None], dtype=object)})[2:-1], "without a number type"),
@@ -105,7 +103,7 @@ def test_instructions_that_weights_never_need_are_refused(tmp_path, content, mes
         (Tensor(NUMBERS, (2**2000,), (1,)), "not a row of whole numbers"),
         (Tensor(NUMBERS, (4,), (1, 1)), "damaged"),
         (Tensor(NUMBERS, count=10**12), "cut short"),
-        (Tensor(NUMBERS, element_type="float8_e5m2"), "type float8_e5m2, which numpy has not"),
+        (Tensor(NUMBERS, element_type="float8_e5m2"), r"asks for 'torch\.float8_e5m2'"),
         (Call("torch._utils", "_rebuild_sparse_tensor"), r"asks for 'torch\._utils\._rebuild_sparse_tensor'"),
         (b"(X\x07\x00\x00\x00storageNNNNtQ", "without a type, a name or a count"),
         (b"ctorch\nfloat32\n}X\x04\x00\x00\x00sizeK\x63sb", "damaged"),  # alters a type
@@ -119,8 +117,8 @@ def test_claims_beyond_the_file_and_unknown_instructions_are_refused(tmp_path, w
 
 @WRITERS
 def test_what_is_made_of_a_file_is_no_more_than_a_few_times_its_size(tmp_path, write):
-    bits = np.full(10_000, 0x3FC0, np.uint16)
-    alike = {f"w{index}": Tensor(bits, storage="BFloat16Storage", key="7") for index in range(50)}
+    bits = Tensor(np.full(10_000, 0x3FC0, np.uint16), storage="BFloat16Storage", key="7")
+    alike = {f"w{index}": bits for index in range(50)}
     assert_refused(read_torch_weights, write(tmp_path / "alike.pth", alike), "larger than the file")
 
 
@@ -240,7 +238,6 @@ def test_big_endian_archive(tmp_path):
 def test_what_training_leaves_beside_the_weights_is_passed_over(tmp_path, write):
     """As the official repositories save: arguments of the training, paths in them, state of the optimizer."""
     arguments = {
-        "lr": 0.1,
         "output_dir": Call("pathlib", "PosixPath", ("/", "checkpoint")),
         "device": Call("torch", "device", ("cuda",)),
         "seeds": Call("__builtin__", "set", ([1, 2],)),

@@ -87,12 +87,6 @@ def checkpoint(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("which", "value"), [("model", 0.0), ("ema", 1.0)])
-def test_checkpoint_folder_gives_the_weights_that_were_evaluated(checkpoint, which, value):
-    (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": which}))
-    assert read_weights(checkpoint)["weight"].tolist() == [value]
-
-
 @pytest.fixture
 def listed(checkpoint):
     """A checkpoint folder with its manifest."""
@@ -101,7 +95,7 @@ def listed(checkpoint):
     return checkpoint
 
 
-def test_bad_checkpoint_folders_are_refused(checkpoint):
+def test_a_checkpoint_folder_gives_the_weights_that_were_evaluated_or_is_refused(checkpoint):
     for state, message in (
         (None, r"no state\.json"),
         ("{", "damaged"),
@@ -111,6 +105,9 @@ def test_bad_checkpoint_folders_are_refused(checkpoint):
             (checkpoint / "state.json").write_text(state)
         with pytest.raises(UserError, match=message):
             read_weights(checkpoint)
+    for which, value in (("model", 0.0), ("ema", 1.0)):
+        (checkpoint / "state.json").write_text(json.dumps({"evaluated_weights": which}))
+        assert read_weights(checkpoint)["weight"].tolist() == [value]
 
 
 @pytest.mark.parametrize("named", ["", "ema", "ema.pdparams"])
