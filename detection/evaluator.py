@@ -38,11 +38,8 @@ EXCHANGE = ".exchange"
 class Evaluator:
     """Evaluates as often as wanted; ppdet's workspace must be open when it is made.
 
-    Args:
-        config: the configuration.
-        environment: device and ranks.
-        class_names: of the model, by class number, where they are known; those of the annotation file are matched by
-            name. Else the order of the annotation file numbers the classes.
+    ``class_names`` are those of the model, by class number, where they are known; those of the annotation file are
+    matched by name. Else the order of the annotation file numbers the classes.
 
     Attributes:
         class_names: of the model, by class number.
@@ -71,9 +68,7 @@ class Evaluator:
     def detect(self, model: paddle.nn.Layer, folder: Path) -> list[dict[str, Any]]:
         """Runs ``model`` in evaluation mode over all images.
 
-        Args:
-            model: a detector of ppdet; its outputs are ``bbox`` ``[M, 6]`` and ``bbox_num`` ``[N]``.
-            folder: one that all processes can reach; each leaves its detections there for the others.
+        In ``folder``, which all can reach, each process leaves its detections for the others.
 
         Returns:
             COCO results, ``bbox`` as ``[x, y, width, height]`` in pixels of the original image, by image; the same on

@@ -40,10 +40,7 @@ OPERATORS = "TestReader.sample_transforms"
 
 @runtime_checkable
 class EndToEnd(Protocol):
-    """An architecture that gives each object one box, so that its graph ends without suppression.
-
-    Attributes:
-        keep: at most so many detections of an image are given.
+    """An architecture that gives each object one box, at most ``keep`` of an image: its graph ends without suppression.
     """
 
     keep: int
@@ -157,11 +154,7 @@ def nms_settings(model: nn.Layer) -> NmsSettings | None:
 
 
 def exportable_nms(nms: Any) -> MultiClassNMS3:
-    """Returns ``nms`` in the form that can be exported; ppdet's own ``MultiClassNMS`` is translated.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """Returns ``nms`` in the form that can be exported: ppdet's ``MultiClassNMS`` is translated, others are refused."""
     if isinstance(nms, MultiClassNMS3):
         return nms
     if type(nms).__name__ != "MultiClassNMS":

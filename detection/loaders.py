@@ -58,11 +58,7 @@ def max_bad_images(config: DetectionConfig) -> float:
 
 
 def training_loader(config: DetectionConfig, environment: Environment) -> Loader:
-    """Returns the loader of ``TrainDataset``; the workspace must be open.
-
-    Raises:
-        UserError: a part refuses its arguments, or there are fewer images than one batch needs.
-    """
+    """Returns the loader of ``TrainDataset``; the workspace must be open."""
     from ppdet.core.workspace import create
 
     quiet_toolkit()
@@ -267,10 +263,7 @@ class DetectionBatchReader:
         """Returns the batch of these samples: ``image`` ``float32`` ``[B, 3, H, W]`` and whatever the operators add.
 
         ``bad`` has the numbers of images that could not be read, ``int64``, and ``causes`` says why. In an evaluation B
-        is smaller by those, and may be 0.
-
-        Raises:
-            UserError: an operator refuses an image, or none of many can be read; the message names the file.
+        is smaller by those, and may be 0. ``UserError`` if an operator refuses an image, or none of many can be read.
         """
         self.dataset.set_epoch(keys[0].epoch)
         bad: dict[int, str] = {}

@@ -283,9 +283,6 @@ def write_synthetic(
 
     Returns:
         The content of ``report.json``.
-
-    Raises:
-        UserError: a number is out of range, or ``output`` may not be written.
     """
     for name, value, least in (("train", train, 1), ("val", val, 1), ("size", size, SMALLEST_SIZE), ("seed", seed, 0)):
         if value < least:

@@ -125,7 +125,6 @@ class DetectionTask(Task):
     Args:
         config: the configuration.
         settings: the same in ppdet's workspace (``detection.toolkit.workspace``), which stays open for the whole run.
-        environment: device, rank and seed.
         folder: one that all processes can reach, where they exchange their detections.
 
     Attributes:
@@ -244,15 +243,7 @@ class DetectionTask(Task):
         self.network.train()
 
     def train_step(self, batch: dict[str, Any], progress: RunProgress) -> StepResult:
-        """Does one optimizer step.
-
-        Args:
-            batch: what the loader yields; ``image`` is ``[N, 3, H, W]``.
-            progress: where the run stands before the batch; ppdet's heads choose their assigner by the epoch.
-
-        Raises:
-            UserError: more images than allowed cannot be read.
-        """
+        """Does one optimizer step; ``UserError`` if more images than allowed cannot be read."""
         self.bad_images.note(batch.pop("bad"), batch.pop("causes"))
         rate, images = float(self.optimizer.get_lr()), len(batch["image"])
         environment = self.environment
@@ -369,11 +360,7 @@ class DetectionTask(Task):
         return {"model": as_arrays(self.model.state_dict()), "ema": average, "optimizer": optimizer}
 
     def check(self, checkpoint: Checkpoint, where: str) -> None:
-        """Compares a checkpoint with this run.
-
-        Raises:
-            UserError: it is no detector's, belongs to another one, or lacks optimizer or average.
-        """
+        """Compares a checkpoint with this run; ``UserError`` if that cannot go on from it."""
         state, path = checkpoint.state, self.config.path
         if "architecture" not in state:
             raise UserError(f"{where}: is not of a detector, but {path} is a detection configuration")
@@ -392,11 +379,7 @@ class DetectionTask(Task):
             raise UserError(f"{where}: was trained with OptimizerBuilder.optimizer.type={before}, now it is {now}")
 
     def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
-        """Takes over what :meth:`state` and :meth:`arrays` returned.
-
-        Raises:
-            UserError: something is missing or does not fit; the run would go on as another one.
-        """
+        """Takes over what :meth:`state` and :meth:`arrays` returned; ``UserError`` if something does not fit."""
         state, arrays = checkpoint.state, checkpoint.optimizer or {}
         self.bad_images.names = list(state.get("bad_images", []))
         if self.evaluator is not None:

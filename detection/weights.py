@@ -36,10 +36,7 @@ DROPPED = (".one_to_many.", ".small.")
 
 
 def weights_file(config: DetectionConfig) -> Path:
-    """Returns the weight file that the key ``weights`` means.
-
-    Raises:
-        UserError: it names none, or one that is not there.
+    """Returns the weight file that the key ``weights`` means; ``UserError`` if it names none, or one that is not there.
     """
     source = config.data.get(KEY)
     if not source:
@@ -52,9 +49,6 @@ def load_detector_weights(config: DetectionConfig, model: paddle.nn.Layer) -> Lo
     """Loads the weights that the key ``weights`` names into ``model`` in place.
 
     Of a checkpoint folder the averaged weights are taken, if those were evaluated; a file is taken as it is.
-
-    Raises:
-        UserError: no weights are named, they cannot be read, or they do not fit.
     """
     file = weights_file(config)
     weights = read_weights(str(config.data[KEY]))

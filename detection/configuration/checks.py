@@ -166,10 +166,8 @@ catalog = functools.cache(_Catalog)
 
 @functools.cache
 def constructor_of(part: Any) -> dict[str, Parameter]:
-    """Returns the named arguments of a class or function; of ours with their annotations.
-
-    Where ``__init__`` hands ``**kwargs`` on to the class above, the arguments of that class count too.
-    """
+    """Returns the named arguments of a class or function; of ours with their annotations. Where ``__init__`` hands
+    ``**kwargs`` on to the class above, the arguments of that class count too."""
     if part.__module__.startswith("detection."):
         return parameters_of(part)
     functions = [part]
@@ -196,12 +194,7 @@ def _constants(function: Any) -> set[str]:
 
 
 def check_document(document: Document) -> None:
-    """Checks keys, sections, operators, optimizer and what is missing.
-
-    Raises:
-        ConfigError: all that is wrong, one line each.
-        UserError: PaddleDetection cannot be imported.
-    """
+    """Checks keys, sections, operators, optimizer and what is missing; ``ConfigError`` says all that is wrong."""
     known, checker, data = catalog(), Checker(document), document.data
     architecture = data.get("architecture")
     if isinstance(architecture, str) and architecture in known.modules and architecture not in DETECTORS:

@@ -37,9 +37,6 @@ def set_image_size(document: Document) -> None:
 
     Every size in the readers is multiplied by the same factor, to multiples of 32: sizes for training at several scales
     keep their proportion.
-
-    Raises:
-        UserError: it is too small, no multiple of 32, or ``TestReader`` states no size that could follow it.
     """
     data, key = document.data, "image_size"
     wanted = data[key]
@@ -124,11 +121,7 @@ def set_dataset_dir(document: Document) -> None:
 
 
 def set_class_count(document: Document) -> None:
-    """Counts the classes of the training set, where ``num_classes`` is ``auto``.
-
-    Raises:
-        UserError: its annotation file is not there, or cannot be read.
-    """
+    """Counts the classes of the training set, where ``num_classes`` is ``auto``."""
     data, key = document.data, "num_classes"
     stated = data.get(key)
     if isinstance(stated, str) and stated.isdecimal():

@@ -46,10 +46,9 @@ NO_BOXES = Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), np.zeros(
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Ground truth of the evaluated images.
+    """Ground truth of the evaluated images of ``source``, an annotation file.
 
     Attributes:
-        source: the annotation file, for messages.
         classes: category id -> name, in the order of the results.
         images: image id -> its COCO record, of the images that are evaluated.
         boxes: image id -> annotated boxes of ``classes``, only of images that have some.

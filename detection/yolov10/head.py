@@ -217,14 +217,8 @@ def select(scores: paddle.Tensor, boxes: paddle.Tensor, keep: int = 300) -> padd
     """Picks the anchors with the best top class, then the best pairs of anchor and class among them.
 
     An anchor may so be kept for several classes. Made of plain operators, so that every exporter knows them.
-
-    Args:
-        scores: ``[N, A, K]``, after the sigmoid.
-        boxes: corners ``[N, A, 4]``.
-        keep: detections of an image; all, if there are fewer anchors.
-
-    Returns:
-        ``[N, min(keep, A), 6]``: class, score, left, top, right, bottom; by falling score.
+    Scores ``[N, A, K]`` after the sigmoid, corners ``[N, A, 4]`` -> ``[N, min(keep, A), 6]``: class, score, left, top,
+    right, bottom; by falling score.
     """
     anchors, classes = scores.shape[1], scores.shape[2]
     # PaddleDetection's exporter leaves the size of the image open, and then only the graph will know their number.
@@ -239,15 +233,10 @@ def select(scores: paddle.Tensor, boxes: paddle.Tensor, keep: int = 300) -> padd
 
 
 def to_picture(detections: paddle.Tensor, scale_factor: paddle.Tensor, pad: paddle.Tensor | None) -> paddle.Tensor:
-    """Moves detections from the network's input to the original picture.
+    """Moves detections ``[N, k, 6]`` of :func:`select` from the network's input to the original picture.
 
-    Args:
-        detections: ``[N, k, 6]``, as :func:`select` returns them.
-        scale_factor: size of the scaled picture in the input, by that of the original, (y, x) ``[N, 2]``.
-        pad: pixels of the input above and left of the picture (top, left) ``[N, 2]``; none if missing.
-
-    Returns:
-        ``[N, k, 6]``, corners in pixels of the original.
+    ``scale_factor`` ``[N, 2]`` is the size of the scaled picture by that of the original (y, x); ``pad`` ``[N, 2]`` the
+    pixels of the input above and left of it.
     """
     corners = detections[:, :, 2:]
     if pad is not None:
