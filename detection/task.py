@@ -81,9 +81,7 @@ def open_environment(config: DetectionConfig) -> Environment:
 def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str, Any]:
     """Trains a detector; returns the report that also stands in ``report.json``.
 
-    Args:
-        config: the configuration.
-        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
+    ``resume`` is ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
 
     Raises:
         Interrupted: the user stopped the run; it has been saved.
@@ -385,10 +383,10 @@ class DetectionTask(Task):
             raise UserError(f"{where}: is of {_named(theirs)}, but {path} is of {_named(ours)}")
         if checkpoint.optimizer is None:
             raise UserError(f"{where}: holds no optimizer state; its weights can be used as pretrain_weights")
-        if self.ema is not None and not state.get("average"):
-            raise UserError(f"{where}: was trained without an average; set use_ema: false to continue it")
-        if self.ema is None and state.get("average"):
-            raise UserError(f"{where}: was trained with an average; set use_ema: true to continue it")
+        averaged = bool(state.get("average"))
+        if averaged != (self.ema is not None):
+            told = ("with", "true") if averaged else ("without", "false")
+            raise UserError(f"{where}: was trained {told[0]} an average; set use_ema: {told[1]} to continue it")
         before, now = state["optimizer_name"], type(self.optimizer).__name__
         if before != now:
             raise UserError(f"{where}: was trained with OptimizerBuilder.optimizer.type={before}, now it is {now}")
@@ -466,8 +464,7 @@ def ignored_keys(data: Mapping[str, Any]) -> list[str]:
 
 def architecture_of(config: DetectionConfig) -> dict[str, Any]:
     """Returns what decides which weights fit: detector, backbone, classes."""
-    section = config.data.get(config.architecture) or {}
-    backbone = section.get("backbone")
+    backbone = (config.data.get(config.architecture) or {}).get("backbone")
     arguments = config.data.get(backbone) if isinstance(backbone, str) else None
     return {
         "architecture": config.architecture,

@@ -46,8 +46,7 @@ def set_image_size(document: Document) -> None:
     if type(wanted) is not int or wanted < SMALLEST or wanted % STRIDE:
         nearest = max(round(wanted / STRIDE) * STRIDE, SMALLEST) if isinstance(wanted, int | float) else 640
         words = f"must be a multiple of {STRIDE} from {SMALLEST} on (pixels of the longer side), such as {nearest}"
-        message = f"{words}, got {wanted!r}"
-        raise UserError(document.problem(key, message))
+        raise UserError(document.problem(key, f"{words}, got {wanted!r}"))
     readers = [data[f"{part}Reader"] for part in PARTS if isinstance(data.get(f"{part}Reader"), dict)]
     before = _size_of(data.get("TestReader"))
     if before is None:
@@ -112,9 +111,8 @@ def _change_sizes(reader: dict[str, Any], change: Callable[[Any], Any]) -> None:
             for name, arguments in entry.items() if isinstance(entry, dict) else ():
                 if not isinstance(arguments, dict):
                     continue
-                for argument in (*SIZE_ARGUMENTS, *(("size",) if name == "Pad" else ())):
-                    if argument in arguments:
-                        arguments[argument] = change(arguments[argument])
+                for argument in arguments.keys() & {*SIZE_ARGUMENTS, *(["size"] if name == "Pad" else [])}:
+                    arguments[argument] = change(arguments[argument])
                 _change_sizes(arguments, change)
 
 
