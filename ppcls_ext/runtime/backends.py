@@ -55,12 +55,6 @@ AnyDescription = Description | DetectionDescription
 class Engine(ABC):
     """A ``Backend`` and ``DetectionBackend`` that runs the files of an export.
 
-    Args:
-        description: names the folder.
-        artefact: names the files, and the precision to compute in.
-        threads: threads of the network.
-        onednn: Paddle: use oneDNN's kernels instead of Paddle's plain ones, which know float32 only.
-
     Attributes:
         computed_in: what the engine chose: 16 bits only on processors that have them.
         input_names: of the network; any of ``image`` and ``scale_factor``, a classifier has one of any name.
