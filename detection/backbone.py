@@ -177,9 +177,6 @@ def load_backbone_weights(backbone: EConvNeXt, source: str | os.PathLike[str]) -
 
     Returns:
         What was loaded; ``missing`` are the norms of outputs that start fresh, ``unexpected`` what was left out.
-
-    Raises:
-        UserError: the file cannot be read, or stem and stages differ in a name or a shape.
     """
     label, weights = str(find_weights(source)), read_weights(source)
     title = f"{type(backbone).__name__} {backbone.arch}"

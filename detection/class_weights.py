@@ -17,11 +17,7 @@ from detection.yolov10.head import YOLOv10Head
 
 
 def weigh_classes(head: Any, weights: np.ndarray) -> None:
-    """Gives a ``PPYOLOEHead`` or ``YOLOv10Head`` its class weights, ``float32`` ``[K]``, in place.
-
-    Raises:
-        ValueError: the head has no loss that takes them.
-    """
+    """Gives a head its class weights, ``float32`` ``[K]``, in place; ``ValueError`` if it has no loss for them."""
     if isinstance(head, YOLOv10Head):
         head.class_weights = weights
         return

@@ -78,9 +78,6 @@ def refusals(config: DetectionConfig) -> Iterator[None]:
     """Turns what ppdet's constructors raise on values that they cannot use into one line.
 
     They check little, so a wrong value ends in whatever Python raises where it is used first.
-
-    Raises:
-        UserError: a part refuses its arguments; the message names the file.
     """
     try:
         yield

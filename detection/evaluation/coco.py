@@ -78,7 +78,7 @@ def read_ground_truth(
     """Reads a COCO annotation file, by the rules of :mod:`detection.coco`, which leave out what cannot be used.
 
     Args:
-        annotation_file: JSON with ``images``, ``annotations`` and ``categories``, or what was read of it.
+        annotation_file: COCO JSON, or what was read of it.
         image_ids: the images to evaluate; default all.
         classes: the names of the classes to evaluate, in the order of the results; default all, by category id.
         class_names: of the model, by class number; default: those evaluated.
@@ -130,7 +130,6 @@ def check_detections(
     Args:
         detections: COCO results with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in pixels of the
             image as it is on disk) and ``score``.
-        truth: the annotated images.
         source: what messages call the list, for instance its file.
 
     Raises:

@@ -65,7 +65,6 @@ class ClassMetrics:
     """Metrics of one class.
 
     Attributes:
-        category_id, name: as in the annotation file.
         number: of the class in the model, from 0, by which pictures choose its colour.
         boxes, images: annotated boxes (without crowds), and images that hold some.
         detections: how many detections name the class, whatever their score.
@@ -109,10 +108,8 @@ class DetectionMetrics:
     """Results of one evaluation.
 
     Attributes:
-        truth, found: what was annotated and what was detected.
         summary: the twelve COCO metrics by name (``AP``, ``AP50``, ... ``AR_large``), between 0 and 1; None where
             there is no annotated box that could count, such as no small ones.
-        classes: the metrics of each class.
         images, images_without_boxes, boxes, crowds, detections: counts.
         boxes_by_size: annotated boxes (without crowds) that COCO calls small, medium and large.
         best: the score threshold with the highest F1 of all classes together; None if no detection is correct.
@@ -448,14 +445,8 @@ def confusion_matrix(truth: GroundTruth, detections: Mapping[int, Boxes], score_
 def best_thresholds(
     truth: GroundTruth, detections: Mapping[int, Boxes]
 ) -> tuple[dict[int, BestThreshold], BestThreshold | None]:
-    """Finds the score threshold with the highest F1 of each class, and of all classes together.
-
-    Each class is matched on its own, as COCO does.
-
-    Returns:
-        Category id -> its best threshold, without classes that have no box or no correct detection; and that of all
-        detections together, None if none of them is correct.
-    """
+    """Returns the score threshold with the highest F1 of each class (if it has a box and a correct detection), and of
+    all detections together, None if none is correct. Each class is matched on its own, as COCO does."""
     judged = [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool))]
     for image_id, found in detections.items():
         box_of, _ = match_boxes(found, truth.of(image_id), own_class_only=True)
@@ -581,13 +572,9 @@ def _kinds_of_errors(found: Boxes, boxes: Boxes, box_of: np.ndarray) -> tuple[np
 
 
 def _mean_ap50(labels: np.ndarray, correct: np.ndarray, totals: Mapping[int, int]) -> float:
-    """Returns the mean over classes of COCO's AP, precision at 101 recalls.
+    """Returns the mean over classes of COCO's AP, of the labels and verdicts of detections, the best first.
 
-    Of a class whose boxes are all left out, the AP is 1 if nothing is detected either, else 0, its precision.
-
-    Args:
-        labels, correct: class and verdict of the detections, the best first, ``[N]``.
-        totals: class -> how many boxes count.
+    Of a class whose boxes are all left out (``totals``), the AP is 1 if nothing is detected either, else 0.
     """
     values = []
     for category_id, total in totals.items():

@@ -65,7 +65,6 @@ def write_evaluation(
     """Writes ``figures.json``, ``detections.json``, four charts and ``panels.png``.
 
     Args:
-        folder: is made if it is not there; files of an earlier evaluation are replaced.
         image_folder: what ``file_name`` in the annotation file is relative to.
         detections: what ``metrics`` were computed from.
         title: heading of the charts, for instance the name of the configuration and of the checkpoint.
@@ -77,9 +76,6 @@ def write_evaluation(
 
     Returns:
         The files written.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     folder = Path(folder)
     names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png",

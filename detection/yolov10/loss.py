@@ -155,8 +155,7 @@ class YOLOv10Assigner:
     boxes want goes to the one that it overlaps most. Ties go to the first anchor, and to the first box.
 
     Args:
-        one_to_many: anchors for each box in the branch that is for training only.
-        one_to_one: anchors for each box in the branch that needs no NMS.
+        one_to_many, one_to_one: anchors for each box in the branch for training only, and in that without NMS.
         alpha: exponent of the score of the box's class.
         beta: exponent of the CIoU, which counts as 0 if negative.
     """
