@@ -23,11 +23,7 @@ COLUMNS = 6
 
 
 def draw_augmented(config: DetectionConfig) -> Image.Image:
-    """Draws training samples after all operators with their boxes.
-
-    Raises:
-        UserError: the configuration names no training data, they cannot be used, or its reader gives no boxes to draw.
-    """
+    """Draws training samples after all operators with their boxes."""
     import ppdet.engine  # noqa: F401  (registers what the workspace may name)
 
     for section in ("TrainDataset", "TrainReader"):

@@ -184,9 +184,9 @@ def load_backbone_weights(backbone: EConvNeXt, source: str | os.PathLike[str]) -
     label, weights = str(find_weights(source)), read_weights(source)
     title = f"{type(backbone).__name__} {backbone.arch}"
     left_out: list[str] = []
-    if any(name.startswith(BACKBONE) for name in weights):
+    if inner := {name.removeprefix(BACKBONE): each for name, each in weights.items() if name.startswith(BACKBONE)}:
         left_out = [name for name in weights if not name.startswith(BACKBONE)]
-        weights = {name.removeprefix(BACKBONE): each for name, each in weights.items() if name.startswith(BACKBONE)}
+        weights = inner
     norms = {name: each for name, each in weights.items() if name.startswith(OUTPUT_NORMS)}
     if is_reference(weights):
         title += " (names of the paper's repository)"

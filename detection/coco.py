@@ -295,12 +295,8 @@ def open_coco(
 ) -> CocoSet:
     """Reads a COCO file as training and evaluation use it: images with a size, and boxes that fit into them.
 
-    Args:
-        path: the file.
-        folder: the folder that the file names start from.
-        ledger: gets what was left out or mended, and what ``reading`` does.
-        reading: what is said about the boxes. Whether it fits the images is looked at on a sample of them.
-        spell: says choices that ``reading`` leaves open, see :func:`detection.geometry.doubt_about`.
+    ``folder`` is where file names start, ``reading`` what is said about the boxes (whether it fits the images is looked
+    at on a sample), and ``spell`` says choices that it leaves open, see :func:`detection.geometry.doubt_about`.
 
     Raises:
         AnnotationFileError: the file cannot be read, is no COCO file, nothing of it can be used, or its boxes do not
@@ -337,14 +333,9 @@ def read_coco(
 
     Args:
         path: the file.
-        ledger: gets what was left out or mended; boxes that were read are counted as input.
-        shown: what the ledger calls the file; empty for its path.
+        ledger: gets what was left out or mended, with ``shown`` (else the path) for the file.
         content: what the file holds, if it was loaded already.
-        folder: the folder that the file names start from. With it, a file that lists no images or no categories is
-            refused.
-
-    Raises:
-        AnnotationFileError: the file cannot be read or is no COCO file.
+        folder: where file names start. With it, a file that lists no images or no categories is refused.
     """
     content, shown = load_coco(path) if content is None else content, shown or str(path)
     for name in ("images", "categories") if folder else ():

@@ -38,11 +38,8 @@ EXCHANGE = ".exchange"
 class Evaluator:
     """Evaluates as often as wanted; ppdet's workspace must be open when it is made.
 
-    Args:
-        config: the configuration.
-        environment: device and ranks.
-        class_names: of the model, by class number, where they are known; those of the annotation file are matched by
-            name. Else the order of the annotation file numbers the classes.
+    ``class_names`` are those of the model, by class number, where they are known; those of the annotation file are
+    matched by name. Else the order of the annotation file numbers the classes.
 
     Attributes:
         class_names: of the model, by class number.
@@ -71,9 +68,7 @@ class Evaluator:
     def detect(self, model: paddle.nn.Layer, folder: Path) -> list[dict[str, Any]]:
         """Runs ``model`` in evaluation mode over all images.
 
-        Args:
-            model: a detector of ppdet; its outputs are ``bbox`` ``[M, 6]`` and ``bbox_num`` ``[N]``.
-            folder: one that all processes can reach; each leaves its detections there for the others.
+        In ``folder``, which all can reach, each process leaves its detections for the others.
 
         Returns:
             COCO results, ``bbox`` as ``[x, y, width, height]`` in pixels of the original image, by image; the same on
@@ -116,11 +111,7 @@ class Evaluator:
         return sorted(detections, key=lambda detection: detection["image_id"])
 
     def evaluate(self, model: paddle.nn.Layer, folder: Path) -> dict[str, Any]:
-        """Returns what a log keeps of an evaluation: COCO's twelve metrics, AP by class, and the seconds it took.
-
-        Args:
-            model, folder: see :meth:`detect`.
-        """
+        """Returns what a log keeps of an evaluation: COCO's twelve metrics, AP by class, and the seconds it took."""
         start = time.monotonic()
         detections = self.detect(model, folder)
         figures = evaluate_detections(self.coco, detections, self.image_ids, class_names=self.class_names)
@@ -142,10 +133,7 @@ class Evaluator:
 
 
 def categories_of_classes(class_names: Sequence[str], coco: CocoSet) -> dict[int, int]:
-    """Finds the classes of a model in an annotation file, by name; warns of those that it lacks.
-
-    Returns:
-        Category id by class number.
+    """Returns the category id of each class of a model in an annotation file, by name; warns of those that it lacks.
 
     Raises:
         UserError: the file has a class that the model does not.
@@ -184,11 +172,7 @@ def evaluate_config(
 ) -> dict[str, Any] | None:
     """Evaluates the weights that the key ``weights`` names, and writes everything about it into ``folder``.
 
-    Args:
-        config: the configuration.
-        environment: device and ranks; every process evaluates its share of the images.
-        folder: receives ``figures.json``, ``detections.json``, the charts and ``panels.png``.
-        panels: how many images to show, the worst first; 0 for none.
+    Every process evaluates its share of the images; ``panels`` of them are shown, the worst first.
 
     Returns:
         The figures as they stand in ``figures.json``, with the seconds of detection and of counting; ``None`` on every

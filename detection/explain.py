@@ -39,12 +39,7 @@ def feature_layers(predictor: DetectionPredictor) -> tuple[nn.Layer, list[nn.Lay
 def explainer(predictor: DetectionPredictor, wanted: str) -> Callable[[DetectionPrediction], Image.Image]:
     """Returns what draws a picture with its boxes, and a panel for each box with the places that speak for its class.
 
-    Args:
-        predictor: of a model in memory.
-        wanted: the class whose boxes are explained, empty for all.
-
-    Raises:
-        UserError: there is no such class.
+    ``wanted`` is the class whose boxes are explained, empty for all; ``UserError`` if there is no such class.
     """
     label = class_number(wanted, predictor)
     # The scores of all anchors have gradients; the choice among them has none.
@@ -79,14 +74,7 @@ def box_heats(
 ) -> list[np.ndarray]:
     """Returns for each of the boxes how much the places of the picture speak for its class, at least 0.
 
-    Args:
-        network: gives the boxes and scores of all anchors.
-        predictor: made the prediction.
-        prediction: of an image file.
-        indices: of the boxes.
-
-    Returns:
-        ``float32`` ``[h, w]`` for each box: the picture as it lies in the network's input.
+    Each is ``float32`` ``[h, w]``: the picture as it lies in the input of ``network``, which gives all anchors.
     """
     prepared = predictor.prepare(prediction.name, prediction.name)
     inputs = {"image": prepared.pixels, "scale_factor": prepared.scale_factor}

@@ -40,10 +40,7 @@ OPERATORS = "TestReader.sample_transforms"
 
 @runtime_checkable
 class EndToEnd(Protocol):
-    """An architecture that gives each object one box, so that its graph ends without suppression.
-
-    Attributes:
-        keep: at most so many detections of an image are given.
+    """An architecture that gives each object one box, at most ``keep`` of an image: its graph ends without suppression.
     """
 
     keep: int
@@ -95,7 +92,6 @@ class Deployed(nn.Layer):
             for layer in list(self.network.sublayers(include_self=True)):
                 if hasattr(layer, "convert_to_deploy"):
                     layer.convert_to_deploy()
-            for layer in list(self.network.sublayers(include_self=True)):
                 for name, child in list(layer.named_children()):
                     if type(child).__name__ == "EffectiveSELayer":
                         setattr(layer, name, _PooledAttention(child))
@@ -113,11 +109,7 @@ class Deployed(nn.Layer):
 
 
 class _PooledAttention(nn.Layer):
-    """ppdet's ``EffectiveSELayer`` with a pool that oneDNN has a kernel for; of ``x.mean`` it has none.
-
-    Args:
-        attention: the layer whose weights are used.
-    """
+    """ppdet's ``EffectiveSELayer`` with a pool that oneDNN has a kernel for; of ``x.mean`` it has none."""
 
     def __init__(self, attention: nn.Layer) -> None:
         super().__init__()
@@ -129,12 +121,7 @@ class _PooledAttention(nn.Layer):
 
 
 class EagerBackend:
-    """Runs a detector that was not exported, behind the interface of one that was.
-
-    Args:
-        model: an architecture of ppdet; a copy of it is used.
-        final: give detections; if not, the boxes and scores of all anchors.
-    """
+    """Runs a copy of a detector that was not exported, behind the interface of one that was."""
 
     computed_in = "float32"
 
@@ -150,15 +137,7 @@ class EagerBackend:
 
 
 def form_of(model: nn.Layer, final: bool = True) -> OutputForm:
-    """Returns what the outputs of :class:`Deployed` mean.
-
-    Args:
-        model: an architecture of ppdet.
-        final: see :class:`Deployed`; a network that has nothing else ends with detections anyway.
-
-    Raises:
-        UserError: it thins out its boxes in another way than ``MultiClassNMS``.
-    """
+    """Returns what the outputs of :class:`Deployed` mean; a network that has nothing else is ``final`` anyway."""
     if isinstance(model, EndToEnd):
         return OutputForm(TopkSettings(model.keep), final, scaled=False)
     settings = nms_settings(model)
@@ -166,11 +145,7 @@ def form_of(model: nn.Layer, final: bool = True) -> OutputForm:
 
 
 def nms_settings(model: nn.Layer) -> NmsSettings | None:
-    """Returns how the detector thins out its boxes, or None if it does not.
-
-    Raises:
-        UserError: it does so in another way than ``MultiClassNMS``.
-    """
+    """Returns how the detector thins out its boxes, or None if it does not."""
     nms = getattr(getattr(model, "yolo_head", None), "nms", None)
     if nms is None:
         return None
@@ -179,11 +154,7 @@ def nms_settings(model: nn.Layer) -> NmsSettings | None:
 
 
 def exportable_nms(nms: Any) -> MultiClassNMS3:
-    """Returns ``nms`` in the form that can be exported; ppdet's own ``MultiClassNMS`` is translated.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """Returns ``nms`` in the form that can be exported: ppdet's ``MultiClassNMS`` is translated, others are refused."""
     if isinstance(nms, MultiClassNMS3):
         return nms
     if type(nms).__name__ != "MultiClassNMS":

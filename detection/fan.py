@@ -75,14 +75,8 @@ def fan_of(
 ) -> Fan | None:
     """Returns the fan in a picture of a sonar; ``None`` where the settings do not tell opening angle and range.
 
-    Args:
-        sonar: the settings, see :func:`opening_and_range`.
-        width, height: of the picture.
-        lit: ``x1, y1, x2, y2`` around what is ever lit in the frames of this kind, which the fan fills. ``None``: it is
-            centred, and as large as the picture allows.
-
-    Raises:
-        UserError: what is lit is no such fan.
+    ``lit`` is ``x1, y1, x2, y2`` around what is ever lit in the frames of this kind, which the fan fills (a
+    ``UserError`` if it is no such fan); without it, the fan is centred, and as large as the picture allows.
     """
     found = opening_and_range(sonar)
     if found is None:

@@ -121,11 +121,12 @@ class BoxReading:
 
     def words(self) -> str:
         """Says what the reading does; empty where nothing was chosen."""
-        chosen = []
+        chosen, whole = [], float(self.normalised or 1)
+        shares = "as fractions of the picture" if whole == 1 else f"as numbers from 0 to {whole:g} of the picture"
         if self.boxes is not None:
             chosen.append("taken as written" if self.boxes == AS_WRITTEN else f"read as {LAYOUTS[self.boxes]}")
         for answer, yes, no in (
-            (self.normalised, self._range_in_words(), "as pixels"),
+            (self.normalised, shares, "as pixels"),
             (self.scale_boxes, "scaled from the stated size to the picture's", "not scaled"),
             (self.turn_boxes, "turned with the picture as EXIF data say", "not turned"),
         ):
@@ -134,10 +135,6 @@ class BoxReading:
         if self.scale_by is not None:
             chosen.append(f"multiplied by {self.scale_by:g}")
         return f"boxes are {', '.join(chosen)}" if chosen else ""
-
-    def _range_in_words(self) -> str:
-        whole = float(self.normalised or 1)
-        return "as fractions of the picture" if whole == 1 else f"as numbers from 0 to {whole:g} of the picture"
 
 
 READING_KEYS = tuple(field.name for field in dataclasses.fields(BoxReading))
@@ -325,16 +322,11 @@ class _Trial:
 def doubt_about(
     boxes: Boxes, pictures: Pictures, reading: BoxReading = UNSAID, spell: Callable[..., str] = as_options
 ) -> str | None:
-    """Tells whether the boxes of a set, read as ``reading`` says, do not fit its pictures.
+    """Tells whether the boxes of a set, read as ``reading`` says, do not fit its pictures (of known size).
 
-    Only what the reading leaves open is asked about. A few bad boxes, a handful of boxes, small or large objects and
-    single pictures of another size raise no doubt; the limits are the constants at the top of this module.
-
-    Args:
-        boxes: all of the set.
-        pictures: of the set; boxes on those of unknown size are left out.
-        reading: what a person has said.
-        spell: says choices, given as attributes of :class:`BoxReading`, as options or as keys.
+    Only what the reading leaves open is asked about, and ``spell`` says the choices, as options or as keys. A few bad
+    boxes, a handful of boxes, small or large objects and single pictures of another size raise no doubt; the limits are
+    the constants at the top of this module.
 
     Returns:
         One line, without the name of the set: how many of how many do not fit, the likely cause and what reads them;

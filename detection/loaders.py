@@ -58,11 +58,7 @@ def max_bad_images(config: DetectionConfig) -> float:
 
 
 def training_loader(config: DetectionConfig, environment: Environment) -> Loader:
-    """Returns the loader of ``TrainDataset``; the workspace must be open.
-
-    Raises:
-        UserError: a part refuses its arguments, or there are fewer images than one batch needs.
-    """
+    """Returns the loader of ``TrainDataset``; the workspace must be open."""
     from ppdet.core.workspace import create
 
     quiet_toolkit()
@@ -149,13 +145,8 @@ def _parse(dataset: Any, config: DetectionConfig, environment: Environment, part
 def fill_dataset(dataset: Any, coco: CocoSet, training: bool) -> None:
     """Gives a ``COCODataSet`` of ppdet the images and boxes of an annotation file, in place of its own parsing.
 
-    Its own rules drop boxes and images in silence; of data without faults both make the same records.
-
-    Args:
-        dataset: the data set; its keys ``data_fields``, ``sample_num``, ``load_crowd``, ``allow_empty`` and
-            ``empty_ratio`` mean what they mean there.
-        coco: images with their checked boxes.
-        training: leaves out images that show nothing but crowds, which would be taught as background.
+    Its own rules drop boxes and images in silence; of data without faults both make the same records, and its keys
+    mean the same. ``training`` leaves out images that show nothing but crowds, which would be taught as background.
     """
     dataset.load_image_only = False
     dataset.catid2clsid = {category: label for label, category in enumerate(coco.category_ids)}
@@ -241,8 +232,7 @@ class DetectionBatchReader:
     Args:
         dataset: a data set of ppdet, parsed, with its sample transforms set.
         batch_transforms: ppdet's ``BatchCompose``.
-        seed: seed of the augmentation.
-        rank: this process.
+        seed, rank: of the augmentation.
         global_batch_size: samples in a batch of all processes, by which the number of the batch is known.
         training: what happens to unreadable images.
     """
@@ -250,12 +240,8 @@ class DetectionBatchReader:
     def __init__(
         self, dataset: Any, batch_transforms: Any, seed: int, rank: int, global_batch_size: int, training: bool = True
     ) -> None:
-        self.dataset = dataset
-        self.batch_transforms = batch_transforms
-        self.seed = seed
-        self.rank = rank
-        self.global_batch_size = global_batch_size
-        self.training = training
+        self.dataset, self.batch_transforms, self.training = dataset, batch_transforms, training
+        self.seed, self.rank, self.global_batch_size = seed, rank, global_batch_size
         # Number of each file; the first of one that is listed twice.
         files = [self.name_of(index) for index in range(len(self))]
         self._numbers = {file: index for index, file in reversed(list(enumerate(files)))}
@@ -266,8 +252,8 @@ class DetectionBatchReader:
         return len(self.dataset.roidbs)
 
     def name_of(self, index: int) -> str:
-        """Returns the file of an image."""
-        return str(self.dataset.roidbs[index].get("im_file", f"image {index}"))
+        """Returns the file of an image, which a data set that repeats itself counts on."""
+        return str(self.dataset.roidbs[index % len(self)].get("im_file", f"image {index}"))
 
     def image_id(self, index: int) -> int:
         """Returns the id of an image in the annotation file."""
@@ -277,10 +263,7 @@ class DetectionBatchReader:
         """Returns the batch of these samples: ``image`` ``float32`` ``[B, 3, H, W]`` and whatever the operators add.
 
         ``bad`` has the numbers of images that could not be read, ``int64``, and ``causes`` says why. In an evaluation B
-        is smaller by those, and may be 0.
-
-        Raises:
-            UserError: an operator refuses an image, or none of many can be read; the message names the file.
+        is smaller by those, and may be 0. ``UserError`` if an operator refuses an image, or none of many can be read.
         """
         self.dataset.set_epoch(keys[0].epoch)
         bad: dict[int, str] = {}
@@ -293,7 +276,7 @@ class DetectionBatchReader:
         try:
             batch = self.batch_transforms(samples)
         except DAMAGE as error:
-            files = ", ".join(self._file_of(key.index) for key in keys[:SHOWN])
+            files = ", ".join(self.name_of(key.index) for key in keys[:SHOWN])
             raise UserError(f"batch_transforms refuse a batch ({_cause(error)}) of {files}, ...") from error
         return {name: value for name, value in batch.items() if isinstance(value, np.ndarray)} | told
 
@@ -303,10 +286,9 @@ class DetectionBatchReader:
         first: ImageError | None = None
         for step in range(tries):
             index = (key.index + step) % len(self.dataset)
-            file = self._file_of(index)
+            file = self.name_of(index)
             _seed_globally(sample_generator(self.seed, key.epoch, index, key.copy))
-            # ppdet counts the samples that a process has loaded, for operators that grow stronger; we say it by
-            # position.
+            # For operators that grow stronger: ppdet counts the samples that a process has loaded.
             self.dataset._curr_iter = key.position
             try:
                 sample = self.dataset[index]
@@ -327,9 +309,6 @@ class DetectionBatchReader:
         if self.training and first is not None:
             raise UserError(f"{first.name} and the {tries - 1} images after it cannot be used: {first.cause}")
         return None
-
-    def _file_of(self, index: int) -> str:
-        return self.name_of(index % len(self))
 
 
 def _resizers_of(batch_transforms: Any) -> list[preprocess.Resize]:

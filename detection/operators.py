@@ -55,13 +55,8 @@ def place_boxes(sample: dict[str, Any], place: preprocess.Placement, top: int, l
 
 
 def keep_boxes(sample: dict[str, Any], boxes: np.ndarray, kept: np.ndarray) -> None:
-    """Gives a sample new boxes, and leaves out some of them with all that belongs to them.
-
-    Args:
-        sample: is changed; without ``gt_bbox`` it is left as it is.
-        boxes: the new ``gt_bbox``, ``[N, 4]``.
-        kept: which of them stay, ``bool`` ``[N]``.
-    """
+    """Gives a sample that has ``gt_bbox`` those of ``boxes`` ``[N, 4]`` that are ``kept`` ``[N]``, with what belongs to
+    them."""
     if "gt_bbox" not in sample:
         return
     sample["gt_bbox"] = boxes[kept].astype(np.float32)
@@ -110,8 +105,7 @@ class Decode(toolkit.Decode):
     """Reads pictures by the same code as deployed models and the checks: ``ppcls_ext.preprocess.detection.Decode``.
 
     Stands in the place of ppdet's operator of that name, which knows fewer formats, takes damaged files, and hands on
-    the bytes of what it cannot read. Of all others it makes the same pixels. Arguments and
-    errors are those of that class.
+    the bytes of what it cannot read; of all others it makes the same pixels.
     """
 
     def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:
@@ -131,10 +125,7 @@ class Decode(toolkit.Decode):
 
 
 class Resize(toolkit.Resize):
-    """ppdet's operator, in its place, which says in one line where nothing would remain of a picture.
-
-    Arguments are those of ``ppcls_ext.preprocess.detection.Resize``.
-    """
+    """ppdet's operator, in its place, which says in one line where nothing would remain of a picture."""
 
     def __init__(
         self,
@@ -182,8 +173,7 @@ class Mixup(toolkit.Mixup):
 class SonarEnhance(BaseOperator):
     """Makes raw sonar frames visible, by the same code as deployed models: ``ppcls_ext.preprocess.sonar.SonarEnhance``.
 
-    Stands in ``sample_transforms``, behind ``Decode`` and before everything else. Arguments and errors are those of
-    that class.
+    Stands in ``sample_transforms``, behind ``Decode`` and before everything else.
     """
 
     def __init__(
@@ -217,9 +207,6 @@ class SonarFlip(RandomFlip):
         prob: probability of flipping.
         axis: ``horizontal`` mirrors left and right: the fan opens upwards or downwards. ``vertical`` mirrors up and
             down: the fan lies on its side. ``none`` never flips: the fan is cut unevenly.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its name.
     """
 
     def __init__(self, prob: Probability = 0.5, axis: Literal["horizontal", "vertical", "none"] = "horizontal") -> None:
@@ -256,9 +243,6 @@ class RandomHSV(BaseOperator):
     Args:
         hue: the hue is turned by up to this share of the whole circle, either way.
         saturation, value: saturation and brightness are multiplied by 1 plus or minus up to this much.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its name.
     """
 
     def __init__(
@@ -271,11 +255,7 @@ class RandomHSV(BaseOperator):
         self.limits = np.array([hue, saturation, value])
 
     def apply(self, sample: dict[str, Any], context: Any = None) -> dict[str, Any]:
-        """Replaces ``image``, ``uint8`` RGB ``[H, W, 3]``, by one of the same form.
-
-        Raises:
-            ValueError: the picture is not of bytes any more.
-        """
+        """Replaces ``image``, RGB ``[H, W, 3]``; ``ValueError`` if it is not of bytes any more."""
         if sample["image"].dtype != np.uint8:
             raise ValueError(f"RandomHSV works on bytes, got {sample['image'].dtype}; let it follow Decode")
         turn, saturation, value = np.random.uniform(-self.limits, self.limits)
@@ -294,8 +274,8 @@ class RandomHSV(BaseOperator):
 class LetterResize(BaseOperator):
     """Letterboxes pictures by the same code as deployed models: ``ppcls_ext.preprocess.detection.LetterResize``.
 
-    Arguments and errors are those of that class. Only YOLOv10 takes the padding back from what it finds, so with other
-    architectures it may stand in ``TrainReader`` only.
+    Only YOLOv10 takes the padding back from what it finds, so with other architectures it may stand in ``TrainReader``
+    only.
     """
 
     def __init__(
@@ -339,34 +319,17 @@ def _translation(x: float, y: float) -> np.ndarray:
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, target: Size, fill: tuple[int, int, int]) -> np.ndarray:
-    """Moves a picture.
-
-    Args:
-        image: ``[H, W, 3]``.
-        matrix: as :meth:`RandomPerspective.draw_motion` returns it.
-        target: height and width of the result.
-        fill: RGB of what the picture does not cover.
-
-    Returns:
-        ``[height, width, 3]`` of the same type.
-    """
+    """Moves a picture ``[H, W, 3]`` into one of ``target`` height and width, as :meth:`RandomPerspective.draw_motion`
+    says; what it does not cover gets the RGB ``fill``."""
     # OpenCV counts from the middle of the first pixel, boxes from its edge.
     pixels = _translation(-0.5, -0.5) @ matrix @ _translation(0.5, 0.5)
-    if np.array_equal(pixels[2], [0, 0, 1]):
-        return cv2.warpAffine(image, pixels[:2], target[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
-    return cv2.warpPerspective(image, pixels, target[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
+    parallel = np.array_equal(pixels[2], [0, 0, 1])
+    move, pixels = (cv2.warpAffine, pixels[:2]) if parallel else (cv2.warpPerspective, pixels)
+    return move(image, pixels, target[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
 
 
 def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Returns the smallest upright boxes around moved ones; a box without area stays one.
-
-    Args:
-        boxes: ``[N, 4]`` (x1, y1, x2, y2).
-        matrix: as :meth:`RandomPerspective.draw_motion` returns it.
-
-    Returns:
-        ``float64`` ``[N, 4]``.
-    """
+    """Returns the smallest upright boxes ``[N, 4]`` around moved ones; a box without area stays one."""
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     moved = np.concatenate([corners, np.ones([len(boxes), 4, 1])], axis=2) @ matrix.T
     points = moved[..., :2] / moved[..., 2:]
@@ -401,9 +364,6 @@ class RandomPerspective(BaseOperator):
         prob: probability of moving a picture at all.
         least_share: share of a box's area that must be left of it.
         least_side: width and height in pixels that must be left of a box.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its name.
     """
 
     def __init__(
@@ -425,14 +385,8 @@ class RandomPerspective(BaseOperator):
         self.prob, self.least_share, self.least_side = float(prob), float(least_share), float(least_side)
 
     def draw_motion(self, source: Size, target: Size) -> np.ndarray:
-        """Draws a motion that takes the centre of ``source`` to about the centre of ``target``.
-
-        Args:
-            source, target: height and width in pixels.
-
-        Returns:
-            ``float64`` ``[3, 3]``: homogeneous coordinates (x, y, 1) of the source to those of the target.
-        """
+        """Draws a motion that takes the centre of ``source`` (height, width) to about the centre of ``target``:
+        ``float64`` ``[3, 3]``, from homogeneous coordinates (x, y, 1) of the one to those of the other."""
         angle = np.deg2rad(np.random.uniform(-self.degrees, self.degrees))
         gain = 1.0 + np.random.uniform(-self.scale, self.scale)
         slant = np.tan(np.deg2rad(np.random.uniform(-self.shear, self.shear, 2)))
@@ -492,9 +446,6 @@ class MosaicPerspective(RandomPerspective):
         target_size: ``[height, width]`` of the result, or the side of a square.
         prob: probability of a mosaic where there are samples for one; else the first is letterboxed.
         others: as :class:`RandomPerspective` has them.
-
-    Raises:
-        ValueError: an argument is out of range; the message begins with its name.
     """
 
     def __init__(
@@ -517,15 +468,7 @@ class MosaicPerspective(RandomPerspective):
         self._letterbox = preprocess.LetterResize(list(self.target_size), list(self.fill_value))
 
     def __call__(self, sample: dict[str, Any] | Sequence[dict[str, Any]], context: Any = None) -> dict[str, Any]:
-        """Makes one sample of several, or of one.
-
-        Args:
-            sample: one sample, or at least four, of which four are used; ``image`` is ``[H, W, 3]``, ``gt_bbox``
-                ``[N, 4]`` (corners). The result has what else the first one has.
-            context: not used.
-
-        Returns:
-            ``image`` ``[height, width, 3]`` of the same type, ``gt_bbox`` and what belongs to the boxes.
+        """Makes one sample of one, or of the first four; the result has what else the first one has.
 
         Raises:
             ValueError: there are two or three samples, or one has outlines or key points besides boxes.
@@ -571,8 +514,7 @@ class MosaicPerspective(RandomPerspective):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Puts a picture into the canvas at one of the four places around a point: above or below, left or right.
 
-        Returns:
-            The boxes as far as the canvas shows them, and whole, in pixels of the canvas, ``float64`` ``[N, 4]`` each.
+        Returns its boxes as far as the canvas shows them, and whole, in pixels of the canvas.
         """
         image = sample["image"]
         size = self._letterbox.placement(*image.shape[:2])

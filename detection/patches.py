@@ -43,10 +43,7 @@ def convert_whole_graphs() -> None:
 
 
 def restore_textsize() -> None:
-    """Gives Pillow's ``ImageDraw`` its ``textsize`` back, by which 2.6 places the names of boxes.
-
-    Upstream: PaddleDetection issue 8418, mended after 2.7; Pillow 10 has only ``textbbox``.
-    """
+    """Gives Pillow 10 its ``textsize`` back, by which 2.6 names boxes: PaddleDetection issue 8418, mended after 2.7."""
     from PIL import ImageDraw
 
     def textsize(self: Any, text: str, font: Any = None) -> tuple[int, int]:
@@ -58,10 +55,8 @@ def restore_textsize() -> None:
 
 
 def concatenate_numbers() -> None:
-    """Lets ``paddle.concat`` join tensors without axes, as which Paddle 3 gives the counts of Faster R-CNN's proposals.
-
-    Upstream: ``RPNHead._gen_proposal`` of 2.6, mended after 2.7.
-    """
+    """Lets ``paddle.concat`` join tensors without axes, as which Paddle 3 gives the counts of Faster R-CNN's proposals
+    (``RPNHead._gen_proposal`` of 2.6, mended after 2.7)."""
     import paddle
 
     concat = paddle.concat

@@ -142,12 +142,7 @@ class SyntheticFrame:
 def fan(size: int, ranges: int, bearings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns for each pixel of a square frame, its tip below and its arc above, where it lies in the simulated grid.
 
-    Args:
-        size: side of the frame in pixels.
-        ranges, bearings: size of the grid, from the nearest to the farthest and from left to right.
-
-    Returns:
-        Row and column in the grid, ``float32``, and whether the pixel is inside of the fan; ``[size, size]``.
+    That is the row (of ``ranges``) and the column (of ``bearings``), and whether it is inside of the fan.
     """
     ahead_of_tip = FARTHEST - NEAREST * math.cos(HALF_OPENING)
     pixels_a_metre = size * 0.97 / max(2 * FARTHEST * math.sin(HALF_OPENING), ahead_of_tip)
@@ -162,12 +157,7 @@ def fan(size: int, ranges: int, bearings: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def synthetic_frame(seed: int, number: int, size: int = 160) -> SyntheticFrame:
-    """Makes a frame. The same seed, number and size always give the same one; each number is a scene of its own.
-
-    Args:
-        seed: of the data set.
-        number: of the frame.
-        size: side of the frame in pixels.
+    """Makes a frame of ``size`` pixels a side; the same arguments always give the same one, each number another scene.
 
     Raises:
         ValueError: ``size`` is too small; the message begins with the argument's name.
@@ -281,27 +271,18 @@ def _random_targets(generator: np.random.Generator, wall: tuple[float, float] | 
 
 
 def write_synthetic(
-    output: str | os.PathLike[str],
-    train: int = 320,
-    val: int = 64,
-    size: int = DEFAULT_SIZE,
-    seed: int = 0,
+    output: str | os.PathLike[str], train: int = 320, val: int = 64, size: int = DEFAULT_SIZE, seed: int = 0,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Writes a prepared data set of synthetic frames, all of it or nothing.
 
     Args:
         output: the folder: ``images``, ``annotations/{train,val}.json``, ``classes.txt``, ``report.json``.
-        train, val: how many frames.
-        size: side of a frame in pixels.
-        seed: chooses the frames; the same one always gives the same.
+        train, val: how many frames, of ``size`` pixels a side.
         overwrite: replace a prepared data set that is there.
 
     Returns:
         The content of ``report.json``.
-
-    Raises:
-        UserError: a number is out of range, or ``output`` may not be written.
     """
     for name, value, least in (("train", train, 1), ("val", val, 1), ("size", size, SMALLEST_SIZE), ("seed", seed, 0)):
         if value < least:

@@ -81,9 +81,7 @@ def open_environment(config: DetectionConfig) -> Environment:
 def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str, Any]:
     """Trains a detector; returns the report that also stands in ``report.json``.
 
-    Args:
-        config: the configuration.
-        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
+    ``resume`` is ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run.
 
     Raises:
         Interrupted: the user stopped the run; it has been saved.
@@ -127,7 +125,6 @@ class DetectionTask(Task):
     Args:
         config: the configuration.
         settings: the same in ppdet's workspace (``detection.toolkit.workspace``), which stays open for the whole run.
-        environment: device, rank and seed.
         folder: one that all processes can reach, where they exchange their detections.
 
     Attributes:
@@ -246,15 +243,7 @@ class DetectionTask(Task):
         self.network.train()
 
     def train_step(self, batch: dict[str, Any], progress: RunProgress) -> StepResult:
-        """Does one optimizer step.
-
-        Args:
-            batch: what the loader yields; ``image`` is ``[N, 3, H, W]``.
-            progress: where the run stands before the batch; ppdet's heads choose their assigner by the epoch.
-
-        Raises:
-            UserError: more images than allowed cannot be read.
-        """
+        """Does one optimizer step; ``UserError`` if more images than allowed cannot be read."""
         self.bad_images.note(batch.pop("bad"), batch.pop("causes"))
         rate, images = float(self.optimizer.get_lr()), len(batch["image"])
         environment = self.environment
@@ -371,11 +360,7 @@ class DetectionTask(Task):
         return {"model": as_arrays(self.model.state_dict()), "ema": average, "optimizer": optimizer}
 
     def check(self, checkpoint: Checkpoint, where: str) -> None:
-        """Compares a checkpoint with this run.
-
-        Raises:
-            UserError: it is no detector's, belongs to another one, or lacks optimizer or average.
-        """
+        """Compares a checkpoint with this run; ``UserError`` if that cannot go on from it."""
         state, path = checkpoint.state, self.config.path
         if "architecture" not in state:
             raise UserError(f"{where}: is not of a detector, but {path} is a detection configuration")
@@ -385,20 +370,16 @@ class DetectionTask(Task):
             raise UserError(f"{where}: is of {_named(theirs)}, but {path} is of {_named(ours)}")
         if checkpoint.optimizer is None:
             raise UserError(f"{where}: holds no optimizer state; its weights can be used as pretrain_weights")
-        if self.ema is not None and not state.get("average"):
-            raise UserError(f"{where}: was trained without an average; set use_ema: false to continue it")
-        if self.ema is None and state.get("average"):
-            raise UserError(f"{where}: was trained with an average; set use_ema: true to continue it")
+        averaged = bool(state.get("average"))
+        if averaged != (self.ema is not None):
+            told = ("with", "true") if averaged else ("without", "false")
+            raise UserError(f"{where}: was trained {told[0]} an average; set use_ema: {told[1]} to continue it")
         before, now = state["optimizer_name"], type(self.optimizer).__name__
         if before != now:
             raise UserError(f"{where}: was trained with OptimizerBuilder.optimizer.type={before}, now it is {now}")
 
     def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
-        """Takes over what :meth:`state` and :meth:`arrays` returned.
-
-        Raises:
-            UserError: something is missing or does not fit; the run would go on as another one.
-        """
+        """Takes over what :meth:`state` and :meth:`arrays` returned; ``UserError`` if something does not fit."""
         state, arrays = checkpoint.state, checkpoint.optimizer or {}
         self.bad_images.names = list(state.get("bad_images", []))
         if self.evaluator is not None:
@@ -466,8 +447,7 @@ def ignored_keys(data: Mapping[str, Any]) -> list[str]:
 
 def architecture_of(config: DetectionConfig) -> dict[str, Any]:
     """Returns what decides which weights fit: detector, backbone, classes."""
-    section = config.data.get(config.architecture) or {}
-    backbone = section.get("backbone")
+    backbone = (config.data.get(config.architecture) or {}).get("backbone")
     arguments = config.data.get(backbone) if isinstance(backbone, str) else None
     return {
         "architecture": config.architecture,

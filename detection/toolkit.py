@@ -57,10 +57,8 @@ def workspace(config: DetectionConfig) -> Iterator[Any]:
 def build_model(config: DetectionConfig, pretrained: bool = True) -> paddle.nn.Layer:
     """Builds the detector of ``config``: an architecture of ppdet (``model(batch)`` -> losses, or boxes in evaluation).
 
-    Args:
-        config: the configuration.
-        pretrained: let the backbone load its ``pretrained``. Where the weights of the whole detector follow, that file
-            is not needed, and may be gone since the training.
+    Without ``pretrained`` the backbone's file of that name is not loaded: where the weights of the whole detector
+    follow, it is not needed, and may be gone since the training.
 
     Raises:
         UserError: a part of the model refuses its arguments.

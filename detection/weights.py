@@ -36,10 +36,7 @@ DROPPED = (".one_to_many.", ".small.")
 
 
 def weights_file(config: DetectionConfig) -> Path:
-    """Returns the weight file that the key ``weights`` means.
-
-    Raises:
-        UserError: it names none, or one that is not there.
+    """Returns the weight file that the key ``weights`` means; ``UserError`` if it names none, or one that is not there.
     """
     source = config.data.get(KEY)
     if not source:
@@ -52,13 +49,6 @@ def load_detector_weights(config: DetectionConfig, model: paddle.nn.Layer) -> Lo
     """Loads the weights that the key ``weights`` names into ``model`` in place.
 
     Of a checkpoint folder the averaged weights are taken, if those were evaluated; a file is taken as it is.
-
-    Args:
-        config: the configuration of ``model``.
-        model: the detector that ``config`` describes.
-
-    Raises:
-        UserError: no weights are named, they cannot be read, or they do not fit.
     """
     file = weights_file(config)
     weights = read_weights(str(config.data[KEY]))
@@ -73,18 +63,14 @@ def load_detector_weights(config: DetectionConfig, model: paddle.nn.Layer) -> Lo
 
 
 def cause_of(report: LoadReport, config: DetectionConfig, weights: Mapping[str, np.ndarray]) -> str:
-    """Returns what most probably makes weights and model differ, in one sentence without its full stop.
+    """Returns what most probably makes weights and model differ, in one sentence without its full stop."""
 
-    Args:
-        report: what fits and what does not.
-        config: the configuration of the model.
-        weights: what the file holds.
-    """
-    if not any(name.startswith(BACKBONE) for name in weights) and any(
-        name.startswith(CLASSIFIER_STARTS) for name in weights
-    ):
+    def holds(beginnings: str | tuple[str, ...]) -> bool:
+        return any(name.startswith(beginnings) for name in weights)
+
+    if holds(CLASSIFIER_STARTS) and not holds(BACKBONE):
         return "these are the weights of a classifier; name them as `pretrained` of the backbone and train the detector"
-    theirs = [architecture for architecture, mark in MARKS.items() if any(name.startswith(mark) for name in weights)]
+    theirs = [architecture for architecture, mark in MARKS.items() if holds(mark)]
     if config.architecture in MARKS and theirs and config.architecture not in theirs:
         return f"the file is of a {theirs[0]}, the configuration of a {config.architecture}"
     count = _class_count(report, config.num_classes)
@@ -142,11 +128,9 @@ def backbone_name(config: DetectionConfig) -> str:
     """Returns the backbone of a configuration with its ``arch``, such as ``EConvNeXt mini``, or else its ``scale``."""
     section = config.data.get(config.architecture)
     backbone = section.get("backbone") if isinstance(section, dict) else None
-    if isinstance(backbone, dict):
-        name, arguments = str(backbone.get("name", "its backbone")), backbone
-    else:
-        name = str(backbone or "its backbone")
-        arguments = config.data.get(name)
+    stated = backbone.get("name") if isinstance(backbone, dict) else backbone
+    name = str(stated or "its backbone")
+    arguments = backbone if isinstance(backbone, dict) else config.data.get(name)
     arch = arguments.get("arch") if isinstance(arguments, dict) else None
     size = arch or config.data.get("scale")
     return f"{name} {size}" if size else name
@@ -197,11 +181,7 @@ def load_start(config: DetectionConfig, model: paddle.nn.Layer) -> None:
 
 
 def _with_backbone(label: str, model: paddle.nn.Layer, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the model's own weights with those of its backbone from a file that holds nothing else of a detector.
-
-    Raises:
-        UserError: the backbone is another one; the message names what differs.
-    """
+    """Returns the model's own weights with those of its backbone from a file that holds nothing else of a detector."""
     own = {name: value.numpy() for name, value in model.state_dict().items()}
     theirs = {f"{BACKBONE}{name}": value for name, value in weights.items()}
     shapes = {name: tuple(value.shape) for name, value in own.items() if name.startswith(BACKBONE)}

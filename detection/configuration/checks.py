@@ -166,10 +166,8 @@ catalog = functools.cache(_Catalog)
 
 @functools.cache
 def constructor_of(part: Any) -> dict[str, Parameter]:
-    """Returns the named arguments of a class or function; of ours with their annotations.
-
-    Where ``__init__`` hands ``**kwargs`` on to the class above, the arguments of that class count too.
-    """
+    """Returns the named arguments of a class or function; of ours with their annotations. Where ``__init__`` hands
+    ``**kwargs`` on to the class above, the arguments of that class count too."""
     if part.__module__.startswith("detection."):
         return parameters_of(part)
     functions = [part]
@@ -196,12 +194,7 @@ def _constants(function: Any) -> set[str]:
 
 
 def check_document(document: Document) -> None:
-    """Checks keys, sections, operators, optimizer and what is missing.
-
-    Raises:
-        ConfigError: all that is wrong, one line each.
-        UserError: PaddleDetection cannot be imported.
-    """
+    """Checks keys, sections, operators, optimizer and what is missing; ``ConfigError`` says all that is wrong."""
     known, checker, data = catalog(), Checker(document), document.data
     architecture = data.get("architecture")
     if isinstance(architecture, str) and architecture in known.modules and architecture not in DETECTORS:
@@ -332,9 +325,10 @@ def _check_named(
         return
     name = entry.get(word)
     if not isinstance(name, str) or name not in parts:
-        near = f"unknown {kind} '{name}'{suggestion(str(name), parts)}"
-        message = f"missing argument '{word}'" if name is None else near
-        checker.add(key if name is None else f"{key}.{word}", f"{message}; allowed: {', '.join(sorted(parts))}")
+        place, message = f"{key}.{word}", f"unknown {kind} '{name}'{suggestion(str(name), parts)}"
+        if name is None:
+            place, message = key, f"missing argument '{word}'"
+        checker.add(place, f"{message}; allowed: {', '.join(sorted(parts))}")
         return
     parameters = {argument: one for argument, one in constructor_of(parts[name]).items() if argument not in filled_in}
     arguments = {argument: value for argument, value in entry.items() if argument != word}
@@ -360,8 +354,8 @@ def _check_learning_rate(checker: Checker, section: Any) -> None:
     if first.get("name") in WARM_UPS:
         checker.add(f"{key}.schedulers[0]", f"{first['name']} must stand second, behind the decay")
     elif len(entries) == 1 and first.get("use_warmup", True):
-        message = "needs a warm-up (LinearWarmup or ExpWarmup) after it, or use_warmup: false"
-        checker.add(f"{key}.schedulers[0]", message)
+        words = "needs a warm-up (LinearWarmup or ExpWarmup) after it, or use_warmup: false"
+        checker.add(f"{key}.schedulers[0]", words)
 
 
 def _check_optimizer(checker: Checker, section: Any) -> None:
@@ -396,8 +390,7 @@ def _check_reader(checker: Checker, name: str, section: Any) -> None:
     if not isinstance(batch_size, str) and not (type(batch_size) is int and batch_size >= 1):
         checker.add(f"{name}.batch_size", f"must be a whole number of at least 1, got {batch_size!r}")
     if name == "TrainReader" and section.get("collate_batch") is False:
-        message = "must be true: boxes reach the model as one array, padded by PadGT"
-        checker.add(f"{name}.collate_batch", message)
+        checker.add(f"{name}.collate_batch", "must be true: boxes reach the model as one array, padded by PadGT")
     for key, value in section.items():
         if str(key).endswith(("_transforms", "_aug")):
             _check_operators(checker, f"{name}.{key}", value)
@@ -459,8 +452,8 @@ def _check_order_of_operators(checker: Checker, data: dict[str, Any]) -> None:
             if name in ("Resize", "Pad", LETTERBOX) and LETTERBOX in names[reader][:number]:
                 checker.add(key, f"{name} cannot follow {LETTERBOX}, which gives the final size")
             if name == LETTERBOX and architecture != YOLOV10:
-                message = f"{LETTERBOX} needs architecture: {YOLOV10}, which takes its padding back"
-                checker.add(key, f"{message}; {architecture} does not")
+                needs = f"{LETTERBOX} needs architecture: {YOLOV10}, which takes its padding back"
+                checker.add(key, f"{needs}; {architecture} does not")
 
 
 def _check_yolov10(checker: Checker, data: dict[str, Any]) -> None:
@@ -484,10 +477,9 @@ def _check_yolov10(checker: Checker, data: dict[str, Any]) -> None:
         if key in given:
             checker.add(key, f"{WIDTH_PROBLEM}, got {given[key]!r}")
     scales = [key for key in ("scale", f"{YOLOV10_BACKBONE}.scale", f"{YOLOV10_NECK}.scale") if key in given]
-    if any(scale_problem(given[key]) for key in scales):
-        for key in scales:
-            if scale_problem(given[key]):
-                checker.add(key, scale_problem(given[key]))
+    if wrong := {key: problem for key in scales if (problem := scale_problem(given[key]))}:
+        for key, problem in wrong.items():
+            checker.add(key, problem)
         return
     backbone = network.get("backbone", YOLOV10_BACKBONE)
     own = in_force(YOLOV10_BACKBONE, "scale")
@@ -512,8 +504,7 @@ def _check_yolov10(checker: Checker, data: dict[str, Any]) -> None:
     elif isinstance(given[depth], int | float) and given[depth] <= 0:
         checker.add(depth, f"must be above 0, got {given[depth]}")
     if cib not in given:
-        places = ", ".join(NECK_PLACES)
-        checker.add(YOLOV10_NECK, f"missing argument 'cib', a list of {places}, for there is no scale")
+        checker.add(YOLOV10_NECK, f"missing argument 'cib', a list of {', '.join(NECK_PLACES)}, for there is no scale")
     places = [given.get(key, []) for key in (cib, kernel)]
     if all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in places):
         for name, problem in place_problems(*places).items():

@@ -42,8 +42,8 @@ class DatasetFiles:
 
     Attributes:
         image_dir: the folder that the file names in the annotations start from.
-        annotations: the COCO annotation file, or ``None`` where the section names none.
-        reading: what the section says about the boxes in it.
+        annotations: the COCO annotation file, or ``None`` where the section names none; ``reading``: what the section
+            says about the boxes in it.
     """
 
     image_dir: Path
@@ -53,11 +53,7 @@ class DatasetFiles:
 
 @dataclasses.dataclass(frozen=True)
 class DetectionConfig:
-    """A configuration with its ``_BASE_`` files merged and its ``-o`` changes applied.
-
-    Attributes:
-        document: its data, and the file and line that each key came from.
-    """
+    """A configuration with its ``_BASE_`` files merged and its ``-o`` changes applied."""
 
     document: Document
 
@@ -94,14 +90,9 @@ class DetectionConfig:
         return self.data["epoch"]
 
     @property
-    def save_dir(self) -> Path:
-        """The folder that holds the folders of runs."""
-        return Path(self.data.get("save_dir", "output"))
-
-    @property
     def output_dir(self) -> Path:
         """The folder of the run: ``save_dir`` and the name of the configuration, as in PaddleDetection."""
-        return self.save_dir / self.path.stem
+        return Path(self.data.get("save_dir", "output")) / self.path.stem
 
     @property
     def datasets(self) -> dict[str, DatasetFiles]:

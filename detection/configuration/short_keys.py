@@ -37,17 +37,13 @@ def set_image_size(document: Document) -> None:
 
     Every size in the readers is multiplied by the same factor, to multiples of 32: sizes for training at several scales
     keep their proportion.
-
-    Raises:
-        UserError: it is too small, no multiple of 32, or ``TestReader`` states no size that could follow it.
     """
     data, key = document.data, "image_size"
     wanted = data[key]
     if type(wanted) is not int or wanted < SMALLEST or wanted % STRIDE:
         nearest = max(round(wanted / STRIDE) * STRIDE, SMALLEST) if isinstance(wanted, int | float) else 640
         words = f"must be a multiple of {STRIDE} from {SMALLEST} on (pixels of the longer side), such as {nearest}"
-        message = f"{words}, got {wanted!r}"
-        raise UserError(document.problem(key, message))
+        raise UserError(document.problem(key, f"{words}, got {wanted!r}"))
     readers = [data[f"{part}Reader"] for part in PARTS if isinstance(data.get(f"{part}Reader"), dict)]
     before = _size_of(data.get("TestReader"))
     if before is None:
@@ -112,9 +108,8 @@ def _change_sizes(reader: dict[str, Any], change: Callable[[Any], Any]) -> None:
             for name, arguments in entry.items() if isinstance(entry, dict) else ():
                 if not isinstance(arguments, dict):
                     continue
-                for argument in (*SIZE_ARGUMENTS, *(("size",) if name == "Pad" else ())):
-                    if argument in arguments:
-                        arguments[argument] = change(arguments[argument])
+                for argument in arguments.keys() & {*SIZE_ARGUMENTS, *(["size"] if name == "Pad" else [])}:
+                    arguments[argument] = change(arguments[argument])
                 _change_sizes(arguments, change)
 
 
@@ -126,11 +121,7 @@ def set_dataset_dir(document: Document) -> None:
 
 
 def set_class_count(document: Document) -> None:
-    """Counts the classes of the training set, where ``num_classes`` is ``auto``.
-
-    Raises:
-        UserError: its annotation file is not there, or cannot be read.
-    """
+    """Counts the classes of the training set, where ``num_classes`` is ``auto``."""
     data, key = document.data, "num_classes"
     stated = data.get(key)
     if isinstance(stated, str) and stated.isdecimal():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -14,7 +13,6 @@ import numpy as np
 from detection.annotations import Ledger
 from detection.coco import CocoSet, open_coco
 from ppcls_ext.utils.errors import UserError, suggestion
-from ppcls_ext.utils.texts import read_text
 
 Detection = Mapping[str, Any]
 
@@ -48,10 +46,9 @@ NO_BOXES = Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), np.zeros(
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Ground truth of the evaluated images.
+    """Ground truth of the evaluated images of ``source``, an annotation file.
 
     Attributes:
-        source: the annotation file, for messages.
         classes: category id -> name, in the order of the results.
         images: image id -> its COCO record, of the images that are evaluated.
         boxes: image id -> annotated boxes of ``classes``, only of images that have some.
@@ -121,23 +118,6 @@ def read_ground_truth(
         for image_id, frame in wanted.items()
     }  # fmt: skip
     return GroundTruth(source, chosen, records, boxes, coco.image_ids, frozenset(coco.category_ids), numbers)
-
-
-def read_detections(path: str | Path) -> list[dict[str, Any]]:
-    """Reads a JSON file of COCO results: a list of ``{"image_id", "category_id", "bbox", "score"}``.
-
-    Raises:
-        UserError: the file is missing or not a JSON list.
-    """
-    try:
-        found = json.loads(read_text(path))
-    except OSError as error:
-        raise UserError(f"{path}: the file of detections cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON, probably truncated ({error})") from None
-    if not isinstance(found, list):
-        raise UserError(f"{path}: need a list of COCO results, found a {type(found).__name__}")
-    return found
 
 
 def check_detections(

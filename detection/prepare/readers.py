@@ -124,13 +124,8 @@ class AnnotationError(ValueError):
 
 
 def read_xml(path: Path, largest: int = LARGEST_XML) -> Element:
-    """Reads an XML file of at most ``largest`` bytes.
-
-    Raises:
-        UnknownEncodingError: its encoding has to be stated.
-        AnnotationError: the file is damaged, no XML, declares a document type or an entity, is too large or too deep.
-        OSError: the file cannot be read.
-    """
+    """Reads an XML file; an :class:`AnnotationError` if it is damaged, no XML, declares a document type or an entity,
+    is too large or too deep, an :class:`UnknownEncodingError` if its encoding has to be stated."""
     size = path.stat().st_size
     if size > largest:
         raise AnnotationError(f"{size} bytes are too many for an annotation")
@@ -416,15 +411,8 @@ def voc_lists(source: Path, test: bool = False) -> dict[str, Path] | None:
 
 
 def parts_of(source: Path, paths: Sequence[Path]) -> dict[str, Path]:
-    """Tells which part each COCO file describes.
-
-    Returns:
-        ``train`` and ``val``, and ``test`` if there are all three; a test file without a validation file is ``val``.
-        A single file that names no part is ``all``.
-
-    Raises:
-        UserError: a file names no part, or two files are for the same part.
-    """
+    """Tells which part each COCO file describes: ``train``, ``val`` and ``test``; a test file without a validation file
+    is ``val``, a single file that names no part ``all``. A ``UserError`` if a file names none, or two the same."""
     if len(paths) == 1:
         return {part_of(paths[0], source) or "all": paths[0]}
     parts: dict[str, Path] = {}

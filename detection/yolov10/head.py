@@ -47,16 +47,8 @@ class DetectionBranch(nn.Layer):
     """Two small stacks of convolutions for each feature map: four box distributions, and a logit for each class.
 
     Boxes are distances from the anchor to left, top, right and bottom in units of the stride, each a distribution over
-    0 ... ``reg_max`` - 1 (generalized focal loss, arXiv 2006.04388); the class stack is depthwise separable.
-
-    Args:
-        in_channels: channels of the feature maps, from fine to coarse.
-        class_num: number of classes.
-        reg_max: bins of each distribution.
-        strides: pixels between two anchors of each map; only the first biases depend on them.
-
-    Raises:
-        ValueError: there is no class.
+    0 ... ``reg_max`` - 1 (generalized focal loss, arXiv 2006.04388); the class stack is depthwise separable. Only the
+    first biases depend on ``strides``, the pixels between two anchors of each map.
     """
 
     def __init__(
@@ -109,9 +101,7 @@ class YOLOv10Head(nn.Layer):
     one-to-many branch alone teaches backbone and neck. Only the one-to-one branch is used after training.
 
     Args:
-        in_channels: channels of the feature maps, from fine to coarse; the neck tells.
-        strides: of the feature maps; the neck tells.
-        num_classes: number of classes.
+        in_channels, strides: of the feature maps, from fine to coarse; the neck tells.
         reg_max: bins of the distribution of each distance.
         assigner: chooses the anchors that learn a box.
         loss_weight: gains of the parts of the loss, ``class``, ``iou`` and ``dfl``.
@@ -194,30 +184,23 @@ class YOLOv10Head(nn.Layer):
             points, strides = anchor_points(features, self.strides)
             objects = objects_of(targets)
             assignments = []
-            for (distributions, logits), most in zip(
-                predictions, (self.assigner.one_to_many, self.assigner.one_to_one), strict=True
-            ):
+            limits = (self.assigner.one_to_many, self.assigner.one_to_one)
+            for (distributions, logits), most in zip(predictions, limits, strict=True):
                 with paddle.no_grad():
                     boxes = boxes_around(points, expected_distances(distributions, self.reg_max) * strides)
                     scores = functional.sigmoid(logits)
                     assignments.append(self.assigner.assign(scores, boxes, points, objects, most))
             scale = normalisers(assignments)
-            parts = []
+            branches = []
             for branch, (distributions, logits) in enumerate(predictions):
                 iou, dfl = box_losses(distributions, points, strides, assignments[branch], self.reg_max)
                 entropy = class_loss(logits, assignments[branch], self.class_weights)
                 gains = [self.gains["class"] * entropy, self.gains["iou"] * iou, self.gains["dfl"] * dfl]
-                parts.append(paddle.stack(gains) / scale[branch])
-            one_to_many, one_to_one = parts
-            both = one_to_many + one_to_one
-            return {
-                "loss": both.sum(),
-                "loss_class": both[0],
-                "loss_iou": both[1],
-                "loss_dfl": both[2],
-                "loss_one_to_many": one_to_many.sum(),
-                "loss_one_to_one": one_to_one.sum(),
-            }
+                branches.append(paddle.stack(gains) / scale[branch])
+            both = branches[0] + branches[1]
+            names = ("loss_class", "loss_iou", "loss_dfl", "loss_one_to_many", "loss_one_to_one")
+            parts = (*both, *(branch.sum() for branch in branches))
+            return {"loss": both.sum(), **dict(zip(names, parts, strict=True))}
 
     def convert_to_deploy(self) -> None:
         """Drops the branch that only training needs."""
@@ -234,14 +217,8 @@ def select(scores: paddle.Tensor, boxes: paddle.Tensor, keep: int = 300) -> padd
     """Picks the anchors with the best top class, then the best pairs of anchor and class among them.
 
     An anchor may so be kept for several classes. Made of plain operators, so that every exporter knows them.
-
-    Args:
-        scores: ``[N, A, K]``, after the sigmoid.
-        boxes: corners ``[N, A, 4]``.
-        keep: detections of an image; all, if there are fewer anchors.
-
-    Returns:
-        ``[N, min(keep, A), 6]``: class, score, left, top, right, bottom; by falling score.
+    Scores ``[N, A, K]`` after the sigmoid, corners ``[N, A, 4]`` -> ``[N, min(keep, A), 6]``: class, score, left, top,
+    right, bottom; by falling score.
     """
     anchors, classes = scores.shape[1], scores.shape[2]
     # PaddleDetection's exporter leaves the size of the image open, and then only the graph will know their number.
@@ -256,15 +233,10 @@ def select(scores: paddle.Tensor, boxes: paddle.Tensor, keep: int = 300) -> padd
 
 
 def to_picture(detections: paddle.Tensor, scale_factor: paddle.Tensor, pad: paddle.Tensor | None) -> paddle.Tensor:
-    """Moves detections from the network's input to the original picture.
+    """Moves detections ``[N, k, 6]`` of :func:`select` from the network's input to the original picture.
 
-    Args:
-        detections: ``[N, k, 6]``, as :func:`select` returns them.
-        scale_factor: size of the scaled picture in the input, by that of the original, (y, x) ``[N, 2]``.
-        pad: pixels of the input above and left of the picture (top, left) ``[N, 2]``; none if missing.
-
-    Returns:
-        ``[N, k, 6]``, corners in pixels of the original.
+    ``scale_factor`` ``[N, 2]`` is the size of the scaled picture by that of the original (y, x); ``pad`` ``[N, 2]`` the
+    pixels of the input above and left of it.
     """
     corners = detections[:, :, 2:]
     if pad is not None:
@@ -277,13 +249,7 @@ def to_picture(detections: paddle.Tensor, scale_factor: paddle.Tensor, pad: padd
 
 @register
 class YOLOv10(BaseArch):
-    """Backbone, neck and head, which train with losses and detect without NMS.
-
-    Args:
-        backbone: makes three feature maps of a batch.
-        neck: mixes them.
-        yolo_head: makes losses, or scores and boxes of all anchors.
-        keep: at most so many detections of an image are given.
+    """Backbone, neck and head, which train with losses and detect without NMS, at most ``keep`` objects of an image.
 
     Raises:
         ValueError: ``yolo_head`` is another head.

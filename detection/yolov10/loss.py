@@ -30,9 +30,7 @@ MARGIN = 0.01
 def anchor_points(features: Sequence[paddle.Tensor], strides: Sequence[int]) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Returns the anchors of all feature maps, map by map and there row by row.
 
-    Args:
-        features: maps ``[N, C, H, W]``, of which only the size is read.
-        strides: pixels between two cells of each map.
+    Of the maps ``[N, C, H, W]`` only the size is read.
 
     Returns:
         Centres (x, y) in pixels ``[A, 2]`` and the stride of each ``[A, 1]``, ``float32``.
@@ -49,16 +47,10 @@ def anchor_points(features: Sequence[paddle.Tensor], strides: Sequence[int]) -> 
 
 
 def expected_distances(distributions: paddle.Tensor, reg_max: int) -> paddle.Tensor:
-    """Returns the mean of each distribution over the bins 0 ... ``reg_max`` - 1.
+    """Returns the mean of each distribution over the bins 0 ... ``reg_max`` - 1 (arXiv 2006.04388, equation 3).
 
-    Generalized focal loss, arXiv 2006.04388, equation 3.
-
-    Args:
-        distributions: logits ``[..., 4 * reg_max]``: the bins of left, then top, right and bottom.
-        reg_max: number of bins.
-
-    Returns:
-        Distances ``[..., 4]`` in units of the stride, from 0 to ``reg_max`` - 1.
+    Logits ``[..., 4 * reg_max]``, the bins of left, then top, right and bottom -> distances ``[..., 4]`` in units of
+    the stride.
     """
     leading = distributions.shape[:-1]
     probabilities = functional.softmax(distributions.reshape([*leading, 4, reg_max]), axis=-1)
@@ -66,15 +58,7 @@ def expected_distances(distributions: paddle.Tensor, reg_max: int) -> paddle.Ten
 
 
 def boxes_around(points: paddle.Tensor, distances: paddle.Tensor) -> paddle.Tensor:
-    """Returns the boxes whose sides lie at these distances from the anchors.
-
-    Args:
-        points: anchors (x, y) ``[A, 2]``.
-        distances: to left, top, right and bottom ``[..., A, 4]``, in pixels.
-
-    Returns:
-        Corners ``[..., A, 4]`` in pixels.
-    """
+    """Anchors ``[A, 2]``, distances to left, top, right, bottom ``[..., A, 4]`` -> corners ``[..., A, 4]``"""
     return paddle.concat([points - distances[..., :2], points + distances[..., 2:]], axis=-1)
 
 
@@ -85,9 +69,7 @@ def complete_iou(first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
     centres, c the diagonal of the smallest box around both, ``v = 4 / pi^2 (atan(w1 / h1) - atan(w2 / h2))^2`` and
     ``a = v / (1 - IoU + v)``, through which no gradient flows.
 
-    Args:
-        first: boxes ``[..., 4]``.
-        second: boxes ``[..., 4]``; the leading axes may be broadcast against each other.
+    The leading axes of the boxes ``[..., 4]`` may be broadcast against each other.
 
     Returns:
         Values ``[...]`` from -1.5 (nothing in common) to 1 (equal); finite also for boxes without area.
@@ -114,12 +96,7 @@ def complete_iou(first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
 
 @dataclass(frozen=True)
 class Objects:
-    """Ground truth of one image: G objects, in the order of the annotation.
-
-    Attributes:
-        boxes: corners in pixels ``float32`` ``[G, 4]``.
-        labels: classes ``int64`` ``[G]``.
-    """
+    """Ground truth of one image: corners in pixels ``float32`` ``[G, 4]`` and classes ``int64`` ``[G]``."""
 
     boxes: paddle.Tensor
     labels: paddle.Tensor
@@ -200,12 +177,8 @@ class YOLOv10Assigner:
     ) -> Assignment:
         """Assigns the objects of each image to at most ``most`` anchors each.
 
-        Args:
-            scores: predicted, after the sigmoid, ``[N, A, K]``.
-            boxes: predicted, ``[N, A, 4]`` in pixels.
-            points: anchors in pixels ``[A, 2]``.
-            objects: of each of the N images.
-            most: anchors for each box, such as :attr:`one_to_many`.
+        Predicted are scores, after the sigmoid, ``[N, A, K]`` and boxes ``[N, A, 4]``, in pixels as the anchors
+        ``[A, 2]``.
         """
         anchors = points.shape[0]
         step = max(1, PAIRS_AT_ONCE // anchors)
@@ -241,14 +214,9 @@ class YOLOv10Assigner:
         return Assignment(*(paddle.concat(list(column)) for column in zip(*found, strict=True)))
 
     def _wanted(
-        self,
-        scores: paddle.Tensor,
-        predicted: paddle.Tensor,
-        points: paddle.Tensor,
-        boxes: paddle.Tensor,
-        labels: paddle.Tensor,
-        most: int,
-    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        self, scores: paddle.Tensor, predicted: paddle.Tensor, points: paddle.Tensor, boxes: paddle.Tensor,
+        labels: paddle.Tensor, most: int,
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:  # fmt: skip
         """Scores ``[A, K]``, predicted boxes ``[A, 4]``, objects' boxes ``[G, 4]`` and labels ``[G]`` -> metric and
         CIoU ``[G, A]`` where a box wants an anchor, 0 elsewhere."""
         corners = boxes.unsqueeze(1)
@@ -275,15 +243,9 @@ def first_of_best(values: paddle.Tensor, most: int) -> paddle.Tensor:
 def class_loss(
     logits: paddle.Tensor, assignment: Assignment, class_weights: np.ndarray | None = None
 ) -> paddle.Tensor:
-    """Returns the sum of the binary cross-entropies of all anchors and classes.
+    """Returns the sum of the binary cross-entropies of all anchors and classes, of logits ``[N, A, K]``.
 
-    Args:
-        logits: ``[N, A, K]``.
-        assignment: the score that each positive anchor has to learn for its class; all else has to learn 0.
-        class_weights: factors ``[K]`` of what positive anchors have to learn for their class.
-
-    Returns:
-        A scalar, to be divided by the normaliser.
+    Positive anchors have to learn their score for their class, which ``class_weights`` ``[K]`` multiply; all else 0.
     """
     classes = logits.shape[-1]
     # With logit x and target t an entropy is softplus(x) - x t, and t is 0 nearly everywhere.
@@ -300,15 +262,8 @@ def class_loss(
 def distribution_loss(distributions: paddle.Tensor, distances: paddle.Tensor, reg_max: int) -> paddle.Tensor:
     """Returns the distribution focal loss (arXiv 2006.04388, equation 6), the mean of the four sides.
 
-    The cross-entropy with the two bins around the distance, each weighted by how near it is.
-
-    Args:
-        distributions: logits ``[P, 4 * reg_max]``.
-        distances: to be learnt, in units of the stride ``[P, 4]``; cut to 0 ... ``reg_max`` - 1.01.
-        reg_max: number of bins.
-
-    Returns:
-        ``[P]``.
+    The cross-entropy with the two bins around the distance, each weighted by how near it is: logits
+    ``[P, 4 * reg_max]`` and distances to be learnt ``[P, 4]`` (in strides, cut to ``reg_max`` - 1.01) -> ``[P]``.
     """
     logarithms = functional.log_softmax(distributions.reshape([-1, 4, reg_max]), axis=-1)
     distances = distances.clip(0, reg_max - 1 - MARGIN)
@@ -321,26 +276,12 @@ def distribution_loss(distributions: paddle.Tensor, distances: paddle.Tensor, re
 
 
 def box_losses(
-    distributions: paddle.Tensor,
-    points: paddle.Tensor,
-    strides: paddle.Tensor,
-    assignment: Assignment,
-    reg_max: int,
+    distributions: paddle.Tensor, points: paddle.Tensor, strides: paddle.Tensor, assignment: Assignment, reg_max: int
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Returns the sums of ``1 - CIoU`` and of the distribution loss over the positive anchors, by their scores.
 
-    Each anchor counts as much as the score that it has to learn.
-
-    Args:
-        distributions: logits of all anchors ``[N, A, 4 * reg_max]``.
-        points: anchors in pixels ``[A, 2]``.
-        strides: ``[A, 1]``.
-        assignment: what the anchors have to learn.
-        reg_max: number of bins.
-
-    Returns:
-        Two scalars, to be divided by the normaliser. Without positive anchors they are 0, and so are their gradients:
-        several processes wait for the gradient of every weight.
+    Logits are ``[N, A, 4 * reg_max]``, anchors in pixels ``[A, 2]``, strides ``[A, 1]``. Without positive anchors both
+    sums are 0, and so are their gradients: several processes wait for the gradient of every weight.
     """
     if assignment.positive.shape[0] == 0:
         nothing = (distributions * 0.0).sum()
@@ -361,12 +302,6 @@ def normalisers(assignments: list[Assignment]) -> paddle.Tensor:
 
     Over several processes it is that of all their images together, divided by the number of processes: their
     gradients are averaged, and so equal those of one process with all the images.
-
-    Args:
-        assignments: of each branch.
-
-    Returns:
-        ``float32`` ``[branches]``.
     """
     sums = paddle.stack([assignment.scores.sum() for assignment in assignments])
     processes = paddle.distributed.get_world_size()

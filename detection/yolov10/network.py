@@ -47,26 +47,12 @@ def uniform_weights() -> paddle.ParamAttr:
 
 
 class ConvNorm(nn.Layer):
-    """Convolution without bias -> batch norm -> SiLU (or nothing); keeps the resolution at stride 1.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: side of the square kernel, odd.
-        stride: stride in both directions.
-        groups: groups of the convolution; as many as channels for a depthwise one.
-        activate: applies SiLU.
-    """
+    """Convolution (odd kernel, no bias) -> batch norm -> SiLU (or nothing); keeps the resolution at stride 1."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 1,
-        stride: int = 1,
-        groups: int = 1,
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1,
         activate: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.conv = nn.Conv2D(
             in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups,
@@ -117,9 +103,6 @@ class RepVGGDW(nn.Layer):
     """SiLU of the sum of a 7x7 and a 3x3 depthwise convolution, each with its batch norm; deployed, one 7x7.
 
     The large-kernel convolution of section 3.3, re-parameterised as RepVGG (arXiv 2101.03697) is.
-
-    Args:
-        channels: channels of input and output.
     """
 
     def __init__(self, channels: int) -> None:
@@ -148,12 +131,7 @@ class RepVGGDW(nn.Layer):
 
 
 class Bottleneck(nn.Layer):
-    """Two 3x3 convolutions, with or without a residual connection around both.
-
-    Args:
-        channels: channels of input and output.
-        shortcut: adds the input.
-    """
+    """Two 3x3 convolutions; ``shortcut`` adds the input."""
 
     def __init__(self, channels: int, shortcut: bool) -> None:
         super().__init__()
@@ -170,9 +148,7 @@ class Bottleneck(nn.Layer):
 class CIB(nn.Layer):
     """Compact inverted block (section 3.2): depthwise -> 1x1 to 2c -> depthwise -> 1x1 to c -> depthwise, + input.
 
-    Args:
-        channels: channels of input and output.
-        large_kernel: the depthwise convolution in the middle is a :class:`RepVGGDW`.
+    With ``large_kernel`` the depthwise convolution in the middle is a :class:`RepVGGDW`.
     """
 
     def __init__(self, channels: int, large_kernel: bool = False) -> None:
@@ -193,12 +169,7 @@ class CIB(nn.Layer):
 
 class C2f(nn.Layer):
     """1x1 to two halves; each block works on the output of the one before, the first on the second half; all together
-    go through a last 1x1.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output, even; blocks are half as wide.
-        blocks: the layers in between, each ``[N, out_channels / 2, H, W]`` -> the same.
+    go through a last 1x1. Blocks are half as wide as the output.
     """
 
     def __init__(self, in_channels: int, out_channels: int, blocks: list[nn.Layer]) -> None:
@@ -227,12 +198,7 @@ def c2f_cib(in_channels: int, out_channels: int, repeats: int, large_kernel: boo
 
 
 class SCDown(nn.Layer):
-    """Spatial-channel decoupled downsampling (section 3.2): 1x1 to the new width, then depthwise 3x3 of stride 2.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-    """
+    """Spatial-channel decoupled downsampling (section 3.2): 1x1 to the new width, then depthwise 3x3 of stride 2."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -245,11 +211,7 @@ class SCDown(nn.Layer):
 
 
 class SPPF(nn.Layer):
-    """Spatial pyramid pooling: 1x1 to half the width, three 5x5 maximum pools in a row, all four together, 1x1.
-
-    Args:
-        channels: channels of input and output.
-    """
+    """Spatial pyramid pooling: 1x1 to half the width, three 5x5 maximum pools in a row, all four together, 1x1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -267,14 +229,8 @@ class SPPF(nn.Layer):
 class Attention(nn.Layer):
     """Softmax attention (arXiv 1706.03762) of all positions to all, with keys and queries half as wide as values.
 
-    The values' depthwise 3x3 convolution is added, which tells positions apart.
-
-    Args:
-        channels: channels of input and output, a multiple of the number of heads.
-        heads: number of heads; by default one for each 64 channels.
-
-    Raises:
-        ValueError: the channels cannot be divided among the heads, with an even share for each.
+    The values' depthwise 3x3 convolution is added, which tells positions apart. There is one head for each 64 channels
+    unless ``heads`` says otherwise; ``ValueError`` if the channels cannot be divided among them, evenly for each.
     """
 
     def __init__(self, channels: int, heads: int | None = None) -> None:
@@ -301,11 +257,7 @@ class Attention(nn.Layer):
 
 
 class PSA(nn.Layer):
-    """Partial self-attention: 1x1, then half of the channels go through attention and a feed-forward network, 1x1.
-
-    Args:
-        channels: channels of input and output.
-    """
+    """Partial self-attention: 1x1, then half of the channels go through attention and a feed-forward network, 1x1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -328,11 +280,7 @@ class PSA(nn.Layer):
 class YOLOv10Backbone(nn.Layer):
     """Five stages P1 to P5, each half as fine as the one before (arXiv 2405.14458, figure 2 and appendix).
 
-    Args:
-        scale: a row of :data:`~detection.yolov10.scales.SCALES`: N, S, M, B, L or X.
-
-    Raises:
-        ValueError: there is no such scale.
+    ``scale`` is a row of :data:`~detection.yolov10.scales.SCALES`: N, S, M, B, L or X; ``ValueError`` for another.
     """
 
     __shared__ = ["scale"]
@@ -364,8 +312,7 @@ class YOLOv10Backbone(nn.Layer):
         image = inputs if isinstance(inputs, paddle.Tensor) else inputs["image"]
         p3 = self.to_p3(image)
         p4 = self.to_p4(p3)
-        p5 = self.to_p5(p4)
-        return [p3, p4, p5]
+        return [p3, p4, self.to_p5(p4)]
 
     @property
     def out_shape(self) -> list[ShapeSpec]:
@@ -382,8 +329,7 @@ class YOLOv10Neck(nn.Layer):
     other arguments.
 
     Args:
-        in_channels: channels of the inputs, from fine to coarse; ppdet fills them in.
-        strides: pixels of the picture to one position of each input; ppdet fills them in.
+        in_channels, strides: of the inputs, from fine to coarse; ppdet fills them in.
         scale: a row of :data:`~detection.yolov10.scales.SCALES`, which the inputs must fit, or ``None``.
         depth_mult: factor of the number of blocks, above 0; needed without ``scale``.
         width_mult: refused. It is here because PP-YOLOE's configurations hold one, which would be ignored.

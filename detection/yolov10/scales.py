@@ -25,15 +25,8 @@ _CHANNEL_STEP = 8
 
 @dataclass(frozen=True)
 class Scale:
-    """One row of the table.
-
-    Attributes:
-        depth: factor of the numbers of blocks.
-        width: factor of the channels.
-        max_channels: limit of the channels before the factor.
-        cib: places with compact inverted blocks.
-        large_kernel: those of them with 7x7 kernels.
-    """
+    """One row of the table: factors of the numbers of blocks and of the channels, a limit of the channels before their
+    factor, the places with compact inverted blocks, and those of them with 7x7 kernels."""
 
     depth: float
     width: float
@@ -67,20 +60,15 @@ def scaled_repeats(repeats: int, depth: float) -> int:
 
 
 def scale_problem(name: object) -> str:
-    """Says in words what is wrong with a ``scale``, or nothing."""
+    """Says what is wrong with a ``scale``, or nothing."""
     if isinstance(name, str) and name in SCALES:
         return ""
     return f"must be one of {', '.join(SCALES)}, got {name!r}{suggestion(str(name), SCALES)}"
 
 
 def find_scale(name: str) -> Scale:
-    """Returns the row ``name``.
-
-    Raises:
-        ValueError: there is none.
-    """
-    problem = scale_problem(name)
-    if problem:
+    """Returns the row ``name``; ``ValueError`` if there is none."""
+    if problem := scale_problem(name):
         raise ValueError(f"scale: {problem}")
     return SCALES[name]
 
@@ -92,12 +80,9 @@ def place_problems(cib: Sequence[str], large_kernel: Sequence[str]) -> dict[str,
         if not isinstance(places, Sequence) or isinstance(places, str):
             problems[key] = f"must be a list of places ({', '.join(NECK_PLACES)}), got {places!r}"
             continue
-        unknown = [place for place in places if place not in NECK_PLACES]
-        if unknown:
+        if unknown := [place for place in places if place not in NECK_PLACES]:
             near = suggestion(str(unknown[0]), NECK_PLACES)
             problems[key] = f"must be places of {', '.join(NECK_PLACES)}, got {unknown[0]!r}{near}"
-    if not problems:
-        plain = [place for place in large_kernel if place not in cib]
-        if plain:
-            problems["large_kernel"] = f"{plain[0]} has no compact inverted block: it is not in cib"
+    if not problems and (plain := [place for place in large_kernel if place not in cib]):
+        problems["large_kernel"] = f"{plain[0]} has no compact inverted block: it is not in cib"
     return problems

@@ -27,6 +27,20 @@ from ppcls_ext.utils.files import atomic_path
 logger = logging.getLogger(__name__)
 
 
+# Share of its start in a batch norm's running statistics from which on an evaluation tells what was learnt.
+UNSETTLED = 1e-3
+
+
+def batch_norms(model: paddle.nn.Layer) -> list[paddle.nn.Layer]:
+    """Returns the batch norms in a network."""
+    return [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.layer.norm._BatchNormBase)]
+
+
+def is_fresh(norm: paddle.nn.Layer) -> bool:
+    """Tells whether the running statistics are those of a new layer: variances of 1."""
+    return bool((norm._variance == 1).all())
+
+
 class Trainer:
     """One training run, from its first or next epoch to its report.
 
@@ -50,6 +64,7 @@ class Trainer:
         else:
             task.start()
             self.progress = RunProgress()
+        self.fresh_norms = [] if checkpoint else [norm for norm in batch_norms(task.model) if is_fresh(norm)]
         position = (self.progress.epoch, self.progress.step, self.progress.updates)
         check_same_start(position, task.model, self.environment, folder.key)
         self.recorder = Recorder(folder, task, self.progress)
@@ -189,7 +204,9 @@ class Trainer:
         number = progress.epoch + 1
         last = number == options.epochs
         means = progress.sums.over_ranks(self.environment.world_size).mean()
-        metrics = task.evaluate() if last or number % options.eval_interval == 0 else None
+        if evaluated := last or number % options.eval_interval == 0:
+            self._warn_of_unsettled_norms()
+        metrics = task.evaluate() if evaluated else None
         record = {"epoch": number, "lr": task.rate(progress.updates), "train": means, **(metrics or {})}
         best = metrics is not None and progress.note_best(record, task.metric)
         task.end_epoch()
@@ -200,6 +217,17 @@ class Trainer:
             self._save(best)
         if reason := self._reason_to_stop():
             logger.info("stopped early, after epoch %d of %d: %s", number, options.epochs, reason)
+
+    def _warn_of_unsettled_norms(self) -> None:
+        """Says that an evaluation with statistics that have not settled tells little: a short run may be at chance."""
+        batches = self.progress.epoch * self.task.steps + self.progress.step
+        share = max((norm._momentum**batches for norm in self.fresh_norms), default=0.0)
+        if share > UNSETTLED:
+            logger.warning(
+                "after %d batches the running statistics of batch norms still hold %.2g %% of what they started with: "
+                "evaluation may be far below training until some %d batches are done",
+                batches, 100 * share, math.ceil(math.log(UNSETTLED) / math.log(self.fresh_norms[0]._momentum)),
+            )  # fmt: skip
 
     def _stop_if_asked(self, watch: InterruptWatch, update: int) -> None:
         """Saves and leaves if the user interrupted the run."""

@@ -55,12 +55,6 @@ AnyDescription = Description | DetectionDescription
 class Engine(ABC):
     """A ``Backend`` and ``DetectionBackend`` that runs the files of an export.
 
-    Args:
-        description: names the folder.
-        artefact: names the files, and the precision to compute in.
-        threads: threads of the network.
-        onednn: Paddle: use oneDNN's kernels instead of Paddle's plain ones, which know float32 only.
-
     Attributes:
         computed_in: what the engine chose: 16 bits only on processors that have them.
         input_names: of the network; any of ``image`` and ``scale_factor``, a classifier has one of any name.
@@ -265,18 +259,10 @@ def open_backend(
 def choose(
     description: AnyDescription, backend: str | None = None, precision: str | None = None
 ) -> tuple[Artefact, str]:
-    """Chooses what to open of an export.
+    """Chooses what to open of an export, and the name of the backend for it.
 
-    Args:
-        description: of the export.
-        backend: a key of ``BACKENDS``; None takes that of the first artefact for which one is installed.
-        precision: the one to take where an export has several; None takes the first.
-
-    Returns:
-        The artefact, and the name of the backend for it.
-
-    Raises:
-        UserError: the export has no such artefact, or no backend for it is installed.
+    Without a backend (a key of ``BACKENDS``), that of the first artefact for which one is installed; without a
+    precision, the first artefact. A ``UserError`` if the export has no such artefact, or no backend is installed.
     """
     wanted = None if backend is None else _row_of(backend).format
     held = ", ".join(artefact.title for artefact in description.artefacts)

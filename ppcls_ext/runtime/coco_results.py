@@ -21,12 +21,7 @@ SHOWN_NAMES = 3
 
 @dataclass
 class Numbering:
-    """Ids of images and classes in a COCO annotation file.
-
-    Attributes:
-        image_ids: image id by path.
-        category_ids: category id by class number, of the classes that the file has.
-    """
+    """Ids in a COCO annotation file: of images by path, of categories by class number (of those that the file has)."""
 
     image_ids: dict[str, int]
     category_ids: dict[int, int]
@@ -107,17 +102,9 @@ def _best_match(image: Path, candidates: Sequence[tuple[str, int]]) -> int | Non
 def coco_results(
     predictions: Sequence[DetectionPrediction], predictor: DetectionPredictor, numbering: Numbering | None
 ) -> list[dict[str, Any]] | dict[str, Any]:
-    """Returns detections as COCO's evaluation reads them.
-
-    Args:
-        predictions: of images; the unreadable ones are left out.
-        predictor: knows the classes.
-        numbering: of an annotation file; None counts images and classes from 1.
-
-    Returns:
-        A list of ``{image_id, category_id, bbox: [x, y, width, height], score}``; without ``numbering`` a mapping with
-        that list under ``annotations``, and ``images`` and ``categories`` beside it.
-    """
+    """Returns detections as COCO's evaluation reads them: a list of ``{image_id, category_id, bbox: [x, y, width,
+    height], score}``; without ``numbering``, which counts images and classes from 1, a mapping with that list under
+    ``annotations``, and ``images`` and ``categories`` beside it. Unreadable images are left out."""
     readable = [prediction for prediction in predictions if prediction.error is None]
     numbers: Sequence[int | None] = range(1, len(readable) + 1)
     if numbering is not None:

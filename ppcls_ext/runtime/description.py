@@ -186,9 +186,6 @@ class Export:
     """The fields of ``inference.yml`` that every export has.
 
     Attributes:
-        folder: where the files stand.
-        model_name: the architecture, for people.
-        class_num: how many classes the model tells apart.
         input_shape: ``[-1, 3, H, W]``; -1 is free.
         preprocess: operators that make a model input of an image, as the configuration writes them.
         classes: their names, or None where unknown.

@@ -64,13 +64,8 @@ def _area(boxes: np.ndarray, extra: np.floating) -> np.ndarray:
 def suppress(boxes: np.ndarray, scores: np.ndarray, settings: NmsSettings) -> np.ndarray:
     """Thins out the candidates of one image exactly as the operator ``multiclass_nms3`` does.
 
-    Args:
-        boxes: ``float32`` ``[A, 4]``, corners.
-        scores: ``float32`` ``[C, A]``.
-        settings: thresholds and limits.
-
-    Returns:
-        ``float32`` ``[K, 6]``: class, score, x1, y1, x2, y2; class by class, the best of each class first.
+    ``boxes`` are ``float32`` ``[A, 4]``, corners, and ``scores`` ``[C, A]``. Returns ``float32`` ``[K, 6]``: class,
+    score, x1, y1, x2, y2; class by class, the best of each class first.
     """
     boxes = np.ascontiguousarray(boxes, dtype=np.float32)
     kept: list[tuple[int, int]] = []
@@ -106,15 +101,8 @@ def _suppress_in_order(boxes: np.ndarray, order: np.ndarray, settings: NmsSettin
 
 
 def suppress_across_classes(rows: np.ndarray, settings: NmsSettings) -> np.ndarray:
-    """Thins out the detections of one image whatever their classes: of two that overlap, the better one stays.
-
-    Args:
-        rows: ``float32`` ``[n, 6]``: class, score, x1, y1, x2, y2.
-        settings: ``nms_threshold`` and ``normalized`` of them.
-
-    Returns:
-        The rows that stay, in their order.
-    """
+    """Thins out the detections of one image, ``float32`` ``[n, 6]`` (class, score, x1, y1, x2, y2), whatever their
+    classes: of two that overlap, the better one stays. Keeps the order."""
     kept = _suppress_in_order(rows[:, 2:], np.argsort(-rows[:, 1], kind="stable"), settings)
     return rows[np.sort(np.array(kept, np.int64))]
 
@@ -144,12 +132,8 @@ class TopkSettings:
     def select(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Takes the ``keep`` anchors whose best class scores highest, and of their classes the ``keep`` best.
 
-        Args:
-            boxes: ``float32`` ``[A, 4]``, corners.
-            scores: ``float32`` ``[C, A]``.
-
-        Returns:
-            ``float32`` ``[min(keep, A), 6]``: class, score, x1, y1, x2, y2; the best first.
+        ``boxes`` and ``scores`` as of :func:`suppress`. Returns ``float32`` ``[min(keep, A), 6]``: class, score, x1,
+        y1, x2, y2; the best first.
         """
         keep = min(self.keep, len(boxes))
         anchors = np.argsort(-scores.max(axis=0), kind="stable")[:keep]

@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 
-from detection.evaluation import SUMMARY, evaluate_detections, read_detections
+from detection.evaluation import SUMMARY, evaluate_detections
 from detection.evaluation.coco import Boxes
 from detection.evaluation.metrics import match_boxes
 from ppcls_ext.utils.errors import UserError
@@ -188,15 +188,6 @@ def test_annotations_that_cannot_be_used_are_left_out(tmp_path):
     data["images"].append(data["images"][0])
     metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), [GOOD])
     assert (metrics.images, metrics.boxes, metrics.ap) == (2, 1, 1)
-
-
-def test_files_of_detections_that_cannot_be_read(tmp_path):
-    truncated = tmp_path / "cut.json"
-    truncated.write_text(json.dumps([GOOD])[:-20], encoding="utf-8")
-    with pytest.raises(UserError, match="cut.json: not valid JSON, probably truncated"):
-        read_detections(truncated)
-    with pytest.raises(UserError, match="none.json"):
-        read_detections(tmp_path / "none.json")
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path):

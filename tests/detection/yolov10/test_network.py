@@ -115,11 +115,8 @@ def test_the_neck_takes_its_maps_where_they_belong() -> None:
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"scale": "XL"}, r"scale: must be one of N, S, M, B, L, X, got 'XL' \(did you mean 'X'\?\)"),
     ({"scale": "N"}, r"scale: N takes \[64, 128, 256\] channels, the backbone gives \[16, 24, 32\]"),
-    ({"depth_mult": 0.33, "cib": [], "width_mult": 0.75}, "width_mult: .*0.75"),
     ({"depth_mult": 0.33}, "cib: .*F4, N4, N5"),
-    ({"depth_mult": 0.33, "cib": ["n5"]}, r"cib: .*'n5' \(did you mean 'N5'\?\)"),
     ({"depth_mult": 0.33, "cib": ["N5"], "large_kernel": ["N4"]}, "large_kernel: N4 .*not in cib"),
     ({"depth_mult": 0.33, "cib": [], "in_channels": [16, 24]}, "in_channels: .*3 maps, the backbone gives 2"),
     ({"depth_mult": 0.33, "cib": [], "strides": [4, 8, 32]}, r"strides: .*\[4, 8, 32\]"),

@@ -117,15 +117,6 @@ def test_what_has_no_nms_says_so(pictures):
         predictor(pictures, class_agnostic=True)
 
 
-@pytest.mark.parametrize(("batch_size", "batches"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
-def test_batches_do_not_change_the_result(pictures, batch_size, batches):
-    predictor = make_predictor(BrightnessDetector())
-    expected = [prediction.boxes.tolist() for prediction in predictor(pictures)]
-    predictor.backend.batches.clear()
-    assert [prediction.boxes.tolist() for prediction in predictor(pictures, batch_size=batch_size)] == expected
-    assert predictor.backend.batches == batches
-
-
 def test_unreadable_files_are_named_and_the_others_go_on(pictures, tmp_path, caplog):
     (tmp_path / "clip.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))
     (tmp_path / "notes.txt").write_text("dive 7, good visibility")
@@ -143,11 +134,6 @@ def test_unreadable_files_are_named_and_the_others_go_on(pictures, tmp_path, cap
 def test_inputs_that_the_network_does_not_take(pictures):
     with pytest.raises(UserError, match=r"gives shape \[3, 32, 64\], the model takes \[3, 64, 64\]; let Resize"):
         make_predictor(BrightnessDetector(), input_shape=[-1, 3, 64, 64])(pictures)
-
-
-def test_labels_without_names_are_numbers():
-    assert make_predictor(BrightnessDetector()).label(1) == "ball"
-    assert make_predictor(BrightnessDetector(), classes=None).label(1) == "1"
 
 
 class InputDetector:

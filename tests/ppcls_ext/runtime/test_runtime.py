@@ -73,17 +73,6 @@ def test_batches_do_not_change_the_result(predictor, pictures, batch_size, sizes
     assert predictor.backend.batch_sizes == sizes
 
 
-def test_an_unreadable_image_is_named_and_the_others_are_predicted(predictor, pictures, tmp_path, caplog):
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(pictures[0].read_bytes()[:40])
-    with caplog.at_level("WARNING"):
-        predictions = predictor([pictures[0], broken, tmp_path / "absent.png", pictures[1]], batch_size=2)
-    assert [bool(prediction.error) for prediction in predictions] == [False, True, True, False]
-    assert [prediction.labels[:1] for prediction in predictions] == [["cube"], [], [], ["ball"]]
-    assert "broken.png" in caplog.text
-    assert "absent.png" in caplog.text
-
-
 def test_without_names_the_class_numbers_are_shown(pictures):
     predictor = Predictor(Brightness(), build_pipeline(PREPROCESS, "test"), None, 9, [-1, 3, -1, -1])
     (prediction,) = predictor(pictures[0])
