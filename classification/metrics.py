@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 class TopkAcc:
     """Share of images whose class is among the ``k`` best ones.
 
-    Args:
-        topk: one ``k`` or several. With fewer classes than ``k`` every image counts as right, as it must, unless the
-            model answered NaN.
-
-    Raises:
-        ValueError: a ``k`` is below 1.
+    With fewer classes than ``k`` every image counts as right, as it must, unless the model answered NaN.
     """
 
     def __init__(self, topk: int | list[int]) -> None:

@@ -48,21 +48,14 @@ class OptimizerSettings(Section):
     def build(self, named_parameters: list[tuple[str, paddle.Tensor]]) -> paddle.optimizer.Optimizer:
         """Returns the optimizer over the trainable ones of ``named_parameters``; its rate is set before each step."""
         trainable = [(name, parameter) for name, parameter in named_parameters if not parameter.stop_gradient]
-        clip = None
-        if self.clip_norm is not None:
-            clip = paddle.nn.ClipGradByGlobalNorm(self.clip_norm)
-        elif self.clip_value is not None:
-            clip = paddle.nn.ClipGradByValue(self.clip_value)
-        arguments = self.model_dump(exclude=set(OptimizerSettings.model_fields))
+        clip = self.clip_norm and paddle.nn.ClipGradByGlobalNorm(self.clip_norm)
+        clip = clip or (self.clip_value and paddle.nn.ClipGradByValue(self.clip_value))
+        arguments = self.model_dump(exclude=set(OptimizerSettings.model_fields)) | self._decay_arguments(trainable)
         if self.multi_precision:
             arguments["multi_precision"] = True
-        return getattr(paddle.optimizer, type(self).__name__)(
-            learning_rate=0.0,
-            parameters=[parameter for _, parameter in trainable],
-            grad_clip=clip,
-            **arguments,
-            **self._decay_arguments(trainable),
-        )
+        parameters = [parameter for _, parameter in trainable]
+        make = getattr(paddle.optimizer, type(self).__name__)
+        return make(learning_rate=0.0, parameters=parameters, grad_clip=clip, **arguments)
 
     def _decay_arguments(self, trainable: list[tuple[str, paddle.Tensor]]) -> dict[str, Any]:
         """Excepts the spared parameters from the L2 term.

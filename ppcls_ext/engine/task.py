@@ -77,7 +77,6 @@ class StepResult:
         loss: what is trained on. Where it is not finite, nothing was changed.
         sums: what adds up to the means of the epoch: losses and metrics by name, each times ``weight``.
         weight: what the sums count: images, or batches.
-        images: number of images.
         shown: losses of this batch by name, for messages.
         rate: learning rate of the last optimizer step.
     """
