@@ -128,7 +128,7 @@ class FrozenStages:
             parameter.stop_gradient = frozen
         for layer in self.layers if frozen else ():
             layer.eval()
-        if frozen != self._before and (frozen or self._before):
+        if frozen != self._before:
             count = sum(parameter.size for parameter in self.learning)
             until = "" if self.epochs is None else f" to the end of epoch {self.epochs}"
             outcome = f"frozen{until}, batch norms included" if frozen else "learn from here on"
