@@ -10,7 +10,7 @@ Paddle nor ppdet.
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,17 +46,34 @@ THREADS = 8
 OVERHANG, OWN_OVERHANG = 0.02, 0.1
 # So many boxes, and this share of all, must not fit before the usual reading is doubted: a few bad boxes are usual.
 FEWEST, SHARE = 3, 0.1
+# The same by the layout that fits instead. Large objects fit as corners and as sides alike, so that the misfits must
+# tell; y before x shows on a part of the picture only, centres at two borders.
+EVIDENCE = {"xyxy": (3, 0.2), "xywh": (3, 0.2), "cxcywh": (2, 0.02), "yxyx": (2, 0.1), "yxhw": (2, 0.1)}
+# Of fewer boxes than these, three must not fit in any case.
+HANDFUL = 10
+# Centres are believed if they make what is seen twenty times as likely as one bad box in ten does.
+BAD_BOXES, LIKELIHOOD = 0.1, 20
 # Another reading must leave no more than this share of all boxes, and of the misfits, that do not fit.
 LEFT_OVER, LEFT_OF_MISFITS = 0.02, 0.1
-# A half: of the boxes that are fractions, of turned pictures whose stated sizes say so, and of those that fit nothing.
-MOST = 0.5
-# So many boxes are not in one part of their pictures by chance.
+# A half: of the boxes that are fractions, of turned pictures whose stated sizes say so, and of those that fit nothing,
+# which must be more than a handful as well.
+MOST, FEWEST_LOST = 0.5, 5
+# So many boxes are not in one quarter of their pictures by chance.
 MANY_BOXES = 20
-# Shares of the picture are also written from 0 to 100 (percent), or from 0 to 1000: boxes that fit such a range, reach
-# to this share of it right and below, and whose centres are spread over this share of it.
-RANGES, REACH, SPREAD = (100, 1000), 0.85, 0.2
-# Such boxes are no pixels where pictures are so many times as large.
-LARGER = 2.0
+# So many boxes, and this share of all, are fractions of the picture in a set of pixels, and no slips.
+FEWEST_FRACTIONS, FRACTIONS = 2, 0.1
+# Shares of the picture are also written from 0 to 100 (percent), or from 0 to 1000.
+RANGES = (100, 1000)
+# So many boxes that reach to this share of the range, right and below, on pictures so many times as large, are asked
+# about in passing; and these stop the work, if their centres are spread over this share of the range as well.
+HINT_BOXES, HINT_REACH, HINT_SIDES = 8, 0.6, 1.5
+SURE_BOXES, SURE_REACH, SURE_SIDES, SURE_SPREAD = 20, 0.85, 2.0, 0.2
+# Boxes that were written in two ways: so many, and this share of all, that do not fit as the others do but fit nearly
+# all in one other way. Corners are exchanged and sides are taken for others by mistake more easily than x y w h for
+# corners.
+PARTS = {"xyxy": (3, 0.05), "xywh": (4, 0.1), "yxyx": (5, 0.1), "yxhw": (5, 0.1)}
+# Half of them must reach so far beyond, as a share of the picture's side: objects at the border are drawn whole.
+FAR = 0.1
 # Pixels by which rounding changes a side.
 ROUNDING = 1
 # One picture of another size is a slip; from so many on, and from this share of all, it is how the set was made.
@@ -148,11 +165,13 @@ class Pictures(NamedTuple):
         shown: as decoded, upright, ``int64`` ``[N, 2]``.
         orientation: EXIF's number, 1 to 8, ``int64`` ``[N]``.
         stated: what the annotations say, ``int64`` ``[N, 2]``.
+        names: of their files, for messages, or empty.
     """
 
     shown: np.ndarray
     orientation: np.ndarray
     stated: np.ndarray
+    names: Sequence[str] = ()
 
     @property
     def quarter(self) -> np.ndarray:
@@ -202,6 +221,7 @@ def read_pictures(files: Iterable[Path], stated: Iterable[tuple[int, int] | None
         np.array(shown, np.int64).reshape(-1, 2),
         np.array([orientation for _, orientation in seen], np.int64),
         np.array(told, np.int64).reshape(-1, 2),
+        [file.name for file in files],
     )
 
 
@@ -310,13 +330,33 @@ class _Trial:
             self.known[reading] = int(misfits(corners, self.pictures.shown[self.boxes.rows]).sum())
         return self.known[reading]
 
+    def on_pictures(self, chosen: np.ndarray) -> str:
+        """Says how many pictures hold the chosen boxes, ``bool`` ``[A]``, and names the first."""
+        rows = np.unique(self.boxes.rows[chosen])
+        example = f" such as {self.pictures.names[rows[0]]}" if len(self.pictures.names) else ""
+        return f"on {len(rows)} picture{'s' if len(rows) > 1 else ''}{example}"
+
     def fit(self, reading: BoxReading) -> str:
         """Says how many boxes fit."""
         return f"{self.count - self.lost(reading)} of {self.count} fit"
 
-    def is_doubtful(self, reading: BoxReading, share: float = SHARE) -> bool:
+    def is_doubtful(self, reading: BoxReading, fewest: int = FEWEST, share: float = SHARE) -> bool:
         """Tells whether so many boxes do not fit that they are no slips."""
-        return self.lost(reading) >= max(FEWEST, share * self.count)
+        fewest = fewest if self.count >= HANDFUL else max(fewest, FEWEST)
+        return self.lost(reading) >= max(fewest, share * self.count)
+
+    def may_be_centres(self, reading: BoxReading) -> bool:
+        """Tells whether boxes that all fit as centres are centres, or corners of which a few are bad.
+
+        Of objects that lie anywhere, ``near`` are nearer to the left or upper border than half their side. If numbers
+        are centres, none are, and as many reach beyond the other two borders; if they are corners, that none are is
+        chance, and those that reach beyond are bad boxes. Both counts are taken for Poisson's.
+        """
+        corners = corners_of(self.boxes, self.pictures, reading)
+        sizes, sides = self.pictures.shown[self.boxes.rows], np.abs(corners[:, 2:] - corners[:, :2])
+        shares = (sides / 2 / np.maximum(sizes - sides, ROUNDING)).clip(max=1)
+        near, bad = (1 - (1 - shares).prod(axis=1)).sum(), BAD_BOXES * self.count
+        return near > 0 and self.lost(reading) * math.log(near / bad) + bad >= math.log(LIKELIHOOD)
 
 
 def doubt_about(
@@ -343,8 +383,13 @@ def doubt_about(
     layout, reading = _ask_layout(trial, reading, sizes)
     turn, reading = _ask_turn(trial, reading, sizes)
     questions = [unit, layout, turn, _ask_scale(trial, reading, sizes)]
-    if not any(questions) and trial.is_doubtful(reading):
-        questions = [_ask_range(trial, reading, are_pixels_lost=True)[0] or _ask_resolution(trial, reading)]
+    if not any(questions):
+        questions = [
+            _ask_exchange(trial, reading, sizes)
+            or _ask_parts(trial, reading)
+            or _ask_range(trial, reading, are_pixels_lost=trial.is_doubtful(reading))[0]
+            or _ask_resolution(trial, reading)
+        ]
     return "; ".join(filter(None, questions)) or None
 
 
@@ -355,39 +400,81 @@ def _ask_unit(trial: _Trial, reading: BoxReading) -> tuple[str, BoxReading]:
     numbers = trial.boxes.numbers
     # A box of zeros is a placeholder.
     small = (np.abs(numbers) <= 1 + OVERHANG).all(axis=1) & numbers.any(axis=1)
-    if reading.normalised is not None or small.mean() <= MOST:
+    if reading.normalised is not None:
+        return "", reading
+    if small.mean() > MOST:
+        text = (
+            f"{small.sum()} of {trial.count} boxes hold no number above 1, as fractions of the picture do: "
+            f"{trial.spell(normalised=True)} reads them so, {trial.spell(normalised=False)} as pixels"
+        )
+        return text, dataclasses.replace(reading, normalised=True)
+    # A first pixel, 0 0 1 1, is a placeholder as well.
+    small &= (numbers % 1 > 0).any(axis=1)
+    if small.sum() < max(FEWEST_FRACTIONS, FRACTIONS * trial.count):
         return "", reading
     text = (
-        f"{small.sum()} of {trial.count} boxes hold no number above 1, as fractions of the picture do: "
-        f"{trial.spell(normalised=True)} reads them so, {trial.spell(normalised=False)} as pixels"
+        f"{small.sum()} of {trial.count} boxes, {trial.on_pictures(small)}, hold no number above 1, as fractions of "
+        "the picture do, and the others are pixels: split the set and read that part with "
+        f"{trial.spell(normalised=True)}; {trial.spell(normalised=False)} takes all as pixels"
     )
-    return text, dataclasses.replace(reading, normalised=True)
+    return text, reading
 
 
 def _ask_range(trial: _Trial, reading: BoxReading, are_pixels_lost: bool = False) -> tuple[str, BoxReading]:
     """Asks whether numbers go from 0 to 100 or 1000; ``are_pixels_lost``: they do not fit the pictures as pixels."""
-    boxes = Boxes(*(column[trial.boxes.numbers.any(axis=1)] for column in trial.boxes))
-    sizes = trial.pictures.shown[boxes.rows]
-    if reading.normalised is not None or reading.scale_is_said or len(sizes) < MANY_BOXES:
+    found = _range_of(trial.boxes, trial.pictures, reading)
+    if found is None or not found.is_full or not (are_pixels_lost or found.least >= SURE_SIDES * found.whole):
         return "", reading
-    layouts, shorter = [reading.boxes] if reading.boxes else [None, "xyxy", "xywh", "cxcywh"], sizes.min(axis=1)
-    for layout, whole in itertools.product(layouts, RANGES):
-        corners = corners_of(boxes, trial.pictures, BoxReading(boxes=layout))
-        fits = ~misfits(corners, np.full_like(sizes, whole))
-        # A tenth of the pictures may be smaller.
-        is_likely = are_pixels_lost or np.quantile(shorter, 0.1) >= LARGER * whole
-        if not is_likely or fits.mean() < 1 - LEFT_OVER:
-            continue
-        reach, centres = corners[fits, 2:].max(axis=0), (corners[fits, :2] + corners[fits, 2:]) / 2
-        spread = np.quantile(centres, 0.9, axis=0) - np.quantile(centres, 0.1, axis=0)
-        if (reach >= REACH * whole).all() and (spread >= SPREAD * whole).all():
-            text = (
-                f"{trial.count} boxes reach to {reach[0]:.4g} and {reach[1]:.4g}, while pictures have "
-                f"{sizes[0][0]}x{sizes[0][1]} pixels: they look like numbers from 0 to {whole} of the picture: "
-                f"{trial.spell(normalised=whole)} reads them so, {trial.spell(normalised=False)} as pixels"
-            )
-            return text, dataclasses.replace(reading, normalised=whole)
-    return "", reading
+    text = (
+        f"{trial.count} boxes reach to {found.reach[0]:.4g} and {found.reach[1]:.4g}, while pictures have "
+        f"{found.example}: they look like numbers from 0 to {found.whole} of the picture: "
+        f"{trial.spell(normalised=found.whole)} reads them so, {trial.spell(normalised=False)} as pixels"
+    )
+    return text, dataclasses.replace(reading, normalised=found.whole)
+
+
+class _Range(NamedTuple):
+    """Numbers that may be shares of the picture from 0 to ``whole``.
+
+    Attributes:
+        whole: the end of the range.
+        reach: how far boxes reach to the right and down.
+        is_full: so many boxes fill the range that nothing else is likely, if the pictures are larger.
+        least: the shorter side of the pictures, of which a tenth may be smaller.
+        longer: their longer side likewise.
+        example: the size of a picture, in words.
+    """
+
+    whole: int
+    reach: tuple[float, float]
+    is_full: bool
+    least: float
+    longer: float
+    example: str
+
+
+def _range_of(boxes: Boxes, pictures: Pictures, reading: BoxReading) -> _Range | None:
+    boxes = Boxes(*(column[boxes.numbers.any(axis=1)] for column in boxes))
+    sizes = pictures.shown[boxes.rows]
+    is_asked = reading.normalised is None and not reading.scale_is_said and reading.boxes != AS_WRITTEN
+    if not is_asked or len(sizes) < HINT_BOXES or not sizes.all():
+        return None
+    example = "{}x{} pixels".format(*sizes[0])
+    for layout in [reading.boxes] if reading.boxes else [None, "xyxy", "xywh", "cxcywh"]:
+        corners = corners_of(boxes, pictures, BoxReading(boxes=layout))
+        for whole in RANGES:
+            fits = ~misfits(corners, np.full_like(sizes, whole))
+            if fits.mean() < 1 - LEFT_OVER:
+                continue
+            reach = corners[fits, 2:].max(axis=0)
+            centres = (corners[fits, :2] + corners[fits, 2:]) / 2
+            spread = np.quantile(centres, 0.9, axis=0) - np.quantile(centres, 0.1, axis=0)
+            fills = (reach >= SURE_REACH * whole) & (spread >= SURE_SPREAD * whole)
+            is_full = len(sizes) >= SURE_BOXES and bool(fills.all())
+            if (reach >= HINT_REACH * whole).all() and (is_full or layout == reading.boxes):
+                least, longer = np.quantile(sizes.min(axis=1), 0.1), np.quantile(sizes.max(axis=1), 0.1)
+                return _Range(whole, (reach[0], reach[1]), is_full, least, longer, example)
+    return None
 
 
 class _Sizes(NamedTuple):
@@ -396,11 +483,13 @@ class _Sizes(NamedTuple):
     Attributes:
         told: the annotations state a size.
         stored: that of the stored picture (or of its shape), which EXIF data turn by a quarter.
+        exchanged: width and height are exchanged, and no EXIF data explain it.
         other: it is another one.
     """
 
     told: np.ndarray
     stored: np.ndarray
+    exchanged: np.ndarray
     other: np.ndarray
 
 
@@ -420,7 +509,9 @@ def _sizes(trial: _Trial, reading: BoxReading) -> _Sizes:
     differs = told & ~alike(base)
     quarter = differs & pictures.quarter & (reading.turn_boxes is None)
     of_stored = quarter & (alike(stored) | (shaped(stored) & ~shaped(shown)))
-    return _Sizes(told, of_stored, differs & ~alike(stored))
+    exchanged = differs & ~of_stored & alike(base[:, ::-1])
+    other = differs & ~exchanged & ~alike(stored)
+    return _Sizes(told, of_stored, exchanged, other)
 
 
 def _ask_layout(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> tuple[str, BoxReading]:
@@ -431,10 +522,13 @@ def _ask_layout(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> tuple[str,
     if not reading.scale_is_said and sizes.other.any():
         readings += [dataclasses.replace(each, scale_boxes=True) for each in readings]
     usual = min(readings, key=trial.lost)
-    if reading.boxes is not None or not trial.is_doubtful(usual):
+    layouts = [layout for layout, needed in EVIDENCE.items() if trial.is_doubtful(usual, *needed)]
+    if reading.boxes is not None or not layouts:
         return "", reading
+    if not trial.may_be_centres(usual) and not trial.is_doubtful(usual, FEWEST, MOST):
+        layouts.remove("cxcywh")
     limit = min(LEFT_OVER * trial.count, LEFT_OF_MISFITS * trial.lost(usual))
-    others = [dataclasses.replace(each, boxes=layout) for layout in LAYOUTS for each in readings]
+    others = [dataclasses.replace(each, boxes=layout) for layout in layouts for each in readings]
     fits = sorted((each for each in others if trial.lost(each) <= limit), key=trial.lost)
     if not fits:
         return "", reading
@@ -497,9 +591,43 @@ def _ask_scale(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> str:
     )
 
 
+def _ask_exchange(trial: _Trial, reading: BoxReading, sizes: _Sizes) -> str:
+    said = reading.boxes is not None or reading.turn_boxes is not None or reading.scale_is_said
+    if said or not _are_many(sizes.exchanged, sizes.told):
+        return ""
+    return (
+        f"width and height stated for {sizes.exchanged.sum()} of {sizes.told.sum()} pictures are exchanged, and no "
+        f"EXIF data say why: {trial.spell(boxes=AS_WRITTEN)} if only the sizes are wrong ({trial.fit(reading)}); if "
+        "the pictures were turned after they were annotated, turn them back"
+    )
+
+
+def _ask_parts(trial: _Trial, reading: BoxReading) -> str:
+    """Asks whether a part of the set was written in another way than the rest."""
+    sizes = trial.pictures.shown[trial.boxes.rows]
+    corners = corners_of(trial.boxes, trial.pictures, reading)
+    lost = misfits(corners, sizes)
+    over = np.maximum(corners[:, 2:] - sizes, -corners[:, :2])
+    far = (lost & ((over > FAR * sizes) | (corners[:, 2:] < corners[:, :2])).any(axis=1)).sum()
+    # A part is made of whole pictures.
+    beside = np.isin(trial.boxes.rows, trial.boxes.rows[lost])
+    for layout, (fewest, share) in PARTS.items():
+        fits = ~misfits(corners_of(trial.boxes, trial.pictures, dataclasses.replace(reading, boxes=layout)), sizes)
+        if lost.sum() < max(fewest, share * trial.count) or far < max(FEWEST, MOST * lost.sum()):
+            continue
+        if min(fits[lost].mean(), fits[beside].mean()) >= 1 - LEFT_OF_MISFITS:
+            return (
+                f"{lost.sum()} of {trial.count} boxes, {trial.on_pictures(lost)}, reach beyond their pictures or end "
+                f"before they begin, and fit as {LAYOUTS[layout]}, as the others do not: a part of the set is written "
+                f"in another way; split the set and read that part with {trial.spell(boxes=layout)}; "
+                f"{trial.spell(boxes=AS_WRITTEN)} takes all as they are"
+            )
+    return ""
+
+
 def _ask_resolution(trial: _Trial, reading: BoxReading) -> str:
     said = reading.boxes is not None or reading.scale_is_said
-    if said or not trial.is_doubtful(reading, MOST):
+    if said or trial.lost(reading) < max(FEWEST_LOST, MOST * trial.count):
         return ""
     reaches = corners_of(trial.boxes, trial.pictures, reading)[:, 2:] / trial.pictures.shown[trial.boxes.rows]
     reach = float(f"{max(np.quantile(reaches, 0.98), 1):.2g}")
@@ -550,6 +678,9 @@ def place_boxes(
     else:
         fits = ~misfits(corners_of(boxes, pictures, reading), pictures.shown[boxes.rows])
         words.append(f"{reading.words()}: {fits.sum()} of {len(boxes.rows)} fit their pictures")
+    if not doubt and (hint := _which_range(boxes, pictures, reading, spell)):
+        # This says more than that all boxes lie in the first quarter.
+        words = [hint] if reading == UNSAID else [*words, hint]
     if not doubt and reading.turn_boxes is None and reading.boxes != AS_WRITTEN:
         words.append(_which_may_be_turned(boxes, pictures, spell))
     line = "; ".join(filter(None, words))
@@ -582,6 +713,22 @@ def _which_may_be_turned(boxes: Boxes, pictures: Pictures, spell: Callable[..., 
         f"EXIF data turn or mirror {unclear.sum()} of {shown.sum()} pictures, and no stated size tells whether boxes "
         "were drawn before or after: they are taken as those of the upright pictures; "
         f"{spell(turn_boxes=True)} if they belong to the stored ones"
+    )
+
+
+def _which_range(boxes: Boxes, pictures: Pictures, reading: BoxReading, spell: Callable[..., str]) -> str:
+    """Says that numbers may go from 0 to 100 or 1000, where it is likely, but not nearly certain."""
+    found = _range_of(boxes, pictures, reading)
+    if found is None:
+        return ""
+    # A full range is believed on pictures of which one side alone is much longer.
+    shorter = found.whole if found.is_full else HINT_SIDES * found.whole
+    if found.least < shorter or found.longer < HINT_SIDES * found.whole:
+        return ""
+    return (
+        f"{len(boxes.rows)} boxes reach to {found.reach[0]:.4g} and {found.reach[1]:.4g} only, while pictures have "
+        f"{found.example}: are they numbers from 0 to {found.whole} of the picture ({spell(normalised=found.whole)})? "
+        f"They are taken as pixels, which {spell(normalised=False)} confirms"
     )
 
 

@@ -135,7 +135,7 @@ def test_photos_that_exif_turns(frames: Frames, tmp_path: Path, orientation: int
     assert not {"box_geometry", "wrong_size"} & kinds_of(file, *changes).keys()
 
 
-def test_percent(frames: Frames, tmp_path: Path) -> None:
+def test_percent_and_mixed_sets(frames: Frames, tmp_path: Path) -> None:
     percent = [[100 * x / WIDTH, 100 * y / HEIGHT, 100 * w / WIDTH, 100 * h / HEIGHT] for x, y, w, h in BOXES]
     write_boxes(frames, "train", percent)
     file = run_config(tmp_path, frames)
@@ -145,6 +145,14 @@ def test_percent(frames: Frames, tmp_path: Path) -> None:
         dataset = training_loader(config, open_environment(config)).read_batch.dataset
     found = {tuple(np.round(box, 3)) for record in dataset.roidbs for box in record["gt_bbox"]}
     assert found == set(map(tuple, CORNERS))
+    # A third of the pictures otherwise than the rest: fractions, or corners.
+    for words, share in (("hold no number above 1", [0.1, 0.2, 0.3, 0.4]), ("fit as two corners", CORNERS[1])):
+        for number, entry in enumerate(frames.train["annotations"]):
+            entry["bbox"] = share if number % 6 < 2 else BOXES[number % 2]
+        frames.write()
+        with pytest.raises(ConfigError, match=f"such as train_00.png, .*{words}.*split the set"):
+            check_annotations(load_config(file))
+        assert kinds_of(file)["box_geometry"] == "error"
 
 
 def test_a_person_who_insists_is_believed(frames: Frames, tmp_path: Path) -> None:

@@ -128,8 +128,8 @@ def test_two_questions_at_once() -> None:
 def test_width_and_height_exchanged() -> None:
     pictures = pictures_of(*map(tuple, SIZES.shown), stated=[(h, w) for w, h in SIZES.shown.tolist()])
     doubt = doubt_about(boxes_of(written(CORNERS, "xywh"), "xywh", ROWS), pictures)
-    assert "sizes stated for 20 of 20 pictures are not theirs" in doubt
-    assert "--no-scale-boxes if to the pictures as they are (100 of 100 fit), --scale-boxes if" in doubt
+    assert "width and height stated for 20 of 20 pictures are exchanged" in doubt
+    assert "--boxes as-written if only the sizes are wrong (100 of 100 fit)" in doubt
 
 
 @pytest.mark.parametrize("own", ["xyxy", "xywh"])
@@ -213,6 +213,20 @@ def test_sizes_of_the_stored_picture_are_found_even_on_few_pictures() -> None:
     assert doubt_about(boxes_of(written(random_corners(ROWS, honest.shown), "xywh"), "xywh", ROWS), honest) is None
 
 
+def fractions(corners: np.ndarray) -> np.ndarray:
+    return corners / np.tile(SIZES.shown[ROWS], 2)
+
+
+@pytest.mark.parametrize("own", ["xyxy", "xywh"])
+@pytest.mark.parametrize("every", [3, 9])
+def test_fractions_in_a_part_of_the_pictures(own: str, every: int) -> None:
+    part = (ROWS % every == 0)[:, None]
+    pictures = SIZES._replace(names=[f"{number}.png" for number in range(20)])
+    doubt = doubt_about(boxes_of(written(np.where(part, fractions(CORNERS), CORNERS), own), own, ROWS), pictures)
+    assert f"{part.sum()} of 100 boxes, on {part.sum() // 5} pictures such as 0.png, hold no number above 1" in doubt
+    assert "split the set" in doubt and "--no-normalised takes all as pixels" in doubt
+
+
 @pytest.mark.parametrize("size", [(0.3, 0.3), (0.5, 1.5)])
 def test_a_box_smaller_than_a_pixel_is_empty(size: tuple[float, float]) -> None:
     problem, repairs, _ = clean_box(RawBox("cube", (5.0, 5.0, 5 + size[0], 5 + size[1])), 640, 480)
@@ -242,6 +256,19 @@ def test_shares_of_the_picture_from_0_to_100_or_1000(whole: int, size: tuple[int
 def test_boxes_at_one_place_are_no_shares_of_the_picture() -> None:
     corners = np.array([5.0, 5, 95, 95]) + np.random.default_rng(0).uniform(-4, 4, (100, 4))
     assert doubt_about(boxes_of(corners, "xyxy", ROWS), SIZES) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "other"), [("xywh", "xyxy"), ("xyxy", "xywh"), ("xywh", "yxhw"), ("xyxy", "yxyx"), ("yxyx", "xyxy")]
+)
+def test_two_ways_to_write_boxes_in_one_set(own: str, other: str) -> None:
+    part = ROWS % 3 == 0
+    pictures = pictures_of(*[(640, 400)] * 20)
+    corners = random_corners(ROWS, pictures.shown)
+    numbers = np.where(part[:, None], written(corners, other), written(corners, own))
+    doubt = doubt_about(boxes_of(numbers, own, ROWS), pictures)
+    assert "split the set" in doubt and f"--boxes {other}" in doubt
+    assert doubt_about(boxes_of(numbers, own, ROWS), pictures, BoxReading(boxes="as-written")) is None
 
 
 # Sets that are right, or nearly: corners on pictures.
@@ -321,6 +348,9 @@ def test_what_cannot_be_told_is_said() -> None:
     text = words(large, "xywh", "xyxy")
     assert "all 100 boxes lie in the upper left quarter" in text and "(--boxes xywh)" in text
     assert "--scale-by 2 for half the size" in words(CORNERS / 2, "xywh", "xywh")
+    # Too few to be sure of percent: every tenth box.
+    text = words(np.where(np.arange(100)[:, None] % 10, 0, CORNERS * 70 / 480), "xywh", "xywh")
+    assert "numbers from 0 to 100 of the picture (--normalised 100)?" in text and "quarter" not in text
     for corners in (CORNERS, large, FULL, LARGE):
         assert words(corners, "xyxy", "xyxy") == words(corners, "xywh", "xywh") == ""
 
