@@ -55,42 +55,52 @@ class Source(NamedTuple):
 
 # Which format
 
-# What a JSON object of each format has.
-JSON_KEYS = {"coco": {"images", "annotations", "categories"}, "labelme": {"shapes"}}
+# What a JSON object, or the first of a list, of each format has.
+JSON_KEYS = {
+    "coco": {"images", "annotations", "categories"}, "labelme": {"shapes"}, "Supervisely JSON": {"objects", "size"},
+    "Label Studio JSON": {"annotations", "data"}, "CreateML JSON": {"annotations", "image"},
+    "VIA JSON": {"_via_img_metadata"}, "Datumaro JSON": {"items", "categories"},
+}  # fmt: skip
 
 
 def _kind_of_json(path: Path) -> str | None:
     data = json.loads(read_text(path))
+    data = data[0] if isinstance(data, list) and data else data
     return next((kind for kind, keys in JSON_KEYS.items() if isinstance(data, dict) and keys <= data.keys()), None)
 
 
 def _kind_of_xml(path: Path) -> str | None:
     root = read_xml(path, LARGEST_CVAT)
     if root.tag == "annotations":
-        return OTHER if root.find("track") is not None else "cvat"
+        return "CVAT XML for video" if root.find("track") is not None else "cvat"
     return "voc" if root.tag.lower() == "annotation" else None
 
 
 def _kind_of_text(path: Path) -> str | None:
-    words = next((line.split() for line in read_text(path).split("\n") if line.strip()), [])
-    return "yolo" if len(words) >= 5 and None not in map(number_of, words[1:]) else None
+    lines = [line.split() for line in read_text(path).split("\n") if line.strip()]
+    words = next((line for line in lines if not line[0].startswith(("imagesource", "gsd"))), [])
+    is_number = [number_of(word) is not None for word in words]
+    if len(words) in (9, 10) and all(is_number[:8]) and not is_number[8]:
+        return "DOTA txt"
+    if len(words) < 5 or not all(is_number[1:]):
+        return None
+    return "yolo" if len(words) < 15 or is_number[0] else "KITTI txt"
 
 
-# Files of these suffixes are looked at, or are annotations that are not read.
-OTHER = "annotations of another tool"
+# Files of these suffixes are looked at, or are of a format that is not read.
 LOOK: dict[str, Callable[[Path], str | None]] = {".json": _kind_of_json, ".xml": _kind_of_xml, ".txt": _kind_of_text}
-NOT_READ = (".tfrecord", ".tfrecords", ".record", ".csv", ".mat")
+NOT_READ = {".tfrecord": "TFRecord", ".tfrecords": "TFRecord", ".record": "TFRecord", ".csv": "CSV", ".mat": "MATLAB"}
 
 
 def formats_below(source: Path) -> dict[str, Path]:
-    """Returns the formats of the annotations below a folder, each with an example: keys of :data:`FORMATS`, or
-    :data:`OTHER`."""
+    """Returns the formats of the annotations below a folder, each with an example: keys of :data:`FORMATS`, or the name
+    of one that is not read."""
     looked_at: Counter[tuple[str, Path]] = Counter()
     found: dict[str, Path] = {}
     for path in files_in(source, {*LOOK, *NOT_READ}):
         suffix = path.suffix.lower()
         looked_at[suffix, path.parent] += 1
-        kind = OTHER if suffix in NOT_READ else None
+        kind = NOT_READ.get(suffix)
         if kind is None and looked_at[suffix, path.parent] <= LOOKED_AT and path.name.lower() not in CLASS_FILES:
             try:
                 kind = LOOK[suffix](path)
@@ -113,11 +123,11 @@ def find_format(source: Path, allowed: Iterable[str]) -> str | None:
     if len(read) > 1:
         listing = " and ".join(f"{FORMATS[kind].words} ({shown_path(found[kind], source)})" for kind in read)
         raise UserError(f"{source}: holds {listing}; choose with --from {' or '.join(read)}")
-    if found and not read:
-        kind, path = min(found.items(), key=lambda item: item[0] == OTHER)
-        words, advice = OTHER, "which are not read; export them there as COCO, YOLO or Pascal VOC"
-        if kind in FORMATS:
-            words, advice = FORMATS[kind].words, f"use python tools/prepare_data.py import {source} --output OUT"
+    for kind, path in () if read else found.items():
+        words = FORMATS[kind].words if kind in FORMATS else kind
+        advice = f"use python tools/prepare_data.py import {source} --output OUT"
+        if kind not in FORMATS:
+            advice = "which is not read; export it there as COCO, YOLO or Pascal VOC"
         raise UserError(f"{source}: holds {words} ({shown_path(path, source)}): {advice}")
     return read[0] if read else None
 
@@ -322,7 +332,7 @@ def _labelme_box(shape: dict[str, Any]) -> RawBox:
 
 
 def read_cvat(source: Path, ledger: Ledger) -> Source:
-    """Reads CVAT's XML "for images 1.1": boxes (also turned), polygons and masks."""
+    """Reads CVAT's XML "for images 1.1": boxes (also turned), polygons, ellipses and masks."""
     images = NamedFiles(images_below(source, ledger))
     frames: dict[Path, Frame] = {}
     classes: dict[str, None] = {}
@@ -349,7 +359,11 @@ def read_cvat(source: Path, ledger: Ledger) -> Source:
     return Source(list(frames.values()), [], [name for name in classes if name])
 
 
-CVAT_NUMBERS = {"box": ("xtl", "ytl", "xbr", "ybr"), "mask": ("left", "top", "width", "height")}
+CVAT_NUMBERS = {
+    "box": ("xtl", "ytl", "xbr", "ybr"),
+    "ellipse": ("cx", "cy", "rx", "ry"),
+    "mask": ("left", "top", "width", "height"),
+}
 
 
 def _cvat_place(shape: Element) -> dict[str, Any]:
@@ -362,15 +376,21 @@ def _cvat_place(shape: Element) -> dict[str, Any]:
         return {"corners": None, "problem": ("no_area", f"is a {kind}, of which no box is made")}
     if None in values or len(values) < 4:
         return {"corners": None, "problem": ("missing_coordinates", f"its <{kind}> lacks numbers for its corners")}
-    if kind == "polygon":
-        return {"corners": box_around(values), "form": "CVAT polygon"}
-    x, y, right, bottom = values
+    place: dict[str, Any] = {"form": f"CVAT {kind}"}
+    first, second, third, fourth = values[:4]
+    if kind == "box" and not turn:
+        return place | {"corners": tuple(values), "numbers": tuple(values), "layout": "xyxy"}
+    if kind == "box":
+        sides = third - first, fourth - second
+        centre = (first + third) / 2, (second + fourth) / 2
+        return {"corners": box_around_turned(*centre, *sides, turn), "form": "CVAT turned box"}
+    if kind == "ellipse":
+        half_x = math.hypot(third * math.cos(turn), fourth * math.sin(turn))
+        half_y = math.hypot(third * math.sin(turn), fourth * math.cos(turn))
+        return place | {"corners": (first - half_x, second - half_y, first + half_x, second + half_y)}
     if kind == "mask":
-        return {"corners": (x, y, x + right, y + bottom), "form": "CVAT mask"}
-    if turn:
-        centre = (x + right) / 2, (y + bottom) / 2
-        return {"corners": box_around_turned(*centre, right - x, bottom - y, turn), "form": "CVAT turned box"}
-    return {"corners": tuple(values), "form": "CVAT box", "numbers": tuple(values), "layout": "xyxy"}
+        return place | {"corners": (first, second, first + third, second + fourth)}
+    return place | {"corners": box_around(values)}
 
 
 # All of them

@@ -163,8 +163,7 @@ def test_cvat(tmp_path: Path) -> None:
         "train\\a.png": '<box label="ball" xtl="10" ytl="8" xbr="30" ybr="28"><attribute name="x">1</attribute></box>'
         '<box label="cube" xtl="20" ytl="14" xbr="40" ybr="34" rotation="45"/>',
         "b.png": '<polygon label="ball" points="5.0,5.0;25.0,6.0;14.0,30.0"/><tag label="night"/>'
-        '<mask label="ball" left="27" top="14" width="10" height="20" rle="3"/>'
-        '<polyline label="cube" points="1,1;2,2"/>',
+        '<ellipse label="ball" cx="32" cy="24" rx="10" ry="5" rotation="90"/><polyline label="cube" points="1,1;2,2"/>',
         "c.png": "",
     }
     images = "".join(
@@ -181,7 +180,9 @@ def test_cvat(tmp_path: Path) -> None:
     diagonal = 20 * 2**0.5
     np.testing.assert_allclose(turned, [30 - diagonal / 2, 24 - diagonal / 2, diagonal, diagonal])
     assert name == "cube"
-    assert result.boxes("b.png") == [("ball", [5, 5, 20, 25]), ("ball", [27, 14, 10, 20])]
+    (_, outline), (_, ellipse) = result.boxes("b.png")
+    assert outline == [5, 5, 20, 25]
+    np.testing.assert_allclose(ellipse, [27, 14, 10, 20])
     assert result.boxes("c.png") == []
     assert result.kinds("rejected") == {"no_area": 1}
 
@@ -276,17 +277,20 @@ def test_classes_are_renamed_merged_and_dropped_by_every_reader(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "text", "words"),
     [
-        ("x.tfrecord", ""),
-        ("a.xml", "<annotations><track id='0'/></annotations>"),
+        ("a.json", json.dumps({"description": "", "tags": [], "size": {}, "objects": []}), "Supervisely JSON (a.json)"),
+        ("tasks.json", json.dumps([{"id": 1, "data": {"image": "x"}, "annotations": []}]), "Label Studio JSON"),
+        ("a.txt", "imagesource:x\ngsd:1\n1.0 2.0 3.0 2.0 3.0 4.0 1.0 4.0 plane 0\n", "DOTA txt (a.txt)"),
+        ("x.tfrecord", "", "TFRecord (x.tfrecord)"),
+        ("a.xml", "<annotations><track id='0'/></annotations>", "CVAT XML for video"),
     ],
 )
-def test_a_format_that_is_not_read_is_told(tmp_path: Path, name: str, text: str) -> None:
+def test_a_format_that_is_not_read_is_named(tmp_path: Path, name: str, text: str, words: str) -> None:
     write_image(tmp_path / "raw" / "a.png", seed=1)
     (tmp_path / "raw" / name).write_text(text, encoding="utf-8")
     message = error_of(tmp_path / "raw")
-    assert f"another tool ({name})" in message and "not read; export them there as COCO, YOLO or Pascal VOC" in message
+    assert words in message and "not read; export it there as COCO, YOLO or Pascal VOC" in message
 
 
 def test_other_commands_name_the_command_for_a_format(tmp_path: Path) -> None:
