@@ -90,6 +90,8 @@ class Regularizer(Section):
     factor: NotNegative
 
 
+# Keys of a classifier's Global whose twins have other names here.
+DETECTORS_NAMES = {"class_sampling": "repeat_threshold", "epochs": "epoch", "output_dir": "save_dir"}
 REQUIRED_KEYS = ("architecture", "num_classes", "epoch")
 REQUIRED_SECTIONS = (
     "LearningRate", "OptimizerBuilder", "TrainDataset", "EvalDataset", "TrainReader", "EvalReader", "TestReader",
@@ -220,7 +222,9 @@ def check_document(document: Document) -> None:
     helpers = _anchored_keys(document) if unknown else set()
     for name in unknown:
         if name not in helpers:
-            checker.add("", f"unknown key '{name}'{suggestion(str(name), names)}")
+            ours = DETECTORS_NAMES.get(name)
+            hint = f" (a classifier's key; a detector's is {ours})" if ours else suggestion(str(name), names)
+            checker.add("", f"unknown key '{name}'{hint}")
     if isinstance(architecture, str) and architecture not in known.modules:
         checker.add("architecture", f"unknown class '{architecture}'{suggestion(architecture, known.modules)}")
     checker.raise_any()
