@@ -148,12 +148,13 @@ class RunProgress:
     def note_best(self, record: dict[str, Any], metric: str) -> bool:
         """Notes which weights of an epoch did better by ``metric``; tells whether it is the best epoch so far.
 
-        Of epochs whose metric is undefined (``None``) the last one is the best; one with a metric is better.
+        Of epochs whose metric is undefined (``None``), or 0, the last one is the best; one with a metric is better.
         """
         plain, *averaged = [UNDEFINED if value is None else value for value in evaluated(record, metric)]
         self.evaluated_weights = "ema" if averaged and averaged[0] >= plain else "model"
         value = max([plain, *averaged])
-        if value <= self.best_metric and not value == self.best_metric == UNDEFINED:
+        # Where nothing was measured or nothing was right so far, the last epoch has learnt most.
+        if value <= self.best_metric and not value == self.best_metric <= 0:
             return False
         self.best_metric, self.best_epoch = value, record["epoch"]
         return True
