@@ -92,7 +92,7 @@ def evaluate(
 
 def export(
     config: str | Path, overrides: Overrides = (), output: str | Path | None = None,
-    formats: Sequence[str] = ("paddle",), precisions: Sequence[str] = ("fp32",), max_drop: float | None = None,
+    formats: str | Sequence[str] = ("paddle",), precisions: Sequence[str] = ("fp32",), max_drop: float | None = None,
     calibration_images: int = 300, overwrite: bool = False,
 ) -> Description | DetectionDescription:  # fmt: skip
     """Exports ``Global.pretrained_model``; every file is reloaded and compared with the model.
@@ -116,6 +116,7 @@ def export(
     with session():
         from ppcls_ext.deploy.quantize import check_export, export_in_precisions
 
+        formats = [formats] if isinstance(formats, str) else formats
         check_export(formats, precisions, max_drop, calibration_images)
         from classification.config import load_config
 

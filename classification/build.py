@@ -74,7 +74,8 @@ def open_dataset(config: Config, settings: DataSettings, numbering: Sequence[Any
     try:
         return DATASETS[settings.dataset](**arguments)
     except DatasetError as error:
-        message = f"{error.message}; {NO_DATA_HINT}" if "does not exist" in error.message else error.message
+        hints = "does not exist" in error.message and config.pretraining is None
+        message = f"{error.message}; {NO_DATA_HINT}" if hints else error.message
         problem = config.document.problem(f"{settings.key}.dataset.{error.argument}", message)
         raise UnavailableDataError(problem, error.message) from error
 

@@ -72,7 +72,7 @@ def export(
     config: str | Path,
     overrides: Overrides = (),
     output: str | Path | None = None,
-    formats: Sequence[str] = ("paddle",),
+    formats: str | Sequence[str] = ("paddle",),
     precisions: Sequence[str] = ("fp32",),
     max_drop: float | None = None,
     calibration_images: int = 300,
@@ -90,6 +90,7 @@ def export(
     with session():
         from ppcls_ext.deploy.quantize import check_export, export_in_precisions
 
+        formats = [formats] if isinstance(formats, str) else formats
         check_export(formats, precisions, max_drop, calibration_images)
         from detection.configuration import load_config
 

@@ -50,6 +50,10 @@ def as_changes(overrides: Overrides) -> list[str]:
         return [overrides]
     if not isinstance(overrides, Mapping):
         return list(overrides)
+    # A section is changed key by key and not replaced.
+    nested = {key: value for key, value in overrides.items() if isinstance(value, Mapping) and value and "." not in key}
+    inner = {f"{key}.{name}": value for key, section in nested.items() for name, value in section.items()}
+    overrides = {key: value for key, value in overrides.items() if key not in nested} | inner
     # JSON is YAML; what it does not know is a number of NumPy or, like a path, a text.
     plain = {key: json.dumps(value, ensure_ascii=False, default=_plain) for key, value in overrides.items()}
     return [f"{key}={value}" for key, value in plain.items()]

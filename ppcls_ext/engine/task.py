@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # Stands for a metric that nothing was measured by, such as AP where no box is annotated; metrics are 0 or more.
 UNDEFINED = -1.0
 # Changes of the configuration that a resumed run lists.
-SHOWN_CHANGES = 6
+SHOWN_CHANGES = 20
 
 
 @dataclasses.dataclass(frozen=True)

@@ -204,9 +204,9 @@ class Trainer:
         number = progress.epoch + 1
         last = number == options.epochs
         means = progress.sums.over_ranks(self.environment.world_size).mean()
-        if evaluated := last or number % options.eval_interval == 0:
+        metrics = task.evaluate() if last or number % options.eval_interval == 0 else None
+        if metrics is not None:
             self._warn_of_unsettled_norms()
-        metrics = task.evaluate() if evaluated else None
         record = {"epoch": number, "lr": task.rate(progress.updates), "train": means, **(metrics or {})}
         best = metrics is not None and progress.note_best(record, task.metric)
         task.end_epoch()

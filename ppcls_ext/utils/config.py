@@ -91,6 +91,8 @@ def load_config_file(
         UserError: the file is missing, is no YAML, holds a key twice or is not a mapping; a change has no ``=``, names
             a list entry that does not exist, or goes below a scalar.
     """
+    if not isinstance(path, str | Path):
+        raise UserError(f"a configuration is the path of a YAML file, got {type(path).__name__}")
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: {missing_file_message(path)}")
@@ -124,7 +126,7 @@ def is_detection_config(path: str | Path) -> bool:
     """
     try:
         node = yaml.compose(read_text(path), Loader=yaml.SafeLoader)
-    except (OSError, TextError, yaml.YAMLError):
+    except (OSError, TextError, TypeError, yaml.YAMLError):
         return False
     keys = {str(key.value) for key, _value in node.value} if isinstance(node, yaml.MappingNode) else set()
     return bool(keys & {"architecture", "_BASE_"}) and "Arch" not in keys

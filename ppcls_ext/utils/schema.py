@@ -79,7 +79,8 @@ def explain(error: ValidationError, values: Mapping[str, Any], allowed: Iterable
             found[key] = f"{found[key]} or {wanted}" if key in found else wanted
             lines = [line for line in lines if line[0] != key or not key]
             lines.append((key, f"must be {found[key]}, {got}"))
-    return lines
+    # A misspelt key is the cause of a missing one.
+    return sorted(lines, key=lambda line: line[1].startswith("missing"))
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

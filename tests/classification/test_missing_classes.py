@@ -40,7 +40,8 @@ def test_a_validation_folder_without_a_class_takes_names_and_numbers_from_traini
     logging.getLogger("classification").propagate = True
     with caplog.at_level(logging.WARNING):
         report = train_config(config)
-    (line,) = [message for message in caplog.messages if "class_1" in message]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    (line,) = [message for message in warnings if "class_1" in message]
     assert line.startswith("DataLoader.Eval.dataset: no image of 1 of the 3 classes (class_1)")
     assert report["class_names"] == ["class_0", "class_1", "class_2"]
     assert build_evaluation_dataset(config).labels.tolist() == [0] * 4 + [2] * 4

@@ -69,7 +69,7 @@ def test_a_run_with_all_of_it_resumes_to_the_same_bits_and_says_what_it_does(
     rates = "stem 0.164, stage 1 0.205, stage 2 0.256, stage 3 0.32, stage 4 0.4, what follows 1"
     assert f"learning rates, times: {rates}" in caplog.text
     lines = ("epoch 1: stem and stage 1 (1,040 parameters) frozen to the end of epoch 1", "epoch 2: stem and stage 1 (")
-    assert [line in caplog.text for line in lines] == [last != "epoch_0001"] * 2
+    assert [line in caplog.text for line in lines] == [last != "epoch_0001", True]
 
 
 def test_another_sampling_inside_an_epoch_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_the_configuration_of_own_data(tmp_path: Path, monkeypatch: pytest.Monke
 def test_another_size_than_that_of_the_training_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = load_config(ROW, ["image_size=320"])
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    caplog.clear()
     config.as_trained(tmp_path / "model.pdparams")
     assert not caplog.text
     load_config(ROW).as_trained(tmp_path / "model.pdparams")
