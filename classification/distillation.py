@@ -69,7 +69,8 @@ def find_teacher(config: Config) -> TeacherFiles | None:
     if isinstance(arch, OnnxTeacherSettings):
         file = meant_path(arch.onnx)
         if not file.is_file():
-            raise refuse("onnx", f"{arch.onnx} {'is a folder' if file.is_dir() else 'does not exist'}; docs/pretraining.md says how to make a file")
+            reason = "is a folder" if file.is_dir() else "does not exist"
+            raise refuse("onnx", f"{arch.onnx} {reason}; docs/pretraining.md says how to make a file")
         return TeacherFiles(arch, file, sha256_of(file), None)
     try:
         file = find_weights(str(arch.pretrained))
