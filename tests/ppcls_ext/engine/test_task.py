@@ -63,6 +63,9 @@ def test_of_epochs_without_a_metric_the_last_is_the_best(averaged):
     # A figure is better than none, and stays so.
     assert [note(3, None), note(4, 0.0), note(5, None), note(6, 0.1)] == [True, True, False, True]
     assert progress.best_epoch == 6
+    # Where nothing was right yet, the later epoch has learnt more.
+    progress = RunProgress()
+    assert [note(1, 0.0), note(2, 0.0), note(3, 0.2), note(4, 0.2)] == [True, True, True, False]
 
 
 def test_json_round_trip_keeps_every_bit():
