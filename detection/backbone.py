@@ -99,7 +99,10 @@ class EConvNeXt(econvnext.EConvNeXt):
             for index in (self.return_idx if norm_output else ())
         )
         if pretrained:
-            load_backbone_weights(self, pretrained)
+            try:
+                load_backbone_weights(self, pretrained)
+            except UserError as error:
+                raise UserError(f"{type(self).__name__}.pretrained: {error}") from error
         for layer in self._frozen_layers():
             for parameter in layer.parameters():
                 parameter.trainable = False
