@@ -25,6 +25,7 @@ from ppcls_ext.preprocess.operators import NormalizeImage
 from ppcls_ext.utils.display import Display
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_folder, sha256_of, write_json
+from ppcls_ext.utils.names import meant_path
 
 logger = logging.getLogger(__name__)
 # Logits ``[N, class_num]`` or None, and what is compared with the student's stages, ``[N, C_i, H_i, W_i]`` each.
@@ -55,7 +56,7 @@ class OnnxTeacher(nn.Layer):
         assert distillation is not None and config.train is not None
         self._refuse = lambda key, message: UserError(config.document.problem(f"{TEACHER}.{key}", message))
         self.settings = settings
-        self._session = self._open(Path(settings.onnx))
+        self._session = self._open(meant_path(settings.onnx))
         self._names = [settings.logits] if settings.logits and distillation.weight > 0 else []
         self._with_logits = bool(self._names)
         features_key = f"{DISTILLATION}.features.outputs"

@@ -6,12 +6,12 @@ The keys are PaddleClas's; those marked "ours" may stand only under ``Global``, 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ppcls_ext.engine.shared_keys import SharedKeys
+from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.schema import Count, CountOrZero, NotNegative, Number, Positive, Section, Share
 
 STAGES = 4
@@ -179,7 +179,7 @@ class OnnxTeacherSettings(Section):
     @property
     def name(self) -> str:
         """The file's name."""
-        return Path(self.onnx).name
+        return meant_path(self.onnx).name
 
 
 class PretrainingSettings(Section):

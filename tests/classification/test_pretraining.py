@@ -174,7 +174,8 @@ def test_any_onnx_file_teaches(onnx_teacher, frames, tmp_path):
         config["Distillation"] = {"teacher": teacher, "weight": 0.0, "features": features, **changes}
         return pretrain(tmp_path, config, None, *(["Arch.class_num=5"] if changes.get("weight") else []))
 
-    report = run(teacher={"logits": "logits"}, weight=0.5)
+    # A path with back slashes, as Windows writes it, is understood.
+    report = run(teacher={"onnx": str(onnx_teacher).replace("/", "\\"), "logits": "logits"}, weight=0.5)
     assert set(report["history"][0]["train"]) >= {"loss_distillation", "loss_features"}
     assert report["teacher"]["name"] == "teacher.onnx" and len(report["teacher"]["sha256"]) == 64
     shutil.rmtree(tmp_path / "run")
