@@ -47,7 +47,7 @@ def detection_source(arguments: argparse.Namespace) -> None:
         return {name: given[name] for name in names if name in given}
 
     common = among("source", "output", "classes", "overwrite", "images", "split_files", "val_fraction", "seed",
-                   "rename", "drop")  # fmt: skip
+                   "subsets", "rename", "drop")  # fmt: skip
     prepare_source(
         arguments.command, Options(**common, reading=BoxReading.among(given)), projection=projection_of(arguments),
         **among("annotations", "form", "include_unlabelled"),
@@ -200,6 +200,8 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         add("--split-files", nargs=2, type=Path, metavar=("TRAIN", "VAL"), help=words)
         add("--val-fraction", type=float, metavar="F", help="share of validation in a seeded split (0.2)")
         add("--seed", type=int, default=0, help="chooses the seeded split (0)")
+        words = "also write annotations/train_PERCENT.json: so much of the training part, whole scenes, each in the next"
+        add("--subsets", nargs="+", type=int, default=[], metavar="PERCENT", help=words)
     if name == "sonar":
         words = "put frames without an annotation file into annotations/test.json (else they are left out and listed)"
         add("--include-unlabelled", action="store_true", help=words)

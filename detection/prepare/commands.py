@@ -20,7 +20,15 @@ from detection.geometry import OVERHANG, UNSAID, BoxReading, place_boxes
 from detection.prepare.formats import FORMATS, change_classes, find_format, read_format
 from detection.prepare.projection import Projection, project_frames
 from detection.prepare.readers import find_file, read_coco_folder, read_voc_folder, voc_lists
-from detection.prepare.split import Parts, alike_across, look_of, split_by_lists, split_by_seed, split_by_source
+from detection.prepare.split import (
+    Parts,
+    alike_across,
+    look_of,
+    nested_subsets,
+    split_by_lists,
+    split_by_seed,
+    split_by_source,
+)
 from detection.prepare.write import lines_of, write_output
 from ppcls_ext.preprocess.decode import ImageError, decode_image
 from ppcls_ext.preprocess.depth import own_range
@@ -54,6 +62,7 @@ class Options:
     split_files: Sequence[Path] | None = None
     val_fraction: float | None = None
     seed: int = 0
+    subsets: Sequence[int] = ()
     reading: BoxReading = UNSAID
     rename: Sequence[str] = ()
     drop: Sequence[str] = ()
@@ -72,6 +81,8 @@ class Options:
             raise UserError(f"--val-fraction must be above 0 and below 1, got {self.val_fraction:g}")
         if self.val_fraction is not None and self.split_files is not None:
             raise UserError("--split-files and --val-fraction exclude each other")
+        if wrong := [percent for percent in self.subsets if not 0 < percent < 100]:
+            raise UserError(f"--subsets takes percentages from 1 to 99, got {wrong[0]}")
         if names := self.reading.contradiction():
             raise UserError(" and ".join(f"--{name.replace('_', '-')}" for name in names) + " exclude each other")
         lists: Sequence[Path] = list((self.lists() or {}).values())
@@ -202,13 +213,14 @@ def prepare_source(
     if unlabelled:
         parts["test"] = parts.get("test", []) + clean_frames(unlabelled, classes, ledger)
 
+    subsets = nested_subsets(parts["train"], len(classes), set(options.subsets), options.seed)
     _note_alike(parts, ledger)
     with contextlib.ExitStack() as stack:
         if projection:
             options.output.parent.mkdir(parents=True, exist_ok=True)
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix=".fans-", dir=options.output.parent))
             project_frames([frame for part in parts.values() for frame in part], projection, Path(scratch), ledger)
-        report = write_output(options.output, source.name, parts, classes, split, ledger, options.images)
+        report = write_output(options.output, source.name, parts, subsets, classes, split, ledger, options.images)
     for line in lines_of(report):
         logger.info(line)
     ways = {"link": "linked", "copy": "copied"}

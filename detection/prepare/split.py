@@ -8,7 +8,7 @@ measured figures stand on.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -110,13 +110,10 @@ def split_by_seed(frames: Sequence[Frame], classes: int, fraction: float, seed: 
     Raises:
         UserError: all frames look the same.
     """
-    groups, threshold = group_frames(np.stack([frame.look for frame in frames]), _tiles_of_one_picture(frames))
-    number = int(groups.max()) + 1
+    groups, threshold, counts = _scenes(frames, classes)
+    number = len(counts)
     if number < 2:
         raise UserError(f"all {len(frames)} frames look nearly the same, so they cannot be split; give --split-files")
-    counts = np.zeros((number, 1 + classes), dtype=np.int64)
-    for frame, group in zip(frames, groups.tolist(), strict=True):
-        np.add.at(counts[group], [0, *(1 + box.category for box in frame.boxes)], 1)
     chosen = choose_validation(counts, fraction, seed)[groups]
     parts: Parts = {"train": [], "val": []}
     for frame, validation in zip(frames, chosen.tolist(), strict=True):
@@ -131,6 +128,43 @@ def split_by_seed(frames: Sequence[Frame], classes: int, fraction: float, seed: 
         "group_of": {frame.name: group for frame, group in zip(frames, groups.tolist(), strict=True)},
     }
     return parts, method
+
+
+def nested_subsets(frames: Sequence[Frame], classes: int, percents: Collection[int], seed: int) -> Parts:
+    """Chooses whole groups of near-identical frames so that each subset holds about its percentage of the frames and of
+    each class, and lies within the next larger one: what fewer labels are worth is measured on such subsets.
+
+    Returns:
+        ``train_P`` for each percentage ``P``, the smallest first.
+
+    Raises:
+        UserError: the frames come in fewer groups than there are subsets to tell apart.
+    """
+    subsets: Parts = {}
+    if not percents:
+        return subsets
+    groups, _, counts = _scenes(frames, classes)
+    chosen, share = np.zeros(len(counts), dtype=bool), 0
+    # The smallest first: it is the one that can hardly hold every class.
+    for percent in sorted(percents):
+        rest = np.flatnonzero(~chosen)
+        if len(rest) < 2:
+            raise UserError(f"--subsets {percent}: {len(counts)} groups of frames that look alike are too few for it")
+        chosen[rest[choose_validation(counts[rest], (percent - share) / (100 - share), seed)]] = True
+        share = percent
+        kept = chosen[groups].tolist()
+        subsets[f"train_{percent}"] = [frame for frame, keep in zip(frames, kept, strict=True) if keep]
+    return subsets
+
+
+def _scenes(frames: Sequence[Frame], classes: int) -> tuple[np.ndarray, float, np.ndarray]:
+    """Returns the group of each frame ``[N]``, the correlation that counts as alike, and the frames and boxes of each
+    class in each group ``[G, 1 + K]``."""
+    groups, threshold = group_frames(np.stack([frame.look for frame in frames]), _tiles_of_one_picture(frames))
+    counts = np.zeros((int(groups.max()) + 1, 1 + classes), dtype=np.int64)
+    for frame, group in zip(frames, groups.tolist(), strict=True):
+        np.add.at(counts[group], [0, *(1 + box.category for box in frame.boxes)], 1)
+    return groups, threshold, counts
 
 
 # Groups of frames that look nearly the same

@@ -53,8 +53,9 @@ def place_image(source: Path, target: Path, mode: str) -> str:
     return "copy"
 
 
-def write_annotations(folder: Path, parts: Parts, classes: Sequence[str]) -> None:
-    """Writes ``annotations/PART.json`` of each part, with ids that count on from part to part, and ``classes.txt``."""
+def write_annotations(folder: Path, parts: Parts, classes: Sequence[str], subsets: Parts | None = None) -> None:
+    """Writes ``annotations/PART.json`` of each part, with ids that count on from part to part, those of ``subsets`` of
+    the training part, with its ids, and ``classes.txt``."""
     (folder / "annotations").mkdir()
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
     image_id = box_id = 0
@@ -78,6 +79,12 @@ def write_annotations(folder: Path, parts: Parts, classes: Sequence[str]) -> Non
                 annotations.append({**box.extra, **entry})
         coco = {"images": images, "annotations": annotations, "categories": categories}
         write_json(folder / "annotations" / f"{part}.json", coco)
+        for name, members in (subsets or {}).items() if part == "train" else ():
+            files = {frame.target for frame in members}
+            kept = [image for image in images if image["file_name"] in files]
+            ids = {image["id"] for image in kept}
+            boxes = [box for box in annotations if box["image_id"] in ids]
+            write_json(folder / "annotations" / f"{name}.json", {**coco, "images": kept, "annotations": boxes})
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
     write_text(folder / PREPARED, "written by tools/prepare_data.py\n")
 
@@ -94,11 +101,13 @@ def part_summary(frames: Sequence[Frame], classes: Sequence[str]) -> dict[str, A
 
 
 def write_output(
-    output: Path, source: str, parts: Parts, classes: Sequence[str], split: dict[str, Any], ledger: Ledger, mode: str
-) -> dict[str, Any]:
+    output: Path, source: str, parts: Parts, subsets: Parts, classes: Sequence[str], split: dict[str, Any],
+    ledger: Ledger, mode: str,
+) -> dict[str, Any]:  # fmt: skip
     """Writes the data set in one step and returns the content of ``report.json``; frames get their ``target``.
 
-    ``split`` tells how the parts were made, for ``split.json`` and, without long lists, for the report.
+    ``split`` tells how the parts were made, for ``split.json`` and, without long lists, for the report; ``subsets`` are
+    some of the frames of the part ``train``.
     """
     everything = [frame for frames in parts.values() for frame in frames]
     name_images(everything, ledger)
@@ -113,7 +122,7 @@ def write_output(
         "boxes": dict(ledger.boxes),
         "box_forms": dict(ledger.forms),
         "respelled_classes": respelled,
-        "parts": {part: part_summary(frames, classes) for part, frames in parts.items()},
+        "parts": {part: part_summary(frames, classes) for part, frames in {**parts, **subsets}.items()},
         "findings": {action: ledger.kinds(action) for action in ("repaired", "rejected", "noted")},
         "entries": ledger.entries,
         "split": {key: value for key, value in split.items() if key != "group_of"},
@@ -125,7 +134,7 @@ def write_output(
         targets = [os.fsdecode(frame.target.encode("utf-8", "surrogateescape")) for frame in everything]
         pairs = zip(everything, targets, strict=True)
         placed = Counter(place_image(frame.image, folder / "images" / target, mode) for frame, target in pairs)
-        write_annotations(folder, parts, classes)
+        write_annotations(folder, parts, classes, subsets)
         write_json(folder / "split.json", {**split, "parts": names})
         (folder / "split").mkdir()
         for part, members in names.items():
@@ -151,9 +160,9 @@ def lines_of(report: dict[str, Any]) -> Iterator[str]:
     table = [(label, [part[key] for part in parts.values()]) for label, key in rows]
     table += [(name, [part["boxes_by_class"][name] for part in parts.values()]) for name in report["classes"]]
     width = max(len(label) for label, _ in table)
-    yield f"{'':{width}} " + " ".join(f"{part:>7}" for part in parts)
+    yield f"{'':{width}} " + " ".join(f"{part:>8}" for part in parts)
     for label, numbers in table:
-        yield f"{label:{width}} " + " ".join(f"{number:7d}" for number in numbers)
+        yield f"{label:{width}} " + " ".join(f"{number:8d}" for number in numbers)
     for action, kinds in report["findings"].items():
         for kind, count in kinds.items():
             yield f"{action} {kind}: {count}"

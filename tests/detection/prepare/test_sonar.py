@@ -259,6 +259,25 @@ def test_images_are_linked_or_copied(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert prepared(raw, "--overwrite").report["placed"] == {"copy": 6}
 
 
+def test_nested_subsets_of_the_training_frames(tmp_path: Path) -> None:
+    """Whole scenes, each subset within the next; the validation frames and the ids are those of the whole set."""
+    raw = sound_folder(tmp_path / "raw", count=20)
+    for number in range(20):  # scenes of two equal frames
+        write_image(raw / "Images" / f"frame_{number}.png", seed=number // 2)
+    plain = prepared(raw).parts
+    result = prepared(raw, "--subsets", "60", "30", "--overwrite")
+    train, some, few = (result.parts.pop(part) for part in ("train", "train_60", "train_30"))
+    assert [train, result.parts.pop("val")] == [plain["train"], plain["val"]]
+    assert not result.parts
+    for smaller, larger, frames in ((few, some, 4), (some, train, 10)):
+        assert len(smaller["images"]) == frames
+        assert all(image in larger["images"] for image in smaller["images"])
+        assert all(box in larger["annotations"] for box in smaller["annotations"])
+        numbers = {int(image["file_name"][6:-4]) // 2 for image in smaller["images"]}
+        assert len(numbers) == frames / 2
+        assert {box["image_id"] for box in smaller["annotations"]} == {image["id"] for image in smaller["images"]}
+
+
 def test_only_a_prepared_folder_is_replaced_and_only_when_asked(tmp_path: Path) -> None:
     raw = sound_folder(tmp_path / "raw")
     (tmp_path / "prepared").mkdir()
@@ -294,6 +313,8 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         (("--val-fraction", "0"), "--val-fraction must be above 0 and below 1, got 0"),
         (("--output", "raw/prepared"), "lies in .*raw, where everything is read"),
         (("--seed", "-1"), "--seed must not be negative"),
+        (("--subsets", "10", "100"), "--subsets takes percentages from 1 to 99, got 100"),
+        (("--subsets", "10", "20", "40", "60", "80"), "--subsets 80: 4 groups of frames .* too few"),
         (("--split-files", "a.txt", "b.txt"), "--split-files a.txt: no such file"),
         (("--split-files", "a.txt", "b.txt", "--val-fraction", "0.3"), "exclude each other"),
         (
