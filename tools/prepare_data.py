@@ -200,7 +200,7 @@ def add_detection_arguments(parser: argparse.ArgumentParser, name: str, classes:
         add("--split-files", nargs=2, type=Path, metavar=("TRAIN", "VAL"), help=words)
         add("--val-fraction", type=float, metavar="F", help="share of validation in a seeded split (0.2)")
         add("--seed", type=int, default=0, help="chooses the seeded split (0)")
-        words = "also write annotations/train_PERCENT.json: so much of the training part, whole scenes, each in the next"
+        words = "also write annotations/train_PERCENT.json: so much of the training part, in whole scenes, nested"
         add("--subsets", nargs="+", type=int, default=[], metavar="PERCENT", help=words)
     if name == "sonar":
         words = "put frames without an annotation file into annotations/test.json (else they are left out and listed)"

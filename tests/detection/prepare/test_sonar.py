@@ -314,7 +314,7 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         (("--output", "raw/prepared"), "lies in .*raw, where everything is read"),
         (("--seed", "-1"), "--seed must not be negative"),
         (("--subsets", "10", "100"), "--subsets takes percentages from 1 to 99, got 100"),
-        (("--subsets", "10", "20", "40", "60", "80"), "--subsets 80: 4 groups of frames .* too few"),
+        (("--subsets", "10", "20", "40", "60", "80", "90"), "--subsets [89]0: 5 groups of frames .* too few"),
         (("--split-files", "a.txt", "b.txt"), "--split-files a.txt: no such file"),
         (("--split-files", "a.txt", "b.txt", "--val-fraction", "0.3"), "exclude each other"),
         (
