@@ -113,12 +113,12 @@ def test_configuration_and_weights_rebuild_the_pruned_detector_and_fine_tune_it_
     assert (best / "model.pdparams").is_file()
 
 
-@pytest.mark.parametrize("written", ["EConvNeXt", None, "inside"])
+@pytest.mark.parametrize("written", [None, "inside"])
 def test_a_backbone_section_is_found_or_made(tmp_path: Path, written: str | None) -> None:
     config = load_config(tiny_config(tmp_path))
     given = {"arch": "mini", "pretrained": "some"}
     config.data["PPYOLOE"]["backbone"] = {"name": "EConvNeXt", **given} if written == "inside" else "EConvNeXt"
-    config.data["EConvNeXt"] = given if written == "EConvNeXt" else None
+    config.data["EConvNeXt"] = None
     request = PruningRequest(tmp_path / "new", (0.3,), epochs=7, learning_rate=0.5)
     data = PrunableDetector(TrainedDetector(config, None, None), ALONE).tuning_data(request)
     section = data["PPYOLOE"]["backbone"] if written == "inside" else data["EConvNeXt"]
@@ -200,9 +200,6 @@ def test_what_annotations_lack_is_told_before_any_work(config: DetectionConfig, 
     annotations.write_text(json.dumps({"images": []}))
     with pytest.raises(UserError, match="val.json: lists no image"):
         image_files(files, annotations)
-    annotations.write_text('{"images": {"id": 1}}')
-    with pytest.raises(UserError, match="val.json: is no COCO annotation file: it has no list of images"):
-        evaluation_of(config)
     annotations.unlink()
     with pytest.raises(UserError, match="tiny.yml: int8 needs EvalDataset: .*val.json does not exist"):
         evaluation_of(config)

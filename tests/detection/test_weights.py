@@ -14,8 +14,6 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
 from tests.support.detectors import CLASSES, draw_frames, make_lively, make_yolov10_lively, tiny_config, yolov10_config
 
-EXTERNAL = {"backbone": "EConvNeXt", "neck": "CustomCSPPAN", "yolo_head": "PPYOLOEHead", "post_process": None}
-
 
 @pytest.fixture(scope="module")
 def arrays(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
@@ -75,7 +73,6 @@ def test_class_names_of_the_annotations(weights: Path, tmp_path: Path) -> None:
     [
         ({"num_classes": 5}, "the file is of a detector for 3 classes, num_classes is 5"),
         ({"width_mult": 0.5}, "the channels differ: depth_mult, width_mult"),
-        ({"PPYOLOE": EXTERNAL, "EConvNeXt": {"arch": "mini"}}, "another architecture than PPYOLOE with EConvNeXt mini"),
         (
             {"CSPResNet": {"layers": [1, 1, 1, 1], "return_idx": [1, 2, 3], "use_large_stem": False}},
             "the backbone is another one than CSPResNet",
@@ -200,17 +197,9 @@ def refusal(config: Path, weights: Path) -> str:
     return text
 
 
-def test_its_own(model: Any, yolov10_weights: Path, tmp_path: Path) -> None:
-    trained = load_as(yolov10_config(tmp_path), yolov10_weights)
-    assert trained.name == "YOLOv10 with YOLOv10Backbone N"
-    state = trained.model.state_dict()
-    assert all((state[name].numpy() == value.numpy()).all() for name, value in model.state_dict().items())
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 5}, "the file is of a detector for 3 classes, num_classes is 5. "),
         # So many classes also make the layers before the last ones wider.
         ({"num_classes": 80}, "the file is of a detector for 3 classes, num_classes is 80. "),
         ({"scale": "S"}, "the file is of scale N, the configuration of scale S. "),
@@ -240,15 +229,6 @@ def test_those_of_another_architecture(yolov10_weights: Path, tmp_path: Path) ->
     start = load_config(config, [f"pretrain_weights={tmp_path / 'ppyoloe.pdparams'}"])
     with pytest.raises(UserError, match=rf"^pretrain_weights: .*ppyoloe\.pdparams does not fit .*: {message}"):
         load_start(start, build_model(start))
-
-
-def test_merged_ones(model: Any, tmp_path: Path) -> None:
-    from detection.exporting import Deployed
-
-    merged = Deployed(model, final=True, fused=True).network
-    write_weights(tmp_path / "merged.pdparams", merged.state_dict())
-    message = "its branches were merged for deployment; use the weights as they were trained"
-    assert message in refusal(yolov10_config(tmp_path), tmp_path / "merged.pdparams")
 
 
 def test_those_of_a_classifier_go_into_the_backbone_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -32,32 +32,13 @@ MINI = ["--model", "EConvNeXt_mini"]
     ("tool", "arguments", "message"),
     [
         ("benchmark.py", ["models", "--model", "EConvNeXt_minni"], "error: --model EConvNeXt_minni: unknown model"),
-        ("benchmark.py", ["models", "--batch", "1", "0"], "error: --batch must be at least 1, got 0"),
-        ("benchmark.py", ["startup", "--output", "bench.json"], "error: --output bench.json: must end in .md"),
         ("benchmark.py", ["operators"], "error: operators: name models or exports with --model NAME|DIR ..."),
-        ("benchmark.py", ["detection", "--model", "x", "--threads", "1", "2"], "--threads takes one number, got 2"),
-        ("benchmark.py", ["detection-data"], "error: detection-data: name a detection configuration with -c"),
         ("compare_runs.py", ["."], "not the folder of a run"),
         ("count.py", [*MINI, "-o", "nrom=1"], "unknown argument 'nrom' (did you mean 'norm'?)"),
-        ("count.py", ["--model", "ResNet50", "--phi", "1"], "ResNet50: cannot be scaled, it takes no depth_multiplier"),
-        ("count.py", [*MINI, "--phi", "1", "-o", "width_multiplier=2"], "-o width_multiplier: the scaling"),
         ("count.py", [*MINI, "--phi", "50"], "phi 50: depth: must be from 0.01 to 16, got 9100"),
-        ("count.py", ["--path", "-o", "csp=true"], "-o csp: is what the path itself changes"),
-        ("count.py", ["--path", "--phi", "1"], "scaling needs --model NAME"),
-        ("profile_model.py", ["--model", "EConvNeXt_mni"], "unknown model 'EConvNeXt_mni'; did you mean EConv"),
         ("profile_model.py", [*MINI, "-o", "clas_num=3"], "unknown argument 'clas_num' (did you mean 'class_num'?)"),
-        ("profile_model.py", [*MINI, "-o", "class_num"], "-o class_num: must have the form ARGUMENT=VALUE"),
-        ("profile_model.py", [*MINI, "--size", "0"], "--size must be one or two positive numbers, got 0"),
-        ("profile_model.py", [*MINI, "--batch", "0"], "--batch must be at least 1, got 0"),
-        ("profile_model.py", [*MINI, "--output", "page.html"], "--output must end in .md, got page.html"),
         ("profile_model.py", ["-c", "none.yaml"], "none.yaml"),
-        ("profile_model.py", ["-c", "a.yaml", *MINI, "-o", "class_num=3"], "-o goes with --model (arguments) or with"),
-        ("profile_model.py", [], "name networks with --model NAME ... or with -c CONFIG ..."),
         ("model_card.py", [], "name what the card is of: --model NAME, --run FOLDER"),
-        ("model_card.py", ["--all"], "--all goes with --output FILE.md and nothing else"),
-        ("model_card.py", ["--run", "run", "-c", "x.yaml"], "-c goes without --run"),
-        ("model_card.py", [*MINI, "-o", "class_num=3"], "-o goes with -c"),
-        ("model_card.py", ["--run", "run", "--output", "card.html"], "--output must end in .md, got card.html"),
         ("serve.py", ["nowhere"], "error: nowhere: not an export folder"),
         ("serve.py", ["nowhere", "--host", "no.such.host.invalid"], "error: --host no.such.host.invalid: unknown"),
     ],
@@ -70,13 +51,12 @@ def test_mistakes_are_one_line_before_any_work(tmp_path: Path, tool: str, argume
 # --- benchmark.py
 
 
-@pytest.mark.parametrize(("part", "line"), [("startup", "| train.py --help |"), ("coco", "| pycocotools |")])
-def test_a_part_of_the_benchmark_writes_markdown_and_json(tmp_path: Path, part: str, line: str) -> None:
+def test_a_part_of_the_benchmark_writes_markdown_and_json(tmp_path: Path) -> None:
     options = ("--rounds", "1", "--detections", "400", "--output", "results/bench.md")
-    printed = output_of("benchmark.py", part, *options, folder=tmp_path)
+    printed = output_of("benchmark.py", "coco", *options, folder=tmp_path)
     page = (tmp_path / "results" / "bench.md").read_text()
-    assert line in page and page.strip() in printed
-    assert json.loads((tmp_path / "results" / "bench.json").read_text())[part]["seconds"]
+    assert "| pycocotools |" in page and page.strip() in printed
+    assert json.loads((tmp_path / "results" / "bench.json").read_text())["coco"]["seconds"]
 
 
 @pytest.mark.slow
