@@ -129,17 +129,6 @@ def test_photos_that_exif_turns(frames: Frames, tmp_path: Path) -> None:
     assert not {"box_geometry", "wrong_size"} & kinds_of(file, *changes).keys()
 
 
-def test_a_person_who_insists_is_believed(frames: Frames, tmp_path: Path) -> None:
-    write_boxes(frames, "train", CORNERS)
-    config = load_config(run_config(tmp_path, frames), ["TrainDataset.boxes=as-written"])
-    check_annotations(config)
-    with workspace(config):
-        dataset = training_loader(config, open_environment(config)).read_batch.dataset
-    assert {tuple(box) for record in dataset.roidbs for box in record["gt_bbox"].tolist()} == {
-        (10, 8, 50, 40), (50, 40, WIDTH, HEIGHT),
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -75,45 +75,6 @@ def test_boxes_written_otherwise_than_their_form_says(own: str, true: str) -> No
         assert doubt_about(boxes, SIZES, BoxReading(boxes="as-written")) is None
 
 
-@pytest.mark.parametrize(("own", "true"), [("xywh", "xywh"), ("xyxy", "cxcywh")])
-def test_fractions_of_the_picture(own: str, true: str) -> None:
-    fractions = CORNERS / np.tile(SIZES.shown[ROWS], 2)
-    boxes = boxes_of(written(fractions, true), own, ROWS)
-    doubt = doubt_about(boxes, SIZES)
-    assert "100 of 100 boxes hold no number above 1" in doubt and "--normalised reads" in doubt
-    assert (f"--boxes {true}" in doubt) == (own != true)
-    reading = BoxReading(boxes=true, normalised=True)
-    assert doubt_about(boxes, SIZES, reading) is None
-    np.testing.assert_allclose(corners_of(boxes, SIZES, reading), CORNERS)
-    # What the file's form says is still to be asked where only the unit was said.
-    assert (doubt_about(boxes, SIZES, BoxReading(normalised=True)) is None) == (own == true)
-
-
-@pytest.mark.parametrize(("own", "factor"), [("xyxy", 0.5), ("xywh", (2, 3))])
-def test_copies_of_another_size(own: str, factor: float | tuple[float, float]) -> None:
-    """All by one factor, or stretched."""
-    scale = np.broadcast_to(factor, 2)
-    pictures = pictures_of(*map(tuple, SIZES.shown), stated=[tuple(size * scale) for size in SIZES.shown])
-    boxes = boxes_of(written(CORNERS * np.tile(scale, 2), own), own, ROWS)
-    doubt = doubt_about(boxes, pictures)
-    assert "sizes stated for 20 of 20 pictures are not theirs" in doubt
-    assert "--scale-boxes if the boxes belong to the stated sizes (100 of 100 fit), --no-scale-boxes if" in doubt
-    np.testing.assert_allclose(corners_of(boxes, pictures, BoxReading(scale_boxes=True)), CORNERS)
-    assert doubt_about(boxes, pictures, BoxReading(scale_boxes=True)) is None
-    assert doubt_about(boxes, pictures, BoxReading(scale_boxes=False)) is None
-    # Boxes that were scaled, of which only the stated size was forgotten.
-    doubt = doubt_about(boxes_of(written(CORNERS, own), own, ROWS), pictures)
-    assert ("(100 of 100 fit), --scale-boxes if" in doubt) and doubt.index("--no-scale") < doubt.index("--scale")
-
-
-def test_boxes_of_larger_pictures_than_stated() -> None:
-    boxes = boxes_of(written(3 * CORNERS, "xywh"), "xywh", ROWS)
-    doubt = doubt_about(boxes, SIZES)
-    assert "no other reading fits: pixels of another resolution" in doubt and "--scale-by 0.3" in doubt
-    np.testing.assert_allclose(corners_of(boxes, SIZES, BoxReading(scale_by=1 / 3)), CORNERS)
-    assert doubt_about(boxes, SIZES, BoxReading(scale_by=1 / 3)) is None
-
-
 def picture_with_an_object(path: Path, orientation: int) -> Path:
     """Stores 96 x 64 pixels with a bright object 4 to 34 wide and 8 to 40 high, held as EXIF's number says."""
     pixels = np.zeros((64, 96, 3), np.uint8)
@@ -144,34 +105,6 @@ def test_boxes_are_turned_as_the_decoder_turns_the_picture(tmp_path: Path, orien
     ):
         found = corners_of(boxes_of(np.array([numbers]), "xywh", np.array([0])), pictures, reading)
         np.testing.assert_allclose(found, [bounds(path)], atol=1e-9)
-
-
-def turned_pictures(count: int, turned: int, told: bool = True, honest: bool = False) -> Pictures:
-    """``count`` pictures, stored as 640 x 480, of which EXIF data turn the first ones."""
-    quarter = np.arange(count) < turned
-    stored = np.tile([640, 480], (count, 1))
-    shown = np.where(quarter[:, None], stored[:, ::-1], stored)
-    return Pictures(shown, np.where(quarter, 6, 1), (shown if honest else stored) * int(told))
-
-
-def test_sizes_of_the_stored_picture_are_found_even_on_few_pictures() -> None:
-    for turned in (1, 3, 20):
-        pictures = turned_pictures(20, turned)
-        boxes = boxes_of(written(random_corners(ROWS, pictures.stored), "xyxy"), "xyxy", ROWS)
-        doubt = doubt_about(boxes, pictures)
-        assert f"EXIF data turn {turned} of 20 pictures by a quarter, and the sizes stated for {turned} of" in doubt
-        assert f"--turn-boxes if the boxes belong to the stored pictures ({5 * turned} of {5 * turned} fit)" in doubt
-        assert doubt_about(boxes, pictures, BoxReading(turn_boxes=True)) is None
-        # A person who knows that they belong to the upright pictures is believed, if they fit there.
-        upright = boxes_of(written(random_corners(ROWS, pictures.shown), "xyxy"), "xyxy", ROWS)
-        assert "--turn-boxes if" in doubt_about(upright, pictures)
-        assert doubt_about(upright, pictures, BoxReading(turn_boxes=False)) is None
-    # Without stated sizes, boxes tell; a tool that turns pictures as we do states what we see.
-    silent = turned_pictures(20, 20, told=False)
-    boxes = boxes_of(written(random_corners(ROWS, silent.stored), "xyxy"), "xyxy", ROWS)
-    assert "boxes fit the stored pictures only: --turn-boxes" in doubt_about(boxes, silent)
-    honest = turned_pictures(20, 8, honest=True)
-    assert doubt_about(boxes_of(written(random_corners(ROWS, honest.shown), "xywh"), "xywh", ROWS), honest) is None
 
 
 def test_fractions_in_a_part_of_the_pictures() -> None:

@@ -84,17 +84,6 @@ def test_mosaics_show_parts_of_all_four_and_of_no_fifth_picture():
     assert (counts[:4] > 10).all() and counts[4] == 0
 
 
-def test_probability_of_moving_and_of_mosaics():
-    moved = [
-        not np.array_equal(apply("RandomPerspective", {"prob": 0.25}, coloured_sample(0, 16, 16, []), seed)["image"],
-                           coloured_sample(0, 16, 16, [])["image"])
-        for seed in range(200)
-    ]  # fmt: skip
-    assert 25 <= sum(moved) <= 80
-    never = apply("MosaicPerspective", {"target_size": 160, "prob": 0.0}, four())
-    assert np.array_equal(never["image"], apply("MosaicPerspective", {"target_size": 160}, four()[0])["image"])
-
-
 def test_one_sample_is_letterboxed_and_not_moved():
     sample = apply("MosaicPerspective", {"target_size": [128, 128], **WILD}, four()[1])
     assert sample["image"].shape == (128, 128, 3)

@@ -262,15 +262,6 @@ def test_the_size_that_a_picture_has_counts(tmp_path: Path) -> None:
     assert checked.boxes["Train"].boxes[:4].tolist() == [list(box.xywh) for f in opened.frames[:2] for box in f.boxes]
 
 
-def test_an_image_of_deleted_objects_shows_nothing(tmp_path: Path) -> None:
-    """It teaches what is background; one whose boxes cannot be read is left out instead."""
-    images = [{"id": n, "file_name": f"{n}.png", "width": WIDTH, "height": HEIGHT} for n in (1, 2, 3)]
-    deleted = {**annotation(2, 2, 1, SQUARE), "deleted": 1}
-    coco, ledger = read(tmp_path, deleted, {**annotation(3, 3, 1, SQUARE), "bbox": None}, images=images)
-    assert [(frame.image_id, len(frame.boxes)) for frame in coco.frames] == [(1, 1), (2, 0)]
-    assert ledger.kinds("rejected") == {"deleted_annotation": 1, "missing_coordinates": 1, "no_box_left": 1}
-
-
 def test_categories_that_are_listed_twice(tmp_path: Path) -> None:
     categories = [
         {"id": 1, "name": "cube"}, {"id": 1, "name": "cube"}, {"id": 2, "name": "ball"}, {"id": 5, "name": "Cube"},

@@ -12,7 +12,7 @@ import pytest
 from detection.configuration import load_config
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
-from tests.support.detectors import CLASSES, draw_frames, make_lively, make_yolov10_lively, tiny_config, yolov10_config
+from tests.support.detectors import CLASSES, make_lively, make_yolov10_lively, tiny_config, yolov10_config
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +93,6 @@ def test_merged_weights(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
         load(tmp_path, tmp_path / "merged.pdparams")
 
 
-def test_no_weights(tmp_path: Path) -> None:
-    from detection.trained import load_trained
-
-    with pytest.raises(UserError, match="weights: no weights are named: -o weights=RUN/checkpoints/best"):
-        load_trained(load_config(tiny_config(tmp_path)))
-    with pytest.raises(UserError, match=r"detektor\.pdparams: no such weight file"):
-        load(tmp_path, tmp_path / "detektor.pdparams")
-
-
 def test_readers_that_prepare_differently_are_told(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
@@ -117,31 +108,6 @@ def test_readers_that_prepare_differently_are_told(
     with caplog.at_level("WARNING"):
         trained.export(tmp_path / "export")
     assert "TestReader, by which the export prepares images, is not EvalReader" in caplog.text
-
-
-def test_frames_to_compare_on(weights: Path, tmp_path: Path, caplog: Any) -> None:
-    from detection.trained import evaluation_images
-
-    config = load_config(tiny_config(tmp_path))
-    assert evaluation_images(config) == {}
-    sizes = [(100, 80)] * 5 + [(64, 64), (120, 90), (90, 120)]
-    files = draw_frames(tmp_path / "data" / "images", sizes)
-    records = [
-        {"id": number, "file_name": file.name, "width": width, "height": height}
-        for number, (file, (width, height)) in enumerate(zip(files, sizes, strict=True))
-    ]
-    annotations = tmp_path / "data" / "annotations" / "val.json"
-    annotations.parent.mkdir()
-    content = {"images": records, "annotations": [], "categories": [{"id": 1, "name": "cube"}]}
-    annotations.write_text(json.dumps(content))
-    images = evaluation_images(config)
-    assert {image.shape[:2] for image in images.values()} == {(80, 100), (64, 64), (90, 120), (120, 90), (80, 50)}
-    assert not any(str(tmp_path) in name for name in images)
-    # A frame that vanished is named, and the others are used.
-    files[5].unlink()
-    with caplog.at_level("WARNING"):
-        assert len(evaluation_images(config)) == 4
-    assert files[5].name in caplog.text
 
 
 def test_weights_of_a_backbone_alone(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.support.deployment import small_classifier
 from tests.support.detection_configs import write_config as write_detector
 from tests.support.detectors import tiny_config
 from tests.support.foreign_convnext import ForeignConvNeXt
-from tests.support.runs import ROOT, output_of, refusal, run_tool, small_config, start_tool, write_config, write_run
+from tests.support.runs import ROOT, output_of, refusal, small_config, start_tool, write_config, write_run
 from tests.support.serving import export_colours, picture
 from tests.support.torch_files import Call, write_archive
 
@@ -194,16 +194,6 @@ def test_two_networks_are_profiled_and_written(tmp_path: Path) -> None:
     assert page.with_suffix(".csv").is_file() and page.with_suffix(".png").is_file()
 
 
-def test_configurations_of_both_worlds_are_profiled(tmp_path: Path) -> None:
-    classifier = write_config(tmp_path, small_config(tmp_path / "run"), "digits.yaml")
-    options = ("--size", "64", "--repeats", "1", "--layers", "0")
-    printed = output_of("profile_model.py", "-c", classifier, write_detector(tmp_path), *options)
-    rows = [line.split(" | ") for line in printed.splitlines() if " x 64 x 64 | " in line]
-    assert [(row[0].strip("| "), row[1]) for row in rows] == [(name, "1 x 3 x 64 x 64") for name in ("digits", "tiny")]
-    assert "| neck |  |" in printed, "a classifier with a neck"
-    assert "Slowest" not in printed
-
-
 # --- model_card.py
 
 
@@ -236,13 +226,6 @@ def test_a_detectors_run_is_counted_at_the_size_of_its_deployment(tmp_path: Path
     assert "# PPYOLOE with CSPResNet on data" in card and "12.50 %" in card and "| cube | 37.50 % |" in card
     assert "For one image of 64 x 64 px" in card and "| neck | " in card
     assert str(tmp_path) not in card
-
-
-def test_a_configuration_that_nobody_trained_has_a_card(tmp_path: Path) -> None:
-    config = write_config(tmp_path, small_config(tmp_path / "run", Arch__expansion_channels=NARROW))
-    output_of("model_card.py", "-c", config, "-o", "Global.epochs=7", "--output", tmp_path / "C.md")
-    card = (tmp_path / "C.md").read_text(encoding="utf-8")
-    assert "**Epochs**: 7" in card and "No trained weights" in card and "**Measured**: not measured." in card
 
 
 # --- serve.py
@@ -279,11 +262,3 @@ def test_a_server_serves_until_it_is_stopped(colours: Path, number: int) -> None
     assert process.returncode == 0, lines
     assert lines[-1] == "stopped\n" and "127.0.0.1 POST /predict 200\n" in lines
     assert "Traceback" not in "".join(lines)
-
-
-def test_a_server_for_every_network_is_warned_of() -> None:
-    warned = run_tool("serve.py", "nowhere", "--host", "0.0.0.0")
-    assert warned.returncode == 2
-    first, second = warned.stderr.splitlines()
-    assert re.search(r"^warning: --host 0\.0\.0\.0 lets every computer .* neither a password", first)
-    assert "not an export folder" in second

@@ -104,18 +104,6 @@ def test_a_label_that_the_network_has_not_is_refused(tmp_path: Path) -> None:
     assert_refused(config, "Arch.class_num", "label 10 of", "outside 0..9")
 
 
-def test_evaluation_data_with_other_classes_are_refused(tmp_path: Path) -> None:
-    train, val = (write_class_folders(tmp_path / part, classes=3) for part in ("train", "val"))
-    (val / "class_1").rename(val / "class_11")
-    config = tiny_config(tmp_path / "run", Arch__class_num=3)
-    use_dataset(config, *({"name": "ImageFolder", "image_root": str(root)} for root in (train, val)))
-    assert_refused(
-        write_config(tmp_path, config),
-        "DataLoader.Eval.dataset.image_root",
-        "class_11 is a class that the training data do not have (did you mean 'class_1'?)",
-    )
-
-
 def test_a_mistake_is_one_line_with_exit_status_2_and_stands_in_the_log(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", Global__pretrained_model=str(tmp_path / "none.pdparams"))
     result = run_tool("train.py", "-c", write_config(tmp_path, config))

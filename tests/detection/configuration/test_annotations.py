@@ -77,12 +77,6 @@ def test_annotations_of_another_data_set(prepared):
     assert message.endswith("none of its 2 images is in data/images, such as other_1.png")
 
 
-def test_an_image_folder_that_is_missing(prepared):
-    file, _ = prepared
-    (message,) = problems_of(file, ["TrainDataset.image_dir=pictures"])
-    assert message == "-o TrainDataset.image_dir=pictures: TrainDataset.image_dir: data/pictures: no such folder"
-
-
 @pytest.mark.parametrize("categories", [[(1, "ball"), (2, "cube")], [(1, "cube")]])
 def test_the_evaluation_may_lack_classes_and_number_them_otherwise(prepared, categories):
     file, data = prepared
@@ -108,23 +102,10 @@ def test_a_class_that_only_the_evaluation_has_is_refused(prepared):
     assert found == f"{file}:{line_of(file, 'anno_path: val.json')}: EvalDataset.anno_path: {message}"
 
 
-def test_all_problems_are_reported_together(prepared):
-    file, data = prepared
-    (data / "train.json").unlink()
-    (data / "val.json").write_text("{", encoding="utf-8")
-    assert len(problems_of(file)) == 2
-
-
 def test_data_sets_that_are_not_coco_are_left_alone(prepared):
     file, data = prepared
     (data / "train.json").unlink()
     check_annotations(load_config(file, ["TrainDataset={name: VOCDataSet, dataset_dir: data}"]))
-
-
-def test_figures_need_coco_annotations(prepared):
-    file, _ = prepared
-    (message,) = problems_of(file, ["EvalDataset={name: VOCDataSet, dataset_dir: data}"])
-    assert "EvalDataset.name: must be COCODataSet" in message and "VOCDataSet" in message
 
 
 @pytest.mark.parametrize(

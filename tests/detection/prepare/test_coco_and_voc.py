@@ -237,10 +237,3 @@ def test_a_coco_file_that_ends_too_early(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"labels.json: is truncated: it ends in the middle.*line 1, column"):
         imagefolder(tmp_path / "raw")
     assert not (tmp_path / "prepared").exists()
-
-
-def test_folder_with_both_forms(tmp_path: Path) -> None:
-    source = coco_folder(voc_folder(tmp_path / "raw"))
-    with pytest.raises(UserError, match="choose with --from voc or coco"):
-        imagefolder(source)
-    assert imagefolder(source, "--format", "voc").report["boxes"]["kept"] == 6

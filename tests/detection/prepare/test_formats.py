@@ -103,11 +103,6 @@ def test_mistakes_in_yolo_are_one_line(tmp_path: Path) -> None:
     message = error_of(source, "--classes", "cube,ball,tyre")
     assert f"{source / 'labels' / 'a.txt'}, line 2: class 3, but --classes names 0 cube, 1 ball, 2 tyre" in message
     assert message.endswith("(2 such boxes in all)")
-    description = {"train": "images", "val": "pictures", "names": NAMES}
-    source = write_yolo(tmp_path / "two", {"images/a": f"0 {MIDDLE}", "images/b": f"0 {MIDDLE}"}, description)
-    assert "data.yaml: val: pictures is neither a folder nor a list of images" in error_of(source)
-    write_yolo(source, {}, {**description, "val": "images", "nc": 4})
-    assert "nc is 4, but names lists 3 classes" in error_of(source)
     pixels = {f"images/{name}": "0 32 24 32 24" for name in "ab"}
     source = write_yolo(tmp_path / "three", pixels, {"train": "images", "val": "images", "names": NAMES})
     assert "2 of 2 boxes hold numbers above 1" in error_of(source)
@@ -285,13 +280,3 @@ def test_a_format_that_is_not_read_is_named(tmp_path: Path, name: str, text: str
     (tmp_path / "raw" / name).write_text(text, encoding="utf-8")
     message = error_of(tmp_path / "raw")
     assert words in message and "not read; export it there as COCO, YOLO or Pascal VOC" in message
-
-
-def test_other_commands_name_the_command_for_a_format(tmp_path: Path) -> None:
-    write_image(tmp_path / "raw" / "a.png", seed=1)
-    write_labelme(tmp_path / "raw" / "a.json", "a.png")
-    for command, arguments in (("imagefolder", ("--classes", "a,b")), ("sonar", ("--classes", "a,b"))):
-        message = error_of(tmp_path / "raw", *arguments, command=command)
-        assert f"holds Labelme JSON (a.json): use python tools/prepare_data.py import {tmp_path / 'raw'}" in message
-    write_voc(tmp_path / "raw" / "a.xml", corners("cube", 1, 1, 9, 9))
-    assert "Labelme JSON (a.json) and Pascal VOC XML (a.xml); choose with --from" in error_of(tmp_path / "raw")

@@ -21,7 +21,6 @@ from tests.support.raw_data import (
     frame,
     image_entry,
     prepare,
-    sides,
     write_coco,
     write_image,
     write_voc,
@@ -61,7 +60,6 @@ def prepared(source: Path, *arguments: str, command: str = "imagefolder") -> Pre
 WRITTEN = {
     "corners": (lambda x, y, w, h: (x, y, x + w, y + h), (WIDTH, HEIGHT), "--boxes xyxy"),
     "sides": (lambda x, y, w, h: (x, y, w, h), (WIDTH, HEIGHT), "--boxes xywh"),
-    "centres": (lambda x, y, w, h: (x + w / 2, y + h / 2, w, h), (WIDTH, HEIGHT), "--boxes cxcywh"),
     "fractions": (lambda x, y, w, h: (x / 64, y / 48, (x + w) / 64, (y + h) / 48), (WIDTH, HEIGHT), "--normalised"),
     "large": (lambda x, y, w, h: (2 * x, 2 * y, 2 * (x + w), 2 * (y + h)), (2 * WIDTH, 2 * HEIGHT), "--scale-boxes"),
 }  # fmt: skip
@@ -122,18 +120,6 @@ def test_one_part_is_enough(tmp_path: Path) -> None:
         write_coco(source / part / f"{part}.json", entries, boxes)
     with pytest.raises(UserError, match=r"raw \(train\): .* of 10 boxes reach beyond .*--boxes xyxy"):
         prepared(source, command="duo")
-
-
-def test_x_y_w_h_of_both_forms_in_one_folder(tmp_path: Path) -> None:
-    source = tmp_path / "raw"
-    for number, (x, y, w, h) in enumerate(OBJECTS):
-        write_image(source / f"{number}.png", seed=number)
-        text = sides("cube", x, y, w, h) if number % 2 else corners("cube", x, y, x + w, y + h)
-        write_voc(source / f"{number}.xml", text)
-    for arguments in ((), ("--boxes", "as-written")):
-        result = prepared(source, "--overwrite", *arguments, command="sonar")
-        assert result.boxes("3.png") == [("cube", [*map(float, OBJECTS[3])])]
-        assert result.boxes("4.png") == [("cube", [*map(float, OBJECTS[4])])]
 
 
 def write_turned(folder: Path, form: str, orientation: int, stated: bool = True) -> Path:

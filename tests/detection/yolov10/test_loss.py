@@ -182,30 +182,6 @@ def test_random_boxes_are_assigned_as_by_brute_force(pairs_at_once: int, most: i
     assert len(found[3]) > 3
 
 
-def test_an_anchor_that_two_boxes_want_goes_to_the_one_that_it_overlaps_more() -> None:
-    scores, boxes = predictions(np.random.default_rng(0), 1)
-    scores[:] = 0.5
-    boxes[:] = (0.0, 0.0, 2.0, 2.0)
-    # Only one anchor, at (20, 20), predicts something that overlaps either box.
-    boxes[0, 18] = (10.0, 10.0, 30.0, 30.0)
-    assert grid()[18].tolist() == [20.0, 20.0]
-    far, near = ((6.0, 6.0, 40.0, 40.0), 1), ((11.0, 10.0, 31.0, 30.0), 2)
-    for shown in ([far, near], [near, far]):
-        found = check(scores, boxes, [shown], 1)
-        assert [value[:2] for value in found[0].values()] == [near]
-
-
-def test_of_equals_the_first_anchor_and_the_first_box_win() -> None:
-    scores, boxes = predictions(np.random.default_rng(0), 1)
-    scores[:] = 0.5
-    boxes[:] = (8.0, 8.0, 40.0, 40.0)
-    twin = (8.0, 8.0, 40.0, 40.0)
-    found = check(scores, boxes, [[(twin, 1), (twin, 2)]], 3)
-    inside = [anchor for anchor, (x, y) in enumerate(grid()) if 8 < x < 40 and 8 < y < 40]
-    assert sorted(found[0]) == inside[:3]
-    assert {value[1] for value in found[0].values()} == {1}
-
-
 def test_boxes_without_area_padding_and_crowds_are_left_out() -> None:
     scores, boxes = predictions(np.random.default_rng(3), 2)
     kept = ((10.0, 10.0, 50.0, 50.0), 1)

@@ -11,7 +11,6 @@ import paddle
 import pytest
 
 from detection.yolov10.head import DetectionBranch
-from detection.yolov10.network import YOLOv10Neck
 from tests.support.plain_layers import conv_norm, convolve
 from tests.support.seeded import seed_weights, seeded_array
 from tests.support.yolov10_networks import (
@@ -112,16 +111,6 @@ def test_the_neck_takes_its_maps_where_they_belong() -> None:
         changed = [part + 1.0 if position == index else part for position, part in enumerate(inputs)]
         outputs = network.neck(changed)
         assert all(np.abs(one.numpy() - other).max() > 1e-3 for one, other in zip(outputs, reference, strict=True))
-
-
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"scale": "N"}, r"scale: N takes \[64, 128, 256\] channels, the backbone gives \[16, 24, 32\]"),
-    ({"depth_mult": 0.33, "cib": ["N5"], "large_kernel": ["N4"]}, "large_kernel: N4 .*not in cib"),
-    ({"scale": "N", "in_channels": CHANNELS["N"], "cib": ["N5"]}, "cib: follows from scale N"),
-])  # fmt: skip
-def test_what_the_neck_refuses(arguments: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        YOLOv10Neck(**{"in_channels": [16, 24, 32], **arguments})
 
 
 MAP_CHANNELS = [16, 24, 32]
