@@ -181,16 +181,6 @@ def test_imports_go_one_way() -> None:
     assert wrong == []
 
 
-def test_no_module_imports_tests() -> None:
-    wrong = [
-        f"{name_of(path)}:{line}"
-        for path in python_files(*LAYERS)
-        for line, module in imports(path)
-        if module == "tests"
-    ]
-    assert wrong == []
-
-
 def test_no_circle_of_files() -> None:
     assert circles(graph()) == []
 

@@ -45,13 +45,12 @@ def test_one_damaged_image_of_few_stops_a_run_with_its_cause(frames: Frames, tmp
         train_config(load_config(run_config(tmp_path, frames, worker_num=1)))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
-def test_pictures_of_any_format_are_read_whatever_their_name(frames: Frames, tmp_path: Path, kind: str) -> None:
+def test_a_gif_is_read_whatever_its_name(frames: Frames, tmp_path: Path) -> None:
     """And show the detector the same as under their own name: ppdet's decoder hands on the bytes of a GIF."""
     images = []
-    for suffix in ("png", kind.lower()):
+    for suffix in ("png", "gif"):
         with Image.open(frames.image("train_03.png")) as picture:
-            data = encoded_with_pillow(picture.convert("RGB"), kind)
+            data = encoded_with_pillow(picture.convert("RGB"), "GIF")
         frames.image(f"copy.{suffix}").write_bytes(data)
         frames.train["images"][3]["file_name"] = f"copy.{suffix}"
         frames.write()

@@ -65,19 +65,6 @@ def test_shadows_lie_behind_the_cubes(frames):
     assert len(darker) > 10 and np.mean(darker) > 0.8
 
 
-def test_larger_frames_show_the_same_scene_larger():
-    compared = 0
-    for number in range(8):
-        small, large = synthetic_frame(3, number, 96), synthetic_frame(3, number, 192)
-        assert (small.image.shape, large.image.shape) == ((96, 96), (192, 192))
-        assert np.array_equal(small.categories, large.categories)
-        assert np.allclose(2 * small.boxes, large.boxes, atol=6)
-        compared += len(small.boxes)
-    assert compared > 8
-    with pytest.raises(ValueError, match="size: must be at least 64"):
-        synthetic_frame(0, 0, 32)
-
-
 def test_classes_are_those_of_real_sonar_in_the_same_order():
     assert [name for name in CLASS_SETS["sonar"] if name in CLASSES] == list(CLASSES)
 

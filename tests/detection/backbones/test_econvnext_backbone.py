@@ -129,13 +129,3 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 
     with pytest.raises(ValueError, match=message):
         EConvNeXt(**arguments)
-
-
-@pytest.mark.parametrize("name", ["EConvNeXt", "CSPConvNeXt"])
-def test_ppdet_creates_it_by_name(name: str) -> None:
-    toolkit.register()
-    from ppdet.core.workspace import create, global_config
-
-    assert type(create(name)).__name__ == name
-    assert isinstance(create(name), type(make()))
-    assert global_config[name]["return_idx"] == (1, 2, 3)

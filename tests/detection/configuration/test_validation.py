@@ -67,17 +67,6 @@ def test_a_data_set_names_its_class(tmp_path):
     assert "EvalDataset: missing argument 'name'" in problems[1]
 
 
-def test_momentum_of_a_base_does_not_leak_into_adamw(tmp_path):
-    base = write_config(tmp_path, name="base.yml")
-    row = tmp_path / "row.yml"
-    row.write_text("_BASE_: base.yml\nOptimizerBuilder:\n  optimizer: {type: AdamW}\n", encoding="utf-8")
-    problems = problems_of(row)
-    assert len(problems) == 1
-    # The key stands in the base, and so does its line.
-    place = f"{base}:{line_of(base, 'optimizer:')}"
-    assert problems[0].startswith(f"{place}: OptimizerBuilder.optimizer: unknown argument 'momentum'")
-
-
 def test_all_problems_are_reported_together(tmp_path):
     file = write_config(tmp_path, ("- RandomCrop:", "- RandomCorp:"), ("epoch: 3", "epoch: 0"), ("topk: 9", "top: 9"))
     problems = problems_of(file, ["TrainReader.batch_size=none", "use_emma=true"])
