@@ -51,20 +51,6 @@ def test_the_promised_configurations_are_there():
     assert expected <= {name_of(file) for file in CLASSIFICATION}
 
 
-def test_the_promised_detectors_are_there():
-    rows = ("s_cspresnet", "s_econvnext_mini", "l_cspresnet", "l_econvnext_tiny")
-    expected = {f"ppyoloe/ppyoloe_{row}_{data}.yml" for row in rows for data in ("sonar", "duo")}
-    expected |= {f"marine_debris/ppyoloe_{row}.yml" for row in rows[:2]}
-    rows = ("n", "s", "l", "s_econvnext_mini")
-    expected |= {f"yolov10/yolov10_{row}_{data}.yml" for row in rows for data in ("sonar", "duo")}
-    expected |= {f"yolov10/yolov10_{row}.yml" for row in YOLOV10_PUBLISHED}
-    expected |= {f"marine_debris/yolov10_{row}.yml" for row in ("n", "s", "s_econvnext_mini")}
-    expected.add("quickstart.yml")
-    assert expected <= {file.relative_to(CONFIGS / "detection").as_posix() for file in DETECTION}
-    datasets = {file.stem for file in (CONFIGS / "detection" / "datasets").glob("*.yml")}
-    assert {"sonar", "duo", "marine_debris"} <= datasets
-
-
 def test_the_comment_names_purpose_command_hardware_and_result():
     for file in (*CLASSIFICATION, *DETECTION):
         comment = opening_comment(file)

@@ -114,14 +114,6 @@ def test_frames_that_all_look_the_same_cannot_be_split(tmp_path: Path) -> None:
         prepared(raw)
 
 
-def test_looks_survive_darkness_and_a_single_channel() -> None:
-    bright = frame(1)
-    dark = np.zeros_like(bright)
-    dark[..., 2] = bright[..., 0] // 8
-    assert float(look_of(bright) @ look_of(dark)) > THRESHOLDS[0]
-    assert float(look_of(bright) @ look_of(frame(2))) < 0.9
-
-
 def test_threshold_rises_where_a_scene_hardly_changes() -> None:
     generator = np.random.default_rng(0)
     base = frame(1).astype(np.float32)
