@@ -125,10 +125,6 @@ def called_name(call: ast.Call) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def test_there_is_something_to_check() -> None:
-    assert len(python_files(*LAYERS)) > 20
-
-
 def room_of(module: str) -> str:
     """Returns the package of ours that a module belongs to: ``ppcls_ext.arch`` of ``ppcls_ext.arch.layers``."""
     parts = module.split(".")
@@ -173,10 +169,6 @@ def circles(edges: dict[str, set[str]]) -> list[list[str]]:
         reach[start] = seen
     groups = {tuple(sorted({a} | {b for b in reach[a] if a in reach.get(b, ())})) for a in edges}
     return [list(group) for group in sorted(groups) if len(group) > 1]
-
-
-def test_circles_are_found() -> None:
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
 
 
 def test_imports_go_one_way() -> None:
@@ -312,15 +304,6 @@ def test_lock_files_cover_what_is_asked_for(stem: str) -> None:
         assert wanted.specifier.contains(versions[0]), (
             f"{stem}.lock pins {wanted.name} {versions[0]}, asked for: {line}"
         )
-
-
-@pytest.mark.parametrize("stem", ["requirements", "requirements-deploy"])
-def test_every_requirement_says_why(stem: str) -> None:
-    lines = (ROOT / f"{stem}.txt").read_text(encoding="utf-8").splitlines()
-    for before, line in zip(lines, lines[1:], strict=False):
-        if line.strip() and not line.startswith("#"):
-            # Two lines of one package (by Python version) share a reason.
-            assert before.startswith("# ") or package_of(before) == package_of(line), f"{stem}.txt: {line}"
 
 
 def committed_texts() -> Iterator[tuple[str, str]]:

@@ -89,14 +89,6 @@ def test_saved_graph(tmp_path: object) -> None:
     assert loaded(boxes, scores * 0.1)[0].shape == [0, 6]
 
 
-@pytest.mark.parametrize(
-    ("argument", "value"), [("nms_top_k", 0), ("keep_top_k", -2), ("nms_threshold", 0.0), ("nms_eta", 1.5)]
-)
-def test_values_out_of_range(argument: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"^{argument}: "):
-        MultiClassNMS3(**{**SETTINGS, argument: value})
-
-
 def test_registered_once_and_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     import ppdet.modeling  # noqa: F401
     from ppdet.core import workspace

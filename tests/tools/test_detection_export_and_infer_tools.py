@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import pytest
 import yaml
-from PIL import Image
 
 from detection.evaluation import evaluate_detections, write_evaluation
 from ppcls_ext.utils.files import sha256_of
@@ -102,16 +101,6 @@ def test_export_finds_and_draws_and_goes_on_past_other_files(project):
     assert {one["image_id"] for one in results} <= {50, 51, 52}
 
 
-def test_weights_find_without_an_export(project):
-    options = ("--input", "data/images", "--coco", "all.json", "--save", "sheet.png", "--threshold", "0.05")
-    output_of("infer.py", "-c", "tiny.yml", "-o", WEIGHTS, *options, folder=project)
-    results = json.loads((project / "all.json").read_text())
-    assert [image["width"] for image in results["images"]] == [100, 64, 200]
-    assert [category["name"] for category in results["categories"]] == CLASSES
-    assert results["annotations"]
-    assert Image.open(project / "sheet.png").width > 400
-
-
 def test_recommended_thresholds_travel_with_the_weights_that_were_evaluated(project):
     from detection.configuration import load_config
     from detection.trained import load_trained
@@ -165,13 +154,7 @@ def test_latency_of_the_export(project):
     ("tool", "arguments", "message"),
     [
         ("infer.py", "--model export --input clip.bin notes.txt", "none of the 2 images could be read"),
-        ("infer.py", "--model export --input data --threshold 30",
-         "--threshold must be a number from 0 to 1 or 'recommended', got '30'"),
-        ("infer.py", "--model export --input data --annotations x.json", "numbers the results of --coco FILE"),
-        ("infer.py", "-c tiny.yml --input data/images", "weights: no weights are named"),
         ("export_model.py", f"-c tiny.yml -o {WEIGHTS} --size 1 2 3", "--size takes one side"),
-        ("benchmark.py", "detection", "name the exports of detectors with --model"),
-        ("benchmark.py", "detection --model data", "not an export folder"),
     ],
 )
 def test_mistakes_are_one_clear_line(project, tool, arguments, message):

@@ -31,7 +31,6 @@ def problems_of(file: Path, *overrides: str) -> list[str]:
     [
         (MOSAIC, "", NO_EPOCH),
         (CROP, "mosaic_epoch: 3", "TrainReader.mosaic_epoch: needs MosaicPerspective in TrainReader.sample_transforms"),
-        (MOSAIC, "mosaic_epoch: soon", "TrainReader.mosaic_epoch: must be an epoch, 0 for mosaics to the end"),
         ("- RandomHSV: {hue: much}", "", "RandomHSV.hue: must be a number, got 'much'"),
     ],
 )
@@ -39,12 +38,6 @@ def test_mosaics_that_would_not_happen(tmp_path, operator, epoch, message):
     file = write_config(tmp_path, (CROP, operator), ("batch_size: 2", f"batch_size: 2\n  {epoch}"))
     assert [line for line in problems_of(file) if message in line], problems_of(file)
     assert len(problems_of(file)) == 1
-
-
-@pytest.mark.parametrize("epoch", ["-1", "0", "2"])
-def test_mosaics_that_happen_or_are_switched_off(tmp_path, epoch):
-    changes = (CROP, MOSAIC), ("batch_size: 2", f"batch_size: 2\n  mosaic_epoch: {epoch}")
-    assert load_config(write_config(tmp_path, *changes)).data["TrainReader"]["mosaic_epoch"] == int(epoch)
 
 
 def test_a_letterbox_wants_an_architecture_that_knows_of_it(tmp_path):

@@ -118,11 +118,3 @@ def test_the_resolved_configuration_loads_again(write, tmp_path):
     assert "_BASE_" not in config.data
     # PaddleDetection reads YAML 1.1, where a number such as 1e-05 would be a text.
     assert yaml.safe_load(config.to_yaml()) == config.data
-
-
-def test_folders_of_the_data_sets(tmp_path):
-    config = load_config(write_config(tmp_path))
-    assert set(config.datasets) == {"Train", "Eval"}
-    assert config.datasets["Train"].image_dir.as_posix() == "data/images"
-    assert config.datasets["Eval"].annotations.as_posix() == "data/val.json"
-    assert (config.architecture, config.num_classes, config.epochs) == ("PPYOLOE", 2, 3)

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 
 from detection.evaluation import SUMMARY, evaluate_detections
-from detection.evaluation.coco import Boxes
-from detection.evaluation.metrics import match_boxes
 from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
 
@@ -143,10 +141,6 @@ GOOD = detection(1, 1, [10, 10, 20, 20], 0.5)
         ({"image_id": 99}, r"image_id 99 is not in .*val.json \(it has 3, ids 1 to 3\).*another data"),
         ({"category_id": 0}, "category_id 0 is not in .*its classes: 1, 2"),
         ({"bbox": [1, 2, float("nan"), 4]}, "bbox .* is not finite"),
-        ({"bbox": [50, 50, -20, 10]}, "bbox .* negative side"),
-        ({"score": float("inf")}, "score inf is not finite"),
-        ({"bbox": [1, 2, 3]}, "need .*bbox"),
-        ({"score": "high"}, "need .*number score"),
         ({"image_id": "1"}, "need whole numbers image_id"),
     ],
 )
@@ -164,30 +158,11 @@ def test_detections_of_images_and_classes_that_were_not_asked_for_are_left_out(t
     assert metrics.ap == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: data.pop("images"), "images"),
-        (lambda data: data["categories"].clear(), "lists no categories"),
-        (lambda data: data["images"][0].update(id=None), "none of its images can be used: left out"),
-    ],
-)
-def test_faulty_annotation_files_are_named(tmp_path, change, message):
+def test_a_faulty_annotation_file_is_named(tmp_path):
     data = coco_data(1, ["ball", "cube"], [annotation(1, 1, 1, GOOD["bbox"])])
-    change(data)
-    with pytest.raises(UserError, match=f"val.json.*{message}"):
+    data["images"][0]["id"] = None
+    with pytest.raises(UserError, match="val.json.*none of its images can be used: left out"):
         evaluate_detections(write_coco(tmp_path / "val.json", data), [])
-
-
-def test_annotations_that_cannot_be_used_are_left_out(tmp_path):
-    """By the same rules as in training; ids that are text are the numbers that they spell."""
-    data = coco_data(2, ["ball", "cube"], [annotation(number, 1, 1, GOOD["bbox"]) for number in range(1, 5)])
-    changes = {"image_id": 77}, {"bbox": [1, 2]}, {"category_id": "1"}, {}
-    for entry, change in zip(data["annotations"], changes, strict=True):
-        entry.update(change)
-    data["images"].append(data["images"][0])
-    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), [GOOD])
-    assert (metrics.images, metrics.boxes, metrics.ap) == (2, 1, 1)
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path):
@@ -196,18 +171,6 @@ def test_unknown_names_are_answered_with_the_nearest(tmp_path):
         evaluate_detections(file, [], classes=["circel cage"])
     with pytest.raises(UserError, match=r"no image with id 8 \(it has 2, ids 1 to 2\)"):
         evaluate_detections(file, [], image_ids=[1, 8])
-
-
-def boxes(rows: list[list[float]], categories: list[int]) -> Boxes:
-    return Boxes(np.array(rows, float), np.array(categories), np.ones(len(rows)), np.zeros(len(rows), bool))
-
-
-def test_the_nearest_box_of_the_own_class_is_taken_if_it_is_near_enough():
-    truth = boxes([[0, 0, 10, 10], [0, 0, 10, 13], [0, 0, 10, 12]], [2, 1, 1])
-    assert match_boxes(boxes([[0, 0, 10, 10]], [1]), truth)[0].tolist() == [2]
-    assert match_boxes(boxes([[0, 0, 10, 10]], [3]), truth)[0].tolist() == [0]
-    few = boxes([[0, 0, 10, 4.9]], [1])
-    assert match_boxes(few, truth)[0].tolist() == [-1]
 
 
 @pytest.mark.parametrize("score_threshold", [0.3, 0.6])

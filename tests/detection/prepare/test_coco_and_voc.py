@@ -29,9 +29,7 @@ DUO_CATEGORIES = [
 ]
 LAYOUTS = {
     "official": ("images/{0}/{1}.jpg", "annotations/instances_{0}.json"),
-    "inside": ("DUO/images/{0}/{1}.jpg", "DUO/annotations/instances_{0}.json"),
     "pic and ann": ("DUO_pic/{0}/{1}.jpg", "DUO_ANN/instances_{0}.json"),
-    "short": ("DUO_pic/{0}/{1}.jpg", "DUO_ANN/{0}.json"),
     "together": ("{0}/{1}.jpg", "{0}/_annotations.coco.json"),
 }
 
@@ -77,12 +75,10 @@ def test_duo_layouts(tmp_path: Path, layout: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("absolute", [True, False])
-def test_annotations_may_lie_beside_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absolute: bool) -> None:
+def test_annotations_may_lie_beside_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_duo(tmp_path / "raw", "pic and ann")
     monkeypatch.chdir(tmp_path)
     files = [Path("raw/DUO_ANN") / f"instances_{part}.json" for part in ("train", "test")]
-    files = [file.absolute() if absolute else file for file in files]
     prepare("duo", Path("raw/DUO_pic"), "--output", tmp_path / "prepared", "--annotations", *files)
     result = Prepared(tmp_path / "prepared")
     result.check()
@@ -158,7 +154,6 @@ COCO_FAULTS = {
     ),
     "image without name": ([{"id": 54}], [box_entry(54, 54)], "malformed_image", "images[10] has no"),
     "two images of one id": ([image_entry(0, "1.png")], [], "duplicate_image_id", "image id 0 is that of 0.png, 1.png"),
-    "image listed twice": ([image_entry(1, "1.png")], [], "duplicate_image_id", "listed 2 times"),
     "file listed twice": (
         [image_entry(55, "2.png")], [box_entry(55, 55, box=(1, 1, 4, 4))],
         "duplicate_file_name", "image 55 is the same file",
@@ -208,24 +203,17 @@ def voc_folder(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("lists", "expected"),
-    [
-        ({"train": "0 1 2 3", "val": "4 5", "test": "1"}, (["0.jpg", "1.jpg", "2.jpg", "3.jpg"], ["4.jpg", "5.jpg"])),
-        ({"trainval": "0 1 2 3", "test": "4 5"}, (["0.jpg", "1.jpg", "2.jpg", "3.jpg"], ["4.jpg", "5.jpg"])),
-    ],
-)
-def test_voc_folder_with_its_lists(tmp_path: Path, lists: dict[str, str], expected: tuple[list[str], ...]) -> None:
+def test_voc_folder_with_its_lists(tmp_path: Path) -> None:
     source = voc_folder(tmp_path / "raw")
-    for name, numbers in lists.items():
+    for name, numbers in {"trainval": "0 1 2 3", "test": "4 5"}.items():
         path = source / "ImageSets" / "Main" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(numbers.replace(" ", "\n"))
     result = imagefolder(source)
-    assert (result.names("train"), result.names("val")) == expected
+    assert (result.names("train"), result.names("val")) == ([f"{n}.jpg" for n in range(4)], ["4.jpg", "5.jpg"])
 
 
-@pytest.mark.parametrize("roots", [("JPEGImages", "Annotations"), ("set/images", "set/labels/xml"), ("", "xml")])
+@pytest.mark.parametrize("roots", [("set/images", "set/labels/xml"), ("", "xml")])
 def test_trees_that_mirror_each_other(tmp_path: Path, roots: tuple[str, str]) -> None:
     """The same names in every folder: each annotation belongs to the image at the same place, or to none."""
     source, size = tmp_path / "raw", 5
@@ -243,24 +231,9 @@ def test_trees_that_mirror_each_other(tmp_path: Path, roots: tuple[str, str]) ->
         assert width == (15 + size if "cam1" in name else 16 + size), name
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"images": [', r"labels.json: is truncated: it ends in the middle.*line 1, column"),
-        ('{"images": {}}', r"labels.json: is no COCO .* no list of images and of categories and of annotations; there"),
-        ("[null]", r"labels.json: holds a list .*not COCO annotations with"),
-    ],
-)
-def test_coco_files_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:
+def test_a_coco_file_that_ends_too_early(tmp_path: Path) -> None:
     write_image(tmp_path / "raw" / "0.png", seed=0)
-    (tmp_path / "raw" / "labels.json").write_text(content)
-    with pytest.raises(UserError, match=message):
+    (tmp_path / "raw" / "labels.json").write_text('{"images": [')
+    with pytest.raises(UserError, match=r"labels.json: is truncated: it ends in the middle.*line 1, column"):
         imagefolder(tmp_path / "raw")
     assert not (tmp_path / "prepared").exists()
-
-
-def test_folder_with_both_forms(tmp_path: Path) -> None:
-    source = coco_folder(voc_folder(tmp_path / "raw"))
-    with pytest.raises(UserError, match="choose with --from voc or coco"):
-        imagefolder(source)
-    assert imagefolder(source, "--format", "voc").report["boxes"]["kept"] == 6

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detection.prepare.split import LARGEST_SHARE, THRESHOLDS, choose_validation, group_frames, look_of
+from detection.prepare.split import LARGEST_SHARE, THRESHOLDS, group_frames, look_of
 from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import Prepared, corners, frame, prepare, write_image, write_voc
 
@@ -87,19 +87,10 @@ def test_split_by_lists_in_the_source_folder(tmp_path: Path) -> None:
     assert "validation frames look nearly the same as a training frame" in result.reasons("alike_across_the_split")[0]
 
 
-@pytest.mark.parametrize(
-    ("train", "val", "message"),
-    [
-        (["000", "001"], ["001"], "001 is also listed for train"),
-        (["000"], ["nothing"], "so val would be empty"),
-        (["000"], [], "holds no names"),
-    ],
-)
-def test_lists_that_cannot_be_used(tmp_path: Path, train: list[str], val: list[str], message: str) -> None:
-    raw = sequences(tmp_path / "raw")
-    lists = write_lists(tmp_path / "lists", train, val)
-    with pytest.raises(UserError, match=message):
-        prepared(raw, "--split-files", *lists)
+def test_a_frame_in_both_lists_is_refused(tmp_path: Path) -> None:
+    lists = write_lists(tmp_path / "lists", ["000", "001"], ["001"])
+    with pytest.raises(UserError, match="001 is also listed for train"):
+        prepared(sequences(tmp_path / "raw"), "--split-files", *lists)
 
 
 def test_a_name_that_means_two_frames(tmp_path: Path) -> None:
@@ -153,17 +144,3 @@ def test_threshold_rises_where_a_scene_hardly_changes() -> None:
     groups, threshold = group_frames(looks)
     assert threshold > THRESHOLDS[0]
     assert np.bincount(groups).max() <= LARGEST_SHARE * len(looks)
-
-
-def test_choice_meets_the_share_of_every_class() -> None:
-    generator = np.random.default_rng(5)
-    counts = np.concatenate([np.ones((200, 1)), generator.poisson(0.4, (200, 5))], axis=1).astype(np.int64)
-    chosen = choose_validation(counts, 0.25, seed=0)
-    shares = counts[chosen].sum(axis=0) / counts.sum(axis=0)
-    np.testing.assert_allclose(shares, 0.25, atol=0.02)
-
-
-@pytest.mark.parametrize("fraction", [0.01, 0.99])
-def test_neither_side_is_empty(fraction: float) -> None:
-    counts = np.ones((4, 2), dtype=np.int64)
-    assert 0 < choose_validation(counts, fraction, seed=0).sum() < 4
