@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
+from classification.check import check_config_data
 from classification.config import load_config
 from classification.onnx_teacher import OnnxTeacher
 from classification.pretraining import pretrain_config
@@ -117,6 +118,12 @@ def test_a_list_keeps_the_images_of_the_validation_out(frames, tmp_path):
         config["DataLoader"]["Train"]["dataset"]["file_list"] = str(tmp_path / name)
         config["DataLoader"]["Train"]["sampler"]["batch_size"] = 2
         assert pretrain(tmp_path, config)["optimizer_steps"] == 2
+
+
+def test_a_check_of_the_data_asks_for_no_classes(frames, tmp_path):
+    result = check_config_data(load_config(write_config(tmp_path, masked(tmp_path / "run", frames))), worker_count=0)
+    assert len(result.scan.readable("Train")) == 16
+    assert not [finding.kind for finding in result.findings if "class" in finding.kind]
 
 
 def test_mistakes_are_one_line_each(run, frames, tmp_path):
