@@ -234,7 +234,7 @@ def open_cache(
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             damaged = [name for name, checksum in record["files"].items() if sha256_of(folder / name) != checksum]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise refuse(f"{folder} is no whole cache ({error}); remove it") from error
+            raise refuse(f"{folder} is no whole cache ({error}); remove it, or name another folder") from error
         for key, value in wanted.items():
             if record.get(key) != value:
                 raise refuse(f"{folder} is of {meanings[key]}; remove it, or name another folder")
