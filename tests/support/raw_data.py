@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from tests.support import coco
 from tools import prepare_data
 
 WIDTH, HEIGHT = 64, 48
@@ -66,12 +67,8 @@ def write_coco(
     path: Path, images: Sequence[Any], annotations: Sequence[Any], categories: Sequence[Any] | None = None
 ) -> Path:
     """Writes a COCO file; without ``categories`` it has ``cube`` (1) and ``ball`` (2)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     chosen = [{"id": 1, "name": "cube"}, {"id": 2, "name": "ball"}] if categories is None else list(categories)
-    path.write_text(
-        json.dumps({"images": list(images), "annotations": list(annotations), "categories": chosen}), encoding="utf-8"
-    )
-    return path
+    return coco.write_coco(path, {"images": list(images), "annotations": list(annotations), "categories": chosen})
 
 
 def image_entry(number: Any, name: str, size: tuple[int, int] = (WIDTH, HEIGHT), **more: Any) -> dict[str, Any]:
