@@ -59,6 +59,8 @@ def test_the_promised_detectors_are_there():
     expected |= {f"yolov10/yolov10_{row}_{data}.yml" for row in rows for data in ("sonar", "duo")}
     expected |= {f"yolov10/yolov10_{row}.yml" for row in YOLOV10_PUBLISHED}
     expected |= {f"marine_debris/yolov10_{row}.yml" for row in ("n", "s", "s_econvnext_mini")}
+    rows = ("ppyoloe_s_cspresnet", "ppyoloe_s_econvnext_mini", "ppyoloe_s_econvnext_mini_cut", "yolov10_n")
+    expected |= {f"marine_debris_scenes/{row}.yml" for row in rows}
     expected.add("quickstart.yml")
     assert expected <= {file.relative_to(CONFIGS / "detection").as_posix() for file in DETECTION}
     datasets = {file.stem for file in (CONFIGS / "detection" / "datasets").glob("*.yml")}
@@ -177,21 +179,33 @@ def test_the_marine_debris_rows_of_yolov10_differ_from_ppyoloe_in_the_detector_o
         assert (row["ema_decay"], row.get("ema_decay_type")) == (theirs["ema_decay"], theirs.get("ema_decay_type"))
 
 
-def test_the_marine_debris_rows_differ_only_in_their_backbone():
-    rows = ("ppyoloe_s_cspresnet", "ppyoloe_s_econvnext_mini")
-    first, second = (load_config(CONFIGS / "detection" / "marine_debris" / f"{row}.yml").data for row in rows)
+@pytest.mark.parametrize(
+    ("folder", "row", "epochs"),
+    [
+        ("marine_debris", "ppyoloe_s_econvnext_mini", 8),
+        ("marine_debris_scenes", "ppyoloe_s_econvnext_mini", 24),
+        ("marine_debris_scenes", "ppyoloe_s_econvnext_mini_cut", 24),
+    ],
+)
+def test_the_marine_debris_rows_differ_only_in_their_backbone(folder, row, epochs):
+    rows = ("ppyoloe_s_cspresnet", row)
+    first, second = (load_config(CONFIGS / "detection" / folder / f"{row}.yml").data for row in rows)
+    schedulers = first["LearningRate"]["schedulers"]
+    lengths = [schedulers[0]["max_epochs"], schedulers[1]["steps"], first["PPYOLOEHead"]["static_assigner_epoch"]]
+    assert first["epoch"] == epochs and lengths == [epochs, 100 * epochs // 8, epochs // 4]
     assert (first["PPYOLOE"].pop("backbone"), second["PPYOLOE"].pop("backbone")) == ("CSPResNet", "EConvNeXt")
     assert first.pop("CSPResNet")
     assert second.pop("EConvNeXt")
     assert first == second
 
 
-@pytest.mark.parametrize("stem", ["sonar", "duo", "marine_debris", "synthetic_sonar"])
+@pytest.mark.parametrize("stem", ["sonar", "duo", "marine_debris", "marine_debris_scenes", "synthetic_sonar"])
 def test_the_classes_of_a_data_set_are_those_of_its_list(stem):
     from detection.annotations import CLASS_SETS
     from detection.synthetic import CLASSES
 
     data = load_config_file(CONFIGS / "detection" / "datasets" / f"{stem}.yml").data
-    assert data["num_classes"] == len(CLASSES if stem == "synthetic_sonar" else CLASS_SETS[stem])
+    classes = CLASSES if stem == "synthetic_sonar" else CLASS_SETS[stem.removesuffix("_scenes")]
+    assert data["num_classes"] == len(classes)
     for part in ("Train", "Eval", "Test"):
         assert data[f"{part}Dataset"]["dataset_dir"] == f"dataset/{stem}"
