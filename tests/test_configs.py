@@ -47,7 +47,7 @@ def test_the_promised_configurations_are_there():
     expected = {f"econvnext_{size}.yaml" for size in ("mini", "tiny", "small")}
     expected |= {"convnext_tiny.yaml", "quickstart.yaml", "finetune_folder.yaml", "cifar100/subset.yaml"}
     rows = ("convnext_tiny", "convnext_tiny_swinmlp", "resnet101", "vit_base", "convnextv2_nano", "econvnext_mini")
-    expected |= {f"cifar100/{row}.yaml" for row in (*rows, "econvnext_tiny")}
+    expected |= {f"cifar100/{row}.yaml" for row in (*rows, "econvnext_tiny", "small")}
     assert expected <= {name_of(file) for file in CLASSIFICATION}
 
 
@@ -152,7 +152,8 @@ def test_a_detector_loads_and_sees_the_same_picture_everywhere(file):
     assert isinstance(bases, list) and bases, "PaddleDetection takes a list only"
     assert not any("_BASE_" in load_config_file(file.parent / base).data for base in bases)
     config = load_config(file)
-    assert config.document.notes == [], "its lengths are of another number of epochs"
+    if "epoch" not in load_config_file(file).data:  # A row with another number than its bases': the lengths follow.
+        assert config.document.notes == [], "its lengths are of another number of epochs"
     train, evaluation = operators_of(config, "TrainReader"), operators_of(config, "EvalReader")
     assert list(operators_of(config, "TestReader").items()) == list(evaluation.items())
     for name in ("SonarEnhance", "NormalizeImage"):
