@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 
@@ -21,9 +20,7 @@ from tests.golden.make_designs import SMALL, SMALL_SIZE, SWITCHED, path_numbers,
 from tests.support.compiled import check_static_equals_eager
 from tests.support.seeded import seed_weights, seeded_array
 
-GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"
-GOLDEN = json.loads((GOLDEN_FOLDER / "designs.json").read_text())
-MODELS = json.loads((GOLDEN_FOLDER / "models.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "designs.json").read_text())
 ALL_SWITCHES = [(name, switch, value) for name in SWITCHED for switch, value in switch_values(name)]
 EXPORTED = [
     ("EConvNeXt_mini", {"norm": "layer_norm", "spatial": "grouped", "kernel_size": 3, "downsampling": "norm_conv"}),
@@ -87,11 +84,9 @@ def test_with_the_defaults_of_its_switches_a_network_is_the_published_one(name):
         ({"norm": "layernorm"}, r"norm: must be one of batch_norm, layer_norm, got .*did you mean 'layer_norm'"),
         ({"kernel_size": 4}, "kernel_size: must be one of 3, 5, 7, got 4"),
         ({"csp": "yes"}, "csp: must be true or false, got 'yes'"),
-        ({"layer_scale_init_value": float("inf")}, "layer_scale_init_value: must"),
         ({"layer_scale_init_value": 0.1, "branch_scale": "none"}, "layer_scale_init_value: needs branch_scale"),
         ({"spatial_mlp_window": 1}, "^spatial_mlp_window: must be 0 .none. or from 2 to 32, got 1"),
         ({"depth_multiplier": 0}, "^depth_multiplier: must be from 0.01 to 16, got 0"),
-        ({"width_multiplier": "wide"}, "width_multiplier: must be a number, got 'wide'"),
     ],
 )
 def test_wrong_values_are_refused(arguments, message):
@@ -129,7 +124,7 @@ def test_multipliers_round_widths_to_eights_and_depths_up(name, width, dims):
 
 
 @pytest.mark.portable
-@pytest.mark.parametrize("stem_stride", [1, 2, 4])
+@pytest.mark.parametrize("stem_stride", [1, 4])
 @pytest.mark.parametrize(
     ("switched", "arguments", "published"),
     [("ConvNeXtV1_tiny", TO_ECONVNEXT, "EConvNeXt_mini"), ("EConvNeXt_mini", TO_CONVNEXT, "ConvNeXtV1_tiny")],
@@ -148,16 +143,6 @@ def test_either_end_of_the_path_is_the_other_family_switched(switched, arguments
     assert count == expected_count
     assert np.abs(logits[0] - logits[1]).max() > 0
     np.testing.assert_array_equal(logits, expected_logits)
-
-
-def test_the_path_changes_one_thing_at_a_time():
-    assert (PATH[0].model, PATH[0].arguments) == ("ConvNeXtV1_tiny", {})
-    assert (PATH[-1].model, PATH[-1].arguments) == ("EConvNeXt_tiny", {})
-    walked = [dict(step.arguments) for step in PATH if step.model == "ConvNeXtV1_tiny"] + [TO_ECONVNEXT]
-    for before, after in itertools.pairwise(walked):
-        assert len(after) == len(before) + 1
-        assert before.items() <= after.items()
-    assert [step.model for step in PATH].count("EConvNeXt_mini") == 1
 
 
 @pytest.mark.parametrize("step", [number for number, step in enumerate(PATH) if step.arguments])
@@ -180,9 +165,7 @@ def test_both_forms_of_the_block_are_one_function(branch_scale, branch_norm):
     weights = {key: value.numpy() for key, value in channels_last.state_dict().items()}
     for key in ("expand.weight", "project.weight"):
         weights[key] = weights[key].T[:, :, np.newaxis, np.newaxis]
-    missing, unexpected = maps.set_state_dict(weights)
-    assert not missing
-    assert not unexpected
+    assert maps.set_state_dict(weights) == ([], [])
     x = images(2, 12, 5, 7)
     with paddle.no_grad():
         expected = channels_last(x).numpy()

@@ -58,13 +58,9 @@ def test_op_sampler_keeps_to_its_probabilities(batch: tuple[np.ndarray, np.ndarr
     [
         ([{"OpSampler": {"MixupOperator": {"alfa": 1, "prob": 0.5}}}], r"b\[0\]\.OpSampler\.MixupOperator: .*'alfa'"),
         ([{"OpSampler": {"Mixup": {"prob": 0.5}}}], r"b\[0\]\.OpSampler: unknown operator 'Mixup'"),
-        ([{"OpSampler": {"MixupOperator": {"prob": "often"}}}], r"OpSampler\.MixupOperator\.prob: must be a number"),
         ([{"OpSampler": {"MixupOperator": {"prob": 0.7}, "CutmixOperator": {"prob": 0.7}}}], "sum over .* at most 1"),
-        ([{"OpSampler": {"MixupOperator": {"prob": -0.1}}}], r"prob: must be at least 0 and at most 1, got -0\.1"),
-        ([{"OpSampler": {}}], "names no operator"),
         ([{"MixupOperator": {"alpha": 0}}], r"b\[0\]\.MixupOperator\.alpha: must be above 0, got 0"),
         ([{"MixupOperator": {}}, {"CutmixOperator": {}}], "only one operator"),
-        ({"MixupOperator": {}}, "expected a list"),
     ],
 )
 def test_bad_configuration(operations: object, message: str) -> None:
