@@ -265,10 +265,10 @@ def test_the_overview_stands_many_classes_and_odd_data(tmp_path: Path) -> None:
     write_picture(train / "class_2" / "00.png", smooth_picture(1, 1, 3000))
     (train / "class_1").rename(train / "US$ and a very long name of a class $")
     config = folder_config(tmp_path, train, train, class_num=45)
-    many = check(config)
-    for path in train.rglob("*.png"):
-        path.write_bytes(b"")
-    for name, result in (("many", many), ("none", check(config))):
+    for name in ("many", "none is readable"):
+        result = check(config)
         write_check(result, tmp_path / name, result.draw_overview)
         with Image.open(tmp_path / name / "overview.png") as picture:
             assert (picture.mode, picture.width) == ("RGB", 1600)
+        for path in train.rglob("*.png"):
+            path.write_bytes(b"")

@@ -11,7 +11,7 @@ import pytest
 from paddle import nn
 
 from ppcls_ext import build_model, list_models
-from ppcls_ext.arch.econvnext import EConvNeXt, EffectiveSE
+from ppcls_ext.arch.econvnext import EConvNeXt
 from ppcls_ext.arch.layers import DropPath
 from ppcls_ext.weights.convert import LAYOUTS
 from tests.golden.make_models import golden_images, golden_numbers, logits_of_images, settled_model
@@ -158,17 +158,6 @@ def test_drop_path_drops_whole_samples_and_keeps_the_expectation():
     np.testing.assert_allclose(np.unique(output), [0.0, 1 / 0.75], rtol=1e-6)
     # Five standard errors of 4000 draws.
     assert abs(output.mean() - 1.0) < 5 * np.sqrt(0.25 / 0.75 / 4000)
-
-
-@pytest.mark.portable
-def test_attention_is_the_gate_of_the_paper():
-    layer = EffectiveSE(6)
-    seed_weights(layer)
-    x = images(2, 6, 5, 4)
-    mean = x.numpy().mean(axis=(2, 3))
-    score = mean @ layer.conv.weight.numpy()[:, :, 0, 0].T + layer.conv.bias.numpy()
-    gate = np.clip(score / 6 + 0.5, 0, 1)
-    np.testing.assert_allclose(layer(x).numpy(), x.numpy() * gate[:, :, None, None], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV2_atto"])

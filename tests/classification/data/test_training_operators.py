@@ -144,20 +144,6 @@ def test_pointwise_operations_equal_pillow(image: np.ndarray) -> None:
     assert turned[0, 0, 0] < 10
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("amount", [-0.3, 0.0, 1.37])
-def test_sliding_equals_pillow(image: np.ndarray, amount: float, interpolation: str) -> None:
-    rows, columns = np.arange(120) + 0.5, np.arange(160) + 0.5
-    for slide, amounts, coefficients in (
-        (geometry.slide_rows, amount * rows, (1, amount, 0, 0, 1, 0)),
-        (geometry.slide_columns, amount * columns, (1, 0, 0, amount, 1, 0)),
-        (geometry.slide_rows, np.full(120, amount * 100), (1, 0, amount * 100, 0, 1, 0)),
-        (geometry.slide_columns, np.full(160, amount * 100), (1, 0, 0, 0, 1, amount * 100)),
-    ):
-        expected = affine(image, coefficients, interpolation, FILL)
-        assert largest_difference(slide(image, amounts, interpolation, FILL), expected) <= 1
-
-
 class TestTimmAutoAugment:
     @pytest.mark.parametrize("increasing", [True, False])
     def test_every_operation_gives_an_image(self, image: np.ndarray, increasing: bool) -> None:
@@ -170,14 +156,6 @@ class TestTimmAutoAugment:
         strongest = changes(True)["Posterize"](image, 1.0, 1.0, "bicubic", FILL)
         assert set(np.unique(strongest)) == {0, 128}
 
-    def test_increasing_operations_leave_the_image_at_strength_zero_and_change_it_at_the_end(
-        self, image: np.ndarray
-    ) -> None:
-        for name, change in changes(True).items():
-            if name in ("AutoContrast", "Equalize", "Invert", "Posterize"):
-                continue  # they have no strength, or keep four bits at the weakest
-            assert largest_difference(change(image, 0.0, 1.0, "bilinear", FILL), image) == 0, name
-            assert largest_difference(change(image, 1.0, 1.0, "bilinear", FILL), image) > 20, name
 
     def test_arguments_at_magnitude_nine(self, image: np.ndarray) -> None:
         picture = Image.fromarray(image)
@@ -233,12 +211,10 @@ class TestTimmAutoAugment:
 
 
 class TestRandomErasing:
-    def erased(self, channel_first: bool = False, **arguments: Any) -> np.ndarray:
-        """Share and mean of the pixels written, for 300 images of ones."""
-        operator = RandomErasing(**arguments)
-        shape = (3, 40, 60) if channel_first else (40, 60, 3)
-        results = [operator(np.ones(shape, np.float32), np.random.default_rng(seed)) for seed in range(300)]
-        return np.stack([result if channel_first else result.transpose(2, 0, 1) for result in results])
+    def erased(self, **arguments: Any) -> np.ndarray:
+        """What becomes of 300 images of ones, ``[300, 3, 40, 60]``."""
+        operator, ones = RandomErasing(**arguments), np.ones((40, 60, 3), np.float32)
+        return np.stack([operator(ones, np.random.default_rng(seed)).transpose(2, 0, 1) for seed in range(300)])
 
     def test_probability_and_area(self) -> None:
         written = np.any(self.erased(EPSILON=0.25, sl=0.02, sh=1 / 3, attempt=10, use_log_aspect=True) != 1, axis=1)
@@ -250,12 +226,6 @@ class TestRandomErasing:
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
             assert mask.sum() == len(rows) * len(columns)
 
-    @pytest.mark.parametrize("channel_first", [True, False])
-    def test_pixel_noise_is_normal(self, channel_first: bool) -> None:
-        results = self.erased(channel_first, EPSILON=1.0, mode="pixel")
-        noise = results[results != 1]
-        assert noise.mean() == pytest.approx(0.0, abs=0.02)
-        assert noise.std() == pytest.approx(1.0, abs=0.02)
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
     def test_the_given_array_stays_as_it_is(self, dtype: type) -> None:
@@ -291,7 +261,6 @@ class TestRandomErasing:
         ({"RandomErasing": {"EPSILON": 1.5}}, "RandomErasing.EPSILON: must be at least 0 and at most 1, got 1.5"),
         ({"RandomErasing": {"sl": 0.5, "sh": 0.4}}, "RandomErasing: sl: must be above 0 and not above sh"),
         ({"RandCropImage": {"size": 20, "scale": [0.5, 0.2]}}, "RandCropImage: scale: must be [smallest, largest]"),
-        ({"ColorJitter": {"hue": 0.7}}, "ColorJitter: hue: must be"),
         ({"TimmAutoAugment": {"config_str": "original"}}, "TimmAutoAugment: config_str: 'original': only 'rand'"),
     ],
 )

@@ -215,16 +215,6 @@ def test_the_page_and_the_chart_tell_shares_of_the_peak_and_other_image_sizes(mo
 # Operators
 
 
-def test_operations_of_a_problem_of_onednn():
-    for primitive, problem, flops in (
-        ("convolution", "g8mb1_ic8oc8_ih4oh4kh7sh1dh0ph3_iw4ow4kw7sw1dw0pw3", 2 * 8 * 4 * 4 * 7 * 7),
-        ("inner_product", "mb3ic16oc10", 2 * 3 * 16 * 10),
-        ("matmul", "2x3x16:2x16x10", 2 * 2 * 3 * 16 * 10),
-        ("binary", "1x8x4x4:1x1x4x4", 0),
-    ):
-        assert operator_profile.flops_of_problem(primitive, problem) == flops
-
-
 @pytest.mark.parametrize(
     ("backend", "file_format"),
     [

@@ -226,36 +226,13 @@ STAGES_BY_NAME = {
     "stem.0": "stem", **{f"stages.{i}.norm": f"stage {i + 1}" for i in range(4)}, "stages": "rest", "pool": "head",
     "norm": "head", "head": "head",
 }  # fmt: skip
-STAGES_OF_PADDLECLAS = {
-    "downsample_layers.0.1": "stem", "downsample_layers.1.1": "stage 2", "downsample_layers.2.1": "stage 3",
-    "downsample_layers.3.1": "stage 4", **{f"stages.{i}.0": f"stage {i + 1}" for i in range(4)},
-}  # fmt: skip
 STAGES_OF_A_DETECTOR = {
     **{f"backbone.stages.{i}": f"stage {i + 1}" for i in range(4)}, "backbone.stem": "stem", "neck.fpn": "neck",
     "yolo_head.conv.0": "head",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("expected", [STAGES_BY_NAME, STAGES_OF_PADDLECLAS, STAGES_OF_A_DETECTOR])
+@pytest.mark.parametrize("expected", [STAGES_BY_NAME, STAGES_OF_A_DETECTOR])
 def test_names_of_stages_go_first(expected):
     shapes = {name: () if stage == "rest" else (1, 8, 64, 64) for name, stage in expected.items()}
     assert assign_stages(shapes, (64, 64)) == expected
-
-
-@pytest.mark.parametrize(("stride", "stage"), [(2, "stem"), (4, "stage 1"), (32, "stage 4")])
-def test_a_unit_is_of_the_stage_of_its_stride(stride, stage):
-    size = 64 // stride
-    # Most layers of the unit tell, not its first, which still sees the larger map, and not the squeezed ones.
-    shapes = {
-        "blocks.5.conv0": (1, 8, 2 * size, 2 * size), "blocks.5.conv1": (1, 8, size, size),
-        "blocks.5.conv2": (1, 8, size, size), "blocks.5.gate": (1, 8, 1, 1) if size > 2 else (1, 8),
-        "blocks": (1, 8, 2, 2), "blocks.0": (1, 8, 32, 32), "unused": (), "embedding": (1, 8),
-        "conv_head": (1, 8, 1, 1),
-    }  # fmt: skip
-    found = assign_stages(shapes, (64, 64))
-    assert {found[name] for name in shapes if name.startswith("blocks.5")} == {stage}
-    assert found["blocks"] == found["unused"] == "rest"
-    assert found["embedding"] == found["conv_head"] == "head"
-    # 16 tokens of a 64 px image and the class token; three numbered parts are not the four stages.
-    assert assign_stages({"blocks.0.mlp": (1, 17, 192)}, (64, 64)) == {"blocks.0.mlp": "stage 3"}
-    assert set(assign_stages({f"layers.{i}.conv": (1, 8, 4, 4) for i in range(3)}, (64, 64)).values()) == {"stage 3"}
