@@ -225,7 +225,9 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
     classes = Classes(datasets, class_num)
     scan, seconds = Scan({}, {}), 0.0
     if datasets:
-        find_label_faults(classes, found)
+        # Pretraining has no labels, whatever Arch.class_num is.
+        if config.pretraining is None:
+            find_label_faults(classes, found)
         chosen = {
             part: choose_evenly(dataset.labels, limit, seed=0) if limit else np.arange(len(dataset))
             for part, dataset in datasets.items()

@@ -306,8 +306,9 @@ class Distillation:
         By their numbers ``[N]`` in the data set a cache finds its outputs.
         """
         if self.cache is not None and index is not None:
-            return self.cache.outputs(index.numpy())
-        logits, features = self.teacher.outputs(image, self._stages())
+            logits, features = self.cache.outputs(index.numpy())
+        else:
+            logits, features = self.teacher.outputs(image, self._stages())
         return (logits if self.has_logits else None), features
 
     def losses(

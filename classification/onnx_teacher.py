@@ -18,10 +18,10 @@ from paddle.nn import functional
 
 from classification.config import CACHE, DISTILLATION, TEACHER, Config
 from classification.data.datasets import ImageDataset
-from classification.data.loader import SampleReader
+from classification.data.loader import SampleReader, stack_images
 from classification.sections import OnnxTeacherSettings
 from ppcls_ext.engine.loader import SampleKey
-from ppcls_ext.preprocess.operators import NormalizeImage
+from ppcls_ext.preprocess.operators import DecodeImage, NormalizeImage
 from ppcls_ext.utils.display import Display
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_folder, sha256_of, write_json
@@ -57,11 +57,11 @@ class OnnxTeacher(nn.Layer):
         self._refuse = lambda key, message: UserError(config.document.problem(f"{TEACHER}.{key}", message))
         self.settings = settings
         self._session = self._open(meant_path(settings.onnx))
-        self._names = [settings.logits] if settings.logits and distillation.weight > 0 else []
-        self._with_logits = bool(self._names)
+        # Logits whatever their weight, so that a cache holds them for every weight.
+        self._with_logits = settings.logits is not None
         features_key = f"{DISTILLATION}.features.outputs"
         known = [node.name for node in self._session.get_outputs()]
-        wanted = [(name, f"{TEACHER}.logits") for name in self._names]
+        wanted = [(settings.logits, f"{TEACHER}.logits")] if self._with_logits else []
         wanted += [(name, features_key) for name in (distillation.features.outputs if distillation.features else [])]
         for name, key in wanted:
             if name not in known:
@@ -70,15 +70,25 @@ class OnnxTeacher(nn.Layer):
         self._names = [name for name, _ in wanted]
         channels, *size = config.run.image_shape
         self.image_shape = [3, *self._input_size(config, size)]
-        normalise = next((one for one in reversed(config.train.operators) if isinstance(one, NormalizeImage)), None)
+        operators = config.train.operators
+        student_order = "bgr" if any(isinstance(one, DecodeImage) and not one.to_rgb for one in operators) else "rgb"
+        self._turned = settings.channel_order != student_order
+        normalise = next((one for one in reversed(operators) if isinstance(one, NormalizeImage)), None)
         factors = np.ones(3) if normalise is None else normalise.factors.astype(np.float64)
         offsets = np.zeros(3) if normalise is None else normalise.offsets.astype(np.float64)
-        # The student's (byte * factor + offset) -> the teacher's (byte - mean) / std, in the student's order: RGB.
-        mean, std = np.array(settings.mean), np.array(settings.std)
+        # The student's (byte * factor + offset) -> the teacher's (byte - mean) / std, in the student's order.
+        mean, std = np.array([settings.mean, settings.std])[:, :: 1 if student_order == "rgb" else -1]
         self._scale = (1 / (factors * std)).astype(np.float32).reshape(3, 1, 1)
         self._shift = ((-offsets / factors - mean) / std).astype(np.float32).reshape(3, 1, 1)
-        outputs = self._run(np.zeros([1, channels, *size], np.float32))
+        try:
+            # Two, as a network may have been fixed to one image at a time.
+            outputs = self._run(np.zeros([2, channels, *size], np.float32))
+        except Exception as error:  # As in `_open`.
+            reason = str(error).strip().splitlines()[0]
+            sizes = " x ".join(str(side) for side in self.image_shape[1:])
+            raise self._refuse("onnx", f"{settings.onnx} cannot compute two images of {sizes}: {reason}") from error
         self._check_outputs(config, outputs)
+        self._widths = [output.shape[1] for output in outputs[self._with_logits :]]
 
     def _open(self, file: Path) -> Any:
         try:
@@ -109,6 +119,9 @@ class OnnxTeacher(nn.Layer):
         if shape[1] != 3:
             hint = "; channels last are not supported: export it with channels first" if shape[-1] == 3 else ""
             raise self._refuse("onnx", f"{file} must take colours first, [N, 3, H, W]; it takes {what}{hint}")
+        if isinstance(shape[0], int):
+            hint = "export it with a batch of any size (dynamic_axes in docs/pretraining.md)"
+            raise self._refuse("onnx", f"{file} takes batches of {shape[0]} only; {hint}")
         stated = config.distillation.image_size
         sides = [stated, stated] if stated is not None else size
         fixed = [side if isinstance(side, int) else None for side in shape[2:]]
@@ -123,16 +136,15 @@ class OnnxTeacher(nn.Layer):
             if output.ndim != 4:
                 message = f"'{name}' of {self.settings.onnx} has the shape {list(output.shape)}, expected [N, C, H, W]"
                 raise UserError(config.document.problem(f"{DISTILLATION}.features.outputs", message))
-        if self._with_logits:
-            expected, found = [1, config.arch.class_num], list(outputs[0].shape)
+        if self._with_logits and config.distillation.weight > 0:
+            expected, found = [len(outputs[0]), config.arch.class_num], list(outputs[0].shape)
             if found != expected:
                 message = f"'{self._names[0]}' of {self.settings.onnx} has the shape {found}, expected {expected}"
                 raise self._refuse("logits", f"{message} (Arch.class_num); or use {DISTILLATION}.weight: 0")
 
     def widths(self, stages: Sequence[int]) -> list[int]:
         """Returns the channels of the outputs that are compared with these stages."""
-        zeros = np.zeros([1, *self.image_shape], np.float32)
-        return [int(output.shape[1]) for output in self._run(zeros)[self._with_logits :]][: len(stages)]
+        return self._widths[: len(stages)]
 
     def _run(self, images: np.ndarray) -> list[np.ndarray]:
         """Images ``[N, channels, H, W]`` of the student -> the outputs, logits first."""
@@ -142,7 +154,7 @@ class OnnxTeacher(nn.Layer):
         if list(images.shape[2:]) != self.image_shape[1:]:
             tensor = paddle.to_tensor(images)
             images = functional.interpolate(tensor, self.image_shape[1:], mode="bilinear", align_corners=False).numpy()
-        if self.settings.channel_order == "bgr":
+        if self._turned:
             images = images[:, ::-1]
         name = self._session.get_inputs()[0].name
         dtype = np.float16 if "float16" in self._session.get_inputs()[0].type else np.float32
@@ -205,10 +217,10 @@ def open_cache(
 
     data = config.document.data
     operators = data["DataLoader"]["Train"]["dataset"].get("transform_ops")
-    asked = [data[DISTILLATION].get("features"), dict(data[DISTILLATION]["teacher"])]
-    for place in ("onnx", "pretrained"):
-        # The checksum tells the teacher, wherever it lies.
-        asked[1].pop(place, None)
+    features, settings = data[DISTILLATION].get("features"), data[DISTILLATION]["teacher"]
+    # The checksum tells the teacher, wherever it lies; the weight of the loss changes no output.
+    features = features and {key: value for key, value in features.items() if key != "weight"}
+    asked = [features, {key: value for key, value in settings.items() if key not in ("onnx", "pretrained")}]
     wanted = {
         "teacher": identity["sha256"],
         "stages": list(stages),
@@ -222,7 +234,7 @@ def open_cache(
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             damaged = [name for name, checksum in record["files"].items() if sha256_of(folder / name) != checksum]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise refuse(f"{folder} is no whole cache ({error}); remove it") from error
+            raise refuse(f"{folder} is no whole cache ({error}); remove it, or name another folder") from error
         for key, value in wanted.items():
             if record.get(key) != value:
                 raise refuse(f"{folder} is of {meanings[key]}; remove it, or name another folder")
@@ -262,7 +274,7 @@ def _fill(
                 samples = [reader.read(SampleKey(0, index, index)) for index in indices]
                 good = [sample for sample in samples if sample.image is not None]
                 if good:
-                    images = paddle.to_tensor(np.stack([sample.image for sample in good]))
+                    images = paddle.to_tensor(stack_images([sample.image for sample in good]))
                     for array, output in zip(arrays, _as_list(teacher.outputs(images, stages)), strict=True):
                         array[[sample.index for sample in good]] = output.numpy().astype(np.float16)
                 display.advance()

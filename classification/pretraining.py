@@ -92,9 +92,9 @@ class PretrainingTask(ClassificationTask):
         patch = self.model.feature_strides[-1]
         indices = np.linspace(0, len(self.dataset) - 1, min(len(self.dataset), 200)).astype(int)
         small = []
+        decode = SampleReader(self.dataset, self.config.train.operators, 0, True).operators[0]
         for index in dict.fromkeys(indices.tolist()):
             try:
-                decode, *_ = SampleReader(self.dataset, self.config.train.operators, 0, True).operators
                 image = decode(self.dataset.load(index)[0], self.dataset.name_of(index))
             except UserError:
                 continue
@@ -107,7 +107,7 @@ class PretrainingTask(ClassificationTask):
             )  # fmt: skip
 
     def begin_epoch(self, epoch: int) -> None:
-        """Is called before the batches of an epoch (from 0) and before its end."""
+        """Is called before the batches of an epoch, counted from 0, and where one is taken up."""
         super().begin_epoch(epoch)
         self._epoch = epoch
 
@@ -124,7 +124,8 @@ class PretrainingTask(ClassificationTask):
             self.network.eval()
             with paddle.no_grad():
                 rows = self.pictures(images)
-            draw_rows(rows, self.captions, self.config.output_dir / "pictures" / f"epoch_{number:04d}.png")
+            path = self.config.output_dir / "pictures" / f"epoch_{number:04d}.png"
+            draw_rows(rows, self.captions[: len(rows[0])], path)
 
     def _shown_images(self) -> paddle.Tensor:
         """Returns the same few images for every picture, ``[n, C, H, W]``, augmented as in the first epoch."""
@@ -204,7 +205,16 @@ class MaskedTask(PretrainingTask):
         return draw_visible(self.patches, self.config.pretraining.mask_ratio, seeds)
 
     def forward(self, batch: dict[str, Any], seed: int) -> TrainOutput:
-        """Returns the loss of a batch, ``image`` ``[N, C, H, W]``; patches are hidden by seed, epoch and sample."""
+        """Returns the loss of a batch, ``image`` ``[N, C, H, W]``; patches are hidden by seed, epoch and sample.
+
+        Raises:
+            UserError: the images are not as large as the configuration says, and would be resized unnoticed.
+        """
+        (height, width), stated = batch["image"].shape[2:], self.config.run.image_shape
+        if [height, width] != stated[1:]:
+            key = "DataLoader.Train.dataset.transform_ops"
+            message = f"make images of {width} x {height}, but Global.image_shape is {stated}"
+            raise UserError(self.config.document.problem(key, message))
         visible = self._visible(batch["index"].numpy().tolist(), self._epoch)
         with self.precision.autocast():
             seed_everything(seed)
@@ -267,10 +277,10 @@ class DistilledTask(PretrainingTask):
         return network
 
     def pictures(self, images: paddle.Tensor) -> list[list[np.ndarray]]:
-        """Returns for each image itself, and how alike the features of the last compared stage are, by position."""
+        """Returns for each image itself, and, with features, how alike those of the last compared stage are there."""
         pictures = self.as_bytes(images.numpy())
         if self.distillation.settings.features is None:
-            return [[picture, picture] for picture in pictures]
+            return [[picture] for picture in pictures]
         ours = self.distillation.network(images)[1][-1].astype("float32")
         theirs = self.distillation.teach(images)[1][-1].astype("float32")
         if theirs.shape[2:] != ours.shape[2:]:

@@ -29,22 +29,15 @@ PICTURE = Image.fromarray(smooth_picture(7, 90, 70))
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 GOOD = {
     "gif.png": encoded_with_pillow(PICTURE, "GIF"),
-    "webp.png": encoded_with_pillow(PICTURE, "WEBP"),
     "tiff.jpg": encoded_with_pillow(PICTURE, "TIFF"),
-    "png.jpg": encoded_with_pillow(PICTURE, "PNG"),
     "ink.jpg": encoded_with_pillow(PICTURE.convert("CMYK"), "JPEG"),
-    "pixel.png": encoded_with_pillow(Image.new("RGB", (1, 1)), "PNG"),
     "wide.png": encoded_with_pillow(Image.new("RGB", (20000, 2)), "PNG"),
-    "tall.png": encoded_with_pillow(Image.new("RGB", (2, 20000)), "PNG"),
 }
 BAD = {
     "page.jpg": (b"<!DOCTYPE html><html>404</html>", "is no picture but an HTML page named .jpg"),
-    "pointer.png": (b"version https://git-lfs.github.com/spec/v1\n", "is no picture but a Git LFS pointer named .png"),
     "empty.png": (b"", "the file is empty (0 bytes)"),
-    "cut.png": (encoded_with_pillow(NOISE, "PNG")[:900], "is truncated: a PNG picture that ends too early"),
     "cut.jpg": (encoded_with_pillow(NOISE, "JPEG")[:900], "is truncated: a JPEG picture that ends too early"),
     "phone.jpg": (b"\0\0\0\x20ftypheic" + bytes(90), "is a HEIC picture named .jpg, which is not read here: convert"),
-    "jp2.png": (encoded_with_pillow(PICTURE, "JPEG2000"), "is a JPEG 2000 picture named .png, which is not read here"),
 }
 FILES = {**GOOD, **{name: data for name, (data, _) in BAD.items()}}
 SHORT, CROP = {"ResizeImage": {"resize_short": 36}}, {"CropImage": {"size": 32}}

@@ -9,9 +9,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 
+from classification.check import check_config_data
 from classification.config import load_config
+from classification.onnx_teacher import OnnxTeacher
 from classification.pretraining import pretrain_config
 from classification.task import train_config
 from ppcls_ext import build_model
@@ -117,6 +120,12 @@ def test_a_list_keeps_the_images_of_the_validation_out(frames, tmp_path):
         assert pretrain(tmp_path, config)["optimizer_steps"] == 2
 
 
+def test_a_check_of_the_data_asks_for_no_classes(frames, tmp_path):
+    result = check_config_data(load_config(write_config(tmp_path, masked(tmp_path / "run", frames))), worker_count=0)
+    assert len(result.scan.readable("Train")) == 16
+    assert not [finding.kind for finding in result.findings if "class" in finding.kind]
+
+
 def test_mistakes_are_one_line_each(run, frames, tmp_path):
     def problem(**changes: Any) -> str:
         config = masked(tmp_path / "run", frames, **changes)
@@ -136,6 +145,10 @@ def test_mistakes_are_one_line_each(run, frames, tmp_path):
     assert "features.outputs" in problem(Pretraining=distilled, Distillation={**onnx, "features": {"stages": [3, 4]}})
     config = masked(tmp_path / "run", tmp_path / "empty")
     with pytest.raises(UserError, match="image_root: .*holds no images"):
+        pretrain(tmp_path, config)
+    config = masked(tmp_path / "run", frames)
+    config["DataLoader"]["Train"]["dataset"]["transform_ops"] = [{"RandCropImage": {"size": 48}}]
+    with pytest.raises(UserError, match=r"make images of 48 x 48, but Global\.image_shape is \[3, 32, 32\]"):
         pretrain(tmp_path, config)
     labelled = small_config(run, Arch=dict(TINY))
     with pytest.raises(UserError, match="is of pretraining .*, this is training with labels"):
@@ -163,6 +176,9 @@ def onnx_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(model, str(folder / "teacher.onnx"))
     onnx.save(model, str(folder / "apart.onnx"), save_as_external_data=True, size_threshold=0, location="weights.bin")
     (folder / "weights.bin").unlink()
+    model = onnx.load(str(folder / "teacher.onnx"))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, str(folder / "fixed.onnx"))
     return folder / "teacher.onnx"
 
 
@@ -184,11 +200,44 @@ def test_any_onnx_file_teaches(onnx_teacher, frames, tmp_path):
         ({"features": {"outputs": ["logits"]}}, "expected [N, C, H, W]"),
         ({"image_size": 32}, "takes images of 64 x 64 only"),
         ({"teacher": {"onnx": str(onnx_teacher.with_name("apart.onnx"))}}, "weights lie in another file"),
+        ({"teacher": {"onnx": str(onnx_teacher.with_name("fixed.onnx"))}}, "takes batches of 1 only"),
         ({"weight": 0.5}, "Distillation.teacher.logits: is missing"),
     ):
         with pytest.raises(UserError) as error:
             run(**changes)
         assert message in str(error.value)
+
+
+def test_a_cache_serves_every_weight_of_the_losses(onnx_teacher, frames, tmp_path):
+    config = masked(tmp_path / "run", frames, Pretraining={"name": "Distilled"}, Arch__class_num=5, Global__epochs=1)
+    config["DataLoader"]["Train"]["dataset"]["transform_ops"] = [{"ResizeImage": {"size": [32, 32]}}, NORMALIZE]
+    teacher, features = {"onnx": str(onnx_teacher), "logits": "logits"}, {"stages": [2], "outputs": ["map"]}
+    cached = {"teacher": teacher, "features": features, "weight": 0.0, "cache": str(tmp_path / "cache")}
+    config["Distillation"] = dict(cached)
+    assert "loss_distillation" not in pretrain(tmp_path, config)["history"][0]["train"]
+    config["Distillation"].update(weight=0.5, features={**features, "weight": 2.0})
+    report = pretrain(tmp_path, config, None, f"Global.output_dir={tmp_path / 'other'}")
+    assert "loss_distillation" in report["history"][0]["train"]
+    # With labels, of which the teacher knows none, its logits stay unused.
+    labelled = small_config(tmp_path / "labelled", Arch=dict(TINY), Global__epochs=1, Global__eval_during_train=False)
+    labelled["DataLoader"]["Train"]["dataset"].update(transform_ops=[NORMALIZE], batch_transform_ops=None)
+    labelled["Distillation"] = {**cached, "cache": str(tmp_path / "of digits")}
+    losses = train_config(load_config(write_config(tmp_path, labelled)))["history"][0]["train"]
+    assert "loss_features" in losses and "loss_distillation" not in losses
+
+
+def test_the_teacher_sees_its_colours_whatever_the_order_of_the_student(onnx_teacher, frames, tmp_path):
+    image, maps = np.random.default_rng(0).integers(0, 256, (1, 3, 32, 32)).astype(np.float32), []
+    for decode in ({"to_rgb": True}, {"to_rgb": False}):
+        config = masked(tmp_path / "run", frames, Pretraining={"name": "Distilled"})
+        config["DataLoader"]["Train"]["dataset"]["transform_ops"] = [{"DecodeImage": decode}]
+        features = {"stages": [2], "outputs": ["map"]}
+        config["Distillation"] = {"teacher": {"onnx": str(onnx_teacher)}, "weight": 0.0, "features": features}
+        loaded = load_config(write_config(tmp_path, config))
+        teacher = OnnxTeacher(loaded, loaded.distillation.teacher)
+        _, (features,) = teacher.outputs(paddle.to_tensor(image if decode["to_rgb"] else image[:, ::-1].copy()), [2])
+        maps.append(features.numpy())
+    np.testing.assert_allclose(maps[0], maps[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -34,55 +34,21 @@ def frames(tmp_path: Path) -> Frames:
     return make_frames(tmp_path / "data")
 
 
-def test_image_that_vanishes_during_training_is_named(frames: Frames, tmp_path: Path) -> None:
-    config = load_config(run_config(tmp_path, frames))
-    with workspace(config):
-        loader = training_loader(config, open_environment(config))
-    frames.image("train_05.png").unlink()
-    batches = list(loader)
-    assert [cause for batch in batches for cause in batch["causes"]] == ["the file does not exist"]
-    assert [loader.read_batch.name_of(index)[-12:] for batch in batches for index in batch["bad"]] == ["train_05.png"]
-
-
 CUT = encoded_with_pillow(Image.fromarray(smooth_picture(5, 96, 80)), "JPEG")[:-300]
-DAMAGED = {
-    "the file is empty": b"",
-    "is no picture but an HTML page named .png": b"<html>404 Not Found</html>",
-    "is truncated: a JPEG picture named .png": CUT,
-    "is a HEIC picture named .png, which is not read here": b"\0\0\0\x20ftypheic" + bytes(90),
-}
 
 
-@pytest.mark.parametrize("cause", DAMAGED)
-def test_one_damaged_image_of_few_stops_a_run_with_its_cause(frames: Frames, tmp_path: Path, cause: str) -> None:
-    frames.image("train_05.png").write_bytes(DAMAGED[cause])
+def test_one_damaged_image_of_few_stops_a_run_with_its_cause(frames: Frames, tmp_path: Path) -> None:
+    frames.image("train_05.png").write_bytes(CUT)
+    cause = r"is truncated: a JPEG picture named \.png"
     message = rf"^1 of 18 images cannot be read, more than max_bad_images permits: .*train_05\.png \({cause}.*=0\.12$"
     with pytest.raises(UserError, match=message):
         train_config(load_config(run_config(tmp_path, frames, worker_num=1)))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "JPEG"])
-def test_pictures_of_any_format_are_read_whatever_their_name(frames: Frames, tmp_path: Path, kind: str) -> None:
-    """And show the detector the same as under their own name: ppdet's decoder hands on the bytes of a GIF."""
-    images = []
-    for suffix in ("png", kind.lower()):
-        with Image.open(frames.image("train_03.png")) as picture:
-            data = encoded_with_pillow(picture.convert("RGB"), kind)
-        frames.image(f"copy.{suffix}").write_bytes(data)
-        frames.train["images"][3]["file_name"] = f"copy.{suffix}"
-        frames.write()
-        config = load_config(run_config(tmp_path, frames, TrainReader__sample_transforms=[{"Decode": {}}]))
-        with workspace(config):
-            batches = list(training_loader(config, open_environment(config)))
-        assert not any(len(batch["bad"]) for batch in batches)
-        images.append([batch["image"].numpy() for batch in batches])
-    assert all(np.array_equal(one, other) for one, other in zip(*images, strict=True))
-
-
 def test_few_damaged_images_are_skipped_and_counted_and_teach_nothing(
     frames: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    frames.image("train_05.png").write_bytes(DAMAGED["the file is empty"])
+    frames.image("train_05.png").write_bytes(b"")
     frames.image("val_01.png").write_bytes(CUT)
     changes = {"max_bad_images": 0.2, "TrainReader__sample_transforms": [{"Decode": {}}], "save_steps": 3}
     config = load_config(run_config(tmp_path, frames, **changes))
@@ -137,14 +103,13 @@ def test_all_images_damaged_end_training_at_once(frames: Frames, tmp_path: Path)
         train_config(load_config(run_config(tmp_path, frames, max_bad_images=1)))
 
 
-@pytest.mark.parametrize("size", [(20000, 2), (2, 20000)])
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_picture_of_which_resizing_leaves_nothing_is_skipped_by_name(
-    frames: Frames, tmp_path: Path, size: tuple[int, int], batch: bool
+    frames: Frames, tmp_path: Path, batch: bool
 ) -> None:
     """Both where one picture is resized and where a batch is; a letterbox and a fixed size take it."""
-    write_picture(frames.image("train_05.png"), np.zeros((size[1], size[0], 3), np.uint8))
-    frames.train["images"][5] |= {"width": size[0], "height": size[1]}
+    write_picture(frames.image("train_05.png"), np.zeros((2, 20000, 3), np.uint8))
+    frames.train["images"][5] |= {"width": 20000, "height": 2}
     for box in frames.train["annotations"]:
         if box["image_id"] == 6:
             box |= {"bbox": [0, 0, 2, 2], "area": 4}
@@ -161,23 +126,10 @@ def test_a_picture_of_which_resizing_leaves_nothing_is_skipped_by_name(
     name = "BatchRandomResize" if batch else "Resize"
     size_of = {"target_size": [[64, 64], [96, 96]] if batch else [64, 64]}
     (cause,) = skipped({name: {**size_of, "keep_ratio": True}})
-    assert cause.startswith(f"has {size[0]} x {size[1]} pixels, of which resizing by 0.00")
+    assert cause.startswith("has 20000 x 2 pixels, of which resizing by 0.00")
     assert skipped({name: {**size_of, "keep_ratio": False}}) == []
     if not batch:
         assert skipped({"LetterResize": {"target_size": 64}}) == []
-
-
-def test_loss_that_is_not_finite_stops_the_run(frames: Frames, tmp_path: Path) -> None:
-    config = load_config(run_config(tmp_path, frames, LearningRate__base_lr=1e30))
-    with pytest.raises(UserError, match="the loss became .* at epoch 1, batch .*lower LearningRate.base_lr"):
-        train_config(config)
-    assert list(config.output_dir.glob("bad_batch_*.npz"))
-
-
-def test_fewer_images_than_a_batch(frames: Frames, tmp_path: Path) -> None:
-    config = load_config(run_config(tmp_path, frames, TrainReader__batch_size=64))
-    with pytest.raises(UserError, match="TrainReader.batch_size: 18 samples do not fill a batch of 64"):
-        train_config(config)
 
 
 def test_a_run_starts_from_weights_for_other_classes_but_not_from_another_detector(
@@ -228,22 +180,6 @@ def test_evaluation_covers_all_images_and_only_all(frames: Frames, tmp_path: Pat
         assert Evaluator(config, open_environment(config)).loader.sampler.length == 6
     config = load_config(file, ["EvalDataset.sample_num=4"])
     with workspace(config), pytest.raises(UserError, match="would evaluate 4 images, .* all 6 of .*val.json"):
-        Evaluator(config, open_environment(config))
-
-
-def test_images_that_training_leaves_out_are_counted(
-    frames: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = load_config(run_config(tmp_path, frames, TrainDataset__allow_empty=False))
-    logging.getLogger("detection").propagate = True
-    with workspace(config):
-        assert training_loader(config, open_environment(config)).sampler.length == 17
-    assert "TrainDataset: 1 of 18 images are left out" in caplog.text
-
-
-def test_a_value_that_an_operator_cannot_use(frames: Frames, tmp_path: Path) -> None:
-    config = load_config(run_config(tmp_path, frames), ["EvalReader.sample_transforms=[{NormalizeImage: {mean: 3}}]"])
-    with workspace(config), pytest.raises(UserError, match=r"run\.yml: "):
         Evaluator(config, open_environment(config))
 
 

@@ -60,12 +60,3 @@ def test_loading_with_each_number_of_workers(tmp_path, capfd):
     assert set(result["images_per_second"]) == {0, 1}
     assert all(0 < row["median"] <= row["best"] for row in result["images_per_second"].values())
     assert "loading annotations" not in capfd.readouterr().out
-
-
-def test_missing_and_too_few_data(tmp_path):
-    config = load_config(tiny_config(tmp_path))
-    with pytest.raises(UserError, match=r"tiny.yml: TrainDataset.anno_path: .*val.json does not exist"):
-        benchmarks.measure_loading(config)
-    write_data(tmp_path, 2)
-    with pytest.raises(UserError, match="too few images for two batches of 2"):
-        benchmarks.measure_loading(config, workers=(0,))

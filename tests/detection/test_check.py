@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.check.overview import draw_overview, samples_panel
+from detection.check.overview import draw_overview
 from detection.check.run import (
     DetectionCheck,
     EvaluationSize,
@@ -21,16 +21,14 @@ from detection.check.run import (
     SetFiles,
     check_detection_data,
     plan_of,
-    resizers_of,
 )
 from detection.configuration import load_config
 from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
-from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation
 from tests.support.frames import HEIGHT, NAMES, WIDTH, Frames
-from tests.support.pictures import smooth_picture, write_picture
+from tests.support.pictures import write_picture
 from tests.support.runs import ROOT
 
 WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
@@ -88,23 +86,6 @@ def set_field(list_name: str, number: int, **fields: Any) -> Callable[[Frames], 
     return lambda frames: frames.train[list_name][number].update(fields)
 
 
-@pytest.mark.parametrize("size", [(4000, 2), (2, 4000)])
-def test_pictures_that_training_would_skip_for_their_shape(
-    frames: Frames, tmp_path: Path, size: tuple[int, int]
-) -> None:
-    write_picture(frames.image("train_03.png"), np.zeros((size[1], size[0], 3), np.uint8))
-    set_field("images", 3, width=size[0], height=size[1])(frames)
-    for number in (6, 7):
-        set_box(number, [0, 0, 2, 2])(frames)
-    resize = {"target_size": 64, "keep_ratio": True}
-    config = {"TrainReader": {"sample_transforms": [{"Decode": {}}, {"Resize": resize}]}}
-    result = check(frames, resizers={"Train": resizers_of(config, "TrainReader")})
-    assert kinds(result)["nothing_left"] == "error"
-    write_check(result, tmp_path / "out", partial(draw_overview, result))
-    resize["keep_ratio"] = False
-    assert resizers_of(config, "TrainReader") == []
-
-
 def crowd_image(frames: Frames) -> None:
     for entry in frames.train["annotations"][:2]:
         entry["iscrowd"] = 1
@@ -118,48 +99,23 @@ def drop_field(list_name: str, number: int, field: str) -> Callable[[Frames], No
     ("spoil", "kind", "severity", "words"),
     [
         (set_box(0, [10, 8, 0, 24], area=24.0), "zero_area_box", "error", "annotation 1 (cube): corners 10 8 10 32"),
-        (set_box(0, [40, 8, -30, 24], area=720.0), "swapped_corners", "warning", "corners 40 8 10 32 put in order"),
         (set_box(0, [200, 8, 30, 24]), "box_outside", "error", "outside the 96x80 picture"),
         (set_box(1, [80, 60, 30, 24]), "box_partly_outside", "warning", "annotation 2 (ball)"),
         (set_box(0, [10, 8, float("nan"), 24], area=1.0), "non_finite_box", "error", "NaN"),
         (set_box(0, [10, 8, 3, 3]), "tiny_box", "warning", "3 x 3 px when evaluated"),
-        (set_box(0, [50.2, 40, 28, 32], category_id=2), "duplicate_box", "warning", "as annotation 1"),
         (set_box(1, [10, 8, 30, 24]), "box_with_two_classes", "warning", "as annotation 1 (cube)"),
         (set_field("annotations", 0, area=0), "area_from_box", "warning", "area 0"),
         (set_field("annotations", 0, area=100), "area_differs", "information", "area 100"),
         (set_field("annotations", 0, category_id=9), "unknown_category", "error", "category id 9"),
         (set_field("annotations", 0, image_id=99), "unknown_image", "error", "1 annotations belong to image 99"),
         (set_field("annotations", 0, id=2), "duplicate_annotation_id", "warning", "2 annotations with the id 2"),
-        (set_field("annotations", 0, id=0), "annotation_id_zero", "warning", "annotation 0"),
         (set_field("annotations", 0, bbox=[1, 2, 3]), "malformed_annotation", "error", "is not a list of four"),
-        (set_field("annotations", 0, image_id=None), "malformed_annotation", "error", "annotations[0] names no image"),
-        (drop_field("annotations", 0, "area"), "area_from_box", "warning", "area null"),
-        (set_field("annotations", 0, iscrowd="perhaps"), "crowd_unclear", "warning", 'iscrowd "perhaps"'),
-        (set_field("annotations", 0, deleted=True), "deleted_annotation", "information", "is marked as deleted"),
         (drop_field("images", 0, "width"), "image_without_size", "warning", "width null, height 80"),
         (set_field("images", 0, width=80, height=96), "wrong_size", "error", "(turned by a quarter?)"),
         (lambda frames: frames.train["images"].append("x"), "malformed_image", "error", "images[18]"),
-        (lambda frames: frames.train["categories"].append({"id": 4}), "malformed_category", "error", "categories[3]"),
         (crowd_image, "all_crowd", "warning", ""),
         (lambda frames: frames.image("train_03.png").unlink(), "missing_image", "error", ""),
-        (
-            lambda frames: frames.image("train_03.png").write_bytes(b"<html>404</html>"),
-            "corrupt_image",
-            "error",
-            "is no picture but an HTML page named .png",
-        ),
-        (
-            lambda frames: Image.open(frames.image("train_03.png")).save(frames.image("train_03.png"), "BMP"),
-            "misnamed",
-            "information",
-            "a BMP picture named .png",
-        ),
-        (
-            lambda frames: write_picture(frames.root / "images" / "more" / "lone.png", smooth_picture(9)),
-            "unlisted_image",
-            "information",
-            "lone.png",
-        ),
+        (lambda frames: frames.image("train_03.png").write_bytes(b"<html>"), "corrupt_image", "error", "an HTML page"),
     ],
 )
 def test_a_fault_is_found_alone(
@@ -172,15 +128,6 @@ def test_a_fault_is_found_alone(
     assert finding(result, kind).count == 1
     assert words in notes(result, kind)[0]
     assert result.has_errors == (severity == "error")
-
-
-def test_many_boxes_in_one_image_are_compared_too(frames: Frames) -> None:
-    places = [(x / 10, y / 10) for x in range(0, 800, 32) for y in range(0, 640, 32)]
-    frames.train["annotations"] += [
-        annotation(1000 + number, 3, 1, [x, y, 9, 11]) for number, (x, y) in enumerate(places)
-    ]
-    frames.train["annotations"].append(annotation(5000, 3, 1, [*places[-1], 9, 11]))
-    assert [entry.details["annotation_id"] for entry in finding(check(frames), "duplicate_box").entries] == [5000]
 
 
 def test_tiny_is_measured_at_the_size_of_the_evaluation(frames: Frames) -> None:
@@ -203,7 +150,7 @@ def test_images_that_share_an_id_or_a_file(frames: Frames) -> None:
     assert notes(result, "unknown_image") == ["2 annotations belong to image 2, which it does not list"]
 
 
-@pytest.mark.parametrize(("ids", "expected"), [([1, 2, 4], True), ([3, 1, 2], True), ([0, 1, 2], False)])
+@pytest.mark.parametrize(("ids", "expected"), [([1, 2, 4], True), ([0, 1, 2], False)])
 def test_category_ids_that_are_not_contiguous(frames: Frames, ids: list[int], expected: bool) -> None:
     for data in (frames.train, frames.val):
         for category, identity in zip(data["categories"], ids, strict=True):
@@ -229,14 +176,6 @@ def test_sets_that_disagree_about_the_classes(frames: Frames) -> None:
     assert finding(check(frames, num_classes=80), "class_count").summary.startswith("1 training annotation file")
 
 
-def test_a_class_that_validation_spells_otherwise_is_one_class(frames: Frames) -> None:
-    frames.val["categories"][1]["name"] = frames.val["categories"][1]["name"].upper()
-    result = check(frames)
-    assert kinds(result) == {"class_spelling": "information"}
-    assert notes(result, "class_spelling") == ["'BALL' is 'ball'"]
-    assert result.classes.boxes["Eval"].tolist() == [4, 4, 4]
-
-
 def test_classes_with_few_or_no_boxes(frames: Frames) -> None:
     for data, category in ((frames.train, 1), (frames.val, 2)):
         data["annotations"] = [entry for entry in data["annotations"] if entry["category_id"] != category]
@@ -251,16 +190,6 @@ def test_classes_with_few_or_no_boxes(frames: Frames) -> None:
     assert notes(result, "class_empty") == ["nowhere"]
     assert notes(result, "class_small") == ["tyre: 4 boxes"]
     assert "image_without_boxes" in kinds(result)
-
-
-def test_images_without_boxes_are_a_note_that_tells_whether_they_are_used(frames: Frames) -> None:
-    frames.val["annotations"] = frames.val["annotations"][2:]
-    plan = frames.write()
-    result = check_detection_data(plan, 0, 0)
-    assert kinds(result) == {"image_without_boxes": "information"}
-    assert notes(result, "image_without_boxes") == [""]
-    plan = replace(plan, sets={part: replace(files, keeps_empty=False) for part, files in plan.sets.items()})
-    assert "allow_empty" in notes(check_detection_data(plan, 0, 0), "image_without_boxes")[0]
 
 
 COPIES = (("train_00.png", "train_01.png"), ("train_02.png", "val_00.png"), ("val_02.png", "val_03.png"))
@@ -292,26 +221,13 @@ def test_near_copies_within_and_across_the_sets(frames: Frames) -> None:
         assert files(result, f"near_duplicate_{kind}") == [(copy, source)]
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "the annotation file does not exist"),
-        ("", "is empty"),
-        ('{"images": [{"id": 1}], "categories": [}', "is truncated"),
-        ("{'images': []}", "is not valid JSON (line 1, column 2"),
-        ("[1, 2]", "results of a detector?"),
-        ('{"images": [], "shapes": []}', "no list of categories and of annotations"),
-        ('{"images": [], "categories": [], "annotations": []}', "lists no images"),
-    ],
-)
-def test_annotation_files_that_cannot_be_used(tmp_path: Path, text: str | None, words: str) -> None:
+def test_an_annotation_file_that_cannot_be_used(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
-    if text is not None:
-        path.write_text(text, encoding="utf-8")
+    path.write_text("{'images': []}", encoding="utf-8")
     result = check_detection_data(Plan("a.yml", {"Train": SetFiles(tmp_path, path)}), 0, 0)
     assert kinds(result) == {"unopened_training": "error"}
     (note,) = notes(result, "unopened_training")
-    assert str(path) in note and words in note
+    assert str(path) in note and "is not valid JSON (line 1, column 2" in note
     write_check(result, tmp_path / "out", partial(draw_overview, result))
     assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 1
     assert not (tmp_path / "out" / "overview.png").exists()
@@ -329,21 +245,6 @@ def test_annotations_are_examined_and_drawn_without_images_and_boxes(frames: Fra
     write_check(result, tmp_path / "out", partial(draw_overview, result))
     alone = check_detection_data(replace(plan, sets={"Eval": files["Eval"]}), 0, 0)
     assert draw_overview(alone).width == 1600
-
-
-def test_images_of_another_data_set(frames: Frames) -> None:
-    for data in (frames.train, frames.val):
-        for image in data["images"]:
-            image["file_name"] = f"other_{image['file_name']}"
-    result = check(frames)
-    assert kinds(result) == {"missing_image": "error", "other_data": "error", "unlisted_image": "information"}
-    assert "lists 18 images, such as other_train_00.png" in notes(result, "other_data")[0]
-
-
-def test_limit_reads_some_images_but_all_annotations(frames: Frames) -> None:
-    frames.image("train_03.png").write_bytes(b"")
-    set_box(8, [200, 8, 30, 24])(frames)
-    assert kinds(check(frames, limit=2)) == {"box_outside": "error"}
 
 
 def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frames, tmp_path: Path) -> None:
@@ -375,18 +276,6 @@ def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frame
         assert len(np.unique(np.asarray(overview).reshape(-1, 3)[::7], axis=0)) > 500
 
 
-def test_dark_sonar_frames_are_shown_as_the_detector_sees_them(frames: Frames) -> None:
-    for file in sorted((frames.root / "images").iterdir()):
-        echo = np.asarray(Image.open(file))[:, :, 0] // 16
-        write_picture(file, np.stack([echo, 0 * echo, 0 * echo], axis=2))
-    raw, enhanced = (
-        float(np.median(np.asarray(samples_panel(check(frames, enhance=enhance), "Eval"))[60:-60, 80:1450]))
-        for enhance in (None, SonarEnhance("equalize"))
-    )
-    assert raw < 16
-    assert enhanced > 60
-
-
 def test_plan_of_a_configuration(frames: Frames) -> None:
     plan = plan_of(load_config(frames.write_config()))
     assert plan.num_classes == len(NAMES)
@@ -403,13 +292,11 @@ def test_plan_of_a_configuration(frames: Frames) -> None:
         plan_of(config)
 
 
-@pytest.mark.parametrize("spoil", [lambda one: {**one, "iscrowd": 1}, lambda one: {**one, "bbox": [1, 1, 0, 5]}, None])
-def test_a_training_set_that_teaches_nothing_is_an_error(frames: Frames, spoil: Callable[..., Any] | None) -> None:
+def test_a_training_set_that_teaches_nothing_is_an_error(frames: Frames) -> None:
     """As training says; a validation set of that kind is no error."""
-    frames.train["annotations"] = [spoil(one) for one in frames.train["annotations"]] if spoil else []
+    frames.train["annotations"] = [{**one, "iscrowd": 1} for one in frames.train["annotations"]]
     result = check(frames)
     assert kinds(result)["nothing_to_learn"] == "error"
-    count = 36 if spoil else 0
-    assert notes(result, "nothing_to_learn")[0].endswith(f"train.json: {count} annotations, nothing to learn from")
+    assert notes(result, "nothing_to_learn")[0].endswith("train.json: 36 annotations, nothing to learn from")
     frames.val["annotations"] = [{**one, "iscrowd": 1} for one in frames.val["annotations"]]
     assert finding(check(frames), "nothing_to_learn").count == 1

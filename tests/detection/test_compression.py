@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from detection import trained
-from detection.compression import PrunableDetector, calibration_images, evaluation_of, image_files, prune_detector
+from detection.compression import PrunableDetector, calibration_images, evaluation_of, prune_detector
 from detection.configuration import DetectionConfig, load_config
 from detection.toolkit import build_model
-from detection.trained import TrainedDetector, load_trained
+from detection.trained import load_trained
 from ppcls_ext.deploy import prune
 from ppcls_ext.deploy.prune import BEFORE, FINE_TUNED, PRUNED, PruningRequest
 from ppcls_ext.deploy.quantize import interleaved_latency
@@ -113,21 +113,6 @@ def test_configuration_and_weights_rebuild_the_pruned_detector_and_fine_tune_it_
     assert (best / "model.pdparams").is_file()
 
 
-@pytest.mark.parametrize("written", ["EConvNeXt", None, "inside"])
-def test_a_backbone_section_is_found_or_made(tmp_path: Path, written: str | None) -> None:
-    config = load_config(tiny_config(tmp_path))
-    given = {"arch": "mini", "pretrained": "some"}
-    config.data["PPYOLOE"]["backbone"] = {"name": "EConvNeXt", **given} if written == "inside" else "EConvNeXt"
-    config.data["EConvNeXt"] = given if written == "EConvNeXt" else None
-    request = PruningRequest(tmp_path / "new", (0.3,), epochs=7, learning_rate=0.5)
-    data = PrunableDetector(TrainedDetector(config, None, None), ALONE).tuning_data(request)
-    section = data["PPYOLOE"]["backbone"] if written == "inside" else data["EConvNeXt"]
-    assert section["pretrained"] is None
-    assert data["weights"] == data["pretrain_weights"] == str(tmp_path / "new" / "weights")
-    assert (data["epoch"], data["LearningRate"]["base_lr"]) == (7, 0.5)
-    assert data["LearningRate"]["schedulers"][0]["max_epochs"] == 7
-
-
 def test_what_cannot_be_pruned_is_refused(tmp_path: Path) -> None:
     make_frames(tmp_path / "data")
     config = load_config(tiny_config(tmp_path, weights=str(tmp_path / "trained.pdparams")))
@@ -193,22 +178,6 @@ def test_evaluation_gives_the_ap_of_what_is_found(config: DetectionConfig, frame
     assert evaluation.score(found_as(frames, 0.0)) == pytest.approx(1.0)
     # Boxes of about 30 px that are 4 px off reach some overlaps, not all.
     assert 0.0 < evaluation.score(found_as(frames, 4.0)) < 1.0
-
-
-def test_what_annotations_lack_is_told_before_any_work(config: DetectionConfig, tmp_path: Path) -> None:
-    files, annotations = config.datasets["Eval"], config.datasets["Eval"].annotations
-    annotations.write_text(json.dumps({"images": []}))
-    with pytest.raises(UserError, match="val.json: lists no image"):
-        image_files(files, annotations)
-    annotations.write_text('{"images": {"id": 1}}')
-    with pytest.raises(UserError, match="val.json: is no COCO annotation file: it has no list of images"):
-        evaluation_of(config)
-    annotations.unlink()
-    with pytest.raises(UserError, match="tiny.yml: int8 needs EvalDataset: .*val.json does not exist"):
-        evaluation_of(config)
-    config = load_config(tiny_config(tmp_path, TrainDataset={"name": "COCODataSet", "image_dir": "images"}))
-    with pytest.raises(UserError, match="tiny.yml: int8 needs TrainDataset with an annotation file"):
-        calibration_images(config, "train", 3)
 
 
 @NEEDS_ONNX

@@ -12,7 +12,6 @@ from PIL import Image
 from detection.annotations import Frame, RawBox, clean_box
 from detection.geometry import (
     LAYOUTS,
-    READING_KEYS,
     Boxes,
     BoxReading,
     Pictures,
@@ -76,79 +75,13 @@ def test_boxes_written_otherwise_than_their_form_says(own: str, true: str) -> No
         assert doubt_about(boxes, SIZES, BoxReading(boxes="as-written")) is None
 
 
-@pytest.mark.parametrize(("own", "true"), [("xywh", "xyxy"), ("xyxy", "xywh"), ("xywh", "cxcywh"), ("xyxy", "cxcywh")])
-def test_twenty_boxes_are_enough(own: str, true: str) -> None:
-    corners = random_corners(ROWS[:20], SIZES.shown, 0.15, 0.4, seed=3)
-    assert f"--boxes {true} reads" in doubt_about(boxes_of(written(corners, true), own, ROWS[:20]), SIZES)
-
-
-@pytest.mark.parametrize("own", ["xyxy", "xywh"])
-@pytest.mark.parametrize("true", ["xyxy", "xywh", "cxcywh"])
-def test_fractions_of_the_picture(own: str, true: str) -> None:
-    fractions = CORNERS / np.tile(SIZES.shown[ROWS], 2)
-    boxes = boxes_of(written(fractions, true), own, ROWS)
-    doubt = doubt_about(boxes, SIZES)
-    assert "100 of 100 boxes hold no number above 1" in doubt and "--normalised reads" in doubt
-    assert (f"--boxes {true}" in doubt) == (own != true)
-    reading = BoxReading(boxes=true, normalised=True)
-    assert doubt_about(boxes, SIZES, reading) is None
-    np.testing.assert_allclose(corners_of(boxes, SIZES, reading), CORNERS)
-    # What the file's form says is still to be asked where only the unit was said.
-    assert (doubt_about(boxes, SIZES, BoxReading(normalised=True)) is None) == (own == true)
-
-
-@pytest.mark.parametrize("own", ["xyxy", "xywh"])
-@pytest.mark.parametrize("factor", [2, 0.5, (2, 3)])
-def test_copies_of_another_size(own: str, factor: float | tuple[float, float]) -> None:
-    """All by one factor, or stretched."""
-    scale = np.broadcast_to(factor, 2)
-    pictures = pictures_of(*map(tuple, SIZES.shown), stated=[tuple(size * scale) for size in SIZES.shown])
-    boxes = boxes_of(written(CORNERS * np.tile(scale, 2), own), own, ROWS)
-    doubt = doubt_about(boxes, pictures)
-    assert "sizes stated for 20 of 20 pictures are not theirs" in doubt
-    assert "--scale-boxes if the boxes belong to the stated sizes (100 of 100 fit), --no-scale-boxes if" in doubt
-    np.testing.assert_allclose(corners_of(boxes, pictures, BoxReading(scale_boxes=True)), CORNERS)
-    assert doubt_about(boxes, pictures, BoxReading(scale_boxes=True)) is None
-    assert doubt_about(boxes, pictures, BoxReading(scale_boxes=False)) is None
-    # Boxes that were scaled, of which only the stated size was forgotten.
-    doubt = doubt_about(boxes_of(written(CORNERS, own), own, ROWS), pictures)
-    assert ("(100 of 100 fit), --scale-boxes if" in doubt) and doubt.index("--no-scale") < doubt.index("--scale")
-
-
-def test_two_questions_at_once() -> None:
-    stated = [(2 * w, 2 * h) for w, h in SIZES.shown.tolist()]
-    pictures = pictures_of(*map(tuple, SIZES.shown), stated=stated)
-    # Nothing but both together fits.
-    boxes = boxes_of(written(2 * CORNERS, "xyxy"), "xywh", ROWS)
-    for reading in (BoxReading(), BoxReading(boxes="xyxy")):
-        assert "--scale-boxes if" in doubt_about(boxes, pictures, reading)
-    assert doubt_about(boxes, pictures, BoxReading(boxes="xyxy", scale_boxes=True)) is None
-
-
-def test_width_and_height_exchanged() -> None:
-    pictures = pictures_of(*map(tuple, SIZES.shown), stated=[(h, w) for w, h in SIZES.shown.tolist()])
-    doubt = doubt_about(boxes_of(written(CORNERS, "xywh"), "xywh", ROWS), pictures)
-    assert "width and height stated for 20 of 20 pictures are exchanged" in doubt
-    assert "--boxes as-written if only the sizes are wrong (100 of 100 fit)" in doubt
-
-
-@pytest.mark.parametrize("own", ["xyxy", "xywh"])
-def test_boxes_of_larger_pictures_than_stated(own: str) -> None:
-    boxes = boxes_of(written(3 * CORNERS, own), own, ROWS)
-    doubt = doubt_about(boxes, SIZES)
-    assert "no other reading fits: pixels of another resolution" in doubt and "--scale-by 0.3" in doubt
-    np.testing.assert_allclose(corners_of(boxes, SIZES, BoxReading(scale_by=1 / 3)), CORNERS)
-    assert doubt_about(boxes, SIZES, BoxReading(scale_by=1 / 3)) is None
-
-
-def picture_with_an_object(path: Path, orientation: int, scale: int = 1) -> Path:
+def picture_with_an_object(path: Path, orientation: int) -> Path:
     """Stores 96 x 64 pixels with a bright object 4 to 34 wide and 8 to 40 high, held as EXIF's number says."""
     pixels = np.zeros((64, 96, 3), np.uint8)
     pixels[8:40, 4:34] = 250
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    image = Image.fromarray(pixels)
-    image.resize((96 * scale, 64 * scale), Image.Resampling.NEAREST).save(path, exif=exif, quality=95)
+    Image.fromarray(pixels).save(path, exif=exif, quality=95)
     return path
 
 
@@ -158,7 +91,7 @@ def bounds(path: Path) -> list[int]:
     return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_boxes_are_turned_as_the_decoder_turns_the_picture(tmp_path: Path, orientation: int, suffix: str) -> None:
     path = picture_with_an_object(tmp_path / f"a.{suffix}", orientation)
@@ -174,71 +107,23 @@ def test_boxes_are_turned_as_the_decoder_turns_the_picture(tmp_path: Path, orien
         np.testing.assert_allclose(found, [bounds(path)], atol=1e-9)
 
 
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_a_copy_that_is_turned_and_scaled(tmp_path: Path, orientation: int) -> None:
-    files = [picture_with_an_object(tmp_path / f"{number}.png", orientation, 2) for number in range(3)]
-    pictures = read_pictures(files, [(96, 64)] * 3)
-    boxes = boxes_of(np.array([[4, 8, 30, 32]] * 3), "xywh", np.arange(3))
-    doubt = doubt_about(boxes, pictures)
-    assert "--turn-boxes if" in doubt and "--scale-boxes if" in doubt
-    reading = BoxReading(turn_boxes=True, scale_boxes=True)
-    np.testing.assert_allclose(corners_of(boxes, pictures, reading), [bounds(file) for file in files])
-
-
-def turned_pictures(count: int, turned: int, told: bool = True, honest: bool = False) -> Pictures:
-    """``count`` pictures, stored as 640 x 480, of which EXIF data turn the first ones."""
-    quarter = np.arange(count) < turned
-    stored = np.tile([640, 480], (count, 1))
-    shown = np.where(quarter[:, None], stored[:, ::-1], stored)
-    return Pictures(shown, np.where(quarter, 6, 1), (shown if honest else stored) * int(told))
-
-
-def test_sizes_of_the_stored_picture_are_found_even_on_few_pictures() -> None:
-    for turned in (1, 3, 20):
-        pictures = turned_pictures(20, turned)
-        boxes = boxes_of(written(random_corners(ROWS, pictures.stored), "xyxy"), "xyxy", ROWS)
-        doubt = doubt_about(boxes, pictures)
-        assert f"EXIF data turn {turned} of 20 pictures by a quarter, and the sizes stated for {turned} of" in doubt
-        assert f"--turn-boxes if the boxes belong to the stored pictures ({5 * turned} of {5 * turned} fit)" in doubt
-        assert doubt_about(boxes, pictures, BoxReading(turn_boxes=True)) is None
-        # A person who knows that they belong to the upright pictures is believed, if they fit there.
-        upright = boxes_of(written(random_corners(ROWS, pictures.shown), "xyxy"), "xyxy", ROWS)
-        assert "--turn-boxes if" in doubt_about(upright, pictures)
-        assert doubt_about(upright, pictures, BoxReading(turn_boxes=False)) is None
-    # Without stated sizes, boxes tell; a tool that turns pictures as we do states what we see.
-    silent = turned_pictures(20, 20, told=False)
-    boxes = boxes_of(written(random_corners(ROWS, silent.stored), "xyxy"), "xyxy", ROWS)
-    assert "boxes fit the stored pictures only: --turn-boxes" in doubt_about(boxes, silent)
-    honest = turned_pictures(20, 8, honest=True)
-    assert doubt_about(boxes_of(written(random_corners(ROWS, honest.shown), "xywh"), "xywh", ROWS), honest) is None
-
-
-def fractions(corners: np.ndarray) -> np.ndarray:
-    return corners / np.tile(SIZES.shown[ROWS], 2)
-
-
-@pytest.mark.parametrize("own", ["xyxy", "xywh"])
-@pytest.mark.parametrize("every", [3, 9])
-def test_fractions_in_a_part_of_the_pictures(own: str, every: int) -> None:
-    part = (ROWS % every == 0)[:, None]
+def test_fractions_in_a_part_of_the_pictures() -> None:
+    part = (ROWS % 9 == 0)[:, None]
     pictures = SIZES._replace(names=[f"{number}.png" for number in range(20)])
-    doubt = doubt_about(boxes_of(written(np.where(part, fractions(CORNERS), CORNERS), own), own, ROWS), pictures)
+    numbers = np.where(part, CORNERS / np.tile(SIZES.shown[ROWS], 2), CORNERS)
+    doubt = doubt_about(boxes_of(numbers, "xyxy", ROWS), pictures)
     assert f"{part.sum()} of 100 boxes, on {part.sum() // 5} pictures such as 0.png, hold no number above 1" in doubt
     assert "split the set" in doubt and "--no-normalised takes all as pixels" in doubt
 
 
-@pytest.mark.parametrize("size", [(0.3, 0.3), (0.5, 1.5)])
-def test_a_box_smaller_than_a_pixel_is_empty(size: tuple[float, float]) -> None:
-    problem, repairs, _ = clean_box(RawBox("cube", (5.0, 5.0, 5 + size[0], 5 + size[1])), 640, 480)
+def test_a_box_smaller_than_a_pixel_is_empty() -> None:
+    problem, repairs, _ = clean_box(RawBox("cube", (5.0, 5.0, 5.5, 6.5)), 640, 480)
     assert problem[0] == "empty_box" and not repairs
     assert clean_box(RawBox("cube", (5.0, 5.0, 6.0, 6.0)), 640, 480)[0] is None
 
 
-@pytest.mark.parametrize("own", ["xyxy", "xywh"])
-@pytest.mark.parametrize("true", ["xyxy", "xywh", "cxcywh"])
-@pytest.mark.parametrize(
-    ("whole", "size"), [(100, (640, 480)), (100, (400, 900)), (1000, (4000, 3000)), (1000, (640, 480))]
-)
+@pytest.mark.parametrize(("own", "true"), [("xyxy", "xyxy"), ("xywh", "cxcywh")])
+@pytest.mark.parametrize(("whole", "size"), [(100, (640, 480)), (1000, (4000, 3000)), (1000, (640, 480))])
 def test_shares_of_the_picture_from_0_to_100_or_1000(whole: int, size: tuple[int, int], true: str, own: str) -> None:
     pictures = pictures_of(*[size] * 20)
     corners = random_corners(ROWS, pictures.shown)
@@ -253,14 +138,7 @@ def test_shares_of_the_picture_from_0_to_100_or_1000(whole: int, size: tuple[int
         assert doubt_about(boxes, pictures, BoxReading(boxes=true, normalised=False)) is None
 
 
-def test_boxes_at_one_place_are_no_shares_of_the_picture() -> None:
-    corners = np.array([5.0, 5, 95, 95]) + np.random.default_rng(0).uniform(-4, 4, (100, 4))
-    assert doubt_about(boxes_of(corners, "xyxy", ROWS), SIZES) is None
-
-
-@pytest.mark.parametrize(
-    ("own", "other"), [("xywh", "xyxy"), ("xyxy", "xywh"), ("xywh", "yxhw"), ("xyxy", "yxyx"), ("yxyx", "xyxy")]
-)
+@pytest.mark.parametrize(("own", "other"), [("xywh", "xyxy"), ("xyxy", "xywh"), ("xyxy", "yxyx")])
 def test_two_ways_to_write_boxes_in_one_set(own: str, other: str) -> None:
     part = ROWS % 3 == 0
     pictures = pictures_of(*[(640, 400)] * 20)
@@ -283,25 +161,13 @@ def with_bad_boxes(corners: np.ndarray, count: int) -> np.ndarray:
     return spoilt
 
 
-def unclamped(corners: np.ndarray) -> np.ndarray:
-    """Objects that leave the picture on all sides, drawn whole."""
-    return corners * 1.2 - 0.1 * np.tile([600, 400], 2)
-
-
-
 FULL = np.tile(SIZES.shown[ROWS], 2) * np.array([0, 0, 1, 1])
-LARGE = np.tile(SIZES.shown[ROWS], 2) * np.array([0.1, 0.15, 0.9, 0.9])
 SOUND: dict[str, Callable[[], np.ndarray]] = {
     "a few bad boxes": lambda: with_bad_boxes(CORNERS, 9),
-    "drawn beyond the border": lambda: unclamped(CORNERS),
+    "drawn beyond the border": lambda: CORNERS * 1.2 - 0.1 * np.tile([600, 400], 2),
     "full pictures": lambda: FULL,
-    "full pictures, counted from 1": lambda: FULL + np.array([1, 1, 1, 1]),
-    "large objects, some drawn too large": lambda: np.where(np.arange(100)[:, None] % 20, LARGE, LARGE * 1.2),
     "small objects": lambda: random_corners(ROWS, SIZES.shown, 0.002, 0.01),
-    "objects of a pixel": lambda: np.floor(random_corners(ROWS, SIZES.shown, 0.0, 0.0)) + np.array([0, 0, 1, 1]),
     "in the first quarter": lambda: CORNERS / 2,
-    "in the last quarter": lambda: CORNERS / 2 + np.tile(SIZES.shown[ROWS], 2) / 2,
-    "boxes without area": lambda: CORNERS * np.where(np.arange(100)[:, None] % 5, 1, 0),
     "placeholders": lambda: np.where(np.arange(100)[:, None] % 5, np.array([[0, 0, 0, 0]]), CORNERS),
 }
 
@@ -316,18 +182,11 @@ def test_no_false_alarm(name: str, own: str) -> None:
 def test_no_false_alarm_in_random_sets(own: str) -> None:
     """Of any number of boxes and any size of objects, some of them spoilt."""
     generator = np.random.default_rng(5)
-    for seed in range(200):
+    for seed in range(60):
         count, high = int(generator.integers(1, 60)), float(generator.uniform(0.05, 0.9))
         corners = random_corners(ROWS[:count], SIZES.shown, 0.02, high, seed)
         spoilt = with_bad_boxes(corners, count // 10)
         assert doubt_about(boxes_of(written(spoilt, own), own, ROWS[:count]), SIZES) is None, (seed, count, high)
-
-
-@pytest.mark.parametrize("own", ["xyxy", "xywh"])
-def test_a_handful_of_boxes_tells_nothing(own: str) -> None:
-    corners = np.array([[10.0, 10, 700, 300], [50, 60, 660, 400], [20, 30, 90, 80]])
-    assert doubt_about(boxes_of(written(corners, own), own, np.arange(3)), SIZES) is None
-    assert doubt_about(boxes_of(np.empty((0, 4)), own, np.array([], np.int64)), SIZES) is None
 
 
 def test_what_cannot_be_told_is_said() -> None:
@@ -351,23 +210,5 @@ def test_what_cannot_be_told_is_said() -> None:
     # Too few to be sure of percent: every tenth box.
     text = words(np.where(np.arange(100)[:, None] % 10, 0, CORNERS * 70 / 480), "xywh", "xywh")
     assert "numbers from 0 to 100 of the picture (--normalised 100)?" in text and "quarter" not in text
-    for corners in (CORNERS, large, FULL, LARGE):
+    for corners in (CORNERS, large, FULL):
         assert words(corners, "xyxy", "xyxy") == words(corners, "xywh", "xywh") == ""
-
-
-def test_one_picture_of_another_size_raises_no_doubt() -> None:
-    for other in ((1280, 960), (480, 640), (0, 0)):
-        pictures = pictures_of(*map(tuple, SIZES.shown), stated=[other, *map(tuple, SIZES.shown[1:])])
-        assert doubt_about(boxes_of(written(CORNERS, "xywh"), "xywh", ROWS), pictures) is None
-    rounded = pictures_of(*map(tuple, SIZES.shown), stated=[(w + 1, h - 1) for w, h in SIZES.shown.tolist()])
-    assert doubt_about(boxes_of(written(CORNERS, "xywh"), "xywh", ROWS), rounded) is None
-
-
-def test_choices_are_spelt_as_the_place_wants_them() -> None:
-    assert READING_KEYS == ("boxes", "normalised", "scale_boxes", "scale_by", "turn_boxes")
-    section = {"boxes": "xyxy", "scale_boxes": False, "anno_path": "x"}
-    assert BoxReading.among(section) == BoxReading("xyxy", None, False)
-    assert BoxReading().words() == ""
-    assert BoxReading("xyxy", scale_boxes=True).words() == (
-        "boxes are read as two corners, x y x y, scaled from the stated size to the picture's"
-    )

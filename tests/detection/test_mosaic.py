@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detection.operators import RandomPerspective, move_boxes, warp
+from detection.operators import RandomPerspective
 from detection.toolkit import register
 from tests.support.coloured_boxes import GROUND, coloured_sample, seen_box
 
-STILL = {"degrees": 0.0, "translate": 0.0, "scale": 0.0}
 WILD = {"degrees": 25.0, "translate": 0.2, "scale": 0.5, "shear": 10.0, "perspective": 0.3}
 
 
@@ -84,24 +83,6 @@ def test_mosaics_show_parts_of_all_four_and_of_no_fifth_picture():
     assert (counts[:4] > 10).all() and counts[4] == 0
 
 
-def test_what_does_not_move_stays_as_it_is():
-    before = coloured_sample(0, 48, 64, [[10, 10, 40, 30]])
-    after = apply("RandomPerspective", STILL, coloured_sample(0, 48, 64, [[10, 10, 40, 30]]))
-    assert np.array_equal(after["image"], before["image"])
-    assert np.array_equal(after["gt_bbox"], before["gt_bbox"])
-
-
-def test_probability_of_moving_and_of_mosaics():
-    moved = [
-        not np.array_equal(apply("RandomPerspective", {"prob": 0.25}, coloured_sample(0, 16, 16, []), seed)["image"],
-                           coloured_sample(0, 16, 16, [])["image"])
-        for seed in range(200)
-    ]  # fmt: skip
-    assert 25 <= sum(moved) <= 80
-    never = apply("MosaicPerspective", {"target_size": 160, "prob": 0.0}, four())
-    assert np.array_equal(never["image"], apply("MosaicPerspective", {"target_size": 160}, four()[0])["image"])
-
-
 def test_one_sample_is_letterboxed_and_not_moved():
     sample = apply("MosaicPerspective", {"target_size": [128, 128], **WILD}, four()[1])
     assert sample["image"].shape == (128, 128, 3)
@@ -139,18 +120,6 @@ def test_pictures_without_boxes_take_part_and_crowds_stay_crowds():
     assert alone["gt_bbox"].shape == (0, 4)
 
 
-@pytest.mark.parametrize("arguments", [STILL, WILD])
-def test_boxes_without_area_vanish(arguments):
-    for boxes in ([[10, 10, 10, 30]], [[10, 10, 30, 10]], [[10, 10, 10, 10]]):
-        sample = coloured_sample(0, 64, 64, [*boxes, [20, 20, 50, 50]])
-        options = {**arguments, "least_share": 0.0, "least_side": 0.0}
-        assert apply("RandomPerspective", options, dict(sample))["gt_class"].ravel().tolist() == [1]
-        samples = [dict(sample) for _ in range(5)]
-        moved = apply("MosaicPerspective", {"target_size": 64, **options}, samples)
-        assert set(moved["gt_class"].ravel().tolist()) <= {1}
-        assert apply("MosaicPerspective", {"target_size": 32}, dict(sample))["gt_class"].ravel().tolist() == [1]
-
-
 def test_what_is_cut_off_vanishes_by_its_share_and_its_sides():
     # Shifted by exactly 30 columns: 10 of 40 columns remain of the first box, a column of the second.
     sample = coloured_sample(0, 50, 100, [[0, 10, 40, 40], [20, 0, 31, 5]])
@@ -165,26 +134,6 @@ def test_what_is_cut_off_vanishes_by_its_share_and_its_sides():
     assert kept(least_share=0.05, least_side=0.5) == [0, 1]
     assert kept(least_share=0.05, least_side=2.0) == [0]
     assert kept(least_share=0.3, least_side=1.0) == []
-
-
-def test_the_result_carries_the_first_sample_and_its_own_size():
-    sample = apply("MosaicPerspective", {"target_size": [96, 128]}, four())
-    assert sample["im_id"].tolist() == [0]
-    assert (sample["h"], sample["w"]) == (96, 128)
-    assert sample["im_shape"].tolist() == [96, 128] and sample["scale_factor"].tolist() == [1, 1]
-
-
-def test_pixels_go_where_boxes_go():
-    """A single bright pixel, moved by hand: the middle of its box is where the warped picture is brightest."""
-    image = np.zeros([40, 40, 3], np.uint8)
-    image[12, 25] = 255
-    matrix = np.array([[0.0, 2.0, 1.0], [-2.0, 0.0, 80.0], [0.0, 0.0, 1.0]])
-    moved = warp(image, matrix, (90, 90), (0, 0, 0))[..., 0].astype(float)
-    rows, columns = np.indices(moved.shape)
-    brightest = (columns + 0.5) * moved, (rows + 0.5) * moved
-    box = move_boxes(np.array([[25.0, 12, 26, 13]]), matrix)[0]
-    assert box == pytest.approx([25, 28, 27, 30])
-    assert [part.sum() / moved.sum() for part in brightest] == pytest.approx([26, 29], abs=0.05)
 
 
 def test_what_cannot_be_put_together_is_refused():

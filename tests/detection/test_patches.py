@@ -74,14 +74,6 @@ def test_a_font_takes_the_place_of_one_that_cannot_be_downloaded(monkeypatch: py
         visualizer.get_path("https://nowhere/weights.pdparams", "folder")
 
 
-def test_without_a_download_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ppdet.utils import visualizer
-
-    monkeypatch.delattr(visualizer, "get_path", raising=False)
-    patches.replace_missing_font()
-    assert not hasattr(visualizer, "get_path")
-
-
 def test_numbers_still_cannot_be_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     import paddle
 

@@ -13,7 +13,6 @@ from detection.configuration import load_config
 from detection.counting import count_parts
 from detection.profile import detector_subject
 from ppcls_ext.deploy.profile import Profile, Subject, profile_networks
-from ppcls_ext.utils.errors import UserError
 from tests.support.detection_configs import write_config
 from tests.support.detectors import yolov10_config
 
@@ -57,10 +56,3 @@ def test_parts_are_stages_neck_and_head(subject, profile):
     backbone = sum(by_stage[stage].parameters for stage in list(by_stage)[:5])
     assert backbone == parameters.backbone
     assert by_stage["rest"].parameters == 0
-
-
-def test_a_detector_of_other_parts_is_refused(tmp_path, monkeypatch):
-    config = load_config(write_config(tmp_path))
-    monkeypatch.setattr("detection.profile.build_model", lambda config, pretrained: nn.Linear(1, 1))
-    with pytest.raises(UserError, match=r"tiny.yml: PPYOLOE has no backbone, neck, yolo_head; it cannot be profiled"):
-        detector_subject(config)

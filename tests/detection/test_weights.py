@@ -12,9 +12,7 @@ import pytest
 from detection.configuration import load_config
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import write_weights
-from tests.support.detectors import CLASSES, draw_frames, make_lively, make_yolov10_lively, tiny_config, yolov10_config
-
-EXTERNAL = {"backbone": "EConvNeXt", "neck": "CustomCSPPAN", "yolo_head": "PPYOLOEHead", "post_process": None}
+from tests.support.detectors import CLASSES, make_lively, make_yolov10_lively, tiny_config, yolov10_config
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +73,6 @@ def test_class_names_of_the_annotations(weights: Path, tmp_path: Path) -> None:
     [
         ({"num_classes": 5}, "the file is of a detector for 3 classes, num_classes is 5"),
         ({"width_mult": 0.5}, "the channels differ: depth_mult, width_mult"),
-        ({"PPYOLOE": EXTERNAL, "EConvNeXt": {"arch": "mini"}}, "another architecture than PPYOLOE with EConvNeXt mini"),
         (
             {"CSPResNet": {"layers": [1, 1, 1, 1], "return_idx": [1, 2, 3], "use_large_stem": False}},
             "the backbone is another one than CSPResNet",
@@ -96,15 +93,6 @@ def test_merged_weights(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
         load(tmp_path, tmp_path / "merged.pdparams")
 
 
-def test_no_weights(tmp_path: Path) -> None:
-    from detection.trained import load_trained
-
-    with pytest.raises(UserError, match="weights: no weights are named: -o weights=RUN/checkpoints/best"):
-        load_trained(load_config(tiny_config(tmp_path)))
-    with pytest.raises(UserError, match=r"detektor\.pdparams: no such weight file"):
-        load(tmp_path, tmp_path / "detektor.pdparams")
-
-
 def test_readers_that_prepare_differently_are_told(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
@@ -120,31 +108,6 @@ def test_readers_that_prepare_differently_are_told(
     with caplog.at_level("WARNING"):
         trained.export(tmp_path / "export")
     assert "TestReader, by which the export prepares images, is not EvalReader" in caplog.text
-
-
-def test_frames_to_compare_on(weights: Path, tmp_path: Path, caplog: Any) -> None:
-    from detection.trained import evaluation_images
-
-    config = load_config(tiny_config(tmp_path))
-    assert evaluation_images(config) == {}
-    sizes = [(100, 80)] * 5 + [(64, 64), (120, 90), (90, 120)]
-    files = draw_frames(tmp_path / "data" / "images", sizes)
-    records = [
-        {"id": number, "file_name": file.name, "width": width, "height": height}
-        for number, (file, (width, height)) in enumerate(zip(files, sizes, strict=True))
-    ]
-    annotations = tmp_path / "data" / "annotations" / "val.json"
-    annotations.parent.mkdir()
-    content = {"images": records, "annotations": [], "categories": [{"id": 1, "name": "cube"}]}
-    annotations.write_text(json.dumps(content))
-    images = evaluation_images(config)
-    assert {image.shape[:2] for image in images.values()} == {(80, 100), (64, 64), (90, 120), (120, 90), (80, 50)}
-    assert not any(str(tmp_path) in name for name in images)
-    # A frame that vanished is named, and the others are used.
-    files[5].unlink()
-    with caplog.at_level("WARNING"):
-        assert len(evaluation_images(config)) == 4
-    assert files[5].name in caplog.text
 
 
 def test_weights_of_a_backbone_alone(tmp_path: Path) -> None:
@@ -200,17 +163,9 @@ def refusal(config: Path, weights: Path) -> str:
     return text
 
 
-def test_its_own(model: Any, yolov10_weights: Path, tmp_path: Path) -> None:
-    trained = load_as(yolov10_config(tmp_path), yolov10_weights)
-    assert trained.name == "YOLOv10 with YOLOv10Backbone N"
-    state = trained.model.state_dict()
-    assert all((state[name].numpy() == value.numpy()).all() for name, value in model.state_dict().items())
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 5}, "the file is of a detector for 3 classes, num_classes is 5. "),
         # So many classes also make the layers before the last ones wider.
         ({"num_classes": 80}, "the file is of a detector for 3 classes, num_classes is 80. "),
         ({"scale": "S"}, "the file is of scale N, the configuration of scale S. "),
@@ -240,15 +195,6 @@ def test_those_of_another_architecture(yolov10_weights: Path, tmp_path: Path) ->
     start = load_config(config, [f"pretrain_weights={tmp_path / 'ppyoloe.pdparams'}"])
     with pytest.raises(UserError, match=rf"^pretrain_weights: .*ppyoloe\.pdparams does not fit .*: {message}"):
         load_start(start, build_model(start))
-
-
-def test_merged_ones(model: Any, tmp_path: Path) -> None:
-    from detection.exporting import Deployed
-
-    merged = Deployed(model, final=True, fused=True).network
-    write_weights(tmp_path / "merged.pdparams", merged.state_dict())
-    message = "its branches were merged for deployment; use the weights as they were trained"
-    assert message in refusal(yolov10_config(tmp_path), tmp_path / "merged.pdparams")
 
 
 def test_those_of_a_classifier_go_into_the_backbone_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -43,9 +43,8 @@ def test_a_pruned_model_is_evaluated_from_its_own_configuration(trained: Path) -
     evaluated = run_tool("eval.py", "-c", "pruned/small_pruned.yaml", folder=trained)
     assert evaluated.returncode == 0, evaluated.stderr
     assert "is a pruned model already; give --overwrite" in refusal(trained, "prune_model.py", *options)
-    for ratio in (["1.0"], ["0.3", "0.3"]):
-        options = ["-c", "small.yaml", "--output", "never", "--ratio", *ratio]
-        assert "--ratio: must be" in refusal(trained, "prune_model.py", *options)
+    options = ["-c", "small.yaml", "--output", "never", "--ratio", "1.0"]
+    assert "--ratio: must be" in refusal(trained, "prune_model.py", *options)
     assert not (trained / "never").exists()
 
 

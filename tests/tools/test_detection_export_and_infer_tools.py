@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import pytest
 import yaml
-from PIL import Image
 
 from detection.evaluation import evaluate_detections, write_evaluation
 from ppcls_ext.utils.files import sha256_of
@@ -102,16 +101,6 @@ def test_export_finds_and_draws_and_goes_on_past_other_files(project):
     assert {one["image_id"] for one in results} <= {50, 51, 52}
 
 
-def test_weights_find_without_an_export(project):
-    options = ("--input", "data/images", "--coco", "all.json", "--save", "sheet.png", "--threshold", "0.05")
-    output_of("infer.py", "-c", "tiny.yml", "-o", WEIGHTS, *options, folder=project)
-    results = json.loads((project / "all.json").read_text())
-    assert [image["width"] for image in results["images"]] == [100, 64, 200]
-    assert [category["name"] for category in results["categories"]] == CLASSES
-    assert results["annotations"]
-    assert Image.open(project / "sheet.png").width > 400
-
-
 def test_recommended_thresholds_travel_with_the_weights_that_were_evaluated(project):
     from detection.configuration import load_config
     from detection.trained import load_trained
@@ -152,26 +141,11 @@ def test_the_robots_program_of_the_docs(project):
     assert all(line is not None and line[2] in CLASSES for line in lines)
 
 
-def test_latency_of_the_export(project):
-    options = ("--rounds", "1", "--threads", "1", "--image", "data/images/frame_2.png", "--output", "latency.md")
-    output_of("benchmark.py", "detection", "--model", "export", *options, folder=project)
-    assert "one image of 200 x 120 px" in (project / "latency.md").read_text()
-    (row,) = json.loads((project / "latency.json").read_text())["detection"]["models"].values()
-    assert (row["input"], row["in_graph"], row["name"]) == ([96, 96], True, "PPYOLOE with CSPResNet")
-    assert row["network"]["median_ms"] > 0
-
-
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [
         ("infer.py", "--model export --input clip.bin notes.txt", "none of the 2 images could be read"),
-        ("infer.py", "--model export --input data --threshold 30",
-         "--threshold must be a number from 0 to 1 or 'recommended', got '30'"),
-        ("infer.py", "--model export --input data --annotations x.json", "numbers the results of --coco FILE"),
-        ("infer.py", "-c tiny.yml --input data/images", "weights: no weights are named"),
         ("export_model.py", f"-c tiny.yml -o {WEIGHTS} --size 1 2 3", "--size takes one side"),
-        ("benchmark.py", "detection", "name the exports of detectors with --model"),
-        ("benchmark.py", "detection --model data", "not an export folder"),
     ],
 )
 def test_mistakes_are_one_clear_line(project, tool, arguments, message):

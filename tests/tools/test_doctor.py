@@ -50,16 +50,15 @@ def test_a_sound_machine_can_train(examine: Any) -> None:
 
 @pytest.mark.parametrize(
     ("package", "version"),
-    [("paddlepaddle", "3.3.1"), ("paddlepaddle", "3.2.20"), ("numpy", "2.0.0rc1"), ("pandas", "3.0"),
-     ("setuptools", "84.0")],
-)  # fmt: skip
+    [("paddlepaddle", "3.2.20"), ("numpy", "2.0.0rc1"), ("pandas", "3.0")],
+)
 def test_versions_that_the_design_refuses(examine: Any, package: str, version: str) -> None:
     report = examine(**{package: version})
     (finding,) = [each for each in report["packages"] if each["state"] != "ok"]
     text = doctor.report_text(report)
     assert f"{package} {version} is refused" in text and finding["reason"] in text
     assert f"mend: python -m pip install --no-deps {package}==" in text
-    assert report["can_train"] == (package in ("pandas", "setuptools"))
+    assert report["can_train"] == (package == "pandas")
 
 
 def test_only_what_training_needs_decides_whether_it_can_train(examine: Any) -> None:
@@ -82,22 +81,10 @@ def test_gpu_build_of_paddle_and_the_device_that_training_would_use(examine: Any
     assert "no GPU answers" in doctor.report_text(examine(paddle={**WORKING, "built_for_gpu": True}))
 
 
-def test_toolkit_checkouts(examine: Any, tmp_path: Path) -> None:
-    assert [each["path"] for each in examine()["toolkits"]] == [None, None]
-    here = {"PADDLECLAS_DIR": str(tmp_path)}
-    assert "no ppcls in it" in doctor.report_text(examine(environment=here))
-    for folder in ("ppcls", "tools"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "tools" / "train.py").touch()
-    assert "no ppcls" not in doctor.report_text(examine(environment=here))
-
-
 @pytest.mark.parametrize(
     ("paddle", "problem"),
     [
-        ("raise ImportError('libgomp.so.1: cannot open shared object file')", "libgomp.so.1: cannot open"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "SIGILL (the wheel needs a processor with AVX)"),
-        ("import sys; sys.exit(3)", "status 3"),
         ("import time; time.sleep(60)", "did not load within 1 s"),
     ],
 )

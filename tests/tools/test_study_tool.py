@@ -78,10 +78,6 @@ def test_a_study_is_interrupted_continued_and_compared(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:
-    study = small_study(tmp_path).path
-    for arguments, message in (
-        (["--rows", "plane"], "no row 'plane' (did you mean 'plain'?)"),
-        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
-    ):
-        assert message in refusal(ROOT, "study.py", study, *arguments)
+    line = refusal(ROOT, "study.py", small_study(tmp_path).path, "--rows", "plane")
+    assert "no row 'plane' (did you mean 'plain'?)" in line
     assert not (tmp_path / "out").exists()

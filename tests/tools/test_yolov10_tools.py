@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from ppcls_ext.weights import write_weights
-from tests.support.detectors import make_frames, make_yolov10_lively, tiny_config, yolov10_config
+from tests.support.detectors import make_frames, make_yolov10_lively, yolov10_config
 from tests.support.frames import NAMES
-from tests.support.runs import output_of, refusal
+from tests.support.runs import output_of
 
 CHECKPOINT = "weights=run/checkpoints/epoch_0001"
 FRAMES = ("data/images/val_00.png", "data/images/val_01.png")
@@ -70,30 +69,3 @@ def test_evaluation(project: Path) -> None:
     assert best["score"] == pytest.approx(found["score"], abs=1e-3)
     left, top, right, bottom = found["box"]
     np.testing.assert_allclose(best["bbox"], [left, top, right - left, bottom - top], atol=0.2)
-
-
-def test_latency_of_the_export(project: Path) -> None:
-    options = ("--rounds", "1", "--threads", "1", "--image", FRAMES[0], "--output", "latency.md")
-    output_of("benchmark.py", "detection", "--model", "export", *options, folder=project)
-    (row,) = json.loads((project / "latency.json").read_text())["detection"]["models"].values()
-    assert (row["input"], row["suppression"], row["boxes"]) == ([64, 64], "not needed", 84)
-    assert row["whole"]["median_ms"] > 0
-
-
-def test_a_checkpoint_of_ppyoloe_is_refused_in_one_line(project: Path) -> None:
-    from detection.configuration import load_config
-    from detection.toolkit import build_model
-
-    folder = project / "other"
-    folder.mkdir()
-    write_weights(folder / "ppyoloe.pdparams", build_model(load_config(tiny_config(folder))).state_dict())
-    line = refusal(project, "export_model.py", "-c", "tiny.yml", "-o", "weights=other/ppyoloe.pdparams")
-    assert "the file is of a PPYOLOE, the configuration of a YOLOv10" in line
-
-
-def test_the_description_tells_what_other_programs_need(project: Path) -> None:
-    document = yaml.safe_load((project / "export" / "inference.yml").read_text())
-    assert document["classes"] == NAMES
-    assert document["postprocess"]["name"] == "TopK"
-    assert [output["pixels_of"] for output in document["output"]] == ["input"]
-    assert {"LetterResize": {"target_size": [64, 64]}} in document["preprocess"]

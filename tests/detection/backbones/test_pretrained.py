@@ -73,18 +73,6 @@ def test_classifier_of_ours(
     )
 
 
-def test_norms_of_the_outputs_start_fresh_where_the_file_has_none(
-    tmp_path: Path, arrays: dict, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_weights(tmp_path / "classifier.pdparams", arrays)
-    with caplog.at_level(logging.INFO):
-        backbone = make(str(tmp_path / "classifier"))
-    assert report_of(caplog).endswith("; start fresh: norms.0, norms.1, norms.2")
-    for norm in backbone.norms:
-        assert (norm.weight.numpy() == 1).all()
-        assert (norm._mean.numpy() == 0).all()
-
-
 @pytest.mark.portable
 @pytest.mark.parametrize(("arch", "of_detector"), [("mini", True), ("tiny", False)])
 def test_checkpoint_of_the_paper(
@@ -128,39 +116,27 @@ def test_detector_of_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture, retu
     assert ("start fresh: norms.0" in line) == (0 in return_idx)
 
 
-@pytest.mark.parametrize("of_paper", [False, True], ids=["ours", "paper"])
-def test_weights_of_another_arch_name_it(tmp_path: Path, of_paper: bool) -> None:
-    if of_paper:
-        weights = Reference("tiny").weights
-    else:
-        weights = {name: value.numpy() for name, value in build_model("EConvNeXt_tiny").state_dict().items()}
-    write_weights(tmp_path / "tiny.pdparams", weights)
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict) -> None:
+    damaged = {name: value for name, value in arrays.items() if name != "stages.1.merge.conv.weight"}
+    write_weights(tmp_path / "odd.pdparams", damaged)
+    with pytest.raises(UserError, match="nor with another: 1 missing in the file: stages.1.merge.conv.weight"):
+        make(str(tmp_path / "odd.pdparams"))
+    write_weights(tmp_path / "tiny.pdparams", Reference("tiny").weights)
     with pytest.raises(UserError, match="tiny.pdparams is of arch 'tiny', the backbone is 'mini': set .*arch to tiny"):
         make(str(tmp_path / "tiny.pdparams"))
 
 
-def changed(arrays: dict[str, np.ndarray], case: str) -> dict[str, np.ndarray]:
-    name = "stages.1.merge.conv.weight"
-    if case == "missing":
-        return {key: value for key, value in arrays.items() if key != name}
-    if case == "small images":
-        return {**arrays, "stem.0.conv.weight": arrays["stem.0.conv.weight"][:, :, :2, :2]}
-    if case == "classifier only":
-        return {"head.weight": arrays["head.weight"]}
-    assert case == "norms"
-    return {**arrays, "norms.0.weight": np.ones(192, np.float32)}
-
-
-@pytest.mark.parametrize(
-    ("case", "message"),
-    [
-        ("missing", "neither with arch 'mini' nor with another: 1 missing in the file: stages.1.merge.conv.weight"),
-        ("small images", "but for the stem: it was trained with another stem_stride"),
-        ("classifier only", "holds no backbone"),
-        ("norms", "damaged norms of the outputs: 3 missing in the file: bias"),
-    ],
-)
-def test_what_does_not_fit_is_refused(tmp_path: Path, arrays: dict, case: str, message: str) -> None:
-    write_weights(tmp_path / "odd.pdparams", changed(arrays, case))
-    with pytest.raises(UserError, match=message):
-        make(str(tmp_path / "odd.pdparams"))
+def test_weights_of_a_network_that_is_cut_alike_load_and_others_are_refused(tmp_path: Path, arrays: dict) -> None:
+    cut = {"depth_multiplier": 0.3333, "width_multiplier": 0.125}
+    model = build_model("EConvNeXt_mini", class_num=5, **cut)
+    seed_weights(model)
+    write_weights(tmp_path / "cut.pdparams", model.state_dict())
+    backbone = make(str(tmp_path / "cut.pdparams"), **cut)
+    assert [shape.channels for shape in backbone.out_shape] == model.feature_channels[1:] == [24, 48, 96]
+    for name, value in backbone.state_dict().items():
+        assert name.startswith("norms.") or np.array_equal(value.numpy(), model.state_dict()[name].numpy()), name
+    with pytest.raises(UserError, match="neither with arch 'mini' nor with another"):
+        make(str(tmp_path / "cut.pdparams"), **{**cut, "width_multiplier": 0.25})
+    write_weights(tmp_path / "whole.pdparams", body_of(arrays))
+    with pytest.raises(UserError, match="whole.pdparams is of the whole arch 'mini', the backbone is cut: leave"):
+        make(str(tmp_path / "whole.pdparams"), **cut)

@@ -8,7 +8,7 @@ import yaml
 from detection.configuration import load_config
 from detection.configuration.config import load_with_bases
 from ppcls_ext.utils.errors import UserError
-from tests.support.detection_configs import line_of, write_config
+from tests.support.detection_configs import write_config
 
 
 @pytest.fixture
@@ -91,15 +91,6 @@ def test_files_that_include_each_other_are_named(write):
         load_with_bases(file)
 
 
-def test_a_problem_of_a_base_is_reported_in_the_base(write, tmp_path):
-    base = write_config(tmp_path, ("RandomCrop: {aspect_ratio", "RandomCrop: {aspct_ratio"))
-    file = write("row.yml", "_BASE_: [tiny.yml]\nepoch: 4\n")
-    with pytest.raises(UserError) as error:
-        load_config(file)
-    place = f"{base}:{line_of(base, '- RandomCrop')}: TrainReader.sample_transforms[1].RandomCrop: "
-    assert str(error.value).startswith(f"{place}unknown argument 'aspct_ratio' (did you mean 'aspect_ratio'?)")
-
-
 def test_changes_from_the_command_line_go_last_and_are_never_run(tmp_path):
     file = write_config(tmp_path)
     config = load_config(file, ["epoch=5", "TrainReader.batch_size=1", "EConvNeXt.drop_path_rate=1e-1", "save_dir=2+2"])
@@ -118,11 +109,3 @@ def test_the_resolved_configuration_loads_again(write, tmp_path):
     assert "_BASE_" not in config.data
     # PaddleDetection reads YAML 1.1, where a number such as 1e-05 would be a text.
     assert yaml.safe_load(config.to_yaml()) == config.data
-
-
-def test_folders_of_the_data_sets(tmp_path):
-    config = load_config(write_config(tmp_path))
-    assert set(config.datasets) == {"Train", "Eval"}
-    assert config.datasets["Train"].image_dir.as_posix() == "data/images"
-    assert config.datasets["Eval"].annotations.as_posix() == "data/val.json"
-    assert (config.architecture, config.num_classes, config.epochs) == ("PPYOLOE", 2, 3)

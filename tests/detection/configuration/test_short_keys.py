@@ -57,10 +57,9 @@ def test_what_is_said_later_counts(tmp_path: Path) -> None:
     assert sizes(load_config(file, ["image_size=192"]).data)["input"] == [3, 128, 192]
 
 
-@pytest.mark.parametrize(("value", "words"), [("330", "320, got 330"), ("big", "got 'big'"), ("64", "96, got 64")])
-def test_a_size_that_no_detector_takes(value: str, words: str) -> None:
-    with pytest.raises(UserError, match=f"image_size: must be a multiple of 32 from 96 on .*{words}"):
-        load_config(ROW, [f"image_size={value}"])
+def test_a_size_that_no_detector_takes() -> None:
+    with pytest.raises(UserError, match="image_size: must be a multiple of 32 from 96 on .*320, got 330"):
+        load_config(ROW, ["image_size=330"])
 
 
 def test_the_configuration_of_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

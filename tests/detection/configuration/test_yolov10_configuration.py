@@ -40,27 +40,17 @@ WIDTH = "must not be given, for it would change nothing: YOLOv10 is as wide as i
     (OWN, ("scale: N", "scale: XL"), "scale: XL",
      "scale: must be one of N, S, M, B, L, X, got 'XL' (did you mean 'X'?)"),
     (OWN, ("scale: N", "scale: N\nwidth_mult: 0.75"), "width_mult", f"width_mult: {WIDTH}, got 0.75"),
-    (OWN, ("scale: N", "scale: N\ndepth_mult: 0.33"), "depth_mult",
-     "depth_mult: must not be given: it follows from scale N"),
-    (OWN, ("scale: N", "scale: N\nYOLOv10Neck:\n  cib: [N4]"), "cib",
-     "YOLOv10Neck.cib: must not be given: it follows from scale N"),
     (OWN, ("scale: N", "scale: N\nYOLOv10Neck:\n  scale: S"), "scale: S",
      "YOLOv10Neck.scale: is S, but that of the backbone is N"),
-    (OTHER, ("depth_mult: 0.67", "depth_mult: 0.67\n  width_mult: 0.75"), "width_mult",
-     f"YOLOv10Neck.width_mult: {WIDTH}, got 0.75"),
     (OTHER, ("EConvNeXt: {", "scale: M\nEConvNeXt: {"), "scale",
      "scale: belongs to YOLOv10Backbone; with EConvNeXt leave it null, and give YOLOv10Neck.depth_mult and "
      "YOLOv10Neck.cib"),
-    (OTHER, ("depth_mult: 0.67", "depth_mult: 0"), "depth_mult", "YOLOv10Neck.depth_mult: must be above 0, got 0"),
     (OTHER, ("  depth_mult: 0.67\n", ""), "YOLOv10Neck",
      "YOLOv10Neck: missing argument 'depth_mult', a number above 0, for there is no scale"),
-    (OTHER, ("  cib: [F4, N4, N5]\n", ""), "YOLOv10Neck",
-     "YOLOv10Neck: missing argument 'cib', a list of F4, N4, N5, for there is no scale"),
     (OTHER, ("[F4, N4, N5]", "[f4]"), "cib",
      "YOLOv10Neck.cib: must be places of F4, N4, N5, got 'f4' (did you mean 'F4'?)"),
     (OTHER, ("[F4, N4, N5]", "[F4]\n  large_kernel: [N5]"), "large_kernel",
      "YOLOv10Neck.large_kernel: N5 has no compact inverted block: it is not in cib"),
-    (OTHER, ("[F4, N4, N5]", "N5"), "cib", "YOLOv10Neck.cib: must be a list, each entry a text"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line(
     tmp_path: Path, network: str, change: tuple[str, str], line: str, message: str
@@ -83,19 +73,11 @@ def test_a_backbone_without_its_scale_and_networks_that_are_right(tmp_path: Path
         assert load_config(write(tmp_path, network)).architecture == "YOLOv10"
 
 
-@pytest.mark.parametrize(("key", "value", "message"), [
-    ("scale", "XL", "scale: must be one of N, S, M, B, L, X, got 'XL'"),
-    ("width_mult", 0.75, "width_mult: must not be given, .* got 0.75"),
-    ("depth_mult", 0.33, "depth_mult: follows from scale N, so it must not be given; got 0.33"),
-    ("num_classes", 0, "num_classes: must be a whole number of at least 1, got 0"),
-])  # fmt: skip
-def test_what_slips_past_the_configuration_is_refused_by_the_network(
-    tmp_path: Path, key: str, value: object, message: str
-) -> None:
+def test_what_slips_past_the_configuration_is_refused_by_the_network(tmp_path: Path) -> None:
     """As under PaddleDetection's own command lines, which do not check configurations."""
     config = load_config(write(tmp_path, OWN))
-    config.data[key] = value
-    with pytest.raises(UserError, match=f"tiny.yml: {message}"):
+    config.data["width_mult"] = 0.75
+    with pytest.raises(UserError, match="tiny.yml: width_mult: must not be given, .* got 0.75"):
         build_model(config)
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 
-import numpy as np
 import pytest
 
 from detection.evaluation import SUMMARY, evaluate_detections
-from detection.evaluation.coco import Boxes
-from detection.evaluation.metrics import match_boxes
 from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
 
@@ -97,17 +93,6 @@ def test_perfect_detections(tmp_path):
     assert all((curve == 1).all() for curve in metrics.precision.values())
 
 
-def test_a_crowd_is_neither_missed_nor_a_false_alarm(tmp_path):
-    data = coco_data(1, ["ball"], [annotation(1, 1, 1, [10, 10, 50, 50]), annotation(2, 1, 1, [200, 200, 200, 200], 1)])
-    found = [detection(1, 1, [10, 10, 50, 50], 0.6)]
-    found += [detection(1, 1, [220 + 40 * n, 220, 30, 30], 0.9) for n in range(3)]
-    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), found)
-    assert metrics.ap == 1
-    assert (metrics.boxes, metrics.crowds) == (1, 1)
-    assert metrics.confusion.tolist() == [[1, 0], [0, 0]]
-    assert metrics.best.f1 == 1
-
-
 def test_best_threshold_weighs_false_alarms_against_misses(tmp_path):
     boxes = [[20 + 60 * n, 20, 40, 40] for n in range(4)]
     data = coco_data(1, ["ball"], [annotation(n + 1, 1, 1, box) for n, box in enumerate(boxes)])
@@ -116,22 +101,6 @@ def test_best_threshold_weighs_false_alarms_against_misses(tmp_path):
     best = evaluate_detections(write_coco(tmp_path / "val.json", data), found).classes[0].best
     assert (best.threshold, best.precision, best.recall) == (0.7, 1.0, 0.75)
     assert best.f1 == pytest.approx(6 / 7)
-
-
-def test_json_and_table_tell_the_same(tmp_path):
-    data, detections = random_coco(3)
-    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), detections)
-    stored = json.loads(json.dumps(metrics.as_json(), allow_nan=False))
-    assert stored["summary"] == metrics.summary
-    assert stored["counts"]["detections"] == len(detections)
-    assert np.array(stored["confusion"]["counts"]).shape == (6, 6)
-    assert [row["AP"] for row in stored["classes"]][-1] is None
-    rows = {line.split("  ")[0]: line for line in metrics.table().splitlines()}
-    assert f"{metrics.classes[0].metrics['AP50']:.3f}" in rows["class 1"]
-    assert f"{metrics.summary['AP']:.3f}" in rows["all"]
-    assert f"{metrics.summary['AP_small']:.3f}" in rows["small"]
-    assert "class 5" in rows["without annotated boxes, in no average: class 5"]
-    assert max(len(line) for line in rows) <= 120
 
 
 GOOD = detection(1, 1, [10, 10, 20, 20], 0.5)
@@ -143,10 +112,6 @@ GOOD = detection(1, 1, [10, 10, 20, 20], 0.5)
         ({"image_id": 99}, r"image_id 99 is not in .*val.json \(it has 3, ids 1 to 3\).*another data"),
         ({"category_id": 0}, "category_id 0 is not in .*its classes: 1, 2"),
         ({"bbox": [1, 2, float("nan"), 4]}, "bbox .* is not finite"),
-        ({"bbox": [50, 50, -20, 10]}, "bbox .* negative side"),
-        ({"score": float("inf")}, "score inf is not finite"),
-        ({"bbox": [1, 2, 3]}, "need .*bbox"),
-        ({"score": "high"}, "need .*number score"),
         ({"image_id": "1"}, "need whole numbers image_id"),
     ],
 )
@@ -156,38 +121,11 @@ def test_faulty_detections_are_named(tmp_path, changes, message):
         evaluate_detections(file, [GOOD, {**GOOD, **changes}], source="found")
 
 
-def test_detections_of_images_and_classes_that_were_not_asked_for_are_left_out(tmp_path):
-    file = write_coco(tmp_path / "val.json", coco_data(3, ["ball", "cube"], [annotation(1, 1, 1, GOOD["bbox"])]))
-    others = [detection(2, 1, [1, 1, 5, 5], 0.9), detection(1, 2, [1, 1, 5, 5], 0.9)]
-    metrics = evaluate_detections(file, [GOOD, *others], image_ids=[1], classes=["ball"])
-    assert metrics.detections == 1
-    assert metrics.ap == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: data.pop("images"), "images"),
-        (lambda data: data["categories"].clear(), "lists no categories"),
-        (lambda data: data["images"][0].update(id=None), "none of its images can be used: left out"),
-    ],
-)
-def test_faulty_annotation_files_are_named(tmp_path, change, message):
+def test_a_faulty_annotation_file_is_named(tmp_path):
     data = coco_data(1, ["ball", "cube"], [annotation(1, 1, 1, GOOD["bbox"])])
-    change(data)
-    with pytest.raises(UserError, match=f"val.json.*{message}"):
+    data["images"][0]["id"] = None
+    with pytest.raises(UserError, match="val.json.*none of its images can be used: left out"):
         evaluate_detections(write_coco(tmp_path / "val.json", data), [])
-
-
-def test_annotations_that_cannot_be_used_are_left_out(tmp_path):
-    """By the same rules as in training; ids that are text are the numbers that they spell."""
-    data = coco_data(2, ["ball", "cube"], [annotation(number, 1, 1, GOOD["bbox"]) for number in range(1, 5)])
-    changes = {"image_id": 77}, {"bbox": [1, 2]}, {"category_id": "1"}, {}
-    for entry, change in zip(data["annotations"], changes, strict=True):
-        entry.update(change)
-    data["images"].append(data["images"][0])
-    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), [GOOD])
-    assert (metrics.images, metrics.boxes, metrics.ap) == (2, 1, 1)
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path):
@@ -196,18 +134,6 @@ def test_unknown_names_are_answered_with_the_nearest(tmp_path):
         evaluate_detections(file, [], classes=["circel cage"])
     with pytest.raises(UserError, match=r"no image with id 8 \(it has 2, ids 1 to 2\)"):
         evaluate_detections(file, [], image_ids=[1, 8])
-
-
-def boxes(rows: list[list[float]], categories: list[int]) -> Boxes:
-    return Boxes(np.array(rows, float), np.array(categories), np.ones(len(rows)), np.zeros(len(rows), bool))
-
-
-def test_the_nearest_box_of_the_own_class_is_taken_if_it_is_near_enough():
-    truth = boxes([[0, 0, 10, 10], [0, 0, 10, 13], [0, 0, 10, 12]], [2, 1, 1])
-    assert match_boxes(boxes([[0, 0, 10, 10]], [1]), truth)[0].tolist() == [2]
-    assert match_boxes(boxes([[0, 0, 10, 10]], [3]), truth)[0].tolist() == [0]
-    few = boxes([[0, 0, 10, 4.9]], [1])
-    assert match_boxes(few, truth)[0].tolist() == [-1]
 
 
 @pytest.mark.parametrize("score_threshold", [0.3, 0.6])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -16,11 +15,8 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.texts import VARIABLE, say_guesses
 from tests.support.raw_data import (
     Prepared,
-    box_entry,
     corners,
-    image_entry,
     prepare,
-    write_coco,
     write_image,
     write_voc,
 )
@@ -115,21 +111,6 @@ def test_annotations_paired_without_case_and_form_of_accents(tmp_path):
     assert result.report["images"] == {"input": 4, "kept": 4, "rejected": 0, "left_out": 0}
     assert result.kinds("noted")["other_spelling"] == 2
     assert result.kinds("repaired")["paired_by_stated_name"] == 2
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
-def test_coco_files_of_other_systems(tmp_path, encoding):
-    source = tmp_path / "raw"
-    stated = ["images\\b c.PNG", "images/d%20e.png", "C:\\x\\images\\海参.png", "https://host/images/f.png"]
-    for number, name in enumerate(("b c.png", "d e.png", "海参.png", "f.png")):
-        write_image(source / "images" / name, seed=number)
-    entries = [image_entry(number, name) for number, name in enumerate(stated, start=1)]
-    file = write_coco(source / "a.json", entries, [box_entry(number, number) for number in range(1, 5)])
-    text = json.dumps(json.loads(file.read_text(encoding="utf-8")), ensure_ascii=False)
-    file.write_bytes(text.replace("cube", "海参").encode(encoding))
-    result = prepared(source, "--classes", "海参,ball")
-    assert sorted(result.names("train") + result.names("val")) == ["b c.png", "d e.png", "f.png", "海参.png"]
-    assert result.report["boxes"]["kept"] == 4
 
 
 def test_names_beyond_ascii_where_the_system_is_ascii(tmp_path):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from detection.geometry import AS_WRITTEN, LAYOUTS, BoxReading
 from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import (
     HEIGHT,
@@ -21,12 +19,10 @@ from tests.support.raw_data import (
     frame,
     image_entry,
     prepare,
-    sides,
     write_coco,
     write_image,
     write_voc,
 )
-from tools.prepare_data import parse_arguments
 
 # Left, top, width and height of an object on each of ten frames of 64 x 48 pixels.
 OBJECTS = [
@@ -61,8 +57,6 @@ def prepared(source: Path, *arguments: str, command: str = "imagefolder") -> Pre
 WRITTEN = {
     "corners": (lambda x, y, w, h: (x, y, x + w, y + h), (WIDTH, HEIGHT), "--boxes xyxy"),
     "sides": (lambda x, y, w, h: (x, y, w, h), (WIDTH, HEIGHT), "--boxes xywh"),
-    "centres": (lambda x, y, w, h: (x + w / 2, y + h / 2, w, h), (WIDTH, HEIGHT), "--boxes cxcywh"),
-    "y first": (lambda x, y, w, h: (y, x, y + h, x + w), (WIDTH, HEIGHT), "--boxes yxyx"),
     "fractions": (lambda x, y, w, h: (x / 64, y / 48, (x + w) / 64, (y + h) / 48), (WIDTH, HEIGHT), "--normalised"),
     "large": (lambda x, y, w, h: (2 * x, 2 * y, 2 * (x + w), 2 * (y + h)), (2 * WIDTH, 2 * HEIGHT), "--scale-boxes"),
 }  # fmt: skip
@@ -91,32 +85,9 @@ def test_refused_until_the_person_has_chosen(tmp_path: Path, name: str, form: st
         np.testing.assert_allclose(found, object_, atol=1e-6)
 
 
-def test_each_command_takes_what_the_keys_take() -> None:
-    for command in ("sonar", "duo", "imagefolder"):
-        for layout in (*LAYOUTS, AS_WRITTEN):
-            given = parse_arguments([command, "raw", "--boxes", layout, "--no-scale-boxes", "--normalised"])
-            assert BoxReading.among(vars(given)) == BoxReading(layout, normalised=True, scale_boxes=False)
-        for words, value in ((["--normalised", "1000"], 1000), (["--no-normalised"], False), ([], None)):
-            assert parse_arguments([command, "raw", *words]).normalised == value
-    annotation = get_args(get_type_hints(BoxReading)["boxes"])[0]
-    assert get_args(annotation) == (*LAYOUTS, AS_WRITTEN)
-    with pytest.raises(SystemExit):
-        parse_arguments(["sonar", "raw", "--scale-by", "0"])
-
-
-def test_options_that_exclude_each_other(tmp_path: Path) -> None:
-    source = write_source(tmp_path / "raw", "voc", WRITTEN["corners"][0], (WIDTH, HEIGHT))
-    with pytest.raises(UserError, match="--normalised and --scale-by exclude each other"):
-        prepared(source, "--normalised", "--scale-by", "2")
-
-
-@pytest.mark.parametrize("form", ["voc", "coco"])
-def test_copies_whose_annotations_do_not_tell(tmp_path: Path, form: str) -> None:
+def test_copies_whose_annotations_do_not_tell(tmp_path: Path) -> None:
     """The stated size is that of the copies, the boxes are those of pictures twice as large."""
-    name = "corners" if form == "voc" else "sides"
-    source = write_source(
-        tmp_path / "raw", form, lambda *box: WRITTEN[name][0](*(2 * value for value in box)), (WIDTH, HEIGHT)
-    )
+    source = write_source(tmp_path / "raw", "coco", lambda *box: tuple(2 * value for value in box), (WIDTH, HEIGHT))
     with pytest.raises(UserError, match="pixels of another resolution.*--scale-by 0.5"):
         prepared(source)
     result = prepared(source, "--scale-by", "0.5")
@@ -133,18 +104,6 @@ def test_one_part_is_enough(tmp_path: Path) -> None:
         write_coco(source / part / f"{part}.json", entries, boxes)
     with pytest.raises(UserError, match=r"raw \(train\): .* of 10 boxes reach beyond .*--boxes xyxy"):
         prepared(source, command="duo")
-
-
-def test_x_y_w_h_of_both_forms_in_one_folder(tmp_path: Path) -> None:
-    source = tmp_path / "raw"
-    for number, (x, y, w, h) in enumerate(OBJECTS):
-        write_image(source / f"{number}.png", seed=number)
-        text = sides("cube", x, y, w, h) if number % 2 else corners("cube", x, y, x + w, y + h)
-        write_voc(source / f"{number}.xml", text)
-    for arguments in ((), ("--boxes", "as-written")):
-        result = prepared(source, "--overwrite", *arguments, command="sonar")
-        assert result.boxes("3.png") == [("cube", [*map(float, OBJECTS[3])])]
-        assert result.boxes("4.png") == [("cube", [*map(float, OBJECTS[4])])]
 
 
 def write_turned(folder: Path, form: str, orientation: int, stated: bool = True) -> Path:
@@ -168,17 +127,16 @@ def write_turned(folder: Path, form: str, orientation: int, stated: bool = True)
 
 
 # The box 4 8 20 30 (x, y, w, h) of a picture of 64 x 48 once the picture is turned.
-TURNED = {5: [8, 4, 30, 20], 6: [48 - 38, 4, 30, 20]}
+TURNED = [48 - 38, 4, 30, 20]
 
 
 @pytest.mark.parametrize("form", ["voc", "coco"])
-@pytest.mark.parametrize("orientation", TURNED)
-def test_boxes_of_the_stored_picture(tmp_path: Path, orientation: int, form: str) -> None:
-    source = write_turned(tmp_path / "raw", form, orientation)
+def test_boxes_of_the_stored_picture(tmp_path: Path, form: str) -> None:
+    source = write_turned(tmp_path / "raw", form, 6)
     with pytest.raises(UserError, match="EXIF data turn 6 of 6 pictures by a quarter.*--turn-boxes if"):
         prepared(source)
     result = prepared(source, "--turn-boxes")
-    assert result.boxes("0.jpg") == [("cube", TURNED[orientation])]
+    assert result.boxes("0.jpg") == [("cube", TURNED)]
     assert result.kinds("noted") == {"box_reading": 1}
     result = prepared(source, "--no-turn-boxes", "--overwrite")
     assert result.boxes("0.jpg") == [("cube", [4, 8, 20, 30])]
@@ -186,7 +144,7 @@ def test_boxes_of_the_stored_picture(tmp_path: Path, orientation: int, form: str
 
 @pytest.mark.parametrize(
     ("orientation", "stated", "box"),
-    [(3, True, [64 - 24, 48 - 38, 20, 30]), (2, True, [64 - 24, 8, 20, 30]), (6, False, TURNED[6])],
+    [(2, True, [64 - 24, 8, 20, 30]), (6, False, TURNED)],
 )
 def test_turns_that_no_size_tells_are_said(tmp_path: Path, orientation: int, stated: bool, box: list[int]) -> None:
     source = write_turned(tmp_path / "raw", "coco", orientation, stated=stated)

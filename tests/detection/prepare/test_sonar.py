@@ -81,19 +81,6 @@ def test_every_way_to_write_an_annotation(tmp_path: Path) -> None:
     assert result.report["boxes"] == {"input": 11, "kept": 11, "repaired": 0, "rejected": 0}
 
 
-@pytest.mark.parametrize(
-    "nesting", ["{0}.png {0}.xml", "a/JPEGImages/{0}.png a/Annotations/{0}.xml", "b/{0}.png {0}.xml"]
-)
-def test_images_and_annotations_in_any_nesting(tmp_path: Path, nesting: str) -> None:
-    image, annotation = nesting.split()
-    for number in range(4):
-        write_image(tmp_path / "raw" / image.format(number), seed=number)
-        write_voc(tmp_path / "raw" / annotation.format(number), corners("cube", 5, 6, 25, 36))
-    result = prepared(tmp_path / "raw")
-    assert result.report["boxes"]["kept"] == 4
-    assert sorted(result.names("train") + result.names("val")) == [f"{number}.png" for number in range(4)]
-
-
 def test_same_names_in_two_folders_belong_to_the_annotations_beside_them(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     for run in ("first", "second"):
@@ -112,19 +99,10 @@ def test_same_names_in_two_folders_belong_to_the_annotations_beside_them(tmp_pat
 BOX_FAULTS = {
     "clipped": (corners("ball", -5, 6, 25, 99), "repaired", "clipped_box", [0, 6, 25, 42], "-5 6 25 99 clipped"),
     "swapped": (corners("ball", 25, 36, 5, 6), "repaired", "swapped_corners", [5, 6, 20, 30], "25 36 5 6"),
-    "negative side": (sides("ball", 25, 36, -20, -30), "repaired", "swapped_corners", [5, 6, 20, 30], "25 36 5 6"),
     "outside": (corners("ball", 70, 6, 90, 36), "rejected", "box_outside", None, "outside the 64x48 picture"),
-    "mistyped": (corners("ball", 5, 6, 2500, 36), "rejected", "box_outside", None, "leave 2% of the box inside"),
-    "touching the edge": (corners("ball", 63.5, 6, 90, 36), "rejected", "box_outside", None, "outside the 64x48"),
     "empty": (corners("ball", 5, 6, 5, 36), "rejected", "empty_box", None, "enclose nothing"),
     "word": (corners("ball", 5, "six", 25, 36), "rejected", "not_a_number", None, "ymin is 'six'"),
-    "nan": (corners("ball", 5, 6, "nan", 36), "rejected", "not_a_number", None, "xmax is 'nan'"),
-    "huge": (sides("ball", 5, 6, "9" * 400, 36), "rejected", "not_a_number", None, "w is '999"),
     "no box": ("<object><name>ball</name></object>", "rejected", "missing_coordinates", None, "has no <bndbox>"),
-    "half a box": (
-        "<object><name>ball</name><bndbox><xmin>1</xmin></bndbox></object>",
-        "rejected", "missing_coordinates", None, "its <bndbox> holds xmin",
-    ),
     "unknown class": (corners("bal", 5, 6, 25, 36), "rejected", "unknown_class", None, "(did you mean 'ball'?)"),
     "no class": (corners("", 5, 6, 25, 36), "rejected", "unknown_class", None, "has no class name"),
     "twice": (corners("cube", 30, 6, 50, 36), "rejected", "duplicate_box", None, "the same class and corners"),
@@ -157,10 +135,7 @@ BAD_XML = {
     "truncated": ("<annotation><object><name>cube</name>", "line 1: no element found"),
     "empty": ("", "the file is empty"),
     "entities": (BOMB, "declares a document type or an entity"),
-    "external": ('<!DOCTYPE a SYSTEM "file:///etc/hostname"><annotation/>', "declares a document type"),
     "deep": ("<annotation>" + "<a>" * 100 + "</a>" * 100 + "</annotation>", "nested more than 64 deep"),
-    "other": ("<html><body/></html>", "its root is <html>"),
-    "damaged": ("<annotation>\0\0</annotation>", "holds zero bytes"),
 }
 
 
@@ -308,14 +283,6 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     ("arguments", "message"),
     [
         (("--classes", "sonr"), "did you mean 'sonar'"),
-        (("--classes", "cube,Cube"), "'cube' and 'Cube' are the same name"),
-        (("--classes", "missing.txt"), "missing.txt: no such file"),
-        (("--val-fraction", "0"), "--val-fraction must be above 0 and below 1, got 0"),
-        (("--output", "raw/prepared"), "lies in .*raw, where everything is read"),
-        (("--seed", "-1"), "--seed must not be negative"),
-        (("--subsets", "10", "100"), "--subsets takes percentages from 1 to 99, got 100"),
-        (("--subsets", "10", "20", "40", "60", "80", "90"), "--subsets [89]0: 5 groups of frames .* too few"),
-        (("--split-files", "a.txt", "b.txt"), "--split-files a.txt: no such file"),
         (("--split-files", "a.txt", "b.txt", "--val-fraction", "0.3"), "exclude each other"),
         (
             ("--classes", "anchor"),

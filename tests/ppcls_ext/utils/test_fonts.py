@@ -110,7 +110,7 @@ def test_pictures_and_charts_have_no_missing_glyphs(machine, tmp_path: Path, ins
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw_confusion(counts, NAMES, tmp_path / "confusion.png", "".join(NAMES))
-        draw_run_comparison({name: history for name in [*NAMES, "tab\there"]}, tmp_path / "runs.png", NAMES[0])
+        draw_run_comparison({name: [history] for name in [*NAMES, "tab\there"]}, tmp_path / "runs.png", NAMES[0])
     boxes = [[10, 30 + 40 * number, 60, 50 + 40 * number] for number in range(count)]
     labels = [fonts.drawable(name, number) for number, name in enumerate(NAMES)]
     assert draw_boxes(np.zeros((400, 400, 3), np.uint8), boxes, labels, [0.5] * count).size == (800, 800)

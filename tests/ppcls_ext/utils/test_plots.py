@@ -74,11 +74,11 @@ def test_runs_are_compared_by_epoch_and_by_minutes(tmp_path):
     file = tmp_path / "comparison.png"
     fast = [detector_record(epoch) for epoch in range(1, 5)]
     slow = [{**record, "train": {**record["train"], "seconds": 400.0}} for record in fast]
-    draw_run_comparison({"fast": fast, "slow": slow}, file, "two backbones")
+    draw_run_comparison({"fast": [fast], "slow": [slow, fast]}, file, "two backbones")
     both = panels(drawn(file))
     assert min(both) > 100
     # A run that does not tell its seconds is compared by epoch only.
-    draw_run_comparison({"old": [detector_record(epoch, averaged=False, seconds=False) for epoch in (1, 2)]}, file)
+    draw_run_comparison({"old": [[detector_record(epoch, averaged=False, seconds=False) for epoch in (1, 2)]]}, file)
     by_epoch, by_minutes, *_ = panels(drawn(file))
     assert by_epoch > 50 and by_minutes == 0
 
