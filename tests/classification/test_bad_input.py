@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
 
@@ -34,19 +32,6 @@ def note(bad: BadImages, *indices: int) -> None:
 
 def bad_images(length: int, limit: float) -> BadImages:
     return BadImages(Named(length), limit, BAD_IMAGES_KEY)
-
-
-def test_each_bad_image_is_named_once(caplog):
-    bad = bad_images(1000, 0.01)
-    with caplog.at_level(logging.WARNING):
-        note(bad, -1, 5, -1)
-        note(bad, -1, -1)
-        note(bad, 5, 8)
-    assert bad.names == ["photos/5.jpg", "photos/8.jpg"]
-    assert [record.getMessage() for record in caplog.records] == [
-        "skipped photos/5.jpg: is no picture but a PDF (1 so far)",
-        "skipped photos/8.jpg: is no picture but a PDF (2 so far)",
-    ]
 
 
 def test_exactly_the_permitted_share_goes_on_and_one_more_stops_also_after_a_resume():

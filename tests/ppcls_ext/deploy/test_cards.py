@@ -157,32 +157,6 @@ def test_a_pruning_is_reported_with_its_fine_tuning_or_has_figures_of_its_own(ru
     assert "of a fine-tuning, which was not run yet" in card
 
 
-def test_a_detectors_run(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run")
-    config = {
-        "architecture": "PPYOLOE", "PPYOLOE": {"backbone": "EConvNeXt"}, "EConvNeXt": {"arch": "mini"}, "epoch": 1,
-        "use_ema": True, "ema_decay": 0.9, "LearningRate": {"base_lr": 0.001, "schedulers": [{"name": "CosineDecay"}]},
-        "OptimizerBuilder": {"optimizer": {"type": "AdamW"}},
-        "EvalDataset": {"dataset_dir": str(tmp_path / "frames"), "anno_path": "val.json"},
-        "TestReader": {"sample_transforms": [{"Decode": {}}, {"Resize": {"target_size": [64, 96]}}]},
-    }  # fmt: skip
-    figures = {"AP": 0.5, "AP50": 0.75, "AP_small": None, "per_class": {"cube": 0.25, "a|b": None}}
-    report = {
-        "architecture": "PPYOLOE", "epochs": 1, "best": {"AP": 0.5, "epoch": 1}, "seed": 0,
-        "history": [{"epoch": 1, "eval": figures}],
-    }  # fmt: skip
-    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    write_json(run / "report.json", report)
-    card = card_of(run)
-    assert head_of(card)["pipeline_tag"] == "object-detection"
-    assert [metric["value"] for metric in head_of(card)["model-index"][0]["results"][0]["metrics"]] == [50.0, 75.0]
-    assert "PPYOLOE with EConvNeXt mini is an object detector of 3 classes" in card and "arXiv 2203.16250" in card
-    assert "| AP, small objects | not measured |" in card and "| cube | 25.00 % |" in card
-    assert r"| a\|b | not measured |" in card and "64 x 96 px" in card
-    assert "on frames (val.json)" in card and "-o weights=run/checkpoints/best" in card
-    assert "found.boxes" in card and "Published accuracy: none is known" in card
-
-
 def test_a_model_by_name_and_an_export_alone_say_what_is_not_known(tmp_path: Path) -> None:
     card = card_of(model="EConvNeXt_tiny")
     assert not {"metrics", "model-index", "datasets"} & set(head_of(card))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
-import json
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from PIL import Image
 
 from ppcls_ext import build_model
 from ppcls_ext.arch.convnext import ChannelNorm
@@ -32,7 +29,6 @@ from ppcls_ext.deploy.profile import (
     kind_of,
     markdown_page,
     profile_networks,
-    write_report,
 )
 from ppcls_ext.utils.errors import UserError
 from tests.support.seeded import seed_weights
@@ -196,29 +192,8 @@ def test_page_of_one_network():
     assert stages[1] == ["stage 1", "8.00", "80 %", "9.0", "90 %", "2.2", "0.003", "0.50"]
     assert stages[-1][:3] == ["sum", "10.00", "100 %"]
     assert [row[0] for row in rows_of(page, "Slowest layers of net")] == ["stages.0.a", "stages.0.b"]
-    assert "Slowest" not in markdown_page([made_profile("net")], slowest=0)
-
-
-def test_several_networks_as_page_table_json_and_chart(tmp_path):
-    profiles = [made_profile("one"), made_profile("two", 3.0)]
-    page = markdown_page(profiles, slowest=0)
-    assert ["stage 1", "8.0 (80 %)", "24.0 (80 %)"] in rows_of(page, "## Time by stage")
-    assert [row[0] for row in rows_of(page, "## Time by kind")] == [DEPTHWISE, POINTWISE, ATTENTION, BETWEEN]
-    written = write_report(profiles, page, tmp_path / "new" / "profile.md")
-    assert [path.name for path in written] == ["profile.md", "profile.csv", "profile.json", "profile.png"]
-    assert sorted(written) == sorted((tmp_path / "new").iterdir()) and written[0].read_text() == page
-    rows = list(csv.DictReader(io.StringIO(written[1].read_text())))
-    assert (len(rows), rows[0]["output_shape"]) == (8, "2x8x4x4")
-    assert (rows[5]["model"], rows[5]["name"], rows[5]["flops"]) == ("two", "stages.0.a", "9000000")
-    value = json.loads(written[2].read_text())
-    network = value["networks"][0]
-    assert (value["mode"], network["by_stage"]["stage 1"]["milliseconds"]) == ("eager", 8.0)
-    assert network["total"]["flops"] == sum(layer["flops"] for layer in network["layers"])
-    picture = Image.open(written[3])
-    assert picture.width > 1000
-    colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
-    # The colours of the depthwise convolution and of stage 1.
-    assert {(0xD6, 0x27, 0x28), (0xC6, 0xDB, 0xEF)} <= colours
+    page = markdown_page([made_profile("one"), made_profile("two", 3.0)], slowest=0)
+    assert ["stage 1", "8.0 (80 %)", "24.0 (80 %)"] in rows_of(page, "## Time by stage") and "Slowest" not in page
 
 
 STAGES_BY_NAME = {

@@ -191,12 +191,6 @@ def test_what_no_kernel_fits_is_left_to_paddle() -> None:
         assert accelerate(layer) == 0, layer
 
 
-def test_other_dtypes_are_left_to_paddle() -> None:
-    layer = as_float64(nn.Conv2D(3, 4, 1))
-    accelerate(layer)
-    assert layer(paddle.to_tensor(random_array((1, 3, 4, 4)).astype("float64"))).dtype == paddle.float64
-
-
 def test_compiled_networks_never_see_the_kernels() -> None:
     model = build_model("EConvNeXt_mini", **SMALL)
     model.eval()

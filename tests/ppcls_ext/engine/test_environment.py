@@ -5,15 +5,13 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
-import random
 import signal
 import threading
 
-import numpy as np
 import paddle
 import pytest
 
-from ppcls_ext.engine.environment import InterruptWatch, choose_device, derive_seed, seed_everything
+from ppcls_ext.engine.environment import InterruptWatch, choose_device, derive_seed
 from ppcls_ext.utils.errors import Interrupted
 
 no_gpu = pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="has a GPU: nothing to fall back from")
@@ -34,17 +32,6 @@ def test_seeds_depend_on_every_part_and_stay_the_same_for_ever():
     assert len({derive_seed(*part) for part in parts}) == len(parts)
     assert derive_seed(1, 23) != derive_seed(12, 3)
     assert all(0 <= derive_seed(number) < 2**31 for number in range(200))
-
-
-def test_one_seed_for_all_three_generators():
-    def draw() -> list[float]:
-        return [random.random(), float(np.random.random()), float(paddle.rand([1]))]
-
-    seed_everything(5)
-    first = draw()
-    assert draw() != first
-    seed_everything(5)
-    assert draw() == first
 
 
 class SignalStack(ctypes.Structure):

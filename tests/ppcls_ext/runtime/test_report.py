@@ -195,13 +195,3 @@ def test_classes_are_found_in_annotations_by_name(detector, detections, tmp_path
         numbering = numbering_of(listing(write_annotations(file, categories=((1, "ball"),))), images, detector)
     assert "lacks classes of the model, which get no COCO results: cube" in caplog.text
     assert [one["category_id"] for one in coco_results(detections, detector, numbering)] == [1]
-
-
-def test_counted_coco_ids_come_with_a_table_of_images(detector, detections):
-    results = coco_results(detections, detector, None)
-    assert [(one["id"], Path(one["file_name"]).name, one["width"], one["height"]) for one in results["images"]] == [
-        (1, "a.png", 60, 40),
-        (2, "b.png", 60, 40),
-    ]
-    assert results["categories"] == [{"id": 1, "name": "cube"}, {"id": 2, "name": "ball"}]
-    assert [(one["image_id"], one["category_id"]) for one in results["annotations"]] == [(1, 2), (1, 1)]

@@ -67,16 +67,6 @@ def test_a_class_keeps_its_colour_and_classes_differ():
     assert np.array_equal(one[:, :120], two[:, :120])
 
 
-def test_the_strong_detection_lies_on_top_and_a_broken_line_has_gaps():
-    picture = pixels(black(), [[50, 50, 150, 150]] * 2, ["", ""], scores=[0.9, 0.2], classes=[0, 1], smallest=0)
-    assert marked(picture, class_colour(0))[100, 50]
-    whole, broken = (
-        marked(pixels(black(), [[50, 50, 250, 150]], [""], classes=[0], dashed=[dashed], smallest=0), class_colour(0))
-        for dashed in (False, True)
-    )
-    assert 0.3 * whole.sum() < broken.sum() < 0.75 * whole.sum()
-
-
 def test_boxes_are_clipped_and_those_outside_left_out():
     partly = pixels(black(), [[250, 100, 900, 900]], [""], classes=[0], smallest=0)
     assert marked(partly, class_colour(0))[150, 299]

@@ -15,11 +15,6 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.workers import Subject, measure_interleaved, run_in_process
 
 
-def _environment(name):
-    print("a note that is no answer")
-    return os.environ.get(name)
-
-
 def _fail(how):
     if how == "raise":
         raise RuntimeError("no such\nkernel")
@@ -29,11 +24,6 @@ def _fail(how):
         os.write(2, b"terminate called\n")
         os._exit(3)
     time.sleep(60)
-
-
-def test_a_function_runs_in_a_process_with_its_own_environment():
-    assert run_in_process(_environment, "TEST_OF_WORKERS", environment={"TEST_OF_WORKERS": "7"}) == "7"
-    assert "TEST_OF_WORKERS" not in os.environ
 
 
 @pytest.mark.parametrize(
