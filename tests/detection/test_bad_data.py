@@ -45,24 +45,6 @@ def test_one_damaged_image_of_few_stops_a_run_with_its_cause(frames: Frames, tmp
         train_config(load_config(run_config(tmp_path, frames, worker_num=1)))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
-def test_pictures_of_any_format_are_read_whatever_their_name(frames: Frames, tmp_path: Path, kind: str) -> None:
-    """And show the detector the same as under their own name: ppdet's decoder hands on the bytes of a GIF."""
-    images = []
-    for suffix in ("png", kind.lower()):
-        with Image.open(frames.image("train_03.png")) as picture:
-            data = encoded_with_pillow(picture.convert("RGB"), kind)
-        frames.image(f"copy.{suffix}").write_bytes(data)
-        frames.train["images"][3]["file_name"] = f"copy.{suffix}"
-        frames.write()
-        config = load_config(run_config(tmp_path, frames, TrainReader__sample_transforms=[{"Decode": {}}]))
-        with workspace(config):
-            batches = list(training_loader(config, open_environment(config)))
-        assert not any(len(batch["bad"]) for batch in batches)
-        images.append([batch["image"].numpy() for batch in batches])
-    assert all(np.array_equal(one, other) for one, other in zip(*images, strict=True))
-
-
 def test_few_damaged_images_are_skipped_and_counted_and_teach_nothing(
     frames: Frames, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

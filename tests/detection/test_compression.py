@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from detection import trained
-from detection.compression import PrunableDetector, calibration_images, evaluation_of, image_files, prune_detector
+from detection.compression import PrunableDetector, calibration_images, evaluation_of, prune_detector
 from detection.configuration import DetectionConfig, load_config
 from detection.toolkit import build_model
 from detection.trained import load_trained
@@ -178,19 +178,6 @@ def test_evaluation_gives_the_ap_of_what_is_found(config: DetectionConfig, frame
     assert evaluation.score(found_as(frames, 0.0)) == pytest.approx(1.0)
     # Boxes of about 30 px that are 4 px off reach some overlaps, not all.
     assert 0.0 < evaluation.score(found_as(frames, 4.0)) < 1.0
-
-
-def test_what_annotations_lack_is_told_before_any_work(config: DetectionConfig, tmp_path: Path) -> None:
-    files, annotations = config.datasets["Eval"], config.datasets["Eval"].annotations
-    annotations.write_text(json.dumps({"images": []}))
-    with pytest.raises(UserError, match="val.json: lists no image"):
-        image_files(files, annotations)
-    annotations.unlink()
-    with pytest.raises(UserError, match="tiny.yml: int8 needs EvalDataset: .*val.json does not exist"):
-        evaluation_of(config)
-    config = load_config(tiny_config(tmp_path, TrainDataset={"name": "COCODataSet", "image_dir": "images"}))
-    with pytest.raises(UserError, match="tiny.yml: int8 needs TrainDataset with an annotation file"):
-        calibration_images(config, "train", 3)
 
 
 @NEEDS_ONNX

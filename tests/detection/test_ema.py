@@ -73,12 +73,3 @@ def test_it_resumes_to_the_same_bits_and_what_is_never_averaged_follows_the_mode
     np.testing.assert_array_equal(evaluated(resumed)["listed.weight"], resumed.model.listed.weight.numpy())
     with pytest.raises(UserError, match="checkpoint: its average lacks trained.bias and 1 more"):
         resumed.restore({"listed.weight": np.zeros(1), "listed.bias": np.zeros(1)}, whole.counts(), "checkpoint")
-
-
-def test_looking_at_the_average_freezes_nothing() -> None:
-    average = make_average()
-    train(average, 1)
-    evaluated(average)
-    before = average.model.listed.weight.numpy().copy()
-    train(average, 1)
-    assert not np.array_equal(average.model.listed.weight.numpy(), before)

@@ -14,8 +14,7 @@ from detection.configuration import DetectionConfig, load_config
 from detection.task import train_config
 from ppcls_ext.engine.checkpoint import read_checkpoint, write_checkpoint
 from ppcls_ext.utils.errors import UserError
-from tests.support.detectors import PLAIN, STEPS, make_frames, run_config, yolov10_run_config
-from tests.support.frames import NAMES
+from tests.support.detectors import STEPS, make_frames, run_config
 from tests.support.runs import same_files
 
 ARRAYS = ("model.pdparams", "ema.pdparams", "optimizer.pdopt")
@@ -62,29 +61,6 @@ def test_resumed_run_ends_with_the_same_bits(
     assert same_files(run / "checkpoints" / "epoch_0002", checkpoints / "epoch_0002", ARRAYS) == []
     assert figures(resumed["history"]) == figures(report["history"])
     assert resumed["best"] == report["best"]
-
-
-def mosaics(folder: Path, data: Path, workers: int) -> Path:
-    """YOLOv10 for two epochs, of which the first sees mosaics; a checkpoint before the last batch of each."""
-    make_frames(data)
-    return yolov10_run_config(
-        folder, data, len(NAMES), 64, worker_num=workers, save_steps=STEPS - 1, eval_interval=2,
-        ema_decay_type="exponential", TrainReader__mosaic_epoch=1,
-        TrainReader__sample_transforms=[
-            {"Decode": {}}, {"MosaicPerspective": {"target_size": 64, "degrees": 5.0}}, {"RandomHSV": {}},
-            {"RandomFlip": {}},
-        ],
-        TrainReader__batch_transforms=[PLAIN, {"Permute": {}}, {"PadGT": {}}, {"LabelsToInt64": {}}],
-    )  # fmt: skip
-
-
-@pytest.mark.slow
-def test_a_run_interrupted_between_mosaics_ends_with_the_same_bits(tmp_path: Path) -> None:
-    first = load_config(mosaics(tmp_path / "whole", tmp_path / "data", workers=0))
-    train_config(first)
-    second = load_config(mosaics(tmp_path / "resumed", tmp_path / "data", workers=2))
-    checkpoints, _ = resume(first.output_dir, second, f"epoch_0000_step_{STEPS - 1:06d}")
-    assert same_files(first.output_dir / "checkpoints" / "epoch_0002", checkpoints / "epoch_0002", ARRAYS) == []
 
 
 def test_a_run_leaves_what_the_documentation_says(whole: tuple[Path, dict[str, Any]]) -> None:

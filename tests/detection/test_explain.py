@@ -9,13 +9,12 @@ import paddle
 import pytest
 
 from detection.configuration import load_config
-from detection.explain import MOST_BOXES, box_heats, explainer, feature_layers
+from detection.explain import box_heats, feature_layers
 from detection.exporting import Deployed
 from detection.toolkit import build_model
 from detection.trained import TrainedDetector
 from ppcls_ext.deploy.inspection import Features
 from ppcls_ext.runtime import DetectionPredictor
-from ppcls_ext.utils.drawing import contact_sheet
 from tests.support.detectors import (
     CLASSES,
     SIZE,
@@ -62,19 +61,6 @@ def test_each_box_has_a_map_of_its_own(predictor: DetectionPredictor, frame: str
     np.testing.assert_array_equal(again[0], heats[1])
     # The model that predicts is as it was.
     np.testing.assert_array_equal(predictor([frame])[0].scores, found.scores)
-
-
-def test_a_sheet_has_a_panel_for_the_picture_and_one_for_each_box(predictor: DetectionPredictor, frame: str) -> None:
-    (found,) = predictor([frame])
-    sheet = explainer(predictor, "")(found)
-    panels = 1 + min(len(found.scores), MOST_BOXES)
-    columns = int(np.ceil(np.sqrt(panels)))
-    panel = contact_sheet([sheet.resize((96 * 7, 80 * 7))], 1)
-    assert sheet.width == 10 + columns * panel.width - columns * 10
-    wanted = CLASSES[int(found.labels[0])]
-    of_class = 1 + min(int((found.labels == found.labels[0]).sum()), MOST_BOXES)
-    narrower = explainer(predictor, wanted)(found)
-    assert (narrower.width < sheet.width or narrower.height < sheet.height) == (of_class < panels)
 
 
 def test_features_are_the_means_of_the_last_map(predictor: DetectionPredictor, frame: str) -> None:

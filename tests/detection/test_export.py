@@ -5,7 +5,6 @@ PP-YOLOE with NMS inside and outside the graph, and YOLOv10, which needs none.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -18,13 +17,10 @@ import yaml
 from PIL import Image
 
 import detection.exporting as exporter
-from detection.exporting import Deployed, EagerBackend, export_detector, form_of, nms_settings, with_size
-from ppcls_ext.deploy import export as shared
+from detection.exporting import Deployed, export_detector, nms_settings, with_size
 from ppcls_ext.deploy.formats import PRECISIONS
-from ppcls_ext.deploy.onnx import add_suppression
 from ppcls_ext.preprocess import read_image
-from ppcls_ext.preprocess.detection import build_detection_pipeline
-from ppcls_ext.runtime import DetectionDescription, DetectionPredictor, load, read_description
+from ppcls_ext.runtime import DetectionDescription, load, read_description
 from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.utils.errors import UserError
@@ -32,7 +28,6 @@ from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
 from tests.support.detectors import (
     CLASSES,
     LETTERBOX,
-    PLAIN,
     SIZE,
     draw_frames,
     make_lively,
@@ -200,23 +195,6 @@ def test_runtime_finds_what_the_readers_of_the_toolkit_and_the_model_find(
     assert len({round(float(prediction.scores[0]), 4) for prediction in predictions}) > 3
 
 
-@pytest.mark.parametrize(
-    "resizing",
-    [
-        [{"Resize": {"target_size": [64, 64], "keep_ratio": True, "interp": 1}}, {"Pad": {"size": [64, 64]}}],
-        [{"Resize": {"target_size": 50, "keep_ratio": False}}, {"LetterResize": {"target_size": [64, 96]}}],
-    ],
-    ids=["ratio kept, padded", "stretched, then letterbox"],
-)  # fmt: skip
-def test_boxes_go_back_to_the_picture_whatever_was_done_to_it(yolov10: Any, frames: list[Path], resizing: Any) -> None:
-    operators = [{"Decode": {}}, *resizing, PLAIN, {"Permute": {}}]
-    prepare = build_detection_pipeline(operators)
-    predictor = DetectionPredictor(EagerBackend(yolov10), prepare, CLASSES, 3, [-1, 3, -1, -1], form_of(yolov10))
-    for file in frames:
-        (prediction,) = predictor(file)
-        check_same(prediction, detect_with_the_toolkit(yolov10, operators, file))
-
-
 def operators_in(value: Any) -> Iterator[str]:
     """Gives the names of the operators in a program of Paddle 3."""
     if isinstance(value, dict):
@@ -247,26 +225,6 @@ def test_the_batch_is_free_and_few_anchors_are_enough(exports: dict[str, Path]) 
             assert (np.diff(rows[:, :, 1]) <= 0).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "backbone", [{"EConvNeXt": {"arch": "mini", "drop_path_rate": 0.0}}, {"ConvNeXt": {"arch": "tiny"}}], ids=list
-)
-def test_other_backbones_leave_as_well(backbone: dict[str, Any], images: Any, tmp_path: Path) -> None:
-    from detection.configuration import load_config
-    from detection.toolkit import build_model
-
-    (name,) = backbone
-    neck = {"depth_mult": 0.33, "cib": ["N5"], "large_kernel": ["N5"]}
-    file = yolov10_config(tmp_path, scale=None, YOLOv10={"backbone": name}, YOLOv10Neck=neck, **backbone)
-    network = build_model(load_config(file))
-    make_yolov10_lively(network, class_spread=0.3)
-    description = export_detector(network, tmp_path / "export", preprocess=LETTERBOX, images=images, **SETTINGS)
-    (artefact,) = description.artefacts
-    assert all(figures["compared"] > 0 for figures in artefact.verification["engines"].values())
-    found = load(tmp_path / "export")(list(images.values()))
-    assert len({round(float(prediction.scores[0]), 4) for prediction in found}) > 3
-
-
 def test_a_model_that_finds_nothing(
     ppyoloe: Any, operators: Any, frames: list[Path], tmp_path: Path, monkeypatch: Any, caplog: Any
 ) -> None:
@@ -278,27 +236,24 @@ def test_a_model_that_finds_nothing(
         assert (prediction.error, len(prediction.scores), prediction.boxes.shape) == (None, 0, (0, 4))
 
 
-@pytest.mark.parametrize("name", ["ppyoloe", pytest.param("yolov10", marks=pytest.mark.slow)])
 def test_a_corrupted_export_is_refused_and_leaves_the_older_one(
-    exports: Any, ppyoloe: Any, yolov10: Any, operators: Any, images: Any, tmp_path: Path, monkeypatch: Any, name: str
+    exports: Any, ppyoloe: Any, operators: Any, images: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     def corrupted(model: Any, final: bool, fused: bool) -> Deployed:
         """Changes one weight of thousands in what is exported."""
         deployed = Deployed(model, final, fused)
         if fused:
-            head = deployed.network.yolo_head
-            weight = (head.pred_cls[2] if name == "ppyoloe" else head.one_to_one.classes[0][-1]).weight
+            weight = deployed.network.yolo_head.pred_cls[2].weight
             changed = weight.numpy()
             changed[0] = 3 + 1.2 * changed[0]
             weight.set_value(changed)
         return deployed
 
     monkeypatch.setattr(exporter, "Deployed", corrupted)
-    model, preprocess = {"ppyoloe": (ppyoloe, operators), "yolov10": (yolov10, LETTERBOX)}[name]
-    shutil.copytree(exports[f"{name} final"], tmp_path / "export")
+    shutil.copytree(exports["ppyoloe final"], tmp_path / "export")
     before = {file.name: file.read_bytes() for file in (tmp_path / "export").iterdir()}
     with pytest.raises(UserError, match="does not compute what the model computes: Paddle Inference, oneDNN on"):
-        export_detector(model, tmp_path / "export", preprocess=preprocess, images=images, **SETTINGS)
+        export_detector(ppyoloe, tmp_path / "export", preprocess=operators, images=images, **SETTINGS)
     assert [file.name for file in tmp_path.iterdir()] == ["export"]
     assert {file.name: file.read_bytes() for file in (tmp_path / "export").iterdir()} == before
 
@@ -317,32 +272,20 @@ def test_nms_of_the_toolkit_is_translated(ppyoloe: Any) -> None:
 RATIO_KEPT = {"Resize": {"target_size": 64, "keep_ratio": True, "interp": 1}}
 
 
-@pytest.mark.parametrize(
-    ("before", "size", "after", "shape"),
-    [
-        ([RATIO_KEPT, {"Pad": {"size": [64, 64]}}], [96, 96],
-         [{"Resize": {"target_size": [96, 96], "keep_ratio": True, "interp": 1}}, {"Pad": {"size": [96, 96]}}],
-         [3, 96, 96]),
-        # A first Resize to a fixed size keeps it: only what the network takes is changed.
-        ([{"Resize": {"target_size": [50, 70], "keep_ratio": False}}, {"LetterResize": {"target_size": 64}}], [96, 128],
-         [{"Resize": {"target_size": [50, 70], "keep_ratio": False}}, {"LetterResize": {"target_size": [96, 128]}}],
-         [3, 96, 128]),
-    ],
-)  # fmt: skip
-def test_size(before: list[Any], size: Any, after: list[Any], shape: list[int]) -> None:
-    assert with_size(before, size) == (after, shape)
+def test_another_size_changes_what_the_network_takes() -> None:
+    operators, shape = with_size([RATIO_KEPT, {"Pad": {"size": [64, 64]}}], [96, 96])
+    assert [operators[0]["Resize"]["target_size"], operators[1]["Pad"]["size"], shape] == [[96, 96]] * 2 + [[3, 96, 96]]
+    # A first Resize to a fixed size keeps it.
+    fixed = {"Resize": {"target_size": [50, 70], "keep_ratio": False}}
+    operators, shape = with_size([fixed, {"LetterResize": {"target_size": 64}}], [96, 128])
+    assert operators == [fixed, {"LetterResize": {"target_size": [96, 128]}}] and shape == [3, 96, 128]
 
 
-@pytest.mark.parametrize(
-    ("operators", "size", "message"),
-    [
-        ([{"LetterResize": {"target_size": 64}}], [100, 100], "multiples of 32 pixels, got 100 x 100"),
-        ([RATIO_KEPT], None, "keep_ratio must be false, or a Pad with size follow it"),
-    ],
-)
-def test_sizes_that_no_network_takes(operators: list[Any], size: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        with_size(operators, size)
+def test_sizes_that_no_network_takes() -> None:
+    with pytest.raises(UserError, match="multiples of 32 pixels, got 100 x 100"):
+        with_size([{"LetterResize": {"target_size": 64}}], [100, 100])
+    with pytest.raises(UserError, match="keep_ratio must be false, or a Pad with size follow it"):
+        with_size([RATIO_KEPT], None)
 
 
 @NEEDS_ONNX
@@ -407,21 +350,6 @@ def test_nms_that_onnx_has_not_is_refused_before_any_work(
     message = r"PPYOLOEHead.nms: nms_eta: 0.9, background_label: 0: ONNX and OpenVINO have no such .* --raw"
     with pytest.raises(UserError, match=message):
         export_detector(ppyoloe, tmp_path / "export", preprocess=operators, formats=["onnx"], **SETTINGS)
-    assert not list(tmp_path.iterdir())
-
-
-@NEEDS_ONNX
-def test_a_graph_that_drops_other_boxes_leaves_no_file(
-    ppyoloe: Any, operators: Any, images: Any, tmp_path: Path, monkeypatch: Any
-) -> None:
-    def lenient(core: Any, settings: NmsSettings) -> Any:
-        return add_suppression(core, dataclasses.replace(settings, nms_threshold=0.9))
-
-    monkeypatch.setattr(shared, "add_suppression", lenient)
-    with pytest.raises(UserError, match="does not compute what the model computes: ONNX Runtime.* kept by the export"):
-        export_detector(
-            ppyoloe, tmp_path / "export", preprocess=operators, images=images, formats=["onnx"], **SETTINGS
-        )
     assert not list(tmp_path.iterdir())
 
 

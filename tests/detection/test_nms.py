@@ -6,9 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from detection.nms import MultiClassNMS3, register
+from detection.nms import MultiClassNMS3
 from ppcls_ext.runtime.nms import NmsSettings, suppress_across_classes
-from ppcls_ext.utils.errors import UserError
 
 SETTINGS = {"score_threshold": 0.3, "nms_top_k": 20, "keep_top_k": 15, "nms_threshold": 0.5}
 
@@ -87,15 +86,3 @@ def test_saved_graph(tmp_path: object) -> None:
         for mine, other in zip(outputs, expected, strict=False):
             np.testing.assert_array_equal(mine.numpy(), other.numpy())
     assert loaded(boxes, scores * 0.1)[0].shape == [0, 6]
-
-
-def test_registered_once_and_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ppdet.modeling  # noqa: F401
-    from ppdet.core import workspace
-
-    register()
-    register()
-    assert isinstance(workspace.create("MultiClassNMS3"), MultiClassNMS3)
-    monkeypatch.setitem(workspace.global_config, "MultiClassNMS3", workspace.global_config["MultiClassNMS"])
-    with pytest.raises(UserError, match="already has another 'MultiClassNMS3'"):
-        register()

@@ -12,7 +12,6 @@ import pytest
 from detection.toolkit import register
 from ppcls_ext.preprocess import ImageError, sonar
 from ppcls_ext.preprocess import detection as preprocess
-from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import check_arguments, parameters_of
 from tests.support.coloured_boxes import coloured_sample, seen_box
 from tests.support.pictures import smooth_picture
@@ -39,18 +38,6 @@ def test_readers_give_labels_of_64_bits(counts):
     assert np.asarray(batch["gt_class"]).shape == (2, boxes, 1)
     assert np.asarray(batch["gt_bbox"]).shape == (2, boxes, 4)
     assert np.asarray(batch["pad_gt_mask"]).sum(axis=(1, 2)).tolist() == list(counts)
-
-
-def test_registration_may_be_repeated_but_replaces_nothing(monkeypatch):
-    from ppdet.data import transform
-    from ppdet.data.transform.operators import BaseOperator
-
-    register()
-    assert transform.LabelsToInt64 is BaseOperator.LabelsToInt64
-
-    monkeypatch.setattr(BaseOperator, "LabelsToInt64", type("LabelsToInt64", (), {}))
-    with pytest.raises(UserError, match="already has another image operator 'LabelsToInt64'"):
-        register()
 
 
 def frame(height: int = 40, width: int = 56) -> np.ndarray:

@@ -114,8 +114,6 @@ def test_an_object_counts_as_much_as_its_class_in_both_heads() -> None:
     ("name", "arguments", "groups"),
     [
         ("EConvNeXt", {"arch": "small", "width_multiplier": 0.0625}, [1, 1, 1, 9, 1]),
-        ("CSPResNet", {"layers": [3, 6, 6, 3], "width_mult": 0.125}, [1, 1, 2, 2, 1]),
-        ("ConvNeXt", {"arch": "tiny"}, [1, 1, 1, 3, 1]),
         ("YOLOv10Backbone", {"scale": "N"}, [1, 1, 1, 1, 1]),
     ],
 )

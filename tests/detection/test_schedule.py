@@ -97,13 +97,6 @@ def test_a_cosine_lasts_as_long_as_the_run() -> None:
     assert rates[-1] > 0.2
 
 
-def test_steps_that_are_not_reached_are_named_unless_they_change_nothing() -> None:
-    steps = {"name": "PiecewiseDecay", "milestones": [1, 5], "gamma": [0.5, 0.1], "use_warmup": False}
-    notes, rates = planned(4, 3, steps)
-    assert "milestones: a run of 4 epochs ends before 5" in notes[0] and rates == [1.0] * 3 + [0.5] * 9
-    assert planned(1, 3, {**steps, "milestones": [1], "gamma": [1.0]})[0] == []
-
-
 def test_the_rate_follows_the_images_of_a_step() -> None:
     factor, notes, report = scale_rate(1.0, 16, 4, "tuned_batch_size")
     _, rates = planned(1, 4, {"name": "CosineDecay", "max_epochs": 1, "use_warmup": False}, factor=factor)

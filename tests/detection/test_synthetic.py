@@ -12,7 +12,6 @@ import pytest
 
 from detection.annotations import CLASS_SETS
 from detection.synthetic import CLASSES, synthetic_frame, write_synthetic
-from ppcls_ext.utils.errors import UserError
 
 # Of the boxes and classes of the first 40 frames of seed 0. Changes with every change of the scenes, which is then
 # another data set: its expected results in the quickstart have to be measured again.
@@ -65,19 +64,6 @@ def test_shadows_lie_behind_the_cubes(frames):
     assert len(darker) > 10 and np.mean(darker) > 0.8
 
 
-def test_larger_frames_show_the_same_scene_larger():
-    compared = 0
-    for number in range(8):
-        small, large = synthetic_frame(3, number, 96), synthetic_frame(3, number, 192)
-        assert (small.image.shape, large.image.shape) == ((96, 96), (192, 192))
-        assert np.array_equal(small.categories, large.categories)
-        assert np.allclose(2 * small.boxes, large.boxes, atol=6)
-        compared += len(small.boxes)
-    assert compared > 8
-    with pytest.raises(ValueError, match="size: must be at least 64"):
-        synthetic_frame(0, 0, 32)
-
-
 def test_classes_are_those_of_real_sonar_in_the_same_order():
     assert [name for name in CLASS_SETS["sonar"] if name in CLASSES] == list(CLASSES)
 
@@ -116,16 +102,3 @@ def test_same_seed_same_files_and_validation_does_not_depend_on_training(tmp_pat
     assert all(a[name] == more[name] for name in images)
     assert all(a[name] != other[name] for name in images)
     assert len({a[name] for name in images}) == len(images)
-
-
-def test_what_is_there_is_replaced_only_when_asked(tmp_path):
-    write_synthetic(tmp_path / "set", train=1, val=1, size=64)
-    with pytest.raises(UserError, match="give --overwrite to replace it"):
-        write_synthetic(tmp_path / "set", train=2, val=1, size=64)
-    assert write_synthetic(tmp_path / "set", train=2, val=1, size=64, overwrite=True)["parts"]["train"]["images"] == 2
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/notes.txt").write_text("keep")
-    with pytest.raises(UserError, match="exists and is not a prepared data set"):
-        write_synthetic(tmp_path / "mine")
-    write_synthetic(tmp_path / "mine", train=1, val=1, size=64, overwrite=True)
-    assert (tmp_path / "mine_before/notes.txt").read_text() == "keep"

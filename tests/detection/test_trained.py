@@ -7,8 +7,6 @@ import logging
 
 from detection.configuration import load_config
 from detection.configuration.config import warn_of_other_contrast
-from detection.trained import class_names_of
-from tests.support.frames import Frames
 from tests.support.runs import ROOT
 
 SONAR = ROOT / "configs" / "detection" / "ppyoloe" / "ppyoloe_s_econvnext_mini_sonar.yml"
@@ -27,11 +25,3 @@ def test_contrast_other_than_in_training_is_told(caplog):
     with caplog.at_level(logging.WARNING):
         warn_of_other_contrast(config, "Test")
     assert "TrainReader has [{'method': 'equalize'}]" in caplog.text and "[{'method': 'log'}]" in caplog.text
-
-
-def test_a_category_without_a_name_is_no_class(tmp_path):
-    frames = Frames(tmp_path)
-    config = frames.write_config()
-    del frames.train["categories"][1]["name"]
-    frames.write()
-    assert class_names_of(load_config(config)) == ["cube", "tyre"]

@@ -141,15 +141,6 @@ def test_the_robots_program_of_the_docs(project):
     assert all(line is not None and line[2] in CLASSES for line in lines)
 
 
-def test_latency_of_the_export(project):
-    options = ("--rounds", "1", "--threads", "1", "--image", "data/images/frame_2.png", "--output", "latency.md")
-    output_of("benchmark.py", "detection", "--model", "export", *options, folder=project)
-    assert "one image of 200 x 120 px" in (project / "latency.md").read_text()
-    (row,) = json.loads((project / "latency.json").read_text())["detection"]["models"].values()
-    assert (row["input"], row["in_graph"], row["name"]) == ([96, 96], True, "PPYOLOE with CSPResNet")
-    assert row["network"]["median_ms"] > 0
-
-
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [

@@ -10,7 +10,6 @@ import pytest
 from paddle import nn
 
 from detection import toolkit
-from ppcls_ext import build_model
 from tests.support.seeded import seed_weights, seeded_array
 
 # Trainable parameters: those of the classifier (7,658,992, 13,248,520, 19,427,848) without its norm and head, with two
@@ -45,17 +44,6 @@ def test_shapes_are_those_announced(arch: str, return_idx: list[int], norm_outpu
         [2, channels, 32 // stride, 64 // stride] for channels, stride in announced
     ]
     assert len(backbone.norms) == (len(return_idx) if norm_output else 0)
-
-
-def test_features_are_those_of_the_classifier() -> None:
-    classifier = build_model("EConvNeXt_mini", class_num=3)
-    seed_weights(classifier)
-    classifier.eval()
-    expected = classifier.forward_features(images())
-    backbone = make(return_idx=[0, 1, 2, 3], norm_output=False)
-    backbone.eval()
-    for one, other in zip(backbone(images()), expected, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
 def test_each_output_has_its_own_norm() -> None:
@@ -129,13 +117,3 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 
     with pytest.raises(ValueError, match=message):
         EConvNeXt(**arguments)
-
-
-@pytest.mark.parametrize("name", ["EConvNeXt", "CSPConvNeXt"])
-def test_ppdet_creates_it_by_name(name: str) -> None:
-    toolkit.register()
-    from ppdet.core.workspace import create, global_config
-
-    assert type(create(name)).__name__ == name
-    assert isinstance(create(name), type(make()))
-    assert global_config[name]["return_idx"] == (1, 2, 3)

@@ -122,11 +122,3 @@ def test_entries_that_are_mended_or_left_out_stop_nothing(prepared, part, word, 
     content[part][1][word] = value
     change(data, "train", **content)
     check_annotations(load_config(file))
-
-
-def test_a_file_of_which_nothing_can_be_used(prepared):
-    file, data = prepared
-    annotations = json.loads((data / "train.json").read_text(encoding="utf-8"))["annotations"]
-    change(data, "train", annotations=[{**one, "bbox": [3, 3, 0, 5]} for one in annotations])
-    (found,) = problems_of(file)
-    assert "TrainDataset.anno_path: data/train.json: none of its images can be used: left out: 2 x empty box" in found

@@ -8,7 +8,7 @@ import yaml
 from detection.configuration import load_config
 from detection.configuration.config import load_with_bases
 from ppcls_ext.utils.errors import UserError
-from tests.support.detection_configs import line_of, write_config
+from tests.support.detection_configs import write_config
 
 
 @pytest.fixture
@@ -89,15 +89,6 @@ def test_files_that_include_each_other_are_named(write):
     file = write("b.yml", "x: 1\n_BASE_: [a.yml]\n")
     with pytest.raises(UserError, match=r"a\.yml:1: _BASE_: the file includes itself \(b\.yml -> a\.yml -> b\.yml\)"):
         load_with_bases(file)
-
-
-def test_a_problem_of_a_base_is_reported_in_the_base(write, tmp_path):
-    base = write_config(tmp_path, ("RandomCrop: {aspect_ratio", "RandomCrop: {aspct_ratio"))
-    file = write("row.yml", "_BASE_: [tiny.yml]\nepoch: 4\n")
-    with pytest.raises(UserError) as error:
-        load_config(file)
-    place = f"{base}:{line_of(base, '- RandomCrop')}: TrainReader.sample_transforms[1].RandomCrop: "
-    assert str(error.value).startswith(f"{place}unknown argument 'aspct_ratio' (did you mean 'aspect_ratio'?)")
 
 
 def test_changes_from_the_command_line_go_last_and_are_never_run(tmp_path):

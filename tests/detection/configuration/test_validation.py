@@ -9,6 +9,9 @@ import pytest
 from detection.configuration import checks, load_config
 from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.detection_configs import line_of, write_config
+from tests.support.runs import ROOT
+
+YOLOV10 = ROOT / "configs" / "detection" / "yolov10" / "yolov10_n_sonar.yml"
 
 
 def problems_of(file, overrides=()) -> list[str]:
@@ -43,6 +46,12 @@ def problems_of(file, overrides=()) -> list[str]:
          "OptimizerBuilder.optimizer: unknown argument 'momentum'; allowed: "),
         (("momentum: 0.9", "momentum: 0.9, weight_decay: 0.1"), "optimizer:",
          "OptimizerBuilder.optimizer.weight_decay: Momentum takes its weight decay from OptimizerBuilder.regularizer"),
+        # mosaics that would not happen
+        (("- RandomCrop: {aspect_ratio: [0.5, 2.0]}", "- MosaicPerspective: {target_size: 64}"), "- MosaicPerspective",
+         "TrainReader.sample_transforms[1]: MosaicPerspective gets one sample only: set TrainReader.mosaic_epoch, the "
+         "epoch from which it is off (-1: always)"),
+        (("batch_size: 2", "batch_size: 2\n  mosaic_epoch: 3"), "mosaic_epoch",
+         "TrainReader.mosaic_epoch: needs MosaicPerspective in TrainReader.sample_transforms"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_with_its_place_and_the_nearest_name(tmp_path, change, line, message):
@@ -50,6 +59,19 @@ def test_a_mistake_is_one_line_with_its_place_and_the_nearest_name(tmp_path, cha
     found = [problem for problem in problems_of(file) if "missing key" not in problem]
     assert len(found) == 1, found
     assert found[0].startswith(f"{file}:{line_of(file, line)}: {message}")
+
+
+def test_a_letterbox_wants_an_architecture_that_knows_of_it(tmp_path):
+    letterbox = "[{Decode: {}}, {LetterResize: {target_size: 64}}]"
+    for reader in ("EvalReader", "TestReader"):
+        (found,) = problems_of(write_config(tmp_path), [f"{reader}.sample_transforms={letterbox}"])
+        message = "LetterResize needs architecture: YOLOv10, which takes its padding back; PPYOLOE does not"
+        assert found.endswith(f"{reader}.sample_transforms[1]: {message}")
+        assert load_config(YOLOV10, [f"{reader}.sample_transforms={letterbox}"])
+    assert load_config(write_config(tmp_path), [f"TrainReader.sample_transforms={letterbox}"])
+    behind = letterbox.replace("}}]", "}}, {Resize: {target_size: 64, keep_ratio: false}}]")
+    (found,) = problems_of(YOLOV10, [f"EvalReader.sample_transforms={behind}"])
+    assert "sample_transforms[2]: Resize cannot follow LetterResize, which gives the final size" in found
 
 
 def test_keys_and_sections_that_must_be_there(tmp_path):
@@ -65,17 +87,6 @@ def test_a_data_set_names_its_class(tmp_path):
     assert len(problems) == 2
     assert "TrainDataset.name: unknown data set 'COCODataset' (did you mean 'COCODataSet'?)" in problems[0]
     assert "EvalDataset: missing argument 'name'" in problems[1]
-
-
-def test_momentum_of_a_base_does_not_leak_into_adamw(tmp_path):
-    base = write_config(tmp_path, name="base.yml")
-    row = tmp_path / "row.yml"
-    row.write_text("_BASE_: base.yml\nOptimizerBuilder:\n  optimizer: {type: AdamW}\n", encoding="utf-8")
-    problems = problems_of(row)
-    assert len(problems) == 1
-    # The key stands in the base, and so does its line.
-    place = f"{base}:{line_of(base, 'optimizer:')}"
-    assert problems[0].startswith(f"{place}: OptimizerBuilder.optimizer: unknown argument 'momentum'")
 
 
 def test_all_problems_are_reported_together(tmp_path):

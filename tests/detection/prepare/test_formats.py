@@ -237,8 +237,6 @@ def test_an_export_tells_what_it_cannot_write(tmp_path: Path, caplog: pytest.Log
     assert sorted(file.name for file in (tmp_path / "yolo").rglob("*.txt")) == ["a.txt", "a_jpg.txt", "b.txt"]
     prepare("export", source, "--to", "voc", "--output", tmp_path / "voc")
     assert result_of(tmp_path / "voc").report["boxes"]["kept"] == 4
-    with pytest.raises(UserError, match="is an exported data set already; give --overwrite"):
-        prepare("export", source, "--to", "yolo", "--output", tmp_path / "yolo")
     with pytest.raises(UserError, match="is no prepared data set"):
         prepare("export", tmp_path / "yolo", "--to", "voc", "--output", tmp_path / "x")
 
@@ -268,15 +266,9 @@ def test_classes_are_renamed_merged_and_dropped_by_every_reader(tmp_path: Path) 
         assert words in error_of(source, *arguments)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "words"),
-    [
-        ("a.json", json.dumps({"description": "", "tags": [], "size": {}, "objects": []}), "Supervisely JSON (a.json)"),
-        ("a.txt", "imagesource:x\ngsd:1\n1.0 2.0 3.0 2.0 3.0 4.0 1.0 4.0 plane 0\n", "DOTA txt (a.txt)"),
-    ],
-)
-def test_a_format_that_is_not_read_is_named(tmp_path: Path, name: str, text: str, words: str) -> None:
+def test_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
     write_image(tmp_path / "raw" / "a.png", seed=1)
-    (tmp_path / "raw" / name).write_text(text, encoding="utf-8")
+    supervisely = json.dumps({"description": "", "tags": [], "size": {}, "objects": []})
+    (tmp_path / "raw" / "a.json").write_text(supervisely, encoding="utf-8")
     message = error_of(tmp_path / "raw")
-    assert words in message and "not read; export it there as COCO, YOLO or Pascal VOC" in message
+    assert "Supervisely JSON (a.json)" in message and "not read; export it there as COCO, YOLO or Pascal VOC" in message

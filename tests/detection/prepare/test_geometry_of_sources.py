@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from detection.geometry import AS_WRITTEN, LAYOUTS, BoxReading
 from ppcls_ext.utils.errors import UserError
 from tests.support.raw_data import (
     HEIGHT,
@@ -25,7 +23,6 @@ from tests.support.raw_data import (
     write_image,
     write_voc,
 )
-from tools.prepare_data import parse_arguments
 
 # Left, top, width and height of an object on each of ten frames of 64 x 48 pixels.
 OBJECTS = [
@@ -86,19 +83,6 @@ def test_refused_until_the_person_has_chosen(tmp_path: Path, name: str, form: st
     for number, object_ in enumerate(OBJECTS):
         ((_, found),) = result.boxes(f"{number}.png")
         np.testing.assert_allclose(found, object_, atol=1e-6)
-
-
-def test_each_command_takes_what_the_keys_take() -> None:
-    for command in ("sonar", "duo", "imagefolder"):
-        for layout in (*LAYOUTS, AS_WRITTEN):
-            given = parse_arguments([command, "raw", "--boxes", layout, "--no-scale-boxes", "--normalised"])
-            assert BoxReading.among(vars(given)) == BoxReading(layout, normalised=True, scale_boxes=False)
-        for words, value in ((["--normalised", "1000"], 1000), (["--no-normalised"], False), ([], None)):
-            assert parse_arguments([command, "raw", *words]).normalised == value
-    annotation = get_args(get_type_hints(BoxReading)["boxes"])[0]
-    assert get_args(annotation) == (*LAYOUTS, AS_WRITTEN)
-    with pytest.raises(SystemExit):
-        parse_arguments(["sonar", "raw", "--scale-by", "0"])
 
 
 def test_copies_whose_annotations_do_not_tell(tmp_path: Path) -> None:

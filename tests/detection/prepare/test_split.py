@@ -114,23 +114,6 @@ def test_frames_that_all_look_the_same_cannot_be_split(tmp_path: Path) -> None:
         prepared(raw)
 
 
-def test_looks_survive_darkness_and_a_single_channel() -> None:
-    bright = frame(1)
-    dark = np.zeros_like(bright)
-    dark[..., 2] = bright[..., 0] // 8
-    assert float(look_of(bright) @ look_of(dark)) > THRESHOLDS[0]
-    assert float(look_of(bright) @ look_of(frame(2))) < 0.9
-
-
-def test_chain_of_alike_frames_is_one_group() -> None:
-    chain = [look_of(frame(1, shift=step)) for step in range(0, 8)]
-    others = [look_of(frame(seed)) for seed in range(10, 40)]
-    assert float(chain[0] @ chain[-1]) < THRESHOLDS[0]
-    groups, threshold = group_frames(np.stack([*chain, *others]))
-    assert threshold == THRESHOLDS[0]
-    assert groups.tolist() == [0] * 8 + list(range(1, 31))
-
-
 def test_threshold_rises_where_a_scene_hardly_changes() -> None:
     generator = np.random.default_rng(0)
     base = frame(1).astype(np.float32)
