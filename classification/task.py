@@ -53,8 +53,8 @@ WITHOUT_EFFECT = (
     "Global.keep_checkpoints", "Global.log_ranks", "Global.loggers", "Global.max_bad_images", "Global.output_dir",
     "Global.pretrained_model", "Global.print_batch_step", "Global.save_", "Global.use_visualdl",
     "Pretraining.picture_interval",
-    "DataLoader.Train.loader", "Distillation.evaluate_teacher", "Distillation.teacher.pretrained", "DataLoader.Eval",
-    "Infer",
+    "DataLoader.Train.loader", "Distillation.evaluate_teacher", "Distillation.teacher.onnx",
+    "Distillation.teacher.pretrained", "DataLoader.Eval", "Infer",
 )  # fmt: skip
 
 
