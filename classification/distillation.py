@@ -61,7 +61,7 @@ def find_teacher(config: Config) -> TeacherFiles | None:
     """
     if config.distillation is None:
         return None
-    arch = config.distillation.teacher
+    arch, weight = config.distillation.teacher, config.distillation.weight
 
     def refuse(key: str, message: str) -> UserError:
         return UserError(config.document.problem(f"{TEACHER}.{key}", message))
@@ -88,7 +88,9 @@ def find_teacher(config: Config) -> TeacherFiles | None:
         if saved.get("name") != arch.name:
             raise refuse("name", f"{folder} is a checkpoint of {saved.get('name')}, not of {arch.name}")
         parameters = architecture_parameters(arch.name)
-        for name, value in arch.arguments.items():
+        # A teacher of features only may know other classes.
+        ours = {name: value for name, value in arch.arguments.items() if name != "class_num" or weight > 0}
+        for name, value in ours.items():
             default = parameters[name].default if name in parameters else ...
             before = saved["arguments"].get(name, default)
             # A default that is not known counts as equal; tuples come back from a checkpoint as lists.
@@ -98,9 +100,8 @@ def find_teacher(config: Config) -> TeacherFiles | None:
             if name == "class_num":
                 message = f"{folder} was trained with {before} classes, the student has {value} (Arch.class_num)"
             raise refuse(name, message)
-        arch = dataclasses.replace(arch, arguments={**saved["arguments"], **arch.arguments})
-    # A teacher of features only may know other classes.
-    if arch.class_num != config.arch.class_num and config.distillation.weight > 0:
+        arch = dataclasses.replace(arch, arguments={**saved["arguments"], **ours})
+    if arch.class_num != config.arch.class_num and weight > 0:
         message = f"the teacher has {arch.class_num} classes, the student {config.arch.class_num} (Arch.class_num)"
         raise refuse("class_num", f"{message}; they must be the same")
     return TeacherFiles(arch, file, sha256_of(file), class_names_of_weights(file))
@@ -254,7 +255,7 @@ class Distillation:
             self.teacher = Teacher(config, found)
             self.has_logits = found.arch.class_num == config.arch.class_num
         self.cache: TeacherCache | None = None
-        self.class_names = found.class_names
+        self.class_names = found.class_names if self.has_logits else None
         self._identity = {"name": found.arch.name, "weights": str(found.file), "sha256": found.sha256}
         self.network: paddle.nn.Layer = model
         self.projections = nn.LayerDict()

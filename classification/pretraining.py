@@ -248,10 +248,13 @@ class MaskedTask(PretrainingTask):
         """Takes over a checkpoint; see `ClassificationTask.restore`.
 
         Raises:
-            UserError: names or shapes do not fit, or it holds no decoder.
+            UserError: names or shapes do not fit, it holds no decoder, or one of another width.
         """
         if not checkpoint.auxiliary:
             raise UserError(f"{where}: holds no decoder; its weights can be used as Global.pretrained_model")
+        before, now = len(checkpoint.auxiliary["token"]), self.config.pretraining.decoder_channels
+        if before != now:
+            raise UserError(f"{where}: was trained with Pretraining.decoder_channels={before}, now it is {now}")
         load_weights(self.autoencoder.decoder, checkpoint.auxiliary)
         super().restore(checkpoint, updates, where)
 

@@ -66,15 +66,6 @@ def test_exactly_the_permitted_share_goes_on_and_one_more_stops_also_after_a_res
         )
 
 
-@pytest.mark.parametrize(
-    ("images", "limit", "message"), [(50, 0.01, "^1 of 50 .*max_bad_images=0.04$"), (1000, 0.0, "^1 of 1000 ")]
-)
-def test_one_bad_image_may_be_too_many(images, limit, message):
-    with pytest.raises(UserError, match=message):
-        note(bad_images(images, limit), 0)
-    note(bad_images(5, 1.0), 0, 1, 2, 3, 4)
-
-
 def test_processes_add_up_what_they_met(monkeypatch):
     """The other process met images 4 and 7; images that both met count once."""
 

@@ -150,6 +150,9 @@ def test_mistakes_are_one_line_each(run, frames, tmp_path):
     config["DataLoader"]["Train"]["dataset"]["transform_ops"] = [{"RandCropImage": {"size": 48}}]
     with pytest.raises(UserError, match=r"make images of 48 x 48, but Global\.image_shape is \[3, 32, 32\]"):
         pretrain(tmp_path, config)
+    config = masked(run, frames, Pretraining={"name": "Masked", "decoder_channels": 16})
+    with pytest.raises(UserError, match=r"trained with Pretraining\.decoder_channels=8, now it is 16"):
+        pretrain(tmp_path, config, "auto")
     labelled = small_config(run, Arch=dict(TINY))
     with pytest.raises(UserError, match="is of pretraining .*, this is training with labels"):
         train_config(load_config(write_config(tmp_path, labelled)), resume="auto")
