@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from paddle.nn import functional
 from classification.build import Place, construct_network, stage_widths
 from classification.config import DISTILLATION, TEACHER, Config
 from classification.data.datasets import ImageDataset
-from classification.onnx_teacher import OnnxTeacher, Outputs, TeacherCache, open_cache
+from classification.onnx_teacher import OnnxTeacher, Outputs, TeacherCache, external_data, open_cache
 from classification.sections import ArchSettings, OnnxTeacherSettings
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import architecture_parameters
@@ -29,6 +30,7 @@ from ppcls_ext.engine.environment import Environment, barrier, derive_seed, seed
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.utils.names import meant_path
+from ppcls_ext.utils.results import checksum
 from ppcls_ext.weights import class_names_of_weights, find_weights, load_weights
 
 logger = logging.getLogger(__name__)
@@ -48,8 +50,14 @@ class TeacherFiles:
 
     arch: ArchSettings | OnnxTeacherSettings
     file: Path
-    sha256: str
     class_names: list[str] | None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, and of the files beside an ONNX file that hold its weights."""
+        files = [self.file, *(external_data(self.file) if isinstance(self.arch, OnnxTeacherSettings) else ())]
+        sums = [sha256_of(file) for file in files]
+        return sums[0] if len(sums) == 1 else checksum(sums)
 
 
 def find_teacher(config: Config) -> TeacherFiles | None:
@@ -71,7 +79,7 @@ def find_teacher(config: Config) -> TeacherFiles | None:
         if not file.is_file():
             reason = "is a folder" if file.is_dir() else "does not exist"
             raise refuse("onnx", f"{arch.onnx} {reason}; docs/pretraining.md says how to make a file")
-        return TeacherFiles(arch, file, sha256_of(file), None)
+        return TeacherFiles(arch, file, None)
     try:
         file = find_weights(str(arch.pretrained))
     except UserError as error:
@@ -104,7 +112,7 @@ def find_teacher(config: Config) -> TeacherFiles | None:
     if arch.class_num != config.arch.class_num and weight > 0:
         message = f"the teacher has {arch.class_num} classes, the student {config.arch.class_num} (Arch.class_num)"
         raise refuse("class_num", f"{message}; they must be the same")
-    return TeacherFiles(arch, file, sha256_of(file), class_names_of_weights(file))
+    return TeacherFiles(arch, file, class_names_of_weights(file))
 
 
 def _as_json(value: Any) -> Any:
