@@ -126,7 +126,8 @@ def result_of_run(folder: Path, row: str | None, facts: Mapping[str, Any], laten
     Args:
         folder: of the run, of which at least one epoch was evaluated.
         row: label of its row; the name of its configuration unless given.
-        facts: what ``facts_of_run`` of ``detection.results`` or ``classification.results`` returned.
+        facts: what ``facts_of_run`` of ``detection.results`` or ``classification.results`` returned; its batch is that
+            of one process.
         latency: of its exports, see :func:`read_latency`.
 
     Raises:
@@ -134,7 +135,7 @@ def result_of_run(folder: Path, row: str | None, facts: Mapping[str, Any], laten
     """
     report = _read_json(folder / "report.json")
     source, configuration = report.get("source") or {}, Path(str(report.get("config"))).stem
-    changed = " and changes" if source.get("changed") else ""
+    changed, processes = " and changes" if source.get("changed") else "", report.get("processes") or 1
     history = read_history(folder)
     last = [record for record in history if record.get("eval")][-1]
     epochs = [
@@ -145,7 +146,8 @@ def result_of_run(folder: Path, row: str | None, facts: Mapping[str, Any], laten
     return _checked(folder / "report.json", {
         "row": row or configuration, "configuration": configuration,
         **{name: report.get(name) for name in ("seed", "epochs", "machine", "paddle")},
-        "commit": f"{source['commit']}{changed}" if source.get("commit") else None, **facts,
+        "commit": f"{source['commit']}{changed}" if source.get("commit") else None,
+        **facts, "batch_size": facts["batch_size"] * processes,
         "final": _kept(last.get("ema") or last["eval"]), "per_class": last["eval"].get("per_class") or {},
         "latency": latency, "history": epochs,
     })  # fmt: skip

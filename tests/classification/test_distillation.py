@@ -93,6 +93,12 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, checkpoint):
     config = load_config(configured(tmp_path, section, Arch__class_num=12))
     with pytest.raises(UserError, match=r"class_num: .* was trained with 10 classes, the student has 12 "):
         find_teacher(config)
+    # Features need no classes.
+    section |= {"weight": 0.0, "features": {"stages": [3, 4]}}
+    section["teacher"] |= {"class_num": 10}
+    assert find_teacher(load_config(configured(tmp_path, section, Arch__class_num=12))).arch.class_num == 10
+    del section["teacher"]["class_num"]
+    assert find_teacher(load_config(configured(tmp_path, section, Arch__class_num=12))).arch.class_num == 10
 
 
 def test_paddleclas_way_to_distil_is_answered_with_ours(tmp_path):

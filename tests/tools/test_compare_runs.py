@@ -228,7 +228,7 @@ def write_classifier_run(folder: Path, seed: int, **changes: Any) -> Path:
     log.write_text(text.replace('"eval"', '"ema": {"top1": 0.625, "top5": 1.0}, "eval"'), encoding="utf-8")
     write_config(folder, tiny_config(folder))
     report = {
-        "config": str(folder / "somewhere/tiny.yaml"), "seed": seed, "epochs": 2, "paddle": "3.2.2",
+        "config": str(folder / "somewhere/tiny.yaml"), "seed": seed, "epochs": 2, "paddle": "3.2.2", "processes": 2,
         "machine": "Some CPU, cores: 2, threads: 1", "source": {"commit": "c0ffee", "changed": True},
     }  # fmt: skip
     write_json(folder / "report.json", report | changes)
@@ -243,7 +243,7 @@ def test_a_run_of_a_classifier_is_recorded_with_all_that_its_figures_need(tmp_pa
     assert first == second | {"seed": 0} and str(tmp_path) not in (tmp_path / files[0]).read_text(encoding="utf-8")
     told = ("row", "kind", "configuration", "batch_size", "input_size", "commit", "weights", "final")
     assert [first[name] for name in told] == [
-        "tiny", "classifier", "tiny", 8, [32, 32], "c0ffee and changes", "EMA", {"top1": 0.625, "top5": 1.0}
+        "tiny", "classifier", "tiny", 16, [32, 32], "c0ffee and changes", "EMA", {"top1": 0.625, "top5": 1.0}
     ]  # fmt: skip
     assert (first["evaluation"]["name"], first["evaluation"]["images"]) == ("Digits", 20)
     assert first["evaluation"]["sha256"] != first["training"]["sha256"]
