@@ -32,7 +32,6 @@ def test_every_second_class_is_kept_with_new_labels(tmp_path):
 @pytest.mark.parametrize(
     ("every", "name", "message"),
     [
-        (0, "part.tar.gz", r"--every must be from 1 to 3, the number of classes, got 0"),
         (4, "part.tar.gz", r"--every must be from 1 to 3"),
         (2, "part.zip", r"part.zip: must end with .tar.gz"),
         (2, "all.tar.gz", r"is read by this command"),
