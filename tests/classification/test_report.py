@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification import report
 from classification.config import load_config
 from classification.data.datasets import ImageDataset
 from classification.evaluation import evaluate_config
@@ -112,13 +111,6 @@ def test_an_image_without_an_answer_counts_as_wrong(tmp_path: Path, caplog: pyte
     assert "the model answered NaN to 1 of 6 images" in caplog.text
     assert "1 without images, in no mean: never seen" in caplog.text
     assert (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()[1] == "dive 1/0.png,cod,0,,,,,,,"
-
-
-def test_processes_add_up_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, one, two = (answers_of(batches) for batches in ([[0, 1, 2, 3, 4, 5]], [[0, 2], [4]], [[1, 3], [5]]))
-    monkeypatch.setattr(report, "sum_over_ranks", lambda values, world_size: values + two._table)
-    one.share(2)
-    assert one.table(Pictures()).equals(whole.table(Pictures()))
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 
 import ppcls_ext
 from ppcls_ext import build_model, list_models
-from ppcls_ext.arch import architecture_parameters, is_ours
+from ppcls_ext.arch import architecture_parameters, flops, is_ours
+from ppcls_ext.utils.errors import UserError
 
 
 def test_our_models_are_listed_in_order():
@@ -103,3 +104,11 @@ def test_architectures_of_paddleclas_are_built_by_name():
     model.eval()
     with paddle.no_grad():
         assert model(paddle.zeros([1, 3, 64, 64])).shape == [1, 10]
+
+
+def test_what_cannot_be_counted(monkeypatch):
+    with pytest.raises(UserError, match="ConvNeXtV2_atto: images of 16 px leave its last stage no position"):
+        flops.count_model("ConvNeXtV2_atto", {}, 16)
+    monkeypatch.setattr(flops, "MOST_PARAMETERS", 7_000_000)
+    with pytest.raises(UserError, match="EConvNeXt_mini: 0.0 billion parameters are too many to be run"):
+        flops.count_model("EConvNeXt_mini", {}, 32)

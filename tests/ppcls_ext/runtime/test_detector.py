@@ -102,6 +102,9 @@ def test_the_best_of_overlapping_boxes_stays_whatever_the_classes(pictures, fina
         predictor = make_predictor(BrightnessDetector(final), form=OutputForm(nms, final))
         predictions = predictor(pictures, class_agnostic=by == "the caller")
         assert [prediction.labels.tolist() for prediction in predictions] == [expected, [], expected]
+    predictor = make_predictor(BrightnessDetector(), form=OutputForm(TopkSettings()), model_name="YOLOv10")
+    with pytest.raises(UserError, match="class_agnostic: changes the NMS, and YOLOv10 has none"):
+        predictor(pictures, class_agnostic=True)
 
 
 def test_unreadable_files_are_named_and_the_others_go_on(pictures, tmp_path, caplog):
