@@ -38,12 +38,12 @@ def train(
         checked = load_config(config, as_changes(overrides))
         run_folder = Output("Global.output_dir", checked.output_dir, "run")
         claim_outputs([run_folder], *inputs_of(checked.document), overwrite)
-        from classification.pretraining import pretrain_config
+        from classification.pretraining import TASKS
         from classification.task import train_config
 
-        run = train_config if checked.pretraining is None else pretrain_config
+        task = TASKS[checked.pretraining.name] if checked.pretraining else None
         with fresh_paddle():
-            return run(checked, resume=resume)
+            return train_config(checked, resume=resume, task=task)
 
 
 def evaluate(

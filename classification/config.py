@@ -311,7 +311,8 @@ def _read_distillation(checker: Checker, section: Any, student: ArchSettings) ->
     if isinstance(given, dict) and given.get("pretrained") in (None, False):
         message = f"is missing: a teacher with random weights teaches noise; {WEIGHTS_WANTED}"
         checker.add(f"{TEACHER}.pretrained", message)
-    if "class_num" in teacher.arguments and teacher.class_num != student.class_num:
+    # A teacher of features only may know other classes.
+    if "class_num" in teacher.arguments and teacher.class_num != student.class_num and section.get("weight") != 0:
         message = f"the teacher has {teacher.class_num} classes, the student {student.class_num} (Arch.class_num)"
         checker.add(f"{TEACHER}.class_num", f"{message}; they must be the same")
     networks = ((student, "Arch.name"), (teacher, f"{TEACHER}.name"))

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from paddle.nn import functional
 from classification.build import Place, construct_network, stage_widths
 from classification.config import DISTILLATION, TEACHER, Config
 from classification.data.datasets import ImageDataset
-from classification.onnx_teacher import OnnxTeacher, Outputs, TeacherCache, open_cache
+from classification.onnx_teacher import OnnxTeacher, Outputs, TeacherCache, external_data, open_cache
 from classification.sections import ArchSettings, OnnxTeacherSettings
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import architecture_parameters
@@ -29,6 +30,7 @@ from ppcls_ext.engine.environment import Environment, barrier, derive_seed, seed
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.utils.names import meant_path
+from ppcls_ext.utils.results import checksum
 from ppcls_ext.weights import class_names_of_weights, find_weights, load_weights
 
 logger = logging.getLogger(__name__)
@@ -48,8 +50,14 @@ class TeacherFiles:
 
     arch: ArchSettings | OnnxTeacherSettings
     file: Path
-    sha256: str
     class_names: list[str] | None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, and of the files beside an ONNX file that hold its weights."""
+        files = [self.file, *(external_data(self.file) if isinstance(self.arch, OnnxTeacherSettings) else ())]
+        sums = [sha256_of(file) for file in files]
+        return sums[0] if len(sums) == 1 else checksum(sums)
 
 
 def find_teacher(config: Config) -> TeacherFiles | None:
@@ -61,7 +69,7 @@ def find_teacher(config: Config) -> TeacherFiles | None:
     """
     if config.distillation is None:
         return None
-    arch = config.distillation.teacher
+    arch, weight = config.distillation.teacher, config.distillation.weight
 
     def refuse(key: str, message: str) -> UserError:
         return UserError(config.document.problem(f"{TEACHER}.{key}", message))
@@ -71,7 +79,7 @@ def find_teacher(config: Config) -> TeacherFiles | None:
         if not file.is_file():
             reason = "is a folder" if file.is_dir() else "does not exist"
             raise refuse("onnx", f"{arch.onnx} {reason}; docs/pretraining.md says how to make a file")
-        return TeacherFiles(arch, file, sha256_of(file), None)
+        return TeacherFiles(arch, file, None)
     try:
         file = find_weights(str(arch.pretrained))
     except UserError as error:
@@ -88,7 +96,9 @@ def find_teacher(config: Config) -> TeacherFiles | None:
         if saved.get("name") != arch.name:
             raise refuse("name", f"{folder} is a checkpoint of {saved.get('name')}, not of {arch.name}")
         parameters = architecture_parameters(arch.name)
-        for name, value in arch.arguments.items():
+        # A teacher of features only may know other classes.
+        ours = {name: value for name, value in arch.arguments.items() if name != "class_num" or weight > 0}
+        for name, value in ours.items():
             default = parameters[name].default if name in parameters else ...
             before = saved["arguments"].get(name, default)
             # A default that is not known counts as equal; tuples come back from a checkpoint as lists.
@@ -98,12 +108,11 @@ def find_teacher(config: Config) -> TeacherFiles | None:
             if name == "class_num":
                 message = f"{folder} was trained with {before} classes, the student has {value} (Arch.class_num)"
             raise refuse(name, message)
-        arch = dataclasses.replace(arch, arguments={**saved["arguments"], **arch.arguments})
-    # A teacher of features only may know other classes.
-    if arch.class_num != config.arch.class_num and config.distillation.weight > 0:
+        arch = dataclasses.replace(arch, arguments={**saved["arguments"], **ours})
+    if arch.class_num != config.arch.class_num and weight > 0:
         message = f"the teacher has {arch.class_num} classes, the student {config.arch.class_num} (Arch.class_num)"
         raise refuse("class_num", f"{message}; they must be the same")
-    return TeacherFiles(arch, file, sha256_of(file), class_names_of_weights(file))
+    return TeacherFiles(arch, file, class_names_of_weights(file))
 
 
 def _as_json(value: Any) -> Any:
@@ -254,7 +263,7 @@ class Distillation:
             self.teacher = Teacher(config, found)
             self.has_logits = found.arch.class_num == config.arch.class_num
         self.cache: TeacherCache | None = None
-        self.class_names = found.class_names
+        self.class_names = found.class_names if self.has_logits else None
         self._identity = {"name": found.arch.name, "weights": str(found.file), "sha256": found.sha256}
         self.network: paddle.nn.Layer = model
         self.projections = nn.LayerDict()

@@ -9,6 +9,9 @@ import numpy as np
 if TYPE_CHECKING:
     import paddle
 
+# Raised with every change of what a metric means: results files of two versions are not compared.
+EVALUATION_VERSION = 1
+
 
 class TopkAcc:
     """Share of images whose class is among the ``k`` best ones.

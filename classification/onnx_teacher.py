@@ -290,6 +290,17 @@ def _as_list(outputs: Outputs) -> list[paddle.Tensor]:
     return [*([] if logits is None else [logits]), *features]
 
 
+def external_data(file: Path) -> list[Path]:
+    """Returns the files that hold weights of an ONNX file outside of it; none where `onnx` is not installed."""
+    try:
+        import onnx
+    except ImportError:
+        return []
+    weights = onnx.load(str(file), load_external_data=False).graph.initializer
+    names = {entry.value for tensor in weights for entry in tensor.external_data if entry.key == "location"}
+    return [file.with_name(name) for name in sorted(names)]
+
+
 def _checksum_of(dataset: ImageDataset) -> str:
     """Returns a checksum of all images, in their order."""
     total = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Data sets out of data sets: pictures as files in class folders, and a smaller CIFAR-100 in the official layout."""
+"""Data sets out of data sets: pictures as files in class folders, and CIFAR-100 or a part in the official layout."""
 
 from __future__ import annotations
 
@@ -7,25 +7,59 @@ import pickle
 import re
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from classification.build import evaluation_numbering, open_dataset
 from classification.config import Config
-from classification.data.datasets import Cifar100
+from classification.data.datasets import Cifar100, DatasetError, ImageFolder
 from ppcls_ext.engine.loader import copies_before
 from ppcls_ext.preprocess import depth
-from ppcls_ext.preprocess.decode import decode_image
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.preprocess.decode import decode_image, read_image
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_folder, atomic_path
-from ppcls_ext.utils.names import folded_name
+from ppcls_ext.utils.names import folded_name, meant_path
 from ppcls_ext.utils.outputs import SAMPLES, Output, claim_outputs, record_outputs
 
 CIFAR_FOLDER = "cifar-100-python"
 # As in the official archive, whose files Python 2 wrote.
 PICKLE_PROTOCOL = 2
+# The twenty groups of CIFAR-100 in the order of their official numbers, the coarse labels, and the classes of each.
+GROUPS = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+GROUP_OF = {name: number for number, names in enumerate(GROUPS.values()) for name in names.split()}
+# Officially numbered in alphabetical order, the fine labels.
+CLASSES = sorted(GROUP_OF)
+IMAGES_A_CLASS = {"train": 500, "test": 100}
+
+
+class _Part(NamedTuple):
+    """Pictures ``uint8`` RGB ``[N, 32, 32, 3]`` and the classes' numbers ``[N]``."""
+
+    images: np.ndarray
+    labels: np.ndarray
 
 
 def write_samples(config: Config, part: str, count: int, output: Path, seed: int = 0) -> int:
@@ -75,29 +109,42 @@ def choose_evenly(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(order[np.argsort(turn, kind="stable")[:count]])
 
 
-def write_subset(source: str, every: int, output: Path, overwrite: bool = False) -> list[str]:
+def write_subset(source: str, every: int | None, output: Path, overwrite: bool = False) -> list[str]:
     """Writes every ``every``-th class in alphabetical order to a new archive, with labels from 0; returns their names.
 
-    Source is the official archive. Coarse labels are all 0: of the official ones each groups five classes, of which few
-    are left. With ``overwrite`` a file that is there and not ours is replaced.
+    Source is the official archive or a folder with ``train/CLASS/*.png`` and ``test/CLASS/*.png``; without ``every``,
+    the fifth part of an archive and the whole of a folder are written. Coarse labels are the official ones where all
+    100 classes are kept, else 0: each groups five classes, of which few are left. With ``overwrite`` a file that is
+    there and not ours is replaced.
 
     Raises:
-        UserError: a number is out of range, the source is missing or damaged, or the output may not be
+        UserError: a number is out of range, the source is missing, damaged or not CIFAR-100, or the output may not be
             written.
     """
     if not output.name.endswith(".tar.gz"):
         raise UserError(f"--output {output}: must end with .tar.gz")
     claim_outputs([Output("--output", output)], [source], overwrite=overwrite)
-    parts = {mode: Cifar100(source, mode) for mode in ("train", "test")}
-    names = parts["train"].class_names
+    parts: dict[str, Cifar100 | _Part]
+    if is_folder := (folder := meant_path(source)).is_dir():
+        parts, names = {mode: _read_part(folder / mode, count) for mode, count in IMAGES_A_CLASS.items()}, CLASSES
+    else:
+        archive_parts = {mode: Cifar100(source, mode) for mode in IMAGES_A_CLASS}
+        parts, names = {**archive_parts}, archive_parts["train"].class_names
     if not names:
         raise UserError(f"{source}: has no 'meta' with the names of its classes")
+    every = every if every is not None else 1 if is_folder else 5
     if not 1 <= every <= len(names):
         raise UserError(f"--every must be from 1 to {len(names)}, the number of classes, got {every}")
     kept = sorted(range(len(names)), key=lambda label: names[label])[::every]
     kept_names = [names[label] for label in kept]
-    contents: dict[str, Any] = {mode: _batch(data, kept) for mode, data in parts.items()}
-    contents["meta"] = {b"fine_label_names": [name.encode() for name in kept_names], b"coarse_label_names": [b"all"]}
+    groups, group_names = [0] * len(kept), ["all"]
+    if kept_names == CLASSES:
+        groups, group_names = [GROUP_OF[name] for name in kept_names], [*GROUPS]
+    contents: dict[str, Any] = {mode: _batch(data, kept, groups) for mode, data in parts.items()}
+    contents["meta"] = {
+        b"fine_label_names": [name.encode() for name in kept_names],
+        b"coarse_label_names": [name.encode() for name in group_names],
+    }
     with atomic_path(output) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for name, content in contents.items():
             data = pickle.dumps(content, protocol=PICKLE_PROTOCOL)
@@ -108,14 +155,54 @@ def write_subset(source: str, every: int, output: Path, overwrite: bool = False)
     return kept_names
 
 
-def _batch(data: Cifar100, kept: list[int]) -> dict[bytes, Any]:
-    """Returns the images of the classes ``kept`` in their order in ``data``, in the form of the official archive."""
+def _read_part(root: Path, wanted: int) -> _Part:
+    """Reads ``root/CLASS/*.png``, ``wanted`` images a class, sorted by class and name.
+
+    A class may be spelled with spaces or hyphens in the place of its underscores.
+
+    Raises:
+        UserError: a folder is missing or no class of CIFAR-100, or a class has another number or size of images.
+    """
+    try:
+        folder = ImageFolder(str(root))
+    except DatasetError as error:
+        raise UserError(f"{error.message} (a folder holds train/CLASS/*.png and test/CLASS/*.png)") from error
+    labels_of = []
+    for stated in folder.class_names or ():
+        name = re.sub(r"[ _-]+", "_", stated.strip().lower())
+        if name not in GROUP_OF:
+            raise UserError(f"{root}: '{stated}' is no class of CIFAR-100{suggestion(name, CLASSES)}")
+        labels_of.append(CLASSES.index(name))
+    labels = np.array(labels_of)[folder.labels]
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    if len(wrong := np.flatnonzero(counts != wanted)):
+        others = f" (and another number of {len(wrong) - 1} more classes)" if len(wrong) > 1 else ""
+        raise UserError(f"{root}: has {counts[wrong[0]]} images of '{CLASSES[wrong[0]]}' in place of {wanted}{others}")
+    # Class folders may be spelled so that they lie in another order.
+    order = np.argsort(labels, kind="stable")
+    images = np.empty((len(order), 32, 32, 3), np.uint8)
+    for place, index in enumerate(order.tolist()):
+        image = read_image(folder.name_of(index))
+        if image.shape != images.shape[1:]:
+            height, width = image.shape[:2]
+            raise UserError(f"{folder.name_of(index)}: has {width} x {height} pixels in place of 32 x 32")
+        images[place] = image
+    return _Part(images, labels[order])
+
+
+def _batch(data: Cifar100 | _Part, kept: list[int], groups: list[int]) -> dict[bytes, Any]:
+    """Returns the images of the classes ``kept`` in their order in ``data``, in the form of the official archive.
+
+    ``groups`` are the coarse labels of these classes.
+    """
     indices = np.flatnonzero(np.isin(data.labels, kept))
+    labels = [kept.index(label) for label in data.labels[indices].tolist()]
     # [N, 32, 32, 3] -> [N, 3072], channel after channel.
     pixels = data.images[indices].transpose(0, 3, 1, 2).reshape(len(indices), -1)
     return {
         b"data": np.ascontiguousarray(pixels),
-        b"fine_labels": [kept.index(label) for label in data.labels[indices].tolist()],
-        b"coarse_labels": [0] * len(indices),
-        b"filenames": [b"%d.png" % index for index in indices],
+        b"fine_labels": labels,
+        b"coarse_labels": [groups[label] for label in labels],
+        # Texts, because each of Python 3's bytes is a call in this protocol, and a reader has a limit to those.
+        b"filenames": [f"{index}.png" for index in indices],
     }

@@ -18,17 +18,12 @@ from PIL import Image
 
 from classification.config import Config
 from classification.data.loader import SampleReader, stack_images
-from classification.distillation import find_teacher
 from classification.task import ClassificationTask, TrainOutput
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.masked import MaskedAutoencoder, draw_visible, enlarged, join_patches, normalised_patches
-from ppcls_ext.engine.checkpoint import depth_to_continue
-from ppcls_ext.engine.environment import Environment, derive_seed, prepare_environment, seed_everything
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.engine.loader import SampleKey
-from ppcls_ext.engine.loggers import require_packages
-from ppcls_ext.engine.recorder import RunFolder
 from ppcls_ext.engine.task import EpochSums
-from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.preprocess.operators import NormalizeImage
 from ppcls_ext.utils.drawing import contact_sheet
 from ppcls_ext.utils.errors import UserError
@@ -45,34 +40,6 @@ PICTURES, PICTURE_SIDE, GAP = 8, 160, 4
 # Keeps the draw of hidden patches apart from that of the augmentation, which has the same seed, epoch and sample.
 MASK = 7
 PREFIX = "decoder."
-
-
-def pretrain_config(
-    config: Config, environment: Environment | None = None, resume: str | None = None
-) -> dict[str, Any]:
-    """Pretrains the network of a configuration with ``Pretraining``; returns the report, as in ``report.json``.
-
-    Args:
-        config: the configuration.
-        environment: device, rank and seed; those of the configuration unless given.
-        resume: ``auto``, the path of a checkpoint folder, or ``None`` for a fresh run (or for ``Global.checkpoints``).
-
-    Raises:
-        Interrupted: the user stopped the run; it has been saved.
-        UserError: something that the user can mend.
-    """
-    needed = {"DataLoader.Train": config.train, "Optimizer": config.optimizer}
-    missing = [key for key, value in needed.items() if value is None]
-    if missing:
-        raise UserError(f"{config.document.path}: pretraining needs {', '.join(missing)}")
-    find_teacher(config)
-    require_packages(config.run.all_loggers, "Global.loggers")
-    environment = environment or prepare_environment(config.run.device, config.run.seed)
-    resume = resume or config.run.checkpoints
-    task = TASKS[config.pretraining.name]
-    with RunFolder(config.output_dir, environment.is_main, fresh=resume is None) as folder:
-        config = config.with_depth(depth_to_continue(config.document.data, resume, folder.checkpoints))
-        return Trainer(task(config, environment), folder, resume).run()
 
 
 class PretrainingTask(ClassificationTask):
@@ -248,10 +215,13 @@ class MaskedTask(PretrainingTask):
         """Takes over a checkpoint; see `ClassificationTask.restore`.
 
         Raises:
-            UserError: names or shapes do not fit, or it holds no decoder.
+            UserError: names or shapes do not fit, it holds no decoder, or one of another width.
         """
         if not checkpoint.auxiliary:
             raise UserError(f"{where}: holds no decoder; its weights can be used as Global.pretrained_model")
+        before, now = len(checkpoint.auxiliary["token"]), self.config.pretraining.decoder_channels
+        if before != now:
+            raise UserError(f"{where}: was trained with Pretraining.decoder_channels={before}, now it is {now}")
         load_weights(self.autoencoder.decoder, checkpoint.auxiliary)
         super().restore(checkpoint, updates, where)
 

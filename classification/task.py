@@ -43,7 +43,7 @@ from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.plots import draw_training_curves
-from ppcls_ext.weights import load_weights
+from ppcls_ext.weights import find_weights, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +53,17 @@ WITHOUT_EFFECT = (
     "Global.keep_checkpoints", "Global.log_ranks", "Global.loggers", "Global.max_bad_images", "Global.output_dir",
     "Global.pretrained_model", "Global.print_batch_step", "Global.save_", "Global.use_visualdl",
     "Pretraining.picture_interval",
-    "DataLoader.Train.loader", "Distillation.evaluate_teacher", "Distillation.teacher.pretrained", "DataLoader.Eval",
-    "Infer",
+    "DataLoader.Train.loader", "Distillation.evaluate_teacher", "Distillation.teacher.onnx",
+    "Distillation.teacher.pretrained", "DataLoader.Eval", "Infer",
 )  # fmt: skip
 
 
-def train_config(config: Config, environment: Environment | None = None, resume: str | None = None) -> dict[str, Any]:
-    """Trains a classifier; returns the report that also stands in ``report.json``. See :func:`classification.train`.
+def train_config(
+    config: Config, environment: Environment | None = None, resume: str | None = None,
+    task: type[ClassificationTask] | None = None,
+) -> dict[str, Any]:
+    """Trains a classifier, or what ``task`` says; returns the report that also stands in ``report.json``. See
+    :func:`classification.train`.
 
     ``environment`` is that of the configuration unless given; without ``resume`` ``Global.checkpoints`` counts.
     """
@@ -67,14 +71,18 @@ def train_config(config: Config, environment: Environment | None = None, resume:
     require_packages(config.run.all_loggers, "Global.loggers")
     environment = environment or prepare_environment(config.run.device, config.run.seed)
     resume = resume or config.run.checkpoints
+    if resume is None and config.run.pretrained_model:
+        find_weights(config.run.pretrained_model)
     with RunFolder(config.output_dir, environment.is_main, fresh=resume is None) as folder:
         config = config.with_depth(depth_to_continue(config.document.data, resume, folder.checkpoints))
-        return Trainer(ClassificationTask(config, environment), folder, resume).run()
+        return Trainer((task or ClassificationTask)(config, environment), folder, resume).run()
 
 
 def require_sections(config: Config) -> None:
     """Raises a UserError if a section that training needs is missing, or the teacher's weights are."""
-    needed = {"DataLoader.Train": config.train, "Optimizer": config.optimizer, "Loss.Train": config.train_loss}
+    needed = {"DataLoader.Train": config.train, "Optimizer": config.optimizer}
+    if config.pretraining is None:
+        needed["Loss.Train"] = config.train_loss
     missing = [key for key, value in needed.items() if value is None]
     if missing:
         raise UserError(f"{config.document.path}: training needs {', '.join(missing)}")

@@ -243,6 +243,9 @@ def _refusal(backbone: EConvNeXt, report: LoadReport, body: Mapping[str, np.ndar
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
             other = EConvNeXt(arch, norm_output=False).state_dict()
         if compare("", {name: tuple(value.shape) for name, value in other.items()}, body).complete:
+            if arch == backbone.arch:
+                keys = "depth_multiplier, width_multiplier, expansion_channels"
+                return f"{report.source} is of the whole arch '{arch}', the backbone is cut: leave {name}'s {keys} out"
             return f"{report.source} is of arch '{arch}', the backbone is '{backbone.arch}': set {name}.arch to {arch}"
     if not (report.missing or report.unexpected) and all(weight.startswith("stem.") for weight in report.mismatched):
         return (

@@ -29,7 +29,7 @@ def samples(arguments: argparse.Namespace) -> None:
 
 
 def cifar100(arguments: argparse.Namespace) -> None:
-    """Writes a smaller CIFAR-100."""
+    """Writes CIFAR-100, or a part of its classes, in the official layout."""
     from classification.prepare import write_subset
 
     names = write_subset(arguments.source, arguments.every, arguments.output, arguments.overwrite)
@@ -109,10 +109,11 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="chooses the images")
     add("--output", type=Path, required=True, help="folder to write")
 
-    words = "write every N-th class of CIFAR-100 to a smaller archive of the same layout"
+    words = "write CIFAR-100, or every N-th of its classes, to an archive of the official layout"
     add = command("cifar100", words, cifar100).add_argument
-    add("source", metavar="ARCHIVE", help="the official cifar-100-python.tar.gz")
-    add("--every", type=int, default=5, metavar="N", help="keep every N-th class by name (5)")
+    words = "the official cifar-100-python.tar.gz, or a folder with train/CLASS/*.png and test/CLASS/*.png"
+    add("source", metavar="SOURCE", help=words)
+    add("--every", type=int, metavar="N", help="keep every N-th class by name (an archive: 5; a folder: 1, all)")
     add("--output", type=Path, required=True, metavar="FILE.tar.gz", help="archive to write")
 
     for name, words, classes in (

@@ -393,9 +393,13 @@ class Cifar10(_Pictures):
         download: accepted for PaddleClas's configurations; nothing is downloaded.
         backend: accepted for PaddleClas's configurations; pictures are RGB arrays.
         data_dir: the unpacked folder ``cifar-10-batches-py``.
+        split, holdout, seed: of ``mode: train``, one side of a held-out part, as in :class:`ImageFolder`.
+
+    Attributes:
+        held_out: how many of the training images belong to the other side of ``split``.
 
     Raises:
-        DatasetError: the data are missing or damaged.
+        DatasetError: the data are missing or damaged, or ``split`` is given for the test images.
     """
 
     files: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -405,8 +409,11 @@ class Cifar10(_Pictures):
 
     def __init__(
         self, data_file: str | None = None, mode: Literal["train", "test"] = "train", download: bool = False,
-        backend: Backend = "cv2", data_dir: str | None = None,
+        backend: Backend = "cv2", data_dir: str | None = None, split: Literal["train", "val"] | None = None,
+        holdout: HeldOut = 0.2, seed: int = 0,
     ) -> None:  # fmt: skip
+        if split is not None and mode != "train":
+            raise DatasetError("split", "holds out a part of the training images: use it with mode: train")
         if (data_file is None) == (data_dir is None):
             message = "give either 'data_file' (the official archive) or 'data_dir' (its unpacked folder)"
             raise DatasetError("data_file", message)
@@ -433,7 +440,12 @@ class Cifar10(_Pictures):
             meta = _read_batch(contents[self.meta_file], f"{source}:{self.meta_file}", argument)
             names = meta.get(self.names_key, [])
             class_names = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
-        super().__init__(source, np.concatenate(images), labels, class_names)
+        pictures, labels = np.concatenate(images), np.asarray(labels)
+        self.held_out = 0
+        if split is not None:
+            chosen = stratified_holdout(labels, holdout, seed) == (split == "val")
+            pictures, labels, self.held_out = pictures[chosen], labels[chosen], int((~chosen).sum())
+        super().__init__(source, pictures, labels, class_names)
 
 
 class Cifar100(Cifar10):

@@ -45,7 +45,7 @@ def set_image_size(document: Document) -> None:
         words = f"must be a multiple of {STRIDE} from {SMALLEST} on (pixels of the longer side), such as {nearest}"
         raise UserError(document.problem(key, f"{words}, got {wanted!r}"))
     readers = [data[f"{part}Reader"] for part in PARTS if isinstance(data.get(f"{part}Reader"), dict)]
-    before = _size_of(data.get("TestReader"))
+    before = input_side(data.get("TestReader"))
     if before is None:
         words = "inputs_def.image_shape or a Resize with target_size"
         raise UserError(document.problem(key, f"TestReader states no size that could follow it ({words})"))
@@ -75,14 +75,14 @@ def warn_of_other_size(data: dict[str, Any], weights: Path, where: Path) -> None
         trained = yaml.safe_load((weights.parent / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return
-    theirs = _size_of(trained.get("TestReader")) if isinstance(trained, dict) else None
-    ours = _size_of(data.get("TestReader"))
+    theirs = input_side(trained.get("TestReader")) if isinstance(trained, dict) else None
+    ours = input_side(data.get("TestReader"))
     if theirs and ours and theirs != ours:
         advice = f"-o image_size={theirs} if that is not meant"
         logger.warning("%s: inputs of %d pixels, but %s was trained for %d: %s", where, ours, weights, theirs, advice)
 
 
-def _size_of(reader: Any) -> int | None:
+def input_side(reader: Any) -> int | None:
     """Returns the longer side of what a reader makes, or ``None`` where it states no size."""
     stated: list[Any] = []
     if isinstance(reader, dict):

@@ -21,6 +21,8 @@ from detection.coco import CocoSet
 from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth, check_detections, read_ground_truth
 from detection.fan import fan_of, opening_and_range
 
+# Raised with every change of what a metric means: results files of two versions are not compared.
+EVALUATION_VERSION = 1
 # Names of the twelve COCO metrics, in COCO's order.
 SUMMARY = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",

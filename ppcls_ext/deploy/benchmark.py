@@ -479,8 +479,9 @@ def measure_detectors(
     How many boxes the image (``uint8`` RGB ``[H, W, 3]``; None draws one) gives matters a little.
 
     Returns:
-        ``models`` (by folder: ``name``, ``input``, ``in_graph``, ``suppression``, ``boxes``, and the statistics of
-        ``network`` and ``whole``; the choice of boxes is included in both) and the settings.
+        ``models`` (by folder: ``name``, ``input``, ``in_graph``, ``suppression``, ``precision``, ``boxes``, the ``ap``
+        that was measured when it was quantised, and the statistics of ``network`` and ``whole``; the choice of boxes is
+        included in both) and the settings.
 
     Raises:
         UserError: there is no export, one is of a classifier or damaged.
@@ -494,9 +495,10 @@ def measure_detectors(
         description = read_description(folder)
         if not isinstance(description, DetectionDescription):
             raise UserError(f"{folder}: is the export of a classifier; this measures detectors")
-        form = description.form
+        form, artefact = description.form, choose(description)[0]
         models[folder] = {"name": description.model_name, "input": description.input_shape[2:],
-                          "in_graph": form.final, "suppression": form.suppression}  # fmt: skip
+                          "in_graph": form.final, "suppression": form.suppression, "precision": artefact.precision,
+                          "ap": artefact.verification.get(artefact.precision)}  # fmt: skip
         for stage in ("network", "whole"):
             subjects[folder, stage] = export_subject(folder, image, threads=threads, whole=stage == "whole")
     measure_interleaved(list(subjects.values()), rounds, runs)

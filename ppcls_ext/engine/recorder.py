@@ -20,7 +20,14 @@ from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import lock_folder, write_json, write_text
 from ppcls_ext.utils.log import close_file, log_to_file, note_in_files
-from ppcls_ext.utils.machine import TRAINING_PACKAGES, memory_in_use, package_versions, peak_memory, source_version
+from ppcls_ext.utils.machine import (
+    TRAINING_PACKAGES,
+    computed_on,
+    memory_in_use,
+    package_versions,
+    peak_memory,
+    source_version,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +206,7 @@ class Recorder:
             },
             "peak_memory_mb": peak_memory(),
             "device": task.environment.device,
+            "machine": computed_on(),
             "processes": task.environment.world_size,
             "seed": task.environment.seed,
             "paddle": paddle.__version__,

@@ -89,6 +89,12 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def computed_on() -> str:
+    """Returns what this process computes on: processor, cores that it may use, and threads that it was told to use."""
+    threads = os.environ.get("OMP_NUM_THREADS") or available_cores()
+    return f"{processor_name()}, cores: {available_cores()}, threads: {threads}"
+
+
 def package_versions(packages: Sequence[str] = MEASURED_PACKAGES) -> dict[str, str]:
     """Returns the versions of Python and of those ``packages`` that are installed."""
     versions = {"Python": platform.python_version()}

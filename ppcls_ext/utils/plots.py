@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ppcls_ext.utils.drawing import class_colour
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.utils.fonts import drawable, prepare_figure
 
@@ -29,6 +30,8 @@ COLOURS = {"training": "tab:blue", "evaluation": "tab:orange", "evaluation, EMA"
 RUN_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 DARK_BAR, LIGHT_BAR = "#1f5a96", "#9cc3e6"
 FEW_EPOCHS = 15
+# Seconds from which on hours are a better unit than minutes.
+LONG_RUN = 3 * 3600
 LEGEND_COLUMNS = 4
 # Above these numbers of classes, names and counts would be too small to read.
 MOST_NAMED_CURVES = 20
@@ -117,29 +120,39 @@ def draw_detection_curves(history: History, path: str | Path, title: str) -> Non
 
 
 def draw_run_comparison(
-    runs: Mapping[str, History], path: str | Path, title: str = "", metrics: Sequence[str] = ("AP", "AP50")
+    rows: Mapping[str, Sequence[History]], path: str | Path, title: str = "", metrics: Sequence[str] = ("AP", "AP50")
 ) -> None:
-    """Draws two metrics of several runs (name -> records) by epoch, and by the minutes that were spent on training.
+    """Draws two metrics of several runs by epoch, and by the time that was spent on training.
 
     The metrics of the EMA weights (``ema``) are drawn, or those of the plain ones (``eval``) where a run has no
-    others. Minutes are the sum of ``train.seconds`` up to the epoch, without evaluation.
+    others. The time is the sum of ``train.seconds`` up to the epoch, without evaluation.
+
+    Args:
+        rows: label -> the records of its runs (seeds), which have one colour.
     """
+    longest = max((sum((record.get("train") or {}).get("seconds") or 0 for record in history)
+                   for runs in rows.values() for history in runs), default=0)  # fmt: skip
+    unit, length = ("hours", 3600) if longest > LONG_RUN else ("minutes", 60)
     panels: list[Panel] = []
     for name in reversed(metrics):
         by_epoch: list[Line] = []
-        by_minutes: list[Line] = []
-        for number, (run, history) in enumerate(runs.items()):
-            part = "ema" if _line(history, "ema", name, run)[1] else "eval"
-            _, epochs, values, style = _line(history, part, name, run, color=RUN_COLOURS[number % len(RUN_COLOURS)])
-            if not epochs:
-                continue
-            label = f"{run} (best {max(values):.3f})"
-            by_epoch.append((label, epochs, values, style))
-            seconds = [(record.get("train") or {}).get("seconds") for record in history]
-            if None not in seconds:
-                minutes = dict(zip((record["epoch"] for record in history), np.cumsum(seconds) / 60, strict=True))
-                by_minutes.append((label, [minutes[epoch] for epoch in epochs], values, style))
-        panels += [(name, "epoch", by_epoch, 1), (name, "minutes of training", by_minutes, 1)]
+        by_time: list[Line] = []
+        for (row, runs), colour in zip(rows.items(), _many_colours(len(rows)), strict=True):
+            parts = ["ema" if _line(history, "ema", name, row)[1] else "eval" for history in runs]
+            lines = [_line(history, part, name, row) for history, part in zip(runs, parts, strict=True)]
+            best = [max(values) for _, _, values, _ in lines if values]
+            seeds = f", mean of {len(best)}" if len(best) > 1 else ""
+            style = {"color": colour, "linewidth": 0.9 if seeds else 1.5}
+            label = f"{row} (best {np.mean(best):.3f}{seeds})" if best else ""
+            for history, (_, epochs, values, _) in zip(runs, lines, strict=True):
+                by_epoch.append((label, epochs, values, style))
+                seconds = [(record.get("train") or {}).get("seconds") for record in history]
+                if None not in seconds:
+                    spent = np.cumsum(seconds) / length
+                    times = dict(zip((record["epoch"] for record in history), spent, strict=True))
+                    by_time.append((label, [times[epoch] for epoch in epochs], values, style))
+                label = ""  # One name in the legend for all seeds.
+        panels += [(name, "epoch", by_epoch, 1), (name, f"{unit} of training", by_time, 1)]
     _draw_panels(panels, path, title)
 
 
@@ -302,6 +315,24 @@ def draw_tradeoff(panels: Mapping[str, Sequence[Point]], path: str | Path, title
     if series:
         figure.legend(list(series.values()), list(series), loc="outside lower center", ncols=6, fontsize="small")
     _save(figure, path)
+
+
+def draw_latency(rows: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path, title: str = "") -> None:
+    """Draws what ``results.figures_of_rows`` returned: AP over the latency of exports, hollow where not in fp32.
+
+    Exports in another precision are drawn where their own AP was measured.
+    """
+    points = []
+    for (label, row), colour in zip(rows.items(), _many_colours(len(rows)), strict=True):
+        for precision in [head.removesuffix(", ms") for head in row if head.endswith(", ms")]:
+            is_exact, costs = precision == "fp32", row[f"{precision}, ms"]
+            if values := row.get("AP" if is_exact else f"AP, {precision}"):
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                points.append(Point(label, float(np.mean(costs)), float(np.mean(values)), spread, precision, colour,
+                                    is_hollow=not is_exact))  # fmt: skip
+    if not points:
+        raise UserError("no results file holds a latency with its AP: record them with --latency")
+    draw_tradeoff({"latency of one image, ms": points}, path, title, "AP")
 
 
 def _many_colours(count: int) -> list[Any]:

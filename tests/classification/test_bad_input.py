@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
 
@@ -36,19 +34,6 @@ def bad_images(length: int, limit: float) -> BadImages:
     return BadImages(Named(length), limit, BAD_IMAGES_KEY)
 
 
-def test_each_bad_image_is_named_once(caplog):
-    bad = bad_images(1000, 0.01)
-    with caplog.at_level(logging.WARNING):
-        note(bad, -1, 5, -1)
-        note(bad, -1, -1)
-        note(bad, 5, 8)
-    assert bad.names == ["photos/5.jpg", "photos/8.jpg"]
-    assert [record.getMessage() for record in caplog.records] == [
-        "skipped photos/5.jpg: is no picture but a PDF (1 so far)",
-        "skipped photos/8.jpg: is no picture but a PDF (2 so far)",
-    ]
-
-
 def test_exactly_the_permitted_share_goes_on_and_one_more_stops_also_after_a_resume():
     bad = bad_images(1000, 0.01)
     note(bad, *range(10))
@@ -64,15 +49,6 @@ def test_exactly_the_permitted_share_goes_on_and_one_more_stops_also_after_a_res
             f"photos/0.jpg{cause}, photos/1.jpg{cause}, photos/2.jpg{cause} ...; mend or remove them, or go on "
             "without them by -o Global.max_bad_images=0.02"
         )
-
-
-@pytest.mark.parametrize(
-    ("images", "limit", "message"), [(50, 0.01, "^1 of 50 .*max_bad_images=0.04$"), (1000, 0.0, "^1 of 1000 ")]
-)
-def test_one_bad_image_may_be_too_many(images, limit, message):
-    with pytest.raises(UserError, match=message):
-        note(bad_images(images, limit), 0)
-    note(bad_images(5, 1.0), 0, 1, 2, 3, 4)
 
 
 def test_processes_add_up_what_they_met(monkeypatch):

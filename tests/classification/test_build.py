@@ -64,9 +64,8 @@ def test_only_training_speaks_of_synchronised_batch_norm(tmp_path, caplog):
     assert "SyncBatchNorm" in kinds and "BatchNorm2D" not in kinds
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
-def test_class_names_of_a_file_of_another_system(tmp_path, encoding):
-    (tmp_path / "names.txt").write_bytes("0 海参\r\n2\t海 胆\r\n".encode(encoding))
+def test_class_names_of_a_file_of_another_system(tmp_path):
+    (tmp_path / "names.txt").write_bytes("0 海参\r\n2\t海 胆\r\n".encode("gb18030"))
     processing = SimpleNamespace(class_id_map_file=str(tmp_path / "names.txt"), delimiter=None)
     config = dataclasses.replace(config_of(tmp_path), postprocess=processing)
     assert read_class_names(config, None) == ["海参", "1", "海 胆"]

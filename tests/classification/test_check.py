@@ -14,7 +14,6 @@ from classification.check import ClassificationCheck, check_config_data
 from classification.config import load_config
 from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
-from ppcls_ext.utils.errors import UserError
 from tests.support.cifar import cifar_archive
 from tests.support.image_files import encoded_with_pillow
 from tests.support.pictures import folder_config, smooth_picture, write_class_folders, write_picture
@@ -60,21 +59,18 @@ def notes(result: ClassificationCheck, kind: str) -> list[str]:
 
 
 def test_clean_data_give_nothing(tmp_path: Path, train: Path, evaluation: Path) -> None:
-    for options in ({}, {"workers": 2}, {"limit": 4}):
+    for options in ({}, {"limit": 4}):
         result = check(folder_config(tmp_path, train, evaluation), **options)
         assert kinds(result) == {} and not result.has_errors
     assert [len(result.scan.readable(part)) for part in ("Train", "Eval")] == [4, 4]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_corrupt_images_are_errors_with_their_names_and_causes(
-    tmp_path: Path, train: Path, evaluation: Path, workers: int
-) -> None:
+def test_corrupt_images_are_errors_with_their_names_and_causes(tmp_path: Path, train: Path, evaluation: Path) -> None:
     (train / "class_0" / "00.png").write_bytes(b"")
     (train / "class_1" / "01.jpg").write_bytes(b"this is no picture")
     whole = write_picture(evaluation / "class_0" / "cut.jpg", smooth_picture(77, 200, 200)).read_bytes()
     (evaluation / "class_0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    result = check(folder_config(tmp_path, train, evaluation), workers=workers)
+    result = check(folder_config(tmp_path, train, evaluation), workers=2)
     assert kinds(result) == {"corrupt_image": "error"}
     assert names(result, "corrupt_image") == [("class_0/00.png",), ("class_1/01.jpg",), ("class_0/cut.jpg",)]
     assert "empty" in notes(result, "corrupt_image")[0]
@@ -135,8 +131,6 @@ def test_classes_that_one_set_lacks(tmp_path: Path, train: Path) -> None:
     write_picture(train / "class_3" / "only.png", smooth_picture(88))
     result = check(folder_config(tmp_path, train, evaluation, class_num=5))
     assert notes(result, "class_small") == ["2 (class_3): 1 image"]
-    result = check(folder_config(tmp_path, evaluation, train, class_num=5))
-    assert notes(result, "class_small")[0] == "0 (class_0): 3 images"
     write_picture(evaluation / "class_4" / "only.png", smooth_picture(89))
     result = check(folder_config(tmp_path, evaluation, train, class_num=5))
     # Classes are matched by name: the validation set lacks one in the middle.
@@ -154,11 +148,6 @@ def test_sets_that_cannot_be_opened(tmp_path: Path, train: Path, evaluation: Pat
     result = check(folder_config(tmp_path, tmp_path / "nowhere", tmp_path / "nowhere"))
     assert "DataLoader.Train.dataset.image_root" in notes(result, "unopened_training")[0]
     assert result.has_errors and not result.scan.datasets
-    write_check(result, tmp_path / "out", result.draw_overview)
-    assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 2
-    path = write_config(tmp_path, {**small_config(tmp_path / "run"), "DataLoader": None})
-    with pytest.raises(UserError, match="neither DataLoader.Train nor DataLoader.Eval"):
-        check(path)
 
 
 def test_the_same_pixels_twice_in_any_file(tmp_path: Path, train: Path, evaluation: Path) -> None:
@@ -253,7 +242,6 @@ def test_archives_and_digits_are_checked_too(tmp_path: Path) -> None:
     assert not result.has_errors
 
 
-
 def test_report_holds_everything_and_the_overview_is_a_picture(tmp_path: Path, train: Path, evaluation: Path) -> None:
     for number in range(6):
         (train / "class_0" / f"broken_{number}.png").write_bytes(b"")
@@ -270,26 +258,17 @@ def test_report_holds_everything_and_the_overview_is_a_picture(tmp_path: Path, t
     assert [image["class"] for image in by_kind["label_conflict"]["instances"][0]["images"]] == ["class_0", "class_1"]
     assert report["sets"]["Train"]["images_by_class"] == {"class_0": 18, "class_1": 13}
     assert report["sets"]["Train"]["most_common_sizes"] == [{"width": 48, "height": 40, "images": 25}]
-    with Image.open(tmp_path / "out" / "overview.png") as picture:
-        assert picture.mode == "RGB"
-        assert picture.width == 1600
-        assert len(picture.getcolors(1 << 20) or []) > 1000
 
 
 def test_the_overview_stands_many_classes_and_odd_data(tmp_path: Path) -> None:
     train = write_class_folders(tmp_path / "train", classes=45, images=1)
-    for name, size in (("class_2", (1, 3000)), ("class_3", (3000, 1))):
-        write_picture(train / name / "00.png", smooth_picture(1, *size))
+    write_picture(train / "class_2" / "00.png", smooth_picture(1, 1, 3000))
     (train / "class_1").rename(train / "US$ and a very long name of a class $")
-    result = check(folder_config(tmp_path, train, train, class_num=45))
-    write_check(result, tmp_path / "many", result.draw_overview)
-    few = check(folder_config(tmp_path, train, train, class_num=45), limit=1)
-    write_check(few, tmp_path / "few", few.draw_overview)
-    for path in train.rglob("*.png"):
-        path.write_bytes(b"")
-    unreadable = check(folder_config(tmp_path, train, train, class_num=45))
-    assert finding(unreadable, "corrupt_image").count == 90
-    write_check(unreadable, tmp_path / "none", unreadable.draw_overview)
-    for name in ("many", "few", "none"):
+    config = folder_config(tmp_path, train, train, class_num=45)
+    for name in ("many", "none is readable"):
+        result = check(config)
+        write_check(result, tmp_path / name, result.draw_overview)
         with Image.open(tmp_path / name / "overview.png") as picture:
-            assert picture.width == 1600
+            assert (picture.mode, picture.width) == ("RGB", 1600)
+        for path in train.rglob("*.png"):
+            path.write_bytes(b"")

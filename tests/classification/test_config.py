@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import yaml
 
 from classification.config import check_config, load_config
 from ppcls_ext.utils.errors import ConfigError, UserError
-from tests.support.runs import run_tool, small_config, write_config
+from tests.support.runs import small_config, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "configs" / "econvnext_mini.yaml"
@@ -49,51 +47,32 @@ def test_the_example_of_the_design_word_by_word(tmp_path):
     assert missing == f"{file}:{line - 1}: {TRAIN_OPS}[1].RandCropImage: missing argument 'size'"
 
 
-# One case a rule: a change to the ImageNet recipe, the dotted key that is reported (None: that of the change), and the
-# kind of the fault.
 MISTAKES = [
     # Unknown keys at every depth, each with the nearest one.
     ("Globl.epochs=3", "", "unknown key 'Globl' (did you mean 'Global'?); allowed: Global, AMP, EMA, Arch, Loss,"),
-    ("Global.epoks=3", "Global", "unknown argument 'epoks' (did you mean 'epochs'?); allowed: "),
     ("Arch.drop_path_rat=0.1", "Arch", "unknown argument 'drop_path_rat' (did you mean 'drop_path_rate'?)"),
-    ("Optimizer.lr.learning_rat=1", "Optimizer.lr", "unknown argument 'learning_rat' (did you mean 'learning_rate'?)"),
     ("Optimizer.lr.epochs=3", "Optimizer.lr", "unknown argument 'epochs'"),
-    ("DataLoader.Eval.sampelr={}", "DataLoader.Eval", "unknown key 'sampelr' (did you mean 'sampler'?)"),
     # Unknown names of models, classes, operators.
     ("Arch.name=EConvNeXt_minni", None, "unknown model 'EConvNeXt_minni'; did you mean EConvNeXt_mini"),
     ("Optimizer.name=AdamV", None, "unknown name 'AdamV' (did you mean 'Adam'?); allowed: Adam, AdamW, Momentum,"),
-    ("DataLoader.Train.dataset.name=ImageNet", None, "unknown name 'ImageNet' (did you mean 'ImageNetDa"),
     (f"{TRAIN_OPS}[1]={{RandCropImg: {{size: 3}}}}", None, "unknown operator 'RandCropImg' (did you mean 'RandCropIm"),
-    (f"{BATCH_OPS}[0]={{OpSampler: {{Mixup: {{}}}}}}", f"{BATCH_OPS}[0].OpSampler", "unknown operator 'Mixup'"),
     # Wrong types, of sections and of values.
     ("DataLoader.Train=5", None, "must be a mapping with the keys dataset, sampler, loader, got 5"),
     ("Loss.Train={CELoss: {}}", None, "expected a list of 'Name: {arguments}', got {'CELoss': {}}"),
-    (f"{TRAIN_OPS}[1]=5", None, "expected one entry as 'Name: {arguments}', got 5"),
     ("Global.epochs=1.5", None, "must be a whole number, got 1.5 (float)"),
-    ("Global.use_visualdl=3", None, "must be true or false, got 3 (int)"),
     ("Global.image_shape=[3, a, 224]", "Global.image_shape[1]", "must be a whole number, got 'a' (str)"),
     ("Optimizer.lr.learning_rate=.nan", None, "must be a finite number, got nan"),
     # Wrong choices.
     ("Global.amp_dtype=float32", None, "must be one of float16, bfloat16, got 'float32' (did you mean 'float16'?)"),
-    ("Arch.stem_stride=3", None, "must be one of 1, 2, 4, got 3"),
     ("Arch.pretrained=True", None, "no weights are downloaded; give a file with Global.pretrained_model=PATH instead"),
     # Missing.
     ("Arch=null", "Arch.name", "must name the model"),
-    ("Optimizer.lr={learning_rate: 0.1}", "Optimizer.lr.name", "is missing; allowed: ConstLR, Constant, Cosine"),
     ("DataLoader.Train.dataset={name: ImageFolder}", None, "missing argument 'image_root'"),
     # Out of range.
-    ("Global.epochs=0", None, "must be at least 1, got 0"),
     ("EMA.decay=1.5", None, "must be below 1, got 1.5"),
-    ("Arch.class_num=0", None, "must be at least 1, got 0"),
-    ("Loss.Train[0].CELoss.epsilon=-0.1", None, "must be at least 0 and below 1, got -0.1"),
-    ("Optimizer.clip_grad=-1", "Optimizer.clip_norm", "must be above 0, got -1"),
-    ("Optimizer.lr.warmup_epoch=-1", None, "must be at least 0, got -1"),
     ("Global.early_stopping={patience: 0}", "Global.early_stopping.patience", "must be at least 1, got 0"),
-    ("Global.early_stopping=3", "Global.early_stopping", "must be a mapping, got 3 (int)"),
     (f"{BATCH_OPS}[0].OpSampler.MixupOperator.prob=0.7", f"{BATCH_OPS}[0].OpSampler.prob", "the sum over the operator"),
-    ("Metric.Eval[0].TopkAcc.topk=[1, 0]", None, "must hold whole numbers of at least 1, got [1, 0]"),
     # Two names of one thing.
-    ("Optimizer.regularizer={name: L2, coeff: 1e-4}", None, "is another name of weight_decay"),
     ("Optimizer.clip_norm=1 Optimizer.clip_grad=2", "Optimizer.clip_grad", "is another name of clip_norm"),
 ]  # fmt: skip
 
@@ -108,19 +87,10 @@ def test_each_mistake_gets_its_one_line(changes, key, message):
     assert f": {key}: {message}" in problems[0] if key else f": {message}" in problems[0]
 
 
-def test_the_place_is_the_change_or_the_line_of_the_file(tmp_path):
-    assert problems_of(RECIPE, "Global.epochs=-1") == ["-o Global.epochs=-1: Global.epochs: must be at least 1, got -1"]
-    file = variant(tmp_path, lambda data: data["Global"].update(epochs=-1))
-    line = next(number for number, row in enumerate(file.read_text().splitlines(), 1) if row == "  epochs: -1")
-    assert problems_of(file) == [f"{file}:{line}: Global.epochs: must be at least 1, got -1"]
-
-
 def test_all_mistakes_of_a_file_come_at_once():
     changes = [
-        "Global.epochs=-1", "Global.update_freq=0", "Global.save_interval=often", "Global.sede=1", "Arch.name=Nothing",
-        "Loss.Train[0].CELoss.epsilon=2", "Optimizer.beta1=5", "Optimizer.lr.learning_rate=-1", "EMA.decay=x",
-        f"{TRAIN_OPS}[1].RandCropImage.sice=3", f"{TRAIN_OPS}[2]=Flip", f"{TRAIN_OPS}[4].NormalizeImage.std=x",
-        "DataLoader.Eval.sampler.batch_size=0", "DataLoader.Train.dataset.name=Digit", "Loss.Eval[0]={Loss: null}",
+        "Global.epochs=-1", "Global.sede=1", "Arch.name=Nothing", "Loss.Train[0].CELoss.epsilon=2", "EMA.decay=x",
+        "Optimizer.beta1=5", f"{TRAIN_OPS}[1].RandCropImage.sice=3", "DataLoader.Eval.sampler.batch_size=0",
         f"{BATCH_OPS}[0].OpSampler.MixupOperator.alhpa=3", "Infer.PostProcess.topk=0", "Metric.Eval[0].TopkAcc.topk=0",
     ]  # fmt: skip
     problems = problems_of(RECIPE, *changes)
@@ -138,17 +108,6 @@ def test_the_warm_up_is_a_share_of_the_epochs_unless_it_is_stated(change, warm_u
     assert config.optimizer.schedule.warmup_epoch == config.document.data["Optimizer"]["lr"]["warmup_epoch"] == warm_up
     expected = f"Global.epochs 300 -> {config.run.epochs}: Optimizer.lr.warmup_epoch 20 -> {warm_up:g}; -o KEY=VALUE"
     assert (warm_up in (20, 3)) or config.document.notes[0].startswith(expected)
-
-
-@pytest.mark.parametrize("broken", ["Global.sise=3", "Global.seed=-1", "Global.epochs=many", "Global=5"])
-def test_a_mistake_under_global_is_not_blamed_on_the_warm_up(tmp_path, broken):
-    def longer(data):
-        data["Global"]["epochs"] = 900
-        data["Optimizer"]["lr"]["warmup_epoch"] = 200
-
-    problems = problems_of(variant(tmp_path, longer), broken)
-    assert len(problems) == 1
-    assert "warmup_epoch" not in problems[0]
 
 
 def test_shared_parts_are_read_independently(tmp_path):
@@ -174,23 +133,12 @@ def test_shared_parts_are_read_independently(tmp_path):
     assert config.train_loss.losses[0].weight == config.eval_loss.losses[0].weight == 2.0
 
 
-def test_spellings_of_decay_and_clip(tmp_path):
-    def momentum(data):
-        data["Optimizer"] = {"name": "Momentum", "momentum": 0.9, "lr": {"name": "Cosine", "learning_rate": 0.1}}
-
-    file = variant(tmp_path, momentum)
-    for change, attribute, value in (
-        ("regularizer={name: L2, coeff: 1e-4}", "weight_decay", 1e-4), ("clip_grad=2.0", "clip_norm", 2.0),
-        ("weight_decay=1.0/4.0", "weight_decay", 0.25), ("clip_grad=null", "clip_norm", None),
-        ("clip_value=0.5", "clip_value", 0.5),
-    ):  # fmt: skip
-        settings = load_config(file, [f"Optimizer.{change}"]).optimizer.settings
-        assert getattr(settings, attribute) == value, change
-
-
 def test_numbers_spelt_as_texts_reach_the_constructors_and_a_bare_number_is_a_constant_rate():
-    config = load_config(RECIPE, ["Optimizer.lr=4e-3", "Optimizer.epsilon='1.0/1000.0'"])
-    assert config.optimizer.settings.epsilon == 0.001
+    other_names = ["Optimizer.clip_grad=2.0", "Optimizer.regularizer={name: L2, coeff: 1e-4}"]
+    config = load_config(RECIPE, ["Optimizer.lr=4e-3", "Optimizer.epsilon='1.0/1000.0'", other_names[0]])
+    assert (config.optimizer.settings.epsilon, config.optimizer.settings.clip_norm) == (0.001, 2.0)
+    (problem,) = problems_of(RECIPE, other_names[1])
+    assert "is another name of weight_decay" in problem
     schedule = config.optimizer.schedule.over(epochs=3, steps_each_epoch=5)
     assert [schedule.rate_at(step) for step in (0, 7, 14)] == [0.004] * 3
 
@@ -242,48 +190,16 @@ def test_the_configuration_of_paddleclas_loads_unmodified():
     assert type(config.train.batch_operator).__name__ == "OpSampler"
 
 
-@pytest.mark.parametrize("text", ["_BASE_: ['../coco.yml']\narchitecture: PPYOLOE\nx: !Tag {}\n", "_BASE_: []\n"])
-def test_a_detection_configuration_is_told_in_one_line(tmp_path, text):
+def test_a_detection_configuration_is_told_in_one_line(tmp_path):
     path = tmp_path / "detector.yml"
-    path.write_text(text)
+    path.write_text("_BASE_: ['../coco.yml']\narchitecture: PPYOLOE\nx: !Tag {}\n")
     message = "this is a detection configuration; use a classification configuration (with Arch)"
     with pytest.raises(UserError) as told:
         load_config(path)
     assert str(told.value) == f"{path}: {message}"
-    assert "unknown key 'architecture'" in problems_of(RECIPE, "architecture=PPYOLOE")[0]
 
 
-def test_training_metrics_are_checked_and_change_nothing(tmp_path):
-    plain = load_config(write_config(tmp_path, small_config(tmp_path / "run")))
-    metrics = [{"TopkAcc": {"topk": [1, 5]}}]
-    config = load_config(write_config(tmp_path, small_config(tmp_path / "run", Metric__Train=metrics)))
-    assert [metric.names for metric in config.metrics] == [metric.names for metric in plain.metrics]
-    wrong = small_config(tmp_path / "run", Metric__Train=[{"TopkAcc": {"topk": 0}}])
-    with pytest.raises(ConfigError, match=r"Metric\.Train\[0\]\.TopkAcc\.topk: "):
-        load_config(write_config(tmp_path, wrong))
-
-
-def test_the_tool_answers_mistakes_in_one_line_each_with_exit_status_2():
-    answer = run_tool("train.py", "-c", RECIPE, "-o", "Global.epochs=-1", "Arch.name=Minni")
-    lines = answer.stderr.splitlines()
-    assert (answer.returncode, answer.stdout, len(lines)) == (2, "", 2)
-    assert lines[0] == "error: -o Global.epochs=-1: Global.epochs: must be at least 1, got -1"
-    assert lines[1].startswith("error: -o Arch.name=Minni: Arch.name: unknown model 'Minni'")
-
-
-def test_help_needs_no_paddle():
-    command = [sys.executable, "-X", "importtime", "tools/train.py", "--help"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    imports = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
-    assert "argparse" in imports, "the imports were not recorded: the test proves nothing"
-    assert not imports & {"paddle", "pydantic", "paddleclas", "ppdet"}
-
-
-TEXTS = ["my run #3", "a: b", "[x", "007", "yes", "1e3", "null and void", "*star", "&a", "!tag", "@at", "%d", "it's",
-         '"a" b', "`tick", "- dash", "? key", "{0}", "2024-13-45", "~", " spaces ", "海参 'x'"]  # fmt: skip
-
-
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", ["my run #3", "a: b", "[x", "007", "yes", "*star", "it's", "~", "海参 'x'"])
 def test_a_key_that_takes_text_takes_the_whole_text_as_it_stands(tmp_path, text):
     """Where a text stands so far, where null does, where nothing does, and where false may stand as well."""
     file = write_config(tmp_path, small_config(tmp_path / "run"))
@@ -308,11 +224,3 @@ def test_null_quotes_and_other_types(tmp_path):
     # Taken once: a changed copy is checked without the changes of before.
     config.document.data["Global"]["output_dir"] = "elsewhere"
     assert check_config(config.document).run.output_dir == "elsewhere"
-
-
-def test_text_for_a_key_of_another_type(tmp_path):
-    file = write_config(tmp_path, small_config(tmp_path / "run"))
-    (problem,) = problems_of(file, "Global.epochs=[3")
-    assert problem == "-o Global.epochs=[3: Global.epochs: must be a whole number, got '[3' (str)"
-    (problem,) = problems_of(file, "Optimizer.lr={x")
-    assert problem.startswith("-o Optimizer.lr={x: Optimizer.lr: must be a mapping")

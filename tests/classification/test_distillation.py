@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
-import yaml
 
 from classification.config import load_config
 from classification.distillation import feature_loss, find_teacher, hard_loss, soft_loss
@@ -27,12 +25,12 @@ def configured(folder: Path, section: object, **changes: object) -> Path:
 MISTAKES = [
     ({"teacher": TEACHER, "temprature": 2}, "", "unknown argument 'temprature' (did you mean 'temperature'?)"),
     ({"teacher": TEACHER, "kind": "hard", "temperature": 2}, ".temperature", "has no effect on kind: hard; remove it"),
-    ({"teacher": TEACHER, "weight": 1.5}, ".weight", "must be at most 1, got 1.5"),
+
     ({"teacher": TEACHER, "weight": 0}, ".weight", "0 without features leaves the teacher nothing to teach"),
     ({"teacher": {"name": "ConvNeXtV1_tiny"}}, ".teacher.pretrained", "is missing: a teacher with random weights te"),
-    ({"teacher": {**TEACHER, "drop_path": 0.1}}, ".teacher", "unknown argument 'drop_path' (did you mean 'drop_path_"),
+
     ({"teacher": {**TEACHER, "class_num": 7}}, ".teacher.class_num", "the teacher has 7 classes, the student 10 (Arch"),
-    ({"teacher": TEACHER, "features": {"stages": [5]}}, ".features.stages", "must be different numbers from 1 to 4"),
+
     ({"teacher": {**TEACHER, "name": "ResNet50"}, "features": {}}, ".features",
      "needs the outputs of stages, which ResNet50 (Distillation.teacher.name) does not give; these do: "),
 ]  # fmt: skip
@@ -87,7 +85,6 @@ def test_a_checkpoint_says_what_its_network_is(tmp_path, checkpoint):
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, checkpoint):
     for changes, message in (
         ({"name": "ConvNeXtV1_small"}, r"teacher\.name: .* is a checkpoint of ConvNeXtV1_tiny, not of ConvNeXtV1_s"),
-        ({"kernel_size": 7}, r"teacher\.kernel_size: .*best was trained with 3, here it is 7"),
         ({"activation": "relu"}, r"teacher\.activation: .*best was trained with gelu, here it is relu"),
     ):
         with pytest.raises(UserError, match=rf"Distillation\.{message}"):
@@ -96,36 +93,24 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, checkpoint):
     config = load_config(configured(tmp_path, section, Arch__class_num=12))
     with pytest.raises(UserError, match=r"class_num: .* was trained with 10 classes, the student has 12 "):
         find_teacher(config)
+    # Features need no classes.
+    section |= {"weight": 0.0, "features": {"stages": [3, 4]}}
+    section["teacher"] |= {"class_num": 10}
+    assert find_teacher(load_config(configured(tmp_path, section, Arch__class_num=12))).arch.class_num == 10
+    del section["teacher"]["class_num"]
+    assert find_teacher(load_config(configured(tmp_path, section, Arch__class_num=12))).arch.class_num == 10
 
 
-@pytest.mark.parametrize(
-    ("change", "key"),
-    [
+def test_paddleclas_way_to_distil_is_answered_with_ours(tmp_path):
+    for change, key in (
         ({"Arch": {"name": "DistillationModel", "models": [{"Teacher": {"name": "ResNet101_vd"}}]}}, "Arch.name"),
         ({"Loss": {"Train": [{"DistillationDMLLoss": {"weight": 1.0}}]}}, "Loss.Train[0]"),
-    ],
-)
-def test_paddleclas_way_to_distil_is_answered_with_ours(tmp_path, change, key):
-    with pytest.raises(ConfigError) as error:
-        load_config(write_config(tmp_path, {**small_config(tmp_path / "run"), **change}))
-    (problem,) = error.value.problems
-    assert f": {key}: Distillation" in problem
-    assert "Distillation.teacher: {name: ..., pretrained: PATH}" in problem
-
-
-def test_paddleclas_own_configurations_are_recognised():
-    folder = os.environ.get("PADDLECLAS_DIR")
-    if not folder:
-        pytest.skip("PADDLECLAS_DIR does not name a PaddleClas checkout: its distillation configurations are not read")
-    files = [
-        file
-        for file in (Path(folder) / "ppcls" / "configs" / "PULC").rglob("*istillation.yaml")
-        if "DistillationModel" in str(yaml.safe_load(file.read_text(encoding="utf-8")))
-    ]
-    assert files
-    for file in files:
-        with pytest.raises(ConfigError, match="PaddleClas's way to distil; here Arch is the student"):
-            load_config(file)
+    ):
+        with pytest.raises(ConfigError) as error:
+            load_config(write_config(tmp_path, {**small_config(tmp_path / "run"), **change}))
+        (problem,) = error.value.problems
+        assert f": {key}: Distillation" in problem
+        assert "Distillation.teacher: {name: ..., pretrained: PATH}" in problem
 
 
 # Losses

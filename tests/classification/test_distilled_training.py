@@ -12,14 +12,11 @@ import paddle
 import pytest
 import yaml
 
-from classification.compression import PrunableClassifier
 from classification.config import load_config
 from classification.distillation import soft_loss
 from classification.evaluation import evaluate_config
 from classification.task import ClassificationTask
-from classification.trained import Trained
 from ppcls_ext import build_model
-from ppcls_ext.deploy.prune import PruningRequest
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import load_weights, read_pickle, read_weights, write_weights
@@ -159,13 +156,6 @@ def test_a_teacher_of_paddleclas_teaches_a_student_of_its_own_family(tmp_path):
         np.testing.assert_array_equal(value.numpy(), before[name].numpy(), err_msg=name)
 
 
-def test_gradients_reach_the_student_and_the_projections(tmp_path):
-    learner = learner_of(tmp_path, {"weight": 0.0, "features": {"stages": [4]}})
-    learner.backward(learner.forward(batch_of_noise(), seed=0).loss)
-    names = {name for name, parameter in learner.named_parameters if parameter.grad is not None}
-    assert {"distillation.stage_4.weight", "distillation.stage_4.bias", "stem.0.conv.weight", "head.weight"} <= names
-
-
 def test_the_compiled_student_learns_the_same(tmp_path):
     losses = []
     for to_static in (False, True):
@@ -202,10 +192,3 @@ def test_a_teacher_of_other_images_or_weights_is_refused_with_the_key_that_helps
         data["Distillation"]["teacher"].update(change)
         with pytest.raises(UserError, match=rf"Distillation\.{message}"):
             trainer_of(loaded(tmp_path, data))
-
-
-def test_fine_tuning_after_pruning_has_the_teacher_too(tmp_path):
-    config = loaded(tmp_path, distilled(tmp_path / "run", write_teacher(tmp_path / "teacher.pdparams"), ALL))
-    request = PruningRequest(tmp_path / "pruned", (0.5,))
-    data = PrunableClassifier(Trained(config, None, None), None).tuning_data(request)
-    assert data["Distillation"] == config.document.data["Distillation"]

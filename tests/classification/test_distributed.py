@@ -14,6 +14,7 @@ from classification.config import load_config
 from classification.task import train_config
 from ppcls_ext import build_model
 from ppcls_ext.weights import read_weights, write_weights
+from tests.support.distillation import distilled, write_teacher
 from tests.support.runs import NORMALIZE, TINY, launch_tool, same_files, tiny_config, write_config
 from tests.support.seeded import seed_weights
 
@@ -75,6 +76,10 @@ def test_losses_and_metrics_equal_those_of_one_process(runs: tuple[Path, Path]) 
         assert two[part]["images"] == one[part]["images"], "an image was left out or counted twice"
         assert two[part]["loss"] == pytest.approx(one[part]["loss"], rel=1e-5)
         assert two[part]["top1"] == pytest.approx(one[part]["top1"], abs=1e-9)
+    # Only the first process writes.
+    assert {path.name for path in runs[1].iterdir()} == {path.name for path in runs[0].iterdir()}
+    records = [json.loads(line) for line in (runs[1] / "log.jsonl").read_text().splitlines()]
+    assert [record["kind"] for record in records].count("epoch") == 1
 
 
 def test_gradients_equal_those_of_one_process(runs: tuple[Path, Path]) -> None:
@@ -91,13 +96,6 @@ def test_gradients_equal_those_of_one_process(runs: tuple[Path, Path]) -> None:
             # Weights near 1 carry rounding of 6e-8 themselves.
             np.testing.assert_allclose(other, gradient, rtol=0, atol=1e-5 * scale + 2e-7, err_msg=name)
     assert compared > 15
-
-
-def test_only_the_first_process_writes(runs: tuple[Path, Path]) -> None:
-    names = {path.name for path in runs[1].iterdir()}
-    assert names == {path.name for path in runs[0].iterdir()}
-    steps = [json.loads(line) for line in (runs[1] / "log.jsonl").read_text().splitlines()]
-    assert len([record for record in steps if record["kind"] == "epoch"]) == 1
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -123,3 +121,24 @@ def test_two_processes_resume_to_the_same_bits(tmp_path: Path) -> None:
     shutil.rmtree(cut / "checkpoints/epoch_0002")
     train(cut, tiny_config(cut, Global__save_steps=2), 2, "--resume", "auto")
     assert same_files(whole / "checkpoints/epoch_0002", cut / "checkpoints/epoch_0002", tensors) == []
+
+
+@pytest.mark.slow
+def test_a_student_and_its_projections_learn_alike(start: Path, tmp_path: Path) -> None:
+    weights = write_teacher(tmp_path / "teacher.pdparams")
+    runs = tmp_path / "one", tmp_path / "two"
+    for processes, run in enumerate(runs, start=1):
+        config = plain_config(run, 12 // processes, Global__pretrained_model=str(start))
+        settings = {"features": {"stages": [3, 4]}, "weight": 0.5}
+        config["Distillation"] = distilled(run, weights, settings)["Distillation"]
+        train(run, config, processes)
+    one, two = (report_of(run) for run in runs)
+    # A divergence near nothing is a difference of larger numbers.
+    for name, limit in (("loss", 1e-5), ("loss_label", 1e-5), ("loss_distillation", 1e-4), ("loss_features", 1e-5)):
+        assert two["last"]["train"][name] == pytest.approx(one["last"]["train"][name], rel=limit), name
+    assert two["teacher"]["eval"]["images"] == one["teacher"]["eval"]["images"]
+    assert two["teacher"]["eval"]["loss"] == pytest.approx(one["teacher"]["eval"]["loss"], rel=1e-5)
+    expected, found = (read_weights(run / "checkpoints/epoch_0001/auxiliary.pdparams") for run in runs)
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)

@@ -14,7 +14,6 @@ from ppcls_ext import build_model
 from ppcls_ext.deploy.inspection import grad_cam, map_layer
 from ppcls_ext.deploy.verify import EagerBackend
 from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.preprocess.operators import Pipeline
 from ppcls_ext.runtime import Predictor
 from ppcls_ext.runtime.predictor import Prediction
 from ppcls_ext.utils.errors import UserError
@@ -75,24 +74,20 @@ def test_the_map_is_the_weighted_sum_of_the_channels_where_it_is_positive() -> N
     np.testing.assert_array_equal(predicted, grad_cam(model, layer, image, int(logits.argmax()))[0])
 
 
-SMALL = {"depth_multiplier": 0.1, "width_multiplier": 0.125, "class_num": 4}
-
-
 @pytest.mark.parametrize(
-    ("name", "arguments", "shape"),
+    ("name", "arguments"),
     [
-        ("EConvNeXt_mini", {**TINY, "class_num": 4}, (2, 3)),
-        ("ConvNeXtV1_tiny", SMALL, (2, 3)),
-        ("ConvNeXtV2_atto", {**SMALL, "width_multiplier": 0.25}, (2, 3)),
-        ("MobileNetV3_small_x0_35", {"class_num": 4}, (2, 3)),
+        ("EConvNeXt_mini", {**TINY, "class_num": 4}),
+        ("ConvNeXtV1_tiny", {"depth_multiplier": 0.1, "width_multiplier": 0.125, "class_num": 4}),
+        ("MobileNetV3_small_x0_35", {"class_num": 4}),
     ],
 )
-def test_every_family_shows_places_of_its_last_map(name: str, arguments: dict, shape: tuple[int, int]) -> None:
+def test_every_family_shows_places_of_its_last_map(name: str, arguments: dict) -> None:
     model = build_model(**{"name": name, **arguments})
     model.eval()
     image = paddle.rand([1, 3, 64, 96])
     heat, logits = grad_cam(model, map_layer(model, image), image, 2)
-    assert (heat.shape, logits.shape) == (shape, (4,))
+    assert (heat.shape, logits.shape) == ((2, 3), (4,))
     assert heat.min() >= 0
 
 
@@ -134,14 +129,3 @@ def test_a_tiny_picture_is_enlarged_and_its_predicted_class_explained(tmp_path: 
         explainer(predictor, "purple")
     with pytest.raises(UserError, match="--explain 3: Colours has 3 classes, numbered from 0"):
         explainer(predictor, "3")(Prediction(str(file)))
-
-
-def test_the_part_of_a_picture_that_is_seen() -> None:
-    def seen(height: int, width: int, *operators: dict) -> tuple[float, float, float, float]:
-        pipeline: Pipeline = build_pipeline(list(operators), "transforms")
-        return pipeline.seen_part(height, width)
-
-    short, crop = {"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 224}}
-    assert seen(512, 1024, short, crop) == (288, 32, 736, 480)
-    assert seen(100, 50, {"ResizeImage": {"size": 224}}) == (0, 0, 50, 100)
-    assert seen(300, 500, crop) == (138, 38, 362, 262)

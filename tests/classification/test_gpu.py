@@ -10,8 +10,6 @@ import numpy as np
 import paddle
 import pytest
 
-from classification.build import build_network
-from classification.config import load_config
 from classification.precision import Precision
 from classification.sections import AmpSettings
 from ppcls_ext.engine.ema import ExponentialMovingAverage
@@ -67,10 +65,3 @@ def test_the_average_of_low_precision_weights_comes_and_goes_without_a_trace() -
         assert not np.array_equal(model[0].weight.astype("float32").numpy(), trained["0.weight"])
     for name, value in model.state_dict().items():
         np.testing.assert_array_equal(value.astype("float32").numpy(), trained[name], err_msg=name)
-
-
-def test_batch_norms_are_synchronised_where_asked_for(tmp_path: Path) -> None:
-    config = load_config(write_config(tmp_path, tiny_config(tmp_path / "run", Arch__use_sync_bn=True)))
-    kinds = {type(layer) for layer in build_network(config, True).sublayers()}
-    assert paddle.nn.SyncBatchNorm in kinds
-    assert paddle.nn.BatchNorm2D not in kinds

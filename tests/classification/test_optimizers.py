@@ -119,7 +119,7 @@ def test_momentum_gathers_speed_and_nesterov_looks_ahead(model, nesterov):
         np.testing.assert_allclose(after[name], before[name] - RATE * move, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("settings_class", [SGD, Momentum, Adam, AdamW])
+@pytest.mark.parametrize("settings_class", [SGD, AdamW])
 def test_the_norm_is_clipped_over_decaying_and_spared_parameters_together(model, settings_class):
     """Paddle clips the norm of each parameter group by itself, so there must be one group only."""
     # With so large an epsilon Adam's step is the gradient divided by it, so that its size can be seen.
@@ -140,7 +140,7 @@ def test_clip_value_cuts_each_entry(model):
         np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", ["Momentum", "AdamW"])
 def test_frozen_parameters_stay(model, name):
     model.linear.weight.stop_gradient = True
     optimizer = OPTIMIZERS[name](weight_decay=0.5).build(list(model.named_parameters()))

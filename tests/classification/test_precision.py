@@ -12,7 +12,7 @@ from classification.optimizers import AdamW
 from classification.precision import Precision
 from classification.sections import AmpSettings
 
-MODES = [(level, dtype) for level in ("O1", "O2") for dtype in ("float16", "bfloat16")]
+MODES = [("O1", "float16"), ("O2", "bfloat16")]
 needs_gpu = pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="needs a GPU: mixed precision not run")
 
 
@@ -56,31 +56,6 @@ def test_the_cpu_says_one_line_and_computes_in_float32(caplog, level, dtype):
     assert {parameter.dtype for parameter in model.parameters()} == {paddle.float32}
     plain_model, _, plain_optimizer = make()
     assert losses == train(Precision(None, dtype, on_gpu=False), plain_model, plain_optimizer)
-
-
-@pytest.mark.parametrize("settings", [None, AmpSettings()])
-def test_on_the_cpu_there_is_no_state_and_restoring_one_of_a_gpu_is_harmless(settings):
-    precision = Precision(settings, "float16", on_gpu=False)
-    precision.restore({"scale": 1024.0, "incr_count": 3.0})
-    assert precision.scaler is None and precision.state() == {}
-
-
-def test_bfloat16_needs_no_loss_scaling():
-    assert Precision(AmpSettings(), "bfloat16", on_gpu=True).scaler is None
-
-
-@pytest.mark.gpu
-@needs_gpu
-@pytest.mark.parametrize(("level", "dtype"), MODES)
-def test_mixed_precision_trains_close_to_float32(level, dtype):
-    plain_model, _, plain_optimizer = make()
-    expected = train(Precision(None, dtype, on_gpu=True), plain_model, plain_optimizer, steps=20)
-    precision = Precision(AmpSettings(level=level, scale_loss=1024.0), dtype, on_gpu=True)
-    model, _, optimizer = make()
-    model, optimizer = precision.decorate(model, optimizer)
-    losses = train(precision, model, optimizer, steps=20)
-    assert losses[-1] < 0.9 * losses[0]
-    assert losses == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.gpu

@@ -1,12 +1,18 @@
-"""Data sets out of data sets: a smaller CIFAR-100, and the choice of samples."""
+"""Data sets out of data sets: CIFAR-100 of class folders and in small, and the choice of samples."""
 
 from __future__ import annotations
 
+import pickle
+import tarfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from classification import prepare
 from classification.data.datasets import Cifar100
-from classification.prepare import choose_evenly, write_subset
+from classification.prepare import CLASSES, choose_evenly, write_subset
 from ppcls_ext.utils.errors import UserError
 from tests.support.cifar import cifar_archive
 
@@ -26,7 +32,6 @@ def test_every_second_class_is_kept_with_new_labels(tmp_path):
 @pytest.mark.parametrize(
     ("every", "name", "message"),
     [
-        (0, "part.tar.gz", r"--every must be from 1 to 3, the number of classes, got 0"),
         (4, "part.tar.gz", r"--every must be from 1 to 3"),
         (2, "part.zip", r"part.zip: must end with .tar.gz"),
         (2, "all.tar.gz", r"is read by this command"),
@@ -39,6 +44,62 @@ def test_mistakes_are_told_and_leave_no_file(tmp_path, every, name, message):
     with pytest.raises(UserError, match=message):
         write_subset(str(source if every < 5 else tmp_path / "none.tar.gz"), every, tmp_path / name)
     assert [file.name for file in tmp_path.iterdir()] == ["all.tar.gz"] and source.read_bytes() == before
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """CIFAR-100 as class folders, with two and one picture a class of the colour of its number."""
+    monkeypatch.setattr(prepare, "IMAGES_A_CLASS", {"train": 2, "test": 1})
+    # As 50,000 images are more than what the reader takes by default: it has 122 names to read, and 200 images.
+    monkeypatch.setattr("ppcls_ext.weights.pickles.MOST_TUPLES", 150)
+    for label, name in enumerate(CLASSES):
+        picture = Image.new("RGB", (32, 32), (label, 2 * label, 7))
+        for place in (f"train/{name}/1.png", f"train/{name}/2.png", f"test/{name}/3.png"):
+            path = tmp_path / "all" / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path)
+    return tmp_path / "all"
+
+
+def test_class_folders_become_the_official_archive(folder: Path, tmp_path: Path) -> None:
+    # Another spelling, which stands elsewhere in the alphabet.
+    (folder / "train" / "maple_tree").rename(folder / "train" / "Maple tree")
+    output = tmp_path / "cifar-100-python.tar.gz"
+    names = write_subset(str(folder), None, output)
+    assert len(names) == 100 and [names[label] for label in (0, 1, 39, 47, 99)] == [
+        "apple", "aquarium_fish", "keyboard", "maple_tree", "worm"
+    ]  # fmt: skip
+    for mode, count in (("train", 2), ("test", 1)):
+        data = Cifar100(str(output), mode)
+        assert data.class_names == names and np.bincount(data.labels).tolist() == [count] * 100
+        assert np.array_equal(data.images[:, 5, 6], np.stack([data.labels, 2 * data.labels, 0 * data.labels + 7], 1))
+    with tarfile.open(output) as archive:
+        part, meta = (pickle.load(archive.extractfile(f"cifar-100-python/{name}"), encoding="bytes")
+                      for name in ("test", "meta"))  # fmt: skip
+    # As the official archive has them: apple is a fruit, an aquarium fish a fish, a baby people, ...
+    assert part[b"coarse_labels"][:10] == [4, 1, 14, 8, 0, 6, 7, 7, 18, 3]
+    assert np.bincount(part[b"coarse_labels"]).tolist() == [5] * 20
+    assert meta[b"coarse_label_names"][0] == b"aquatic_mammals"
+    assert write_subset(str(folder), 50, tmp_path / "part.tar.gz") == ["apple", "mouse"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "test" / "worm").rename(folder / "test" / "wurm"),
+         r"test: 'wurm' is no class of CIFAR-100 \(did you mean 'worm'\?\)$"),
+        (lambda folder: (folder / "train" / "bee" / "1.png").unlink(), "train: has 1 images of 'bee' in place of 2$"),
+        (lambda folder: Image.new("RGB", (32, 30)).save(folder / "train" / "bee" / "1.png"),
+         "1.png: has 32 x 30 pixels in place of 32 x 32$"),
+        (lambda folder: (folder / "test").rename(folder / "val"), r"test does not exist .*train/CLASS/\*.png"),
+    ],
+    ids=["class", "count", "size", "part"],
+)  # fmt: skip
+def test_class_folders_that_are_not_cifar100_are_told(folder: Path, tmp_path: Path, change, message: str) -> None:
+    change(folder)
+    with pytest.raises(UserError, match=message):
+        write_subset(str(folder), None, tmp_path / "out.tar.gz")
+    assert not (tmp_path / "out.tar.gz").exists()
 
 
 def test_choice_takes_one_of_each_class_in_turn():

@@ -12,10 +12,12 @@ import numpy as np
 import paddle
 import pytest
 
+from classification import train
 from classification.check import check_config_data
 from classification.config import load_config
-from classification.onnx_teacher import OnnxTeacher
-from classification.pretraining import pretrain_config
+from classification.distillation import TeacherFiles
+from classification.onnx_teacher import OnnxTeacher, external_data
+from classification.sections import OnnxTeacherSettings
 from classification.task import train_config
 from ppcls_ext import build_model
 from ppcls_ext.utils.errors import UserError
@@ -55,7 +57,7 @@ def masked(output: Path, frames: Path, **changes: Any) -> dict[str, Any]:
 
 
 def pretrain(folder: Path, config: dict[str, Any], resume: str | None = None, *changes: str) -> dict[str, Any]:
-    return pretrain_config(load_config(write_config(folder, config), changes), resume=resume)
+    return train(write_config(folder, config), changes, resume)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +152,9 @@ def test_mistakes_are_one_line_each(run, frames, tmp_path):
     config["DataLoader"]["Train"]["dataset"]["transform_ops"] = [{"RandCropImage": {"size": 48}}]
     with pytest.raises(UserError, match=r"make images of 48 x 48, but Global\.image_shape is \[3, 32, 32\]"):
         pretrain(tmp_path, config)
+    config = masked(run, frames, Pretraining={"name": "Masked", "decoder_channels": 16})
+    with pytest.raises(UserError, match=r"trained with Pretraining\.decoder_channels=8, now it is 16"):
+        pretrain(tmp_path, config, "auto")
     labelled = small_config(run, Arch=dict(TINY))
     with pytest.raises(UserError, match="is of pretraining .*, this is training with labels"):
         train_config(load_config(write_config(tmp_path, labelled)), resume="auto")
@@ -206,6 +211,17 @@ def test_any_onnx_file_teaches(onnx_teacher, frames, tmp_path):
         with pytest.raises(UserError) as error:
             run(**changes)
         assert message in str(error.value)
+
+
+def test_weights_beside_the_file_belong_to_the_teacher(onnx_teacher, tmp_path):
+    assert external_data(onnx_teacher) == []
+    shutil.copy(onnx_teacher.with_name("apart.onnx"), tmp_path)
+    settings = OnnxTeacherSettings(onnx=str(tmp_path / "apart.onnx"))
+    sums = set()
+    for weights in (b"some", b"others", b"some"):
+        (tmp_path / "weights.bin").write_bytes(weights)
+        sums.add(TeacherFiles(settings, tmp_path / "apart.onnx", None).sha256)
+    assert len(sums) == 2
 
 
 def test_a_cache_serves_every_weight_of_the_losses(onnx_teacher, frames, tmp_path):

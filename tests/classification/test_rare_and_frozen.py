@@ -54,10 +54,10 @@ def test_frozen_weights_and_statistics_stay_and_learn_afterwards(whole: Path) ->
     assert not np.array_equal(average["head.weight"], first["head.weight"])
 
 
-@pytest.mark.parametrize("last", ["epoch_0000_step_000002", "epoch_0001"])
 def test_a_run_with_all_of_it_resumes_to_the_same_bits_and_says_what_it_does(
-    whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, last: str
+    whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    last = "epoch_0000_step_000002"
     shutil.copytree(whole / "checkpoints" / last, tmp_path / "run" / "checkpoints" / last)
     with caplog.at_level(logging.INFO):
         train_config(run_of(tmp_path, DataLoader__Train__loader={"num_workers": 1}), resume="auto")
@@ -69,7 +69,7 @@ def test_a_run_with_all_of_it_resumes_to_the_same_bits_and_says_what_it_does(
     rates = "stem 0.164, stage 1 0.205, stage 2 0.256, stage 3 0.32, stage 4 0.4, what follows 1"
     assert f"learning rates, times: {rates}" in caplog.text
     lines = ("epoch 1: stem and stage 1 (1,040 parameters) frozen to the end of epoch 1", "epoch 2: stem and stage 1 (")
-    assert [line in caplog.text for line in lines] == [last != "epoch_0001", True]
+    assert all(line in caplog.text for line in lines)
 
 
 def test_another_sampling_inside_an_epoch_is_refused(whole: Path, tmp_path: Path) -> None:
@@ -83,12 +83,10 @@ def test_another_sampling_inside_an_epoch_is_refused(whole: Path, tmp_path: Path
     [
         ("class_weights", "balancd", "must be balanced, .* .did you mean 'balanced'"),
         ("class_weights", [1, -1], "must be .*0 or more.* got .1, -1."),
-        ("class_weights", {"3:2": None}, "must be .*{cat: 2}, got {'3:2': None}"),
         ("class_weights", {"11": 2}, "there is no class '11'.*; the classes: 0, 1, 2"),
         ("freeze_stages", None, "needs freeze_stages"),
         ("freeze_stages", 5, "must be 0 .the stem alone. to 4"),
         ("to_static", True, "needs to_static: False"),
-        ("layer_decay", 1.5, "must be at most 1, got 1.5"),
         ("class_sampling", "root", "must be one of square_root, full"),
     ],
 )

@@ -10,19 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import precision_recall_fscore_support
 
-from classification import report
 from classification.config import load_config
 from classification.data.datasets import ImageDataset
 from classification.evaluation import evaluate_config
-from classification.report import Answers, calibration, write_report
+from classification.report import Answers, write_report
 from ppcls_ext import build_model
 from ppcls_ext.engine.environment import prepare_environment
-from ppcls_ext.utils.plots import draw_confusion
 from ppcls_ext.weights import write_weights
 from tests.support.pictures import folder_config, smooth_picture, write_class_folders
-from tests.support.runs import TINY, launch_tool, refusal
+from tests.support.runs import TINY, launch_tool
 from tests.support.seeded import seed_weights
 
 NAMES = ["cod", "ray", "crab, edible", "never seen"]
@@ -80,11 +77,6 @@ def test_figures_are_those_computed_by_hand(tmp_path: Path) -> None:
     assert {(row["true_class"], row["predicted"], row["images"]) for row in result["confused"]} == {
         ("cod", "ray", 1), ("ray", "cod", 1), ("crab, edible", "ray", 1)
     }  # fmt: skip
-    truth, predicted = zip(*[(label, best) for label, best, _ in IMAGES], strict=True)
-    theirs = precision_recall_fscore_support(truth, predicted, labels=range(4), zero_division=np.nan)
-    ours = [[np.nan if row[key] is None else row[key] for row in result["classes"]]
-            for key in ("precision", "recall", "f1", "images")]  # fmt: skip
-    np.testing.assert_allclose(ours, theirs)
 
 
 def test_all_predictions_and_the_most_confident_mistakes_are_shown(tmp_path: Path) -> None:
@@ -119,29 +111,6 @@ def test_an_image_without_an_answer_counts_as_wrong(tmp_path: Path, caplog: pyte
     assert "the model answered NaN to 1 of 6 images" in caplog.text
     assert "1 without images, in no mean: never seen" in caplog.text
     assert (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()[1] == "dive 1/0.png,cod,0,,,,,,,"
-
-
-def test_a_confidence_on_an_edge_belongs_to_the_lower_bin() -> None:
-    table, error = calibration(np.array([1 / 15, 1.0, 1.0]), np.array([0, 1, 0]))
-    assert table["images"].tolist() == [1] + 13 * [0] + [2]
-    assert error == pytest.approx((1 / 15 + 2 * 0.5) / 3)
-    assert np.isnan(calibration(np.zeros(0), np.zeros(0))[1])
-
-
-def test_processes_add_up_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, one, two = (answers_of(batches) for batches in ([[0, 1, 2, 3, 4, 5]], [[0, 2], [4]], [[1, 3], [5]]))
-    monkeypatch.setattr(report, "sum_over_ranks", lambda values, world_size: values + two._table)
-    one.share(2)
-    assert one.table(Pictures()).equals(whole.table(Pictures()))
-
-
-@pytest.mark.parametrize("side", [3, 120])
-def test_a_confusion_matrix_of_any_size_is_a_picture_of_moderate_size(tmp_path: Path, side: int) -> None:
-    counts = np.eye(side, dtype=np.int64) * 9
-    counts[0, 1] = 5
-    draw_confusion(counts, [f"class {number}" for number in range(side)], tmp_path / "c.png", "", background=False)
-    with Image.open(tmp_path / "c.png") as picture:
-        assert 500 < picture.width < 2500 and 500 < picture.height < 2000
 
 
 @pytest.fixture
@@ -183,7 +152,3 @@ def test_two_processes_report_what_one_does(project: Path) -> None:
         key: alone[key] for key in ("top1", "images", "classes", "confused")
     }  # fmt: skip
     assert (project / "both/predictions.csv").read_text() == (project / "alone/predictions.csv").read_text()
-
-
-def test_a_negative_number_of_pictures_is_refused(project: Path) -> None:
-    assert "--panels must not be negative, got -1" in refusal(project, "eval.py", "-c", "config.yaml", "--panels", "-1")

@@ -18,7 +18,7 @@ import pytest
 from classification.study import Run, load_study, open_study, refuse_changed_runs, refuse_other_study, train_runs
 from ppcls_ext.utils.errors import Interrupted, UserError
 from ppcls_ext.utils.files import lock_folder
-from tests.support.studies import all_runs, epoch_record, pretend_training, small_study
+from tests.support.studies import all_runs, pretend_training, small_study
 
 # Notes that it was started, obeys a plan (file beside it), leaves a report, or waits for a signal and notes that.
 SCRIPT = """
@@ -161,33 +161,6 @@ def test_what_outlived_a_killed_study_is_waited_for_not_trained_twice(
     assert failures == []
 
 
-def test_a_folder_that_cannot_be_made_fails_its_own_row(tmp_path: Path) -> None:
-    runs = runs_in(tmp_path)[:2]
-    runs[0].folder.parent.parent.mkdir()
-    runs[0].folder.parent.touch()
-    ((run, reason),) = train_runs(runs, script(tmp_path))
-    assert run is runs[0] and str(runs[0].folder.parent) in reason
-    assert [row for row, *_ in started(tmp_path)] == ["wide"]
-
-
-def test_epochs_are_told_as_they_are_finished(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run = runs_in(tmp_path)[0]
-    pretend_training(run, [0.25])
-    path = script(tmp_path, plain="together")
-
-    def train_second_epoch() -> None:
-        # The resumed trainer writes its log anew, without the half line of the one that was killed.
-        lines = [json.dumps({"kind": "epoch", **epoch_record(number, 0.25 * number)}) for number in (1, 2)]
-        (run.folder / "log.jsonl").write_text("\n".join(lines) + "\n")
-        (tmp_path / "together_other").touch()
-
-    with meanwhile(lambda: bool(list(tmp_path.glob("together_*"))), train_second_epoch), caplog.at_level(logging.INFO):
-        train_runs([run], path)
-    told = [record.getMessage() for record in caplog.records if "epoch" in record.getMessage()]
-    finished = "plain, seed 0: epoch 2/2  loss 1.500  top-1 50.00 %  (30 s)"
-    assert told == ["plain, seed 0: continued after epoch 1", finished]
-
-
 def test_a_changed_row_is_refused_in_one_line_whether_finished_or_not(tmp_path: Path) -> None:
     runs = runs_in(tmp_path)
     pretend_training(runs[0], [0.2, 0.3])
@@ -224,9 +197,9 @@ def test_a_folder_belongs_to_one_study_and_to_one_process(tmp_path: Path) -> Non
         raise AssertionError("two studies in one folder")
 
 
-@pytest.mark.parametrize("report", ["", "[]", "{}", '{"epochs": 1, "history": []}', '{"epochs": 2}'])
-def test_a_report_that_tells_of_no_end_counts_for_nothing(tmp_path: Path, report: str) -> None:
+def test_a_report_that_tells_of_no_end_counts_for_nothing(tmp_path: Path) -> None:
     run = runs_in(tmp_path)[0]
     pretend_training(run, [0.2])
-    (run.folder / "report.json").write_text(report)
-    assert run.report is None
+    for report in ("", "[]", '{"epochs": 1, "history": []}', '{"epochs": 2}'):
+        (run.folder / "report.json").write_text(report)
+        assert run.report is None

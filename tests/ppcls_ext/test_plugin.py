@@ -39,14 +39,12 @@ def test_every_model_is_an_architecture_of_paddleclas(architectures):
         assert composed.stages_pattern == ["stages[0]", "stages[1]", "stages[2]", "stages[3]"]
 
 
-@pytest.mark.parametrize("place", ["arch", "backbone"])
-def test_a_foreign_name_is_not_overwritten(architectures, monkeypatch, place):
-    namespace = architectures if place == "arch" else architectures.backbone
+def test_a_foreign_name_is_not_overwritten(architectures, monkeypatch):
     foreign = object()
-    monkeypatch.setattr(namespace, NAME, foreign)
-    with pytest.raises(UserError, match=rf"{namespace.__name__} already has a '{NAME}' that is not ours"):
+    monkeypatch.setattr(architectures.backbone, NAME, foreign)
+    with pytest.raises(UserError, match=rf"already has a '{NAME}' that is not ours"):
         ppcls_ext.register()
-    assert getattr(namespace, NAME) is foreign
+    assert getattr(architectures.backbone, NAME) is foreign
 
 
 def test_without_paddleclas_it_is_said(monkeypatch):
@@ -70,17 +68,12 @@ def test_paddleclas_builds_the_same_network(architectures, name):
     np.testing.assert_array_equal(registered(images()).numpy(), plain(images()).numpy())
 
 
-@pytest.mark.parametrize(
-    ("name", "layer", "shape"),
-    [
-        (NAME, "stages[2].blocks[4]", [2, 288, 4, 4]),
-        (NAME, "flatten", [2, 768]),
+def test_stop_after(architectures):
+    for name, layer, shape in (
+        (NAME, "stages[2].blocks[4]", [2, 288, 4, 4]), (NAME, "flatten", [2, 768]),
         ("ConvNeXtV2_atto", "stem", [2, 40, 16, 16]),
-        ("ConvNeXtV2_atto", "head", [2, 5]),
-    ],
-)
-def test_stop_after(architectures, name, layer, shape):
-    assert getattr(architectures, name)(class_num=5, stop_after=layer)(images()).shape == shape
+    ):  # fmt: skip
+        assert getattr(architectures, name)(class_num=5, stop_after=layer)(images()).shape == shape
 
 
 def test_return_stages(architectures):
@@ -111,12 +104,8 @@ def test_rec_model(architectures):
         Head={"name": "ArcMargin", "embedding_size": 64, "class_num": 5, "margin": 0.15, "scale": 30},
     )
     output = model(images(), paddle.zeros([2, 1], "int64"))
-    assert {key: value.shape for key, value in output.items()} == {
-        "backbone": [2, 768],
-        "neck": [2, 64],
-        "features": [2, 64],
-        "logits": [2, 5],
-    }
+    expected = {"backbone": [2, 768], "neck": [2, 64], "features": [2, 64], "logits": [2, 5]}
+    assert {key: value.shape for key, value in output.items()} == expected
 
 
 @pytest.mark.parametrize(

@@ -66,33 +66,10 @@ def test_a_checkout_goes_before_the_wheel(tmp_path, monkeypatch):
     assert plugin.find_toolkit() == "ppcls.arch"
 
 
-def test_a_network_too_large_to_be_run_is_not_built(monkeypatch):
-    monkeypatch.setattr(flops, "MOST_PARAMETERS", 7_000_000)
-    with pytest.raises(UserError, match="EConvNeXt_mini: 0.0 billion parameters are too many to be run"):
-        flops.count_model("EConvNeXt_mini", {}, 32)
-
-
-def test_images_that_leave_no_position_are_not_counted():
-    with pytest.raises(UserError, match="ConvNeXtV2_atto: images of 16 px leave its last stage no position"):
-        flops.count_model("ConvNeXtV2_atto", {}, 16)
-
-
-@pytest.mark.parametrize(
-    ("name", "near"),
-    [
-        ("EConvNeXt_mni", "EConvNeXt_mini"),
-        ("ResNet5O", "ResNet50"),
-    ],
-)
-def test_an_unknown_name_gives_the_nearest(name, near):
-    for function in (build_model, architecture_parameters):
+def test_an_unknown_name_gives_the_nearest():
+    for name, near in (("EConvNeXt_mni", "EConvNeXt_mini"), ("ResNet5O", "ResNet50")):
         with pytest.raises(ValueError, match=rf"unknown model '{name}'; did you mean .*\b{near}\b"):
-            function(name)
-
-
-def test_a_name_like_no_other_lists_ours():
-    with pytest.raises(ValueError, match="ours are ConvNeXtV1_base, .*, EConvNeXt_small, EConvNeXt_tiny"):
-        build_model("qqqq")
+            build_model(name)
 
 
 def test_without_paddleclas_only_ours_are_known(monkeypatch):
@@ -109,10 +86,8 @@ def test_without_paddleclas_only_ours_are_known(monkeypatch):
     [
         ("EConvNeXt_mini", {"drop_path": 0.1}, "unknown argument 'drop_path' .did you mean 'drop_path_rate'"),
         ("EConvNeXt_mini", {"class_num": "ten"}, "class_num: must be a whole number"),
-        ("ConvNeXtV1_tiny", {"layer_scale_init_value": -1.0}, "layer_scale_init_value: must not be negative"),
-        # These swallow what they do not know.
+        # It swallows what it does not know.
         ("ResNet50", {"clas_num": 10}, "unknown argument 'clas_num' .did you mean 'class_num'"),
-        ("ViT_base_patch16_224", {"drop_rat": 0.1}, "unknown argument 'drop_rat' .did you mean 'drop_rate'"),
         # Filled in by the function itself.
         ("ConvNeXt_tiny", {"depths": [1, 1, 1, 1]}, "ConvNeXt_tiny: .*'depths'.* the architecture fixes it itself"),
     ],
@@ -122,25 +97,18 @@ def test_wrong_arguments_are_refused_before_building(name, arguments, message):
         build_model(name, **arguments)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "size"),
-    [
-        ("ConvNeXt_tiny", {"drop_path_rate": "1e-1", "layer_scale_init_value": "1e-6"}, 64),
-        ("ViT_base_patch16_224", {}, 224),
-        ("MobileNetV4_conv_medium", {}, 64),
-    ],
-)
-def test_architectures_of_paddleclas_are_built_by_name(name, arguments, size):
+def test_architectures_of_paddleclas_are_built_by_name():
     import paddle
 
-    model = build_model(name, class_num=10, **arguments)
+    model = build_model("ConvNeXt_tiny", class_num=10, drop_path_rate="1e-1", layer_scale_init_value="1e-6")
     model.eval()
     with paddle.no_grad():
-        assert model(paddle.zeros([1, 3, size, size])).shape == [1, 10]
+        assert model(paddle.zeros([1, 3, 64, 64])).shape == [1, 10]
 
 
-def test_a_network_that_names_its_parameters_itself_is_built_again_beside_the_first():
-    one, other = (build_model("MobileNetV2_x0_25", class_num=2) for _ in range(2))
-    names = [parameter.name for parameter in one.parameters()]
-    assert [parameter.name for parameter in other.parameters()] == names
-    assert "conv1_1_weights" in names, "this network names none, so it shows nothing"
+def test_what_cannot_be_counted(monkeypatch):
+    with pytest.raises(UserError, match="ConvNeXtV2_atto: images of 16 px leave its last stage no position"):
+        flops.count_model("ConvNeXtV2_atto", {}, 16)
+    monkeypatch.setattr(flops, "MOST_PARAMETERS", 7_000_000)
+    with pytest.raises(UserError, match="EConvNeXt_mini: 0.0 billion parameters are too many to be run"):
+        flops.count_model("EConvNeXt_mini", {}, 32)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from ppcls_ext.utils.files import write_json
 from ppcls_ext.weights import read_weights
@@ -21,7 +20,7 @@ from tests.support.deployment import small_classifier
 from tests.support.detection_configs import write_config as write_detector
 from tests.support.detectors import tiny_config
 from tests.support.foreign_convnext import ForeignConvNeXt
-from tests.support.runs import ROOT, output_of, refusal, small_config, start_tool, write_config, write_run
+from tests.support.runs import ROOT, output_of, refusal, small_config, start_tool, write_config
 from tests.support.serving import export_colours, picture
 from tests.support.torch_files import Call, write_archive
 
@@ -78,34 +77,6 @@ def test_a_benchmark_that_could_measure_nothing_is_an_error(tmp_path: Path) -> N
     line = refusal(tmp_path, "benchmark.py", "models", "--model", "export", "--quick", "--output", "bench.md")
     assert line.startswith("error: models: nothing could be measured")
     assert "inference.pdiparams" in (tmp_path / "bench.md").read_text(encoding="utf-8")
-
-
-# --- compare_runs.py
-
-
-def test_runs_are_compared_by_every_evaluated_epoch(tmp_path: Path) -> None:
-    one = write_run(tmp_path / "one", [(0.1, 0.2), (0.25, 0.5), (0.3, 0.6)])
-    first, second, third = (one / "log.jsonl").read_text(encoding="utf-8").splitlines()[1:]
-    # The minutes count the epochs that were not evaluated.
-    log = [first, second.replace('"eval"', '"other"'), third]
-    (one / "log.jsonl").write_text("\n".join(log), encoding="utf-8")
-    other = write_run(tmp_path / "other", [(0.3, 0.6)], cut='{"kind": "epo')
-    printed = output_of("compare_runs.py", one, other, "--output", tmp_path / "runs.png")
-    assert "| 1 | 0.100 | 0.200 | 3.000 | 1.0 | 2.0 |" in printed and "| 1 | 0.300 | 0.600 |" in printed
-    assert "| 3 | 0.300 | 0.600 | 1.000 | 3.0 | 2.0 |" in printed and "| 2 |" not in printed
-    assert Image.open(tmp_path / "runs.png").width > 600
-
-
-def test_classifiers_are_compared_by_top1_but_not_with_detectors(tmp_path: Path) -> None:
-    detector = write_run(tmp_path / "detector", [(0.1, 0.2)])
-    classifier = write_run(tmp_path / "classifier", [(0.4, 0.9)])
-    log = classifier / "log.jsonl"
-    log.write_text(log.read_text().replace('"AP"', '"top1"').replace('"AP50"', '"top5"'), encoding="utf-8")
-    printed = output_of("compare_runs.py", classifier, "--output", tmp_path / "runs.png")
-    assert "| epoch | top1 | top5 | loss |" in printed and "| 1 | 0.400 | 0.900 |" in printed
-    assert "compare runs of one kind" in refusal(tmp_path, "compare_runs.py", classifier, detector)
-    none = write_run(tmp_path / "none", [])
-    assert "no epoch was evaluated yet" in refusal(tmp_path, "compare_runs.py", none)
 
 
 # --- convert_weights.py

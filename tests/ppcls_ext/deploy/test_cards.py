@@ -13,15 +13,11 @@ import yaml
 from ppcls_ext.arch.registry import list_models
 from ppcls_ext.deploy.cards import (
     Counts,
-    Source,
     card_text,
-    count_classifier,
     evaluation_data,
     gather_facts,
     models_page,
     paper_of,
-    shown_path,
-    write_card,
 )
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of, write_json
@@ -107,17 +103,6 @@ def test_machine_paths_stay_out(tmp_path: Path) -> None:
     assert "from ResNet50 (weight: 0.7, cache: cache). The teacher, measured by the same run: 87.50 % top-1." in card
 
 
-def test_paths_are_shown_without_their_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for path, shown in (
-        ("/data/x/photos", "photos"), ("./dataset/photos/", "dataset/photos"), ("../up/photos", "photos"),
-        ("~/photos", "photos"), ("C:\\data\\photos", "photos"), ("output/run", "output/run"),
-        ("table=/data/x/table.npy", "table=table.npy"), ("1.0/255.0", "1.0/255.0"),
-        (tmp_path / "output" / "run", "output/run"),
-    ):  # fmt: skip
-        assert shown_path(path) == shown
-
-
 def test_int8_and_latency_of_the_export(run: Path, tmp_path: Path) -> None:
     export = write_export(tmp_path / "export")
     benchmark = write_benchmark(tmp_path / "bench.json", str(export), "EConvNeXt_mini", size=32)
@@ -131,14 +116,10 @@ def test_int8_and_latency_of_the_export(run: Path, tmp_path: Path) -> None:
     assert "| openvino | bf16 | 32 | 2 | 1 | 4.4 | 5.5 | 228.5 |" in latency
     assert 'load("export", precision="int8")' in card and "b" * 64 in card
     assert "Latency" not in section(card, "Limitations") and "Exported" not in section(card, "Limitations")
-
-
-def test_latency_by_name_is_told_to_be_of_random_weights(run: Path, tmp_path: Path) -> None:
-    benchmark = write_benchmark(tmp_path / "bench.json", "EConvNeXt_mini@224", "ResNet50")
-    card = card_of(run, benchmark=benchmark)
+    by_name = write_benchmark(tmp_path / "name.json", "EConvNeXt_mini@224", "ResNet50")
+    card = card_of(run, benchmark=by_name)
     assert "with random weights and 1000 classes" in section(card, "Latency")
     assert "Latency was measured with random weights" in section(card, "Limitations")
-    assert section(card, "Latency").count("| openvino |") == 1
 
 
 def test_a_network_of_another_form_is_told_from_the_published_one(tmp_path: Path) -> None:
@@ -176,32 +157,6 @@ def test_a_pruning_is_reported_with_its_fine_tuning_or_has_figures_of_its_own(ru
     assert "of a fine-tuning, which was not run yet" in card
 
 
-def test_a_detectors_run(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run")
-    config = {
-        "architecture": "PPYOLOE", "PPYOLOE": {"backbone": "EConvNeXt"}, "EConvNeXt": {"arch": "mini"}, "epoch": 1,
-        "use_ema": True, "ema_decay": 0.9, "LearningRate": {"base_lr": 0.001, "schedulers": [{"name": "CosineDecay"}]},
-        "OptimizerBuilder": {"optimizer": {"type": "AdamW"}},
-        "EvalDataset": {"dataset_dir": str(tmp_path / "frames"), "anno_path": "val.json"},
-        "TestReader": {"sample_transforms": [{"Decode": {}}, {"Resize": {"target_size": [64, 96]}}]},
-    }  # fmt: skip
-    figures = {"AP": 0.5, "AP50": 0.75, "AP_small": None, "per_class": {"cube": 0.25, "a|b": None}}
-    report = {
-        "architecture": "PPYOLOE", "epochs": 1, "best": {"AP": 0.5, "epoch": 1}, "seed": 0,
-        "history": [{"epoch": 1, "eval": figures}],
-    }  # fmt: skip
-    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    write_json(run / "report.json", report)
-    card = card_of(run)
-    assert head_of(card)["pipeline_tag"] == "object-detection"
-    assert [metric["value"] for metric in head_of(card)["model-index"][0]["results"][0]["metrics"]] == [50.0, 75.0]
-    assert "PPYOLOE with EConvNeXt mini is an object detector of 3 classes" in card and "arXiv 2203.16250" in card
-    assert "| AP, small objects | not measured |" in card and "| cube | 25.00 % |" in card
-    assert r"| a\|b | not measured |" in card and "64 x 96 px" in card
-    assert "on frames (val.json)" in card and "-o weights=run/checkpoints/best" in card
-    assert "found.boxes" in card and "Published accuracy: none is known" in card
-
-
 def test_a_model_by_name_and_an_export_alone_say_what_is_not_known(tmp_path: Path) -> None:
     card = card_of(model="EConvNeXt_tiny")
     assert not {"metrics", "model-index", "datasets"} & set(head_of(card))
@@ -217,12 +172,9 @@ def test_a_model_by_name_and_an_export_alone_say_what_is_not_known(tmp_path: Pat
     ("name", "content", "message"),
     [
         ("report.json", '{"model": "ECon', "report.json: damaged"),
-        ("report.json", "[1, 2]", "report.json: damaged, must hold a mapping, not list"),
         ("report.json", '{"history": [{"eval": 5}]}', r"report.json: damaged, history\[0\].eval must be a mapping"),
-        ("report.json", '{"epochs": "many"}', "report.json: damaged, epochs must be .*, got 'many'"),
         ("config.yaml", "Arch: [", "config.yaml: damaged"),
         ("report.json", '{"model": "ResNet50"}', "its files are of different models: EConvNeXt_mini, ResNet50"),
-        ("checkpoints/best/state.json", "{", "state.json: damaged"),
     ],
 )
 def test_damaged_runs_are_refused_in_one_line(run: Path, name: str, content: str, message: str) -> None:
@@ -242,33 +194,22 @@ def test_parts_that_do_not_belong_together_are_refused(run: Path, tmp_path: Path
     other = write_export(tmp_path / "other", model="EConvNeXt_tiny")
     renamed = write_export(tmp_path / "renamed", names=["cube", "ball", "tyre"])
     benchmark = write_benchmark(tmp_path / "bench.json", "ResNet50", architecture="ResNet50")
-    (tmp_path / "empty.json").write_text("{}")
+
     for options, message in (
         ({"model": "ResNet50"}, "run: holds EConvNeXt_mini, not ResNet50"),
         ({"export": other}, "other: is an export of EConvNeXt_tiny, not of EConvNeXt_mini"),
         ({"export": renamed}, "renamed: its classes are not those of"),
         ({"benchmark": benchmark}, "bench.json: has no measurement of EConvNeXt_mini; it holds ResNet50"),
-        ({"benchmark": tmp_path / "empty.json"}, "empty.json: no benchmark of models"),
-        ({"benchmark": tmp_path / "none.json"}, "none.json: cannot be read"),
     ):
         with pytest.raises(UserError, match=message):
             card_of(run, **options)
-    for source, message in (
-        (tmp_path / "none", "none: no such folder"), (tmp_path, "neither the folder of a run"),
-        (Source("EConvNeXt_mni"), "unknown model 'EConvNeXt_mni'"), (None, "nothing is named"),
-    ):  # fmt: skip
-        with pytest.raises(UserError, match=message):
-            card_of(source)
+    with pytest.raises(UserError, match="neither the folder of a run"):
+        card_of(tmp_path)
 
 
 def test_every_model_of_ours_has_a_paper() -> None:
     assert [name for name in list_models() if paper_of(name) is None] == [] and paper_of("Unheard_of") is None
     assert paper_of("ConvNeXtV2_atto").arxiv == "2301.00808" != paper_of("ConvNeXtV1_tiny").arxiv
-
-
-def test_a_card_is_written_whole(run: Path, tmp_path: Path) -> None:
-    text = write_card(gather_facts(run, counts=COUNTS), tmp_path / "deep" / "CARD.md")
-    assert (tmp_path / "deep" / "CARD.md").read_text(encoding="utf-8") == text
 
 
 def test_the_table_of_models_is_up_to_date() -> None:
@@ -279,9 +220,3 @@ def test_the_table_of_models_is_up_to_date() -> None:
         "python tools/model_card.py --all --output docs/models/README.md"
     )
     assert all(f"| {model} |" in page for model in list_models())
-
-
-def test_counting_gives_the_golden_counts() -> None:
-    counts = count_classifier("EConvNeXt_mini", {})
-    assert (counts.parameters, len(counts.stages)) == (7_658_992, 6)
-    assert f"{counts.multiply_adds / 1e9:.3f}" == "0.931"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
-import json
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from PIL import Image
 
 from ppcls_ext import build_model
 from ppcls_ext.arch.convnext import ChannelNorm
-from ppcls_ext.arch.econvnext import Block, EffectiveSE
-from ppcls_ext.arch.layers import DropPath, GlobalAveragePool
+from ppcls_ext.arch.econvnext import Block
+from ppcls_ext.arch.layers import DropPath
 from ppcls_ext.deploy import profile as result
 from ppcls_ext.deploy.profile import (
     ATTENTION,
@@ -32,7 +29,6 @@ from ppcls_ext.deploy.profile import (
     kind_of,
     markdown_page,
     profile_networks,
-    write_report,
 )
 from ppcls_ext.utils.errors import UserError
 from tests.support.seeded import seed_weights
@@ -42,7 +38,7 @@ from tests.support.seeded import seed_weights
     ("layer", "shape", "kind", "flops"),
     [
         # 6 x 5 positions of 8 channels, each of 3 x 3 x 4 products and a bias.
-        (nn.Conv2D(4, 8, 3, padding=1), (1, 4, 6, 5), result.CONVOLUTION, 6 * 5 * 8 * (9 * 4 + 1)),
+
         (nn.Conv2D(4, 8, 3, padding=1, groups=2), (1, 4, 6, 5), result.CONVOLUTION, 6 * 5 * 8 * (9 * 2 + 1)),
         (nn.Conv2D(4, 4, 7, padding=3, groups=4), (1, 4, 6, 5), DEPTHWISE, 6 * 5 * 4 * (49 + 1)),
         (nn.Conv2D(4, 8, 1), (1, 4, 6, 5), POINTWISE, 6 * 5 * 8 * (4 + 1)),
@@ -50,9 +46,7 @@ from tests.support.seeded import seed_weights
         (nn.Linear(4, 3), (1, 6, 5, 4), POINTWISE, 6 * 5 * 3 * 4),
         (nn.BatchNorm2D(4), (1, 4, 6, 5), result.NORM, 2 * 4 * 6 * 5),
         (ChannelNorm(4), (1, 4, 6, 5), result.NORM, 0),
-        (nn.GELU(), (1, 4, 6, 5), result.ACTIVATION, 0),
         (nn.AvgPool2D(2), (1, 4, 6, 4), result.POOLING, 4 * 3 * 2),
-        (GlobalAveragePool(), (1, 4, 6, 5), result.POOLING, 0),
         (DropPath(0.1), (1, 4, 6, 5), result.OTHER, 0),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Layer) else None,
@@ -66,9 +60,6 @@ def test_kind_and_flops(layer, shape, kind, flops):
 
 def test_attention_and_what_a_block_does_itself():
     assert kind_of(Block(4), inside_attention=False) == BETWEEN
-    assert kind_of(EffectiveSE(4), inside_attention=True) == ATTENTION
-    names = ("SELayer", "WindowAttention", "ESEAttn", "PSA", "SENet", "Base")
-    assert [bool(result.ATTENTION_NAME.search(name)) for name in names] == [True] * 4 + [False] * 2
     (profile,) = profile_networks([subject_of(tiny("EConvNeXt_mini"))], repeats=1)
     inside = [row for row in profile.layers if ".attention" in row.name]
     assert {row.kind for row in inside} == {ATTENTION}
@@ -114,9 +105,9 @@ def test_figures_of_a_small_network():
     assert all(row.milliseconds > 0 for row in profile.layers if row.calls) and profile.forward_milliseconds > 0
 
 
-@pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV2_atto", "MobileNetV4_conv_small", "ResNet18"])
+@pytest.mark.parametrize("name", ["EConvNeXt_mini", "ResNet18"])
 def test_totals_are_those_of_paddle(name):
-    network = tiny(name) if name.endswith(("mini", "atto")) else build_model(name, class_num=10)
+    network = tiny(name) if name == "EConvNeXt_mini" else build_model(name, class_num=10)
     (profile,) = profile_networks([subject_of(network, 64)], repeats=1)
     with contextlib.redirect_stdout(io.StringIO()):
         assert profile.total.flops == int(paddle.flops(network, [1, 3, 64, 64]))
@@ -162,20 +153,14 @@ def test_a_network_and_its_outputs_are_left_as_they_were():
 
 
 class Refusing(nn.Layer):
-    """Raises, inside a layer if it has one."""
-
-    def __init__(self, inner: nn.Layer | None = None) -> None:
-        super().__init__()
-        self.inner = inner
+    """Takes no image."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        if self.inner is None:
-            raise ValueError("traceback of several lines\n\nonly squares of 16\n")
-        return self.inner(x)
+        raise ValueError("traceback of several lines\n\nonly squares of 16\n")
 
 
 def test_images_that_a_network_cannot_take_are_one_line_and_leave_nothing():
-    network = Refusing(Refusing())
+    network = nn.Sequential(Refusing())
     network.train()
     with pytest.raises(UserError, match=r"^refusing does not take images of 3 x 8 x 8: only squares of 16$"):
         profile_networks([subject_of(network, 8, "refusing")], repeats=1)
@@ -207,29 +192,8 @@ def test_page_of_one_network():
     assert stages[1] == ["stage 1", "8.00", "80 %", "9.0", "90 %", "2.2", "0.003", "0.50"]
     assert stages[-1][:3] == ["sum", "10.00", "100 %"]
     assert [row[0] for row in rows_of(page, "Slowest layers of net")] == ["stages.0.a", "stages.0.b"]
-    assert "Slowest" not in markdown_page([made_profile("net")], slowest=0)
-
-
-def test_several_networks_as_page_table_json_and_chart(tmp_path):
-    profiles = [made_profile("one"), made_profile("two", 3.0)]
-    page = markdown_page(profiles, slowest=0)
-    assert ["stage 1", "8.0 (80 %)", "24.0 (80 %)"] in rows_of(page, "## Time by stage")
-    assert [row[0] for row in rows_of(page, "## Time by kind")] == [DEPTHWISE, POINTWISE, ATTENTION, BETWEEN]
-    written = write_report(profiles, page, tmp_path / "new" / "profile.md")
-    assert [path.name for path in written] == ["profile.md", "profile.csv", "profile.json", "profile.png"]
-    assert sorted(written) == sorted((tmp_path / "new").iterdir()) and written[0].read_text() == page
-    rows = list(csv.DictReader(io.StringIO(written[1].read_text())))
-    assert (len(rows), rows[0]["output_shape"]) == (8, "2x8x4x4")
-    assert (rows[5]["model"], rows[5]["name"], rows[5]["flops"]) == ("two", "stages.0.a", "9000000")
-    value = json.loads(written[2].read_text())
-    network = value["networks"][0]
-    assert (value["mode"], network["by_stage"]["stage 1"]["milliseconds"]) == ("eager", 8.0)
-    assert network["total"]["flops"] == sum(layer["flops"] for layer in network["layers"])
-    picture = Image.open(written[3])
-    assert picture.width > 1000
-    colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
-    # The colours of the depthwise convolution and of stage 1.
-    assert {(0xD6, 0x27, 0x28), (0xC6, 0xDB, 0xEF)} <= colours
+    page = markdown_page([made_profile("one"), made_profile("two", 3.0)], slowest=0)
+    assert ["stage 1", "8.0 (80 %)", "24.0 (80 %)"] in rows_of(page, "## Time by stage") and "Slowest" not in page
 
 
 STAGES_BY_NAME = {
@@ -237,36 +201,13 @@ STAGES_BY_NAME = {
     "stem.0": "stem", **{f"stages.{i}.norm": f"stage {i + 1}" for i in range(4)}, "stages": "rest", "pool": "head",
     "norm": "head", "head": "head",
 }  # fmt: skip
-STAGES_OF_PADDLECLAS = {
-    "downsample_layers.0.1": "stem", "downsample_layers.1.1": "stage 2", "downsample_layers.2.1": "stage 3",
-    "downsample_layers.3.1": "stage 4", **{f"stages.{i}.0": f"stage {i + 1}" for i in range(4)},
-}  # fmt: skip
 STAGES_OF_A_DETECTOR = {
     **{f"backbone.stages.{i}": f"stage {i + 1}" for i in range(4)}, "backbone.stem": "stem", "neck.fpn": "neck",
     "yolo_head.conv.0": "head",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("expected", [STAGES_BY_NAME, STAGES_OF_PADDLECLAS, STAGES_OF_A_DETECTOR])
+@pytest.mark.parametrize("expected", [STAGES_BY_NAME, STAGES_OF_A_DETECTOR])
 def test_names_of_stages_go_first(expected):
     shapes = {name: () if stage == "rest" else (1, 8, 64, 64) for name, stage in expected.items()}
     assert assign_stages(shapes, (64, 64)) == expected
-
-
-@pytest.mark.parametrize(("stride", "stage"), [(2, "stem"), (4, "stage 1"), (32, "stage 4")])
-def test_a_unit_is_of_the_stage_of_its_stride(stride, stage):
-    size = 64 // stride
-    # Most layers of the unit tell, not its first, which still sees the larger map, and not the squeezed ones.
-    shapes = {
-        "blocks.5.conv0": (1, 8, 2 * size, 2 * size), "blocks.5.conv1": (1, 8, size, size),
-        "blocks.5.conv2": (1, 8, size, size), "blocks.5.gate": (1, 8, 1, 1) if size > 2 else (1, 8),
-        "blocks": (1, 8, 2, 2), "blocks.0": (1, 8, 32, 32), "unused": (), "embedding": (1, 8),
-        "conv_head": (1, 8, 1, 1),
-    }  # fmt: skip
-    found = assign_stages(shapes, (64, 64))
-    assert {found[name] for name in shapes if name.startswith("blocks.5")} == {stage}
-    assert found["blocks"] == found["unused"] == "rest"
-    assert found["embedding"] == found["conv_head"] == "head"
-    # 16 tokens of a 64 px image and the class token; three numbered parts are not the four stages.
-    assert assign_stages({"blocks.0.mlp": (1, 17, 192)}, (64, 64)) == {"blocks.0.mlp": "stage 3"}
-    assert set(assign_stages({f"layers.{i}.conv": (1, 8, 4, 4) for i in range(3)}, (64, 64)).values()) == {"stage 3"}

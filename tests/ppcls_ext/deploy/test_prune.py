@@ -95,10 +95,9 @@ def test_channels_without_weight_go_and_outputs_stay(name: str) -> None:
     check_same_outputs(name, pruned, model)
 
 
-@pytest.mark.parametrize("criterion", ["taylor", "magnitude"])
-def test_ratio_zero_is_the_identity(criterion: str) -> None:
+def test_ratio_zero_is_the_identity() -> None:
     model = seeded("EConvNeXt_mini")
-    pruned = prune(model, evidence_of(model, 1), criterion, [0.0])
+    pruned = prune(model, evidence_of(model, 1), "taylor", [0.0])
     assert pruned.removed == 0
     assert all(np.array_equal(pruned.weights[name], value.numpy()) for name, value in model.state_dict().items())
 
@@ -170,27 +169,17 @@ def test_choice_of_the_whole_network_and_of_each_stage() -> None:
     assert [len(kept) for kept in each] == [8, 16, 16]
     with pytest.raises(UserError, match="one number, or 2"):
         choose_channels(importance, stages, [0.1, 0.1, 0.1])
-
-
-@pytest.mark.parametrize(("ratio", "width"), [(0.5, 8), (0.3, 8), (0.075, 16)])
-def test_widths_are_rounded_and_never_zero(ratio: float, width: int) -> None:
+    # Widths are rounded and never zero.
     importance = [np.arange(20.0), 100 + np.arange(20.0)]
-    assert [len(kept) for kept in choose_channels(importance, [0, 0], [ratio], 8)] == [width, 20]
+    for ratio, width in ((0.5, 8), (0.075, 16)):
+        assert [len(kept) for kept in choose_channels(importance, [0, 0], [ratio], 8)] == [width, 20]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"ratio": (1.2,)}, "--ratio"), ({"ratio": (float("nan"),)}, "--ratio"), ({"criterion": "taylr"}, "'taylor'"),
-     ({"multiple": 0}, "--multiple"), ({"learning_rate": 0.0}, "--learning-rate"),
-     ({}, "exists and is not a pruned model; choose another folder")],
-)  # fmt: skip
-def test_wrong_requests_are_told_before_any_work(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_wrong_requests_are_told_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"mine")
-    with pytest.raises(UserError, match=message):
-        PruningRequest(**{"output": tmp_path, "ratio": (0.3,), **changes}).check()
-
-
-@pytest.mark.parametrize("wrong", [[[1]], [[8] * 3, [8] * 3, [8] * 9, [8, 8, 0]], [[8] * 3, [8] * 3, [8] * 9, 8]])
-def test_models_refuse_wrong_widths(wrong: Any) -> None:
+    for changes, message in (({"ratio": (1.2,)}, "--ratio"), ({"criterion": "taylr"}, "'taylor'"),
+                             ({}, "exists and is not a pruned model; choose another folder")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            PruningRequest(**{"output": tmp_path, "ratio": (0.3,), **changes}).check()
     with pytest.raises(ValueError, match="expansion_channels: must be"):
-        build_model("EConvNeXt_mini", expansion_channels=wrong)
+        build_model("EConvNeXt_mini", expansion_channels=[[1]])

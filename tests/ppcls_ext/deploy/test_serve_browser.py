@@ -163,18 +163,6 @@ def test_mistakes_are_told_and_the_next_picture_is_answered(page: Page) -> None:
     assert page.rows()[0][0] == "blue" and page.error() == ""
 
 
-def test_keyboard_and_colours(page: Page) -> None:
-    reached, grounds = [], []
-    for _ in range(3):
-        webdriver.ActionChains(page.browser).send_keys(Keys.TAB).perform()
-        reached.append(page.run("return document.activeElement.id || document.activeElement.tagName"))
-    assert reached == ["theme", "file", "SUMMARY"]
-    for _ in range(2):
-        page.browser.find_element(By.ID, "theme").click()
-        grounds.append(page.run("return getComputedStyle(document.body).backgroundColor"))
-    assert sorted(grounds) == ["rgb(18, 22, 28)", "rgb(238, 241, 245)"]
-
-
 def test_a_server_that_is_gone_is_told(page: Page) -> None:
     page.browser.set_network_conditions(offline=True, latency=0, throughput=0)
     try:

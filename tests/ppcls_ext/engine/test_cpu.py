@@ -15,7 +15,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls_ext import build_model, list_models
+from ppcls_ext import build_model
 from ppcls_ext.engine import cpu
 from ppcls_ext.engine.cpu import accelerate, restore
 
@@ -28,23 +28,16 @@ CONVOLUTIONS = {
     "depthwise 7x7 of a map smaller than the kernel": (
         dict(in_channels=6, out_channels=6, kernel_size=7, padding=3, groups=6), (3, 2, 3)
     ),
-    "depthwise 7x7 of a map of 1x1": (
-        dict(in_channels=6, out_channels=6, kernel_size=7, padding=3, groups=6), (1, 1, 1)
-    ),
     "depthwise 3x3, stride 2, odd map": (
         dict(in_channels=5, out_channels=5, kernel_size=3, stride=2, padding=1, groups=5), (2, 7, 9)
     ),
-    "depthwise 5x5, no bias": (
-        dict(in_channels=5, out_channels=5, kernel_size=5, padding=2, groups=5, bias_attr=False), (2, 8, 8)
-    ),
     "1x1": (dict(in_channels=5, out_channels=7, kernel_size=1), (3, 4, 5)),
-    "1x1 of a large map": (dict(in_channels=3, out_channels=4, kernel_size=1), (2, 17, 19)),
     "1x1, stride 2": (dict(in_channels=3, out_channels=4, kernel_size=1, stride=2), (2, 7, 8)),
     "4x4, stride 4": (dict(in_channels=3, out_channels=8, kernel_size=4, stride=4), (2, 16, 20)),
-    "3x3": (dict(in_channels=5, out_channels=6, kernel_size=3, padding=1, bias_attr=False), (2, 6, 11)),
     "3x3, stride 2, odd map": (dict(in_channels=5, out_channels=6, kernel_size=3, stride=2, padding=1), (2, 9, 7)),
-    "3x3 of a map of 1x1": (dict(in_channels=5, out_channels=6, kernel_size=3, padding=1), (1, 1, 1)),
-    "5x5, padding 1": (dict(in_channels=2, out_channels=3, kernel_size=5, padding=1), (1, 8, 9)),
+    "5x5, padding 1, no bias": (
+        dict(in_channels=2, out_channels=3, kernel_size=5, padding=1, bias_attr=False), (1, 8, 9)
+    ),
 }  # fmt: skip
 
 
@@ -113,11 +106,7 @@ def test_activations(activation: type[nn.Layer]) -> None:
 SMALL = {"class_num": 5, "width_multiplier": 0.25, "drop_path_rate": 0.2}
 
 
-def of_each_family() -> list[str]:
-    return ["EConvNeXt_mini", "EConvNeXt_tiny", "ConvNeXtV1_tiny", "ConvNeXtV2_atto"]
-
-
-@pytest.mark.parametrize("name", of_each_family())
+@pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV1_tiny", "ConvNeXtV2_atto"])
 def test_networks(name: str) -> None:
     """Values and gradients of a whole network in float32, by our kernels and by Paddle's, beside float64."""
     paddle.seed(0)
@@ -137,19 +126,6 @@ def test_networks(name: str) -> None:
         abs(by_paddle[name] - values).max() / max(abs(values).max(), 1e-3 * scale) for name, values in reference.items()
     )
     assert_near(outputs_and_gradients(own, image), reference, tolerance=max(TOLERANCE, 3 * paddles_error))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(list_models()) - {"ConvNeXtV1_large", "ConvNeXtV2_large"}))
-def test_every_model_gives_the_same_logits_in_training(name: str) -> None:
-    paddle.seed(0)
-    model = build_model(name, class_num=7)
-    model.train()
-    own = copy.deepcopy(model)
-    accelerate(own)
-    image = paddle.to_tensor(random_array((2, 3, 128, 128)))
-    expected = model(image).numpy()
-    assert abs(own(image).numpy() - expected).max() <= 1e-3 * abs(expected).max()
 
 
 def test_names_state_and_structure_stay() -> None:
@@ -173,16 +149,17 @@ def test_a_copy_runs_with_its_own_weights() -> None:
     np.testing.assert_allclose(twin(image).numpy(), 2 * layer(image).numpy(), rtol=1e-6)
 
 
-def test_hooks_on_inner_layers_are_called() -> None:
+def test_hooks_on_inner_layers_are_called_of_a_copy_as_well() -> None:
     model = build_model("EConvNeXt_mini", **SMALL)
     model.eval()
     image = paddle.to_tensor(random_array((1, 3, 64, 64)))
     expected = model(image).numpy()
     accelerate(model)
     seen = []
-    model.stages[1].blocks[0].norm.register_forward_post_hook(lambda layer, inputs, output: seen.append(output.shape))
-    np.testing.assert_allclose(model(image).numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert len(seen) == 1
+    for number, network in enumerate((copy.deepcopy(model), model), start=1):
+        network.stages[1].blocks[0].norm.register_forward_post_hook(lambda *_: seen.append(1))
+        np.testing.assert_allclose(network(image).numpy(), expected, rtol=1e-4, atol=1e-5)
+        assert len(seen) == number
 
 
 def test_frozen_parameters_and_inputs_get_no_gradient() -> None:
@@ -196,19 +173,6 @@ def test_frozen_parameters_and_inputs_get_no_gradient() -> None:
     assert model.stages[0].blocks[0].depthwise.weight.grad is not None
 
 
-def test_gradients_accumulate_and_are_cleared() -> None:
-    layer = nn.Conv2D(3, 4, 3, padding=1)
-    accelerate(layer)
-    image = paddle.to_tensor(random_array((2, 3, 5, 5)))
-    layer(image).sum().backward()
-    once = layer.weight.grad.numpy().copy()
-    layer(image).sum().backward()
-    np.testing.assert_allclose(layer.weight.grad.numpy(), 2 * once, rtol=1e-6)
-    layer.clear_gradients()
-    layer(image).sum().backward()
-    np.testing.assert_array_equal(layer.weight.grad.numpy(), once)
-
-
 def test_inputs_that_are_not_contiguous() -> None:
     layer = nn.Conv2D(6, 6, 7, padding=3, groups=6)
     image = paddle.to_tensor(random_array((2, 9, 8, 6))).transpose([0, 3, 1, 2])
@@ -217,30 +181,14 @@ def test_inputs_that_are_not_contiguous() -> None:
     np.testing.assert_allclose(layer(image).numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.Conv2D(4, 6, 3, groups=2),
-        nn.Conv2D(4, 4, 3, dilation=2),
-        nn.Conv2D(4, 4, 3, padding=[0, 1]),
-        nn.Conv2D(4, 4, 3, padding="SAME"),
-        nn.Conv2D(4, 4, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2D(4, 4, [1, 3]),
-        nn.Conv2D(4, 4, 3, data_format="NHWC"),
-        nn.Conv2D(4, 8, 3, groups=4),
-        nn.GELU(approximate=True),
-        nn.Linear(4, 4),
-    ],
-    ids=["groups", "dilation", "sides", "same", "reflect", "oblong", "nhwc", "multiplier", "tanh", "linear"],
-)
-def test_what_no_kernel_fits_is_left_to_paddle(layer: nn.Layer) -> None:
-    assert accelerate(layer) == 0
-
-
-def test_other_dtypes_are_left_to_paddle() -> None:
-    layer = as_float64(nn.Conv2D(3, 4, 1))
-    accelerate(layer)
-    assert layer(paddle.to_tensor(random_array((1, 3, 4, 4)).astype("float64"))).dtype == paddle.float64
+def test_what_no_kernel_fits_is_left_to_paddle() -> None:
+    for layer in (
+        nn.Conv2D(4, 6, 3, groups=2), nn.Conv2D(4, 8, 3, groups=4), nn.Conv2D(4, 4, 3, dilation=2),
+        nn.Conv2D(4, 4, 3, padding=[0, 1]), nn.Conv2D(4, 4, 3, padding="SAME"),
+        nn.Conv2D(4, 4, 3, padding=1, padding_mode="reflect"), nn.Conv2D(4, 4, [1, 3]),
+        nn.Conv2D(4, 4, 3, data_format="NHWC"), nn.GELU(approximate=True),
+    ):  # fmt: skip
+        assert accelerate(layer) == 0, layer
 
 
 def test_compiled_networks_never_see_the_kernels() -> None:
@@ -363,40 +311,12 @@ def test_killed_while_it_compiles(tmp_path: Path) -> None:
     assert run.stdout.endswith("fast")
 
 
-def test_each_kernel_has_a_form_for_one_thread_and_one_for_several() -> None:
-    cpu.load_kernels()
-    for name in ("depthwise_forward", "batch_norm_backward", "gelu_forward"):
-        alone, shared = getattr(cpu.kernels, name).forms
-        assert shared.targetoptions.get("parallel") and not alone.targetoptions.get("parallel")
-        assert alone._cache._cache_file._index_name != shared._cache._cache_file._index_name
-
-
-def test_what_changes_in_place_after_the_forward_pass_is_refused() -> None:
-    layer = nn.Conv2D(3, 4, 1)
-    accelerate(layer)
-    image = paddle.to_tensor(random_array((1, 3, 4, 4)), stop_gradient=False)
-    inner = image * 1
-    result = layer(inner)
-    inner.add_(paddle.ones_like(inner))
-    with pytest.raises(Exception, match="changed in place"):
-        result.sum().backward()
-
-
 def test_other_numbers_of_channels_are_paddles_to_refuse() -> None:
     layer = nn.BatchNorm2D(8)
     layer.eval()
     accelerate(layer)
     with pytest.raises(ValueError):
         layer(paddle.to_tensor(random_array((1, 12, 3, 3))))
-
-
-def test_a_hook_on_a_copy_is_called() -> None:
-    model = build_model("EConvNeXt_mini", **SMALL)
-    accelerate(model)
-    twin, seen = copy.deepcopy(model), []
-    twin.stages[0].blocks[0].norm.register_forward_post_hook(lambda layer, inputs, output: seen.append(1))
-    twin(paddle.to_tensor(random_array((1, 3, 32, 32))))
-    assert seen == [1]
 
 
 def test_a_stage_with_a_foreign_part_is_left_to_paddle() -> None:

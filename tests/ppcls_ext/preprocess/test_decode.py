@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pickle
 import struct
 import zlib
 from pathlib import Path
@@ -38,26 +37,20 @@ def tiff(entries: dict[int, int]) -> bytes:
 
 NOT_READ = {
     "a HEIC picture": b"\0\0\0\x20ftypheic" + bytes(90),
-    "an AVIF picture": b"\0\0\0\x20ftypavif" + bytes(90),
-    "a JPEG 2000 picture": encoded_with_pillow(PICTURE, "JPEG2000"),
-    "a JPEG XL picture": b"\xff\x0a" + bytes(range(90)),
     "a raw photograph of a camera": tiff({50706: 0x01040000}),
-    "an icon": encoded_with_pillow(PICTURE, "ICO"),
+
     "a PostScript drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "an SVG drawing": b'\xef\xbb\xbf<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
 }
 NO_PICTURE = {
-    "an HTML page": b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>",
-    "an XML or HTML text": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
-    "a JSON text": b'{"message": "rate limit"}',
+
+
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
     "a git-annex pointer": b"../.git/annex/objects/Xx/Yy/SHA256E-s3--ab.jpg/SHA256E-s3--ab.jpg",
     "a video": b"\0\0\0\x20ftypisom" + bytes(90),
-    "an archive": b"PK\3\4" + bytes(range(90)),
-    "a PDF": b"%PDF-1.7\n",
     "a text file": "\u6d77\u53c2 no picture".encode(),
     "a file of zeros": bytes(9000),
-    "a NumPy array": b"\x93NUMPY\x01\0v\0",
+
 }
 
 
@@ -87,14 +80,6 @@ def test_what_is_no_picture_is_named(words: str) -> None:
             decode(NO_PICTURE[words], "a.jpg")
 
 
-def test_the_suffix_is_named_only_where_it_says_otherwise() -> None:
-    gif = encoded_with_pillow(PICTURE, "GIF")
-    assert what_is(gif, "photos/a.PNG") == "a GIF picture named .png"
-    assert what_is(gif, "a.gif") == what_is(gif) == what_is(gif, "upload") == what_is(gif, "a.1") == "a GIF picture"
-    assert what_is(encoded_with_pillow(PICTURE, "JPEG"), "a.jfif") == "a JPEG picture"
-    assert what_is(b"", "a.png") == "an empty file"
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])
 def test_content_counts_and_not_the_name(kind: str, tmp_path: Path) -> None:
     data = encoded_with_pillow(PICTURE, kind)
@@ -111,14 +96,11 @@ def test_content_counts_and_not_the_name(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "GIF"])
-@pytest.mark.parametrize("share", [0.5, 0.9])
-def test_cut_files_are_called_truncated_with_their_length(
-    kind: str, share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cut_files_are_called_truncated_with_their_length(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as importing ppdet does
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encoded_with_pillow(Image.fromarray(noise), kind)
-    data = data[: int(share * len(data))]
+    data = data[: int(0.9 * len(data))]
     with pytest.raises(ImageError, match=rf"^a.png: is truncated: a \w+ picture.* after {len(data):,} bytes$"):
         decode_image(data, "a.png")
 
@@ -151,15 +133,6 @@ def test_decompression_bombs_are_refused_by_the_header_in_one_line(kind: str) ->
         with pytest.raises(TooManyPixelsError, match=message):
             read(bomb(kind), "a")
     assert 30000 * 30000 > MOST_PIXELS > 170e6
-
-
-def test_a_picture_of_one_pixel() -> None:
-    data = encoded_with_pillow(Image.new("RGB", (1, 1), (9, 200, 30)), "PNG")
-    assert decode_image(data).tolist() == [[[9, 200, 30]]]
-    keep = [{"Resize": {"target_size": 32, "keep_ratio": True}}, {"Permute": {}}]
-    assert build_detection_pipeline(keep)(data).pixels.shape == (3, 32, 32)
-    resize = [{"ResizeImage": {"resize_short": 20}}, {"CropImage": {"size": 16}}, {"ToCHWImage": {}}]
-    assert build_pipeline(resize, "here")(data).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -200,11 +173,6 @@ def test_transparent_parts_are_white() -> None:
     image = decode_image(encoded_with_pillow(Image.fromarray(alpha), "PNG"))
     assert np.array_equal(image[:, :20], PIXELS[:, :20])
     assert np.all(image[:, 20:] == 255)
-    palette = Image.fromarray(PIXELS).quantize(8)
-    transparent = np.asarray(palette) == 3
-    image = decode_image(encoded_with_pillow(palette, "PNG", transparency=3))
-    assert np.all(image[transparent] == 255)
-    assert np.array_equal(image[~transparent], np.asarray(palette.convert("RGB"))[~transparent])
 
 
 def test_random_damage_never_raises_anything_else() -> None:
@@ -216,8 +184,3 @@ def test_random_damage_never_raises_anything_else() -> None:
         with contextlib.suppress(ImageError):
             image = decode_image(bytes(data))
             assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-
-
-def test_error_travels_between_processes() -> None:
-    error = pickle.loads(pickle.dumps(ImageError("a.jpg", "is broken")))
-    assert (error.name, error.cause, str(error)) == ("a.jpg", "is broken", "a.jpg: is broken")

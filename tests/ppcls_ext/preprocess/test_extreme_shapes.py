@@ -12,7 +12,7 @@ from ppcls_ext.preprocess import OPERATORS, ImageError, build_pipeline
 from ppcls_ext.preprocess.decode import TooManyPixelsError
 from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, build_detection_pipeline
 from ppcls_ext.preprocess.operators import CropImage, ResizeImage, tell_crops, with_limit
-from ppcls_ext.utils.errors import ConfigError, UserError
+from ppcls_ext.utils.errors import ConfigError
 from tests.support.pictures import smooth_picture
 
 
@@ -23,7 +23,7 @@ def resized_and_cropped(image: np.ndarray, crop: list[int], told: bool, **argume
     return operators[1](operators[0](image))
 
 
-@pytest.mark.parametrize("size", [(20000, 2), (2, 20000), (65535, 1)])
+@pytest.mark.parametrize("size", [(20000, 2), (2, 20000)])
 @pytest.mark.parametrize("backend", ["cv2", "pil"])
 def test_only_what_the_crop_keeps_is_computed(size: tuple[int, int], backend: str) -> None:
     image = np.zeros((size[1], size[0], 3), np.uint8)
@@ -40,10 +40,9 @@ def test_only_what_the_crop_keeps_is_computed(size: tuple[int, int], backend: st
 
 @pytest.mark.parametrize("backend", ["cv2", "pil"])
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize(("length", "crop"), [(4000, [200, 224]), (4003, [224, 31])])
-def test_the_part_is_that_of_the_whole(backend: str, turned: bool, length: int, crop: list[int]) -> None:
+def test_the_part_is_that_of_the_whole(backend: str, turned: bool) -> None:
     """4003 x 10 becomes 89,667 x 224, just above the number of pixels from which the crop comes first."""
-    image = np.random.default_rng(3).integers(0, 256, (10, length, 3), dtype=np.uint8)
+    image, crop = np.random.default_rng(3).integers(0, 256, (10, 4003, 3), dtype=np.uint8), [224, 31]
     if turned:
         image, crop = np.ascontiguousarray(image.transpose(1, 0, 2)), crop[::-1]
     arguments = {"resize_short": 224, "interpolation": "bilinear", "backend": backend}
@@ -69,8 +68,6 @@ def test_the_limit_is_an_argument() -> None:
     assert build_pipeline([{"ResizeImage": resize}], "here")(image).shape == (100, 4000, 3)
     with pytest.raises(ImageError, match="would be resized to 4000 x 100 pixels; at most 0.3 megapixels"):
         build_pipeline([{"ResizeImage": resize | {"max_megapixels": 0.3}}], "here")(image)
-    with pytest.raises(ConfigError, match=r"here\[0\].ResizeImage.max_megapixels: must be above 0"):
-        build_pipeline([{"ResizeImage": resize | {"max_megapixels": 0}}], "here")
     with pytest.raises(ConfigError, match="size: 9000 x 9000 pixels are above max_megapixels, 64"):
         build_pipeline([{"ResizeImage": {"size": 9000}}], "here")
 
@@ -84,8 +81,6 @@ def test_an_option_sets_the_limit_of_all_operators_that_resize() -> None:
     changed = with_limit(operators, 2.5, OPERATORS)
     assert changed == [operators[0], {"ResizeImage": {"resize_short": 256, "max_megapixels": 2.5}}, *operators[2:]]
     assert with_limit(operators, None, OPERATORS) is operators
-    with pytest.raises(UserError, match="--max-resized-megapixels must be above 0, got 0"):
-        with_limit(operators, 0, OPERATORS)
 
 
 @pytest.mark.parametrize("size", [(20000, 2), (2, 20000)])

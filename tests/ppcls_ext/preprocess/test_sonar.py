@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ppcls_ext.preprocess import ImageError
-from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance, enhancement_of
+from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance
 
 
 def dark_echo(height: int = 48, width: int = 64) -> np.ndarray:
@@ -85,10 +85,3 @@ def test_what_is_no_frame_is_refused():
     for shape, dtype in (([8, 8, 3], np.float32), ([8, 8, 4], np.uint8), ([0, 8, 3], np.uint8)):
         with pytest.raises(ImageError, match="SonarEnhance"):
             SonarEnhance("equalize")(np.zeros(shape, dtype))
-
-
-def test_the_enhancement_of_a_reader():
-    found = enhancement_of([{"Decode": {}}, {"SonarEnhance": {"method": "log", "channel": "red"}}, {"Permute": {}}])
-    assert (found.method, found.channel) == ("log", "red")
-    assert enhancement_of([{"SonarEnhance": None}]).method == "none"
-    assert enhancement_of([{"Decode": {}}]) is None and enhancement_of(None) is None

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ppcls_ext.runtime.nms import NmsSettings, TopkSettings, intersection_over_union, suppress
+from ppcls_ext.runtime.nms import NmsSettings, TopkSettings, suppress
 
 
 def in_the_graph(boxes, scores, settings):
@@ -56,14 +56,7 @@ def test_nothing_above_the_threshold():
     boxes, scores = np.zeros([7, 4], np.float32), np.full([2, 7], 0.5, np.float32)
     assert suppress(boxes, scores, NmsSettings(score_threshold=0.5)).shape == (0, 6)
     assert suppress(boxes[:0], scores[:, :0], NmsSettings()).shape == (0, 6)
-
-
-def test_intersection_over_union():
-    box = np.array([0, 0, 10, 10], np.float32)
-    others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10], [11, 0, 20, 10]], np.float32)
-    np.testing.assert_allclose(intersection_over_union(box, others), [1, 1 / 3, 0, 0], atol=1e-6)
-    # Boxes that cover their last pixel share a column of 11 where they touch.
-    assert intersection_over_union(box, others, normalized=False)[2] == pytest.approx(11 / (121 + 121 - 11))
+    assert TopkSettings().select(boxes[:0], scores[:, :0]).shape == (0, 6)
 
 
 def plain_choice(boxes: np.ndarray, scores: np.ndarray, keep: int) -> list[list[float]]:
@@ -73,7 +66,7 @@ def plain_choice(boxes: np.ndarray, scores: np.ndarray, keep: int) -> list[list[
     return [[label, -score, *boxes[anchor]] for score, label, anchor in sorted(pairs)[: min(keep, len(boxes))]]
 
 
-@pytest.mark.parametrize(("anchors", "classes", "keep"), [(50, 4, 10), (50, 1, 10), (6, 3, 300), (300, 11, 300)])
+@pytest.mark.parametrize(("anchors", "classes", "keep"), [(50, 4, 10), (6, 3, 300)])
 def test_topk_against_a_plain_choice(anchors: int, classes: int, keep: int) -> None:
     generator = np.random.default_rng(anchors + classes)
     boxes = generator.uniform(0, 100, [anchors, 4]).astype(np.float32)
@@ -91,7 +84,3 @@ def test_an_anchor_may_be_kept_for_several_classes_and_overlaps_stay() -> None:
     np.testing.assert_allclose(rows[:, 1], [0.9, 0.8, 0.7])
     # The third anchor is among the three, but none of its classes.
     assert (rows[:, 2:] == boxes[0]).all()
-
-
-def test_no_anchors() -> None:
-    assert TopkSettings().select(np.zeros([0, 4], np.float32), np.zeros([2, 0], np.float32)).shape == (0, 6)

@@ -172,34 +172,18 @@ def test_coco_ids_come_from_an_annotation_file(detector, detections, tmp_path, c
     with pytest.raises(UserError, match="none of the 1 images is in it"):
         alike = listing(write_annotations(file, names=("a.png", "A.png")))
         numbering_of(alike, [Path("other/a.PNG")], detector)
+    with pytest.raises(UserError, match=r"its classes \(ball, tyre\) are not those of the model \(cube, ball\)"):
+        numbering_of(listing(write_annotations(file, categories=((1, "ball"), (2, "tyre")))), images, detector)
     # Of other systems: the very letters first, then without case; of an absolute path the end is enough.
-    for name in ("dive\\a.png", "Dive/A.PNG", "dive/%61.png", "D:\\sets\\dive\\a.png", "file:///sets/dive/a.png"):
+    for name in ("Dive/A.PNG", "D:\\sets\\dive\\a.png"):
         file = write_annotations(tmp_path / "val.json", names=("dive/b.png", name))
-        file.write_bytes(file.read_text(encoding="utf-8").encode("utf-16"))
         assert numbering_of(listing(file), images[:1], detector).image_ids == {detections[0].name: 20}
-    file = write_annotations(tmp_path / "val.json", names=("dive/A.png", "dive/a.png"))
-    assert numbering_of(listing(file), images[:1], detector).image_ids == {detections[0].name: 20}
     # Images without a number are named and left out.
     with caplog.at_level("WARNING"):
         numbering = numbering_of(listing(write_annotations(file, names=("dive/b.png",))), images, detector)
     assert "1 images are not in" in caplog.text
     assert "a.png" in caplog.text
     assert coco_results(detections, detector, numbering) == []
-
-
-def test_annotations_that_do_not_fit(detector, tmp_path):
-    file = tmp_path / "val.json"
-    with pytest.raises(UserError, match="the annotation file does not exist"):
-        numbering_of(listing(file), [Path("a.png")], detector)
-    for content, message in (
-        ("[1, 2", "is truncated"),
-        ('{"images": {"id": 1}, "categories": []}', "it has no list of images"),
-    ):
-        file.write_text(content)
-        with pytest.raises(UserError, match=message):
-            numbering_of(listing(file), [Path("a.png")], detector)
-    with pytest.raises(UserError, match=r"its classes \(ball, tyre\) are not those of the model \(cube, ball\)"):
-        numbering_of(listing(write_annotations(file, categories=((1, "ball"), (2, "tyre")))), [Path("a.png")], detector)
 
 
 def test_classes_are_found_in_annotations_by_name(detector, detections, tmp_path, caplog):
@@ -211,13 +195,3 @@ def test_classes_are_found_in_annotations_by_name(detector, detections, tmp_path
         numbering = numbering_of(listing(write_annotations(file, categories=((1, "ball"),))), images, detector)
     assert "lacks classes of the model, which get no COCO results: cube" in caplog.text
     assert [one["category_id"] for one in coco_results(detections, detector, numbering)] == [1]
-
-
-def test_counted_coco_ids_come_with_a_table_of_images(detector, detections):
-    results = coco_results(detections, detector, None)
-    assert [(one["id"], Path(one["file_name"]).name, one["width"], one["height"]) for one in results["images"]] == [
-        (1, "a.png", 60, 40),
-        (2, "b.png", 60, 40),
-    ]
-    assert results["categories"] == [{"id": 1, "name": "cube"}, {"id": 2, "name": "ball"}]
-    assert [(one["image_id"], one["category_id"]) for one in results["annotations"]] == [(1, 2), (1, 1)]

@@ -14,10 +14,8 @@ import yaml
 from PIL import Image
 
 from ppcls_ext.deploy.export import example_images, export_classifier
-from ppcls_ext.deploy.formats import FORMATS
 from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.runtime import BACKENDS, Predictor, load, read_description
-from ppcls_ext.runtime.predictor import softmax
+from ppcls_ext.runtime import Predictor, load, read_description
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier
@@ -63,24 +61,12 @@ def test_names_labels_and_scores_come_in_order(predictor, pictures):
     for prediction in predictions:
         assert 0.5 < prediction.scores[0] <= 1.0
         assert prediction.scores[0] + prediction.scores[1] == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
-def test_batches_do_not_change_the_result(predictor, pictures, batch_size, sizes):
-    expected = [prediction.scores for prediction in predictor(pictures)]
+    expected = [prediction.scores for prediction in predictions]
     predictor.backend.batch_sizes.clear()
-    assert [prediction.scores for prediction in predictor(pictures, batch_size=batch_size)] == expected
-    assert predictor.backend.batch_sizes == sizes
-
-
-def test_without_names_the_class_numbers_are_shown(pictures):
-    predictor = Predictor(Brightness(), build_pipeline(PREPROCESS, "test"), None, 9, [-1, 3, -1, -1])
-    (prediction,) = predictor(pictures[0])
-    assert prediction.labels == ["0", "1", "2", "3"]
-
-
-def test_softmax_is_stable():
-    np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0], [-1000.0, 0.0]])), [[0.5, 0.5], [0.0, 1.0]])
+    assert [prediction.scores for prediction in predictor(pictures, batch_size=2)] == expected
+    assert predictor.backend.batch_sizes == [2, 1]
+    unnamed = Predictor(Brightness(), build_pipeline(PREPROCESS, "test"), None, 9, [-1, 3, -1, -1])
+    assert unnamed(pictures[0])[0].labels == ["0", "1", "2", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +118,6 @@ pathlib.Path(__file__).with_name("sent.txt").write_text("sent")
 """
 
 
-def test_importing_the_runtime_loads_no_paddle():
-    code = "import sys, ppcls_ext.runtime; sys.exit(any(name.split('.')[0] == 'paddle' for name in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 @NEEDS_ONNX
 @NEEDS_OPENVINO
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -175,8 +156,7 @@ def test_a_changed_file_is_refused_by_the_engine_that_opens_it(copied, changed):
 
 @NEEDS_ONNX
 @NEEDS_OPENVINO
-@pytest.mark.parametrize("decoyed", [True, False])
-def test_openvino_opens_the_weights_that_the_description_names(exported, copied, decoyed):
+def test_openvino_opens_the_weights_that_the_description_names(exported, copied):
     def rename(entry):
         entry["files"]["weights"] = "weights_of_mine.bin"
         entry["sha256"]["weights_of_mine.bin"] = entry["sha256"].pop("inference.bin")
@@ -186,9 +166,8 @@ def test_openvino_opens_the_weights_that_the_description_names(exported, copied,
     (copied / "inference.bin").rename(copied / "weights_of_mine.bin")
     change(copied, openvino=rename)
     content = bytearray((copied / "weights_of_mine.bin").read_bytes())
-    if decoyed:
-        # Where OpenVINO would look by itself.
-        (copied / "inference.bin").write_bytes(bytes(len(content)))
+    # Where OpenVINO would look by itself.
+    (copied / "inference.bin").write_bytes(bytes(len(content)))
     for one, other in zip(load(copied, "openvino", threads=1)(images), expected, strict=True):
         assert one.scores == pytest.approx(other.scores, rel=1e-4)
     content[len(content) // 2] ^= 1
@@ -232,8 +211,6 @@ def test_what_an_export_does_not_hold_is_told_with_what_it_holds(copied, monkeyp
         load(copied, "onnxruntime", precision="fp16")
     with pytest.raises(UserError, match=r"unknown backend 'padle' \(did you mean 'paddle'\?\); allowed: onnxruntime, "):
         load(copied, "padle")
-    with pytest.raises(UserError, match="threads must be at least 1"):
-        load(copied, threads=0)
     hide(monkeypatch, "paddle", "onnxruntime")
     with pytest.raises(UserError, match="no engine for it is installed: pip install paddlepaddle==3.2.2 or pip"):
         load(copied)
@@ -249,7 +226,6 @@ def test_what_an_export_does_not_hold_is_told_with_what_it_holds(copied, monkeyp
         ({"format_version": 9}, r"format 9 of .* not supported; this version reads formats 1 and 2 .*export again"),
         ({"task": "segmentation"}, "task 'segmentation' is not supported"),
         ({"artefacts": [{"format": "paddle"}]}, "damaged, a key is missing"),
-        ({"artefacts": []}, "damaged, a key is missing"),
         ({"artefacts": [FOREIGN]}, "must be a file name without a folder"),
         ({"preprocess": [{"Resize": {}}]}, r"preprocess\[0\]: unknown operator 'Resize'"),
     ],
@@ -301,7 +277,3 @@ def test_openvino_is_told_what_to_compute_in(exported, monkeypatch):
     monkeypatch.setattr(openvino, "Core", Core)
     assert load(exported, "openvino", threads=3).backend.computed_in == "float32"
     assert (seen[0]["INFERENCE_PRECISION_HINT"], seen[0]["INFERENCE_NUM_THREADS"]) == ("f32", 3)
-
-
-def test_every_backend_opens_a_format_that_is_written():
-    assert {row.backend: name for name, row in FORMATS.items()} == {name: row.format for name, row in BACKENDS.items()}

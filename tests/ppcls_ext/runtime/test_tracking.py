@@ -9,7 +9,6 @@ from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.runtime import DetectionPredictor
 from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.tracking import PATIENCE, Tracker
-from ppcls_ext.utils.errors import UserError
 
 OPERATORS = [{"Decode": {}}, {"NormalizeImage": {}}, {"Permute": {}}]
 
@@ -38,19 +37,14 @@ def test_two_that_pass_each_other_keep_their_numbers():
     assert sorted(ordered[0]) == [1, 2]
 
 
-def test_a_low_score_keeps_an_object_but_begins_none():
+def test_when_an_object_begins_and_ends():
+    # A low score keeps an object but begins none; classes are not mixed; what flickers up once gets no number.
     assert follow([[(10, 0.9, 0)], [(11, 0.2, 0)], [(12, 0.05, 0)], [(13, 0.9, 0)]]) == [[1], [1], [0], [1]]
     assert follow([[(10, 0.3, 0)]] * 4) == [[0]] * 4
-
-
-def test_what_flickers_up_once_gets_no_number():
+    assert follow([[(10, 0.9, 0)], [(10, 0.9, 1)], [(10, 0.9, 1)], [(10, 0.9, 0)]]) == [[1], [0], [2], [1]]
     still = (10, 0.9, 0)
     found = follow([[still], [still, (60, 0.9, 0)], [still], [still, (90, 0.9, 0)], [still, (91, 0.9, 0)]])
     assert found == [[1], [1, 0], [1], [1, 0], [1, 2]]
-
-
-def test_classes_are_not_mixed():
-    assert follow([[(10, 0.9, 0)], [(10, 0.9, 1)], [(10, 0.9, 1)], [(10, 0.9, 0)]]) == [[1], [0], [2], [1]]
 
 
 @pytest.mark.parametrize(("gap", "number"), [(PATIENCE - 1, 1), (PATIENCE + 1, 2)])
@@ -84,10 +78,9 @@ def detector():
     return DetectionPredictor(Drifting(), build_detection_pipeline(OPERATORS), **settings)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_predictor_tracks(batch_size, tmp_path):
+def test_a_predictor_tracks(tmp_path):
     frames = [np.zeros([100, 100, 3], np.uint8)] * 3 + [tmp_path / "absent.png"] + [np.zeros([100, 100], np.uint8)]
-    predictions = list(detector()(iter(frames), batch_size=batch_size, track=True))
+    predictions = list(detector()(iter(frames), batch_size=2, track=True))
     assert [prediction.identities is None for prediction in predictions] == [False, False, False, True, False]
     found = [prediction for prediction in predictions if prediction.error is None]
     # The known object stays when its score falls; a box of low score that shows no object is left out.
@@ -97,16 +90,7 @@ def test_a_predictor_tracks(batch_size, tmp_path):
     # Without tracking nothing changes.
     assert [len(one.scores) for one in detector()(frames[:3])] == [2] * 3
     assert all(one.identities is None for one in detector()(frames[:3]))
-
-
-def test_each_call_begins_anew():
-    predictor, frame = detector(), np.zeros([100, 100], np.uint8)
+    # Each call begins anew.
+    again = detector()
     for _ in range(2):
-        (prediction,) = predictor([frame], track=True, threshold=0.5)
-        assert prediction.identities.tolist() == [1]
-
-
-def test_a_missing_scipy_is_one_line(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "scipy.optimize", None)
-    with pytest.raises(UserError, match="tracking needs the package scipy: pip install"):
-        detector()([], track=True)
+        assert again(frames[:1], track=True, threshold=0.5)[0].identities.tolist() == [1]

@@ -5,15 +5,12 @@ from __future__ import annotations
 from ppcls_ext.utils.errors import nearest_names, suggestion
 
 SLIPS = {
-    "epcoh": "epoch", "epoch": "epochs", "batchsize": "batch_size", "top": "topk", "clas_num": "class_num",
-    "drop_path": "drop_path_rate", "size": "image_size", "XL": "X", "f4": "F4", "RandomErase": "RandomErasing",
-    "Cosine": "CosineDecay", "fp23": "fp32", "adamw": "AdamW", "plane": "plain", "overides": "overrides",
-    "normalized": "normalised", "model_emma": "model_ema", "EConvNext2": "EConvNeXt",
+    "epcoh": "epoch", "epoch": "epochs", "batchsize": "batch_size", "top": "topk", "drop_path": "drop_path_rate",
+    "XL": "X", "Cosine": "CosineDecay", "fp23": "fp32", "adamw": "AdamW", "EConvNext2": "EConvNeXt",
 }  # fmt: skip
 ALIKE = {
-    "sampler": "scale", "tta": "trt", "loggers": "layers", "mixup": "setup", "early_stopping": "milestones",
-    "patience": "pad_gt", "ema": "seed", "imgsz": "images", "warmup": "amp", "device": "decay", "workers": "weights",
-    "lr": "lars", "batch": "bias", "optimizer": "prefix",
+    "sampler": "scale", "tta": "trt", "mixup": "setup", "early_stopping": "milestones", "ema": "seed", "lr": "lars",
+    "device": "decay",
 }  # fmt: skip
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.utils import plots
 from ppcls_ext.utils.plots import (
     Band,
     Point,
@@ -75,11 +74,11 @@ def test_runs_are_compared_by_epoch_and_by_minutes(tmp_path):
     file = tmp_path / "comparison.png"
     fast = [detector_record(epoch) for epoch in range(1, 5)]
     slow = [{**record, "train": {**record["train"], "seconds": 400.0}} for record in fast]
-    draw_run_comparison({"fast": fast, "slow": slow}, file, "two backbones")
+    draw_run_comparison({"fast": [fast], "slow": [slow, fast]}, file, "two backbones")
     both = panels(drawn(file))
     assert min(both) > 100
     # A run that does not tell its seconds is compared by epoch only.
-    draw_run_comparison({"old": [detector_record(epoch, averaged=False, seconds=False) for epoch in (1, 2)]}, file)
+    draw_run_comparison({"old": [[detector_record(epoch, averaged=False, seconds=False) for epoch in (1, 2)]]}, file)
     by_epoch, by_minutes, *_ = panels(drawn(file))
     assert by_epoch > 50 and by_minutes == 0
 
@@ -93,37 +92,3 @@ def test_bands_and_points_show_what_was_measured(tmp_path):
         draw_tradeoff({"cost": points[:count]}, tmp_path / "points.png", "title", "top-1")
         amounts.append([drawn(tmp_path / name).sum() for name in ("curves.png", "points.png")])
     assert 200 < amounts[0][0] < amounts[1][0] and 50 < amounts[0][1] < amounts[1][1]
-
-
-def axes_of(monkeypatch, draw, *arguments) -> list:
-    """The axes of a chart, as matplotlib has them."""
-    figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
-    draw(*arguments)
-    return figures[0].axes
-
-
-def test_no_axis_promises_more_than_there_can_be(monkeypatch):
-    history = [{**record(epoch), "eval": {"loss": 1.0, "top1": 0.99, "top5": 1.0}} for epoch in (1, 2, 3)]
-    _, top1, top5, _ = axes_of(monkeypatch, draw_training_curves, history, "unused.png", "digits")
-    assert top1.get_ylim()[1] <= 100 and top5.get_ylim()[1] == 100
-    perfect = [{**detector_record(epoch), "eval": {"AP": 0.99, "AP50": 1.0}} for epoch in (1, 2)]
-    _, precision, *_ = axes_of(monkeypatch, draw_detection_curves, perfect, "unused.png", "detector")
-    assert precision.get_ylim() == (0, 1)
-
-
-def test_where_top5_is_always_right_another_panel_stands(monkeypatch):
-    def third(classes: int | None, *names: str) -> str:
-        history = [{**record(1), "eval": {"loss": 1.0, **dict.fromkeys(names, 1.0)}}]
-        return axes_of(monkeypatch, draw_training_curves, history, "unused.png", "few", classes)[2].get_title()
-
-    assert third(6, "top1", "top5") == third(None, "top1", "top5") == "top-5 (%)"
-    assert third(5, "top1", "top5") == third(3, "top1", "top5") == "training speed (images per second)"
-    assert third(3, "top1", "top2", "top5") == "top-2 (%)"
-
-
-def test_each_part_of_a_loss_has_a_colour_of_its_own(monkeypatch):
-    names = ["loss_class", "loss_iou", "loss_dfl", "loss_one_to_many", "loss_one_to_one"]
-    history = [{"epoch": 1, "lr": 0.1, "train": dict.fromkeys(["loss", *names], 1.0)}]
-    losses, *_ = axes_of(monkeypatch, draw_detection_curves, history, "unused.png", "yolov10")
-    assert len({str(line.get_color()) for line in losses.lines}) == len(names) + 1

@@ -46,7 +46,6 @@ def test_wrong_scripts_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
     Path("lonely.py").write_text("import json  # from madeupkit\n")
     for arguments, wheel, message in (
         ([], None, "no script given; usage: python -m ours PATH/TO/Kit"),
-        (["no/where.py"], None, "script 'no/where.py' does not exist"),
         (["lonely.py"], None, "script 'lonely.py' is not in a Kit checkout: .*madeupkit/core$"),
         (["lonely.py"], "kit", "script 'lonely.py' is not in a Kit checkout: .*and it does not import madeupkit$"),
     ):
@@ -60,7 +59,6 @@ def test_wrong_scripts_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
     ("file", "text", "message"),
     [
         ("madeupkit/core/__init__.py", "import no_such_package.part\n", "needs the package 'no_such_package'"),
-        ("tools/train.py", "\nimport no_such_package\n", "needs the package 'no_such_package'"),
         ("tools/train.py", "from madeupkit import nowhere\n", "does not load on this machine"),
         ("tools/train.py", "import madeupkit.nowhere\n", "is incomplete: it has no module 'madeupkit.nowhere'"),
         ("madeupkit/core/__init__.py", "import math\nmath.no_such_alias\n", "module 'math' has no attribute"),

@@ -139,11 +139,9 @@ def sparse_weights(weights, prefix="encoder."):
     return sparse
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_self_supervised_pretraining_without_a_classifier(tmp_path, kind):
+def test_self_supervised_pretraining_without_a_classifier(tmp_path):
     weights = ForeignConvNeXt("facebook", 2).weights
-    features = {name: array for name, array in weights.items() if name.split(".")[0] not in ("norm", "head")}
-    given = features if kind == "dense" else sparse_weights(weights)
+    given = sparse_weights(weights)
     write_archive(tmp_path / "fcmae.pt", {"model": given})
     write_archive(tmp_path / "whole.pt", {"model": weights})
     convert_weights(tmp_path / "whole.pt", tmp_path / "whole.pdparams", NAMES[2], "facebook")
@@ -152,7 +150,7 @@ def test_self_supervised_pretraining_without_a_classifier(tmp_path, kind):
         convert_weights(tmp_path / "fcmae.pt", ours_file, NAMES[2], "facebook")
     conversion = convert_weights(tmp_path / "fcmae.pt", ours_file, NAMES[2], "facebook", drop_head=True)
     assert conversion.fresh == ["norm.weight", "norm.bias"]
-    assert sorted(conversion.dropped) == sorted(set(given) - set(features) if kind == "dense" else list(given)[:4])
+    assert sorted(conversion.dropped) == sorted(list(given)[:4])
     whole, ours = read_weights(tmp_path / "whole.pdparams"), read_weights(ours_file)
     assert set(ours) == {name for name in whole if not name.startswith("head.")}
     for name, array in ours.items():
@@ -168,24 +166,17 @@ def without(weights, *names):
     return {name: array for name, array in weights.items() if name not in names}
 
 
-def stem(weights):
-    return {**weights, "downsample_layers.0.0.weight": np.zeros((8, 1, 2, 2), np.float32)}
-
-
 @pytest.mark.parametrize(
     ("layout", "change", "model", "said", "message"),
     [
         ("timm", None, "ConvNeXtV1_tiny", "timm", f"this is {NAMES[1]}: choose --model {NAMES[1]}"),
         ("facebook", None, NAMES[1], "timm", "These are the names of the official .*: say --from facebook"),
-        ("facebook", None, NAMES[1], "paddleclas", "linear layers lie the other way round: say --from facebook"),
         ("facebook", lambda w: without(w, "norm.bias"), NAMES[1], "facebook", "missing in the file: norm.bias. The"),
         ("facebook", lambda w: {**w, "pre.weight": w["norm.bias"]}, NAMES[1], "facebook", "1 of 84 names are unknown"),
-        ("facebook", lambda w: {**w, "stages.0.1.gamma": w["norm.bias"]}, NAMES[1], "facebook", "1 not in the model"),
         ("facebook", lambda w: {**w, "head.bias": w["head.bias"][:3]}, NAMES[1], "facebook", "say --class-num 3"),
-        ("facebook", lambda w: without(w, "head.bias", "head.weight"), NAMES[1], "facebook", "classifier is missing"),
-        ("facebook", stem, NAMES[1], "facebook", "Only the stem differs"),
+
         ("facebook", lambda w: {**w, "norm.bias": np.zeros(24, np.int32)}, NAMES[1], "facebook", "is of type int32"),
-        ("facebook", lambda w: {"two\nlines": w["norm.bias"]}, NAMES[1], "timm", r"unknown: 'two\\nlines'"),
+
         ("facebook", lambda w: {**w, "encoder.stages.0.0.dwconv.bias": w["stages.0.0.dwconv.bias"]}, NAMES[1],
          "facebook", "holds stages.0.blocks.0.depthwise.bias twice"),
     ],
@@ -203,10 +194,9 @@ def test_arguments_that_contradict_each_other(tmp_path):
     write_weights(tmp_path / "source.pdparams", {"norm.bias": np.zeros(1, np.float32)})
     for arguments, options, destination, message in (
         (("ConvNeXtV2_atto", "torchvision"), {}, "o.pdparams", "--from torchvision is for .* not for ConvNeXtV2_"),
-        (("EConvNeXt_mini", "ours", "timm"), {}, "o.safetensors", "--to timm is for .* choose --model among ConvN"),
+
         (("ConvNeXtV1_tiny", "ours", "timm"), {}, "o.pdparams", r"weights for timm must be \.safetensors"),
-        (("ConvNeXtV1_tiny", "ours"), {}, "o.pth", r"the suffix must be \.pdparams or \.safetensors"),
-        (("ConvNeXtV1_tiny", "timm", "ours", 3), {"drop_head": True}, "o.pdparams", "leave --class-num out too"),
+
         (("ConvNeXtV1_tiny", "timm"), {"entry": "model"}, "o.pdparams", "--entry model is for files of torch"),
     ):
         with pytest.raises(UserError, match=message):
@@ -230,17 +220,3 @@ def test_the_papers_weights_give_the_same_logits(tmp_path, variant, suffix):
     assert_same_weights(read_weights(ours), read_weights(other))
     metadata = read_metadata(ours if suffix == ".safetensors" else other)
     assert (metadata["model"], metadata["class_num"]) == (name, str(PAPER_CLASSES))
-
-
-def test_the_wrong_model_or_size_is_a_clear_error_and_writes_nothing(tmp_path):
-    write_weights(tmp_path / "paper.pdparams", Reference("mini").weights)
-    for model, class_num, message in (
-        ("EConvNeXt_tiny", None, "does not fit EConvNeXt_tiny: this is EConvNeXt_mini: choose --model EConvNeXt_mini"),
-        ("EConvNeXt_mini", 1000, "Only the classifier differs: say --class-num 10"),
-        ("EConvNeXt_minni", None, "EConvNeXt_mini"),
-    ):
-        with pytest.raises(UserError, match=message):
-            convert_weights(
-                tmp_path / "paper.pdparams", tmp_path / "ours.pdparams", model, "reference", class_num=class_num
-            )
-    assert len(list(tmp_path.iterdir())) == 1
