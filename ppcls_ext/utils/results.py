@@ -290,7 +290,11 @@ def page_with_tables(page: Path) -> tuple[str, list[str]]:
         UserError: the page has no marker, one is not understood or has no end, or results are missing, damaged or do
             not go together.
     """
-    text, pieces, stale, place = read_text(page), [], [], 0
+    try:
+        text = page.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{page}: is not UTF-8, as pages with tables are") from error
+    pieces, stale, place = [], [], 0
     for start in re.finditer(rf"^{START}.*", text, re.MULTILINE):
         where = f"{page}, line {text.count(chr(10), 0, start.start()) + 1}"
         marker = re.fullmatch(rf"{START} ([\w-][\w.-]*)(, by class)? -->", start[0].rstrip())
