@@ -71,9 +71,9 @@ def train_config(
     require_packages(config.run.all_loggers, "Global.loggers")
     environment = environment or prepare_environment(config.run.device, config.run.seed)
     resume = resume or config.run.checkpoints
-    if resume is None and config.run.pretrained_model:
-        find_weights(config.run.pretrained_model)
     with RunFolder(config.output_dir, environment.is_main, fresh=resume is None) as folder:
+        if resume is None and config.run.pretrained_model:
+            find_weights(config.run.pretrained_model)  # what is missing is told before the data are read
         config = config.with_depth(depth_to_continue(config.document.data, resume, folder.checkpoints))
         return Trainer((task or ClassificationTask)(config, environment), folder, resume).run()
 
