@@ -93,7 +93,7 @@ def test_detectors(folder: Path, tmp_path: Path) -> None:
             frames.image(name).write_bytes(FILES[name])
             part["images"].append({"id": number, "file_name": name, "width": 90, "height": 70})
     frames.write()
-    sight = {"sample_transforms": [{"Decode": {}}, FIXED, {"Permute": {}}], "batch_size": 4}
+    sight = {"sample_transforms": [{"Decode": {}}, FIXED, {"Permute": {}}], "batch_size": 1}
     learn = {**sight, "batch_transforms": [{"PadGT": {}}]}
     config = load_config(run_config(tmp_path, frames, TrainReader=learn, EvalReader=sight))
     with workspace(config):
