@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,6 @@ def test_few_damaged_images_are_skipped_and_counted_and_teach_nothing(
     assert len(seen) == 16 and 6 not in [number for number, _ in seen]
     assert all(bool((boxes.numpy() > 0).any()) == (number != 2) for number, boxes in seen)
 
-    logging.getLogger("ppcls_ext").propagate = True
     report = train_config(config)
     assert [Path(name).name for name in report["bad_images"] + report["bad_eval_images"]] == [
         "train_05.png", "val_01.png",
@@ -212,7 +210,6 @@ def test_an_evaluation_without_one_of_the_classes(
     frames.val["annotations"] = [one for one in frames.val["annotations"] if one["category_id"] != lacking["id"]]
     frames.write()
     config = load_config(run_config(tmp_path, frames))
-    logging.getLogger("detection").propagate = True
     with workspace(config):
         evaluator = Evaluator(config, open_environment(config), class_names_of(config, ["Train"]))
     assert evaluator.class_names == ["cube", "ball", "tyre"]

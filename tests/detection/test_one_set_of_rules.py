@@ -190,7 +190,6 @@ def test_preparation_check_training_and_evaluation_agree(
     frames.val = frames.train
     plan = frames.write()
 
-    logging.getLogger("detection").propagate = True
     config = load_config(run_config(tmp_path, frames))
     check_annotations(config)
     with workspace(config), caplog.at_level(logging.INFO):

@@ -6,7 +6,6 @@ import copy
 import functools
 import io
 import json
-import logging
 import os
 import runpy
 import signal
@@ -18,8 +17,6 @@ from typing import Any
 
 import pytest
 import yaml
-
-from ppcls_ext.utils.log import PACKAGES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -149,20 +146,14 @@ def run_here(folder: Path, name: str, *arguments: str | Path) -> tuple[int, str]
     Returns:
         Exit status and standard error, in which no traceback stands.
     """
-    loggers = [logging.getLogger(package) for package in PACKAGES]
-    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     errors = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", [name, *map(str, arguments)])
         patch.setattr(sys, "path", sys.path[:])
         patch.setattr(sys, "stderr", errors)
-        try:
-            with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
-                runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
-        finally:
-            for logger, handlers, level, propagate in before:
-                logger.handlers, logger.level, logger.propagate = handlers, level, propagate
+        with pytest.raises(SystemExit) as stop, warnings.catch_warnings():
+            runpy.run_path(str(ROOT / "tools" / name), run_name="__main__")
     assert "Traceback" not in errors.getvalue()
     return int(stop.value.code or 0), errors.getvalue()
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -15,7 +14,6 @@ import pytest
 from PIL import Image
 
 from ppcls_ext.utils.command_line import run
-from ppcls_ext.utils.log import PACKAGES
 from tests.support.frames import Frames
 from tests.support.pictures import folder_config, write_class_folders
 from tests.support.raw_data import Prepared, corners, sides, write_image, write_voc
@@ -37,7 +35,7 @@ Tool = Callable[..., Result]
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Tool]:
+def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
     """Runs a tool in this process, as its command line would."""
 
     def run_here(module: ModuleType, *arguments: str | Path) -> Result:
@@ -47,10 +45,7 @@ def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
             run(module.main)
         return Result(int(left.value.code or 0), *capsys.readouterr())
 
-    yield run_here
-    for name in PACKAGES:
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
+    return run_here
 
 
 def test_the_tools_run_as_scripts(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import logging
 import struct
 import threading
 import zlib
@@ -259,7 +258,6 @@ def test_a_closed_model_answers_nobody_and_one_that_does_not_fit_is_never_opened
 
 
 def test_an_error_of_the_program_is_logged_and_not_shown(monkeypatch, caplog, classifier):
-    monkeypatch.setattr(logging.getLogger("ppcls_ext"), "propagate", True)
     monkeypatch.setattr(serve, "check_picture", lambda *_: 1 / 0)
     answer = classifier.post("/predict", data=picture(RED))
     refused(answer, 500, "error of this program")

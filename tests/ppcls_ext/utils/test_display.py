@@ -15,13 +15,6 @@ from ppcls_ext.utils.display import Display
 LINE = re.compile(r"^epoch 1/3  batch (\d+)/(\d+)  loss 0\.5000  images/s 10\.0  left \d+:\d\d:\d\d$")
 
 
-@pytest.fixture(autouse=True)
-def no_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes away what another test's tool has set up, which writes to the standard output, too."""
-    monkeypatch.setattr(logging.getLogger("ppcls_ext"), "handlers", [])
-    monkeypatch.setattr(logging.getLogger("ppcls_ext"), "propagate", True)
-
-
 class Terminal(io.StringIO):
     """A standard output that says that it is a terminal."""
 

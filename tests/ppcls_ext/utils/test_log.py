@@ -5,22 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-import pytest
-
-from ppcls_ext.utils.log import PACKAGES, log_to_file, note_in_files, set_up_logging
-
-
-@pytest.fixture(autouse=True)
-def _restore_loggers():
-    before = {name: (list(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in PACKAGES}
-    yield
-    for name, (handlers, propagate) in before.items():
-        package = logging.getLogger(name)
-        for handler in list(package.handlers):
-            package.removeHandler(handler)
-            handler.close()
-        package.handlers[:] = handlers
-        package.propagate = propagate
+from ppcls_ext.utils.log import log_to_file, note_in_files, set_up_logging
 
 
 def test_information_is_bare_and_the_rest_says_what_it_is(capsys):

@@ -27,7 +27,6 @@ def root(tmp_path) -> Path:
 
 @pytest.fixture
 def log(caplog):
-    logging.getLogger("ppcls_ext").propagate = True
     caplog.set_level(logging.INFO)
     return caplog
 

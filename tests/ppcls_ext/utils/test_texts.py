@@ -34,7 +34,6 @@ def fresh(monkeypatch):
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.delenv(VARIABLE)
     say_guesses()
-    logging.getLogger("ppcls_ext").propagate = True
 
 
 @pytest.mark.parametrize("encoding", MARKS)
