@@ -214,10 +214,10 @@ def test_preparation_check_training_and_evaluation_agree(
     written = [entry for part in prepared.parts.values() for entry in part["annotations"]]
 
     boxes = sum(not entry["iscrowd"] for entry in written)
-    assert boxes == sum(taught.values()) == table["boxes"] == figures.boxes
-    assert len(written) - boxes == figures.crowds == int(checked.boxes["Train"].crowd.sum()) == 2
+    assert boxes == sum(taught.values()) == table["boxes"] == figures.counts["boxes"]
+    assert len(written) - boxes == figures.counts["crowds"] == int(checked.boxes["Train"].crowd.sum()) == 2
     images = sum(len(part["images"]) for part in prepared.parts.values())
-    assert images == figures.images == len(evaluation.roidbs) == len(checked.sets["Train"]) - table["images_left_out"]
+    assert images == figures.counts["images"] == len(evaluation.roidbs) == len(checked.sets["Train"]) - table["images_left_out"]
     # The one image that shows nothing but crowds is evaluated, but not taught.
     assert len(training.roidbs) == images - 1
     assert prepared.report["boxes"]["input"] == 38
