@@ -126,6 +126,12 @@ def _transposed_times(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
     return _times(weight.T, x)
 
 
+def _check_channels(channels: int, weight: np.ndarray) -> None:
+    """Refuses maps of other channels than a layer has: the kernels, which check no bounds, would read beyond them."""
+    if channels != len(weight):
+        raise ValueError(f"expected maps of {len(weight)} channels, got {channels}")
+
+
 # ---- the parts, on arrays [C, N, H, W] ----
 
 
@@ -133,6 +139,7 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, images_first
     """Stride 1, "same" padding. x [C, N, H, W] or, with ``images_first``, [N, C, H, W]; weight [C, 1, k, k]."""
     height, width = x.shape[2:]
     images, channels = x.shape[:2] if images_first else x.shape[1::-1]
+    _check_channels(channels, weight)
     plane = height * width
     strides = (plane, channels * plane) if images_first else (images * plane, plane)
     # A map of 4x4 sees 7x7 of a kernel, one of 1x1 only its middle.
@@ -163,6 +170,7 @@ def _batch_norm(
     The gradients are by x, weight, bias and shift. In training no shift changes the output: its gradient is zero.
     """
     images, channels = x.shape[:2] if images_first else x.shape[1::-1]
+    _check_channels(channels, weight)
     size = x.shape[2]
     strides = (size, channels * size) if images_first else (images * size, size)
     mean, variance, scale = np.empty((3, channels), np.float32)
@@ -702,22 +710,6 @@ CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
 }
 
 
-def _channels_of(layer: nn.Layer) -> int | None:
-    """Returns the channels that a layer takes, None for any number."""
-    if isinstance(layer, nn.Conv2D):
-        return layer._in_channels
-    if isinstance(layer, nn.BatchNorm2D):
-        return layer._num_features
-    if isinstance(layer, CSPStage | Stage):
-        return next(part._in_channels for part in _in_order(layer) if isinstance(part, nn.Conv2D))
-    return None
-
-
-def _in_order(layer: nn.Layer) -> list[nn.Layer]:
-    """Returns a stage's layers as the maps meet them."""
-    return [*layer.downsample.sublayers(include_self=True), *layer.sublayers()]
-
-
 def use_fast_kernels(models: Sequence[nn.Layer], choice: str = "auto") -> str:
     """Accelerates networks that train on a CPU, and says so in one line of the log.
 
@@ -761,7 +753,7 @@ def accelerate(model: nn.Layer) -> int:
         run = choose(layer) if choose else None
         # An own ``forward`` of the layer is somebody else's wrapper.
         if run is not None and "forward" not in vars(layer):
-            layer.forward = MethodType(_exchanged(run, _channels_of(layer)), layer)
+            layer.forward = MethodType(_exchanged(run), layer)
             # As an attribute, so that a copy of the layer looks at its own.
             vars(layer)[INNER] = layer.sublayers()
             count += 1
@@ -775,7 +767,7 @@ def restore(model: nn.Layer) -> None:
             del vars(layer)["forward"]
 
 
-def _exchanged(run: Callable, channels: int | None) -> Callable:
+def _exchanged(run: Callable) -> Callable:
     """Returns a ``forward`` that calls ``run`` where it can."""
 
     def forward(self: nn.Layer, *inputs: Any, **options: Any) -> paddle.Tensor:
@@ -783,7 +775,6 @@ def _exchanged(run: Callable, channels: int | None) -> Callable:
         usable = (
             paddle.in_dynamic_mode() and isinstance(x, paddle.Tensor)
             and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.ndim == 4
-            and (channels is None or x.shape[1] == channels)
         )  # fmt: skip
         # A hook on an inner layer wants to see it called.
         hooked = any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in vars(self)[INNER])
