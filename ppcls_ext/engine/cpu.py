@@ -499,11 +499,25 @@ def _convnext_stage(layer: Stage, x: paddle.Tensor) -> paddle.Tensor:
 # ---- single layers in NCHW ----
 
 
-def _convolution(stride: int, padding: int, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
+def _single(compute: Callable) -> Callable:
+    """Makes of ``compute(layer, x, weight, bias)``, on arrays and without what the layer has not, the function that
+    runs the layer."""
+
+    def run(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
+        parameters = (getattr(layer, name, None) for name in ("weight", "bias"))
+        return _Fused.apply(partial(compute, layer), x, *(each for each in parameters if each is not None))
+
+    return run
+
+
+@_single
+def _convolution(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
     """Dense convolution, x [N, C, H, W], weight [C', C, k, k]."""
     images, channels = x.shape[:2]
-    taps = weight.shape[2]
+    taps, stride, padding = weight.shape[2], layer._stride[0], _padding_of(layer)
     out_height, out_width = ((side + 2 * padding - taps) // stride + 1 for side in x.shape[2:])
+    if min(out_height, out_width) < 1:
+        raise ValueError(f"a map of {x.shape[2]} x {x.shape[3]} is smaller than the kernel of {taps} x {taps}")
     positions = out_height * out_width
     # So many images at a time that the product is large, and the patches stay in the cache.
     group = images if positions < LARGE_MAP and taps == 1 else max(1, min(images, LARGE_MAP // positions))
@@ -562,18 +576,10 @@ def _to_images(product: np.ndarray, images: np.ndarray) -> None:
     images[:] = product.reshape(images.shape[1], images.shape[0], *images.shape[2:]).swapaxes(0, 1)
 
 
-def _run_convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
-    if min(x.shape[2:]) + 2 * _padding_of(layer) < layer._kernel_size[0]:
-        return type(layer).forward(layer, x)  # Refuses it in its own words.
-    return _Fused.apply(partial(_convolution, layer._stride[0], _padding_of(layer)), x, *_given(layer))
-
-
-def _run_depthwise(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_depthwise_layer, layer._stride[0]), x, *_given(layer))
-
-
-def _depthwise_layer(stride: int, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
+@_single
+def _depthwise_layer(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
     """Depthwise convolution, x [N, C, H, W]; with a stride, the positions that it leaves out are thrown away."""
+    stride = layer._stride[0]
     y, back = _depthwise(x, weight, bias[0] if bias else np.zeros(len(weight), np.float32), images_first=True)
     if stride == 1:
         return y, lambda dy: back(dy)[: 2 + len(bias)]
@@ -586,10 +592,7 @@ def _depthwise_layer(stride: int, x: np.ndarray, weight: np.ndarray, *bias: np.n
     return y[:, :, ::stride, ::stride], gradients
 
 
-def _run_batch_norm(layer: nn.BatchNorm2D, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_batch_norm_layer, layer), x, layer.weight, layer.bias)
-
-
+@_single
 def _batch_norm_layer(layer: nn.BatchNorm2D, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
     y, _, back = _batch_norm(x.reshape(*x.shape[:2], -1), layer, weight, bias, images_first=True)
 
@@ -600,12 +603,14 @@ def _batch_norm_layer(layer: nn.BatchNorm2D, x: np.ndarray, weight: np.ndarray, 
     return y.reshape(x.shape), gradients
 
 
-def _run_gelu(layer: nn.GELU, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_activation_layer, kernels.gelu_forward), x)
+@_single
+def _gelu(layer: nn.GELU, x: np.ndarray) -> tuple:
+    return _activation_layer(kernels.gelu_forward, x)
 
 
-def _run_silu(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_activation_layer, kernels.silu_forward), x)
+@_single
+def _silu(layer: nn.Layer, x: np.ndarray) -> tuple:
+    return _activation_layer(kernels.silu_forward, x)
 
 
 def _activation_layer(kernel: Callable, x: np.ndarray) -> tuple:
@@ -647,11 +652,6 @@ def _laid_out(piles: Piles, x: np.ndarray) -> np.ndarray:
     return y.reshape(images, channels, piles.rows * side, piles.columns * side)
 
 
-def _given(layer: nn.Layer) -> list[paddle.Tensor]:
-    """Weight, and bias where there is one."""
-    return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-
-
 def _padding_of(layer: nn.Conv2D) -> int | None:
     """Returns the padding, if it is one number for all four sides."""
     padding = layer._padding
@@ -671,15 +671,15 @@ def _convolution_for(layer: nn.Conv2D) -> Callable | None:
         return None
     side = layer._kernel_size[0]
     if layer._groups == 1:
-        return _run_convolution
+        return _convolution
     if layer._groups == layer._in_channels == layer._out_channels and side % 2 and _padding_of(layer) == side // 2:
-        return _run_depthwise
+        return _depthwise_layer
     return None
 
 
 def _batch_norm_for(layer: nn.BatchNorm2D) -> Callable | None:
     learnt = layer.weight is not None and layer.bias is not None
-    return _run_batch_norm if learnt and layer._data_format == "NCHW" else None
+    return _batch_norm_layer if learnt and layer._data_format == "NCHW" else None
 
 
 # The layers that the functions for whole stages know; with any other inside, a stage is left as it is.
@@ -704,9 +704,9 @@ CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
     LayOut: lambda layer: _run_lay_out,
     nn.Conv2D: _convolution_for,
     nn.BatchNorm2D: _batch_norm_for,
-    nn.GELU: lambda layer: None if layer._approximate else _run_gelu,
-    nn.Silu: lambda layer: _run_silu,
-    nn.Swish: lambda layer: _run_silu,
+    nn.GELU: lambda layer: None if layer._approximate else _gelu,
+    nn.Silu: lambda layer: _silu,
+    nn.Swish: lambda layer: _silu,
 }
 
 
