@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -305,54 +305,51 @@ def _read_distillation(checker: Checker, section: Any, student: ArchSettings) ->
         checker.add(DISTILLATION, f"must be a mapping with the keys {allowed}, got {section!r}")
         return None
     given = section.get("teacher")
-    if isinstance(given, dict) and "onnx" in given:
-        return _read_onnx_distillation(checker, section, student)
-    teacher = _read_arch(checker, given, TEACHER, student.class_num, ("pretrained",), WEIGHTS_WANTED)
-    if isinstance(given, dict) and given.get("pretrained") in (None, False):
-        message = f"is missing: a teacher with random weights teaches noise; {WEIGHTS_WANTED}"
-        checker.add(f"{TEACHER}.pretrained", message)
-    # A teacher of features only may know other classes.
-    if "class_num" in teacher.arguments and teacher.class_num != student.class_num and section.get("weight") != 0:
-        message = f"the teacher has {teacher.class_num} classes, the student {student.class_num} (Arch.class_num)"
-        checker.add(f"{TEACHER}.class_num", f"{message}; they must be the same")
-    networks = ((student, "Arch.name"), (teacher, f"{TEACHER}.name"))
+    is_file = isinstance(given, dict) and "onnx" in given
+    networks = {"Arch.name": student}
+    if is_file:
+        teacher = checker.section(OnnxTeacherSettings, given, TEACHER)
+    else:
+        teacher = networks[f"{TEACHER}.name"] = _read_teacher(checker, given, student, section.get("weight"))
     features = _read_features(checker, section.get("features"), networks)
-    if features is not None and features.outputs is not None:
-        checker.add(f"{DISTILLATION}.features.outputs", f"names the outputs of an ONNX file; {teacher.name} has stages")
-    section = {**section, "teacher": teacher, "features": features}
-    return checker.section(DistillationSettings, section, DISTILLATION)
-
-
-def _read_features(
-    checker: Checker, section: Any, networks: Sequence[tuple[ArchSettings, str]]
-) -> FeatureSettings | None:
-    """Reads ``Distillation.features``, for which each of the networks (and their places) must have stages."""
-    if section is None:
-        return None
-    key = f"{DISTILLATION}.features"
-    for network, place in networks:
-        if not is_ours(network.name):
-            message = f"needs the outputs of stages, which {network.name} ({place}) does not give"
-            checker.add(key, f"{message}; these do: {', '.join(list_models())}")
-    return checker.section(FeatureSettings, section, key)
-
-
-def _read_onnx_distillation(
-    checker: Checker, section: dict[str, Any], student: ArchSettings
-) -> DistillationSettings | None:
-    teacher = checker.section(OnnxTeacherSettings, section["teacher"], TEACHER)
-    features = _read_features(checker, section.get("features"), [(student, "Arch.name")])
-    if features is not None and len(features.outputs or []) != len(features.stages):
+    if features is not None and is_file and len(features.outputs or []) != len(features.stages):
         message = f"names the teacher's output for each of the stages {features.stages}, got {features.outputs}"
         checker.add(f"{DISTILLATION}.features.outputs", message)
+    if features is not None and not is_file and features.outputs is not None:
+        checker.add(f"{DISTILLATION}.features.outputs", f"names the outputs of an ONNX file; {teacher.name} has stages")
     if teacher is None:
         return None
     section = {**section, "teacher": teacher, "features": features}
     settings = checker.section(DistillationSettings, section, DISTILLATION)
-    if settings is not None and settings.weight > 0 and teacher.logits is None:
+    if settings is not None and is_file and settings.weight > 0 and teacher.logits is None:
         message = "is missing: the name of the teacher's output [N, class_num]"
         checker.add(f"{TEACHER}.logits", f"{message}; or learn from its features only ({DISTILLATION}.weight: 0)")
     return settings
+
+
+def _read_teacher(checker: Checker, section: Any, student: ArchSettings, weight: Any) -> ArchSettings:
+    """Reads a teacher that is a network of the registry; with ``weight`` 0, of features only, it may know other
+    classes."""
+    teacher = _read_arch(checker, section, TEACHER, student.class_num, ("pretrained",), WEIGHTS_WANTED)
+    if isinstance(section, dict) and section.get("pretrained") in (None, False):
+        message = f"is missing: a teacher with random weights teaches noise; {WEIGHTS_WANTED}"
+        checker.add(f"{TEACHER}.pretrained", message)
+    if "class_num" in teacher.arguments and teacher.class_num != student.class_num and weight != 0:
+        message = f"the teacher has {teacher.class_num} classes, the student {student.class_num} (Arch.class_num)"
+        checker.add(f"{TEACHER}.class_num", f"{message}; they must be the same")
+    return teacher
+
+
+def _read_features(checker: Checker, section: Any, networks: Mapping[str, ArchSettings]) -> FeatureSettings | None:
+    """Reads ``Distillation.features``, for which each of the networks, by their places, must have stages."""
+    if section is None:
+        return None
+    key = f"{DISTILLATION}.features"
+    for place, network in networks.items():
+        if not is_ours(network.name):
+            message = f"needs the outputs of stages, which {network.name} ({place}) does not give"
+            checker.add(key, f"{message}; these do: {', '.join(list_models())}")
+    return checker.section(FeatureSettings, section, key)
 
 
 def _read_pretraining(checker: Checker, section: Any, arch: ArchSettings) -> sections.PretrainingSettings | None:

@@ -24,30 +24,13 @@ def rates(schedule, count: int = EPOCHS * STEPS) -> list[float]:
     return [schedule.rate_at(step) for step in range(count)]
 
 
-def test_by_epoch_keeps_the_rate_within_an_epoch():
-    schedule = Cosine(epochs=EPOCHS, steps_each_epoch=STEPS, learning_rate=0.5, warmup_epoch=2, by_epoch=True)
-    every_step = Cosine(epochs=EPOCHS, steps_each_epoch=STEPS, learning_rate=0.5, warmup_epoch=2)
-    expected = [every_step.rate_at(step - step % STEPS) for step in range(EPOCHS * STEPS)]
-    assert rates(schedule) == expected
-    assert rates(schedule) != rates(every_step)
-
-
-def test_cosine_equals_paddle_after_the_warm_up():
-    from paddle.optimizer.lr import CosineAnnealingDecay
-
-    schedule = Cosine(**over(10, 7), learning_rate=4e-3, eta_min=1e-6, warmup_epoch=2)
-    paddles = CosineAnnealingDecay(4e-3, T_max=8 * 7, eta_min=1e-6)
-    for step in range(2 * 7, 10 * 7):
-        assert schedule.rate_at(step) == pytest.approx(paddles(), rel=1e-9)
-        paddles.step()
-    assert schedule.rate_at(10_000) == pytest.approx(1e-6)
-
-
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
         (Linear(**over(4, 1), learning_rate=0.4, end_lr=0.1), [0.4, 0.325, 0.25, 0.175, 0.1]),
         (Linear(**over(4, 1), learning_rate=0.4, power=2.0), [0.4, 0.225, 0.1, 0.025, 0.0]),
+        (Linear(**over(4, 2), learning_rate=0.4, by_epoch=True), [0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1]),
+        (Cosine(**over(4, 1), learning_rate=0.4, eta_min=0.2), [0.4, 0.3 + 0.1 * math.sqrt(0.5), 0.3]),
         (Step(**over(6, 1), learning_rate=1.0, step_size=2, gamma=0.5), [1, 1, 0.5, 0.5, 0.25, 0.25]),
         (MultiStepDecay(**over(6, 1), learning_rate=1.0, milestones=[1, 4]), [1, 0.1, 0.1, 0.1, 0.01, 0.01]),
         (Piecewise(**over(6, 1), decay_epochs=[1, 4], values=[0.3, 0.2, 0.1]), [0.3, 0.2, 0.2, 0.2, 0.1, 0.1]),
