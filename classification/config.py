@@ -68,7 +68,7 @@ class DataSettings:
 
 @dataclasses.dataclass
 class OptimizerPlan:
-    """``Optimizer``: the optimizer's settings and its schedule (over ``Global.epochs`` epochs of one step)."""
+    """``Optimizer``: the optimizer's settings and its schedule, which the task fits to the run."""
 
     settings: OptimizerSettings
     schedule: Schedule
@@ -173,7 +173,7 @@ def check_config(document: Document) -> Config:
         ema=ema,
         train_loss=_read_losses(checker, loss.get("Train"), "Loss.Train"),
         eval_loss=_read_losses(checker, loss.get("Eval"), "Loss.Eval"),
-        optimizer=_read_optimizer(checker, data.get("Optimizer"), run.epochs),
+        optimizer=_read_optimizer(checker, data.get("Optimizer")),
         train=_read_data(checker, loader.get("Train"), "DataLoader.Train"),
         eval=_read_data(checker, loader.get("Eval"), "DataLoader.Eval"),
         infer=infer,
@@ -243,7 +243,7 @@ def _read_losses(checker: Checker, section: Any, key: str) -> WeightedSum | None
     return WeightedSum(losses) if losses else None
 
 
-def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPlan | None:
+def _read_optimizer(checker: Checker, section: Any) -> OptimizerPlan | None:
     if section is None:
         return None
     if not isinstance(section, dict):
@@ -257,8 +257,7 @@ def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPla
     if isinstance(rate, dict):
         kind = checker.choice(rate.pop("name", None), "Optimizer.lr.name", SCHEDULES)
         if kind is not None:
-            known = {"epochs": epochs, "steps_each_epoch": 1}
-            schedule = checker.section(SCHEDULES[kind], rate, "Optimizer.lr", known)
+            schedule = checker.section(SCHEDULES[kind], rate, "Optimizer.lr")
     else:
         checker.add("Optimizer.lr", "must be a mapping such as {name: Cosine, learning_rate: 4e-3}")
     # PaddleClas's other spellings of clip_norm and weight_decay.
