@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import math
 from abc import abstractmethod
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import AfterValidator, PrivateAttr, model_validator
 
@@ -51,7 +51,7 @@ class Schedule(Section):
     _steps: int = PrivateAttr(1)
     _warmup_steps: int = PrivateAttr(0)
 
-    def over(self, epochs: int, steps_each_epoch: int, factor: float = 1.0) -> Self:
+    def over(self, epochs: int, steps_each_epoch: int, factor: float = 1.0) -> Schedule:
         """Returns this schedule for a run of so many epochs and optimizer steps in each, with every rate times
         ``factor``."""
         rates = {name: getattr(self, name) for name in RATES & type(self).model_fields.keys()}

@@ -190,7 +190,7 @@ def _speed(history: History) -> Panel:
 
 
 def _rate(history: History) -> Panel:
-    return "learning rate", "epoch", [_line(history, "", "lr", "")], None
+    return "learning rate at the end of the epoch", "epoch", [_line(history, "", "lr", "")], None
 
 
 def _last_epoch(history: History) -> int:

@@ -143,24 +143,6 @@ Model = TypeVar("Model", bound=Section)
 class Checker(Problems):
     """Checks the parts of one document. Problems are noted, never raised, so that a user sees all of them at once."""
 
-    def known_keys(self, key: str, section: Mapping[str, Any], allowed: Iterable[str]) -> None:
-        """Notes every key of ``section`` that is not ``allowed``."""
-        allowed = list(allowed)
-        for name in section:
-            if name not in allowed:
-                hint = suggestion(str(name), allowed)
-                self.add(key, f"unknown key '{name}'{hint}; allowed: {', '.join(allowed)}")
-
-    def mapping(self, section: Any, key: str, allowed: Iterable[str]) -> dict[str, Any]:
-        """Returns ``section``, or an empty mapping where it is null or (noted) no mapping."""
-        if section is None:
-            return {}
-        if not isinstance(section, dict):
-            self.add(key, f"must be a mapping with the keys {', '.join(allowed)}, got {section!r}")
-            return {}
-        self.known_keys(key, section, allowed)
-        return section
-
     def choice(self, name: Any, key: str, allowed: Iterable[str]) -> str | None:
         """Returns ``name`` if it is allowed, else (noted) ``None``."""
         names = sorted(allowed)

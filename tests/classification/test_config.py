@@ -42,7 +42,7 @@ MISTAKES = [
     ("Arch.name=EConvNeXt_minni", None, "unknown model 'EConvNeXt_minni'; did you mean EConvNeXt_mini"),
     (f"{TRAIN_OPS}[1]={{RandCropImg: {{size: 3}}}}", None, "unknown operator 'RandCropImg' (did you mean 'RandCropIm"),
     # Wrong types, of sections and of values.
-    ("DataLoader.Train=5", None, "must be a mapping with the keys dataset, sampler, loader, got 5"),
+    ("DataLoader.Train=5", None, "must be a mapping, got 5 (int)"),
     ("Global.epochs=1.5", None, "must be a whole number, got 1.5 (float)"),
     ("Global.image_shape=[3, a, 224]", "Global.image_shape[1]", "must be a whole number, got 'a' (str)"),
     ("Optimizer.lr.learning_rate=.nan", None, "must be a finite number, got nan"),
