@@ -25,7 +25,7 @@ import numpy as np
 from ppcls_ext.deploy.formats import FORMATS, INT8, PRECISIONS
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, DetectionPredictor, load, read_description
-from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino
+from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino, openvino_settings
 from ppcls_ext.runtime.description import DESCRIPTION_FILE
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import write_json, write_text
@@ -362,12 +362,6 @@ def export_subject(
     arguments = {"folder": str(folder), "backend": backend, "precision": precision, "threads": threads, "batch": batch,
                  "image": image, "whole": whole}  # fmt: skip
     return Subject(title, open_export, arguments, threads)
-
-
-def openvino_settings(precision_hint: str, threads: int) -> dict[str, Any]:
-    """Returns the settings of a network that OpenVINO runs for one asker at a time."""
-    return {"INFERENCE_PRECISION_HINT": precision_hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
 
 
 def open_matrix_product(library: str, precision: str, threads: int) -> tuple[Callable[[], object], dict[str, Any]]:

@@ -100,7 +100,7 @@ def count_subject(subject: Any) -> Counts:
     from ppcls_ext.deploy.profile import count_network
 
     profile = count_network(subject)
-    sums = {stage: (each.parameters, each.flops) for stage, each in profile.by("stage").items()}
+    sums = {stage: (int(each.parameters), int(each.flops)) for stage, each in profile.by("stage").iterrows()}
     return Counts(profile.image_shape, {stage: pair for stage, pair in sums.items() if any(pair)})
 
 
