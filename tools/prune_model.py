@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_config_arguments, add_overwrite_argument, run
+from ppcls_ext.utils.tables import markdown_table
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", metavar="DIR", type=Path, required=True, help="folder to write")
     add("--ratio", type=float, nargs="+", required=True, metavar="R",
         help="share of the channels to remove, 0 to 1: one number for the whole network, or one for each stage")
-    add("--criterion", default="taylor", metavar="taylor|magnitude",
+    add("--criterion", default="taylor", choices=("taylor", "magnitude"),
         help="importance of a channel: first-order change of the loss on training images (taylor), or norms of weights")
     add("--multiple", type=int, default=8, metavar="N", help="round widths to multiples of N, which kernels like (8)")
     add("--batches", type=int, default=16, metavar="N", help="training batches to look at (16)")
@@ -40,8 +41,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()  # fmt: skip
 
 
-LABELS = {"parameters": "parameters, M", "flops": "FLOPs, G", "median_ms": "median, ms", "p90_ms": "p90, ms"}
-SCALES = {"parameters": 1e6, "flops": 1e9}
+# Of a figure its label, scale and digits; others (top1, AP, loss) are shown as they are, with four digits.
+SHOWN = {"parameters": ("parameters, M", 1e-6, 4), "flops": ("FLOPs, G", 1e-9, 4), "median_ms": ("median, ms", 1, 2),
+         "p90_ms": ("p90, ms", 1, 2)}  # fmt: skip
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -49,14 +51,12 @@ def print_report(report: dict[str, Any]) -> None:
     print(f"removed {100 * report['removed']:.1f} % of the channels inside the blocks ({report['criterion']}, "
           f"{report['batches']} batches): {report['expansion_channels']}")  # fmt: skip
     figures = report["figures"]
-    names = list(figures)
-    width = max(12, max(map(len, names)) + 2)
-    print(f"{'':22}" + "".join(f"{name:>{width}}" for name in names))
-    for key in figures[names[0]]:
-        digits = 2 if key in ("median_ms", "p90_ms") else 4
-        values = [figures[name].get(key) for name in names]
-        cells = ["-" if value is None else f"{value / SCALES.get(key, 1):.{digits}f}" for value in values]
-        print(f"{LABELS.get(key, key):22}" + "".join(f"{cell:>{width}}" for cell in cells))
+    rows = []
+    for key in figures["before"]:
+        label, scale, digits = SHOWN.get(key, (key, 1, 4))
+        values = [one.get(key) for one in figures.values()]
+        rows.append([label, *("-" if value is None else f"{value * scale:.{digits}f}" for value in values)])
+    print(markdown_table(["", *figures], rows, "l" + "r" * len(figures)))
     print(f"fine-tune with: python tools/train.py -c {report['config']}")
 
 
@@ -69,7 +69,7 @@ def main() -> int:
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
-    own = ("config", "override", "encoding")
+    own = ("config", "override", "encoding", "overwrite")
     options = {name: value for name, value in vars(arguments).items() if name not in own}
     request = PruningRequest(**options | {"ratio": tuple(arguments.ratio)})
     set_up_logging()

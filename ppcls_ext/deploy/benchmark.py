@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls_ext.deploy.formats import FORMATS, INT8, PRECISIONS
+from ppcls_ext.deploy.formats import EXACT, FORMATS, INT8, PRECISIONS
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, DetectionPredictor, load, read_description
 from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino, openvino_settings
@@ -155,7 +155,7 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
         for name in names or ():
             if name not in allowed:
                 raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
-    takes = {row.backend: row.all_precisions for row in FORMATS.values()}
+    takes = {row.backend: row.precisions for row in FORMATS.values()}
     works = "; ".join(f"{backend}: {', '.join(takes[backend])}" for backend in BACKENDS)
     backends, precisions = list(dict.fromkeys(request.backends or BACKENDS)), dict.fromkeys(request.precisions or ())
     asked = [(backend, precision) for backend in backends for precision in precisions or DEFAULT_PRECISIONS
@@ -227,9 +227,22 @@ def _cached_export(
     if not (cache / CACHE).exists():
         write_text(cache / CACHE, f"{CACHE_SIGNATURE}\n")
     # A converter that crashes takes only its own process along.
-    counts = run_in_process(exporter, network["architecture"], network["size"], format_name, precision, folder,
+    counts = run_in_process(_export, exporter, network["architecture"], network["size"], format_name, precision, folder,
                             seconds=EXPORT_SECONDS)  # fmt: skip
     write_json(record, {"digest": digest, "counts": counts})
+    return counts
+
+
+def _export(
+    exporter: Exporter, architecture: str, size: int, format_name: str, precision: str, folder: Path
+) -> dict[str, int]:
+    """Exports, and quantises for int8 on generated pictures, as random weights have no better ones."""
+    counts = exporter(architecture, size, format_name, EXACT if precision == INT8 else precision, folder)
+    if precision == INT8:
+        from ppcls_ext.deploy.export import example_images
+        from ppcls_ext.deploy.quantize import quantize_export
+
+        quantize_export(folder, folder, list(example_images().items()), None, format_name=format_name)
     return counts
 
 
@@ -285,12 +298,8 @@ def export_model(
         settle_batch_norms(model, images)
     export_classifier(
         model, folder, model_name=model_name, class_num=CLASSES, image_shape=[3, size, size], preprocess=preprocess,
-        formats=[format_name], precisions=["fp32" if precision == INT8 else precision],
+        formats=[format_name], precisions=[precision],
     )  # fmt: skip
-    if precision == INT8:
-        from ppcls_ext.deploy.quantize import quantize_export
-
-        quantize_export(folder, folder, list(example_images().items()), None, format_name=format_name)
     count = count_network(model, size)
     return {"parameters": count.parameters, "multiply_adds": count.flops}
 

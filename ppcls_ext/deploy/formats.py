@@ -58,24 +58,22 @@ class FormatRow(NamedTuple):
         engine: name of the engine in reports.
         backend: key of ``ppcls_ext.runtime.BACKENDS`` that opens it, and that it is checked with.
         packages: what writing and checking it needs beside Paddle.
-        precisions: keys of ``PRECISIONS`` in which it can be written.
-        all_precisions: these, and what a finished export can be made to hold.
+        precisions: keys of ``PRECISIONS`` in which it can be written, and ``INT8`` where it can be quantised.
     """
 
     engine: str
     backend: str
     packages: tuple[str, ...]
     precisions: tuple[str, ...]
-    all_precisions: tuple[str, ...]
 
 
 FORMATS: dict[str, FormatRow] = {
-    "paddle": FormatRow("Paddle Inference", "paddle", (), ("fp32", "bf16"), ("fp32", "bf16")),
-    "onnx": FormatRow("ONNX Runtime", "onnxruntime", ("paddle2onnx", "onnx", "onnxruntime"), ("fp32", "fp16"),
-                      ("fp32", "fp16", INT8)),
-    "openvino": FormatRow("OpenVINO", "openvino", ("paddle2onnx", "onnx", "openvino"), ("fp32", "fp16", "bf16"),
-                          ("fp32", "fp16", "bf16", INT8)),
-}  # fmt: skip
+    "paddle": FormatRow("Paddle Inference", "paddle", (), ("fp32", "bf16")),
+    "onnx": FormatRow("ONNX Runtime", "onnxruntime", ("paddle2onnx", "onnx", "onnxruntime"), ("fp32", "fp16", INT8)),
+    "openvino": FormatRow(
+        "OpenVINO", "openvino", ("paddle2onnx", "onnx", "openvino"), ("fp32", "fp16", "bf16", INT8)
+    ),
+}
 
 
 class Request(NamedTuple):
@@ -88,7 +86,7 @@ class Request(NamedTuple):
 def supported_pairs(without: Request | None = None) -> str:
     """Returns which format takes which precisions, as one line; ``without`` is left out of it."""
     return "; ".join(
-        f"{name}: {', '.join(precision for precision in row.all_precisions if without != (name, precision))}"
+        f"{name}: {', '.join(precision for precision in row.precisions if without != (name, precision))}"
         for name, row in FORMATS.items()
     )
 
@@ -117,7 +115,6 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
                 f"format '{request.format}' cannot be written in {request.precision}; what works is "
                 f"{supported_pairs()}; nothing was written"
             )
-    for request in requests:
         check_packages(f"format '{request.format}'", FORMATS[request.format].packages)
     return requests
 
