@@ -14,7 +14,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import INTERRUPTED_STATUS, add_config_arguments, add_overwrite_argument, run
-from ppcls_ext.utils.tables import markdown_table
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,23 +40,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()  # fmt: skip
 
 
-# Of a figure its label, scale and digits; others (top1, AP, loss) are shown as they are, with four digits.
-SHOWN = {"parameters": ("parameters, M", 1e-6, 4), "flops": ("FLOPs, G", 1e-9, 4), "median_ms": ("median, ms", 1, 2),
-         "p90_ms": ("p90, ms", 1, 2)}  # fmt: skip
-
-
 def print_report(report: dict[str, Any]) -> None:
     """Prints the figures as a table."""
+    from ppcls_ext.deploy.cards import pruning_table
+
     print(f"removed {100 * report['removed']:.1f} % of the channels inside the blocks ({report['criterion']}, "
-          f"{report['batches']} batches): {report['expansion_channels']}")  # fmt: skip
-    figures = report["figures"]
-    rows = []
-    for key in figures["before"]:
-        label, scale, digits = SHOWN.get(key, (key, 1, 4))
-        values = [one.get(key) for one in figures.values()]
-        rows.append([label, *("-" if value is None else f"{value * scale:.{digits}f}" for value in values)])
-    print(markdown_table(["", *figures], rows, "l" + "r" * len(figures)))
-    print(f"fine-tune with: python tools/train.py -c {report['config']}")
+          f"{report['batches']} batches): {report['expansion_channels']}\n")  # fmt: skip
+    print(pruning_table(report["figures"]))
+    print(f"\nfine-tune with: python tools/train.py -c {report['config']}")
 
 
 def main() -> int:

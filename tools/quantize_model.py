@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from ppcls_ext.utils.command_line import add_config_arguments, add_overwrite_argument, run
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.tables import markdown_table
 
 TOO_MUCH_STATUS = 1
 
@@ -44,16 +43,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def print_report(description: Any, quantized: str) -> None:
     """Prints what was measured of a format."""
+    from ppcls_ext.deploy.cards import int8_table
+
     found = (one for one in description.artefacts if (one.format, one.precision) == (quantized, "int8"))
     measured = next(found).verification
-    rows = {"MB": (measured["bytes"], 1e-6), "ms": (measured["latency_ms"], 1)}
-    if "metric" in measured:
-        rows[f"{measured['metric']}, %"] = (measured, 100)
     print(f"{description.folder}: {description.model_name}, int8 of format {quantized}, calibrated on "
-          f"{measured['calibration_images']} images; {measured['threads']} threads, one image")  # fmt: skip
-    cells = [[name, *(f"{figures[key] * scale:.2f}" for key in ("fp32", "int8"))]
-             for name, (figures, scale) in rows.items()]  # fmt: skip
-    print(markdown_table(["", "fp32", "int8"], cells, "lrr"))
+          f"{measured['calibration_images']} images; {measured['threads']} threads, one image\n")  # fmt: skip
+    print(f"{int8_table(measured)}\n")
     if "metric" in measured:
         print(f"loses {measured['drop_points']:.2f} points on {measured['images']} images")
     if "logits" in measured:

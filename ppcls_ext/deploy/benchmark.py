@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls_ext.deploy.formats import EXACT, FORMATS, INT8, PRECISIONS
+from ppcls_ext.deploy.formats import EXACT, FORMATS, INT8, PRECISIONS, check_names
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, DetectionPredictor, load, read_description
 from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino, openvino_settings
 from ppcls_ext.runtime.description import DESCRIPTION_FILE
-from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import write_json, write_text
 from ppcls_ext.utils.names import folded_name
 from ppcls_ext.utils.outputs import CACHE
@@ -149,12 +149,10 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
     for option, values in (("threads", request.threads), ("batch", request.batches)):
         if not values or min(values) < 1:
             raise UserError(f"--{option} must be at least 1, got {' '.join(map(str, values)) or 'nothing'}")
-    for kind, names, allowed in (
-        ("backend", request.backends, list(BACKENDS)), ("precision", request.precisions, [*PRECISIONS, INT8]),
-    ):  # fmt: skip
-        for name in names or ():
-            if name not in allowed:
-                raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
+    if request.backends is not None:
+        check_names("backend", request.backends, BACKENDS)
+    if request.precisions is not None:
+        check_names("precision", request.precisions, [*PRECISIONS, INT8])
     takes = {row.backend: row.precisions for row in FORMATS.values()}
     works = "; ".join(f"{backend}: {', '.join(takes[backend])}" for backend in BACKENDS)
     backends, precisions = list(dict.fromkeys(request.backends or BACKENDS)), dict.fromkeys(request.precisions or ())

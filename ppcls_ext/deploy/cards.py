@@ -35,6 +35,11 @@ HARMLESS = ("class_num", "drop_path_rate")
 # Classes of the data sets that are known by their kind alone.
 CLASSES = {"Cifar10": 10, "Cifar100": 100}
 MOST_NAMES = 200
+# Of a configuration of either task, what a card tells beside the training data.
+TRAINING_SECTIONS = (
+    "Arch", "Optimizer", "Loss", "EMA", "AMP", "Distillation", "OptimizerBuilder", "LearningRate", "use_ema",
+    "ema_decay", "TrainReader",
+)  # fmt: skip
 # Names of COCO's figures for people, in the order of tables.
 COCO_FIGURES = {
     "AP": "AP (mean over overlaps 0.50 to 0.95)", "AP50": "AP at overlap 0.50", "AP75": "AP at overlap 0.75",
@@ -313,44 +318,47 @@ def shown_path(path: str | Path) -> str:
     return parts[-1] if ".." in parts else "/".join(parts)
 
 
-def shown_value(value: Any) -> str:
-    """Returns a value of a configuration as a card shows it, in YAML's way of writing on one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {shown_value(each)}" for key, each in value.items())
-    if isinstance(value, str):
-        return (shown_path(value) if "/" in value or "\\" in value else value) or "''"
-    if isinstance(value, Sequence):
-        return f"[{', '.join(map(shown_value, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def as_yaml(value: Any) -> str:
+    """Returns a part of a configuration as YAML, without paths of this machine."""
 
+    def shown(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {key: shown(each) for key, each in part.items()}
+        if isinstance(part, list):
+            return [shown(each) for each in part]
+        return shown_path(part) if isinstance(part, str) and ("/" in part or "\\" in part) else part
 
-def shown_operators(entries: Any) -> str:
-    """Returns a list of operators, each ``{Name: {argument: value}}`` or a name, as code in Markdown."""
-    texts = []
-    for entry in entries if isinstance(entries, list) else []:
-        text = shown_value(entry)
-        if isinstance(entry, Mapping) and len(entry) == 1:
-            name, arguments = next(iter(entry.items()))
-            inside = shown_value(arguments) if arguments else ""
-            text = f"{name}({inside})" if inside else str(name)
-        texts.append("`" + " ".join(text.replace("`", "'").split()) + "`")
-    return "; ".join(texts)
-
-
-def shown_section(section: Any, *left_out: str) -> str:
-    """Returns a section with a ``name`` or ``type`` as a line, ``AdamW (weight_decay: 0.05)``."""
-    if not isinstance(section, Mapping):
-        return ""
-    rest = {key: value for key, value in section.items() if key not in ("name", "type", *left_out)}
-    name = str(section.get("name") or section.get("type") or "")
-    return f"{name} ({shown_value(rest)})".strip() if rest else name
+    text = yaml.safe_dump(shown(value), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return text.strip()
 
 
 def shown_metric(name: str) -> str:
     """Returns the name of a metric for people: ``top-1`` for ``top1``."""
     return f"top-{name[3:]}" if name.startswith("top") else name
+
+
+def pruning_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the ``figures`` of ``prune_model`` as Markdown: a row for each figure, a column for each network."""
+    # Figure -> label, scale, digits.
+    kinds = {"parameters": ("parameters, M", 1e-6, 2), "flops": ("multiply-adds, M", 1e-6, 2),
+             "median_ms": ("median latency, ms", 1, 2), "p90_ms": ("90th percentile, ms", 1, 2)}  # fmt: skip
+    rows = []
+    for name in dict.fromkeys(name for network in figures.values() for name in network):
+        share = (f"{shown_metric(name)}, %", 100, 2) if name.startswith(("top", "AP")) else (name, 1, 4)
+        label, scale, digits = kinds.get(name, share)
+        values = [network.get(name) for network in figures.values()]
+        rows.append([label, *("not measured" if one is None else f"{one * scale:.{digits}f}" for one in values)])
+    return markdown_table(["", *figures], rows)
+
+
+def int8_table(measured: Mapping[str, Any]) -> str:
+    """Returns what was measured of an int8 network, its ``verification`` in ``inference.yml``, as Markdown."""
+    rows = {"latency, ms": (measured["latency_ms"], 1), "size, MB": (measured["bytes"], 1e-6)}
+    if "metric" in measured:
+        rows = {f"{shown_metric(measured['metric'])}, %": (measured, 100), **rows}
+    cells = [[label, *(f"{pair[name] * scale:.2f}" for name in ("fp32", "int8"))]
+             for label, (pair, scale) in rows.items()]  # fmt: skip
+    return markdown_table(["", "fp32", "int8"], cells)
 
 
 def escaped(text: Any) -> str:
@@ -536,34 +544,25 @@ def card_text(facts: Facts) -> str:
         result = {"task": {"type": pipeline}, "dataset": {"name": dataset, "type": dataset}, "metrics": metrics}
         head |= {"metrics": [kind], "model-index": [{"name": title, "results": [result]}]}
 
-    pruned = section_of(source.pruning, "figures")
-    # Figure -> label, scale, digits
-    kinds = {"parameters": ("parameters, M", 1e-6, 2), "flops": ("multiply-adds, M", 1e-6, 2),
-             "median_ms": ("median latency, ms", 1, 2), "p90_ms": ("90th percentile, ms", 1, 2)}  # fmt: skip
-    pruning_rows = []
-    for name in dict.fromkeys(name for each in pruned.values() for name in each):
-        share = (f"{shown_metric(name)}, %", 100, 2) if name.startswith(("top", "AP")) else (name, 1, 4)
-        label, scale, digits = kinds.get(name, share)
-        values = [each.get(name) for each in pruned.values()]
-        pruning_rows.append((label, *(f"{value * scale:.{digits}f}" if isinstance(value, int | float)
-                                      else "not measured" for value in values)))  # fmt: skip
-    export_folder = shown_path(export.folder) if export else "EXPORT"
-    artefacts = export.artefacts if export else []
+    training = {key: config[key] for key in TRAINING_SECTIONS if config.get(key)}
+    if loader := section_of(config, "DataLoader", "Train"):
+        training["DataLoader"] = {"Train": loader}
+    infers = section_of(config, "Infer").get("transforms") or section_of(config, "TestReader").get("sample_transforms")
+    int8 = next((each for each in export.artefacts if each.precision == "int8"), None) if export else None
     return render_markdown(
         "ppcls_ext.deploy", "card.md.j2",
-        {"escape_markdown": escaped, "path": shown_path, "value": shown_value, "percent": percent,
-         "operators": shown_operators, "section": shown_section, "metric": shown_metric},
+        {"escape_markdown": escaped, "path": shown_path, "percent": percent, "yaml": as_yaml, "metric": shown_metric,
+         "pruning_table": pruning_table, "int8_table": int8_table},
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120), title=title, source=source,
         config=config, paper=paper, published=PUBLISHED.get(source.architecture), detects=detects, trained=trained,
-        export=export, export_folder=export_folder, counts=counts, latency=facts.latency, facts=facts, names=names,
-        most_names=MOST_NAMES, measured=measured, data=data, evaluation_data=evaluation_data(config),
+        export=export, export_folder=shown_path(export.folder) if export else "EXPORT", counts=counts, facts=facts,
+        names=names, most_names=MOST_NAMES, measured=measured, data=data, evaluation_data=evaluation_data(config),
         coco=COCO_FIGURES, size=export.input_shape[2:] if export else input_size(source), report=source.report,
-        images=section_of(source.state, "data_order").get("images"), pruning_columns=["", *pruned],
-        pruning_rows=pruning_rows,
+        images=section_of(source.state, "data_order").get("images"), training=training, int8=int8,
+        preprocess=export.preprocess if export else infers,
         planned=section_of(config, "Global").get("epochs") or config.get("epoch"),
         done=source.report.get("epochs") or source.state.get("epoch"),
         teacher=section_of(source.report, "teacher", "eval") or section_of(source.state, "teacher", "eval"),
-        int8=next((each for each in artefacts if each.precision == "int8"), None),
         changed=[] if detects else changed_arguments(source.model, source.arguments),
         config_file=shown_inside(source, source.config_file, "CONFIG"),
         weights_folder=shown_inside(source, source.weights and source.weights.parent, "CHECKPOINT"),

@@ -6,7 +6,7 @@ A new format or precision is a row of these tables and a function of ``ppcls_ext
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,17 +97,13 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
     Raises:
         UserError: a name is unknown, a pair cannot be written, or a package is missing. All of it is told before work.
     """
-    for kind, names, allowed in (("format", formats, [*FORMATS]), ("precision", precisions, [*PRECISIONS, INT8])):
-        if not names:
-            raise UserError(f"no {kind} is named; allowed: {', '.join(allowed)}")
-        for name in names:
-            if name == INT8:
-                raise UserError(
-                    f"precision '{name}' needs images to calibrate on: tools/export_model.py (or "
-                    "tools/quantize_model.py) makes it of an export; nothing was written"
-                )
-            if name not in allowed:
-                raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
+    check_names("format", formats, FORMATS)
+    check_names("precision", precisions, [*PRECISIONS, INT8])
+    if INT8 in precisions:
+        raise UserError(
+            f"precision '{INT8}' needs images to calibrate on: tools/export_model.py (or tools/quantize_model.py) "
+            "makes it of an export; nothing was written"
+        )
     requests = [Request(name, precision) for name in dict.fromkeys(formats) for precision in dict.fromkeys(precisions)]
     for request in requests:
         if request.precision not in FORMATS[request.format].precisions:
@@ -117,6 +113,15 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
             )
         check_packages(f"format '{request.format}'", FORMATS[request.format].packages)
     return requests
+
+
+def check_names(kind: str, names: Sequence[str], allowed: Iterable[str]) -> None:
+    """Raises a UserError if there is no name, or an unknown one; the nearest is given."""
+    if not names:
+        raise UserError(f"no {kind} is named; allowed: {', '.join(allowed)}")
+    for name in names:
+        if name not in allowed:
+            raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
 
 
 def check_packages(user: str, packages: Sequence[str]) -> None:
