@@ -14,11 +14,11 @@ import yaml
 from PIL import Image
 
 from ppcls_ext.deploy.export import example_images, export_classifier
-from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.runtime import Predictor, load
+from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier
+from tests.support.predictors import made_classifier
 
 PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
 FOREIGN = {"format": "paddle", "precision": "fp32", "files": {"model": "../x.json", "weights": "y"}, "sha256": {}}
@@ -40,7 +40,7 @@ class Brightness:
 
 @pytest.fixture
 def predictor():
-    return Predictor(Brightness(), build_pipeline(PREPROCESS, "test"), CLASSES, 2, [-1, 3, 32, 32])
+    return made_classifier(Brightness(), PREPROCESS, classes=CLASSES)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_names_labels_and_scores_come_in_order(predictor, pictures):
     predictor.backend.batch_sizes.clear()
     assert [prediction.scores for prediction in predictor(pictures, batch_size=2)] == expected
     assert predictor.backend.batch_sizes == [2, 1]
-    unnamed = Predictor(Brightness(), build_pipeline(PREPROCESS, "test"), None, 9, [-1, 3, -1, -1])
+    unnamed = made_classifier(Brightness(), PREPROCESS, classes=None, topk=9)
     assert unnamed(pictures[0])[0].labels == ["0", "1", "2", "3"]
 
 
