@@ -79,8 +79,8 @@ def test_a_predictor_tracks(tmp_path):
     assert [prediction.labels.tolist() for prediction in found] == [[0]] * 4
     assert found[2].scores[0] == pytest.approx(0.2)
     # Without tracking nothing changes.
-    again = made_detector(Drifting())
-    assert [(len(one.scores), one.identities) for one in again(frames[:2])] == [(2, None)] * 2
+    assert [(len(one.scores), one.identities) for one in made_detector(Drifting())(frames[:3])] == [(2, None)] * 3
     # Each call begins anew.
+    again = made_detector(Drifting())
     for _ in range(2):
         assert again(frames[:1], track=True, threshold=0.5)[0].identities.tolist() == [1]
