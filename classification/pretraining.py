@@ -23,7 +23,6 @@ from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.masked import MaskedAutoencoder, draw_visible, enlarged, join_patches, normalised_patches
 from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.engine.loader import SampleKey
-from ppcls_ext.engine.task import EpochSums
 from ppcls_ext.preprocess.operators import NormalizeImage
 from ppcls_ext.utils.drawing import contact_sheet
 from ppcls_ext.utils.errors import UserError
@@ -120,12 +119,6 @@ class PretrainingTask(ClassificationTask):
         arch, parameters = self.config.arch, count_parameters(self.model)
         kind = self.config.pretraining.name.lower()
         return f"{kind} pretraining of {arch.name}: {parameters:,} trainable parameters, {len(self.dataset)} images"
-
-    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
-        """Takes over what :meth:`sums_to_json` returned."""
-        sums = super().sums_from_json(values)
-        sums.values.pop("top1", None)
-        return sums
 
     def report(self) -> dict[str, Any]:
         """Returns the task's part of ``report.json``."""

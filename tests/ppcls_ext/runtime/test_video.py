@@ -131,7 +131,7 @@ def test_a_classifier_names_each_frame(project, predict):
     assert "--track is for detectors" in predict("--input dive.avi --track", classifier=True)[1]
 
 
-def test_after_ctrl_c_what_is_written_plays(project, predict):
+def test_after_ctrl_c_what_is_written_plays(project, predict, ctrl_c):
     status, text = predict("--input dive.mp4 --save out.mp4 --json out.jsonl", WhiteSquare(interrupt_at=5))
     assert status == 130
     assert "5 of 12 frames predicted" in text
