@@ -25,7 +25,6 @@ from ppcls_ext.engine.augmented import as_picture
 from ppcls_ext.engine.checkpoint import Checkpoint
 from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.engine.loader import SampleKey
-from ppcls_ext.engine.task import EpochSums
 from ppcls_ext.utils.drawing import contact_sheet
 from ppcls_ext.utils.drawing import enlarged as enlarged_picture
 from ppcls_ext.utils.errors import UserError
@@ -115,12 +114,6 @@ class PretrainingTask(ClassificationTask):
         arch, parameters = self.config.arch, count_parameters(self.model)
         kind = self.config.pretraining.name.lower()
         return f"{kind} pretraining of {arch.name}: {parameters:,} trainable parameters, {len(self.dataset)} images"
-
-    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
-        """Takes over what :meth:`sums_to_json` returned."""
-        sums = super().sums_from_json(values)
-        sums.values.pop("top1", None)
-        return sums
 
     def report(self) -> dict[str, Any]:
         """Returns the task's part of ``report.json``."""

@@ -38,7 +38,7 @@ from ppcls_ext.engine.finetuning import fine_tune, trunk_of
 from ppcls_ext.engine.loggers import require_packages
 from ppcls_ext.engine.plan import scale_rate
 from ppcls_ext.engine.recorder import RunFolder
-from ppcls_ext.engine.task import EpochSums, RunOptions, RunProgress, StepResult, Task
+from ppcls_ext.engine.task import RunOptions, RunProgress, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
@@ -430,19 +430,6 @@ class ClassificationTask(Task):
         self.precision.restore(state.get("loss_scaler", {}))
         if self.ema is not None and checkpoint.ema is not None:
             self.ema.restore(checkpoint.ema, state["ema_updates"])
-
-    def sums_to_json(self, sums: EpochSums) -> dict[str, Any]:
-        """Returns ``loss``, ``hits``, ``images``, ``seconds`` and ``parts``."""
-        parts = {name: value for name, value in sums.values.items() if name not in ("loss", "top1")}
-        loss, hits = sums.values.get("loss", 0.0), sums.values.get("top1", 0.0)
-        return {"loss": loss, "hits": hits, "images": sums.images, "seconds": sums.seconds, "parts": parts}
-
-    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
-        """Takes over what :meth:`sums_to_json` returned."""
-        if not values.get("images"):
-            return EpochSums()
-        named = {"loss": values["loss"], **values.get("parts", {}), "top1": values["hits"]}
-        return EpochSums(named, values["images"], values["images"], values["seconds"])
 
     # What people see.
 

@@ -23,8 +23,8 @@ from ppcls_ext.arch.layers import BATCH_NORM_EPSILON
 from ppcls_ext.engine.finetuning import Trunk, trunk_of
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.weights import LoadReport, find_weights, load_weights, read_weights
-from ppcls_ext.weights.convert import LAYOUTS, is_reference
-from ppcls_ext.weights.load import compare
+from ppcls_ext.weights.convert import LAYOUTS
+from ppcls_ext.weights.load import compare, is_reference
 
 logger = logging.getLogger(__name__)
 

@@ -118,12 +118,12 @@ class Evaluator:
         seconds = time.monotonic() - start
         logger.info(
             "evaluation: AP %s  AP50 %s  (%d images in %s)", figure_text(figures.ap, 4), figure_text(figures.ap50, 4),
-            figures.images, clock(seconds),
+            len(figures.truth.frames), clock(seconds),
         )  # fmt: skip
         return {
             **figures.summary,
-            "per_class": {row.name: row.metrics["AP"] for row in figures.classes},
-            "detections": figures.detections,
+            "per_class": {row["name"]: row["AP"] for row in figures.classes},
+            "detections": figures.counts["detections"],
             "seconds": seconds,
         }
 
@@ -212,7 +212,6 @@ def evaluate_config(
     evaluated = {"file": str(source), "sha256": sha256_of(source)}
     written = write_evaluation(
         folder,
-        evaluator.files.image_dir,
         detections,
         figures,
         title=config.path.stem,
@@ -222,9 +221,9 @@ def evaluate_config(
         **({} if panels is None else {"panels": panels}),
     )
     logger.info("%s", figures.table())
+    images, found = len(figures.truth.frames), figures.counts["detections"]
     logger.info(
         "%s: %d images in %.1f s (%.1f images/s), %d detections counted in %.2f s; wrote %s",
-        source, figures.images, seconds, figures.images / max(seconds, 1e-9), figures.detections, counting,
-        ", ".join(str(path) for path in written),
+        source, images, seconds, images / max(seconds, 1e-9), found, counting, ", ".join(map(str, written)),
     )  # fmt: skip
     return {**as_json, "weights": evaluated, "seconds": {"detection": seconds, "counting": counting}}

@@ -398,16 +398,6 @@ class DetectionTask(Task):
             counts = {name: saved[name] for name in SCALER_COUNTS}
             self.scaler.load_state_dict({**self.scaler.state_dict(), "scale": scale, **counts})
 
-    def sums_to_json(self, sums: EpochSums) -> dict[str, Any]:
-        """Returns ``losses``, ``batches``, ``images`` and ``seconds``."""
-        return {"losses": sums.values, "batches": sums.weight, "images": sums.images, "seconds": sums.seconds}
-
-    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
-        """Takes over what :meth:`sums_to_json` returned."""
-        if not values:
-            return EpochSums()
-        return EpochSums(values["losses"], values["batches"], values["images"], values["seconds"])
-
     # What people see.
 
     def describe(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,17 +159,8 @@ def graph() -> dict[str, set[str]]:
 
 def circles(edges: dict[str, set[str]]) -> list[list[str]]:
     """Returns the groups of nodes that reach one another."""
-    reach: dict[str, set[str]] = {}
-    for start in edges:
-        seen, waiting = set(), list(edges[start])
-        while waiting:
-            node = waiting.pop()
-            if node not in seen:
-                seen.add(node)
-                waiting.extend(edges.get(node, ()))
-        reach[start] = seen
-    groups = {tuple(sorted({a} | {b for b in reach[a] if a in reach.get(b, ())})) for a in edges}
-    return [list(group) for group in sorted(groups) if len(group) > 1]
+    groups = networkx.strongly_connected_components(networkx.DiGraph(edges))
+    return sorted(sorted(group) for group in groups if len(group) > 1)
 
 
 def test_imports_go_one_way() -> None:

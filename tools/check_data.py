@@ -56,7 +56,7 @@ def main() -> int:
     detects = is_detection_config(arguments.config)
     if detects:
         from detection.check.overview import draw_overview
-        from detection.check.run import check_detection_data, plan_of
+        from detection.check.run import check_detection_data
         from detection.configuration import load_config
     else:
         from classification.check import check_config_data
@@ -70,7 +70,7 @@ def main() -> int:
         return 0
     workers = available_cores() if arguments.workers is None else arguments.workers
     if detects:
-        check = check_detection_data(plan_of(config), arguments.limit, workers)
+        check = check_detection_data(config, arguments.limit, workers)
         write_check(check, folder, partial(draw_overview, check))
     else:
         check = check_config_data(config, arguments.limit, workers)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detection.check.run import DetectionCheck, scales
+from detection.check.run import DetectionCheck, evaluation_size, scales
 from detection.coco import number_of
 from ppcls_ext.check.findings import PART_WORDS, Entry, Picture, count_of
 from ppcls_ext.check.images import load_pixels
@@ -36,6 +36,7 @@ from ppcls_ext.check.overview import (
     write_instead,
 )
 from ppcls_ext.preprocess.decode import ImageError
+from ppcls_ext.preprocess.sonar import enhancement_of
 from ppcls_ext.utils.drawing import DESK, SUBTLE, WRONG, class_colour, draw_boxes, shortened
 from ppcls_ext.utils.fonts import drawable, font_of, write
 
@@ -58,16 +59,15 @@ CANDIDATES = 2000
 def draw_overview(check: DetectionCheck) -> Image.Image:
     """Draws the overview of a check that could open at least one set; RGB, 1600 pixels wide."""
     facts = list(check.facts.values())
-    if check.plan.num_classes is not None:
-        facts.append(f"num_classes: {check.plan.num_classes:,}")
-    every = np.concatenate(list(check.sizes.values()))
+    facts.append(f"num_classes: {check.config.num_classes:,}")
+    every = np.concatenate([each.sizes for each in check.sets.values()])
     different = np.unique(every[(every > 0).all(axis=1)], axis=0)
     if len(different):
         several = f"{len(different):,} image sizes"
         facts.append("{} x {} px".format(*different[0]) if len(different) == 1 else several)
 
     def caption(picture: Picture) -> str:
-        return count_of(int((check.boxes[picture.part].rows == picture.index).sum()), "box", "boxes")
+        return count_of(int((check.sets[picture.part].boxes.rows == picture.index).sum()), "box", "boxes")
 
     return stack(
         [
@@ -84,33 +84,32 @@ def _charts(check: DetectionCheck) -> list[Image.Image]:
     # By set: width and height of the boxes in pixels, at the evaluation and in the image as it is, ``[B, 2]``;
     # left, top, right and bottom as shares of the image, clipped to it, ``[B, 4]``.
     sizes, shapes, corners = {}, {}, {}
-    for part, table in check.boxes.items():
-        images = check.sizes[part]
-        usable = (check.classes.numbers[part] >= 0) & (images[table.rows] > 0).all(axis=1)
+    size = evaluation_size(check.config.data)
+    for part, each in check.sets.items():
+        table = each.boxes
+        usable = (each.numbers >= 0) & (each.sizes > 0).all(axis=1)[table.rows]
         rows, low, sides = table.rows[usable], table.boxes[usable, :2], table.boxes[usable, 2:]
         shapes[part] = sides
-        sizes[part] = sides * scales(images, check.plan.evaluation_size)[rows]
-        corners[part] = (np.concatenate([low, low + sides], axis=1) / np.tile(images[rows], 2)).clip(0.0, 1.0)
-    size = check.plan.evaluation_size
+        sizes[part] = sides * scales(each.sizes, size)[rows]
+        corners[part] = (np.concatenate([low, low + sides], axis=1) / np.tile(each.sizes[rows], 2)).clip(0.0, 1.0)
     words = f" at {size.width} x {size.height}" if size else ""
-    shown = np.argsort(-sum(check.classes.boxes.values()), kind="stable")
+    shown = np.argsort(-sum(each.of_class for each in check.sets.values()), kind="stable")
     rest = max(len(shown) - MOST_BARS, 0)
     hidden = f"  ({rest} rarer classes not shown)" if rest else ""
     shown = shown[:MOST_BARS] if rest else np.sort(shown)
-    first = next(iter(check.sizes))
+    first = next(iter(check.sets))
 
     def class_boxes(axes: Any) -> None:
-        names = [drawable(check.classes.names[number], number, in_chart=True) for number in shown.tolist()]
-        counts = {part: values[shown] for part, values in check.classes.boxes.items()}
+        names = [drawable(check.class_names[number], number, in_chart=True) for number in shown.tolist()]
+        counts = {part: each.of_class[shown] for part, each in check.sets.items()}
         draw_bars(axes, names, counts, numbers=len(shown) <= MOST_BARS // 2)
         # The only key; the colours mean the same in all charts.
         draw_key(axes)
 
     def boxes_per_image(axes: Any) -> None:
         shares = {}
-        for part, coco in check.sets.items():
-            rows = check.boxes[part].rows[check.classes.numbers[part] >= 0]
-            boxes = np.bincount(rows, minlength=len(coco)).clip(max=MANY_BOXES)
+        for part, each in check.sets.items():
+            boxes = np.bincount(each.boxes.rows[each.numbers >= 0], minlength=len(each.coco)).clip(max=MANY_BOXES)
             shares[part] = 100 * np.bincount(boxes, minlength=MANY_BOXES + 1) / len(boxes)
         most = int(np.flatnonzero(sum(shares.values())).max())
         names = [f"{number}+" if number == MANY_BOXES else f"{number}" for number in range(most + 1)]
@@ -155,7 +154,8 @@ def _charts(check: DetectionCheck) -> list[Image.Image]:
 
     def positions(axes: Any) -> None:
         """Draws how many boxes of the first set cover each place of a typical image."""
-        images = check.sizes[first][(check.sizes[first] > 0).all(axis=1)]
+        images = check.sets[first].sizes
+        images = images[(images > 0).all(axis=1)]
         aspect = float(np.clip(np.median(images[:, 0] / images[:, 1]), 0.4, 2.5))
         covered = np.zeros((CELLS, CELLS))
         starts = np.floor(corners[first][:, :2] * CELLS).clip(0, CELLS - 1).astype(np.int64)
@@ -193,8 +193,9 @@ def load_picture(check: DetectionCheck, picture: Picture) -> Image.Image:
     Raises:
         ImageError: it cannot be read.
     """
-    pixels = load_pixels(check.sets[picture.part], picture.index)
-    enhance = check.plan.enhance
+    pixels = load_pixels(check.sets[picture.part].coco, picture.index)
+    readers = [check.config.data.get(f"{part}Reader") or {} for part in ("Eval", "Train")]
+    enhance = next(filter(None, (enhancement_of(reader.get("sample_transforms")) for reader in readers)), None)
     return Image.fromarray(pixels if enhance is None else enhance(pixels))
 
 
@@ -202,14 +203,14 @@ def with_boxes(
     check: DetectionCheck, picture: Picture, image: Image.Image, longest: int, named: bool = True
 ) -> Image.Image:
     """Scales an image to fit into a square of ``longest`` pixels and draws its boxes."""
-    table = check.boxes[picture.part]
+    examined = check.sets[picture.part]
     factor = longest / max(image.size)
     size = (max(round(image.width * factor), 1), max(round(image.height * factor), 1))
-    chosen = np.flatnonzero(table.rows == picture.index)
-    boxes = table.boxes[chosen]
+    chosen = np.flatnonzero(examined.boxes.rows == picture.index)
+    boxes = examined.boxes.boxes[chosen]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    names = [check.sets[picture.part].names[number] for number in table.classes[chosen]]
-    numbers = [check.classes.names.index(name) for name in names]
+    names = [examined.coco.names[number] for number in examined.boxes.classes[chosen]]
+    numbers = [check.class_names.index(name) for name in names]
     return draw_boxes(
         image.resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC),
         corners * np.tile(np.divide(size, image.size), 2),
@@ -261,11 +262,11 @@ def _view(size: tuple[int, int], box: tuple[float, float, float, float]) -> tupl
 def samples_panel(check: DetectionCheck, part: str) -> Image.Image:
     """Draws rows of images of a set with their boxes; rare classes are shown as well as frequent ones."""
     readable = np.random.default_rng(0).permutation(check.scan.readable(part))[:CANDIDATES]
-    numbers, rows_of = check.classes.numbers[part], check.boxes[part].rows
-    shows = np.zeros((len(check.sets[part]), len(check.classes.names)), dtype=bool)
-    shows[rows_of[numbers >= 0], numbers[numbers >= 0]] = True
+    examined, learnt = check.sets[part], check.sets[part].numbers >= 0
+    shows = np.zeros((len(examined.coco), len(check.class_names)), dtype=bool)
+    shows[examined.boxes.rows[learnt], examined.numbers[learnt]] = True
     shows = shows[readable]
-    seen, waiting = np.zeros(len(check.classes.names)), np.ones(len(readable), dtype=bool)
+    seen, waiting = np.zeros(len(check.class_names)), np.ones(len(readable), dtype=bool)
     count = min(len(readable), COLUMNS * ROWS[part])
     width, height, top = (INNER - 2 * PADDING + GAP) // COLUMNS - GAP, SAMPLE_HEIGHT, PADDING + 30
     rows = max(math.ceil(count / COLUMNS), 1)

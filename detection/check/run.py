@@ -13,8 +13,8 @@ import numpy as np
 
 from detection.annotations import Frame, Ledger, clean_frame
 from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
-from detection.configuration import DetectionConfig
-from detection.geometry import UNSAID, BoxReading, as_keys, place_boxes
+from detection.configuration import DatasetFiles, DetectionConfig
+from detection.geometry import as_keys, place_boxes
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
     DUPLICATE_KINDS,
@@ -33,8 +33,7 @@ from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, Workers, find_ima
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.preprocess import ImageError, build_operators, depth
-from ppcls_ext.preprocess.detection import DETECTION_OPERATORS, Resize
-from ppcls_ext.preprocess.sonar import SonarEnhance, enhancement_of
+from ppcls_ext.preprocess.detection import DETECTION_OPERATORS
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import images_in
 
@@ -120,71 +119,6 @@ class EvaluationSize(NamedTuple):
     keep_ratio: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class SetFiles:
-    """Folder of the images and COCO file of one set, whether its images without boxes are used, and what is said about
-    its boxes."""
-
-    folder: Path
-    annotations: Path
-    keeps_empty: bool = True
-    reading: BoxReading = UNSAID
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """The data sets to check, and the parts of the configuration that matter to the check.
-
-    Attributes:
-        name: the configuration, as it is shown.
-        sets: ``Train`` before ``Eval``, at least one of them.
-        num_classes: outputs of the model.
-        evaluation_size: the size that images have at the evaluation; ``None`` where the configuration sets none.
-        enhance: raises the contrast of sonar frames; ``None`` shows images as they are.
-        statement: what the decode operators say of samples of more than 8 bits.
-        resizers: by set, the ``Resize`` operators that keep the ratio of the sides.
-        repeat_threshold: classes in a smaller share of the training images are repeated; ``None`` for none.
-    """
-
-    name: str
-    sets: Mapping[str, SetFiles]
-    num_classes: int | None = None
-    evaluation_size: EvaluationSize | None = None
-    enhance: SonarEnhance | None = None
-    statement: depth.Statement = dataclasses.field(default_factory=dict)
-    resizers: Mapping[str, Sequence[Resize]] = dataclasses.field(default_factory=dict)
-    repeat_threshold: float | None = None
-
-
-def plan_of(config: DetectionConfig) -> Plan:
-    """Returns what is to be checked; a ``UserError`` if no annotation file is named."""
-    files = config.datasets
-    sets = {}
-    for part in PART_WORDS:
-        annotations = files[part].annotations if part in files else None
-        if annotations is not None:
-            keeps_empty = bool(config.data[f"{part}Dataset"].get("allow_empty", False))
-            sets[part] = SetFiles(files[part].image_dir, annotations, keeps_empty, files[part].reading)
-    if not sets:
-        names = " nor ".join(f"{part}Dataset.anno_path" for part in PART_WORDS)
-        raise UserError(f"{config.path}: has neither {names}: nothing to check")
-    readers = [config.data.get(f"{part}Reader") or {} for part in ("Eval", "Train")]
-    enhance = next(filter(None, (enhancement_of(reader.get("sample_transforms")) for reader in readers)), None)
-    size, statement = evaluation_size(config.data), depth.statement_in(config.data)
-    resizers = {part: resizers_of(config.data, f"{part}Reader") for part in sets}
-    return Plan(
-        str(config.path), sets, config.data.get("num_classes"), size, enhance, statement, resizers,
-        config.run_keys.repeat_threshold,
-    )  # fmt: skip
-
-
-def resizers_of(data: Mapping[str, Any], reader: str) -> list[Resize]:
-    """Returns the ``Resize`` operators of a reader that keep the ratio of the sides."""
-    steps = [step for step in (data.get(reader) or {}).get("sample_transforms") or [] if "Resize" in step]
-    built = build_operators(steps, f"{reader}.sample_transforms", DETECTION_OPERATORS)
-    return [resizer for resizer in built if resizer.keep_ratio]
-
-
 def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
     """Returns the size to which the last resizing operator of ``EvalReader`` brings images."""
     reader = data.get("EvalReader") or {}
@@ -239,159 +173,186 @@ def table_of(frames: Sequence[Frame]) -> BoxTable:
     )
 
 
-def stated_sizes(coco: CocoSet) -> np.ndarray:
-    """Returns width and height of the images as annotated, ``int64`` ``[N, 2]``; 0 where they are missing."""
-    return np.array([frame.stated_size or (0, 0) for frame in coco.frames], np.int64).reshape(-1, 2)
-
-
-class Classes:
-    """The classes of all sets, by name: those of the training set in its order, then those that only others know.
+@dataclasses.dataclass
+class ExaminedSet:
+    """One data set under examination.
 
     Attributes:
-        names: ``[K]``.
-        boxes, images: by set, boxes of each class and images that show it, ``int64`` ``[K]``.
-        numbers: by set, class of each box, ``int64`` ``[A]``; -1 where nothing is learnt from it.
+        part: ``Train`` or ``Eval``.
+        coco, ledger: what its annotation file holds, and what was left out or mended of it.
+        keeps_empty: whether images without boxes are used.
+        stated: width and height of the images as annotated, ``int64`` ``[N, 2]``; 0 where they are missing.
+        sizes: as read, else as annotated, ``int64`` ``[N, 2]``.
+        boxes: those that can be used.
+        numbers: the class of each box among those of all sets, ``int64`` ``[A]``; -1 where nothing is learnt from it.
+        of_class, images_of_class: boxes of each class of all sets, and images that show it, ``int64`` ``[K]``.
     """
 
-    def __init__(self, sets: Mapping[str, CocoSet], boxes: Mapping[str, BoxTable]) -> None:
-        self.names = list(dict.fromkeys(name for coco in sets.values() for name in coco.names))
-        number_of = {name: number for number, name in enumerate(self.names)}
-        self.boxes: dict[str, np.ndarray] = {}
-        self.images: dict[str, np.ndarray] = {}
-        self.numbers: dict[str, np.ndarray] = {}
-        for part, coco in sets.items():
-            table = boxes[part]
-            merged = np.array([number_of[name] for name in coco.names], dtype=np.int64)
-            numbers = np.where(table.crowd, -1, merged[table.classes])
-            shown = np.unique(np.stack([table.rows, numbers], axis=1)[numbers >= 0], axis=0)[:, 1]
-            self.numbers[part] = numbers
-            self.boxes[part] = np.bincount(numbers[numbers >= 0], minlength=len(self.names))
-            self.images[part] = np.bincount(shown, minlength=len(self.names))
+    part: str
+    coco: CocoSet
+    ledger: Ledger
+    keeps_empty: bool
+    stated: np.ndarray
+    sizes: np.ndarray
+    boxes: BoxTable
+    numbers: np.ndarray = dataclasses.field(init=False)
+    of_class: np.ndarray = dataclasses.field(init=False)
+    images_of_class: np.ndarray = dataclasses.field(init=False)
+
+    def count_classes(self, names: Sequence[str]) -> None:
+        """Numbers the classes of the boxes by ``names``, ``[K]``, those of all sets, and counts them."""
+        merged = np.array([names.index(name) for name in self.coco.names], dtype=np.int64)
+        self.numbers = np.where(self.boxes.crowd, -1, merged[self.boxes.classes])
+        learnt = self.numbers >= 0
+        self.of_class = np.bincount(self.numbers[learnt], minlength=len(names))
+        shown = np.unique(np.stack([self.boxes.rows, self.numbers], axis=1)[learnt], axis=0)[:, 1]
+        self.images_of_class = np.bincount(shown, minlength=len(names))
 
 
 @dataclasses.dataclass
 class DetectionCheck(DataCheck):
-    """The result of a check; ``sizes`` are width and height of the images, ``int64`` ``[N, 2]``, as read, else as
-    annotated."""
+    """The result of a check: also the configuration, the sets that could be opened (``Train`` before ``Eval``), and the
+    names of the classes, those of the training set in its order, then those that only the other knows."""
 
-    plan: Plan
-    sets: dict[str, CocoSet]
-    boxes: dict[str, BoxTable]
-    sizes: dict[str, np.ndarray]
-    classes: Classes
+    config: DetectionConfig
+    sets: dict[str, ExaminedSet]
+    class_names: list[str]
 
 
-def check_detection_data(plan: Plan, limit: int = 0, worker_count: int = 1) -> DetectionCheck:
+def check_detection_data(config: DetectionConfig, limit: int = 0, worker_count: int = 1) -> DetectionCheck:
     """Looks for faults in annotations and images.
 
     Args:
-        plan: the data sets and what the model expects of them.
+        config: names the data sets, and says what is done with them.
         limit: images to read of each set, evenly spread; 0 for all. Annotations are always examined all.
         worker_count: processes; 0 does the work in this one.
+
+    Raises:
+        UserError: the configuration names no annotation file.
     """
-    found = Findings(KINDS)
-    ledgers: dict[str, Ledger] = {}
-    sets: dict[str, CocoSet] = {}
-    chosen: dict[str, np.ndarray] = {}
-    for part, files in plan.sets.items():
-        try:
-            ledger = Ledger()
-            coco = read_coco(files.annotations, ledger, folder=files.folder)
-        except AnnotationFileError as error:
-            found.add(f"unopened_{PART_WORDS[part]}", note=str(error))
-            continue
-        # Without a folder each image would be missing; the annotations are examined all the same.
-        count = len(coco) if files.folder.is_dir() else 0
-        if not files.folder.is_dir():
-            cause = "is a file, not a folder" if files.folder.exists() else "no such folder"
-            found.add("image_folder_missing", note=f"{files.folder}: {cause}", part=part)
-        ledgers[part] = ledger
-        if not len(coco):
-            tell_ledger(part, coco, ledger, found)
-        else:
-            sets[part] = coco
-            few = limit and limit < count
-            chosen[part] = np.linspace(0, count - 1, limit).round().astype(np.int64) if few else np.arange(count)
+    found, data = Findings(KINDS), config.data
+    files = {part: config.datasets[part] for part in PART_WORDS if part in config.datasets}
+    files = {part: each for part, each in files.items() if each.annotations is not None}
+    if not files:
+        names = " nor ".join(f"{part}Dataset.anno_path" for part in PART_WORDS)
+        raise UserError(f"{config.path}: has neither {names}: nothing to check")
+    opened = {part: pair for part, each in files.items() if (pair := _open(part, each, found))}
+    cocos = {part: coco for part, (coco, _) in opened.items()}
     scan, seconds, groups = Scan({}, {}), 0.0, []
-    if sets:
-        settle_range(sets, plan.statement, found)
+    if cocos:
+        settle_range(cocos, depth.statement_in(data), found)
         start = time.monotonic()
-        with Workers(sets, worker_count) as workers:
-            scan = scan_images(workers, chosen)
+        with Workers(cocos, worker_count) as workers:
+            scan = scan_images(workers, {part: _chosen(files[part], coco, limit) for part, coco in cocos.items()})
             seconds = time.monotonic() - start
             find_image_faults(scan, found)
             groups = groups_of_copies(scan)
             find_exact_duplicates(groups, found)
             find_near_duplicates(groups, scan, workers, found)
-    if len(sets) == 2:
-        for note in sets["Eval"].spell_classes_as(sets["Train"].names):
+    if len(cocos) == 2:
+        for note in cocos["Eval"].spell_classes_as(cocos["Train"].names):
             found.add("class_spelling", note=note)
-    sizes, boxes = {}, {}
-    for part, coco in sets.items():
-        doubt, words = place_boxes(coco.frames, plan.sets[part].reading, as_keys(f"{part}Dataset"), limit)
-        for kind, text in (("box_geometry", doubt), ("box_reading", words)):
-            if text:
-                found.add(kind, note=f"{coco.path}: {text}", part=part)
-        sizes[part] = stated_sizes(coco)
-        sizes[part][scan.readable(part)] = scan.sizes(part)
-        for frame, (width, height) in zip(coco.frames, sizes[part].tolist(), strict=True):
-            frame.width, frame.height = width, height
-            clean_frame(frame, coco.names, ledgers[part])
-        tell_ledger(part, coco, ledgers[part], found)
-        boxes[part] = table_of(coco.frames)
-    if "Train" in sets and boxes["Train"].crowd.all():
-        note = f"{sets['Train'].path}: {count_of(ledgers['Train'].boxes['input'], 'annotation')}, nothing to learn from"
-        found.add("nothing_to_learn", note=note, part="Train")
-    classes = Classes(sets, boxes)
-    find_class_faults(sets, classes, plan.num_classes, found)
-    for part, coco in sets.items():
-        find_category_ids(part, coco, found)
-        find_box_faults(part, coco, boxes[part], sizes[part], plan.evaluation_size, found)
-        find_faults_of_annotated_images(part, coco, boxes[part], sizes[part], scan, plan.sets[part].keeps_empty, found)
-        find_lost_images(part, sizes[part], plan.resizers.get(part, []), found)
-    find_copies_annotated_differently(groups, sets, boxes, found)
-    if len(sets) == len(plan.sets):
+    sets = {part: _examine(config, part, *pair, limit, scan, found) for part, pair in opened.items()}
+    names = list(dict.fromkeys(name for coco in cocos.values() for name in coco.names))
+    for each in sets.values():
+        each.count_classes(names)
+    find_class_faults(sets, names, config.num_classes, found)
+    size = evaluation_size(data)
+    for each in sets.values():
+        find_category_ids(each, found)
+        find_box_faults(each, size, found)
+        find_faults_of_annotated_images(each, scan, found)
+        find_lost_images(each, data, found)
+    find_copies_annotated_differently(groups, sets, found)
+    if len(sets) == len(files):
         # Image files below the image folders that no set lists.
-        listed = {os.path.normpath(coco.name_of(row)) for coco in sets.values() for row in range(len(coco))}
-        folders = sorted({os.path.normpath(each.folder) for each in plan.sets.values() if each.folder.is_dir()})
+        listed = {os.path.normpath(coco.name_of(row)) for coco in cocos.values() for row in range(len(coco))}
+        folders = sorted({os.path.normpath(each.image_dir) for each in files.values() if each.image_dir.is_dir()})
         for path in dict.fromkeys(os.path.normpath(path) for folder in folders for path in images_in(Path(folder))):
             if path not in listed:
                 found.add("unlisted_image", note=path)
 
     facts, tables = {}, {}
-    for part, coco in sets.items():
-        each, images, ledger = classes.boxes[part], classes.images[part], ledgers[part]
-        shown, total = count_of(int((each > 0).sum()), "class", "classes"), count_of(int(each.sum()), "box", "boxes")
-        facts[part] = f"{PART_WORDS[part]}: {count_of(len(coco), 'image')} with {total} of {shown}"
-        if part == "Train" and plan.repeat_threshold is not None and each.any():
-            facts[part] += f"; {_repeated(coco, boxes[part], classes, plan)}"
-        counts = zip(classes.names, each.tolist(), images.tolist(), strict=True)
+    for part, each in sets.items():
+        shown, total = count_of(np.count_nonzero(each.of_class), "class", "classes"), int(each.of_class.sum())
+        facts[part] = f"{PART_WORDS[part]}: {count_of(len(each.coco), 'image')} with " \
+                      f"{count_of(total, 'box', 'boxes')} of {shown}"  # fmt: skip
+        if part == "Train" and config.run_keys.repeat_threshold is not None and total:
+            facts[part] += f"; {_repeated(each, names, config.run_keys.repeat_threshold)}"
+        counts = zip(names, each.of_class.tolist(), each.images_of_class.tolist(), strict=True)
         tables[part] = {
-            "annotations": str(coco.path),
-            "image_folder": str(plan.sets[part].folder),
-            "boxes": int(each.sum()),
-            "boxes_not_used": ledger.boxes["rejected"] + int(boxes[part].crowd.sum()),
-            "images_left_out": ledger.images["rejected"],
+            "annotations": str(each.coco.path),
+            "image_folder": str(files[part].image_dir),
+            "boxes": total,
+            "boxes_not_used": each.ledger.boxes["rejected"] + int(each.boxes.crowd.sum()),
+            "images_left_out": each.ledger.images["rejected"],
             "by_class": {name: {"boxes": count, "images": number} for name, count, number in counts},
         }
 
     def about(picture: Picture) -> dict[str, Any]:
-        return {"image_id": sets[picture.part].frames[picture.index].image_id} if picture.part in sets else {}
+        return {"image_id": cocos[picture.part].frames[picture.index].image_id} if picture.part in cocos else {}
 
-    outputs, findings = {"num_classes": plan.num_classes}, found.worst_first()
+    outputs, findings = {"num_classes": config.num_classes}, found.worst_first()
     return DetectionCheck(
-        "detection", plan.name, findings, scan, seconds, outputs, facts, tables, about, plan, sets, boxes,
-        sizes, classes,
-    )  # fmt: skip
+        "detection", str(config.path), findings, scan, seconds, outputs, facts, tables, about, config, sets, names
+    )
 
 
-def _repeated(coco: CocoSet, table: BoxTable, classes: Classes, plan: Plan) -> str:
+def _open(part: str, files: DatasetFiles, found: Findings) -> tuple[CocoSet, Ledger] | None:
+    """Reads the annotation file of a set and returns it with its ledger, or (found) ``None``."""
+    ledger = Ledger()
+    try:
+        coco = read_coco(files.annotations, ledger, folder=files.image_dir)
+    except AnnotationFileError as error:
+        found.add(f"unopened_{PART_WORDS[part]}", note=str(error))
+        return None
+    if not files.image_dir.is_dir():
+        cause = "is a file, not a folder" if files.image_dir.exists() else "no such folder"
+        found.add("image_folder_missing", note=f"{files.image_dir}: {cause}", part=part)
+    if not len(coco):
+        tell_ledger(part, coco, ledger, found)
+        return None
+    return coco, ledger
+
+
+def _chosen(files: DatasetFiles, coco: CocoSet, limit: int) -> np.ndarray:
+    """Returns the numbers of the images to read, ``int64``, at most ``limit`` of them unless that is 0."""
+    # Without a folder each image would be missing; the annotations are examined all the same.
+    count = len(coco) if files.image_dir.is_dir() else 0
+    if limit and limit < count:
+        return np.linspace(0, count - 1, limit).round().astype(np.int64)
+    return np.arange(count)
+
+
+def _examine(
+    config: DetectionConfig, part: str, coco: CocoSet, ledger: Ledger, limit: int, scan: Scan, found: Findings
+) -> ExaminedSet:
+    """Checks the boxes of a set against its images."""
+    doubt, words = place_boxes(coco.frames, config.datasets[part].reading, as_keys(f"{part}Dataset"), limit)
+    for kind, text in (("box_geometry", doubt), ("box_reading", words)):
+        if text:
+            found.add(kind, note=f"{coco.path}: {text}", part=part)
+    stated = np.array([frame.stated_size or (0, 0) for frame in coco.frames], np.int64).reshape(-1, 2)
+    sizes = stated.copy()
+    sizes[scan.readable(part)] = scan.sizes(part)
+    for frame, (width, height) in zip(coco.frames, sizes.tolist(), strict=True):
+        frame.width, frame.height = width, height
+        clean_frame(frame, coco.names, ledger)
+    tell_ledger(part, coco, ledger, found)
+    boxes = table_of(coco.frames)
+    if part == "Train" and boxes.crowd.all():
+        note = f"{coco.path}: {count_of(ledger.boxes['input'], 'annotation')}, nothing to learn from"
+        found.add("nothing_to_learn", note=note, part=part)
+    keeps_empty = bool(config.data[f"{part}Dataset"].get("allow_empty", False))
+    return ExaminedSet(part, coco, ledger, keeps_empty, stated, sizes, boxes)
+
+
+def _repeated(train: ExaminedSet, names: Sequence[str], threshold: float) -> str:
     """Returns how often an epoch shows the training images, of which some are left out as in training."""
-    numbers, shown = classes.numbers["Train"], classes.numbers["Train"] >= 0
-    rows = np.unique(table.rows[shown], return_inverse=True)[1]
-    empty = len(coco) - len(np.unique(table.rows)) if plan.sets["Train"].keeps_empty else 0
-    images = int(rows.max()) + 1 + empty
-    return repeat_sampling(plan.repeat_threshold, rows, numbers[shown], images, classes.names)[1]
+    learnt = train.numbers >= 0
+    rows = np.unique(train.boxes.rows[learnt], return_inverse=True)[1]
+    empty = len(train.coco) - len(np.unique(train.boxes.rows)) if train.keeps_empty else 0
+    return repeat_sampling(threshold, rows, train.numbers[learnt], int(rows.max()) + 1 + empty, names)[1]
 
 
 def tell_ledger(part: str, coco: CocoSet, ledger: Ledger, found: Findings) -> None:
@@ -405,28 +366,30 @@ def tell_ledger(part: str, coco: CocoSet, ledger: Ledger, found: Findings) -> No
         found.add(kind, *pictures, note=entry["reason"], part=part, **details)
 
 
-def find_category_ids(part: str, coco: CocoSet, found: Findings) -> None:
+def find_category_ids(examined: ExaminedSet, found: Findings) -> None:
     """Finds category ids that other tools may take amiss."""
-    ids = coco.category_ids
+    coco, ids = examined.coco, examined.coco.category_ids
     first = min(ids, default=1)
     if ids != list(range(first, first + len(ids))) or first not in (0, 1):
         order = "" if ids == sorted(ids) else "; the classes are numbered in the order of the file, not of the ids"
         shown = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
-        found.add("category_ids", note=f"{coco.path}: {shown}{order}", part=part)
+        found.add("category_ids", note=f"{coco.path}: {shown}{order}", part=examined.part)
 
 
-def find_class_faults(sets: Mapping[str, CocoSet], classes: Classes, num_classes: int | None, found: Findings) -> None:
+def find_class_faults(
+    sets: Mapping[str, ExaminedSet], class_names: Sequence[str], num_classes: int, found: Findings
+) -> None:
     """Finds where configuration and annotation files disagree about the classes, and classes with few or no boxes."""
-    for part, coco in sets.items():
-        count = len(coco.names)
+    for part, examined in sets.items():
+        coco, count = examined.coco, len(examined.coco.names)
         # A validation set may lack classes.
-        if num_classes is not None and (count > num_classes or (part == "Train" and count != num_classes)):
+        if count > num_classes or (part == "Train" and count != num_classes):
             names = ", ".join(coco.names[:20]) + (", ..." if count > 20 else "")
             categories = count_of(count, "category", "categories")
             note = f"num_classes is {num_classes}, but {coco.path} has {categories}: {names}"
             found.add("class_count", note=note, part=part)
     if len(sets) == 2:
-        train, evaluation = sets["Train"], sets["Eval"]
+        train, evaluation = sets["Train"].coco, sets["Eval"].coco
         for name in evaluation.names:
             if name not in train.names:
                 found.add("class_unknown", note=f"'{name}'{suggestion(name, train.names)}")
@@ -434,18 +397,18 @@ def find_class_faults(sets: Mapping[str, CocoSet], classes: Classes, num_classes
         for name, identity in zip(evaluation.names, evaluation.category_ids, strict=True):
             if ids.get(name, identity) != identity:
                 found.add("category_ids_differ", note=f"'{name}' is {ids[name]} and {identity}")
-    if "Train" not in classes.boxes:
+    if "Train" not in sets:
         return
-    train_boxes = classes.boxes["Train"].tolist()
-    measured = classes.boxes["Eval"].tolist() if "Eval" in classes.boxes else [None] * len(train_boxes)
-    for name, taught, seen in zip(classes.names, train_boxes, measured, strict=True):
+    train_boxes = sets["Train"].of_class.tolist()
+    measured = sets["Eval"].of_class.tolist() if "Eval" in sets else [None] * len(train_boxes)
+    for name, taught, seen in zip(class_names, train_boxes, measured, strict=True):
         if not taught and seen:
             found.add("class_not_trained", note=f"{name}: {count_of(seen, 'validation box', 'validation boxes')}")
         elif not taught:
             found.add("class_empty", note=name)
         elif seen == 0:
             found.add("class_not_validated", note=name)
-    for taught, name in sorted(zip(train_boxes, classes.names, strict=True), key=lambda pair: pair[0]):
+    for taught, name in sorted(zip(train_boxes, class_names, strict=True), key=lambda pair: pair[0]):
         if 0 < taught < FEW_BOXES:
             found.add("class_small", note=f"{name}: {count_of(taught, 'box', 'boxes')}")
 
@@ -460,10 +423,9 @@ def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
     return np.repeat(factors.min(axis=1, keepdims=True), 2, axis=1) if wanted.keep_ratio else factors
 
 
-def find_box_faults(
-    part: str, coco: CocoSet, table: BoxTable, sizes: np.ndarray, wanted: EvaluationSize | None, found: Findings
-) -> None:
+def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found: Findings) -> None:
     """Finds boxes too small to be seen, with a doubtful area, or there twice."""
+    coco, table = examined.coco, examined.boxes
 
     def class_of(row: int) -> str:
         return coco.names[table.classes[row]]
@@ -471,17 +433,18 @@ def find_box_faults(
     def tell(kind: str, row: int, note: str) -> None:
         box = table.boxes[row].tolist()
         text = f"annotation {table.identities[row]}, {class_of(row)}: bbox [{', '.join(f'{v:.6g}' for v in box)}]"
+        text += f"; {note}" if note else ""
         details = {"annotation_id": table.identities[row], "class": class_of(row), "bbox": box}
-        found.add(kind, Picture(part, int(table.rows[row])), note=f"{text}; {note}" if note else text, **details)
+        found.add(kind, Picture(examined.part, int(table.rows[row])), note=text, **details)
 
-    scaled = table.boxes[:, 2:] * scales(sizes, wanted)[table.rows]
+    scaled = table.boxes[:, 2:] * scales(examined.sizes, wanted)[table.rows]
     area = table.boxes[:, 2:].prod(axis=1)
     for row in np.flatnonzero((np.abs(table.areas - area) > AREA_SHARE * area + 1.0) & ~table.own_area).tolist():
         tell("area_differs", row, f"area {table.areas[row]:.6g}")
     for row, frame in enumerate(coco.frames):
         for raw in frame.raw:
             if raw.identity == 0:
-                found.add("annotation_id_zero", Picture(part, row), note="annotation 0: ids should begin at 1")
+                found.add("annotation_id_zero", Picture(examined.part, row), note="annotation 0: ids should begin at 1")
     small = np.flatnonzero(((scaled < TINY_SIDE).any(axis=1) | (scaled.prod(axis=1) < TINY_AREA)) & ~table.crowd)
     for row in small[np.argsort(scaled[small].prod(axis=1), kind="stable")].tolist():
         tell("tiny_box", row, "{:.3g} x {:.3g} px when evaluated".format(*scaled[row]))
@@ -498,48 +461,43 @@ def find_box_faults(
 
 def _same_boxes(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yields each box that lies on an earlier one, and that one; ``boxes``: ``[n, 4]`` x, y, width, height."""
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    areas = boxes[:, 2] * boxes[:, 3]
+    from faster_coco_eval import mask
+
     for start in range(0, len(boxes) if len(boxes) > 1 else 0, ROWS):
-        rows = slice(start, start + ROWS)
-        common = np.minimum(high[rows, None], high[None]) - np.maximum(low[rows, None], low[None])
-        overlap = common.clip(min=0).prod(axis=2)
-        same = overlap >= SAME_BOX * (areas[rows, None] + areas[None] - overlap)
-        same &= np.arange(len(boxes))[None] < np.arange(start, start + len(same))[:, None]
-        for row in np.flatnonzero(same.any(axis=1)).tolist():
-            yield start + row, int(same[row].argmax())
+        overlaps = np.asarray(mask.iou(boxes[start : start + ROWS], boxes, np.zeros(len(boxes), np.uint8)))
+        earlier = np.tril(overlaps >= SAME_BOX, start - 1)
+        for row in np.flatnonzero(earlier.any(axis=1)).tolist():
+            yield start + row, int(earlier[row].argmax())
 
 
-def find_lost_images(part: str, sizes: np.ndarray, resizers: Sequence[Resize], found: Findings) -> None:
-    """Finds images so long and narrow that resizing leaves nothing of them."""
+def find_lost_images(examined: ExaminedSet, data: Mapping[str, Any], found: Findings) -> None:
+    """Finds images so long and narrow that a ``Resize`` of the set's reader, which keeps their ratio, leaves nothing of
+    them."""
+    reader, sizes = f"{examined.part}Reader", examined.sizes
+    steps = [step for step in (data.get(reader) or {}).get("sample_transforms") or [] if "Resize" in step]
+    resizers = build_operators(steps, f"{reader}.sample_transforms", DETECTION_OPERATORS)
     for row in np.flatnonzero(sizes.max(axis=1) > EXTREME_ASPECT * np.maximum(sizes.min(axis=1), 1)).tolist():
         width, height = sizes[row].tolist()
         try:
             for resizer in resizers if width and height else ():
-                resizer.refuse_nothing(height, width)
+                if resizer.keep_ratio:
+                    resizer.refuse_nothing(height, width)
         except ImageError as error:
-            found.add("nothing_left", Picture(part, row), note=error.cause)
+            found.add("nothing_left", Picture(examined.part, row), note=error.cause)
 
 
-def find_faults_of_annotated_images(
-    part: str,
-    coco: CocoSet,
-    table: BoxTable,
-    sizes: np.ndarray,
-    scan: Scan,
-    keeps_empty: bool,
-    found: Findings,
-) -> None:
+def find_faults_of_annotated_images(examined: ExaminedSet, scan: Scan, found: Findings) -> None:
     """Finds images without boxes and of another size than annotated, and sets whose images are all missing."""
+    part, coco, table = examined.part, examined.coco, examined.boxes
+    sizes, stated = examined.sizes, examined.stated
     boxes = np.bincount(table.rows, minlength=len(coco))
     crowds = np.bincount(table.rows[table.crowd], minlength=len(coco))
     for row, frame in enumerate(coco.frames):
         if not frame.raw:
-            note = "" if keeps_empty else "left out, for allow_empty is not set"
+            note = "" if examined.keeps_empty else "left out, for allow_empty is not set"
             found.add("image_without_boxes", Picture(part, row), note=note)
     for row in np.flatnonzero((boxes > 0) & (boxes == crowds)).tolist():
         found.add("all_crowd", Picture(part, row))
-    stated = stated_sizes(coco)
     for row in np.flatnonzero((sizes != stated).any(axis=1) & (stated > 0).all(axis=1)).tolist():
         true, annotated = tuple(sizes[row].tolist()), tuple(stated[row].tolist())
         turned = " (turned by a quarter?)" if true == annotated[::-1] else ""
@@ -554,10 +512,7 @@ def find_faults_of_annotated_images(
 
 
 def find_copies_annotated_differently(
-    groups: Sequence[Sequence[Picture]],
-    sets: Mapping[str, CocoSet],
-    tables: Mapping[str, BoxTable],
-    found: Findings,
+    groups: Sequence[Sequence[Picture]], sets: Mapping[str, ExaminedSet], found: Findings
 ) -> None:
     """Compares classes and boxes of the images in ``groups``, each of which have the same pixels."""
     for pictures in groups:
@@ -565,7 +520,7 @@ def find_copies_annotated_differently(
             continue
         names, boxes = [], []
         for part, index in pictures:
-            coco, table = sets[part], tables[part]
+            coco, table = sets[part].coco, sets[part].boxes
             rows = np.flatnonzero(table.rows == index).tolist()
             own = sorted((coco.names[table.classes[row]], table.boxes[row].tolist()) for row in rows)
             names.append([name for name, _ in own])

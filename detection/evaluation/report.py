@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detection.evaluation.coco import NO_BOXES, Boxes, Detection, GroundTruth
-from detection.evaluation.metrics import (
-    FREE,
-    IGNORED,
-    IOU_THRESHOLD,
-    SIZES,
-    DetectionMetrics,
-    figure_text,
-    match_boxes,
-)
+from detection.annotations import Frame
+from detection.evaluation.coco import FREE, IGNORED, IOU_THRESHOLD, Boxes, Detection, missed_boxes
+from detection.evaluation.metrics import SIZES, DetectionMetrics, figure_text
 from ppcls_ext.preprocess.decode import ImageError, read_image
 from ppcls_ext.preprocess.samples import Range
 from ppcls_ext.utils.drawing import (
@@ -38,7 +30,6 @@ from ppcls_ext.utils.drawing import (
 )
 from ppcls_ext.utils.files import atomic_path, write_json, write_text
 from ppcls_ext.utils.fonts import drawable, font_of, text_width, write
-from ppcls_ext.utils.names import match_names
 from ppcls_ext.utils.plots import draw_class_bars, draw_confusion, draw_losses, draw_precision_recall
 
 logger = logging.getLogger(__name__)
@@ -53,7 +44,6 @@ GAP = 6
 
 def write_evaluation(
     folder: str | Path,
-    image_folder: str | Path,
     detections: Sequence[Detection],
     metrics: DetectionMetrics,
     title: str = "Evaluation",
@@ -62,20 +52,16 @@ def write_evaluation(
     value_range: Range | None = None,
     weights: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Writes ``figures.json``, ``detections.json``, four charts and ``panels.png``.
+    """Writes ``figures.json``, ``detections.json``, four charts and ``panels.png``; returns the files.
 
     Args:
-        image_folder: what ``file_name`` in the annotation file is relative to.
         detections: what ``metrics`` were computed from.
         title: heading of the charts, for instance the name of the configuration and of the checkpoint.
-        panels: how many images to show, the worst first (see :class:`ImageErrors`); 0 leaves the sheet out.
+        panels: how many images to show, the worst first (see :func:`judge_images`); 0 leaves the sheet out.
         enhance: what the detector does to the contrast of a picture (``uint8`` RGB in and out), so that dark sonar
             frames are shown as it sees them.
-        weights: ``file`` and ``sha256`` of what was evaluated: an export of the same takes the thresholds over.
         value_range: what the detector made of samples of more than 8 bits, see ``decode_image``; for the same reason.
-
-    Returns:
-        The files written.
+        weights: ``file`` and ``sha256`` of what was evaluated: an export of the same takes the thresholds over.
     """
     folder = Path(folder)
     names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png",
@@ -94,28 +80,27 @@ def write_evaluation(
     )  # fmt: skip
     write_text(written[1], f"[\n{lines}\n]\n" if lines else "[]\n")
     summary = f"{title}: AP {figure_text(metrics.ap)}, AP50 {figure_text(metrics.ap50)}"
-    draw_precision_recall(metrics, written[2], summary)
     limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {IOU_THRESHOLD:.2f}"
-    shown = [drawable(row.name, row.number, in_chart=True) for row in metrics.classes]
+    shown = [drawable(name, number, in_chart=True)
+             for name, number in zip(metrics.truth.names, metrics.truth.numbers, strict=True)]  # fmt: skip
+    draw_precision_recall(metrics, written[2], summary)
     draw_confusion(metrics.confusion, shown, written[3], f"{summary}\n{limits}")
     draw_class_bars(metrics, SIZES, written[4], summary)
     draw_losses(metrics, written[5], summary)
     if panels > 0:
-        worst = worst_images(metrics.truth, metrics.found, metrics.score_threshold)[:panels]
+        worst = judge_images(metrics)[:panels]
         subtitle = (
-            f"the {len(worst)} worst of {metrics.images:,} images; {limits}; "
+            f"the {len(worst)} worst of {len(metrics.truth.frames):,} images; {limits}; "
             "broken lines: missed (left), false or wrong class (right)"
         )
-        sheet = draw_panels(worst, metrics.truth, image_folder, summary, subtitle, enhance, value_range)
         written.append(folder / "panels.png")
         with atomic_path(written[-1]) as temporary:
-            sheet.save(temporary)
+            draw_panels(worst, metrics, summary, subtitle, enhance, value_range).save(temporary)
     return written
 
 
-@dataclass(frozen=True)
-class ImageErrors:
-    """One image with what was detected in it at or above the score threshold, and what is wrong with that.
+class JudgedImage(NamedTuple):
+    """One image, what was detected in it at or above the score threshold, and what is wrong with that.
 
     Attributes:
         missed: ``bool`` ``[boxes]``: annotated boxes that no detection found.
@@ -125,7 +110,7 @@ class ImageErrors:
             as much as a miss, and a doubtful one less.
     """
 
-    image_id: int
+    frame: Frame
     boxes: Boxes
     found: Boxes
     missed: np.ndarray
@@ -135,75 +120,74 @@ class ImageErrors:
     penalty: float
 
 
-def worst_images(
-    truth: GroundTruth, detections: Mapping[int, Boxes], score_threshold: float
-) -> list[ImageErrors]:
+def judge_images(metrics: DetectionMetrics) -> list[JudgedImage]:
     """Returns all images, worst first (by their penalty), equal ones by id."""
+    truth, (found, box_of) = metrics.truth, metrics.confident
+    missed, false_alarms = missed_boxes(truth.boxes, box_of), box_of == FREE
+    wrong_class = (box_of >= 0) & (found.labels != np.append(truth.boxes.labels, 0)[box_of])
+    costs = np.where(false_alarms | wrong_class, found.weights.clip(0, 1), 0.0)
     images = []
-    for image_id in truth.images:
-        boxes, found = truth.of(image_id), detections.get(image_id, NO_BOXES)
-        found = found.part(found.weights >= score_threshold)
-        box_of, detection_of = match_boxes(found, boxes)
-        missed, false_alarms, hit = detection_of == FREE, box_of == FREE, box_of >= 0
-        wrong_class = np.zeros(len(found), bool)
-        wrong_class[hit] = boxes.category_ids[box_of[hit]] != found.category_ids[hit]
-        penalty = float(missed.sum() + np.clip(found.weights[false_alarms | wrong_class], 0, 1).sum())
-        marks = (missed, false_alarms, wrong_class, box_of == IGNORED)
-        images.append(ImageErrors(image_id, boxes, found, *marks, penalty))
-    return sorted(images, key=lambda image: (-image.penalty, image.image_id))
+    for row, frame in enumerate(truth.frames):
+        own, seen = truth.boxes.place_of(row), found.place_of(row)
+        marks = (missed[own], false_alarms[seen], wrong_class[seen], box_of[seen] == IGNORED)
+        penalty = float(missed[own].sum() + costs[seen].sum())
+        images.append(JudgedImage(frame, truth.boxes.part(own), found.part(seen), *marks, penalty))
+    return sorted(images, key=lambda image: -image.penalty)
 
 
 def draw_panels(
-    images: Sequence[ImageErrors],
-    truth: GroundTruth,
-    image_folder: str | Path,
+    images: Sequence[JudgedImage],
+    metrics: DetectionMetrics,
     title: str,
     subtitle: str = "",
     enhance: Enhance | None = None,
     value_range: Range | None = None,
 ) -> Image.Image:
-    """Draws one sheet: for each image the annotation on the left and the detections on the right.
+    """Draws one sheet: for each of ``images``, at least one, the annotation on the left, the detections on the right.
 
     Broken lines mark mistakes: on the left what was missed, on the right false alarms and wrong classes. An image that
     cannot be read is drawn black, with a warning. Arguments are those of :func:`write_evaluation`.
-
-    Raises:
-        ValueError: nothing to draw.
     """
-    if not images:
-        raise ValueError("images: need at least one image")
-    stated = [str(truth.images[image.image_id].get("file_name", "")) for image in images]
-    files = [Path(image_folder) / name for name in match_names(Path(image_folder), stated, "")]
-    panels = [_panel(image, truth, file, enhance, value_range) for image, file in zip(images, files, strict=True)]
+    panels = [_panel(image, metrics, *_picture(image.frame, enhance, value_range)) for image in images]
     columns = max(1, (SHEET_WIDTH - PADDING) // (max(panel.width for panel in panels) + PADDING))
     return contact_sheet(panels, columns, title, subtitle, title_size=22)
 
 
-def _panel(
-    image: ImageErrors, truth: GroundTruth, file: Path, enhance: Enhance | None, value_range: Range | None
-) -> Image.Image:
-    record = truth.images[image.image_id]
-    picture, factor = _picture(record, file, enhance, value_range)
+def _picture(frame: Frame, enhance: Enhance | None, value_range: Range | None) -> tuple[Image.Image, float]:
+    """Returns the picture with its longer side scaled to ``PICTURE_SIDE``, and the factor."""
+    try:
+        pixels = read_image(frame.image, value_range)
+        pixels = pixels if enhance is None else np.ascontiguousarray(enhance(pixels), dtype=np.uint8)
+    except ImageError as error:
+        logger.warning("panels: %s; drawn black", error)
+        pixels = np.zeros((frame.height or PICTURE_SIDE, frame.width or PICTURE_SIDE, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    factor = PICTURE_SIDE / max(picture.size)
+    method = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC
+    return picture.resize([max(1, round(side * factor)) for side in picture.size], method), factor
+
+
+def _panel(image: JudgedImage, metrics: DetectionMetrics, picture: Image.Image, factor: float) -> Image.Image:
+    classes = list(zip(metrics.truth.names, metrics.truth.numbers, strict=True))
 
     def with_boxes(boxes: Boxes, dashed: np.ndarray, notes: Sequence[str], scores: list[float] | None) -> Image.Image:
         low, size = boxes.boxes[:, :2], boxes.boxes[:, 2:]
-        ids = boxes.category_ids.tolist()
-        names = [drawable(truth.classes[number], truth.numbers[number]) for number in ids]
-        labels = [f"{name} {note}".strip() for name, note in zip(names, notes, strict=True)]
+        own = [classes[label] for label in boxes.labels]
+        texts = [f"{drawable(*each)} {note}".strip() for each, note in zip(own, notes, strict=True)]
         return draw_boxes(
-            picture, np.concatenate([low, low + size], axis=1) * factor, labels, scores,
-            classes=[truth.numbers[number] for number in ids], dashed=dashed.tolist(), smallest=0,
+            picture, np.concatenate([low, low + size], axis=1) * factor, texts, scores,
+            classes=[number for _, number in own], dashed=dashed.tolist(), smallest=0,
         )  # fmt: skip
 
     notes = ["missed" if missed else "crowd" if crowd else ""
              for missed, crowd in zip(image.missed, image.boxes.crowd, strict=True)]  # fmt: skip
     annotated = with_boxes(image.boxes, image.missed, notes, None)
     wrong = image.wrong_class | image.false_alarms
-    detected = with_boxes(image.found, wrong, [""] * len(image.found), image.found.weights.tolist())
+    detected = with_boxes(image.found, wrong, [""] * len(image.found.rows), image.found.weights.tolist())
 
     counts = ((image.missed, "missed"), (image.wrong_class, "wrong class"), (image.false_alarms, "false"))
     mistakes = ", ".join(f"{int(marks.sum())} {word}" for marks, word in counts if marks.any())
-    correct = len(image.found) - int(image.ignored.sum())
+    correct = len(image.found.rows) - int(image.ignored.sum())
     if mistakes or correct:
         verdict = mistakes or f"all {correct} correct"
     else:
@@ -216,8 +200,7 @@ def _panel(
     pen = ImageDraw.Draw(panel)
     verdict = shortened(verdict, font, panel.width * 0.62)
     verdict_width = text_width(verdict, font)
-    name = str(record.get("file_name", f"image {image.image_id}"))
-    name = shortened(name, font, panel.width - 3 * PADDING - verdict_width, keep_end=True)
+    name = shortened(image.frame.name, font, panel.width - 3 * PADDING - verdict_width, keep_end=True)
     write(pen, (PADDING, PADDING - 2), name, font, INK)
     ink = WRONG if mistakes else RIGHT
     write(pen, (panel.width - PADDING - verdict_width, PADDING - 2), verdict, font, ink)
@@ -225,24 +208,3 @@ def _panel(
         write(pen, (x, PADDING + line_height(font) + 4), shortened(word, small, picture.width), small, SUBTLE)
         panel.paste(part, (x, top))
     return panel
-
-
-def _picture(
-    record: Mapping[str, Any], file: Path, enhance: Enhance | None, value_range: Range | None
-) -> tuple[Image.Image, float]:
-    """Returns the picture with its longer side scaled to ``PICTURE_SIDE``, and the factor."""
-    try:
-        pixels = read_image(file, value_range)
-    except ImageError as error:
-        logger.warning("panels: %s; drawn black", error)
-        size = [record.get(side) for side in ("height", "width")]
-        height, width = (value if isinstance(value, int) and value > 0 else PICTURE_SIDE for value in size)
-        pixels = np.zeros((height, width, 3), np.uint8)
-    else:
-        if enhance is not None:
-            pixels = np.ascontiguousarray(enhance(pixels), dtype=np.uint8)
-    picture = Image.fromarray(pixels)
-    factor = PICTURE_SIDE / max(picture.size)
-    method = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.resize(size, method), factor

@@ -54,7 +54,6 @@ def kernel(threads_from: int) -> Callable[[Callable], Callable]:
                 with ONE_AT_A_TIME:
                     shared(first, *rest)
 
-        run.forms = alone, shared
         return run
 
     return compiled

@@ -95,37 +95,13 @@ def derive_seed(*parts: Any) -> int:
 def seed_everything(seed: int) -> None:
     """Seeds Paddle, NumPy and Python's ``random``.
 
-    The trainer calls this before each batch with a seed derived from (seed, rank, epoch, batch). So all randomness of a
-    batch, such as which paths are dropped, is a function of its position, and a resumed run draws the same numbers.
+    A task calls this before each batch with a seed derived from (seed, rank, epoch, batch). So all randomness of a
+    batch, such as which paths are dropped, is a function of its position, and a resumed run draws the same numbers
+    although no checkpoint holds the state of a generator.
     """
     paddle.seed(seed)
     np.random.seed(seed)
     random.seed(seed)
-
-
-def random_states() -> dict[str, Any]:
-    """Returns the states of Python's, NumPy's and Paddle's generators as JSON values.
-
-    A task seeds them before every batch, so a resumed run needs them only for code that draws between batches (a
-    plug-in, say).
-    """
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
-        "paddle": [int(state.current_seed()) for state in paddle.get_rng_state()],
-    }
-
-
-def restore_random_states(states: dict[str, Any]) -> None:
-    """Takes over what :func:`random_states` returned."""
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    # Paddle shows only its seed; the next batch seeds it anew anyway.
-    paddle.seed(states["paddle"][0])
 
 
 def broadcast_buffers(model: paddle.nn.Layer, world_size: int) -> None:

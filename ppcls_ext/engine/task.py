@@ -19,7 +19,7 @@ import paddle
 import yaml
 
 from ppcls_ext.engine.checkpoint import Checkpoint
-from ppcls_ext.engine.environment import Environment, restore_random_states, sum_over_ranks
+from ppcls_ext.engine.environment import Environment, sum_over_ranks
 from ppcls_ext.engine.finetuning import FrozenStages
 from ppcls_ext.engine.loader import Loader
 from ppcls_ext.engine.plan import EarlyStopping, evaluated
@@ -160,17 +160,28 @@ class RunProgress:
         return True
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all but the sums as plain values; JSON keeps every bit of a Python float."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "sums"}
+        """Returns all as plain values; JSON keeps every bit of a Python float."""
+        return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, state: dict[str, Any], sums: EpochSums) -> RunProgress:
-        """Takes over what :meth:`to_json` returned; other keys are left alone."""
-        names = {field.name for field in dataclasses.fields(cls)} - {"sums"}
-        values = {name: value for name, value in state.items() if name in names}
+    def from_json(cls, state: dict[str, Any]) -> RunProgress:
+        """Takes over what :meth:`to_json` returned, also in an earlier version; other keys are left alone."""
+        values = {field.name: state[field.name] for field in dataclasses.fields(cls) if field.name in state}
         # Detectors' checkpoints of earlier versions name the steps of the learning rate only, which are as many.
         values.setdefault("updates", state.get("rate_step", 0))
-        return cls(**values, sums=sums)
+        return cls(**{**values, "sums": _sums_of(state)})
+
+
+def _sums_of(state: dict[str, Any]) -> EpochSums:
+    """Returns the sums in a checkpoint; in earlier versions classifiers and detectors had names of their own."""
+    sums = state.get("sums", {})
+    if "losses" in sums:
+        return EpochSums(sums["losses"], sums["batches"], sums["images"], sums["seconds"])
+    if "hits" in sums:
+        right = {} if state.get("pretraining") else {"top1": sums["hits"]}
+        values = {"loss": sums["loss"], **sums.get("parts", {}), **right} if sums["images"] else {}
+        return EpochSums(values, sums["images"], sums["images"], sums["seconds"])
+    return EpochSums(**sums)
 
 
 class Task(abc.ABC):
@@ -238,13 +249,11 @@ class Task(abc.ABC):
         if changed:
             shown = "; ".join([*changed[:SHOWN_CHANGES], *(["..."] if len(changed) > SHOWN_CHANGES else [])])
             logger.warning("%s: the configuration has changed since: %s", where, shown)
-        progress = RunProgress.from_json(state, self.sums_from_json(state.get("sums", {})))
+        progress = RunProgress.from_json(state)
         if cut:
             # An epoch has another number of steps now; the learning rate follows the epochs, not the steps done.
             progress.updates = progress.epoch * (self.steps // self.update_freq)
         self.restore(checkpoint, progress.updates, where)
-        if "random" in state:
-            restore_random_states(state["random"])
         return progress
 
     @abc.abstractmethod
@@ -293,14 +302,6 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
         """Takes over what :meth:`state` and :meth:`arrays` returned, at optimizer step ``updates``."""
-
-    @abc.abstractmethod
-    def sums_to_json(self, sums: EpochSums) -> dict[str, Any]:
-        """Returns the sums as ``state.json`` has held them since the first version."""
-
-    @abc.abstractmethod
-    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
-        """Takes over what :meth:`sums_to_json` returned."""
 
     @abc.abstractmethod
     def report(self) -> dict[str, Any]:

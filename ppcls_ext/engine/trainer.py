@@ -17,7 +17,7 @@ import paddle
 from ppcls_ext.engine.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, write_checkpoint
 from ppcls_ext.engine.cpu import use_fast_kernels
 from ppcls_ext.engine.cpu_update import fuse_update
-from ppcls_ext.engine.environment import InterruptWatch, barrier, check_same_start, random_states
+from ppcls_ext.engine.environment import InterruptWatch, barrier, check_same_start
 from ppcls_ext.engine.recorder import SPEED, Recorder, RunFolder
 from ppcls_ext.engine.task import EpochSums, RunProgress, StepResult, Task
 from ppcls_ext.utils.display import Display
@@ -244,12 +244,10 @@ class Trainer:
         if self.environment.is_main:
             state = {
                 **progress.to_json(),
-                "sums": task.sums_to_json(progress.sums),
                 **task.state(),
                 "data_order": task.data_order(),
                 "epochs": self.options.epochs,
                 "next_rate": task.rate(progress.updates + 1),
-                "random": random_states(),
                 "cpu_kernels": self.kernels,
                 "paddle": paddle.__version__,
             }

@@ -7,7 +7,7 @@ of this file, so that a network sees the same picture in both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -20,7 +20,6 @@ Channel = Literal["auto", "red", "green", "blue"]
 Count = Annotated[int, Limits(ge=1)]
 Tiles = Count | tuple[Count, Count]
 
-METHODS = get_args(Method)
 CHANNELS = ("red", "green", "blue")
 
 

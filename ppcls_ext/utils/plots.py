@@ -355,20 +355,21 @@ def draw_precision_recall(metrics: Any, path: str | Path, title: str) -> None:
     def draw(precision: np.ndarray, **style: object) -> None:
         # Only the part that was reached; beyond it COCO counts a precision of 0.
         reached = np.flatnonzero(precision > 0)
-        last, recall = int(reached[-1]) if len(reached) else 0, metrics.recall
+        last, recall = int(reached[-1]) if len(reached) else 0, np.linspace(0, 1, len(precision))
         axes.plot([*recall[: last + 1], recall[last]], [*precision[: last + 1], 0], **style)
 
     figure = _new_figure(9.5, 6)
     axes = figure.add_subplot()
-    curves = [(row.number, row) for row in metrics.classes if not row.absent]
+    numbers = metrics.truth.numbers
+    curves = [(number, row) for number, row in zip(numbers, metrics.classes, strict=True) if not row["absent"]]
     named = len(curves) <= MOST_NAMED_CURVES
-    for number, row in sorted(curves, key=lambda curve: -curve[1].metrics["AP50"]):
+    for number, row in sorted(curves, key=lambda curve: -curve[1]["AP50"]):
         colour = _on_paper(number) if named else "0.75"
-        name = _cut(drawable(row.name, number, in_chart=True))
-        label = f"{name}  {row.metrics['AP50']:.3f}" if named else None
-        draw(metrics.precision[row.name], color=colour, linewidth=1.4, label=label)
-        if row.best is not None and named:
-            axes.plot(row.best.recall, row.best.precision, "o", color=colour, markersize=5)
+        name, best = _cut(drawable(row["name"], number, in_chart=True)), row["best_threshold"]
+        label = f"{name}  {row['AP50']:.3f}" if named else None
+        draw(metrics.precision[row["name"]], color=colour, linewidth=1.4, label=label)
+        if best and named:
+            axes.plot(best["recall"], best["precision"], "o", color=colour, markersize=5)
     if curves:
         mean = np.mean(list(metrics.precision.values()), axis=0)
         draw(mean, color="black", linewidth=2.6, label=f"all classes  {metrics.ap50:.3f}")
@@ -467,19 +468,20 @@ def draw_class_bars(metrics: Any, size_names: Mapping[str, str], path: str | Pat
         metrics: ``detection.evaluation.DetectionMetrics``.
         size_names: COCO's name of each size -> what it means, from small to large.
     """
-    drawn = [drawable(row.name, row.number, in_chart=True) for row in metrics.classes]
-    names = {row.name: _shortened(name) for row, name in zip(metrics.classes, drawn, strict=True)}
-    present = sorted((row for row in metrics.classes if not row.absent), key=lambda row: row.metrics["AP"] or 0)
-    absent = ", ".join(names[row.name] for row in metrics.classes if row.absent)
+    classes = zip(metrics.truth.names, metrics.truth.numbers, strict=True)
+    names = {name: _shortened(drawable(name, number, in_chart=True)) for name, number in classes}
+    present = sorted((row for row in metrics.classes if not row["absent"]), key=lambda row: row["AP"] or 0)
+    absent = ", ".join(names[row["name"]] for row in metrics.classes if row["absent"])
+    by_size = metrics.counts["boxes_by_size"]
     # Of each panel: what light and dark bars stand for, its rows from bottom to top, lines through all rows, heading
     # and note.
     panels = (
         (("AP50", "AP"),
-         [(f"{names[row.name]} ({row.boxes:,})", row.metrics["AP50"], row.metrics["AP"]) for row in present],
+         [(f"{names[row['name']]} ({row['boxes']:,})", row["AP50"], row["AP"]) for row in present],
          (metrics.summary["AP50"], metrics.summary["AP"]), "by class (annotated boxes); broken: all",
          f"no annotated boxes: {absent}" if absent else ""),
         (("AR100", "AP"),
-         [(f"{size} ({metrics.boxes_by_size[size]:,})\n{size_names[size]}",
+         [(f"{size} ({by_size[size]:,})\n{size_names[size]}",
            metrics.summary[f"AR_{size}"], metrics.summary[f"AP_{size}"]) for size in reversed(size_names)],
          (None, None), "by box size", ""),
     )  # fmt: skip
@@ -528,11 +530,11 @@ def draw_losses(metrics: Any, path: str | Path, title: str) -> None:
         axes = all_axes[1]
         places = np.arange(len(metrics.rings))
         for shift, colour, label, name in ((-0.19, LIGHT_BAR, "recall", "recall"), (0.19, DARK_BAR, "AP50", "ap50")):
-            values = [getattr(ring, name) for ring in metrics.rings]
+            values = [ring[name] for ring in metrics.rings]
             bars = axes.bar(places + shift, [value or 0 for value in values], width=0.36, color=colour, label=label)
             texts = ["-" if value is None else f"{value:.2f}" for value in values]
             axes.bar_label(bars, texts, padding=2, fontsize="x-small")
-        names = [f"{ring.nearest:g} to {ring.farthest:g}\n({ring.boxes:,})" for ring in metrics.rings]
+        names = [f"{ring['nearest']:g} to {ring['farthest']:g}\n({ring['boxes']:,})" for ring in metrics.rings]
         axes.set_xticks(places, names, fontsize="small")
         axes.set_ylim(0, 1.08)
         axes.set_xlabel("metres from the sonar (annotated boxes)")

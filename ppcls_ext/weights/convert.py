@@ -58,13 +58,13 @@ def _read_sparse_kernel(array: np.ndarray) -> np.ndarray:
 
 
 class Form(NamedTuple):
-    """How an array lies in the other code base: from their form to ours, and back (None: is only read).
+    """How an array lies in the other code base: from their form to ours, and back.
 
     What has none of the expected shapes is returned as it is, for the comparison with the model's shapes to find.
     """
 
     read: Change = _same
-    write: Change | None = _same
+    write: Change = _same
 
 
 SAME = Form()
@@ -73,8 +73,6 @@ POINTWISE = Form(_read_linear, lambda array: array.T[:, :, None, None] if array.
 # A factor for each channel, shaped to fit maps with the channels last, or first.
 LAST_AXIS = Form(_read_vector, lambda array: array.reshape(1, 1, 1, -1))
 FIRST_AXIS = Form(_read_vector, lambda array: array.reshape(-1, 1, 1))
-SPARSE_VECTOR, SPARSE_LINEAR = Form(_read_vector, None), Form(_read_linear, None)
-SPARSE_KERNEL = Form(_read_sparse_kernel, None)
 
 # What stands in the places of patterns. Few digits: a longer number is no position in a network.
 NUMBER = "0|[1-9][0-9]{0,3}"
@@ -110,12 +108,14 @@ class Layout:
         classes: our classes that it holds the weights of; empty for any model.
         rows: the kinds of weights; the first row that matches counts.
         unused: regular expressions of names that our models have no use for.
+        plain: what is done to a name and its array before the rows are looked at.
     """
 
     title: str
     classes: tuple[str, ...]
     rows: Sequence[Row]
     unused: tuple[str, ...] = ()
+    plain: Callable[[str, np.ndarray], tuple[str, np.ndarray]] = lambda name, array: (name, array)
 
     def to_ours(self, weights: Mapping[str, np.ndarray], label: str) -> Conversion:
         """Renames and reshapes weights by their names, without asking which model they fit.
@@ -125,7 +125,8 @@ class Layout:
         """
         conversion, unknown = Conversion(), []
         for name, array in _unwrapped(weights).items():
-            match = _matching(self.rows, name, "theirs", "ours")
+            plain, array = self.plain(name, array)
+            match = _matching(self.rows, plain, "theirs", "ours")
             if any(re.fullmatch(pattern, name) for pattern in self.unused):
                 conversion.dropped.append(name)
             elif match is None:
@@ -143,10 +144,9 @@ class Layout:
 
     def to_theirs(self, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The inverse of ``to_ours``; ``ValueError`` where the layout has no such weight."""
-        rows = [row for row in self.rows if row.form.write is not None]
         converted = {}
         for name, array in weights.items():
-            match = _matching(rows, name, "ours", "theirs")
+            match = _matching(self.rows, name, "ours", "theirs")
             if match is None:
                 raise ValueError(f"{self.title} has no weight for {name}")
             converted[match[1]] = match[0].form.write(array)
@@ -202,24 +202,13 @@ def _parts(prefix: str, names: Mapping[str, str], form: Form = SAME, block: str 
     return [Row(f"{prefix}{theirs}.{{part}}", f"{block}.{ours}.{{part}}", form) for theirs, ours in names.items()]
 
 
-def _sparse(prefix: str) -> list[Row]:
-    """The encoder of the masked autoencoder, whose layers are those of MinkowskiEngine; the stem is an ordinary one."""
-    block, downsample = prefix + "stages.{stage}.{block}", prefix + "downsample_layers.{stage}"
-    return [
-        Row(prefix + "downsample_layers.0.{layer}.{part}", "stem.{layer}.{part}"),
-        Row(downsample + ".0.ln.{part}", DOWNSAMPLE + ".0.{part}", SPARSE_VECTOR),
-        Row(downsample + ".1.kernel", DOWNSAMPLE + ".1.weight", SPARSE_KERNEL),
-        Row(downsample + ".1.bias", DOWNSAMPLE + ".1.bias", SPARSE_VECTOR),
-        Row(block + ".dwconv.kernel", BLOCK + ".depthwise.weight", SPARSE_KERNEL),
-        Row(block + ".dwconv.bias", BLOCK + ".depthwise.bias", SPARSE_VECTOR),
-        Row(block + ".norm.ln.{part}", BLOCK + ".norm.{part}", SPARSE_VECTOR),
-        Row(block + ".pwconv1.linear.weight", BLOCK + ".expand.weight", SPARSE_LINEAR),
-        Row(block + ".pwconv1.linear.bias", BLOCK + ".expand.bias", SPARSE_VECTOR),
-        Row(block + ".pwconv2.linear.weight", BLOCK + ".project.weight", SPARSE_LINEAR),
-        Row(block + ".pwconv2.linear.bias", BLOCK + ".project.bias", SPARSE_VECTOR),
-        Row(block + ".grn.gamma", BLOCK + ".response_norm.weight", SPARSE_VECTOR),
-        Row(block + ".grn.beta", BLOCK + ".response_norm.bias", SPARSE_VECTOR),
-    ]
+def _dense(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """Makes of a weight of the masked autoencoder's encoder, whose layers are those of MinkowskiEngine, that of the
+    ordinary layer in the network itself."""
+    name = name.removeprefix("encoder.").replace(".ln.", ".").replace(".linear.", ".")
+    if name.endswith(".kernel"):
+        return f"{name.removesuffix('kernel')}weight", _read_sparse_kernel(array)
+    return name, _read_vector(array) if name.endswith(".bias") else array
 
 
 def _timm(linear: Form) -> list[Row]:
@@ -273,9 +262,10 @@ LAYOUTS: dict[str, Layout] = {
     "facebook": Layout(
         "the official repositories of ConvNeXt and ConvNeXt V2",
         (V1, V2),
-        [*_official(LINEAR), *_sparse("encoder."), *_sparse("")],
+        _official(LINEAR),
         # What the masked autoencoder has behind its encoder.
         unused=(r"(decoder|proj|pred)\..+", "mask_token"),
+        plain=_dense,
     ),
     "ours": Layout("this project", (), [Row("{name}", "{name}")]),
     "paddleclas": Layout("PaddleClas's ConvNeXt", (V1,), _official(SAME)),
@@ -296,11 +286,6 @@ POINTWISE_IN_TIMM = ("ConvNeXtV2_atto", "ConvNeXtV2_femto", "ConvNeXtV2_pico", "
 TARGETS = ("facebook", "ours", "paddleclas", "timm", "torchvision")
 # In these the weights are read by Paddle, in all others by PyTorch.
 PADDLE_TARGETS = ("ours", "paddleclas")
-
-
-def is_reference(weights: Mapping[str, np.ndarray]) -> bool:
-    """Returns whether the names are those of the paper's repository."""
-    return any(name.startswith("Down_Conv.") for name in weights)
 
 
 def convert_weights(

@@ -22,6 +22,11 @@ logger = logging.getLogger(__name__)
 CLASSIFIER = ("head.",)
 
 
+def is_reference(weights: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether the names are those of the paper's repository."""
+    return any(name.startswith("Down_Conv.") for name in weights)
+
+
 @dataclass
 class LoadReport:
     """Report of ``load_weights``: lists of names, and for ``mismatched`` (shape in the file, shape in the model)."""
@@ -108,7 +113,7 @@ def load_weights(
     forbidden = report.outside(may_differ)
     if not forbidden.complete:
         advice = "Choose the model (Arch.name and its arguments) that the weights were trained with"
-        if any(name.startswith("Down_Conv.") for name in weights):
+        if is_reference(weights):
             tool = "tools/convert_weights.py --from reference"
             advice = f"These are the paper repository's names: convert them with {tool}"
         elif all(name.startswith(CLASSIFIER) for name in forbidden.different):

@@ -12,7 +12,7 @@ import pytest
 from classification.config import load_config
 from classification.task import ClassificationTask
 from ppcls_ext.engine.checkpoint import Checkpoint
-from ppcls_ext.engine.environment import Environment, random_states
+from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.task import RunProgress
 from ppcls_ext.utils.errors import UserError
 from tests.support.distillation import distilled, write_teacher
@@ -30,7 +30,7 @@ def checkpoint_of(task: ClassificationTask, **changes: Any) -> Checkpoint:
     """A checkpoint of ``task`` after two epochs; of ``changes`` some belong to its state, some to its arrays."""
     task.start()
     progress = RunProgress(epoch=2, updates=8, best_metric=0.5, best_epoch=1)
-    state = {**progress.to_json(), **task.state(), "data_order": task.data_order(), "random": random_states()}
+    state = {**progress.to_json(), **task.state(), "data_order": task.data_order()}
     checkpoint = Checkpoint(state, **task.arrays(), config=task.options.config_text)
     state.update({key: value for key, value in changes.items() if key in state})
     arrays = {key: value for key, value in changes.items() if key not in state}

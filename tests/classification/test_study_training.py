@@ -125,7 +125,7 @@ def test_runs_side_by_side_share_the_threads_and_the_gpus(tmp_path: Path, monkey
     assert started(tmp_path)[2][2] == ["3", "2"], "what the user has chosen stays"
 
 
-def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Path) -> None:
+def test_a_signal_lets_every_run_under_way_save_and_starts_no_other(tmp_path: Path, ctrl_c: None) -> None:
     runs = runs_in(tmp_path)
     with (
         meanwhile(lambda: sum((run.folder / "waiting.txt").exists() for run in runs) == 2,

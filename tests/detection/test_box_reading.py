@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detection.check.run import check_detection_data, plan_of
+from detection.check.run import check_detection_data
 from detection.configuration import check_annotations, load_config
 from detection.evaluation import evaluate_detections
 from detection.evaluator import Evaluator
@@ -44,7 +44,7 @@ def write_boxes(frames: Frames, part: str, boxes: list[list[float]], size: tuple
 
 def kinds_of(config: Path, *changes: str) -> dict[str, str]:
     """Returns severity of each kind that the check finds."""
-    check = check_detection_data(plan_of(load_config(config, changes)), worker_count=0)
+    check = check_detection_data(load_config(config, changes), worker_count=0)
     return {finding.kind: finding.severity.name.lower() for finding in check.findings}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,13 @@ import pytest
 from PIL import Image
 
 from detection.check.overview import draw_overview
-from detection.check.run import (
-    DetectionCheck,
-    EvaluationSize,
-    Plan,
-    SetFiles,
-    check_detection_data,
-    plan_of,
-)
+from detection.check.run import DetectionCheck, EvaluationSize, check_detection_data, evaluation_size
 from detection.configuration import load_config
 from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
 from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation
-from tests.support.frames import HEIGHT, NAMES, WIDTH, Frames
+from tests.support.frames import HEIGHT, WIDTH, Frames
 from tests.support.pictures import write_picture
 from tests.support.runs import ROOT
 
@@ -39,8 +31,8 @@ def frames(tmp_path: Path) -> Frames:
     return Frames(tmp_path)
 
 
-def check(frames: Frames, workers: int = 0, limit: int = 0, **changes: Any) -> DetectionCheck:
-    return check_detection_data(frames.write(**changes), limit, workers)
+def check(frames: Frames, *changes: str, workers: int = 0) -> DetectionCheck:
+    return check_detection_data(frames.config(*changes), 0, workers)
 
 
 def kinds(result: DetectionCheck) -> dict[str, str]:
@@ -66,10 +58,10 @@ def files(result: DetectionCheck, kind: str) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_clean_data_give_nothing(frames: Frames, workers: int) -> None:
-    result = check(frames, workers, evaluation_size=EvaluationSize(WIDTH, HEIGHT, False))
+    result = check(frames, workers=workers)
     assert kinds(result) == {}
     assert not result.has_errors
-    assert [result.classes.boxes[part].tolist() for part in ("Train", "Eval")] == [[12, 12, 12], [4, 4, 4]]
+    assert [result.sets[part].of_class.tolist() for part in ("Train", "Eval")] == [[12, 12, 12], [4, 4, 4]]
 
 
 def set_box(number: int, box: list[float], **fields: Any) -> Callable[[Frames], None]:
@@ -133,10 +125,10 @@ def test_a_fault_is_found_alone(
 def test_tiny_is_measured_at_the_size_of_the_evaluation(frames: Frames) -> None:
     set_box(0, [10, 8, 8, 8])(frames)
     assert kinds(check(frames)) == {}
-    result = check(frames, evaluation_size=EvaluationSize(WIDTH // 4, HEIGHT // 2, False))
-    assert notes(result, "tiny_box")[0].endswith("2 x 4 px when evaluated")
-    result = check(frames, evaluation_size=EvaluationSize(WIDTH // 4, HEIGHT // 2, True))
-    assert notes(result, "tiny_box")[0].endswith("2 x 2 px when evaluated")
+    size = f"target_size: [{HEIGHT // 2}, {WIDTH // 4}]"
+    resize = "EvalReader.sample_transforms=[{{Resize: {{" + size + ", keep_ratio: {}}}}}]"
+    assert notes(check(frames, resize.format("false")), "tiny_box")[0].endswith("2 x 4 px when evaluated")
+    assert notes(check(frames, resize.format("true")), "tiny_box")[0].endswith("2 x 2 px when evaluated")
 
 
 def test_images_that_share_an_id_or_a_file(frames: Frames) -> None:
@@ -173,7 +165,7 @@ def test_sets_that_disagree_about_the_classes(frames: Frames) -> None:
     assert notes(result, "class_not_trained") == ["human body: 1 validation box"]
     assert "has 4 categories: ball, cube, tyre, human body" in notes(result, "class_count")[0]
     # A validation set may lack classes, a training set may not.
-    assert finding(check(frames, num_classes=80), "class_count").summary.startswith("1 training annotation file")
+    assert finding(check(frames, "num_classes=80"), "class_count").summary.startswith("1 training annotation file")
 
 
 def test_classes_with_few_or_no_boxes(frames: Frames) -> None:
@@ -184,7 +176,7 @@ def test_classes_with_few_or_no_boxes(frames: Frames) -> None:
         frames.train["annotations"].remove(entry)
     for data in (frames.train, frames.val):
         data["categories"].append({"id": 4, "name": "nowhere"})
-    result = check(frames, num_classes=4)
+    result = check(frames, "num_classes=4")
     assert notes(result, "class_not_trained") == ["cube: 4 validation boxes"]
     assert notes(result, "class_not_validated") == ["ball"]
     assert notes(result, "class_empty") == ["nowhere"]
@@ -221,30 +213,30 @@ def test_near_copies_within_and_across_the_sets(frames: Frames) -> None:
         assert files(result, f"near_duplicate_{kind}") == [(copy, source)]
 
 
-def test_an_annotation_file_that_cannot_be_used(tmp_path: Path) -> None:
-    path = tmp_path / "train.json"
-    path.write_text("{'images': []}", encoding="utf-8")
-    result = check_detection_data(Plan("a.yml", {"Train": SetFiles(tmp_path, path)}), 0, 0)
-    assert kinds(result) == {"unopened_training": "error"}
+def test_annotation_files_that_cannot_be_used(frames: Frames, tmp_path: Path) -> None:
+    config = frames.config()
+    for part in ("train", "val"):
+        frames.annotations(part).write_text("{'images': []}", encoding="utf-8")
+    result = check_detection_data(config, 0, 0)
+    assert kinds(result) == {"unopened_training": "error", "unopened_validation": "error"}
     (note,) = notes(result, "unopened_training")
-    assert str(path) in note and "is not valid JSON (line 1, column 2" in note
+    assert str(frames.annotations("train")) in note and "is not valid JSON (line 1, column 2" in note
     write_check(result, tmp_path / "out", partial(draw_overview, result))
-    assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 1
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["errors"] == 2
     assert not (tmp_path / "out" / "overview.png").exists()
 
 
 def test_annotations_are_examined_and_drawn_without_images_and_boxes(frames: Frames, tmp_path: Path) -> None:
-    plan = frames.write()
     many = [{"id": number, "name": f"class $_{number}"} for number in range(1, 61)]
     frames.val |= {"categories": many, "annotations": []}
     set_box(0, [10, 8, 0, 24], area=24.0)(frames)
-    frames.write()
-    files = {part: SetFiles(tmp_path / "nowhere", each.annotations) for part, each in plan.sets.items()}
-    result = check_detection_data(replace(plan, sets=files), 0, 0)
+    nowhere = ("TrainDataset.image_dir=nowhere", "EvalDataset.image_dir=nowhere")
+    result = check(frames, *nowhere)
     assert {"image_folder_missing", "zero_area_box", "class_empty", "image_without_boxes"} <= kinds(result).keys()
     write_check(result, tmp_path / "out", partial(draw_overview, result))
-    alone = check_detection_data(replace(plan, sets={"Eval": files["Eval"]}), 0, 0)
-    assert draw_overview(alone).width == 1600
+    assert draw_overview(check(frames, *nowhere, "TrainDataset.anno_path=null")).width == 1600
+    with pytest.raises(UserError, match=r"TrainDataset\.anno_path nor EvalDataset\.anno_path: nothing to check"):
+        check(frames, "TrainDataset.anno_path=null", "EvalDataset.anno_path=null")
 
 
 def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frames, tmp_path: Path) -> None:
@@ -276,20 +268,10 @@ def test_report_lists_every_instance_and_the_overview_is_a_picture(frames: Frame
         assert len(np.unique(np.asarray(overview).reshape(-1, 3)[::7], axis=0)) > 500
 
 
-def test_plan_of_a_configuration(frames: Frames) -> None:
-    plan = plan_of(load_config(frames.write_config()))
-    assert plan.num_classes == len(NAMES)
-    assert plan.evaluation_size == EvaluationSize(48, 40, False)
-    assert plan.sets["Train"] == SetFiles(frames.root / "images", frames.annotations("train"), True)
-    assert kinds(check_detection_data(plan, 0, 0)) == {}
-    plan = plan_of(load_config(ROOT / "configs" / "detection" / "yolov10" / "yolov10_n_sonar.yml"))
-    assert plan.evaluation_size == EvaluationSize(640, 640, True)
-    assert plan.enhance is not None
-    config = load_config(frames.write_config())
-    for part in ("Train", "Eval"):
-        config.data[f"{part}Dataset"]["anno_path"] = None
-    with pytest.raises(UserError, match=r"TrainDataset\.anno_path nor EvalDataset\.anno_path: nothing to check"):
-        plan_of(config)
+def test_the_size_of_the_evaluation(frames: Frames) -> None:
+    assert evaluation_size(frames.config().data) == EvaluationSize(WIDTH, HEIGHT, False)
+    letterbox = load_config(ROOT / "configs" / "detection" / "yolov10" / "yolov10_n_sonar.yml").data
+    assert evaluation_size(letterbox) == EvaluationSize(640, 640, True)
 
 
 def test_a_training_set_that_teaches_nothing_is_an_error(frames: Frames) -> None:

@@ -48,7 +48,7 @@ def test_training_and_evaluation_read_what_preparation_reads(tmp_path, encoding)
     assert coco.names == ["海参"]
     assert [frame.image for frame in coco.frames] == [tmp_path / "images" / STATED[name] for name in names]
     assert all(frame.boxes for frame in coco.frames)
-    assert read_ground_truth(file).classes == {1: "海参"}
+    assert read_ground_truth(file).names == ["海参"]
 
 
 def test_names_that_fit_several_files_or_an_unknown_encoding_are_one_line(tmp_path):

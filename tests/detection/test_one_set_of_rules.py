@@ -188,7 +188,7 @@ def test_preparation_check_training_and_evaluation_agree(
     frames = Frames(raw)
     spoil(frames.train)
     frames.val = frames.train
-    plan = frames.write()
+    frames.write()
 
     config = load_config(run_config(tmp_path, frames))
     check_annotations(config)
@@ -204,7 +204,7 @@ def test_preparation_check_training_and_evaluation_agree(
     ):  # fmt: skip
         assert line.format(frames.annotations("train")) in said, said
 
-    checked = check_detection_data(plan, 0, 0)
+    checked = check_detection_data(frames.config(), 0, 0)
     table = checked.tables["Train"]
     figures = evaluate_detections(frames.annotations("val"), [])
     (raw / "annotations" / "val.json").unlink()
@@ -214,10 +214,11 @@ def test_preparation_check_training_and_evaluation_agree(
     written = [entry for part in prepared.parts.values() for entry in part["annotations"]]
 
     boxes = sum(not entry["iscrowd"] for entry in written)
-    assert boxes == sum(taught.values()) == table["boxes"] == figures.boxes
-    assert len(written) - boxes == figures.crowds == int(checked.boxes["Train"].crowd.sum()) == 2
+    assert boxes == sum(taught.values()) == table["boxes"] == figures.counts["boxes"]
+    assert len(written) - boxes == figures.counts["crowds"] == int(checked.sets["Train"].boxes.crowd.sum()) == 2
     images = sum(len(part["images"]) for part in prepared.parts.values())
-    assert images == figures.images == len(evaluation.roidbs) == len(checked.sets["Train"]) - table["images_left_out"]
+    assert images == figures.counts["images"] == len(evaluation.roidbs)
+    assert images == len(checked.sets["Train"].coco) - table["images_left_out"]
     # The one image that shows nothing but crowds is evaluated, but not taught.
     assert len(training.roidbs) == images - 1
     assert prepared.report["boxes"]["input"] == 38
@@ -252,13 +253,14 @@ def test_the_size_that_a_picture_has_counts(tmp_path: Path) -> None:
     frames.train["images"][0] |= {"width": 30, "height": 20}
     frames.train["images"][1] |= {"width": None}
     frames.train["annotations"][2]["bbox"] = [80, 8, 30, 24]
-    plan = frames.write()
+    frames.write()
     opened = open_coco(frames.annotations("train"), frames.root / "images", Ledger())
     assert [box.xywh for frame in opened.frames[:2] for box in frame.boxes] == [
         (10, 8, 30, 24), (50, 40, 28, 32), (80, 8, 16, 24), (50, 40, 28, 32),
     ]  # fmt: skip
-    checked = check_detection_data(plan, 0, 0)
-    assert checked.boxes["Train"].boxes[:4].tolist() == [list(box.xywh) for f in opened.frames[:2] for box in f.boxes]
+    checked = check_detection_data(frames.config(), 0, 0)
+    kept = [list(box.xywh) for frame in opened.frames[:2] for box in frame.boxes]
+    assert checked.sets["Train"].boxes.boxes[:4].tolist() == kept
 
 
 def test_categories_that_are_listed_twice(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from detection.check.run import Plan, SetFiles
+from detection.configuration import DetectionConfig, load_config
 from tests.support.coco import annotation
 from tests.support.pictures import smooth_picture, write_picture
 from tests.support.runs import ROOT
@@ -55,16 +55,11 @@ class Frames:
         """Returns the path of ``train`` or ``val``."""
         return self.root / "annotations" / f"{name}.json"
 
-    def write(self, **changes: Any) -> Plan:
-        """Writes the annotation files; returns the plan of their check, with fields changed."""
+    def write(self) -> None:
+        """Writes the annotation files."""
         (self.root / "annotations").mkdir(exist_ok=True)
         for name, data in (("train", self.train), ("val", self.val)):
             self.annotations(name).write_text(json.dumps(data), encoding="utf-8")
-        files = {
-            part: SetFiles(self.root / "images", self.annotations(name))
-            for part, name in (("Train", "train"), ("Eval", "val"))
-        }
-        return Plan(**{"name": "frames.yml", "sets": files, "num_classes": len(NAMES), **changes})
 
     def write_config(self) -> Path:
         """Writes the annotation files and a configuration of them, based on one of ours; returns its path."""
@@ -73,8 +68,12 @@ class Frames:
             f"{part}Dataset": {"dataset_dir": str(self.root), "anno_path": f"annotations/{name}.json"}
             for part, name in (("Train", "train"), ("Eval", "val"))
         }
-        steps = [{"Decode": {}}, {"Resize": {"target_size": [40, 48], "keep_ratio": False, "interp": 2}}]
+        steps = [{"Decode": {}}, {"Resize": {"target_size": [HEIGHT, WIDTH], "keep_ratio": False, "interp": 2}}]
         data = {"_BASE_": str(BASE), "num_classes": len(NAMES), **sections, "EvalReader": {"sample_transforms": steps}}
         path = self.root / "frames.yml"
         path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
         return path
+
+    def config(self, *changes: str) -> DetectionConfig:
+        """Returns what :meth:`write_config` writes, with ``KEY=VALUE`` changes."""
+        return load_config(self.write_config(), changes)

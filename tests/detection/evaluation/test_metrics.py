@@ -46,17 +46,13 @@ def test_metrics_equal_pycocotools(tmp_path):
     assert 0.05 < expected["AP"] < 0.95, "the test data must not be trivial"
     assert_equal(metrics.summary, expected)
     for row in metrics.classes:
-        assert_equal(row.metrics, by_pycocotools(data, detections, category_ids=[row.category_id]))
-    assert metrics.classes[-1].absent
-    assert metrics.crowds > 0
-    assert metrics.images_without_boxes == 8
-    # A part of images and classes; the order of the classes is the caller's, and not that of their ids.
-    metrics = evaluate_detections(file, detections, image_ids=range(1, 21), classes=["class 4", "class 1"])
-    assert [row.category_id for row in metrics.classes] == [4, 1]
-    assert metrics.images == 20
-    assert_equal(metrics.summary, by_pycocotools(data, detections, [1, 4], list(range(1, 21))))
-    for row in metrics.classes:
-        assert_equal(row.metrics, by_pycocotools(data, detections, [row.category_id], list(range(1, 21))))
+        assert_equal(row, by_pycocotools(data, detections, category_ids=[row["category_id"]]))
+    assert metrics.classes[-1]["absent"]
+    assert metrics.counts["crowds"] > 0
+    assert metrics.counts["images_without_boxes"] == 8
+    metrics = evaluate_detections(file, detections, image_ids=range(1, 21))
+    assert metrics.counts["images"] == 20
+    assert_equal(metrics.summary, by_pycocotools(data, detections, image_ids=list(range(1, 21))))
 
 
 def test_no_detections_give_zero_everywhere_where_something_is_annotated(tmp_path):
@@ -64,7 +60,7 @@ def test_no_detections_give_zero_everywhere_where_something_is_annotated(tmp_pat
     metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), [])
     assert metrics.ap == metrics.ap50 == metrics.summary["AP_medium"] == metrics.summary["AR100"] == 0
     assert metrics.summary["AP_small"] is None
-    assert metrics.best is None
+    assert metrics.best_threshold is None
     assert metrics.confusion.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
     assert "cube" in metrics.table().splitlines()[-3]
 
@@ -75,7 +71,7 @@ def test_nothing_annotated_gives_no_metric_and_counts_false_alarms(tmp_path):
     assert metrics.summary["AP"] is None
     assert metrics.ap is None and metrics.as_json()["summary"]["AP50"] is None
     assert metrics.confusion.tolist() == [[0, 0], [1, 0]]
-    assert metrics.images_without_boxes == 3
+    assert metrics.counts["images_without_boxes"] == 3
     assert metrics.precision == {}
 
 
@@ -86,10 +82,9 @@ def test_perfect_detections(tmp_path):
     found = [detection(1, 1 + n % 2, box, 0.5 + 0.1 * n) for n, box in enumerate(boxes)]
     metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), found)
     assert set(metrics.summary.values()) - {metrics.summary["AR1"]} == {1.0}
-    assert metrics.boxes_by_size == {"small": 1, "medium": 1, "large": 1}
+    assert metrics.counts["boxes_by_size"] == {"small": 1, "medium": 1, "large": 1}
     assert metrics.confusion.tolist() == [[2, 0, 0], [0, 1, 0], [0, 0, 0]]
-    assert metrics.best.f1 == 1
-    assert metrics.best.threshold == 0.5
+    assert (metrics.best_threshold["f1"], metrics.best_threshold["threshold"]) == (1, 0.5)
     assert all((curve == 1).all() for curve in metrics.precision.values())
 
 
@@ -98,42 +93,19 @@ def test_best_threshold_weighs_false_alarms_against_misses(tmp_path):
     data = coco_data(1, ["ball"], [annotation(n + 1, 1, 1, box) for n, box in enumerate(boxes)])
     found = [detection(1, 1, box, score) for box, score in zip(boxes, (0.9, 0.8, 0.7, 0.1), strict=True)]
     found += [detection(1, 1, [20 + 30 * n, 300, 20, 20], 0.5 - 0.01 * n) for n in range(8)]
-    best = evaluate_detections(write_coco(tmp_path / "val.json", data), found).classes[0].best
-    assert (best.threshold, best.precision, best.recall) == (0.7, 1.0, 0.75)
-    assert best.f1 == pytest.approx(6 / 7)
+    best = evaluate_detections(write_coco(tmp_path / "val.json", data), found).classes[0]["best_threshold"]
+    assert best == {"threshold": 0.7, "f1": pytest.approx(6 / 7), "precision": 1, "recall": 0.75}
 
 
-GOOD = detection(1, 1, [10, 10, 20, 20], 0.5)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"image_id": 99}, r"image_id 99 is not in .*val.json \(it has 3, ids 1 to 3\).*another data"),
-        ({"category_id": 0}, "category_id 0 is not in .*its classes: 1, 2"),
-        ({"bbox": [1, 2, float("nan"), 4]}, "bbox .* is not finite"),
-        ({"image_id": "1"}, "need whole numbers image_id"),
-    ],
-)
-def test_faulty_detections_are_named(tmp_path, changes, message):
-    file = write_coco(tmp_path / "val.json", coco_data(3, ["ball", "cube"], []))
-    with pytest.raises(UserError, match=rf"found\[1\]: {message}"):
-        evaluate_detections(file, [GOOD, {**GOOD, **changes}], source="found")
-
-
-def test_a_faulty_annotation_file_is_named(tmp_path):
-    data = coco_data(1, ["ball", "cube"], [annotation(1, 1, 1, GOOD["bbox"])])
+def test_what_cannot_be_evaluated_is_one_line(tmp_path):
+    box = [10, 10, 20, 20]
+    data = coco_data(1, ["ball", "cube"], [annotation(1, 1, 1, box)])
+    file = write_coco(tmp_path / "val.json", data)
+    with pytest.raises(UserError, match="not finite: did its training diverge"):
+        evaluate_detections(file, [detection(1, 1, box, float("nan"))])
     data["images"][0]["id"] = None
     with pytest.raises(UserError, match="val.json.*none of its images can be used: left out"):
-        evaluate_detections(write_coco(tmp_path / "val.json", data), [])
-
-
-def test_unknown_names_are_answered_with_the_nearest(tmp_path):
-    file = write_coco(tmp_path / "val.json", coco_data(2, ["ball", "circle cage"], []))
-    with pytest.raises(UserError, match=r"no class 'circel cage' \(did you mean 'circle cage'\?\)"):
-        evaluate_detections(file, [], classes=["circel cage"])
-    with pytest.raises(UserError, match=r"no image with id 8 \(it has 2, ids 1 to 2\)"):
-        evaluate_detections(file, [], image_ids=[1, 8])
+        evaluate_detections(write_coco(file, data), [])
 
 
 @pytest.mark.parametrize("score_threshold", [0.3, 0.6])
@@ -151,7 +123,8 @@ def test_confusion_matrix(tmp_path, score_threshold):
         detection(1, 3, tyre, 0.5),  # correct, but doubtful
         detection(2, 3, [300, 300, 9, 9], 0.7),  # false alarm; the ball of image 2 is missed
     ]
-    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), found, score_threshold=score_threshold)
+    metrics = evaluate_detections(write_coco(tmp_path / "val.json", data), found)
+    metrics.score_threshold = score_threshold
     doubtful = int(score_threshold < 0.5)
     assert metrics.confusion.tolist() == [
         [1, 0, 0, 1],
@@ -159,12 +132,11 @@ def test_confusion_matrix(tmp_path, score_threshold):
         [0, 0, doubtful, 1 - doubtful],
         [1, 0, 1, 0],
     ]
-    assert metrics.score_threshold == score_threshold
 
 
 def test_a_class_keeps_the_number_that_it_has_in_the_model(tmp_path):
     """Whatever its place in the annotation file, which may lack classes; the name or its number is drawn by it."""
     file = write_coco(tmp_path / "val.json", coco_data(3, ["ball", "cube"], []))
-    found = evaluate_detections(file, [], class_names=["cube", "tyre", "ball"])
-    assert [(row.name, row.number) for row in found.classes] == [("ball", 2), ("cube", 0)]
-    assert [row.number for row in evaluate_detections(file, []).classes] == [0, 1]
+    truth = evaluate_detections(file, [], class_names=["cube", "tyre", "ball"]).truth
+    assert (truth.names, truth.numbers) == (["ball", "cube"], [2, 0])
+    assert evaluate_detections(file, []).truth.numbers == [0, 1]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detection.annotations import Ledger
+from detection.coco import open_coco
 from detection.evaluation import evaluate_detections, write_evaluation
-from detection.evaluation.coco import check_detections, read_ground_truth
-from detection.evaluation.report import draw_panels, worst_images
+from detection.evaluation.report import draw_panels, judge_images
 from tests.support.coco import annotation, coco_data, detection, random_coco, write_coco
 
 FILES = ["confusion.png", "detections.json", "errors.png", "figures.json", "panels.png", "per_class_ap.png",
@@ -23,10 +24,14 @@ def write_images(folder, data, level: int = 90) -> None:
         Image.new("L", (record["width"], record["height"]), level).save(folder / record["file_name"])
 
 
-def evaluate(tmp_path, data, detections, **options):
+def metrics_of(tmp_path, data, detections):
     file = write_coco(tmp_path / "val.json", data)
-    metrics = evaluate_detections(file, detections)
-    written = write_evaluation(tmp_path / "run" / "eval", tmp_path / "images", detections, metrics, **options)
+    return evaluate_detections(open_coco(file, tmp_path / "images", Ledger()), detections)
+
+
+def evaluate(tmp_path, data, detections, **options):
+    metrics = metrics_of(tmp_path, data, detections)
+    written = write_evaluation(tmp_path / "run" / "eval", detections, metrics, **options)
     assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "run" / "eval").iterdir())
     return metrics, tmp_path / "run" / "eval"
 
@@ -73,34 +78,28 @@ def panel_data(tmp_path):
         detection(2, 2, box, 0.6),  # wrong class
         detection(4, 1, box, 0.7),  # nothing is there
     ]
-    truth = read_ground_truth(write_coco(tmp_path / "val.json", data))
-    return truth, check_detections(detections, truth), tmp_path / "images"
+    return metrics_of(tmp_path, data, detections)
 
 
 def test_the_worst_image_comes_first(tmp_path):
-    truth, detections, _ = panel_data(tmp_path)
-    judged = worst_images(truth, detections, score_threshold=0.5)
+    metrics = panel_data(tmp_path)
+    metrics.score_threshold = 0.5
+    judged = [(image.frame.image_id, pytest.approx(image.penalty)) for image in judge_images(metrics)]
     # Missed: 1; false alarm and wrong class: their scores.
-    assert [(image.image_id, pytest.approx(image.penalty)) for image in judged] == [(3, 1), (4, 0.7), (2, 0.6), (1, 0)]
-    assert [image.image_id for image in worst_images(truth, detections, score_threshold=0.8)] == [2, 3, 1, 4]
+    assert judged == [(3, 1), (4, 0.7), (2, 0.6), (1, 0)]
 
 
 def pixels_of(sheet: Image.Image, level: int) -> int:
     return int((np.asarray(sheet) == level).all(axis=2).sum())
 
 
-def test_panels_show_pictures_as_the_detector_sees_them(tmp_path):
-    truth, detections, folder = panel_data(tmp_path)
-    judged = worst_images(truth, detections, 0.5)[:2]
-    plain = draw_panels(judged, truth, folder, "panels")
-    seen = draw_panels(judged, truth, folder, "panels", enhance=lambda image: np.clip(image * 2.0, 0, 255))
+def test_panels_show_pictures_as_the_detector_sees_them_and_black_where_there_is_none(tmp_path, caplog):
+    metrics = panel_data(tmp_path)
+    judged = judge_images(metrics)[:2]
+    plain = draw_panels(judged, metrics, "panels")
+    seen = draw_panels(judged, metrics, "panels", enhance=lambda image: np.clip(image * 2.0, 0, 255))
     assert pixels_of(plain, 90) > 300_000
     assert pixels_of(seen, 90) < 1000 and pixels_of(seen, 180) > 300_000
-
-
-def test_an_image_that_vanished_is_drawn_black_with_a_warning(tmp_path, caplog):
-    truth, detections, folder = panel_data(tmp_path)
-    (folder / "0003.png").unlink()
-    sheet = draw_panels(worst_images(truth, detections, 0.5)[:1], truth, folder, "panels")
-    assert pixels_of(sheet, 0) > 200_000
-    assert "0003.png: the file does not exist" in caplog.text
+    judged[0].frame.image.unlink()
+    assert pixels_of(draw_panels(judged[:1], metrics, "panels"), 0) > 200_000
+    assert f"{judged[0].frame.name}: the file does not exist" in caplog.text

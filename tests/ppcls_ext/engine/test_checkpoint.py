@@ -18,6 +18,8 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 
 FILES = ("model.pdparams", "ema.pdparams", "optimizer.pdopt", "state.json", "config.yaml")
+
+
 def sample(epoch: int, step: int = 0, ema: bool = True) -> Checkpoint:
     generator = np.random.default_rng(epoch * 1000 + step)
     weights = {"head.weight": generator.normal(size=(3, 2)).astype("float32"), "steps": np.array([epoch])}

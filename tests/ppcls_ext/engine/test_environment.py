@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import logging
 import signal
@@ -34,21 +33,8 @@ def test_seeds_depend_on_every_part_and_stay_the_same_for_ever():
     assert all(0 <= derive_seed(number) < 2**31 for number in range(200))
 
 
-class SignalStack(ctypes.Structure):
-    """``stack_t`` of ``sigaltstack(2)``."""
-
-    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-@pytest.fixture
-def own_stack() -> None:
-    """Handlers run on the thread's own stack: OpenVINO sets another one, which another thread may free."""
-    disabled = SignalStack(None, 2, 0)
-    assert ctypes.CDLL(None).sigaltstack(ctypes.byref(disabled), None) == 0
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_the_batch_goes_on_and_handlers_are_put_back(number, own_stack, capfd):
+def test_the_first_signal_is_noted_the_batch_goes_on_and_handlers_are_put_back(number, ctrl_c, capfd):
     before = [signal.getsignal(number) for number in InterruptWatch.SIGNALS]
     with pytest.raises(ZeroDivisionError), InterruptWatch(world_size=1) as watch:
         assert [signal.getsignal(number) for number in InterruptWatch.SIGNALS] != before
@@ -60,7 +46,7 @@ def test_the_first_signal_is_noted_the_batch_goes_on_and_handlers_are_put_back(n
     assert [signal.getsignal(number) for number in InterruptWatch.SIGNALS] == before
 
 
-def test_a_signal_in_the_middle_of_a_log_line_does_no_harm(own_stack, capfd):
+def test_a_signal_in_the_middle_of_a_log_line_does_no_harm(ctrl_c, capfd):
     class Stream(io.StringIO):
         def flush(self) -> None:
             if not watch.stop_after(1):
@@ -79,7 +65,7 @@ def test_a_signal_in_the_middle_of_a_log_line_does_no_harm(own_stack, capfd):
     assert "then saving" in capfd.readouterr().err
 
 
-def test_a_second_ctrl_c_stops_at_once_but_a_second_termination_does_not_break_the_save(own_stack):
+def test_a_second_ctrl_c_stops_at_once_but_a_second_termination_does_not_break_the_save(ctrl_c):
     with InterruptWatch(world_size=1) as watch:
         for _ in range(3):
             signal.raise_signal(signal.SIGTERM)

@@ -17,7 +17,7 @@ from ppcls_ext.engine.environment import Environment, InterruptWatch
 from ppcls_ext.engine.loader import EpochBatchSampler, Loader
 from ppcls_ext.engine.plan import EarlyStopping
 from ppcls_ext.engine.recorder import RunFolder
-from ppcls_ext.engine.task import EpochSums, RunOptions, StepResult, Task
+from ppcls_ext.engine.task import RunOptions, StepResult, Task
 from ppcls_ext.engine.trainer import Trainer
 from ppcls_ext.utils.errors import Interrupted, UserError
 
@@ -76,12 +76,6 @@ class OneWeight(Task):
     def restore(self, checkpoint, updates: int, where: str) -> None:
         assert updates == checkpoint.state["counted"] == checkpoint.model["weight"][0]
         self.updates, self.evaluated = updates, checkpoint.state["evaluated"]
-
-    def sums_to_json(self, sums: EpochSums) -> dict[str, Any]:
-        return {"values": sums.values, "weight": sums.weight, "images": sums.images, "seconds": sums.seconds}
-
-    def sums_from_json(self, values: dict[str, Any]) -> EpochSums:
-        return EpochSums(**values)
 
     def report(self) -> dict[str, Any]:
         return {"model": "one weight"}

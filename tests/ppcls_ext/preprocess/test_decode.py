@@ -38,19 +38,15 @@ def tiff(entries: dict[int, int]) -> bytes:
 NOT_READ = {
     "a HEIC picture": b"\0\0\0\x20ftypheic" + bytes(90),
     "a raw photograph of a camera": tiff({50706: 0x01040000}),
-
     "a PostScript drawing": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "an SVG drawing": b'\xef\xbb\xbf<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
 }
 NO_PICTURE = {
-
-
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
     "a git-annex pointer": b"../.git/annex/objects/Xx/Yy/SHA256E-s3--ab.jpg/SHA256E-s3--ab.jpg",
     "a video": b"\0\0\0\x20ftypisom" + bytes(90),
     "a text file": "\u6d77\u53c2 no picture".encode(),
     "a file of zeros": bytes(9000),
-
 }
 
 

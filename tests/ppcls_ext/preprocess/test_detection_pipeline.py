@@ -33,7 +33,6 @@ CASES = [
     ((40, 80), (64, 64), (32, 64, 16, 0)),  # shrinks
     ((10, 20), (64, 64), (32, 64, 16, 0)),  # grows
     ((33, 64), (64, 64), (33, 64, 15, 0)),  # an odd number of rows is added: the bottom gets the one more
-
     ((100, 70), (96, 160), (96, 67, 0, 46)),  # a target that is not square
     ((2, 500), (32, 32), (1, 32, 15, 0)),  # nothing would remain of it otherwise
     ((64, 64), (64, 64), (64, 64, 0, 0)),
@@ -132,7 +131,6 @@ def test_unusable_images_are_named():
         (b"", r"^frame 3: the file is empty"),
         (image_files(400, 300)["jpeg"][:2000], "^frame 3: "),
         (np.zeros([8, 8, 2], np.uint8), r"^frame 3: is an array of uint8 and shape \[8, 8, 2\], but arrays must be"),
-
     ):
         with pytest.raises(ImageError, match=message):
             build_detection_pipeline(OPERATORS)(image, "frame 3")

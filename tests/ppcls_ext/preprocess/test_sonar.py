@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import cv2
 import numpy as np
 import pytest
 
 from ppcls_ext.preprocess import ImageError
-from ppcls_ext.preprocess.sonar import CHANNELS, METHODS, SonarEnhance
+from ppcls_ext.preprocess.sonar import CHANNELS, Method, SonarEnhance
+
+METHODS = get_args(Method)
 
 
 def dark_echo(height: int = 48, width: int = 64) -> np.ndarray:

@@ -42,7 +42,6 @@ def log(caplog):
         ("\\\\nas\\share\\val\\1.jpg", "val/1.jpg"),
         ("/elsewhere/set/val/1.jpg", "val/1.jpg"),
         ("file:///D:/set/train/cat/a%20b.jpg", "train/cat/a b.jpg"),
-
         ("my set\\Images\\val\\1.jpg", "val/1.jpg"),
     ],
 )

@@ -80,7 +80,6 @@ def test_values_that_fit(value, annotation, expected):
         ("1e999", float, "must be a finite number, got inf"),
         ([1, "a"], list[float], "entry 1: must be a number, got 'a' (str)"),
         ([1], tuple[float, float], "must be a list of 2 entries (a number, a number), got [1] (list)"),
-
         ("bicubik", Literal["bicubic", "pil"], "must be one of bicubic, pil, got 'bicubik' (did you mean 'bicubic'?)"),
         ([1], int | str, "must be a whole number or a text, got [1] (list)"),
     ],

@@ -174,9 +174,7 @@ def without(weights, *names):
         ("facebook", lambda w: without(w, "norm.bias"), NAMES[1], "facebook", "missing in the file: norm.bias. The"),
         ("facebook", lambda w: {**w, "pre.weight": w["norm.bias"]}, NAMES[1], "facebook", "1 of 84 names are unknown"),
         ("facebook", lambda w: {**w, "head.bias": w["head.bias"][:3]}, NAMES[1], "facebook", "say --class-num 3"),
-
         ("facebook", lambda w: {**w, "norm.bias": np.zeros(24, np.int32)}, NAMES[1], "facebook", "is of type int32"),
-
         ("facebook", lambda w: {**w, "encoder.stages.0.0.dwconv.bias": w["stages.0.0.dwconv.bias"]}, NAMES[1],
          "facebook", "holds stages.0.blocks.0.depthwise.bias twice"),
     ],
@@ -194,9 +192,7 @@ def test_arguments_that_contradict_each_other(tmp_path):
     write_weights(tmp_path / "source.pdparams", {"norm.bias": np.zeros(1, np.float32)})
     for arguments, options, destination, message in (
         (("ConvNeXtV2_atto", "torchvision"), {}, "o.pdparams", "--from torchvision is for .* not for ConvNeXtV2_"),
-
         (("ConvNeXtV1_tiny", "ours", "timm"), {}, "o.pdparams", r"weights for timm must be \.safetensors"),
-
         (("ConvNeXtV1_tiny", "timm"), {"entry": "model"}, "o.pdparams", "--entry model is for files of torch"),
     ):
         with pytest.raises(UserError, match=message):

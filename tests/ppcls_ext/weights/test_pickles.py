@@ -73,7 +73,6 @@ WRONG_SHAPE = pickle.dumps({"w": np.ones((2, 4), np.uint8)}, 4).replace(b"K\x02K
         (b"]q\x00" + LISTS, "holds a list, expected a dictionary"),  # two to the power of 60 lists
         (ALIKE, "larger than the file: they share their content"),
         (b"})" + b"\x85" * 100_000 + b"K\x01s", "it holds TUPLE1"),  # its hash ends the process
-
         (b"cnumpy\ndtype\n(N}X\x09\x00\x00\x00_functionNstb", "alter a function"),
         (b"(S'x'\niposix\nsystem\n", r"asks for 'posix\.system'"),
         (b"X\x05\x00\x00\x00numpyX\x0d\x00\x00\x00dtype.__new__\x93", r"asks for 'numpy\.dtype\.__new__'"),
@@ -94,9 +93,7 @@ def test_instructions_that_weights_never_need_are_refused(tmp_path, content, mes
         (Tensor(NUMBERS, (4,), (1,), offset=21), "reaches beyond its 24 numbers"),
         (Tensor(NUMBERS, (10**6, 10**6), (0, 0)), "reaches beyond its 24 numbers"),
         (Tensor(NUMBERS, (4,), (-1,), offset=20), "stride is not a row of whole numbers"),
-
         (Tensor(NUMBERS, count=10**12), "cut short"),
-
         (Call("torch._utils", "_rebuild_sparse_tensor"), r"asks for 'torch\._utils\._rebuild_sparse_tensor'"),
         (b"ctorch\nfloat32\n}X\x04\x00\x00\x00sizeK\x63sb", "damaged"),  # alters a type
         (b"ctorch._utils\n_rebuild_tensor_v2\n}b", "alter a function"),
@@ -118,9 +115,7 @@ def test_archives_that_torch_never_writes_are_refused(tmp_path):
     for options, message in (
         ({"without": ("data.pkl",)}, r"holds 0 data\.pkl"),
         ({"without": ("data/0",)}, "data/0 is missing"),
-
         ({"compression": zipfile.ZIP_DEFLATED}, "compressed"),
-
     ):
         assert_refused(read_torch_weights, write_archive(tmp_path / "odd.pth", {"w": NUMBERS}, **options), message)
 
