@@ -37,7 +37,7 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
     Args:
         config_file: its configuration.
         size: side of the input in pixels.
-        format_name, precision: keys of ``FORMATS`` and ``PRECISIONS``, or int8.
+        format_name, precision: keys of ``FORMATS`` and ``PRECISIONS``.
         folder: is replaced by the export.
 
     Returns:
@@ -52,16 +52,10 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
     from ppcls_ext.arch.flops import count_parameters
 
     paddle.seed(0)
-    config = load_config(config_file)
+    config = load_config(config_file, [f"image_size={size}"])
     detector = TrainedDetector(config, build_model(config, pretrained=False), None)
     detector.model.eval()
-    written = "fp32" if precision == "int8" else precision
-    detector.export(folder, size=[size, size], formats=[format_name], precisions=[written])
-    if precision == "int8":
-        from ppcls_ext.deploy.export import example_images
-        from ppcls_ext.deploy.quantize import quantize_export
-
-        quantize_export(folder, folder, list(example_images().items()), None, format_name=format_name)
+    detector.export(folder, formats=[format_name], precisions=[precision])
     return {
         "parameters": count_parameters(detector.model),
         "multiply_adds": count_multiply_adds(detector.model, size),
@@ -88,15 +82,12 @@ def measure_loading(
     Raises:
         UserError: the data are missing, or too few for two batches.
     """
+    from detection.configuration import open_part
     from detection.loaders import training_loader
     from detection.task import open_environment
     from detection.toolkit import workspace
 
-    files = config.datasets.get("Train")
-    if files is None or files.annotations is None:
-        raise UserError(f"{config.path}: TrainDataset names no annotation file (anno_path)")
-    if not files.annotations.is_file():
-        raise UserError(f"{config.path}: TrainDataset.anno_path: {files.annotations} does not exist")
+    annotations = open_part(config, "Train").path
     environment, chosen = open_environment(config), config.data.get("worker_num", 0)
     rates: dict[int, list[float]] = {number: [] for number in workers}
     loaders = {}
@@ -108,7 +99,7 @@ def measure_loading(
             sampler = loaders[workers[0]].sampler
             batches = min(len(sampler), -(-images // sampler.batch_size) + 1)
             if batches < 2:
-                raise UserError(f"{files.annotations}: too few images for two batches of {sampler.batch_size}")
+                raise UserError(f"{annotations}: too few images for two batches of {sampler.batch_size}")
             for turn in range(rounds):
                 for number, loader in loaders.items():
                     loader.sampler.set_position(turn)
@@ -127,7 +118,7 @@ def measure_loading(
                 loader.close()
     return {
         "config": str(config.path),
-        "data": str(files.annotations),
+        "data": str(annotations),
         "batch_size": sampler.batch_size,
         "images": min(batches * sampler.batch_size, sampler.used) - sampler.batch_size,
         "rounds": rounds,

@@ -13,13 +13,10 @@ import numpy as np
 import paddle
 import yaml
 
-from detection.annotations import Ledger
-from detection.coco import load_coco, open_coco, read_coco
-from detection.configuration import DatasetFiles, DetectionConfig, load_config
+from detection.configuration import DetectionConfig, load_config, open_part
 from detection.counting import count_gflops, count_parts
 from detection.evaluation import evaluate_detections
 from detection.evaluator import Evaluator
-from detection.geometry import as_keys
 from detection.loaders import training_loader
 from detection.schedule import EPOCHS, LENGTHS
 from detection.task import train_config
@@ -132,13 +129,13 @@ def _backbone_section(data: dict[str, Any], architecture: str) -> dict[str, Any]
     return data[backbone]
 
 
-def calibration_images(config: DetectionConfig, part: Part, count: int) -> Iterator[tuple[str, ImageSource]]:
-    """Gives up to ``count`` images of ``TrainDataset`` or ``EvalDataset`` with their names, spread over the data set.
+def calibration_images(config: DetectionConfig, count: int) -> Iterator[tuple[str, ImageSource]]:
+    """Gives up to ``count`` images of ``TrainDataset`` with their names, spread over the data set.
 
     Raises:
         UserError: the configuration does not name that data set, or its annotations are not there.
     """
-    images = image_files(*_files(config, part))
+    images = [frame.image for frame in open_part(config, "Train").frames]
     chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
     return ((str(images[index]), images[index]) for index in chosen)
 
@@ -149,8 +146,7 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
     Raises:
         UserError: the configuration does not name that data set, or its annotations are not there.
     """
-    files, annotations = _files(config, "eval")
-    coco = open_coco(annotations, files.image_dir, Ledger(), files.reading, as_keys("EvalDataset"))
+    coco = open_part(config, "Eval")
     images = [frame.image for frame in coco.frames]
 
     def score(predictor: DetectionPredictor) -> float:
@@ -162,19 +158,3 @@ def evaluation_of(config: DetectionConfig) -> Evaluation:
         return found.ap
 
     return Evaluation("AP", score, "EvalDataset", len(images))
-
-
-def image_files(files: DatasetFiles, annotations: Path) -> list[Path]:
-    """Returns the files of all images that an annotation file lists."""
-    content = load_coco(annotations, ("images",))
-    return [frame.image for frame in read_coco(annotations, Ledger(), content=content, folder=files.image_dir).frames]
-
-
-def _files(config: DetectionConfig, part: Part) -> tuple[DatasetFiles, Path]:
-    section = f"{part.capitalize()}Dataset"
-    files = config.datasets.get(part.capitalize())
-    if files is None or files.annotations is None:
-        raise UserError(f"{config.path}: int8 needs {section} with an annotation file")
-    if not files.annotations.is_file():
-        raise UserError(f"{config.path}: int8 needs {section}: {files.annotations} does not exist")
-    return files, files.annotations

@@ -19,9 +19,8 @@ import numpy as np
 import paddle
 
 from detection.annotations import Ledger
-from detection.coco import CocoSet, open_coco
-from detection.configuration import DetectionConfig
-from detection.geometry import as_keys
+from detection.coco import CocoSet
+from detection.configuration import DetectionConfig, open_part
 from detection.toolkit import quiet_toolkit, refusals
 from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.engine.environment import Environment, derive_seed
@@ -118,18 +117,18 @@ def _parse(dataset: Any, config: DetectionConfig, environment: Environment, part
     """Reads the annotations of a data set of ppdet; those of a COCO file by our rules, and says what they left out."""
     # With `empty_ratio` it draws from the images without boxes, which has to be the same draw in all processes.
     random.seed(derive_seed(environment.seed, "images"))
-    files = config.datasets[part]
-    if config.data[f"{part}Dataset"].get("name") != COCO or files.annotations is None:
+    name = config.data[f"{part}Dataset"].get("name")
+    if name != COCO or config.datasets[part].annotations is None:
         logger.warning(
             "%sDataset: %s is read by PaddleDetection, which drops boxes and images without a word: prepare COCO files",
-            part, config.data[f"{part}Dataset"].get("name"),
+            part, name,
         )  # fmt: skip
         dataset.check_or_download_dataset()
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             dataset.parse_dataset()
         return None
     ledger = Ledger()
-    coco = open_coco(files.annotations, files.image_dir, ledger, files.reading, as_keys(f"{part}Dataset"))
+    coco = open_part(config, part, ledger)
     fill_dataset(dataset, coco, part == "Train")
     for line in ledger.summary() if environment.is_main else ():
         logger.warning("%sDataset: %s", part, line)

@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from detection.annotations import Ledger
-from detection.coco import open_coco
-from detection.configuration import DetectionConfig, load_config
+from detection.configuration import DetectionConfig, load_config, open_part
 from detection.configuration.short_keys import input_side
 from detection.counting import count_multiply_adds, count_parts
 from detection.evaluation.metrics import EVALUATION_VERSION
@@ -40,10 +38,7 @@ def facts_of_run(config_file: Path) -> dict[str, Any]:
 
 def part_of(config: DetectionConfig, part: str) -> dict[str, Any]:
     """Returns name, counts and checksum of ``Train`` or ``Eval``, as they are trained and evaluated on."""
-    files = config.datasets[part]
-    if files.annotations is None:
-        raise UserError(f"{config.path}: {part}Dataset names no anno_path")
-    coco = open_coco(files.annotations, files.image_dir, Ledger(), files.reading)
+    coco = open_part(config, part)
     lines = [f"classes {json.dumps(sorted(coco.names))}"]
     for frame in coco.frames:
         boxes = sorted((coco.names[box.category], *(round(side, 2) for side in box.xywh), box.crowd)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detection.annotations import spelled_as
 from detection.configuration.annotations import class_names_of
-from detection.yolov10.scales import BASE_REPEATS, SCALES, Scale, scaled_repeats
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import LoadReport, class_names_of_weights, find_weights, load_weights, read_weights
 from ppcls_ext.weights.load import compare
@@ -31,8 +30,6 @@ CLASS_LAYERS = ("pred_cls.",)
 SHOWN_CLASSES = 4
 # What only a detector of this architecture has.
 MARKS = {"PPYOLOE": "yolo_head.pred_cls.", "YOLOv10": "yolo_head.one_to_one."}
-# Layers that deployment leaves out, besides those that it merges.
-DROPPED = (".one_to_many.", ".small.")
 
 
 def weights_file(config: DetectionConfig) -> Path:
@@ -76,15 +73,10 @@ def cause_of(report: LoadReport, config: DetectionConfig, weights: Mapping[str, 
     count = _class_count(report, config.num_classes)
     if count is not None:
         return f"the file is of a detector for {count} classes, num_classes is {config.num_classes}"
-    scale = _scale_of(weights)
-    if scale is not None and config.data.get("scale") not in (None, scale):
-        return f"the file is of scale {scale}, the configuration of scale {config.data['scale']}"
     if report.loaded and all(name.startswith(BACKBONE) for name in report.different):
         return f"the backbone is another one than {backbone_name(config)}"
     if not report.missing and not report.unexpected:
         return "the channels differ: depth_mult, width_mult or the backbone's arch are other ones"
-    if _is_fused(report.missing, report.unexpected):
-        return "its branches were merged for deployment; use the weights as they were trained"
     return f"they were trained with another architecture than {config.architecture} with {backbone_name(config)}"
 
 
@@ -99,29 +91,6 @@ def _class_count(report: LoadReport, class_num: int) -> int | None:
         if name.endswith(".bias") and ours == (class_num,) and len(weight[1]) > 1:
             counts.add(theirs[0])
     return counts.pop() if len(counts) == 1 else None
-
-
-def _scale_of(weights: Mapping[str, np.ndarray]) -> str | None:
-    """Returns the scale of a YOLOv10 with a backbone of its own, by the width of its stem and the depth of its P3."""
-    stem, blocks = f"{BACKBONE}to_p3.0.conv.weight", f"{BACKBONE}to_p3.4.blocks."
-    if stem not in weights:
-        return None
-    width = weights[stem].shape[0]
-    depth = len({name.removeprefix(blocks).partition(".")[0] for name in weights if name.startswith(blocks)})
-
-    def fits(row: Scale) -> bool:
-        return row.channels()[0] == width and scaled_repeats(BASE_REPEATS[1], row.depth) == depth
-
-    return next((name for name, row in SCALES.items() if fits(row)), None)
-
-
-def _is_fused(missing: Sequence[str], unexpected: Sequence[str]) -> bool:
-    merged = {name.rpartition(".conv.")[0] for name in unexpected if ".conv." in name}
-
-    def explained(name: str) -> bool:
-        return any(part in name for part in DROPPED) or any(name.startswith(f"{place}.") for place in merged)
-
-    return bool(merged) and all(map(explained, missing))
 
 
 def backbone_name(config: DetectionConfig) -> str:

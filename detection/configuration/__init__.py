@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detection.configuration.annotations import check_annotations, class_names_of
+from detection.configuration.annotations import check_annotations, class_names_of, open_part
 from detection.configuration.config import DatasetFiles, DetectionConfig, load_config, warn_of_other_contrast
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "check_annotations",
     "class_names_of",
     "load_config",
+    "open_part",
     "warn_of_other_contrast",
 ]

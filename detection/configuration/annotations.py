@@ -6,14 +6,26 @@ from collections.abc import Sequence
 
 from detection.annotations import Ledger
 from detection.coco import AnnotationFileError, CocoSet, load_coco, open_coco, read_coco
-from detection.configuration.config import DatasetFiles, DetectionConfig
+from detection.configuration.config import DetectionConfig
 from detection.configuration.short_keys import how_to_prepare
 from detection.geometry import as_keys
 from ppcls_ext.utils.config import Problems
-from ppcls_ext.utils.errors import suggestion
+from ppcls_ext.utils.errors import UserError, suggestion
 
 _COCO_CLASS = "COCODataSet"
 _SHOWN = 12
+
+
+def open_part(config: DetectionConfig, part: str, ledger: Ledger | None = None) -> CocoSet:
+    """Opens the COCO file of ``Train`` or ``Eval`` as training and evaluation use it; see :func:`open_coco`.
+
+    Raises:
+        UserError: the section names no annotation file, or it cannot be used.
+    """
+    files, section = config.datasets.get(part), f"{part}Dataset"
+    if files is None or files.annotations is None:
+        raise UserError(f"{config.path}: {section} names no annotation file (anno_path)")
+    return open_coco(files.annotations, files.image_dir, ledger or Ledger(), files.reading, as_keys(section))
 
 
 def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", "Eval")) -> None:
@@ -40,7 +52,7 @@ def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", 
                 key, words = "EvalDataset.name", "for COCO's metrics are evaluated"
                 problems.add(key, f"must be {_COCO_CLASS}, {words}, got {name}")
             continue
-        coco = _read_part(part, files, problems)
+        coco = _read_part(config, part, problems)
         if coco is None:
             continue
         read.append(coco)
@@ -55,9 +67,9 @@ def check_annotations(config: DetectionConfig, parts: Sequence[str] = ("Train", 
     problems.raise_any()
 
 
-def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | None:
+def _read_part(config: DetectionConfig, part: str, problems: Problems) -> CocoSet | None:
     """Reads one annotation file and looks for its images."""
-    path, folder, key = files.annotations, files.image_dir, f"{part}Dataset.anno_path"
+    path, folder, key = config.datasets[part].annotations, config.datasets[part].image_dir, f"{part}Dataset.anno_path"
     if path is None:
         problems.add(f"{part}Dataset", "missing argument 'anno_path'")
         return None
@@ -66,7 +78,7 @@ def _read_part(part: str, files: DatasetFiles, problems: Problems) -> CocoSet | 
         return None
     ledger = Ledger()
     try:
-        coco = open_coco(path, folder, ledger, files.reading, as_keys(f"{part}Dataset"))
+        coco = open_part(config, part, ledger)
     except AnnotationFileError as error:
         problems.add(key, str(error))
         return None

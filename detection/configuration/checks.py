@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field
 from detection.configuration.short_keys import SMALLEST
 from detection.geometry import BoxReading
 from detection.registration import register
-from detection.yolov10.scales import NECK_PLACES, SCALES, WIDTH_PROBLEM, place_problems, scale_problem
+from detection.yolov10.scales import SCALES, neck_problems, scale_problem
 from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.preprocess import depth
@@ -468,48 +468,30 @@ def _check_yolov10(checker: Checker, data: dict[str, Any]) -> None:
     if data.get("architecture") != YOLOV10:
         return
     network = _section(data, YOLOV10)
-    given = {key: value for key, value in data.items() if value is not None}
-    for section in (YOLOV10_BACKBONE, YOLOV10_NECK):
-        given |= {f"{section}.{key}": part for key, part in _section(data, section).items() if part is not None}
 
-    def in_force(section: str, name: str) -> str | None:
-        """Returns where ``section.name`` comes from: the section, else the top, as PaddleDetection does."""
-        return next((key for key in (f"{section}.{name}", name) if key in given), None)
+    def stated(section: str, name: str) -> tuple[str, Any]:
+        """Returns key and value of an argument: of the section, else of the top, as PaddleDetection does."""
+        places = {f"{section}.{name}": _section(data, section).get(name), name: data.get(name)}
+        return next(((key, value) for key, value in places.items() if value is not None), (f"{section}.{name}", None))
 
-    cib, kernel = f"{YOLOV10_NECK}.cib", f"{YOLOV10_NECK}.large_kernel"
-    for key in ("width_mult", f"{YOLOV10_NECK}.width_mult"):
-        if key in given:
-            checker.add(key, f"{WIDTH_PROBLEM}, got {given[key]!r}")
-    scales = [key for key in ("scale", f"{YOLOV10_BACKBONE}.scale", f"{YOLOV10_NECK}.scale") if key in given]
-    if wrong := {key: problem for key in scales if (problem := scale_problem(given[key]))}:
-        for key, problem in wrong.items():
-            checker.add(key, problem)
-        return
-    backbone = network.get("backbone", YOLOV10_BACKBONE)
-    own = in_force(YOLOV10_BACKBONE, "scale")
-    scale, depth = in_force(YOLOV10_NECK, "scale"), in_force(YOLOV10_NECK, "depth_mult")
-    if backbone == YOLOV10_BACKBONE and own is None:
+    backbone, (key, scale) = network.get("backbone", YOLOV10_BACKBONE), stated(YOLOV10_BACKBONE, "scale")
+    if backbone == YOLOV10_BACKBONE and scale is None:
         checker.add("", f"missing key 'scale': {YOLOV10_BACKBONE} needs one of {', '.join(SCALES)}")
         return
-    if scale is not None and backbone != YOLOV10_BACKBONE:
-        advice = f"leave it null, and give {YOLOV10_NECK}.depth_mult and {cib}"
-        checker.add(scale, f"belongs to {YOLOV10_BACKBONE}; with {backbone} {advice}")
-    elif scale is not None and given[own] != given[scale]:
-        checker.add(scale, f"is {given[scale]}, but that of the backbone is {given[own]}")
+    if scale is not None and (problem := scale_problem(scale)):
+        checker.add(key, problem)
+        return
     if network.get("neck", YOLOV10_NECK) != YOLOV10_NECK:
         return
-    if scale is not None:
-        for key in (depth, cib, kernel):
-            if backbone == YOLOV10_BACKBONE and key in given:
-                checker.add(key, f"must not be given: it follows from scale {given[scale]}")
+    arguments = {name: stated(YOLOV10_NECK, name) for name in ("scale", "depth_mult", "width_mult")}
+    for name in ("cib", "large_kernel"):
+        arguments[name] = f"{YOLOV10_NECK}.{name}", _section(data, YOLOV10_NECK).get(name)
+    key, own = arguments["scale"]
+    if own is not None and backbone != YOLOV10_BACKBONE:
+        advice = f"leave it null, and give {YOLOV10_NECK}.depth_mult and {YOLOV10_NECK}.cib"
+        checker.add(key, f"belongs to {YOLOV10_BACKBONE}; with {backbone} {advice}")
         return
-    if depth is None:
-        checker.add(YOLOV10_NECK, "missing argument 'depth_mult', a number above 0, for there is no scale")
-    elif isinstance(given[depth], int | float) and given[depth] <= 0:
-        checker.add(depth, f"must be above 0, got {given[depth]}")
-    if cib not in given:
-        checker.add(YOLOV10_NECK, f"missing argument 'cib', a list of {', '.join(NECK_PLACES)}, for there is no scale")
-    places = [given.get(key, []) for key in (cib, kernel)]
-    if all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in places):
-        for name, problem in place_problems(*places).items():
-            checker.add(f"{YOLOV10_NECK}.{name}", problem)
+    if own not in (None, scale):
+        checker.add(key, f"is {own}, but that of the backbone is {scale}")
+    for name, problem in neck_problems(**{name: value for name, (_, value) in arguments.items()}).items():
+        checker.add(arguments[name][0], problem)

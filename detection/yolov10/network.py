@@ -24,12 +24,10 @@ from ppdet.modeling.shape_spec import ShapeSpec
 
 from detection.yolov10.scales import (
     BASE_REPEATS,
-    NECK_PLACES,
     NECK_REPEATS,
     STRIDES,
-    WIDTH_PROBLEM,
     find_scale,
-    place_problems,
+    neck_problems,
     scaled_repeats,
 )
 
@@ -357,23 +355,16 @@ class YOLOv10Neck(nn.Layer):
             raise ValueError(f"in_channels: the neck takes {len(STRIDES)} maps, the backbone gives {len(in_channels)}")
         if strides[1] != 2 * strides[0] or strides[2] != 2 * strides[1]:
             raise ValueError(f"strides: each must be twice the one before, the backbone's are {list(strides)}")
-        if width_mult is not None:
-            raise ValueError(f"width_mult: {WIDTH_PROBLEM}, got {width_mult!r}")
+        for name, problem in neck_problems(scale, depth_mult, width_mult, cib, large_kernel).items():
+            raise ValueError(f"{name}: {problem}")
         if scale is not None:
             row = find_scale(scale)
             if list(in_channels) != row.channels()[2:]:
                 taken, given = row.channels()[2:], list(in_channels)
                 raise ValueError(f"scale: {scale} takes {taken} channels, the backbone gives {given}")
-            for name, value in (("depth_mult", depth_mult), ("cib", cib), ("large_kernel", large_kernel)):
-                if value is not None:
-                    raise ValueError(f"{name}: follows from scale {scale}, so it must not be given; got {value!r}")
             depth, cib, large_kernel = row.depth, row.cib, row.large_kernel
         else:
-            if depth_mult is None or cib is None:
-                raise ValueError(f"depth_mult, cib: needed without a scale, cib as a list of {', '.join(NECK_PLACES)}")
             depth, large_kernel = float(depth_mult), large_kernel or ()
-            for name, problem in place_problems(cib, large_kernel).items():
-                raise ValueError(f"{name}: {problem}")
         repeats = scaled_repeats(NECK_REPEATS, depth)
         c3, c4, c5 = in_channels
         self.channels = list(in_channels)

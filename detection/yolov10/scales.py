@@ -19,7 +19,6 @@ BASE_REPEATS = (3, 6, 6, 3)
 NECK_REPEATS = 3
 # Pixels of the picture to one position of P3, P4 and P5, and of the neck's outputs.
 STRIDES = (8, 16, 32)
-WIDTH_PROBLEM = "must not be given, for it would change nothing: YOLOv10 is as wide as its scale or its backbone says"
 _CHANNEL_STEP = 8
 
 
@@ -73,8 +72,30 @@ def find_scale(name: str) -> Scale:
     return SCALES[name]
 
 
-def place_problems(cib: Sequence[str], large_kernel: Sequence[str]) -> dict[str, str]:
-    """Says what is wrong with the places of a neck's compact inverted blocks: argument -> words."""
+def neck_problems(
+    scale: str | None, depth_mult: float | None, width_mult: float | None, cib: Sequence[str] | None,
+    large_kernel: Sequence[str] | None,
+) -> dict[str, str]:  # fmt: skip
+    """Says what is wrong with the arguments of a neck: argument -> words."""
+    problems = {}
+    if width_mult is not None:
+        words = "for it would change nothing: YOLOv10 is as wide as its scale or its backbone says"
+        problems["width_mult"] = f"must not be given, {words}, got {width_mult!r}"
+    if scale is not None:
+        if wrong := scale_problem(scale):
+            return {**problems, "scale": wrong}
+        given = {"depth_mult": depth_mult, "cib": cib, "large_kernel": large_kernel}
+        words = f"must not be given: it follows from scale {scale}"
+        return problems | {name: words for name, value in given.items() if value is not None}
+    if depth_mult is None or (isinstance(depth_mult, int | float) and depth_mult <= 0):
+        problems["depth_mult"] = f"must be a number above 0, for there is no scale, got {depth_mult}"
+    if cib is None:
+        problems["cib"] = f"is missing: a list of {', '.join(NECK_PLACES)} is needed, for there is no scale"
+        return problems
+    return problems | _place_problems(cib, large_kernel or ())
+
+
+def _place_problems(cib: Sequence[str], large_kernel: Sequence[str]) -> dict[str, str]:
     problems = {}
     for key, places in (("cib", cib), ("large_kernel", large_kernel)):
         if not isinstance(places, Sequence) or isinstance(places, str):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from classification.check import ClassificationCheck, check_config_data
@@ -16,8 +15,15 @@ from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
 from tests.support.cifar import cifar_archive
 from tests.support.image_files import encoded_with_pillow
-from tests.support.pictures import folder_config, smooth_picture, write_class_folders, write_picture
-from tests.support.runs import NORMALIZE, small_config, write_config
+from tests.support.pictures import (
+    folder_config,
+    lines_of,
+    list_config,
+    smooth_picture,
+    write_class_folders,
+    write_picture,
+)
+from tests.support.runs import small_config, write_config
 
 SEVERITIES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
 
@@ -78,26 +84,6 @@ def test_corrupt_images_are_errors_with_their_names_and_causes(tmp_path: Path, t
     assert result.has_errors
 
 
-def list_config(folder: Path, root: Path, train: list[str], evaluation: list[str], class_num: int = 2) -> Path:
-    """Writes two list files and a configuration that reads them."""
-    sets = {}
-    for part, lines in (("Train", train), ("Eval", evaluation)):
-        (folder / f"{part}.txt").write_text("\n".join(lines), encoding="utf-8")
-        sets[f"DataLoader__{part}__dataset"] = {
-            "name": "ImageNetDataset",
-            "image_root": str(root),
-            "cls_label_path": str(folder / f"{part}.txt"),
-            "transform_ops": [{"DecodeImage": {}}, {"ResizeImage": {"size": 32}}, NORMALIZE],
-        }
-    path = folder / "list.yaml"
-    path.write_text(yaml.safe_dump(small_config(folder / "run", Arch__class_num=class_num, **sets)), encoding="utf-8")
-    return path
-
-
-def lines_of(folder: Path, root: Path, labels: dict[str, int]) -> list[str]:
-    return [f"{path.relative_to(root)} {labels[path.parent.name]}" for path in sorted(folder.rglob("*.png"))]
-
-
 USUAL = {"class_0": 0, "class_1": 1}
 
 
@@ -110,13 +96,13 @@ def test_faults_of_list_files(tmp_path: Path, train: Path, evaluation: Path) -> 
     for number in range(4):
         write_picture(tmp_path / "flat" / f"{number}.png", smooth_picture(600 + number))
     flat = [f"flat/{number}.png {1 - number % 2}" for number in range(4)]
-    result = check(list_config(tmp_path, tmp_path, faulty, flat))
+    result = check(list_config(tmp_path, faulty, flat, 2))
     assert kinds(result) == {"missing_image": "error", "label_outside": "error"}
     assert names(result, "missing_image") == [("class_0/gone.png",)]
     assert names(result, "label_outside") == [("class_1/99.png",), ("class_1/98.png",)]
     assert notes(result, "label_outside") == ["label 7", "label -1"]
     swapped = lines_of(evaluation, tmp_path, {"class_0": 1, "class_1": 0})
-    result = check(list_config(tmp_path, tmp_path, lines, swapped))
+    result = check(list_config(tmp_path, lines, swapped, 2))
     assert kinds(result) == {"class_names": "error"}
     assert notes(result, "class_names")[0] == "class 0 is 'class_0' in training and 'class_1' in validation"
 

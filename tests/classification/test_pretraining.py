@@ -156,7 +156,7 @@ def test_mistakes_are_one_line_each(run, frames, tmp_path):
     with pytest.raises(UserError, match=r"trained with Pretraining\.decoder_channels=8, now it is 16"):
         pretrain(tmp_path, config, "auto")
     labelled = small_config(run, Arch=dict(TINY))
-    with pytest.raises(UserError, match="is of pretraining .*, this is training with labels"):
+    with pytest.raises(UserError, match=r"is of another run \(Pretraining\.name Masked -> None"):
         train_config(load_config(write_config(tmp_path, labelled)), resume="auto")
 
 

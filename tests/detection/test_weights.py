@@ -83,16 +83,6 @@ def test_weights_of_another_model(weights: Path, tmp_path: Path, changes: dict[s
     assert message in refusal(tiny_config(tmp_path, **changes), weights)
 
 
-def test_merged_weights(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
-    from detection.exporting import Deployed
-    from detection.toolkit import build_model
-
-    network = Deployed(build_model(load_config(tiny_config(tmp_path))), final=True, fused=True).network
-    write_weights(tmp_path / "merged.pdparams", network.state_dict())
-    with pytest.raises(UserError, match="its branches were merged for deployment"):
-        load(tmp_path, tmp_path / "merged.pdparams")
-
-
 def test_readers_that_prepare_differently_are_told(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
@@ -168,7 +158,7 @@ def refusal(config: Path, weights: Path) -> str:
     [
         # So many classes also make the layers before the last ones wider.
         ({"num_classes": 80}, "the file is of a detector for 3 classes, num_classes is 80. "),
-        ({"scale": "S"}, "the file is of scale N, the configuration of scale S. "),
+        ({"scale": "S"}, "another architecture than YOLOv10 with YOLOv10Backbone S. "),
         (
             {"YOLOv10": OURS, "YOLOv10Neck": NECK, "EConvNeXt": {"arch": "mini"}, "scale": None},
             "another architecture than YOLOv10 with EConvNeXt mini. ",
