@@ -317,27 +317,9 @@ class Permute:
         return image.transpose(2, 0, 1)
 
 
-class PadStride:
-    """Pads to the right and at the bottom with zeros, behind ``Permute``; what ``PadBatch`` does to a single image.
-
-    Args:
-        stride: height and width become multiples of it; 0 or less pads nothing.
-    """
-
-    def __init__(self, stride: int = 0) -> None:
-        self.stride = stride
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """``[3, H, W]`` -> ``float32`` ``[3, height, width]``."""
-        if self.stride <= 0:
-            return image
-        added = [(0, _multiple(size, self.stride) - size) for size in image.shape[1:]]
-        return np.pad(image.astype(np.float32, copy=False), [(0, 0), *added])
-
-
 # Each operator may stand behind those of its own rank and of lower ranks.
 RANKS: dict[type[Any], int] = {
-    Decode: 0, SonarEnhance: 1, Resize: 2, LetterResize: 2, Pad: 2, NormalizeImage: 2, Permute: 3, PadStride: 4,
+    Decode: 0, SonarEnhance: 1, Resize: 2, LetterResize: 2, Pad: 2, NormalizeImage: 2, Permute: 3,
 }  # fmt: skip
 DETECTION_OPERATORS = {operator.__name__: operator for operator in RANKS}
 
