@@ -13,7 +13,7 @@ import numpy as np
 
 from detection.annotations import Frame, Ledger, clean_frame
 from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
-from detection.configuration import DatasetFiles, DetectionConfig
+from detection.configuration import DatasetFiles, DetectionConfig, operators_of
 from detection.geometry import as_keys, place_boxes
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
@@ -121,18 +121,15 @@ class EvaluationSize(NamedTuple):
 
 def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
     """Returns the size to which the last resizing operator of ``EvalReader`` brings images."""
-    reader = data.get("EvalReader") or {}
-    steps = [*(reader.get("sample_transforms") or []), *(reader.get("batch_transforms") or [])]
     found = None
-    for step in steps:
-        for name, arguments in step.items() if isinstance(step, dict) else ():
-            size = arguments.get("target_size") if isinstance(arguments, dict) else None
-            if isinstance(size, int):
-                size = [size, size]
-            if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
-                # A letterbox keeps the ratio by its nature; Resize does so unless it is told otherwise.
-                keep_ratio = "Letter" in name or bool(arguments.get("keep_ratio", True))
-                found = EvaluationSize(size[1], size[0], keep_ratio)
+    for name, arguments in operators_of(data, "EvalReader"):
+        size = arguments.get("target_size")
+        if isinstance(size, int):
+            size = [size, size]
+        if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
+            # A letterbox keeps the ratio by its nature; Resize does so unless it is told otherwise.
+            keep_ratio = "Letter" in name or bool(arguments.get("keep_ratio", True))
+            found = EvaluationSize(size[1], size[0], keep_ratio)
     return found
 
 
