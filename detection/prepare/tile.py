@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detection.annotations import Box, Frame, Ledger
+from detection.annotations import SMALLEST_REST, Box, Frame, Ledger
 from detection.prepare.commands import MOST_THREADS, PROGRESS
 from detection.prepare.readers import part_of
 from detection.prepare.stored import open_prepared, read_stored, write_stored
@@ -23,8 +23,6 @@ from ppcls_ext.utils.files import atomic_folder, write_json
 from ppcls_ext.utils.machine import available_cores
 
 logger = logging.getLogger(__name__)
-# Less than this is left of a box, in pixels: there is nothing to see.
-SMALLEST_REST = 1.0
 WHOLE = 0.999
 
 
