@@ -171,8 +171,9 @@ def evaluate_config(
         evaluator = Evaluator(config, environment, class_names_of_weights(source) or class_names_of(config, ["Train"]))
     try:
         if len(evaluator.class_names) != config.num_classes:
+            count = len(evaluator.class_names)
             raise UserError(
-                f"{evaluator.coco.path}: has {len(evaluator.class_names)} categories, num_classes is {config.num_classes}; "
+                f"{evaluator.coco.path}: has {count} categories, num_classes is {config.num_classes}; "
                 f"which ones they are tells neither {source} nor TrainDataset.anno_path"
             )
         start = time.monotonic()
