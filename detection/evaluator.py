@@ -191,7 +191,6 @@ def evaluate_config(
     evaluated = {"file": str(source), "sha256": sha256_of(source)}
     written = write_evaluation(
         folder,
-        detections,
         figures,
         title=config.path.stem,
         weights=evaluated,
