@@ -59,7 +59,7 @@ class Evaluator:
         self.class_names = list(self.coco.names if class_names is None else class_names)
         if respelled := self.coco.spell_classes_as(self.class_names):
             logger.info("%s: of the classes %s", self.coco.path, ", ".join(respelled))
-        self.category_ids = categories_of_classes(self.class_names, self.coco)
+        self.category_ids = categories_of_classes(self.coco, self.class_names)
         if all(box.crowd for frame in self.coco.frames for box in frame.boxes):
             logger.warning("%s: no annotated box (crowds do not count), so AP is undefined", self.coco.path)
 
