@@ -14,7 +14,7 @@ import numpy as np
 from detection.annotations import Ledger, clean_frame
 from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
 from detection.configuration import DatasetFiles, DetectionConfig, operators_of
-from detection.evaluation.coco import Boxes, boxes_of_frames, overlaps
+from detection.evaluation.boxes import Boxes, boxes_of_frames, overlaps
 from detection.geometry import as_keys, place_boxes
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (

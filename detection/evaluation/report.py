@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detection.annotations import Frame
-from detection.evaluation.coco import FREE, IGNORED, IOU_THRESHOLD, Boxes, missed_boxes
+from detection.evaluation.boxes import FREE, IGNORED, IOU_THRESHOLD, Boxes, missed_boxes
 from detection.evaluation.metrics import SIZES, DetectionMetrics, figure_text
 from ppcls_ext.preprocess.decode import ImageError, read_image
 from ppcls_ext.preprocess.samples import Range
