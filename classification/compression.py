@@ -121,16 +121,16 @@ class PrunableClassifier(Prunable):
         return PrunableClassifier(load_trained(load_config(config, [best])), self.environment)
 
 
-def calibration_images(config: Config, part: Part, count: int) -> Iterator[tuple[str, ImageSource]]:
-    """Gives up to ``count`` images of ``DataLoader.Train`` or ``.Eval`` with their names, spread over the data set.
+def calibration_images(config: Config, count: int) -> Iterator[tuple[str, ImageSource]]:
+    """Gives up to ``count`` images of ``DataLoader.Train`` with their names, spread over the data set.
 
     Files that cannot be read are left out.
 
     Raises:
         UserError: the configuration does not name that data set, or it cannot be opened.
     """
-    dataset = _opened(config, part)
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
+    dataset = _opened(config, "train")
+    chosen = dataset.spread(count)
     # Images are read one by one; what is wrong with the data set itself was told above, before any work.
     return ((dataset.name_of(index), sample[0]) for index in chosen if (sample := _loaded(dataset, index)) is not None)
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppcls_ext.engine.session import Overrides, as_changes, fresh_paddle, session
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.engine.session import Overrides, as_changes, claim_evaluation, fresh_paddle, session
 from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
 if TYPE_CHECKING:
@@ -47,13 +46,8 @@ def evaluate(
         from detection.configuration import check_annotations, load_config
         from detection.weights import weights_file
 
-        if panels is not None and panels < 0:
-            raise UserError(f"--panels must not be negative, got {panels}")
         checked = load_config(config, as_changes(overrides))
-        folder = Path(output or checked.output_dir / "evaluation")
-        file = Path(json) if json else None
-        outputs = [Output("--output", folder, "evaluation"), Output("--json", file)]
-        claim_outputs(outputs, *inputs_of(checked.document), overwrite)
+        folder, file = claim_evaluation(checked, output, panels, json, overwrite)
         weights_file(checked)
         # Weights can be evaluated where nobody has the training data.
         check_annotations(checked, ["Eval"])
@@ -77,7 +71,6 @@ def export(
     max_drop: float | None = None,
     calibration_images: int = 300,
     raw: bool = False,
-    size: int | Sequence[int] | None = None,
     overwrite: bool = False,
 ) -> Description | DetectionDescription:
     """Exports ``weights`` as ``classification.export`` does, into ``export`` of the run's folder unless told otherwise.
@@ -85,7 +78,6 @@ def export(
     Args:
         config, overrides, output, formats, precisions, max_drop, calibration_images, overwrite: see there.
         raw: give the boxes and scores of all anchors, without any choice.
-        size: side, or height and width, of the input in pixels; that of ``TestReader`` unless given.
     """
     with session():
         from ppcls_ext.deploy.quantize import check_export, export_in_precisions
@@ -94,10 +86,7 @@ def export(
         check_export(formats, precisions, max_drop, calibration_images)
         from detection.configuration import load_config
 
-        sides = [size] if isinstance(size, int) else list(size or ())
         checked = load_config(config, as_changes(overrides))
-        if len(sides) > 2:
-            raise UserError(f"--size takes one side, or height and width, got {len(sides)} numbers")
         target = Path(output or checked.output_dir / "export")
         claim_outputs([Output("--output", target, "export")], *inputs_of(checked.document), overwrite)
         from detection import compression
@@ -106,6 +95,5 @@ def export(
         with fresh_paddle():
             open_environment(checked)
             return export_in_precisions(
-                compression, checked, target, formats, precisions, max_drop, calibration_images,
-                nms=not raw, size=sides * 2 if len(sides) == 1 else sides or None,
-            )  # fmt: skip
+                compression, checked, target, formats, precisions, max_drop, calibration_images, nms=not raw
+            )

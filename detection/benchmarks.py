@@ -37,7 +37,7 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
     Args:
         config_file: its configuration.
         size: side of the input in pixels.
-        format_name, precision: keys of ``FORMATS`` and ``PRECISIONS``, or int8.
+        format_name, precision: keys of ``FORMATS`` and ``PRECISIONS``.
         folder: is replaced by the export.
 
     Returns:
@@ -52,16 +52,10 @@ def export_detector(config_file: str, size: int, format_name: str, precision: st
     from ppcls_ext.arch.flops import count_parameters
 
     paddle.seed(0)
-    config = load_config(config_file)
+    config = load_config(config_file, [f"image_size={size}"])
     detector = TrainedDetector(config, build_model(config, pretrained=False), None)
     detector.model.eval()
-    written = "fp32" if precision == "int8" else precision
-    detector.export(folder, size=[size, size], formats=[format_name], precisions=[written])
-    if precision == "int8":
-        from ppcls_ext.deploy.export import example_images
-        from ppcls_ext.deploy.quantize import quantize_export
-
-        quantize_export(folder, folder, list(example_images().items()), None, format_name=format_name)
+    detector.export(folder, formats=[format_name], precisions=[precision])
     return {
         "parameters": count_parameters(detector.model),
         "multiply_adds": count_multiply_adds(detector.model, size),

@@ -129,13 +129,13 @@ def _backbone_section(data: dict[str, Any], architecture: str) -> dict[str, Any]
     return data[backbone]
 
 
-def calibration_images(config: DetectionConfig, part: Part, count: int) -> Iterator[tuple[str, ImageSource]]:
-    """Gives up to ``count`` images of ``TrainDataset`` or ``EvalDataset`` with their names, spread over the data set.
+def calibration_images(config: DetectionConfig, count: int) -> Iterator[tuple[str, ImageSource]]:
+    """Gives up to ``count`` images of ``TrainDataset`` with their names, spread over the data set.
 
     Raises:
         UserError: the configuration does not name that data set, or its annotations are not there.
     """
-    images = [frame.image for frame in open_part(config, part.capitalize()).frames]
+    images = [frame.image for frame in open_part(config, "Train").frames]
     chosen = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist()
     return ((str(images[index]), images[index]) for index in chosen)
 

@@ -172,7 +172,6 @@ def export_detector(
     class_num: int,
     preprocess: Sequence[Any],
     nms: bool = True,
-    size: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     images: Mapping[str, ImageSource] | None = None,
     formats: Sequence[str] = ("paddle",),
@@ -186,9 +185,8 @@ def export_detector(
         folder: is replaced by the export, in one step and only if everything agrees.
         model_name, class_num, classes: travel in ``inference.yml``.
         preprocess: operators as in ``TestReader.sample_transforms``, which give the network's input its size (see
-            ``with_size``); the batch is free.
+            ``input_shape_of``); the batch is free.
         nms: let the network give detections; if not, it gives the boxes of all anchors, before any choice.
-        size: height and width that replace those of the operators, in pixels, multiples of the largest stride.
         images: pictures to compare on, by name; None takes ``example_images()``.
         formats, precisions: keys of ``FORMATS`` and ``PRECISIONS``; every pair of them is written.
         thresholds: recommended ones, which travel in ``inference.yml``.
@@ -203,12 +201,12 @@ def export_detector(
     requests = plan(formats, precisions)
     target = Path(folder)
     check_target(target, classes, class_num)
-    operators, image_shape = with_size(preprocess, size)
+    image_shape = input_shape_of(preprocess)
     form = form_of(model, final=nms)
     suppression = form.selection if form.final and isinstance(form.selection, NmsSettings) else None
     if suppression is not None and set(formats) != {"paddle"}:
         check_settings(suppression)
-    prepare = build_detection_pipeline(operators, OPERATORS)
+    prepare = build_detection_pipeline(preprocess, OPERATORS)
 
     def prepared(image: ImageSource, name: str) -> Prepared:
         one = prepare(image, name)
@@ -224,7 +222,7 @@ def export_detector(
         model_name=model_name,
         class_num=class_num,
         input_shape=[-1, *image_shape],
-        preprocess=operators,
+        preprocess=list(preprocess),
         classes=list(classes) if classes else None,
         form=form,
         thresholds=thresholds,
@@ -246,37 +244,28 @@ def export_detector(
     return description
 
 
-def with_size(preprocess: Sequence[Any], size: Sequence[int] | None) -> tuple[list[Any], list[int]]:
-    """Returns the operators with ``size`` in place of their own, and the shape ``[3, H, W]`` that they then give.
-
-    The last of ``Resize``, ``LetterResize`` and ``Pad`` decides it; a ``Resize`` that keeps the ratio needs a ``Pad``.
+def input_shape_of(preprocess: Sequence[Any]) -> list[int]:
+    """Returns the shape ``[3, H, W]`` that the last of ``Resize``, ``LetterResize`` and ``Pad`` gives.
 
     Raises:
-        UserError: they give no fixed size, or ``size`` is no size for a detector.
+        UserError: they give no fixed size, or one that is no size for a detector.
     """
-    operators = [dict(entry) if isinstance(entry, Mapping) else entry for entry in preprocess]
-    places = []
-    for index, entry in enumerate(operators):
-        name = next(iter(entry), "") if isinstance(entry, dict) else ""
-        arguments = dict(entry[name] or {}) if name in SIZES else {}
-        if name in SIZES and (name != "Pad" or arguments.get("size") is not None):
-            places.append((index, name, arguments))
-    if not places:
+    name, arguments = "", {}
+    for entry in preprocess:
+        for operator, settings in entry.items() if isinstance(entry, Mapping) else ():
+            if operator in SIZES and (operator != "Pad" or (settings or {}).get("size") is not None):
+                name, arguments = operator, settings or {}
+    if not name:
         raise UserError(f"{OPERATORS}: Resize is missing (or LetterResize); it gives the size of the network's input")
-    last, name, arguments = places[-1]
-    keeps_ratio = [place for place in places if place[1] == "Resize" and place[2].get("keep_ratio", True)]
-    if name == "Resize" and keeps_ratio:
+    if name == "Resize" and arguments.get("keep_ratio", True):
         raise UserError(
             f"{OPERATORS}: Resize: keep_ratio must be false, or a Pad with size follow it: an export has inputs of one "
             "size (LetterResize keeps the ratio, too)"
         )
-    wanted = arguments.get(SIZES[name]) if size is None else size
-    wanted = [wanted, wanted] if isinstance(wanted, int) else wanted
-    if not isinstance(wanted, Sequence) or len(wanted) != 2 or not all(isinstance(side, int) for side in wanted):
-        raise UserError(f"{OPERATORS}: {name}: the size must be [height, width], got {wanted!r}")
-    if any(side < 32 or side % 32 for side in wanted):
-        raise UserError(f"the input of a detector must be multiples of 32 pixels, got {' x '.join(map(str, wanted))}")
-    operators[last] = {name: {**arguments, SIZES[name]: list(wanted)}}
-    for index, other, its_arguments in keeps_ratio if size is not None and name == "Pad" else []:
-        operators[index] = {other: {**its_arguments, SIZES[other]: list(wanted)}}
-    return operators, [3, *wanted]
+    size = arguments.get(SIZES[name])
+    size = [size, size] if isinstance(size, int) else size
+    if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+        raise UserError(f"{OPERATORS}: {name}: the size must be [height, width], got {size!r}")
+    if any(side < 32 or side % 32 for side in size):
+        raise UserError(f"the input of a detector must be multiples of 32 pixels, got {' x '.join(map(str, size))}")
+    return [3, *size]

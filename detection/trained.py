@@ -74,7 +74,7 @@ class TrainedDetector:
         )  # fmt: skip
 
     def export(
-        self, folder: Path, nms: bool = True, size: Sequence[int] | None = None, formats: Sequence[str] = ("paddle",),
+        self, folder: Path, nms: bool = True, formats: Sequence[str] = ("paddle",),
         precisions: Sequence[str] = ("fp32",),
     ) -> DetectionDescription:  # fmt: skip
         """Exports the model, compared on images of ``EvalDataset`` where they are there; see ``export_detector``."""
@@ -83,11 +83,9 @@ class TrainedDetector:
             logger.warning("TestReader, by which the export prepares images, is not EvalReader: figures may differ")
         thresholds, words = self.recommended()
         logger.info("%s", words)
-        if thresholds is not None and size is not None:
-            logger.warning("the recommended thresholds were found at the size of EvalReader, not at %s", size)
         return export_detector(
             self.model, folder, model_name=self.name, class_num=self.config.num_classes, preprocess=self.transforms,
-            nms=nms, size=size, classes=self.class_names, formats=formats, precisions=precisions,
+            nms=nms, classes=self.class_names, formats=formats, precisions=precisions,
             images={**evaluation_images(self.config), **example_images()}, thresholds=thresholds,
         )  # fmt: skip
 

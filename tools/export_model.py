@@ -3,7 +3,7 @@
 python tools/export_model.py -c CONFIG -o Global.pretrained_model=PATH --output DIR
 python tools/export_model.py -c CONFIG -o Global.pretrained_model=PATH --format paddle,onnx,openvino --precision fp32
 python tools/export_model.py -c CONFIG -o Global.pretrained_model=PATH --format openvino --precision int8 --max-drop 0.5
-python tools/export_model.py -c DETECTION_CONFIG -o weights=PATH --output DIR [--raw] [--size 320]
+python tools/export_model.py -c DETECTION_CONFIG -o weights=PATH [image_size=320] --output DIR [--raw]
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ def parse_arguments() -> argparse.Namespace:
         "CONFIG, in points; past it nothing is written, and the exit status is 1")
     add("--calibration-images", type=int, default=300, metavar="N", help="int8: training images to calibrate on (300)")
     add("--raw", action="store_true", help="detector: give the boxes and scores of all anchors, without any choice")
-    add("--size", type=int, nargs="+", metavar="PIXELS", help="detector: side, or height and width, of the input "
-        "(default: that of Resize or LetterResize in TestReader)")
     add_overwrite_argument(parser)
     return parser.parse_args()  # fmt: skip
 
@@ -63,12 +61,12 @@ def export(arguments: argparse.Namespace) -> Description | DetectionDescription:
     if is_detection_config(arguments.config):
         from detection import export
 
-        options |= {"raw": arguments.raw, "size": arguments.size}
+        options["raw"] = arguments.raw
     else:
         from classification import export
 
-        if arguments.raw or arguments.size:
-            raise UserError("--raw and --size are for detectors; a classifier's size is Global.image_shape")
+        if arguments.raw:
+            raise UserError("--raw is for detectors")
     return export(arguments.config, arguments.override, **options)
 
 

@@ -24,74 +24,52 @@ PAGE_SUFFIXES = (".md", ".csv", ".json", ".png")
 def parse_arguments() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description="Profile networks in Paddle's eager mode: FLOPs, parameters, activations and time of each layer, "
-        "summed by stage and by kind of operation; several networks side by side."
+        description="Profile networks in Paddle's eager mode on the CPU: FLOPs, parameters, activations and time of "
+        "each layer, summed by stage and by kind of operation; several networks side by side."
     )
     add = parser.add_argument
     add("--model", nargs="+", default=[], metavar="NAME", help="models by name, ours and PaddleClas's (ConvNeXt_tiny)")
     add("-c", "--config", nargs="+", default=[], metavar="CONFIG", help="configurations of classifiers and detectors")
     add("-o", "--override", action="extend", nargs="+", default=[], metavar="KEY=VALUE",
-        help="with --model: arguments of each constructor (class_num=10); with -c: keys of each configuration")
+        help="keys of each configuration to change")
     add("--size", nargs="+", type=int, metavar="PIXELS",
         help="side of the images, or height and width (224; of configurations their own; detectors 640)")
-    add("--batch", type=int, default=1, metavar="N", help="images in a forward pass (1)")
     add("--repeats", type=int, default=10, metavar="N", help="timed passes of each network (10)")
-    add("--layers", type=int, default=10, metavar="N", help="slowest layers to show of each (10)")
-    add("--threads", type=int, default=1, metavar="N", help="threads of Paddle on the CPU (1)")
-    add("--device", default="cpu", metavar="NAME", help="cpu, gpu or a custom device of Paddle (cpu)")
+    add("--threads", type=int, default=1, metavar="N", help="threads of Paddle (1)")
     add("--output", type=Path, metavar="FILE.md",
         help="page to write; FILE.csv (every layer), .json and .png beside it")
     add_overwrite_argument(parser)
-    return parser.parse_args()  # fmt: skip
-
-
-def check(arguments: argparse.Namespace) -> None:
-    """Refuses options that are out of range or contradict each other, before anything slow is loaded."""
+    arguments = parser.parse_args()
     if not arguments.model and not arguments.config:
         raise UserError("name networks with --model NAME ... or with -c CONFIG ...")
-    if arguments.override and arguments.model and arguments.config:
-        raise UserError("-o goes with --model (arguments) or with -c (keys), not with both at once")
-    for option, least in (("batch", 1), ("repeats", 1), ("threads", 1), ("layers", 0)):
-        if getattr(arguments, option) < least:
-            raise UserError(f"--{option} must be at least {least}, got {getattr(arguments, option)}")
+    if arguments.override and not arguments.config:
+        raise UserError("-o changes configurations: it goes with -c")
+    for option in ("repeats", "threads"):
+        if getattr(arguments, option) < 1:
+            raise UserError(f"--{option} must be at least 1, got {getattr(arguments, option)}")
     if arguments.size and (len(arguments.size) > 2 or min(arguments.size) < 1):
         raise UserError(f"--size must be one or two positive numbers, got {' '.join(map(str, arguments.size))}")
     if arguments.output and arguments.output.suffix != ".md":
         raise UserError(f"--output must end in .md, got {arguments.output}")
-
-
-def model_arguments(overrides: list[str]) -> dict[str, Any]:
-    """Returns ``KEY=VALUE`` texts as keyword arguments."""
-    from ppcls_ext.utils.config import parse_value
-
-    arguments = {}
-    for change in overrides:
-        key, separator, text = change.partition("=")
-        if not separator or not key.strip().isidentifier():
-            raise UserError(f"-o {change}: must have the form ARGUMENT=VALUE, such as class_num=10")
-        try:
-            arguments[key.strip()] = parse_value(text)
-        except ValueError as error:
-            raise UserError(f"-o {change}: {error}") from error
-    return arguments
+    return arguments  # fmt: skip
 
 
 def main() -> None:
     """Profiles, prints the page and writes it."""
     arguments = parse_arguments()
-    check(arguments)
-    from ppcls_ext.arch.registry import build_model, checked_arguments
+    # Paddle reads it when it is loaded.
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    from ppcls_ext.arch.registry import architecture_parameters, build_model
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of, record_outputs
 
     # Mistakes are told before anything is built.
-    constructor = model_arguments(arguments.override) if arguments.model else {}
-    configs: list[tuple[bool, Any]] = []
     for name in arguments.model:
         try:
-            checked_arguments(name, constructor)
+            architecture_parameters(name)
         except ValueError as error:
             raise UserError(str(error)) from error
+    configs: list[tuple[bool, Any]] = []
     for path in arguments.config:
         detects = is_detection_config(path)
         if detects:
@@ -103,22 +81,17 @@ def main() -> None:
         outputs = [Output("--output", arguments.output.with_suffix(suffix)) for suffix in PAGE_SUFFIXES]
         reads = [path for _, config in configs for path in inputs_of(config.document)[0]]
         claim_outputs(outputs, reads, overwrite=arguments.overwrite)
-    # Paddle reads it when it is loaded.
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     from ppcls_ext.deploy.profile import Subject, markdown_page, profile_networks, write_report
     from ppcls_ext.engine.environment import prepare_environment
     from ppcls_ext.utils.log import set_up_logging
 
     set_up_logging()
-    prepare_environment(arguments.device, 0, "--device")
+    prepare_environment("cpu", 0)
     size = (arguments.size[0], arguments.size[-1]) if arguments.size else None
     subjects = []
     for name in arguments.model:
-        try:
-            model = build_model(name, **constructor)
-        except (ValueError, AssertionError) as error:
-            raise UserError(str(error)) from error
-        subjects.append(Subject(name, model, model, (constructor.get("in_channels", 3), *(size or (224, 224)))))
+        model = build_model(name)
+        subjects.append(Subject(name, model, model, (3, *(size or (224, 224)))))
     for detects, config in configs:
         if detects:
             from detection.profile import detector_subject
@@ -130,8 +103,8 @@ def main() -> None:
             model = build_network(config)
             shape = (config.run.image_shape[0], *(size or config.run.image_shape[1:]))
             subjects.append(Subject(config.document.path.stem, model, model, shape))
-    profiles = profile_networks(subjects, arguments.batch, arguments.repeats)
-    page = markdown_page(profiles, arguments.layers)
+    profiles = profile_networks(subjects, arguments.repeats)
+    page = markdown_page(profiles)
     print(f"\n{page}")
     if arguments.output:
         written = write_report(profiles, page, arguments.output)

@@ -28,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", metavar="DIR", type=Path, required=True, help="folder to write")
     add("--ratio", type=float, nargs="+", required=True, metavar="R",
         help="share of the channels to remove, 0 to 1: one number for the whole network, or one for each stage")
-    add("--criterion", default="taylor", metavar="taylor|magnitude",
+    add("--criterion", default="taylor", choices=("taylor", "magnitude"),
         help="importance of a channel: first-order change of the loss on training images (taylor), or norms of weights")
     add("--multiple", type=int, default=8, metavar="N", help="round widths to multiples of N, which kernels like (8)")
     add("--batches", type=int, default=16, metavar="N", help="training batches to look at (16)")
@@ -40,24 +40,14 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()  # fmt: skip
 
 
-LABELS = {"parameters": "parameters, M", "flops": "FLOPs, G", "median_ms": "median, ms", "p90_ms": "p90, ms"}
-SCALES = {"parameters": 1e6, "flops": 1e9}
-
-
 def print_report(report: dict[str, Any]) -> None:
     """Prints the figures as a table."""
+    from ppcls_ext.deploy.cards import pruning_table
+
     print(f"removed {100 * report['removed']:.1f} % of the channels inside the blocks ({report['criterion']}, "
-          f"{report['batches']} batches): {report['expansion_channels']}")  # fmt: skip
-    figures = report["figures"]
-    names = list(figures)
-    width = max(12, max(map(len, names)) + 2)
-    print(f"{'':22}" + "".join(f"{name:>{width}}" for name in names))
-    for key in figures[names[0]]:
-        digits = 2 if key in ("median_ms", "p90_ms") else 4
-        values = [figures[name].get(key) for name in names]
-        cells = ["-" if value is None else f"{value / SCALES.get(key, 1):.{digits}f}" for value in values]
-        print(f"{LABELS.get(key, key):22}" + "".join(f"{cell:>{width}}" for cell in cells))
-    print(f"fine-tune with: python tools/train.py -c {report['config']}")
+          f"{report['batches']} batches): {report['expansion_channels']}\n")  # fmt: skip
+    print(pruning_table(report["figures"]))
+    print(f"\nfine-tune with: python tools/train.py -c {report['config']}")
 
 
 def main() -> int:
@@ -69,7 +59,7 @@ def main() -> int:
     from ppcls_ext.utils.log import set_up_logging
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
-    own = ("config", "override", "encoding")
+    own = ("config", "override", "encoding", "overwrite")
     options = {name: value for name, value in vars(arguments).items() if name not in own}
     request = PruningRequest(**options | {"ratio": tuple(arguments.ratio)})
     set_up_logging()

@@ -32,33 +32,29 @@ def parse_arguments() -> argparse.Namespace:
     add("--format", choices=("openvino", "onnx"), help="of the network (the first that EXPORT holds)")
     add_config_arguments(parser, required=False)
     add("--output", metavar="DIR", type=Path, help="folder to write: a copy of EXPORT with int8 (default: EXPORT)")
-    add("--calibrate", choices=("train", "eval"), default="train", help="data of CONFIG to calibrate on (train)")
-    add("--images", metavar="FOLDER", type=Path, help="calibrate on the images of this folder instead")
+    add("--images", metavar="FOLDER", type=Path,
+        help="calibrate on the images of this folder instead of the training images of CONFIG")
     add("--count", type=int, default=300, metavar="N", help="images to calibrate on, at most (300)")
     add("--max-drop", type=float, metavar="POINTS", help="largest loss of top-1 or AP, in points, that is accepted")
     add("--threads", type=int, default=2, metavar="N", help="threads of the measurements (2)")
     add_overwrite_argument(parser)
-    return parser.parse_args()
+    return parser.parse_args()  # fmt: skip
 
 
 def print_report(description: Any, quantized: str) -> None:
     """Prints what was measured of a format."""
+    from ppcls_ext.deploy.cards import int8_table
+
     found = (one for one in description.artefacts if (one.format, one.precision) == (quantized, "int8"))
     measured = next(found).verification
-    latency, sizes = measured["latency_ms"], measured["bytes"]
     print(f"{description.folder}: {description.model_name}, int8 of format {quantized}, calibrated on "
-          f"{measured['calibration_images']} images")  # fmt: skip
-    print(f"  {'':10}{'fp32':>10}{'int8':>10}")
-    print(f"  {'MB':10}{sizes['fp32'] / 1e6:>10.2f}{sizes['int8'] / 1e6:>10.2f}")
-    ratio = latency["int8"] / latency["fp32"]
-    print(f"  {'ms':10}{latency['fp32']:>10.2f}{latency['int8']:>10.2f}   ({ratio:.2f} of fp32; {measured['threads']} "
-          "threads, one image)")  # fmt: skip
+          f"{measured['calibration_images']} images; {measured['threads']} threads, one image\n")  # fmt: skip
+    print(f"{int8_table(measured)}\n")
     if "metric" in measured:
-        print(f"  {measured['metric'] + ', %':10}{100 * measured['fp32']:>10.2f}{100 * measured['int8']:>10.2f}"
-              f"   (loses {measured['drop_points']:.2f} points on {measured['images']} images)")  # fmt: skip
+        print(f"loses {measured['drop_points']:.2f} points on {measured['images']} images")
     if "logits" in measured:
         logits = measured["logits"]
-        print(f"  calibration images: same best class {logits['same_best_class']:.1%}, median error of logits "
+        print(f"calibration images: same best class {logits['same_best_class']:.1%}, median error of logits "
               f"{logits['median_relative_error']:.1e}")  # fmt: skip
 
 
@@ -102,7 +98,7 @@ def main() -> int:
         # Spread over the folder.
         images: Any = [(str(file), file) for file in files[:: max(1, len(files) // arguments.count)]][: arguments.count]
     else:
-        images = compression.calibration_images(config, arguments.calibrate, arguments.count)
+        images = compression.calibration_images(config, arguments.count)
     try:
         description = quantize_export(
             arguments.model, output, images, evaluation, arguments.max_drop, arguments.threads, format_name=quantized

@@ -30,7 +30,7 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, Workers, find_image_faults, scan_images, settle_range
+from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.preprocess import ImageError, build_operators, depth
@@ -178,13 +178,13 @@ class DetectionCheck(DataCheck):
     class_names: list[str]
 
 
-def check_detection_data(config: DetectionConfig, limit: int = 0, worker_count: int = 1) -> DetectionCheck:
+def check_detection_data(config: DetectionConfig, limit: int = 0, threads: int = 1) -> DetectionCheck:
     """Looks for faults in annotations and images.
 
     Args:
         config: names the data sets, and says what is done with them.
         limit: images to read of each set, evenly spread; 0 for all. Annotations are always examined all.
-        worker_count: processes; 0 does the work in this one.
+        threads: so many read images.
 
     Raises:
         UserError: the configuration names no annotation file.
@@ -201,13 +201,12 @@ def check_detection_data(config: DetectionConfig, limit: int = 0, worker_count: 
     if cocos:
         settle_range(cocos, depth.statement_in(data), found)
         start = time.monotonic()
-        with Workers(cocos, worker_count) as workers:
-            scan = scan_images(workers, {part: _chosen(files[part], coco, limit) for part, coco in cocos.items()})
-            seconds = time.monotonic() - start
-            find_image_faults(scan, found)
-            groups = groups_of_copies(scan)
-            find_exact_duplicates(groups, found)
-            find_near_duplicates(groups, scan, workers, found)
+        scan = scan_images(cocos, {part: _chosen(files[part], coco, limit) for part, coco in cocos.items()}, threads)
+        seconds = time.monotonic() - start
+        find_image_faults(scan, found)
+        groups = groups_of_copies(scan)
+        find_exact_duplicates(groups, found)
+        find_near_duplicates(groups, scan, threads, found)
     if len(cocos) == 2:
         for note in cocos["Eval"].spell_classes_as(cocos["Train"].names):
             found.add("class_spelling", note=note)

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls_ext.deploy.formats import FORMATS, INT8, PRECISIONS
+from ppcls_ext.deploy.formats import EXACT, FORMATS, INT8, PRECISIONS, check_names
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import BACKENDS, Description, DetectionDescription, DetectionPredictor, load, read_description
-from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino
+from ppcls_ext.runtime.backends import DEVICE, choose, import_openvino, openvino_settings
 from ppcls_ext.runtime.description import DESCRIPTION_FILE
-from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import write_json, write_text
 from ppcls_ext.utils.names import folded_name
 from ppcls_ext.utils.outputs import CACHE
@@ -149,13 +149,11 @@ def find_rows(request: BenchmarkRequest, detector_exporter: Exporter | None = No
     for option, values in (("threads", request.threads), ("batch", request.batches)):
         if not values or min(values) < 1:
             raise UserError(f"--{option} must be at least 1, got {' '.join(map(str, values)) or 'nothing'}")
-    for kind, names, allowed in (
-        ("backend", request.backends, list(BACKENDS)), ("precision", request.precisions, [*PRECISIONS, INT8]),
-    ):  # fmt: skip
-        for name in names or ():
-            if name not in allowed:
-                raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
-    takes = {row.backend: row.all_precisions for row in FORMATS.values()}
+    if request.backends is not None:
+        check_names("backend", request.backends, BACKENDS)
+    if request.precisions is not None:
+        check_names("precision", request.precisions, [*PRECISIONS, INT8])
+    takes = {row.backend: row.precisions for row in FORMATS.values()}
     works = "; ".join(f"{backend}: {', '.join(takes[backend])}" for backend in BACKENDS)
     backends, precisions = list(dict.fromkeys(request.backends or BACKENDS)), dict.fromkeys(request.precisions or ())
     asked = [(backend, precision) for backend in backends for precision in precisions or DEFAULT_PRECISIONS
@@ -227,9 +225,22 @@ def _cached_export(
     if not (cache / CACHE).exists():
         write_text(cache / CACHE, f"{CACHE_SIGNATURE}\n")
     # A converter that crashes takes only its own process along.
-    counts = run_in_process(exporter, network["architecture"], network["size"], format_name, precision, folder,
+    counts = run_in_process(_export, exporter, network["architecture"], network["size"], format_name, precision, folder,
                             seconds=EXPORT_SECONDS)  # fmt: skip
     write_json(record, {"digest": digest, "counts": counts})
+    return counts
+
+
+def _export(
+    exporter: Exporter, architecture: str, size: int, format_name: str, precision: str, folder: Path
+) -> dict[str, int]:
+    """Exports, and quantises for int8 on generated pictures, as random weights have no better ones."""
+    counts = exporter(architecture, size, format_name, EXACT if precision == INT8 else precision, folder)
+    if precision == INT8:
+        from ppcls_ext.deploy.export import example_images
+        from ppcls_ext.deploy.quantize import quantize_export
+
+        quantize_export(folder, folder, list(example_images().items()), None, format_name=format_name)
     return counts
 
 
@@ -285,12 +296,8 @@ def export_model(
         settle_batch_norms(model, images)
     export_classifier(
         model, folder, model_name=model_name, class_num=CLASSES, image_shape=[3, size, size], preprocess=preprocess,
-        formats=[format_name], precisions=["fp32" if precision == INT8 else precision],
+        formats=[format_name], precisions=[precision],
     )  # fmt: skip
-    if precision == INT8:
-        from ppcls_ext.deploy.quantize import quantize_export
-
-        quantize_export(folder, folder, list(example_images().items()), None, format_name=format_name)
     count = count_network(model, size)
     return {"parameters": count.parameters, "multiply_adds": count.flops}
 
@@ -362,12 +369,6 @@ def export_subject(
     arguments = {"folder": str(folder), "backend": backend, "precision": precision, "threads": threads, "batch": batch,
                  "image": image, "whole": whole}  # fmt: skip
     return Subject(title, open_export, arguments, threads)
-
-
-def openvino_settings(precision_hint: str, threads: int) -> dict[str, Any]:
-    """Returns the settings of a network that OpenVINO runs for one asker at a time."""
-    return {"INFERENCE_PRECISION_HINT": precision_hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
 
 
 def open_matrix_product(library: str, precision: str, threads: int) -> tuple[Callable[[], object], dict[str, Any]]:

@@ -8,25 +8,22 @@ loads Paddle, nothing else here does.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 
 from ppcls_ext.arch.registry import architecture_parameters, list_models
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.runtime import Description, DetectionDescription, read_description
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of, write_text
-from ppcls_ext.utils.schema import explain
 from ppcls_ext.utils.tables import markdown_table, render_markdown
 from ppcls_ext.weights import find_weights
 
@@ -38,6 +35,11 @@ HARMLESS = ("class_num", "drop_path_rate")
 # Classes of the data sets that are known by their kind alone.
 CLASSES = {"Cifar10": 10, "Cifar100": 100}
 MOST_NAMES = 200
+# Of a configuration of either task, what a card tells beside the training data.
+TRAINING_SECTIONS = (
+    "Arch", "Optimizer", "Loss", "EMA", "AMP", "Distillation", "OptimizerBuilder", "LearningRate", "use_ema",
+    "ema_decay", "TrainReader",
+)  # fmt: skip
 # Names of COCO's figures for people, in the order of tables.
 COCO_FIGURES = {
     "AP": "AP (mean over overlaps 0.50 to 0.95)", "AP50": "AP at overlap 0.50", "AP75": "AP at overlap 0.75",
@@ -103,7 +105,7 @@ def count_subject(subject: Any) -> Counts:
     from ppcls_ext.deploy.profile import count_network
 
     profile = count_network(subject)
-    sums = {stage: (each.parameters, each.flops) for stage, each in profile.by("stage").items()}
+    sums = {stage: (int(each.parameters), int(each.flops)) for stage, each in profile.by("stage").iterrows()}
     return Counts(profile.image_shape, {stage: pair for stage, pair in sums.items() if any(pair)})
 
 
@@ -126,67 +128,6 @@ def count_classifier(
 # What a run left
 
 
-class _Part(BaseModel):
-    """Of a JSON file, the keys that a card tells; null is the same as a key that is left out."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_null(cls, values: Any) -> Any:
-        given = values.items() if isinstance(values, dict) else ()
-        return {key: value for key, value in given if value is not None} if given else values
-
-
-class Epoch(_Part):
-    """An entry of the history: the metrics of the trained weights, and of the averaged ones."""
-
-    epoch: int | None = None
-    eval: dict[str, Any] = {}
-    ema: dict[str, Any] = {}
-
-
-class Record(_Part):
-    """``report.json`` of a run or of a pruning, or ``state.json`` of a checkpoint."""
-
-    model: str | None = None
-    architecture: str | None = None
-    arch: dict[str, Any] = {}
-    arguments: dict[str, Any] = {}
-    config: str | None = None
-    epochs: int | None = None
-    epoch: int | None = None
-    best: dict[str, Any] = {}
-    best_epoch: int | None = None
-    evaluated_weights: str | None = None
-    history: list[Epoch] = []
-    class_names: list[Any] = []
-    seed: int | None = None
-    data_order: dict[str, Any] = {}
-    seconds: dict[str, float | None] = {}
-    processes: int | None = None
-    device: str | None = None
-    paddle: str | None = None
-    teacher: dict[str, Any] = {}
-    bad_images: list[Any] = []
-    criterion: str | None = None
-    removed: float | None = None
-    figures: dict[str, dict[str, Any]] = {}
-
-
-class Latency(_Part):
-    """A measured row of ``tools/benchmark.py models``."""
-
-    model: str
-    architecture: str | None = None
-    size: int | str
-    backend: str
-    precision: str
-    threads: int
-    batch: int
-    median_ms: float
-    p90_ms: float
-    images_per_second: float
-
-
 def read_mapping(file: Path) -> dict[str, Any]:
     """Reads a mapping from a JSON or YAML file; a UserError if it is not there, damaged, or holds something else."""
     try:
@@ -201,13 +142,12 @@ def read_mapping(file: Path) -> dict[str, Any]:
     return value
 
 
-def _checked(file: str | os.PathLike[str], kind: Any, values: Any = None) -> Any:
-    """Returns ``values``, or what ``file`` holds, as a ``kind``; the first fault is an error with its key."""
-    values = read_mapping(Path(file)) if values is None else values
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        raise UserError(f"{file}: damaged, {' '.join(filter(None, explain(error, values, ())[0]))}") from error
+def section_of(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Returns a section of a configuration or a report by its keys; empty where it is not there."""
+    value: Any = config
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 @dataclass(frozen=True)
@@ -226,14 +166,14 @@ class Source:
 
     model: str
     task: str = CLASSIFICATION
-    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
     config_file: Path | None = None
-    report: Record | None = None
-    state: Record = dataclasses.field(default_factory=Record)
+    report: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     weights: Path | None = None
-    pruning: Record | None = None
+    pruning: dict[str, Any] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -243,37 +183,37 @@ class Source:
     @property
     def averaged(self) -> bool:
         """Whether the metrics belong to the averaged weights (EMA)."""
-        return self.state.evaluated_weights == "ema"
+        return self.state.get("evaluated_weights") == "ema"
 
     @property
     def best_epoch(self) -> int | None:
         """The epoch that counts as the best; ``None`` if none was evaluated."""
-        return self.report.best.get("epoch") if self.report else self.state.best_epoch or None
+        return section_of(self.report, "best").get("epoch") if self.report else self.state.get("best_epoch") or None
 
     @property
-    def history(self) -> list[Epoch]:
+    def history(self) -> list[dict[str, Any]]:
         """The records of the epochs."""
-        return (self.report.history if self.report else []) or self.state.history
+        return self.report.get("history") or self.state.get("history") or []
 
     @property
     def measured(self) -> dict[str, Any]:
         """The metrics of the best epoch, of the weights that are kept; empty if nothing was measured."""
         if not self.history and self.pruning:
-            pruned = self.pruning.figures.get("pruned", {})
+            pruned = section_of(self.pruning, "figures", "pruned")
             return {name: value for name, value in pruned.items() if name.startswith(("top", "AP", "loss"))}
-        best = next((each for each in self.history if each.epoch == self.best_epoch), Epoch())
-        return (best.ema if self.averaged else {}) or best.eval
+        best = next((record for record in self.history if record.get("epoch") == self.best_epoch), {})
+        return (self.averaged and best.get("ema")) or best.get("eval") or {}
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes; empty where they are not known."""
-        return [str(name) for name in self.state.class_names or (self.report.class_names if self.report else [])]
+        return [str(name) for name in self.state.get("class_names") or self.report.get("class_names") or []]
 
     @property
     def seed(self) -> int | None:
         """The seed of the run."""
-        own = self.report.seed if self.report else None
-        return self.state.data_order.get("seed") if own is None else own
+        own = self.report.get("seed")
+        return section_of(self.state, "data_order").get("seed") if own is None else own
 
     @property
     def date(self) -> str | None:
@@ -295,44 +235,47 @@ def read_run(folder: str | os.PathLike[str]) -> Source:
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
-    places = (root, root / "checkpoints" / "best", root / "checkpoints" / "latest")
-    checkpoint = next((each for each in places if (each / STATE).is_file()), None)
-    report = _checked(root / REPORT, Record) if (root / REPORT).is_file() else None
-    config_file, pruning = root / CONFIG, None
-    if report is not None and report.criterion is not None:
+    report = read_mapping(root / REPORT) if (root / REPORT).is_file() else {}
+    if "criterion" in report:
         runs = sorted(file.parent for file in (root / FINE_TUNING).rglob(CONFIG) if "checkpoints" not in file.parts)
         if runs:
-            return dataclasses.replace(read_run(runs[0]), pruning=report)
-        configs = sorted(root.glob("*_pruned.y*ml"))
-        checkpoint, report, pruning = root / "weights", None, report
-        if not configs or not (checkpoint / STATE).is_file():
+            return replace(read_run(runs[0]), pruning=report)
+        config_file = next(iter(sorted(root.glob("*_pruned.y*ml"))), None)
+        if config_file is None or not (root / "weights" / STATE).is_file():
             raise UserError(f"{root}: damaged, without configuration or weights as tools/prune_model.py writes them")
-        config_file = configs[0]
-    elif checkpoint != root and (not config_file.is_file() or (checkpoint is None and report is None)):
+        return replace(_source_of(root, config_file, {}, root / "weights"), pruning=report)
+    places = (root, root / "checkpoints" / "best", root / "checkpoints" / "latest")
+    checkpoint = next((place for place in places if (place / STATE).is_file()), None)
+    config_file = root / CONFIG if (root / CONFIG).is_file() else None
+    if checkpoint != root and (config_file is None or not (checkpoint or report)):
         raise UserError(
             f"{root}: neither the folder of a run ({CONFIG} with {REPORT} or checkpoints), nor of a checkpoint "
             f"({STATE}), nor of a pruning"
         )
+    source = _source_of(root, config_file, report, checkpoint)
     # A detector's run lies one folder deeper than a classifier's.
     for tuning in (root.absolute(), root.absolute().parent):
         if tuning.name == FINE_TUNING and (tuning.parent / REPORT).is_file():
-            pruning = _checked(tuning.parent / REPORT, Record)
-    state = _checked(checkpoint / STATE, Record) if checkpoint else Record()
-    config = read_mapping(config_file) if config_file.is_file() else {}
-    told, arch = report or Record(), section_of(config, "Arch")
-    detects = told.architecture is not None or "architecture" in config
-    names = list(dict.fromkeys(filter(None, (told.model, state.arch.get("name"), arch.get("name")))))
-    if detects:
-        names = [detector_name(config)]
+            return replace(source, pruning=read_mapping(tuning.parent / REPORT))
+    return source
+
+
+def _source_of(root: Path, config_file: Path | None, report: dict[str, Any], checkpoint: Path | None) -> Source:
+    """Returns what a configuration, a report and a checkpoint of ``root`` tell, which must name one model."""
+    state = read_mapping(checkpoint / STATE) if checkpoint else {}
+    config = read_mapping(config_file) if config_file else {}
+    arch, kept = section_of(config, "Arch"), section_of(state, "arch")
+    detects = report.get("architecture") is not None or "architecture" in config
+    names = {detector_name(config)} if detects else {report.get("model"), kept.get("name"), arch.get("name")} - {None}
     if len(names) != 1:
         found = f"its files are of different models: {', '.join(sorted(map(str, names)))}"
         raise UserError(f"{root}: {found if names else 'does not tell which model it holds'}")
     given = {key: value for key, value in arch.items() if key not in ("name", "pretrained", "use_ssld")}
     return Source(
-        model=str(names[0]), task=DETECTION if detects else CLASSIFICATION,
-        arguments=told.arguments or state.arch.get("arguments") or ({} if detects else given), config=config,
-        config_file=config_file if config else None, report=report, state=state, folder=root,
-        weights=None if checkpoint is None else find_weights(checkpoint), pruning=pruning,
+        model=str(names.pop()), task=DETECTION if detects else CLASSIFICATION,
+        arguments=report.get("arguments") or kept.get("arguments") or ({} if detects else given), config=config,
+        config_file=config_file, report=report, state=state, folder=root,
+        weights=None if checkpoint is None else find_weights(checkpoint),
     )  # fmt: skip
 
 
@@ -375,44 +318,47 @@ def shown_path(path: str | Path) -> str:
     return parts[-1] if ".." in parts else "/".join(parts)
 
 
-def shown_value(value: Any) -> str:
-    """Returns a value of a configuration as a card shows it, in YAML's way of writing on one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {shown_value(each)}" for key, each in value.items())
-    if isinstance(value, str):
-        return (shown_path(value) if "/" in value or "\\" in value else value) or "''"
-    if isinstance(value, Sequence):
-        return f"[{', '.join(map(shown_value, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def as_yaml(value: Any) -> str:
+    """Returns a part of a configuration as YAML, without paths of this machine."""
 
+    def shown(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {key: shown(each) for key, each in part.items()}
+        if isinstance(part, list):
+            return [shown(each) for each in part]
+        return shown_path(part) if isinstance(part, str) and ("/" in part or "\\" in part) else part
 
-def shown_operators(entries: Any) -> str:
-    """Returns a list of operators, each ``{Name: {argument: value}}`` or a name, as code in Markdown."""
-    texts = []
-    for entry in entries if isinstance(entries, list) else []:
-        text = shown_value(entry)
-        if isinstance(entry, Mapping) and len(entry) == 1:
-            name, arguments = next(iter(entry.items()))
-            inside = shown_value(arguments) if arguments else ""
-            text = f"{name}({inside})" if inside else str(name)
-        texts.append("`" + " ".join(text.replace("`", "'").split()) + "`")
-    return "; ".join(texts)
-
-
-def shown_section(section: Any, *left_out: str) -> str:
-    """Returns a section with a ``name`` or ``type`` as a line, ``AdamW (weight_decay: 0.05)``."""
-    if not isinstance(section, Mapping):
-        return ""
-    rest = {key: value for key, value in section.items() if key not in ("name", "type", *left_out)}
-    name = str(section.get("name") or section.get("type") or "")
-    return f"{name} ({shown_value(rest)})".strip() if rest else name
+    text = yaml.safe_dump(shown(value), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return text.strip()
 
 
 def shown_metric(name: str) -> str:
     """Returns the name of a metric for people: ``top-1`` for ``top1``."""
     return f"top-{name[3:]}" if name.startswith("top") else name
+
+
+def pruning_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the ``figures`` of ``prune_model`` as Markdown: a row for each figure, a column for each network."""
+    # Figure -> label, scale, digits.
+    kinds = {"parameters": ("parameters, M", 1e-6, 2), "flops": ("multiply-adds, M", 1e-6, 2),
+             "median_ms": ("median latency, ms", 1, 2), "p90_ms": ("90th percentile, ms", 1, 2)}  # fmt: skip
+    rows = []
+    for name in dict.fromkeys(name for network in figures.values() for name in network):
+        share = (f"{shown_metric(name)}, %", 100, 2) if name.startswith(("top", "AP")) else (name, 1, 4)
+        label, scale, digits = kinds.get(name, share)
+        values = [network.get(name) for network in figures.values()]
+        rows.append([label, *("not measured" if one is None else f"{one * scale:.{digits}f}" for one in values)])
+    return markdown_table(["", *figures], rows)
+
+
+def int8_table(measured: Mapping[str, Any]) -> str:
+    """Returns what was measured of an int8 network, its ``verification`` in ``inference.yml``, as Markdown."""
+    rows = {"latency, ms": (measured["latency_ms"], 1), "size, MB": (measured["bytes"], 1e-6)}
+    if "metric" in measured:
+        rows = {f"{shown_metric(measured['metric'])}, %": (measured, 100), **rows}
+    cells = [[label, *(f"{pair[name] * scale:.2f}" for name in ("fp32", "int8"))]
+             for label, (pair, scale) in rows.items()]  # fmt: skip
+    return markdown_table(["", "fp32", "int8"], cells)
 
 
 def escaped(text: Any) -> str:
@@ -437,14 +383,6 @@ def shown_inside(source: Source, path: Path | None, unknown: str) -> str:
 
 
 # What configurations tell
-
-
-def section_of(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """Returns a section of a configuration by its keys; empty where it is not there."""
-    value: Any = config
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def dataset_of(config: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -499,7 +437,7 @@ class Facts(NamedTuple):
     source: Source
     counts: Counts | None = None
     export: Description | DetectionDescription | None = None
-    latency: Sequence[Latency] = ()
+    latency: Sequence[dict[str, Any]] = ()
     machine: str | None = None
     latency_by_name: bool = False
     checksum: str | None = None
@@ -546,29 +484,37 @@ def gather_facts(
         differ = names and description.classes is not None and names != description.classes
         if differ or number != description.class_num:
             raise UserError(f"{description.folder}: its classes are not those of {source.folder or source.model}")
-    latency: Sequence[Latency] = ()
+    latency: list[dict[str, Any]] = []
     machine, by_name = None, False
     if benchmark is not None:
-        document = read_mapping(Path(benchmark))
-        rows = section_of(document, "models").get("rows")
-        if not isinstance(rows, list):
-            command = "python tools/benchmark.py models --output bench.md makes one"
-            raise UserError(f"{benchmark}: no benchmark of models; {command}")
-        rows = [row for row in rows if not isinstance(row, dict) or row.get("status") == "measured"]
-        measured: list[Latency] = _checked(benchmark, list[Latency], rows)
-        named = [row for row in measured if row.model.partition("@")[0] == source.model]
-        own = [row for row in measured if export is not None and Path(row.model).resolve() == Path(export).resolve()]
-        # A network of another form was not measured by its name.
-        latency, by_name, machine = own or ([] if changed else named), not own, document.get("machine")
-        if not latency:
-            other = f" with {', '.join(changed)} as in this model" if named else ""
-            held = ", ".join(dict.fromkeys(row.architecture or row.model for row in measured)) or "nothing"
-            raise UserError(f"{benchmark}: has no measurement of {source.model}{other}; it holds {held}")
+        latency, machine, by_name = _latency_of(source, changed, export, benchmark)
     if counts is None and source.task == CLASSIFICATION and (source.arguments or description is None):
         shape = section_of(source.config, "Global").get("image_shape") or DEFAULT_SHAPE
         counts = count_classifier(source.model, source.arguments, tuple(shape))
     checksum = None if source.weights is None else sha256_of(source.weights)
     return Facts(source, counts, description, latency, machine, by_name, checksum)
+
+
+def _latency_of(
+    source: Source, changed: Sequence[str], export: str | os.PathLike[str] | None, benchmark: str | os.PathLike[str]
+) -> tuple[list[dict[str, Any]], str | None, bool]:
+    """Returns the measured rows of a benchmark that are of the export, or else of the model by its name; the machine;
+    and whether they are of the name."""
+    document = read_mapping(Path(benchmark))
+    rows = section_of(document, "models").get("rows")
+    if not isinstance(rows, list):
+        command = "python tools/benchmark.py models --output bench.md makes one"
+        raise UserError(f"{benchmark}: no benchmark of models; {command}")
+    rows = [row for row in rows if row["status"] == "measured"]
+    named = [row for row in rows if row["model"].partition("@")[0] == source.model]
+    own = [row for row in rows if export is not None and Path(row["model"]).resolve() == Path(export).resolve()]
+    # A network of another form was not measured by its name.
+    found = own or ([] if changed else named)
+    if not found:
+        other = f" with {', '.join(changed)} as in this model" if named else ""
+        held = ", ".join(dict.fromkeys(row["architecture"] for row in rows)) or "nothing"
+        raise UserError(f"{benchmark}: has no measurement of {source.model}{other}; it holds {held}")
+    return found, document.get("machine"), not own
 
 
 def card_text(facts: Facts) -> str:
@@ -598,33 +544,25 @@ def card_text(facts: Facts) -> str:
         result = {"task": {"type": pipeline}, "dataset": {"name": dataset, "type": dataset}, "metrics": metrics}
         head |= {"metrics": [kind], "model-index": [{"name": title, "results": [result]}]}
 
-    pruned = source.pruning.figures if source.pruning else {}
-    # Figure -> label, scale, digits
-    kinds = {"parameters": ("parameters, M", 1e-6, 2), "flops": ("multiply-adds, M", 1e-6, 2),
-             "median_ms": ("median latency, ms", 1, 2), "p90_ms": ("90th percentile, ms", 1, 2)}  # fmt: skip
-    pruning_rows = []
-    for name in dict.fromkeys(name for each in pruned.values() for name in each):
-        share = (f"{shown_metric(name)}, %", 100, 2) if name.startswith(("top", "AP")) else (name, 1, 4)
-        label, scale, digits = kinds.get(name, share)
-        values = [each.get(name) for each in pruned.values()]
-        pruning_rows.append((label, *(f"{value * scale:.{digits}f}" if isinstance(value, int | float)
-                                      else "not measured" for value in values)))  # fmt: skip
-    export_folder = shown_path(export.folder) if export else "EXPORT"
-    artefacts = export.artefacts if export else []
+    training = {key: config[key] for key in TRAINING_SECTIONS if config.get(key)}
+    if loader := section_of(config, "DataLoader", "Train"):
+        training["DataLoader"] = {"Train": loader}
+    infers = section_of(config, "Infer").get("transforms") or section_of(config, "TestReader").get("sample_transforms")
+    int8 = next((each for each in export.artefacts if each.precision == "int8"), None) if export else None
     return render_markdown(
         "ppcls_ext.deploy", "card.md.j2",
-        {"escape_markdown": escaped, "path": shown_path, "value": shown_value, "percent": percent,
-         "operators": shown_operators, "section": shown_section, "metric": shown_metric},
+        {"escape_markdown": escaped, "path": shown_path, "percent": percent, "yaml": as_yaml, "metric": shown_metric,
+         "pruning_table": pruning_table, "int8_table": int8_table},
         head=yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=120), title=title, source=source,
         config=config, paper=paper, published=PUBLISHED.get(source.architecture), detects=detects, trained=trained,
-        export=export, export_folder=export_folder, counts=counts, latency=facts.latency, facts=facts, names=names,
-        most_names=MOST_NAMES, measured=measured, data=data, evaluation_data=evaluation_data(config),
+        export=export, export_folder=shown_path(export.folder) if export else "EXPORT", counts=counts, facts=facts,
+        names=names, most_names=MOST_NAMES, measured=measured, data=data, evaluation_data=evaluation_data(config),
         coco=COCO_FIGURES, size=export.input_shape[2:] if export else input_size(source), report=source.report,
-        images=source.state.data_order.get("images"), pruning_columns=["", *pruned], pruning_rows=pruning_rows,
+        images=section_of(source.state, "data_order").get("images"), training=training, int8=int8,
+        preprocess=export.preprocess if export else infers,
         planned=section_of(config, "Global").get("epochs") or config.get("epoch"),
-        done=(source.report and source.report.epochs) or source.state.epoch,
-        teacher=((source.report and source.report.teacher) or source.state.teacher).get("eval") or {},
-        int8=next((each for each in artefacts if each.precision == "int8"), None),
+        done=source.report.get("epochs") or source.state.get("epoch"),
+        teacher=section_of(source.report, "teacher", "eval") or section_of(source.state, "teacher", "eval"),
         changed=[] if detects else changed_arguments(source.model, source.arguments),
         config_file=shown_inside(source, source.config_file, "CONFIG"),
         weights_folder=shown_inside(source, source.weights and source.weights.parent, "CHECKPOINT"),

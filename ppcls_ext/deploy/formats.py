@@ -6,7 +6,7 @@ A new format or precision is a row of these tables and a function of ``ppcls_ext
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,24 +58,22 @@ class FormatRow(NamedTuple):
         engine: name of the engine in reports.
         backend: key of ``ppcls_ext.runtime.BACKENDS`` that opens it, and that it is checked with.
         packages: what writing and checking it needs beside Paddle.
-        precisions: keys of ``PRECISIONS`` in which it can be written.
-        all_precisions: these, and what a finished export can be made to hold.
+        precisions: keys of ``PRECISIONS`` in which it can be written, and ``INT8`` where it can be quantised.
     """
 
     engine: str
     backend: str
     packages: tuple[str, ...]
     precisions: tuple[str, ...]
-    all_precisions: tuple[str, ...]
 
 
 FORMATS: dict[str, FormatRow] = {
-    "paddle": FormatRow("Paddle Inference", "paddle", (), ("fp32", "bf16"), ("fp32", "bf16")),
-    "onnx": FormatRow("ONNX Runtime", "onnxruntime", ("paddle2onnx", "onnx", "onnxruntime"), ("fp32", "fp16"),
-                      ("fp32", "fp16", INT8)),
-    "openvino": FormatRow("OpenVINO", "openvino", ("paddle2onnx", "onnx", "openvino"), ("fp32", "fp16", "bf16"),
-                          ("fp32", "fp16", "bf16", INT8)),
-}  # fmt: skip
+    "paddle": FormatRow("Paddle Inference", "paddle", (), ("fp32", "bf16")),
+    "onnx": FormatRow("ONNX Runtime", "onnxruntime", ("paddle2onnx", "onnx", "onnxruntime"), ("fp32", "fp16", INT8)),
+    "openvino": FormatRow(
+        "OpenVINO", "openvino", ("paddle2onnx", "onnx", "openvino"), ("fp32", "fp16", "bf16", INT8)
+    ),
+}
 
 
 class Request(NamedTuple):
@@ -88,7 +86,7 @@ class Request(NamedTuple):
 def supported_pairs(without: Request | None = None) -> str:
     """Returns which format takes which precisions, as one line; ``without`` is left out of it."""
     return "; ".join(
-        f"{name}: {', '.join(precision for precision in row.all_precisions if without != (name, precision))}"
+        f"{name}: {', '.join(precision for precision in row.precisions if without != (name, precision))}"
         for name, row in FORMATS.items()
     )
 
@@ -99,17 +97,13 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
     Raises:
         UserError: a name is unknown, a pair cannot be written, or a package is missing. All of it is told before work.
     """
-    for kind, names, allowed in (("format", formats, [*FORMATS]), ("precision", precisions, [*PRECISIONS, INT8])):
-        if not names:
-            raise UserError(f"no {kind} is named; allowed: {', '.join(allowed)}")
-        for name in names:
-            if name == INT8:
-                raise UserError(
-                    f"precision '{name}' needs images to calibrate on: tools/export_model.py (or "
-                    "tools/quantize_model.py) makes it of an export; nothing was written"
-                )
-            if name not in allowed:
-                raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
+    check_names("format", formats, FORMATS)
+    check_names("precision", precisions, [*PRECISIONS, INT8])
+    if INT8 in precisions:
+        raise UserError(
+            f"precision '{INT8}' needs images to calibrate on: tools/export_model.py (or tools/quantize_model.py) "
+            "makes it of an export; nothing was written"
+        )
     requests = [Request(name, precision) for name in dict.fromkeys(formats) for precision in dict.fromkeys(precisions)]
     for request in requests:
         if request.precision not in FORMATS[request.format].precisions:
@@ -117,9 +111,17 @@ def plan(formats: Sequence[str], precisions: Sequence[str]) -> list[Request]:
                 f"format '{request.format}' cannot be written in {request.precision}; what works is "
                 f"{supported_pairs()}; nothing was written"
             )
-    for request in requests:
         check_packages(f"format '{request.format}'", FORMATS[request.format].packages)
     return requests
+
+
+def check_names(kind: str, names: Sequence[str], allowed: Iterable[str]) -> None:
+    """Raises a UserError if there is no name, or an unknown one; the nearest is given."""
+    if not names:
+        raise UserError(f"no {kind} is named; allowed: {', '.join(allowed)}")
+    for name in names:
+        if name not in allowed:
+            raise UserError(f"unknown {kind} '{name}'{suggestion(name, allowed)}; allowed: {', '.join(allowed)}")
 
 
 def check_packages(user: str, packages: Sequence[str]) -> None:

@@ -16,14 +16,24 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ppcls_ext.deploy import benchmark
 from ppcls_ext.deploy.benchmark import FAILED, MATRIX_SIDE, MEASURED, BenchmarkRequest, Exporter
 from ppcls_ext.runtime import DetectionDescription, read_description
-from ppcls_ext.runtime.backends import DEVICE, FLOAT32_HINT, HINTS, choose, import_openvino, open_backend, read_network
+from ppcls_ext.runtime.backends import (
+    DEVICE,
+    FLOAT32_HINT,
+    HINTS,
+    choose,
+    import_openvino,
+    onnxruntime_session,
+    open_backend,
+    openvino_settings,
+    read_network,
+)
 from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.tables import markdown_table
@@ -35,9 +45,18 @@ PROFILE_SECONDS = 600.0
 REST = "not told by the engine"
 # Types of numbers, as the machine's peak is measured for them.
 COMPUTED_IN = {"fp32": "float32", "bf16": "bfloat16"}
-# One call: ``name``, ``operation``, ``implementation``, ``milliseconds``, and ``flops`` of convolutions and matrix
-# products, two for a multiply-add.
-Operator = dict[str, Any]
+
+
+class Operator(NamedTuple):
+    """One call of an operator; ``flops`` of convolutions and matrix products, two for a multiply-add, of others 0."""
+
+    name: str
+    operation: str
+    implementation: str
+    milliseconds: float
+    flops: int
+
+
 # Milliseconds of a run, and its operators.
 Profile = tuple[float, list[Operator]]
 
@@ -77,13 +96,14 @@ def profile_operators(request: BenchmarkRequest, detector_exporter: Exporter | N
             continue
         # The run that took the median time: its operators belong together.
         milliseconds, operators = sorted(profiles, key=lambda profile: profile[0])[(len(profiles) - 1) // 2]
-        table = pandas.DataFrame(operators, columns=["operation", "implementation", "milliseconds", "flops"])
+        table = pandas.DataFrame(operators, columns=Operator._fields)
         table["gflops"], table["calls"] = table["flops"] / 1e9, 1
         groups = table.groupby(["operation", "implementation"])[["calls", "milliseconds", "gflops"]].sum().reset_index()
         rest = {"operation": REST, "implementation": "", "calls": None, "gflops": 0.0,
                 "milliseconds": milliseconds - float(table["milliseconds"].sum())}  # fmt: skip
         groups = groups.sort_values("milliseconds", ascending=False).to_dict("records")
-        network |= {"status": MEASURED, "milliseconds": milliseconds, "groups": [*groups, rest], "operators": operators}
+        network |= {"status": MEASURED, "milliseconds": milliseconds, "groups": [*groups, rest],
+                    "operators": [operator._asdict() for operator in operators]}  # fmt: skip
     peaks = benchmark.peak_subjects(request.threads, any(network["precision"] == "bf16" for network in networks))
     measure_interleaved(peaks, request.rounds, request.runs)
     return {"runs": request.runs, "peaks": [benchmark.peak_row(subject) for subject in peaks], "networks": networks}
@@ -110,17 +130,8 @@ def profile_export(folder: Path, backend: str, precision: str, threads: int, bat
 def _profile_onnxruntime(
     description: Any, artefact: Artefact, inputs: Mapping[str, np.ndarray], threads: int, runs: int
 ) -> list[Profile]:
-    import onnxruntime
-
     with TemporaryDirectory(prefix="operators-") as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        file = str(description.folder / artefact.model_file)
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime_session(description.folder / artefact.model_file, threads, Path(folder) / "profile")
         taken = {node.name: inputs[node.name] for node in session.get_inputs()}
         for _ in range(runs):
             session.run(None, taken)
@@ -145,23 +156,18 @@ def _operator_of_event(event: Mapping[str, Any]) -> Operator:
         operation = _convolution(operation, shapes[1][1] == 1 < shapes[1][0], shapes[1][2])
     elif operation in ("Gemm", "MatMul", "FusedMatMul") and results:
         flops = 2 * math.prod(results[0]) * shapes[0][-1]
-    return _operator(name, operation, "NCHWc" if name.endswith("_nchwc") else "", event["dur"] / 1000, flops)
+    return Operator(name, operation, "NCHWc" if name.endswith("_nchwc") else "", event["dur"] / 1000, flops)
 
 
 def _convolution(operation: str, is_depthwise: bool, height: Any) -> str:
     return f"{operation}, {'depthwise ' if is_depthwise else ''}{height}x{height}"
 
 
-def _operator(name: str, operation: str, implementation: str, milliseconds: float, flops: int) -> Operator:
-    return {"name": name, "operation": operation, "implementation": implementation, "milliseconds": milliseconds,
-            "flops": flops}  # fmt: skip
-
-
 def _profile_openvino(
     description: Any, artefact: Artefact, inputs: Mapping[str, np.ndarray], threads: int, runs: int
 ) -> list[Profile]:
     hint = HINTS["bf16"] if artefact.precision == "bf16" else FLOAT32_HINT
-    settings = {"PERF_COUNT": True, **benchmark.openvino_settings(hint, threads)}
+    settings = {"PERF_COUNT": True, **openvino_settings(hint, threads)}
     compiled = import_openvino().Core().compile_model(read_network(description.folder, artefact), DEVICE, settings)
     flops = {}
     for node in compiled.get_runtime_model().get_ops():
@@ -179,7 +185,7 @@ def _profile_openvino(
     for _ in range(runs):
         milliseconds = _milliseconds_of(lambda: inference.infer(taken))
         nodes = [(node, 1000 * node.real_time.total_seconds()) for node in inference.get_profiling_info()]
-        operators = [_operator(node.node_name, node.node_type, node.exec_type, took, flops.get(node.node_name, 0))
+        operators = [Operator(node.node_name, node.node_type, node.exec_type, took, flops.get(node.node_name, 0))
                      for node, took in nodes if took > 0]  # fmt: skip
         profiles.append((milliseconds, operators))
     return profiles
@@ -210,7 +216,7 @@ def _profile_paddle(
                 if operation == "convolution" and height:
                     operation = _convolution(operation, problem.startswith("g"), height[1])
                 name = f"{len(operators)}: {problem}"
-                operators.append(_operator(name, operation, implementation, float(fields[-1]), flops))
+                operators.append(Operator(name, operation, implementation, float(fields[-1]), flops))
         profiles.append((milliseconds, operators))
     return profiles
 

@@ -7,20 +7,20 @@ show the result. FLOPs are counted by the rules of ``paddle.flops``, those that 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import math
 import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
+import pandas
 from paddle import nn
 from paddle.hapi.dynamic_flops import register_hooks
 
@@ -66,8 +66,8 @@ class LayerFigures:
         output_shape: of its last call; empty if it gives no tensor.
         parameters: trainable numbers that it holds itself.
         flops: multiply-adds for one image, counted as ``paddle.flops`` counts them.
-        activation_bytes: size of the new tensors that it gives, for the whole batch.
-        milliseconds: time for the whole batch, without that of its sublayers.
+        activation_bytes: size of the new tensors that it gives.
+        milliseconds: time, without that of its sublayers.
     """
 
     name: str
@@ -82,19 +82,8 @@ class LayerFigures:
     milliseconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Sums:
-    """Sums over layers; units as in `LayerFigures`."""
-
-    parameters: int
-    flops: int
-    activation_bytes: int
-    milliseconds: float
-
-    @classmethod
-    def of(cls, layers: Sequence[LayerFigures]) -> Sums:
-        """Adds up layers."""
-        return cls(*(sum(getattr(layer, field.name) for layer in layers) for field in dataclasses.fields(cls)))
+# The columns of figures that are summed by stage and by kind.
+FIGURES = ["parameters", "flops", "activation_bytes", "milliseconds"]
 
 
 @dataclass(frozen=True)
@@ -104,27 +93,25 @@ class Profile:
     Attributes:
         name: of the network.
         image_shape: channels, height and width.
-        batch: images in a forward pass.
-        layers: in the order of their first call; those never called last.
+        layers: a row for each layer, with the attributes of `LayerFigures` as columns, in the order of their first
+            call; those never called last.
         forward_milliseconds: of a whole forward pass without any measuring inside.
     """
 
     name: str
     image_shape: tuple[int, int, int]
-    batch: int
-    layers: tuple[LayerFigures, ...]
+    layers: pandas.DataFrame
     forward_milliseconds: float
 
     @property
-    def total(self) -> Sums:
+    def total(self) -> pandas.Series:
         """Sums over all layers; the time is that of the measured passes, a little more than of unmeasured ones."""
-        return Sums.of(self.layers)
+        return self.layers[FIGURES].sum()
 
-    def by(self, grouping: str) -> dict[str, Sums]:
+    def by(self, grouping: str) -> pandas.DataFrame:
         """Sums of each ``stage`` or ``kind`` that the network has, in the order of ``GROUPINGS``."""
-        groups = {label: [layer for layer in self.layers if getattr(layer, grouping) == label]
-                  for label in GROUPINGS[grouping][1]}  # fmt: skip
-        return {label: Sums.of(layers) for label, layers in groups.items() if layers}
+        sums = self.layers.groupby(grouping)[FIGURES].sum()
+        return sums.reindex([label for label in GROUPINGS[grouping][1] if label in sums.index])
 
 
 # Blocks that weigh channels or positions: all inside them is the price of attention.
@@ -254,44 +241,40 @@ class Subject:
     image_shape: tuple[int, int, int]
 
 
-def profile_networks(subjects: Sequence[Subject], batch: int = 1, repeats: int = 10) -> list[Profile]:
-    """Profiles networks on random images; leaves them as they were.
+def profile_networks(subjects: Sequence[Subject], repeats: int = 10) -> list[Profile]:
+    """Profiles networks on one random image each; leaves them as they were.
 
     Times are means over the faster half of the passes: what else the machine does makes passes slower, never faster.
 
     Args:
         subjects: the networks; their passes take turns, so that a slow minute of the machine hurts all alike.
-        batch: images in a pass.
         repeats: timed passes of each network.
 
     Raises:
         UserError: a network does not take such images.
     """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(paddle.no_grad())
-        for subject in subjects:
-            stack.enter_context(_evaluation_mode(subject.network))
-        images = [_noise(batch, *subject.image_shape) for subject in subjects]
-        layers = [_look(subject, image) for subject, image in zip(subjects, images, strict=True)]
-        # Of each network: seconds of each layer without its sublayers, and of whole passes without hooks.
-        measured: list[list[dict[str, float]]] = [[] for _ in subjects]
-        plain: list[list[float]] = [[] for _ in subjects]
-        for turn in range(1 + repeats):
-            logger.info("pass %d of %d", turn + 1, 1 + repeats)
-            for index, (subject, image) in enumerate(zip(subjects, images, strict=True)):
+    counted = [count_network(subject) for subject in subjects]
+    # Of each network: seconds of each layer without its sublayers, and of whole passes without hooks.
+    measured: list[list[dict[str, float]]] = [[] for _ in subjects]
+    plain: list[list[float]] = [[] for _ in subjects]
+    # The first turn warms up.
+    for turn in range(1 + repeats):
+        logger.info("pass %d of %d", turn + 1, 1 + repeats)
+        for index, subject in enumerate(subjects):
+            with paddle.no_grad(), _evaluation_mode(subject.network):
+                image = _noise(subject)
                 measured[index].append(_time_layers(subject, image))
-                start = _now()
+                start = time.perf_counter()
                 subject.forward(image)
-                plain[index].append(_now() - start)
+                plain[index].append(time.perf_counter() - start)
     profiles = []
     half = (repeats + 1) // 2
-    for index, subject in enumerate(subjects):
-        # The first turn warmed up.
-        passes = sorted(measured[index][1:], key=lambda each: sum(each.values()))[:half]
-        for layer in layers[index]:
-            layer.milliseconds = 1e3 * sum(each.get(layer.name, 0.0) for each in passes) / half
-        forward = 1e3 * sum(sorted(plain[index][1:])[:half]) / half
-        profiles.append(Profile(subject.name, subject.image_shape, batch, tuple(layers[index]), forward))
+    for profile, seconds, passes in zip(counted, measured, plain, strict=True):
+        fastest = sorted(seconds[1:], key=lambda each: sum(each.values()))[:half]
+        means = {name: 1e3 * sum(each.get(name, 0.0) for each in fastest) / half for name in profile.layers["name"]}
+        layers = profile.layers.assign(milliseconds=profile.layers["name"].map(means))
+        forward = 1e3 * sum(sorted(passes[1:])[:half]) / half
+        profiles.append(replace(profile, layers=layers, forward_milliseconds=forward))
     return profiles
 
 
@@ -302,8 +285,8 @@ def count_network(subject: Subject) -> Profile:
         UserError: the network does not take such images.
     """
     with paddle.no_grad(), _evaluation_mode(subject.network):
-        layers = _look(subject, _noise(1, *subject.image_shape))
-    return Profile(subject.name, subject.image_shape, 1, tuple(layers), 0.0)
+        layers = pandas.DataFrame(_look(subject, _noise(subject)))
+    return Profile(subject.name, subject.image_shape, layers, 0.0)
 
 
 @contextlib.contextmanager
@@ -362,7 +345,7 @@ def _look(subject: Subject, images: paddle.Tensor) -> list[LayerFigures]:
         entry = called.setdefault(name, layers[name])
         entry.calls += 1
         if not layer._sub_layers:
-            entry.flops += count_flops(layer, inputs, output) // images.shape[0]
+            entry.flops += count_flops(layer, inputs, output)
         known.update((id(tensor), tensor) for tensor in tensors(inputs))
         for tensor in tensors(output):
             entry.output_shape = tuple(tensor.shape)
@@ -393,60 +376,57 @@ def _time_layers(subject: Subject, images: paddle.Tensor) -> dict[str, float]:
     open_calls: list[list[float]] = [[0.0, 0.0]]
 
     def before(*_: Any) -> None:
-        open_calls.append([_now(), 0.0])
+        open_calls.append([time.perf_counter(), 0.0])
 
     def after(name: str, *_: Any) -> None:
-        end = _now()
+        end = time.perf_counter()
         start, inside = open_calls.pop()
         open_calls[-1][1] += end - start
         seconds[name] += end - start - inside
 
     with _hooks(subject.network, before, after):
-        start = _now()
+        start = time.perf_counter()
         subject.forward(images)
-        seconds[NETWORK] = _now() - start - open_calls[0][1]
+        seconds[NETWORK] = time.perf_counter() - start - open_calls[0][1]
     return seconds
 
 
-def _now() -> float:
-    """Returns the time in seconds when all that was given to the device is done."""
-    if not paddle.get_device().startswith("cpu"):
-        paddle.device.synchronize()
-    return time.perf_counter()
-
-
-def _noise(*shape: int) -> paddle.Tensor:
-    """Returns pictures of noise in [-1, 1)."""
-    return paddle.to_tensor(np.random.default_rng(0).random(shape, dtype=np.float32) * 2 - 1)
+def _noise(subject: Subject) -> paddle.Tensor:
+    """Returns a picture of noise in [-1, 1), ``[1, C, H, W]``."""
+    return paddle.to_tensor(np.random.default_rng(0).random((1, *subject.image_shape), dtype=np.float32) * 2 - 1)
 
 
 NOTES = (
     "Times are of Paddle's eager mode, one layer after the other: exported networks run fused layers in other engines, "
     "are faster, and may have other bottlenecks. FLOPs are multiply-adds for one image as `paddle.flops` counts them "
     "(convolutions, linear layers, batch norm, pooling layers; layer norm, activations, sums and matrix products "
-    "outside of layers count nothing). Activations are the new tensors that layers give, for the whole batch. "
+    "outside of layers count nothing). Activations are the new tensors that layers give. "
     "'Between layers' is what layers with sublayers do themselves: adding, joining, changing the layout, activations "
     "that are no layers, and the measuring itself. Inside of attention everything counts as attention."
 )
 
 
-def markdown_page(profiles: Sequence[Profile], slowest: int) -> str:
-    """Returns the page of networks that were profiled on the same machine, with the ``slowest`` layers of each."""
+# How many layers of each network the page lists.
+SLOWEST = 10
+
+
+def markdown_page(profiles: Sequence[Profile]) -> str:
+    """Returns the page of networks that were profiled on the same machine, with the slowest layers of each."""
 
     def share(part: float, whole: float) -> str:
         return f"{100 * part / whole:.0f} %" if whole else "0 %"
 
-    columns = ("network", "images", "parameters, M", "GFLOPs", "activations, MB", "forward, ms", "sum of layers, ms",
+    columns = ("network", "image", "parameters, M", "GFLOPs", "activations, MB", "forward, ms", "sum of layers, ms",
                "of it between layers")  # fmt: skip
     rows = [(
-        profile.name, " x ".join(map(str, (profile.batch, *profile.image_shape))), f"{total.parameters / MEGA:.2f}",
+        profile.name, " x ".join(map(str, profile.image_shape)), f"{total.parameters / MEGA:.2f}",
         f"{total.flops / 1e9:.3f}", f"{total.activation_bytes / MEGA:.1f}", f"{profile.forward_milliseconds:.1f}",
-        f"{total.milliseconds:.1f}", share(profile.by("kind")[BETWEEN].milliseconds, total.milliseconds),
+        f"{total.milliseconds:.1f}", share(profile.by("kind").milliseconds[BETWEEN], total.milliseconds),
     ) for profile in profiles for total in [profile.total]]  # fmt: skip
     parts = ["# Profile", f"{processor_name()}. {NOTES}", markdown_table(columns, rows)]
     for grouping, (title, labels, _) in GROUPINGS.items() if len(profiles) > 1 else ():
-        times = [{label: f"{sums.milliseconds:.1f} ({share(sums.milliseconds, profile.total.milliseconds)})"
-                  for label, sums in profile.by(grouping).items()} for profile in profiles]  # fmt: skip
+        times = [{label: f"{one.milliseconds:.1f} ({share(one.milliseconds, profile.total.milliseconds)})"
+                  for label, one in profile.by(grouping).iterrows()} for profile in profiles]  # fmt: skip
         present = [label for label in labels if any(label in each for each in times)]
         rows = [(label, *(each.get(label) for each in times)) for label in present]
         table = markdown_table((title, *(profile.name for profile in profiles)), rows)
@@ -457,23 +437,20 @@ def markdown_page(profiles: Sequence[Profile], slowest: int) -> str:
         for grouping, (title, _, _) in GROUPINGS.items():
             columns = (title, "ms", "of the time", "MFLOPs", "of the FLOPs", "GFLOP/s", "parameters, M",
                        "activations, MB")  # fmt: skip
-            # FLOPs are of one image, the time is that of the batch.
             rows = [(
                 label, f"{one.milliseconds:.2f}", share(one.milliseconds, total.milliseconds),
                 f"{one.flops / MEGA:.1f}", share(one.flops, total.flops),
-                f"{profile.batch * one.flops / one.milliseconds / MEGA if one.milliseconds else 0.0:.1f}",
+                f"{one.flops / one.milliseconds / MEGA if one.milliseconds else 0.0:.1f}",
                 f"{one.parameters / MEGA:.3f}", f"{one.activation_bytes / MEGA:.2f}",
-            ) for label, one in {**profile.by(grouping), "sum": total}.items()]  # fmt: skip
+            ) for label, one in [*profile.by(grouping).iterrows(), ("sum", total)]]  # fmt: skip
             parts.append(markdown_table(columns, rows))
-        if slowest:
-            columns = ("layer", "class", "kind", "output", "ms", "of the time", "MFLOPs")
-            rows = [
-                (layer.name, layer.type_name, layer.kind, " x ".join(map(str, layer.output_shape)),
-                 f"{layer.milliseconds:.2f}", share(layer.milliseconds, total.milliseconds),
-                 f"{layer.flops / MEGA:.1f}")
-                for layer in sorted(profile.layers, key=lambda layer: -layer.milliseconds)[:slowest]
-            ]  # fmt: skip
-            parts += [f"Slowest layers of {profile.name}:", markdown_table(columns, rows)]
+        columns = ("layer", "class", "kind", "output", "ms", "of the time", "MFLOPs")
+        rows = [
+            (layer.name, layer.type_name, layer.kind, " x ".join(map(str, layer.output_shape)),
+             f"{layer.milliseconds:.2f}", share(layer.milliseconds, total.milliseconds), f"{layer.flops / MEGA:.1f}")
+            for layer in profile.layers.nlargest(SLOWEST, "milliseconds").itertuples()
+        ]  # fmt: skip
+        parts += [f"Slowest layers of {profile.name}:", markdown_table(columns, rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -481,21 +458,17 @@ def write_report(profiles: Sequence[Profile], page: str, path: Path) -> list[Pat
     """Writes ``path`` (the page) and beside it ``.csv`` (a row for each layer of each network), ``.json`` (all figures
     with the sums of stages and kinds) and ``.png``, each whole or not at all; returns the four files.
     """
-    import pandas
-
     table, figures, chart = (path.with_suffix(suffix) for suffix in (".csv", ".json", ".png"))
     write_text(path, page)
-    rows = [
-        {"model": profile.name, **dataclasses.asdict(layer), "output_shape": "x".join(map(str, layer.output_shape))}
+    layers = pandas.concat([profile.layers.assign(model=profile.name) for profile in profiles])
+    shapes = layers["output_shape"].map(lambda shape: "x".join(map(str, shape)))
+    write_text(table, layers.assign(output_shape=shapes).set_index("model").to_csv())
+    networks = [
+        {"name": profile.name, "image_shape": profile.image_shape, "layers": profile.layers.to_dict("records"),
+         "forward_milliseconds": profile.forward_milliseconds, "total": profile.total.to_dict(),
+         **{f"by_{grouping}": profile.by(grouping).to_dict("index") for grouping in GROUPINGS}}
         for profile in profiles
-        for layer in profile.layers
-    ]
-    write_text(table, pandas.DataFrame(rows).to_csv(index=False))
-    networks = []
-    for profile in profiles:
-        sums = {f"by_{grouping}": {label: dataclasses.asdict(each) for label, each in profile.by(grouping).items()}
-                for grouping in GROUPINGS}  # fmt: skip
-        networks.append({**dataclasses.asdict(profile), "total": dataclasses.asdict(profile.total), **sums})
+    ]  # fmt: skip
     write_json(figures, {"mode": "eager", "processor": processor_name(), "networks": networks})
     draw_profiles(profiles, chart)
     return [path, table, figures, chart]
@@ -504,7 +477,7 @@ def write_report(profiles: Sequence[Profile], page: str, path: Path) -> list[Pat
 QUANTITIES = (
     ("time of a forward pass, eager mode (ms)", "milliseconds", 1.0),
     ("multiply-adds for one image (G)", "flops", 1e9),
-    ("activations of the batch (MB)", "activation_bytes", 1e6),
+    ("activations (MB)", "activation_bytes", 1e6),
 )
 WHITE_LABELS = ("#2171b5", "#08306b", "#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#8c564b")
 # Shares below this have no room for their label.
@@ -521,7 +494,7 @@ def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
         return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
     figure = Figure(figsize=(15, 3 + 3 * (0.7 + 0.45 * len(profiles))), layout="constrained")
-    sizes = sorted({(profile.batch, *profile.image_shape) for profile in profiles})
+    sizes = sorted({profile.image_shape for profile in profiles})
     text = ", ".join(" x ".join(map(str, size)) for size in sizes)
     figure.suptitle(f"Where time, multiply-adds and activations go (images: {text})")
     grid = figure.subplots(len(QUANTITIES), 2, squeeze=False)
@@ -529,12 +502,12 @@ def draw_profiles(profiles: Sequence[Profile], path: Path) -> None:
     for column, (grouping, (title, labels, colours)) in enumerate(GROUPINGS.items()):
         groups = [profile.by(grouping) for profile in profiles]
         for axes, (quantity, field, scale) in zip(grid[:, column], QUANTITIES, strict=True):
-            widest = max(getattr(profile.total, field) / scale for profile in profiles) or 1.0
+            widest = max(profile.total[field] / scale for profile in profiles) or 1.0
             ends = np.zeros(len(profiles))
             for label, colour in zip(labels, colours, strict=True):
-                if not any(label in group for group in groups):
+                if not any(label in group.index for group in groups):
                     continue
-                widths = np.array([getattr(group[label], field) / scale if label in group else 0.0 for group in groups])
+                widths = np.array([group[field].get(label, 0.0) / scale for group in groups])
                 bars = axes.barh(
                     places, widths, left=ends, height=0.7, color=colour, edgecolor="white", linewidth=0.5, label=label
                 )

@@ -24,14 +24,12 @@ from paddle import nn
 from ppcls_ext.deploy.quantize import interleaved_latency, runner
 from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.runtime import load
-from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_folder, write_json, write_text
 from ppcls_ext.utils.outputs import PRUNED as MARK
-from ppcls_ext.utils.outputs import Output, claim_outputs
 from ppcls_ext.utils.signature import parse_number
 from ppcls_ext.weights import write_manifest, write_weights
 
-CRITERIA = ("taylor", "magnitude")
 BEFORE, PRUNED, FINE_TUNED = "before", "pruned", "fine-tuned"
 REPORT = "report.json"
 _PLACE = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)$")
@@ -44,14 +42,13 @@ class PruningRequest:
     Attributes:
         output: folder that receives pruned weights, the configuration for their fine-tuning, and the report.
         ratio: share of the hidden channels to remove: one number, or one for each stage.
-        criterion: one of ``CRITERIA``.
+        criterion: ``taylor`` or ``magnitude``, the importance of a channel.
         multiple: widths are rounded to multiples of it.
         batches: batches of training data that are looked at.
         epochs: of the fine-tuning; ``None`` leaves those of the configuration.
         learning_rate: of the fine-tuning; ``None`` takes a tenth of the configuration's.
         fine_tune: train at once.
         threads: of the latency measurement.
-        overwrite: replace a pruned model that is there.
     """
 
     output: Path
@@ -63,17 +60,9 @@ class PruningRequest:
     learning_rate: float | None = None
     fine_tune: bool = False
     threads: int = 2
-    overwrite: bool = False
 
     def check(self) -> None:
-        """Checks what can be checked before anything is loaded.
-
-        Raises:
-            UserError: a value is out of range, or ``output`` may not be written.
-        """
-        if self.criterion not in CRITERIA:
-            hint = suggestion(self.criterion, CRITERIA)
-            raise UserError(f"--criterion: unknown '{self.criterion}'{hint}; allowed: {', '.join(CRITERIA)}")
+        """Raises a UserError if a value is out of range."""
         for value in self.ratio:
             if not 0 <= value < 1:
                 raise UserError(f"--ratio: must be at least 0 and below 1, got {value:g}")
@@ -83,7 +72,6 @@ class PruningRequest:
                 raise UserError(f"--{name}: must be at least 1, got {count}")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise UserError(f"--learning-rate: must be positive, got {self.learning_rate:g}")
-        claim_outputs([Output("--output", self.output, "pruning")], overwrite=self.overwrite)
 
     @property
     def weights(self) -> Path:
@@ -332,7 +320,7 @@ def prune(
     Args:
         model: a trained network with blocks of E-ConvNeXt or ConvNeXt; stays as it is.
         evidence: from real batches; without it ``criterion`` must be ``magnitude``, and no bias is corrected.
-        criterion: one of ``CRITERIA``.
+        criterion: ``taylor`` or ``magnitude``.
         ratio, multiple: see ``choose_channels``.
 
     Raises:

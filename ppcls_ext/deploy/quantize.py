@@ -136,7 +136,7 @@ def export_in_precisions(
         folder = Path(scratch) / "export"
         description = world.load_trained(config).export(folder, **options)
         for name in takers:
-            images = world.calibration_images(config, "train", calibration_images)
+            images = world.calibration_images(config, calibration_images)
             goal = target if name == takers[-1] else folder
             first = EXACT not in precisions and name == takers[0]
             description = quantize_export(folder, goal, images, evaluation, max_drop, first=first, format_name=name)

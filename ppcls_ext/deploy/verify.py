@@ -7,7 +7,9 @@ alone can make, and each box of the export must be one that the model's anchors 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,23 +59,15 @@ def all_runs(inputs: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {**{name: [one] for name, one in inputs.items()}, f"all {len(inputs)} images at once": [*inputs.values()]}
 
 
-def compare_runs(
-    runs: Mapping[str, list[Any]], engines: Mapping[str, Any], compare: Callable[[Any, str, str], None]
-) -> None:
-    """Calls ``compare(engine, name of the engine, name of the run)`` for all runs and engines.
-
-    Raises:
-        UserError: it raised a MismatchError; the message names engine, image and difference.
-    """
-    for run in runs:
-        for name, engine in engines.items():
-            try:
-                compare(engine, name, run)
-            except MismatchError as mismatch:
-                raise UserError(
-                    f"the export does not compute what the model computes: {name}, {run}: {mismatch}; "
-                    "nothing was written"
-                ) from mismatch
+@contextlib.contextmanager
+def comparing(engine: str, run: str) -> Iterator[None]:
+    """Turns a MismatchError into a UserError that names engine, images and difference."""
+    try:
+        yield
+    except MismatchError as mismatch:
+        raise UserError(
+            f"the export does not compute what the model computes: {engine}, {run}: {mismatch}; nothing was written"
+        ) from mismatch
 
 
 # Classifiers
@@ -124,19 +118,17 @@ class ClassifierComparison:
         tolerance = limits.relative_error if self.tolerance is None else self.tolerance
         errors: dict[str, list[float]] = {name: [] for name in engines}
         agreements: dict[str, list[bool]] = {name: [] for name in engines}
-
-        def compare(engine: Backend, name: str, run: str) -> None:
-            outputs, expected = engine.run(self.batches[run]), self.expected[run]
-            error = relative_error(outputs, expected)
-            if not error <= tolerance:
-                raise MismatchError(f"relative error {error:.1e}, allowed {tolerance:.0e}")
-            same = outputs.argmax(axis=1) == expected.argmax(axis=1)
-            if not same[decided(expected, tolerance)].all():
-                raise MismatchError("another best class")
+        for (run, batch), (name, engine) in itertools.product(self.batches.items(), engines.items()):
+            with comparing(name, run):
+                outputs, expected = engine.run(batch), self.expected[run]
+                error = relative_error(outputs, expected)
+                if not error <= tolerance:
+                    raise MismatchError(f"relative error {error:.1e}, allowed {tolerance:.0e}")
+                same = outputs.argmax(axis=1) == expected.argmax(axis=1)
+                if not same[decided(expected, tolerance)].all():
+                    raise MismatchError("another best class")
             errors[name].append(error)
             agreements[name] += same.tolist()
-
-        compare_runs(self.batches, engines, compare)
         return {
             "images": self.names,
             "tolerance": tolerance,
@@ -202,9 +194,9 @@ class DetectorComparison:
             UserError: an engine differs by more than ``limits``.
         """
         found = {name: DetectionFigures() for name in engines}
-        compare_runs(
-            self.runs, engines, lambda engine, name, run: self._compare(engine.detect, run, found[name], limits)
-        )
+        for run, (name, engine) in itertools.product(self.runs, engines.items()):
+            with comparing(name, run):
+                self._compare(engine.detect(*self.batches[run]), run, found[name], limits)
         measured = {
             name: {"box_error_px": round(figures.box_error, 6), "score_error": round(figures.score_error, 8),
                    "compared": figures.matched, "ties": figures.tied}
@@ -213,8 +205,10 @@ class DetectorComparison:
         tolerance = {"box_px": limits.box_px, "score": limits.score}
         return {"images": self.names, "tolerance": tolerance, "engines": measured}
 
-    def _compare(self, detect: Callable[..., Any], run: str, found: DetectionFigures, limits: PrecisionRow) -> None:
-        outputs, expected, batch = detect(*self.batches[run]), self.expected[run], self.runs[run]
+    def _compare(
+        self, outputs: Sequence[np.ndarray], run: str, found: DetectionFigures, limits: PrecisionRow
+    ) -> None:
+        expected, batch = self.expected[run], self.runs[run]
         if len(outputs) != len(expected):
             raise MismatchError(f"{len(outputs)} outputs, not {len(expected)}")
         if self.form.outputs == ["boxes", "count"]:

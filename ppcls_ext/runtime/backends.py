@@ -141,22 +141,27 @@ class OnnxRuntimeBackend(Engine):
     """ONNX Runtime; computes in float32, also where weights are stored in float16."""
 
     def __init__(self, description: AnyDescription, artefact: Artefact, threads: int, onednn: bool = True) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # These networks are chains: operators side by side would only take each other's cores.
-        options.inter_op_num_threads = 1
-        options.log_severity_level = ERRORS_ONLY
-        self._session = onnxruntime.InferenceSession(
-            str(description.folder / artefact.model_file), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime_session(description.folder / artefact.model_file, threads)
         self.input_names = [node.name for node in self._session.get_inputs()]
         self.computed_in = "float32"
 
     def compute(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """See ``Engine``."""
         return self._session.run(None, {n: np.ascontiguousarray(one, dtype=np.float32) for n, one in inputs.items()})
+
+
+def onnxruntime_session(file: Path, threads: int, profile: Path | None = None) -> Any:
+    """Opens an ONNX file; its ``end_profiling`` gives a file that begins with ``profile``, if that is given."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # These networks are chains: operators side by side would only take each other's cores.
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ONLY
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 class OpenVinoBackend(Engine):
@@ -169,13 +174,8 @@ class OpenVinoBackend(Engine):
         if hint == HINTS["fp16"] and "FP16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
             # Asked for float16, it computes in bfloat16 where it has no float16: ten times the error.
             hint = FLOAT32_HINT
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": hint,
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        compiled = core.compile_model(read_network(description.folder, artefact), DEVICE, settings)
+        network = read_network(description.folder, artefact)
+        compiled = core.compile_model(network, DEVICE, openvino_settings(hint, threads))
         self.computed_in = OPENVINO_TYPES[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
         self._request = compiled.create_infer_request()
         self.input_names = [port.get_any_name() for port in compiled.inputs]
@@ -186,6 +186,12 @@ class OpenVinoBackend(Engine):
         self._request.infer({name: np.ascontiguousarray(one, dtype=np.float32) for name, one in inputs.items()})
         # The next run overwrites the tensors of the request.
         return [self._request.get_output_tensor(number).data.copy() for number in self._outputs]
+
+
+def openvino_settings(precision_hint: str, threads: int) -> dict[str, Any]:
+    """Returns the settings of a network that OpenVINO runs for one asker at a time."""
+    return {"INFERENCE_PRECISION_HINT": precision_hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
 
 
 def read_network(folder: Path, artefact: Artefact) -> Any:

@@ -19,8 +19,7 @@ from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.utils.texts import read_text
 
 DESCRIPTION_FILE = "inference.yml"
-# The first version described the files of Paddle alone; it is still read.
-FIRST_VERSION, FORMAT_VERSION = 1, 2
+FORMAT_VERSION = 2
 SECTIONS = ("format_version", "task", "model", "input", "preprocess", "postprocess")
 CLASSIFICATION, DETECTION = "classification", "detection"
 # How detections are chosen among candidates, by the name in the file.
@@ -282,20 +281,13 @@ def read_description(folder: str | os.PathLike[str]) -> Description | DetectionD
     if missing:
         raise UserError(f"{file}: damaged, without {', '.join(missing)}")
     version, task = document["format_version"], document["task"]
-    if version not in (FIRST_VERSION, FORMAT_VERSION) or task not in (CLASSIFICATION, DETECTION):
+    if version != FORMAT_VERSION or task not in (CLASSIFICATION, DETECTION):
         raise UserError(
-            f"{file}: format {version} of task '{task}' is not supported; this version reads formats {FIRST_VERSION} "
-            f"and {FORMAT_VERSION} of '{CLASSIFICATION}' and '{DETECTION}'; export again with tools/export_model.py"
+            f"{file}: format {version} of task '{task}' is not supported; this version reads format {FORMAT_VERSION} "
+            f"of '{CLASSIFICATION}' and '{DETECTION}'; export again with tools/export_model.py"
         )
     try:
-        entries = document.get("artefacts")
-        if version == FIRST_VERSION:
-            # It had one artefact, without saying so.
-            files, verification = document["files"], document.get("verification")
-            names = {"model": files["model"], "weights": files["params"]}
-            entry = {"format": "paddle", "precision": "fp32", "files": names, "sha256": files["sha256"]}
-            entries = [{**entry, "verification": verification}]
-        if not entries:
+        if not document["artefacts"]:
             raise ValueError("artefacts: none")
         common = {
             "folder": root,
@@ -304,7 +296,7 @@ def read_description(folder: str | os.PathLike[str]) -> Description | DetectionD
             "input_shape": [int(size) for size in document["input"]["shape"]],
             "preprocess": list(document["preprocess"]),
             "classes": [str(name) for name in document["classes"]] if document.get("classes") else None,
-            "artefacts": [_read_artefact(entry) for entry in entries],
+            "artefacts": [_read_artefact(entry) for entry in document["artefacts"]],
         }
         postprocess = dict(document["postprocess"])
         if task == CLASSIFICATION:

@@ -82,7 +82,6 @@ def in_order(
     empty: Callable[[str], Any],
     prepare: Callable[[ImageSource, str], Any],
     fill: Callable[[list[Any], list[Any]], None],
-    shape: Callable[[Any], tuple[int, ...]] = np.shape,
 ) -> Iterator[Any]:
     """Gives a prediction for each image, in their order, as soon as its batch is complete.
 
@@ -92,7 +91,7 @@ def in_order(
             a long time coming, and ``BATCH_SIZE`` otherwise.
         channels: order of the channels of arrays, a key of ``CHANNELS``.
         empty: makes a prediction of a name.
-        prepare: makes a model input of an image and its name; ``shape`` gives the shape of that input.
+        prepare: makes a model input of an image and its name: an array, or something with ``pixels``.
         fill: runs a batch: the empty predictions and their inputs.
 
     Raises:
@@ -125,7 +124,7 @@ def in_order(
                 logger.warning("skipped %s", error)
                 prediction.error = error.cause
             else:
-                if inputs and shape(inputs[0]) != shape(prepared):
+                if inputs and _shape_of(inputs[0]) != _shape_of(prepared):
                     fill(batch, inputs)
                     yield from waiting
                     waiting, batch, inputs = [], [], []
@@ -142,6 +141,11 @@ def in_order(
         yield from waiting
 
     return predictions()
+
+
+def _shape_of(prepared: Any) -> tuple[int, ...]:
+    """Returns the shape of a model input."""
+    return np.shape(getattr(prepared, "pixels", prepared))
 
 
 def _as_rgb(image: ImageSource, codes: dict[int, int]) -> ImageSource:
@@ -422,10 +426,7 @@ class DetectionPredictor(_AnyPredictor):
                 prediction.scores, prediction.boxes = best[:, 1].copy(), best[:, 2:].copy()
                 prediction.height, prediction.width = prepared.height, prepared.width
 
-        def shape(one: Prepared) -> tuple[int, ...]:
-            return one.pixels.shape
-
-        found = in_order(images, at_a_time, channels, DetectionPrediction, prepare, fill, shape)
+        found = in_order(images, at_a_time, channels, DetectionPrediction, prepare, fill)
         if track:
             found = tracked(found, Tracker(limits))
         return found if is_stream(images) else list(found)

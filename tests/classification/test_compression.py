@@ -84,14 +84,14 @@ def folder_config(tmp_path: Path):
 
 
 def test_calibration_takes_readable_images_of_all_classes(folder_config, tmp_path: Path) -> None:
-    assert [Path(name).parent.name for name, _ in calibration_images(folder_config, "train", 4)].count("dark") == 2
-    images = calibration_images(folder_config, "train", 1000)
+    assert [Path(name).parent.name for name, _ in calibration_images(folder_config, 4)].count("dark") == 2
+    images = calibration_images(folder_config, 1000)
     shutil.rmtree(tmp_path / "dark")
     assert {Path(name).parent.name for name, _ in images} == {"light"}
     shutil.rmtree(tmp_path / "light")
     with pytest.raises(UserError):
         # Told before the first image.
-        calibration_images(folder_config, "train", 6)
+        calibration_images(folder_config, 6)
 
 
 def test_accuracy_counts_the_images_that_can_be_read(folder_config, tmp_path: Path) -> None:

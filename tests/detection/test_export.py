@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 import detection.exporting as exporter
-from detection.exporting import Deployed, export_detector, nms_settings, with_size
+from detection.exporting import Deployed, export_detector, input_shape_of, nms_settings
 from ppcls_ext.deploy.formats import PRECISIONS
 from ppcls_ext.preprocess import read_image
 from ppcls_ext.runtime import DetectionDescription, load, read_description
@@ -103,7 +103,9 @@ def exports(
         for kind in ("final", "raw"):
             options = {"preprocess": preprocess, "images": images, "nms": kind == "final", **formats}
             export_detector(model, root / f"{name} {kind}", **options, **SETTINGS)
-    export_detector(yolov10, root / "yolov10 larger", preprocess=LETTERBOX, images=images, size=LARGER, **SETTINGS)
+    letterbox = {"LetterResize": {"target_size": list(LARGER)}}
+    larger = [letterbox if "LetterResize" in entry else entry for entry in LETTERBOX]
+    export_detector(yolov10, root / "yolov10 larger", preprocess=larger, images=images, **SETTINGS)
     return {folder.name: folder for folder in root.iterdir()}
 
 
@@ -147,7 +149,6 @@ def test_description_of_a_detector_without_nms(exports: dict[str, Path]) -> None
     assert [output["name"] for output in raw.to_document()["output"]] == ["boxes", "scores"]
     larger = read_description(exports["yolov10 larger"])
     assert larger.input_shape == [-1, 3, *LARGER]
-    assert larger.preprocess[1] == {"LetterResize": {"target_size": list(LARGER)}}
 
 
 def detect_with_the_toolkit(model: Any, operators: list[Any], file: Path) -> np.ndarray:
@@ -272,20 +273,14 @@ def test_nms_of_the_toolkit_is_translated(ppyoloe: Any) -> None:
 RATIO_KEPT = {"Resize": {"target_size": 64, "keep_ratio": True, "interp": 1}}
 
 
-def test_another_size_changes_what_the_network_takes() -> None:
-    operators, shape = with_size([RATIO_KEPT, {"Pad": {"size": [64, 64]}}], [96, 96])
-    assert [operators[0]["Resize"]["target_size"], operators[1]["Pad"]["size"], shape] == [[96, 96]] * 2 + [[3, 96, 96]]
-    # A first Resize to a fixed size keeps it.
+def test_the_last_operator_decides_what_the_network_takes() -> None:
+    assert input_shape_of([RATIO_KEPT, {"Pad": {"size": [64, 96]}}]) == [3, 64, 96]
     fixed = {"Resize": {"target_size": [50, 70], "keep_ratio": False}}
-    operators, shape = with_size([fixed, {"LetterResize": {"target_size": 64}}], [96, 128])
-    assert operators == [fixed, {"LetterResize": {"target_size": [96, 128]}}] and shape == [3, 96, 128]
-
-
-def test_sizes_that_no_network_takes() -> None:
+    assert input_shape_of([fixed, {"LetterResize": {"target_size": 64}}]) == [3, 64, 64]
     with pytest.raises(UserError, match="multiples of 32 pixels, got 100 x 100"):
-        with_size([{"LetterResize": {"target_size": 64}}], [100, 100])
+        input_shape_of([{"LetterResize": {"target_size": [100, 100]}}])
     with pytest.raises(UserError, match="keep_ratio must be false, or a Pad with size follow it"):
-        with_size([RATIO_KEPT], None)
+        input_shape_of([RATIO_KEPT])
 
 
 @NEEDS_ONNX

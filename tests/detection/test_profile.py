@@ -48,11 +48,10 @@ def test_totals_are_those_of_paddle(subject, profile):
 
 
 def test_parts_are_stages_neck_and_head(subject, profile):
-    by_stage = profile.by("stage")
-    assert list(by_stage) == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "neck", "head", "rest"]
+    by_stage = profile.by("stage").parameters
+    assert list(by_stage.index) == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "neck", "head", "rest"]
     parameters = count_parts(subject.network)
-    assert by_stage["neck"].parameters == parameters.neck
-    assert by_stage["head"].parameters == parameters.head
-    backbone = sum(by_stage[stage].parameters for stage in list(by_stage)[:5])
-    assert backbone == parameters.backbone
-    assert by_stage["rest"].parameters == 0
+    assert by_stage["neck"] == parameters.neck
+    assert by_stage["head"] == parameters.head
+    assert by_stage[:5].sum() == parameters.backbone
+    assert by_stage["rest"] == 0

@@ -35,7 +35,7 @@ MINI = ["--model", "EConvNeXt_mini"]
         ("compare_runs.py", ["."], "not the folder of a run"),
         ("count.py", [*MINI, "-o", "nrom=1"], "unknown argument 'nrom' (did you mean 'norm'?)"),
         ("count.py", [*MINI, "--phi", "50"], "phi 50: depth: must be from 0.01 to 16, got 9100"),
-        ("profile_model.py", [*MINI, "-o", "clas_num=3"], "unknown argument 'clas_num' (did you mean 'class_num'?)"),
+        ("profile_model.py", ["--model", "EConvNeXt_minni"], "unknown model 'EConvNeXt_minni'"),
         ("profile_model.py", ["-c", "none.yaml"], "none.yaml"),
         ("model_card.py", [], "name what the card is of: --model NAME, --run FOLDER"),
         ("serve.py", ["nowhere"], "error: nowhere: not an export folder"),
@@ -154,14 +154,14 @@ def test_compound_scaling_prints_what_a_configuration_needs() -> None:
 def test_two_networks_are_profiled_and_written(tmp_path: Path) -> None:
     page = tmp_path / "profile.md"
     printed = output_of(
-        "profile_model.py", "--model", "ConvNeXtV2_atto", "EConvNeXt_mini", "-o", "class_num=10", "--size", "32", "48",
-        "--batch", "2", "--repeats", "1", "--layers", "3", "--output", page,
+        "profile_model.py", "--model", "ConvNeXtV2_atto", "EConvNeXt_mini", "--size", "32", "48", "--repeats", "1",
+        "--output", page,
     )  # fmt: skip
     assert page.read_text() in printed and "eager mode" in printed
     networks = json.loads(page.with_suffix(".json").read_text())["networks"]
     assert [network["name"] for network in networks] == ["ConvNeXtV2_atto", "EConvNeXt_mini"]
     assert networks[0]["image_shape"] == [3, 32, 48]
-    assert networks[0]["layers"][0]["output_shape"] == [2, 40, 8, 12]
+    assert networks[0]["layers"][0]["output_shape"] == [1, 40, 8, 12]
     assert page.with_suffix(".csv").is_file() and page.with_suffix(".png").is_file()
 
 

@@ -101,7 +101,7 @@ def test_default_models_that_are_not_installed_are_left_out_with_the_reason(expo
 def test_exports_are_kept_until_code_changes_and_failures_are_reasons(tmp_path, export, monkeypatch):
     asked = []
 
-    def answer(exporter, model, size, format_name, precision, folder, seconds):
+    def answer(export, exporter, model, size, format_name, precision, folder, seconds):
         asked.append((model, size, format_name, precision))
         if precision == "bf16":
             raise UserError("the process ended with signal 11")

@@ -58,8 +58,11 @@ def test_a_finished_run(run: Path, tmp_path: Path) -> None:
     assert "**Published**, not measured by this project: 78.3 % top-1 on ImageNet-1k at 224 px (E-ConvNeXt" in accuracy
     assert "differs" not in accuracy
     assert r"**Classes (3)**: cube, ball\|tyre, \<b\>wall\</b\>" in card
-    assert "arXiv 2508.20955" in card and "2.00 hours" in card and "AdamW (weight_decay: 0.05" in card
-    assert "`RandCropImage(size: 32, scale: [0.6, 1])`" in section(card, "Training")
+    assert "arXiv 2508.20955" in card and "2.00 hours" in card
+    training = yaml.safe_load(section(card, "Training").split("```yaml\n")[1].split("```")[0])
+    assert training["Optimizer"]["weight_decay"] == 0.05 and training["EMA"] == {"decay": 0.9}
+    operators = training["DataLoader"]["Train"]["dataset"]["transform_ops"]
+    assert operators[0] == {"RandCropImage": {"size": 32, "scale": [0.6, 1.0]}}
     limits = section(card, "Limitations")
     assert "Trained on 123 images of Digits, 3 classes" in limits and "Trained once, with seed 5" in limits
     assert "1 training images could not be read" in limits and "Latency: not measured." in limits
@@ -99,8 +102,8 @@ def test_machine_paths_stay_out(tmp_path: Path) -> None:
     )  # fmt: skip
     card = card_of(run, export=write_export(tmp_path / "export"))
     assert "/srv" not in card and "secret" not in card and str(tmp_path) not in card
-    assert "**Data**: photos, 123 images" in card and "`Load(table: table.npy)`" in card
-    assert "from ResNet50 (weight: 0.7, cache: cache). The teacher, measured by the same run: 87.50 % top-1." in card
+    assert "**Data**: photos, 123 images" in card and "Load: {table: table.npy}" in card
+    assert "from ResNet50. The teacher, measured by the same run: 87.50 % top-1." in card
 
 
 def test_int8_and_latency_of_the_export(run: Path, tmp_path: Path) -> None:
@@ -172,7 +175,6 @@ def test_a_model_by_name_and_an_export_alone_say_what_is_not_known(tmp_path: Pat
     ("name", "content", "message"),
     [
         ("report.json", '{"model": "ECon', "report.json: damaged"),
-        ("report.json", '{"history": [{"eval": 5}]}', r"report.json: damaged, history\[0\].eval must be a mapping"),
         ("config.yaml", "Arch: [", "config.yaml: damaged"),
         ("report.json", '{"model": "ResNet50"}', "its files are of different models: EConvNeXt_mini, ResNet50"),
     ],

@@ -18,11 +18,9 @@ from werkzeug.test import TestResponse
 import ppcls_ext
 from ppcls_ext.deploy import serve
 from ppcls_ext.deploy.serve import OneThread, create_app, is_loopback, listen
-from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.preprocess.detection import build_detection_pipeline
-from ppcls_ext.runtime import DetectionPredictor, Predictor, load
-from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError
+from tests.support.predictors import made_classifier, made_detector
 from tests.support.serving import COLOURS, export_colours, export_tiny_detector, picture
 
 RED, GREEN, BLUE = (220, 10, 20), (10, 220, 20), (20, 10, 220)
@@ -111,7 +109,7 @@ def test_a_detector_answers_as_the_runtime_does(detector_folder, detector):
 
 
 def test_a_detector_that_nobody_evaluated_has_no_recommended_thresholds():
-    with OneThread(made_detector()) as model:
+    with OneThread(made_detector(Corner())) as model:
         client = client_of(model)
         assert client.get("/model").json["recommended"] is None
         answer = client.post("/predict?threshold=recommended", data=picture(RED))
@@ -183,16 +181,9 @@ class Corner:
         return np.array(rows, np.float32), np.ones(len(images), np.int32)
 
 
-def made_classifier(shape=32):
-    pipeline = build_pipeline([{"ResizeImage": {"size": shape}}, {"NormalizeImage": {"order": ""}}], "test")
-    return Predictor(Watched(), pipeline, ["dark", "light"], 2, [-1, 3, 32, 32])
-
-
-def made_detector(**changes):
-    operators = [{"Decode": {}}, {"Resize": {"target_size": [32, 32], "keep_ratio": False, "interp": 1}},
-                 {"Permute": {}}]  # fmt: skip
-    settings = {"classes": ["cube"], "class_num": 1, "input_shape": [-1, 3, 32, 32], "form": OutputForm(), **changes}
-    return DetectionPredictor(Corner(), build_detection_pipeline(operators), **settings)
+def watched(size=32):
+    operators = [{"ResizeImage": {"size": size}}, {"NormalizeImage": {"order": ""}}]
+    return made_classifier(Watched(), operators, classes=["dark", "light"], input_shape=[-1, 3, 32, 32])
 
 
 def shown(answer: TestResponse) -> Image.Image:
@@ -211,7 +202,7 @@ def test_previews_are_enhanced_and_upright_as_the_detector_sees_them():
     stream, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30), (10, 10, 10)).save(stream, "JPEG", exif=exif)
-    with OneThread(made_detector(enhance=lambda pixels: pixels * 8)) as model:
+    with OneThread(made_detector(Corner(), enhance=lambda pixels: pixels * 8)) as model:
         client = client_of(model)
         assert client.get("/model").json["enhances"]
         answer = client.post("/predict?preview=1", data=stream.getvalue())
@@ -225,7 +216,7 @@ def test_previews_are_enhanced_and_upright_as_the_detector_sees_them():
 
 
 def test_the_network_runs_in_one_thread_for_one_asker_at_a_time():
-    predictor = made_classifier()
+    predictor = watched()
     dark, light = picture((0, 0, 0)), picture((255, 255, 255))
     with OneThread(predictor) as model, ThreadPoolExecutor(8) as askers:
         app = client_of(model).application
@@ -235,7 +226,7 @@ def test_the_network_runs_in_one_thread_for_one_asker_at_a_time():
 
 
 def test_too_many_pictures_at_a_time():
-    with OneThread(made_classifier()) as model:
+    with OneThread(watched()) as model:
         client = client_of(model, patience=0.05)
         places = client.application.extensions["places"]
         for _ in range(serve.PLACES):
@@ -250,11 +241,11 @@ def test_too_many_pictures_at_a_time():
 
 
 def test_a_closed_model_answers_nobody_and_one_that_does_not_fit_is_never_opened():
-    with OneThread(made_classifier()) as model:
+    with OneThread(watched()) as model:
         client = client_of(model)
     refused(client.post("/predict", data=picture(RED)), 503, "the server is stopping")
     with pytest.raises(UserError, match="the model takes"):
-        OneThread(made_classifier(shape=16))
+        OneThread(watched(16))
 
 
 def test_an_error_of_the_program_is_logged_and_not_shown(monkeypatch, caplog, classifier):
@@ -330,7 +321,7 @@ def test_on_loopback_only_its_own_names_and_pages_are_answered(classifier):
         refused(classifier.post("/predict", data=picture(RED), headers={"Host": host}), 421, "host name")
     for host in ("localhost", "127.0.0.1:9", "[::1]:8000"):
         assert classifier.get("/model", headers={"Host": host}).status_code == 200
-    with OneThread(made_classifier()) as model:
+    with OneThread(watched()) as model:
         client = client_of(model, host="0.0.0.0")
         assert client.get("/health", headers={"Host": "robot.local:8000"}).status_code == 200
     assert is_loopback("127.3.2.1") and not any(is_loopback(host) for host in ("0.0.0.0", "192.0.2.1", "::"))

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_ext.preprocess.detection import build_detection_pipeline
-from ppcls_ext.runtime import DetectionPredictor
 from ppcls_ext.runtime.description import OutputForm, Thresholds
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.utils.errors import UserError
+from tests.support.predictors import OPERATORS, made_detector
 
-OPERATORS = [
-    {"Decode": {}},
-    {"Resize": {"target_size": [32, 64], "keep_ratio": False, "interp": 1}},
-    {"NormalizeImage": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}},
-    {"Permute": {}},
-]
-CLASSES = ["cube", "ball"]
+RESIZED = [OPERATORS[0], {"Resize": {"target_size": [32, 64], "keep_ratio": False, "interp": 1}}, *OPERATORS[1:]]
 
 
 class BrightnessDetector:
@@ -50,8 +43,7 @@ class BrightnessDetector:
 
 
 def make_predictor(backend, **changes):
-    settings = {"classes": CLASSES, "class_num": 2, "input_shape": [-1, 3, 32, 64], "form": OutputForm(), **changes}
-    return DetectionPredictor(backend, build_detection_pipeline(OPERATORS), **settings)
+    return made_detector(backend, RESIZED, input_shape=[-1, 3, 32, 64], **changes)
 
 
 @pytest.fixture
@@ -131,10 +123,9 @@ class InputDetector:
 
 def test_boxes_in_pixels_of_the_input_go_back_through_a_letterbox(pictures):
     # 40 x 30, 41 x 30 and 42 x 30 pixels become 43, 44 and 45 x 32 in the middle of 64 x 32.
-    operators = [OPERATORS[0], {"LetterResize": {"target_size": [32, 64]}}, *OPERATORS[2:]]
+    operators = [OPERATORS[0], {"LetterResize": {"target_size": [32, 64]}}, *OPERATORS[1:]]
     backend = InputDetector([[1, 0.25, 10, 0, 53, 32], [0, 0.75, 10, 16, 31.5, 32]])
-    form = OutputForm(TopkSettings(2), scaled=False)
-    predictor = DetectionPredictor(backend, build_detection_pipeline(operators), CLASSES, 2, [-1, 3, 32, 64], form)
+    predictor = made_detector(backend, operators, form=OutputForm(TopkSettings(2), scaled=False))
     first, *_ = predictor(pictures)
     assert first.labels.tolist() == [0, 1]
     np.testing.assert_allclose(first.boxes, [[0, 15, 20, 30], [0, 0, 40, 30]], atol=1e-4)

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.preprocess.detection import build_detection_pipeline
 from ppcls_ext.preprocess.samples import to_bytes
-from ppcls_ext.runtime import DetectionPredictor, Predictor
-from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.utils.errors import UserError
+from tests.support.predictors import OPERATORS, made_classifier, made_detector
 
 GENERATOR = np.random.default_rng(0)
 GREY = GENERATOR.integers(0, 256, (6, 8), np.uint8)
@@ -46,14 +43,11 @@ class Mirror:
 
 def classifier():
     operators = [{"DecodeImage": {"bits": 12}}, {"NormalizeImage": {"order": "", "mean": [0] * 3, "std": [1] * 3}}]
-    return Predictor(Mirror(), build_pipeline(operators, "test"), ["a", "b"], 1, [-1, 3, -1, -1])
+    return made_classifier(Mirror(), operators)
 
 
 def detector():
-    operators = [{"Decode": {"bits": 12}}, {"NormalizeImage": {"mean": [0] * 3, "std": [1] * 3}}, {"Permute": {}}]
-    return DetectionPredictor(
-        Mirror(), build_detection_pipeline(operators), ["a", "b"], 2, [-1, 3, -1, -1], OutputForm()
-    )  # fmt: skip
+    return made_detector(Mirror(), [{"Decode": {"bits": 12}}, *OPERATORS[1:]])
 
 
 KINDS = pytest.mark.parametrize("make", [classifier, detector])

@@ -13,21 +13,19 @@ from PIL import Image
 
 from detection.annotations import Ledger
 from detection.coco import load_coco, read_coco
-from ppcls_ext.preprocess import build_pipeline
 from ppcls_ext.preprocess.sonar import SonarEnhance
-from ppcls_ext.runtime import DetectionPrediction, DetectionPredictor, Prediction, Predictor
+from ppcls_ext.runtime import DetectionPrediction, Prediction
 from ppcls_ext.runtime.coco_results import coco_results, numbering_of
-from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.report import above, as_records, as_table, save_pictures, summary, true_class
 from ppcls_ext.utils.errors import UserError
+from tests.support.predictors import made_classifier, made_detector
 
 CLASSES = ["cube", "human body", "n/a"]
-DETECTED = ["cube", "ball"]
 
 
 @pytest.fixture
 def classifier():
-    return Predictor(None, build_pipeline(None, "none"), CLASSES, 2, [-1, 3, 32, 32])
+    return made_classifier(None, None, classes=CLASSES)
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def predictions(tmp_path):
 
 @pytest.fixture
 def detector():
-    return DetectionPredictor(None, None, DETECTED, 2, [-1, 3, 32, 32], OutputForm(), model_name="small")
+    return made_detector(None)
 
 
 @pytest.fixture
@@ -88,7 +86,7 @@ def test_classes_as_table_summary_and_records(classifier, predictions):
     assert records[1]["true_class"] == "human body"
     assert records[1]["predictions"][0] == {"class_id": 0, "label": "cube", "score": 0.6}
     assert (records[3]["error"], records[3]["predictions"]) == ("is empty", [])
-    nameless = Predictor(None, build_pipeline(None, "none"), None, 2, [-1, 3, 32, 32])
+    nameless = made_classifier(None, None, classes=None)
     assert "true class" not in as_table(predictions, nameless)
     assert summary(predictions[:1], nameless) == "1 image predicted"
 
@@ -134,8 +132,7 @@ def test_dark_sonar_frames_are_drawn_as_the_detector_sees_them(detections, tmp_p
     frame = np.zeros((40, 60, 3), np.uint8)
     frame[:, :30, 0] = 4  # an echo in one channel of three, hardly above black
     Image.fromarray(frame).save(detections[1].name)
-    enhance = SonarEnhance("equalize")
-    enhanced = DetectionPredictor(None, None, DETECTED, 2, [-1, 3, 32, 32], OutputForm(), enhance=enhance)
+    enhanced = made_detector(None, enhance=SonarEnhance("equalize"))
     (file,) = save_pictures(detections[1:2], enhanced, tmp_path / "drawn", "title")
     drawn = np.asarray(Image.open(file).convert("RGB"))
     assert drawn[drawn.shape[0] // 2, 10].tolist() == [255, 255, 255]

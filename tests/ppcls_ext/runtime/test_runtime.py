@@ -14,11 +14,11 @@ import yaml
 from PIL import Image
 
 from ppcls_ext.deploy.export import example_images, export_classifier
-from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.runtime import Predictor, load, read_description
+from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier
+from tests.support.predictors import made_classifier
 
 PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
 FOREIGN = {"format": "paddle", "precision": "fp32", "files": {"model": "../x.json", "weights": "y"}, "sha256": {}}
@@ -40,7 +40,7 @@ class Brightness:
 
 @pytest.fixture
 def predictor():
-    return Predictor(Brightness(), build_pipeline(PREPROCESS, "test"), CLASSES, 2, [-1, 3, 32, 32])
+    return made_classifier(Brightness(), PREPROCESS, classes=CLASSES)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_names_labels_and_scores_come_in_order(predictor, pictures):
     predictor.backend.batch_sizes.clear()
     assert [prediction.scores for prediction in predictor(pictures, batch_size=2)] == expected
     assert predictor.backend.batch_sizes == [2, 1]
-    unnamed = Predictor(Brightness(), build_pipeline(PREPROCESS, "test"), None, 9, [-1, 3, -1, -1])
+    unnamed = made_classifier(Brightness(), PREPROCESS, classes=None, topk=9)
     assert unnamed(pictures[0])[0].labels == ["0", "1", "2", "3"]
 
 
@@ -223,7 +223,7 @@ def test_what_an_export_does_not_hold_is_told_with_what_it_holds(copied, monkeyp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 9}, r"format 9 of .* not supported; this version reads formats 1 and 2 .*export again"),
+        ({"format_version": 9}, r"format 9 of .* not supported; this version reads format 2 .*export again"),
         ({"task": "segmentation"}, "task 'segmentation' is not supported"),
         ({"artefacts": [{"format": "paddle"}]}, "damaged, a key is missing"),
         ({"artefacts": [FOREIGN]}, "must be a file name without a folder"),
@@ -247,19 +247,6 @@ def test_incomplete_damaged_and_foreign_folders_are_refused(copied, tmp_path):
     (copied / "inference.yml").write_text("files: [")
     with pytest.raises(UserError, match="damaged"):
         load(copied)
-
-
-@NEEDS_ONNX
-@NEEDS_OPENVINO
-def test_exports_of_the_first_version_still_load(copied):
-    file = copied / "inference.yml"
-    document = yaml.safe_load(file.read_text())
-    artefact = document.pop("artefacts")[0]
-    names = {"model": "inference.json", "params": "inference.pdiparams", "sha256": artefact["sha256"]}
-    file.write_text(yaml.safe_dump({**document, "format_version": 1, "files": names, "verification": {"images": []}}))
-    (only,) = read_description(copied).artefacts
-    assert (only.format, only.precision, only.files) == ("paddle", "fp32", ["inference.json", "inference.pdiparams"])
-    assert load(copied, threads=1)(np.zeros([9, 9, 3], np.uint8))[0].labels
 
 
 @NEEDS_OPENVINO

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls_ext.preprocess.detection import build_detection_pipeline
-from ppcls_ext.runtime import DetectionPredictor
 from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.nms import NmsSettings, TopkSettings
 from ppcls_ext.runtime.tiles import Window, merge, windows
 from ppcls_ext.utils.errors import UserError
+from tests.support.predictors import made_detector
 
 
 @pytest.mark.parametrize("size", [(1000, 700), (641, 640), (3000, 100)])
@@ -96,8 +95,7 @@ FORMS = {"NMS inside": OutputForm(), "NMS outside": OutputForm(NmsSettings(0.1),
 
 def predictor_of(form):
     operators = [{"Decode": {}}, {"NormalizeImage": {"is_scale": False, "norm_type": "none"}}, {"Permute": {}}]
-    pipeline = build_detection_pipeline(operators)
-    return DetectionPredictor(Squares(form.final), pipeline, None, 2, [-1, 3, -1, -1], form)
+    return made_detector(Squares(form.final), operators, form=form)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppcls_ext.preprocess.detection import build_detection_pipeline
-from ppcls_ext.runtime import DetectionPredictor
-from ppcls_ext.runtime.description import OutputForm
 from ppcls_ext.runtime.tracking import PATIENCE, Tracker
-
-OPERATORS = [{"Decode": {}}, {"NormalizeImage": {}}, {"Permute": {}}]
+from tests.support.predictors import made_detector
 
 
 def square(x, y=50.0, side=20.0):
@@ -73,14 +69,9 @@ class Drifting:
         return np.array(rows, np.float32).reshape(-1, 6), np.full(len(rows), 2, np.int32)
 
 
-def detector():
-    settings = {"classes": ["cube", "ball"], "class_num": 2, "input_shape": [-1, 3, -1, -1], "form": OutputForm()}
-    return DetectionPredictor(Drifting(), build_detection_pipeline(OPERATORS), **settings)
-
-
 def test_a_predictor_tracks(tmp_path):
     frames = [np.zeros([100, 100, 3], np.uint8)] * 3 + [tmp_path / "absent.png"] + [np.zeros([100, 100], np.uint8)]
-    predictions = list(detector()(iter(frames), batch_size=2, track=True))
+    predictions = list(made_detector(Drifting())(iter(frames), batch_size=2, track=True))
     assert [prediction.identities is None for prediction in predictions] == [False, False, False, True, False]
     found = [prediction for prediction in predictions if prediction.error is None]
     # The known object stays when its score falls; a box of low score that shows no object is left out.
@@ -88,9 +79,8 @@ def test_a_predictor_tracks(tmp_path):
     assert [prediction.labels.tolist() for prediction in found] == [[0]] * 4
     assert found[2].scores[0] == pytest.approx(0.2)
     # Without tracking nothing changes.
-    assert [len(one.scores) for one in detector()(frames[:3])] == [2] * 3
-    assert all(one.identities is None for one in detector()(frames[:3]))
+    assert [(len(one.scores), one.identities) for one in made_detector(Drifting())(frames[:3])] == [(2, None)] * 3
     # Each call begins anew.
-    again = detector()
+    again = made_detector(Drifting())
     for _ in range(2):
         assert again(frames[:1], track=True, threshold=0.5)[0].identities.tolist() == [1]

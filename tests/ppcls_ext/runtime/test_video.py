@@ -12,13 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from ppcls_ext.preprocess import build_pipeline
-from ppcls_ext.preprocess.detection import build_detection_pipeline
-from ppcls_ext.runtime import DetectionPredictor, Predictor, command, video
-from ppcls_ext.runtime.description import OutputForm
+from ppcls_ext.runtime import command, video
 from ppcls_ext.utils.command_line import run
+from tests.support.predictors import made_classifier, made_detector
 
-OPERATORS = [{"Decode": {}}, {"NormalizeImage": {"mean": [0] * 3, "std": [1] * 3}}, {"Permute": {}}]
 RATE, WIDTH, HEIGHT, FRAMES = 10.0, 64, 48, 12
 
 
@@ -71,11 +68,9 @@ def predict(project, monkeypatch, capsys):
     def predict(arguments, backend=None, classifier=False):
         network = backend or WhiteSquare()
         if classifier:
-            operators = [{"NormalizeImage": {"order": ""}}]
-            predictor = Predictor(network, build_pipeline(operators, "test"), ["mud", "tyre"], 1, [-1, 3, -1, -1])
+            predictor = made_classifier(network, [{"NormalizeImage": {"order": ""}}], classes=["mud", "tyre"], topk=1)
         else:
-            pipeline = build_detection_pipeline(OPERATORS)
-            predictor = DetectionPredictor(network, pipeline, ["mud", "tyre"], 2, [-1, 3, -1, -1], OutputForm())
+            predictor = made_detector(network, classes=["mud", "tyre"])
         monkeypatch.setattr(command, "load", lambda *_, **__: predictor)
         monkeypatch.setattr(sys, "argv", ["econvnext-predict", "--model", "export", *arguments.split()])
         with pytest.raises(SystemExit) as left:
