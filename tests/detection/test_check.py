@@ -20,7 +20,6 @@ from ppcls_ext.check.report import write_check
 from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation
 from tests.support.frames import HEIGHT, WIDTH, Frames
-from tests.support.pictures import write_picture
 from tests.support.runs import ROOT
 
 WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
@@ -197,20 +196,6 @@ def test_copies_within_and_across_the_sets(frames: Frames) -> None:
     for (source, copy), kind in zip(COPIES, ("training", "across", "validation"), strict=True):
         assert files(result, f"duplicate_{kind}") == [(copy, source)]
     assert files(result, "copies_annotated_differently") == [(copy, source) for source, copy in COPIES[1:]]
-
-
-def test_near_copies_within_and_across_the_sets(frames: Frames) -> None:
-    for source, copy in COPIES:
-        pixels = np.asarray(Image.open(frames.image(source))).astype(np.int64) + 2
-        write_picture(frames.image(copy), pixels.clip(0, 255).astype(np.uint8))
-    result = check(frames)
-    assert kinds(result) == {
-        "near_duplicate_across": "warning",
-        "near_duplicate_training": "information",
-        "near_duplicate_validation": "information",
-    }
-    for (source, copy), kind in zip(COPIES, ("training", "across", "validation"), strict=True):
-        assert files(result, f"near_duplicate_{kind}") == [(copy, source)]
 
 
 def test_annotation_files_that_cannot_be_used(frames: Frames, tmp_path: Path) -> None:
