@@ -5,12 +5,11 @@ The manifest of a checkpoint folder lists size and SHA-256 of each file in it; t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,21 +154,13 @@ def _read_pdparams(file: Path) -> dict[str, np.ndarray]:
     return weights
 
 
-@contextlib.contextmanager
-def _faults_of_safetensors(file: Path) -> Iterator[None]:
-    import safetensors
-
-    try:
-        yield
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{file}: damaged or not a safetensors file ({error})") from error
-
-
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     import safetensors
 
-    with _faults_of_safetensors(file):
+    try:
         entries = safetensors.deserialize(file.read_bytes())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{file}: damaged or not a safetensors file ({error})") from error
     arrays = {}
     for name, entry in entries:
         content, kind = bytes(entry["data"]), entry["dtype"]
@@ -181,21 +172,6 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
         array = array.astype(array.dtype.newbyteorder("="))
         arrays[name] = bfloat16_to_float32(array) if kind == "BF16" else array
     return arrays
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns the metadata of a ``.safetensors`` file; empty for a ``.pdparams``, which has room for weights only.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    file = find_weights(path)
-    if file.suffix != ".safetensors":
-        return {}
-    import safetensors
-
-    with _faults_of_safetensors(file), safetensors.safe_open(file, framework="numpy") as reader:
-        return dict(reader.metadata() or {})
 
 
 def write_weights(
