@@ -245,6 +245,7 @@ class Distillation:
         stages: whose outputs are compared, counted from 1.
         has_logits: whether the teacher's logits are of the student's classes.
         class_names: the teacher's, where they are known.
+        identity: what a resumed run must agree on: the teacher and the stages that are compared; JSON values.
 
     Raises:
         UserError: the teacher's weights are missing or not its own.
@@ -263,10 +264,13 @@ class Distillation:
             self.has_logits = found.arch.class_num == config.arch.class_num
         self.cache: TeacherCache | None = None
         self.class_names = found.class_names if self.has_logits else None
-        self._identity = {"name": found.arch.name, "weights": str(found.file), "sha256": found.sha256}
         self.network: paddle.nn.Layer = model
         self.projections = nn.LayerDict()
         self.stages = self.settings.features.stages if self.settings.features else []
+        self.identity = {
+            "name": found.arch.name, "weights": str(found.file), "sha256": found.sha256,
+            "stages": list(self.stages) or None,
+        }  # fmt: skip
         if self.stages:
             ours = stage_widths(model, config.run.image_shape)
             theirs = self.teacher.widths(self.stages)
@@ -276,14 +280,10 @@ class Distillation:
             self.network = FeatureStudent(model, self.stages, widths)
             self.projections = self.network.projections
 
-    def identity(self) -> dict[str, Any]:
-        """Returns what a resumed run must agree on: the teacher and the stages that are compared; JSON values."""
-        return {**self._identity, "stages": list(self.stages) or None}
-
     def use_cache(self, config: Config, dataset: ImageDataset, environment: Environment) -> None:
         """Opens ``Distillation.cache`` for a training set, if the configuration names one; see `open_cache`."""
         if self.settings.cache is not None:
-            sha256 = self._identity["sha256"]
+            sha256 = self.identity["sha256"]
             self.cache = open_cache(config, dataset, self.teacher, self.stages, sha256, environment)
 
     @paddle.no_grad()
