@@ -212,7 +212,6 @@ class TestRandomErasing:
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
             assert mask.sum() == len(rows) * len(columns)
 
-
     def test_noise_in_bytes_looks_as_noise_after_normalizing_does(self) -> None:
         operator = RandomErasing(EPSILON=1.0, sl=0.5, sh=0.9, mode="pixel")
         image = np.full((200, 200, 3), 128, np.uint8)
