@@ -101,14 +101,10 @@ def import_fault(error: Exception, toolkit: Toolkit, script: Path, checkout: Pat
     if root is None or frame is None:
         return None
     place, owner = f"{Path(frame.filename).relative_to(root)}, line {frame.lineno}", roots[root]
-    if missing and ((root / missing).exists() or (root / f"{missing}.py").exists()):
-        return f"{owner} is incomplete: it has no module '{error.name}' ({place})"
-    if missing:
+    if missing and not (root / missing).exists() and not (root / f"{missing}.py").exists():
         # Packages such as imgaug would bring a NumPy and an OpenCV that Paddle cannot use.
         advice = "install it with pip's --no-deps, which keeps the other packages as they are"
         return f"{owner} needs the package '{missing}', which is not installed; {advice} ({place})"
-    if isinstance(error, ImportError):
-        return f"{owner} does not load on this machine: {error} ({place})"
-    if str(error).startswith("module '"):
-        return f"{owner} does not fit a package of this machine: {str(error).splitlines()[0]} ({place})"
+    if isinstance(error, ImportError) or str(error).startswith("module '"):
+        return f"{owner} does not load on this machine: {str(error).splitlines()[0]} ({place})"
     return None

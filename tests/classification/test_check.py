@@ -38,8 +38,8 @@ def evaluation(tmp_path: Path) -> Path:
     return write_class_folders(tmp_path / "val", images=3, first_seed=500)
 
 
-def check(config: Path, *changes: str, limit: int = 0, workers: int = 0) -> ClassificationCheck:
-    return check_config_data(load_config(config, changes), limit, workers)
+def check(config: Path, *changes: str, limit: int = 0, threads: int = 1) -> ClassificationCheck:
+    return check_config_data(load_config(config, changes), limit, threads)
 
 
 def kinds(result: ClassificationCheck) -> dict[str, str]:
@@ -76,7 +76,7 @@ def test_corrupt_images_are_errors_with_their_names_and_causes(tmp_path: Path, t
     (train / "class_1" / "01.jpg").write_bytes(b"this is no picture")
     whole = write_picture(evaluation / "class_0" / "cut.jpg", smooth_picture(77, 200, 200)).read_bytes()
     (evaluation / "class_0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    result = check(folder_config(tmp_path, train, evaluation), workers=2)
+    result = check(folder_config(tmp_path, train, evaluation), threads=2)
     assert kinds(result) == {"corrupt_image": "error"}
     assert names(result, "corrupt_image") == [("class_0/00.png",), ("class_1/01.jpg",), ("class_0/cut.jpg",)]
     assert "empty" in notes(result, "corrupt_image")[0]
@@ -154,7 +154,7 @@ def test_recompressed_and_resized_copies_are_nearly_the_same(tmp_path: Path, tra
     original = Image.open(train / "class_0" / "05.png")
     write_picture(train / "class_0" / "jpeg.jpg", np.asarray(original), quality=80)
     write_picture(evaluation / "class_1" / "large.png", np.asarray(original.resize((96, 80), Image.Resampling.BICUBIC)))
-    result = check(folder_config(tmp_path, train, evaluation), workers=2)
+    result = check(folder_config(tmp_path, train, evaluation), threads=2)
     assert kinds(result) == {"near_duplicate_across": "warning", "near_duplicate_training": "information"}
     assert names(result, "near_duplicate_training")[0] == ("class_0/jpeg.jpg", "class_0/05.png")
     (pair,) = names(result, "near_duplicate_across")
@@ -216,7 +216,7 @@ def test_archives_and_digits_are_checked_too(tmp_path: Path) -> None:
     archive = str(cifar_archive(tmp_path / "cifar.tar.gz"))
     dataset = {"name": "Cifar100", "data_file": archive, "mode": "train"}
     sets = {f"DataLoader__{part}__dataset": dataset for part in ("Train", "Eval")}
-    result = check(write_config(tmp_path, small_config(tmp_path / "run", Arch__class_num=3, **sets)), workers=2)
+    result = check(write_config(tmp_path, small_config(tmp_path / "run", Arch__class_num=3, **sets)), threads=2)
     assert kinds(result) == {"duplicate_across": "warning"}
     place = f"{tmp_path.name}/cifar.tar.gz#0"
     assert names(result, "duplicate_across")[0] == (place, place)

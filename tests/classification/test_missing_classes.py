@@ -91,7 +91,7 @@ def test_relabelling_one_list_only_is_refused(root: Path, options: dict[str, boo
     told = r"DataLoader\.Eval\.dataset\.relabel: is .*DataLoader\.Train\.dataset\.relabel is .*in both, or in neither"
     with pytest.raises(UserError, match=told):
         build_evaluation_dataset(config)
-    found = {finding.kind: finding for finding in check_config_data(config, worker_count=0).findings}
+    found = {finding.kind: finding for finding in check_config_data(config).findings}
     assert found["relabel_differs"].severity.name == "ERROR"
 
 
@@ -131,7 +131,7 @@ def test_labels_from_one_and_labels_with_gaps_name_the_option_that_reads_them(ro
     message = rf"label \d+ of .* labels of the list {what}: relabel: True .* numbers them 0 to 2 \(Arch.class_num=3\)"
     with pytest.raises(UserError, match=rf"{message}; or use -o Arch.class_num={largest + 1}$"):
         build_dataset(config, config.train)
-    notes = [entry.note for finding in check_config_data(config, worker_count=0).findings
+    notes = [entry.note for finding in check_config_data(config).findings
              if finding.kind == "label_outside" for entry in finding.entries]  # fmt: skip
     assert sum("relabel: True" in note for note in notes) == 2  # once a set
     assert open_dataset(config, config.train).numbering is None

@@ -123,7 +123,7 @@ def test_a_list_keeps_the_images_of_the_validation_out(frames, tmp_path):
 
 
 def test_a_check_of_the_data_asks_for_no_classes(frames, tmp_path):
-    result = check_config_data(load_config(write_config(tmp_path, masked(tmp_path / "run", frames))), worker_count=0)
+    result = check_config_data(load_config(write_config(tmp_path, masked(tmp_path / "run", frames))))
     assert len(result.scan.readable("Train")) == 16
     assert not [finding.kind for finding in result.findings if "class" in finding.kind]
 

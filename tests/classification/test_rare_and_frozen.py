@@ -95,7 +95,7 @@ def test_mistakes_are_told_by_key(tmp_path: Path, key: str, value: Any, message:
 
 
 def test_the_data_check_tells_the_images_of_an_epoch(tmp_path: Path) -> None:
-    check = check_config_data(run_of(tmp_path), limit=1, worker_count=0)
+    check = check_config_data(run_of(tmp_path), limit=1)
     assert "class_sampling full: an epoch shows 39 images, each so often: 8 1.3 (of 3)" in check.facts["Train"]
 
 

@@ -59,8 +59,7 @@ def test_wrong_scripts_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
     ("file", "text", "message"),
     [
         ("madeupkit/core/__init__.py", "import no_such_package.part\n", "needs the package 'no_such_package'"),
-        ("tools/train.py", "from madeupkit import nowhere\n", "does not load on this machine"),
-        ("tools/train.py", "import madeupkit.nowhere\n", "is incomplete: it has no module 'madeupkit.nowhere'"),
+        ("tools/train.py", "import madeupkit.nowhere\n", "does not load on this machine: No module named 'mad"),
         ("madeupkit/core/__init__.py", "import math\nmath.no_such_alias\n", "module 'math' has no attribute"),
     ],
 )
