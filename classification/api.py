@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppcls_ext.engine.session import Overrides, as_changes, fresh_paddle, session
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.engine.session import Overrides, as_changes, claim_evaluation, fresh_paddle, session
 from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
 if TYPE_CHECKING:
@@ -69,13 +68,8 @@ def evaluate(
     with session():
         from classification.config import load_config
 
-        if panels is not None and panels < 0:
-            raise UserError(f"--panels must not be negative, got {panels}")
         checked = load_config(config, as_changes(overrides))
-        folder = Path(output or checked.output_dir / "evaluation")
-        file = Path(json) if json else None
-        outputs = [Output("--output", folder, "evaluation"), Output("--json", file)]
-        claim_outputs(outputs, *inputs_of(checked.document), overwrite)
+        folder, file = claim_evaluation(checked, output, panels, json, overwrite)
         from classification.evaluation import MISTAKES, evaluate_config
         from ppcls_ext.engine.environment import prepare_environment
         from ppcls_ext.utils.outputs import write_figures

@@ -8,10 +8,10 @@ from PIL import Image
 
 from classification.build import build_batches, build_dataset, read_class_names
 from classification.config import Config
+from classification.data.operators import normalisation_of
 from ppcls_ext.engine.augmented import as_picture, first_samples
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.preprocess import depth
-from ppcls_ext.preprocess.operators import NormalizeImage
 from ppcls_ext.utils.drawing import Card, draw_sheet
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.fonts import drawable
@@ -31,10 +31,8 @@ def draw_augmented(config: Config) -> Image.Image:
     config = config.with_depth(depth.settle(config.document.data, lambda index: dataset.load(index)[0], images, seed))
     loader = build_batches(config, config.train, dataset, environment, training=True)
     names = read_class_names(config, dataset) or []
-    low, high = 0.0, 255.0
-    for operator in config.train.operators:
-        if isinstance(operator, NormalizeImage):
-            low, high = operator.offsets, operator.offsets + 255 * operator.factors
+    factors, low = normalisation_of(config.train.operators)
+    high = low + 255 * factors
     cards = []
     for batch, number in first_samples(loader):
         shares: dict[str, float] = {}

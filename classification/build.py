@@ -109,18 +109,14 @@ def evaluation_numbering(
     settings, train = config.eval, config.train
     if settings is None or settings.dataset not in NUMBERED:
         return None
-    is_list = settings.dataset == ImageNetDataset.__name__
-    if names and not is_list:
-        return list(names)
-    relabels = [bool(one and one.dataset_arguments.get("relabel")) for one in (settings, train)]
-    if is_list and not any(relabels):
-        return None
-    trained = label_numbering_of_weights(weights) if weights is not None else None
-    if is_list and relabels[0] and trained is not None:
-        return trained
+    known = names
+    if settings.dataset == ImageNetDataset.__name__:
+        if not _relabels(settings):
+            return None
+        known = label_numbering_of_weights(weights) if weights is not None else None
+    if known:
+        return list(known)
     if train is None or train.dataset != settings.dataset:
-        return None
-    if is_list and not all(relabels):
         return None
     training = training or open_quietly(config, train)
     return None if training is None or training.numbering is None else list(training.numbering)
@@ -185,8 +181,7 @@ def build_evaluation_dataset(
     assert config.eval is not None
     refuse_other_labels(config, weights)
     dataset = build_dataset(config, config.eval, evaluation_numbering(config, training, names, weights))
-    lacking = getattr(dataset, "lacking", [])
-    if lacking:
+    if lacking := dataset.lacking:
         logger.warning(
             "%s.dataset: no image of %d of the %d classes (%s); names and numbers are those of the training",
             config.eval.key, len(lacking), len(dataset.class_names), ", ".join(lacking[:SHOWN_CLASSES])
@@ -207,7 +202,7 @@ def build_dataset(config: Config, settings: DataSettings, numbering: Sequence[An
     except DatasetError as error:
         raise UserError(config.document.problem("Arch.class_num", error.message)) from error
     words = ""
-    if held_out := getattr(dataset, "held_out", 0):
+    if held_out := dataset.held_out:
         words = f" of {len(dataset) + held_out}, the other {held_out} are held out (split, holdout)"
     elif settings.is_whole:
         words = ", all of the folder: training and evaluation have one each, so that none are held out"
@@ -349,17 +344,14 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | Non
     place = place or Place(config.arch, config.run.image_shape)
     shape, name, class_num = place.image_shape, place.arch.name, place.arch.class_num
     problem = f"{name} cannot take images of shape {shape}"
-    # Names of layers whose result holds no number; Paddle computes on with it, to zeros or to NaN.
-    empty: list[str] = []
+    # Layers whose result holds no number; Paddle computes on with it, to zeros or to NaN.
+    empty: list[paddle.nn.Layer] = []
 
-    def watch(name: str, layer: paddle.nn.Layer) -> Any:
-        def note(_layer: paddle.nn.Layer, _inputs: Any, output: Any) -> None:
-            if isinstance(output, paddle.Tensor) and 0 in output.shape:
-                empty.append(name)
+    def note(layer: paddle.nn.Layer, _inputs: Any, output: Any) -> None:
+        if isinstance(output, paddle.Tensor) and 0 in output.shape:
+            empty.append(layer)
 
-        return layer.register_forward_post_hook(note)
-
-    hooks = [watch(*named) for named in model.named_sublayers()]
+    hooks = [layer.register_forward_post_hook(note) for layer in model.sublayers()]
     try:
         with _undisturbed(model), paddle.no_grad():
             outputs = list(logits_of(model(paddle.zeros([1, *shape], "float32"))).shape)
@@ -376,7 +368,8 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | Non
         for hook in hooks:
             hook.remove()
     if empty:
-        message = f"{problem}: they are too small, {empty[0]} leaves nothing of them"
+        culprit = next(name for name, layer in model.named_sublayers() if layer is empty[0])
+        message = f"{problem}: they are too small, {culprit} leaves nothing of them"
         raise UserError(config.document.problem(place.shape_key, message))
     if outputs != [1, class_num]:
         message = f"{name} gives outputs of shape {outputs} for one image, expected [1, {class_num}]"

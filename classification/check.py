@@ -29,7 +29,7 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import Mark, Scan, WantedSize, Workers, find_image_faults, scan_images, settle_range
+from ppcls_ext.check.images import Mark, Scan, WantedSize, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.engine.class_balance import class_sampling
 from ppcls_ext.preprocess import depth
@@ -188,8 +188,8 @@ class ClassificationCheck(DataCheck):
         return image
 
 
-def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> ClassificationCheck:
-    """Looks for faults in the data of a configuration, in so many processes (0: in this one).
+def check_config_data(config: Config, limit: int = 0, threads: int = 1) -> ClassificationCheck:
+    """Looks for faults in the data of a configuration; so many threads read images.
 
     At most ``limit`` images of each set are read, spread over the classes (0: all); labels are always examined all.
 
@@ -234,24 +234,23 @@ def check_config_data(config: Config, limit: int = 0, worker_count: int = 1) -> 
         }
         settle_range(datasets, depth.statement_in(config.document.data), found)
         start = time.monotonic()
-        with Workers(datasets, worker_count) as workers:
-            scan = scan_images(workers, chosen)
-            seconds = time.monotonic() - start
-            wanted = {part: wanted_size(sections[part].operators, config.run.image_shape) for part in datasets}
-            find_image_faults(scan, found, wanted)
-            groups = groups_of_copies(scan)
-            for pictures in groups:
-                if len(set(map(classes.label_of, pictures))) > 1:
-                    note = " / ".join(dict.fromkeys(map(classes.text_of, pictures)))
-                    found.add("label_conflict", *pictures, note=note, part="")
-            find_exact_duplicates(groups, found)
+        scan = scan_images(datasets, chosen, threads)
+        seconds = time.monotonic() - start
+        wanted = {part: wanted_size(sections[part].operators, config.run.image_shape) for part in datasets}
+        find_image_faults(scan, found, wanted)
+        groups = groups_of_copies(scan)
+        for pictures in groups:
+            if len(set(map(classes.label_of, pictures))) > 1:
+                note = " / ".join(dict.fromkeys(map(classes.text_of, pictures)))
+                found.add("label_conflict", *pictures, note=note, part="")
+        find_exact_duplicates(groups, found)
 
-            def remark(first: Picture, second: Picture) -> str:
-                if classes.label_of(first) == classes.label_of(second):
-                    return ""
-                return f"labels differ: {classes.text_of(second)} / {classes.text_of(first)}"
+        def remark(first: Picture, second: Picture) -> str:
+            if classes.label_of(first) == classes.label_of(second):
+                return ""
+            return f"labels differ: {classes.text_of(second)} / {classes.text_of(first)}"
 
-            find_near_duplicates(groups, scan, workers, found, remark)
+        find_near_duplicates(groups, scan, threads, found, remark)
 
     facts, tables = {}, {}
     for part, counts in classes.counts.items():

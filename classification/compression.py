@@ -130,7 +130,7 @@ def calibration_images(config: Config, count: int) -> Iterator[tuple[str, ImageS
         UserError: the configuration does not name that data set, or it cannot be opened.
     """
     dataset = _opened(config, "train")
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist()
+    chosen = dataset.spread(count)
     # Images are read one by one; what is wrong with the data set itself was told above, before any work.
     return ((dataset.name_of(index), sample[0]) for index in chosen if (sample := _loaded(dataset, index)) is not None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,18 @@ from classification.losses import LOSSES, WeightedSum
 from classification.metrics import METRICS, TopkAcc
 from classification.optimizers import OPTIMIZERS, OptimizerSettings, Regularizer
 from classification.schedules import SCHEDULES, Schedule
-from classification.sections import ArchSettings, DistillationSettings, FeatureSettings, OnnxTeacherSettings
-from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
+from classification.sections import (
+    ArchSettings,
+    DistillationSettings,
+    FeatureSettings,
+    FileSection,
+    OnnxTeacherSettings,
+)
+from ppcls_ext.arch.registry import architecture_parameters, family_of, list_models
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import build_operators
 from ppcls_ext.utils.config import Document, apply_override, flatten, is_detection_config, load_config_file, plain_copy
-from ppcls_ext.utils.errors import ConfigError, UserError
+from ppcls_ext.utils.errors import ConfigError, UserError, suggestion
 from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.utils.schema import Checker
 from ppcls_ext.utils.signature import Parameter, parameters_of
@@ -33,9 +39,6 @@ LENGTHS = re.compile(
     r"Optimizer\.lr\.(?:warmup_epoch|step_size)"
     r"|(?P<whole>Optimizer\.lr\.(?:milestones|decay_epochs)\[\d+\]|Global\.freeze_epochs)"
 )
-SECTIONS = (
-    "Global", "AMP", "EMA", "Arch", "Loss", "Pretraining", "Distillation", "Optimizer", "DataLoader", "Infer", "Metric",
-)  # fmt: skip
 PRETRAINING = "Pretraining"
 DISTILLATION = "Distillation"
 TEACHER = f"{DISTILLATION}.teacher"
@@ -68,7 +71,7 @@ class DataSettings:
 
 @dataclasses.dataclass
 class OptimizerPlan:
-    """``Optimizer``: the optimizer's settings and its schedule (over ``Global.epochs`` epochs of one step)."""
+    """``Optimizer``: the optimizer's settings and its schedule, which the task fits to the run."""
 
     settings: OptimizerSettings
     schedule: Schedule
@@ -142,46 +145,41 @@ def check_config(document: Document) -> Config:
     checker = Checker(document)
     for key, message in depth.agree(document.data):
         checker.add(key, message)
-    data = plain_copy(document.data)
-    checker.known_keys("", data, SECTIONS)
-    section = {} if data.get("Global") is None else data["Global"]
-    # Where it is wrong the other sections are still checked, so that all problems are reported.
-    run = checker.section(sections.GlobalSettings, section, "Global") or sections.GlobalSettings()
+    data, allowed = plain_copy(document.data), list(FileSection.model_fields)
+    for name in [name for name in data if name not in allowed]:
+        checker.add("", f"unknown key '{name}'{suggestion(str(name), allowed)}; allowed: {', '.join(allowed)}")
+        del data[name]
+    file = checker.section(FileSection, data, "")
+    if file is None:
+        checker.raise_any()
+    # Where a section is wrong the other ones are still checked, so that all problems are reported.
+    run, infer = file.Global or sections.GlobalSettings(), file.Infer
+    loss, metric = file.Loss or sections.ListsSection(), file.Metric or sections.ListsSection()
+    loader = file.DataLoader or sections.DataLoaderSection()
     # PaddleClas accepts the number of classes under Global too, and so must its configs here.
     instead = "give a file with Global.pretrained_model=PATH instead"
-    arch = _read_arch(checker, data.get("Arch"), "Arch", run.class_num, tuple(TRAINER_KEYS), instead)
-    loss = checker.mapping(data.get("Loss"), "Loss", ("Train", "Eval"))
-    loader = checker.mapping(data.get("DataLoader"), "DataLoader", ("Train", "Eval"))
-    metric = checker.mapping(data.get("Metric"), "Metric", ("Train", "Eval"))
+    arch = _read_arch(checker, file.Arch, "Arch", run.class_num, tuple(TRAINER_KEYS), instead)
     # `Metric.Train` of PaddleClas's configurations has no effect: top-1 of the training images is always shown.
-    checker.collected(build_operators, metric.get("Train"), "Metric.Train", METRICS, "metric")
-    # The mere presence of these sections turns a feature on; null is as good as absent.
-    kinds = {"AMP": sections.AmpSettings, "EMA": sections.EmaSettings, "Infer": sections.InferSettings}
-    amp, ema, infer = (
-        None if data.get(key) is None else checker.section(kind, data[key], key) for key, kind in kinds.items()
-    )
-    postprocess = None
+    checker.collected(build_operators, metric.Train, "Metric.Train", METRICS, "metric")
     if infer is not None:
         # Checked here; the list itself is kept as written, because it travels into the export.
         checker.collected(build_operators, infer.transforms, "Infer.transforms")
-        postprocess = checker.section(sections.TopkSettings, infer.PostProcess, "Infer.PostProcess")
     config = Config(
         document=document,
         run=run,
         arch=arch,
-        amp=amp if amp is not None and amp.use_amp else None,
-        ema=ema,
-        train_loss=_read_losses(checker, loss.get("Train"), "Loss.Train"),
-        eval_loss=_read_losses(checker, loss.get("Eval"), "Loss.Eval"),
-        optimizer=_read_optimizer(checker, data.get("Optimizer"), run.epochs),
-        train=_read_data(checker, loader.get("Train"), "DataLoader.Train"),
-        eval=_read_data(checker, loader.get("Eval"), "DataLoader.Eval"),
+        amp=file.AMP if file.AMP is not None and file.AMP.use_amp else None,
+        ema=file.EMA,
+        train_loss=_read_losses(checker, loss.Train, "Loss.Train"),
+        eval_loss=_read_losses(checker, loss.Eval, "Loss.Eval"),
+        optimizer=_read_optimizer(checker, file.Optimizer),
+        train=_read_data(checker, loader.Train, "DataLoader.Train"),
+        eval=_read_data(checker, loader.Eval, "DataLoader.Eval"),
         infer=infer,
-        postprocess=postprocess,
-        metrics=checker.collected(build_operators, metric.get("Eval"), "Metric.Eval", METRICS, "metric")
-        or [TopkAcc([1, 5])],
-        distillation=_read_distillation(checker, data.get(DISTILLATION), arch),
-        pretraining=_read_pretraining(checker, data.get(PRETRAINING), arch),
+        postprocess=None if infer is None else infer.PostProcess or sections.TopkSettings(),
+        metrics=checker.collected(build_operators, metric.Eval, "Metric.Eval", METRICS, "metric") or [TopkAcc([1, 5])],
+        distillation=_read_distillation(checker, file.Distillation, arch),
+        pretraining=file.Pretraining,
     )
     _apply_holdout(checker, config.train, config.eval)
     _check_pretraining(checker, config)
@@ -243,7 +241,7 @@ def _read_losses(checker: Checker, section: Any, key: str) -> WeightedSum | None
     return WeightedSum(losses) if losses else None
 
 
-def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPlan | None:
+def _read_optimizer(checker: Checker, section: Any) -> OptimizerPlan | None:
     if section is None:
         return None
     if not isinstance(section, dict):
@@ -257,8 +255,7 @@ def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPla
     if isinstance(rate, dict):
         kind = checker.choice(rate.pop("name", None), "Optimizer.lr.name", SCHEDULES)
         if kind is not None:
-            known = {"epochs": epochs, "steps_each_epoch": 1}
-            schedule = checker.section(SCHEDULES[kind], rate, "Optimizer.lr", known)
+            schedule = checker.section(SCHEDULES[kind], rate, "Optimizer.lr")
     else:
         checker.add("Optimizer.lr", "must be a mapping such as {name: Cosine, learning_rate: 4e-3}")
     # PaddleClas's other spellings of clip_norm and weight_decay.
@@ -275,25 +272,19 @@ def _read_optimizer(checker: Checker, section: Any, epochs: int) -> OptimizerPla
     return OptimizerPlan(settings, schedule) if settings and schedule else None
 
 
-def _read_data(checker: Checker, section: Any, key: str) -> DataSettings | None:
-    known = checker.mapping(section, key, ("dataset", "sampler", "loader"))
-    if not isinstance(section, dict):
+def _read_data(checker: Checker, section: sections.DataSection | None, key: str) -> DataSettings | None:
+    if section is None:
         return None
-    dataset = known.get("dataset")
-    if not isinstance(dataset, dict):
-        checker.add(f"{key}.dataset", "must be a mapping with the key name, such as ImageFolder")
-        return None
-    place = f"{key}.dataset.transform_ops"
-    operators = checker.collected(build_operators, dataset.pop("transform_ops", None), place, TRAIN_OPERATORS)
-    place = f"{key}.dataset.batch_transform_ops"
-    batch_operator = checker.collected(build_batch_operator, dataset.pop("batch_transform_ops", None), place)
-    name = checker.choice(dataset.pop("name", None), f"{key}.dataset.name", DATASETS)
-    place, supplied = f"{key}.dataset", ("numbering",)  # an evaluation set has it from the training set
+    dataset, place = section.dataset, f"{key}.dataset"
+    operations, batch_operations = (dataset.pop(name, None) for name in ("transform_ops", "batch_transform_ops"))
+    operators = checker.collected(build_operators, operations, f"{place}.transform_ops", TRAIN_OPERATORS)
+    batch_operator = checker.collected(build_batch_operator, batch_operations, f"{place}.batch_transform_ops")
+    name = checker.choice(dataset.pop("name", None), f"{place}.name", DATASETS)
+    supplied = ("numbering",)  # an evaluation set has it from the training set
     arguments = checker.arguments(parameters_of(DATASETS[name]), dataset, place, supplied) if name else None
-    sampler = checker.section(sections.SamplerSettings, known.get("sampler") or {}, f"{key}.sampler")
-    loader = checker.section(sections.LoaderSettings, known.get("loader") or {}, f"{key}.loader")
-    if name is None or arguments is None or sampler is None or loader is None:
+    if arguments is None:
         return None
+    sampler, loader = section.sampler or sections.SamplerSettings(), section.loader or sections.LoaderSettings()
     return DataSettings(key, name, arguments, operators or [], batch_operator, sampler, loader)
 
 
@@ -305,69 +296,59 @@ def _read_distillation(checker: Checker, section: Any, student: ArchSettings) ->
         checker.add(DISTILLATION, f"must be a mapping with the keys {allowed}, got {section!r}")
         return None
     given = section.get("teacher")
-    if isinstance(given, dict) and "onnx" in given:
-        return _read_onnx_distillation(checker, section, student)
-    teacher = _read_arch(checker, given, TEACHER, student.class_num, ("pretrained",), WEIGHTS_WANTED)
-    if isinstance(given, dict) and given.get("pretrained") in (None, False):
-        message = f"is missing: a teacher with random weights teaches noise; {WEIGHTS_WANTED}"
-        checker.add(f"{TEACHER}.pretrained", message)
-    # A teacher of features only may know other classes.
-    if "class_num" in teacher.arguments and teacher.class_num != student.class_num and section.get("weight") != 0:
-        message = f"the teacher has {teacher.class_num} classes, the student {student.class_num} (Arch.class_num)"
-        checker.add(f"{TEACHER}.class_num", f"{message}; they must be the same")
-    networks = ((student, "Arch.name"), (teacher, f"{TEACHER}.name"))
+    is_file = isinstance(given, dict) and "onnx" in given
+    networks = {"Arch.name": student}
+    if is_file:
+        teacher = checker.section(OnnxTeacherSettings, given, TEACHER)
+    else:
+        teacher = networks[f"{TEACHER}.name"] = _read_teacher(checker, given, student, section.get("weight"))
     features = _read_features(checker, section.get("features"), networks)
-    if features is not None and features.outputs is not None:
-        checker.add(f"{DISTILLATION}.features.outputs", f"names the outputs of an ONNX file; {teacher.name} has stages")
-    section = {**section, "teacher": teacher, "features": features}
-    return checker.section(DistillationSettings, section, DISTILLATION)
-
-
-def _read_features(
-    checker: Checker, section: Any, networks: Sequence[tuple[ArchSettings, str]]
-) -> FeatureSettings | None:
-    """Reads ``Distillation.features``, for which each of the networks (and their places) must have stages."""
-    if section is None:
-        return None
-    key = f"{DISTILLATION}.features"
-    for network, place in networks:
-        if not is_ours(network.name):
-            message = f"needs the outputs of stages, which {network.name} ({place}) does not give"
-            checker.add(key, f"{message}; these do: {', '.join(list_models())}")
-    return checker.section(FeatureSettings, section, key)
-
-
-def _read_onnx_distillation(
-    checker: Checker, section: dict[str, Any], student: ArchSettings
-) -> DistillationSettings | None:
-    teacher = checker.section(OnnxTeacherSettings, section["teacher"], TEACHER)
-    features = _read_features(checker, section.get("features"), [(student, "Arch.name")])
-    if features is not None and len(features.outputs or []) != len(features.stages):
+    if features is not None and is_file and len(features.outputs or []) != len(features.stages):
         message = f"names the teacher's output for each of the stages {features.stages}, got {features.outputs}"
         checker.add(f"{DISTILLATION}.features.outputs", message)
+    if features is not None and not is_file and features.outputs is not None:
+        checker.add(f"{DISTILLATION}.features.outputs", f"names the outputs of an ONNX file; {teacher.name} has stages")
     if teacher is None:
         return None
     section = {**section, "teacher": teacher, "features": features}
     settings = checker.section(DistillationSettings, section, DISTILLATION)
-    if settings is not None and settings.weight > 0 and teacher.logits is None:
+    if settings is not None and is_file and settings.weight > 0 and teacher.logits is None:
         message = "is missing: the name of the teacher's output [N, class_num]"
         checker.add(f"{TEACHER}.logits", f"{message}; or learn from its features only ({DISTILLATION}.weight: 0)")
     return settings
 
 
-def _read_pretraining(checker: Checker, section: Any, arch: ArchSettings) -> sections.PretrainingSettings | None:
+def _read_teacher(checker: Checker, section: Any, student: ArchSettings, weight: Any) -> ArchSettings:
+    """Reads a teacher that is a network of the registry; with ``weight`` 0, of features only, it may know other
+    classes."""
+    teacher = _read_arch(checker, section, TEACHER, student.class_num, ("pretrained",), WEIGHTS_WANTED)
+    if isinstance(section, dict) and section.get("pretrained") in (None, False):
+        message = f"is missing: a teacher with random weights teaches noise; {WEIGHTS_WANTED}"
+        checker.add(f"{TEACHER}.pretrained", message)
+    if "class_num" in teacher.arguments and teacher.class_num != student.class_num and weight != 0:
+        message = f"the teacher has {teacher.class_num} classes, the student {student.class_num} (Arch.class_num)"
+        checker.add(f"{TEACHER}.class_num", f"{message}; they must be the same")
+    return teacher
+
+
+def _read_features(checker: Checker, section: Any, networks: Mapping[str, ArchSettings]) -> FeatureSettings | None:
+    """Reads ``Distillation.features``, for which each of the networks, by their places, must have stages."""
     if section is None:
         return None
-    settings = checker.section(sections.PretrainingSettings, section, PRETRAINING)
-    if settings is not None and not is_ours(arch.name):
-        message = f"needs a network with stages, which {arch.name} does not give"
-        checker.add("Arch.name", f"{message}; these do: {', '.join(list_models())}")
-    return settings
+    key = f"{DISTILLATION}.features"
+    for place, network in networks.items():
+        if family_of(network.name) is None:
+            message = f"needs the outputs of stages, which {network.name} ({place}) does not give"
+            checker.add(key, f"{message}; these do: {', '.join(list_models())}")
+    return checker.section(FeatureSettings, section, key)
 
 
 def _check_pretraining(checker: Checker, config: Config) -> None:
     """Notes what does not go together with ``Pretraining``, and random views where a cache needs one view."""
     if config.pretraining is not None:
+        if family_of(config.arch.name) is None:
+            message = f"needs a network with stages, which {config.arch.name} does not give"
+            checker.add("Arch.name", f"{message}; these do: {', '.join(list_models())}")
         distilled, stated = config.pretraining.name == "Distilled", config.document.data.get(DISTILLATION) is not None
         if distilled and not stated:
             checker.add(DISTILLATION, f"is missing: {PRETRAINING}.name Distilled follows its teacher")

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional
@@ -26,7 +25,7 @@ from classification.onnx_teacher import OnnxTeacher, Outputs, TeacherCache, exte
 from classification.sections import ArchSettings, OnnxTeacherSettings
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import architecture_parameters
-from ppcls_ext.engine.environment import Environment, barrier, derive_seed, seed_everything
+from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.utils.names import meant_path
@@ -34,8 +33,6 @@ from ppcls_ext.utils.results import checksum
 from ppcls_ext.weights import class_names_of_weights, find_weights, load_weights
 
 logger = logging.getLogger(__name__)
-# Under this prefix the optimizer's state and the parameters' names tell projections from the model's parameters.
-PREFIX = "distillation."
 # Arguments that change nothing in evaluation mode.
 ONLY_IN_TRAINING = ("drop_path_rate",)
 NORM_EPSILON = 1e-5
@@ -244,8 +241,11 @@ class Distillation:
     Attributes:
         teacher: the frozen network.
         network: what the training pass runs: the student, with projections where features are compared.
+        projections: to the teacher's widths; they are thrown away.
+        stages: whose outputs are compared, counted from 1.
         has_logits: whether the teacher's logits are of the student's classes.
         class_names: the teacher's, where they are known.
+        identity: what a resumed run must agree on: the teacher and the stages that are compared; JSON values.
 
     Raises:
         UserError: the teacher's weights are missing or not its own.
@@ -264,49 +264,27 @@ class Distillation:
             self.has_logits = found.arch.class_num == config.arch.class_num
         self.cache: TeacherCache | None = None
         self.class_names = found.class_names if self.has_logits else None
-        self._identity = {"name": found.arch.name, "weights": str(found.file), "sha256": found.sha256}
         self.network: paddle.nn.Layer = model
         self.projections = nn.LayerDict()
-        if self.settings.features is not None:
-            stages = self.settings.features.stages
+        self.stages = self.settings.features.stages if self.settings.features else []
+        self.identity = {
+            "name": found.arch.name, "weights": str(found.file), "sha256": found.sha256,
+            "stages": list(self.stages) or None,
+        }  # fmt: skip
+        if self.stages:
             ours = stage_widths(model, config.run.image_shape)
-            theirs = self.teacher.widths(stages)
+            theirs = self.teacher.widths(self.stages)
             # A seed of their own: the student starts as it would without a teacher.
             seed_everything(derive_seed(environment.seed, "distillation"))
-            widths = [(ours[stage - 1], their_width) for stage, their_width in zip(stages, theirs, strict=True)]
-            self.network = FeatureStudent(model, stages, widths)
+            widths = [(ours[stage - 1], their_width) for stage, their_width in zip(self.stages, theirs, strict=True)]
+            self.network = FeatureStudent(model, self.stages, widths)
             self.projections = self.network.projections
-
-    def identity(self) -> dict[str, Any]:
-        """Returns what a resumed run must agree on: the teacher and the stages that are compared; JSON values."""
-        features = self.settings.features
-        return {**self._identity, "stages": list(features.stages) if features else None}
-
-    def named_parameters(self) -> list[tuple[str, paddle.Tensor]]:
-        """Returns the parameters that are trained beside the student's."""
-        return [(PREFIX + name, parameter) for name, parameter in self.projections.named_parameters()]
-
-    def arrays(self) -> dict[str, np.ndarray] | None:
-        """Returns the weights of the projections, ``None`` where there are none."""
-        return {name: value.numpy() for name, value in self.projections.state_dict().items()} or None
-
-    def restore(self, arrays: dict[str, np.ndarray] | None) -> None:
-        """Takes over what :meth:`arrays` returned, if it is of these projections."""
-        if len(self.projections):
-            load_weights(self.projections, arrays or {})
 
     def use_cache(self, config: Config, dataset: ImageDataset, environment: Environment) -> None:
         """Opens ``Distillation.cache`` for a training set, if the configuration names one; see `open_cache`."""
-        if self.settings.cache is None:
-            return
-        arguments = (config, dataset, self.teacher, self._stages(), self._identity)
-        if environment.is_main:
-            self.cache = open_cache(*arguments, fill=True)
-        barrier(environment.world_size)
-        self.cache = self.cache or open_cache(*arguments, fill=False)
-
-    def _stages(self) -> list[int]:
-        return self.settings.features.stages if self.settings.features else []
+        if self.settings.cache is not None:
+            sha256 = self.identity["sha256"]
+            self.cache = open_cache(config, dataset, self.teacher, self.stages, sha256, environment)
 
     @paddle.no_grad()
     def teach(self, image: paddle.Tensor, index: paddle.Tensor | None = None) -> Outputs:
@@ -317,7 +295,7 @@ class Distillation:
         if self.cache is not None and index is not None:
             logits, features = self.cache.outputs(index.numpy())
         else:
-            logits, features = self.teacher.outputs(image, self._stages())
+            logits, features = self.teacher.outputs(image, self.stages)
         return (logits if self.has_logits else None), features
 
     def losses(

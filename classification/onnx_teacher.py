@@ -19,9 +19,11 @@ from paddle.nn import functional
 from classification.config import CACHE, DISTILLATION, TEACHER, Config
 from classification.data.datasets import ImageDataset
 from classification.data.loader import SampleReader, stack_images
+from classification.data.operators import normalisation_of
 from classification.sections import OnnxTeacherSettings
+from ppcls_ext.engine.environment import Environment, barrier
 from ppcls_ext.engine.loader import SampleKey
-from ppcls_ext.preprocess.operators import DecodeImage, NormalizeImage
+from ppcls_ext.preprocess.operators import DecodeImage
 from ppcls_ext.utils.display import Display
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.files import atomic_folder, sha256_of, write_json
@@ -73,9 +75,7 @@ class OnnxTeacher(nn.Layer):
         operators = config.train.operators
         student_order = "bgr" if any(isinstance(one, DecodeImage) and not one.to_rgb for one in operators) else "rgb"
         self._turned = settings.channel_order != student_order
-        normalise = next((one for one in reversed(operators) if isinstance(one, NormalizeImage)), None)
-        factors = np.ones(3) if normalise is None else normalise.factors.astype(np.float64)
-        offsets = np.zeros(3) if normalise is None else normalise.offsets.astype(np.float64)
+        factors, offsets = (values.astype(np.float64) for values in normalisation_of(operators))
         # The student's (byte * factor + offset) -> the teacher's (byte - mean) / std, in the student's order.
         mean, std = np.array([settings.mean, settings.std])[:, :: 1 if student_order == "rgb" else -1]
         self._scale = (1 / (factors * std)).astype(np.float32).reshape(3, 1, 1)
@@ -172,44 +172,44 @@ class OnnxTeacher(nn.Layer):
 
 
 class TeacherCache:
-    """The outputs of a teacher for every image of a data set, in one folder: arrays and ``cache.json``.
+    """The outputs of a teacher for every image of a data set, in the files of a folder; see :func:`open_cache`."""
 
-    Args:
-        folder: an existing cache; see :func:`open_cache`.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        self._arrays = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(self._record["outputs"])]
+    def __init__(self, folder: Path, names: Sequence[str], with_logits: bool) -> None:
+        self._arrays, self._with_logits = [np.load(folder / name, mmap_mode="r") for name in names], with_logits
 
     def outputs(self, indices: np.ndarray) -> Outputs:
         """Numbers of images ``[N]`` -> what the teacher gave for them."""
         found = [paddle.to_tensor(np.asarray(array[indices], dtype=np.float32)) for array in self._arrays]
-        logits = found.pop(0) if self._record["with_logits"] else None
+        logits = found.pop(0) if self._with_logits else None
         return logits, found
 
 
 RECORD = "cache.json"
+# What a cache must agree on with the run that reads it, and what is said if it does not.
+MEANINGS = {
+    "teacher": "another teacher", "stages": "other stages", "settings": "other operators, sizes or outputs",
+    "images": "other images",
+}  # fmt: skip
 
 
 def open_cache(
-    config: Config, dataset: ImageDataset, teacher: nn.Layer, stages: Sequence[int], identity: dict[str, Any],
-    fill: bool,
+    config: Config, dataset: ImageDataset, teacher: nn.Layer, stages: Sequence[int], sha256: str,
+    environment: Environment,
 ) -> TeacherCache:  # fmt: skip
-    """Opens ``Distillation.cache``, or fills it: one pass of the teacher over all images.
+    """Opens ``Distillation.cache``. If it is not there, the first process fills it: the teacher sees all images once.
 
     Args:
         config: the configuration; its operators must give the same view of an image in every epoch.
         dataset: the training set.
         teacher: has ``outputs``, see :meth:`OnnxTeacher.outputs`.
         stages: the stages that are compared.
-        identity: of the teacher.
-        fill: fill it if it is not there.
+        sha256: of the teacher's weights.
+        environment: the processes, all of which call this.
 
     Raises:
         UserError: it is of another teacher, of other images or damaged, or the disk has no room for it.
     """
-    assert config.distillation is not None and config.train is not None and config.distillation.cache is not None
+    assert config.distillation is not None and config.distillation.cache is not None
     folder = Path(config.distillation.cache)
 
     def refuse(message: str) -> UserError:
@@ -222,35 +222,34 @@ def open_cache(
     features = features and {key: value for key, value in features.items() if key != "weight"}
     asked = [features, {key: value for key, value in settings.items() if key not in ("onnx", "pretrained")}]
     wanted = {
-        "teacher": identity["sha256"],
+        "teacher": sha256,
         "stages": list(stages),
         "settings": json.loads(json.dumps([teacher.image_shape, config.run.image_shape, operators, asked])),
         "images": _checksum_of(dataset),
     }
-    meanings = {"teacher": "another teacher", "stages": "other stages", "settings": "other operators, sizes or outputs",
-                "images": "other images"}  # fmt: skip
-    if folder.exists():
-        try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            damaged = [name for name, checksum in record["files"].items() if sha256_of(folder / name) != checksum]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise refuse(f"{folder} is no whole cache ({error}); remove it, or name another folder") from error
-        for key, value in wanted.items():
-            if record.get(key) != value:
-                raise refuse(f"{folder} is of {meanings[key]}; remove it, or name another folder")
-        if damaged:
-            raise refuse(f"{folder}/{damaged[0]} is damaged (its checksum differs); remove the folder")
-        logger.info("teacher's outputs: from %s", folder)
-        return TeacherCache(folder)
-    if fill:
+    if environment.is_main and not folder.exists():
         _fill(config, dataset, teacher, stages, wanted, folder, refuse)
-    return TeacherCache(folder)
+    barrier(environment.world_size)
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        damaged = [name for name, checksum in record["files"].items() if sha256_of(folder / name) != checksum]
+        cache = TeacherCache(folder, list(record["files"]), record["with_logits"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise refuse(f"{folder} is no whole cache ({error}); remove it, or name another folder") from error
+    for key, value in wanted.items():
+        if record.get(key) != value:
+            raise refuse(f"{folder} is of {MEANINGS[key]}; remove it, or name another folder")
+    if damaged:
+        raise refuse(f"{folder}/{damaged[0]} is damaged (its checksum differs); remove the folder")
+    logger.info("teacher's outputs: from %s", folder)
+    return cache
 
 
 def _fill(
     config: Config, dataset: ImageDataset, teacher: nn.Layer, stages: Sequence[int], wanted: dict[str, Any],
     folder: Path, refuse: Any,
 ) -> None:  # fmt: skip
+    """Lets the teacher see all images, once, and writes what it gives into a new folder; for arguments see above."""
     example = teacher.outputs(paddle.zeros([1, *config.run.image_shape]), stages)
     shapes = [list(output.shape[1:]) for output in _as_list(example)]
     size = len(dataset) * sum(int(np.prod(shape)) for shape in shapes) * 2
@@ -281,7 +280,7 @@ def _fill(
         for array in arrays:
             array.flush()
         files = {f"{number}.npy": sha256_of(temporary / f"{number}.npy") for number in range(len(arrays))}
-        record = {**wanted, "outputs": len(arrays), "with_logits": example[0] is not None, "files": files}
+        record = {**wanted, "with_logits": example[0] is not None, "files": files}
         write_json(temporary / RECORD, record)
 
 

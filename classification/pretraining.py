@@ -14,31 +14,33 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle.nn import functional
-from PIL import Image
 
 from classification.config import Config
 from classification.data.loader import SampleReader, stack_images
+from classification.data.operators import normalisation_of
 from classification.task import ClassificationTask, TrainOutput
 from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.masked import MaskedAutoencoder, draw_visible, enlarged, join_patches, normalised_patches
+from ppcls_ext.engine.augmented import as_picture
+from ppcls_ext.engine.checkpoint import Checkpoint
 from ppcls_ext.engine.environment import Environment, derive_seed, seed_everything
 from ppcls_ext.engine.loader import SampleKey
-from ppcls_ext.preprocess.operators import NormalizeImage
 from ppcls_ext.utils.drawing import contact_sheet
+from ppcls_ext.utils.drawing import enlarged as enlarged_picture
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.utils.plots import draw_loss_curves
-from ppcls_ext.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
 # With fewer patches on a side, too little is visible to tell what is hidden.
 FEWEST_PATCHES = 4
+# Images whose size is looked at before a run.
+LOOKED_AT = 200
 # Of the images in ``pictures/``, and the side in pixels that small ones are shown at.
-PICTURES, PICTURE_SIDE, GAP = 8, 160, 4
+PICTURES, PICTURE_SIDE = 8, 160
 # Keeps the draw of hidden patches apart from that of the augmentation, which has the same seed, epoch and sample.
 MASK = 7
-PREFIX = "decoder."
 
 
 class PretrainingTask(ClassificationTask):
@@ -51,15 +53,12 @@ class PretrainingTask(ClassificationTask):
 
     def __init__(self, config: Config, environment: Environment) -> None:
         super().__init__(config, environment)
-        self._warn_of_small_images()
-
-    def _warn_of_small_images(self) -> None:
-        """Says how many pictures have fewer pixels than a patch, of which the network sees nothing but a blur."""
+        # Of pictures with fewer pixels than a patch the network sees nothing but a blur.
         patch = self.model.feature_strides[-1]
-        indices = np.linspace(0, len(self.dataset) - 1, min(len(self.dataset), 200)).astype(int)
+        indices = self.dataset.spread(LOOKED_AT)
         small = []
         decode = SampleReader(self.dataset, self.config.train.operators, 0, True).operators[0]
-        for index in dict.fromkeys(indices.tolist()):
+        for index in indices:
             try:
                 image = decode(self.dataset.load(index)[0], self.dataset.name_of(index))
             except UserError:
@@ -96,8 +95,8 @@ class PretrainingTask(ClassificationTask):
     def _shown_images(self) -> paddle.Tensor:
         """Returns the same few images for every picture, ``[n, C, H, W]``, augmented as in the first epoch."""
         reader = SampleReader(self.dataset, self.config.train.operators, self.environment.seed, training=True)
-        indices = np.linspace(0, len(self.dataset) - 1, min(PICTURES, len(self.dataset))).astype(int).tolist()
-        return paddle.to_tensor(stack_images([reader.read(SampleKey(0, index, index)).image for index in indices]))
+        keys = [SampleKey(0, index, index) for index in self.dataset.spread(PICTURES)]
+        return paddle.to_tensor(stack_images([reader.read(key).image for key in keys]))
 
     captions: tuple[str, ...]
 
@@ -106,13 +105,9 @@ class PretrainingTask(ClassificationTask):
         raise NotImplementedError
 
     def as_bytes(self, images: np.ndarray) -> np.ndarray:
-        """Normalised images ``[..., C, H, W]`` -> ``uint8`` ``[..., H, W, 3]``."""
-        operators = self.config.train.operators
-        normalise = next((one for one in reversed(operators) if isinstance(one, NormalizeImage)), None)
-        if normalise is not None:
-            images = (images - normalise.offsets.reshape(-1, 1, 1)) / normalise.factors.reshape(-1, 1, 1)
-        images = np.moveaxis(np.clip(np.rint(images), 0, 255).astype(np.uint8), -3, -1)
-        return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+        """Normalised images ``[n, C, H, W]`` -> ``uint8`` ``[n, H, W, 3]``."""
+        factors, offsets = normalisation_of(self.config.train.operators)
+        return np.stack([as_picture(image, offsets, offsets + 255 * factors) for image in images])
 
     def describe(self) -> str:
         """Returns what is trained on what."""
@@ -133,9 +128,10 @@ class MaskedTask(PretrainingTask):
     """``Pretraining.name: Masked``: the network paints hidden patches."""
 
     captions = ("seen", "painted", "image")
+    auxiliary_prefix = "decoder."
 
-    def build_auxiliary(self) -> list[tuple[str, paddle.Tensor]]:
-        """Puts the network into an autoencoder; returns the decoder's parameters by name."""
+    def build_auxiliary(self) -> paddle.nn.Layer:
+        """Puts the network into an autoencoder; returns the decoder."""
         channels, *size = self.config.run.image_shape
         # A seed of its own: the network starts as it would without a decoder.
         seed_everything(derive_seed(self.environment.seed, "decoder"))
@@ -148,12 +144,10 @@ class MaskedTask(PretrainingTask):
                 size[1], size[0], self.size[1], self.size[0], patch, FEWEST_PATCHES,
             )  # fmt: skip
         self.patches = math.prod(side // patch for side in self.size)
-        return [(PREFIX + name, value) for name, value in self.autoencoder.decoder.named_parameters()]
+        return self.autoencoder.decoder
 
-    def _wrap(self) -> paddle.nn.Layer:
-        if self.environment.world_size > 1:
-            # The classifier has no gradient.
-            return paddle.DataParallel(self.autoencoder, find_unused_parameters=True)
+    def trained_network(self) -> paddle.nn.Layer:
+        """Returns the network with its decoder."""
         return self.autoencoder
 
     def networks(self) -> list[paddle.nn.Layer]:
@@ -199,24 +193,14 @@ class MaskedTask(PretrainingTask):
         filled = self.as_bytes(np.where(mask, full, original))
         return [list(row) for row in zip(seen, filled, pictures, strict=True)]
 
-    def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
-        """Returns the arrays of a checkpoint, the decoder's under ``auxiliary``."""
-        decoder = {name: value.numpy() for name, value in self.autoencoder.decoder.state_dict().items()}
-        return {**super().arrays(), "auxiliary": decoder}
-
-    def restore(self, checkpoint: Any, updates: int, where: str) -> None:
-        """Takes over a checkpoint; see `ClassificationTask.restore`.
-
-        Raises:
-            UserError: names or shapes do not fit, it holds no decoder, or one of another width.
-        """
+    def check(self, checkpoint: Checkpoint, where: str) -> None:
+        """Raises a UserError for a checkpoint of another task, model or optimizer, or with another decoder."""
+        super().check(checkpoint, where)
         if not checkpoint.auxiliary:
             raise UserError(f"{where}: holds no decoder; its weights can be used as Global.pretrained_model")
         before, now = len(checkpoint.auxiliary["token"]), self.config.pretraining.decoder_channels
         if before != now:
             raise UserError(f"{where}: was trained with Pretraining.decoder_channels={before}, now it is {now}")
-        load_weights(self.autoencoder.decoder, checkpoint.auxiliary)
-        super().restore(checkpoint, updates, where)
 
 
 class DistilledTask(PretrainingTask):
@@ -231,13 +215,6 @@ class DistilledTask(PretrainingTask):
             seed_everything(seed)
             output = self.network(batch["image"])
         return TrainOutput(output, *self.distillation.losses(None, output, taught))
-
-    def _wrap(self) -> paddle.nn.Layer:
-        network = self.distillation.network
-        if self.environment.world_size > 1:
-            # Without logits the classifier has no gradient.
-            return paddle.DataParallel(network, find_unused_parameters=True)
-        return network
 
     def pictures(self, images: paddle.Tensor) -> list[list[np.ndarray]]:
         """Returns for each image itself, and, with features, how alike those of the last compared stage are there."""
@@ -260,15 +237,7 @@ TASKS: dict[str, type[PretrainingTask]] = {"Masked": MaskedTask, "Distilled": Di
 
 def draw_rows(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str], path: Path) -> None:
     """Draws pictures ``uint8`` ``[H, W, 3]``, one image a row, into the PNG ``path``; the captions are its title."""
-    pictures = []
-    for row in rows:
-        for image in row:
-            picture = Image.fromarray(np.ascontiguousarray(image))
-            factor = PICTURE_SIDE / max(picture.size)
-            if factor > 1:
-                picture = picture.resize([round(side * factor) for side in picture.size], Image.Resampling.NEAREST)
-            pictures.append(picture)
+    pictures = [enlarged_picture(image, PICTURE_SIDE)[0] for row in rows for image in row]
     sheet = contact_sheet(pictures, len(captions), "; ".join(captions), title_size=13)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG")

@@ -30,11 +30,9 @@ CHANGES = ("step_size", "milestones", "decay_epochs")
 
 
 class Schedule(Section):
-    """Base of all schedules.
+    """Base of all schedules; :meth:`over` fits one to a run.
 
     Args:
-        epochs: epochs of the whole run (known to the program; YAML may not name it).
-        steps_each_epoch: optimizer steps in an epoch: batches divided by ``Global.update_freq`` (likewise).
         learning_rate: the rate after the warm-up.
         warmup_epoch: length of the linear warm-up, in epochs; it takes at most half of the run.
         warmup_start_lr: the rate at step 0 of the warm-up.
@@ -44,36 +42,34 @@ class Schedule(Section):
         ValueError: a value is out of range.
     """
 
-    epochs: int
-    steps_each_epoch: int
     learning_rate: NotNegative
     warmup_epoch: NotNegative = 0
     warmup_start_lr: NotNegative = 0.0
     by_epoch: bool = False
+    # Of the run: its epochs, the optimizer steps in each, and those of the warm-up.
+    _epochs: int = PrivateAttr(1)
+    _steps: int = PrivateAttr(1)
     _warmup_steps: int = PrivateAttr(0)
 
-    @model_validator(mode="after")
-    def _plan_warmup(self) -> Schedule:
-        self.steps_each_epoch = max(self.steps_each_epoch, 1)
-        half = math.ceil(self.epochs * self.steps_each_epoch / 2)
-        self._warmup_steps = min(round(self.warmup_epoch * self.steps_each_epoch), half)
-        return self
-
     def over(self, epochs: int, steps_each_epoch: int, factor: float = 1.0) -> Schedule:
-        """Returns this schedule for a run of another length, with every rate times ``factor``."""
-        values = {**self.model_dump(), "epochs": epochs, "steps_each_epoch": steps_each_epoch}
-        for name in RATES & values.keys():
-            rate = values[name]
-            values[name] = [each * factor for each in rate] if isinstance(rate, list) else rate * factor
-        return type(self)(**values)
+        """Returns this schedule for a run of so many epochs and optimizer steps in each, with every rate times
+        ``factor``."""
+        rates = {name: getattr(self, name) for name in RATES & type(self).model_fields.keys()}
+        scaled = {name: [each * factor for each in rate] if isinstance(rate, list) else rate * factor
+                  for name, rate in rates.items()}  # fmt: skip
+        fitted = self.model_copy(update=scaled)
+        fitted._epochs, fitted._steps = epochs, max(steps_each_epoch, 1)
+        half = math.ceil(epochs * fitted._steps / 2)
+        fitted._warmup_steps = min(round(self.warmup_epoch * fitted._steps), half)
+        return fitted
 
     def notes(self) -> list[str]:
         """Returns a line for each length that does not fit the run, with what happens."""
-        lines, steps, wanted = [], self.steps_each_epoch, round(self.warmup_epoch * self.steps_each_epoch)
+        lines, steps, wanted = [], self._steps, round(self.warmup_epoch * self._steps)
         if wanted > self._warmup_steps:
-            run = f"more than half of this run ({self.epochs * steps} steps): shortened to {self._warmup_steps}"
+            run = f"more than half of this run ({self._epochs * steps} steps): shortened to {self._warmup_steps}"
             lines.append(f"Optimizer.lr.warmup_epoch: {wanted} steps of warm-up are {run}")
-        rest = self.epochs - self._warmup_steps / steps
+        rest = self._epochs - self._warmup_steps / steps
         for name in CHANGES:
             values = getattr(self, name, [])
             late = [f"{each:g}" for each in (values if isinstance(values, list) else [values]) if each >= rest]
@@ -84,17 +80,17 @@ class Schedule(Section):
     def rate_at(self, step: int) -> float:
         """Returns the learning rate of optimizer step ``step``, counted from 0."""
         if self.by_epoch:
-            step = step // self.steps_each_epoch * self.steps_each_epoch
+            step = step // self._steps * self._steps
         if step < self._warmup_steps:
             return self.warmup_start_lr + (self.learning_rate - self.warmup_start_lr) * step / self._warmup_steps
         return self._rate_after_warmup(step)
 
     def _epochs_after_warmup(self, step: int) -> float:
-        return (step - self._warmup_steps) / self.steps_each_epoch
+        return (step - self._warmup_steps) / self._steps
 
     def _progress(self, step: int) -> float:
         """Returns how far the part after the warm-up has come, 0 to 1."""
-        length = max(self.epochs * self.steps_each_epoch - self._warmup_steps, 1)
+        length = max(self._epochs * self._steps - self._warmup_steps, 1)
         return min((step - self._warmup_steps) / length, 1.0)
 
     @abstractmethod

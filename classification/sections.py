@@ -266,4 +266,45 @@ class InferSettings(Section):
     infer_imgs: str | None = None
     batch_size: Count = 10
     transforms: list[Any] = []
-    PostProcess: dict[str, Any] = {"name": "Topk", "topk": 5}
+    PostProcess: TopkSettings | None = None
+
+
+class DataSection(Section):
+    """``DataLoader.Train`` and ``.Eval``: a data set with its operators, and how it becomes batches."""
+
+    dataset: dict[str, Any]
+    sampler: SamplerSettings | None = None
+    loader: LoaderSettings | None = None
+
+
+class DataLoaderSection(Section):
+    """``DataLoader``: what is trained and what is evaluated on."""
+
+    Train: DataSection | None = None
+    Eval: DataSection | None = None
+
+
+class ListsSection(Section):
+    """``Loss`` and ``Metric``: a list for training, and one for evaluation."""
+
+    Train: Any = None
+    Eval: Any = None
+
+
+class FileSection(Section):
+    """The whole file; null is as good as absent, and the mere presence of ``AMP`` or ``EMA`` turns it on.
+
+    What is ``Any`` has keys that depend on a name in it: ``config.py`` checks it by what the name stands for.
+    """
+
+    Global: GlobalSettings | None = None
+    AMP: AmpSettings | None = None
+    EMA: EmaSettings | None = None
+    Arch: Any = None
+    Loss: ListsSection | None = None
+    Pretraining: PretrainingSettings | None = None
+    Distillation: Any = None
+    Optimizer: Any = None
+    DataLoader: DataLoaderSection | None = None
+    Infer: InferSettings | None = None
+    Metric: ListsSection | None = None

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 # What makes an earlier figure of the time of an image that of the same network.
 NETWORK = ["row", "model", "arguments", "image_shape"]
 LATENCY = ["median_ms", "p90_ms", "no_latency", "measured_on"]
+# With so few classes top-5 tells hardly anything; it stays out of the page.
+FEW_CLASSES = 10
 METRICS = ["top1", "top5", "loss", "best_top1", "training_seconds"]
 
 
@@ -80,6 +82,7 @@ def write_report(
         images=results["images"].dropna().unique().tolist(), epochs=results["epochs"].unique().tolist(),
         published=[row for row in built if row.published is not None],
         averages=any(row.config.ema is not None for row in built), bases={line["base"] for line in lines} - {None},
+        top5=max(row.config.arch.class_num for row in built) > FEW_CLASSES,
         pictures=draw(study, rows, results, epochs, prefix, unit),
     )  # fmt: skip
     write_text(page, text)
@@ -222,10 +225,10 @@ def draw(
 
     A curve is the mean over the finished seeds, else the run that has come furthest.
     """
-    from ppcls_ext.utils.plots import Band, Point, draw_bands, draw_tradeoff
+    from ppcls_ext.utils.plots import Line, Point, draw_study_curves, draw_tradeoff
 
     pictures = []
-    panels: dict[str, list[Band]] = {}
+    panels: dict[str, list[Line]] = {}
     for name, base in zip(rows["row"], rows["base"], strict=True):
         own = results[(results["row"] == name) & (results["epoch"] > 0)]
         if own.empty:
@@ -244,11 +247,12 @@ def draw(
         ):
             # Epochs that all of these runs have; one run has no deviation.
             curve = by_epoch[column].agg(["mean", "std", "count"]).query(f"count == {len(shown)}").fillna(0) * scale
-            points = list(curve[["mean", "std"]].itertuples(name=None))
-            panels.setdefault(title, []).append(Band(label, points, base is not None))
+            style = {"linewidth": 2.0} if base is None else {"linewidth": 1.0, "linestyle": "--"}
+            line = Line(label, curve.index.tolist(), curve["mean"].tolist(), style, curve["std"].tolist())
+            panels.setdefault(title, []).append(line)
     if panels:
         title = f"Study {study.name}: mean over seeds, band of one standard deviation"
-        draw_bands(panels, study.output_dir / "curves.png", title)
+        draw_study_curves(panels, study.output_dir / "curves.png", title)
         pictures.append(("top-1, top-5 and loss of all rows by epoch", "curves.png"))
     measured = rows[rows["top1"].notna()]
     if len(measured) > 1:

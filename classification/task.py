@@ -103,6 +103,7 @@ class ClassificationTask(Task):
 
     Attributes:
         network: the weights of ``model`` as the training pass sees them: compiled, or wrapped for several processes.
+        auxiliary: what is trained beside the network; it stands in checkpoints, for resuming only.
         distillation: the teacher and its losses, or ``None``.
         ema: the averaged weights, or ``None``; set by :meth:`start` and :meth:`restore`.
 
@@ -110,6 +111,8 @@ class ClassificationTask(Task):
         UserError: data are missing, their labels do not fit, or the network refuses its arguments.
     """
 
+    # Tells the parameters and the optimizer's state of what is thrown away from the network's.
+    auxiliary_prefix = "distillation."
     advice = "try a lower Optimizer.lr.learning_rate, a longer warmup_epoch or Optimizer.clip_norm"
 
     def __init__(self, config: Config, environment: Environment) -> None:
@@ -137,7 +140,9 @@ class ClassificationTask(Task):
         self.model = build.build_network(config, environment.on_gpu)
         self.distillation: Distillation | None = None
         self.teacher: dict[str, Any] | None = None
-        self.named_parameters = [*self.model.named_parameters(), *self.build_auxiliary()]
+        self.auxiliary = self.build_auxiliary()
+        others = ((self.auxiliary_prefix + name, value) for name, value in self.auxiliary.named_parameters())
+        self.named_parameters = [*self.model.named_parameters(), *others]
         images = self.batches.sampler.global_batch_size * self.update_freq
         rate, steps = config.optimizer.schedule.learning_rate, self.steps // self.update_freq
         factor, notes, self.scaling = scale_rate(rate, run.tuned_batch_size, images, "Global.tuned_batch_size")
@@ -152,17 +157,17 @@ class ClassificationTask(Task):
         self.ema: ExponentialMovingAverage | None = None
         self.network = self._wrap()
 
-    def build_auxiliary(self) -> list[tuple[str, paddle.Tensor]]:
-        """Builds what is trained beside the network and thrown away; returns its parameters by name."""
+    def build_auxiliary(self) -> paddle.nn.Layer:
+        """Builds what is trained beside the network and thrown away: projections to the teacher's widths, if any."""
         config = self.config
         if config.distillation is None:
-            return []
+            return paddle.nn.LayerDict()
         self.distillation = Distillation(config, self.model, self.environment)
-        self.teacher = self.distillation.identity()
+        self.teacher = dict(self.distillation.identity)
         names, place = self.distillation.class_names, self.teacher["weights"]
         build.check_same_classes(names, place, self.dataset.class_names, f"{config.train.key}.dataset")
         self.distillation.use_cache(config, self.dataset, self.environment)
-        return self.distillation.named_parameters()
+        return self.distillation.projections
 
     def _open_data(self) -> None:
         """Opens the batches and, if the run evaluates, the evaluation data, whose labels must mean the same."""
@@ -195,15 +200,20 @@ class ClassificationTask(Task):
             self.update_freq = 1
 
     def _wrap(self) -> paddle.nn.Layer:
-        network = self.model if self.distillation is None else self.distillation.network
+        network = self.trained_network()
         if self.config.run.to_static:
             specification = paddle.static.InputSpec([None, *self.config.run.image_shape], "float32", name="image")
             # Without full_graph Paddle compiles piece by piece and ignores the specification.
             network = paddle.jit.to_static(network, input_spec=[specification], full_graph=True)
         if self.environment.world_size == 1:
             return network
-        # What is frozen for a while has no gradient to wait for.
-        return paddle.DataParallel(network, find_unused_parameters=self.frozen is not None)
+        # What is frozen for a while, and the classifier in pretraining, has no gradient to wait for.
+        has_unused = self.frozen is not None or self.config.pretraining is not None
+        return paddle.DataParallel(network, find_unused_parameters=has_unused)
+
+    def trained_network(self) -> paddle.nn.Layer:
+        """Returns the network with what is trained beside it."""
+        return self.model if self.distillation is None else self.distillation.network
 
     def networks(self) -> list[paddle.nn.Layer]:
         """Returns the network and its teacher; none where a compiled graph is trained."""
@@ -365,60 +375,44 @@ class ClassificationTask(Task):
         }
 
     def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:
-        """Returns ``model``, ``ema``, ``optimizer`` and ``auxiliary`` (projections) as arrays by structured name."""
+        """Returns ``model``, ``ema``, ``optimizer`` and ``auxiliary`` as arrays by structured name."""
         return {
             "model": {name: _as_array(value) for name, value in self.model.state_dict().items()},
             "ema": self.ema.state() if self.ema else None,
             "optimizer": export_optimizer_state(self.optimizer, self.named_parameters),
-            "auxiliary": self.distillation.arrays() if self.distillation else None,
+            "auxiliary": {name: value.numpy() for name, value in self.auxiliary.state_dict().items()} or None,
         }
 
     def check(self, checkpoint: Checkpoint, where: str) -> None:
         """Raises a UserError for a checkpoint of another model, optimizer or teacher, or one that lacks something."""
-        state, config = checkpoint.state, self.config
-
-        def refuse(difference: str) -> None:
-            raise UserError(f"{where}: {difference}")
-
-        if "arch" not in state:
-            refuse(f"is not of a classifier, but {config.document.path} is of one")
+        if "arch" not in checkpoint.state:
+            raise UserError(f"{where}: is not of a classifier, but {self.config.document.path} is of one")
+        before = self._identity(checkpoint.state, checkpoint.ema is not None)
+        now = self._identity(self.state(), self.config.ema is not None)
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         usable = "its weights can be used as Global.pretrained_model"
-        kinds = state.get("pretraining"), config.pretraining.name if config.pretraining else None
-        if kinds[0] != kinds[1]:
-            kinds = [f"pretraining ({kind})" if kind else "training with labels" for kind in kinds]
-            refuse(f"is of {kinds[0]}, this is {kinds[1]}; {usable}")
-        if state["arch"]["name"] != config.arch.name:
-            refuse(f"is of model {state['arch']['name']}, but Arch.name is {config.arch.name}")
+        if keys:
+            changes = "; ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys)
+            raise UserError(f"{where}: is of another run ({changes}); {usable}")
         if checkpoint.optimizer is None:
-            refuse(f"holds no optimizer state; {usable}")
-        optional = (
-            ("EMA", "EMA", checkpoint.ema, config.ema),
-            ("Distillation", "a teacher", state.get("teacher"), self.teacher),
-        )
-        for section, what, before, now in optional:
-            if before is not None and now is None:
-                refuse(f"was trained with {what}; keep the section {section} to continue it")
-            if before is None and now is not None:
-                refuse(f"was trained without {what}; remove the section {section} to continue it")
-        theirs, ours = state["arch"]["arguments"], config.arch.arguments
-        settings = [(f"Arch.{key}", theirs.get(key), ours.get(key)) for key in sorted(theirs.keys() | ours.keys())]
-        # Paddle ignores moments that another optimizer left, and would begin with none.
-        settings.append(("Optimizer.name", state.get("optimizer_name", self.optimizer_name), self.optimizer_name))
-        if self.teacher is not None:
+            raise UserError(f"{where}: holds no optimizer state; {usable}")
+
+    def _identity(self, state: dict[str, Any], has_average: bool) -> dict[str, Any]:
+        """Returns by key what a checkpoint with this :meth:`state` and a run that continues it must agree on."""
+        teacher = state.get("teacher") or {}
+        return {
+            "Pretraining.name": state.get("pretraining"),
+            "Arch.name": state["arch"]["name"],
+            **{f"Arch.{name}": value for name, value in state["arch"]["arguments"].items()},
+            # Paddle ignores moments that another optimizer left, and would begin with none.
+            "Optimizer.name": state.get("optimizer_name", self.optimizer_name),
+            "EMA": has_average,
             # By content: the same weights may lie elsewhere by now.
-            before, now = state["teacher"], self.teacher
-            if before["sha256"] != now["sha256"]:
-                old = f"{before['name']}, {before['weights']}, SHA-256 {before['sha256'][:12]}..."
-                refuse(f"was trained with another teacher ({old}), now it is {now['name']}, {now['weights']} "
-                       f"({now['sha256'][:12]}...)")  # fmt: skip
-            settings.append(("Distillation.features.stages", before["stages"], now["stages"]))
-        for key, before, now in settings:
-            if before != now:
-                refuse(f"was trained with {key}={before}, now it is {now}")
-        # The moments of O2 belong to float32 copies that another precision has not.
-        kept, now = state.get("weight_precision", "float32"), self.precision.weights
-        if kept != now:
-            refuse(f"was trained with weights in {kept}, now they are in {now}; keep the section AMP")
+            "Distillation.teacher (SHA-256)": teacher.get("sha256"),
+            "Distillation.features.stages": teacher.get("stages"),
+            # The moments of O2 belong to float32 copies that another precision has not.
+            "AMP (weights)": state.get("weight_precision", "float32"),
+        }
 
     def restore(self, checkpoint: Checkpoint, updates: int, where: str) -> None:
         """Takes over what :meth:`state` and :meth:`arrays` returned, if names and shapes fit this model."""
@@ -427,9 +421,10 @@ class ClassificationTask(Task):
         if self.bad_eval_images is not None:
             self.bad_eval_images.names = list(state.get("bad_eval_images", []))
         load_weights(self.model, checkpoint.model)
+        if self.auxiliary.state_dict():
+            load_weights(self.auxiliary, checkpoint.auxiliary or {})
         if self.distillation is not None:
-            self.distillation.restore(checkpoint.auxiliary)
-            self.teacher = {**(state.get("teacher") or {}), **self.distillation.identity()}
+            self.teacher = {**(state.get("teacher") or {}), **self.distillation.identity}
         self._begin_average()
         import_optimizer_state(self.optimizer, self.named_parameters, checkpoint.optimizer or {}, where)
         self.precision.restore(state.get("loss_scaler", {}))

@@ -99,10 +99,10 @@ def load_trained(config: Config) -> Trained:
 def _evaluation_images(config: Config, names: Sequence[str] | None) -> dict[str, bytes | np.ndarray]:
     dataset = open_quietly(config, config.eval, evaluation_numbering(config, names=names))
     images: dict[str, bytes | np.ndarray] = {}
-    for index in [] if dataset is None else np.linspace(0, len(dataset) - 1, COMPARED_IMAGES).astype(int):
+    for index in [] if dataset is None else dataset.spread(COMPARED_IMAGES):
         try:
             # The name goes into inference.yml, which travels: no paths of this machine.
-            images[f"evaluation image {index}"] = dataset.load(int(index))[0]
+            images[f"evaluation image {index}"] = dataset.load(index)[0]
         except ImageError as error:
             logger.warning("not compared on %s", error)
     return images

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppcls_ext.engine.session import Overrides, as_changes, fresh_paddle, session
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.engine.session import Overrides, as_changes, claim_evaluation, fresh_paddle, session
 from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 
 if TYPE_CHECKING:
@@ -47,13 +46,8 @@ def evaluate(
         from detection.configuration import check_annotations, load_config
         from detection.weights import weights_file
 
-        if panels is not None and panels < 0:
-            raise UserError(f"--panels must not be negative, got {panels}")
         checked = load_config(config, as_changes(overrides))
-        folder = Path(output or checked.output_dir / "evaluation")
-        file = Path(json) if json else None
-        outputs = [Output("--output", folder, "evaluation"), Output("--json", file)]
-        claim_outputs(outputs, *inputs_of(checked.document), overwrite)
+        folder, file = claim_evaluation(checked, output, panels, json, overwrite)
         weights_file(checked)
         # Weights can be evaluated where nobody has the training data.
         check_annotations(checked, ["Eval"])

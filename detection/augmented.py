@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from detection.configuration import DetectionConfig, class_names_of
+from detection.configuration import DetectionConfig, class_names_of, operators_of
 from detection.loaders import training_loader
 from detection.task import with_settled_depth
 from detection.toolkit import workspace
@@ -34,13 +34,10 @@ def draw_augmented(config: DetectionConfig) -> Image.Image:
     with workspace(config):
         loader = training_loader(config, environment)
     names = class_names_of(config, ["Train"]) or []
-    reader = config.data["TrainReader"]
-    steps = {}
-    for step in [*(reader.get("sample_transforms") or []), *(reader.get("batch_transforms") or [])]:
-        steps |= step
+    steps = dict(operators_of(config.data, "TrainReader"))
     low, high = 0.0, 255.0
     if "NormalizeImage" in steps:
-        normalise = NormalizeImage(**(steps["NormalizeImage"] or {}))
+        normalise = NormalizeImage(**steps["NormalizeImage"])
         low, high = (normalise(np.full((1, 1, 3), value, np.uint8)) for value in (0, 255))
     tiles = []
     for batch, number in first_samples(loader):

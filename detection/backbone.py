@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import paddle
@@ -29,7 +30,8 @@ from ppcls_ext.weights.load import compare, is_reference
 logger = logging.getLogger(__name__)
 
 PREFIX = "EConvNeXt_"
-ARCHS = tuple(name.removeprefix(PREFIX) for name in MODELS)
+Arch = Literal["mini", "tiny", "small"]
+ARCHS = typing.get_args(Arch)
 STAGES = 4
 # Where a detector keeps its backbone, and a classifier what a backbone has not.
 BACKBONE = "backbone."
@@ -63,7 +65,7 @@ class EConvNeXt(econvnext.EConvNeXt):
 
     def __init__(
         self,
-        arch: str = "mini",
+        arch: Arch = "mini",
         return_idx: Sequence[int] = (1, 2, 3),
         norm_output: bool = True,
         drop_path_rate: float = 0.0,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import paddle
 
-from detection.coco import CocoSet
 from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.evaluation import evaluate_detections, write_evaluation
@@ -25,8 +24,9 @@ from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.environment import Environment, barrier
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.sonar import enhancement_of
+from ppcls_ext.runtime.coco_results import categories_of_classes
 from ppcls_ext.utils.display import Display, clock
-from ppcls_ext.utils.errors import UserError, suggestion
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.weights import class_names_of_weights
 
@@ -54,13 +54,12 @@ class Evaluator:
     ) -> None:
         self.environment = environment
         self.loader, self.coco = evaluation_loader(config, environment)
-        self.files = config.datasets["Eval"]
         self.bad_images = BadImages(self.loader.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
         self.image_ids: list[int] = []
         self.class_names = list(self.coco.names if class_names is None else class_names)
         if respelled := self.coco.spell_classes_as(self.class_names):
             logger.info("%s: of the classes %s", self.coco.path, ", ".join(respelled))
-        self.category_ids = categories_of_classes(self.class_names, self.coco)
+        self.category_ids = categories_of_classes(self.coco, self.class_names)
         if all(box.crowd for frame in self.coco.frames for box in frame.boxes):
             logger.warning("%s: no annotated box (crowds do not count), so AP is undefined", self.coco.path)
 
@@ -107,7 +106,7 @@ class Evaluator:
         images = self.loader.read_batch
         self.image_ids = sorted(images.image_id(index) for index in range(len(images)) if index not in unreadable)
         if not self.image_ids:
-            raise UserError(f"{self.files.annotations}: not a single image of the data set could be read")
+            raise UserError(f"{self.coco.path}: not a single image of the data set could be read")
         return sorted(detections, key=lambda detection: detection["image_id"])
 
     def evaluate(self, model: paddle.nn.Layer, folder: Path) -> dict[str, Any]:
@@ -130,26 +129,6 @@ class Evaluator:
     def close(self) -> None:
         """Ends the worker processes."""
         self.loader.close()
-
-
-def categories_of_classes(class_names: Sequence[str], coco: CocoSet) -> dict[int, int]:
-    """Returns the category id of each class of a model in an annotation file, by name; warns of those that it lacks.
-
-    Raises:
-        UserError: the file has a class that the model does not.
-    """
-    ids = dict(zip(coco.names, coco.category_ids, strict=True))
-    unknown = [name for name in ids if name not in class_names]
-    if unknown:
-        raise UserError(
-            f"{coco.path}: has classes that the detector was not trained for: {', '.join(unknown)}"
-            f"{suggestion(unknown[0], class_names)}; those trained: {', '.join(class_names)}"
-        )
-    lacking = [name for name in class_names if name not in ids]
-    if lacking:
-        message = "%s: lacks %d of the %d classes (%s): they count in no figure; the others are matched by name"
-        logger.warning(message, coco.path, len(lacking), len(class_names), ", ".join(lacking))
-    return {label: ids[name] for label, name in enumerate(class_names) if name in ids}
 
 
 def as_coco_results(
@@ -190,11 +169,11 @@ def evaluate_config(
     load_detector_weights(config, model)
     with workspace(config):
         evaluator = Evaluator(config, environment, class_names_of_weights(source) or class_names_of(config, ["Train"]))
-    annotations = evaluator.files.annotations
     try:
         if len(evaluator.class_names) != config.num_classes:
+            count = len(evaluator.class_names)
             raise UserError(
-                f"{annotations}: has {len(evaluator.class_names)} categories, num_classes is {config.num_classes}; "
+                f"{evaluator.coco.path}: has {count} categories, num_classes is {config.num_classes}; "
                 f"which ones they are tells neither {source} nor TrainDataset.anno_path"
             )
         start = time.monotonic()
@@ -212,7 +191,6 @@ def evaluate_config(
     evaluated = {"file": str(source), "sha256": sha256_of(source)}
     written = write_evaluation(
         folder,
-        detections,
         figures,
         title=config.path.stem,
         weights=evaluated,

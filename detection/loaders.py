@@ -20,7 +20,7 @@ import paddle
 
 from detection.annotations import Ledger
 from detection.coco import CocoSet
-from detection.configuration import DetectionConfig, open_part
+from detection.configuration import DetectionConfig, open_part, operators_of
 from detection.toolkit import quiet_toolkit, refusals
 from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.engine.environment import Environment, derive_seed
@@ -45,6 +45,8 @@ FLOAT_BYTES = 4
 LARGEST_SEED = 2**32
 # What ppdet's operators call the sides of the images that they make.
 SIZE_ARGUMENT = "target_size"
+# Of an image whose size no operator states, in pixels.
+LARGEST_SIDE = 640
 COCO = "COCODataSet"
 BAD_IMAGES_KEY, MOST_BAD_IMAGES = "max_bad_images", 0.01
 # Entries of a batch that are no tensors.
@@ -201,7 +203,10 @@ def _loader(
     batches = DetectionBatchReader(
         dataset, reader._batch_transforms, environment.seed, environment.rank, sampler.global_batch_size, training
     )
-    slot_bytes = FLOAT_BYTES * reader.batch_size * 3 * largest_side(config.data.get(f"{part}Reader")) ** 2
+    # Larger images than the shared memory holds go through pipes.
+    stated = [arguments.get(SIZE_ARGUMENT, []) for _, arguments in operators_of(config.data, f"{part}Reader")]
+    side = max((int(size) for sizes in stated for size in np.ravel(sizes)), default=LARGEST_SIDE)
+    slot_bytes = FLOAT_BYTES * reader.batch_size * 3 * side**2
     workers = config.data.get("worker_num", 0)
     return Loader(batches, sampler, _to_tensors, workers, slot_bytes)
 
@@ -209,17 +214,6 @@ def _loader(
 def _to_tensors(arrays: dict[str, Any]) -> dict[str, Any]:
     """Copies arrays into tensors; what is told of unreadable images stays as it is."""
     return {name: value if name in TOLD else paddle.to_tensor(value) for name, value in arrays.items()}
-
-
-def largest_side(reader: dict[str, Any] | None) -> int:
-    """Returns the side in pixels of the largest image that the reader's operators make; larger ones than the shared
-    memory holds go through pipes."""
-    sizes: list[int] = []
-    for operators in (reader or {}).get("sample_transforms", []), (reader or {}).get("batch_transforms", []):
-        for operator in operators or []:
-            for arguments in operator.values():
-                sizes += np.ravel((arguments or {}).get(SIZE_ARGUMENT, [])).astype(int).tolist()
-    return max(sizes, default=640)
 
 
 class DetectionBatchReader:

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 
 from detection.annotations import Box, Frame
-from detection.prepare.write import part_summary, write_annotations
+from detection.prepare.write import write_made_set
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.files import atomic_folder, write_json
+from ppcls_ext.utils.files import atomic_folder
 from ppcls_ext.utils.outputs import Output, claim_outputs
 
 logger = logging.getLogger(__name__)
@@ -305,15 +305,7 @@ def write_synthetic(
                 boxes = [Box(category, tuple(box)) for category, box in pairs]
                 settings = {"metadata": {"sonar": frame.sonar}, "width": size, "height": size, "target": image.name}
                 parts[part].append(Frame(image.name, image, boxes=boxes, **settings))
-        write_annotations(folder, parts, CLASSES)
-        report: dict[str, Any] = {
-            "source": "synthetic",
-            "seed": seed,
-            "size": size,
-            "classes": list(CLASSES),
-            "parts": {part: part_summary(frames, CLASSES) for part, frames in parts.items()},
-        }
-        write_json(folder / "report.json", report)
+        report = write_made_set(folder, parts, CLASSES, source="synthetic", seed=seed, size=size)
     for part, summary in report["parts"].items():
         boxes = ", ".join(f"{name} {count}" for name, count in summary["boxes_by_class"].items())
         empty = summary["images_without_boxes"]

@@ -146,7 +146,7 @@ class DetectionTask(Task):
         from detection.backbone import WITH_TRUNKS, trunk_of_backbone
 
         data = config.data
-        self.config, self.settings, self.environment, self.folder = config, data, environment, folder
+        self.config, self.environment, self.folder = config, environment, folder
         save_interval = data.get("snapshot_epoch", 1)
         self.options = RunOptions(
             data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, data.get("log_iter", 20),

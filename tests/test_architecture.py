@@ -68,6 +68,7 @@ WITHOUT_PADDLE = (
     "detection/evaluation",
 )
 PARTS_WITHOUT_PADDLE = ["ppcls_ext", "ppcls_ext.runtime", "ppcls_ext.preprocess", "ppcls_ext.deploy.serve"]
+NAMES_OF_OURS = "import ppcls_ext.arch as arch; arch.list_models(), arch.architecture_parameters('EConvNeXt_mini')"
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -233,6 +234,11 @@ def test_help_loads_nothing_slow(tool: Path) -> None:
 @pytest.mark.parametrize("part", PARTS_WITHOUT_PADDLE)
 def test_part_loads_no_paddle(part: str) -> None:
     assert loaded_packages(["-c", f"import {part}"]) & {"paddle", "pydantic", *NEVER_AT_MODULE_LEVEL} == set()
+
+
+def test_what_needs_no_toolkit_loads_none() -> None:
+    assert loaded_packages(["-c", NAMES_OF_OURS]) & {"paddleclas", "ppcls", "matplotlib"} == set()
+    assert loaded_packages(["-c", "import classification.data.operators"]) & {"paddle", "sklearn"} == set()
 
 
 def requirement_lines(name: str) -> list[str]:

@@ -93,7 +93,7 @@ def compare(arguments: argparse.Namespace) -> int:
     """Prints a table for each run; draws and records them."""
     from ppcls_ext.utils.files import write_text
     from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
-    from ppcls_ext.utils.results import figures_of_rows, refuse_differences
+    from ppcls_ext.utils.results import figures_of_runs, refuse_differences
 
     reads = [*arguments.runs, *(path / "log.jsonl" for path in arguments.runs), arguments.latency]
     outputs = [Output("--output", arguments.output), Output("--latency-chart", arguments.latency_chart),
@@ -122,7 +122,7 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.latency_chart:
         from ppcls_ext.utils.plots import draw_latency
 
-        draw_latency(figures_of_rows(results), arguments.latency_chart, arguments.title)
+        draw_latency(figures_of_runs(results), arguments.latency_chart, arguments.title)
     written = [output.path for output in outputs if output.path is not None]
     record_outputs(written)
     for path in written:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import SUFFIXES, images_in
 from ppcls_ext.utils.names import class_of_folder, match_names, meant_path, visible_folders
 from ppcls_ext.utils.signature import Limits
-from ppcls_ext.utils.texts import TextError, read_text
+from ppcls_ext.utils.texts import read_text
 from ppcls_ext.weights.pickles import unpickle
 
 logger = logging.getLogger(__name__)
@@ -48,16 +49,24 @@ class ImageDataset(ABC):
         class_names: name of each class by number, or None where the data carry none.
         numbering: what an evaluation set takes over, so that its numbers mean the same: the folders, or the labels of
             the list as they were before ``relabel``, by class number. None where the data state the numbers.
+        lacking: names of the classes of a given ``numbering`` that have no image.
+        held_out: how many images belong to the other side of ``split``.
         value_range: for those who decode without the operators: what ``decode_image`` makes bytes of.
     """
 
     labels: np.ndarray
     class_names: list[str] | None = None
     numbering: list[Any] | None = None
+    lacking: Sequence[str] = ()
+    held_out: int = 0
     value_range: Range | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def spread(self, count: int) -> list[int]:
+        """Returns the numbers of ``count`` images at equal distances, of all where they are fewer."""
+        return np.linspace(0, len(self) - 1, min(count, len(self))).astype(int).tolist()
 
     @abstractmethod
     def load(self, index: int) -> tuple[bytes | np.ndarray, int]:
@@ -104,6 +113,17 @@ class _Pictures(ImageDataset):
     def name_of(self, index: int) -> str:
         """Returns the source and the place in it."""
         return f"{self.source}#{index}"
+
+
+@contextlib.contextmanager
+def blame(argument: str) -> Iterator[None]:
+    """Lets other mistakes of the user, such as a text that cannot be read, be those of this argument."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except UserError as error:
+        raise DatasetError(argument, str(error)) from error
 
 
 def existing(path: str | os.PathLike[str], argument: str, folder: bool = False) -> Path:
@@ -187,10 +207,8 @@ class ImageNetDataset(_Files):
         self.image_root = existing(image_root, "image_root", folder=True)
         file = existing(cls_label_path, "cls_label_path")
         self.paths, labels = [], []
-        try:
+        with blame("cls_label_path"):
             text = read_text(file)
-        except TextError as error:
-            raise DatasetError("cls_label_path", str(error)) from error
         for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
@@ -204,10 +222,8 @@ class ImageNetDataset(_Files):
             self.paths.append(path.strip())
         if not self.paths:
             raise DatasetError("cls_label_path", f"{file} lists no images")
-        try:
+        with blame("cls_label_path"):
             self.paths = match_names(self.image_root, self.paths, str(file))
-        except UserError as error:
-            raise DatasetError("cls_label_path", str(error)) from error
         self.labels = np.asarray(labels, dtype=np.int64)
         if relabel:
             self.numbering = np.unique(self.labels).tolist() if numbering is None else list(numbering)
@@ -256,10 +272,6 @@ class ImageFolder(_Files):
         numbering: the classes of the training set. Of these folders some may be missing or empty; without it every
             class folder must hold images.
 
-    Attributes:
-        lacking: classes of ``numbering`` without images.
-        held_out: how many of the images below ``image_root`` belong to the other side of ``split``.
-
     Raises:
         DatasetError: the folder does not exist, holds no class folder with images, or holds ``train`` and the like
             with the class folders below; or a class is not in ``numbering``.
@@ -307,7 +319,6 @@ class ImageFolder(_Files):
         self.labels = np.asarray(labels, dtype=np.int64)
         present = set(labels)
         self.lacking = [name for label, name in enumerate(self.class_names) if label not in present]
-        self.held_out = 0
         if split is not None:
             chosen = stratified_holdout(self.labels, holdout, seed) == (split == "val")
             self.paths = [self.paths[index] for index in np.flatnonzero(chosen)]
@@ -337,7 +348,8 @@ class UnlabelledImages(_Files):
                 message = f"{image_root} holds no images ({', '.join(sorted(SUFFIXES))})"
                 raise DatasetError("image_root", message)
         else:
-            self.paths = match_listed(self.image_root, existing(file_list, "file_list"))
+            with blame("file_list"):
+                self.paths = match_listed(self.image_root, existing(file_list, "file_list"))
         if left_out := photographs_left_out(self.image_root):
             logger.warning("%s", left_out)
         self.labels = np.zeros(len(self.paths), dtype=np.int64)
@@ -347,24 +359,20 @@ def match_listed(root: Path, file: Path) -> list[str | Path]:
     """Returns the images that a text (one path a line) or a COCO file lists, each once.
 
     Raises:
-        DatasetError: it lists none, is no such file, or a path fits several files.
+        UserError: it lists none, is no such file, or a path fits several files.
     """
+    text = read_text(file)
     try:
-        text = read_text(file)
         if file.suffix.lower() == ".json":
-            names = [image["file_name"] for image in json.loads(text)["images"]]
+            names = [os.fspath(image["file_name"]) for image in json.loads(text)["images"]]
         else:
             names = [line.strip() for line in text.split("\n") if line.strip()]
-        if not names:
-            raise DatasetError("file_list", f"{file} lists no images")
-        return match_names(root, list(dict.fromkeys(names)), str(file))
     except (ValueError, LookupError, TypeError) as error:
         message = f"{file} is neither a text with one path a line nor a COCO file ({type(error).__name__}: {error})"
-        raise DatasetError("file_list", message) from error
-    except DatasetError:
-        raise
-    except UserError as error:
-        raise DatasetError("file_list", str(error)) from error
+        raise UserError(message) from error
+    if not names:
+        raise UserError(f"{file} lists no images")
+    return match_names(root, list(dict.fromkeys(names)), str(file))
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -394,9 +402,6 @@ class Cifar10(_Pictures):
         backend: accepted for PaddleClas's configurations; pictures are RGB arrays.
         data_dir: the unpacked folder ``cifar-10-batches-py``.
         split, holdout, seed: of ``mode: train``, one side of a held-out part, as in :class:`ImageFolder`.
-
-    Attributes:
-        held_out: how many of the training images belong to the other side of ``split``.
 
     Raises:
         DatasetError: the data are missing or damaged, or ``split`` is given for the test images.
@@ -441,7 +446,6 @@ class Cifar10(_Pictures):
             names = meta.get(self.names_key, [])
             class_names = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
         pictures, labels = np.concatenate(images), np.asarray(labels)
-        self.held_out = 0
         if split is not None:
             chosen = stratified_holdout(labels, holdout, seed) == (split == "val")
             pictures, labels, self.held_out = pictures[chosen], labels[chosen], int((~chosen).sum())

@@ -13,7 +13,7 @@ import numpy as np
 
 from classification.data.colour import ColorJitter, RandomGrayscale, TimmAutoAugment
 from classification.data.geometry import Pad, RandCropImage, RandFlipImage, RandomCropImage, RandomRotation
-from ppcls_ext.preprocess.operators import OPERATORS, build_named, entries_of, split_entry
+from ppcls_ext.preprocess.operators import OPERATORS, NormalizeImage, build_named, entries_of, split_entry
 from ppcls_ext.utils.errors import ConfigError
 from ppcls_ext.utils.signature import Limits, PositiveNumber, Probability, convert
 
@@ -90,6 +90,14 @@ class RandomErasing:
             return self.mean[:, np.newaxis, np.newaxis]
         shape = (3, height, width) if self.mode == "pixel" else (3, 1, 1)
         return generator.standard_normal(shape, dtype=np.float32)
+
+
+def normalisation_of(operators: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns factor and offset of each channel, ``[3]``: operators make ``byte * factor + offset`` of a byte."""
+    for operator in reversed(operators):
+        if isinstance(operator, NormalizeImage):
+            return operator.factors, operator.offsets
+    return np.ones(3, np.float32), np.zeros(3, np.float32)
 
 
 TRAIN_OPERATORS: dict[str, type[Any]] = OPERATORS | {

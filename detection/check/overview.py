@@ -209,7 +209,7 @@ def with_boxes(
     chosen = np.flatnonzero(examined.boxes.rows == picture.index)
     boxes = examined.boxes.boxes[chosen]
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    names = [examined.coco.names[number] for number in examined.boxes.classes[chosen]]
+    names = [examined.coco.names[number] for number in examined.boxes.labels[chosen]]
     numbers = [check.class_names.index(name) for name in names]
     return draw_boxes(
         image.resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from detection.annotations import Frame, Ledger, clean_frame
+from detection.annotations import Ledger, clean_frame
 from detection.coco import MENDED, AnnotationFileError, CocoSet, read_coco
-from detection.configuration import DatasetFiles, DetectionConfig
+from detection.configuration import DatasetFiles, DetectionConfig, operators_of
+from detection.evaluation.boxes import Boxes, boxes_of_frames, overlaps
 from detection.geometry import as_keys, place_boxes
 from ppcls_ext.check.duplicates import find_exact_duplicates, find_near_duplicates, groups_of_copies
 from ppcls_ext.check.findings import (
@@ -29,7 +30,7 @@ from ppcls_ext.check.findings import (
     Picture,
     count_of,
 )
-from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, Workers, find_image_faults, scan_images, settle_range
+from ppcls_ext.check.images import EXTREME_ASPECT, Mark, Scan, find_image_faults, scan_images, settle_range
 from ppcls_ext.check.report import DataCheck
 from ppcls_ext.engine.class_balance import repeat_sampling
 from ppcls_ext.preprocess import ImageError, build_operators, depth
@@ -46,8 +47,6 @@ FEW_BOXES = 10
 SAME_BOX = 0.95
 # Difference of an area from width times height that is told: this share of it, and a pixel more for rounding.
 AREA_SHARE = 0.05
-# With so many boxes the overlaps are computed in rows, so that a single crowded image does not fill the memory.
-ROWS = 512
 # Copies of a picture agree if no corner of their boxes differs more, in pixels.
 CORNER = 2.0
 
@@ -121,56 +120,16 @@ class EvaluationSize(NamedTuple):
 
 def evaluation_size(data: Mapping[str, Any]) -> EvaluationSize | None:
     """Returns the size to which the last resizing operator of ``EvalReader`` brings images."""
-    reader = data.get("EvalReader") or {}
-    steps = [*(reader.get("sample_transforms") or []), *(reader.get("batch_transforms") or [])]
     found = None
-    for step in steps:
-        for name, arguments in step.items() if isinstance(step, dict) else ():
-            size = arguments.get("target_size") if isinstance(arguments, dict) else None
-            if isinstance(size, int):
-                size = [size, size]
-            if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
-                # A letterbox keeps the ratio by its nature; Resize does so unless it is told otherwise.
-                keep_ratio = "Letter" in name or bool(arguments.get("keep_ratio", True))
-                found = EvaluationSize(size[1], size[0], keep_ratio)
+    for name, arguments in operators_of(data, "EvalReader"):
+        size = arguments.get("target_size")
+        if isinstance(size, int):
+            size = [size, size]
+        if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
+            # A letterbox keeps the ratio by its nature; Resize does so unless it is told otherwise.
+            keep_ratio = "Letter" in name or bool(arguments.get("keep_ratio", True))
+            found = EvaluationSize(size[1], size[0], keep_ratio)
     return found
-
-
-class BoxTable(NamedTuple):
-    """Boxes of a set that can be used, ``A`` of them.
-
-    Attributes:
-        identities: what each is called in the annotation file, ``[A]``.
-        rows, classes: number of its image and of its class, ``int64`` ``[A]``.
-        boxes: ``x, y, width, height`` in pixels, ``float64`` ``[A, 4]``.
-        areas: as annotated, else that of the box, ``float64`` ``[A]``.
-        crowd: whether it is a crowd, ``bool`` ``[A]``.
-        own_area: whether the area may differ from the box's: it has an outline, is a crowd or was clipped,
-            ``bool`` ``[A]``.
-    """
-
-    identities: list[Any]
-    rows: np.ndarray
-    classes: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-    own_area: np.ndarray
-
-
-def table_of(frames: Sequence[Frame]) -> BoxTable:
-    """Returns the boxes of checked frames."""
-    pairs = [(row, box) for row, frame in enumerate(frames) for box in frame.boxes]
-    boxes = [box for _, box in pairs]
-    return BoxTable(
-        [box.raw.identity for box in boxes],
-        np.array([row for row, _ in pairs], np.int64),
-        np.array([box.category for box in boxes], np.int64),
-        np.array([box.xywh for box in boxes], np.float64).reshape(-1, 4),
-        np.array([box.area for box in boxes], np.float64),
-        np.array([box.crowd for box in boxes], bool),
-        np.array([box.crowd or box.repaired or box.raw.outlined for box in boxes], bool),
-    )
 
 
 @dataclasses.dataclass
@@ -194,7 +153,7 @@ class ExaminedSet:
     keeps_empty: bool
     stated: np.ndarray
     sizes: np.ndarray
-    boxes: BoxTable
+    boxes: Boxes
     numbers: np.ndarray = dataclasses.field(init=False)
     of_class: np.ndarray = dataclasses.field(init=False)
     images_of_class: np.ndarray = dataclasses.field(init=False)
@@ -202,7 +161,7 @@ class ExaminedSet:
     def count_classes(self, names: Sequence[str]) -> None:
         """Numbers the classes of the boxes by ``names``, ``[K]``, those of all sets, and counts them."""
         merged = np.array([names.index(name) for name in self.coco.names], dtype=np.int64)
-        self.numbers = np.where(self.boxes.crowd, -1, merged[self.boxes.classes])
+        self.numbers = np.where(self.boxes.crowd, -1, merged[self.boxes.labels])
         learnt = self.numbers >= 0
         self.of_class = np.bincount(self.numbers[learnt], minlength=len(names))
         shown = np.unique(np.stack([self.boxes.rows, self.numbers], axis=1)[learnt], axis=0)[:, 1]
@@ -219,13 +178,13 @@ class DetectionCheck(DataCheck):
     class_names: list[str]
 
 
-def check_detection_data(config: DetectionConfig, limit: int = 0, worker_count: int = 1) -> DetectionCheck:
+def check_detection_data(config: DetectionConfig, limit: int = 0, threads: int = 1) -> DetectionCheck:
     """Looks for faults in annotations and images.
 
     Args:
         config: names the data sets, and says what is done with them.
         limit: images to read of each set, evenly spread; 0 for all. Annotations are always examined all.
-        worker_count: processes; 0 does the work in this one.
+        threads: so many read images.
 
     Raises:
         UserError: the configuration names no annotation file.
@@ -242,13 +201,12 @@ def check_detection_data(config: DetectionConfig, limit: int = 0, worker_count: 
     if cocos:
         settle_range(cocos, depth.statement_in(data), found)
         start = time.monotonic()
-        with Workers(cocos, worker_count) as workers:
-            scan = scan_images(workers, {part: _chosen(files[part], coco, limit) for part, coco in cocos.items()})
-            seconds = time.monotonic() - start
-            find_image_faults(scan, found)
-            groups = groups_of_copies(scan)
-            find_exact_duplicates(groups, found)
-            find_near_duplicates(groups, scan, workers, found)
+        scan = scan_images(cocos, {part: _chosen(files[part], coco, limit) for part, coco in cocos.items()}, threads)
+        seconds = time.monotonic() - start
+        find_image_faults(scan, found)
+        groups = groups_of_copies(scan)
+        find_exact_duplicates(groups, found)
+        find_near_duplicates(groups, scan, threads, found)
     if len(cocos) == 2:
         for note in cocos["Eval"].spell_classes_as(cocos["Train"].names):
             found.add("class_spelling", note=note)
@@ -339,7 +297,7 @@ def _examine(
         frame.width, frame.height = width, height
         clean_frame(frame, coco.names, ledger)
     tell_ledger(part, coco, ledger, found)
-    boxes = table_of(coco.frames)
+    boxes = boxes_of_frames(coco.frames)
     if part == "Train" and boxes.crowd.all():
         note = f"{coco.path}: {count_of(ledger.boxes['input'], 'annotation')}, nothing to learn from"
         found.add("nothing_to_learn", note=note, part=part)
@@ -426,21 +384,25 @@ def scales(sizes: np.ndarray, wanted: EvaluationSize | None) -> np.ndarray:
 def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found: Findings) -> None:
     """Finds boxes too small to be seen, with a doubtful area, or there twice."""
     coco, table = examined.coco, examined.boxes
+    annotated = [box for frame in coco.frames for box in frame.boxes]
 
     def class_of(row: int) -> str:
-        return coco.names[table.classes[row]]
+        return coco.names[table.labels[row]]
 
     def tell(kind: str, row: int, note: str) -> None:
         box = table.boxes[row].tolist()
-        text = f"annotation {table.identities[row]}, {class_of(row)}: bbox [{', '.join(f'{v:.6g}' for v in box)}]"
+        identity = annotated[row].raw.identity
+        text = f"annotation {identity}, {class_of(row)}: bbox [{', '.join(f'{v:.6g}' for v in box)}]"
         text += f"; {note}" if note else ""
-        details = {"annotation_id": table.identities[row], "class": class_of(row), "bbox": box}
+        details = {"annotation_id": identity, "class": class_of(row), "bbox": box}
         found.add(kind, Picture(examined.part, int(table.rows[row])), note=text, **details)
 
     scaled = table.boxes[:, 2:] * scales(examined.sizes, wanted)[table.rows]
     area = table.boxes[:, 2:].prod(axis=1)
-    for row in np.flatnonzero((np.abs(table.areas - area) > AREA_SHARE * area + 1.0) & ~table.own_area).tolist():
-        tell("area_differs", row, f"area {table.areas[row]:.6g}")
+    # That of an outline, of a crowd or of a box that was clipped may differ from the box's.
+    own_area = np.array([box.crowd or box.repaired or box.raw.outlined for box in annotated], bool)
+    for row in np.flatnonzero((np.abs(table.weights - area) > AREA_SHARE * area + 1.0) & ~own_area).tolist():
+        tell("area_differs", row, f"area {table.weights[row]:.6g}")
     for row, frame in enumerate(coco.frames):
         for raw in frame.raw:
             if raw.identity == 0:
@@ -448,26 +410,15 @@ def find_box_faults(examined: ExaminedSet, wanted: EvaluationSize | None, found:
     small = np.flatnonzero(((scaled < TINY_SIDE).any(axis=1) | (scaled.prod(axis=1) < TINY_AREA)) & ~table.crowd)
     for row in small[np.argsort(scaled[small].prod(axis=1), kind="stable")].tolist():
         tell("tiny_box", row, "{:.3g} x {:.3g} px when evaluated".format(*scaled[row]))
-    # Boxes on top of each other, image by image.
-    annotations = np.flatnonzero(~table.crowd)
-    annotations = annotations[np.argsort(table.rows[annotations], kind="stable")]
-    for members in np.split(annotations, np.flatnonzero(np.diff(table.rows[annotations])) + 1):
-        for second, first in _same_boxes(table.boxes[members]):
-            one, other = int(members[first]), int(members[second])
-            same = table.classes[one] == table.classes[other]
-            note = f"as annotation {table.identities[one]}" + ("" if same else f" ({class_of(one)})")
+    # Boxes on top of earlier ones of their image.
+    plain = np.flatnonzero(~table.crowd)
+    for place, _, iou in overlaps(table.part(plain), table.part(plain)):
+        earlier = np.tril(iou >= SAME_BOX, -1)
+        for second in np.flatnonzero(earlier.any(axis=1)).tolist():
+            one, other = (int(plain[place.start + number]) for number in (earlier[second].argmax(), second))
+            same = table.labels[one] == table.labels[other]
+            note = f"as annotation {annotated[one].raw.identity}" + ("" if same else f" ({class_of(one)})")
             tell("duplicate_box" if same else "box_with_two_classes", other, note)
-
-
-def _same_boxes(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yields each box that lies on an earlier one, and that one; ``boxes``: ``[n, 4]`` x, y, width, height."""
-    from faster_coco_eval import mask
-
-    for start in range(0, len(boxes) if len(boxes) > 1 else 0, ROWS):
-        overlaps = np.asarray(mask.iou(boxes[start : start + ROWS], boxes, np.zeros(len(boxes), np.uint8)))
-        earlier = np.tril(overlaps >= SAME_BOX, start - 1)
-        for row in np.flatnonzero(earlier.any(axis=1)).tolist():
-            yield start + row, int(earlier[row].argmax())
 
 
 def find_lost_images(examined: ExaminedSet, data: Mapping[str, Any], found: Findings) -> None:
@@ -522,7 +473,7 @@ def find_copies_annotated_differently(
         for part, index in pictures:
             coco, table = sets[part].coco, sets[part].boxes
             rows = np.flatnonzero(table.rows == index).tolist()
-            own = sorted((coco.names[table.classes[row]], table.boxes[row].tolist()) for row in rows)
+            own = sorted((coco.names[table.labels[row]], table.boxes[row].tolist()) for row in rows)
             names.append([name for name, _ in own])
             boxes.append(np.reshape([box for _, box in own], (-1, 4)))
         for number in range(1, len(pictures)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detection.configuration.annotations import check_annotations, class_names_of, open_part
-from detection.configuration.config import DatasetFiles, DetectionConfig, load_config, warn_of_other_contrast
+from detection.configuration.config import DatasetFiles, DetectionConfig, load_config, operators_of
 
 __all__ = [
     "DatasetFiles",
@@ -12,5 +12,5 @@ __all__ = [
     "class_names_of",
     "load_config",
     "open_part",
-    "warn_of_other_contrast",
+    "operators_of",
 ]

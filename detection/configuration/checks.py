@@ -20,7 +20,6 @@ from detection.configuration.short_keys import SMALLEST
 from detection.geometry import BoxReading
 from detection.registration import register
 from detection.yolov10.scales import SCALES, neck_problems, scale_problem
-from ppcls_ext.arch.econvnext import MODELS
 from ppcls_ext.engine.shared_keys import SharedKeys
 from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.config import Document
@@ -106,9 +105,6 @@ OTHER_KEYS = frozenset({
     "ssod_method", "to_static", "unstructured_prune", "use_cot", "use_fused_allreduce_gradients", "use_simple_ema",
     "use_wandb", "vdl_log_dir", "wandb",
 })  # fmt: skip
-# Our backbones, which take the size of E-ConvNeXt as `arch`.
-BACKBONES = ("EConvNeXt", "CSPConvNeXt")
-ARCHS = tuple(name.removeprefix("EConvNeXt_") for name in MODELS)
 # PaddleDetection reads these from a reader's section, past its constructor.
 READ_ELSEWHERE = ("inputs_def", "fuse_normalize")
 # Arguments of an optimizer that PaddleDetection fills in.
@@ -283,9 +279,6 @@ def _check_section(checker: Checker, key: str, name: str, arguments: Any) -> Non
     _check_call(checker, key, parameters, arguments)
     for argument in injected & arguments.keys():
         _check_module(checker, f"{key}.{argument}", arguments[argument])
-    arch = arguments.get("arch", ARCHS[0])
-    if name in BACKBONES and arch not in ARCHS:
-        checker.add(f"{key}.arch", f"must be one of {', '.join(ARCHS)}, got {arch!r}{suggestion(str(arch), ARCHS)}")
 
 
 def _check_module(checker: Checker, key: str, value: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os.path
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,16 +249,20 @@ def merge(below: Document, above: Document) -> None:
     follow_epochs(below, EPOCHS, LENGTHS, before, stated.__contains__)
 
 
+def operators_of(data: Mapping[str, Any], reader: str) -> list[tuple[str, dict[str, Any]]]:
+    """Returns name and arguments of the operators of a reader, those of its samples before those of its batches."""
+    section = data.get(reader) or {}
+    entries = [*(section.get("sample_transforms") or []), *(section.get("batch_transforms") or [])]
+    return [(name, arguments or {}) for entry in entries for name, arguments in entry.items()]
+
+
 def warn_of_other_contrast(config: DetectionConfig, part: str) -> None:
     """Warns if ``part`` (``Eval`` or ``Test``) enhances sonar frames otherwise than training: little would be found."""
-    found = []
-    for reader in (f"{part}Reader", "TrainReader"):
-        section = config.data.get(reader)
-        steps = section.get("sample_transforms") if isinstance(section, dict) else None
-        if not isinstance(steps, list):
-            return
-        found.append([step[ENHANCEMENT] or {} for step in steps if isinstance(step, dict) and ENHANCEMENT in step])
-    other, train = found
+    readers = (f"{part}Reader", "TrainReader")
+    other, train = (
+        [arguments for name, arguments in operators_of(config.data, reader) if name == ENHANCEMENT]
+        for reader in readers
+    )
     if train != other:
         logger.warning(
             "%s: SonarEnhance differs: TrainReader has %s, %sReader has %s",

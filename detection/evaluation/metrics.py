@@ -17,7 +17,7 @@ import numpy as np
 
 from detection.annotations import Frame
 from detection.coco import CocoSet
-from detection.evaluation.coco import (
+from detection.evaluation.boxes import (
     IGNORED,
     IOU_THRESHOLD,
     Boxes,

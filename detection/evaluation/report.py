@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detection.annotations import Frame
-from detection.evaluation.coco import FREE, IGNORED, IOU_THRESHOLD, Boxes, Detection, missed_boxes
+from detection.evaluation.boxes import FREE, IGNORED, IOU_THRESHOLD, Boxes, missed_boxes
 from detection.evaluation.metrics import SIZES, DetectionMetrics, figure_text
 from ppcls_ext.preprocess.decode import ImageError, read_image
 from ppcls_ext.preprocess.samples import Range
@@ -44,7 +44,6 @@ GAP = 6
 
 def write_evaluation(
     folder: str | Path,
-    detections: Sequence[Detection],
     metrics: DetectionMetrics,
     title: str = "Evaluation",
     panels: int = PANELS,
@@ -55,7 +54,6 @@ def write_evaluation(
     """Writes ``figures.json``, ``detections.json``, four charts and ``panels.png``; returns the files.
 
     Args:
-        detections: what ``metrics`` were computed from.
         title: heading of the charts, for instance the name of the configuration and of the checkpoint.
         panels: how many images to show, the worst first (see :func:`judge_images`); 0 leaves the sheet out.
         enhance: what the detector does to the contrast of a picture (``uint8`` RGB in and out), so that dark sonar
@@ -67,22 +65,19 @@ def write_evaluation(
     names = ("figures.json", "detections.json", "precision_recall.png", "confusion.png", "per_class_ap.png",
              "errors.png")  # fmt: skip
     written = [folder / name for name in names]
-    write_json(written[0], {"annotation_file": metrics.truth.source, "weights": weights, **metrics.as_json()})
-    # One record a line: small, and still readable. NumPy's numbers become Python's own.
+    truth, found = metrics.truth, metrics.found
+    write_json(written[0], {"annotation_file": truth.source, "weights": weights, **metrics.as_json()})
+    # One record a line: small, and still readable.
+    columns = (column.tolist() for column in (found.rows, found.labels, found.boxes, found.weights))
     lines = ",\n".join(
-        json.dumps({
-            "image_id": int(record["image_id"]),
-            "category_id": int(record["category_id"]),
-            "bbox": [float(value) for value in record["bbox"]],
-            "score": float(record["score"]),
-        })
-        for record in detections
+        json.dumps({"image_id": truth.frames[row].image_id, "category_id": truth.category_ids[label], "bbox": box,
+                    "score": score})
+        for row, label, box, score in zip(*columns, strict=True)
     )  # fmt: skip
     write_text(written[1], f"[\n{lines}\n]\n" if lines else "[]\n")
     summary = f"{title}: AP {figure_text(metrics.ap)}, AP50 {figure_text(metrics.ap50)}"
     limits = f"score at least {metrics.score_threshold:.2f}, IoU at least {IOU_THRESHOLD:.2f}"
-    shown = [drawable(name, number, in_chart=True)
-             for name, number in zip(metrics.truth.names, metrics.truth.numbers, strict=True)]  # fmt: skip
+    shown = [drawable(*each, in_chart=True) for each in zip(truth.names, truth.numbers, strict=True)]
     draw_precision_recall(metrics, written[2], summary)
     draw_confusion(metrics.confusion, shown, written[3], f"{summary}\n{limits}")
     draw_class_bars(metrics, SIZES, written[4], summary)
@@ -90,7 +85,7 @@ def write_evaluation(
     if panels > 0:
         worst = judge_images(metrics)[:panels]
         subtitle = (
-            f"the {len(worst)} worst of {len(metrics.truth.frames):,} images; {limits}; "
+            f"the {len(worst)} worst of {len(truth.frames):,} images; {limits}; "
             "broken lines: missed (left), false or wrong class (right)"
         )
         written.append(folder / "panels.png")

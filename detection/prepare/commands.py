@@ -39,6 +39,8 @@ from ppcls_ext.utils.outputs import Output, claim_outputs
 
 logger = logging.getLogger(__name__)
 DEFAULT_FRACTION = 0.2
+# The formats that each command reads.
+READ = {"import": tuple(FORMATS), "sonar": ("voc",), "duo": ("coco",), "imagefolder": ("voc", "coco")}
 # Images of DUO; its test set is our validation.
 PUBLISHED_DUO = {"train": 6671, "val": 1111}
 # One for training, one for validation.
@@ -131,32 +133,18 @@ def prepare_source(
     """
     options.check(annotations)
     source, ledger = options.source, Ledger()
-    reading, names = options.reading, []
-    if kind == "sonar" and not files_in(source, {".xml"}):
-        form = "coco"  # a set that was prepared before
-    if not annotations:
-        own = ("coco",) if kind == "duo" or form == "coco" else ("voc",)
-        own = ("voc", "coco") if kind == "imagefolder" and form == "auto" else own
-        found = find_format(source, (FORMATS if form == "auto" else (form,)) if kind == "import" else own)
-        if kind in ("import", "imagefolder") and form == "auto":
-            # Where there are none, the reader says what is wrong with JSON files.
-            form = found or "coco"
-        if found:
-            logger.info("%s: read as %s", source, FORMATS[found].words)
-    unlabelled: list[Frame] = []
-    # The source's own split files, if it has any.
-    lists = None
+    reading, names, unlabelled = options.reading, [], []
+    form = "coco" if annotations else _form_of(kind, source, form)
     if kind == "import":
-        form = "coco" if annotations else form
         read, unlabelled, names = read_format(form, source, ledger, options.classes, annotations)
-        lists = voc_lists(source, test=True) if form == "voc" else None
-        if form == "yolo" and reading.normalised is None:
-            reading = _fractions(source, read, reading)
-    elif kind == "duo" or form == "coco" or annotations:
+    elif form == "coco":
         read, _ = read_coco_folder(source, annotations, ledger)
     else:
         read, unlabelled = read_voc_folder(source, ledger)
-        lists = voc_lists(source) if kind == "imagefolder" else None
+    if form == "yolo" and reading.normalised is None:
+        reading = _fractions(source, read, reading)
+    # The source's own split files, if it has any.
+    lists = voc_lists(source, test=kind == "import") if form == "voc" and kind != "sonar" else None
     has_order = bool(names)
     names = change_classes(read, names, options.rename, options.drop, ledger)
     if not include_unlabelled:
@@ -169,22 +157,16 @@ def prepare_source(
     frames_read = [frame.image for frame in [*read, *unlabelled]]
     claim_outputs([Output("--output", options.output, "prepared")], frames_read, overwrite=options.overwrite)
     if kind == "duo":
-        counts = Counter(frame.part for frame in read)
-        for part, published in PUBLISHED_DUO.items():
-            if not counts[part]:
-                raise UserError(
-                    f"{source}: no usable annotation file for {'test' if part == 'val' else part}; known layouts: "
-                    "images/{train,test} with annotations/instances_{train,test}.json, and DUO_pic with DUO_ANN"
-                )
-            if counts[part] != published:
-                ledger.note("other_count", part, f"{counts[part]} images; DUO as published has {published}")
+        _compare_with_published(source, read, ledger)
 
-    if options.classes is None and kind == "import" and not names:
-        raise UserError(f"{source}: no class is left{_first_rejected(ledger)}")
-    if options.classes is None and kind != "import":
+    if options.classes is not None:
+        classes = class_order(options.classes)
+    elif kind != "import":
         raise _without_classes(read, source)
-    classes = tuple(names) if options.classes is None else class_order(options.classes)
-    if kind == "import" and options.classes is None:
+    elif not names:
+        raise UserError(f"{source}: no class is left{_first_rejected(ledger)}")
+    else:
+        classes = tuple(names)
         order = "as the source has them" if has_order else "by name, for the source has no order"
         logger.info("classes: %s (%s)", ", ".join(classes), order)
     for part in dict.fromkeys(frame.part for frame in read):
@@ -227,6 +209,31 @@ def prepare_source(
     placed = " and ".join(f"{count} {ways[way]}" for way, count in report["placed"].items())
     logger.info("wrote %s (images: %s)", options.output, placed)
     return report
+
+
+def _form_of(kind: str, source: Path, form: str) -> str:
+    """Returns the format that a folder is read in: ``form`` unless that is ``auto``, else the one that is found."""
+    if kind == "sonar" and not files_in(source, {".xml"}):
+        form = "coco"  # a set that was prepared before
+    allowed = READ[kind] if form == "auto" else (form,)
+    found = find_format(source, allowed)
+    if found:
+        logger.info("%s: read as %s", source, FORMATS[found].words)
+    # Where there are no annotations, the reader says what is wrong, of COCO with any JSON file.
+    return found or (allowed[0] if len(allowed) == 1 else "coco")
+
+
+def _compare_with_published(source: Path, frames: Sequence[Frame], ledger: Ledger) -> None:
+    """Lists how many images a copy of DUO has more or less; a ``UserError`` if it lacks a part."""
+    counts = Counter(frame.part for frame in frames)
+    for part, published in PUBLISHED_DUO.items():
+        if not counts[part]:
+            raise UserError(
+                f"{source}: no usable annotation file for {'test' if part == 'val' else part}; known layouts: "
+                "images/{train,test} with annotations/instances_{train,test}.json, and DUO_pic with DUO_ANN"
+            )
+        if counts[part] != published:
+            ledger.note("other_count", part, f"{counts[part]} images; DUO as published has {published}")
 
 
 def _first_rejected(ledger: Ledger) -> str:

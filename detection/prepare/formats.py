@@ -32,6 +32,7 @@ from detection.prepare.readers import (
     read_voc_folder,
     read_xml,
     shown_path,
+    size_of,
 )
 from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.image_files import files_in
@@ -304,12 +305,7 @@ def read_labelme(path: Path) -> VocAnnotation:
         raise AnnotationError("is no Labelme JSON: it has no list of shapes")
     names = ["", *str(data.get("imagePath") or "").replace("\\", "/").split("/")]
     boxes = [_labelme_box(shape if isinstance(shape, dict) else {}) for shape in data["shapes"]]
-    return VocAnnotation(names[-1], names[-2], boxes, _size_of(data.get("imageWidth"), data.get("imageHeight")), {})
-
-
-def _size_of(width: Any, height: Any) -> tuple[int, int] | None:
-    sides = number_of(width), number_of(height)
-    return None if None in sides else (round(sides[0]), round(sides[1]))
+    return VocAnnotation(names[-1], names[-2], boxes, size_of(data.get("imageWidth"), data.get("imageHeight")), {})
 
 
 def _labelme_box(shape: dict[str, Any]) -> RawBox:
@@ -346,7 +342,7 @@ def read_cvat(source: Path, ledger: Ledger) -> Source:
         classes |= dict.fromkeys((label.findtext("name") or "").strip() for label in root.iter("label"))
         found = []
         for element in root.iter("image"):
-            name, size = element.get("name", ""), _size_of(element.get("width"), element.get("height"))
+            name, size = element.get("name", ""), size_of(element.get("width"), element.get("height"))
             raw = [
                 RawBox(shape.get("label", ""), **_cvat_place(shape)) for shape in element if shape.tag != "tag"
             ]

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from detection.annotations import Box, Frame, Ledger
+from detection.annotations import SMALLEST_REST, Box, Frame, Ledger
 from detection.fan import Fan, extent, fan_of, opening_and_range
 from detection.prepare.stored import read_stored, write_stored
 from ppcls_ext.utils.errors import UserError
@@ -26,8 +26,6 @@ DARK = 4
 LOOKED_AT = 64
 # Points on each side of a box whose outline is transformed.
 OUTLINE = 65
-# Less than this is left of a box, in pixels: it is left out.
-SMALLEST_REST = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -186,15 +186,18 @@ def read_voc(path: Path) -> VocAnnotation:
     sonar = _child(root, "sonar")
     # Some sonar sets have a block <file> with what else stands in <filename> and <size>.
     file = _child(root, "file")
-    size = None
-    for block in (_child(root, "size"), file):
-        sides = [number_of(_text(block, side)) for side in ("width", "height")]
-        if size is None and None not in sides:
-            size = (round(sides[0]), round(sides[1]))
+    sizes = (size_of(_text(block, "width"), _text(block, "height")) for block in (_child(root, "size"), file))
     names = [_text(root, "filename") or _text(file, "filename") or _text(root, "path"), _text(root, "folder")]
     names = [name.replace("\\", "/").rstrip("/").rpartition("/")[2] for name in names]
     boxes = [_voc_box(element) for element in root if element.tag.lower() == "object"]
-    return VocAnnotation(*names, boxes, size, {} if sonar is None else {"sonar": _block(sonar)})
+    metadata = {} if sonar is None else {"sonar": _block(sonar)}
+    return VocAnnotation(*names, boxes, next(filter(None, sizes), None), metadata)
+
+
+def size_of(width: Any, height: Any) -> tuple[int, int] | None:
+    """Returns a size of a picture as it is stated, or ``None`` where a side is no number."""
+    sides = number_of(width), number_of(height)
+    return None if None in sides else (round(sides[0]), round(sides[1]))
 
 
 def _child(element: Element | None, tag: str) -> Element | None:

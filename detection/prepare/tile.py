@@ -12,19 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from detection.annotations import Box, Frame, Ledger
+from detection.annotations import SMALLEST_REST, Box, Frame, Ledger
 from detection.prepare.commands import MOST_THREADS, PROGRESS
 from detection.prepare.readers import part_of
 from detection.prepare.stored import open_prepared, read_stored, write_stored
-from detection.prepare.write import part_summary, place_image, write_annotations
+from detection.prepare.write import place_image, write_made_set
 from ppcls_ext.runtime.tiles import OVERLAP, Window, windows
 from ppcls_ext.utils.errors import UserError
-from ppcls_ext.utils.files import atomic_folder, write_json
+from ppcls_ext.utils.files import atomic_folder
 from ppcls_ext.utils.machine import available_cores
 
 logger = logging.getLogger(__name__)
-# Less than this is left of a box, in pixels: there is nothing to see.
-SMALLEST_REST = 1.0
 WHOLE = 0.999
 
 
@@ -117,20 +115,10 @@ def cut_tiles(
                 counts.update(own)
                 if counts["pictures"] % PROGRESS == 0:
                     logger.info("cut %d pictures", counts["pictures"])
-        write_annotations(folder, parts, classes)
-        report: dict[str, Any] = {
-            "source": source.name,
-            "tile": tile,
-            "overlap": overlap,
-            "min_visible": min_visible,
-            "keep_empty": keep_empty,
-            "seed": seed,
-            "classes": classes,
-            "counts": dict(counts),
-            "parts": {part: part_summary(frames, classes) for part, frames in parts.items()},
-            "entries": ledger.entries,
-        }
-        write_json(folder / "report.json", report)
+        report = write_made_set(
+            folder, parts, classes, source=source.name, tile=tile, overlap=overlap, min_visible=min_visible,
+            keep_empty=keep_empty, seed=seed, counts=dict(counts), entries=ledger.entries,
+        )  # fmt: skip
     for line in ledger.summary():
         logger.warning("%s", line)
     tiles = sum(map(len, parts.values()))

@@ -89,6 +89,16 @@ def write_annotations(folder: Path, parts: Parts, classes: Sequence[str], subset
     write_text(folder / PREPARED, "written by tools/prepare_data.py\n")
 
 
+def write_made_set(folder: Path, parts: Parts, classes: Sequence[str], **facts: Any) -> dict[str, Any]:
+    """Writes the annotations of a set whose images were made in ``folder``, and ``report.json``, which also holds
+    ``facts``; returns the report."""
+    write_annotations(folder, parts, classes)
+    summaries = {part: part_summary(frames, classes) for part, frames in parts.items()}
+    report = {**facts, "classes": list(classes), "parts": summaries}
+    write_json(folder / "report.json", report)
+    return report
+
+
 def part_summary(frames: Sequence[Frame], classes: Sequence[str]) -> dict[str, Any]:
     """Returns the counts of one part for ``report.json``."""
     boxes = Counter(box.category for frame in frames for box in frame.boxes)

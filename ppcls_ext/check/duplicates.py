@@ -7,12 +7,13 @@ ImageNet, and is no package that a check needs otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from ppcls_ext.check.findings import PART_WORDS, Findings, Picture
-from ppcls_ext.check.images import Mark, Scan, Workers, load_pixels, reduced_grey, worker_datasets
+from ppcls_ext.check.images import Mark, PictureSet, Scan, in_threads, load_pixels, reduced_grey
 from ppcls_ext.preprocess.decode import ImageError
 
 # A picture of which the hash finds more relatives than these is compared with the nearest only.
@@ -23,7 +24,7 @@ COMPARED_SIDE = 32
 ALIKE = 0.95
 ALIKE_AMONG_RELATIVES = 0.99
 MANY_RELATIVES = 0.3
-# Comparisons that a worker makes at a time.
+# Comparisons that a thread makes at a time.
 CHUNK = 64
 
 
@@ -58,7 +59,7 @@ def find_exact_duplicates(groups: Sequence[Sequence[Picture]], found: Findings) 
 def find_near_duplicates(
     groups: Sequence[Sequence[Picture]],
     scan: Scan,
-    workers: Workers,
+    threads: int,
     found: Findings,
     remark: Callable[[Picture, Picture], str] = lambda first, second: "",
 ) -> None:
@@ -68,7 +69,7 @@ def find_near_duplicates(
 
     Args:
         groups: from :func:`groups_of_copies`; of images with the same pixels the first speaks for all.
-        scan, workers, found: the records; processes that read the candidates again; takes the faults.
+        scan, threads, found: the records; how many threads read the candidates again; takes the faults.
         remark: what a person must know first of two alike pictures, such as that their labels differ; else the empty
             text. Pairs with a remark come first.
     """
@@ -87,7 +88,7 @@ def find_near_duplicates(
     chunks = [compared[start : start + CHUNK] for start in range(0, len(compared), CHUNK)]
     # Each image beside its nearest relative in each set.
     best: dict[tuple[str, Picture], tuple[float, Picture]] = {}
-    alike = np.concatenate([np.empty(0), *workers.map(_correlations, chunks)])
+    alike = np.concatenate([np.empty(0), *in_threads(partial(_correlations, scan.datasets), chunks, threads)])
     for value, (original, copy) in zip(alike.tolist(), compared, strict=True):
         if value >= threshold and value > best.get((original.part, copy), (0.0,))[0]:
             best[original.part, copy] = (value, original)
@@ -106,12 +107,12 @@ def _nearest(pairs: np.ndarray, distances: np.ndarray) -> np.ndarray:
     return pairs[rank < MOST_RELATIVES]
 
 
-def _correlations(compared: list[tuple[Picture, Picture]]) -> np.ndarray:
-    """Runs in a worker: returns the correlation of each pair, ``float64`` ``[n]``; 0 for what cannot be read."""
+def _correlations(datasets: Mapping[str, PictureSet], compared: list[tuple[Picture, Picture]]) -> np.ndarray:
+    """Returns the correlation of each pair, ``float64`` ``[n]``; 0 for what cannot be read."""
     reduced = {}
     for picture in {picture for pair in compared for picture in pair}:
         try:
-            pixels = load_pixels(worker_datasets[picture.part], picture.index)
+            pixels = load_pixels(datasets[picture.part], picture.index)
         except ImageError:  # It was readable a moment ago; somebody works on the folder.
             reduced[picture] = np.zeros(COMPARED_SIDE**2)
             continue

@@ -1,7 +1,4 @@
-"""Reads every image of the data sets once, in several processes, keeps a small record of each, and finds their faults.
-
-Records and messages come back from the processes, never pixels, so that any number of images fits into memory.
-"""
+"""Reads every image of the data sets once, in several threads, keeps a small record of each, and finds their faults."""
 
 from __future__ import annotations
 
@@ -10,15 +7,12 @@ import enum
 import hashlib
 import io
 import logging
-import multiprocessing
-import os
-import signal
 import struct
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -31,7 +25,6 @@ from ppcls_ext.preprocess.content import FORMATS, kind_of, what_is
 from ppcls_ext.preprocess.decode import ORIENTATION, ImageError, decode_image
 from ppcls_ext.preprocess.samples import AnyRange, Range, deep_form
 from ppcls_ext.utils.display import Display, clock
-from ppcls_ext.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -132,9 +125,6 @@ def stored_form(data: bytes) -> Mark:
     return marks
 
 
-# Worker processes
-
-
 class PictureSet(Protocol):
     """A data set as far as a check needs it: pictures by number.
 
@@ -159,62 +149,19 @@ def load_pixels(dataset: PictureSet, index: int) -> np.ndarray:
     return decode_image(data, dataset.name_of(index), dataset.value_range)
 
 
-# In a worker process: the data sets by section of ``DataLoader``, inherited from the parent and so never copied.
-worker_datasets: dict[str, PictureSet] = {}
-
-
-def _prepare_worker(datasets: Mapping[str, PictureSet]) -> None:
-    worker_datasets.update(datasets)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and ends the workers.
-    warnings.simplefilter("ignore")  # Pillow's remarks on odd headers, without a name.
-
-
-class Workers:
-    """A pool of ``count`` processes that share the data sets (by section of ``DataLoader``); 0 works in this one."""
-
-    def __init__(self, datasets: Mapping[str, PictureSet], count: int) -> None:
-        self.datasets = dict(datasets)
-        self.count = count
-        self._pool: ProcessPoolExecutor | None = None
-        self._threads = cv2.getNumThreads()
-
-    def __enter__(self) -> Workers:
-        if not self.count:
-            worker_datasets.update(self.datasets)
-            return self
-        # Before the fork: a process that inherits a pool of OpenCV's threads waits for them for ever when it resizes
-        # its own. One image a process needs one thread.
-        cv2.setNumThreads(1)
-        context = multiprocessing.get_context("fork")
-        self._pool = ProcessPoolExecutor(self.count, context, _prepare_worker, (self.datasets,))
-        # Forked now, while this process has one thread only: a progress bar brings another.
-        for ready in [self._pool.submit(os.getpid) for _ in range(self.count)]:
-            ready.result()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            cv2.setNumThreads(self._threads)
-        else:
-            worker_datasets.clear()
-
-    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
-        """Yields ``function(task)`` in the order of the tasks; the function finds its images in ``worker_datasets``.
-
-        Raises:
-            UserError: a process was killed from outside.
-        """
-        try:
-            yield from map(function, tasks) if self._pool is None else self._pool.map(function, tasks)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process that reads images was killed, most likely for want of memory; use fewer: --workers 1"
-            ) from error
+def in_threads(function: Callable[[Any], Any], tasks: Sequence[Any], count: int) -> Iterator[Any]:
+    """Yields ``function(task)`` in the order of the tasks, from ``count`` threads: what decodes, hashes and resizes
+    pictures lets other threads run meanwhile."""
+    pool = ThreadPoolExecutor(max(count, 1))
+    try:
+        yield from pool.map(function, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 # The scan
 
+# Images that a thread examines at a time.
 CHUNK = 64
 # Images between two lines in a log file; a terminal shows a bar.
 LINE_EVERY = 10_000
@@ -247,23 +194,21 @@ class Scan:
         return self.datasets[picture.part].name_of(picture.index)
 
 
-def scan_images(workers: Workers, chosen: Mapping[str, np.ndarray]) -> Scan:
+def scan_images(datasets: Mapping[str, PictureSet], chosen: Mapping[str, np.ndarray], threads: int) -> Scan:
     """Reads the images of these numbers (``int64`` ``[n]``) of each set and shows how far it is."""
-    records = {part: np.zeros(len(dataset), dtype=RECORD) for part, dataset in workers.datasets.items()}
-    for table in records.values():
+    scan = Scan(datasets, {part: np.zeros(len(dataset), dtype=RECORD) for part, dataset in datasets.items()})
+    for table in scan.records.values():
         table["marks"] = Mark.UNSEEN
-    scan = Scan(workers.datasets, records)
     tasks = [
         (part, indices[start : start + CHUNK])
         for part, indices in chosen.items()
         for start in range(0, len(indices), CHUNK)
     ]
-    with Display("reading images", sum(map(len, chosen.values())), every=0) as display:
-        for (part, indices), (found, causes) in zip(tasks, workers.map(_examine_chunk, tasks), strict=True):
-            records[part][indices] = found
-            scan.causes.update({Picture(part, index): cause for index, cause in causes.items()})
+    with Display("reading images", sum(map(len, chosen.values())), every=0) as display, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd headers, without a name.
+        for count in in_threads(partial(_examine_chunk, scan), tasks, threads):
             lines = display.done // LINE_EVERY
-            for _ in indices:
+            for _ in range(count):
                 display.advance()
             if display.done // LINE_EVERY > lines and not sys.stdout.isatty():
                 left = clock(display.time_left())
@@ -271,25 +216,23 @@ def scan_images(workers: Workers, chosen: Mapping[str, np.ndarray]) -> Scan:
     return scan
 
 
-def _examine_chunk(task: tuple[str, np.ndarray]) -> tuple[np.ndarray, dict[int, str]]:
-    """Runs in a worker: examines a few dozen images of a set; returns records, and what is to be said of images."""
+def _examine_chunk(scan: Scan, task: tuple[str, np.ndarray]) -> int:
+    """Examines a few dozen images of a set; returns how many."""
     part, indices = task
-    dataset = worker_datasets[part]
-    records = np.zeros(len(indices), dtype=RECORD)
-    causes = {}
-    for row, index in enumerate(indices.tolist()):
+    dataset, records = scan.datasets[part], scan.records[part]
+    for index in indices.tolist():
         name = dataset.name_of(index)
         try:
             image = dataset.load(index)[0]
-            records[row] = examine(image, name, dataset.value_range)
+            records[index] = examine(image, name, dataset.value_range)
             if isinstance(image, bytes) and what_is(image, name) != kind_of(image).words:
-                records[row]["marks"] |= Mark.MISNAMED
-                causes[index] = what_is(image, name)
+                records["marks"][index] |= Mark.MISNAMED
+                scan.causes[Picture(part, index)] = what_is(image, name)
         except ImageError as error:
             missing = isinstance(error.__context__, FileNotFoundError)
-            records[row]["marks"] = Mark.UNREADABLE | (Mark.MISSING if missing else 0)
-            causes[index] = error.cause
-    return records, causes
+            records["marks"][index] = Mark.UNREADABLE | (Mark.MISSING if missing else 0)
+            scan.causes[Picture(part, index)] = error.cause
+    return len(indices)
 
 
 # Faults of single images

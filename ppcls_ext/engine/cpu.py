@@ -126,6 +126,12 @@ def _transposed_times(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
     return _times(weight.T, x)
 
 
+def _check_channels(channels: int, weight: np.ndarray) -> None:
+    """Refuses maps of other channels than a layer has: the kernels, which check no bounds, would read beyond them."""
+    if channels != len(weight):
+        raise ValueError(f"expected maps of {len(weight)} channels, got {channels}")
+
+
 # ---- the parts, on arrays [C, N, H, W] ----
 
 
@@ -133,6 +139,7 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, images_first
     """Stride 1, "same" padding. x [C, N, H, W] or, with ``images_first``, [N, C, H, W]; weight [C, 1, k, k]."""
     height, width = x.shape[2:]
     images, channels = x.shape[:2] if images_first else x.shape[1::-1]
+    _check_channels(channels, weight)
     plane = height * width
     strides = (plane, channels * plane) if images_first else (images * plane, plane)
     # A map of 4x4 sees 7x7 of a kernel, one of 1x1 only its middle.
@@ -163,6 +170,7 @@ def _batch_norm(
     The gradients are by x, weight, bias and shift. In training no shift changes the output: its gradient is zero.
     """
     images, channels = x.shape[:2] if images_first else x.shape[1::-1]
+    _check_channels(channels, weight)
     size = x.shape[2]
     strides = (size, channels * size) if images_first else (images * size, size)
     mean, variance, scale = np.empty((3, channels), np.float32)
@@ -491,11 +499,25 @@ def _convnext_stage(layer: Stage, x: paddle.Tensor) -> paddle.Tensor:
 # ---- single layers in NCHW ----
 
 
-def _convolution(stride: int, padding: int, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
+def _single(compute: Callable) -> Callable:
+    """Makes of ``compute(layer, x, weight, bias)``, on arrays and without what the layer has not, the function that
+    runs the layer."""
+
+    def run(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
+        parameters = (getattr(layer, name, None) for name in ("weight", "bias"))
+        return _Fused.apply(partial(compute, layer), x, *(each for each in parameters if each is not None))
+
+    return run
+
+
+@_single
+def _convolution(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
     """Dense convolution, x [N, C, H, W], weight [C', C, k, k]."""
     images, channels = x.shape[:2]
-    taps = weight.shape[2]
+    taps, stride, padding = weight.shape[2], layer._stride[0], _padding_of(layer)
     out_height, out_width = ((side + 2 * padding - taps) // stride + 1 for side in x.shape[2:])
+    if min(out_height, out_width) < 1:
+        raise ValueError(f"a map of {x.shape[2]} x {x.shape[3]} is smaller than the kernel of {taps} x {taps}")
     positions = out_height * out_width
     # So many images at a time that the product is large, and the patches stay in the cache.
     group = images if positions < LARGE_MAP and taps == 1 else max(1, min(images, LARGE_MAP // positions))
@@ -554,18 +576,10 @@ def _to_images(product: np.ndarray, images: np.ndarray) -> None:
     images[:] = product.reshape(images.shape[1], images.shape[0], *images.shape[2:]).swapaxes(0, 1)
 
 
-def _run_convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
-    if min(x.shape[2:]) + 2 * _padding_of(layer) < layer._kernel_size[0]:
-        return type(layer).forward(layer, x)  # Refuses it in its own words.
-    return _Fused.apply(partial(_convolution, layer._stride[0], _padding_of(layer)), x, *_given(layer))
-
-
-def _run_depthwise(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_depthwise_layer, layer._stride[0]), x, *_given(layer))
-
-
-def _depthwise_layer(stride: int, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
+@_single
+def _depthwise_layer(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
     """Depthwise convolution, x [N, C, H, W]; with a stride, the positions that it leaves out are thrown away."""
+    stride = layer._stride[0]
     y, back = _depthwise(x, weight, bias[0] if bias else np.zeros(len(weight), np.float32), images_first=True)
     if stride == 1:
         return y, lambda dy: back(dy)[: 2 + len(bias)]
@@ -578,10 +592,7 @@ def _depthwise_layer(stride: int, x: np.ndarray, weight: np.ndarray, *bias: np.n
     return y[:, :, ::stride, ::stride], gradients
 
 
-def _run_batch_norm(layer: nn.BatchNorm2D, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_batch_norm_layer, layer), x, layer.weight, layer.bias)
-
-
+@_single
 def _batch_norm_layer(layer: nn.BatchNorm2D, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
     y, _, back = _batch_norm(x.reshape(*x.shape[:2], -1), layer, weight, bias, images_first=True)
 
@@ -592,12 +603,14 @@ def _batch_norm_layer(layer: nn.BatchNorm2D, x: np.ndarray, weight: np.ndarray, 
     return y.reshape(x.shape), gradients
 
 
-def _run_gelu(layer: nn.GELU, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_activation_layer, kernels.gelu_forward), x)
+@_single
+def _gelu(layer: nn.GELU, x: np.ndarray) -> tuple:
+    return _activation_layer(kernels.gelu_forward, x)
 
 
-def _run_silu(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_activation_layer, kernels.silu_forward), x)
+@_single
+def _silu(layer: nn.Layer, x: np.ndarray) -> tuple:
+    return _activation_layer(kernels.silu_forward, x)
 
 
 def _activation_layer(kernel: Callable, x: np.ndarray) -> tuple:
@@ -639,11 +652,6 @@ def _laid_out(piles: Piles, x: np.ndarray) -> np.ndarray:
     return y.reshape(images, channels, piles.rows * side, piles.columns * side)
 
 
-def _given(layer: nn.Layer) -> list[paddle.Tensor]:
-    """Weight, and bias where there is one."""
-    return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-
-
 def _padding_of(layer: nn.Conv2D) -> int | None:
     """Returns the padding, if it is one number for all four sides."""
     padding = layer._padding
@@ -663,15 +671,15 @@ def _convolution_for(layer: nn.Conv2D) -> Callable | None:
         return None
     side = layer._kernel_size[0]
     if layer._groups == 1:
-        return _run_convolution
+        return _convolution
     if layer._groups == layer._in_channels == layer._out_channels and side % 2 and _padding_of(layer) == side // 2:
-        return _run_depthwise
+        return _depthwise_layer
     return None
 
 
 def _batch_norm_for(layer: nn.BatchNorm2D) -> Callable | None:
     learnt = layer.weight is not None and layer.bias is not None
-    return _run_batch_norm if learnt and layer._data_format == "NCHW" else None
+    return _batch_norm_layer if learnt and layer._data_format == "NCHW" else None
 
 
 # The layers that the functions for whole stages know; with any other inside, a stage is left as it is.
@@ -696,26 +704,10 @@ CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
     LayOut: lambda layer: _run_lay_out,
     nn.Conv2D: _convolution_for,
     nn.BatchNorm2D: _batch_norm_for,
-    nn.GELU: lambda layer: None if layer._approximate else _run_gelu,
-    nn.Silu: lambda layer: _run_silu,
-    nn.Swish: lambda layer: _run_silu,
+    nn.GELU: lambda layer: None if layer._approximate else _gelu,
+    nn.Silu: lambda layer: _silu,
+    nn.Swish: lambda layer: _silu,
 }
-
-
-def _channels_of(layer: nn.Layer) -> int | None:
-    """Returns the channels that a layer takes, None for any number."""
-    if isinstance(layer, nn.Conv2D):
-        return layer._in_channels
-    if isinstance(layer, nn.BatchNorm2D):
-        return layer._num_features
-    if isinstance(layer, CSPStage | Stage):
-        return next(part._in_channels for part in _in_order(layer) if isinstance(part, nn.Conv2D))
-    return None
-
-
-def _in_order(layer: nn.Layer) -> list[nn.Layer]:
-    """Returns a stage's layers as the maps meet them."""
-    return [*layer.downsample.sublayers(include_self=True), *layer.sublayers()]
 
 
 def use_fast_kernels(models: Sequence[nn.Layer], choice: str = "auto") -> str:
@@ -761,7 +753,7 @@ def accelerate(model: nn.Layer) -> int:
         run = choose(layer) if choose else None
         # An own ``forward`` of the layer is somebody else's wrapper.
         if run is not None and "forward" not in vars(layer):
-            layer.forward = MethodType(_exchanged(run, _channels_of(layer)), layer)
+            layer.forward = MethodType(_exchanged(run), layer)
             # As an attribute, so that a copy of the layer looks at its own.
             vars(layer)[INNER] = layer.sublayers()
             count += 1
@@ -775,7 +767,7 @@ def restore(model: nn.Layer) -> None:
             del vars(layer)["forward"]
 
 
-def _exchanged(run: Callable, channels: int | None) -> Callable:
+def _exchanged(run: Callable) -> Callable:
     """Returns a ``forward`` that calls ``run`` where it can."""
 
     def forward(self: nn.Layer, *inputs: Any, **options: Any) -> paddle.Tensor:
@@ -783,7 +775,6 @@ def _exchanged(run: Callable, channels: int | None) -> Callable:
         usable = (
             paddle.in_dynamic_mode() and isinstance(x, paddle.Tensor)
             and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.ndim == 4
-            and (channels is None or x.shape[1] == channels)
         )  # fmt: skip
         # A hook on an inner layer wants to see it called.
         hooked = any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in vars(self)[INNER])

@@ -10,11 +10,14 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ppcls_ext.utils.command_line import NOISE
+from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.log import PACKAGES, set_up_logging
 from ppcls_ext.utils.machine import rank_from_environment
+from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of
 from ppcls_ext.utils.texts import say_guesses
 
 # Changes of a configuration: {"Global.epochs": 1}, or as after -o: ["Global.epochs=1"].
@@ -42,6 +45,24 @@ def fresh_paddle() -> Iterator[None]:
     eager = contextlib.nullcontext() if paddle.in_dynamic_mode() else paddle.base.dygraph.guard()
     with eager, paddle.utils.unique_name.guard():
         yield
+
+
+def claim_evaluation(
+    config: Any, output: str | Path | None, panels: int | None, json: str | Path | None, overwrite: bool
+) -> tuple[Path, Path | None]:
+    """Claims what an evaluation writes: a folder, ``evaluation`` in that of the run unless given, and perhaps ``json``.
+
+    Returns both as paths; ``config`` knows its document and the folder of the run.
+
+    Raises:
+        UserError: one of them must not be written, or ``panels`` is negative.
+    """
+    if panels is not None and panels < 0:
+        raise UserError(f"--panels must not be negative, got {panels}")
+    folder, file = Path(output or config.output_dir / "evaluation"), Path(json) if json else None
+    outputs = [Output("--output", folder, "evaluation"), Output("--json", file)]
+    claim_outputs(outputs, *inputs_of(config.document), overwrite)
+    return folder, file
 
 
 def as_changes(overrides: Overrides) -> list[str]:

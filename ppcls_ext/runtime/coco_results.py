@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ppcls_ext.runtime.predictor import DetectionPrediction, DetectionPredictor
-from ppcls_ext.utils.errors import UserError
+from ppcls_ext.utils.errors import UserError, suggestion
 from ppcls_ext.utils.names import components, folded_name, is_absolute, spellings
 
 logger = logging.getLogger(__name__)
@@ -45,19 +45,11 @@ def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionP
     Raises:
         UserError: the file has classes that the model has not, or none of the images is in it.
     """
-    annotations, ids = listing.path, dict(zip(listing.names, listing.category_ids, strict=True))
-    classes = predictor.classes
-    if classes is None and len(ids) != predictor.class_num:
-        raise UserError(f"{annotations}: has {len(ids)} classes, the model {predictor.class_num}, without names")
-    classes = list(ids) if classes is None else classes
-    if any(name not in classes for name in ids):
-        raise UserError(
-            f"{annotations}: its classes ({', '.join(ids)}) are not those of the model ({', '.join(classes)})"
-        )
-    category_ids = {label: ids[name] for label, name in enumerate(classes) if name in ids}
-    lacking = [name for name in classes if name not in ids]
-    if lacking:
-        logger.warning("%s lacks classes of the model, which get no COCO results: %s", annotations, ", ".join(lacking))
+    annotations, classes = listing.path, predictor.classes
+    if classes is None and len(listing.names) != predictor.class_num:
+        count = len(listing.names)
+        raise UserError(f"{annotations}: has {count} classes, the model {predictor.class_num}, without names")
+    category_ids = categories_of_classes(listing, listing.names if classes is None else classes)
     by_name: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for frame in listing.frames:
         for path in spellings(frame.name):
@@ -74,6 +66,24 @@ def numbering_of(listing: Listing, images: Sequence[Path], predictor: DetectionP
         shown = ", ".join(missing[:SHOWN_NAMES]) + (", ..." if len(missing) > SHOWN_NAMES else "")
         logger.warning("%d images are not in %s and get no COCO results: %s", len(missing), annotations, shown)
     return Numbering(image_ids, category_ids)
+
+
+def categories_of_classes(listing: Listing, classes: Sequence[str]) -> dict[int, int]:
+    """Returns the category id of each class of a model in an annotation file, by name; warns of those that it lacks.
+
+    Raises:
+        UserError: the file has a class that the model does not.
+    """
+    ids = dict(zip(listing.names, listing.category_ids, strict=True))
+    if unknown := [name for name in ids if name not in classes]:
+        raise UserError(
+            f"{listing.path}: has classes that the detector was not trained for: {', '.join(unknown)}"
+            f"{suggestion(unknown[0], classes)}; those trained: {', '.join(classes)}"
+        )
+    if lacking := [name for name in classes if name not in ids]:
+        message = "%s: lacks %d of the %d classes (%s): they count in no figure; the others are matched by name"
+        logger.warning(message, listing.path, len(lacking), len(classes), ", ".join(lacking))
+    return {label: ids[name] for label, name in enumerate(classes) if name in ids}
 
 
 def _best_match(image: Path, candidates: Sequence[tuple[str, int]]) -> int | None:

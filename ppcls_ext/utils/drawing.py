@@ -8,7 +8,6 @@ hide small targets.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -95,8 +94,7 @@ def draw_boxes(
         boxes: ``[N, 4]`` of ``x_min, y_min, x_max, y_max`` in pixels of ``image``; they are clipped to it, and those
             that lie outside are left out.
         labels, scores: N texts, and N numbers between 0 and 1 that are written behind them as per cent.
-        classes, colours: N class numbers from 0, which choose the colours (without them the label's text does), or N
-            colours.
+        classes, colours: N class numbers from 0, which choose the colours (the first one unless given), or N colours.
         dashed: N marks of boxes to be drawn with a broken line.
         smallest: a picture whose longer side is shorter than this is enlarged by a whole factor; 0 keeps its size.
 
@@ -104,22 +102,13 @@ def draw_boxes(
         A new RGB picture, as large as ``image`` or a whole number of times larger.
 
     Raises:
-        ValueError: lists of different lengths, boxes that are not four finite numbers, or an image of another shape.
+        ValueError: an image of another shape.
     """
     picture, factor = enlarged(image, smallest)
-    corners = np.asarray(boxes if len(boxes) else np.zeros((0, 4)), dtype=np.float64)
-    if corners.ndim != 2 or corners.shape[1] != 4:
-        raise ValueError(f"boxes: need [N, 4], not {list(corners.shape)}")
-    if not np.isfinite(corners).all():
-        raise ValueError("boxes: need finite numbers")
+    corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     count = len(corners)
-    lists = {"labels": labels, "scores": scores, "classes": classes, "colours": colours, "dashed": dashed}
-    for name, values in lists.items():
-        if values is not None and len(values) != count:
-            raise ValueError(f"{name}: {len(values)} for {count} boxes")
-    if colours is None:
-        numbers = classes if classes is not None else [zlib.crc32(label.encode()) for label in labels]
-        colours = [class_colour(int(number)) for number in numbers]
+    colours = colours or [class_colour(int(number)) for number in (classes if classes is not None else [0] * count)]
+    assert all(values is None or len(values) == count for values in (labels, scores, colours, dashed))
 
     pen = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 320))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ from ppcls_ext.utils.files import atomic_path
 from ppcls_ext.utils.fonts import drawable, prepare_figure
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -43,8 +44,20 @@ LONGEST_NAME = 24
 PAPER_BRIGHTNESS = 0.62
 
 History = Sequence[Mapping[str, Any]]
-# A line of a panel: its name in the legend (none if empty), its points and further arguments of ``plot``.
-Line = tuple[str, list[float], list[float], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a panel: its name in the legend (none if empty), its points, further arguments of ``plot``, and the
+    deviation at each point, drawn as a band, if there is one."""
+
+    label: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    style: Mapping[str, Any] = field(default_factory=dict)
+    deviations: Sequence[float] = ()
+
+
 # A panel: its heading, what stands below it, its lines, and the largest value that there can be, if there is one.
 Panel = tuple[str, str, Sequence[Line], float | None]
 
@@ -138,19 +151,19 @@ def draw_run_comparison(
         by_epoch: list[Line] = []
         by_time: list[Line] = []
         for (row, runs), colour in zip(rows.items(), _many_colours(len(rows)), strict=True):
-            parts = ["ema" if _line(history, "ema", name, row)[1] else "eval" for history in runs]
+            parts = ["ema" if _line(history, "ema", name, row).xs else "eval" for history in runs]
             lines = [_line(history, part, name, row) for history, part in zip(runs, parts, strict=True)]
-            best = [max(values) for _, _, values, _ in lines if values]
+            best = [max(line.ys) for line in lines if line.ys]
             seeds = f", mean of {len(best)}" if len(best) > 1 else ""
             style = {"color": colour, "linewidth": 0.9 if seeds else 1.5}
             label = f"{row} (best {np.mean(best):.3f}{seeds})" if best else ""
-            for history, (_, epochs, values, _) in zip(runs, lines, strict=True):
-                by_epoch.append((label, epochs, values, style))
+            for history, line in zip(runs, lines, strict=True):
+                by_epoch.append(replace(line, label=label, style=style))
                 seconds = [(record.get("train") or {}).get("seconds") for record in history]
                 if None not in seconds:
                     spent = np.cumsum(seconds) / length
                     times = dict(zip((record["epoch"] for record in history), spent, strict=True))
-                    by_time.append((label, [times[epoch] for epoch in epochs], values, style))
+                    by_time.append(Line(label, [times[epoch] for epoch in line.xs], line.ys, style))
                 label = ""  # One name in the legend for all seeds.
         panels += [(name, "epoch", by_epoch, 1), (name, f"{unit} of training", by_time, 1)]
     _draw_panels(panels, path, title)
@@ -160,7 +173,8 @@ def _line(history: History, part: str, name: str, label: str, scale: float = 1.0
     """Returns ``record[part][name]`` by epoch over the records that have it, of the record itself for an empty part."""
     values = [(float(record["epoch"]), ((record.get(part) if part else record) or {}).get(name)) for record in history]
     points = [(epoch, value * scale) for epoch, value in values if value is not None]
-    return label, [epoch for epoch, _ in points], [value for _, value in points], {"color": COLOURS.get(label), **style}
+    style = {"color": COLOURS.get(label), **style}
+    return Line(label, [epoch for epoch, _ in points], [value for _, value in points], style)
 
 
 def _losses(history: History, *first: str) -> list[Line]:
@@ -176,7 +190,7 @@ def _speed(history: History) -> Panel:
 
 
 def _rate(history: History) -> Panel:
-    return "learning rate", "epoch", [_line(history, "", "lr", "")], None
+    return "learning rate at the end of the epoch", "epoch", [_line(history, "", "lr", "")], None
 
 
 def _last_epoch(history: History) -> int:
@@ -184,23 +198,33 @@ def _last_epoch(history: History) -> int:
 
 
 def _draw_panels(
-    panels: Sequence[Panel], path: str | Path, title: str, last_epoch: int | None = None, from_zero: bool = True
-) -> None:
-    """Draws two or four panels and writes the picture.
+    panels: Sequence[Panel], path: str | Path, title: str, last_epoch: int | None = None, from_zero: bool = True,
+    one_legend: bool = False,
+) -> None:  # fmt: skip
+    """Draws up to four panels and writes the picture.
 
     The horizontal axis spans the epochs up to ``last_epoch``, or begins at 0; ``from_zero`` lets the vertical one too.
+    Each panel has its legend, or all of them have ``one_legend`` below.
     """
-    rows = len(panels) // 2
+    from matplotlib.ticker import MaxNLocator
+
+    rows = math.ceil(len(panels) / 2)
+    named: dict[str, Any] = {}
     figure = _new_figure(10, 3.5 * rows, title)
-    for axes, (heading, unit, lines, most) in zip(figure.subplots(rows, 2).flat, panels, strict=True):
-        lines = [line for line in lines if line[1]]
-        for label, xs, ys, style in lines:
+    for axes, (heading, unit, lines, most) in zip(figure.subplots(rows, 2).flat, panels, strict=False):
+        lines = [line for line in lines if line.xs]
+        for line in lines:
             # Few epochs are points, which a thin line alone would hardly show.
-            marker = "o" if len(xs) < FEW_EPOCHS else None
-            axes.plot(xs, ys, label=label or None, marker=marker, markersize=3, clip_on=most is None, **style)
+            style = {"marker": "o" if len(line.xs) < FEW_EPOCHS else None, "markersize": 3, **line.style}
+            (drawn,) = axes.plot(line.xs, line.ys, label=line.label or None, clip_on=most is None, **style)
+            if line.label:
+                named[line.label] = drawn
+            if line.deviations:
+                low, high = (np.add(line.ys, sign * np.array(line.deviations)) for sign in (-1, 1))
+                axes.fill_between(line.xs, low, high, color=drawn.get_color(), alpha=0.15, lw=0)
         axes.set_title(heading)
         axes.grid(alpha=0.3)
-        if any(label for label, *_ in lines):
+        if not one_legend and any(line.label for line in lines):
             axes.legend(fontsize="small")
         if not lines:
             _say(axes, "not measured")
@@ -209,56 +233,31 @@ def _draw_panels(
         else:
             axes.set_xlim(0.5, last_epoch + 0.5)
         if from_zero:
-            highest = max((max(ys) for _, _, ys, _ in lines), default=0)
+            highest = max((max(line.ys) for line in lines), default=0)
             axes.set_ylim(0, 1.06 * highest if highest > 0 else 1)
         if most is not None and lines:
             low, high = axes.get_ylim()
             axes.set_ylim(max(low, 0), min(high, most))
         axes.set_xlabel(unit)
         if unit == "epoch":
-            _whole_numbers(axes)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if one_legend:
+        figure.set_figheight(3.5 * rows + 0.25 * math.ceil(len(named) / LEGEND_COLUMNS))
+        figure.legend([*named.values()], [*named], loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize="small")
     _save(figure, path)
 
 
-def _whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-@dataclass(frozen=True)
-class Band:
-    """A curve with its deviation: points ``(x, mean, deviation)``; a secondary one is drawn thin and dashed."""
-
-    label: str
-    points: Sequence[tuple[float, float, float]]
-    is_secondary: bool = False
-
-
-def draw_bands(panels: Mapping[str, Sequence[Band]], path: str | Path, title: str) -> None:
+def draw_study_curves(panels: Mapping[str, Sequence[Line]], path: str | Path, title: str) -> None:
     """Draws up to four panels over epochs, with one legend for all of them; a label has one colour in every panel."""
-    labels = list(dict.fromkeys(band.label for bands in panels.values() for band in bands))
+    lines = [line for each in panels.values() for line in each]
+    labels = list(dict.fromkeys(line.label for line in lines))
     colours = dict(zip(labels, _many_colours(len(labels)), strict=True))
-    figure = _new_figure(10, 7 + 0.25 * math.ceil(len(labels) / LEGEND_COLUMNS), title)
-    lines: dict[str, Any] = {}
-    for axes, (name, bands) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):
-        axes.set_title(name)
-        axes.grid(alpha=0.3)
-        for band in bands:
-            if not band.points:
-                continue
-            xs, means, deviations = (np.array(values) for values in zip(*band.points, strict=True))
-            style = {"linestyle": "--", "linewidth": 1.0} if band.is_secondary else {"linewidth": 2.0}
-            marker = "o" if len(xs) < FEW_EPOCHS else None
-            (lines[band.label],) = axes.plot(xs, means, color=colours[band.label], marker=marker, markersize=3, **style)
-            axes.fill_between(xs, means - deviations, means + deviations, color=colours[band.label], alpha=0.15, lw=0)
-        if not any(band.points for band in bands):
-            _say(axes, "not measured")
-        axes.set_xlabel("epoch")
-        _whole_numbers(axes)
-    figure.legend([lines[label] for label in labels if label in lines], [label for label in labels if label in lines],
-                  loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize="small")  # fmt: skip
-    _save(figure, path)
+    coloured: list[Panel] = [
+        (name, "epoch", [replace(line, style={**line.style, "color": colours[line.label]}) for line in each], None)
+        for name, each in panels.items()
+    ]
+    last_epoch = int(max((line.xs[-1] for line in lines if line.xs), default=1))
+    _draw_panels(coloured, path, title, last_epoch, from_zero=False, one_legend=True)
 
 
 @dataclass(frozen=True)
@@ -317,19 +316,21 @@ def draw_tradeoff(panels: Mapping[str, Sequence[Point]], path: str | Path, title
     _save(figure, path)
 
 
-def draw_latency(rows: Mapping[str, Mapping[str, Sequence[float]]], path: str | Path, title: str = "") -> None:
-    """Draws what ``results.figures_of_rows`` returned: AP over the latency of exports, hollow where not in fp32.
+def draw_latency(figures: pandas.DataFrame, path: str | Path, title: str = "") -> None:
+    """Draws what ``results.figures_of_runs`` returned: AP over the latency of exports, hollow where not in fp32.
 
     Exports in another precision are drawn where their own AP was measured.
     """
     points = []
-    for (label, row), colour in zip(rows.items(), _many_colours(len(rows)), strict=True):
-        for precision in [head.removesuffix(", ms") for head in row if head.endswith(", ms")]:
-            is_exact, costs = precision == "fp32", row[f"{precision}, ms"]
-            if values := row.get("AP" if is_exact else f"AP, {precision}"):
-                spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-                points.append(Point(label, float(np.mean(costs)), float(np.mean(values)), spread, precision, colour,
-                                    is_hollow=not is_exact))  # fmt: skip
+    rows = figures.groupby(level=0, sort=False)
+    for (label, row), colour in zip(rows, _many_colours(len(rows)), strict=True):
+        for head in [head for head in figures if head.endswith(", ms")]:
+            precision, cost = head.removesuffix(", ms"), row[head].mean()
+            name = "AP" if precision == "fp32" else f"AP, {precision}"
+            values = row[name].dropna() if name in row else []
+            if cost == cost and len(values):  # Not every run has this export.
+                spread = values.std() if len(values) > 1 else None
+                points.append(Point(label, cost, values.mean(), spread, precision, colour, is_hollow=name != "AP"))
     if not points:
         raise UserError("no results file holds a latency with its AP: record them with --latency")
     draw_tradeoff({"latency of one image, ms": points}, path, title, "AP")

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -22,6 +20,9 @@ from ppcls_ext.utils.history import read_history
 from ppcls_ext.utils.schema import Count, CountOrZero, NotNegative, Positive, Section, explain
 from ppcls_ext.utils.tables import markdown_table
 from ppcls_ext.utils.texts import read_text
+
+if TYPE_CHECKING:
+    import pandas
 
 Metrics = dict[str, float | None]
 # Of each kind of network the metrics of its table, the one that it is judged by first.
@@ -236,43 +237,38 @@ def refuse_differences(results: Results) -> None:
                 raise UserError(f"{other} and {file} are both seed {ours.seed} of the row '{ours.row}'")
 
 
-def figures_of_rows(results: Results, by_class: bool = False) -> dict[str, dict[str, list[float]]]:
-    """Returns the known figures of each row's seeds, by the head of the table's column.
+def figures_of_runs(results: Results, by_class: bool = False) -> pandas.DataFrame:
+    """Returns the figures of each run under the label of its row, by the head of the table's column; NaN is unknown.
 
     With ``by_class`` they are the AP of each class of detectors.
     """
-    rows: dict[str, dict[str, list[float]]] = {}
-    for run in results.values():
-        figures = run.per_class if by_class else {
-            **{head: run.final.get(name) for name, head in METRICS[run.kind].items()},
-            "epochs": run.epochs, "minutes of training": sum(epoch.train.seconds for epoch in run.history) / 60,
-            "parameters, M": run.parameters / 1e6, "multiply-adds, M": run.multiply_adds / 1e6,
-            **{f"{precision}, ms": latency.median_ms for precision, latency in run.latency.items()},
-            **{f"AP, {precision}": latency.ap for precision, latency in run.latency.items() if latency.ap is not None},
-        }  # fmt: skip
-        row = rows.setdefault(run.row, {})
-        for head, value in figures.items():
-            row.setdefault(head, []).extend([] if value is None else [value])
-    return rows
+    import pandas
+
+    lines = [run.per_class if by_class else {
+        **{head: run.final.get(name) for name, head in METRICS[run.kind].items()},
+        "epochs": run.epochs, "minutes of training": sum(epoch.train.seconds for epoch in run.history) / 60,
+        "parameters, M": run.parameters / 1e6, "multiply-adds, M": run.multiply_adds / 1e6,
+        **{f"{precision}, ms": latency.median_ms for precision, latency in run.latency.items()},
+        **{f"AP, {precision}": latency.ap for precision, latency in run.latency.items() if latency.ap is not None},
+    } for run in results.values()]  # fmt: skip
+    return pandas.DataFrame(lines, index=[run.row for run in results.values()], dtype=float)
 
 
 def results_table(results: Results, by_class: bool = False) -> str:
     """Returns a table with a row for each label, means ± standard deviations over its seeds, and what was measured.
 
-    ``results`` may stand beside each other; for ``by_class`` see :func:`figures_of_rows`.
+    ``results`` may stand beside each other; for ``by_class`` see :func:`figures_of_runs`.
     """
+    rows, every = figures_of_runs(results, by_class).groupby(level=0, sort=False), list(results.values())
+    means, deviations = rows.mean(), rows.std()
 
-    def cell(head: str, values: list[float]) -> str:
+    def cell(row: str, head: str) -> str:
         factor, decimals = (100, 2) if head.endswith("%") else (1, COSTS.get(head, 1 if head.endswith(", ms") else 3))
-        numbers = [statistics.fmean(values)] if values else []
-        numbers += [statistics.stdev(values)] if len(values) > 1 and head not in COSTS else []
-        return " ± ".join(f"{factor * number:.{decimals}f}" for number in numbers) or "-"
+        numbers = [means.at[row, head]] + ([] if head in COSTS else [deviations.at[row, head]])
+        return " ± ".join(f"{factor * number:.{decimals}f}" for number in numbers if number == number) or "-"
 
-    rows, every = figures_of_rows(results, by_class), list(results.values())
-    seeds, heads = Counter(run.row for run in every), list(dict.fromkeys(head for row in rows.values() for head in row))
-    lines = [["AP by class" if by_class else "", "seeds", *heads]]
-    lines += [[row, str(seeds[row]), *(cell(head, figures.get(head, [])) for head in heads)]
-              for row, figures in rows.items()]  # fmt: skip
+    lines = [["AP by class" if by_class else "", "seeds", *means]]
+    lines += [[row, str(seeds), *(cell(row, head) for head in means)] for row, seeds in rows.size().items()]
     lines = [[text.replace("|", r"\|") for text in line] for line in lines]
     told = (
         [str(every[0].evaluation)], [f"{' x '.join(map(str, run.input_size))} px" for run in every],
@@ -280,7 +276,7 @@ def results_table(results: Results, by_class: bool = False) -> str:
         [run.machine for run in every if run.machine],
     )  # fmt: skip
     words = "; ".join(" and ".join(dict.fromkeys(texts)) for texts in told if texts)
-    return f"{markdown_table(lines[0], lines[1:], 'l' + 'r' * (len(heads) + 1))}\n\nEvaluated on {words}."
+    return f"{markdown_table(lines[0], lines[1:], 'l' + 'r' * (len(lines[0]) - 1))}\n\nEvaluated on {words}."
 
 
 def page_with_tables(page: Path) -> tuple[str, list[str]]:

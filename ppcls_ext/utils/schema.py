@@ -143,24 +143,6 @@ Model = TypeVar("Model", bound=Section)
 class Checker(Problems):
     """Checks the parts of one document. Problems are noted, never raised, so that a user sees all of them at once."""
 
-    def known_keys(self, key: str, section: Mapping[str, Any], allowed: Iterable[str]) -> None:
-        """Notes every key of ``section`` that is not ``allowed``."""
-        allowed = list(allowed)
-        for name in section:
-            if name not in allowed:
-                hint = suggestion(str(name), allowed)
-                self.add(key, f"unknown key '{name}'{hint}; allowed: {', '.join(allowed)}")
-
-    def mapping(self, section: Any, key: str, allowed: Iterable[str]) -> dict[str, Any]:
-        """Returns ``section``, or an empty mapping where it is null or (noted) no mapping."""
-        if section is None:
-            return {}
-        if not isinstance(section, dict):
-            self.add(key, f"must be a mapping with the keys {', '.join(allowed)}, got {section!r}")
-            return {}
-        self.known_keys(key, section, allowed)
-        return section
-
     def choice(self, name: Any, key: str, allowed: Iterable[str]) -> str | None:
         """Returns ``name`` if it is allowed, else (noted) ``None``."""
         names = sorted(allowed)
@@ -170,12 +152,8 @@ class Checker(Problems):
         self.add(key, f"{got}; allowed: {', '.join(names)}")
         return None
 
-    def section(
-        self, model: type[Model], values: Any, key: str, supplied: Mapping[str, Any] | None = None
-    ) -> Model | None:
-        """Returns the section at ``key`` as a ``model``, or (noted) ``None``; it may not name what is supplied."""
-        supplied = supplied or {}
-        allowed = [name for name in model.model_fields if name not in supplied]
+    def section(self, model: type[Model], values: Any, key: str) -> Model | None:
+        """Returns the section at ``key`` as a ``model``, or (noted) ``None``."""
         if not isinstance(values, dict):
             self.add(key, f"must be a mapping of arguments, got {values!r}")
             return None
@@ -185,16 +163,12 @@ class Checker(Problems):
             parts = [part for part in members if isinstance(part, type) and issubclass(part, Section)]
             if parts and isinstance(values.get(name), dict):
                 values[name] = self.section(parts[0], values[name], f"{key}.{name}" if key else name)
-        taken = values.keys() & supplied.keys()
-        for name in sorted(taken):
-            self.add(key, f"unknown argument '{name}'; allowed: {', '.join(allowed)}")
         try:
-            built = model.model_validate({**values, **supplied})
+            return model.model_validate(values)
         except ValidationError as error:
-            for name, message in explain(error, values, allowed):
+            for name, message in explain(error, values, model.model_fields):
                 self.add(".".join(filter(None, (key, name))), message)
             return None
-        return None if taken else built
 
     def arguments(
         self, parameters: Mapping[str, Parameter], values: Any, key: str, supplied: Iterable[str] = ()

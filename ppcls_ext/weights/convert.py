@@ -353,8 +353,7 @@ def convert_weights(
         class_num = len(bias) if bias is not None and bias.ndim == 1 else 1000
     report = compare(str(file), _shapes_of(model_name, class_num), converted)
     if not report.complete:
-        advice = _advice(report, converted, model_name, origin, class_num)
-        raise UserError(f"{file} does not fit {model_name}: {advice}")
+        raise UserError(f"{file} does not fit {model_name}: {_advice(report, converted, class_num)}")
     # A .pdparams keeps bfloat16 as 16-bit integers; no weight is ever a real uint16.
     for name, array in converted.items():
         if array.dtype.kind != "f" and array.dtype != np.uint16:
@@ -404,11 +403,9 @@ def _shapes_of(model_name: str, class_num: int) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
 
 
-def _advice(
-    report: LoadReport, converted: Mapping[str, np.ndarray], model_name: str, origin: str, class_num: int
-) -> str:
+def _advice(report: LoadReport, converted: Mapping[str, np.ndarray], class_num: int) -> str:
     """Returns the differences between a file and a model with what to say on the command line."""
-    differences, shapes = report.differences(), _shapes_of(model_name, class_num)
+    differences = report.differences()
     if report.outside(CLASSIFIER).complete:
         if report.missing:
             return f"{differences}. Only the classifier is missing: --drop-head writes the weights without one"
@@ -416,16 +413,8 @@ def _advice(
         return f"{differences}. Only the classifier differs: say --class-num {classes}, or --drop-head to leave it out"
     if set(report.different) == {"norm.weight", "norm.bias", "head.weight", "head.bias"} == set(report.missing):
         return f"{differences}. The file holds the features alone, as after pretraining without labels: say --drop-head"
-    if list(report.mismatched) == report.different == ["stem.0.weight"]:
-        return f"{differences}. Only the stem differs: another patch size or number of image channels"
-    # Layouts with the same names tell linear layers by their shapes.
-    theirs = LAYOUTS[origin].to_theirs(converted)
-    for name, layout in LAYOUTS.items():
-        turned = layout.to_ours(theirs, "").weights if layout.classes and _knows(layout, theirs) else {}
-        if name != origin and compare("", shapes, turned).complete:
-            return f"{differences}. Its linear layers lie the other way round: say --from {name}"
     for family in families():
         for name in family.models:
             if compare("", _shapes_of(name, class_num), converted).outside(CLASSIFIER).complete:
                 return f"this is {name}: choose --model {name}"
-    return f"{differences}. The file is incomplete or altered, or of a variant that is none of our models"
+    return f"{differences}. The file is incomplete, altered, of another model, or not what --from says"

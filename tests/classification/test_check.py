@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from classification.check import ClassificationCheck, check_config_data
@@ -16,8 +15,15 @@ from ppcls_ext.check.findings import Finding, Severity
 from ppcls_ext.check.report import write_check
 from tests.support.cifar import cifar_archive
 from tests.support.image_files import encoded_with_pillow
-from tests.support.pictures import folder_config, smooth_picture, write_class_folders, write_picture
-from tests.support.runs import NORMALIZE, small_config, write_config
+from tests.support.pictures import (
+    folder_config,
+    lines_of,
+    list_config,
+    smooth_picture,
+    write_class_folders,
+    write_picture,
+)
+from tests.support.runs import small_config, write_config
 
 SEVERITIES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
 
@@ -32,8 +38,8 @@ def evaluation(tmp_path: Path) -> Path:
     return write_class_folders(tmp_path / "val", images=3, first_seed=500)
 
 
-def check(config: Path, *changes: str, limit: int = 0, workers: int = 0) -> ClassificationCheck:
-    return check_config_data(load_config(config, changes), limit, workers)
+def check(config: Path, *changes: str, limit: int = 0, threads: int = 1) -> ClassificationCheck:
+    return check_config_data(load_config(config, changes), limit, threads)
 
 
 def kinds(result: ClassificationCheck) -> dict[str, str]:
@@ -70,32 +76,12 @@ def test_corrupt_images_are_errors_with_their_names_and_causes(tmp_path: Path, t
     (train / "class_1" / "01.jpg").write_bytes(b"this is no picture")
     whole = write_picture(evaluation / "class_0" / "cut.jpg", smooth_picture(77, 200, 200)).read_bytes()
     (evaluation / "class_0" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    result = check(folder_config(tmp_path, train, evaluation), workers=2)
+    result = check(folder_config(tmp_path, train, evaluation), threads=2)
     assert kinds(result) == {"corrupt_image": "error"}
     assert names(result, "corrupt_image") == [("class_0/00.png",), ("class_1/01.jpg",), ("class_0/cut.jpg",)]
     assert "empty" in notes(result, "corrupt_image")[0]
     assert finding(result, "corrupt_image").summary.startswith("2 training and 1 validation images")
     assert result.has_errors
-
-
-def list_config(folder: Path, root: Path, train: list[str], evaluation: list[str], class_num: int = 2) -> Path:
-    """Writes two list files and a configuration that reads them."""
-    sets = {}
-    for part, lines in (("Train", train), ("Eval", evaluation)):
-        (folder / f"{part}.txt").write_text("\n".join(lines), encoding="utf-8")
-        sets[f"DataLoader__{part}__dataset"] = {
-            "name": "ImageNetDataset",
-            "image_root": str(root),
-            "cls_label_path": str(folder / f"{part}.txt"),
-            "transform_ops": [{"DecodeImage": {}}, {"ResizeImage": {"size": 32}}, NORMALIZE],
-        }
-    path = folder / "list.yaml"
-    path.write_text(yaml.safe_dump(small_config(folder / "run", Arch__class_num=class_num, **sets)), encoding="utf-8")
-    return path
-
-
-def lines_of(folder: Path, root: Path, labels: dict[str, int]) -> list[str]:
-    return [f"{path.relative_to(root)} {labels[path.parent.name]}" for path in sorted(folder.rglob("*.png"))]
 
 
 USUAL = {"class_0": 0, "class_1": 1}
@@ -110,13 +96,13 @@ def test_faults_of_list_files(tmp_path: Path, train: Path, evaluation: Path) -> 
     for number in range(4):
         write_picture(tmp_path / "flat" / f"{number}.png", smooth_picture(600 + number))
     flat = [f"flat/{number}.png {1 - number % 2}" for number in range(4)]
-    result = check(list_config(tmp_path, tmp_path, faulty, flat))
+    result = check(list_config(tmp_path, faulty, flat, 2))
     assert kinds(result) == {"missing_image": "error", "label_outside": "error"}
     assert names(result, "missing_image") == [("class_0/gone.png",)]
     assert names(result, "label_outside") == [("class_1/99.png",), ("class_1/98.png",)]
     assert notes(result, "label_outside") == ["label 7", "label -1"]
     swapped = lines_of(evaluation, tmp_path, {"class_0": 1, "class_1": 0})
-    result = check(list_config(tmp_path, tmp_path, lines, swapped))
+    result = check(list_config(tmp_path, lines, swapped, 2))
     assert kinds(result) == {"class_names": "error"}
     assert notes(result, "class_names")[0] == "class 0 is 'class_0' in training and 'class_1' in validation"
 
@@ -168,7 +154,7 @@ def test_recompressed_and_resized_copies_are_nearly_the_same(tmp_path: Path, tra
     original = Image.open(train / "class_0" / "05.png")
     write_picture(train / "class_0" / "jpeg.jpg", np.asarray(original), quality=80)
     write_picture(evaluation / "class_1" / "large.png", np.asarray(original.resize((96, 80), Image.Resampling.BICUBIC)))
-    result = check(folder_config(tmp_path, train, evaluation), workers=2)
+    result = check(folder_config(tmp_path, train, evaluation), threads=2)
     assert kinds(result) == {"near_duplicate_across": "warning", "near_duplicate_training": "information"}
     assert names(result, "near_duplicate_training")[0] == ("class_0/jpeg.jpg", "class_0/05.png")
     (pair,) = names(result, "near_duplicate_across")
@@ -230,7 +216,7 @@ def test_archives_and_digits_are_checked_too(tmp_path: Path) -> None:
     archive = str(cifar_archive(tmp_path / "cifar.tar.gz"))
     dataset = {"name": "Cifar100", "data_file": archive, "mode": "train"}
     sets = {f"DataLoader__{part}__dataset": dataset for part in ("Train", "Eval")}
-    result = check(write_config(tmp_path, small_config(tmp_path / "run", Arch__class_num=3, **sets)), workers=2)
+    result = check(write_config(tmp_path, small_config(tmp_path / "run", Arch__class_num=3, **sets)), threads=2)
     assert kinds(result) == {"duplicate_across": "warning"}
     place = f"{tmp_path.name}/cifar.tar.gz#0"
     assert names(result, "duplicate_across")[0] == (place, place)

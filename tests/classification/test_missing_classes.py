@@ -16,8 +16,8 @@ from classification.task import train_config
 from ppcls_ext.engine.environment import prepare_environment
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import find_weights
-from tests.support.pictures import folder_config, write_class_folders
-from tests.support.runs import TINY, small_config, write_config
+from tests.support.pictures import folder_config, lines_of, list_config, write_class_folders
+from tests.support.runs import TINY
 
 
 @pytest.fixture
@@ -62,18 +62,10 @@ def test_what_only_the_validation_has_and_what_training_lacks_is_refused(root: P
         build_dataset(config, config.train)
 
 
-def list_config(root: Path, labels: dict[str, int], class_num: int, **options: bool) -> Path:
+def lists(root: Path, labels: dict[str, int], class_num: int, **relabel: bool) -> Path:
     """Writes lists of ``train`` and ``val`` with these labels, and a configuration that reads them."""
-    sets = {}
-    for part, folder in (("Train", root / "train"), ("Eval", root / "val")):
-        lines = [f"{path.relative_to(root)} {labels[path.parent.name]}" for path in sorted(folder.rglob("*.png"))]
-        (root / f"{part}.txt").write_text("\n".join(lines), encoding="utf-8")
-        sets[f"DataLoader__{part}__dataset"] = {
-            "name": "ImageNetDataset", "image_root": str(root), "cls_label_path": str(root / f"{part}.txt"),
-            "transform_ops": [{"DecodeImage": {}}],
-            **({"relabel": options[part]} if part in options else {}),
-        }  # fmt: skip
-    return write_config(root, small_config(root / "run", Arch__class_num=class_num, **sets), "lists.yaml")
+    parts = (lines_of(root / part, root, labels) for part in ("train", "val"))
+    return list_config(root, *parts, class_num, **relabel)
 
 
 FROM_ONE = {"class_0": 1, "class_1": 2, "class_2": 3}
@@ -83,7 +75,7 @@ SPARSE = {"class_0": 3, "class_1": 10, "class_2": 70}
 @pytest.mark.parametrize("labels", [FROM_ONE, SPARSE])
 def test_relabelled_lists_are_numbered_by_the_training_list(root: Path, labels: dict[str, int]):
     """The validation list lacks the second label: by its own labels the third class would become the second."""
-    config = load_config(list_config(root, labels, 3, Train=True, Eval=True))
+    config = load_config(lists(root, labels, 3, Train=True, Eval=True))
     train = build_dataset(config, config.train)
     assert sorted(set(train.labels.tolist())) == [0, 1, 2]
     for training in (train, None):
@@ -95,11 +87,11 @@ def test_relabelled_lists_are_numbered_by_the_training_list(root: Path, labels: 
 
 @pytest.mark.parametrize("options", [{"Train": True}, {"Eval": True, "Train": False}])
 def test_relabelling_one_list_only_is_refused(root: Path, options: dict[str, bool]):
-    config = load_config(list_config(root, FROM_ONE, 4, **options))
+    config = load_config(lists(root, FROM_ONE, 4, **options))
     told = r"DataLoader\.Eval\.dataset\.relabel: is .*DataLoader\.Train\.dataset\.relabel is .*in both, or in neither"
     with pytest.raises(UserError, match=told):
         build_evaluation_dataset(config)
-    found = {finding.kind: finding for finding in check_config_data(config, worker_count=0).findings}
+    found = {finding.kind: finding for finding in check_config_data(config).findings}
     assert found["relabel_differs"].severity.name == "ERROR"
 
 
@@ -107,25 +99,25 @@ def test_relabelling_one_list_only_is_refused(root: Path, options: dict[str, boo
 def relabelled_weights(root: Path) -> Path:
     """A checkpoint of a run with ``relabel`` in both lists."""
     narrow = [f"Arch.{key}={TINY[key]}" for key in ("depth_multiplier", "width_multiplier")]
-    train_config(load_config(list_config(root, FROM_ONE, 4, Train=True, Eval=True), ["Global.epochs=1", *narrow]))
+    train_config(load_config(lists(root, FROM_ONE, 4, Train=True, Eval=True), ["Global.epochs=1", *narrow]))
     return find_weights(root / "run" / "checkpoints" / "best")
 
 
 def test_weights_are_evaluated_with_the_labels_that_they_were_trained_with(root: Path, relabelled_weights: Path):
-    same = load_config(list_config(root, FROM_ONE, 4, Train=True, Eval=True))
+    same = load_config(lists(root, FROM_ONE, 4, Train=True, Eval=True))
     assert sorted(set(build_evaluation_dataset(same, weights=relabelled_weights).labels.tolist())) == [0, 2]
-    config = load_config(list_config(root, FROM_ONE, 4), [f"Global.pretrained_model={relabelled_weights}"])
+    config = load_config(lists(root, FROM_ONE, 4), [f"Global.pretrained_model={relabelled_weights}"])
     told = r"Eval\.dataset\.relabel: is False, but .* trained with True: .*use -o DataLoader\.Eval\..*relabel=True"
     with pytest.raises(UserError, match=told):
         evaluate_config(config, prepare_environment("cpu", 0))
     # The training list is not there: the checkpoint tells the numbers.
-    alone = load_config(list_config(root, FROM_ONE, 4, Train=True, Eval=True))
+    alone = load_config(lists(root, FROM_ONE, 4, Train=True, Eval=True))
     (root / "Train.txt").unlink()
     assert sorted(set(build_evaluation_dataset(alone, weights=relabelled_weights).labels.tolist())) == [0, 2]
 
 
 def test_a_training_list_that_numbers_otherwise_than_the_run_is_refused(root: Path, relabelled_weights: Path):
-    config = load_config(list_config(root, SPARSE, 4, Train=True, Eval=True))
+    config = load_config(lists(root, SPARSE, 4, Train=True, Eval=True))
     with pytest.raises(UserError, match="otherwise than the run of .*: class 0 is label 3 here, label 1 there"):
         build_evaluation_dataset(config, weights=relabelled_weights)
 
@@ -134,12 +126,12 @@ def test_a_training_list_that_numbers_otherwise_than_the_run_is_refused(root: Pa
     ("labels", "what"), [(FROM_ONE, "begin at 1"), (SPARSE, r"have gaps \(3 labels up to 70\)")]
 )
 def test_labels_from_one_and_labels_with_gaps_name_the_option_that_reads_them(root: Path, labels, what: str):
-    config = load_config(list_config(root, labels, 3))
+    config = load_config(lists(root, labels, 3))
     largest = max(labels.values())
     message = rf"label \d+ of .* labels of the list {what}: relabel: True .* numbers them 0 to 2 \(Arch.class_num=3\)"
     with pytest.raises(UserError, match=rf"{message}; or use -o Arch.class_num={largest + 1}$"):
         build_dataset(config, config.train)
-    notes = [entry.note for finding in check_config_data(config, worker_count=0).findings
+    notes = [entry.note for finding in check_config_data(config).findings
              if finding.kind == "label_outside" for entry in finding.entries]  # fmt: skip
     assert sum("relabel: True" in note for note in notes) == 2  # once a set
     assert open_dataset(config, config.train).numbering is None

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from classification.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Momentum, OptimizerSettings, RMSProp
+from classification.optimizers import SGD, Adam, AdamW, Momentum, OptimizerSettings, RMSProp
 
 RATE = 0.1
 
@@ -35,16 +35,14 @@ def arrays_of(model, what=lambda parameter: parameter) -> dict[str, np.ndarray]:
     return {name: what(parameter).numpy().astype("float64") for name, parameter in model.named_parameters()}
 
 
-def step(settings, model, times: int = 1, optimizer=None):
-    """Does optimizer steps; returns the parameters before, the gradients of the last step, and those after it."""
-    optimizer = optimizer or settings.build(list(model.named_parameters()))
+def step(settings, model):
+    """Does an optimizer step; returns the parameters before it, the gradients, and the parameters after it."""
+    optimizer = settings.build(list(model.named_parameters()))
     optimizer.set_lr(RATE)
     features = paddle.to_tensor(np.arange(6, dtype="float32").reshape(2, 3) ** 2)
-    for _ in range(times):
-        optimizer.clear_grad()
-        (model(features) ** 2).sum().backward()
-        before, gradients = arrays_of(model), arrays_of(model, lambda parameter: parameter.grad)
-        optimizer.step()
+    (model(features) ** 2).sum().backward()
+    before, gradients = arrays_of(model), arrays_of(model, lambda parameter: parameter.grad)
+    optimizer.step()
     return before, gradients, arrays_of(model)
 
 
@@ -65,26 +63,13 @@ def test_which_parameters_decay(model):
         assert {name for name, parameter in model.named_parameters() if decays(name, parameter)} == expected, rules
 
 
-def test_every_norm_and_bias_of_our_model_is_spared():
-    from ppcls_ext import build_model
-
-    rules = OptimizerSettings(one_dim_param_no_weight_decay=True)
-    for name, parameter in build_model("EConvNeXt_mini", class_num=10).named_parameters():
-        if not parameter.stop_gradient:
-            assert rules.decays(name, parameter) == (len(parameter.shape) > 1 and not name.endswith("bias")), name
-
-
-def test_adamw_is_the_formula(model):
-    """Loshchilov and Hutter, algorithm 2: the decay acts on the weights, not on the gradient."""
-    settings = AdamW(beta1=0.8, beta2=0.9, epsilon=1e-3, weight_decay=0.5, one_dim_param_no_weight_decay=True)
-    optimizer = settings.build(list(model.named_parameters()))
-    _, first, _ = step(settings, model, optimizer=optimizer)
-    before, second, after = step(settings, model, optimizer=optimizer)
-    for name in first:
+def test_adamw_decays_the_weights_and_not_the_gradient(model):
+    """Loshchilov and Hutter, algorithm 2, of which the first step has the gradient as mean and its square."""
+    settings = AdamW(epsilon=1e-3, weight_decay=0.5, one_dim_param_no_weight_decay=True)
+    before, gradients, after = step(settings, model)
+    for name, gradient in gradients.items():
         decay = 0.5 if before[name].ndim > 1 else 0.0
-        mean = (0.8 * 0.2 * first[name] + 0.2 * second[name]) / (1 - 0.8**2)
-        square = (0.9 * 0.1 * first[name] ** 2 + 0.1 * second[name] ** 2) / (1 - 0.9**2)
-        expected = before[name] * (1 - RATE * decay) - RATE * mean / (np.sqrt(square) + 1e-3)
+        expected = before[name] * (1 - RATE * decay) - RATE * gradient / (np.abs(gradient) + 1e-3)
         np.testing.assert_allclose(after[name], expected, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
@@ -92,6 +77,8 @@ def test_adamw_is_the_formula(model):
 FORMULAS = [
     (SGD(weight_decay=0.5, one_dim_param_no_weight_decay=True), 0.5, lambda total: total),
     (Momentum(weight_decay=0.5, one_dim_param_no_weight_decay=True), 0.5, lambda total: total),
+    (Momentum(momentum=0.5, use_nesterov=True, weight_decay=0.5, one_dim_param_no_weight_decay=True), 0.5,
+     lambda total: 1.5 * total),
     (Adam(epsilon=1.0, weight_decay=10.0, one_dim_param_no_weight_decay=True), 10.0,
      lambda total: total / (np.abs(total) + 1.0)),
     (RMSProp(momentum=0.5, rho=0.75, epsilon=0.5, weight_decay=2.0, one_dim_param_no_weight_decay=True), 2.0,
@@ -105,18 +92,6 @@ def test_the_others_put_the_decay_of_decaying_parameters_into_the_gradient(model
     for name, gradient in gradients.items():
         total = gradient + (decay * before[name] if before[name].ndim > 1 else 0.0)
         np.testing.assert_allclose(after[name], before[name] - RATE * move(total), rtol=1e-3, atol=1e-4, err_msg=name)
-
-
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_gathers_speed_and_nesterov_looks_ahead(model, nesterov):
-    settings = Momentum(momentum=0.5, use_nesterov=nesterov)
-    optimizer = settings.build(list(model.named_parameters()))
-    _, first, _ = step(settings, model, optimizer=optimizer)
-    before, second, after = step(settings, model, optimizer=optimizer)
-    for name in first:
-        velocity = 0.5 * first[name] + second[name]
-        move = second[name] + 0.5 * velocity if nesterov else velocity
-        np.testing.assert_allclose(after[name], before[name] - RATE * move, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("settings_class", [SGD, AdamW])
@@ -138,19 +113,6 @@ def test_clip_value_cuts_each_entry(model):
     for name, gradient in gradients.items():
         expected = before[name] - RATE * np.clip(gradient, -0.25, 0.25)
         np.testing.assert_allclose(after[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
-
-
-@pytest.mark.parametrize("name", ["Momentum", "AdamW"])
-def test_frozen_parameters_stay(model, name):
-    model.linear.weight.stop_gradient = True
-    optimizer = OPTIMIZERS[name](weight_decay=0.5).build(list(model.named_parameters()))
-    optimizer.set_lr(RATE)
-    before = arrays_of(model)
-    model(paddle.ones([2, 3])).sum().backward()
-    optimizer.step()
-    after = arrays_of(model)
-    assert np.array_equal(before["linear.weight"], after["linear.weight"])
-    assert not np.array_equal(before["linear.bias"], after["linear.bias"])
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def write_boxes(frames: Frames, part: str, boxes: list[list[float]], size: tuple
 
 def kinds_of(config: Path, *changes: str) -> dict[str, str]:
     """Returns severity of each kind that the check finds."""
-    check = check_detection_data(load_config(config, changes), worker_count=0)
+    check = check_detection_data(load_config(config, changes))
     return {finding.kind: finding.severity.name.lower() for finding in check.findings}
 
 

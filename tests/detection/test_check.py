@@ -20,7 +20,6 @@ from ppcls_ext.check.report import write_check
 from ppcls_ext.utils.errors import UserError
 from tests.support.coco import annotation
 from tests.support.frames import HEIGHT, WIDTH, Frames
-from tests.support.pictures import write_picture
 from tests.support.runs import ROOT
 
 WORDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFORMATION: "information"}
@@ -31,8 +30,8 @@ def frames(tmp_path: Path) -> Frames:
     return Frames(tmp_path)
 
 
-def check(frames: Frames, *changes: str, workers: int = 0) -> DetectionCheck:
-    return check_detection_data(frames.config(*changes), 0, workers)
+def check(frames: Frames, *changes: str, threads: int = 1) -> DetectionCheck:
+    return check_detection_data(frames.config(*changes), 0, threads)
 
 
 def kinds(result: DetectionCheck) -> dict[str, str]:
@@ -56,9 +55,9 @@ def files(result: DetectionCheck, kind: str) -> list[tuple[str, ...]]:
     ]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_clean_data_give_nothing(frames: Frames, workers: int) -> None:
-    result = check(frames, workers=workers)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_clean_data_give_nothing(frames: Frames, threads: int) -> None:
+    result = check(frames, threads=threads)
     assert kinds(result) == {}
     assert not result.has_errors
     assert [result.sets[part].of_class.tolist() for part in ("Train", "Eval")] == [[12, 12, 12], [4, 4, 4]]
@@ -199,25 +198,11 @@ def test_copies_within_and_across_the_sets(frames: Frames) -> None:
     assert files(result, "copies_annotated_differently") == [(copy, source) for source, copy in COPIES[1:]]
 
 
-def test_near_copies_within_and_across_the_sets(frames: Frames) -> None:
-    for source, copy in COPIES:
-        pixels = np.asarray(Image.open(frames.image(source))).astype(np.int64) + 2
-        write_picture(frames.image(copy), pixels.clip(0, 255).astype(np.uint8))
-    result = check(frames)
-    assert kinds(result) == {
-        "near_duplicate_across": "warning",
-        "near_duplicate_training": "information",
-        "near_duplicate_validation": "information",
-    }
-    for (source, copy), kind in zip(COPIES, ("training", "across", "validation"), strict=True):
-        assert files(result, f"near_duplicate_{kind}") == [(copy, source)]
-
-
 def test_annotation_files_that_cannot_be_used(frames: Frames, tmp_path: Path) -> None:
     config = frames.config()
     for part in ("train", "val"):
         frames.annotations(part).write_text("{'images': []}", encoding="utf-8")
-    result = check_detection_data(config, 0, 0)
+    result = check_detection_data(config)
     assert kinds(result) == {"unopened_training": "error", "unopened_validation": "error"}
     (note,) = notes(result, "unopened_training")
     assert str(frames.annotations("train")) in note and "is not valid JSON (line 1, column 2" in note

@@ -19,17 +19,14 @@ def registered():
     register()
 
 
-def check_equal(operators: list[dict], data: bytes | np.ndarray, batch_operators: tuple[dict, ...] = ()) -> None:
-    """Compares ours with ppdet's, which gets the operators that follow ``Permute`` as operators of a batch."""
-    from ppdet.data.reader import BatchCompose, Compose
+def check_equal(operators: list[dict], data: bytes | np.ndarray) -> None:
+    """Compares ours with ppdet's."""
+    from ppdet.data.reader import Compose
     from ppdet.data.transform.operators import Decode
 
     # ppdet's own decoder, in whose place ours stands elsewhere.
     sample = Compose(operators)(Decode()({"image": data}))
-    if batch_operators:
-        sample = {name: value[0] for name, value in BatchCompose(list(batch_operators))([sample]).items()}
-    renamed = [{"PadStride": {"stride": entry["PadBatch"]["pad_to_stride"]}} for entry in batch_operators]
-    prepared = build_detection_pipeline([{"Decode": {}}, *operators, *renamed])(data)
+    prepared = build_detection_pipeline([{"Decode": {}}, *operators])(data)
     expected = np.asarray(sample["image"])
     assert prepared.pixels.dtype == np.float32 and prepared.pixels.flags.c_contiguous
     assert prepared.pixels.shape == expected.shape
@@ -42,44 +39,21 @@ def check_equal(operators: list[dict], data: bytes | np.ndarray, batch_operators
     assert np.array_equal(prepared.pad, np.asarray(sample.get("pad", [0, 0])))
 
 
+def resize(size: int | list[int], keep_ratio: bool = False, interp: int = 2) -> dict:
+    return {"Resize": {"target_size": size, "keep_ratio": keep_ratio, "interp": interp}}
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_files_of_every_kind(kind):
-    resize = {"Resize": {"target_size": [32, 64], "keep_ratio": False, "interp": 2}}
-    check_equal([resize, NORMALIZE, {"Permute": {}}], FILES[kind])
+    check_equal([resize([32, 64]), NORMALIZE, {"Permute": {}}], FILES[kind])
 
 
 @pytest.mark.parametrize("interp", range(5))
 @pytest.mark.parametrize("keep_ratio", [False, True])
 def test_resizing(interp, keep_ratio):
     for target_size, size in ((64, (38, 53)), ([48, 96], (38, 53)), ([48, 96], (7, 200))):
-        resize = {"Resize": {"target_size": target_size, "keep_ratio": keep_ratio, "interp": interp}}
-        check_equal([resize, NORMALIZE, {"Permute": {}}], smooth_picture(1, size[1], size[0]))
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {},
-        {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "is_scale": False},
-        {"norm_type": "none"},
-    ],
-)
-@pytest.mark.parametrize("resized", [False, True])
-def test_normalising(arguments, resized):
-    resize = [{"Resize": {"target_size": 40, "keep_ratio": False}}] if resized else []
-    check_equal([*resize, {"NormalizeImage": arguments}, {"Permute": {}}], FILES["png"])
-
-
-@pytest.mark.parametrize(
-    "operators",
-    [
-        [{"Resize": {"target_size": 48, "keep_ratio": True}}, {"Pad": {"size": 96}}, NORMALIZE],
-        [{"Resize": {"target_size": 48, "keep_ratio": True}}, {"Pad": {"size": [64, 128], "fill_value": [1, 2, 3]}}],
-        [NORMALIZE, {"Resize": {"target_size": 48, "keep_ratio": False}}],
-    ],
-)
-def test_other_orders_and_padding(operators):
-    check_equal([*operators, {"Permute": {}}], FILES["png"])
+        operators = [resize(target_size, keep_ratio, interp), NORMALIZE, {"Permute": {}}]
+        check_equal(operators, smooth_picture(1, size[1], size[0]))
 
 
 @pytest.mark.parametrize("interp", [0, 1, 2])
@@ -90,19 +64,27 @@ def test_letterbox(interp, upscale):
         check_equal([letterbox, NORMALIZE, {"Permute": {}}], smooth_picture(1, size[1], size[0]))
 
 
-def test_letterbox_behind_other_operators():
-    letterbox = {"LetterResize": {"target_size": 48, "fill_value": [0, 0, 0]}}
-    resize = {"Resize": {"target_size": [31, 70], "keep_ratio": False, "interp": 2}}
-    check_equal([{"SonarEnhance": {"method": "equalize"}}, resize, letterbox, NORMALIZE, {"Permute": {}}], FILES["bmp"])
+PLAIN = {"NormalizeImage": {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "is_scale": False}}
+BLACK = {"LetterResize": {"target_size": 48, "fill_value": [0, 0, 0]}}
 
 
-@pytest.mark.parametrize("stride", [0, 1, 32])
-def test_stride_of_a_batch(stride):
-    resize = {"Resize": {"target_size": [40, 50], "keep_ratio": True}}
-    check_equal([resize, NORMALIZE, {"Permute": {}}], FILES["jpeg"], ({"PadBatch": {"pad_to_stride": stride}},))
+@pytest.mark.parametrize(
+    "operators",
+    [
+        [{"NormalizeImage": {}}],
+        [resize(40), PLAIN],
+        [resize(40), {"NormalizeImage": {"norm_type": "none"}}],
+        [resize(48, keep_ratio=True), {"Pad": {"size": 96}}, NORMALIZE],
+        [resize(48, keep_ratio=True), {"Pad": {"size": [64, 128], "fill_value": [1, 2, 3]}}],
+        [NORMALIZE, resize(48)],
+        [{"SonarEnhance": {"method": "equalize"}}, resize([31, 70]), BLACK, NORMALIZE],
+    ],
+)
+def test_normalising_padding_and_other_orders(operators):
+    check_equal([*operators, {"Permute": {}}], FILES["png"])
 
 
 @pytest.mark.parametrize("method", ["none", "gamma", "log", "equalize", "clahe"])
 def test_enhanced_sonar(method):
-    resize = {"Resize": {"target_size": [64, 64], "keep_ratio": False, "interp": 2}}
-    check_equal([{"SonarEnhance": {"method": method}}, resize, NORMALIZE, {"Permute": {}}], FILES["png of 16 bits"])
+    operators = [{"SonarEnhance": {"method": method}}, resize([64, 64]), NORMALIZE, {"Permute": {}}]
+    check_equal(operators, FILES["png of 16 bits"])

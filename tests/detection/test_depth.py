@@ -62,8 +62,8 @@ def test_the_number_is_found_when_training_starts(frames: Path, caplog: pytest.L
 
 
 def test_the_check_sees_what_the_detector_sees(frames: Path) -> None:
-    findings = check_detection_data(load_config(frames), worker_count=0).findings
+    findings = check_detection_data(load_config(frames)).findings
     assert "state bits: 12" in next(one for one in findings if one.kind == "value_range").entries[0].note
     config = load_config(frames, ["TrainReader.sample_transforms.0.Decode.bits=auto"])
-    findings = check_detection_data(config, worker_count=0).findings
+    findings = check_detection_data(config).findings
     assert not {one.kind for one in findings} & {"value_range", "black_image"}

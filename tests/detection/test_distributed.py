@@ -24,17 +24,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_two_processes_train_on_disjoint_halves(run: Path) -> None:
+def test_two_processes_train_on_disjoint_halves_and_validate_their_shares(run: Path) -> None:
     report = json.loads((run / "runs" / "run" / "report.json").read_text(encoding="utf-8"))
-    state = json.loads((run / "runs" / "run" / "checkpoints" / "latest" / "state.json").read_text(encoding="utf-8"))
+    latest = run / "runs" / "run" / "checkpoints" / "latest"
+    state = json.loads((latest / "state.json").read_text(encoding="utf-8"))
     assert report["processes"] == 2
     assert state["data_order"] == {"seed": 4, "images": 18, "images_per_step": 4, "steps": STEPS}
     assert state["average"]["step"] == STEPS
-
-
-def test_both_validate_their_share_of_the_images(run: Path) -> None:
-    report = json.loads((run / "runs" / "run" / "report.json").read_text(encoding="utf-8"))
-    config = load_config(run / "run.yml", [f"weights={run / 'runs' / 'run' / 'checkpoints' / 'latest'}"])
+    config = load_config(run / "run.yml", [f"weights={latest}"])
     alone = evaluate_config(config, open_environment(config), run / "evaluation", panels=0)
     assert alone is not None
     assert report["last"]["eval"]["detections"] == alone["counts"]["detections"] > 0

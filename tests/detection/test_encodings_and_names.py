@@ -10,7 +10,7 @@ import pytest
 
 from detection.annotations import Ledger
 from detection.coco import AnnotationFileError, open_coco
-from detection.evaluation.coco import read_ground_truth
+from detection.evaluation.boxes import read_ground_truth
 from ppcls_ext.utils.texts import VARIABLE, say_guesses
 from tests.support.raw_data import box_entry, image_entry, write_image
 

@@ -204,7 +204,7 @@ def test_preparation_check_training_and_evaluation_agree(
     ):  # fmt: skip
         assert line.format(frames.annotations("train")) in said, said
 
-    checked = check_detection_data(frames.config(), 0, 0)
+    checked = check_detection_data(frames.config())
     table = checked.tables["Train"]
     figures = evaluate_detections(frames.annotations("val"), [])
     (raw / "annotations" / "val.json").unlink()
@@ -258,7 +258,7 @@ def test_the_size_that_a_picture_has_counts(tmp_path: Path) -> None:
     assert [box.xywh for frame in opened.frames[:2] for box in frame.boxes] == [
         (10, 8, 30, 24), (50, 40, 28, 32), (80, 8, 16, 24), (50, 40, 28, 32),
     ]  # fmt: skip
-    checked = check_detection_data(frames.config(), 0, 0)
+    checked = check_detection_data(frames.config())
     kept = [list(box.xywh) for frame in opened.frames[:2] for box in frame.boxes]
     assert checked.sets["Train"].boxes.boxes[:4].tolist() == kept
 

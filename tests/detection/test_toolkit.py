@@ -50,15 +50,6 @@ def test_a_foreign_name_is_not_overwritten(workspace: dict[str, Any], monkeypatc
     assert workspace["EConvNeXt"] is foreign
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise ModuleNotFoundError("No module named 'shapely.geometry'", name="shapely.geometry")
-
-    monkeypatch.setattr("detection.registration.put_into_workspace", fail)
-    with pytest.raises(UserError, match="package shapely is missing; pip install --no-deps shapely"):
-        toolkit.register()
-
-
 def with_momentum(folder: Path) -> Path:
     """A configuration that sets what :func:`plain` leaves to its defaults."""
     return tiny_config(

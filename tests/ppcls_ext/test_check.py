@@ -1,16 +1,12 @@
-"""What the data checks of both tasks share: pairs of alike hashes, and worker processes."""
+"""What the data checks of both tasks share: pairs of alike hashes."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 
 from ppcls_ext.check.duplicates import LARGEST_DISTANCE, count_bits, near_pairs
 from ppcls_ext.check.images import difference_hash
-from tests.support.runs import ROOT
 
 
 def test_exactly_the_pairs_within_the_distance_are_found() -> None:
@@ -53,24 +49,3 @@ def test_faint_frames_of_one_channel_are_told_apart() -> None:
     hashes = np.array([difference_hash(frame) for frame in (*frames, *again)], dtype=np.uint64)
     pairs, _ = near_pairs(hashes)
     assert pairs.tolist() == [[number, number + 20] for number in range(20)]
-
-
-SCRIPT = """
-import cv2, numpy as np
-from ppcls_ext.check.images import Workers
-
-cv2.setNumThreads(4)
-picture = np.random.default_rng(0).integers(0, 255, (3000, 3000, 3), dtype=np.uint8)
-cv2.resize(cv2.GaussianBlur(picture, (31, 31), 5), (500, 500))
-for _ in range(5):
-    with Workers({}, 2) as workers:
-        assert list(workers.map(abs, [-1, -2, -3])) == [1, 2, 3]
-assert cv2.getNumThreads() == 4
-print("done")
-"""
-
-
-def test_workers_start_after_opencv_used_its_threads() -> None:
-    command = [sys.executable, "-c", SCRIPT]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert result.stdout == "done\n", result.stderr

@@ -44,3 +44,24 @@ def folder_config(folder: Path, train: Path, evaluation: Path, class_num: int = 
         for part, root in (("Train", train), ("Eval", evaluation))
     }
     return write_config(folder, small_config(folder / "run", Arch__class_num=class_num, **{**sets, **changes}))
+
+
+def lines_of(folder: Path, root: Path, labels: dict[str, int]) -> list[str]:
+    """Returns a line for each picture in class folders: its path below ``root`` and the label of its class."""
+    return [f"{path.relative_to(root)} {labels[path.parent.name]}" for path in sorted(folder.rglob("*.png"))]
+
+
+def list_config(root: Path, train: list[str], evaluation: list[str], class_num: int, **relabel: bool) -> Path:
+    """Writes two list files and a configuration that reads them; returns its path.
+
+    ``relabel`` is given by set, ``Train`` or ``Eval``.
+    """
+    sets = {}
+    for part, lines in (("Train", train), ("Eval", evaluation)):
+        (root / f"{part}.txt").write_text("\n".join(lines), encoding="utf-8")
+        sets[f"DataLoader__{part}__dataset"] = {
+            "name": "ImageNetDataset", "image_root": str(root), "cls_label_path": str(root / f"{part}.txt"),
+            "transform_ops": [{"DecodeImage": {}}, {"ResizeImage": {"size": 32}}, NORMALIZE],
+            **({"relabel": relabel[part]} if part in relabel else {}),
+        }  # fmt: skip
+    return write_config(root, small_config(root / "run", Arch__class_num=class_num, **sets), "lists.yaml")

@@ -56,7 +56,7 @@ def project(tmp_path_factory):
     file = write_coco(root / "judged.json", {**content, "annotations": judged})
     found = [detection(50, 1, [10, 10, 40, 40], 0.456789)]
     write_evaluation(
-        root / "run" / "tiny" / "evaluation", found, evaluate_detections(file, found), panels=0,
+        root / "run" / "tiny" / "evaluation", evaluate_detections(file, found), panels=0,
         weights={"file": "ema.pdparams", "sha256": sha256_of(checkpoint / "ema.pdparams")},
     )  # fmt: skip
     (root / "clip.bin").write_bytes(b"\x00\x00\x00\x20ftypisom" + bytes(range(256)))

@@ -96,14 +96,6 @@ def assert_refused(path: Path, *parts: str) -> None:
         assert part in str(error.value)
 
 
-def test_a_label_that_the_network_has_not_is_refused(tmp_path: Path) -> None:
-    root = write_class_folders(tmp_path / "data", classes=1, images=2)
-    (root / "list.txt").write_text("class_0/00.png 3\nclass_0/01.png 10\n")
-    dataset = {"name": "ImageNetDataset", "image_root": str(root), "cls_label_path": str(root / "list.txt")}
-    config = write_config(tmp_path, use_dataset(tiny_config(tmp_path / "run"), dataset, dataset))
-    assert_refused(config, "Arch.class_num", "label 10 of", "outside 0..9")
-
-
 def test_a_mistake_is_one_line_with_exit_status_2_and_stands_in_the_log(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", Global__pretrained_model=str(tmp_path / "none.pdparams"))
     result = run_tool("train.py", "-c", write_config(tmp_path, config))

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from detection.configuration import checks, load_config
+from detection.configuration.config import warn_of_other_contrast
 from ppcls_ext.utils.errors import ConfigError, UserError
 from tests.support.detection_configs import line_of, write_config
 from tests.support.runs import ROOT
@@ -146,3 +147,15 @@ def test_keys_that_take_text_take_it_as_it_stands(tmp_path):
     assert (data["weights"], data["TrainDataset"]["dataset_dir"], data["epoch"]) == (None, None, 10)
     problems = problems_of(write_config(tmp_path), ["LearningRate.base_lr=[1"])
     assert len(problems) == 1 and "LearningRate.base_lr" in problems[0]
+
+
+def test_contrast_other_than_in_training_is_told(caplog):
+    config = load_config(ROOT / "configs" / "detection" / "ppyoloe" / "ppyoloe_s_econvnext_mini_sonar.yml")
+    warn_of_other_contrast(config, "Test")
+    assert caplog.text == ""
+    steps = config.data["TestReader"]["sample_transforms"]
+    config.data["TestReader"]["sample_transforms"] = [
+        {"SonarEnhance": {"method": "log"}} if "SonarEnhance" in step else step for step in steps
+    ]
+    warn_of_other_contrast(config, "Test")
+    assert "TrainReader has [{'method': 'equalize'}]" in caplog.text and "[{'method': 'log'}]" in caplog.text

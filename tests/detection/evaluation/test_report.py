@@ -31,7 +31,7 @@ def metrics_of(tmp_path, data, detections):
 
 def evaluate(tmp_path, data, detections, **options):
     metrics = metrics_of(tmp_path, data, detections)
-    written = write_evaluation(tmp_path / "run" / "eval", detections, metrics, **options)
+    written = write_evaluation(tmp_path / "run" / "eval", metrics, **options)
     assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "run" / "eval").iterdir())
     return metrics, tmp_path / "run" / "eval"
 
@@ -46,12 +46,7 @@ def colours(path) -> int:
 def test_all_files_are_written_and_show_something(tmp_path):
     data, detections = random_coco(1, images=15)
     write_images(tmp_path / "images", data)
-    # Numbers of NumPy, as a detector gives them.
-    given = [
-        {**record, "image_id": np.int64(record["image_id"]), "score": np.float64(record["score"])}
-        for record in detections
-    ]
-    metrics, folder = evaluate(tmp_path, data, given, title="mini, epoch 3", panels=5)
+    metrics, folder = evaluate(tmp_path, data, detections, title="mini, epoch 3", panels=5)
     assert sorted(path.name for path in folder.iterdir()) == FILES
     assert json.loads((folder / "figures.json").read_text())["summary"] == metrics.summary
     stored = json.loads((folder / "detections.json").read_text())

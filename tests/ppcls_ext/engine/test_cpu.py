@@ -297,12 +297,11 @@ def test_without_a_folder_for_the_cache(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("econvnext_kernels_*"))
 
 
-def test_other_numbers_of_channels_are_paddles_to_refuse() -> None:
-    layer = nn.BatchNorm2D(8)
-    layer.eval()
-    accelerate(layer)
-    with pytest.raises(ValueError):
-        layer(paddle.to_tensor(random_array((1, 12, 3, 3))))
+def test_other_numbers_of_channels_are_refused() -> None:
+    for layer in (nn.BatchNorm2D(8), nn.Conv2D(8, 8, 3, padding=1, groups=8), nn.Conv2D(8, 8, 1)):
+        accelerate(layer)
+        with pytest.raises(ValueError):
+            layer(paddle.to_tensor(random_array((1, 12, 3, 3))))
 
 
 def test_a_stage_with_a_foreign_part_is_left_to_paddle() -> None:

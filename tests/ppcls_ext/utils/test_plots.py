@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.utils.plots import (
-    Band,
+    Line,
     Point,
-    draw_bands,
     draw_detection_curves,
     draw_run_comparison,
+    draw_study_curves,
     draw_tradeoff,
     draw_training_curves,
 )  # fmt: skip
@@ -84,11 +84,11 @@ def test_runs_are_compared_by_epoch_and_by_minutes(tmp_path):
 
 
 def test_bands_and_points_show_what_was_measured(tmp_path):
-    bands = [Band("a", [(1.0, 0.1, 0.0), (2.0, 0.3, 0.1)]), Band("b", [(1.0, 0.2, 0.0)], is_secondary=True)]
+    lines = [Line("a", [1.0, 2.0], [0.1, 0.3], deviations=[0.0, 0.1]), Line("b", [1.0], [0.2])]
     points = [Point("a", 1.0, 50.0), Point("b", 1.0, 60.0, 1.0, series="s", is_hollow=True)]
     amounts = []
     for count in (1, 2):
-        draw_bands(dict.fromkeys("wxyz", bands[:count]), tmp_path / "curves.png", "title")
+        draw_study_curves(dict.fromkeys("wxyz", lines[:count]), tmp_path / "curves.png", "title")
         draw_tradeoff({"cost": points[:count]}, tmp_path / "points.png", "title", "top-1")
         amounts.append([drawn(tmp_path / name).sum() for name in ("curves.png", "points.png")])
     assert 200 < amounts[0][0] < amounts[1][0] and 50 < amounts[0][1] < amounts[1][1]

@@ -27,7 +27,8 @@ class Boxes(NamedTuple):
         rows: number of the image of each, ``int64`` ``[N]``, rising.
         labels: number of its class among those evaluated, ``int64`` ``[N]``.
         boxes: ``float64`` ``[N, 4]`` of x, y, width, height in pixels.
-        weights: ``float64`` ``[N]``: the scores of detections; the areas of annotated boxes, in square pixels.
+        weights: ``float64`` ``[N]``: the scores of detections; the areas of annotated boxes, in square pixels, as
+            annotated where they are.
         crowd: ``bool`` ``[N]``: marks groups.
     """
 
@@ -44,6 +45,18 @@ class Boxes(NamedTuple):
     def place_of(self, row: int) -> slice:
         """Returns where the boxes of an image are."""
         return slice(*np.searchsorted(self.rows, [row, row + 1]).tolist())
+
+
+def boxes_of_frames(frames: Sequence[Frame]) -> Boxes:
+    """Returns the boxes of checked frames, labelled by the classes of their file."""
+    pairs = [(row, box) for row, frame in enumerate(frames) for box in frame.boxes]
+    return Boxes(
+        np.array([row for row, _ in pairs], np.int64),
+        np.array([box.category for _, box in pairs], np.int64),
+        np.array([box.xywh for _, box in pairs], np.float64).reshape(-1, 4),
+        np.array([box.area for _, box in pairs], np.float64),
+        np.array([box.crowd for _, box in pairs], bool),
+    )
 
 
 @dataclass(frozen=True)
@@ -85,15 +98,8 @@ def read_ground_truth(
     order = np.argsort(coco.category_ids)
     names = [coco.names[number] for number in order]
     numbers = [(class_names or names).index(name) for name in names]
-    label_of = np.argsort(order)
-    pairs = [(row, box) for row, frame in enumerate(frames) for box in frame.boxes]
-    boxes = Boxes(
-        np.array([row for row, _ in pairs], np.int64),
-        np.array([label_of[box.category] for _, box in pairs], np.int64),
-        np.array([box.xywh for _, box in pairs], np.float64).reshape(-1, 4),
-        np.array([box.area for _, box in pairs], np.float64),
-        np.array([box.crowd for _, box in pairs], bool),
-    )
+    boxes = boxes_of_frames(frames)
+    boxes = boxes._replace(labels=np.argsort(order)[boxes.labels])
     return GroundTruth(str(coco.path), frames, names, sorted(coco.category_ids), numbers, boxes)
 
 
