@@ -304,7 +304,7 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
     """
     if dataset is not None and dataset.class_names:
         return list(dataset.class_names)
-    if config.postprocess is None or not config.postprocess.class_id_map_file:
+    if not config.postprocess.class_id_map_file:
         return None
     file = meant_path(config.postprocess.class_id_map_file)
     if not file.is_file():

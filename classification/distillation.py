@@ -30,7 +30,7 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.results import checksum
-from ppcls_ext.weights import class_names_of_weights, find_weights, load_weights
+from ppcls_ext.weights import class_names_of_weights, find_weights, load_weights, state_of_weights
 
 logger = logging.getLogger(__name__)
 # Arguments that change nothing in evaluation mode.
@@ -82,16 +82,11 @@ def find_teacher(config: Config) -> TeacherFiles | None:
     except UserError as error:
         raise refuse("pretrained", str(error)) from error
     # A checkpoint, unlike a weight file by itself, says which network it belongs to.
-    state, saved = file.with_name("state.json"), None
-    if file.name in ("model.pdparams", "ema.pdparams") and state.is_file():
-        try:
-            saved = json.loads(state.read_text(encoding="utf-8")).get("arch")
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{state}: damaged ({error})") from error
-    if isinstance(saved, dict) and isinstance(saved.get("arguments"), dict):
+    saved = state_of_weights(file).get("arch") if file.name in ("model.pdparams", "ema.pdparams") else None
+    if saved:
         folder = file.parent
-        if saved.get("name") != arch.name:
-            raise refuse("name", f"{folder} is a checkpoint of {saved.get('name')}, not of {arch.name}")
+        if saved["name"] != arch.name:
+            raise refuse("name", f"{folder} is a checkpoint of {saved['name']}, not of {arch.name}")
         parameters = architecture_parameters(arch.name)
         # A teacher of features only may know other classes.
         ours = {name: value for name, value in arch.arguments.items() if name != "class_num" or weight > 0}

@@ -55,8 +55,6 @@ class TestImageNetDataset:
         with pytest.raises(DatasetError, match="nowhere does not exist") as caught:
             ImageNetDataset(str(tmp_path / "nowhere"), str(tmp_path / "list.txt"))
         assert caught.value.argument == "image_root"
-        again = pickle.loads(pickle.dumps(caught.value))  # as it travels between processes
-        assert (again.argument, again.message) == (caught.value.argument, caught.value.message)
         with pytest.raises(DatasetError, match=r"list\.txt does not exist") as caught:
             ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"))
         assert caught.value.argument == "cls_label_path"
