@@ -92,7 +92,7 @@ class Config:
     train: DataSettings | None
     eval: DataSettings | None
     infer: sections.InferSettings | None
-    postprocess: sections.TopkSettings | None
+    postprocess: sections.TopkSettings
     metrics: list[TopkAcc]
     distillation: DistillationSettings | None = None
     pretraining: sections.PretrainingSettings | None = None
@@ -101,6 +101,11 @@ class Config:
     def output_dir(self) -> Path:
         """The folder of this run."""
         return Path(self.run.output_dir)
+
+    @property
+    def topk(self) -> int:
+        """How many classes are shown of an image."""
+        return min(self.postprocess.topk, self.arch.class_num)
 
     def to_yaml(self) -> str:
         """Returns the resolved configuration as YAML, fit to be loaded again."""
@@ -176,7 +181,7 @@ def check_config(document: Document) -> Config:
         train=_read_data(checker, loader.Train, "DataLoader.Train"),
         eval=_read_data(checker, loader.Eval, "DataLoader.Eval"),
         infer=infer,
-        postprocess=None if infer is None else infer.PostProcess or sections.TopkSettings(),
+        postprocess=(infer and infer.PostProcess) or sections.TopkSettings(),
         metrics=checker.collected(build_operators, metric.Eval, "Metric.Eval", METRICS, "metric") or [TopkAcc([1, 5])],
         distillation=_read_distillation(checker, file.Distillation, arch),
         pretraining=file.Pretraining,

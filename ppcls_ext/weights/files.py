@@ -58,7 +58,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     raise UserError(f"{given}: no such weight file or checkpoint folder{suggestion(given.name, neighbours)}")
 
 
-def _state_beside(weights: Path) -> dict[str, Any]:
+def state_of_weights(weights: Path) -> dict[str, Any]:
     """Returns what ``state.json`` beside a file of a checkpoint says, nothing where there is none.
 
     Raises:
@@ -77,7 +77,7 @@ def _file_of_checkpoint(folder: Path) -> Path:
             f"{folder}: not a checkpoint folder (no state.json); give a checkpoint such as "
             f"RUN/checkpoints/best, or a weight file ({', '.join(SUFFIXES)})"
         )
-    which = _state_beside(folder / STATE).get("evaluated_weights")
+    which = state_of_weights(folder / STATE).get("evaluated_weights")
     if which not in ("ema", "model"):
         raise UserError(f"{folder / STATE}: 'evaluated_weights' must be 'ema' or 'model', got {which!r}")
     file = folder / f"{which}.pdparams"
@@ -87,15 +87,15 @@ def _file_of_checkpoint(folder: Path) -> Path:
 
 
 def class_names_of_weights(weights: Path) -> list[str] | None:
-    """Returns the class names of the checkpoint that a weight file stands in, or ``None``; see ``_state_beside``."""
-    names = _state_beside(weights).get("class_names")
+    """Returns the class names of the checkpoint that a weight file stands in, or ``None``; see ``state_of_weights``."""
+    names = state_of_weights(weights).get("class_names")
     return [str(name) for name in names] if names else None
 
 
 def label_numbering_of_weights(weights: Path) -> list[int] | None:
     """Returns the labels of the training list by class number, as ``relabel`` numbered them for the checkpoint that a
-    weight file stands in, or ``None``; see ``_state_beside``."""
-    return _state_beside(weights).get("label_numbering")
+    weight file stands in, or ``None``; see ``state_of_weights``."""
+    return state_of_weights(weights).get("label_numbering")
 
 
 def training_set_of_weights(weights: Path) -> dict[str, Any]:
