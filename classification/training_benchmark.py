@@ -100,16 +100,12 @@ def open_paddleclas(name: str, size: int, batch: int, checkout: str) -> Opened:
 
 
 def open_torch(name: str, size: int, batch: int) -> Opened:
-    """A step of ``EConvNeXt_mini`` written with torch.nn, or of torchvision's ConvNeXt-T (requirements-torch.txt)."""
+    """A step of ``EConvNeXt_mini`` or ``ConvNeXtV1_tiny`` written with torch.nn (requirements-torch.txt)."""
     import torch
-    import torchvision
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
-    if name == "ConvNeXtV1_tiny":
-        model = torchvision.models.convnext_tiny(num_classes=CLASSES, stochastic_depth_prob=0.0)
-    else:
-        model = _torch_mini(CLASSES)
+    model = _torch_networks()[name](CLASSES)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     images, labels = (torch.from_numpy(array) for array in random_batch(size, batch))
@@ -124,9 +120,9 @@ def open_torch(name: str, size: int, batch: int) -> Opened:
     return step, {"flops": step_flops(name, size, batch), "torch": torch.__version__}
 
 
-def _torch_mini(classes: int) -> Any:
-    """Returns ``EConvNeXt_mini`` in torch.nn."""
-    from torch import concat, nn
+def _torch_networks() -> dict[str, Any]:
+    """Returns constructors of the two networks in torch.nn; both take the number of classes."""
+    from torch import concat, nn, ones
 
     def conv_bn_act(inputs: int, outputs: int, side: int) -> nn.Module:
         return nn.Sequential(nn.Conv2d(inputs, outputs, side, side), nn.BatchNorm2d(outputs), nn.GELU())
@@ -165,13 +161,49 @@ def _torch_mini(classes: int) -> Any:
             x = concat([self.shortcut(x), self.blocks(self.entry(x))], 1)
             return self.merge(self.attention(x))
 
-    dims = (48, 96, 192, 384, 768)
-    stages = (CSPStage(dims[i], dims[i + 1], depth, 2 if i else 1) for i, depth in enumerate((3, 3, 9, 3)))
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(768), nn.Linear(768, classes))
-    return nn.Sequential(conv_bn_act(3, 72, 4), *stages, *head)
+    def mini(classes: int) -> nn.Module:
+        dims = (48, 96, 192, 384, 768)
+        stages = (CSPStage(dims[i], dims[i + 1], depth, 2 if i else 1) for i, depth in enumerate((3, 3, 9, 3)))
+        head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(768), nn.Linear(768, classes))
+        return nn.Sequential(conv_bn_act(3, 72, 4), *stages, *head)
+
+    class ChannelNorm(nn.LayerNorm):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    class LayerScale(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(1e-6 * ones(channels))
+
+        def forward(self, x: Any) -> Any:
+            return x * self.weight
+
+    class ConvNeXtBlock(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.depthwise = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+            self.branch = nn.Sequential(
+                nn.LayerNorm(channels, 1e-6), nn.Linear(channels, 4 * channels), nn.GELU(),
+                nn.Linear(4 * channels, channels), LayerScale(channels),
+            )  # fmt: skip
+
+        def forward(self, x: Any) -> Any:
+            return x + self.branch(self.depthwise(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def tiny(classes: int) -> nn.Module:
+        dims, layers = (96, 192, 384, 768), [nn.Conv2d(3, 96, 4, 4), ChannelNorm(96, 1e-6)]
+        for i, depth in enumerate((3, 3, 9, 3)):
+            if i:
+                layers += [ChannelNorm(dims[i - 1], 1e-6), nn.Conv2d(dims[i - 1], dims[i], 2, 2)]
+            layers += [ConvNeXtBlock(dims[i]) for _ in range(depth)]
+        head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(768, 1e-6), nn.Linear(768, classes))
+        return nn.Sequential(*layers, *head)
+
+    return {"EConvNeXt_mini": mini, "ConvNeXtV1_tiny": tiny}
 
 
 def has_torch() -> bool:
-    """Whether PyTorch is installed, with torchvision."""
-    return importlib.util.find_spec("torchvision") is not None
+    """Whether PyTorch is installed."""
+    return importlib.util.find_spec("torch") is not None
 
