@@ -304,7 +304,7 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
     """
     if dataset is not None and dataset.class_names:
         return list(dataset.class_names)
-    if config.postprocess is None or not config.postprocess.class_id_map_file:
+    if not config.postprocess.class_id_map_file:
         return None
     file = meant_path(config.postprocess.class_id_map_file)
     if not file.is_file():
@@ -344,17 +344,14 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | Non
     place = place or Place(config.arch, config.run.image_shape)
     shape, name, class_num = place.image_shape, place.arch.name, place.arch.class_num
     problem = f"{name} cannot take images of shape {shape}"
-    # Names of layers whose result holds no number; Paddle computes on with it, to zeros or to NaN.
-    empty: list[str] = []
+    # Layers whose result holds no number; Paddle computes on with it, to zeros or to NaN.
+    empty: list[paddle.nn.Layer] = []
 
-    def watch(name: str, layer: paddle.nn.Layer) -> Any:
-        def note(_layer: paddle.nn.Layer, _inputs: Any, output: Any) -> None:
-            if isinstance(output, paddle.Tensor) and 0 in output.shape:
-                empty.append(name)
+    def note(layer: paddle.nn.Layer, _inputs: Any, output: Any) -> None:
+        if isinstance(output, paddle.Tensor) and 0 in output.shape:
+            empty.append(layer)
 
-        return layer.register_forward_post_hook(note)
-
-    hooks = [watch(*named) for named in model.named_sublayers()]
+    hooks = [layer.register_forward_post_hook(note) for layer in model.sublayers()]
     try:
         with _undisturbed(model), paddle.no_grad():
             outputs = list(logits_of(model(paddle.zeros([1, *shape], "float32"))).shape)
@@ -371,7 +368,8 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | Non
         for hook in hooks:
             hook.remove()
     if empty:
-        message = f"{problem}: they are too small, {empty[0]} leaves nothing of them"
+        culprit = next(name for name, layer in model.named_sublayers() if layer is empty[0])
+        message = f"{problem}: they are too small, {culprit} leaves nothing of them"
         raise UserError(config.document.problem(place.shape_key, message))
     if outputs != [1, class_num]:
         message = f"{name} gives outputs of shape {outputs} for one image, expected [1, {class_num}]"

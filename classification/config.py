@@ -24,7 +24,7 @@ from classification.sections import (
     FileSection,
     OnnxTeacherSettings,
 )
-from ppcls_ext.arch.registry import architecture_parameters, is_ours, list_models
+from ppcls_ext.arch.registry import architecture_parameters, family_of, list_models
 from ppcls_ext.preprocess import depth
 from ppcls_ext.preprocess.operators import build_operators
 from ppcls_ext.utils.config import Document, apply_override, flatten, is_detection_config, load_config_file, plain_copy
@@ -92,7 +92,7 @@ class Config:
     train: DataSettings | None
     eval: DataSettings | None
     infer: sections.InferSettings | None
-    postprocess: sections.TopkSettings | None
+    postprocess: sections.TopkSettings
     metrics: list[TopkAcc]
     distillation: DistillationSettings | None = None
     pretraining: sections.PretrainingSettings | None = None
@@ -101,6 +101,11 @@ class Config:
     def output_dir(self) -> Path:
         """The folder of this run."""
         return Path(self.run.output_dir)
+
+    @property
+    def topk(self) -> int:
+        """How many classes are shown of an image."""
+        return min(self.postprocess.topk, self.arch.class_num)
 
     def to_yaml(self) -> str:
         """Returns the resolved configuration as YAML, fit to be loaded again."""
@@ -176,7 +181,7 @@ def check_config(document: Document) -> Config:
         train=_read_data(checker, loader.Train, "DataLoader.Train"),
         eval=_read_data(checker, loader.Eval, "DataLoader.Eval"),
         infer=infer,
-        postprocess=None if infer is None else infer.PostProcess or sections.TopkSettings(),
+        postprocess=(infer and infer.PostProcess) or sections.TopkSettings(),
         metrics=checker.collected(build_operators, metric.Eval, "Metric.Eval", METRICS, "metric") or [TopkAcc([1, 5])],
         distillation=_read_distillation(checker, file.Distillation, arch),
         pretraining=file.Pretraining,
@@ -337,7 +342,7 @@ def _read_features(checker: Checker, section: Any, networks: Mapping[str, ArchSe
         return None
     key = f"{DISTILLATION}.features"
     for place, network in networks.items():
-        if not is_ours(network.name):
+        if family_of(network.name) is None:
             message = f"needs the outputs of stages, which {network.name} ({place}) does not give"
             checker.add(key, f"{message}; these do: {', '.join(list_models())}")
     return checker.section(FeatureSettings, section, key)
@@ -346,7 +351,7 @@ def _read_features(checker: Checker, section: Any, networks: Mapping[str, ArchSe
 def _check_pretraining(checker: Checker, config: Config) -> None:
     """Notes what does not go together with ``Pretraining``, and random views where a cache needs one view."""
     if config.pretraining is not None:
-        if not is_ours(config.arch.name):
+        if family_of(config.arch.name) is None:
             message = f"needs a network with stages, which {config.arch.name} does not give"
             checker.add("Arch.name", f"{message}; these do: {', '.join(list_models())}")
         distilled, stated = config.pretraining.name == "Distilled", config.document.data.get(DISTILLATION) is not None

@@ -30,7 +30,7 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.results import checksum
-from ppcls_ext.weights import class_names_of_weights, find_weights, load_weights
+from ppcls_ext.weights import class_names_of_weights, find_weights, load_weights, state_of_weights
 
 logger = logging.getLogger(__name__)
 # Arguments that change nothing in evaluation mode.
@@ -82,16 +82,11 @@ def find_teacher(config: Config) -> TeacherFiles | None:
     except UserError as error:
         raise refuse("pretrained", str(error)) from error
     # A checkpoint, unlike a weight file by itself, says which network it belongs to.
-    state, saved = file.with_name("state.json"), None
-    if file.name in ("model.pdparams", "ema.pdparams") and state.is_file():
-        try:
-            saved = json.loads(state.read_text(encoding="utf-8")).get("arch")
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{state}: damaged ({error})") from error
-    if isinstance(saved, dict) and isinstance(saved.get("arguments"), dict):
+    saved = state_of_weights(file).get("arch") if file.name in ("model.pdparams", "ema.pdparams") else None
+    if saved:
         folder = file.parent
-        if saved.get("name") != arch.name:
-            raise refuse("name", f"{folder} is a checkpoint of {saved.get('name')}, not of {arch.name}")
+        if saved["name"] != arch.name:
+            raise refuse("name", f"{folder} is a checkpoint of {saved['name']}, not of {arch.name}")
         parameters = architecture_parameters(arch.name)
         # A teacher of features only may know other classes.
         ours = {name: value for name, value in arch.arguments.items() if name != "class_num" or weight > 0}
@@ -245,6 +240,7 @@ class Distillation:
         stages: whose outputs are compared, counted from 1.
         has_logits: whether the teacher's logits are of the student's classes.
         class_names: the teacher's, where they are known.
+        identity: what a resumed run must agree on: the teacher and the stages that are compared; JSON values.
 
     Raises:
         UserError: the teacher's weights are missing or not its own.
@@ -263,10 +259,13 @@ class Distillation:
             self.has_logits = found.arch.class_num == config.arch.class_num
         self.cache: TeacherCache | None = None
         self.class_names = found.class_names if self.has_logits else None
-        self._identity = {"name": found.arch.name, "weights": str(found.file), "sha256": found.sha256}
         self.network: paddle.nn.Layer = model
         self.projections = nn.LayerDict()
         self.stages = self.settings.features.stages if self.settings.features else []
+        self.identity = {
+            "name": found.arch.name, "weights": str(found.file), "sha256": found.sha256,
+            "stages": list(self.stages) or None,
+        }  # fmt: skip
         if self.stages:
             ours = stage_widths(model, config.run.image_shape)
             theirs = self.teacher.widths(self.stages)
@@ -276,14 +275,10 @@ class Distillation:
             self.network = FeatureStudent(model, self.stages, widths)
             self.projections = self.network.projections
 
-    def identity(self) -> dict[str, Any]:
-        """Returns what a resumed run must agree on: the teacher and the stages that are compared; JSON values."""
-        return {**self._identity, "stages": list(self.stages) or None}
-
     def use_cache(self, config: Config, dataset: ImageDataset, environment: Environment) -> None:
         """Opens ``Distillation.cache`` for a training set, if the configuration names one; see `open_cache`."""
         if self.settings.cache is not None:
-            sha256 = self._identity["sha256"]
+            sha256 = self.identity["sha256"]
             self.cache = open_cache(config, dataset, self.teacher, self.stages, sha256, environment)
 
     @paddle.no_grad()

@@ -35,8 +35,6 @@ from ppcls_ext.weights import class_names_of_weights, find_weights
 logger = logging.getLogger(__name__)
 
 BAD_IMAGES_KEY = "Global.max_bad_images"
-# Classes that the table of predictions shows of each image, where Infer.PostProcess does not say.
-DEFAULT_TOPK = 5
 
 
 @paddle.no_grad()
@@ -146,8 +144,7 @@ def evaluate_config(
     check_same_classes(names, str(weights), dataset.class_names, f"{config.eval.key}.dataset")
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
-    topk = min(config.postprocess.topk if config.postprocess else DEFAULT_TOPK, config.arch.class_num)
-    answers = Answers(len(dataset), topk) if folder is not None else None
+    answers = Answers(len(dataset), config.topk) if folder is not None else None
     figures = evaluate_model(config, model, environment, config.arch.name, dataset, answers)
     if answers is None or folder is None or not environment.is_main:
         return figures

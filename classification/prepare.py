@@ -68,7 +68,7 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
     They go to ``output/CLASS/INDEX.png``, a folder that is written whole or not at all.
 
     Raises:
-        UserError: a number is negative, the section or the data are missing, or ``output`` holds something else.
+        UserError: a number is negative, or the section or the data are missing.
     """
     for option, value in (("--count", count), ("--seed", seed)):
         if value < 0:
@@ -76,7 +76,6 @@ def write_samples(config: Config, part: str, count: int, output: Path, seed: int
     settings = config.eval if part == "Eval" else config.train
     if settings is None:
         raise UserError(f"{config.document.path}: has no section DataLoader.{part}")
-    claim_outputs([Output("--output", output, "samples")])
     dataset = open_dataset(config, settings, evaluation_numbering(config) if part == "Eval" else None)
     chosen = choose_evenly(dataset.labels, count or len(dataset), seed)
     value_range = depth.range_of(depth.settle(config.document.data, lambda index: dataset.load(index)[0], len(dataset)))

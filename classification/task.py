@@ -163,7 +163,7 @@ class ClassificationTask(Task):
         if config.distillation is None:
             return paddle.nn.LayerDict()
         self.distillation = Distillation(config, self.model, self.environment)
-        self.teacher = self.distillation.identity()
+        self.teacher = dict(self.distillation.identity)
         names, place = self.distillation.class_names, self.teacher["weights"]
         build.check_same_classes(names, place, self.dataset.class_names, f"{config.train.key}.dataset")
         self.distillation.use_cache(config, self.dataset, self.environment)
@@ -424,7 +424,7 @@ class ClassificationTask(Task):
         if self.auxiliary.state_dict():
             load_weights(self.auxiliary, checkpoint.auxiliary or {})
         if self.distillation is not None:
-            self.teacher = {**(state.get("teacher") or {}), **self.distillation.identity()}
+            self.teacher = {**(state.get("teacher") or {}), **self.distillation.identity}
         self._begin_average()
         import_optimizer_state(self.optimizer, self.named_parameters, checkpoint.optimizer or {}, where)
         self.precision.restore(state.get("loss_scaler", {}))

@@ -34,11 +34,6 @@ class Trained:
     class_names: list[str] | None
 
     @property
-    def topk(self) -> int:
-        """How many classes a prediction shows."""
-        return min(self.config.postprocess.topk if self.config.postprocess else 5, self.config.arch.class_num)
-
-    @property
     def transforms(self) -> list[Any]:
         """The operators of ``Infer.transforms``, as written.
 
@@ -57,7 +52,7 @@ class Trained:
         pipeline = build_pipeline(operators, "Infer.transforms")
         shape = [-1, self.config.run.image_shape[0], -1, -1]
         name = self.config.arch.name
-        return Predictor(EagerBackend(self.model), pipeline, self.class_names, self.topk, shape, name)
+        return Predictor(EagerBackend(self.model), pipeline, self.class_names, self.config.topk, shape, name)
 
     def export(
         self, folder: Path, formats: Sequence[str] = ("paddle",), precisions: Sequence[str] = ("fp32",)
@@ -66,7 +61,7 @@ class Trained:
         ``export_classifier``."""
         return export_classifier(
             self.model, folder, model_name=self.config.arch.name, class_num=self.config.arch.class_num,
-            image_shape=self.config.run.image_shape, preprocess=self.transforms, topk=self.topk,
+            image_shape=self.config.run.image_shape, preprocess=self.transforms, topk=self.config.topk,
             classes=self.class_names, formats=formats, precisions=precisions,
             images={**_evaluation_images(self.config, self.class_names), **example_images()},
         )  # fmt: skip

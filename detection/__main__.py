@@ -30,14 +30,7 @@ def register() -> None:
     patches.apply()
 
 
-PADDLEDETECTION = Toolkit(
-    "PaddleDetection",
-    package="ppdet",
-    marker="ppdet/core",
-    command="detection",
-    register=register,
-    wheel="paddledet --no-deps",
-)
+PADDLEDETECTION = Toolkit("PaddleDetection", marker="ppdet/core", command="detection", register=register)
 
 if __name__ == "__main__":
     run(lambda: run_script(PADDLEDETECTION, sys.argv[1:]))

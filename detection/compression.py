@@ -7,7 +7,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import paddle
@@ -32,8 +32,6 @@ from ppcls_ext.utils.config import Document
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.lengths import follow_epochs
 from ppcls_ext.weights import load_weights
-
-Part = Literal["train", "eval"]
 
 
 def prune_detector(config: DetectionConfig, request: PruningRequest, environment: Environment) -> dict[str, Any]:

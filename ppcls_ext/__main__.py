@@ -26,7 +26,7 @@ def register() -> None:
     ppcls_ext.register()
 
 
-PADDLECLAS = Toolkit("PaddleClas", package="ppcls", marker="ppcls/arch", command="ppcls_ext", register=register)
+PADDLECLAS = Toolkit("PaddleClas", marker="ppcls/arch", command="ppcls_ext", register=register)
 
 if __name__ == "__main__":
     run(lambda: run_script(PADDLECLAS, sys.argv[1:]))

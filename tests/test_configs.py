@@ -73,7 +73,7 @@ def test_what_pretrains_needs_no_labels_and_builds(file):
 @pytest.mark.parametrize("file", [file for file in CLASSIFICATION if file.parent.name != "pretrain"], ids=name_of)
 def test_it_loads_with_all_that_training_evaluation_and_prediction_need_and_its_model_builds(file):
     config = load_classification_config(file)
-    for part in ("train", "eval", "train_loss", "eval_loss", "optimizer", "infer", "postprocess"):
+    for part in ("train", "eval", "train_loss", "eval_loss", "optimizer", "infer"):
         assert getattr(config, part) is not None, part
     assert config.train.operators, "no operators"
     assert [type(operator).__name__ for operator in config.eval.operators].count("NormalizeImage") == 1

@@ -220,63 +220,13 @@ def changes(increasing: bool) -> dict[str, Change]:
     }
 
 
-# timm's weight set 0 (`w0`): how often each operation is chosen, without repetition.
-WEIGHTS_0 = {
-    "Rotate": 0.3, "ShearX": 0.2, "ShearY": 0.2, "TranslateX": 0.1, "TranslateY": 0.1, "Color": 0.025,
-    "Sharpness": 0.025, "AutoContrast": 0.025, "Solarize": 0.005, "SolarizeAdd": 0.005, "Contrast": 0.005,
-    "Brightness": 0.005, "Equalize": 0.005, "Posterize": 0.0, "Invert": 0.0,
-}  # fmt: skip
-
-
-class Policy:
-    """A parsed configuration string such as ``rand-m9-mstd0.5-inc1``.
-
-    Args:
-        text: ``rand`` and any of ``m`` magnitude (0 to 10), ``n`` operations an image, ``p`` probability of each,
-            ``mstd`` deviation of the magnitude (above 100: drawn evenly from 0 to the magnitude), ``mmax`` its upper
-            bound, ``inc`` 1 for the increasing operations, ``w`` 0 for weighted choice, joined by ``-``.
-
-    Raises:
-        ValueError: the string has another form; the message begins with ``config_str``.
-    """
-
-    keys = ("mstd", "mmax", "inc", "m", "n", "p", "w")
-
-    def __init__(self, text: str) -> None:
-        name, *sections = text.split("-")
-        if name != "rand":
-            raise ValueError(f"config_str: '{text}': only 'rand' policies are supported (rand-m9-mstd0.5-inc1)")
-        values = {"m": HIGHEST, "mmax": HIGHEST, "n": 2.0, "p": 0.5, "mstd": 0.0, "inc": 0.0}
-        for section in sections:
-            match = re.fullmatch(rf"({'|'.join(self.keys)})(\d+(?:\.\d+)?|inf)", section)
-            if match is None:
-                known = ", ".join(self.keys)
-                raise ValueError(f"config_str: '{section}' in '{text}' is not one of {known} and a number")
-            values[match[1]] = float(match[2])
-        if values.get("w", 0.0) != 0.0:
-            raise ValueError(f"config_str: '{text}': only the weight set w0 is known")
-        if not values["n"].is_integer() or values["n"] < 1 or not 0 <= values["p"] <= 1:
-            raise ValueError(f"config_str: '{text}': n must be a whole number from 1, p from 0 to 1")
-        self.magnitude, self.highest, self.deviation = values["m"], values["mmax"], values["mstd"]
-        self.layers, self.probability = int(values["n"]), values["p"]
-        self.increasing, self.weighted = bool(values["inc"]), "w" in values
-
-    def draw_strength(self, generator: np.random.Generator) -> float:
-        """Draws the magnitude of one operation, as a share of the scale's end."""
-        magnitude = self.magnitude
-        if self.deviation > 100:
-            magnitude = generator.uniform(0.0, magnitude)
-        elif self.deviation > 0:
-            magnitude = generator.normal(magnitude, self.deviation)
-        return min(max(magnitude, 0.0), self.highest) / HIGHEST
-
-
 class TimmAutoAugment:
-    """RandAugment: some operations out of fifteen, each applied or not.
+    """RandAugment: some operations out of fifteen, each of them applied or not with equal chances.
 
     Args:
         prob: share of the images that are augmented at all.
-        config_str: see :class:`Policy`.
+        config_str: such as ``rand-m9-mstd0.5-inc1``: ``rand`` and any of ``m`` magnitude (0 to 10), ``mstd`` its
+            deviation, ``n`` operations an image, ``inc`` 1 for those that increase, joined by ``-``.
         interpolation: of the geometric operations; ``random`` draws bilinear or bicubic for each.
         img_size: accepted for PaddleClas's configurations; translations are relative to the image itself.
         mean: colour, from 0 to 1, of what comes from outside the image; ImageNet's mean when absent.
@@ -289,28 +239,36 @@ class TimmAutoAugment:
         interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic", img_size: int | list[int] = 224,
         mean: tuple[float, float, float] | None = None,
     ) -> None:  # fmt: skip
-        self.prob = prob
-        self.policy = Policy(config_str)
-        self.interpolation = interpolation
+        name, *sections = config_str.split("-")
+        if name != "rand":
+            raise ValueError(f"config_str: '{config_str}': only 'rand' policies are supported (rand-m9-mstd0.5-inc1)")
+        values = {"m": HIGHEST, "mstd": 0.0, "n": 2.0, "inc": 0.0}
+        for section in sections:
+            match = re.fullmatch(r"(mstd|inc|m|n)(\d+(?:\.\d+)?)", section)
+            if match is None:
+                known = ", ".join(values)
+                raise ValueError(f"config_str: '{section}' in '{config_str}' is not one of {known} and a number")
+            values[match[1]] = float(match[2])
+        if not values["n"].is_integer() or values["n"] < 1:
+            raise ValueError(f"config_str: '{config_str}': n must be a whole number from 1")
+        self.magnitude, self.deviation, self.layers = values["m"], values["mstd"], int(values["n"])
+        self.changes = list(changes(increasing=bool(values["inc"])).values())
+        self.prob, self.interpolation = prob, interpolation
         self.fill = [min(max(round(255 * value), 0), 255) for value in mean or (0.485, 0.456, 0.406)]
-        operations = changes(self.policy.increasing)
-        weights = np.asarray([WEIGHTS_0[name] for name in operations])
-        self.weights = weights / math.fsum(weights) if self.policy.weighted else None
-        self.changes = list(operations.values())
+
+    def draw_strength(self, generator: np.random.Generator) -> float:
+        """Draws the magnitude of one operation, as a share of the scale's end."""
+        magnitude = generator.normal(self.magnitude, self.deviation) if self.deviation > 0 else self.magnitude
+        return min(max(magnitude, 0.0), HIGHEST) / HIGHEST
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """``uint8`` ``[H, W, 3]`` -> ``uint8`` ``[H, W, 3]``."""
         if generator.random() >= self.prob:
             return image
-        count, size = len(self.changes), self.policy.layers
-        if self.weights is None:
-            chosen = generator.integers(count, size=size)
-        else:
-            chosen = generator.choice(count, size=size, replace=False, p=self.weights)
-        for number in chosen:
-            if generator.random() >= self.policy.probability:
+        for number in generator.integers(len(self.changes), size=self.layers):
+            if generator.random() >= 0.5:
                 continue
-            strength = self.policy.draw_strength(generator)
+            strength = self.draw_strength(generator)
             sign = 1.0 if generator.random() < 0.5 else -1.0
             interpolation = self.interpolation
             if interpolation == "random":

@@ -37,9 +37,6 @@ class DatasetError(UserError):
         self.argument, self.message = argument, message
         super().__init__(f"{argument}: {message}")
 
-    def __reduce__(self) -> tuple[type[DatasetError], tuple[str, str]]:
-        return type(self), (self.argument, self.message)
-
 
 class ImageDataset(ABC):
     """Labelled images by index.

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ppcls_ext.arch.registry import architecture_parameters, build_model, is_ours, list_models
+from ppcls_ext.arch.registry import architecture_parameters, build_model, list_models
 
-__all__ = ["architecture_parameters", "build_model", "is_ours", "list_models"]
+__all__ = ["architecture_parameters", "build_model", "list_models"]

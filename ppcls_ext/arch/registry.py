@@ -65,11 +65,6 @@ def list_models() -> list[str]:
     return sorted(name for family in families() for name in family.models)
 
 
-def is_ours(name: str) -> bool:
-    """Whether ``name`` is one of our models."""
-    return family_of(name) is not None
-
-
 def architecture_parameters(name: str) -> dict[str, Parameter]:
     """Returns what a model takes, for ours and for PaddleClas's; imports PaddleClas for the latter.
 

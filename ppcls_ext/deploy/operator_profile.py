@@ -23,17 +23,7 @@ import numpy as np
 from ppcls_ext.deploy import benchmark
 from ppcls_ext.deploy.benchmark import FAILED, MATRIX_SIDE, MEASURED, BenchmarkRequest, Exporter
 from ppcls_ext.runtime import DetectionDescription, read_description
-from ppcls_ext.runtime.backends import (
-    DEVICE,
-    FLOAT32_HINT,
-    HINTS,
-    choose,
-    import_openvino,
-    onnxruntime_session,
-    open_backend,
-    openvino_settings,
-    read_network,
-)
+from ppcls_ext.runtime.backends import choose, compile_openvino, onnxruntime_session, open_backend
 from ppcls_ext.runtime.description import Artefact
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.tables import markdown_table
@@ -166,9 +156,7 @@ def _convolution(operation: str, is_depthwise: bool, height: Any) -> str:
 def _profile_openvino(
     description: Any, artefact: Artefact, inputs: Mapping[str, np.ndarray], threads: int, runs: int
 ) -> list[Profile]:
-    hint = HINTS["bf16"] if artefact.precision == "bf16" else FLOAT32_HINT
-    settings = {"PERF_COUNT": True, **openvino_settings(hint, threads)}
-    compiled = import_openvino().Core().compile_model(read_network(description.folder, artefact), DEVICE, settings)
+    compiled = compile_openvino(description.folder, artefact, threads, PERF_COUNT=True)
     flops = {}
     for node in compiled.get_runtime_model().get_ops():
         kind = node.get_rt_info()["layerType"].astype(str)

@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
-import pandas
 from paddle import nn
 from paddle.hapi.dynamic_flops import register_hooks
 
@@ -29,6 +28,9 @@ from ppcls_ext.utils.files import atomic_path, write_json, write_text
 from ppcls_ext.utils.fonts import prepare_figure
 from ppcls_ext.utils.machine import processor_name
 from ppcls_ext.utils.tables import markdown_table
+
+if TYPE_CHECKING:
+    import pandas
 
 logger = logging.getLogger(__name__)
 
@@ -284,6 +286,8 @@ def count_network(subject: Subject) -> Profile:
     Raises:
         UserError: the network does not take such images.
     """
+    import pandas
+
     with paddle.no_grad(), _evaluation_mode(subject.network):
         layers = pandas.DataFrame(_look(subject, _noise(subject)))
     return Profile(subject.name, subject.image_shape, layers, 0.0)
@@ -458,6 +462,8 @@ def write_report(profiles: Sequence[Profile], page: str, path: Path) -> list[Pat
     """Writes ``path`` (the page) and beside it ``.csv`` (a row for each layer of each network), ``.json`` (all figures
     with the sums of stages and kinds) and ``.png``, each whole or not at all; returns the four files.
     """
+    import pandas
+
     table, figures, chart = (path.with_suffix(suffix) for suffix in (".csv", ".json", ".png"))
     write_text(path, page)
     layers = pandas.concat([profile.layers.assign(model=profile.name) for profile in profiles])

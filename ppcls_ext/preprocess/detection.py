@@ -8,7 +8,6 @@ that ppdet would take although they are damaged are refused.
 from __future__ import annotations
 
 import io
-import os
 from typing import Annotated, Any, Literal, NamedTuple
 
 import cv2
@@ -16,19 +15,10 @@ import numpy as np
 from PIL import Image
 
 from ppcls_ext.preprocess.content import FORMATS
-from ppcls_ext.preprocess.decode import (
-    JPEG_START,
-    ORIENTATION,
-    ImageError,
-    Picture,
-    decode_image,
-    is_cmyk_jpeg,
-    read_bytes,
-    rgb_of,
-)  # fmt: skip
+from ppcls_ext.preprocess.decode import JPEG_START, ORIENTATION, ImageError, decode_image, is_cmyk_jpeg
 from ppcls_ext.preprocess.depth import is_deep
-from ppcls_ext.preprocess.operators import MEGAPIXELS, Decoding, build_operators, check_target, two_sides
-from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, deep_form, stated_range
+from ppcls_ext.preprocess.operators import MEGAPIXELS, Decoder, Decoding, build_operators, check_target, two_sides
+from ppcls_ext.preprocess.samples import AnyRange, Note, deep_form
 from ppcls_ext.preprocess.sonar import SonarEnhance
 from ppcls_ext.utils.errors import ConfigError
 from ppcls_ext.utils.signature import Limits, PositiveNumber
@@ -111,25 +101,11 @@ def colour(values: list[int] | None, argument: str, default: int) -> tuple[int, 
     return int(chosen[0]), int(chosen[1]), int(chosen[2])
 
 
-class Decode:
-    """A path, an encoded file's bytes or a picture that a program holds to an array.
+class Decode(Decoder):
+    """A path, an encoded file's bytes or a picture that a program holds to an array, as ppdet does it."""
 
-    Args:
-        bits, value_range: what becomes bytes where samples have more than 8 bits, as in ``operators.DecodeImage``.
-    """
-
-    def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:
-        self.value_range = stated_range(bits, value_range)
-        # At inference: is given the samples of pictures that have more than 8 bits.
-        self.note: Note | None = None
-
-    def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str = "image") -> np.ndarray:
-        """Returns ``uint8`` RGB ``[H, W, 3]``; ``ImageError``, which begins with ``name``, where there is none."""
-        if isinstance(image, (str, os.PathLike)):
-            image, name = read_bytes(image), os.fspath(image)
-        if isinstance(image, bytes):
-            return decode_as_trained(image, name, self.value_range, self.note)
-        return rgb_of(image, name, self.value_range, self.note, on_white=False)
+    decode = staticmethod(decode_as_trained)
+    on_white = False
 
 
 class Resize:
@@ -341,27 +317,9 @@ class Permute:
         return image.transpose(2, 0, 1)
 
 
-class PadStride:
-    """Pads to the right and at the bottom with zeros, behind ``Permute``; what ``PadBatch`` does to a single image.
-
-    Args:
-        stride: height and width become multiples of it; 0 or less pads nothing.
-    """
-
-    def __init__(self, stride: int = 0) -> None:
-        self.stride = stride
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """``[3, H, W]`` -> ``float32`` ``[3, height, width]``."""
-        if self.stride <= 0:
-            return image
-        added = [(0, _multiple(size, self.stride) - size) for size in image.shape[1:]]
-        return np.pad(image.astype(np.float32, copy=False), [(0, 0), *added])
-
-
 # Each operator may stand behind those of its own rank and of lower ranks.
 RANKS: dict[type[Any], int] = {
-    Decode: 0, SonarEnhance: 1, Resize: 2, LetterResize: 2, Pad: 2, NormalizeImage: 2, Permute: 3, PadStride: 4,
+    Decode: 0, SonarEnhance: 1, Resize: 2, LetterResize: 2, Pad: 2, NormalizeImage: 2, Permute: 3,
 }  # fmt: skip
 DETECTION_OPERATORS = {operator.__name__: operator for operator in RANKS}
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls_ext.preprocess.decode import ImageError, Picture, TooManyPixelsError, decode_image, read_image, rgb_of
+from ppcls_ext.preprocess.decode import ImageError, Picture, TooManyPixelsError, decode_image, read_bytes, rgb_of
 from ppcls_ext.preprocess.depth import RangeWatch
 from ppcls_ext.preprocess.samples import AnyRange, Bits, Note, Range, stated_range
 from ppcls_ext.preprocess.sonar import SonarEnhance
@@ -108,20 +108,46 @@ def two_sides(size: int | list[int], argument: str = "size", order: str = "[widt
     return pair[0], pair[1]
 
 
-class DecodeImage:
-    """Encoded bytes or a path to an ``uint8`` array; an array passes through (data sets in memory have RGB arrays).
+class Decoder:
+    """Makes an array of a path, an encoded file's bytes or a picture that a program holds.
 
     Args:
-        to_np, backend: accepted because PaddleClas's configurations carry them, as ``return_numpy`` of ``ResizeImage``.
-        to_rgb: RGB channel order, else BGR.
-        channel_first: returns ``[3, H, W]`` instead of ``[H, W, 3]``.
         bits: how many of the bits of a sample are in use where a file has more than 8, 8 to 32: values from 0 to 2 to
             the power of ``bits`` become bytes (``samples.to_bytes``); all 16 when absent. ``auto`` is found on the
             training set when training starts.
         value_range: the same as lowest and highest value, ``[low, high]``.
 
     Raises:
-        ValueError: both of the last two are given, or the range is empty; the message begins with the argument's name.
+        ValueError: both are given, or the range is empty; the message begins with the argument's name.
+    """
+
+    decode = staticmethod(decode_image)
+    # Transparent pictures that a program holds are laid on white; else their colours count alone.
+    on_white = True
+
+    def __init__(self, bits: Bits | None = None, value_range: Range | None = None) -> None:
+        self.value_range = stated_range(bits, value_range)
+        # At inference: is given the samples of pictures that have more than 8 bits.
+        self.note: Note | None = None
+
+    def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str = "image") -> np.ndarray:
+        """Returns ``uint8`` RGB ``[H, W, 3]``; ``ImageError``, which begins with ``name`` or the path, where there is
+        none."""
+        if isinstance(image, (str, os.PathLike)):
+            image, name = read_bytes(image), os.fspath(image)
+        if isinstance(image, bytes):
+            return self.decode(image, name, self.value_range, self.note)
+        return rgb_of(image, name, self.value_range, self.note, self.on_white)
+
+
+class DecodeImage(Decoder):
+    """A path, encoded bytes or a picture to an ``uint8`` array.
+
+    Args:
+        to_np, backend: accepted because PaddleClas's configurations carry them, as ``return_numpy`` of ``ResizeImage``.
+        to_rgb: RGB channel order, else BGR.
+        channel_first: returns ``[3, H, W]`` instead of ``[H, W, 3]``.
+        bits, value_range: see :class:`Decoder`.
     """
 
     def __init__(
@@ -133,20 +159,13 @@ class DecodeImage:
         bits: Bits | None = None,
         value_range: Range | None = None,
     ) -> None:
+        super().__init__(bits, value_range)
         self.to_rgb = to_rgb
         self.channel_first = channel_first
-        self.value_range = stated_range(bits, value_range)
-        # At inference: is given the samples of pictures that have more than 8 bits.
-        self.note: Note | None = None
 
     def __call__(self, image: bytes | str | os.PathLike[str] | Picture, name: str = "image") -> np.ndarray:
-        """Returns the decoded picture; raises ``ImageError`` where it cannot be decoded, which begins with ``name``."""
-        if isinstance(image, bytes):
-            image = decode_image(image, name, self.value_range, self.note)
-        elif isinstance(image, (str, os.PathLike)):
-            image = read_image(image, self.value_range, self.note)
-        else:
-            image = rgb_of(image, name, self.value_range, self.note)
+        """As :class:`Decoder`, but for the order of channels and axes."""
+        image = super().__call__(image, name)
         if not self.to_rgb:
             image = np.ascontiguousarray(image[:, :, ::-1])
         return np.ascontiguousarray(image.transpose(2, 0, 1)) if self.channel_first else image
@@ -337,7 +356,7 @@ class Decoding:
         decoder: class of the first one; one without arguments is put in front where there is none.
     """
 
-    def __init__(self, operators: Sequence[Any], decoder: type) -> None:
+    def __init__(self, operators: Sequence[Any], decoder: type[Decoder]) -> None:
         is_stated = bool(operators) and isinstance(operators[0], decoder)
         self.decode = copy.copy(operators[0]) if is_stated else decoder()
         self.decode.note = RangeWatch(self.value_range)

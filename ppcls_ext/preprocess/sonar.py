@@ -67,7 +67,6 @@ class SonarEnhance:
         self.channel = channel
         self.gamma = float(gamma)
         self.clip_limit = float(clip_limit)
-        self.tile_grid = tile_grid
         self._tiles = (tile_grid, tile_grid) if isinstance(tile_grid, int) else tuple(tile_grid)
         # The value that each byte becomes; None where that depends on the frame.
         values = np.arange(256, dtype=np.float64)

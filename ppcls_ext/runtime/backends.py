@@ -168,14 +168,7 @@ class OpenVinoBackend(Engine):
     """OpenVINO."""
 
     def __init__(self, description: AnyDescription, artefact: Artefact, threads: int, onednn: bool = True) -> None:
-        openvino = import_openvino()
-        core = openvino.Core()
-        hint = HINTS.get(artefact.precision, FLOAT32_HINT)
-        if hint == HINTS["fp16"] and "FP16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
-            # Asked for float16, it computes in bfloat16 where it has no float16: ten times the error.
-            hint = FLOAT32_HINT
-        network = read_network(description.folder, artefact)
-        compiled = core.compile_model(network, DEVICE, openvino_settings(hint, threads))
+        compiled = compile_openvino(description.folder, artefact, threads)
         self.computed_in = OPENVINO_TYPES[compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()]
         self._request = compiled.create_infer_request()
         self.input_names = [port.get_any_name() for port in compiled.inputs]
@@ -192,6 +185,16 @@ def openvino_settings(precision_hint: str, threads: int) -> dict[str, Any]:
     """Returns the settings of a network that OpenVINO runs for one asker at a time."""
     return {"INFERENCE_PRECISION_HINT": precision_hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
+
+
+def compile_openvino(folder: Path, artefact: Artefact, threads: int, **settings: Any) -> Any:
+    """Compiles the OpenVINO network of an export, to compute in its precision where the processor has that."""
+    core = import_openvino().Core()
+    hint = HINTS.get(artefact.precision, FLOAT32_HINT)
+    if hint == HINTS["fp16"] and "FP16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+        # Asked for float16, it computes in bfloat16 where it has no float16: ten times the error.
+        hint = FLOAT32_HINT
+    return core.compile_model(read_network(folder, artefact), DEVICE, {**openvino_settings(hint, threads), **settings})
 
 
 def read_network(folder: Path, artefact: Artefact) -> Any:

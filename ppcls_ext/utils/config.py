@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +81,11 @@ class Document:
         holder[last] = value
 
 
-def load_config_file(
-    path: str | Path, overrides: Sequence[str] = (), loader: type[ConfigLoader] = ConfigLoader
-) -> Document:
-    """Reads a YAML file with ``loader``, whose own kinds have constructors for tags, and applies ``KEY.SUB=VALUE``.
+def load_config_file(path: str | Path, loader: type[ConfigLoader] = ConfigLoader) -> Document:
+    """Reads a YAML file with ``loader``, whose own kinds have constructors for tags.
 
     Raises:
-        UserError: the file is missing, is no YAML, holds a key twice or is not a mapping; a change has no ``=``, names
-            a list entry that does not exist, or goes below a scalar.
+        UserError: the file is missing, is no YAML, holds a key twice or is not a mapping.
     """
     if not isinstance(path, str | Path):
         raise UserError(f"a configuration is the path of a YAML file, got {type(path).__name__}")
@@ -112,10 +108,7 @@ def load_config_file(
     except (yaml.YAMLError, ValueError) as error:
         # ValueError: a date such as 2024-13-45, or an anchor inside itself.
         raise UserError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    document = Document(path, data, lines)
-    for change in overrides:
-        apply_override(document, change)
-    return document
+    return Document(path, data, lines)
 
 
 def is_detection_config(path: str | Path) -> bool:

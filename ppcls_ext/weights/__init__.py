@@ -7,8 +7,8 @@ from ppcls_ext.weights.files import (
     find_weights,
     label_numbering_of_weights,
     read_manifest,
-    read_metadata,
     read_weights,
+    state_of_weights,
     training_set_of_weights,
     verify_file,
     write_manifest,
@@ -19,6 +19,6 @@ from ppcls_ext.weights.pickles import read_pickle, read_torch_weights
 
 __all__ = [
     "CLASSIFIER", "LoadReport", "class_names_of_weights", "find_weights", "label_numbering_of_weights", "load_weights",
-    "read_manifest", "read_metadata", "read_pickle", "read_torch_weights", "read_weights", "training_set_of_weights",
-    "verify_file", "write_manifest", "write_weights",
+    "read_manifest", "read_pickle", "read_torch_weights", "read_weights", "state_of_weights",
+    "training_set_of_weights", "verify_file", "write_manifest", "write_weights",
 ]  # fmt: skip

@@ -5,12 +5,11 @@ The manifest of a checkpoint folder lists size and SHA-256 of each file in it; t
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     raise UserError(f"{given}: no such weight file or checkpoint folder{suggestion(given.name, neighbours)}")
 
 
-def _state_beside(weights: Path) -> dict[str, Any]:
+def state_of_weights(weights: Path) -> dict[str, Any]:
     """Returns what ``state.json`` beside a file of a checkpoint says, nothing where there is none.
 
     Raises:
@@ -78,7 +77,7 @@ def _file_of_checkpoint(folder: Path) -> Path:
             f"{folder}: not a checkpoint folder (no state.json); give a checkpoint such as "
             f"RUN/checkpoints/best, or a weight file ({', '.join(SUFFIXES)})"
         )
-    which = _state_beside(folder / STATE).get("evaluated_weights")
+    which = state_of_weights(folder / STATE).get("evaluated_weights")
     if which not in ("ema", "model"):
         raise UserError(f"{folder / STATE}: 'evaluated_weights' must be 'ema' or 'model', got {which!r}")
     file = folder / f"{which}.pdparams"
@@ -88,15 +87,15 @@ def _file_of_checkpoint(folder: Path) -> Path:
 
 
 def class_names_of_weights(weights: Path) -> list[str] | None:
-    """Returns the class names of the checkpoint that a weight file stands in, or ``None``; see ``_state_beside``."""
-    names = _state_beside(weights).get("class_names")
+    """Returns the class names of the checkpoint that a weight file stands in, or ``None``; see ``state_of_weights``."""
+    names = state_of_weights(weights).get("class_names")
     return [str(name) for name in names] if names else None
 
 
 def label_numbering_of_weights(weights: Path) -> list[int] | None:
     """Returns the labels of the training list by class number, as ``relabel`` numbered them for the checkpoint that a
-    weight file stands in, or ``None``; see ``_state_beside``."""
-    return _state_beside(weights).get("label_numbering")
+    weight file stands in, or ``None``; see ``state_of_weights``."""
+    return state_of_weights(weights).get("label_numbering")
 
 
 def training_set_of_weights(weights: Path) -> dict[str, Any]:
@@ -155,21 +154,13 @@ def _read_pdparams(file: Path) -> dict[str, np.ndarray]:
     return weights
 
 
-@contextlib.contextmanager
-def _faults_of_safetensors(file: Path) -> Iterator[None]:
-    import safetensors
-
-    try:
-        yield
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{file}: damaged or not a safetensors file ({error})") from error
-
-
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     import safetensors
 
-    with _faults_of_safetensors(file):
+    try:
         entries = safetensors.deserialize(file.read_bytes())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{file}: damaged or not a safetensors file ({error})") from error
     arrays = {}
     for name, entry in entries:
         content, kind = bytes(entry["data"]), entry["dtype"]
@@ -181,21 +172,6 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
         array = array.astype(array.dtype.newbyteorder("="))
         arrays[name] = bfloat16_to_float32(array) if kind == "BF16" else array
     return arrays
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns the metadata of a ``.safetensors`` file; empty for a ``.pdparams``, which has room for weights only.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    file = find_weights(path)
-    if file.suffix != ".safetensors":
-        return {}
-    import safetensors
-
-    with _faults_of_safetensors(file), safetensors.safe_open(file, framework="numpy") as reader:
-        return dict(reader.metadata() or {})
 
 
 def write_weights(

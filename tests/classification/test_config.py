@@ -109,7 +109,7 @@ def test_a_section_that_is_null_or_absent_is_off(tmp_path):
         data["Global"] = None
 
     config = load_config(variant(tmp_path, without))
-    assert (config.amp, config.ema, config.infer, config.postprocess, config.optimizer) == (None,) * 5
+    assert (config.amp, config.ema, config.infer, config.optimizer, config.topk) == (None, None, None, None, 5)
     assert config.metrics[0].names == ["top1", "top5"]
     assert config.run.epochs == 100
 

@@ -25,12 +25,9 @@ def configured(folder: Path, section: object, **changes: object) -> Path:
 MISTAKES = [
     ({"teacher": TEACHER, "temprature": 2}, "", "unknown argument 'temprature' (did you mean 'temperature'?)"),
     ({"teacher": TEACHER, "kind": "hard", "temperature": 2}, ".temperature", "has no effect on kind: hard; remove it"),
-
     ({"teacher": TEACHER, "weight": 0}, ".weight", "0 without features leaves the teacher nothing to teach"),
     ({"teacher": {"name": "ConvNeXtV1_tiny"}}, ".teacher.pretrained", "is missing: a teacher with random weights te"),
-
     ({"teacher": {**TEACHER, "class_num": 7}}, ".teacher.class_num", "the teacher has 7 classes, the student 10 (Arch"),
-
     ({"teacher": {**TEACHER, "name": "ResNet50"}, "features": {}}, ".features",
      "needs the outputs of stages, which ResNet50 (Distillation.teacher.name) does not give; these do: "),
 ]  # fmt: skip

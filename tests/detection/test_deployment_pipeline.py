@@ -19,17 +19,14 @@ def registered():
     register()
 
 
-def check_equal(operators: list[dict], data: bytes | np.ndarray, batch_operators: tuple[dict, ...] = ()) -> None:
-    """Compares ours with ppdet's, which gets the operators that follow ``Permute`` as operators of a batch."""
-    from ppdet.data.reader import BatchCompose, Compose
+def check_equal(operators: list[dict], data: bytes | np.ndarray) -> None:
+    """Compares ours with ppdet's."""
+    from ppdet.data.reader import Compose
     from ppdet.data.transform.operators import Decode
 
     # ppdet's own decoder, in whose place ours stands elsewhere.
     sample = Compose(operators)(Decode()({"image": data}))
-    if batch_operators:
-        sample = {name: value[0] for name, value in BatchCompose(list(batch_operators))([sample]).items()}
-    renamed = [{"PadStride": {"stride": entry["PadBatch"]["pad_to_stride"]}} for entry in batch_operators]
-    prepared = build_detection_pipeline([{"Decode": {}}, *operators, *renamed])(data)
+    prepared = build_detection_pipeline([{"Decode": {}}, *operators])(data)
     expected = np.asarray(sample["image"])
     assert prepared.pixels.dtype == np.float32 and prepared.pixels.flags.c_contiguous
     assert prepared.pixels.shape == expected.shape
@@ -85,12 +82,6 @@ BLACK = {"LetterResize": {"target_size": 48, "fill_value": [0, 0, 0]}}
 )
 def test_normalising_padding_and_other_orders(operators):
     check_equal([*operators, {"Permute": {}}], FILES["png"])
-
-
-@pytest.mark.parametrize("stride", [0, 1, 32])
-def test_stride_of_a_batch(stride):
-    operators = [resize([40, 50], keep_ratio=True), NORMALIZE, {"Permute": {}}]
-    check_equal(operators, FILES["jpeg"], ({"PadBatch": {"pad_to_stride": stride}},))
 
 
 @pytest.mark.parametrize("method", ["none", "gamma", "log", "equalize", "clahe"])

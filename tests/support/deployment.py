@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,3 +58,12 @@ def small_classifier(class_num: int = 4) -> Any:
     model[-1].weight.set_value(model[-1].weight * 10)
     model.eval()
     return model
+
+
+def export_small(folder: Path, **changes: Any) -> Path:
+    """Exports `small_classifier` for images of 32 pixels, with other arguments as told; returns the folder."""
+    from ppcls_ext.deploy.export import export_classifier
+
+    preprocess = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
+    settings = {"model_name": "small", "class_num": 4, "image_shape": [3, 32, 32], "preprocess": preprocess, **changes}
+    return export_classifier(small_classifier(), folder, **settings).folder

@@ -12,9 +12,8 @@ import yaml
 from PIL import Image
 
 from ppcls_ext import build_model
-from ppcls_ext.deploy.export import export_classifier
 from ppcls_ext.weights import write_weights
-from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, needs, small_classifier
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, export_small, needs
 from tests.support.runs import ROOT, TINY, refusal, run_tool, small_config
 from tests.support.seeded import seed_weights
 
@@ -52,10 +51,7 @@ def test_a_pruned_model_is_evaluated_from_its_own_configuration(trained: Path) -
 @NEEDS_OPENVINO
 @needs("nncf")
 def test_an_export_gets_int8_from_a_folder_of_images(tmp_path: Path) -> None:
-    export_classifier(
-        small_classifier(), tmp_path / "export", model_name="small", class_num=4, image_shape=[3, 64, 48],
-        preprocess=[{"ResizeImage": {"size": [48, 64]}}, {"NormalizeImage": {"order": ""}}], formats=["openvino"],
-    )  # fmt: skip
+    export_small(tmp_path / "export", formats=["openvino"])
     generator = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     for number in range(12):

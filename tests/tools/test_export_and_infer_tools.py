@@ -10,7 +10,6 @@ import yaml
 from PIL import Image
 
 from ppcls_ext.weights import read_weights, write_weights
-from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO
 from tests.support.runs import output_of, refusal, run_here, run_tool
 
 CLASSES = [f"digit {index}" for index in range(10)]
@@ -113,28 +112,6 @@ def test_weights_explain_themselves_and_describe_images(project):
     assert (project / "features.npz").read_bytes() == first
     with Image.open(project / "near.png") as sheet:
         assert sheet.height > 3 * 200 and sheet.width > 3 * 200
-
-
-@NEEDS_ONNX
-@NEEDS_OPENVINO
-def test_other_formats_predict_the_same(project):
-    printed = output_of(
-        "export_model.py", "-c", "config.yaml", "-o", WEIGHTS, "--output", "formats", "--format",
-        "onnx,openvino", "--precision", "fp32", folder=project,
-    )  # fmt: skip
-    assert "inference.onnx, ONNX Runtime: relative error" in printed
-    assert "inference.xml, OpenVINO: relative error" in printed
-    assert printed.count("(allowed 1e-04), same best class 100%, computed in float32") == 2
-    found = {}
-    for name, options in {
-        "export": (), "formats": (), "openvino": ("--backend", "openvino", "--precision", "fp32", "--threads", "1"),
-    }.items():  # fmt: skip
-        model = "export" if name == "export" else "formats"
-        arguments = ("--model", model, "--input", "photos", "--json", f"{name}.json", *options)
-        output_of("infer.py", *arguments, folder=project)
-        found[name] = json.loads((project / f"{name}.json").read_text())
-    for name in ("formats", "openvino"):
-        check_same(found[name], found["export"])
 
 
 @pytest.mark.parametrize(

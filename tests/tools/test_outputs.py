@@ -13,6 +13,7 @@ from PIL import Image
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.outputs import Output, claim_outputs, record_outputs
 from tests.support.cifar import cifar_archive
+from tests.support.deployment import export_small
 from tests.support.detection_configs import write_config as write_detector
 from tests.support.detection_configs import write_data
 from tests.support.raw_data import corners, write_image, write_voc
@@ -127,15 +128,9 @@ def test_the_same_command_runs_again_until_a_person_edits_the_result(tmp_path: P
 
 
 def test_pictures_of_one_name_are_drawn_apart_and_again(tmp_path: Path) -> None:
-    from ppcls_ext.deploy.export import export_classifier
-    from tests.support.deployment import small_classifier
-
     write_pictures(tmp_path / "photos", "a.jpg", "a.png", "A.bmp", "b.png")
     write_pictures(tmp_path / "more", "b.png")
-    export_classifier(
-        small_classifier(), tmp_path / "export", model_name="small", class_num=4, image_shape=[3, 64, 48],
-        preprocess=[{"ResizeImage": {"size": [48, 64]}}, {"NormalizeImage": {"order": ""}}],
-    )  # fmt: skip
+    export_small(tmp_path / "export")
     before = content_of(tmp_path / "photos")
     command = ("infer.py", "--model", "export", "--input", "photos", "more", "--save", "drawn", "--json", "out.json")
     for _ in range(2):

@@ -16,7 +16,7 @@ from ppcls_ext.utils.files import write_json
 from ppcls_ext.weights import read_weights
 from tests.support.card_runs import NARROW
 from tests.support.card_runs import write_run as write_card_run
-from tests.support.deployment import small_classifier
+from tests.support.deployment import export_small
 from tests.support.detection_configs import write_config as write_detector
 from tests.support.detectors import tiny_config
 from tests.support.foreign_convnext import ForeignConvNeXt
@@ -66,13 +66,7 @@ def test_the_inference_engines_are_compared(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_that_could_measure_nothing_is_an_error(tmp_path: Path) -> None:
-    from ppcls_ext.deploy.export import export_classifier
-
-    description = export_classifier(
-        small_classifier(), tmp_path / "export", model_name="small", class_num=4, image_shape=[3, 32, 32],
-        preprocess=[{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}],
-    )  # fmt: skip
-    weights = description.folder / "inference.pdiparams"
+    weights = export_small(tmp_path / "export") / "inference.pdiparams"
     weights.write_bytes(weights.read_bytes()[:-4] + b"lost")
     line = refusal(tmp_path, "benchmark.py", "models", "--model", "export", "--quick", "--output", "bench.md")
     assert line.startswith("error: models: nothing could be measured")

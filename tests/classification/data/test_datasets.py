@@ -51,13 +51,10 @@ class TestImageNetDataset:
         dataset = listed(tmp_path, "a.png,30\nb.png,10\nc.png,30\n", delimiter=",", relabel=True)
         assert dataset.labels.tolist() == [1, 0, 1]
 
-
     def test_what_is_missing_or_empty_is_told_by_argument_and_path(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="nowhere does not exist") as caught:
             ImageNetDataset(str(tmp_path / "nowhere"), str(tmp_path / "list.txt"))
         assert caught.value.argument == "image_root"
-        again = pickle.loads(pickle.dumps(caught.value))  # as it travels between processes
-        assert (again.argument, again.message) == (caught.value.argument, caught.value.message)
         with pytest.raises(DatasetError, match=r"list\.txt does not exist") as caught:
             ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"))
         assert caught.value.argument == "cls_label_path"
@@ -65,7 +62,6 @@ class TestImageNetDataset:
             listed(tmp_path, "\n  \n")
         with pytest.raises(DatasetError, match=r"list\.txt, line 3: expected a path"):
             listed(tmp_path, "a.png 0\n\na.png 1.5\n")
-
 
     def test_label_outside_class_num(self, tmp_path: Path) -> None:
         for label, advice in ((10, "use -o Arch.class_num=11"), (-1, "labels begin at 0")):
@@ -117,7 +113,6 @@ class TestImageFolder:
         with pytest.raises(DatasetError, match="2 folders of the class 'été'"):
             ImageFolder(str(tmp_path / "val"))
 
-
     def test_split_is_disjoint_complete_stratified_and_seeded(self, root: Path) -> None:
         train, val = (ImageFolder(str(root), split=split, holdout=0.2, seed=3) for split in ("train", "val"))
         names = [{dataset.name_of(index) for index in range(len(dataset))} for dataset in (train, val)]
@@ -141,7 +136,6 @@ class TestImageFolder:
         for path in ("train/0.png", "test/0.png"):
             save(tmp_path / "flat" / path)
         assert ImageFolder(str(tmp_path / "flat")).class_names == ["test", "train"]
-
 
     def test_photographs_that_are_not_read_are_counted(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         """A class might lose most of its pictures otherwise, without a word."""

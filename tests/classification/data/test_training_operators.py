@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from classification.data import colour as photometric
 from classification.data import geometry
-from classification.data.colour import Policy, TimmAutoAugment, changes
+from classification.data.colour import TimmAutoAugment, changes
 from classification.data.geometry import Pad, RandCropImage, RandFlipImage, affine, resize_antialiased, rotation
 from classification.data.operators import TRAIN_OPERATORS, RandomErasing
 from ppcls_ext.preprocess import ImageError, build_operators
@@ -165,14 +165,12 @@ class TestTimmAutoAugment:
 
     def test_magnitude_noise_is_normal_and_clipped(self) -> None:
         generator = np.random.default_rng(0)
-        policy = Policy("rand-m9-mstd0.5-inc1")
-        strengths = np.asarray([policy.draw_strength(generator) for _ in range(5000)])
+        operator = TimmAutoAugment(config_str="rand-m9-mstd0.5-inc1")
+        strengths = np.asarray([operator.draw_strength(generator) for _ in range(5000)])
         assert strengths.max() == 1.0
         assert strengths.mean() == pytest.approx(0.9, abs=0.01)
         assert strengths.std() == pytest.approx(0.05, abs=0.005)
-        assert {Policy("rand-m7").draw_strength(generator) for _ in range(5)} == {0.7}
-        limited = Policy("rand-m9-mstd3-mmax9")
-        assert max(limited.draw_strength(generator) for _ in range(100)) == 0.9
+        assert {TimmAutoAugment(config_str="rand-m7").draw_strength(generator) for _ in range(5)} == {0.7}
 
     def test_each_of_two_operations_is_applied_with_probability_one_half(
         self, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
@@ -190,11 +188,9 @@ class TestTimmAutoAugment:
         assert max(calls.count(name) for name in names) < 150
 
     def test_grammar(self, image: np.ndarray) -> None:
-        policy = Policy("rand-m5-n3-p1-w0-inc0")
-        assert (policy.magnitude, policy.layers, policy.probability) == (5.0, 3, 1.0)
-        assert policy.weighted and not policy.increasing
-        weighted = TimmAutoAugment(config_str="rand-m5-n3-w0", interpolation="random")
-        assert weighted(image, np.random.default_rng(0)).shape == image.shape
+        operator = TimmAutoAugment(config_str="rand-m5-n3-inc0", interpolation="random")
+        assert (operator.magnitude, operator.layers) == (5.0, 3)
+        assert operator(image, np.random.default_rng(0)).shape == image.shape
         assert TimmAutoAugment(prob=0.0)(image, np.random.default_rng(0)) is image
         with pytest.raises(ValueError, match="^config_str: .*'q3' in"):
             TimmAutoAugment(config_str="rand-m9-q3")
@@ -215,7 +211,6 @@ class TestRandomErasing:
         for mask in written[shares > 0]:
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
             assert mask.sum() == len(rows) * len(columns)
-
 
     def test_noise_in_bytes_looks_as_noise_after_normalizing_does(self) -> None:
         operator = RandomErasing(EPSILON=1.0, sl=0.5, sh=0.9, mode="pixel")

@@ -12,19 +12,7 @@ from ppcls_ext.deploy.benchmark import BenchmarkRequest, find_network, find_rows
 from ppcls_ext.deploy.published import PUBLISHED
 from ppcls_ext.utils import workers
 from ppcls_ext.utils.errors import UserError
-from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, small_classifier
-
-PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
-
-
-def export_small(folder, formats=("paddle",)):
-    from ppcls_ext.deploy.export import export_classifier
-
-    export_classifier(
-        small_classifier(), folder, model_name="Small", class_num=4, image_shape=[3, 32, 32], preprocess=PREPROCESS,
-        topk=2, formats=list(formats),
-    )  # fmt: skip
-    return folder
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, export_small
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +60,7 @@ def test_networks_are_models_of_a_size_detectors_and_exports(export, tmp_path):
     networks = [find_network(name, 224)[0] for name in names]
     assert [network["size"] for network in networks] == [224, 96, 640, 960, "32 x 32"]
     assert [network["model"] for network in networks] == [*names[:2], "small", "small", str(export)]
-    assert networks[-1]["architecture"] == "Small" and networks[0]["top1"] == 78.3
+    assert networks[-1]["architecture"] == "small" and networks[0]["top1"] == 78.3
 
 
 def test_of_an_export_all_that_it_holds_is_measured_unless_precisions_are_asked_for(export, tmp_path):
@@ -202,9 +190,10 @@ def test_the_page_and_the_chart_tell_shares_of_the_peak_and_other_image_sizes(mo
     ],
 )
 def test_every_engine_tells_the_operations_of_the_whole_network(tmp_path, backend, file_format):
+    folder = export_small(tmp_path / "small", formats=[file_format])
     request = BenchmarkRequest(
-        models=[str(export_small(tmp_path / "small", [file_format]))], backends=[backend], precisions=["fp32", "bf16"],
-        threads=[1], cache=tmp_path / "cache", rounds=1, runs=1,
+        models=[str(folder)], backends=[backend], precisions=["fp32", "bf16"], threads=[1],
+        cache=tmp_path / "cache", rounds=1, runs=1,
     )  # fmt: skip
     result = operator_profile.profile_operators(request)
     network, *missing = result["networks"]

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from ppcls_ext.deploy.export import example_images, export_classifier
+from ppcls_ext.deploy.export import example_images
 from ppcls_ext.runtime import load
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
-from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, hide, small_classifier
+from tests.support.deployment import NEEDS_ONNX, NEEDS_OPENVINO, export_small, hide
 from tests.support.predictors import made_classifier
 
 PREPROCESS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
@@ -71,12 +71,8 @@ def test_names_labels_and_scores_come_in_order(predictor, pictures):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runtime") / "export"
-    export_classifier(
-        small_classifier(), folder, model_name="small", class_num=4, image_shape=[3, 32, 32], preprocess=PREPROCESS,
-        classes=CLASSES, topk=4, formats=["paddle", "onnx", "openvino"],
-    )  # fmt: skip
-    return folder
+    formats = ["paddle", "onnx", "openvino"]
+    return export_small(tmp_path_factory.mktemp("runtime") / "export", classes=CLASSES, topk=4, formats=formats)
 
 
 @pytest.fixture

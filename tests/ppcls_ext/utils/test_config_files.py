@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import pytest
 
-from ppcls_ext.utils.config import Problems, load_config_file, parse_value
+from ppcls_ext.utils.config import Document, Problems, apply_override, load_config_file, parse_value
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.signature import parse_number
 
@@ -32,6 +33,13 @@ def write(tmp_path):
         return tmp_path / name
 
     return write_file
+
+
+def changed(file: Path, changes: list[str]) -> Document:
+    document = load_config_file(file)
+    for change in changes:
+        apply_override(document, change)
+    return document
 
 
 def test_each_key_knows_its_line(write):
@@ -84,9 +92,9 @@ def test_nothing_is_ever_run(write, tmp_path):
         with pytest.raises(UserError, match="could not determine a constructor"):
             load_config_file(write(f"A: {value}\n"))
         with pytest.raises(UserError, match="is not a YAML value"):
-            Problems(load_config_file(write(TEXT), [f"Global.epochs={value}"])).raise_any()
+            Problems(changed(write(TEXT), [f"Global.epochs={value}"])).raise_any()
     expression = f"__import__('os').system('touch {witness}')"
-    document = load_config_file(write(f'A: "{expression}"\n'), [f"Global.name={expression}", "Global.n=1 + 1"])
+    document = changed(write(f'A: "{expression}"\n'), [f"Global.name={expression}", "Global.n=1 + 1"])
     assert document.data == {"A": expression, "Global": {"name": expression, "n": "1 + 1"}}
     assert not witness.exists()
 
@@ -102,7 +110,7 @@ def test_nothing_is_ever_run(write, tmp_path):
     ],
 )
 def test_overrides(write, change, key, value):
-    document = load_config_file(write(TEXT), [change])
+    document = changed(write(TEXT), [change])
     found = functools.reduce(lambda holder, part: holder[part], key, document.data)
     assert found == value and type(found) is type(value)
     dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)[1:]
@@ -120,19 +128,19 @@ def test_overrides(write, change, key, value):
 )
 def test_overrides_that_make_no_sense(write, change, message):
     with pytest.raises(UserError) as error:
-        Problems(load_config_file(write(TEXT), [change])).raise_any()
+        Problems(changed(write(TEXT), [change])).raise_any()
     assert str(error.value).startswith(f"-o {change}: ")
     assert message in str(error.value)
 
 
 def test_a_change_does_not_reach_what_an_anchor_put_elsewhere(write):
     text = "Train: &data {batch_size: 8, ops: [{Resize: {size: 4}}]}\nEval: *data\nTest:\n  <<: *data\n"
-    document = load_config_file(write(text), ["Train.batch_size=2", "Train.ops[0].Resize.size=5"])
+    document = changed(write(text), ["Train.batch_size=2", "Train.ops[0].Resize.size=5"])
     untouched = {"batch_size": 8, "ops": [{"Resize": {"size": 4}}]}
     assert document.data["Train"] == {"batch_size": 2, "ops": [{"Resize": {"size": 5}}]}
     assert document.data["Eval"] == document.data["Test"] == untouched
     # A replaced section forgets its old lines.
-    document = load_config_file(write(TEXT), ["DataLoader.Train.ops=[{Resize: {size: 3}}]"])
+    document = changed(write(TEXT), ["DataLoader.Train.ops=[{Resize: {size: 3}}]"])
     assert document.place_of("DataLoader.Train.ops[0].Resize.size").startswith("-o DataLoader.Train.ops=")
 
 
