@@ -88,7 +88,7 @@ def measure_loading(
     from detection.toolkit import workspace
 
     annotations = open_part(config, "Train").path
-    environment, chosen = open_environment(config), config.data.get("worker_num", 0)
+    environment, chosen = open_environment(config), config.run_keys.worker_num
     rates: dict[int, list[float]] = {number: [] for number in workers}
     loaders = {}
     with workspace(config):

@@ -64,7 +64,7 @@ class PrunableDetector(Prunable):
 
     def loss(self, batch: dict[str, Any]) -> paddle.Tensor:
         """Returns the loss of a batch in the last epoch."""
-        return self.model({**batch, "epoch_id": max(int(self.config.data.get("epoch", 1)) - 1, 0)})["loss"]
+        return self.model({**batch, "epoch_id": self.config.epochs - 1})["loss"]
 
     def description(self) -> dict[str, Any]:
         """Returns the names of classes, and of the detector."""

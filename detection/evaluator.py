@@ -17,7 +17,7 @@ from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.evaluation import evaluate_detections, write_evaluation
 from detection.evaluation.metrics import figure_text
-from detection.loaders import BAD_IMAGES_KEY, evaluation_loader, max_bad_images
+from detection.loaders import BAD_IMAGES_KEY, evaluation_loader
 from detection.toolkit import build_model, workspace
 from detection.weights import load_detector_weights, weights_file
 from ppcls_ext.engine.bad_images import BadImages
@@ -54,7 +54,7 @@ class Evaluator:
     ) -> None:
         self.environment = environment
         self.loader, self.coco = evaluation_loader(config, environment)
-        self.bad_images = BadImages(self.loader.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
+        self.bad_images = BadImages(self.loader.read_batch, config.run_keys.max_bad_images, BAD_IMAGES_KEY)
         self.image_ids: list[int] = []
         self.class_names = list(self.coco.names if class_names is None else class_names)
         if respelled := self.coco.spell_classes_as(self.class_names):

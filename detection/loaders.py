@@ -48,14 +48,9 @@ SIZE_ARGUMENT = "target_size"
 # Of an image whose size no operator states, in pixels.
 LARGEST_SIDE = 640
 COCO = "COCODataSet"
-BAD_IMAGES_KEY, MOST_BAD_IMAGES = "max_bad_images", 0.01
+BAD_IMAGES_KEY = "max_bad_images"
 # Entries of a batch that are no tensors.
 TOLD = ("bad", "causes")
-
-
-def max_bad_images(config: DetectionConfig) -> float:
-    """Returns the share of a data set's images that may be unreadable."""
-    return float(config.data.get(BAD_IMAGES_KEY, MOST_BAD_IMAGES))
 
 
 def training_loader(config: DetectionConfig, environment: Environment) -> Loader:
@@ -207,8 +202,7 @@ def _loader(
     stated = [arguments.get(SIZE_ARGUMENT, []) for _, arguments in operators_of(config.data, f"{part}Reader")]
     side = max((int(size) for sizes in stated for size in np.ravel(sizes)), default=LARGEST_SIDE)
     slot_bytes = FLOAT_BYTES * reader.batch_size * 3 * side**2
-    workers = config.data.get("worker_num", 0)
-    return Loader(batches, sampler, _to_tensors, workers, slot_bytes)
+    return Loader(batches, sampler, _to_tensors, config.run_keys.worker_num, slot_bytes)
 
 
 def _to_tensors(arrays: dict[str, Any]) -> dict[str, Any]:

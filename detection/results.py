@@ -32,7 +32,7 @@ def facts_of_run(config_file: Path) -> dict[str, Any]:
         "kind": "detector", "batch_size": config.data["TrainReader"]["batch_size"], "input_size": [side, side],
         "evaluation": part_of(config, "Eval"), "training": part_of(config, "Train"),
         "evaluation_version": EVALUATION_VERSION, "parameters": count_parts(model).total,
-        "multiply_adds": count_multiply_adds(model, side), "weights": "EMA" if config.data.get("use_ema") else "plain",
+        "multiply_adds": count_multiply_adds(model, side), "weights": "EMA" if config.run_keys.use_ema else "plain",
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from detection.configuration import DetectionConfig, class_names_of
 from detection.configuration.config import warn_of_other_contrast
 from detection.ema import DetectorEMA, as_arrays
 from detection.evaluator import Evaluator
-from detection.loaders import BAD_IMAGES_KEY, boxes_of, max_bad_images, training_loader
+from detection.loaders import BAD_IMAGES_KEY, boxes_of, training_loader
 from detection.schedule import fit, late_epochs
 from detection.toolkit import deviation_of_one_type, refusals, workspace
 from detection.weights import load_start
@@ -66,7 +66,6 @@ IGNORED = (
 )  # fmt: skip
 # Keys that decide the size of a network.
 SIZE_KEYS = ("depth_mult", "width_mult", "scale")
-KEPT_CHECKPOINTS = 3
 # ppdet's running sums travel with the optimizer's state, under the names of the weights and this.
 AVERAGE_SUFFIX = "/average"
 SCALER_COUNTS = ("incr_count", "decr_count")
@@ -74,7 +73,7 @@ SCALER_COUNTS = ("incr_count", "decr_count")
 
 def open_environment(config: DetectionConfig) -> Environment:
     """Chooses the device and joins the other processes."""
-    device = "gpu" if config.data.get("use_gpu", True) else "cpu"
+    device = "gpu" if config.run_keys.use_gpu else "cpu"
     return prepare_environment(device, config.data.get("seed", 0), key="use_gpu")
 
 
@@ -98,7 +97,8 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
 
 def loggers_of(config: DetectionConfig) -> list[str]:
     """Returns who gets the curves: ``loggers``, and VisualDL with ``use_vdl``."""
-    return [*(["visualdl"] if config.data.get("use_vdl") else []), *config.data.get("loggers", [])]
+    keys = config.run_keys
+    return [*(["visualdl"] if keys.use_vdl else []), *keys.loggers]
 
 
 def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -> DetectionConfig:
@@ -145,22 +145,20 @@ class DetectionTask(Task):
 
         from detection.backbone import WITH_TRUNKS, trunk_of_backbone
 
-        data = config.data
-        self.config, self.environment, self.folder = config, environment, folder
-        save_interval = data.get("snapshot_epoch", 1)
+        data, keys = config.data, config.run_keys
+        self.config, self.keys, self.environment, self.folder = config, keys, environment, folder
         self.options = RunOptions(
-            data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, data.get("log_iter", 20),
-            data.get("eval_interval", save_interval), save_interval, data.get("save_steps", 0),
-            data.get("keep_checkpoints", KEPT_CHECKPOINTS), loggers_of(config), data.get("cpu_kernels", "auto"),
-            config.document.overrides, config.run_keys.early_stopping,
+            data, config.to_yaml(), WITHOUT_EFFECT, config.epochs, keys.log_iter,
+            keys.eval_interval or keys.snapshot_epoch, keys.snapshot_epoch, keys.save_steps, keys.keep_checkpoints,
+            loggers_of(config), keys.cpu_kernels, config.document.overrides, keys.early_stopping,
         )  # fmt: skip
         self.batches = training_loader(config, environment)
-        self.bad_images = BadImages(self.batches.read_batch, max_bad_images(config), BAD_IMAGES_KEY)
+        self.bad_images = BadImages(self.batches.read_batch, keys.max_bad_images, BAD_IMAGES_KEY)
         with refusals(config):
             self.model = create(config.architecture)
             self.model.load_meanstd(settings["TestReader"]["sample_transforms"])
             plan = create("LearningRate")
-            images, tuned = self.batches.sampler.global_batch_size, config.run_keys.tuned_batch_size
+            images, tuned = self.batches.sampler.global_batch_size, keys.tuned_batch_size
             factor, notes, self.scaling = scale_rate(float(plan.base_lr), tuned, images, "tuned_batch_size")
             self.notes = [*config.document.notes, *notes, *fit(plan, config.epochs, len(self.batches), factor)]
             self.notes += late_epochs(data, getattr(self.model, "yolo_head", None), config.epochs)
@@ -169,17 +167,17 @@ class DetectionTask(Task):
         self.class_names = class_names_of(config, ["Train"])
         self._weigh_classes()
         self.frozen = fine_tune(
-            self.model, trunk_of_backbone(self.model.backbone), WITH_TRUNKS, config.run_keys, config.document.problem
+            self.model, trunk_of_backbone(self.model.backbone), WITH_TRUNKS, keys, config.document.problem
         )
-        self.uses_amp = bool(data.get("amp", False)) and environment.on_gpu
-        if data.get("amp", False) and not environment.on_gpu:
+        self.uses_amp = keys.amp and environment.on_gpu
+        if keys.amp and not environment.on_gpu:
             logger.info("amp needs a GPU: computing in float32 on the CPU")
-        if self.uses_amp and data.get("amp_level", "O1") == "O2":
+        if self.uses_amp and keys.amp_level == "O2":
             self.model, self.optimizer = paddle.amp.decorate(models=self.model, optimizers=self.optimizer, level="O2")
         self.scaler = paddle.amp.GradScaler(
             enable=self.uses_amp, init_loss_scaling=float(data.get("init_loss_scaling", 1024))
         )
-        self.ema = self._average() if data.get("use_ema", False) else None
+        self.ema = self._average() if keys.use_ema else None
         self.evaluator = None
         if "EvalDataset" in data:
             self.evaluator = Evaluator(config, environment, self.class_names)
@@ -190,7 +188,7 @@ class DetectionTask(Task):
         """Gives the class loss its ``class_weights``, if there are any."""
         from detection.class_weights import weigh_classes
 
-        stated = self.config.run_keys.class_weights
+        stated = self.keys.class_weights
         if stated is None:
             return
         names = self.class_names or list(map(str, range(self.config.num_classes)))
@@ -207,33 +205,33 @@ class DetectionTask(Task):
     def _average(self) -> DetectorEMA:
         from ppdet.optimizer import ModelEMA
 
-        data = self.config.data
-        never = list(data.get("ema_black_list") or [])
-        if data.get("ema_filter_no_grad", False):
+        keys = self.keys
+        never = list(keys.ema_black_list or [])
+        if keys.ema_filter_no_grad:
             # ppdet would fail on this key: it appends to a set.
             never += [name for name, parameter in self.model.named_parameters() if parameter.stop_gradient
                       and not name.endswith(("._mean", "._variance"))]  # fmt: skip
         average = ModelEMA(
             self.model,
-            decay=data.get("ema_decay", 0.9998),
-            ema_decay_type=data.get("ema_decay_type", "threshold"),
-            cycle_epoch=data.get("cycle_epoch", -1),
+            decay=keys.ema_decay,
+            ema_decay_type=keys.ema_decay_type,
+            cycle_epoch=keys.cycle_epoch,
             ema_black_list=never,
         )
         return DetectorEMA(self.model, average)
 
     def _wrap(self) -> paddle.nn.Layer:
-        data, environment = self.config.data, self.environment
+        keys, environment = self.keys, self.environment
         if environment.world_size == 1:
             return self.model
-        if data.get("norm_type") == "sync_bn":
+        if keys.norm_type == "sync_bn":
             if environment.on_gpu:
                 # In place: the layers of the model are exchanged, their parameters stay the optimizer's.
                 self.model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             else:
                 logger.info("norm_type: sync_bn needs GPUs: each process norms its own batches")
         # What is frozen for a while has no gradient to wait for.
-        unused = bool(data.get("find_unused_parameters", False)) or self.frozen is not None
+        unused = keys.find_unused_parameters or self.frozen is not None
         return paddle.DataParallel(self.model, find_unused_parameters=unused)
 
     # The training step.
@@ -278,7 +276,7 @@ class DetectionTask(Task):
             return contextlib.nullcontext()
         data = self.config.data
         return paddle.amp.auto_cast(
-            level=data.get("amp_level", "O1"),
+            level=self.keys.amp_level,
             custom_white_list=data.get("custom_white_list"),
             custom_black_list=data.get("custom_black_list"),
         )
@@ -320,7 +318,7 @@ class DetectionTask(Task):
 
     def data_order(self) -> dict[str, Any]:
         """Returns what decides which images form batch k."""
-        sampler, threshold = self.batches.sampler, self.config.run_keys.repeat_threshold
+        sampler, threshold = self.batches.sampler, self.keys.repeat_threshold
         return {
             "seed": self.environment.seed,
             "images": sampler.length,

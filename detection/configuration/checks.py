@@ -32,7 +32,7 @@ Multiple = Annotated[Number, Field(ge=0.01, le=100)]
 
 
 class RunKeys(SharedKeys):
-    """Top-level keys with a single value; sections stand beside them."""
+    """Top-level keys with a single value, and what holds where they are absent; sections stand beside them."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -44,18 +44,19 @@ class RunKeys(SharedKeys):
     dataset_dir: str = ""
     epoch: Count = 1
     snapshot_epoch: Count = 1
-    eval_interval: Count = 1
+    # As often as checkpoints are written, where it is absent.
+    eval_interval: Count | None = None
     save_steps: CountOrZero = 0
-    keep_checkpoints: Count = 1
-    log_iter: Count = 1
+    keep_checkpoints: Count = 3
+    log_iter: Count = 20
     worker_num: CountOrZero = 0
     seed: CountOrZero | None = None
     # Ours: share of unreadable images of a set above which a run stops.
-    max_bad_images: NotNegative = 0
-    save_dir: str = ""
+    max_bad_images: NotNegative = 0.01
+    save_dir: str = "output"
     weights: str | None = None
     pretrain_weights: str | None = None
-    use_gpu: bool = False
+    use_gpu: bool = True
     cpu_kernels: Literal["auto", "paddle"] = "auto"
     # Ours: classes in a smaller share of the images are repeated.
     repeat_threshold: Annotated[Number, Field(gt=0, le=1)] | None = None
@@ -63,11 +64,11 @@ class RunKeys(SharedKeys):
     use_npu: bool = False
     use_mlu: bool = False
     use_ema: bool = False
-    ema_decay: Annotated[Number, Field(ge=0, le=1)] = 0
+    ema_decay: Annotated[Number, Field(ge=0, le=1)] = 0.9998
     ema_decay_type: Literal["threshold", "normal", "exponential"] = "threshold"
     ema_black_list: list[str] | None = None
     ema_filter_no_grad: bool = False
-    cycle_epoch: int = 0
+    cycle_epoch: int = -1
     norm_type: Literal["bn", "sync_bn", "gn", "ln", "none"] | None = None
     depth_mult: Multiple = 1
     width_mult: Multiple = 1

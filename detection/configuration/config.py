@@ -69,7 +69,7 @@ class DetectionConfig:
 
     @property
     def run_keys(self) -> RunKeys:
-        """The top-level keys with a single value, with their defaults."""
+        """The top-level keys with a single value, those that are absent by their defaults."""
         from detection.configuration.checks import RunKeys
 
         return RunKeys.model_validate({str(name): value for name, value in self.data.items()})
@@ -92,7 +92,7 @@ class DetectionConfig:
     @property
     def output_dir(self) -> Path:
         """The folder of the run: ``save_dir`` and the name of the configuration, as in PaddleDetection."""
-        return Path(self.data.get("save_dir", "output")) / self.path.stem
+        return Path(self.run_keys.save_dir) / self.path.stem
 
     @property
     def datasets(self) -> dict[str, DatasetFiles]:
