@@ -3,7 +3,7 @@
 python -m detection PaddleDetection/tools/train.py -c configs/detection/quickstart.yml --eval
 python -m paddle.distributed.launch --nproc_per_node 2 detection/__main__.py PaddleDetection/tools/train.py -c ...
 
-A script in a checkout uses the checkout's ``ppdet``; one outside uses the installed one (paddledet 2.6.0 has no tools).
+Only scripts of a checkout are run, with the ``ppdet`` of that checkout: the installed paddledet 2.6.0 has no tools.
 """
 
 from __future__ import annotations
