@@ -81,7 +81,7 @@ def categories_of_classes(listing: Listing, classes: Sequence[str]) -> dict[int,
             f"{suggestion(unknown[0], classes)}; those trained: {', '.join(classes)}"
         )
     if lacking := [name for name in classes if name not in ids]:
-        message = "%s: lacks %d of the %d classes (%s): they count in no figure; the others are matched by name"
+        message = "%s: lacks %d of the %d classes (%s): no figures, no COCO results of them; others are matched by name"
         logger.warning(message, listing.path, len(lacking), len(classes), ", ".join(lacking))
     return {label: ids[name] for label, name in enumerate(classes) if name in ids}
 
