@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 FEWEST_PATCHES = 4
 # Images whose size is looked at before a run.
 LOOKED_AT = 200
-# Of the images in ``pictures/``, and the side in pixels that small ones are shown at.
+# Of the images in ``pictures/``, and the side in pixels that small ones are enlarged to at least.
 PICTURES, PICTURE_SIDE = 8, 160
 # Keeps the draw of hidden patches apart from that of the augmentation, which has the same seed, epoch and sample.
 MASK = 7
