@@ -95,9 +95,10 @@ def derive_seed(*parts: Any) -> int:
 def seed_everything(seed: int) -> None:
     """Seeds Paddle, NumPy and Python's ``random``.
 
-    A task calls this before each batch with a seed derived from (seed, rank, epoch, batch). So all randomness of a
-    batch, such as which paths are dropped, is a function of its position, and a resumed run draws the same numbers
-    although no checkpoint holds the state of a generator.
+    A classifier calls this before each batch with a seed derived from (seed, rank, epoch, batch); a detector so seeds
+    Paddle alone, for its loader seeds the others. So all randomness of a batch, such as which paths are dropped, is a
+    function of its position, and a resumed run draws the same numbers although no checkpoint holds the state of a
+    generator.
     """
     paddle.seed(seed)
     np.random.seed(seed)
