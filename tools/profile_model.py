@@ -59,14 +59,14 @@ def main() -> None:
     arguments = parse_arguments()
     # Paddle reads it when it is loaded.
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    from ppcls_ext.arch.registry import architecture_parameters, build_model
+    from ppcls_ext.arch.registry import build_model, checked_arguments
     from ppcls_ext.utils.config import is_detection_config
     from ppcls_ext.utils.outputs import Output, claim_outputs, inputs_of, record_outputs
 
     # Mistakes are told before anything is built.
     for name in arguments.model:
         try:
-            architecture_parameters(name)
+            checked_arguments(name, {})
         except ValueError as error:
             raise UserError(str(error)) from error
     configs: list[tuple[bool, Any]] = []

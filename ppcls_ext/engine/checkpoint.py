@@ -40,7 +40,7 @@ class Checkpoint:
     """Contents of a checkpoint, in memory; the arrays by structured name.
 
     Attributes:
-        state: epoch, step, best metric, history, class names, arch, random states: everything that JSON can hold.
+        state: epoch, step, best metric, history, class names, arch: everything that JSON can hold.
         optimizer: ``None`` in a folder that was stripped for sharing.
         config: text of the resolved configuration.
         auxiliary: weights that only training needs, such as the projections of a distillation, or ``None``.
