@@ -94,8 +94,8 @@ def write_script(folder: Path, text: str) -> Path:
     return script
 
 
-def make_checkout(package: str, folder: Path) -> Path:
-    """Makes a checkout of the installed toolkit with a script that tells what it sees; returns the script."""
+def make_checkout(package: str, folder: Path, text: str = "") -> Path:
+    """Makes a checkout of the installed toolkit with a script, which tells what it sees unless given; returns it."""
     if package == "ppcls_ext":
         wheel = Path(next(iter(find_spec("paddleclas").submodule_search_locations)))
         shutil.copytree(wheel / "ppcls", folder / "ppcls")
@@ -103,7 +103,7 @@ def make_checkout(package: str, folder: Path) -> Path:
     else:
         folder.mkdir()
         (folder / "ppdet").symlink_to(Path(next(iter(find_spec("ppdet").submodule_search_locations))))
-    return write_script(folder, SEE.format(body=BODIES[package]))
+    return write_script(folder, text or SEE.format(body=BODIES[package]))
 
 
 def check_seen(package: str, file: Path, script: Path, arguments: list[str]) -> None:
@@ -334,7 +334,7 @@ def check_drawn_and_exported(name: str, folder: Path, model: Any) -> None:
 def test_paddledetection_trains_evaluates_draws_and_exports_our_detectors(name, real, tmp_path):
     config = small_run(name, tmp_path)
     image, weights = str(tmp_path / "data/images/val_00.png"), f"weights={tmp_path / 'lively.pdparams'}"
-    written = None if real else str(write_script(tmp_path, WORK))
+    written = None if real else str(make_checkout("detection", tmp_path / "checkout", WORK))
 
     def tool(tool_name: str, *options: str) -> str:
         script = [str(real_script("PADDLEDET_DIR", tool_name))] if written is None else [written, tool_name]

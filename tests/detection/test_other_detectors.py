@@ -17,7 +17,7 @@ from ppcls_ext.utils.errors import UserError
 from ppcls_ext.weights import read_weights
 from tests.support.detectors import make_frames
 from tests.test_configs import opening_comment
-from tests.test_toolkit_plugins import ROOT, WORK, losses_of, real_script, run, write_script
+from tests.test_toolkit_plugins import ROOT, WORK, losses_of, make_checkout, real_script, run
 
 FOLDER = ROOT / "configs" / "detection" / "other"
 FILES = {file.stem: file for file in sorted(FOLDER.glob("*.yml")) if file.name[0] != "_"}
@@ -78,7 +78,7 @@ def test_it_trains_two_steps_and_evaluates(tmp_path, name):
     if os.environ.get("PADDLEDET_DIR") or name.startswith("rtdetr"):
         script, arguments = real_script("PADDLEDET_DIR"), ["--eval"]
     else:
-        script, arguments = write_script(tmp_path, WORK), ["train"]
+        script, arguments = make_checkout("detection", tmp_path / "checkout", WORK), ["train"]
     done = run(["-m", "detection", str(script), *arguments, "-c", str(config)], tmp_path)
     text = done.stdout + done.stderr
     assert done.returncode == 0, text[-3000:]
