@@ -87,8 +87,10 @@ def neck_problems(
         given = {"depth_mult": depth_mult, "cib": cib, "large_kernel": large_kernel}
         words = f"must not be given: it follows from scale {scale}"
         return problems | {name: words for name, value in given.items() if value is not None}
-    if depth_mult is None or (isinstance(depth_mult, int | float) and depth_mult <= 0):
-        problems["depth_mult"] = f"must be a number above 0, for there is no scale, got {depth_mult}"
+    if depth_mult is None:
+        problems["depth_mult"] = "is missing: a number above 0 is needed, for there is no scale"
+    elif isinstance(depth_mult, int | float) and depth_mult <= 0:
+        problems["depth_mult"] = f"must be above 0, got {depth_mult}"
     if cib is None:
         problems["cib"] = f"is missing: a list of {', '.join(NECK_PLACES)} is needed, for there is no scale"
         return problems

@@ -46,7 +46,7 @@ WIDTH = "must not be given, for it would change nothing: YOLOv10 is as wide as i
      "scale: belongs to YOLOv10Backbone; with EConvNeXt leave it null, and give YOLOv10Neck.depth_mult and "
      "YOLOv10Neck.cib"),
     (OTHER, ("  depth_mult: 0.67\n", ""), "YOLOv10Neck",
-     "YOLOv10Neck.depth_mult: must be a number above 0, for there is no scale, got None"),
+     "YOLOv10Neck.depth_mult: is missing: a number above 0 is needed, for there is no scale"),
     (OTHER, ("[F4, N4, N5]", "[f4]"), "cib",
      "YOLOv10Neck.cib: must be places of F4, N4, N5, got 'f4' (did you mean 'F4'?)"),
     (OTHER, ("[F4, N4, N5]", "[F4]\n  large_kernel: [N5]"), "large_kernel",
