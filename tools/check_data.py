@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--output", type=Path, help="folder for check.json and overview.png (output/check/NAME OF THE CONFIGURATION)")
     add("--limit", type=whole_number, default=0, metavar="N", help="read N images of each set (all)")
-    add("--workers", type=whole_number, metavar="N", help="threads that read images (one a core)")
+    add("--workers", type=whole_number, metavar="N", help="threads that read images, at least 1 (one a core)")
     words = "only draw a sheet of training samples as the network gets them, after all operators: augmented.png"
     add("--augmented", action="store_true", help=words)
     add_overwrite_argument(parser)

@@ -32,6 +32,7 @@ from ppcls_ext.weights import write_manifest, write_weights
 
 BEFORE, PRUNED, FINE_TUNED = "before", "pruned", "fine-tuned"
 REPORT = "report.json"
+CRITERIA = ("taylor", "magnitude")
 _PLACE = re.compile(r"(?:^|\.)stages\.(\d+)\.blocks\.(\d+)$")
 
 
@@ -324,8 +325,10 @@ def prune(
         ratio, multiple: see ``choose_channels``.
 
     Raises:
-        UserError: nothing can be pruned, or ``ratio`` does not fit the stages.
+        UserError: nothing can be pruned, another ``criterion``, or ``ratio`` does not fit the stages.
     """
+    if criterion not in CRITERIA:
+        raise UserError(f"criterion: must be one of {', '.join(CRITERIA)}, not {criterion!r}")
     expansions = find_expansions(model)
     importance = evidence.taylor if criterion == "taylor" else [magnitude(expansion) for expansion in expansions]
     kept = choose_channels(importance, [expansion.stage for expansion in expansions], ratio, multiple)
