@@ -277,8 +277,13 @@ class Point:
     is_hollow: bool = False
 
 
-def draw_tradeoff(panels: Mapping[str, Sequence[Point]], path: str | Path, title: str, value_name: str) -> None:
-    """Draws values over costs on a logarithmic scale, one panel for each kind of cost, by its name."""
+def draw_tradeoff(
+    panels: Mapping[str, Sequence[Point]], path: str | Path, title: str, value_name: str, smallest_range: float = 0.0
+) -> None:
+    """Draws values over costs on a logarithmic scale, one panel for each kind of cost, by its name.
+
+    The axis of the values covers at least ``smallest_range``, so that a small difference looks like one.
+    """
     from matplotlib.ticker import LogLocator, NullLocator
 
     figure = _new_figure(max(7 * len(panels), 8), 6, title)
@@ -295,13 +300,17 @@ def draw_tradeoff(panels: Mapping[str, Sequence[Point]], path: str | Path, title
                 series.setdefault(point.series, drawn)
             ends[point.label] = max(ends.get(point.label, (0.0, 0.0)), (point.cost, point.value))
         values = [point.value for point in points]
-        # Labels nearer to each other than this part of the axis are moved apart.
-        distance = 0.045 * (max(values) - min(values) or 1.0)
+        # Labels stand so far above their points, out of the way of others beside them, and from each other.
+        covered = max(max(values) - min(values), smallest_range) or 1.0
+        distance = 0.045 * covered
         taken = -math.inf
         for label, (cost, value) in sorted(ends.items(), key=lambda item: item[1][1]):
-            taken = max(value, taken + distance)
+            taken = max(value, taken) + distance
             axes.annotate(label, (cost, value), (1.08 * cost, taken), fontsize="small", va="center")
         costs = [point.cost for point in points]
+        if covered == smallest_range:
+            middle = (max(values) + min(values)) / 2
+            axes.set_ylim(middle - 0.55 * covered, middle + 0.55 * covered)
         axes.set_xscale("log")
         axes.set_xlim(0.7 * min(costs), 4 * max(costs))  # Room for the labels of the rightmost points.
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -333,7 +342,7 @@ def draw_latency(figures: pandas.DataFrame, path: str | Path, title: str = "") -
                 points.append(Point(label, cost, values.mean(), spread, precision, colour, is_hollow=name != "AP"))
     if not points:
         raise UserError("no results file holds a latency with its AP: record them with --latency")
-    draw_tradeoff({"latency of one image, ms": points}, path, title, "AP")
+    draw_tradeoff({"latency of one image, ms": points}, path, title, "AP", smallest_range=0.1)
 
 
 def _many_colours(count: int) -> list[Any]:
