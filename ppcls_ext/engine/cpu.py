@@ -1,7 +1,7 @@
 """Training on a CPU faster than with Paddle's own kernels, with equally exact numbers.
 
 `accelerate` exchanges the ``forward`` of layers for which Paddle's CPU kernels are slow: convolutions, batch norm, GELU
-and SiLU one by one in their NCHW layout; the stages of ConvNeXt and E-ConvNeXt as a whole in CNHW, where a 1x1
+and SiLU one by one in their NCHW layout; the stages of ConvNeXt and E-ConvNeXt as a whole in CHWN, where a 1x1
 convolution is one matrix product over the whole batch. Matrix products are NumPy's (OpenBLAS), what goes over whole
 maps is in `cpu_kernels` (numba). Parameters, their names, buffers and hooks stay what they are. What is not eager
 float32 on a CPU goes on to the layer's own ``forward``.
@@ -13,13 +13,14 @@ Paddle's autograd. Gradients of gradients, and `paddle.grad` by some of the inpu
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -28,7 +29,6 @@ import numpy as np
 import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
-from paddle.utils import dlpack
 
 from ppcls_ext.arch.convnext import (
     NORM_EPSILON,
@@ -51,9 +51,11 @@ INNER = "_layers_inside"
 # NumPy's OpenBLAS; None where NumPy has another library.
 blas: Any = None
 # From so many FLOPs on, two threads are faster than one.
-LARGE_PRODUCT = 3e6
-# Up to so many columns of its right side, a product with a transposed matrix is faster the other way round.
+LARGE_PRODUCT = 1e7
+# Up to so many columns of its right side, a product of a transposed matrix is faster the other way round.
 FEW_COLUMNS = 64
+# So many numbers of a map the cache holds beside a few others as large; but fewer columns make slow products.
+CACHED, NARROWEST = 2**18, 1024
 # From so many positions in a map on, a product for each image is as fast as one over the batch.
 LARGE_MAP = 256
 
@@ -81,7 +83,28 @@ def array_of(tensor: paddle.Tensor) -> np.ndarray:
 
 def tensor_of(array: np.ndarray) -> paddle.Tensor:
     """Returns a tensor over the memory of an array."""
-    return dlpack.from_dlpack(np.ascontiguousarray(array))
+    tensor = paddle.Tensor.__new__(paddle.Tensor)
+    # What `paddle.Tensor(...)` does after looking at its arguments for a while; 400 gradients a step are many.
+    paddle.original_init(tensor, np.ascontiguousarray(array), paddle.CPUPlace(), False, True, "", True)
+    return tensor
+
+
+@contextmanager
+def _numpy_for_kernels() -> Iterator[None]:
+    """Has NumPy multiply matrices on the thread that asks, and say nothing of overflows.
+
+    Threads of its own would wait for work on the processors that `cpu_kernels.share` gives to others. A loss that is
+    not finite is the training loop's to tell of, in its own words.
+    """
+    before = blas.get_num_threads() if blas else 1
+    if before > 1:
+        blas.set_num_threads(1)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        if before > 1:
+            blas.set_num_threads(before)
 
 
 class _Fused(PyLayer):
@@ -90,8 +113,7 @@ class _Fused(PyLayer):
     @staticmethod
     def forward(ctx: Any, compute: Callable, *tensors: paddle.Tensor) -> paddle.Tensor:
         """``compute(*arrays)`` gives an array and a function from its gradient to those of the arrays."""
-        # A loss that is not finite is the loop's to tell of, in its own words.
-        with np.errstate(all="ignore"):
+        with _numpy_for_kernels():
             result, ctx.gradients = compute(*(array_of(tensor) for tensor in tensors))
         ctx.frozen = [tensor.stop_gradient for tensor in tensors]
         ctx.versions = [(tensor, tensor.inplace_version) for tensor in tensors]
@@ -101,29 +123,37 @@ class _Fused(PyLayer):
     def backward(ctx: Any, grad: paddle.Tensor) -> Any:
         if any(tensor.inplace_version != version for tensor, version in ctx.versions):
             raise RuntimeError("a tensor that the gradient needs was changed in place after the forward pass")
-        with np.errstate(all="ignore"):
+        with _numpy_for_kernels():
             gradients = ctx.gradients(array_of(grad))
         answers = [None if fixed else tensor_of(g) for fixed, g in zip(ctx.frozen, gradients, strict=True)]
         return answers[0] if len(answers) == 1 else tuple(answers)
 
 
 def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Matrix product ``a @ b``; a small one on one thread, because it is done before a second one has woken up."""
-    if blas is None or 2 * a.shape[0] * a.shape[1] * b.shape[1] >= LARGE_PRODUCT:
-        return a @ b
-    before = blas.get_num_threads()
-    blas.set_num_threads(1)
-    try:
-        return a @ b
-    finally:
-        blas.set_num_threads(before)
+    """Matrix product ``a @ b``."""
+    if b.shape[1] <= FEW_COLUMNS and not a.flags.c_contiguous and a.flags.f_contiguous:
+        return np.ascontiguousarray(_product_of(b.T, a.T).T)
+    return _product_of(a, b)
 
 
-def _transposed_times(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Matrix product ``weight.T @ x``."""
-    if x.shape[1] <= FEW_COLUMNS:
-        return np.ascontiguousarray(_times(x.T, weight).T)
-    return _times(weight.T, x)
+def _product_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Matrix product ``a @ b``; threads share the rows or the columns of a large one."""
+    if 2 * a.shape[0] * a.shape[1] * b.shape[1] < LARGE_PRODUCT:
+        return a @ b
+    y = np.empty((a.shape[0], b.shape[1]), np.float32)
+    if a.shape[0] >= b.shape[1]:
+        kernels.share(lambda begin, end: np.matmul(a[begin:end], b, out=y[begin:end]), len(a))
+    else:
+        kernels.share(lambda begin, end: np.matmul(a, b[:, begin:end], out=y[:, begin:end]), b.shape[1])
+    return y
+
+
+def _for_parts(work: Callable[[int], None], count: int) -> None:
+    """Calls ``work(i)`` for i in range(count); threads share them, if there are several."""
+    if count == 1:
+        work(0)
+    else:
+        kernels.share(lambda begin, end: [work(i) for i in range(begin, end)], count)
 
 
 def _check_channels(channels: int, weight: np.ndarray) -> None:
@@ -132,28 +162,37 @@ def _check_channels(channels: int, weight: np.ndarray) -> None:
         raise ValueError(f"expected maps of {len(weight)} channels, got {channels}")
 
 
-# ---- the parts, on arrays [C, N, H, W] ----
+# ---- the parts, on arrays [C, H, W, N] ----
+
+
+def _runs(x: np.ndarray, images_first: bool) -> tuple:
+    """Returns how many runs of how many numbers a channel of maps has, and the distances of channels and runs.
+
+    Args:
+        x: [C, H, W, N] or, with ``images_first``, [N, C, H, W].
+    """
+    if not images_first:
+        return 1, x[0].size, (x[0].size, 0)
+    size = x[0, 0].size
+    return len(x), size, (size, x.shape[1] * size)
 
 
 def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, images_first: bool = False) -> tuple:
-    """Stride 1, "same" padding. x [C, N, H, W] or, with ``images_first``, [N, C, H, W]; weight [C, 1, k, k]."""
-    height, width = x.shape[2:]
-    images, channels = x.shape[:2] if images_first else x.shape[1::-1]
+    """Stride 1, "same" padding. x [C, H, W, N] or, with ``images_first``, [N, C, H, W]; weight [C, 1, k, k]."""
+    channels, height, width = x.shape[1:] if images_first else x.shape[:3]
     _check_channels(channels, weight)
-    plane = height * width
-    strides = (plane, channels * plane) if images_first else (images * plane, plane)
+    forward = kernels.depthwise_planes_forward if images_first else kernels.depthwise_forward
+    backward = kernels.depthwise_planes_backward if images_first else kernels.depthwise_backward
     # A map of 4x4 sees 7x7 of a kernel, one of 1x1 only its middle.
     taps = weight.shape[2]
     cut = max(taps // 2 - max(height, width) + 1, 0)
     visible = np.ascontiguousarray(weight[:, 0, cut : taps - cut, cut : taps - cut])
     y = np.empty_like(x)
-    kernels.depthwise_forward(x.reshape(-1), visible, bias, y.reshape(-1), images, height, width, strides)
+    forward(channels, x.reshape(-1), visible, bias, y.reshape(-1), height, width)
 
     def gradients(dy: np.ndarray) -> tuple:
         dx, dvisible, dbias = np.empty_like(x), np.empty_like(visible), np.empty_like(bias)
-        kernels.depthwise_backward(
-            x.reshape(-1), visible, dy.reshape(-1), dx.reshape(-1), dvisible, dbias, images, height, width, strides
-        )
+        backward(channels, x.reshape(-1), visible, dy.reshape(-1), dx.reshape(-1), dvisible, dbias, height, width)
         dweight = np.zeros_like(weight)
         dweight[:, 0, cut : taps - cut, cut : taps - cut] = dvisible
         return dx, dweight, dbias
@@ -165,22 +204,21 @@ def _batch_norm(
     x: np.ndarray, norm: nn.Layer, weight: np.ndarray, bias: np.ndarray, shift: np.ndarray | None = None,
     images_first: bool = False,
 ) -> tuple:  # fmt: skip
-    """Batch norm of ``x + shift``, x [C, N, size] or [N, C, size]. Also returns the means of its planes [C, N].
+    """Batch norm of ``x + shift``, x [C, H, W, N] or, with ``images_first``, [N, C, H, W].
 
     The gradients are by x, weight, bias and shift. In training no shift changes the output: its gradient is zero.
     """
-    images, channels = x.shape[:2] if images_first else x.shape[1::-1]
+    channels = x.shape[1] if images_first else len(x)
     _check_channels(channels, weight)
-    size = x.shape[2]
-    strides = (size, channels * size) if images_first else (images * size, size)
+    runs = _runs(x, images_first)
     mean, variance, scale = np.empty((3, channels), np.float32)
     running_mean, running_variance = array_of(norm._mean), array_of(norm._variance)
-    y, pooled = np.empty_like(x), np.empty((channels, images), np.float32)
+    y = np.empty_like(x)
     epsilon = norm._epsilon
     training = norm.training if norm._use_global_stats is None else not norm._use_global_stats
     if training:
         kernels.batch_norm_forward(
-            x.reshape(-1), weight, bias, epsilon, y.reshape(-1), pooled, mean, variance, scale, images, size, strides
+            channels, x.reshape(-1), weight, bias, epsilon, y.reshape(-1), mean, variance, scale, *runs
         )
         momentum = np.float32(norm._momentum)
         running_mean *= momentum
@@ -191,44 +229,46 @@ def _batch_norm(
         inverse = 1 / np.sqrt(running_variance + np.float32(epsilon))
         center = running_mean if shift is None else running_mean - shift
         scale = weight * inverse
-        kernels.affine(x.reshape(-1), scale, bias - center * scale, y.reshape(-1), images, size, strides)
-        pooled = np.ascontiguousarray(y.mean(axis=2).T if images_first else y.mean(axis=2))
+        kernels.affine(channels, x.reshape(-1), scale, bias - center * scale, y.reshape(-1), *runs)
         # The statistics are copied: training may go on before the gradients are asked for.
         center = center.copy()
 
-    def gradients(dy: np.ndarray, dpooled: np.ndarray | None = None) -> tuple:
+    def gradients(dy: np.ndarray) -> tuple:
         dx, (dweight, dbias) = np.empty_like(x), np.empty((2, channels), np.float32)
-        extra = np.zeros((channels, images), np.float32) if dpooled is None else dpooled
         kernels.batch_norm_backward(
-            x.reshape(-1), mean, variance, scale, epsilon, dy.reshape(-1), extra, dx.reshape(-1), dweight, dbias,
-            images, size, strides,
+            channels, x.reshape(-1), mean, variance, scale, epsilon, dy.reshape(-1), dx.reshape(-1), dweight, dbias,
+            *runs,
         )  # fmt: skip
         return dx, dweight, dbias, np.zeros_like(dbias)
 
-    def gradients_with_stored_statistics(dy: np.ndarray, dpooled: np.ndarray | None = None) -> tuple:
-        if dpooled is not None:
-            extra = dpooled / np.float32(size)
-            dy = dy + (extra.T if images_first else extra)[:, :, None]
+    def gradients_with_stored_statistics(dy: np.ndarray) -> tuple:
         dx = np.empty_like(x)
-        kernels.affine(dy.reshape(-1), scale, np.zeros_like(scale), dx.reshape(-1), images, size, strides)
-        dbias = dy.sum(axis=(0, 2) if images_first else (1, 2))
-        by_x = np.einsum("ncs,ncs->c" if images_first else "cns,cns->c", dy, x, optimize=True)
+        kernels.affine(channels, dy.reshape(-1), scale, np.zeros_like(scale), dx.reshape(-1), *runs)
+        others = (0, 2, 3) if images_first else (1, 2, 3)
+        dbias, by_x = dy.sum(axis=others), (dy * x).sum(axis=others)
         return dx, (by_x - dbias * center) * inverse, dbias, dbias * scale
 
-    return y, pooled, gradients if training else gradients_with_stored_statistics
+    return y, gradients if training else gradients_with_stored_statistics
 
 
 def _activation(kernel: Callable, x: np.ndarray, bias: np.ndarray) -> tuple:
     """GELU or SiLU of ``x + bias``, x [C, M], bias [C]."""
     y, slope = np.empty_like(x), np.empty_like(x)
-    kernel(x, bias, y, slope)
+    kernel(len(x), x, bias, y, slope)
 
     def gradients(dy: np.ndarray) -> tuple:
         dx, dbias = np.empty_like(slope), np.empty(len(slope), np.float32)
-        kernels.multiply_and_sum(dy, slope, dx, dbias)
+        kernels.multiply_and_sum(len(dy), dy, slope, dx, dbias)
         return dx, dbias
 
     return y, gradients
+
+
+def _means(x: np.ndarray) -> np.ndarray:
+    """Means of the planes of x [C, H, W, N] -> [C, N]; rows first, because sums over long rows are fast."""
+    channels, height, width, images = x.shape
+    columns = x.reshape(channels, height, -1).sum(axis=1).reshape(channels, width, images)
+    return columns.sum(axis=1) / np.float32(height * width)
 
 
 def _gate(pooled: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
@@ -248,21 +288,62 @@ def _product(x: np.ndarray, weight: np.ndarray) -> tuple:
     """weight [C_out, C_in] times x [C_in, M]."""
 
     def gradients(dy: np.ndarray) -> tuple:
-        return _transposed_times(weight, dy), _times(dy, x.T)
+        return _times(weight.T, dy), _weight_gradient(weight, x, dy)
 
     return _times(weight, x), gradients
 
 
-def _linear(x: np.ndarray, weight: np.ndarray) -> tuple:
-    """weight [C_in, C_out] of a linear layer, transposed, times x [C_in, M]."""
+def _weight_gradient(weight: np.ndarray, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Gradient of ``weight @ x`` by the weight, in the memory order of the weight."""
+    return _times(dy, x.T) if weight.flags.c_contiguous else _times(x, dy.T).T
+
+
+def _mlp(x: np.ndarray, expand: np.ndarray, bias: np.ndarray, project: np.ndarray) -> tuple:
+    """project [C', hidden] times GELU(expand [hidden, C] times x [C, M] + bias [hidden]).
+
+    Goes over so many columns at a time that what has ``hidden`` rows stays in the cache. Of that only the input of the
+    GELU is kept; the rest is cheaper to compute again for the gradients than to fetch.
+    """
+    # An even number, for two threads.
+    count = -(-x.shape[1] // max(CACHED // len(expand), NARROWEST))
+    width = -(-x.shape[1] // (count + count % 2 if count > 1 else 1))
+    parts = [slice(first, first + width) for first in range(0, x.shape[1], width)]
+    inputs: list[Any] = [None] * len(parts)
+    y = np.empty((len(project), x.shape[1]), np.float32)
+
+    def forward_part(i: int) -> None:
+        inputs[i] = _times(expand, x[:, parts[i]])
+        value, _ = _gelu_and_slope(inputs[i], bias)
+        y[:, parts[i]] = _times(project, value)
+
+    _for_parts(forward_part, len(parts))
 
     def gradients(dy: np.ndarray) -> tuple:
-        return _times(weight, dy), _times(x, dy.T)
+        dx = np.empty_like(x)
+        sums: list[Any] = [None] * len(parts)
 
-    return _transposed_times(weight, x), gradients
+        def backward_part(i: int) -> None:
+            d, dbias = dy[:, parts[i]], np.empty_like(bias)
+            value, slope = _gelu_and_slope(inputs[i], bias)
+            dproject = _weight_gradient(project, value, d)
+            d = _times(project.T, d)
+            kernels.multiply_and_sum(len(d), d, slope, d, dbias)
+            dx[:, parts[i]] = _times(expand.T, d)
+            sums[i] = _weight_gradient(expand, x[:, parts[i]], d), dbias, dproject
+
+        _for_parts(backward_part, len(parts))
+        return dx, *(functools.reduce(np.add, of_parts) for of_parts in zip(*sums, strict=True))
+
+    return y, gradients
 
 
-# ---- blocks and stages in CNHW ----
+def _gelu_and_slope(x: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    value, slope = np.empty_like(x), np.empty_like(x)
+    kernels.gelu_forward(len(x), x, bias, value, slope)
+    return value, slope
+
+
+# ---- blocks and stages in CHWN ----
 
 
 def _block(
@@ -271,32 +352,29 @@ def _block(
     project_b: np.ndarray, project_norm_w: np.ndarray, project_norm_b: np.ndarray, gate_w: np.ndarray,
     gate_b: np.ndarray,
 ) -> tuple:  # fmt: skip
-    """Block of E-ConvNeXt, x [C, N, H, W]; ``kept`` [N] scales the branch of each image (drop path)."""
-    channels, images = x.shape[:2]
-    planes = (channels, images, -1)
+    """Block of E-ConvNeXt, x [C, H, W, N]; ``kept`` [N] scales the branch of each image (drop path)."""
+    channels, height, width, _ = x.shape
     y, depthwise_back = _depthwise(x, depthwise_w, depthwise_b)
-    y, _, norm_back = _batch_norm(y.reshape(planes), layer.norm, norm_w, norm_b)
-    y, expand_back = _product(y.reshape(channels, -1), expand_w.reshape(expand_w.shape[:2]))
-    y, gelu_back = _activation(kernels.gelu_forward, y, expand_b)
-    y, project_back = _product(y, project_w.reshape(project_w.shape[:2]))
-    branch, pooled, project_norm_back = _batch_norm(
-        y.reshape(planes), layer.project_norm, project_norm_w, project_norm_b, project_b
-    )
-    gate, gate_back = _gate(pooled, gate_w, gate_b)
+    y, norm_back = _batch_norm(y, layer.norm, norm_w, norm_b)
+    matrices = expand_w.reshape(expand_w.shape[:2]), expand_b, project_w.reshape(project_w.shape[:2])
+    y, mlp_back = _mlp(y.reshape(channels, -1), *matrices)
+    y = y.reshape(x.shape)
+    y, project_norm_back = _batch_norm(y, layer.project_norm, project_norm_w, project_norm_b, project_b)
+    branch = y.reshape(channels, -1)
+    gate, gate_back = _gate(_means(y), gate_w, gate_b)
     factor = gate if kept is None else gate * kept
     result = np.empty_like(branch)
-    kernels.add_scaled_planes(x.reshape(branch.shape), branch, factor, result)
+    kernels.add_scaled_planes(len(x), x.reshape(branch.shape), branch, factor, result)
 
     def gradients(dy: np.ndarray) -> tuple:
         d, dfactor = np.empty_like(branch), np.empty_like(factor)
-        kernels.scale_planes_backward(branch, factor, dy.reshape(branch.shape), d, dfactor)
+        kernels.plane_sums(len(dy), dy.reshape(branch.shape), branch, dfactor)
         dpooled, *gate_gradients = gate_back(dfactor if kept is None else dfactor * kept)
-        d, *project_norm_gradients, dproject_b = project_norm_back(d, dpooled)
-        d, dproject_w = project_back(d.reshape(channels, -1))
-        d, dexpand_b = gelu_back(d)
-        d, dexpand_w = expand_back(d)
-        d, *norm_gradients, _ = norm_back(d.reshape(planes))
-        d, *depthwise_gradients = depthwise_back(d.reshape(x.shape))
+        kernels.scale_planes(len(dy), dy.reshape(branch.shape), factor, dpooled / np.float32(height * width), d)
+        d, *project_norm_gradients, dproject_b = project_norm_back(d.reshape(x.shape))
+        d, dexpand_w, dexpand_b, dproject_w = mlp_back(d.reshape(channels, -1))
+        d, *norm_gradients, _ = norm_back(d.reshape(x.shape))
+        d, *depthwise_gradients = depthwise_back(d)
         d += dy
         return (
             d, *depthwise_gradients, *norm_gradients, dexpand_w.reshape(expand_w.shape), dexpand_b,
@@ -308,17 +386,17 @@ def _block(
 
 def _conv_norm_act(layer: ConvBNAct, x: np.ndarray, conv_w: np.ndarray, conv_b: np.ndarray, norm_w: np.ndarray,
                    norm_b: np.ndarray) -> tuple:  # fmt: skip
-    """ConvBNAct whose kernel is as large as its stride, x [C, N, H, W]."""
-    channels, images, height, width = x.shape
+    """ConvBNAct whose kernel is as large as its stride, x [C, H, W, N]."""
+    channels, height, width, images = x.shape
     side = conv_w.shape[2]
     height, width = height // side, width // side
     columns = x
     if side > 1:
-        parts = x[:, :, : height * side, : width * side].reshape(channels, images, height, side, width, side)
-        columns = parts.transpose(0, 3, 5, 1, 2, 4)
+        parts = x[:, : height * side, : width * side].reshape(channels, height, side, width, side, images)
+        columns = parts.transpose(0, 2, 4, 1, 3, 5)
     columns = columns.reshape(channels * side * side, -1)
     y, product_back = _product(columns, conv_w.reshape(len(conv_w), -1))
-    y, _, norm_back = _batch_norm(y.reshape(len(y), images, -1), layer.norm, norm_w, norm_b, conv_b)
+    y, norm_back = _batch_norm(y.reshape(-1, height, width, images), layer.norm, norm_w, norm_b, conv_b)
     shape = y.shape
     y, gelu_back = _activation(kernels.gelu_forward, y.reshape(len(y), -1), np.zeros_like(conv_b))
     rows = y.shape
@@ -329,43 +407,50 @@ def _conv_norm_act(layer: ConvBNAct, x: np.ndarray, conv_w: np.ndarray, conv_b: 
         d, dweight = product_back(d.reshape(rows))
         if side > 1:
             dx = np.zeros_like(x)
-            d = d.reshape(channels, side, side, images, height, width).transpose(0, 3, 4, 1, 5, 2)
-            dx[:, :, : height * side, : width * side] = d.reshape(channels, images, height * side, width * side)
+            d = d.reshape(channels, side, side, height, width, images).transpose(0, 3, 1, 4, 2, 5)
+            dx[:, : height * side, : width * side] = d.reshape(channels, height * side, width * side, images)
         else:
             dx = d.reshape(x.shape)
         return dx, dweight.reshape(conv_w.shape), dconv_b, *norm_gradients
 
-    return y.reshape(len(y), images, height, width), gradients
+    return y.reshape(shape), gradients
 
 
 def _attention(x: np.ndarray, gate_w: np.ndarray, gate_b: np.ndarray) -> tuple:
-    """EffectiveSE of x [C, N, H, W]."""
-    planes = x.reshape(*x.shape[:2], -1)
-    size = np.float32(planes.shape[2])
-    pooled = planes.mean(axis=2)
-    gate, gate_back = _gate(pooled, gate_w, gate_b)
+    """EffectiveSE of x [C, H, W, N]."""
+    channels, height, width, _ = x.shape
+    planes = x.reshape(channels, -1)
+    gate, gate_back = _gate(_means(x), gate_w, gate_b)
     y = np.empty_like(planes)
-    kernels.scale_planes(planes, gate, y)
+    kernels.scale_planes(channels, planes, gate, np.zeros_like(gate), y)
 
     def gradients(dy: np.ndarray) -> tuple:
         d, dgate = np.empty_like(planes), np.empty_like(gate)
-        kernels.scale_planes_backward(planes, gate, dy.reshape(planes.shape), d, dgate)
+        kernels.plane_sums(len(dy), dy.reshape(planes.shape), planes, dgate)
         dpooled, *gate_gradients = gate_back(dgate)
-        kernels.add_to_planes(d, dpooled / size, d)
+        kernels.scale_planes(len(dy), dy.reshape(planes.shape), gate, dpooled / np.float32(height * width), d)
         return d.reshape(x.shape), *gate_gradients
 
     return y.reshape(x.shape), gradients
 
 
-def _swap(x: np.ndarray) -> tuple:
-    """[A, B, H, W] -> [B, A, H, W]."""
+def _transposed(x: np.ndarray, rows: int, shape: Sequence[int]) -> np.ndarray:
+    """Returns x as the transposed matrix of ``rows`` rows, in another shape."""
+    matrix = x.reshape(rows, -1)
+    y = np.empty(matrix.shape[::-1], np.float32)
+    kernels.transpose(-(-len(y) // kernels.COLUMNS), matrix, y)
+    return y.reshape(shape)
 
-    def swapped(x: np.ndarray) -> np.ndarray:
-        y = np.empty((x.shape[1], x.shape[0], *x.shape[2:]), np.float32)
-        kernels.swap_axes(x.reshape(*x.shape[:2], -1), y.reshape(*y.shape[:2], -1))
-        return y
 
-    return swapped(x), lambda dy: (swapped(dy),)
+def _images_last(x: np.ndarray) -> tuple:
+    """[N, C, H, W] -> [C, H, W, N]."""
+    return _transposed(x, len(x), (*x.shape[1:], len(x))), lambda dy: (_transposed(dy, dy[..., 0].size, x.shape),)
+
+
+def _images_first(x: np.ndarray) -> tuple:
+    """[C, H, W, N] -> [N, C, H, W]."""
+    images = x.shape[3]
+    return _transposed(x, x[..., 0].size, (images, *x.shape[:3])), lambda dy: (_transposed(dy, images, x.shape),)
 
 
 def _kept(drop_path: nn.Layer, images: int) -> np.ndarray | None:
@@ -380,25 +465,25 @@ def _parameters(*layers: nn.Layer) -> list[paddle.Tensor]:
 
 
 def _run_conv_norm_act(layer: ConvBNAct, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(partial(_conv_norm_act, layer), x, *_parameters(layer.conv, layer.norm))
+    return _Fused.apply(functools.partial(_conv_norm_act, layer), x, *_parameters(layer.conv, layer.norm))
 
 
 def _econvnext_stage(layer: CSPStage, x: paddle.Tensor) -> paddle.Tensor:
-    """`CSPStage.forward` in CNHW: ``[N, C, H, W]`` -> ``[N, C', H', W']``."""
-    x = _Fused.apply(_swap, x)
+    """`CSPStage.forward` in CHWN: ``[N, C, H, W]`` -> ``[N, C', H', W']``."""
+    x = _Fused.apply(_images_last, x)
     if isinstance(layer.downsample, ConvBNAct):
         x = _run_conv_norm_act(layer.downsample, x)
     a, b = _run_conv_norm_act(layer.shortcut, x), _run_conv_norm_act(layer.entry, x)
     for block in layer.blocks:
         b = _Fused.apply(
-            partial(_block, block, _kept(block.drop_path, b.shape[1])), b,
+            functools.partial(_block, block, _kept(block.drop_path, b.shape[3])), b,
             *_parameters(block.depthwise, block.norm, block.expand, block.project, block.project_norm),
             *_parameters(block.attention.conv),
         )  # fmt: skip
     x = paddle.concat([a, b], axis=0)
     x = _Fused.apply(_attention, x, *_parameters(layer.attention.conv))
     x = _run_conv_norm_act(layer.merge, x)
-    return _Fused.apply(_swap, x)
+    return _Fused.apply(_images_first, x)
 
 
 def _convnext_block(
@@ -406,94 +491,109 @@ def _convnext_block(
     depthwise_b: np.ndarray, norm_w: np.ndarray, norm_b: np.ndarray, expand_w: np.ndarray, expand_b: np.ndarray,
     project_w: np.ndarray, project_b: np.ndarray, *rest: np.ndarray,
 ) -> tuple:  # fmt: skip
-    """Block of ConvNeXt, x [C, N, H, W]. ``rest`` is the layer scale of V1, those of V2's response norm."""
-    channels, images = x.shape[:2]
+    """Block of ConvNeXt, x [C, H, W, N]. ``rest`` is the layer scale of V1, those of V2's response norm."""
+    channels, images = len(x), x.shape[3]
     response_norm = len(rest) == 2
     y, depthwise_back = _depthwise(x, depthwise_w, depthwise_b)
     y, norm_back = _layer_norm(y.reshape(channels, -1), norm_w, norm_b, layer.norm._epsilon)
-    y, expand_back = _linear(y, expand_w)
-    y, gelu_back = _activation(kernels.gelu_forward, y, expand_b)
     if response_norm:
-        y, response_back = _response_norm(y.reshape(len(y), images, -1), *rest)
-    branch, project_back = _linear(y.reshape(len(y), -1), project_w)
+        branch, mlp_back = _mlp_with_response_norm(y, images, expand_w.T, expand_b, *rest, project_w.T)
+    else:
+        branch, mlp_back = _mlp(y, expand_w.T, expand_b, project_w.T)
     branch += project_b[:, None]
-    branch = branch.reshape(channels, images, -1)
     factor = np.ones((channels, images), np.float32) if kept is None else np.tile(kept, (channels, 1))
     if len(rest) == 1:
         factor *= rest[0][:, None]
     result = np.empty_like(branch)
-    kernels.add_scaled_planes(x.reshape(branch.shape), branch, factor, result)
+    kernels.add_scaled_planes(len(x), x.reshape(branch.shape), branch, factor, result)
 
     def gradients(dy: np.ndarray) -> tuple:
         d, dfactor = np.empty_like(branch), np.empty_like(factor)
-        kernels.scale_planes_backward(branch, factor, dy.reshape(branch.shape), d, dfactor)
-        dproject_b = d.sum(axis=(1, 2))
-        d, dproject_w = project_back(d.reshape(channels, -1))
-        drest = []
-        if response_norm:
-            d, *drest = response_back(d.reshape(len(d), images, -1))
-        elif rest:
+        kernels.plane_sums(len(dy), dy.reshape(branch.shape), branch, dfactor)
+        kernels.scale_planes(len(dy), dy.reshape(branch.shape), factor, np.zeros_like(factor), d)
+        dproject_b = d.sum(axis=1)
+        d, dexpand, dexpand_b, *drest, dproject = mlp_back(d)
+        if len(rest) == 1:
             drest = [(dfactor if kept is None else dfactor * kept).sum(axis=1)]
-        d, dexpand_b = gelu_back(d.reshape(len(d), -1))
-        d, dexpand_w = expand_back(d)
         d, *norm_gradients = norm_back(d)
         d, *depthwise_gradients = depthwise_back(d.reshape(x.shape))
         d += dy
-        return d, *depthwise_gradients, *norm_gradients, dexpand_w, dexpand_b, dproject_w, dproject_b, *drest
+        return d, *depthwise_gradients, *norm_gradients, dexpand.T, dexpand_b, dproject.T, dproject_b, *drest
 
     return result.reshape(x.shape), gradients
+
+
+def _mlp_with_response_norm(
+    x: np.ndarray, images: int, expand: np.ndarray, bias: np.ndarray, norm_w: np.ndarray, norm_b: np.ndarray,
+    project: np.ndarray,
+) -> tuple:  # fmt: skip
+    """`_mlp` with a global response norm behind the GELU, which needs all columns at once."""
+    y, expand_back = _product(x, expand)
+    y, gelu_back = _activation(kernels.gelu_forward, y, bias)
+    y, norm_back = _response_norm(y, images, norm_w, norm_b)
+    y, project_back = _product(y, project)
+
+    def gradients(dy: np.ndarray) -> tuple:
+        d, dproject = project_back(dy)
+        d, *norm_gradients = norm_back(d)
+        d, dbias = gelu_back(d)
+        d, dexpand = expand_back(d)
+        return d, dexpand, dbias, *norm_gradients, dproject
+
+    return y, gradients
 
 
 def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float) -> tuple:
     """Layer norm over the channels of x [C, M]."""
     y, (mean, inverse) = np.empty_like(x), np.empty((2, x.shape[1]), np.float32)
-    kernels.layer_norm_forward(x, weight, bias, np.float32(epsilon), y, mean, inverse)
+    blocks = -(-x.shape[1] // kernels.PIXELS)
+    kernels.layer_norm_forward(blocks, x, weight, bias, np.float32(epsilon), y, mean, inverse)
 
     def gradients(dy: np.ndarray) -> tuple:
         dx, (dweight, dbias) = np.empty_like(x), np.empty((2, len(x)), np.float32)
-        kernels.layer_norm_backward(x, weight, mean, inverse, dy, dx)
-        kernels.layer_norm_parameters(x, mean, inverse, dy, dweight, dbias)
+        kernels.layer_norm_backward(blocks, x, weight, mean, inverse, dy, dx)
+        kernels.layer_norm_parameters(len(x), x, mean, inverse, dy, dweight, dbias)
         return dx, dweight, dbias
 
     return y, gradients
 
 
-def _response_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
-    """Global response norm of ConvNeXt V2, x [C, N, size]: ``x * (weight * r + 1) + bias``, r [C, N]."""
-    squares = np.empty(x.shape[:2], np.float32)
-    kernels.plane_sums(x, x, squares)
+def _response_norm(x: np.ndarray, images: int, weight: np.ndarray, bias: np.ndarray) -> tuple:
+    """Global response norm of ConvNeXt V2, x [C, size * N]: ``x * (weight * r + 1) + bias``, r [C, N]."""
+    squares = np.empty((len(x), images), np.float32)
+    kernels.plane_sums(len(x), x, x, squares)
     energy = np.sqrt(np.maximum(squares, SMALLEST_ENERGY))
     level = energy.mean(axis=0) + np.float32(NORM_EPSILON)
     response = energy / level
     factor = weight[:, None] * response + 1
     y = np.empty_like(x)
-    kernels.scale_planes(x, factor, y)
-    kernels.add_to_planes(y, np.repeat(bias[:, None], x.shape[1], axis=1), y)
+    kernels.scale_planes(len(x), x, factor, np.repeat(bias[:, None], images, axis=1), y)
 
     def gradients(dy: np.ndarray) -> tuple:
         dx, dfactor = np.empty_like(x), np.empty_like(factor)
-        kernels.scale_planes_backward(x, factor, dy, dx, dfactor)
+        kernels.plane_sums(len(dy), dy, x, dfactor)
+        kernels.scale_planes(len(dy), dy, factor, np.zeros_like(factor), dx)
         dresponse = dfactor * weight[:, None]
         denergy = dresponse / level - (dresponse * energy).sum(axis=0) / (level * level * len(x))
         by_x = np.where(squares > SMALLEST_ENERGY, denergy / energy, np.float32(0))
         through = np.empty_like(x)
-        kernels.add_scaled_planes(dx, x, by_x, through)
-        return through, (dfactor * response).sum(axis=1), dy.sum(axis=(1, 2))
+        kernels.add_scaled_planes(len(x), dx, x, by_x, through)
+        return through, (dfactor * response).sum(axis=1), dy.sum(axis=1)
 
     return y, gradients
 
 
 def _convnext_stage(layer: Stage, x: paddle.Tensor) -> paddle.Tensor:
-    """`Stage.forward` with the blocks in CNHW: ``[N, C, H, W]`` -> ``[N, C', H', W']``."""
-    x = _Fused.apply(_swap, layer.downsample(x))
+    """`Stage.forward` with the blocks in CHWN: ``[N, C, H, W]`` -> ``[N, C', H', W']``."""
+    x = _Fused.apply(_images_last, layer.downsample(x))
     for block in layer.blocks:
         parameters = _parameters(block.depthwise, block.norm, block.expand, block.project)
         if isinstance(block, BlockV2):
             parameters += _parameters(block.response_norm)
         elif not isinstance(block.layer_scale, nn.Identity):
             parameters.append(block.layer_scale.weight)
-        x = _Fused.apply(partial(_convnext_block, block, _kept(block.drop_path, x.shape[1])), x, *parameters)
-    return _Fused.apply(_swap, x)
+        x = _Fused.apply(functools.partial(_convnext_block, block, _kept(block.drop_path, x.shape[3])), x, *parameters)
+    return _Fused.apply(_images_first, x)
 
 
 # ---- single layers in NCHW ----
@@ -505,7 +605,7 @@ def _single(compute: Callable) -> Callable:
 
     def run(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
         parameters = (getattr(layer, name, None) for name in ("weight", "bias"))
-        return _Fused.apply(partial(compute, layer), x, *(each for each in parameters if each is not None))
+        return _Fused.apply(functools.partial(compute, layer), x, *(each for each in parameters if each is not None))
 
     return run
 
@@ -521,39 +621,48 @@ def _convolution(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.
     positions = out_height * out_width
     # So many images at a time that the product is large, and the patches stay in the cache.
     group = images if positions < LARGE_MAP and taps == 1 else max(1, min(images, LARGE_MAP // positions))
-    groups = [slice(first, min(first + group, images)) for first in range(0, images, group)]
+    parts = [slice(first, first + group) for first in range(0, images, group)]
     matrix = weight.reshape(len(weight), -1)
     y = np.empty((images, len(weight), out_height, out_width), np.float32)
-    for part in groups:
-        _to_images(_times(matrix, _patches(x[part], taps, stride, padding)), y[part])
+
+    def forward_part(i: int) -> None:
+        _to_images(_times(matrix, _patches(x[parts[i]], taps, stride, padding)), y[parts[i]])
+
+    _for_parts(forward_part, len(parts))
     if bias:
         y += bias[0][:, None, None]
 
     def gradients(dy: np.ndarray) -> tuple:
-        dx, dweight = np.empty_like(x), np.zeros_like(weight)
-        for part in groups:
-            if stride == 1 and 2 * padding == taps - 1:
-                # The gradient of x is the convolution of dy with the kernels turned by 180 degrees.
-                turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3).reshape(channels, -1)
-                patches = _patches(dy[part], taps, 1, padding)
-                _to_images(_times(turned, patches), dx[part])
-                by_tap = _times(_patches(x[part], 1, 1, 0), patches.T).reshape(channels, len(weight), taps, taps)
-                dweight += by_tap[:, :, ::-1, ::-1].swapaxes(0, 1)
-                continue
-            d = _patches(dy[part], 1, 1, 0)
-            dweight += _times(d, _patches(x[part], taps, stride, padding).T).reshape(weight.shape)
+        dx, by_taps = np.empty_like(x), [matrix] * len(parts)
+        # At stride 1 the gradient of x is the convolution of dy with the kernels turned by 180 degrees.
+        simple = stride == 1 and 2 * padding == taps - 1
+        turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].swapaxes(0, 1)).reshape(channels, -1) if simple else None
+
+        def simple_part(i: int) -> None:
+            patches = _patches(dy[parts[i]], taps, 1, padding)
+            _to_images(_times(turned, patches), dx[parts[i]])
+            by_taps[i] = _times(_patches(x[parts[i]], 1, 1, 0), patches.T)
+
+        def strided_part(i: int) -> None:
+            d, part = _patches(dy[parts[i]], 1, 1, 0), x[parts[i]]
+            by_taps[i] = _times(d, _patches(part, taps, stride, padding).T)
             dpatches = _times(matrix.T, d).reshape(channels, taps, taps, -1, out_height, out_width)
-            height, width = x.shape[2:]
-            padded = np.zeros((len(x[part]), channels, height + 2 * padding, width + 2 * padding), np.float32)
+            height, width = part.shape[2:]
+            padded = np.zeros((len(part), channels, height + 2 * padding, width + 2 * padding), np.float32)
             for ky, kx in np.ndindex(taps, taps):
                 rows, columns = (
                     slice(first, first + stride * (count - 1) + 1, stride)
                     for first, count in ((ky, out_height), (kx, out_width))
                 )
                 padded[:, :, rows, columns] += dpatches[:, ky, kx].swapaxes(0, 1)
-            dx[part] = padded[:, :, padding : padding + height, padding : padding + width]
+            dx[parts[i]] = padded[:, :, padding : padding + height, padding : padding + width]
+
+        _for_parts(simple_part if simple else strided_part, len(parts))
+        dweight = functools.reduce(np.add, by_taps)
+        if simple:
+            dweight = dweight.reshape(channels, len(weight), taps, taps)[:, :, ::-1, ::-1].swapaxes(0, 1)
         dbias = [dy.sum(axis=(0, 2, 3))] if bias else []
-        return dx, dweight, *dbias
+        return dx, dweight.reshape(weight.shape), *dbias
 
     return y, gradients
 
@@ -594,13 +703,8 @@ def _depthwise_layer(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias:
 
 @_single
 def _batch_norm_layer(layer: nn.BatchNorm2D, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple:
-    y, _, back = _batch_norm(x.reshape(*x.shape[:2], -1), layer, weight, bias, images_first=True)
-
-    def gradients(dy: np.ndarray) -> tuple:
-        dx, dweight, dbias, _ = back(dy.reshape(y.shape))
-        return dx.reshape(x.shape), dweight, dbias
-
-    return y.reshape(x.shape), gradients
+    y, back = _batch_norm(x, layer, weight, bias, images_first=True)
+    return y, lambda dy: back(dy)[:3]
 
 
 @_single
@@ -622,11 +726,11 @@ def _activation_layer(kernel: Callable, x: np.ndarray) -> tuple:
 
 
 def _run_pile(layer: Pile, x: paddle.Tensor) -> paddle.Tensor:
-    return x if layer.piles is None else _Fused.apply(partial(_moved, layer.piles, _piled, _laid_out), x)
+    return x if layer.piles is None else _Fused.apply(functools.partial(_moved, layer.piles, _piled, _laid_out), x)
 
 
 def _run_lay_out(layer: LayOut, x: paddle.Tensor) -> paddle.Tensor:
-    return x if layer.piles is None else _Fused.apply(partial(_moved, layer.piles, _laid_out, _piled), x)
+    return x if layer.piles is None else _Fused.apply(functools.partial(_moved, layer.piles, _laid_out, _piled), x)
 
 
 def _moved(piles: Piles, move: Callable, back: Callable, x: np.ndarray) -> tuple:
@@ -698,8 +802,8 @@ def _stage_for(run: Callable, layer: nn.Layer) -> Callable | None:
 
 # Layer -> the function that runs it, or None for Paddle's own kernels.
 CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
-    CSPStage: partial(_stage_for, _econvnext_stage),
-    Stage: partial(_stage_for, _convnext_stage),
+    CSPStage: functools.partial(_stage_for, _econvnext_stage),
+    Stage: functools.partial(_stage_for, _convnext_stage),
     Pile: lambda layer: _run_pile,
     LayOut: lambda layer: _run_lay_out,
     nn.Conv2D: _convolution_for,
@@ -797,8 +901,6 @@ def load_kernels() -> None:
     import numba
     from threadpoolctl import ThreadpoolController
 
-    # Does not spin while it waits, unlike OpenMP, whose threads would fight with those of Paddle for the cores.
-    numba.config.THREADING_LAYER = "workqueue"
     try:
         from ppcls_ext.engine import cpu_kernels
     except RuntimeError:
@@ -807,8 +909,8 @@ def load_kernels() -> None:
         atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
         from ppcls_ext.engine import cpu_kernels
     # The first number of a list is that of the outermost level.
-    wanted = int((os.environ.get("OMP_NUM_THREADS") or str(numba.config.NUMBA_NUM_THREADS)).split(",")[0])
-    numba.set_num_threads(max(1, min(wanted, numba.config.NUMBA_NUM_THREADS)))
+    wanted = (os.environ.get("OMP_NUM_THREADS") or "").split(",")[0]
+    cpu_kernels.use_threads(max(1, int(wanted or numba.config.NUMBA_NUM_THREADS)))
     libraries = ThreadpoolController().lib_controllers
     numpys = (library for library in libraries if library.internal_api == "openblas")
     blas = next((library for library in numpys if Path(library.filepath).parent.name.startswith("numpy")), None)

@@ -1,60 +1,89 @@
 """Numba kernels for training on a CPU: depthwise convolution, normalisation, activations, changes of layout.
 
-A map is a flat float32 array of planes of ``size = H * W`` numbers; plane (channel c, image n) begins at
-``c * strides[0] + n * strides[1]``. So each kernel takes both layouts: NCHW (``strides = (size, C * size)``) and CNHW
-(``strides = (N * size, size)``), in which a 1x1 convolution is one matrix product over the whole batch.
+Where two layouts are told apart, maps are a flat float32 array, and channel c of it has ``runs`` runs of ``length``
+numbers that lie one after the other; run n begins at ``c * strides[0] + n * strides[1]``. In CHWN, images last, a
+channel is one run: a 1x1 convolution is one matrix product over the whole batch, the neighbour of a pixel is N numbers
+away for all images at once, and no loop is short because the maps are small. In NCHW each image is a run.
 
-Threads share the channels, and within a channel sums run in one order: the same bits with any number of threads. A
+Threads share the channels, and a channel is worked on in one order: the same bits with any number of threads. A
 loop that reduces an array to one number writes to no array: otherwise the compiler would choose between two orders by
-where the arrays lie in memory.
+where the arrays lie in memory. Loops count from 0 over slices: an index that might be negative keeps them out of the
+vector registers.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import os
 import threading
 from collections.abc import Callable
-from types import FunctionType
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, prange, types
+from numba import carray, njit, types
 from numba.extending import intrinsic
 
-# numba's threads take one task at a time and end the process when two Python threads come at once.
-ONE_AT_A_TIME = threading.Lock()
 # Sums may be reordered so that they fill vector registers; NaN and infinity keep their meaning.
 # A division by zero gives infinity: a check for it would keep loops out of vector registers, too.
 FAST = {"fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy", "nogil": True}
 
 
-def kernel(threads_from: int) -> Callable[[Callable], Callable]:
-    """Compiles a function for one thread and for several; the size of its first argument decides which form runs.
+# How many threads share the work, and those beside the one that calls.
+threads, helpers = 1, None
+SHARING = threading.Lock()
 
-    Small maps are done before a second thread has woken up. The number of threads does not decide, because the two
-    forms may round differently.
+
+def use_threads(count: int) -> None:
+    """Says how many threads share the work from now on."""
+    global threads, helpers
+    # They sleep between two tasks.
+    threads, helpers = count, ThreadPoolExecutor(max(count - 1, 1), thread_name_prefix="cpu_kernels")
+
+
+# A forked process has none of the threads.
+os.register_at_fork(after_in_child=lambda: use_threads(threads))
+
+
+def share(work: Callable[[int, int], None], count: int) -> None:
+    """Calls ``work(begin, end)`` for parts of ``range(count)``, one on each thread; within such a part, for all of it.
+
+    The caller is one of the threads: one wake-up less, and with two threads none that is put on a busy processor.
+    """
+    if threads == 1 or count < threads or not SHARING.acquire(blocking=False):
+        work(0, count)
+        return
+    try:
+        bounds = [count * i // threads for i in range(threads + 1)]
+        others = [helpers.submit(work, *part) for part in itertools.pairwise(bounds[1:])]
+        work(0, bounds[1])
+        for other in others:
+            other.result()
+    finally:
+        SHARING.release()
+
+
+def kernel(threads_from: int) -> Callable[[Callable], Callable]:
+    """Compiles a function whose first arguments are the begin and the end of a range; the compiled one takes its size.
 
     Args:
-        threads_from: size of the first array from which on threads share the work.
+        threads_from: size of the first array from which on threads share the range: smaller ones are done before a
+            second thread has woken up.
     """
 
     def compiled(function: Callable) -> Callable:
-        # Under a name of its own, because numba's cache tells functions apart by their names, not by `parallel`.
-        twin = FunctionType(function.__code__, function.__globals__, function.__name__ + "_threads")
-        twin.__qualname__ = twin.__name__
-        twin.__module__ = function.__module__
-        alone, shared = njit(**FAST, cache=True)(function), njit(**FAST, cache=True, parallel=True)(twin)
+        run = njit(**FAST, cache=True)(function)
 
         @functools.wraps(function)
-        def run(first: np.ndarray, *rest: Any) -> None:
+        def shared(count: int, first: np.ndarray, *rest: Any) -> None:
             if first.size < threads_from:
-                alone(first, *rest)
+                run(0, count, first, *rest)
             else:
-                with ONE_AT_A_TIME:
-                    shared(first, *rest)
+                share(lambda begin, end: run(begin, end, first, *rest), count)
 
-        return run
+        return shared
 
     return compiled
 
@@ -63,7 +92,7 @@ helper = njit(**FAST, cache=True)
 inlined = njit(**FAST, inline="always")
 
 # From so many numbers on threads gain, for functions with much and with little to do for each number.
-SOME, MANY = 2**17, 2**19
+SOME, MANY = 2**18, 2**20
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 SQRT_HALF = np.float32(math.sqrt(0.5))
 DENSITY_AT_ZERO = np.float32(1 / math.sqrt(2 * math.pi))
@@ -80,12 +109,66 @@ Q4, Q5 = np.float32(0.0011811043368652463), np.float32(3.7417965359054506e-05)
 LARGEST_ERF, LARGEST_EXPONENT = np.float32(4), np.float32(80)
 
 
+# So many numbers are added up in float32; the sums of such parts in float64.
+PART = 4096
+
+
 @helper
 def _sum(x):
-    s = ZERO
+    total = 0.0
+    for low in range(0, x.shape[0], PART):
+        part = x[low : low + PART]
+        s = ZERO
+        for i in range(part.shape[0]):
+            s += part[i]
+        total += s
+    return total
+
+
+@helper
+def _sum_of_products(x, y):
+    total = 0.0
+    for low in range(0, x.shape[0], PART):
+        one, other = x[low : low + PART], y[low : low + PART]
+        s = ZERO
+        for i in range(one.shape[0]):
+            s += one[i] * other[i]
+        total += s
+    return total
+
+
+@helper
+def _sum_of_squares(x, m):
+    """Sum of (x - m)^2."""
+    total = 0.0
+    for low in range(0, x.shape[0], PART):
+        part = x[low : low + PART]
+        s = ZERO
+        for i in range(part.shape[0]):
+            d = part[i] - m
+            s += d * d
+        total += s
+    return total
+
+
+@helper
+def _sum_of_deviations(x, m, y):
+    """Sum of (x - m) * y."""
+    total = 0.0
+    for low in range(0, x.shape[0], PART):
+        one, other = x[low : low + PART], y[low : low + PART]
+        s = ZERO
+        for i in range(one.shape[0]):
+            s += (one[i] - m) * other[i]
+        total += s
+    return total
+
+
+@helper
+def _linear(x, a, b, y):
+    """y = a * x + b."""
     for i in range(x.shape[0]):
-        s += x[i]
-    return s
+        y[i] = a * x[i] + b
 
 
 @inlined
@@ -110,109 +193,184 @@ def _normal_distribution(x):
 
 
 @helper
-def _add_shifted(source, weight, row, out, length):
-    """out[i] += sum of weight[ky, kx] * source[i + ky * row + kx]; one long loop over all rows of a padded plane."""
-    taps = weight.shape[0]
-    for ky in range(taps):
-        if taps == 7:
-            s = source[ky * row : ky * row + length + 6]
-            w0, w1, w2, w3 = weight[ky, 0], weight[ky, 1], weight[ky, 2], weight[ky, 3]
-            w4, w5, w6 = weight[ky, 4], weight[ky, 5], weight[ky, 6]
-            for i in range(length):
-                left = w0 * s[i] + w1 * s[i + 1] + w2 * s[i + 2] + w3 * s[i + 3]
-                out[i] += left + w4 * s[i + 4] + w5 * s[i + 5] + w6 * s[i + 6]
-        else:
-            for kx in range(taps):
-                s = source[ky * row + kx : ky * row + kx + length]
-                w = weight[ky, kx]
-                for i in range(length):
-                    out[i] += w * s[i]
+def _pad_rows(x, width, radius, padded):
+    """Copies rows of ``width`` numbers into rows that have ``radius`` more on both sides."""
+    row = width + 2 * radius
+    for r in range(x.shape[0] // width):
+        source, target = x[r * width : (r + 1) * width], padded[r * row + radius : (r + 1) * row - radius]
+        for i in range(source.shape[0]):
+            target[i] = source[i]
 
 
 @helper
-def _add_correlation(grad, source, row, length, out):
-    """out[ky, kx] += sum over i of grad[i] * source[i + ky * row + kx]."""
-    taps = out.shape[0]
-    for ky in range(taps):
-        if taps == 7:
-            s = source[ky * row : ky * row + length + 6]
-            a0 = a1 = a2 = a3 = a4 = a5 = a6 = ZERO
+def _add_row(source, weight, lanes, out):
+    """out[i] += sum of weight[k] * source[i + k * lanes]."""
+    length = out.shape[0]
+    if weight.shape[0] == 7:
+        w0, w1, w2, w3, w4, w5, w6 = weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6]
+        s0, s1 = source[:length], source[lanes : lanes + length]
+        s2, s3 = source[2 * lanes : 2 * lanes + length], source[3 * lanes : 3 * lanes + length]
+        s4, s5 = source[4 * lanes : 4 * lanes + length], source[5 * lanes : 5 * lanes + length]
+        s6 = source[6 * lanes : 6 * lanes + length]
+        for i in range(length):
+            left = w0 * s0[i] + w1 * s1[i] + w2 * s2[i] + w3 * s3[i]
+            out[i] += left + w4 * s4[i] + w5 * s5[i] + w6 * s6[i]
+    else:
+        for k in range(weight.shape[0]):
+            s = source[k * lanes : k * lanes + length]
+            w = weight[k]
             for i in range(length):
-                g = grad[i]
-                a0 += g * s[i]
-                a1 += g * s[i + 1]
-                a2 += g * s[i + 2]
-                a3 += g * s[i + 3]
-                a4 += g * s[i + 4]
-                a5 += g * s[i + 5]
-                a6 += g * s[i + 6]
-            out[ky, 0] += a0
-            out[ky, 1] += a1
-            out[ky, 2] += a2
-            out[ky, 3] += a3
-            out[ky, 4] += a4
-            out[ky, 5] += a5
-            out[ky, 6] += a6
-        else:
-            for kx in range(taps):
-                s = source[ky * row + kx : ky * row + kx + length]
-                a = ZERO
-                for i in range(length):
-                    a += grad[i] * s[i]
-                out[ky, kx] += a
+                out[i] += w * s[i]
+
+
+@helper
+def _add_correlation(grad, source, lanes, sums):
+    """sums[k] += sum over i of grad[i] * source[i + k * lanes]."""
+    length = grad.shape[0]
+    if sums.shape[0] == 7:
+        s0, s1 = source[:length], source[lanes : lanes + length]
+        s2, s3 = source[2 * lanes : 2 * lanes + length], source[3 * lanes : 3 * lanes + length]
+        s4, s5 = source[4 * lanes : 4 * lanes + length], source[5 * lanes : 5 * lanes + length]
+        s6 = source[6 * lanes : 6 * lanes + length]
+        a0 = a1 = a2 = a3 = a4 = a5 = a6 = ZERO
+        for i in range(length):
+            g = grad[i]
+            a0 += g * s0[i]
+            a1 += g * s1[i]
+            a2 += g * s2[i]
+            a3 += g * s3[i]
+            a4 += g * s4[i]
+            a5 += g * s5[i]
+            a6 += g * s6[i]
+        sums[0] += a0
+        sums[1] += a1
+        sums[2] += a2
+        sums[3] += a3
+        sums[4] += a4
+        sums[5] += a5
+        sums[6] += a6
+    else:
+        for k in range(sums.shape[0]):
+            s = source[k * lanes : k * lanes + length]
+            a = ZERO
+            for i in range(length):
+                a += grad[i] * s[i]
+            sums[k] += a
+
+
+@helper
+def _convolve(padded, weight, width, lanes, out):
+    """Adds to out the convolution of a map of rows of ``width`` numbers, which are padded at their ends."""
+    taps, row = weight.shape[0], width + (weight.shape[0] - 1) * lanes
+    height, radius = out.shape[0] // width, taps // 2
+    for y in range(height):
+        for ky in range(max(0, radius - y), min(taps, height + radius - y)):
+            seen = (y + ky - radius) * row
+            _add_row(padded[seen : seen + row], weight[ky], lanes, out[y * width : (y + 1) * width])
+
+
+@helper
+def _correlate(grad, padded, width, lanes, sums):
+    """Adds to sums [taps, taps] the gradient of `_convolve` by its weight."""
+    taps, row = sums.shape[0], width + (sums.shape[0] - 1) * lanes
+    height, radius = grad.shape[0] // width, taps // 2
+    for y in range(height):
+        for ky in range(max(0, radius - y), min(taps, height + radius - y)):
+            seen = (y + ky - radius) * row
+            _add_correlation(grad[y * width : (y + 1) * width], padded[seen : seen + row], lanes, sums[ky])
 
 
 @kernel(threads_from=SOME)
-def depthwise_forward(x, weight, bias, y, images, height, width, strides):
-    """y = depthwise convolution of x. weight [C, taps, taps], bias [C]; taps may be cut to what the map can see."""
-    taps = weight.shape[1]
-    radius = taps // 2
-    row = width + 2 * radius
-    first, length = radius * row + radius, height * row - 2 * radius
-    for c in prange(weight.shape[0]):
-        padded = np.zeros((height + 2 * radius) * row, np.float32)
-        out = np.empty(length, np.float32)
-        for n in range(images):
-            at = c * strides[0] + n * strides[1]
-            for r in range(height):
-                for i in range(width):
-                    padded[first + r * row + i] = x[at + r * width + i]
-            for i in range(length):
-                out[i] = bias[c]
-            _add_shifted(padded, weight[c], row, out, length)
-            for r in range(height):
-                for i in range(width):
-                    y[at + r * width + i] = out[r * row + i]
+def depthwise_forward(begin, end, x, weight, bias, y, height, width):
+    """y = depthwise convolution of x, flat [C, H, W, N]. weight [C, taps, taps], bias [C].
+
+    The taps may be cut to what the map can see.
+    """
+    channels, taps = weight.shape[:2]
+    length = x.shape[0] // channels
+    images = length // (height * width)
+    wide, radius = width * images, taps // 2 * images
+    for c in range(begin, end):
+        padded = np.zeros(height * (wide + 2 * radius), np.float32)
+        _pad_rows(x[c * length : (c + 1) * length], wide, radius, padded)
+        out = y[c * length : (c + 1) * length]
+        out[:] = bias[c]
+        _convolve(padded, weight[c], wide, images, out)
 
 
 @kernel(threads_from=SOME)
-def depthwise_backward(x, weight, dy, dx, dweight, dbias, images, height, width, strides):
+def depthwise_backward(begin, end, x, weight, dy, dx, dweight, dbias, height, width):
     """Gradients of `depthwise_forward` by x, weight and bias."""
-    taps = weight.shape[1]
-    radius = taps // 2
+    channels, taps = weight.shape[:2]
+    length = x.shape[0] // channels
+    images = length // (height * width)
+    wide, radius = width * images, taps // 2 * images
+    for c in range(begin, end):
+        grad, out = dy[c * length : (c + 1) * length], dx[c * length : (c + 1) * length]
+        padded = np.zeros(height * (wide + 2 * radius), np.float32)
+        _pad_rows(x[c * length : (c + 1) * length], wide, radius, padded)
+        sums = np.zeros((taps, taps), np.float32)
+        _correlate(grad, padded, wide, images, sums)
+        dweight[c] = sums
+        dbias[c] = _sum(grad)
+        _pad_rows(grad, wide, radius, padded)
+        out[:] = ZERO
+        _convolve(padded, weight[c, ::-1, ::-1].copy(), wide, images, out)
+
+
+@helper
+def _crop_rows(padded, width, radius, x):
+    """Undoes `_pad_rows`."""
     row = width + 2 * radius
-    first, length = radius * row + radius, height * row - 2 * radius
-    for c in prange(weight.shape[0]):
-        padded = np.zeros((height + 2 * radius) * row, np.float32)
-        grads = np.zeros((height + 2 * radius) * row, np.float32)
+    for r in range(x.shape[0] // width):
+        source, target = padded[r * row + radius : (r + 1) * row - radius], x[r * width : (r + 1) * width]
+        for i in range(target.shape[0]):
+            target[i] = source[i]
+
+
+@kernel(threads_from=SOME)
+def depthwise_planes_forward(begin, end, x, weight, bias, y, height, width):
+    """`depthwise_forward` of x, flat [N, C, H, W]: all rows of a map are one long row, with zeros between them."""
+    channels, taps = weight.shape[:2]
+    size, radius = height * width, taps // 2
+    row = width + 2 * radius
+    first, length = radius * row, height * row
+    for c in range(begin, end):
+        padded = np.zeros(length + 2 * first + 2 * radius, np.float32)
+        out = np.empty(length, np.float32)
+        for at in range(c * size, x.shape[0], channels * size):
+            _pad_rows(x[at : at + size], width, radius, padded[first + radius : first + radius + length])
+            out[:] = bias[c]
+            for ky in range(taps):
+                _add_row(padded[ky * row : ky * row + length + 2 * radius], weight[c, ky], 1, out)
+            _crop_rows(out, width, radius, y[at : at + size])
+
+
+@kernel(threads_from=SOME)
+def depthwise_planes_backward(begin, end, x, weight, dy, dx, dweight, dbias, height, width):
+    """Gradients of `depthwise_planes_forward` by x, weight and bias."""
+    channels, taps = weight.shape[:2]
+    size, radius = height * width, taps // 2
+    row = width + 2 * radius
+    first, length = radius * row, height * row
+    for c in range(begin, end):
+        padded = np.zeros(length + 2 * first + 2 * radius, np.float32)
+        grads = np.zeros(length + 2 * first + 2 * radius, np.float32)
+        inside = slice(first + radius, first + radius + length)
         out = np.empty(length, np.float32)
         flipped = weight[c, ::-1, ::-1].copy()
         sums = np.zeros((taps, taps), np.float32)
-        total = np.float64(0)
-        for n in range(images):
-            at = c * strides[0] + n * strides[1]
-            for r in range(height):
-                for i in range(width):
-                    padded[first + r * row + i] = x[at + r * width + i]
-                    grads[first + r * row + i] = dy[at + r * width + i]
-            total += _sum(dy[at : at + height * width])
-            _add_correlation(grads[first : first + length], padded, row, length, sums)
-            for i in range(length):
-                out[i] = ZERO
-            _add_shifted(grads, flipped, row, out, length)
-            for r in range(height):
-                for i in range(width):
-                    dx[at + r * width + i] = out[r * row + i]
+        total = 0.0
+        for at in range(c * size, x.shape[0], channels * size):
+            _pad_rows(x[at : at + size], width, radius, padded[inside])
+            _pad_rows(dy[at : at + size], width, radius, grads[inside])
+            total += _sum(dy[at : at + size])
+            out[:] = ZERO
+            for ky in range(taps):
+                seen = slice(ky * row, ky * row + length + 2 * radius)
+                _add_correlation(grads[inside], padded[seen], 1, sums[ky])
+                _add_row(grads[seen], flipped[ky], 1, out)
+            _crop_rows(out, width, radius, dx[at : at + size])
         dweight[c] = sums
         dbias[c] = total
 
@@ -221,158 +379,146 @@ def depthwise_backward(x, weight, dy, dx, dweight, dbias, images, height, width,
 
 
 @kernel(threads_from=MANY)
-def batch_norm_forward(x, weight, bias, epsilon, y, pooled, mean, variance, scale, images, size, strides):
-    """Batch norm with the statistics of the batch.
-
-    mean, variance and scale (weight over standard deviation) [C] and pooled [C, N] (mean of each plane of y) are
-    written.
-    """
-    for c in prange(weight.shape[0]):
-        total = np.float64(0)
-        for n in range(images):
+def batch_norm_forward(begin, end, x, weight, bias, epsilon, y, mean, variance, scale, runs, length, strides):
+    """Batch norm with the statistics of the batch: mean, variance, scale (weight over standard deviation) [C]."""
+    for c in range(begin, end):
+        total = 0.0
+        for n in range(runs):
             at = c * strides[0] + n * strides[1]
-            s = ZERO
-            for i in range(at, at + size):
-                s += x[i]
-            pooled[c, n] = s / size
-            total += s
-        m = np.float32(total / (images * size))
-        total = np.float64(0)
-        for n in range(images):
+            total += _sum(x[at : at + length])
+        m = np.float32(total / (runs * length))
+        total = 0.0
+        for n in range(runs):
             at = c * strides[0] + n * strides[1]
-            s = ZERO
-            for i in range(at, at + size):
-                d = x[i] - m
-                s += d * d
-            total += s
-        v = total / (images * size)
+            total += _sum_of_squares(x[at : at + length], m)
+        v = total / (runs * length)
         a = np.float32(weight[c] / math.sqrt(v + epsilon))
         b = bias[c]
         mean[c], variance[c], scale[c] = m, v, a
-        for n in range(images):
+        for n in range(runs):
             at = c * strides[0] + n * strides[1]
-            pooled[c, n] = (pooled[c, n] - m) * a + b
-            for i in range(at, at + size):
-                y[i] = (x[i] - m) * a + b
+            one, other = x[at : at + length], y[at : at + length]
+            for i in range(length):
+                other[i] = (one[i] - m) * a + b
 
 
 @kernel(threads_from=MANY)
-def batch_norm_backward(x, mean, variance, scale, epsilon, dy, dpooled, dx, dweight, dbias, images, size, strides):
-    """Gradients of `batch_norm_forward`, by way of y (dy) and of the means of its planes (dpooled)."""
-    for c in prange(scale.shape[0]):
+def batch_norm_backward(begin, end, x, mean, variance, scale, epsilon, dy, dx, dweight, dbias, runs, length, strides):
+    """Gradients of `batch_norm_forward` by x, weight and bias."""
+    for c in range(begin, end):
         m, a = mean[c], scale[c]
-        sum_dy, sum_dyx = np.float64(0), np.float64(0)
-        for n in range(images):
+        sum_dy, sum_dyx = 0.0, 0.0
+        for n in range(runs):
             at = c * strides[0] + n * strides[1]
-            extra = np.float32(dpooled[c, n] / size)
-            s = ZERO
-            t = ZERO
-            for i in range(at, at + size):
-                g = dy[i] + extra
-                s += g
-                t += g * (x[i] - m)
-            sum_dy += s
-            sum_dyx += t
+            sum_dy += _sum(dy[at : at + length])
+            sum_dyx += _sum_of_deviations(x[at : at + length], m, dy[at : at + length])
         dbias[c] = sum_dy
         dweight[c] = sum_dyx / math.sqrt(variance[c] + epsilon)
-        by_x = np.float32(a * sum_dyx / (variance[c] + epsilon) / (images * size))
-        shift = np.float32(a * sum_dy / (images * size))
-        for n in range(images):
+        by_x = np.float32(a * sum_dyx / (variance[c] + epsilon) / (runs * length))
+        shift = np.float32(a * sum_dy / (runs * length))
+        for n in range(runs):
             at = c * strides[0] + n * strides[1]
-            extra = np.float32(a * dpooled[c, n] / size) - shift
-            for i in range(at, at + size):
-                dx[i] = a * dy[i] + extra - by_x * (x[i] - m)
+            one, grad, other = x[at : at + length], dy[at : at + length], dx[at : at + length]
+            for i in range(length):
+                other[i] = a * grad[i] - shift - by_x * (one[i] - m)
 
 
 @kernel(threads_from=MANY)
-def affine(x, scale, shift, y, images, size, strides):
+def affine(begin, end, x, scale, shift, y, runs, length, strides):
     """y = scale[c] * x + shift[c]: batch norm with stored statistics."""
-    for c in prange(scale.shape[0]):
-        a, b = scale[c], shift[c]
-        for n in range(images):
+    for c in range(begin, end):
+        for n in range(runs):
             at = c * strides[0] + n * strides[1]
-            for i in range(at, at + size):
-                y[i] = a * x[i] + b
+            _linear(x[at : at + length], scale[c], shift[c], y[at : at + length])
 
 
-COLUMNS = 256
+# So many numbers are worked on together: they stay in the first cache.
+PIXELS = 256
 
 
 @kernel(threads_from=MANY)
-def layer_norm_forward(x, weight, bias, epsilon, y, mean, inverse):
+def layer_norm_forward(begin, end, x, weight, bias, epsilon, y, mean, inverse):
     """Layer norm over the channels of x [C, M], one column (pixel) at a time; mean and inverse deviation [M]."""
     channels, total = x.shape
-    for block in prange((total + COLUMNS - 1) // COLUMNS):
-        low, high = block * COLUMNS, min((block + 1) * COLUMNS, total)
-        m = np.zeros(high - low, np.float32)
-        v = np.zeros(high - low, np.float32)
+    for block in range(begin, end):
+        low, high = block * PIXELS, min((block + 1) * PIXELS, total)
+        m, v = mean[low:high], inverse[low:high]
+        m[:] = ZERO
+        v[:] = ZERO
         for c in range(channels):
-            for i in range(high - low):
-                m[i] += x[c, low + i]
-        for i in range(high - low):
+            part = x[c, low:high]
+            for i in range(part.shape[0]):
+                m[i] += part[i]
+        for i in range(m.shape[0]):
             m[i] /= channels
         for c in range(channels):
-            for i in range(high - low):
-                d = x[c, low + i] - m[i]
+            part = x[c, low:high]
+            for i in range(part.shape[0]):
+                d = part[i] - m[i]
                 v[i] += d * d
-        for i in range(high - low):
+        for i in range(v.shape[0]):
             v[i] = ONE / np.sqrt(v[i] / channels + epsilon)
-            mean[low + i] = m[i]
-            inverse[low + i] = v[i]
         for c in range(channels):
             a, b = weight[c], bias[c]
-            for i in range(high - low):
-                y[c, low + i] = (x[c, low + i] - m[i]) * v[i] * a + b
+            part, out = x[c, low:high], y[c, low:high]
+            for i in range(part.shape[0]):
+                out[i] = (part[i] - m[i]) * v[i] * a + b
 
 
 @kernel(threads_from=MANY)
-def layer_norm_backward(x, weight, mean, inverse, dy, dx):
+def layer_norm_backward(begin, end, x, weight, mean, inverse, dy, dx):
     """Gradient of `layer_norm_forward` by x."""
     channels, total = x.shape
-    for block in prange((total + COLUMNS - 1) // COLUMNS):
-        low, high = block * COLUMNS, min((block + 1) * COLUMNS, total)
+    for block in range(begin, end):
+        low, high = block * PIXELS, min((block + 1) * PIXELS, total)
+        m, v = mean[low:high], inverse[low:high]
         s = np.zeros(high - low, np.float32)
         t = np.zeros(high - low, np.float32)
         for c in range(channels):
             a = weight[c]
-            for i in range(high - low):
-                g = a * dy[c, low + i]
+            part, grad = x[c, low:high], dy[c, low:high]
+            for i in range(part.shape[0]):
+                g = a * grad[i]
                 s[i] += g
-                t[i] += g * (x[c, low + i] - mean[low + i])
-        for i in range(high - low):
+                t[i] += g * (part[i] - m[i])
+        for i in range(s.shape[0]):
             s[i] /= channels
-            t[i] *= inverse[low + i] * inverse[low + i] / channels
+            t[i] *= v[i] * v[i] / channels
         for c in range(channels):
             a = weight[c]
-            for i in range(high - low):
-                d = x[c, low + i] - mean[low + i]
-                dx[c, low + i] = inverse[low + i] * (a * dy[c, low + i] - s[i] - d * t[i])
+            part, grad, out = x[c, low:high], dy[c, low:high], dx[c, low:high]
+            for i in range(part.shape[0]):
+                out[i] = v[i] * (a * grad[i] - s[i] - (part[i] - m[i]) * t[i])
+
+
+@helper
+def _sum_of_normalised(x, mean, inverse, y):
+    """Sum of (x - mean) * inverse * y."""
+    s = ZERO
+    for i in range(x.shape[0]):
+        s += (x[i] - mean[i]) * inverse[i] * y[i]
+    return s
 
 
 @kernel(threads_from=MANY)
-def layer_norm_parameters(x, mean, inverse, dy, dweight, dbias):
+def layer_norm_parameters(begin, end, x, mean, inverse, dy, dweight, dbias):
     """Gradients of `layer_norm_forward` by weight and bias."""
-    for c in prange(x.shape[0]):
-        sum_dy, sum_dyx = np.float64(0), np.float64(0)
-        for low in range(0, x.shape[1], COLUMNS):
-            s = ZERO
-            t = ZERO
-            for i in range(low, min(low + COLUMNS, x.shape[1])):
-                s += dy[c, i]
-                t += dy[c, i] * (x[c, i] - mean[i]) * inverse[i]
-            sum_dy += s
-            sum_dyx += t
-        dweight[c] = sum_dyx
-        dbias[c] = sum_dy
+    for c in range(begin, end):
+        total = 0.0
+        for low in range(0, x.shape[1], PART):
+            part, grad = x[c, low : low + PART], dy[c, low : low + PART]
+            total += _sum_of_normalised(part, mean[low : low + PART], inverse[low : low + PART], grad)
+        dweight[c] = total
+        dbias[c] = _sum(dy[c])
 
 
 # ---- activations ----
 
 
 @kernel(threads_from=SOME)
-def gelu_forward(x, bias, y, slope):
+def gelu_forward(begin, end, x, bias, y, slope):
     """y = GELU(x + bias[c]) of x [C, M], exact (erf) form; slope is its derivative there."""
-    for c in prange(x.shape[0]):
+    for c in range(begin, end):
         b = bias[c]
         for i in range(x.shape[1]):
             v = x[c, i] + b
@@ -383,9 +529,9 @@ def gelu_forward(x, bias, y, slope):
 
 
 @kernel(threads_from=SOME)
-def silu_forward(x, bias, y, slope):
+def silu_forward(begin, end, x, bias, y, slope):
     """y = v * sigmoid(v) with v = x + bias[c], of x [C, M]; slope is its derivative."""
-    for c in prange(x.shape[0]):
+    for c in range(begin, end):
         b = bias[c]
         for i in range(x.shape[1]):
             v = x[c, i] + b
@@ -397,83 +543,92 @@ def silu_forward(x, bias, y, slope):
 
 
 @kernel(threads_from=MANY)
-def multiply_and_sum(dy, slope, dx, sums):
+def multiply_and_sum(begin, end, dy, slope, dx, sums):
     """dx = dy * slope of [C, M]; sums[c] is the sum of a row of dx."""
-    for c in prange(dy.shape[0]):
-        total = np.float64(0)
-        for low in range(0, dy.shape[1], COLUMNS):
-            high = min(low + COLUMNS, dy.shape[1])
-            for i in range(low, high):
-                dx[c, i] = dy[c, i] * slope[c, i]
-            total += _sum(dx[c, low:high])
+    for c in range(begin, end):
+        total = 0.0
+        for low in range(0, dy.shape[1], PART):
+            one, other, product = dy[c, low : low + PART], slope[c, low : low + PART], dx[c, low : low + PART]
+            for i in range(one.shape[0]):
+                product[i] = one[i] * other[i]
+            total += _sum(product)
         sums[c] = total
 
 
-# ---- gates, residual sums, layout ----
+# ---- gates, residual sums, layout: maps [C, size * N] in CHWN, factors [C, N] ----
+
+
+@helper
+def _repeated(factors):
+    """The factors [N] of the images, so often one after the other that loops over them are long."""
+    images = factors.shape[0]
+    repeated = np.empty((max(1, PIXELS // images), images), np.float32)
+    repeated[:] = factors
+    return repeated.reshape(-1)
 
 
 @kernel(threads_from=MANY)
-def scale_planes(x, gate, y):
-    """y = gate[c, n] * x of x [C, N, size]."""
-    for c in prange(x.shape[0]):
-        for n in range(x.shape[1]):
-            g = gate[c, n]
-            for i in range(x.shape[2]):
-                y[c, n, i] = g * x[c, n, i]
+def scale_planes(begin, end, x, gate, shift, y):
+    """y = gate[c, n] * x + shift[c, n]."""
+    for c in range(begin, end):
+        g, b = _repeated(gate[c]), _repeated(shift[c])
+        for low in range(0, x.shape[1], g.shape[0]):
+            one, out = x[c, low : low + g.shape[0]], y[c, low : low + g.shape[0]]
+            for i in range(one.shape[0]):
+                out[i] = g[i] * one[i] + b[i]
 
 
 @kernel(threads_from=MANY)
-def add_scaled_planes(residual, x, gate, y):
-    """y = residual + gate[c, n] * x of [C, N, size]."""
-    for c in prange(x.shape[0]):
-        for n in range(x.shape[1]):
-            g = gate[c, n]
-            for i in range(x.shape[2]):
-                y[c, n, i] = residual[c, n, i] + g * x[c, n, i]
+def add_scaled_planes(begin, end, residual, x, gate, y):
+    """y = residual + gate[c, n] * x."""
+    for c in range(begin, end):
+        g = _repeated(gate[c])
+        for low in range(0, x.shape[1], g.shape[0]):
+            high = low + g.shape[0]
+            one, other, out = residual[c, low:high], x[c, low:high], y[c, low:high]
+            for i in range(one.shape[0]):
+                out[i] = one[i] + g[i] * other[i]
 
 
 @kernel(threads_from=MANY)
-def scale_planes_backward(x, gate, dy, dx, dgate):
-    """Gradients of `scale_planes` by x and gate."""
-    for c in prange(x.shape[0]):
-        for n in range(x.shape[1]):
-            g = gate[c, n]
-            s = ZERO
-            for i in range(x.shape[2]):
-                s += dy[c, n, i] * x[c, n, i]
-            dgate[c, n] = s
-            for i in range(x.shape[2]):
-                dx[c, n, i] = g * dy[c, n, i]
+def plane_sums(begin, end, x, other, sums):
+    """sums[c, n] = sum of x * other over a plane."""
+    images = sums.shape[1]
+    for c in range(begin, end):
+        s = np.zeros(images * max(1, PIXELS // images), np.float32)
+        for low in range(0, x.shape[1], s.shape[0]):
+            high = low + s.shape[0]
+            one, two = x[c, low:high], other[c, low:high]
+            for i in range(one.shape[0]):
+                s[i] += one[i] * two[i]
+        total = sums[c]
+        total[:] = ZERO
+        for first in range(0, s.shape[0], images):
+            part = s[first : first + images]
+            for n in range(images):
+                total[n] += part[n]
+
+
+# A matrix is transposed in tiles of so many rows and columns, which fit into the first cache.
+ROWS, COLUMNS = 32, 128
 
 
 @kernel(threads_from=MANY)
-def add_to_planes(x, plane, y):
-    """y = x + plane[c, n] of x [C, N, size]."""
-    for c in prange(x.shape[0]):
-        for n in range(x.shape[1]):
-            p = plane[c, n]
-            for i in range(x.shape[2]):
-                y[c, n, i] = x[c, n, i] + p
-
-
-@kernel(threads_from=MANY)
-def plane_sums(x, other, sums):
-    """sums[c, n] = sum of x * other over a plane of [C, N, size]."""
-    for c in prange(x.shape[0]):
-        for n in range(x.shape[1]):
-            s = ZERO
-            for i in range(x.shape[2]):
-                s += x[c, n, i] * other[c, n, i]
-            sums[c, n] = s
-
-
-@kernel(threads_from=MANY)
-def swap_axes(x, y):
-    """[A, B, size] -> [B, A, size]."""
-    for b in prange(y.shape[0]):
-        for a in range(y.shape[1]):
-            for i in range(y.shape[2]):
-                y[b, a, i] = x[a, b, i]
+def transpose(begin, end, x, y):
+    """[A, B] -> [B, A]."""
+    for block in range(begin, end):
+        low, high = block * COLUMNS, min((block + 1) * COLUMNS, x.shape[1])
+        tile = np.empty((ROWS, high - low), np.float32)
+        for first in range(0, x.shape[0], ROWS):
+            part = x[first : first + ROWS, low:high]
+            for a in range(part.shape[0]):
+                source, target = part[a], tile[a]
+                for i in range(source.shape[0]):
+                    target[i] = source[i]
+            for i in range(tile.shape[1]):
+                out = y[low + i, first : first + ROWS]
+                for a in range(out.shape[0]):
+                    out[a] = tile[a, i]
 
 
 # ---- the update of parameters, which lie where Paddle has put them ----

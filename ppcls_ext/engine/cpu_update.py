@@ -7,7 +7,7 @@ states stay Paddle's. The averages are the same bits as with Paddle's operators,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import MethodType
 
@@ -74,10 +74,17 @@ def _step(optimizer: paddle.optimizer.AdamW) -> None:
         largest, some = optimizer._grad_clip.clip_norm, np.array(clipped)
         norm = cpu.kernels.norm_of(addresses[some, 1], counts[some])
         factors[some] = largest / max(norm, largest)
-    cpu.kernels.adamw(
-        addresses, counts, np.array(rates), np.array(decays), factors, optimizer._beta1, optimizer._beta2,
-        optimizer._epsilon,
-    )  # fmt: skip
+    constants = optimizer._beta1, optimizer._beta2, optimizer._epsilon
+    _share(cpu.kernels.adamw, addresses, counts, [np.array(rates), np.array(decays), factors], *constants)
+
+
+def _share(
+    kernel: Callable, addresses: np.ndarray, sizes: np.ndarray, others: Sequence[np.ndarray], *constants: float
+) -> None:  # fmt: skip
+    """Calls a kernel with rows of arrays, of which each thread takes about as many numbers."""
+    threads, largest_first = cpu.kernels.threads, np.argsort(-sizes, kind="stable")
+    parts = [[array[largest_first[i::threads]] for array in (addresses, sizes, *others)] for i in range(threads)]
+    cpu.kernels.share(lambda begin, end: [kernel(*part, *constants) for part in parts[begin:end]], threads)
 
 
 def move_averages(averages: Sequence[paddle.Tensor], values: Sequence[paddle.Tensor], decay: float) -> bool:
@@ -92,5 +99,5 @@ def move_averages(averages: Sequence[paddle.Tensor], values: Sequence[paddle.Ten
         return False
     addresses = np.array([(a.data_ptr(), v.data_ptr()) for a, v in zip(averages, values, strict=True)])
     sizes = np.array([average._numel() for average in averages])
-    cpu.kernels.move_averages(addresses, sizes, np.float32(decay), np.float32(1 - decay))
+    _share(cpu.kernels.move_averages, addresses, sizes, [], np.float32(decay), np.float32(1 - decay))
     return True
