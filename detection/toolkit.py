@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,20 @@ def build_model(config: DetectionConfig, pretrained: bool = True) -> paddle.nn.L
         section = settings.get(backbone) if isinstance(backbone, str) else None
         if not pretrained and isinstance(section, dict) and section.get("pretrained"):
             section["pretrained"] = None
-        return create(config.architecture)
+        model = create(config.architecture)
+    _activations_as_layers(model)
+    return model
+
+
+def _activations_as_layers(model: paddle.nn.Layer) -> None:
+    """Puts layers in the place of swish functions, which ppdet hides in closures: the fast CPU kernels know layers."""
+    from paddle import nn
+
+    for layer in model.sublayers():
+        act = vars(layer).get("act")
+        if inspect.isfunction(act) and inspect.getclosurevars(act).nonlocals.get("fn") is nn.functional.swish:
+            del layer.act
+            layer.act = nn.Swish()
 
 
 @contextlib.contextmanager
