@@ -257,9 +257,9 @@ def measure_training(arguments: argparse.Namespace) -> Section:
     threads = one_thread_count(arguments)
     engines, subjects = ("ours", "Paddle's kernels", "PaddleClas", "PyTorch"), {}
 
-    def add(name: str, engine: str, opener: Callable[..., Any], size: int, batch: int, **options: Any) -> None:
-        if not arguments.model or name in arguments.model:
-            task = f"{name}, {size} px, batch {batch}"
+    def add(title: str, engine: str, opener: Callable[..., Any], size: int, batch: int, **options: Any) -> None:
+        if not arguments.model or title in arguments.model:
+            task = f"{title}, {size} px, batch {batch}"
             subjects[task, engine] = Subject(task, opener, {"size": size, "batch": batch, **options}, threads)
 
     for name, size, batch in TRAINING_CLASSIFIERS:

@@ -13,7 +13,6 @@ Paddle's autograd. Gradients of gradients, and `paddle.grad` by some of the inpu
 from __future__ import annotations
 
 import atexit
-import functools
 import logging
 import os
 import shutil
@@ -21,9 +20,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import paddle
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 kernels: Any = None  # The module of numba kernels, once `accelerate` has loaded it.
 # Where an exchanged layer keeps the list of the layers inside it.
 INNER = "_layers_inside"
-# NumPy's OpenBLAS; None where NumPy has another library.
+# NumPy's OpenBLAS; None where NumPy has another library, which keeps threads of its own.
 blas: Any = None
 # From so many FLOPs on, two threads are faster than one.
 LARGE_PRODUCT = 1e7
@@ -56,6 +56,8 @@ LARGE_PRODUCT = 1e7
 FEW_COLUMNS = 64
 # So many numbers of a map the cache holds beside a few others as large; but fewer columns make slow products.
 CACHED, NARROWEST = 2**18, 1024
+# Convolutions go over a batch in so many parts at most.
+MOST_PARTS = 16
 # From so many positions in a map on, a product for each image is as fast as one over the batch.
 LARGE_MAP = 256
 
@@ -97,9 +99,9 @@ def _numpy_for_kernels() -> Iterator[None]:
     not finite is the training loop's to tell of, in its own words.
     """
     before = blas.get_num_threads() if blas else 1
-    if before > 1:
-        blas.set_num_threads(1)
     try:
+        if before > 1:
+            blas.set_num_threads(1)
         with np.errstate(all="ignore"):
             yield
     finally:
@@ -138,7 +140,7 @@ def _times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _product_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Matrix product ``a @ b``; threads share the rows or the columns of a large one."""
-    if 2 * a.shape[0] * a.shape[1] * b.shape[1] < LARGE_PRODUCT:
+    if blas is None or 2 * a.shape[0] * a.shape[1] * b.shape[1] < LARGE_PRODUCT:
         return a @ b
     y = np.empty((a.shape[0], b.shape[1]), np.float32)
     if a.shape[0] >= b.shape[1]:
@@ -149,11 +151,20 @@ def _product_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _for_parts(work: Callable[[int], None], count: int) -> None:
-    """Calls ``work(i)`` for i in range(count); threads share them, if there are several."""
-    if count == 1:
-        work(0)
+    """Calls ``work(i)`` for i in range(count): threads share the parts, or what is inside them where parts are few."""
+    if count < kernels.threads:
+        for i in range(count):
+            work(i)
     else:
         kernels.share(lambda begin, end: [work(i) for i in range(begin, end)], count)
+
+
+def _sum_of(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Adds arrays up in their order, in the memory of the first."""
+    total = arrays[0]
+    for array in arrays[1:]:
+        total += array
+    return total
 
 
 def _check_channels(channels: int, weight: np.ndarray) -> None:
@@ -302,11 +313,13 @@ def _mlp(x: np.ndarray, expand: np.ndarray, bias: np.ndarray, project: np.ndarra
     """project [C', hidden] times GELU(expand [hidden, C] times x [C, M] + bias [hidden]).
 
     Goes over so many columns at a time that what has ``hidden`` rows stays in the cache. Of that only the input of the
-    GELU is kept; the rest is cheaper to compute again for the gradients than to fetch.
+    GELU is kept; the rest is cheaper to compute again for the gradients than to fetch. The gradients are by x, expand,
+    bias and project.
     """
-    # An even number, for two threads.
+    # The same parts with any number of threads; an even number of them for two.
     count = -(-x.shape[1] // max(CACHED // len(expand), NARROWEST))
-    width = -(-x.shape[1] // (count + count % 2 if count > 1 else 1))
+    count += count % 2 if count > 1 else 0
+    width = -(-x.shape[1] // count)
     parts = [slice(first, first + width) for first in range(0, x.shape[1], width)]
     inputs: list[Any] = [None] * len(parts)
     y = np.empty((len(project), x.shape[1]), np.float32)
@@ -327,12 +340,13 @@ def _mlp(x: np.ndarray, expand: np.ndarray, bias: np.ndarray, project: np.ndarra
             value, slope = _gelu_and_slope(inputs[i], bias)
             dproject = _weight_gradient(project, value, d)
             d = _times(project.T, d)
-            kernels.multiply_and_sum(len(d), d, slope, d, dbias)
-            dx[:, parts[i]] = _times(expand.T, d)
-            sums[i] = _weight_gradient(expand, x[:, parts[i]], d), dbias, dproject
+            # Not into d: where a loop writes to what it reads, the compiler takes its slow form.
+            kernels.multiply_and_sum(len(d), d, slope, value, dbias)
+            dx[:, parts[i]] = _times(expand.T, value)
+            sums[i] = _weight_gradient(expand, x[:, parts[i]], value), dbias, dproject
 
         _for_parts(backward_part, len(parts))
-        return dx, *(functools.reduce(np.add, of_parts) for of_parts in zip(*sums, strict=True))
+        return dx, *map(_sum_of, zip(*sums, strict=True))
 
     return y, gradients
 
@@ -390,6 +404,8 @@ def _conv_norm_act(layer: ConvBNAct, x: np.ndarray, conv_w: np.ndarray, conv_b: 
     channels, height, width, images = x.shape
     side = conv_w.shape[2]
     height, width = height // side, width // side
+    if min(height, width) < 1:
+        raise ValueError(f"a map of {x.shape[1]} x {x.shape[2]} is smaller than the kernel of {side} x {side}")
     columns = x
     if side > 1:
         parts = x[:, : height * side, : width * side].reshape(channels, height, side, width, side, images)
@@ -465,7 +481,7 @@ def _parameters(*layers: nn.Layer) -> list[paddle.Tensor]:
 
 
 def _run_conv_norm_act(layer: ConvBNAct, x: paddle.Tensor) -> paddle.Tensor:
-    return _Fused.apply(functools.partial(_conv_norm_act, layer), x, *_parameters(layer.conv, layer.norm))
+    return _Fused.apply(partial(_conv_norm_act, layer), x, *_parameters(layer.conv, layer.norm))
 
 
 def _econvnext_stage(layer: CSPStage, x: paddle.Tensor) -> paddle.Tensor:
@@ -476,7 +492,7 @@ def _econvnext_stage(layer: CSPStage, x: paddle.Tensor) -> paddle.Tensor:
     a, b = _run_conv_norm_act(layer.shortcut, x), _run_conv_norm_act(layer.entry, x)
     for block in layer.blocks:
         b = _Fused.apply(
-            functools.partial(_block, block, _kept(block.drop_path, b.shape[3])), b,
+            partial(_block, block, _kept(block.drop_path, b.shape[3])), b,
             *_parameters(block.depthwise, block.norm, block.expand, block.project, block.project_norm),
             *_parameters(block.attention.conv),
         )  # fmt: skip
@@ -592,7 +608,7 @@ def _convnext_stage(layer: Stage, x: paddle.Tensor) -> paddle.Tensor:
             parameters += _parameters(block.response_norm)
         elif not isinstance(block.layer_scale, nn.Identity):
             parameters.append(block.layer_scale.weight)
-        x = _Fused.apply(functools.partial(_convnext_block, block, _kept(block.drop_path, x.shape[3])), x, *parameters)
+        x = _Fused.apply(partial(_convnext_block, block, _kept(block.drop_path, x.shape[3])), x, *parameters)
     return _Fused.apply(_images_first, x)
 
 
@@ -605,7 +621,7 @@ def _single(compute: Callable) -> Callable:
 
     def run(layer: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
         parameters = (getattr(layer, name, None) for name in ("weight", "bias"))
-        return _Fused.apply(functools.partial(compute, layer), x, *(each for each in parameters if each is not None))
+        return _Fused.apply(partial(compute, layer), x, *(each for each in parameters if each is not None))
 
     return run
 
@@ -621,6 +637,8 @@ def _convolution(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.
     positions = out_height * out_width
     # So many images at a time that the product is large, and the patches stay in the cache.
     group = images if positions < LARGE_MAP and taps == 1 else max(1, min(images, LARGE_MAP // positions))
+    # The gradient of each part by the weight is kept until they are added up.
+    group = max(group, -(-images // MOST_PARTS))
     parts = [slice(first, first + group) for first in range(0, images, group)]
     matrix = weight.reshape(len(weight), -1)
     y = np.empty((images, len(weight), out_height, out_width), np.float32)
@@ -633,7 +651,7 @@ def _convolution(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.
         y += bias[0][:, None, None]
 
     def gradients(dy: np.ndarray) -> tuple:
-        dx, by_taps = np.empty_like(x), [matrix] * len(parts)
+        dx, by_taps = np.empty_like(x), cast(list[np.ndarray], [None] * len(parts))
         # At stride 1 the gradient of x is the convolution of dy with the kernels turned by 180 degrees.
         simple = stride == 1 and 2 * padding == taps - 1
         turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].swapaxes(0, 1)).reshape(channels, -1) if simple else None
@@ -658,7 +676,7 @@ def _convolution(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.
             dx[parts[i]] = padded[:, :, padding : padding + height, padding : padding + width]
 
         _for_parts(simple_part if simple else strided_part, len(parts))
-        dweight = functools.reduce(np.add, by_taps)
+        dweight = _sum_of(by_taps)
         if simple:
             dweight = dweight.reshape(channels, len(weight), taps, taps)[:, :, ::-1, ::-1].swapaxes(0, 1)
         dbias = [dy.sum(axis=(0, 2, 3))] if bias else []
@@ -726,11 +744,11 @@ def _activation_layer(kernel: Callable, x: np.ndarray) -> tuple:
 
 
 def _run_pile(layer: Pile, x: paddle.Tensor) -> paddle.Tensor:
-    return x if layer.piles is None else _Fused.apply(functools.partial(_moved, layer.piles, _piled, _laid_out), x)
+    return x if layer.piles is None else _Fused.apply(partial(_moved, layer.piles, _piled, _laid_out), x)
 
 
 def _run_lay_out(layer: LayOut, x: paddle.Tensor) -> paddle.Tensor:
-    return x if layer.piles is None else _Fused.apply(functools.partial(_moved, layer.piles, _laid_out, _piled), x)
+    return x if layer.piles is None else _Fused.apply(partial(_moved, layer.piles, _laid_out, _piled), x)
 
 
 def _moved(piles: Piles, move: Callable, back: Callable, x: np.ndarray) -> tuple:
@@ -802,8 +820,8 @@ def _stage_for(run: Callable, layer: nn.Layer) -> Callable | None:
 
 # Layer -> the function that runs it, or None for Paddle's own kernels.
 CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
-    CSPStage: functools.partial(_stage_for, _econvnext_stage),
-    Stage: functools.partial(_stage_for, _convnext_stage),
+    CSPStage: partial(_stage_for, _econvnext_stage),
+    Stage: partial(_stage_for, _convnext_stage),
     Pile: lambda layer: _run_pile,
     LayOut: lambda layer: _run_lay_out,
     nn.Conv2D: _convolution_for,
@@ -878,7 +896,7 @@ def _exchanged(run: Callable) -> Callable:
         x = inputs[0] if len(inputs) == 1 and not options else None
         usable = (
             paddle.in_dynamic_mode() and isinstance(x, paddle.Tensor)
-            and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.ndim == 4
+            and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.ndim == 4 and 0 not in x.shape
         )  # fmt: skip
         # A hook on an inner layer wants to see it called.
         hooked = any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in vars(self)[INNER])
@@ -912,8 +930,9 @@ def load_kernels() -> None:
     wanted = (os.environ.get("OMP_NUM_THREADS") or "").split(",")[0]
     cpu_kernels.use_threads(max(1, int(wanted or numba.config.NUMBA_NUM_THREADS)))
     libraries = ThreadpoolController().lib_controllers
-    numpys = (library for library in libraries if library.internal_api == "openblas")
-    blas = next((library for library in numpys if Path(library.filepath).parent.name.startswith("numpy")), None)
+    found = [library for library in libraries if library.internal_api == "openblas"]
+    # SciPy brings one of its own; NumPy's lies beside it, or is the only one of the system.
+    blas = min(found, key=lambda library: not Path(library.filepath).parent.name.startswith("numpy"), default=None)
     for library in libraries:
         if library.prefix == "libiomp":
             # After each operator of Paddle its second thread waits 0.2 s for the next one and keeps a core busy.

@@ -5,10 +5,11 @@ numbers that lie one after the other; run n begins at ``c * strides[0] + n * str
 channel is one run: a 1x1 convolution is one matrix product over the whole batch, the neighbour of a pixel is N numbers
 away for all images at once, and no loop is short because the maps are small. In NCHW each image is a run.
 
-Threads share the channels, and a channel is worked on in one order: the same bits with any number of threads. A
-loop that reduces an array to one number writes to no array: otherwise the compiler would choose between two orders by
-where the arrays lie in memory. Loops count from 0 over slices: an index that might be negative keeps them out of the
-vector registers.
+Threads share the channels, or blocks of PIXELS (layer norm) or COLUMNS (transposition) columns; how many there are is
+the first argument of each kernel, and no bounds are checked. Each is worked on in one order: the same bits with any
+number of threads. A loop that reduces an array to one number writes to no array: otherwise the compiler would choose
+between two orders by where the arrays lie in memory. Inner loops count from 0: an index that might be negative keeps
+them out of the vector registers.
 """
 
 from __future__ import annotations
@@ -39,28 +40,41 @@ SHARING = threading.Lock()
 def use_threads(count: int) -> None:
     """Says how many threads share the work from now on."""
     global threads, helpers
-    # They sleep between two tasks.
-    threads, helpers = count, ThreadPoolExecutor(max(count - 1, 1), thread_name_prefix="cpu_kernels")
+    # They sleep between two tasks. What NumPy says of overflows is set for each thread.
+    quiet = functools.partial(np.seterr, all="ignore")
+    threads, helpers = count, ThreadPoolExecutor(max(count - 1, 1), "cpu_kernels", quiet)
 
 
-# A forked process has none of the threads.
-os.register_at_fork(after_in_child=lambda: use_threads(threads))
+def _after_fork() -> None:
+    """A forked process has none of the threads, and nobody who would release the lock."""
+    global SHARING
+    SHARING = threading.Lock()
+    use_threads(threads)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def share(work: Callable[[int, int], None], count: int) -> None:
-    """Calls ``work(begin, end)`` for parts of ``range(count)``, one on each thread; within such a part, for all of it.
+    """Calls ``work(begin, end)`` for parts of ``range(count)``, each on a thread of its own; returns when all are done.
 
-    The caller is one of the threads: one wake-up less, and with two threads none that is put on a busy processor.
+    Inside such a part no other thread is to be had: a second `share` there calls its ``work`` once, for all of it.
     """
-    if threads == 1 or count < threads or not SHARING.acquire(blocking=False):
+    parts = min(threads, count)
+    if parts < 2 or not SHARING.acquire(blocking=False):
         work(0, count)
         return
     try:
-        bounds = [count * i // threads for i in range(threads + 1)]
+        bounds = [count * i // parts for i in range(parts + 1)]
         others = [helpers.submit(work, *part) for part in itertools.pairwise(bounds[1:])]
-        work(0, bounds[1])
-        for other in others:
-            other.result()
+        try:
+            # The caller is one of the threads: one wake-up less.
+            work(0, bounds[1])
+        finally:
+            # Also after an error nobody may write to the arrays any more when the caller goes on.
+            errors = [other.exception() for other in others]
+        for error in filter(None, errors):
+            raise error
     finally:
         SHARING.release()
 
@@ -109,7 +123,7 @@ Q4, Q5 = np.float32(0.0011811043368652463), np.float32(3.7417965359054506e-05)
 LARGEST_ERF, LARGEST_EXPONENT = np.float32(4), np.float32(80)
 
 
-# So many numbers are added up in float32; the sums of such parts in float64.
+# `_sum` and its like add so many numbers up in float32, and the sums of such parts in float64.
 PART = 4096
 
 
@@ -121,18 +135,6 @@ def _sum(x):
         s = ZERO
         for i in range(part.shape[0]):
             s += part[i]
-        total += s
-    return total
-
-
-@helper
-def _sum_of_products(x, y):
-    total = 0.0
-    for low in range(0, x.shape[0], PART):
-        one, other = x[low : low + PART], y[low : low + PART]
-        s = ZERO
-        for i in range(one.shape[0]):
-            s += one[i] * other[i]
         total += s
     return total
 
@@ -193,45 +195,45 @@ def _normal_distribution(x):
 
 
 @helper
-def _pad_rows(x, width, radius, padded):
-    """Copies rows of ``width`` numbers into rows that have ``radius`` more on both sides."""
-    row = width + 2 * radius
+def _pad_rows(x, width, margin, padded):
+    """Copies rows of ``width`` numbers into rows that have ``margin`` more on both sides."""
+    row = width + 2 * margin
     for r in range(x.shape[0] // width):
-        source, target = x[r * width : (r + 1) * width], padded[r * row + radius : (r + 1) * row - radius]
+        source, target = x[r * width : (r + 1) * width], padded[r * row + margin : (r + 1) * row - margin]
         for i in range(source.shape[0]):
             target[i] = source[i]
 
 
 @helper
-def _add_row(source, weight, lanes, out):
-    """out[i] += sum of weight[k] * source[i + k * lanes]."""
+def _add_row(source, weight, images, out):
+    """out[i] += sum of weight[k] * source[i + k * images]."""
     length = out.shape[0]
     if weight.shape[0] == 7:
         w0, w1, w2, w3, w4, w5, w6 = weight[0], weight[1], weight[2], weight[3], weight[4], weight[5], weight[6]
-        s0, s1 = source[:length], source[lanes : lanes + length]
-        s2, s3 = source[2 * lanes : 2 * lanes + length], source[3 * lanes : 3 * lanes + length]
-        s4, s5 = source[4 * lanes : 4 * lanes + length], source[5 * lanes : 5 * lanes + length]
-        s6 = source[6 * lanes : 6 * lanes + length]
+        s0, s1 = source[:length], source[images : images + length]
+        s2, s3 = source[2 * images : 2 * images + length], source[3 * images : 3 * images + length]
+        s4, s5 = source[4 * images : 4 * images + length], source[5 * images : 5 * images + length]
+        s6 = source[6 * images : 6 * images + length]
         for i in range(length):
             left = w0 * s0[i] + w1 * s1[i] + w2 * s2[i] + w3 * s3[i]
             out[i] += left + w4 * s4[i] + w5 * s5[i] + w6 * s6[i]
     else:
         for k in range(weight.shape[0]):
-            s = source[k * lanes : k * lanes + length]
+            s = source[k * images : k * images + length]
             w = weight[k]
             for i in range(length):
                 out[i] += w * s[i]
 
 
 @helper
-def _add_correlation(grad, source, lanes, sums):
-    """sums[k] += sum over i of grad[i] * source[i + k * lanes]."""
+def _add_correlation(grad, source, images, sums):
+    """sums[k] += sum over i of grad[i] * source[i + k * images]."""
     length = grad.shape[0]
     if sums.shape[0] == 7:
-        s0, s1 = source[:length], source[lanes : lanes + length]
-        s2, s3 = source[2 * lanes : 2 * lanes + length], source[3 * lanes : 3 * lanes + length]
-        s4, s5 = source[4 * lanes : 4 * lanes + length], source[5 * lanes : 5 * lanes + length]
-        s6 = source[6 * lanes : 6 * lanes + length]
+        s0, s1 = source[:length], source[images : images + length]
+        s2, s3 = source[2 * images : 2 * images + length], source[3 * images : 3 * images + length]
+        s4, s5 = source[4 * images : 4 * images + length], source[5 * images : 5 * images + length]
+        s6 = source[6 * images : 6 * images + length]
         a0 = a1 = a2 = a3 = a4 = a5 = a6 = ZERO
         for i in range(length):
             g = grad[i]
@@ -251,7 +253,7 @@ def _add_correlation(grad, source, lanes, sums):
         sums[6] += a6
     else:
         for k in range(sums.shape[0]):
-            s = source[k * lanes : k * lanes + length]
+            s = source[k * images : k * images + length]
             a = ZERO
             for i in range(length):
                 a += grad[i] * s[i]
@@ -259,25 +261,28 @@ def _add_correlation(grad, source, lanes, sums):
 
 
 @helper
-def _convolve(padded, weight, width, lanes, out):
-    """Adds to out the convolution of a map of rows of ``width`` numbers, which are padded at their ends."""
-    taps, row = weight.shape[0], width + (weight.shape[0] - 1) * lanes
+def _convolve(padded, weight, width, images, out):
+    """Adds to out, flat [H, width], the convolution of padded, flat [H, width + (taps - 1) * images], with weight.
+
+    A row is [W, N]: neighbours are ``images`` numbers apart, and ``width`` is W * N. weight [taps, taps].
+    """
+    taps, row = weight.shape[0], width + (weight.shape[0] - 1) * images
     height, radius = out.shape[0] // width, taps // 2
     for y in range(height):
         for ky in range(max(0, radius - y), min(taps, height + radius - y)):
             seen = (y + ky - radius) * row
-            _add_row(padded[seen : seen + row], weight[ky], lanes, out[y * width : (y + 1) * width])
+            _add_row(padded[seen : seen + row], weight[ky], images, out[y * width : (y + 1) * width])
 
 
 @helper
-def _correlate(grad, padded, width, lanes, sums):
+def _correlate(grad, padded, width, images, sums):
     """Adds to sums [taps, taps] the gradient of `_convolve` by its weight."""
-    taps, row = sums.shape[0], width + (sums.shape[0] - 1) * lanes
+    taps, row = sums.shape[0], width + (sums.shape[0] - 1) * images
     height, radius = grad.shape[0] // width, taps // 2
     for y in range(height):
         for ky in range(max(0, radius - y), min(taps, height + radius - y)):
             seen = (y + ky - radius) * row
-            _add_correlation(grad[y * width : (y + 1) * width], padded[seen : seen + row], lanes, sums[ky])
+            _add_correlation(grad[y * width : (y + 1) * width], padded[seen : seen + row], images, sums[ky])
 
 
 @kernel(threads_from=SOME)
@@ -289,10 +294,11 @@ def depthwise_forward(begin, end, x, weight, bias, y, height, width):
     channels, taps = weight.shape[:2]
     length = x.shape[0] // channels
     images = length // (height * width)
-    wide, radius = width * images, taps // 2 * images
+    wide, margin = width * images, taps // 2 * images
+    # The margins stay zero.
+    padded = np.zeros(height * (wide + 2 * margin), np.float32)
     for c in range(begin, end):
-        padded = np.zeros(height * (wide + 2 * radius), np.float32)
-        _pad_rows(x[c * length : (c + 1) * length], wide, radius, padded)
+        _pad_rows(x[c * length : (c + 1) * length], wide, margin, padded)
         out = y[c * length : (c + 1) * length]
         out[:] = bias[c]
         _convolve(padded, weight[c], wide, images, out)
@@ -304,26 +310,26 @@ def depthwise_backward(begin, end, x, weight, dy, dx, dweight, dbias, height, wi
     channels, taps = weight.shape[:2]
     length = x.shape[0] // channels
     images = length // (height * width)
-    wide, radius = width * images, taps // 2 * images
+    wide, margin = width * images, taps // 2 * images
+    padded = np.zeros(height * (wide + 2 * margin), np.float32)
     for c in range(begin, end):
         grad, out = dy[c * length : (c + 1) * length], dx[c * length : (c + 1) * length]
-        padded = np.zeros(height * (wide + 2 * radius), np.float32)
-        _pad_rows(x[c * length : (c + 1) * length], wide, radius, padded)
-        sums = np.zeros((taps, taps), np.float32)
+        _pad_rows(x[c * length : (c + 1) * length], wide, margin, padded)
+        sums = np.zeros((taps, taps))
         _correlate(grad, padded, wide, images, sums)
         dweight[c] = sums
         dbias[c] = _sum(grad)
-        _pad_rows(grad, wide, radius, padded)
+        _pad_rows(grad, wide, margin, padded)
         out[:] = ZERO
         _convolve(padded, weight[c, ::-1, ::-1].copy(), wide, images, out)
 
 
 @helper
-def _crop_rows(padded, width, radius, x):
+def _crop_rows(padded, width, margin, x):
     """Undoes `_pad_rows`."""
-    row = width + 2 * radius
+    row = width + 2 * margin
     for r in range(x.shape[0] // width):
-        source, target = padded[r * row + radius : (r + 1) * row - radius], x[r * width : (r + 1) * width]
+        source, target = padded[r * row + margin : (r + 1) * row - margin], x[r * width : (r + 1) * width]
         for i in range(target.shape[0]):
             target[i] = source[i]
 
@@ -335,9 +341,10 @@ def depthwise_planes_forward(begin, end, x, weight, bias, y, height, width):
     size, radius = height * width, taps // 2
     row = width + 2 * radius
     first, length = radius * row, height * row
+    # All but the map stays zero.
+    padded = np.zeros(length + 2 * first + 2 * radius, np.float32)
+    out = np.empty(length, np.float32)
     for c in range(begin, end):
-        padded = np.zeros(length + 2 * first + 2 * radius, np.float32)
-        out = np.empty(length, np.float32)
         for at in range(c * size, x.shape[0], channels * size):
             _pad_rows(x[at : at + size], width, radius, padded[first + radius : first + radius + length])
             out[:] = bias[c]
@@ -353,13 +360,12 @@ def depthwise_planes_backward(begin, end, x, weight, dy, dx, dweight, dbias, hei
     size, radius = height * width, taps // 2
     row = width + 2 * radius
     first, length = radius * row, height * row
+    inside = slice(first + radius, first + radius + length)
+    padded, grads = np.zeros((2, length + 2 * first + 2 * radius), np.float32)
+    out = np.empty(length, np.float32)
     for c in range(begin, end):
-        padded = np.zeros(length + 2 * first + 2 * radius, np.float32)
-        grads = np.zeros(length + 2 * first + 2 * radius, np.float32)
-        inside = slice(first + radius, first + radius + length)
-        out = np.empty(length, np.float32)
         flipped = weight[c, ::-1, ::-1].copy()
-        sums = np.zeros((taps, taps), np.float32)
+        sums = np.zeros((taps, taps))
         total = 0.0
         for at in range(c * size, x.shape[0], channels * size):
             _pad_rows(x[at : at + size], width, radius, padded[inside])
@@ -649,18 +655,14 @@ def norm_of(addresses, sizes):
     """Norm of the numbers in the arrays at addresses [P], of sizes [P]."""
     total = 0.0
     for i in range(len(sizes)):
-        x = carray(_at(addresses[i]), sizes[i])
-        squares = ZERO
-        for j in range(sizes[i]):
-            squares += x[j] * x[j]
-        total += squares
+        total += _sum_of_squares(carray(_at(addresses[i]), sizes[i]), ZERO)
     return math.sqrt(total)
 
 
 @helper
 def adamw(addresses, sizes, rates, decays, factors, beta1, beta2, epsilon):
     """addresses [P, 6]: parameter, gradient, first and second moment, powers of beta1 and of beta2; the others [P]."""
-    keep1, share1, keep2, share2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
+    keep1, rest1, keep2, rest2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
     for i in range(len(sizes)):
         w, g = carray(_at(addresses[i, 0]), sizes[i]), carray(_at(addresses[i, 1]), sizes[i])
         m, v = carray(_at(addresses[i, 2]), sizes[i]), carray(_at(addresses[i, 3]), sizes[i])
@@ -672,8 +674,8 @@ def adamw(addresses, sizes, rates, decays, factors, beta1, beta2, epsilon):
         kept, factor = np.float32(rates[i] * decays[i]), np.float32(factors[i])
         for j in range(sizes[i]):
             d = factor * g[j]
-            first = keep1 * m[j] + share1 * d
-            second = keep2 * v[j] + share2 * d * d
+            first = keep1 * m[j] + rest1 * d
+            second = keep2 * v[j] + rest2 * d * d
             m[j], v[j] = first, second
             w[j] = w[j] - kept * w[j] - rate * first / (np.sqrt(second) + smallest)
         power1[0] *= keep1
@@ -682,9 +684,9 @@ def adamw(addresses, sizes, rates, decays, factors, beta1, beta2, epsilon):
 
 # Each product and sum is rounded, as with one operator after the other.
 @njit(cache=True, error_model="numpy", nogil=True)
-def move_averages(addresses, sizes, decay, share):
-    """addresses [P, 2]: average and value."""
+def move_averages(addresses, sizes, decay, rest):
+    """addresses [P, 2]: average and value; average = decay * average + rest * value."""
     for i in range(len(sizes)):
         average, value = carray(_at(addresses[i, 0]), sizes[i]), carray(_at(addresses[i, 1]), sizes[i])
         for j in range(sizes[i]):
-            average[j] = decay * average[j] + share * value[j]
+            average[j] = decay * average[j] + rest * value[j]

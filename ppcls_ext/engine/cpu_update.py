@@ -1,4 +1,4 @@
-"""The optimizer step on a CPU: one kernel call for AdamW with gradient clipping, and one for averages of weights.
+"""The optimizer step on a CPU: on each thread one kernel call for AdamW, and one for averages of weights.
 
 A light network has hundreds of small parameters, and Paddle runs several operators for each. `fuse_update` exchanges
 ``step`` of the optimizer, as `ppcls_ext.engine.cpu.accelerate` does ``forward`` of layers: moments, names and saved
@@ -81,7 +81,7 @@ def _step(optimizer: paddle.optimizer.AdamW) -> None:
 def _share(
     kernel: Callable, addresses: np.ndarray, sizes: np.ndarray, others: Sequence[np.ndarray], *constants: float
 ) -> None:  # fmt: skip
-    """Calls a kernel with rows of arrays, of which each thread takes about as many numbers."""
+    """Calls a kernel with rows of arrays, dealt out to the threads from the largest down."""
     threads, largest_first = cpu.kernels.threads, np.argsort(-sizes, kind="stable")
     parts = [[array[largest_first[i::threads]] for array in (addresses, sizes, *others)] for i in range(threads)]
     cpu.kernels.share(lambda begin, end: [kernel(*part, *constants) for part in parts[begin:end]], threads)

@@ -8,7 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import paddle
 import pytest
+from paddle import nn
 
 from detection import toolkit
 from detection.configuration import load_config
@@ -112,3 +115,12 @@ def test_the_deviation_of_one_type_has_the_bits_of_paddle() -> None:
         found = x.std(axis=-1, keepdim=True).numpy()
     assert paddle.Tensor.std is before
     assert found.tobytes() == wanted.tobytes()
+
+
+def test_no_swish_is_hidden_from_the_fast_kernels(tmp_path: Path) -> None:
+    model = toolkit.build_model(load_config(plain(tmp_path)))
+    acts = [layer.act for layer in model.sublayers() if hasattr(layer, "act")]
+    assert any(type(act) is nn.Swish for act in acts)
+    x = paddle.linspace(-3, 3, 7)
+    functions = [act for act in acts if not isinstance(act, nn.Layer)]
+    assert not [act for act in functions if np.allclose(act(x), nn.functional.swish(x))]

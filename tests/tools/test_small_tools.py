@@ -65,6 +65,12 @@ def test_the_inference_engines_are_compared(tmp_path: Path) -> None:
     assert "as fast as the mean-pooled form (" in printed
 
 
+@pytest.mark.slow
+def test_training_steps_of_the_engines_are_compared(tmp_path: Path) -> None:
+    printed = output_of("benchmark.py", "training", "--model", "ConvNeXtV1_tiny", "--rounds", "1", folder=tmp_path)
+    assert "| ConvNeXtV1_tiny, 64 px, batch 16 |" in printed and "Not measured" not in printed
+
+
 def test_a_benchmark_that_could_measure_nothing_is_an_error(tmp_path: Path) -> None:
     weights = export_small(tmp_path / "export") / "inference.pdiparams"
     weights.write_bytes(weights.read_bytes()[:-4] + b"lost")

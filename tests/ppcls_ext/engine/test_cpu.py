@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import subprocess
 import sys
@@ -105,8 +104,10 @@ def test_activations(activation: type[nn.Layer]) -> None:
 SMALL = {"class_num": 5, "width_multiplier": 0.25, "drop_path_rate": 0.2}
 
 
-@pytest.mark.parametrize("name", ["EConvNeXt_mini", "ConvNeXtV1_tiny", "ConvNeXtV2_atto"])
-def test_networks(name: str) -> None:
+NETWORKS = ["EConvNeXt_mini", "ConvNeXtV1_tiny", "ConvNeXtV2_atto"]
+
+
+def check_network(name: str, shape: tuple[int, ...]) -> None:
     """Values and gradients of a whole network in float32, by our kernels and by Paddle's, beside float64."""
     paddle.seed(0)
     model = build_model(name, **SMALL)
@@ -117,7 +118,7 @@ def test_networks(name: str) -> None:
     model.train()
     own, exact = copy.deepcopy(model), as_float64(model)
     assert accelerate(own) > 0
-    image = random_array((4, 3, 96, 64))
+    image = random_array(shape)
     reference = outputs_and_gradients(exact, image, "float64")
     by_paddle = outputs_and_gradients(model, image)
     scale = max(abs(values).max() for values in reference.values())
@@ -125,6 +126,29 @@ def test_networks(name: str) -> None:
         abs(by_paddle[name] - values).max() / max(abs(values).max(), 1e-3 * scale) for name, values in reference.items()
     )
     assert_near(outputs_and_gradients(own, image), reference, tolerance=max(TOLERANCE, 3 * paddles_error))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name: str) -> None:
+    check_network(name, (4, 3, 96, 64))
+
+
+@pytest.fixture
+def three_threads():
+    cpu.load_kernels()
+    before = cpu.kernels.threads
+    cpu.kernels.use_threads(3)
+    yield
+    cpu.kernels.use_threads(before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("shape", [(4, 3, 96, 64), (1, 3, 72, 88)])
+def test_networks_in_parts_that_threads_share(monkeypatch, three_threads, name: str, shape: tuple[int, ...]) -> None:
+    """As large maps are: several parts of an MLP, the last one narrower; shared products. Odd maps, a batch of one."""
+    for constant, value in (("CACHED", 0), ("NARROWEST", 70), ("LARGE_PRODUCT", 0)):
+        monkeypatch.setattr(cpu, constant, value)
+    check_network(name, shape)
 
 
 def test_names_state_and_structure_stay() -> None:
@@ -202,38 +226,77 @@ def test_compiled_networks_never_see_the_kernels() -> None:
 
 
 STEP = """
-import hashlib, json, sys
+import hashlib, json, os, sys
 import numpy as np, paddle
-from ppcls_ext import build_model
 from ppcls_ext.engine.cpu import accelerate
 from paddle import nn
-layers = [nn.Conv2D(40, 40, 7, padding=3, groups=40), nn.BatchNorm2D(40), nn.GELU(), nn.Silu()]
-digest = {}
-for layer in layers:
-    paddle.seed(0)
-    for parameter in layer.parameters():
-        parameter.set_value(paddle.randn(parameter.shape))
-    accelerate(layer)
-    image = np.random.default_rng(0).standard_normal((4, 40, 30, 30)).astype("float32")
-    x = paddle.to_tensor(image, stop_gradient=False)
-    y = layer(x)
-    (y * y * x.detach()).sum().backward()
-    found = [y, x.grad, *(p.grad for p in layer.parameters() if p.grad is not None)]
-    digest[type(layer).__name__] = hashlib.sha256(b"".join(t.numpy().tobytes() for t in found)).hexdigest()
-sys.stdout.write(json.dumps(digest))
+
+def digests():
+    found = {}
+    for layer in (nn.Conv2D(40, 40, 7, padding=3, groups=40), nn.BatchNorm2D(40), nn.GELU(), nn.Silu()):
+        paddle.seed(0)
+        for parameter in layer.parameters():
+            parameter.set_value(paddle.randn(parameter.shape))
+        accelerate(layer)
+        image = np.random.default_rng(0).standard_normal((8, 40, 60, 60)).astype("float32")
+        x = paddle.to_tensor(image, stop_gradient=False)
+        y = layer(x)
+        (y * y * x.detach()).sum().backward()
+        tensors = [y, x.grad, *(p.grad for p in layer.parameters() if p.grad is not None)]
+        found[type(layer).__name__] = hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()
+    return found
+"""
+PRINTED = "sys.stdout.write(json.dumps(digests()))"
+# A loader worker is forked while the threads of its parent exist.
+FORKED = """
+first = digests()
+child = os.fork()
+if child == 0:
+    os._exit(0 if digests() == first else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+def run_step(script: str, threads: int) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-c", STEP + script]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True).stdout
+
+
 def test_the_same_bits_with_any_number_of_threads() -> None:
-    results = []
-    for threads in (1, 2, 4):
-        # numba takes no more threads than there are processors, unless it is told how many there are.
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
-        run = subprocess.run(
-            [sys.executable, "-c", STEP], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
-        )
-        results.append(json.loads(run.stdout))
-    assert results[0] == results[1] == results[2]
+    assert run_step(PRINTED, 1) == run_step(PRINTED, 2) == run_step(PRINTED, 4)
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    run_step(FORKED, 2)
+
+
+def test_the_same_bits_of_maps_with_images_last() -> None:
+    cpu.load_kernels()
+    before, found = cpu.kernels.threads, []
+    x, dy = random_array((40, 60, 60, 8)), random_array((40, 60, 60, 8), 1)
+    weight, bias = random_array((40, 1, 7, 7), 2), random_array((40,), 3)
+    try:
+        for threads in (1, 2, 3):
+            cpu.kernels.use_threads(threads)
+            results = []
+            for y, back in (cpu._depthwise(x, weight, bias), cpu._images_first(x)):
+                results += [y, *back(dy.reshape(y.shape))]
+            y, back = cpu._layer_norm(x.reshape(40, -1), bias, bias, 1e-6)
+            results += [y, *back(dy.reshape(40, -1))]
+            found.append([array.tobytes() for array in results])
+    finally:
+        cpu.kernels.use_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_fails_on_another_thread_is_raised(three_threads) -> None:
+    with pytest.raises(ZeroDivisionError):
+        cpu.kernels.share(lambda begin, end: 1 // (2 - begin), 3)
+    seen: list[int] = []
+    # A part that shares work itself does all of it.
+    cpu.kernels.share(lambda begin, end: cpu.kernels.share(lambda a, b: seen.extend(range(a, b)), 2), 3)
+    assert sorted(seen) == [0, 0, 0, 1, 1, 1]
 
 
 def without_numba(patched: pytest.MonkeyPatch) -> None:
