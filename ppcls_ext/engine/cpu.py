@@ -626,9 +626,13 @@ def _single(compute: Callable) -> Callable:
     return run
 
 
-@_single
-def _convolution(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
-    """Dense convolution, x [N, C, H, W], weight [C', C, k, k]."""
+def _run_convolution(layer: nn.Conv2D, x: paddle.Tensor) -> paddle.Tensor:
+    parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return _Fused.apply(partial(_convolution, layer, not x.stop_gradient), x, *parameters)
+
+
+def _convolution(layer: nn.Conv2D, inner: bool, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
+    """Dense convolution, x [N, C, H, W], weight [C', C, k, k]; only an ``inner`` one, no stem, has a gradient by x."""
     images, channels = x.shape[:2]
     taps, stride, padding = weight.shape[2], layer._stride[0], _padding_of(layer)
     out_height, out_width = ((side + 2 * padding - taps) // stride + 1 for side in x.shape[2:])
@@ -658,12 +662,15 @@ def _convolution(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.
 
         def simple_part(i: int) -> None:
             patches = _patches(dy[parts[i]], taps, 1, padding)
-            _to_images(_times(turned, patches), dx[parts[i]])
+            if inner:
+                _to_images(_times(turned, patches), dx[parts[i]])
             by_taps[i] = _times(_patches(x[parts[i]], 1, 1, 0), patches.T)
 
         def strided_part(i: int) -> None:
             d, part = _patches(dy[parts[i]], 1, 1, 0), x[parts[i]]
             by_taps[i] = _times(d, _patches(part, taps, stride, padding).T)
+            if not inner:
+                return
             dpatches = _times(matrix.T, d).reshape(channels, taps, taps, -1, out_height, out_width)
             height, width = part.shape[2:]
             padded = np.zeros((len(part), channels, height + 2 * padding, width + 2 * padding), np.float32)
@@ -680,7 +687,7 @@ def _convolution(layer: nn.Conv2D, x: np.ndarray, weight: np.ndarray, *bias: np.
         if simple:
             dweight = dweight.reshape(channels, len(weight), taps, taps)[:, :, ::-1, ::-1].swapaxes(0, 1)
         dbias = [dy.sum(axis=(0, 2, 3))] if bias else []
-        return dx, dweight.reshape(weight.shape), *dbias
+        return dx if inner else None, dweight.reshape(weight.shape), *dbias
 
     return y, gradients
 
@@ -793,7 +800,7 @@ def _convolution_for(layer: nn.Conv2D) -> Callable | None:
         return None
     side = layer._kernel_size[0]
     if layer._groups == 1:
-        return _convolution
+        return _run_convolution
     if layer._groups == layer._in_channels == layer._out_channels and side % 2 and _padding_of(layer) == side // 2:
         return _depthwise_layer
     return None
