@@ -18,8 +18,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import MethodType
@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 kernels: Any = None  # The module of numba kernels, once `accelerate` has loaded it.
 # Where an exchanged layer keeps the list of the layers inside it.
 INNER = "_layers_inside"
+CPU = paddle.CPUPlace()
 # NumPy's OpenBLAS; None where NumPy has another library, which keeps threads of its own.
 blas: Any = None
 # From so many FLOPs on, two threads are faster than one.
@@ -87,26 +88,23 @@ def tensor_of(array: np.ndarray) -> paddle.Tensor:
     """Returns a tensor over the memory of an array."""
     tensor = paddle.Tensor.__new__(paddle.Tensor)
     # What `paddle.Tensor(...)` does after looking at its arguments for a while; 400 gradients a step are many.
-    paddle.original_init(tensor, np.ascontiguousarray(array), paddle.CPUPlace(), False, True, "", True)
+    paddle.original_init(tensor, np.ascontiguousarray(array), CPU, False, True, "", True)
     return tensor
 
 
-@contextmanager
-def _numpy_for_kernels() -> Iterator[None]:
-    """Has NumPy multiply matrices on the thread that asks, and say nothing of overflows.
+def _on_one_blas_thread(compute: Callable, arrays: Sequence[np.ndarray]) -> Any:
+    """Returns ``compute(*arrays)``, in which NumPy multiplies matrices on the thread that asks.
 
-    Threads of its own would wait for work on the processors that `cpu_kernels.share` gives to others. A loss that is
-    not finite is the training loop's to tell of, in its own words.
+    Threads of its own would wait for work on the processors that `cpu_kernels.share` gives to others.
     """
     before = blas.get_num_threads() if blas else 1
+    if before == 1:
+        return compute(*arrays)
     try:
-        if before > 1:
-            blas.set_num_threads(1)
-        with np.errstate(all="ignore"):
-            yield
+        blas.set_num_threads(1)
+        return compute(*arrays)
     finally:
-        if before > 1:
-            blas.set_num_threads(before)
+        blas.set_num_threads(before)
 
 
 class _Fused(PyLayer):
@@ -115,8 +113,7 @@ class _Fused(PyLayer):
     @staticmethod
     def forward(ctx: Any, compute: Callable, *tensors: paddle.Tensor) -> paddle.Tensor:
         """``compute(*arrays)`` gives an array and a function from its gradient to those of the arrays."""
-        with _numpy_for_kernels():
-            result, ctx.gradients = compute(*(array_of(tensor) for tensor in tensors))
+        result, ctx.gradients = _on_one_blas_thread(compute, [array_of(tensor) for tensor in tensors])
         ctx.frozen = [tensor.stop_gradient for tensor in tensors]
         ctx.versions = [(tensor, tensor.inplace_version) for tensor in tensors]
         return tensor_of(result)
@@ -125,8 +122,7 @@ class _Fused(PyLayer):
     def backward(ctx: Any, grad: paddle.Tensor) -> Any:
         if any(tensor.inplace_version != version for tensor, version in ctx.versions):
             raise RuntimeError("a tensor that the gradient needs was changed in place after the forward pass")
-        with _numpy_for_kernels():
-            gradients = ctx.gradients(array_of(grad))
+        gradients = _on_one_blas_thread(ctx.gradients, [array_of(grad)])
         answers = [None if fixed else tensor_of(g) for fixed, g in zip(ctx.frozen, gradients, strict=True)]
         return answers[0] if len(answers) == 1 else tuple(answers)
 
@@ -944,6 +940,8 @@ def load_kernels() -> None:
         if library.prefix == "libiomp":
             # After each operator of Paddle its second thread waits 0.2 s for the next one and keeps a core busy.
             library.dynlib.kmp_set_blocktime(0)
+    # A loss that is not finite is the training loop's to tell of, in its own words.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=__name__)
     kernels = cpu_kernels
 
 

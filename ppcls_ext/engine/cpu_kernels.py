@@ -40,9 +40,8 @@ SHARING = threading.Lock()
 def use_threads(count: int) -> None:
     """Says how many threads share the work from now on."""
     global threads, helpers
-    # They sleep between two tasks. What NumPy says of overflows is set for each thread.
-    quiet = functools.partial(np.seterr, all="ignore")
-    threads, helpers = count, ThreadPoolExecutor(max(count - 1, 1), "cpu_kernels", quiet)
+    # They sleep between two tasks.
+    threads, helpers = count, ThreadPoolExecutor(max(count - 1, 1), "cpu_kernels")
 
 
 def _after_fork() -> None:

@@ -62,11 +62,12 @@ def _step(optimizer: paddle.optimizer.AdamW) -> None:
     rows, sizes, rates, decays, clipped = [], [], [], [], []
     rate, decayed = optimizer.get_lr(), optimizer._apply_decay_param_fun
     for parameter, gradient in given:
-        tensors = parameter, gradient, *(moment[parameter.name] for moment in moments)
+        name = parameter.name
+        tensors = parameter, gradient, *[moment[name] for moment in moments]
         rows.append([tensor.data_ptr() for tensor in tensors])
         sizes.append(gradient._numel())
         rates.append(rate * parameter.optimize_attr["learning_rate"])
-        decays.append(optimizer._weight_decay if decayed is None or decayed(parameter.name) else 0.0)
+        decays.append(optimizer._weight_decay if decayed is None or decayed(name) else 0.0)
         clipped.append(getattr(parameter, "need_clip", True))
         parameter._bump_inplace_version()
     addresses, counts, factors = np.array(rows), np.array(sizes), np.ones(len(rows))
