@@ -1,10 +1,10 @@
 """Training on a CPU faster than with Paddle's own kernels, with equally exact numbers.
 
-`accelerate` exchanges the ``forward`` of layers for which Paddle's CPU kernels are slow: convolutions, batch norm, GELU
-and SiLU one by one in their NCHW layout; the stages of ConvNeXt and E-ConvNeXt as a whole in CHWN, where a 1x1
-convolution is one matrix product over the whole batch. Matrix products are NumPy's (OpenBLAS), what goes over whole
-maps is in `cpu_kernels` (numba). Parameters, their names, buffers and hooks stay what they are. What is not eager
-float32 on a CPU goes on to the layer's own ``forward``.
+`accelerate` exchanges the ``forward`` of layers for which Paddle's CPU kernels are slow: convolutions, linear layers,
+batch norm, GELU and SiLU one by one in their NCHW layout; the stages of ConvNeXt and E-ConvNeXt as a whole in CHWN,
+where a 1x1 convolution is one matrix product over the whole batch. Matrix products are NumPy's (OpenBLAS), what goes
+over whole maps is in `cpu_kernels` (numba). Parameters, their names, buffers and hooks stay what they are. What is not
+eager float32 on a CPU goes on to the layer's own ``forward``.
 
 Each function below computes on arrays and returns its result with a function for the gradients; `_Fused` ties them into
 Paddle's autograd. Gradients of gradients, and `paddle.grad` by some of the inputs, need Paddle's kernels (`restore`).
@@ -52,7 +52,7 @@ CPU = paddle.CPUPlace()
 # NumPy's OpenBLAS; None where NumPy has another library, which keeps threads of its own.
 blas: Any = None
 # From so many FLOPs on, two threads are faster than one.
-LARGE_PRODUCT = 1e7
+LARGE_PRODUCT = 2e7
 # Up to so many columns of its right side, a product of a transposed matrix is faster the other way round.
 FEW_COLUMNS = 64
 # So many numbers of a map the cache holds beside a few others as large; but fewer columns make slow products.
@@ -164,9 +164,9 @@ def _sum_of(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _check_channels(channels: int, weight: np.ndarray) -> None:
-    """Refuses maps of other channels than a layer has: the kernels, which check no bounds, would read beyond them."""
+    """Refuses input of other channels than a layer has: the kernels, which check no bounds, would read beyond them."""
     if channels != len(weight):
-        raise ValueError(f"expected maps of {len(weight)} channels, got {channels}")
+        raise ValueError(f"expected {len(weight)} channels, got {channels}")
 
 
 # ---- the parts, on arrays [C, H, W, N] ----
@@ -729,6 +729,23 @@ def _batch_norm_layer(layer: nn.BatchNorm2D, x: np.ndarray, weight: np.ndarray, 
 
 
 @_single
+def _linear_layer(layer: nn.Linear, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> tuple:
+    """Linear layer, x [..., C_in], weight [C_in, C_out]."""
+    _check_channels(x.shape[-1], weight)
+    rows = x.reshape(-1, len(weight))
+    y = _times(rows, weight)
+    if bias:
+        y += bias[0]
+
+    def gradients(dy: np.ndarray) -> tuple:
+        d = dy.reshape(y.shape)
+        dbias = [d.sum(axis=0)] if bias else []
+        return _times(d, weight.T).reshape(x.shape), _times(rows.T, d), *dbias
+
+    return y.reshape(*x.shape[:-1], -1), gradients
+
+
+@_single
 def _gelu(layer: nn.GELU, x: np.ndarray) -> tuple:
     return _activation_layer(kernels.gelu_forward, x)
 
@@ -829,6 +846,7 @@ CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
     LayOut: lambda layer: _run_lay_out,
     nn.Conv2D: _convolution_for,
     nn.BatchNorm2D: _batch_norm_for,
+    nn.Linear: lambda layer: _linear_layer,
     nn.GELU: lambda layer: None if layer._approximate else _gelu,
     nn.Silu: lambda layer: _silu,
     nn.Swish: lambda layer: _silu,
@@ -899,7 +917,8 @@ def _exchanged(run: Callable) -> Callable:
         x = inputs[0] if len(inputs) == 1 and not options else None
         usable = (
             paddle.in_dynamic_mode() and isinstance(x, paddle.Tensor)
-            and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.ndim == 4 and 0 not in x.shape
+            and x.dtype == paddle.float32 and x.place.is_cpu_place() and 0 not in x.shape
+            and (x.ndim == 4 or (x.ndim > 1 and type(self) is nn.Linear))
         )  # fmt: skip
         # A hook on an inner layer wants to see it called.
         hooked = any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in vars(self)[INNER])

@@ -260,6 +260,14 @@ def _add_correlation(grad, source, images, sums):
 
 
 @helper
+def _copy(sums, weight):
+    """Not ``weight[:] = sums``: for the text of what could go wrong there numba compiles for two seconds."""
+    for ky in range(sums.shape[0]):
+        for kx in range(sums.shape[1]):
+            weight[ky, kx] = sums[ky, kx]
+
+
+@helper
 def _convolve(padded, weight, width, images, out):
     """Adds to out, flat [H, width], the convolution of padded, flat [H, width + (taps - 1) * images], with weight.
 
@@ -316,7 +324,7 @@ def depthwise_backward(begin, end, x, weight, dy, dx, dweight, dbias, height, wi
         _pad_rows(x[c * length : (c + 1) * length], wide, margin, padded)
         sums = np.zeros((taps, taps))
         _correlate(grad, padded, wide, images, sums)
-        dweight[c] = sums
+        _copy(sums, dweight[c])
         dbias[c] = _sum(grad)
         _pad_rows(grad, wide, margin, padded)
         out[:] = ZERO
@@ -376,7 +384,7 @@ def depthwise_planes_backward(begin, end, x, weight, dy, dx, dweight, dbias, hei
                 _add_correlation(grads[inside], padded[seen], 1, sums[ky])
                 _add_row(grads[seen], flipped[ky], 1, out)
             _crop_rows(out, width, radius, dx[at : at + size])
-        dweight[c] = sums
+        _copy(sums, dweight[c])
         dbias[c] = total
 
 
@@ -567,9 +575,12 @@ def multiply_and_sum(begin, end, dy, slope, dx, sums):
 def _repeated(factors):
     """The factors [N] of the images, so often one after the other that loops over them are long."""
     images = factors.shape[0]
-    repeated = np.empty((max(1, PIXELS // images), images), np.float32)
-    repeated[:] = factors
-    return repeated.reshape(-1)
+    repeated = np.empty(images * max(1, PIXELS // images), np.float32)
+    for first in range(0, repeated.shape[0], images):
+        part = repeated[first : first + images]
+        for n in range(images):
+            part[n] = factors[n]
+    return repeated
 
 
 @kernel(threads_from=MANY)

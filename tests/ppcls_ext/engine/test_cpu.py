@@ -94,6 +94,12 @@ def test_batch_norm(shape: tuple[int, ...], training: bool) -> None:
     check_layer(norm, 3 * random_array(shape) + 2)
 
 
+@pytest.mark.parametrize("shape", [(5, 12), (2, 7, 12), (1, 3, 4, 12)])
+@pytest.mark.parametrize("bias", [None, False])
+def test_linear(shape: tuple[int, ...], bias: bool | None) -> None:
+    check_layer(nn.Linear(12, 9, bias_attr=bias), random_array(shape))
+
+
 @pytest.mark.parametrize("activation", [nn.GELU, nn.Silu, nn.Swish])
 def test_activations(activation: type[nn.Layer]) -> None:
     image = np.linspace(-90, 90, 2 * 3 * 31 * 33, dtype=np.float32).reshape(2, 3, 31, 33)
