@@ -106,11 +106,20 @@ def main() -> None:
         write_text(output, models_page(count))
         words = "the table of all models"
     else:
-        source, counts = find_source(arguments)
-        facts = gather_facts(
-            source, model=arguments.model, counts=counts, export=arguments.export, benchmark=arguments.benchmark
-        )
-        write_card(facts, output)
+        try:
+            source, counts = find_source(arguments)
+            facts = gather_facts(
+                source, model=arguments.model, counts=counts, export=arguments.export, benchmark=arguments.benchmark
+            )
+            write_card(facts, output)
+        except (AttributeError, KeyError, TypeError) as error:
+            if arguments.run is None:
+                raise
+            # A run's files are plain JSON and YAML: a value of another kind shows where it is used.
+            raise UserError(
+                f"--run {arguments.run}: report.json, config.yaml or state.json holds what no training writes "
+                f"({type(error).__name__}: {error})"
+            ) from error
         words = f"the card of {facts.source.model}"
     record_outputs([output])
     print(f"written: {output}, {words}")

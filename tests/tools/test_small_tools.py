@@ -198,6 +198,10 @@ def test_a_detectors_run_is_counted_at_the_size_of_its_deployment(tmp_path: Path
     assert "For one image of 64 x 64 px" in card and "| neck | " in card
     assert str(tmp_path) not in card
 
+    write_json(run / "report.json", {"best": {"AP": 0.125}, "history": [1, 2]})
+    line = refusal(tmp_path, "model_card.py", "--run", run, "--output", tmp_path / "OTHER.md")
+    assert "report.json, config.yaml or state.json holds what no training writes" in line
+
 
 # --- serve.py
 
