@@ -30,6 +30,7 @@ import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
+from ppcls_ext.arch.ablation import AblatedStage
 from ppcls_ext.arch.convnext import (
     NORM_EPSILON,
     SMALLEST_ENERGY,
@@ -480,22 +481,33 @@ def _run_conv_norm_act(layer: ConvBNAct, x: paddle.Tensor) -> paddle.Tensor:
     return _Fused.apply(partial(_conv_norm_act, layer), x, *_parameters(layer.conv, layer.norm))
 
 
+def _run_blocks(blocks: nn.Sequential, x: paddle.Tensor) -> paddle.Tensor:
+    """Blocks of E-ConvNeXt one after the other, ``[C, H, W, N]`` -> ``[C, H, W, N]``."""
+    for block in blocks:
+        x = _Fused.apply(
+            partial(_block, block, _kept(block.drop_path, x.shape[3])), x,
+            *_parameters(block.depthwise, block.norm, block.expand, block.project, block.project_norm),
+            *_parameters(block.attention.conv),
+        )  # fmt: skip
+    return x
+
+
 def _econvnext_stage(layer: CSPStage, x: paddle.Tensor) -> paddle.Tensor:
     """`CSPStage.forward` in CHWN: ``[N, C, H, W]`` -> ``[N, C', H', W']``."""
     x = _Fused.apply(_images_last, x)
     if isinstance(layer.downsample, ConvBNAct):
         x = _run_conv_norm_act(layer.downsample, x)
     a, b = _run_conv_norm_act(layer.shortcut, x), _run_conv_norm_act(layer.entry, x)
-    for block in layer.blocks:
-        b = _Fused.apply(
-            partial(_block, block, _kept(block.drop_path, b.shape[3])), b,
-            *_parameters(block.depthwise, block.norm, block.expand, block.project, block.project_norm),
-            *_parameters(block.attention.conv),
-        )  # fmt: skip
-    x = paddle.concat([a, b], axis=0)
+    x = paddle.concat([a, _run_blocks(layer.blocks, b)], axis=0)
     x = _Fused.apply(_attention, x, *_parameters(layer.attention.conv))
     x = _run_conv_norm_act(layer.merge, x)
     return _Fused.apply(_images_first, x)
+
+
+def _plain_stage(layer: AblatedStage, x: paddle.Tensor) -> paddle.Tensor:
+    """`AblatedStage.forward` without ``csp``, blocks of E-ConvNeXt in CHWN: ``[N, C, H, W]`` -> ``[N, C', H', W']``."""
+    x = _Fused.apply(_images_last, layer.downsample(x))
+    return _Fused.apply(_images_first, _run_blocks(layer.blocks, x))
 
 
 def _convnext_block(
@@ -838,10 +850,26 @@ def _stage_for(run: Callable, layer: nn.Layer) -> Callable | None:
     return run if known and exact and gated else None
 
 
+# The layers of a `Block`, in their order.
+BLOCK_PARTS = [nn.Conv2D, nn.BatchNorm2D, nn.Conv2D, nn.GELU, nn.Conv2D, nn.BatchNorm2D, EffectiveSE, DropPath]
+
+
+def _ablated_stage_for(layer: AblatedStage) -> Callable | None:
+    """Returns the function for a stage without ``csp`` whose blocks compute what `Block` does; None for any other."""
+
+    def is_known(block: nn.Layer) -> bool:
+        kinds = [type(part) for part in block.children() if type(part) is not nn.Identity]
+        depthwise = block.depthwise._groups == block.depthwise._in_channels
+        return kinds == BLOCK_PARTS and depthwise and all(type(part) in STAGE_PARTS for part in block.sublayers())
+
+    return _plain_stage if not layer.csp and all(map(is_known, layer.blocks)) else None
+
+
 # Layer -> the function that runs it, or None for Paddle's own kernels.
 CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
     CSPStage: partial(_stage_for, _econvnext_stage),
     Stage: partial(_stage_for, _convnext_stage),
+    AblatedStage: _ablated_stage_for,
     Pile: lambda layer: _run_pile,
     LayOut: lambda layer: _run_lay_out,
     nn.Conv2D: _convolution_for,

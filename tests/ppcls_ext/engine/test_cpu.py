@@ -113,10 +113,10 @@ SMALL = {"class_num": 5, "width_multiplier": 0.25, "drop_path_rate": 0.2}
 NETWORKS = ["EConvNeXt_mini", "ConvNeXtV1_tiny", "ConvNeXtV2_atto"]
 
 
-def check_network(name: str, shape: tuple[int, ...]) -> None:
+def check_network(name: str, shape: tuple[int, ...], **switches: object) -> None:
     """Values and gradients of a whole network in float32, by our kernels and by Paddle's, beside float64."""
     paddle.seed(0)
-    model = build_model(name, **SMALL)
+    model = build_model(name, **SMALL, **switches)
     for parameter in model.parameters():
         # Layer scales, response norms and biases begin too small or at zero, where they would hide mistakes.
         if parameter.ndim == 1 and not parameter.stop_gradient:
@@ -137,6 +137,15 @@ def check_network(name: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name: str) -> None:
     check_network(name, (4, 3, 96, 64))
+
+
+@pytest.mark.parametrize("switches", [{}, {"kernel_size": 5}, {"activation": "relu"}, {"branch_norm": False}])
+def test_plain_stages(switches: dict[str, object]) -> None:
+    """Of a network with switches, stages whose blocks compute something else are computed layer by layer."""
+    check_network("EConvNeXt_mini", (4, 3, 96, 64), csp=False, **switches)
+    model = build_model("EConvNeXt_mini", **SMALL, csp=False, **switches)
+    accelerate(model)
+    assert all(("forward" in vars(stage)) == (switches.keys() <= {"kernel_size"}) for stage in model.stages)
 
 
 @pytest.fixture
