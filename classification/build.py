@@ -225,7 +225,7 @@ def build_batches(
         sampler = EpochBatchSampler(
             len(dataset), settings.sampler.batch_size, settings.sampler.shuffle,
             settings.sampler.drop_last and training, environment.seed, environment.rank, environment.world_size,
-            in_step=training, factors=factors,
+            equal_batches=training, factors=factors,
         )  # fmt: skip
     except ValueError as error:
         key = f"{settings.key}.sampler.batch_size"
@@ -344,6 +344,11 @@ def check_image_shape(config: Config, model: paddle.nn.Layer, place: Place | Non
     place = place or Place(config.arch, config.run.image_shape)
     shape, name, class_num = place.image_shape, place.arch.name, place.arch.class_num
     problem = f"{name} cannot take images of shape {shape}"
+    coarsest = getattr(model, "feature_strides", [1])[-1]
+    if min(shape[1:]) < coarsest:
+        # Paddle computes on with maps of no position, and gives numbers.
+        small = f"they are too small, its last stage needs {coarsest} px; a smaller {place.key}.stem_stride needs fewer"
+        raise UserError(config.document.problem(place.shape_key, f"{problem}: {small}"))
     # Layers whose result holds no number; Paddle computes on with it, to zeros or to NaN.
     empty: list[paddle.nn.Layer] = []
 

@@ -24,7 +24,12 @@ from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import list_models
 from ppcls_ext.engine.bad_images import BadImages
-from ppcls_ext.engine.checkpoint import Checkpoint, depth_to_continue, export_optimizer_state, import_optimizer_state
+from ppcls_ext.engine.checkpoint import (
+    Checkpoint,
+    export_optimizer_state,
+    import_optimizer_state,
+    value_range_to_continue,
+)
 from ppcls_ext.engine.class_balance import class_sampling, settle_class_weights
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from ppcls_ext.engine.environment import (
@@ -71,10 +76,10 @@ def train_config(
     require_packages(config.run.all_loggers, "Global.loggers")
     environment = environment or prepare_environment(config.run.device, config.run.seed)
     resume = resume or config.run.checkpoints
-    with RunFolder(config.output_dir, environment.is_main, fresh=resume is None) as folder:
+    with RunFolder(config.output_dir, environment.is_main, resume=resume) as folder:
         if resume is None and config.run.pretrained_model:
             find_weights(config.run.pretrained_model)  # what is missing is told before the data are read
-        config = config.with_depth(depth_to_continue(config.document.data, resume, folder.checkpoints))
+        config = config.with_depth(value_range_to_continue(config.document.data, resume, folder.checkpoints))
         return Trainer((task or ClassificationTask)(config, environment), folder, resume).run()
 
 
@@ -113,6 +118,7 @@ class ClassificationTask(Task):
 
     # Tells the parameters and the optimizer's state of what is thrown away from the network's.
     auxiliary_prefix = "distillation."
+    kernels_key = "Global.cpu_kernels"
     advice = "try a lower Optimizer.lr.learning_rate, a longer warmup_epoch or Optimizer.clip_norm"
 
     def __init__(self, config: Config, environment: Environment) -> None:

@@ -190,7 +190,7 @@ def _loader(
             seed=environment.seed,
             rank=environment.rank,
             world_size=environment.world_size,
-            in_step=training,
+            equal_batches=training,
             factors=factors,
         )
     except ValueError as error:

@@ -31,9 +31,9 @@ from ppcls_ext.arch.flops import count_parameters
 from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.checkpoint import (
     Checkpoint,
-    depth_to_continue,
     export_optimizer_state,
     import_optimizer_state,
+    value_range_to_continue,
 )
 from ppcls_ext.engine.class_balance import settle_class_weights
 from ppcls_ext.engine.environment import Environment, broadcast_buffers, derive_seed, prepare_environment
@@ -89,7 +89,7 @@ def train_config(config: DetectionConfig, resume: str | None = None) -> dict[str
     require_packages(loggers_of(config), "loggers")
     warn_of_other_contrast(config, "Eval")
     environment = open_environment(config)
-    with RunFolder(config.output_dir, environment.is_main, "save_dir", fresh=resume is None) as folder:
+    with RunFolder(config.output_dir, environment.is_main, "save_dir", resume) as folder:
         config = with_settled_depth(config, resume, environment.seed)
         with workspace(config) as settings:
             return Trainer(DetectionTask(config, settings, environment, folder.path), folder, resume).run()
@@ -103,7 +103,7 @@ def loggers_of(config: DetectionConfig) -> list[str]:
 
 def with_settled_depth(config: DetectionConfig, resume: str | None, seed: int) -> DetectionConfig:
     """Returns the configuration with the range of values of its pictures as a number: see ``depth.settle``."""
-    config = config.with_depth(depth_to_continue(config.data, resume, config.output_dir / "checkpoints"))
+    config = config.with_depth(value_range_to_continue(config.data, resume, config.output_dir / "checkpoints"))
     files = _training_images(config)
     return config.with_depth(depth.settle(config.data, lambda index: read_bytes(files[index]), len(files), seed))
 

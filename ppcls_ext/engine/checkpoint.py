@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,29 @@ def write_checkpoint(root: Path, checkpoint: Checkpoint, keep: int, best: bool) 
     return folder
 
 
+def go_on_from(root: Path, epoch: int, step: int, best_epoch: int) -> None:
+    """Makes the checkpoint of a position the newest one below ``root``, to which ``latest`` points.
+
+    Later ones belong to a branch that the run leaves: they are moved into a folder ``abandoned_TIME`` beside ``root``.
+    ``best`` points to the best epoch up to there; it is removed where that is no longer kept.
+    """
+    later = [folder for folder in list_checkpoints(root) if position_of(folder) > (epoch, step)]
+    if later:
+        aside = root.with_name(time.strftime("abandoned_%Y%m%d_%H%M%S"))
+        aside.mkdir(exist_ok=True)
+        for folder in later:
+            folder.rename(aside / folder.name)
+        names = ", ".join(folder.name for folder in later)
+        logger.info("the run leaves what came after %s: %s moved to %s", folder_name(epoch, step), names, aside)
+    best = (best_epoch, 0) if best_epoch else (epoch, step)
+    for link, position in ((root / LATEST, (epoch, step)), (root / BEST, best)):
+        folder = root / folder_name(*position)
+        if folder.is_dir():
+            _link(link, folder)
+        else:
+            link.unlink(missing_ok=True)
+
+
 def _link(link: Path, target: Path) -> None:
     """Points ``link`` to ``target`` (same folder) in one step."""
     temporary = link.with_name(f".{link.name}-{os.getpid()}")
@@ -154,9 +178,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
     """Returns the checkpoint that ``--resume`` means: ``auto``, a checkpoint's folder, or ``None``.
 
-    ``auto`` means the newest one below ``root`` that is whole: the one that ``latest`` points to, then those before it;
-    each damaged one is named in the log. What lies beyond ``latest`` was left by a run that has since been taken up
-    again from an earlier checkpoint, and comes last. Without any the run starts afresh.
+    ``auto`` means the newest one below ``root`` that is whole; each damaged one is named in the log. Without any the
+    run starts afresh.
 
     Raises:
         UserError: the folder is damaged, foreign or missing; or there are checkpoints, but none is whole.
@@ -164,9 +187,6 @@ def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
     if resume is None:
         return None
     folders = list_checkpoints(root) if resume == AUTO else [Path(resume)]
-    latest = position_of((root / LATEST).resolve())
-    if resume == AUTO and latest is not None:
-        folders.sort(key=lambda folder: position_of(folder) <= latest)
     for folder in reversed(folders):
         try:
             checkpoint = read_checkpoint(folder)
@@ -183,7 +203,7 @@ def find_checkpoint(resume: str | None, root: Path) -> Checkpoint | None:
     return None
 
 
-def depth_to_continue(data: dict[str, Any], resume: str | None, root: Path) -> depth.Statement:
+def value_range_to_continue(data: dict[str, Any], resume: str | None, root: Path) -> depth.Statement:
     """Returns what a configuration states about the values of its pictures; of ``bits: auto`` the number of its run."""
     statement = depth.statement_in(data)
     if not depth.is_auto(statement) or resume is None:

@@ -44,6 +44,7 @@ from ppcls_ext.arch.convnext import (
 from ppcls_ext.arch.econvnext import Block, ConvBNAct, CSPStage, EffectiveSE
 from ppcls_ext.arch.layers import DropPath, GlobalAveragePool
 from ppcls_ext.arch.masked import LayOut, Pile, Piles
+from ppcls_ext.utils.machine import available_cores
 
 logger = logging.getLogger(__name__)
 kernels: Any = None  # The module of numba kernels, once `accelerate` has loaded it.
@@ -173,8 +174,8 @@ def _check_channels(channels: int, weight: np.ndarray) -> None:
 # ---- the parts, on arrays [C, H, W, N] ----
 
 
-def _runs(x: np.ndarray, images_first: bool) -> tuple:
-    """Returns how many runs of how many numbers a channel of maps has, and the distances of channels and runs.
+def _segments(x: np.ndarray, images_first: bool) -> tuple:
+    """Returns how many segments of how many numbers a channel of maps has, and the distances of both.
 
     Args:
         x: [C, H, W, N] or, with ``images_first``, [N, C, H, W].
@@ -218,7 +219,7 @@ def _batch_norm(
     """
     channels = x.shape[1] if images_first else len(x)
     _check_channels(channels, weight)
-    runs = _runs(x, images_first)
+    segments = _segments(x, images_first)
     mean, variance, scale = np.empty((3, channels), np.float32)
     running_mean, running_variance = array_of(norm._mean), array_of(norm._variance)
     y = np.empty_like(x)
@@ -226,7 +227,7 @@ def _batch_norm(
     training = norm.training if norm._use_global_stats is None else not norm._use_global_stats
     if training:
         kernels.batch_norm_forward(
-            channels, x.reshape(-1), weight, bias, epsilon, y.reshape(-1), mean, variance, scale, *runs
+            channels, x.reshape(-1), weight, bias, epsilon, y.reshape(-1), mean, variance, scale, *segments
         )
         momentum = np.float32(norm._momentum)
         running_mean *= momentum
@@ -237,7 +238,7 @@ def _batch_norm(
         inverse = 1 / np.sqrt(running_variance + np.float32(epsilon))
         center = running_mean if shift is None else running_mean - shift
         scale = weight * inverse
-        kernels.affine(channels, x.reshape(-1), scale, bias - center * scale, y.reshape(-1), *runs)
+        kernels.affine(channels, x.reshape(-1), scale, bias - center * scale, y.reshape(-1), *segments)
         # The statistics are copied: training may go on before the gradients are asked for.
         center = center.copy()
 
@@ -245,13 +246,13 @@ def _batch_norm(
         dx, (dweight, dbias) = np.empty_like(x), np.empty((2, channels), np.float32)
         kernels.batch_norm_backward(
             channels, x.reshape(-1), mean, variance, scale, epsilon, dy.reshape(-1), dx.reshape(-1), dweight, dbias,
-            *runs,
+            *segments,
         )  # fmt: skip
         return dx, dweight, dbias, np.zeros_like(dbias)
 
     def gradients_with_stored_statistics(dy: np.ndarray) -> tuple:
         dx = np.empty_like(x)
-        kernels.affine(channels, dy.reshape(-1), scale, np.zeros_like(scale), dx.reshape(-1), *runs)
+        kernels.affine(channels, dy.reshape(-1), scale, np.zeros_like(scale), dx.reshape(-1), *segments)
         others = (0, 2, 3) if images_first else (1, 2, 3)
         dbias, by_x = dy.sum(axis=others), (dy * x).sum(axis=others)
         return dx, (by_x - dbias * center) * inverse, dbias, dbias * scale
@@ -576,7 +577,7 @@ def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: fl
     def gradients(dy: np.ndarray) -> tuple:
         dx, (dweight, dbias) = np.empty_like(x), np.empty((2, len(x)), np.float32)
         kernels.layer_norm_backward(blocks, x, weight, mean, inverse, dy, dx)
-        kernels.layer_norm_parameters(len(x), x, mean, inverse, dy, dweight, dbias)
+        kernels.layer_norm_backward_parameters(len(x), x, mean, inverse, dy, dweight, dbias)
         return dx, dweight, dbias
 
     return y, gradients
@@ -881,12 +882,13 @@ CHOICES: dict[type[nn.Layer], Callable[[Any], Callable | None]] = {
 }
 
 
-def use_fast_kernels(models: Sequence[nn.Layer], choice: str = "auto") -> str:
+def use_fast_kernels(models: Sequence[nn.Layer], choice: str = "auto", key: str = "cpu_kernels") -> str:
     """Accelerates networks that train on a CPU, and says so in one line of the log.
 
     Args:
         models: any networks.
         choice: ``auto``, or ``paddle`` for Paddle's own kernels.
+        key: the configuration's key for it, for the message.
 
     Returns:
         ``fast``, or ``paddle`` where ours are not wanted or not to be had.
@@ -903,8 +905,10 @@ def use_fast_kernels(models: Sequence[nn.Layer], choice: str = "auto") -> str:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         logger.warning("training with Paddle's CPU kernels, which are slow: %s", reason)
         return "paddle"
+    # A loss that is not finite is the training loop's to tell of, in its own words.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=__name__)
     seconds = time.monotonic() - start
-    logger.info("fast CPU kernels for %d layers (ready in %.1f s; cpu_kernels: paddle for Paddle's)", count, seconds)
+    logger.info("fast CPU kernels for %d layers (ready in %.1f s; %s: paddle for Paddle's)", count, seconds, key)
     return "fast"
 
 
@@ -978,7 +982,7 @@ def load_kernels() -> None:
         from ppcls_ext.engine import cpu_kernels
     # The first number of a list is that of the outermost level.
     wanted = (os.environ.get("OMP_NUM_THREADS") or "").split(",")[0]
-    cpu_kernels.use_threads(max(1, int(wanted or numba.config.NUMBA_NUM_THREADS)))
+    cpu_kernels.use_threads(max(1, int(wanted or available_cores())))
     libraries = ThreadpoolController().lib_controllers
     found = [library for library in libraries if library.internal_api == "openblas"]
     # SciPy brings one of its own; NumPy's lies beside it, or is the only one of the system.
@@ -987,8 +991,6 @@ def load_kernels() -> None:
         if library.prefix == "libiomp":
             # After each operator of Paddle its second thread waits 0.2 s for the next one and keeps a core busy.
             library.dynlib.kmp_set_blocktime(0)
-    # A loss that is not finite is the training loop's to tell of, in its own words.
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module=__name__)
     kernels = cpu_kernels
 
 

@@ -1,9 +1,10 @@
 """Numba kernels for training on a CPU: depthwise convolution, normalisation, activations, changes of layout.
 
-Where two layouts are told apart, maps are a flat float32 array, and channel c of it has ``runs`` runs of ``length``
-numbers that lie one after the other; run n begins at ``c * strides[0] + n * strides[1]``. In CHWN, images last, a
-channel is one run: a 1x1 convolution is one matrix product over the whole batch, the neighbour of a pixel is N numbers
-away for all images at once, and no loop is short because the maps are small. In NCHW each image is a run.
+Where two layouts are told apart, maps are a flat float32 array, and channel c of it has ``segments`` segments of
+``length`` numbers that lie one after the other; segment n begins at ``c * strides[0] + n * strides[1]``. In CHWN,
+images last, a channel is one segment: a 1x1 convolution is one matrix product over the whole batch, the neighbour of a
+pixel is N numbers away for all images at once, and no loop is short because the maps are small. In NCHW each image is
+a segment.
 
 Threads share the channels, or blocks of PIXELS (layer norm) or COLUMNS (transposition) columns; how many there are is
 the first argument of each kernel, and no bounds are checked. Each is worked on in one order: the same bits with any
@@ -392,23 +393,23 @@ def depthwise_planes_backward(begin, end, x, weight, dy, dx, dweight, dbias, hei
 
 
 @kernel(threads_from=MANY)
-def batch_norm_forward(begin, end, x, weight, bias, epsilon, y, mean, variance, scale, runs, length, strides):
+def batch_norm_forward(begin, end, x, weight, bias, epsilon, y, mean, variance, scale, segments, length, strides):
     """Batch norm with the statistics of the batch: mean, variance, scale (weight over standard deviation) [C]."""
     for c in range(begin, end):
         total = 0.0
-        for n in range(runs):
+        for n in range(segments):
             at = c * strides[0] + n * strides[1]
             total += _sum(x[at : at + length])
-        m = np.float32(total / (runs * length))
+        m = np.float32(total / (segments * length))
         total = 0.0
-        for n in range(runs):
+        for n in range(segments):
             at = c * strides[0] + n * strides[1]
             total += _sum_of_squares(x[at : at + length], m)
-        v = total / (runs * length)
+        v = total / (segments * length)
         a = np.float32(weight[c] / math.sqrt(v + epsilon))
         b = bias[c]
         mean[c], variance[c], scale[c] = m, v, a
-        for n in range(runs):
+        for n in range(segments):
             at = c * strides[0] + n * strides[1]
             one, other = x[at : at + length], y[at : at + length]
             for i in range(length):
@@ -416,20 +417,22 @@ def batch_norm_forward(begin, end, x, weight, bias, epsilon, y, mean, variance, 
 
 
 @kernel(threads_from=MANY)
-def batch_norm_backward(begin, end, x, mean, variance, scale, epsilon, dy, dx, dweight, dbias, runs, length, strides):
+def batch_norm_backward(
+    begin, end, x, mean, variance, scale, epsilon, dy, dx, dweight, dbias, segments, length, strides
+):  # fmt: skip
     """Gradients of `batch_norm_forward` by x, weight and bias."""
     for c in range(begin, end):
         m, a = mean[c], scale[c]
         sum_dy, sum_dyx = 0.0, 0.0
-        for n in range(runs):
+        for n in range(segments):
             at = c * strides[0] + n * strides[1]
             sum_dy += _sum(dy[at : at + length])
             sum_dyx += _sum_of_deviations(x[at : at + length], m, dy[at : at + length])
         dbias[c] = sum_dy
         dweight[c] = sum_dyx / math.sqrt(variance[c] + epsilon)
-        by_x = np.float32(a * sum_dyx / (variance[c] + epsilon) / (runs * length))
-        shift = np.float32(a * sum_dy / (runs * length))
-        for n in range(runs):
+        by_x = np.float32(a * sum_dyx / (variance[c] + epsilon) / (segments * length))
+        shift = np.float32(a * sum_dy / (segments * length))
+        for n in range(segments):
             at = c * strides[0] + n * strides[1]
             one, grad, other = x[at : at + length], dy[at : at + length], dx[at : at + length]
             for i in range(length):
@@ -437,10 +440,10 @@ def batch_norm_backward(begin, end, x, mean, variance, scale, epsilon, dy, dx, d
 
 
 @kernel(threads_from=MANY)
-def affine(begin, end, x, scale, shift, y, runs, length, strides):
+def affine(begin, end, x, scale, shift, y, segments, length, strides):
     """y = scale[c] * x + shift[c]: batch norm with stored statistics."""
     for c in range(begin, end):
-        for n in range(runs):
+        for n in range(segments):
             at = c * strides[0] + n * strides[1]
             _linear(x[at : at + length], scale[c], shift[c], y[at : at + length])
 
@@ -514,7 +517,7 @@ def _sum_of_normalised(x, mean, inverse, y):
 
 
 @kernel(threads_from=MANY)
-def layer_norm_parameters(begin, end, x, mean, inverse, dy, dweight, dbias):
+def layer_norm_backward_parameters(begin, end, x, mean, inverse, dy, dweight, dbias):
     """Gradients of `layer_norm_forward` by weight and bias."""
     for c in range(begin, end):
         total = 0.0

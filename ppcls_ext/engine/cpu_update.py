@@ -22,7 +22,7 @@ def fuse_update(optimizer: paddle.optimizer.Optimizer) -> bool:
 
     Args:
         optimizer: any; others than AdamW on float32 parameters, and those with options that no recipe here has
-            (groups of parameters, AMSGrad, other clipping), keep their own step.
+            (groups of parameters, AMSGrad, beta2 of 0, other clipping), keep their own step.
     """
     parameters = optimizer._parameter_list
     plain = (
@@ -30,6 +30,8 @@ def fuse_update(optimizer: paddle.optimizer.Optimizer) -> bool:
         and not isinstance(parameters[0], dict)
         and not optimizer._amsgrad
         and all(isinstance(value, float) for value in (optimizer._beta1, optimizer._beta2, optimizer._weight_decay))
+        # Its power counts the steps.
+        and optimizer._beta2 > 0
         and (optimizer._grad_clip is None or type(optimizer._grad_clip) is paddle.nn.ClipGradByGlobalNorm)
         and all(_is_plain(parameter) and not _is_regularized(parameter) for parameter in parameters)
     )

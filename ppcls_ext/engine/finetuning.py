@@ -47,7 +47,7 @@ class Trunk:
 
 
 def trunk_of(network: nn.Layer) -> Trunk | None:
-    """Returns the depth of a network with ``stem`` and ``stages`` of ``blocks`` (E-ConvNeXt, ConvNeXt, CSPResNet)."""
+    """Returns stem and stages of a network, from input to output, or ``None`` where they are not known."""
     stem, stages = getattr(network, "stem", None), getattr(network, "stages", None)
     if stem is None or stages is None or not all(hasattr(stage, "blocks") for stage in stages):
         return None
@@ -91,7 +91,7 @@ def fine_tune(
             parameter.optimize_attr = {**attributes, "learning_rate": attributes["learning_rate"] * factor}
         shown.append(f"{name} {factor:.3g}")
     if wanted != ["freeze_stages"]:
-        logger.info("learning rates, times: %s, what follows 1", ", ".join(shown))
+        logger.info("learning-rate factors: %s, the rest 1", ", ".join(shown))
     return FrozenStages(model, trunk, keys) if keys.freeze_stages is not None else None
 
 

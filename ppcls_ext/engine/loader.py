@@ -74,8 +74,8 @@ class EpochBatchSampler:
     """Yields lists of :class:`SampleKey`; may begin in the middle of an epoch.
 
     The k-th batches of all processes together hold exactly the samples of the k-th batch of one process with
-    ``world_size`` times the batch size, but for what ``in_step`` leaves out of the last. Without ``factors`` no sample
-    is repeated.
+    ``world_size`` times the batch size, but for what ``equal_batches`` leaves out of the last. Without ``factors`` no
+    sample is repeated.
 
     Args:
         length: number of samples.
@@ -84,8 +84,8 @@ class EpochBatchSampler:
         drop_last: leaves out the samples that do not fill a batch on all processes.
         seed: seed of the orders.
         rank, world_size: this process and how many there are.
-        in_step: every process yields equally many batches of equally many samples, as training needs: gradients are
-            averaged over the processes, and only so is that the average over the samples. Of the last batch, fewer
+        equal_batches: every process yields equally many batches of equally many samples, as training needs: gradients
+            are averaged over the processes, and only so is that the average over the samples. Of the last batch, fewer
             than ``world_size`` samples are left out for it; one process leaves out none. Evaluation switches it off
             and sees every sample.
         factors: how often an epoch shows each sample on average, ``[length]``; once each where it is None. All epochs
@@ -97,7 +97,7 @@ class EpochBatchSampler:
 
     def __init__(
         self, length: int, batch_size: int, shuffle: bool = False, drop_last: bool = False, seed: int = 0,
-        rank: int = 0, world_size: int = 1, in_step: bool = True, factors: np.ndarray | None = None,
+        rank: int = 0, world_size: int = 1, equal_batches: bool = True, factors: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         if batch_size < 1:
             raise ValueError(f"batch_size: must be positive, got {batch_size}")
@@ -108,7 +108,7 @@ class EpochBatchSampler:
         self.epoch = self.start_batch = 0
         self.shown = length if factors is None else round(float(factors.sum()))
         rest = self.shown % self.global_batch_size
-        left_out = rest if drop_last else rest % world_size if in_step else 0
+        left_out = rest if drop_last else rest % world_size if equal_batches else 0
         self.used = self.shown - left_out
         if self.used == 0:
             raise ValueError(

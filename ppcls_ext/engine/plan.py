@@ -9,7 +9,7 @@ from typing import Any
 from ppcls_ext.utils.schema import Count, Section, Share
 
 
-def evaluated(record: dict[str, Any], metric: str) -> list[float | None]:
+def metric_values(record: dict[str, Any], metric: str) -> list[float | None]:
     """Returns the metric of an epoch's trained and, with EMA, averaged weights; empty where it was not evaluated."""
     return [record[part][metric] for part in ("eval", "ema") if part in record]
 
@@ -35,7 +35,7 @@ class EarlyStopping(Section):
         """
         best, best_epoch, waited = -math.inf, 0, 0
         for record in history:
-            known = [value for value in evaluated(record, metric) if value is not None]
+            known = [value for value in metric_values(record, metric) if value is not None]
             if known and max(known) > best + self.min_delta:
                 best, best_epoch, waited = max(known), record["epoch"], 0
             elif known and record["epoch"] > counted_from:

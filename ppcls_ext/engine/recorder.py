@@ -12,9 +12,9 @@ from typing import Any, TextIO
 import paddle
 
 from ppcls_ext.arch.flops import count_parameters
-from ppcls_ext.engine.checkpoint import list_checkpoints
+from ppcls_ext.engine.checkpoint import AUTO, list_checkpoints
 from ppcls_ext.engine.loggers import EPOCH, UPDATE, Loggers
-from ppcls_ext.engine.plan import evaluated
+from ppcls_ext.engine.plan import metric_values
 from ppcls_ext.engine.task import UNDEFINED, RunProgress, Task
 from ppcls_ext.utils.display import clock
 from ppcls_ext.utils.errors import UserError
@@ -41,23 +41,27 @@ class RunFolder:
     Args:
         active: only rank 0 writes; every method of an inactive folder does nothing.
         key: the configuration's key that chooses the folder, for messages.
-        fresh: nobody asked to continue a run, so a folder that holds one is refused, before a byte of it changes.
+        resume: what the run continues: ``auto``, a checkpoint's folder, or ``None`` for nothing. A folder that holds
+            checkpoints is refused, before a byte of it changes, unless it is one of these.
 
     Raises:
-        UserError: another process is training in this folder, it cannot be written, or it holds a run.
+        UserError: another process is training in this folder, it cannot be written, or it holds another run.
     """
 
-    def __init__(self, path: Path, active: bool, key: str = "Global.output_dir", fresh: bool = False) -> None:
+    def __init__(self, path: Path, active: bool, key: str = "Global.output_dir", resume: str | None = AUTO) -> None:
         self.path, self.key, self.active = path, key, active
         self._log: TextIO | None = None
         self._lock: Any = None
         self._messages: logging.Handler | None = None
         if active:
             self._lock = lock_folder(path, "another process is training in this folder", key)
-            if fresh and (existing := list_checkpoints(self.checkpoints)):
+            existing = list_checkpoints(self.checkpoints)
+            own = resume is not None and self.checkpoints.resolve() in Path(resume).resolve().parents
+            if existing and resume != AUTO and not own:
                 self.close()
+                other = "" if resume is None else f", of which {resume} is no checkpoint"
                 raise UserError(
-                    f"{path}: already holds a run ({existing[-1].name}); continue it with --resume auto, choose "
+                    f"{path}: already holds a run ({existing[-1].name}){other}; continue it with --resume auto, choose "
                     f"another {key}, or remove the folder (--overwrite never replaces a run)"
                 )
             # Only now: before this, the file may be another run's.
@@ -80,6 +84,12 @@ class RunFolder:
         """Writes the resolved configuration."""
         if self.active:
             write_text(self.path / "config.yaml", text)
+
+    def report_of(self, history: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """Returns what an earlier session wrote into ``report.json`` at the end of this history, ``None`` without."""
+        file = self.path / "report.json"
+        report = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return report if report.get("history") == history else None
 
     def open_log(self, epoch: int, step: int) -> None:
         """Opens ``log.jsonl``, without what lies beyond ``step`` batches of the epoch after ``epoch`` finished ones."""
@@ -138,6 +148,8 @@ class Recorder:
         self._finished = False
         # Now: by the end of a long run, the files may be others than those that train.
         self._source = source_version()
+        # Nothing is frozen for a while yet.
+        self._parameters = count_parameters(task.model)
 
     def open(self) -> None:
         """Starts the loggers, before the first batch; raises a UserError if one of them does not start."""
@@ -164,7 +176,7 @@ class Recorder:
         train, epochs, metric = record["train"], self.task.options.epochs, self.task.metric
         shown = [f"{name.removeprefix('loss_')} {value:.4f}" for name, value in train.items() if name not in SPEED]
         if "eval" in record:
-            known = [value for value in evaluated(record, metric) if value is not None]
+            known = [value for value in metric_values(record, metric) if value is not None]
             shown.append(f"evaluated {metric} " + (f"{max(known):.4f}" if known else "-"))
         logger.info(
             "epoch %d/%d: %s  lr %.2e  %.1f images/s  %s; about %s of training left",
@@ -195,7 +207,7 @@ class Recorder:
         evaluations = [record["eval"]["seconds"] for record in history if "seconds" in record.get("eval", {})]
         report = {
             **task.report(),
-            "trainable_parameters": count_parameters(task.model),
+            "trainable_parameters": self._parameters,
             "epochs": progress.epoch,
             "optimizer_steps": progress.updates,
             "best": best,

@@ -22,7 +22,7 @@ from ppcls_ext.engine.checkpoint import Checkpoint
 from ppcls_ext.engine.environment import Environment, sum_over_ranks
 from ppcls_ext.engine.finetuning import FrozenStages
 from ppcls_ext.engine.loader import Loader
-from ppcls_ext.engine.plan import EarlyStopping, evaluated
+from ppcls_ext.engine.plan import EarlyStopping, metric_values
 from ppcls_ext.utils.config import changed_keys
 from ppcls_ext.utils.errors import UserError
 
@@ -93,11 +93,13 @@ class StepResult:
 class EpochSums:
     """Sums over the batches of the present epoch on this process: losses and metrics by name, to be divided by
     ``weight`` (images, or batches), images, and the seconds over all sessions of an interrupted epoch.
+
+    A checkpoint holds those over all processes; each of them takes up an equal share.
     """
 
     values: dict[str, float] = dataclasses.field(default_factory=dict)
     weight: float = 0
-    images: int = 0
+    images: float = 0
     seconds: float = 0.0
 
     def add(self, result: StepResult) -> None:
@@ -116,7 +118,12 @@ class EpochSums:
         """Returns the sums over all processes; the seconds are this process's, for all work at the same time."""
         own = np.array([*self.values.values(), float(self.weight), float(self.images)])
         *values, weight, images = sum_over_ranks(own, world_size).tolist()
-        return EpochSums(dict(zip(self.values, values, strict=True)), weight, int(images), self.seconds)
+        return EpochSums(dict(zip(self.values, values, strict=True)), weight, round(images), self.seconds)
+
+    def share_of(self, world_size: int) -> EpochSums:
+        """Returns the share of each process in sums over all of them."""
+        values = {name: value / world_size for name, value in self.values.items()}
+        return EpochSums(values, self.weight / world_size, self.images / world_size, self.seconds)
 
 
 @dataclasses.dataclass
@@ -150,7 +157,7 @@ class RunProgress:
 
         Of epochs whose metric is undefined (``None``), or 0, the last one is the best; one with a metric is better.
         """
-        plain, *averaged = [UNDEFINED if value is None else value for value in evaluated(record, metric)]
+        plain, *averaged = [UNDEFINED if value is None else value for value in metric_values(record, metric)]
         self.evaluated_weights = "ema" if averaged and averaged[0] >= plain else "model"
         value = max([plain, *averaged])
         # Where nothing was measured or nothing was right so far, the last epoch has learnt most.
@@ -158,6 +165,20 @@ class RunProgress:
             return False
         self.best_metric, self.best_epoch = value, record["epoch"]
         return True
+
+    def choose_best(self, metric: str, where: str) -> None:
+        """Chooses the best epoch of the history by ``metric``; another one may have chosen it so far.
+
+        Raises:
+            UserError: the history, that of ``where``, does not have ``metric``.
+        """
+        evaluated = [record for record in self.history if "eval" in record]
+        if any(metric not in record["eval"] for record in evaluated):
+            raise UserError(f"{where}: was not evaluated by {metric}, by which the best epoch is to be chosen now")
+        if evaluated:
+            self.best_metric, self.best_epoch = UNDEFINED, 0
+        for record in evaluated:
+            self.note_best(record, metric)
 
     def to_json(self) -> dict[str, Any]:
         """Returns all as plain values; JSON keeps every bit of a Python float."""
@@ -198,6 +219,7 @@ class Task(abc.ABC):
         ema: the averaged weights, or ``None``.
         metric: name of the metric, of those that :meth:`evaluate` returns, by which the best epoch is chosen.
         advice: what helps when the loss is not finite, for the message.
+        kernels_key: the configuration's key that chooses the CPU kernels, for the message.
         notes: what is said of the plan of the run before it begins, a line each.
     """
 
@@ -211,6 +233,7 @@ class Task(abc.ABC):
     ema: Any = None
     metric: str
     advice: str
+    kernels_key: str = "cpu_kernels"
     notes: Sequence[str] = ()
 
     def networks(self) -> list[paddle.nn.Layer]:
@@ -226,8 +249,8 @@ class Task(abc.ABC):
         """Takes over a checkpoint and returns where the run stands; warns of what has changed in the configuration.
 
         Raises:
-            UserError: it belongs to another run, lacks something that this one needs, or stands inside an epoch whose
-                batches would now be cut otherwise.
+            UserError: it belongs to another run, lacks something that this one needs, or was saved in the middle of an
+                epoch whose batches would now hold other images.
         """
         state, where = checkpoint.state, f"checkpoint of epoch {checkpoint.state['epoch']}"
         self.check(checkpoint, where)
@@ -237,7 +260,7 @@ class Task(abc.ABC):
         cut = "; ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys)
         if cut and state["step"]:
             raise UserError(
-                f"{where}: stands inside an epoch whose batches are cut otherwise now ({cut}); "
+                f"{where}: was saved in the middle of an epoch, and its batches would now hold other images ({cut}); "
                 "resume with the old values or from a checkpoint at the end of an epoch"
             )
         if cut:
@@ -250,6 +273,7 @@ class Task(abc.ABC):
             shown = "; ".join([*changed[:SHOWN_CHANGES], *(["..."] if len(changed) > SHOWN_CHANGES else [])])
             logger.warning("%s: the configuration has changed since: %s", where, shown)
         progress = RunProgress.from_json(state)
+        progress.choose_best(self.metric, where)
         if cut:
             # An epoch has another number of steps now; the learning rate follows the epochs, not the steps done.
             progress.updates = progress.epoch * (self.steps // self.update_freq)

@@ -6,6 +6,7 @@ data, model and optimizer, does the step of one batch, and evaluates. Everything
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls_ext.engine.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, write_checkpoint
+from ppcls_ext.engine.checkpoint import Checkpoint, find_checkpoint, go_on_from, list_checkpoints, write_checkpoint
 from ppcls_ext.engine.cpu import use_fast_kernels
 from ppcls_ext.engine.cpu_update import fuse_update
 from ppcls_ext.engine.environment import InterruptWatch, barrier, check_same_start
@@ -57,10 +58,12 @@ class Trainer:
         checkpoint = find_checkpoint(resume, folder.checkpoints)
         if checkpoint is not None:
             self.progress = task.resume(checkpoint)
+            self.progress.sums = self.progress.sums.share_of(self.environment.world_size)
             self._compare_plans(checkpoint.state)
-            before = checkpoint.state.get("cpu_kernels", self.kernels)
-            if before != self.kernels:
-                logger.info("CPU kernels: %s before, %s now; the losses differ by rounding", before, self.kernels)
+            # None where a compiled graph or a GPU trained.
+            before, now = checkpoint.state.get("cpu_kernels", self.kernels) or "paddle", self.kernels or "paddle"
+            if before != now:
+                logger.info("CPU kernels: %s before, %s now; the losses differ by rounding", before, now)
         else:
             task.start()
             self.progress = RunProgress()
@@ -86,13 +89,15 @@ class Trainer:
     def _choose_kernels(self) -> str | None:
         if self.environment.on_gpu or not self.task.networks():
             return None
-        kernels = use_fast_kernels(self.task.networks(), self.options.cpu_kernels)
+        kernels = use_fast_kernels(self.task.networks(), self.options.cpu_kernels, self.task.kernels_key)
         if kernels == "fast" and self.task.optimizer is not None:
             fuse_update(self.task.optimizer)
         return kernels
 
     def run(self) -> dict[str, Any]:
         """Trains to the last epoch; returns the report that also stands in ``report.json``.
+
+        A run that is over already, and reported, stays as it is.
 
         Raises:
             Interrupted: the user stopped the run; it has been saved.
@@ -109,6 +114,11 @@ class Trainer:
             logger.info("all %d epochs are done already", epochs)
         elif reason := self._reason_to_stop():
             logger.info("finished early already: %s; more patience, epochs or another rate continue the run", reason)
+        if self._is_over() and (report := self.folder.report_of(progress.history)) is not None:
+            task.close()
+            return report
+        if environment.is_main:
+            go_on_from(self.folder.checkpoints, progress.epoch, progress.step, progress.best_epoch)
         self.folder.write_config(self.options.config_text)
         self.folder.open_log(progress.epoch, progress.step)
         start = time.monotonic()
@@ -240,7 +250,8 @@ class Trainer:
         )
 
     def _save(self, best: bool) -> None:
-        task, progress = self.task, self.progress
+        task, world_size = self.task, self.environment.world_size
+        progress = dataclasses.replace(self.progress, sums=self.progress.sums.over_ranks(world_size))
         if self.environment.is_main:
             state = {
                 **progress.to_json(),
@@ -254,4 +265,4 @@ class Trainer:
             checkpoint = Checkpoint(state, **task.arrays(), config=self.options.config_text)
             folder = write_checkpoint(self.folder.checkpoints, checkpoint, self.options.keep_checkpoints, best)
             logger.info("saved %s%s", folder, " (best)" if best else "")
-        barrier(self.environment.world_size)
+        barrier(world_size)

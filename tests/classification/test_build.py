@@ -87,8 +87,12 @@ def test_class_names_that_differ_are_told_by_the_first_difference():
         ("ViT_small_patch16_224", {}, r": Input image size \(32\*32\) doesn't match model \(224\*224\)\.$"),
         ("GoogLeNet", {}, r": they are too small, \S+ leaves nothing of them$"),
         ("VGG11", {}, "$"),
+        (
+            None, {"Arch__stem_stride": 4, "Global__image_shape": [3, 28, 28]},
+            r": they are too small, its last stage needs 32 px; a smaller Arch\.stem_stride needs fewer$",
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_shape_that_the_network_cannot_take_is_one_line(tmp_path, name, changes, reason):
     refusal = rf"Global\.image_shape: {name or 'EConvNeXt_mini'} cannot take images of shape \[.*\]{reason}"
     with pytest.raises(UserError, match=refusal) as told:

@@ -121,6 +121,8 @@ def test_two_processes_resume_to_the_same_bits(tmp_path: Path) -> None:
     shutil.rmtree(cut / "checkpoints/epoch_0002")
     train(cut, tiny_config(cut, Global__save_steps=2), 2, "--resume", "auto")
     assert same_files(whole / "checkpoints/epoch_0002", cut / "checkpoints/epoch_0002", tensors) == []
+    expected, found = (report_of(run)["last"]["train"] for run in (whole, cut))
+    assert [found[name] for name in ("loss", "top1")] == pytest.approx([expected["loss"], expected["top1"]], rel=1e-9)
 
 
 @pytest.mark.slow

@@ -66,8 +66,8 @@ def test_a_run_with_all_of_it_resumes_to_the_same_bits_and_says_what_it_does(
     assert "freezes random weights" not in caplog.text, "those of the checkpoint are not"
     assert "class_sampling full: an epoch shows 39 images" in caplog.text
     assert "class_weights, effective_number: " in caplog.text
-    rates = "stem 0.164, stage 1 0.205, stage 2 0.256, stage 3 0.32, stage 4 0.4, what follows 1"
-    assert f"learning rates, times: {rates}" in caplog.text
+    rates = "stem 0.164, stage 1 0.205, stage 2 0.256, stage 3 0.32, stage 4 0.4, the rest 1"
+    assert f"learning-rate factors: {rates}" in caplog.text
     lines = ("epoch 1: stem and stage 1 (1,040 parameters) frozen to the end of epoch 1", "epoch 2: stem and stage 1 (")
     assert all(line in caplog.text for line in lines)
 

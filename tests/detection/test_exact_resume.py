@@ -84,7 +84,7 @@ def test_a_run_leaves_what_the_documentation_says(whole: tuple[Path, dict[str, A
     [
         ({"use_ema": False}, "was trained with an average; set use_ema: true"),
         ({"EConvNeXt__arch": "tiny"}, "is of PPYOLOE with EConvNeXt mini.* but .* is of PPYOLOE with EConvNeXt tiny"),
-        ({"TrainReader__batch_size": 2}, "stands inside an epoch whose batches are cut.*images_per_step 4 -> 2"),
+        ({"TrainReader__batch_size": 2}, "its batches would now hold other images.*images_per_step 4 -> 2"),
     ],
 )  # fmt: skip
 def test_resume_refuses_to_do_less(

@@ -45,7 +45,7 @@ def test_a_run_with_all_of_it_says_so_holds_its_stages_and_resumes_to_the_same_b
     assert "repeat_threshold 0.9: an epoch shows 22 images in place of 18" in caplog.text
     assert "freeze_stages without pretrain_weights freezes random weights (stem and stages 1 to 2)" in caplog.text
     assert "class_weights, as stated: tyre 3 (of " in caplog.text
-    assert "learning rates, times: stem 0.328, stage 1 0.41, stage 2 0.512, stage 3 0.64, stage 4 0.8, " in caplog.text
+    assert "learning-rate factors: stem 0.328, stage 1 0.41, stage 2 0.512, stage 3 0.64, stage 4 0.8, " in caplog.text
     assert "epoch 1: stem and stages 1 to 2 (" in caplog.text and "epoch 2: stem and stages 1 to 2 (" in caplog.text
     run = config.output_dir / "checkpoints"
     early, first, last = (

@@ -134,7 +134,7 @@ def plain_loader(dataset: ImageFolder, training: bool, num_workers: int, batch_s
     operators = build_operators(
         [{"NormalizeImage": {"scale": 1.0, "mean": [0, 0, 0], "std": [1, 1, 1], "order": ""}}], "t"
     )
-    sampler = EpochBatchSampler(len(dataset), batch_size, in_step=training)
+    sampler = EpochBatchSampler(len(dataset), batch_size, equal_batches=training)
     return build_loader(dataset, operators, None, sampler, seed=0, training=training, num_workers=num_workers)
 
 
@@ -215,7 +215,7 @@ def test_too_little_shared_memory_falls_back_to_pipes(
 
 def test_images_larger_than_announced_go_through_pipes(tmp_path: Path) -> None:
     dataset = image_folder(tmp_path, set())
-    sampler = EpochBatchSampler(len(dataset), 3, in_step=False)
+    sampler = EpochBatchSampler(len(dataset), 3, equal_batches=False)
     loader = build_loader(
         dataset, build_operators([NORMALIZE], "t"), None, sampler, seed=0, training=False, num_workers=1,
         image_shape=(3, 4, 4),

@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls_ext.engine.checkpoint import Checkpoint, find_checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
+from ppcls_ext.engine.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    go_on_from,
+    list_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.files import sha256_of
 
@@ -211,16 +218,21 @@ def test_auto_falls_back_to_the_newest_good_one_and_names_the_damaged_ones(root,
         find_checkpoint("auto", root)
 
 
-def test_auto_continues_the_branch_that_ran_last(root):
-    """A run taken up again from epoch 2 and killed after epoch 3 must not continue with the old epochs 4 and 5."""
-    for epoch in range(1, 6):
-        write(root, epoch)
-    write(root, 3)
-    assert find_checkpoint("auto", root).state["epoch"] == 3
-    truncate(root / "epoch_0003" / "state.json")
+def test_a_run_that_goes_on_from_an_earlier_checkpoint_leaves_the_later_ones(root, caplog):
+    for epoch, step in [(1, 0), (2, 0), (2, 40), (3, 0)]:
+        write(root, epoch, step, best=epoch == 3, best_epoch=1)
+    with caplog.at_level(logging.INFO):
+        go_on_from(root, 2, 0, best_epoch=1)
+    (aside,) = root.parent.glob("abandoned_*")
+    assert names(aside) == ["epoch_0002_step_000040", "epoch_0003"]
+    assert f"after epoch_0002: epoch_0002_step_000040, epoch_0003 moved to {aside}" in caplog.text
+    assert (os.readlink(root / "latest"), os.readlink(root / "best")) == ("epoch_0002", "epoch_0001")
     assert find_checkpoint("auto", root).state["epoch"] == 2
-    (root / "latest").unlink()
-    assert find_checkpoint("auto", root).state["epoch"] == 5
+    go_on_from(root, 2, 0, best_epoch=0)
+    assert os.readlink(root / "best") == "epoch_0002", "until one was evaluated"
+    shutil.rmtree(root / "epoch_0001")
+    go_on_from(root, 2, 0, best_epoch=1)
+    assert sorted(os.listdir(root)) == ["epoch_0002", "latest"]
 
 
 @pytest.mark.parametrize("step", ["fsync", "rename", "symlink", "replace"])

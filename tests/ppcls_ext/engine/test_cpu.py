@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +310,22 @@ def test_the_same_bits_of_maps_with_images_last() -> None:
     finally:
         cpu.kernels.use_threads(before)
     assert found[0] == found[1] == found[2]
+
+
+def test_there_are_as_many_threads_as_the_container_has_cores(monkeypatch, three_threads) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cpu, "kernels", None)
+    monkeypatch.setattr(cpu, "available_cores", lambda: 2)
+    cpu.load_kernels()
+    assert cpu.kernels.threads == 2
+
+
+def test_numpy_does_not_warn_of_a_loss_that_is_not_finite_in_any_session() -> None:
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as told:
+            cpu.use_fast_kernels([nn.Linear(2, 2)])
+            warnings.warn_explicit("invalid value", RuntimeWarning, "cpu.py", 1, module=cpu.__name__)
+        assert told == []
 
 
 def test_what_fails_on_another_thread_is_raised(three_threads) -> None:

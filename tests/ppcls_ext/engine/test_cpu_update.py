@@ -109,6 +109,7 @@ def test_other_optimizers_keep_their_own_step() -> None:
     others = [
         paddle.optimizer.Momentum(RATE, parameters=made),
         paddle.optimizer.AdamW(RATE, parameters=made, amsgrad=True),
+        paddle.optimizer.AdamW(RATE, parameters=made, beta2=0.0),
         paddle.optimizer.AdamW(RATE, parameters=made, grad_clip=paddle.nn.ClipGradByNorm(1.0)),
         paddle.optimizer.AdamW(RATE, parameters=[{"params": made, "learning_rate": 0.1}]),
     ]

@@ -32,8 +32,8 @@ sys.stdin.readline()
 def open_folder(tmp_path):
     opened = []
 
-    def open_one(name: str = "run", active: bool = True, fresh: bool = False) -> RunFolder:
-        opened.append(RunFolder(tmp_path / name, active, fresh=fresh))
+    def open_one(name: str = "run", active: bool = True, resume: str | None = "auto") -> RunFolder:
+        opened.append(RunFolder(tmp_path / name, active, resume=resume))
         return opened[-1]
 
     yield open_one
@@ -57,19 +57,23 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
-def test_a_second_run_is_refused_before_a_byte_of_the_first_changes(open_folder):
-    folder = open_folder(fresh=True)
+@pytest.mark.parametrize(
+    ("resume", "other"), [(None, ""), ("else/epoch_0003", ", of which else/epoch_0003 is no checkpoint")]
+)
+def test_a_second_run_is_refused_before_a_byte_of_the_first_changes(open_folder, resume, other):
+    folder = open_folder(resume=resume)
     save(folder, 3)
     folder.close()
     before = content(folder.path)
     with pytest.raises(UserError) as error:
-        open_folder(fresh=True)
+        open_folder(resume=resume)
     assert str(error.value) == (
-        f"{folder.path}: already holds a run (epoch_0003); continue it with --resume auto, "
+        f"{folder.path}: already holds a run (epoch_0003){other}; continue it with --resume auto, "
         "choose another Global.output_dir, or remove the folder (--overwrite never replaces a run)"
     )
     assert content(folder.path) == before
-    open_folder()
+    open_folder().close()
+    open_folder(resume=f"{folder.checkpoints}/latest")
 
 
 def test_a_folder_is_held_by_one_process_until_that_is_gone(tmp_path, open_folder):
@@ -100,7 +104,7 @@ def test_a_file_system_without_locks_is_warned_of(open_folder, monkeypatch, capl
 
 def test_other_ranks_write_nothing(tmp_path, open_folder):
     open_folder()
-    rank_1 = open_folder(active=False, fresh=True)
+    rank_1 = open_folder(active=False, resume=None)
     rank_1.write_config("a: 1")
     rank_1.open_log(0, 0)
     rank_1.log("step", epoch=1, step=1)

@@ -39,7 +39,7 @@ def test_ranks_together_make_the_batches_of_one_process(
 def test_evaluation_sees_every_sample_once(length: int, world_size: int) -> None:
     seen = []
     for rank in range(min(world_size, length)):
-        sampler = EpochBatchSampler(length, 4, rank=rank, world_size=world_size, in_step=False)
+        sampler = EpochBatchSampler(length, 4, rank=rank, world_size=world_size, equal_batches=False)
         batches = indices(sampler)
         assert len(batches) == len(sampler)
         seen += sum(batches, [])

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ppcls_ext.engine.task import UNDEFINED, EpochSums, RunProgress, StepResult
+from ppcls_ext.utils.errors import UserError
 
 
 def test_means_weigh_batches_and_an_epoch_without_a_batch_divides_by_nothing():
@@ -22,6 +23,7 @@ def test_processes_add_their_sums(monkeypatch):
     monkeypatch.setattr("ppcls_ext.engine.task.sum_over_ranks", lambda values, world_size: world_size * values)
     both = EpochSums({"loss": 4.0, "top1": 3.0}, weight=4, images=4, seconds=2.0).over_ranks(2)
     assert both == EpochSums({"loss": 8.0, "top1": 6.0}, weight=8, images=8, seconds=2.0)
+    assert both.share_of(2) == EpochSums({"loss": 4.0, "top1": 3.0}, weight=4, images=4, seconds=2.0)
 
 
 def test_the_better_weights_are_the_ones_that_count():
@@ -29,6 +31,17 @@ def test_the_better_weights_are_the_ones_that_count():
         progress = RunProgress()
         assert progress.note_best({"epoch": 4, "eval": {"top1": plain}, "ema": {"top1": averaged}}, "top1")
         assert (progress.evaluated_weights, progress.best_metric, progress.best_epoch) == (weights, best, 4)
+
+
+def test_the_best_epoch_is_chosen_anew_by_another_metric_that_the_history_has():
+    figures = {1: {"eval": {"top1": 0.2, "top5": 0.5}}, 2: {}, 3: {"eval": {"top1": 0.1, "top5": 0.6}}}
+    history = [{"epoch": epoch, **record} for epoch, record in figures.items()]
+    progress = RunProgress(history=history, best_metric=0.2, best_epoch=1)
+    for metric, best in (("top1", (0.2, 1)), ("top5", (0.6, 3))):
+        progress.choose_best(metric, "checkpoint")
+        assert (progress.best_metric, progress.best_epoch) == best
+    with pytest.raises(UserError, match="^checkpoint: was not evaluated by top3, by which the best epoch"):
+        progress.choose_best("top3", "checkpoint")
 
 
 @pytest.mark.parametrize("averaged", [False, True])

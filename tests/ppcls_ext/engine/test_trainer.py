@@ -26,6 +26,7 @@ class OneWeight(Task):
     """Ten samples in batches of two; the weight counts optimizer steps, and the metric falls after its third value."""
 
     metric, advice, constant = "score", "try something else", 0.1
+    scores = (0.0, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
     environment = Environment("cpu", 0, 1, 0)
 
     def __init__(self, bad_step: int = -1, update_freq: int = 1, **options: Any) -> None:
@@ -56,7 +57,7 @@ class OneWeight(Task):
 
     def evaluate(self) -> dict[str, dict[str, Any]]:
         self.evaluated += 1
-        return {"eval": {"score": [0.0, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0][self.evaluated - 1]}}
+        return {"eval": {"score": self.scores[self.evaluated - 1]}}
 
     def rate(self, updates: int) -> float:
         return self.constant
@@ -88,7 +89,7 @@ class OneWeight(Task):
 
 
 def train(folder: Path, task: OneWeight, resume: str | None = None) -> dict[str, Any]:
-    with RunFolder(folder, active=True, fresh=resume is None) as held:
+    with RunFolder(folder, active=True, resume=resume) as held:
         return Trainer(task, held, resume).run()
 
 
@@ -106,10 +107,47 @@ def test_the_last_and_the_best_epochs_are_saved_and_the_rest_as_often_as_asked(t
     assert [record["train"]["loss"] for record in report["history"]] == [9.0] * 4
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert kinds == ["step", "step", "epoch"] * 4
-    # A finished run is not repeated, and a second one is refused.
-    assert train(tmp_path, OneWeight(), "auto")["epochs"] == 4
+    # A finished run is neither repeated nor reported anew, and a second one is refused.
+    before = (tmp_path / "report.json").read_bytes()
+    assert train(tmp_path, OneWeight(overrides=["a=1"]), "auto") == json.loads(before)
+    assert (tmp_path / "report.json").read_bytes() == before
+    # Killed before it was reported, it is now.
+    (tmp_path / "report.json").unlink()
+    assert train(tmp_path, OneWeight(overrides=["a=1"]), "auto")["overrides"] == ["a=1"]
     with pytest.raises(UserError, match="already holds a run"):
         train(tmp_path, OneWeight())
+
+
+def test_another_branch_of_a_run_has_a_best_epoch_of_its_own(tmp_path, caplog):
+    def branch(*scores: float) -> OneWeight:
+        task = OneWeight(epochs=6, save_interval=1)
+        task.scores = scores
+        return task
+
+    train(tmp_path, branch(0.1, 0.5, 0.2, 0.3, 0.9, 0.4))
+    best = tmp_path / "checkpoints" / "best"
+    assert best.resolve().name == "epoch_0005"
+    report = train(tmp_path, branch(0.1, 0.5, 0.2, 0.3, 0.45, 0.4), f"{tmp_path}/checkpoints/epoch_0004")
+    assert report["best"] == {"score": 0.5, "epoch": 2}
+    assert best.resolve().name == "epoch_0002"
+    (aside,) = tmp_path.glob("abandoned_*")
+    assert sorted(path.name for path in aside.iterdir()) == ["epoch_0005", "epoch_0006"]
+
+
+def test_other_kernels_are_told_of_and_frozen_parameters_are_counted(tmp_path, caplog):
+    class Compiled(OneWeight):
+        def networks(self) -> list[paddle.nn.Layer]:
+            return []
+
+        def begin_epoch(self, epoch: int) -> None:
+            self.model.weight.stop_gradient = True
+
+    assert train(tmp_path, Compiled(epochs=1))["trainable_parameters"] == 2
+    with caplog.at_level(logging.INFO, "ppcls_ext"):
+        train(tmp_path, OneWeight(epochs=2, cpu_kernels="paddle"), "auto")
+        assert "CPU kernels" not in caplog.text
+        train(tmp_path, OneWeight(epochs=3), "auto")
+    assert "CPU kernels: paddle before, fast now" in caplog.text
 
 
 def test_evaluation_leaves_epochs_out_but_never_the_last(tmp_path):
