@@ -27,12 +27,19 @@ from classification.data.loader import build_loader
 from classification.sections import ArchSettings
 from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import build_model
+from ppcls_ext.engine.class_balance import class_sampling
 from ppcls_ext.engine.environment import Environment
 from ppcls_ext.engine.loader import EpochBatchSampler, Loader
+from ppcls_ext.preprocess import depth
 from ppcls_ext.utils.errors import UserError
 from ppcls_ext.utils.names import meant_path
 from ppcls_ext.utils.texts import read_text
-from ppcls_ext.weights import label_numbering_of_weights, load_weights, training_set_of_weights
+from ppcls_ext.weights import (
+    class_names_of_weights,
+    label_numbering_of_weights,
+    load_weights,
+    training_set_of_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +79,9 @@ def open_dataset(config: Config, settings: DataSettings, numbering: Sequence[Any
     if numbering is not None and settings.dataset in NUMBERED:
         arguments = {**arguments, "numbering": numbering}
     try:
-        return DATASETS[settings.dataset](**arguments)
+        dataset = DATASETS[settings.dataset](**arguments)
+        dataset.value_range = depth.range_of(depth.statement_in(config.document.data))
+        return dataset
     except DatasetError as error:
         hints = "does not exist" in error.message and config.pretraining is None
         message = f"{error.message}; {NO_DATA_HINT}" if hints else error.message
@@ -94,28 +103,27 @@ def open_quietly(
 
 
 def evaluation_numbering(
-    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None,
-    weights: Path | None = None,
-) -> list[Any] | None:  # fmt: skip
+    config: Config, training: ImageDataset | None = None, weights: Path | None = None
+) -> list[Any] | None:
     """Returns what numbers the classes of ``DataLoader.Eval``, which may lack some of them: the training set's folders
     or, with ``relabel``, its labels; ``None`` where the data themselves state the numbers.
 
     Args:
         config: names both data sets.
-        training: the training set where it is open; else it is looked for, unless ``names`` say enough.
-        names: the classes that the weights were trained for, where they are known.
-        weights: the file that is evaluated; its checkpoint may say how ``relabel`` numbered the labels of the run.
+        training: the training set where it is open; else it is looked for, unless ``weights`` say enough.
+        weights: the file that is evaluated; its checkpoint may name the classes of the run, or say how ``relabel``
+            numbered their labels.
     """
     settings, train = config.eval, config.train
     if settings is None or settings.dataset not in NUMBERED:
         return None
-    known = names
-    if settings.dataset == ImageNetDataset.__name__:
-        if not _relabels(settings):
-            return None
-        known = label_numbering_of_weights(weights) if weights is not None else None
-    if known:
-        return list(known)
+    is_list = settings.dataset == ImageNetDataset.__name__
+    if is_list and not _relabels(settings):
+        return None
+    if weights is not None:
+        known = label_numbering_of_weights(weights) if is_list else class_names_of_weights(weights)
+        if known:
+            return list(known)
     if train is None or train.dataset != settings.dataset:
         return None
     training = training or open_quietly(config, train)
@@ -171,16 +179,19 @@ def refuse_other_labels(config: Config, weights: Path | None = None) -> None:
 
 
 def build_evaluation_dataset(
-    config: Config, training: ImageDataset | None = None, names: Sequence[str] | None = None,
-    weights: Path | None = None,
-) -> ImageDataset:  # fmt: skip
+    config: Config, training: ImageDataset | None = None, weights: Path | None = None
+) -> ImageDataset:
     """Opens ``DataLoader.Eval`` with the classes of the training set; warns of those without an image.
 
-    For arguments see :func:`evaluation_numbering`, for errors :func:`build_dataset` and :func:`refuse_other_labels`.
+    For arguments see :func:`evaluation_numbering`, for errors :func:`build_dataset`, :func:`refuse_other_labels` and
+    :func:`check_same_classes`.
     """
     assert config.eval is not None
     refuse_other_labels(config, weights)
-    dataset = build_dataset(config, config.eval, evaluation_numbering(config, training, names, weights))
+    dataset = build_dataset(config, config.eval, evaluation_numbering(config, training, weights))
+    if weights is not None:
+        names, place = class_names_of_weights(weights), f"{config.eval.key}.dataset"
+        check_same_classes(names, str(weights), dataset.class_names, place)
     if lacking := dataset.lacking:
         logger.warning(
             "%s.dataset: no image of %d of the %d classes (%s); names and numbers are those of the training",
@@ -235,6 +246,18 @@ def build_batches(
         num_workers=settings.loader.num_workers, use_shared_memory=settings.loader.use_shared_memory,
         image_shape=config.run.image_shape,
     )  # fmt: skip
+
+
+def sampling_factors(config: Config, dataset: ImageDataset, names: Sequence[str]) -> np.ndarray | None:
+    """Returns how often an epoch shows each training image by ``Global.class_sampling``, and says it; ``None`` without.
+
+    ``names`` are those of all classes, see :func:`names_of_all_classes`.
+    """
+    if config.run.class_sampling is None:
+        return None
+    factors, line = class_sampling(config.run.class_sampling, dataset.labels, names)
+    logger.info(line)
+    return factors
 
 
 def build_network(config: Config, environment_on_gpu: bool | None = None) -> paddle.nn.Layer:
@@ -314,11 +337,17 @@ def read_class_names(config: Config, dataset: ImageDataset | None) -> list[str] 
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
             continue
-        identifier, name = [*line.strip().split(config.postprocess.delimiter, 1), ""][:2]
+        identifier, name = [*line.strip().split(config.postprocess.delimiter or None, 1), ""][:2]
         if not identifier.isdigit():
             raise UserError(f"{file}:{number}: must be a class number and a name, got '{line.strip()}'")
         names[int(identifier)] = name.strip()
     return [names.get(index, str(index)) for index in range(max(names) + 1)] if names else []
+
+
+def names_of_all_classes(config: Config, names: Sequence[str] | None) -> list[str]:
+    """Returns a name for each class of the network; its number where ``names`` has none."""
+    names = list(names or [])
+    return [*names, *map(str, range(len(names), config.arch.class_num))]
 
 
 def check_same_classes(names: list[str] | None, place: str, others: list[str] | None, other_place: str) -> None:

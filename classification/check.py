@@ -1,4 +1,4 @@
-"""Looks for faults in the images and labels of a configuration before anything is trained. Never loads Paddle."""
+"""Looks for faults in the images and labels of a configuration before anything is trained."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from classification.build import (
     build_batches,
     build_evaluation_dataset,
     build_network,
-    check_same_classes,
     load_pretrained,
     read_class_names,
 )
@@ -139,16 +138,14 @@ def evaluate_config(
         raise UserError("evaluation needs weights: -o Global.pretrained_model=RUN/checkpoints/best")
     weights = find_weights(config.run.pretrained_model)
     config = config.as_trained(weights)
-    names = class_names_of_weights(weights)
-    dataset = build_evaluation_dataset(config, names=names, weights=weights)
-    check_same_classes(names, str(weights), dataset.class_names, f"{config.eval.key}.dataset")
+    dataset = build_evaluation_dataset(config, weights=weights)
     model = build_network(config)
     load_pretrained(config, model, fine_tune=False)
     answers = Answers(len(dataset), config.topk) if folder is not None else None
     figures = evaluate_model(config, model, environment, config.arch.name, dataset, answers)
     if answers is None or folder is None or not environment.is_main:
         return figures
-    names = names or read_class_names(config, dataset) or []
+    names = class_names_of_weights(weights) or read_class_names(config, dataset) or []
     if len(names) != config.arch.class_num:
         names = [str(number) for number in range(config.arch.class_num)]
     return write_report(folder, dataset, answers.table(dataset), names, figures, config.arch.name, mistakes)

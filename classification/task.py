@@ -25,7 +25,7 @@ from ppcls_ext.arch.outputs import logits_of
 from ppcls_ext.arch.registry import list_models
 from ppcls_ext.engine.bad_images import BadImages
 from ppcls_ext.engine.checkpoint import Checkpoint, depth_to_continue, export_optimizer_state, import_optimizer_state
-from ppcls_ext.engine.class_balance import class_sampling, settle_class_weights
+from ppcls_ext.engine.class_balance import settle_class_weights
 from ppcls_ext.engine.ema import ExponentialMovingAverage
 from ppcls_ext.engine.environment import (
     Environment,
@@ -173,11 +173,8 @@ class ClassificationTask(Task):
         """Opens the batches and, if the run evaluates, the evaluation data, whose labels must mean the same."""
         config, run, environment = self.config, self.config.run, self.environment
         self.class_names = build.read_class_names(config, self.dataset)
-        names = [*(self.class_names or []), *map(str, range(len(self.class_names or []), config.arch.class_num))]
-        factors, self.class_weights = None, None
-        if run.class_sampling is not None:
-            factors, line = class_sampling(run.class_sampling, self.dataset.labels, names)
-            logger.info(line)
+        names = build.names_of_all_classes(config, self.class_names)
+        factors, self.class_weights = build.sampling_factors(config, self.dataset, names), None
         if run.class_weights is not None:
             counts = np.bincount(self.dataset.labels, factors, len(names))
             problem = partial(config.document.problem, "Global.class_weights")
@@ -353,7 +350,7 @@ class ClassificationTask(Task):
         sampling = self.config.run.class_sampling
         return {
             "seed": self.environment.seed, "images": len(self.dataset), "update_freq": self.update_freq,
-            "images_per_step": self.batches.sampler.global_batch_size,
+            "images_per_step": self.batches.sampler.global_batch_size, "shuffle": self.batches.sampler.shuffle,
             **({"class_sampling": sampling} if sampling is not None else {}),
         }  # fmt: skip
 
@@ -372,6 +369,8 @@ class ClassificationTask(Task):
             "label_numbering": None if self.dataset.class_names else self.dataset.numbering,
             "arch": {"name": self.config.arch.name, "arguments": self.config.arch.arguments},
             "pretraining": self.config.pretraining.name if self.config.pretraining else None,
+            # Where nothing is evaluated that could choose between both.
+            **({"evaluated_weights": "ema"} if self.ema is not None and self.eval_batches is None else {}),
         }
 
     def arrays(self) -> dict[str, dict[str, np.ndarray] | None]:

@@ -63,7 +63,7 @@ class Trained:
             self.model, folder, model_name=self.config.arch.name, class_num=self.config.arch.class_num,
             image_shape=self.config.run.image_shape, preprocess=self.transforms, topk=self.config.topk,
             classes=self.class_names, formats=formats, precisions=precisions,
-            images={**_evaluation_images(self.config, self.class_names), **example_images()},
+            images={**_evaluation_images(self.config), **example_images()},
         )  # fmt: skip
 
 
@@ -91,8 +91,9 @@ def load_trained(config: Config) -> Trained:
     return Trained(config, model, names)
 
 
-def _evaluation_images(config: Config, names: Sequence[str] | None) -> dict[str, bytes | np.ndarray]:
-    dataset = open_quietly(config, config.eval, evaluation_numbering(config, names=names))
+def _evaluation_images(config: Config) -> dict[str, bytes | np.ndarray]:
+    weights = find_weights(config.run.pretrained_model)
+    dataset = open_quietly(config, config.eval, evaluation_numbering(config, weights=weights))
     images: dict[str, bytes | np.ndarray] = {}
     for index in [] if dataset is None else dataset.spread(COMPARED_IMAGES):
         try:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import tarfile
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -209,11 +210,11 @@ class ImageNetDataset(_Files):
         for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
-            path, *rest = line.strip().rsplit(delimiter, 1)
+            path, *rest = line.strip().rsplit(delimiter or None, 1)
             try:
-                labels.append(int(rest[0]))
-            except (IndexError, ValueError):
-                separator = "a space" if delimiter is None else repr(delimiter)
+                labels.append(np.int64(int(rest[0])))
+            except (IndexError, OverflowError, ValueError):
+                separator = repr(delimiter) if delimiter else "a space"
                 message = f"{file}, line {number}: expected a path, {separator} and a whole number, got {line!r}"
                 raise DatasetError("cls_label_path", message) from None
             self.paths.append(path.strip())
@@ -466,7 +467,7 @@ def _archive_members(data_file: str, wanted: tuple[str, ...]) -> Iterator[tuple[
                 stream = archive.extractfile(member) if name in wanted else None
                 if stream is not None:
                     yield name, stream.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DatasetError("data_file", f"{data_file} is damaged or not a .tar.gz archive ({error})") from error
 
 
